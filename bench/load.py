@@ -49,7 +49,7 @@ from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 from sidecar.transcripts.transcript import Finished
-from sidecar.workers.engine_slot import ExclusiveEngineLease
+from sidecar.workers.engine_slot import EngineLease
 from sidecar.workers.worker_process import WorkerProcess
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -76,7 +76,7 @@ async def engine_alone(work: Sequence[Sendable], speed: int) -> float:
         worker = WorkerProcess("alone")
     try:
         await worker.ask("load", engine="scripted", options=LoadOptions().to_wire())
-        engine = ExclusiveEngineLease(worker, Precision.FP32, lambda memory: None)
+        engine = EngineLease(worker, Precision.FP32, lambda memory: None)
         two = asyncio.Semaphore(2)
 
         async def heard(sent: Sendable) -> None:

@@ -210,7 +210,7 @@ def _listed(service: Service) -> dict[str, Any]:
             for role, one in engines.items()
             if role in by_role  # a voice has none that could be told to change
         ],
-        "loading": service.models.coming,
+        "loading": service.models.loading_names,
         "failed": service.models.failed,
     }
 

@@ -21,7 +21,7 @@ from sidecar.observability.prometheus import resident_bytes
 from sidecar.service.facade import Service
 from sidecar.service.health import ServiceHealth
 from sidecar.workers.engine_fleet import EngineRole, EngineStatus
-from sidecar.workers.engine_lifecycle import EngineState
+from sidecar.workers.engine_slot import EngineState
 
 
 def gauges(service: Service, now: ServiceHealth) -> list[AnyMetric]:

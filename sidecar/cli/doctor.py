@@ -171,8 +171,7 @@ def _upstreams(settings: Settings) -> Iterator[CheckFinding]:
 
 async def _load(spec: EngineSpec) -> errors.SidecarError | None:
     """Load an engine in a process of its own, and let it go; why it does not load."""
-    from sidecar.workers.slot_interface import WorkerDied
-    from sidecar.workers.worker_process import WorkerProcess
+    from sidecar.workers.worker_process import WorkerDied, WorkerProcess
 
     worker = WorkerProcess(spec.name)
     try:

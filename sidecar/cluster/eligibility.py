@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from sidecar import errors
 from sidecar.jobs.job_backend import EngineProvisioning
 from sidecar.jobs.job_record import JobFailure, JobRecord
-from sidecar.workers.engine_lifecycle import EngineState
+from sidecar.workers.engine_slot import EngineState
 
 LIVE_DECODER = "live"
 """Decoder of a recording that was transcribed in a live session: it cannot be opened again."""

@@ -61,7 +61,7 @@ StageWork: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 
 class SpeechSynthesizer(Protocol):
-    """What says things (`workers.engine_slot.Spoken`)."""
+    """What says things (`workers.tts_client.TtsClient`)."""
 
     def say(
         self, text: str, options: SynthesisOptions | None = None

@@ -25,7 +25,7 @@ from sidecar.conversation.output_queue import (
 )
 from sidecar.interfaces.engine_interface import SynthesisOptions
 from sidecar.live.sessions.session_registry import SessionRegistry
-from sidecar.workers.engine_slot import TtsSlot
+from sidecar.workers.tts_client import TtsClient
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class ConversationRegistry:
     """Owns who thinks for all of them. ``voice``: what speaks, None where nothing does."""
 
     def __init__(
-        self, settings: Settings, sessions: SessionRegistry, voice: TtsSlot | None
+        self, settings: Settings, sessions: SessionRegistry, voice: TtsClient | None
     ) -> None:
         """All that there may be, by the settings.
 

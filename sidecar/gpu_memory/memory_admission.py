@@ -57,30 +57,18 @@ def load_beside(precision: Precision) -> LoadPlan:
     return LoadPlan()
 
 
-class MemoryAccount(Protocol):
-    """Who keeps what an engine takes of its device's memory, and what it will."""
+class MemoryAccount:
+    """Account of what an engine takes of its device's memory, and what it will; this one, for
+    engines whose memory is not planned, keeps nothing."""
 
-    def comes(self, precision: Precision, plan: LoadPlan) -> None:
-        """It is about to be loaded so."""
-
-    def settled(self) -> None:
-        """It came, or did not, or is gone."""
-
-    def held(self, sessions: int) -> None:
-        """So many live sessions have it now."""
-
-
-class NoMemoryAccount:
-    """For engines whose memory nobody plans."""
-
-    def comes(self, precision: Precision, plan: LoadPlan) -> None:
-        """Nothing is kept."""
+    def load_begins(self, precision: Precision, plan: LoadPlan) -> None:
+        """The engine is about to be loaded so."""
 
     def settled(self) -> None:
-        """Nothing is kept."""
+        """The engine came, or did not, or is gone."""
 
     def held(self, sessions: int) -> None:
-        """Nothing is kept."""
+        """So many live sessions have the engine now."""
 
 
 MemoryProbe = Callable[[], Awaitable[None]]

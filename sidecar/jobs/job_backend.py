@@ -31,7 +31,6 @@ from sidecar.jobs.retention import Retention
 from sidecar.observability.logs import default_data_folder
 from sidecar.observability.metrics import JobMetrics
 from sidecar.workers.engine_host import EngineHost
-from sidecar.workers.engine_slot import ExclusiveSlot
 
 if TYPE_CHECKING:
 
@@ -48,7 +47,7 @@ MAX_REMOTE_BATCHED_AUDIO_S = 900.0
 class EngineProvisioning:
     """What each job of the engine in a ``lodging`` gets."""
 
-    def __init__(self, settings: Settings, lodging: EngineHost[EngineSpec, ExclusiveSlot]) -> None:
+    def __init__(self, settings: Settings, lodging: EngineHost[EngineSpec]) -> None:
         self._settings = settings
         self._lodging = lodging
         self._admission = lodging.admission
@@ -59,7 +58,7 @@ class EngineProvisioning:
         """So long before a job is likely to end the next may be handed to the engine (`JobQueue`);
         nobody can tell that more exactly. Never where a plan is made of the memory that is free
         when a job begins, nor where it would not wait there for the one before."""
-        return MIN_JOB_S if self._admission is None and self.slot.follows else 0.0
+        return MIN_JOB_S if self._admission is None and not self.slot.sharing.concurrent else 0.0
 
     def admitted(self, options: TranscribeOptions, audio_s: float | None) -> TranscribeOptions:
         """The options with a precision that fits; refuses what does not, before any work."""

@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from itertools import chain, islice
 
 from sidecar import errors
-from sidecar.interfaces.engine_interface import Precision
+from sidecar.interfaces.engine_interface import EngineSpec, Precision
 from sidecar.jobs.duration_prediction import DurationPredictor
 from sidecar.jobs.job_log import JobLog
 from sidecar.jobs.job_runner import Job, JobRun, OptionsPlanner
 from sidecar.jobs.reservations import Reservation
 from sidecar.jobs.wait_queue import GuessJobSeconds, WaitQueue
-from sidecar.workers.slot_interface import EngineSlot
+from sidecar.workers.engine_slot import EngineSlot
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Dispatcher:
     """Sees to the place with the number ``at`` in the line, from `open` until `close`."""
 
     def __init__(
-        self, at: int, place: EngineSlot, lineup: WaitQueue, terms: DispatchOptions
+        self, at: int, place: EngineSlot[EngineSpec], lineup: WaitQueue, terms: DispatchOptions
     ) -> None:
         self._at = at
         self._place = place
@@ -235,7 +235,7 @@ class JobQueue:
 
     def __init__(
         self,
-        place: EngineSlot,
+        place: EngineSlot[EngineSpec],
         store: JobLog,
         terms: DispatchOptions,
         *,

@@ -19,7 +19,7 @@ from dataclasses import replace
 from sidecar import errors
 from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import AudioSource
-from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
+from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
 from sidecar.jobs import job_record
 from sidecar.jobs.job_log import JobEventFeed, JobLog
 from sidecar.jobs.job_record import (
@@ -42,8 +42,9 @@ from sidecar.transcripts.transcript import (
     Transcript,
     TranscriptionEvent,
 )
-from sidecar.workers.engine_slot import SequentialLease
-from sidecar.workers.slot_interface import EngineLease, EngineSlot, WorkerDied
+from sidecar.workers.engine_lease import EngineLease, SequentialLease
+from sidecar.workers.engine_slot import EngineSlot
+from sidecar.workers.worker_process import WorkerDied
 
 
 class Job:
@@ -232,7 +233,7 @@ class JobRun:
     def __init__(
         self,
         jobs: Sequence[Job],
-        place: EngineSlot,
+        place: EngineSlot[EngineSpec],
         plan: OptionsPlanner,
         max_s: float,
         news: Callable[[], None] = lambda: None,

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 
-from sidecar.interfaces.engine_interface import Precision
+from sidecar.interfaces.engine_interface import EngineSpec, Precision
 from sidecar.jobs.duration_prediction import DurationPredictor, remaining_s
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
@@ -21,7 +21,7 @@ from sidecar.jobs.scheduler import (
     WaitingJob,
     schedule_jobs,
 )
-from sidecar.workers.slot_interface import EngineSlot
+from sidecar.workers.engine_slot import EngineSlot
 
 PredictJobSeconds = Callable[[Job], float]
 """Seconds of work of a job, by what is known now."""
@@ -31,7 +31,7 @@ class RunningJobs:
     """Those that run in a ``place``; times are of `time.monotonic`."""
 
     def __init__(
-        self, place: EngineSlot, pace: DurationPredictor, takes_s: PredictJobSeconds
+        self, place: EngineSlot[EngineSpec], pace: DurationPredictor, takes_s: PredictJobSeconds
     ) -> None:
         self.place = place
         self.running: list[Sequence[Job]] = []
@@ -99,7 +99,7 @@ class WaitQueue:
 
     def __init__(
         self,
-        place: EngineSlot,
+        place: EngineSlot[EngineSpec],
         places: int = 1,
         guess: GuessJobSeconds = lambda job, precision: None,
         pace: DurationPredictor | None = None,

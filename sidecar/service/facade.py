@@ -192,7 +192,7 @@ class Service:
         self.fleet = EngineFleet(settings, choice, live, voice)
         """The engines, each for what it is there for."""
         choices = {EngineRole.FILES.value: choice} | ({EngineRole.LIVE.value: live} if live else {})
-        self.models = ModelRegistry(settings, self.fleet.lodgings, choices)
+        self.models = ModelRegistry(settings, self.fleet.hosts, choices)
         """Which model each of them works with."""
         self.tally = ServiceMetrics(health_thresholds(settings))
         """What happened since the start."""
@@ -237,7 +237,7 @@ class Service:
         self.live = SessionRegistry.of(
             settings,
             self.fleet.live_spec,
-            lambda: self.fleet.live.share(),
+            lambda: self.fleet.live.lease(),
             self.tally.live,
             self._observed.sessions,
             self.voices.with_enrolled_speakers_live,

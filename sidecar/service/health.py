@@ -11,7 +11,7 @@ from sidecar.config.settings import Settings
 from sidecar.gpu_memory.gpu_devices import GpuMemory
 from sidecar.observability.metrics import HealthThresholds
 from sidecar.workers.engine_fleet import EngineRole, EngineStatus
-from sidecar.workers.engine_lifecycle import EngineState
+from sidecar.workers.engine_slot import EngineState
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,8 @@ from sidecar.concurrency import ThreadLimiter
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 from sidecar.workers.engine_supervisor import WorkerShutdowns
 from sidecar.workers.rpc_server import BEGUN_MESSAGE
-from sidecar.workers.slot_interface import WorkerDied
 from sidecar.workers.worker_environment import EnvironmentNeeds
-from sidecar.workers.worker_process import WorkerProcess
+from sidecar.workers.worker_process import WorkerDied, WorkerProcess
 
 PARALLEL_PROBES = 3
 """Files that are looked at side by side; plain wav needs no lane. Owners who are told apart take
@@ -58,7 +57,7 @@ class AudioProbe:
         self._lanes = FairOwnerSemaphore(PARALLEL_PROBES)
         self._resting: list[WorkerProcess] = []
         self._idle: asyncio.TimerHandle | None = None
-        self._leaving = WorkerShutdowns(on_crash=_ignore_crash)
+        self._shutdowns = WorkerShutdowns()
 
     async def open(self, path: str, roots: Sequence[Path]) -> AudioSource:
         """The file that a client named, as `open_recording_file` opens it.
@@ -155,7 +154,7 @@ class AudioProbe:
         if self._idle is not None:
             self._idle.cancel()
         self._drop()
-        await self._leaving.gone()
+        await self._shutdowns.wait()
 
     def _started(self) -> WorkerProcess:
         worker = WorkerProcess("intake", EnvironmentNeeds.LEAST)
@@ -166,17 +165,17 @@ class AudioProbe:
         if worker.alive:
             self._resting.append(worker)
         else:
-            self._leaving.take(worker)
+            self._shutdowns.begin(worker)
 
     def _ended(self, worker: WorkerProcess) -> None:
         """One died; one that is at work is seen to by who asked it."""
         if worker in self._resting:
             self._resting.remove(worker)
-            self._leaving.take(worker)
+            self._shutdowns.begin(worker)
 
     def _drop(self) -> None:
         while self._resting:
-            self._leaving.take(self._resting.pop())
+            self._shutdowns.begin(self._resting.pop())
 
 
 async def _ask_worker(
@@ -199,7 +198,3 @@ async def _ask_worker(
     except TimeoutError:
         raise (errors.AudioDecodeTimeout() if begun else errors.MachineBusy()) from None
     return answer
-
-
-def _ignore_crash(worker: WorkerProcess) -> None:
-    """What broke it was a client's; who sent that is told."""

@@ -43,7 +43,7 @@ class DiarizationTee:
         self,
         audio: AudioStream,
         rate: int,
-        asked: WindowEmbeddingsRequest,
+        request: WindowEmbeddingsRequest,
         effort: DiarizationEffort,
         unwanted: Callable[[], bool],
         *,
@@ -52,21 +52,21 @@ class DiarizationTee:
         """``same``: as `EncodedWindowEmbeddings`."""
         self._audio = audio
         self._rate = rate
-        self._asked = asked
+        self._request = request
         self._effort = effort
         self._unwanted = unwanted
-        self._same = same
-        self._over = self._whole = False
+        self._encoded_same = same
+        self._closed = self._whole = False
         self._reading: Iterator[Block] | None = None
-        self._sound: queue.SimpleQueue[npt.NDArray[np.int16] | None] = queue.SimpleQueue()
+        self._samples: queue.SimpleQueue[npt.NDArray[np.int16] | None] = queue.SimpleQueue()
         self._thread = ThreadPoolExecutor(1, "local voices")
-        self._found: Future[EncodedWindowEmbeddings | None] = self._thread.submit(self._listen)
+        self._result: Future[EncodedWindowEmbeddings | None] = self._thread.submit(self._embed)
 
     @property
     def total_s(self) -> float | None:
         """Seconds that words are wanted of, as far as is known."""
         total_s = self._audio.total_s
-        return None if total_s is None else min(total_s, self._asked.words_s)
+        return None if total_s is None else min(total_s, self._request.words_s)
 
     def __iter__(self) -> Iterator[Block]:
         self._reading = self._read()
@@ -76,9 +76,9 @@ class DiarizationTee:
         """The sound of the words, for the engine; of all, for the ear."""
         import numpy as np
 
-        left = round(self._asked.words_s * self._rate)
+        left = round(self._request.words_s * self._rate)
         for block in self._audio:
-            self._sound.put(
+            self._samples.put(
                 np.clip(np.rint(block * _PCM16_SCALE), -_PCM16_SCALE, _PCM16_SCALE - 1).astype(
                     np.int16
                 )
@@ -87,45 +87,49 @@ class DiarizationTee:
                 yield block[:left]
             left -= len(block)
         self._whole = True
-        self._sound.put(None)
+        self._samples.put(None)
 
     @property
-    def told(self) -> bool:
+    def done(self) -> bool:
         """Whether `join_diarization` waits for nothing more."""
-        return self._found.done()
+        return self._result.done()
 
     def drain(self) -> None:
         """Read what the engine has left unread: what lies behind the words it was to hear."""
         for _ in self._reading or self._read():
             pass
-        self._sound.put(None)
+        self._samples.put(None)
 
     def completed(self, event: TranscriptionEvent) -> TranscriptionEvent:
         """The event; the last one says what the voices are like, once that is known."""
         if not isinstance(event, Finished):
             return event
         self.drain()
-        while not self._found.done() and not self._unwanted():
-            wait([self._found], CANCEL_POLL_S)
-        found = self._found.result() if self._found.done() else None
+        while not self._result.done() and not self._unwanted():
+            wait([self._result], CANCEL_POLL_S)
+        found = self._result.result() if self._result.done() else None
         return Finished(replace(event.transcript, local_voices=found))
 
     def close(self) -> None:
         """Whether it was heard or not: nobody listens any more."""
-        self._over = True
-        self._sound.put(None)
+        self._closed = True
+        self._samples.put(None)
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _listen(self) -> EncodedWindowEmbeddings | None:
+    def _embed(self) -> EncodedWindowEmbeddings | None:
         from sidecar.diarization.diarizer import STEPS_S
         from sidecar.diarization.speaker_models import SpeakerModelsUnavailable, load_models
         from sidecar.diarization.window_embeddings import embed_windows, encode_windows
 
         try:
             windows = embed_windows(
-                load_models(), self._blocks(), self._asked, STEPS_S[self._effort], self._stopped
+                load_models(), self._blocks(), self._request, STEPS_S[self._effort], self._stopped
             )
-            return encode_windows(windows, same=self._same) if windows and self._whole else None
+            return (
+                encode_windows(windows, same=self._encoded_same)
+                if windows and self._whole
+                else None
+            )
         except SpeakerModelsUnavailable as error:
             log.warning("%s", error)
         except Exception:  # who asked listens to the voices himself, then
@@ -133,7 +137,7 @@ class DiarizationTee:
         return None
 
     def _stopped(self) -> bool:
-        return self._over or self._unwanted()
+        return self._closed or self._unwanted()
 
     def _blocks(self) -> Iterator[Block]:
         """What was put, as it is at 16 kHz."""
@@ -146,7 +150,7 @@ class DiarizationTee:
             import soxr
 
             resample = soxr.ResampleStream(self._rate, SAMPLE_RATE, 1, dtype="float32")
-        while (samples := self._sound.get()) is not None:
+        while (samples := self._samples.get()) is not None:
             block = samples.astype(np.float32) / np.float32(_PCM16_SCALE)
             yield block if resample is None else resample.resample_chunk(block)
         if resample is not None:
@@ -165,26 +169,26 @@ def open_diarization_tee(
     """An ear on the voices of a piece, closed with ``until``, where somebody wants to know."""
     if options.local_voices is None:
         return None
-    asked, effort = options.local_voices, options.diarization
-    ear = DiarizationTee(audio, rate, asked, effort, unwanted, same=same)
-    until.callback(ear.close)
-    return ear
+    request, effort = options.local_voices, options.diarization
+    tee = DiarizationTee(audio, rate, request, effort, unwanted, same=same)
+    until.callback(tee.close)
+    return tee
 
 
 def join_diarization(
-    events: Iterable[NumberedEvent], ears: Sequence[DiarizationTee | None]
+    events: Iterable[NumberedEvent], tees: Sequence[DiarizationTee | None]
 ) -> Iterator[NumberedEvent]:
     """The events of several, each end behind what its ear has to tell; no other waits for that."""
     held: list[tuple[int, DiarizationTee, Finished]] = []
     for index, event in events:
-        ear = ears[index]
-        if ear is not None and isinstance(event, Finished):
-            ear.drain()
-            held.append((index, ear, event))
+        tee = tees[index]
+        if tee is not None and isinstance(event, Finished):
+            tee.drain()
+            held.append((index, tee, event))
         else:
             yield index, event
-        for one in [one for one in held if one[1].told]:
+        for one in [one for one in held if one[1].done]:
             held.remove(one)
             yield one[0], one[1].completed(one[2])
-    for index, ear, end in held:
-        yield index, ear.completed(end)
+    for index, tee, end in held:
+        yield index, tee.completed(end)

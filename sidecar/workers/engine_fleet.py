@@ -22,16 +22,10 @@ from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import EngineChoice, choose_engine
 from sidecar.gpu_memory.gpu_devices import GpuMemory
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TtsSpec
+from sidecar.workers import engine_slot
 from sidecar.workers.engine_host import EngineHost, MemoryDevices
-from sidecar.workers.engine_lifecycle import EngineLifecycle, EngineState
-from sidecar.workers.engine_slot import (
-    ConcurrentSlot,
-    ExclusiveSlot,
-    SerialSlot,
-    SharedSlot,
-    TtsSlot,
-)
 from sidecar.workers.remote_engine import RemoteEngineSlot
+from sidecar.workers.tts_client import TtsClient
 
 
 class EngineRole(StrEnum):
@@ -55,7 +49,7 @@ class EngineStatus:
 
     engine: str
     precision: str
-    state: EngineState
+    state: engine_slot.EngineState
     loading: float | None
     worker_pid: int | None
     loads: int
@@ -71,9 +65,9 @@ class EngineStatus:
         return cls(slot.spec.name, precision, slot.state, None, None, 0, 0, 0.0, 0, on_gpu=False)
 
     @classmethod
-    def of(cls, lodging: EngineHost[Any, Any]) -> EngineStatus:
+    def of(cls, host: EngineHost[Any]) -> EngineStatus:
         """As it is now."""
-        slot: EngineLifecycle = lodging.slot
+        slot = host.slot
         return cls(
             engine=slot.spec.name,
             precision=slot.precision.value,
@@ -81,10 +75,10 @@ class EngineStatus:
             loading=slot.loading,
             worker_pid=slot.worker_pid,
             loads=slot.loads,
-            crashes=lodging.crashes,
+            crashes=host.crashes,
             load_s=slot.load_s,
-            reserved_bytes=lodging.reserved_bytes,
-            on_gpu=lodging.on_gpu,
+            reserved_bytes=host.reserved_bytes,
+            on_gpu=host.on_gpu,
         )
 
 
@@ -102,46 +96,52 @@ class EngineFleet:
         voice: EngineChoice[TtsSpec] | None = None,
     ) -> None:
         self._devices = MemoryDevices()
-        self._voice: EngineHost[TtsSpec, SerialSlot] | None = None
+        self._voice: EngineHost[TtsSpec] | None = None
         beside = 0
         if voice is not None:
             self._voice = EngineHost(
-                EngineRole.VOICE, settings, voice, self._devices, SerialSlot, speaks=True
+                EngineRole.VOICE, settings, voice, self._devices, engine_slot.SERIAL, speaks=True
             )
             beside = self._voice.needed_bytes
         self.places = 1 if files.upstream is None else len(files.upstream.urls)
         """So many recordings are heard at once: here one, or one on each of so many machines, which
         one process of ours has to do with."""
-        kind = ConcurrentSlot if self.places > 1 else ExclusiveSlot
+        sharing = engine_slot.CONCURRENT if self.places > 1 else engine_slot.EXCLUSIVE
         self.files = EngineHost(
-            EngineRole.FILES, settings, files, self._devices, kind, beside=beside
+            EngineRole.FILES, settings, files, self._devices, sharing, beside=beside
         )
         """Where the engine for files lives."""
-        self._live: EngineHost[EngineSpec, SharedSlot] | None = None
-        self._distant: RemoteEngineSlot | None = None
+        self._live: EngineHost[EngineSpec] | None = None
+        self._remote: RemoteEngineSlot | None = None
         if live is not None and live.upstream is not None:
-            self._distant = RemoteEngineSlot(live.spec, live.upstream)
+            self._remote = RemoteEngineSlot(live.spec, live.upstream)
         elif live is not None:
             self._live = EngineHost(
-                EngineRole.LIVE, settings, live, self._devices, SharedSlot, live=True, beside=beside
+                EngineRole.LIVE,
+                settings,
+                live,
+                self._devices,
+                engine_slot.LIVE,
+                live=True,
+                beside=beside,
             )
 
     @property
     def live_spec(self) -> EngineSpec | None:
         """The engine that hears live, None where none does."""
-        if self._distant is not None:
-            return self._distant.spec
+        if self._remote is not None:
+            return self._remote.spec
         return self._live.spec if self._live is not None else None
 
     @property
-    def live(self) -> SharedSlot | RemoteEngineSlot:
+    def live(self) -> engine_slot.EngineSlot[EngineSpec] | RemoteEngineSlot:
         """The slot for live audio, here or wherever there is room.
 
         Raises:
             errors.EngineUnavailable: no engine here can hear live.
         """
-        if self._distant is not None:
-            return self._distant
+        if self._remote is not None:
+            return self._remote
         if self._live is None:
             raise errors.EngineUnavailable("No engine of this installation can hear live audio.")
         return self._live.slot
@@ -152,7 +152,7 @@ class EngineFleet:
         return self._voice.spec if self._voice is not None else None
 
     @property
-    def voice(self) -> TtsSlot:
+    def voice(self) -> TtsClient:
         """What says things.
 
         Raises:
@@ -162,7 +162,7 @@ class EngineFleet:
             raise errors.EngineUnavailable(
                 "No engine of this installation speaks.", hint="See the setting voice_engine."
             )
-        return TtsSlot(self._voice.slot)
+        return TtsClient(self._voice.slot)
 
     @property
     def gpu(self) -> GpuMemory | None:
@@ -172,8 +172,8 @@ class EngineFleet:
     def standing(self) -> dict[EngineRole, EngineStatus]:
         """How each engine is; from memory, nobody is asked."""
         found = {EngineRole.FILES: EngineStatus.of(self.files)}
-        if self._distant is not None:
-            found[EngineRole.LIVE] = EngineStatus.of_remote(self._distant)
+        if self._remote is not None:
+            found[EngineRole.LIVE] = EngineStatus.of_remote(self._remote)
         if self._live is not None:
             found[EngineRole.LIVE] = EngineStatus.of(self._live)
         if self._voice is not None:
@@ -181,9 +181,9 @@ class EngineFleet:
         return found
 
     @property
-    def lodgings(self) -> dict[str, EngineHost[EngineSpec, Any]]:
+    def hosts(self) -> dict[str, EngineHost[EngineSpec]]:
         """Where each engine lives, by what it is there for."""
-        found: dict[str, EngineHost[EngineSpec, Any]] = {EngineRole.FILES.value: self.files}
+        found: dict[str, EngineHost[EngineSpec]] = {EngineRole.FILES.value: self.files}
         if self._live is not None:
             found[EngineRole.LIVE.value] = self._live
         return found
@@ -196,8 +196,8 @@ class EngineFleet:
         """Unload all, the last opened first."""
         if self._voice is not None:
             await self._voice.slot.close()
-        if self._distant is not None:
-            await self._distant.close()
+        if self._remote is not None:
+            await self._remote.close()
         if self._live is not None:
             await self._live.slot.close()
         await self.files.slot.close()
@@ -231,22 +231,22 @@ class _ServedModel:
 
 
 class ModelRegistry:
-    """Of all engines, which live in the ``lodgings``. ``choices``: what each had at the start."""
+    """Models of all engines, which are in ``hosts``. ``choices``: what each had at the start."""
 
     def __init__(
         self,
         settings: Settings,
-        lodgings: Mapping[str, EngineHost[EngineSpec, Any]],
+        hosts: Mapping[str, EngineHost[EngineSpec]],
         choices: Mapping[str, EngineChoice[EngineSpec]],
     ) -> None:
-        self._settings, self._lodgings = settings, lodgings
+        self._settings, self._hosts = settings, hosts
         self._first = {
             role: _ServedModel(DEFAULT_MODEL_ID, choices[role], one.slot.precision)
-            for role, one in lodgings.items()
+            for role, one in hosts.items()
         }
         self._served = dict(self._first)
-        self._coming: dict[str, asyncio.Task[None]] = {}
-        self._turn = asyncio.Lock()
+        self._loading: dict[str, asyncio.Task[None]] = {}
+        self._lock = asyncio.Lock()
         self.failed: dict[str, str] = {}
         """Why the last one that did not load did not, by its name: the code of the error."""
 
@@ -261,11 +261,11 @@ class ModelRegistry:
         return {role: one.model_id for role, one in self._served.items()}
 
     @property
-    def coming(self) -> list[str]:
+    def loading_names(self) -> list[str]:
         """Those that are being loaded, or wait for that."""
-        return list(self._coming)
+        return list(self._loading)
 
-    async def load(self, wish: ModelLoadRequest) -> None:
+    async def load(self, request: ModelLoadRequest) -> None:
         """Begin to load a model; who asked does not wait for it.
 
         Raises:
@@ -274,13 +274,13 @@ class ModelRegistry:
             errors.ModelNotFound, errors.ModelUnsuited: no engine here can work with it.
             errors.PrecisionUnavailable: not at this precision.
         """
-        if wish.model_id in self.names or wish.model_id in self._coming:
+        if request.model_id in self.names or request.model_id in self._loading:
             raise errors.ModelLoaded()
-        wish = replace(wish, path=self._checked(wish.path))
-        suited = await asyncio.to_thread(self._suited, wish)
-        if wish.model_id in self._coming:  # meanwhile
+        request = replace(request, path=self._checked(request.path))
+        suited = await asyncio.to_thread(self._suited, request)
+        if request.model_id in self._loading:  # meanwhile
             raise errors.ModelLoaded()
-        self._begin(wish.model_id, suited, wish.precision)
+        self._begin(request.model_id, suited, request.precision)
 
     def unload(self, model_id: str) -> asyncio.Task[None]:
         """Begin to go back to the model of the start, once the job that runs has ended; waiting for
@@ -299,9 +299,9 @@ class ModelRegistry:
 
     async def close(self) -> None:
         """Load no more."""
-        for task in self._coming.values():
+        for task in self._loading.values():
             task.cancel()
-        await asyncio.gather(*self._coming.values(), return_exceptions=True)
+        await asyncio.gather(*self._loading.values(), return_exceptions=True)
 
     def _begin(
         self,
@@ -311,44 +311,44 @@ class ModelRegistry:
     ) -> asyncio.Task[None]:
         """``precision``: None takes that of the start."""
         task = asyncio.get_running_loop().create_task(
-            self._take(model_id, suited, precision), name="model"
+            self._load(model_id, suited, precision), name="model"
         )
-        self._coming[model_id] = task
-        task.add_done_callback(lambda task: self._arrived(model_id, task))
+        self._loading[model_id] = task
+        task.add_done_callback(lambda task: self._load_ended(model_id, task))
         return task
 
-    def _arrived(self, model_id: str, task: asyncio.Task[None]) -> None:
-        if self._coming.get(model_id) is task:
-            del self._coming[model_id]
+    def _load_ended(self, model_id: str, task: asyncio.Task[None]) -> None:
+        if self._loading.get(model_id) is task:
+            del self._loading[model_id]
         if not task.cancelled() and (fault := task.exception()) is not None:
             log.error("a model could not be exchanged", exc_info=fault)
 
-    async def _take(
+    async def _load(
         self,
         model_id: str,
         suited: Mapping[str, EngineChoice[EngineSpec]],
         precision: Precision | None,
     ) -> None:
         self.failed.pop(model_id, None)
-        async with self._turn:
+        async with self._lock:
             for role, choice in suited.items():
                 wanted = self._first[role].precision if precision is None else precision
                 try:
-                    found = await self._lodgings[role].take(choice, wanted)
+                    found = await self._hosts[role].load_model(choice, wanted)
                 except errors.SidecarError as error:
                     log.error("the model for %s was not loaded: %s", role, error.detail)
                     self.failed = {model_id: error.code}
                 else:
                     self._served[role] = _ServedModel(model_id, choice, found)
 
-    def _suited(self, wish: ModelLoadRequest) -> dict[str, EngineChoice[EngineSpec]]:
+    def _suited(self, request: ModelLoadRequest) -> dict[str, EngineChoice[EngineSpec]]:
         """For which engines it is one, and what it is there; looks at the disk."""
         suited, wrong = {}, list[errors.SidecarError]()
-        for role, lodging in self._lodgings.items():
+        for role, host in self._hosts.items():
             try:
-                choice = self._choice(role, wish)
-                lodging.check(choice)
-                lodging.slot.check(wish.precision)
+                choice = self._chosen(role, request)
+                host.check(choice)
+                host.slot.check(request.precision)
                 suited[role] = choice
             except errors.SidecarError as error:
                 wrong.append(error)
@@ -356,11 +356,15 @@ class ModelRegistry:
             raise wrong[0]
         return suited
 
-    def _choice(self, role: str, wish: ModelLoadRequest) -> EngineChoice[EngineSpec]:
+    def _chosen(self, role: str, request: ModelLoadRequest) -> EngineChoice[EngineSpec]:
         first = self._first[role].choice
-        if wish.path is None and not wish.size:
+        if request.path is None and not request.size:
             return first
-        named = {"engine": first.spec.name, "model_path": wish.path, "whisper_model": wish.size}
+        named = {
+            "engine": first.spec.name,
+            "model_path": request.path,
+            "whisper_model": request.size,
+        }
         try:
             return choose_engine(self._settings.model_copy(update=named))
         except (errors.BadCheckpoint, errors.RepositoryNotFound) as error:

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic
 
 from sidecar import errors
 from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import WHISPER, EngineChoice, Spec
-from sidecar.gpu_memory.gpu_devices import (
-    EngineMemoryHolding,
-    GpuMemory,
-    GpuMonitor,
-    HostMemoryMonitor,
-)
+from sidecar.gpu_memory import gpu_devices
 from sidecar.gpu_memory.memory_admission import (
     LoadPlacement,
     LoadPlan,
+    MemoryAccount,
     MemoryAdmission,
     MemoryPlanner,
     MemoryState,
@@ -30,50 +26,48 @@ from sidecar.gpu_memory.memory_footprint import ModelShape
 from sidecar.gpu_memory.tts_memory import TtsMemoryAdmission, TtsModelShape
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
 from sidecar.observability.logs import CrashNotes, default_data_folder
-from sidecar.workers.engine_lifecycle import EngineLifecycle
+from sidecar.workers.engine_slot import EngineSlot, Sharing
 from sidecar.workers.worker_process import WorkerProcess
-
-Slot = TypeVar("Slot", bound=EngineLifecycle)
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryDevices:
     """The memory that engines of ours share: of the GPU that is used, and of the host."""
 
-    gpu: GpuMonitor = field(default_factory=GpuMonitor)
-    host: HostMemoryMonitor = field(default_factory=HostMemoryMonitor)
+    gpu: gpu_devices.GpuMonitor = field(default_factory=gpu_devices.GpuMonitor)
+    host: gpu_devices.HostMemoryMonitor = field(default_factory=gpu_devices.HostMemoryMonitor)
 
 
-class EngineHost(Generic[Spec, Slot]):
-    """Owns an engine's slot, which is of the given ``kind``, and accounts for what it takes.
+class EngineHost(MemoryAccount, Generic[Spec]):
+    """Owns an engine's slot, and accounts for what it takes.
 
-    ``who``: its name in the ledgers and in notes of crashes. ``live``: it is there for sessions.
+    ``name``: its name in the ledgers and in notes of crashes. ``live``: it is there for sessions.
     ``speaks``: it does not hear. ``beside``: bytes of the device that another engine of ours will
     take, which is not here yet when its first precision is chosen.
     """
 
     def __init__(
         self,
-        who: str,
+        name: str,
         settings: Settings,
         choice: EngineChoice[Spec],
         devices: MemoryDevices,
-        kind: type[Slot],
+        sharing: Sharing,
         *,
         live: bool = False,
         speaks: bool = False,
         beside: int = 0,
     ) -> None:
-        self.who = who
+        self.name = name
         self._choice = choice
         self._devices = devices
         self._device = settings.device
         self._file_bytes = choice.checkpoint.bytes if choice.checkpoint else choice.folder_bytes
-        self._heavy = choice.checkpoint is not None
-        looks = self._heavy and (choice.spec.planned or settings.device != "cpu")
-        if looks:
+        self._has_checkpoint = choice.checkpoint is not None
+        watches_gpu = self._has_checkpoint and (choice.spec.planned or settings.device != "cpu")
+        if watches_gpu:
             devices.gpu.begin()
-        self.spec = _spec_on_device(choice.spec, self.gpu if looks else None)
+        self.spec = _spec_on_device(choice.spec, self.gpu if watches_gpu else None)
         self.admission = None if speaks else _memory_admission(settings, choice)
         self.voice_admission = _tts_admission(settings, choice) if speaks else None
         self._room: MemoryPlanner | None = self.admission or self.voice_admission
@@ -83,7 +77,7 @@ class EngineHost(Generic[Spec, Slot]):
             now = dataclasses.replace(now, free_bytes=now.free_bytes - beside)
             precision = self._room.first_precision(now)
         folder = choice.checkpoint.folder if choice.checkpoint else choice.folder
-        self._stood: EngineMemoryHolding | None = None
+        self._replaced: gpu_devices.EngineMemoryHolding | None = None
         """What there was of it when a new one began to come; None while none does."""
         self._expected = 0
         self.crashes = 0
@@ -92,7 +86,7 @@ class EngineHost(Generic[Spec, Slot]):
         """What it has reserved for itself, None while there is nothing of it."""
         self._sessions, self._session_bytes = 0, choice.session_bytes
         self._crash_notes = CrashNotes(default_data_folder(settings.data_dir))
-        self.slot: Slot = kind(
+        self.slot: EngineSlot[Spec] = EngineSlot(
             self.spec,
             LoadOptions(
                 precision,
@@ -109,27 +103,28 @@ class EngineHost(Generic[Spec, Slot]):
             self._look,
             self._note_crash,
             self,
+            sharing,
         )
-        devices.gpu.ledger.register_engine(who, lambda: self._holding(on_gpu=True))
-        devices.host.ledger.register_engine(who, lambda: self._holding(on_gpu=False))
+        devices.gpu.ledger.register_engine(name, lambda: self._holding(on_gpu=True))
+        devices.host.ledger.register_engine(name, lambda: self._holding(on_gpu=False))
 
     @property
-    def gpu(self) -> GpuMemory | None:
+    def gpu(self) -> gpu_devices.GpuMemory | None:
         """The GPU as it was last seen, None where there is none."""
         return self._devices.gpu.seen
 
     @property
     def on_gpu(self) -> bool:
         """Whether the engine uses it; one that is light does not."""
-        return self._heavy and self.gpu is not None and self._device != "cpu"
+        return self._has_checkpoint and self.gpu is not None and self._device != "cpu"
 
-    async def take(self, choice: EngineChoice[Spec], precision: Precision) -> Precision:
+    async def load_model(self, choice: EngineChoice[Spec], precision: Precision) -> Precision:
         """Have another model of the same engine, in its turn: beside the one that is there until it
         stands, or instead of it where there is no room for both. Which precision it is then.
 
         Raises:
             errors.ModelUnsuited: what is known of the engine would not be true of it.
-            errors.SidecarError: as `EngineLifecycle.reload`; the one that was there serves on.
+            errors.SidecarError: as `EngineSlot.reload`; the one that was there serves on.
         """
         self.check(choice)
         assert choice.checkpoint is not None
@@ -164,7 +159,7 @@ class EngineHost(Generic[Spec, Slot]):
     def reserved_bytes(self) -> int:
         """What it has reserved of its device, weights and work."""
         device = self._devices.gpu if self.on_gpu else self._devices.host
-        return device.ledger.reserved_bytes(self.who)
+        return device.ledger.reserved_bytes(self.name)
 
     @property
     def needed_bytes(self) -> int:
@@ -183,20 +178,20 @@ class EngineHost(Generic[Spec, Slot]):
         self._expected += max(0, peak_bytes - loaded)
         self._reserve(loaded + self._expected)
 
-    def comes(self, precision: Precision, plan: LoadPlan) -> None:
-        """The engine is about to be loaded (`placement.Account`)."""
+    def load_begins(self, precision: Precision, plan: LoadPlan) -> None:
+        """The engine is about to be loaded (`MemoryAccount`)."""
         old = self._holding(self.on_gpu)
         size = self._standing(precision, plan.memory)
         if plan.placement is LoadPlacement.BESIDE and old.pid is not None:
-            size += max(old.weights_bytes, self._devices.gpu.own_bytes(self.who))
-        self._stood = old
+            size += max(old.weights_bytes, self._devices.gpu.own_bytes(self.name))
+        self._replaced = old
         self._reserve(size)
 
     def settled(self) -> None:
-        """The engine came, or did not, or is gone (`placement.Account`)."""
+        """The engine came, or did not, or is gone (`MemoryAccount`)."""
         if self.slot.changing:
             return
-        arrived, self._stood = self._stood is not None, None
+        arrived, self._replaced = self._replaced is not None, None
         if self.slot.worker_pid is None:
             self._release()
         elif arrived:
@@ -204,7 +199,7 @@ class EngineHost(Generic[Spec, Slot]):
 
     def held(self, sessions: int) -> None:
         """So many live sessions have it, each with what it takes beside the weights
-        (`placement.Account`)."""
+        (`MemoryAccount`)."""
         self._sessions = sessions
         if self._own is not None:
             self._reserve(self._own)
@@ -215,12 +210,12 @@ class EngineHost(Generic[Spec, Slot]):
         self._release()
         self._own = size
         device = self._devices.gpu if self.on_gpu else self._devices.host
-        device.ledger.reserve(self.who, size + self._sessions * self._session_bytes)
+        device.ledger.reserve(self.name, size + self._sessions * self._session_bytes)
 
     def _release(self) -> None:
         self._own = None
         for device in (self._devices.gpu, self._devices.host):
-            device.ledger.release(self.who)
+            device.ledger.release(self.name)
 
     def _place(self, precision: Precision) -> LoadPlan:
         if self._room is None:
@@ -233,16 +228,18 @@ class EngineHost(Generic[Spec, Slot]):
         if self._room is not None:
             await self._devices.gpu.look()
 
-    def _holding(self, on_gpu: bool) -> EngineMemoryHolding:
+    def _holding(self, on_gpu: bool) -> gpu_devices.EngineMemoryHolding:
         """What the engine's process holds of the GPU, or of the host."""
         if on_gpu is not self.on_gpu:
-            return EngineMemoryHolding()
-        pid, stood = self.slot.worker_pid, self._stood
+            return gpu_devices.EngineMemoryHolding()
+        pid, replaced = self.slot.worker_pid, self._replaced
         if pid is None:
-            return EngineMemoryHolding(coming=stood is not None)
-        if stood is not None:
-            return EngineMemoryHolding(pid, stood.weights_bytes, coming=True)
-        return EngineMemoryHolding(pid, self._weights(self.slot.precision, self.slot.memory))
+            return gpu_devices.EngineMemoryHolding(coming=replaced is not None)
+        if replaced is not None:
+            return gpu_devices.EngineMemoryHolding(pid, replaced.weights_bytes, coming=True)
+        return gpu_devices.EngineMemoryHolding(
+            pid, self._weights(self.slot.precision, self.slot.memory)
+        )
 
     def _weights(self, precision: Precision, memory: MemoryPlan) -> int:
         """What the engine takes that does nothing; that of its files where nobody plans."""
@@ -258,13 +255,13 @@ class EngineHost(Generic[Spec, Slot]):
     def _memory(self, held: Precision | None) -> MemoryState:
         gpu, watch = self.gpu, self._devices.gpu
         if gpu is None or not self.on_gpu:
-            return MemoryState(self._devices.host.free_bytes(self.who), held, on_gpu=False)
+            return MemoryState(self._devices.host.free_bytes(self.name), held, on_gpu=False)
         return MemoryState(
-            watch.free_bytes(self.who),
+            watch.free_bytes(self.name),
             held,
             on_gpu=True,
             bandwidth=gpu.bandwidth,
-            own_bytes=watch.own_bytes(self.who),
+            own_bytes=watch.own_bytes(self.name),
         )
 
     def _note_crash(self, worker: WorkerProcess) -> None:
@@ -272,7 +269,7 @@ class EngineHost(Generic[Spec, Slot]):
         self.crashes += 1
         about = {
             "engine": self.spec.name,
-            "role": self.who,
+            "role": self.name,
             "precision": self.slot.precision.value,
             "memory_plan": dataclasses.asdict(self.slot.memory),
             "gpu": self.gpu and dataclasses.asdict(self.gpu),
@@ -280,7 +277,7 @@ class EngineHost(Generic[Spec, Slot]):
         self._crash_notes.write(worker.name, worker.exit_code, worker.last_lines, about)
 
 
-def _spec_on_device(spec: Spec, gpu: GpuMemory | None) -> Spec:
+def _spec_on_device(spec: Spec, gpu: gpu_devices.GpuMemory | None) -> Spec:
     """Where bf16 is at hand it takes the place of fp16: as wide, and it does not overflow.
 
     Without a GPU CTranslate2 has no fp16, and fp32 takes its place.

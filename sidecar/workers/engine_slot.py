@@ -1,363 +1,373 @@
-"""Engine slots: exclusive, concurrent, shared, serial (TTS); leased engine of a job; TTS client.
+"""Engine slot: state machine of one engine, its turns, leases, reloads and idle time.
 
-For an engine whose work is done elsewhere: its process mostly waits, so that a second one would
-only cost memory, and what it learned of the others is there once.
+A *turn* is the right to change the engine; turns are first in, first out. An exclusive lease keeps
+its turn. A concurrent lease gives it back once the engine is there, so that the next one joins it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
-from typing import Any, ClassVar, Self
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import partial
+from typing import Generic
 
 from sidecar import errors
-from sidecar.audio.audio_decoder import AudioInfo
-from sidecar.audio.audio_source import AudioSource
-from sidecar.interfaces.engine_interface import (
-    MAX_TTS_CHARACTERS,
-    EngineSpec,
-    MemoryPlan,
-    Precision,
-    SynthesisOptions,
-    SynthesizedAudio,
-    TranscribeOptions,
-    WordMark,
-)
-from sidecar.transcripts.transcript import Checkpoint, TranscriptionEvent, from_wire, to_wire
-from sidecar.workers.engine_lifecycle import EngineLifecycle
-from sidecar.workers.rpc_client import RpcCall
-from sidecar.workers.slot_interface import BatchedRecording, EngineLease, WorkerDied
+from sidecar.engines.engine_selection import Spec
+from sidecar.gpu_memory import memory_admission
+from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
+from sidecar.workers.engine_lease import EngineLease
+from sidecar.workers.engine_supervisor import EngineSupervisor
 from sidecar.workers.worker_environment import WorkerOptions
-from sidecar.workers.worker_process import WorkerProcess
+from sidecar.workers.worker_process import Heartbeat, WorkerProcess
 
-TTS_PING_TIMEOUT_S = 5.0
-"""So long at most people wait for the answer to a ping (`pulse`): they speak meanwhile."""
+log = logging.getLogger(__name__)
+
+PRELOADED_KEEP_S = 60.0
+"""Idle time of an engine that was loaded ahead of its first lease, if ``keep_alive_s`` is 0."""
+LIVE_PING_TIMEOUT_S = 5.0
+"""Longest wait for the answer to a ping of an engine that people speak with."""
 TTS_CANCEL_TIMEOUT_S = 10.0
-"""So long at least a voice may take to stop: some make a clause in one go."""
+"""Least time that a TTS engine has to stop: some make a clause in one go."""
 
 
-class SharedEngineLease:
-    """An engine that is loaded and held, by who got this among others.
+class EngineState(StrEnum):
+    """State of the engine in a slot."""
 
-    It may end under its holders: it is loaded anew, or dies. Each hears of it in its next word to
-    it or from it (`WorkerDied`), lets go, and asks for a share again.
+    ABSENT = "absent"
+    LOADING = "loading"
+    READY = "ready"
+    BUSY = "busy"
+    STUCK = "stuck"
+    """Its process does not end, and no other is loaded before it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """How many leases an engine has at once, and how its process behaves.
+
+    ``concurrent``: any number of leases (else one); one that is ``alone``, or a reload, waits for
+    the end of all before it. ``sessions``: its leases are sessions, which take memory of their own
+    and begin again after their engine ended: a reload does not wait for them, and no plan is made
+    of the memory that is free when one begins.
     """
 
-    def __init__(self, worker: WorkerProcess, precision: Precision) -> None:
-        self._worker = worker
-        self.precision = precision
-
-    @property
-    def alive(self) -> bool:
-        """Whether it can be called."""
-        return self._worker.alive
-
-    def calling(
-        self, operation: str, fds: Sequence[int] = (), **arguments: Any
-    ) -> AbstractAsyncContextManager[RpcCall]:
-        """One operation, to be read and told more; leaving early cancels it, and it alone.
-
-        Raises:
-            WorkerDied: the engine's process ended.
-        """
-        return self._worker.calling(operation, fds, **arguments)
+    concurrent: bool = False
+    sessions: bool = False
+    worker: WorkerOptions = field(default_factory=WorkerOptions)
 
 
-class SharedSlot(EngineLifecycle):
-    """One engine for all who want it. Somebody waits for each of its words, so that its process
-    does not stand back behind others, and one that hangs is ended soon, so that its holders hear of
-    it.
+EXCLUSIVE = Sharing()
+"""One job at a time."""
+CONCURRENT = Sharing(concurrent=True, worker=WorkerOptions(shared=True))
+"""Jobs whose work is done elsewhere: the process mostly waits, so a second one would only cost
+memory. If it dies, the calls of all end; each job then goes on alone, so that one which does it
+again costs no other a second attempt."""
+LIVE = Sharing(
+    concurrent=True,
+    sessions=True,
+    worker=WorkerOptions(niceness=0, shared=True, ping_timeout_s=LIVE_PING_TIMEOUT_S),
+)
+"""Live sessions: people wait for each word, so the process does not stand back behind others, and
+one that hangs is ended soon."""
+SERIAL = Sharing(
+    concurrent=True,
+    sessions=True,
+    worker=WorkerOptions(
+        niceness=0, patience_s=TTS_CANCEL_TIMEOUT_S, ping_timeout_s=LIVE_PING_TIMEOUT_S
+    ),
+)
+"""TTS: the engine executes one call after the other, so a call that does not stop keeps all waiting
+and the process ends with it."""
 
-    The turn is had only while the engine is brought in: while many hold it, it can be loaded anew.
+
+@dataclass(slots=True)
+class _PendingReload:
+    """A reload that waits for its turn; a later one to something else takes its place."""
+
+    wanted: tuple[Precision, str | None]
+    """Precision, and folder of the weights."""
+    loads: int
+    """Number of loads when it was asked for: another load since may have done it."""
+    outcome: asyncio.Future[None] = field(default_factory=asyncio.Future)
+
+    def fail(self, error: BaseException) -> None:
+        """Raise ``error`` in all callers that wait; there may be none any more."""
+        self.outcome.set_exception(error)
+        self.outcome.exception()  # else asyncio logs that nobody has retrieved it
+
+
+class EngineSlot(EngineSupervisor, Generic[Spec]):
+    """Owner of one engine: no other code starts or ends its process.
+
+    ``load`` says how it loads; its precision is the first, others come by `reload` and `lease`.
+    ``look`` is awaited before each load, for ``place`` to decide by; ``account`` keeps what
+    follows from it. ``keep_alive_s``: idle time until it is unloaded; negative: never.
     """
-
-    manner: ClassVar[WorkerOptions] = WorkerOptions(
-        niceness=0, shared=True, deaf_s=TTS_PING_TIMEOUT_S
-    )
-
-    @asynccontextmanager
-    async def share(self) -> AsyncIterator[SharedEngineLease]:
-        """Wait for the engine, loaded if need be, and hold it: it does not leave for being idle.
-
-        Raises:
-            errors.ModelLoadFailed: it does not load.
-            errors.WontFit: there is no room for it.
-            errors.ShuttingDown: the slot is closed.
-        """
-        async with self._in_turn():
-            await self._supervisor.settle(self.precision)
-            worker = await self._supervisor.standing(self.precision)
-            engine = SharedEngineLease(worker, self.precision)
-            self._hold(1)
-            self._used_load = self._supervisor.loads
-        try:
-            yield engine
-        finally:
-            self._hold(-1)
-            if not self._turn.locked():  # else who has the turn sees to it
-                self._rest()
-
-    def _hold(self, more: int) -> None:
-        super()._hold(more)
-        self._account.held(self._holders)
-
-
-class SerialSlot(SharedSlot):
-    """An engine that does what its holders ask one after the other: a call that does not stop keeps
-    all of them waiting, so the process ends with it."""
-
-    manner: ClassVar[WorkerOptions] = WorkerOptions(
-        niceness=0, patience_s=TTS_CANCEL_TIMEOUT_S, deaf_s=TTS_PING_TIMEOUT_S
-    )
-
-
-class ExclusiveEngineLease:
-    """A process of ours with an engine that is loaded (`place.Lease`)."""
 
     def __init__(
         self,
-        worker: WorkerProcess,
-        precision: Precision,
-        begins: Callable[[MemoryPlan], None],
-        *,
-        beside: bool = False,
+        spec: Spec,
+        load: LoadOptions,
+        keep_alive_s: float,
+        place: memory_admission.PlacementDecision = memory_admission.load_beside,
+        look: memory_admission.MemoryProbe = memory_admission.no_memory_probe,
+        on_crash: Callable[[WorkerProcess], None] = lambda worker: None,
+        account: memory_admission.MemoryAccount | None = None,
+        sharing: Sharing = EXCLUSIVE,
     ) -> None:
-        """``beside``: its calls wait for none before them."""
-        self._worker = worker
-        self._manner = {"beside": True} if beside else {}
-        self._begins = begins
-        self._company: RpcCall | None = None
-        self.precision = precision
+        account = account or memory_admission.MemoryAccount()
+        super().__init__(spec, load, place, look, on_crash, account, sharing.worker)
+        self.spec = spec
+        self.sharing = sharing
+        self._keep_alive_s = keep_alive_s
+        self._turn = asyncio.Lock()
+        self._waiting = 0
+        """Number of callers that wait for their turn."""
+        self._holders = 0
+        self._unheld = asyncio.Event()
+        self._unheld.set()
+        self._heartbeat = Heartbeat(lambda: self.worker, sharing.worker.ping_timeout_s)
+        self._idle: asyncio.TimerHandle | None = None
+        self._used_load = 0
+        """The load that the last lease used."""
+        self._pending: _PendingReload | None = None
+        self._reloads: set[asyncio.Task[None]] = set()
+        self._reloaded_at = -math.inf
 
-    async def transcribe_together(
-        self, requests: Sequence[BatchedRecording], max_s: float
-    ) -> AsyncGenerator[tuple[int, TranscriptionEvent | errors.SidecarError], None]:
-        """As `EngineLease`: in one process, which hears them in step."""
-        self._begins(requests[0][2].memory)
-        wanted = [
-            {"facts": facts.to_wire(), "options": options.to_wire(), "max_s": max_s}
-            for _, facts, options in requests
-        ]
-        fds = [source.fd for source, _, _ in requests]
-        calling = self._worker.calling("transcribe_together", fds, requests=wanted, **self._manner)
-        async with calling as call:
-            self._company = call
-            async for frame, _ in call.answers():
-                if "failed" in frame:
-                    yield frame["number"], errors.from_wire(frame["failed"])
-                else:
-                    yield frame["number"], from_wire(frame["event"])
+    @property
+    def awaited(self) -> bool:
+        """Whether a caller waits for its turn."""
+        return self._waiting > 0
 
-    def leave(self, number: int) -> None:
-        """One of several does not want its transcription any more."""
-        if self._company is not None:
-            self._company.tell(leave=number)
+    @property
+    def in_use(self) -> bool:
+        """Whether there is a lease."""
+        return self._holders > 0
 
-    async def transcribe(
-        self,
-        source: AudioSource,
-        facts: AudioInfo,
-        options: TranscribeOptions,
-        max_s: float,
-        settled: Sequence[Checkpoint] | None = None,
-    ) -> AsyncGenerator[TranscriptionEvent, None]:
-        """As `EngineLease`: the process takes over the open file."""
-        self._begins(options.memory)
-        frames = self._worker.call(
-            "transcribe",
-            [source.fd],
-            facts=facts.to_wire(),
-            options=options.to_wire(),
-            max_s=max_s,
-            settled=None if settled is None else [to_wire(one) for one in settled],
-            **self._manner,
-        )
-        async with aclosing(frames):
-            async for frame in frames:
-                yield from_wire(frame)
+    @property
+    def state(self) -> EngineState:
+        """State of the engine now."""
+        if self.loading is not None:
+            return EngineState.LOADING
+        if self.worker is None:
+            return EngineState.STUCK if self._shutdowns.stuck else EngineState.ABSENT
+        return EngineState.BUSY if self.in_use else EngineState.READY
 
+    @property
+    def loaded(self) -> bool:
+        """Whether the engine is in memory."""
+        return self.state in (EngineState.READY, EngineState.BUSY)
 
-class SequentialLease:
-    """A lease that jobs have one behind the other: it ends when the last of them has left."""
+    def last_load(self, now: float) -> tuple[float, float]:
+        """Begin and end of the last load, in seconds since 1970 as is ``now``; long before all
+        times if there was none."""
+        end = now - (time.monotonic() - self.loaded_at)
+        return end - self.load_s, end
 
-    def __init__(self, engine: EngineLease, ends: AsyncExitStack) -> None:
-        self.engine = engine
-        self._ends = ends
-        self._there = 1
-        self.since = time.monotonic()
-        """When the engine was free for whom it works on now."""
+    def resolve(self, wanted: Precision, since: float) -> Precision:
+        """The precision for a job that asked for ``wanted`` at ``since`` (`time.monotonic`).
 
-    @classmethod
-    async def begin(cls, lease: AbstractAsyncContextManager[EngineLease]) -> Self:
-        """Wait for the lease; the first is there."""
-        ends = AsyncExitStack()
-        return cls(await ends.enter_async_context(lease), ends)
-
-    def joined(self) -> Self:
-        """One more is there."""
-        self._there += 1
-        return self
-
-    async def leave(self) -> None:
-        """One is there no more."""
-        self._there -= 1
-        self.since = time.monotonic()
-        if not self._there:
-            await self._ends.aclose()
-
-
-class ExclusiveSlot(EngineLifecycle):
-    """One engine, which whoever has the turn has alone. Memory is looked at before each lease."""
-
-    spec: EngineSpec
-    follows: ClassVar[bool] = True
-    """Whether a call waits in the process for the one before it."""
-
-    @asynccontextmanager
-    async def lease(
-        self, wanted: Precision = Precision.AUTO, since: float = math.inf, alone: bool = True
-    ) -> AsyncIterator[ExclusiveEngineLease]:
-        """Wait for the engine, loaded as `resolve` says if need be, and have it,
-        which here is always ``alone``.
-
-        Raises:
-            errors.ModelLoadFailed: it does not load.
-            errors.WontFit: there is no room for it at that precision.
-            errors.ShuttingDown: the slot is closed.
+        AUTO takes what is there, and so does a job from before the last reload.
         """
-        async with self._in_turn():
-            worker = await self._brought_in(wanted, since)
-            self._hold(1)
-            try:
-                yield ExclusiveEngineLease(worker, self.precision, self._begins)
-            finally:
-                self._hold(-1)
+        if wanted is Precision.AUTO or since < self._reloaded_at:
+            return self.precision
+        return self.spec.resolve_precision(wanted)
 
-    async def _brought_in(self, wanted: Precision, since: float) -> WorkerProcess:
-        """The engine, for who has the turn; what memory is free is looked at."""
-        await self._supervisor.settle(self.resolve(wanted, since))
-        worker = await self._supervisor.standing(self.resolve(wanted, since))
-        await self._supervisor.gone()
-        await self._look()
-        self._used_load = self._supervisor.loads
-        return worker
-
-    def _begins(self, memory: MemoryPlan) -> None:
-        self._supervisor.memory = memory
-
-
-class ConcurrentSlot(ExclusiveSlot):
-    """One engine, and whoever has the turn shares it with all who come before somebody waits who
-    wants it alone: a reload, or a job that may have killed an engine.
-
-    A process that dies ends the calls of all. Each of their jobs then goes on alone, so that one
-    which does it again costs nobody else a second attempt.
-    """
-
-    manner: ClassVar[WorkerOptions] = WorkerOptions(shared=True)
-    follows: ClassVar[bool] = False
-
-    def __init__(self, *args: Any, **more: Any) -> None:
-        """As `ExclusiveSlot`."""
-        super().__init__(*args, **more)
-        self._coming = asyncio.Lock()
-        self._shared: AsyncExitStack | None = None
-        """Ends the turn that is shared; None while there is none."""
+    @property
+    def resolution(self) -> tuple[Precision, float]:
+        """As long as this is the same, so is every answer of `resolve`."""
+        return self.precision, self._reloaded_at
 
     @asynccontextmanager
     async def lease(
         self, wanted: Precision = Precision.AUTO, since: float = math.inf, alone: bool = False
-    ) -> AsyncIterator[ExclusiveEngineLease]:
-        """Wait for the engine, loaded if need be, and have it with others or ``alone``.
+    ) -> AsyncIterator[EngineLease]:
+        """Wait for the engine, loaded as `resolve` says if need be, and have it: until the lease
+        ends it is not unloaded for being idle. ``alone``: with no other lease beside it.
+
+        Raises:
+            errors.ModelLoadFailed, errors.EngineStuck: it does not load.
+            errors.WontFit: there is no room for it at that precision.
+            errors.ShuttingDown: the slot is closed.
+        """
+        beside = self.sharing.concurrent and not alone
+        async with AsyncExitStack() as turn:
+            await turn.enter_async_context(self._in_turn(joins=beside))
+            worker = await self._leased_worker(wanted, since)
+            self._hold(1)
+            try:
+                if beside:
+                    await turn.aclose()
+                yield EngineLease(worker, self.precision, self._set_memory, beside=beside)
+            finally:
+                self._hold(-1)
+
+    async def preload(self) -> None:
+        """Load the engine ahead of the first job.
 
         Raises:
             errors.ModelLoadFailed: it does not load.
-            errors.ShuttingDown: the slot is closed.
+            errors.WontFit: there is no room for it.
         """
-        if alone:
-            async with super().lease(wanted, since) as engine:
-                yield engine
+        async with self._in_turn():
+            await self._finish_change(self.precision)
+            await self._ensure_loaded(self.precision)
+
+    def check(self, precision: Precision) -> Precision:
+        """The precision that a reload at ``precision`` would load.
+
+        Raises:
+            errors.PrecisionUnavailable: the engine has no such precision.
+        """
+        target = self.spec.resolve_precision(precision)
+        if precision not in (Precision.AUTO, target, *self.spec.stands_for):
+            raise errors.PrecisionUnavailable(
+                f"The engine '{self.spec.name}' has no precision '{precision}'.",
+                hint=f"It has: {', '.join(self.spec.precisions)}.",
+            )
+        return target
+
+    async def check_room(self, precision: Precision) -> None:
+        """Raise `errors.WontFit` if a reload at ``precision`` would now find no room."""
+        target = self.check(precision)
+        await self._look()
+        if not self.changing:  # else it is not known what will be free
+            self._place(target)
+
+    async def reload(self, precision: Precision, checkpoint: str | None = None) -> Precision:
+        """Load the engine anew at another precision, in its turn; return that precision.
+        ``checkpoint``: folder of other weights for it, None if it keeps its own.
+
+        A caller that is cancelled takes nothing back. Of several that ask for the same meanwhile,
+        one reload does it for all; of those that wait and want different ones, the last wins.
+
+        Raises:
+            errors.PrecisionUnavailable: the engine has no such precision.
+            errors.ReloadSuperseded: another one was asked for before it was this one's turn.
+            errors.WontFit: there is no room for it; the old one goes on serving.
+            errors.ModelLoadFailed: it does not load; the old one goes on serving.
+        """
+        target = self.check(precision)
+        wanted = target, checkpoint or self.checkpoint
+        pending = self._pending
+        if pending is None:
+            pending = self._pending = _PendingReload(wanted, self.loads)
+            task = asyncio.get_running_loop().create_task(self._carry_out(pending))
+            self._reloads.add(task)
+            task.add_done_callback(partial(self._reload_ended, pending))
+        elif pending.wanted != wanted:
+            what = f"Before the reload at {pending.wanted[0]} began one at {target} came in."
+            pending.fail(errors.ReloadSuperseded(what))
+            pending.wanted, pending.loads, pending.outcome = wanted, self.loads, asyncio.Future()
+        await asyncio.shield(pending.outcome)
+        return target
+
+    async def close(self) -> None:
+        """Unload, whatever goes on; what would be loaded is not."""
+        self._closed = True
+        self._settled()
+        for task in self._reloads:
+            task.cancel()
+        await asyncio.gather(*self._reloads, return_exceptions=True)
+        await super().close()
+
+    @asynccontextmanager
+    async def _in_turn(self, *, joins: bool = False) -> AsyncIterator[None]:
+        """Have the turn, once all leases have ended that a change has to wait for. ``joins``: those
+        of an engine that is there need not end."""
+        try:
+            with ExitStack() as line:
+                self._waiting += 1
+                line.callback(self._leave_line)
+                async with self._turn:
+                    if not (self.sharing.sessions or (joins and self.worker is not None)):
+                        await self._unheld.wait()
+                    line.close()
+                    self._settled()
+                    if self._closed:
+                        raise errors.ShuttingDown()
+                    yield
+        finally:  # also after a load that failed and left the old engine standing
+            self._settled()
+
+    def _leave_line(self) -> None:
+        self._waiting -= 1
+
+    async def _leased_worker(self, wanted: Precision, since: float) -> WorkerProcess:
+        """The process of the engine, in the turn of a lease: the one that others have, or loaded
+        if need be and memory looked at."""
+        if self.in_use and not self.sharing.sessions and self.worker is not None:
+            return self.worker
+        await self._finish_change(self.resolve(wanted, since))
+        worker = await self._ensure_loaded(self.resolve(wanted, since))
+        if not self.sharing.sessions:
+            await self._shutdowns.wait()
+            await self._look()
+        self._used_load = self.loads
+        return worker
+
+    def _set_memory(self, memory: MemoryPlan) -> None:
+        self.memory = memory
+
+    def _hold(self, more: int) -> None:
+        """Count so many more leases, or fewer."""
+        self._holders += more
+        if self.in_use:
+            self._unheld.clear()
+        else:
+            self._unheld.set()
+        self._settled()
+        if self.sharing.sessions:
+            self._account.held(self._holders)
+
+    async def _carry_out(self, reload: _PendingReload) -> None:
+        async with self._in_turn():
+            self._pending = None  # what is asked for from now on is another reload
+            precision, checkpoint = reload.wanted
+            await self._finish_change(precision)
+            done = self.loaded and (self.precision, self.checkpoint) == reload.wanted
+            if self.loads == reload.loads or not done:
+                await self._replace(precision, checkpoint)
+            self._reloaded_at = time.monotonic()
+            await self._shutdowns.wait()
+
+    def _reload_ended(self, reload: _PendingReload, task: asyncio.Task[None]) -> None:
+        self._reloads.discard(task)
+        if self._pending is reload:  # it never had its turn
+            self._pending = None
+        error = errors.ShuttingDown() if task.cancelled() else task.exception()
+        if error is None:
+            reload.outcome.set_result(None)
+        else:
+            reload.fail(error)
+
+    def _settled(self) -> None:
+        """Bring process, heartbeat and idle timer in line with the state, after a change of it."""
+        if self.worker is None:
+            self._unload()
+        if not self._closed and (self.in_use or self.worker is not None):
+            self._heartbeat.start(in_use=self.in_use)
+        else:
+            self._heartbeat.stop()
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        if self._turn.locked() or self.changing or self.in_use or self._closed:
             return
-        async with self._coming:
-            if self._shared is None or self.awaited or self._supervisor.worker is None:
-                turn = AsyncExitStack()
-                await turn.enter_async_context(self._in_turn())
-                try:
-                    worker = await self._brought_in(wanted, since)
-                except BaseException:
-                    await turn.aclose()
-                    raise
-                self._shared = turn
-            else:
-                turn, worker = self._shared, self._supervisor.worker
-            self._hold(1)
-        try:
-            yield ExclusiveEngineLease(worker, self.precision, self._begins, beside=True)
-        finally:
-            self._hold(-1)
-            if not self._holders:
-                self._shared = None
-                await turn.aclose()
+        if self.worker is not None and self._keep_alive_s >= 0:
+            unused = self._used_load != self.loads
+            idle_s = self._keep_alive_s or (PRELOADED_KEEP_S if unused else 0.0)
+            self._idle = asyncio.get_running_loop().call_later(idle_s, self._idled)
 
-
-class TtsSlot:
-    """The engine that speaks, one for all. Pieces of text are said in the order in which they were
-    asked for, one after the other."""
-
-    def __init__(self, slot: SharedSlot) -> None:
-        self._slot = slot
-
-    async def ready(self) -> tuple[str, ...]:
-        """Load the engine, if it is not there; whose voices it has.
-
-        Raises:
-            errors.ModelLoadFailed, errors.WontFit, errors.ShuttingDown: it does not come.
-            errors.EngineFailed: its process ended.
-        """
-        try:
-            async with self._slot.share() as engine, engine.calling("voices") as call:
-                async for answer, _ in call.answers():
-                    return tuple(answer["voices"])
-        except WorkerDied:
-            raise _engine_failed_error() from None
-        return ()
-
-    async def say(
-        self, text: str, options: SynthesisOptions | None = None
-    ) -> AsyncGenerator[SynthesizedAudio, None]:
-        """The sound of ``text`` (`MAX_TTS_CHARACTERS` at most), loading the engine if need be.
-        Leaving early ends it: at once for who leaves, between two pieces of sound for the engine.
-        Where the process ends before there is any sound (of another's text, or before this began),
-        it is tried once more in a new one.
-
-        Raises:
-            errors.VoiceUnknown: there is no such voice.
-            errors.ModelLoadFailed, errors.WontFit, errors.ShuttingDown: the engine does not come.
-            errors.EngineFailed: it broke, or its process ended.
-        """
-        if len(text) > MAX_TTS_CHARACTERS:
-            raise ValueError(f"more than {MAX_TTS_CHARACTERS} characters at once")
-        values = (options or SynthesisOptions()).to_wire()
-        again, begun = True, False
-        while True:
-            try:
-                async with (
-                    self._slot.share() as engine,
-                    engine.calling("say", text=text, options=values) as call,
-                ):
-                    async for answer, pcm in call.answers():
-                        begun = True
-                        marks = tuple(WordMark(at, start) for at, start in answer["marks"])
-                        yield SynthesizedAudio(pcm, answer["rate"], marks)
-                return
-            except WorkerDied:
-                if begun or not again:
-                    raise _engine_failed_error() from None
-                again = False
-
-
-def _engine_failed_error() -> errors.EngineFailed:
-    return errors.EngineFailed("The process of the engine that speaks ended.")
+    def _idled(self) -> None:
+        self._idle = None
+        if self.worker is not None:
+            log.info("engine %s unloaded after being idle", self.spec.name)
+            self._unload()
+            self._settled()

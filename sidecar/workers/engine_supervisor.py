@@ -13,16 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from sidecar import errors
-from sidecar.gpu_memory.memory_admission import (
-    LoadPlacement,
-    MemoryAccount,
-    MemoryProbe,
-    PlacementDecision,
-)
+from sidecar.gpu_memory import memory_admission
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, ModelSpec, Precision
-from sidecar.workers.slot_interface import WorkerDied
 from sidecar.workers.worker_environment import WorkerOptions
-from sidecar.workers.worker_process import WorkerProcess
+from sidecar.workers.worker_process import WorkerDied, WorkerProcess
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +26,14 @@ LOAD_TIMEOUT_S = 600.0
 class EngineLoading:
     """One engine on its way into a process of its own."""
 
-    def __init__(self, spec: ModelSpec, options: LoadOptions, manner: WorkerOptions) -> None:
+    def __init__(
+        self, spec: ModelSpec, options: LoadOptions, worker_options: WorkerOptions
+    ) -> None:
         self.part = 0.0
         """How much of it is there, from 0 to 1."""
         self._spec = spec
         self._options = options
-        self._manner = manner
+        self._worker_options = worker_options
         self.worker: WorkerProcess | None = None
         """The process, once there is one."""
 
@@ -49,7 +45,7 @@ class EngineLoading:
         """
         name = self._spec.name
         try:
-            worker = self.worker = WorkerProcess(name, manner=self._manner)
+            worker = self.worker = WorkerProcess(name, options=self._worker_options)
         except OSError as error:
             raise _load_failed_error(name, error) from None
         begun = asyncio.get_running_loop().time()
@@ -70,11 +66,6 @@ class EngineLoading:
         log.info("engine %s loaded (%s)", name, self._options.precision)
         return worker
 
-    def abandon(self) -> None:
-        """End the process at once; whoever runs this is to be cancelled."""
-        if self.worker is not None:
-            self.worker.kill()
-
 
 def _load_failed_error(name: str, error: Exception) -> errors.ModelLoadFailed:
     log.error("the engine %s did not load: %s", name, error)
@@ -84,97 +75,97 @@ def _load_failed_error(name: str, error: Exception) -> errors.ModelLoadFailed:
 
 
 class WorkerShutdowns:
-    """Workers on their way out: each ends in a task of its own, and somebody sees to the last."""
+    """Worker processes that end, each in a task of its own."""
 
     def __init__(
-        self, on_crash: Callable[[WorkerProcess], None], left: Callable[[], None] = lambda: None
+        self,
+        on_crash: Callable[[WorkerProcess], None] = lambda worker: None,
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
+        """``on_crash`` is called in a thread with each that crashed, ``on_end`` after each end."""
         self._on_crash = on_crash
-        self._left = left
-        self._ends: set[asyncio.Task[None]] = set()
-        self._stay: list[WorkerProcess] = []
+        self._on_end = on_end
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stuck: list[WorkerProcess] = []
 
     @property
-    def stays(self) -> bool:
-        """Whether there is one that nothing ends, with all that it holds."""
-        self._stay = [worker for worker in self._stay if worker.stays]
-        return bool(self._stay)
+    def stuck(self) -> bool:
+        """Whether there is a process that even SIGKILL does not end, with all that it holds."""
+        self._stuck = [worker for worker in self._stuck if worker.stuck]
+        return bool(self._stuck)
 
-    def note(self, worker: WorkerProcess | None) -> None:
-        """Know of one that was to end, in case that it does not."""
-        if worker is not None and worker.stays:
-            self._stay.append(worker)
+    def note_stuck(self, worker: WorkerProcess | None) -> None:
+        """Remember a process that was to end, if it does not."""
+        if worker is not None and worker.stuck:
+            self._stuck.append(worker)
 
-    def take(self, worker: WorkerProcess) -> None:
-        """End it; returns at once."""
+    def begin(self, worker: WorkerProcess) -> None:
+        """End a process; returns at once."""
         task = asyncio.get_running_loop().create_task(self._end(worker))
-        self._ends.add(task)
-        task.add_done_callback(self._ends.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def gone(self) -> None:
-        """Wait until none is left that ends: what they held is free again."""
-        while self._ends:
-            await asyncio.wait(self._ends)
+    async def wait(self) -> None:
+        """Wait until all have ended, or are stuck: what they held is free again."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def _end(self, worker: WorkerProcess) -> None:
         crashed = await worker.crashed()
         await worker.close()
-        self.note(worker)
-        self._left()
+        self.note_stuck(worker)
+        self._on_end()
         if crashed:
             await asyncio.to_thread(self._on_crash, worker)
 
 
 @dataclass(frozen=True, slots=True)
 class _EngineChange:
-    """Another engine is brought in."""
+    """A load that goes on."""
 
     precision: Precision
     task: asyncio.Task[WorkerProcess]
 
 
 class EngineSupervisor:
-    """Owns the worker of one engine. Asked for changes by one at a time: who has the turn.
+    """Owner of one engine's worker process; `engine_slot.EngineSlot` says when it changes.
 
-    Who waits for a change does not own it: it is a task of the supervisor's and goes on when who
-    asked for it hangs up. The next who has the turn finds it under way (`settle`); where nobody
-    comes, ``arrived`` is called in its end.
+    Each change is a task of the supervisor, and goes on when its caller is cancelled. The next
+    caller finds it under way (`_finish_change`); in its end `_settled` is called.
     """
 
     def __init__(
         self,
         spec: ModelSpec,
         load: LoadOptions,
-        place: PlacementDecision,
-        look: MemoryProbe,
+        place: memory_admission.PlacementDecision,
+        look: memory_admission.MemoryProbe,
         on_crash: Callable[[WorkerProcess], None],
-        account: MemoryAccount,
-        arrived: Callable[[], None],
-        manner: WorkerOptions,
+        account: memory_admission.MemoryAccount,
+        worker_options: WorkerOptions,
     ) -> None:
         self.precision = spec.resolve_precision(load.precision)
-        """Of the engine that is there, or that is on its way."""
+        """Precision of the engine that is loaded, or being loaded, or was loaded last."""
         self.checkpoint = load.checkpoint
-        """The folder of its weights."""
+        """Folder of its weights."""
         self.memory = MemoryPlan()
-        """By which plan the engine was loaded, or works."""
+        """Memory plan of the load, then of the job that began last."""
         self.loads = 0
-        """How often an engine came in."""
+        """Number of loads that succeeded."""
         self.loaded_at = -math.inf
-        """When it did last (`time.monotonic`)."""
+        """End of the last load (`time.monotonic`)."""
         self.load_s = 0.0
-        """How long that took."""
+        """Seconds that the last load took."""
         self._spec = spec
         self._options = load
         self._place = place
         self._look = look
         self._account = account
-        self._arrived = arrived
-        self._manner = manner
+        self._worker_options = worker_options
         self._worker: WorkerProcess | None = None
         self._change: _EngineChange | None = None
         self._loading: EngineLoading | None = None
-        self._leaving = WorkerShutdowns(on_crash, account.settled)
+        self._shutdowns = WorkerShutdowns(on_crash, account.settled)
         self._closed = False
 
     @property
@@ -183,24 +174,31 @@ class EngineSupervisor:
         return self._worker if self._worker is not None and self._worker.alive else None
 
     @property
+    def worker_pid(self) -> int | None:
+        """Process id of the engine, None while it is not loaded."""
+        return self.worker.pid if self.worker is not None else None
+
+    @property
     def loading(self) -> float | None:
-        """How much of an engine that is being loaded is there (0 to 1), None at other times."""
+        """Part of a load that is done (0 to 1), None while there is no load."""
         return self._loading.part if self._loading is not None else None
 
     @property
-    def stuck(self) -> bool:
-        """Whether a process was here that nothing ends. As long as it is there none comes in: what
-        hangs is most likely what the next would need, too."""
-        return self._leaving.stays
-
-    @property
     def changing(self) -> bool:
-        """Whether an engine is coming in."""
+        """Whether a change goes on."""
         return self._change is not None
 
-    async def settle(self, precision: Precision) -> None:
-        """Wait for the change that somebody began and did not wait for, where it is to the same
-        ``precision``; one to another is given up, as nobody waits for it any more.
+    async def close(self) -> None:
+        """End all processes, also one that is being loaded."""
+        self._closed = True
+        if self._change is not None:
+            await self._cancel_change(self._change)
+        self._unload()
+        await self._shutdowns.wait()
+
+    async def _finish_change(self, precision: Precision) -> None:
+        """Wait for a change whose caller was cancelled, if it is to the same ``precision``; cancel
+        one to another precision, as no caller waits for it any more.
 
         Raises:
             errors.ShuttingDown: the supervisor is closed.
@@ -209,143 +207,129 @@ class EngineSupervisor:
         if change is not None and change.precision is precision:
             await asyncio.wait({change.task})
         elif change is not None:
-            await self._give_up(change)
+            await self._cancel_change(change)
         if self._closed:
             raise errors.ShuttingDown()
 
-    async def standing(self, precision: Precision) -> WorkerProcess:
-        """The engine at ``precision``, brought in if it is not there.
+    async def _ensure_loaded(self, precision: Precision) -> WorkerProcess:
+        """The engine at ``precision``, loaded if it is not there.
+
+        Raises:
+            errors.ModelLoadFailed, errors.EngineStuck, errors.WontFit, errors.ShuttingDown: it does
+                not come.
+        """
+        if self.worker is not None and self.precision is precision:
+            return self.worker
+        return await self._replace(precision)
+
+    async def _replace(self, precision: Precision, checkpoint: str | None = None) -> WorkerProcess:
+        """Load the engine at ``precision``, with the weights of ``checkpoint`` (None: the same as
+        before); the old one goes, unless that fails.
 
         Raises:
             errors.ModelLoadFailed, errors.EngineStuck, errors.WontFit, errors.ShuttingDown: it does
                 not come.
         """
         if self.worker is None:
-            self.let_go()
-        if self._worker is not None and self.precision is precision:
-            return self._worker
-        return await self.replace_engine(precision)
-
-    async def replace_engine(
-        self, precision: Precision, checkpoint: str | None = None
-    ) -> WorkerProcess:
-        """A new engine at ``precision``, with other weights where there is a ``checkpoint``; the
-        one that stands goes, unless that fails.
-
-        Raises:
-            errors.ModelLoadFailed, errors.EngineStuck, errors.WontFit, errors.ShuttingDown: it does
-                not come.
-        """
+            self._unload()
         task = asyncio.get_running_loop().create_task(self._change_to(precision, checkpoint))
-        task.add_done_callback(_consume_result)
+        task.add_done_callback(_log_fault)
         self._change = _EngineChange(precision, task)
         await asyncio.wait({task})
         if task.cancelled():
             raise errors.ShuttingDown()
         return task.result()
 
-    def let_go(self) -> None:
-        """The engine leaves, by itself; `gone` waits for that."""
+    def _unload(self) -> None:
+        """Let the engine go; its process ends by itself, and `_shutdowns.wait` waits for that."""
         worker, self._worker = self._worker, None
         if worker is not None:
-            self._leaving.take(worker)
+            self._shutdowns.begin(worker)
 
-    async def gone(self) -> None:
-        """Wait until none is left that was let go: what they held is free again."""
-        await self._leaving.gone()
+    def _settled(self) -> None:
+        """Called in the end of each change, whether it succeeded or not."""
 
-    async def close(self) -> None:
-        """End all, what is there and what is coming."""
-        self._closed = True
-        if self._change is not None:
-            await self._give_up(self._change)
-        self.let_go()
-        await self.gone()
-
-    async def _give_up(self, change: _EngineChange) -> None:
-        if self._loading is not None:
-            self._loading.abandon()
+    async def _cancel_change(self, change: _EngineChange) -> None:
+        if self._loading is not None and self._loading.worker is not None:
+            self._loading.worker.kill()
         change.task.cancel()
         await asyncio.wait({change.task})
         if self._change is change:  # it had not even begun
             self._change = None
 
     async def _change_to(self, precision: Precision, checkpoint: str | None) -> WorkerProcess:
-        before = self.checkpoint
-        self.checkpoint = checkpoint or before
+        old_precision, old_checkpoint = self.precision, self.checkpoint
+        self.checkpoint = checkpoint or old_checkpoint
         try:
-            return await self._bring_in(precision, before)
+            await self._check_not_stuck()
+            await self._look()
+            plan = self._place(precision)
+            self._account.load_begins(precision, plan)
+            instead = plan.placement is memory_admission.LoadPlacement.INSTEAD
+            restored = instead and self.worker is not None
+            self.precision = precision
+            try:
+                if instead:
+                    self._unload()
+                    await self._check_not_stuck()
+                worker = await self._load(plan.memory)
+            except errors.ModelLoadFailed:
+                self.precision, self.checkpoint = old_precision, old_checkpoint
+                if restored:
+                    log.warning("engine %s: back to %s", self._spec.name, old_precision)
+                    self._set_worker(await self._load(self.memory))
+                raise
+            self._unload()
+            self._set_worker(worker)
+            self.memory = plan.memory
+            return worker
         except BaseException:
-            self.checkpoint = before
+            self.precision, self.checkpoint = old_precision, old_checkpoint
             raise
         finally:
             self._change = None
             self._account.settled()
-            self._arrived()
+            self._settled()
 
-    async def _bring_in(self, precision: Precision, weights_before: str | None) -> WorkerProcess:
-        await self._cleared()
-        await self._look()
-        plan = self._place(precision)
-        self._account.comes(precision, plan)
-        before, stood = self.precision, self.worker is not None
-        self.precision = precision
-        try:
-            if plan.placement is LoadPlacement.INSTEAD:
-                self.let_go()
-                await self._cleared()
-            new = await self._load(precision, plan.memory)
-        except errors.ModelLoadFailed:
-            self.precision, self.checkpoint = before, weights_before
-            if stood and plan.placement is LoadPlacement.INSTEAD:
-                log.warning("engine %s: back to %s", self._spec.name, before)
-                self._stands(await self._load(before, self.memory))
-            raise
-        except BaseException:
-            self.precision = before
-            raise
-        self.let_go()
-        self._stands(new)
-        self.memory = plan.memory
-        return new
-
-    def _stands(self, worker: WorkerProcess) -> None:
-        """It is the one; if it dies it leaves at once, also where nobody has asked for it since."""
+    def _set_worker(self, worker: WorkerProcess) -> None:
+        """Make it the engine; if it dies it leaves at once, also while it has no holder."""
         self._worker = worker
-        worker.on_end = partial(self._ended, worker)
+        worker.on_end = partial(self._worker_ended, worker)
 
-    def _ended(self, worker: WorkerProcess) -> None:
+    def _worker_ended(self, worker: WorkerProcess) -> None:
         if worker is self._worker:
-            self.let_go()
+            self._unload()
 
-    async def _cleared(self) -> None:
-        await self.gone()
-        if self.stuck:
+    async def _check_not_stuck(self) -> None:
+        """Wait for the processes that end; while one is stuck no other is loaded: what it hangs in
+        is most likely what the next would need, too."""
+        await self._shutdowns.wait()
+        if self._shutdowns.stuck:
             raise errors.EngineStuck()
 
-    async def _load(self, precision: Precision, memory: MemoryPlan) -> WorkerProcess:
+    async def _load(self, memory: MemoryPlan) -> WorkerProcess:
         options = dataclasses.replace(
             self._options,
-            precision=precision,
+            precision=self.precision,
             checkpoint=self.checkpoint,
             evict_encoders=memory.evict_encoders,
             host_token_table=memory.host_token_table,
         )
-        loading, begun = EngineLoading(self._spec, options, self._manner), time.monotonic()
-        self._loading = loading
+        begun = time.monotonic()
+        loading = self._loading = EngineLoading(self._spec, options, self._worker_options)
         try:
             worker = await loading.run()
         finally:
             self._loading = None
-            self._leaving.note(loading.worker)
+            self._shutdowns.note_stuck(loading.worker)
         self.loads += 1
         self.loaded_at = time.monotonic()
         self.load_s = self.loaded_at - begun
         return worker
 
 
-def _consume_result(task: asyncio.Task[WorkerProcess]) -> None:
-    """What a change came to is known, also where nobody waits for it any more."""
+def _log_fault(task: asyncio.Task[WorkerProcess]) -> None:
+    """Log a change that ended by a fault, also if no caller waits for it any more."""
     error = None if task.cancelled() else task.exception()
     if error is not None and not isinstance(error, errors.SidecarError):
         log.error("the engine could not be changed", exc_info=error)

@@ -203,13 +203,13 @@ class RemoteTransport:
 
     def __init__(self, socket: ClientConnection, lease: RemoteSessionRequest) -> None:
         self.call = RpcCall(1, self)
-        self.trouble: ChunkFailure | None = None
+        self.failure: ChunkFailure | None = None
         """What is wrong with who is there, where the line broke for that."""
         self.handed_over = False
         """Whether it broke because somebody else is to go on."""
         self._socket = socket
-        self._believed = RemoteEventChecker(lease.begin)
-        self._sound: tuple[str, int] | None = None
+        self._checker = RemoteEventChecker(lease.begin)
+        self._sample_format: tuple[str, int] | None = None
 
     async def send(
         self, message: dict[str, Any], fds: Sequence[int] = (), raw: bytes = b""
@@ -221,32 +221,32 @@ class RemoteTransport:
         """
         from websockets.exceptions import ConnectionClosed
 
-        told = message["told"]
+        command = message["told"]
         try:
-            if "sound" in told:
-                await self._send_sound(told, raw)
+            if "sound" in command:
+                await self._send_sound(command, raw)
             else:
-                await self._socket.send(command_text(told))
+                await self._socket.send(command_text(command))
         except ConnectionClosed:
             raise channel.ChannelClosed("the connection is gone") from None
-        size = credited_bytes(told, raw)  # it went as fast as it was read
-        self.call.heard(channel.ChannelFrame({"granted": size}, b"", 0))
+        size = credited_bytes(command, raw)  # it went as fast as it was read
+        self.call.receive(channel.ChannelFrame({"granted": size}, b"", 0))
 
-    async def _send_sound(self, told: Mapping[str, Any], raw: bytes) -> None:
-        form = (told["sound"], told["rate"])
-        if form != self._sound:
-            self._sound = form
-            await self._socket.send(command_text(told))
-        self._believed.sent(raw, *form)
+    async def _send_sound(self, command: Mapping[str, Any], raw: bytes) -> None:
+        sample_format = (command["sound"], command["rate"])
+        if sample_format != self._sample_format:
+            self._sample_format = sample_format
+            await self._socket.send(command_text(command))
+        self._checker.sent(raw, *sample_format)
         await self._socket.send(raw)
 
-    def tell(self, message: dict[str, Any]) -> None:
+    def send_nowait(self, message: dict[str, Any]) -> None:
         """What a process would be told of the line itself, and nobody is over a network: who reads
         slowly is not sent more, and who is not wanted any more is left."""
 
     def close(self, why: str = "closed") -> None:
         """Hear no more."""
-        self._broken(why)
+        self._end_call(why)
         self._socket.transport.abort()
 
     async def leave(self) -> None:
@@ -261,30 +261,30 @@ class RemoteTransport:
             while not self.call.over.is_set():
                 async with asyncio.timeout(SILENCE_TIMEOUT_S):
                     message = await self._socket.recv()
-                self._heard(parse_message(message), len(message))
+                self._receive(parse_message(message), len(message))
         except TimeoutError:
-            self.trouble = upstream_dialect.connection_lost_failure("fell silent")
+            self.failure = upstream_dialect.connection_lost_failure("fell silent")
             self.close("silence")
         except (WebSocketException, OSError):
-            self.trouble = self.trouble or upstream_dialect.connection_lost_failure(
+            self.failure = self.failure or upstream_dialect.connection_lost_failure(
                 "went away in the middle"
             )
-            self._broken("the connection is gone")
+            self._end_call("the connection is gone")
         except (KeyError, TypeError, ValueError):  # a ValidationError is one
-            self.trouble = upstream_dialect.garbled_failure("is no story of a session")
+            self.failure = upstream_dialect.garbled_failure("is no story of a session")
             self.close("nonsense")
         finally:
-            self._broken("nobody listens")
+            self._end_call("nobody listens")
 
-    def _heard(self, message: Mapping[str, Any], size: int) -> None:
+    def _receive(self, message: Mapping[str, Any], size: int) -> None:
         match message:
             case {"type": "events", "events": events}:
-                for event in self._believed.events(events):
-                    self.call.heard(
+                for event in self._checker.events(events):
+                    self.call.receive(
                         channel.ChannelFrame({"answer": event}, b"", size // len(events))
                     )
                     if event["live"] == "Summary":
-                        self.call.heard(channel.ChannelFrame({"done": True}, b"", 0))
+                        self.call.receive(channel.ChannelFrame({"done": True}, b"", 0))
             case {"type": "error", "code": code}:
                 error = _error_of(message)
                 self.handed_over = code in _HANDOVER_CODES
@@ -292,8 +292,8 @@ class RemoteTransport:
                     self.call.end(error)
                 elif not self.handed_over and code != errors.EngineCrashed.code:
                     said = f"The upstream said: {error.detail}"
-                    self.trouble = ChunkFailure(FailureStep.AGAIN, errors.UpstreamFailed(said))
-                self._broken(str(code))
+                    self.failure = ChunkFailure(FailureStep.AGAIN, errors.UpstreamFailed(said))
+                self._end_call(str(code))
 
-    def _broken(self, why: str) -> None:
+    def _end_call(self, why: str) -> None:
         self.call.end(channel.ChannelClosed(why))

@@ -1,6 +1,6 @@
 """Remote live engine: sessions on other services.
 
-To `live.sessions.engine_relay` this is an engine that many share (`shared.SharedSlot`). Where the
+To `live.sessions.engine_relay` this is an engine that many share (`engine_slot.LIVE`). Where the
 one who has a session goes, its call ends as with a process that dies, and the next goes to somebody
 else.
 """
@@ -28,10 +28,10 @@ from sidecar.upstream.load_balancer import ChunkAttempts, EngineAddress, Upstrea
 from sidecar.upstream.remote_live_messages import PROTOCOL_VERSION, RemoteSessionRequest
 from sidecar.upstream.upstream_dialect import ChunkFailure, FailureStep
 from sidecar.workers import channel
-from sidecar.workers.engine_lifecycle import EngineState
+from sidecar.workers.engine_slot import EngineState
 from sidecar.workers.remote_call import RemoteTransport, open_remote_session
 from sidecar.workers.rpc_client import RpcCall
-from sidecar.workers.slot_interface import EngineHandedOver, WorkerDied
+from sidecar.workers.worker_process import EngineHandedOver, WorkerDied
 
 log = logging.getLogger(__name__)
 
@@ -48,18 +48,18 @@ RETRY_INTERVAL_S = 0.5
 class RemoteEngineSlot:
     """Owns the connections to all of them."""
 
-    def __init__(self, spec: EngineSpec, others: UpstreamOptions) -> None:
+    def __init__(self, spec: EngineSpec, upstreams: UpstreamOptions) -> None:
         self.spec = spec
-        self._others = others
-        self._keys = others.keys or ("",) * len(others.urls)
+        self._upstreams = upstreams
+        self._keys = upstreams.keys or ("",) * len(upstreams.urls)
         self._addresses: UpstreamBalancer[EngineAddress] = UpstreamBalancer(
             random.random, shuffled=True
         )
-        self._why: errors.SidecarError = errors.UpstreamUnreachable()
+        self._last_error: errors.SidecarError = errors.UpstreamUnreachable()
         """Why a session had no place lately."""
         self._looked_up = -DNS_CACHE_S
-        self._looking = asyncio.Lock()
-        self._names = ThreadLimiter("names", 2)
+        self._lookup_lock = asyncio.Lock()
+        self._dns_threads = ThreadLimiter("names", 2)
         self._background = BackgroundTaskGroup()
         self._context: ssl.SSLContext | None = None
         self._reached = self._closed = False
@@ -72,11 +72,11 @@ class RemoteEngineSlot:
         return EngineState.READY if self._reached else EngineState.ABSENT
 
     def last_load(self, now: float) -> tuple[float, float]:
-        """Nothing is loaded here: as `EngineLifecycle.last_load`, of no length."""
+        """Nothing is loaded here: as `EngineSlot.last_load`, of no length."""
         return now, now
 
     @asynccontextmanager
-    async def share(self) -> AsyncIterator[RemoteEngineSlot]:
+    async def lease(self) -> AsyncIterator[RemoteEngineSlot]:
         """There is nothing to wait for before a session has its place.
 
         Raises:
@@ -99,31 +99,31 @@ class RemoteEngineSlot:
         lease = RemoteSessionRequest(
             PROTOCOL_VERSION, options, LiveSessionStart.from_wire(arguments["begin"])
         )
-        address, line = await self._place(lease)
-        listening = asyncio.get_running_loop().create_task(line.listen())
+        address, transport = await self._place(lease)
+        listening = asyncio.get_running_loop().create_task(transport.listen())
         try:
-            yield line.call
+            yield transport.call
         except channel.ChannelClosed as lost:
-            if line.handed_over:
+            if transport.handed_over:
                 raise EngineHandedOver(str(lost)) from None
             raise WorkerDied(str(lost)) from None
         finally:
             listening.cancel()
             await asyncio.wait({listening})
-            self._left(address, line)
+            self._release(address, transport)
 
     async def close(self) -> None:
         """Have nothing more to do with any of them."""
         self._closed = True
         await self._background.close()
 
-    def _left(self, address: EngineAddress, line: RemoteTransport) -> None:
-        if line.trouble is not None:
-            self._troubled(address, line.trouble)
-        elif line.handed_over:
+    def _release(self, address: EngineAddress, transport: RemoteTransport) -> None:
+        if transport.failure is not None:
+            self._record_failure(address, transport.failure)
+        elif transport.handed_over:
             self._addresses.failed(address, time.monotonic(), SHUTDOWN_COOLDOWN_S)
         self._addresses.left(address)
-        self._background.spawn("leave a live place", line.leave())
+        self._background.spawn("leave a live place", transport.leave())
 
     async def _place(self, lease: RemoteSessionRequest) -> tuple[EngineAddress, RemoteTransport]:
         """A place for a session, and where it is."""
@@ -135,27 +135,29 @@ class RemoteEngineSlot:
         while True:
             address = await self._next_candidate(search)
             search.asked.add(address)
-            line = None
+            transport = None
             try:
-                line = await self._ask(address, lease)
+                transport = await self._ask(address, lease)
             except ChunkFailure as found:
-                search.last = self._troubled(address, found)
+                search.last = self._record_failure(address, found)
                 if found.step is FailureStep.ELSEWHERE or isinstance(
                     found.error, errors.UpstreamRefused
                 ):
                     search.refused.add(address)
             finally:
                 self._addresses.answered(address)
-                if line is None:
+                if transport is None:
                     self._addresses.left(address)
-            if line is not None:
+            if transport is not None:
                 self._addresses.well(address)
                 self._reached = True
-                return address, line
+                return address, transport
 
     async def _ask(self, address: EngineAddress, lease: RemoteSessionRequest) -> RemoteTransport:
-        url, key = self._others.urls[address.server], self._keys[address.server]
-        return await open_remote_session(url, address.host, key, await self._trusted(url), lease)
+        url, key = self._upstreams.urls[address.server], self._keys[address.server]
+        return await open_remote_session(
+            url, address.host, key, await self._ssl_context(url), lease
+        )
 
     async def _next_candidate(self, search: ChunkAttempts[EngineAddress]) -> EngineAddress:
         """Who is asked next, once somebody may have room.
@@ -173,13 +175,13 @@ class RemoteEngineSlot:
                 if self._addresses.is_full(now, search.refused):
                     raise errors.LiveFull()
                 self._reached = False
-                raise search.last or self._why
+                raise search.last or self._last_error
             await asyncio.sleep(min(wait_s, RETRY_INTERVAL_S))
 
-    def _troubled(self, address: EngineAddress, found: ChunkFailure) -> errors.SidecarError:
+    def _record_failure(self, address: EngineAddress, found: ChunkFailure) -> errors.SidecarError:
         """It is remembered; the error that says whose it is."""
         now = time.monotonic()
-        name = host_of(self._others.urls[address.server])
+        name = host_of(self._upstreams.urls[address.server])
         log.info("a live place at %s (%s): %s", name, address.host, found.error.code)
         if isinstance(found.error, errors.LiveFull):
             self._addresses.full(address, now, FULL_COOLDOWN_S)
@@ -189,27 +191,27 @@ class RemoteEngineSlot:
             self._addresses.failed(address, now)
         error = upstream_dialect.with_server_name(found.error, name)
         if found.step is not FailureStep.ELSEWHERE:
-            self._why = error
+            self._last_error = error
         return error
 
     async def _look_up(self) -> None:
         """Where the names lead now. One that leads nowhere at the moment leads where it did; while
         somebody asks, the others take what is known."""
-        if self._reached and self._looking.locked():
+        if self._reached and self._lookup_lock.locked():
             return
-        async with self._looking:
+        async with self._lookup_lock:
             if time.monotonic() - self._looked_up < DNS_CACHE_S:
                 return
-            for server, url in enumerate(self._others.urls):
-                if hosts := await self._names.run(_resolve_hosts, server, url):
+            for server, url in enumerate(self._upstreams.urls):
+                if hosts := await self._dns_threads.run(_resolve_hosts, server, url):
                     self._addresses.found(server, hosts)
             self._looked_up = time.monotonic()
 
-    async def _trusted(self, url: str) -> ssl.SSLContext | None:
+    async def _ssl_context(self, url: str) -> ssl.SSLContext | None:
         if not url.startswith("https:"):
             return None
         if self._context is None:
-            self._context = await asyncio.to_thread(remote_http.trusted, self._others.ca)
+            self._context = await asyncio.to_thread(remote_http.trusted, self._upstreams.ca)
         return self._context
 
 

@@ -23,31 +23,31 @@ FULL_SOCKET_PAUSE_S = 0.002
 
 
 class RpcConnection(asyncio.Protocol):
-    """One channel. Made by `on`; closed by `close`, after which nothing is ``heard`` any more and
-    ``lost`` is called, as it is when the other side goes."""
+    """One channel, made by `on`. ``on_close`` is called once, after `close` or when the other side
+    goes; ``on_frame`` is not called any more after that."""
 
     def __init__(
         self,
         sock: socket.socket,
         pid: int,
-        heard: Callable[[channel.ChannelFrame], None],
-        lost: Callable[[channel.ChannelClosed], None],
+        on_frame: Callable[[channel.ChannelFrame], None],
+        on_close: Callable[[channel.ChannelClosed], None],
     ) -> None:
         self._sock, self._pid = sock, pid
-        self._heard, self._lost = heard, lost
+        self._on_frame, self._on_close = on_frame, on_close
         self._transport: asyncio.Transport | None = None
         self._data = bytearray()
         self._closed: channel.ChannelClosed | None = None
-        self._empty = asyncio.Event()
-        self._empty.set()
+        self._drained = asyncio.Event()
+        self._drained.set()
 
     @classmethod
     async def on(
         cls,
         sock: socket.socket,
         pid: int,
-        heard: Callable[[channel.ChannelFrame], None],
-        lost: Callable[[channel.ChannelClosed], None],
+        on_frame: Callable[[channel.ChannelFrame], None],
+        on_close: Callable[[channel.ChannelClosed], None],
     ) -> RpcConnection:
         """The line to the process ``pid``, over ``sock``.
 
@@ -55,7 +55,9 @@ class RpcConnection(asyncio.Protocol):
             OSError: the socket is gone.
         """
         loop = asyncio.get_running_loop()
-        _, line = await loop.create_connection(lambda: cls(sock, pid, heard, lost), sock=sock)
+        _, line = await loop.create_connection(
+            lambda: cls(sock, pid, on_frame, on_close), sock=sock
+        )
         return line
 
     async def send(
@@ -69,19 +71,19 @@ class RpcConnection(asyncio.Protocol):
         """
         frame, beside = channel.encode_with_files(message, fds, self._pid, raw)
         sent = 0
-        await self._written()
+        await self._wait_drained()
         while beside and not sent:
             try:
                 sent = socket.send_fds(self._sock, [frame], beside)
             except BlockingIOError:
                 await asyncio.sleep(FULL_SOCKET_PAUSE_S)
-                await self._written()
+                await self._wait_drained()
             except OSError as error:
                 raise channel.ChannelClosed(str(error)) from None
         self._write(memoryview(frame)[sent:])
 
-    def tell(self, message: dict[str, Any]) -> None:
-        """Send a message, behind what is still on its way; one to nobody is lost."""
+    def send_nowait(self, message: dict[str, Any]) -> None:
+        """Send a message, behind what is still on its way; it is lost if the channel is closed."""
         self._write(memoryview(channel.encode_frame(message)))
 
     def close(self, why: str = "closed") -> None:
@@ -90,10 +92,10 @@ class RpcConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    async def _written(self) -> None:
+    async def _wait_drained(self) -> None:
         """Until what was said before has gone out; open files go past what waits here."""
-        while not self._empty.is_set():  # once it is, others may be quicker than who waits
-            await self._empty.wait()
+        while not self._drained.is_set():  # once it is, others may be quicker than who waits
+            await self._drained.wait()
         if self._closed is not None:
             raise self._closed
 
@@ -105,8 +107,8 @@ class RpcConnection(asyncio.Protocol):
         if self._closed is None:
             self._closed = why
             self._data.clear()
-            self._empty.set()
-            self._lost(why)
+            self._drained.set()
+            self._on_close(why)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio: reading begins."""
@@ -115,11 +117,11 @@ class RpcConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """asyncio: the socket is full."""
-        self._empty.clear()
+        self._drained.clear()
 
     def resume_writing(self) -> None:
         """asyncio: all is on its way."""
-        self._empty.set()
+        self._drained.set()
 
     def data_received(self, data: bytes) -> None:
         """asyncio: take in what came, and hand on what is whole."""
@@ -128,7 +130,7 @@ class RpcConnection(asyncio.Protocol):
         self._data += data
         try:
             while (frame := channel.take_frame(self._data)) is not None:
-                self._heard(frame)
+                self._on_frame(frame)
         except channel.ChannelClosed as error:
             self.close(str(error))
 
@@ -153,7 +155,7 @@ class RpcTransport(Protocol):
     ) -> None:
         """Send a message; raises `channel.ChannelClosed` where the other side is gone."""
 
-    def tell(self, message: dict[str, Any]) -> None:
+    def send_nowait(self, message: dict[str, Any]) -> None:
         """Send one to whoever is still there."""
 
     def close(self, why: str = "closed") -> None:
@@ -176,7 +178,7 @@ class RpcCall:
         self._unread = 0
         self._wrong: errors.SidecarError | channel.ChannelClosed | None = None
         self._incoming, self._outgoing = ReceiveCredit(), SendCredit()
-        self._news, self._room = asyncio.Event(), asyncio.Event()
+        self._changed, self._room = asyncio.Event(), asyncio.Event()
 
     async def answers(self) -> AsyncIterator[tuple[dict[str, Any], bytes]]:
         """What it answers, with the bytes behind it, until it is done.
@@ -186,21 +188,21 @@ class RpcCall:
             errors.SidecarError: the operation said no.
         """
         while True:
-            self._news.clear()
+            self._changed.clear()
             while self._answers:
                 frame = self._answers.popleft()
                 self._unread -= frame.size
                 if granted := self._incoming.read(frame.size):
-                    self._line.tell({"call": self.number, "granted": granted})
+                    self._line.send_nowait({"call": self.number, "granted": granted})
                 yield frame.message["answer"], frame.raw
             if self._wrong is not None:
                 raise self._wrong
             if self.over.is_set():
                 return
-            await self._news.wait()
+            await self._changed.wait()
 
     async def send(self, message: dict[str, Any], raw: bytes = b"") -> None:
-        """Tell it more, once it has read enough of what was told before.
+        """Send it more, once it has read enough of what was sent before.
 
         Raises:
             channel.ChannelClosed: the other side is gone.
@@ -215,17 +217,17 @@ class RpcCall:
         self._outgoing.sent(size)
         await self._line.send({"call": self.number, "told": message}, raw=raw)
 
-    def tell(self, **message: Any) -> None:
+    def send_nowait(self, **message: Any) -> None:
         """Tell it something small, behind what is on its way; one that has ended hears nothing."""
         if not self.over.is_set():
-            self._line.tell({"call": self.number, "told": message})
+            self._line.send_nowait({"call": self.number, "told": message})
 
     def cancel(self) -> None:
         """Ask it to stop."""
         if not self.over.is_set():
-            self._line.tell({"call": self.number, "cancel": True})
+            self._line.send_nowait({"call": self.number, "cancel": True})
 
-    def heard(self, frame: channel.ChannelFrame) -> None:
+    def receive(self, frame: channel.ChannelFrame) -> None:
         """Take in what the line brings."""
         match frame.message:
             case {"answer": dict()}:
@@ -240,7 +242,7 @@ class RpcCall:
                 self.end(errors.from_wire(wrong))
             case _:
                 self.end()
-        self._news.set()
+        self._changed.set()
 
     def begin(self) -> None:
         """It is at work."""
@@ -248,12 +250,12 @@ class RpcCall:
         self.reached.set()
 
     def end(self, wrong: errors.SidecarError | channel.ChannelClosed | None = None) -> None:
-        """Nothing more comes; who reads is told after what has come."""
+        """End it: a reader gets ``wrong`` after what has come."""
         if not self.over.is_set():
             self._wrong = wrong
             self.reached.set()
             self.over.set()
-            self._news.set()
+            self._changed.set()
             self._room.set()
 
 
@@ -262,13 +264,13 @@ class RpcCalls:
 
     def __init__(self) -> None:
         self._line: RpcConnection | None = None
-        self._going: dict[int, RpcCall] = {}
+        self._calls: dict[int, RpcCall] = {}
         self._in_turn: deque[RpcCall] = deque()
         """Those that have not ended: the first is at work."""
-        self._beginning = asyncio.Lock()
+        self._begin_lock = asyncio.Lock()
         self._last = 0
         self._pongs: list[asyncio.Event] = []
-        self.lost: channel.ChannelClosed | None = None
+        self.closed: channel.ChannelClosed | None = None
 
     async def begin(
         self, line: RpcConnection, operation: str, fds: Sequence[int], arguments: dict[str, Any]
@@ -281,9 +283,9 @@ class RpcCalls:
         self._line = line
         self._last += 1
         call = RpcCall(self._last, line)
-        self._going[call.number] = call
+        self._calls[call.number] = call
         try:
-            async with self._beginning:  # they are numbered as they go out
+            async with self._begin_lock:  # they are numbered as they go out
                 if "beside" in arguments:
                     call.begin()
                 else:
@@ -298,26 +300,26 @@ class RpcCalls:
 
     def forget(self, call: RpcCall) -> None:
         """Nobody reads it any more; what still comes of it is dropped."""
-        self._going.pop(call.number, None)
+        self._calls.pop(call.number, None)
 
     async def answers_ping(self, within_s: float) -> bool:
         """Whether the process hears us, whatever it is at."""
-        if self._line is None or self.lost is not None:
+        if self._line is None or self.closed is not None:
             return False
         pong = asyncio.Event()
         self._pongs.append(pong)
-        self._line.tell({"ping": True})
+        self._line.send_nowait({"ping": True})
         try:
-            return await wait_for_event(pong, within_s) and self.lost is None
+            return await wait_for_event(pong, within_s) and self.closed is None
         finally:
             self._pongs.remove(pong)
 
-    def heard(self, frame: channel.ChannelFrame) -> None:
+    def receive(self, frame: channel.ChannelFrame) -> None:
         """A frame of some call; of one that nobody knows any more, it is dropped."""
         match frame.message:
             case {"call": int(number), **rest}:
-                if number in self._going:
-                    self._going[number].heard(frame)
+                if number in self._calls:
+                    self._calls[number].receive(frame)
                 if not ("answer" in rest or "granted" in rest):
                     self._ended(number)
             case {"pong": _}:
@@ -326,8 +328,8 @@ class RpcCalls:
 
     def end(self, why: channel.ChannelClosed) -> None:
         """The line is gone, and all calls with it."""
-        self.lost = why
-        for call in self._going.values():
+        self.closed = why
+        for call in self._calls.values():
             call.end(why)
         for pong in self._pongs:
             pong.set()
@@ -338,5 +340,5 @@ class RpcCalls:
         self._go_on()
 
     def _go_on(self) -> None:
-        if self._in_turn and self.lost is None:
+        if self._in_turn and self.closed is None:
             self._in_turn[0].begin()

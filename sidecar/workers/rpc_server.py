@@ -53,31 +53,31 @@ class RpcRequest:
     """One call. Its answers are sent by one thread; the listener's thread hands in the rest."""
 
     def __init__(
-        self, number: int, message: dict[str, Any], fds: list[int], voice: RpcSender
+        self, number: int, message: dict[str, Any], fds: list[int], sender: RpcSender
     ) -> None:
         self.number = number
         self.message = message
         self.fds = fds
-        self._voice = voice
+        self._sender = sender
         self._changed = threading.Condition()
         self._cancelled = False
-        self.news: Callable[[], None] = _no_callback
-        """Called by the listener's thread when something more was told, read, or cancelled."""
-        self._told: deque[channel.ChannelFrame] = deque()
+        self.on_change: Callable[[], None] = _ignore_change
+        """Called by the listener's thread after a message, a grant of credit or a cancellation."""
+        self._received: deque[channel.ChannelFrame] = deque()
         self._outgoing, self._incoming = SendCredit(), ReceiveCredit()
 
-    def unwanted(self) -> bool:
+    def is_cancelled(self) -> bool:
         """Whether it was cancelled."""
         return self._cancelled
 
-    def told(self) -> Iterator[tuple[dict[str, Any], bytes]]:
-        """What more was told since the last time, with the bytes behind it."""
-        while self._told:
-            frame = self._told.popleft()
-            told = frame.message["told"]
-            if granted := self._incoming.read(credited_bytes(told, frame.raw)):
-                self._voice.send({"call": self.number, "granted": granted})
-            yield told, frame.raw
+    def received(self) -> Iterator[tuple[dict[str, Any], bytes]]:
+        """Yield the messages that came since the last time, with the bytes behind them."""
+        while self._received:
+            frame = self._received.popleft()
+            received = frame.message["told"]
+            if granted := self._incoming.read(credited_bytes(received, frame.raw)):
+                self._sender.send({"call": self.number, "granted": granted})
+            yield received, frame.raw
 
     def answer(self, answer: dict[str, Any], raw: bytes = b"") -> None:
         """Send an answer, once enough of those before it was read.
@@ -94,7 +94,7 @@ class RpcRequest:
             if self._cancelled:
                 raise CallCancelled
             self._outgoing.sent(len(frame))
-        self._voice.send_frame(frame)
+        self._sender.send_frame(frame)
 
     def offer(self, answer: dict[str, Any]) -> bool:
         """As `answer`, where enough was read; else it is not sent.
@@ -107,28 +107,28 @@ class RpcRequest:
             if not self._outgoing.allows(len(frame)):
                 return False
             self._outgoing.sent(len(frame))
-        self._voice.send_frame(frame)
+        self._sender.send_frame(frame)
         return True
 
     def end(self, **last: Any) -> None:
         """Say that it is over: ``done`` or ``error``."""
-        self._voice.send({"call": self.number, **last})
+        self._sender.send({"call": self.number, **last})
 
-    def hear(self, frame: channel.ChannelFrame) -> None:
+    def receive(self, frame: channel.ChannelFrame) -> None:
         """From the listener: a frame of this call."""
         with self._changed:
             match frame.message:
                 case {"told": dict()}:
-                    self._told.append(frame)
+                    self._received.append(frame)
                 case {"granted": int(size)}:
                     self._outgoing.granted(size)
                 case {"cancel": _}:
                     self._cancelled = True
             self._changed.notify_all()
-        self.news()
+        self.on_change()
 
 
-def _no_callback() -> None:
+def _ignore_change() -> None:
     """Nobody wants to know."""
 
 

@@ -24,8 +24,9 @@ NICENESS_VARIABLE = "VIBEVOICE_WORKER_NICENESS"
 """Tells a worker how far."""
 PING_TIMEOUT_S = 30.0
 """So long at most an engine for files is waited for that answers no ping while somebody has it
-(`pulse`). The thread that answers needs the interpreter for a moment: an import from a slow disk,
-a native call that does not release it or a machine that swaps may keep it for seconds."""
+(`worker_process.Heartbeat`). The thread that answers needs the interpreter for a moment: an import
+from a slow disk, a native call that does not release it or a machine that swaps may keep it for
+seconds."""
 ONE_BLAS_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 """numpy's second thread spins after each small product: a fifth of the processor time of a
 recording with speakers. The networks have threads of their own. A value that the user sets wins."""
@@ -93,14 +94,14 @@ class WorkerOptions:
 
     ``niceness``: how far it stands back behind others. ``shared``: calls of many go on in it at
     once, so that it is not ended for one that is slow to stop. ``patience_s``: for which it is not
-    ended sooner, however soon another would be there. ``deaf_s``: how long it may answer no
+    ended sooner, however soon another would be there. ``ping_timeout_s``: how long it may answer no
     ping while somebody has it.
     """
 
     niceness: int = WORKER_NICENESS
     shared: bool = False
     patience_s: float = 0.0
-    deaf_s: float = PING_TIMEOUT_S
+    ping_timeout_s: float = PING_TIMEOUT_S
 
 
 def worker_environment_of(

@@ -17,21 +17,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from sidecar import errors
-from sidecar.interfaces.live_engine import (
-    LiveEngine,
-    LiveOptions,
-    LiveSession,
-    LiveSessionStart,
-    SampleEncoding,
-)
-from sidecar.interfaces.live_events import (
-    Final,
-    InputProcessed,
-    LiveEvent,
-    Partial,
-    Summary,
-    to_wire,
-)
+from sidecar.interfaces import live_engine, live_events
 from sidecar.live.runtime.input_samples import SampleInput
 from sidecar.workers import channel
 from sidecar.workers.rpc_server import BegunCalls, RpcRequest
@@ -48,49 +34,52 @@ class WorkerLiveSessions:
     """The sessions of one engine; the thread lives as long as the process."""
 
     def __init__(
-        self, engine: LiveEngine, over: Callable[[RpcRequest], object], executing: BegunCalls
+        self,
+        engine: live_engine.LiveEngine,
+        on_end: Callable[[RpcRequest], object],
+        executing: BegunCalls,
     ) -> None:
-        """``over`` is told of each call that has ended, ``executing`` of those at work."""
-        self._engine, self._over, self._executing = engine, over, executing
-        self._news = threading.Condition()
-        self._stirred = False
+        """``on_end`` is called with each call that has ended; ``executing`` notes those at work."""
+        self._engine, self._on_end, self._executing = engine, on_end, executing
+        self._changed = threading.Condition()
+        self._notified = False
         self._sessions: list[_WorkerLiveSession] = []
         threading.Thread(target=self._serve, daemon=True, name="sessions").start()
 
-    def take(self, asked: RpcRequest) -> None:
+    def open(self, request: RpcRequest) -> None:
         """Open the session that a call asks for.
 
         Raises:
             errors.SidecarError: the engine does not take it.
         """
-        session = _WorkerLiveSession(asked, self._engine, self._stir, self._executing)
-        asked.news = self._stir
-        with self._news:
+        session = _WorkerLiveSession(request, self._engine, self._notify, self._executing)
+        request.on_change = self._notify
+        with self._changed:
             self._sessions.append(session)
-        self._stir()
+        self._notify()
 
-    def _stir(self) -> None:
-        with self._news:
-            self._stirred = True
-            self._news.notify()
+    def _notify(self) -> None:
+        with self._changed:
+            self._notified = True
+            self._changed.notify()
 
     def _serve(self) -> None:
         held = False
         while True:
-            with self._news:
-                if not self._stirred:
-                    self._news.wait(POLL_INTERVAL_S if held else None)
-                self._stirred = False
+            with self._changed:
+                if not self._notified:
+                    self._changed.wait(POLL_INTERVAL_S if held else None)
+                self._notified = False
                 sessions = list(self._sessions)
             try:
                 held = sum(session.serve() for session in sessions) > 0
             except channel.ChannelClosed:
                 os._exit(0)
             for session in sessions:
-                if session.over:
-                    with self._news:
+                if session.ended:
+                    with self._changed:
                         self._sessions.remove(session)
-                    self._over(session.asked)
+                    self._on_end(session.request)
 
 
 class _WorkerLiveSession:
@@ -98,24 +87,24 @@ class _WorkerLiveSession:
 
     def __init__(
         self,
-        asked: RpcRequest,
-        engine: LiveEngine,
-        stir: Callable[[], None],
+        request: RpcRequest,
+        engine: live_engine.LiveEngine,
+        notify: Callable[[], None],
         executing: BegunCalls,
     ) -> None:
-        self.asked = asked
-        self.over = False
-        self._stir, self._executing = stir, executing
-        self._alone = bool(asked.message.get("alone"))
+        self.request = request
+        self.ended = False
+        self._notify, self._executing = notify, executing
+        self._alone = bool(request.message.get("alone"))
         """Whether others wait while it is recognized, because it may be what ended an engine."""
-        self._wrong: errors.SidecarError | None = None
+        self._error: errors.SidecarError | None = None
         self._intake = SampleInput()
         self._lock = threading.Lock()
-        self._outbox: deque[LiveEvent] = deque()
-        options = LiveOptions.from_wire(asked.message["options"])
-        begin = LiveSessionStart.from_wire(asked.message["begin"])
+        self._outbox: deque[live_events.LiveEvent] = deque()
+        options = live_engine.LiveOptions.from_wire(request.message["options"])
+        begin = live_engine.LiveSessionStart.from_wire(request.message["begin"])
         self._begun_at = begin.at
-        self._session: LiveSession = engine.open(options, begin, self._tell)
+        self._session: live_engine.LiveSession = engine.open(options, begin, self._emit)
         self._session.around, self._session.failed = self._around, self._failed
 
     def serve(self) -> bool:
@@ -136,36 +125,36 @@ class _WorkerLiveSession:
         return False
 
     def _serve(self) -> bool:
-        if self.asked.unwanted():
+        if self.request.is_cancelled():
             self._end()
             return False
         held = self._session.backlog_s > MAX_BACKLOG_S
-        if not (held or self._wrong):
-            for message, raw in self.asked.told():
-                self._hear(message, raw)
+        if not (held or self._error):
+            for message, raw in self.request.received():
+                self._apply(message, raw)
                 if held := self._session.backlog_s > MAX_BACKLOG_S:
                     break
         while self._outbox:
             event = self._outbox[0]
-            if not self.asked.offer(to_wire(event)):
+            if not self.request.offer(live_events.to_wire(event)):
                 return True
             with self._lock:
                 self._outbox.popleft()
-            if isinstance(event, Summary):
+            if isinstance(event, live_events.Summary):
                 self._end()
                 return False
-        if self._wrong is not None:
-            raise self._wrong
+        if self._error is not None:
+            raise self._error
         return held
 
-    def _hear(self, message: dict[str, Any], raw: bytes) -> None:
+    def _apply(self, message: dict[str, Any], raw: bytes) -> None:
         match message:
             case {"sound": str(encoding), "rate": int(rate)}:
-                block = self._intake.take(raw, SampleEncoding(encoding), rate)
+                block = self._intake.take(raw, live_engine.SampleEncoding(encoding), rate)
                 if len(block):
                     self._session.push(block)
             case {"change": dict(options)}:
-                self._session.change(LiveOptions.from_wire(options))
+                self._session.change(live_engine.LiveOptions.from_wire(options))
             case {"commit": _}:
                 self._session.push(self._intake.rest())  # none of the turn's sound is the next's
                 self._session.commit()
@@ -176,31 +165,31 @@ class _WorkerLiveSession:
                 self._session.push(self._intake.rest())
                 self._session.finish()
 
-    def _tell(self, event: LiveEvent) -> None:
+    def _emit(self, event: live_events.LiveEvent) -> None:
         """From the engine's threads. Of partials that nobody has read the last is kept."""
         with self._lock:
             last = self._outbox[-1] if len(self._outbox) > 1 else None
-            if isinstance(event, Partial) and isinstance(last, Partial):
+            if isinstance(event, live_events.Partial) and isinstance(last, live_events.Partial):
                 self._outbox.pop()
             self._outbox.append(event)
-        passed = isinstance(event, Final) or (
-            isinstance(event, InputProcessed) and event.settled > self._begun_at
+        passed = isinstance(event, live_events.Final) or (
+            isinstance(event, live_events.InputProcessed) and event.settled > self._begun_at
         )
         self._alone = self._alone and not passed
-        self._stir()
+        self._notify()
 
     def _around(self) -> AbstractContextManager[None]:
-        return self._executing.of(self.asked.number, alone=self._alone)
+        return self._executing.of(self.request.number, alone=self._alone)
 
     def _failed(self, error: errors.SidecarError) -> None:
         """From the engine's threads, behind all that they told."""
-        self._wrong = error
-        self._stir()
+        self._error = error
+        self._notify()
 
     def _end(self, error: errors.SidecarError | None = None) -> None:
-        self.over = True
+        self.ended = True
         self._session.close()
         if error is None:
-            self.asked.end(done=True)
+            self.request.end(done=True)
         else:
-            self.asked.end(error=error.to_wire())
+            self.request.end(error=error.to_wire())

@@ -1,6 +1,6 @@
 """Worker main: process entry point, listener thread.
 
-Those that are to go on beside others (`joint.JointSlot`) have a thread of their own each.
+Those that are to go on beside others (`engine_slot.CONCURRENT`) have a thread of their own each.
 
 Started by `workers.worker_process`. The thread that listens answers pings, hands on what belongs to
 a call, and ends the process with the service.
@@ -38,43 +38,43 @@ for seconds."""
 
 def serve_calls(sock: socket.socket) -> None:
     """Answer calls until the other side is gone (which ends the process)."""
-    waiting: queue.SimpleQueue[RpcRequest] = queue.SimpleQueue()
-    going: dict[int, RpcRequest] = {}
-    operations = WorkerOperations(lambda asked: going.pop(asked.number, None))
-    threading.Thread(target=_read_calls, args=(sock, going, waiting), daemon=True).start()
+    queued: queue.SimpleQueue[RpcRequest] = queue.SimpleQueue()
+    requests: dict[int, RpcRequest] = {}
+    operations = WorkerOperations(lambda request: requests.pop(request.number, None))
+    threading.Thread(target=_read_calls, args=(sock, requests, queued), daemon=True).start()
     while True:
-        asked = _next_call(waiting)
-        if "beside" in asked.message:
+        request = _next_call(queued)
+        if "beside" in request.message:
             threading.Thread(
-                target=_serve_call, args=(operations, asked, going), daemon=True
+                target=_serve_call, args=(operations, request, requests), daemon=True
             ).start()
         else:
-            _serve_call(operations, asked, going)
+            _serve_call(operations, request, requests)
 
 
 def _serve_call(
-    operations: WorkerOperations, asked: RpcRequest, going: dict[int, RpcRequest]
+    operations: WorkerOperations, request: RpcRequest, requests: dict[int, RpcRequest]
 ) -> None:
     """One call, and what is left of it."""
-    goes_on = False
+    continues = False
     try:
-        goes_on = _answer_call(operations, asked)
+        continues = _answer_call(operations, request)
     except channel.ChannelClosed:
         os._exit(0)
     finally:
-        for fd in asked.fds:
+        for fd in request.fds:
             os.close(fd)
-        if not goes_on:
-            going.pop(asked.number, None)
+        if not continues:
+            requests.pop(request.number, None)
 
 
-def _next_call(waiting: queue.SimpleQueue[RpcRequest]) -> RpcRequest:
+def _next_call(queued: queue.SimpleQueue[RpcRequest]) -> RpcRequest:
     """The next call; while it is long in coming, this process is made small."""
     try:
-        return waiting.get(timeout=IDLE_TRIM_S)
+        return queued.get(timeout=IDLE_TRIM_S)
     except queue.Empty:
         trim_heap()
-    return waiting.get()
+    return queued.get()
 
 
 def trim_heap() -> None:
@@ -87,49 +87,49 @@ def trim_heap() -> None:
             library.malloc_trim(0)
 
 
-def _answer_call(operations: WorkerOperations, asked: RpcRequest) -> bool:
+def _answer_call(operations: WorkerOperations, request: RpcRequest) -> bool:
     """Run one call to its end; or begin it, where it goes on beside others: then it is true."""
     try:
-        if asked.unwanted():
+        if request.is_cancelled():
             raise CallCancelled
-        if asked.message.get("operation") == "live":
-            operations.seat(asked)
+        if request.message.get("operation") == "live":
+            operations.open_session(request)
             return True
-        for answer in operations.run(asked):
+        for answer in operations.run(request):
             message, raw = answer if isinstance(answer, tuple) else (answer, b"")
-            asked.answer(message, raw)
+            request.answer(message, raw)
     except CallCancelled:
-        asked.end(done=True)
+        request.end(done=True)
     except errors.DeviceLost:
         os._exit(1)  # nothing in this process can use the device again; the job gets a fresh one
     except errors.SidecarError as error:
-        asked.end(error=error.to_wire())
+        request.end(error=error.to_wire())
     except channel.ChannelClosed:
         raise
     except Exception as error:  # the one boundary of this process: whatever an engine raises
-        log.exception("the operation %s failed", asked.message.get("operation"))
+        log.exception("the operation %s failed", request.message.get("operation"))
         failed = errors.EngineFailed(f"The engine failed: {type(error).__name__}.")
-        asked.end(error=failed.to_wire())
+        request.end(error=failed.to_wire())
     else:
-        asked.end(done=True)
+        request.end(done=True)
     return False
 
 
 def _read_calls(
-    sock: socket.socket, going: dict[int, RpcRequest], waiting: queue.SimpleQueue[RpcRequest]
+    sock: socket.socket, requests: dict[int, RpcRequest], queued: queue.SimpleQueue[RpcRequest]
 ) -> None:
-    voice = RpcSender(sock)
+    sender = RpcSender(sock)
     try:
         while True:
             frame, fds = channel.receive_message(sock)
             match frame.message:
                 case {"ping": _}:
-                    voice.send({"pong": True})
+                    sender.send({"pong": True})
                 case {"call": int(number), "operation": str()}:
-                    going[number] = RpcRequest(number, frame.message, fds, voice)
-                    waiting.put(going[number])
-                case {"call": int(number)} if number in going:
-                    going[number].hear(frame)
+                    requests[number] = RpcRequest(number, frame.message, fds, sender)
+                    queued.put(requests[number])
+                case {"call": int(number)} if number in requests:
+                    requests[number].receive(frame)
     except channel.ChannelClosed:
         os._exit(0)
 
@@ -163,8 +163,8 @@ def main() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=os.environ.get(LOG_LEVEL_VARIABLE, "INFO"), handlers=[handler])
-    for told in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, or a supervisor that tells the group
-        signal.signal(told, signal.SIG_IGN)  # the service answers it, and ends this
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, or a supervisor that tells the group
+        signal.signal(number, signal.SIG_IGN)  # the service answers it, and ends this
     sock = channel.inherited_socket()
     _die_with_parent()
     if hasattr(os, "nice"):

@@ -11,38 +11,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from sidecar import errors
-from sidecar.audio.audio_decoder import (
-    AudioInfo,
-    DecodedAudio,
-    open_audio,
-    preload_decoders,
-    probe_audio,
-)
+from sidecar.audio import audio_decoder
 from sidecar.engines import create_engine, engine_spec
-from sidecar.interfaces.engine_interface import (
-    PCM16_BYTES,
-    BatchEngine,
-    BatchRequest,
-    LoadedRateEngine,
-    LoadOptions,
-    ResumableEngine,
-    SynthesisOptions,
-    SynthesizedAudio,
-    TranscribeOptions,
-    TranscriptionEngine,
-    TtsEngine,
-)
+from sidecar.interfaces import engine_interface
 from sidecar.interfaces.live_engine import LiveEngine
 from sidecar.transcripts import transcript
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
-from sidecar.transcripts.transcript import (
-    Checkpoint,
-    Finished,
-    Notice,
-    Peaks,
-    Progress,
-    TranscriptionEvent,
-)
 from sidecar.transcripts.word_timing import with_word_times
 from sidecar.tts import create_tts_engine
 from sidecar.workers.diarization_tee import DiarizationTee, join_diarization, open_diarization_tee
@@ -53,7 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-AUDIO_TRUNCATED = Notice("audio_truncated", "The recording was cut off; this is what is there.")
+AUDIO_TRUNCATED = transcript.Notice(
+    "audio_truncated", "The recording was cut off; this is what is there."
+)
 MIN_PROGRESS_INTERVAL_S = 0.1
 """Least time between two reports of progress that are sent on."""
 MessageWithBytes = tuple[dict[str, Any], bytes]
@@ -66,18 +42,18 @@ MIN_PEAKS_PER_REPORT = 50
 class WorkerOperations:
     """What the worker holds, at most one engine, and what can be asked of it.
 
-    ``over`` is told of each call that went on beside others and has ended.
+    ``on_end`` is called with each call that went on beside others and has ended.
     """
 
-    def __init__(self, over: Callable[[RpcRequest], object]) -> None:
-        self._engine: TranscriptionEngine | None = None
+    def __init__(self, on_end: Callable[[RpcRequest], object]) -> None:
+        self._engine: engine_interface.TranscriptionEngine | None = None
         self._sample_rate = 0
         self._by_voices = False
-        self._over = over
-        self._seated: WorkerLiveSessions | None = None
-        self._voice: TtsEngine | None = None
+        self._on_end = on_end
+        self._live_sessions: WorkerLiveSessions | None = None
+        self._tts: engine_interface.TtsEngine | None = None
 
-    def seat(self, asked: RpcRequest) -> None:
+    def open_session(self, request: RpcRequest) -> None:
         """A live session: it goes on by itself, and ends its call itself.
 
         Raises:
@@ -87,119 +63,125 @@ class WorkerOperations:
 
         if self._engine is None:
             raise errors.EngineFailed("The engine is not loaded.")
-        if self._seated is None:
-            executing = BegunCalls(asked.fds[0] if asked.fds else None)
-            self._seated = WorkerLiveSessions(cast(LiveEngine, self._engine), self._over, executing)
-        self._seated.take(asked)
+        if self._live_sessions is None:
+            executing = BegunCalls(request.fds[0] if request.fds else None)
+            self._live_sessions = WorkerLiveSessions(
+                cast(LiveEngine, self._engine), self._on_end, executing
+            )
+        self._live_sessions.open(request)
 
-    def run(self, asked: RpcRequest) -> Iterator[dict[str, Any] | MessageWithBytes]:
+    def run(self, request: RpcRequest) -> Iterator[dict[str, Any] | MessageWithBytes]:
         """The answers to one call."""
-        match asked.message:
-            case {"operation": "probe", "max_s": max_s} if asked.fds:
-                preload_decoders()
+        match request.message:
+            case {"operation": "probe", "max_s": max_s} if request.fds:
+                audio_decoder.preload_decoders()
                 yield BEGUN_MESSAGE
-                yield probe_audio(asked.fds[0], max_s).to_wire()
-            case {"operation": "voice", "max_s": max_s} if asked.fds:
+                yield audio_decoder.probe_audio(request.fds[0], max_s).to_wire()
+            case {"operation": "voice", "max_s": max_s} if request.fds:
                 yield BEGUN_MESSAGE
-                yield _clip_embedding(asked.fds[0], max_s)
+                yield _clip_embedding(request.fds[0], max_s)
             case {"operation": "part", "prints": prints, "into": into}:
                 yield BEGUN_MESSAGE
                 yield _split_speaker(prints, into)
             case {"operation": "load", "engine": name, "options": options}:
-                yield from self._load(name, LoadOptions.from_wire(options))
-            case {"operation": "transcribe"} if asked.fds:
-                yield from self._transcribe(asked)
-            case {"operation": "transcribe_together"} if asked.fds:
-                yield from self._transcribe_together(asked)
+                yield from self._load(name, engine_interface.LoadOptions.from_wire(options))
+            case {"operation": "transcribe"} if request.fds:
+                yield from self._transcribe(request)
+            case {"operation": "transcribe_together"} if request.fds:
+                yield from self._transcribe_together(request)
             case {"operation": "voices"}:
-                yield {"voices": list(self._speaks().voices())}
+                yield {"voices": list(self._loaded_tts().voices())}
             case {"operation": "say", "text": str(text), "options": options}:
-                yield from self._say(text, SynthesisOptions.from_wire(options), asked)
+                yield from self._say(
+                    text, engine_interface.SynthesisOptions.from_wire(options), request
+                )
             case _:
                 raise errors.EngineFailed("The worker does not know this operation.")
 
-    def _load(self, name: str, options: LoadOptions) -> Iterator[dict[str, Any]]:
+    def _load(self, name: str, options: engine_interface.LoadOptions) -> Iterator[dict[str, Any]]:
         """Load an engine; how much of it is there is told meanwhile."""
         if options.speaks:
             from sidecar.live.runtime import input_samples  # noqa: F401 - the first thing that is said needs it
 
-            voice = create_tts_engine(name)
-            yield from ({"loaded": part} for part in voice.load(options))
-            self._voice = voice
+            tts = create_tts_engine(name)
+            yield from ({"loaded": part} for part in tts.load(options))
+            self._tts = tts
             return
         engine = create_engine(name)
         for part in engine.load(options):
             yield {"loaded": part}
         spec = engine_spec(name)
         self._engine, self._sample_rate, self._by_voices = engine, spec.sample_rate, spec.by_voices
-        if isinstance(engine, LoadedRateEngine):
+        if isinstance(engine, engine_interface.LoadedRateEngine):
             self._sample_rate = engine.sample_rate
 
-    def _speaks(self) -> TtsEngine:
-        if self._voice is None:
+    def _loaded_tts(self) -> engine_interface.TtsEngine:
+        if self._tts is None:
             raise errors.EngineFailed("The engine is not loaded.")
-        return self._voice
+        return self._tts
 
     def _say(
-        self, text: str, options: SynthesisOptions, asked: RpcRequest
+        self, text: str, options: engine_interface.SynthesisOptions, request: RpcRequest
     ) -> Iterator[MessageWithBytes]:
         """The sound of a text, in frames of `TTS_FRAME_S` at most: one that is long in coming is no
         longer than what may lie unread."""
-        sounds = self._speaks().say(text, options, asked.unwanted)
+        sounds = self._loaded_tts().say(text, options, request.is_cancelled)
         for sound in resample_speech(sounds, options.rate) if options.rate else sounds:
             marks = [(mark.character, mark.start) for mark in sound.marks]
-            most = PCM16_BYTES * round(TTS_FRAME_S * sound.rate)
+            most = engine_interface.PCM16_BYTES * round(TTS_FRAME_S * sound.rate)
             for at in range(0, len(sound.pcm), most):
                 raw = sound.pcm[at : at + most]
                 yield {"rate": sound.rate, "marks": [] if at else marks}, raw
 
-    def _transcribe(self, asked: RpcRequest) -> Iterator[dict[str, Any]]:
-        operation = asked.message
+    def _transcribe(self, request: RpcRequest) -> Iterator[dict[str, Any]]:
+        operation = request.message
         if self._engine is None:
             raise errors.EngineFailed("The engine is not loaded.")
-        options = TranscribeOptions.from_wire(operation["options"])
-        with self._opened(operation, asked.fds[0]) as audio, ExitStack() as ears:
+        options = engine_interface.TranscribeOptions.from_wire(operation["options"])
+        with self._opened(operation, request.fds[0]) as audio, ExitStack() as tees:
             report = TranscriptionReport(audio)
-            events: Iterator[TranscriptionEvent]
-            if (ear := self._ear(audio, options, asked.unwanted, ears)) is not None:
-                events = map(ear.completed, self._engine.transcribe(ear, options, asked.unwanted))
+            events: Iterator[transcript.TranscriptionEvent]
+            if (tee := self._tee(audio, options, request.is_cancelled, tees)) is not None:
+                events = map(
+                    tee.completed, self._engine.transcribe(tee, options, request.is_cancelled)
+                )
             elif operation.get("settled") is None:
-                events = self._engine.transcribe(audio, options, asked.unwanted)
+                events = self._engine.transcribe(audio, options, request.is_cancelled)
             else:
                 settled = [_checkpoint_from_wire(values) for values in operation["settled"]]
-                engine = cast(ResumableEngine, self._engine)
-                events = engine.transcribe_from(settled, audio, options, asked.unwanted)
+                engine = cast(engine_interface.ResumableEngine, self._engine)
+                events = engine.transcribe_from(settled, audio, options, request.is_cancelled)
             for event in events:
                 yield from report.of(with_word_times(event) if options.words else event)
 
-    def _transcribe_together(self, asked: RpcRequest) -> Iterator[dict[str, Any]]:
+    def _transcribe_together(self, request: RpcRequest) -> Iterator[dict[str, Any]]:
         """Several in step; one that cannot be opened fails alone, who leaves is heard no more."""
-        engine = cast(BatchEngine, self._engine)
+        engine = cast(engine_interface.BatchEngine, self._engine)
         left: set[int] = set()
 
-        def unwanted(number: int) -> bool:
-            left.update(message["leave"] for message, _ in asked.told())
-            return number in left or asked.unwanted()
+        def is_cancelled(number: int) -> bool:
+            left.update(message["leave"] for message, _ in request.received())
+            return number in left or request.is_cancelled()
 
         with ExitStack() as opened:
-            numbers, requests, reports, ears = [], [], [], []
+            numbers, requests, reports, tees = [], [], [], []
             for number, (one, fd) in enumerate(
-                zip(asked.message["requests"], asked.fds, strict=True)
+                zip(request.message["requests"], request.fds, strict=True)
             ):
                 try:
                     audio = opened.enter_context(self._opened(one, fd))
                 except errors.SidecarError as error:
                     yield {"number": number, "failed": error.to_wire()}
                     continue
-                options = TranscribeOptions.from_wire(one["options"])
-                left_by = partial(unwanted, number)
-                ear = self._ear(audio, options, left_by, opened)
+                options = engine_interface.TranscribeOptions.from_wire(one["options"])
+                cancelled = partial(is_cancelled, number)
+                tee = self._tee(audio, options, cancelled, opened)
                 numbers.append(number)
-                requests.append(BatchRequest(ear or audio, options, left_by))
+                requests.append(engine_interface.BatchRequest(tee or audio, options, cancelled))
                 reports.append(TranscriptionReport(audio))
-                ears.append(ear)
+                tees.append(tee)
             events = engine.transcribe_together(requests) if requests else ()
-            for index, event in join_diarization(events, ears):
+            for index, event in join_diarization(events, tees):
                 if isinstance(event, errors.SidecarError):
                     yield {"number": numbers[index], "failed": event.to_wire()}
                     continue
@@ -208,19 +190,19 @@ class WorkerOperations:
                 for frame in reports[index].of(event):
                     yield {"number": numbers[index], "event": frame}
 
-    def _ear(
+    def _tee(
         self,
-        audio: DecodedAudio,
-        options: TranscribeOptions,
-        unwanted: Callable[[], bool],
+        audio: audio_decoder.DecodedAudio,
+        options: engine_interface.TranscribeOptions,
+        is_cancelled: Callable[[], bool],
         until: ExitStack,
     ) -> DiarizationTee | None:
         rate, same = self._sample_rate, self._by_voices
-        return open_diarization_tee(audio, rate, options, unwanted, until, same=same)
+        return open_diarization_tee(audio, rate, options, is_cancelled, until, same=same)
 
-    def _opened(self, operation: dict[str, Any], fd: int) -> DecodedAudio:
-        facts = AudioInfo.from_wire(operation["facts"])
-        return open_audio(fd, facts, rate=self._sample_rate, max_s=operation["max_s"])
+    def _opened(self, operation: dict[str, Any], fd: int) -> audio_decoder.DecodedAudio:
+        facts = audio_decoder.AudioInfo.from_wire(operation["facts"])
+        return audio_decoder.open_audio(fd, facts, rate=self._sample_rate, max_s=operation["max_s"])
 
 
 def _clip_embedding(fd: int, max_s: float) -> dict[str, Any]:
@@ -238,13 +220,17 @@ def _clip_embedding(fd: int, max_s: float) -> dict[str, Any]:
         log.warning("%s", error)
         raise errors.VoicesUnavailable() from None
     try:
-        with open_audio(fd, probe_audio(fd, max_s), rate=SAMPLE_RATE, max_s=max_s) as audio:
+        with audio_decoder.open_audio(
+            fd, audio_decoder.probe_audio(fd, max_s), rate=SAMPLE_RATE, max_s=max_s
+        ) as audio:
             return asdict(enrolment_embedding(models, audio))
     except errors.AudioTooLong:
         raise errors.ClipTooLong(f"The clip is longer than {max_s:g} s.") from None
 
 
-def resample_speech(sounds: Iterable[SynthesizedAudio], rate: int) -> Iterator[SynthesizedAudio]:
+def resample_speech(
+    sounds: Iterable[engine_interface.SynthesizedAudio], rate: int
+) -> Iterator[engine_interface.SynthesizedAudio]:
     """The same sound at ``rate`` samples a second; marks stay with the sound they came with."""
     from sidecar.live.runtime.input_samples import StreamResampler
 
@@ -255,9 +241,9 @@ def resample_speech(sounds: Iterable[SynthesizedAudio], rate: int) -> Iterator[S
             continue
         if resampler is None:
             resampler = StreamResampler(sound.rate, rate)
-        yield SynthesizedAudio(resampler.take(sound.pcm), rate, sound.marks)
+        yield engine_interface.SynthesizedAudio(resampler.take(sound.pcm), rate, sound.marks)
     if resampler is not None:
-        yield SynthesizedAudio(resampler.rest(), rate)
+        yield engine_interface.SynthesizedAudio(resampler.rest(), rate)
 
 
 def _split_speaker(prints: list[dict[str, Any] | None], into: int | None) -> dict[str, Any]:
@@ -270,9 +256,9 @@ def _split_speaker(prints: list[dict[str, Any] | None], into: int | None) -> dic
     return {} if found is None else asdict(found)
 
 
-def _checkpoint_from_wire(values: dict[str, Any]) -> Checkpoint:
+def _checkpoint_from_wire(values: dict[str, Any]) -> transcript.Checkpoint:
     event = transcript.from_wire(values)
-    if not isinstance(event, Checkpoint):
+    if not isinstance(event, transcript.Checkpoint):
         raise errors.EngineFailed("What is to be gone on from is no checkpoint.")
     return event
 
@@ -280,28 +266,30 @@ def _checkpoint_from_wire(values: dict[str, Any]) -> Checkpoint:
 class TranscriptionReport:
     """What of a transcription is told to the service."""
 
-    def __init__(self, audio: DecodedAudio) -> None:
+    def __init__(self, audio: audio_decoder.DecodedAudio) -> None:
         self._audio = audio
-        self._told = 0.0
-        self._drawn = 0
+        self._progress_at = 0.0
+        self._peaks_sent = 0
 
-    def of(self, event: TranscriptionEvent) -> Iterator[dict[str, Any]]:
+    def of(self, event: transcript.TranscriptionEvent) -> Iterator[dict[str, Any]]:
         """The frames for an event; none for progress that comes too soon after the last. With them
         goes how loud it was until here; of the whole, before the end."""
-        if not isinstance(event, Finished):
-            yield from self._said(event)
-        levels = self._audio.peaks.since(self._drawn)
-        if len(levels) >= MIN_PEAKS_PER_REPORT or (levels and isinstance(event, Finished)):
-            yield transcript.to_wire(Peaks(self._drawn, levels))
-            self._drawn += len(levels)
-        if isinstance(event, Finished):
-            yield from self._said(event)
+        if not isinstance(event, transcript.Finished):
+            yield from self._frames_of(event)
+        levels = self._audio.peaks.since(self._peaks_sent)
+        if len(levels) >= MIN_PEAKS_PER_REPORT or (
+            levels and isinstance(event, transcript.Finished)
+        ):
+            yield transcript.to_wire(transcript.Peaks(self._peaks_sent, levels))
+            self._peaks_sent += len(levels)
+        if isinstance(event, transcript.Finished):
+            yield from self._frames_of(event)
 
-    def _said(self, event: TranscriptionEvent) -> Iterator[dict[str, Any]]:
-        if isinstance(event, Progress):
-            if time.monotonic() - self._told < MIN_PROGRESS_INTERVAL_S:
+    def _frames_of(self, event: transcript.TranscriptionEvent) -> Iterator[dict[str, Any]]:
+        if isinstance(event, transcript.Progress):
+            if time.monotonic() - self._progress_at < MIN_PROGRESS_INTERVAL_S:
                 return
-            self._told = time.monotonic()
-        if isinstance(event, Finished) and self._audio.truncated:
-            event = Finished(event.transcript.with_notice(AUDIO_TRUNCATED))
+            self._progress_at = time.monotonic()
+        if isinstance(event, transcript.Finished) and self._audio.truncated:
+            event = transcript.Finished(event.transcript.with_notice(AUDIO_TRUNCATED))
         yield transcript.to_wire(event)

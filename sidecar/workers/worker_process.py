@@ -21,7 +21,6 @@ from sidecar.version import own_command
 from sidecar.workers import channel
 from sidecar.workers.rpc_client import RpcCall, RpcCalls, RpcConnection
 from sidecar.workers.rpc_server import BegunCallsPage
-from sidecar.workers.slot_interface import WorkerDied
 from sidecar.workers.worker_environment import (
     EnvironmentNeeds,
     WorkerOptions,
@@ -39,13 +38,30 @@ HUNG_NOTE = "(it answered no ping, and the service killed it)"
 """The last of them, in a note of such a crash."""
 LIVE_OPERATION = "live"
 """The operation that goes on beside others of its kind, and executes only now and then."""
-PROCESS_STAYS = "the process was killed and does not end"
+PROCESS_STUCK = "the process was killed and does not end"
 """What who has it is told, where not even that helps: in a driver that hangs, for one."""
 
 
 def worker_command() -> list[str]:
     """How a worker is started: this interpreter, or this executable when frozen."""
     return own_command("sidecar.workers.worker_main", "-P", frozen=("worker",))
+
+
+class WorkerDied(Exception):
+    """The engine's process ended in the middle of a call; where this one never ``began``, of
+    another, or of none. ``explained``: it is known which calls were at work then, or that the
+    service ended the process on purpose. ``sole``: no call but this one was at work then."""
+
+    def __init__(
+        self, why: str, began: bool = True, explained: bool = True, sole: bool = False
+    ) -> None:
+        super().__init__(why)
+        self.began, self.explained, self.sole = began, explained, sole
+
+
+class EngineHandedOver(WorkerDied):
+    """The service that has the engine shuts down in good order, and another one goes on: nothing
+    that was recognized there is to blame."""
 
 
 class WorkerProcess:
@@ -55,7 +71,7 @@ class WorkerProcess:
         self,
         name: str,
         needs: EnvironmentNeeds = EnvironmentNeeds.ENGINE,
-        manner: WorkerOptions | None = None,
+        options: WorkerOptions | None = None,
     ) -> None:
         """Start it.
 
@@ -63,8 +79,8 @@ class WorkerProcess:
             OSError: it cannot be started.
         """
         self.name = name
-        self._manner = manner or WorkerOptions()
-        given = worker_environment_of(os.environ, needs, self._manner.niceness)
+        self._options = options or WorkerOptions()
+        given = worker_environment_of(os.environ, needs, self._options.niceness)
         self._process, self._sock = channel.spawn_worker(worker_command(), given)
         assert self._process.stderr is not None
         self._last_lines: deque[str] = deque(maxlen=STDERR_TAIL_LINES)
@@ -73,7 +89,7 @@ class WorkerProcess:
         ).start()
         self.patience_s = CANCEL_GRACE_S
         """How long a call that is cancelled may go on; who loads it knows what a new one costs."""
-        self.on_end: Callable[[], None] = _nobody_asks
+        self.on_end: Callable[[], None] = _no_callback
         """Called once when it has ended or is about to, whoever ended it, if it was ever called."""
         self._connecting: asyncio.Task[RpcConnection] | None = None
         self._calls = RpcCalls()
@@ -84,7 +100,7 @@ class WorkerProcess:
         self._dead = False
         self._ours = False
         self._hung = False
-        self._stays = False
+        self._stuck = False
         log.info("worker %s started, pid %d", name, self._process.pid)
 
     @property
@@ -108,10 +124,10 @@ class WorkerProcess:
         return not self._dead and self._process.poll() is None
 
     @property
-    def stays(self) -> bool:
+    def stuck(self) -> bool:
         """Whether it was killed and is still there: with its memory, and nobody can do anything
         about it."""
-        return self._stays and self._process.poll() is None
+        return self._stuck and self._process.poll() is None
 
     @contextlib.asynccontextmanager
     async def calling(
@@ -169,7 +185,7 @@ class WorkerProcess:
                 answer = frame
         return answer
 
-    async def hears(self, within_s: float) -> bool:
+    async def answers_ping(self, within_s: float) -> bool:
         """Whether it answers a ping within that, whatever it is at."""
         return await self._calls.answers_ping(within_s)
 
@@ -181,13 +197,13 @@ class WorkerProcess:
             with contextlib.suppress(OSError):
                 (await self._connected()).close()
         self._sock.close()
-        if not self.stays and not await self._exited(EXIT_GRACE_S):
+        if not self.stuck and not await self._exited(EXIT_GRACE_S):
             self.kill()
             await self._exited(EXIT_GRACE_S)
         self._give_up()
         if self._page is not None:
             self._page.close()
-        if not self.stays:
+        if not self.stuck:
             code = self._process.poll()
             log.info("worker %s ended, pid %d, exit code %s", self.name, self.pid, code)
 
@@ -217,13 +233,13 @@ class WorkerProcess:
 
     def _give_up(self) -> None:
         """Nobody waits any longer for one that is killed and does not end."""
-        if self._stays or self._process.poll() is not None:
+        if self._stuck or self._process.poll() is not None:
             return
-        self._stays = True
-        log.error("worker %s, pid %d: %s", self.name, self.pid, PROCESS_STAYS)
+        self._stuck = True
+        log.error("worker %s, pid %d: %s", self.name, self.pid, PROCESS_STUCK)
         made = self._connecting
         if made is not None and made.done() and not made.cancelled() and not made.exception():
-            made.result().close(PROCESS_STAYS)
+            made.result().close(PROCESS_STUCK)
 
     async def _exited(self, timeout_s: float) -> bool:
         deadline = asyncio.get_running_loop().time() + timeout_s
@@ -241,7 +257,7 @@ class WorkerProcess:
         loop = asyncio.get_running_loop()
         try:
             await call.reached.wait()
-            patience_s = max(self.patience_s, self._manner.patience_s, CANCEL_GRACE_S)
+            patience_s = max(self.patience_s, self._options.patience_s, CANCEL_GRACE_S)
             latest = loop.time() + patience_s
             while True:
                 ping = loop.create_task(self._calls.answers_ping(CANCEL_GRACE_S))
@@ -254,21 +270,21 @@ class WorkerProcess:
                 finally:
                     ping.cancel()
                     over.cancel()
-                if hears and loop.time() >= latest and self._manner.shared:
+                if hears and loop.time() >= latest and self._options.shared:
                     return log.warning("worker %s goes on with a call nobody wants", self.name)
                 if not hears or loop.time() >= latest:
                     if hears:
                         log.warning("worker %s did not stop in time and is killed", self.name)
                     return self.kill(hung=not hears)
         except asyncio.CancelledError:
-            if call.began and not self._manner.shared:  # else it is dropped when its turn comes
+            if call.began and not self._options.shared:  # else it is dropped when its turn comes
                 self.kill()
             raise
 
     async def _connected(self) -> RpcConnection:
         """The line to it. It is made once, and whole: whoever is cancelled meanwhile."""
         if self._connecting is None:
-            made = RpcConnection.on(self._sock, self.pid, self._calls.heard, self._lost)
+            made = RpcConnection.on(self._sock, self.pid, self._calls.receive, self._lost)
             self._connecting = asyncio.get_running_loop().create_task(made)
         return await asyncio.shield(self._connecting)
 
@@ -286,7 +302,7 @@ class WorkerProcess:
         return WorkerDied(str(error), began, self._ours or bool(self._blamed), sole)
 
 
-def _nobody_asks() -> None:
+def _no_callback() -> None:
     """Who has it looks by itself."""
 
 
@@ -319,54 +335,42 @@ class Heartbeat:
     """Asks the process again and again, and ends one that hangs: it tells nobody by itself, and
     whoever has it would wait for ever.
 
-    One that does not answer within ``deaf_s``, nor then at once, hangs: the thread that answers
-    does nothing else, whatever the engine is at. The second question is for a service that was
-    held up itself, and has not come to read the first answer.
+    One that does not answer within ``ping_timeout_s``, nor then at once, hangs: the thread that
+    answers does nothing else, whatever the engine is at. The second question is for a service that
+    was held up itself, and has not come to read the first answer.
     """
 
-    def __init__(self, worker: Callable[[], WorkerProcess | None], deaf_s: float) -> None:
+    def __init__(self, worker: Callable[[], WorkerProcess | None], ping_timeout_s: float) -> None:
         """``worker``: the process that is there, None while there is none (one that is coming in is
         not asked: a load has a deadline of its own)."""
         self._worker = worker
-        self._deaf_s = deaf_s
+        self._ping_timeout_s = ping_timeout_s
         self._task: asyncio.Task[None] | None = None
-        self._had = False
+        self._in_use = False
 
-    def start(self) -> None:
-        """Somebody has it."""
-        if not (self._had and self._going):
-            self._begin(had=True)
-
-    def rest(self) -> None:
-        """It is there, and nobody has it."""
-        if self._had or not self._going:
-            self._begin(had=False)
+    def start(self, *, in_use: bool) -> None:
+        """Ask from now on: often if the engine is in use, else now and then."""
+        if self._task is None or self._task.done() or self._in_use is not in_use:
+            self.stop()
+            self._in_use = in_use
+            self._task = asyncio.get_running_loop().create_task(self._ask(), name="heartbeat")
 
     def stop(self) -> None:
-        """It is asked no more."""
+        """Ask no more."""
         if self._task is not None:
             self._task.cancel()
             self._task = None
 
-    @property
-    def _going(self) -> bool:
-        return self._task is not None and not self._task.done()
-
-    def _begin(self, *, had: bool) -> None:
-        self.stop()
-        self._had = had
-        self._task = asyncio.get_running_loop().create_task(self._watch(), name="pulse")
-
-    async def _watch(self) -> None:
+    async def _ask(self) -> None:
         while True:
-            await asyncio.sleep(HEARTBEAT_INTERVAL_S if self._had else IDLE_HEARTBEAT_INTERVAL_S)
+            await asyncio.sleep(HEARTBEAT_INTERVAL_S if self._in_use else IDLE_HEARTBEAT_INTERVAL_S)
             worker = self._worker()
-            if worker is None and not self._had:
-                return  # who brings another in says so
+            if worker is None and not self._in_use:
+                return  # the next load starts it again
             if (
                 worker is None
-                or await worker.hears(self._deaf_s)
-                or await worker.hears(CANCEL_GRACE_S)
+                or await worker.answers_ping(self._ping_timeout_s)
+                or await worker.answers_ping(CANCEL_GRACE_S)
             ):
                 continue
             if worker.alive:

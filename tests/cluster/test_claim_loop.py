@@ -45,7 +45,7 @@ from sidecar.jobs.job_telemetry import JobEventMetrics
 from sidecar.observability.metrics import JobMetrics, OutcomeWindow
 from sidecar.storage import postgres_database
 from sidecar.transcripts.transcript import Checkpoint, SegmentReady
-from sidecar.workers.engine_lifecycle import EngineState
+from sidecar.workers.engine_slot import EngineState
 
 NEVER_S = 1e6
 
@@ -737,8 +737,9 @@ async def test_jobs_of_a_node_whose_engine_hangs_for_good_are_done_by_another(
     monkeypatch.setattr("sidecar.workers.worker_process.HEARTBEAT_INTERVAL_S", 0.05)
     monkeypatch.setattr("sidecar.workers.worker_process.CANCEL_GRACE_S", 4.0)
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")
-    manner = replace(OverheardSlot.manner, deaf_s=0.5)
-    monkeypatch.setattr(OverheardSlot, "manner", manner)
+    sharing = OverheardSlot.shares
+    worker = replace(sharing.worker, ping_timeout_s=0.5)
+    monkeypatch.setattr(OverheardSlot, "shares", replace(sharing, worker=worker))
     async with services(1, shared) as (one,):
 
         def stuck(record: JobRecord) -> errors.SidecarError | None:

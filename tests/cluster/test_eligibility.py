@@ -17,8 +17,7 @@ from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_backend import EngineProvisioning
 from sidecar.jobs.job_record import JobFailure
 from sidecar.workers.engine_host import EngineHost, MemoryDevices
-from sidecar.workers.engine_lifecycle import EngineState
-from sidecar.workers.engine_slot import ExclusiveSlot
+from sidecar.workers.engine_slot import EXCLUSIVE, EngineState
 
 LONG = JobFailure.of(errors.AudioTooLong("It has 9.0 h.", hint="Cut it."))
 GREEK = JobFailure.of(errors.LanguageUnsupported("It knows no 'el'.", hint="It knows: en."))
@@ -35,7 +34,7 @@ def test_a_job_that_no_node_can_do_is_told_what_the_nodes_say_and_what_to_do() -
 
 def test_a_job_fits_where_its_language_and_its_length_do(recording: Path) -> None:
     settings = Settings(engine="moonshine")
-    lodging = EngineHost("files", settings, choose_engine(settings), MemoryDevices(), ExclusiveSlot)
+    lodging = EngineHost("files", settings, choose_engine(settings), MemoryDevices(), EXCLUSIVE)
     provision = EngineProvisioning(settings, lodging)
     job = job_of(recording).record
     german = replace(job, options=TranscribeOptions(language="de"))

@@ -24,7 +24,7 @@ from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.workers.engine_host import EngineHost, MemoryDevices
-from sidecar.workers.engine_slot import ExclusiveSlot
+from sidecar.workers.engine_slot import EXCLUSIVE
 
 posix = pytest.mark.skipif(os.name == "nt", reason="kills with a POSIX signal")
 
@@ -279,7 +279,7 @@ def test_what_is_left_to_chance_has_no_company(
 ) -> None:
     """The rows of others change last digits, and a draw hangs on them."""
     settings = Settings(engine="scripted", batch=4)
-    lodging = EngineHost("files", settings, choose_engine(settings), MemoryDevices(), ExclusiveSlot)
+    lodging = EngineHost("files", settings, choose_engine(settings), MemoryDevices(), EXCLUSIVE)
     provision = EngineProvisioning(settings, lodging)
     jobs = [job_of(recording, TranscribeOptions(temperature=one)) for one in temperatures]
     chosen = provision.company(iter(jobs), Precision.FP32)

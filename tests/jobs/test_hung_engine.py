@@ -20,7 +20,7 @@ from sidecar.cluster.eligibility import ineligibility
 from sidecar.jobs.job_runner import Job
 from sidecar.service.health import hang_reason
 from sidecar.workers.engine_fleet import EngineStatus
-from sidecar.workers.engine_lifecycle import EngineState
+from sidecar.workers.engine_slot import EngineState
 from sidecar.workers.worker_process import WorkerProcess
 
 NewJob = Callable[..., Job]
@@ -38,8 +38,8 @@ def build(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[OverheardSlot]], Ov
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")
 
     def make(kind: type[OverheardSlot]) -> OverheardSlot:
-        manner = dataclasses.replace(kind.manner, deaf_s=DEAF_S)
-        monkeypatch.setattr(kind, "manner", manner)
+        worker = dataclasses.replace(kind.shares.worker, ping_timeout_s=DEAF_S)
+        monkeypatch.setattr(kind, "shares", dataclasses.replace(kind.shares, worker=worker))
         return kind()
 
     return make
@@ -147,13 +147,13 @@ async def test_an_engine_that_is_busy_for_longer_and_answers_is_left_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     slot, answered = build(OverheardSlot), list[bool]()
-    hears = WorkerProcess.hears
+    hears = WorkerProcess.answers_ping
 
     async def noted(self: WorkerProcess, within_s: float) -> bool:
         answered.append(await hears(self, within_s))
         return answered[-1]
 
-    monkeypatch.setattr(WorkerProcess, "hears", noted)
+    monkeypatch.setattr(WorkerProcess, "answers_ping", noted)
     async with queue_on(slot) as queue:
         queue.open()
         job = new_job()

@@ -24,7 +24,7 @@ from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.retention import Retention
 from sidecar.transcripts.transcript import Progress, Segment, SegmentReady
-from sidecar.workers.engine_slot import ExclusiveSlot
+from sidecar.workers.engine_slot import EngineSlot
 
 NewJob = Callable[..., Job]
 
@@ -48,7 +48,7 @@ async def test_clients_that_wait_for_each_answer_and_want_different_precisions_s
     recording: Path,
 ) -> None:
     loads = Loads()
-    slot = ExclusiveSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1, place=loads)
+    slot = EngineSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1, place=loads)
     queue = JobQueue(slot, MemoryJobLog(), DispatchOptions(as_asked, max_s=60), limit=8)
     queue.open()
     used: list[str] = []
@@ -73,7 +73,7 @@ async def test_a_job_that_waits_for_another_precision_can_be_cancelled(
 ) -> None:
     monkeypatch.setattr(job_queue, "NEXT_JOB_WAIT_S", 30.0)
     loads = Loads()
-    slot = ExclusiveSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1, place=loads)
+    slot = EngineSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1, place=loads)
     queue = JobQueue(slot, MemoryJobLog(), DispatchOptions(as_asked, max_s=60), limit=8)
     queue.open()
     try:

@@ -32,8 +32,8 @@ from sidecar.live.sessions.session import Session, SessionBounds
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service
 from sidecar.workers.rpc_server import BegunCalls, BegunCallsPage
-from sidecar.workers.slot_interface import WorkerDied
 from sidecar.workers.worker_live_sessions import _WorkerLiveSession
+from sidecar.workers.worker_process import WorkerDied
 
 RATE = 16_000
 POISON = 0.5

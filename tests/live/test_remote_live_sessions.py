@@ -50,7 +50,7 @@ from sidecar.live.sessions.session import SessionBounds
 from sidecar.live.sessions.session_limits import SessionLimits
 from sidecar.upstream import load_balancer
 from sidecar.workers import remote_call
-from sidecar.workers.engine_lifecycle import EngineState
+from sidecar.workers.engine_slot import EngineState
 from sidecar.workers.remote_engine import RemoteEngineSlot
 
 ONCE = Retry(attempts=0)

@@ -121,6 +121,7 @@ MAKE_VALUES = {
         "OwnerLimits",
         "UpstreamLimits",
         "WorkerOptions",
+        "Sharing",
         "MemoryPlan",
         "ChatMessage",
         "ModelShape",

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 from service_process import PATIENCE_S
@@ -24,8 +24,8 @@ from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.transcripts.transcript import Checkpoint, TranscriptionEvent
-from sidecar.workers.engine_slot import ConcurrentSlot, ExclusiveEngineLease, ExclusiveSlot
-from sidecar.workers.slot_interface import BatchedRecording
+from sidecar.workers.engine_lease import BatchedRecording, EngineLease
+from sidecar.workers.engine_slot import CONCURRENT, EXCLUSIVE, EngineSlot, Sharing
 
 FACTS = AudioInfo("wav", "sndfile", 3.0)
 
@@ -56,7 +56,7 @@ class Companies:
         return jobs
 
 
-class OverheardSlot(ExclusiveSlot):
+class OverheardSlot(EngineSlot):
     """The scripted engine.
 
     ``poison``: the inode of a recording that kills whoever begins to read it. ``too_large``:
@@ -64,8 +64,11 @@ class OverheardSlot(ExclusiveSlot):
     end before it is set.
     """
 
+    shares: ClassVar[Sharing] = EXCLUSIVE
+
     def __init__(self, keep_alive_s: float = -1, precision: Precision = Precision.AUTO) -> None:
-        super().__init__(engine_spec("scripted"), LoadOptions(precision), keep_alive_s)
+        load = LoadOptions(precision)
+        super().__init__(engine_spec("scripted"), load, keep_alive_s, sharing=self.shares)
         self.asked = 0
         self.poison: int | None = None
         self.too_large: set[int] = set()
@@ -76,7 +79,7 @@ class OverheardSlot(ExclusiveSlot):
         self.release.set()
 
     @asynccontextmanager
-    async def lease(self, *wanted: Any) -> AsyncIterator[ExclusiveEngineLease]:
+    async def lease(self, *wanted: Any) -> AsyncIterator[EngineLease]:
         self.asked += 1
         async with super().lease(*wanted) as engine:
             yield Overheard(engine, self)
@@ -94,16 +97,18 @@ class OverheardSlot(ExclusiveSlot):
         process.wait(PATIENCE_S)
 
 
-class OverheardJoint(OverheardSlot, ConcurrentSlot):
+class OverheardJoint(OverheardSlot):
     """The same, which several jobs have at once."""
 
+    shares: ClassVar[Sharing] = CONCURRENT
 
-class Overheard(ExclusiveEngineLease):
+
+class Overheard(EngineLease):
     """A leased engine, and its slot listens."""
 
-    def __init__(self, engine: ExclusiveEngineLease, slot: OverheardSlot) -> None:
-        beside = "beside" in engine._manner
-        super().__init__(engine._worker, engine.precision, engine._begins, beside=beside)
+    def __init__(self, engine: EngineLease, slot: OverheardSlot) -> None:
+        beside = "beside" in engine._call_options
+        super().__init__(engine._worker, engine.precision, engine._set_memory, beside=beside)
         self._slot = slot
 
     async def transcribe(

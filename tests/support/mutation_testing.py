@@ -73,9 +73,11 @@ TESTS = {
     "tests/live/test_event_log_embeddings.py",
     "live/sessions/input_log": "tests/live/test_replay_buffer.py",
     "workers/channel": "tests/workers/test_channel.py tests/workers/test_rpc_calls.py",
-    "workers/engine_lifecycle": "tests/workers/test_engine_slot.py "
+    "workers/engine_slot": "tests/workers/test_engine_slot.py "
+    "tests/workers/test_shared_slot.py "
+    "tests/workers/test_concurrent_slot.py",
+    "workers/engine_supervisor": "tests/workers/test_engine_slot.py "
     "tests/workers/test_shared_slot.py",
-    "workers/engine_slot": "tests/workers/test_engine_slot.py",
     "workers/rpc_client": "tests/workers/test_rpc_calls.py",
     "workers/worker_process": "tests/jobs/test_hung_engine.py "
     "tests/workers/test_shared_slot.py "

@@ -18,8 +18,9 @@ from sidecar.audio.audio_source import AudioSource, open_recording_file
 from sidecar.engines import engine_spec
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 from sidecar.transcripts.transcript import Finished, SegmentReady
-from sidecar.workers.engine_slot import ConcurrentSlot
-from sidecar.workers.slot_interface import EngineLease, WorkerDied
+from sidecar.workers.engine_lease import EngineLease
+from sidecar.workers.engine_slot import CONCURRENT, EngineSlot
+from sidecar.workers.worker_process import WorkerDied
 
 SECONDS = 30
 FACTS = AudioInfo("wav", "sndfile", SECONDS)
@@ -34,8 +35,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def slot() -> AsyncIterator[ConcurrentSlot]:
-    made = ConcurrentSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1)
+async def slot() -> AsyncIterator[EngineSlot]:
+    made = EngineSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1, sharing=CONCURRENT)
     yield made
     await made.close()
 
@@ -43,7 +44,7 @@ async def slot() -> AsyncIterator[ConcurrentSlot]:
 class Listener:
     """Hears a recording in a lease of its own."""
 
-    def __init__(self, slot: ConcurrentSlot, path: Path, *, alone: bool = False) -> None:
+    def __init__(self, slot: EngineSlot, path: Path, *, alone: bool = False) -> None:
         self.words = ""
         self._began = asyncio.Event()
         self.may_leave = asyncio.Event()
@@ -78,7 +79,7 @@ class Listener:
 
 
 async def test_several_are_heard_at_the_same_time_in_one_process(
-    slot: ConcurrentSlot, path: Path, monkeypatch: pytest.MonkeyPatch
+    slot: EngineSlot, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
     listeners = [Listener(slot, path) for _ in range(4)]
@@ -92,7 +93,7 @@ async def test_several_are_heard_at_the_same_time_in_one_process(
     assert not slot.in_use
 
 
-async def test_all_of_several_are_heard_to_the_end(slot: ConcurrentSlot, path: Path) -> None:
+async def test_all_of_several_are_heard_to_the_end(slot: EngineSlot, path: Path) -> None:
     listeners = [Listener(slot, path) for _ in range(4)]
     await asyncio.gather(*(one.task for one in listeners))
     assert len({one.words for one in listeners}) == 1
@@ -101,7 +102,7 @@ async def test_all_of_several_are_heard_to_the_end(slot: ConcurrentSlot, path: P
 
 
 async def test_who_leaves_in_the_middle_stops_its_own_call_and_no_other(
-    slot: ConcurrentSlot, path: Path, monkeypatch: pytest.MonkeyPatch
+    slot: EngineSlot, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "20")
     one, other = Listener(slot, path), Listener(slot, path)
@@ -117,7 +118,7 @@ async def test_who_leaves_in_the_middle_stops_its_own_call_and_no_other(
 
 @pytest.mark.parametrize("who", ["reload", "alone"])
 async def test_who_wants_it_alone_waits_for_all_and_nobody_comes_before(
-    slot: ConcurrentSlot, path: Path, who: str
+    slot: EngineSlot, path: Path, who: str
 ) -> None:
     first = Listener(slot, path)
     first.may_leave.clear()
@@ -145,7 +146,7 @@ async def test_who_wants_it_alone_waits_for_all_and_nobody_comes_before(
 
 @pytest.mark.skipif(os.name == "nt", reason="kills a process")
 async def test_a_process_that_dies_ends_all_calls_and_who_comes_then_has_a_fresh_one(
-    slot: ConcurrentSlot, path: Path, monkeypatch: pytest.MonkeyPatch
+    slot: EngineSlot, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as slow:
         slow.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")

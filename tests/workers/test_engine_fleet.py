@@ -19,7 +19,7 @@ from sidecar.config.settings import Settings
 from sidecar.engines import engine_spec
 from sidecar.engines.engine_selection import EngineChoice
 from sidecar.workers.engine_fleet import EngineFleet, EngineRole
-from sidecar.workers.engine_lifecycle import EngineState
+from sidecar.workers.engine_slot import EngineState
 
 SCRIPTED = EngineChoice(replace(engine_spec("scripted"), sessions=100), "")
 
@@ -35,7 +35,7 @@ async def fleet(tmp_path: Path) -> AsyncIterator[EngineFleet]:
 
 async def test_who_has_the_engine_for_files_keeps_nobody_from_speaking(fleet: EngineFleet) -> None:
     assert {one.state for one in fleet.standing().values()} == {EngineState.ABSENT}
-    async with asyncio.timeout(PATIENCE_S), fleet.files.slot.lease(), fleet.live.share():
+    async with asyncio.timeout(PATIENCE_S), fleet.files.slot.lease(), fleet.live.lease():
         standing = fleet.standing()
     assert [standing[role].state for role in (EngineRole.FILES, EngineRole.LIVE)] == [
         EngineState.BUSY
@@ -61,11 +61,13 @@ async def test_an_engine_that_dies_or_hangs_while_it_is_held_is_noted_as_that(
 ) -> None:
     slot = fleet.live if role is EngineRole.LIVE else fleet.files.slot
     monkeypatch.setattr("sidecar.workers.worker_process.HEARTBEAT_INTERVAL_S", 0.05)
-    async with fleet.live.share() if role is EngineRole.LIVE else fleet.files.slot.lease():
+    async with fleet.live.lease() if role is EngineRole.LIVE else fleet.files.slot.lease():
         pid = slot.worker_pid
         assert pid is not None
         os.kill(pid, getattr(signal, way))
-        monkeypatch.setattr(slot._pulse, "_deaf_s", 0.2)  # no sooner: a busy machine is no hang
+        monkeypatch.setattr(
+            slot._heartbeat, "_ping_timeout_s", 0.2
+        )  # no sooner: a busy machine is no hang
         await until(lambda: slot.worker_pid is None)
     await fleet.close()
     (note,) = (tmp_path / "crash").glob("*.json")
@@ -79,5 +81,5 @@ async def test_where_nothing_hears_live_whoever_wants_it_is_told(tmp_path: Path)
     fleet = EngineFleet(Settings(engine="scripted", data_dir=tmp_path), SCRIPTED, None)
     assert list(fleet.standing()) == [EngineRole.FILES]
     with pytest.raises(errors.EngineUnavailable, match="live"):
-        fleet.live.share()
+        fleet.live.lease()
     await fleet.close()

@@ -20,10 +20,9 @@ from sidecar.engines.engine_selection import EngineChoice
 from sidecar.gpu_memory.gpu_devices import GpuMemory, GpuMonitor
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.tts import tts_spec as voice_of
-from sidecar.workers import engine_fleet
+from sidecar.workers import engine_fleet, engine_slot
 from sidecar.workers.engine_host import EngineHost, MemoryDevices
-from sidecar.workers.engine_lifecycle import EngineState
-from sidecar.workers.engine_slot import ExclusiveSlot, SharedSlot
+from sidecar.workers.engine_slot import EXCLUSIVE, EngineState
 
 GIB = 1 << 30
 WEIGHTS = 33
@@ -54,10 +53,10 @@ class House:
 
     card: Card
     devices: MemoryDevices
-    files: EngineHost[ExclusiveSlot]
-    live: EngineHost[ExclusiveSlot]
+    files: EngineHost[Any]
+    live: EngineHost[Any]
 
-    async def room(self, one: EngineHost[ExclusiveSlot]) -> float:
+    async def room(self, one: EngineHost[Any]) -> float:
         """GiB that an engine may take in all, by a look just now."""
         await self.devices.gpu.look()
         assert one.admission is not None
@@ -71,9 +70,7 @@ async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     settings = Settings(precision="fp32", keep_alive=-1, data_dir=tmp_path)
     checkpoint = ModelCheckpoint(tmp_path, {"text_config": TEXT}, (), 0, None)
     choice = EngineChoice(replace(engine_spec("scripted"), planned=True), "", checkpoint)
-    files, live = (
-        EngineHost(who, settings, choice, devices, ExclusiveSlot) for who in (FILES, LIVE)
-    )
+    files, live = (EngineHost(who, settings, choice, devices, EXCLUSIVE) for who in (FILES, LIVE))
     card.engines = [files, live]
     yield House(card, devices, files, live)
     for one in (files, live):
@@ -139,11 +136,11 @@ async def test_what_live_sessions_take_beside_the_weights_is_nobody_elses_while_
     settings = Settings(precision="fp32", keep_alive=-1, data_dir=tmp_path)
     checkpoint = ModelCheckpoint(tmp_path, {}, (), 9 * GIB, None)
     choice = EngineChoice(engine_spec("scripted"), "", checkpoint, session_bytes=4 * GIB)
-    talking = EngineHost("talking", settings, choice, house.devices, SharedSlot, live=True)
+    talking = EngineHost("talking", settings, choice, house.devices, engine_slot.LIVE, live=True)
     house.card.engines.append(talking)
-    async with talking.slot.share():
+    async with talking.slot.lease():
         assert await house.room(house.files) == 78 - 9 - 4
-        async with talking.slot.share():
+        async with talking.slot.lease():
             assert await house.room(house.files) == 78 - 9 - 8
         assert await house.room(house.files) == 78 - 9 - 4
     assert await house.room(house.files) == 78 - 9
@@ -163,7 +160,7 @@ async def test_a_card_whose_driver_answers_late_leaves_no_reservation_of_the_hos
         settings,
         EngineChoice(engine_spec("scripted"), "", checkpoint),
         devices,
-        ExclusiveSlot,
+        EXCLUSIVE,
     )
     await files.slot.preload()
     assert devices.host.ledger.committed_bytes(LIVE) == 33 * GIB
@@ -189,7 +186,7 @@ async def test_a_voice_has_room_for_what_it_will_say_from_when_it_is_loaded(
 ) -> None:
     settings = Settings(precision="fp32", keep_alive=-1, data_dir=tmp_path)
     voice = EngineHost(
-        "voice", settings, speaking(tmp_path), house.devices, SharedSlot, speaks=True
+        "voice", settings, speaking(tmp_path), house.devices, engine_slot.LIVE, speaks=True
     )
     house.card.engines.append(voice)
     assert voice.voice_admission is not None
@@ -203,7 +200,7 @@ async def test_a_voice_has_room_for_what_it_will_say_from_when_it_is_loaded(
     await house.files.slot.close()
     assert await house.room(house.live) == 78, "nobody has spoken yet"
     for _ in range(2):
-        async with voice.slot.share():
+        async with voice.slot.lease():
             assert await house.room(house.live) == pytest.approx(78 - needed, abs=0.01)
     assert voice.reserved_bytes == round(needed * GIB)
     await voice.slot.close()
@@ -215,7 +212,7 @@ async def test_voices_that_speak_on_the_cpu_take_of_the_host_and_not_of_the_card
 ) -> None:
     choice = EngineChoice(voice_of("scripted"), "", folder=tmp_path, folder_bytes=3 * GIB)
     settings = Settings(keep_alive=-1, data_dir=tmp_path)
-    voice = EngineHost("voice", settings, choice, house.devices, SharedSlot, speaks=True)
+    voice = EngineHost("voice", settings, choice, house.devices, engine_slot.LIVE, speaks=True)
     assert await house.room(house.files) == 78, "and the card has been seen"
     await voice.slot.preload()
     assert (voice.on_gpu, voice.reserved_bytes) == (False, 3 * GIB)

@@ -26,8 +26,7 @@ from sidecar.interfaces.engine_interface import (
     Precision,
     TranscribeOptions,
 )
-from sidecar.workers.engine_lifecycle import EngineState
-from sidecar.workers.engine_slot import ExclusiveSlot
+from sidecar.workers.engine_slot import EngineSlot, EngineState
 from sidecar.workers.engine_supervisor import EngineLoading
 from sidecar.workers.worker_process import WorkerProcess
 
@@ -65,17 +64,17 @@ class Gate:
         asyncio.get_running_loop().call_soon(self._open.set)
 
 
-Build = Callable[..., ExclusiveSlot]
+Build = Callable[..., EngineSlot]
 
 
 @pytest.fixture
 async def build() -> AsyncIterator[Build]:
     """Slots of the scripted engine, closed in the end."""
-    slots: list[ExclusiveSlot] = []
+    slots: list[EngineSlot] = []
 
-    def make(looker: Looker | None = None, keep_alive_s: float = -1) -> ExclusiveSlot:
+    def make(looker: Looker | None = None, keep_alive_s: float = -1) -> EngineSlot:
         load, place = LoadOptions(FP32), looker or Looker()
-        slots.append(ExclusiveSlot(engine_spec("scripted"), load, keep_alive_s, place))
+        slots.append(EngineSlot(engine_spec("scripted"), load, keep_alive_s, place))
         return slots[-1]
 
     yield make
@@ -83,7 +82,7 @@ async def build() -> AsyncIterator[Build]:
         await slot.close()
 
 
-async def stood_while_loading(slot: ExclusiveSlot, precision: Precision) -> bool:
+async def stood_while_loading(slot: EngineSlot, precision: Precision) -> bool:
     """Whether the old engine lived while the new one was loaded."""
     old = slot.worker_pid
     reload = asyncio.ensure_future(slot.reload(precision))
@@ -94,7 +93,7 @@ async def stood_while_loading(slot: ExclusiveSlot, precision: Precision) -> bool
     return stood
 
 
-async def loading(slot: ExclusiveSlot) -> None:
+async def loading(slot: EngineSlot) -> None:
     """Wait until it is. Looked at in each turn of the loop: none is missed, however late we are."""
     async with asyncio.timeout(PATIENCE_S):
         while slot.state is not EngineState.LOADING:  # noqa: ASYNC110
@@ -195,14 +194,12 @@ async def test_a_reload_waits_for_the_lease_and_goes_before_the_next(build: Buil
     assert [*seen, await following] == [FP32, INT8]
 
 
-async def precision_of_a_lease(
-    slot: ExclusiveSlot, wanted: Precision = Precision.AUTO
-) -> Precision:
+async def precision_of_a_lease(slot: EngineSlot, wanted: Precision = Precision.AUTO) -> Precision:
     async with slot.lease(wanted) as engine:
         return engine.precision
 
 
-async def given_up_while_it_loads(slot: ExclusiveSlot, precision: Precision) -> None:
+async def given_up_while_it_loads(slot: EngineSlot, precision: Precision) -> None:
     """Somebody asks for the engine, and hangs up once it is being loaded."""
     lease = asyncio.ensure_future(slot.lease(precision).__aenter__())
     await loading(slot)
@@ -324,7 +321,7 @@ async def test_memory_is_looked_at_only_once_the_old_engine_has_left(
         stood.append(old is not None and runs(old))
 
     load = LoadOptions(FP32)
-    slot = ExclusiveSlot(engine_spec("scripted"), load, keep_alive_s=0, place=Looker(), look=look)
+    slot = EngineSlot(engine_spec("scripted"), load, keep_alive_s=0, place=Looker(), look=look)
     try:
         async with slot.lease():
             old = slot.worker_pid
@@ -357,12 +354,12 @@ async def test_where_nothing_is_kept_an_engine_that_was_loaded_ahead_waits_for_i
 async def test_where_nothing_is_kept_an_engine_nobody_came_for_leaves_too(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sidecar.workers.engine_lifecycle.PRELOADED_KEEP_S", 0.05)
+    monkeypatch.setattr("sidecar.workers.engine_slot.PRELOADED_KEEP_S", 0.05)
     slot = build(keep_alive_s=0)
     await slot.reload(INT8)
     await until(lambda: slot.state is EngineState.ABSENT)
     await given_up_while_it_loads(slot, INT8)
-    await until(lambda: slot._supervisor.loads == 2)
+    await until(lambda: slot.loads == 2)
     await until(lambda: slot.state is EngineState.ABSENT)
 
 
@@ -435,7 +432,7 @@ async def test_a_slot_that_closes_while_it_loads_leaves_no_engine(
 @pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
 async def test_an_engine_that_dies_is_noted_once_and_one_that_we_end_is_not() -> None:
     noted: list[int] = []
-    slot = ExclusiveSlot(
+    slot = EngineSlot(
         engine_spec("scripted"),
         LoadOptions(FP32),
         keep_alive_s=-1,
@@ -448,8 +445,8 @@ async def test_an_engine_that_dies_is_noted_once_and_one_that_we_end_is_not() ->
         os.kill(killed, signal.SIGKILL)
         await until(lambda: slot.state is EngineState.ABSENT)
         assert await precision_of_a_lease(slot) is INT8
-        assert slot._supervisor.worker is not None
-        slot._supervisor.worker.kill()  # as one is that does not stop
+        assert slot.worker is not None
+        slot.worker.kill()  # as one is that does not stop
         assert await precision_of_a_lease(slot) is INT8
     finally:
         await slot.close()
@@ -536,7 +533,7 @@ async def test_memory_is_looked_at_before_each_load_and_each_lease() -> None:
         seen.append(precision)
         return LoadPlan()
 
-    slot = ExclusiveSlot(engine_spec("scripted"), LoadOptions(FP32), -1, place, look)
+    slot = EngineSlot(engine_spec("scripted"), LoadOptions(FP32), -1, place, look)
     try:
         async with slot.lease():
             assert seen == ["look", "fp32", "look"]
@@ -569,7 +566,7 @@ async def test_the_worker_is_told_what_stays_on_the_host_and_the_slot_remembers(
 
     monkeypatch.setattr(WorkerProcess, "call", watched)
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "int8")
-    slot = ExclusiveSlot(engine_spec("scripted"), LoadOptions(FP32), -1, place)
+    slot = EngineSlot(engine_spec("scripted"), LoadOptions(FP32), -1, place)
     try:
         await slot.preload()
         assert slot.memory == FRUGAL
@@ -585,7 +582,7 @@ async def test_the_worker_is_told_what_stays_on_the_host_and_the_slot_remembers(
 async def test_after_a_job_the_engine_lies_as_the_job_s_plan_says(
     voice: bytes, tmp_path: Any
 ) -> None:
-    slot = ExclusiveSlot(engine_spec("scripted"), LoadOptions(FP32), keep_alive_s=-1)
+    slot = EngineSlot(engine_spec("scripted"), LoadOptions(FP32), keep_alive_s=-1)
     path = tmp_path / "voice.wav"
     path.write_bytes(voice)
     try:

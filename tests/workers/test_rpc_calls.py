@@ -44,7 +44,7 @@ class Peer:
                 if "operation" in frame.message:
                     self.asked[number] = RpcRequest(number, frame.message, [], self.voice)
                 else:
-                    self.asked[number].hear(frame)
+                    self.asked[number].receive(frame)
 
     def begun(self, number: int) -> RpcRequest:
         wait_until(lambda: number in self.asked, PATIENCE_S, "it is asked")
@@ -66,7 +66,7 @@ class Ends:
 async def ends() -> AsyncIterator[Ends]:
     ours, theirs = socket.socketpair()
     calls = RpcCalls()
-    line = await RpcConnection.on(ours, os.getpid(), calls.heard, calls.end)
+    line = await RpcConnection.on(ours, os.getpid(), calls.receive, calls.end)
     yield Ends(calls, line, Peer(theirs))
     line.close()
     theirs.close()
@@ -134,7 +134,7 @@ async def test_sound_flows_no_faster_than_it_is_read(ends: Ends) -> None:
     heard: list[tuple[int, int]] = []
 
     def takes_all() -> bool:
-        heard.extend((message["n"], len(raw)) for message, raw in asked.told())
+        heard.extend((message["n"], len(raw)) for message, raw in asked.received())
         return len(heard) == 100
 
     await until(takes_all)
@@ -149,8 +149,8 @@ async def test_one_call_is_cancelled_and_the_others_go_on(ends: Ends) -> None:
     one.cancel()
     with pytest.raises(CallCancelled):
         await waits_for_a_reader
-    assert cancelled.unwanted()
-    assert not asked.unwanted()
+    assert cancelled.is_cancelled()
+    assert not asked.is_cancelled()
     answering = asyncio.ensure_future(in_thread(answer_all, asked, 40))
     assert await read(other) == list(range(40))
     await answering
@@ -170,7 +170,7 @@ async def test_who_tells_more_after_the_end_is_told_so(ends: Ends) -> None:
     call, asked = await ends.begun()
     asked.end(done=True)
     assert await read(call) == []
-    call.tell(leave=1)
+    call.send_nowait(leave=1)
     call.cancel()
     with pytest.raises(RpcCallEnded):
         await call.send({}, PIECE)
@@ -202,7 +202,7 @@ async def test_a_worker_that_sends_more_than_it_was_granted_is_hung_up_on(
 
     with pytest.raises(channel.ChannelClosed):
         await in_thread(flood)
-    assert isinstance(ends.calls.lost, channel.ChannelClosed)
+    assert isinstance(ends.calls.closed, channel.ChannelClosed)
     assert call._unread <= 2 * CREDIT_WINDOW_BYTES + 2 * len(PIECE)
 
 
@@ -290,7 +290,7 @@ async def test_a_service_that_stood_still_itself_does_not_take_a_worker_for_one_
     try:
         with CLIP.open("rb") as file:
             await quick.ask("probe", [file.fileno()], max_s=1e5)
-        asked = asyncio.ensure_future(quick.hears(0.05))
+        asked = asyncio.ensure_future(quick.answers_ping(0.05))
         await asyncio.sleep(0)
         assert select.select([quick._sock], [], [], PATIENCE_S)[0], "it has answered"
         stand_still(0.1)
@@ -316,16 +316,16 @@ async def test_a_call_behind_another_is_at_work_once_the_end_of_that_was_heard(e
 
 async def test_a_call_hears_what_it_is_told_until_it_has_ended(ends: Ends) -> None:
     call, asked = await ends.begun()
-    call.tell(leave=1)
+    call.send_nowait(leave=1)
     await ends.begun()  # behind it on the line
-    assert [message for message, _ in asked.told()] == [{"leave": 1}]
+    assert [message for message, _ in asked.received()] == [{"leave": 1}]
     asked.end(done=True)
     assert await read(call) == []
-    call.tell(leave=2)
+    call.send_nowait(leave=2)
     call.cancel()
     await ends.begun()
-    assert [*asked.told()] == []
-    assert not asked.unwanted()
+    assert [*asked.received()] == []
+    assert not asked.is_cancelled()
 
 
 async def test_a_frame_larger_than_the_window_comes_behind_some_that_were_read_and_not_granted(

@@ -76,7 +76,7 @@ async def test_a_message_that_the_socket_does_not_hold_waits_for_a_slow_reader(
     text = "😀" * 500_000
     async with asyncio.timeout(PATIENCE_S):
         await line.send({"text": text}, [recording.fileno()])
-        line.tell({"operation": "leave"})
+        line.send_nowait({"operation": "leave"})
         following = asyncio.ensure_future(line.send({"text": "next"}, [recording.fileno()]))
         await asyncio.sleep(0.05)
         assert not following.done(), "an open file does not go past what waits"
@@ -100,13 +100,13 @@ async def test_a_message_is_sent_whole_or_if_it_is_cancelled_not_at_all(
     ends: tuple[RpcConnection, socket.socket], recording: IO[bytes]
 ) -> None:
     line, theirs = ends
-    line.tell({"text": "x" * 1_000_000})
+    line.send_nowait({"text": "x" * 1_000_000})
     cancelled = asyncio.ensure_future(line.send({"number": 1}, [recording.fileno()]))
     await asyncio.sleep(0.02)
     cancelled.cancel()
     with pytest.raises(asyncio.CancelledError):
         await cancelled
-    line.tell({"number": 2})
+    line.send_nowait({"number": 2})
     numbers = [
         (await in_thread(channel.receive_message, theirs))[0].message.get("number")
         for _ in range(2)
@@ -124,11 +124,11 @@ async def test_an_open_file_goes_past_nothing_that_was_said_while_it_was_its_tur
     def somebody_is_quicker() -> None:
         resume()
         monkeypatch.undo()
-        line.tell({"text": "y" * 1_000_000})
+        line.send_nowait({"text": "y" * 1_000_000})
         came.extend(theirs.recv(1 << 20))  # the socket has room, and the rest of that waits
 
     monkeypatch.setattr(line, "resume_writing", somebody_is_quicker)
-    line.tell({"text": "x" * 1_000_000})
+    line.send_nowait({"text": "x" * 1_000_000})
     sending = asyncio.ensure_future(line.send({"number": 1}, [recording.fileno()]))
     said: list[dict[str, Any]] = []
     async with asyncio.timeout(PATIENCE_S):
@@ -199,7 +199,7 @@ async def test_nobody_waits_for_a_worker_that_is_gone(
     ends: tuple[RpcConnection, socket.socket], recording: IO[bytes]
 ) -> None:
     line, theirs = ends
-    line.tell({"text": "x" * 1_000_000})
+    line.send_nowait({"text": "x" * 1_000_000})
     waiting = asyncio.ensure_future(line.send({}, [recording.fileno()]))
     await asyncio.sleep(0.02)
     theirs.close()

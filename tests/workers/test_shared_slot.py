@@ -18,9 +18,8 @@ from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.engines import engine_spec
 from sidecar.gpu_memory.memory_admission import LoadPlan
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
-from sidecar.workers.engine_lifecycle import EngineState
-from sidecar.workers.engine_slot import ExclusiveSlot, SharedSlot
-from sidecar.workers.slot_interface import WorkerDied
+from sidecar.workers.engine_slot import LIVE, EngineSlot, EngineState
+from sidecar.workers.worker_process import WorkerDied
 
 FP32, INT8 = Precision.FP32, Precision.INT8
 SECONDS = 100
@@ -43,19 +42,24 @@ def loads() -> Loads:
     return Loads()
 
 
-Build = Callable[..., SharedSlot]
+Build = Callable[..., EngineSlot]
 
 
 @pytest.fixture
 async def build(loads: Loads) -> AsyncIterator[Build]:
     """Slots of the scripted engine, closed in the end."""
-    slots: list[SharedSlot] = []
+    slots: list[EngineSlot] = []
 
-    def make(keep_alive_s: float = -1) -> SharedSlot:
+    def make(keep_alive_s: float = -1) -> EngineSlot:
         spec, load = engine_spec("scripted"), LoadOptions(FP32)
         noted = loads.died
-        slot = SharedSlot(
-            spec, load, keep_alive_s, loads.place, on_crash=lambda one: noted.append(one.pid)
+        slot = EngineSlot(
+            spec,
+            load,
+            keep_alive_s,
+            loads.place,
+            on_crash=lambda one: noted.append(one.pid),
+            sharing=LIVE,
         )
         slots.append(slot)
         return slot
@@ -68,7 +72,7 @@ async def build(loads: Loads) -> AsyncIterator[Build]:
 class Speaking:
     """A holder with a call that goes on for as long as the recording, or until it ends."""
 
-    def __init__(self, slot: SharedSlot, path: Path) -> None:
+    def __init__(self, slot: EngineSlot, path: Path) -> None:
         self._slot, self._path = slot, path
         self.heard = 0
         self.begun = False
@@ -81,7 +85,7 @@ class Speaking:
             "max_s": 1e5,
         }
         with self._path.open("rb") as file:
-            async with self._slot.share() as engine:
+            async with self._slot.lease() as engine:
                 fds = [file.fileno()]
                 async with engine.calling("transcribe", fds, **arguments) as call:
                     self.begun = True
@@ -112,9 +116,9 @@ async def test_an_engine_stays_for_as_long_as_anybody_holds_it_and_leaves_after_
     build: Build,
 ) -> None:
     slot = build(keep_alive_s=0)
-    async with slot.share():
+    async with slot.lease():
         pid = slot.worker_pid
-        async with slot.share():
+        async with slot.lease():
             assert slot.state is EngineState.BUSY
         await slot.preload()  # a turn of somebody else's ends meanwhile
         await asyncio.sleep(0.1)
@@ -134,7 +138,7 @@ async def test_an_engine_that_is_loaded_anew_ends_under_its_holders_who_go_on_wi
         assert await slot.reload(INT8) is INT8
         outcomes = await asyncio.gather(*(one.task for one in speaking), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [WorkerDied] * 3
-    async with slot.share() as engine:
+    async with slot.lease() as engine:
         assert (engine.precision, engine.alive) == (INT8, True)
         assert slot.worker_pid != old
     assert (loads.at, loads.died) == ([FP32, INT8], [])
@@ -171,10 +175,10 @@ async def test_an_engine_that_hangs_ends_under_its_holders_though_none_of_them_l
     assert slot.worker_pid is not None
     os.kill(slot.worker_pid, signal.SIGSTOP)
     with monkeypatch.context() as impatient:  # while it cannot answer, and no sooner
-        impatient.setattr(slot._pulse, "_deaf_s", 0.1)
+        impatient.setattr(slot._heartbeat, "_ping_timeout_s", 0.1)
         outcomes = await asyncio.gather(*(one.task for one in speaking), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [WorkerDied] * 2
-    async with slot.share() as engine:
+    async with slot.lease() as engine:
         assert engine.alive
 
 
@@ -183,8 +187,8 @@ async def test_who_stops_slowly_ends_no_engine_that_others_hold(
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.1")
     slot = build()
-    async with slot.share() as engine:
-        worker = slot._supervisor.worker
+    async with slot.lease() as engine:
+        worker = slot.worker
         assert worker is not None
         answers = worker._calls.answers_ping
         monkeypatch.setattr(worker, "patience_s", 0.0)
@@ -213,7 +217,7 @@ async def test_a_slot_that_closes_ends_what_is_held_and_lends_nothing_more(
     with pytest.raises(WorkerDied):
         await speaking.task
     with pytest.raises(errors.ShuttingDown):
-        async with slot.share():
+        async with slot.lease():
             pytest.fail("it cannot be lent")
     assert slot.state is EngineState.ABSENT
 
@@ -225,7 +229,7 @@ async def test_a_load_that_fails_is_told_to_each_who_waits_and_holds_nothing(
     slot = build(keep_alive_s=0)
 
     async def hold() -> None:
-        async with slot.share():
+        async with slot.lease():
             pytest.fail("it cannot be lent")
 
     outcomes = await asyncio.gather(hold(), hold(), return_exceptions=True)
@@ -238,7 +242,7 @@ async def test_who_hears_people_speak_does_not_stand_back_and_who_reads_files_do
     build: Build,
 ) -> None:
     ours = psutil.Process().nice()
-    alone = ExclusiveSlot(engine_spec("scripted"), LoadOptions(FP32), -1)
+    alone = EngineSlot(engine_spec("scripted"), LoadOptions(FP32), -1)
     try:
         together = build()
         await asyncio.gather(alone.preload(), together.preload())

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,8 @@ from sidecar.interfaces.engine_interface import (
 from sidecar.tts import TTS_SPECS, create_tts_engine, tts_spec
 from sidecar.tts.voice_selection import choose_tts_engine
 from sidecar.workers.engine_fleet import EngineFleet, EngineRole
-from sidecar.workers.engine_lifecycle import EngineState
-from sidecar.workers.engine_slot import SerialSlot, TtsSlot
+from sidecar.workers.engine_slot import SERIAL, EngineState
+from sidecar.workers.tts_client import TtsClient
 from sidecar.workers.worker_environment import WorkerOptions
 
 TEXT = "Good morning, who is there?"
@@ -46,7 +47,7 @@ async def fleet(tmp_path: Path) -> AsyncIterator[EngineFleet]:
     await one.close()
 
 
-async def said(spoken: TtsSlot, text: str, **options: object) -> list[SynthesizedAudio]:
+async def said(spoken: TtsClient, text: str, **options: object) -> list[SynthesizedAudio]:
     async with asyncio.timeout(PATIENCE_S):
         return [sound async for sound in spoken.say(text, SynthesisOptions(**options))]  # type: ignore[arg-type]
 
@@ -142,7 +143,8 @@ async def test_an_engine_that_hangs_in_a_text_ends_with_who_left_it_and_others_a
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_HANGS", "hang")
-    monkeypatch.setattr(SerialSlot, "manner", WorkerOptions(niceness=0, patience_s=0.2))
+    sharing = replace(SERIAL, worker=WorkerOptions(niceness=0, patience_s=0.2))
+    monkeypatch.setattr("sidecar.workers.engine_slot.SERIAL", sharing)
     settings = Settings(engine="scripted", voice_engine="scripted", data_dir=tmp_path)
     voice, _ = choose_tts_engine(settings)
     one = EngineFleet(settings, HEARS, None, voice)

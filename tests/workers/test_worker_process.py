@@ -25,12 +25,10 @@ from sidecar import errors
 from sidecar.engines import engine_spec
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 from sidecar.workers import channel, worker_main
-from sidecar.workers.engine_lifecycle import EngineState
-from sidecar.workers.engine_slot import ExclusiveSlot
+from sidecar.workers.engine_slot import EngineSlot, EngineState
 from sidecar.workers.rpc_server import RpcRequest, RpcSender
-from sidecar.workers.slot_interface import WorkerDied
 from sidecar.workers.worker_environment import EnvironmentNeeds
-from sidecar.workers.worker_process import HUNG_NOTE, WorkerProcess
+from sidecar.workers.worker_process import HUNG_NOTE, WorkerDied, WorkerProcess
 
 CLIP = Path(get_assets_path()) / "beckett.wav"
 OTHER_CLIP = Path(get_assets_path()) / "two_cities.wav"
@@ -174,7 +172,7 @@ async def test_who_leaves_a_company_is_heard_no_more_and_the_next_company_is_hea
                 async for frame, _ in call.answers():
                     heard.append((frame["number"], frame["event"]["event"]))
                     if len(heard) == 2:
-                        call.tell(leave=0)
+                        call.send_nowait(leave=0)
             assert (0, "Finished") not in heard
             assert heard[-1] == (1, "Finished")
             segments = [number for number, event in heard if event == "SegmentReady"]
@@ -277,7 +275,7 @@ def test_a_worker_dies_with_the_process_that_started_it(at_work: bool) -> None:
 
 
 async def test_a_slot_loads_lends_reloads_and_unloads() -> None:
-    slot = ExclusiveSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1)
+    slot = EngineSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1)
     assert slot.state is EngineState.ABSENT
     try:
         async with slot.lease() as engine:
@@ -300,7 +298,7 @@ async def test_a_slot_loads_lends_reloads_and_unloads() -> None:
 
 @pytest.mark.parametrize("keep_alive_s", [0.0, 0.05])
 async def test_an_idle_engine_leaves_memory(keep_alive_s: float) -> None:
-    slot = ExclusiveSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=keep_alive_s)
+    slot = EngineSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=keep_alive_s)
     async with slot.lease():
         pid = slot.worker_pid
     assert pid is not None
@@ -311,7 +309,7 @@ async def test_an_idle_engine_leaves_memory(keep_alive_s: float) -> None:
 
 async def test_unloading_gives_all_memory_back() -> None:
     before, others = psutil.Process().memory_info().rss, set(psutil.Process().children())
-    slot = ExclusiveSlot(engine_spec("moonshine"), LoadOptions(), keep_alive_s=-1)
+    slot = EngineSlot(engine_spec("moonshine"), LoadOptions(), keep_alive_s=-1)
     async with slot.lease():
         assert slot.worker_pid is not None
         assert psutil.Process(slot.worker_pid).memory_info().rss > 80 << 20
@@ -321,7 +319,7 @@ async def test_unloading_gives_all_memory_back() -> None:
 
 
 async def test_leases_are_given_in_the_order_they_were_asked_for() -> None:
-    slot = ExclusiveSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1)
+    slot = EngineSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1)
     order: list[int] = []
 
     async def work(number: int) -> None:

@@ -20,7 +20,7 @@ from sidecar.live.sessions.session import Session
 from sidecar.transcripts.transcript import Notice
 from sidecar.workers import channel
 from sidecar.workers.rpc_client import RpcCall, RpcCallEnded
-from sidecar.workers.slot_interface import EngineHandedOver, WorkerDied
+from sidecar.workers.worker_process import EngineHandedOver, WorkerDied
 
 log = logging.getLogger(__name__)
 

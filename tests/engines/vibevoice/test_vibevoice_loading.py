@@ -26,8 +26,7 @@ from sidecar.engines.vibevoice.vibevoice_model import (
 )
 from sidecar.gpu_memory.memory_admission import LoadPlacement, LoadPlan
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
-from sidecar.workers.engine_lifecycle import EngineState
-from sidecar.workers.engine_slot import ExclusiveSlot
+from sidecar.workers.engine_slot import EngineSlot, EngineState
 
 CPU, ELSEWHERE = torch.device("cpu"), torch.device("meta")
 BF16, FP32, INT4, INT8 = Precision.BF16, Precision.FP32, Precision.INT4, Precision.INT8
@@ -174,7 +173,7 @@ async def test_the_old_engine_comes_back_after_one_that_loads_but_does_not_run(
         return LoadPlan(LoadPlacement.INSTEAD)
 
     options = LoadOptions(FP32, too_large_for_8_bit, "cpu")
-    slot = ExclusiveSlot(SPEC, options, keep_alive_s=-1, place=place)
+    slot = EngineSlot(SPEC, options, keep_alive_s=-1, place=place)
     try:
         await slot.preload()
         with pytest.raises(errors.ModelLoadFailed, match="does not run in int8"):

@@ -1,0 +1,152 @@
+"""Engine slot in made-up orders of leases, reloads, loads ahead, crashes and cancellations.
+
+The slot is the real one; its processes are stand-ins, so that thousands of orders take seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from unittest import mock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar import errors
+from sidecar.engines import engine_spec
+from sidecar.interfaces.engine_interface import LoadOptions, Precision
+from sidecar.workers.engine_slot import CONCURRENT, EXCLUSIVE, LIVE, EngineSlot, Sharing
+from sidecar.workers.engine_supervisor import EngineLoading
+
+Step = tuple[str, int]
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["lease", "lease", "alone", "int8", "fp32", "preload", "end", "cancel", "crash", "wait"]
+        ),
+        st.integers(0, 7),
+    ),
+    max_size=30,
+)
+
+
+class Process:
+    """A worker process that is none."""
+
+    stuck = False
+
+    def __init__(self, pid: int) -> None:
+        self.pid, self.alive, self.died = pid, True, False
+        self.on_end: Callable[[], None] = lambda: None
+
+    def die(self) -> None:
+        self.alive, self.died = False, True
+        self.on_end()
+
+    async def crashed(self) -> bool:
+        return self.died
+
+    async def close(self) -> None:
+        await asyncio.sleep(0)
+        self.alive = False
+
+    def kill(self) -> None:
+        self.alive = False
+
+    async def answers_ping(self, within_s: float) -> bool:
+        return self.alive
+
+
+class Orders:
+    """Clients of one slot, and what they saw."""
+
+    def __init__(self, sharing: Sharing) -> None:
+        self.processes: list[Process] = []
+        self.slot = EngineSlot(
+            engine_spec("scripted"), LoadOptions(Precision.FP32), keep_alive_s=0, sharing=sharing
+        )
+        self.tasks: list[asyncio.Task[object]] = []
+        self.holders: dict[int, tuple[bool, asyncio.Event]] = {}
+        self.arrivals: list[int] = []
+        self._sharing = sharing
+        self._leases = 0
+
+    async def load(self) -> Process:
+        """Stands for `EngineLoading.run`."""
+        for _ in range(3):
+            await asyncio.sleep(0)
+        self.processes.append(Process(1 + len(self.processes)))
+        return self.processes[-1]
+
+    async def _hold(self, number: int, *, alone: bool) -> None:
+        async with self.slot.lease(alone=alone):
+            pid, end = self.slot.worker_pid, asyncio.Event()
+            if not self._sharing.sessions:
+                alone_now = alone or any(one for one, _ in self.holders.values())
+                assert not (self.holders and (alone_now or not self._sharing.concurrent))
+            self.holders[number] = alone, end
+            self.arrivals.append(number)
+            try:
+                await end.wait()
+            finally:
+                del self.holders[number]
+            if not self._sharing.sessions:
+                assert self.slot.worker_pid in (pid, None), "no load under a job"
+
+    def take(self, step: str, number: int) -> None:
+        match step:
+            case "lease" | "alone":
+                self._leases += 1
+                self._begin(self._hold(self._leases, alone=step == "alone"))
+            case "int8" | "fp32":
+                self._begin(self.slot.reload(Precision(step)))
+            case "preload":
+                self._begin(self.slot.preload())
+            case "end":
+                for _, end in [*self.holders.values()][: number + 1]:
+                    end.set()
+            case "cancel" if number < len(self.tasks):
+                self.tasks[-1 - number].cancel()
+            case "crash" if self.slot.worker is not None:
+                self.processes[-1].die()
+
+    def _begin(self, work: object) -> None:
+        self.tasks.append(asyncio.ensure_future(work))  # type: ignore[call-overload]
+
+    async def finish(self) -> list[object]:
+        """Have all end that still hold it, until no client is left."""
+        async with asyncio.timeout(10):
+            while not all(task.done() for task in self.tasks):
+                for _, end in self.holders.values():
+                    end.set()
+                await asyncio.sleep(0)
+        return await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+async def follow(sharing: Sharing, steps: list[Step]) -> None:
+    orders = Orders(sharing)
+    with mock.patch.object(EngineLoading, "run", orders.load):
+        for step, number in steps:
+            orders.take(step, number)
+            for _ in range(number if step == "wait" else 1):
+                await asyncio.sleep(0)
+        outcomes = await orders.finish()
+        slot = orders.slot
+        assert (slot.awaited, slot.in_use) == (False, False)
+        await slot.close()
+        with pytest.raises(errors.ShuttingDown):
+            await slot.preload()
+    allowed = (asyncio.CancelledError, errors.ReloadSuperseded)
+    faults = [one for one in outcomes if isinstance(one, BaseException)]
+    assert all(isinstance(one, allowed) for one in faults), faults
+    assert orders.arrivals == sorted(orders.arrivals), "first come, first served"
+    assert not any(process.alive for process in orders.processes), "none is left"
+
+
+@pytest.mark.parametrize("sharing", [EXCLUSIVE, CONCURRENT, LIVE], ids=["one", "jobs", "sessions"])
+@given(steps=STEPS)
+def test_in_every_order_each_client_has_its_turn_and_nothing_is_left(
+    sharing: Sharing, steps: list[Step]
+) -> None:
+    asyncio.run(follow(sharing, steps))
