@@ -13,12 +13,7 @@ from sidecar.api.http.schemas import OPTIONS, PROBLEMS, JobSummary, submission
 from sidecar.interfaces.request_options import parse_integer
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.scheduler import Priority
-from sidecar.transcripts.edit_serialization import (
-    MAX_OPERATIONS,
-    MAX_SPLIT_SPEAKERS,
-    MAX_TEXT_CHARACTERS,
-)
-from sidecar.transcripts.speaker_embeddings import MAX_NAME_CHARACTERS
+from sidecar.transcripts.edit_serialization import MAX_OPERATIONS, operation_schemas
 from sidecar.transcripts.transcript_formats import FORMATS
 
 USUAL, MOST = 50, 500
@@ -274,37 +269,6 @@ class JobEditHistory(JobRevision):
     entries: list[JobEditHistoryEntry]
 
 
-_SPEAKER: dict[str, Any] = {
-    "type": "string",
-    "pattern": "^Speaker_(0|[1-9][0-9]{0,2})$",
-    "examples": ["Speaker_0"],
-}
-_PLACE: dict[str, Any] = {"type": "integer", "minimum": 0, "description": "From 0."}
-_PLACES: dict[str, Any] = {"type": "array", "items": _PLACE, "minItems": 1}
-_NAME: dict[str, Any] = {
-    "type": ["string", "null"],
-    "minLength": 1,
-    "maxLength": MAX_NAME_CHARACTERS,
-}
-_PARTS: dict[str, Any] = {
-    "type": ["integer", "null"],
-    "minimum": 2,
-    "maximum": MAX_SPLIT_SPEAKERS,
-    "description": "How many people it is; as many as it sounds like, if it is left out.",
-}
-_LINE: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT_CHARACTERS}
-
-
-def operation(op: str, needed: dict[str, Any], **more: dict[str, Any]) -> dict[str, Any]:
-    """One operation of an edit: the fields that it needs, and those that it takes besides."""
-    return {
-        "type": "object",
-        "required": ["op", *needed],
-        "properties": {"op": {"const": op}, **needed, **more},
-        "additionalProperties": False,
-    }
-
-
 EDIT: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -320,18 +284,7 @@ EDIT: dict[str, Any] = {
                             "minItems": 1,
                             "maxItems": MAX_OPERATIONS,
                             "description": "All of them are done, in order, or none.",
-                            "items": {
-                                "oneOf": [
-                                    operation("rename", {"speaker": _SPEAKER, "name": _NAME}),
-                                    operation("merge", {"speaker": _SPEAKER, "into": _SPEAKER}),
-                                    operation("split", {"segments": _PLACES}, name=_NAME),
-                                    operation("split_speaker", {"speaker": _SPEAKER}, into=_PARTS),
-                                    operation("move", {"segments": _PLACES, "speaker": _SPEAKER}),
-                                    operation("text", {"segment": _PLACE, "text": _LINE}),
-                                    operation("undo", {}),
-                                    operation("redo", {}),
-                                ]
-                            },
+                            "items": {"oneOf": operation_schemas()},
                         }
                     },
                 },
