@@ -23,9 +23,9 @@ from starlette.datastructures import Headers
 from starlette.routing import Match, Route
 
 from sidecar import __version__, errors
-from sidecar.api.http.request_headers import identity_of
+from sidecar.api.http.request_headers import identity_of, sent_token
 from sidecar.api.http.responses import json_response, media_type
-from sidecar.api.http.schemas import PROBLEMS
+from sidecar.api.http.schemas import PROBLEMS, object_schema, request_body
 from sidecar.api.http.upload import read_json
 from sidecar.auth.identity import AuthMethod, Identity, Scope
 from sidecar.auth.startup_token import CODE_LIFETIME_S, OneTimeCodes
@@ -258,21 +258,10 @@ class PageInfo(BaseModel):
     signed_in_as: str | None = _SIGNED_IN_AS
 
 
-SESSION: dict[str, Any] = {
-    "required": True,
-    "content": {
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "required": ["word"],
-                "properties": {"word": {"type": "string", "description": "Of the link."}},
-            },
-            "example": {"word": "9s2…"},
-        }
-    },
-}
-
-
+SESSION: dict[str, Any] = request_body(
+    object_schema({"word": {"type": "string", "description": "Of the link."}}, ["word"]),
+    example={"word": "9s2…"},
+)
 OPEN_FRAGMENT = "/#open="
 """Before the word of a link: what stands behind a '#' is sent to nobody and is in no log."""
 NO_STORE = {"Cache-Control": "no-store"}
@@ -280,7 +269,7 @@ NO_STORE = {"Cache-Control": "no-store"}
 
 def build_router(service: Service) -> APIRouter:
     """The routes of this wire."""
-    router = APIRouter()
+    router = APIRouter(responses=PROBLEMS)
     handover, looking = OneTimeCodes[dict[str, str]](), ThreadLimiter("findings", 1)
 
     @router.post(
@@ -288,12 +277,10 @@ def build_router(service: Service) -> APIRouter:
         summary="A link that opens the page, once, with the token of this request",
         status_code=201,
         response_model=PageLink,
-        responses=PROBLEMS,
     )
     async def link(request: Request) -> Response:
-        _, _, token = request.headers.get("authorization", "").partition(" ")
         caller, path = identity_of(request), "/"
-        if token := token.strip():
+        if token := sent_token(request):
             opened = {"token": token, **_signed_in_as(caller)}
             path = f"{OPEN_FRAGMENT}{handover.give(opened, caller.owner)}"
         return json_response({"path": path, "expires_in": CODE_LIFETIME_S}, 201, NO_STORE)
@@ -302,7 +289,6 @@ def build_router(service: Service) -> APIRouter:
         SESSIONS,
         summary="The token that a link stands for; the link is used up",
         response_model=PageSession,
-        responses=PROBLEMS,
         openapi_extra={"requestBody": SESSION},
     )
     async def session(request: Request) -> Response:
@@ -317,7 +303,6 @@ def build_router(service: Service) -> APIRouter:
         "/v1/page/about",
         summary="What the engine can do, and what is missing",
         response_model=PageInfo,
-        responses=PROBLEMS,
     )
     async def about(request: Request) -> Response:
         caller = identity_of(request)

@@ -17,7 +17,6 @@ from sidecar import clock, errors
 from sidecar.api import job_schemas
 from sidecar.api.http.request_headers import identity_of, parse_range, revocable
 from sidecar.api.http.responses import json_response, media_type, problem
-from sidecar.api.http.schemas import PROBLEMS
 from sidecar.api.http.upload import read_json
 from sidecar.audio.audio_format import SNIFF_BYTES, detect_container
 from sidecar.interfaces.request_options import parse_integer
@@ -30,8 +29,8 @@ from sidecar.transcripts.transcript import Transcript
 from sidecar.transcripts.transcript_edits import EditHistory, speakers_in
 from sidecar.transcripts.transcript_formats import segment_body, speaker_label
 
-USUAL, MOST = 100, 1000
-"""Entries of a history that are told at once: of 100 bytes at the least, of 64 KiB at the most."""
+DEFAULT_HISTORY_ENTRIES, MAX_HISTORY_ENTRIES = 100, 1000
+"""Of one answer: 100 bytes to 64 KiB each."""
 _ETAG = re.compile(r'(?:W/)?"([^"]{0,40})"')
 
 
@@ -72,7 +71,6 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
         "/{job_id}/transcript",
         summary="Rename, merge and split speakers, move segments, correct lines; undo and redo",
         response_model=job_schemas.JobEditAnswer,
-        responses=PROBLEMS,
         openapi_extra=job_schemas.EDIT,
     )
     async def edit(request: Request, job_id: str) -> Response:
@@ -97,12 +95,12 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
         "/{job_id}/transcript/history",
         summary="What was done to a transcript, the oldest first",
         response_model=job_schemas.JobEditHistory,
-        responses=PROBLEMS,
         openapi_extra=job_schemas.HISTORY,
     )
     async def history(request: Request, job_id: str) -> Response:
         job, _ = await service.owned.transcript(identity_of(request), job_id)
-        limit = parse_integer("limit", request.query_params.get("limit"), 1, MOST) or USUAL
+        given = request.query_params.get("limit")
+        limit = parse_integer("limit", given, 1, MAX_HISTORY_ENTRIES) or DEFAULT_HISTORY_ENTRIES
         history = job.history
         first = max(0, len(history.entries) - limit)
         entries = [

@@ -27,7 +27,7 @@ from starlette.types import Message, Scope, Send
 
 from sidecar import errors
 from sidecar.audio.audio_source import sha256_of_file
-from sidecar.auth.identity import Identity
+from sidecar.auth.identity import Identity, split_authorization
 from sidecar.auth.rate_limits import RateLimitState
 from sidecar.auth.revocable_streams import RevocableStreams
 from sidecar.errors import RangeUnsatisfiable, RequestInvalid
@@ -113,6 +113,11 @@ def authorizations(scope: Scope) -> list[str]:
     )
     given = headers.getlist("authorization")
     return given or [f"Bearer {key}" for key in next(filter(None, ways), [])]
+
+
+def sent_token(request: Request) -> str:
+    """Return the token of a request that was let in, "" where it needed none."""
+    return split_authorization(request.headers.get("authorization", ""))[1]
 
 
 def ticket_of(scope: Scope) -> str | None:

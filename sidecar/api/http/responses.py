@@ -30,14 +30,15 @@ from starlette.types import Message, Receive, Scope, Send
 
 from sidecar import clock, errors
 from sidecar.api.http.request_headers import identity_of, revocable
+from sidecar.api.http.schemas import JobError, JobProgress
 from sidecar.api.http.upload import read_form, read_json
 from sidecar.audio.audio_source import AudioSource
 from sidecar.auth import identity
 from sidecar.errors import ErrorKind
-from sidecar.jobs.job_record import JobFailure, JobRecord, JobState
+from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_store import QueuePosition
 from sidecar.service.facade import Service
-from sidecar.transcripts.transcript import Progress, Segment, join_texts
+from sidecar.transcripts.transcript import Segment, join_texts
 
 log = logging.getLogger(__name__)
 
@@ -255,28 +256,13 @@ def job_summary(job: JobRecord, turn: QueuePosition | None) -> dict[str, Any]:
         "attempts": job.attempts,
         "created": clock.format_utc(job.created),
         "duration": duration and round(duration, 3),
-        "progress": progress_body(job.progress),
+        "progress": JobProgress.render(job.progress),
     }
     if job.error is not None:
-        body["error"] = error_body(job.error)
+        body["error"] = JobError.render(job.error)
     if job.refused is not None:
-        body["refused"] = error_body(job.refused)
+        body["refused"] = JobError.render(job.refused)
     return body
-
-
-def progress_body(progress: Progress) -> dict[str, Any]:
-    """How far a job is."""
-    total = progress.audio_s_total
-    return {
-        "audio_seconds_done": round(progress.audio_s_done, 3),
-        "audio_seconds_total": total and round(total, 3),
-        "fraction": progress.fraction,
-    }
-
-
-def error_body(error: JobFailure) -> dict[str, Any]:
-    """Why a job has no transcript."""
-    return {"code": error.code, "detail": error.detail, "hint": error.hint}
 
 
 SSE_KEEP_ALIVE = b": keep-alive\n\n"
