@@ -106,15 +106,15 @@ def build_router(service: Service) -> APIRouter:
     async def add(request: Request) -> Response:
         caller, people = identity_of(request), service.voices.people
         await people.check_room(caller)
-        name, heard = await _read_person_request(request, service)
+        name, embedding = await _read_person_request(request, service)
         if name is None:
             raise errors.FieldMissing("The field 'name' is missing.")
-        if heard is None:
+        if embedding is None:
             raise errors.FieldMissing(
                 "Neither a clip nor a job's speaker was sent.",
                 hint="Send a file part 'audio', or 'job' and 'speaker'.",
             )
-        person = await people.add(caller, name, heard)
+        person = await people.add(caller, name, embedding)
         return json_response(
             PeoplePerson.render(person), 201, {"Location": f"{PREFIX}/{person.id}"}
         )
@@ -151,14 +151,14 @@ def build_router(service: Service) -> APIRouter:
     async def change(request: Request, person_id: str) -> Response:
         caller, people = identity_of(request), service.voices.people
         await people.person(caller, person_id)
-        name, heard = await _read_person_request(request, service)
-        if name is None and heard is None:
+        name, embedding = await _read_person_request(request, service)
+        if name is None and embedding is None:
             raise errors.FieldMissing(
                 "Nothing was sent that could be changed.",
                 hint="Send 'name', a file part 'audio', or 'job' and 'speaker'.",
             )
         return json_response(
-            PeoplePerson.render(await people.change(caller, person_id, name, heard))
+            PeoplePerson.render(await people.change(caller, person_id, name, embedding))
         )
 
     @router.delete(

@@ -245,11 +245,11 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
         caller, fmt = identity_of(request), request.query_params.get("format", "json")
         await service.owned.job(caller, job_id)
         formatter_of(fmt)
-        job, said = await service.owned.transcript(caller, job_id)
+        job, finished = await service.owned.transcript(caller, job_id)
         headers = {"ETag": transcript_routes.etag_of(job)}
         if transcript_routes.is_not_modified(request, job):
             return Response(status_code=304, headers=headers)
-        noted = service.noted(said, job.options)
+        noted = service.noted(finished, job.options)
         body = await service.owned.written(
             caller, job, lambda: render_transcript(noted, fmt, job.id).encode()
         )

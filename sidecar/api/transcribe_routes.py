@@ -43,8 +43,8 @@ def answer_body(service: Service, job: JobRecord, transcript: Transcript) -> dic
     """The answer to a transcription."""
     body = transcript_body(service.noted(transcript, job.options))
     body["metadata"] |= {"processing_time": round(job.processing_s, 3), "job_id": job.id}
-    if (heard := transcript.local_voices) is not None:
-        body[LOCAL_VOICES_FIELD] = asdict(heard)
+    if (voices := transcript.local_voices) is not None:
+        body[LOCAL_VOICES_FIELD] = asdict(voices)
     return {"status": "success", **body}
 
 
@@ -188,8 +188,8 @@ def build_router(service: Service) -> APIRouter:
             source, options = await _read_request(request, service, kept=later)
             job = await service.submissions.submit(caller, source, options, place, kept=later)
         if later:
-            said = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
-            return await job_response(service, caller, job.record, 202, said)
+            headers = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
+            return await job_response(service, caller, job.record, 202, headers)
         cancel = partial(service.owned.hang_up, caller, job.record)
         if wants_ndjson(request):
             farewell = error_line(errors.TokenInvalid())
@@ -237,9 +237,9 @@ async def _read_request(
     fields, source = await responses.read_fields(request, service)
     try:
         options = service.options(fields)
-        asked = embeddings_request_of(fields.get(speaker_embeddings.LOCAL_VOICES_FIELD))
+        embeddings = embeddings_request_of(fields.get(speaker_embeddings.LOCAL_VOICES_FIELD))
         if service.offers_voices and options.diarize and not kept:
-            options = replace(options, local_voices=asked)
+            options = replace(options, local_voices=embeddings)
         return source or await responses.open_local(request, fields, service), options
     except BaseException:
         if source is not None:

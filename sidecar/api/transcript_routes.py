@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping
@@ -15,8 +14,8 @@ from starlette.types import Receive, Scope, Send
 
 from sidecar import clock, errors
 from sidecar.api import job_schemas
-from sidecar.api.http.request_headers import identity_of, parse_range, revocable
-from sidecar.api.http.responses import json_response, media_type, problem
+from sidecar.api.http.request_headers import identity_of, parse_range
+from sidecar.api.http.responses import json_response, media_type, problem, send_until_disconnect
 from sidecar.api.http.upload import read_json
 from sidecar.audio.audio_format import SNIFF_BYTES, detect_container
 from sidecar.interfaces.request_options import parse_integer
@@ -84,8 +83,8 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
             raise errors.FieldMissing("The field 'operations' is missing.")
         if more := [name for name in fields if name != "operations"]:
             raise errors.FieldInvalid(f"There is no field '{more[0][:40]}' in an edit.")
-        wished = edit_request_from_json(fields["operations"])
-        done = await service.edits.edit(caller, job_id, wished, revisions)
+        requested = edit_request_from_json(fields["operations"])
+        done = await service.edits.edit(caller, job_id, requested, revisions)
         body = edited_body(done.before, done.job)
         if done.parts:
             body["parts"] = [split_speaker_body(one) for one in done.parts]
@@ -217,22 +216,10 @@ class _RecordingResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        sending = asyncio.ensure_future(self._send_all(send))
-        leaving = asyncio.ensure_future(_wait_for_disconnect(receive))
-
-        def sent_away() -> None:
-            leaving.cancel()
-
         try:
-            with revocable(scope, sent_away):
-                await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            await send_until_disconnect(scope, receive, self._send_all(send))
         finally:
-            sending.cancel()
-            leaving.cancel()
-            await asyncio.wait({sending, leaving})
             self._file.close()
-        if not sending.cancelled():
-            sending.result()
 
     async def _send_all(self, send: Send) -> None:
         start = {"status": self.status_code, "headers": self.raw_headers}
@@ -245,11 +232,6 @@ class _RecordingResponse(Response):
             log.warning("a recording broke off while it was played: %s", error.detail)
             return
         await send({"type": "http.response.body", "body": b""})
-
-
-async def _wait_for_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def add_recording_routes(router: APIRouter, service: Service) -> None:
@@ -282,10 +264,10 @@ async def _answer(request: Request, service: Service, job_id: str, file: Encrypt
         **DOWNLOAD_HEADERS,
     }
     begin, end, status = 0, file.size, 200
-    asked, same = request.headers.get("range", ""), request.headers.get("if-range", tag) == tag
-    if asked and same:
+    wanted, same = request.headers.get("range", ""), request.headers.get("if-range", tag) == tag
+    if wanted and same:
         try:
-            span = parse_range(asked, file.size)
+            span = parse_range(wanted, file.size)
         except errors.RangeUnsatisfiable as error:
             file.close()
             refused = problem(error)

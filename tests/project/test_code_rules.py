@@ -148,6 +148,7 @@ MAKE_VALUES = {
         "object_schema",
         "integer_schema",
         "AfterValidator",
+        "PlainSerializer",
         "AliasPath",
         "form",
         "texts",

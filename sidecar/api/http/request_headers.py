@@ -163,13 +163,13 @@ def idempotency_key_of(request: Request) -> str | None:
     given = request.headers.getlist(IDEMPOTENCY_KEY_HEADER)
     if not given:
         return None
-    said = _IDEMPOTENCY_KEY.fullmatch(given[0].strip())
-    if said is None or len(given) > 1:
+    matched = _IDEMPOTENCY_KEY.fullmatch(given[0].strip())
+    if matched is None or len(given) > 1:
         raise errors.FieldInvalid(
             "'Idempotency-Key' is not a key.",
             hint="Send one, of 1 to 255 ASCII characters without spaces, such as a UUID.",
         )
-    return said["name"]
+    return matched["name"]
 
 
 def request_digest(fields: Mapping[str, Any], upload: int | None) -> str:
