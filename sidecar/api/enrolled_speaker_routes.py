@@ -133,11 +133,7 @@ def build_router(service: Service) -> APIRouter:
         everybody = await service.voices.people.all(identity_of(request))
         return json_response({"people": [PeopleExportedPerson.render(one) for one in everybody]})
 
-    @router.get(
-        "/{person_id}",
-        summary="One of them",
-        response_model=PeoplePerson,
-    )
+    @router.get("/{person_id}", summary="One of them", response_model=PeoplePerson)
     async def one(request: Request, person_id: str) -> Response:
         person = await service.voices.people.person(identity_of(request), person_id)
         return json_response(PeoplePerson.render(person))
@@ -161,11 +157,7 @@ def build_router(service: Service) -> APIRouter:
             PeoplePerson.render(await people.change(caller, person_id, name, embedding))
         )
 
-    @router.delete(
-        "/{person_id}",
-        summary="Forget somebody, for good",
-        status_code=204,
-    )
+    @router.delete("/{person_id}", summary="Forget somebody, for good", status_code=204)
     async def delete(request: Request, person_id: str) -> Response:
         await service.voices.people.delete(identity_of(request), person_id)
         return Response(status_code=204)

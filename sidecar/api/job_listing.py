@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -20,35 +19,6 @@ from sidecar.service.facade import Service
 
 DEFAULT_PAGE_JOBS, MAX_PAGE_JOBS = 50, 500
 """Some 400 bytes each."""
-
-
-@dataclass(frozen=True, slots=True)
-class JobPageQuery:
-    """What a client asks for: at most ``limit`` jobs in some ``states`` (empty: in any), behind the
-    job with the id ``after``."""
-
-    states: frozenset[JobState]
-    limit: int
-    after: str | None
-
-
-def page_of(query: Mapping[str, str]) -> JobPageQuery:
-    """Return the page of a query: ``state`` (one, or several with commas), ``limit``, ``after``.
-
-    Raises:
-        errors.FieldInvalid: one of them means nothing.
-    """
-    states = _states(query.get("state", ""))
-    limit = parse_integer("limit", query.get("limit"), 1, MAX_PAGE_JOBS) or DEFAULT_PAGE_JOBS
-    return JobPageQuery(states, limit, query.get("after") or None)
-
-
-def unknown_cursor_error() -> errors.FieldInvalid:
-    """Return the error of a page behind a job that is not there."""
-    return errors.FieldInvalid(
-        "'after' is no job of yours, or one that was forgotten.",
-        hint="Begin anew, without 'after'.",
-    )
 
 
 def _states(given: str) -> frozenset[JobState]:
@@ -94,24 +64,15 @@ def job_body(service: Service, job: JobRecord, turn: QueuePosition | None) -> di
 def add_listing_routes(router: APIRouter, service: Service) -> None:
     """How jobs are."""
 
-    @router.get(
-        "",
-        summary="Your jobs, oldest first",
-        response_model=JobPage,
-        openapi_extra=LIST,
-    )
+    @router.get("", summary="Your jobs, oldest first", response_model=JobPage, openapi_extra=LIST)
     async def listed(request: Request) -> Response:
         caller = identity_of(request)
-        page, more = await _page(service, caller, page_of(request.query_params))
+        page, more = await _page(service, caller, request.query_params)
         turns = await service.owned.turns(caller, page)
         bodies = [job_body(service, job, turns.get(job.id)) for job in page]
         return json_response({"jobs": bodies, "next": page[-1].id if more else None})
 
-    @router.get(
-        "/{job_id}",
-        summary="How far a job is",
-        response_model=JobAnswer,
-    )
+    @router.get("/{job_id}", summary="How far a job is", response_model=JobAnswer)
     async def state(request: Request, job_id: str) -> Response:
         caller = identity_of(request)
         job = await service.owned.job(caller, job_id)
@@ -119,13 +80,22 @@ def add_listing_routes(router: APIRouter, service: Service) -> None:
 
 
 async def _page(
-    service: Service, caller: Identity, asked: JobPageQuery
+    service: Service, caller: Identity, query: Mapping[str, str]
 ) -> tuple[list[JobRecord], bool]:
-    """Return the jobs of a page, and whether more follow it."""
+    """Return the jobs of a page, and whether more follow it.
+
+    ``query``: ``state`` (one, or several with commas; none: any), ``limit``, ``after`` (an id).
+
+    Raises:
+        errors.FieldInvalid: one of them means nothing.
+    """
+    states, after = _states(query.get("state", "")), query.get("after") or None
+    limit = parse_integer("limit", query.get("limit"), 1, MAX_PAGE_JOBS) or DEFAULT_PAGE_JOBS
     try:
-        found = await service.owned.jobs(
-            caller, states=asked.states, after=asked.after, limit=asked.limit + 1
-        )
+        found = await service.owned.jobs(caller, states=states, after=after, limit=limit + 1)
     except errors.JobNotFound:
-        raise unknown_cursor_error() from None
-    return [*found[: asked.limit]], len(found) > asked.limit
+        raise errors.FieldInvalid(
+            "'after' is no job of yours, or one that was forgotten.",
+            hint="Begin anew, without 'after'.",
+        ) from None
+    return [*found[:limit]], len(found) > limit

@@ -67,7 +67,7 @@ async def read_request(request: Request, service: Service) -> JobRequest:
         raise
 
 
-RETRY = b"retry: 1000\n\n"
+SSE_RETRY = b"retry: 1000\n\n"
 """Milliseconds until a browser asks again by itself."""
 
 
@@ -135,7 +135,7 @@ class JobEventFrames:
     ) -> AsyncGenerator[bytes, None]:
         """Every event of a subscription, until the job has ended. A reader that is too slow is told
         after which one to resume, and that is the last it gets."""
-        yield RETRY
+        yield SSE_RETRY
         try:
             async with aclosing(subscription.batches(responses.SSE_KEEP_ALIVE_S)) as batches:
                 async for events in batches:

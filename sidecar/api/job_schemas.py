@@ -228,8 +228,15 @@ EDIT: dict[str, Any] = {
     ],
 }
 
+DEFAULT_HISTORY_ENTRIES, MAX_HISTORY_ENTRIES = 100, 1000
+"""Of one answer: 100 bytes to 64 KiB each."""
 HISTORY: dict[str, Any] = {
     "parameters": [
-        parameter("limit", "query", integer_schema(1, 1000, 100), "So many of the last entries.")
+        parameter(
+            "limit",
+            "query",
+            integer_schema(1, MAX_HISTORY_ENTRIES, DEFAULT_HISTORY_ENTRIES),
+            "So many of the last entries.",
+        )
     ]
 }

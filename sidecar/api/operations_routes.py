@@ -162,11 +162,9 @@ def build_health_router(service: Service) -> APIRouter:
 
 def _reports_500(settings: Settings) -> bool:
     """Whether 500 tells that it is not healthy."""
-    return (
-        settings.grpc_port is not None
-        if settings.health_errors is None
-        else (settings.health_errors)
-    )
+    if settings.health_errors is None:
+        return settings.grpc_port is not None
+    return settings.health_errors
 
 
 def _classic_health(service: Service, now: ServiceHealth) -> dict[str, Any]:

@@ -28,8 +28,6 @@ from sidecar.transcripts.transcript import Transcript
 from sidecar.transcripts.transcript_edits import EditHistory, speakers_in
 from sidecar.transcripts.transcript_formats import segment_body, speaker_label
 
-DEFAULT_HISTORY_ENTRIES, MAX_HISTORY_ENTRIES = 100, 1000
-"""Of one answer: 100 bytes to 64 KiB each."""
 _ETAG = re.compile(r'(?:W/)?"([^"]{0,40})"')
 
 
@@ -99,7 +97,8 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
     async def history(request: Request, job_id: str) -> Response:
         job, _ = await service.owned.transcript(identity_of(request), job_id)
         given = request.query_params.get("limit")
-        limit = parse_integer("limit", given, 1, MAX_HISTORY_ENTRIES) or DEFAULT_HISTORY_ENTRIES
+        limit = parse_integer("limit", given, 1, job_schemas.MAX_HISTORY_ENTRIES)
+        limit = limit or job_schemas.DEFAULT_HISTORY_ENTRIES
         history = job.history
         first = max(0, len(history.entries) - limit)
         entries = [
