@@ -13,24 +13,90 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
 
 from sidecar import errors
-from sidecar.api import operations_routes
+from sidecar.api.http import responses
 from sidecar.api.http.request_headers import identity_of
-from sidecar.api.http.responses import (
-    STATUS,
-    ErrorRenderer,
-    error_headers,
-    json_response,
-    problem_body,
-    to_json,
-)
+from sidecar.api.http.responses import json_response, to_json
+from sidecar.api.http.schemas import object_schema, request_body
 from sidecar.api.http.upload import read_json
 from sidecar.auth.identity import AuthMethod, Scope
 from sidecar.errors import ErrorKind
 from sidecar.interfaces.engine_interface import AUTO, Precision
 from sidecar.service.facade import Service
 from sidecar.workers.engine_fleet import MAX_NAME_CHARACTERS, ModelLoadRequest
+
+
+class AdminRefusal(BaseModel):
+    """Why not, by the numbers of the original; `error` is the code that every wire knows."""
+
+    code: str = Field(examples=["ERR4003"])
+    message: str = Field(examples=["Model not found or is default"])
+    error: str = Field(examples=["model_not_found"])
+    detail: str
+    hint: str
+
+
+class AdminLoading(BaseModel):
+    """It is being loaded; `/admin/list_models` tells what came of it."""
+
+    status: str = Field(examples=["loading_started"])
+    message: str
+    ignored: list[str] = Field(description="Fields that mean nothing here.")
+
+
+class AdminUnloaded(BaseModel):
+    """It is gone, or (202) goes once the job that runs has ended."""
+
+    status: str = Field(examples=["unloaded"], description="unloaded or unloading.")
+    model_id: str
+
+
+class AdminModel(BaseModel):
+    """A model and the engine that works with it."""
+
+    id: str = Field(examples=["default"])
+    role: str = Field(examples=["files"], description="files or live.")
+    engine: str
+    precision: str
+    state: str = Field(examples=["ready"])
+
+
+class AdminModelList(BaseModel):
+    """Those that are there."""
+
+    models: list[str] = Field(examples=[["default"]])
+    details: list[AdminModel]
+    loading: list[str] = Field(description="Those that are on their way.")
+    failed: dict[str, str] = Field(
+        description="The last one that did not load: the code of its error by its name."
+    )
+
+
+_LOAD_FIELDS: dict[str, Any] = {
+    "model_id": {"type": "string", "maxLength": MAX_NAME_CHARACTERS},
+    **{
+        name: {"type": "string"}
+        for name in ("model_path", "model_size", "device", "compute_type", "language")
+    },
+}
+LOAD: dict[str, Any] = {
+    "requestBody": request_body(
+        object_schema(_LOAD_FIELDS, ["model_id"]),
+        example={"model_id": "other", "model_path": "/models/whisper-small"},
+    )
+}
+UNLOAD: dict[str, Any] = {
+    "parameters": [
+        {"name": "model_id", "in": "query", "required": True, "schema": {"type": "string"}},
+        {
+            "name": "drain_timeout_sec",
+            "in": "query",
+            "schema": {"type": "number", "minimum": 0, "maximum": 3600},
+        },
+    ]
+}
 
 ADMIN_OFF = ("ERR4001", 501, "Admin API not enabled")
 ALREADY_LOADED = ("ERR4002", 409, "Model is already loaded")
@@ -55,7 +121,7 @@ ADMIN_ERRORS: Mapping[str, tuple[str, int, str]] = {
 _UNKNOWN = (errors.TokenMissing, errors.TokenInvalid)
 
 
-def install_error_format(*, on: bool) -> ErrorRenderer:
+def install_error_format(*, on: bool) -> responses.ErrorRenderer:
     """How errors are said here. Where it is not ``on`` that comes before who asks."""
 
     def say(error: errors.SidecarError) -> Response:
@@ -68,14 +134,14 @@ def install_error_format(*, on: bool) -> ErrorRenderer:
 
 def _admin_error_response(error: errors.SidecarError) -> Response:
     number, status, message = admin_error_of(error)
-    body: dict[str, Any] = problem_body(error)
+    body: dict[str, Any] = responses.problem_body(error)
     body |= {"status": status, "error": error.code, "code": number}
     body |= {"message": message or error.detail}
     return Response(
         to_json(body),
         status_code=status,
         media_type="application/json",
-        headers=error_headers(error),
+        headers=responses.error_headers(error),
     )
 
 
@@ -84,7 +150,7 @@ def admin_error_of(error: errors.SidecarError) -> tuple[str, int, str]:
     if error.code in ADMIN_ERRORS:
         return ADMIN_ERRORS[error.code]
     malformed = error.kind in (ErrorKind.MALFORMED, ErrorKind.UNPROCESSABLE, ErrorKind.UNSUPPORTED)
-    return ("ERR1010", 400, "") if malformed else ("ERR3001", STATUS[error.kind], "")
+    return ("ERR1010", 400, "") if malformed else ("ERR3001", responses.STATUS[error.kind], "")
 
 
 PATH = "/admin/"
@@ -104,8 +170,7 @@ PRECISIONS: Mapping[str, Precision] = {
 }
 """By the names of CTranslate2, and ours."""
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"model": operations_routes.AdminRefusal}
-    for status in (400, 401, 403, 409, ADMIN_OFF[1])
+    status: {"model": AdminRefusal} for status in (400, 401, 403, 409, ADMIN_OFF[1])
 }
 
 
@@ -116,9 +181,9 @@ def build_router(service: Service) -> APIRouter:
     @router.post(
         f"{PATH}load_model",
         summary="Begin to load a model",
-        response_model=operations_routes.AdminLoading,
+        response_model=AdminLoading,
         responses=ERROR_RESPONSES,
-        openapi_extra=operations_routes.LOAD,
+        openapi_extra=LOAD,
     )
     async def load_model(request: Request) -> Response:
         _require_admin(request, service)
@@ -132,9 +197,9 @@ def build_router(service: Service) -> APIRouter:
     @router.post(
         f"{PATH}unload_model",
         summary="Go back to the model of the start",
-        response_model=operations_routes.AdminUnloaded,
-        responses={202: {"model": operations_routes.AdminUnloaded}, **ERROR_RESPONSES},
-        openapi_extra=operations_routes.UNLOAD,
+        response_model=AdminUnloaded,
+        responses={202: {"model": AdminUnloaded}, **ERROR_RESPONSES},
+        openapi_extra=UNLOAD,
     )
     async def unload_model(request: Request) -> Response:
         _require_admin(request, service)
@@ -151,7 +216,7 @@ def build_router(service: Service) -> APIRouter:
     @router.get(
         f"{PATH}list_models",
         summary="The models that are there",
-        response_model=operations_routes.AdminModelList,
+        response_model=AdminModelList,
         responses=ERROR_RESPONSES,
     )
     async def list_models(request: Request) -> Response:

@@ -6,33 +6,34 @@ from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import AliasPath, BaseModel, Field
 
-from sidecar import clock, errors
+from sidecar import errors
 from sidecar.api.http import schemas
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import Fields, json_response, open_local, read_fields
-from sidecar.api.http.schemas import PROBLEMS
+from sidecar.api.http.schemas import PROBLEMS, RenderedBody, UtcDate
 from sidecar.service.facade import Service
-from sidecar.storage import speaker_store
-from sidecar.storage.speaker_store import exported_speaker, parse_speaker_name
+from sidecar.storage.speaker_store import parse_speaker_name
 from sidecar.transcripts.speaker_embeddings import MAX_NAME_CHARACTERS, SpeakerEmbedding
 
 
-class PeopleVoice(BaseModel):
+class PeopleVoice(RenderedBody):
     """A recording that a person is known by."""
 
-    added: str = Field(examples=["2026-11-20T21:10:00Z"], description="In UTC.")
-    seconds: float = Field(examples=[8.4], description="Of voice.")
+    added: UtcDate = Field(examples=["2026-11-20T21:10:00Z"], description="In UTC.")
+    seconds: float = Field(
+        examples=[8.4], description="Of voice.", validation_alias=AliasPath("print", "seconds")
+    )
 
 
-class PeoplePerson(BaseModel):
+class PeoplePerson(RenderedBody):
     """Somebody who is recognised."""
 
     id: str
     name: str = Field(examples=["Nell"])
-    created: str = Field(examples=["2026-11-20T21:10:00Z"], description="In UTC.")
-    voices: list[PeopleVoice]
+    created: UtcDate = Field(examples=["2026-11-20T21:10:00Z"], description="In UTC.")
+    voices: list[PeopleVoice] = Field(validation_alias="samples")
 
 
 class PeopleList(BaseModel):
@@ -44,13 +45,16 @@ class PeopleList(BaseModel):
 class PeopleExportedVoice(PeopleVoice):
     """The same, with its vector."""
 
-    vector: str = Field(description="Base64 of 256 little-endian float16.")
+    vector: str = Field(
+        description="Base64 of 256 little-endian float16.",
+        validation_alias=AliasPath("print", "vector"),
+    )
 
 
 class PeopleExportedPerson(PeoplePerson):
     """All that is stored of a person."""
 
-    voices: list[PeopleExportedVoice]  # type: ignore[assignment]
+    voices: list[PeopleExportedVoice] = Field(validation_alias="samples")  # type: ignore[assignment]
 
 
 class PeopleExport(BaseModel):
@@ -65,6 +69,7 @@ _NAME: dict[str, Any] = {
     "maxLength": MAX_NAME_CHARACTERS,
     "examples": ["Nell"],
 }
+_CLIP = {**schemas.AUDIO_FILE, "description": "Some seconds of one person speaking."}
 _JOB: dict[str, Any] = {"type": "string", "description": "A job of yours that has ended."}
 _SPEAKER: dict[str, Any] = {
     "type": "string",
@@ -74,130 +79,85 @@ _SPEAKER: dict[str, Any] = {
 
 
 def person_form(required: list[str]) -> dict[str, Any]:
-    """The body of a request about a person, in its two forms."""
-    form: dict[str, Any] = {
-        "type": "object",
-        "required": [*required, "audio"],
-        "properties": {
-            "name": _NAME,
-            "audio": {
-                "type": "string",
-                "format": "binary",
-                "description": "Some seconds of one person speaking.",
-            },
-        },
-    }
-    plain: dict[str, Any] = {
-        "type": "object",
-        "required": required,
-        "properties": {"name": _NAME, "job": _JOB, "speaker": _SPEAKER, "audio_path": schemas.PATH},
-    }
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {
-                "multipart/form-data": {"schema": form},
-                "application/json": {"schema": plain},
-            },
-        }
-    }
+    """Return the body of a request about a person, in its two forms."""
+    values = {"name": _NAME, "job": _JOB, "speaker": _SPEAKER, "audio_path": schemas.PATH}
+    form = schemas.object_schema({"name": _NAME, "audio": _CLIP}, [*required, "audio"])
+    return {"requestBody": schemas.request_body(schemas.object_schema(values, required), form)}
 
 
 ADD = person_form(["name"])
 CHANGE = person_form([])
 
 
-PATH = "/v1/people"
-
-
-def person_body(person: speaker_store.EnrolledSpeaker) -> dict[str, Any]:
-    """A person as JSON has it, without vectors."""
-    return {
-        "id": person.id,
-        "name": person.name,
-        "created": clock.format_utc(person.created),
-        "voices": [
-            {"added": clock.format_utc(one.added), "seconds": one.print.seconds}
-            for one in person.samples
-        ],
-    }
+PREFIX = "/v1/people"
 
 
 def build_router(service: Service) -> APIRouter:
     """The routes of this wire."""
-    router = APIRouter(prefix=PATH)
+    router = APIRouter(prefix=PREFIX, responses=PROBLEMS)
 
     @router.post(
         "",
         summary="Make somebody known, by a clip or by a job's speaker",
         status_code=201,
         response_model=PeoplePerson,
-        responses=PROBLEMS,
         openapi_extra=ADD,
     )
     async def add(request: Request) -> Response:
         caller, people = identity_of(request), service.voices.people
         await people.check_room(caller)
-        name, heard = await _read_person_request(request, service)
+        name, embedding = await _read_person_request(request, service)
         if name is None:
             raise errors.FieldMissing("The field 'name' is missing.")
-        if heard is None:
+        if embedding is None:
             raise errors.FieldMissing(
                 "Neither a clip nor a job's speaker was sent.",
                 hint="Send a file part 'audio', or 'job' and 'speaker'.",
             )
-        person = await people.add(caller, name, heard)
-        return json_response(person_body(person), 201, {"Location": f"{PATH}/{person.id}"})
+        person = await people.add(caller, name, embedding)
+        return json_response(
+            PeoplePerson.render(person), 201, {"Location": f"{PREFIX}/{person.id}"}
+        )
 
-    @router.get("", summary="Your people", response_model=PeopleList, responses=PROBLEMS)
+    @router.get("", summary="Your people", response_model=PeopleList)
     async def listed(request: Request) -> Response:
         everybody = await service.voices.people.all(identity_of(request))
-        return json_response({"people": [person_body(one) for one in everybody]})
+        return json_response({"people": [PeoplePerson.render(one) for one in everybody]})
 
     @router.get(
         "/export",
         summary="All that is stored of your people, vectors too",
         response_model=PeopleExport,
-        responses=PROBLEMS,
     )
     async def export(request: Request) -> Response:
         everybody = await service.voices.people.all(identity_of(request))
-        return json_response({"people": [exported_speaker(one) for one in everybody]})
+        return json_response({"people": [PeopleExportedPerson.render(one) for one in everybody]})
 
-    @router.get(
-        "/{person_id}",
-        summary="One of them",
-        response_model=PeoplePerson,
-        responses=PROBLEMS,
-    )
+    @router.get("/{person_id}", summary="One of them", response_model=PeoplePerson)
     async def one(request: Request, person_id: str) -> Response:
         person = await service.voices.people.person(identity_of(request), person_id)
-        return json_response(person_body(person))
+        return json_response(PeoplePerson.render(person))
 
     @router.patch(
         "/{person_id}",
         summary="Rename somebody, or confirm that a job's speaker is them",
         response_model=PeoplePerson,
-        responses=PROBLEMS,
         openapi_extra=CHANGE,
     )
     async def change(request: Request, person_id: str) -> Response:
         caller, people = identity_of(request), service.voices.people
         await people.person(caller, person_id)
-        name, heard = await _read_person_request(request, service)
-        if name is None and heard is None:
+        name, embedding = await _read_person_request(request, service)
+        if name is None and embedding is None:
             raise errors.FieldMissing(
                 "Nothing was sent that could be changed.",
                 hint="Send 'name', a file part 'audio', or 'job' and 'speaker'.",
             )
-        return json_response(person_body(await people.change(caller, person_id, name, heard)))
+        return json_response(
+            PeoplePerson.render(await people.change(caller, person_id, name, embedding))
+        )
 
-    @router.delete(
-        "/{person_id}",
-        summary="Forget somebody, for good",
-        status_code=204,
-        responses=PROBLEMS,
-    )
+    @router.delete("/{person_id}", summary="Forget somebody, for good", status_code=204)
     async def delete(request: Request, person_id: str) -> Response:
         await service.voices.people.delete(identity_of(request), person_id)
         return Response(status_code=204)
@@ -253,13 +213,12 @@ class ErasureAnswer(BaseModel):
 
 def build_erasure_router(service: Service) -> APIRouter:
     """The routes of this wire."""
-    router = APIRouter()
+    router = APIRouter(responses=PROBLEMS)
 
     @router.delete(
         "/v1/data",
         summary="Delete all that is kept of you: jobs, recordings, transcripts, people",
         response_model=ErasureAnswer,
-        responses=PROBLEMS,
     )
     async def erase(request: Request) -> Response:
         return json_response(asdict(await service.erasure.erase(identity_of(request))))

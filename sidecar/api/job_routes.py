@@ -11,49 +11,21 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from sidecar import clock, errors
-from sidecar.api import job_schemas
+from sidecar import errors
+from sidecar.api import job_listing, job_schemas, transcript_routes
 from sidecar.api.http import responses
 from sidecar.api.http.request_headers import idempotency_key_of, identity_of, request_digest
-from sidecar.api.http.responses import (
-    error_body,
-    job_summary,
-    json_response,
-    open_local,
-    progress_body,
-    read_fields,
-)
-from sidecar.api.http.schemas import PROBLEMS
-from sidecar.api.job_schemas import JobPageQuery, page_of, unknown_cursor_error
-from sidecar.api.transcript_routes import (
-    add_edit_routes,
-    add_recording_routes,
-    etag_of,
-    is_not_modified,
-)
+from sidecar.api.http.responses import json_response, open_local, read_fields
+from sidecar.api.http.schemas import PROBLEMS, JobError, JobProgress
+from sidecar.api.job_listing import job_body
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.loudness import PEAKS_PER_SECOND
-from sidecar.auth.identity import Identity
 from sidecar.errors import JobCancelled, TokenInvalid
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.interfaces.request_options import parse_choice
+from sidecar.jobs import job_record
 from sidecar.jobs.job_log import MAX_EVENT_BATCH, JobSubscription, SubscriberTooSlow
-from sidecar.jobs.job_record import (
-    CancelledChange,
-    CrashedChange,
-    EditedChange,
-    FailedChange,
-    IdempotencyKey,
-    InterruptedChange,
-    JobEvent,
-    JobFailure,
-    JobRecord,
-    ReportedChange,
-    RequeuedChange,
-    StartedChange,
-    UnschedulableChange,
-)
-from sidecar.jobs.job_store import QueuePosition
+from sidecar.jobs.job_record import IdempotencyKey, JobEvent, JobFailure, ReportedChange
 from sidecar.jobs.scheduler import Priority
 from sidecar.service.facade import Service
 from sidecar.transcripts.edit_serialization import edit_step_to_json
@@ -95,32 +67,30 @@ async def read_request(request: Request, service: Service) -> JobRequest:
         raise
 
 
-RETRY = b"retry: 1000\n\n"
+SSE_RETRY = b"retry: 1000\n\n"
 """Milliseconds until a browser asks again by itself."""
 
 
 def event_body(job_id: str, event: JobEvent) -> tuple[str, dict[str, Any]] | None:
     """The name and the data of an event; None of one that says nothing to a client."""
     match event.change:
-        case StartedChange():
+        case job_record.StartedChange():
             return "begun", {}
-        case CrashedChange():
+        case job_record.CrashedChange():
             return "crashed", {}
-        case RequeuedChange() | InterruptedChange():
+        case job_record.RequeuedChange() | job_record.InterruptedChange():
             return "put_back", {}
-        case UnschedulableChange(refused):
-            return "refused", {"error": error_body(refused) if refused is not None else None}
-        case FailedChange(failure):
-            return "failed", {"error": error_body(failure)}
-        case CancelledChange():
-            return "cancelled", {"error": error_body(JobFailure.of(JobCancelled()))}
+        case job_record.UnschedulableChange(refused):
+            return "refused", {"error": refused and JobError.render(refused)}
+        case job_record.FailedChange(failure):
+            return "failed", {"error": JobError.render(failure)}
+        case job_record.CancelledChange():
+            return "cancelled", {"error": JobError.render(JobFailure.of(JobCancelled()))}
         case ReportedChange(Progress() as progress):
-            return "progress", progress_body(progress)
+            return "progress", JobProgress.render(progress)
         case ReportedChange(SegmentReady(index, segment)):
             return "segment", {"index": index, "segment": segment_body(segment)}
-        case ReportedChange(
-            Checkpoint() | Peaks()
-        ):  # between us and the engine; for another address
+        case ReportedChange(Checkpoint() | Peaks()):  # the engine's; /peaks has them
             return None
         case ReportedChange(Finished(transcript), processing_s):
             return "done", {
@@ -129,14 +99,16 @@ def event_body(job_id: str, event: JobEvent) -> tuple[str, dict[str, Any]] | Non
                 "segments": len(transcript.segments),
                 "transcript": f"/v1/jobs/{job_id}/transcript",
             }
-        case EditedChange(step):
+        case job_record.EditedChange(step):
             return "edited", {"operations": edit_step_to_json(step)}
     raise AssertionError(event)
 
 
 def token_revoked_frame() -> bytes:
     """The last frame of a stream whose reader's token counts no more."""
-    return responses.sse_frame({"error": error_body(JobFailure.of(TokenInvalid()))}, "unauthorized")
+    return responses.sse_frame(
+        {"error": JobError.render(JobFailure.of(TokenInvalid()))}, "unauthorized"
+    )
 
 
 class JobEventFrames:
@@ -151,8 +123,8 @@ class JobEventFrames:
         """One event; nothing of what is none of a client's."""
         frame = self._written.get((job_id, event.seq))
         if frame is None:
-            told = event_body(job_id, event)
-            frame = b"" if told is None else responses.sse_frame(told[1], told[0], event.seq)
+            named = event_body(job_id, event)
+            frame = responses.sse_frame(named[1], named[0], event.seq) if named else b""
             while len(self._written) >= self._most:
                 del self._written[next(iter(self._written))]
             self._written[job_id, event.seq] = frame
@@ -163,7 +135,7 @@ class JobEventFrames:
     ) -> AsyncGenerator[bytes, None]:
         """Every event of a subscription, until the job has ended. A reader that is too slow is told
         after which one to resume, and that is the last it gets."""
-        yield RETRY
+        yield SSE_RETRY
         try:
             async with aclosing(subscription.batches(responses.SSE_KEEP_ALIVE_S)) as batches:
                 async for events in batches:
@@ -186,27 +158,14 @@ MEDIA_TYPES = {
 }
 
 
-def job_body(service: Service, job: JobRecord, turn: QueuePosition | None) -> dict[str, Any]:
-    """Return a job as it stands, without what was said; times in seconds."""
-    return {
-        **job_summary(job, turn),
-        "priority": job.priority.value,
-        "estimated_wait_seconds": turn and round(turn.wait_s, 1),
-        "ended": job.ended and clock.format_utc(job.ended),
-        "last_event": job.seq,
-        "revision": job.history.revision,
-        "recording": service.recordings.has(job),
-    }
-
-
 def build_router(service: Service) -> APIRouter:
     """The routes of this wire."""
-    router = APIRouter(prefix=PATH)
+    router = APIRouter(prefix=PATH, responses=PROBLEMS)
     _add_submission_routes(router, service)
-    _add_listing_routes(router, service)
+    job_listing.add_listing_routes(router, service)
     _add_result_routes(router, service)
-    add_edit_routes(router, service)
-    add_recording_routes(router, service)
+    transcript_routes.add_edit_routes(router, service)
+    transcript_routes.add_recording_routes(router, service)
     return router
 
 
@@ -218,22 +177,20 @@ def _add_submission_routes(router: APIRouter, service: Service) -> None:
         summary="Submit a recording as a job",
         status_code=202,
         response_model=job_schemas.JobAnswer,
-        responses=PROBLEMS,
         openapi_extra=job_schemas.SUBMIT,
     )
     async def submit(request: Request) -> Response:
         caller = identity_of(request)
         replayed = False
         with await service.submissions.place(caller, idempotency_key_of(request)) as place:
-            asked = await read_request(request, service)
-            if asked.key is None:
-                job = await service.submissions.submit(
-                    caller, asked.source, asked.options, place, priority=asked.priority
-                )
+            wanted = await read_request(request, service)
+            recording = caller, wanted.source, wanted.options, place
+            if wanted.key is None:
+                job = await service.submissions.submit(*recording, priority=wanted.priority)
                 record = job.record
             else:
                 record, replayed = await service.submissions.submit_once(
-                    caller, asked.source, asked.options, place, asked.key, priority=asked.priority
+                    *recording, wanted.key, priority=wanted.priority
                 )
         headers = {"Location": f"{PATH}/{record.id}"}
         if replayed:
@@ -245,54 +202,11 @@ def _add_submission_routes(router: APIRouter, service: Service) -> None:
         "/{job_id}",
         summary="End a job, and forget it and its transcript",
         status_code=204,
-        responses=PROBLEMS,
     )
     async def delete(request: Request, job_id: str) -> Response:
         caller = identity_of(request)
         await service.owned.delete(caller, await service.owned.job(caller, job_id))
         return Response(status_code=204)
-
-
-def _add_listing_routes(router: APIRouter, service: Service) -> None:
-    """How jobs are."""
-
-    @router.get(
-        "",
-        summary="Your jobs, oldest first",
-        response_model=job_schemas.JobPage,
-        responses=PROBLEMS,
-        openapi_extra=job_schemas.LIST,
-    )
-    async def listed(request: Request) -> Response:
-        caller = identity_of(request)
-        page, more = await _page(service, caller, page_of(request.query_params))
-        turns = await service.owned.turns(caller, page)
-        bodies = [job_body(service, job, turns.get(job.id)) for job in page]
-        return json_response({"jobs": bodies, "next": page[-1].id if more else None})
-
-    @router.get(
-        "/{job_id}",
-        summary="How far a job is",
-        response_model=job_schemas.JobAnswer,
-        responses=PROBLEMS,
-    )
-    async def state(request: Request, job_id: str) -> Response:
-        caller = identity_of(request)
-        job = await service.owned.job(caller, job_id)
-        return json_response(job_body(service, job, await service.owned.turn(caller, job)))
-
-
-async def _page(
-    service: Service, caller: Identity, asked: JobPageQuery
-) -> tuple[list[JobRecord], bool]:
-    """Return the jobs of a page, and whether more follow it."""
-    try:
-        found = await service.owned.jobs(
-            caller, states=asked.states, after=asked.after, limit=asked.limit + 1
-        )
-    except errors.JobNotFound:
-        raise unknown_cursor_error() from None
-    return [*found[: asked.limit]], len(found) > asked.limit
 
 
 def _add_result_routes(router: APIRouter, service: Service) -> None:
@@ -331,11 +245,11 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
         caller, fmt = identity_of(request), request.query_params.get("format", "json")
         await service.owned.job(caller, job_id)
         formatter_of(fmt)
-        job, said = await service.owned.transcript(caller, job_id)
-        headers = {"ETag": etag_of(job)}
-        if is_not_modified(request, job):
+        job, finished = await service.owned.transcript(caller, job_id)
+        headers = {"ETag": transcript_routes.etag_of(job)}
+        if transcript_routes.is_not_modified(request, job):
             return Response(status_code=304, headers=headers)
-        noted = service.noted(said, job.options)
+        noted = service.noted(finished, job.options)
         body = await service.owned.written(
             caller, job, lambda: render_transcript(noted, fmt, job.id).encode()
         )
@@ -345,7 +259,6 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
         "/{job_id}/peaks",
         summary="How loud it is, tenth of a second by tenth, as far as it was heard",
         response_model=job_schemas.JobPeaks,
-        responses=PROBLEMS,
     )
     async def peaks(request: Request, job_id: str) -> Response:
         job = await service.owned.job(identity_of(request), job_id)

@@ -1,68 +1,16 @@
-"""Schemas and pagination of /v1/jobs."""
+"""Schemas of /v1/jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from sidecar import errors
-from sidecar.api.http.schemas import OPTIONS, PROBLEMS, JobSummary, submission
-from sidecar.interfaces.request_options import parse_integer
-from sidecar.jobs.job_record import JobState
+from sidecar.api.http import schemas
+from sidecar.api.http.schemas import PROBLEMS, JobSummary
 from sidecar.jobs.scheduler import Priority
-from sidecar.transcripts.edit_serialization import (
-    MAX_OPERATIONS,
-    MAX_SPLIT_SPEAKERS,
-    MAX_TEXT_CHARACTERS,
-)
-from sidecar.transcripts.speaker_embeddings import MAX_NAME_CHARACTERS
+from sidecar.transcripts.edit_serialization import MAX_OPERATIONS, operation_schemas
 from sidecar.transcripts.transcript_formats import FORMATS
-
-USUAL, MOST = 50, 500
-"""Jobs on a page: some 400 bytes each."""
-
-
-@dataclass(frozen=True, slots=True)
-class JobPageQuery:
-    """What a client asks for: at most ``limit`` jobs in some ``states`` (empty: in any), behind the
-    job with the id ``after``."""
-
-    states: frozenset[JobState]
-    limit: int
-    after: str | None
-
-
-def page_of(query: Mapping[str, str]) -> JobPageQuery:
-    """Return the page of a query: ``state`` (one, or several with commas), ``limit``, ``after``.
-
-    Raises:
-        errors.FieldInvalid: one of them means nothing.
-    """
-    states = _states(query.get("state", ""))
-    limit = parse_integer("limit", query.get("limit"), 1, MOST) or USUAL
-    return JobPageQuery(states, limit, query.get("after") or None)
-
-
-def unknown_cursor_error() -> errors.FieldInvalid:
-    """Return the error of a page behind a job that is not there."""
-    return errors.FieldInvalid(
-        "'after' is no job of yours, or one that was forgotten.",
-        hint="Begin anew, without 'after'.",
-    )
-
-
-def _states(given: str) -> frozenset[JobState]:
-    try:
-        return frozenset(
-            JobState(word.strip().lower()) for word in given.split(",") if word.strip()
-        )
-    except ValueError:
-        raise errors.FieldInvalid(
-            "'state' is none that a job can be in.", hint=f"Use some of: {', '.join(JobState)}."
-        ) from None
 
 
 class JobAnswer(JobSummary):
@@ -92,14 +40,19 @@ class JobPeaks(BaseModel):
     peaks: str = Field(description="A byte for each, 0 to 255: the loudest sample; in base64.")
 
 
+def integer_schema(least: int, most: int, default: int) -> dict[str, Any]:
+    """Return the schema of a number with a default."""
+    return {"type": "integer", "minimum": least, "maximum": most, "default": default}
+
+
 def parameter(name: str, where: str, schema: dict[str, Any], said: str) -> dict[str, Any]:
-    """One that may be left out."""
+    """Return an optional parameter."""
     return {"name": name, "in": where, "required": False, "schema": schema, "description": said}
 
 
 SUBMIT: dict[str, Any] = {
-    "requestBody": submission(
-        OPTIONS
+    "requestBody": schemas.submission(
+        schemas.OPTIONS
         | {
             "priority": {
                 "type": "string",
@@ -117,21 +70,6 @@ SUBMIT: dict[str, Any] = {
             "A name of your own for this request: sent again, it gives the same job.",
         )
     ],
-}
-
-LIST: dict[str, Any] = {
-    "parameters": [
-        parameter(
-            "state", "query", {"type": "string", "enum": [*JobState]}, "Or several, with commas."
-        ),
-        parameter(
-            "limit",
-            "query",
-            {"type": "integer", "minimum": 1, "maximum": MOST, "default": USUAL},
-            "Jobs on a page.",
-        ),
-        parameter("after", "query", {"type": "string"}, "'next' of the page before."),
-    ]
 }
 
 RESUME: dict[str, Any] = {
@@ -155,7 +93,6 @@ EVENTS: dict[int | str, dict[str, Any]] = {
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     },
     204: {"description": "The job has ended, and you have had all."},
-    **PROBLEMS,
 }
 
 _ETAG: dict[str, Any] = {"type": "string", "pattern": r'^("[0-9]{1,9}"|\*)$'}
@@ -184,7 +121,6 @@ TRANSCRIPT: dict[int | str, dict[str, Any]] = {
         },
     },
     304: {"description": "Nothing was edited since the revision that you have."},
-    **PROBLEMS,
 }
 
 RANGE: dict[str, Any] = {
@@ -203,7 +139,6 @@ AUDIO: dict[int | str, dict[str, Any]] = {
     200: {"description": "The recording as it was sent", "content": _BYTES},
     206: {"description": "The bytes that were asked for", "content": _BYTES},
     416: {**PROBLEMS["4XX"], "description": "It has no such bytes"},
-    **PROBLEMS,
 }
 
 
@@ -274,84 +209,33 @@ class JobEditHistory(JobRevision):
     entries: list[JobEditHistoryEntry]
 
 
-_SPEAKER: dict[str, Any] = {
-    "type": "string",
-    "pattern": "^Speaker_(0|[1-9][0-9]{0,2})$",
-    "examples": ["Speaker_0"],
+_OPERATIONS: dict[str, Any] = {
+    "type": "array",
+    "minItems": 1,
+    "maxItems": MAX_OPERATIONS,
+    "description": "All of them are done, in order, or none.",
+    "items": {"oneOf": operation_schemas()},
 }
-_PLACE: dict[str, Any] = {"type": "integer", "minimum": 0, "description": "From 0."}
-_PLACES: dict[str, Any] = {"type": "array", "items": _PLACE, "minItems": 1}
-_NAME: dict[str, Any] = {
-    "type": ["string", "null"],
-    "minLength": 1,
-    "maxLength": MAX_NAME_CHARACTERS,
-}
-_PARTS: dict[str, Any] = {
-    "type": ["integer", "null"],
-    "minimum": 2,
-    "maximum": MAX_SPLIT_SPEAKERS,
-    "description": "How many people it is; as many as it sounds like, if it is left out.",
-}
-_LINE: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT_CHARACTERS}
-
-
-def operation(op: str, needed: dict[str, Any], **more: dict[str, Any]) -> dict[str, Any]:
-    """One operation of an edit: the fields that it needs, and those that it takes besides."""
-    return {
-        "type": "object",
-        "required": ["op", *needed],
-        "properties": {"op": {"const": op}, **needed, **more},
-        "additionalProperties": False,
-    }
-
-
 EDIT: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["operations"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "operations": {
-                            "type": "array",
-                            "minItems": 1,
-                            "maxItems": MAX_OPERATIONS,
-                            "description": "All of them are done, in order, or none.",
-                            "items": {
-                                "oneOf": [
-                                    operation("rename", {"speaker": _SPEAKER, "name": _NAME}),
-                                    operation("merge", {"speaker": _SPEAKER, "into": _SPEAKER}),
-                                    operation("split", {"segments": _PLACES}, name=_NAME),
-                                    operation("split_speaker", {"speaker": _SPEAKER}, into=_PARTS),
-                                    operation("move", {"segments": _PLACES, "speaker": _SPEAKER}),
-                                    operation("text", {"segment": _PLACE, "text": _LINE}),
-                                    operation("undo", {}),
-                                    operation("redo", {}),
-                                ]
-                            },
-                        }
-                    },
-                },
-                "example": {
-                    "operations": [{"op": "rename", "speaker": "Speaker_0", "name": "Nell"}]
-                },
-            }
-        },
-    },
+    "requestBody": schemas.request_body(
+        schemas.object_schema(
+            {"operations": _OPERATIONS}, ["operations"], additionalProperties=False
+        ),
+        example={"operations": [{"op": "rename", "speaker": "Speaker_0", "name": "Nell"}]},
+    ),
     "parameters": [
         parameter("If-Match", "header", _ETAG, "The revision that is edited; any without.")
     ],
 }
 
+DEFAULT_HISTORY_ENTRIES, MAX_HISTORY_ENTRIES = 100, 1000
+"""Of one answer: 100 bytes to 64 KiB each."""
 HISTORY: dict[str, Any] = {
     "parameters": [
         parameter(
             "limit",
             "query",
-            {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
+            integer_schema(1, MAX_HISTORY_ENTRIES, DEFAULT_HISTORY_ENTRIES),
             "So many of the last entries.",
         )
     ]

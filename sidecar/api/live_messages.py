@@ -18,25 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from sidecar import errors
 from sidecar.audio import codecs
 from sidecar.errors import ErrorKind
-from sidecar.interfaces import live_events
-from sidecar.interfaces.live_engine import (
-    LIVE_RATE,
-    EndpointingOptions,
-    LiveOptions,
-    SampleEncoding,
-    Seconds,
-    SequenceNumber,
-    TurnControl,
-)
-from sidecar.interfaces.live_events import (
-    ContextKnown,
-    InputProcessed,
-    LiveEvent,
-    SpeakerEmbeddingsKnown,
-    SpeechStarted,
-    SpeechStopped,
-    TurnDropped,
-)
+from sidecar.interfaces import live_engine, live_events
+from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
 from sidecar.interfaces.request_options import MAX_PROMPT_CHARACTERS
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.live.sessions.session import SAMPLE_RATES
@@ -52,13 +35,13 @@ LIVE_CLOSE_CODES: Mapping[ErrorKind | str, int] = {
     errors.SessionHandedOver.code: 1012,
 }
 """Close codes of this wire, as HTTP's with 4000 added; all others are those of every wire."""
-EVENT_TYPES: Mapping[type[LiveEvent], str] = {
-    SpeechStarted: "speech_started",
-    SpeechStopped: "speech_stopped",
+EVENT_TYPES: Mapping[type[live_events.LiveEvent], str] = {
+    live_events.SpeechStarted: "speech_started",
+    live_events.SpeechStopped: "speech_stopped",
     live_events.Partial: "partial",
     live_events.Final: "final",
     live_events.TurnEnded: "turn_ended",
-    TurnDropped: "turn_dropped",
+    live_events.TurnDropped: "turn_dropped",
     live_events.SpeakersRevised: "speakers_revised",
     live_events.NoticeRaised: "notice",
     live_events.Summary: "summary",
@@ -96,7 +79,7 @@ def error_message(error: errors.SidecarError) -> str:
     return message("error", **body)
 
 
-def _body(event: LiveEvent) -> dict[str, Any]:
+def _body(event: live_events.LiveEvent) -> dict[str, Any]:
     match event:
         case live_events.Final():
             return {
@@ -118,7 +101,11 @@ def _body(event: LiveEvent) -> dict[str, Any]:
         case live_events.Summary(transcript, job):
             body = {"transcript": transcript_body(transcript)}
             return body if job is None else {**body, "job": job}
-        case InputProcessed() | SpeakerEmbeddingsKnown() | ContextKnown():
+        case (
+            live_events.InputProcessed()
+            | live_events.SpeakerEmbeddingsKnown()
+            | live_events.ContextKnown()
+        ):
             raise AssertionError("told in `received`, or to no client")
     return {
         name: round(value, 3) if isinstance(value, float) else value
@@ -136,7 +123,7 @@ OPUS = "opus"
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
-_HINTS: dict[str, Any] = get_type_hints(EndpointingOptions, include_extras=True)
+_HINTS: dict[str, Any] = get_type_hints(live_engine.EndpointingOptions, include_extras=True)
 _ENDS: dict[str, Any] = {name: (_HINTS[name] | None, None) for name in _HINTS}
 LiveEndpointing: type[BaseModel] = create_model(
     "Ends",
@@ -152,7 +139,7 @@ class LiveOptionsRequest(BaseModel):
     model_config = _STRICT
 
     language: str | None = None
-    turns: TurnControl | None = None
+    turns: live_engine.TurnControl | None = None
     endpointing: LiveEndpointing | None = None  # type: ignore[valid-type]
     partials: bool | None = None
     diarize: bool | None = None
@@ -160,7 +147,7 @@ class LiveOptionsRequest(BaseModel):
     translate: bool | None = None
     accurate: bool | None = None
     prompt: str | None = Field(None, max_length=MAX_PROMPT_CHARACTERS)
-    delay_s: Seconds | None = None
+    delay_s: live_engine.Seconds | None = None
     recognise: bool | None = None
     keep: bool | None = None
 
@@ -195,7 +182,7 @@ class LiveBeginRequest(LiveOptionsRequest):
 
     type: Literal["begin"]
     session: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
-    after: SequenceNumber | None = None
+    after: live_engine.SequenceNumber | None = None
     moves: bool = False
     lease: dict[str, Any] | None = None
     encoding: SampleEncoding | Literal["opus"] = SampleEncoding.PCM16
@@ -209,7 +196,7 @@ class LiveBeginRequest(LiveOptionsRequest):
             errors.FieldInvalid: that is another one.
         """
         if self.encoding != OPUS:
-            return self.rate or LIVE_RATE
+            return self.rate or live_engine.LIVE_RATE
         if self.rate not in (None, codecs.OPUS_RATE):
             raise errors.FieldInvalid(
                 f"'rate': Opus is counted by {codecs.OPUS_RATE} samples a second."

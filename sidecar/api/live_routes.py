@@ -98,10 +98,10 @@ async def serve_live_connection(socket: WebSocketConnection, service: Service) -
 async def _read_begin(socket: WebSocketConnection) -> LiveBeginRequest:
     try:
         async with asyncio.timeout(BEGIN_TIMEOUT_S):
-            said = await socket.receive()
+            first = await socket.receive()
     except TimeoutError:
         raise errors.SessionIdle("The connection was opened, and then nothing was said.") from None
-    order = parse_request(said) if isinstance(said, str) else None
+    order = parse_request(first) if isinstance(first, str) else None
     if not isinstance(order, LiveBeginRequest):
         raise errors.MessageInvalid("The first message of a connection is 'begin'.")
     return order
@@ -211,11 +211,11 @@ class _LiveConnection:
 
     async def acknowledge(self) -> None:
         """How much is here, whenever that has changed."""
-        told = self._standing()
+        reported = self._standing()
         while True:
             await asyncio.sleep(RECEIVED_INTERVAL_S)
-            if not self._summed_up and (now := self._standing()) != told:
-                told = now  # that sound came is told, too, where it is acknowledged later
+            if not self._summed_up and (now := self._standing()) != reported:
+                reported = now  # that sound came is told, too, where it is acknowledged later
                 await self._socket.send(live_messages.message("received", **self._received()))
 
     def _standing(self) -> tuple[object, ...]:

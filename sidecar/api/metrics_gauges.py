@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sidecar.errors import JournalUnreachable
@@ -201,13 +201,14 @@ def _engine(role: EngineRole, one: EngineStatus) -> dict[str, Any]:
 def _engines(engines: Mapping[EngineRole, EngineStatus]) -> list[AnyMetric]:
     by_role = ("role",)
 
-    def each(name: str, what: str, values: Mapping[EngineRole, float]) -> Gauge:
-        return Gauge(name, what, {(role.value,): one for role, one in values.items()}, by_role)
+    def each(name: str, what: str, value: Callable[[EngineStatus], float]) -> Gauge:
+        values: dict[Labels, float] = {(role.value,): value(one) for role, one in engines.items()}
+        return Gauge(name, what, values, by_role)
 
-    def counted(name: str, what: str, values: Mapping[EngineRole, float]) -> Counter:
+    def counted(name: str, what: str, value: Callable[[EngineStatus], float]) -> Counter:
         counter = Counter(name, what, by_role)
-        for role, value in values.items():
-            counter.add(role.value, by=value)
+        for role, one in engines.items():
+            counter.add(role.value, by=value(one))
         return counter
 
     infos: dict[Labels, float] = {
@@ -221,31 +222,15 @@ def _engines(engines: Mapping[EngineRole, EngineStatus]) -> list[AnyMetric]:
     return [
         Gauge("engine_info", "Which engine it is.", infos, ("role", "engine", "precision")),
         Gauge("engine_state", "1 for what it is, 0 for the rest.", states, ("role", "state")),
-        counted(
-            "engine_loads_total",
-            "How often it came into memory.",
-            {role: one.loads for role, one in engines.items()},
-        ),
-        each(
-            "engine_load_seconds",
-            "How long that took last.",
-            {role: one.load_s for role, one in engines.items()},
-        ),
-        counted(
-            "engine_crashes_total",
-            "How often its process died.",
-            {role: one.crashes for role, one in engines.items()},
-        ),
+        counted("engine_loads_total", "How often it came into memory.", lambda one: one.loads),
+        each("engine_load_seconds", "How long that took last.", lambda one: one.load_s),
+        counted("engine_crashes_total", "How often its process died.", lambda one: one.crashes),
         each(
             "engine_reserved_bytes",
             "What it has reserved of its device, by its plan.",
-            {role: one.reserved_bytes for role, one in engines.items()},
+            lambda one: one.reserved_bytes,
         ),
-        each(
-            "engine_resident_bytes",
-            "What its process has of the host's memory.",
-            {role: _resident(one) for role, one in engines.items()},
-        ),
+        each("engine_resident_bytes", "What its process has of the host's memory.", _resident),
     ]
 
 

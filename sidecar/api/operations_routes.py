@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Scope as Asked
 
 from sidecar import __version__
-from sidecar.api import metrics_gauges, transcribe_schemas
+from sidecar.api import metrics_gauges
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.schemas import PROBLEMS
@@ -22,16 +22,92 @@ from sidecar.auth.identity import Scope
 from sidecar.config.settings import Settings
 from sidecar.observability import prometheus
 from sidecar.observability.metrics import METRIC_PREFIX
-from sidecar.observability.prometheus import (
-    ProcessUsage,
-    import_prometheus_client,
-    is_library_imported,
-    render_metrics,
-)
 from sidecar.service.facade import Service
 from sidecar.service.health import ServiceHealth
 from sidecar.transcripts.speaker_embeddings import LOCAL_VOICES_FIELD, WINDOW_FORMAT
 from sidecar.version import CONTRACT
+
+
+class RootAnswer(BaseModel):
+    """Who answers."""
+
+    service: str = Field(examples=["vibevoice-asr"])
+    version: str = Field(examples=["0.1.0"])
+    status: str = Field(examples=["running"])
+
+
+class HealthAnswer(BaseModel):
+    """How the service is: 200 whatever it is doing, unless the setting 'health_errors' wants 500
+    where it is not healthy."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    status: str = Field(
+        examples=["ok"], description="ok, loading, or stopping: it ends soon; with 500 error."
+    )
+    model_loaded: bool
+    gpu_available: bool
+    vram_used_mb: int | None
+    vram_total_mb: int | None
+    contract: int = Field(
+        examples=[1], description="Version of what a host relies on (docs/embedding.md)."
+    )
+    version: str = Field(examples=["0.1.0"])
+    pid: int = Field(examples=[4242], description="Process id of the service.")
+    instance: str = Field(description="New at every start: tells an orphan from the real one.")
+    engine: str = Field(examples=["moonshine"])
+    precision: str = Field(examples=["int8"])
+    engine_state: Literal["absent", "loading", "ready", "busy", "stuck"] = Field(
+        description="stuck: its process hangs where nothing ends it, and no work is done."
+    )
+    load_percent: int | None = Field(description="While an engine is being loaded.")
+    worker_pid: int | None = Field(description="Process id of the engine, null if not loaded.")
+    live_engine: str | None = Field(
+        examples=["moonshine"], description="For live audio, null where none hears it."
+    )
+    live_engine_state: Literal["absent", "loading", "ready", "busy", "stuck"] | None
+    jobs_waiting: int = Field(examples=[0])
+    vllm: Literal["ok", "degraded", "unreachable"] = Field(
+        description=(
+            "For clients of the queue server that this service stands in for, which ask how its "
+            "engine is: ok, it takes recordings; degraded, it is being loaded; unreachable, the "
+            "service ends."
+        )
+    )
+    pipeline_state: str = Field(
+        examples=["idle"], description="What conversations are doing, for their page."
+    )
+    initialized: bool = Field(description="Whether there is an ear for conversations.")
+    grpc_port: int = Field(
+        default=0, examples=[50051], description="Port of gRPC; there only where it is on."
+    )
+    wyoming_port: int = Field(
+        default=0, examples=[10300], description="Port of Wyoming; there only where it is on."
+    )
+    talk_port: int = Field(
+        default=0,
+        examples=[8005],
+        description="Port for the page of the speech-to-speech demo; there only where it is on.",
+    )
+    local_voices: str = Field(
+        default="",
+        examples=[WINDOW_FORMAT],
+        description=(
+            "Form of what a service of the same build may ask for with a piece of a recording, to "
+            "tell voices apart over all of it; there only where it is to be had."
+        ),
+    )
+    grpc_running: bool
+    model_pool_healthy: bool = Field(description="Whether what was recognised lately went well.")
+    models_loaded: bool
+    model_count: int = Field(description="Engines in memory.")
+    model_worker_total: int = Field(description="Processes of engines.")
+    model_worker_shutdown: int = Field(description="How many of them died since the start.")
+    active_sessions: int = Field(description="Live ones.")
+    decode_queue_depth: int = Field(description="Recordings that wait.")
+    decode_latency_avg: float = Field(description="Seconds of work for a stretch of live speech.")
+    decode_latency_max: float
+
 
 VLLM_STATUS = {"ok": "ok", "loading": "degraded", "stopping": "unreachable"}
 """How the queue server's clients are told of an engine: by what they look at, its backend."""
@@ -41,16 +117,14 @@ def build_health_router(service: Service) -> APIRouter:
     """The routes that say it."""
     router = APIRouter()
 
-    @router.get("/", summary="Who answers here", response_model=transcribe_schemas.RootAnswer)
+    @router.get("/", summary="Who answers here", response_model=RootAnswer)
     async def root() -> Response:
         return json_response(
             {"service": "vibevoice-asr", "version": __version__, "status": "running"},
             headers={"Vary": "Accept"},  # who asks for HTML gets the page (api/page.py)
         )
 
-    @router.get(
-        "/health", summary="How the service is", response_model=transcribe_schemas.HealthAnswer
-    )
+    @router.get("/health", summary="How the service is", response_model=HealthAnswer)
     async def health() -> Response:
         now = await service.looked()
         failing = now.trouble is not None and _reports_500(service.settings)
@@ -88,11 +162,9 @@ def build_health_router(service: Service) -> APIRouter:
 
 def _reports_500(settings: Settings) -> bool:
     """Whether 500 tells that it is not healthy."""
-    return (
-        settings.grpc_port is not None
-        if settings.health_errors is None
-        else (settings.health_errors)
-    )
+    if settings.health_errors is None:
+        return settings.grpc_port is not None
+    return settings.health_errors
 
 
 def _classic_health(service: Service, now: ServiceHealth) -> dict[str, Any]:
@@ -198,86 +270,6 @@ class SystemAnswer(BaseModel):
     gpus: list[SystemGpu]
 
 
-class AdminRefusal(BaseModel):
-    """Why not, by the numbers of the original; `error` is the code that every wire knows."""
-
-    code: str = Field(examples=["ERR4003"])
-    message: str = Field(examples=["Model not found or is default"])
-    error: str = Field(examples=["model_not_found"])
-    detail: str
-    hint: str
-
-
-class AdminLoading(BaseModel):
-    """It is being loaded; `/admin/list_models` tells what came of it."""
-
-    status: str = Field(examples=["loading_started"])
-    message: str
-    ignored: list[str] = Field(description="Fields that mean nothing here.")
-
-
-class AdminUnloaded(BaseModel):
-    """It is gone, or (202) goes once the job that runs has ended."""
-
-    status: str = Field(examples=["unloaded"], description="unloaded or unloading.")
-    model_id: str
-
-
-class AdminModel(BaseModel):
-    """A model and the engine that works with it."""
-
-    id: str = Field(examples=["default"])
-    role: str = Field(examples=["files"], description="files or live.")
-    engine: str
-    precision: str
-    state: str = Field(examples=["ready"])
-
-
-class AdminModelList(BaseModel):
-    """Those that are there."""
-
-    models: list[str] = Field(examples=[["default"]])
-    details: list[AdminModel]
-    loading: list[str] = Field(description="Those that are on their way.")
-    failed: dict[str, str] = Field(
-        description="The last one that did not load: the code of its error by its name."
-    )
-
-
-LOAD: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["model_id"],
-                    "properties": {
-                        "model_id": {"type": "string", "maxLength": 100},
-                        "model_path": {"type": "string"},
-                        "model_size": {"type": "string"},
-                        "device": {"type": "string"},
-                        "compute_type": {"type": "string"},
-                        "language": {"type": "string"},
-                    },
-                },
-                "example": {"model_id": "other", "model_path": "/models/whisper-small"},
-            }
-        },
-    }
-}
-UNLOAD: dict[str, Any] = {
-    "parameters": [
-        {"name": "model_id", "in": "query", "required": True, "schema": {"type": "string"}},
-        {
-            "name": "drain_timeout_sec",
-            "in": "query",
-            "schema": {"type": "number", "minimum": 0, "maximum": 3600},
-        },
-    ]
-}
-
-
 METRICS = ("/metrics", "/metrics.json", "/system")
 NO_STORE = {"Cache-Control": "no-store"}
 TEXT: dict[str, Any] = {
@@ -296,7 +288,7 @@ def is_public_metrics(settings: Settings, asked: Asked) -> bool:
 def build_router(service: Service) -> APIRouter:
     """The routes of this wire."""
     router = APIRouter()
-    machine = ProcessUsage()
+    machine = prometheus.ProcessUsage()
 
     def admit(request: Request) -> None:
         if not is_public_metrics(service.settings, request.scope):
@@ -310,12 +302,12 @@ def build_router(service: Service) -> APIRouter:
     )
     async def metrics(request: Request) -> Response:
         admit(request)
-        if not is_library_imported():
-            await asyncio.to_thread(import_prometheus_client)
+        if not prometheus.is_library_imported():
+            await asyncio.to_thread(prometheus.import_prometheus_client)
         own = [*metrics_gauges.gauges(service, service.health()), *service.tally.measured()]
         other = prometheus.stt_gauges(metrics_gauges.metrics_nested(service))
         accept = ", ".join(request.headers.getlist("accept"))
-        page, media_type = render_metrics(own, other, METRIC_PREFIX, accept)
+        page, media_type = prometheus.render_metrics(own, other, METRIC_PREFIX, accept)
         return Response(page, headers={"Content-Type": media_type, "Vary": "Accept", **NO_STORE})
 
     @router.get(

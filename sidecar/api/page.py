@@ -14,18 +14,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, FastAPI, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 from starlette import types
 from starlette.datastructures import Headers
 from starlette.routing import Match, Route
 
 from sidecar import __version__, errors
-from sidecar.api.http.request_headers import identity_of
+from sidecar.api.http.request_headers import identity_of, sent_token
 from sidecar.api.http.responses import json_response, media_type
-from sidecar.api.http.schemas import PROBLEMS
+from sidecar.api.http.schemas import PROBLEMS, RenderedBody, object_schema, request_body
 from sidecar.api.http.upload import read_json
 from sidecar.auth.identity import AuthMethod, Identity, Scope
 from sidecar.auth.startup_token import CODE_LIFETIME_S, OneTimeCodes
@@ -101,10 +101,10 @@ class PageFiles:
     @cached_property
     def digest(self) -> str:
         """Of all files with their names."""
-        said = hashlib.sha256((self._folder / FRONT).read_bytes())
+        hashed = hashlib.sha256((self._folder / FRONT).read_bytes())
         for name, file in self._all.items():
-            said.update(f"{name}\0{len(file.body)}\0".encode() + file.body)
-        return said.hexdigest()[:16]
+            hashed.update(f"{name}\0{len(file.body)}\0".encode() + file.body)
+        return hashed.hexdigest()[:16]
 
     @cached_property
     def _all(self) -> Mapping[str, PageFile]:
@@ -176,23 +176,23 @@ def install_page(app: FastAPI) -> None:
 
     async def front(request: Request) -> Response:
         page = await have(lambda: files.front)
-        said = {"Cache-Control": "no-cache", "Vary": "Accept, Accept-Encoding", **STRICT}
-        return _answer(request, page, said, f'"{files.digest}"')
+        headers = {"Cache-Control": "no-cache", "Vary": "Accept, Accept-Encoding", **STRICT}
+        return _answer(request, page, headers, f'"{files.digest}"')
 
     async def asset(request: Request) -> Response:
         digest, name = request.path_params["digest"], request.path_params["name"]
         file = await have(lambda: files.get(digest, name))
         if file is None:
             raise errors.NotFound()
-        said = {"Cache-Control": IMMUTABLE_CACHE, "Vary": "Accept-Encoding", **STRICT}
-        return _answer(request, file, said)
+        headers = {"Cache-Control": IMMUTABLE_CACHE, "Vary": "Accept-Encoding", **STRICT}
+        return _answer(request, file, headers)
 
     app.router.routes.insert(0, _PageRoute(PATH, front, methods=["GET"]))
     app.router.routes.append(Route(ASSETS + "/{digest}/{name:path}", asset, methods=["GET"]))
 
 
-def _answer(request: Request, file: PageFile, said: Mapping[str, str], tag: str = "") -> Response:
-    headers = dict(said) | ({"ETag": tag} if tag else {})
+def _answer(request: Request, file: PageFile, fixed: Mapping[str, str], tag: str = "") -> Response:
+    headers = dict(fixed) | ({"ETag": tag} if tag else {})
     if tag and tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     coded = "gzip" in request.headers.get("accept-encoding", "")
@@ -221,16 +221,19 @@ class PageSession(BaseModel):
     signed_in_as: str | None = _SIGNED_IN_AS
 
 
-class PageFinding(BaseModel):
+_StateName = BeforeValidator(lambda state: state.name.lower())
+
+
+class PageFinding(RenderedBody):
     """Something that is missing or wrong, and what to do."""
 
     topic: str = Field(examples=["uploads"])
-    state: Literal["absent", "warning", "bad"]
+    state: Annotated[Literal["absent", "warning", "bad"], _StateName]
     text: str
     remedy: str
 
 
-class PageEngine(BaseModel):
+class PageEngine(RenderedBody):
     """What hears."""
 
     name: str = Field(examples=["moonshine"])
@@ -258,21 +261,10 @@ class PageInfo(BaseModel):
     signed_in_as: str | None = _SIGNED_IN_AS
 
 
-SESSION: dict[str, Any] = {
-    "required": True,
-    "content": {
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "required": ["word"],
-                "properties": {"word": {"type": "string", "description": "Of the link."}},
-            },
-            "example": {"word": "9s2…"},
-        }
-    },
-}
-
-
+SESSION: dict[str, Any] = request_body(
+    object_schema({"word": {"type": "string", "description": "Of the link."}}, ["word"]),
+    example={"word": "9s2…"},
+)
 OPEN_FRAGMENT = "/#open="
 """Before the word of a link: what stands behind a '#' is sent to nobody and is in no log."""
 NO_STORE = {"Cache-Control": "no-store"}
@@ -280,7 +272,7 @@ NO_STORE = {"Cache-Control": "no-store"}
 
 def build_router(service: Service) -> APIRouter:
     """The routes of this wire."""
-    router = APIRouter()
+    router = APIRouter(responses=PROBLEMS)
     handover, looking = OneTimeCodes[dict[str, str]](), ThreadLimiter("findings", 1)
 
     @router.post(
@@ -288,12 +280,10 @@ def build_router(service: Service) -> APIRouter:
         summary="A link that opens the page, once, with the token of this request",
         status_code=201,
         response_model=PageLink,
-        responses=PROBLEMS,
     )
     async def link(request: Request) -> Response:
-        _, _, token = request.headers.get("authorization", "").partition(" ")
         caller, path = identity_of(request), "/"
-        if token := token.strip():
+        if token := sent_token(request):
             opened = {"token": token, **_signed_in_as(caller)}
             path = f"{OPEN_FRAGMENT}{handover.give(opened, caller.owner)}"
         return json_response({"path": path, "expires_in": CODE_LIFETIME_S}, 201, NO_STORE)
@@ -302,7 +292,6 @@ def build_router(service: Service) -> APIRouter:
         SESSIONS,
         summary="The token that a link stands for; the link is used up",
         response_model=PageSession,
-        responses=PROBLEMS,
         openapi_extra={"requestBody": SESSION},
     )
     async def session(request: Request) -> Response:
@@ -317,24 +306,16 @@ def build_router(service: Service) -> APIRouter:
         "/v1/page/about",
         summary="What the engine can do, and what is missing",
         response_model=PageInfo,
-        responses=PROBLEMS,
     )
     async def about(request: Request) -> Response:
         caller = identity_of(request)
-        found: list[dict[str, str]] = []
+        found: list[dict[str, Any]] = []
         if Scope.AUDIO_PATH in caller.scopes:
             found = await looking.run(lambda: list(_page_findings(service)))
-        settings, spec = service.settings, service.spec
+        settings = service.settings
         body: dict[str, Any] = {
             "version": __version__,
-            "engine": {
-                "name": spec.name,
-                "title": spec.title,
-                "precisions": [one.value for one in spec.precisions],
-                "languages": list(spec.languages),
-                "diarizes": spec.diarizes,
-                "planned": spec.planned,
-            },
+            "engine": PageEngine.render(service.spec),
             "may_reload": Scope.RELOAD in caller.scopes,
             "keeps_seconds": settings.job_retention,
             "keeps_jobs": settings.keeps_jobs,
@@ -354,13 +335,8 @@ def _signed_in_as(caller: Identity) -> dict[str, str]:
     return {"signed_in_as": caller.subject} if caller.proof is AuthMethod.JWT else {}
 
 
-def _page_findings(service: Service) -> Iterator[dict[str, str]]:
+def _page_findings(service: Service) -> Iterator[dict[str, Any]]:
     """What is not as it might be; what is good needs no words."""
     for finding in system_checks.check_environment(service.settings):
         if finding.state is not system_checks.CheckState.GOOD:
-            yield {
-                "topic": finding.topic,
-                "state": finding.state.name.lower(),
-                "text": finding.text,
-                "remedy": finding.remedy,
-            }
+            yield PageFinding.render(finding)

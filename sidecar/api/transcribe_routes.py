@@ -22,17 +22,7 @@ from sidecar import errors
 from sidecar.api import transcribe_schemas
 from sidecar.api.http import middleware, responses
 from sidecar.api.http.request_headers import identity_of, wants_async
-from sidecar.api.http.responses import (
-    UnsentSegments,
-    error_headers,
-    job_summary,
-    json_response,
-    media_type,
-    open_local,
-    problem_body,
-    read_fields,
-    to_json,
-)
+from sidecar.api.http.responses import json_response, to_json
 from sidecar.api.http.schemas import PROBLEMS
 from sidecar.api.http.upload import read_json
 from sidecar.audio.audio_source import AudioSource
@@ -53,8 +43,8 @@ def answer_body(service: Service, job: JobRecord, transcript: Transcript) -> dic
     """The answer to a transcription."""
     body = transcript_body(service.noted(transcript, job.options))
     body["metadata"] |= {"processing_time": round(job.processing_s, 3), "job_id": job.id}
-    if (heard := transcript.local_voices) is not None:
-        body[LOCAL_VOICES_FIELD] = asdict(heard)
+    if (voices := transcript.local_voices) is not None:
+        body[LOCAL_VOICES_FIELD] = asdict(voices)
     return {"status": "success", **body}
 
 
@@ -63,7 +53,7 @@ def job_rendering(
 ) -> Callable[[], bytes]:
     """What makes the body of a job as it stands now, with its result once there is one; it may be
     called in a thread."""
-    summary, segments = job_summary(job, turn), job.segments
+    summary, segments = responses.job_summary(job, turn), job.segments
     transcript = job.transcript if job.state is JobState.DONE else None
 
     def render() -> bytes:
@@ -100,7 +90,9 @@ def add_routes(router: APIRouter, service: Service) -> None:
         caller = identity_of(request)
         own = await service.owned.jobs(caller)
         turns = await service.owned.turns(caller, own)
-        return json_response({"jobs": [job_summary(job, turns.get(job.id)) for job in own]})
+        return json_response(
+            {"jobs": [responses.job_summary(job, turns.get(job.id)) for job in own]}
+        )
 
     @router.get(
         "/jobs/{job_id}",
@@ -143,7 +135,7 @@ def wants_ndjson(request: Request) -> bool:
 
 async def ndjson_lines(service: Service, job: Job) -> AsyncGenerator[bytes, None]:
     """What a client gets to read, with an empty line where nothing comes for a while."""
-    unsaid = UnsentSegments()
+    unsaid = responses.UnsentSegments()
     try:
         async with aclosing(job.watched(responses.SSE_KEEP_ALIVE_S)) as changes:
             async for record in changes:
@@ -162,8 +154,12 @@ async def ndjson_lines(service: Service, job: Job) -> AsyncGenerator[bytes, None
 
 def error_line(error: errors.SidecarError) -> bytes:
     """The last line where there is no transcript: a problem, and when to try again."""
-    retry = {name.lower(): value for name, value in error_headers(error).items()}.get("retry-after")
-    return _line("failed", problem_body(error) | ({"retry_after": retry} if retry else {}))
+    retry = {name.lower(): value for name, value in responses.error_headers(error).items()}.get(
+        "retry-after"
+    )
+    return _line(
+        "failed", responses.problem_body(error) | ({"retry_after": retry} if retry else {})
+    )
 
 
 def _line(name: str, body: Mapping[str, Any]) -> bytes:
@@ -192,8 +188,8 @@ def build_router(service: Service) -> APIRouter:
             source, options = await _read_request(request, service, kept=later)
             job = await service.submissions.submit(caller, source, options, place, kept=later)
         if later:
-            said = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
-            return await job_response(service, caller, job.record, 202, said)
+            headers = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
+            return await job_response(service, caller, job.record, 202, headers)
         cancel = partial(service.owned.hang_up, caller, job.record)
         if wants_ndjson(request):
             farewell = error_line(errors.TokenInvalid())
@@ -212,7 +208,7 @@ def build_router(service: Service) -> APIRouter:
         openapi_extra={"requestBody": transcribe_schemas.RELOAD_BODY},
     )
     async def reload_model(request: Request) -> Response:
-        if media_type(request) != "application/json":
+        if responses.media_type(request) != "application/json":
             raise errors.ContentTypeUnsupported(hint="Send application/json.")
         values = await read_json(request, service.settings)
         now = parse_flag("now", request.query_params.get("now"), default=False)
@@ -238,13 +234,13 @@ async def _read_request(
 ) -> tuple[AudioSource, TranscribeOptions]:
     """The recording and the options, from either form of the request. What voices are like goes
     into no answer that is ``kept``."""
-    fields, source = await read_fields(request, service)
+    fields, source = await responses.read_fields(request, service)
     try:
         options = service.options(fields)
-        asked = embeddings_request_of(fields.get(speaker_embeddings.LOCAL_VOICES_FIELD))
+        embeddings = embeddings_request_of(fields.get(speaker_embeddings.LOCAL_VOICES_FIELD))
         if service.offers_voices and options.diarize and not kept:
-            options = replace(options, local_voices=asked)
-        return source or await open_local(request, fields, service), options
+            options = replace(options, local_voices=embeddings)
+        return source or await responses.open_local(request, fields, service), options
     except BaseException:
         if source is not None:
             source.close()

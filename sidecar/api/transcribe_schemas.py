@@ -6,90 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sidecar.api.http.schemas import OPTIONS, JobSummary, submission
+from sidecar.api.http.schemas import OPTIONS, JobSummary, object_schema, request_body, submission
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.transcripts.speaker_embeddings import LOCAL_VOICES_FIELD, WINDOW_FORMAT
-
-
-class RootAnswer(BaseModel):
-    """Who answers."""
-
-    service: str = Field(examples=["vibevoice-asr"])
-    version: str = Field(examples=["0.1.0"])
-    status: str = Field(examples=["running"])
-
-
-class HealthAnswer(BaseModel):
-    """How the service is: 200 whatever it is doing, unless the setting 'health_errors' wants 500
-    where it is not healthy."""
-
-    model_config = ConfigDict(protected_namespaces=())
-
-    status: str = Field(
-        examples=["ok"], description="ok, loading, or stopping: it ends soon; with 500 error."
-    )
-    model_loaded: bool
-    gpu_available: bool
-    vram_used_mb: int | None
-    vram_total_mb: int | None
-    contract: int = Field(
-        examples=[1], description="Version of what a host relies on (docs/embedding.md)."
-    )
-    version: str = Field(examples=["0.1.0"])
-    pid: int = Field(examples=[4242], description="Process id of the service.")
-    instance: str = Field(description="New at every start: tells an orphan from the real one.")
-    engine: str = Field(examples=["moonshine"])
-    precision: str = Field(examples=["int8"])
-    engine_state: Literal["absent", "loading", "ready", "busy", "stuck"] = Field(
-        description="stuck: its process hangs where nothing ends it, and no work is done."
-    )
-    load_percent: int | None = Field(description="While an engine is being loaded.")
-    worker_pid: int | None = Field(description="Process id of the engine, null if not loaded.")
-    live_engine: str | None = Field(
-        examples=["moonshine"], description="For live audio, null where none hears it."
-    )
-    live_engine_state: Literal["absent", "loading", "ready", "busy", "stuck"] | None
-    jobs_waiting: int = Field(examples=[0])
-    vllm: Literal["ok", "degraded", "unreachable"] = Field(
-        description=(
-            "For clients of the queue server that this service stands in for, which ask how its "
-            "engine is: ok, it takes recordings; degraded, it is being loaded; unreachable, the "
-            "service ends."
-        )
-    )
-    pipeline_state: str = Field(
-        examples=["idle"], description="What conversations are doing, for their page."
-    )
-    initialized: bool = Field(description="Whether there is an ear for conversations.")
-    grpc_port: int = Field(
-        default=0, examples=[50051], description="Port of gRPC; there only where it is on."
-    )
-    wyoming_port: int = Field(
-        default=0, examples=[10300], description="Port of Wyoming; there only where it is on."
-    )
-    talk_port: int = Field(
-        default=0,
-        examples=[8005],
-        description="Port for the page of the speech-to-speech demo; there only where it is on.",
-    )
-    local_voices: str = Field(
-        default="",
-        examples=[WINDOW_FORMAT],
-        description=(
-            "Form of what a service of the same build may ask for with a piece of a recording, to "
-            "tell voices apart over all of it; there only where it is to be had."
-        ),
-    )
-    grpc_running: bool
-    model_pool_healthy: bool = Field(description="Whether what was recognised lately went well.")
-    models_loaded: bool
-    model_count: int = Field(description="Engines in memory.")
-    model_worker_total: int = Field(description="Processes of engines.")
-    model_worker_shutdown: int = Field(description="How many of them died since the start.")
-    active_sessions: int = Field(description="Live ones.")
-    decode_queue_depth: int = Field(description="Recordings that wait.")
-    decode_latency_avg: float = Field(description="Seconds of work for a stretch of live speech.")
-    decode_latency_max: float
 
 
 class TranscribeWord(BaseModel):
@@ -225,16 +144,7 @@ TRANSCRIBE_BODY = submission(
     }
 )
 
-RELOAD_BODY: dict[str, Any] = {
-    "required": True,
-    "content": {
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "required": ["precision"],
-                "properties": {"precision": {"type": "string", "enum": [*Precision]}},
-            },
-            "example": {"precision": "int8"},
-        }
-    },
-}
+_PRECISION = {"type": "string", "enum": [*Precision]}
+RELOAD_BODY: dict[str, Any] = request_body(
+    object_schema({"precision": _PRECISION}, ["precision"]), example={"precision": "int8"}
+)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping
@@ -15,9 +14,8 @@ from starlette.types import Receive, Scope, Send
 
 from sidecar import clock, errors
 from sidecar.api import job_schemas
-from sidecar.api.http.request_headers import identity_of, parse_range, revocable
-from sidecar.api.http.responses import json_response, media_type, problem
-from sidecar.api.http.schemas import PROBLEMS
+from sidecar.api.http.request_headers import identity_of, parse_range
+from sidecar.api.http.responses import json_response, media_type, problem, send_until_disconnect
 from sidecar.api.http.upload import read_json
 from sidecar.audio.audio_format import SNIFF_BYTES, detect_container
 from sidecar.interfaces.request_options import parse_integer
@@ -30,8 +28,6 @@ from sidecar.transcripts.transcript import Transcript
 from sidecar.transcripts.transcript_edits import EditHistory, speakers_in
 from sidecar.transcripts.transcript_formats import segment_body, speaker_label
 
-USUAL, MOST = 100, 1000
-"""Entries of a history that are told at once: of 100 bytes at the least, of 64 KiB at the most."""
 _ETAG = re.compile(r'(?:W/)?"([^"]{0,40})"')
 
 
@@ -72,7 +68,6 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
         "/{job_id}/transcript",
         summary="Rename, merge and split speakers, move segments, correct lines; undo and redo",
         response_model=job_schemas.JobEditAnswer,
-        responses=PROBLEMS,
         openapi_extra=job_schemas.EDIT,
     )
     async def edit(request: Request, job_id: str) -> Response:
@@ -86,8 +81,8 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
             raise errors.FieldMissing("The field 'operations' is missing.")
         if more := [name for name in fields if name != "operations"]:
             raise errors.FieldInvalid(f"There is no field '{more[0][:40]}' in an edit.")
-        wished = edit_request_from_json(fields["operations"])
-        done = await service.edits.edit(caller, job_id, wished, revisions)
+        requested = edit_request_from_json(fields["operations"])
+        done = await service.edits.edit(caller, job_id, requested, revisions)
         body = edited_body(done.before, done.job)
         if done.parts:
             body["parts"] = [split_speaker_body(one) for one in done.parts]
@@ -97,12 +92,13 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
         "/{job_id}/transcript/history",
         summary="What was done to a transcript, the oldest first",
         response_model=job_schemas.JobEditHistory,
-        responses=PROBLEMS,
         openapi_extra=job_schemas.HISTORY,
     )
     async def history(request: Request, job_id: str) -> Response:
         job, _ = await service.owned.transcript(identity_of(request), job_id)
-        limit = parse_integer("limit", request.query_params.get("limit"), 1, MOST) or USUAL
+        given = request.query_params.get("limit")
+        limit = parse_integer("limit", given, 1, job_schemas.MAX_HISTORY_ENTRIES)
+        limit = limit or job_schemas.DEFAULT_HISTORY_ENTRIES
         history = job.history
         first = max(0, len(history.entries) - limit)
         entries = [
@@ -219,22 +215,10 @@ class _RecordingResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        sending = asyncio.ensure_future(self._send_all(send))
-        leaving = asyncio.ensure_future(_wait_for_disconnect(receive))
-
-        def sent_away() -> None:
-            leaving.cancel()
-
         try:
-            with revocable(scope, sent_away):
-                await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            await send_until_disconnect(scope, receive, self._send_all(send))
         finally:
-            sending.cancel()
-            leaving.cancel()
-            await asyncio.wait({sending, leaving})
             self._file.close()
-        if not sending.cancelled():
-            sending.result()
 
     async def _send_all(self, send: Send) -> None:
         start = {"status": self.status_code, "headers": self.raw_headers}
@@ -247,11 +231,6 @@ class _RecordingResponse(Response):
             log.warning("a recording broke off while it was played: %s", error.detail)
             return
         await send({"type": "http.response.body", "body": b""})
-
-
-async def _wait_for_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def add_recording_routes(router: APIRouter, service: Service) -> None:
@@ -284,10 +263,10 @@ async def _answer(request: Request, service: Service, job_id: str, file: Encrypt
         **DOWNLOAD_HEADERS,
     }
     begin, end, status = 0, file.size, 200
-    asked, same = request.headers.get("range", ""), request.headers.get("if-range", tag) == tag
-    if asked and same:
+    wanted, same = request.headers.get("range", ""), request.headers.get("if-range", tag) == tag
+    if wanted and same:
         try:
-            span = parse_range(asked, file.size)
+            span = parse_range(wanted, file.size)
         except errors.RangeUnsatisfiable as error:
             file.close()
             refused = problem(error)

@@ -106,10 +106,10 @@ class AccessPolicy:
         return replace(who, limits=replace(self.limits, shares=who.proof is AuthMethod.JWT))
 
     def _is_ours(self, host: str) -> bool:
-        said = _HOST_HEADER.fullmatch(host)
-        if said is None:
+        matched = _HOST_HEADER.fullmatch(host)
+        if matched is None:
             return False
-        name = said["name"].lower()
+        name = matched["name"].lower()
         return self.anywhere or name in _LOOPBACK or name in self.names
 
 
@@ -261,8 +261,8 @@ def owner_limits_of(settings: Settings) -> OwnerLimits:
     )
 
 
-def _limit_or_default(said: int | None, usual: int | None) -> int | None:
-    return usual if said is None else said or None
+def _limit_or_default(given: int | None, default: int | None) -> int | None:
+    return default if given is None else given or None
 
 
 def _default_key_folder(settings: Settings) -> Path | None:

@@ -193,7 +193,13 @@ def bearer_token(approach: RequestOrigin) -> str:
     """
     if not approach.authorizations:
         raise errors.TokenMissing()
-    scheme, _, given = approach.authorizations[0].partition(" ")
-    if scheme.lower() != "bearer" or len(approach.authorizations) > 1:
+    scheme, token = split_authorization(approach.authorizations[0])
+    if scheme != "bearer" or len(approach.authorizations) > 1:
         raise errors.TokenInvalid()
-    return given.strip()
+    return token
+
+
+def split_authorization(header: str) -> tuple[str, str]:
+    """Return the scheme, in lower case, and the token of an `Authorization` header."""
+    scheme, _, token = header.partition(" ")
+    return scheme.lower(), token.strip()

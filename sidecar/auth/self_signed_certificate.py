@@ -99,13 +99,13 @@ def _renewal_reason(pair: CertificatePair, names: frozenset[str]) -> str | None:
         from cryptography import x509
     try:
         found = x509.load_pem_x509_certificate(files.read(pair.certificate, MAX_PEM_BYTES))
-        said = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names_in_it = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (ValueError, x509.ExtensionNotFound):
         return "cannot be read"
     if found.not_valid_after_utc < utc_now() + datetime.timedelta(days=RENEWAL_DAYS):
         return "is about to expire"
-    has = {*said.get_values_for_type(x509.DNSName)}
-    has |= {str(address) for address in said.get_values_for_type(x509.IPAddress)}
+    has = {*names_in_it.get_values_for_type(x509.DNSName)}
+    has |= {str(address) for address in names_in_it.get_values_for_type(x509.IPAddress)}
     missing = {_normalized_name(name) for name in names} - has
     return f"has not the name {min(missing)}" if missing else None
 
@@ -117,7 +117,7 @@ def _create_certificate(pair: CertificatePair, names: frozenset[str]) -> None:
         from cryptography.hazmat.primitives.asymmetric import ec
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "vibevoice-asr")])
-    said: list[x509.GeneralName] = [
+    subject_names: list[x509.GeneralName] = [
         x509.IPAddress(ipaddress.ip_address(name)) if _is_address(name) else x509.DNSName(name)
         for name in sorted(names)
     ]
@@ -134,7 +134,7 @@ def _create_certificate(pair: CertificatePair, names: frozenset[str]) -> None:
         .serial_number(x509.random_serial_number())
         .not_valid_before(utc_now() - datetime.timedelta(days=1))
         .not_valid_after(utc_now() + datetime.timedelta(days=VALIDITY_DAYS))
-        .add_extension(x509.SubjectAlternativeName(said), critical=False)
+        .add_extension(x509.SubjectAlternativeName(subject_names), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.KeyUsage(digital_signature=True, **usage), critical=True)
         .add_extension(

@@ -156,7 +156,7 @@ class TokenVerifier:
         if key is None:
             token, key = self._decoy
         try:
-            said = self._jwt.decode(
+            claims = self._jwt.decode(
                 token,
                 key,
                 algorithms=[ALGORITHM],
@@ -167,7 +167,7 @@ class TokenVerifier:
         except (self._jwt.InvalidTokenError, *_CLAIM_TYPE_ERRORS) as error:
             log.debug("a token refused: %s", type(error).__name__ if known else "malformed")
             return None
-        return self._counting(said, key_id)
+        return self._counting(claims, key_id)
 
     def refusal(self, credential: SignedCredential) -> str | None:
         """Why a token that counted does so no more, by the same rules; None while it does."""
@@ -179,15 +179,15 @@ class TokenVerifier:
             return "has expired"
         return None
 
-    def _counting(self, said: Mapping[str, Any], key_id: str) -> TokenClaims | None:
-        subject, token_id, scope = said["sub"], said["jti"], said.get("scope", "")
+    def _counting(self, claims: Mapping[str, Any], key_id: str) -> TokenClaims | None:
+        subject, token_id, scope = claims["sub"], claims["jti"], claims.get("scope", "")
         if not isinstance(scope, str) or not SUBJECT.fullmatch(subject):
             return None
         if not TOKEN_ID.fullmatch(token_id) or token_id in self._revoked():
             return None
-        if not all(_is_date(said[name]) for name in ("exp", "nbf", "iat") if name in said):
+        if not all(_is_date(claims[name]) for name in ("exp", "nbf", "iat") if name in claims):
             return None
-        until = int(said["exp"]) if "exp" in said else None
+        until = int(claims["exp"]) if "exp" in claims else None
         return TokenClaims(
             subject, SignedCredential(token_id, key_id, until), frozenset(scope.split())
         )

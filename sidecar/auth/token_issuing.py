@@ -13,12 +13,12 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from sidecar import files
-from sidecar import files as sidecar_files
 from sidecar.auth import signed_tokens
 from sidecar.auth.signed_tokens import ALGORITHM, AUDIENCE, SUBJECT
 from sidecar.clock import utc_now
@@ -53,15 +53,15 @@ def read_public_keys(path: Path) -> Mapping[str, EllipticCurvePublicKey]:
     Raises:
         errors.SettingsInvalid: there are none, or a file is no public key on P-256.
     """
-    files = sorted(path.glob("*.pem")) if path.is_dir() else [path]
-    if not files:
+    paths = sorted(path.glob("*.pem")) if path.is_dir() else [path]
+    if not paths:
         raise SettingsInvalid(
             f"The folder {path} has no public key (*.pem).",
             hint="'vibevoice-asr token keys' makes a pair and says where the public one is.",
         )
-    if len(files) > MAX_KEYS:
+    if len(paths) > MAX_KEYS:
         raise SettingsInvalid(f"The folder {path} has more than {MAX_KEYS} keys.")
-    keys = [_read_public_key(file) for file in files]
+    keys = [_read_public_key(file) for file in paths]
     return {key_thumbprint(key): key for key in keys}
 
 
@@ -96,18 +96,18 @@ class SigningKeys:
         key = ec.generate_private_key(ec.SECP256R1())
         name = key_thumbprint(key.public_key())
         for folder in (self.private, self.public):
-            sidecar_files.make_folder(folder)
+            files.make_folder(folder)
         number = 1 + max((int(file.name.split("-")[0]) for file in self._files()), default=0)
         file = f"{number:04}-{utc_now():%Y%m%d}-{name[:8]}.pem"
-        sidecar_files.write(
+        files.write(
             self.public / file,
             key.public_key().public_bytes(
                 serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
             ),
-            sidecar_files.PUBLIC,
+            files.PUBLIC,
         )
         # Last: a key that signs is one that servers can be given.
-        sidecar_files.write(
+        files.write(
             self.private / file,
             key.private_bytes(
                 serialization.Encoding.PEM,
@@ -127,7 +127,7 @@ def _read_public_key(file: Path) -> EllipticCurvePublicKey:
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    data = sidecar_files.read(file, MAX_KEY_BYTES)
+    data = files.read(file, MAX_KEY_BYTES)
     if b"PRIVATE KEY" in data:
         raise SettingsInvalid(
             f"The file {file} holds a private key, and servers need the public one only.",
@@ -149,7 +149,7 @@ def _read_private_key(file: Path) -> EllipticCurvePrivateKey:
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        key = load_pem_private_key(sidecar_files.read(file, MAX_KEY_BYTES, private=True), None)
+        key = load_pem_private_key(files.read(file, MAX_KEY_BYTES, private=True), None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise SettingsInvalid(f"The file {file} is no private key in PEM.") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
@@ -167,16 +167,20 @@ MAX_ISSUED_BYTES = 64 << 20
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
-@dataclass(frozen=True, slots=True)
-class IssuedToken:
-    """A token that was made, but for the token."""
+IsoDate = Annotated[datetime.datetime, PlainSerializer(datetime.datetime.isoformat)]
 
-    token_id: str
-    subject: str
-    key: str
-    issued: datetime.datetime
-    expires: datetime.datetime | None
-    scopes: tuple[str, ...] = ()
+
+class IssuedToken(BaseModel):
+    """A line of `issued.jsonl`: a token that was made, but for the token itself."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, strict=True)
+
+    token_id: str = Field(validation_alias="jti", serialization_alias="jti")
+    subject: str = Field(validation_alias="sub", serialization_alias="sub")
+    key: str = Field(validation_alias="kid", serialization_alias="kid")
+    issued: IsoDate = Field(validation_alias="iat", serialization_alias="iat")
+    expires: IsoDate | None = Field(validation_alias="exp", serialization_alias="exp")
+    scopes: tuple[str, ...] = Field(validation_alias="scope", serialization_alias="scope")
 
 
 class TokenIssuer:
@@ -208,12 +212,12 @@ class TokenIssuer:
             name, key = self.keys.signer()
             issued = self._now()
             issue = IssuedToken(
-                uuid.uuid4().hex,
-                subject,
-                name,
-                issued,
-                _expiry_date(issued, lasts_s),
-                tuple(scopes),
+                token_id=uuid.uuid4().hex,
+                subject=subject,
+                key=name,
+                issued=issued,
+                expires=_expiry_date(issued, lasts_s),
+                scopes=tuple(scopes),
             )
             claims: dict[str, object] = {
                 "sub": subject,
@@ -245,11 +249,9 @@ class TokenIssuer:
         if not self._issued_file.exists():
             return []
         try:
-            lines = (
-                files.read(self._issued_file, MAX_ISSUED_BYTES, private=True).decode().splitlines()
-            )
-            return [_parse_issued(line) for line in lines]
-        except (ValueError, KeyError, TypeError, AttributeError):
+            lines = files.read(self._issued_file, MAX_ISSUED_BYTES, private=True).decode()
+            return [IssuedToken.model_validate_json(line) for line in lines.splitlines()]
+        except ValueError:
             raise SettingsInvalid(f"The file {self._issued_file} is damaged.") from None
 
     def revoked(self) -> frozenset[str]:
@@ -297,18 +299,11 @@ class TokenIssuer:
         files.write(self.revoked_file, signed_tokens.render_revocations(ids).encode(), files.PUBLIC)
 
     def _note(self, issue: IssuedToken) -> None:
-        line = {
-            "jti": issue.token_id,
-            "sub": issue.subject,
-            "kid": issue.key,
-            "iat": issue.issued.isoformat(),
-            "exp": issue.expires and issue.expires.isoformat(),
-            "scope": list(issue.scopes),
-        }
+        line = issue.model_dump_json(by_alias=True)
         before = b""
         if self._issued_file.exists():
             before = files.read(self._issued_file, MAX_ISSUED_BYTES, private=True)
-        files.write(self._issued_file, before + json.dumps(line).encode() + b"\n")
+        files.write(self._issued_file, before + line.encode() + b"\n")
 
 
 def _expiry_date(begin: datetime.datetime, lasts_s: float | None) -> datetime.datetime | None:
@@ -320,15 +315,3 @@ def _expiry_date(begin: datetime.datetime, lasts_s: float | None) -> datetime.da
     except OverflowError:
         pass
     raise SettingsInvalid("So long a time is not possible for a token.", hint="Such as '90d'.")
-
-
-def _parse_issued(line: str) -> IssuedToken:
-    said = json.loads(line)
-    return IssuedToken(
-        token_id=said["jti"],
-        subject=said["sub"],
-        key=said["kid"],
-        issued=datetime.datetime.fromisoformat(said["iat"]),
-        expires=said["exp"] and datetime.datetime.fromisoformat(said["exp"]),
-        scopes=tuple(said["scope"]),
-    )

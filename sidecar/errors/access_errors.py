@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sidecar import errors
 from sidecar.errors.error_base import ErrorKind, LimitExceeded, SidecarError, Unauthorized
 from sidecar.version import is_frozen
 
@@ -207,7 +206,7 @@ def needed_for(what: str, extra: str = "auth") -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise errors.SettingsInvalid(
+        raise SettingsInvalid(
             f"{what} need a package that is not installed: {error.name or error}.",
             hint="This executable has it not; install the package from Python."
             if is_frozen()

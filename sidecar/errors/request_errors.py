@@ -116,7 +116,7 @@ class UploadTooLarge(BadRequest):
 
 
 class UploadStalled(BadRequest):
-    """The client stopped sending, or is too slow to wait for."""
+    """The client stopped sending, or is too slow (limits: `api.http.upload`)."""
 
     code = "upload_stalled"
     kind = ErrorKind.TIMEOUT

@@ -385,9 +385,9 @@ class Service:
     async def _planned(self, job: Job, precision: Precision) -> TranscribeOptions:
         """A job's options when it begins: who is known by then, and the plan for its memory."""
         owner, kept = job.record.owner, job.record.kept
-        told = await self.voices.with_enrolled_speakers(job.options, owner, kept=kept)
+        options = await self.voices.with_enrolled_speakers(job.options, owner, kept=kept)
         planned = self._provision.plan(job, precision)
-        return replace(planned, known_voices=told.known_voices, voiceprints=told.voiceprints)
+        return replace(planned, known_voices=options.known_voices, voiceprints=options.voiceprints)
 
     def _language_hint(self, tag: str) -> str:
         known = abbreviate_names(self.spec.languages)

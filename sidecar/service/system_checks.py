@@ -47,19 +47,16 @@ def check_gpu() -> CheckFinding:
     from sidecar.gpu_memory.gpu_devices import VISIBLE_DEVICES_VARIABLE, read_gpu_memory
 
     gpu = read_gpu_memory()
-    if gpu is None and (named := os.environ.get(VISIBLE_DEVICES_VARIABLE)) is not None:
-        text = (
-            f"none that {VISIBLE_DEVICES_VARIABLE}={named!r} means, or no driver; the CPU does it"
-        )
-        return CheckFinding("GPU", CheckState.ABSENT, text)
-    if gpu is None:
-        return CheckFinding(
-            "GPU", CheckState.ABSENT, "no NVIDIA GPU, or no driver; the CPU does it"
-        )
-    free = gpu.total_mb - gpu.used_mb
-    return CheckFinding(
-        "GPU", CheckState.GOOD, f"{gpu.name}, {free} of {gpu.total_mb} MiB VRAM free"
+    if gpu is not None:
+        text = f"{gpu.name}, {gpu.total_mb - gpu.used_mb} of {gpu.total_mb} MiB VRAM free"
+        return CheckFinding("GPU", CheckState.GOOD, text)
+    named = os.environ.get(VISIBLE_DEVICES_VARIABLE)
+    lacks = (
+        "no NVIDIA GPU"
+        if named is None
+        else f"none that {VISIBLE_DEVICES_VARIABLE}={named!r} means"
     )
+    return CheckFinding("GPU", CheckState.ABSENT, f"{lacks}, or no driver; the CPU does it")
 
 
 def check_ffmpeg() -> CheckFinding:
@@ -132,16 +129,12 @@ def check_llm(settings: Settings) -> CheckFinding:
     except errors.SidecarError as error:
         return CheckFinding("answers", CheckState.BAD, error.detail, error.hint)
     if meant.address is None:
-        return CheckFinding(
-            "answers", CheckState.ABSENT, "no language model (llm): what is said is repeated"
-        )
+        text = "no language model (llm): what is said is repeated"
+        return CheckFinding("answers", CheckState.ABSENT, text)
+    text = f"by the model at {remote_server.host_of(meant.address.url)}"
     if meant.looked_for:
-        return CheckFinding(
-            "answers", CheckState.GOOD, f"by whichever answers here: {', '.join(LOCAL_LLM_SERVERS)}"
-        )
-    return CheckFinding(
-        "answers", CheckState.GOOD, f"by the model at {remote_server.host_of(meant.address.url)}"
-    )
+        text = f"by whichever answers here: {', '.join(LOCAL_LLM_SERVERS)}"
+    return CheckFinding("answers", CheckState.GOOD, text)
 
 
 def check_checkpoint(settings: Settings) -> CheckFinding:
@@ -150,13 +143,10 @@ def check_checkpoint(settings: Settings) -> CheckFinding:
 
     try:
         found = installed_checkpoints.find_checkpoint(settings.model_path)
-    except errors.CheckpointNotFound as error:
-        if settings.model_path is None:
-            cache = checkpoint.hugging_face_cache()
-            text = f"none in {cache}; the embedded engine needs none"
-            return CheckFinding("checkpoint", CheckState.ABSENT, text)
-        return CheckFinding("checkpoint", CheckState.WARNING, error.detail, error.hint)
     except errors.BadCheckpoint as error:
+        if isinstance(error, errors.CheckpointNotFound) and settings.model_path is None:
+            text = f"none in {checkpoint.hugging_face_cache()}; the embedded engine needs none"
+            return CheckFinding("checkpoint", CheckState.ABSENT, text)
         return CheckFinding("checkpoint", CheckState.WARNING, error.detail, error.hint)
     text = f"{found.folder}, {found.bytes / 1e6:,.0f} MB, commit {found.revision or 'unknown'}"
     return CheckFinding("checkpoint", CheckState.GOOD, text)
@@ -202,9 +192,8 @@ def check_kept_jobs(settings: Settings) -> CheckFinding:
         return CheckFinding("kept jobs", CheckState.BAD, error.detail, error.hint)
     if broken := broken_files(folder):
         text = f"{folder}, {len(broken)} broken files were set aside, the last as {broken[-1].name}"
-        return CheckFinding(
-            "kept jobs", CheckState.WARNING, text, "Look at them, then move them away."
-        )
+        remedy = "Look at them, then move them away."
+        return CheckFinding("kept jobs", CheckState.WARNING, text, remedy)
     return CheckFinding("kept jobs", CheckState.GOOD, str(folder))
 
 

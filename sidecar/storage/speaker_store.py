@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from sidecar import clock, errors, files
+from sidecar import errors, files
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings
 from sidecar.storage.encrypted_sqlite import KEY_TABLE, DatabaseLabels, migrate_sqlite, open_cipher
@@ -90,23 +90,6 @@ def parse_speaker_name(value: object) -> str:
             hint="Send the name of the person.",
         )
     return name
-
-
-def exported_speaker(person: EnrolledSpeaker) -> dict[str, Any]:
-    """All that is stored of a person; ``vector``: base64 of 256 little-endian float16."""
-    return {
-        "id": person.id,
-        "name": person.name,
-        "created": clock.format_utc(person.created),
-        "voices": [
-            {
-                "added": clock.format_utc(one.added),
-                "seconds": one.print.seconds,
-                "vector": one.print.vector,
-            }
-            for one in person.samples
-        ],
-    }
 
 
 SpeakerUpdate = Callable[[Sequence[EnrolledSpeaker]], EnrolledSpeaker]

@@ -1,9 +1,13 @@
-"""Serialization of edits for clients and the journal. Pure."""
+"""Serialization of edits for clients and the journal. Pure.
+
+`OPERATIONS` has each operation once: it is parsed, written and documented (OpenAPI) by that.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sidecar.errors import FieldInvalid, FieldMissing
@@ -75,140 +79,164 @@ def edit_request_from_json(given: object) -> UndoStep | RedoStep | tuple[EditReq
             if len(names) > 1 or len(given[0]) > 1:
                 raise FieldInvalid(f"'{name}' stands alone.", hint="Send it as the only one.")
             return step
-    return tuple(_OperationFields(number, values).operation for number, values in enumerate(given))
+    return tuple(_parse_operation(number, values) for number, values in enumerate(given))
+
+
+def operation_schemas() -> list[dict[str, Any]]:
+    """Return the JSON schema of each operation, undo and redo last."""
+    return [
+        {
+            "type": "object",
+            "required": ["op", *(field for field, one in fields.items() if not one.optional)],
+            "properties": {
+                "op": {"const": name},
+                **{field: one.schema for field, one in fields.items()},
+            },
+            "additionalProperties": False,
+        }
+        for name, (_, fields) in [*OPERATIONS.items(), ("undo", (None, {})), ("redo", (None, {}))]
+    ]
 
 
 def _operation_to_json(operation: EditOperation) -> dict[str, Any]:
-    match operation:
-        case RenameSpeaker(speaker, name):
-            return {"op": "rename", "speaker": speaker_label(speaker), "name": name}
-        case MergeSpeakers(speaker, into):
-            labels = speaker_label(speaker), speaker_label(into)
-            return {"op": "merge", "speaker": labels[0], "into": labels[1]}
-        case SplitSegments(segments, name):
-            named = {} if name is None else {"name": name}
-            return {"op": "split", "segments": [*segments], **named}
-        case MoveSegments(segments, speaker):
-            return {"op": "move", "segments": [*segments], "speaker": speaker_label(speaker)}
-        case RewriteSegment(segment, text):
-            return {"op": "text", "segment": segment, "text": text}
+    name, fields = next(
+        (name, fields) for name, (kind, fields) in OPERATIONS.items() if type(operation) is kind
+    )
+    values = ((field, one, getattr(operation, field)) for field, one in fields.items())
+    return {"op": name} | {
+        field: one.render(value)
+        for field, one, value in values
+        if not (one.optional and value is None)
+    }
 
 
-class _OperationFields:
-    """One operation as it was sent."""
-
-    def __init__(self, number: int, values: object) -> None:
-        self._number = number
-        self._values = values
-
-    @property
-    def operation(self) -> EditRequest:
-        """What it means."""
-        values = self._values
-        if not isinstance(values, Mapping):
-            raise self._wrong("is not an object")
-        name = values.get("op")
-        form = _OPERATION_FIELDS.get(name) if isinstance(name, str) else None
-        if form is None:
-            raise FieldInvalid(
-                f"Operation {self._number}: 'op' is none that is known.",
-                hint=f"Use one of: {', '.join(_OPERATION_FIELDS)}, undo, redo.",
-            )
-        fields, make = form
-        if unknown := [str(one) for one in values if one not in ("op", *fields)]:
-            raise self._wrong(
-                f"has a field that '{name}' does not take: {one_line(unknown[0])[:40]}"
-            )
-        return make(self)
-
-    def speaker(self, field: str) -> int:
-        """A speaker's number, by its label."""
-        value = self._value(field)
-        label = _LABEL.fullmatch(value) if isinstance(value, str) else None
-        if label is None:
-            raise self._wrong(f"'{field}' is no speaker, as 'Speaker_0' is")
-        return int(label[1])
-
-    def segment(self) -> int:
-        """A segment's place."""
-        return self._place(self._value("segment"), "segment")
-
-    def segments(self) -> tuple[int, ...]:
-        """Places of segments, in order and each once."""
-        value = self._value("segments")
-        if not isinstance(value, Sequence) or isinstance(value, str) or not value:
-            raise self._wrong("'segments' is not a list of segments")
-        return tuple(sorted({self._place(one, "segments") for one in value}))
-
-    def name(self) -> str | None:
-        """What somebody is called, None for nothing."""
-        value = self._value("name")
-        if value is None:
-            return None
-        name = one_line(value) if isinstance(value, str) else ""
-        if not 0 < len(name) <= MAX_NAME_CHARACTERS:
-            raise self._wrong(f"'name' has not 1 to {MAX_NAME_CHARACTERS} characters")
-        return name
-
-    def optional_name(self) -> str | None:
-        """The same, None where it was left out."""
-        assert isinstance(self._values, Mapping)
-        return self.name() if "name" in self._values else None
-
-    def optional_parts(self) -> int | None:
-        """Into how many people; None where that was left out."""
-        assert isinstance(self._values, Mapping)
-        value = self._values.get("into")
-        if value is None:
-            return None
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int)
-            or not 2 <= value <= MAX_SPLIT_SPEAKERS
-        ):
-            raise self._wrong(f"'into' is no number of people from 2 to {MAX_SPLIT_SPEAKERS}")
-        return value
-
-    def text(self) -> str:
-        """What was said, on one line."""
-        value = self._value("text")
-        text = one_line(value) if isinstance(value, str) else ""
-        if not 0 < len(text) <= MAX_TEXT_CHARACTERS:
-            raise self._wrong(f"'text' has not 1 to {MAX_TEXT_CHARACTERS} characters")
-        return text
-
-    def _value(self, field: str) -> object:
-        assert isinstance(self._values, Mapping)
-        if field not in self._values:
-            raise FieldMissing(f"Operation {self._number}: '{field}' is missing.")
-        return self._values[field]
-
-    def _place(self, value: object, field: str) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MAX_SEGMENTS:
-            raise self._wrong(f"'{field}' is no place of a segment, which is a number from 0")
-        return value
-
-    def _wrong(self, said: str) -> FieldInvalid:
-        return FieldInvalid(f"Operation {self._number}: {said}.")
+def _parse_operation(number: int, values: object) -> EditRequest:
+    if not isinstance(values, Mapping):
+        raise FieldInvalid(f"Operation {number}: is not an object.")
+    name = values.get("op")
+    known = OPERATIONS.get(name) if isinstance(name, str) else None
+    if known is None:
+        raise FieldInvalid(
+            f"Operation {number}: 'op' is none that is known.",
+            hint=f"Use one of: {', '.join(OPERATIONS)}, undo, redo.",
+        )
+    kind, fields = known
+    if unknown := [str(one) for one in values if one not in ("op", *fields)]:
+        shown = one_line(unknown[0])[:40]
+        raise FieldInvalid(f"Operation {number}: has a field that '{name}' does not take: {shown}.")
+    parsed = {}
+    for field, one in fields.items():
+        if field in values:
+            try:
+                parsed[field] = one.parse(values[field])
+            except ValueError as wrong:
+                raise FieldInvalid(f"Operation {number}: '{field}' {wrong}.") from None
+        elif not one.optional:
+            raise FieldMissing(f"Operation {number}: '{field}' is missing.")
+    return kind(**parsed)
 
 
-_OPERATION_FIELDS: Mapping[
-    str, tuple[tuple[str, ...], Callable[[_OperationFields], EditRequest]]
-] = {
-    "rename": (("speaker", "name"), lambda one: RenameSpeaker(one.speaker("speaker"), one.name())),
-    "merge": (
-        ("speaker", "into"),
-        lambda one: MergeSpeakers(one.speaker("speaker"), one.speaker("into")),
-    ),
-    "split": (("segments", "name"), lambda one: SplitSegments(one.segments(), one.optional_name())),
-    "split_speaker": (
-        ("speaker", "into"),
-        lambda one: SplitSpeakerRequest(one.speaker("speaker"), one.optional_parts()),
-    ),
-    "move": (
-        ("segments", "speaker"),
-        lambda one: MoveSegments(one.segments(), one.speaker("speaker")),
-    ),
-    "text": (("segment", "text"), lambda one: RewriteSegment(one.segment(), one.text())),
+def _parse_speaker(value: object) -> int:
+    label = _LABEL.fullmatch(value) if isinstance(value, str) else None
+    if label is None:
+        raise ValueError("is no speaker, as 'Speaker_0' is")
+    return int(label[1])
+
+
+def _parse_place(value: object) -> int:
+    return _integer(
+        value, 0, MAX_SEGMENTS - 1, "is no place of a segment, which is a number from 0"
+    )
+
+
+def _parse_places(value: object) -> tuple[int, ...]:
+    """Places of segments, in order and each once."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        raise ValueError("is not a list of segments")
+    return tuple(sorted({_parse_place(one) for one in value}))
+
+
+def _parse_name(value: object) -> str | None:
+    return None if value is None else _single_line(value, MAX_NAME_CHARACTERS)
+
+
+def _parse_text(value: object) -> str:
+    return _single_line(value, MAX_TEXT_CHARACTERS)
+
+
+def _parse_people(value: object) -> int | None:
+    wrong = f"is no number of people from 2 to {MAX_SPLIT_SPEAKERS}"
+    return None if value is None else _integer(value, 2, MAX_SPLIT_SPEAKERS, wrong)
+
+
+def _integer(value: object, least: int, most: int, wrong: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(wrong)
+    return value
+
+
+def _single_line(value: object, most: int) -> str:
+    text = one_line(value) if isinstance(value, str) else ""
+    if not 0 < len(text) <= most:
+        raise ValueError(f"has not 1 to {most} characters")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class OperationField:
+    """A field of an operation: its JSON schema, and how its value is read and written.
+
+    ``parse`` raises ValueError, whose text goes behind the field's name.
+    """
+
+    schema: dict[str, Any]
+    parse: Callable[[object], Any]
+    render: Callable[[Any], object] = lambda value: value
+    optional: bool = False
+
+
+_SPEAKER = OperationField(
+    {
+        "type": "string",
+        "pattern": "^Speaker_(0|[1-9][0-9]{0,2})$",
+        "examples": ["Speaker_0"],
+    },
+    _parse_speaker,
+    speaker_label,
+)
+_PLACE_SCHEMA = {"type": "integer", "minimum": 0, "description": "From 0."}
+_PLACES = OperationField(
+    {"type": "array", "items": _PLACE_SCHEMA, "minItems": 1}, _parse_places, list
+)
+_NAME_SCHEMA = {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_NAME_CHARACTERS}
+_PEOPLE_SCHEMA = {
+    "type": ["integer", "null"],
+    "minimum": 2,
+    "maximum": MAX_SPLIT_SPEAKERS,
+    "description": "How many people it is; as many as it sounds like, if it is left out.",
 }
-"""Every operation by its name: its fields, and what they mean."""
+_TEXT_SCHEMA = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT_CHARACTERS}
+OPERATIONS: Mapping[str, tuple[Callable[..., EditRequest], Mapping[str, OperationField]]] = {
+    "rename": (
+        RenameSpeaker,
+        {"speaker": _SPEAKER, "name": OperationField(_NAME_SCHEMA, _parse_name)},
+    ),
+    "merge": (MergeSpeakers, {"speaker": _SPEAKER, "into": _SPEAKER}),
+    "split": (
+        SplitSegments,
+        {"segments": _PLACES, "name": OperationField(_NAME_SCHEMA, _parse_name, optional=True)},
+    ),
+    "split_speaker": (
+        SplitSpeakerRequest,
+        {"speaker": _SPEAKER, "into": OperationField(_PEOPLE_SCHEMA, _parse_people, optional=True)},
+    ),
+    "move": (MoveSegments, {"segments": _PLACES, "speaker": _SPEAKER}),
+    "text": (
+        RewriteSegment,
+        {
+            "segment": OperationField(_PLACE_SCHEMA, _parse_place),
+            "text": OperationField(_TEXT_SCHEMA, _parse_text),
+        },
+    ),
+}
+"""Every operation by its name: what it is parsed to, and its fields."""

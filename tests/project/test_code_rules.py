@@ -145,9 +145,16 @@ MAKE_VALUES = {
         "parameter",
         "submission",
         "person_form",
+        "request_body",
+        "object_schema",
+        "integer_schema",
+        "AfterValidator",
+        "PlainSerializer",
+        "AliasPath",
         "form",
         "texts",
-        "operation",
+        "OperationField",
+        "operation_schemas",
     ),  # of the OpenAPI page
     "DatabaseLabels",  # of the sealed files
     "build_version",  # reads the file that a build left beside us, and nothing else
@@ -302,11 +309,19 @@ def test_what_a_benchmark_takes_from_the_service_is_there(benchmark: Path) -> No
 
 def lacking(taken: ast.ImportFrom) -> list[str]:
     """The names that a module of ours does not have, by its source."""
-    place = ROOT / (taken.module or "").replace(".", "/")
+    there = names_in(taken.module or "")
+    if there is None:  # a library's
+        return []
+    return [f"{taken.module}.{one.name}" for one in taken.names if one.name not in there]
+
+
+def names_in(module: str) -> set[str] | None:
+    """The names that a module of ours has, by its source; None of a library's."""
+    place = ROOT / module.replace(".", "/")
     ways = place / "__init__.py", place.with_suffix(".pyi"), place.with_suffix(".py")
     source = next(filter(Path.exists, ways), None)
-    if source is None:  # a library's
-        return []
+    if source is None:
+        return None
     there = {path.stem for path in place.glob("*")}
     for node in ast.walk(ast.parse(source.read_text("utf-8"))):
         match node:
@@ -314,9 +329,11 @@ def lacking(taken: ast.ImportFrom) -> list[str]:
                 there.add(name)
             case ast.AsyncFunctionDef(name=name):
                 there.add(name)
+            case ast.ImportFrom(module=str(other), names=[ast.alias(name="*")]):
+                there |= names_in(other) or set()
             case ast.alias(name=name, asname=renamed):
                 there.add(renamed or name)
-    return [f"{taken.module}.{one.name}" for one in taken.names if one.name not in there]
+    return there
 
 
 def test_no_two_files_of_tests_have_one_name() -> None:

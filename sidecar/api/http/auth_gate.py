@@ -19,7 +19,6 @@ from sidecar.api.http import request_headers
 from sidecar.api.http.request_headers import scope_with_identity
 from sidecar.api.http.responses import ErrorDialects, error_response_at
 from sidecar.auth.authentication import AccessPolicy, SleepFunction, identify_request
-from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import RateLimiter
 from sidecar.auth.request_origin import RequestOrigin, check_header_sizes
 from sidecar.auth.revocable_streams import RevocableStreams
@@ -116,39 +115,28 @@ class _AccessCors(CORSMiddleware):
         return self._access.admits_origin(origin)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
 class _Authentication:
     """Asks who it is, behind CORS: a page that may ask sees why it is refused."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        access: AccessPolicy,
-        rate_limiter: RateLimiter | None,
-        pause: SleepFunction,
-        dialects: ErrorDialects,
-        visits: RevocableStreams,
-        opens: IsPublic,
-        refusals: WebSocketRefusals,
-        tickets: OneTimeCodes[request_headers.TicketGrant] | None,
-    ) -> None:
-        self._dialects = dialects
-        self._visits = visits
-        self._opens = opens
-        self._app = app
-        self._access = access
-        self._rate_limiter = rate_limiter
-        self._pause = pause
-        self._refusals = refusals
-        self._tickets = tickets
+    app: ASGIApp
+    access: AccessPolicy
+    rate_limiter: RateLimiter | None
+    pause: SleepFunction
+    dialects: ErrorDialects
+    visits: RevocableStreams
+    opens: IsPublic
+    refusals: WebSocketRefusals
+    tickets: OneTimeCodes[request_headers.TicketGrant] | None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         with contextlib.ExitStack() as opened:
             admitted = await self._admitted(scope, receive, send, opened)
             if admitted is not None:
-                await self._app(admitted[0], receive, admitted[1])
+                await self.app(admitted[0], receive, admitted[1])
 
     async def _admitted(
         self, scope: Scope, receive: Receive, send: Send, opened: contextlib.ExitStack
@@ -157,29 +145,31 @@ class _Authentication:
         is, the request or connection counts as the caller's."""
         approach = request_origin(scope)
         try:
-            if self._rate_limiter is not None:
-                self._rate_limiter.admit_request(approach)
-            if scope["path"] not in OPEN_PATHS and not self._opens(scope):
+            if self.rate_limiter is not None:
+                self.rate_limiter.admit_request(approach)
+            if scope["path"] not in OPEN_PATHS and not self.opens(scope):
                 approach, session = self._with_ticket(scope, approach)
-                caller = await self._identify(approach)
+                caller = await identify_request(
+                    self.access, self.rate_limiter, approach, self.pause
+                )
                 if session is not None:
                     caller = dataclasses.replace(caller, scopes=frozenset())
-                scope = scope_with_identity(scope, caller, self._visits)
+                scope = scope_with_identity(scope, caller, self.visits)
                 scope["state"][request_headers.AGREED_SESSION_KEY] = session
-                if self._rate_limiter is not None:
+                if self.rate_limiter is not None:
                     try:
-                        self._rate_limiter.enter(caller)
+                        self.rate_limiter.enter(caller)
                     finally:
                         send = request_headers.send_with_rate_limit(
-                            send, self._rate_limiter.standing(caller)
+                            send, self.rate_limiter.standing(caller)
                         )
-                opened.enter_context(self._visits.opened(caller))
+                opened.enter_context(self.visits.opened(caller))
         except errors.SidecarError as error:
-            say_no = self._refusals.get(scope["path"]) if scope["type"] == "websocket" else None
+            say_no = self.refusals.get(scope["path"]) if scope["type"] == "websocket" else None
             if say_no is not None:
                 await say_no(error, scope, receive, send)
             else:
-                await send_refusal(error, scope, receive, send, self._dialects)
+                await send_refusal(error, scope, receive, send, self.dialects)
             return None
         return scope, send
 
@@ -188,14 +178,14 @@ class _Authentication:
     ) -> tuple[RequestOrigin, str | None]:
         """The approach of a WebSocket with the token that its ticket or key stands for, and the
         session that it opens, None for any."""
-        if scope["type"] != "websocket" or self._tickets is None:
+        if scope["type"] != "websocket" or self.tickets is None:
             return approach, None
         key = request_headers.ephemeral_ticket(approach.authorizations)
         word = key or (None if approach.authorizations else request_headers.ticket_of(scope))
         if word is None:
             return approach, None
         try:
-            grant = self._tickets.take(word)
+            grant = self.tickets.take(word)
         except errors.LinkInvalid:
             if key is not None:  # it may be a token that looks like a key
                 return approach, None
@@ -204,9 +194,6 @@ class _Authentication:
             raise errors.TicketInvalid(f"This key opens '{grant.path}' only.")
         given = [f"Bearer {grant.token}"]
         return dataclasses.replace(approach, authorizations=given), grant.session
-
-    async def _identify(self, approach: RequestOrigin) -> Identity:
-        return await identify_request(self._access, self._rate_limiter, approach, self._pause)
 
 
 def request_origin(scope: Scope) -> RequestOrigin:

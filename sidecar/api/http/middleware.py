@@ -126,9 +126,9 @@ class ArrivalRecorder:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        said = Headers(scope=scope)
+        headers = Headers(scope=scope)
         arrival = RequestArrival(
-            self._now(), said.get("traceparent", ""), said.get("tracestate", "")
+            self._now(), headers.get("traceparent", ""), headers.get("tracestate", "")
         )
         CURRENT_ARRIVAL.set(arrival)
         try:

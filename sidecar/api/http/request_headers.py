@@ -27,7 +27,7 @@ from starlette.types import Message, Scope, Send
 
 from sidecar import errors
 from sidecar.audio.audio_source import sha256_of_file
-from sidecar.auth.identity import Identity
+from sidecar.auth.identity import Identity, split_authorization
 from sidecar.auth.rate_limits import RateLimitState
 from sidecar.auth.revocable_streams import RevocableStreams
 from sidecar.errors import RangeUnsatisfiable, RequestInvalid
@@ -115,6 +115,11 @@ def authorizations(scope: Scope) -> list[str]:
     return given or [f"Bearer {key}" for key in next(filter(None, ways), [])]
 
 
+def sent_token(request: Request) -> str:
+    """Return the token of a request that was let in, "" where it needed none."""
+    return split_authorization(request.headers.get("authorization", ""))[1]
+
+
 def ticket_of(scope: Scope) -> str | None:
     """The ticket in the address, None where there is none."""
     return next(iter(_query(scope).get(TICKET_PARAMETER, [])), None)
@@ -158,13 +163,13 @@ def idempotency_key_of(request: Request) -> str | None:
     given = request.headers.getlist(IDEMPOTENCY_KEY_HEADER)
     if not given:
         return None
-    said = _IDEMPOTENCY_KEY.fullmatch(given[0].strip())
-    if said is None or len(given) > 1:
+    matched = _IDEMPOTENCY_KEY.fullmatch(given[0].strip())
+    if matched is None or len(given) > 1:
         raise errors.FieldInvalid(
             "'Idempotency-Key' is not a key.",
             hint="Send one, of 1 to 255 ASCII characters without spaces, such as a UUID.",
         )
-    return said["name"]
+    return matched["name"]
 
 
 def request_digest(fields: Mapping[str, Any], upload: int | None) -> str:

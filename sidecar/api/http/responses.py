@@ -16,7 +16,7 @@ import logging
 import re
 import uuid
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import aclosing, suppress
 from itertools import islice
 from math import inf
@@ -30,14 +30,15 @@ from starlette.types import Message, Receive, Scope, Send
 
 from sidecar import clock, errors
 from sidecar.api.http.request_headers import identity_of, revocable
+from sidecar.api.http.schemas import JobError, JobProgress
 from sidecar.api.http.upload import read_form, read_json
 from sidecar.audio.audio_source import AudioSource
 from sidecar.auth import identity
 from sidecar.errors import ErrorKind
-from sidecar.jobs.job_record import JobFailure, JobRecord, JobState
+from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_store import QueuePosition
 from sidecar.service.facade import Service
-from sidecar.transcripts.transcript import Progress, Segment, join_texts
+from sidecar.transcripts.transcript import Segment, join_texts
 
 log = logging.getLogger(__name__)
 
@@ -255,28 +256,13 @@ def job_summary(job: JobRecord, turn: QueuePosition | None) -> dict[str, Any]:
         "attempts": job.attempts,
         "created": clock.format_utc(job.created),
         "duration": duration and round(duration, 3),
-        "progress": progress_body(job.progress),
+        "progress": JobProgress.render(job.progress),
     }
     if job.error is not None:
-        body["error"] = error_body(job.error)
+        body["error"] = JobError.render(job.error)
     if job.refused is not None:
-        body["refused"] = error_body(job.refused)
+        body["refused"] = JobError.render(job.refused)
     return body
-
-
-def progress_body(progress: Progress) -> dict[str, Any]:
-    """How far a job is."""
-    total = progress.audio_s_total
-    return {
-        "audio_seconds_done": round(progress.audio_s_done, 3),
-        "audio_seconds_total": total and round(total, 3),
-        "fraction": progress.fraction,
-    }
-
-
-def error_body(error: JobFailure) -> dict[str, Any]:
-    """Why a job has no transcript."""
-    return {"code": error.code, "detail": error.detail, "hint": error.hint}
 
 
 SSE_KEEP_ALIVE = b": keep-alive\n\n"
@@ -333,7 +319,7 @@ class EventStreamResponse(Response):
         self._frames = frames
         self._closed = closed
         self._farewell = farewell
-        self._begun = self._sent_away = self._cut_off = False
+        self._begun = self._ended = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -343,31 +329,19 @@ class EventStreamResponse(Response):
             await self._begin(send)
             await send(_body(b"", more=False))
             return
-        spawn = asyncio.get_running_loop().create_task
-        sending, leaving = spawn(self._send_all(send)), spawn(_disconnected(receive))
-
-        def sent_away() -> None:
-            self._sent_away = True
-            leaving.cancel()
-
+        last: bytes | None = None
         try:
-            with revocable(scope, sent_away):
-                await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if await send_until_disconnect(scope, receive, self._send_all(send)):
+                last = self._farewell
         except asyncio.CancelledError:  # the service ends, and what is followed outlives it
-            self._cut_off = True
             if not self._begun:
                 raise
+            last = b""
         finally:
-            sending.cancel()
-            leaving.cancel()
             self._closed()
-            await asyncio.wait({sending, leaving})
-        if not sending.cancelled():
-            sending.result()
-        elif (self._sent_away or self._cut_off) and self._begun:
+        if last is not None and self._begun and not self._ended:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LAST_FRAME_TIMEOUT_S):
-                    last = self._farewell if self._sent_away else b""
                     await send(_body(last, more=False))
 
     async def _begin(self, send: Send) -> None:
@@ -381,6 +355,35 @@ class EventStreamResponse(Response):
             async for each in frames:
                 await send(_body(each, more=True))
             await send(_body(b"", more=False))
+            self._ended = True
+
+
+async def send_until_disconnect(
+    scope: Scope, receive: Receive, sending: Coroutine[Any, Any, None]
+) -> bool:
+    """Run ``sending`` until it ends, the client hangs up, or the client's token is revoked.
+
+    Return True if the token was revoked. Whatever ``sending`` raises is raised.
+    """
+    spawn = asyncio.get_running_loop().create_task
+    sender, listener = spawn(sending), spawn(_disconnected(receive))
+    revoked = False
+
+    def sent_away() -> None:
+        nonlocal revoked
+        revoked = True
+        listener.cancel()
+
+    try:
+        with revocable(scope, sent_away):
+            await asyncio.wait({sender, listener}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        sender.cancel()
+        listener.cancel()
+        await asyncio.wait({sender, listener})
+    if not sender.cancelled():
+        sender.result()
+    return revoked
 
 
 def _body(part: bytes, *, more: bool) -> Message:

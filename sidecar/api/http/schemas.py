@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from sidecar import clock
 from sidecar.interfaces.engine_interface import DiarizationEffort, Precision, WindowingMode
 from sidecar.interfaces.request_options import MAX_PROMPT_CHARACTERS, MAX_SPEAKERS, MAX_TOKENS
+
+
+class RenderedBody(BaseModel):
+    """A body that is rendered from an object of the service, by the fields that OpenAPI shows."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    @classmethod
+    def render(cls, source: object) -> dict[str, Any]:
+        """Return the body of ``source`` as JSON values, without fields that have their default."""
+        return cls.model_validate(source).model_dump(exclude_defaults=True)
+
+
+UtcDate = Annotated[str, BeforeValidator(clock.format_utc)]
+"""From seconds since 1970."""
+RoundedSeconds = Annotated[float, AfterValidator(lambda seconds: round(seconds, 3))]
 
 
 class ProblemDetails(BaseModel):
@@ -22,15 +40,15 @@ class ProblemDetails(BaseModel):
     request_id: str = Field(examples=["9f0c…"], description="To tell one report from another.")
 
 
-class JobProgress(BaseModel):
+class JobProgress(RenderedBody):
     """How far a job is."""
 
-    audio_seconds_done: float
-    audio_seconds_total: float | None
+    audio_seconds_done: RoundedSeconds = Field(validation_alias="audio_s_done")
+    audio_seconds_total: RoundedSeconds | None = Field(validation_alias="audio_s_total")
     fraction: float | None
 
 
-class JobError(BaseModel):
+class JobError(RenderedBody):
     """Why a job failed, or is refused."""
 
     code: str
@@ -54,16 +72,12 @@ class JobSummary(BaseModel):
     )
 
 
+_PROBLEM = {"application/problem+json": {"schema": ProblemDetails.model_json_schema()}}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    "4XX": {
-        "description": "What was wrong with the request",
-        "content": {"application/problem+json": {"schema": ProblemDetails.model_json_schema()}},
-    },
-    "5XX": {
-        "description": "What went wrong here",
-        "content": {"application/problem+json": {"schema": ProblemDetails.model_json_schema()}},
-    },
+    "4XX": {"description": "What was wrong with the request", "content": _PROBLEM},
+    "5XX": {"description": "What went wrong here", "content": _PROBLEM},
 }
+"""Of every route: an `APIRouter` is made with it."""
 
 PATH: dict[str, Any] = {
     "type": "string",
@@ -71,34 +85,43 @@ PATH: dict[str, Any] = {
 }
 
 
+AUDIO_FILE: dict[str, Any] = {"type": "string", "format": "binary"}
+
+
+def object_schema(
+    properties: dict[str, Any], required: Sequence[str] | None = None, **more: Any
+) -> dict[str, Any]:
+    """Return the schema of an object."""
+    needed = {} if required is None else {"required": [*required]}
+    return {"type": "object", **needed, "properties": properties, **more}
+
+
+def request_body(
+    json: dict[str, Any], form: dict[str, Any] | None = None, **examples: Any
+) -> dict[str, Any]:
+    """Return the body of a request as JSON and, with ``form``, as multipart form too.
+
+    ``json``, ``form``: schemas; ``examples``: of the JSON.
+    """
+    content = {"application/json": {"schema": json, **examples}}
+    if form is not None:
+        content["multipart/form-data"] = {"schema": form}
+    return {"required": True, "content": content}
+
+
 def submission(options: dict[str, Any]) -> dict[str, Any]:
-    """The body of a request with a recording, in its two forms, and ``options`` beside it."""
-    return {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["audio"],
-                    "properties": {"audio": {"type": "string", "format": "binary"}, **options},
-                }
-            },
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["audio_path"],
-                    "properties": {"audio_path": PATH, **options},
-                },
-                "example": {
-                    "audio_path": "/home/me/recordings/meeting.opus",
-                    "precision": "fp16",
-                    "language": "auto",
-                    "hotwords": "Nagg, Nell, Beckett",
-                    "num_speakers": 2,
-                },
-            },
+    """Return the body of a request with a recording, in its two forms, beside ``options``."""
+    return request_body(
+        object_schema({"audio_path": PATH, **options}, ["audio_path"]),
+        object_schema({"audio": AUDIO_FILE, **options}, ["audio"]),
+        example={
+            "audio_path": "/home/me/recordings/meeting.opus",
+            "precision": "fp16",
+            "language": "auto",
+            "hotwords": "Nagg, Nell, Beckett",
+            "num_speakers": 2,
         },
-    }
+    )
 
 
 OPTIONS: dict[str, Any] = {

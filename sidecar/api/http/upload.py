@@ -25,20 +25,20 @@ from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings
 from sidecar.service.facade import Service
 
-JSON_LIMIT = 64 << 10
-HEADER_LIMIT = 4 << 10
-FIELD_LIMIT = 16 << 10
-"""The longest prompt in any script, in bytes of UTF-8."""
+MAX_JSON_BYTES = 64 << 10
+MAX_PART_HEADER_BYTES = 4 << 10
+MAX_FIELD_BYTES = 16 << 10
+"""The longest prompt in any script, in UTF-8."""
 MAX_PARTS = 64
-MAX_BOUNDARY = 200
+MAX_BOUNDARY_BYTES = 200
 """RFC 2046 allows 70; the parser takes 256."""
 MIN_UPLOAD_BYTES_PER_S = 8 << 10
 """Bytes a second that a sender reaches on the whole: the slowest of mobile networks does."""
 STALL_FACTOR = 3
 """Times `upload_stall` that a sender may be behind that."""
 _NONE: Mapping[str, int] = {}
-FORM_OVERHEAD = 1 << 20
-"""Bytes that boundaries, headers and text fields may add to the file's own."""
+FORM_OVERHEAD_BYTES = 1 << 20
+"""That boundaries, headers and text fields may add to the file's own."""
 
 
 @dataclass
@@ -58,18 +58,18 @@ class UploadForm:
 
 
 async def read_json(request: Request, settings: Settings) -> dict[str, Any]:
-    """The object in a JSON body of at most `JSON_LIMIT` bytes.
+    """The object in a JSON body of at most `MAX_JSON_BYTES` bytes.
 
     Raises:
         errors.JsonTooLarge, errors.JsonInvalid, errors.UploadStalled
     """
     body = bytearray()
-    if _declared_length(request) > JSON_LIMIT:
+    if _declared_length(request) > MAX_JSON_BYTES:
         raise errors.JsonTooLarge()
 
     async def take(chunk: bytes) -> None:
         body.extend(chunk)
-        if len(body) > JSON_LIMIT:
+        if len(body) > MAX_JSON_BYTES:
             raise errors.JsonTooLarge()
 
     await _read_body(request, settings, take)
@@ -88,7 +88,7 @@ async def read_form(
     """The recording and the fields of a multipart body.
 
     ``file``: the part that is the recording's also where it has no file name. ``long``: bytes that
-    fields of a name may have together, where that is more than `FIELD_LIMIT` each.
+    fields of a name may have together, where that is more than `MAX_FIELD_BYTES` each.
 
     Raises:
         errors.BadRequest: the form is broken, too large, without a file, or with two.
@@ -100,7 +100,7 @@ async def read_form(
     too_large = errors.UploadTooLarge(
         hint=f"The limit is {settings.max_upload_mb} MB. {errors.UploadTooLarge.default_hint}"
     )
-    most = limit + FORM_OVERHEAD + sum(long.values())
+    most = limit + FORM_OVERHEAD_BYTES + sum(long.values())
     if (declared := _declared_length(request)) > most:
         raise too_large
     form = _MultipartForm(_boundary(request), settings.spool_dir, service.spool_threads, file, long)
@@ -162,9 +162,9 @@ def _declared_length(request: Request) -> int:
 def _boundary(request: Request) -> bytes:
     _, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary", b"")
-    if not 1 <= len(boundary) <= MAX_BOUNDARY:
+    if not 1 <= len(boundary) <= MAX_BOUNDARY_BYTES:
         raise errors.MultipartInvalid(
-            f"The Content-Type names no boundary of 1 to {MAX_BOUNDARY} bytes."
+            f"The Content-Type names no boundary of 1 to {MAX_BOUNDARY_BYTES} bytes."
         )
     return boundary
 
@@ -260,10 +260,10 @@ class _MultipartForm:
         self._part = _MultipartPart()
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
-        self._grow(self._part.header_name, data[start:end], HEADER_LIMIT)
+        self._grow(self._part.header_name, data[start:end], MAX_PART_HEADER_BYTES)
 
     def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._grow(self._part.header_value, data[start:end], HEADER_LIMIT)
+        self._grow(self._part.header_value, data[start:end], MAX_PART_HEADER_BYTES)
 
     def _header_end(self) -> None:
         part = self._part
@@ -288,7 +288,7 @@ class _MultipartForm:
             assert self._spool is not None
             self._spool.add(memoryview(data)[start:end])
         elif (left := self._left.get(self._part.name)) is None:
-            self._grow(self._part.text, data[start:end], FIELD_LIMIT)
+            self._grow(self._part.text, data[start:end], MAX_FIELD_BYTES)
         else:
             self._left[self._part.name] = left - (end - start)
             self._grow(self._part.text, data[start:end], len(self._part.text) + left)

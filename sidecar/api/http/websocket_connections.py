@@ -296,18 +296,17 @@ class TicketAnswer(BaseModel):
 
 def build_router(tickets: OneTimeCodes[TicketGrant]) -> APIRouter:
     """The one route."""
-    router = APIRouter()
+    router = APIRouter(responses=PROBLEMS)
 
     @router.post(
         "/v1/live/ticket",
         summary="A ticket that opens one live connection with the token of this request",
         status_code=201,
         response_model=TicketAnswer,
-        responses=PROBLEMS,
     )
     async def ticket(request: Request) -> Response:
-        _, _, token = request.headers.get("authorization", "").partition(" ")
-        word = tickets.give(TicketGrant(token.strip() or ANONYMOUS), identity_of(request).owner)
+        grant = TicketGrant(request_headers.sent_token(request) or ANONYMOUS)
+        word = tickets.give(grant, identity_of(request).owner)
         body = {"ticket": word, "expires_in": CODE_LIFETIME_S}
         return json_response(body, 201, {"Cache-Control": "no-store"})
 

@@ -24,6 +24,7 @@ from sidecar.api.http.request_headers import (
     EPHEMERAL_KEY_PREFIX,
     TicketGrant,
     identity_of,
+    sent_token,
 )
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import read_json
@@ -131,7 +132,7 @@ def build_router(
 
     def key_for(request: Request, session: Mapping[str, Any]) -> str:
         """Return a key that opens this wire once, with ``session`` and no scopes."""
-        grant = TicketGrant(_token(request) or ANONYMOUS, REALTIME, json.dumps(session))
+        grant = TicketGrant(sent_token(request) or ANONYMOUS, REALTIME, json.dumps(session))
         return EPHEMERAL_KEY_PREFIX + tickets.give(grant, identity_of(request).owner)
 
     @router.websocket(REALTIME)
@@ -265,11 +266,6 @@ def _is_beta(websocket: WebSocket) -> bool:
 
 def _final_error_event(error: errors.SidecarError) -> str:
     return json.dumps({"event_id": "event_0", **error_event(error)})
-
-
-def _token(request: Request) -> str:
-    _, _, token = request.headers.get("authorization", "").partition(" ")
-    return token.strip()
 
 
 def _unread(body: Mapping[str, Any]) -> Response:
