@@ -15,16 +15,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from sidecar import errors
-from sidecar.audio import Block, ffmpeg
-from sidecar.audio.audio_format import (
-    CONTAINERS,
-    SNIFF_BYTES,
-    WAV,
-    AudioContainer,
-    detect_container,
-    is_truncated,
-    read_wav_header,
-)
+from sidecar.audio import Block, audio_format, ffmpeg
 from sidecar.audio.loudness import PeakMeter
 
 MIN_RATE, MAX_RATE = 2_000, 768_000
@@ -57,7 +48,7 @@ class AudioInfo:
 
 def probe_plain_wav(fd: int, max_s: float) -> AudioInfo | None:
     """The facts of a recording that needs no decoder to be judged: plain wav, within limits."""
-    header = read_wav_header(fd)
+    header = audio_format.read_wav_header(fd)
     if (
         header is None
         or not header.is_plain
@@ -66,7 +57,7 @@ def probe_plain_wav(fd: int, max_s: float) -> AudioInfo | None:
         or not 0 < header.seconds <= max_s
     ):
         return None
-    return AudioInfo(WAV.name, "sndfile", header.seconds)
+    return AudioInfo(audio_format.WAV.name, "sndfile", header.seconds)
 
 
 def preload_decoders() -> None:
@@ -113,11 +104,11 @@ def _measured_duration(audio: DecodedAudio, blocks: Iterator[Block], deadline: f
     return audio.done_s
 
 
-def _detect_container(fd: int) -> AudioContainer:
+def _detect_container(fd: int) -> audio_format.AudioContainer:
     if os.fstat(fd).st_size == 0:
         raise errors.AudioEmpty()
     os.lseek(fd, 0, os.SEEK_SET)
-    container = detect_container(os.read(fd, SNIFF_BYTES))
+    container = audio_format.detect_container(os.read(fd, audio_format.SNIFF_BYTES))
     if container is None:
         raise errors.AudioFormatUnsupported()
     return container
@@ -200,7 +191,7 @@ class _ImplausibleHeader(errors.AudioUndecodable):
 class _SndfileDecoder:
     """libsndfile for the samples, soxr for the rate; the mean of all channels."""
 
-    def __init__(self, fd: int, container: AudioContainer, rate: int) -> None:
+    def __init__(self, fd: int, container: audio_format.AudioContainer, rate: int) -> None:
         import soundfile
 
         os.lseek(fd, 0, os.SEEK_SET)
@@ -222,7 +213,7 @@ class _SndfileDecoder:
     @property
     def truncated(self) -> bool:
         short = self._damaged or self._frames < self._file.frames
-        return short or is_truncated(self._fd, self._container)
+        return short or audio_format.is_truncated(self._fd, self._container)
 
     def __iter__(self) -> Iterator[Block]:
         import numpy as np
@@ -266,7 +257,9 @@ class _SndfileDecoder:
 class _FfmpegDecoder:
     """ffmpeg, which mixes and resamples by itself."""
 
-    def __init__(self, fd: int, container: AudioContainer, rate: int, max_s: float) -> None:
+    def __init__(
+        self, fd: int, container: audio_format.AudioContainer, rate: int, max_s: float
+    ) -> None:
         os.lseek(fd, 0, os.SEEK_SET)
         self._fd, self._container = fd, container
         self._process = ffmpeg.FfmpegProcess(fd, container, rate, max_s + 1.0)
@@ -275,7 +268,7 @@ class _FfmpegDecoder:
 
     @property
     def truncated(self) -> bool:
-        return self._process.had_errors or is_truncated(self._fd, self._container)
+        return self._process.had_errors or audio_format.is_truncated(self._fd, self._container)
 
     def __iter__(self) -> Iterator[Block]:
         return iter(self._process)
@@ -290,7 +283,7 @@ def open_audio(fd: int, facts: AudioInfo, *, rate: int, max_s: float) -> Decoded
     Raises:
         errors.AudioUndecodable: the decoder cannot open it.
     """
-    container = next(item for item in CONTAINERS if item.name == facts.container)
+    container = next(item for item in audio_format.CONTAINERS if item.name == facts.container)
     if facts.decoder == "sndfile":
         return DecodedAudio(_SndfileDecoder(fd, container, rate), rate, max_s)
     return DecodedAudio(_FfmpegDecoder(fd, container, rate, max_s), rate, max_s)

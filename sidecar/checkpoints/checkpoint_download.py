@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from sidecar import errors
-from sidecar.checkpoints import hugging_face_hub
+from sidecar.checkpoints import download_files, hugging_face_hub
 from sidecar.checkpoints.checkpoint import (
     MAIN_REVISION,
     ModelCheckpoint,
@@ -24,18 +24,6 @@ from sidecar.checkpoints.checkpoint import (
     is_commit,
     pulled_commit,
 )
-from sidecar.checkpoints.download_files import (
-    DownloadDestination,
-    DownloadProgress,
-    FolderDestination,
-    HubCacheDestination,
-    HubFile,
-    PartialFile,
-    check_room,
-    fetch,
-    locked,
-    run_in_parallel,
-)
 from sidecar.checkpoints.installed_checkpoints import TRANSFORMERS_LAYOUT, CheckpointLayout
 
 _NO_ROOM = "Free some space, or name a folder on another disk: vibevoice-asr pull NAME --to DIR"
@@ -45,7 +33,7 @@ def pull_checkpoint(
     repo: str,
     revision: str | None = None,
     to: Path | None = None,
-    meter: DownloadProgress | None = None,
+    meter: download_files.DownloadProgress | None = None,
     layout: CheckpointLayout = TRANSFORMERS_LAYOUT,
 ) -> ModelCheckpoint:
     """Bring a checkpoint here, to the Hugging Face cache or to the folder ``to``, and check it all.
@@ -60,19 +48,23 @@ def pull_checkpoint(
         errors.DiskFull, errors.CheckpointUnwritable: there is no room, or no right to it.
         errors.PullRunning: another process is at it.
     """
-    meter = meter or DownloadProgress()
+    meter = meter or download_files.DownloadProgress()
     cache = cache_folder(repo, hugging_face_cache()).absolute()
     if hugging_face_hub.is_offline():
         return _pull_offline(repo, to or _cached_folder(cache, revision, layout), meter, layout)
     with hugging_face_hub.hub_errors_as_ours(repo, revision or MAIN_REVISION):
         pinned = pulled_commit(to.expanduser(), repo) if to else _pinned_commit(cache, layout)
         snapshot = _look_up(repo, revision, pinned, meter, layout)
-        place: DownloadDestination = HubCacheDestination(cache, snapshot.commit)
+        place: download_files.DownloadDestination = download_files.HubCacheDestination(
+            cache, snapshot.commit
+        )
         if to is not None:
-            place = FolderDestination(to.expanduser().absolute(), repo, snapshot.commit)
+            place = download_files.FolderDestination(
+                to.expanduser().absolute(), repo, snapshot.commit
+            )
         missing = [file for file in snapshot.files if place.found(file) is None]
-        check_room(place, missing, "download", "GB", _NO_ROOM)
-        with locked(place):
+        download_files.check_room(place, missing, "download", "GB", _NO_ROOM)
+        with download_files.locked(place):
             place.begin()
             _fetch_all(snapshot, place, meter, layout)
             checkpoint = layout.read(place.folder)
@@ -85,7 +77,7 @@ def _look_up(
     repo: str,
     revision: str | None,
     pinned: str | None,
-    meter: DownloadProgress,
+    meter: download_files.DownloadProgress,
     layout: CheckpointLayout,
 ) -> hugging_face_hub.HubSnapshot:
     """What the hub has of the revision that is asked for; where none is, of the ``pinned`` commit,
@@ -103,8 +95,8 @@ def _look_up(
 
 def _fetch_all(
     snapshot: hugging_face_hub.HubSnapshot,
-    place: DownloadDestination,
-    meter: DownloadProgress,
+    place: download_files.DownloadDestination,
+    meter: download_files.DownloadProgress,
     layout: CheckpointLayout,
 ) -> None:
     """The small files first: `config.json` says whether the large ones are worth it."""
@@ -116,28 +108,30 @@ def _fetch_all(
             _fetch(snapshot, file, place, meter, stop)
     layout.check_config(place.folder)
     fetches = [partial(_fetch, snapshot, file, place, meter, stop) for file in large]
-    for _ in run_in_parallel(fetches, stop):
+    for _ in download_files.run_in_parallel(fetches, stop):
         pass
 
 
 def _fetch(
     snapshot: hugging_face_hub.HubSnapshot,
-    file: HubFile,
-    place: DownloadDestination,
-    meter: DownloadProgress,
+    file: download_files.HubFile,
+    place: download_files.DownloadDestination,
+    meter: download_files.DownloadProgress,
     stop: threading.Event,
 ) -> None:
     """Bring one file here and check it; `growing.Stopped` once ``stop`` is set."""
     if (found := place.found(file)) is not None:
         with found.open("rb") as content:
-            growing = PartialFile(file, content, meter, stop)
+            growing = download_files.PartialFile(file, content, meter, stop)
         if growing.whole:
             place.keep(file)
             return
         meter.advance(-growing.done)
         meter.notice(f"{file.name} is damaged: it is fetched anew.")
         place.drop(file)
-    fetch(file, place, partial(hugging_face_hub.read_hub_file, snapshot), meter, stop)
+    download_files.fetch(
+        file, place, partial(hugging_face_hub.read_hub_file, snapshot), meter, stop
+    )
 
 
 def _pinned_commit(cache: Path, layout: CheckpointLayout) -> str | None:
@@ -159,7 +153,7 @@ def _cached_folder(cache: Path, revision: str | None, layout: CheckpointLayout) 
 
 
 def _pull_offline(
-    repo: str, folder: Path, meter: DownloadProgress, layout: CheckpointLayout
+    repo: str, folder: Path, meter: download_files.DownloadProgress, layout: CheckpointLayout
 ) -> ModelCheckpoint:
     try:
         checkpoint = layout.find(folder)

@@ -12,12 +12,7 @@ from sidecar.audio import Block
 from sidecar.audio.loudness import quietest_sample
 from sidecar.diarization.word_attribution import attribute_words, context_span, merge_turns
 from sidecar.interfaces.engine_interface import AUTO, AudioStream, TranscribeOptions
-from sidecar.transcripts.speaker_embeddings import (
-    BLOCK_MARGIN_S,
-    BLOCK_S,
-    MIN_LAST_S,
-    WindowEmbeddingsRequest,
-)
+from sidecar.transcripts import speaker_embeddings
 from sidecar.transcripts.speaker_turns import (
     SpeakerTurn,
     match_speakers,
@@ -44,7 +39,7 @@ CHUNKS_PER_UPSTREAM = 3
 up the others by a third of its part."""
 CHUNK_GRID_S = 0.01
 """Pieces begin at multiples of it, which are whole samples at every rate that anybody hears at."""
-MARGIN_S = BLOCK_S + MIN_LAST_S
+MARGIN_S = speaker_embeddings.BLOCK_S + speaker_embeddings.MIN_LAST_S
 """Of a piece's length that is not cut into: what its voices are made of goes on behind its words
 up to the next border of a block and a block further, and the last piece has enough of its own."""
 MIN_CHUNK_WITH_MARGIN_S = 4 * MARGIN_S
@@ -76,13 +71,13 @@ class AudioChunk:
         return self.start_s + self.duration_s
 
     @property
-    def voices(self) -> WindowEmbeddingsRequest | None:
+    def voices(self) -> speaker_embeddings.WindowEmbeddingsRequest | None:
         """What is to be asked of its voices; None where they have no margin."""
         if self.margin is None:
             return None
         until_s = None if self.last else _next_block_border_s(self.end_s) - self.start_s
         first_s = _next_block_border_s(self.start_s) - self.start_s
-        return WindowEmbeddingsRequest(
+        return speaker_embeddings.WindowEmbeddingsRequest(
             self.duration_s, round(first_s, 2), until_s and round(until_s, 2), not self.start_s
         )
 
@@ -195,13 +190,13 @@ def cut_into_chunks(
 
 def _margin_samples(cut: int, rest: npt.NDArray[np.int16], rate: int) -> npt.NDArray[np.int16]:
     """What of the sound behind a cut the voices before it are made of."""
-    end = round((_next_block_border_s(cut / rate) + BLOCK_MARGIN_S) * rate)
+    end = round((_next_block_border_s(cut / rate) + speaker_embeddings.BLOCK_MARGIN_S) * rate)
     return rest[: end - cut].copy()
 
 
 def _next_block_border_s(time_s: float) -> float:
     """The border of blocks at a time, or next behind it."""
-    return math.ceil(round(time_s / BLOCK_S, 6)) * BLOCK_S
+    return math.ceil(round(time_s / speaker_embeddings.BLOCK_S, 6)) * speaker_embeddings.BLOCK_S
 
 
 def to_16_bit(block: Block) -> npt.NDArray[np.int16]:

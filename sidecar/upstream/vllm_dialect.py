@@ -15,13 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.transcripts.loop_guard import (
-    LoopGuard,
-    RepetitionLoop,
-    SamplingOptions,
-    next_skipped_audio,
-    retry_sampling,
-)
+from sidecar.transcripts import loop_guard
 from sidecar.transcripts.transcript import LOOP_FLAG, Notice, Segment
 from sidecar.transcripts.vibevoice_output import VibeVoiceOutputParser, sort_by_time
 from sidecar.upstream import upstream_dialect
@@ -96,7 +90,7 @@ class VllmAnswerReader:
         self.usage = 0
         self.length = False
         """Whether it ended because there was no room for more."""
-        self._guard = LoopGuard(duration_s, self.segments)
+        self._guard = loop_guard.LoopGuard(duration_s, self.segments)
         self._text = text
         self._events = SseEventParser()
         self._ended = False
@@ -106,7 +100,7 @@ class VllmAnswerReader:
         """Whether the server said that this was all."""
         return self._events.done or self._ended
 
-    def take(self, data: bytes) -> tuple[list[Segment], RepetitionLoop | None]:
+    def take(self, data: bytes) -> tuple[list[Segment], loop_guard.RepetitionLoop | None]:
         """The segments that ``data`` closes, and the loop that it shows."""
         found: list[Segment] = []
         for event in () if self._ended else self._events.objects(data):
@@ -210,7 +204,7 @@ class VllmChunkRequest:
         self._options = options
         self._kept: list[Segment] = []
         self._prefix = ""
-        self._sampling: SamplingOptions | None = None
+        self._sampling: loop_guard.SamplingOptions | None = None
         self._place, self._tried, self._helps, self._loops = -1, 0, 0, 0
         self._reading = VllmAnswerReader(duration_s)
 
@@ -243,7 +237,7 @@ class VllmChunkRequest:
                 ],
             },
         ]
-        sampling = self._sampling or SamplingOptions(self._options.temperature, 0.95)
+        sampling = self._sampling or loop_guard.SamplingOptions(self._options.temperature, 0.95)
         greedy = not sampling.temperature
         body: dict[str, Any] = {
             "model": self._dialect.model,
@@ -316,7 +310,7 @@ class VllmChunkRequest:
         self._prefix = self._reading.text_until(count)
         self._kept = self._reading.segments[:count]
 
-    def _help(self, loop: RepetitionLoop) -> None:
+    def _help(self, loop: loop_guard.RepetitionLoop) -> None:
         """The model is stuck: hang up, and ask again from before that; raises `ChunkFailure`."""
         self._loops += 1
         self._helps += 1
@@ -325,7 +319,7 @@ class VllmChunkRequest:
         if count > self._place:
             self._tried = 0
         self._place = count
-        sampling = retry_sampling(self._tried)
+        sampling = loop_guard.retry_sampling(self._tried)
         stuck = ChunkFailure(
             FailureStep.ANEW, upstream_dialect.garbled_failure("repeats itself").error
         )
@@ -338,7 +332,7 @@ class VllmChunkRequest:
             self._tried += 1
             self._reading = VllmAnswerReader(self._duration_s, self._prefix, self._kept)
             raise stuck
-        skip = next_skipped_audio(
+        skip = loop_guard.next_skipped_audio(
             self._kept[-1].end if self._kept else 0.0,
             self._duration_s,
             claimed_end_s=content.end if content else None,

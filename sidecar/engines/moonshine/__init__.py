@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sidecar import errors
+from sidecar.engines.moonshine import moonshine_transcription
 from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
 from sidecar.engines.moonshine.moonshine_recognizer import (
     REINSTALL_COMMAND,
@@ -18,10 +19,6 @@ from sidecar.engines.moonshine.moonshine_recognizer import (
     MoonshineRecognizer,
     load_recognizer,
     model_folder,
-)
-from sidecar.engines.moonshine.moonshine_transcription import (
-    CHECKPOINT_FORMAT,
-    MoonshineTranscription,
 )
 from sidecar.interfaces.engine_interface import (
     AudioStream,
@@ -55,7 +52,7 @@ SPEC = EngineSpec(
     requires=("moonshine_voice", "onnxruntime"),
     # of people who mostly listen; how many may speak is measured (`live.runtime.load_shedding`)
     sessions=500,
-    resumes=CHECKPOINT_FORMAT,
+    resumes=moonshine_transcription.CHECKPOINT_FORMAT,
 )
 
 
@@ -166,7 +163,7 @@ class MoonshineEngine:
         assert self._recognizer is not None
         assert self._voices is not None
         follower = Diarizer.wished(self._voices, options)
-        work = MoonshineTranscription(
+        work = moonshine_transcription.MoonshineTranscription(
             self._recognizer,
             follower,
             audio,

@@ -21,15 +21,9 @@ import numpy.typing as npt
 
 from sidecar.audio import Block
 from sidecar.audio.loudness import quietest_sample
+from sidecar.diarization import speaker_models
 from sidecar.diarization.clustering import detect_speech
 from sidecar.diarization.speaker_identification import SpeakerVector
-from sidecar.diarization.speaker_models import (
-    SAMPLE_RATE,
-    SpeakerEncoder,
-    SpeakerModelsUnavailable,
-    Vector,
-    load_models,
-)
 from sidecar.interfaces.engine_interface import AudioStream
 from sidecar.transcripts.speaker_turns import (
     SpeakerTurn,
@@ -343,8 +337,8 @@ MIN_PIECE_SIMILARITY = 0.35
 def detect_window_speech(samples: Block, rate: int) -> list[tuple[float, float]]:
     """Where there is speech, (start, end) in seconds; nothing if the models are not here."""
     try:
-        models = load_models()
-    except SpeakerModelsUnavailable as error:
+        models = speaker_models.load_models()
+    except speaker_models.SpeakerModelsUnavailable as error:
         log.warning("windows are cut without listening for pauses: %s", error)
         return []
     return detect_speech(models, resample_for_diarization(samples, rate))
@@ -360,7 +354,7 @@ class WindowSpeakerMatcher:
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
-        self._known: dict[int, Vector] = {}
+        self._known: dict[int, speaker_models.Vector] = {}
         self._seconds: dict[int, float] = {}
 
     @property
@@ -419,10 +413,10 @@ class WindowSpeakerMatcher:
             self._seconds[persons[label]] = self._seconds.get(persons[label], 0.0) + voice.seconds
 
     @cached_property
-    def _encoder(self) -> SpeakerEncoder | None:
+    def _encoder(self) -> speaker_models.SpeakerEncoder | None:
         try:
-            return SpeakerEncoder()
-        except SpeakerModelsUnavailable as error:
+            return speaker_models.SpeakerEncoder()
+        except speaker_models.SpeakerModelsUnavailable as error:
             log.warning("speakers are linked by what two windows both hear alone: %s", error)
             return None
 
@@ -443,9 +437,9 @@ def majority_vector(
 
 def resample_for_diarization(samples: Block, rate: int) -> Block:
     """The samples at the rate that both listen at."""
-    if rate == SAMPLE_RATE:
+    if rate == speaker_models.SAMPLE_RATE:
         return samples
     import soxr
 
-    resampled: Block = soxr.resample(samples, rate, SAMPLE_RATE)
+    resampled: Block = soxr.resample(samples, rate, speaker_models.SAMPLE_RATE)
     return resampled

@@ -13,14 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
-from sidecar.interfaces.engine_interface import (
-    AudioStream,
-    CancelCheck,
-    EngineSpec,
-    LoadOptions,
-    Precision,
-    TranscribeOptions,
-)
+from sidecar.interfaces import engine_interface
 from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions, LiveSession, LiveSessionStart
 from sidecar.interfaces.live_events import LiveEventCallback
 from sidecar.transcripts.transcript import TranscriptionEvent
@@ -34,11 +27,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SPEC = EngineSpec(
+SPEC = engine_interface.EngineSpec(
     name="voxtral",
     title="Voxtral Realtime (live only)",
     sample_rate=LIVE_RATE,
-    precisions=(Precision.BF16, Precision.FP32),
+    precisions=(engine_interface.Precision.BF16, engine_interface.Precision.FP32),
     languages=("ar", "de", "en", "es", "fr", "hi", "it", "ja", "ko", "nl", "pt", "ru", "zh"),
     diarizes=True,
     requires=("torch", "transformers"),
@@ -46,7 +39,7 @@ SPEC = EngineSpec(
     sessions=100,
     # are there let in as many as they do not have to wait for (`live.runtime.load_shedding`)
 )
-DTYPES = {Precision.BF16: "bfloat16", Precision.FP32: "float32"}
+DTYPES = {engine_interface.Precision.BF16: "bfloat16", engine_interface.Precision.FP32: "float32"}
 STEP_S, MAX_DELAY_TOKENS = 0.08, 30
 """Seconds of a token, and how many of them the words may be behind at most."""
 SLICE_SAMPLES = LIVE_RATE
@@ -60,9 +53,9 @@ class VoxtralEngine:
         self._voxtral: VoxtralModel | None = None
         self._voices: SpeakerModels | None = None
         self._hall: LiveScheduler | None = None
-        self._precision = Precision.FP32
+        self._precision = engine_interface.Precision.FP32
 
-    def load(self, options: LoadOptions) -> Iterator[float]:
+    def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
         """Read the checkpoint onto its device.
 
         Raises:
@@ -74,7 +67,7 @@ class VoxtralEngine:
         from sidecar.engines.voxtral import voxtral_stream
 
         wanted = options.precision
-        self._precision = wanted if wanted in DTYPES else Precision.BF16
+        self._precision = wanted if wanted in DTYPES else engine_interface.Precision.BF16
         folder, dtype = Path(options.checkpoint), DTYPES[self._precision]
         self._voxtral = voxtral_stream.load_voxtral(folder, options.device, dtype)
         yield 0.9
@@ -87,7 +80,10 @@ class VoxtralEngine:
         yield 1.0
 
     def transcribe(
-        self, audio: AudioStream, options: TranscribeOptions, cancelled: CancelCheck
+        self,
+        audio: engine_interface.AudioStream,
+        options: engine_interface.TranscribeOptions,
+        cancelled: engine_interface.CancelCheck,
     ) -> Iterator[TranscriptionEvent]:
         """Files are not for it.
 
@@ -129,7 +125,7 @@ class VoxtralEngine:
         audio: Block,
         draft: RecognitionHypothesis | None,
         options: LiveOptions,
-        cancelled: CancelCheck,
+        cancelled: engine_interface.CancelCheck,
     ) -> RecognitionHypothesis | None:
         """What is behind the draft, and the end; from the start where that is not its beginning."""
         found = self._glimpse(audio, draft, options, cancelled)
@@ -144,7 +140,7 @@ class VoxtralEngine:
         audio: Block,
         draft: RecognitionHypothesis | None,
         options: LiveOptions,
-        cancelled: CancelCheck,
+        cancelled: engine_interface.CancelCheck,
     ) -> RecognitionHypothesis:
         from sidecar.engines.voxtral.voxtral_stream import VoxtralStream
 

@@ -16,11 +16,7 @@ from math import inf
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.audio.loudness import AudioHistoryBuffer, quietest_sample
-from sidecar.diarization.background_diarization import (
-    CANCEL_POLL_S,
-    StreamingDiarizer,
-    diarize_in_background,
-)
+from sidecar.diarization import background_diarization
 from sidecar.diarization.speaker_identification import identify_with_diarizer
 from sidecar.diarization.word_attribution import attribute_words
 from sidecar.engines.whisper.whisper_model import (
@@ -274,7 +270,7 @@ class WhisperTranscription:
         self,
         model: WhisperRecognizer,
         thread: ThreadPoolExecutor,
-        follower: StreamingDiarizer,
+        follower: background_diarization.StreamingDiarizer,
         source: AudioStream,
         options: TranscribeOptions,
         cancelled: CancelCheck,
@@ -300,7 +296,7 @@ class WhisperTranscription:
     def events(self) -> Iterator[TranscriptionEvent]:
         """Run it."""
         seen: Sequence[SpeakerTurn] | None = None
-        for heard in diarize_in_background(
+        for heard in background_diarization.diarize_in_background(
             self._follower, self._blocks(), cancelled=self._cancelled
         ):
             if self._cancelled():
@@ -353,7 +349,7 @@ class WhisperTranscription:
             self._model.hear, samples, wish, self._last
         )
         while not self._cancelled():
-            if wait([hearing], CANCEL_POLL_S).done:
+            if wait([hearing], background_diarization.CANCEL_POLL_S).done:
                 return _wait_for_diarization(hearing)
         hearing.cancel()
         return None
