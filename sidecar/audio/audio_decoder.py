@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from sidecar import errors
 from sidecar.audio import Block, audio_format, ffmpeg
@@ -122,7 +121,9 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
         errors.AudioUndecodable: nothing came out.
     """
 
-    def __init__(self, decoder: _BlockDecoder, rate: int, max_s: float) -> None:
+    def __init__(
+        self, decoder: _SndfileDecoder | ffmpeg.FfmpegProcess, rate: int, max_s: float
+    ) -> None:
         self._decoder = decoder
         self._rate = rate
         self._max_samples = int(max_s * rate)
@@ -162,26 +163,8 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
         if not self._samples:
             raise errors.AudioUndecodable()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._decoder.close()
-
-
-class _BlockDecoder(Protocol):
-    """What `DecodedAudio` reads from."""
-
-    total_s: float | None
-
-    @property
-    def truncated(self) -> bool: ...
-
-    def __iter__(self) -> Iterator[Block]: ...
-
-    def close(self) -> None: ...
 
 
 class _ImplausibleHeader(errors.AudioUndecodable):
@@ -254,29 +237,6 @@ class _SndfileDecoder:
         self._file.close()
 
 
-class _FfmpegDecoder:
-    """ffmpeg, which mixes and resamples by itself."""
-
-    def __init__(
-        self, fd: int, container: audio_format.AudioContainer, rate: int, max_s: float
-    ) -> None:
-        os.lseek(fd, 0, os.SEEK_SET)
-        self._fd, self._container = fd, container
-        self._process = ffmpeg.FfmpegProcess(fd, container, rate, max_s + 1.0)
-        self._process.wait_for_header(ffmpeg.STALL_TIMEOUT_S)
-        self.total_s = self._process.total_s
-
-    @property
-    def truncated(self) -> bool:
-        return self._process.had_errors or audio_format.is_truncated(self._fd, self._container)
-
-    def __iter__(self) -> Iterator[Block]:
-        return iter(self._process)
-
-    def close(self) -> None:
-        self._process.close()
-
-
 def open_audio(fd: int, facts: AudioInfo, *, rate: int, max_s: float) -> DecodedAudio:
     """Decode an open file that `probe_audio` described, at ``rate`` Hz, up to ``max_s`` seconds.
 
@@ -286,7 +246,7 @@ def open_audio(fd: int, facts: AudioInfo, *, rate: int, max_s: float) -> Decoded
     container = next(item for item in audio_format.CONTAINERS if item.name == facts.container)
     if facts.decoder == "sndfile":
         return DecodedAudio(_SndfileDecoder(fd, container, rate), rate, max_s)
-    return DecodedAudio(_FfmpegDecoder(fd, container, rate, max_s), rate, max_s)
+    return DecodedAudio(ffmpeg.FfmpegProcess(fd, container, rate, max_s + 1.0), rate, max_s)
 
 
 def decode_audio_file(path: str | os.PathLike[str], rate: int, max_s: float = 5 * 3600) -> Block:

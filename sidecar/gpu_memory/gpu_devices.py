@@ -329,7 +329,9 @@ def read_gpu_memory() -> GpuMemory | None:
             major >= 8,
             _processes(pynvml, device.handle),
             *_utilization(pynvml, device.handle),
-            _celsius(pynvml, device.card),
+            _optional(
+                pynvml, pynvml.nvmlDeviceGetTemperature, device.card, pynvml.NVML_TEMPERATURE_GPU
+            ),
         )
     except pynvml.NVMLError:
         return None
@@ -371,38 +373,30 @@ def _mig_slices(nvml: Any, card: Any, uuid: str) -> Iterator[GpuDevice]:
 
 def _processes(nvml: Any, handle: Any) -> dict[int, int]:
     """Bytes by process id; without those of which the driver does not say."""
-    try:
-        running = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
-    except nvml.NVMLError:
-        return {}
+    running = _optional(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, handle) or ()
     return {one.pid: int(one.usedGpuMemory) for one in running if one.usedGpuMemory}
 
 
 def _utilization(nvml: Any, handle: Any) -> tuple[int | None, int | None]:
     """Percent of the time in which it computed, and in which its memory was read or written; a
     slice is not asked."""
-    try:
-        load = nvml.nvmlDeviceGetUtilizationRates(handle)
-    except nvml.NVMLError:
-        return None, None
-    return int(load.gpu), int(load.memory)
+    load = _optional(nvml, nvml.nvmlDeviceGetUtilizationRates, handle)
+    return (None, None) if load is None else (int(load.gpu), int(load.memory))
 
 
-def _celsius(nvml: Any, card: Any) -> int | None:
+def _optional(nvml: Any, query: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what the driver answers to a query; None where it refuses."""
     try:
-        return int(nvml.nvmlDeviceGetTemperature(card, nvml.NVML_TEMPERATURE_GPU))
+        return query(*arguments)
     except nvml.NVMLError:
         return None
 
 
 def _bandwidth(nvml: Any, handle: Any) -> float | None:
     """Clock times width, twice a cycle: what all of NVIDIA's memory since GDDR5 does at least."""
-    try:
-        megahertz = nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_MEM)
-        bits = nvml.nvmlDeviceGetMemoryBusWidth(handle)
-    except nvml.NVMLError:
-        return None
-    return float(2 * megahertz * 1_000_000 * bits / 8)
+    megahertz = _optional(nvml, nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_MEM)
+    bits = _optional(nvml, nvml.nvmlDeviceGetMemoryBusWidth, handle)
+    return None if None in (megahertz, bits) else float(2 * megahertz * 1_000_000 * bits / 8)
 
 
 def host_free_bytes() -> int:

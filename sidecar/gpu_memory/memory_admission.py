@@ -58,16 +58,16 @@ def load_beside(precision: Precision) -> LoadPlan:
 
 
 class MemoryAccount(Protocol):
-    """Who keeps what an engine takes of its device's memory, and what it will."""
+    """Account of what an engine takes of its device's memory, and what it will."""
 
     def comes(self, precision: Precision, plan: LoadPlan) -> None:
-        """It is about to be loaded so."""
+        """Note that the engine is about to be loaded so."""
 
     def settled(self) -> None:
-        """It came, or did not, or is gone."""
+        """Note that it came, or did not, or is gone."""
 
     def held(self, sessions: int) -> None:
-        """So many live sessions have it now."""
+        """Note how many live sessions have it now."""
 
 
 class NoMemoryAccount:
@@ -127,19 +127,6 @@ class MemoryState:
             own = loaded(self.held) if self.held is not None else 0
         available = max(0, self.free_bytes + own)
         return available if limit_bytes is None else min(available, limit_bytes)
-
-
-class MemoryPlanner(Protocol):
-    """Who decides about the memory of an engine that somebody plans."""
-
-    def first_precision(self, now: MemoryState) -> Precision:
-        """What to load when nobody said."""
-
-    def place(self, precision: Precision, now: MemoryState) -> LoadPlan:
-        """How it comes in; raises `errors.WontFit` where it has no room."""
-
-    def loaded_bytes(self, precision: Precision, memory: MemoryPlan) -> int:
-        """What it takes that does nothing."""
 
 
 class MemoryAdmission:

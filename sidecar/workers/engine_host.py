@@ -23,7 +23,6 @@ from sidecar.gpu_memory.memory_admission import (
     LoadPlacement,
     LoadPlan,
     MemoryAdmission,
-    MemoryPlanner,
     MemoryState,
 )
 from sidecar.gpu_memory.memory_footprint import ModelShape
@@ -76,7 +75,7 @@ class EngineHost(Generic[Spec, Slot]):
         self.spec = _spec_on_device(choice.spec, self.gpu if looks else None)
         self.admission = None if speaks else _memory_admission(settings, choice)
         self.voice_admission = _tts_admission(settings, choice) if speaks else None
-        self._room: MemoryPlanner | None = self.admission or self.voice_admission
+        self._room = self.admission or self.voice_admission
         precision = settings.precision
         if precision is Precision.AUTO and self._room is not None:
             now = self._memory(None)
