@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.transcripts import speaker_embeddings
-from sidecar.transcripts.speaker_turns import SpeakerTurn, match_speakers
+from sidecar.transcripts.speaker_turns import SpeakerTurn, match_speakers, speaker_turns_of
 from sidecar.transcripts.transcript import Notice, Transcript
 
 SAME_SPEAKER_SIMILARITY = 0.55
@@ -95,8 +95,7 @@ def identify_speakers(
         return (
             transcript.with_notice(SPEAKERS_NOT_COMPARED) if transcript.has_speech else transcript
         )
-    own = [SpeakerTurn(one.start, one.end, one.speaker) for one in transcript.segments
-           if one.speaker is not None]  # fmt: skip
+    own = speaker_turns_of(transcript.segments)
     labels = match_speakers(overlap_seconds(speakers.turns, own), MIN_SHARED_S)
     voices = {
         speaker: speakers.voices[label]

@@ -7,6 +7,7 @@ own format: pyannote "community-1"'s segmentation and its speaker encoder, a WeS
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,8 @@ from sidecar.checkpoints.onnx_runtime import EmbeddedModel, find_embedded_models
 if TYPE_CHECKING:
     import onnxruntime
 
+
+log = logging.getLogger(__name__)
 
 _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
 _WIDTHS = {_EIGHT_BYTES: 8, _FOUR_BYTES: 4}
@@ -158,6 +161,16 @@ def load_models(threads: int = 1) -> SpeakerModels:
     except (ImportError, OSError, ValueError, KeyError) as error:
         raise SpeakerModelsUnavailable(f"no voices are told apart: {error}") from None
     return SpeakerModels(segmentation, trunk, weight, bias)
+
+
+@cache
+def shared_speaker_models() -> SpeakerModels | None:
+    """Return the models, loaded once for the process; None where they cannot be had here."""
+    try:
+        return load_models()
+    except SpeakerModelsUnavailable as error:
+        log.warning("speakers cannot be told apart: %s", error)
+        return None
 
 
 def find_speaker_models() -> Mapping[EmbeddedModel, bytes]:

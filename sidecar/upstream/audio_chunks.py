@@ -17,6 +17,7 @@ from sidecar.transcripts.speaker_turns import (
     SpeakerTurn,
     match_speakers,
     number_speakers_by_appearance,
+    speaker_turns_of,
     turn_agreement,
     turns_within,
 )
@@ -340,11 +341,8 @@ def _link_speakers(
     segments: Sequence[Segment], turns: Sequence[SpeakerTurn], first: int, heard: ChunkResult
 ) -> list[Segment]:
     """A piece's own speakers as those of the turns; who is none of these is somebody new."""
-    theirs = [
-        SpeakerTurn(one.start, one.end, one.speaker) for one in segments if one.speaker is not None
-    ]
     ours = turns_within(turns, heard.piece.start_s, heard.piece.end_s)
-    persons = match_speakers(turn_agreement(ours, theirs, MIN_SHARED_S), 0.0)
+    persons = match_speakers(turn_agreement(ours, speaker_turns_of(segments), MIN_SHARED_S), 0.0)
     return [
         one
         if one.speaker is None

@@ -15,8 +15,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
-from sidecar.transcripts.loop_guard import LoopGuard, SkippedAudio, retry_sampling
-from sidecar.transcripts.transcript import WORDS_BY_SERVER, Notice, Segment, Word
+from sidecar.transcripts.loop_guard import (
+    LoopGuard,
+    SkippedAudio,
+    loop_skipped_notice,
+    retry_sampling,
+)
+from sidecar.transcripts.transcript import WORDS_BY_SERVER, Segment, Word
 from sidecar.upstream import upstream_dialect
 from sidecar.upstream.upstream_dialect import (
     ChunkFailure,
@@ -212,8 +217,7 @@ class OpenAiChunkRequest:
             )
         notices = answer.notices
         if lost_s:
-            said = f"The model repeated itself; {lost_s:.0f} s were left out (flagged 'loop')."
-            notices += (Notice("loop_skipped", said),)
+            notices += (loop_skipped_notice(lost_s),)
         left_out = ("max_tokens",) if self._options.max_tokens is not None else ()
         return dataclasses.replace(answer, segments=tuple(kept), notices=notices, ignored=left_out)
 

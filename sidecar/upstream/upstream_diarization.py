@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sidecar.audio import Block
@@ -24,18 +23,6 @@ log = logging.getLogger(__name__)
 DIARIZATION_SAMPLE_RATE = 16_000
 STEP_S = 5.0
 """Of sound at once: what can be left between two looks at whether to go on."""
-
-
-@cache
-def shared_speaker_models() -> SpeakerModels | None:
-    """What tells voices apart, once for the process; None where it cannot be had here."""
-    from sidecar.diarization.speaker_models import SpeakerModelsUnavailable, load_models
-
-    try:
-        return load_models()
-    except SpeakerModelsUnavailable as error:
-        log.warning("speakers cannot be told apart: %s", error)
-        return None
 
 
 class UpstreamDiarization:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
+from sidecar.diarization.speaker_models import shared_speaker_models
 from sidecar.interfaces import engine_interface
 from sidecar.transcripts.speaker_embeddings import EncodedWindowEmbeddings
 from sidecar.transcripts.speaker_turns import SpeakerTurn
@@ -34,7 +35,7 @@ from sidecar.upstream.audio_chunks import (
     shift_segments,
 )
 from sidecar.upstream.chunk_dispatch import UpstreamPool
-from sidecar.upstream.upstream_diarization import UpstreamDiarization, shared_speaker_models
+from sidecar.upstream.upstream_diarization import UpstreamDiarization
 
 Result = TypeVar("Result")
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.transcripts import loop_guard
-from sidecar.transcripts.transcript import LOOP_FLAG, Notice, Segment
+from sidecar.transcripts.transcript import Segment
 from sidecar.transcripts.vibevoice_output import VibeVoiceOutputParser, sort_by_time
 from sidecar.upstream import upstream_dialect
 from sidecar.upstream.remote_http import EventStream, loads
@@ -285,11 +285,12 @@ class VllmChunkRequest:
             )
         if not segments and not reading.parser.ended:
             raise upstream_dialect.garbled_failure("is no list of segments")
-        lost_s = sum(one.end - one.start for one in segments if LOOP_FLAG in one.flags)
         return UpstreamAnswer(
             tuple(sort_by_time(segments)),
             diarized=True,
-            notices=tuple(_notices(lost_s, self._loops, reading.parser.truncated)),
+            notices=loop_guard.loop_notices(
+                segments, self._loops, truncated=reading.parser.truncated
+            ),
             ignored=("num_speakers",) if self._options.num_speakers is not None else (),
         )
 
@@ -345,17 +346,3 @@ class VllmChunkRequest:
         self._place, self._tried = len(self._kept), 0
         self._reading = VllmAnswerReader(self._duration_s, self._prefix, self._kept)
         raise stuck
-
-
-def _notices(lost_s: float, loops: int, truncated: bool) -> list[Notice]:
-    found = []
-    if lost_s:
-        said = f"The model repeated itself; {lost_s:.0f} s were left out (flagged 'loop')."
-        found.append(Notice("loop_skipped", said))
-    elif loops:
-        found.append(Notice("loop_recovered", "The model repeated itself and was brought back."))
-    if truncated:
-        found.append(
-            Notice("output_truncated", "The answer broke off; its whole segments are here.")
-        )
-    return found

@@ -22,13 +22,11 @@ from sidecar.engines.vibevoice.vibevoice_windows import (
     VibeVoiceWindows,
     WindowSpeakerMatcher,
     detect_window_speech,
-    speaker_turns_of,
 )
 from sidecar.interfaces import engine_interface
-from sidecar.transcripts.loop_guard import SamplingOptions
-from sidecar.transcripts.speaker_turns import number_speakers_by_appearance
+from sidecar.transcripts.loop_guard import SamplingOptions, loop_notices
+from sidecar.transcripts.speaker_turns import number_speakers_by_appearance, speaker_turns_of
 from sidecar.transcripts.transcript import (
-    LOOP_FLAG,
     NON_SPEECH_FLAG,
     Finished,
     Notice,
@@ -318,17 +316,8 @@ class VibeVoiceTranscription:
 
     def _tell(self, answer: vibevoice_generation.WindowGeneration) -> None:
         """What the reader should know of how this window went."""
-        lost = [one for one in answer.segments if LOOP_FLAG in one.flags]
-        if lost:
-            seconds = sum(one.end - one.start for one in lost)
-            self._note(
-                "loop_skipped",
-                f"The model repeated itself; {seconds:.0f} s were left out (flagged 'loop').",
-            )
-        elif answer.loops:
-            self._note("loop_recovered", "The model repeated itself and was brought back.")
-        if answer.truncated:
-            self._note("output_truncated", "The answer broke off; its whole segments are here.")
+        for notice in loop_notices(answer.segments, answer.loops, truncated=answer.truncated):
+            self._notices[notice.code] = notice
 
     def _note(self, code: str, message: str) -> None:
         self._notices[code] = Notice(code, message)

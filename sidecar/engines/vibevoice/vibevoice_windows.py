@@ -29,6 +29,7 @@ from sidecar.transcripts.speaker_turns import (
     SpeakerTurn,
     longest_solo_spans,
     match_speakers,
+    speaker_turns_of,
     turn_agreement,
     turns_within,
 )
@@ -291,15 +292,6 @@ class TranscriptStitcher:
         for pair, share in shared.items():
             signs[pair] = alike[pair] + SHARED_BESIDE * share if pair in alike else SHARED * share
         return signs
-
-
-def speaker_turns_of(segments: Iterable[Segment], start_s: float = 0.0) -> list[SpeakerTurn]:
-    """Who speaks when, in seconds from ``start_s``; segments without a speaker are left out."""
-    return [
-        SpeakerTurn(one.start - start_s, one.end - start_s, one.speaker)
-        for one in segments
-        if one.speaker is not None
-    ]
 
 
 def covered_share(segment: Segment, others: Iterable[Segment]) -> float:

@@ -7,7 +7,6 @@ Turns, voices and sessions are those of all live engines (`live.runtime.live_sch
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from sidecar.engines.voxtral.voxtral_stream import VoxtralModel
     from sidecar.live.runtime.live_scheduler import LiveScheduler
     from sidecar.live.runtime.speech_segments import RecognitionHypothesis
-
-log = logging.getLogger(__name__)
 
 SPEC = engine_interface.EngineSpec(
     name="voxtral",
@@ -71,12 +68,9 @@ class VoxtralEngine:
         folder, dtype = Path(options.checkpoint), DTYPES[self._precision]
         self._voxtral = voxtral_stream.load_voxtral(folder, options.device, dtype)
         yield 0.9
-        from sidecar.diarization.speaker_models import SpeakerModelsUnavailable, load_models
+        from sidecar.diarization.speaker_models import shared_speaker_models
 
-        try:
-            self._voices = load_models()
-        except SpeakerModelsUnavailable as error:
-            log.warning("nobody tells speakers apart: %s", error)
+        self._voices = shared_speaker_models()
         yield 1.0
 
     def transcribe(

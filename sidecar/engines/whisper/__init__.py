@@ -6,7 +6,6 @@ recording on another core, and says where there is speech, so that silence is no
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -41,8 +40,6 @@ LANGUAGES = (
     "tr", "tt", "uk", "ur", "uz", "vi", "yi", "yo", "zh", "yue",
 )  # fmt: skip
 
-
-log = logging.getLogger(__name__)
 
 SPEC = EngineSpec(
     name="whisper",
@@ -88,12 +85,9 @@ class WhisperEngine:
         self._model = whisper_model.load_whisper(options)
         self._short_windows = options.short_windows
         yield 0.8
-        from sidecar.diarization.speaker_models import SpeakerModelsUnavailable, load_models
+        from sidecar.diarization.speaker_models import shared_speaker_models
 
-        try:
-            self._voices = load_models()
-        except SpeakerModelsUnavailable as error:
-            log.warning("nobody tells speakers apart: %s", error)
+        self._voices = shared_speaker_models()
         yield 1.0
 
     def transcribe(

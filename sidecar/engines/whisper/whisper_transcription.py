@@ -32,6 +32,7 @@ from sidecar.interfaces.engine_interface import (
     TranscribeOptions,
     WindowingMode,
 )
+from sidecar.transcripts.loop_guard import LOOP_RECOVERED, loop_skipped_notice
 from sidecar.transcripts.speaker_turns import SpeakerTurn, number_speakers_by_appearance
 from sidecar.transcripts.transcript import (
     LOOP_FLAG,
@@ -231,6 +232,13 @@ def _segment(words: Sequence[Word]) -> Segment:
 
 
 NAME = "whisper"
+OUTPUT_TRUNCATED = Notice("output_truncated", "The answer broke off at the limit of tokens.")
+WINDOWS_NOT_PARALLEL = Notice(
+    "windows_not_parallel", "The recording was heard in one window at a time."
+)
+SPEAKERS_UNAVAILABLE = Notice(
+    "speakers_unavailable", "The models that tell voices apart are not here."
+)
 _STEP_SAMPLES = SAMPLE_RATE
 _PAUSE_S = 0.1
 
@@ -369,10 +377,7 @@ class WhisperTranscription:
             start, end = window.placed(said.lost_s, said.lost_s)[0], window.end_s
             self._lost_s += max(0.0, end - start)
             found.append(Segment(start, end, UNINTELLIGIBLE, flags=(NON_SPEECH_FLAG, LOOP_FLAG)))
-            message = (
-                f"The model repeated itself; {self._lost_s:.0f} s were left out (flagged 'loop')."
-            )
-            self._notices["loop_skipped"] = Notice("loop_skipped", message)
+            self._note(loop_skipped_notice(self._lost_s))
         self._segments += found
         for segment in self._given(found, turns):
             yield SegmentReady(self._ready, segment)
@@ -392,11 +397,12 @@ class WhisperTranscription:
 
     def _tell(self, said: WhisperResult) -> None:
         if said.retried:
-            message = "The model repeated itself and was brought back."
-            self._notices["loop_recovered"] = Notice("loop_recovered", message)
+            self._note(LOOP_RECOVERED)
         if said.truncated:
-            message = "The answer broke off at the limit of tokens."
-            self._notices["output_truncated"] = Notice("output_truncated", message)
+            self._note(OUTPUT_TRUNCATED)
+
+    def _note(self, notice: Notice) -> None:
+        self._notices[notice.code] = notice
 
     def _transcript(self) -> Transcript:
         segments = self._given(self._segments, self._follower.turns)
@@ -405,14 +411,11 @@ class WhisperTranscription:
         language = given if given != AUTO else (heard[0][0] if heard else AUTO)
         if len(heard) > 1:
             parts = ", ".join(f"{code} {hundredths / 100:.0f} s" for code, hundredths in heard)
-            message = f"Several languages were heard: {parts}."
-            self._notices["several_languages"] = Notice("several_languages", message)
+            self._note(Notice("several_languages", f"Several languages were heard: {parts}."))
         if self._options.windows is WindowingMode.PARALLEL:
-            message = "The recording was heard in one window at a time."
-            self._notices["windows_not_parallel"] = Notice("windows_not_parallel", message)
+            self._note(WINDOWS_NOT_PARALLEL)
         if self._options.diarize and not self._diarize:
-            message = "The models that tell voices apart are not here."
-            self._notices["speakers_unavailable"] = Notice("speakers_unavailable", message)
+            self._note(SPEAKERS_UNAVAILABLE)
         return Transcript(
             segments=tuple(number_speakers_by_appearance(segments)),
             language=language,
