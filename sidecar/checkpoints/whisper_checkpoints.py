@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -111,21 +110,14 @@ def find_whisper(model_path: Path | None, name: str = "") -> checkpoint.ModelChe
     path = checkpoint.searched_folder_text(model_path)
     if model_path is not None and not path.is_dir():
         raise errors.CheckpointNotFound(f"{path} is no folder.")
+    best_first = [WHISPER_MODELS[one].repository for one in BEST_FIRST]
     return checkpoint.find_model(
         model_path,
-        list(_repositories_of(name)),
+        [whisper_model_named(name).repository] if name else best_first,
         read_whisper,
         f"Whisper model{f' {name!r}' if name else ''}",
         f"Get one: {pull_command(WHISPER_ALIASES.get(name, name) or DEFAULT_MODEL)}.",
         (WEIGHTS_FILE, "config.json"),
-    )
-
-
-def _repositories_of(name: str) -> Iterator[str]:
-    yield from (
-        (whisper_model_named(name).repository,)
-        if name
-        else (WHISPER_MODELS[one].repository for one in BEST_FIRST)
     )
 
 
@@ -140,13 +132,9 @@ def read_whisper(folder: Path) -> checkpoint.ModelCheckpoint:
     """
     with checkpoint.disk_errors_as_ours():
         config = check_whisper_config(folder)
-        checkpoint.require_files(
-            folder, [name for name in (WEIGHTS_FILE,) if not (folder / name).is_file()], 1
-        )
-        checkpoint.require_files(folder, [] if _vocabulary(folder) else [VOCABULARIES[0]], 1)
-        checkpoint.require_files(
-            folder, [] if (folder / "tokenizer.json").is_file() else ["tokenizer.json"], 1
-        )
+        vocabulary = _vocabulary(folder) or folder / VOCABULARIES[0]
+        for name in (WEIGHTS_FILE, vocabulary.name, "tokenizer.json"):
+            checkpoint.require_files(folder, [] if (folder / name).is_file() else [name], 1)
         check_ctranslate2_weights(folder / WEIGHTS_FILE)
         distilled = "distil" in folder.parent.parent.name  # from English alone, whatever it lists
         config = {

@@ -7,10 +7,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from sidecar.audio import Block
 from sidecar.transcripts.speaker_turns import SpeakerTurn
+
+Result = TypeVar("Result")
 
 MAX_LEAD_S = 30.0
 """As far may be heard ahead of what is recognized: the voices of the next half minute are told
@@ -129,23 +131,25 @@ def diarize_in_background(
                 allowed_s = ahead_s if knowledge.latest.told_s else 0.0
                 if not asked[0][1].done() and end_s - asked[0][0] < allowed_s:
                     break
-                if (heard := _wait_for_result(asked.popleft()[1], cancelled)) is None:
+                if (heard := wait_unless_cancelled(asked.popleft()[1], cancelled)) is None:
                     return
                 yield heard
         asked.append((0.0, thread.submit(knowledge.finish)))
         while asked:
-            if (heard := _wait_for_result(asked.popleft()[1], cancelled)) is None:
+            if (heard := wait_unless_cancelled(asked.popleft()[1], cancelled)) is None:
                 return
             yield heard
     finally:
         thread.shutdown(wait=cancelled is None, cancel_futures=True)
 
 
-def _wait_for_result(
-    future: Future[DiarizationUpdate], cancelled: Callable[[], bool] | None
-) -> DiarizationUpdate | None:
-    """What the follower says; None once that is not wanted any more."""
+def wait_unless_cancelled(
+    future: Future[Result], cancelled: Callable[[], bool] | None
+) -> Result | None:
+    """Return what a thread makes; None once that is not wanted any more. Work that has begun by
+    then ends by itself."""
     while cancelled is not None and not wait([future], CANCEL_POLL_S).done:
         if cancelled():
+            future.cancel()
             return None
     return future.result()

@@ -45,6 +45,7 @@ from sidecar.diarization.window_embeddings import (
     MAX_WINDOW_SPEAKERS,
     DiarizationWindow,
     WindowExtractor,
+    solo_activity,
     vectors_in_spans,
 )
 from sidecar.interfaces.engine_interface import DiarizationEffort, TranscribeOptions
@@ -239,7 +240,7 @@ class Diarizer:
         voices: dict[int, SpeakerVector] = {}
         if not self._known:
             return DiarizedSpeakers(self.turns, voices)
-        alone = self._active & (self._active.sum(axis=1) == 1)[:, None]
+        alone = solo_activity(self._active)
         heard_s = alone.sum(axis=0) * FRAME_STEP_S
         vectors = np.concatenate([window.vectors for window in self._windows]).astype(np.float32)
         weights = np.concatenate([window.alone_s * window.heard for window in self._windows])

@@ -71,36 +71,13 @@ OPENAI_SAMPLE_RATE = 16_000
 DIARIZING_MODEL_WORD = "diarize"
 """In the name of a model that tells speakers apart (gpt-4o-transcribe-diarize)."""
 LANGUAGES = {
-    "english": "en",
-    "chinese": "zh",
-    "german": "de",
-    "spanish": "es",
-    "russian": "ru",
-    "korean": "ko",
-    "french": "fr",
-    "japanese": "ja",
-    "portuguese": "pt",
-    "turkish": "tr",
-    "polish": "pl",
-    "dutch": "nl",
-    "arabic": "ar",
-    "swedish": "sv",
-    "italian": "it",
-    "indonesian": "id",
-    "hindi": "hi",
-    "finnish": "fi",
-    "vietnamese": "vi",
-    "hebrew": "he",
-    "ukrainian": "uk",
-    "greek": "el",
-    "czech": "cs",
-    "romanian": "ro",
-    "danish": "da",
-    "hungarian": "hu",
-    "norwegian": "no",
-    "thai": "th",
-    "catalan": "ca",
-}
+    "english": "en", "chinese": "zh", "german": "de", "spanish": "es", "russian": "ru",
+    "korean": "ko", "french": "fr", "japanese": "ja", "portuguese": "pt", "turkish": "tr",
+    "polish": "pl", "dutch": "nl", "arabic": "ar", "swedish": "sv", "italian": "it",
+    "indonesian": "id", "hindi": "hi", "finnish": "fi", "vietnamese": "vi", "hebrew": "he",
+    "ukrainian": "uk", "greek": "el", "czech": "cs", "romanian": "ro", "danish": "da",
+    "hungarian": "hu", "norwegian": "no", "thai": "th", "catalan": "ca",
+}  # fmt: skip
 """OpenAI says the language's name, most others its code."""
 
 
@@ -125,15 +102,11 @@ def request_forms(model: str) -> tuple[OpenAiRequestForm, ...]:
     return usual
 
 
-class OpenAiDialect:
+class OpenAiDialect(upstream_dialect.UpstreamDialect):
     """A dialect; ``form`` is the index of what its server is known to take."""
 
     name = "openai"
     health = "/v1/models"
-    prompt = False
-    alike = ""
-    surely_timed = False
-    voices = False
     rate = OPENAI_SAMPLE_RATE
     limits = OPENAI_LIMITS
 
@@ -141,7 +114,6 @@ class OpenAiDialect:
         self.model = model
         self.forms = request_forms(model)
         self.form = 0
-        self.timed = True
 
     @property
     def diarizes(self) -> bool:
@@ -151,10 +123,6 @@ class OpenAiDialect:
     def hearing(self, duration_s: float, options: TranscribeOptions) -> OpenAiChunkRequest:
         """A piece that is to be heard."""
         return OpenAiChunkRequest(self, duration_s, options)
-
-    def waiting(self, health: bytes) -> int:
-        """It does not say."""
-        return 0
 
 
 class OpenAiChunkRequest:

@@ -40,16 +40,14 @@ _SERVER_TROUBLE_KINDS = {
 _SPEAKER = re.compile(r"Speaker_(\d{1,4})")
 
 
-class SidecarDialect:
+class SidecarDialect(upstream_dialect.UpstreamDialect):
     """A dialect; it cuts, tells speakers apart and guards by itself."""
 
     name = "sidecar"
     health = "/health"
     prompt = True
-    alike = ""
     limits = UpstreamLimits(MAX_AUDIO_S, MAX_BODY_BYTES)
-    diarizes = True
-    timed = surely_timed = True
+    surely_timed = True
 
     def __init__(self, rate: int, *, voices: bool = False) -> None:
         self.rate = rate

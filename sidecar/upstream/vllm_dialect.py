@@ -169,17 +169,14 @@ MAX_LOOP_RETRIES = 12
 """Requests for one piece beyond the first, because of loops; each takes the audio in anew."""
 
 
-class VllmDialect:
+class VllmDialect(upstream_dialect.UpstreamDialect):
     """A dialect; ``goes_on``: whether it takes an answer that it is to go on from."""
 
     name = "vllm"
     health = "/health"
-    prompt = False
     rate = VLLM_SAMPLE_RATE
     limits = VLLM_LIMITS
-    diarizes = True
-    timed = surely_timed = True
-    voices = False
+    surely_timed = True
 
     def __init__(self, model: str) -> None:
         self.model = model
@@ -189,10 +186,6 @@ class VllmDialect:
     def hearing(self, duration_s: float, options: TranscribeOptions) -> VllmChunkRequest:
         """A piece that is to be heard."""
         return VllmChunkRequest(self, duration_s, options)
-
-    def waiting(self, health: bytes) -> int:
-        """Its /health has no body."""
-        return 0
 
 
 class VllmChunkRequest:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import threading
 from collections.abc import Generator
-from concurrent.futures import Future, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -218,23 +217,16 @@ def load_with_progress(options: LoadOptions) -> Generator[float, None, LoadedVib
     device = pick_device(options.device)
     expected = sum(file.stat().st_size for file in folder.glob("*.safetensors")) or 1
     before = _held_bytes(device)
-    done: Future[LoadedVibeVoice] = Future()
-
-    def work() -> None:
-        try:
-            done.set_result(
-                load_vibevoice(
-                    folder,
-                    options.precision,
-                    device,
-                    evict_encoders=options.evict_encoders,
-                    host_token_table=options.host_token_table,
-                )
-            )
-        except BaseException as error:
-            done.set_exception(error)
-
-    threading.Thread(target=work, name="load").start()
+    thread = ThreadPoolExecutor(1, "load")
+    done = thread.submit(
+        load_vibevoice,
+        folder,
+        options.precision,
+        device,
+        evict_encoders=options.evict_encoders,
+        host_token_table=options.host_token_table,
+    )
+    thread.shutdown(wait=False)
     while not wait([done], timeout=_LOAD_POLL_S).done:
         yield min(0.99, max(0.0, (_held_bytes(device) - before) / expected))
     try:

@@ -14,7 +14,6 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -184,19 +183,6 @@ HALF_COVERED, WHOLLY_COVERED = 0.5, 0.9
 says so much in a longer one gives way to it."""
 
 
-class SpeakerMatcher(Protocol):
-    """Tells voices from one another, and remembers those of persons; a voice is its own affair."""
-
-    def hear(self, samples: Block, turns: Sequence[SpeakerTurn]) -> Mapping[int, Any]:
-        """The voice of each label of a window; labels of which there is too little are missing."""
-
-    def likenesses(self, voices: Mapping[int, Any]) -> Mapping[tuple[int, int], float]:
-        """From -1 to 1, for each pair of a person that is remembered and a label."""
-
-    def remember(self, voices: Mapping[int, Any], persons: Mapping[int, int]) -> None:
-        """Keep the voices of a window; ``persons``: who each label is."""
-
-
 class TranscriptStitcher:
     """The transcript as it grows, window by window: `begin`, `place` as they come, `end`.
 
@@ -204,7 +190,7 @@ class TranscriptStitcher:
     ``remember``: the listener is to know everybody at the end, and not only who has to be linked.
     """
 
-    def __init__(self, listener: SpeakerMatcher | None, *, remember: bool = False) -> None:
+    def __init__(self, listener: WindowSpeakerMatcher | None, *, remember: bool = False) -> None:
         self.segments: list[Segment] = []
         self._listener = listener
         self._remember = remember
@@ -259,7 +245,7 @@ class TranscriptStitcher:
         """Which person each of the window's speakers is; the new ones in order of appearance."""
         labels = {one.speaker: None for one in segments if one.speaker is not None}
         first, last = window.start_s == 0, window.border_s is None
-        voices: Mapping[int, Any] = {}
+        voices: Mapping[int, SpeakerVector] = {}
         needed = self._remember or not (first and last)
         if self._listener is not None and labels and needed:
             voices = self._listener.hear(window.samples, speaker_turns_of(segments, window.start_s))
@@ -277,7 +263,10 @@ class TranscriptStitcher:
         return persons
 
     def _signs(
-        self, window: VibeVoiceWindow, segments: Sequence[Segment], voices: Mapping[int, Any]
+        self,
+        window: VibeVoiceWindow,
+        segments: Sequence[Segment],
+        voices: Mapping[int, SpeakerVector],
     ) -> dict[tuple[int, int], float]:
         """By what both windows heard, and by voice."""
         both = window.start_s, max((one.end for one in self._heard), default=0.0)

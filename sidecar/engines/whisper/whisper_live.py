@@ -8,11 +8,12 @@ long only finals are heard (`live.runtime.speech_segments`).
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.audio.loudness import quietest_sample
+from sidecar.diarization.background_diarization import wait_unless_cancelled
 from sidecar.diarization.speaker_models import SpeakerEncoder, SpeakerModels
 from sidecar.engines.whisper.whisper_model import (
     BEAM_SIZE,
@@ -31,7 +32,6 @@ from sidecar.live.runtime.speech_segments import RecognitionHypothesis, WorkPace
 from sidecar.live.runtime.vad import load_vad
 from sidecar.transcripts.transcript import Word, join_texts
 
-_CANCEL_POLL_S = 0.05
 _PAUSE_S = 0.1
 
 
@@ -123,12 +123,9 @@ class WhisperLiveRecognizer:
     def _window(
         self, audio: Block, wish: WhisperRequest, cancelled: CancelCheck
     ) -> WhisperResult | None:
-        hearing: Future[WhisperResult] = self._threads.submit(self._model.hear, audio, wish)
-        while not cancelled():
-            if wait([hearing], _CANCEL_POLL_S).done:
-                return hearing.result()
-        hearing.cancel()
-        return None
+        if cancelled():
+            return None
+        return wait_unless_cancelled(self._threads.submit(self._model.hear, audio, wish), cancelled)
 
 
 def _language_code(language: str) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import inf
 
@@ -18,7 +18,7 @@ from sidecar.audio import Block
 from sidecar.audio.loudness import AudioHistoryBuffer, quietest_sample
 from sidecar.diarization import background_diarization
 from sidecar.diarization.speaker_identification import identify_with_diarizer
-from sidecar.diarization.word_attribution import attribute_words
+from sidecar.diarization.word_attribution import attribute_words, ends_sentence
 from sidecar.engines.whisper.whisper_model import (
     SAMPLE_RATE,
     WhisperRecognizer,
@@ -184,7 +184,6 @@ SEGMENT_PAUSE_S = 0.7
 SENTENCE_SEGMENT_S = 5.0
 """A segment of so many seconds ends with its sentence."""
 MAX_SEGMENT_S = 12.0
-_ENDS = (".", "!", "?", "…", "。", "！", "？", "؟", "।")
 
 
 def place_words(words: Iterable[Word], window: WhisperWindow) -> list[Word]:
@@ -215,8 +214,7 @@ def segments_of(words: Sequence[Word]) -> list[Segment]:
 def _ends_segment(held: Sequence[Word], word: Word) -> bool:
     if word.start - held[-1].end >= SEGMENT_PAUSE_S or word.end - held[0].start > MAX_SEGMENT_S:
         return True
-    closed = held[-1].text.rstrip(" \"'”’»)").endswith(_ENDS)
-    return closed and held[-1].end - held[0].start >= SENTENCE_SEGMENT_S
+    return ends_sentence(held[-1].text) and held[-1].end - held[0].start >= SENTENCE_SEGMENT_S
 
 
 def _segment(words: Sequence[Word]) -> Segment:
@@ -353,14 +351,13 @@ class WhisperTranscription:
             left,
             self._options.translate,
         )
-        hearing: Future[WhisperResult] = self._thread.submit(
-            self._model.hear, samples, wish, self._last
-        )
-        while not self._cancelled():
-            if wait([hearing], background_diarization.CANCEL_POLL_S).done:
-                return _wait_for_diarization(hearing)
-        hearing.cancel()
-        return None
+        hearing = self._thread.submit(self._model.hear, samples, wish, self._last)
+        try:
+            return background_diarization.wait_unless_cancelled(hearing, self._cancelled)
+        except RuntimeError as error:  # CTranslate2 has no other
+            if "out of memory" in str(error):
+                raise errors.GpuOutOfMemory() from None
+            raise
 
     def _said(
         self, window: WhisperWindow, said: WhisperResult, turns: Sequence[SpeakerTurn]
@@ -426,12 +423,3 @@ class WhisperTranscription:
             notices=tuple(self._notices.values()),
             model=self._model.name,
         )
-
-
-def _wait_for_diarization(hearing: Future[WhisperResult]) -> WhisperResult:
-    try:
-        return hearing.result()
-    except RuntimeError as error:  # CTranslate2 has no other
-        if "out of memory" in str(error):
-            raise errors.GpuOutOfMemory() from None
-        raise
