@@ -107,20 +107,18 @@ class _DiarizationState:
 def diarize_in_background(
     follower: StreamingDiarizer,
     blocks: Iterable[tuple[float, Block]],
-    ahead_s: float | None = None,
     cancelled: Callable[[], bool] | None = None,
     settle_s: float | None = None,
 ) -> Iterator[DiarizationUpdate]:
     """What is known after each block of (its end in seconds, samples), and once they are over.
 
-    The follower is on another thread, ``ahead_s`` seconds ahead at most, once there is something to
-    recognize; without a second core it has to wait for its turn. Once ``cancelled()`` it ends, and
+    The follower is on another thread, `MAX_LEAD_S` seconds ahead at most, once there is something
+    to recognize; without a second core it has to wait for its turn. Once ``cancelled()`` it ends, and
     leaves the follower to finish the block that it is at, which takes it a second on a busy
     machine; without that it is waited for. ``settle_s``: how often the follower is to tell all that
     it knows, if it can.
     """
-    if ahead_s is None:
-        ahead_s = MAX_LEAD_S if (os.cpu_count() or 1) > 1 else 0.0
+    ahead_s = MAX_LEAD_S if (os.cpu_count() or 1) > 1 else 0.0
     knowledge = _DiarizationState(follower, settle_s)
     asked: deque[tuple[float, Future[DiarizationUpdate]]] = deque()
     thread = ThreadPoolExecutor(1, "voices")

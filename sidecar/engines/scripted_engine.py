@@ -70,7 +70,7 @@ class ScriptedEngine:
         self._poison: dict[str, bool] = {}
         self._hear_s = 0.0
         self._fault = ""
-        self._hall: LiveScheduler | None = None
+        self._scheduler: LiveScheduler | None = None
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
         """Nothing to bring into memory.
@@ -188,16 +188,18 @@ class ScriptedEngine:
 
         from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
 
-        if self._hall is None:
+        if self._scheduler is None:
             assert self._precision is not None
             precision = self._precision.value
-            ears = LiveRecognizers(self._hear, encoder=LoudnessSpeakerEncoder())
+            recognizers = LiveRecognizers(self._hear, encoder=LoudnessSpeakerEncoder())
             second = np.zeros(LIVE_RATE, np.float32)
-            self._hall = LiveScheduler(ears, LoudnessVad(), SPEC.name, precision, sample=second)
-        seat = self._hall.open(options, begin, tell)
+            self._scheduler = LiveScheduler(
+                recognizers, LoudnessVad(), SPEC.name, precision, sample=second
+            )
+        session = self._scheduler.open(options, begin, tell)
         if self._fault and options.prompt == "fault":
-            setattr(seat.hearing, self._fault, _raise_out_of_memory)
-        return seat
+            setattr(session.hearing, self._fault, _raise_out_of_memory)
+        return session
 
     def _hear(
         self,

@@ -178,11 +178,9 @@ class MemoryAdmission:
         if not estimate.fits:
             raise does_not_fit_error(estimate, others)
         work = self._work(audio_s, options)
-        memory, fallback = (
-            estimate.plan,
-            memory_plan.next_smaller_plan(
-                estimate.plan, self._shape, precision, work, apart=now.on_gpu
-            ),
+        memory = estimate.plan
+        fallback = memory_plan.next_smaller_plan(
+            memory, self._shape, precision, work, apart=now.on_gpu
         )
         if options.windows is WindowingMode.PARALLEL:
             in_step = batched_windows_plan(

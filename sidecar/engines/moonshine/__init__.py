@@ -67,7 +67,7 @@ class MoonshineEngine:
     def __init__(self) -> None:
         self._recognizer: MoonshineRecognizer | None = None
         self._voices: SpeakerModels | None = None
-        self._hall: LiveScheduler | None = None
+        self._scheduler: LiveScheduler | None = None
 
     def load(self, options: LoadOptions) -> Iterator[float]:
         """Bring the models into memory (about 0.5 s).
@@ -109,22 +109,22 @@ class MoonshineEngine:
         Raises:
             errors.LiveUnavailable: the detector is not to be had here.
         """
-        if self._hall is None:
+        if self._scheduler is None:
             from sidecar.diarization.speaker_models import SpeakerEncoder
             from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
             from sidecar.live.runtime.vad import load_vad
 
             detector = load_vad()
-            ears = LiveRecognizers(
+            recognizers = LiveRecognizers(
                 self._hear,
                 behind=self._recognize_with_context,
                 encoder=SpeakerEncoder(self._voices),
             )
             precision = Precision.INT8.value
-            self._hall = LiveScheduler(
-                ears, detector, SPEC.name, precision, sample=_warm_up_audio()
+            self._scheduler = LiveScheduler(
+                recognizers, detector, SPEC.name, precision, sample=_warm_up_audio()
             )
-        return self._hall.open(options, begin, tell)
+        return self._scheduler.open(options, begin, tell)
 
     def _hear(
         self,
@@ -190,7 +190,7 @@ class MoonshineEngine:
 
 
 def _live_hypothesis(found: MoonshineHypothesis | None) -> RecognitionHypothesis | None:
-    """What the recognizer heard, for the hall."""
+    """Return what the recognizer heard, for the live scheduler."""
     from sidecar.live.runtime.speech_segments import RecognitionHypothesis
 
     if found is None:

@@ -166,10 +166,8 @@ class VibeVoiceTranscription:
         ):
             self._note("windows_not_parallel", "The recording was heard in one window at a time.")
         yield Progress(done_s, done_s)
-        options, segments = (
-            self._options,
-            number_speakers_by_appearance(sort_by_time(self._whole.segments)),
-        )
+        options = self._options
+        segments = number_speakers_by_appearance(sort_by_time(self._whole.segments))
         transcript = Transcript(
             segments=tuple(segments),
             language=options.language

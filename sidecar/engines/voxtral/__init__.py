@@ -49,7 +49,7 @@ class VoxtralEngine:
     def __init__(self) -> None:
         self._voxtral: VoxtralModel | None = None
         self._voices: SpeakerModels | None = None
-        self._hall: LiveScheduler | None = None
+        self._scheduler: LiveScheduler | None = None
         self._precision = engine_interface.Precision.FP32
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
@@ -94,9 +94,9 @@ class VoxtralEngine:
         Raises:
             errors.LiveUnavailable: the detector is not to be had here.
         """
-        if self._hall is None:
-            self._hall = self._opened()
-        return self._hall.open(options, begin, tell)
+        if self._scheduler is None:
+            self._scheduler = self._opened()
+        return self._scheduler.open(options, begin, tell)
 
     def _opened(self) -> LiveScheduler:
         from sidecar.diarization.speaker_models import SpeakerEncoder

@@ -66,7 +66,7 @@ class WhisperEngine:
         self._model: WhisperRecognizer | None = None
         self._voices: SpeakerModels | None = None
         self._thread = ThreadPoolExecutor(1, "whisper")
-        self._ear: WhisperLiveRecognizer | None = None
+        self._live: WhisperLiveRecognizer | None = None
         self._short_windows = False
 
     def load(self, options: LoadOptions) -> Iterator[float]:
@@ -116,11 +116,11 @@ class WhisperEngine:
         from sidecar.engines.whisper.whisper_live import WhisperLiveRecognizer
 
         assert self._model is not None
-        if self._ear is None:
-            self._ear = WhisperLiveRecognizer(
+        if self._live is None:
+            self._live = WhisperLiveRecognizer(
                 self._model, SPEC.name, self._voices, short_windows=self._short_windows
             )
-        return self._ear.open(options, begin, tell)
+        return self._live.open(options, begin, tell)
 
     def _follower(self, options: TranscribeOptions) -> StreamingDiarizer:
         if self._voices is None:

@@ -36,8 +36,7 @@ _PAUSE_S = 0.1
 
 
 class WhisperLiveRecognizer:
-    """Owns the threads of the windows, and the hall (`live.runtime.live_scheduler.Hall`) that the
-    sessions sit in."""
+    """Owns the threads of the windows, and the scheduler of the sessions."""
 
     def __init__(
         self,
@@ -59,8 +58,10 @@ class WhisperLiveRecognizer:
         at_once = live_workers("cuda" if model.on_gpu else "cpu")
         self._threads = ThreadPoolExecutor(at_once, "window")
         encoder = None if voices is None else SpeakerEncoder(voices)
-        ears = LiveRecognizers(self.hear, self.glimpse, encoder=encoder)
-        self._hall = LiveScheduler(ears, detector, name, model.precision.value, at_once, WorkPace())
+        recognizers = LiveRecognizers(self.hear, self.glimpse, encoder=encoder)
+        self._scheduler = LiveScheduler(
+            recognizers, detector, name, model.precision.value, at_once, WorkPace()
+        )
 
     def open(
         self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
@@ -73,7 +74,7 @@ class WhisperLiveRecognizer:
         code = _language_code(options.language)
         if code is not None and self._model.multilingual and not self._model.knows(code):
             raise errors.LanguageUnsupported(f"This Whisper model does not know '{code}'.")
-        return self._hall.open(options, begin, tell)
+        return self._scheduler.open(options, begin, tell)
 
     def hear(
         self,
