@@ -113,10 +113,10 @@ def diarize_in_background(
     """What is known after each block of (its end in seconds, samples), and once they are over.
 
     The follower is on another thread, `MAX_LEAD_S` seconds ahead at most, once there is something
-    to recognize; without a second core it has to wait for its turn. Once ``cancelled()`` it ends, and
-    leaves the follower to finish the block that it is at, which takes it a second on a busy
-    machine; without that it is waited for. ``settle_s``: how often the follower is to tell all that
-    it knows, if it can.
+    to recognize; without a second core it has to wait for its turn. Once ``cancelled()`` it ends,
+    and leaves the follower to finish the block that it is at, which takes it a second on a busy
+    machine; without that it is waited for. ``settle_s``: how often the follower is to tell all
+    that it knows, if it can.
     """
     ahead_s = MAX_LEAD_S if (os.cpu_count() or 1) > 1 else 0.0
     knowledge = _DiarizationState(follower, settle_s)
