@@ -56,15 +56,16 @@ class VoiceFileServer:
         answer = self._client.head(self._url(key))
         self._check(answer, key)
         length = answer.headers.get("content-length", "")
-        if not re.fullmatch(r"[0-9]{1,15}", length) or "html" in _content_type(answer):
+        media_type = answer.headers.get("content-type", "")
+        if not re.fullmatch(r"[0-9]{1,15}", length) or "html" in media_type:
             raise errors.HubUnreachable(
                 f"What answers at {self._base} is no server of voices.",
                 hint="Check VIBEVOICE_VOICES_URL, the proxy, and whether the network asks for a "
                 "login.",
             )
         version = answer.headers.get("etag") or answer.headers.get("last-modified") or ""
-        kind, digest = announced_checksum(answer.headers)
-        return download_files.HubFile(key, int(length), kind, digest, version)
+        checksum, digest = announced_checksum(answer.headers)
+        return download_files.HubFile(key, int(length), checksum, digest, version)
 
     def read(self, file: download_files.HubFile, start: int) -> Iterator[tuple[int, bytes]]:
         """As `download_files.Read`; begins at 0 where there is another version by now."""
@@ -117,10 +118,6 @@ def announced_checksum(headers: httpx.Headers) -> tuple[str, str]:
             if len(raw) == _DIGEST_BYTES[name]:
                 return name, raw.hex()
     return download_files.SIZE, ""
-
-
-def _content_type(answer: httpx.Response) -> str:
-    return str(answer.headers.get("content-type", ""))
 
 
 def pull_voice(

@@ -22,13 +22,6 @@ import numpy.typing as npt
 
 from sidecar.audio import Block
 from sidecar.checkpoints import onnx_runtime
-from sidecar.checkpoints.onnx_runtime import (
-    EmbeddedModel,
-    encode_field,
-    field_contents,
-    find_embedded_models,
-    parse_fields,
-)
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -52,12 +45,12 @@ class SpeakerModelsUnavailable(Exception):
     """The models that tell voices apart are not here, or do not run; the message says why."""
 
 
-SEGMENTATION = EmbeddedModel(
+SEGMENTATION = onnx_runtime.EmbeddedModel(
     "segmentation",
     1_594_080,
     "9715e3996ef181252aa1cc0c9398060f42b2c984c2fb65e3604262555e2efb1a",
 )
-ENCODER = EmbeddedModel(
+ENCODER = onnx_runtime.EmbeddedModel(
     "speaker encoder",
     6_975_920,
     "6e4af7d49562e6e7042672e444d6394935cb2c23c3a7dd4919da45922b91735b",
@@ -106,13 +99,13 @@ def shared_speaker_models() -> SpeakerModels | None:
         return None
 
 
-def find_speaker_models() -> Mapping[EmbeddedModel, bytes]:
+def find_speaker_models() -> Mapping[onnx_runtime.EmbeddedModel, bytes]:
     """The models as the library carries them.
 
     Raises:
         VoicesUnavailable: when one is not there.
     """
-    found = find_embedded_models((SEGMENTATION, ENCODER))
+    found = onnx_runtime.find_embedded_models((SEGMENTATION, ENCODER))
     if lacking := [model.what for model in (SEGMENTATION, ENCODER) if model not in found]:
         raise SpeakerModelsUnavailable(
             f"this moonshine-voice does not carry the {', the '.join(lacking)}"
@@ -155,43 +148,47 @@ def _scratch_path() -> Iterator[Path]:
 
 def _encoder_trunk(model: bytes) -> bytes:
     """The part of the encoder's graph that comes before the pooling."""
-    (graph,) = field_contents(model, _GRAPH)
-    parts = list(parse_fields(graph))
+    (graph,) = onnx_runtime.field_contents(model, _GRAPH)
+    parts = list(onnx_runtime.parse_fields(graph))
     wanted, kept = {_TRUNK.encode()}, set()
     for at, part in reversed(list(enumerate(parts))):  # nodes stand in the order they run in
-        if part.number == _GRAPH_NODE and wanted & set(field_contents(part.content, _NODE_OUTPUT)):
-            wanted |= set(field_contents(part.content, _NODE_INPUT))
+        if part.number == _GRAPH_NODE and wanted & set(
+            onnx_runtime.field_contents(part.content, _NODE_OUTPUT)
+        ):
+            wanted |= set(onnx_runtime.field_contents(part.content, _NODE_INPUT))
             kept.add(at)
     for at, part in enumerate(parts):
         if (
             part.number == _GRAPH_INITIALIZER
-            and field_contents(part.content, _TENSOR_NAME)[0] in wanted
+            and onnx_runtime.field_contents(part.content, _TENSOR_NAME)[0] in wanted
         ):
             kept.add(at)
-        if part.number == _INPUT and field_contents(part.content, _VALUE_NAME) == [
+        if part.number == _INPUT and onnx_runtime.field_contents(part.content, _VALUE_NAME) == [
             _FEATURES.encode()
         ]:
             kept.add(at)
         if part.number not in (_GRAPH_NODE, _GRAPH_INITIALIZER, _INPUT, _OUTPUT):
             kept.add(at)
-    output = encode_field(_VALUE_NAME, _TRUNK.encode()) + encode_field(_VALUE_TYPE, _FLOATS)
-    cut = b"".join(parts[at].raw for at in sorted(kept)) + encode_field(_OUTPUT, output)
+    output = onnx_runtime.encode_field(_VALUE_NAME, _TRUNK.encode()) + onnx_runtime.encode_field(
+        _VALUE_TYPE, _FLOATS
+    )
+    cut = b"".join(parts[at].raw for at in sorted(kept)) + onnx_runtime.encode_field(
+        _OUTPUT, output
+    )
     return b"".join(
-        encode_field(_GRAPH, cut) if part.number == _GRAPH else part.raw
-        for part in parse_fields(model)
+        onnx_runtime.encode_field(_GRAPH, cut) if part.number == _GRAPH else part.raw
+        for part in onnx_runtime.parse_fields(model)
     )
 
 
 def _encoder_head(model: bytes) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """The matrix and the bias that come behind the pooling: (256, 5120) and (256,)."""
-    import numpy as np
-
-    (graph,) = field_contents(model, _GRAPH)
+    (graph,) = onnx_runtime.field_contents(model, _GRAPH)
     data = {
-        field_contents(tensor, _TENSOR_NAME)[0].decode(): (
-            field_contents(tensor, _TENSOR_DATA) or [b""]
+        onnx_runtime.field_contents(tensor, _TENSOR_NAME)[0].decode(): (
+            onnx_runtime.field_contents(tensor, _TENSOR_DATA) or [b""]
         )[0]
-        for tensor in field_contents(graph, _GRAPH_INITIALIZER)
+        for tensor in onnx_runtime.field_contents(graph, _GRAPH_INITIALIZER)
     }
     bias = np.frombuffer(data[_BIAS], np.float32)
     scale, zero = (

@@ -6,6 +6,7 @@ come to have it says here, so that a plan of another leaves room for it. `device
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -204,8 +205,6 @@ class GpuMonitor:
     """
 
     def __init__(self, read: Callable[[], GpuMemory | None] | None = None) -> None:
-        import asyncio
-
         self.seen: GpuMemory | None = None
         self.ledger = DeviceLedger()
         self._read = read or query_gpu
@@ -230,8 +229,6 @@ class GpuMonitor:
     async def look(self) -> None:
         """Look now; where the driver takes longer than `DRIVER_TIMEOUT_S`, what it said last
         counts."""
-        import asyncio
-
         if self._looking is None or self._looking.done():
             self._looking = asyncio.get_running_loop().create_task(self._look())
         with contextlib.suppress(TimeoutError):
@@ -240,8 +237,6 @@ class GpuMonitor:
 
     async def go_on(self) -> None:
         """Look every few seconds; ends where there is no GPU."""
-        import asyncio
-
         try:
             await self.look()
             while self.seen is not None or (self._looking and not self._looking.done()):

@@ -6,7 +6,9 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from sidecar.audio import Block
 from sidecar.audio.loudness import quietest_sample
@@ -23,11 +25,6 @@ from sidecar.transcripts.speaker_turns import (
 )
 from sidecar.transcripts.transcript import WORDS_BY_RULE, Notice, Segment, Transcript
 from sidecar.upstream.upstream_dialect import UpstreamAnswer
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
 
 CUT_SEARCH_S = 60.0
 """The cut lies in the last so many seconds of a piece, or in its last quarter if that is less."""
@@ -85,8 +82,6 @@ class AudioChunk:
     @property
     def with_margin(self) -> npt.NDArray[np.int16]:
         """All that its voices are made of."""
-        import numpy as np
-
         if self.margin is None:
             return self.samples
         return np.concatenate([self.samples, self.margin])
@@ -102,8 +97,6 @@ class AudioChunk:
 
     def silent(self) -> AudioChunk:
         """The same stretch without its sound, which is let go of."""
-        import numpy as np
-
         nothing = np.broadcast_to(np.zeros(1, np.int16), len(self.samples))
         return AudioChunk(self.start_s, nothing, self.rate, self.last)
 
@@ -148,8 +141,6 @@ def cut_into_chunks(
     ``even``: how long they are to be, as far as pauses allow. ``margin``: with what their voices
     are made of; it is within the longest.
     """
-    import numpy as np
-
     kept = round(MARGIN_S * rate) if margin else 0
     held = np.empty(rate, np.int16)
     count, start, number = 0, 0, 1
@@ -202,15 +193,11 @@ def _next_block_border_s(time_s: float) -> float:
 
 def to_16_bit(block: Block) -> npt.NDArray[np.int16]:
     """Samples in [-1, 1] as integers; what came from 16 bits is the same again."""
-    import numpy as np
-
     return np.clip(np.rint(block * _FULL), -_FULL, _FULL - 1).astype(np.int16)
 
 
 def to_float(samples: npt.NDArray[np.int16]) -> Block:
     """The reverse."""
-    import numpy as np
-
     return samples.astype(np.float32) / np.float32(_FULL)
 
 

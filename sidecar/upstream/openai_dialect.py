@@ -15,12 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
-from sidecar.transcripts.loop_guard import (
-    LoopGuard,
-    SkippedAudio,
-    loop_skipped_notice,
-    retry_sampling,
-)
+from sidecar.transcripts import loop_guard
 from sidecar.transcripts.transcript import WORDS_BY_SERVER, Segment, Word
 from sidecar.upstream import upstream_dialect
 from sidecar.upstream.upstream_dialect import (
@@ -39,7 +34,7 @@ def drop_loops(segments: Iterable[Segment], duration_s: float) -> tuple[list[Seg
     """
     kept: list[Segment] = []
     lost: list[Segment] = []
-    guard = LoopGuard(duration_s)
+    guard = loop_guard.LoopGuard(duration_s)
     for segment in segments:
         kept.append(segment)
         loop = guard.segment(segment)
@@ -48,14 +43,16 @@ def drop_loops(segments: Iterable[Segment], duration_s: float) -> tuple[list[Seg
         first = len(kept) - loop.cut
         start, end = kept[first].start, max(one.end for one in kept[first:])
         del kept[first:]
-        lost.append(SkippedAudio(start, end).segment())
-        guard = LoopGuard(duration_s, kept)
+        lost.append(loop_guard.SkippedAudio(start, end).segment())
+        guard = loop_guard.LoopGuard(duration_s, kept)
     if not lost:
         return kept, 0.0
     merged: list[Segment] = []
     for one in sorted(lost, key=lambda one: one.start):
         if merged and one.start <= merged[-1].end:
-            merged[-1] = SkippedAudio(merged[-1].start, max(merged[-1].end, one.end)).segment()
+            merged[-1] = loop_guard.SkippedAudio(
+                merged[-1].start, max(merged[-1].end, one.end)
+            ).segment()
         else:
             merged.append(one)
     found = sorted([*kept, *merged], key=lambda one: (one.start, one.end))
@@ -177,7 +174,7 @@ class OpenAiChunkRequest:
         if not answer.timed:
             self._dialect.form = len(self._dialect.forms) - 1
         kept, lost_s = drop_loops(answer.segments, self._duration_s)
-        if lost_s and (sampling := retry_sampling(self._tried)) is not None:
+        if lost_s and (sampling := loop_guard.retry_sampling(self._tried)) is not None:
             self._tried += 1
             self._temperature = sampling.temperature
             raise ChunkFailure(
@@ -185,7 +182,7 @@ class OpenAiChunkRequest:
             )
         notices = answer.notices
         if lost_s:
-            notices += (loop_skipped_notice(lost_s),)
+            notices += (loop_guard.loop_skipped_notice(lost_s),)
         left_out = ("max_tokens",) if self._options.max_tokens is not None else ()
         return dataclasses.replace(answer, segments=tuple(kept), notices=notices, ignored=left_out)
 

@@ -11,15 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sidecar import errors
-from sidecar.engines.moonshine import moonshine_transcription
+from sidecar.engines.moonshine import moonshine_recognizer, moonshine_transcription
 from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
-from sidecar.engines.moonshine.moonshine_recognizer import (
-    REINSTALL_COMMAND,
-    MoonshineHypothesis,
-    MoonshineRecognizer,
-    load_recognizer,
-    model_folder,
-)
 from sidecar.interfaces.engine_interface import (
     AudioStream,
     CancelCheck,
@@ -65,7 +58,7 @@ class MoonshineEngine:
     """Words from the recognizer, voices from a follower, joined into segments."""
 
     def __init__(self) -> None:
-        self._recognizer: MoonshineRecognizer | None = None
+        self._recognizer: moonshine_recognizer.MoonshineRecognizer | None = None
         self._voices: SpeakerModels | None = None
         self._scheduler: LiveScheduler | None = None
 
@@ -75,14 +68,16 @@ class MoonshineEngine:
         Raises:
             errors.ModelLoadFailed: one is not there, or onnxruntime does not run it.
         """
-        self._recognizer = load_recognizer()
+        self._recognizer = moonshine_recognizer.load_recognizer()
         yield 0.5
         from sidecar.diarization.speaker_models import SpeakerModelsUnavailable, load_models
 
         try:
             self._voices = load_models()
         except SpeakerModelsUnavailable as error:
-            raise errors.ModelLoadFailed(str(error), hint=REINSTALL_COMMAND) from None
+            raise errors.ModelLoadFailed(
+                str(error), hint=moonshine_recognizer.REINSTALL_COMMAND
+            ) from None
         yield 1.0
 
     def transcribe(
@@ -135,7 +130,7 @@ class MoonshineEngine:
     ) -> RecognitionHypothesis | None:
         assert self._recognizer is not None
         before = draft.draft if draft is not None else None
-        assert before is None or isinstance(before, MoonshineHypothesis)
+        assert before is None or isinstance(before, moonshine_recognizer.MoonshineHypothesis)
         return _live_hypothesis(
             self._recognizer.hear(audio, before, cancelled, words=options.words)
         )
@@ -189,7 +184,9 @@ class MoonshineEngine:
         yield Finished(identify_with_diarizer(follower, transcript, options))
 
 
-def _live_hypothesis(found: MoonshineHypothesis | None) -> RecognitionHypothesis | None:
+def _live_hypothesis(
+    found: moonshine_recognizer.MoonshineHypothesis | None,
+) -> RecognitionHypothesis | None:
     """Return what the recognizer heard, for the live scheduler."""
     from sidecar.live.runtime.speech_segments import RecognitionHypothesis
 
@@ -207,7 +204,7 @@ def _warm_up_audio() -> Block | None:
     import numpy as np
 
     try:
-        with wave.open(str(model_folder().parent / "beckett.wav")) as file:
+        with wave.open(str(moonshine_recognizer.model_folder().parent / "beckett.wav")) as file:
             file.setpos(SAMPLE_RATE)
             raw = file.readframes(4 * SAMPLE_RATE)
     except (OSError, EOFError, wave.Error, errors.ModelLoadFailed):

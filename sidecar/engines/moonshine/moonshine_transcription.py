@@ -14,13 +14,7 @@ from typing import Any
 
 from sidecar.audio import Block
 from sidecar.audio.loudness import AudioHistoryBuffer, quietest_sample
-from sidecar.diarization import word_attribution
-from sidecar.diarization.background_diarization import (
-    DiarizationUpdate,
-    ResumableDiarizer,
-    StreamingDiarizer,
-    diarize_in_background,
-)
+from sidecar.diarization import background_diarization, word_attribution
 from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
 from sidecar.engines.moonshine.moonshine_recognizer import MoonshineHypothesis, MoonshineRecognizer
 from sidecar.interfaces.engine_interface import AudioStream, CancelCheck
@@ -61,7 +55,7 @@ class MoonshineTranscription:
     def __init__(
         self,
         recognizer: MoonshineRecognizer,
-        follower: StreamingDiarizer,
+        follower: background_diarization.StreamingDiarizer,
         source: AudioStream,
         cancelled: CancelCheck,
         *,
@@ -91,7 +85,7 @@ class MoonshineTranscription:
 
     def go_on(self, settled: Sequence[transcript.Checkpoint]) -> None:
         """Know all that the checkpoints say; the follower has to be one that can, too."""
-        assert isinstance(self._follower, ResumableDiarizer)
+        assert isinstance(self._follower, background_diarization.ResumableDiarizer)
         states = [one.state for one in settled]
         self._follower.go_on([state["voices"] for state in states])
         self._settled = [
@@ -115,7 +109,9 @@ class MoonshineTranscription:
     def events(self) -> Iterator[transcript.TranscriptionEvent]:
         """Progress, and lines once they are known; they may still be revised in `segments`."""
         seen: Sequence[SpeakerTurn] | None = None
-        for heard in diarize_in_background(self._follower, self._blocks(), settle_s=self._settle_s):
+        for heard in background_diarization.diarize_in_background(
+            self._follower, self._blocks(), settle_s=self._settle_s
+        ):
             if heard.turns is not seen or heard.told_s == inf:
                 seen = heard.turns
                 yield from self._take(heard)
@@ -153,7 +149,7 @@ class MoonshineTranscription:
                 return
 
     def _replay_audio(self, piece: Block) -> None:
-        assert isinstance(self._follower, ResumableDiarizer)
+        assert isinstance(self._follower, background_diarization.ResumableDiarizer)
         self._follower.replay_audio(piece)
         self._audio.forget(self._settled_s - word_attribution.CONTEXT_S)
 
@@ -161,7 +157,9 @@ class MoonshineTranscription:
         total = self._source.total_s
         return transcript.Progress(done, None if total is None else max(total, done))
 
-    def _take(self, heard: DiarizationUpdate) -> Iterator[transcript.TranscriptionEvent]:
+    def _take(
+        self, heard: background_diarization.DiarizationUpdate
+    ) -> Iterator[transcript.TranscriptionEvent]:
         """Recognize the lines that are known by now, and settle those that are old enough."""
         self._turns = [
             replace(turn, start=max(turn.start, self._settled_s))

@@ -25,12 +25,8 @@ from transformers import (
 
 from sidecar import errors
 from sidecar.audio import Block
+from sidecar.engines.vibevoice import vibevoice_generation
 from sidecar.engines.vibevoice.vibevoice_decoder import PlannedDecoder, StepCheck, VibeVoiceDecoder
-from sidecar.engines.vibevoice.vibevoice_generation import (
-    SegmentTemplate,
-    TokenGeneration,
-    WindowGeneration,
-)
 from sidecar.interfaces.engine_interface import (
     AUTO,
     LoadOptions,
@@ -402,7 +398,7 @@ class VibeVoiceModel:
 
     def answer(
         self, samples: Block, options: TranscribeOptions, check: StepCheck, decoding: PlannedDecoder
-    ) -> WindowGeneration:
+    ) -> vibevoice_generation.WindowGeneration:
         """Hear a window (24 kHz mono) and begin to answer; ``check`` may raise to stop it.
 
         Raises:
@@ -423,9 +419,11 @@ class VibeVoiceModel:
         logits = decoding.prefill(embeddings, cache, check)
         if not bool(torch.isfinite(logits).all()):
             raise NonFiniteLogits
-        generation = TokenGeneration(decoding, cache, logits, self.frame)
+        generation = vibevoice_generation.TokenGeneration(decoding, cache, logits, self.frame)
         tokenizer = processor.tokenizer.backend_tokenizer
-        return WindowGeneration(generation, tokenizer, self._ends, len(samples) / SAMPLE_RATE)
+        return vibevoice_generation.WindowGeneration(
+            generation, tokenizer, self._ends, len(samples) / SAMPLE_RATE
+        )
 
     def widen(self) -> None:
         """From fp16 to bf16, which has the range of fp32; the weights stay what they are."""
@@ -448,10 +446,10 @@ class VibeVoiceModel:
         inner.multi_modal_projector.to(device)
 
 
-def segment_template_of(tokenizer: Any) -> SegmentTemplate | None:
+def segment_template_of(tokenizer: Any) -> vibevoice_generation.SegmentTemplate | None:
     """What a checkpoint's tokenizer makes of the format; None, and no proposals, if it differs."""
     try:
-        return SegmentTemplate(tokenizer)
+        return vibevoice_generation.SegmentTemplate(tokenizer)
     except ValueError as error:
         log.info("every token is decoded on its own: %s", error)
         return None

@@ -15,14 +15,7 @@ from sidecar.audio import Block
 from sidecar.audio.loudness import quietest_sample
 from sidecar.diarization.background_diarization import wait_unless_cancelled
 from sidecar.diarization.speaker_models import SpeakerEncoder, SpeakerModels
-from sidecar.engines.whisper.whisper_model import (
-    BEAM_SIZE,
-    SAMPLE_RATE,
-    WhisperRecognizer,
-    WhisperRequest,
-    WhisperResult,
-    live_workers,
-)
+from sidecar.engines.whisper import whisper_model
 from sidecar.engines.whisper.whisper_transcription import CUT_SEARCH_S, WINDOW_S
 from sidecar.interfaces.engine_interface import AUTO, CancelCheck
 from sidecar.interfaces.live_engine import LiveOptions, LiveSession, LiveSessionStart
@@ -40,7 +33,7 @@ class WhisperLiveRecognizer:
 
     def __init__(
         self,
-        model: WhisperRecognizer,
+        model: whisper_model.WhisperRecognizer,
         name: str,
         voices: SpeakerModels | None,
         *,
@@ -55,7 +48,7 @@ class WhisperLiveRecognizer:
         detector = load_vad()
         self._model = model
         self._short = short_windows
-        at_once = live_workers("cuda" if model.on_gpu else "cpu")
+        at_once = whisper_model.live_workers("cuda" if model.on_gpu else "cpu")
         self._threads = ThreadPoolExecutor(at_once, "window")
         encoder = None if voices is None else SpeakerEncoder(voices)
         recognizers = LiveRecognizers(self.hear, self.glimpse, encoder=encoder)
@@ -85,14 +78,16 @@ class WhisperLiveRecognizer:
     ) -> RecognitionHypothesis | None:
         """What has ended (`live.runtime.live_scheduler.Hear`): `BEAM_SIZE` hypotheses where it is
         to be accurate."""
-        found: list[WhisperResult] = []
+        found: list[whisper_model.WhisperResult] = []
         for window in _cut_windows(audio):
-            beams = BEAM_SIZE if options.accurate else 1
+            beams = whisper_model.BEAM_SIZE if options.accurate else 1
             heard = self._window(window, self._wish(options, beams, timed=options.words), cancelled)
             if heard is None:
                 return None
             found.append(heard)
-        return _hypothesis(found, [len(window) / SAMPLE_RATE for window in _cut_windows(audio)])
+        return _hypothesis(
+            found, [len(window) / whisper_model.SAMPLE_RATE for window in _cut_windows(audio)]
+        )
 
     def glimpse(
         self,
@@ -102,16 +97,16 @@ class WhisperLiveRecognizer:
         cancelled: CancelCheck,
     ) -> RecognitionHypothesis | None:
         """What goes on: its last half minute, quickly."""
-        window = audio[-round(WINDOW_S * SAMPLE_RATE) :]
+        window = audio[-round(WINDOW_S * whisper_model.SAMPLE_RATE) :]
         wish = self._wish(options, beams=1, timed=False, padded=not self._short)
         heard = self._window(window, wish, cancelled)
         return None if heard is None else _hypothesis([heard], [0.0])
 
     def _wish(
         self, options: LiveOptions, beams: int, *, timed: bool, padded: bool = True
-    ) -> WhisperRequest:
+    ) -> whisper_model.WhisperRequest:
         code = _language_code(options.language)
-        return WhisperRequest(
+        return whisper_model.WhisperRequest(
             code if code is None or self._model.knows(code) else None,
             options.prompt,
             translate=options.translate and self._model.multilingual,
@@ -122,8 +117,8 @@ class WhisperLiveRecognizer:
         )
 
     def _window(
-        self, audio: Block, wish: WhisperRequest, cancelled: CancelCheck
-    ) -> WhisperResult | None:
+        self, audio: Block, wish: whisper_model.WhisperRequest, cancelled: CancelCheck
+    ) -> whisper_model.WhisperResult | None:
         if cancelled():
             return None
         return wait_unless_cancelled(self._threads.submit(self._model.hear, audio, wish), cancelled)
@@ -136,16 +131,18 @@ def _language_code(language: str) -> str | None:
 
 def _cut_windows(audio: Block) -> list[Block]:
     """A piece is one window, unless a client wants pieces that are longer than any."""
-    longest, found = round(WINDOW_S * SAMPLE_RATE), []
+    longest, found = round(WINDOW_S * whisper_model.SAMPLE_RATE), []
     while len(audio) > longest:
-        late = longest - round(CUT_SEARCH_S * SAMPLE_RATE)
-        cut = late + quietest_sample(audio[late:longest], SAMPLE_RATE, _PAUSE_S)
+        late = longest - round(CUT_SEARCH_S * whisper_model.SAMPLE_RATE)
+        cut = late + quietest_sample(audio[late:longest], whisper_model.SAMPLE_RATE, _PAUSE_S)
         found.append(audio[:cut])
         audio = audio[cut:]
     return [*found, audio]
 
 
-def _hypothesis(found: list[WhisperResult], lengths_s: list[float]) -> RecognitionHypothesis:
+def _hypothesis(
+    found: list[whisper_model.WhisperResult], lengths_s: list[float]
+) -> RecognitionHypothesis:
     """What windows say that follow each other; of their languages the first counts."""
     words: list[Word] = []
     before = 0.0

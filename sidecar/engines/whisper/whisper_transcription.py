@@ -19,19 +19,8 @@ from sidecar.audio.loudness import AudioHistoryBuffer, quietest_sample
 from sidecar.diarization import background_diarization
 from sidecar.diarization.speaker_identification import identify_with_diarizer
 from sidecar.diarization.word_attribution import attribute_words, ends_sentence
-from sidecar.engines.whisper.whisper_model import (
-    SAMPLE_RATE,
-    WhisperRecognizer,
-    WhisperRequest,
-    WhisperResult,
-)
-from sidecar.interfaces.engine_interface import (
-    AUTO,
-    AudioStream,
-    CancelCheck,
-    TranscribeOptions,
-    WindowingMode,
-)
+from sidecar.engines.whisper import whisper_model
+from sidecar.interfaces import engine_interface
 from sidecar.transcripts.loop_guard import LOOP_RECOVERED, loop_skipped_notice
 from sidecar.transcripts.speaker_turns import SpeakerTurn, number_speakers_by_appearance
 from sidecar.transcripts.transcript import (
@@ -237,7 +226,7 @@ WINDOWS_NOT_PARALLEL = Notice(
 SPEAKERS_UNAVAILABLE = Notice(
     "speakers_unavailable", "The models that tell voices apart are not here."
 )
-_STEP_SAMPLES = SAMPLE_RATE
+_STEP_SAMPLES = whisper_model.SAMPLE_RATE
 _PAUSE_S = 0.1
 
 
@@ -250,7 +239,7 @@ class AllSpeechDiarizer:
     @property
     def told_s(self) -> float:
         """All that was fed."""
-        return self._samples / SAMPLE_RATE
+        return self._samples / whisper_model.SAMPLE_RATE
 
     @property
     def turns(self) -> Sequence[SpeakerTurn]:
@@ -274,12 +263,12 @@ class WhisperTranscription:
 
     def __init__(
         self,
-        model: WhisperRecognizer,
+        model: whisper_model.WhisperRecognizer,
         thread: ThreadPoolExecutor,
         follower: background_diarization.StreamingDiarizer,
-        source: AudioStream,
-        options: TranscribeOptions,
-        cancelled: CancelCheck,
+        source: engine_interface.AudioStream,
+        options: engine_interface.TranscribeOptions,
+        cancelled: engine_interface.CancelCheck,
     ) -> None:
         self._model = model
         self._thread = thread
@@ -287,7 +276,7 @@ class WhisperTranscription:
         self._source = source
         self._options = options
         self._cancelled = cancelled
-        self._audio = AudioHistoryBuffer(SAMPLE_RATE)
+        self._audio = AudioHistoryBuffer(whisper_model.SAMPLE_RATE)
         self._packing = WindowPacker(self._quiet)
         self._diarize = options.diarize and not isinstance(follower, AllSpeechDiarizer)
         self._segments: list[Segment] = []
@@ -331,9 +320,13 @@ class WhisperTranscription:
 
     def _quiet(self, start: float, end: float) -> float:
         sound = self._audio.between(start, end)
-        return start + quietest_sample(sound, SAMPLE_RATE, _PAUSE_S) / SAMPLE_RATE
+        return (
+            start
+            + quietest_sample(sound, whisper_model.SAMPLE_RATE, _PAUSE_S)
+            / whisper_model.SAMPLE_RATE
+        )
 
-    def _hear(self, window: WhisperWindow) -> WhisperResult | None:
+    def _hear(self, window: WhisperWindow) -> whisper_model.WhisperResult | None:
         """What a window says; None once it is cancelled."""
         import numpy as np
 
@@ -341,11 +334,11 @@ class WhisperTranscription:
         if left is not None:
             left -= self._tokens
             if left <= 0:
-                return WhisperResult((), None, truncated=True)
+                return whisper_model.WhisperResult((), None, truncated=True)
         samples = np.concatenate([self._audio.between(*piece) for piece in window.pieces])
         language = self._options.language.split("-")[0].lower()
-        wish = WhisperRequest(
-            None if language == AUTO else language,
+        wish = whisper_model.WhisperRequest(
+            None if language == engine_interface.AUTO else language,
             self._options.prompt,
             self._options.temperature,
             left,
@@ -360,7 +353,7 @@ class WhisperTranscription:
             raise
 
     def _said(
-        self, window: WhisperWindow, said: WhisperResult, turns: Sequence[SpeakerTurn]
+        self, window: WhisperWindow, said: whisper_model.WhisperResult, turns: Sequence[SpeakerTurn]
     ) -> Iterator[TranscriptionEvent]:
         """Take in what a window says."""
         self._tokens += said.tokens
@@ -392,7 +385,7 @@ class WhisperTranscription:
         total = self._source.total_s
         return Progress(self._done_s, None if total is None else max(total, self._done_s))
 
-    def _tell(self, said: WhisperResult) -> None:
+    def _tell(self, said: whisper_model.WhisperResult) -> None:
         if said.retried:
             self._note(LOOP_RECOVERED)
         if said.truncated:
@@ -405,11 +398,15 @@ class WhisperTranscription:
         segments = self._given(self._segments, self._follower.turns)
         given = self._options.language
         heard = self._languages.most_common()
-        language = given if given != AUTO else (heard[0][0] if heard else AUTO)
+        language = (
+            given
+            if given != engine_interface.AUTO
+            else (heard[0][0] if heard else engine_interface.AUTO)
+        )
         if len(heard) > 1:
             parts = ", ".join(f"{code} {hundredths / 100:.0f} s" for code, hundredths in heard)
             self._note(Notice("several_languages", f"Several languages were heard: {parts}."))
-        if self._options.windows is WindowingMode.PARALLEL:
+        if self._options.windows is engine_interface.WindowingMode.PARALLEL:
             self._note(WINDOWS_NOT_PARALLEL)
         if self._options.diarize and not self._diarize:
             self._note(SPEAKERS_UNAVAILABLE)
