@@ -273,11 +273,13 @@ VOXTRAL_LAYOUT = CheckpointLayout(
     read_voxtral,
     find_voxtral,
 )
-VIBEVOICE_TTS_LAYOUT = replace(
-    TRANSFORMERS_LAYOUT,
-    check_config=check_vibevoice_tts_config,
-    read=read_vibevoice_tts,
-    find=find_vibevoice_tts,
+VIBEVOICE_TTS_LAYOUT = CheckpointLayout(
+    TRANSFORMERS_LAYOUT.weights,
+    TRANSFORMERS_LAYOUT.fetched,
+    TRANSFORMERS_LAYOUT.is_large,
+    check_vibevoice_tts_config,
+    read_vibevoice_tts,
+    find_vibevoice_tts,
 )
 
 
