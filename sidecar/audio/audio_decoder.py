@@ -11,20 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from sidecar import errors
-from sidecar.audio import Block, ffmpeg
-from sidecar.audio.audio_format import (
-    CONTAINERS,
-    SNIFF_BYTES,
-    WAV,
-    AudioContainer,
-    detect_container,
-    is_truncated,
-    read_wav_header,
-)
+from sidecar.audio import Block, audio_format, ffmpeg
 from sidecar.audio.loudness import PeakMeter
 
 MIN_RATE, MAX_RATE = 2_000, 768_000
@@ -57,7 +47,7 @@ class AudioInfo:
 
 def probe_plain_wav(fd: int, max_s: float) -> AudioInfo | None:
     """The facts of a recording that needs no decoder to be judged: plain wav, within limits."""
-    header = read_wav_header(fd)
+    header = audio_format.read_wav_header(fd)
     if (
         header is None
         or not header.is_plain
@@ -66,7 +56,7 @@ def probe_plain_wav(fd: int, max_s: float) -> AudioInfo | None:
         or not 0 < header.seconds <= max_s
     ):
         return None
-    return AudioInfo(WAV.name, "sndfile", header.seconds)
+    return AudioInfo(audio_format.WAV.name, "sndfile", header.seconds)
 
 
 def preload_decoders() -> None:
@@ -113,11 +103,11 @@ def _measured_duration(audio: DecodedAudio, blocks: Iterator[Block], deadline: f
     return audio.done_s
 
 
-def _detect_container(fd: int) -> AudioContainer:
+def _detect_container(fd: int) -> audio_format.AudioContainer:
     if os.fstat(fd).st_size == 0:
         raise errors.AudioEmpty()
     os.lseek(fd, 0, os.SEEK_SET)
-    container = detect_container(os.read(fd, SNIFF_BYTES))
+    container = audio_format.detect_container(os.read(fd, audio_format.SNIFF_BYTES))
     if container is None:
         raise errors.AudioFormatUnsupported()
     return container
@@ -131,7 +121,9 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
         errors.AudioUndecodable: nothing came out.
     """
 
-    def __init__(self, decoder: _BlockDecoder, rate: int, max_s: float) -> None:
+    def __init__(
+        self, decoder: _SndfileDecoder | ffmpeg.FfmpegProcess, rate: int, max_s: float
+    ) -> None:
         self._decoder = decoder
         self._rate = rate
         self._max_samples = int(max_s * rate)
@@ -171,26 +163,8 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
         if not self._samples:
             raise errors.AudioUndecodable()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._decoder.close()
-
-
-class _BlockDecoder(Protocol):
-    """What `DecodedAudio` reads from."""
-
-    total_s: float | None
-
-    @property
-    def truncated(self) -> bool: ...
-
-    def __iter__(self) -> Iterator[Block]: ...
-
-    def close(self) -> None: ...
 
 
 class _ImplausibleHeader(errors.AudioUndecodable):
@@ -200,7 +174,7 @@ class _ImplausibleHeader(errors.AudioUndecodable):
 class _SndfileDecoder:
     """libsndfile for the samples, soxr for the rate; the mean of all channels."""
 
-    def __init__(self, fd: int, container: AudioContainer, rate: int) -> None:
+    def __init__(self, fd: int, container: audio_format.AudioContainer, rate: int) -> None:
         import soundfile
 
         os.lseek(fd, 0, os.SEEK_SET)
@@ -222,7 +196,7 @@ class _SndfileDecoder:
     @property
     def truncated(self) -> bool:
         short = self._damaged or self._frames < self._file.frames
-        return short or is_truncated(self._fd, self._container)
+        return short or audio_format.is_truncated(self._fd, self._container)
 
     def __iter__(self) -> Iterator[Block]:
         import numpy as np
@@ -263,37 +237,16 @@ class _SndfileDecoder:
         self._file.close()
 
 
-class _FfmpegDecoder:
-    """ffmpeg, which mixes and resamples by itself."""
-
-    def __init__(self, fd: int, container: AudioContainer, rate: int, max_s: float) -> None:
-        os.lseek(fd, 0, os.SEEK_SET)
-        self._fd, self._container = fd, container
-        self._process = ffmpeg.FfmpegProcess(fd, container, rate, max_s + 1.0)
-        self._process.wait_for_header(ffmpeg.STALL_TIMEOUT_S)
-        self.total_s = self._process.total_s
-
-    @property
-    def truncated(self) -> bool:
-        return self._process.had_errors or is_truncated(self._fd, self._container)
-
-    def __iter__(self) -> Iterator[Block]:
-        return iter(self._process)
-
-    def close(self) -> None:
-        self._process.close()
-
-
 def open_audio(fd: int, facts: AudioInfo, *, rate: int, max_s: float) -> DecodedAudio:
     """Decode an open file that `probe_audio` described, at ``rate`` Hz, up to ``max_s`` seconds.
 
     Raises:
         errors.AudioUndecodable: the decoder cannot open it.
     """
-    container = next(item for item in CONTAINERS if item.name == facts.container)
+    container = next(item for item in audio_format.CONTAINERS if item.name == facts.container)
     if facts.decoder == "sndfile":
         return DecodedAudio(_SndfileDecoder(fd, container, rate), rate, max_s)
-    return DecodedAudio(_FfmpegDecoder(fd, container, rate, max_s), rate, max_s)
+    return DecodedAudio(ffmpeg.FfmpegProcess(fd, container, rate, max_s + 1.0), rate, max_s)
 
 
 def decode_audio_file(path: str | os.PathLike[str], rate: int, max_s: float = 5 * 3600) -> Block:

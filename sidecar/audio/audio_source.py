@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, Self
 
 from sidecar import errors, files
+from sidecar.audio.audio_format import read_file_at
 
 _DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TOO_MANY_FILES_ERRNOS = {errno.EMFILE, errno.ENFILE}
@@ -70,12 +70,7 @@ class AudioSource:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -384,13 +379,6 @@ def sha256_of_file(fd: int) -> str:
 def read_chunks(fd: int) -> Iterator[bytes]:
     """The whole file; where the system lets us, whoever else reads it keeps its position."""
     at = 0
-    while piece := _read_chunk_at(fd, at):
+    while piece := read_file_at(fd, at, _CHUNK_BYTES):
         at += len(piece)
         yield piece
-
-
-def _read_chunk_at(fd: int, at: int) -> bytes:
-    if sys.platform == "win32":
-        os.lseek(fd, at, os.SEEK_SET)
-        return os.read(fd, _CHUNK_BYTES)
-    return os.pread(fd, _CHUNK_BYTES, at)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.audio.audio_format import AudioContainer
+from sidecar.audio.audio_format import AudioContainer, is_truncated
 
 log = logging.getLogger(__name__)
 
@@ -82,9 +82,12 @@ def decode_command(
 
 
 class FfmpegProcess:
-    """One run of ffmpeg over an open file; iterate for blocks, then `close`."""
+    """One run of ffmpeg over an open file, which mixes and resamples; it begins once the header is
+    read. Iterate for blocks, then `close`."""
 
     def __init__(self, fd: int, container: AudioContainer, rate: int, max_s: float) -> None:
+        os.lseek(fd, 0, os.SEEK_SET)
+        self._fd, self._container = fd, container
         # /dev/fd opens our very file again, whatever its name is now, with a position of its own.
         source = "file:/dev/fd/0" if os.name == "posix" else "pipe:0"
         arguments = decode_command(find_ffmpeg(), source, container, rate, max_s)
@@ -98,15 +101,12 @@ class FfmpegProcess:
         self.total_s: float | None = None
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
+        self._described.wait(STALL_TIMEOUT_S)  # the header is read, or ffmpeg has ended
 
     @property
-    def had_errors(self) -> bool:
-        """Whether ffmpeg found the stream broken somewhere, once it has ended."""
-        return self._complaints > 0
-
-    def wait_for_header(self, timeout_s: float) -> None:
-        """Wait until ffmpeg has read the header (or ended, or ``timeout_s`` is over)."""
-        self._described.wait(timeout_s)
+    def truncated(self) -> bool:
+        """Whether the recording broke off, or is broken somewhere, once ffmpeg has ended."""
+        return self._complaints > 0 or is_truncated(self._fd, self._container)
 
     def __iter__(self) -> Iterator[Block]:
         import numpy as np

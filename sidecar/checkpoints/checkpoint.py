@@ -90,7 +90,7 @@ def read_checkpoint(
     """
     with disk_errors_as_ours():
         config = (check or check_vibevoice_config)(folder)
-        files = _weight_files(folder)
+        files = weight_files(folder)
         _check_processor(folder)
         return ModelCheckpoint.of(folder, config, files)
 
@@ -184,7 +184,7 @@ def _is_asr_config(config: dict[str, Any]) -> bool:
     return "decoder_config" in config and "diffusion_head_config" not in config
 
 
-def _weight_files(folder: Path) -> tuple[Path, ...]:
+def weight_files(folder: Path) -> tuple[Path, ...]:
     """The weights, in the order of their names; transformers looks for the single file first."""
     if (folder / WEIGHTS_FILE).is_file():
         check_safetensors(folder / WEIGHTS_FILE)

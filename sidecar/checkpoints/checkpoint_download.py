@@ -12,30 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from sidecar import errors
-from sidecar.checkpoints import hugging_face_hub
-from sidecar.checkpoints.checkpoint import (
-    MAIN_REVISION,
-    ModelCheckpoint,
-    cache_folder,
-    cached_commit,
-    cached_snapshots,
-    first_complete_checkpoint,
-    hugging_face_cache,
-    is_commit,
-    pulled_commit,
-)
-from sidecar.checkpoints.download_files import (
-    DownloadDestination,
-    DownloadProgress,
-    FolderDestination,
-    HubCacheDestination,
-    HubFile,
-    PartialFile,
-    check_room,
-    fetch,
-    locked,
-    run_in_parallel,
-)
+from sidecar.checkpoints import checkpoint, download_files, hugging_face_hub
 from sidecar.checkpoints.installed_checkpoints import TRANSFORMERS_LAYOUT, CheckpointLayout
 
 _NO_ROOM = "Free some space, or name a folder on another disk: vibevoice-asr pull NAME --to DIR"
@@ -45,9 +22,9 @@ def pull_checkpoint(
     repo: str,
     revision: str | None = None,
     to: Path | None = None,
-    meter: DownloadProgress | None = None,
+    meter: download_files.DownloadProgress | None = None,
     layout: CheckpointLayout = TRANSFORMERS_LAYOUT,
-) -> ModelCheckpoint:
+) -> checkpoint.ModelCheckpoint:
     """Bring a checkpoint here, to the Hugging Face cache or to the folder ``to``, and check it all.
 
     What is here already is checked and not fetched again. What an interruption leaves is used by
@@ -60,42 +37,49 @@ def pull_checkpoint(
         errors.DiskFull, errors.CheckpointUnwritable: there is no room, or no right to it.
         errors.PullRunning: another process is at it.
     """
-    meter = meter or DownloadProgress()
-    cache = cache_folder(repo, hugging_face_cache()).absolute()
+    meter = meter or download_files.DownloadProgress()
+    cache = checkpoint.cache_folder(repo, checkpoint.hugging_face_cache()).absolute()
     if hugging_face_hub.is_offline():
         return _pull_offline(repo, to or _cached_folder(cache, revision, layout), meter, layout)
-    with hugging_face_hub.hub_errors_as_ours(repo, revision or MAIN_REVISION):
-        pinned = pulled_commit(to.expanduser(), repo) if to else _pinned_commit(cache, layout)
+    with hugging_face_hub.hub_errors_as_ours(repo, revision or checkpoint.MAIN_REVISION):
+        pinned = (
+            checkpoint.pulled_commit(to.expanduser(), repo) if to else _pinned_commit(cache, layout)
+        )
         snapshot = _look_up(repo, revision, pinned, meter, layout)
-        place: DownloadDestination = HubCacheDestination(cache, snapshot.commit)
+        place: download_files.DownloadDestination = download_files.HubCacheDestination(
+            cache, snapshot.commit
+        )
         if to is not None:
-            place = FolderDestination(to.expanduser().absolute(), repo, snapshot.commit)
+            place = download_files.FolderDestination(
+                to.expanduser().absolute(), repo, snapshot.commit
+            )
         missing = [file for file in snapshot.files if place.found(file) is None]
-        check_room(place, missing, "download", "GB", _NO_ROOM)
-        with locked(place):
+        download_files.check_room(place, missing, "download", "GB", _NO_ROOM)
+        with download_files.locked(place):
             place.begin()
             _fetch_all(snapshot, place, meter, layout)
-            checkpoint = layout.read(place.folder)
-            place.finish(revision or MAIN_REVISION)
+            pulled = layout.read(place.folder)
+            place.finish(revision or checkpoint.MAIN_REVISION)
     meter.notice(f"{repo} at commit {snapshot.commit}")
-    return checkpoint
+    return pulled
 
 
 def _look_up(
     repo: str,
     revision: str | None,
     pinned: str | None,
-    meter: DownloadProgress,
+    meter: download_files.DownloadProgress,
     layout: CheckpointLayout,
 ) -> hugging_face_hub.HubSnapshot:
     """What the hub has of the revision that is asked for; where none is, of the ``pinned`` commit,
     or of `MAIN_REVISION` where nothing is."""
-    snapshot = hugging_face_hub.list_snapshot(repo, revision or MAIN_REVISION, layout)
+    snapshot = hugging_face_hub.list_snapshot(repo, revision or checkpoint.MAIN_REVISION, layout)
     if revision is not None or pinned is None or pinned == snapshot.commit:
         return snapshot
     meter.notice(
-        f"{MAIN_REVISION} of {repo} is at {snapshot.commit} now; what is here stays at {pinned}. "
-        f"--revision {MAIN_REVISION} gets the newer one."
+        f"{checkpoint.MAIN_REVISION} of {repo} is at {snapshot.commit} now; "
+        f"what is here stays at {pinned}. "
+        f"--revision {checkpoint.MAIN_REVISION} gets the newer one."
     )
     with hugging_face_hub.hub_errors_as_ours(repo, pinned):
         return hugging_face_hub.list_snapshot(repo, pinned, layout)
@@ -103,8 +87,8 @@ def _look_up(
 
 def _fetch_all(
     snapshot: hugging_face_hub.HubSnapshot,
-    place: DownloadDestination,
-    meter: DownloadProgress,
+    place: download_files.DownloadDestination,
+    meter: download_files.DownloadProgress,
     layout: CheckpointLayout,
 ) -> None:
     """The small files first: `config.json` says whether the large ones are worth it."""
@@ -116,57 +100,65 @@ def _fetch_all(
             _fetch(snapshot, file, place, meter, stop)
     layout.check_config(place.folder)
     fetches = [partial(_fetch, snapshot, file, place, meter, stop) for file in large]
-    for _ in run_in_parallel(fetches, stop):
+    for _ in download_files.run_in_parallel(fetches, stop):
         pass
 
 
 def _fetch(
     snapshot: hugging_face_hub.HubSnapshot,
-    file: HubFile,
-    place: DownloadDestination,
-    meter: DownloadProgress,
+    file: download_files.HubFile,
+    place: download_files.DownloadDestination,
+    meter: download_files.DownloadProgress,
     stop: threading.Event,
 ) -> None:
     """Bring one file here and check it; `growing.Stopped` once ``stop`` is set."""
     if (found := place.found(file)) is not None:
         with found.open("rb") as content:
-            growing = PartialFile(file, content, meter, stop)
+            growing = download_files.PartialFile(file, content, meter, stop)
         if growing.whole:
             place.keep(file)
             return
         meter.advance(-growing.done)
         meter.notice(f"{file.name} is damaged: it is fetched anew.")
         place.drop(file)
-    fetch(file, place, partial(hugging_face_hub.read_hub_file, snapshot), meter, stop)
+    download_files.fetch(
+        file, place, partial(hugging_face_hub.read_hub_file, snapshot), meter, stop
+    )
 
 
 def _pinned_commit(cache: Path, layout: CheckpointLayout) -> str | None:
     """The commit in a repository's cache that a service loads: that of `MAIN_REVISION`, or the
     newest whole one. None where there is none."""
-    if (commit := cached_commit(cache)) is not None:
+    if (commit := checkpoint.cached_commit(cache)) is not None:
         return commit
     try:
-        found = first_complete_checkpoint(cached_snapshots(cache), layout.read)
+        found = checkpoint.first_complete_checkpoint(
+            checkpoint.cached_snapshots(cache), layout.read
+        )
     except errors.BadCheckpoint:
         return None
-    return found.folder.name if found is not None and is_commit(found.folder.name) else None
+    return (
+        found.folder.name if found is not None and checkpoint.is_commit(found.folder.name) else None
+    )
 
 
 def _cached_folder(cache: Path, revision: str | None, layout: CheckpointLayout) -> Path:
     """The folder of a revision in the cache, which need not be there."""
-    commit = cached_commit(cache, revision) if revision else _pinned_commit(cache, layout)
-    return cache / "snapshots" / (commit or revision or MAIN_REVISION)
+    commit = (
+        checkpoint.cached_commit(cache, revision) if revision else _pinned_commit(cache, layout)
+    )
+    return cache / "snapshots" / (commit or revision or checkpoint.MAIN_REVISION)
 
 
 def _pull_offline(
-    repo: str, folder: Path, meter: DownloadProgress, layout: CheckpointLayout
-) -> ModelCheckpoint:
+    repo: str, folder: Path, meter: download_files.DownloadProgress, layout: CheckpointLayout
+) -> checkpoint.ModelCheckpoint:
     try:
-        checkpoint = layout.find(folder)
+        found = layout.find(folder)
     except errors.BadCheckpoint:
         raise errors.HubUnreachable(
             f"HF_HUB_OFFLINE is set, and {repo} is not here as a whole.",
             hint="Unset it for the download, or set VIBEVOICE_MODEL_PATH to a checkpoint's folder.",
         ) from None
     meter.notice("HF_HUB_OFFLINE is set: it is here as a whole; its checksums were not checked.")
-    return checkpoint
+    return found

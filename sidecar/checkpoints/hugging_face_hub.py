@@ -14,16 +14,8 @@ from huggingface_hub import errors as hub_errors
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # lazily there
 
 from sidecar import __version__, errors
+from sidecar.checkpoints import download_files
 from sidecar.checkpoints.checkpoint import PICKLE_SUFFIXES, is_commit
-from sidecar.checkpoints.download_files import (
-    GIT,
-    PASSING,
-    SHA256,
-    DownloadInterrupted,
-    HubFile,
-    chunks,
-    explained_by,
-)
 from sidecar.checkpoints.installed_checkpoints import CheckpointLayout
 
 HUB_TIMEOUT_S = 10.0
@@ -36,7 +28,7 @@ class HubSnapshot:
 
     repository: str
     commit: str
-    files: tuple[HubFile, ...]
+    files: tuple[download_files.HubFile, ...]
 
 
 def is_offline() -> bool:
@@ -59,10 +51,10 @@ def list_snapshot(repo: str, revision: str, layout: CheckpointLayout) -> HubSnap
         siblings = info.siblings or []
         suffixes = {Path(sibling.rfilename).suffix for sibling in siblings}
         files = tuple(
-            HubFile(
+            download_files.HubFile(
                 sibling.rfilename,
                 int(sibling.size or 0),
-                SHA256 if sibling.lfs else GIT,
+                download_files.SHA256 if sibling.lfs else download_files.GIT,
                 str(sibling.lfs.sha256 if sibling.lfs else sibling.blob_id),
             )
             for sibling in siblings
@@ -86,7 +78,9 @@ def list_snapshot(repo: str, revision: str, layout: CheckpointLayout) -> HubSnap
     return HubSnapshot(repo, str(info.sha), files)
 
 
-def read_hub_file(snapshot: HubSnapshot, file: HubFile, start: int) -> Iterator[tuple[int, bytes]]:
+def read_hub_file(
+    snapshot: HubSnapshot, file: download_files.HubFile, start: int
+) -> Iterator[tuple[int, bytes]]:
     """As `download_files.Read`.
 
     Raises:
@@ -104,19 +98,21 @@ def read_hub_file(snapshot: HubSnapshot, file: HubFile, start: int) -> Iterator[
             if response.is_error:
                 response.read()
             huggingface_hub.hf_raise_for_status(response)
-            yield from chunks(response, start, file.size)
+            yield from download_files.chunks(response, start, file.size)
     except httpx2.TransportError as error:
-        raise DownloadInterrupted from error
+        raise download_files.DownloadInterrupted from error
     except hub_errors.HfHubHTTPError as error:
-        if error.response.status_code in PASSING:
-            raise DownloadInterrupted from error
+        if error.response.status_code in download_files.PASSING:
+            raise download_files.DownloadInterrupted from error
         raise
 
 
 @contextmanager
 def hub_errors_as_ours(repo: str, revision: str) -> Iterator[None]:
     """The errors of the hub, the network and the disk, as ours."""
-    with explained_by(constants.ENDPOINT, (DownloadInterrupted, httpx2.HTTPError)):
+    with download_files.explained_by(
+        constants.ENDPOINT, (download_files.DownloadInterrupted, httpx2.HTTPError)
+    ):
         try:
             yield
         except hub_errors.GatedRepoError:

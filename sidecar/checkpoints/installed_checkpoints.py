@@ -19,26 +19,6 @@ from typing import Any
 from sidecar import errors
 from sidecar import files as sidecar_files
 from sidecar.checkpoints import checkpoint, whisper_checkpoints
-from sidecar.checkpoints.checkpoint import (
-    ORIGINAL_MODEL_TYPE,
-    WEIGHTS_FILE,
-    WEIGHTS_INDEX_FILE,
-    ModelCheckpoint,
-    cache_folder,
-    cached_snapshots,
-    check_safetensors,
-    damaged_error,
-    disk_errors_as_ours,
-    find_model,
-    first_complete_checkpoint,
-    no_access,
-    read_checkpoint,
-    read_config,
-    read_json,
-    refuse_code,
-    require_files,
-    searched_folder_text,
-)
 
 VIBEVOICE_REPOSITORY = "microsoft/VibeVoice-ASR-HF"
 """VibeVoice-ASR in the layout of transformers."""
@@ -63,7 +43,7 @@ def vibevoice_repository(name: str) -> str:
     return word
 
 
-def find_checkpoint(model_path: Path | None) -> ModelCheckpoint:
+def find_checkpoint(model_path: Path | None) -> checkpoint.ModelCheckpoint:
     """The checkpoint in ``model_path`` (its folder, or a cache that has it), or in the cache.
 
     Of several, the canonical repository's comes first, and of that the revision ``main``; one that
@@ -72,16 +52,16 @@ def find_checkpoint(model_path: Path | None) -> ModelCheckpoint:
     Raises:
         errors.BadCheckpoint: there is none, or what is wrong with the first.
     """
-    path = searched_folder_text(model_path)
+    path = checkpoint.searched_folder_text(model_path)
     try:
         if model_path is not None and not path.is_dir():
             raise errors.CheckpointNotFound(f"{path} is no folder.")
         folders = list(_candidates(path))
     except OSError as error:
-        raise no_access(error) from None
-    found = first_complete_checkpoint(folders)
+        raise checkpoint.no_access(error) from None
+    found = checkpoint.first_complete_checkpoint(folders)
     if found is None and model_path is not None:
-        return read_checkpoint(path)  # says what it lacks
+        return checkpoint.read_checkpoint(path)  # says what it lacks
     if found is None:
         raise errors.CheckpointNotFound()
     return found
@@ -92,17 +72,17 @@ def _candidates(path: Path) -> Iterator[Path]:
     if (path / "config.json").is_file():
         yield path
     elif (path / "snapshots").is_dir():
-        yield from cached_snapshots(path)
+        yield from checkpoint.cached_snapshots(path)
     elif path.name == "snapshots":
-        yield from cached_snapshots(path.parent)
+        yield from checkpoint.cached_snapshots(path.parent)
     else:
-        canonical = cache_folder(VIBEVOICE_REPOSITORY, path).name
+        canonical = checkpoint.cache_folder(VIBEVOICE_REPOSITORY, path).name
         for root in (path, path / "hub"):
             cached = [
                 folder for folder in root.glob("models--*") if _is_vibevoice_cache(folder.name)
             ]
             for folder in sorted(cached, key=lambda each: (each.name != canonical, each.name)):
-                yield from cached_snapshots(folder)
+                yield from checkpoint.cached_snapshots(folder)
 
 
 def _is_vibevoice_cache(name: str) -> bool:
@@ -125,18 +105,18 @@ VOICES_FOLDER = "voices"
 """Beside the weights of a TTS model: recordings of the voices that it speaks with."""
 
 
-def voice_samples(checkpoint: Path) -> list[Path]:
+def voice_samples(folder: Path) -> list[Path]:
     """Return the recordings of voices beside a checkpoint, sorted by name."""
-    return sorted((checkpoint / VOICES_FOLDER).glob("*.wav"))
+    return sorted((folder / VOICES_FOLDER).glob("*.wav"))
 
 
-def find_vibevoice_tts(voice_path: Path | None) -> ModelCheckpoint:
+def find_vibevoice_tts(voice_path: Path | None) -> checkpoint.ModelCheckpoint:
     """The one in ``voice_path`` (its folder, or a cache that has it), or in the cache.
 
     Raises:
         errors.BadCheckpoint: there is none, or what is wrong with the first.
     """
-    return find_model(
+    return checkpoint.find_model(
         voice_path,
         [VIBEVOICE_TTS_REPOSITORY],
         read_vibevoice_tts,
@@ -145,14 +125,14 @@ def find_vibevoice_tts(voice_path: Path | None) -> ModelCheckpoint:
     )
 
 
-def read_vibevoice_tts(folder: Path) -> ModelCheckpoint:
+def read_vibevoice_tts(folder: Path) -> checkpoint.ModelCheckpoint:
     """Look at everything that can be seen without loading it.
 
     Raises:
         errors.BadCheckpoint: there is none, it is not whole, or of another kind.
     """
     try:
-        return read_checkpoint(folder, check_vibevoice_tts_config)
+        return checkpoint.read_checkpoint(folder, check_vibevoice_tts_config)
     except (errors.CheckpointIncomplete, errors.CheckpointDamaged, errors.CheckpointUnsafe) as bad:
         raise type(bad)(
             bad.detail, hint=f"Copy the folder anew, or get the whole: {VIBEVOICE_TTS_COMMAND}"
@@ -161,13 +141,13 @@ def read_vibevoice_tts(folder: Path) -> ModelCheckpoint:
 
 def check_vibevoice_tts_config(folder: Path) -> dict[str, Any]:
     """`config.json`, which must be that of VibeVoice as transformers has it."""
-    config = read_config(folder, f"Get VibeVoice: {VIBEVOICE_TTS_COMMAND}")
-    refuse_code(folder, config)
+    config = checkpoint.read_config(folder, f"Get VibeVoice: {VIBEVOICE_TTS_COMMAND}")
+    checkpoint.refuse_code(folder, config)
     kind = config.get("model_type")
     if kind == VIBEVOICE_TTS_MODEL_TYPE and config.keys() >= _MODEL_PARTS:
         _check_parts(folder, config)
         return config
-    if kind == ORIGINAL_MODEL_TYPE and config.keys() & _ORIGINAL_MODEL_PARTS:
+    if kind == checkpoint.ORIGINAL_MODEL_TYPE and config.keys() & _ORIGINAL_MODEL_PARTS:
         raise errors.CheckpointNotConverted(
             f"{folder} has the original layout of VibeVoice, not the one of transformers.",
             hint=f"Get the converted one: {VIBEVOICE_TTS_COMMAND}",
@@ -181,7 +161,9 @@ def check_vibevoice_tts_config(folder: Path) -> dict[str, Any]:
 def _check_parts(folder: Path, config: dict[str, Any]) -> None:
     whole = all(isinstance(config[part], dict) for part in _MODEL_PARTS)
     if not whole or "hidden_size" not in config["text_config"]:
-        raise damaged_error(folder / "config.json", "does not say how large the model is")
+        raise checkpoint.damaged_error(
+            folder / "config.json", "does not say how large the model is"
+        )
 
 
 VOXTRAL_REPOSITORY = "mistralai/Voxtral-Mini-4B-Realtime-2602"
@@ -194,7 +176,12 @@ TEKKEN_FILE = "tekken.json"
 VOXTRAL_FILES = frozenset(
     {
         *("config.json", "generation_config.json", "processor_config.json"),
-        *("preprocessor_config.json", TEKKEN_FILE, WEIGHTS_FILE, WEIGHTS_INDEX_FILE),
+        *(
+            "preprocessor_config.json",
+            TEKKEN_FILE,
+            checkpoint.WEIGHTS_FILE,
+            checkpoint.WEIGHTS_INDEX_FILE,
+        ),
     }
 )
 
@@ -205,33 +192,37 @@ def is_voxtral_fetched(name: str) -> bool:
     return name in VOXTRAL_FILES or (name.startswith("model-") and name.endswith(".safetensors"))
 
 
-def find_voxtral(model_path: Path | None) -> ModelCheckpoint:
+def find_voxtral(model_path: Path | None) -> checkpoint.ModelCheckpoint:
     """The one in ``model_path`` (its folder, or a cache that has it), or in the cache.
 
     Raises:
         errors.BadCheckpoint: there is none, or what is wrong with the first.
     """
     remedy = f"Get it: {VOXTRAL_COMMAND}."
-    return find_model(model_path, [VOXTRAL_REPOSITORY], read_voxtral, "Voxtral Realtime", remedy)
+    return checkpoint.find_model(
+        model_path, [VOXTRAL_REPOSITORY], read_voxtral, "Voxtral Realtime", remedy
+    )
 
 
-def read_voxtral(folder: Path) -> ModelCheckpoint:
+def read_voxtral(folder: Path) -> checkpoint.ModelCheckpoint:
     """Look at everything that can be seen without loading it.
 
     Raises:
         errors.BadCheckpoint: there is none, it is not whole, or of another kind.
     """
-    with disk_errors_as_ours():
+    with checkpoint.disk_errors_as_ours():
         config = check_voxtral_config(folder)
-        files = _weight_files(folder)
-        require_files(folder, [] if (folder / TEKKEN_FILE).is_file() else [TEKKEN_FILE], 1)
-        return ModelCheckpoint.of(folder, config, files)
+        files = checkpoint.weight_files(folder)
+        checkpoint.require_files(
+            folder, [] if (folder / TEKKEN_FILE).is_file() else [TEKKEN_FILE], 1
+        )
+        return checkpoint.ModelCheckpoint.of(folder, config, files)
 
 
 def check_voxtral_config(folder: Path) -> dict[str, Any]:
     """`config.json`, which must be that of Voxtral Realtime as transformers has it."""
-    config = read_config(folder, f"Get Voxtral Realtime: {VOXTRAL_COMMAND}.")
-    refuse_code(folder, config)
+    config = checkpoint.read_config(folder, f"Get Voxtral Realtime: {VOXTRAL_COMMAND}.")
+    checkpoint.refuse_code(folder, config)
     if config.get("model_type") != VOXTRAL_MODEL_TYPE:
         raise errors.CheckpointUnsupported(
             f"{folder} is not Voxtral Realtime: its model_type is "
@@ -239,18 +230,6 @@ def check_voxtral_config(folder: Path) -> dict[str, Any]:
             hint=f"Get it: {VOXTRAL_COMMAND}.",
         )
     return config
-
-
-def _weight_files(folder: Path) -> tuple[Path, ...]:
-    names = {WEIGHTS_FILE}
-    if not (folder / WEIGHTS_FILE).is_file() and (folder / WEIGHTS_INDEX_FILE).is_file():
-        listed = read_json(folder / WEIGHTS_INDEX_FILE).get("weight_map")
-        names = {Path(str(name)).name for name in (listed or {}).values()} or names
-    require_files(folder, [name for name in names if not (folder / name).is_file()], len(names))
-    files = tuple(folder / name for name in sorted(names))
-    for file in files:
-        check_safetensors(file)
-    return files
 
 
 FETCHED_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt"})
@@ -266,8 +245,8 @@ class CheckpointLayout:
     fetched: Callable[[str], bool]
     is_large: Callable[[str], bool]
     check_config: Callable[[Path], dict[str, Any]]
-    read: Callable[[Path], ModelCheckpoint]
-    find: Callable[[Path], ModelCheckpoint]
+    read: Callable[[Path], checkpoint.ModelCheckpoint]
+    find: Callable[[Path], checkpoint.ModelCheckpoint]
 
 
 TRANSFORMERS_LAYOUT = CheckpointLayout(
@@ -325,7 +304,6 @@ def resolve_repository(name: str) -> tuple[str, CheckpointLayout]:
 
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 4 << 20
-READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -414,11 +392,8 @@ class PulledVoices:
         """Whether a file is here and has not changed since it came; reads it."""
         if not self._is_here(key):
             return False
-        sums = hashlib.sha256()
         with self.path(key).open("rb") as content:
-            while data := content.read(READ_BYTES):
-                sums.update(data)
-        return sums.hexdigest() == self.files[key].sha256
+            return hashlib.file_digest(content, "sha256").hexdigest() == self.files[key].sha256
 
     def path(self, key: str) -> Path:
         """Where a file is."""

@@ -19,27 +19,12 @@ from urllib.parse import quote
 import httpx
 
 from sidecar import __version__, errors
-from sidecar.checkpoints.download_files import (
-    MD5,
-    PASSING,
-    SHA256,
-    SIZE,
-    DownloadDestination,
-    DownloadInterrupted,
-    DownloadProgress,
-    HubFile,
-    check_room,
-    chunks,
-    explained_by,
-    fetch,
-    locked,
-    run_in_parallel,
-)
+from sidecar.checkpoints import download_files
 from sidecar.checkpoints.installed_checkpoints import PulledFile, PulledVoice, PulledVoices
 
 VOICE_SERVER_TIMEOUT_S = 10.0
 """Longest silence of the server."""
-_DIGEST_BYTES = {SHA256: 32, MD5: 16}
+_DIGEST_BYTES = {download_files.SHA256: 32, download_files.MD5: 16}
 _NO_ROOM = "Free some space, or set VIBEVOICE_VOICES_DIR to a folder on another disk."
 
 
@@ -61,7 +46,7 @@ class VoiceFileServer:
         """Hang up."""
         self._client.close()
 
-    def look_up(self, key: str) -> HubFile:
+    def look_up(self, key: str) -> download_files.HubFile:
         """What the server says of a file.
 
         Raises:
@@ -71,17 +56,18 @@ class VoiceFileServer:
         answer = self._client.head(self._url(key))
         self._check(answer, key)
         length = answer.headers.get("content-length", "")
-        if not re.fullmatch(r"[0-9]{1,15}", length) or "html" in _content_type(answer):
+        media_type = answer.headers.get("content-type", "")
+        if not re.fullmatch(r"[0-9]{1,15}", length) or "html" in media_type:
             raise errors.HubUnreachable(
                 f"What answers at {self._base} is no server of voices.",
                 hint="Check VIBEVOICE_VOICES_URL, the proxy, and whether the network asks for a "
                 "login.",
             )
         version = answer.headers.get("etag") or answer.headers.get("last-modified") or ""
-        kind, digest = announced_checksum(answer.headers)
-        return HubFile(key, int(length), kind, digest, version)
+        checksum, digest = announced_checksum(answer.headers)
+        return download_files.HubFile(key, int(length), checksum, digest, version)
 
-    def read(self, file: HubFile, start: int) -> Iterator[tuple[int, bytes]]:
+    def read(self, file: download_files.HubFile, start: int) -> Iterator[tuple[int, bytes]]:
         """As `download_files.Read`; begins at 0 where there is another version by now."""
         headers = {}
         if start:
@@ -90,12 +76,14 @@ class VoiceFileServer:
                 headers["If-Range"] = file.version
         try:
             with self._client.stream("GET", self._url(file.name), headers=headers) as answer:
-                if answer.status_code in PASSING:
-                    raise DownloadInterrupted(f"it answers with {answer.status_code}")
+                if answer.status_code in download_files.PASSING:
+                    raise download_files.DownloadInterrupted(
+                        f"it answers with {answer.status_code}"
+                    )
                 self._check(answer, file.name)
-                yield from chunks(answer, start, file.size)
+                yield from download_files.chunks(answer, start, file.size)
         except httpx.TransportError as error:
-            raise DownloadInterrupted from error
+            raise download_files.DownloadInterrupted from error
 
     def _url(self, key: str) -> str:
         return f"{self._base}/{quote(key)}"
@@ -116,28 +104,24 @@ class VoiceFileServer:
 def announced_checksum(headers: httpx.Headers) -> tuple[str, str]:
     """What a server says the sum of a file is: which, and in hex; (`SIZE`, '') if it says none."""
     said = {
-        SHA256: (r"sha-256=:([^:]+):", headers.get("repr-digest", "")),
-        MD5: (r"md5=([^,\s]+)", headers.get("x-goog-hash", "")),
+        download_files.SHA256: (r"sha-256=:([^:]+):", headers.get("repr-digest", "")),
+        download_files.MD5: (r"md5=([^,\s]+)", headers.get("x-goog-hash", "")),
         "": (r"(\S+)", headers.get("content-md5", "")),
     }
     for kind, (pattern, text) in said.items():
         if found := re.search(pattern, text):
-            name = kind or MD5
+            name = kind or download_files.MD5
             try:
                 raw = base64.b64decode(found[1], validate=True)
             except (binascii.Error, ValueError):
                 continue
             if len(raw) == _DIGEST_BYTES[name]:
                 return name, raw.hex()
-    return SIZE, ""
-
-
-def _content_type(answer: httpx.Response) -> str:
-    return str(answer.headers.get("content-type", ""))
+    return download_files.SIZE, ""
 
 
 def pull_voice(
-    folder: Path, url: str, voice: PulledVoice, meter: DownloadProgress | None = None
+    folder: Path, url: str, voice: PulledVoice, meter: download_files.DownloadProgress | None = None
 ) -> PulledVoices:
     """Bring the files of ``voice`` from below ``url`` to ``folder``; what is there of them in all.
 
@@ -150,11 +134,16 @@ def pull_voice(
         errors.DiskFull, errors.CheckpointUnwritable: there is no room, or no right to it.
         errors.PullRunning: another process is at it.
     """
-    meter = meter or DownloadProgress()
-    wrong = (DownloadInterrupted, httpx.HTTPError, httpx.InvalidURL)
+    meter = meter or download_files.DownloadProgress()
+    wrong = (download_files.DownloadInterrupted, httpx.HTTPError, httpx.InvalidURL)
     with (
-        explained_by(url, wrong, "Set VIBEVOICE_VOICES_DIR to a folder that can be."),
-        locked(DownloadDestination(folder), "Another 'vibevoice-asr pull voice' is at work."),
+        download_files.explained_by(
+            url, wrong, "Set VIBEVOICE_VOICES_DIR to a folder that can be."
+        ),
+        download_files.locked(
+            download_files.DownloadDestination(folder),
+            "Another 'vibevoice-asr pull voice' is at work.",
+        ),
     ):
         pulled = _download_voice_files(PulledVoices.read(folder), url, voice, meter).with_voice(
             voice
@@ -164,7 +153,7 @@ def pull_voice(
 
 
 def _download_voice_files(
-    pulled: PulledVoices, url: str, voice: PulledVoice, meter: DownloadProgress
+    pulled: PulledVoices, url: str, voice: PulledVoice, meter: download_files.DownloadProgress
 ) -> PulledVoices:
     wanted = [key for key in voice.files if not pulled.sound(key)]
     for key in wanted:
@@ -175,12 +164,14 @@ def _download_voice_files(
         return pulled
     stop = threading.Event()
     with closing(VoiceFileServer(url)) as server:
-        files = list(run_in_parallel([partial(server.look_up, key) for key in wanted], stop))
-        place = DownloadDestination(pulled.folder)
-        check_room(place, files, "voice", "MB", _NO_ROOM)
+        files = list(
+            download_files.run_in_parallel([partial(server.look_up, key) for key in wanted], stop)
+        )
+        place = download_files.DownloadDestination(pulled.folder)
+        download_files.check_room(place, files, "voice", "MB", _NO_ROOM)
         meter.begin(voice.name, sum(file.size for file in files))
         work = [partial(_fetch, server, file, place, meter, stop) for file in files]
-        for key, came in run_in_parallel(work, stop):
+        for key, came in download_files.run_in_parallel(work, stop):
             pulled = pulled.with_file(key, came)
             pulled.write()  # so that what is whole stays so, whatever becomes of the others
     return pulled
@@ -188,10 +179,10 @@ def _download_voice_files(
 
 def _fetch(
     server: VoiceFileServer,
-    file: HubFile,
-    place: DownloadDestination,
-    meter: DownloadProgress,
+    file: download_files.HubFile,
+    place: download_files.DownloadDestination,
+    meter: download_files.DownloadProgress,
     stop: threading.Event,
 ) -> tuple[str, PulledFile]:
-    sha256 = fetch(file, place, server.read, meter, stop)
+    sha256 = download_files.fetch(file, place, server.read, meter, stop)
     return file.name, PulledFile(file.size, sha256, file.kind)

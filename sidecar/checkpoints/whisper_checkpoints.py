@@ -9,22 +9,12 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from sidecar import errors
 from sidecar.checkpoints import checkpoint
-from sidecar.checkpoints.checkpoint import (
-    ModelCheckpoint,
-    cache_folder,
-    damaged_error,
-    disk_errors_as_ours,
-    read_config,
-    require_files,
-    searched_folder_text,
-)
 
 WHISPER_PREFIX = "whisper:"
 """`vibevoice-asr pull whisper:small`."""
@@ -103,12 +93,12 @@ def whisper_model_name(folder: Path) -> str:
     that was fetched; else as its folder is called."""
     cache = folder.parent.parent if folder.parent.name == "snapshots" else folder
     for name, one in WHISPER_MODELS.items():
-        if cache.name == cache_folder(one.repository, cache.parent).name:
+        if cache.name == checkpoint.cache_folder(one.repository, cache.parent).name:
             return f"whisper-{name}"
     return cache.name
 
 
-def find_whisper(model_path: Path | None, name: str = "") -> ModelCheckpoint:
+def find_whisper(model_path: Path | None, name: str = "") -> checkpoint.ModelCheckpoint:
     """The model in ``model_path`` (its folder, or a cache that has it), or in the cache.
 
     ``name``: the one that is meant where several are there; without it the best.
@@ -117,12 +107,13 @@ def find_whisper(model_path: Path | None, name: str = "") -> ModelCheckpoint:
         errors.BadCheckpoint: there is none, or what is wrong with the first.
         errors.RepositoryNotFound: ``name`` is no model's.
     """
-    path = searched_folder_text(model_path)
+    path = checkpoint.searched_folder_text(model_path)
     if model_path is not None and not path.is_dir():
         raise errors.CheckpointNotFound(f"{path} is no folder.")
+    best_first = [WHISPER_MODELS[one].repository for one in BEST_FIRST]
     return checkpoint.find_model(
         model_path,
-        list(_repositories_of(name)),
+        [whisper_model_named(name).repository] if name else best_first,
         read_whisper,
         f"Whisper model{f' {name!r}' if name else ''}",
         f"Get one: {pull_command(WHISPER_ALIASES.get(name, name) or DEFAULT_MODEL)}.",
@@ -130,15 +121,7 @@ def find_whisper(model_path: Path | None, name: str = "") -> ModelCheckpoint:
     )
 
 
-def _repositories_of(name: str) -> Iterator[str]:
-    yield from (
-        (whisper_model_named(name).repository,)
-        if name
-        else (WHISPER_MODELS[one].repository for one in BEST_FIRST)
-    )
-
-
-def read_whisper(folder: Path) -> ModelCheckpoint:
+def read_whisper(folder: Path) -> checkpoint.ModelCheckpoint:
     """Look at everything that can be seen without loading it.
 
     ``config`` has CTranslate2's `config.json`, and ``multilingual``: whether it knows other
@@ -147,27 +130,23 @@ def read_whisper(folder: Path) -> ModelCheckpoint:
     Raises:
         errors.BadCheckpoint: there is none, it is not whole, or of another kind.
     """
-    with disk_errors_as_ours():
+    with checkpoint.disk_errors_as_ours():
         config = check_whisper_config(folder)
-        require_files(
-            folder, [name for name in (WEIGHTS_FILE,) if not (folder / name).is_file()], 1
-        )
-        require_files(folder, [] if _vocabulary(folder) else [VOCABULARIES[0]], 1)
-        require_files(
-            folder, [] if (folder / "tokenizer.json").is_file() else ["tokenizer.json"], 1
-        )
+        vocabulary = _vocabulary(folder) or folder / VOCABULARIES[0]
+        for name in (WEIGHTS_FILE, vocabulary.name, "tokenizer.json"):
+            checkpoint.require_files(folder, [] if (folder / name).is_file() else [name], 1)
         check_ctranslate2_weights(folder / WEIGHTS_FILE)
         distilled = "distil" in folder.parent.parent.name  # from English alone, whatever it lists
         config = {
             **config,
             "multilingual": _vocabulary_size(folder) > ENGLISH_VOCABULARY_SIZE and not distilled,
         }
-        return ModelCheckpoint.of(folder, config, (folder / WEIGHTS_FILE,))
+        return checkpoint.ModelCheckpoint.of(folder, config, (folder / WEIGHTS_FILE,))
 
 
 def check_whisper_config(folder: Path) -> dict[str, Any]:
     """`config.json`, which must be that of a Whisper as CTranslate2 has it."""
-    config = read_config(folder, f"Get a Whisper model: {pull_command()}.")
+    config = checkpoint.read_config(folder, f"Get a Whisper model: {pull_command()}.")
     if "architectures" in config or "model_type" in config:
         raise errors.CheckpointUnsupported(
             f"{folder} has a model of transformers ({str(config.get('model_type'))[:40]!r}), not "
@@ -203,9 +182,9 @@ def check_ctranslate2_weights(path: Path) -> None:
                 if file.tell() > size:
                     break
         except (struct.error, UnicodeDecodeError):
-            raise damaged_error(path, "is cut short, or garbled") from None
+            raise checkpoint.damaged_error(path, "is cut short, or garbled") from None
         if file.tell() > size:
-            raise damaged_error(path, "is cut short")
+            raise checkpoint.damaged_error(path, "is cut short")
 
 
 def _read(file: BinaryIO, form: str) -> tuple[int, ...]:
@@ -230,4 +209,4 @@ def _vocabulary_size(folder: Path) -> int:
     try:
         return len(json.loads(path.read_bytes()))
     except (ValueError, TypeError, RecursionError):
-        raise damaged_error(path, "is no list of words") from None
+        raise checkpoint.damaged_error(path, "is no list of words") from None

@@ -7,10 +7,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from sidecar.audio import Block
 from sidecar.transcripts.speaker_turns import SpeakerTurn
+
+Result = TypeVar("Result")
 
 MAX_LEAD_S = 30.0
 """As far may be heard ahead of what is recognized: the voices of the next half minute are told
@@ -105,20 +107,18 @@ class _DiarizationState:
 def diarize_in_background(
     follower: StreamingDiarizer,
     blocks: Iterable[tuple[float, Block]],
-    ahead_s: float | None = None,
     cancelled: Callable[[], bool] | None = None,
     settle_s: float | None = None,
 ) -> Iterator[DiarizationUpdate]:
     """What is known after each block of (its end in seconds, samples), and once they are over.
 
-    The follower is on another thread, ``ahead_s`` seconds ahead at most, once there is something to
-    recognize; without a second core it has to wait for its turn. Once ``cancelled()`` it ends, and
-    leaves the follower to finish the block that it is at, which takes it a second on a busy
-    machine; without that it is waited for. ``settle_s``: how often the follower is to tell all that
-    it knows, if it can.
+    The follower is on another thread, `MAX_LEAD_S` seconds ahead at most, once there is something
+    to recognize; without a second core it has to wait for its turn. Once ``cancelled()`` it ends,
+    and leaves the follower to finish the block that it is at, which takes it a second on a busy
+    machine; without that it is waited for. ``settle_s``: how often the follower is to tell all
+    that it knows, if it can.
     """
-    if ahead_s is None:
-        ahead_s = MAX_LEAD_S if (os.cpu_count() or 1) > 1 else 0.0
+    ahead_s = MAX_LEAD_S if (os.cpu_count() or 1) > 1 else 0.0
     knowledge = _DiarizationState(follower, settle_s)
     asked: deque[tuple[float, Future[DiarizationUpdate]]] = deque()
     thread = ThreadPoolExecutor(1, "voices")
@@ -129,23 +129,25 @@ def diarize_in_background(
                 allowed_s = ahead_s if knowledge.latest.told_s else 0.0
                 if not asked[0][1].done() and end_s - asked[0][0] < allowed_s:
                     break
-                if (heard := _wait_for_result(asked.popleft()[1], cancelled)) is None:
+                if (heard := wait_unless_cancelled(asked.popleft()[1], cancelled)) is None:
                     return
                 yield heard
         asked.append((0.0, thread.submit(knowledge.finish)))
         while asked:
-            if (heard := _wait_for_result(asked.popleft()[1], cancelled)) is None:
+            if (heard := wait_unless_cancelled(asked.popleft()[1], cancelled)) is None:
                 return
             yield heard
     finally:
         thread.shutdown(wait=cancelled is None, cancel_futures=True)
 
 
-def _wait_for_result(
-    future: Future[DiarizationUpdate], cancelled: Callable[[], bool] | None
-) -> DiarizationUpdate | None:
-    """What the follower says; None once that is not wanted any more."""
+def wait_unless_cancelled(
+    future: Future[Result], cancelled: Callable[[], bool] | None
+) -> Result | None:
+    """Return what a thread makes; None once that is not wanted any more. Work that has begun by
+    then ends by itself."""
     while cancelled is not None and not wait([future], CANCEL_POLL_S).done:
         if cancelled():
+            future.cancel()
             return None
     return future.result()

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.diarization import speaker_identification
+from sidecar.diarization import speaker_identification, window_embeddings
 from sidecar.diarization.clustering import (
     MIN_GAP_S,
     NO_SPEAKER,
@@ -40,19 +40,12 @@ from sidecar.diarization.speaker_models import (
     SpeakerModels,
     Vector,
 )
-from sidecar.diarization.window_embeddings import FRAME_STEP_S as FRAME_STEP_S
-from sidecar.diarization.window_embeddings import (
-    MAX_WINDOW_SPEAKERS,
-    DiarizationWindow,
-    WindowExtractor,
-    vectors_in_spans,
-)
 from sidecar.interfaces.engine_interface import DiarizationEffort, TranscribeOptions
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 from sidecar.transcripts.speaker_turns import SpeakerTurn
 
 
-def window_to_json(window: DiarizationWindow) -> dict[str, Any]:
+def window_to_json(window: window_embeddings.DiarizationWindow) -> dict[str, Any]:
     """A window as plain values."""
     return {
         "start": window.start,
@@ -63,13 +56,13 @@ def window_to_json(window: DiarizationWindow) -> dict[str, Any]:
     }
 
 
-def window_from_json(values: Mapping[str, Any]) -> DiarizationWindow:
+def window_from_json(values: Mapping[str, Any]) -> window_embeddings.DiarizationWindow:
     """The window that `window_to_json` wrote."""
-    return DiarizationWindow(
+    return window_embeddings.DiarizationWindow(
         values["start"],
         _array_from_base64(values["packed"], np.uint8),
         _array_from_base64(values["vectors"], np.float16).reshape(
-            MAX_WINDOW_SPEAKERS, EMBEDDING_SIZE
+            window_embeddings.MAX_WINDOW_SPEAKERS, EMBEDDING_SIZE
         ),
         np.array(values["alone_s"], np.float32),
         np.array(values["heard"], np.bool_),
@@ -93,7 +86,7 @@ def speakers_from_json(
     persons = (
         _array_from_base64(values["persons"], np.int16)
         .astype(np.int64)
-        .reshape(-1, MAX_WINDOW_SPEAKERS)
+        .reshape(-1, window_embeddings.MAX_WINDOW_SPEAKERS)
     )
     return persons, {
         number: _array_from_base64(text, np.float32) for number, text in values["known"]
@@ -142,10 +135,10 @@ class Diarizer:
         tell_apart: bool = True,
     ) -> None:
         encoder = SpeakerEncoder(models) if tell_apart else SingleSpeakerEncoder()
-        self._listening = WindowExtractor(models, encoder, step_s)
+        self._listening = window_embeddings.WindowExtractor(models, encoder, step_s)
         self._num_speakers = num_speakers
-        self._windows: list[DiarizationWindow] = []
-        self._persons: Labels = np.empty((0, MAX_WINDOW_SPEAKERS), np.int64)
+        self._windows: list[window_embeddings.DiarizationWindow] = []
+        self._persons: Labels = np.empty((0, window_embeddings.MAX_WINDOW_SPEAKERS), np.int64)
         self._known: dict[int, npt.NDArray[np.float32]] = {}
         self._active: npt.NDArray[np.bool_] = np.zeros((0, 0), np.bool_)
         self._decided_s = 0.0
@@ -164,7 +157,9 @@ class Diarizer:
         self._listening.hear(block)
         self._take(self._listening.windows())
 
-    def take(self, windows: Sequence[DiarizationWindow], next_window: int, end: int) -> None:
+    def take(
+        self, windows: Sequence[window_embeddings.DiarizationWindow], next_window: int, end: int
+    ) -> None:
         """More windows, which were made elsewhere (`diarization.window_embeddings`), and no sound:
         up to ``end`` the recording is known, and the next one begins at ``next_window``; both in
         samples."""
@@ -239,8 +234,8 @@ class Diarizer:
         voices: dict[int, SpeakerVector] = {}
         if not self._known:
             return DiarizedSpeakers(self.turns, voices)
-        alone = self._active & (self._active.sum(axis=1) == 1)[:, None]
-        heard_s = alone.sum(axis=0) * FRAME_STEP_S
+        alone = window_embeddings.solo_activity(self._active)
+        heard_s = alone.sum(axis=0) * window_embeddings.FRAME_STEP_S
         vectors = np.concatenate([window.vectors for window in self._windows]).astype(np.float32)
         weights = np.concatenate([window.alone_s * window.heard for window in self._windows])
         for person in self._known:
@@ -248,7 +243,9 @@ class Diarizer:
             length = np.linalg.norm(mean)
             if length and person < len(heard_s) and heard_s[person]:
                 voices[person] = SpeakerVector(mean / length, float(heard_s[person]))
-        return DiarizedSpeakers(self.turns, voices, partial(vectors_in_spans, self._windows))
+        return DiarizedSpeakers(
+            self.turns, voices, partial(window_embeddings.vectors_in_spans, self._windows)
+        )
 
     def local_voices(self) -> Iterator[tuple[float, Vector]]:
         """The voices of each window by itself: seconds heard alone, and the vector."""
@@ -256,7 +253,7 @@ class Diarizer:
             for voice in np.flatnonzero(window.heard):
                 yield float(window.alone_s[voice]), window.vectors[voice].astype(np.float32)
 
-    def _take(self, windows: list[DiarizationWindow]) -> None:
+    def _take(self, windows: list[window_embeddings.DiarizationWindow]) -> None:
         """More windows: by the persons known, until it is time to decide anew."""
         if not windows:
             return
@@ -270,10 +267,10 @@ class Diarizer:
         self._persons = np.concatenate([self._persons, self._recognized(windows)])
         self._redraw(first)
 
-    def _recognized(self, windows: list[DiarizationWindow]) -> Labels:
+    def _recognized(self, windows: list[window_embeddings.DiarizationWindow]) -> Labels:
         """Who the voices of the windows are, of the persons known."""
         if not self._known:
-            return np.full((len(windows), MAX_WINDOW_SPEAKERS), NO_SPEAKER)
+            return np.full((len(windows), window_embeddings.MAX_WINDOW_SPEAKERS), NO_SPEAKER)
         found = _assigned(windows, np.stack(list(self._known.values())))
         return np.where(found == NO_SPEAKER, NO_SPEAKER, np.array(list(self._known))[found])
 
@@ -286,7 +283,9 @@ class Diarizer:
         founding = alone_s >= min(MIN_SPEAKER_S, float(alone_s.max()) / 2)
         founding &= alone_s > 0
         if not founding.any():
-            self._persons = np.full((len(self._windows), MAX_WINDOW_SPEAKERS), NO_SPEAKER)
+            self._persons = np.full(
+                (len(self._windows), window_embeddings.MAX_WINDOW_SPEAKERS), NO_SPEAKER
+            )
             self._known = {}
         else:
             halves = np.concatenate([window.vectors for window in self._windows])
@@ -327,7 +326,7 @@ class Diarizer:
         self._active[begin:, : drawn.shape[1]] = drawn
 
 
-def _assigned(windows: list[DiarizationWindow], centroids: Matrix) -> Labels:
+def _assigned(windows: list[window_embeddings.DiarizationWindow], centroids: Matrix) -> Labels:
     alike = np.stack([window.vectors.astype(np.float32) @ centroids.T for window in windows])
     return speakers_of_windows(alike, np.stack([window.heard for window in windows]))
 

@@ -15,12 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.transcripts.speaker_embeddings import (
-    SpeakerCandidate,
-    SpeakerEmbedding,
-    SpeakerProfile,
-)
-from sidecar.transcripts.speaker_turns import SpeakerTurn, match_speakers
+from sidecar.transcripts import speaker_embeddings
+from sidecar.transcripts.speaker_turns import SpeakerTurn, match_speakers, speaker_turns_of
 from sidecar.transcripts.transcript import Notice, Transcript
 
 SAME_SPEAKER_SIMILARITY = 0.55
@@ -99,8 +95,7 @@ def identify_speakers(
         return (
             transcript.with_notice(SPEAKERS_NOT_COMPARED) if transcript.has_speech else transcript
         )
-    own = [SpeakerTurn(one.start, one.end, one.speaker) for one in transcript.segments
-           if one.speaker is not None]  # fmt: skip
+    own = speaker_turns_of(transcript.segments)
     labels = match_speakers(overlap_seconds(speakers.turns, own), MIN_SHARED_S)
     voices = {
         speaker: speakers.voices[label]
@@ -121,7 +116,7 @@ def identify_speakers(
 
 def _segment_embeddings(
     transcript: Transcript, speakers: DiarizedSpeakers
-) -> tuple[SpeakerEmbedding | None, ...]:
+) -> tuple[speaker_embeddings.SpeakerEmbedding | None, ...]:
     """What each segment sounds like."""
     if speakers.passages is None:
         return ()
@@ -129,7 +124,7 @@ def _segment_embeddings(
     return tuple(None if one is None else embedding_of(one) for one in heard)
 
 
-def embedding_if_long_enough(voice: SpeakerVector) -> SpeakerEmbedding | None:
+def embedding_if_long_enough(voice: SpeakerVector) -> speaker_embeddings.SpeakerEmbedding | None:
     """A speaker's voice, for who wants to know it again; None where there is too little of it."""
     return embedding_of(voice) if voice.seconds >= MIN_SPEECH_S else None
 
@@ -137,8 +132,8 @@ def embedding_if_long_enough(voice: SpeakerVector) -> SpeakerEmbedding | None:
 def match_profiles(
     voices: Mapping[int, SpeakerVector],
     likely: Mapping[tuple[int, str], float],
-    known: Mapping[str, SpeakerCandidate],
-) -> dict[int, SpeakerProfile]:
+    known: Mapping[str, speaker_embeddings.SpeakerCandidate],
+) -> dict[int, speaker_embeddings.SpeakerProfile]:
     """What is known of each speaker: who it is, or how like it is to the likeliest.
 
     ``likely``: the cosine of each to each person (`similarities`); ``known``: people by their ids.
@@ -149,7 +144,7 @@ def match_profiles(
         person = persons.get(speaker)
         nearest = [value for (one, _), value in likely.items() if one == speaker]
         likeness = max(nearest, default=None) if person is None else likely[speaker, person]
-        found[speaker] = SpeakerProfile(
+        found[speaker] = speaker_embeddings.SpeakerProfile(
             speaker,
             round(voice.seconds, 2),
             person,
@@ -159,7 +154,7 @@ def match_profiles(
     return found
 
 
-def mean_vectors(known: Sequence[SpeakerCandidate]) -> dict[str, Vector]:
+def mean_vectors(known: Sequence[speaker_embeddings.SpeakerCandidate]) -> dict[str, Vector]:
     """The direction of each person, by id."""
     return {one.person: mean_vector(one.prints) for one in known if one.prints}
 
@@ -217,7 +212,7 @@ def overlap_seconds(
     return found
 
 
-def mean_vector(prints: Sequence[SpeakerEmbedding]) -> Vector:
+def mean_vector(prints: Sequence[speaker_embeddings.SpeakerEmbedding]) -> Vector:
     """The direction of a person: each second weighing the same, up to `MAX_WEIGHT_S` a
     recording."""
     weights = np.array([min(one.seconds, MAX_WEIGHT_S) for one in prints], np.float32)
@@ -226,13 +221,13 @@ def mean_vector(prints: Sequence[SpeakerEmbedding]) -> Vector:
     return found
 
 
-def embedding_of(voice: SpeakerVector) -> SpeakerEmbedding:
+def embedding_of(voice: SpeakerVector) -> speaker_embeddings.SpeakerEmbedding:
     """A voice as plain values."""
     data = np.ascontiguousarray(voice.vector, "<f2").tobytes()
-    return SpeakerEmbedding(b64encode(data).decode(), round(voice.seconds, 2))
+    return speaker_embeddings.SpeakerEmbedding(b64encode(data).decode(), round(voice.seconds, 2))
 
 
-def vector_of(given: SpeakerEmbedding) -> Vector:
+def vector_of(given: speaker_embeddings.SpeakerEmbedding) -> Vector:
     """The vector that `embedding_of` wrote, of length 1."""
     vector = np.frombuffer(b64decode(given.vector), "<f2").astype(np.float32)
     found: Vector = vector / np.linalg.norm(vector)

@@ -7,6 +7,7 @@ own format: pyannote "community-1"'s segmentation and its speaker encoder, a WeS
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -21,84 +22,12 @@ import numpy.typing as npt
 
 from sidecar.audio import Block
 from sidecar.checkpoints import onnx_runtime
-from sidecar.checkpoints.onnx_runtime import EmbeddedModel, find_embedded_models
 
 if TYPE_CHECKING:
     import onnxruntime
 
 
-_VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
-_WIDTHS = {_EIGHT_BYTES: 8, _FOUR_BYTES: 4}
-
-
-@dataclass(frozen=True, slots=True)
-class ProtobufField:
-    """One field of a message: its number, its value, and the bytes it was written in."""
-
-    number: int
-    value: bytes | int
-    raw: bytes
-
-    @property
-    def content(self) -> bytes:
-        """The value of a string, of bytes or of a message. Raises ValueError for a number."""
-        if isinstance(self.value, int):
-            raise ValueError(f"field {self.number} is a number")
-        return self.value
-
-
-def parse_fields(message: bytes) -> Iterator[ProtobufField]:
-    """The fields of a message, in order. Raises ValueError for what is none."""
-    at = 0
-    while at < len(message):
-        begin = at
-        key, at = _decode_varint(message, at)
-        kind = key & 7
-        value: bytes | int
-        if kind == _VARINT:
-            value, at = _decode_varint(message, at)
-        else:
-            if kind == _BYTES:
-                size, at = _decode_varint(message, at)
-            elif kind in _WIDTHS:
-                size = _WIDTHS[kind]
-            else:
-                raise ValueError(f"there is no wire type {kind}")
-            value, at = message[at : at + size], at + size
-        if at > len(message):
-            raise ValueError("the message ends in the middle of a field")
-        yield ProtobufField(key >> 3, value, message[begin:at])
-
-
-def field_contents(message: bytes, number: int) -> list[bytes]:
-    """The values of all fields of that number, which are strings, bytes or messages."""
-    return [field.content for field in parse_fields(message) if field.number == number]
-
-
-def encode_field(number: int, content: bytes) -> bytes:
-    """A field of bytes, as it stands in a message."""
-    return _encode_varint(number << 3 | _BYTES) + _encode_varint(len(content)) + content
-
-
-def _decode_varint(message: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < len(message):
-        byte = message[at]
-        value |= (byte & 0x7F) << shift
-        shift, at = shift + 7, at + 1
-        if byte < 0x80:
-            return value, at
-    raise ValueError("the message ends in the middle of a number")
-
-
-def _encode_varint(value: int) -> bytes:
-    digits = bytearray()
-    while value > 0x7F:
-        digits.append(value & 0x7F | 0x80)
-        value >>= 7
-    digits.append(value)
-    return bytes(digits)
-
+log = logging.getLogger(__name__)
 
 _FEATURES = "fbank"
 _TRUNK = "/resnet/layer4/layer4.2/Relu_1_output_0"
@@ -116,12 +45,12 @@ class SpeakerModelsUnavailable(Exception):
     """The models that tell voices apart are not here, or do not run; the message says why."""
 
 
-SEGMENTATION = EmbeddedModel(
+SEGMENTATION = onnx_runtime.EmbeddedModel(
     "segmentation",
     1_594_080,
     "9715e3996ef181252aa1cc0c9398060f42b2c984c2fb65e3604262555e2efb1a",
 )
-ENCODER = EmbeddedModel(
+ENCODER = onnx_runtime.EmbeddedModel(
     "speaker encoder",
     6_975_920,
     "6e4af7d49562e6e7042672e444d6394935cb2c23c3a7dd4919da45922b91735b",
@@ -160,13 +89,23 @@ def load_models(threads: int = 1) -> SpeakerModels:
     return SpeakerModels(segmentation, trunk, weight, bias)
 
 
-def find_speaker_models() -> Mapping[EmbeddedModel, bytes]:
+@cache
+def shared_speaker_models() -> SpeakerModels | None:
+    """Return the models, loaded once for the process; None where they cannot be had here."""
+    try:
+        return load_models()
+    except SpeakerModelsUnavailable as error:
+        log.warning("speakers cannot be told apart: %s", error)
+        return None
+
+
+def find_speaker_models() -> Mapping[onnx_runtime.EmbeddedModel, bytes]:
     """The models as the library carries them.
 
     Raises:
         VoicesUnavailable: when one is not there.
     """
-    found = find_embedded_models((SEGMENTATION, ENCODER))
+    found = onnx_runtime.find_embedded_models((SEGMENTATION, ENCODER))
     if lacking := [model.what for model in (SEGMENTATION, ENCODER) if model not in found]:
         raise SpeakerModelsUnavailable(
             f"this moonshine-voice does not carry the {', the '.join(lacking)}"
@@ -209,43 +148,47 @@ def _scratch_path() -> Iterator[Path]:
 
 def _encoder_trunk(model: bytes) -> bytes:
     """The part of the encoder's graph that comes before the pooling."""
-    (graph,) = field_contents(model, _GRAPH)
-    parts = list(parse_fields(graph))
+    (graph,) = onnx_runtime.field_contents(model, _GRAPH)
+    parts = list(onnx_runtime.parse_fields(graph))
     wanted, kept = {_TRUNK.encode()}, set()
     for at, part in reversed(list(enumerate(parts))):  # nodes stand in the order they run in
-        if part.number == _GRAPH_NODE and wanted & set(field_contents(part.content, _NODE_OUTPUT)):
-            wanted |= set(field_contents(part.content, _NODE_INPUT))
+        if part.number == _GRAPH_NODE and wanted & set(
+            onnx_runtime.field_contents(part.content, _NODE_OUTPUT)
+        ):
+            wanted |= set(onnx_runtime.field_contents(part.content, _NODE_INPUT))
             kept.add(at)
     for at, part in enumerate(parts):
         if (
             part.number == _GRAPH_INITIALIZER
-            and field_contents(part.content, _TENSOR_NAME)[0] in wanted
+            and onnx_runtime.field_contents(part.content, _TENSOR_NAME)[0] in wanted
         ):
             kept.add(at)
-        if part.number == _INPUT and field_contents(part.content, _VALUE_NAME) == [
+        if part.number == _INPUT and onnx_runtime.field_contents(part.content, _VALUE_NAME) == [
             _FEATURES.encode()
         ]:
             kept.add(at)
         if part.number not in (_GRAPH_NODE, _GRAPH_INITIALIZER, _INPUT, _OUTPUT):
             kept.add(at)
-    output = encode_field(_VALUE_NAME, _TRUNK.encode()) + encode_field(_VALUE_TYPE, _FLOATS)
-    cut = b"".join(parts[at].raw for at in sorted(kept)) + encode_field(_OUTPUT, output)
+    output = onnx_runtime.encode_field(_VALUE_NAME, _TRUNK.encode()) + onnx_runtime.encode_field(
+        _VALUE_TYPE, _FLOATS
+    )
+    cut = b"".join(parts[at].raw for at in sorted(kept)) + onnx_runtime.encode_field(
+        _OUTPUT, output
+    )
     return b"".join(
-        encode_field(_GRAPH, cut) if part.number == _GRAPH else part.raw
-        for part in parse_fields(model)
+        onnx_runtime.encode_field(_GRAPH, cut) if part.number == _GRAPH else part.raw
+        for part in onnx_runtime.parse_fields(model)
     )
 
 
 def _encoder_head(model: bytes) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """The matrix and the bias that come behind the pooling: (256, 5120) and (256,)."""
-    import numpy as np
-
-    (graph,) = field_contents(model, _GRAPH)
+    (graph,) = onnx_runtime.field_contents(model, _GRAPH)
     data = {
-        field_contents(tensor, _TENSOR_NAME)[0].decode(): (
-            field_contents(tensor, _TENSOR_DATA) or [b""]
+        onnx_runtime.field_contents(tensor, _TENSOR_NAME)[0].decode(): (
+            onnx_runtime.field_contents(tensor, _TENSOR_DATA) or [b""]
         )[0]
-        for tensor in field_contents(graph, _GRAPH_INITIALIZER)
+        for tensor in onnx_runtime.field_contents(graph, _GRAPH_INITIALIZER)
     }
     bias = np.frombuffer(data[_BIAS], np.float32)
     scale, zero = (

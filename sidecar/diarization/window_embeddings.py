@@ -48,6 +48,18 @@ Activity = npt.NDArray[np.bool_]
 """Shape (589, 3): does that voice speak in that frame?"""
 
 
+def unpack_activity(packed: npt.NDArray[np.uint8]) -> Activity:
+    """Return who speaks when, from the bits that a window is kept in."""
+    bits = np.unpackbits(packed, count=WINDOW_FRAMES * MAX_WINDOW_SPEAKERS)
+    return bits.reshape(WINDOW_FRAMES, MAX_WINDOW_SPEAKERS).astype(np.bool_)
+
+
+def solo_activity(active: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return where each speaks and nobody else does; shape as ``active``, (frames, speakers)."""
+    alone: npt.NDArray[np.bool_] = active & (active.sum(axis=1) == 1)[:, None]
+    return alone
+
+
 def segment_speakers(models: SpeakerModels, window: Block) -> Activity:
     """The voices of a window: shape (160000,), at 16 kHz."""
     (found,) = models.segmentation.run(None, {"waveforms": window[None, None]})
@@ -86,8 +98,7 @@ class DiarizationWindow:
     @property
     def activity(self) -> Activity:
         """Who of its voices speaks when."""
-        bits = np.unpackbits(self.packed, count=WINDOW_FRAMES * MAX_WINDOW_SPEAKERS)
-        return bits.reshape(WINDOW_FRAMES, MAX_WINDOW_SPEAKERS).astype(np.bool_)
+        return unpack_activity(self.packed)
 
 
 class WindowExtractor:
@@ -165,9 +176,7 @@ class WindowExtractor:
             # Twice as often in the beginning, at which few windows look.
             self._next += self._step // (1 if self._next >= self._step else 2)
         if self._finished and self._next < self.end:
-            last = max(
-                0, self.end - WINDOW_SAMPLES
-            )  # whole: what is filled up with silence misleads
+            last = max(0, self.end - WINDOW_SAMPLES)  # what is filled up with silence misleads
             if self.end >= FRAME_SAMPLES and (not self._next or self._next - self._step < last):
                 found.append(self._window(last))
             self._next = self.end
@@ -178,7 +187,7 @@ class WindowExtractor:
         sound = self._between(begin, begin + WINDOW_SAMPLES)
         active = segment_speakers(self._models, np.pad(sound, (0, WINDOW_SAMPLES - len(sound))))
         active[_frames_in(len(sound)) :] = False
-        alone = active & (active.sum(axis=1) == 1)[:, None]
+        alone = solo_activity(active)
         alone_s = (alone.sum(axis=0) * FRAME_STEP_S).astype(np.float32)
         vectors = np.zeros((MAX_WINDOW_SPEAKERS, EMBEDDING_SIZE), np.float16)
         heard = np.zeros(MAX_WINDOW_SPEAKERS, np.bool_)
@@ -229,12 +238,8 @@ class WindowExtractor:
 
 def _frames_in(samples: int) -> int:
     """The frames whose middle is within so many samples."""
-    return max(
-        0,
-        min(
-            WINDOW_FRAMES, round((samples / SAMPLE_RATE - RECEPTIVE_FIELD_S / 2) / FRAME_STEP_S) + 1
-        ),
-    )
+    last = round((samples / SAMPLE_RATE - RECEPTIVE_FIELD_S / 2) / FRAME_STEP_S)
+    return max(0, min(WINDOW_FRAMES, last + 1))
 
 
 MIN_S = 0.3
@@ -279,8 +284,8 @@ def vectors_in_spans(
 def _embedding_frames(window: DiarizationWindow) -> npt.NDArray[np.bool_]:
     """The frames that each voice's vector was made of: where it is alone, if it ever is."""
     active = window.activity
-    alone: npt.NDArray[np.bool_] = active & (active.sum(axis=1) == 1)[:, None]
-    lonely: npt.NDArray[np.bool_] = np.where(window.alone_s >= MIN_S, alone, active)
+    lonely: npt.NDArray[np.bool_]
+    lonely = np.where(window.alone_s >= MIN_S, solo_activity(active), active)
     return lonely
 
 
@@ -340,12 +345,8 @@ def window_starts(asked: WindowEmbeddingsRequest, end: int, step_s: float) -> li
         found.append(at)
         at += step // (2 if asked.begins and at - first < step else 1)
     last = max(first, end - WINDOW_SAMPLES)
-    if (
-        asked.until_s is None
-        and at < end
-        and end - first >= FRAME_SAMPLES
-        and (not found or at - step < last)
-    ):
+    rest = asked.until_s is None and at < end and end - first >= FRAME_SAMPLES
+    if rest and (not found or at - step < last):
         found.append(last)
     return found
 
@@ -417,13 +418,7 @@ def _window(
     begin: int, record: npt.NDArray[np.void], heard: npt.NDArray[np.bool_]
 ) -> DiarizationWindow:
     packed = np.array(record["packed"], np.uint8)
-    active = (
-        np.unpackbits(packed, count=WINDOW_FRAMES * MAX_WINDOW_SPEAKERS)
-        .reshape(WINDOW_FRAMES, MAX_WINDOW_SPEAKERS)
-        .astype(np.bool_)
-    )
-    alone = active & (active.sum(axis=1) == 1)[:, None]
-    alone_s = (alone.sum(axis=0) * FRAME_STEP_S).astype(np.float32)
+    alone_s = (solo_activity(unpack_activity(packed)).sum(axis=0) * FRAME_STEP_S).astype(np.float32)
     return DiarizationWindow(
         _frame(begin), packed, np.array(record["vectors"], np.float16), alone_s, heard
     )

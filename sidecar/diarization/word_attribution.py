@@ -29,6 +29,11 @@ CONTEXT_S = 0.3
 """Of the silence around a line is heard with it; never what belongs to a neighbour."""
 
 
+def ends_sentence(text: str) -> bool:
+    """Whether a sentence ends with the text; quotes and brackets behind its mark do not count."""
+    return text.rstrip(" \"'”’»)").endswith(_SENTENCE_ENDS)
+
+
 def merge_turns(turns: Iterable[SpeakerTurn]) -> list[SpeakerTurn]:
     """The lines in ``turns``, by their begin: each is what one voice says with short pauses only.
 
@@ -203,6 +208,6 @@ def _snap_cuts(cuts: Sequence[int], words: Sequence[Word]) -> list[int]:
 def _cut_cost(words: Sequence[Word], at: int, cut: int) -> tuple[int, float]:
     """How unlikely it is that another speaks from word ``at`` on: the less, the likelier."""
     before, after = words[at - 1], words[at]
-    closed = before.text.rstrip(" \"'”’»)").endswith(_SENTENCE_ENDS)
+    closed = ends_sentence(before.text)
     paused = after.start - before.end >= PAUSE_S
     return 2 - 2 * closed - (paused and not closed), abs(after.start - words[cut].start)

@@ -8,28 +8,21 @@ from sidecar.engines import moonshine, scripted_engine, vibevoice, voxtral, whis
 from sidecar.interfaces.engine_interface import EngineSpec, ModelSpec, TranscriptionEngine
 from sidecar.upstream import upstream_engine
 
-ENGINES: tuple[EngineSpec, ...] = (
-    vibevoice.SPEC,
-    whisper.SPEC,
-    voxtral.SPEC,
-    moonshine.SPEC,
-    upstream_engine.SPEC,
-    scripted_engine.SPEC,
+_CLASSES: tuple[tuple[EngineSpec, type[TranscriptionEngine]], ...] = (
+    (vibevoice.SPEC, vibevoice.VibeVoiceEngine),
+    (whisper.SPEC, whisper.WhisperEngine),
+    (voxtral.SPEC, voxtral.VoxtralEngine),
+    (moonshine.SPEC, moonshine.MoonshineEngine),
+    (upstream_engine.SPEC, upstream_engine.UpstreamEngine),
+    (scripted_engine.SPEC, scripted_engine.ScriptedEngine),
 )
 """Literal imports: a packager cannot see names that are put together from strings."""
+ENGINES = tuple(spec for spec, _ in _CLASSES)
 
 
 def create_engine(name: str) -> TranscriptionEngine:
     """A new engine, nothing loaded yet."""
-    factories: dict[str, type[TranscriptionEngine]] = {
-        vibevoice.SPEC.name: vibevoice.VibeVoiceEngine,
-        whisper.SPEC.name: whisper.WhisperEngine,
-        voxtral.SPEC.name: voxtral.VoxtralEngine,
-        moonshine.SPEC.name: moonshine.MoonshineEngine,
-        upstream_engine.SPEC.name: upstream_engine.UpstreamEngine,
-        scripted_engine.SPEC.name: scripted_engine.ScriptedEngine,
-    }
-    return factories[name]()
+    return next(engine for spec, engine in _CLASSES if spec.name == name)()
 
 
 def engine_spec(name: str) -> EngineSpec:

@@ -27,29 +27,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.interfaces.engine_interface import (
-    AudioStream,
-    BatchRequest,
-    CancelCheck,
-    EngineSpec,
-    LoadOptions,
-    Precision,
-    TranscribeOptions,
-)
+from sidecar.interfaces import engine_interface
 from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions, LiveSession, LiveSessionStart
 from sidecar.interfaces.live_events import LiveEventCallback
+from sidecar.transcripts import transcript
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
-from sidecar.transcripts.transcript import (
-    WORDS_BY_ATTENTION,
-    Checkpoint,
-    Finished,
-    Progress,
-    Segment,
-    SegmentReady,
-    Transcript,
-    TranscriptionEvent,
-    Word,
-)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,11 +40,11 @@ if TYPE_CHECKING:
     from sidecar.live.runtime.live_scheduler import LiveScheduler
     from sidecar.live.runtime.speech_segments import RecognitionHypothesis
 
-SPEC = EngineSpec(
+SPEC = engine_interface.EngineSpec(
     name="scripted",
     title="Made-up text at once, for tests",
     sample_rate=16_000,
-    precisions=(Precision.FP32, Precision.INT8),
+    precisions=(engine_interface.Precision.FP32, engine_interface.Precision.INT8),
     languages=(),
     diarizes=True,
     together=4,
@@ -80,7 +62,7 @@ class ScriptedEngine:
     """Answers with fingerprints instead of words."""
 
     def __init__(self) -> None:
-        self._precision: Precision | None = None
+        self._precision: engine_interface.Precision | None = None
         self._speed = 0.0
         self._deaf = False
         self._settles = 30
@@ -88,9 +70,9 @@ class ScriptedEngine:
         self._poison: dict[str, bool] = {}
         self._hear_s = 0.0
         self._fault = ""
-        self._hall: LiveScheduler | None = None
+        self._scheduler: LiveScheduler | None = None
 
-    def load(self, options: LoadOptions) -> Iterator[float]:
+    def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
         """Nothing to bring into memory.
 
         Raises:
@@ -114,20 +96,23 @@ class ScriptedEngine:
         yield 1.0
 
     def transcribe(
-        self, audio: AudioStream, options: TranscribeOptions, cancelled: CancelCheck
-    ) -> Iterator[TranscriptionEvent]:
+        self,
+        audio: engine_interface.AudioStream,
+        options: engine_interface.TranscribeOptions,
+        cancelled: engine_interface.CancelCheck,
+    ) -> Iterator[transcript.TranscriptionEvent]:
         """One segment a second, two speakers in turn."""
         for event in self.transcribe_from((), audio, options, cancelled):
-            if not isinstance(event, Checkpoint):
+            if not isinstance(event, transcript.Checkpoint):
                 yield event
 
     def transcribe_from(
         self,
-        settled: Sequence[Checkpoint],
-        audio: AudioStream,
-        options: TranscribeOptions,
-        cancelled: CancelCheck,
-    ) -> Iterator[TranscriptionEvent]:
+        settled: Sequence[transcript.Checkpoint],
+        audio: engine_interface.AudioStream,
+        options: engine_interface.TranscribeOptions,
+        cancelled: engine_interface.CancelCheck,
+    ) -> Iterator[transcript.TranscriptionEvent]:
         """The same, from what is settled on."""
         assert self._precision is not None
         segments = [segment for one in settled for segment in one.segments]
@@ -146,7 +131,7 @@ class ScriptedEngine:
                 time.sleep(max(0.0, due - time.monotonic()))
             if cancelled():
                 return
-            segment = Segment(
+            segment = transcript.Segment(
                 start=start / SPEC.sample_rate,
                 end=samples / SPEC.sample_rate,
                 text=f"{time.monotonic():.6f}" if self._clock else f"{fingerprint:08x}",
@@ -155,13 +140,15 @@ class ScriptedEngine:
             if segment.text in self._poison:
                 _exit_process(with_service=self._poison[segment.text])
             segments.append(segment)
-            yield SegmentReady(len(segments) - 1, segment)
-            yield Progress(segment.end, audio.total_s)
+            yield transcript.SegmentReady(len(segments) - 1, segment)
+            yield transcript.Progress(segment.end, audio.total_s)
             if len(segments) - told >= self._settles:
                 said, told = tuple(segments[told:]), len(segments)
-                yield Checkpoint(segment.end, SPEC.resumes, said, {"fingerprint": fingerprint})
-        yield Finished(
-            Transcript(
+                yield transcript.Checkpoint(
+                    segment.end, SPEC.resumes, said, {"fingerprint": fingerprint}
+                )
+        yield transcript.Finished(
+            transcript.Transcript(
                 segments=tuple(segments),
                 language=options.language,
                 duration=samples / SPEC.sample_rate,
@@ -173,8 +160,8 @@ class ScriptedEngine:
         )
 
     def transcribe_together(
-        self, requests: Sequence[BatchRequest]
-    ) -> Iterator[tuple[int, TranscriptionEvent | errors.SidecarError]]:
+        self, requests: Sequence[engine_interface.BatchRequest]
+    ) -> Iterator[tuple[int, transcript.TranscriptionEvent | errors.SidecarError]]:
         """A second of each in turn."""
         running = {
             number: self.transcribe(one.audio, one.options, one.cancelled)
@@ -201,23 +188,25 @@ class ScriptedEngine:
 
         from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
 
-        if self._hall is None:
+        if self._scheduler is None:
             assert self._precision is not None
             precision = self._precision.value
-            ears = LiveRecognizers(self._hear, encoder=LoudnessSpeakerEncoder())
+            recognizers = LiveRecognizers(self._hear, encoder=LoudnessSpeakerEncoder())
             second = np.zeros(LIVE_RATE, np.float32)
-            self._hall = LiveScheduler(ears, LoudnessVad(), SPEC.name, precision, sample=second)
-        seat = self._hall.open(options, begin, tell)
+            self._scheduler = LiveScheduler(
+                recognizers, LoudnessVad(), SPEC.name, precision, sample=second
+            )
+        session = self._scheduler.open(options, begin, tell)
         if self._fault and options.prompt == "fault":
-            setattr(seat.hearing, self._fault, _raise_out_of_memory)
-        return seat
+            setattr(session.hearing, self._fault, _raise_out_of_memory)
+        return session
 
     def _hear(
         self,
         audio: Block,
         draft: RecognitionHypothesis | None,
         options: LiveOptions,
-        cancelled: CancelCheck,
+        cancelled: engine_interface.CancelCheck,
     ) -> RecognitionHypothesis | None:
         from sidecar.live.runtime.speech_segments import RecognitionHypothesis
 
@@ -228,7 +217,9 @@ class ScriptedEngine:
             return None
         step = round(WORD_S * LIVE_RATE)
         words = tuple(
-            Word(at / LIVE_RATE, (at + step) / LIVE_RATE, f"w{int(abs(part).mean() * 1000)}")
+            transcript.Word(
+                at / LIVE_RATE, (at + step) / LIVE_RATE, f"w{int(abs(part).mean() * 1000)}"
+            )
             for at in range(0, len(audio) - step + 1, step)
             if abs(part := audio[at : at + step]).mean() > SPEECH_LEVEL
         )
@@ -236,7 +227,9 @@ class ScriptedEngine:
             if word.text in self._poison:
                 _exit_process(with_service=self._poison[word.text])
         text = " ".join(word.text for word in words)
-        return RecognitionHypothesis(text, words if options.words else (), WORDS_BY_ATTENTION, "en")
+        return RecognitionHypothesis(
+            text, words if options.words else (), transcript.WORDS_BY_ATTENTION, "en"
+        )
 
 
 class LoudnessVad:
@@ -267,7 +260,7 @@ class LoudnessSpeakerEncoder:
         return found
 
 
-def _speaker_embedding(segment: Segment) -> SpeakerEmbedding | None:
+def _speaker_embedding(segment: transcript.Segment) -> SpeakerEmbedding | None:
     """A made-up voice: each speaker has a direction of its own."""
     if segment.speaker is None:
         return None
@@ -287,7 +280,7 @@ def _exit_process(*, with_service: bool) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _one_second_blocks(audio: AudioStream) -> Iterator[Block]:
+def _one_second_blocks(audio: engine_interface.AudioStream) -> Iterator[Block]:
     """The audio a second at a time; what is left at the end comes last."""
     import numpy as np
 

@@ -6,6 +6,7 @@ come to have it says here, so that a plan of another leaves room for it. `device
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -204,8 +205,6 @@ class GpuMonitor:
     """
 
     def __init__(self, read: Callable[[], GpuMemory | None] | None = None) -> None:
-        import asyncio
-
         self.seen: GpuMemory | None = None
         self.ledger = DeviceLedger()
         self._read = read or query_gpu
@@ -230,8 +229,6 @@ class GpuMonitor:
     async def look(self) -> None:
         """Look now; where the driver takes longer than `DRIVER_TIMEOUT_S`, what it said last
         counts."""
-        import asyncio
-
         if self._looking is None or self._looking.done():
             self._looking = asyncio.get_running_loop().create_task(self._look())
         with contextlib.suppress(TimeoutError):
@@ -240,8 +237,6 @@ class GpuMonitor:
 
     async def go_on(self) -> None:
         """Look every few seconds; ends where there is no GPU."""
-        import asyncio
-
         try:
             await self.look()
             while self.seen is not None or (self._looking and not self._looking.done()):
@@ -329,7 +324,9 @@ def read_gpu_memory() -> GpuMemory | None:
             major >= 8,
             _processes(pynvml, device.handle),
             *_utilization(pynvml, device.handle),
-            _celsius(pynvml, device.card),
+            _optional(
+                pynvml, pynvml.nvmlDeviceGetTemperature, device.card, pynvml.NVML_TEMPERATURE_GPU
+            ),
         )
     except pynvml.NVMLError:
         return None
@@ -371,38 +368,30 @@ def _mig_slices(nvml: Any, card: Any, uuid: str) -> Iterator[GpuDevice]:
 
 def _processes(nvml: Any, handle: Any) -> dict[int, int]:
     """Bytes by process id; without those of which the driver does not say."""
-    try:
-        running = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
-    except nvml.NVMLError:
-        return {}
+    running = _optional(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, handle) or ()
     return {one.pid: int(one.usedGpuMemory) for one in running if one.usedGpuMemory}
 
 
 def _utilization(nvml: Any, handle: Any) -> tuple[int | None, int | None]:
     """Percent of the time in which it computed, and in which its memory was read or written; a
     slice is not asked."""
-    try:
-        load = nvml.nvmlDeviceGetUtilizationRates(handle)
-    except nvml.NVMLError:
-        return None, None
-    return int(load.gpu), int(load.memory)
+    load = _optional(nvml, nvml.nvmlDeviceGetUtilizationRates, handle)
+    return (None, None) if load is None else (int(load.gpu), int(load.memory))
 
 
-def _celsius(nvml: Any, card: Any) -> int | None:
+def _optional(nvml: Any, query: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what the driver answers to a query; None where it refuses."""
     try:
-        return int(nvml.nvmlDeviceGetTemperature(card, nvml.NVML_TEMPERATURE_GPU))
+        return query(*arguments)
     except nvml.NVMLError:
         return None
 
 
 def _bandwidth(nvml: Any, handle: Any) -> float | None:
     """Clock times width, twice a cycle: what all of NVIDIA's memory since GDDR5 does at least."""
-    try:
-        megahertz = nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_MEM)
-        bits = nvml.nvmlDeviceGetMemoryBusWidth(handle)
-    except nvml.NVMLError:
-        return None
-    return float(2 * megahertz * 1_000_000 * bits / 8)
+    megahertz = _optional(nvml, nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_MEM)
+    bits = _optional(nvml, nvml.nvmlDeviceGetMemoryBusWidth, handle)
+    return None if None in (megahertz, bits) else float(2 * megahertz * 1_000_000 * bits / 8)
 
 
 def host_free_bytes() -> int:

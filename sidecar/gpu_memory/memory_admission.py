@@ -117,19 +117,6 @@ class MemoryState:
         return available if limit_bytes is None else min(available, limit_bytes)
 
 
-class MemoryPlanner(Protocol):
-    """Who decides about the memory of an engine that somebody plans."""
-
-    def first_precision(self, now: MemoryState) -> Precision:
-        """What to load when nobody said."""
-
-    def place(self, precision: Precision, now: MemoryState) -> LoadPlan:
-        """How it comes in; raises `errors.WontFit` where it has no room."""
-
-    def loaded_bytes(self, precision: Precision, memory: MemoryPlan) -> int:
-        """What it takes that does nothing."""
-
-
 class MemoryAdmission:
     """Decides for one checkpoint. ``limit_bytes`` caps what the engine may take, None: all."""
 
@@ -179,11 +166,9 @@ class MemoryAdmission:
         if not estimate.fits:
             raise does_not_fit_error(estimate, others)
         work = self._work(audio_s, options)
-        memory, fallback = (
-            estimate.plan,
-            memory_plan.next_smaller_plan(
-                estimate.plan, self._shape, precision, work, apart=now.on_gpu
-            ),
+        memory = estimate.plan
+        fallback = memory_plan.next_smaller_plan(
+            memory, self._shape, precision, work, apart=now.on_gpu
         )
         if options.windows is WindowingMode.PARALLEL:
             in_step = batched_windows_plan(

@@ -138,20 +138,13 @@ def fitting_precisions(
     return tuple(estimate for estimate in estimates if estimate.fits)
 
 
-def best_precision(
-    shape: ModelShape,
-    work: RecordingWork,
-    available_bytes: int,
-    candidates: Sequence[Precision] = PREFERRED_PRECISIONS,
-    bandwidth: float | None = None,
-    *,
-    apart: bool = True,
-) -> MemoryEstimate:
-    """The first candidate that fits; the last of them, not fitting, where none does."""
-    fitting = fitting_precisions(shape, work, available_bytes, candidates, bandwidth, apart=apart)
-    if fitting:
-        return fitting[0]
-    return plan_job(shape, candidates[-1], work, available_bytes, bandwidth, apart=apart)
+def best_precision(shape: ModelShape, work: RecordingWork, available_bytes: int) -> MemoryEstimate:
+    """Return the first of `PREFERRED_PRECISIONS` that fits; the last, not fitting, where none
+    does."""
+    fitting = fitting_precisions(shape, work, available_bytes)
+    return (
+        fitting[0] if fitting else plan_job(shape, PREFERRED_PRECISIONS[-1], work, available_bytes)
+    )
 
 
 def next_smaller_plan(

@@ -13,23 +13,13 @@ from math import ceil
 from typing import Any
 
 from sidecar import errors
+from sidecar.gpu_memory import memory_footprint
 from sidecar.gpu_memory.memory_admission import (
     LOAD_PLAN_ALL_ON_GPU,
     TYPICAL_AUDIO_S,
     LoadPlacement,
     LoadPlan,
     MemoryState,
-)
-from sidecar.gpu_memory.memory_footprint import (
-    SMALL_TENSORS_BYTES,
-    MemoryBreakdown,
-    ModelShape,
-    RecordingWork,
-    cache_bytes,
-    rotary_cache_values,
-    rotary_temporary_values,
-    value_bytes,
-    widest_stage,
 )
 from sidecar.gpu_memory.memory_plan import GB, best_precision
 from sidecar.interfaces.engine_interface import (
@@ -89,7 +79,7 @@ class TtsModelShape:
     VibeVoice-ASR has them; the acoustic codec has a decoder besides. ``tied``: the words that may
     follow are read by the table of those that are put in."""
 
-    model: ModelShape
+    model: memory_footprint.ModelShape
     head: DiffusionHeadShape
     tied: bool
 
@@ -100,7 +90,7 @@ class TtsModelShape:
         Raises:
             ValueError: it has no language model's dimensions.
         """
-        model = ModelShape.from_config(
+        model = memory_footprint.ModelShape.from_config(
             {
                 "text_config": config.get("text_config"),
                 "acoustic_tokenizer_encoder_config": config.get("audio_config"),
@@ -138,30 +128,34 @@ def tts_memory_phases(
     precision: Precision,
     characters: int = MAX_TTS_CHARACTERS,
     sample_s: float = MAX_SAMPLE_S,
-) -> tuple[MemoryBreakdown, ...]:
+) -> tuple[memory_footprint.MemoryBreakdown, ...]:
     """The peaks of loading, of hearing the sample of a voice, of the prompt, and of the frames."""
-    model, size = shape.model, value_bytes(precision)
+    model, size = shape.model, memory_footprint.value_bytes(precision)
     weights = shape.parameters * size
     heard = audio_tokens(shape, sample_s)
     prompt, frames = prompt_tokens(characters) + heard, max_frames(characters)
-    cache = cache_bytes(
+    cache = memory_footprint.cache_bytes(
         model, precision, prompt + GUIDANCE_BRANCHES * frames + GUIDANCE_BRANCHES - 1
     )
-    little = SMALL_TENSORS_BYTES + 4 * _timestep_values(shape)
+    little = memory_footprint.SMALL_TENSORS_BYTES + 4 * _timestep_values(shape)
     kept = little + CACHED_VOICE_SAMPLES * heard * model.hidden * size
-    table = rotary_cache_values(model, precision, prompt + frames)
-    made = rotary_temporary_values(model, prompt + frames)
+    table = memory_footprint.rotary_cache_values(model, precision, prompt + frames)
+    made = memory_footprint.rotary_temporary_values(model, prompt + frames)
     return (
-        MemoryBreakdown("load", weights, 0, little),
-        MemoryBreakdown("hear", weights, 0, kept + _voice_sample_values(shape, sample_s) * size),
-        MemoryBreakdown(
+        memory_footprint.MemoryBreakdown("load", weights, 0, little),
+        memory_footprint.MemoryBreakdown(
+            "hear", weights, 0, kept + _voice_sample_values(shape, sample_s) * size
+        ),
+        memory_footprint.MemoryBreakdown(
             "prompt", weights, cache, kept + max(made, table + _prompt(model, prompt) * size)
         ),
-        MemoryBreakdown("speak", weights, cache, kept + table + _frame(shape, prompt) * size),
+        memory_footprint.MemoryBreakdown(
+            "speak", weights, cache, kept + table + _frame(shape, prompt) * size
+        ),
     )
 
 
-def tts_peak_bytes(shape: TtsModelShape, precision: Precision) -> MemoryBreakdown:
+def tts_peak_bytes(shape: TtsModelShape, precision: Precision) -> memory_footprint.MemoryBreakdown:
     """The phase that takes most of the longest text, taken apart."""
     return max(tts_memory_phases(shape, precision), key=lambda phase: phase.tensors)
 
@@ -182,14 +176,14 @@ def _voice_sample_values(shape: TtsModelShape, sample_s: float) -> int:
     samples = round(min(sample_s, SAMPLE_CHUNK_S) * RATE)
     states = 64 * sum(codec.widths)
     return (
-        widest_stage(codec, samples)
+        memory_footprint.widest_stage(codec, samples)
         + samples
         + states
         + audio_tokens(shape, sample_s) * codec.latent
     )
 
 
-def _prompt(model: ModelShape, tokens: int) -> int:
+def _prompt(model: memory_footprint.ModelShape, tokens: int) -> int:
     """Values alive in an MLP: the embeddings, the rows before the layer, after its attention, and
     both as they were normed; queries, what they heard, keys, values, where they are; gate, up, what
     comes of both."""
@@ -201,7 +195,7 @@ def _frame(shape: TtsModelShape, prompt: int) -> int:
     """Values alive in the widest stage of the codec, its states and the semantic encoder's; the
     embeddings of the prompt, which wait for what follows; what the head is told of each step."""
     model = shape.model
-    codec = widest_stage(model.acoustic, model.acoustic.hop)
+    codec = memory_footprint.widest_stage(model.acoustic, model.acoustic.hop)
     states = 2 * 64 * sum(model.acoustic.widths)
     told = 2 * MAX_TTS_STEPS * model.hidden * (3 * shape.head.layers + 4)
     return codec + states + prompt * model.hidden + told
@@ -254,10 +248,14 @@ class TtsMemoryAdmission:
         return self.peak_bytes(precision) - self.loaded_bytes(precision)
 
 
-def fits_beside_asr(voice: TtsModelShape, hearing: ModelShape | None, free_bytes: int) -> bool:
+def fits_beside_asr(
+    voice: TtsModelShape, hearing: memory_footprint.ModelShape | None, free_bytes: int
+) -> bool:
     """Whether a device has room for VibeVoice that speaks, and for the model that hears on the same
     one, at the precision that takes least: recordings of a usual length."""
     left = free_bytes - tts_peak_bytes(voice, Precision.BF16).total
     if hearing is None or left < 0:
         return left >= 0
-    return best_precision(hearing, RecordingWork.of(hearing, TYPICAL_AUDIO_S), left).fits
+    return best_precision(
+        hearing, memory_footprint.RecordingWork.of(hearing, TYPICAL_AUDIO_S), left
+    ).fits

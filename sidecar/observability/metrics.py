@@ -221,13 +221,11 @@ class OutcomeWindow:
     def lately(self) -> RecentOutcomes:
         """Those within the window."""
         self._forget()
-        sums = {
-            one: sum(each.get(one, 0) for _, each in self._seconds) for one in RecognitionOutcome
-        }
         return RecentOutcomes(
-            sums[RecognitionOutcome.DONE],
-            sums[RecognitionOutcome.TIMED_OUT],
-            sums[RecognitionOutcome.FAILED],
+            **{
+                one: sum(each.get(one, 0) for _, each in self._seconds)
+                for one in RecognitionOutcome
+            }
         )
 
     def _forget(self) -> None:

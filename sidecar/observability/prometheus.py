@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 
-Process = Iterable["Metric"]
-
-
 class _MetricsCollector:
     """What `prometheus_client` takes for a registry."""
 
@@ -66,29 +63,19 @@ def _families(own: Iterable[AnyMetric], classic: Iterable[Gauge], prefix: str) -
 
 
 def _family(measured: AnyMetric, prefix: str) -> Metric:
-    from prometheus_client.core import (
-        CounterMetricFamily,
-        GaugeMetricFamily,
-        HistogramMetricFamily,
-    )
+    from prometheus_client import core
 
-    name, what = prefix + measured.name, measured.what
-    match measured:
-        case Histogram(labels=labels, spreads=spreads):
-            histogram = HistogramMetricFamily(name, what, labels=labels)
-            for values, spread in list(spreads.items()):
-                histogram.add_metric(values, spread.buckets(), spread.sum)
-            return histogram
-        case Counter(labels=labels, values=values):
-            counter = CounterMetricFamily(name, what, labels=labels)
-            for each, value in list(values.items()):
-                counter.add_metric(each, value)
-            return counter
-        case Gauge(labels=labels, values=values):
-            gauge = GaugeMetricFamily(name, what, labels=labels)
-            for each, value in list(values.items()):
-                gauge.add_metric(each, value)
-            return gauge
+    name, what, labels = prefix + measured.name, measured.what, measured.labels
+    if isinstance(measured, Histogram):
+        histogram = core.HistogramMetricFamily(name, what, labels=labels)
+        for values, spread in list(measured.spreads.items()):
+            histogram.add_metric(values, spread.buckets(), spread.sum)
+        return histogram
+    kind = core.CounterMetricFamily if isinstance(measured, Counter) else core.GaugeMetricFamily
+    family = kind(name, what, labels=labels)
+    for values, value in list(measured.values.items()):
+        family.add_metric(values, value)
+    return family
 
 
 STT_PREFIX = "stt_"

@@ -15,7 +15,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sidecar.transcripts.transcript import LOOP_FLAG, NON_SPEECH_FLAG, UNINTELLIGIBLE, Segment
+from sidecar.transcripts.transcript import (
+    LOOP_FLAG,
+    NON_SPEECH_FLAG,
+    UNINTELLIGIBLE,
+    Notice,
+    Segment,
+)
 from sidecar.transcripts.vibevoice_output import OpenSegment
 
 COPIES = 3
@@ -314,3 +320,20 @@ def next_skipped_audio(
 def _number(seconds: float) -> int | float:
     rounded = round(seconds, 2)
     return int(rounded) if rounded.is_integer() else rounded
+
+
+LOOP_RECOVERED = Notice("loop_recovered", "The model repeated itself and was brought back.")
+OUTPUT_TRUNCATED = Notice("output_truncated", "The answer broke off; its whole segments are here.")
+
+
+def loop_skipped_notice(lost_s: float) -> Notice:
+    """Return the notice of so many seconds that were left out."""
+    said = f"The model repeated itself; {lost_s:.0f} s were left out (flagged 'loop')."
+    return Notice("loop_skipped", said)
+
+
+def loop_notices(segments: Iterable[Segment], loops: int, *, truncated: bool) -> tuple[Notice, ...]:
+    """Return what the reader of an answer should know of the loops in it, and of its end."""
+    lost = [one.end - one.start for one in segments if LOOP_FLAG in one.flags]
+    found = [loop_skipped_notice(sum(lost))] if lost else [LOOP_RECOVERED] if loops else []
+    return (*found, OUTPUT_TRUNCATED) if truncated else tuple(found)

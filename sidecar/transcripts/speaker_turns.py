@@ -26,6 +26,15 @@ class SpeakerTurn:
         return max(0.0, min(self.end, end) - max(self.start, start))
 
 
+def speaker_turns_of(segments: Iterable[Segment], start_s: float = 0.0) -> list[SpeakerTurn]:
+    """Who speaks when, in seconds from ``start_s``; segments without a speaker are left out."""
+    return [
+        SpeakerTurn(one.start - start_s, one.end - start_s, one.speaker)
+        for one in segments
+        if one.speaker is not None
+    ]
+
+
 def dominant_speaker(turns: Iterable[SpeakerTurn], start: float, end: float) -> int | None:
     """The label that speaks most between ``start`` and ``end``; the nearest one if none does."""
     turns = list(turns)

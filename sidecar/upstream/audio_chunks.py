@@ -6,32 +6,25 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from sidecar.audio import Block
 from sidecar.audio.loudness import quietest_sample
 from sidecar.diarization.word_attribution import attribute_words, context_span, merge_turns
 from sidecar.interfaces.engine_interface import AUTO, AudioStream, TranscribeOptions
-from sidecar.transcripts.speaker_embeddings import (
-    BLOCK_MARGIN_S,
-    BLOCK_S,
-    MIN_LAST_S,
-    WindowEmbeddingsRequest,
-)
+from sidecar.transcripts import speaker_embeddings
 from sidecar.transcripts.speaker_turns import (
     SpeakerTurn,
     match_speakers,
     number_speakers_by_appearance,
+    speaker_turns_of,
     turn_agreement,
     turns_within,
 )
 from sidecar.transcripts.transcript import WORDS_BY_RULE, Notice, Segment, Transcript
 from sidecar.upstream.upstream_dialect import UpstreamAnswer
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
 
 CUT_SEARCH_S = 60.0
 """The cut lies in the last so many seconds of a piece, or in its last quarter if that is less."""
@@ -44,7 +37,7 @@ CHUNKS_PER_UPSTREAM = 3
 up the others by a third of its part."""
 CHUNK_GRID_S = 0.01
 """Pieces begin at multiples of it, which are whole samples at every rate that anybody hears at."""
-MARGIN_S = BLOCK_S + MIN_LAST_S
+MARGIN_S = speaker_embeddings.BLOCK_S + speaker_embeddings.MIN_LAST_S
 """Of a piece's length that is not cut into: what its voices are made of goes on behind its words
 up to the next border of a block and a block further, and the last piece has enough of its own."""
 MIN_CHUNK_WITH_MARGIN_S = 4 * MARGIN_S
@@ -76,21 +69,19 @@ class AudioChunk:
         return self.start_s + self.duration_s
 
     @property
-    def voices(self) -> WindowEmbeddingsRequest | None:
+    def voices(self) -> speaker_embeddings.WindowEmbeddingsRequest | None:
         """What is to be asked of its voices; None where they have no margin."""
         if self.margin is None:
             return None
         until_s = None if self.last else _next_block_border_s(self.end_s) - self.start_s
         first_s = _next_block_border_s(self.start_s) - self.start_s
-        return WindowEmbeddingsRequest(
+        return speaker_embeddings.WindowEmbeddingsRequest(
             self.duration_s, round(first_s, 2), until_s and round(until_s, 2), not self.start_s
         )
 
     @property
     def with_margin(self) -> npt.NDArray[np.int16]:
         """All that its voices are made of."""
-        import numpy as np
-
         if self.margin is None:
             return self.samples
         return np.concatenate([self.samples, self.margin])
@@ -106,8 +97,6 @@ class AudioChunk:
 
     def silent(self) -> AudioChunk:
         """The same stretch without its sound, which is let go of."""
-        import numpy as np
-
         nothing = np.broadcast_to(np.zeros(1, np.int16), len(self.samples))
         return AudioChunk(self.start_s, nothing, self.rate, self.last)
 
@@ -152,8 +141,6 @@ def cut_into_chunks(
     ``even``: how long they are to be, as far as pauses allow. ``margin``: with what their voices
     are made of; it is within the longest.
     """
-    import numpy as np
-
     kept = round(MARGIN_S * rate) if margin else 0
     held = np.empty(rate, np.int16)
     count, start, number = 0, 0, 1
@@ -195,26 +182,22 @@ def cut_into_chunks(
 
 def _margin_samples(cut: int, rest: npt.NDArray[np.int16], rate: int) -> npt.NDArray[np.int16]:
     """What of the sound behind a cut the voices before it are made of."""
-    end = round((_next_block_border_s(cut / rate) + BLOCK_MARGIN_S) * rate)
+    end = round((_next_block_border_s(cut / rate) + speaker_embeddings.BLOCK_MARGIN_S) * rate)
     return rest[: end - cut].copy()
 
 
 def _next_block_border_s(time_s: float) -> float:
     """The border of blocks at a time, or next behind it."""
-    return math.ceil(round(time_s / BLOCK_S, 6)) * BLOCK_S
+    return math.ceil(round(time_s / speaker_embeddings.BLOCK_S, 6)) * speaker_embeddings.BLOCK_S
 
 
 def to_16_bit(block: Block) -> npt.NDArray[np.int16]:
     """Samples in [-1, 1] as integers; what came from 16 bits is the same again."""
-    import numpy as np
-
     return np.clip(np.rint(block * _FULL), -_FULL, _FULL - 1).astype(np.int16)
 
 
 def to_float(samples: npt.NDArray[np.int16]) -> Block:
     """The reverse."""
-    import numpy as np
-
     return samples.astype(np.float32) / np.float32(_FULL)
 
 
@@ -345,11 +328,8 @@ def _link_speakers(
     segments: Sequence[Segment], turns: Sequence[SpeakerTurn], first: int, heard: ChunkResult
 ) -> list[Segment]:
     """A piece's own speakers as those of the turns; who is none of these is somebody new."""
-    theirs = [
-        SpeakerTurn(one.start, one.end, one.speaker) for one in segments if one.speaker is not None
-    ]
     ours = turns_within(turns, heard.piece.start_s, heard.piece.end_s)
-    persons = match_speakers(turn_agreement(ours, theirs, MIN_SHARED_S), 0.0)
+    persons = match_speakers(turn_agreement(ours, speaker_turns_of(segments), MIN_SHARED_S), 0.0)
     return [
         one
         if one.speaker is None

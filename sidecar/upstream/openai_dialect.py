@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
-from sidecar.transcripts.loop_guard import LoopGuard, SkippedAudio, retry_sampling
-from sidecar.transcripts.transcript import WORDS_BY_SERVER, Notice, Segment, Word
+from sidecar.transcripts import loop_guard
+from sidecar.transcripts.transcript import WORDS_BY_SERVER, Segment, Word
 from sidecar.upstream import upstream_dialect
 from sidecar.upstream.upstream_dialect import (
     ChunkFailure,
@@ -34,7 +34,7 @@ def drop_loops(segments: Iterable[Segment], duration_s: float) -> tuple[list[Seg
     """
     kept: list[Segment] = []
     lost: list[Segment] = []
-    guard = LoopGuard(duration_s)
+    guard = loop_guard.LoopGuard(duration_s)
     for segment in segments:
         kept.append(segment)
         loop = guard.segment(segment)
@@ -43,14 +43,16 @@ def drop_loops(segments: Iterable[Segment], duration_s: float) -> tuple[list[Seg
         first = len(kept) - loop.cut
         start, end = kept[first].start, max(one.end for one in kept[first:])
         del kept[first:]
-        lost.append(SkippedAudio(start, end).segment())
-        guard = LoopGuard(duration_s, kept)
+        lost.append(loop_guard.SkippedAudio(start, end).segment())
+        guard = loop_guard.LoopGuard(duration_s, kept)
     if not lost:
         return kept, 0.0
     merged: list[Segment] = []
     for one in sorted(lost, key=lambda one: one.start):
         if merged and one.start <= merged[-1].end:
-            merged[-1] = SkippedAudio(merged[-1].start, max(merged[-1].end, one.end)).segment()
+            merged[-1] = loop_guard.SkippedAudio(
+                merged[-1].start, max(merged[-1].end, one.end)
+            ).segment()
         else:
             merged.append(one)
     found = sorted([*kept, *merged], key=lambda one: (one.start, one.end))
@@ -66,36 +68,13 @@ OPENAI_SAMPLE_RATE = 16_000
 DIARIZING_MODEL_WORD = "diarize"
 """In the name of a model that tells speakers apart (gpt-4o-transcribe-diarize)."""
 LANGUAGES = {
-    "english": "en",
-    "chinese": "zh",
-    "german": "de",
-    "spanish": "es",
-    "russian": "ru",
-    "korean": "ko",
-    "french": "fr",
-    "japanese": "ja",
-    "portuguese": "pt",
-    "turkish": "tr",
-    "polish": "pl",
-    "dutch": "nl",
-    "arabic": "ar",
-    "swedish": "sv",
-    "italian": "it",
-    "indonesian": "id",
-    "hindi": "hi",
-    "finnish": "fi",
-    "vietnamese": "vi",
-    "hebrew": "he",
-    "ukrainian": "uk",
-    "greek": "el",
-    "czech": "cs",
-    "romanian": "ro",
-    "danish": "da",
-    "hungarian": "hu",
-    "norwegian": "no",
-    "thai": "th",
-    "catalan": "ca",
-}
+    "english": "en", "chinese": "zh", "german": "de", "spanish": "es", "russian": "ru",
+    "korean": "ko", "french": "fr", "japanese": "ja", "portuguese": "pt", "turkish": "tr",
+    "polish": "pl", "dutch": "nl", "arabic": "ar", "swedish": "sv", "italian": "it",
+    "indonesian": "id", "hindi": "hi", "finnish": "fi", "vietnamese": "vi", "hebrew": "he",
+    "ukrainian": "uk", "greek": "el", "czech": "cs", "romanian": "ro", "danish": "da",
+    "hungarian": "hu", "norwegian": "no", "thai": "th", "catalan": "ca",
+}  # fmt: skip
 """OpenAI says the language's name, most others its code."""
 
 
@@ -120,15 +99,11 @@ def request_forms(model: str) -> tuple[OpenAiRequestForm, ...]:
     return usual
 
 
-class OpenAiDialect:
+class OpenAiDialect(upstream_dialect.UpstreamDialect):
     """A dialect; ``form`` is the index of what its server is known to take."""
 
     name = "openai"
     health = "/v1/models"
-    prompt = False
-    alike = ""
-    surely_timed = False
-    voices = False
     rate = OPENAI_SAMPLE_RATE
     limits = OPENAI_LIMITS
 
@@ -136,7 +111,6 @@ class OpenAiDialect:
         self.model = model
         self.forms = request_forms(model)
         self.form = 0
-        self.timed = True
 
     @property
     def diarizes(self) -> bool:
@@ -146,10 +120,6 @@ class OpenAiDialect:
     def hearing(self, duration_s: float, options: TranscribeOptions) -> OpenAiChunkRequest:
         """A piece that is to be heard."""
         return OpenAiChunkRequest(self, duration_s, options)
-
-    def waiting(self, health: bytes) -> int:
-        """It does not say."""
-        return 0
 
 
 class OpenAiChunkRequest:
@@ -204,7 +174,7 @@ class OpenAiChunkRequest:
         if not answer.timed:
             self._dialect.form = len(self._dialect.forms) - 1
         kept, lost_s = drop_loops(answer.segments, self._duration_s)
-        if lost_s and (sampling := retry_sampling(self._tried)) is not None:
+        if lost_s and (sampling := loop_guard.retry_sampling(self._tried)) is not None:
             self._tried += 1
             self._temperature = sampling.temperature
             raise ChunkFailure(
@@ -212,8 +182,7 @@ class OpenAiChunkRequest:
             )
         notices = answer.notices
         if lost_s:
-            said = f"The model repeated itself; {lost_s:.0f} s were left out (flagged 'loop')."
-            notices += (Notice("loop_skipped", said),)
+            notices += (loop_guard.loop_skipped_notice(lost_s),)
         left_out = ("max_tokens",) if self._options.max_tokens is not None else ()
         return dataclasses.replace(answer, segments=tuple(kept), notices=notices, ignored=left_out)
 

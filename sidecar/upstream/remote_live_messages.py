@@ -17,12 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from sidecar import errors
-from sidecar.interfaces.live_engine import (
-    LiveOptions,
-    LiveSessionStart,
-    SampleEncoding,
-    field_limits,
-)
+from sidecar.interfaces import live_engine
 from sidecar.interfaces.live_events import (
     EVENT_TYPES,
     ContextUtterance,
@@ -52,8 +47,8 @@ class RemoteSessionRequest:
     """What is asked for: a session with these options, gone on with from there."""
 
     form: int
-    options: LiveOptions
-    begin: LiveSessionStart
+    options: live_engine.LiveOptions
+    begin: live_engine.LiveSessionStart
 
     def to_wire(self) -> dict[str, Any]:
         """As plain values."""
@@ -86,7 +81,7 @@ def _check_request(lease: RemoteSessionRequest) -> None:
         raise ValueError("it begins nowhere")
     timed: list[Segment | Word | ContextUtterance] = [*begin.said, *begin.context]
     timed += [word for segment in begin.said for word in segment.words]
-    place = field_limits(LiveSessionStart)["at"]
+    place = live_engine.field_limits(live_engine.LiveSessionStart)["at"]
     if not all(one.start in place and one.end in place for one in timed):
         raise ValueError("what was said before has times that cannot be")
     known = [one for person in lease.options.known_voices for one in person.prints]
@@ -165,7 +160,7 @@ class RemoteEventChecker:
     """What another service says of a session, as far as it can be: it knows no sound that it was
     not sent, and says nothing of pieces that were not told."""
 
-    def __init__(self, begin: LiveSessionStart) -> None:
+    def __init__(self, begin: live_engine.LiveSessionStart) -> None:
         self._begin = begin
         self._pieces = set(begin.pieces)
         self._last = begin.piece - 1
@@ -173,7 +168,7 @@ class RemoteEventChecker:
 
     def sent(self, raw: bytes, encoding: str, rate: int) -> None:
         """Sound went there."""
-        self._end += len(raw) / SampleEncoding(encoding).width / rate
+        self._end += len(raw) / live_engine.SampleEncoding(encoding).width / rate
 
     def events(self, values: Any) -> list[dict[str, Any]]:
         """The events of one message, as `interfaces.live_engine.from_wire` reads them.

@@ -10,16 +10,8 @@ from typing import Any
 from sidecar import errors
 from sidecar.errors import ErrorKind
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
+from sidecar.transcripts import transcript
 from sidecar.transcripts.speaker_embeddings import LOCAL_VOICES_FIELD, embeddings_in_answer
-from sidecar.transcripts.transcript import (
-    NON_SPEECH_FLAG,
-    WORDS_BY_ATTENTION,
-    WORDS_BY_RULE,
-    WORDS_BY_SERVER,
-    Notice,
-    Segment,
-    Word,
-)
 from sidecar.upstream import upstream_dialect
 from sidecar.upstream.upstream_dialect import (
     ChunkFailure,
@@ -48,16 +40,14 @@ _SERVER_TROUBLE_KINDS = {
 _SPEAKER = re.compile(r"Speaker_(\d{1,4})")
 
 
-class SidecarDialect:
+class SidecarDialect(upstream_dialect.UpstreamDialect):
     """A dialect; it cuts, tells speakers apart and guards by itself."""
 
     name = "sidecar"
     health = "/health"
     prompt = True
-    alike = ""
     limits = UpstreamLimits(MAX_AUDIO_S, MAX_BODY_BYTES)
-    diarizes = True
-    timed = surely_timed = True
+    surely_timed = True
 
     def __init__(self, rate: int, *, voices: bool = False) -> None:
         self.rate = rate
@@ -110,7 +100,7 @@ class SidecarChunkRequest:
             fields[LOCAL_VOICES_FIELD] = options.local_voices.to_text()
         return UpstreamRequest(TRANSCRIBE_PATH, fields, "audio", streams=True, accept=NDJSON)
 
-    def feed(self, data: bytes) -> list[Segment]:
+    def feed(self, data: bytes) -> list[transcript.Segment]:
         """More of the body; the segments that are told in it."""
         self._rest += data
         if b"\n" not in data:
@@ -133,7 +123,7 @@ class SidecarChunkRequest:
             raise upstream_dialect.garbled_failure("is about more than was asked for")
         return answer
 
-    def _told(self, line: bytes | bytearray) -> list[Segment]:
+    def _told(self, line: bytes | bytearray) -> list[transcript.Segment]:
         """The segment in a line; what else is in it ends the answer."""
         if not line.strip():
             return []
@@ -178,7 +168,8 @@ def parse_sidecar_answer(body: Mapping[str, Any]) -> UpstreamAnswer:
         language=str(about.get("language", AUTO)),
         precision=str(about.get("model_precision", AUTO)),
         notices=tuple(
-            Notice(str(one["code"]), str(one["message"])) for one in about.get("warnings", ())
+            transcript.Notice(str(one["code"]), str(one["message"]))
+            for one in about.get("warnings", ())
         ),
         local_voices=embeddings_in_answer(body),
     )
@@ -196,16 +187,18 @@ def parse_problem(body: bytes) -> errors.SidecarError | None:
         return None
 
 
-def _segment(one: Mapping[str, Any], diarized: bool) -> Segment:
+def _segment(one: Mapping[str, Any], diarized: bool) -> transcript.Segment:
     flags = tuple(map(str, one.get("flags", ())))
-    told = diarized and NON_SPEECH_FLAG not in flags  # music has a name on the wire, and no voice
+    told = (
+        diarized and transcript.NON_SPEECH_FLAG not in flags
+    )  # music has a name on the wire, and no voice
     speaker = _SPEAKER.fullmatch(str(one["speaker"])) if told else None
     words = tuple(
-        Word(float(word["start_time"]), float(word["end_time"]), str(word["text"]))
+        transcript.Word(float(word["start_time"]), float(word["end_time"]), str(word["text"]))
         for word in one.get("words", ())
     )
     by = str(one.get("words_by", ""))
-    return Segment(
+    return transcript.Segment(
         start=float(one["start_time"]),
         end=float(one["end_time"]),
         text=str(one["text"]),
@@ -215,6 +208,6 @@ def _segment(one: Mapping[str, Any], diarized: bool) -> Segment:
         words_by=""
         if not words
         else by
-        if by in (WORDS_BY_ATTENTION, WORDS_BY_RULE)
-        else WORDS_BY_SERVER,
+        if by in (transcript.WORDS_BY_ATTENTION, transcript.WORDS_BY_RULE)
+        else transcript.WORDS_BY_SERVER,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -209,7 +210,7 @@ class ChunkRequest(Protocol):
         """What another status than 200 means."""
 
 
-class UpstreamDialect(Protocol):
+class UpstreamDialect(ABC):
     """One server's way of speaking."""
 
     name: str
@@ -218,26 +219,27 @@ class UpstreamDialect(Protocol):
     rate: int
     """Hz that its model hears at."""
     limits: UpstreamLimits
-    prompt: bool
+    prompt = False
     """Whether it says how it is at once, whatever it works on."""
-    timed: bool
+    timed = True
     """Whether it says when things are said, as far as is known."""
-    surely_timed: bool
+    surely_timed = False
     """Whether that is known before the first answer."""
-    voices: bool
+    alike = ""
+    """Servers of the same such name go on with each other's answers; '' where none can."""
+    voices = False
     """Whether it says what the voices of a piece are like (`transcripts.speaker_embeddings`), for
     who tells them apart over a whole recording; no server is asked that does not offer it."""
 
     @property
-    def alike(self) -> str:
-        """Servers of the same such name go on with each other's answers; '' where none can."""
-
-    @property
     def diarizes(self) -> bool:
         """Whether it tells speakers apart."""
+        return True
 
+    @abstractmethod
     def hearing(self, duration_s: float, options: TranscribeOptions) -> ChunkRequest:
         """A piece of ``duration_s`` seconds that is to be heard."""
 
     def waiting(self, health: bytes) -> int:
         """Recordings that wait there already, by what ``health`` says; 0 where it does not."""
+        return 0

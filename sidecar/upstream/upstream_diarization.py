@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sidecar.audio import Block
@@ -24,18 +23,6 @@ log = logging.getLogger(__name__)
 DIARIZATION_SAMPLE_RATE = 16_000
 STEP_S = 5.0
 """Of sound at once: what can be left between two looks at whether to go on."""
-
-
-@cache
-def shared_speaker_models() -> SpeakerModels | None:
-    """What tells voices apart, once for the process; None where it cannot be had here."""
-    from sidecar.diarization.speaker_models import SpeakerModelsUnavailable, load_models
-
-    try:
-        return load_models()
-    except SpeakerModelsUnavailable as error:
-        log.warning("speakers cannot be told apart: %s", error)
-        return None
 
 
 class UpstreamDiarization:
@@ -97,13 +84,7 @@ class UpstreamDiarization:
             self._finished = True
 
     def _take(self, piece: AudioChunk, given: EncodedWindowEmbeddings | None) -> None:
-        from sidecar.diarization.window_embeddings import (
-            WindowEmbeddingsInvalid,
-            decode_windows,
-            embed_windows,
-            place_windows,
-            window_starts,
-        )
+        from sidecar.diarization import window_embeddings
 
         asked, step_s = piece.voices, self._step_s
         assert asked is not None
@@ -111,20 +92,20 @@ class UpstreamDiarization:
         end = round(len(piece.with_margin) * DIARIZATION_SAMPLE_RATE / piece.rate)
         windows = None
         if given is not None:
-            begins = [begin + at for at in window_starts(asked, end, step_s)]
+            begins = [begin + at for at in window_embeddings.window_starts(asked, end, step_s)]
             try:
-                windows = decode_windows(given, begins)
-            except WindowEmbeddingsInvalid as error:
+                windows = window_embeddings.decode_windows(given, begins)
+            except window_embeddings.WindowEmbeddingsInvalid as error:
                 self.refused = str(error)
                 log.warning("what an upstream says of voices is not used: %s", error)
         if windows is None:
             blocks = list(self._sound_of(piece))
-            found = embed_windows(self._models, blocks, asked, step_s, self._stop)
+            found = window_embeddings.embed_windows(self._models, blocks, asked, step_s, self._stop)
             if self._stop():
                 return
             end = sum(map(len, blocks))
-            begins = [begin + at for at in window_starts(asked, end, step_s)]
-            windows = place_windows(found, begins)
+            begins = [begin + at for at in window_embeddings.window_starts(asked, end, step_s)]
+            windows = window_embeddings.place_windows(found, begins)
         following = begin + (
             end if piece.last else round((asked.until_s or 0.0) * DIARIZATION_SAMPLE_RATE)
         )

@@ -14,15 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from sidecar import errors
-from sidecar.interfaces.engine_interface import (
-    AudioStream,
-    BatchRequest,
-    CancelCheck,
-    EngineSpec,
-    LoadOptions,
-    Precision,
-    TranscribeOptions,
-)
+from sidecar.interfaces import engine_interface
 from sidecar.transcripts.transcript import TranscriptionEvent
 
 if TYPE_CHECKING:
@@ -30,11 +22,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SPEC = EngineSpec(
+SPEC = engine_interface.EngineSpec(
     name="upstream",
     title="Another server does the hearing",
     sample_rate=16_000,
-    precisions=(Precision.AUTO,),  # theirs
+    precisions=(engine_interface.Precision.AUTO,),  # theirs
     languages=(),
     diarizes=True,
     requires=("httpx",),
@@ -51,7 +43,7 @@ class UpstreamEngine:
         self.sample_rate = SPEC.sample_rate
         self._upstreams: UpstreamPool | None = None
 
-    def load(self, options: LoadOptions) -> Iterator[float]:
+    def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
         """Ask the servers what they are; who does not answer is asked again when it is needed.
 
         Raises:
@@ -72,7 +64,10 @@ class UpstreamEngine:
         yield 1.0
 
     def transcribe(
-        self, audio: AudioStream, options: TranscribeOptions, cancelled: CancelCheck
+        self,
+        audio: engine_interface.AudioStream,
+        options: engine_interface.TranscribeOptions,
+        cancelled: engine_interface.CancelCheck,
     ) -> Iterator[TranscriptionEvent]:
         """Segments as the servers tell them; whose they are is settled at the end."""
         from sidecar.upstream.upstream_transcription import UpstreamTranscription
@@ -83,14 +78,14 @@ class UpstreamEngine:
         ).events()
 
     def transcribe_together(
-        self, requests: Sequence[BatchRequest]
+        self, requests: Sequence[engine_interface.BatchRequest]
     ) -> Iterator[tuple[int, TranscriptionEvent | errors.SidecarError]]:
         """Each on a thread of its own, which mostly waits; the pool finds servers for all."""
         told: queue.SimpleQueue[tuple[int, TranscriptionEvent | errors.SidecarError | None]]
         told = queue.SimpleQueue()
         over = threading.Event()
 
-        def run(number: int, one: BatchRequest) -> None:
+        def run(number: int, one: engine_interface.BatchRequest) -> None:
             try:
                 for event in self.transcribe(
                     one.audio, one.options, lambda: over.is_set() or one.cancelled()

@@ -10,12 +10,8 @@ from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from sidecar.interfaces.engine_interface import (
-    AudioStream,
-    CancelCheck,
-    InterruptibleAudio,
-    TranscribeOptions,
-)
+from sidecar.diarization.speaker_models import shared_speaker_models
+from sidecar.interfaces import engine_interface
 from sidecar.transcripts.speaker_embeddings import EncodedWindowEmbeddings
 from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import (
@@ -39,7 +35,7 @@ from sidecar.upstream.audio_chunks import (
     shift_segments,
 )
 from sidecar.upstream.chunk_dispatch import UpstreamPool
-from sidecar.upstream.upstream_diarization import UpstreamDiarization, shared_speaker_models
+from sidecar.upstream.upstream_diarization import UpstreamDiarization
 
 Result = TypeVar("Result")
 
@@ -75,10 +71,10 @@ class UpstreamTranscription:
     def __init__(
         self,
         upstreams: UpstreamPool,
-        audio: AudioStream,
+        audio: engine_interface.AudioStream,
         rate: int,
-        options: TranscribeOptions,
-        cancelled: CancelCheck,
+        options: engine_interface.TranscribeOptions,
+        cancelled: engine_interface.CancelCheck,
     ) -> None:
         self._upstreams = upstreams
         self._audio = audio
@@ -119,7 +115,7 @@ class UpstreamTranscription:
         upstreams = self._upstreams
         self._wait(upstreams.run(upstreams.meet()))
         sent: deque[_PendingChunk] = deque()
-        watched = InterruptibleAudio(self._audio, self._check)
+        watched = engine_interface.InterruptibleAudio(self._audio, self._check)
         even, longest_s = self._even_s(), upstreams.longest_s
         self._margins = self._has_margins(even or longest_s)
         for piece in cut_into_chunks(

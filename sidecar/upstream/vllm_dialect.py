@@ -15,14 +15,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.transcripts.loop_guard import (
-    LoopGuard,
-    RepetitionLoop,
-    SamplingOptions,
-    next_skipped_audio,
-    retry_sampling,
-)
-from sidecar.transcripts.transcript import LOOP_FLAG, Notice, Segment
+from sidecar.transcripts import loop_guard
+from sidecar.transcripts.transcript import Segment
 from sidecar.transcripts.vibevoice_output import VibeVoiceOutputParser, sort_by_time
 from sidecar.upstream import upstream_dialect
 from sidecar.upstream.remote_http import EventStream, loads
@@ -96,7 +90,7 @@ class VllmAnswerReader:
         self.usage = 0
         self.length = False
         """Whether it ended because there was no room for more."""
-        self._guard = LoopGuard(duration_s, self.segments)
+        self._guard = loop_guard.LoopGuard(duration_s, self.segments)
         self._text = text
         self._events = SseEventParser()
         self._ended = False
@@ -106,7 +100,7 @@ class VllmAnswerReader:
         """Whether the server said that this was all."""
         return self._events.done or self._ended
 
-    def take(self, data: bytes) -> tuple[list[Segment], RepetitionLoop | None]:
+    def take(self, data: bytes) -> tuple[list[Segment], loop_guard.RepetitionLoop | None]:
         """The segments that ``data`` closes, and the loop that it shows."""
         found: list[Segment] = []
         for event in () if self._ended else self._events.objects(data):
@@ -175,17 +169,14 @@ MAX_LOOP_RETRIES = 12
 """Requests for one piece beyond the first, because of loops; each takes the audio in anew."""
 
 
-class VllmDialect:
+class VllmDialect(upstream_dialect.UpstreamDialect):
     """A dialect; ``goes_on``: whether it takes an answer that it is to go on from."""
 
     name = "vllm"
     health = "/health"
-    prompt = False
     rate = VLLM_SAMPLE_RATE
     limits = VLLM_LIMITS
-    diarizes = True
-    timed = surely_timed = True
-    voices = False
+    surely_timed = True
 
     def __init__(self, model: str) -> None:
         self.model = model
@@ -195,10 +186,6 @@ class VllmDialect:
     def hearing(self, duration_s: float, options: TranscribeOptions) -> VllmChunkRequest:
         """A piece that is to be heard."""
         return VllmChunkRequest(self, duration_s, options)
-
-    def waiting(self, health: bytes) -> int:
-        """Its /health has no body."""
-        return 0
 
 
 class VllmChunkRequest:
@@ -210,7 +197,7 @@ class VllmChunkRequest:
         self._options = options
         self._kept: list[Segment] = []
         self._prefix = ""
-        self._sampling: SamplingOptions | None = None
+        self._sampling: loop_guard.SamplingOptions | None = None
         self._place, self._tried, self._helps, self._loops = -1, 0, 0, 0
         self._reading = VllmAnswerReader(duration_s)
 
@@ -243,7 +230,7 @@ class VllmChunkRequest:
                 ],
             },
         ]
-        sampling = self._sampling or SamplingOptions(self._options.temperature, 0.95)
+        sampling = self._sampling or loop_guard.SamplingOptions(self._options.temperature, 0.95)
         greedy = not sampling.temperature
         body: dict[str, Any] = {
             "model": self._dialect.model,
@@ -291,11 +278,12 @@ class VllmChunkRequest:
             )
         if not segments and not reading.parser.ended:
             raise upstream_dialect.garbled_failure("is no list of segments")
-        lost_s = sum(one.end - one.start for one in segments if LOOP_FLAG in one.flags)
         return UpstreamAnswer(
             tuple(sort_by_time(segments)),
             diarized=True,
-            notices=tuple(_notices(lost_s, self._loops, reading.parser.truncated)),
+            notices=loop_guard.loop_notices(
+                segments, self._loops, truncated=reading.parser.truncated
+            ),
             ignored=("num_speakers",) if self._options.num_speakers is not None else (),
         )
 
@@ -316,7 +304,7 @@ class VllmChunkRequest:
         self._prefix = self._reading.text_until(count)
         self._kept = self._reading.segments[:count]
 
-    def _help(self, loop: RepetitionLoop) -> None:
+    def _help(self, loop: loop_guard.RepetitionLoop) -> None:
         """The model is stuck: hang up, and ask again from before that; raises `ChunkFailure`."""
         self._loops += 1
         self._helps += 1
@@ -325,7 +313,7 @@ class VllmChunkRequest:
         if count > self._place:
             self._tried = 0
         self._place = count
-        sampling = retry_sampling(self._tried)
+        sampling = loop_guard.retry_sampling(self._tried)
         stuck = ChunkFailure(
             FailureStep.ANEW, upstream_dialect.garbled_failure("repeats itself").error
         )
@@ -338,7 +326,7 @@ class VllmChunkRequest:
             self._tried += 1
             self._reading = VllmAnswerReader(self._duration_s, self._prefix, self._kept)
             raise stuck
-        skip = next_skipped_audio(
+        skip = loop_guard.next_skipped_audio(
             self._kept[-1].end if self._kept else 0.0,
             self._duration_s,
             claimed_end_s=content.end if content else None,
@@ -351,17 +339,3 @@ class VllmChunkRequest:
         self._place, self._tried = len(self._kept), 0
         self._reading = VllmAnswerReader(self._duration_s, self._prefix, self._kept)
         raise stuck
-
-
-def _notices(lost_s: float, loops: int, truncated: bool) -> list[Notice]:
-    found = []
-    if lost_s:
-        said = f"The model repeated itself; {lost_s:.0f} s were left out (flagged 'loop')."
-        found.append(Notice("loop_skipped", said))
-    elif loops:
-        found.append(Notice("loop_recovered", "The model repeated itself and was brought back."))
-    if truncated:
-        found.append(
-            Notice("output_truncated", "The answer broke off; its whole segments are here.")
-        )
-    return found

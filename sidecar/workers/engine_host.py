@@ -19,7 +19,6 @@ from sidecar.gpu_memory.memory_admission import (
     LoadPlan,
     MemoryAccount,
     MemoryAdmission,
-    MemoryPlanner,
     MemoryState,
 )
 from sidecar.gpu_memory.memory_footprint import ModelShape
@@ -70,7 +69,7 @@ class EngineHost(MemoryAccount, Generic[Spec]):
         self.spec = _spec_on_device(choice.spec, self.gpu if watches_gpu else None)
         self.admission = None if speaks else _memory_admission(settings, choice)
         self.voice_admission = _tts_admission(settings, choice) if speaks else None
-        self._room: MemoryPlanner | None = self.admission or self.voice_admission
+        self._room = self.admission or self.voice_admission
         precision = settings.precision
         if precision is Precision.AUTO and self._room is not None:
             now = self._memory(None)

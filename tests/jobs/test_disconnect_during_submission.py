@@ -197,15 +197,15 @@ async def test_a_recording_is_read_to_its_end_under_a_client_that_hung_up_and_ne
 ) -> None:
     """The disk is slow; the number of the descriptor that was closed is soon another upload's."""
     go_on, reads = threading.Event(), list[bytes]()
-    read_at = audio_source._read_chunk_at
+    read_at = audio_source.read_file_at
 
-    def slow(fd: int, at: int) -> bytes:
+    def slow(fd: int, at: int, count: int) -> bytes:
         if at:
             go_on.wait(PATIENCE_S)
-        reads.append(read_at(fd, at))
+        reads.append(read_at(fd, at, count))
         return reads[-1]
 
-    monkeypatch.setattr(audio_source, "_read_chunk_at", slow)
+    monkeypatch.setattr(audio_source, "read_file_at", slow)
     source = await uploaded(service, long)
     number = source.fd
     work = service.submissions.submit(ANONYMOUS, source, TranscribeOptions())

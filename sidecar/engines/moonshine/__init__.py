@@ -11,18 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sidecar import errors
+from sidecar.engines.moonshine import moonshine_recognizer, moonshine_transcription
 from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
-from sidecar.engines.moonshine.moonshine_recognizer import (
-    REINSTALL_COMMAND,
-    MoonshineHypothesis,
-    MoonshineRecognizer,
-    load_recognizer,
-    model_folder,
-)
-from sidecar.engines.moonshine.moonshine_transcription import (
-    CHECKPOINT_FORMAT,
-    MoonshineTranscription,
-)
 from sidecar.interfaces.engine_interface import (
     AudioStream,
     CancelCheck,
@@ -55,7 +45,7 @@ SPEC = EngineSpec(
     requires=("moonshine_voice", "onnxruntime"),
     # of people who mostly listen; how many may speak is measured (`live.runtime.load_shedding`)
     sessions=500,
-    resumes=CHECKPOINT_FORMAT,
+    resumes=moonshine_transcription.CHECKPOINT_FORMAT,
 )
 
 
@@ -68,9 +58,9 @@ class MoonshineEngine:
     """Words from the recognizer, voices from a follower, joined into segments."""
 
     def __init__(self) -> None:
-        self._recognizer: MoonshineRecognizer | None = None
+        self._recognizer: moonshine_recognizer.MoonshineRecognizer | None = None
         self._voices: SpeakerModels | None = None
-        self._hall: LiveScheduler | None = None
+        self._scheduler: LiveScheduler | None = None
 
     def load(self, options: LoadOptions) -> Iterator[float]:
         """Bring the models into memory (about 0.5 s).
@@ -78,14 +68,16 @@ class MoonshineEngine:
         Raises:
             errors.ModelLoadFailed: one is not there, or onnxruntime does not run it.
         """
-        self._recognizer = load_recognizer()
+        self._recognizer = moonshine_recognizer.load_recognizer()
         yield 0.5
         from sidecar.diarization.speaker_models import SpeakerModelsUnavailable, load_models
 
         try:
             self._voices = load_models()
         except SpeakerModelsUnavailable as error:
-            raise errors.ModelLoadFailed(str(error), hint=REINSTALL_COMMAND) from None
+            raise errors.ModelLoadFailed(
+                str(error), hint=moonshine_recognizer.REINSTALL_COMMAND
+            ) from None
         yield 1.0
 
     def transcribe(
@@ -112,22 +104,22 @@ class MoonshineEngine:
         Raises:
             errors.LiveUnavailable: the detector is not to be had here.
         """
-        if self._hall is None:
+        if self._scheduler is None:
             from sidecar.diarization.speaker_models import SpeakerEncoder
             from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
             from sidecar.live.runtime.vad import load_vad
 
             detector = load_vad()
-            ears = LiveRecognizers(
+            recognizers = LiveRecognizers(
                 self._hear,
                 behind=self._recognize_with_context,
                 encoder=SpeakerEncoder(self._voices),
             )
             precision = Precision.INT8.value
-            self._hall = LiveScheduler(
-                ears, detector, SPEC.name, precision, sample=_warm_up_audio()
+            self._scheduler = LiveScheduler(
+                recognizers, detector, SPEC.name, precision, sample=_warm_up_audio()
             )
-        return self._hall.open(options, begin, tell)
+        return self._scheduler.open(options, begin, tell)
 
     def _hear(
         self,
@@ -138,7 +130,7 @@ class MoonshineEngine:
     ) -> RecognitionHypothesis | None:
         assert self._recognizer is not None
         before = draft.draft if draft is not None else None
-        assert before is None or isinstance(before, MoonshineHypothesis)
+        assert before is None or isinstance(before, moonshine_recognizer.MoonshineHypothesis)
         return _live_hypothesis(
             self._recognizer.hear(audio, before, cancelled, words=options.words)
         )
@@ -166,7 +158,7 @@ class MoonshineEngine:
         assert self._recognizer is not None
         assert self._voices is not None
         follower = Diarizer.wished(self._voices, options)
-        work = MoonshineTranscription(
+        work = moonshine_transcription.MoonshineTranscription(
             self._recognizer,
             follower,
             audio,
@@ -192,8 +184,10 @@ class MoonshineEngine:
         yield Finished(identify_with_diarizer(follower, transcript, options))
 
 
-def _live_hypothesis(found: MoonshineHypothesis | None) -> RecognitionHypothesis | None:
-    """What the recognizer heard, for the hall."""
+def _live_hypothesis(
+    found: moonshine_recognizer.MoonshineHypothesis | None,
+) -> RecognitionHypothesis | None:
+    """Return what the recognizer heard, for the live scheduler."""
     from sidecar.live.runtime.speech_segments import RecognitionHypothesis
 
     if found is None:
@@ -210,7 +204,7 @@ def _warm_up_audio() -> Block | None:
     import numpy as np
 
     try:
-        with wave.open(str(model_folder().parent / "beckett.wav")) as file:
+        with wave.open(str(moonshine_recognizer.model_folder().parent / "beckett.wav")) as file:
             file.setpos(SAMPLE_RATE)
             raw = file.readframes(4 * SAMPLE_RATE)
     except (OSError, EOFError, wave.Error, errors.ModelLoadFailed):

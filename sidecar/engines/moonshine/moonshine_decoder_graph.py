@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sidecar.checkpoints.onnx_runtime import OrtModelFile, encode_field, encode_varint
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
-    from sidecar.checkpoints.onnx_runtime import OrtModelFile
 
 
 CONTRIB_DOMAIN = "com.microsoft"
@@ -51,8 +51,8 @@ class OnnxGraphBuilder:
             (
                 *(_encode_integer(1, size) for size in values.shape),
                 _encode_integer(2, _DATA_TYPES[values.dtype.name]),
-                _encode_bytes(8, name.encode()),
-                _encode_bytes(9, values.tobytes()),
+                encode_field(8, name.encode()),
+                encode_field(9, values.tobytes()),
             )
         )
         return name
@@ -72,11 +72,11 @@ class OnnxGraphBuilder:
         self._nodes.append(
             b"".join(
                 (
-                    *(_encode_bytes(1, name.encode()) for name in inputs),
-                    *(_encode_bytes(2, name.encode()) for name in outputs),
-                    _encode_bytes(4, operator.encode()),
+                    *(encode_field(1, name.encode()) for name in inputs),
+                    *(encode_field(2, name.encode()) for name in outputs),
+                    encode_field(4, operator.encode()),
                     _encode_attributes(attributes),
-                    _encode_bytes(7, domain.encode()),
+                    encode_field(7, domain.encode()),
                 )
             )
         )
@@ -86,18 +86,18 @@ class OnnxGraphBuilder:
         """The file."""
         graph = b"".join(
             (
-                *(_encode_bytes(1, node) for node in self._nodes),
-                _encode_bytes(2, b"graph"),
-                *(_encode_bytes(5, weight) for weight in self._weights.values()),
-                *(_encode_bytes(11, value) for value in self._inputs),
-                *(_encode_bytes(12, value) for value in self._outputs),
+                *(encode_field(1, node) for node in self._nodes),
+                encode_field(2, b"graph"),
+                *(encode_field(5, weight) for weight in self._weights.values()),
+                *(encode_field(11, value) for value in self._inputs),
+                *(encode_field(12, value) for value in self._outputs),
             )
         )
         operators = b"".join(
-            _encode_bytes(8, _encode_bytes(1, domain.encode()) + _encode_integer(2, version))
+            encode_field(8, encode_field(1, domain.encode()) + _encode_integer(2, version))
             for domain, version in (("", _OPSET), (CONTRIB_DOMAIN, 1))
         )
-        return _encode_integer(1, _IR_VERSION) + _encode_bytes(7, graph) + operators
+        return _encode_integer(1, _IR_VERSION) + encode_field(7, graph) + operators
 
 
 def _encode_attributes(attributes: Mapping[str, Attribute]) -> bytes:
@@ -112,42 +112,28 @@ def _encode_attributes(attributes: Mapping[str, Attribute]) -> bytes:
                 body = _encode_integer(3, value) + _encode_integer(20, 2)
             case _:
                 body = b"".join(_encode_integer(8, item) for item in value) + _encode_integer(20, 7)
-        written.append(_encode_bytes(5, _encode_bytes(1, name.encode()) + body))
+        written.append(encode_field(5, encode_field(1, name.encode()) + body))
     return b"".join(written)
 
 
 def _encode_value_info(name: str, dtype: str, shape: Sequence[int | str]) -> bytes:
     sizes = b"".join(
-        _encode_bytes(
+        encode_field(
             1,
-            _encode_integer(1, size) if isinstance(size, int) else _encode_bytes(2, size.encode()),
+            _encode_integer(1, size) if isinstance(size, int) else encode_field(2, size.encode()),
         )
         for size in shape
     )
-    tensor = _encode_integer(1, _DATA_TYPES[dtype]) + _encode_bytes(2, sizes)
-    return _encode_bytes(1, name.encode()) + _encode_bytes(2, _encode_bytes(1, tensor))
+    tensor = _encode_integer(1, _DATA_TYPES[dtype]) + encode_field(2, sizes)
+    return encode_field(1, name.encode()) + encode_field(2, encode_field(1, tensor))
 
 
 def _encode_tag(field: int, wire: int) -> bytes:
-    return _encode_varint(field << 3 | wire)
+    return encode_varint(field << 3 | wire)
 
 
 def _encode_integer(field: int, value: int) -> bytes:
-    return _encode_tag(field, 0) + _encode_varint(value)
-
-
-def _encode_bytes(field: int, value: bytes) -> bytes:
-    return _encode_tag(field, 2) + _encode_varint(len(value)) + value
-
-
-def _encode_varint(value: int) -> bytes:
-    value &= (1 << 64) - 1  # a negative number is written as its complement
-    written = bytearray()
-    while value > 0x7F:
-        written.append(value & 0x7F | 0x80)
-        value >>= 7
-    written.append(value)
-    return bytes(written)
+    return _encode_tag(field, 0) + encode_varint(value)
 
 
 LAYERS, HEADS, HEAD_SIZE, WIDTH = 6, 8, 36, 288

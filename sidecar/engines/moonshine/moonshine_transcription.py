@@ -14,32 +14,12 @@ from typing import Any
 
 from sidecar.audio import Block
 from sidecar.audio.loudness import AudioHistoryBuffer, quietest_sample
-from sidecar.diarization.background_diarization import (
-    DiarizationUpdate,
-    ResumableDiarizer,
-    StreamingDiarizer,
-    diarize_in_background,
-)
-from sidecar.diarization.word_attribution import (
-    CONTEXT_S,
-    MAX_JOINED_PAUSE_S,
-    SpeakerLookup,
-    context_span,
-    merge_turns,
-)
+from sidecar.diarization import background_diarization, word_attribution
 from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
 from sidecar.engines.moonshine.moonshine_recognizer import MoonshineHypothesis, MoonshineRecognizer
 from sidecar.interfaces.engine_interface import AudioStream, CancelCheck
+from sidecar.transcripts import transcript
 from sidecar.transcripts.speaker_turns import SpeakerTurn, number_speakers_by_appearance
-from sidecar.transcripts.transcript import (
-    WORDS_BY_ATTENTION,
-    Checkpoint,
-    Progress,
-    Segment,
-    SegmentReady,
-    TranscriptionEvent,
-    Word,
-)
 
 CHECKPOINT_FORMAT = "moonshine-2"
 """Of the checkpoints; another one whenever what is in them means something else."""
@@ -62,10 +42,10 @@ class MoonshineUtterance:
     end: float
     text: str
     voice: int
-    words: tuple[Word, ...] = ()
+    words: tuple[transcript.Word, ...] = ()
 
 
-_Heard = tuple[str, tuple[Word, ...]]
+_Heard = tuple[str, tuple[transcript.Word, ...]]
 """A text, and its words on the recording's clock."""
 
 
@@ -75,7 +55,7 @@ class MoonshineTranscription:
     def __init__(
         self,
         recognizer: MoonshineRecognizer,
-        follower: StreamingDiarizer,
+        follower: background_diarization.StreamingDiarizer,
         source: AudioStream,
         cancelled: CancelCheck,
         *,
@@ -103,9 +83,9 @@ class MoonshineTranscription:
         self._again_s = 0.0
         """Up to here it was heard before."""
 
-    def go_on(self, settled: Sequence[Checkpoint]) -> None:
+    def go_on(self, settled: Sequence[transcript.Checkpoint]) -> None:
         """Know all that the checkpoints say; the follower has to be one that can, too."""
-        assert isinstance(self._follower, ResumableDiarizer)
+        assert isinstance(self._follower, background_diarization.ResumableDiarizer)
         states = [one.state for one in settled]
         self._follower.go_on([state["voices"] for state in states])
         self._settled = [
@@ -126,10 +106,12 @@ class MoonshineTranscription:
         """How long the recording was, so far."""
         return self._audio.end_s
 
-    def events(self) -> Iterator[TranscriptionEvent]:
+    def events(self) -> Iterator[transcript.TranscriptionEvent]:
         """Progress, and lines once they are known; they may still be revised in `segments`."""
         seen: Sequence[SpeakerTurn] | None = None
-        for heard in diarize_in_background(self._follower, self._blocks(), settle_s=self._settle_s):
+        for heard in background_diarization.diarize_in_background(
+            self._follower, self._blocks(), settle_s=self._settle_s
+        ):
             if heard.turns is not seen or heard.told_s == inf:
                 seen = heard.turns
                 yield from self._take(heard)
@@ -137,7 +119,7 @@ class MoonshineTranscription:
             if heard.snapshot is not None:
                 yield self._checkpoint(heard.end_s, heard.snapshot)
 
-    def _checkpoint(self, end_s: float, voices: Mapping[str, Any]) -> Checkpoint:
+    def _checkpoint(self, end_s: float, voices: Mapping[str, Any]) -> transcript.Checkpoint:
         """What is settled since the last one. Beside it goes the text of what may still be cut
         anew, so that nothing is recognized again of which this is known."""
         lines = self._settled[self._checkpointed :]
@@ -152,7 +134,7 @@ class MoonshineTranscription:
             "voices": voices,
         }
         segments = tuple(self._segment(line, line.voice) for line in lines)
-        return Checkpoint(end_s, CHECKPOINT_FORMAT, segments, state)
+        return transcript.Checkpoint(end_s, CHECKPOINT_FORMAT, segments, state)
 
     def _blocks(self) -> Iterator[tuple[float, Block]]:
         for block in self._source:
@@ -167,33 +149,35 @@ class MoonshineTranscription:
                 return
 
     def _replay_audio(self, piece: Block) -> None:
-        assert isinstance(self._follower, ResumableDiarizer)
+        assert isinstance(self._follower, background_diarization.ResumableDiarizer)
         self._follower.replay_audio(piece)
-        self._audio.forget(self._settled_s - CONTEXT_S)
+        self._audio.forget(self._settled_s - word_attribution.CONTEXT_S)
 
-    def _progress(self, done: float) -> Progress:
+    def _progress(self, done: float) -> transcript.Progress:
         total = self._source.total_s
-        return Progress(done, None if total is None else max(total, done))
+        return transcript.Progress(done, None if total is None else max(total, done))
 
-    def _take(self, heard: DiarizationUpdate) -> Iterator[TranscriptionEvent]:
+    def _take(
+        self, heard: background_diarization.DiarizationUpdate
+    ) -> Iterator[transcript.TranscriptionEvent]:
         """Recognize the lines that are known by now, and settle those that are old enough."""
         self._turns = [
             replace(turn, start=max(turn.start, self._settled_s))
             for turn in heard.turns
             if turn.end > self._settled_s
         ]
-        lines = merge_turns(self._turns)
+        lines = word_attribution.merge_turns(self._turns)
         known: list[MoonshineUtterance] = []
         for index, line in enumerate(lines):
-            over = line.end + MAX_JOINED_PAUSE_S <= heard.told_s
+            over = line.end + word_attribution.MAX_JOINED_PAUSE_S <= heard.told_s
             for part in self._parts(
-                line, context_span(lines, index), inf if over else heard.told_s
+                line, word_attribution.context_span(lines, index), inf if over else heard.told_s
             ):
                 if self._cancelled():
                     return
                 known.append(part)
                 if part.text and part.start >= self._ready_s:
-                    yield SegmentReady(self._ready, self._segment(part, part.voice))
+                    yield transcript.SegmentReady(self._ready, self._segment(part, part.voice))
                     self._ready += 1
                     self._ready_s = part.end
             if not over:
@@ -220,7 +204,9 @@ class MoonshineTranscription:
     ) -> MoonshineUtterance:
         text, words = self._text(*heard)  # of a little more than the line
         inside = (
-            Word(min(max(one.start, start), end), max(min(one.end, end), start), one.text)
+            transcript.Word(
+                min(max(one.start, start), end), max(min(one.end, end), start), one.text
+            )
             for one in words
         )
         return MoonshineUtterance(start, end, text, voice, tuple(inside))
@@ -236,7 +222,7 @@ class MoonshineTranscription:
         heard = self._recognizer.hear(sound, None, self._cancelled, words=self._words)
         found = heard or MoonshineHypothesis("")  # cancelled
         words = tuple(
-            Word(round(start + one.start, 3), round(start + one.end, 3), one.text)
+            transcript.Word(round(start + one.start, 3), round(start + one.end, 3), one.text)
             for one in found.words
         )
         self._texts[start, end] = found.text, words
@@ -256,21 +242,21 @@ class MoonshineTranscription:
         self._settled_s = max([self._settled_s, *(line.end for line in known[:count])])
         waiting = [turn.start for turn in self._turns if turn.end > self._settled_s]
         needed_s = min([told_s, *(max(start, self._settled_s) for start in waiting)])
-        self._audio.forget(needed_s - CONTEXT_S)
+        self._audio.forget(needed_s - word_attribution.CONTEXT_S)
         self._texts = {at: text for at, text in self._texts.items() if at[1] > self._settled_s}
 
     def _clear(self, time_s: float) -> bool:
         return sum(turn.start < time_s < turn.end for turn in self._turns) <= 1
 
-    def _segment(self, line: MoonshineUtterance, voice: int) -> Segment:
+    def _segment(self, line: MoonshineUtterance, voice: int) -> transcript.Segment:
         speaker = voice if self._diarize else None
-        by = WORDS_BY_ATTENTION if line.words else ""
-        return Segment(line.start, line.end, line.text, speaker, line.words, words_by=by)
+        by = transcript.WORDS_BY_ATTENTION if line.words else ""
+        return transcript.Segment(line.start, line.end, line.text, speaker, line.words, words_by=by)
 
     @property
-    def segments(self) -> tuple[Segment, ...]:
+    def segments(self) -> tuple[transcript.Segment, ...]:
         """All of them, once `events` has ended."""
-        floor = SpeakerLookup(self._follower.turns)
+        floor = word_attribution.SpeakerLookup(self._follower.turns)
         found = [
             self._segment(line, floor.voice(line.start, line.end, line.voice))
             for line in self._settled
@@ -278,5 +264,5 @@ class MoonshineTranscription:
         return tuple(number_speakers_by_appearance(found))
 
 
-def _words_from_json(values: Sequence[Sequence[Any]]) -> tuple[Word, ...]:
-    return tuple(Word(start, end, text) for start, end, text in values)
+def _words_from_json(values: Sequence[Sequence[Any]]) -> tuple[transcript.Word, ...]:
+    return tuple(transcript.Word(start, end, text) for start, end, text in values)

@@ -14,31 +14,23 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
-from sidecar.interfaces.engine_interface import (
-    AudioStream,
-    BatchRequest,
-    CancelCheck,
-    EngineSpec,
-    LoadOptions,
-    Precision,
-    TranscribeOptions,
-)
+from sidecar.interfaces import engine_interface
 from sidecar.transcripts.transcript import TranscriptionEvent
 
 if TYPE_CHECKING:
     from sidecar.engines.vibevoice.vibevoice_model import VibeVoiceModel
 
 
-SPEC = EngineSpec(
+SPEC = engine_interface.EngineSpec(
     name="vibevoice",
     title="VibeVoice-ASR 7B",
     sample_rate=24_000,
     precisions=(
-        Precision.BF16,
-        Precision.FP16,
-        Precision.INT8,
-        Precision.INT4,
-        Precision.FP32,
+        engine_interface.Precision.BF16,
+        engine_interface.Precision.FP16,
+        engine_interface.Precision.INT8,
+        engine_interface.Precision.INT4,
+        engine_interface.Precision.FP32,
     ),
     languages=(),
     diarizes=True,
@@ -55,7 +47,7 @@ class VibeVoiceEngine:
     def __init__(self) -> None:
         self._model: VibeVoiceModel | None = None
 
-    def load(self, options: LoadOptions) -> Iterator[float]:
+    def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
         """Read the checkpoint onto its device.
 
         Raises:
@@ -76,7 +68,10 @@ class VibeVoiceEngine:
         self._model = vibevoice_model.VibeVoiceModel(loaded)
 
     def transcribe(
-        self, audio: AudioStream, options: TranscribeOptions, cancelled: CancelCheck
+        self,
+        audio: engine_interface.AudioStream,
+        options: engine_interface.TranscribeOptions,
+        cancelled: engine_interface.CancelCheck,
     ) -> Iterator[TranscriptionEvent]:
         """Segments as the model closes them."""
         from sidecar.engines.vibevoice.vibevoice_transcription import VibeVoiceTranscription
@@ -85,7 +80,7 @@ class VibeVoiceEngine:
         yield from VibeVoiceTranscription(self._model, audio, options, cancelled).events()
 
     def transcribe_together(
-        self, requests: Sequence[BatchRequest]
+        self, requests: Sequence[engine_interface.BatchRequest]
     ) -> Iterator[tuple[int, TranscriptionEvent | errors.SidecarError]]:
         """Several recordings in step."""
         from sidecar.engines.vibevoice.vibevoice_transcription import (

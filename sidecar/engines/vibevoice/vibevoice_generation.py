@@ -16,20 +16,10 @@ import torch
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
-from sidecar.engines.vibevoice.vibevoice_decoder import (
-    KeyValueCache,
-    PlannedDecoder,
-    PromptContinuation,
-)
+from sidecar.engines.vibevoice import vibevoice_decoder
 from sidecar.errors import SidecarError
 from sidecar.interfaces.engine_interface import CancelCheck
-from sidecar.transcripts.loop_guard import (
-    LoopGuard,
-    RepetitionLoop,
-    SamplingOptions,
-    next_skipped_audio,
-    retry_sampling,
-)
+from sidecar.transcripts import loop_guard
 from sidecar.transcripts.transcript import LOOP_FLAG, Segment, TranscriptionEvent
 from sidecar.transcripts.vibevoice_output import VibeVoiceOutputParser
 
@@ -149,8 +139,8 @@ class TokenGeneration:
 
     def __init__(
         self,
-        decoding: PlannedDecoder,
-        cache: KeyValueCache,
+        decoding: vibevoice_decoder.PlannedDecoder,
+        cache: vibevoice_decoder.KeyValueCache,
         prompt_logits: Tensor,
         frame: SegmentTemplate | None = None,
     ) -> None:
@@ -172,7 +162,7 @@ class TokenGeneration:
         """Whether the next token can be chosen without another pass."""
         return self._row < len(self._logits)
 
-    def token(self, sampling: SamplingOptions | None = None) -> int:
+    def token(self, sampling: loop_guard.SamplingOptions | None = None) -> int:
         """Choose the next token: the likeliest, or by chance among the likely."""
         if not self.ready:
             decode_pass([self])
@@ -217,15 +207,15 @@ class TokenGeneration:
                 self._proposals.read(token)
 
     @property
-    def step(self) -> Callable[[Sequence[PromptContinuation]], list[Tensor]]:
+    def step(self) -> Callable[[Sequence[vibevoice_decoder.PromptContinuation]], list[Tensor]]:
         """How its decoder takes in tokens, its own and those of others."""
         return self._decoding.step
 
-    def wanted(self) -> PromptContinuation:
+    def wanted(self) -> vibevoice_decoder.PromptContinuation:
         """What the next pass must take in: the last token, and what is proposed behind it."""
         proposals = None if self._drawn else self._proposals
         self._proposed = proposals.next() if proposals is not None else ()
-        return PromptContinuation([self.ids[-1], *self._proposed], self._cache)
+        return vibevoice_decoder.PromptContinuation([self.ids[-1], *self._proposed], self._cache)
 
     def take(self, logits: Tensor) -> None:
         """The logits ``(n, vocabulary)`` after what was `wanted`; it is verified token by token."""
@@ -243,7 +233,9 @@ def decode_pass(generations: Sequence[TokenGeneration]) -> None:
         generation.take(logits)
 
 
-def sample_token(logits: Tensor, sampling: SamplingOptions, random: torch.Generator) -> int:
+def sample_token(
+    logits: Tensor, sampling: loop_guard.SamplingOptions, random: torch.Generator
+) -> int:
     """A token from logits ``(vocabulary,)``, by chance, among the likeliest that make ``top_p``.
 
     Nucleus sampling (Holtzman et al. 2020).
@@ -282,14 +274,14 @@ class WindowGeneration:
         self.truncated = False
 
     def run(
-        self, sampling: SamplingOptions | None, limit: int, cancelled: CancelCheck
+        self, sampling: loop_guard.SamplingOptions | None, limit: int, cancelled: CancelCheck
     ) -> Iterator[int | None]:
         """Decode up to ``limit`` tokens; yields the index of each segment as it closes.
 
         And None where ``generation`` needs a pass of the decoder: `lockstep` gives one to several
         answers at once; where nobody does, it takes its own.
         """
-        attempt: SamplingOptions | None = None
+        attempt: loop_guard.SamplingOptions | None = None
         while not self._reading.parser.ended and not cancelled():
             if len(self.generation.ids) >= limit:
                 break
@@ -304,7 +296,7 @@ class WindowGeneration:
             if loop is not None:
                 self.loops += 1
                 self._cut(loop)
-                attempt = retry_sampling(self._tried, _lost_seconds(self.segments))
+                attempt = loop_guard.retry_sampling(self._tried, _lost_seconds(self.segments))
                 if attempt is not None:
                     self._tried += 1
                     self._go_on(self._reading.text_until(len(self.segments)))
@@ -313,7 +305,7 @@ class WindowGeneration:
         self.segments += self._reading.parser.finish()
         self.truncated = self._reading.parser.truncated
 
-    def _take(self, token: int) -> Generator[int, None, RepetitionLoop | None]:
+    def _take(self, token: int) -> Generator[int, None, loop_guard.RepetitionLoop | None]:
         """Read one token; the loop that it closes, if it does."""
         closed = self._reading.take(token)
         loop = self._reading.guard.token(token, self._reading.parser.open_content)
@@ -326,7 +318,7 @@ class WindowGeneration:
                 yield len(self.segments) - 1
         return loop
 
-    def _cut(self, loop: RepetitionLoop) -> None:
+    def _cut(self, loop: loop_guard.RepetitionLoop) -> None:
         """Leave the sound segments; count the attempts at this place anew if it is a later one."""
         del self.segments[len(self.segments) - loop.cut :]
         if len(self.segments) > self._place:
@@ -336,7 +328,7 @@ class WindowGeneration:
     def _skip(self) -> bool:
         """Leave a stretch out and go on behind it; False where nothing is left to go on with."""
         content = self._reading.parser.open_content
-        skip = next_skipped_audio(
+        skip = loop_guard.next_skipped_audio(
             self.segments[-1].end if self.segments else 0.0,
             self._duration_s,
             _lost_seconds(self.segments),
@@ -369,7 +361,7 @@ class _GeneratedTextReader:
         self._pieces = [text]
         self.parser = VibeVoiceOutputParser(duration_s)
         self.parser.feed(text)
-        self.guard = LoopGuard(duration_s, kept)
+        self.guard = loop_guard.LoopGuard(duration_s, kept)
 
     def take(self, token: int) -> list[Segment]:
         """The segments that the next token closes."""
@@ -401,7 +393,7 @@ class DecoderPass:
 
 def decode_in_step(
     answers: Sequence[WindowGeneration],
-    sampling: SamplingOptions | None,
+    sampling: loop_guard.SamplingOptions | None,
     limits: Sequence[int],
     cancelled: CancelCheck,
 ) -> Iterator[tuple[int, int | None] | DecoderPass]:

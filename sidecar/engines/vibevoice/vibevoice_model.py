@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import threading
 from collections.abc import Generator
-from concurrent.futures import Future, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -26,12 +25,8 @@ from transformers import (
 
 from sidecar import errors
 from sidecar.audio import Block
+from sidecar.engines.vibevoice import vibevoice_generation
 from sidecar.engines.vibevoice.vibevoice_decoder import PlannedDecoder, StepCheck, VibeVoiceDecoder
-from sidecar.engines.vibevoice.vibevoice_generation import (
-    SegmentTemplate,
-    TokenGeneration,
-    WindowGeneration,
-)
 from sidecar.interfaces.engine_interface import (
     AUTO,
     LoadOptions,
@@ -218,23 +213,16 @@ def load_with_progress(options: LoadOptions) -> Generator[float, None, LoadedVib
     device = pick_device(options.device)
     expected = sum(file.stat().st_size for file in folder.glob("*.safetensors")) or 1
     before = _held_bytes(device)
-    done: Future[LoadedVibeVoice] = Future()
-
-    def work() -> None:
-        try:
-            done.set_result(
-                load_vibevoice(
-                    folder,
-                    options.precision,
-                    device,
-                    evict_encoders=options.evict_encoders,
-                    host_token_table=options.host_token_table,
-                )
-            )
-        except BaseException as error:
-            done.set_exception(error)
-
-    threading.Thread(target=work, name="load").start()
+    thread = ThreadPoolExecutor(1, "load")
+    done = thread.submit(
+        load_vibevoice,
+        folder,
+        options.precision,
+        device,
+        evict_encoders=options.evict_encoders,
+        host_token_table=options.host_token_table,
+    )
+    thread.shutdown(wait=False)
     while not wait([done], timeout=_LOAD_POLL_S).done:
         yield min(0.99, max(0.0, (_held_bytes(device) - before) / expected))
     try:
@@ -410,7 +398,7 @@ class VibeVoiceModel:
 
     def answer(
         self, samples: Block, options: TranscribeOptions, check: StepCheck, decoding: PlannedDecoder
-    ) -> WindowGeneration:
+    ) -> vibevoice_generation.WindowGeneration:
         """Hear a window (24 kHz mono) and begin to answer; ``check`` may raise to stop it.
 
         Raises:
@@ -431,9 +419,11 @@ class VibeVoiceModel:
         logits = decoding.prefill(embeddings, cache, check)
         if not bool(torch.isfinite(logits).all()):
             raise NonFiniteLogits
-        generation = TokenGeneration(decoding, cache, logits, self.frame)
+        generation = vibevoice_generation.TokenGeneration(decoding, cache, logits, self.frame)
         tokenizer = processor.tokenizer.backend_tokenizer
-        return WindowGeneration(generation, tokenizer, self._ends, len(samples) / SAMPLE_RATE)
+        return vibevoice_generation.WindowGeneration(
+            generation, tokenizer, self._ends, len(samples) / SAMPLE_RATE
+        )
 
     def widen(self) -> None:
         """From fp16 to bf16, which has the range of fp32; the weights stay what they are."""
@@ -456,10 +446,10 @@ class VibeVoiceModel:
         inner.multi_modal_projector.to(device)
 
 
-def segment_template_of(tokenizer: Any) -> SegmentTemplate | None:
+def segment_template_of(tokenizer: Any) -> vibevoice_generation.SegmentTemplate | None:
     """What a checkpoint's tokenizer makes of the format; None, and no proposals, if it differs."""
     try:
-        return SegmentTemplate(tokenizer)
+        return vibevoice_generation.SegmentTemplate(tokenizer)
     except ValueError as error:
         log.info("every token is decoded on its own: %s", error)
         return None

@@ -14,40 +14,19 @@ import torch
 
 from sidecar import errors
 from sidecar.diarization.speaker_identification import DiarizedSpeakers, identify_speakers
+from sidecar.engines.vibevoice import vibevoice_generation, vibevoice_model
 from sidecar.engines.vibevoice.vibevoice_decoder import PlannedDecoder
-from sidecar.engines.vibevoice.vibevoice_generation import (
-    DecoderPass,
-    WindowGeneration,
-    decode_in_step,
-    interleave_runs,
-)
-from sidecar.engines.vibevoice.vibevoice_model import (
-    SAMPLE_RATE,
-    NonFiniteLogits,
-    VibeVoiceModel,
-    max_answer_tokens,
-)
 from sidecar.engines.vibevoice.vibevoice_windows import (
     TranscriptStitcher,
     VibeVoiceWindow,
     VibeVoiceWindows,
     WindowSpeakerMatcher,
     detect_window_speech,
-    speaker_turns_of,
 )
-from sidecar.interfaces.engine_interface import (
-    AUTO,
-    AudioStream,
-    CancelCheck,
-    InterruptibleAudio,
-    Precision,
-    TranscribeOptions,
-    WindowingMode,
-)
-from sidecar.transcripts.loop_guard import SamplingOptions
-from sidecar.transcripts.speaker_turns import number_speakers_by_appearance
+from sidecar.interfaces import engine_interface
+from sidecar.transcripts.loop_guard import SamplingOptions, loop_notices
+from sidecar.transcripts.speaker_turns import number_speakers_by_appearance, speaker_turns_of
 from sidecar.transcripts.transcript import (
-    LOOP_FLAG,
     NON_SPEECH_FLAG,
     Finished,
     Notice,
@@ -82,9 +61,9 @@ def detect_language(segments: Iterable[Segment]) -> str:
     letters = "".join(filter(str.isalpha, words[:MAX_CHARACTERS]))
     identifier = _language_identifier()
     if identifier is None or len(letters.encode(errors="replace")) < MIN_LETTER_BYTES:
-        return AUTO
+        return engine_interface.AUTO
     language, probability = identifier.classify(words[:MAX_CHARACTERS])
-    return language if probability >= MIN_LANGUAGE_PROBABILITY else AUTO
+    return language if probability >= MIN_LANGUAGE_PROBABILITY else engine_interface.AUTO
 
 
 @cache
@@ -122,13 +101,13 @@ class _WindowInProgress:
     """A window on its way; ``places`` counts what was announced before each of its segments."""
 
     window: VibeVoiceWindow
-    answer: WindowGeneration
+    answer: vibevoice_generation.WindowGeneration
     ended: bool = False
     places: list[int] = dataclasses.field(default_factory=lambda: [0])
 
     @property
     def duration_s(self) -> float:
-        return len(self.window.samples) / SAMPLE_RATE
+        return len(self.window.samples) / vibevoice_model.SAMPLE_RATE
 
 
 class VibeVoiceTranscription:
@@ -139,10 +118,10 @@ class VibeVoiceTranscription:
 
     def __init__(
         self,
-        model: VibeVoiceModel,
-        audio: AudioStream,
-        options: TranscribeOptions,
-        cancelled: CancelCheck,
+        model: vibevoice_model.VibeVoiceModel,
+        audio: engine_interface.AudioStream,
+        options: engine_interface.TranscribeOptions,
+        cancelled: engine_interface.CancelCheck,
         decoding: PlannedDecoder | None = None,
     ) -> None:
         self._model = model
@@ -150,11 +129,13 @@ class VibeVoiceTranscription:
         self._audio = audio
         self._options = options
         self._cancelled = cancelled
-        watched = InterruptibleAudio(audio, self._check)
+        watched = engine_interface.InterruptibleAudio(audio, self._check)
         self._windows = VibeVoiceWindows(
-            watched, SAMPLE_RATE, options.memory.window_s, detect_window_speech
+            watched, vibevoice_model.SAMPLE_RATE, options.memory.window_s, detect_window_speech
         )
-        self._voices = WindowSpeakerMatcher(SAMPLE_RATE) if options.diarize else None
+        self._voices = (
+            WindowSpeakerMatcher(vibevoice_model.SAMPLE_RATE) if options.diarize else None
+        )
         self._whole = TranscriptStitcher(self._voices, remember=options.identifies_speakers)
         self._notices: dict[str, Notice] = {}
         self._announced = 0
@@ -168,27 +149,30 @@ class VibeVoiceTranscription:
                 raise event
             yield event
 
-    def steps(self) -> Generator[TranscriptionEvent | DecoderPass, None, None]:
+    def steps(self) -> Generator[TranscriptionEvent | vibevoice_generation.DecoderPass, None, None]:
         """Run it; whoever does gives it the passes of the decoder that it needs."""
         with contextlib.suppress(_VibeVoiceCancelled):
             yield from self._events()
 
-    def _events(self) -> Iterator[TranscriptionEvent | DecoderPass]:
+    def _events(self) -> Iterator[TranscriptionEvent | vibevoice_generation.DecoderPass]:
         for windows in self._batches():
             yield from self._batch(windows)
         if self._cancelled():
             return
         done_s = self._windows.end_s
-        if self._options.windows is WindowingMode.PARALLEL and self._options.memory.together == 1:
+        if (
+            self._options.windows is engine_interface.WindowingMode.PARALLEL
+            and self._options.memory.together == 1
+        ):
             self._note("windows_not_parallel", "The recording was heard in one window at a time.")
         yield Progress(done_s, done_s)
-        options, segments = (
-            self._options,
-            number_speakers_by_appearance(sort_by_time(self._whole.segments)),
-        )
+        options = self._options
+        segments = number_speakers_by_appearance(sort_by_time(self._whole.segments))
         transcript = Transcript(
             segments=tuple(segments),
-            language=options.language if options.language != AUTO else detect_language(segments),
+            language=options.language
+            if options.language != engine_interface.AUTO
+            else detect_language(segments),
             duration=done_s,
             engine=NAME,
             precision=self._model.loaded.precision.value,
@@ -215,7 +199,9 @@ class VibeVoiceTranscription:
         if batch:
             yield batch
 
-    def _batch(self, windows: list[VibeVoiceWindow]) -> Iterator[TranscriptionEvent | DecoderPass]:
+    def _batch(
+        self, windows: list[VibeVoiceWindow]
+    ) -> Iterator[TranscriptionEvent | vibevoice_generation.DecoderPass]:
         """Some windows; where memory runs out they come again, by the smaller plan."""
         settled_before = self._settled
         try:
@@ -242,21 +228,21 @@ class VibeVoiceTranscription:
 
     def _attempt(
         self, windows: list[VibeVoiceWindow]
-    ) -> Iterator[TranscriptionEvent | DecoderPass]:
+    ) -> Iterator[TranscriptionEvent | vibevoice_generation.DecoderPass]:
         """Hear all, decode them in step; their events come in the order of the windows."""
         hearings = self._heard(windows)
         temperature = self._options.temperature
         answers = [one.answer for one in hearings]
-        steps = decode_in_step(
+        steps = vibevoice_generation.decode_in_step(
             answers,
             SamplingOptions(temperature, TOP_P) if temperature else None,
-            [max_answer_tokens(one.duration_s, self._options) for one in hearings],
+            [vibevoice_model.max_answer_tokens(one.duration_s, self._options) for one in hearings],
             self._cancelled,
         )
         waiting = deque(hearings)
         self._whole.begin(windows[0])
         for step in steps:
-            if isinstance(step, DecoderPass):
+            if isinstance(step, vibevoice_generation.DecoderPass):
                 yield step
                 continue
             number, index = step
@@ -284,8 +270,8 @@ class VibeVoiceTranscription:
                 )
                 for window in windows
             ]
-        except NonFiniteLogits:
-            if self._model.loaded.precision is not Precision.FP16:
+        except vibevoice_model.NonFiniteLogits:
+            if self._model.loaded.precision is not engine_interface.Precision.FP16:
                 raise errors.EngineFailed("The model's numbers are not finite.") from None
         self._model.widen()
         self._note("fp16_overflow", "This checkpoint overflows in fp16; bf16 was used.")
@@ -326,19 +312,10 @@ class VibeVoiceTranscription:
         if self._cancelled():
             raise _VibeVoiceCancelled
 
-    def _tell(self, answer: WindowGeneration) -> None:
+    def _tell(self, answer: vibevoice_generation.WindowGeneration) -> None:
         """What the reader should know of how this window went."""
-        lost = [one for one in answer.segments if LOOP_FLAG in one.flags]
-        if lost:
-            seconds = sum(one.end - one.start for one in lost)
-            self._note(
-                "loop_skipped",
-                f"The model repeated itself; {seconds:.0f} s were left out (flagged 'loop').",
-            )
-        elif answer.loops:
-            self._note("loop_recovered", "The model repeated itself and was brought back.")
-        if answer.truncated:
-            self._note("output_truncated", "The answer broke off; its whole segments are here.")
+        for notice in loop_notices(answer.segments, answer.loops, truncated=answer.truncated):
+            self._notices[notice.code] = notice
 
     def _note(self, code: str, message: str) -> None:
         self._notices[code] = Notice(code, message)
@@ -354,7 +331,7 @@ def transcribe_in_step(
     """
     try:
         with torch.inference_mode():
-            yield from interleave_runs([one.steps() for one in transcriptions])
+            yield from vibevoice_generation.interleave_runs([one.steps() for one in transcriptions])
     except torch.AcceleratorError as error:
         log.critical("the GPU is in a state that only a fresh process gets out of: %s", error)
         raise errors.DeviceLost() from None

@@ -14,27 +14,21 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from sidecar.audio import Block
 from sidecar.audio.loudness import quietest_sample
+from sidecar.diarization import speaker_models
 from sidecar.diarization.clustering import detect_speech
 from sidecar.diarization.speaker_identification import SpeakerVector
-from sidecar.diarization.speaker_models import (
-    SAMPLE_RATE,
-    SpeakerEncoder,
-    SpeakerModelsUnavailable,
-    Vector,
-    load_models,
-)
 from sidecar.interfaces.engine_interface import AudioStream
 from sidecar.transcripts.speaker_turns import (
     SpeakerTurn,
     longest_solo_spans,
     match_speakers,
+    speaker_turns_of,
     turn_agreement,
     turns_within,
 )
@@ -189,19 +183,6 @@ HALF_COVERED, WHOLLY_COVERED = 0.5, 0.9
 says so much in a longer one gives way to it."""
 
 
-class SpeakerMatcher(Protocol):
-    """Tells voices from one another, and remembers those of persons; a voice is its own affair."""
-
-    def hear(self, samples: Block, turns: Sequence[SpeakerTurn]) -> Mapping[int, Any]:
-        """The voice of each label of a window; labels of which there is too little are missing."""
-
-    def likenesses(self, voices: Mapping[int, Any]) -> Mapping[tuple[int, int], float]:
-        """From -1 to 1, for each pair of a person that is remembered and a label."""
-
-    def remember(self, voices: Mapping[int, Any], persons: Mapping[int, int]) -> None:
-        """Keep the voices of a window; ``persons``: who each label is."""
-
-
 class TranscriptStitcher:
     """The transcript as it grows, window by window: `begin`, `place` as they come, `end`.
 
@@ -209,7 +190,7 @@ class TranscriptStitcher:
     ``remember``: the listener is to know everybody at the end, and not only who has to be linked.
     """
 
-    def __init__(self, listener: SpeakerMatcher | None, *, remember: bool = False) -> None:
+    def __init__(self, listener: WindowSpeakerMatcher | None, *, remember: bool = False) -> None:
         self.segments: list[Segment] = []
         self._listener = listener
         self._remember = remember
@@ -264,7 +245,7 @@ class TranscriptStitcher:
         """Which person each of the window's speakers is; the new ones in order of appearance."""
         labels = {one.speaker: None for one in segments if one.speaker is not None}
         first, last = window.start_s == 0, window.border_s is None
-        voices: Mapping[int, Any] = {}
+        voices: Mapping[int, SpeakerVector] = {}
         needed = self._remember or not (first and last)
         if self._listener is not None and labels and needed:
             voices = self._listener.hear(window.samples, speaker_turns_of(segments, window.start_s))
@@ -282,7 +263,10 @@ class TranscriptStitcher:
         return persons
 
     def _signs(
-        self, window: VibeVoiceWindow, segments: Sequence[Segment], voices: Mapping[int, Any]
+        self,
+        window: VibeVoiceWindow,
+        segments: Sequence[Segment],
+        voices: Mapping[int, SpeakerVector],
     ) -> dict[tuple[int, int], float]:
         """By what both windows heard, and by voice."""
         both = window.start_s, max((one.end for one in self._heard), default=0.0)
@@ -297,15 +281,6 @@ class TranscriptStitcher:
         for pair, share in shared.items():
             signs[pair] = alike[pair] + SHARED_BESIDE * share if pair in alike else SHARED * share
         return signs
-
-
-def speaker_turns_of(segments: Iterable[Segment], start_s: float = 0.0) -> list[SpeakerTurn]:
-    """Who speaks when, in seconds from ``start_s``; segments without a speaker are left out."""
-    return [
-        SpeakerTurn(one.start - start_s, one.end - start_s, one.speaker)
-        for one in segments
-        if one.speaker is not None
-    ]
 
 
 def covered_share(segment: Segment, others: Iterable[Segment]) -> float:
@@ -343,8 +318,8 @@ MIN_PIECE_SIMILARITY = 0.35
 def detect_window_speech(samples: Block, rate: int) -> list[tuple[float, float]]:
     """Where there is speech, (start, end) in seconds; nothing if the models are not here."""
     try:
-        models = load_models()
-    except SpeakerModelsUnavailable as error:
+        models = speaker_models.load_models()
+    except speaker_models.SpeakerModelsUnavailable as error:
         log.warning("windows are cut without listening for pauses: %s", error)
         return []
     return detect_speech(models, resample_for_diarization(samples, rate))
@@ -360,7 +335,7 @@ class WindowSpeakerMatcher:
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
-        self._known: dict[int, Vector] = {}
+        self._known: dict[int, speaker_models.Vector] = {}
         self._seconds: dict[int, float] = {}
 
     @property
@@ -419,10 +394,10 @@ class WindowSpeakerMatcher:
             self._seconds[persons[label]] = self._seconds.get(persons[label], 0.0) + voice.seconds
 
     @cached_property
-    def _encoder(self) -> SpeakerEncoder | None:
+    def _encoder(self) -> speaker_models.SpeakerEncoder | None:
         try:
-            return SpeakerEncoder()
-        except SpeakerModelsUnavailable as error:
+            return speaker_models.SpeakerEncoder()
+        except speaker_models.SpeakerModelsUnavailable as error:
             log.warning("speakers are linked by what two windows both hear alone: %s", error)
             return None
 
@@ -443,9 +418,9 @@ def majority_vector(
 
 def resample_for_diarization(samples: Block, rate: int) -> Block:
     """The samples at the rate that both listen at."""
-    if rate == SAMPLE_RATE:
+    if rate == speaker_models.SAMPLE_RATE:
         return samples
     import soxr
 
-    resampled: Block = soxr.resample(samples, rate, SAMPLE_RATE)
+    resampled: Block = soxr.resample(samples, rate, speaker_models.SAMPLE_RATE)
     return resampled

@@ -7,20 +7,12 @@ Turns, voices and sessions are those of all live engines (`live.runtime.live_sch
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
-from sidecar.interfaces.engine_interface import (
-    AudioStream,
-    CancelCheck,
-    EngineSpec,
-    LoadOptions,
-    Precision,
-    TranscribeOptions,
-)
+from sidecar.interfaces import engine_interface
 from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions, LiveSession, LiveSessionStart
 from sidecar.interfaces.live_events import LiveEventCallback
 from sidecar.transcripts.transcript import TranscriptionEvent
@@ -32,13 +24,11 @@ if TYPE_CHECKING:
     from sidecar.live.runtime.live_scheduler import LiveScheduler
     from sidecar.live.runtime.speech_segments import RecognitionHypothesis
 
-log = logging.getLogger(__name__)
-
-SPEC = EngineSpec(
+SPEC = engine_interface.EngineSpec(
     name="voxtral",
     title="Voxtral Realtime (live only)",
     sample_rate=LIVE_RATE,
-    precisions=(Precision.BF16, Precision.FP32),
+    precisions=(engine_interface.Precision.BF16, engine_interface.Precision.FP32),
     languages=("ar", "de", "en", "es", "fr", "hi", "it", "ja", "ko", "nl", "pt", "ru", "zh"),
     diarizes=True,
     requires=("torch", "transformers"),
@@ -46,7 +36,7 @@ SPEC = EngineSpec(
     sessions=100,
     # are there let in as many as they do not have to wait for (`live.runtime.load_shedding`)
 )
-DTYPES = {Precision.BF16: "bfloat16", Precision.FP32: "float32"}
+DTYPES = {engine_interface.Precision.BF16: "bfloat16", engine_interface.Precision.FP32: "float32"}
 STEP_S, MAX_DELAY_TOKENS = 0.08, 30
 """Seconds of a token, and how many of them the words may be behind at most."""
 SLICE_SAMPLES = LIVE_RATE
@@ -59,10 +49,10 @@ class VoxtralEngine:
     def __init__(self) -> None:
         self._voxtral: VoxtralModel | None = None
         self._voices: SpeakerModels | None = None
-        self._hall: LiveScheduler | None = None
-        self._precision = Precision.FP32
+        self._scheduler: LiveScheduler | None = None
+        self._precision = engine_interface.Precision.FP32
 
-    def load(self, options: LoadOptions) -> Iterator[float]:
+    def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
         """Read the checkpoint onto its device.
 
         Raises:
@@ -74,20 +64,20 @@ class VoxtralEngine:
         from sidecar.engines.voxtral import voxtral_stream
 
         wanted = options.precision
-        self._precision = wanted if wanted in DTYPES else Precision.BF16
+        self._precision = wanted if wanted in DTYPES else engine_interface.Precision.BF16
         folder, dtype = Path(options.checkpoint), DTYPES[self._precision]
         self._voxtral = voxtral_stream.load_voxtral(folder, options.device, dtype)
         yield 0.9
-        from sidecar.diarization.speaker_models import SpeakerModelsUnavailable, load_models
+        from sidecar.diarization.speaker_models import shared_speaker_models
 
-        try:
-            self._voices = load_models()
-        except SpeakerModelsUnavailable as error:
-            log.warning("nobody tells speakers apart: %s", error)
+        self._voices = shared_speaker_models()
         yield 1.0
 
     def transcribe(
-        self, audio: AudioStream, options: TranscribeOptions, cancelled: CancelCheck
+        self,
+        audio: engine_interface.AudioStream,
+        options: engine_interface.TranscribeOptions,
+        cancelled: engine_interface.CancelCheck,
     ) -> Iterator[TranscriptionEvent]:
         """Files are not for it.
 
@@ -104,9 +94,9 @@ class VoxtralEngine:
         Raises:
             errors.LiveUnavailable: the detector is not to be had here.
         """
-        if self._hall is None:
-            self._hall = self._opened()
-        return self._hall.open(options, begin, tell)
+        if self._scheduler is None:
+            self._scheduler = self._opened()
+        return self._scheduler.open(options, begin, tell)
 
     def _opened(self) -> LiveScheduler:
         from sidecar.diarization.speaker_models import SpeakerEncoder
@@ -129,7 +119,7 @@ class VoxtralEngine:
         audio: Block,
         draft: RecognitionHypothesis | None,
         options: LiveOptions,
-        cancelled: CancelCheck,
+        cancelled: engine_interface.CancelCheck,
     ) -> RecognitionHypothesis | None:
         """What is behind the draft, and the end; from the start where that is not its beginning."""
         found = self._glimpse(audio, draft, options, cancelled)
@@ -144,7 +134,7 @@ class VoxtralEngine:
         audio: Block,
         draft: RecognitionHypothesis | None,
         options: LiveOptions,
-        cancelled: CancelCheck,
+        cancelled: engine_interface.CancelCheck,
     ) -> RecognitionHypothesis:
         from sidecar.engines.voxtral.voxtral_stream import VoxtralStream
 

@@ -6,7 +6,6 @@ recording on another core, and says where there is speech, so that silence is no
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -42,8 +41,6 @@ LANGUAGES = (
 )  # fmt: skip
 
 
-log = logging.getLogger(__name__)
-
 SPEC = EngineSpec(
     name="whisper",
     title="Whisper (faster-whisper)",
@@ -69,7 +66,7 @@ class WhisperEngine:
         self._model: WhisperRecognizer | None = None
         self._voices: SpeakerModels | None = None
         self._thread = ThreadPoolExecutor(1, "whisper")
-        self._ear: WhisperLiveRecognizer | None = None
+        self._live: WhisperLiveRecognizer | None = None
         self._short_windows = False
 
     def load(self, options: LoadOptions) -> Iterator[float]:
@@ -88,12 +85,9 @@ class WhisperEngine:
         self._model = whisper_model.load_whisper(options)
         self._short_windows = options.short_windows
         yield 0.8
-        from sidecar.diarization.speaker_models import SpeakerModelsUnavailable, load_models
+        from sidecar.diarization.speaker_models import shared_speaker_models
 
-        try:
-            self._voices = load_models()
-        except SpeakerModelsUnavailable as error:
-            log.warning("nobody tells speakers apart: %s", error)
+        self._voices = shared_speaker_models()
         yield 1.0
 
     def transcribe(
@@ -122,11 +116,11 @@ class WhisperEngine:
         from sidecar.engines.whisper.whisper_live import WhisperLiveRecognizer
 
         assert self._model is not None
-        if self._ear is None:
-            self._ear = WhisperLiveRecognizer(
+        if self._live is None:
+            self._live = WhisperLiveRecognizer(
                 self._model, SPEC.name, self._voices, short_windows=self._short_windows
             )
-        return self._ear.open(options, begin, tell)
+        return self._live.open(options, begin, tell)
 
     def _follower(self, options: TranscribeOptions) -> StreamingDiarizer:
         if self._voices is None:

@@ -8,20 +8,14 @@ long only finals are heard (`live.runtime.speech_segments`).
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.audio.loudness import quietest_sample
+from sidecar.diarization.background_diarization import wait_unless_cancelled
 from sidecar.diarization.speaker_models import SpeakerEncoder, SpeakerModels
-from sidecar.engines.whisper.whisper_model import (
-    BEAM_SIZE,
-    SAMPLE_RATE,
-    WhisperRecognizer,
-    WhisperRequest,
-    WhisperResult,
-    live_workers,
-)
+from sidecar.engines.whisper import whisper_model
 from sidecar.engines.whisper.whisper_transcription import CUT_SEARCH_S, WINDOW_S
 from sidecar.interfaces.engine_interface import AUTO, CancelCheck
 from sidecar.interfaces.live_engine import LiveOptions, LiveSession, LiveSessionStart
@@ -31,17 +25,15 @@ from sidecar.live.runtime.speech_segments import RecognitionHypothesis, WorkPace
 from sidecar.live.runtime.vad import load_vad
 from sidecar.transcripts.transcript import Word, join_texts
 
-_CANCEL_POLL_S = 0.05
 _PAUSE_S = 0.1
 
 
 class WhisperLiveRecognizer:
-    """Owns the threads of the windows, and the hall (`live.runtime.live_scheduler.Hall`) that the
-    sessions sit in."""
+    """Owns the threads of the windows, and the scheduler of the sessions."""
 
     def __init__(
         self,
-        model: WhisperRecognizer,
+        model: whisper_model.WhisperRecognizer,
         name: str,
         voices: SpeakerModels | None,
         *,
@@ -56,11 +48,13 @@ class WhisperLiveRecognizer:
         detector = load_vad()
         self._model = model
         self._short = short_windows
-        at_once = live_workers("cuda" if model.on_gpu else "cpu")
+        at_once = whisper_model.live_workers("cuda" if model.on_gpu else "cpu")
         self._threads = ThreadPoolExecutor(at_once, "window")
         encoder = None if voices is None else SpeakerEncoder(voices)
-        ears = LiveRecognizers(self.hear, self.glimpse, encoder=encoder)
-        self._hall = LiveScheduler(ears, detector, name, model.precision.value, at_once, WorkPace())
+        recognizers = LiveRecognizers(self.hear, self.glimpse, encoder=encoder)
+        self._scheduler = LiveScheduler(
+            recognizers, detector, name, model.precision.value, at_once, WorkPace()
+        )
 
     def open(
         self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
@@ -73,7 +67,7 @@ class WhisperLiveRecognizer:
         code = _language_code(options.language)
         if code is not None and self._model.multilingual and not self._model.knows(code):
             raise errors.LanguageUnsupported(f"This Whisper model does not know '{code}'.")
-        return self._hall.open(options, begin, tell)
+        return self._scheduler.open(options, begin, tell)
 
     def hear(
         self,
@@ -84,14 +78,16 @@ class WhisperLiveRecognizer:
     ) -> RecognitionHypothesis | None:
         """What has ended (`live.runtime.live_scheduler.Hear`): `BEAM_SIZE` hypotheses where it is
         to be accurate."""
-        found: list[WhisperResult] = []
+        found: list[whisper_model.WhisperResult] = []
         for window in _cut_windows(audio):
-            beams = BEAM_SIZE if options.accurate else 1
+            beams = whisper_model.BEAM_SIZE if options.accurate else 1
             heard = self._window(window, self._wish(options, beams, timed=options.words), cancelled)
             if heard is None:
                 return None
             found.append(heard)
-        return _hypothesis(found, [len(window) / SAMPLE_RATE for window in _cut_windows(audio)])
+        return _hypothesis(
+            found, [len(window) / whisper_model.SAMPLE_RATE for window in _cut_windows(audio)]
+        )
 
     def glimpse(
         self,
@@ -101,16 +97,16 @@ class WhisperLiveRecognizer:
         cancelled: CancelCheck,
     ) -> RecognitionHypothesis | None:
         """What goes on: its last half minute, quickly."""
-        window = audio[-round(WINDOW_S * SAMPLE_RATE) :]
+        window = audio[-round(WINDOW_S * whisper_model.SAMPLE_RATE) :]
         wish = self._wish(options, beams=1, timed=False, padded=not self._short)
         heard = self._window(window, wish, cancelled)
         return None if heard is None else _hypothesis([heard], [0.0])
 
     def _wish(
         self, options: LiveOptions, beams: int, *, timed: bool, padded: bool = True
-    ) -> WhisperRequest:
+    ) -> whisper_model.WhisperRequest:
         code = _language_code(options.language)
-        return WhisperRequest(
+        return whisper_model.WhisperRequest(
             code if code is None or self._model.knows(code) else None,
             options.prompt,
             translate=options.translate and self._model.multilingual,
@@ -121,14 +117,11 @@ class WhisperLiveRecognizer:
         )
 
     def _window(
-        self, audio: Block, wish: WhisperRequest, cancelled: CancelCheck
-    ) -> WhisperResult | None:
-        hearing: Future[WhisperResult] = self._threads.submit(self._model.hear, audio, wish)
-        while not cancelled():
-            if wait([hearing], _CANCEL_POLL_S).done:
-                return hearing.result()
-        hearing.cancel()
-        return None
+        self, audio: Block, wish: whisper_model.WhisperRequest, cancelled: CancelCheck
+    ) -> whisper_model.WhisperResult | None:
+        if cancelled():
+            return None
+        return wait_unless_cancelled(self._threads.submit(self._model.hear, audio, wish), cancelled)
 
 
 def _language_code(language: str) -> str | None:
@@ -138,16 +131,18 @@ def _language_code(language: str) -> str | None:
 
 def _cut_windows(audio: Block) -> list[Block]:
     """A piece is one window, unless a client wants pieces that are longer than any."""
-    longest, found = round(WINDOW_S * SAMPLE_RATE), []
+    longest, found = round(WINDOW_S * whisper_model.SAMPLE_RATE), []
     while len(audio) > longest:
-        late = longest - round(CUT_SEARCH_S * SAMPLE_RATE)
-        cut = late + quietest_sample(audio[late:longest], SAMPLE_RATE, _PAUSE_S)
+        late = longest - round(CUT_SEARCH_S * whisper_model.SAMPLE_RATE)
+        cut = late + quietest_sample(audio[late:longest], whisper_model.SAMPLE_RATE, _PAUSE_S)
         found.append(audio[:cut])
         audio = audio[cut:]
     return [*found, audio]
 
 
-def _hypothesis(found: list[WhisperResult], lengths_s: list[float]) -> RecognitionHypothesis:
+def _hypothesis(
+    found: list[whisper_model.WhisperResult], lengths_s: list[float]
+) -> RecognitionHypothesis:
     """What windows say that follow each other; of their languages the first counts."""
     words: list[Word] = []
     before = 0.0

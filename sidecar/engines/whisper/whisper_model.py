@@ -17,12 +17,7 @@ from sidecar.audio import Block
 from sidecar.checkpoints.whisper_checkpoints import whisper_model_name
 from sidecar.concurrency import usable_cpu_cores
 from sidecar.interfaces.engine_interface import AUTO, LoadOptions, Precision
-from sidecar.transcripts.loop_guard import (
-    FEW_TOKENS,
-    MIN_REPEATED_TOKENS,
-    TokenRepetition,
-    exceeds_speech_rate,
-)
+from sidecar.transcripts import loop_guard
 from sidecar.transcripts.transcript import Word
 
 if TYPE_CHECKING:
@@ -51,14 +46,14 @@ def tokens_before_loop(
     ``text``: what the tokens say. ``seconds``: of the window. ``ended``: the model found an end.
     The first copy of what is repeated is kept.
     """
-    if ended and not exceeds_speech_rate(len(text), seconds):
+    if ended and not loop_guard.exceeds_speech_rate(len(text), seconds):
         return None
-    seen = TokenRepetition()
+    seen = loop_guard.TokenRepetition()
     for token in tokens:
         seen.add(token)
-    if seen.repeated >= MIN_REPEATED_TOKENS:
+    if seen.repeated >= loop_guard.MIN_REPEATED_TOKENS:
         return len(tokens) - seen.repeated + seen.period
-    return 0 if seen.different <= FEW_TOKENS else None
+    return 0 if seen.different <= loop_guard.FEW_TOKENS else None
 
 
 COMPUTE_TYPES = {

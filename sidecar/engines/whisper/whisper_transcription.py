@@ -9,33 +9,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import inf
 
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.audio.loudness import AudioHistoryBuffer, quietest_sample
-from sidecar.diarization.background_diarization import (
-    CANCEL_POLL_S,
-    StreamingDiarizer,
-    diarize_in_background,
-)
+from sidecar.diarization import background_diarization
 from sidecar.diarization.speaker_identification import identify_with_diarizer
-from sidecar.diarization.word_attribution import attribute_words
-from sidecar.engines.whisper.whisper_model import (
-    SAMPLE_RATE,
-    WhisperRecognizer,
-    WhisperRequest,
-    WhisperResult,
-)
-from sidecar.interfaces.engine_interface import (
-    AUTO,
-    AudioStream,
-    CancelCheck,
-    TranscribeOptions,
-    WindowingMode,
-)
+from sidecar.diarization.word_attribution import attribute_words, ends_sentence
+from sidecar.engines.whisper import whisper_model
+from sidecar.interfaces import engine_interface
+from sidecar.transcripts.loop_guard import LOOP_RECOVERED, loop_skipped_notice
 from sidecar.transcripts.speaker_turns import SpeakerTurn, number_speakers_by_appearance
 from sidecar.transcripts.transcript import (
     LOOP_FLAG,
@@ -187,7 +173,6 @@ SEGMENT_PAUSE_S = 0.7
 SENTENCE_SEGMENT_S = 5.0
 """A segment of so many seconds ends with its sentence."""
 MAX_SEGMENT_S = 12.0
-_ENDS = (".", "!", "?", "…", "。", "！", "？", "؟", "।")
 
 
 def place_words(words: Iterable[Word], window: WhisperWindow) -> list[Word]:
@@ -218,8 +203,7 @@ def segments_of(words: Sequence[Word]) -> list[Segment]:
 def _ends_segment(held: Sequence[Word], word: Word) -> bool:
     if word.start - held[-1].end >= SEGMENT_PAUSE_S or word.end - held[0].start > MAX_SEGMENT_S:
         return True
-    closed = held[-1].text.rstrip(" \"'”’»)").endswith(_ENDS)
-    return closed and held[-1].end - held[0].start >= SENTENCE_SEGMENT_S
+    return ends_sentence(held[-1].text) and held[-1].end - held[0].start >= SENTENCE_SEGMENT_S
 
 
 def _segment(words: Sequence[Word]) -> Segment:
@@ -235,7 +219,14 @@ def _segment(words: Sequence[Word]) -> Segment:
 
 
 NAME = "whisper"
-_STEP_SAMPLES = SAMPLE_RATE
+OUTPUT_TRUNCATED = Notice("output_truncated", "The answer broke off at the limit of tokens.")
+WINDOWS_NOT_PARALLEL = Notice(
+    "windows_not_parallel", "The recording was heard in one window at a time."
+)
+SPEAKERS_UNAVAILABLE = Notice(
+    "speakers_unavailable", "The models that tell voices apart are not here."
+)
+_STEP_SAMPLES = whisper_model.SAMPLE_RATE
 _PAUSE_S = 0.1
 
 
@@ -248,7 +239,7 @@ class AllSpeechDiarizer:
     @property
     def told_s(self) -> float:
         """All that was fed."""
-        return self._samples / SAMPLE_RATE
+        return self._samples / whisper_model.SAMPLE_RATE
 
     @property
     def turns(self) -> Sequence[SpeakerTurn]:
@@ -272,12 +263,12 @@ class WhisperTranscription:
 
     def __init__(
         self,
-        model: WhisperRecognizer,
+        model: whisper_model.WhisperRecognizer,
         thread: ThreadPoolExecutor,
-        follower: StreamingDiarizer,
-        source: AudioStream,
-        options: TranscribeOptions,
-        cancelled: CancelCheck,
+        follower: background_diarization.StreamingDiarizer,
+        source: engine_interface.AudioStream,
+        options: engine_interface.TranscribeOptions,
+        cancelled: engine_interface.CancelCheck,
     ) -> None:
         self._model = model
         self._thread = thread
@@ -285,7 +276,7 @@ class WhisperTranscription:
         self._source = source
         self._options = options
         self._cancelled = cancelled
-        self._audio = AudioHistoryBuffer(SAMPLE_RATE)
+        self._audio = AudioHistoryBuffer(whisper_model.SAMPLE_RATE)
         self._packing = WindowPacker(self._quiet)
         self._diarize = options.diarize and not isinstance(follower, AllSpeechDiarizer)
         self._segments: list[Segment] = []
@@ -300,7 +291,7 @@ class WhisperTranscription:
     def events(self) -> Iterator[TranscriptionEvent]:
         """Run it."""
         seen: Sequence[SpeakerTurn] | None = None
-        for heard in diarize_in_background(
+        for heard in background_diarization.diarize_in_background(
             self._follower, self._blocks(), cancelled=self._cancelled
         ):
             if self._cancelled():
@@ -329,9 +320,13 @@ class WhisperTranscription:
 
     def _quiet(self, start: float, end: float) -> float:
         sound = self._audio.between(start, end)
-        return start + quietest_sample(sound, SAMPLE_RATE, _PAUSE_S) / SAMPLE_RATE
+        return (
+            start
+            + quietest_sample(sound, whisper_model.SAMPLE_RATE, _PAUSE_S)
+            / whisper_model.SAMPLE_RATE
+        )
 
-    def _hear(self, window: WhisperWindow) -> WhisperResult | None:
+    def _hear(self, window: WhisperWindow) -> whisper_model.WhisperResult | None:
         """What a window says; None once it is cancelled."""
         import numpy as np
 
@@ -339,27 +334,26 @@ class WhisperTranscription:
         if left is not None:
             left -= self._tokens
             if left <= 0:
-                return WhisperResult((), None, truncated=True)
+                return whisper_model.WhisperResult((), None, truncated=True)
         samples = np.concatenate([self._audio.between(*piece) for piece in window.pieces])
         language = self._options.language.split("-")[0].lower()
-        wish = WhisperRequest(
-            None if language == AUTO else language,
+        wish = whisper_model.WhisperRequest(
+            None if language == engine_interface.AUTO else language,
             self._options.prompt,
             self._options.temperature,
             left,
             self._options.translate,
         )
-        hearing: Future[WhisperResult] = self._thread.submit(
-            self._model.hear, samples, wish, self._last
-        )
-        while not self._cancelled():
-            if wait([hearing], CANCEL_POLL_S).done:
-                return _wait_for_diarization(hearing)
-        hearing.cancel()
-        return None
+        hearing = self._thread.submit(self._model.hear, samples, wish, self._last)
+        try:
+            return background_diarization.wait_unless_cancelled(hearing, self._cancelled)
+        except RuntimeError as error:  # CTranslate2 has no other
+            if "out of memory" in str(error):
+                raise errors.GpuOutOfMemory() from None
+            raise
 
     def _said(
-        self, window: WhisperWindow, said: WhisperResult, turns: Sequence[SpeakerTurn]
+        self, window: WhisperWindow, said: whisper_model.WhisperResult, turns: Sequence[SpeakerTurn]
     ) -> Iterator[TranscriptionEvent]:
         """Take in what a window says."""
         self._tokens += said.tokens
@@ -373,10 +367,7 @@ class WhisperTranscription:
             start, end = window.placed(said.lost_s, said.lost_s)[0], window.end_s
             self._lost_s += max(0.0, end - start)
             found.append(Segment(start, end, UNINTELLIGIBLE, flags=(NON_SPEECH_FLAG, LOOP_FLAG)))
-            message = (
-                f"The model repeated itself; {self._lost_s:.0f} s were left out (flagged 'loop')."
-            )
-            self._notices["loop_skipped"] = Notice("loop_skipped", message)
+            self._note(loop_skipped_notice(self._lost_s))
         self._segments += found
         for segment in self._given(found, turns):
             yield SegmentReady(self._ready, segment)
@@ -394,29 +385,31 @@ class WhisperTranscription:
         total = self._source.total_s
         return Progress(self._done_s, None if total is None else max(total, self._done_s))
 
-    def _tell(self, said: WhisperResult) -> None:
+    def _tell(self, said: whisper_model.WhisperResult) -> None:
         if said.retried:
-            message = "The model repeated itself and was brought back."
-            self._notices["loop_recovered"] = Notice("loop_recovered", message)
+            self._note(LOOP_RECOVERED)
         if said.truncated:
-            message = "The answer broke off at the limit of tokens."
-            self._notices["output_truncated"] = Notice("output_truncated", message)
+            self._note(OUTPUT_TRUNCATED)
+
+    def _note(self, notice: Notice) -> None:
+        self._notices[notice.code] = notice
 
     def _transcript(self) -> Transcript:
         segments = self._given(self._segments, self._follower.turns)
         given = self._options.language
         heard = self._languages.most_common()
-        language = given if given != AUTO else (heard[0][0] if heard else AUTO)
+        language = (
+            given
+            if given != engine_interface.AUTO
+            else (heard[0][0] if heard else engine_interface.AUTO)
+        )
         if len(heard) > 1:
             parts = ", ".join(f"{code} {hundredths / 100:.0f} s" for code, hundredths in heard)
-            message = f"Several languages were heard: {parts}."
-            self._notices["several_languages"] = Notice("several_languages", message)
-        if self._options.windows is WindowingMode.PARALLEL:
-            message = "The recording was heard in one window at a time."
-            self._notices["windows_not_parallel"] = Notice("windows_not_parallel", message)
+            self._note(Notice("several_languages", f"Several languages were heard: {parts}."))
+        if self._options.windows is engine_interface.WindowingMode.PARALLEL:
+            self._note(WINDOWS_NOT_PARALLEL)
         if self._options.diarize and not self._diarize:
-            message = "The models that tell voices apart are not here."
-            self._notices["speakers_unavailable"] = Notice("speakers_unavailable", message)
+            self._note(SPEAKERS_UNAVAILABLE)
         return Transcript(
             segments=tuple(number_speakers_by_appearance(segments)),
             language=language,
@@ -427,12 +420,3 @@ class WhisperTranscription:
             notices=tuple(self._notices.values()),
             model=self._model.name,
         )
-
-
-def _wait_for_diarization(hearing: Future[WhisperResult]) -> WhisperResult:
-    try:
-        return hearing.result()
-    except RuntimeError as error:  # CTranslate2 has no other
-        if "out of memory" in str(error):
-            raise errors.GpuOutOfMemory() from None
-        raise

@@ -29,11 +29,15 @@ from sidecar.engines.vibevoice.vibevoice_windows import (
     WindowSpeakerMatcher,
     detect_window_speech,
     majority_vector,
-    speaker_turns_of,
 )
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.transcripts.speaker_embeddings import SpeakerCandidate
-from sidecar.transcripts.speaker_turns import SpeakerTurn, match_speakers, solo_spans
+from sidecar.transcripts.speaker_turns import (
+    SpeakerTurn,
+    match_speakers,
+    solo_spans,
+    speaker_turns_of,
+)
 from sidecar.transcripts.transcript import Segment, Transcript
 
 RATE = 24_000

@@ -51,8 +51,8 @@ def engine() -> WhisperEngine:
 @pytest.fixture(scope="module")
 def ear(engine: WhisperEngine) -> WhisperLiveRecognizer:
     engine.open(LiveOptions(), LiveSessionStart(), lambda event: None).close()
-    assert engine._ear is not None
-    return engine._ear
+    assert engine._live is not None
+    return engine._live
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +201,7 @@ def test_where_windows_take_long_there_are_finals_only_and_it_is_told_once(
 ) -> None:
     slow = WorkPace()
     slow.took(RecognitionUrgency.PARTIAL, 9 * MAX_PARTIAL_WORK_S, time.monotonic() + PATIENCE_S)
-    monkeypatch.setattr(ear._hall, "_pace", slow)
+    monkeypatch.setattr(ear._scheduler, "_pace", slow)
     told = session(engine, heard[PROSE], LiveOptions(diarize=False))
     assert [event for event in told if isinstance(event, Final)]
     assert not [event for event in told if isinstance(event, Partial)]
