@@ -746,11 +746,14 @@ END $$;
 
 -- A client timed out: its job is left for whoever sends the same request (a code of it) again.
 -- `taker_`: the call that had taken it before, so that a late execution leaves no later one's; an
--- `await_1` of that call which is executed after this has no effect.
-CREATE FUNCTION vibevoice.leave_1(job_ text, request_ text, for_s float8, taker_ text)
+-- `await_1` of that call which is executed after this has no effect. `front_`: the service at which
+-- the client waited, if nothing there follows the job any more.
+CREATE FUNCTION vibevoice.leave_1(
+    job_ text, request_ text, for_s float8, taker_ text, front_ text DEFAULT NULL)
 RETURNS void LANGUAGE sql AS $$
     UPDATE vibevoice.jobs SET left_as = request_, left_taker = NULL, left_taken = NULL,
-        awaited_by = NULL, left_until = clock_timestamp() + make_interval(secs => for_s)
+        awaited_by = NULL, left_until = clock_timestamp() + make_interval(secs => for_s),
+        followers = array_remove(followers, front_)
     WHERE id = job_ AND left_taker IS NOT DISTINCT FROM taker_
         AND (left_as IS NULL OR left_taker IS NOT NULL) $$;
 
