@@ -150,11 +150,15 @@ CREATE FUNCTION vibevoice.stale_1(refused timestamptz) RETURNS boolean STABLE LA
 CREATE FUNCTION vibevoice.refusal_counts_1(refused timestamptz) RETURNS boolean STABLE LANGUAGE sql
     RETURN refused > statement_timestamp() - interval '5 min';
 
--- Tell the services that follow a job of its events. Only they hear it: each that heard all would
--- wake for every event of the cluster.
-CREATE FUNCTION vibevoice.notify_1(followers text[], job_ text) RETURNS void LANGUAGE plpgsql AS $$
+-- Notify the services that follow a job of its events. Only they are: each that were notified of
+-- all would wake for every event of the cluster. `events`: the events themselves; they spare a
+-- follower that has all before them the call, unless they are too long for a notification.
+CREATE FUNCTION vibevoice.notify_1(followers text[], job_ text, events text DEFAULT '')
+RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM pg_notify('vibevoice_events_' || follower, job_) FROM unnest(followers) follower;
+    PERFORM pg_notify('vibevoice_events_' || follower, job_
+        || CASE WHEN events = '' OR octet_length(events) > 7800 THEN '' ELSE E'\n' || events END)
+    FROM unnest(followers) follower;
 END $$;
 
 -- Append an event to a job whose row is locked; its number.
@@ -393,7 +397,12 @@ BEGIN
             WHERE e.job = job_ AND e.seq = u.s;
     END IF;
     -- Commits with a notification wait for each other, so there is none without a follower.
-    PERFORM vibevoice.notify_1(j.followers, job_);
+    IF j.followers <> '{}' THEN
+        PERFORM vibevoice.notify_1(j.followers, job_, (
+            SELECT json_build_object('base', base, 'events', json_agg(
+                json_build_array(s, a, k, encode(c, 'base64'))))::text
+            FROM unnest(seqs, ats, kinds, changes) u (s, a, k, c)));
+    END IF;
     RETURN true;
 END $$;
 
