@@ -45,9 +45,6 @@ from sidecar.storage.postgres_database import (
 
 log = logging.getLogger(__name__)
 
-# a machine may be at fault; two that fail alike put the blame on the recording
-MAX_NODE_ATTEMPTS = 2
-"""Nodes that try a job which could not be done, before it fails."""
 # memory and loaded engines change within half a minute, and a judgement costs milliseconds
 ELIGIBILITY_TTL_S = 30.0
 """Seconds for which a node's verdict about a job holds."""
@@ -295,7 +292,7 @@ class ClaimedJob(Job):
 
     def _end_untold(self, change: CancelledChange) -> None:
         event = JobEvent(self.record.seq + 1, self.record.created, change)
-        self._heard(apply_event(self.record, event), event)
+        self._on_event(apply_event(self.record, event), event)
         self.source.close()
 
 
@@ -320,7 +317,7 @@ class ClaimReporter:
         """Set, and replaced, each time that the database has more."""
         self._over = False
         self._task: asyncio.Task[bool] | None = None
-        log.listen(self._heard, claim.record.id)
+        log.listen(self._on_event, claim.record.id)
 
     def open(self, ended: Callable[[bool], None]) -> None:
         """Start to report. ``ended`` is called with True once the end of the job is persisted, with
@@ -385,7 +382,7 @@ class ClaimReporter:
             *strip_ended_events([one for one in events if one.seq <= self._base]),
         )
 
-    def _heard(self, record: JobRecord, event: JobEvent) -> None:
+    def _on_event(self, record: JobRecord, event: JobEvent) -> None:
         self._news.set()
         if record.over:
             self._urgent.set()
@@ -430,7 +427,7 @@ class HeldClaims:
         """Claims that the last check did not know of."""
         self.capacity_freed = asyncio.Event()
         """Set when a job has ended here, or a claim is gone."""
-        log.listen(self._heard)
+        log.listen(self._on_event)
 
     def __len__(self) -> int:
         return len(self._held)
@@ -535,6 +532,6 @@ class HeldClaims:
     def _runs(self, held: HeldClaim) -> bool:
         return held in self and not self._record(held).over
 
-    def _heard(self, record: JobRecord, event: JobEvent) -> None:
+    def _on_event(self, record: JobRecord, event: JobEvent) -> None:
         if record.over:
             self.capacity_freed.set()

@@ -96,20 +96,20 @@ class Job:
         """From now on it is there, and what happens to it goes through the store."""
         self._store = store
         store.add(self.record)
-        store.listen(self._heard, self.id)
+        store.listen(self._on_event, self.id)
 
     def enter_again(self, store: JobLog) -> None:
         """It is there already: from before the service was started."""
         self._store = store
-        store.listen(self._heard, self.id)
+        store.listen(self._on_event, self.id)
 
     def hear(self, feed: JobEventFeed) -> None:
         """Hear what happens to it from a feed; it is changed elsewhere."""
-        feed.listen(self._heard, self.id)
+        feed.listen(self._on_event, self.id)
 
     def unhear(self, feed: JobEventFeed) -> None:
         """Hear no more of it."""
-        feed.unlisten(self._heard, self.id)
+        feed.unlisten(self._on_event, self.id)
 
     async def written(self) -> None:
         """Wait until what happened to it would outlive the process, if that was promised.
@@ -200,7 +200,7 @@ class Job:
         if self.ended:
             self.source.close()
 
-    def _heard(self, record: JobRecord, event: JobEvent) -> None:
+    def _on_event(self, record: JobRecord, event: JobEvent) -> None:
         """The store told of it: who waits may look."""
         self.record = record
         changed, self._changed = self._changed, asyncio.Event()
@@ -250,7 +250,7 @@ class JobRun:
             self._stay, self._behind = behind._stay.joined(), behind.jobs[0].id
         self._leaving: asyncio.Task[None] | None = None
         self._engine: EngineLease | None = None
-        self._heard: Sequence[Job] = ()
+        self._in_step: Sequence[Job] = ()
         """Whom the engine hears in step, by the numbers that it knows them by."""
         self._interrupted = False
         self._asked = False
@@ -279,8 +279,8 @@ class JobRun:
         """Go on without a job that was ended by somebody else."""
         if all(one.ended for one in self.jobs):
             self._task.cancel()
-        elif self._engine is not None and job in self._heard:
-            self._engine.leave(self._heard.index(job))
+        elif self._engine is not None and job in self._in_step:
+            self._engine.leave(self._in_step.index(job))
 
     def interrupt(self) -> None:
         """Give up the engine; who has not ended waits again."""
@@ -338,13 +338,13 @@ class JobRun:
             lease = self._place.lease(job.options.precision, job.arrived_at, alone)
             self._stay = await SequentialLease.begin(lease)
         try:
-            await self._heard_by(self._stay, job)
+            await self._transcribe(self._stay, job)
         finally:
             await self._leave()
         if not job.ended:
             raise errors.EngineFailed("The engine ended without a transcript.")
 
-    async def _heard_by(self, stay: SequentialLease, job: Job) -> None:
+    async def _transcribe(self, stay: SequentialLease, job: Job) -> None:
         engine = stay.engine
         options = await self._plan(job, engine.precision)
         resumes = job.record.durable and self._place.spec.resumes
@@ -408,7 +408,7 @@ class JobRun:
             jobs = [job for job, _ in asked]
             if not jobs:
                 return
-            self._engine, self._heard = engine, jobs
+            self._engine, self._in_step = engine, jobs
             begun = time.monotonic()
             events = engine.transcribe_together(
                 [(job.source, job.facts, plan) for job, plan in asked], self._max_s

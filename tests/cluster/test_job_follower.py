@@ -142,8 +142,8 @@ async def test_short_events_of_a_followed_job_are_heard_without_a_call(
         await one.jobs.submit(private)
         job = job_of(private)
         one.follower.follow(job)
-        listening = one.database._tells.keys()
-        await until(lambda: listening <= one.database._heard and not one.follower._woken)
+        listening = one.database._callbacks.keys()
+        await until(lambda: listening <= one.database._listened and not one.follower._woken)
         fetch, read = one.database.fetch, list[str]()
 
         async def counted(sql: str, values: object = ()) -> object:
@@ -171,17 +171,17 @@ async def test_a_notification_behind_one_that_was_missed_has_both_read(
         await one.jobs.submit(private)
         job = job_of(private)
         one.follower.follow(job)
-        listening = one.database._tells.keys()
-        await until(lambda: listening <= one.database._heard and not one.follower._woken)
-        (hear,) = one.database._tells[EVENTS_CHANNEL + "one"]
-        one.database._tells[EVENTS_CHANNEL + "one"] = []
+        listening = one.database._callbacks.keys()
+        await until(lambda: listening <= one.database._listened and not one.follower._woken)
+        (hear,) = one.database._callbacks[EVENTS_CHANNEL + "one"]
+        one.database._callbacks[EVENTS_CHANNEL + "one"] = []
         claim = await other.claim()
         assert claim is not None
         begun = await other.report(claim, claim.record, StartedChange())
         assert begun is not None
         await asyncio.sleep(0.2)
         assert job.state is JobState.QUEUED
-        one.database._tells[EVENTS_CHANNEL + "one"] = [hear]
+        one.database._callbacks[EVENTS_CHANNEL + "one"] = [hear]
         assert await other.report(claim, begun, SEGMENT, DONE)
         assert (await job.result()).segments[0].text == "hello"
         assert [segment.text for segment in job.record.segments] == ["hello"]

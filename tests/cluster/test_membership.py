@@ -137,7 +137,7 @@ async def test_what_a_dead_service_left_is_told_to_those_who_wait_for_it(
             one.database.listen(channel, lambda _, channel=channel: heard.append(channel))
         (job,) = await one.submit("a")
         await other.claims.judge({job.id: None})
-        await until(lambda: one.database._tells.keys() <= one.database._heard)
+        await until(lambda: one.database._callbacks.keys() <= one.database._listened)
         await one.database.call("release_orphans_1", 10)
         await one.database.fetch("DELETE FROM vibevoice.services WHERE id = 'other'")
         heard.clear()
