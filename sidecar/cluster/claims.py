@@ -18,20 +18,10 @@ from sidecar.audio.audio_source import AudioSource
 from sidecar.cluster.eligibility import unschedulable_error
 from sidecar.cluster.job_rows import JobRows, event_kind, replay_events, strip_ended_events
 from sidecar.cluster.shared_retention import SharedRetention
+from sidecar.jobs import job_record
 from sidecar.jobs.job_log import MemoryJobLog
 from sidecar.jobs.job_queue import JobQueue
-from sidecar.jobs.job_record import (
-    CancelledChange,
-    FailedChange,
-    JobChange,
-    JobEvent,
-    JobFailure,
-    JobRecord,
-    JobState,
-    RequeuedChange,
-    UnschedulableChange,
-    apply_event,
-)
+from sidecar.jobs.job_record import JobChange, JobEvent, JobFailure, JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.retention import FEW_SEGMENTS, retained_bytes
 from sidecar.jobs.scheduler import MAX_PASSED_OVER_S
@@ -210,7 +200,11 @@ class ClaimStore:
                 continue
             failure = JobFailure.of(unschedulable_error(said))
             event = JobEvent(
-                seq + 1, 0.0, FailedChange(failure) if ends else UnschedulableChange(failure)
+                seq + 1,
+                0.0,
+                job_record.FailedChange(failure)
+                if ends
+                else job_record.UnschedulableChange(failure),
             )
             sealed = self._rows.encrypt_event(job_id, event)
             whom = None if ends else nodes
@@ -287,12 +281,12 @@ class ClaimedJob(Job):
     def _append(self, change: JobChange) -> None:
         if self.claimed:
             super()._append(change)
-        elif isinstance(change, CancelledChange) and not self.ended:
+        elif isinstance(change, job_record.CancelledChange) and not self.ended:
             self._end_untold(change)
 
-    def _end_untold(self, change: CancelledChange) -> None:
+    def _end_untold(self, change: job_record.CancelledChange) -> None:
         event = JobEvent(self.record.seq + 1, self.record.created, change)
-        self._on_event(apply_event(self.record, event), event)
+        self._on_event(job_record.apply_event(self.record, event), event)
         self.source.close()
 
 
@@ -500,8 +494,8 @@ class HeldClaims:
             return
         if held.job is not None:
             held.job.let_go()
-        if self._record(held).state is JobState.RUNNING:
-            self.append(held, RequeuedChange())
+        if self._record(held).state is job_record.JobState.RUNNING:
+            self.append(held, job_record.RequeuedChange())
         await held.reporter.flushed()
         if held in self:
             await self.release(held)

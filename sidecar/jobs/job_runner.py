@@ -22,19 +22,7 @@ from sidecar.audio.audio_source import AudioSource
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs import job_record
 from sidecar.jobs.job_log import JobEventFeed, JobLog
-from sidecar.jobs.job_record import (
-    CancelledChange,
-    CrashedChange,
-    FailedChange,
-    JobChange,
-    JobEvent,
-    JobFailure,
-    JobRecord,
-    JobState,
-    ReportedChange,
-    RequeuedChange,
-    StartedChange,
-)
+from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState
 from sidecar.transcripts.transcript import (
     Checkpoint,
     Finished,
@@ -163,32 +151,34 @@ class Job:
         """An attempt starts, from what is settled if its engine understands it (``form``);
         ``behind`` the job with this id."""
         anew = any(one.form != form for one in self.record.settled)
-        self._append(StartedChange(anew, behind))
+        self._append(job_record.StartedChange(anew, behind))
 
     def apply_report(self, event: TranscriptionEvent, processing_s: float = 0.0) -> None:
         """The engine reported something; with the transcript it is done."""
-        self._append(ReportedChange(event, processing_s))
+        self._append(job_record.ReportedChange(event, processing_s))
 
     def crash(self) -> None:
         """The engine's process died in it."""
-        self._append(CrashedChange())
+        self._append(job_record.CrashedChange())
 
     def requeue(self, *, counted: bool = False, alone: bool = False, passed: bool = False) -> None:
         """Back to the queue; ``counted``: the attempt was one; ``passed``: it cannot be done
         here."""
-        self._append(RequeuedChange(counted, alone, passed))
+        self._append(job_record.RequeuedChange(counted, alone, passed))
 
     def fail(self, error: errors.SidecarError) -> None:
         """It ended without a transcript; one that has ended stays as it is."""
-        self._append(FailedChange(JobFailure.of(error)))
+        self._append(job_record.FailedChange(job_record.JobFailure.of(error)))
 
     def cancel(self) -> None:
         """Somebody ended it; one that has ended stays as it is."""
-        self._append(CancelledChange())
+        self._append(job_record.CancelledChange())
 
     def part(self, error: errors.SidecarError) -> None:
         """Whoever waits for it here is told ``error``, whatever became of it elsewhere."""
-        self.record = replace(self.record, state=JobState.FAILED, error=JobFailure.of(error))
+        self.record = replace(
+            self.record, state=JobState.FAILED, error=job_record.JobFailure.of(error)
+        )
         self._over.set()
         self._changed.set()
 
