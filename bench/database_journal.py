@@ -30,7 +30,12 @@ from shared_job_services import Service, services
 from sidecar.jobs.job_record import ReportedChange, StartedChange
 from sidecar.jobs.sqlite_job_log import SqliteJobLog
 from sidecar.storage.postgres_speaker_store import PostgresSpeakerStore
-from sidecar.storage.speaker_store import MAX_SAMPLES, MAX_SPEAKERS, EnrolledSpeaker, SpeakerSample
+from sidecar.storage.speaker_store import (
+    MAX_ENROLLED_SPEAKERS,
+    MAX_SAMPLES,
+    EnrolledSpeaker,
+    SpeakerSample,
+)
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 from sidecar.transcripts.transcript import Segment, SegmentReady
 
@@ -118,7 +123,7 @@ async def measure(events: int) -> None:
         line("a segment on the disk: PostgreSQL", on_disk)
         line("a segment told by another service", told)
         voices = PostgresSpeakerStore(address, KEY)
-        for count, samples in ((10, 3), (MAX_SPEAKERS, MAX_SAMPLES)):
+        for count, samples in ((10, 3), (MAX_ENROLLED_SPEAKERS, MAX_SAMPLES)):
             known, deleted = await people(voices, count, samples)
             line(f"{count} people by {samples} recordings are known", known)
             line("one of them is deleted", deleted)

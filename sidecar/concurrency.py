@@ -117,12 +117,12 @@ class BackgroundTaskGroup:
     """Owns them."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
 
-    def spawn(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, what: str, work: Coroutine[Any, Any, object]) -> None:
         """Begin with one; ``what`` it is called in the log."""
 
-        def ended(task: asyncio.Task[None]) -> None:
+        def ended(task: asyncio.Task[object]) -> None:
             self._tasks.discard(task)
             if not task.cancelled() and (fault := task.exception()) is not None:
                 log.error("background work ended (%s)", what, exc_info=fault)

@@ -7,20 +7,20 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
 from sidecar.cluster.claims import (
-    MAX_NODE_ATTEMPTS,
     ClaimedJob,
     ClaimPreferences,
     ClaimStore,
     HeldClaim,
     HeldClaims,
 )
+from sidecar.cluster.eligibility import EligibilityJudge
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.jobs import job_record
 from sidecar.jobs.job_log import MemoryJobLog
@@ -40,62 +40,6 @@ from sidecar.storage.postgres_database import (
 )
 
 log = logging.getLogger(__name__)
-
-# a memory plan takes milliseconds of the event loop
-ELIGIBILITY_BATCH = 20
-"""Jobs that are judged at once."""
-
-
-class EligibilityJudge:
-    """Judges jobs for one node."""
-
-    def __init__(
-        self,
-        claims: ClaimStore,
-        refusal: Callable[[JobRecord], errors.SidecarError | None],
-        patience_s: float,
-    ) -> None:
-        """``refusal``: why this node cannot do a job now; None if it can. ``patience_s``: seconds
-        that a job waits which all nodes refuse."""
-        self._claims, self._refusal, self._patience_s = claims, refusal, patience_s
-
-    def failure(self, record: JobRecord) -> JobFailure | None:
-        """Return why this node cannot do a job; None if it can."""
-        try:
-            error = self._refusal(record)
-        except Exception:
-            log.exception("job %s could not be judged", record.id)
-            error = errors.SidecarError()
-        return None if error is None else JobFailure.of(error)
-
-    async def refuse(self, job_id: str, failure: JobFailure) -> None:
-        """Persist that this node cannot do a job, however long the database is away."""
-        await retry_while_unavailable(partial(self._claims.judge, {job_id: failure}))
-
-    async def judge_waiting(self) -> None:
-        """Judge the next jobs that no node is known to be able to do.
-
-        Raises:
-            errors.JournalUnreachable: the database is away.
-        """
-        if verdicts := await self._verdicts(await self._claims.unjudged(ELIGIBILITY_BATCH)):
-            await self._claims.judge(verdicts)
-
-    async def end_unschedulable(self) -> None:
-        """End jobs that all nodes have refused for long.
-
-        Raises:
-            errors.JournalUnreachable: the database is away.
-        """
-        await self._claims.end_unschedulable(self._patience_s)
-
-    async def _verdicts(self, records: Sequence[JobRecord]) -> Mapping[str, JobFailure | None]:
-        verdicts = dict[str, JobFailure | None]()
-        for record in records:
-            verdicts[record.id] = self.failure(record)
-            await asyncio.sleep(0)  # each may take a while
-        return verdicts
-
 
 # a claim that is lost costs another node's work until it is noticed
 CLAIM_CHECK_INTERVAL_S = 3.0
@@ -303,7 +247,7 @@ class ClaimLoop:
         log.warning("the recording of job %s cannot be opened: %s", held.id, error)
         if held not in self._held:
             return
-        if held.record.passed + 1 < MAX_NODE_ATTEMPTS:
+        if held.record.passed + 1 < job_record.MAX_NODE_ATTEMPTS:
             self._held.append(held, StartedChange())
             self._held.append(held, RequeuedChange(counted=True, passed=True))
             self._spawn(self._pass_on(held, error))
@@ -312,7 +256,7 @@ class ClaimLoop:
 
     def _passes_on(self, held: HeldClaim, job: ClaimedJob, error: errors.SidecarError) -> bool:
         """Return whether another node will try a job, which it gets once that is reported."""
-        if job.record.passed + 1 >= MAX_NODE_ATTEMPTS:
+        if job.record.passed + 1 >= job_record.MAX_NODE_ATTEMPTS:
             return False
         self._spawn(self._pass_on(held, error))
         return True

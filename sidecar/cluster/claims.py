@@ -18,20 +18,10 @@ from sidecar.audio.audio_source import AudioSource
 from sidecar.cluster.eligibility import unschedulable_error
 from sidecar.cluster.job_rows import JobRows, event_kind, replay_events, strip_ended_events
 from sidecar.cluster.shared_retention import SharedRetention
+from sidecar.jobs import job_record
 from sidecar.jobs.job_log import MemoryJobLog
 from sidecar.jobs.job_queue import JobQueue
-from sidecar.jobs.job_record import (
-    CancelledChange,
-    FailedChange,
-    JobChange,
-    JobEvent,
-    JobFailure,
-    JobRecord,
-    JobState,
-    RequeuedChange,
-    UnschedulableChange,
-    apply_event,
-)
+from sidecar.jobs.job_record import JobChange, JobEvent, JobFailure, JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.retention import FEW_SEGMENTS, retained_bytes
 from sidecar.jobs.scheduler import MAX_PASSED_OVER_S
@@ -45,9 +35,6 @@ from sidecar.storage.postgres_database import (
 
 log = logging.getLogger(__name__)
 
-# a machine may be at fault; two that fail alike put the blame on the recording
-MAX_NODE_ATTEMPTS = 2
-"""Nodes that try a job which could not be done, before it fails."""
 # memory and loaded engines change within half a minute, and a judgement costs milliseconds
 ELIGIBILITY_TTL_S = 30.0
 """Seconds for which a node's verdict about a job holds."""
@@ -213,7 +200,11 @@ class ClaimStore:
                 continue
             failure = JobFailure.of(unschedulable_error(said))
             event = JobEvent(
-                seq + 1, 0.0, FailedChange(failure) if ends else UnschedulableChange(failure)
+                seq + 1,
+                0.0,
+                job_record.FailedChange(failure)
+                if ends
+                else job_record.UnschedulableChange(failure),
             )
             sealed = self._rows.encrypt_event(job_id, event)
             whom = None if ends else nodes
@@ -290,12 +281,12 @@ class ClaimedJob(Job):
     def _append(self, change: JobChange) -> None:
         if self.claimed:
             super()._append(change)
-        elif isinstance(change, CancelledChange) and not self.ended:
+        elif isinstance(change, job_record.CancelledChange) and not self.ended:
             self._end_untold(change)
 
-    def _end_untold(self, change: CancelledChange) -> None:
+    def _end_untold(self, change: job_record.CancelledChange) -> None:
         event = JobEvent(self.record.seq + 1, self.record.created, change)
-        self._heard(apply_event(self.record, event), event)
+        self._on_event(job_record.apply_event(self.record, event), event)
         self.source.close()
 
 
@@ -320,7 +311,7 @@ class ClaimReporter:
         """Set, and replaced, each time that the database has more."""
         self._over = False
         self._task: asyncio.Task[bool] | None = None
-        log.listen(self._heard, claim.record.id)
+        log.listen(self._on_event, claim.record.id)
 
     def open(self, ended: Callable[[bool], None]) -> None:
         """Start to report. ``ended`` is called with True once the end of the job is persisted, with
@@ -385,7 +376,7 @@ class ClaimReporter:
             *strip_ended_events([one for one in events if one.seq <= self._base]),
         )
 
-    def _heard(self, record: JobRecord, event: JobEvent) -> None:
+    def _on_event(self, record: JobRecord, event: JobEvent) -> None:
         self._news.set()
         if record.over:
             self._urgent.set()
@@ -430,7 +421,7 @@ class HeldClaims:
         """Claims that the last check did not know of."""
         self.capacity_freed = asyncio.Event()
         """Set when a job has ended here, or a claim is gone."""
-        log.listen(self._heard)
+        log.listen(self._on_event)
 
     def __len__(self) -> int:
         return len(self._held)
@@ -503,8 +494,8 @@ class HeldClaims:
             return
         if held.job is not None:
             held.job.let_go()
-        if self._record(held).state is JobState.RUNNING:
-            self.append(held, RequeuedChange())
+        if self._record(held).state is job_record.JobState.RUNNING:
+            self.append(held, job_record.RequeuedChange())
         await held.reporter.flushed()
         if held in self:
             await self.release(held)
@@ -535,6 +526,6 @@ class HeldClaims:
     def _runs(self, held: HeldClaim) -> bool:
         return held in self and not self._record(held).over
 
-    def _heard(self, record: JobRecord, event: JobEvent) -> None:
+    def _on_event(self, record: JobRecord, event: JobEvent) -> None:
         if record.over:
             self.capacity_freed.set()

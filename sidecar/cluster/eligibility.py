@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 from sidecar import errors
 from sidecar.jobs.job_backend import EngineProvisioning
 from sidecar.jobs.job_record import JobFailure, JobRecord
+from sidecar.storage.postgres_database import retry_while_unavailable
 from sidecar.workers.engine_slot import EngineState
+
+if TYPE_CHECKING:
+    from sidecar.cluster.claims import ClaimStore
+
+log = logging.getLogger(__name__)
 
 LIVE_DECODER = "live"
 """Decoder of a recording that was transcribed in a live session: it cannot be opened again."""
@@ -74,3 +84,59 @@ def _memory_refusal(record: JobRecord, provision: EngineProvisioning) -> errors.
     except errors.SidecarError as error:
         return error
     return None
+
+
+# a memory plan takes milliseconds of the event loop
+ELIGIBILITY_BATCH = 20
+"""Jobs that are judged at once."""
+
+
+class EligibilityJudge:
+    """Judges jobs for one node."""
+
+    def __init__(
+        self,
+        claims: ClaimStore,
+        refusal: Callable[[JobRecord], errors.SidecarError | None],
+        patience_s: float,
+    ) -> None:
+        """``refusal``: why this node cannot do a job now; None if it can. ``patience_s``: seconds
+        that a job waits which all nodes refuse."""
+        self._claims, self._refusal, self._patience_s = claims, refusal, patience_s
+
+    def failure(self, record: JobRecord) -> JobFailure | None:
+        """Return why this node cannot do a job; None if it can."""
+        try:
+            error = self._refusal(record)
+        except Exception:
+            log.exception("job %s could not be judged", record.id)
+            error = errors.SidecarError()
+        return None if error is None else JobFailure.of(error)
+
+    async def refuse(self, job_id: str, failure: JobFailure) -> None:
+        """Persist that this node cannot do a job, however long the database is away."""
+        await retry_while_unavailable(partial(self._claims.judge, {job_id: failure}))
+
+    async def judge_waiting(self) -> None:
+        """Judge the next jobs that no node is known to be able to do.
+
+        Raises:
+            errors.JournalUnreachable: the database is away.
+        """
+        if verdicts := await self._verdicts(await self._claims.unjudged(ELIGIBILITY_BATCH)):
+            await self._claims.judge(verdicts)
+
+    async def end_unschedulable(self) -> None:
+        """End jobs that all nodes have refused for long.
+
+        Raises:
+            errors.JournalUnreachable: the database is away.
+        """
+        await self._claims.end_unschedulable(self._patience_s)
+
+    async def _verdicts(self, records: Sequence[JobRecord]) -> Mapping[str, JobFailure | None]:
+        verdicts = dict[str, JobFailure | None]()
+        for record in records:
+            verdicts[record.id] = self.failure(record)
+            await asyncio.sleep(0)  # each may take a while
+        return verdicts

@@ -13,7 +13,7 @@ from sidecar.audio.audio_source import AudioSource
 from sidecar.cluster.claim_loop import ClaimLoop
 from sidecar.cluster.job_follower import JobFollower
 from sidecar.cluster.membership import Membership
-from sidecar.cluster.postgres_jobs import PostgresJobStore
+from sidecar.cluster.postgres_jobs import CLOSE_TIMEOUT_S, PostgresJobStore
 from sidecar.concurrency import BackgroundTaskGroup
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_runner import Job
@@ -143,8 +143,8 @@ class SharedJobQueue:
         job.when_over(lambda: self._over(job))
 
     def give_up(self, job: Job) -> None:
-        """Note that no client waits here for a job any more; it goes on. Whatever still follows it
-        here hears that it has ended."""
+        """Note that no client waits here for a job any more; it goes on. Unless all jobs are
+        followed here, whatever still follows it hears that it has ended."""
         if self._awaited.get(job.id) is job:  # and not that of the client's next request
             del self._awaited[job.id]
             if not self.follows_all:
@@ -201,17 +201,12 @@ class ClientTimeouts:
         self._takers: WeakKeyDictionary[Job, str] = WeakKeyDictionary()
         """By which call this service took jobs over."""
 
-    async def leave(self, job: Job, digest: str, for_s: float) -> None:
-        """Leave a job for the same request (``digest``) within so many seconds, or, if the database
-        is away, once it is back. From now on nobody waits for it here: if it ends meanwhile, its
-        result is the next request's."""
+    def leave(self, job: Job, digest: str, for_s: float) -> None:
+        """Leave a job, in the background, for the same request (``digest``) within so many seconds;
+        if the database is away, once it is back. From now on nobody waits for it here: if it ends
+        meanwhile, its result is the next request's."""
         self._queue.give_up(job)
-        code = self._seal.code(f"request {digest}")
-        leave = partial(self._left, job.id, code, for_s, self._takers.pop(job, None))
-        try:
-            await leave()
-        except errors.JournalUnreachable:  # or it is left already, and another front has it
-            self._leaving.spawn("leave a job later", retry_while_unavailable(leave))
+        self._leave(job.id, self._code(digest), for_s, self._takers.pop(job, None))
 
     async def take(self, owner: str, digest: str, source: AudioSource) -> Job | None:
         """Return the job that the same request left, followed here from now on; its recording is
@@ -220,21 +215,27 @@ class ClientTimeouts:
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
-        code = self._seal.code(f"request {digest}")
-        taker = secrets.token_hex(8)
+        code, taker = self._code(digest), secrets.token_hex(8)
         for (job_id,) in await self._database.call("take_1", owner, code, taker):
             try:
                 return await self._awaited(job_id, taker, source)
             except errors.JobNotFound:
                 break
             except BaseException:  # it may be awaited here, and its client comes once more
-                again = partial(self._left, job_id, code, CLIENT_RETURN_S, taker)
-                self._leaving.spawn("leave a job again", retry_while_unavailable(again))
+                self._leave(job_id, code, CLIENT_RETURN_S, taker)
                 raise
         return None
 
-    async def _left(self, job_id: str, code: str, for_s: float, taker: str | None) -> None:
-        await self._database.call("leave_1", job_id, code, for_s, taker)
+    def _leave(self, job_id: str, code: str, for_s: float, taker: str | None) -> None:
+        """Leave a job. If an answer was lost, another front may have it already: then the repeated
+        call has no effect."""
+        front = None if self._queue.follows_all else self._service_id
+        values = job_id, code, for_s, taker, front
+        leave = partial(self._database.call, "leave_1", *values)
+        self._leaving.spawn("leave a job", retry_while_unavailable(leave))
+
+    def _code(self, digest: str) -> str:
+        return self._seal.code(f"request {digest}")
 
     async def _awaited(self, job_id: str, taker: str, source: AudioSource) -> Job:
         record = await self._store.get(job_id)
@@ -247,8 +248,8 @@ class ClientTimeouts:
         return job
 
     async def close(self) -> None:
-        """Give up what is done in the background."""
-        await self._leaving.close()
+        """Give what is done in the background a moment to end."""
+        await self._leaving.close(CLOSE_TIMEOUT_S)
 
     async def end_in_time(self) -> None:
         """End jobs whose clients did not come back in time, for ever."""

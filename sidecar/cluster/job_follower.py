@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from sidecar import clock, errors
 from sidecar.cluster.job_rows import JobRows, replay_events
@@ -20,7 +23,8 @@ from sidecar.storage.postgres_settings import MIN_RETRY_PAUSE_S
 
 EVENTS_CHANNEL = "vibevoice_events_"
 """Channel of a service, with its id: a notification names a job that it follows and that has new
-events, or is gone. It only wakes, and is not counted on: after a reconnect all are read."""
+events, or is gone. If they are short, it has the events themselves in a second line. It is not
+counted on: after a reconnect all are read."""
 
 MAX_READS = 10
 """Reads of a job that was told further here than what was read, before a subscription fails."""
@@ -64,7 +68,7 @@ class JobFollower(JobEventFeed):
         """Jobs that are submitted now, and whether something was notified of them."""
         self._woken: set[str] = set()
         self._wake = asyncio.Event()
-        database.listen(EVENTS_CHANNEL + service_id, self._notified)
+        database.listen(EVENTS_CHANNEL + service_id, self._hear_notification)
 
     async def subscribe_to(self, job_id: str, after: int = 0) -> JobSubscription:
         """Return the events of a job behind the number ``after``, past and to come.
@@ -137,6 +141,27 @@ class JobFollower(JobEventFeed):
     def following(self) -> int:
         """Jobs that are followed here."""
         return len(self._followed)
+
+    def _hear_notification(self, payload: str) -> None:
+        job_id, _, news = payload.partition("\n")
+        if not (news and self._published(job_id, json.loads(news))):
+            self._notified(job_id)
+
+    def _published(self, job_id: str, news: dict[str, Any]) -> bool:
+        """Publish the events of a notification; False if they are to be read, as some before them
+        are missing here, or a call is about to read them."""
+        followed = self._followed.get(job_id)
+        if followed is None or job_id in self._woken or followed.record.seq != news["base"]:
+            return False
+        try:
+            events = [
+                self._rows.event(job_id, seq, at, kind, b64decode(change))
+                for seq, at, kind, change in news["events"]
+            ]
+        except UnreadableRecord:  # of a later release
+            return False
+        self._publish(followed, events)
+        return True
 
     def _notified(self, job_id: str) -> None:
         if job_id in self._coming:

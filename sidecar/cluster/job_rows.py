@@ -12,23 +12,8 @@ from itertools import starmap
 from typing import Any
 
 from sidecar.audio.audio_source import RecordingRef, StoredRecordingRef, missing_recording_ref
-from sidecar.jobs.job_record import (
-    CancelledChange,
-    CrashedChange,
-    EditedChange,
-    FailedChange,
-    InterruptedChange,
-    JobChange,
-    JobEvent,
-    JobFailure,
-    JobRecord,
-    JobState,
-    ReportedChange,
-    RequeuedChange,
-    StartedChange,
-    UnschedulableChange,
-    apply_event,
-)
+from sidecar.jobs import job_record
+from sidecar.jobs.job_record import JobChange, JobEvent, JobFailure, JobRecord
 from sidecar.jobs.sqlite_job_log import (
     UnreadableRecord,
     parse_change,
@@ -38,15 +23,7 @@ from sidecar.jobs.sqlite_job_log import (
 )
 from sidecar.storage.encryption import Cipher, DecryptionFailed
 from sidecar.storage.postgres_database import Row
-from sidecar.transcripts.transcript import (
-    Checkpoint,
-    Finished,
-    Peaks,
-    Progress,
-    SegmentReady,
-    Transcript,
-    TranscriptionEvent,
-)
+from sidecar.transcripts import transcript
 from sidecar.transcripts.transcript_edits import EditHistory
 
 log = logging.getLogger(__name__)
@@ -54,35 +31,35 @@ log = logging.getLogger(__name__)
 DERIVED_KEY_CACHE_SIZE = 256
 """Derived keys that are remembered: those of the jobs that a busy service works with."""
 _CHANGES_BY_KIND: dict[str, Callable[[], JobChange]] = {
-    "cancelled": CancelledChange,
-    "interrupted": InterruptedChange,
-    "waited": lambda: InterruptedChange(waited=True),
-    "open": UnschedulableChange,
+    "cancelled": job_record.CancelledChange,
+    "interrupted": job_record.InterruptedChange,
+    "waited": lambda: job_record.InterruptedChange(waited=True),
+    "open": job_record.UnschedulableChange,
 }
 """What happened, by the kinds of events that the database's functions append."""
 
 
-_KINDS: dict[type[JobChange | TranscriptionEvent], str] = {
-    StartedChange: "begun",
-    CrashedChange: "crashed",
-    RequeuedChange: "putback",
-    InterruptedChange: "interrupted",
-    CancelledChange: "cancelled",
-    UnschedulableChange: "refused",
-    FailedChange: "failed",
-    EditedChange: "edited",
-    Progress: "progress",
-    SegmentReady: "segmentready",
-    Peaks: "peaks",
-    Checkpoint: "checkpoint",
-    Finished: "finished",
+_KINDS: dict[type[JobChange | transcript.TranscriptionEvent], str] = {
+    job_record.StartedChange: "begun",
+    job_record.CrashedChange: "crashed",
+    job_record.RequeuedChange: "putback",
+    job_record.InterruptedChange: "interrupted",
+    job_record.CancelledChange: "cancelled",
+    job_record.UnschedulableChange: "refused",
+    job_record.FailedChange: "failed",
+    job_record.EditedChange: "edited",
+    transcript.Progress: "progress",
+    transcript.SegmentReady: "segmentready",
+    transcript.Peaks: "peaks",
+    transcript.Checkpoint: "checkpoint",
+    transcript.Finished: "finished",
 }
 """Kinds of events in the database, which SQL compares: no renaming of a class moves them."""
 
 
 def event_kind(change: JobChange) -> str:
     """Return the kind of an event, which the database has in the clear."""
-    return _KINDS[type(change.event if isinstance(change, ReportedChange) else change)]
+    return _KINDS[type(change.event if isinstance(change, job_record.ReportedChange) else change)]
 
 
 def recording_columns(audio: RecordingRef) -> tuple[str | None, int | None]:
@@ -108,12 +85,12 @@ class JobRows:
     def encrypt_failure(self, job_id: str, node: str, failure: JobFailure) -> bytes:
         """Encrypt why a node cannot do a job."""
         return self._sealed(
-            job_id, serialize_change(UnschedulableChange(failure)), f"{job_id}/{node}"
+            job_id, serialize_change(job_record.UnschedulableChange(failure)), f"{job_id}/{node}"
         )
 
     def encrypt_summary(self, record: JobRecord) -> bytes | None:
         """Encrypt what lists say of a job that is done; None of any other."""
-        if record.state is not JobState.DONE or record.transcript is None:
+        if record.state is not job_record.JobState.DONE or record.transcript is None:
             return None
         values = {
             "duration": record.transcript.duration,
@@ -133,7 +110,7 @@ class JobRows:
             Unreadable: it is damaged, or of a later release.
         """
         match parse_change(self._opened(job_id, sealed, f"{job_id}/{node}")):
-            case UnschedulableChange(JobFailure() as failure):
+            case job_record.UnschedulableChange(JobFailure() as failure):
                 return failure
         raise UnreadableRecord("no refusal")
 
@@ -168,8 +145,8 @@ class JobRows:
             duration, revision = said.pop("duration"), said.pop("revision")
             return replace(
                 record,
-                state=JobState.DONE,
-                transcript=Transcript((), "", duration, "", ""),
+                state=job_record.JobState.DONE,
+                transcript=transcript.Transcript((), "", duration, "", ""),
                 progress=replace(record.progress, audio_s_done=duration, audio_s_total=duration),
                 history=replace(EditHistory(), revision=revision),
                 **said,
@@ -201,7 +178,7 @@ def replay_events(record: JobRecord, events: Iterable[JobEvent]) -> JobRecord:
     """Return a record after its events, with the number of the last, also if it changed nothing."""
     last = record.seq
     for event in events:
-        record, last = apply_event(record, event), max(last, event.seq)
+        record, last = job_record.apply_event(record, event), max(last, event.seq)
     return replace(record, seq=last)
 
 

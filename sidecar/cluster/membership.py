@@ -13,7 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sidecar import errors
-from sidecar.storage.postgres_database import PostgresDatabase, cancel_after, run_periodically
+from sidecar.storage.postgres_database import (
+    PostgresDatabase,
+    call_in_batches,
+    cancel_after,
+    run_periodically,
+)
 from sidecar.storage.postgres_settings import EXPIRY_HEARTBEATS, HEARTBEAT_INTERVAL_S
 
 log = logging.getLogger(__name__)
@@ -22,6 +27,8 @@ COUNT_MAX_AGE_S = 0.9
 """Age of a count that is good enough for a look: one service counts for all."""
 COUNT_TIMEOUT_S = 0.3
 """Limit for counting jobs for somebody who looks; then the count of the last look is told."""
+ORPHAN_BATCH = 1000
+"""Jobs of a dead or revived service that one call changes: tenths of a second."""
 LEAVE_TIMEOUT_S = 2.0
 """Limit for saying goodbye at the end; without it the service expires by itself."""
 
@@ -76,7 +83,7 @@ class Membership:
         """
         ((expired,),) = await self._beats.call("beat_1", self.id, self._works, self.draining)
         if expired:
-            await self._beats.call("await_again_1", self.id)
+            await call_in_batches(self._beats, "await_again_1", self.id, batch=ORPHAN_BATCH)
 
     async def send_heartbeat(self) -> None:
         """Count the heartbeat up, for ever: one row, which nobody else's work locks for long."""
@@ -119,7 +126,16 @@ class Membership:
         await self._database.fetch(
             "SELECT vibevoice.expire_1(%s::text[], %s::bigint[])", ([*beats], [*beats.values()])
         )
-        await self._database.call("release_orphans_1")
+        await release_orphans(self._database)
+
+
+async def release_orphans(database: PostgresDatabase) -> None:
+    """Release what services that are gone left behind.
+
+    Raises:
+        errors.JournalUnreachable: the database does not answer; others, or the next sweep, do it.
+    """
+    await call_in_batches(database, "release_orphans_1", batch=ORPHAN_BATCH)
 
 
 async def _call_within(most_s: float, call: Awaitable[None]) -> None:

@@ -51,10 +51,10 @@ class PostgresSessionStore:
         self._database, self._seal, self._front = database, seal, member.id
         self._here: set[SessionName] = set()
         """Those that may lie there as this service's."""
-        self._told = asyncio.Event()
+        self._changed = asyncio.Event()
         self._tell: Callable[[SessionName, float], None] = lambda name, since_s: None
-        self._rung = asyncio.Event()
-        database.listen(SESSIONS_CHANNEL, lambda payload: self._ring())
+        self._wake = asyncio.Event()
+        database.listen(SESSIONS_CHANNEL, lambda payload: self._on_notification())
 
     async def save(
         self, sessions: Sequence[SessionSave], over: Sequence[SessionName], grace_s: float
@@ -131,7 +131,7 @@ class PostgresSessionStore:
             )
             return bytes(session), [bytes(said) for (said,) in await cursor.fetchall()], had
 
-        self._told.clear()
+        self._changed.clear()
         reached = await self._database.transaction(reach)
         if isinstance(reached, bool):
             return reached
@@ -149,7 +149,7 @@ class PostgresSessionStore:
         """As `SessionStore.news`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(most_s):
-                await self._told.wait()
+                await self._changed.wait()
 
     def on_asked(self, tell: Callable[[SessionName, float], None]) -> None:
         """As `SessionStore.on_asked`."""
@@ -165,18 +165,18 @@ class PostgresSessionStore:
                     await self._database.transaction(_delete_expired)
                     swept = clock() + SWEEP_INTERVAL_S
                 if self._here:
-                    for name, since_s in await self._database.transaction(self._beaten):
+                    for name, since_s in await self._database.transaction(self._requested):
                         self._tell(name, since_s)
-            self._rung.clear()
+            self._wake.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(HEARTBEAT_INTERVAL_S):
-                    await self._rung.wait()
+                    await self._wake.wait()
 
-    def _ring(self) -> None:
-        self._told.set()
-        self._rung.set()
+    def _on_notification(self) -> None:
+        self._changed.set()
+        self._wake.set()
 
-    async def _beaten(self, cursor: Any) -> list[tuple[SessionName, float]]:
+    async def _requested(self, cursor: Any) -> list[tuple[SessionName, float]]:
         """Return which sessions of this service others ask for, and since when."""
         await cursor.execute(
             """SELECT owner, id, extract(epoch FROM clock_timestamp() - asked)::float8

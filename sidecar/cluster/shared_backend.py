@@ -9,9 +9,9 @@ from collections.abc import Callable
 from functools import partial
 
 from sidecar import clock, errors
-from sidecar.cluster.claim_loop import ClaimLoop, EligibilityJudge
+from sidecar.cluster.claim_loop import ClaimLoop
 from sidecar.cluster.claims import ClaimPreferences, ClaimStore
-from sidecar.cluster.eligibility import ineligibility
+from sidecar.cluster.eligibility import EligibilityJudge, ineligibility
 from sidecar.cluster.front_queue import ClientTimeouts, SharedJobQueue
 from sidecar.cluster.job_follower import JobFollower
 from sidecar.cluster.job_rows import JobRows

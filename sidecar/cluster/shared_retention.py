@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from sidecar import errors
 from sidecar.cluster.job_rows import JobRows, recording_columns
+from sidecar.cluster.membership import release_orphans
 from sidecar.concurrency import ThreadLimiter
 from sidecar.jobs.sqlite_job_log import UnreadableRecord
 from sidecar.storage.postgres_database import (
     PostgresDatabase,
+    call_in_batches,
     cancel_after,
     retry_while_unavailable,
     run_periodically,
@@ -134,26 +138,25 @@ class SharedRetention:
         await (self._sweep() if turn else self.delete_recordings())
 
     async def _sweep(self) -> None:
-        for (owner,) in await self._database.call("owners_with_results_1"):
-            with suppress(errors.JournalUnreachable):  # that of one owner costs no other
-                await self._purge(owner)
-        await self._database.call("tidy_1")
-        await self._database.call("release_orphans_1")
-        await self.delete_recordings()
+        owners = await self._database.call("owners_with_results_1")
+        parts: list[Callable[[], Awaitable[object]]] = [
+            *(partial(self._purge, owner) for (owner,) in owners),
+            partial(self._database.call, "tidy_1"),
+            partial(release_orphans, self._database),
+            self.delete_recordings,
+        ]
+        for part in parts:
+            with suppress(errors.JournalUnreachable):  # one that fails costs no other
+                await part()
 
     async def _purge(self, owner: str) -> None:
         limits = self._limits
-        results = (limits.retention_s, limits.results, limits.result_bytes)
-        while await self._purged("purge_1", owner, *results) >= DELETE_BATCH:
-            pass
-        while (
-            await self._purged("forget_recordings_1", owner, limits.recording_bytes) >= DELETE_BATCH
+        results = limits.retention_s, limits.results, limits.result_bytes
+        for function, values in (
+            ("purge_1", results),
+            ("forget_recordings_1", (limits.recording_bytes,)),
         ):
-            pass
-
-    async def _purged(self, function: str, owner: str, *limits: float) -> int:
-        ((count,),) = await self._database.call(function, owner, *limits, DELETE_BATCH)
-        return int(count)
+            await call_in_batches(self._database, function, owner, *values, batch=DELETE_BATCH)
 
     async def _deleted(self, name: str) -> bool:
         try:

@@ -379,6 +379,9 @@ SERVICE_DEATH_WEIGHT = 1
 """The same of a service."""
 POISON_WEIGHT = 10
 """So two crashes are, ten deaths, and one crash with five deaths."""
+# a machine may be at fault; two that fail alike put the blame on the recording
+MAX_NODE_ATTEMPTS = 2
+"""Nodes that try a job which could not be done, before it fails."""
 
 
 def poison_weight(crashes: int, deaths: int) -> int:

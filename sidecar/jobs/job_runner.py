@@ -22,19 +22,7 @@ from sidecar.audio.audio_source import AudioSource
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
 from sidecar.jobs import job_record
 from sidecar.jobs.job_log import JobEventFeed, JobLog
-from sidecar.jobs.job_record import (
-    CancelledChange,
-    CrashedChange,
-    FailedChange,
-    JobChange,
-    JobEvent,
-    JobFailure,
-    JobRecord,
-    JobState,
-    ReportedChange,
-    RequeuedChange,
-    StartedChange,
-)
+from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState
 from sidecar.transcripts.transcript import (
     Checkpoint,
     Finished,
@@ -97,20 +85,20 @@ class Job:
         """From now on it is there, and what happens to it goes through the store."""
         self._store = store
         store.add(self.record)
-        store.listen(self._heard, self.id)
+        store.listen(self._on_event, self.id)
 
     def enter_again(self, store: JobLog) -> None:
         """It is there already: from before the service was started."""
         self._store = store
-        store.listen(self._heard, self.id)
+        store.listen(self._on_event, self.id)
 
     def hear(self, feed: JobEventFeed) -> None:
         """Hear what happens to it from a feed; it is changed elsewhere."""
-        feed.listen(self._heard, self.id)
+        feed.listen(self._on_event, self.id)
 
     def unhear(self, feed: JobEventFeed) -> None:
         """Hear no more of it."""
-        feed.unlisten(self._heard, self.id)
+        feed.unlisten(self._on_event, self.id)
 
     async def written(self) -> None:
         """Wait until what happened to it would outlive the process, if that was promised.
@@ -164,32 +152,34 @@ class Job:
         """An attempt starts, from what is settled if its engine understands it (``form``);
         ``behind`` the job with this id."""
         anew = any(one.form != form for one in self.record.settled)
-        self._append(StartedChange(anew, behind))
+        self._append(job_record.StartedChange(anew, behind))
 
     def apply_report(self, event: TranscriptionEvent, processing_s: float = 0.0) -> None:
         """The engine reported something; with the transcript it is done."""
-        self._append(ReportedChange(event, processing_s))
+        self._append(job_record.ReportedChange(event, processing_s))
 
     def crash(self) -> None:
         """The engine's process died in it."""
-        self._append(CrashedChange())
+        self._append(job_record.CrashedChange())
 
     def requeue(self, *, counted: bool = False, alone: bool = False, passed: bool = False) -> None:
         """Back to the queue; ``counted``: the attempt was one; ``passed``: it cannot be done
         here."""
-        self._append(RequeuedChange(counted, alone, passed))
+        self._append(job_record.RequeuedChange(counted, alone, passed))
 
     def fail(self, error: errors.SidecarError) -> None:
         """It ended without a transcript; one that has ended stays as it is."""
-        self._append(FailedChange(JobFailure.of(error)))
+        self._append(job_record.FailedChange(job_record.JobFailure.of(error)))
 
     def cancel(self) -> None:
         """Somebody ended it; one that has ended stays as it is."""
-        self._append(CancelledChange())
+        self._append(job_record.CancelledChange())
 
     def part(self, error: errors.SidecarError) -> None:
         """Whoever waits for it here is told ``error``, whatever became of it elsewhere."""
-        self.record = replace(self.record, state=JobState.FAILED, error=JobFailure.of(error))
+        self.record = replace(
+            self.record, state=JobState.FAILED, error=job_record.JobFailure.of(error)
+        )
         self._over.set()
         self._changed.set()
 
@@ -201,7 +191,7 @@ class Job:
         if self.ended:
             self.source.close()
 
-    def _heard(self, record: JobRecord, event: JobEvent) -> None:
+    def _on_event(self, record: JobRecord, event: JobEvent) -> None:
         """The store told of it: who waits may look."""
         self.record = record
         changed, self._changed = self._changed, asyncio.Event()
@@ -251,7 +241,7 @@ class JobRun:
             self._stay, self._behind = behind._stay.joined(), behind.jobs[0].id
         self._leaving: asyncio.Task[None] | None = None
         self._engine: EngineLease | None = None
-        self._heard: Sequence[Job] = ()
+        self._in_step: Sequence[Job] = ()
         """Whom the engine hears in step, by the numbers that it knows them by."""
         self._interrupted = False
         self._asked = False
@@ -280,8 +270,8 @@ class JobRun:
         """Go on without a job that was ended by somebody else."""
         if all(one.ended for one in self.jobs):
             self._task.cancel()
-        elif self._engine is not None and job in self._heard:
-            self._engine.leave(self._heard.index(job))
+        elif self._engine is not None and job in self._in_step:
+            self._engine.leave(self._in_step.index(job))
 
     def interrupt(self) -> None:
         """Give up the engine; who has not ended waits again."""
@@ -339,13 +329,13 @@ class JobRun:
             lease = self._place.lease(job.options.precision, job.arrived_at, alone)
             self._stay = await SequentialLease.begin(lease)
         try:
-            await self._heard_by(self._stay, job)
+            await self._transcribe(self._stay, job)
         finally:
             await self._leave()
         if not job.ended:
             raise errors.EngineFailed("The engine ended without a transcript.")
 
-    async def _heard_by(self, stay: SequentialLease, job: Job) -> None:
+    async def _transcribe(self, stay: SequentialLease, job: Job) -> None:
         engine = stay.engine
         options = await self._plan(job, engine.precision)
         resumes = job.record.durable and self._place.spec.resumes
@@ -409,7 +399,7 @@ class JobRun:
             jobs = [job for job, _ in asked]
             if not jobs:
                 return
-            self._engine, self._heard = engine, jobs
+            self._engine, self._in_step = engine, jobs
             begun = time.monotonic()
             events = engine.transcribe_together(
                 [(job.source, job.facts, plan) for job, plan in asked], self._max_s

@@ -129,7 +129,7 @@ class JobTraces:
         self._traces, self._engine = traces, engine
         self._loaded, self._now = loaded, now
         self._ways: dict[str, JobTraceContext] = {}
-        jobs.listen(self._heard)
+        jobs.listen(self._on_event)
 
     def begun(self) -> JobTraceContext:
         """A recording is being taken in."""
@@ -148,7 +148,7 @@ class JobTraces:
         found = _stages_before_queue(way, at, code)
         self._tell(way, at, found, trace_attributes(None, None), code)
 
-    def _heard(self, record: JobRecord, event: JobEvent) -> None:
+    def _on_event(self, record: JobRecord, event: JobEvent) -> None:
         way = self._ways.get(record.id)
         if way is None:
             return

@@ -63,7 +63,7 @@ class PersistentRecordings:
         self._spool_dir = settings.spool_dir
 
     async def kept(
-        self, threads: ThreadLimiter, source: AudioSource
+        self, threads: ThreadLimiter, source: AudioSource, *, synced: bool = True
     ) -> StoredRecordingRef | ClientFileRef:
         """`keep` a recording under a new name, in a thread. If the caller stops waiting, the thread
         deletes what it has written.
@@ -75,15 +75,18 @@ class PersistentRecordings:
 
         def keep(fd: int) -> StoredRecordingRef | ClientFileRef:
             own = AudioSource(fd, spooled=source.spooled, path=source.path)
-            return self.keep(own, uuid.uuid4().hex)
+            return self.keep(own, uuid.uuid4().hex, synced=synced)
 
         try:
             return await threads.run_on(source.fd, keep, unwanted=self.discard)
         except OSError as error:  # of the descriptor: those of the disk have their names already
             raise storage_error(error) from None
 
-    def keep(self, source: AudioSource, name: str) -> StoredRecordingRef | ClientFileRef:
-        """Have a recording outlive the process; a file that a client named stays where it is.
+    def keep(
+        self, source: AudioSource, name: str, *, synced: bool = True
+    ) -> StoredRecordingRef | ClientFileRef:
+        """Have a recording outlive the process, and (``synced``) a loss of power; a file that a
+        client named stays where it is.
 
         Raises:
             errors.DiskFull, errors.SpoolUnwritable: it cannot be written.
@@ -95,7 +98,7 @@ class PersistentRecordings:
         sealed = HashingStream(
             self._seal.encrypt_recording(audio_source.read_chunks(source.fd), name)
         )
-        self._storage.put(name, sealed)
+        self._storage.put(name, sealed, synced=synced)
         return StoredRecordingRef(name, sealed.sha256, sealed.size, self._storage.kind)
 
     def open(self, record: JobRecord) -> AudioSource:

@@ -123,7 +123,7 @@ class Retention:
         self._rendering = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
-        store.listen(self._heard)
+        store.listen(self._on_event)
         store.when_gone(self._gone)
 
     async def answer(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
@@ -181,7 +181,7 @@ class Retention:
                 return result.answer  # somebody else's question was first
             return await asyncio.to_thread(render)
 
-    def _heard(self, record: JobRecord, event: JobEvent) -> None:
+    def _on_event(self, record: JobRecord, event: JobEvent) -> None:
         """A job that ended has its time from here on."""
         if not record.over:
             return

@@ -28,25 +28,9 @@ from sidecar.audio.audio_source import (
 )
 from sidecar.errors import BadRequest, SidecarError
 from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.jobs import job_record
 from sidecar.jobs.job_log import SUBSCRIBER_BUFFER_EVENTS, JobLogEntry, MemoryJobLog
-from sidecar.jobs.job_record import (
-    CancelledChange,
-    CrashedChange,
-    EditedChange,
-    FailedChange,
-    IdempotencyKey,
-    InterruptedChange,
-    JobChange,
-    JobEvent,
-    JobFailure,
-    JobRecord,
-    JobState,
-    ReportedChange,
-    RequeuedChange,
-    StartedChange,
-    UnschedulableChange,
-    apply_event,
-)
+from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord
 from sidecar.jobs.scheduler import Priority
 from sidecar.storage.encrypted_sqlite import JobWrite, SqliteWriter, Statement
 from sidecar.storage.encryption import DecryptionFailed
@@ -73,7 +57,7 @@ class RecordingArchive:
         audio = record.audio
         if not isinstance(audio, StoredRecordingRef) or audio in self._gone:
             return False
-        return not record.over or (self._limit > 0 and record.state is JobState.DONE)
+        return not record.over or (self._limit > 0 and record.state is job_record.JobState.DONE)
 
     def put(self, record: JobRecord, there: Container[str] | None = None) -> None:
         """A job has ended: its recording stays from here on as long as there is room. ``there``:
@@ -89,7 +73,7 @@ class RecordingArchive:
             self._gone.add(audio)
             return
         sizes = self._sizes[record.owner]
-        sizes[audio] = size if record.state is JobState.DONE else self._limit + 1
+        sizes[audio] = size if record.state is job_record.JobState.DONE else self._limit + 1
         if sizes[audio] > self._limit:  # it alone: that costs no other its place
             self._take(record.owner, audio)
         while sum(sizes.values()) > self._limit:
@@ -119,11 +103,11 @@ _REFS: dict[str, type[RecordingRef]] = {
     "Named": ClientFileRef,
 }
 _PLAIN: dict[str, Callable[..., JobChange]] = {
-    "Begun": StartedChange,
-    "Crashed": CrashedChange,
-    "PutBack": RequeuedChange,
-    "Interrupted": InterruptedChange,
-    "Cancelled": CancelledChange,
+    "Begun": job_record.StartedChange,
+    "Crashed": job_record.CrashedChange,
+    "PutBack": job_record.RequeuedChange,
+    "Interrupted": job_record.InterruptedChange,
+    "Cancelled": job_record.CancelledChange,
 }
 _NAMES: dict[Callable[..., object], str] = {
     kind: name for name, kind in [*_REFS.items(), *_PLAIN.items()]
@@ -164,7 +148,7 @@ def parse_record(text: bytes) -> JobRecord:
             facts=facts,
             progress=Progress(0.0, facts.total_s),
             priority=Priority(values.get("priority", Priority.INTERACTIVE)),
-            key=IdempotencyKey(**values["key"]) if values.get("key") else None,
+            key=job_record.IdempotencyKey(**values["key"]) if values.get("key") else None,
             **{name: value for name, value in values.items() if name in _AS_SUBMITTED},
         )
     except (ValueError, KeyError, TypeError) as error:
@@ -174,13 +158,13 @@ def parse_record(text: bytes) -> JobRecord:
 def serialize_change(change: JobChange) -> bytes:
     """What happened to a job."""
     match change:
-        case ReportedChange(event, processing_s):
+        case job_record.ReportedChange(event, processing_s):
             values = {"report": transcript.to_wire(event), "processing_s": processing_s}
-        case FailedChange(failure):
+        case job_record.FailedChange(failure):
             values = {"failure": asdict(failure)}
-        case UnschedulableChange(refused):
+        case job_record.UnschedulableChange(refused):
             values = {"refused": asdict(refused) if refused is not None else None}
-        case EditedChange(step):
+        case job_record.EditedChange(step):
             values = {"edit": edit_step_to_json(step)}
         case _:
             values = {"change": _NAMES[type(change)], **asdict(change)}
@@ -196,13 +180,15 @@ def parse_change(text: bytes) -> JobChange:
     try:
         match json.loads(text):
             case {"report": report, "processing_s": processing_s}:
-                return ReportedChange(transcript.from_wire(report), processing_s)
+                return job_record.ReportedChange(transcript.from_wire(report), processing_s)
             case {"failure": failure}:
-                return FailedChange(JobFailure(**failure))
+                return job_record.FailedChange(job_record.JobFailure(**failure))
             case {"refused": refused}:
-                return UnschedulableChange(JobFailure(**refused) if refused is not None else None)
+                return job_record.UnschedulableChange(
+                    job_record.JobFailure(**refused) if refused is not None else None
+                )
             case {"edit": operations}:
-                return EditedChange(edit_step_from_json(operations))
+                return job_record.EditedChange(edit_step_from_json(operations))
             case {"change": str(name), **values}:
                 return _PLAIN[name](**{str(key): value for key, value in values.items()})
     except (ValueError, KeyError, TypeError, BadRequest) as error:
@@ -321,11 +307,13 @@ class SqliteJobLog(MemoryJobLog):
                     (self._sealed(record, one), record.id, one.seq),
                 )
                 for one in entry.log
-                if isinstance(one.change, ReportedChange)
+                if isinstance(one.change, job_record.ReportedChange)
                 and isinstance(one.change.event, Checkpoint)
             ]
         change = event.change
-        later = isinstance(change, ReportedChange) and isinstance(change.event, SegmentReady)
+        later = isinstance(change, job_record.ReportedChange) and isinstance(
+            change.event, SegmentReady
+        )
         after = partial(self._shelf.put, record) if ended else None
         self._writer.put(JobWrite(record.id, statements, soon=not later, after=after))
 
@@ -353,7 +341,7 @@ class SqliteJobLog(MemoryJobLog):
             ):
                 entry = self._entries[job_id]
                 event = JobEvent(seq, at, parse_change(opened(text, f"{job_id}/{seq}")))
-                entry.take(apply_event(entry.record, event), event)
+                entry.take(job_record.apply_event(entry.record, event), event)
         except (DecryptionFailed, UnreadableRecord, KeyError) as error:
             raise JournalDamaged(f"{type(error).__name__}: {error}") from None
         for entry in self._entries.values():

@@ -178,7 +178,7 @@ class JobSubmissions:
                 )
                 record = JobRecord.submitted(
                     self._now(),
-                    await self._kept(source) if durable else recording_ref(source),
+                    await self._kept(source, kept) if durable else recording_ref(source),
                     facts,
                     options,
                     owner=caller.owner,
@@ -252,9 +252,10 @@ class JobSubmissions:
             check_audio(caller, facts.total_s, load.waiting_audio_s)
         return replace(options, voiceprints=self._people)
 
-    async def _kept(self, source: AudioSource) -> RecordingRef:
+    async def _kept(self, source: AudioSource, kept: bool) -> RecordingRef:
         assert self._backend.persistent_recordings is not None
-        return await self._backend.persistent_recordings.kept(self._disk, source)
+        # A loss of power ends the connection of a client that waits: a sync would only delay it.
+        return await self._backend.persistent_recordings.kept(self._disk, source, synced=kept)
 
     def _refused(
         self,

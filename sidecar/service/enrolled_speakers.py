@@ -19,7 +19,7 @@ from sidecar.storage.encryption import journal_key
 from sidecar.storage.postgres_settings import journal_address
 from sidecar.storage.postgres_speaker_store import PostgresSpeakerStore
 from sidecar.storage.speaker_store import (
-    MAX_SPEAKERS,
+    MAX_ENROLLED_SPEAKERS,
     EnrolledSpeaker,
     SpeakerSample,
     SpeakerStore,
@@ -139,8 +139,8 @@ def _find_speaker(people: Sequence[EnrolledSpeaker], person_id: str) -> Enrolled
 
 
 def _check_capacity(people: Sequence[EnrolledSpeaker]) -> None:
-    if len(people) >= MAX_SPEAKERS:
-        raise errors.PeopleFull(f"There are {MAX_SPEAKERS} people of yours already.")
+    if len(people) >= MAX_ENROLLED_SPEAKERS:
+        raise errors.PeopleFull(f"There are {MAX_ENROLLED_SPEAKERS} people of yours already.")
 
 
 log = logging.getLogger(__name__)

@@ -59,11 +59,11 @@ class PostgresDatabase:
         self._calls: set[asyncio.Task[Any]] = set()
         self._used: set[AsyncConnection[Row]] = set()
         """Connections that somebody waits for."""
-        self._tells: dict[str, list[NotificationCallback]] = {}
-        self._heard: set[str] = set()
-        """Channels that the listening connection hears."""
+        self._callbacks: dict[str, list[NotificationCallback]] = {}
+        self._listened: set[str] = set()
+        """Channels that the listening connection listens to."""
         self._listening: asyncio.Task[None] | None = None
-        self._hears: AsyncConnection[Row] | None = None
+        self._listening_connection: AsyncConnection[Row] | None = None
         self._misses = 0
         """Attempts to listen that failed in a row."""
 
@@ -83,8 +83,8 @@ class PostgresDatabase:
         tasks = [*self._calls, *([self._listening] if self._listening is not None else [])]
         for connection in self._used:
             self._driver.sever(connection)
-        if self._hears is not None:
-            self._driver.sever(self._hears)
+        if self._listening_connection is not None:
+            self._driver.sever(self._listening_connection)
         elif self._listening is not None:  # it connects, or pauses
             self._listening.cancel()
         await self._pool.close(timeout=3 * CONNECT_TIMEOUT_S)
@@ -103,7 +103,7 @@ class PostgresDatabase:
             cursor = await connection.execute(sql, values or None)
             return [] if cursor.description is None else await cursor.fetchall()
 
-        return await self._shielded(self._tried(work))
+        return await self._shielded(self._with_retries(work))
 
     async def call(self, function: str, *values: object) -> list[Row]:
         """Return the rows of a function of the schema `vibevoice`, which may be repeated.
@@ -125,7 +125,7 @@ class PostgresDatabase:
             async with connection.transaction(), connection.cursor() as cursor:
                 return await work(cursor)
 
-        return await self._shielded(self._tried(alone))
+        return await self._shielded(self._with_retries(alone))
 
     async def maintain(self, sql: str, within_s: float) -> None:
         """Execute a statement that runs in no transaction, over a connection of its own.
@@ -142,32 +142,32 @@ class PostgresDatabase:
 
         async def own() -> None:
             async with await self._driver.connected(self._address) as connection:
-                await self._within(connection, within_s, work)
+                await self._with_timeout(connection, within_s, work)
 
         await self._shielded(own())
 
     def listen(self, channel: str, tell: NotificationCallback) -> None:
         """Have each message on a channel told, and "" after a connection: some may be missed."""
-        self._tells.setdefault(channel, []).append(tell)
-        self._heard.discard(channel)
+        self._callbacks.setdefault(channel, []).append(tell)
+        self._listened.discard(channel)
         if not self._pool.closed:
             self._start_listening()
 
     def _start_listening(self) -> None:
         """Connect for messages where any are wanted."""
-        if self._tells and self._listening is None:
+        if self._callbacks and self._listening is None:
             listening = self._listen()
             self._listening = asyncio.get_running_loop().create_task(listening)
 
     async def _shielded(self, call: Coroutine[Any, Any, T]) -> T:
         """Return what ``call`` returns; it goes on if the caller is cancelled, for psycopg would
         have the caller wait until the server acknowledges that."""
-        task = asyncio.get_running_loop().create_task(self._meant(call))
+        task = asyncio.get_running_loop().create_task(self._translating_errors(call))
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
         return await asyncio.shield(task)
 
-    async def _tried(self, work: Callable[[AsyncConnection[Row]], Awaitable[T]]) -> T:
+    async def _with_retries(self, work: Callable[[AsyncConnection[Row]], Awaitable[T]]) -> T:
         """Do the work; try again at once while a connection was at fault: after a restart of the
         server all those of the pool are dead."""
         clock = asyncio.get_running_loop().time
@@ -175,13 +175,13 @@ class PostgresDatabase:
         for others in reversed(range(self._size + 1)):
             async with self._pool.connection(timeout=until - clock()) as connection:
                 try:
-                    return await self._within(connection, until - clock(), work)
+                    return await self._with_timeout(connection, until - clock(), work)
                 except self._driver.AWAY as error:
                     if clock() >= until or not others or not await _is_retryable(connection, error):
                         raise
         raise AssertionError("the last try raises")
 
-    async def _within(
+    async def _with_timeout(
         self,
         connection: AsyncConnection[Row],
         seconds: float,
@@ -194,7 +194,7 @@ class PostgresDatabase:
         finally:
             self._used.discard(connection)
 
-    async def _meant(self, call: Awaitable[T]) -> T:
+    async def _translating_errors(self, call: Awaitable[T]) -> T:
         """Return what ``call`` returns; its errors become those of the catalogue."""
         import psycopg
 
@@ -213,38 +213,40 @@ class PostgresDatabase:
         """Listen for ever, over one connection after the other."""
         while not self._outlook.closing:
             try:
-                async with await self._driver.connected(self._address) as self._hears:
-                    self._heard.clear()
-                    await self._hear(self._hears)
+                async with await self._driver.connected(
+                    self._address
+                ) as self._listening_connection:
+                    self._listened.clear()
+                    await self._receive(self._listening_connection)
             except self._driver.AWAY as error:
                 self._outlook.failed(error)
             except Exception:
                 log.exception("a fault while the database was listened to")
-            self._hears = None
+            self._listening_connection = None
             if not self._outlook.closing:
                 await asyncio.sleep(backoff_s(self._misses, MIN_RETRY_PAUSE_S, MAX_RETRY_PAUSE_S))
                 self._misses += 1
 
-    async def _hear(self, connection: AsyncConnection[Row]) -> None:
+    async def _receive(self, connection: AsyncConnection[Row]) -> None:
         while True:
-            await self._within(connection, CALL_TIMEOUT_S, self._check)
+            await self._with_timeout(connection, CALL_TIMEOUT_S, self._check)
             self._misses = 0
             self._outlook.answered()
             async for message in connection.notifies(timeout=LISTEN_CHECK_INTERVAL_S):
-                self._tell(message.channel, message.payload)
+                self._notify(message.channel, message.payload)
 
     async def _check(self, connection: AsyncConnection[Row]) -> None:
         """Listen to channels that are new; the others are all told of, if this connection is."""
         from psycopg import sql
 
         await connection.execute("SELECT 1")
-        for channel in self._tells.keys() - self._heard:
+        for channel in self._callbacks.keys() - self._listened:
             await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
-            self._heard.add(channel)
-            self._tell(channel, "")
+            self._listened.add(channel)
+            self._notify(channel, "")
 
-    def _tell(self, channel: str, payload: str) -> None:
-        for tell in self._tells.get(channel, ()):
+    def _notify(self, channel: str, payload: str) -> None:
+        for tell in self._callbacks.get(channel, ()):
             try:
                 tell(payload)
             except Exception:
@@ -402,6 +404,18 @@ async def retry_while_unavailable(call: Callable[[], Awaitable[T]]) -> T:
         except Exception:
             log.exception("the database could not be asked; it is tried again")
             await asyncio.sleep(FAULT_RETRY_PAUSE_S)
+
+
+async def call_in_batches(
+    database: PostgresDatabase, function: str, *values: object, batch: int
+) -> None:
+    """Call a function, whose last parameter is the size of a batch, until it returns less.
+
+    Raises:
+        errors.JournalUnreachable: the database does not answer.
+    """
+    while (await database.call(function, *values, batch))[0][0] >= batch:
+        pass
 
 
 async def run_periodically(call: Callable[[], Awaitable[object]], pause_s: float) -> None:

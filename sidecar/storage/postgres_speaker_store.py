@@ -19,7 +19,7 @@ from sidecar import errors
 from sidecar.storage.encryption import DecryptionFailed
 from sidecar.storage.postgres_database import PostgresDatabase, migrate_postgres
 from sidecar.storage.speaker_store import (
-    MAX_SPEAKERS,
+    MAX_ENROLLED_SPEAKERS,
     SPEAKER_FILE,
     EnrolledSpeaker,
     SpeakerFile,
@@ -194,7 +194,7 @@ def _add_if_missing(person: EnrolledSpeaker) -> SpeakerUpdate:
         for one in people:
             if one.id == person.id:
                 return one  # as they are there: they may have been renamed since
-        if len(people) >= MAX_SPEAKERS:
+        if len(people) >= MAX_ENROLLED_SPEAKERS:
             raise errors.PeopleFull(f"Nobody else can be kept for the owner of '{person.name}'.")
         return person
 

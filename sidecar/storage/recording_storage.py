@@ -38,8 +38,9 @@ class RecordingStorage(Protocol):
         """Which: a job says of which kind the storage is that has its recording."""
         ...
 
-    def put(self, name: str, pieces: Iterable[bytes]) -> None:
-        """Write a stream. If that fails, or the stream does, nothing is left.
+    def put(self, name: str, pieces: Iterable[bytes], *, synced: bool = True) -> None:
+        """Write a stream. If that fails, or the stream does, nothing is left. ``synced``: it is
+        there also if the machine loses its power.
 
         Raises:
             errors.DiskFull: there is no room.
@@ -114,8 +115,8 @@ class FolderStorage:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def put(self, name: str, pieces: Iterable[bytes]) -> None:
-        """Write a stream; it is there whole or not at all, also if the machine loses its power."""
+    def put(self, name: str, pieces: Iterable[bytes], *, synced: bool = True) -> None:
+        """Write a stream; it is there whole or not at all."""
         path, partial = self._path / name, self._path / f"{name}{PARTIAL_SUFFIX}"
         try:
             files.private_folder(self._path)
@@ -125,12 +126,14 @@ class FolderStorage:
             try:
                 with file:
                     _write_chunks(pieces, file.fileno())
-                    os.fsync(file)
+                    if synced:
+                        os.fsync(file)
                 partial.rename(path)
             except BaseException:
                 partial.unlink(missing_ok=True)
                 raise
-            files.sync_folder(self._path)
+            if synced:
+                files.sync_folder(self._path)
         except OSError as error:
             if error.errno in _UNAVAILABLE_ERRNOS:
                 raise _unavailable_error(error) from None

@@ -225,8 +225,8 @@ class S3Storage:
         self._server, self._bucket, self._prefix = server, bucket, prefix
         self._removal = S3DeletionQueue()
 
-    def put(self, name: str, pieces: Iterable[bytes]) -> None:
-        """Send a stream."""
+    def put(self, name: str, pieces: Iterable[bytes], *, synced: bool = True) -> None:
+        """Send a stream; the server answers once it is safe."""
         parts = rechunk(pieces, PART_BYTES)
         try:
             with _s3_errors_as_ours():

@@ -26,7 +26,7 @@ from sidecar.transcripts.speaker_embeddings import (
 )
 from sidecar.transcripts.word_timing import one_line
 
-MAX_SPEAKERS = 200
+MAX_ENROLLED_SPEAKERS = 200
 """Of one owner: their vectors, 1.4 MB at the most, go to the engine with each of its jobs."""
 MAX_SAMPLES = 10
 """Of one person. More recordings hardly move the mean that a voice is compared with."""

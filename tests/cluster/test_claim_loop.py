@@ -24,8 +24,9 @@ from service_process import PATIENCE_S, until
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
 from sidecar.cluster import claim_loop
-from sidecar.cluster.claim_loop import ELIGIBILITY_BATCH, ClaimLoop, EligibilityJudge
+from sidecar.cluster.claim_loop import ClaimLoop
 from sidecar.cluster.claims import ELIGIBILITY_TTL_S, ClaimPreferences
+from sidecar.cluster.eligibility import ELIGIBILITY_BATCH, EligibilityJudge
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs.job_log import MemoryJobLog

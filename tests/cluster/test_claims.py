@@ -297,6 +297,84 @@ async def test_a_job_that_a_node_refused_a_while_ago_is_judged_again_before_many
     assert refused.id in found
 
 
+async def test_a_job_that_another_node_can_do_by_now_is_not_judged_again(shared: Services) -> None:
+    node, other = shared.one, await shared.more()
+    able, refused = await node.submit("one", "one")
+    await node.claims.judge(dict.fromkeys([able.id, refused.id], NO))
+    await other.claims.judge({able.id: None})
+    await node.database.fetch("UPDATE vibevoice.refusals SET at = at - interval '31 s'")
+    assert [job.id for job in await node.claims.unjudged(9)] == [refused.id]
+
+
+async def test_a_node_that_refuses_all_that_waits_judges_a_whole_batch_again(node: Service) -> None:
+    jobs = await node.submit(*["many"] * 6)
+    await node.claims.judge(dict.fromkeys([job.id for job in jobs], NO))
+    await node.database.fetch("UPDATE vibevoice.refusals SET at = at - interval '31 s'")
+    assert len(await node.claims.unjudged(4)) == 4
+
+
+async def test_of_jobs_that_a_node_refused_a_while_ago_the_next_is_claimed_in_fair_order(
+    node: Service,
+) -> None:
+    jobs = await node.submit("a", "a", "b")
+    await node.claims.judge(dict.fromkeys([job.id for job in jobs], NO))
+    assert await node.claim() is None
+    await node.database.fetch("UPDATE vibevoice.refusals SET at = at - interval '31 s'")
+    assert await owners_of(node, 3) == ["a", "b", "a"]
+
+
+async def test_a_refusal_of_long_ago_does_not_count_until_its_node_has_renewed_it(
+    shared: Services,
+) -> None:
+    node, other = shared.one, await shared.more()
+    (job,) = await node.submit("a")
+    for one in (node, other):
+        await one.claims.judge({job.id: NO})
+    await node.database.fetch(
+        "UPDATE vibevoice.refusals SET at = at - interval '6 min' WHERE node = %s",
+        (other.membership.id,),
+    )
+    await node.claims.end_unschedulable(0.0)
+    assert (await node.jobs.get(job.id)).refused is None
+    await other.claims.judge({job.id: NO})
+    await node.claims.end_unschedulable(600.0)
+    assert (await node.jobs.get(job.id)).refused is not None
+
+
+async def test_a_refusal_of_a_future_that_a_clock_has_left_is_forgotten(node: Service) -> None:
+    (job,) = await node.submit("a")
+    await node.claims.judge({job.id: NO})
+    await node.database.fetch("UPDATE vibevoice.refusals SET at = at + interval '1 hour'")
+    assert not await node.claims.unjudged(9)
+    await node.database.call("tidy_1")
+    assert [found.id for found in await node.claims.unjudged(9)] == [job.id]
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("patience_s", [0.0, 600.0])
+async def test_a_node_that_can_do_a_job_by_now_is_heard_before_the_job_is_told_refused(
+    shared: Services, monkeypatch: pytest.MonkeyPatch, patience_s: float, left: bool
+) -> None:
+    """``left``: and it has gone since, so that nobody is known who can do it."""
+    node, other = shared.one, await shared.more()
+    (job,) = await node.submit("a")
+    for one in (node, other):
+        await one.claims.judge({job.id: NO})
+    call = node.database.call
+
+    async def judged(function: str, *values: object) -> object:
+        if function == "tell_refused_1":
+            await other.claims.judge({job.id: None})
+            if left:
+                await other.membership.leave()
+        return await call(function, *values)
+
+    monkeypatch.setattr(node.database, "call", judged)
+    await node.claims.end_unschedulable(patience_s)
+    found = await node.jobs.get(job.id)
+    assert (found.state, found.refused) == (JobState.QUEUED, None)
+
+
 async def test_as_many_refused_jobs_are_looked_at_as_one_call_may_and_then_the_next(
     node: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

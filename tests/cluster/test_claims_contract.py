@@ -166,7 +166,7 @@ class DatabaseJobs:
     async def listens(self) -> None:
         for one in self._services.all:
             database = one.database
-            await until(lambda database=database: database._tells.keys() <= database._heard)
+            await until(lambda database=database: database._callbacks.keys() <= database._listened)
 
 
 @asynccontextmanager

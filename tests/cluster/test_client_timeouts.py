@@ -28,6 +28,8 @@ def recording() -> AudioSource:
 class Awaited:
     """The jobs that clients of one service wait for."""
 
+    follows_all = False
+
     def __init__(self) -> None:
         self.jobs: list[str] = []
 
@@ -52,6 +54,11 @@ async def accepted(one: Service, awaited: Awaited) -> Job:
     return job
 
 
+async def left(timeouts: ClientTimeouts, job: Job, digest: str, for_s: float) -> None:
+    timeouts.leave(job, digest, for_s)
+    await until(lambda: not timeouts._leaving._tasks)
+
+
 async def taken(timeouts: ClientTimeouts, owner: str = "me", digest: str = "sent") -> Job | None:
     source = recording()
     try:
@@ -67,7 +74,7 @@ async def test_the_same_request_takes_its_job_over_once_and_no_other_owner_s(
         (here, waits), (there, waits_there) = (timeouts_of(each, journal) for each in (one, other))
         job = await accepted(one, waits)
         assert await taken(there) is None, "its client still waits"
-        await here.leave(job, "sent", 60)
+        await left(here, job, "sent", 60)
         assert waits.jobs == []
         assert await taken(there, "somebody else") is None
         assert await taken(there, digest="another") is None
@@ -75,7 +82,7 @@ async def test_the_same_request_takes_its_job_over_once_and_no_other_owner_s(
         (again,) = [one for one in both if one is not None]
         assert again.id == job.id
         assert waits.jobs + waits_there.jobs == [job.id]
-        await there.leave(again, "sent", 60)
+        await left(there, again, "sent", 60)
         found = await taken(here)
         assert found is not None, "a client may time out more than once"
         assert found.id == job.id
@@ -87,10 +94,10 @@ async def test_a_job_whose_client_does_not_come_back_ends_and_one_that_was_taken
     monkeypatch.setattr(front_queue, "TIMEOUT_POLL_S", 0.05)
     async with service(journal, tmp_path) as one:
         timeouts, waits = timeouts_of(one, journal)
-        left, kept = await accepted(one, waits), await accepted(one, waits)
-        await timeouts.leave(kept, "kept", 0.3)
+        lost, kept = await accepted(one, waits), await accepted(one, waits)
+        await left(timeouts, kept, "kept", 0.3)
         assert await taken(timeouts, digest="kept") is not None
-        await timeouts.leave(left, "left", 0.3)
+        await left(timeouts, lost, "left", 0.3)
         looking = asyncio.create_task(timeouts.end_in_time())
 
         async def gone() -> bool:
@@ -110,7 +117,7 @@ async def test_a_job_that_cannot_be_left_is_left_once_the_database_is_back(
         job = await accepted(one, waits)
         postgres_cluster.stop()
         try:
-            await timeouts.leave(job, "sent", 60)
+            timeouts.leave(job, "sent", 60)
             with pytest.raises(errors.JournalUnreachable):
                 await taken(timeouts)
         finally:
@@ -137,8 +144,7 @@ async def test_a_job_that_another_service_took_is_not_ended_by_the_lost_answer_o
             return found
 
         monkeypatch.setattr(one.database, "call", unanswered)
-        await here.leave(job, "sent", 60)
-        await until(lambda: not here._leaving._tasks)
+        await left(here, job, "sent", 60)
         assert calls == 2
         assert (await other.jobs.get(job.id)).error is None
         assert await taken(here) is None, "its client waits at the other"
@@ -150,7 +156,7 @@ async def test_a_job_that_was_cancelled_after_it_was_left_is_not_taken(
     async with service(journal, tmp_path) as one:
         timeouts, waits = timeouts_of(one, journal)
         job = await accepted(one, waits)
-        await timeouts.leave(job, "sent", 60)
+        await left(timeouts, job, "sent", 60)
         await one.jobs.cancel(job.id)
         assert await taken(timeouts) is None, "the request gets a job of its own"
 
@@ -168,7 +174,7 @@ async def test_nobody_waits_any_more_for_a_job_that_is_being_left(
             return await call(function, *values)
 
         monkeypatch.setattr(one.database, "call", asked)
-        await timeouts.leave(job, "sent", 60)
+        await left(timeouts, job, "sent", 60)
         assert waiting == [("leave_1", [])]
 
 
@@ -178,7 +184,7 @@ async def test_a_job_that_was_taken_by_a_call_without_an_answer_is_taken_again(
     async with service(journal, tmp_path) as one:
         timeouts, waits = timeouts_of(one, journal)
         job = await accepted(one, waits)
-        await timeouts.leave(job, "sent", 60)
+        await left(timeouts, job, "sent", 60)
         await one.database.fetch("UPDATE vibevoice.jobs SET left_taker = 'a call'")
         await one.database.fetch("UPDATE vibevoice.jobs SET left_taken = clock_timestamp()")
         assert await taken(timeouts) is None, "its answer may be on its way"
@@ -259,7 +265,7 @@ async def test_a_call_that_took_a_job_too_late_has_it_no_more(
     async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
         (here, waits), (there, _) = (timeouts_of(each, journal) for each in (one, other))
         job = await accepted(one, waits)
-        await here.leave(job, "sent", 60)
+        await left(here, job, "sent", 60)
         get, took = one.jobs.get, list[Job | None]()
 
         async def slowly(job_id: str) -> JobRecord:
@@ -271,3 +277,56 @@ async def test_a_call_that_took_a_job_too_late_has_it_no_more(
         monkeypatch.setattr(one.jobs, "get", slowly)
         assert await taken(here) is None
         assert took[0] is not None
+
+
+async def test_a_job_that_ends_as_its_client_times_out_stays_for_the_next_request(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path) as one:
+        timeouts, waits = timeouts_of(one, journal)
+        job = await accepted(one, waits)
+        timeouts.leave(job, "sent", 60)
+        assert waits.jobs == [], "its end would delete it before anything else is done here"
+
+
+async def test_a_front_whose_client_timed_out_is_notified_of_its_job_no_more(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
+        (here, waits), (there, waits_there) = (timeouts_of(each, journal) for each in (one, other))
+        followers = "SELECT followers FROM vibevoice.jobs"
+        job = await accepted(one, waits)
+        await left(here, job, "sent", 60)
+        assert await one.database.fetch(followers) == [([],)]
+        again = await taken(there)
+        assert again is not None
+        assert await one.database.fetch(followers) == [(["other"],)]
+        waits_there.follows_all = True
+        await left(there, again, "sent", 60)
+        assert await taken(here) is not None
+        assert await one.database.fetch(followers) == [(["other", "one"],)], "it counts its events"
+
+
+async def test_a_lost_answer_changes_nothing_for_a_client_that_has_timed_out_again_elsewhere(
+    journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second front leaves the job for another request before the first repeats its call."""
+    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
+        (here, waits), (there, _) = (timeouts_of(each, journal) for each in (one, other))
+        job, call, calls = await accepted(one, waits), one.database.call, 0
+
+        async def unanswered(function: str, *values: object) -> object:
+            nonlocal calls
+            found = await call(function, *values)
+            if function == "leave_1" and (calls := calls + 1) == 1:
+                again = await taken(there)
+                assert again is not None
+                await left(there, again, "sent later", 60)
+                raise errors.JournalUnreachable()
+            return found
+
+        monkeypatch.setattr(one.database, "call", unanswered)
+        await left(here, job, "sent", 60)
+        assert calls == 2
+        assert await taken(here) is None, "it is left for the other request"
+        assert await taken(here, digest="sent later") is not None

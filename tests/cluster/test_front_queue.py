@@ -13,7 +13,8 @@ from instrumented_slot import OverheardSlot, as_asked, job_of
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.cluster.claim_loop import ClaimLoop, EligibilityJudge
+from sidecar.cluster.claim_loop import ClaimLoop
+from sidecar.cluster.eligibility import EligibilityJudge
 from sidecar.cluster.front_queue import SharedJobQueue
 from sidecar.concurrency import ThreadLimiter
 from sidecar.jobs.job_log import DuplicateRequestKey, MemoryJobLog
@@ -72,7 +73,7 @@ class Store:
                         record = self.shared.get(job.id)
                         if record.over:  # as a follower does it
                             self.unfollow(job)
-                        job._heard(record, event)
+                        job._on_event(record, event)
             await asyncio.sleep(0.01)
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
 from postgres import Cluster
 from service_process import until
-from shared_job_services import DONE, SEGMENT, Service, service
+from shared_job_services import DONE, SEGMENT, Service, service, submitted
 
 from sidecar import errors
 from sidecar.audio.audio_source import UploadSpool
-from sidecar.jobs.job_record import CancelledChange, StartedChange
+from sidecar.cluster.job_follower import EVENTS_CHANNEL
+from sidecar.jobs.job_record import CancelledChange, JobState, ReportedChange, StartedChange
 from sidecar.jobs.job_runner import Job
 from sidecar.storage.postgres_database import FAULT_RETRY_PAUSE_S
+from sidecar.transcripts.transcript import Finished, Segment, Transcript
 
 
 def job_of(record: object) -> Job:
@@ -127,3 +130,58 @@ async def test_a_follower_that_leaves_while_events_are_read_holds_up_no_other(
             await other.run(claim)
         async with asyncio.timeout(FAULT_RETRY_PAUSE_S / 2):
             assert await stays == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("words", "reads"), [(10, 0), (4000, 1)])
+async def test_short_events_of_a_followed_job_are_heard_without_a_call(
+    journal: str, tmp_path: Path, words: int, reads: int
+) -> None:
+    """A notification has less than 8,000 bytes."""
+    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
+        private = submitted("a", kept=False)
+        await one.jobs.submit(private)
+        job = job_of(private)
+        one.follower.follow(job)
+        listening = one.database._callbacks.keys()
+        await until(lambda: listening <= one.database._listened and not one.follower._woken)
+        fetch, read = one.database.fetch, list[str]()
+
+        async def counted(sql: str, values: object = ()) -> object:
+            read.append(sql)
+            return await fetch(sql, values)  # type: ignore[arg-type]
+
+        claim = await other.claim()
+        assert claim is not None
+        begun = await other.report(claim, claim.record, StartedChange())
+        assert begun is not None
+        await until(lambda: job.state is JobState.RUNNING)
+        one.database.fetch = counted  # type: ignore[assignment,method-assign]
+        said = Segment(0.0, 1.0, " ".join(f"{os.urandom(2).hex()}" for _ in range(words)), 0)
+        done = ReportedChange(Finished(Transcript((said,), "en", 3.0, "scripted", "fp32")))
+        assert await other.report(claim, begun, done) is not None
+        assert (await job.result()).segments[0] == said
+        assert len(read) == reads
+
+
+async def test_a_notification_behind_one_that_was_missed_has_both_read(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
+        private = submitted("a", kept=False)
+        await one.jobs.submit(private)
+        job = job_of(private)
+        one.follower.follow(job)
+        listening = one.database._callbacks.keys()
+        await until(lambda: listening <= one.database._listened and not one.follower._woken)
+        (hear,) = one.database._callbacks[EVENTS_CHANNEL + "one"]
+        one.database._callbacks[EVENTS_CHANNEL + "one"] = []
+        claim = await other.claim()
+        assert claim is not None
+        begun = await other.report(claim, claim.record, StartedChange())
+        assert begun is not None
+        await asyncio.sleep(0.2)
+        assert job.state is JobState.QUEUED
+        one.database._callbacks[EVENTS_CHANNEL + "one"] = [hear]
+        assert await other.report(claim, begun, SEGMENT, DONE)
+        assert (await job.result()).segments[0].text == "hello"
+        assert [segment.text for segment in job.record.segments] == ["hello"]

@@ -6,10 +6,14 @@ import time
 from pathlib import Path
 
 import pytest
-from shared_job_services import SEGMENT, service
+from service_process import until
+from shared_job_services import SEGMENT, service, submitted
 
+from sidecar.cluster import membership
+from sidecar.cluster.claims import WAITING
 from sidecar.cluster.membership import HeartbeatObserver
 from sidecar.jobs.job_record import InterruptedChange, JobState, StartedChange
+from sidecar.storage.postgres_database import SESSIONS_CHANNEL
 from sidecar.storage.postgres_settings import EXPIRY_HEARTBEATS, HEARTBEAT_INTERVAL_S
 
 
@@ -97,6 +101,54 @@ async def test_a_job_that_waited_behind_another_is_not_to_blame_for_a_death(
         assert InterruptedChange(waited=True) in events
         assert (await one.jobs.get(behind.record.id)).interruptions == 0
         assert (await one.jobs.get(at_work.record.id)).interruptions == 1
+
+
+@pytest.mark.parametrize("batch", [2, 1000])
+async def test_jobs_whose_clients_waited_at_a_dead_service_are_released_in_batches(
+    journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    """One call for all would take longer than a call may if there are tens of thousands."""
+    monkeypatch.setattr(membership, "ORPHAN_BATCH", batch)
+    leaving = "SELECT count(*) FROM vibevoice.jobs WHERE left_until IS NOT NULL"
+    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
+        for _ in range(5):
+            await other.jobs.submit(submitted("me", kept=False))
+        call, released = one.database.call, list[int]()
+
+        async def counted(function: str, *values: object) -> object:
+            if function == "release_orphans_1":
+                released.append((await one.database.fetch(leaving))[0][0])
+            return await call(function, *values)
+
+        monkeypatch.setattr(one.database, "call", counted)
+        await one.membership._expire({"other": None})
+        assert released == ([0, 2, 4] if batch == 2 else [0])
+        assert await one.database.fetch(leaving) == [(5,)]
+        await other.membership.register()
+        assert await one.database.fetch(leaving) == [(0,)]
+
+
+async def test_what_a_dead_service_left_is_told_to_those_who_wait_for_it(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
+        heard = list[str]()
+        for channel in (WAITING, SESSIONS_CHANNEL):
+            one.database.listen(channel, lambda _, channel=channel: heard.append(channel))
+        (job,) = await one.submit("a")
+        await other.claims.judge({job.id: None})
+        await until(lambda: one.database._callbacks.keys() <= one.database._listened)
+        await one.database.call("release_orphans_1", 10)
+        await one.database.fetch("DELETE FROM vibevoice.services WHERE id = 'other'")
+        heard.clear()
+        await one.database.fetch(
+            """INSERT INTO vibevoice.sessions (owner, id, front, grace_s, pieces, session)
+                VALUES ('me', 'a session', 'other', 60, 0, '')"""
+        )
+        for _ in range(2):  # the second finds nothing
+            await one.database.call("release_orphans_1", 10)
+        await until(lambda: len(heard) >= 2)
+        assert sorted(heard) == sorted([WAITING, SESSIONS_CHANNEL])
 
 
 async def test_a_node_that_drains_claims_nothing(journal: str, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from service_process import PATIENCE_S, until
 from shared_job_services import DONE, SAID, Service, Services, service, services, submitted
 
 from sidecar import errors
-from sidecar.audio.audio_source import ClientFileRef, UploadSpool
+from sidecar.audio.audio_source import ClientFileRef, StoredRecordingRef, UploadSpool
+from sidecar.auth.identity import ANONYMOUS
 from sidecar.cluster import postgres_jobs
 from sidecar.cluster.claims import Claim
 from sidecar.config.settings import load_settings
@@ -32,6 +33,7 @@ from sidecar.jobs.job_record import (
     StartedChange,
 )
 from sidecar.jobs.recovery import PersistentRecordings
+from sidecar.server.app import create_service
 from sidecar.storage.postgres_database import retry_while_unavailable
 from sidecar.transcripts.transcript import Checkpoint, Segment, SegmentReady, Transcript
 from sidecar.transcripts.transcript_edits import RenameSpeaker
@@ -510,3 +512,38 @@ async def test_an_id_that_no_job_can_have_is_not_found(front: Service) -> None:
             await ask("nobody\0")
     with pytest.raises(errors.JobNotFound):
         await front.jobs.list("me", after="nobody\0")
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_only_the_recording_of_a_job_that_may_be_asked_for_later_waits_for_the_disk(
+    journal: str, tmp_path: Path, voice: bytes, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    """A client that waits for its answer loses its connection with the power of the machine."""
+    monkeypatch.setenv("VIBEVOICE_JOURNAL", journal)
+    settings = load_settings(
+        engine="scripted",
+        role="front",
+        journal_key=KEY,
+        jobs_dir=tmp_path / "jobs",
+        data_dir=tmp_path / "data",
+        spool_dir=tmp_path,
+    )
+    front = await asyncio.to_thread(create_service, settings)
+    synced, fsync = list[object](), os.fsync
+
+    def counted(file: object) -> None:
+        synced.append(file)
+        fsync(file)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "fsync", counted)
+    try:
+        with closing(UploadSpool(None)) as spool:
+            spool.add(voice)
+            source = spool.finish()
+        options = TranscribeOptions()
+        await front.open()
+        job = await front.submissions.submit(ANONYMOUS, source, options, kept=kept)
+        assert isinstance(job.record.audio, StoredRecordingRef)
+        assert len(synced) == (2 if kept else 0), "the file and its folder"
+    finally:
+        await front.close()

@@ -208,3 +208,24 @@ async def test_one_service_looks_after_all_owners_at_a_time(journal: str, tmp_pa
         await one.database.fetch("UPDATE vibevoice.sweeps SET at = at - interval '11 s'")
         await one.housekeeping._sweep_in_turn()
         assert await ids(one, "me") == []
+
+
+@pytest.mark.parametrize("fails", ["tidy_1", "release_orphans_1"])
+async def test_a_part_of_a_sweep_that_fails_costs_no_other(
+    journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    async with service(journal, tmp_path) as one:
+        called, call = list[str](), one.database.call
+
+        async def failing(function: str, *values: object) -> object:
+            called.append(function)
+            if function == fails:
+                raise errors.JournalUnreachable()
+            return await call(function, *values)
+
+        one.storage.put("given up", [b"x"])
+        await one.database.fetch("INSERT INTO vibevoice.doomed_recordings VALUES ('given up')")
+        monkeypatch.setattr(one.database, "call", failing)
+        await one.housekeeping._sweep()
+        assert called[-2:] == ["tidy_1", "release_orphans_1"]
+        assert [*one.storage.ages()] == []

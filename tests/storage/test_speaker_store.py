@@ -101,7 +101,7 @@ async def test_another_key_does_not_get_them(place: Place) -> None:
 async def test_there_is_an_end_to_people_also_where_many_come_at_once(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(enrolled_speakers, "MAX_SPEAKERS", 2)
+    monkeypatch.setattr(enrolled_speakers, "MAX_ENROLLED_SPEAKERS", 2)
     people = place.open()
     adding = (people.add(ANONYMOUS, f"Anna {number}", heard(number)) for number in range(4))
     came = await asyncio.gather(*adding, return_exceptions=True)

@@ -23,7 +23,6 @@ from sidecar.api.http.responses import Fields, IncrementalTextResponse, UnsentSe
 from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.identity import Identity
 from sidecar.cluster.front_queue import ClientTimeouts
-from sidecar.concurrency import BackgroundTaskGroup
 from sidecar.errors import JobNotFound, SidecarError, TokenInvalid
 from sidecar.jobs.job_log import SubscriberTooSlow
 from sidecar.jobs.job_record import JobRecord, apply_event
@@ -182,7 +181,7 @@ class OpenAISharedRetries:
     """`OpenAIRetries` where other services may be asked next, and have the same jobs."""
 
     def __init__(self, timeouts: ClientTimeouts) -> None:
-        self._timeouts, self._leaving = timeouts, BackgroundTaskGroup()
+        self._timeouts = timeouts
 
     async def sent(self, owner: str, fields: Fields, source: AudioSource) -> OpenAISentRequest:
         """As `OpenAIRetries.sent`; the recording is in others' hands once there is a job."""
@@ -191,9 +190,8 @@ class OpenAISharedRetries:
         )
 
     def leave(self, sent: OpenAISentRequest, job: Job, cancel: Callable[[], None]) -> None:
-        """As `OpenAIRetries.leave`; where no other can be told of it, it ends."""
-        leaving = self._timeouts.leave(job, sent.digest, RETRY_GRACE_S)
-        self._leaving.spawn("leave a job", leaving)
+        """As `OpenAIRetries.leave`."""
+        self._timeouts.leave(job, sent.digest, RETRY_GRACE_S)
 
     async def take(self, sent: OpenAISentRequest, source: AudioSource) -> Job | None:
         """As `OpenAIRetries.take`."""

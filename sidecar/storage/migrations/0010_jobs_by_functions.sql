@@ -84,7 +84,10 @@ CREATE INDEX jobs_recordings ON vibevoice.jobs (owner, ended DESC)
     WHERE ended IS NOT NULL AND recording <> '';
 CREATE INDEX jobs_left ON vibevoice.jobs (owner, left_as) WHERE left_as IS NOT NULL;
 CREATE INDEX jobs_overdue ON vibevoice.jobs (left_until) WHERE left_until IS NOT NULL;
-CREATE INDEX jobs_awaited ON vibevoice.jobs (awaited_by) WHERE awaited_by IS NOT NULL;
+CREATE INDEX jobs_awaited ON vibevoice.jobs (awaited_by)
+    WHERE awaited_by IS NOT NULL AND left_until IS NULL;
+CREATE INDEX jobs_awaited_again ON vibevoice.jobs (awaited_by)
+    WHERE awaited_by IS NOT NULL AND left_until IS NOT NULL;
 
 -- `kind` names what happened; an event of a function has no encrypted `change`, its kind says all.
 ALTER TABLE vibevoice.events DROP COLUMN mark, ALTER change DROP NOT NULL,
@@ -112,7 +115,7 @@ CREATE TABLE vibevoice.refusals (
     at timestamptz NOT NULL DEFAULT clock_timestamp(),
     failure bytea NOT NULL,
     PRIMARY KEY (job, node));
-CREATE INDEX refusals_by_node ON vibevoice.refusals (node, job);
+CREATE INDEX refusals_by_node ON vibevoice.refusals (node, at);
 
 -- Jobs that were deleted and may yet be submitted by a call that a server executes late.
 CREATE TABLE vibevoice.tombstones (
@@ -137,17 +140,25 @@ CREATE FUNCTION vibevoice.active_owners_1() RETURNS TABLE (owner text) STABLE LA
             ORDER BY j.owner LIMIT 1) FROM active WHERE active.owner IS NOT NULL)
     SELECT active.owner FROM active WHERE active.owner IS NOT NULL $$;
 
--- Whether a verdict of a node still holds; not one of a future that a clock has left.
+-- Whether a node is to say again that it refuses a job.
 -- By the time of the statement: with a volatile clock this would not be inlined.
-CREATE FUNCTION vibevoice.fresh_1(at timestamptz) RETURNS boolean STABLE LANGUAGE sql
-    RETURN at BETWEEN statement_timestamp() - interval '30 s'
-        AND statement_timestamp() + interval '5 s';
+CREATE FUNCTION vibevoice.stale_1(refused timestamptz) RETURNS boolean STABLE LANGUAGE sql
+    RETURN refused < statement_timestamp() - interval '30 s';
 
--- Tell the services that follow a job of its events. Only they hear it: each that heard all would
--- wake for every event of the cluster.
-CREATE FUNCTION vibevoice.notify_1(followers text[], job_ text) RETURNS void LANGUAGE plpgsql AS $$
+-- Whether a refusal counts against its job. A node renews it after 30 s; one that is busy and
+-- refuses two thousand jobs comes to each within 5 min.
+CREATE FUNCTION vibevoice.refusal_counts_1(refused timestamptz) RETURNS boolean STABLE LANGUAGE sql
+    RETURN refused > statement_timestamp() - interval '5 min';
+
+-- Notify the services that follow a job of its events. Only they are: each that were notified of
+-- all would wake for every event of the cluster. `events`: the events themselves; they spare a
+-- follower that has all before them the call, unless they are too long for a notification.
+CREATE FUNCTION vibevoice.notify_1(followers text[], job_ text, events text DEFAULT '')
+RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM pg_notify('vibevoice_events_' || follower, job_) FROM unnest(followers) follower;
+    PERFORM pg_notify('vibevoice_events_' || follower, job_
+        || CASE WHEN events = '' OR octet_length(events) > 7800 THEN '' ELSE E'\n' || events END)
+    FROM unnest(followers) follower;
 END $$;
 
 -- Append an event to a job whose row is locked; its number.
@@ -258,9 +269,8 @@ CREATE FUNCTION vibevoice.later_1(urgent boolean, came timestamptz) RETURNS bool
     STABLE LANGUAGE sql RETURN NOT urgent AND came > statement_timestamp() - interval '10 min';
 
 -- The next job for a node: of each owner the first that the node does not refuse; of these the one
--- whose owner would have had least by its end. `only_`: of these precisions alone. `again`: also
--- those that the node refused a while ago.
-CREATE FUNCTION vibevoice.next_1(node_ text, only_ text[], skip text[], again boolean)
+-- whose owner would have had least by its end. `only_`: of these precisions alone.
+CREATE FUNCTION vibevoice.next_1(node_ text, only_ text[], skip text[])
 RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $$
     SELECT first.id, first.wanted, first.came
     FROM vibevoice.active_owners_1() o LEFT JOIN vibevoice.owners had USING (owner)
@@ -271,11 +281,23 @@ RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $
                 AND claim IS NULL
                 AND (only_ IS NULL OR q.wanted = ANY (only_)) AND NOT id = ANY (skip)
                 AND NOT EXISTS (SELECT FROM vibevoice.refusals r
-                    WHERE r.job = q.id AND r.node = node_
-                        AND (NOT again OR vibevoice.fresh_1(r.at)))
+                    WHERE r.job = q.id AND r.node = node_)
             ORDER BY place LIMIT 1) head
         ORDER BY vibevoice.later_1(head.urgent, head.came), head.place LIMIT 1) first
     ORDER BY coalesce(had.had_s, 0) + first.work_s, first.place LIMIT 1 $$;
+
+-- The next of the hundred waiting jobs that a node refused longest ago: it tries them again when
+-- it can do no other.
+CREATE FUNCTION vibevoice.next_refused_1(node_ text, skip text[])
+RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $$
+    SELECT stale.id, stale.wanted, stale.came
+    FROM (
+        SELECT q.* FROM vibevoice.refusals r JOIN vibevoice.jobs q ON q.id = r.job
+        WHERE r.node = node_ AND vibevoice.stale_1(r.at)
+            AND state = 'queued' AND claim IS NULL AND NOT q.id = ANY (skip)
+        ORDER BY r.at LIMIT 100) stale
+    LEFT JOIN vibevoice.owners had USING (owner)
+    ORDER BY vibevoice.later_1(urgent, came), coalesce(had_s, 0) + work_s, place LIMIT 1 $$;
 
 -- Claim the next job. `loaded_`: the precisions that need no load, since `loaded_for_s` seconds;
 -- they go before a job that is due for at most `passed_over_s` seconds.
@@ -291,16 +313,15 @@ BEGIN
     PERFORM FROM vibevoice.services WHERE id = node_ AND NOT draining FOR KEY SHARE;
     IF NOT FOUND THEN RETURN; END IF;
     WHILE cardinality(skip) < 20 LOOP
-        SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip, false);
-        IF NOT FOUND AND EXISTS (SELECT FROM vibevoice.refusals WHERE node = node_) THEN
-            -- last, so that what it cannot do keeps it from nothing else
-            SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip, true);
+        SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip);
+        IF NOT FOUND THEN  -- last, so that what it cannot do keeps it from nothing else
+            SELECT * INTO due FROM vibevoice.next_refused_1(node_, skip);
         END IF;
         IF NOT FOUND THEN RETURN; END IF;
         IF cardinality(loaded_) > 0 AND NOT due.wanted = ANY (loaded_)
                 AND least(extract(epoch FROM clock_timestamp() - due.came), loaded_for_s)
                     < passed_over_s THEN
-            SELECT * INTO other FROM vibevoice.next_1(node_, loaded_, skip, false);
+            SELECT * INTO other FROM vibevoice.next_1(node_, loaded_, skip);
             IF FOUND THEN due := other; END IF;
         END IF;
         -- A row that somebody else holds for a moment is left to the next claim.
@@ -376,7 +397,12 @@ BEGIN
             WHERE e.job = job_ AND e.seq = u.s;
     END IF;
     -- Commits with a notification wait for each other, so there is none without a follower.
-    PERFORM vibevoice.notify_1(j.followers, job_);
+    IF j.followers <> '{}' THEN
+        PERFORM vibevoice.notify_1(j.followers, job_, (
+            SELECT json_build_object('base', base, 'events', json_agg(
+                json_build_array(s, a, k, encode(c, 'base64'))))::text
+            FROM unnest(seqs, ats, kinds, changes) u (s, a, k, c)));
+    END IF;
     RETURN true;
 END $$;
 
@@ -396,7 +422,8 @@ BEGIN
 END $$;
 
 -- Services leave, or died: those whose beats still stand where an observer saw them (NULL: of any
--- beat). What they had is free in the same transaction.
+-- beat). What they ran is free in the same transaction. Jobs that their clients await may be many:
+-- `release_orphans_1` finds these.
 CREATE FUNCTION vibevoice.expire_1(ids text[], beats bigint[]) RETURNS int LANGUAGE plpgsql AS $$
 DECLARE gone text[]; j record; whose text[] := '{}'; charged float8[] := '{}';
 BEGIN
@@ -404,19 +431,15 @@ BEGIN
         SELECT s.id FROM vibevoice.services s JOIN unnest(ids, beats) u (i, b) ON s.id = u.i
         WHERE s.beat = coalesce(u.b, s.beat) ORDER BY s.id FOR UPDATE OF s) locked;
     IF gone = '{}' THEN RETURN 0; END IF;
-    FOR j IN SELECT id, owner, charged_s, node, awaited_by FROM vibevoice.jobs
-            WHERE node = ANY (gone) OR awaited_by = ANY (gone) ORDER BY id FOR UPDATE LOOP
-        IF j.awaited_by = ANY (gone) THEN  -- the service may come back, which its clients await
-            UPDATE vibevoice.jobs SET left_until = clock_timestamp() + interval '30 s'
-                WHERE id = j.id AND left_until IS NULL;
-        END IF;
-        CONTINUE WHEN NOT coalesce(j.node = ANY (gone), false);
+    FOR j IN SELECT id, owner, charged_s FROM vibevoice.jobs
+            WHERE node = ANY (gone) ORDER BY id FOR UPDATE LOOP
         whose := whose || j.owner;
         charged := charged || j.charged_s;
         PERFORM vibevoice.free_1(j.id);
     END LOOP;
     UPDATE vibevoice.sessions SET until = clock_timestamp() + make_interval(secs => grace_s)
         WHERE front = ANY (gone) AND until IS NULL;
+    IF FOUND THEN PERFORM pg_notify('vibevoice_sessions', ''); END IF;
     PERFORM FROM vibevoice.owners WHERE owner = ANY (whose) ORDER BY owner FOR UPDATE;
     UPDATE vibevoice.owners o SET had_s = had_s - f.charged_s FROM (
         SELECT u.owner, sum(u.charged_s) AS charged_s
@@ -431,23 +454,37 @@ BEGIN
 END $$;
 
 -- What services left behind that are there no more, also by calls that were executed after they
--- had gone: which jobs they can do, jobs whose clients waited there, and live sessions.
-CREATE FUNCTION vibevoice.release_orphans_1() RETURNS void LANGUAGE sql AS $$
+-- had gone: jobs whose clients wait there (for whom a service may come back), live sessions, and
+-- which jobs they can do. At most `batch` of each; how many at most: as many may not have been all.
+CREATE FUNCTION vibevoice.release_orphans_1(batch int) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE awaited int; left_sessions int; able int;
+BEGIN
     UPDATE vibevoice.jobs j SET left_until = clock_timestamp() + interval '30 s' FROM (
-        SELECT id FROM vibevoice.jobs WHERE awaited_by IS NOT NULL AND left_until IS NULL
-            AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = awaited_by)
-        ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED) locked
+        SELECT id FROM vibevoice.jobs WHERE left_until IS NULL AND id = ANY (ARRAY (
+            SELECT id FROM vibevoice.jobs WHERE awaited_by IS NOT NULL AND left_until IS NULL
+                AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = awaited_by)
+            LIMIT batch))
+        ORDER BY id FOR UPDATE SKIP LOCKED) locked
     WHERE j.id = locked.id;
+    GET DIAGNOSTICS awaited = ROW_COUNT;
     UPDATE vibevoice.sessions t SET until = clock_timestamp() + make_interval(secs => grace_s) FROM (
         SELECT owner, id FROM vibevoice.sessions WHERE until IS NULL
             AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = front)
-        ORDER BY owner, id LIMIT 1000 FOR UPDATE SKIP LOCKED) locked
+        ORDER BY owner, id LIMIT batch FOR UPDATE SKIP LOCKED) locked
     WHERE t.owner = locked.owner AND t.id = locked.id;
+    GET DIAGNOSTICS left_sessions = ROW_COUNT;
+    IF left_sessions > 0 THEN PERFORM pg_notify('vibevoice_sessions', ''); END IF;
     UPDATE vibevoice.jobs j SET able_by = NULL FROM (
-        SELECT id FROM vibevoice.jobs WHERE able_by IS NOT NULL
-            AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = able_by)
-        ORDER BY id LIMIT 10000 FOR UPDATE SKIP LOCKED) locked
-    WHERE j.id = locked.id $$;
+        SELECT id FROM vibevoice.jobs WHERE id = ANY (ARRAY (
+            SELECT id FROM vibevoice.jobs WHERE able_by IS NOT NULL
+                AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = able_by)
+            LIMIT batch))
+        ORDER BY id FOR UPDATE SKIP LOCKED) locked
+    WHERE j.id = locked.id;
+    GET DIAGNOSTICS able = ROW_COUNT;
+    IF able > 0 THEN PERFORM pg_notify('vibevoice_waiting', ''); END IF;
+    RETURN greatest(awaited, left_sessions, able);
+END $$;
 
 -- End a job, wherever it is; one that has ended stays as it is. For how many seconds it was there,
 -- if it ended by this call.
@@ -545,22 +582,26 @@ BEGIN
     END LOOP;
 END $$;
 
--- Waiting jobs that no node is known to be able to do, and that this one did not judge lately: half
--- of them those that it refused longest ago, for a claim takes these last; then those that it never
+-- Waiting jobs that no node is known to be able to do, and that this one did not judge lately: those
+-- that it refused longest ago, for a claim takes these last, in turn with those that it never
 -- judged.
 CREATE FUNCTION vibevoice.unjudged_1(node_ text, most int)
 RETURNS TABLE (job text, submitted bytea) STABLE LANGUAGE sql AS $$
-    (SELECT j.id, j.submitted FROM vibevoice.refusals r JOIN vibevoice.jobs j ON j.id = r.job
-    WHERE r.node = node_ AND NOT vibevoice.fresh_1(r.at)
-        AND state = 'queued' AND claim IS NULL AND able_by IS NULL
-    ORDER BY r.at LIMIT (most + 1) / 2)
-    UNION ALL
-    (SELECT j.id, j.submitted FROM vibevoice.jobs j
-    WHERE state = 'queued' AND claim IS NULL AND able_by IS NULL
-        AND NOT EXISTS (SELECT FROM vibevoice.refusals r WHERE r.job = j.id AND r.node = node_)
-    ORDER BY place LIMIT most) LIMIT most $$;
+    SELECT id, submitted FROM (
+        SELECT stale.*, row_number() OVER () AS nth FROM (
+            SELECT j.id, j.submitted FROM vibevoice.refusals r JOIN vibevoice.jobs j ON j.id = r.job
+            WHERE r.node = node_ AND vibevoice.stale_1(r.at)
+                AND state = 'queued' AND claim IS NULL AND able_by IS NULL
+            ORDER BY r.at LIMIT most) stale
+        UNION ALL
+        SELECT fresh.*, row_number() OVER () AS nth FROM (
+            SELECT id, submitted FROM vibevoice.jobs j
+            WHERE state = 'queued' AND claim IS NULL AND able_by IS NULL AND NOT EXISTS (
+                SELECT FROM vibevoice.refusals r WHERE r.job = j.id AND r.node = node_)
+            ORDER BY place LIMIT most) fresh
+    ) found ORDER BY nth LIMIT most $$;
 
--- Waiting jobs that all nodes refuse which are there, those first that were longest not looked at:
+-- Waiting jobs that all nodes refuse which are there, as far as that counts, those first that were longest not looked at:
 -- what they said, whether that was told already, and for how many seconds it has been so. Time in
 -- which nobody looked does not count.
 CREATE FUNCTION vibevoice.refused_1(most int) RETURNS TABLE (
@@ -574,11 +615,12 @@ BEGIN
     RETURN QUERY
     WITH due AS (
         SELECT j.id FROM vibevoice.refusals r JOIN vibevoice.jobs j ON j.id = r.job
-        WHERE r.node = alive[1] AND j.state = 'queued' AND j.claim IS NULL AND j.able_by IS NULL
+        WHERE r.node = alive[1] AND vibevoice.refusal_counts_1(r.at)
+            AND j.state = 'queued' AND j.claim IS NULL AND j.able_by IS NULL
             AND NOT coalesce(j.refused_seen
                 BETWEEN clock_timestamp() - interval '2 s' AND clock_timestamp(), false)
             AND cardinality(alive) = (SELECT count(*) FROM vibevoice.refusals a
-                WHERE a.job = j.id AND a.node = ANY (alive))
+                WHERE a.job = j.id AND a.node = ANY (alive) AND vibevoice.refusal_counts_1(a.at))
         ORDER BY j.refused_seen NULLS FIRST, j.id LIMIT most),
     locked AS (
         SELECT j.id FROM vibevoice.jobs j JOIN due USING (id)
@@ -598,13 +640,13 @@ BEGIN
 END $$;
 
 -- Tell that all nodes refuse a job (`nodes_`), or (NULL) end it for that, if its last event is
--- still `base` and nobody has it. For how many seconds it was there, if it ended by this call.
+-- still `base`, nobody has it, and no node can do it by now. For how many seconds it was there, if it ended by this call.
 CREATE FUNCTION vibevoice.tell_refused_1(job_ text, base bigint, nodes_ text[], change_ bytea)
 RETURNS float8 LANGUAGE plpgsql AS $$
 DECLARE j vibevoice.jobs;
 BEGIN
     SELECT * INTO j FROM vibevoice.jobs WHERE id = job_ AND seq = base AND state = 'queued'
-        AND claim IS NULL FOR UPDATE;
+        AND claim IS NULL AND able_by IS NULL AND refused_since IS NOT NULL FOR UPDATE;
     IF NOT FOUND THEN RETURN NULL; END IF;
     IF nodes_ IS NULL THEN
         PERFORM vibevoice.finish_1(job_, 'failed');
@@ -730,7 +772,8 @@ BEGIN
     RETURN FOUND;
 END $$;
 
--- Forget owners without jobs, and deletions of so long ago that no call from before is on its way.
+-- Forget owners without jobs, deletions of so long ago that no call from before is on its way, and
+-- refusals of a future that a clock has left, which would never be stale.
 CREATE FUNCTION vibevoice.tidy_1() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE idle text[];
 BEGIN
@@ -742,15 +785,21 @@ BEGIN
     DELETE FROM vibevoice.owners o WHERE owner = ANY (idle)
         AND NOT EXISTS (SELECT FROM vibevoice.jobs j WHERE j.owner = o.owner);
     DELETE FROM vibevoice.tombstones WHERE at < clock_timestamp() - interval '1 hour';
+    DELETE FROM vibevoice.refusals WHERE (job, node) IN (
+        SELECT job, node FROM vibevoice.refusals WHERE at > clock_timestamp() + interval '5 s'
+        ORDER BY job, node FOR UPDATE SKIP LOCKED);
 END $$;
 
 -- A client timed out: its job is left for whoever sends the same request (a code of it) again.
 -- `taker_`: the call that had taken it before, so that a late execution leaves no later one's; an
--- `await_1` of that call which is executed after this has no effect.
-CREATE FUNCTION vibevoice.leave_1(job_ text, request_ text, for_s float8, taker_ text)
+-- `await_1` of that call which is executed after this has no effect. `front_`: the service at which
+-- the client waited, if nothing there follows the job any more.
+CREATE FUNCTION vibevoice.leave_1(
+    job_ text, request_ text, for_s float8, taker_ text, front_ text DEFAULT NULL)
 RETURNS void LANGUAGE sql AS $$
     UPDATE vibevoice.jobs SET left_as = request_, left_taker = NULL, left_taken = NULL,
-        awaited_by = NULL, left_until = clock_timestamp() + make_interval(secs => for_s)
+        awaited_by = NULL, left_until = clock_timestamp() + make_interval(secs => for_s),
+        followers = array_remove(followers, front_)
     WHERE id = job_ AND left_taker IS NOT DISTINCT FROM taker_
         AND (left_as IS NULL OR left_taker IS NOT NULL) $$;
 
@@ -776,9 +825,16 @@ RETURNS TABLE (job text) LANGUAGE sql AS $$
         followers = array_append(array_remove(followers, front_), front_)
     WHERE id = job_ AND left_taker = taker_ RETURNING id $$;
 
--- A service is back that others took for dead: its clients still wait for these jobs.
-CREATE FUNCTION vibevoice.await_again_1(front_ text) RETURNS void LANGUAGE sql AS $$
+-- A service is back that others took for dead: its clients still wait for these jobs. How many of
+-- at most `batch`: as many may not have been all.
+CREATE FUNCTION vibevoice.await_again_1(front_ text, batch int) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE count_ int;
+BEGIN
     UPDATE vibevoice.jobs j SET left_until = NULL FROM (
-        SELECT id FROM vibevoice.jobs WHERE awaited_by = front_ AND left_as IS NULL
-        ORDER BY id FOR UPDATE) locked
-    WHERE j.id = locked.id $$;
+        SELECT id FROM vibevoice.jobs
+        WHERE awaited_by = front_ AND left_as IS NULL AND left_until IS NOT NULL
+        ORDER BY id LIMIT batch FOR UPDATE) locked
+    WHERE j.id = locked.id;
+    GET DIAGNOSTICS count_ = ROW_COUNT;
+    RETURN count_;
+END $$;
