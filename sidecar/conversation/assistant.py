@@ -15,7 +15,6 @@ from sidecar.conversation.conversation_events import (
     LlmToken,
     LlmToolCallDelta,
     PlaybackReported,
-    SendClientEvent,
     StageEnded,
     StageFailed,
     TtsAudio,
@@ -95,11 +94,7 @@ class Assistant:
         if self._messages(options=options):
             self.give("", ReplyLatency(0, total=now), now, options)
         else:
-            self._do(
-                SendClientEvent(
-                    ConversationError(0, ReplyEmpty("There is nothing to be answered."))
-                )
-            )
+            self._do(ConversationError(0, ReplyEmpty("There is nothing to be answered.")))
 
     def give_up(self, error: SidecarError, since: float, now: float) -> None:
         """Say that something went wrong before there was anything to be answered."""
@@ -119,9 +114,9 @@ class Assistant:
     def _wanted(self, command: ConversationCommand) -> None:
         """By a turn. A call that is told to its end is history from then on, for what comes of it
         may come before the turn is over."""
-        if isinstance(command, SendClientEvent) and isinstance(command.told, ToolCallEnded):
-            entry = self.history.called(command.told.turn, command.told.call)
-            command = SendClientEvent(replace(command.told, entry=entry.number))
+        if isinstance(command, ToolCallEnded):
+            entry = self.history.called(command.turn, command.call)
+            command = replace(command, entry=entry.number)
         self._do(command)
 
     def _confirm(self, latency: ReplyLatency, now: float) -> None:
@@ -211,9 +206,7 @@ class Assistant:
         if turn.sounding:
             self._last_said, self._last_said_until = turn.reply.around(turn.played), now
         self.last_made_s = made = turn.reply.made_s
-        self._do(
-            SendClientEvent(ReplyEnded(turn.number, ending, text, min(turn.played, made), made))
-        )
+        self._do(ReplyEnded(turn.number, ending, text, min(turn.played, made), made))
 
     def forget(self) -> None:
         """Nothing was said."""

@@ -23,7 +23,6 @@ from sidecar.conversation.conversation_events import (
     LlmToolCallDelta,
     PauseReplyAudio,
     ResumeReplyAudio,
-    SendClientEvent,
     SendReplyAudio,
     StageEnded,
     StageFailed,
@@ -182,7 +181,7 @@ class AssistantTurn:
         was last heard. ``entry``: its number in the history."""
         self._latency = latency
         held, self._held = self._held or [], None
-        self._do(SendClientEvent(ReplyStarted(self.number, self._options.voiced, entry)))
+        self._do(ReplyStarted(self.number, self._options.voiced, entry))
         for command in held:
             self._out(command, now)
         self._advance(now)
@@ -275,7 +274,7 @@ class AssistantTurn:
         self._first.setdefault("token", event.at)
         try:
             for told in self._calls.feed(event.fragment):
-                self._out(SendClientEvent(told), event.at)
+                self._out(told, event.at)
         except LlmGarbled as error:
             self._do(StopStage(self.number, ConversationStage.THINKER))
             self.failed(StageFailed(event.at, self.number, ConversationStage.THINKER, error))
@@ -297,7 +296,7 @@ class AssistantTurn:
         self._first.setdefault("voiced", event.at)
         if self.reply.sounded(event.piece, event.sound):
             told = ReplyAudioStarted(self.number, event.piece, parts[event.piece].piece.text)
-            self._out(SendClientEvent(told), event.at)
+            self._out(told, event.at)
         self._out(SendReplyAudio(self.number, event.piece, event.sound), event.at)
 
     def ended(self, event: StageEnded) -> None:
@@ -352,14 +351,10 @@ class AssistantTurn:
             self._held.append(command)
             return
         self._do(command)
-        first_words = (
-            self._mute
-            and isinstance(command, SendClientEvent)
-            and isinstance(command.told, ReplyTextDelta)
-        )
         if isinstance(command, SendReplyAudio):
             self.sounding = True
-        if self._latency is not None and (first_words or isinstance(command, SendReplyAudio)):
+        first = ReplyTextDelta | SendReplyAudio if self._mute else SendReplyAudio
+        if self._latency is not None and isinstance(command, first):
             self._measure(self._latency, now)
 
     def _measure(self, known: ReplyLatency, now: float) -> None:
@@ -369,10 +364,8 @@ class AssistantTurn:
         voiced = first["voiced"] - first["say"] if "voiced" in first else 0.0
         since = known.total
         self._do(
-            SendClientEvent(
-                ReplyLatency(
-                    self.number, known.endpoint, known.recognised, thought, voiced, now - since
-                )
+            ReplyLatency(
+                self.number, known.endpoint, known.recognised, thought, voiced, now - since
             )
         )
 
@@ -380,7 +373,7 @@ class AssistantTurn:
         """More of what is shown, and the pieces that are complete by it."""
         self._written += text
         if text:
-            self._out(SendClientEvent(ReplyTextDelta(self.number, text)), now)
+            self._out(ReplyTextDelta(self.number, text), now)
         for piece in pieces:
             self.reply.add(piece, silent=self._mute)
         self._advance(now)
@@ -422,7 +415,7 @@ class AssistantTurn:
         """What it called is to be carried out, all of it or nothing."""
         try:
             for told in list(self._calls.end()):
-                self._out(SendClientEvent(told), now)
+                self._out(told, now)
         except LlmGarbled as error:
             self._failed(error)
 
@@ -433,7 +426,7 @@ class AssistantTurn:
 
     def _failed(self, error: SidecarError) -> None:
         self.ending = ReplyEnding.FAILED
-        told = SendClientEvent(ConversationError(self.number, error))
+        told = ConversationError(self.number, error)
         if self._held is None:
             self._do(told)
         else:

@@ -380,13 +380,6 @@ class SetSpeechDetection:
 
 
 @dataclass(frozen=True, slots=True)
-class SendClientEvent:
-    """For the client."""
-
-    told: ConversationClientEvent
-
-
-@dataclass(frozen=True, slots=True)
 class SetTimer:
     """A `TimerFired` is wanted at that time, if nothing else happens before; the last one counts,
     and None means that none is."""
@@ -404,6 +397,6 @@ ConversationCommand: TypeAlias = (
     | DropReplyAudio
     | StopStage
     | SetSpeechDetection
-    | SendClientEvent
+    | ConversationClientEvent
     | SetTimer
 )

@@ -417,13 +417,6 @@ class ConversationLoop:
 
     def _carry_out(self, command: conversation_events.ConversationCommand, now: float) -> None:
         match command:
-            case conversation_events.SendClientEvent(told):
-                if isinstance(told, ReplyEnded):
-                    self._ear.touch()  # who listens is there
-                    for frame in self._pacer.end(told.turn, now):
-                        self._out.put_nowait(frame)
-                self._seen(told)
-                self._out.put_nowait(told)
             case conversation_events.SendReplyAudio(turn, piece, sound):
                 self._pacer.add(turn, piece, sound, now)
                 self._evidence.emit(turn, sound)
@@ -448,6 +441,13 @@ class ConversationLoop:
                 self._due = at
             case conversation_events.RecognizeUtterance():
                 pass  # the ear does that by itself
+            case event:
+                if isinstance(event, ReplyEnded):
+                    self._ear.touch()  # who listens is there
+                    for frame in self._pacer.end(event.turn, now):
+                        self._out.put_nowait(frame)
+                self._seen(event)
+                self._out.put_nowait(event)
 
     def _tell_holder(self, wish: HoldPlayback | ResumePlayback) -> None:
         if self._pacer.client.holds:

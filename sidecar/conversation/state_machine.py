@@ -18,7 +18,6 @@ from sidecar.conversation.conversation_events import (
     ConversationEvent,
     ConversationOptions,
     ConversationStage,
-    SendClientEvent,
     SetSpeechDetection,
     SetTimer,
 )
@@ -159,25 +158,19 @@ class ConversationStateMachine:
         self._floor.abandon(ReplyEnding.INTERRUPTED)
         self._floor.bank()
         entry = self.history.add(ChatRole.USER, text)
-        self._do(SendClientEvent(UserTurnFinal(entry.text, typed=True, entry=entry.number)))
+        self._do(UserTurnFinal(entry.text, typed=True, entry=entry.number))
         self._answering.give_any(self._floor.at)
 
     def _noted(self, noted: conversation_events.HistoryEntryAdded) -> None:
         entry = self.history.add(noted.role, noted.text)
-        self._do(
-            SendClientEvent(HistoryEntryRecorded(entry.number, entry.role, entry.text, noted.name))
-        )
+        self._do(HistoryEntryRecorded(entry.number, entry.role, entry.text, noted.name))
 
     def _returned(self, returned: conversation_events.ToolResultAdded) -> None:
         entry = self.history.returned(returned.call, returned.output)
         if entry is None:
-            self._do(SendClientEvent(ConversationError(0, CallUnknown())))
+            self._do(ConversationError(0, CallUnknown()))
         else:
-            self._do(
-                SendClientEvent(
-                    HistoryEntryRecorded(entry.number, entry.role, entry.text, returned.name)
-                )
-            )
+            self._do(HistoryEntryRecorded(entry.number, entry.role, entry.text, returned.name))
 
     def _asked(self, options: ConversationOptions | None) -> None:
         person = self._floor.person
@@ -198,13 +191,13 @@ class ConversationStateMachine:
             reply.cut(seconds)
             self._cancel()
         text = self.history.truncate(number, seconds)
-        self._do(SendClientEvent(ReplyTruncated(number, seconds, text or "")))
+        self._do(ReplyTruncated(number, seconds, text or ""))
 
     def _reset(self) -> None:
         self._floor.abandon(ReplyEnding.CANCELLED)
         self._floor.person = None
         self._answering.forget()
-        self._do(SendClientEvent(ConversationStarted()))
+        self._do(ConversationStarted())
 
     # Time
 
@@ -235,7 +228,7 @@ class ConversationStateMachine:
         phase = self._phase_now()
         if phase is not self._phase:
             self._phase = phase
-            self._do(SendClientEvent(PhaseChanged(phase)))
+            self._do(PhaseChanged(phase))
         guarded = self._answering.sounding and (self._floor.guarded or self.options.guarded)
         attending = (GUARDED_THRESHOLD if guarded else 0.0, self._floor.pause_after)
         if attending != self._attending:

@@ -23,7 +23,6 @@ from sidecar.conversation.conversation_events import (
     ConversationCommand,
     ConversationOptions,
     RecognizeUtterance,
-    SendClientEvent,
 )
 from sidecar.conversation.end_of_turn import UserTurn
 from sidecar.conversation.llm.chat_completions import ChatRole
@@ -109,7 +108,7 @@ class TurnTaking:
         """Words will not come."""
         person = self.person
         if utterance == UNKNOWN_UTTERANCE:
-            self._do(SendClientEvent(ConversationError(0, error)))
+            self._do(ConversationError(0, error))
         elif person is not None:
             person.give_up(utterance, error)
             if person.settled:
@@ -123,7 +122,7 @@ class TurnTaking:
             self._decide(person, reply)
             return
         if person.told:
-            self._do(SendClientEvent(UserTurnPartial(person.text)))
+            self._do(UserTurnPartial(person.text))
         elif person.text:
             self._tell_of(person)
         self._consider(person)
@@ -133,14 +132,14 @@ class TurnTaking:
         if person.told:
             return
         person.told = True
-        self._do(SendClientEvent(UserTurnStarted(person.first, person.began)))
+        self._do(UserTurnStarted(person.first, person.began))
         if person.text:
-            self._do(SendClientEvent(UserTurnPartial(person.text)))
+            self._do(UserTurnPartial(person.text))
 
     def _nothing_said(self, person: UserTurn) -> None:
         if person.told:
             person.told = False
-            self._do(SendClientEvent(UserTurnDropped(echo=person.echoed)))
+            self._do(UserTurnDropped(echo=person.echoed))
 
     def _saying(self, person: UserTurn) -> str:
         """What the machine says meanwhile, or said just before."""
@@ -176,7 +175,7 @@ class TurnTaking:
         text = truncate_utf8(person.text, MAX_USER_TURN_BYTES)
         if not text and person.failure is not None:
             self._tell_of(person)
-            self._do(SendClientEvent(UserTurnStopped(person.ended, person.current)))
+            self._do(UserTurnStopped(person.ended, person.current))
             self._answering.give_up(person.failure, person.ended, self.at)
             self.leave_if_done()
             return
@@ -192,7 +191,7 @@ class TurnTaking:
         self._tell_of(person)
         self._said(person, text)
         if person.failure is not None:
-            self._do(SendClientEvent(ConversationError(0, person.failure)))
+            self._do(ConversationError(0, person.failure))
         if not (self.options.answers or person.answer):
             self._answering.discard()
             return
@@ -203,9 +202,9 @@ class TurnTaking:
 
     def _said(self, person: UserTurn, text: str) -> None:
         """The turn is history."""
-        self._do(SendClientEvent(UserTurnStopped(person.ended, person.current)))
+        self._do(UserTurnStopped(person.ended, person.current))
         entry = self._answering.history.add(ChatRole.USER, text)
-        self._do(SendClientEvent(UserTurnFinal(entry.text, entry=entry.number)))
+        self._do(UserTurnFinal(entry.text, entry=entry.number))
 
     # While one is: does somebody want the floor?
 
@@ -249,7 +248,7 @@ class TurnTaking:
         """It is nothing, as far as one knows: the reply goes on."""
         person.dismissed, person.paused_at = True, None
         if person.failure is not None:  # it may have been something
-            self._do(SendClientEvent(ConversationError(0, person.failure)))
+            self._do(ConversationError(0, person.failure))
             person.failure = None
         self._nothing_said(person)
         reply.resume(self.at)
@@ -261,9 +260,7 @@ class TurnTaking:
         if text:
             entry = self._answering.history.add(ChatRole.USER, text)
             spoken = person.began, person.ended
-            self._do(
-                SendClientEvent(UserTurnFinal(entry.text, entry=entry.number, backchannel=spoken))
-            )
+            self._do(UserTurnFinal(entry.text, entry=entry.number, backchannel=spoken))
 
     def alike(self, utterance: int, likeness: float) -> None:
         """Its sound is so like what was played. Where it is an echo and there are no words yet, the
@@ -317,7 +314,7 @@ class TurnTaking:
             return
         self.person = None
         if person.failure is not None:
-            self._do(SendClientEvent(ConversationError(0, person.failure)))
+            self._do(ConversationError(0, person.failure))
         if person.text:
             self._tell_of(person)
             self._said(person, truncate_utf8(person.text, MAX_USER_TURN_BYTES))
