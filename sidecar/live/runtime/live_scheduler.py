@@ -425,16 +425,17 @@ class LiveScheduler:
     def _choose(self) -> tuple[EngineSession, RecognitionTask | EmbeddingTask] | None:
         voices = self._encoding < self._encode_at_once
         labels = self._load.level(time.monotonic()) < SheddingLevel.LABELS
-        wished = {}
+        tasks = dict[int, RecognitionTask | EmbeddingTask]()
         for number, seat in list(self._seats.items()):
             heard = voices and (labels or seat.hearing.finishing)
-            wish = self._wish(seat, heard)
-            if wish is not None:
-                wished[number] = wish
+            with self._ending_failed_session(seat):
+                task = seat.hearing.due(heard, partial(self._worth, seat))
+                if task is not None:
+                    tasks[number] = task
         due = most_urgent(
             (
                 RecognitionRequest(number, self._seats[number].client, one.urgency, one.since)
-                for number, one in wished.items()
+                for number, one in tasks.items()
             ),
             self._served,
         )
@@ -444,12 +445,7 @@ class LiveScheduler:
             now = self._served[due.client] = time.monotonic()
             if self._pace is not None:
                 self._pace.tried(due.urgency, now)
-        return self._seats[due.session], wished[due.session]
-
-    def _wish(self, seat: EngineSession, voices: bool) -> RecognitionTask | EmbeddingTask | None:
-        with self._ending_failed_session(seat):
-            return seat.hearing.due(voices, partial(self._worth, seat))
-        return None
+        return self._seats[due.session], tasks[due.session]
 
     def _worth(self, seat: EngineSession, listen: RecognitionTask) -> bool:
         """Whether it may be recognised now; who waits for words in vain is told."""

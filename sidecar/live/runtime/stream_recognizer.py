@@ -316,7 +316,9 @@ class StreamRecognizer:
                 if begins or self._verdict is None:
                     self._verdict = self.verdict()
                 if self._verdict is UtteranceAdmission.REFUSE:
-                    yield from self._turned_away()
+                    self.leave()
+                    self.over = True
+                    yield SessionRejected()
                     return
                 self._open = SpeechSegment(self._piece, self._turn, at, self._looked, asked=at)
                 self._open.shed = self._verdict is UtteranceAdmission.SHED
@@ -357,12 +359,6 @@ class StreamRecognizer:
             yield from self._settle(piece, piece.early, now, 0.0)
         if reason == "silence" and self.options.turns is TurnControl.ONE:
             yield from self.finish(now)
-
-    def _turned_away(self) -> Iterator[LiveEvent]:
-        """It is over: the engine is too busy."""
-        self.leave()
-        self.over = True
-        yield SessionRejected()
 
     def _end_turn(self, at: int, *, committed: bool = False) -> None:
         self._story.end_turn(self._turn, at, committed=committed)

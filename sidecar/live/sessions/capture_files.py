@@ -165,14 +165,10 @@ class EncryptedCaptureReader:
             raise CaptureUnreadable(f"{path} cannot be read: {error.strerror}.") from None
         if len(head) < CAPTURE_HEADER_BYTES or not head.startswith(CAPTURE_MAGIC):
             raise CaptureUnreadable(f"{path} is no capture.")
-        salt, self.capture = (
-            head[len(CAPTURE_MAGIC) :][:SALT_BYTES],
-            head[-CAPTURE_ID_BYTES - HEADER_CHECK_BYTES : -HEADER_CHECK_BYTES],
-        )
-        self._seal, self._about = (
-            Cipher(secret, salt, KEY_PURPOSE),
-            _associated_data(self.capture, what),
-        )
+        salt = head[len(CAPTURE_MAGIC) :][:SALT_BYTES]
+        self.capture = head[-CAPTURE_ID_BYTES - HEADER_CHECK_BYTES : -HEADER_CHECK_BYTES]
+        self._seal = Cipher(secret, salt, KEY_PURPOSE)
+        self._about = _associated_data(self.capture, what)
         try:
             self._seal.opened(head[-HEADER_CHECK_BYTES:], self._about)
         except DecryptionFailed:

@@ -73,8 +73,10 @@ class EventLog:
     """
 
     def __init__(self) -> None:
-        self._last = 0
-        self._guarded = False
+        self.last = 0
+        """The number of the last event."""
+        self.guarded = False
+        """Whether what stands waits until it is saved."""
         self._until: int | None = None
         """The last number that may be told, None where that is any."""
         self.passed = 0
@@ -86,24 +88,11 @@ class EventLog:
         self._heard: NumberedEvent | None = None
         self._voices: Mapping[int, SpeakerEmbedding] = {}
         self._context: tuple[ContextUtterance, ...] = ()
-        self._ended = False
-        self._wrong: errors.SidecarError | None = None
-        self._bell = asyncio.Event()
-
-    @property
-    def over(self) -> bool:
+        self.over = False
         """Whether nothing more is said."""
-        return self._ended
-
-    @property
-    def wrong(self) -> errors.SidecarError | None:
+        self.wrong: errors.SidecarError | None = None
         """What ended the session, where it was no wish of the client's."""
-        return self._wrong
-
-    @property
-    def last(self) -> int:
-        """The number of the last event."""
-        return self._last
+        self._bell = asyncio.Event()
 
     @property
     def kept(self) -> int:
@@ -114,7 +103,7 @@ class EventLog:
     def state(self) -> EventLogState:
         """What another needs to go on telling."""
         return EventLogState(
-            self._last, self._started, tuple(self._kept), self._voices, self._context
+            self.last, self._started, tuple(self._kept), self._voices, self._context
         )
 
     @property
@@ -122,14 +111,9 @@ class EventLog:
         """Whether something waits until it is saved."""
         return self._until is not None
 
-    @property
-    def guarded(self) -> bool:
-        """Whether what stands waits until it is saved."""
-        return self._guarded
-
     def restore(self, state: EventLogState) -> None:
         """Go on where another was; behind the last word nothing comes."""
-        self._last, self._started = state.last, state.started
+        self.last, self._started = state.last, state.started
         self._kept, self._voices = list(state.kept), state.voices
         self._context = state.context
         stops = (one.event for one in self._kept if isinstance(one.event, SpeechStopped))
@@ -148,7 +132,7 @@ class EventLog:
 
     def guard(self) -> None:
         """Have what stands wait from here on until it is saved."""
-        self._guarded = True
+        self.guarded = True
 
     def stands_behind(self, number: int) -> int | None:
         """The number of the first that stands behind ``number``; None where none does."""
@@ -165,20 +149,17 @@ class EventLog:
     def loosen(self) -> None:
         """Tell everything without waiting for more: what was not told yet, and what comes, by
         numbers that say so (`UNSAVED_SEQ_OFFSET`)."""
-        first = self._last + 1 if self._until is None else self._until + 1
+        first = self.last + 1 if self._until is None else self._until + 1
 
         def further(one: NumberedEvent) -> NumberedEvent:
-            return (
-                one
-                if one.number < first
-                else NumberedEvent(one.number + UNSAVED_SEQ_OFFSET, one.event)
-            )
+            offset = UNSAVED_SEQ_OFFSET if one.number >= first else 0
+            return NumberedEvent(one.number + offset, one.event)
 
         self._kept = [further(one) for one in self._kept]
         self._partial = self._partial and further(self._partial)
         self._heard = self._heard and further(self._heard)
-        self._last += UNSAVED_SEQ_OFFSET
-        self._guarded, self._until = False, None
+        self.last += UNSAVED_SEQ_OFFSET
+        self.guarded, self._until = False, None
         self._ring()
 
     def so_far(self, at: float, lead: float | None = None) -> LiveSessionStart:
@@ -257,10 +238,10 @@ class EventLog:
             if event.at <= self._stopped + SAME_SAMPLE_S:
                 return None
             self._stopped = event.at
-        self._last += 1
-        numbered = NumberedEvent(self._last, event)
-        if self._guarded and self._until is None and isinstance(event, FINAL_EVENTS):
-            self._until = self._last - 1
+        self.last += 1
+        numbered = NumberedEvent(self.last, event)
+        if self.guarded and self._until is None and isinstance(event, FINAL_EVENTS):
+            self._until = self.last - 1
         if isinstance(event, Partial):
             self._partial = numbered
         elif isinstance(event, InputProcessed):
@@ -274,8 +255,8 @@ class EventLog:
 
     def end(self, wrong: errors.SidecarError | None = None) -> None:
         """Nothing more is said."""
-        if not self._ended:
-            self._ended, self._wrong = True, wrong
+        if not self.over:
+            self.over, self.wrong = True, wrong
             self._ring()
 
     async def after(self, number: int) -> AsyncIterator[NumberedEvent]:
@@ -294,13 +275,12 @@ class EventLog:
                 else:
                     read, number = read + 1, max(number, found.number)
                 yield found
+                # No client is told of `InputProcessed`.
                 if telling is self._telling and not isinstance(found.event, InputProcessed):
-                    self.passed = max(
-                        self.passed, found.number
-                    )  # no client is told of `InputProcessed`
-            if self._ended and self._until is None:
-                if self._wrong is not None:
-                    raise self._wrong
+                    self.passed = max(self.passed, found.number)
+            if self.over and self._until is None:
+                if self.wrong is not None:
+                    raise self.wrong
                 return
             await bell.wait()
 

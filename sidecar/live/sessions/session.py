@@ -346,7 +346,8 @@ class Session:
         order = {"change": changed.spoken.to_wire()}
         self._ordered(order)
         self.options = changed
-        self._order(order)
+        self._orders.append(order)
+        self.news.set()
 
     def finish(self, *, asked: bool = True) -> None:
         """No more sound comes: the rest is told, and then the summary. ``asked``: by its client,
@@ -469,10 +470,6 @@ class Session:
         if kept_s >= self.bounds.buffer_s:
             return True
         return held.full and kept_s >= MIN_BUFFER_S and not held.may_add(self.sound, self._now())
-
-    def _order(self, order: dict[str, Any]) -> None:
-        self._orders.append(order)
-        self.news.set()
 
     def _ordered(
         self, order: Mapping[str, Any], *, asked: bool = True, finish: bool = False

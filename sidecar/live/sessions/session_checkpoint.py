@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sidecar import errors
 from sidecar.concurrency import OneShotTimer
@@ -33,7 +33,6 @@ from sidecar.live.sessions.event_log import (
     UNSAVED_SEQ_OFFSET,
     EventLog,
     EventLogState,
-    EventMetrics,
     NumberedEvent,
 )
 from sidecar.live.sessions.input_log import (
@@ -46,6 +45,9 @@ from sidecar.live.sessions.input_log import (
 )
 from sidecar.transcripts.speaker_embeddings import SpeakerCandidate, SpeakerEmbedding
 from sidecar.transcripts.transcript import Notice
+
+if TYPE_CHECKING:
+    from sidecar.live.sessions.session import Session
 
 CHECKPOINT_VERSION = 3
 """Of how it is written; what another version wrote is not read."""
@@ -217,26 +219,6 @@ class SessionSnapshot:
         return bool(self.said) or self.known is not None
 
 
-class CheckpointSource(Protocol):
-    """What a checkpoint reads of a session."""
-
-    @property
-    def options(self) -> LiveOptions:
-        """What it was begun with, as changed since."""
-
-    @property
-    def received_orders(self) -> int:
-        """The number of the last order that it took."""
-
-    @property
-    def finishing(self) -> bool:
-        """Whether it takes no more sound."""
-
-    @property
-    def counted(self) -> EventMetrics:
-        """Its metrics, and the protocol that it came by."""
-
-
 class SessionCheckpointer:
     """Of one session. ``news`` is called when there is something to be saved; ``away`` says whether
     nothing can be now; ``tell`` tells the client something."""
@@ -319,7 +301,7 @@ class SessionCheckpointer:
             if self._away() and self._sound.at - known_s >= MAX_UNSAVED_AUDIO_S:
                 self._let_go()
 
-    def snapshot(self, session: CheckpointSource, age_s: float) -> SessionSnapshot:
+    def snapshot(self, session: Session, age_s: float) -> SessionSnapshot:
         """The session as it is now, without the sound that its client sends again."""
         at_s, orders = max(self._acknowledged, self._relieved)
         at_s = max(at_s, self._sound.first)

@@ -9,11 +9,9 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Self
 
 from sidecar import errors
 from sidecar.auth.identity import Identity
-from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.live.sessions.engine_relay import AcquireLiveEngine, relay_session
@@ -96,34 +94,6 @@ class SessionRegistry:
                 elsewhere, saver, room.grace_s, self._still, self._goes_on, self.end
             )
             elsewhere.on_asked(self._asked)
-
-    @classmethod
-    def of(
-        cls,
-        settings: Settings,
-        spec: EngineSpec | None,
-        share: AcquireLiveEngine,
-        tally: LiveMetrics,
-        observers: Sequence[SessionObserverFactory] = (),
-        acquaint: AddKnownSpeakers | None = None,
-        keeper: SaveSession | None = None,
-        tape: Callable[[], SessionRecording | None] = lambda: None,
-        elsewhere: SessionStore | None = None,
-    ) -> Self:
-        """As the settings say."""
-        return cls(
-            spec,
-            share,
-            SessionLimits.of(settings),
-            SessionBounds.of(settings),
-            settings.live_timeout,
-            tally=tally,
-            observers=observers,
-            acquaint=acquaint,
-            keeper=keeper,
-            tape=tape,
-            elsewhere=elsewhere,
-        )
 
     def __len__(self) -> int:
         """How many go on; one that has said all waits for nobody but its client."""
