@@ -426,11 +426,7 @@ class AssistantTurn:
 
     def _failed(self, error: SidecarError) -> None:
         self.ending = ReplyEnding.FAILED
-        told = ConversationError(self.number, error)
-        if self._held is None:
-            self._do(told)
-        else:
-            self._held.append(told)
+        self._out(ConversationError(self.number, error), self.progress)
 
     def _silence(self, now: float) -> None:
         """There is no voice any more: what was not said is read."""

@@ -161,10 +161,6 @@ MAX_WORDLESS_S = 2.0
 """So long an utterance may be that has no words yet; after that they alone are compared for."""
 
 
-def _ignore_event(told: ConversationClientEvent) -> None:
-    """Nobody wants to know."""
-
-
 class ConversationLoop:
     """One conversation. Everything happens in one thread and at once: an event goes to the machine,
     and what that wants is begun before anything else happens.
@@ -182,7 +178,7 @@ class ConversationLoop:
         manner: SynthesisOptions,
         *,
         client: PlaybackClient | None = None,
-        seen: Callable[[ConversationClientEvent], None] = _ignore_event,
+        seen: Callable[[ConversationClientEvent], None] = lambda told: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         from sidecar.conversation.acoustic_echo import (

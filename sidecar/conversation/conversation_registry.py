@@ -49,7 +49,7 @@ class ConversationRegistry:
         Raises:
             errors.SettingsInvalid: what they say of who thinks cannot be.
         """
-        self._meant = choose_llm(settings)
+        self._llm_address = choose_llm(settings)
         self._settings, self._sessions, self._voice = settings, sessions, voice
         self._thinker: Llm | None = None
         self._others: dict[str, Llm] = {REPEAT_LLM_NAME: RepeatLlm()}
@@ -185,14 +185,14 @@ class ConversationRegistry:
         none it is looked for again, seldom if a look takes long."""
         async with self._finding:
             if self._thinker is None:
-                self._thinker = await create_llm(self._meant)
+                self._thinker = await create_llm(self._llm_address)
             elif (
                 isinstance(self._thinker, RepeatLlm)
-                and self._meant.looked_for
+                and self._llm_address is not None
                 and time.monotonic() >= self._look_at
             ):
                 began = time.monotonic()
-                self._thinker = await create_llm(self._meant, again=True)
+                self._thinker = await create_llm(self._llm_address, again=True)
                 took_s = time.monotonic() - began
                 self._look_at = began + (
                     PROBE_REST_FACTOR * took_s if took_s > FAST_PROBE_S else 0.0

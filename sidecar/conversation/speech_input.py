@@ -106,20 +106,17 @@ class SpeechInput:
         self._finals: dict[int, list[str]] = {}
         """Texts of a turn's finals, by turn, until it has ended."""
         self._stopped: dict[int, float] = {}
-        self._speaking: int | None = None
+        self.speaking: int | None = None
+        """The utterance that goes on."""
         self._starving: OneShotTimer | None = None
         self._quiet = False
         """Nothing has come for so long that what is said there is not gone on with."""
-        self._usual, self._guard = session.options, 0.0
+        self.options, self._guard = session.options, 0.0
+        """How it hears, while nothing is played."""
         self._spans: dict[int, tuple[float, float]] = {}
         self._gone: frozenset[int] = frozenset()
         self._commits: deque[Callable[[], None] | None] = deque()
         self._forgets: deque[Callable[[], None]] = deque()
-
-    @property
-    def options(self) -> LiveOptions:
-        """How it hears, while nothing is played."""
-        return self._usual
 
     @property
     def over(self) -> bool:
@@ -136,17 +133,12 @@ class SpeechInput:
         where it began, and of one that is long gone nothing is known."""
         return self._spans.get(utterance, (0.0, 0.0))
 
-    @property
-    def speaking(self) -> int | None:
-        """The utterance that goes on."""
-        return self._speaking
-
     def place(self, utterance: int) -> tuple[float, float, float]:
         """Where an utterance lies in all the sound without the lead before its first word, so far:
         from, to, and when that was said."""
         start, end = self.span(utterance)
-        start += self._usual.endpointing.pre_roll_s
-        if utterance == self._speaking:
+        start += self.options.endpointing.pre_roll_s
+        if utterance == self.speaking:
             end = self.received_s
         return start, max(start, end), self._clock.time(max(start, end))
 
@@ -184,16 +176,16 @@ class SpeechInput:
 
     def use(self, options: LiveOptions) -> None:
         """Hear in another way."""
-        self._usual = options
+        self.options = options
         self.attend(self._guard)
 
     def attend(self, threshold: float) -> None:
         """Take for speech what is surer than usual by ``threshold``."""
-        self._guard, ends = threshold, self._usual.endpointing
+        self._guard, ends = threshold, self.options.endpointing
         guarded = max(ends.threshold, min(0.95, ends.threshold + threshold))
         ends = dataclasses.replace(ends, threshold=guarded)
         with suppress(errors.SidecarError):  # one that is over hears nothing anyway
-            self._session.change(dataclasses.replace(self._usual, endpointing=ends))
+            self._session.change(dataclasses.replace(self.options, endpointing=ends))
 
     async def listen(self) -> None:
         """Tell what is heard.
@@ -211,10 +203,10 @@ class SpeechInput:
     def _told(self, event: live_events.LiveEvent) -> None:
         match event:
             case live_events.SpeechStarted(turn, at):
-                self._speaking = turn
+                self.speaking = turn
                 self._lies(turn, at, at)
                 # What comes before the first sound may have been sent long ago.
-                into = self._usual.endpointing.pre_roll_s + MIN_SPEECH_S
+                into = self.options.endpointing.pre_roll_s + MIN_SPEECH_S
                 began = self._clock.time(at + into) - MIN_SPEECH_S
                 self._happened(UserSpeechStarted(self._now(), turn, began))
                 if self._quiet:  # it is told late: no sound comes that could end it
@@ -224,11 +216,11 @@ class SpeechInput:
                 self._stopped[turn] = self._clock.time(at)
                 self._lies(turn, self.span(turn)[0], at)
                 self._happened(UserSpeechStopped(self._now(), turn, self._stopped[turn]))
-            case live_events.Partial() if event.turn == self._speaking:
+            case live_events.Partial() if event.turn == self.speaking:
                 self._words(event.turn, event.text, self._clock.time(event.start))
             case live_events.Final():
                 self._finals.setdefault(event.turn, []).append(event.segment.text)
-                if event.turn == self._speaking:  # it was long, and is cut
+                if event.turn == self.speaking:  # it was long, and is cut
                     self._words(event.turn, "", self._clock.time(event.segment.end))
             case live_events.TurnEnded():
                 self._ended(event)
@@ -241,14 +233,14 @@ class SpeechInput:
 
     def _lost(self) -> None:
         """No more words come of what was said and is not told."""
-        if self._speaking is not None:
-            ended = self._stopped[self._speaking] = self._now()
-            self._happened(UserSpeechStopped(ended, self._speaking, ended))
+        if self.speaking is not None:
+            ended = self._stopped[self.speaking] = self._now()
+            self._happened(UserSpeechStopped(ended, self.speaking, ended))
         error = errors.EngineCrashed(hint="Say it again, or type it.")
         for utterance in self._stopped or (UNKNOWN_UTTERANCE,):
             self._happened(StageFailed(self._now(), utterance, ConversationStage.RECOGNISER, error))
         self._gone = frozenset(self._stopped)
-        self._speaking = None
+        self.speaking = None
         self._stopped.clear()
         self._finals.clear()
 
@@ -285,8 +277,8 @@ class SpeechInput:
 
     def _silent(self, turn: int) -> None:
         """Nobody speaks, unless the next turn has begun."""
-        if self._speaking == turn:
-            self._speaking = None
+        if self.speaking == turn:
+            self.speaking = None
 
     def _words(self, turn: int, text: str, upto: float) -> None:
         """Tell the finals of the turn and ``text`` behind them."""
@@ -299,7 +291,7 @@ class SpeechInput:
 
     def _starved(self) -> None:
         self._quiet = True
-        if self._speaking is not None:
+        if self.speaking is not None:
             self._cut()
 
     def _cut(self) -> None:

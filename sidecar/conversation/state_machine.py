@@ -48,7 +48,8 @@ class ConversationStateMachine:
         self._answering = Assistant(options, self._do)
         self._floor = TurnTaking(self._answering, self._do)
         self._attending = (0.0, PAUSE_AFTER_S)
-        self._phase = ConversationPhase.IDLE
+        self.phase = ConversationPhase.IDLE
+        """What it is doing."""
         self._due: float | None = None
 
     @property
@@ -77,11 +78,6 @@ class ConversationStateMachine:
     def history(self) -> ChatHistory:
         """What was said so far."""
         return self._answering.history
-
-    @property
-    def phase(self) -> ConversationPhase:
-        """What it is doing."""
-        return self._phase
 
     def take(self, event: ConversationEvent) -> list[ConversationCommand]:
         """What is to be done about ``event``, in order."""
@@ -226,8 +222,8 @@ class ConversationStateMachine:
     def _settle_up(self) -> None:
         """What else is to be known after an event."""
         phase = self._phase_now()
-        if phase is not self._phase:
-            self._phase = phase
+        if phase is not self.phase:
+            self.phase = phase
             self._do(PhaseChanged(phase))
         guarded = self._answering.sounding and (self._floor.guarded or self.options.guarded)
         attending = (GUARDED_THRESHOLD if guarded else 0.0, self._floor.pause_after)

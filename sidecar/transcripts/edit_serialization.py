@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from sidecar.errors import FieldInvalid, FieldMissing
 from sidecar.transcripts.speaker_embeddings import MAX_NAME_CHARACTERS
@@ -99,15 +99,14 @@ class _OperationFields:
 
     def __init__(self, number: int, values: object) -> None:
         self._number = number
+        if not isinstance(values, Mapping):
+            raise self._wrong("is not an object")
         self._values = values
 
     @property
     def operation(self) -> EditRequest:
         """What it means."""
-        values = self._values
-        if not isinstance(values, Mapping):
-            raise self._wrong("is not an object")
-        name = values.get("op")
+        name = self._values.get("op")
         form = _OPERATION_FIELDS.get(name) if isinstance(name, str) else None
         if form is None:
             raise FieldInvalid(
@@ -115,7 +114,7 @@ class _OperationFields:
                 hint=f"Use one of: {', '.join(_OPERATION_FIELDS)}, undo, redo.",
             )
         fields, make = form
-        if unknown := [str(one) for one in values if one not in ("op", *fields)]:
+        if unknown := [str(one) for one in self._values if one not in ("op", *fields)]:
             raise self._wrong(
                 f"has a field that '{name}' does not take: {one_line(unknown[0])[:40]}"
             )
@@ -152,22 +151,14 @@ class _OperationFields:
 
     def optional_name(self) -> str | None:
         """The same, None where it was left out."""
-        assert isinstance(self._values, Mapping)
         return self.name() if "name" in self._values else None
 
     def optional_parts(self) -> int | None:
         """Into how many people; None where that was left out."""
-        assert isinstance(self._values, Mapping)
         value = self._values.get("into")
-        if value is None:
-            return None
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int)
-            or not 2 <= value <= MAX_SPLIT_SPEAKERS
-        ):
-            raise self._wrong(f"'into' is no number of people from 2 to {MAX_SPLIT_SPEAKERS}")
-        return value
+        if value is None or _is_integer(value, 2, MAX_SPLIT_SPEAKERS):
+            return value
+        raise self._wrong(f"'into' is no number of people from 2 to {MAX_SPLIT_SPEAKERS}")
 
     def text(self) -> str:
         """What was said, on one line."""
@@ -178,18 +169,21 @@ class _OperationFields:
         return text
 
     def _value(self, field: str) -> object:
-        assert isinstance(self._values, Mapping)
         if field not in self._values:
             raise FieldMissing(f"Operation {self._number}: '{field}' is missing.")
         return self._values[field]
 
     def _place(self, value: object, field: str) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MAX_SEGMENTS:
-            raise self._wrong(f"'{field}' is no place of a segment, which is a number from 0")
-        return value
+        if _is_integer(value, 0, MAX_SEGMENTS - 1):
+            return value
+        raise self._wrong(f"'{field}' is no place of a segment, which is a number from 0")
 
     def _wrong(self, said: str) -> FieldInvalid:
         return FieldInvalid(f"Operation {self._number}: {said}.")
+
+
+def _is_integer(value: object, least: int, most: int) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 _OPERATION_FIELDS: Mapping[

@@ -121,7 +121,7 @@ def _segment_cues(segment: Segment, lead: str) -> Iterable[SubtitleCue]:
         upper, *lower = _break_into_lines(text, first, last)
         lines = (f"{lead}{upper}", *lower)
         start, end = inside[0].start, max(atom.end for atom in inside)
-        yield SubtitleCue(_ms(start), _ms(min(end, start + MAX_CUE_S)), lines, segment)
+        yield SubtitleCue(to_ms(start), to_ms(min(end, start + MAX_CUE_S)), lines, segment)
 
 
 def _segment_atoms(segment: Segment) -> list[_UnbreakableText]:
@@ -247,7 +247,7 @@ def _separate_cues(ordered: Sequence[SubtitleCue]) -> list[SubtitleCue]:
     for cue in ordered:
         start = cue.start_ms
         if found:
-            wanted = min(last + _ms(MIN_CUE_S), start + _ms(MAX_DISPLAY_DELAY_S))
+            wanted = min(last + to_ms(MIN_CUE_S), start + to_ms(MAX_DISPLAY_DELAY_S))
             start = max(start, wanted if _overlaps(found[-1], cue) else start, last + 1)
         last = start
         found.append(replace(cue, start_ms=start))
@@ -265,8 +265,8 @@ def _overlaps(before: SubtitleCue, cue: SubtitleCue) -> bool:
 
 def _display_end(cue: SubtitleCue, next_ms: int | None) -> int:
     columns = sum(map(text_columns, cue.lines))
-    needed = max(_ms(MIN_CUE_S), -(-columns * 1000 // int(READING_COLUMNS_PER_S)))
-    end = max(cue.end_ms, cue.start_ms + min(needed, _ms(MAX_CUE_S)))
+    needed = max(to_ms(MIN_CUE_S), -(-columns * 1000 // int(READING_COLUMNS_PER_S)))
+    end = max(cue.end_ms, cue.start_ms + min(needed, to_ms(MAX_CUE_S)))
     return end if next_ms is None else min(end, next_ms)
 
 
@@ -278,5 +278,6 @@ def _printable(text: str) -> str:
     )
 
 
-def _ms(seconds: float) -> int:
+def to_ms(seconds: float) -> int:
+    """Whole milliseconds, at least 0."""
     return max(0, round(seconds * 1000))

@@ -246,12 +246,8 @@ class EditUndoState:
 
     def again(self, transcript: Transcript) -> Transcript:
         """The transcript as it was."""
-        segments = [*transcript.segments]
-        for at, segment in self.segments:
-            segments[at] = segment
-        return replace(
-            transcript, segments=tuple(segments), voices=self.voices, diarized=self.diarized
-        )
+        before = _with_segments(transcript, dict(self.segments))
+        return replace(before, voices=self.voices, diarized=self.diarized)
 
 
 @dataclass(frozen=True, slots=True)

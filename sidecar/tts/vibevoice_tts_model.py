@@ -360,10 +360,8 @@ class VibeVoiceTtsModel:
         noise = torch.Generator().manual_seed(manner.seed)
         asked = [self._embedded(prompt), *self._beginnings(prompt, manner)]
         branches = [language.branch(len(one) + manner.frames) for one in asked]
-        sound, meaning = (
-            StreamingCodec(self._inner.audio_tower.decode),
-            StreamingCodec(self._encode),
-        )
+        sound = StreamingCodec(self._inner.audio_tower.decode)
+        meaning = StreamingCodec(self._inner.semantic_tokenizer_encoder)
         for _ in range(manner.frames):
             outputs = language.run(list(zip(asked, branches, strict=True)), check)
             word = language.word(outputs[::2], manner.guidance)
@@ -398,9 +396,6 @@ class VibeVoiceTtsModel:
             places = torch.tensor(prompt.ids).to(embedded.device) == self._sound
             embedded[places] = prompt.heard.to(embedded)
         return embedded
-
-    def _encode(self, audio: Tensor, **cache: Any) -> Any:
-        return self._inner.semantic_tokenizer_encoder(audio, **cache)
 
 
 def _reset_branch(branch: GuidanceBranch, *, everything: bool) -> None:

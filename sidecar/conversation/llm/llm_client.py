@@ -40,9 +40,10 @@ WARM_UP_MESSAGES = (ChatMessage(ChatRole.USER, "Hello"),)
 class LlmAddress:
     """Where a language model is, and how it is to be asked.
 
-    ``url`` without the path of the API. ``model``: '' takes the first that the server lists.
-    ``first_s``: how long it may take to its first word (one that has to load its model takes its
-    time), ``next_s``: from one to the next. ``max_tokens``: of an answer. Nothing prints the key.
+    ``url`` without the path of the API; '' is looked for on this machine. ``model``: '' takes the
+    first that the server lists. ``first_s``: how long it may take to its first word (one that has
+    to load its model takes its time), ``next_s``: from one to the next. ``max_tokens``: of an
+    answer. Nothing prints the key.
     """
 
     url: str
@@ -51,6 +52,11 @@ class LlmAddress:
     max_tokens: int = 200
     first_s: float = 20.0
     next_s: float = 10.0
+
+    @property
+    def looked_for(self) -> bool:
+        """Whether it is whoever answers on this machine."""
+        return not self.url
 
 
 class LlmClient:
@@ -223,47 +229,31 @@ PROBE_TIMEOUT_S = 2.0
 once."""
 
 
-@dataclass(frozen=True, slots=True)
-class LlmChoice:
-    """Whom the settings mean: how a model is to be asked, and where, if that is said (`looked_for`
-    otherwise); None where what is said is repeated."""
-
-    address: LlmAddress | None
-
-    @property
-    def looked_for(self) -> bool:
-        """Whether it is whoever answers on this machine."""
-        return self.address is not None and not self.address.url
-
-
-def choose_llm(settings: Settings) -> LlmChoice:
-    """Whom the settings mean; nobody is asked.
+def choose_llm(settings: Settings) -> LlmAddress | None:
+    """Return where the settings' model is, None if what is said is repeated. Nobody is asked.
 
     Raises:
         errors.SettingsInvalid: the address is none, or the key is no secret.
     """
     wanted = settings.llm.strip()
     if wanted == REPEAT_LLM_NAME:
-        return LlmChoice(None)
-    return LlmChoice(
-        LlmAddress(
-            "" if wanted == AUTO else remote_server.parse_server_url(wanted, "llm"),
-            settings.llm_model,
-            remote_server.parse_key(settings.llm_key, settings.llm_key_file, "llm"),
-            settings.llm_max_tokens,
-            settings.llm_first_token,
-            settings.llm_next_token,
-        )
+        return None
+    return LlmAddress(
+        "" if wanted == AUTO else remote_server.parse_server_url(wanted, "llm"),
+        settings.llm_model,
+        remote_server.parse_key(settings.llm_key, settings.llm_key_file, "llm"),
+        settings.llm_max_tokens,
+        settings.llm_first_token,
+        settings.llm_next_token,
     )
 
 
-async def create_llm(meant: LlmChoice, *, again: bool = False) -> Llm:
+async def create_llm(address: LlmAddress | None, *, again: bool = False) -> Llm:
     """Who thinks. With 'auto' it is whoever answers on this machine, and nobody else; ``again``:
     nobody did before, and the log says so already."""
-    address = meant.address
     if address is None:
         return RepeatLlm()
-    if not meant.looked_for:
+    if not address.looked_for:
         return LlmClient(address)
     looks = {
         url: asyncio.ensure_future(_probe_model(url, address.model))
