@@ -13,23 +13,8 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from sidecar.conversation import conversation_events as events
 from sidecar.conversation.chat_history import ReplyText
-from sidecar.conversation.conversation_events import (
-    ConversationCommand,
-    ConversationOptions,
-    ConversationStage,
-    GenerateReply,
-    LlmToken,
-    LlmToolCallDelta,
-    PauseReplyAudio,
-    ResumeReplyAudio,
-    SendReplyAudio,
-    StageEnded,
-    StageFailed,
-    StopStage,
-    SynthesizeText,
-    TtsAudio,
-)
 from sidecar.conversation.llm.chat_completions import ChatMessage, ToolCall, ToolCallDelta
 from sidecar.conversation.output_queue import (
     ConversationError,
@@ -139,14 +124,14 @@ class AssistantTurn:
         self,
         number: int,
         said: str,
-        options: ConversationOptions,
-        do: Callable[[ConversationCommand], None],
+        options: events.ConversationOptions,
+        do: Callable[[events.ConversationCommand], None],
         now: float,
         taken: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.number, self.said, self._options = number, said, options
         self._do = do
-        self._held: list[ConversationCommand] | None = []
+        self._held: list[events.ConversationCommand] | None = []
         self._sentences = SentenceSplitter()
         self._calls = ToolCallCollector(number, taken)
         self.reply = ReplyText()
@@ -168,7 +153,7 @@ class AssistantTurn:
         """Have ``messages`` answered."""
         self._thinking = True
         self._first["think"] = now
-        self._do(GenerateReply(self.number, messages, self._options.tools))
+        self._do(events.GenerateReply(self.number, messages, self._options.tools))
 
     def fail(self, error: SidecarError, now: float) -> None:
         """There is nothing to be thought about: say that something went wrong."""
@@ -190,18 +175,18 @@ class AssistantTurn:
         """Hold its sound."""
         if not self.paused:
             self.paused = True
-            self._do(PauseReplyAudio(self.number))
+            self._do(events.PauseReplyAudio(self.number))
 
     def resume(self, now: float) -> None:
         """Let it go on."""
         if self.paused:
             self.paused, self.progress = False, now
-            self._do(ResumeReplyAudio(self.number))
+            self._do(events.ResumeReplyAudio(self.number))
 
     def stop(self) -> None:
         """Nobody waits for its stages any more: the voice, then the thought."""
-        self._do(StopStage(self.number, ConversationStage.VOICE))
-        self._do(StopStage(self.number, ConversationStage.THINKER))
+        self._do(events.StopStage(self.number, events.ConversationStage.VOICE))
+        self._do(events.StopStage(self.number, events.ConversationStage.THINKER))
 
     def break_off(self) -> None:
         """Nobody listens any more: what was to come is known to be missing."""
@@ -254,7 +239,7 @@ class AssistantTurn:
 
     # What happens to it
 
-    def token(self, event: LlmToken) -> None:
+    def token(self, event: events.LlmToken) -> None:
         """More of its text."""
         if not self._thinking:
             return
@@ -264,9 +249,9 @@ class AssistantTurn:
         text = event.text.encode(errors="replace")[:room].decode(errors="ignore")
         self._write(text, self._sentences.feed(text), event.at)
         if len(text) < len(event.text):
-            self._limit(event.at, ConversationStage.THINKER)
+            self._limit(event.at, events.ConversationStage.THINKER)
 
-    def calling(self, event: LlmToolCallDelta) -> None:
+    def calling(self, event: events.LlmToolCallDelta) -> None:
         """More of a call."""
         if not self._thinking:
             return
@@ -276,10 +261,12 @@ class AssistantTurn:
             for told in self._calls.feed(event.fragment):
                 self._out(told, event.at)
         except LlmGarbled as error:
-            self._do(StopStage(self.number, ConversationStage.THINKER))
-            self.failed(StageFailed(event.at, self.number, ConversationStage.THINKER, error))
+            self._do(events.StopStage(self.number, events.ConversationStage.THINKER))
+            self.failed(
+                events.StageFailed(event.at, self.number, events.ConversationStage.THINKER, error)
+            )
 
-    def voiced(self, event: TtsAudio) -> None:
+    def voiced(self, event: events.TtsAudio) -> None:
         """More of its sound."""
         if self._mute or not self._voicing <= event.piece < self._next:
             return
@@ -291,31 +278,31 @@ class AssistantTurn:
             self.reply.said(earlier)
         self._voicing = event.piece
         if self.reply.made_s + event.sound.seconds > self._options.longest_reply_s:
-            self._limit(event.at, ConversationStage.VOICE)
+            self._limit(event.at, events.ConversationStage.VOICE)
             return
         self._first.setdefault("voiced", event.at)
         if self.reply.sounded(event.piece, event.sound):
             told = ReplyAudioStarted(self.number, event.piece, parts[event.piece].piece.text)
             self._out(told, event.at)
-        self._out(SendReplyAudio(self.number, event.piece, event.sound), event.at)
+        self._out(events.SendReplyAudio(self.number, event.piece, event.sound), event.at)
 
-    def ended(self, event: StageEnded) -> None:
+    def ended(self, event: events.StageEnded) -> None:
         """A stage has done what it was to do."""
         self.progress = event.at
-        if event.stage is ConversationStage.THINKER and self._thinking:
+        if event.stage is events.ConversationStage.THINKER and self._thinking:
             self._thought(event.at)
-        elif event.stage is ConversationStage.VOICE and event.piece < self._next:
+        elif event.stage is events.ConversationStage.VOICE and event.piece < self._next:
             for piece in range(self._voicing, event.piece + 1):
                 self.reply.said(piece)
             self._advance(event.at)
 
-    def failed(self, event: StageFailed) -> None:
+    def failed(self, event: events.StageFailed) -> None:
         """A stage gave up."""
         self.progress = event.at
-        if event.stage is ConversationStage.THINKER and self._thinking:
+        if event.stage is events.ConversationStage.THINKER and self._thinking:
             self._failed(event.error)
             self._thought(event.at)
-        elif event.stage is ConversationStage.VOICE and self._busy:
+        elif event.stage is events.ConversationStage.VOICE and self._busy:
             self._failed(event.error)
             self._silence(event.at)
 
@@ -333,11 +320,17 @@ class AssistantTurn:
         """Nothing has happened for too long; whether somebody can still do something about it."""
         self.progress = now
         if self._thinking:
-            self._do(StopStage(self.number, ConversationStage.THINKER))
-            self.failed(StageFailed(now, self.number, ConversationStage.THINKER, StageSilent()))
+            self._do(events.StopStage(self.number, events.ConversationStage.THINKER))
+            self.failed(
+                events.StageFailed(
+                    now, self.number, events.ConversationStage.THINKER, StageSilent()
+                )
+            )
         elif self._busy:
-            self._do(StopStage(self.number, ConversationStage.VOICE))
-            self.failed(StageFailed(now, self.number, ConversationStage.VOICE, StageSilent()))
+            self._do(events.StopStage(self.number, events.ConversationStage.VOICE))
+            self.failed(
+                events.StageFailed(now, self.number, events.ConversationStage.VOICE, StageSilent())
+            )
         else:
             self._failed(StageSilent("What was said does not seem to be played."))
             return False
@@ -345,15 +338,15 @@ class AssistantTurn:
 
     # How it does that
 
-    def _out(self, command: ConversationCommand, now: float) -> None:
+    def _out(self, command: events.ConversationCommand, now: float) -> None:
         """Do what clients notice, once the turn is confirmed."""
         if self._held is not None:
             self._held.append(command)
             return
         self._do(command)
-        if isinstance(command, SendReplyAudio):
+        if isinstance(command, events.SendReplyAudio):
             self.sounding = True
-        first = ReplyTextDelta | SendReplyAudio if self._mute else SendReplyAudio
+        first = ReplyTextDelta | events.SendReplyAudio if self._mute else events.SendReplyAudio
         if self._latency is not None and isinstance(command, first):
             self._measure(self._latency, now)
 
@@ -396,7 +389,7 @@ class AssistantTurn:
                 return
             if not part.silent:
                 self._first.setdefault("say", now)
-                self._do(SynthesizeText(self.number, self._next, part.piece.text))
+                self._do(events.SynthesizeText(self.number, self._next, part.piece.text))
             self._next += 1
 
     def _thought(self, now: float) -> None:
@@ -430,21 +423,21 @@ class AssistantTurn:
 
     def _silence(self, now: float) -> None:
         """There is no voice any more: what was not said is read."""
-        self._do(StopStage(self.number, ConversationStage.VOICE))
+        self._do(events.StopStage(self.number, events.ConversationStage.VOICE))
         self._mute = True
         self.reply.mute()
         self._advance(now)
 
-    def _limit(self, now: float, stage: ConversationStage) -> None:
+    def _limit(self, now: float, stage: events.ConversationStage) -> None:
         """It is as long as may be: the text, or the sound."""
         self.ending = ReplyEnding.LIMITED
         if self._thinking:
             self._thinking = False
-            self._do(StopStage(self.number, ConversationStage.THINKER))
-        if stage is ConversationStage.THINKER:
+            self._do(events.StopStage(self.number, events.ConversationStage.THINKER))
+        if stage is events.ConversationStage.THINKER:
             self._write("", self._sentences.flush(), now)
         else:
-            self._do(StopStage(self.number, ConversationStage.VOICE))
+            self._do(events.StopStage(self.number, events.ConversationStage.VOICE))
             self.reply.limit(self._voicing)
             self._next = min(self._next, len(self.reply.parts))
             self._advance(now)

@@ -11,18 +11,11 @@ from contextlib import asynccontextmanager, suppress
 from sidecar import errors
 from sidecar.auth.identity import Identity
 from sidecar.config.settings import Settings
-from sidecar.conversation import speech_input
+from sidecar.conversation import output_queue, speech_input
 from sidecar.conversation.conversation_events import ConversationOptions
 from sidecar.conversation.conversation_loop import ConversationLoop
 from sidecar.conversation.llm.chat_completions import REPEAT_LLM_NAME, Llm, RepeatLlm
 from sidecar.conversation.llm.llm_client import choose_llm, create_llm
-from sidecar.conversation.output_queue import (
-    ConversationClientEvent,
-    ConversationPhase,
-    PlaybackClient,
-    ReplyLatency,
-    ReplyStarted,
-)
 from sidecar.interfaces.engine_interface import SynthesisOptions
 from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.workers.engine_slot import TtsSlot
@@ -60,7 +53,7 @@ class ConversationRegistry:
         self._left = asyncio.Event()
         self.replies = 0
         """How many were begun since the service started."""
-        self.last = ReplyLatency(0)
+        self.last = output_queue.ReplyLatency(0)
         """Where the time went in the last one that was heard."""
 
     def __len__(self) -> int:
@@ -68,9 +61,9 @@ class ConversationRegistry:
         return len(self._going) + self._opening
 
     @property
-    def phase(self) -> ConversationPhase:
+    def phase(self) -> output_queue.ConversationPhase:
         """What one of them is doing."""
-        return next((talk.phase for talk in self._going), ConversationPhase.IDLE)
+        return next((talk.phase for talk in self._going), output_queue.ConversationPhase.IDLE)
 
     @property
     def llm(self) -> str:
@@ -123,7 +116,7 @@ class ConversationRegistry:
         options: ConversationOptions,
         manner: SynthesisOptions,
         *,
-        client: PlaybackClient | None = None,
+        client: output_queue.PlaybackClient | None = None,
         session: str | None = None,
     ) -> AsyncIterator[ConversationLoop]:
         """A conversation, for as long as it is held. Model and voice are made ready meanwhile.
@@ -213,8 +206,8 @@ class ConversationRegistry:
 
         return asyncio.get_running_loop().create_task(warmed(), name="warm up")
 
-    def _seen(self, told: ConversationClientEvent) -> None:
-        if isinstance(told, ReplyLatency):
+    def _seen(self, told: output_queue.ConversationClientEvent) -> None:
+        if isinstance(told, output_queue.ReplyLatency):
             self.last = told
-        elif isinstance(told, ReplyStarted):
+        elif isinstance(told, output_queue.ReplyStarted):
             self.replies += 1

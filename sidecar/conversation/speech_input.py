@@ -10,25 +10,9 @@ from contextlib import suppress
 
 from sidecar import errors
 from sidecar.concurrency import OneShotTimer
-from sidecar.conversation.conversation_events import (
-    UNKNOWN_UTTERANCE,
-    ConversationEvent,
-    ConversationStage,
-    RecognizedWords,
-    StageFailed,
-    TurnCommitted,
-    TurnDiscarded,
-    UserSpeechStarted,
-    UserSpeechStopped,
-)
-from sidecar.interfaces import live_events
+from sidecar.conversation import conversation_events as events
+from sidecar.interfaces import live_engine, live_events
 from sidecar.interfaces.engine_interface import AUTO
-from sidecar.interfaces.live_engine import (
-    EndpointingOptions,
-    LiveOptions,
-    SampleEncoding,
-    TurnControl,
-)
 from sidecar.live.sessions.session import AUDIO_LOST_NOTICE, Session
 from sidecar.transcripts.transcript import Notice
 
@@ -74,16 +58,16 @@ MAX_UTTERANCE_SPANS = 100
 """Utterances of which it is known where they lay."""
 MIN_SPEECH_S = 0.064
 """So far behind its beginning speech is speech: two looks of the detector."""
-CONVERSATION_ENDPOINTING = EndpointingOptions(silence_s=0.2, pause_s=0.1)
+CONVERSATION_ENDPOINTING = live_engine.EndpointingOptions(silence_s=0.2, pause_s=0.1)
 """Words are made from a tenth of a second of silence on; whether that ends a turn is the machine's
 to say."""
 
 
-def speech_input_options(language: str = AUTO) -> LiveOptions:
+def speech_input_options(language: str = AUTO) -> live_engine.LiveOptions:
     """How a session hears for a conversation."""
-    return LiveOptions(
+    return live_engine.LiveOptions(
         language=language,
-        turns=TurnControl.SILENCE,
+        turns=live_engine.TurnControl.SILENCE,
         endpointing=CONVERSATION_ENDPOINTING,
         diarize=False,
     )
@@ -97,7 +81,7 @@ class SpeechInput:
         self,
         session: Session,
         now: Callable[[], float],
-        happened: Callable[[ConversationEvent], None],
+        happened: Callable[[events.ConversationEvent], None],
         noticed: Callable[[Notice], None],
     ) -> None:
         self._session, self._now, self._happened = session, now, happened
@@ -143,7 +127,10 @@ class SpeechInput:
         return start, max(start, end), self._clock.time(max(start, end))
 
     async def hear(
-        self, raw: bytes, encoding: SampleEncoding = SampleEncoding.PCM16, rate: int = 16_000
+        self,
+        raw: bytes,
+        encoding: live_engine.SampleEncoding = live_engine.SampleEncoding.PCM16,
+        rate: int = 16_000,
     ) -> None:
         """More sound, as `Session.send`."""
         if self._starving is not None:  # also while an engine has no room for what came
@@ -174,7 +161,7 @@ class SpeechInput:
         self._session.forget()
         self._forgets.append(gone)
 
-    def use(self, options: LiveOptions) -> None:
+    def use(self, options: live_engine.LiveOptions) -> None:
         """Hear in another way."""
         self.options = options
         self.attend(self._guard)
@@ -208,14 +195,14 @@ class SpeechInput:
                 # What comes before the first sound may have been sent long ago.
                 into = self.options.endpointing.pre_roll_s + MIN_SPEECH_S
                 began = self._clock.time(at + into) - MIN_SPEECH_S
-                self._happened(UserSpeechStarted(self._now(), turn, began))
+                self._happened(events.UserSpeechStarted(self._now(), turn, began))
                 if self._quiet:  # it is told late: no sound comes that could end it
                     self._cut()
             case live_events.SpeechStopped(turn, at):
                 self._silent(turn)
                 self._stopped[turn] = self._clock.time(at)
                 self._lies(turn, self.span(turn)[0], at)
-                self._happened(UserSpeechStopped(self._now(), turn, self._stopped[turn]))
+                self._happened(events.UserSpeechStopped(self._now(), turn, self._stopped[turn]))
             case live_events.Partial() if event.turn == self.speaking:
                 self._words(event.turn, event.text, self._clock.time(event.start))
             case live_events.Final():
@@ -235,10 +222,14 @@ class SpeechInput:
         """No more words come of what was said and is not told."""
         if self.speaking is not None:
             ended = self._stopped[self.speaking] = self._now()
-            self._happened(UserSpeechStopped(ended, self.speaking, ended))
+            self._happened(events.UserSpeechStopped(ended, self.speaking, ended))
         error = errors.EngineCrashed(hint="Say it again, or type it.")
-        for utterance in self._stopped or (UNKNOWN_UTTERANCE,):
-            self._happened(StageFailed(self._now(), utterance, ConversationStage.RECOGNISER, error))
+        for utterance in self._stopped or (events.UNKNOWN_UTTERANCE,):
+            self._happened(
+                events.StageFailed(
+                    self._now(), utterance, events.ConversationStage.RECOGNISER, error
+                )
+            )
         self._gone = frozenset(self._stopped)
         self.speaking = None
         self._stopped.clear()
@@ -250,7 +241,7 @@ class SpeechInput:
             self._told_all(event)
         heard = self._commits.popleft() if event.committed and self._commits else None
         if heard is not None:
-            self._happened(TurnCommitted(self._now()))
+            self._happened(events.TurnCommitted(self._now()))
             heard()
 
     def _told_all(self, event: live_events.TurnEnded) -> None:
@@ -259,14 +250,14 @@ class SpeechInput:
             self._silent(event.turn)
             ended = self._clock.time(event.end)
             self._lies(event.turn, event.start, event.end)
-            self._happened(UserSpeechStopped(self._now(), event.turn, ended))
-        self._happened(RecognizedWords(self._now(), event.turn, event.text, ended))
+            self._happened(events.UserSpeechStopped(self._now(), event.turn, ended))
+        self._happened(events.RecognizedWords(self._now(), event.turn, event.text, ended))
 
     def _dropped(self, turn: int) -> None:
         self._silent(turn)
         self._stopped.pop(turn, None)
         self._finals.pop(turn, None)
-        self._happened(TurnDiscarded(self._now()))
+        self._happened(events.TurnDiscarded(self._now()))
         if self._forgets:
             self._forgets.popleft()()
 
@@ -283,7 +274,9 @@ class SpeechInput:
     def _words(self, turn: int, text: str, upto: float) -> None:
         """Tell the finals of the turn and ``text`` behind them."""
         texts = [*self._finals.get(turn, ()), text]
-        self._happened(RecognizedWords(self._now(), turn, " ".join(filter(None, texts)), upto))
+        self._happened(
+            events.RecognizedWords(self._now(), turn, " ".join(filter(None, texts)), upto)
+        )
 
     def _rest(self, chunk_s: float) -> None:
         """Nothing comes from now on, unless it does before the alarm."""

@@ -22,13 +22,7 @@ from transformers import AutoProcessor, VibeVoiceForConditionalGeneration
 from sidecar import errors
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.checkpoints.installed_checkpoints import voice_samples
-from sidecar.gpu_memory.tts_memory import (
-    CACHED_VOICE_SAMPLES,
-    MAX_SAMPLE_S,
-    RATE,
-    SAMPLE_CHUNK_S,
-    max_frames,
-)
+from sidecar.gpu_memory import tts_memory
 from sidecar.interfaces.engine_interface import (
     CancelCheck,
     LoadOptions,
@@ -130,7 +124,7 @@ class VoiceSamples:
         found = voice_samples(loaded.folder)
         self._files = {file.stem: file for file in found if _NAME.fullmatch(file.stem)}
         self.names = tuple(self._files)
-        self._heard = lru_cache(maxsize=CACHED_VOICE_SAMPLES)(self._hear)
+        self._heard = lru_cache(maxsize=tts_memory.CACHED_VOICE_SAMPLES)(self._hear)
 
     def heard(self, name: str) -> Tensor | None:
         """Embeddings ``(n, hidden)`` of a sample; None for the model's own voice.
@@ -143,14 +137,16 @@ class VoiceSamples:
     def _hear(self, name: str) -> Tensor:
         model = self._loaded.model
         try:
-            sound = decode_audio_file(self._files[name], RATE)[: round(MAX_SAMPLE_S * RATE)]
+            sound = decode_audio_file(self._files[name], tts_memory.RATE)[
+                : round(tts_memory.MAX_SAMPLE_S * tts_memory.RATE)
+            ]
         except (errors.SidecarError, OSError) as error:
             log.error("the sample of the voice %s cannot be read: %s", name, error)
             raise errors.VoiceUnknown(
                 f"The sample of the voice '{name}' cannot be read.", hint="Replace its file."
             ) from None
         inputs = self._loaded.processor.feature_extractor(
-            sound, sampling_rate=RATE, return_tensors="pt"
+            sound, sampling_rate=tts_memory.RATE, return_tensors="pt"
         )
         return sample_embeddings(model.model, inputs["input_values"].view(-1))
 
@@ -164,7 +160,7 @@ def sample_embeddings(inner: Any, sound: Tensor) -> Tensor:
     """
     like = inner.multi_modal_projector.linear_1.weight
     chunks = StreamingCodec(partial(inner.audio_tower.encode, sample=False))
-    parts = sound.split(round(SAMPLE_CHUNK_S * RATE))
+    parts = sound.split(round(tts_memory.SAMPLE_CHUNK_S * tts_memory.RATE))
     latents = torch.cat([chunks.next(part.to(like)[None, None]).latents[0] for part in parts])
     scaled = (latents + inner.latent_bias_factor) * inner.latent_scaling_factor
     heard: Tensor = inner.multi_modal_projector(scaled)
@@ -191,7 +187,7 @@ def sanitize_text(text: str, tokenizer: Any) -> str:
     return " ".join(re.sub(marks, " ", text).split()) if marks else " ".join(text.split())
 
 
-FRAME_S = 3_200 / RATE
+FRAME_S = 3_200 / tts_memory.RATE
 """Seconds of sound that one latent stands for."""
 FAST_DIFFUSION_STEPS, MAX_REAL_TIME_FACTOR = 5, 0.8
 """Where a frame takes more of its own length than that, it gets fewer steps: Microsoft's own choice
@@ -229,7 +225,7 @@ class VibeVoiceSynthesizer:
         words = sanitize_text(text, self._loaded.processor.tokenizer)
         if not words:
             return
-        most = max_frames(len(words))
+        most = tts_memory.max_frames(len(words))
         said = 0
         try:
             check()
@@ -237,7 +233,7 @@ class VibeVoiceSynthesizer:
                 words, voice or self.voices[0], TtsGenerationOptions(most), check
             ):
                 said += 1
-                yield SynthesizedAudio(frame, RATE)
+                yield SynthesizedAudio(frame, tts_memory.RATE)
         except SynthesisCancelled:
             return
         except torch.OutOfMemoryError:

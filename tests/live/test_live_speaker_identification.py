@@ -15,7 +15,8 @@ from sidecar.auth.identity import ANONYMOUS
 from sidecar.engines import engine_spec
 from sidecar.interfaces.live_engine import LiveOptions, LiveSessionStart
 from sidecar.live.sessions.session import SessionBounds
-from sidecar.live.sessions.session_registry import SessionLimits, SessionRegistry
+from sidecar.live.sessions.session_limits import SessionLimits
+from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.transcripts.speaker_embeddings import SpeakerCandidate
 from sidecar.upstream.remote_live_messages import PROTOCOL_VERSION, RemoteSessionRequest
 

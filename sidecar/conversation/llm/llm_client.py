@@ -13,16 +13,6 @@ from sidecar import errors
 from sidecar.config import remote_server
 from sidecar.config.settings import Settings
 from sidecar.conversation.llm import chat_completions
-from sidecar.conversation.llm.chat_completions import (
-    NO_TOOLS,
-    REPEAT_LLM_NAME,
-    ChatMessage,
-    ChatRole,
-    Llm,
-    LlmDelta,
-    RepeatLlm,
-    ToolSet,
-)
 from sidecar.upstream import remote_http
 
 if TYPE_CHECKING:
@@ -33,7 +23,7 @@ log = logging.getLogger(__name__)
 
 MODELS_TIMEOUT_S = 3.0
 """So long a server may take to be connected to, and to say what it has."""
-WARM_UP_MESSAGES = (ChatMessage(ChatRole.USER, "Hello"),)
+WARM_UP_MESSAGES = (chat_completions.ChatMessage(chat_completions.ChatRole.USER, "Hello"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +96,10 @@ class LlmClient:
         return LlmClient(replace(self._address, model=model))
 
     async def reply(
-        self, messages: Sequence[ChatMessage], tools: ToolSet = NO_TOOLS
-    ) -> AsyncGenerator[LlmDelta, None]:
+        self,
+        messages: Sequence[chat_completions.ChatMessage],
+        tools: chat_completions.ToolSet = chat_completions.NO_TOOLS,
+    ) -> AsyncGenerator[chat_completions.LlmDelta, None]:
         """As `Llm.reply`; the connection ends with it, and so does the work on the other side.
 
         Raises:
@@ -130,7 +122,7 @@ class LlmClient:
 
     async def _next(
         self, pieces: AsyncIterator[bytes], words: chat_completions.ChatStreamParser
-    ) -> list[LlmDelta]:
+    ) -> list[chat_completions.LlmDelta]:
         """What is said next; nothing at the end of it. What is no word does not count as one."""
         async for piece in pieces:
             if (said := words.feed(piece)) or words.done:
@@ -157,7 +149,10 @@ class LlmClient:
 
     @asynccontextmanager
     async def _asked(
-        self, messages: Sequence[ChatMessage], most: int, tools: ToolSet = NO_TOOLS
+        self,
+        messages: Sequence[chat_completions.ChatMessage],
+        most: int,
+        tools: chat_completions.ToolSet = chat_completions.NO_TOOLS,
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """A request that was taken, and the pieces of its answer."""
         async with _map_http_errors(self._address.url):
@@ -182,7 +177,10 @@ class LlmClient:
                 await response.aclose()
 
     async def _sent(
-        self, messages: Sequence[ChatMessage], most: int, tools: ToolSet
+        self,
+        messages: Sequence[chat_completions.ChatMessage],
+        most: int,
+        tools: chat_completions.ToolSet,
     ) -> httpx.Response:
         body = chat_completions.chat_request(messages, self._model, most, tools, self._limit)
         sent = self._client.build_request("POST", chat_completions.CHAT_COMPLETIONS_PATH, json=body)
@@ -236,7 +234,7 @@ def choose_llm(settings: Settings) -> LlmAddress | None:
         errors.SettingsInvalid: the address is none, or the key is no secret.
     """
     wanted = settings.llm.strip()
-    if wanted == REPEAT_LLM_NAME:
+    if wanted == chat_completions.REPEAT_LLM_NAME:
         return None
     return LlmAddress(
         "" if wanted == AUTO else remote_server.parse_server_url(wanted, "llm"),
@@ -248,11 +246,11 @@ def choose_llm(settings: Settings) -> LlmAddress | None:
     )
 
 
-async def create_llm(address: LlmAddress | None, *, again: bool = False) -> Llm:
+async def create_llm(address: LlmAddress | None, *, again: bool = False) -> chat_completions.Llm:
     """Who thinks. With 'auto' it is whoever answers on this machine, and nobody else; ``again``:
     nobody did before, and the log says so already."""
     if address is None:
-        return RepeatLlm()
+        return chat_completions.RepeatLlm()
     if not address.looked_for:
         return LlmClient(address)
     looks = {
@@ -272,7 +270,7 @@ async def create_llm(address: LlmAddress | None, *, again: bool = False) -> Llm:
             "language model: none of %s answers; what is said is repeated",
             ", ".join(LOCAL_LLM_SERVERS),
         )
-    return RepeatLlm()
+    return chat_completions.RepeatLlm()
 
 
 async def _probe_model(url: str, wanted: str) -> str:

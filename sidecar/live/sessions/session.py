@@ -20,16 +20,8 @@ from typing import Any, Protocol, Self
 from sidecar import errors
 from sidecar.concurrency import wait_for_event
 from sidecar.config.settings import Settings
+from sidecar.interfaces import live_events
 from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
-from sidecar.interfaces.live_events import (
-    Final,
-    InputProcessed,
-    LiveEvent,
-    NoticeRaised,
-    Summary,
-    TurnDropped,
-    TurnEnded,
-)
 from sidecar.interfaces.request_options import parse_language
 from sidecar.live.sessions.event_log import EventLog, EventMetrics, NumberedEvent
 from sidecar.live.sessions.input_log import InputCommit, InputLog, InputLogTotals
@@ -357,7 +349,7 @@ class Session:
             self.finishing = True
             self.news.set()
 
-    async def kept(self, summary: Summary) -> Summary:
+    async def kept(self, summary: live_events.Summary) -> live_events.Summary:
         """The last event, once the session is a job where its client asked for that. What cannot
         be kept is said, and costs nobody the summary."""
         if not self.options.keep or self.keeper is None:
@@ -367,7 +359,9 @@ class Session:
         except errors.SidecarError as error:
             log.warning("a live session was not kept: %s", error.code)
             self.heard(
-                NoticeRaised(Notice(NOT_SAVED_CODE, f"It could not be kept: {error.detail}"))
+                live_events.NoticeRaised(
+                    Notice(NOT_SAVED_CODE, f"It could not be kept: {error.detail}")
+                )
             )
             return summary
         return dataclasses.replace(summary, job=job)
@@ -396,17 +390,17 @@ class Session:
         self._steady.set()
         self.placed.set()
 
-    def heard(self, event: LiveEvent) -> None:
+    def heard(self, event: live_events.LiveEvent) -> None:
         """From the engine."""
-        if isinstance(event, InputProcessed):
+        if isinstance(event, live_events.InputProcessed):
             self._steady.set()
             self._answered = max(self._answered, event.commits)
             self.sound.settle(event.settled, self._answered, event.wanted)
             self._room.set()
-        elif isinstance(event, TurnEnded) and event.committed:
+        elif isinstance(event, live_events.TurnEnded) and event.committed:
             self._answered += 1  # an engine that dies now is not asked for it again
             self.sound.answered(self._answered)
-        elif isinstance(event, TurnDropped):
+        elif isinstance(event, live_events.TurnDropped):
             self.sound.dropped()
             self._room.set()
         self._say(event)
@@ -415,20 +409,20 @@ class Session:
         """No engine survives the sound that the last one had: that is left out. The turn it
         belongs to ends with what was said of it, and the client's wishes in it are done."""
         wishes = self.sound.lose()
-        self._say(NoticeRaised(AUDIO_LOST_NOTICE))
+        self._say(live_events.NoticeRaised(AUDIO_LOST_NOTICE))
         self._say(self.told.broken_off(self.sound.settled))
         for wish in wishes:
             ended = self.told.broken_off(self.sound.settled)
             if isinstance(wish, InputCommit):
                 self._say(dataclasses.replace(ended, committed=True))
             else:
-                self._say(TurnDropped(ended.turn, ended.end))
+                self._say(live_events.TurnDropped(ended.turn, ended.end))
         self._room.set()
 
-    def _say(self, event: LiveEvent) -> None:
+    def _say(self, event: live_events.LiveEvent) -> None:
         """To all who listen."""
         self.counted.said(event)
-        if isinstance(event, Final | TurnEnded):
+        if isinstance(event, live_events.Final | live_events.TurnEnded):
             self._steady.clear()  # an engine says next how much of the sound that was
         numbered = self.told.add(event)
         if numbered is not None:

@@ -14,6 +14,7 @@ from sidecar import errors
 from sidecar.auth.identity import Identity
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_engine import LiveOptions
+from sidecar.live.sessions import session_limits
 from sidecar.live.sessions.engine_relay import AcquireLiveEngine, relay_session
 from sidecar.live.sessions.event_log import EventMetrics
 from sidecar.live.sessions.input_log import InputLogTotals
@@ -24,12 +25,6 @@ from sidecar.live.sessions.session import (
     SessionObserverFactory,
 )
 from sidecar.live.sessions.session_checkpoint import SessionCheckpoint, SessionName, SessionStore
-from sidecar.live.sessions.session_limits import (
-    SessionAdmission,
-    SessionLimits,
-    is_abandoned,
-    time_limit_error,
-)
 from sidecar.live.sessions.session_persistence import SessionHandover, SessionSaver
 from sidecar.live.sessions.session_recording import SessionRecording
 from sidecar.observability.metrics import LiveMetrics, ServiceMetrics
@@ -61,7 +56,7 @@ class SessionRegistry:
         self,
         spec: EngineSpec | None,
         share: AcquireLiveEngine,
-        room: SessionLimits,
+        room: session_limits.SessionLimits,
         bounds: SessionBounds,
         patience_s: float = 20.0,
         now: Callable[[], float] = time.monotonic,
@@ -72,7 +67,7 @@ class SessionRegistry:
         tape: Callable[[], SessionRecording | None] = lambda: None,
         elsewhere: SessionStore | None = None,
     ) -> None:
-        self._admission = SessionAdmission(spec, room)
+        self._admission = session_limits.SessionAdmission(spec, room)
         self._tally = tally or ServiceMetrics().live
         self._share, self._room, self._bounds = share, room, bounds
         self._patience_s = patience_s
@@ -414,9 +409,9 @@ class SessionRegistry:
                     log.exception("whether a live session's time is over could not be told")
 
     def _look_at(self, session: Session, now: float, grace_s: float) -> None:
-        if is_abandoned(session, now, grace_s):
+        if session_limits.is_abandoned(session, now, grace_s):
             self.end(session)
-        elif (wrong := time_limit_error(session, now, grace_s)) is not None:
+        elif (wrong := session_limits.time_limit_error(session, now, grace_s)) is not None:
             log.info("a live session ends: %s", wrong.code)
             session.end(wrong)
             with contextlib.suppress(KeyError):
