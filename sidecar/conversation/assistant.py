@@ -80,9 +80,8 @@ class Assistant:
         if self._messages(options=options):
             self.give("", output_queue.ReplyLatency(0, total=now), now, options)
         else:
-            self._do(
-                output_queue.ConversationError(0, ReplyEmpty("There is nothing to be answered."))
-            )
+            error = ReplyEmpty("There is nothing to be answered.")
+            self._do(output_queue.ConversationError(0, error))
 
     def give_up(self, error: SidecarError, since: float, now: float) -> None:
         """Say that something went wrong before there was anything to be answered."""
@@ -94,9 +93,8 @@ class Assistant:
         self, said: str, now: float, options: events.ConversationOptions | None = None
     ) -> AssistantTurn:
         taken = self.history.knows
-        self.turn = AssistantTurn(
-            self.number, said, options or self.options, self._wanted, now, taken
-        )
+        options = options or self.options
+        self.turn = AssistantTurn(self.number, said, options, self._wanted, now, taken)
         return self.turn
 
     def _wanted(self, command: events.ConversationCommand) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sidecar.conversation import conversation_events as events
 from sidecar.conversation.chat_history import ReplyText
@@ -64,9 +64,8 @@ class ToolCallCollector:
         if call is None:
             if not fragment.name or len(self._calls) == MAX_TOOL_CALLS:
                 raise LlmGarbled("It calls a tool without a name, or too many of them.")
-            call = self._calls[fragment.index] = _PendingToolCall(
-                self._new_id(fragment.id), fragment.name
-            )
+            call = _PendingToolCall(self._new_id(fragment.id), fragment.name)
+            self._calls[fragment.index] = call
             yield ToolCallStarted(self._number, call.id, call.name)
         if fragment.arguments:
             self._size += len(fragment.arguments)
@@ -233,9 +232,8 @@ class AssistantTurn:
     @property
     def _busy(self) -> bool:
         """Whether a voice is at work, or will be."""
-        return not self._mute and any(
-            not (part.silent or part.whole) for part in self.reply.parts[self._voicing :]
-        )
+        parts = self.reply.parts[self._voicing :]
+        return not self._mute and any(part.awaits_audio for part in parts)
 
     # What happens to it
 
@@ -262,16 +260,15 @@ class AssistantTurn:
                 self._out(told, event.at)
         except LlmGarbled as error:
             self._do(events.StopStage(self.number, events.ConversationStage.THINKER))
-            self.failed(
-                events.StageFailed(event.at, self.number, events.ConversationStage.THINKER, error)
-            )
+            stage = events.ConversationStage.THINKER
+            self.failed(events.StageFailed(event.at, self.number, stage, error))
 
     def voiced(self, event: events.TtsAudio) -> None:
         """More of its sound."""
         if self._mute or not self._voicing <= event.piece < self._next:
             return
         parts = self.reply.parts
-        if parts[event.piece].silent or parts[event.piece].whole:
+        if not parts[event.piece].awaits_audio:
             return
         self.progress = event.at
         for earlier in range(self._voicing, event.piece):  # a voice that does not tell ends
@@ -321,16 +318,12 @@ class AssistantTurn:
         self.progress = now
         if self._thinking:
             self._do(events.StopStage(self.number, events.ConversationStage.THINKER))
-            self.failed(
-                events.StageFailed(
-                    now, self.number, events.ConversationStage.THINKER, StageSilent()
-                )
-            )
+            stage = events.ConversationStage.THINKER
+            self.failed(events.StageFailed(now, self.number, stage, StageSilent()))
         elif self._busy:
             self._do(events.StopStage(self.number, events.ConversationStage.VOICE))
-            self.failed(
-                events.StageFailed(now, self.number, events.ConversationStage.VOICE, StageSilent())
-            )
+            stage = events.ConversationStage.VOICE
+            self.failed(events.StageFailed(now, self.number, stage, StageSilent()))
         else:
             self._failed(StageSilent("What was said does not seem to be played."))
             return False
@@ -355,12 +348,8 @@ class AssistantTurn:
         self._latency = None
         thought = first.get("token", now) - first["think"] if "think" in first else 0.0
         voiced = first["voiced"] - first["say"] if "voiced" in first else 0.0
-        since = known.total
-        self._do(
-            ReplyLatency(
-                self.number, known.endpoint, known.recognised, thought, voiced, now - since
-            )
-        )
+        total = now - known.total
+        self._do(replace(known, turn=self.number, thought=thought, voiced=voiced, total=total))
 
     def _write(self, text: str, pieces: list[TtsPhrase], now: float) -> None:
         """More of what is shown, and the pieces that are complete by it."""
@@ -374,14 +363,12 @@ class AssistantTurn:
     def _advance(self, now: float) -> None:
         """Have said what may be: one piece while the turn is not certain, then two at once."""
         parts = self.reply.parts
-        while self._voicing < len(parts) and (
-            parts[self._voicing].silent or parts[self._voicing].whole
-        ):
+        while self._voicing < len(parts) and not parts[self._voicing].awaits_audio:
             self._voicing += 1
         self._next = max(self._next, self._voicing)
         while self._next < len(parts) and not self._mute:
             waiting = parts[self._voicing : self._next]
-            ahead = sum(1 for part in waiting if not (part.silent or part.whole))
+            ahead = sum(part.awaits_audio for part in waiting)
             if ahead >= (TTS_AHEAD_PHRASES if self.confirmed else 1):
                 return
             part = parts[self._next]

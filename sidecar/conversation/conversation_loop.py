@@ -58,11 +58,8 @@ class ConversationTasks:
 
     def think(self, command: events.GenerateReply) -> None:
         """Begin to answer."""
-        self._begin(
-            command.turn,
-            events.ConversationStage.THINKER,
-            partial(self._thought, command),
-        )
+        work = partial(self._thought, command)
+        self._begin(command.turn, events.ConversationStage.THINKER, work)
 
     def say(self, command: events.SynthesizeText) -> None:
         """Say that behind what is being said of the turn."""
@@ -110,9 +107,8 @@ class ConversationTasks:
             async for piece in pieces:
                 more = events.LlmToken if isinstance(piece, str) else events.LlmToolCallDelta
                 self._happened(more(self._now(), command.turn, piece))  # type: ignore[arg-type]
-        self._happened(
-            events.StageEnded(self._now(), command.turn, events.ConversationStage.THINKER)
-        )
+        stage = events.ConversationStage.THINKER
+        self._happened(events.StageEnded(self._now(), command.turn, stage))
 
     async def _spoken(self, turn: int, manner: SynthesisOptions) -> None:
         waiting = self._said[turn]
@@ -123,9 +119,8 @@ class ConversationTasks:
             async with aclosing(self._voice.say(command.text, manner)) as sounds:
                 async for sound in sounds:
                     self._happened(events.TtsAudio(self._now(), turn, command.piece, sound))
-            self._happened(
-                events.StageEnded(self._now(), turn, events.ConversationStage.VOICE, command.piece)
-            )
+            stage = events.ConversationStage.VOICE
+            self._happened(events.StageEnded(self._now(), turn, stage, command.piece))
 
 
 MAX_PENDING_OUTPUT = 2_000
@@ -351,9 +346,8 @@ class ConversationLoop:
             now = self._now()
             if turn := self._pacer.turn:
                 self._evidence.play(turn, self._pacer.heard(now), now)
-                self._do(
-                    self._machine.take(events.PlaybackReported(now, turn, self._pacer.played(now)))
-                )
+                played = events.PlaybackReported(now, turn, self._pacer.played(now))
+                self._do(self._machine.take(played))
             self._do(self._machine.take(event))
             for frame in self._pacer.due(now):
                 self._out.put_nowait(frame)

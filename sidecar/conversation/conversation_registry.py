@@ -105,9 +105,8 @@ class ConversationRegistry:
 
     def options(self) -> ConversationOptions:
         """A conversation's manners, as the settings have them."""
-        return ConversationOptions(
-            instructions=self._settings.talk_instructions, voiced=self._voice is not None
-        )
+        instructions = self._settings.talk_instructions
+        return ConversationOptions(instructions, voiced=self._voice is not None)
 
     @asynccontextmanager
     async def open(
@@ -187,9 +186,8 @@ class ConversationRegistry:
                 began = time.monotonic()
                 self._thinker = await create_llm(self._llm_address, again=True)
                 took_s = time.monotonic() - began
-                self._look_at = began + (
-                    PROBE_REST_FACTOR * took_s if took_s > FAST_PROBE_S else 0.0
-                )
+                rest_s = PROBE_REST_FACTOR * took_s if took_s > FAST_PROBE_S else 0.0
+                self._look_at = began + rest_s
             return self._thinker
 
     def _warm(

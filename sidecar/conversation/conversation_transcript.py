@@ -82,15 +82,8 @@ class ConversationTranscript:
         )  # fmt: skip
         spoke = {one.speaker for one in lines}
         names = (SpeakerProfile(MACHINE, 0.0, name=machine),) if MACHINE in spoke else ()
-        return Transcript(
-            tuple(segments),
-            language,
-            self._since(at),
-            engine,
-            precision,
-            diarized=True,
-            voices=names,
-        )
+        about = language, self._since(at), engine, precision
+        return Transcript(tuple(segments), *about, diarized=True, voices=names)
 
     def _said(self, text: str, at: float, *, typed: bool) -> None:
         line = self._person

@@ -225,11 +225,8 @@ class SpeechInput:
             self._happened(events.UserSpeechStopped(ended, self.speaking, ended))
         error = errors.EngineCrashed(hint="Say it again, or type it.")
         for utterance in self._stopped or (events.UNKNOWN_UTTERANCE,):
-            self._happened(
-                events.StageFailed(
-                    self._now(), utterance, events.ConversationStage.RECOGNISER, error
-                )
-            )
+            stage = events.ConversationStage.RECOGNISER
+            self._happened(events.StageFailed(self._now(), utterance, stage, error))
         self._gone = frozenset(self._stopped)
         self.speaking = None
         self._stopped.clear()
@@ -273,10 +270,8 @@ class SpeechInput:
 
     def _words(self, turn: int, text: str, upto: float) -> None:
         """Tell the finals of the turn and ``text`` behind them."""
-        texts = [*self._finals.get(turn, ()), text]
-        self._happened(
-            events.RecognizedWords(self._now(), turn, " ".join(filter(None, texts)), upto)
-        )
+        said = " ".join(filter(None, (*self._finals.get(turn, ()), text)))
+        self._happened(events.RecognizedWords(self._now(), turn, said, upto))
 
     def _rest(self, chunk_s: float) -> None:
         """Nothing comes from now on, unless it does before the alarm."""

@@ -84,11 +84,8 @@ def ignored_fields(spec: EngineSpec, options: TranscribeOptions) -> tuple[str, .
     """The fields that the client sent and the engine cannot follow."""
     if spec.steerable:
         return ()
-    return tuple(
-        name
-        for name in steering_fields(options)
-        if not (spec.counted and name == SPEAKER_COUNT_FIELD)
-    )
+    understood = {SPEAKER_COUNT_FIELD} if spec.counted else set()
+    return tuple(name for name in steering_fields(options) if name not in understood)
 
 
 def with_ignored_notices(
@@ -118,9 +115,7 @@ def parse_precision(value: str) -> Precision:
     try:
         return Precision(value.strip().lower())
     except ValueError:
-        raise PrecisionUnknown(
-            hint=f"Use one of: {', '.join(Precision)}.",
-        ) from None
+        raise PrecisionUnknown(hint=f"Use one of: {', '.join(Precision)}.") from None
 
 
 def parse_language(value: str) -> str:
@@ -239,10 +234,8 @@ def parse_prompt(given: Mapping[str, object]) -> str:
     Raises:
         errors.FieldInvalid: no text, too much of it, or two contexts.
     """
-    texts = {
-        name: _parse_single_line(name, given.get(name))
-        for name in ("prompt", "context", "hotwords")
-    }
+    fields = "prompt", "context", "hotwords"
+    texts = {name: _parse_single_line(name, given.get(name)) for name in fields}
     if texts["prompt"] and texts["context"] and texts["prompt"] != texts["context"]:
         raise FieldInvalid(
             "'prompt' and 'context' are the same field and say different things.",
@@ -267,9 +260,8 @@ def _parse_single_line(name: str, value: object) -> str:
         word.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which JSON can write
         raise FieldInvalid(f"The field '{name}' is not valid Unicode.") from None
-    return " ".join(
-        "".join(" " if unicodedata.category(one) == "Cc" else one for one in word).split()
-    )
+    plain = (" " if unicodedata.category(one) == "Cc" else one for one in word)
+    return " ".join("".join(plain).split())
 
 
 LANGUAGE_NAMES = {

@@ -115,9 +115,8 @@ class _OperationFields:
             )
         fields, make = form
         if unknown := [str(one) for one in self._values if one not in ("op", *fields)]:
-            raise self._wrong(
-                f"has a field that '{name}' does not take: {one_line(unknown[0])[:40]}"
-            )
+            field = one_line(unknown[0])[:40]
+            raise self._wrong(f"has a field that '{name}' does not take: {field}")
         return make(self)
 
     def speaker(self, field: str) -> int:

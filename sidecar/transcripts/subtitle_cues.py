@@ -129,9 +129,8 @@ def _segment_atoms(segment: Segment) -> list[_UnbreakableText]:
     text = " ".join(_printable(segment.text).split())
     if not segment.words:
         segment = replace(segment, text=text, flags=())
-    words = [
-        replace(word, text=_printable(word.text)) for word in estimate_word_times(segment).words
-    ]
+    timed = estimate_word_times(segment).words
+    words = [replace(word, text=_printable(word.text)) for word in timed]
     words = [word for word in words if word.text.strip()]
     if not words:
         return []
@@ -252,10 +251,8 @@ def _separate_cues(ordered: Sequence[SubtitleCue]) -> list[SubtitleCue]:
         last = start
         found.append(replace(cue, start_ms=start))
     nexts = [cue.start_ms for cue in found[1:]]
-    return [
-        replace(cue, end_ms=_display_end(cue, next_ms))
-        for cue, next_ms in zip_longest(found, nexts)
-    ]
+    pairs = zip_longest(found, nexts)
+    return [replace(cue, end_ms=_display_end(cue, next_ms)) for cue, next_ms in pairs]
 
 
 def _overlaps(before: SubtitleCue, cue: SubtitleCue) -> bool:

@@ -185,9 +185,8 @@ def _move_segments(
 
 def _segment_at(transcript: Transcript, at: int) -> Segment:
     if not 0 <= at < len(transcript.segments):
-        raise EditImpossible(
-            f"there is no segment {at}; there are {len(transcript.segments)}, from 0."
-        )
+        count = len(transcript.segments)
+        raise EditImpossible(f"there is no segment {at}; there are {count}, from 0.")
     return transcript.segments[at]
 
 

@@ -128,9 +128,8 @@ def segment_body(segment: Segment, name: str | None = None) -> dict[str, Any]:
 def to_srt(transcript: Transcript, name: str) -> str:
     """SubRip: numbered cues, comma before the milliseconds; who speaks stands before the words."""
     blocks = []
-    for number, cue in enumerate(
-        build_cues(transcript, lambda one: _subtitle_prefix(transcript, one)), 1
-    ):
+    cues = build_cues(transcript, lambda one: _subtitle_prefix(transcript, one))
+    for number, cue in enumerate(cues, 1):
         times = f"{_timestamp(cue.start_ms, ',')} --> {_timestamp(cue.end_ms, ',')}"
         # SubRip has no escapes; an arrow in the text would be taken for a line of times.
         text = "\n".join(cue.lines).replace("-->", "->")

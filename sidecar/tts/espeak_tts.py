@@ -71,9 +71,8 @@ class EspeakTts:
     def _voice(self, options: engine_interface.SynthesisOptions) -> str:
         if options.voice:
             if options.voice not in self._voices:
-                raise errors.VoiceUnknown(
-                    hint=f"There are: {engine_interface.abbreviate_names(self._voices)}."
-                )
+                there = engine_interface.abbreviate_names(self._voices)
+                raise errors.VoiceUnknown(hint=f"There are: {there}.")
             return options.voice
         if options.language == engine_interface.AUTO:
             return DEFAULT_VOICE

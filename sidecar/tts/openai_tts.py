@@ -129,6 +129,5 @@ def _body_start(response: httpx.Response) -> bytes:
 
 def _refused_error(status: int, body: bytes) -> errors.SpeechFailed:
     said = remote_http.server_message(body)
-    return errors.SpeechFailed(
-        f"It answers with {status}{f': {said}' if said else ', and no sound.'}"
-    )
+    end = f": {said}" if said else ", and no sound."
+    return errors.SpeechFailed(f"It answers with {status}{end}")

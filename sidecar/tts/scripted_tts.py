@@ -71,9 +71,8 @@ class ScriptedTts:
                 return
             time.sleep(ENDLESS_S if word.group() == self._hangs else self._word_s)
             letters = len(word.group())
-            sound = _tone(
-                octave * (200 + 20 * letters), SECONDS_PER_LETTER * letters / options.speed
-            )
+            seconds = SECONDS_PER_LETTER * letters / options.speed
+            sound = _tone(octave * (200 + 20 * letters), seconds)
             yield engine_interface.SynthesizedAudio(
                 sound, RATE, (engine_interface.WordMark(word.start(), at_s),)
             )

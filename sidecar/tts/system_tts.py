@@ -77,11 +77,9 @@ class SystemTts:
         if program is None:
             raise errors.ModelLoadFailed("This system has no voices of its own.")
         self._program = program
-        listing = (
-            [program, "-v", "?"]
-            if _is_say_command(program)
-            else _powershell_command(program, _LIST_SCRIPT)
-        )
+        listing = [program, "-v", "?"]
+        if not _is_say_command(program):
+            listing = _powershell_command(program, _LIST_SCRIPT)
         done = subprocess.run(
             listing, capture_output=True, timeout=SYNTHESIS_TIMEOUT_S, check=False
         )
@@ -127,9 +125,8 @@ class SystemTts:
                         raise errors.EngineFailed("The system's voice does not end.") from None
                     continue
                 if process.returncode:
-                    raise errors.EngineFailed(
-                        f"The system's voice ended with {process.returncode}."
-                    )
+                    ended = f"The system's voice ended with {process.returncode}."
+                    raise errors.EngineFailed(ended)
                 return True
             return False
         finally:

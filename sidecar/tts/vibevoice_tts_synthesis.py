@@ -145,9 +145,8 @@ class VoiceSamples:
             raise errors.VoiceUnknown(
                 f"The sample of the voice '{name}' cannot be read.", hint="Replace its file."
             ) from None
-        inputs = self._loaded.processor.feature_extractor(
-            sound, sampling_rate=tts_memory.RATE, return_tensors="pt"
-        )
+        extract = self._loaded.processor.feature_extractor
+        inputs = extract(sound, sampling_rate=tts_memory.RATE, return_tensors="pt")
         return sample_embeddings(model.model, inputs["input_values"].view(-1))
 
 
@@ -174,9 +173,8 @@ def build_prompt_ids(processor: Any, words: str, audio_tokens: int) -> list[int]
         parts.append({"type": "audio", "audio": ""})  # the template only says where it goes
     rendered = processor.apply_chat_template([{"role": "0", "content": parts}], tokenize=False)
     pad = processor.audio_token
-    ids: list[int] = processor.tokenizer(
-        rendered.replace(pad, pad * audio_tokens), add_special_tokens=False
-    )["input_ids"]
+    text = rendered.replace(pad, pad * audio_tokens)
+    ids: list[int] = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
 
 
@@ -229,9 +227,8 @@ class VibeVoiceSynthesizer:
         said = 0
         try:
             check()
-            for frame in self._frames(
-                words, voice or self.voices[0], TtsGenerationOptions(most), check
-            ):
+            manner = TtsGenerationOptions(most)
+            for frame in self._frames(words, voice or self.voices[0], manner, check):
                 said += 1
                 yield SynthesizedAudio(frame, tts_memory.RATE)
         except SynthesisCancelled:
@@ -257,9 +254,8 @@ class VibeVoiceSynthesizer:
 
     def _prompt(self, words: str, voice: str) -> TtsPrompt:
         sample = self._samples.heard(voice)
-        ids = build_prompt_ids(
-            self._loaded.processor, words, len(sample) if sample is not None else 0
-        )
+        audio_tokens = len(sample) if sample is not None else 0
+        ids = build_prompt_ids(self._loaded.processor, words, audio_tokens)
         return TtsPrompt(ids, sample)
 
 
@@ -276,11 +272,8 @@ def create_synthesizer(loaded: LoadedVibeVoiceTts, steps: int = 0) -> VibeVoiceS
         seconds = _measure_frame_s(loaded, steps or DEFAULT_DIFFUSION_STEPS)
     except torch.OutOfMemoryError:
         raise gpu_out_of_memory_error() from None
-    steps = steps or (
-        DEFAULT_DIFFUSION_STEPS
-        if seconds <= MAX_REAL_TIME_FACTOR * FRAME_S
-        else FAST_DIFFUSION_STEPS
-    )
+    is_fast = seconds <= MAX_REAL_TIME_FACTOR * FRAME_S
+    steps = steps or (DEFAULT_DIFFUSION_STEPS if is_fast else FAST_DIFFUSION_STEPS)
     log.info("%.0f ms for a frame of %.0f ms: %d steps", 1e3 * seconds, 1e3 * FRAME_S, steps)
     return VibeVoiceSynthesizer(loaded, steps)
 
@@ -290,9 +283,8 @@ def _measure_frame_s(loaded: LoadedVibeVoiceTts, steps: int) -> float:
     prompt = TtsPrompt(build_prompt_ids(loaded.processor, WARM_UP_TEXT, 0))
     times = [time.perf_counter()]
     with torch.inference_mode():
-        for frame in VibeVoiceTtsModel(loaded.model, steps).frames(
-            prompt, TtsGenerationOptions(4), lambda: None
-        ):
+        model = VibeVoiceTtsModel(loaded.model, steps)
+        for frame in model.frames(prompt, TtsGenerationOptions(4), lambda: None):
             if not bool(frame.isfinite().all()):
                 raise errors.ModelLoadFailed(
                     "The checkpoint of VibeVoice does not run here: its numbers are not finite.",

@@ -57,9 +57,8 @@ class LlmClient:
 
         self._address = address
         self._model, self._limit = address.model, chat_completions.LIMIT
-        self._client = httpx.AsyncClient(
-            **remote_http.client_options(MODELS_TIMEOUT_S, url=address.url, key=address.key)
-        )
+        options = remote_http.client_options(MODELS_TIMEOUT_S, url=address.url, key=address.key)
+        self._client = httpx.AsyncClient(**options)
 
     @property
     def name(self) -> str:
@@ -161,17 +160,15 @@ class LlmClient:
             try:
                 if response.status_code != 200:
                     said = await self._said(response)
-                    if limit != chat_completions.LIMIT or not chat_completions.wants_newer_limit(
-                        said
-                    ):
+                    newer = chat_completions.wants_newer_limit(said)
+                    if limit != chat_completions.LIMIT or not newer:
                         raise chat_completions.response_error(response.status_code, said)
                     self._limit = chat_completions.NEWER_LIMIT
                     await response.aclose()
                     response = await self._sent(messages, most, tools)
                     if response.status_code != 200:
-                        raise chat_completions.response_error(
-                            response.status_code, await self._said(response)
-                        )
+                        said = await self._said(response)
+                        raise chat_completions.response_error(response.status_code, said)
                 yield response.aiter_bytes()
             finally:
                 await response.aclose()
@@ -253,10 +250,8 @@ async def create_llm(address: LlmAddress | None, *, again: bool = False) -> chat
         return chat_completions.RepeatLlm()
     if not address.looked_for:
         return LlmClient(address)
-    looks = {
-        url: asyncio.ensure_future(_probe_model(url, address.model))
-        for url in LOCAL_LLM_SERVERS.values()
-    }
+    probes = ((url, _probe_model(url, address.model)) for url in LOCAL_LLM_SERVERS.values())
+    looks = {url: asyncio.ensure_future(probe) for url, probe in probes}
     try:
         for name, url in LOCAL_LLM_SERVERS.items():
             if model := await looks[url]:
@@ -266,10 +261,8 @@ async def create_llm(address: LlmAddress | None, *, again: bool = False) -> chat
         for look in looks.values():
             look.cancel()
     if not again:
-        log.info(
-            "language model: none of %s answers; what is said is repeated",
-            ", ".join(LOCAL_LLM_SERVERS),
-        )
+        looked_for = ", ".join(LOCAL_LLM_SERVERS)
+        log.info("language model: none of %s answers; what is said is repeated", looked_for)
     return chat_completions.RepeatLlm()
 
 

@@ -114,9 +114,8 @@ class Endpointer:
             self._run = self._sure_run = 0
             return ()
         self._run += FRAME_SAMPLES
-        self._sure_run = (
-            self._sure_run + FRAME_SAMPLES if probability >= settings.sure_threshold else 0
-        )
+        is_sure = probability >= settings.sure_threshold
+        self._sure_run = self._sure_run + FRAME_SAMPLES if is_sure else 0
         sure = 0 < self._sure_run >= _samples(settings.min_sure_speech_s)
         if self._run < _samples(settings.min_speech_s) and not sure:
             return ()

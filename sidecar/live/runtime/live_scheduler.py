@@ -333,9 +333,8 @@ class LiveScheduler:
         while True:
             with self._lock:
                 while not self._closed and (chosen := self._choose()) is None:
-                    self._wanted.wait(
-                        MIN_SHEDDING_S if self._load.level(time.monotonic()) else None
-                    )
+                    is_shedding = self._load.level(time.monotonic())
+                    self._wanted.wait(MIN_SHEDDING_S if is_shedding else None)
                 if self._closed:
                     return
                 assert chosen is not None

@@ -156,20 +156,15 @@ class LiveSpeakerLabels:
                 order.setdefault(who, len(order))
         for one in self._heard.values():
             one.label = order.setdefault(one.label, len(order))
-        self._voiceless = {
-            number: order.setdefault(who, len(order)) for number, who in self._voiceless.items()
-        }
-        self._directions = {
-            order[number]: one for number, one in self._directions.items() if number in order
-        }
+        for number, who in self._voiceless.items():
+            self._voiceless[number] = order.setdefault(who, len(order))
+        known = self._directions.items()
+        self._directions = {order[number]: one for number, one in known if number in order}
 
     def revised(self) -> dict[int, int]:
         """Who said pieces that were told to be somebody else's, or nobody's; each change once."""
-        changes = {
-            piece: who
-            for piece, who in self._now().items()
-            if who is not None and who != self._told[piece]
-        }
+        now = ((piece, who) for piece, who in self._now().items() if who is not None)
+        changes = {piece: who for piece, who in now if who != self._told[piece]}
         self._told.update(changes)
         return changes
 
@@ -209,9 +204,8 @@ class LiveSpeakerLabels:
         """Who of those known it is, or somebody new."""
         alike = {number: float(vector @ one) for number, one in self._directions.items()}
         best = max(alike, key=lambda number: alike[number], default=None)
-        if best is not None and (
-            alike[best] > 1 - clustering.SAME_SPEAKER_DISTANCE or seconds < MIN_FOUNDING_S
-        ):
+        least = 1 - clustering.SAME_SPEAKER_DISTANCE
+        if best is not None and (alike[best] > least or seconds < MIN_FOUNDING_S):
             return best
         labels = [one.label for one in self._heard.values()]
         number = max([*labels, *self._voiceless.values(), self._highest]) + 1

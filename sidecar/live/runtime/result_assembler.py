@@ -89,9 +89,8 @@ class ResultAssembler:
             if piece.turn == turn:
                 piece.cancelled = True
                 self.forget_embedding(piece)
-        self._rows = deque(
-            row for row in self._rows if not (isinstance(row, SpeechSegment) and row.turn == turn)
-        )
+        dropped = [piece for piece in self.pieces if piece.turn == turn]
+        self._rows = deque(row for row in self._rows if row not in dropped)
         self._rows.append(_DropMark(turn, at))
 
     def leave(self) -> None:
@@ -170,10 +169,9 @@ class ResultAssembler:
         if not options.voiceprints:
             return dataclasses.replace(transcript, voices=tuple(voices))
         sounds = voicing.speakers.sounds
-        kept = [
-            dataclasses.replace(one, print=embedding_if_long_enough(sounds[one.speaker]))
-            for one in voices
-        ]
+        embeddings = [embedding_if_long_enough(sounds[one.speaker]) for one in voices]
+        pairs = zip(voices, embeddings, strict=True)
+        kept = [dataclasses.replace(one, print=found) for one, found in pairs]
         prints = tuple(voicing.speakers.sound_of(piece) for piece, _ in self._said)
         return dataclasses.replace(transcript, voices=tuple(kept), prints=prints)
 

@@ -131,9 +131,7 @@ class SegmentEmbeddings:
     def __init__(
         self, begin: LiveSessionStart, known: Sequence[SpeakerCandidate] | None = None
     ) -> None:
-        said = {
-            piece: segment.speaker for piece, segment in zip(begin.pieces, begin.said, strict=True)
-        }
+        said = dict(zip(begin.pieces, (one.speaker for one in begin.said), strict=True))
         self.speakers = LiveSpeakerLabels(said, begin.voices)
         self.people = None if known is None else LiveSpeakerIdentification(known)
         if self.people is not None:  # what who was there before has told

@@ -235,9 +235,8 @@ class RecognitionPlan:
         to = looked - self._held_back(options)
         if self._going or to < due or not (options.partials or manner.grows):
             return None
-        return RecognitionTask(
-            piece, to, RecognitionUrgency.PARTIAL, max(due, piece.opened) / LIVE_RATE
-        )
+        since = max(due, piece.opened) / LIVE_RATE
+        return RecognitionTask(piece, to, RecognitionUrgency.PARTIAL, since)
 
     def _held_back(self, options: LiveOptions) -> int:
         """Samples that may turn out to lie behind the end of what is open: who goes on from there

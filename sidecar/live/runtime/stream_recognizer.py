@@ -318,9 +318,8 @@ class StreamRecognizer:
                     self._turn_began = at
                     yield live_events.SpeechStarted(self._turn, at / LIVE_RATE)
                 if begins and self._open.shed:
-                    yield live_events.NoticeRaised(
-                        Notice(live_events.UTTERANCE_DROPPED, SHED_TEXT), self._turn
-                    )
+                    notice = Notice(live_events.UTTERANCE_DROPPED, SHED_TEXT)
+                    yield live_events.NoticeRaised(notice, self._turn)
             case UtterancePaused(at):
                 assert self._open is not None
                 self._open.paused, self._open.early = at, None
@@ -412,9 +411,8 @@ class StreamRecognizer:
         """Say that words come late, unless that was said lately."""
         if self._late is None or listen.to - self._late >= LATE_NOTICE_INTERVAL_S * LIVE_RATE:
             self._late = listen.to
-            yield live_events.NoticeRaised(
-                Notice("partials_late", "Too many speak: words come later than usual.")
-            )
+            notice = Notice("partials_late", "Too many speak: words come later than usual.")
+            yield live_events.NoticeRaised(notice)
 
     def _heard(self, always: bool = False) -> Iterator[live_events.LiveEvent]:
         """Let go of the sound that nobody needs, and say so now and then."""

@@ -78,19 +78,12 @@ def load_vad_weights() -> VadWeights:
             find_embedded_models((SILERO_MODEL,))[SILERO_MODEL], SILERO_MODEL.what
         )
     except KeyError:
-        raise errors.LiveUnavailable(
-            f"this moonshine-voice does not carry the {SILERO_MODEL.what}"
-        ) from None
+        missing = f"this moonshine-voice does not carry the {SILERO_MODEL.what}"
+        raise errors.LiveUnavailable(missing) from None
     except (ImportError, OSError) as error:
         raise errors.LiveUnavailable(f"the {SILERO_MODEL.what} cannot be read: {error}") from None
-    prefix = len(_BRANCH)
-    return _arrange_tensors(
-        {
-            name[prefix:]: values
-            for name, values in model.weights.items()
-            if name.startswith(_BRANCH)
-        }
-    )
+    found = {name.removeprefix(_BRANCH): values for name, values in model.weights.items()}
+    return _arrange_tensors(found)
 
 
 def _arrange_tensors(found: dict[str, Floats]) -> VadWeights:

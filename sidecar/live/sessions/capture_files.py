@@ -17,6 +17,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,8 @@ def captures_to_delete(
         gone = [one for one in left if now - one.written > limits.age_s]
         left = left[len(gone) :]
     size = sum(one.size for one in left)
-    while left and (
-        (limits.count and len(left) > limits.count) or (limits.size and size > limits.size)
-    ):
+    most, most_bytes = limits.count or inf, limits.size or inf
+    while left and (len(left) > most or size > most_bytes):
         oldest = left.pop(0)
         size -= oldest.size
         gone.append(oldest)

@@ -102,9 +102,8 @@ class EventLog:
     @property
     def state(self) -> EventLogState:
         """What another needs to go on telling."""
-        return EventLogState(
-            self.last, self._started, tuple(self._kept), self._voices, self._context
-        )
+        kept = tuple(self._kept)
+        return EventLogState(self.last, self._started, kept, self._voices, self._context)
 
     @property
     def held(self) -> bool:
@@ -203,11 +202,8 @@ class EventLog:
     def _behind(self, at: float, lead: float) -> tuple[ContextUtterance, ...]:
         """What is heard behind, of pieces whose sound begins at ``lead``: the last of them may be
         told of just before it is said that it is settled."""
-        return tuple(
-            one
-            for one in self._context
-            if lead <= one.start + SAME_SAMPLE_S and one.end <= at + SAME_SAMPLE_S
-        )
+        begin, end = lead - SAME_SAMPLE_S, at + SAME_SAMPLE_S
+        return tuple(one for one in self._context if begin <= one.start and one.end <= end)
 
     def broken_off(self, at: float) -> TurnEnded:
         """How the turn ends that goes on, if no engine hears more of it than was said by ``at``;
@@ -289,9 +285,8 @@ class EventLog:
 
     def _next(self, number: int, read: int) -> NumberedEvent | None:
         kept = self._kept[read] if read < len(self._kept) else None
-        fleeting = [
-            one for one in (self._partial, self._heard) if one is not None and one.number > number
-        ]
+        latest = filter(None, (self._partial, self._heard))
+        fleeting = [one for one in latest if one.number > number]
         candidates = fleeting if kept is None else [kept, *fleeting]
         first = min(candidates, key=lambda one: one.number, default=None)
         told = first is None or self._until is None or first.number <= self._until

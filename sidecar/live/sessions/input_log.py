@@ -121,11 +121,8 @@ class InputLogTotals:
         """Whether a session may take more though that is as much as it may be: one may, until its
         piece has its end and makes room. Where all were in the middle of one nobody would ever have
         any. Who sends nothing for a while has had its turn."""
-        if (
-            self._turn is not None
-            and self._turn[0] is not sound
-            and now < self._turn[1] + FULL_BUFFER_TURN_S
-        ):
+        holder, since = self._turn or (sound, now)
+        if holder is not sound and now < since + FULL_BUFFER_TURN_S:
             return False
         self._turn = sound, now
         return True

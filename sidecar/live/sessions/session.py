@@ -358,11 +358,8 @@ class Session:
             job = await self.keeper(self, summary.transcript)
         except errors.SidecarError as error:
             log.warning("a live session was not kept: %s", error.code)
-            self.heard(
-                live_events.NoticeRaised(
-                    Notice(NOT_SAVED_CODE, f"It could not be kept: {error.detail}")
-                )
-            )
+            notice = Notice(NOT_SAVED_CODE, f"It could not be kept: {error.detail}")
+            self.heard(live_events.NoticeRaised(notice))
             return summary
         return dataclasses.replace(summary, job=job)
 

@@ -67,9 +67,8 @@ class SessionCheckpoint:
             raise errors.SessionNotFound(
                 "The service that had the live session died while the database was away."
             )
-        return replace(
-            self, told=replace(self.told, last=self.told.last + event_log.TAKEOVER_SEQ_STRIDE)
-        )
+        last = self.told.last + event_log.TAKEOVER_SEQ_STRIDE
+        return replace(self, told=replace(self.told, last=last))
 
 
 def serialize_events(
@@ -92,9 +91,8 @@ def serialize_checkpoint(one: SessionCheckpoint) -> bytes:
             items.append([item.at, len(item.raw), item.encoding, item.rate])
             raws.append(item.raw)
         else:
-            items.append(
-                ["commit" if isinstance(item, input_log.InputCommit) else "forget", item.number]
-            )
+            kind = "commit" if isinstance(item, input_log.InputCommit) else "forget"
+            items.append([kind, item.number])
     told = one.told
     head = {
         "version": CHECKPOINT_VERSION,
@@ -129,13 +127,10 @@ def parse_checkpoint(data: bytes, story: Sequence[bytes]) -> SessionCheckpoint:
             raise ValueError(head["version"])
         pieces = [json.loads(piece) for piece in story]
         said = [each for piece in pieces for each in piece["said"]]
-        head["options"]["known_voices"] = next(
-            (piece["known"] for piece in reversed(pieces) if "known" in piece), ()
-        )
-        kept = tuple(
-            event_log.NumberedEvent(number, live_events.from_wire(event)) for number, event in said
-        )
-        return _build_checkpoint(head, data[end:], kept)
+        known = (piece["known"] for piece in reversed(pieces) if "known" in piece)
+        head["options"]["known_voices"] = next(known, ())
+        kept = [event_log.NumberedEvent(number, live_events.from_wire(one)) for number, one in said]
+        return _build_checkpoint(head, data[end:], tuple(kept))
     except (KeyError, TypeError, ValueError, errors.EngineFailed):
         what = "Another version of this service had the live session, and this one cannot go on."
         raise errors.SessionNotFound(what) from None
@@ -150,17 +145,14 @@ def _build_checkpoint(
             items.append(_PLAIN[item[0]](item[1]))
             continue
         at, size, encoding, rate = item
-        items.append(
-            input_log.InputChunk(at, raw[place : place + size], SampleEncoding(encoding), rate)
-        )
+        data = raw[place : place + size]
+        items.append(input_log.InputChunk(at, data, SampleEncoding(encoding), rate))
         place += size
     at, samples, settled, wanted = head["sound"]
     rate, since, before = head["rate"]
     voices = {int(number): SpeakerEmbedding(**voice) for number, voice in head["voices"].items()}
-    context = tuple(
-        live_events.ContextUtterance(start, end, tuple(tokens))
-        for start, end, tokens in head["context"]
-    )
+    pieces = ((start, end, tuple(tokens)) for start, end, tokens in head["context"])
+    context = tuple(live_events.ContextUtterance(*piece) for piece in pieces)
     past = tuple(one for one in items[: head["past"]] if isinstance(one, input_log.InputChunk))
     rest = tuple(items[head["past"] :])
     received, acknowledged, places = head["orders"]

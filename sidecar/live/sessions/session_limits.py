@@ -82,9 +82,8 @@ class SessionAdmission:
         """
         options = clamp_options(options, bounds)
         if self.spec is not None and not self.spec.speaks(options.language):
-            raise errors.LanguageUnsupported(
-                f"The engine '{self.spec.name}' does not know '{options.language}'."
-            )
+            detail = f"The engine '{self.spec.name}' does not know '{options.language}'."
+            raise errors.LanguageUnsupported(detail)
         return options
 
     def _may_have_more(self, caller: Identity, has: int, free: int) -> bool:
