@@ -1,7 +1,5 @@
 """Registry of conversations."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time

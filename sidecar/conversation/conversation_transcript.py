@@ -1,7 +1,5 @@
 """Transcript of a conversation. Pure."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections import deque
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Serialization of edits for clients and the journal. Pure."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard

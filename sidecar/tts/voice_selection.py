@@ -1,7 +1,5 @@
 """Selection of the TTS engine and voice."""
 
-from __future__ import annotations
-
 import contextlib
 from pathlib import Path
 

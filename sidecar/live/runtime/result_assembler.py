@@ -3,8 +3,6 @@
 Pieces as they stand, turns behind their pieces, and the summary behind everything.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections import deque
 from collections.abc import Iterator

@@ -8,8 +8,6 @@ All that is here waits for a disk: call it in a thread.
 Sound that never got here is silence in the WAV, so that times stay what they were.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
