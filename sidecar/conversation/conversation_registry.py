@@ -32,16 +32,14 @@ PROBE_REST_FACTOR = 30
 class ConversationRegistry:
     """Owns who thinks for all of them. ``voice``: what speaks, None where nothing does."""
 
-    def __init__(
-        self, settings: Settings, sessions: SessionRegistry, voice: TtsSlot | None
-    ) -> None:
+    def __init__(self, settings: Settings, live: SessionRegistry, voice: TtsSlot | None) -> None:
         """All that there may be, by the settings.
 
         Raises:
             errors.SettingsInvalid: what they say of who thinks cannot be.
         """
         self._llm_address = choose_llm(settings)
-        self._settings, self._sessions, self._voice = settings, sessions, voice
+        self._settings, self._sessions, self._voice = settings, live, voice
         self._thinker: Llm | None = None
         self._others: dict[str, Llm] = {REPEAT_LLM_NAME: RepeatLlm()}
         self._finding = asyncio.Lock()

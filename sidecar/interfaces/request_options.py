@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from enum import StrEnum
+from math import nan
 from typing import TypeVar
 
 from sidecar.errors import FieldInvalid, LanguageInvalid, PrecisionUnknown
@@ -188,18 +189,12 @@ def parse_integer(name: str, value: object, least: int, most: int) -> int | None
         f"'{name}' is not a whole number from {least} to {most}.",
         hint=f"Send a number from {least} to {most}, or leave the field out.",
     )
-    if isinstance(value, str):
-        word = value.strip()
-        if not word:
-            return None
-        value = int(word) if _INTEGER.fullmatch(word) else None
-    elif value is None:
+    number = _parse_json_number(value, _INTEGER)
+    if number is None:
         return None
-    elif isinstance(value, float):
-        value = int(value) if value.is_integer() else None
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+    if not least <= number <= most or int(number) != number:  # NaN is not either
         raise wrong
-    return value
+    return int(number)
 
 
 def parse_number(name: str, value: object, least: float, most: float) -> float | None:
@@ -212,18 +207,25 @@ def parse_number(name: str, value: object, least: float, most: float) -> float |
         f"'{name}' is not a number from {least:g} to {most:g}.",
         hint=f"Send a number from {least:g} to {most:g}, or leave the field out.",
     )
-    if isinstance(value, str):
-        word = value.strip()
-        if not word:
-            return None
-        value = float(word) if _DECIMAL.fullmatch(word) else None
-    elif value is None:
+    number = _parse_json_number(value, _DECIMAL)
+    if number is None:
         return None
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if not least <= number <= most:  # NaN is not either
         raise wrong
-    if not least <= value <= most:  # NaN is not either
-        raise wrong
-    return float(value)
+    return float(number)
+
+
+def _parse_json_number(value: object, pattern: re.Pattern[str]) -> float | None:
+    """A number of JSON, or text that matches; None where there is none, NaN for anything else."""
+    if isinstance(value, str):
+        value = value.strip() or None
+        if value and pattern.fullmatch(value):
+            return float(value)
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    return nan
 
 
 def parse_prompt(given: Mapping[str, object]) -> str:

@@ -49,7 +49,7 @@ from sidecar.live.runtime.speech_segments import (
     WorkPace,
     most_urgent,
 )
-from sidecar.live.runtime.stream_recognizer import StreamRecognizer
+from sidecar.live.runtime.stream_recognizer import SessionTask, StreamRecognizer
 from sidecar.transcripts.transcript import Notice
 
 log = logging.getLogger(__name__)
@@ -346,9 +346,7 @@ class LiveScheduler:
                     work()
             del work, chosen, seat  # who waits for more keeps nobody's session
 
-    def _begun(
-        self, seat: EngineSession, due: RecognitionTask | EmbeddingTask
-    ) -> Callable[[], None]:
+    def _begun(self, seat: EngineSession, due: SessionTask) -> Callable[[], None]:
         """What is to be done outside the lock."""
         if isinstance(due, RecognitionTask):
             audio, before = seat.hearing.began(due)
@@ -421,10 +419,10 @@ class LiveScheduler:
             log.exception("voices were not told apart")
             return None
 
-    def _choose(self) -> tuple[EngineSession, RecognitionTask | EmbeddingTask] | None:
+    def _choose(self) -> tuple[EngineSession, SessionTask] | None:
         voices = self._encoding < self._encode_at_once
         labels = self._load.level(time.monotonic()) < SheddingLevel.LABELS
-        tasks = dict[int, RecognitionTask | EmbeddingTask]()
+        tasks = dict[int, SessionTask]()
         for number, seat in list(self._seats.items()):
             heard = voices and (labels or seat.hearing.finishing)
             with self._ending_failed_session(seat):

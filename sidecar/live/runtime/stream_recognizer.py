@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 from sidecar.audio import Block
 from sidecar.interfaces import live_events
@@ -47,6 +48,8 @@ from sidecar.transcripts.transcript import Notice
 LATE_NOTICE_INTERVAL_S = 30.0
 """Seconds between two notices that partials are late."""
 SHED_TEXT = "Too many speak: what is said now is not recognised."
+SessionTask: TypeAlias = RecognitionTask | EmbeddingTask
+"""Work of an engine for one session."""
 LEAD_IN_S = 1.0
 """Who goes on for another engine hears so much of what that one heard: a detector of speech says
 what it says by what came before."""
@@ -215,7 +218,7 @@ class StreamRecognizer:
 
     def due(
         self, voices: bool = True, worth: Callable[[RecognitionTask], bool] | None = None
-    ) -> RecognitionTask | EmbeddingTask | None:
+    ) -> SessionTask | None:
         """What it would have done next; `began` or `began_voice` says that it is. ``voices``:
         whether there is room for one that is to become a vector. ``worth``: whether words are worth
         it now."""

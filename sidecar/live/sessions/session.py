@@ -298,7 +298,7 @@ class Session:
         Raises:
             errors.SessionOver: it takes nothing any more.
         """
-        self._ordered({"commit": True})
+        self._order({"commit": True})
         self.sound.commit(self.received_orders)
         self.news.set()
 
@@ -306,7 +306,7 @@ class Session:
         """Drop the turn that goes on, and what was sent of it and not heard. Turns that were ended
         are told first; one `TurnDropped` then says that it is done, whatever becomes of the
         engine."""
-        self._ordered({"forget": True})
+        self._order({"forget": True})
         self.sound.forget(self.received_orders)
         self.news.set()
 
@@ -336,7 +336,7 @@ class Session:
             wait_s=before.wait_s,
         )
         order = {"change": changed.spoken.to_wire()}
-        self._ordered(order)
+        self._order(order)
         self.options = changed
         self._orders.append(order)
         self.news.set()
@@ -345,7 +345,7 @@ class Session:
         """No more sound comes: the rest is told, and then the summary. ``asked``: by its client,
         who counts its orders."""
         if not (self.finishing or self.over):
-            self._ordered({"finish": True}, asked=asked, finish=True)
+            self._order({"finish": True}, asked=asked, finish=True)
             self.finishing = True
             self.news.set()
 
@@ -462,9 +462,7 @@ class Session:
             return True
         return held.full and kept_s >= MIN_BUFFER_S and not held.may_add(self.sound, self._now())
 
-    def _ordered(
-        self, order: Mapping[str, Any], *, asked: bool = True, finish: bool = False
-    ) -> None:
+    def _order(self, order: Mapping[str, Any], *, asked: bool = True, finish: bool = False) -> None:
         self._check()
         self.touched = self._now()
         if asked:
