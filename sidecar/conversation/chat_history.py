@@ -262,13 +262,10 @@ class ChatHistory:
 
     def drop(self, number: int) -> None:
         """Nobody said that. With a call goes what came of it."""
-        gone = {one.call.id for one in self._entries
-                if one.number == number and one.call and not one.returned}  # fmt: skip
-        self._entries = [
-            entry
-            for entry in self._entries
-            if entry.number != number and not (entry.call and entry.call.id in gone)
-        ]
+        dropped = [one for one in self._entries if one.number == number]
+        calls = {one.call.id for one in dropped if one.call and not one.returned}
+        kept = (one for one in self._entries if one.number != number)
+        self._entries = [one for one in kept if not (one.call and one.call.id in calls)]
 
     def clear(self) -> None:
         """Nothing was said."""

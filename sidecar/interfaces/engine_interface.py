@@ -60,8 +60,8 @@ class ModelSpec:
 
     name: str
     title: str
-    precisions: tuple[Precision, ...]
-    languages: tuple[str, ...]
+    precisions: tuple[Precision, ...] = (Precision.FP32,)
+    languages: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     planned: bool = False
     stands_for: Mapping[Precision, Precision] = field(default_factory=dict)

@@ -13,15 +13,8 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise, zip_longest
 from math import inf
 
+from sidecar.transcripts import word_timing
 from sidecar.transcripts.transcript import Segment, Transcript
-from sidecar.transcripts.word_timing import (
-    estimate_word_times,
-    split_at_words,
-    split_atoms,
-    split_columns,
-    spread_over_time,
-    text_columns,
-)
 
 MAX_LINE_COLUMNS = 42
 """Columns of a line, of which a cue has two (BBC's and Netflix's guides, for Latin letters)."""
@@ -47,13 +40,9 @@ _CONJUNCTIONS = frozenset((
     "et", "mais", "ou", "donc", "car", "que", "qui", "quand", "si", "comme", "parce",
     "y", "pero", "o", "porque", "cuando", "aunque", "sino", "e", "ma", "perché", "quando",
 ))  # fmt: skip
-(
-    _CUE_COST,
-    _BREAK_ANYWHERE_COST,
-    _BREAK_BEFORE_CONJUNCTION_COST,
-    _BREAK_AT_PAUSE_COST,
-    _BREAK_AT_CLAUSE_COST,
-) = 3.0, 8.0, 4.0, 2.0, 2.0
+_CUE_COST = 3.0
+_BREAK_ANYWHERE_COST, _BREAK_BEFORE_CONJUNCTION_COST = 8.0, 4.0
+_BREAK_AT_PAUSE_COST = _BREAK_AT_CLAUSE_COST = 2.0
 """What a cue costs, and a cut at each place; at the end of a sentence it costs nothing."""
 _SHORT_CUE_COST, _LONG_PAUSE_S, _CUE_OVER_PAUSE_COST = 3.0, 1.0, 6.0
 """What a cue costs besides that is over too soon, or that goes on over a long pause."""
@@ -84,7 +73,7 @@ class _SegmentLayout:
     def __init__(self, held: Sequence[_UnbreakableText], room: int) -> None:
         self.atoms = held
         self.room = room
-        self._columns = [0, *accumulate(text_columns(atom.text) for atom in held)]
+        self._columns = [0, *accumulate(word_timing.text_columns(atom.text) for atom in held)]
         self._spaces = [len(atom.text) - len(atom.text.rstrip()) for atom in held]
 
     def columns(self, first: int, last: int) -> int:
@@ -112,7 +101,9 @@ def build_cues(
 
 def _segment_cues(segment: Segment, lead: str) -> Iterable[SubtitleCue]:
     held = _segment_atoms(segment)
-    room = max(MAX_LINE_COLUMNS - MAX_PREFIX_COLUMNS, MAX_LINE_COLUMNS - text_columns(lead))
+    room = max(
+        MAX_LINE_COLUMNS - MAX_PREFIX_COLUMNS, MAX_LINE_COLUMNS - word_timing.text_columns(lead)
+    )
     text = _SegmentLayout([part for atom in held for part in _wrap_atom(atom, room)], room)
     for first, last in _break_into_cues(text):
         inside = text.atoms[first:last]
@@ -127,17 +118,19 @@ def _segment_atoms(segment: Segment) -> list[_UnbreakableText]:
     text = " ".join(_printable(segment.text).split())
     if not segment.words:
         segment = replace(segment, text=text, flags=())
-    timed = estimate_word_times(segment).words
+    timed = word_timing.estimate_word_times(segment).words
     words = [replace(word, text=_printable(word.text)) for word in timed]
     words = [word for word in words if word.text.strip()]
     if not words:
         return []
     found: list[_UnbreakableText] = []
     before = segment.start
-    for word, piece in zip(words, split_at_words(text, [word.text for word in words]), strict=True):
+    for word, piece in zip(
+        words, word_timing.split_at_words(text, [word.text for word in words]), strict=True
+    ):
         start = max(before, word.start)
-        parts = split_atoms(" ".join(piece.split()) + " " * piece.endswith(" "))
-        times = spread_over_time(parts, start, max(start, word.end))
+        parts = word_timing.split_atoms(" ".join(piece.split()) + " " * piece.endswith(" "))
+        times = word_timing.spread_over_time(parts, start, max(start, word.end))
         for part, (begin, end) in zip(parts, times, strict=True):
             if found and not _may_break(found[-1].text, part):
                 found[-1] = _UnbreakableText(found[-1].text + part, found[-1].start, end)
@@ -148,16 +141,16 @@ def _segment_atoms(segment: Segment) -> list[_UnbreakableText]:
 
 
 def _may_break(before: str, after: str) -> bool:
-    return len(split_atoms(before[-1:] + after[:1])) > 1
+    return len(word_timing.split_atoms(before[-1:] + after[:1])) > 1
 
 
 def _wrap_atom(atom: _UnbreakableText, most: int) -> list[_UnbreakableText]:
     """An atom in parts that have room in a line: some words are web addresses."""
-    if text_columns(atom.text.rstrip()) <= most:
+    if word_timing.text_columns(atom.text.rstrip()) <= most:
         return [atom]
-    parts = split_columns(atom.text.rstrip(), most)
+    parts = word_timing.split_columns(atom.text.rstrip(), most)
     parts[-1] += " " * atom.text.endswith(" ")
-    times = spread_over_time(parts, atom.start, atom.end)
+    times = word_timing.spread_over_time(parts, atom.start, atom.end)
     return [_UnbreakableText(part, *time) for part, time in zip(parts, times, strict=True)]
 
 
@@ -259,7 +252,7 @@ def _overlaps(before: SubtitleCue, cue: SubtitleCue) -> bool:
 
 
 def _display_end(cue: SubtitleCue, next_ms: int | None) -> int:
-    columns = sum(map(text_columns, cue.lines))
+    columns = sum(map(word_timing.text_columns, cue.lines))
     needed = max(to_ms(MIN_CUE_S), -(-columns * 1000 // int(READING_COLUMNS_PER_S)))
     end = max(cue.end_ms, cue.start_ms + min(needed, to_ms(MAX_CUE_S)))
     return end if next_ms is None else min(end, next_ms)

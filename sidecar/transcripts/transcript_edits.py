@@ -137,11 +137,8 @@ def _apply_operation(transcript: Transcript, operation: EditOperation) -> Transc
 
 def _with_speakers(transcript: Transcript) -> Transcript:
     """One with speakers: where nobody looked for them, all that is said is the first's."""
-    nobodys = {
-        at: replace(one, speaker=0)
-        for at, one in enumerate(transcript.segments)
-        if one.speaker is None and one.is_speech
-    }
+    speech = ((at, one) for at, one in enumerate(transcript.segments) if one.is_speech)
+    nobodys = {at: replace(one, speaker=0) for at, one in speech if one.speaker is None}
     return replace(_with_segments(transcript, nobodys), diarized=True)
 
 

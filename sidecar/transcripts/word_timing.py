@@ -195,10 +195,8 @@ def estimate_word_times(segment: Segment) -> Segment:
     text = " ".join(segment.text.split())
     pieces = split_atoms(text)
     times = spread_over_time(pieces, segment.start, max(segment.start, segment.end))
-    words = tuple(
-        Word(round(start, 3), round(end, 3), piece.strip())
-        for piece, (start, end) in zip(pieces, times, strict=True)
-    )
+    timed = zip(pieces, times, strict=True)
+    words = tuple(Word(round(at, 3), round(end, 3), one.strip()) for one, (at, end) in timed)
     return replace(segment, words=words, words_by=WORDS_BY_RULE)
 
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 SPEC = engine_interface.TtsSpec(
     name="espeak",
     title="espeak-ng",
-    precisions=(engine_interface.Precision.FP32,),
-    languages=(),
     requires=("espeakng_loader",),
     streams=True,
     marks=True,

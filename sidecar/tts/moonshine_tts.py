@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 SPEC = engine_interface.TtsSpec(
     name="moonshine",
     title="Voices of moonshine-voice (Kokoro, Piper, ZipVoice)",
-    precisions=(engine_interface.Precision.FP32,),
-    languages=(),
     requires=("moonshine_voice",),
 )
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 SPEC = engine_interface.TtsSpec(
     name="speech",
     title="A server with OpenAI's /v1/audio/speech",
-    precisions=(engine_interface.Precision.FP32,),
-    languages=(),
     streams=True,
     lists_voices=False,
 )

@@ -19,8 +19,6 @@ from sidecar.interfaces import engine_interface
 SPEC = engine_interface.TtsSpec(
     name="scripted",
     title="Tones for words, for tests",
-    precisions=(engine_interface.Precision.FP32,),
-    languages=(),
     streams=True,
     marks=True,
 )

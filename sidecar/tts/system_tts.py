@@ -15,7 +15,6 @@ from sidecar import errors
 from sidecar.interfaces.engine_interface import (
     CancelCheck,
     LoadOptions,
-    Precision,
     SynthesisOptions,
     SynthesizedAudio,
     TtsSpec,
@@ -25,8 +24,6 @@ from sidecar.interfaces.engine_interface import (
 SPEC = TtsSpec(
     name="system",
     title="The voices of this system",
-    precisions=(Precision.FP32,),
-    languages=(),
 )
 
 RATE = 22_050

@@ -21,7 +21,6 @@ SPEC = engine_interface.TtsSpec(
     name="vibevoice",
     title="VibeVoice 1.5B",
     precisions=(engine_interface.Precision.BF16, engine_interface.Precision.FP32),
-    languages=(),
     requires=("torch", "transformers", "accelerate"),
     planned=True,
     streams=True,

@@ -7,25 +7,8 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from sidecar import errors
+from sidecar.interfaces import live_events
 from sidecar.interfaces.live_engine import LiveSessionStart
-from sidecar.interfaces.live_events import (
-    AUDIO_UNHEARD,
-    UTTERANCE_DROPPED,
-    ContextKnown,
-    ContextUtterance,
-    Final,
-    InputProcessed,
-    LiveEvent,
-    NoticeRaised,
-    Partial,
-    SpeakerEmbeddingsKnown,
-    SpeakersRevised,
-    SpeechStarted,
-    SpeechStopped,
-    Summary,
-    TurnDropped,
-    TurnEnded,
-)
 from sidecar.observability.metrics import LiveMetrics, RecognitionOutcome, outcome_of_error
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 
@@ -37,7 +20,14 @@ to nobody but the client."""
 UNSAVED_SEQ_OFFSET = TAKEOVER_SEQ_STRIDE // 2
 """What is told though it is not saved is numbered so much further on: who was told it has heard
 more than whoever reads what is saved."""
-FINAL_EVENTS = Final | TurnEnded | TurnDropped | SpeakersRevised | NoticeRaised | Summary
+FINAL_EVENTS = (
+    live_events.Final
+    | live_events.TurnEnded
+    | live_events.TurnDropped
+    | live_events.SpeakersRevised
+    | live_events.NoticeRaised
+    | live_events.Summary
+)
 """What is not told a second time by an engine that goes on for another."""
 
 
@@ -46,7 +36,7 @@ class NumberedEvent:
     """An event and its place among all of the session, from 1."""
 
     number: int
-    event: LiveEvent
+    event: live_events.LiveEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +49,7 @@ class EventLogState:
     started: int
     kept: tuple[NumberedEvent, ...]
     voices: Mapping[int, SpeakerEmbedding]
-    context: tuple[ContextUtterance, ...] = ()
+    context: tuple[live_events.ContextUtterance, ...] = ()
 
 
 class EventLog:
@@ -85,7 +75,7 @@ class EventLog:
         self._partial: NumberedEvent | None = None
         self._heard: NumberedEvent | None = None
         self._voices: Mapping[int, SpeakerEmbedding] = {}
-        self._context: tuple[ContextUtterance, ...] = ()
+        self._context: tuple[live_events.ContextUtterance, ...] = ()
         self.over = False
         """Whether nothing more is said."""
         self.wrong: errors.SidecarError | None = None
@@ -113,9 +103,11 @@ class EventLog:
         self.last, self._started = state.last, state.started
         self._kept, self._voices = list(state.kept), state.voices
         self._context = state.context
-        stops = (one.event for one in self._kept if isinstance(one.event, SpeechStopped))
+        stops = (
+            one.event for one in self._kept if isinstance(one.event, live_events.SpeechStopped)
+        )
         self._stopped = max((stop.at for stop in stops), default=-1.0)
-        if self._kept and isinstance(self._kept[-1].event, Summary):
+        if self._kept and isinstance(self._kept[-1].event, live_events.Summary):
             self.end()
 
     def goes_on(self, after: int) -> None:
@@ -166,16 +158,18 @@ class EventLog:
         dropped = set[int]()
         for one in self._kept:
             match one.event:
-                case Final() as final:
+                case live_events.Final() as final:
                     turn, piece = final.turn, final.piece + 1
                     said[final.piece] = final.segment
                     opened += 1
-                case SpeakersRevised(speakers):
+                case live_events.SpeakersRevised(speakers):
                     for number, who in speakers.items():
                         said[number] = dataclasses.replace(said[number], speaker=who)
-                case TurnEnded(ended) | TurnDropped(ended):
+                case live_events.TurnEnded(ended) | live_events.TurnDropped(ended):
                     turn, opened = ended + 1, 0
-                case NoticeRaised(notice, int(shed)) if notice.code == UTTERANCE_DROPPED:
+                case live_events.NoticeRaised(notice, int(shed)) if (
+                    notice.code == live_events.UTTERANCE_DROPPED
+                ):
                     dropped.add(shed)
         return LiveSessionStart(
             at,
@@ -193,42 +187,44 @@ class EventLog:
     def behind_finals(self, at: float) -> float:
         """Return ``at``, or the end of the last final where that is later: a death between a final
         and the news that its sound is settled must not say it again."""
-        finals = (one.event for one in reversed(self._kept) if isinstance(one.event, Final))
+        finals = (
+            one.event for one in reversed(self._kept) if isinstance(one.event, live_events.Final)
+        )
         last = next(finals, None)
         return at if last is None else max(at, last.segment.end)
 
-    def _behind(self, at: float, lead: float) -> tuple[ContextUtterance, ...]:
+    def _behind(self, at: float, lead: float) -> tuple[live_events.ContextUtterance, ...]:
         """What is heard behind, of pieces whose sound begins at ``lead``: the last of them may be
         told of just before it is said that it is settled."""
         begin, end = lead - SAME_SAMPLE_S, at + SAME_SAMPLE_S
         return tuple(one for one in self._context if begin <= one.start and one.end <= end)
 
-    def broken_off(self, at: float) -> TurnEnded:
+    def broken_off(self, at: float) -> live_events.TurnEnded:
         """How the turn ends that goes on, if no engine hears more of it than was said by ``at``;
         one that has not begun ends with nothing."""
         begin = self.so_far(at)
         pieces = begin.said[len(begin.said) - begin.open :]
         start = pieces[0].start if pieces else at
-        return TurnEnded(begin.turn, start, at, " ".join(one.text for one in pieces))
+        return live_events.TurnEnded(begin.turn, start, at, " ".join(one.text for one in pieces))
 
-    def add(self, event: LiveEvent) -> NumberedEvent | None:
+    def add(self, event: live_events.LiveEvent) -> NumberedEvent | None:
         """Say it, and give its number; None where nothing is said.
 
         That a turn begins, or pauses, is said once, though an engine that went on for another says
         it again. What voices sound like and what is heard behind is kept for such an engine, and
         said to nobody.
         """
-        if isinstance(event, SpeakerEmbeddingsKnown):
+        if isinstance(event, live_events.SpeakerEmbeddingsKnown):
             self._voices = event.voices
             return None
-        if isinstance(event, ContextKnown):
+        if isinstance(event, live_events.ContextKnown):
             self._context = event.pieces
             return None
-        if isinstance(event, SpeechStarted):
+        if isinstance(event, live_events.SpeechStarted):
             if event.turn <= self._started:
                 return None
             self._started = event.turn
-        if isinstance(event, SpeechStopped):
+        if isinstance(event, live_events.SpeechStopped):
             if event.at <= self._stopped + SAME_SAMPLE_S:
                 return None
             self._stopped = event.at
@@ -236,13 +232,13 @@ class EventLog:
         numbered = NumberedEvent(self.last, event)
         if self.guarded and self._until is None and isinstance(event, FINAL_EVENTS):
             self._until = self.last - 1
-        if isinstance(event, Partial):
+        if isinstance(event, live_events.Partial):
             self._partial = numbered
-        elif isinstance(event, InputProcessed):
+        elif isinstance(event, live_events.InputProcessed):
             self._heard = numbered
         else:
             self._kept.append(numbered)
-            if isinstance(event, Final):
+            if isinstance(event, live_events.Final):
                 self._partial = None
         self._ring()
         return numbered
@@ -264,13 +260,15 @@ class EventLog:
         while True:
             bell = self._bell
             while (found := self._next(number, read)) is not None:
-                if isinstance(found.event, Partial | InputProcessed):
+                if isinstance(found.event, live_events.Partial | live_events.InputProcessed):
                     number = found.number
                 else:
                     read, number = read + 1, max(number, found.number)
                 yield found
                 # No client is told of `InputProcessed`.
-                if telling is self._telling and not isinstance(found.event, InputProcessed):
+                if telling is self._telling and not isinstance(
+                    found.event, live_events.InputProcessed
+                ):
                     self.passed = max(self.passed, found.number)
             if self.over and self._until is None:
                 if self.wrong is not None:
@@ -323,25 +321,25 @@ class EventMetrics:
         """So long the client took to read a final."""
         self._tally.emitted.see(seconds)
 
-    def said(self, event: LiveEvent) -> None:
+    def said(self, event: live_events.LiveEvent) -> None:
         """Something was told."""
         match event:
-            case SpeechStarted(turn) if turn > self._turn:
+            case live_events.SpeechStarted(turn) if turn > self._turn:
                 self._turn = turn
                 self._tally.turns.add(self.wire)
                 self._speaks(True)
-            case Partial():
+            case live_events.Partial():
                 self._tally.partials.add(self.wire)
-            case Final():
+            case live_events.Final():
                 self._final(event)
-            case NoticeRaised(notice) if notice.code == UTTERANCE_DROPPED:
+            case live_events.NoticeRaised(notice) if notice.code == live_events.UTTERANCE_DROPPED:
                 self._tally.shed.add(self.wire)
-            case TurnEnded():
+            case live_events.TurnEnded():
                 self._speaks(False)
-            case TurnDropped():
+            case live_events.TurnDropped():
                 self._tally.dropped.add()
                 self._speaks(False)
-            case Summary():
+            case live_events.Summary():
                 self._summed = True
 
     def ended(self, wrong: errors.SidecarError | None, *, finished: bool) -> None:
@@ -358,11 +356,11 @@ class EventMetrics:
                 self._tally.came(outcome)
         self._tally.ended.add(self.wire, reason)
 
-    def _final(self, final: Final) -> None:
+    def _final(self, final: live_events.Final) -> None:
         segment = final.segment
         self._tally.told(self.wire, segment.end - segment.start, final.wait_s, final.work_s)
         outcome = RecognitionOutcome.DONE
-        if AUDIO_UNHEARD in segment.flags:
+        if live_events.AUDIO_UNHEARD in segment.flags:
             late = final.work_s >= self._patience_s
             outcome = RecognitionOutcome.TIMED_OUT if late else RecognitionOutcome.FAILED
         self._tally.came(outcome)
