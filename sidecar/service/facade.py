@@ -243,10 +243,10 @@ class Service:
             settings.live_timeout,
             tally=self.tally.live,
             observers=self._observed.sessions,
-            acquaint=self.voices.with_enrolled_speakers_live,
-            keeper=self._afterwards.session,
-            tape=self._afterwards.tape,
-            elsewhere=self._shared.sessions if self._shared else None,
+            add_known_speakers=self.voices.with_enrolled_speakers_live,
+            save=self._afterwards.session,
+            new_recording=self._afterwards.tape,
+            store=self._shared.sessions if self._shared else None,
         )
         """The live sessions of everybody."""
         self.erasure = OwnerErasure(self.owned, self.voices, self.live, self._observed.forget)

@@ -163,15 +163,15 @@ class Session:
         """Sound that ends engines is left out, and does not end the session."""
         self.stranger = False
         """Nobody has looked yet whom its owner knows."""
-        self.tape: SessionRecording | None = None
+        self.recording: SessionRecording | None = None
         """Takes its sound, where that is kept."""
-        self.keeper: SaveSession | None = None
+        self.save: SaveSession | None = None
         """Makes a job of it."""
         self.news = asyncio.Event()
         """Set when there is something for an engine."""
         self.moves = False
         """Whether its client comes again where it is handed over to another service."""
-        self.durable: SessionCheckpointer | None = None
+        self.checkpointer: SessionCheckpointer | None = None
         """How much of it lies where another service finds it; None where nothing does."""
         self.counted = counted or EventMetrics(ServiceMetrics().live, "", options.patience_s)
         """What happens here, for whoever looks at all sessions."""
@@ -194,9 +194,9 @@ class Session:
     @property
     def acknowledged(self) -> tuple[float, int]:
         """Seconds of sound and orders that a client need not send again."""
-        if self.durable is None:
+        if self.checkpointer is None:
             return self.sound.at, self.received_orders
-        return self.durable.acknowledged(self.received_orders)
+        return self.checkpointer.acknowledged(self.received_orders)
 
     @property
     def received_samples(self) -> int:
@@ -211,8 +211,8 @@ class Session:
     def goes_on(self, after: int) -> None:
         """Its client comes again, and was told no more than event ``after``."""
         self.told.goes_on(after)
-        if self.durable is not None:
-            self.durable.goes_on(after)
+        if self.checkpointer is not None:
+            self.checkpointer.goes_on(after)
 
     def restore(self, one: SessionCheckpoint) -> None:
         """Be what another was; no engine has heard anything yet."""
@@ -288,9 +288,9 @@ class Session:
             self.news.set()
             for witness in self.observers:
                 witness.sound(raw, encoding, rate)
-            if self.tape is not None:
+            if self.recording is not None:
                 with contextlib.suppress(errors.SidecarError):  # there is no recording then
-                    await self.tape.add(raw, encoding, rate)
+                    await self.recording.add(raw, encoding, rate)
 
     def commit(self) -> None:
         """End the turn behind the sound that came.
@@ -352,10 +352,10 @@ class Session:
     async def kept(self, summary: live_events.Summary) -> live_events.Summary:
         """The last event, once the session is a job where its client asked for that. What cannot
         be kept is said, and costs nobody the summary."""
-        if not self.options.keep or self.keeper is None:
+        if not self.options.keep or self.save is None:
             return summary
         try:
-            job = await self.keeper(self, summary.transcript)
+            job = await self.save(self, summary.transcript)
         except errors.SidecarError as error:
             log.warning("a live session was not kept: %s", error.code)
             notice = Notice(NOT_SAVED_CODE, f"It could not be kept: {error.detail}")
@@ -379,8 +379,8 @@ class Session:
                 witness.over(wrong)
         self.told.end(wrong)
         self.sound.clear()
-        if self.tape is not None:
-            self.tape.close()
+        if self.recording is not None:
+            self.recording.close()
         self.news.set()
         self._room.set()
         self._stays.set()
@@ -425,8 +425,8 @@ class Session:
         if numbered is not None:
             for witness in self.observers:
                 witness.told(numbered)
-        if self.durable is not None:
-            self.durable.said(event)
+        if self.checkpointer is not None:
+            self.checkpointer.said(event)
         if self.told.kept > MAX_EVENTS:
             self.end(errors.SessionTooLong(f"The session has had {MAX_EVENTS} events."))
 
@@ -471,8 +471,8 @@ class Session:
                     f"The session has taken {MAX_COMMANDS} commands, as many as one may."
                 )
             self.received_orders += 1
-            if self.durable is not None:
-                self.durable.ordered(self.received_orders, finish=finish)
+            if self.checkpointer is not None:
+                self.checkpointer.ordered(self.received_orders, finish=finish)
         for witness in self.observers:
             witness.ordered(order)
 
