@@ -27,11 +27,11 @@ class SessionTracer:
     ) -> None:
         """``loaded``: from when to when the engine was loaded last, in seconds since 1970."""
         self.greeting: Mapping[str, Any] = {}
-        self.traces, self.engine, self.loaded, self.now = traces, engine, loaded, now
+        self.traces, self.engine, self.loaded, self.clock = traces, engine, loaded, now
 
     def begin(self, session: Session) -> SessionTrace:
         """A session begins, as part of what its client traces."""
-        at = self.now()
+        at = self.clock()
         return SessionTrace(self, self.traces.begin(TRACE_NAME, at, CURRENT_ARRIVAL.get()), at)
 
 
@@ -53,7 +53,7 @@ class SessionTrace:
 
     def told(self, numbered: NumberedEvent) -> None:
         """Each final ends an utterance."""
-        at = self._tracer.now()
+        at = self._tracer.clock()
         match numbered.event:
             case SpeechStarted():
                 self._since = at
@@ -64,7 +64,7 @@ class SessionTrace:
 
     def over(self, wrong: errors.SidecarError | None) -> None:
         """It has ended, and with it the trace."""
-        at = self._tracer.now()
+        at = self._tracer.clock()
         begin, end = self._tracer.loaded()
         if max(begin, self._began) < min(end, at):
             self._trace.tell(TraceSpan("loaded", max(begin, self._began), min(end, at)))
