@@ -75,7 +75,7 @@ def ours(talk: Talk, by: EndpointingOptions) -> Iterator[Stretch]:
     endpointer, begin, known = Endpointer(by), 0, 0
     for number in range(len(talk.probabilities) + 1):
         last = number == len(talk.probabilities)
-        heard = endpointer.heard + (0 if last else FRAME_SAMPLES)
+        heard = endpointer.position + (0 if last else FRAME_SAMPLES)
         told = endpointer.finish() if last else endpointer.feed(talk.probabilities[number])
         for event in told:
             if isinstance(event, UtteranceBegan):

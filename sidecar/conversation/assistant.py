@@ -1,33 +1,14 @@
 """Assistant's side of a conversation. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 
+from sidecar.conversation import conversation_events as events
+from sidecar.conversation import output_queue
 from sidecar.conversation.assistant_turn import AssistantTurn
 from sidecar.conversation.barge_in import MAX_ECHO_LAG_S
 from sidecar.conversation.chat_history import ChatHistory
-from sidecar.conversation.conversation_events import (
-    ConversationCommand,
-    ConversationOptions,
-    DropReplyAudio,
-    LlmToken,
-    LlmToolCallDelta,
-    PlaybackReported,
-    SendClientEvent,
-    StageEnded,
-    StageFailed,
-    TtsAudio,
-)
 from sidecar.conversation.llm.chat_completions import ChatMessage
-from sidecar.conversation.output_queue import (
-    ConversationError,
-    ReplyEnded,
-    ReplyEnding,
-    ReplyLatency,
-    ToolCallEnded,
-)
 from sidecar.errors import ReplyEmpty, SidecarError
 
 
@@ -39,7 +20,9 @@ class Assistant:
     """
 
     def __init__(
-        self, options: ConversationOptions, do: Callable[[ConversationCommand], None]
+        self,
+        options: events.ConversationOptions,
+        do: Callable[[events.ConversationCommand], None],
     ) -> None:
         self.options = options
         self.history = ChatHistory(options.most_messages, options.most_bytes)
@@ -60,7 +43,7 @@ class Assistant:
         """Whether sound of a reply has gone out that may still be heard."""
         return self.turn is not None and self.turn.sounding
 
-    def use(self, options: ConversationOptions) -> None:
+    def use(self, options: events.ConversationOptions) -> None:
         """Other options, from the next turn on."""
         self.options = options
         self.history.bound(options.most_messages, options.most_bytes)
@@ -77,9 +60,9 @@ class Assistant:
     def give(
         self,
         text: str,
-        latency: ReplyLatency,
+        latency: output_queue.ReplyLatency,
         now: float,
-        options: ConversationOptions | None = None,
+        options: events.ConversationOptions | None = None,
     ) -> None:
         """Answer ``text``, which stands in the history now: by what was tried, if it was that and
         there are no ``options`` for this answer alone."""
@@ -89,48 +72,44 @@ class Assistant:
             turn.think(self._messages(options=options), now)
         self._confirm(latency, now)
 
-    def give_any(self, now: float, options: ConversationOptions | None = None) -> None:
+    def give_any(self, now: float, options: events.ConversationOptions | None = None) -> None:
         """Answer what stands in the history."""
         self.discard()
         if self._messages(options=options):
-            self.give("", ReplyLatency(0, total=now), now, options)
+            self.give("", output_queue.ReplyLatency(0, total=now), now, options)
         else:
-            self._do(
-                SendClientEvent(
-                    ConversationError(0, ReplyEmpty("There is nothing to be answered."))
-                )
-            )
+            error = ReplyEmpty("There is nothing to be answered.")
+            self._do(output_queue.ConversationError(0, error))
 
     def give_up(self, error: SidecarError, since: float, now: float) -> None:
         """Say that something went wrong before there was anything to be answered."""
         self.discard()
         self._begin("", now).fail(error, now)
-        self._confirm(ReplyLatency(0, total=since), now)
+        self._confirm(output_queue.ReplyLatency(0, total=since), now)
 
     def _begin(
-        self, said: str, now: float, options: ConversationOptions | None = None
+        self, said: str, now: float, options: events.ConversationOptions | None = None
     ) -> AssistantTurn:
         taken = self.history.knows
-        self.turn = AssistantTurn(
-            self.number, said, options or self.options, self._wanted, now, taken
-        )
+        options = options or self.options
+        self.turn = AssistantTurn(self.number, said, options, self._wanted, now, taken)
         return self.turn
 
-    def _wanted(self, command: ConversationCommand) -> None:
+    def _wanted(self, command: events.ConversationCommand) -> None:
         """By a turn. A call that is told to its end is history from then on, for what comes of it
         may come before the turn is over."""
-        if isinstance(command, SendClientEvent) and isinstance(command.told, ToolCallEnded):
-            entry = self.history.called(command.told.turn, command.told.call)
-            command = SendClientEvent(replace(command.told, entry=entry.number))
+        if isinstance(command, output_queue.ToolCallEnded):
+            entry = self.history.called(command.turn, command.call)
+            command = replace(command, entry=entry.number)
         self._do(command)
 
-    def _confirm(self, latency: ReplyLatency, now: float) -> None:
+    def _confirm(self, latency: output_queue.ReplyLatency, now: float) -> None:
         assert self.turn is not None
         entry = self.history.begin(self.turn.number, self.turn.reply)
         self.turn.confirm(now, latency, entry.number)
 
     def _messages(
-        self, said: str = "", options: ConversationOptions | None = None
+        self, said: str = "", options: events.ConversationOptions | None = None
     ) -> tuple[ChatMessage, ...]:
         return self.history.messages((options or self.options).instructions, said)
 
@@ -138,7 +117,12 @@ class Assistant:
 
     def report(
         self,
-        event: LlmToken | LlmToolCallDelta | TtsAudio | StageEnded | StageFailed | PlaybackReported,
+        event: events.LlmToken
+        | events.LlmToolCallDelta
+        | events.TtsAudio
+        | events.StageEnded
+        | events.StageFailed
+        | events.PlaybackReported,
         now: float,
     ) -> None:
         """Something of a stage, or of who plays the sound: of this turn, or too late."""
@@ -146,17 +130,17 @@ class Assistant:
         if turn is None or event.turn != turn.number:
             return
         match event:
-            case LlmToken():
+            case events.LlmToken():
                 turn.token(event)
-            case LlmToolCallDelta():
+            case events.LlmToolCallDelta():
                 turn.calling(event)
-            case TtsAudio():
+            case events.TtsAudio():
                 turn.voiced(event)
-            case StageEnded():
+            case events.StageEnded():
                 turn.ended(event)
-            case StageFailed():
+            case events.StageFailed():
                 turn.failed(event)
-            case PlaybackReported():
+            case events.PlaybackReported():
                 turn.heard(event.seconds, now)
 
     def saying(self, began: float) -> str:
@@ -174,13 +158,13 @@ class Assistant:
             self.number += 1
             turn.stop()
 
-    def abandon(self, ending: ReplyEnding, now: float) -> None:
+    def abandon(self, ending: output_queue.ReplyEnding, now: float) -> None:
         """Fall silent: hush, the next turn, stop, the history, the client."""
         self.discard()
         turn = self.turn
         if turn is None:
             return
-        self._do(DropReplyAudio(turn.number))
+        self._do(events.DropReplyAudio(turn.number))
         self.number += 1
         turn.stop()
         turn.break_off()
@@ -205,15 +189,15 @@ class Assistant:
         self.abandon(turn.ending, now)
         return True
 
-    def _record(self, turn: AssistantTurn, heard: str, ending: ReplyEnding, now: float) -> None:
+    def _record(
+        self, turn: AssistantTurn, heard: str, ending: output_queue.ReplyEnding, now: float
+    ) -> None:
         self.turn = None
         text = self.history.replied(turn.number, heard)
         if turn.sounding:
             self._last_said, self._last_said_until = turn.reply.around(turn.played), now
         self.last_made_s = made = turn.reply.made_s
-        self._do(
-            SendClientEvent(ReplyEnded(turn.number, ending, text, min(turn.played, made), made))
-        )
+        self._do(output_queue.ReplyEnded(turn.number, ending, text, min(turn.played, made), made))
 
     def forget(self) -> None:
         """Nothing was said."""

@@ -7,30 +7,12 @@ A call is told as it is written, and is one once it is told to its end: until th
 out, and an answer that is broken off before takes it along.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from sidecar.conversation import conversation_events as events
 from sidecar.conversation.chat_history import ReplyText
-from sidecar.conversation.conversation_events import (
-    ConversationCommand,
-    ConversationOptions,
-    ConversationStage,
-    GenerateReply,
-    LlmToken,
-    LlmToolCallDelta,
-    PauseReplyAudio,
-    ResumeReplyAudio,
-    SendClientEvent,
-    SendReplyAudio,
-    StageEnded,
-    StageFailed,
-    StopStage,
-    SynthesizeText,
-    TtsAudio,
-)
 from sidecar.conversation.llm.chat_completions import ChatMessage, ToolCall, ToolCallDelta
 from sidecar.conversation.output_queue import (
     ConversationError,
@@ -80,9 +62,8 @@ class ToolCallCollector:
         if call is None:
             if not fragment.name or len(self._calls) == MAX_TOOL_CALLS:
                 raise LlmGarbled("It calls a tool without a name, or too many of them.")
-            call = self._calls[fragment.index] = _PendingToolCall(
-                self._new_id(fragment.id), fragment.name
-            )
+            call = _PendingToolCall(self._new_id(fragment.id), fragment.name)
+            self._calls[fragment.index] = call
             yield ToolCallStarted(self._number, call.id, call.name)
         if fragment.arguments:
             self._size += len(fragment.arguments)
@@ -140,14 +121,14 @@ class AssistantTurn:
         self,
         number: int,
         said: str,
-        options: ConversationOptions,
-        do: Callable[[ConversationCommand], None],
+        options: events.ConversationOptions,
+        do: Callable[[events.ConversationCommand], None],
         now: float,
         taken: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.number, self.said, self._options = number, said, options
         self._do = do
-        self._held: list[ConversationCommand] | None = []
+        self._held: list[events.ConversationCommand] | None = []
         self._sentences = SentenceSplitter()
         self._calls = ToolCallCollector(number, taken)
         self.reply = ReplyText()
@@ -169,7 +150,7 @@ class AssistantTurn:
         """Have ``messages`` answered."""
         self._thinking = True
         self._first["think"] = now
-        self._do(GenerateReply(self.number, messages, self._options.tools))
+        self._do(events.GenerateReply(self.number, messages, self._options.tools))
 
     def fail(self, error: SidecarError, now: float) -> None:
         """There is nothing to be thought about: say that something went wrong."""
@@ -182,7 +163,7 @@ class AssistantTurn:
         was last heard. ``entry``: its number in the history."""
         self._latency = latency
         held, self._held = self._held or [], None
-        self._do(SendClientEvent(ReplyStarted(self.number, self._options.voiced, entry)))
+        self._do(ReplyStarted(self.number, self._options.voiced, entry))
         for command in held:
             self._out(command, now)
         self._advance(now)
@@ -191,18 +172,18 @@ class AssistantTurn:
         """Hold its sound."""
         if not self.paused:
             self.paused = True
-            self._do(PauseReplyAudio(self.number))
+            self._do(events.PauseReplyAudio(self.number))
 
     def resume(self, now: float) -> None:
         """Let it go on."""
         if self.paused:
             self.paused, self.progress = False, now
-            self._do(ResumeReplyAudio(self.number))
+            self._do(events.ResumeReplyAudio(self.number))
 
     def stop(self) -> None:
         """Nobody waits for its stages any more: the voice, then the thought."""
-        self._do(StopStage(self.number, ConversationStage.VOICE))
-        self._do(StopStage(self.number, ConversationStage.THINKER))
+        self._do(events.StopStage(self.number, events.ConversationStage.VOICE))
+        self._do(events.StopStage(self.number, events.ConversationStage.THINKER))
 
     def break_off(self) -> None:
         """Nobody listens any more: what was to come is known to be missing."""
@@ -249,13 +230,12 @@ class AssistantTurn:
     @property
     def _busy(self) -> bool:
         """Whether a voice is at work, or will be."""
-        return not self._mute and any(
-            not (part.silent or part.whole) for part in self.reply.parts[self._voicing :]
-        )
+        parts = self.reply.parts[self._voicing :]
+        return not self._mute and any(part.awaits_audio for part in parts)
 
     # What happens to it
 
-    def token(self, event: LlmToken) -> None:
+    def token(self, event: events.LlmToken) -> None:
         """More of its text."""
         if not self._thinking:
             return
@@ -265,9 +245,9 @@ class AssistantTurn:
         text = event.text.encode(errors="replace")[:room].decode(errors="ignore")
         self._write(text, self._sentences.feed(text), event.at)
         if len(text) < len(event.text):
-            self._limit(event.at, ConversationStage.THINKER)
+            self._limit(event.at, events.ConversationStage.THINKER)
 
-    def calling(self, event: LlmToolCallDelta) -> None:
+    def calling(self, event: events.LlmToolCallDelta) -> None:
         """More of a call."""
         if not self._thinking:
             return
@@ -275,48 +255,49 @@ class AssistantTurn:
         self._first.setdefault("token", event.at)
         try:
             for told in self._calls.feed(event.fragment):
-                self._out(SendClientEvent(told), event.at)
+                self._out(told, event.at)
         except LlmGarbled as error:
-            self._do(StopStage(self.number, ConversationStage.THINKER))
-            self.failed(StageFailed(event.at, self.number, ConversationStage.THINKER, error))
+            self._do(events.StopStage(self.number, events.ConversationStage.THINKER))
+            stage = events.ConversationStage.THINKER
+            self.failed(events.StageFailed(event.at, self.number, stage, error))
 
-    def voiced(self, event: TtsAudio) -> None:
+    def voiced(self, event: events.TtsAudio) -> None:
         """More of its sound."""
         if self._mute or not self._voicing <= event.piece < self._next:
             return
         parts = self.reply.parts
-        if parts[event.piece].silent or parts[event.piece].whole:
+        if not parts[event.piece].awaits_audio:
             return
         self.progress = event.at
         for earlier in range(self._voicing, event.piece):  # a voice that does not tell ends
             self.reply.said(earlier)
         self._voicing = event.piece
         if self.reply.made_s + event.sound.seconds > self._options.longest_reply_s:
-            self._limit(event.at, ConversationStage.VOICE)
+            self._limit(event.at, events.ConversationStage.VOICE)
             return
         self._first.setdefault("voiced", event.at)
         if self.reply.sounded(event.piece, event.sound):
             told = ReplyAudioStarted(self.number, event.piece, parts[event.piece].piece.text)
-            self._out(SendClientEvent(told), event.at)
-        self._out(SendReplyAudio(self.number, event.piece, event.sound), event.at)
+            self._out(told, event.at)
+        self._out(events.SendReplyAudio(self.number, event.piece, event.sound), event.at)
 
-    def ended(self, event: StageEnded) -> None:
+    def ended(self, event: events.StageEnded) -> None:
         """A stage has done what it was to do."""
         self.progress = event.at
-        if event.stage is ConversationStage.THINKER and self._thinking:
+        if event.stage is events.ConversationStage.THINKER and self._thinking:
             self._thought(event.at)
-        elif event.stage is ConversationStage.VOICE and event.piece < self._next:
+        elif event.stage is events.ConversationStage.VOICE and event.piece < self._next:
             for piece in range(self._voicing, event.piece + 1):
                 self.reply.said(piece)
             self._advance(event.at)
 
-    def failed(self, event: StageFailed) -> None:
+    def failed(self, event: events.StageFailed) -> None:
         """A stage gave up."""
         self.progress = event.at
-        if event.stage is ConversationStage.THINKER and self._thinking:
+        if event.stage is events.ConversationStage.THINKER and self._thinking:
             self._failed(event.error)
             self._thought(event.at)
-        elif event.stage is ConversationStage.VOICE and self._busy:
+        elif event.stage is events.ConversationStage.VOICE and self._busy:
             self._failed(event.error)
             self._silence(event.at)
 
@@ -334,11 +315,13 @@ class AssistantTurn:
         """Nothing has happened for too long; whether somebody can still do something about it."""
         self.progress = now
         if self._thinking:
-            self._do(StopStage(self.number, ConversationStage.THINKER))
-            self.failed(StageFailed(now, self.number, ConversationStage.THINKER, StageSilent()))
+            self._do(events.StopStage(self.number, events.ConversationStage.THINKER))
+            stage = events.ConversationStage.THINKER
+            self.failed(events.StageFailed(now, self.number, stage, StageSilent()))
         elif self._busy:
-            self._do(StopStage(self.number, ConversationStage.VOICE))
-            self.failed(StageFailed(now, self.number, ConversationStage.VOICE, StageSilent()))
+            self._do(events.StopStage(self.number, events.ConversationStage.VOICE))
+            stage = events.ConversationStage.VOICE
+            self.failed(events.StageFailed(now, self.number, stage, StageSilent()))
         else:
             self._failed(StageSilent("What was said does not seem to be played."))
             return False
@@ -346,20 +329,16 @@ class AssistantTurn:
 
     # How it does that
 
-    def _out(self, command: ConversationCommand, now: float) -> None:
+    def _out(self, command: events.ConversationCommand, now: float) -> None:
         """Do what clients notice, once the turn is confirmed."""
         if self._held is not None:
             self._held.append(command)
             return
         self._do(command)
-        first_words = (
-            self._mute
-            and isinstance(command, SendClientEvent)
-            and isinstance(command.told, ReplyTextDelta)
-        )
-        if isinstance(command, SendReplyAudio):
+        if isinstance(command, events.SendReplyAudio):
             self.sounding = True
-        if self._latency is not None and (first_words or isinstance(command, SendReplyAudio)):
+        first = ReplyTextDelta | events.SendReplyAudio if self._mute else events.SendReplyAudio
+        if self._latency is not None and isinstance(command, first):
             self._measure(self._latency, now)
 
     def _measure(self, known: ReplyLatency, now: float) -> None:
@@ -367,20 +346,14 @@ class AssistantTurn:
         self._latency = None
         thought = first.get("token", now) - first["think"] if "think" in first else 0.0
         voiced = first["voiced"] - first["say"] if "voiced" in first else 0.0
-        since = known.total
-        self._do(
-            SendClientEvent(
-                ReplyLatency(
-                    self.number, known.endpoint, known.recognised, thought, voiced, now - since
-                )
-            )
-        )
+        total = now - known.total
+        self._do(replace(known, turn=self.number, thought=thought, voiced=voiced, total=total))
 
     def _write(self, text: str, pieces: list[TtsPhrase], now: float) -> None:
         """More of what is shown, and the pieces that are complete by it."""
         self._written += text
         if text:
-            self._out(SendClientEvent(ReplyTextDelta(self.number, text)), now)
+            self._out(ReplyTextDelta(self.number, text), now)
         for piece in pieces:
             self.reply.add(piece, silent=self._mute)
         self._advance(now)
@@ -388,14 +361,12 @@ class AssistantTurn:
     def _advance(self, now: float) -> None:
         """Have said what may be: one piece while the turn is not certain, then two at once."""
         parts = self.reply.parts
-        while self._voicing < len(parts) and (
-            parts[self._voicing].silent or parts[self._voicing].whole
-        ):
+        while self._voicing < len(parts) and not parts[self._voicing].awaits_audio:
             self._voicing += 1
         self._next = max(self._next, self._voicing)
         while self._next < len(parts) and not self._mute:
             waiting = parts[self._voicing : self._next]
-            ahead = sum(1 for part in waiting if not (part.silent or part.whole))
+            ahead = sum(part.awaits_audio for part in waiting)
             if ahead >= (TTS_AHEAD_PHRASES if self.confirmed else 1):
                 return
             part = parts[self._next]
@@ -403,7 +374,7 @@ class AssistantTurn:
                 return
             if not part.silent:
                 self._first.setdefault("say", now)
-                self._do(SynthesizeText(self.number, self._next, part.piece.text))
+                self._do(events.SynthesizeText(self.number, self._next, part.piece.text))
             self._next += 1
 
     def _thought(self, now: float) -> None:
@@ -422,7 +393,7 @@ class AssistantTurn:
         """What it called is to be carried out, all of it or nothing."""
         try:
             for told in list(self._calls.end()):
-                self._out(SendClientEvent(told), now)
+                self._out(told, now)
         except LlmGarbled as error:
             self._failed(error)
 
@@ -433,29 +404,25 @@ class AssistantTurn:
 
     def _failed(self, error: SidecarError) -> None:
         self.ending = ReplyEnding.FAILED
-        told = SendClientEvent(ConversationError(self.number, error))
-        if self._held is None:
-            self._do(told)
-        else:
-            self._held.append(told)
+        self._out(ConversationError(self.number, error), self.progress)
 
     def _silence(self, now: float) -> None:
         """There is no voice any more: what was not said is read."""
-        self._do(StopStage(self.number, ConversationStage.VOICE))
+        self._do(events.StopStage(self.number, events.ConversationStage.VOICE))
         self._mute = True
         self.reply.mute()
         self._advance(now)
 
-    def _limit(self, now: float, stage: ConversationStage) -> None:
+    def _limit(self, now: float, stage: events.ConversationStage) -> None:
         """It is as long as may be: the text, or the sound."""
         self.ending = ReplyEnding.LIMITED
         if self._thinking:
             self._thinking = False
-            self._do(StopStage(self.number, ConversationStage.THINKER))
-        if stage is ConversationStage.THINKER:
+            self._do(events.StopStage(self.number, events.ConversationStage.THINKER))
+        if stage is events.ConversationStage.THINKER:
             self._write("", self._sentences.flush(), now)
         else:
-            self._do(StopStage(self.number, ConversationStage.VOICE))
+            self._do(events.StopStage(self.number, events.ConversationStage.VOICE))
             self.reply.limit(self._voicing)
             self._next = min(self._next, len(self.reply.parts))
             self._advance(now)

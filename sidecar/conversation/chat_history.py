@@ -4,8 +4,6 @@ A reply is pieces, one behind the other; each is shown as it was written, and sa
 not at all (code, a table's rule). How much was heard is a number of seconds of all its sound.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -34,6 +32,11 @@ class ReplyPart:
     silent: bool = False
     broken: bool = False
 
+    @property
+    def awaits_audio(self) -> bool:
+        """Whether more of its sound is to come."""
+        return not (self.silent or self.whole)
+
     def heard(self, until: float) -> int:
         """So many characters of what is said were heard when its sound had played to ``until``: the
         words whose middle was."""
@@ -49,9 +52,8 @@ class ReplyPart:
         text = self.piece.text
         if not self.marks:
             words, end = split_atoms(text), 0
-            for word, (begins, ends) in zip(
-                words, spread_over_time(words, 0.0, self._lasts()), strict=True
-            ):
+            times = spread_over_time(words, 0.0, self._lasts())
+            for word, (begins, ends) in zip(words, times, strict=True):
                 end += len(word)
                 yield end, begins, ends
             return
@@ -260,13 +262,10 @@ class ChatHistory:
 
     def drop(self, number: int) -> None:
         """Nobody said that. With a call goes what came of it."""
-        gone = {one.call.id for one in self._entries
-                if one.number == number and one.call and not one.returned}  # fmt: skip
-        self._entries = [
-            entry
-            for entry in self._entries
-            if entry.number != number and not (entry.call and entry.call.id in gone)
-        ]
+        dropped = [one for one in self._entries if one.number == number]
+        calls = {one.call.id for one in dropped if one.call and not one.returned}
+        kept = (one for one in self._entries if one.number != number)
+        self._entries = [one for one in kept if not (one.call and one.call.id in calls)]
 
     def clear(self) -> None:
         """Nothing was said."""
@@ -280,16 +279,12 @@ class ChatHistory:
         """What a language model gets: what ``said`` besides is the person's. Neighbours of one role
         are one message: models want them to take turns. Of calls they are told once something came
         of them, of those of one turn together."""
-        entries = [
-            ChatEntry(ChatRole.SYSTEM, instructions),
-            *self._entries,
-            ChatEntry(ChatRole.USER, said),
-        ]
+        system, user = ChatEntry(ChatRole.SYSTEM, instructions), ChatEntry(ChatRole.USER, said)
         found: list[ChatMessage] = []
         calling = 0
         """The place of the last message with calls."""
         turn = 0
-        for entry in entries:
+        for entry in (system, *self._entries, user):
             last = found[-1].role if found else None
             if entry.call is not None:
                 if not entry.returned:

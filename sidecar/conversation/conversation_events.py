@@ -4,19 +4,11 @@ Who carries them out does so without waiting between two of one answer: what com
 wait is what an interruption's speed hangs on.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
-from sidecar.conversation.llm.chat_completions import (
-    NO_TOOLS,
-    ChatMessage,
-    ChatRole,
-    ToolCallDelta,
-    ToolSet,
-)
+from sidecar.conversation.llm import chat_completions
 from sidecar.conversation.output_queue import ConversationClientEvent
 from sidecar.errors import SidecarError
 from sidecar.interfaces.engine_interface import SynthesizedAudio
@@ -55,7 +47,7 @@ class ConversationOptions:
     """
 
     instructions: str = ""
-    tools: ToolSet = NO_TOOLS
+    tools: chat_completions.ToolSet = chat_completions.NO_TOOLS
     apology: str = "Sorry, something went wrong. Please try again."
     voiced: bool = True
     ends_turns: bool = True
@@ -148,7 +140,7 @@ class HistoryEntryAdded:
     ``name``."""
 
     at: float
-    role: ChatRole
+    role: chat_completions.ChatRole
     text: str
     name: str = ""
 
@@ -194,7 +186,7 @@ class LlmToolCallDelta:
 
     at: float
     turn: int
-    fragment: ToolCallDelta
+    fragment: chat_completions.ToolCallDelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,8 +309,8 @@ class GenerateReply:
     """Answer ``messages``, token by token, for this turn, or call one of the ``tools``."""
 
     turn: int
-    messages: tuple[ChatMessage, ...]
-    tools: ToolSet = NO_TOOLS
+    messages: tuple[chat_completions.ChatMessage, ...]
+    tools: chat_completions.ToolSet = chat_completions.NO_TOOLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,13 +372,6 @@ class SetSpeechDetection:
 
 
 @dataclass(frozen=True, slots=True)
-class SendClientEvent:
-    """For the client."""
-
-    told: ConversationClientEvent
-
-
-@dataclass(frozen=True, slots=True)
 class SetTimer:
     """A `TimerFired` is wanted at that time, if nothing else happens before; the last one counts,
     and None means that none is."""
@@ -404,6 +389,6 @@ ConversationCommand: TypeAlias = (
     | DropReplyAudio
     | StopStage
     | SetSpeechDetection
-    | SendClientEvent
+    | ConversationClientEvent
     | SetTimer
 )

@@ -1,7 +1,5 @@
 """Conversation loop: state machine with its ASR, LLM and TTS tasks."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time
@@ -11,42 +9,9 @@ from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 from sidecar import errors
-from sidecar.conversation import conversation_events
-from sidecar.conversation.conversation_events import (
-    ConversationEvent,
-    ConversationOptions,
-    ConversationStage,
-    EchoSimilarity,
-    GenerateReply,
-    LlmToken,
-    LlmToolCallDelta,
-    PlaybackReported,
-    RecognizedWords,
-    ResponseCancelled,
-    StageEnded,
-    StageFailed,
-    SynthesizeText,
-    TimerFired,
-    TtsAudio,
-)
+from sidecar.conversation import conversation_events as events
+from sidecar.conversation import output_queue
 from sidecar.conversation.llm.chat_completions import Llm
-from sidecar.conversation.output_queue import (
-    AudioPacer,
-    ClearPlayback,
-    CommitAcknowledged,
-    ConversationClientEvent,
-    ConversationEnded,
-    ConversationError,
-    ConversationNotice,
-    ConversationOutput,
-    ConversationPhase,
-    DiscardAcknowledged,
-    HoldPlayback,
-    PlaybackClient,
-    ReplyEnded,
-    ResumePlayback,
-    TurnAudioSent,
-)
 from sidecar.conversation.speech_input import SpeechInput
 from sidecar.conversation.state_machine import ConversationStateMachine
 from sidecar.interfaces.engine_interface import SynthesisOptions, SynthesizedAudio
@@ -79,31 +44,32 @@ class ConversationTasks:
         voice: SpeechSynthesizer | None,
         manner: SynthesisOptions,
         now: Callable[[], float],
-        happened: Callable[[ConversationEvent], None],
+        happened: Callable[[events.ConversationEvent], None],
     ) -> None:
         self.thinker, self.manner = thinker, manner
         """Who thinks, and how the voice speaks: what is set counts for what begins later."""
         self._voice = voice
         self._now, self._happened = now, happened
-        self._going: dict[tuple[int, ConversationStage], asyncio.Task[None]] = {}
-        self._said: dict[int, asyncio.Queue[SynthesizeText]] = {}
+        self._going: dict[tuple[int, events.ConversationStage], asyncio.Task[None]] = {}
+        self._said: dict[int, asyncio.Queue[events.SynthesizeText]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def think(self, command: GenerateReply) -> None:
+    def think(self, command: events.GenerateReply) -> None:
         """Begin to answer."""
-        self._begin(command.turn, ConversationStage.THINKER, partial(self._thought, command))
+        work = partial(self._thought, command)
+        self._begin(command.turn, events.ConversationStage.THINKER, work)
 
-    def say(self, command: SynthesizeText) -> None:
+    def say(self, command: events.SynthesizeText) -> None:
         """Say that behind what is being said of the turn."""
         if command.turn not in self._said:
             self._said[command.turn] = asyncio.Queue()
             spoken = partial(self._spoken, command.turn, self.manner)
-            self._begin(command.turn, ConversationStage.VOICE, spoken)
+            self._begin(command.turn, events.ConversationStage.VOICE, spoken)
         self._said[command.turn].put_nowait(command)
 
-    def stop(self, turn: int, stage: ConversationStage) -> None:
+    def stop(self, turn: int, stage: events.ConversationStage) -> None:
         """Nobody waits for that any more."""
-        if stage is ConversationStage.VOICE:
+        if stage is events.ConversationStage.VOICE:
             self._said.pop(turn, None)
         if (task := self._going.pop((turn, stage), None)) is not None:
             task.cancel()
@@ -117,29 +83,30 @@ class ConversationTasks:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _begin(self, turn: int, stage: ConversationStage, work: StageWork) -> None:
+    def _begin(self, turn: int, stage: events.ConversationStage, work: StageWork) -> None:
         task = asyncio.get_running_loop().create_task(self._watched(turn, stage, work), name=stage)
         self._going[turn, stage] = task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _watched(self, turn: int, stage: ConversationStage, work: StageWork) -> None:
+    async def _watched(self, turn: int, stage: events.ConversationStage, work: StageWork) -> None:
         try:
             await work()
         except errors.SidecarError as error:
-            self._happened(StageFailed(self._now(), turn, stage, error))
+            self._happened(events.StageFailed(self._now(), turn, stage, error))
         except Exception:  # whatever a stage raises: the conversation goes on
             log.exception("the stage %s failed", stage)
-            self._happened(StageFailed(self._now(), turn, stage, errors.EngineFailed()))
+            self._happened(events.StageFailed(self._now(), turn, stage, errors.EngineFailed()))
         finally:
             self._going.pop((turn, stage), None)
 
-    async def _thought(self, command: GenerateReply) -> None:
+    async def _thought(self, command: events.GenerateReply) -> None:
         async with aclosing(self.thinker.reply(command.messages, command.tools)) as pieces:
             async for piece in pieces:
-                more = LlmToken if isinstance(piece, str) else LlmToolCallDelta
+                more = events.LlmToken if isinstance(piece, str) else events.LlmToolCallDelta
                 self._happened(more(self._now(), command.turn, piece))  # type: ignore[arg-type]
-        self._happened(StageEnded(self._now(), command.turn, ConversationStage.THINKER))
+        stage = events.ConversationStage.THINKER
+        self._happened(events.StageEnded(self._now(), command.turn, stage))
 
     async def _spoken(self, turn: int, manner: SynthesisOptions) -> None:
         waiting = self._said[turn]
@@ -149,8 +116,9 @@ class ConversationTasks:
                 raise errors.EngineUnavailable("No engine of this installation speaks.")
             async with aclosing(self._voice.say(command.text, manner)) as sounds:
                 async for sound in sounds:
-                    self._happened(TtsAudio(self._now(), turn, command.piece, sound))
-            self._happened(StageEnded(self._now(), turn, ConversationStage.VOICE, command.piece))
+                    self._happened(events.TtsAudio(self._now(), turn, command.piece, sound))
+            stage = events.ConversationStage.VOICE
+            self._happened(events.StageEnded(self._now(), turn, stage, command.piece))
 
 
 MAX_PENDING_OUTPUT = 2_000
@@ -159,10 +127,6 @@ COMPARE_EVERY_S = 0.2
 """Of new sound over a reply: before there are words, too, a reply is not held for its echo."""
 MAX_WORDLESS_S = 2.0
 """So long an utterance may be that has no words yet; after that they alone are compared for."""
-
-
-def _ignore_event(told: ConversationClientEvent) -> None:
-    """Nobody wants to know."""
 
 
 class ConversationLoop:
@@ -178,11 +142,11 @@ class ConversationLoop:
         session: Session,
         thinker: Llm,
         voice: SpeechSynthesizer | None,
-        options: ConversationOptions,
+        options: events.ConversationOptions,
         manner: SynthesisOptions,
         *,
-        client: PlaybackClient | None = None,
-        seen: Callable[[ConversationClientEvent], None] = _ignore_event,
+        client: output_queue.PlaybackClient | None = None,
+        seen: Callable[[output_queue.ConversationClientEvent], None] = lambda told: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         from sidecar.conversation.acoustic_echo import (
@@ -196,21 +160,21 @@ class ConversationLoop:
         self._machine = ConversationStateMachine(options)
         self._ear = SpeechInput(session, now, self._recognised, self._noticed)
         self._stages = ConversationTasks(thinker, voice, manner, now, self._happened)
-        self._pacer = AudioPacer(client)
+        self._pacer = output_queue.AudioPacer(client)
         self._evidence, self._compared_s = EchoDetector(), 0.0
-        self._out: asyncio.Queue[ConversationOutput] = asyncio.Queue()
+        self._out: asyncio.Queue[output_queue.ConversationOutput] = asyncio.Queue()
         self._due: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._sent = 0
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
-    def options(self) -> ConversationOptions:
+    def options(self) -> events.ConversationOptions:
         """As they are now."""
         return self._machine.options
 
     @property
-    def phase(self) -> ConversationPhase:
+    def phase(self) -> output_queue.ConversationPhase:
         """What it is doing."""
         return self._machine.phase
 
@@ -274,7 +238,7 @@ class ConversationLoop:
         """Whether a reply is being given of which more is to come."""
         return self._machine.replying > self._sent
 
-    def wish(self, what: Callable[..., ConversationEvent], *values: Any) -> None:
+    def wish(self, what: Callable[..., events.ConversationEvent], *values: Any) -> None:
         """The client wishes something now: the kind of event, and what belongs to it."""
         self._ear.touch()
         self._happened(what(self._now(), *values))
@@ -282,7 +246,7 @@ class ConversationLoop:
     def playback_completed(self) -> None:
         """The client plays to its end what was sent of a reply: nothing was held back."""
         if self._machine.replying and not self.sending:
-            self.wish(PlaybackReported, self._machine.replying, float("inf"))
+            self.wish(events.PlaybackReported, self._machine.replying, float("inf"))
 
     async def commit(self) -> None:
         """The client ends the person's turn behind the sound that came. Waits until all of that was
@@ -291,14 +255,14 @@ class ConversationLoop:
         Raises:
             errors.SessionOver: nothing is heard any more.
         """
-        await self._settled(self._ear.commit, CommitAcknowledged())
+        await self._settled(self._ear.commit, output_queue.CommitAcknowledged())
 
     async def forget(self) -> None:
         """The client does not want what was said and not answered; as `commit`."""
-        await self._settled(self._ear.forget, DiscardAcknowledged())
+        await self._settled(self._ear.forget, output_queue.DiscardAcknowledged())
 
     async def _settled(
-        self, order: Callable[[Callable[[], None]], None], out: ConversationOutput
+        self, order: Callable[[Callable[[], None]], None], out: output_queue.ConversationOutput
     ) -> None:
         settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -310,7 +274,7 @@ class ConversationLoop:
         order(done)
         await settled
 
-    def plays(self, client: PlaybackClient) -> None:
+    def plays(self, client: output_queue.PlaybackClient) -> None:
         """From here on this can be told to who plays the sound."""
         self._pacer.client = client
 
@@ -328,20 +292,20 @@ class ConversationLoop:
         now = self._now()
         self._ear.touch()
         self._pacer.report(turn, seconds, now)
-        self._happened(TimerFired(now))
+        self._happened(events.TimerFired(now))
 
     def end(self) -> None:
         """No more of it: a reply that goes on ends here, and `ConversationEnded` is the last that
         is told."""
-        self.wish(ResponseCancelled)
-        self._out.put_nowait(ConversationEnded())
+        self.wish(events.ResponseCancelled)
+        self._out.put_nowait(output_queue.ConversationEnded())
 
     def warn(self, error: errors.SidecarError) -> None:
         """Something is amiss; the conversation goes on."""
-        self._out.put_nowait(ConversationError(0, error))
+        self._out.put_nowait(output_queue.ConversationError(0, error))
 
     def _noticed(self, notice: Notice) -> None:
-        self._out.put_nowait(ConversationNotice(notice))
+        self._out.put_nowait(output_queue.ConversationNotice(notice))
 
     async def run(self) -> None:
         """Go on until the session ends.
@@ -360,7 +324,7 @@ class ConversationLoop:
             await asyncio.wait({listening})
             await self._close()
 
-    async def outgoing(self) -> AsyncIterator[ConversationOutput]:
+    async def outgoing(self) -> AsyncIterator[output_queue.ConversationOutput]:
         """What goes to the client; for ever, and for one reader."""
         while True:
             yield await self._out.get()
@@ -371,7 +335,7 @@ class ConversationLoop:
         self._broken.cancel()
         await self._stages.close()
 
-    def _happened(self, event: ConversationEvent) -> None:
+    def _happened(self, event: events.ConversationEvent) -> None:
         """Tell the machine, and do what it says. How much was heard comes first: an interruption
         goes by that."""
         if self._broken.done():
@@ -380,7 +344,8 @@ class ConversationLoop:
             now = self._now()
             if turn := self._pacer.turn:
                 self._evidence.play(turn, self._pacer.heard(now), now)
-                self._do(self._machine.take(PlaybackReported(now, turn, self._pacer.played(now))))
+                played = events.PlaybackReported(now, turn, self._pacer.played(now))
+                self._do(self._machine.take(played))
             self._do(self._machine.take(event))
             for frame in self._pacer.due(now):
                 self._out.put_nowait(frame)
@@ -391,65 +356,65 @@ class ConversationLoop:
         except Exception as fault:  # a fault of ours ends it, and is told where it runs
             self._broken.set_exception(fault)
 
-    def _recognised(self, event: ConversationEvent) -> None:
+    def _recognised(self, event: events.ConversationEvent) -> None:
         """Of the ear. What its words sound like comes before them."""
-        if isinstance(event, RecognizedWords) and event.text:
+        if isinstance(event, events.RecognizedWords) and event.text:
             self._compare(event.utterance)
         self._happened(event)
 
     def _compare(self, utterance: int) -> None:
         """Tell how like an utterance's sound so far is what was played then, if anything was."""
         self._compared_s = self._ear.received_s
-        self._happened(TimerFired(self._now()))
+        self._happened(events.TimerFired(self._now()))
         likeness = self._evidence.likeness(*self._ear.place(utterance))
         if likeness is not None:
-            self._happened(EchoSimilarity(self._now(), utterance, likeness))
+            self._happened(events.EchoSimilarity(self._now(), utterance, likeness))
 
     def _tell_sent(self) -> None:
         ending = self._machine.made
         if ending is not None and self.sending and not self._pacer.waiting:
             self._sent = self._machine.replying
-            self._out.put_nowait(TurnAudioSent(self._sent, ending))
+            self._out.put_nowait(output_queue.TurnAudioSent(self._sent, ending))
 
-    def _do(self, commands: list[conversation_events.ConversationCommand]) -> None:
+    def _do(self, commands: list[events.ConversationCommand]) -> None:
         for command in commands:
             self._carry_out(command, self._now())
 
-    def _carry_out(self, command: conversation_events.ConversationCommand, now: float) -> None:
+    def _carry_out(self, command: events.ConversationCommand, now: float) -> None:
         match command:
-            case conversation_events.SendClientEvent(told):
-                if isinstance(told, ReplyEnded):
-                    self._ear.touch()  # who listens is there
-                    for frame in self._pacer.end(told.turn, now):
-                        self._out.put_nowait(frame)
-                self._seen(told)
-                self._out.put_nowait(told)
-            case conversation_events.SendReplyAudio(turn, piece, sound):
+            case events.SendReplyAudio(turn, piece, sound):
                 self._pacer.add(turn, piece, sound, now)
                 self._evidence.emit(turn, sound)
-            case conversation_events.DropReplyAudio(turn):
+            case events.DropReplyAudio(turn):
                 self._pacer.drop_audio(turn, now)
-                self._out.put_nowait(ClearPlayback(turn))
-            case conversation_events.PauseReplyAudio(turn):
+                self._out.put_nowait(output_queue.ClearPlayback(turn))
+            case events.PauseReplyAudio(turn):
                 self._pacer.pause(now)
-                self._tell_holder(HoldPlayback(turn))
-            case conversation_events.ResumeReplyAudio(turn):
+                self._tell_holder(output_queue.HoldPlayback(turn))
+            case events.ResumeReplyAudio(turn):
                 self._pacer.resume(now)
-                self._tell_holder(ResumePlayback(turn))
-            case conversation_events.GenerateReply():
+                self._tell_holder(output_queue.ResumePlayback(turn))
+            case events.GenerateReply():
                 self._stages.think(command)
-            case conversation_events.SynthesizeText():
+            case events.SynthesizeText():
                 self._stages.say(command)
-            case conversation_events.StopStage(turn, stage):
+            case events.StopStage(turn, stage):
                 self._stages.stop(turn, stage)
-            case conversation_events.SetSpeechDetection(threshold):
+            case events.SetSpeechDetection(threshold):
                 self._ear.attend(threshold)
-            case conversation_events.SetTimer(at):
+            case events.SetTimer(at):
                 self._due = at
-            case conversation_events.RecognizeUtterance():
+            case events.RecognizeUtterance():
                 pass  # the ear does that by itself
+            case event:
+                if isinstance(event, output_queue.ReplyEnded):
+                    self._ear.touch()  # who listens is there
+                    for frame in self._pacer.end(event.turn, now):
+                        self._out.put_nowait(frame)
+                self._seen(event)
+                self._out.put_nowait(event)
 
-    def _tell_holder(self, wish: HoldPlayback | ResumePlayback) -> None:
+    def _tell_holder(self, wish: output_queue.HoldPlayback | output_queue.ResumePlayback) -> None:
         if self._pacer.client.holds:
             self._out.put_nowait(wish)
 
@@ -466,4 +431,4 @@ class ConversationLoop:
 
     def _tick(self) -> None:
         self._timer = None
-        self._happened(TimerFired(self._now()))
+        self._happened(events.TimerFired(self._now()))

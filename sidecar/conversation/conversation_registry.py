@@ -1,7 +1,5 @@
 """Registry of conversations."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time
@@ -11,18 +9,11 @@ from contextlib import asynccontextmanager, suppress
 from sidecar import errors
 from sidecar.auth.identity import Identity
 from sidecar.config.settings import Settings
-from sidecar.conversation import speech_input
+from sidecar.conversation import output_queue, speech_input
 from sidecar.conversation.conversation_events import ConversationOptions
 from sidecar.conversation.conversation_loop import ConversationLoop
 from sidecar.conversation.llm.chat_completions import REPEAT_LLM_NAME, Llm, RepeatLlm
 from sidecar.conversation.llm.llm_client import choose_llm, create_llm
-from sidecar.conversation.output_queue import (
-    ConversationClientEvent,
-    ConversationPhase,
-    PlaybackClient,
-    ReplyLatency,
-    ReplyStarted,
-)
 from sidecar.interfaces.engine_interface import SynthesisOptions
 from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.workers.tts_client import TtsClient
@@ -41,16 +32,14 @@ PROBE_REST_FACTOR = 30
 class ConversationRegistry:
     """Owns who thinks for all of them. ``voice``: what speaks, None where nothing does."""
 
-    def __init__(
-        self, settings: Settings, sessions: SessionRegistry, voice: TtsClient | None
-    ) -> None:
+    def __init__(self, settings: Settings, live: SessionRegistry, voice: TtsClient | None) -> None:
         """All that there may be, by the settings.
 
         Raises:
             errors.SettingsInvalid: what they say of who thinks cannot be.
         """
-        self._meant = choose_llm(settings)
-        self._settings, self._sessions, self._voice = settings, sessions, voice
+        self._llm_address = choose_llm(settings)
+        self._settings, self._sessions, self._voice = settings, live, voice
         self._thinker: Llm | None = None
         self._others: dict[str, Llm] = {REPEAT_LLM_NAME: RepeatLlm()}
         self._finding = asyncio.Lock()
@@ -60,7 +49,7 @@ class ConversationRegistry:
         self._left = asyncio.Event()
         self.replies = 0
         """How many were begun since the service started."""
-        self.last = ReplyLatency(0)
+        self.last = output_queue.ReplyLatency(0)
         """Where the time went in the last one that was heard."""
 
     def __len__(self) -> int:
@@ -68,9 +57,9 @@ class ConversationRegistry:
         return len(self._going) + self._opening
 
     @property
-    def phase(self) -> ConversationPhase:
+    def phase(self) -> output_queue.ConversationPhase:
         """What one of them is doing."""
-        return next((talk.phase for talk in self._going), ConversationPhase.IDLE)
+        return next((talk.phase for talk in self._going), output_queue.ConversationPhase.IDLE)
 
     @property
     def llm(self) -> str:
@@ -112,9 +101,8 @@ class ConversationRegistry:
 
     def options(self) -> ConversationOptions:
         """A conversation's manners, as the settings have them."""
-        return ConversationOptions(
-            instructions=self._settings.talk_instructions, voiced=self._voice is not None
-        )
+        instructions = self._settings.talk_instructions
+        return ConversationOptions(instructions, voiced=self._voice is not None)
 
     @asynccontextmanager
     async def open(
@@ -123,7 +111,7 @@ class ConversationRegistry:
         options: ConversationOptions,
         manner: SynthesisOptions,
         *,
-        client: PlaybackClient | None = None,
+        client: output_queue.PlaybackClient | None = None,
         session: str | None = None,
     ) -> AsyncIterator[ConversationLoop]:
         """A conversation, for as long as it is held. Model and voice are made ready meanwhile.
@@ -185,18 +173,17 @@ class ConversationRegistry:
         none it is looked for again, seldom if a look takes long."""
         async with self._finding:
             if self._thinker is None:
-                self._thinker = await create_llm(self._meant)
+                self._thinker = await create_llm(self._llm_address)
             elif (
                 isinstance(self._thinker, RepeatLlm)
-                and self._meant.looked_for
+                and self._llm_address is not None
                 and time.monotonic() >= self._look_at
             ):
                 began = time.monotonic()
-                self._thinker = await create_llm(self._meant, again=True)
+                self._thinker = await create_llm(self._llm_address, again=True)
                 took_s = time.monotonic() - began
-                self._look_at = began + (
-                    PROBE_REST_FACTOR * took_s if took_s > FAST_PROBE_S else 0.0
-                )
+                rest_s = PROBE_REST_FACTOR * took_s if took_s > FAST_PROBE_S else 0.0
+                self._look_at = began + rest_s
             return self._thinker
 
     def _warm(
@@ -213,8 +200,8 @@ class ConversationRegistry:
 
         return asyncio.get_running_loop().create_task(warmed(), name="warm up")
 
-    def _seen(self, told: ConversationClientEvent) -> None:
-        if isinstance(told, ReplyLatency):
+    def _seen(self, told: output_queue.ConversationClientEvent) -> None:
+        if isinstance(told, output_queue.ReplyLatency):
             self.last = told
-        elif isinstance(told, ReplyStarted):
+        elif isinstance(told, output_queue.ReplyStarted):
             self.replies += 1

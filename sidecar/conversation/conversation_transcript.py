@@ -1,24 +1,10 @@
 """Transcript of a conversation. Pure."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections import deque
 from dataclasses import dataclass
 
-from sidecar.conversation.output_queue import (
-    ConversationClientEvent,
-    ConversationStarted,
-    ReplyAudioStarted,
-    ReplyEnded,
-    ReplyStarted,
-    ReplyTruncated,
-    UserTurnDropped,
-    UserTurnFinal,
-    UserTurnPartial,
-    UserTurnStarted,
-    UserTurnStopped,
-)
+from sidecar.conversation import output_queue
 from sidecar.transcripts.speaker_embeddings import SpeakerProfile
 from sidecar.transcripts.transcript import Segment, Transcript
 
@@ -51,30 +37,30 @@ class ConversationTranscript:
         self._person: _TranscriptEntry | None = None
         self._reply: _TranscriptEntry | None = None
 
-    def take(self, told: ConversationClientEvent, at: float) -> None:
+    def take(self, told: output_queue.ConversationClientEvent, at: float) -> None:
         """One more thing that was told, at ``at``."""
         match told:
-            case UserTurnStarted(began=began):
+            case output_queue.UserTurnStarted(began=began):
                 self._person = _TranscriptEntry(PERSON, began, NEVER, "")
-            case UserTurnPartial(text) if self._person is not None:
+            case output_queue.UserTurnPartial(text) if self._person is not None:
                 self._person.text = text
-            case UserTurnStopped(ended) if self._person is not None:
+            case output_queue.UserTurnStopped(ended) if self._person is not None:
                 self._person.ended = ended
-            case UserTurnDropped():
+            case output_queue.UserTurnDropped():
                 self._person = None
-            case UserTurnFinal(text, backchannel=(began, ended)):
+            case output_queue.UserTurnFinal(text, backchannel=(began, ended)):
                 self._keep(_TranscriptEntry(PERSON, began, ended, text))
-            case UserTurnFinal(text, typed):
+            case output_queue.UserTurnFinal(text, typed):
                 self._said(text, at, typed=typed)
-            case ReplyStarted(turn):
+            case output_queue.ReplyStarted(turn):
                 self._reply = _TranscriptEntry(MACHINE, at, at, "", turn)
-            case ReplyAudioStarted(turn=turn, piece=0):
+            case output_queue.ReplyAudioStarted(turn=turn, piece=0):
                 self._spoken(turn, at)
-            case ReplyEnded(turn=turn, text=text):
+            case output_queue.ReplyEnded(turn=turn, text=text):
                 self._ended(turn, text, at)
-            case ReplyTruncated(turn=turn, text=text):
+            case output_queue.ReplyTruncated(turn=turn, text=text):
                 self._truncated(turn, text)
-            case ConversationStarted():
+            case output_queue.ConversationStarted():
                 self._lines.clear()
                 self._person = self._reply = None
 
@@ -94,15 +80,8 @@ class ConversationTranscript:
         )  # fmt: skip
         spoke = {one.speaker for one in lines}
         names = (SpeakerProfile(MACHINE, 0.0, name=machine),) if MACHINE in spoke else ()
-        return Transcript(
-            tuple(segments),
-            language,
-            self._since(at),
-            engine,
-            precision,
-            diarized=True,
-            voices=names,
-        )
+        about = language, self._since(at), engine, precision
+        return Transcript(tuple(segments), *about, diarized=True, voices=names)
 
     def _said(self, text: str, at: float, *, typed: bool) -> None:
         line = self._person

@@ -171,9 +171,8 @@ class UserTurn:
     def text(self) -> str:
         """All that was said so far, without what is an echo; with it, where the client is sure that
         this is a turn."""
-        texts = [
-            one.text.strip() for one in self.utterances.values() if self.committed or not one.echo
-        ]
+        said = [one for one in self.utterances.values() if self.committed or not one.echo]
+        texts = [one.text.strip() for one in said]
         return " ".join(text for text in (self.before, *texts) if text)
 
     @property

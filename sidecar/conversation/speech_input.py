@@ -1,7 +1,5 @@
 """Live session as the speech input of a conversation."""
 
-from __future__ import annotations
-
 import dataclasses
 from bisect import bisect_left
 from collections import deque
@@ -10,25 +8,9 @@ from contextlib import suppress
 
 from sidecar import errors
 from sidecar.concurrency import OneShotTimer
-from sidecar.conversation.conversation_events import (
-    UNKNOWN_UTTERANCE,
-    ConversationEvent,
-    ConversationStage,
-    RecognizedWords,
-    StageFailed,
-    TurnCommitted,
-    TurnDiscarded,
-    UserSpeechStarted,
-    UserSpeechStopped,
-)
-from sidecar.interfaces import live_events
+from sidecar.conversation import conversation_events as events
+from sidecar.interfaces import live_engine, live_events
 from sidecar.interfaces.engine_interface import AUTO
-from sidecar.interfaces.live_engine import (
-    EndpointingOptions,
-    LiveOptions,
-    SampleEncoding,
-    TurnControl,
-)
 from sidecar.live.sessions.session import AUDIO_LOST_NOTICE, Session
 from sidecar.transcripts.transcript import Notice
 
@@ -74,16 +56,16 @@ MAX_UTTERANCE_SPANS = 100
 """Utterances of which it is known where they lay."""
 MIN_SPEECH_S = 0.064
 """So far behind its beginning speech is speech: two looks of the detector."""
-CONVERSATION_ENDPOINTING = EndpointingOptions(silence_s=0.2, pause_s=0.1)
+CONVERSATION_ENDPOINTING = live_engine.EndpointingOptions(silence_s=0.2, pause_s=0.1)
 """Words are made from a tenth of a second of silence on; whether that ends a turn is the machine's
 to say."""
 
 
-def speech_input_options(language: str = AUTO) -> LiveOptions:
+def speech_input_options(language: str = AUTO) -> live_engine.LiveOptions:
     """How a session hears for a conversation."""
-    return LiveOptions(
+    return live_engine.LiveOptions(
         language=language,
-        turns=TurnControl.SILENCE,
+        turns=live_engine.TurnControl.SILENCE,
         endpointing=CONVERSATION_ENDPOINTING,
         diarize=False,
     )
@@ -97,7 +79,7 @@ class SpeechInput:
         self,
         session: Session,
         now: Callable[[], float],
-        happened: Callable[[ConversationEvent], None],
+        happened: Callable[[events.ConversationEvent], None],
         noticed: Callable[[Notice], None],
     ) -> None:
         self._session, self._now, self._happened = session, now, happened
@@ -106,20 +88,17 @@ class SpeechInput:
         self._finals: dict[int, list[str]] = {}
         """Texts of a turn's finals, by turn, until it has ended."""
         self._stopped: dict[int, float] = {}
-        self._speaking: int | None = None
+        self.speaking: int | None = None
+        """The utterance that goes on."""
         self._starving: OneShotTimer | None = None
         self._quiet = False
         """Nothing has come for so long that what is said there is not gone on with."""
-        self._usual, self._guard = session.options, 0.0
+        self.options, self._guard = session.options, 0.0
+        """How it hears, while nothing is played."""
         self._spans: dict[int, tuple[float, float]] = {}
         self._gone: frozenset[int] = frozenset()
         self._commits: deque[Callable[[], None] | None] = deque()
         self._forgets: deque[Callable[[], None]] = deque()
-
-    @property
-    def options(self) -> LiveOptions:
-        """How it hears, while nothing is played."""
-        return self._usual
 
     @property
     def over(self) -> bool:
@@ -136,22 +115,20 @@ class SpeechInput:
         where it began, and of one that is long gone nothing is known."""
         return self._spans.get(utterance, (0.0, 0.0))
 
-    @property
-    def speaking(self) -> int | None:
-        """The utterance that goes on."""
-        return self._speaking
-
     def place(self, utterance: int) -> tuple[float, float, float]:
         """Where an utterance lies in all the sound without the lead before its first word, so far:
         from, to, and when that was said."""
         start, end = self.span(utterance)
-        start += self._usual.endpointing.pre_roll_s
-        if utterance == self._speaking:
+        start += self.options.endpointing.pre_roll_s
+        if utterance == self.speaking:
             end = self.received_s
         return start, max(start, end), self._clock.time(max(start, end))
 
     async def hear(
-        self, raw: bytes, encoding: SampleEncoding = SampleEncoding.PCM16, rate: int = 16_000
+        self,
+        raw: bytes,
+        encoding: live_engine.SampleEncoding = live_engine.SampleEncoding.PCM16,
+        rate: int = 16_000,
     ) -> None:
         """More sound, as `Session.send`."""
         if self._starving is not None:  # also while an engine has no room for what came
@@ -182,18 +159,18 @@ class SpeechInput:
         self._session.forget()
         self._forgets.append(gone)
 
-    def use(self, options: LiveOptions) -> None:
+    def use(self, options: live_engine.LiveOptions) -> None:
         """Hear in another way."""
-        self._usual = options
+        self.options = options
         self.attend(self._guard)
 
     def attend(self, threshold: float) -> None:
         """Take for speech what is surer than usual by ``threshold``."""
-        self._guard, ends = threshold, self._usual.endpointing
+        self._guard, ends = threshold, self.options.endpointing
         guarded = max(ends.threshold, min(0.95, ends.threshold + threshold))
         ends = dataclasses.replace(ends, threshold=guarded)
         with suppress(errors.SidecarError):  # one that is over hears nothing anyway
-            self._session.change(dataclasses.replace(self._usual, endpointing=ends))
+            self._session.change(dataclasses.replace(self.options, endpointing=ends))
 
     async def listen(self) -> None:
         """Tell what is heard.
@@ -211,24 +188,24 @@ class SpeechInput:
     def _told(self, event: live_events.LiveEvent) -> None:
         match event:
             case live_events.SpeechStarted(turn, at):
-                self._speaking = turn
+                self.speaking = turn
                 self._lies(turn, at, at)
                 # What comes before the first sound may have been sent long ago.
-                into = self._usual.endpointing.pre_roll_s + MIN_SPEECH_S
+                into = self.options.endpointing.pre_roll_s + MIN_SPEECH_S
                 began = self._clock.time(at + into) - MIN_SPEECH_S
-                self._happened(UserSpeechStarted(self._now(), turn, began))
+                self._happened(events.UserSpeechStarted(self._now(), turn, began))
                 if self._quiet:  # it is told late: no sound comes that could end it
                     self._cut()
             case live_events.SpeechStopped(turn, at):
                 self._silent(turn)
                 self._stopped[turn] = self._clock.time(at)
                 self._lies(turn, self.span(turn)[0], at)
-                self._happened(UserSpeechStopped(self._now(), turn, self._stopped[turn]))
-            case live_events.Partial() if event.turn == self._speaking:
+                self._happened(events.UserSpeechStopped(self._now(), turn, self._stopped[turn]))
+            case live_events.Partial() if event.turn == self.speaking:
                 self._words(event.turn, event.text, self._clock.time(event.start))
             case live_events.Final():
                 self._finals.setdefault(event.turn, []).append(event.segment.text)
-                if event.turn == self._speaking:  # it was long, and is cut
+                if event.turn == self.speaking:  # it was long, and is cut
                     self._words(event.turn, "", self._clock.time(event.segment.end))
             case live_events.TurnEnded():
                 self._ended(event)
@@ -241,14 +218,15 @@ class SpeechInput:
 
     def _lost(self) -> None:
         """No more words come of what was said and is not told."""
-        if self._speaking is not None:
-            ended = self._stopped[self._speaking] = self._now()
-            self._happened(UserSpeechStopped(ended, self._speaking, ended))
+        if self.speaking is not None:
+            ended = self._stopped[self.speaking] = self._now()
+            self._happened(events.UserSpeechStopped(ended, self.speaking, ended))
         error = errors.EngineCrashed(hint="Say it again, or type it.")
-        for utterance in self._stopped or (UNKNOWN_UTTERANCE,):
-            self._happened(StageFailed(self._now(), utterance, ConversationStage.RECOGNISER, error))
+        for utterance in self._stopped or (events.UNKNOWN_UTTERANCE,):
+            stage = events.ConversationStage.RECOGNISER
+            self._happened(events.StageFailed(self._now(), utterance, stage, error))
         self._gone = frozenset(self._stopped)
-        self._speaking = None
+        self.speaking = None
         self._stopped.clear()
         self._finals.clear()
 
@@ -258,7 +236,7 @@ class SpeechInput:
             self._told_all(event)
         heard = self._commits.popleft() if event.committed and self._commits else None
         if heard is not None:
-            self._happened(TurnCommitted(self._now()))
+            self._happened(events.TurnCommitted(self._now()))
             heard()
 
     def _told_all(self, event: live_events.TurnEnded) -> None:
@@ -267,14 +245,14 @@ class SpeechInput:
             self._silent(event.turn)
             ended = self._clock.time(event.end)
             self._lies(event.turn, event.start, event.end)
-            self._happened(UserSpeechStopped(self._now(), event.turn, ended))
-        self._happened(RecognizedWords(self._now(), event.turn, event.text, ended))
+            self._happened(events.UserSpeechStopped(self._now(), event.turn, ended))
+        self._happened(events.RecognizedWords(self._now(), event.turn, event.text, ended))
 
     def _dropped(self, turn: int) -> None:
         self._silent(turn)
         self._stopped.pop(turn, None)
         self._finals.pop(turn, None)
-        self._happened(TurnDiscarded(self._now()))
+        self._happened(events.TurnDiscarded(self._now()))
         if self._forgets:
             self._forgets.popleft()()
 
@@ -285,13 +263,13 @@ class SpeechInput:
 
     def _silent(self, turn: int) -> None:
         """Nobody speaks, unless the next turn has begun."""
-        if self._speaking == turn:
-            self._speaking = None
+        if self.speaking == turn:
+            self.speaking = None
 
     def _words(self, turn: int, text: str, upto: float) -> None:
         """Tell the finals of the turn and ``text`` behind them."""
-        texts = [*self._finals.get(turn, ()), text]
-        self._happened(RecognizedWords(self._now(), turn, " ".join(filter(None, texts)), upto))
+        said = " ".join(filter(None, (*self._finals.get(turn, ()), text)))
+        self._happened(events.RecognizedWords(self._now(), turn, said, upto))
 
     def _rest(self, chunk_s: float) -> None:
         """Nothing comes from now on, unless it does before the alarm."""
@@ -299,7 +277,7 @@ class SpeechInput:
 
     def _starved(self) -> None:
         self._quiet = True
-        if self._speaking is not None:
+        if self.speaking is not None:
             self._cut()
 
     def _cut(self) -> None:

@@ -5,23 +5,12 @@ interruption the order is: hush, the next turn's number, stop (the voice before 
 history, the client (`answering`). Who has the floor is decided in `floor`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
-from sidecar.conversation import conversation_events
+from sidecar.conversation import conversation_events as events
 from sidecar.conversation.assistant import Assistant
 from sidecar.conversation.barge_in import GUARDED_THRESHOLD, PAUSE_AFTER_S
 from sidecar.conversation.chat_history import ChatHistory
-from sidecar.conversation.conversation_events import (
-    ConversationCommand,
-    ConversationEvent,
-    ConversationOptions,
-    ConversationStage,
-    SendClientEvent,
-    SetSpeechDetection,
-    SetTimer,
-)
 from sidecar.conversation.llm.chat_completions import ChatRole
 from sidecar.conversation.output_queue import (
     ConversationError,
@@ -36,7 +25,7 @@ from sidecar.conversation.output_queue import (
 from sidecar.conversation.turn_taking import TurnTaking
 from sidecar.errors import CallUnknown
 
-DEFAULT_OPTIONS = ConversationOptions()
+DEFAULT_OPTIONS = events.ConversationOptions()
 _MOST_AT_ONCE = 64
 """Timers that one event may set off: more would be a machine that turns in a circle."""
 
@@ -44,16 +33,17 @@ _MOST_AT_ONCE = 64
 class ConversationStateMachine:
     """One conversation. Feed it with `take`; it is not for several threads."""
 
-    def __init__(self, options: ConversationOptions = DEFAULT_OPTIONS) -> None:
-        self._commands: list[ConversationCommand] = []
+    def __init__(self, options: events.ConversationOptions = DEFAULT_OPTIONS) -> None:
+        self._commands: list[events.ConversationCommand] = []
         self._answering = Assistant(options, self._do)
         self._floor = TurnTaking(self._answering, self._do)
         self._attending = (0.0, PAUSE_AFTER_S)
-        self._phase = ConversationPhase.IDLE
+        self.phase = ConversationPhase.IDLE
+        """What it is doing."""
         self._due: float | None = None
 
     @property
-    def options(self) -> ConversationOptions:
+    def options(self) -> events.ConversationOptions:
         """Its manners, from the next turn on."""
         return self._answering.options
 
@@ -79,12 +69,7 @@ class ConversationStateMachine:
         """What was said so far."""
         return self._answering.history
 
-    @property
-    def phase(self) -> ConversationPhase:
-        """What it is doing."""
-        return self._phase
-
-    def take(self, event: ConversationEvent) -> list[ConversationCommand]:
+    def take(self, event: events.ConversationEvent) -> list[events.ConversationCommand]:
         """What is to be done about ``event``, in order."""
         self._late_first(event.at)
         self._floor.at = max(self._floor.at, event.at)
@@ -94,60 +79,60 @@ class ConversationStateMachine:
         commands, self._commands = self._commands, []
         return commands
 
-    def _do(self, command: ConversationCommand) -> None:
+    def _do(self, command: events.ConversationCommand) -> None:
         self._commands.append(command)
 
     # What happened
 
-    def _happened(self, event: ConversationEvent) -> None:
+    def _happened(self, event: events.ConversationEvent) -> None:
         match event:
-            case conversation_events.UserSpeechStarted():
+            case events.UserSpeechStarted():
                 self._floor.started(event.utterance, min(event.began, self._floor.at))
-            case conversation_events.UserSpeechStopped():
+            case events.UserSpeechStopped():
                 self._floor.stopped(event.utterance, min(event.ended, self._floor.at))
-            case conversation_events.RecognizedWords():
+            case events.RecognizedWords():
                 self._floor.words(event.utterance, event.text, event.upto)
-            case conversation_events.EchoSimilarity():
+            case events.EchoSimilarity():
                 self._floor.alike(event.utterance, event.likeness)
-            case conversation_events.StageFailed(stage=ConversationStage.RECOGNISER):
+            case events.StageFailed(stage=events.ConversationStage.RECOGNISER):
                 self._floor.recognizer_failed(event.turn, event.error)
             case (
-                conversation_events.LlmToken()
-                | conversation_events.LlmToolCallDelta()
-                | conversation_events.TtsAudio()
-                | conversation_events.StageEnded()
-                | conversation_events.StageFailed()
-                | conversation_events.PlaybackReported()
+                events.LlmToken()
+                | events.LlmToolCallDelta()
+                | events.TtsAudio()
+                | events.StageEnded()
+                | events.StageFailed()
+                | events.PlaybackReported()
             ):
                 self._answering.report(event, self._floor.at)
                 self._floor.leave_if_done()
             case _:
                 self._wished(event)
 
-    def _wished(self, event: ConversationEvent) -> None:
+    def _wished(self, event: events.ConversationEvent) -> None:
         """Something of the client's."""
         match event:
-            case conversation_events.TextTyped():
+            case events.TextTyped():
                 self._typed(event.text)
-            case conversation_events.HistoryEntryAdded():
+            case events.HistoryEntryAdded():
                 self._noted(event)
-            case conversation_events.ToolResultAdded():
+            case events.ToolResultAdded():
                 self._returned(event)
-            case conversation_events.HistoryEntryDeleted():
+            case events.HistoryEntryDeleted():
                 self.history.drop(event.entry)
-            case conversation_events.ResponseRequested():
+            case events.ResponseRequested():
                 self._asked(event.options)
-            case conversation_events.TurnCommitted():
+            case events.TurnCommitted():
                 self._floor.commit()
-            case conversation_events.TurnDiscarded():
+            case events.TurnDiscarded():
                 self._floor.forget()
-            case conversation_events.ResponseCancelled():
+            case events.ResponseCancelled():
                 self._cancel()
-            case conversation_events.PlaybackTruncated():
+            case events.PlaybackTruncated():
                 self._truncated(event.turn, event.seconds)
-            case conversation_events.ConversationReset():
+            case events.ConversationReset():
                 self._reset()
-            case conversation_events.OptionsChanged():
+            case events.OptionsChanged():
                 self._answering.use(event.options)
 
     # What clients wish
@@ -159,27 +144,21 @@ class ConversationStateMachine:
         self._floor.abandon(ReplyEnding.INTERRUPTED)
         self._floor.bank()
         entry = self.history.add(ChatRole.USER, text)
-        self._do(SendClientEvent(UserTurnFinal(entry.text, typed=True, entry=entry.number)))
+        self._do(UserTurnFinal(entry.text, typed=True, entry=entry.number))
         self._answering.give_any(self._floor.at)
 
-    def _noted(self, noted: conversation_events.HistoryEntryAdded) -> None:
+    def _noted(self, noted: events.HistoryEntryAdded) -> None:
         entry = self.history.add(noted.role, noted.text)
-        self._do(
-            SendClientEvent(HistoryEntryRecorded(entry.number, entry.role, entry.text, noted.name))
-        )
+        self._do(HistoryEntryRecorded(entry.number, entry.role, entry.text, noted.name))
 
-    def _returned(self, returned: conversation_events.ToolResultAdded) -> None:
+    def _returned(self, returned: events.ToolResultAdded) -> None:
         entry = self.history.returned(returned.call, returned.output)
         if entry is None:
-            self._do(SendClientEvent(ConversationError(0, CallUnknown())))
+            self._do(ConversationError(0, CallUnknown()))
         else:
-            self._do(
-                SendClientEvent(
-                    HistoryEntryRecorded(entry.number, entry.role, entry.text, returned.name)
-                )
-            )
+            self._do(HistoryEntryRecorded(entry.number, entry.role, entry.text, returned.name))
 
-    def _asked(self, options: ConversationOptions | None) -> None:
+    def _asked(self, options: events.ConversationOptions | None) -> None:
         person = self._floor.person
         if person is not None and person.committed:
             person.answer, person.answer_by = True, options
@@ -198,13 +177,13 @@ class ConversationStateMachine:
             reply.cut(seconds)
             self._cancel()
         text = self.history.truncate(number, seconds)
-        self._do(SendClientEvent(ReplyTruncated(number, seconds, text or "")))
+        self._do(ReplyTruncated(number, seconds, text or ""))
 
     def _reset(self) -> None:
         self._floor.abandon(ReplyEnding.CANCELLED)
         self._floor.person = None
         self._answering.forget()
-        self._do(SendClientEvent(ConversationStarted()))
+        self._do(ConversationStarted())
 
     # Time
 
@@ -233,18 +212,18 @@ class ConversationStateMachine:
     def _settle_up(self) -> None:
         """What else is to be known after an event."""
         phase = self._phase_now()
-        if phase is not self._phase:
-            self._phase = phase
-            self._do(SendClientEvent(PhaseChanged(phase)))
+        if phase is not self.phase:
+            self.phase = phase
+            self._do(PhaseChanged(phase))
         guarded = self._answering.sounding and (self._floor.guarded or self.options.guarded)
         attending = (GUARDED_THRESHOLD if guarded else 0.0, self._floor.pause_after)
         if attending != self._attending:
             self._attending = attending
-            self._do(SetSpeechDetection(*attending))
+            self._do(events.SetSpeechDetection(*attending))
         due = min((at for at, _ in self._timers()), default=None)
         if due != self._due:
             self._due = due
-            self._do(SetTimer(due))
+            self._do(events.SetTimer(due))
 
     def _phase_now(self) -> ConversationPhase:
         person, reply = self._floor.person, self._answering.given

@@ -4,8 +4,6 @@ The first piece may be a clause, so that a voice has something to say early; lat
 sentences. Together the pieces are the text, to the character, however it came.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -93,10 +91,8 @@ def _is_picture(character: str) -> bool:
 
 def normalized_words(text: str) -> list[str]:
     """The words of ``text``, in order: lower case, letters and digits alone."""
-    found = (
-        "".join(one for one in word if _counts(one))
-        for word in unicodedata.normalize("NFKC", text).casefold().split()
-    )
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    found = ("".join(filter(_counts, word)) for word in plain.split())
     return [word for word in found if word]
 
 

@@ -1,42 +1,13 @@
 """Turn-taking: the user's side of a conversation. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
+from sidecar.conversation import barge_in, conversation_events, output_queue
 from sidecar.conversation.assistant import Assistant
 from sidecar.conversation.assistant_turn import AssistantTurn
-from sidecar.conversation.barge_in import (
-    ANSWERS_WITHIN_S,
-    ECHO_SIMILARITY,
-    GUARDED_PAUSE_AFTER_S,
-    MAX_HOLD_S,
-    PAUSE_AFTER_S,
-    RESUME_AFTER_S,
-    BargeInDecision,
-    decide_barge_in,
-    is_echo,
-)
 from sidecar.conversation.chat_history import MAX_USER_TURN_BYTES, truncate_utf8
-from sidecar.conversation.conversation_events import (
-    UNKNOWN_UTTERANCE,
-    ConversationCommand,
-    ConversationOptions,
-    RecognizeUtterance,
-    SendClientEvent,
-)
 from sidecar.conversation.end_of_turn import UserTurn
 from sidecar.conversation.llm.chat_completions import ChatRole
-from sidecar.conversation.output_queue import (
-    ConversationError,
-    ReplyEnding,
-    ReplyLatency,
-    UserTurnDropped,
-    UserTurnFinal,
-    UserTurnPartial,
-    UserTurnStarted,
-    UserTurnStopped,
-)
 from sidecar.errors import SidecarError, StageSilent
 
 
@@ -44,7 +15,9 @@ class TurnTaking:
     """Who speaks, over a reply or not. ``do`` takes the commands in order; ``at``, the time, is set
     by who calls."""
 
-    def __init__(self, answering: Assistant, do: Callable[[ConversationCommand], None]) -> None:
+    def __init__(
+        self, answering: Assistant, do: Callable[[conversation_events.ConversationCommand], None]
+    ) -> None:
         self._answering = answering
         self._do = do
         self.at = float("-inf")
@@ -53,7 +26,7 @@ class TurnTaking:
         """An echo was heard."""
 
     @property
-    def options(self) -> ConversationOptions:
+    def options(self) -> conversation_events.ConversationOptions:
         """Those of now."""
         return self._answering.options
 
@@ -101,15 +74,15 @@ class TurnTaking:
             return
         was_echo = one.echo
         more = person.hear(utterance, truncate_utf8(text, MAX_USER_TURN_BYTES), upto)
-        one.echo = is_echo(one.text, one.likeness, self._saying(person))
+        one.echo = barge_in.is_echo(one.text, one.likeness, self._saying(person))
         if more or one.echo != was_echo:
             self._said_more(person)
 
     def recognizer_failed(self, utterance: int, error: SidecarError) -> None:
         """Words will not come."""
         person = self.person
-        if utterance == UNKNOWN_UTTERANCE:
-            self._do(SendClientEvent(ConversationError(0, error)))
+        if utterance == conversation_events.UNKNOWN_UTTERANCE:
+            self._do(output_queue.ConversationError(0, error))
         elif person is not None:
             person.give_up(utterance, error)
             if person.settled:
@@ -123,7 +96,7 @@ class TurnTaking:
             self._decide(person, reply)
             return
         if person.told:
-            self._do(SendClientEvent(UserTurnPartial(person.text)))
+            self._do(output_queue.UserTurnPartial(person.text))
         elif person.text:
             self._tell_of(person)
         self._consider(person)
@@ -133,14 +106,14 @@ class TurnTaking:
         if person.told:
             return
         person.told = True
-        self._do(SendClientEvent(UserTurnStarted(person.first, person.began)))
+        self._do(output_queue.UserTurnStarted(person.first, person.began))
         if person.text:
-            self._do(SendClientEvent(UserTurnPartial(person.text)))
+            self._do(output_queue.UserTurnPartial(person.text))
 
     def _nothing_said(self, person: UserTurn) -> None:
         if person.told:
             person.told = False
-            self._do(SendClientEvent(UserTurnDropped(echo=person.echoed)))
+            self._do(output_queue.UserTurnDropped(echo=person.echoed))
 
     def _saying(self, person: UserTurn) -> str:
         """What the machine says meanwhile, or said just before."""
@@ -176,7 +149,7 @@ class TurnTaking:
         text = truncate_utf8(person.text, MAX_USER_TURN_BYTES)
         if not text and person.failure is not None:
             self._tell_of(person)
-            self._do(SendClientEvent(UserTurnStopped(person.ended, person.current)))
+            self._do(output_queue.UserTurnStopped(person.ended, person.current))
             self._answering.give_up(person.failure, person.ended, self.at)
             self.leave_if_done()
             return
@@ -192,20 +165,20 @@ class TurnTaking:
         self._tell_of(person)
         self._said(person, text)
         if person.failure is not None:
-            self._do(SendClientEvent(ConversationError(0, person.failure)))
+            self._do(output_queue.ConversationError(0, person.failure))
         if not (self.options.answers or person.answer):
             self._answering.discard()
             return
         endpoint, recognised = self.at - person.ended, person.recognised_s
-        known = ReplyLatency(0, endpoint, recognised, total=person.ended)
+        known = output_queue.ReplyLatency(0, endpoint, recognised, total=person.ended)
         self._answering.give(text, known, self.at, person.answer_by)
         self.leave_if_done()
 
     def _said(self, person: UserTurn, text: str) -> None:
         """The turn is history."""
-        self._do(SendClientEvent(UserTurnStopped(person.ended, person.current)))
+        self._do(output_queue.UserTurnStopped(person.ended, person.current))
         entry = self._answering.history.add(ChatRole.USER, text)
-        self._do(SendClientEvent(UserTurnFinal(entry.text, entry=entry.number)))
+        self._do(output_queue.UserTurnFinal(entry.text, entry=entry.number))
 
     # While one is: does somebody want the floor?
 
@@ -213,7 +186,7 @@ class TurnTaking:
     def pause_after(self) -> float:
         """So much speech holds a reply."""
         guarded = self.guarded or self.options.guarded
-        return GUARDED_PAUSE_AFTER_S if guarded else PAUSE_AFTER_S
+        return barge_in.GUARDED_PAUSE_AFTER_S if guarded else barge_in.PAUSE_AFTER_S
 
     def _hold(self, person: UserTurn, reply: AssistantTurn) -> None:
         """Hold the reply until it is known what is said over it."""
@@ -228,19 +201,19 @@ class TurnTaking:
             return
         if not self.options.interruptible:
             return
-        match decide_barge_in(person.text, settled=person.settled, audible=reply.audible):
-            case BargeInDecision.OVER:
+        match barge_in.decide_barge_in(person.text, settled=person.settled, audible=reply.audible):
+            case barge_in.BargeInDecision.OVER:
                 self._interrupt(person)
-            case BargeInDecision.GOES_ON:
+            case barge_in.BargeInDecision.GOES_ON:
                 self.guarded = self.guarded or person.echoed
                 person.aside = self.options.ends_turns  # else it waits for the client
                 self._dismiss(person, reply)
-            case BargeInDecision.OPEN:
+            case barge_in.BargeInDecision.OPEN:
                 pass
 
     def _interrupt(self, person: UserTurn) -> None:
         """The floor is the person's."""
-        self.abandon(ReplyEnding.INTERRUPTED)
+        self.abandon(output_queue.ReplyEnding.INTERRUPTED)
         person.dismissed = person.aside = False
         self._tell_of(person)
         self._consider(person)
@@ -249,7 +222,7 @@ class TurnTaking:
         """It is nothing, as far as one knows: the reply goes on."""
         person.dismissed, person.paused_at = True, None
         if person.failure is not None:  # it may have been something
-            self._do(SendClientEvent(ConversationError(0, person.failure)))
+            self._do(output_queue.ConversationError(0, person.failure))
             person.failure = None
         self._nothing_said(person)
         reply.resume(self.at)
@@ -261,9 +234,7 @@ class TurnTaking:
         if text:
             entry = self._answering.history.add(ChatRole.USER, text)
             spoken = person.began, person.ended
-            self._do(
-                SendClientEvent(UserTurnFinal(entry.text, entry=entry.number, backchannel=spoken))
-            )
+            self._do(output_queue.UserTurnFinal(entry.text, entry=entry.number, backchannel=spoken))
 
     def alike(self, utterance: int, likeness: float) -> None:
         """Its sound is so like what was played. Where it is an echo and there are no words yet, the
@@ -272,7 +243,7 @@ class TurnTaking:
         if person is None or (one := person.utterances.get(utterance)) is None:
             return
         one.likeness = likeness
-        if likeness < ECHO_SIMILARITY or person.text:
+        if likeness < barge_in.ECHO_SIMILARITY or person.text:
             return
         self.guarded = True
         if reply is not None and not person.dismissed:
@@ -290,7 +261,7 @@ class TurnTaking:
         if person is None:
             return
         left_s = self._answering.last_made_s - person.heard_s
-        if person.aside and not (person.text and left_s <= ANSWERS_WITHIN_S):
+        if person.aside and not (person.text and left_s <= barge_in.ANSWERS_WITHIN_S):
             self._set_aside(person)
             return
         noticed = not person.dismissed  # of what may be a cough clients hear once it has words
@@ -299,7 +270,7 @@ class TurnTaking:
             self._tell_of(person)
         self._consider(person)
 
-    def abandon(self, ending: ReplyEnding) -> None:
+    def abandon(self, ending: output_queue.ReplyEnding) -> None:
         """No more of the reply, whoever has the floor then."""
         if self.person is not None:
             self.person.paused_at = None
@@ -317,7 +288,7 @@ class TurnTaking:
             return
         self.person = None
         if person.failure is not None:
-            self._do(SendClientEvent(ConversationError(0, person.failure)))
+            self._do(output_queue.ConversationError(0, person.failure))
         if person.text:
             self._tell_of(person)
             self._said(person, truncate_utf8(person.text, MAX_USER_TURN_BYTES))
@@ -365,7 +336,8 @@ class TurnTaking:
             if person.paused_at is not None:
                 quiet = float("inf") if person.speaking else person.ended
                 at = min(
-                    max(quiet, person.paused_at) + RESUME_AFTER_S, person.paused_at + MAX_HOLD_S
+                    max(quiet, person.paused_at) + barge_in.RESUME_AFTER_S,
+                    person.paused_at + barge_in.MAX_HOLD_S,
                 )
                 found.append((at, lambda: self._dismiss(person, reply)))
             elif person.speaking:
@@ -377,7 +349,7 @@ class TurnTaking:
         for at, number, one in person.wanted():
             if at <= self.at and one.ended is not None:
                 one.asked = self.at
-                self._do(RecognizeUtterance(number, one.ended))
+                self._do(conversation_events.RecognizeUtterance(number, one.ended))
 
     def _words_late(self, person: UserTurn) -> None:
         for at, number in person.late():

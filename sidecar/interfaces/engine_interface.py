@@ -60,8 +60,8 @@ class ModelSpec:
 
     name: str
     title: str
-    precisions: tuple[Precision, ...]
-    languages: tuple[str, ...]
+    precisions: tuple[Precision, ...] = (Precision.FP32,)
+    languages: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     planned: bool = False
     stands_for: Mapping[Precision, Precision] = field(default_factory=dict)
@@ -73,11 +73,8 @@ class ModelSpec:
 
     def speaks(self, language: str) -> bool:
         """Whether this engine knows ``language`` (a tag; only its first part counts)."""
-        return (
-            language == AUTO
-            or not self.languages
-            or language.split("-")[0].lower() in self.languages
-        )
+        any_language = language == AUTO or not self.languages
+        return any_language or language.split("-")[0].lower() in self.languages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,13 +17,8 @@ from typing import Annotated, Any, Protocol, Self, get_args, get_type_hints
 
 from sidecar import errors
 from sidecar.audio import Block
+from sidecar.interfaces import live_events
 from sidecar.interfaces.engine_interface import AUTO, TranscriptionEngine
-from sidecar.interfaces.live_events import (
-    ContextUtterance,
-    LiveEventCallback,
-    context_from_wire,
-    embeddings_from_wire,
-)
 from sidecar.transcripts.speaker_embeddings import SpeakerCandidate, SpeakerEmbedding
 from sidecar.transcripts.transcript import Segment, segment_from_wire
 
@@ -264,7 +259,7 @@ class LiveSessionStart:
     pieces: tuple[SequenceNumber, ...] = ()
     voices: Mapping[int, SpeakerEmbedding] = field(default_factory=dict)
     lead: TimePosition | None = None
-    context: tuple[ContextUtterance, ...] = ()
+    context: tuple[live_events.ContextUtterance, ...] = ()
     began: SequenceNumber = 0
 
     def to_wire(self) -> dict[str, Any]:
@@ -275,8 +270,8 @@ class LiveSessionStart:
     def from_wire(cls, values: dict[str, Any]) -> LiveSessionStart:
         """What `to_wire` wrote."""
         said = tuple(map(segment_from_wire, values["said"]))
-        pieces, voices = tuple(values["pieces"]), embeddings_from_wire(values["voices"])
-        context = context_from_wire(values["context"])
+        pieces, voices = tuple(values["pieces"]), live_events.embeddings_from_wire(values["voices"])
+        context = live_events.context_from_wire(values["context"])
         known = {"said": said, "pieces": pieces, "voices": voices, "context": context}
         return cls(**{**values, **known})
 
@@ -289,7 +284,7 @@ class LiveEngine(TranscriptionEngine, Protocol):
     """An engine that hears as many as `EngineSpec.sessions` streams at once."""
 
     def open(
-        self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
+        self, options: LiveOptions, begin: LiveSessionStart, tell: live_events.LiveEventCallback
     ) -> LiveSession:
         """A session; its events come by ``tell`` on threads of the engine's.
 

@@ -3,8 +3,6 @@
 Turns, pieces and times are those of `interfaces.live_engine`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -199,18 +197,8 @@ EVENT_TYPES: dict[str, type[LiveEvent]] = {
 }
 """Types by their names in messages and captures, which stay whatever the classes are called."""
 _NAMES = {kind: name for name, kind in EVENT_TYPES.items()}
-_PLAIN_EVENTS: dict[str, Callable[..., LiveEvent]] = {
-    _NAMES[one]: one
-    for one in (
-        SpeechStarted,
-        SpeechStopped,
-        Partial,
-        TurnEnded,
-        TurnDropped,
-        InputProcessed,
-        SessionRejected,
-    )
-}
+_NESTED = {"Final", "SpeakersRevised", "VoicesKnown", "ContextKnown", "Noticed", "Summary"}
+"""Those whose values are more than numbers and text."""
 
 
 def to_wire(event: LiveEvent) -> dict[str, Any]:
@@ -239,8 +227,8 @@ def from_wire(values: dict[str, Any]) -> LiveEvent:
                 return NoticeRaised(Notice(**notice), **rest)
             case {"live": "Summary", "transcript": transcript, "job": job}:
                 return Summary(transcript_from_wire(transcript), job)
-            case {"live": str(name), **rest} if name in _PLAIN_EVENTS:
-                return _PLAIN_EVENTS[name](**rest)
+            case {"live": str(name), **rest} if name in EVENT_TYPES and name not in _NESTED:
+                return EVENT_TYPES[name](**rest)
     except (TypeError, KeyError, ValueError):
         pass
     raise errors.EngineFailed("The engine's process sent something that is no event.")

@@ -4,12 +4,11 @@ A value is text (of a form, of the command line) or what JSON has; None and empt
 default. Every refusal names the field.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Mapping
 from enum import StrEnum
+from math import nan
 from typing import TypeVar
 
 from sidecar.errors import FieldInvalid, LanguageInvalid, PrecisionUnknown
@@ -84,11 +83,8 @@ def ignored_fields(spec: EngineSpec, options: TranscribeOptions) -> tuple[str, .
     """The fields that the client sent and the engine cannot follow."""
     if spec.steerable:
         return ()
-    return tuple(
-        name
-        for name in steering_fields(options)
-        if not (spec.counted and name == SPEAKER_COUNT_FIELD)
-    )
+    understood = {SPEAKER_COUNT_FIELD} if spec.counted else set()
+    return tuple(name for name in steering_fields(options) if name not in understood)
 
 
 def with_ignored_notices(
@@ -118,9 +114,7 @@ def parse_precision(value: str) -> Precision:
     try:
         return Precision(value.strip().lower())
     except ValueError:
-        raise PrecisionUnknown(
-            hint=f"Use one of: {', '.join(Precision)}.",
-        ) from None
+        raise PrecisionUnknown(hint=f"Use one of: {', '.join(Precision)}.") from None
 
 
 def parse_language(value: str) -> str:
@@ -195,18 +189,12 @@ def parse_integer(name: str, value: object, least: int, most: int) -> int | None
         f"'{name}' is not a whole number from {least} to {most}.",
         hint=f"Send a number from {least} to {most}, or leave the field out.",
     )
-    if isinstance(value, str):
-        word = value.strip()
-        if not word:
-            return None
-        value = int(word) if _INTEGER.fullmatch(word) else None
-    elif value is None:
+    number = _parse_json_number(value, _INTEGER)
+    if number is None:
         return None
-    elif isinstance(value, float):
-        value = int(value) if value.is_integer() else None
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+    if not least <= number <= most or int(number) != number:  # NaN is not either
         raise wrong
-    return value
+    return int(number)
 
 
 def parse_number(name: str, value: object, least: float, most: float) -> float | None:
@@ -219,18 +207,25 @@ def parse_number(name: str, value: object, least: float, most: float) -> float |
         f"'{name}' is not a number from {least:g} to {most:g}.",
         hint=f"Send a number from {least:g} to {most:g}, or leave the field out.",
     )
-    if isinstance(value, str):
-        word = value.strip()
-        if not word:
-            return None
-        value = float(word) if _DECIMAL.fullmatch(word) else None
-    elif value is None:
+    number = _parse_json_number(value, _DECIMAL)
+    if number is None:
         return None
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if not least <= number <= most:  # NaN is not either
         raise wrong
-    if not least <= value <= most:  # NaN is not either
-        raise wrong
-    return float(value)
+    return float(number)
+
+
+def _parse_json_number(value: object, pattern: re.Pattern[str]) -> float | None:
+    """A number of JSON, or text that matches; None where there is none, NaN for anything else."""
+    if isinstance(value, str):
+        value = value.strip() or None
+        if value and pattern.fullmatch(value):
+            return float(value)
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    return nan
 
 
 def parse_prompt(given: Mapping[str, object]) -> str:
@@ -239,10 +234,8 @@ def parse_prompt(given: Mapping[str, object]) -> str:
     Raises:
         errors.FieldInvalid: no text, too much of it, or two contexts.
     """
-    texts = {
-        name: _parse_single_line(name, given.get(name))
-        for name in ("prompt", "context", "hotwords")
-    }
+    fields = "prompt", "context", "hotwords"
+    texts = {name: _parse_single_line(name, given.get(name)) for name in fields}
     if texts["prompt"] and texts["context"] and texts["prompt"] != texts["context"]:
         raise FieldInvalid(
             "'prompt' and 'context' are the same field and say different things.",
@@ -267,9 +260,8 @@ def _parse_single_line(name: str, value: object) -> str:
         word.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which JSON can write
         raise FieldInvalid(f"The field '{name}' is not valid Unicode.") from None
-    return " ".join(
-        "".join(" " if unicodedata.category(one) == "Cc" else one for one in word).split()
-    )
+    plain = (" " if unicodedata.category(one) == "Cc" else one for one in word)
+    return " ".join("".join(plain).split())
 
 
 LANGUAGE_NAMES = {

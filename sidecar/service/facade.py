@@ -41,7 +41,8 @@ from sidecar.jobs.job_telemetry import JobEventSource, JobTraces
 from sidecar.jobs.owned_jobs import OwnedJobs, OwnedRecordings, TranscriptEditor
 from sidecar.jobs.submission import JobSubmissions
 from sidecar.live.sessions.capture_writer import CaptureObserver
-from sidecar.live.sessions.session import SessionObserverFactory
+from sidecar.live.sessions.session import SessionBounds, SessionObserverFactory
+from sidecar.live.sessions.session_limits import SessionLimits
 from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.live.sessions.session_traces import SessionTracer
 from sidecar.observability.metrics import ServiceMetrics, health_problem
@@ -234,16 +235,18 @@ class Service:
         """What of them can be listened to."""
         talks = FinishedSessionJobs(self._backend.store, keeping, self.spool_threads, now)
         self._afterwards = LiveSessionArchive(settings, talks, self.spool_threads)
-        self.live = SessionRegistry.of(
-            settings,
+        self.live = SessionRegistry(
             self.fleet.live_spec,
             lambda: self.fleet.live.lease(),
-            self.tally.live,
-            self._observed.sessions,
-            self.voices.with_enrolled_speakers_live,
-            self._afterwards.session,
-            self._afterwards.tape,
-            self._shared.sessions if self._shared else None,
+            SessionLimits.of(settings),
+            SessionBounds.of(settings),
+            settings.live_timeout,
+            tally=self.tally.live,
+            observers=self._observed.sessions,
+            add_known_speakers=self.voices.with_enrolled_speakers_live,
+            save=self._afterwards.session,
+            new_recording=self._afterwards.tape,
+            store=self._shared.sessions if self._shared else None,
         )
         """The live sessions of everybody."""
         self.erasure = OwnerErasure(self.owned, self.voices, self.live, self._observed.forget)

@@ -96,7 +96,7 @@ class LiveSessionArchive:
 
     async def session(self, session: Session, transcript: Transcript) -> str:
         """The id of the job that a live session becomes."""
-        asked, tape = session.options, session.tape
+        asked, tape = session.options, session.recording
         options = TranscribeOptions(
             language=asked.language,
             diarize=asked.diarize,

@@ -125,14 +125,14 @@ def check_llm(settings: Settings) -> CheckFinding:
     from sidecar.conversation.llm.llm_client import LOCAL_LLM_SERVERS, choose_llm
 
     try:
-        meant = choose_llm(settings)
+        address = choose_llm(settings)
     except errors.SidecarError as error:
         return CheckFinding("answers", CheckState.BAD, error.detail, error.hint)
-    if meant.address is None:
+    if address is None:
         text = "no language model (llm): what is said is repeated"
         return CheckFinding("answers", CheckState.ABSENT, text)
-    text = f"by the model at {remote_server.host_of(meant.address.url)}"
-    if meant.looked_for:
+    text = f"by the model at {remote_server.host_of(address.url)}"
+    if address.looked_for:
         text = f"by whichever answers here: {', '.join(LOCAL_LLM_SERVERS)}"
     return CheckFinding("answers", CheckState.GOOD, text)
 

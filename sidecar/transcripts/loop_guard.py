@@ -6,12 +6,10 @@ the loop. People repeat themselves too, so repeated words alone are never enough
 more than the time claimed for them can hold, or the times must stand still.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -77,18 +75,16 @@ class TokenRepetition:
     @property
     def repeated(self) -> int:
         """Tokens at the end that are `COPIES` or more of the same; 0 if they are not."""
-        return max(
-            (run + period for period, run in self._runs.items() if run >= (COPIES - 1) * period),
-            default=0,
-        )
+        return max((run + period for period, run in self._repetitions()), default=0)
 
     @property
     def period(self) -> int:
         """How many tokens it is that come again; 0 if none do."""
-        return min(
-            (period for period, run in self._runs.items() if run >= (COPIES - 1) * period),
-            default=0,
-        )
+        return min((period for period, _ in self._repetitions()), default=0)
+
+    def _repetitions(self) -> Iterator[tuple[int, int]]:
+        runs = self._runs.items()
+        return ((period, run) for period, run in runs if run >= (COPIES - 1) * period)
 
     @property
     def different(self) -> int:
@@ -179,9 +175,8 @@ class LoopGuard:
             return None
         if self._tokens.repeated >= MIN_REPEATED_TOKENS:
             return RepetitionLoop(LoopReason.REPEATED_TOKENS)
-        return (
-            RepetitionLoop(LoopReason.FEW_WORDS) if self._tokens.different <= FEW_TOKENS else None
-        )
+        few = self._tokens.different <= FEW_TOKENS
+        return RepetitionLoop(LoopReason.FEW_WORDS) if few else None
 
     def segment(self, segment: Segment) -> RepetitionLoop | None:
         """Take one closed segment."""
@@ -288,10 +283,8 @@ class SkippedAudio:
     def text(self) -> str:
         """The item to write into the answer, as the model would write it, in centiseconds."""
         start, end = (_number(seconds) for seconds in (self.start, self.end))
-        return json.dumps(
-            {"Start": start, "End": end, "Content": UNINTELLIGIBLE},
-            separators=(",", ":"),
-        )
+        item = {"Start": start, "End": end, "Content": UNINTELLIGIBLE}
+        return json.dumps(item, separators=(",", ":"))
 
     def segment(self, offset_s: float = 0.0) -> Segment:
         """The same as a segment of the recording, flagged."""

@@ -13,7 +13,7 @@ import json
 import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sidecar.errors import FieldInvalid
@@ -115,15 +115,7 @@ class WindowEmbeddingsRequest:
 
     def to_text(self) -> str:
         """As it stands in a request."""
-        return json.dumps(
-            {
-                "form": WINDOW_FORMAT,
-                "words_s": self.words_s,
-                "first_s": self.first_s,
-                "until_s": self.until_s,
-                "begins": self.begins,
-            }
-        )
+        return json.dumps({"form": WINDOW_FORMAT, **asdict(self)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,6 @@ Pure functions over turns. A turn's label is the diarizer's own and means nothin
 window; a speaker is a number that stands for the same person throughout a recording.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -97,11 +95,8 @@ def speaking_seconds(turns: Iterable[SpeakerTurn], start: float, end: float) -> 
 
 def turns_within(turns: Iterable[SpeakerTurn], start: float, end: float) -> list[SpeakerTurn]:
     """What of the turns lies between ``start`` and ``end``."""
-    return [
-        SpeakerTurn(max(turn.start, start), min(turn.end, end), turn.label)
-        for turn in turns
-        if turn.overlap(start, end)
-    ]
+    inside = [turn for turn in turns if turn.overlap(start, end)]
+    return [replace(one, start=max(one.start, start), end=min(one.end, end)) for one in inside]
 
 
 def turn_agreement(
@@ -141,11 +136,6 @@ def match_speakers(likenesses: Mapping[tuple[int, int], float], least: float) ->
 
 def number_speakers_by_appearance(segments: Sequence[Segment]) -> list[Segment]:
     """The same segments with speakers numbered from 0 in the order they first speak."""
-    numbers: dict[int, int] = {}
-    for segment in segments:
-        if segment.speaker is not None:
-            numbers.setdefault(segment.speaker, len(numbers))
-    return [
-        segment if segment.speaker is None else replace(segment, speaker=numbers[segment.speaker])
-        for segment in segments
-    ]
+    speakers = dict.fromkeys(one.speaker for one in segments if one.speaker is not None)
+    numbers: dict[int | None, int] = {who: number for number, who in enumerate(speakers)}
+    return [replace(one, speaker=numbers.get(one.speaker)) for one in segments]

@@ -7,23 +7,14 @@ holds the words of two segments, so a change of speaker is a new cue. Times are 
 where a segment has none its characters are spread evenly over it.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise, zip_longest
 from math import inf
 
+from sidecar.transcripts import word_timing
 from sidecar.transcripts.transcript import Segment, Transcript
-from sidecar.transcripts.word_timing import (
-    estimate_word_times,
-    split_at_words,
-    split_atoms,
-    split_columns,
-    spread_over_time,
-    text_columns,
-)
 
 MAX_LINE_COLUMNS = 42
 """Columns of a line, of which a cue has two (BBC's and Netflix's guides, for Latin letters)."""
@@ -49,13 +40,9 @@ _CONJUNCTIONS = frozenset((
     "et", "mais", "ou", "donc", "car", "que", "qui", "quand", "si", "comme", "parce",
     "y", "pero", "o", "porque", "cuando", "aunque", "sino", "e", "ma", "perché", "quando",
 ))  # fmt: skip
-(
-    _CUE_COST,
-    _BREAK_ANYWHERE_COST,
-    _BREAK_BEFORE_CONJUNCTION_COST,
-    _BREAK_AT_PAUSE_COST,
-    _BREAK_AT_CLAUSE_COST,
-) = 3.0, 8.0, 4.0, 2.0, 2.0
+_CUE_COST = 3.0
+_BREAK_ANYWHERE_COST, _BREAK_BEFORE_CONJUNCTION_COST = 8.0, 4.0
+_BREAK_AT_PAUSE_COST = _BREAK_AT_CLAUSE_COST = 2.0
 """What a cue costs, and a cut at each place; at the end of a sentence it costs nothing."""
 _SHORT_CUE_COST, _LONG_PAUSE_S, _CUE_OVER_PAUSE_COST = 3.0, 1.0, 6.0
 """What a cue costs besides that is over too soon, or that goes on over a long pause."""
@@ -86,7 +73,7 @@ class _SegmentLayout:
     def __init__(self, held: Sequence[_UnbreakableText], room: int) -> None:
         self.atoms = held
         self.room = room
-        self._columns = [0, *accumulate(text_columns(atom.text) for atom in held)]
+        self._columns = [0, *accumulate(word_timing.text_columns(atom.text) for atom in held)]
         self._spaces = [len(atom.text) - len(atom.text.rstrip()) for atom in held]
 
     def columns(self, first: int, last: int) -> int:
@@ -114,14 +101,16 @@ def build_cues(
 
 def _segment_cues(segment: Segment, lead: str) -> Iterable[SubtitleCue]:
     held = _segment_atoms(segment)
-    room = max(MAX_LINE_COLUMNS - MAX_PREFIX_COLUMNS, MAX_LINE_COLUMNS - text_columns(lead))
+    room = max(
+        MAX_LINE_COLUMNS - MAX_PREFIX_COLUMNS, MAX_LINE_COLUMNS - word_timing.text_columns(lead)
+    )
     text = _SegmentLayout([part for atom in held for part in _wrap_atom(atom, room)], room)
     for first, last in _break_into_cues(text):
         inside = text.atoms[first:last]
         upper, *lower = _break_into_lines(text, first, last)
         lines = (f"{lead}{upper}", *lower)
         start, end = inside[0].start, max(atom.end for atom in inside)
-        yield SubtitleCue(_ms(start), _ms(min(end, start + MAX_CUE_S)), lines, segment)
+        yield SubtitleCue(to_ms(start), to_ms(min(end, start + MAX_CUE_S)), lines, segment)
 
 
 def _segment_atoms(segment: Segment) -> list[_UnbreakableText]:
@@ -129,18 +118,19 @@ def _segment_atoms(segment: Segment) -> list[_UnbreakableText]:
     text = " ".join(_printable(segment.text).split())
     if not segment.words:
         segment = replace(segment, text=text, flags=())
-    words = [
-        replace(word, text=_printable(word.text)) for word in estimate_word_times(segment).words
-    ]
+    timed = word_timing.estimate_word_times(segment).words
+    words = [replace(word, text=_printable(word.text)) for word in timed]
     words = [word for word in words if word.text.strip()]
     if not words:
         return []
     found: list[_UnbreakableText] = []
     before = segment.start
-    for word, piece in zip(words, split_at_words(text, [word.text for word in words]), strict=True):
+    for word, piece in zip(
+        words, word_timing.split_at_words(text, [word.text for word in words]), strict=True
+    ):
         start = max(before, word.start)
-        parts = split_atoms(" ".join(piece.split()) + " " * piece.endswith(" "))
-        times = spread_over_time(parts, start, max(start, word.end))
+        parts = word_timing.split_atoms(" ".join(piece.split()) + " " * piece.endswith(" "))
+        times = word_timing.spread_over_time(parts, start, max(start, word.end))
         for part, (begin, end) in zip(parts, times, strict=True):
             if found and not _may_break(found[-1].text, part):
                 found[-1] = _UnbreakableText(found[-1].text + part, found[-1].start, end)
@@ -151,16 +141,16 @@ def _segment_atoms(segment: Segment) -> list[_UnbreakableText]:
 
 
 def _may_break(before: str, after: str) -> bool:
-    return len(split_atoms(before[-1:] + after[:1])) > 1
+    return len(word_timing.split_atoms(before[-1:] + after[:1])) > 1
 
 
 def _wrap_atom(atom: _UnbreakableText, most: int) -> list[_UnbreakableText]:
     """An atom in parts that have room in a line: some words are web addresses."""
-    if text_columns(atom.text.rstrip()) <= most:
+    if word_timing.text_columns(atom.text.rstrip()) <= most:
         return [atom]
-    parts = split_columns(atom.text.rstrip(), most)
+    parts = word_timing.split_columns(atom.text.rstrip(), most)
     parts[-1] += " " * atom.text.endswith(" ")
-    times = spread_over_time(parts, atom.start, atom.end)
+    times = word_timing.spread_over_time(parts, atom.start, atom.end)
     return [_UnbreakableText(part, *time) for part, time in zip(parts, times, strict=True)]
 
 
@@ -247,15 +237,13 @@ def _separate_cues(ordered: Sequence[SubtitleCue]) -> list[SubtitleCue]:
     for cue in ordered:
         start = cue.start_ms
         if found:
-            wanted = min(last + _ms(MIN_CUE_S), start + _ms(MAX_DISPLAY_DELAY_S))
+            wanted = min(last + to_ms(MIN_CUE_S), start + to_ms(MAX_DISPLAY_DELAY_S))
             start = max(start, wanted if _overlaps(found[-1], cue) else start, last + 1)
         last = start
         found.append(replace(cue, start_ms=start))
     nexts = [cue.start_ms for cue in found[1:]]
-    return [
-        replace(cue, end_ms=_display_end(cue, next_ms))
-        for cue, next_ms in zip_longest(found, nexts)
-    ]
+    pairs = zip_longest(found, nexts)
+    return [replace(cue, end_ms=_display_end(cue, next_ms)) for cue, next_ms in pairs]
 
 
 def _overlaps(before: SubtitleCue, cue: SubtitleCue) -> bool:
@@ -264,9 +252,9 @@ def _overlaps(before: SubtitleCue, cue: SubtitleCue) -> bool:
 
 
 def _display_end(cue: SubtitleCue, next_ms: int | None) -> int:
-    columns = sum(map(text_columns, cue.lines))
-    needed = max(_ms(MIN_CUE_S), -(-columns * 1000 // int(READING_COLUMNS_PER_S)))
-    end = max(cue.end_ms, cue.start_ms + min(needed, _ms(MAX_CUE_S)))
+    columns = sum(map(word_timing.text_columns, cue.lines))
+    needed = max(to_ms(MIN_CUE_S), -(-columns * 1000 // int(READING_COLUMNS_PER_S)))
+    end = max(cue.end_ms, cue.start_ms + min(needed, to_ms(MAX_CUE_S)))
     return end if next_ms is None else min(end, next_ms)
 
 
@@ -278,5 +266,6 @@ def _printable(text: str) -> str:
     )
 
 
-def _ms(seconds: float) -> int:
+def to_ms(seconds: float) -> int:
+    """Whole milliseconds, at least 0."""
     return max(0, round(seconds * 1000))

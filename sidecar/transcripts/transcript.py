@@ -118,9 +118,8 @@ class Transcript:
     def words_by(self) -> str:
         """How times of words were found: the least sure of the segments' ways, '' without any."""
         ways = {segment.words_by for segment in self.segments}
-        return next(
-            (way for way in (WORDS_BY_RULE, WORDS_BY_SERVER, WORDS_BY_ATTENTION) if way in ways), ""
-        )
+        by_trust = WORDS_BY_RULE, WORDS_BY_SERVER, WORDS_BY_ATTENTION
+        return next((way for way in by_trust if way in ways), "")
 
     def with_notice(self, *notices: Notice) -> Transcript:
         """The same transcript with more to know about it."""

@@ -137,11 +137,8 @@ def _apply_operation(transcript: Transcript, operation: EditOperation) -> Transc
 
 def _with_speakers(transcript: Transcript) -> Transcript:
     """One with speakers: where nobody looked for them, all that is said is the first's."""
-    nobodys = {
-        at: replace(one, speaker=0)
-        for at, one in enumerate(transcript.segments)
-        if one.speaker is None and one.is_speech
-    }
+    speech = ((at, one) for at, one in enumerate(transcript.segments) if one.is_speech)
+    nobodys = {at: replace(one, speaker=0) for at, one in speech if one.speaker is None}
     return replace(_with_segments(transcript, nobodys), diarized=True)
 
 
@@ -185,9 +182,8 @@ def _move_segments(
 
 def _segment_at(transcript: Transcript, at: int) -> Segment:
     if not 0 <= at < len(transcript.segments):
-        raise EditImpossible(
-            f"there is no segment {at}; there are {len(transcript.segments)}, from 0."
-        )
+        count = len(transcript.segments)
+        raise EditImpossible(f"there is no segment {at}; there are {count}, from 0.")
     return transcript.segments[at]
 
 
@@ -246,12 +242,8 @@ class EditUndoState:
 
     def again(self, transcript: Transcript) -> Transcript:
         """The transcript as it was."""
-        segments = [*transcript.segments]
-        for at, segment in self.segments:
-            segments[at] = segment
-        return replace(
-            transcript, segments=tuple(segments), voices=self.voices, diarized=self.diarized
-        )
+        before = _with_segments(transcript, dict(self.segments))
+        return replace(before, voices=self.voices, diarized=self.diarized)
 
 
 @dataclass(frozen=True, slots=True)

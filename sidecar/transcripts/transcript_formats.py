@@ -5,14 +5,12 @@ are for viewers, show the name alone. Times are written as each format wants the
 them from whole milliseconds, so that no format can round to a 60th second or a 1000th millisecond.
 """
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sidecar import errors
-from sidecar.transcripts.subtitle_cues import MAX_PREFIX_COLUMNS, build_cues
+from sidecar.transcripts.subtitle_cues import MAX_PREFIX_COLUMNS, build_cues, to_ms
 from sidecar.transcripts.transcript import Segment, Transcript
 from sidecar.transcripts.word_timing import split_columns, text_columns
 
@@ -51,14 +49,11 @@ def formatter_of(fmt: str) -> TranscriptFormatter:
 
 def to_text(transcript: Transcript, name: str) -> str:
     """A line per segment; with the time and the speaker where speakers were told apart."""
-    diarized = transcript.diarized
-    return _lines(
-        f"[{_readable_time(segment.start)}] {_speaker_prefix(transcript, segment)}"
-        + _without_line_breaks(segment.text)
-        if diarized
-        else _without_line_breaks(segment.text)
-        for segment in transcript.segments
-    )
+    rows = []
+    for one in transcript.segments:
+        lead = f"[{_readable_time(one.start)}] {_speaker_prefix(transcript, one)}"
+        rows.append((lead if transcript.diarized else "") + _without_line_breaks(one.text))
+    return _lines(rows)
 
 
 def to_json(transcript: Transcript, name: str) -> str:
@@ -131,9 +126,8 @@ def segment_body(segment: Segment, name: str | None = None) -> dict[str, Any]:
 def to_srt(transcript: Transcript, name: str) -> str:
     """SubRip: numbered cues, comma before the milliseconds; who speaks stands before the words."""
     blocks = []
-    for number, cue in enumerate(
-        build_cues(transcript, lambda one: _subtitle_prefix(transcript, one)), 1
-    ):
+    cues = build_cues(transcript, lambda one: _subtitle_prefix(transcript, one))
+    for number, cue in enumerate(cues, 1):
         times = f"{_timestamp(cue.start_ms, ',')} --> {_timestamp(cue.end_ms, ',')}"
         # SubRip has no escapes; an arrow in the text would be taken for a line of times.
         text = "\n".join(cue.lines).replace("-->", "->")
@@ -144,21 +138,14 @@ def to_srt(transcript: Transcript, name: str) -> str:
 def to_vtt(transcript: Transcript, name: str) -> str:
     """WebVTT, with voice tags where speakers were told apart: ``<v Speaker_0>``, and for who has a
     name ``<v.Speaker_0 Nell>``, the label as a class."""
-    diarized = transcript.diarized
     blocks = ["WEBVTT\n"]
     for cue in build_cues(transcript):
         times = f"{_timestamp(cue.start_ms, '.')} --> {_timestamp(cue.end_ms, '.')}"
         text = _escaped("\n".join(cue.lines))
-        if diarized and cue.segment.is_speech:
-            label, name_ = (
-                speaker_label(cue.segment.speaker),
-                transcript.name_of(cue.segment.speaker),
-            )
-            text = (
-                f"<v.{label} {_escaped(_without_line_breaks(name_))}>{text}"
-                if name_
-                else f"<v {label}>{text}"
-            )
+        if transcript.diarized and cue.segment.is_speech:
+            label = speaker_label(cue.segment.speaker)
+            called = _escaped(_without_line_breaks(transcript.name_of(cue.segment.speaker) or ""))
+            text = f"<v.{label} {called}>{text}" if called else f"<v {label}>{text}"
         blocks.append(f"{times}\n{text}\n")
     return "\n".join(blocks)
 
@@ -171,12 +158,9 @@ def to_tsv(transcript: Transcript, name: str) -> str:
     for segment in transcript.segments:
         speaker = "" if segment.speaker is None else speaker_label(segment.speaker)
         text = _without_line_breaks(segment.text)
-        row = f"{_ms(segment.start)}\t{_ms(segment.end)}\t{speaker}\t{text}"
-        rows.append(
-            f"{row}\t{_without_line_breaks(transcript.name_of(segment.speaker) or '')}"
-            if named
-            else row
-        )
+        called = _without_line_breaks(transcript.name_of(segment.speaker) or "")
+        row = f"{to_ms(segment.start)}\t{to_ms(segment.end)}\t{speaker}\t{text}"
+        rows.append(f"{row}\t{called}" if named else row)
     return _lines(rows)
 
 
@@ -185,8 +169,8 @@ def to_rttm(transcript: Transcript, name: str) -> str:
     file_id = "_".join(name.split()) or "audio"  # fields are told apart by spaces
     rows = []
     for segment in transcript.segments:
-        start = _ms(segment.start)
-        length = _ms(segment.end) - start
+        start = to_ms(segment.start)
+        length = to_ms(segment.end) - start
         if length <= 0 or not segment.is_speech:  # scoring tools refuse a turn of no length
             continue
         times = f"{_seconds(start)} {_seconds(length)}"
@@ -214,7 +198,7 @@ def file_extension(fmt: str) -> str:
     return "txt" if fmt == "text" else fmt
 
 
-def _lines(lines: Iterator[str] | list[str]) -> str:
+def _lines(lines: list[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -231,9 +215,8 @@ def _subtitle_prefix(transcript: Transcript, segment: Segment) -> str:
     """The same in a subtitle: no longer than leaves room for words."""
     if not (transcript.diarized and segment.is_speech):
         return ""
-    name = _without_line_breaks(transcript.name_of(segment.speaker) or "") or speaker_label(
-        segment.speaker
-    )
+    name = _without_line_breaks(transcript.name_of(segment.speaker) or "")
+    name = name or speaker_label(segment.speaker)
     room = MAX_PREFIX_COLUMNS - len(": ")
     return f"{name if text_columns(name) <= room else split_columns(name, room - 1)[0] + '…'}: "
 
@@ -247,10 +230,6 @@ def _without_line_breaks(text: str) -> str:
     return " ".join(text.split())
 
 
-def _ms(seconds: float) -> int:
-    return max(0, round(seconds * 1000))
-
-
 def _timestamp(ms: int, point: str) -> str:
     """``HH:MM:SS.mmm``, with as many digits of hours as it takes."""
     minutes, ms = divmod(ms, 60_000)
@@ -260,7 +239,7 @@ def _timestamp(ms: int, point: str) -> str:
 
 def _readable_time(seconds: float) -> str:
     """``HH:MM:SS.t``, for people."""
-    tenths = round(_ms(seconds) / 100)
+    tenths = round(to_ms(seconds) / 100)
     minutes, tenths = divmod(tenths, 600)
     hours, minutes = divmod(minutes, 60)
     return f"{hours:02}:{minutes:02}:{tenths // 10:02}.{tenths % 10}"

@@ -222,16 +222,13 @@ class VibeVoiceOutputParser:
         if item.depth == 0:
             text = "".join(item.characters)
             self._object, self._last = None, char
-            self._keep(
-                parse_object(text) if char == "}" else parse_truncated_object(text[:-1]),
-                self._position,
-            )
+            found = parse_object(text) if char == "}" else parse_truncated_object(text[:-1])
+            self._keep(found, self._position)
         elif char == ":" and item.begins_anew():
             cut = item.suspect or 0
             head = item.characters[cut:]
-            self._keep(
-                parse_truncated_object("".join(item.characters[:cut])), self._position - len(head)
-            )
+            before = parse_truncated_object("".join(item.characters[:cut]))
+            self._keep(before, self._position - len(head))
             self._object = _PartialObject(head, last=":")
 
     def _keep(self, item: dict[str, Any] | None, position: int) -> None:

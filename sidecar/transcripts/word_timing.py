@@ -3,13 +3,12 @@
 In languages with spaces between words and without.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from difflib import SequenceMatcher
 from itertools import pairwise, takewhile
+from operator import eq
 
 from sidecar.transcripts.transcript import (
     LOOP_FLAG,
@@ -166,12 +165,9 @@ def _transfer_word_times(segment: Segment, fresh: Sequence[str]) -> Iterator[Wor
 
 
 def _spans(old: Sequence[str], fresh: Sequence[str]) -> Iterator[_Span]:
-    before, after = (
-        [_comparison_key(text) for text in old],
-        [_comparison_key(text) for text in fresh],
-    )
-    head = _common_prefix(before, after)
-    tail = _common_prefix(before[head:][::-1], after[head:][::-1])
+    before, after = list(map(_comparison_key, old)), list(map(_comparison_key, fresh))
+    head = common_prefix_length(before, after)
+    tail = common_prefix_length(before[head:][::-1], after[head:][::-1])
     yield "equal", 0, head, 0, head
     left, right = before[head : len(before) - tail], after[head : len(after) - tail]
     if len(left) * len(right) > MAX_COMPARED_PAIRS:
@@ -182,11 +178,9 @@ def _spans(old: Sequence[str], fresh: Sequence[str]) -> Iterator[_Span]:
     yield "equal", len(old) - tail, len(old), len(fresh) - tail, len(fresh)
 
 
-def _common_prefix(some: Sequence[str], others: Sequence[str]) -> int:
-    """How many are the same from the beginning."""
-    return sum(
-        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(some, others, strict=False))
-    )
+def common_prefix_length(some: Sequence[str], others: Sequence[str]) -> int:
+    """Return how many items are the same from the beginning."""
+    return sum(takewhile(bool, map(eq, some, others)))
 
 
 def _comparison_key(text: str) -> str:
@@ -201,10 +195,8 @@ def estimate_word_times(segment: Segment) -> Segment:
     text = " ".join(segment.text.split())
     pieces = split_atoms(text)
     times = spread_over_time(pieces, segment.start, max(segment.start, segment.end))
-    words = tuple(
-        Word(round(start, 3), round(end, 3), piece.strip())
-        for piece, (start, end) in zip(pieces, times, strict=True)
-    )
+    timed = zip(pieces, times, strict=True)
+    words = tuple(Word(round(at, 3), round(end, 3), one.strip()) for one, (at, end) in timed)
     return replace(segment, words=words, words_by=WORDS_BY_RULE)
 
 

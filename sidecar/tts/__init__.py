@@ -1,7 +1,5 @@
 """Registry of TTS engines."""
 
-from __future__ import annotations
-
 from sidecar.interfaces.engine_interface import TtsEngine, TtsSpec
 from sidecar.tts import (
     espeak_tts,
@@ -12,28 +10,21 @@ from sidecar.tts import (
     vibevoice_tts,
 )
 
-TTS_SPECS: tuple[TtsSpec, ...] = (
-    vibevoice_tts.SPEC,
-    moonshine_tts.SPEC,
-    system_tts.SPEC,
-    espeak_tts.SPEC,
-    openai_tts.SPEC,
-    scripted_tts.SPEC,
+_ENGINES: tuple[tuple[TtsSpec, type[TtsEngine]], ...] = (
+    (vibevoice_tts.SPEC, vibevoice_tts.VibeVoiceTts),
+    (moonshine_tts.SPEC, moonshine_tts.MoonshineTts),
+    (system_tts.SPEC, system_tts.SystemTts),
+    (espeak_tts.SPEC, espeak_tts.EspeakTts),
+    (openai_tts.SPEC, openai_tts.OpenAiTts),
+    (scripted_tts.SPEC, scripted_tts.ScriptedTts),
 )
 """Literal imports: a packager cannot see names that are put together from strings."""
+TTS_SPECS = tuple(spec for spec, _ in _ENGINES)
 
 
 def create_tts_engine(name: str) -> TtsEngine:
     """A new engine, nothing loaded yet."""
-    factories: dict[str, type[TtsEngine]] = {
-        vibevoice_tts.SPEC.name: vibevoice_tts.VibeVoiceTts,
-        moonshine_tts.SPEC.name: moonshine_tts.MoonshineTts,
-        system_tts.SPEC.name: system_tts.SystemTts,
-        espeak_tts.SPEC.name: espeak_tts.EspeakTts,
-        openai_tts.SPEC.name: openai_tts.OpenAiTts,
-        scripted_tts.SPEC.name: scripted_tts.ScriptedTts,
-    }
-    return factories[name]()
+    return next(engine for spec, engine in _ENGINES if spec.name == name)()
 
 
 def tts_spec(name: str) -> TtsSpec:

@@ -1,7 +1,5 @@
 """espeak-ng's C library by ctypes. Imported when the engine loads."""
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -102,9 +100,8 @@ class EspeakLibrary:
         self._made, self._cancelled, self._last = [], cancelled, 0
         if self._c.espeak_SetVoiceByName(voice.encode()) != EE_OK:
             raise errors.EngineFailed(f"espeak-ng does not take the voice '{voice}'.")
-        self._c.espeak_SetParameter(
-            RATE, max(MIN_WORDS_PER_MINUTE, min(words_per_minute, MAX_WORDS_PER_MINUTE)), 0
-        )
+        speed = max(MIN_WORDS_PER_MINUTE, min(words_per_minute, MAX_WORDS_PER_MINUTE))
+        self._c.espeak_SetParameter(RATE, speed, 0)
         raw = text.replace("\0", " ").encode()
         done = self._c.espeak_Synth(raw, len(raw) + 1, 0, CHARACTERS, 0, UTF8, None, None)
         if done != EE_OK:

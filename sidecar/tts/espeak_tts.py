@@ -4,32 +4,18 @@ It is under the GPL, version 3: an extra, in a process of its own, and in no exe
 library and its data come with the package `espeakng-loader`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sidecar import errors
-from sidecar.interfaces.engine_interface import (
-    AUTO,
-    CancelCheck,
-    LoadOptions,
-    Precision,
-    SynthesisOptions,
-    SynthesizedAudio,
-    TtsSpec,
-    WordMark,
-    abbreviate_names,
-)
+from sidecar.interfaces import engine_interface
 
 if TYPE_CHECKING:
     from sidecar.tts.espeak_library import EspeakLibrary
 
-SPEC = TtsSpec(
+SPEC = engine_interface.TtsSpec(
     name="espeak",
     title="espeak-ng",
-    precisions=(Precision.FP32,),
-    languages=(),
     requires=("espeakng_loader",),
     streams=True,
     marks=True,
@@ -47,7 +33,7 @@ class EspeakTts:
         self._library: EspeakLibrary | None = None
         self._voices: tuple[str, ...] = ()
 
-    def load(self, options: LoadOptions) -> Iterator[float]:
+    def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
         """Some milliseconds.
 
         Raises:
@@ -65,22 +51,26 @@ class EspeakTts:
         return self._voices
 
     def say(
-        self, text: str, options: SynthesisOptions, cancelled: CancelCheck
-    ) -> Iterator[SynthesizedAudio]:
+        self,
+        text: str,
+        options: engine_interface.SynthesisOptions,
+        cancelled: engine_interface.CancelCheck,
+    ) -> Iterator[engine_interface.SynthesizedAudio]:
         """As `TtsEngine.say`; what is made of a sentence is there in a thousandth of its time."""
         assert self._library is not None
         speed = round(WORDS_PER_MINUTE * options.speed)
         for pcm, marks in self._library.say(text, self._voice(options), speed, cancelled):
-            yield SynthesizedAudio(
-                pcm, self._library.rate, tuple(WordMark(*mark) for mark in marks)
+            yield engine_interface.SynthesizedAudio(
+                pcm, self._library.rate, tuple(engine_interface.WordMark(*mark) for mark in marks)
             )
 
-    def _voice(self, options: SynthesisOptions) -> str:
+    def _voice(self, options: engine_interface.SynthesisOptions) -> str:
         if options.voice:
             if options.voice not in self._voices:
-                raise errors.VoiceUnknown(hint=f"There are: {abbreviate_names(self._voices)}.")
+                there = engine_interface.abbreviate_names(self._voices)
+                raise errors.VoiceUnknown(hint=f"There are: {there}.")
             return options.voice
-        if options.language == AUTO:
+        if options.language == engine_interface.AUTO:
             return DEFAULT_VOICE
         return espeak_voice_for(options.language.lower(), self._voices)
 

@@ -15,26 +15,15 @@ from typing import TYPE_CHECKING
 
 from sidecar import errors
 from sidecar.checkpoints.installed_checkpoints import PulledVoice, PulledVoices, voice_for_language
-from sidecar.interfaces.engine_interface import (
-    AUTO,
-    CancelCheck,
-    LoadOptions,
-    Precision,
-    SynthesisOptions,
-    SynthesizedAudio,
-    TtsSpec,
-    abbreviate_names,
-)
+from sidecar.interfaces import engine_interface
 
 if TYPE_CHECKING:
     from sidecar.tts.moonshine_tts_library import MoonshineSynthesizer
 
 
-SPEC = TtsSpec(
+SPEC = engine_interface.TtsSpec(
     name="moonshine",
     title="Voices of moonshine-voice (Kokoro, Piper, ZipVoice)",
-    precisions=(Precision.FP32,),
-    languages=(),
     requires=("moonshine_voice",),
 )
 
@@ -51,7 +40,7 @@ class MoonshineTts:
         self._loaded: dict[PulledVoice, MoonshineSynthesizer] = {}
         """The one that was heard last comes last."""
 
-    def load(self, options: LoadOptions) -> Iterator[float]:
+    def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
         """See whose voices are in the folder, and bring the first into memory.
 
         Raises:
@@ -71,8 +60,11 @@ class MoonshineTts:
         return tuple(dict.fromkeys(voice.name for voice in self._voices))
 
     def say(
-        self, text: str, options: SynthesisOptions, cancelled: CancelCheck
-    ) -> Iterator[SynthesizedAudio]:
+        self,
+        text: str,
+        options: engine_interface.SynthesisOptions,
+        cancelled: engine_interface.CancelCheck,
+    ) -> Iterator[engine_interface.SynthesizedAudio]:
         """As `TtsEngine.say`, all in one piece.
 
         Raises:
@@ -84,18 +76,18 @@ class MoonshineTts:
             return
         pcm, rate = self._synthesizer(voice).say(text, options.speed)
         if pcm and not cancelled():
-            yield SynthesizedAudio(pcm, rate)
+            yield engine_interface.SynthesizedAudio(pcm, rate)
 
-    def _voice(self, options: SynthesisOptions) -> PulledVoice:
+    def _voice(self, options: engine_interface.SynthesisOptions) -> PulledVoice:
         voices = self._voices
         if options.voice:
             voices = tuple(one for one in voices if one.name == options.voice)
             if not voices:
                 raise errors.VoiceUnknown(
-                    hint=f"There are: {abbreviate_names(self.voices())}. "
+                    hint=f"There are: {engine_interface.abbreviate_names(self.voices())}. "
                     "More: vibevoice-asr pull voice --list"
                 )
-        if options.language == AUTO:
+        if options.language == engine_interface.AUTO:
             return voices[0]
         return voice_for_language(voices, options.language) or voices[0]
 
@@ -118,8 +110,9 @@ def _no_voice_error(pulled: PulledVoices) -> errors.ModelLoadFailed:
             hint="Get one: vibevoice-asr pull voice --language en-us",
         )
     voice = pulled.voices[0]
+    lacking = engine_interface.abbreviate_names(pulled.lacking(voice))
     return errors.ModelLoadFailed(
-        f"The voice '{voice.name}' lacks {abbreviate_names(pulled.lacking(voice))}.",
+        f"The voice '{voice.name}' lacks {lacking}.",
         hint=f"Get it: vibevoice-asr pull voice {voice.name} --language {voice.language}",
     )
 
@@ -159,7 +152,7 @@ def choose_moonshine_voice(
         for voice in catalogue[tag]:
             if voice.lower() in wanted:
                 return MoonshineVoiceChoice(voice, tag)
-    there = abbreviate_names(catalogue[tags[0]]) if language else ""
+    there = engine_interface.abbreviate_names(catalogue[tags[0]]) if language else ""
     raise errors.VoiceUnknown(
         f"There is no voice '{name}'" + (f" for {tags[0]}." if language else "."),
         hint=f"There are: {there}." if there else "List them: vibevoice-asr pull voice --list",
@@ -189,7 +182,7 @@ def _language_tag(catalogue: VoiceCatalogue, language: str) -> str:
         return general[0]
     raise errors.VoiceUnknown(
         f"There is no voice for '{language}'.",
-        hint=f"There are voices for: {abbreviate_names(sorted(catalogue))}.",
+        hint=f"There are voices for: {engine_interface.abbreviate_names(sorted(catalogue))}.",
     )
 
 

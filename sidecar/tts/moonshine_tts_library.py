@@ -4,8 +4,6 @@ Its Python side would download what is missing, and hands out samples as a list 
 exact version in pyproject.toml makes it safe to reach past it.
 """
 
-from __future__ import annotations
-
 import ctypes
 import json
 from pathlib import Path
@@ -37,9 +35,8 @@ def voice_files(language: str, voice: str = "") -> list[str]:
     """
     api = _library_api()
     try:
-        keys = api.moonshine_get_tts_dependencies_string(
-            language, {"voice": voice} if voice else {}
-        )
+        wanted = {"voice": voice} if voice else {}
+        keys = api.moonshine_get_tts_dependencies_string(language, wanted)
     except api.MoonshineError as error:
         raise errors.VoiceUnknown(f"No voice for '{language}': {error}.") from None
     return [key for key in json.loads(keys) if "/" in key]  # others are labels, not files
@@ -69,9 +66,8 @@ class MoonshineSynthesizer:
         """
         self._api = _library_api()
         self._library: Any = self._api._MoonshineLib().lib
-        options, count, _kept = self._api.moonshine_options_array(
-            {"voice": voice, "g2p_root": str(folder)}
-        )
+        wanted = {"voice": voice, "g2p_root": str(folder)}
+        options, count, _kept = self._api.moonshine_options_array(wanted)
         self._handle: int = self._library.moonshine_create_tts_synthesizer_from_files(
             language.encode(), None, 0, options, count, self._api.MOONSHINE_HEADER_VERSION
         )

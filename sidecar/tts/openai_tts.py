@@ -10,25 +10,15 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sidecar import errors
-from sidecar.interfaces.engine_interface import (
-    PCM16_BYTES,
-    CancelCheck,
-    LoadOptions,
-    Precision,
-    SynthesisOptions,
-    SynthesizedAudio,
-    TtsSpec,
-)
+from sidecar.interfaces import engine_interface
 from sidecar.upstream import remote_http
 
 if TYPE_CHECKING:
     import httpx
 
-SPEC = TtsSpec(
+SPEC = engine_interface.TtsSpec(
     name="speech",
     title="A server with OpenAI's /v1/audio/speech",
-    precisions=(Precision.FP32,),
-    languages=(),
     streams=True,
     lists_voices=False,
 )
@@ -54,7 +44,7 @@ class OpenAiTts:
         self._client: httpx.Client | None = None
         self._model = DEFAULT_MODEL
 
-    def load(self, options: LoadOptions) -> Iterator[float]:
+    def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
         """Nothing but a client; the server is asked when there is something to say."""
         import httpx
 
@@ -74,8 +64,11 @@ class OpenAiTts:
         return ()
 
     def say(
-        self, text: str, options: SynthesisOptions, cancelled: CancelCheck
-    ) -> Iterator[SynthesizedAudio]:
+        self,
+        text: str,
+        options: engine_interface.SynthesisOptions,
+        cancelled: engine_interface.CancelCheck,
+    ) -> Iterator[engine_interface.SynthesizedAudio]:
         """As `TtsEngine.say`; nobody says when a word begins.
 
         Raises:
@@ -105,7 +98,9 @@ class OpenAiTts:
             raise errors.SpeechFailed(f"No connection: {type(error).__name__}.") from None
 
 
-def _whole_samples(pieces: Iterator[bytes], cancelled: CancelCheck) -> Iterator[SynthesizedAudio]:
+def _whole_samples(
+    pieces: Iterator[bytes], cancelled: engine_interface.CancelCheck
+) -> Iterator[engine_interface.SynthesizedAudio]:
     """Whole samples out of any pieces; a sample that is cut at the end is dropped."""
     rest, made = b"", 0
     for piece in pieces:
@@ -114,12 +109,12 @@ def _whole_samples(pieces: Iterator[bytes], cancelled: CancelCheck) -> Iterator[
         rest += piece
         if not made and rest.startswith(FILE_MAGICS):
             raise errors.SpeechFailed("It answers with a file, and not with raw samples.")
-        whole = len(rest) - len(rest) % PCM16_BYTES
+        whole = len(rest) - len(rest) % engine_interface.PCM16_BYTES
         if whole:
-            yield SynthesizedAudio(rest[:whole], RATE)
+            yield engine_interface.SynthesizedAudio(rest[:whole], RATE)
         made += whole
         rest = rest[whole:]
-        if made > MAX_SYNTHESIS_S * RATE * PCM16_BYTES:
+        if made > MAX_SYNTHESIS_S * RATE * engine_interface.PCM16_BYTES:
             raise errors.SpeechFailed("Its sound has no end.")
     if not made:
         raise errors.SpeechFailed("It answers with no sound.")
@@ -132,6 +127,5 @@ def _body_start(response: httpx.Response) -> bytes:
 
 def _refused_error(status: int, body: bytes) -> errors.SpeechFailed:
     said = remote_http.server_message(body)
-    return errors.SpeechFailed(
-        f"It answers with {status}{f': {said}' if said else ', and no sound.'}"
-    )
+    end = f": {said}" if said else ", and no sound."
+    return errors.SpeechFailed(f"It answers with {status}{end}")

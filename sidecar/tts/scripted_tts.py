@@ -5,8 +5,6 @@ shows which words were heard. ``VIBEVOICE_SCRIPTED_SAY`` (seconds) is what each 
 it hangs at the word ``VIBEVOICE_SCRIPTED_HANGS``.
 """
 
-from __future__ import annotations
-
 import array
 import math
 import os
@@ -16,21 +14,11 @@ import time
 from collections.abc import Iterator, Sequence
 
 from sidecar import errors
-from sidecar.interfaces.engine_interface import (
-    CancelCheck,
-    LoadOptions,
-    Precision,
-    SynthesisOptions,
-    SynthesizedAudio,
-    TtsSpec,
-    WordMark,
-)
+from sidecar.interfaces import engine_interface
 
-SPEC = TtsSpec(
+SPEC = engine_interface.TtsSpec(
     name="scripted",
     title="Tones for words, for tests",
-    precisions=(Precision.FP32,),
-    languages=(),
     streams=True,
     marks=True,
 )
@@ -53,7 +41,7 @@ class ScriptedTts:
         self._word_s = 0.0
         self._hangs = ""
 
-    def load(self, options: LoadOptions) -> Iterator[float]:
+    def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
         """Nothing to bring into memory."""
         self._word_s = float(os.environ.get("VIBEVOICE_SCRIPTED_SAY", "0"))
         self._hangs = os.environ.get("VIBEVOICE_SCRIPTED_HANGS", "")
@@ -64,8 +52,11 @@ class ScriptedTts:
         return VOICES
 
     def say(
-        self, text: str, options: SynthesisOptions, cancelled: CancelCheck
-    ) -> Iterator[SynthesizedAudio]:
+        self,
+        text: str,
+        options: engine_interface.SynthesisOptions,
+        cancelled: engine_interface.CancelCheck,
+    ) -> Iterator[engine_interface.SynthesizedAudio]:
         """A tone for each word of ``text``."""
         if options.voice not in ("", *VOICES):
             raise errors.VoiceUnknown(hint=f"There are: {', '.join(VOICES)}.")
@@ -76,10 +67,11 @@ class ScriptedTts:
                 return
             time.sleep(ENDLESS_S if word.group() == self._hangs else self._word_s)
             letters = len(word.group())
-            sound = _tone(
-                octave * (200 + 20 * letters), SECONDS_PER_LETTER * letters / options.speed
+            seconds = SECONDS_PER_LETTER * letters / options.speed
+            sound = _tone(octave * (200 + 20 * letters), seconds)
+            yield engine_interface.SynthesizedAudio(
+                sound, RATE, (engine_interface.WordMark(word.start(), at_s),)
             )
-            yield SynthesizedAudio(sound, RATE, (WordMark(word.start(), at_s),))
             at_s += len(sound) / 2 / RATE
 
 

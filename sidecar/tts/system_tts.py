@@ -3,8 +3,6 @@
 Each text is a child process that writes a wav file; who hears no more has it killed.
 """
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys
@@ -17,7 +15,6 @@ from sidecar import errors
 from sidecar.interfaces.engine_interface import (
     CancelCheck,
     LoadOptions,
-    Precision,
     SynthesisOptions,
     SynthesizedAudio,
     TtsSpec,
@@ -27,8 +24,6 @@ from sidecar.interfaces.engine_interface import (
 SPEC = TtsSpec(
     name="system",
     title="The voices of this system",
-    precisions=(Precision.FP32,),
-    languages=(),
 )
 
 RATE = 22_050
@@ -77,11 +72,9 @@ class SystemTts:
         if program is None:
             raise errors.ModelLoadFailed("This system has no voices of its own.")
         self._program = program
-        listing = (
-            [program, "-v", "?"]
-            if _is_say_command(program)
-            else _powershell_command(program, _LIST_SCRIPT)
-        )
+        listing = [program, "-v", "?"]
+        if not _is_say_command(program):
+            listing = _powershell_command(program, _LIST_SCRIPT)
         done = subprocess.run(
             listing, capture_output=True, timeout=SYNTHESIS_TIMEOUT_S, check=False
         )
@@ -127,9 +120,8 @@ class SystemTts:
                         raise errors.EngineFailed("The system's voice does not end.") from None
                     continue
                 if process.returncode:
-                    raise errors.EngineFailed(
-                        f"The system's voice ended with {process.returncode}."
-                    )
+                    ended = f"The system's voice ended with {process.returncode}."
+                    raise errors.EngineFailed(ended)
                 return True
             return False
         finally:

@@ -6,31 +6,21 @@ the samples that it speaks like. What it says is synthetic, and whoever lets peo
 tell them so (docs/voices.md).
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sidecar import errors
-from sidecar.interfaces.engine_interface import (
-    CancelCheck,
-    LoadOptions,
-    Precision,
-    SynthesisOptions,
-    SynthesizedAudio,
-    TtsSpec,
-)
+from sidecar.interfaces import engine_interface
 
 if TYPE_CHECKING:
     from sidecar.tts.vibevoice_tts_synthesis import VibeVoiceSynthesizer
 
-SPEC = TtsSpec(
+SPEC = engine_interface.TtsSpec(
     name="vibevoice",
     title="VibeVoice 1.5B",
-    precisions=(Precision.BF16, Precision.FP32),
-    languages=(),
+    precisions=(engine_interface.Precision.BF16, engine_interface.Precision.FP32),
     requires=("torch", "transformers", "accelerate"),
     planned=True,
     streams=True,
@@ -43,7 +33,7 @@ class VibeVoiceTts:
     def __init__(self) -> None:
         self._speech: VibeVoiceSynthesizer | None = None
 
-    def load(self, options: LoadOptions) -> Iterator[float]:
+    def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
         """Read the checkpoint onto its device, and say something that nobody hears.
 
         Raises:
@@ -70,8 +60,11 @@ class VibeVoiceTts:
         return self._speech.voices
 
     def say(
-        self, text: str, options: SynthesisOptions, cancelled: CancelCheck
-    ) -> Iterator[SynthesizedAudio]:
+        self,
+        text: str,
+        options: engine_interface.SynthesisOptions,
+        cancelled: engine_interface.CancelCheck,
+    ) -> Iterator[engine_interface.SynthesizedAudio]:
         """As `TtsEngine.say`; it takes the language from the text, and its own time."""
         assert self._speech is not None
         yield from self._speech.say(text, options.voice, cancelled)

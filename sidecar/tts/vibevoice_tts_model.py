@@ -66,9 +66,8 @@ def _noise_schedule() -> tuple[tuple[float, float], ...]:
     """Of each trained step how much is signal and how much noise, squares summing up to one."""
     made, left = [], 1.0
     for at in range(TRAINED_DIFFUSION_STEPS):
-        ratio = _signal_at((at + 1) / TRAINED_DIFFUSION_STEPS) / _signal_at(
-            at / TRAINED_DIFFUSION_STEPS
-        )
+        before, after = at / TRAINED_DIFFUSION_STEPS, (at + 1) / TRAINED_DIFFUSION_STEPS
+        ratio = _signal_at(after) / _signal_at(before)
         left *= 1 - min(1 - ratio, _MAX_NOISE)
         made.append((math.sqrt(left), math.sqrt(1 - left)))
     return tuple(made)
@@ -159,9 +158,8 @@ class LatentDenoiser:
         for at, layer in enumerate(self._layers):
             shift, scale, gate = modulation[3 * at : 3 * at + 3]
             rows = torch.addcmul(shift, _normalize(hidden, layer.norm, layer.epsilon), scale)
-            rows = layer.act(functional.linear(rows, layer.gate)).mul_(
-                functional.linear(rows, layer.up)
-            )
+            gated = layer.act(functional.linear(rows, layer.gate))
+            rows = gated.mul_(functional.linear(rows, layer.up))
             hidden = torch.addcmul(hidden, gate, functional.linear(rows, layer.down))
         shift, scale = modulation[-2:]
         rows = torch.addcmul(shift, _normalize(hidden, None, self._epsilon), scale)
@@ -283,10 +281,8 @@ class TtsLanguageModel:
     def _rotations(self, parts: Sequence[tuple[Tensor, GuidanceBranch]]) -> tuple[Tensor, Tensor]:
         """Cosines and sines ``(n, dim)`` of the rows' positions."""
         spans = [slice(branch.length, branch.length + len(part)) for part, branch in parts]
-        return (
-            torch.cat([self._cos[span] for span in spans]),
-            torch.cat([self._sin[span] for span in spans]),
-        )
+        cos, sin = ([table[span] for span in spans] for table in (self._cos, self._sin))
+        return torch.cat(cos), torch.cat(sin)
 
     def _split(self, projected: Tensor, heads: int) -> Tensor:
         return projected.view(1, -1, heads, self._head_dim).transpose(1, 2)
@@ -360,10 +356,8 @@ class VibeVoiceTtsModel:
         noise = torch.Generator().manual_seed(manner.seed)
         asked = [self._embedded(prompt), *self._beginnings(prompt, manner)]
         branches = [language.branch(len(one) + manner.frames) for one in asked]
-        sound, meaning = (
-            StreamingCodec(self._inner.audio_tower.decode),
-            StreamingCodec(self._encode),
-        )
+        sound = StreamingCodec(self._inner.audio_tower.decode)
+        meaning = StreamingCodec(self._inner.semantic_tokenizer_encoder)
         for _ in range(manner.frames):
             outputs = language.run(list(zip(asked, branches, strict=True)), check)
             word = language.word(outputs[::2], manner.guidance)
@@ -398,9 +392,6 @@ class VibeVoiceTtsModel:
             places = torch.tensor(prompt.ids).to(embedded.device) == self._sound
             embedded[places] = prompt.heard.to(embedded)
         return embedded
-
-    def _encode(self, audio: Tensor, **cache: Any) -> Any:
-        return self._inner.semantic_tokenizer_encoder(audio, **cache)
 
 
 def _reset_branch(branch: GuidanceBranch, *, everything: bool) -> None:

@@ -4,8 +4,6 @@ Voices are recordings that whoever runs the service has put into the folder `voi
 checkpoint. Nobody who asks can bring one: this engine clones no voice of theirs.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 import time
@@ -22,13 +20,7 @@ from transformers import AutoProcessor, VibeVoiceForConditionalGeneration
 from sidecar import errors
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.checkpoints.installed_checkpoints import voice_samples
-from sidecar.gpu_memory.tts_memory import (
-    CACHED_VOICE_SAMPLES,
-    MAX_SAMPLE_S,
-    RATE,
-    SAMPLE_CHUNK_S,
-    max_frames,
-)
+from sidecar.gpu_memory import tts_memory
 from sidecar.interfaces.engine_interface import (
     CancelCheck,
     LoadOptions,
@@ -130,7 +122,7 @@ class VoiceSamples:
         found = voice_samples(loaded.folder)
         self._files = {file.stem: file for file in found if _NAME.fullmatch(file.stem)}
         self.names = tuple(self._files)
-        self._heard = lru_cache(maxsize=CACHED_VOICE_SAMPLES)(self._hear)
+        self._heard = lru_cache(maxsize=tts_memory.CACHED_VOICE_SAMPLES)(self._hear)
 
     def heard(self, name: str) -> Tensor | None:
         """Embeddings ``(n, hidden)`` of a sample; None for the model's own voice.
@@ -143,15 +135,16 @@ class VoiceSamples:
     def _hear(self, name: str) -> Tensor:
         model = self._loaded.model
         try:
-            sound = decode_audio_file(self._files[name], RATE)[: round(MAX_SAMPLE_S * RATE)]
+            sound = decode_audio_file(self._files[name], tts_memory.RATE)[
+                : round(tts_memory.MAX_SAMPLE_S * tts_memory.RATE)
+            ]
         except (errors.SidecarError, OSError) as error:
             log.error("the sample of the voice %s cannot be read: %s", name, error)
             raise errors.VoiceUnknown(
                 f"The sample of the voice '{name}' cannot be read.", hint="Replace its file."
             ) from None
-        inputs = self._loaded.processor.feature_extractor(
-            sound, sampling_rate=RATE, return_tensors="pt"
-        )
+        extract = self._loaded.processor.feature_extractor
+        inputs = extract(sound, sampling_rate=tts_memory.RATE, return_tensors="pt")
         return sample_embeddings(model.model, inputs["input_values"].view(-1))
 
 
@@ -164,7 +157,7 @@ def sample_embeddings(inner: Any, sound: Tensor) -> Tensor:
     """
     like = inner.multi_modal_projector.linear_1.weight
     chunks = StreamingCodec(partial(inner.audio_tower.encode, sample=False))
-    parts = sound.split(round(SAMPLE_CHUNK_S * RATE))
+    parts = sound.split(round(tts_memory.SAMPLE_CHUNK_S * tts_memory.RATE))
     latents = torch.cat([chunks.next(part.to(like)[None, None]).latents[0] for part in parts])
     scaled = (latents + inner.latent_bias_factor) * inner.latent_scaling_factor
     heard: Tensor = inner.multi_modal_projector(scaled)
@@ -178,9 +171,8 @@ def build_prompt_ids(processor: Any, words: str, audio_tokens: int) -> list[int]
         parts.append({"type": "audio", "audio": ""})  # the template only says where it goes
     rendered = processor.apply_chat_template([{"role": "0", "content": parts}], tokenize=False)
     pad = processor.audio_token
-    ids: list[int] = processor.tokenizer(
-        rendered.replace(pad, pad * audio_tokens), add_special_tokens=False
-    )["input_ids"]
+    text = rendered.replace(pad, pad * audio_tokens)
+    ids: list[int] = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
 
 
@@ -191,7 +183,7 @@ def sanitize_text(text: str, tokenizer: Any) -> str:
     return " ".join(re.sub(marks, " ", text).split()) if marks else " ".join(text.split())
 
 
-FRAME_S = 3_200 / RATE
+FRAME_S = 3_200 / tts_memory.RATE
 """Seconds of sound that one latent stands for."""
 FAST_DIFFUSION_STEPS, MAX_REAL_TIME_FACTOR = 5, 0.8
 """Where a frame takes more of its own length than that, it gets fewer steps: Microsoft's own choice
@@ -229,15 +221,14 @@ class VibeVoiceSynthesizer:
         words = sanitize_text(text, self._loaded.processor.tokenizer)
         if not words:
             return
-        most = max_frames(len(words))
+        most = tts_memory.max_frames(len(words))
         said = 0
         try:
             check()
-            for frame in self._frames(
-                words, voice or self.voices[0], TtsGenerationOptions(most), check
-            ):
+            manner = TtsGenerationOptions(most)
+            for frame in self._frames(words, voice or self.voices[0], manner, check):
                 said += 1
-                yield SynthesizedAudio(frame, RATE)
+                yield SynthesizedAudio(frame, tts_memory.RATE)
         except SynthesisCancelled:
             return
         except torch.OutOfMemoryError:
@@ -261,9 +252,8 @@ class VibeVoiceSynthesizer:
 
     def _prompt(self, words: str, voice: str) -> TtsPrompt:
         sample = self._samples.heard(voice)
-        ids = build_prompt_ids(
-            self._loaded.processor, words, len(sample) if sample is not None else 0
-        )
+        audio_tokens = len(sample) if sample is not None else 0
+        ids = build_prompt_ids(self._loaded.processor, words, audio_tokens)
         return TtsPrompt(ids, sample)
 
 
@@ -280,11 +270,8 @@ def create_synthesizer(loaded: LoadedVibeVoiceTts, steps: int = 0) -> VibeVoiceS
         seconds = _measure_frame_s(loaded, steps or DEFAULT_DIFFUSION_STEPS)
     except torch.OutOfMemoryError:
         raise gpu_out_of_memory_error() from None
-    steps = steps or (
-        DEFAULT_DIFFUSION_STEPS
-        if seconds <= MAX_REAL_TIME_FACTOR * FRAME_S
-        else FAST_DIFFUSION_STEPS
-    )
+    is_fast = seconds <= MAX_REAL_TIME_FACTOR * FRAME_S
+    steps = steps or (DEFAULT_DIFFUSION_STEPS if is_fast else FAST_DIFFUSION_STEPS)
     log.info("%.0f ms for a frame of %.0f ms: %d steps", 1e3 * seconds, 1e3 * FRAME_S, steps)
     return VibeVoiceSynthesizer(loaded, steps)
 
@@ -294,9 +281,8 @@ def _measure_frame_s(loaded: LoadedVibeVoiceTts, steps: int) -> float:
     prompt = TtsPrompt(build_prompt_ids(loaded.processor, WARM_UP_TEXT, 0))
     times = [time.perf_counter()]
     with torch.inference_mode():
-        for frame in VibeVoiceTtsModel(loaded.model, steps).frames(
-            prompt, TtsGenerationOptions(4), lambda: None
-        ):
+        model = VibeVoiceTtsModel(loaded.model, steps)
+        for frame in model.frames(prompt, TtsGenerationOptions(4), lambda: None):
             if not bool(frame.isfinite().all()):
                 raise errors.ModelLoadFailed(
                     "The checkpoint of VibeVoice does not run here: its numbers are not finite.",

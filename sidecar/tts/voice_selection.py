@@ -1,7 +1,5 @@
 """Selection of the TTS engine and voice."""
 
-from __future__ import annotations
-
 import contextlib
 from pathlib import Path
 
@@ -52,9 +50,8 @@ def choose_tts_engine(
         )
     if spec is vibevoice_tts.SPEC:
         slow = "" if _has_cuda_gpu(settings) else "; slow, without a GPU that torch can use"
-        return _vibevoice(
-            installed_checkpoints.find_vibevoice_tts(settings.voice_path), f"as set{slow}"
-        )
+        checkpoint = installed_checkpoints.find_vibevoice_tts(settings.voice_path)
+        return _vibevoice(checkpoint, f"as set{slow}")
     if spec is system_tts.SPEC and not system_tts.is_system_tts_available():
         raise errors.EngineUnavailable(
             "This system has no voices of its own; macOS and Windows have.",
@@ -145,9 +142,8 @@ def _choose_vibevoice_if_fast(settings: Settings) -> ModelCheckpoint | None:
     Raises:
         errors.BadCheckpoint: the settings name a folder that is no good.
     """
-    if settings.voice_path is None and (
-        missing_packages(vibevoice_tts.SPEC) or not _has_cuda_gpu(settings)
-    ):
+    can_run = not missing_packages(vibevoice_tts.SPEC) and _has_cuda_gpu(settings)
+    if settings.voice_path is None and not can_run:
         return None
     try:
         checkpoint = installed_checkpoints.find_vibevoice_tts(settings.voice_path)
@@ -155,9 +151,7 @@ def _choose_vibevoice_if_fast(settings: Settings) -> ModelCheckpoint | None:
         if settings.voice_path is not None:
             raise
         return None
-    return (
-        checkpoint if not missing_packages(vibevoice_tts.SPEC) and _has_cuda_gpu(settings) else None
-    )
+    return checkpoint if can_run else None
 
 
 def _has_cuda_gpu(settings: Settings) -> bool:

@@ -26,8 +26,8 @@ from sidecar.conversation.conversation_events import (
     PauseReplyAudio,
     RecognizeUtterance,
     ResumeReplyAudio,
-    SendClientEvent,
     SendReplyAudio,
+    SetSpeechDetection,
     SetTimer,
     StopStage,
     SynthesizeText,
@@ -143,11 +143,9 @@ class World:
                 self.paused = not self.paused
                 assert turn in self.begun - self.over
             case DropReplyAudio(turn=turn):
-                assert [type(one) for one in rest[:3]] == [StopStage, StopStage, SendClientEvent]
+                assert [type(one) for one in rest[:3]] == [StopStage, StopStage, ReplyEnded]
                 assert rest[0] == StopStage(turn, ConversationStage.VOICE)
                 assert rest[1] == StopStage(turn, ConversationStage.THINKER)
-                assert isinstance(rest[2], SendClientEvent)
-                assert isinstance(rest[2].told, ReplyEnded)
                 assert self.talk.turn > turn
                 self.hushed.add(turn)
                 self.paused = False
@@ -158,8 +156,10 @@ class World:
                 self.asked_at.setdefault(command.utterance, self.now)
             case SetTimer(at=at):
                 self.due = at
-            case SendClientEvent(told=told):
-                self.hear(told)
+            case SetSpeechDetection():
+                pass
+            case _:
+                self.hear(command)
 
     def emitted(self, emit: SendReplyAudio) -> None:
         ear = self.ears.setdefault(emit.turn, Ear())

@@ -26,7 +26,6 @@ from sidecar.conversation.conversation_events import (
     ResponseCancelled,
     ResponseRequested,
     ResumeReplyAudio,
-    SendClientEvent,
     SendReplyAudio,
     SetSpeechDetection,
     StageEnded,
@@ -287,11 +286,9 @@ def test_speech_over_a_reply_holds_it_and_two_words_end_it() -> None:
         StopStage(1, ConversationStage.THINKER),
     ]
     assert out[3:6] == [
-        SendClientEvent(
-            ReplyEnded(1, ReplyEnding.INTERRUPTED, "One two three four…", pytest.approx(1.1), 1.8)
-        ),
-        SendClientEvent(UserTurnStarted(2, began)),
-        SendClientEvent(UserTurnPartial("Please stop")),
+        ReplyEnded(1, ReplyEnding.INTERRUPTED, "One two three four…", pytest.approx(1.1), 1.8),
+        UserTurnStarted(2, began),
+        UserTurnPartial("Please stop"),
     ]
     assert table.talk.turn == 2
     table.now += 0.3
@@ -752,9 +749,7 @@ def test_what_is_noted_stands_where_it_was_noted_and_can_be_dropped() -> None:
     table = answering()
     (asked,) = table.told(UserTurnFinal)
     (began,) = table.told(ReplyStarted)
-    noted = SendClientEvent(
-        HistoryEntryRecorded(began.entry + 1, ChatRole.USER, "By the way.", "mine")
-    )
+    noted = HistoryEntryRecorded(began.entry + 1, ChatRole.USER, "By the way.", "mine")
     assert noted in table.take(HistoryEntryAdded(table.now, ChatRole.USER, " By the way. ", "mine"))
     table.take(ResponseCancelled(table.now))
     assert [role for role, _ in table.history] == ["user", "assistant", "user"]
@@ -834,9 +829,7 @@ def test_a_reply_that_is_over_can_still_be_cut_but_does_not_grow() -> None:
     assert table.told(ReplyTruncated, out) == [ReplyTruncated(1, 0.5, "One two…")]
     table.take(PlaybackTruncated(table.now, 1, 9.0))
     assert table.history[-1] == ("assistant", "One two…")
-    assert table.take(PlaybackTruncated(table.now, 7, 9.0)) == [
-        SendClientEvent(ReplyTruncated(7, 9.0, ""))
-    ]
+    assert table.take(PlaybackTruncated(table.now, 7, 9.0)) == [ReplyTruncated(7, 9.0, "")]
 
 
 def test_who_played_a_reply_knows_better_than_the_clock_how_much_was_heard() -> None:

@@ -217,13 +217,13 @@ def test_whatever_is_likely_utterances_come_one_after_the_other(
             endpointer.use(step)
             continue
         if step == "finish":
-            events, heard = endpointer.finish(), endpointer.heard
+            events, heard = endpointer.finish(), endpointer.position
         elif isinstance(step, int):
-            heard = endpointer.heard + step
+            heard = endpointer.position + step
             events = endpointer.commit(heard)
         else:
             events = endpointer.feed(step)
-            heard = max(heard, endpointer.heard)
+            heard = max(heard, endpointer.position)
         for event in events:
             assert kept <= event.at <= heard
             if isinstance(event, UtteranceBegan):

@@ -15,7 +15,8 @@ from sidecar.auth.identity import ANONYMOUS
 from sidecar.engines import engine_spec
 from sidecar.interfaces.live_engine import LiveOptions, LiveSessionStart
 from sidecar.live.sessions.session import SessionBounds
-from sidecar.live.sessions.session_registry import SessionLimits, SessionRegistry
+from sidecar.live.sessions.session_limits import SessionLimits
+from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.transcripts.speaker_embeddings import SpeakerCandidate
 from sidecar.upstream.remote_live_messages import PROTOCOL_VERSION, RemoteSessionRequest
 
@@ -40,7 +41,11 @@ async def test_a_change_that_comes_before_it_is_known_who_is_known_keeps_both() 
         yield
 
     sessions = SessionRegistry(
-        engine_spec("scripted"), share, SessionLimits(), SessionBounds(), acquaint=acquaint
+        engine_spec("scripted"),
+        share,
+        SessionLimits(),
+        SessionBounds(),
+        add_known_speakers=acquaint,
     )
     session = sessions.open(ANONYMOUS, LiveOptions())
     await until(lambda: asked)
@@ -69,7 +74,11 @@ async def test_a_place_for_another_service_recognises_whom_that_one_knows_and_no
         yield
 
     sessions = SessionRegistry(
-        engine_spec("scripted"), share, SessionLimits(), SessionBounds(), acquaint=acquaint
+        engine_spec("scripted"),
+        share,
+        SessionLimits(),
+        SessionBounds(),
+        add_known_speakers=acquaint,
     )
     wanted = LiveOptions(known_voices=(ANNA,), voiceprints=True)
     service = cast("Service", SimpleNamespace(live=sessions))

@@ -67,11 +67,11 @@ class Front:
         if found:
             one = parse_checkpoint(world.head, world.story).orphaned(after)
             self.session.restore(one)
-        self.durable = self.session.durable = SessionCheckpointer(
+        self.checkpointer = self.session.checkpointer = SessionCheckpointer(
             self.session.told, self.session.sound, lambda: None, lambda: False, self.session.heard
         )
         if one is not None:
-            self.durable.found(one, len(world.story))
+            self.checkpointer.found(one, len(world.story))
         self.save()
         self.session.begins_anew()
         begin = self.session.told.so_far(self.session.sound.settled, self.session.sound.lead)
@@ -82,12 +82,12 @@ class Front:
 
     def save(self) -> None:
         """All of it is in the database."""
-        one = self.durable.snapshot(self.session, 0.0)
+        one = self.checkpointer.snapshot(self.session, 0.0)
         self.world.head = serialize_checkpoint(one.checkpoint)
         del self.world.story[one.place :]
         if one.has_events:
             self.world.story.append(serialize_events(one.said, one.known))
-        self.durable.saved(one)
+        self.checkpointer.saved(one)
 
     def counts(self, kind: str) -> str:
         samples, orders = self.resent.acknowledged
@@ -235,10 +235,10 @@ def test_whenever_services_die_nothing_is_told_twice_and_nothing_lost(seed: int)
 
 async def test_a_word_comes_though_who_died_had_told_more_on_the_way_to_it() -> None:
     first = durable([])
-    assert first.durable is not None
+    assert first.checkpointer is not None
     first.heard(SpeechStarted(0, 0.1))
-    one = first.durable.snapshot(first, 0.0)
-    first.durable.saved(one)
+    one = first.checkpointer.snapshot(first, 0.0)
+    first.checkpointer.saved(one)
     for heard in range(1, 9):  # in real time; who goes on has it all at once
         first.heard(Partial(0, 0, 0.1, heard / 10, "so far"))
     after = first.told.last
@@ -257,7 +257,7 @@ def durable(away: list[bool]) -> Session:
     session = Session(
         "n", "o", LiveOptions(), SessionBounds(), InputLogTotals(1 << 30), lambda: 0.0
     )
-    session.durable = SessionCheckpointer(
+    session.checkpointer = SessionCheckpointer(
         session.told, session.sound, lambda: None, lambda: bool(away), session.heard
     )
     return session
@@ -274,18 +274,18 @@ def readable(session: Session) -> list[tuple[int, str]]:
 
 async def test_what_stands_waits_until_it_is_saved_and_what_is_said_anew_does_not() -> None:
     session = durable([])
-    assert session.durable is not None
+    assert session.checkpointer is not None
     session.heard(SpeechStarted(0, 0.1))
     assert readable(session) == [(1, "SpeechStarted")]
     session.heard(Final(0, 0, Segment(0.1, 0.5, "said")))
     session.heard(InputProcessed(0.5, 0.5))
-    one = session.durable.snapshot(session, 0.0)
+    one = session.checkpointer.snapshot(session, 0.0)
     session.heard(SpeechStarted(1, 0.6))
     session.heard(Final(1, 1, Segment(0.6, 0.9, "more")))
     assert readable(session) == [(1, "SpeechStarted")]
-    session.durable.saved(one)
+    session.checkpointer.saved(one)
     assert readable(session) == [(1, "SpeechStarted"), (2, "Final"), (4, "SpeechStarted")]
-    session.durable.close()
+    session.checkpointer.close()
     assert readable(session)[-1] == (5 + UNSAVED_SEQ_OFFSET, "Final")
 
 
@@ -294,44 +294,44 @@ async def test_while_the_service_itself_stands_still_the_database_is_not_away(
 ) -> None:
     monkeypatch.setattr("sidecar.live.sessions.session_checkpoint.MAX_EVENT_HOLD_S", 0.06)
     session = durable([])
-    assert session.durable is not None
+    assert session.checkpointer is not None
     session.heard(Final(0, 0, Segment(0.1, 0.5, "said")))
-    one = session.durable.snapshot(session, 0.0)
+    one = session.checkpointer.snapshot(session, 0.0)
     stand_still(0.2)  # what the database says meanwhile is not read
     for _ in range(3):
         await asyncio.sleep(0)
     assert readable(session) == []
-    session.durable.saved(one)
+    session.checkpointer.saved(one)
     assert readable(session) == [(1, "Final")]
 
 
 async def test_while_the_database_is_away_what_is_told_is_numbered_so_that_it_shows() -> None:
     away: list[bool] = []
     session = durable(away)
-    assert session.durable is not None
-    session.durable.saved(session.durable.snapshot(session, 0.0))
+    assert session.checkpointer is not None
+    session.checkpointer.saved(session.checkpointer.snapshot(session, 0.0))
     session.heard(Final(0, 0, Segment(0.1, 0.5, "said")))
     assert readable(session) == []
     away.append(True)
-    session.durable.unsaved()
+    session.checkpointer.unsaved()
     assert readable(session) == [(1 + UNSAVED_SEQ_OFFSET, "Final")]
     session.heard(InputProcessed(0.5, 0.5))
-    one = session.durable.snapshot(session, 0.0)
+    one = session.checkpointer.snapshot(session, 0.0)
     session.heard(Final(0, 1, Segment(0.5, 0.9, "between")))
     away.clear()
-    session.durable.saved(one)
+    session.checkpointer.saved(one)
     assert session.told.since(0)[-1].number >= one.last + UNSAVED_SEQ_OFFSET, (
         "who knows of it knows too much"
     )
-    session.durable.saved(session.durable.snapshot(session, 0.0))
+    session.checkpointer.saved(session.checkpointer.snapshot(session, 0.0))
     session.heard(Final(0, 2, Segment(0.9, 1.2, "waits again")))
     assert len(readable(session)) == 2
 
 
 async def unsaved(session: Session) -> None:
     """Nothing of it can be saved, for as long as its client keeps sound for that."""
-    assert session.durable is not None
-    session.durable.unsaved()
+    assert session.checkpointer is not None
+    session.checkpointer.unsaved()
     await heard_on(session, MAX_UNSAVED_AUDIO_S + 1)
     assert session.acknowledged == (0.0, 0)
 
@@ -373,8 +373,8 @@ async def test_a_client_lets_go_of_nothing_that_its_number_does_not_say() -> Non
     await unsaved(session)
     (first,) = notices(await all_of(session))
     assert session.acknowledged[0] == session.received_s
-    assert session.durable is not None
-    one = session.durable.snapshot(session, 0.0)  # from here on it may lie there, as it is now
+    assert session.checkpointer is not None
+    one = session.checkpointer.snapshot(session, 0.0)  # from here on it may lie there, as it is now
     await heard_on(session, MAX_UNSAVED_AUDIO_S - 1)
     assert notices(await all_of(session, first)) == [], "and so it was told nothing"
     assert session.acknowledged[0] == one.acknowledged[0]
@@ -405,14 +405,14 @@ async def test_what_went_into_a_line_that_had_broken_relieves_nobody() -> None:
 
 async def test_whom_its_owner_knows_is_written_once_and_again_when_that_changes() -> None:
     session = durable([])
-    assert session.durable is not None
+    assert session.checkpointer is not None
     anna, ben = (SpeakerCandidate(name, name, (SpeakerEmbedding("v" * 684, 1.0),)) for name in "ab")
     session.meet(LiveOptions(known_voices=(anna,)))
     story, sizes = list[bytes](), list[int]()
     for piece, known in enumerate([(anna,), (anna,), (anna, ben), ()]):
         session.meet(LiveOptions(known_voices=known))
         session.heard(Final(0, piece, Segment(piece, piece + 0.5, "said")))
-        one = session.durable.snapshot(session, 0.0)
+        one = session.checkpointer.snapshot(session, 0.0)
         story.append(serialize_events(one.said, one.known))
         sizes.append(len(serialize_checkpoint(one.checkpoint)) + len(story[-1]))
         assert (
@@ -420,9 +420,9 @@ async def test_whom_its_owner_knows_is_written_once_and_again_when_that_changes(
             == known
         )
         if piece == 0:  # what is not there yet is written again
-            assert session.durable.snapshot(session, 0.0).known == known
-        session.durable.saved(one)
+            assert session.checkpointer.snapshot(session, 0.0).known == known
+        session.checkpointer.saved(one)
     assert max(sizes[1], sizes[3]) < 1_200 < min(sizes[0], sizes[2])
-    session.durable.lost()
+    session.checkpointer.lost()
     session.meet(LiveOptions(known_voices=(anna,)))
-    assert session.durable.snapshot(session, 0.0).known == (anna,)
+    assert session.checkpointer.snapshot(session, 0.0).known == (anna,)

@@ -40,7 +40,7 @@ class Front:
         self.shared = PostgresSessionStore(self.database, seal, self.member)
         spec, room = engine_spec("scripted"), SessionLimits()
         self.sessions = SessionRegistry(
-            spec, _nobody_hears, room, SessionBounds(), elsewhere=self.shared
+            spec, _nobody_hears, room, SessionBounds(), store=self.shared
         )
 
     async def __aenter__(self) -> Self:

@@ -21,6 +21,7 @@ from sidecar.interfaces.live_engine import (
     TurnControl,
 )
 from sidecar.interfaces.live_events import (
+    AUDIO_UNHEARD,
     UTTERANCE_DROPPED,
     Final,
     InputProcessed,
@@ -44,7 +45,7 @@ from sidecar.live.runtime.speech_segments import (
     RecognitionTask,
     RecognitionUrgency,
 )
-from sidecar.live.runtime.stream_recognizer import AUDIO_UNHEARD, StreamRecognizer
+from sidecar.live.runtime.stream_recognizer import StreamRecognizer
 from sidecar.transcripts.transcript import Segment, Word, join_texts
 
 SHORT = EndpointingOptions(longest_s=2.0)

@@ -13,6 +13,7 @@ from wheel_recordings import clip
 from sidecar.audio import Block
 from sidecar.checkpoints import onnx_runtime
 from sidecar.checkpoints.onnx_runtime import find_embedded_models
+from sidecar.errors import LiveUnavailable
 from sidecar.interfaces.live_engine import LIVE_RATE
 from sidecar.live.runtime import endpointing, vad
 from sidecar.live.runtime.vad import (
@@ -21,7 +22,6 @@ from sidecar.live.runtime.vad import (
     SILERO_MODEL,
     SileroVad,
     VadState,
-    VadUnavailable,
     load_vad_weights,
 )
 
@@ -115,7 +115,7 @@ def test_without_the_model_there_is_one_error_that_says_why(
 ) -> None:
     other = dataclasses.replace(SILERO_MODEL, digest="of another release")
     monkeypatch.setattr(vad, "SILERO_MODEL", other)
-    with pytest.raises(VadUnavailable, match="does not carry the voice activity detector"):
+    with pytest.raises(LiveUnavailable, match="does not carry the voice activity detector"):
         load_vad_weights()
 
 

@@ -4,7 +4,7 @@ are let, and an ear that writes down what it hears."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from sidecar.conversation import conversation_events, output_queue
 from sidecar.conversation.conversation_events import (
@@ -25,6 +25,7 @@ from sidecar.conversation.conversation_events import (
 from sidecar.conversation.state_machine import ConversationStateMachine
 from sidecar.interfaces.engine_interface import SynthesizedAudio, WordMark
 
+CLIENT_EVENTS = get_args(output_queue.ConversationClientEvent)
 T = TypeVar("T")
 RATE = 1000
 WORD_S = 0.3
@@ -149,14 +150,18 @@ class Table:
 
     # What came of it
 
-    def of(self, kind: type[T], commands: Iterable[ConversationCommand] | None = None) -> list[T]:
+    def of(
+        self,
+        kind: type[T] | tuple[type[T], ...],
+        commands: Iterable[ConversationCommand] | None = None,
+    ) -> list[T]:
         return [
             one for one in (self.all if commands is None else commands) if isinstance(one, kind)
         ]
 
     def told(self, kind: type[T], commands: Iterable[ConversationCommand] | None = None) -> list[T]:
-        tells = self.of(conversation_events.SendClientEvent, commands)
-        return [one.told for one in tells if isinstance(one.told, kind)]
+        tells = self.of(CLIENT_EVENTS, commands)
+        return [one for one in tells if isinstance(one, kind)]
 
     @property
     def history(self) -> list[tuple[str, str]]:

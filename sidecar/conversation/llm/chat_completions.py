@@ -194,12 +194,8 @@ def chat_request(
     limit: str = LIMIT,
 ) -> dict[str, Any]:
     """The body of a request for an answer as a stream; ``limit``: the name of its length."""
-    body = {
-        "model": model,
-        "messages": [_message(one) for one in messages],
-        "stream": True,
-        limit: max_tokens,
-    }
+    told = [_message(one) for one in messages]
+    body = {"model": model, "messages": told, "stream": True, limit: max_tokens}
     if tools.all:
         named = {"type": "function", "function": {"name": tools.named}}
         body["tools"] = [_tool(one) for one in tools.all]

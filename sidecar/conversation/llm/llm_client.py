@@ -13,16 +13,6 @@ from sidecar import errors
 from sidecar.config import remote_server
 from sidecar.config.settings import Settings
 from sidecar.conversation.llm import chat_completions
-from sidecar.conversation.llm.chat_completions import (
-    NO_TOOLS,
-    REPEAT_LLM_NAME,
-    ChatMessage,
-    ChatRole,
-    Llm,
-    LlmDelta,
-    RepeatLlm,
-    ToolSet,
-)
 from sidecar.upstream import remote_http
 
 if TYPE_CHECKING:
@@ -33,16 +23,17 @@ log = logging.getLogger(__name__)
 
 MODELS_TIMEOUT_S = 3.0
 """So long a server may take to be connected to, and to say what it has."""
-WARM_UP_MESSAGES = (ChatMessage(ChatRole.USER, "Hello"),)
+WARM_UP_MESSAGES = (chat_completions.ChatMessage(chat_completions.ChatRole.USER, "Hello"),)
 
 
 @dataclass(frozen=True, slots=True)
 class LlmAddress:
     """Where a language model is, and how it is to be asked.
 
-    ``url`` without the path of the API. ``model``: '' takes the first that the server lists.
-    ``first_s``: how long it may take to its first word (one that has to load its model takes its
-    time), ``next_s``: from one to the next. ``max_tokens``: of an answer. Nothing prints the key.
+    ``url`` without the path of the API; '' is looked for on this machine. ``model``: '' takes the
+    first that the server lists. ``first_s``: how long it may take to its first word (one that has
+    to load its model takes its time), ``next_s``: from one to the next. ``max_tokens``: of an
+    answer. Nothing prints the key.
     """
 
     url: str
@@ -51,6 +42,11 @@ class LlmAddress:
     max_tokens: int = 200
     first_s: float = 20.0
     next_s: float = 10.0
+
+    @property
+    def looked_for(self) -> bool:
+        """Whether it is whoever answers on this machine."""
+        return not self.url
 
 
 class LlmClient:
@@ -61,9 +57,8 @@ class LlmClient:
 
         self._address = address
         self._model, self._limit = address.model, chat_completions.LIMIT
-        self._client = httpx.AsyncClient(
-            **remote_http.client_options(MODELS_TIMEOUT_S, url=address.url, key=address.key)
-        )
+        options = remote_http.client_options(MODELS_TIMEOUT_S, url=address.url, key=address.key)
+        self._client = httpx.AsyncClient(**options)
 
     @property
     def name(self) -> str:
@@ -100,8 +95,10 @@ class LlmClient:
         return LlmClient(replace(self._address, model=model))
 
     async def reply(
-        self, messages: Sequence[ChatMessage], tools: ToolSet = NO_TOOLS
-    ) -> AsyncGenerator[LlmDelta, None]:
+        self,
+        messages: Sequence[chat_completions.ChatMessage],
+        tools: chat_completions.ToolSet = chat_completions.NO_TOOLS,
+    ) -> AsyncGenerator[chat_completions.LlmDelta, None]:
         """As `Llm.reply`; the connection ends with it, and so does the work on the other side.
 
         Raises:
@@ -124,7 +121,7 @@ class LlmClient:
 
     async def _next(
         self, pieces: AsyncIterator[bytes], words: chat_completions.ChatStreamParser
-    ) -> list[LlmDelta]:
+    ) -> list[chat_completions.LlmDelta]:
         """What is said next; nothing at the end of it. What is no word does not count as one."""
         async for piece in pieces:
             if (said := words.feed(piece)) or words.done:
@@ -151,7 +148,10 @@ class LlmClient:
 
     @asynccontextmanager
     async def _asked(
-        self, messages: Sequence[ChatMessage], most: int, tools: ToolSet = NO_TOOLS
+        self,
+        messages: Sequence[chat_completions.ChatMessage],
+        most: int,
+        tools: chat_completions.ToolSet = chat_completions.NO_TOOLS,
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """A request that was taken, and the pieces of its answer."""
         async with _map_http_errors(self._address.url):
@@ -160,23 +160,24 @@ class LlmClient:
             try:
                 if response.status_code != 200:
                     said = await self._said(response)
-                    if limit != chat_completions.LIMIT or not chat_completions.wants_newer_limit(
-                        said
-                    ):
+                    newer = chat_completions.wants_newer_limit(said)
+                    if limit != chat_completions.LIMIT or not newer:
                         raise chat_completions.response_error(response.status_code, said)
                     self._limit = chat_completions.NEWER_LIMIT
                     await response.aclose()
                     response = await self._sent(messages, most, tools)
                     if response.status_code != 200:
-                        raise chat_completions.response_error(
-                            response.status_code, await self._said(response)
-                        )
+                        said = await self._said(response)
+                        raise chat_completions.response_error(response.status_code, said)
                 yield response.aiter_bytes()
             finally:
                 await response.aclose()
 
     async def _sent(
-        self, messages: Sequence[ChatMessage], most: int, tools: ToolSet
+        self,
+        messages: Sequence[chat_completions.ChatMessage],
+        most: int,
+        tools: chat_completions.ToolSet,
     ) -> httpx.Response:
         body = chat_completions.chat_request(messages, self._model, most, tools, self._limit)
         sent = self._client.build_request("POST", chat_completions.CHAT_COMPLETIONS_PATH, json=body)
@@ -223,52 +224,34 @@ PROBE_TIMEOUT_S = 2.0
 once."""
 
 
-@dataclass(frozen=True, slots=True)
-class LlmChoice:
-    """Whom the settings mean: how a model is to be asked, and where, if that is said (`looked_for`
-    otherwise); None where what is said is repeated."""
-
-    address: LlmAddress | None
-
-    @property
-    def looked_for(self) -> bool:
-        """Whether it is whoever answers on this machine."""
-        return self.address is not None and not self.address.url
-
-
-def choose_llm(settings: Settings) -> LlmChoice:
-    """Whom the settings mean; nobody is asked.
+def choose_llm(settings: Settings) -> LlmAddress | None:
+    """Return where the settings' model is, None if what is said is repeated. Nobody is asked.
 
     Raises:
         errors.SettingsInvalid: the address is none, or the key is no secret.
     """
     wanted = settings.llm.strip()
-    if wanted == REPEAT_LLM_NAME:
-        return LlmChoice(None)
-    return LlmChoice(
-        LlmAddress(
-            "" if wanted == AUTO else remote_server.parse_server_url(wanted, "llm"),
-            settings.llm_model,
-            remote_server.parse_key(settings.llm_key, settings.llm_key_file, "llm"),
-            settings.llm_max_tokens,
-            settings.llm_first_token,
-            settings.llm_next_token,
-        )
+    if wanted == chat_completions.REPEAT_LLM_NAME:
+        return None
+    return LlmAddress(
+        "" if wanted == AUTO else remote_server.parse_server_url(wanted, "llm"),
+        settings.llm_model,
+        remote_server.parse_key(settings.llm_key, settings.llm_key_file, "llm"),
+        settings.llm_max_tokens,
+        settings.llm_first_token,
+        settings.llm_next_token,
     )
 
 
-async def create_llm(meant: LlmChoice, *, again: bool = False) -> Llm:
+async def create_llm(address: LlmAddress | None, *, again: bool = False) -> chat_completions.Llm:
     """Who thinks. With 'auto' it is whoever answers on this machine, and nobody else; ``again``:
     nobody did before, and the log says so already."""
-    address = meant.address
     if address is None:
-        return RepeatLlm()
-    if not meant.looked_for:
+        return chat_completions.RepeatLlm()
+    if not address.looked_for:
         return LlmClient(address)
-    looks = {
-        url: asyncio.ensure_future(_probe_model(url, address.model))
-        for url in LOCAL_LLM_SERVERS.values()
-    }
+    probes = ((url, _probe_model(url, address.model)) for url in LOCAL_LLM_SERVERS.values())
+    looks = {url: asyncio.ensure_future(probe) for url, probe in probes}
     try:
         for name, url in LOCAL_LLM_SERVERS.items():
             if model := await looks[url]:
@@ -278,11 +261,9 @@ async def create_llm(meant: LlmChoice, *, again: bool = False) -> Llm:
         for look in looks.values():
             look.cancel()
     if not again:
-        log.info(
-            "language model: none of %s answers; what is said is repeated",
-            ", ".join(LOCAL_LLM_SERVERS),
-        )
-    return RepeatLlm()
+        looked_for = ", ".join(LOCAL_LLM_SERVERS)
+        log.info("language model: none of %s answers; what is said is repeated", looked_for)
+    return chat_completions.RepeatLlm()
 
 
 async def _probe_model(url: str, wanted: str) -> str:

@@ -5,8 +5,6 @@ what is fed. What is told is for whoever recognises: an utterance begins; it may
 worth recognising; it goes on after all; it is over.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -62,40 +60,28 @@ class Endpointer:
         self, settings: EndpointingOptions, at: int = 0, keep_from: int | None = None
     ) -> None:
         self._settings = self._wanted = settings
-        self._heard = at
-        self._from = at if keep_from is None else keep_from
-        self._open = False
+        self.position = at
+        """Up to where it is decided."""
+        self.keep_from = at if keep_from is None else keep_from
+        """What lies before is in no utterance that is open or is still to come."""
+        self.speaking = False
+        """Whether an utterance is open."""
         self._run = self._sure_run = 0
         self._quiet: int | None = None  # the first frame without speech since the last with some
         self._paused = False
         self._lowest, self._lowest_at = 2.0, at
 
-    @property
-    def heard(self) -> int:
-        """The position up to which it is decided."""
-        return self._heard
-
-    @property
-    def keep_from(self) -> int:
-        """What lies before this position is in no utterance that is open or is still to come."""
-        return self._from
-
-    @property
-    def speaking(self) -> bool:
-        """Whether an utterance is open."""
-        return self._open
-
     def use(self, settings: EndpointingOptions) -> None:
         """Other settings: at once between utterances, else when that is over, and not cut."""
         self._wanted = settings
-        if not self._open:
+        if not self.speaking:
             self._settings = settings
             self._run = self._sure_run = 0
 
     def feed(self, probability: float) -> tuple[EndpointEvent, ...]:
         """What the next frame's probability of speech means."""
-        self._heard += FRAME_SAMPLES
-        return self._within(probability) if self._open else self._between(probability)
+        self.position += FRAME_SAMPLES
+        return self._within(probability) if self.speaking else self._between(probability)
 
     def commit(self, at: int | None = None) -> tuple[EndpointEvent, ...]:
         """The client ends what is open; ``at`` is what has come of the next frame, too.
@@ -110,33 +96,32 @@ class Endpointer:
         return self._stop(at, "finish")
 
     def _stop(self, at: int | None, reason: EndReason) -> tuple[EndpointEvent, ...]:
-        at = self._heard if at is None else at
-        if not self._heard <= at < self._heard + FRAME_SAMPLES:
-            raise ValueError(f"{at} is not between {self._heard} and the end of the next frame")
-        if not self._open:
+        at = self.position if at is None else at
+        if not self.position <= at < self.position + FRAME_SAMPLES:
+            raise ValueError(f"{at} is not between {self.position} and the end of the next frame")
+        if not self.speaking:
             return ()
         return (self._closed(at if self._quiet is None else self._quiet_end(), reason),)
 
     def _between(self, probability: float) -> tuple[EndpointEvent, ...]:
         settings = self._settings
         if not self._run:
-            reach = self._heard - FRAME_SAMPLES - _samples(settings.pre_roll_s)
-            self._from = max(self._from, reach)
+            reach = self.position - FRAME_SAMPLES - _samples(settings.pre_roll_s)
+            self.keep_from = max(self.keep_from, reach)
         if not probability >= settings.threshold:
             self._run = self._sure_run = 0
             return ()
         self._run += FRAME_SAMPLES
-        self._sure_run = (
-            self._sure_run + FRAME_SAMPLES if probability >= settings.sure_threshold else 0
-        )
+        is_sure = probability >= settings.sure_threshold
+        self._sure_run = self._sure_run + FRAME_SAMPLES if is_sure else 0
         sure = 0 < self._sure_run >= _samples(settings.min_sure_speech_s)
         if self._run < _samples(settings.min_speech_s) and not sure:
             return ()
-        return (self._opened(self._from),)
+        return (self._opened(self.keep_from),)
 
     def _within(self, probability: float) -> tuple[EndpointEvent, ...]:
-        settings, begin = self._settings, self._heard - FRAME_SAMPLES
-        full = self._heard + FRAME_SAMPLES > self._from + _samples(settings.longest_s)
+        settings, begin = self._settings, self.position - FRAME_SAMPLES
+        full = self.position + FRAME_SAMPLES > self.keep_from + _samples(settings.longest_s)
         if probability >= settings.threshold and self._quiet is not None:
             return self._gone_on(begin, full)
         if probability < settings.neg_threshold and self._quiet is None:
@@ -151,7 +136,7 @@ class Endpointer:
 
     def _look_for_a_cut(self, probability: float, begin: int) -> None:
         longest = _samples(self._settings.longest_s)
-        late = self._from + longest // 2 <= begin and self._heard <= self._from + longest
+        late = self.keep_from + longest // 2 <= begin and self.position <= self.keep_from + longest
         if late and probability < self._lowest:
             self._lowest, self._lowest_at = probability, begin + FRAME_SAMPLES // 2
 
@@ -166,7 +151,7 @@ class Endpointer:
 
     def _still(self) -> tuple[EndpointEvent, ...]:
         """Silence within an utterance: is it over, or may it be?"""
-        settings, silence = self._settings, self._heard - (self._quiet or 0)
+        settings, silence = self._settings, self.position - (self._quiet or 0)
         if silence >= _samples(settings.silence_s):
             return (self._closed(self._quiet_end(), "silence"),)
         if not self._paused and silence >= _samples(max(settings.pause_s, settings.post_roll_s)):
@@ -178,16 +163,16 @@ class Endpointer:
         """Where the utterance ends if nobody speaks any more."""
         assert self._quiet is not None
         reach = self._quiet + _samples(self._settings.post_roll_s)
-        return min(reach, self._from + _samples(self._settings.longest_s), self._heard)
+        return min(reach, self.keep_from + _samples(self._settings.longest_s), self.position)
 
     def _opened(self, at: int) -> UtteranceBegan:
-        self._open, self._from = True, at
+        self.speaking, self.keep_from = True, at
         self._run = self._sure_run = 0
         self._lowest, self._lowest_at = 2.0, at + _samples(self._settings.longest_s) // 2
         return UtteranceBegan(at)
 
     def _closed(self, at: int, reason: EndReason) -> UtteranceEnded:
-        self._open, self._from = False, at
+        self.speaking, self.keep_from = False, at
         self._paused, self._quiet = False, None
         if reason != "cut":  # what goes on was begun under the settings of before
             self._settings = self._wanted

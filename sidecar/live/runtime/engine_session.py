@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -17,24 +17,14 @@ from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 from sidecar.live.runtime.load_shedding import ArrivingUtterance, ServedSession, SpeechShare
 from sidecar.live.runtime.stream_recognizer import StreamRecognizer
 
+if TYPE_CHECKING:
+    from sidecar.live.runtime.live_scheduler import LiveScheduler
+
 MAX_FRAMES_AT_ONCE = 64
 """Frames of one session that are looked at in one go: two seconds."""
 
 SessionCommand: TypeAlias = Callable[[float], Iterable[LiveEvent]]
 """What is to be done behind the sound that came, at a time; what is told of it."""
-
-
-class SessionScheduler(Protocol):
-    """Who has the seats; any thread may ask it."""
-
-    def enqueue(self, seat: EngineSession, what: Block | SessionCommand) -> None:
-        """Sound for a session, or what is to be done behind it."""
-
-    def backlog_s(self, seat: EngineSession) -> float:
-        """Return the seconds of a session's sound that wait."""
-
-    def leave(self, seat: EngineSession) -> None:
-        """A session is not heard any more."""
 
 
 class EngineSession:
@@ -44,7 +34,7 @@ class EngineSession:
 
     def __init__(
         self,
-        keeper: SessionScheduler,
+        scheduler: LiveScheduler,
         hearing: StreamRecognizer,
         tell: LiveEventCallback,
         client: str,
@@ -61,14 +51,14 @@ class EngineSession:
         """Its place among those who speak, by when it was let; None before that."""
         self.share: SpeechShare | None = None
         """How much of the time it speaks, from then on."""
-        self._keeper = keeper
+        self._scheduler = scheduler
         self._inbox: deque[Block | SessionCommand] = deque()
         self._unread = 0
 
     @property
     def backlog_s(self) -> float:
         """Seconds that were pushed, and neither looked at nor recognised yet."""
-        return self._keeper.backlog_s(self)
+        return self._scheduler.backlog_s(self)
 
     @property
     def waiting_s(self) -> float:
@@ -128,7 +118,7 @@ class EngineSession:
 
     def push(self, block: Block) -> None:
         """More sound."""
-        self._keeper.enqueue(self, block)
+        self._scheduler.enqueue(self, block)
 
     def change(self, options: LiveOptions) -> None:
         """Other options from here on."""
@@ -137,20 +127,20 @@ class EngineSession:
             self.hearing.change(options)
             return ()
 
-        self._keeper.enqueue(self, change)
+        self._scheduler.enqueue(self, change)
 
     def commit(self) -> None:
         """End the turn here."""
-        self._keeper.enqueue(self, self.hearing.commit)
+        self._scheduler.enqueue(self, self.hearing.commit)
 
     def cancel(self) -> None:
         """Forget what is not told yet."""
-        self._keeper.enqueue(self, lambda now: self.hearing.cancel())
+        self._scheduler.enqueue(self, lambda now: self.hearing.cancel())
 
     def finish(self) -> None:
         """No more sound."""
-        self._keeper.enqueue(self, self.hearing.finish)
+        self._scheduler.enqueue(self, self.hearing.finish)
 
     def close(self) -> None:
         """Nobody listens any more."""
-        self._keeper.leave(self)
+        self._scheduler.leave(self)

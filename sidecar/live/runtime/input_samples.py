@@ -1,7 +1,5 @@
 """Conversion of client bytes to samples, resampling, ring buffer."""
 
-from __future__ import annotations
-
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -31,19 +29,21 @@ class SampleInput:
         else:
             block = np.nan_to_num(np.frombuffer(raw, "<f4"), posinf=0, neginf=0).clip(-1, 1)
             block = block.astype(np.float32, copy=False)
-        if rate == self._rate and self._resampler is None:
-            return block
-        before = self.rest() if rate != self._rate else None
-        if rate == LIVE_RATE:
-            self._rate = rate
-            return block if before is None else np.concatenate([before, block])
-        if self._resampler is None:
-            import soxr
+        if rate != self._rate:
+            before = self.rest()
+            if rate != LIVE_RATE:
+                import soxr
 
-            self._rate = rate
-            self._resampler = soxr.ResampleStream(rate, LIVE_RATE, 1, dtype="float32")
+                self._rate = rate
+                self._resampler = soxr.ResampleStream(rate, LIVE_RATE, 1, dtype="float32")
+            return np.concatenate([before, self._resampled(block)])
+        return self._resampled(block)
+
+    def _resampled(self, block: Block) -> Block:
+        if self._resampler is None:
+            return block
         found: Block = self._resampler.resample_chunk(block)
-        return found if before is None else np.concatenate([before, found])
+        return found
 
     def rest(self) -> Block:
         """What the resampler still has; the next sound begins anew."""

@@ -49,7 +49,7 @@ from sidecar.live.runtime.speech_segments import (
     WorkPace,
     most_urgent,
 )
-from sidecar.live.runtime.stream_recognizer import StreamRecognizer
+from sidecar.live.runtime.stream_recognizer import SessionTask, StreamRecognizer
 from sidecar.transcripts.transcript import Notice
 
 log = logging.getLogger(__name__)
@@ -333,9 +333,8 @@ class LiveScheduler:
         while True:
             with self._lock:
                 while not self._closed and (chosen := self._choose()) is None:
-                    self._wanted.wait(
-                        MIN_SHEDDING_S if self._load.level(time.monotonic()) else None
-                    )
+                    is_shedding = self._load.level(time.monotonic())
+                    self._wanted.wait(MIN_SHEDDING_S if is_shedding else None)
                 if self._closed:
                     return
                 assert chosen is not None
@@ -347,9 +346,7 @@ class LiveScheduler:
                     work()
             del work, chosen, seat  # who waits for more keeps nobody's session
 
-    def _begun(
-        self, seat: EngineSession, due: RecognitionTask | EmbeddingTask
-    ) -> Callable[[], None]:
+    def _begun(self, seat: EngineSession, due: SessionTask) -> Callable[[], None]:
         """What is to be done outside the lock."""
         if isinstance(due, RecognitionTask):
             audio, before = seat.hearing.began(due)
@@ -422,19 +419,20 @@ class LiveScheduler:
             log.exception("voices were not told apart")
             return None
 
-    def _choose(self) -> tuple[EngineSession, RecognitionTask | EmbeddingTask] | None:
+    def _choose(self) -> tuple[EngineSession, SessionTask] | None:
         voices = self._encoding < self._encode_at_once
         labels = self._load.level(time.monotonic()) < SheddingLevel.LABELS
-        wished = {}
+        tasks = dict[int, SessionTask]()
         for number, seat in list(self._seats.items()):
             heard = voices and (labels or seat.hearing.finishing)
-            wish = self._wish(seat, heard)
-            if wish is not None:
-                wished[number] = wish
+            with self._ending_failed_session(seat):
+                task = seat.hearing.due(heard, partial(self._worth, seat))
+                if task is not None:
+                    tasks[number] = task
         due = most_urgent(
             (
                 RecognitionRequest(number, self._seats[number].client, one.urgency, one.since)
-                for number, one in wished.items()
+                for number, one in tasks.items()
             ),
             self._served,
         )
@@ -444,12 +442,7 @@ class LiveScheduler:
             now = self._served[due.client] = time.monotonic()
             if self._pace is not None:
                 self._pace.tried(due.urgency, now)
-        return self._seats[due.session], wished[due.session]
-
-    def _wish(self, seat: EngineSession, voices: bool) -> RecognitionTask | EmbeddingTask | None:
-        with self._ending_failed_session(seat):
-            return seat.hearing.due(voices, partial(self._worth, seat))
-        return None
+        return self._seats[due.session], tasks[due.session]
 
     def _worth(self, seat: EngineSession, listen: RecognitionTask) -> bool:
         """Whether it may be recognised now; who waits for words in vain is told."""

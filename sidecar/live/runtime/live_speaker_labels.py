@@ -6,23 +6,13 @@ rarely the more there are, and a number stays with a voice as far as two decisio
 is. What a piece was told to be is remembered, so that what changes can be told.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from sidecar.diarization.clustering import (
-    NO_SPEAKER,
-    SAME_SPEAKER_DISTANCE,
-    Labels,
-    Matrix,
-    cluster_directions,
-    cluster_embeddings,
-    renumber_speakers,
-)
+from sidecar.diarization import clustering
 from sidecar.diarization.speaker_identification import SpeakerVector, embedding_of, vector_of
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 
@@ -41,7 +31,7 @@ its last one."""
 class _LabelledEmbedding:
     vector: npt.NDArray[np.float16]
     seconds: float
-    label: int = NO_SPEAKER
+    label: int = clustering.NO_SPEAKER
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +40,7 @@ class RelabelRequest:
     ``pieces``: what they are of."""
 
     pieces: tuple[int, ...]
-    vectors: Matrix
+    vectors: clustering.Matrix
     seconds: npt.NDArray[np.float32]
 
 
@@ -59,16 +49,16 @@ class RelabelResult:
     """The voice of each piece, from 0, and what the voices sound like: shape (voices, 256)."""
 
     pieces: tuple[int, ...]
-    labels: Labels
-    voices: Matrix
+    labels: clustering.Labels
+    voices: clustering.Matrix
 
 
 def relabel(question: RelabelRequest) -> RelabelResult:
     """The answer to a question: the part that takes time (0.1 s where there are a thousand)."""
     founding = question.seconds >= min(MIN_FOUNDING_S, float(question.seconds.max()))
-    firm = cluster_embeddings(question.vectors[founding], question.seconds[founding])
-    voices = cluster_directions(question.vectors[founding], firm)
-    labels: Labels = (question.vectors @ voices.T).argmax(axis=1)
+    firm = clustering.cluster_embeddings(question.vectors[founding], question.seconds[founding])
+    voices = clustering.cluster_directions(question.vectors[founding], firm)
+    labels: clustering.Labels = (question.vectors @ voices.T).argmax(axis=1)
     labels[founding] = firm
     return RelabelResult(question.pieces, labels, voices)
 
@@ -100,7 +90,7 @@ class LiveSpeakerLabels:
             self._directions[number] = vector
         numbers = {who for who in self._before.values() if who is not None}
         self._voiceless = {who: who for who in numbers - set(self._directions)}
-        self._highest = max(numbers | set(self._directions), default=NO_SPEAKER)
+        self._highest = max(numbers | set(self._directions), default=clustering.NO_SPEAKER)
 
     def hear(self, piece: int, vector: Vector, seconds: float) -> None:
         """What a piece sounds like, by so many seconds of it."""
@@ -142,9 +132,11 @@ class LiveSpeakerLabels:
         """It is decided. What came meanwhile goes to who is nearest."""
         found = dict(zip(decision.pieces, decision.labels.tolist(), strict=True))
         before = [one.label for one in self._heard.values()]
-        after = [found.get(piece, NO_SPEAKER) for piece in self._heard]
-        numbers = renumber_speakers(
-            np.array([*before, self._highest]), np.array([*after, NO_SPEAKER]), len(decision.voices)
+        after = [found.get(piece, clustering.NO_SPEAKER) for piece in self._heard]
+        numbers = clustering.renumber_speakers(
+            np.array([*before, self._highest]),
+            np.array([*after, clustering.NO_SPEAKER]),
+            len(decision.voices),
         )
         self._directions = dict(zip(numbers.tolist(), decision.voices, strict=True))
         for piece, one in self._heard.items():
@@ -162,20 +154,15 @@ class LiveSpeakerLabels:
                 order.setdefault(who, len(order))
         for one in self._heard.values():
             one.label = order.setdefault(one.label, len(order))
-        self._voiceless = {
-            number: order.setdefault(who, len(order)) for number, who in self._voiceless.items()
-        }
-        self._directions = {
-            order[number]: one for number, one in self._directions.items() if number in order
-        }
+        for number, who in self._voiceless.items():
+            self._voiceless[number] = order.setdefault(who, len(order))
+        known = self._directions.items()
+        self._directions = {order[number]: one for number, one in known if number in order}
 
     def revised(self) -> dict[int, int]:
         """Who said pieces that were told to be somebody else's, or nobody's; each change once."""
-        changes = {
-            piece: who
-            for piece, who in self._now().items()
-            if who is not None and who != self._told[piece]
-        }
+        now = ((piece, who) for piece, who in self._now().items() if who is not None)
+        changes = {piece: who for piece, who in now if who != self._told[piece]}
         self._told.update(changes)
         return changes
 
@@ -215,9 +202,8 @@ class LiveSpeakerLabels:
         """Who of those known it is, or somebody new."""
         alike = {number: float(vector @ one) for number, one in self._directions.items()}
         best = max(alike, key=lambda number: alike[number], default=None)
-        if best is not None and (
-            alike[best] > 1 - SAME_SPEAKER_DISTANCE or seconds < MIN_FOUNDING_S
-        ):
+        least = 1 - clustering.SAME_SPEAKER_DISTANCE
+        if best is not None and (alike[best] > least or seconds < MIN_FOUNDING_S):
             return best
         labels = [one.label for one in self._heard.values()]
         number = max([*labels, *self._voiceless.values(), self._highest]) + 1

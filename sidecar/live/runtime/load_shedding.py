@@ -6,8 +6,6 @@ final will wait. While that is too long it sheds load: partials first, then labe
 that have not begun. A session that has only just come is refused instead.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -86,9 +84,8 @@ class WorkCosts:
     def measured(self, speech_s: float, work_s: float) -> None:
         """A sample was recognised once when the engine was loaded: it replaces what was assumed."""
         if speech_s > 0:
-            self._work_s[WorkKind.FINAL] = (
-                RECOGNITIONS_PER_FINAL * work_s / speech_s * self._speech_s
-            )
+            cost = RECOGNITIONS_PER_FINAL * work_s / speech_s
+            self._work_s[WorkKind.FINAL] = cost * self._speech_s
 
     def of(self, kind: WorkKind) -> float:
         """Seconds of a thread for a second of speech."""
@@ -160,9 +157,8 @@ class EngineLoadModel:
     def delay_s(self, speaking: int, waiting_s: float) -> float:
         """How long the final of an utterance that begins now will wait, if so many speak until then
         while so much speech waits already."""
-        return max(
-            0.0, waiting_s / self.capacity + PREDICTION_HORIZON_S * (speaking / self.capacity - 1)
-        )
+        growth_s = PREDICTION_HORIZON_S * (speaking / self.capacity - 1)
+        return max(0.0, waiting_s / self.capacity + growth_s)
 
     def look(self, speaking: int, waiting_s: float, now: float) -> None:
         """Take what goes on now into account in what is shed."""
@@ -205,10 +201,7 @@ class EngineLoadModel:
 
     def _room(self, waiting_s: float) -> float:
         """How many may speak so that finals are not late, while so much speech waits."""
-        most = (
-            self.capacity * (1 + self.limit_s / PREDICTION_HORIZON_S)
-            - waiting_s / PREDICTION_HORIZON_S
-        )
+        most = self.capacity + (self.capacity * self.limit_s - waiting_s) / PREDICTION_HORIZON_S
         return min(self.capacity, max(0.0, most))
 
 

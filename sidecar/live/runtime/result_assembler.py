@@ -3,8 +3,6 @@
 Pieces as they stand, turns behind their pieces, and the summary behind everything.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections import deque
 from collections.abc import Iterator
@@ -31,19 +29,6 @@ class _TurnMark:
     committed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _DropMark:
-    """Where a turn would stand that its client did not want."""
-
-    turn: int
-    at: int
-
-
-@dataclass(frozen=True, slots=True)
-class _LastMark:
-    """Behind everything."""
-
-
 class ResultAssembler:
     """Pieces that have ended wait here for their words and for those before them.
 
@@ -52,7 +37,8 @@ class ResultAssembler:
 
     def __init__(self, begin: LiveSessionStart, voicing: SegmentEmbeddings | None) -> None:
         self._voicing = voicing
-        self._rows: deque[SpeechSegment | _TurnMark | _DropMark | _LastMark] = deque()
+        self._rows: deque[SpeechSegment | _TurnMark | TurnDropped | None] = deque()
+        """None stands behind everything."""
         self._said = list(zip(begin.pieces, begin.said, strict=True))
         self._of_turn = list(begin.said[len(begin.said) - begin.open :])
         self._language = ""
@@ -69,7 +55,7 @@ class ResultAssembler:
     @property
     def only_summary_left(self) -> bool:
         """Whether nothing but the summary is left to tell."""
-        return bool(self._rows) and isinstance(self._rows[0], _LastMark)
+        return bool(self._rows) and self._rows[0] is None
 
     def add(self, piece: SpeechSegment) -> None:
         """One that has ended."""
@@ -81,7 +67,7 @@ class ResultAssembler:
 
     def end(self) -> None:
         """Nothing more comes."""
-        self._rows.append(_LastMark())
+        self._rows.append(None)
 
     def drop(self, turn: int, at: int) -> None:
         """Tell nothing more of a turn that has not ended, behind those before it; but that."""
@@ -89,10 +75,9 @@ class ResultAssembler:
             if piece.turn == turn:
                 piece.cancelled = True
                 self.forget_embedding(piece)
-        self._rows = deque(
-            row for row in self._rows if not (isinstance(row, SpeechSegment) and row.turn == turn)
-        )
-        self._rows.append(_DropMark(turn, at))
+        dropped = [piece for piece in self.pieces if piece.turn == turn]
+        self._rows = deque(row for row in self._rows if row not in dropped)
+        self._rows.append(TurnDropped(turn, at / LIVE_RATE))
 
     def leave(self) -> None:
         """Nobody listens any more."""
@@ -122,14 +107,14 @@ class ResultAssembler:
         """What may be told now, but for the summary."""
         while self._rows:
             row = self._rows[0]
-            if isinstance(row, _LastMark) or (isinstance(row, SpeechSegment) and row.final is None):
+            if row is None or (isinstance(row, SpeechSegment) and row.final is None):
                 return
             self._rows.popleft()
             if isinstance(row, _TurnMark):
                 yield self._turn_ended(row)
-            elif isinstance(row, _DropMark):
+            elif isinstance(row, TurnDropped):
                 self._of_turn.clear()
-                yield TurnDropped(row.turn, row.at / LIVE_RATE)
+                yield row
             elif row.final is not None and row.final.segment.text:
                 yield self._told(row, row.final)
             else:
@@ -170,10 +155,9 @@ class ResultAssembler:
         if not options.voiceprints:
             return dataclasses.replace(transcript, voices=tuple(voices))
         sounds = voicing.speakers.sounds
-        kept = [
-            dataclasses.replace(one, print=embedding_if_long_enough(sounds[one.speaker]))
-            for one in voices
-        ]
+        embeddings = [embedding_if_long_enough(sounds[one.speaker]) for one in voices]
+        pairs = zip(voices, embeddings, strict=True)
+        kept = [dataclasses.replace(one, print=found) for one, found in pairs]
         prints = tuple(voicing.speakers.sound_of(piece) for piece, _ in self._said)
         return dataclasses.replace(transcript, voices=tuple(kept), prints=prints)
 

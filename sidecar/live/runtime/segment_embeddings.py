@@ -13,12 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sidecar.audio import Block
-from sidecar.diarization.speaker_identification import (
-    SpeakerVector,
-    match_profiles,
-    mean_vectors,
-    similarities,
-)
+from sidecar.diarization import speaker_identification
 from sidecar.interfaces.live_engine import LIVE_RATE, LiveSessionStart
 from sidecar.interfaces.live_events import LiveEvent, SpeakerEmbeddingsKnown, SpeakersRevised
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
@@ -38,14 +33,16 @@ class LiveSpeakerIdentification:
 
     def __init__(self, known: Sequence[SpeakerCandidate]) -> None:
         self._known = {one.person: one for one in known}
-        self._means = mean_vectors(known)
+        self._means = speaker_identification.mean_vectors(known)
         self._told: dict[int, str] = {}
         self.voices: dict[int, SpeakerProfile] = {}
         """What is known of each speaker, by number."""
 
-    def meet(self, voices: Mapping[int, SpeakerVector]) -> None:
+    def meet(self, voices: Mapping[int, speaker_identification.SpeakerVector]) -> None:
         """This is what the speakers sound like now."""
-        self.voices = match_profiles(voices, similarities(voices, self._means), self._known)
+        self.voices = speaker_identification.match_profiles(
+            voices, speaker_identification.similarities(voices, self._means), self._known
+        )
 
     def name_of(self, speaker: int | None) -> str | None:
         """Who a speaker is; None for all who are nobody."""
@@ -134,9 +131,7 @@ class SegmentEmbeddings:
     def __init__(
         self, begin: LiveSessionStart, known: Sequence[SpeakerCandidate] | None = None
     ) -> None:
-        said = {
-            piece: segment.speaker for piece, segment in zip(begin.pieces, begin.said, strict=True)
-        }
+        said = dict(zip(begin.pieces, (one.speaker for one in begin.said), strict=True))
         self.speakers = LiveSpeakerLabels(said, begin.voices)
         self.people = None if known is None else LiveSpeakerIdentification(known)
         if self.people is not None:  # what who was there before has told

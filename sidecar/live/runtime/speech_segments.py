@@ -7,8 +7,6 @@ An engine that cannot be stopped within a stretch keeps a final waiting for as l
 takes that it is at. Where that is long, all that can wait is left out: there are finals only.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions
 from sidecar.interfaces.live_events import ContextUtterance, Final
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 from sidecar.transcripts.transcript import WORDS_BY_ATTENTION, Word
+from sidecar.transcripts.word_timing import common_prefix_length
 
 
 class RecognitionUrgency(IntEnum):
@@ -70,7 +69,7 @@ class PartialText:
 
 
 class HypothesisAgreement:
-    """Follows the hypotheses of one piece."""
+    """Follows the hypotheses of one piece. Words are compared without case and marks."""
 
     def __init__(self) -> None:
         self._before: list[str] | None = None
@@ -79,30 +78,16 @@ class HypothesisAgreement:
     def update(self, text: str) -> PartialText:
         """A new hypothesis, of more sound than the one before."""
         words = text.split()
+        compared = [word.strip(_MARKS).casefold() for word in words]
         first = self._before is None
-        if not first:
-            same = _common_prefix_words(self._before or [], words)
-            if same > len(self._agreed):
-                self._agreed += words[len(self._agreed) : same]
-        self._before = words
+        if self._before is not None:
+            same = common_prefix_length(self._before, compared)
+            self._agreed += words[len(self._agreed) : same]
+        self._before = compared
         stable = " ".join(self._agreed)
         if first:
             return PartialText(" ".join(words[:-1]), stable, " ".join(words[-1:]))
         return PartialText(stable, stable, " ".join(words[len(self._agreed) :]))
-
-
-def _common_prefix_words(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many words both begin with; case and marks do not count."""
-    count = 0
-    for left, right in zip(one, other, strict=False):
-        if _comparison_key(left) != _comparison_key(right):
-            break
-        count += 1
-    return count
-
-
-def _comparison_key(word: str) -> str:
-    return word.strip(_MARKS).casefold()
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,9 +233,8 @@ class RecognitionPlan:
         to = looked - self._held_back(options)
         if self._going or to < due or not (options.partials or manner.grows):
             return None
-        return RecognitionTask(
-            piece, to, RecognitionUrgency.PARTIAL, max(due, piece.opened) / LIVE_RATE
-        )
+        since = max(due, piece.opened) / LIVE_RATE
+        return RecognitionTask(piece, to, RecognitionUrgency.PARTIAL, since)
 
     def _held_back(self, options: LiveOptions) -> int:
         """Samples that may turn out to lie behind the end of what is open: who goes on from there
@@ -294,10 +278,11 @@ class WorkPace:
     def took(self, urgency: RecognitionUrgency, work_s: float, now: float) -> None:
         """A stretch was recognised, in ``work_s`` seconds. What is heard in a pause is heard as a
         final is."""
-        for kind in _kinds_alike(urgency):
-            mean = self._means.get(kind, work_s)
-            self._means[kind] = mean + _LATEST_WEIGHT * (work_s - mean)
-            self._again[kind] = now + RETRY_AFTER_S
+        if urgency is RecognitionUrgency.FINAL:
+            urgency = RecognitionUrgency.SPECULATIVE
+        mean = self._means.get(urgency, work_s)
+        self._means[urgency] = mean + _LATEST_WEIGHT * (work_s - mean)
+        self._again[urgency] = now + RETRY_AFTER_S
 
     def allows(self, urgency: RecognitionUrgency, now: float) -> bool:
         """Whether it is worth it; finals always are."""
@@ -310,14 +295,6 @@ class WorkPace:
         """It is being recognised: one at a time where it was too slow before."""
         if self._means.get(urgency, 0.0) > MAX_PARTIAL_WORK_S:
             self._again[urgency] = now + RETRY_AFTER_S
-
-
-def _kinds_alike(urgency: RecognitionUrgency) -> tuple[RecognitionUrgency, ...]:
-    return (
-        (RecognitionUrgency.PARTIAL,)
-        if urgency is RecognitionUrgency.PARTIAL
-        else (RecognitionUrgency.SPECULATIVE,)
-    )
 
 
 MAX_CONTEXT_GAP_S = 1.0

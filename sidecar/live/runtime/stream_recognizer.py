@@ -9,25 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 from sidecar.audio import Block
+from sidecar.interfaces import live_events
 from sidecar.interfaces.engine_interface import AUTO
 from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions, LiveSessionStart, TurnControl
-from sidecar.interfaces.live_events import (
-    AUDIO_UNHEARD,
-    RECOGNITION_FAILED,
-    UTTERANCE_DROPPED,
-    ContextKnown,
-    ContextUtterance,
-    InputProcessed,
-    LiveEvent,
-    NoticeRaised,
-    Partial,
-    SessionRejected,
-    SpeechStarted,
-    SpeechStopped,
-    Summary,
-)
 from sidecar.live.runtime.endpointing import (
     FRAME_SAMPLES,
     Endpointer,
@@ -61,6 +48,8 @@ from sidecar.transcripts.transcript import Notice
 LATE_NOTICE_INTERVAL_S = 30.0
 """Seconds between two notices that partials are late."""
 SHED_TEXT = "Too many speak: what is said now is not recognised."
+SessionTask: TypeAlias = RecognitionTask | EmbeddingTask
+"""Work of an engine for one session."""
 LEAD_IN_S = 1.0
 """Who goes on for another engine hears so much of what that one heard: a detector of speech says
 what it says by what came before."""
@@ -101,7 +90,7 @@ class StreamRecognizer:
         self._story = ResultAssembler(begin, self._voicing)
         self._listening = RecognitionPlan(manner)
         self._told_at = at
-        self._known: tuple[ContextUtterance, ...] = begin.context
+        self._known: tuple[live_events.ContextUtterance, ...] = begin.context
         self._late: int | None = None
         self.over = False
         """`Summary` was told."""
@@ -163,7 +152,7 @@ class StreamRecognizer:
         found = self._sound.cut(self._looked, self._looked + count * FRAME_SAMPLES)
         return found.reshape(count, FRAME_SAMPLES)
 
-    def looked(self, probability: float, now: float) -> Iterator[LiveEvent]:
+    def looked(self, probability: float, now: float) -> Iterator[live_events.LiveEvent]:
         """The next frame is speech with that probability."""
         self._looked += FRAME_SAMPLES
         if self.over or self._looked <= self._decided:
@@ -182,7 +171,7 @@ class StreamRecognizer:
         self.options = options
         self._ends.use(options.endpointing)
 
-    def commit(self, now: float) -> Iterator[LiveEvent]:
+    def commit(self, now: float) -> Iterator[live_events.LiveEvent]:
         """The turn ends here."""
         at = self._within_frame()
         for event in self._ends.commit(at):
@@ -190,7 +179,7 @@ class StreamRecognizer:
         self._end_turn(at, committed=True)
         yield from self._flush()
 
-    def cancel(self) -> Iterator[LiveEvent]:
+    def cancel(self) -> Iterator[live_events.LiveEvent]:
         """Nothing more is said of the turn that goes on; those that have ended are told before
         that is."""
         if self._open is not None:
@@ -214,7 +203,7 @@ class StreamRecognizer:
             self._open.cancelled = True
         self._story.leave()
 
-    def finish(self, now: float) -> Iterator[LiveEvent]:
+    def finish(self, now: float) -> Iterator[live_events.LiveEvent]:
         """No more sound comes."""
         if self.finishing:
             return
@@ -229,7 +218,7 @@ class StreamRecognizer:
 
     def due(
         self, voices: bool = True, worth: Callable[[RecognitionTask], bool] | None = None
-    ) -> RecognitionTask | EmbeddingTask | None:
+    ) -> SessionTask | None:
         """What it would have done next; `began` or `began_voice` says that it is. ``voices``:
         whether there is room for one that is to become a vector. ``worth``: whether words are worth
         it now."""
@@ -266,7 +255,7 @@ class StreamRecognizer:
         found: RecognitionHypothesis | None,
         now: float,
         work_s: float,
-    ) -> Iterator[LiveEvent]:
+    ) -> Iterator[live_events.LiveEvent]:
         """What came of it; None where it was stopped, or went wrong."""
         self._listening.over(listen)
         piece = listen.piece
@@ -297,7 +286,9 @@ class StreamRecognizer:
         assert self._voicing is not None
         return self._voicing.heard(voiced, vector)
 
-    def decided(self, voiced: EmbeddingTask, decision: RelabelResult | None) -> Iterator[LiveEvent]:
+    def decided(
+        self, voiced: EmbeddingTask, decision: RelabelResult | None
+    ) -> Iterator[live_events.LiveEvent]:
         """How it was decided, if anything was to be."""
         assert self._voicing is not None
         yield from self._voicing.decided(voiced, decision)
@@ -307,7 +298,7 @@ class StreamRecognizer:
         """Where the sound ends, which may be in the middle of a frame."""
         return max(self._decided, min(self._sound.end, self._looked + FRAME_SAMPLES - 1))
 
-    def _take(self, event: EndpointEvent, now: float) -> Iterator[LiveEvent]:
+    def _take(self, event: EndpointEvent, now: float) -> Iterator[live_events.LiveEvent]:
         if self._voicing is not None:
             self._voicing.paused(isinstance(event, UtterancePaused))
         match event:
@@ -316,7 +307,9 @@ class StreamRecognizer:
                 if begins or self._verdict is None:
                     self._verdict = self.verdict()
                 if self._verdict is UtteranceAdmission.REFUSE:
-                    yield from self._turned_away()
+                    self.leave()
+                    self.over = True
+                    yield live_events.SessionRejected()
                     return
                 self._open = SpeechSegment(self._piece, self._turn, at, self._looked, asked=at)
                 self._open.shed = self._verdict is UtteranceAdmission.SHED
@@ -326,9 +319,10 @@ class StreamRecognizer:
                 self._piece += 1
                 if begins:
                     self._turn_began = at
-                    yield SpeechStarted(self._turn, at / LIVE_RATE)
+                    yield live_events.SpeechStarted(self._turn, at / LIVE_RATE)
                 if begins and self._open.shed:
-                    yield NoticeRaised(Notice(UTTERANCE_DROPPED, SHED_TEXT), self._turn)
+                    notice = Notice(live_events.UTTERANCE_DROPPED, SHED_TEXT)
+                    yield live_events.NoticeRaised(notice, self._turn)
             case UtterancePaused(at):
                 assert self._open is not None
                 self._open.paused, self._open.early = at, None
@@ -338,7 +332,7 @@ class StreamRecognizer:
             case UtteranceEnded(at, reason):
                 yield from self._ended(at, reason, now)
 
-    def _ended(self, at: int, reason: EndReason, now: float) -> Iterator[LiveEvent]:
+    def _ended(self, at: int, reason: EndReason, now: float) -> Iterator[live_events.LiveEvent]:
         piece, self._open = self._open, None
         assert piece is not None
         piece.end, piece.since = at, now
@@ -348,7 +342,7 @@ class StreamRecognizer:
             piece.paused = piece.early = None
         self._story.add(piece)
         if reason == "silence":
-            yield SpeechStopped(piece.turn, at / LIVE_RATE)
+            yield live_events.SpeechStopped(piece.turn, at / LIVE_RATE)
             if self.options.turns is not TurnControl.CLIENT:
                 self._end_turn(at)
         if piece.shed:
@@ -358,12 +352,6 @@ class StreamRecognizer:
         if reason == "silence" and self.options.turns is TurnControl.ONE:
             yield from self.finish(now)
 
-    def _turned_away(self) -> Iterator[LiveEvent]:
-        """It is over: the engine is too busy."""
-        self.leave()
-        self.over = True
-        yield SessionRejected()
-
     def _end_turn(self, at: int, *, committed: bool = False) -> None:
         self._story.end_turn(self._turn, at, committed=committed)
         self._turn += 1
@@ -371,7 +359,7 @@ class StreamRecognizer:
 
     def _settle(
         self, piece: SpeechSegment, found: RecognitionHypothesis | None, now: float, work_s: float
-    ) -> Iterator[LiveEvent]:
+    ) -> Iterator[live_events.LiveEvent]:
         """What a piece says stands; it is told when those before it are."""
         assert piece.end is not None
         flags: tuple[str, ...] = ()
@@ -379,16 +367,16 @@ class StreamRecognizer:
             self._context.settled(piece, found)
         if found is None:
             found = piece.draft or RecognitionHypothesis("")
-            found, flags = dataclasses.replace(found, words=()), (AUDIO_UNHEARD,)
-            yield NoticeRaised(
-                Notice(RECOGNITION_FAILED, "A stretch of speech was not understood.")
+            found, flags = dataclasses.replace(found, words=()), (live_events.AUDIO_UNHEARD,)
+            yield live_events.NoticeRaised(
+                Notice(live_events.RECOGNITION_FAILED, "A stretch of speech was not understood.")
             )
         if not found.language:
             found = dataclasses.replace(found, language=self.options.language)
         self._story.settle(piece, found, flags, max(0.0, now - piece.since - work_s), work_s)
         yield from self._flush()
 
-    def _flush(self) -> Iterator[LiveEvent]:
+    def _flush(self) -> Iterator[live_events.LiveEvent]:
         """Tell what is due, in order."""
         waited = sum(1 for _ in self._story.pieces)
         before = self._story.commits
@@ -404,11 +392,11 @@ class StreamRecognizer:
         yield from self._heard(always=True)
         self.over = True
         about = self._engine, self._precision
-        yield Summary(self._story.summary(self.options, self._looked, *about))
+        yield live_events.Summary(self._story.summary(self.options, self._looked, *about))
 
     def _partial(
         self, piece: SpeechSegment, found: RecognitionHypothesis, listen: RecognitionTask
-    ) -> Iterator[LiveEvent]:
+    ) -> Iterator[live_events.LiveEvent]:
         late_s = listen.to / LIVE_RATE - listen.since
         if listen.urgency is RecognitionUrgency.PARTIAL and late_s > PARTIAL_STEP_S:
             yield from self.partials_late(listen)
@@ -418,19 +406,18 @@ class StreamRecognizer:
             shown = piece.agreement.update(found.text)
         start, end = piece.start / LIVE_RATE, listen.to / LIVE_RATE
         if shown.text or shown.tail:
-            yield Partial(
+            yield live_events.Partial(
                 piece.turn, piece.number, start, end, shown.text, shown.stable, shown.tail
             )
 
-    def partials_late(self, listen: RecognitionTask) -> Iterator[LiveEvent]:
+    def partials_late(self, listen: RecognitionTask) -> Iterator[live_events.LiveEvent]:
         """Say that words come late, unless that was said lately."""
         if self._late is None or listen.to - self._late >= LATE_NOTICE_INTERVAL_S * LIVE_RATE:
             self._late = listen.to
-            yield NoticeRaised(
-                Notice("partials_late", "Too many speak: words come later than usual.")
-            )
+            notice = Notice("partials_late", "Too many speak: words come later than usual.")
+            yield live_events.NoticeRaised(notice)
 
-    def _heard(self, always: bool = False) -> Iterator[LiveEvent]:
+    def _heard(self, always: bool = False) -> Iterator[live_events.LiveEvent]:
         """Let go of the sound that nobody needs, and say so now and then."""
         settled = self._looked if self.finishing else min(self._ends.keep_from, self._looked)
         for piece in self._story.pieces:
@@ -446,11 +433,13 @@ class StreamRecognizer:
             known = self._context.known(settled) if self._context is not None else ()
             if known != self._known:
                 self._known = known
-                yield ContextKnown(known)
+                yield live_events.ContextKnown(known)
             lead_s = max(0.0, settled / LIVE_RATE - LEAD_IN_S)
             wanted_s = min(lead_s, known[0].start) if known else lead_s
             at_s = self._looked / LIVE_RATE
-            yield InputProcessed(at_s, settled / LIVE_RATE, self._story.commits, wanted_s)
+            yield live_events.InputProcessed(
+                at_s, settled / LIVE_RATE, self._story.commits, wanted_s
+            )
 
 
 def _frames_from(lead: int, at: int) -> tuple[int, int]:

@@ -40,10 +40,6 @@ _LSTM_CELLS = 128
 _HIDDEN, _CELL, _BEFORE = 0, _LSTM_CELLS, 2 * _LSTM_CELLS  # where each begins in a state
 
 
-class VadUnavailable(Exception):
-    """The detector's weights are not here; the message says why."""
-
-
 class VadState:
     """What a stream's past leaves behind; a new one is the beginning of a stream."""
 
@@ -75,26 +71,19 @@ def load_vad_weights() -> VadWeights:
     """The weights, out of the library that carries them; they may be shared by all.
 
     Raises:
-        DetectorUnavailable: without the library or onnxruntime, or beside one that carries another.
+        errors.LiveUnavailable: there is no library or onnxruntime, or the library has another.
     """
     try:
         model = onnx_runtime.parse_ort_model(
             find_embedded_models((SILERO_MODEL,))[SILERO_MODEL], SILERO_MODEL.what
         )
     except KeyError:
-        raise VadUnavailable(
-            f"this moonshine-voice does not carry the {SILERO_MODEL.what}"
-        ) from None
+        missing = f"this moonshine-voice does not carry the {SILERO_MODEL.what}"
+        raise errors.LiveUnavailable(missing) from None
     except (ImportError, OSError) as error:
-        raise VadUnavailable(f"the {SILERO_MODEL.what} cannot be read: {error}") from None
-    prefix = len(_BRANCH)
-    return _arrange_tensors(
-        {
-            name[prefix:]: values
-            for name, values in model.weights.items()
-            if name.startswith(_BRANCH)
-        }
-    )
+        raise errors.LiveUnavailable(f"the {SILERO_MODEL.what} cannot be read: {error}") from None
+    found = {name.removeprefix(_BRANCH): values for name, values in model.weights.items()}
+    return _arrange_tensors(found)
 
 
 def _arrange_tensors(found: dict[str, Floats]) -> VadWeights:
@@ -222,7 +211,4 @@ def load_vad() -> SileroVad:
     Raises:
         errors.LiveUnavailable: its weights are not here.
     """
-    try:
-        return SileroVad(load_vad_weights())
-    except VadUnavailable as error:
-        raise errors.LiveUnavailable(f"{error}") from None
+    return SileroVad(load_vad_weights())

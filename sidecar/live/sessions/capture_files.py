@@ -8,8 +8,6 @@ All that is here waits for a disk: call it in a thread.
 Sound that never got here is silence in the WAV, so that times stay what they were.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -17,6 +15,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +72,8 @@ def captures_to_delete(
         gone = [one for one in left if now - one.written > limits.age_s]
         left = left[len(gone) :]
     size = sum(one.size for one in left)
-    while left and (
-        (limits.count and len(left) > limits.count) or (limits.size and size > limits.size)
-    ):
+    most, most_bytes = limits.count or inf, limits.size or inf
+    while left and (len(left) > most or size > most_bytes):
         oldest = left.pop(0)
         size -= oldest.size
         gone.append(oldest)
@@ -165,14 +163,10 @@ class EncryptedCaptureReader:
             raise CaptureUnreadable(f"{path} cannot be read: {error.strerror}.") from None
         if len(head) < CAPTURE_HEADER_BYTES or not head.startswith(CAPTURE_MAGIC):
             raise CaptureUnreadable(f"{path} is no capture.")
-        salt, self.capture = (
-            head[len(CAPTURE_MAGIC) :][:SALT_BYTES],
-            head[-CAPTURE_ID_BYTES - HEADER_CHECK_BYTES : -HEADER_CHECK_BYTES],
-        )
-        self._seal, self._about = (
-            Cipher(secret, salt, KEY_PURPOSE),
-            _associated_data(self.capture, what),
-        )
+        salt = head[len(CAPTURE_MAGIC) :][:SALT_BYTES]
+        self.capture = head[-CAPTURE_ID_BYTES - HEADER_CHECK_BYTES : -HEADER_CHECK_BYTES]
+        self._seal = Cipher(secret, salt, KEY_PURPOSE)
+        self._about = _associated_data(self.capture, what)
         try:
             self._seal.opened(head[-HEADER_CHECK_BYTES:], self._about)
         except DecryptionFailed:

@@ -92,7 +92,7 @@ class CaptureWriter:
             while len(entry.items) > self._most or (
                 entry.bytes and self._bytes > MAX_PENDING_BYTES
             ):
-                _drop_oldest(entry, self._weigh)
+                self._drop_oldest(entry)
             self._wake(entry)
 
     def end(self, entry: PendingCapture, at: float) -> None:
@@ -134,6 +134,20 @@ class CaptureWriter:
         entry.bytes += size
         self._bytes += size
 
+    def _drop_oldest(self, entry: PendingCapture) -> None:
+        """One that waits goes, events and orders last: without them nothing can be sent again."""
+        sounds = (at for at, item in enumerate(entry.items) if isinstance(item, CapturedAudio))
+        place = next(sounds, 0)
+        item = entry.items[place]
+        del entry.items[place]
+        self._weigh(entry, item, -1)
+        for lost in (entry.left_out, entry.lost):
+            if isinstance(item, CapturedAudio):
+                lost.sound += len(item.raw)
+                lost.chunks += 1
+            else:
+                lost.lines += 1
+
     def _run(self) -> None:
         self._guarded(self._retain)
         while (work := self._next()) is not None:
@@ -166,7 +180,8 @@ class CaptureWriter:
         over_at: float | None,
     ) -> None:
         for item in items:
-            self._try(entry, partial(self._write, entry, item, before))
+            if not entry.failed:  # else its files cannot be written
+                entry.failed = not self._guarded(partial(self._write, entry, item, before))
             before = CaptureGap()
         if over_at is not None:
             self._finish(entry, over_at, before)
@@ -190,11 +205,6 @@ class CaptureWriter:
                 *(lost.chunks, lost.lines),
             )
         self._guarded(self._retain)
-
-    def _try(self, entry: PendingCapture, write: Callable[[], None]) -> None:
-        """A session whose files cannot be written is captured no further."""
-        if not entry.failed:
-            entry.failed = not self._guarded(write)
 
     def _guarded(self, act: Callable[[], None]) -> bool:
         try:
@@ -231,22 +241,6 @@ class CaptureWriter:
     def _delete(self, stem: str) -> None:
         for end in (SOUND, EVENTS):
             (self._folder / f"{stem}{end}").unlink(missing_ok=True)
-
-
-def _drop_oldest(
-    entry: PendingCapture, weigh: Callable[[PendingCapture, CaptureItem, int], None]
-) -> None:
-    """One that waits goes, events and orders last: without them nothing can be sent again."""
-    place = next((n for n, item in enumerate(entry.items) if isinstance(item, CapturedAudio)), 0)
-    item = entry.items[place]
-    del entry.items[place]
-    weigh(entry, item, -1)
-    for lost in (entry.left_out, entry.lost):
-        if isinstance(item, CapturedAudio):
-            lost.sound += len(item.raw)
-            lost.chunks += 1
-        else:
-            lost.lines += 1
 
 
 def list_captures(folder: Path) -> list[CaptureInfo]:

@@ -1,7 +1,5 @@
 """Event log of a session: numbered events, replay for listeners that return; event metrics."""
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 from bisect import bisect_right
@@ -9,25 +7,8 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from sidecar import errors
+from sidecar.interfaces import live_events
 from sidecar.interfaces.live_engine import LiveSessionStart
-from sidecar.interfaces.live_events import (
-    AUDIO_UNHEARD,
-    UTTERANCE_DROPPED,
-    ContextKnown,
-    ContextUtterance,
-    Final,
-    InputProcessed,
-    LiveEvent,
-    NoticeRaised,
-    Partial,
-    SpeakerEmbeddingsKnown,
-    SpeakersRevised,
-    SpeechStarted,
-    SpeechStopped,
-    Summary,
-    TurnDropped,
-    TurnEnded,
-)
 from sidecar.observability.metrics import LiveMetrics, RecognitionOutcome, outcome_of_error
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 
@@ -39,7 +20,14 @@ to nobody but the client."""
 UNSAVED_SEQ_OFFSET = TAKEOVER_SEQ_STRIDE // 2
 """What is told though it is not saved is numbered so much further on: who was told it has heard
 more than whoever reads what is saved."""
-FINAL_EVENTS = Final | TurnEnded | TurnDropped | SpeakersRevised | NoticeRaised | Summary
+FINAL_EVENTS = (
+    live_events.Final
+    | live_events.TurnEnded
+    | live_events.TurnDropped
+    | live_events.SpeakersRevised
+    | live_events.NoticeRaised
+    | live_events.Summary
+)
 """What is not told a second time by an engine that goes on for another."""
 
 
@@ -48,7 +36,7 @@ class NumberedEvent:
     """An event and its place among all of the session, from 1."""
 
     number: int
-    event: LiveEvent
+    event: live_events.LiveEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +49,7 @@ class EventLogState:
     started: int
     kept: tuple[NumberedEvent, ...]
     voices: Mapping[int, SpeakerEmbedding]
-    context: tuple[ContextUtterance, ...] = ()
+    context: tuple[live_events.ContextUtterance, ...] = ()
 
 
 class EventLog:
@@ -73,8 +61,10 @@ class EventLog:
     """
 
     def __init__(self) -> None:
-        self._last = 0
-        self._guarded = False
+        self.last = 0
+        """The number of the last event."""
+        self.guarded = False
+        """Whether what stands waits until it is saved."""
         self._until: int | None = None
         """The last number that may be told, None where that is any."""
         self.passed = 0
@@ -85,25 +75,12 @@ class EventLog:
         self._partial: NumberedEvent | None = None
         self._heard: NumberedEvent | None = None
         self._voices: Mapping[int, SpeakerEmbedding] = {}
-        self._context: tuple[ContextUtterance, ...] = ()
-        self._ended = False
-        self._wrong: errors.SidecarError | None = None
-        self._bell = asyncio.Event()
-
-    @property
-    def over(self) -> bool:
+        self._context: tuple[live_events.ContextUtterance, ...] = ()
+        self.over = False
         """Whether nothing more is said."""
-        return self._ended
-
-    @property
-    def wrong(self) -> errors.SidecarError | None:
+        self.wrong: errors.SidecarError | None = None
         """What ended the session, where it was no wish of the client's."""
-        return self._wrong
-
-    @property
-    def last(self) -> int:
-        """The number of the last event."""
-        return self._last
+        self._bell = asyncio.Event()
 
     @property
     def kept(self) -> int:
@@ -113,28 +90,24 @@ class EventLog:
     @property
     def state(self) -> EventLogState:
         """What another needs to go on telling."""
-        return EventLogState(
-            self._last, self._started, tuple(self._kept), self._voices, self._context
-        )
+        kept = tuple(self._kept)
+        return EventLogState(self.last, self._started, kept, self._voices, self._context)
 
     @property
     def held(self) -> bool:
         """Whether something waits until it is saved."""
         return self._until is not None
 
-    @property
-    def guarded(self) -> bool:
-        """Whether what stands waits until it is saved."""
-        return self._guarded
-
     def restore(self, state: EventLogState) -> None:
         """Go on where another was; behind the last word nothing comes."""
-        self._last, self._started = state.last, state.started
+        self.last, self._started = state.last, state.started
         self._kept, self._voices = list(state.kept), state.voices
         self._context = state.context
-        stops = (one.event for one in self._kept if isinstance(one.event, SpeechStopped))
+        stops = (
+            one.event for one in self._kept if isinstance(one.event, live_events.SpeechStopped)
+        )
         self._stopped = max((stop.at for stop in stops), default=-1.0)
-        if self._kept and isinstance(self._kept[-1].event, Summary):
+        if self._kept and isinstance(self._kept[-1].event, live_events.Summary):
             self.end()
 
     def goes_on(self, after: int) -> None:
@@ -148,7 +121,7 @@ class EventLog:
 
     def guard(self) -> None:
         """Have what stands wait from here on until it is saved."""
-        self._guarded = True
+        self.guarded = True
 
     def stands_behind(self, number: int) -> int | None:
         """The number of the first that stands behind ``number``; None where none does."""
@@ -165,20 +138,17 @@ class EventLog:
     def loosen(self) -> None:
         """Tell everything without waiting for more: what was not told yet, and what comes, by
         numbers that say so (`UNSAVED_SEQ_OFFSET`)."""
-        first = self._last + 1 if self._until is None else self._until + 1
+        first = self.last + 1 if self._until is None else self._until + 1
 
         def further(one: NumberedEvent) -> NumberedEvent:
-            return (
-                one
-                if one.number < first
-                else NumberedEvent(one.number + UNSAVED_SEQ_OFFSET, one.event)
-            )
+            offset = UNSAVED_SEQ_OFFSET if one.number >= first else 0
+            return NumberedEvent(one.number + offset, one.event)
 
         self._kept = [further(one) for one in self._kept]
         self._partial = self._partial and further(self._partial)
         self._heard = self._heard and further(self._heard)
-        self._last += UNSAVED_SEQ_OFFSET
-        self._guarded, self._until = False, None
+        self.last += UNSAVED_SEQ_OFFSET
+        self.guarded, self._until = False, None
         self._ring()
 
     def so_far(self, at: float, lead: float | None = None) -> LiveSessionStart:
@@ -188,16 +158,18 @@ class EventLog:
         dropped = set[int]()
         for one in self._kept:
             match one.event:
-                case Final() as final:
+                case live_events.Final() as final:
                     turn, piece = final.turn, final.piece + 1
                     said[final.piece] = final.segment
                     opened += 1
-                case SpeakersRevised(speakers):
+                case live_events.SpeakersRevised(speakers):
                     for number, who in speakers.items():
                         said[number] = dataclasses.replace(said[number], speaker=who)
-                case TurnEnded(ended) | TurnDropped(ended):
+                case live_events.TurnEnded(ended) | live_events.TurnDropped(ended):
                     turn, opened = ended + 1, 0
-                case NoticeRaised(notice, int(shed)) if notice.code == UTTERANCE_DROPPED:
+                case live_events.NoticeRaised(notice, int(shed)) if (
+                    notice.code == live_events.UTTERANCE_DROPPED
+                ):
                     dropped.add(shed)
         return LiveSessionStart(
             at,
@@ -215,67 +187,66 @@ class EventLog:
     def behind_finals(self, at: float) -> float:
         """Return ``at``, or the end of the last final where that is later: a death between a final
         and the news that its sound is settled must not say it again."""
-        finals = (one.event for one in reversed(self._kept) if isinstance(one.event, Final))
+        finals = (
+            one.event for one in reversed(self._kept) if isinstance(one.event, live_events.Final)
+        )
         last = next(finals, None)
         return at if last is None else max(at, last.segment.end)
 
-    def _behind(self, at: float, lead: float) -> tuple[ContextUtterance, ...]:
+    def _behind(self, at: float, lead: float) -> tuple[live_events.ContextUtterance, ...]:
         """What is heard behind, of pieces whose sound begins at ``lead``: the last of them may be
         told of just before it is said that it is settled."""
-        return tuple(
-            one
-            for one in self._context
-            if lead <= one.start + SAME_SAMPLE_S and one.end <= at + SAME_SAMPLE_S
-        )
+        begin, end = lead - SAME_SAMPLE_S, at + SAME_SAMPLE_S
+        return tuple(one for one in self._context if begin <= one.start and one.end <= end)
 
-    def broken_off(self, at: float) -> TurnEnded:
+    def broken_off(self, at: float) -> live_events.TurnEnded:
         """How the turn ends that goes on, if no engine hears more of it than was said by ``at``;
         one that has not begun ends with nothing."""
         begin = self.so_far(at)
         pieces = begin.said[len(begin.said) - begin.open :]
         start = pieces[0].start if pieces else at
-        return TurnEnded(begin.turn, start, at, " ".join(one.text for one in pieces))
+        return live_events.TurnEnded(begin.turn, start, at, " ".join(one.text for one in pieces))
 
-    def add(self, event: LiveEvent) -> NumberedEvent | None:
+    def add(self, event: live_events.LiveEvent) -> NumberedEvent | None:
         """Say it, and give its number; None where nothing is said.
 
         That a turn begins, or pauses, is said once, though an engine that went on for another says
         it again. What voices sound like and what is heard behind is kept for such an engine, and
         said to nobody.
         """
-        if isinstance(event, SpeakerEmbeddingsKnown):
+        if isinstance(event, live_events.SpeakerEmbeddingsKnown):
             self._voices = event.voices
             return None
-        if isinstance(event, ContextKnown):
+        if isinstance(event, live_events.ContextKnown):
             self._context = event.pieces
             return None
-        if isinstance(event, SpeechStarted):
+        if isinstance(event, live_events.SpeechStarted):
             if event.turn <= self._started:
                 return None
             self._started = event.turn
-        if isinstance(event, SpeechStopped):
+        if isinstance(event, live_events.SpeechStopped):
             if event.at <= self._stopped + SAME_SAMPLE_S:
                 return None
             self._stopped = event.at
-        self._last += 1
-        numbered = NumberedEvent(self._last, event)
-        if self._guarded and self._until is None and isinstance(event, FINAL_EVENTS):
-            self._until = self._last - 1
-        if isinstance(event, Partial):
+        self.last += 1
+        numbered = NumberedEvent(self.last, event)
+        if self.guarded and self._until is None and isinstance(event, FINAL_EVENTS):
+            self._until = self.last - 1
+        if isinstance(event, live_events.Partial):
             self._partial = numbered
-        elif isinstance(event, InputProcessed):
+        elif isinstance(event, live_events.InputProcessed):
             self._heard = numbered
         else:
             self._kept.append(numbered)
-            if isinstance(event, Final):
+            if isinstance(event, live_events.Final):
                 self._partial = None
         self._ring()
         return numbered
 
     def end(self, wrong: errors.SidecarError | None = None) -> None:
         """Nothing more is said."""
-        if not self._ended:
-            self._ended, self._wrong = True, wrong
+        if not self.over:
+            self.over, self.wrong = True, wrong
             self._ring()
 
     async def after(self, number: int) -> AsyncIterator[NumberedEvent]:
@@ -289,18 +260,19 @@ class EventLog:
         while True:
             bell = self._bell
             while (found := self._next(number, read)) is not None:
-                if isinstance(found.event, Partial | InputProcessed):
+                if isinstance(found.event, live_events.Partial | live_events.InputProcessed):
                     number = found.number
                 else:
                     read, number = read + 1, max(number, found.number)
                 yield found
-                if telling is self._telling and not isinstance(found.event, InputProcessed):
-                    self.passed = max(
-                        self.passed, found.number
-                    )  # no client is told of `InputProcessed`
-            if self._ended and self._until is None:
-                if self._wrong is not None:
-                    raise self._wrong
+                # No client is told of `InputProcessed`.
+                if telling is self._telling and not isinstance(
+                    found.event, live_events.InputProcessed
+                ):
+                    self.passed = max(self.passed, found.number)
+            if self.over and self._until is None:
+                if self.wrong is not None:
+                    raise self.wrong
                 return
             await bell.wait()
 
@@ -309,9 +281,8 @@ class EventLog:
 
     def _next(self, number: int, read: int) -> NumberedEvent | None:
         kept = self._kept[read] if read < len(self._kept) else None
-        fleeting = [
-            one for one in (self._partial, self._heard) if one is not None and one.number > number
-        ]
+        latest = filter(None, (self._partial, self._heard))
+        fleeting = [one for one in latest if one.number > number]
         candidates = fleeting if kept is None else [kept, *fleeting]
         first = min(candidates, key=lambda one: one.number, default=None)
         told = first is None or self._until is None or first.number <= self._until
@@ -350,25 +321,25 @@ class EventMetrics:
         """So long the client took to read a final."""
         self._tally.emitted.see(seconds)
 
-    def said(self, event: LiveEvent) -> None:
+    def said(self, event: live_events.LiveEvent) -> None:
         """Something was told."""
         match event:
-            case SpeechStarted(turn) if turn > self._turn:
+            case live_events.SpeechStarted(turn) if turn > self._turn:
                 self._turn = turn
                 self._tally.turns.add(self.wire)
                 self._speaks(True)
-            case Partial():
+            case live_events.Partial():
                 self._tally.partials.add(self.wire)
-            case Final():
+            case live_events.Final():
                 self._final(event)
-            case NoticeRaised(notice) if notice.code == UTTERANCE_DROPPED:
+            case live_events.NoticeRaised(notice) if notice.code == live_events.UTTERANCE_DROPPED:
                 self._tally.shed.add(self.wire)
-            case TurnEnded():
+            case live_events.TurnEnded():
                 self._speaks(False)
-            case TurnDropped():
+            case live_events.TurnDropped():
                 self._tally.dropped.add()
                 self._speaks(False)
-            case Summary():
+            case live_events.Summary():
                 self._summed = True
 
     def ended(self, wrong: errors.SidecarError | None, *, finished: bool) -> None:
@@ -385,11 +356,11 @@ class EventMetrics:
                 self._tally.came(outcome)
         self._tally.ended.add(self.wire, reason)
 
-    def _final(self, final: Final) -> None:
+    def _final(self, final: live_events.Final) -> None:
         segment = final.segment
         self._tally.told(self.wire, segment.end - segment.start, final.wait_s, final.work_s)
         outcome = RecognitionOutcome.DONE
-        if AUDIO_UNHEARD in segment.flags:
+        if live_events.AUDIO_UNHEARD in segment.flags:
             late = final.work_s >= self._patience_s
             outcome = RecognitionOutcome.TIMED_OUT if late else RecognitionOutcome.FAILED
         self._tally.came(outcome)

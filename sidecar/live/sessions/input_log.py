@@ -43,9 +43,7 @@ class InputChunk:
     def before(self, at: float) -> InputChunk:
         """Return what of it lies before ``at``, in whole samples."""
         samples = max(0, round((at - self.at) * self.rate))
-        return InputChunk(
-            self.at, self.raw[: samples * self.encoding.width], self.encoding, self.rate
-        )
+        return replace(self, raw=self.raw[: samples * self.encoding.width])
 
     def joined(self, other: object) -> InputChunk | None:
         """Return both as one if ``other`` is small and goes on where this ends, else None."""
@@ -55,7 +53,7 @@ class InputChunk:
         goes_on = abs(self.at + self.seconds - other.at) < SAME_TIME_S
         if not (alike and goes_on) or len(self.raw) + len(other.raw) > JOINED_BYTES:
             return None
-        return InputChunk(self.at, self.raw + other.raw, self.encoding, self.rate)
+        return replace(self, raw=self.raw + other.raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +82,10 @@ class InputLogState:
     items: tuple[InputChunk | InputCommit | InputDiscard, ...]
     past: tuple[InputChunk, ...]
     wanted: float
+
+
+def _chunks(*items: InputChunk | InputCommit | InputDiscard) -> Iterator[InputChunk]:
+    return (one for one in items if isinstance(one, InputChunk))
 
 
 def input_before(
@@ -119,11 +121,8 @@ class InputLogTotals:
         """Whether a session may take more though that is as much as it may be: one may, until its
         piece has its end and makes room. Where all were in the middle of one nobody would ever have
         any. Who sends nothing for a while has had its turn."""
-        if (
-            self._turn is not None
-            and self._turn[0] is not sound
-            and now < self._turn[1] + FULL_BUFFER_TURN_S
-        ):
+        holder, since = self._turn or (sound, now)
+        if holder is not sound and now < since + FULL_BUFFER_TURN_S:
             return False
         self._turn = sound, now
         return True
@@ -161,11 +160,7 @@ class InputLog:
     @property
     def lead(self) -> float:
         """Where the sound begins that is taken after `rewind`."""
-        first = (
-            self._past[0]
-            if self._past
-            else next((one for one in self._items if isinstance(one, InputChunk)), None)
-        )
+        first = next(_chunks(*self._past, *self._items), None)
         if first is None:  # what is wanted before that is still to come again, where it is
             return min(self.settled, max(self.at, self._wanted))
         return first.behind(self._wanted).at
@@ -173,8 +168,7 @@ class InputLog:
     @property
     def first(self) -> float:
         """Where the sound begins that is kept; before it nobody needs any."""
-        kept = (one for one in (*self._past, *self._items) if isinstance(one, InputChunk))
-        return next((one.at for one in kept), self.at)
+        return next((one.at for one in _chunks(*self._past, *self._items)), self.at)
 
     @property
     def unanswered(self) -> int | None:
@@ -185,7 +179,7 @@ class InputLog:
     @property
     def seconds(self) -> float:
         """Of sound that are kept and not settled."""
-        oldest = next((one for one in self._items if isinstance(one, InputChunk)), None)
+        oldest = next(_chunks(*self._items), None)
         return 0.0 if oldest is None else self.at - oldest.at
 
     @property
@@ -197,15 +191,11 @@ class InputLog:
     def until(self, at: float, orders: int) -> InputLogState:
         """`state` as it would be had nothing come behind ``at`` yet, the border of a piece that
         came, nor behind so many orders. What is settled may lie behind that."""
-        past = tuple(
-            one for one in input_before(self._past, at, orders) if isinstance(one, InputChunk)
-        )
+        past = tuple(_chunks(*input_before(self._past, at, orders)))
         whole = len(past) == len(self._past)
         items = tuple(input_before(self._items, at, orders)) if whole else ()
-        kept = sum(
-            one.samples for one in (*self._past, *self._items) if isinstance(one, InputChunk)
-        )
-        here = sum(one.samples for one in (*past, *items) if isinstance(one, InputChunk))
+        kept = sum(one.samples for one in _chunks(*self._past, *self._items))
+        here = sum(one.samples for one in _chunks(*past, *items))
         samples = self.samples - kept + here
         rate, counted = self._rate, self._at_rate
         if at < counted[0]:
@@ -217,8 +207,7 @@ class InputLog:
         self.at, self.samples, self.settled = state.at, state.samples, state.settled
         self._rate, self._at_rate = state.rate, state.at_rate
         self._items, self._past = deque(state.items), deque(state.past)
-        kept = (*state.past, *state.items)
-        self._count(sum(len(one.raw) for one in kept if isinstance(one, InputChunk)))
+        self._count(sum(len(one.raw) for one in _chunks(*state.past, *state.items)))
         self._wanted = state.wanted
 
     def add(self, raw: bytes, encoding: SampleEncoding, rate: int) -> None:

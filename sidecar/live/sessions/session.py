@@ -20,16 +20,8 @@ from typing import Any, Protocol, Self
 from sidecar import errors
 from sidecar.concurrency import wait_for_event
 from sidecar.config.settings import Settings
+from sidecar.interfaces import live_events
 from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
-from sidecar.interfaces.live_events import (
-    Final,
-    InputProcessed,
-    LiveEvent,
-    NoticeRaised,
-    Summary,
-    TurnDropped,
-    TurnEnded,
-)
 from sidecar.interfaces.request_options import parse_language
 from sidecar.live.sessions.event_log import EventLog, EventMetrics, NumberedEvent
 from sidecar.live.sessions.input_log import InputCommit, InputLog, InputLogTotals
@@ -171,15 +163,15 @@ class Session:
         """Sound that ends engines is left out, and does not end the session."""
         self.stranger = False
         """Nobody has looked yet whom its owner knows."""
-        self.tape: SessionRecording | None = None
+        self.recording: SessionRecording | None = None
         """Takes its sound, where that is kept."""
-        self.keeper: SaveSession | None = None
+        self.save: SaveSession | None = None
         """Makes a job of it."""
         self.news = asyncio.Event()
         """Set when there is something for an engine."""
         self.moves = False
         """Whether its client comes again where it is handed over to another service."""
-        self.durable: SessionCheckpointer | None = None
+        self.checkpointer: SessionCheckpointer | None = None
         """How much of it lies where another service finds it; None where nothing does."""
         self.counted = counted or EventMetrics(ServiceMetrics().live, "", options.patience_s)
         """What happens here, for whoever looks at all sessions."""
@@ -202,9 +194,9 @@ class Session:
     @property
     def acknowledged(self) -> tuple[float, int]:
         """Seconds of sound and orders that a client need not send again."""
-        if self.durable is None:
+        if self.checkpointer is None:
             return self.sound.at, self.received_orders
-        return self.durable.acknowledged(self.received_orders)
+        return self.checkpointer.acknowledged(self.received_orders)
 
     @property
     def received_samples(self) -> int:
@@ -219,8 +211,8 @@ class Session:
     def goes_on(self, after: int) -> None:
         """Its client comes again, and was told no more than event ``after``."""
         self.told.goes_on(after)
-        if self.durable is not None:
-            self.durable.goes_on(after)
+        if self.checkpointer is not None:
+            self.checkpointer.goes_on(after)
 
     def restore(self, one: SessionCheckpoint) -> None:
         """Be what another was; no engine has heard anything yet."""
@@ -296,9 +288,9 @@ class Session:
             self.news.set()
             for witness in self.observers:
                 witness.sound(raw, encoding, rate)
-            if self.tape is not None:
+            if self.recording is not None:
                 with contextlib.suppress(errors.SidecarError):  # there is no recording then
-                    await self.tape.add(raw, encoding, rate)
+                    await self.recording.add(raw, encoding, rate)
 
     def commit(self) -> None:
         """End the turn behind the sound that came.
@@ -306,7 +298,7 @@ class Session:
         Raises:
             errors.SessionOver: it takes nothing any more.
         """
-        self._ordered({"commit": True})
+        self._order({"commit": True})
         self.sound.commit(self.received_orders)
         self.news.set()
 
@@ -314,7 +306,7 @@ class Session:
         """Drop the turn that goes on, and what was sent of it and not heard. Turns that were ended
         are told first; one `TurnDropped` then says that it is done, whatever becomes of the
         engine."""
-        self._ordered({"forget": True})
+        self._order({"forget": True})
         self.sound.forget(self.received_orders)
         self.news.set()
 
@@ -344,30 +336,30 @@ class Session:
             wait_s=before.wait_s,
         )
         order = {"change": changed.spoken.to_wire()}
-        self._ordered(order)
-        self.options = changed
         self._order(order)
+        self.options = changed
+        self._orders.append(order)
+        self.news.set()
 
     def finish(self, *, asked: bool = True) -> None:
         """No more sound comes: the rest is told, and then the summary. ``asked``: by its client,
         who counts its orders."""
         if not (self.finishing or self.over):
-            self._ordered({"finish": True}, asked=asked, finish=True)
+            self._order({"finish": True}, asked=asked, finish=True)
             self.finishing = True
             self.news.set()
 
-    async def kept(self, summary: Summary) -> Summary:
+    async def kept(self, summary: live_events.Summary) -> live_events.Summary:
         """The last event, once the session is a job where its client asked for that. What cannot
         be kept is said, and costs nobody the summary."""
-        if not self.options.keep or self.keeper is None:
+        if not self.options.keep or self.save is None:
             return summary
         try:
-            job = await self.keeper(self, summary.transcript)
+            job = await self.save(self, summary.transcript)
         except errors.SidecarError as error:
             log.warning("a live session was not kept: %s", error.code)
-            self.heard(
-                NoticeRaised(Notice(NOT_SAVED_CODE, f"It could not be kept: {error.detail}"))
-            )
+            notice = Notice(NOT_SAVED_CODE, f"It could not be kept: {error.detail}")
+            self.heard(live_events.NoticeRaised(notice))
             return summary
         return dataclasses.replace(summary, job=job)
 
@@ -387,25 +379,25 @@ class Session:
                 witness.over(wrong)
         self.told.end(wrong)
         self.sound.clear()
-        if self.tape is not None:
-            self.tape.close()
+        if self.recording is not None:
+            self.recording.close()
         self.news.set()
         self._room.set()
         self._stays.set()
         self._steady.set()
         self.placed.set()
 
-    def heard(self, event: LiveEvent) -> None:
+    def heard(self, event: live_events.LiveEvent) -> None:
         """From the engine."""
-        if isinstance(event, InputProcessed):
+        if isinstance(event, live_events.InputProcessed):
             self._steady.set()
             self._answered = max(self._answered, event.commits)
             self.sound.settle(event.settled, self._answered, event.wanted)
             self._room.set()
-        elif isinstance(event, TurnEnded) and event.committed:
+        elif isinstance(event, live_events.TurnEnded) and event.committed:
             self._answered += 1  # an engine that dies now is not asked for it again
             self.sound.answered(self._answered)
-        elif isinstance(event, TurnDropped):
+        elif isinstance(event, live_events.TurnDropped):
             self.sound.dropped()
             self._room.set()
         self._say(event)
@@ -414,27 +406,27 @@ class Session:
         """No engine survives the sound that the last one had: that is left out. The turn it
         belongs to ends with what was said of it, and the client's wishes in it are done."""
         wishes = self.sound.lose()
-        self._say(NoticeRaised(AUDIO_LOST_NOTICE))
+        self._say(live_events.NoticeRaised(AUDIO_LOST_NOTICE))
         self._say(self.told.broken_off(self.sound.settled))
         for wish in wishes:
             ended = self.told.broken_off(self.sound.settled)
             if isinstance(wish, InputCommit):
                 self._say(dataclasses.replace(ended, committed=True))
             else:
-                self._say(TurnDropped(ended.turn, ended.end))
+                self._say(live_events.TurnDropped(ended.turn, ended.end))
         self._room.set()
 
-    def _say(self, event: LiveEvent) -> None:
+    def _say(self, event: live_events.LiveEvent) -> None:
         """To all who listen."""
         self.counted.said(event)
-        if isinstance(event, Final | TurnEnded):
+        if isinstance(event, live_events.Final | live_events.TurnEnded):
             self._steady.clear()  # an engine says next how much of the sound that was
         numbered = self.told.add(event)
         if numbered is not None:
             for witness in self.observers:
                 witness.told(numbered)
-        if self.durable is not None:
-            self.durable.said(event)
+        if self.checkpointer is not None:
+            self.checkpointer.said(event)
         if self.told.kept > MAX_EVENTS:
             self.end(errors.SessionTooLong(f"The session has had {MAX_EVENTS} events."))
 
@@ -470,13 +462,7 @@ class Session:
             return True
         return held.full and kept_s >= MIN_BUFFER_S and not held.may_add(self.sound, self._now())
 
-    def _order(self, order: dict[str, Any]) -> None:
-        self._orders.append(order)
-        self.news.set()
-
-    def _ordered(
-        self, order: Mapping[str, Any], *, asked: bool = True, finish: bool = False
-    ) -> None:
+    def _order(self, order: Mapping[str, Any], *, asked: bool = True, finish: bool = False) -> None:
         self._check()
         self.touched = self._now()
         if asked:
@@ -485,8 +471,8 @@ class Session:
                     f"The session has taken {MAX_COMMANDS} commands, as many as one may."
                 )
             self.received_orders += 1
-            if self.durable is not None:
-                self.durable.ordered(self.received_orders, finish=finish)
+            if self.checkpointer is not None:
+                self.checkpointer.ordered(self.received_orders, finish=finish)
         for witness in self.observers:
             witness.ordered(order)
 

@@ -15,44 +15,25 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sidecar import errors
 from sidecar.concurrency import OneShotTimer
+from sidecar.interfaces import live_events
 from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
-from sidecar.interfaces.live_events import (
-    ContextUtterance,
-    InputProcessed,
-    LiveEvent,
-    NoticeRaised,
-    from_wire,
-    to_wire,
-)
-from sidecar.live.sessions.event_log import (
-    TAKEOVER_SEQ_STRIDE,
-    UNSAVED_SEQ_OFFSET,
-    EventLog,
-    EventLogState,
-    EventMetrics,
-    NumberedEvent,
-)
-from sidecar.live.sessions.input_log import (
-    SAME_TIME_S,
-    InputChunk,
-    InputCommit,
-    InputDiscard,
-    InputLog,
-    InputLogState,
-)
+from sidecar.live.sessions import event_log, input_log
 from sidecar.transcripts.speaker_embeddings import SpeakerCandidate, SpeakerEmbedding
 from sidecar.transcripts.transcript import Notice
+
+if TYPE_CHECKING:
+    from sidecar.live.sessions.session import Session
 
 CHECKPOINT_VERSION = 3
 """Of how it is written; what another version wrote is not read."""
 _HEAD = 4
-_PLAIN: dict[str, type[InputCommit | InputDiscard]] = {
-    "commit": InputCommit,
-    "forget": InputDiscard,
+_PLAIN: dict[str, type[input_log.InputCommit | input_log.InputDiscard]] = {
+    "commit": input_log.InputCommit,
+    "forget": input_log.InputDiscard,
 }
 
 
@@ -66,8 +47,8 @@ class SessionCheckpoint:
     """
 
     options: LiveOptions
-    told: EventLogState
-    sound: InputLogState
+    told: event_log.EventLogState
+    sound: input_log.InputLogState
     received_orders: int
     acknowledged: int
     places: tuple[tuple[int, float], ...]
@@ -82,18 +63,21 @@ class SessionCheckpoint:
         Raises:
             errors.SessionNotFound: the client was told more that stands than is here.
         """
-        if after >= self.told.last + UNSAVED_SEQ_OFFSET:
+        if after >= self.told.last + event_log.UNSAVED_SEQ_OFFSET:
             raise errors.SessionNotFound(
                 "The service that had the live session died while the database was away."
             )
-        return replace(self, told=replace(self.told, last=self.told.last + TAKEOVER_SEQ_STRIDE))
+        last = self.told.last + event_log.TAKEOVER_SEQ_STRIDE
+        return replace(self, told=replace(self.told, last=last))
 
 
 def serialize_events(
-    said: Iterable[NumberedEvent], known: tuple[SpeakerCandidate, ...] | None = None
+    said: Iterable[event_log.NumberedEvent], known: tuple[SpeakerCandidate, ...] | None = None
 ) -> bytes:
     """Some of what was said, as bytes; and whom its owner knows, where that is new."""
-    story: dict[str, Any] = {"said": [[each.number, to_wire(each.event)] for each in said]}
+    story: dict[str, Any] = {
+        "said": [[each.number, live_events.to_wire(each.event)] for each in said]
+    }
     if known is not None:
         story["known"] = [dataclasses.asdict(one) for one in known]
     return json.dumps(story, separators=(",", ":")).encode()
@@ -103,11 +87,12 @@ def serialize_checkpoint(one: SessionCheckpoint) -> bytes:
     """A session as bytes, but for what was said and whom its owner knows."""
     items, raws = [], list[bytes]()
     for item in (*one.sound.past, *one.sound.items):
-        if isinstance(item, InputChunk):
+        if isinstance(item, input_log.InputChunk):
             items.append([item.at, len(item.raw), item.encoding, item.rate])
             raws.append(item.raw)
         else:
-            items.append(["commit" if isinstance(item, InputCommit) else "forget", item.number])
+            kind = "commit" if isinstance(item, input_log.InputCommit) else "forget"
+            items.append([kind, item.number])
     told = one.told
     head = {
         "version": CHECKPOINT_VERSION,
@@ -142,40 +127,39 @@ def parse_checkpoint(data: bytes, story: Sequence[bytes]) -> SessionCheckpoint:
             raise ValueError(head["version"])
         pieces = [json.loads(piece) for piece in story]
         said = [each for piece in pieces for each in piece["said"]]
-        head["options"]["known_voices"] = next(
-            (piece["known"] for piece in reversed(pieces) if "known" in piece), ()
-        )
-        kept = tuple(NumberedEvent(number, from_wire(event)) for number, event in said)
-        return _build_checkpoint(head, data[end:], kept)
+        known = (piece["known"] for piece in reversed(pieces) if "known" in piece)
+        head["options"]["known_voices"] = next(known, ())
+        kept = [event_log.NumberedEvent(number, live_events.from_wire(one)) for number, one in said]
+        return _build_checkpoint(head, data[end:], tuple(kept))
     except (KeyError, TypeError, ValueError, errors.EngineFailed):
         what = "Another version of this service had the live session, and this one cannot go on."
         raise errors.SessionNotFound(what) from None
 
 
 def _build_checkpoint(
-    head: dict[str, Any], raw: bytes, kept: tuple[NumberedEvent, ...]
+    head: dict[str, Any], raw: bytes, kept: tuple[event_log.NumberedEvent, ...]
 ) -> SessionCheckpoint:
-    items, place = list[InputChunk | InputCommit | InputDiscard](), 0
+    items, place = list[input_log.InputChunk | input_log.InputCommit | input_log.InputDiscard](), 0
     for item in head["items"]:
         if len(item) == 2:
             items.append(_PLAIN[item[0]](item[1]))
             continue
         at, size, encoding, rate = item
-        items.append(InputChunk(at, raw[place : place + size], SampleEncoding(encoding), rate))
+        data = raw[place : place + size]
+        items.append(input_log.InputChunk(at, data, SampleEncoding(encoding), rate))
         place += size
     at, samples, settled, wanted = head["sound"]
     rate, since, before = head["rate"]
     voices = {int(number): SpeakerEmbedding(**voice) for number, voice in head["voices"].items()}
-    context = tuple(
-        ContextUtterance(start, end, tuple(tokens)) for start, end, tokens in head["context"]
-    )
-    past = tuple(one for one in items[: head["past"]] if isinstance(one, InputChunk))
+    pieces = ((start, end, tuple(tokens)) for start, end, tokens in head["context"])
+    context = tuple(live_events.ContextUtterance(*piece) for piece in pieces)
+    past = tuple(one for one in items[: head["past"]] if isinstance(one, input_log.InputChunk))
     rest = tuple(items[head["past"] :])
     received, acknowledged, places = head["orders"]
     return SessionCheckpoint(
         LiveOptions.from_wire(head["options"]),
-        EventLogState(head["last"], head["started"], kept, voices, context),
-        InputLogState(at, samples, settled, rate, (since, before), rest, past, wanted),
+        event_log.EventLogState(head["last"], head["started"], kept, voices, context),
+        input_log.InputLogState(at, samples, settled, rate, (since, before), rest, past, wanted),
         received,
         acknowledged,
         tuple((number, at) for number, at in places),
@@ -203,7 +187,7 @@ class SessionSnapshot:
     what was said; ``known``: whom its owner knows, where that does not lie there."""
 
     checkpoint: SessionCheckpoint
-    said: tuple[NumberedEvent, ...]
+    said: tuple[event_log.NumberedEvent, ...]
     known: tuple[SpeakerCandidate, ...] | None
     place: int
     fresh: bool
@@ -217,37 +201,17 @@ class SessionSnapshot:
         return bool(self.said) or self.known is not None
 
 
-class CheckpointSource(Protocol):
-    """What a checkpoint reads of a session."""
-
-    @property
-    def options(self) -> LiveOptions:
-        """What it was begun with, as changed since."""
-
-    @property
-    def received_orders(self) -> int:
-        """The number of the last order that it took."""
-
-    @property
-    def finishing(self) -> bool:
-        """Whether it takes no more sound."""
-
-    @property
-    def counted(self) -> EventMetrics:
-        """Its metrics, and the protocol that it came by."""
-
-
 class SessionCheckpointer:
     """Of one session. ``news`` is called when there is something to be saved; ``away`` says whether
     nothing can be now; ``tell`` tells the client something."""
 
     def __init__(
         self,
-        told: EventLog,
-        sound: InputLog,
+        told: event_log.EventLog,
+        sound: input_log.InputLog,
         news: Callable[[], None],
         away: Callable[[], bool],
-        tell: Callable[[LiveEvent], None],
+        tell: Callable[[live_events.LiveEvent], None],
     ) -> None:
         self._told, self._sound = told, sound
         self._news, self._away, self._tell = news, away, tell
@@ -302,7 +266,7 @@ class SessionCheckpointer:
         if finish:
             self._finish = number
 
-    def said(self, event: LiveEvent) -> None:
+    def said(self, event: live_events.LiveEvent) -> None:
         """Something was told: it may have to wait, or there is less that anybody needs."""
         if self.closed:
             return
@@ -312,19 +276,19 @@ class SessionCheckpointer:
             elif self._waiting is None:
                 self._waiting = OneShotTimer(MAX_EVENT_HOLD_S, self.unsaved)
             self._news()
-        elif isinstance(event, InputProcessed):
+        elif isinstance(event, live_events.InputProcessed):
             if self._sound.first - self._acknowledged[0] >= SILENT_SAVE_INTERVAL_S:
                 self._news()
             known_s = max(self._acknowledged[0], self._relieved[0], self._told_at)
             if self._away() and self._sound.at - known_s >= MAX_UNSAVED_AUDIO_S:
                 self._let_go()
 
-    def snapshot(self, session: CheckpointSource, age_s: float) -> SessionSnapshot:
+    def snapshot(self, session: Session, age_s: float) -> SessionSnapshot:
         """The session as it is now, without the sound that its client sends again."""
         at_s, orders = max(self._acknowledged, self._relieved)
         at_s = max(at_s, self._sound.first)
         for number, place_s in self._orders:
-            if place_s < at_s - SAME_TIME_S:
+            if place_s < at_s - input_log.SAME_TIME_S:
                 orders = number
         open_ = [one for one in (self._sound.unanswered, self._finish) if one is not None]
         done = min([session.received_orders, *(one - 1 for one in open_)])
@@ -361,7 +325,7 @@ class SessionCheckpointer:
 
     def saved(self, one: SessionSnapshot) -> None:
         """It lies there."""
-        self._saved = one.last + (self._loosened - one.loosened) * UNSAVED_SEQ_OFFSET
+        self._saved = one.last + (self._loosened - one.loosened) * event_log.UNSAVED_SEQ_OFFSET
         self._place += one.has_events
         self._known = one.checkpoint.options.known_voices
         self.fresh, self._notice = False, None
@@ -405,7 +369,7 @@ class SessionCheckpointer:
             self._loosen()
         self._told_at, self._notice = self._sound.at, self._told.last + 1
         self._first_notice = self._first_notice or self._notice
-        self._tell(NoticeRaised(SESSION_UNSAVED_NOTICE))
+        self._tell(live_events.NoticeRaised(SESSION_UNSAVED_NOTICE))
 
     def _loosen(self) -> None:
         self._told.loosen()

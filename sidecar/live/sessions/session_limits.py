@@ -4,8 +4,6 @@ How many of them may speak at once the engine decides (`live.runtime.load_sheddi
 say.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Collection
 from typing import Self
@@ -82,9 +80,8 @@ class SessionAdmission:
         """
         options = clamp_options(options, bounds)
         if self.spec is not None and not self.spec.speaks(options.language):
-            raise errors.LanguageUnsupported(
-                f"The engine '{self.spec.name}' does not know '{options.language}'."
-            )
+            detail = f"The engine '{self.spec.name}' does not know '{options.language}'."
+            raise errors.LanguageUnsupported(detail)
         return options
 
     def _may_have_more(self, caller: Identity, has: int, free: int) -> bool:

@@ -1,7 +1,5 @@
 """Persistence of session checkpoints and hand-over between services."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -40,12 +38,12 @@ class SessionSaver:
 
     def __init__(
         self,
-        elsewhere: SessionStore,
+        store: SessionStore,
         grace_s: float,
         now: Callable[[], float],
         lost: Callable[[Session], None],
     ) -> None:
-        self._elsewhere, self._grace_s, self._now, self._lost = elsewhere, grace_s, now, lost
+        self._store, self._grace_s, self._now, self._lost = store, grace_s, now, lost
         self._due: dict[Session, None] = {}
         self._over: dict[SessionName, None] = {}
         self._news = asyncio.Event()
@@ -62,7 +60,7 @@ class SessionSaver:
         Raises:
             errors.SessionTaken: another service has one with its name.
         """
-        durable = session.durable = SessionCheckpointer(
+        checkpointer = session.checkpointer = SessionCheckpointer(
             session.told,
             session.sound,
             lambda: self._poke(session),
@@ -70,21 +68,21 @@ class SessionSaver:
             session.heard,
         )
         if found is not None:
-            durable.found(found, pieces)
+            checkpointer.found(found, pieces)
         self._poke(session)
         if self._away:
-            durable.unsaved()
+            checkpointer.unsaved()
             return
-        if not await wait_for_event(durable.reached, MAX_EVENT_HOLD_S):
-            durable.unsaved()
-        if durable.closed:
+        if not await wait_for_event(checkpointer.reached, MAX_EVENT_HOLD_S):
+            checkpointer.unsaved()
+        if checkpointer.closed:
             raise errors.SessionTaken()
 
     def over(self, session: Session) -> None:
         """Nobody needs it any more."""
         self._due.pop(session, None)
-        if session.durable is not None and not session.durable.closed:
-            session.durable.close()
+        if session.checkpointer is not None and not session.checkpointer.closed:
+            session.checkpointer.close()
             self.forget((session.owner, session.id))
 
     def forget(self, name: SessionName) -> None:
@@ -99,17 +97,17 @@ class SessionSaver:
         Raises:
             errors.JournalUnreachable: it may be or not.
         """
-        durable = session.durable
-        if durable is None or durable.closed:
+        checkpointer = session.checkpointer
+        if checkpointer is None or checkpointer.closed:
             return False
         self._due[session] = None
         async with self._writing:
             await self._write([session])
-            if durable.closed:
+            if checkpointer.closed:
                 return True
-            left = await self._elsewhere.leave((session.owner, session.id), self._grace_s)
+            left = await self._store.leave((session.owner, session.id), self._grace_s)
         self._due.pop(session, None)
-        durable.close()
+        checkpointer.close()
         return left
 
     async def close(self) -> None:
@@ -149,8 +147,8 @@ class SessionSaver:
         """Nothing waits for it; it is tried again in a while."""
         self._away = True
         for session in list(self._due):
-            if session.durable is not None:
-                session.durable.unsaved()
+            if session.checkpointer is not None:
+                session.checkpointer.unsaved()
         await asyncio.sleep(SAVE_RETRY_S)
         self._news.set()
 
@@ -161,15 +159,15 @@ class SessionSaver:
             self._due.pop(session, None)
             if session.told.wrong is not None:
                 self.over(session)  # nobody goes on with it
-            elif session.durable is not None and not session.durable.closed:
-                one = session.durable.snapshot(session, self._now() - session.began)
+            elif session.checkpointer is not None and not session.checkpointer.closed:
+                one = session.checkpointer.snapshot(session, self._now() - session.began)
                 snapshots[session.owner, session.id] = session, one
         over, self._over = self._over, {}
         if not (snapshots or over):
             return
         saved = [_session_save(name, one) for name, (_, one) in snapshots.items()]
         try:
-            fates = await self._elsewhere.save(saved, list(over), self._grace_s)
+            fates = await self._store.save(saved, list(over), self._grace_s)
         except BaseException:
             self._due = {session: None for session, _ in snapshots.values()} | self._due
             self._over = over | self._over
@@ -179,16 +177,16 @@ class SessionSaver:
             self._came(session, one, fates[name])
 
     def _came(self, session: Session, one: SessionSnapshot, fate: SaveOutcome) -> None:
-        durable = session.durable
-        assert durable is not None
+        checkpointer = session.checkpointer
+        assert checkpointer is not None
         if fate is SaveOutcome.SAVED:
-            durable.saved(one)
+            checkpointer.saved(one)
         elif fate is SaveOutcome.GONE:
-            durable.lost()
+            checkpointer.lost()
         else:
             log.info("another service has a live session")
             self._due.pop(session, None)
-            durable.close()
+            checkpointer.close()
             self._lost(session)
 
 
@@ -209,14 +207,14 @@ class SessionHandover:
 
     def __init__(
         self,
-        elsewhere: SessionStore,
+        store: SessionStore,
         saver: SessionSaver,
         grace_s: float,
         still: Callable[[Session], Awaitable[None]],
         goes_on: Callable[[Session], None],
         end: Callable[[Session, errors.SidecarError], None],
     ) -> None:
-        self._elsewhere, self._saver, self._grace_s = elsewhere, saver, grace_s
+        self._store, self._saver, self._grace_s = store, saver, grace_s
         self._still, self._goes_on, self._end = still, goes_on, end
         self._leaving: dict[SessionName, asyncio.Task[bool]] = {}
         self._coming: dict[SessionName, asyncio.Event] = {}
@@ -263,7 +261,7 @@ class SessionHandover:
     async def give_back(self, name: SessionName) -> None:
         """One that was found is nobody's again."""
         with suppress(errors.JournalUnreachable):
-            await self._elsewhere.leave(name, self._grace_s)
+            await self._store.leave(name, self._grace_s)
 
     def leave(
         self, session: Session, why: errors.SidecarError, most_s: float
@@ -298,9 +296,9 @@ class SessionHandover:
         loop = asyncio.get_running_loop()
         until = loop.time() + TAKEOVER_TIMEOUT_S
         while True:
-            found = await self._elsewhere.take(name)
+            found = await self._store.take(name)
             if isinstance(found, ResumedSession):
                 return found
             if not found or loop.time() >= until:
                 raise errors.SessionNotFound()
-            await self._elsewhere.news(HANDOVER_POLL_S)
+            await self._store.news(HANDOVER_POLL_S)

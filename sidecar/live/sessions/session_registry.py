@@ -1,7 +1,5 @@
 """Registry of live sessions: creation, lookup, resumption, timeouts."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import dataclasses
@@ -9,13 +7,12 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Self
 
 from sidecar import errors
 from sidecar.auth.identity import Identity
-from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_engine import LiveOptions
+from sidecar.live.sessions import session_limits
 from sidecar.live.sessions.engine_relay import AcquireLiveEngine, relay_session
 from sidecar.live.sessions.event_log import EventMetrics
 from sidecar.live.sessions.input_log import InputLogTotals
@@ -26,12 +23,6 @@ from sidecar.live.sessions.session import (
     SessionObserverFactory,
 )
 from sidecar.live.sessions.session_checkpoint import SessionCheckpoint, SessionName, SessionStore
-from sidecar.live.sessions.session_limits import (
-    SessionAdmission,
-    SessionLimits,
-    is_abandoned,
-    time_limit_error,
-)
 from sidecar.live.sessions.session_persistence import SessionHandover, SessionSaver
 from sidecar.live.sessions.session_recording import SessionRecording
 from sidecar.observability.metrics import LiveMetrics, ServiceMetrics
@@ -54,31 +45,32 @@ class SessionRegistry:
     """Owns all of them, and the tasks that see to them.
 
     ``spec`` is of the engine that hears live, None where none does; ``share`` gives it;
-    ``acquaint`` says who may be recognised; ``keeper`` makes a job of one that is to be kept, and
-    ``tape`` takes its sound. ``elsewhere``: where those lie that another service goes on with
-    when this one ends, or dies.
+    ``add_known_speakers`` says who may be recognised; ``save`` makes a job of one that is to be
+    kept, and ``new_recording`` takes its sound. ``store``: where those lie that another service
+    goes on with when this one ends, or dies.
     """
 
     def __init__(
         self,
         spec: EngineSpec | None,
         share: AcquireLiveEngine,
-        room: SessionLimits,
+        room: session_limits.SessionLimits,
         bounds: SessionBounds,
         patience_s: float = 20.0,
         now: Callable[[], float] = time.monotonic,
         tally: LiveMetrics | None = None,
         observers: Sequence[SessionObserverFactory] = (),
-        acquaint: AddKnownSpeakers | None = None,
-        keeper: SaveSession | None = None,
-        tape: Callable[[], SessionRecording | None] = lambda: None,
-        elsewhere: SessionStore | None = None,
+        add_known_speakers: AddKnownSpeakers | None = None,
+        save: SaveSession | None = None,
+        new_recording: Callable[[], SessionRecording | None] = lambda: None,
+        store: SessionStore | None = None,
     ) -> None:
-        self._admission = SessionAdmission(spec, room)
+        self._admission = session_limits.SessionAdmission(spec, room)
         self._tally = tally or ServiceMetrics().live
         self._share, self._room, self._bounds = share, room, bounds
         self._patience_s = patience_s
-        self._acquaint, self._keeper, self._tape = acquaint, keeper, tape
+        self._add_known_speakers, self._save = add_known_speakers, save
+        self._new_recording = new_recording
         self._now = now
         self._observers = observers
         said = [observer.greeting for observer in observers]
@@ -90,40 +82,12 @@ class SessionRegistry:
         self._closing = False
         self._saver: SessionSaver | None = None
         self._moving: SessionHandover | None = None
-        if elsewhere is not None and room.grace_s > 0:
-            saver = self._saver = SessionSaver(elsewhere, room.grace_s, now, self._moved)
+        if store is not None and room.grace_s > 0:
+            saver = self._saver = SessionSaver(store, room.grace_s, now, self._moved)
             self._moving = SessionHandover(
-                elsewhere, saver, room.grace_s, self._still, self._goes_on, self.end
+                store, saver, room.grace_s, self._still, self._goes_on, self.end
             )
-            elsewhere.on_asked(self._asked)
-
-    @classmethod
-    def of(
-        cls,
-        settings: Settings,
-        spec: EngineSpec | None,
-        share: AcquireLiveEngine,
-        tally: LiveMetrics,
-        observers: Sequence[SessionObserverFactory] = (),
-        acquaint: AddKnownSpeakers | None = None,
-        keeper: SaveSession | None = None,
-        tape: Callable[[], SessionRecording | None] = lambda: None,
-        elsewhere: SessionStore | None = None,
-    ) -> Self:
-        """As the settings say."""
-        return cls(
-            spec,
-            share,
-            SessionLimits.of(settings),
-            SessionBounds.of(settings),
-            settings.live_timeout,
-            tally=tally,
-            observers=observers,
-            acquaint=acquaint,
-            keeper=keeper,
-            tape=tape,
-            elsewhere=elsewhere,
-        )
+            store.on_asked(self._asked)
 
     def __len__(self) -> int:
         """How many go on; one that has said all waits for nobody but its client."""
@@ -191,10 +155,10 @@ class SessionRegistry:
             wait_s=self._room.delay_s,
         )
         session = self._new(caller.owner, number, options, wire)
-        session.forgiving, session.stranger = forgiving, self._acquaint is not None
+        session.forgiving, session.stranger = forgiving, self._add_known_speakers is not None
         if idle_s is not None:
             session.bounds = dataclasses.replace(self._bounds, idle_s=idle_s)
-        session.tape = self._tape() if options.keep else None
+        session.recording = self._new_recording() if options.keep else None
         return self._begun(session)
 
     def _new(self, owner: str, number: str, options: LiveOptions, wire: str) -> Session:
@@ -209,7 +173,7 @@ class SessionRegistry:
             greeting=self._greeting,
             accepted=self._admission.accepted,
         )
-        session.keeper = self._keeper
+        session.save = self._save
         return session
 
     def _begun(self, session: Session) -> Session:
@@ -227,8 +191,8 @@ class SessionRegistry:
         self._tasks[session] = task
 
     async def _carry(self, session: Session) -> None:
-        if session.stranger and self._acquaint is not None:
-            session.meet(await self._acquaint(session.options, session.owner))
+        if session.stranger and self._add_known_speakers is not None:
+            session.meet(await self._add_known_speakers(session.options, session.owner))
         await relay_session(session, self._share)
 
     def find(self, caller: Identity, number: str, after: int = 0) -> Session:
@@ -256,7 +220,7 @@ class SessionRegistry:
             errors.SessionTaken: another service has one with that number; this one is over.
         """
         session.moves = True
-        if self._saver is not None and session.tape is None:
+        if self._saver is not None and session.recording is None:
             try:
                 await self._saver.begin(session)
             except BaseException:
@@ -386,7 +350,7 @@ class SessionRegistry:
     def _may_move(self, session: Session) -> bool:
         """Whether another service can go on with it: its client comes again, and all of it goes
         along (a recording of it lies on the disk of this one)."""
-        return session.durable is not None and not session.durable.closed
+        return session.checkpointer is not None and not session.checkpointer.closed
 
     async def _hand_over(self, session: Session, most_s: float) -> None:
         """Leave it for another service and tell its client; where that cannot be, end it here."""
@@ -444,9 +408,9 @@ class SessionRegistry:
                     log.exception("whether a live session's time is over could not be told")
 
     def _look_at(self, session: Session, now: float, grace_s: float) -> None:
-        if is_abandoned(session, now, grace_s):
+        if session_limits.is_abandoned(session, now, grace_s):
             self.end(session)
-        elif (wrong := time_limit_error(session, now, grace_s)) is not None:
+        elif (wrong := session_limits.time_limit_error(session, now, grace_s)) is not None:
             log.info("a live session ends: %s", wrong.code)
             session.end(wrong)
             with contextlib.suppress(KeyError):

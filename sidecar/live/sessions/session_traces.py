@@ -27,27 +27,19 @@ class SessionTracer:
     ) -> None:
         """``loaded``: from when to when the engine was loaded last, in seconds since 1970."""
         self.greeting: Mapping[str, Any] = {}
-        self._traces, self._engine, self._loaded, self._now = traces, engine, loaded, now
+        self.traces, self.engine, self.loaded, self.clock = traces, engine, loaded, now
 
     def begin(self, session: Session) -> SessionTrace:
         """A session begins, as part of what its client traces."""
-        at = self._now()
-        trace = self._traces.begin(TRACE_NAME, at, CURRENT_ARRIVAL.get())
-        return SessionTrace(trace, at, self._engine, self._loaded, self._now)
+        at = self.clock()
+        return SessionTrace(self, self.traces.begin(TRACE_NAME, at, CURRENT_ARRIVAL.get()), at)
 
 
 class SessionTrace:
     """The witness of one session."""
 
-    def __init__(
-        self,
-        trace: RequestTrace,
-        began: float,
-        engine: str,
-        loaded: Callable[[], tuple[float, float]],
-        now: clock.Clock,
-    ) -> None:
-        self._trace, self._engine, self._loaded, self._now = trace, engine, loaded, now
+    def __init__(self, tracer: SessionTracer, trace: RequestTrace, began: float) -> None:
+        self._tracer, self._trace = tracer, trace
         self._began = self._since = began
         self._finals = 0
         self._samples_s = 0.0
@@ -61,7 +53,7 @@ class SessionTrace:
 
     def told(self, numbered: NumberedEvent) -> None:
         """Each final ends an utterance."""
-        at = self._now()
+        at = self._tracer.clock()
         match numbered.event:
             case SpeechStarted():
                 self._since = at
@@ -72,12 +64,12 @@ class SessionTrace:
 
     def over(self, wrong: errors.SidecarError | None) -> None:
         """It has ended, and with it the trace."""
-        at = self._now()
-        begin, end = self._loaded()
+        at = self._tracer.clock()
+        begin, end = self._tracer.loaded()
         if max(begin, self._began) < min(end, at):
             self._trace.tell(TraceSpan("loaded", max(begin, self._began), min(end, at)))
         attributes: dict[str, Value] = {
-            "vibevoice.engine": self._engine,
+            "vibevoice.engine": self._tracer.engine,
             "vibevoice.audio_s": round(self._samples_s, 3),
             "vibevoice.utterances": self._finals,
         }
