@@ -37,8 +37,8 @@ from sidecar.protocols.openai_realtime.session_config import (
     RealtimeTranscriptionConfig,
     RealtimeTurnDetection,
     RealtimeVadType,
+    parse_audio_format,
     require_object,
-    with_audio_format,
     with_input,
     with_pauses,
 )
@@ -334,12 +334,10 @@ def _with_output(
     at = "session.audio.output"
     after = before
     if (sound := given.get("format")) is not None:
-        wanted = with_audio_format(
-            RealtimeTranscriptionConfig(), require_object(f"{at}.format", sound)
-        )
-        if wanted.sound is RealtimeAudioFormat.PCM and wanted.rate != USUAL_RATE:
+        form, rate = parse_audio_format(sound, f"{at}.format")
+        if form is RealtimeAudioFormat.PCM and rate != USUAL_RATE:
             raise errors.FieldInvalid(f"'{at}.format.rate' is not {USUAL_RATE}.")
-        after = replace(after, sound=wanted.sound)
+        after = replace(after, sound=form)
     voice = given.get("voice")
     if isinstance(voice, Mapping):
         voice = voice.get("id")

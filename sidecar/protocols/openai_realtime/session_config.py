@@ -279,7 +279,8 @@ def with_input(
     """
     after = before
     if (sound := given.get("format")) is not None:
-        after = with_audio_format(after, require_object(f"{_INPUT}.format", sound))
+        form, rate = parse_audio_format(sound, f"{_INPUT}.format")
+        after = dataclasses.replace(after, sound=form, rate=rate)
     if "transcription" in given:
         wish = given["transcription"]
         after = dataclasses.replace(after, transcribes=wish is not None)
@@ -338,21 +339,18 @@ def _inputs(session: Mapping[str, Any]) -> Mapping[str, Any]:
     return given
 
 
-def with_audio_format(
-    before: RealtimeTranscriptionConfig, given: Mapping[str, Any]
-) -> RealtimeTranscriptionConfig:
-    """Sound comes in as ``given`` says, in the shape of today.
+def parse_audio_format(value: object, at: str) -> tuple[RealtimeAudioFormat, int]:
+    """Return the format and its samples a second, in the shape of today; ``at`` names the field.
 
     Raises:
         errors.FieldInvalid: it is none that is taken.
     """
-    sound = parse_choice(f"{_INPUT}.format.type", given.get("type"), RealtimeAudioFormat.PCM)
-    if sound is not RealtimeAudioFormat.PCM:
-        return dataclasses.replace(before, sound=sound, rate=codecs.G711_RATE)
-    rate = parse_integer(
-        f"{_INPUT}.format.rate", given.get("rate"), SAMPLE_RATES.start, SAMPLE_RATES.stop - 1
-    )
-    return dataclasses.replace(before, sound=sound, rate=rate or USUAL_RATE)
+    given = require_object(at, value)
+    form = parse_choice(f"{at}.type", given.get("type"), RealtimeAudioFormat.PCM)
+    if form is not RealtimeAudioFormat.PCM:
+        return form, codecs.G711_RATE
+    least, most = SAMPLE_RATES.start, SAMPLE_RATES.stop - 1
+    return form, parse_integer(f"{at}.rate", given.get("rate"), least, most) or USUAL_RATE
 
 
 def _with_transcription(
