@@ -45,27 +45,27 @@ def build_router(service: Service) -> APIRouter:
     @router.get("/status", summary="How conversations are going", response_model=messages.S2SStatus)
     async def status() -> Response:
         talks = service.conversations
-        body = {
-            "state": talks.phase.value,
-            "initialized": service.live.spec is not None,
-            "total_requests": talks.replies,
-            "last_metrics": messages.metrics_of(talks.last),
-        }
-        return json_response(body)
+        body = messages.S2SStatus(
+            state=talks.phase.value,
+            initialized=service.live.spec is not None,
+            total_requests=talks.replies,
+            last_metrics=messages.S2SMetrics.of(talks.last),
+        )
+        return json_response(body.model_dump())
 
     @router.get(
         "/config", summary="Who hears, thinks and speaks", response_model=messages.S2SConfiguration
     )
     async def config() -> Response:
-        hears, speaks = service.live.spec, service.fleet.tts_spec
-        body = {
-            "asr_model": hears.name if hears is not None else "none",
-            "llm_model": service.conversations.llm,
-            "tts_model": speaks.name if speaks is not None else "none",
-            "input_sample_rate": messages.IN_RATE,
-            "output_sample_rate": messages.OUT_RATE,
-        }
-        return json_response(body)
+        asr, tts = service.live.spec, service.fleet.tts_spec
+        body = messages.S2SConfiguration(
+            asr_model=asr.name if asr is not None else "none",
+            llm_model=service.conversations.llm,
+            tts_model=tts.name if tts is not None else "none",
+            input_sample_rate=messages.IN_RATE,
+            output_sample_rate=messages.OUT_RATE,
+        )
+        return json_response(body.model_dump())
 
     @router.get(
         "/v1/talk",
@@ -74,22 +74,18 @@ def build_router(service: Service) -> APIRouter:
         responses=PROBLEMS,
     )
     async def parts() -> Response:
-        hears, speaks = service.live.spec, service.fleet.tts_spec
-        talks = service.conversations
-        models_there, voices = await talks.models(), await talks.voices()
-        body = {
-            "hears": hears and {"name": hears.name, "title": hears.title},
-            "thinks": {"name": talks.llm, "models": models_there},
-            "speaks": speaks
-            and {
-                "name": speaks.name,
-                "title": speaks.title,
-                "voices": voices,
-                "voice": service.settings.talk_voice or next(iter(voices), ""),
-            },
-            "remedy": "" if speaks else NO_VOICE,
-        }
-        return json_response(body)
+        asr, tts, talks = service.live.spec, service.fleet.tts_spec, service.conversations
+        models, voices = list(await talks.models()), list(await talks.voices())
+        voice = service.settings.talk_voice or next(iter(voices), "")
+        body = messages.S2SEngines(
+            hears=messages.S2SEngine(name=asr.name, title=asr.title) if asr else None,
+            thinks=messages.S2SLlm(name=talks.llm, models=models),
+            speaks=messages.S2STts(name=tts.name, title=tts.title, voices=voices, voice=voice)
+            if tts
+            else None,
+            remedy="" if tts else NO_VOICE,
+        )
+        return json_response(body.model_dump())
 
     return router
 
