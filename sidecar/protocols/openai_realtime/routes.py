@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from sidecar import clock, errors
-from sidecar.api.http import request_headers
+from sidecar.api.http import request_headers, websocket_connections
 from sidecar.api.http.request_headers import (
     ANONYMOUS,
     EPHEMERAL_KEY_PREFIX,
@@ -27,35 +27,19 @@ from sidecar.api.http.request_headers import (
 )
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import read_json
-from sidecar.api.http.websocket_connections import (
-    WebSocketConnection,
-    WebSocketGone,
-    accept_handshake,
-    close_code,
-    send_close,
-)
 from sidecar.auth.startup_token import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.errors import ErrorKind
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.protocols.openai_common import ERRORS, LIVE_ALIASES
+from sidecar.protocols.openai_realtime import dialogue_session, transcription_session
 from sidecar.protocols.openai_realtime.dialogue_config import DIALOGUE_MODELS
-from sidecar.protocols.openai_realtime.dialogue_session import (
-    live_spec,
-    serve_dialogue,
-    start_dialogue,
-    wants_dialogue,
-)
 from sidecar.protocols.openai_realtime.server_events import error_event
 from sidecar.protocols.openai_realtime.session_config import (
     RealtimeTranscriptionConfig,
     check_model,
     talks,
     updated_transcription,
-)
-from sidecar.protocols.openai_realtime.transcription_session import (
-    RealtimeDialogueRequested,
-    RealtimeTranscriptionConnection,
 )
 from sidecar.service.facade import Service
 
@@ -149,11 +133,11 @@ def build_router(
         session = (await read_json(request, service.settings)).get("session") or {}
         expires_at = int(now() + CODE_LIFETIME_S)
         if talks(session):
-            manners, _ = await start_dialogue(service, session)
+            manners, _ = await dialogue_session.start_dialogue(service, session)
             view = manners.view(NO_SESSION, expires_at)
         else:
             configuration = updated_transcription(
-                RealtimeTranscriptionConfig(), session, live_spec(service)
+                RealtimeTranscriptionConfig(), session, dialogue_session.live_spec(service)
             )
             view = configuration.view(NO_SESSION, expires_at)
         return _unread(
@@ -170,7 +154,7 @@ def build_router(
     async def transcription_session(request: Request) -> Response:
         session = await read_json(request, service.settings)
         configuration = updated_transcription(
-            RealtimeTranscriptionConfig(), session, live_spec(service)
+            RealtimeTranscriptionConfig(), session, dialogue_session.live_spec(service)
         )
         expires_at = int(now() + CODE_LIFETIME_S)
         view = configuration.beta_view(NO_SESSION, expires_at)
@@ -185,10 +169,12 @@ async def send_refusal(
 ) -> None:
     """Say no to who was not let in, in a way that browsers let their pages read."""
     websocket = WebSocket(scope, receive, send)
-    await accept_handshake(websocket, SUBPROTOCOLS)
+    await websocket_connections.accept_handshake(websocket, SUBPROTOCOLS)
     with suppress(RuntimeError, WebSocketDisconnect, OSError):
         await websocket.send_text(_final_error_event(error))
-    await send_close(websocket, close_code(error, REALTIME_CLOSE_CODES), error.code)
+    await websocket_connections.send_close(
+        websocket, websocket_connections.close_code(error, REALTIME_CLOSE_CODES), error.code
+    )
 
 
 def initial_config(
@@ -209,28 +195,36 @@ def initial_config(
 
 
 async def _serve(websocket: WebSocket, service: Service, expires_at: int) -> None:
-    socket = await WebSocketConnection.accept(websocket, service.settings, SUBPROTOCOLS)
+    socket = await websocket_connections.WebSocketConnection.accept(
+        websocket, service.settings, SUBPROTOCOLS
+    )
     query: Mapping[str, str] = websocket.query_params
     session, open = None, not {"intent", "model"} & set(query)
     if (agreed := request_headers.agreed_session(websocket.scope)) is not None:
         session, query, open = json.loads(agreed), {}, False  # the address changes nothing of it
     try:
-        if talks(session) or (session is None and await wants_dialogue(service, query)):
+        if talks(session) or (
+            session is None and await dialogue_session.wants_dialogue(service, query)
+        ):
             named = {"model": query["model"]} if "model" in query else {}
-            await serve_dialogue(socket, service, session or named, expires_at)
+            await dialogue_session.serve_dialogue(socket, service, session or named, expires_at)
         else:
-            configuration = initial_config(query, session or {}, live_spec(service))
+            configuration = initial_config(
+                query, session or {}, dialogue_session.live_spec(service)
+            )
             await _transcribe(socket, service, configuration, expires_at, open=open)
         raise errors.ShuttingDown()  # nothing else ends a session that has no error
-    except WebSocketGone:
+    except websocket_connections.WebSocketGone:
         pass
     except errors.SidecarError as error:
         await socket.say(_final_error_event(error))
-        await socket.close(close_code(error, REALTIME_CLOSE_CODES), error.code)
+        await socket.close(
+            websocket_connections.close_code(error, REALTIME_CLOSE_CODES), error.code
+        )
 
 
 async def _transcribe(
-    socket: WebSocketConnection,
+    socket: websocket_connections.WebSocketConnection,
     service: Service,
     configuration: RealtimeTranscriptionConfig,
     expires_at: int,
@@ -242,8 +236,8 @@ async def _transcribe(
         socket.caller, configuration.options(LiveOptions()), wire="realtime"
     )
     try:
-        connection = RealtimeTranscriptionConnection(
-            *(socket, session, configuration, live_spec(service)),
+        connection = transcription_session.RealtimeTranscriptionConnection(
+            *(socket, session, configuration, dialogue_session.live_spec(service)),
             expires_at=expires_at,
             beta=_is_beta(socket.websocket),
             open=open,
@@ -251,11 +245,11 @@ async def _transcribe(
         await connection.greet()
         await socket.run_until_first_ends(connection.hear(), connection.tell())
         return
-    except RealtimeDialogueRequested as wish:
+    except transcription_session.RealtimeDialogueRequested as wish:
         wanted = wish.session
     finally:
         service.live.end(session)
-    await serve_dialogue(socket, service, wanted, expires_at, again=True)
+    await dialogue_session.serve_dialogue(socket, service, wanted, expires_at, again=True)
 
 
 def _is_beta(websocket: WebSocket) -> bool:

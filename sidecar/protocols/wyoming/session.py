@@ -26,20 +26,7 @@ from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import QueueReservation
-from sidecar.protocols.wyoming.messages import (
-    HINT,
-    WyomingAudioFormat,
-    WyomingClientEnded,
-    WyomingClientGone,
-    WyomingEvent,
-    WyomingEventReader,
-    WyomingJobEvents,
-    check_model_name,
-    error_event,
-    event_bytes,
-    fields_of,
-    info_data,
-)
+from sidecar.protocols.wyoming import messages
 from sidecar.service.facade import Service
 
 
@@ -47,7 +34,11 @@ class WyomingRecording:
     """Takes sound of one form. Its place is kept, and its bytes are counted, until it is left."""
 
     def __init__(
-        self, service: Service, caller: Identity, form: WyomingAudioFormat, place: QueueReservation
+        self,
+        service: Service,
+        caller: Identity,
+        form: messages.WyomingAudioFormat,
+        place: QueueReservation,
     ) -> None:
         """Begin; the ``place`` in the queue is left with it.
 
@@ -213,7 +204,7 @@ class WyomingConnection:
         peer: str | None,
     ) -> None:
         self._service, self._door, self._peer = service, door, peer
-        self._incoming, self._writer = WyomingEventReader(reader), writer
+        self._incoming, self._writer = messages.WyomingEventReader(reader), writer
         self._caller: Identity | None = None
         """Who it is, until something is asked for: each time is counted."""
         self._options: TranscribeOptions | None = None
@@ -231,7 +222,7 @@ class WyomingConnection:
             self._caller = await self._door.enter(self._peer)
             while True:
                 await self._take(await self._next())
-        except (WyomingClientGone, ConnectionError):
+        except (messages.WyomingClientGone, ConnectionError):
             pass
         except errors.SidecarError as error:
             await self._refuse(error)
@@ -241,7 +232,7 @@ class WyomingConnection:
         finally:
             self._leave()
 
-    async def _next(self) -> WyomingEvent:
+    async def _next(self) -> messages.WyomingEvent:
         recording = self._recording
         idle = self._service.settings.live_idle
         try:
@@ -249,28 +240,30 @@ class WyomingConnection:
         except TimeoutError:
             raise errors.UploadStalled() if recording else errors.SessionIdle() from None
 
-    async def _take(self, event: WyomingEvent) -> None:
+    async def _take(self, event: messages.WyomingEvent) -> None:
         if event.type in AUDIO_EVENTS:
             await self._hear(event)
             return
         await self._ignore(event.payload)
         match event.type:
             case "describe":
-                await self._say(event_bytes("info", info_data(self._service.spec)))
+                await self._say(
+                    messages.event_bytes("info", messages.info_data(self._service.spec))
+                )
             case "ping":
-                await self._say(event_bytes("pong", {"text": event.data.get("text")}))
+                await self._say(messages.event_bytes("pong", {"text": event.data.get("text")}))
             case "select-program":
-                check_model_name(event.data.get("name"), self._service.spec)
+                messages.check_model_name(event.data.get("name"), self._service.spec)
             case "transcribe":
-                fields = fields_of(event.data, self._service.spec)
+                fields = messages.fields_of(event.data, self._service.spec)
                 self._options = self._service.options(fields)
             case "audio-stop":
                 await self._answer()
             case _:
                 pass  # of other services, or of later versions: the protocol wants them overlooked
 
-    async def _hear(self, event: WyomingEvent) -> None:
-        form = WyomingAudioFormat.of(event.data)
+    async def _hear(self, event: messages.WyomingEvent) -> None:
+        form = messages.WyomingAudioFormat.of(event.data)
         if event.type == "audio-start" or self._recording is None:
             self._drop_recording()
             caller = self._caller or await self._door.enter(self._peer)
@@ -292,8 +285,10 @@ class WyomingConnection:
     async def _answer(self) -> None:
         recording, self._recording = self._recording, None
         if recording is None:
-            raise errors.MessageInvalid("'audio-stop' without any sound before it.", hint=HINT)
-        options = self._options or self._service.options(fields_of({}, self._service.spec))
+            raise errors.MessageInvalid(
+                "'audio-stop' without any sound before it.", hint=messages.HINT
+            )
+        options = self._options or self._service.options(messages.fields_of({}, self._service.spec))
         self._options, self._answering = None, True
         try:
             with recording:
@@ -324,7 +319,7 @@ class WyomingConnection:
             telling.cancel()
 
     async def _tell(self, job: Job) -> None:
-        told = WyomingJobEvents()
+        told = messages.WyomingJobEvents()
         async for record in job.changes():
             for each in told.more(record):
                 await self._say(each)
@@ -340,11 +335,11 @@ class WyomingConnection:
             async with asyncio.timeout(self._service.settings.upload_stall):
                 await self._writer.drain()
         except TimeoutError:  # nobody reads
-            raise WyomingClientGone from None
+            raise messages.WyomingClientGone from None
 
     async def _ignore(self, size: int) -> None:
         if size > MAX_IGNORED_BYTES:
-            raise errors.MessageTooBig("The payload is none that is heard.", hint=HINT)
+            raise errors.MessageTooBig("The payload is none that is heard.", hint=messages.HINT)
         stall_s = self._service.settings.upload_stall
         try:
             async for _ in self._incoming.payload(size, lambda: stall_s):
@@ -355,8 +350,8 @@ class WyomingConnection:
     async def _refuse(self, error: errors.SidecarError) -> None:
         log.info("a Wyoming client was refused: %s", error.code)
         self._drop_recording()
-        with suppress(WyomingClientGone, ConnectionError, OSError, TimeoutError):
-            await self._say(error_event(error))
+        with suppress(messages.WyomingClientGone, ConnectionError, OSError, TimeoutError):
+            await self._say(messages.error_event(error))
             self._writer.write_eof()
             async with asyncio.timeout(LINGER_S):
                 await self._incoming.drop(LINGER_BYTES)
@@ -372,7 +367,10 @@ class WyomingConnection:
         self._writer.close()
 
 
-def _is_ping(ahead: asyncio.Task[WyomingEvent]) -> bool:
+def _is_ping(ahead: asyncio.Task[messages.WyomingEvent]) -> bool:
     """Whether what came is one; raises why nothing more comes, unless the client has only ended
     its half of the connection."""
-    return not isinstance(ahead.exception(), WyomingClientEnded) and ahead.result().type == "ping"
+    return (
+        not isinstance(ahead.exception(), messages.WyomingClientEnded)
+        and ahead.result().type == "ping"
+    )
