@@ -16,6 +16,8 @@ from pydantic import BaseModel, Field
 from sidecar import errors
 from sidecar.api.http.responses import to_json
 from sidecar.api.http.schemas import OPTIONS
+from sidecar.interfaces.engine_interface import EngineSpec
+from sidecar.protocols import openai_common
 from sidecar.protocols.openai.request import (
     MAX_KNOWN_SPEAKERS,
     NATIVE_FIELDS,
@@ -23,7 +25,6 @@ from sidecar.protocols.openai.request import (
     OpenAIGranularity,
     OpenAIResponseFormat,
 )
-from sidecar.protocols.openai_common import ERRORS, language_code, language_name, speaker_letters
 from sidecar.transcripts.transcript import Segment, Transcript
 from sidecar.transcripts.transcript_formats import render_transcript
 
@@ -58,9 +59,10 @@ def verbose_body(
     transcript: Transcript, wish: OpenAIAnswerOptions, temperature: float
 ) -> dict[str, Any]:
     """`verbose_json`: what Whisper would tell of its own work is as if it had been sure."""
+    language = openai_common.language_name(transcript.language)
     body: dict[str, Any] = {
         "task": "translate" if wish.translate else "transcribe",
-        "language": "english" if wish.translate else language_name(transcript.language),
+        "language": "english" if wish.translate else language,
         "duration": round(transcript.duration, 3),
         "text": transcript.text,
     }
@@ -126,7 +128,7 @@ def segment_body(number: int, segment: Segment, name: str | None = None) -> dict
         "start": round(segment.start, 3),
         "end": round(segment.end, 3),
         "text": segment.text,
-        "speaker": name or speaker_letters(segment.speaker or 0),
+        "speaker": name or openai_common.speaker_letters(segment.speaker or 0),
     }
 
 
@@ -143,7 +145,7 @@ def spoken_segments(transcript: Transcript) -> Iterator[Segment]:
 
 def transcript_languages(transcript: Transcript) -> list[dict[str, str]]:
     """Those that were heard; empty where nobody knows."""
-    code = language_code(transcript.language)
+    code = openai_common.language_code(transcript.language)
     return [] if code is None else [{"code": code}]
 
 
@@ -163,6 +165,23 @@ class OpenAIModel(BaseModel):
     engine: str
     precision: str
     alias_of: str | None = Field(description="Our own name of a model of OpenAI's.")
+
+    @classmethod
+    def of(cls, spec: EngineSpec, name: str, created: int) -> OpenAIModel:
+        """Return the one of that name; ``created`` is when the service was started.
+
+        Raises:
+            errors.ModelNotFound: there is none of this name.
+        """
+        return cls(
+            id=name,
+            object="model",
+            created=created,
+            owned_by="vibevoice-asr",
+            engine=spec.name,
+            precision=openai_common.precision_of(spec, name).value,
+            alias_of=spec.name if name in openai_common.ALIASES else None,
+        )
 
 
 class OpenAIModelList(BaseModel):
@@ -203,7 +222,7 @@ TRANSCRIPTION: dict[int | str, dict[str, Any]] = {
         "transcript.text.segment (diarized_json), transcript.text.done",
         "content": {**_PLAIN, **_STREAM},
     },
-    **ERRORS,
+    **openai_common.ERRORS,
 }
 TRANSLATION = TRANSCRIPTION
 

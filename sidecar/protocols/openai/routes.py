@@ -23,7 +23,7 @@ from sidecar.jobs.reservations import QueueReservation
 from sidecar.protocols.openai import messages, session
 from sidecar.protocols.openai.messages import transcription_answer
 from sidecar.protocols.openai.request import OpenAIRequest, read_request
-from sidecar.protocols.openai_common import ERRORS, REQUEST_ID, model_body, model_names
+from sidecar.protocols.openai_common import ERRORS, REQUEST_ID, model_names
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Transcript
 
@@ -81,8 +81,10 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
         responses=ERRORS,
     )
     async def listed() -> Response:
-        bodies = [model_body(service.spec, name, created) for name in model_names(service.spec)]
-        return json_response({"object": "list", "data": bodies}, headers=_request_id())
+        spec = service.spec
+        models = [messages.OpenAIModel.of(spec, name, created) for name in model_names(spec)]
+        body = messages.OpenAIModelList(object="list", data=models)
+        return json_response(body.model_dump(), headers=_request_id())
 
     @router.get(
         f"{MODELS}/{{model}}",
@@ -91,7 +93,8 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
         responses=ERRORS,
     )
     async def model(model: str) -> Response:
-        return json_response(model_body(service.spec, model, created), headers=_request_id())
+        body = messages.OpenAIModel.of(service.spec, model, created)
+        return json_response(body.model_dump(), headers=_request_id())
 
     return router
 
