@@ -17,7 +17,7 @@ from sidecar.interfaces.live_engine import (
 )
 from sidecar.interfaces.live_events import Final, LiveEvent, Partial, TurnEnded
 from sidecar.interfaces.request_options import LANGUAGE_NAMES, parse_language
-from sidecar.protocols.grpc_stt import errors as grpc_stt_errors
+from sidecar.protocols.grpc_stt import errors as codes
 from sidecar.protocols.grpc_stt import interceptor, stt_pb2
 
 PROFILES = {
@@ -92,7 +92,7 @@ def api_key_in(request: stt_pb2.SessionRequest) -> str:
     given = request.attributes
     key = next((given[name] for name in ("api_key", "api-key") if given.get(name)), "")
     if not key and _parse_flag(given, "api_key_required", "api-key-required"):
-        raise grpc_stt_errors.GrpcRefused(grpc_stt_errors.NO_KEY)
+        raise codes.GrpcRefused(codes.NO_KEY)
     return str(key)
 
 
@@ -105,16 +105,14 @@ def session_options(
         codes.Refused: something has a value that means nothing.
     """
     if not request.session_id:
-        raise grpc_stt_errors.GrpcRefused(grpc_stt_errors.NO_SESSION_ID)
+        raise codes.GrpcRefused(codes.NO_SESSION_ID)
     if len(request.session_id) > LONGEST_ID:
-        raise grpc_stt_errors.GrpcRefused(
-            grpc_stt_errors.OPTION_INVALID, f"session_id has more than {LONGEST_ID} characters"
+        raise codes.GrpcRefused(
+            codes.OPTION_INVALID, f"session_id has more than {LONGEST_ID} characters"
         )
     given = dict(request.attributes)
     if sum(len(name) + len(value) for name, value in given.items()) > MOST_ATTRIBUTES:
-        raise grpc_stt_errors.GrpcRefused(
-            grpc_stt_errors.OPTION_INVALID, "the attributes are too long"
-        )
+        raise codes.GrpcRefused(codes.OPTION_INVALID, "the attributes are too long")
     profile = _profile(request, usual.profile)
     translates = request.task == stt_pb2.TASK_TRANSLATE or (
         request.task == stt_pb2.TASK_UNSPECIFIED and usual.translate
@@ -147,16 +145,14 @@ def _endpointing(request: stt_pb2.SessionRequest, usual: GrpcDefaults) -> Endpoi
     elif request.vad_threshold != 0:
         threshold = request.vad_threshold
     if threshold < 0:
-        raise grpc_stt_errors.GrpcRefused(grpc_stt_errors.VAD_INVALID)
+        raise codes.GrpcRefused(codes.VAD_INVALID)
     limits = field_limits(EndpointingOptions)
     if threshold not in limits["threshold"]:
-        raise grpc_stt_errors.GrpcRefused(
-            grpc_stt_errors.VAD_INVALID, "vad_threshold must lie between 0 and 1"
-        )
+        raise codes.GrpcRefused(codes.VAD_INVALID, "vad_threshold must lie between 0 and 1")
     silence_s = usual.silence_s if request.vad_silence <= 0 else request.vad_silence
     if silence_s not in limits["silence_s"]:
-        raise grpc_stt_errors.GrpcRefused(
-            grpc_stt_errors.OPTION_INVALID, f"vad_silence must be {limits['silence_s']} s"
+        raise codes.GrpcRefused(
+            codes.OPTION_INVALID, f"vad_silence must be {limits['silence_s']} s"
         )
     return EndpointingOptions(
         threshold=threshold,
