@@ -131,26 +131,25 @@ LOWEST_RATE, HIGHEST_RATE = 8_000, 48_000
 LONGEST_NAME = 200
 LONGEST_TEXT = 65_536
 """Characters of a turn that is typed."""
-_STRICT = ConfigDict(strict=True)
 TurnNumber: TypeAlias = Annotated[int, NumberRange(1, 2**53 - 1)]
 PlayedSeconds: TypeAlias = Annotated[float, NumberRange(0, MAX_PLAYBACK_REPORT_S)]
 """Seconds of a reply that were played."""
 
 
-class S2SChange(BaseModel):
-    """Who speaks and who thinks from the next reply on; what is left out stays."""
+class _S2SCommand(BaseModel):
+    model_config = ConfigDict(strict=True)
 
-    model_config = _STRICT
+
+class S2SChange(_S2SCommand):
+    """Who speaks and who thinks from the next reply on; what is left out stays."""
 
     type: Literal["change"]
     voice: str | None = Field(None, max_length=LONGEST_NAME)
     model: str | None = Field(None, max_length=LONGEST_NAME)
 
 
-class S2SBegin(BaseModel):
+class S2SBegin(_S2SCommand):
     """The first: samples a second of sound both ways, and what its player can be told."""
-
-    model_config = _STRICT
 
     type: Literal["begin"]
     rate: int = Field(24_000, ge=LOWEST_RATE, le=HIGHEST_RATE)
@@ -160,10 +159,8 @@ class S2SBegin(BaseModel):
     model: str | None = Field(None, max_length=LONGEST_NAME)
 
 
-class S2SPlayed(BaseModel):
+class S2SPlayed(_S2SCommand):
     """So much of a turn's sound was heard by now; ``cleared``: and no more will be."""
-
-    model_config = _STRICT
 
     type: Literal["played"]
     turn: TurnNumber
@@ -171,37 +168,29 @@ class S2SPlayed(BaseModel):
     cleared: bool = False
 
 
-class S2SInterrupt(BaseModel):
+class S2SInterrupt(_S2SCommand):
     """Be quiet. Who has dropped the sound already says how much of which turn was heard."""
-
-    model_config = _STRICT
 
     type: Literal["interrupt"]
     turn: TurnNumber | None = None
     seconds: PlayedSeconds = 0.0
 
 
-class S2SText(BaseModel):
+class S2SText(_S2SCommand):
     """A turn that is typed."""
-
-    model_config = _STRICT
 
     type: Literal["text"]
     text: str = Field(max_length=LONGEST_TEXT)
 
 
-class S2SReset(BaseModel):
+class S2SReset(_S2SCommand):
     """From the beginning."""
-
-    model_config = _STRICT
 
     type: Literal["reset"]
 
 
-class S2SEnd(BaseModel):
+class S2SEnd(_S2SCommand):
     """No more: the conversation as a transcript, and as a job where it is to be one."""
-
-    model_config = _STRICT
 
     type: Literal["end"]
     keep: bool = False
