@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 from starlette.types import Receive, Scope, Send
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from sidecar import clock, errors
-from sidecar.api.http import request_headers, websocket_connections
+from sidecar.api.http import request_headers
 from sidecar.api.http.request_headers import (
     ANONYMOUS,
     EPHEMERAL_KEY_PREFIX,
@@ -27,6 +27,13 @@ from sidecar.api.http.request_headers import (
 )
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import read_json
+from sidecar.api.http.websocket_connections import (
+    ConnectionEnding,
+    WebSocketConnection,
+    close_code,
+    refuse_connection,
+    serve_connection,
+)
 from sidecar.auth.startup_token import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.errors import ErrorKind
 from sidecar.interfaces.engine_interface import EngineSpec
@@ -120,7 +127,10 @@ def build_router(
 
     @router.websocket(REALTIME)
     async def realtime(websocket: WebSocket) -> None:
-        await _serve(websocket, service, int(now() + service.settings.live_longest))
+        settings = service.settings
+        expires_at = int(now() + settings.live_longest)
+        serve = partial(_serve, service=service, expires_at=expires_at)
+        await serve_connection(websocket, settings, SUBPROTOCOLS, serve, ending_of)
 
     @router.post(
         f"{REALTIME}/client_secrets",
@@ -164,17 +174,19 @@ def build_router(
     return router
 
 
+def ending_of(error: errors.SidecarError) -> ConnectionEnding:
+    """Return how ``error`` ends a connection."""
+    code = close_code(error, REALTIME_CLOSE_CODES)
+    last = json.dumps({"event_id": "event_0", **error_event(error)})
+    return ConnectionEnding(code, error.code, last)
+
+
 async def send_refusal(
     error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    """Say no to who was not let in, in a way that browsers let their pages read."""
+    """Refuse a client that was not let in, in a way that browsers let their pages read."""
     websocket = WebSocket(scope, receive, send)
-    await websocket_connections.accept_handshake(websocket, SUBPROTOCOLS)
-    with suppress(RuntimeError, WebSocketDisconnect, OSError):
-        await websocket.send_text(_final_error_event(error))
-    await websocket_connections.send_close(
-        websocket, websocket_connections.close_code(error, REALTIME_CLOSE_CODES), error.code
-    )
+    await refuse_connection(websocket, ending_of(error), SUBPROTOCOLS)
 
 
 def initial_config(
@@ -194,37 +206,23 @@ def initial_config(
     )
 
 
-async def _serve(websocket: WebSocket, service: Service, expires_at: int) -> None:
-    socket = await websocket_connections.WebSocketConnection.accept(
-        websocket, service.settings, SUBPROTOCOLS
-    )
-    query: Mapping[str, str] = websocket.query_params
+async def _serve(socket: WebSocketConnection, service: Service, expires_at: int) -> None:
+    query: Mapping[str, str] = socket.websocket.query_params
     session, open = None, not {"intent", "model"} & set(query)
-    if (agreed := request_headers.agreed_session(websocket.scope)) is not None:
+    if (agreed := request_headers.agreed_session(socket.websocket.scope)) is not None:
         session, query, open = json.loads(agreed), {}, False  # the address changes nothing of it
-    try:
-        if talks(session) or (
-            session is None and await dialogue_session.wants_dialogue(service, query)
-        ):
-            named = {"model": query["model"]} if "model" in query else {}
-            await dialogue_session.serve_dialogue(socket, service, session or named, expires_at)
-        else:
-            configuration = initial_config(
-                query, session or {}, dialogue_session.live_spec(service)
-            )
-            await _transcribe(socket, service, configuration, expires_at, open=open)
-        raise errors.ShuttingDown()  # nothing else ends a session that has no error
-    except websocket_connections.WebSocketGone:
-        pass
-    except errors.SidecarError as error:
-        await socket.say(_final_error_event(error))
-        await socket.close(
-            websocket_connections.close_code(error, REALTIME_CLOSE_CODES), error.code
-        )
+    dialogue = talks(session)
+    if dialogue or (session is None and await dialogue_session.wants_dialogue(service, query)):
+        named = {"model": query["model"]} if "model" in query else {}
+        await dialogue_session.serve_dialogue(socket, service, session or named, expires_at)
+    else:
+        configuration = initial_config(query, session or {}, dialogue_session.live_spec(service))
+        await _transcribe(socket, service, configuration, expires_at, open=open)
+    raise errors.ShuttingDown()  # nothing else ends a session that has no error
 
 
 async def _transcribe(
-    socket: websocket_connections.WebSocketConnection,
+    socket: WebSocketConnection,
     service: Service,
     configuration: RealtimeTranscriptionConfig,
     expires_at: int,
@@ -255,10 +253,6 @@ async def _transcribe(
 def _is_beta(websocket: WebSocket) -> bool:
     offered = websocket.scope.get("subprotocols", ())
     return BETA in websocket.headers.get("openai-beta", "") or "openai-beta.realtime-v1" in offered
-
-
-def _final_error_event(error: errors.SidecarError) -> str:
-    return json.dumps({"event_id": "event_0", **error_event(error)})
 
 
 def _token(request: Request) -> str:

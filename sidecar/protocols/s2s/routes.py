@@ -8,15 +8,21 @@ Beside `/stream`, `/status` and `/config`. At ours these addresses have more to 
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import APIRouter, Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from sidecar import errors
-from sidecar.api.http import websocket_connections
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.schemas import PROBLEMS
-from sidecar.api.http.websocket_connections import WebSocketConnection, WebSocketGone
+from sidecar.api.http.websocket_connections import (
+    ConnectionEnding,
+    close_code,
+    refuse_connection,
+    serve_connection,
+)
 from sidecar.protocols.s2s import messages, session
 from sidecar.service.facade import Service
 from sidecar.tts.voice_selection import PULL_COMMAND
@@ -33,14 +39,8 @@ def build_router(service: Service) -> APIRouter:
 
     @router.websocket(PATH)
     async def stream(websocket: WebSocket) -> None:
-        socket = await WebSocketConnection.accept(websocket, service.settings, SUBPROTOCOLS)
-        try:
-            await session.serve_conversation(service, socket)
-        except WebSocketGone:
-            pass
-        except errors.SidecarError as error:
-            await socket.say(messages.s2s_error_message(error))
-            await socket.close(websocket_connections.close_code(error), error.code)
+        serve = partial(session.serve_conversation, service)
+        await serve_connection(websocket, service.settings, SUBPROTOCOLS, serve, ending_of)
 
     @router.get("/status", summary="How conversations are going", response_model=messages.S2SStatus)
     async def status() -> Response:
@@ -90,18 +90,16 @@ def build_router(service: Service) -> APIRouter:
     return router
 
 
+def ending_of(error: errors.SidecarError) -> ConnectionEnding:
+    """Return how ``error`` ends a connection."""
+    return ConnectionEnding(close_code(error), error.code, messages.s2s_error_message(error))
+
+
 async def send_refusal(
     error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    """Says no to who was not let in: in a message, and by closing."""
-    websocket = WebSocket(scope, receive, send)
-    await websocket_connections.refuse_connection(
-        websocket,
-        messages.s2s_error_message(error),
-        websocket_connections.close_code(error),
-        error.code,
-        SUBPROTOCOLS,
-    )
+    """Refuse a client that was not let in: by a message, and by closing."""
+    await refuse_connection(WebSocket(scope, receive, send), ending_of(error), SUBPROTOCOLS)
 
 
 def page_origins(page: int) -> frozenset[str]:
