@@ -33,22 +33,22 @@ SEGMENT = "transcript.text.segment"
 
 
 def transcription_answer(
-    transcript: Transcript, wish: OpenAIAnswerOptions, temperature: float
+    transcript: Transcript, answer: OpenAIAnswerOptions, temperature: float
 ) -> tuple[bytes, str]:
     """The body of an answer, and its media type.
 
     Raises:
         errors.WordsUnavailable: times of words were asked for, and the engine told none.
     """
-    match wish.format:
+    match answer.format:
         case OpenAIResponseFormat.TEXT if not transcript.diarized:
             return f"{transcript.text}\n".encode(), TEXT
         case OpenAIResponseFormat.TEXT | OpenAIResponseFormat.SRT | OpenAIResponseFormat.VTT:
-            return render_transcript(transcript, wish.format.value).encode(), TEXT
+            return render_transcript(transcript, answer.format.value).encode(), TEXT
         case OpenAIResponseFormat.DIARIZED:
             body = diarized_body(transcript)
         case OpenAIResponseFormat.VERBOSE:
-            body = verbose_body(transcript, wish, temperature)
+            body = verbose_body(transcript, answer, temperature)
         case _:
             body = {"text": transcript.text, "languages": transcript_languages(transcript)}
     body["usage"] = {"type": "duration", "seconds": round(transcript.duration, 3)}
@@ -56,17 +56,17 @@ def transcription_answer(
 
 
 def verbose_body(
-    transcript: Transcript, wish: OpenAIAnswerOptions, temperature: float
+    transcript: Transcript, answer: OpenAIAnswerOptions, temperature: float
 ) -> dict[str, Any]:
     """`verbose_json`: what Whisper would tell of its own work is as if it had been sure."""
     language = openai_common.language_name(transcript.language)
     body: dict[str, Any] = {
-        "task": "translate" if wish.translate else "transcribe",
-        "language": "english" if wish.translate else language,
+        "task": "translate" if answer.translate else "transcribe",
+        "language": "english" if answer.translate else language,
         "duration": round(transcript.duration, 3),
         "text": transcript.text,
     }
-    if OpenAIGranularity.SEGMENT in wish.granularities:
+    if OpenAIGranularity.SEGMENT in answer.granularities:
         body["segments"] = [
             {
                 "id": number,
@@ -82,7 +82,7 @@ def verbose_body(
             }
             for number, segment in enumerate(spoken_segments(transcript))
         ]
-    if OpenAIGranularity.WORD in wish.granularities:
+    if OpenAIGranularity.WORD in answer.granularities:
         body["words"] = word_bodies(transcript)
         if transcript.words_by:
             body["words_by"] = transcript.words_by

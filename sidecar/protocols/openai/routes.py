@@ -147,17 +147,19 @@ async def _answered(
         if record.error is not None:
             raise record.error.error()
         assert record.transcript is not None
-        return service.noted(record.transcript, record.options).with_notice(*asked.wish.notices)
+        return service.noted(record.transcript, record.options).with_notice(*asked.answer.notices)
 
-    if asked.wish.stream:
-        sent = session.event_frames(running, asked.wish.format, noted)
+    if asked.answer.stream:
+        sent = session.event_frames(running, asked.answer.format, noted)
         closed = cancel if begun.live else _nothing
         return responses.EventStreamResponse(sent, closed, session.token_revoked_frame(), headers)
     async with middleware.watch_disconnect(request, gone, cancel):
         async for _ in running.watched(responses.SSE_KEEP_ALIVE_S):
             pass
         transcript, temperature = noted(running.record), running.record.options.temperature
-    body, kind = await asyncio.to_thread(transcription_answer, transcript, asked.wish, temperature)
+    body, kind = await asyncio.to_thread(
+        transcription_answer, transcript, asked.answer, temperature
+    )
     return Response(body, media_type=kind, headers=headers)
 
 

@@ -36,20 +36,20 @@ ReplyOutput = (
     | output.ConversationError
 )
 
-WISHES = 8
+MAX_PENDING_REQUESTS = 8
 """Of clients that are kept until their answers begin."""
 
 
 @dataclass(eq=False, slots=True)
 class RealtimeResponse:
-    """One of them. ``wish``: what its client said of it; ``before``: the item before it, once it
+    """One of them. ``options``: what its client said of it; ``before``: the item before it, once it
     has ``begun``; ``written``: all its words so far; ``calls`` by their ids, each with the item
     before it."""
 
     turn: int
     id: str
     item: RealtimeDialogueItem
-    wish: Mapping[str, Any]
+    options: Mapping[str, Any]
     output: EventBody
     begun: bool = False
     before: str | None = None
@@ -75,7 +75,7 @@ class RealtimeResponses:
         self.law = RealtimeAudioFormat.MU_LAW
         """How sound for telephones goes out."""
         self._items, self._prefix, self._conversation = items, prefix, conversation
-        self._wishes: dict[int, Mapping[str, Any]] = {}
+        self._requested: dict[int, Mapping[str, Any]] = {}
         self._now: RealtimeResponse | None = None
 
     @property
@@ -83,13 +83,13 @@ class RealtimeResponses:
         """The id of the last response that was told, or ''."""
         return self._now.id if self._now is not None else ""
 
-    def wished(self, turn: int, wish: Mapping[str, Any]) -> None:
+    def requested(self, turn: int, options: Mapping[str, Any]) -> None:
         """A client has asked for the reply of that turn, and said this of it."""
-        self._wishes[turn] = wish
-        if len(self._wishes) > WISHES:
-            del self._wishes[next(iter(self._wishes))]
+        self._requested[turn] = options
+        if len(self._requested) > MAX_PENDING_REQUESTS:
+            del self._requested[next(iter(self._requested))]
 
-    def told(self, out: output.ConversationOutput) -> Iterator[EventBody]:
+    def events_of(self, out: output.ConversationOutput) -> Iterator[EventBody]:
         """What is to be said of that."""
         match out:
             case output.ReplyStarted():
@@ -111,8 +111,8 @@ class RealtimeResponses:
             turn=reply.turn,
         )
         name = f"resp_{self._prefix}_{reply.turn}"
-        wish = self._wishes.pop(reply.turn, {})
-        self._now = RealtimeResponse(reply.turn, name, item, wish, self.output)
+        options = self._requested.pop(reply.turn, {})
+        self._now = RealtimeResponse(reply.turn, name, item, options, self.output)
         yield server_events.response_event("created", self._view(self._now, None))
 
     def _of(self, response: RealtimeResponse, out: ReplyOutput) -> Iterator[EventBody]:
@@ -236,7 +236,7 @@ class RealtimeResponses:
             "conversation_id": self._conversation,
             "output_modalities": ["audio" if response.item.aloud else "text"],
             "max_output_tokens": "inf",
-            "metadata": response.wish.get("metadata"),
+            "metadata": response.options.get("metadata"),
             "audio": {"output": response.output},
             "usage": None,
         }
@@ -284,16 +284,16 @@ class RealtimeDialogueEvents:
                 | output.UserTurnFinal()
                 | output.UserTurnDropped()
             ):
-                yield from self.person.told(out)
+                yield from self.person.events_of(out)
             case output.CommitAcknowledged():
                 yield from self.person.taken()
             case output.DiscardAcknowledged():
                 yield server_events.cleared_event()
             case output.ReplyStarted():
                 yield from self.person.given_up(errors.EngineFailed())
-                yield from self.replies.told(out)
+                yield from self.replies.events_of(out)
             case _:
-                yield from self.replies.told(out)
+                yield from self.replies.events_of(out)
 
     def _recorded(self, stands: output.HistoryEntryRecorded) -> Iterator[EventBody]:
         item = self._created.pop(stands.name)

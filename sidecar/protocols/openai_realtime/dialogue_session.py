@@ -126,31 +126,31 @@ class RealtimeDialogueConnection(RealtimeConnection):
         await self._talk.commit()
 
     def _respond(self, order: client_events.RealtimeResponseCreate) -> None:
-        options = self._wished(order)
+        options = self._response_options(order)
         if self._talk.sending:
             raise errors.ResponseActive()
         self._talk.playback_completed()
         self._talk.wish(conversation_events.ResponseRequested, options)
-        self._telling.replies.wished(self._talk.turn, order.wish)
+        self._telling.replies.requested(self._talk.turn, order.options)
 
-    def _wished(
+    def _response_options(
         self, order: client_events.RealtimeResponseCreate
     ) -> conversation_events.ConversationOptions | None:
         """The manner of one answer, where its client says anything of that."""
-        wish, now = order.wish, self._manners
+        given, now = order.options, self._manners
         for name in UNSUPPORTED_RESPONSE_FIELDS:
-            if wish.get(name) is not None:
+            if given.get(name) is not None:
                 raise errors.FieldInvalid(f"'response.{name}' is not to be had here.")
-        if wish.get("conversation") not in (None, "auto"):
+        if given.get("conversation") not in (None, "auto"):
             raise errors.FieldInvalid("'response.conversation' is not 'auto'.")
-        if not isinstance(wish.get("metadata"), dict | None):
+        if not isinstance(given.get("metadata"), dict | None):
             raise errors.FieldInvalid("'response.metadata' is no object.")
         options = self._talk.options
         instructions = dialogue_config.parse_instructions(
-            wish, "response.instructions", now.instructions
+            given, "response.instructions", now.instructions
         )
-        aloud = dialogue_config.parse_modalities(wish, "response.output_modalities", now.aloud)
-        tools = dialogue_config.parse_tools(wish, "response", now.tools)
+        aloud = dialogue_config.parse_modalities(given, "response.output_modalities", now.aloud)
+        tools = dialogue_config.parse_tools(given, "response", now.tools)
         self._check(tools)
         if (instructions, aloud, tools) == (now.instructions, now.aloud, now.tools):
             return None

@@ -243,8 +243,8 @@ async def _transcribe(
         await connection.greet()
         await socket.run_until_first_ends(connection.hear(), connection.tell())
         return
-    except transcription_session.RealtimeDialogueRequested as wish:
-        wanted = wish.session
+    except transcription_session.RealtimeDialogueRequested as requested:
+        wanted = requested.session
     finally:
         service.live.end(session)
     await dialogue_session.serve_dialogue(socket, service, wanted, expires_at, again=True)

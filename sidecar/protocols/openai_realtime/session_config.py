@@ -274,17 +274,17 @@ def with_input(
         form, rate = parse_audio_format(sound, f"{_INPUT}.format")
         after = dataclasses.replace(after, sound=form, rate=rate)
     if "transcription" in given:
-        wish = given["transcription"]
-        after = dataclasses.replace(after, transcribes=wish is not None)
-        if wish is not None:
+        value = given["transcription"]
+        after = dataclasses.replace(after, transcribes=value is not None)
+        if value is not None:
             after = _with_transcription(
-                after, require_object(f"{_INPUT}.transcription", wish), spec
+                after, require_object(f"{_INPUT}.transcription", value), spec
             )
     if "turn_detection" in given:
         detection = None
-        if (wish := given["turn_detection"]) is not None:
+        if (value := given["turn_detection"]) is not None:
             known = after.detection or RealtimeTurnDetection()
-            detection = detection_of(known, require_object(DETECTION, wish))
+            detection = detection_of(known, require_object(DETECTION, value))
         after = dataclasses.replace(after, detection=detection)
     return after
 

@@ -157,7 +157,7 @@ class RealtimeTranscriptionConnection(RealtimeConnection):
         try:
             async for numbered in self._session.events():
                 event = numbered.event
-                await self._say(lambda event=event: self._turns.told(event))  # type: ignore[misc]
+                await self._say(lambda event=event: self._turns.events_of(event))  # type: ignore[misc]
                 self._dropped += isinstance(event, TurnDropped)
                 self._news.set()
         except errors.SidecarError as error:

@@ -39,7 +39,7 @@ class RealtimeUserTurns:
     """Those of one session. ``detects``: whether pauses end turns; ``transcribes``: whether words
     are told. Both may change."""
 
-    told_as: tuple[str, ...] = ("added", "done")
+    item_events: tuple[str, ...] = ("added", "done")
 
     def __init__(self, items: RealtimeDialogueItems) -> None:
         self.detects = self.transcribes = True
@@ -64,7 +64,7 @@ class RealtimeUserTurns:
     def _commit(self, item: RealtimeDialogueItem) -> Iterator[EventBody]:
         before = self._items.add(item)
         yield server_events.committed_event(item.id, before)
-        for what in self.told_as:
+        for what in self.item_events:
             yield server_events.item_event(what, item, before)
 
     def _show(self, item: RealtimeDialogueItem, text: str) -> Iterator[EventBody]:
@@ -95,7 +95,7 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
         super().__init__(RealtimeDialogueItems(prefix, most=0))
         self.diarizes = False
         if beta:
-            self.told_as = ("created",)
+            self.item_events = ("created",)
         self._open: list[RealtimeTranscriptionTurn] = []
         self._failed = False
         self._segments: dict[int, tuple[str, Segment]] = {}
@@ -112,7 +112,7 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
         item = next((one for one in self._open if not one.committed), None)
         return self._ends(item or self._new())
 
-    def told(self, event: live_events.LiveEvent) -> Iterator[EventBody]:
+    def events_of(self, event: live_events.LiveEvent) -> Iterator[EventBody]:
         """What is to be said of an event."""
         match event:
             case live_events.SpeechStarted(turn, at):
@@ -251,7 +251,7 @@ class RealtimeConversationTurns(RealtimeUserTurns):
         self._committed.append(item)
         return self._commit(item)
 
-    def told(self, told: output_queue.ConversationClientEvent) -> Iterator[EventBody]:
+    def events_of(self, told: output_queue.ConversationClientEvent) -> Iterator[EventBody]:
         """What is to be said of that."""
         match told:
             case output_queue.UserTurnStarted():

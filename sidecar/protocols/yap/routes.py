@@ -144,7 +144,7 @@ class _YapConnection:
     async def tell(self) -> None:
         """What the session says, until it ends; that the client does not end by this wire."""
         async for numbered in self._session.events():
-            frames = tuple(self._utterances.heard(numbered.event))
+            frames = tuple(self._utterances.frames_of(numbered.event))
             if frames:
                 self._session.touch()
                 await self._socket.send(*frames)

@@ -155,7 +155,7 @@ class YapUtterances:
         before, self._active = self._active, None
         return self._forget(before)
 
-    def heard(self, event: live_events.LiveEvent) -> Iterator[str]:
+    def frames_of(self, event: live_events.LiveEvent) -> Iterator[str]:
         """The frames that tell an event."""
         if isinstance(event, live_events.TurnDropped):
             self._turn = event.turn + 1
