@@ -62,21 +62,6 @@ def precision_of(spec: EngineSpec, name: str) -> Precision:
     return found
 
 
-def model_body(spec: EngineSpec, name: str, created: int) -> dict[str, Any]:
-    """A model as OpenAI has it; ``created`` (seconds since 1970) is when the service was started.
-
-    Raises:
-        errors.ModelNotFound: there is none of this name.
-    """
-    precision = precision_of(spec, name)
-    body = {"id": name, "object": "model", "created": created, "owned_by": "vibevoice-asr"}
-    return body | {
-        "engine": spec.name,
-        "precision": precision.value,
-        "alias_of": spec.name if name in ALIASES else None,
-    }
-
-
 REQUEST_ID = "x-request-id"
 _FULL = (errors.QueueFull, errors.UploadsFull)
 _TRIED_TWICE = (errors.EngineCrashed,)

@@ -357,6 +357,8 @@ def test_where_nothing_speaks_answers_are_text_whatever_is_wished() -> None:
         ({"audio": {"input": {"turn_detection": {"type": "x"}}}}, "turn_detection.type"),
         ({"audio": {"input": {"turn_detection": {"threshold": 2}}}}, "turn_detection.threshold"),
         ({"audio": {"output": {"format": {"rate": 8000}}}}, "session.audio.output.format.rate"),
+        ({"audio": {"output": {"format": {"rate": 7}}}}, "session.audio.output.format.rate"),
+        ({"audio": {"output": {"format": {"type": "x"}}}}, "session.audio.output.format.type"),
         ({"audio": {"output": {"voice": 7}}}, "session.audio.output.voice"),
         ({"audio": {"output": {"speed": 0.1}}}, "session.audio.output.speed"),
     ],

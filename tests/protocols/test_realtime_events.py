@@ -83,7 +83,7 @@ def final(turn: int, piece: int, text: str, speaker: int | None = None) -> Final
 
 
 def tell(items: RealtimeTranscriptionTurns, *events: LiveEvent) -> list[dict[str, Any]]:
-    said = [one for event in events for one in items.told(event)]
+    said = [one for event in events for one in items.events_of(event)]
     for one in said:
         check(one)
     return said

@@ -67,7 +67,7 @@ def test_a_first_piece_too_short_for_partials_is_told_before_those_of_the_next()
         Partial(0, 1, 1.2, 2.4, "and more of", "and more of"),
         Final(0, 1, Segment(1.2, 2.6, "and more of it", None)),
     ):
-        frames = [json.loads(raw) for raw in utterances.heard(event)]
+        frames = [json.loads(raw) for raw in utterances.frames_of(event)]
         told += "".join(one["payload"].get("delta", "") for one in frames)
     assert told == "No and more of it"
 
@@ -125,7 +125,7 @@ def test_every_request_that_ends_has_one_final_of_its_own_words(steps: list[str]
     active: str | None = None
 
     def hear() -> None:
-        for raw in utterances.heard(engine.events.popleft()):
+        for raw in utterances.frames_of(engine.events.popleft()):
             frame = json.loads(raw)
             assert frame["request_id"] not in silent
             frames.append(frame)

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Self
 
 from fastapi import APIRouter, Request, Response
@@ -260,15 +261,44 @@ async def accept_handshake(websocket: WebSocket, spoken: Sequence[str] = ()) -> 
         )
 
 
+@dataclass(frozen=True, slots=True)
+class ConnectionEnding:
+    """Close frame of a connection, and the last message before it, if there is one."""
+
+    code: int
+    reason: str
+    last_message: str | None = None
+
+
+async def serve_connection(
+    websocket: WebSocket,
+    settings: Settings,
+    spoken: Sequence[str],
+    serve: Callable[[WebSocketConnection], Awaitable[None]],
+    ending_of: Callable[[errors.SidecarError], ConnectionEnding],
+) -> None:
+    """Accept a connection and ``serve`` it; an error ends it as ``ending_of`` has it."""
+    socket = await WebSocketConnection.accept(websocket, settings, spoken)
+    try:
+        await serve(socket)
+    except WebSocketGone:
+        pass
+    except errors.SidecarError as error:
+        ending = ending_of(error)
+        if ending.last_message is not None:
+            await socket.say(ending.last_message)
+        await socket.close(ending.code, ending.reason)
+
+
 async def refuse_connection(
-    websocket: WebSocket, said: str | None, code: int, reason: str, spoken: Sequence[str] = ()
+    websocket: WebSocket, ending: ConnectionEnding, spoken: Sequence[str] = ()
 ) -> None:
     """Refuse somebody where their client looks: accept, say why (or nothing), and close."""
     await accept_handshake(websocket, spoken)
     with suppress(RuntimeError, WebSocketDisconnect, OSError):
-        if said is not None:
-            await websocket.send_text(said)
-    await send_close(websocket, code, reason)
+        if ending.last_message is not None:
+            await websocket.send_text(ending.last_message)
+    await send_close(websocket, ending.code, ending.reason)
 
 
 async def send_close(websocket: WebSocket, code: int = 1000, reason: str = "") -> None:

@@ -17,23 +17,13 @@ from sidecar.interfaces.live_engine import (
 )
 from sidecar.interfaces.live_events import Final, LiveEvent, Partial, TurnEnded
 from sidecar.interfaces.request_options import LANGUAGE_NAMES, parse_language
-from sidecar.protocols.grpc_stt import errors as grpc_stt_errors
-from sidecar.protocols.grpc_stt import interceptor
-from sidecar.protocols.grpc_stt.stt_pb2 import (
-    DECODE_PROFILE_ACCURATE,
-    DECODE_PROFILE_REALTIME,
-    TASK_TRANSCRIBE,
-    TASK_TRANSLATE,
-    TASK_UNSPECIFIED,
-    VAD_AUTO_END,
-    VAD_CONTINUE,
-    SessionRequest,
-    SessionResponse,
-    STTResult,
-    VADMode,
-)
+from sidecar.protocols.grpc_stt import errors as codes
+from sidecar.protocols.grpc_stt import interceptor, stt_pb2
 
-PROFILES = {"realtime": DECODE_PROFILE_REALTIME, "accurate": DECODE_PROFILE_ACCURATE}
+PROFILES = {
+    "realtime": stt_pb2.DECODE_PROFILE_REALTIME,
+    "accurate": stt_pb2.DECODE_PROFILE_ACCURATE,
+}
 _TRUE = frozenset({"1", "true", "yes", "on"})
 HYSTERESIS = 0.15
 """How far below the threshold somebody still speaks who spoke before."""
@@ -49,16 +39,16 @@ class GrpcSessionOptions:
     session_id: str
     options: LiveOptions
     profile: str
-    vad_mode: VADMode
+    vad_mode: stt_pb2.VADMode
     attributes: Mapping[str, str]
     with_token: bool
     key: str
 
-    def answer(self, token: str) -> SessionResponse:
+    def answer(self, token: str) -> stt_pb2.SessionResponse:
         """What the client gets to know of it."""
         language = "" if self.options.language == AUTO else self.options.language
         attributes = {**self.attributes, "decode_profile": self.profile}
-        return SessionResponse(
+        return stt_pb2.SessionResponse(
             attributes=attributes | ({"language_code": language} if language else {}),
             vad_mode=self.vad_mode,
             vad_silence=self.options.endpointing.silence_s,
@@ -66,7 +56,7 @@ class GrpcSessionOptions:
             token=token,
             token_required=bool(token),
             language_code=language,
-            task=TASK_TRANSLATE if self.options.translate else TASK_TRANSCRIBE,
+            task=stt_pb2.TASK_TRANSLATE if self.options.translate else stt_pb2.TASK_TRANSCRIBE,
             decode_profile=PROFILES[self.profile],
         )
 
@@ -93,7 +83,7 @@ class GrpcDefaults:
         )
 
 
-def api_key_in(request: SessionRequest) -> str:
+def api_key_in(request: stt_pb2.SessionRequest) -> str:
     """What was sent as an API key among the attributes.
 
     Raises:
@@ -102,12 +92,12 @@ def api_key_in(request: SessionRequest) -> str:
     given = request.attributes
     key = next((given[name] for name in ("api_key", "api-key") if given.get(name)), "")
     if not key and _parse_flag(given, "api_key_required", "api-key-required"):
-        raise grpc_stt_errors.GrpcRefused(grpc_stt_errors.NO_KEY)
+        raise codes.GrpcRefused(codes.NO_KEY)
     return str(key)
 
 
 def session_options(
-    request: SessionRequest, spec: EngineSpec | None, usual: GrpcDefaults
+    request: stt_pb2.SessionRequest, spec: EngineSpec | None, usual: GrpcDefaults
 ) -> GrpcSessionOptions:
     """What is asked for, as far as ``spec`` can do it.
 
@@ -115,23 +105,21 @@ def session_options(
         codes.Refused: something has a value that means nothing.
     """
     if not request.session_id:
-        raise grpc_stt_errors.GrpcRefused(grpc_stt_errors.NO_SESSION_ID)
+        raise codes.GrpcRefused(codes.NO_SESSION_ID)
     if len(request.session_id) > LONGEST_ID:
-        raise grpc_stt_errors.GrpcRefused(
-            grpc_stt_errors.OPTION_INVALID, f"session_id has more than {LONGEST_ID} characters"
+        raise codes.GrpcRefused(
+            codes.OPTION_INVALID, f"session_id has more than {LONGEST_ID} characters"
         )
     given = dict(request.attributes)
     if sum(len(name) + len(value) for name, value in given.items()) > MOST_ATTRIBUTES:
-        raise grpc_stt_errors.GrpcRefused(
-            grpc_stt_errors.OPTION_INVALID, "the attributes are too long"
-        )
+        raise codes.GrpcRefused(codes.OPTION_INVALID, "the attributes are too long")
     profile = _profile(request, usual.profile)
-    translates = request.task == TASK_TRANSLATE or (
-        request.task == TASK_UNSPECIFIED and usual.translate
+    translates = request.task == stt_pb2.TASK_TRANSLATE or (
+        request.task == stt_pb2.TASK_UNSPECIFIED and usual.translate
     )
     options = LiveOptions(
         language=_language(request.language_code, spec, usual.language),
-        turns=TurnControl.ONE if request.vad_mode == VAD_AUTO_END else TurnControl.SILENCE,
+        turns=TurnControl.ONE if request.vad_mode == stt_pb2.VAD_AUTO_END else TurnControl.SILENCE,
         endpointing=_endpointing(request, usual),
         diarize=False,
         translate=translates and spec is not None and spec.translates,
@@ -141,7 +129,7 @@ def session_options(
         session_id=request.session_id,
         options=options,
         profile=profile,
-        vad_mode=VAD_AUTO_END if options.turns is TurnControl.ONE else VAD_CONTINUE,
+        vad_mode=stt_pb2.VAD_AUTO_END if options.turns is TurnControl.ONE else stt_pb2.VAD_CONTINUE,
         attributes={
             name: value for name, value in given.items() if name not in interceptor.API_KEY_NAMES
         },
@@ -150,23 +138,21 @@ def session_options(
     )
 
 
-def _endpointing(request: SessionRequest, usual: GrpcDefaults) -> EndpointingOptions:
+def _endpointing(request: stt_pb2.SessionRequest, usual: GrpcDefaults) -> EndpointingOptions:
     threshold = usual.threshold
     if request.HasField("vad_threshold_override"):
         threshold = request.vad_threshold_override
     elif request.vad_threshold != 0:
         threshold = request.vad_threshold
     if threshold < 0:
-        raise grpc_stt_errors.GrpcRefused(grpc_stt_errors.VAD_INVALID)
+        raise codes.GrpcRefused(codes.VAD_INVALID)
     limits = field_limits(EndpointingOptions)
     if threshold not in limits["threshold"]:
-        raise grpc_stt_errors.GrpcRefused(
-            grpc_stt_errors.VAD_INVALID, "vad_threshold must lie between 0 and 1"
-        )
+        raise codes.GrpcRefused(codes.VAD_INVALID, "vad_threshold must lie between 0 and 1")
     silence_s = usual.silence_s if request.vad_silence <= 0 else request.vad_silence
     if silence_s not in limits["silence_s"]:
-        raise grpc_stt_errors.GrpcRefused(
-            grpc_stt_errors.OPTION_INVALID, f"vad_silence must be {limits['silence_s']} s"
+        raise codes.GrpcRefused(
+            codes.OPTION_INVALID, f"vad_silence must be {limits['silence_s']} s"
         )
     return EndpointingOptions(
         threshold=threshold,
@@ -176,7 +162,7 @@ def _endpointing(request: SessionRequest, usual: GrpcDefaults) -> EndpointingOpt
     )
 
 
-def _profile(request: SessionRequest, usual: str) -> str:
+def _profile(request: stt_pb2.SessionRequest, usual: str) -> str:
     for name, number in PROFILES.items():
         if request.decode_profile == number:
             return name
@@ -214,7 +200,7 @@ class GrpcResults:
         self._shown = ""
         self.finals = 0
 
-    def of(self, event: LiveEvent) -> STTResult | None:
+    def of(self, event: LiveEvent) -> stt_pb2.STTResult | None:
         """What is to be sent, None where that is nothing."""
         match event:
             case Partial():
@@ -234,7 +220,7 @@ class GrpcResults:
                 return self._final(text, self._start or 0.0, end)
         return None
 
-    def _partial(self, event: Partial) -> STTResult | None:
+    def _partial(self, event: Partial) -> stt_pb2.STTResult | None:
         text = " ".join((*self._said, event.text)).strip()
         if not event.text or text == self._shown:
             return None
@@ -245,16 +231,16 @@ class GrpcResults:
         result.unstable_text = text[len(result.committed_text) :].strip()
         return result
 
-    def _final(self, text: str, start: float, end: float) -> STTResult:
+    def _final(self, text: str, start: float, end: float) -> stt_pb2.STTResult:
         self.finals += 1
         self._shown, self._start = "", None
         result = self._result(text, start, end)
         result.is_final, result.committed_text = True, text
         return result
 
-    def _result(self, text: str, start: float, end: float) -> STTResult:
+    def _result(self, text: str, start: float, end: float) -> stt_pb2.STTResult:
         code = self._language.split("-")[0].lower()
-        return STTResult(
+        return stt_pb2.STTResult(
             text=text,
             start_sec=start,
             end_sec=end,

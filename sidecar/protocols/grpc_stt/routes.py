@@ -16,7 +16,7 @@ from sidecar import errors
 from sidecar.auth.authentication import AccessControl, delay_wrong_token
 from sidecar.auth.identity import AuthMethod, Identity
 from sidecar.live.sessions.session import Session
-from sidecar.protocols.grpc_stt import errors as grpc_stt_errors
+from sidecar.protocols.grpc_stt import errors as codes
 from sidecar.protocols.grpc_stt import interceptor, messages
 from sidecar.protocols.grpc_stt.errors import abort_call
 from sidecar.protocols.grpc_stt.session import (
@@ -70,12 +70,10 @@ class GrpcServicer:
         """CreateSession."""
         try:
             if request is None:
-                raise grpc_stt_errors.GrpcRefused(
-                    grpc_stt_errors.OPTION_INVALID, "the message cannot be read"
-                )
+                raise codes.GrpcRefused(codes.OPTION_INVALID, "the message cannot be read")
             return await self._create(request, context)
         except Exception as wrong:
-            await abort_call(context, wrong, fault=grpc_stt_errors.CREATE_FAULT)
+            await abort_call(context, wrong, fault=codes.CREATE_FAULT)
         return None
 
     async def recognize(self, chunks: object, context: Any) -> None:
@@ -106,12 +104,12 @@ class GrpcServicer:
         caller = await self._caller_if_said(context)
         owner = caller.owner if caller else None
         if number and not self._waiting.of(number, owner):
-            raise grpc_stt_errors.GrpcRefused(grpc_stt_errors.UNKNOWN_SESSION)
+            raise codes.GrpcRefused(codes.UNKNOWN_SESSION)
         try:
             async with asyncio.timeout(self._service.settings.grpc_unused):
                 first = await read_chunk(context)
         except TimeoutError:
-            raise grpc_stt_errors.GrpcRefused(grpc_stt_errors.IDLE) from None
+            raise codes.GrpcRefused(codes.IDLE) from None
         number = number or (first.session_id if first else "")
         created = await self._claimed(context, number, caller, first.session_token if first else "")
         session = created.session
@@ -137,7 +135,7 @@ class GrpcServicer:
         """
         found = self._waiting.of(number, caller.owner if caller else None)
         if not found:
-            raise grpc_stt_errors.GrpcRefused(grpc_stt_errors.UNKNOWN_SESSION)
+            raise codes.GrpcRefused(codes.UNKNOWN_SESSION)
         if caller is not None:
             created = found[0]
             self._waiting.take(created)
@@ -148,7 +146,7 @@ class GrpcServicer:
                 return created
         if self._entrance.rate_limiter is not None:
             await delay_wrong_token(self._entrance.rate_limiter, self._approach(context))
-        raise grpc_stt_errors.GrpcRefused(grpc_stt_errors.TOKEN_INVALID)
+        raise codes.GrpcRefused(codes.TOKEN_INVALID)
 
     async def _caller(self, context: Any, key: str = "") -> Identity:
         """Who calls, by the metadata or by a key among the attributes."""

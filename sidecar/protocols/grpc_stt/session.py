@@ -16,7 +16,7 @@ from sidecar.auth.identity import Identity
 from sidecar.interfaces.live_engine import SampleEncoding, TurnControl
 from sidecar.interfaces.live_events import UTTERANCE_DROPPED, Final, NoticeRaised
 from sidecar.live.sessions.session import Session
-from sidecar.protocols.grpc_stt import errors as grpc_stt_errors
+from sidecar.protocols.grpc_stt import errors as codes
 from sidecar.protocols.grpc_stt.messages import GrpcResults
 from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk
 
@@ -175,14 +175,14 @@ class GrpcStream:
 
     async def _take(self, chunk: AudioChunk) -> None:
         if not self._created.admits(chunk.session_token):
-            raise grpc_stt_errors.GrpcRefused(grpc_stt_errors.TOKEN_INVALID)
+            raise codes.GrpcRefused(codes.TOKEN_INVALID)
         if chunk.sample_rate > 0:
             self._rate = chunk.sample_rate
         raw, width = chunk.pcm16, SampleEncoding.PCM16.width
         longest = round(self._session.bounds.chunk_s * self._rate) * width
         if not chunk.is_final and len(raw) > longest:
-            raise grpc_stt_errors.GrpcRefused(
-                grpc_stt_errors.CHUNK_TOO_LONG, f"chunk bytes {len(raw)} exceeds max {longest}"
+            raise codes.GrpcRefused(
+                codes.CHUNK_TOO_LONG, f"chunk bytes {len(raw)} exceeds max {longest}"
             )
         if len(raw) % width:
             raise errors.SoundInvalid(f"{len(raw)} bytes are no whole samples of {width} bytes.")
@@ -229,8 +229,6 @@ async def read_chunk(context: Any) -> AudioChunk | None:
     if chunk is grpc.aio.EOF:
         return None
     if chunk is None:
-        raise grpc_stt_errors.GrpcRefused(
-            grpc_stt_errors.OPTION_INVALID, "the message cannot be read"
-        )
+        raise codes.GrpcRefused(codes.OPTION_INVALID, "the message cannot be read")
     assert isinstance(chunk, AudioChunk)
     return chunk

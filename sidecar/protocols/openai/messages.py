@@ -16,6 +16,8 @@ from pydantic import BaseModel, Field
 from sidecar import errors
 from sidecar.api.http.responses import to_json
 from sidecar.api.http.schemas import OPTIONS
+from sidecar.interfaces.engine_interface import EngineSpec
+from sidecar.protocols import openai_common
 from sidecar.protocols.openai.request import (
     MAX_KNOWN_SPEAKERS,
     NATIVE_FIELDS,
@@ -23,7 +25,6 @@ from sidecar.protocols.openai.request import (
     OpenAIGranularity,
     OpenAIResponseFormat,
 )
-from sidecar.protocols.openai_common import ERRORS, language_code, language_name, speaker_letters
 from sidecar.transcripts.transcript import Segment, Transcript
 from sidecar.transcripts.transcript_formats import render_transcript
 
@@ -32,22 +33,22 @@ SEGMENT = "transcript.text.segment"
 
 
 def transcription_answer(
-    transcript: Transcript, wish: OpenAIAnswerOptions, temperature: float
+    transcript: Transcript, answer: OpenAIAnswerOptions, temperature: float
 ) -> tuple[bytes, str]:
     """The body of an answer, and its media type.
 
     Raises:
         errors.WordsUnavailable: times of words were asked for, and the engine told none.
     """
-    match wish.format:
+    match answer.format:
         case OpenAIResponseFormat.TEXT if not transcript.diarized:
             return f"{transcript.text}\n".encode(), TEXT
         case OpenAIResponseFormat.TEXT | OpenAIResponseFormat.SRT | OpenAIResponseFormat.VTT:
-            return render_transcript(transcript, wish.format.value).encode(), TEXT
+            return render_transcript(transcript, answer.format.value).encode(), TEXT
         case OpenAIResponseFormat.DIARIZED:
             body = diarized_body(transcript)
         case OpenAIResponseFormat.VERBOSE:
-            body = verbose_body(transcript, wish, temperature)
+            body = verbose_body(transcript, answer, temperature)
         case _:
             body = {"text": transcript.text, "languages": transcript_languages(transcript)}
     body["usage"] = {"type": "duration", "seconds": round(transcript.duration, 3)}
@@ -55,16 +56,17 @@ def transcription_answer(
 
 
 def verbose_body(
-    transcript: Transcript, wish: OpenAIAnswerOptions, temperature: float
+    transcript: Transcript, answer: OpenAIAnswerOptions, temperature: float
 ) -> dict[str, Any]:
     """`verbose_json`: what Whisper would tell of its own work is as if it had been sure."""
+    language = openai_common.language_name(transcript.language)
     body: dict[str, Any] = {
-        "task": "translate" if wish.translate else "transcribe",
-        "language": "english" if wish.translate else language_name(transcript.language),
+        "task": "translate" if answer.translate else "transcribe",
+        "language": "english" if answer.translate else language,
         "duration": round(transcript.duration, 3),
         "text": transcript.text,
     }
-    if OpenAIGranularity.SEGMENT in wish.granularities:
+    if OpenAIGranularity.SEGMENT in answer.granularities:
         body["segments"] = [
             {
                 "id": number,
@@ -80,7 +82,7 @@ def verbose_body(
             }
             for number, segment in enumerate(spoken_segments(transcript))
         ]
-    if OpenAIGranularity.WORD in wish.granularities:
+    if OpenAIGranularity.WORD in answer.granularities:
         body["words"] = word_bodies(transcript)
         if transcript.words_by:
             body["words_by"] = transcript.words_by
@@ -126,7 +128,7 @@ def segment_body(number: int, segment: Segment, name: str | None = None) -> dict
         "start": round(segment.start, 3),
         "end": round(segment.end, 3),
         "text": segment.text,
-        "speaker": name or speaker_letters(segment.speaker or 0),
+        "speaker": name or openai_common.speaker_letters(segment.speaker or 0),
     }
 
 
@@ -143,7 +145,7 @@ def spoken_segments(transcript: Transcript) -> Iterator[Segment]:
 
 def transcript_languages(transcript: Transcript) -> list[dict[str, str]]:
     """Those that were heard; empty where nobody knows."""
-    code = language_code(transcript.language)
+    code = openai_common.language_code(transcript.language)
     return [] if code is None else [{"code": code}]
 
 
@@ -163,6 +165,23 @@ class OpenAIModel(BaseModel):
     engine: str
     precision: str
     alias_of: str | None = Field(description="Our own name of a model of OpenAI's.")
+
+    @classmethod
+    def of(cls, spec: EngineSpec, name: str, created: int) -> OpenAIModel:
+        """Return the one of that name; ``created`` is when the service was started.
+
+        Raises:
+            errors.ModelNotFound: there is none of this name.
+        """
+        return cls(
+            id=name,
+            object="model",
+            created=created,
+            owned_by="vibevoice-asr",
+            engine=spec.name,
+            precision=openai_common.precision_of(spec, name).value,
+            alias_of=spec.name if name in openai_common.ALIASES else None,
+        )
 
 
 class OpenAIModelList(BaseModel):
@@ -203,7 +222,7 @@ TRANSCRIPTION: dict[int | str, dict[str, Any]] = {
         "transcript.text.segment (diarized_json), transcript.text.done",
         "content": {**_PLAIN, **_STREAM},
     },
-    **ERRORS,
+    **openai_common.ERRORS,
 }
 TRANSLATION = TRANSCRIPTION
 

@@ -186,7 +186,7 @@ class OpenAIRequest:
 
     source: AudioSource
     options: TranscribeOptions
-    wish: OpenAIAnswerOptions
+    answer: OpenAIAnswerOptions
     fields: Mapping[str, Any]
 
 
@@ -254,13 +254,17 @@ async def _parse_request(
     translate = translate or (
         bool(usual) and parse_flag("translate", form.one("translate"), default=False)
     )
-    wish = answer_options_of(form, service.spec, translate=translate)
-    options = service.options(option_fields(form, service.spec, wish, precision))
-    known = known_speakers(form.all(NAMES), form.all(REFERENCES))
+    answer = answer_options_of(form, service.spec, translate=translate)
+    options = service.options(option_fields(form, service.spec, answer, precision))
+    names, references = form.all(NAMES), form.all(REFERENCES)
+    if references:  # base64 of four voices takes a quarter of a second: not on the event loop
+        known = await service.spool_threads.run(known_speakers, names, references)
+    else:
+        known = known_speakers(names, references)
     options = replace(options, translate=translate)
     options = await with_known_speakers(service, caller, options, known)
     return OpenAIRequest(
-        upload.source, options, wish, {"translate": translate, "fields": upload.lists}
+        upload.source, options, answer, {"translate": translate, "fields": upload.lists}
     )
 
 
@@ -306,7 +310,7 @@ def answer_options_of(
 
 
 def option_fields(
-    form: OpenAIRequestForm, spec: EngineSpec, wish: OpenAIAnswerOptions, precision: Precision
+    form: OpenAIRequestForm, spec: EngineSpec, answer: OpenAIAnswerOptions, precision: Precision
 ) -> Mapping[str, object]:
     """The fields as the options of every wire have them. Pure.
 
@@ -330,11 +334,11 @@ def option_fields(
         fields["hotwords"] = ", ".join([*filter(None, [form.one("hotwords")]), *keywords])
     # cues are made of words where there are any
     fields["words"] = (
-        OpenAIGranularity.WORD in wish.granularities or wish.format in SUBTITLE_FORMATS
+        OpenAIGranularity.WORD in answer.granularities or answer.format in SUBTITLE_FORMATS
     )
     if precision is not Precision.AUTO:
         fields["precision"] = precision.value
-    if wish.format is OpenAIResponseFormat.DIARIZED:
+    if answer.format is OpenAIResponseFormat.DIARIZED:
         fields["diarize"] = True
     elif not form.one("diarize").strip():
         fields["diarize"] = False

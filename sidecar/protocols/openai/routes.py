@@ -20,22 +20,10 @@ from sidecar.auth.identity import Identity
 from sidecar.jobs.job_record import IdempotencyKey, JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import QueueReservation
-from sidecar.protocols.openai import messages
+from sidecar.protocols.openai import messages, session
 from sidecar.protocols.openai.messages import transcription_answer
 from sidecar.protocols.openai.request import OpenAIRequest, read_request
-from sidecar.protocols.openai.session import (
-    OpenAIFollowedJob,
-    OpenAIKeptJob,
-    OpenAILocalRetries,
-    OpenAIRetries,
-    OpenAISentRequest,
-    OpenAISharedRetries,
-    event_frames,
-    retry_count,
-    timed_out,
-    token_revoked_frame,
-)
-from sidecar.protocols.openai_common import ERRORS, REQUEST_ID, model_body, model_names
+from sidecar.protocols.openai_common import ERRORS, REQUEST_ID, model_names
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Transcript
 
@@ -50,7 +38,9 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
     """The routes of this wire."""
     router = APIRouter()
     left = service.client_timeouts
-    retries: OpenAIRetries = OpenAILocalRetries() if left is None else OpenAISharedRetries(left)
+    retries: session.OpenAIRetries = (
+        session.OpenAILocalRetries() if left is None else session.OpenAISharedRetries(left)
+    )
     created = int(now())
 
     @router.post(
@@ -91,8 +81,10 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
         responses=ERRORS,
     )
     async def listed() -> Response:
-        bodies = [model_body(service.spec, name, created) for name in model_names(service.spec)]
-        return json_response({"object": "list", "data": bodies}, headers=_request_id())
+        spec = service.spec
+        models = [messages.OpenAIModel.of(spec, name, created) for name in model_names(spec)]
+        body = messages.OpenAIModelList(object="list", data=models)
+        return json_response(body.model_dump(), headers=_request_id())
 
     @router.get(
         f"{MODELS}/{{model}}",
@@ -101,7 +93,8 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
         responses=ERRORS,
     )
     async def model(model: str) -> Response:
-        return json_response(model_body(service.spec, model, created), headers=_request_id())
+        body = messages.OpenAIModel.of(service.spec, model, created)
+        return json_response(body.model_dump(), headers=_request_id())
 
     return router
 
@@ -111,14 +104,19 @@ class _OpenAIStartedJob:
     """The job of a request; ``live`` where it goes with its client, which may send it again if that
     ``sent`` it."""
 
-    running: OpenAIFollowedJob
+    running: session.OpenAIFollowedJob
     live: Job | None = None
-    sent: OpenAISentRequest | None = None
+    sent: session.OpenAISentRequest | None = None
     replayed: bool = False
 
 
 async def _answered(
-    request: Request, service: Service, retries: OpenAIRetries, *, translate: bool, usual: str = ""
+    request: Request,
+    service: Service,
+    retries: session.OpenAIRetries,
+    *,
+    translate: bool,
+    usual: str = "",
 ) -> Response:
     caller, arrived = identity_of(request), _now()
     key = idempotency_key_of(request)
@@ -139,7 +137,7 @@ async def _answered(
         nonlocal left
         if left or begun.live is None or begun.live.ended:
             return
-        if begun.sent is not None and timed_out(request, _now() - arrived):
+        if begun.sent is not None and session.timed_out(request, _now() - arrived):
             left = True
             retries.leave(begun.sent, begun.live, cancel)
         else:
@@ -149,17 +147,19 @@ async def _answered(
         if record.error is not None:
             raise record.error.error()
         assert record.transcript is not None
-        return service.noted(record.transcript, record.options).with_notice(*asked.wish.notices)
+        return service.noted(record.transcript, record.options).with_notice(*asked.answer.notices)
 
-    if asked.wish.stream:
-        sent = event_frames(running, asked.wish.format, noted)
+    if asked.answer.stream:
+        sent = session.event_frames(running, asked.answer.format, noted)
         closed = cancel if begun.live else _nothing
-        return responses.EventStreamResponse(sent, closed, token_revoked_frame(), headers)
+        return responses.EventStreamResponse(sent, closed, session.token_revoked_frame(), headers)
     async with middleware.watch_disconnect(request, gone, cancel):
         async for _ in running.watched(responses.SSE_KEEP_ALIVE_S):
             pass
         transcript, temperature = noted(running.record), running.record.options.temperature
-    body, kind = await asyncio.to_thread(transcription_answer, transcript, asked.wish, temperature)
+    body, kind = await asyncio.to_thread(
+        transcription_answer, transcript, asked.answer, temperature
+    )
     return Response(body, media_type=kind, headers=headers)
 
 
@@ -167,7 +167,7 @@ async def _begun(
     request: Request,
     service: Service,
     caller: Identity,
-    retries: OpenAIRetries,
+    retries: session.OpenAIRetries,
     asked: OpenAIRequest,
     place: QueueReservation,
     key: str | None,
@@ -182,10 +182,10 @@ async def _begun(
         record, replayed = await service.submissions.submit_once(
             caller, asked.source, asked.options, place, IdempotencyKey(key, said)
         )
-        return _OpenAIStartedJob(OpenAIKeptJob(service, caller, record), replayed=replayed)
+        return _OpenAIStartedJob(session.OpenAIKeptJob(service, caller, record), replayed=replayed)
     try:
         sent = None
-        if (count := retry_count(request)) is not None:
+        if (count := session.retry_count(request)) is not None:
             sent = await retries.sent(caller.owner, asked.fields, asked.source)
         if sent is not None and count and (job := await retries.take(sent, asked.source)):
             return _OpenAIStartedJob(job, job, sent)  # it was left behind by the same request

@@ -27,12 +27,7 @@ from sidecar.errors import JobNotFound, SidecarError, TokenInvalid
 from sidecar.jobs.job_log import SubscriberTooSlow
 from sidecar.jobs.job_record import JobRecord, apply_event
 from sidecar.jobs.job_runner import Job
-from sidecar.protocols.openai.messages import (
-    diarized_body,
-    segment_body,
-    transcript_languages,
-    transcript_warnings,
-)
+from sidecar.protocols.openai import messages
 from sidecar.protocols.openai.request import OpenAIResponseFormat
 from sidecar.protocols.openai_common import error_body
 from sidecar.service.facade import Service
@@ -264,7 +259,7 @@ class OpenAIJobEvents:
             if not segment.is_speech:
                 continue
             number = sum(one.is_speech for one in record.segments[:index])
-            body = segment_body(number, segment)
+            body = messages.segment_body(number, segment)
             named = {"segment_id": body["id"]} if self._diarized else {}
             if delta := self._saying.add(segment.text):
                 yield {"type": "transcript.text.delta", "delta": delta, **named}
@@ -279,7 +274,7 @@ class OpenAIJobEvents:
         done: dict[str, Any] = {
             "type": "transcript.text.done",
             "text": transcript.text,
-            "languages": transcript_languages(transcript),
+            "languages": messages.transcript_languages(transcript),
             "usage": {
                 "type": "tokens",
                 "input_tokens": 0,
@@ -289,10 +284,10 @@ class OpenAIJobEvents:
             },
         }
         if self._diarized:
-            done["segments"] = diarized_body(transcript)["segments"]
+            done["segments"] = messages.diarized_body(transcript)["segments"]
             for body in done["segments"]:
                 yield from self._segment(body)
-        yield done | transcript_warnings(transcript)
+        yield done | messages.transcript_warnings(transcript)
 
     def _segment(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """An event, unless that was said."""

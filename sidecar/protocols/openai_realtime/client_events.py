@@ -100,9 +100,9 @@ class RealtimeItemTruncate:
 
 @dataclass(frozen=True, slots=True)
 class RealtimeResponseCreate:
-    """An answer is wanted, in the manner of ``wish``."""
+    """An answer is wanted, in the manner of ``options``."""
 
-    wish: Mapping[str, Any]
+    options: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

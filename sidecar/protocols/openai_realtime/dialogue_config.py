@@ -20,14 +20,9 @@ from sidecar.audio.codecs import G711_RATE as TELEPHONE_RATE
 from sidecar.conversation.conversation_events import ConversationOptions, EndOfTurnDelays
 from sidecar.conversation.llm.chat_completions import NO_TOOLS, ToolChoice, ToolDefinition, ToolSet
 from sidecar.conversation.speech_input import CONVERSATION_ENDPOINTING
+from sidecar.interfaces import request_options
 from sidecar.interfaces.engine_interface import EngineSpec, SynthesisOptions
 from sidecar.interfaces.live_engine import LiveOptions
-from sidecar.interfaces.request_options import (
-    parse_choice,
-    parse_flag,
-    parse_number,
-    parse_text,
-)
 from sidecar.protocols.openai_realtime.session_config import (
     DETECTION,
     USUAL_RATE,
@@ -37,8 +32,8 @@ from sidecar.protocols.openai_realtime.session_config import (
     RealtimeTranscriptionConfig,
     RealtimeTurnDetection,
     RealtimeVadType,
+    parse_audio_format,
     require_object,
-    with_audio_format,
     with_input,
     with_pauses,
 )
@@ -51,14 +46,18 @@ _SCALE = {RealtimeEagerness.LOW: 2.0, RealtimeEagerness.HIGH: 0.7}
 
 def _detection(before: RealtimeTurnDetection, given: Mapping[str, Any]) -> RealtimeTurnDetection:
     def flag(name: str, usual: bool) -> bool:
-        return parse_flag(f"{DETECTION}.{name}", given.get(name), default=usual)
+        return request_options.parse_flag(f"{DETECTION}.{name}", given.get(name), default=usual)
 
-    kind = parse_choice(f"{DETECTION}.type", given.get("type"), RealtimeVadType.SERVER)
+    kind = request_options.parse_choice(
+        f"{DETECTION}.type", given.get("type"), RealtimeVadType.SERVER
+    )
     pauses = with_pauses(before, given, 0)
     return replace(
         pauses,
         kind=kind,
-        eagerness=parse_choice(f"{DETECTION}.eagerness", given.get("eagerness"), before.eagerness),
+        eagerness=request_options.parse_choice(
+            f"{DETECTION}.eagerness", given.get("eagerness"), before.eagerness
+        ),
         silence_ms=max(SHORTEST_SILENCE_MS, pauses.silence_ms),
         answers=flag("create_response", before.answers),
         interrupts=flag("interrupt_response", before.interrupts),
@@ -131,7 +130,7 @@ def _all(given: object, at: str) -> tuple[ToolDefinition, ...]:
 def _one(given: Mapping[str, Any], at: str) -> ToolDefinition:
     if given.get("type") != FUNCTION:
         raise errors.FieldInvalid(f"'{at}' has one that is no function.", hint=HINT)
-    name = parse_text(f"{at}.name", given.get("name"))
+    name = request_options.parse_text(f"{at}.name", given.get("name"))
     if not _NAME.fullmatch(name):
         raise errors.FieldInvalid(
             f"'{at}' has one without a name.",
@@ -141,7 +140,7 @@ def _one(given: Mapping[str, Any], at: str) -> ToolDefinition:
     if parameters is not None:
         parameters = require_object(f"{at}.parameters", parameters)
     return ToolDefinition(
-        name, parse_text(f"{at}.description", given.get("description")), parameters
+        name, request_options.parse_text(f"{at}.description", given.get("description")), parameters
     )
 
 
@@ -306,7 +305,7 @@ def parse_instructions(given: Mapping[str, Any], name: str, usual: str) -> str:
     """
     if "instructions" not in given:
         return usual
-    found = parse_text(name, given["instructions"])
+    found = request_options.parse_text(name, given["instructions"])
     if len(found) > LONGEST_INSTRUCTIONS:
         raise errors.FieldInvalid(f"'{name}' has more than {LONGEST_INSTRUCTIONS} characters.")
     return found
@@ -334,16 +333,14 @@ def _with_output(
     at = "session.audio.output"
     after = before
     if (sound := given.get("format")) is not None:
-        wanted = with_audio_format(
-            RealtimeTranscriptionConfig(), require_object(f"{at}.format", sound)
-        )
-        if wanted.sound is RealtimeAudioFormat.PCM and wanted.rate != USUAL_RATE:
+        form, rate = parse_audio_format(sound, f"{at}.format")
+        if form is RealtimeAudioFormat.PCM and rate != USUAL_RATE:
             raise errors.FieldInvalid(f"'{at}.format.rate' is not {USUAL_RATE}.")
-        after = replace(after, sound=wanted.sound)
+        after = replace(after, sound=form)
     voice = given.get("voice")
     if isinstance(voice, Mapping):
         voice = voice.get("id")
-    if name := parse_text(f"{at}.voice", voice).strip():
+    if name := request_options.parse_text(f"{at}.voice", voice).strip():
         after = replace(after, voice=name)
-    speed = parse_number(f"{at}.speed", given.get("speed"), SLOWEST, FASTEST)
+    speed = request_options.parse_number(f"{at}.speed", given.get("speed"), SLOWEST, FASTEST)
     return after if speed is None else replace(after, speed=speed)

@@ -13,30 +13,8 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.audio import codecs
+from sidecar.conversation import output_queue as output
 from sidecar.conversation.llm.chat_completions import ChatRole
-from sidecar.conversation.output_queue import (
-    ClearPlayback,
-    CommitAcknowledged,
-    ConversationError,
-    ConversationOutput,
-    DiscardAcknowledged,
-    HistoryEntryRecorded,
-    ReplyAudioFrame,
-    ReplyEnded,
-    ReplyEnding,
-    ReplyStarted,
-    ReplyTextDelta,
-    ReplyTruncated,
-    ToolCallArgumentsDelta,
-    ToolCallEnded,
-    ToolCallStarted,
-    TurnAudioSent,
-    UserTurnDropped,
-    UserTurnFinal,
-    UserTurnPartial,
-    UserTurnStarted,
-    UserTurnStopped,
-)
 from sidecar.protocols.openai_realtime import server_events
 from sidecar.protocols.openai_realtime.dialogue_config import RealtimeDialogueConfig
 from sidecar.protocols.openai_realtime.server_events import (
@@ -48,30 +26,30 @@ from sidecar.protocols.openai_realtime.session_config import RealtimeAudioFormat
 from sidecar.protocols.openai_realtime.user_turns import RealtimeConversationTurns
 
 ReplyOutput = (
-    ReplyTextDelta
-    | ReplyAudioFrame
-    | ToolCallStarted
-    | ToolCallArgumentsDelta
-    | ToolCallEnded
-    | TurnAudioSent
-    | ReplyEnded
-    | ConversationError
+    output.ReplyTextDelta
+    | output.ReplyAudioFrame
+    | output.ToolCallStarted
+    | output.ToolCallArgumentsDelta
+    | output.ToolCallEnded
+    | output.TurnAudioSent
+    | output.ReplyEnded
+    | output.ConversationError
 )
 
-WISHES = 8
+MAX_PENDING_REQUESTS = 8
 """Of clients that are kept until their answers begin."""
 
 
 @dataclass(eq=False, slots=True)
 class RealtimeResponse:
-    """One of them. ``wish``: what its client said of it; ``before``: the item before it, once it
+    """One of them. ``options``: what its client said of it; ``before``: the item before it, once it
     has ``begun``; ``written``: all its words so far; ``calls`` by their ids, each with the item
     before it."""
 
     turn: int
     id: str
     item: RealtimeDialogueItem
-    wish: Mapping[str, Any]
+    options: Mapping[str, Any]
     output: EventBody
     begun: bool = False
     before: str | None = None
@@ -97,7 +75,7 @@ class RealtimeResponses:
         self.law = RealtimeAudioFormat.MU_LAW
         """How sound for telephones goes out."""
         self._items, self._prefix, self._conversation = items, prefix, conversation
-        self._wishes: dict[int, Mapping[str, Any]] = {}
+        self._requested: dict[int, Mapping[str, Any]] = {}
         self._now: RealtimeResponse | None = None
 
     @property
@@ -105,25 +83,25 @@ class RealtimeResponses:
         """The id of the last response that was told, or ''."""
         return self._now.id if self._now is not None else ""
 
-    def wished(self, turn: int, wish: Mapping[str, Any]) -> None:
+    def requested(self, turn: int, options: Mapping[str, Any]) -> None:
         """A client has asked for the reply of that turn, and said this of it."""
-        self._wishes[turn] = wish
-        if len(self._wishes) > WISHES:
-            del self._wishes[next(iter(self._wishes))]
+        self._requested[turn] = options
+        if len(self._requested) > MAX_PENDING_REQUESTS:
+            del self._requested[next(iter(self._requested))]
 
-    def told(self, out: ConversationOutput) -> Iterator[EventBody]:
+    def events_of(self, out: output.ConversationOutput) -> Iterator[EventBody]:
         """What is to be said of that."""
         match out:
-            case ReplyStarted():
+            case output.ReplyStarted():
                 yield from self._started(out)
-            case ReplyTruncated():
+            case output.ReplyTruncated():
                 yield from self._truncated(out)
-            case ClearPlayback() if self._now is not None and self._now.turn == out.turn:
+            case output.ClearPlayback() if self._now is not None and self._now.turn == out.turn:
                 yield server_events.output_cleared(self._now.id)
             case _ if isinstance(out, ReplyOutput) and self._now and out.turn == self._now.turn:
                 yield from self._of(self._now, out)
 
-    def _started(self, reply: ReplyStarted) -> Iterator[EventBody]:
+    def _started(self, reply: output.ReplyStarted) -> Iterator[EventBody]:
         item = RealtimeDialogueItem(
             self._items.new_id(),
             ChatRole.ASSISTANT,
@@ -133,30 +111,32 @@ class RealtimeResponses:
             turn=reply.turn,
         )
         name = f"resp_{self._prefix}_{reply.turn}"
-        wish = self._wishes.pop(reply.turn, {})
-        self._now = RealtimeResponse(reply.turn, name, item, wish, self.output)
+        options = self._requested.pop(reply.turn, {})
+        self._now = RealtimeResponse(reply.turn, name, item, options, self.output)
         yield server_events.response_event("created", self._view(self._now, None))
 
     def _of(self, response: RealtimeResponse, out: ReplyOutput) -> Iterator[EventBody]:
         item = response.item
         match out:
-            case ReplyTextDelta():
+            case output.ReplyTextDelta():
                 yield from self._begin(response)
                 response.written += out.text
                 item.text = response.written
                 yield server_events.text_delta(response.id, item, out.text)
-            case ReplyAudioFrame():
+            case output.ReplyAudioFrame():
                 yield from self._begin(response)
                 item.sent_s += out.seconds
                 sound = base64.b64encode(self._encoded(out)).decode()
                 yield server_events.audio_delta(response.id, item, sound)
-            case ToolCallStarted() | ToolCallArgumentsDelta() | ToolCallEnded():
+            case (
+                output.ToolCallStarted() | output.ToolCallArgumentsDelta() | output.ToolCallEnded()
+            ):
                 yield from self._called(response, out)
-            case ConversationError():
+            case output.ConversationError():
                 response.error = out.error
-            case TurnAudioSent():
+            case output.TurnAudioSent():
                 yield from self._finish(response, out.ending)
-            case ReplyEnded():
+            case output.ReplyEnded():
                 yield from self._finish(response, out.ending)
                 item.text = out.text
 
@@ -174,10 +154,10 @@ class RealtimeResponses:
     def _called(
         self,
         response: RealtimeResponse,
-        out: ToolCallStarted | ToolCallArgumentsDelta | ToolCallEnded,
+        out: output.ToolCallStarted | output.ToolCallArgumentsDelta | output.ToolCallEnded,
     ) -> Iterator[EventBody]:
         """A tool is called, or more of that is there, or all."""
-        if isinstance(out, ToolCallStarted):
+        if isinstance(out, output.ToolCallStarted):
             item = RealtimeDialogueItem(
                 self._items.new_id(),
                 ChatRole.ASSISTANT,
@@ -190,7 +170,7 @@ class RealtimeResponses:
             response.calls[out.call] = item, before
             yield server_events.output_item("added", response.id, item, empty=True)
             yield server_events.item_event("added", item, before, empty=True)
-        elif isinstance(out, ToolCallArgumentsDelta):
+        elif isinstance(out, output.ToolCallArgumentsDelta):
             item, _ = response.calls[out.call]
             item.text += out.text
             yield server_events.arguments_delta(response.id, item, out.text)
@@ -207,13 +187,15 @@ class RealtimeResponses:
         yield server_events.item_event("done", item, before)
         yield server_events.output_item("done", response.id, item)
 
-    def _finish(self, response: RealtimeResponse, ending: ReplyEnding) -> Iterator[EventBody]:
+    def _finish(
+        self, response: RealtimeResponse, ending: output.ReplyEnding
+    ) -> Iterator[EventBody]:
         """Nothing more comes of it."""
         if response.done:
             return
         response.done, item = True, response.item
         item.text = response.written
-        item.status = "completed" if ending is ReplyEnding.COMPLETED else "incomplete"
+        item.status = "completed" if ending is output.ReplyEnding.COMPLETED else "incomplete"
         if response.begun:
             if item.aloud:
                 yield server_events.audio_done(response.id, item)
@@ -227,13 +209,13 @@ class RealtimeResponses:
                 yield from self._call_done(response, call, before)
         yield server_events.response_event("done", self._view(response, ending))
 
-    def _truncated(self, cut: ReplyTruncated) -> Iterator[EventBody]:
+    def _truncated(self, cut: output.ReplyTruncated) -> Iterator[EventBody]:
         item = self._items.reply(cut.turn)
         if item is not None:
             item.text, item.sent_s = cut.text, min(item.sent_s, cut.seconds)
             yield server_events.item_truncated(item, cut.seconds)
 
-    def _encoded(self, frame: ReplyAudioFrame) -> bytes:
+    def _encoded(self, frame: output.ReplyAudioFrame) -> bytes:
         """As its rate says that it was wanted when it was made."""
         if frame.rate != codecs.G711_RATE:
             return frame.pcm
@@ -242,7 +224,7 @@ class RealtimeResponses:
         )
         return encode(frame.pcm)
 
-    def _view(self, response: RealtimeResponse, ending: ReplyEnding | None) -> EventBody:
+    def _view(self, response: RealtimeResponse, ending: output.ReplyEnding | None) -> EventBody:
         return {
             "id": response.id,
             "object": "realtime.response",
@@ -254,7 +236,7 @@ class RealtimeResponses:
             "conversation_id": self._conversation,
             "output_modalities": ["audio" if response.item.aloud else "text"],
             "max_output_tokens": "inf",
-            "metadata": response.wish.get("metadata"),
+            "metadata": response.options.get("metadata"),
             "audio": {"output": response.output},
             "usage": None,
         }
@@ -288,32 +270,32 @@ class RealtimeDialogueEvents:
             raise errors.FieldInvalid(f"'item.id' is taken: there is an item '{item.id}'.")
         self._created[item.id] = item
 
-    def of(self, out: ConversationOutput) -> Iterator[EventBody]:
+    def of(self, out: output.ConversationOutput) -> Iterator[EventBody]:
         """The events for what goes out."""
         match out:
-            case HistoryEntryRecorded():
+            case output.HistoryEntryRecorded():
                 yield from self._recorded(out)
-            case ConversationError(turn=0):
+            case output.ConversationError(turn=0):
                 yield server_events.error_event(out.error)
             case (
-                UserTurnStarted()
-                | UserTurnPartial()
-                | UserTurnStopped()
-                | UserTurnFinal()
-                | UserTurnDropped()
+                output.UserTurnStarted()
+                | output.UserTurnPartial()
+                | output.UserTurnStopped()
+                | output.UserTurnFinal()
+                | output.UserTurnDropped()
             ):
-                yield from self.person.told(out)
-            case CommitAcknowledged():
+                yield from self.person.events_of(out)
+            case output.CommitAcknowledged():
                 yield from self.person.taken()
-            case DiscardAcknowledged():
+            case output.DiscardAcknowledged():
                 yield server_events.cleared_event()
-            case ReplyStarted():
+            case output.ReplyStarted():
                 yield from self.person.given_up(errors.EngineFailed())
-                yield from self.replies.told(out)
+                yield from self.replies.events_of(out)
             case _:
-                yield from self.replies.told(out)
+                yield from self.replies.events_of(out)
 
-    def _recorded(self, stands: HistoryEntryRecorded) -> Iterator[EventBody]:
+    def _recorded(self, stands: output.HistoryEntryRecorded) -> Iterator[EventBody]:
         item = self._created.pop(stands.name)
         item.entry, item.text = stands.entry, stands.text
         before = self.items.add(item)

@@ -12,38 +12,13 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.api.http.websocket_connections import WebSocketConnection
-from sidecar.conversation.conversation_events import (
-    ConversationOptions,
-    HistoryEntryAdded,
-    HistoryEntryDeleted,
-    OptionsChanged,
-    PlaybackTruncated,
-    ResponseCancelled,
-    ResponseRequested,
-    ToolResultAdded,
-)
+from sidecar.conversation import conversation_events
 from sidecar.conversation.conversation_loop import ConversationLoop
 from sidecar.conversation.llm.chat_completions import ChatRole, Llm, ToolSet
 from sidecar.conversation.output_queue import PlaybackClient
 from sidecar.interfaces.engine_interface import EngineSpec, SynthesisOptions
 from sidecar.protocols.openai_common import ALIASES, LIVE_ALIASES
-from sidecar.protocols.openai_realtime import client_events, server_events
-from sidecar.protocols.openai_realtime.client_events import (
-    RealtimeAudioAppend,
-    RealtimeAudioClear,
-    RealtimeAudioCommit,
-    RealtimeCommand,
-    RealtimeSessionUpdate,
-)
-from sidecar.protocols.openai_realtime.dialogue_config import (
-    HEARD,
-    RealtimeDialogueConfig,
-    parse_instructions,
-    parse_modalities,
-    parse_tools,
-    stands_for_any,
-    updated_dialogue,
-)
+from sidecar.protocols.openai_realtime import client_events, dialogue_config, server_events
 from sidecar.protocols.openai_realtime.dialogue_events import RealtimeDialogueEvents
 from sidecar.protocols.openai_realtime.server_events import EventBody, RealtimeDialogueItem
 from sidecar.protocols.openai_realtime.session_config import RealtimeSessionType
@@ -66,7 +41,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
         socket: WebSocketConnection,
         service: Service,
         talk: ConversationLoop,
-        manners: RealtimeDialogueConfig,
+        manners: dialogue_config.RealtimeDialogueConfig,
         usual: SynthesisOptions,
         spec: EngineSpec,
         *,
@@ -98,7 +73,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
         Raises:
             errors.SidecarError: it means nothing, or is not to be had here.
         """
-        after = updated_dialogue(self._manners, session, self._spec)
+        after = dialogue_config.updated_dialogue(self._manners, session, self._spec)
         self._check(after.tools)
         if after.own_voice and after.own_voice != self._manners.own_voice and after.speaks:
             voices = await self._service.conversations.voices()
@@ -109,16 +84,16 @@ class RealtimeDialogueConnection(RealtimeConnection):
                 )
         self._use(after)
 
-    async def _do(self, order: RealtimeCommand) -> None:
+    async def _do(self, order: client_events.RealtimeCommand) -> None:
         match order:
-            case RealtimeAudioAppend(raw):
+            case client_events.RealtimeAudioAppend(raw):
                 await self._append(raw, self._manners.heard, MAX_CHUNK_S, self._talk.hear)
-            case RealtimeAudioCommit():
+            case client_events.RealtimeAudioCommit():
                 await self._commit()
-            case RealtimeAudioClear():
+            case client_events.RealtimeAudioClear():
                 self._telling.person.clear(self._talk.received_s)
                 await self._talk.forget()
-            case RealtimeSessionUpdate(session):
+            case client_events.RealtimeSessionUpdate(session):
                 await self.change(session)
                 await self._say(lambda: [self._view("updated")])
             case client_events.RealtimeResponseCreate():
@@ -130,7 +105,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
             case _:
                 await self._about_items(order)
 
-    async def _about_items(self, order: RealtimeCommand) -> None:
+    async def _about_items(self, order: client_events.RealtimeCommand) -> None:
         match order:
             case client_events.RealtimeItemCreate():
                 self._create(order)
@@ -151,27 +126,31 @@ class RealtimeDialogueConnection(RealtimeConnection):
         await self._talk.commit()
 
     def _respond(self, order: client_events.RealtimeResponseCreate) -> None:
-        options = self._wished(order)
+        options = self._response_options(order)
         if self._talk.sending:
             raise errors.ResponseActive()
         self._talk.playback_completed()
-        self._talk.wish(ResponseRequested, options)
-        self._telling.replies.wished(self._talk.turn, order.wish)
+        self._talk.wish(conversation_events.ResponseRequested, options)
+        self._telling.replies.requested(self._talk.turn, order.options)
 
-    def _wished(self, order: client_events.RealtimeResponseCreate) -> ConversationOptions | None:
+    def _response_options(
+        self, order: client_events.RealtimeResponseCreate
+    ) -> conversation_events.ConversationOptions | None:
         """The manner of one answer, where its client says anything of that."""
-        wish, now = order.wish, self._manners
+        given, now = order.options, self._manners
         for name in UNSUPPORTED_RESPONSE_FIELDS:
-            if wish.get(name) is not None:
+            if given.get(name) is not None:
                 raise errors.FieldInvalid(f"'response.{name}' is not to be had here.")
-        if wish.get("conversation") not in (None, "auto"):
+        if given.get("conversation") not in (None, "auto"):
             raise errors.FieldInvalid("'response.conversation' is not 'auto'.")
-        if not isinstance(wish.get("metadata"), dict | None):
+        if not isinstance(given.get("metadata"), dict | None):
             raise errors.FieldInvalid("'response.metadata' is no object.")
         options = self._talk.options
-        instructions = parse_instructions(wish, "response.instructions", now.instructions)
-        aloud = parse_modalities(wish, "response.output_modalities", now.aloud)
-        tools = parse_tools(wish, "response", now.tools)
+        instructions = dialogue_config.parse_instructions(
+            given, "response.instructions", now.instructions
+        )
+        aloud = dialogue_config.parse_modalities(given, "response.output_modalities", now.aloud)
+        tools = dialogue_config.parse_tools(given, "response", now.tools)
         self._check(tools)
         if (instructions, aloud, tools) == (now.instructions, now.aloud, now.tools):
             return None
@@ -186,17 +165,17 @@ class RealtimeDialogueConnection(RealtimeConnection):
     def _cancel(self, order: client_events.RealtimeResponseCancel) -> None:
         if not self._talk.sending or order.response not in ("", self._telling.replies.current):
             raise errors.ResponseNotActive()
-        self._talk.wish(ResponseCancelled)
+        self._talk.wish(conversation_events.ResponseCancelled)
 
     def _hush(self) -> None:
         if not self._talk.replying:
             raise errors.ResponseNotActive("There is nothing to be heard.")
-        self._talk.wish(ResponseCancelled)
+        self._talk.wish(conversation_events.ResponseCancelled)
 
     def _create(self, order: client_events.RealtimeItemCreate) -> None:
         item = RealtimeDialogueItem(self._name(order), order.role)
         self._telling.create(item)
-        self._talk.wish(HistoryEntryAdded, order.role, order.text, item.id)
+        self._talk.wish(conversation_events.HistoryEntryAdded, order.role, order.text, item.id)
 
     def _return(self, order: client_events.RealtimeToolOutput) -> None:
         name = self._name(order)
@@ -204,7 +183,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
             raise errors.CallUnknown(f"No call '{order.call}' waits for an output.")
         item = RealtimeDialogueItem(name, ChatRole.TOOL, call=order.call, returned=True)
         self._telling.create(item)
-        self._talk.wish(ToolResultAdded, order.call, order.output, item.id)
+        self._talk.wish(conversation_events.ToolResultAdded, order.call, order.output, item.id)
 
     def _name(
         self, order: client_events.RealtimeItemCreate | client_events.RealtimeToolOutput
@@ -226,7 +205,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
             raise errors.FieldInvalid(
                 f"'audio_end_ms' is more than there is: {round(item.sent_s * 1000)}."
             )
-        self._talk.wish(PlaybackTruncated, item.turn, min(seconds, item.sent_s))
+        self._talk.wish(conversation_events.PlaybackTruncated, item.turn, min(seconds, item.sent_s))
 
     async def _delete(self, item: RealtimeDialogueItem) -> None:
         if item.call and item.status == "in_progress":
@@ -235,14 +214,14 @@ class RealtimeDialogueConnection(RealtimeConnection):
             if self._talk.sending:
                 raise errors.ResponseActive()
             self._talk.playback_completed()
-        self._talk.wish(HistoryEntryDeleted, item.entry)
+        self._talk.wish(conversation_events.HistoryEntryDeleted, item.entry)
         self._telling.items.drop(item)
         await self._say(lambda: [server_events.item_deleted(item)])
 
-    def _use(self, manners: RealtimeDialogueConfig) -> None:
+    def _use(self, manners: dialogue_config.RealtimeDialogueConfig) -> None:
         self._manners = manners
         self._telling.use(manners)
-        self._talk.wish(OptionsChanged, manners.options(self._talk.options))
+        self._talk.wish(conversation_events.OptionsChanged, manners.options(self._talk.options))
         self._talk.hears(manners.hearing(self._talk.hearing))
         self._talk.speaks(manners.manner(self._usual))
 
@@ -255,7 +234,7 @@ async def wants_dialogue(service: Service, query: Mapping[str, str]) -> bool:
     model = query.get("model", "")
     if query.get("intent") == "transcription":
         return False
-    if stands_for_any(model):
+    if dialogue_config.stands_for_any(model):
         return True
     transcribes = (live_spec(service).name, *ALIASES, *LIVE_ALIASES)
     if not model or model in transcribes:
@@ -265,7 +244,7 @@ async def wants_dialogue(service: Service, query: Mapping[str, str]) -> bool:
 
 async def start_dialogue(
     service: Service, session: Mapping[str, Any]
-) -> tuple[RealtimeDialogueConfig, Llm]:
+) -> tuple[dialogue_config.RealtimeDialogueConfig, Llm]:
     """How a conversation is held that begins as ``session`` says, and who answers.
 
     Raises:
@@ -277,17 +256,17 @@ async def start_dialogue(
     model = session.get("model") or ""
     if not isinstance(model, str):
         raise errors.ModelNotFound()
-    thinker = await conversations.thinker("" if stands_for_any(model) else model)
+    thinker = await conversations.thinker("" if dialogue_config.stands_for_any(model) else model)
     usual = conversations.options()
     speaks = service.fleet.tts_spec
-    manners = RealtimeDialogueConfig(
+    manners = dialogue_config.RealtimeDialogueConfig(
         model or thinker.name,
         usual.instructions,
-        replace(HEARD, model=spec.name),
+        replace(dialogue_config.HEARD, model=spec.name),
         speaks=usual.voiced,
         any_voice=speaks is not None and not speaks.lists_voices,
     )
-    found = updated_dialogue(manners, session, spec)
+    found = dialogue_config.updated_dialogue(manners, session, spec)
     if found.tools.all and not thinker.calls:
         raise errors.ToolsUnavailable()
     return found, thinker

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 from starlette.types import Receive, Scope, Send
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from sidecar import clock, errors
 from sidecar.api.http import request_headers
@@ -29,34 +29,25 @@ from sidecar.api.http.request_headers import (
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import read_json
 from sidecar.api.http.websocket_connections import (
+    ConnectionEnding,
     WebSocketConnection,
-    WebSocketGone,
-    accept_handshake,
     close_code,
-    send_close,
+    refuse_connection,
+    serve_connection,
 )
 from sidecar.auth.startup_token import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.errors import ErrorKind
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.protocols.openai_common import ERRORS, LIVE_ALIASES
+from sidecar.protocols.openai_realtime import dialogue_session, transcription_session
 from sidecar.protocols.openai_realtime.dialogue_config import DIALOGUE_MODELS
-from sidecar.protocols.openai_realtime.dialogue_session import (
-    live_spec,
-    serve_dialogue,
-    start_dialogue,
-    wants_dialogue,
-)
 from sidecar.protocols.openai_realtime.server_events import error_event
 from sidecar.protocols.openai_realtime.session_config import (
     RealtimeTranscriptionConfig,
     check_model,
     talks,
     updated_transcription,
-)
-from sidecar.protocols.openai_realtime.transcription_session import (
-    RealtimeDialogueRequested,
-    RealtimeTranscriptionConnection,
 )
 from sidecar.service.facade import Service
 
@@ -137,7 +128,10 @@ def build_router(
 
     @router.websocket(REALTIME)
     async def realtime(websocket: WebSocket) -> None:
-        await _serve(websocket, service, int(now() + service.settings.live_longest))
+        settings = service.settings
+        expires_at = int(now() + settings.live_longest)
+        serve = partial(_serve, service=service, expires_at=expires_at)
+        await serve_connection(websocket, settings, SUBPROTOCOLS, serve, ending_of)
 
     @router.post(
         f"{REALTIME}/client_secrets",
@@ -150,11 +144,11 @@ def build_router(
         session = (await read_json(request, service.settings)).get("session") or {}
         expires_at = int(now() + CODE_LIFETIME_S)
         if talks(session):
-            manners, _ = await start_dialogue(service, session)
+            manners, _ = await dialogue_session.start_dialogue(service, session)
             view = manners.view(NO_SESSION, expires_at)
         else:
             configuration = updated_transcription(
-                RealtimeTranscriptionConfig(), session, live_spec(service)
+                RealtimeTranscriptionConfig(), session, dialogue_session.live_spec(service)
             )
             view = configuration.view(NO_SESSION, expires_at)
         return _unread(
@@ -171,7 +165,7 @@ def build_router(
     async def transcription_session(request: Request) -> Response:
         session = await read_json(request, service.settings)
         configuration = updated_transcription(
-            RealtimeTranscriptionConfig(), session, live_spec(service)
+            RealtimeTranscriptionConfig(), session, dialogue_session.live_spec(service)
         )
         expires_at = int(now() + CODE_LIFETIME_S)
         view = configuration.beta_view(NO_SESSION, expires_at)
@@ -181,15 +175,19 @@ def build_router(
     return router
 
 
+def ending_of(error: errors.SidecarError) -> ConnectionEnding:
+    """Return how ``error`` ends a connection."""
+    code = close_code(error, REALTIME_CLOSE_CODES)
+    last = json.dumps({"event_id": "event_0", **error_event(error)})
+    return ConnectionEnding(code, error.code, last)
+
+
 async def send_refusal(
     error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    """Say no to who was not let in, in a way that browsers let their pages read."""
+    """Refuse a client that was not let in, in a way that browsers let their pages read."""
     websocket = WebSocket(scope, receive, send)
-    await accept_handshake(websocket, SUBPROTOCOLS)
-    with suppress(RuntimeError, WebSocketDisconnect, OSError):
-        await websocket.send_text(_final_error_event(error))
-    await send_close(websocket, close_code(error, REALTIME_CLOSE_CODES), error.code)
+    await refuse_connection(websocket, ending_of(error), SUBPROTOCOLS)
 
 
 def initial_config(
@@ -209,25 +207,19 @@ def initial_config(
     )
 
 
-async def _serve(websocket: WebSocket, service: Service, expires_at: int) -> None:
-    socket = await WebSocketConnection.accept(websocket, service.settings, SUBPROTOCOLS)
-    query: Mapping[str, str] = websocket.query_params
+async def _serve(socket: WebSocketConnection, service: Service, expires_at: int) -> None:
+    query: Mapping[str, str] = socket.websocket.query_params
     session, open = None, not {"intent", "model"} & set(query)
-    if (agreed := request_headers.agreed_session(websocket.scope)) is not None:
+    if (agreed := request_headers.agreed_session(socket.websocket.scope)) is not None:
         session, query, open = json.loads(agreed), {}, False  # the address changes nothing of it
-    try:
-        if talks(session) or (session is None and await wants_dialogue(service, query)):
-            named = {"model": query["model"]} if "model" in query else {}
-            await serve_dialogue(socket, service, session or named, expires_at)
-        else:
-            configuration = initial_config(query, session or {}, live_spec(service))
-            await _transcribe(socket, service, configuration, expires_at, open=open)
-        raise errors.ShuttingDown()  # nothing else ends a session that has no error
-    except WebSocketGone:
-        pass
-    except errors.SidecarError as error:
-        await socket.say(_final_error_event(error))
-        await socket.close(close_code(error, REALTIME_CLOSE_CODES), error.code)
+    dialogue = talks(session)
+    if dialogue or (session is None and await dialogue_session.wants_dialogue(service, query)):
+        named = {"model": query["model"]} if "model" in query else {}
+        await dialogue_session.serve_dialogue(socket, service, session or named, expires_at)
+    else:
+        configuration = initial_config(query, session or {}, dialogue_session.live_spec(service))
+        await _transcribe(socket, service, configuration, expires_at, open=open)
+    raise errors.ShuttingDown()  # nothing else ends a session that has no error
 
 
 async def _transcribe(
@@ -243,8 +235,8 @@ async def _transcribe(
         socket.caller, configuration.options(LiveOptions()), wire="realtime"
     )
     try:
-        connection = RealtimeTranscriptionConnection(
-            *(socket, session, configuration, live_spec(service)),
+        connection = transcription_session.RealtimeTranscriptionConnection(
+            *(socket, session, configuration, dialogue_session.live_spec(service)),
             expires_at=expires_at,
             beta=_is_beta(socket.websocket),
             open=open,
@@ -252,20 +244,16 @@ async def _transcribe(
         await connection.greet()
         await socket.run_until_first_ends(connection.hear(), connection.tell())
         return
-    except RealtimeDialogueRequested as wish:
-        wanted = wish.session
+    except transcription_session.RealtimeDialogueRequested as requested:
+        wanted = requested.session
     finally:
         service.live.end(session)
-    await serve_dialogue(socket, service, wanted, expires_at, again=True)
+    await dialogue_session.serve_dialogue(socket, service, wanted, expires_at, again=True)
 
 
 def _is_beta(websocket: WebSocket) -> bool:
     offered = websocket.scope.get("subprotocols", ())
     return BETA in websocket.headers.get("openai-beta", "") or "openai-beta.realtime-v1" in offered
-
-
-def _final_error_event(error: errors.SidecarError) -> str:
-    return json.dumps({"event_id": "event_0", **error_event(error)})
 
 
 def _unread(body: Mapping[str, Any]) -> Response:

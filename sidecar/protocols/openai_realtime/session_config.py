@@ -14,21 +14,8 @@ from typing import Any, TypeGuard
 
 from sidecar import errors
 from sidecar.audio import codecs
+from sidecar.interfaces import live_engine, request_options
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec
-from sidecar.interfaces.live_engine import (
-    EndpointingOptions,
-    LiveOptions,
-    SampleEncoding,
-    TurnControl,
-    field_limits,
-)
-from sidecar.interfaces.request_options import (
-    parse_choice,
-    parse_integer,
-    parse_number,
-    parse_prompt,
-    parse_text,
-)
 from sidecar.live.sessions.session import SAMPLE_RATES
 from sidecar.protocols import openai_common
 from sidecar.protocols.openai_common import ALIASES, DIARIZING_MODEL, LIVE_ALIASES
@@ -114,7 +101,7 @@ class RealtimeTurnDetection:
     answers: bool = True
     interrupts: bool = True
 
-    def endpointing(self, usual: EndpointingOptions) -> EndpointingOptions:
+    def endpointing(self, usual: live_engine.EndpointingOptions) -> live_engine.EndpointingOptions:
         """Return what counts as speech; ``usual`` says the rest."""
         if self.kind is RealtimeVadType.SEMANTIC:
             return usual
@@ -164,9 +151,12 @@ class RealtimeTranscriptionConfig:
         """Whether who speaks is to be told."""
         return self.model == DIARIZING_MODEL
 
-    def options(self, before: LiveOptions) -> LiveOptions:
+    def options(self, before: live_engine.LiveOptions) -> live_engine.LiveOptions:
         """The options of the session, which has had others."""
-        detection, usual = self.detection or RealtimeTurnDetection(), EndpointingOptions()
+        detection, usual = (
+            self.detection or RealtimeTurnDetection(),
+            live_engine.EndpointingOptions(),
+        )
         silence_s = detection.silence_ms / 1000
         pauses = dataclasses.replace(
             usual, pause_s=min(usual.pause_s, silence_s), silence_s=silence_s
@@ -174,22 +164,24 @@ class RealtimeTranscriptionConfig:
         return dataclasses.replace(
             before,
             language=self.language,
-            turns=TurnControl.CLIENT if self.detection is None else TurnControl.SILENCE,
+            turns=live_engine.TurnControl.CLIENT
+            if self.detection is None
+            else live_engine.TurnControl.SILENCE,
             endpointing=detection.endpointing(pauses),
             diarize=self.diarizes,
             prompt=self.prompt,
             delay_s=_DELAY_S.get(self.delay),
         )
 
-    def samples(self, raw: bytes) -> tuple[bytes, SampleEncoding, int]:
+    def samples(self, raw: bytes) -> tuple[bytes, live_engine.SampleEncoding, int]:
         """Bytes of a client as a session takes them."""
         match self.sound:
             case RealtimeAudioFormat.PCM:
-                return raw, SampleEncoding.PCM16, self.rate
+                return raw, live_engine.SampleEncoding.PCM16, self.rate
             case RealtimeAudioFormat.MU_LAW:
-                return codecs.decode_mu_law(raw), SampleEncoding.PCM16, codecs.G711_RATE
+                return codecs.decode_mu_law(raw), live_engine.SampleEncoding.PCM16, codecs.G711_RATE
             case RealtimeAudioFormat.A_LAW:
-                return codecs.decode_a_law(raw), SampleEncoding.PCM16, codecs.G711_RATE
+                return codecs.decode_a_law(raw), live_engine.SampleEncoding.PCM16, codecs.G711_RATE
 
     @property
     def format_view(self) -> dict[str, Any]:
@@ -246,7 +238,7 @@ class RealtimeTranscriptionConfig:
 
 LONGEST_PADDING_MS = 3_000
 """Twice what comes before speech is no longer than an utterance, which is 8 s here."""
-_SILENCE = field_limits(EndpointingOptions)["silence_s"]
+_SILENCE = live_engine.field_limits(live_engine.EndpointingOptions)["silence_s"]
 LONGEST_SILENCE_MS = round(1000 * _SILENCE.most)
 _INPUT = "session.audio.input"
 DETECTION = f"{_INPUT}.turn_detection"
@@ -279,19 +271,20 @@ def with_input(
     """
     after = before
     if (sound := given.get("format")) is not None:
-        after = with_audio_format(after, require_object(f"{_INPUT}.format", sound))
+        form, rate = parse_audio_format(sound, f"{_INPUT}.format")
+        after = dataclasses.replace(after, sound=form, rate=rate)
     if "transcription" in given:
-        wish = given["transcription"]
-        after = dataclasses.replace(after, transcribes=wish is not None)
-        if wish is not None:
+        value = given["transcription"]
+        after = dataclasses.replace(after, transcribes=value is not None)
+        if value is not None:
             after = _with_transcription(
-                after, require_object(f"{_INPUT}.transcription", wish), spec
+                after, require_object(f"{_INPUT}.transcription", value), spec
             )
     if "turn_detection" in given:
         detection = None
-        if (wish := given["turn_detection"]) is not None:
+        if (value := given["turn_detection"]) is not None:
             known = after.detection or RealtimeTurnDetection()
-            detection = detection_of(known, require_object(DETECTION, wish))
+            detection = detection_of(known, require_object(DETECTION, value))
         after = dataclasses.replace(after, detection=detection)
     return after
 
@@ -338,21 +331,20 @@ def _inputs(session: Mapping[str, Any]) -> Mapping[str, Any]:
     return given
 
 
-def with_audio_format(
-    before: RealtimeTranscriptionConfig, given: Mapping[str, Any]
-) -> RealtimeTranscriptionConfig:
-    """Sound comes in as ``given`` says, in the shape of today.
+def parse_audio_format(value: object, at: str) -> tuple[RealtimeAudioFormat, int]:
+    """Return the format and its samples a second, in the shape of today; ``at`` names the field.
 
     Raises:
         errors.FieldInvalid: it is none that is taken.
     """
-    sound = parse_choice(f"{_INPUT}.format.type", given.get("type"), RealtimeAudioFormat.PCM)
-    if sound is not RealtimeAudioFormat.PCM:
-        return dataclasses.replace(before, sound=sound, rate=codecs.G711_RATE)
-    rate = parse_integer(
-        f"{_INPUT}.format.rate", given.get("rate"), SAMPLE_RATES.start, SAMPLE_RATES.stop - 1
-    )
-    return dataclasses.replace(before, sound=sound, rate=rate or USUAL_RATE)
+    given = require_object(at, value)
+    form = request_options.parse_choice(f"{at}.type", given.get("type"), RealtimeAudioFormat.PCM)
+    if form is not RealtimeAudioFormat.PCM:
+        return form, codecs.G711_RATE
+    least, most = SAMPLE_RATES.start, SAMPLE_RATES.stop - 1
+    return form, request_options.parse_integer(
+        f"{at}.rate", given.get("rate"), least, most
+    ) or USUAL_RATE
 
 
 def _with_transcription(
@@ -362,10 +354,10 @@ def _with_transcription(
     at = f"{_INPUT}.transcription"
     after = before
     if "model" in given:
-        model = check_model(parse_text(f"{at}.model", given["model"]).strip(), spec)
+        model = check_model(request_options.parse_text(f"{at}.model", given["model"]).strip(), spec)
         after = dataclasses.replace(after, model=model)
     if "language" in given or "languages" in given:
-        said = parse_text(f"{at}.language", given.get("language")).strip()
+        said = request_options.parse_text(f"{at}.language", given.get("language")).strip()
         possible = _words(f"{at}.languages", given.get("languages"))
         tag = (
             openai_common.language_tag(said)
@@ -377,18 +369,20 @@ def _with_transcription(
         after = dataclasses.replace(after, said_language=said, language=tag)
     if "prompt" in given or "keywords" in given:
         keywords = ", ".join(_words(f"{at}.keywords", given.get("keywords")))
-        prompt = parse_prompt({"prompt": given.get("prompt"), "hotwords": keywords})
+        prompt = request_options.parse_prompt({"prompt": given.get("prompt"), "hotwords": keywords})
         after = dataclasses.replace(after, prompt=prompt)
     if "delay" in given:
-        delay = parse_choice(f"{at}.delay", given["delay"], RealtimeDelay.UNSAID)
+        delay = request_options.parse_choice(f"{at}.delay", given["delay"], RealtimeDelay.UNSAID)
         after = dataclasses.replace(after, delay=delay)
     return after
 
 
 def _detection(before: RealtimeTurnDetection, given: Mapping[str, Any]) -> RealtimeTurnDetection:
-    kind = parse_choice(f"{DETECTION}.type", given.get("type"), RealtimeVadType.SERVER)
+    kind = request_options.parse_choice(
+        f"{DETECTION}.type", given.get("type"), RealtimeVadType.SERVER
+    )
     if kind is RealtimeVadType.SEMANTIC:
-        eagerness = parse_choice(
+        eagerness = request_options.parse_choice(
             f"{DETECTION}.eagerness", given.get("eagerness"), RealtimeEagerness.AUTO
         )
         usual = RealtimeTurnDetection()
@@ -406,11 +400,11 @@ def with_pauses(
     """
 
     def whole(name: str, least: int, most: int, usual: int) -> int:
-        found = parse_integer(f"{DETECTION}.{name}", given.get(name), least, most)
+        found = request_options.parse_integer(f"{DETECTION}.{name}", given.get(name), least, most)
         return usual if found is None else found
 
-    limits = field_limits(EndpointingOptions)["threshold"]
-    threshold = parse_number(
+    limits = live_engine.field_limits(live_engine.EndpointingOptions)["threshold"]
+    threshold = request_options.parse_number(
         f"{DETECTION}.threshold", given.get("threshold"), limits.least, limits.most
     )
     return dataclasses.replace(
@@ -437,4 +431,4 @@ def require_object(name: str, value: object) -> Mapping[str, Any]:
 def _words(name: str, value: object) -> list[str]:
     if not isinstance(value, list | None):
         raise errors.FieldInvalid(f"'{name}' is no list.")
-    return [word for one in value or () if (word := parse_text(name, one).strip())]
+    return [word for one in value or () if (word := request_options.parse_text(name, one).strip())]

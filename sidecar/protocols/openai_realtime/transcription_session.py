@@ -15,24 +15,8 @@ from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_engine import SampleEncoding
 from sidecar.interfaces.live_events import TurnDropped
 from sidecar.live.sessions.session import Session
-from sidecar.protocols.openai_realtime import server_events
-from sidecar.protocols.openai_realtime.client_events import (
-    RealtimeAudioAppend,
-    RealtimeAudioClear,
-    RealtimeAudioCommit,
-    RealtimeClientEvent,
-    RealtimeCommand,
-    RealtimeEventInvalid,
-    RealtimeSessionUpdate,
-    read_event,
-)
+from sidecar.protocols.openai_realtime import client_events, server_events, session_config
 from sidecar.protocols.openai_realtime.server_events import EventBody
-from sidecar.protocols.openai_realtime.session_config import (
-    RealtimeSessionType,
-    RealtimeTranscriptionConfig,
-    talks,
-    updated_transcription,
-)
 from sidecar.protocols.openai_realtime.user_turns import RealtimeTranscriptionTurns
 
 ITEM_ID_CHARACTERS = 16
@@ -47,7 +31,7 @@ class RealtimeConnection(ABC):
     ``expires_at``: when the session ends at the latest, in seconds since 1970.
     """
 
-    kind: RealtimeSessionType
+    kind: session_config.RealtimeSessionType
 
     def __init__(
         self, socket: WebSocketConnection, session: Session | ConversationLoop, expires_at: int
@@ -69,15 +53,15 @@ class RealtimeConnection(ABC):
         while True:
             message = await self._socket.receive()
             try:
-                asked = read_event(message, self.kind)
-            except RealtimeEventInvalid as invalid:
+                asked = client_events.read_event(message, self.kind)
+            except client_events.RealtimeEventInvalid as invalid:
                 self._socket.count_malformed()
                 await self._refuse(invalid.error, invalid.event_id)
             else:
                 await self._take(asked)
 
     @abstractmethod
-    async def _do(self, order: RealtimeCommand) -> None:
+    async def _do(self, order: client_events.RealtimeCommand) -> None:
         """Do an order; where the session is over, what is wrong ends the connection."""
 
     async def _say(self, make: Callable[[], Iterable[EventBody]]) -> None:
@@ -91,7 +75,7 @@ class RealtimeConnection(ABC):
     async def _append(
         self,
         raw: bytes,
-        heard: RealtimeTranscriptionConfig,
+        heard: session_config.RealtimeTranscriptionConfig,
         most_s: float,
         send: Callable[[bytes, SampleEncoding, int], Awaitable[None]],
     ) -> None:
@@ -106,9 +90,9 @@ class RealtimeConnection(ABC):
         body = view(f"sess_{self._source.id}", self._expires_at)
         return server_events.session_event(name, {**body, **self._source.greeting})
 
-    async def _take(self, asked: RealtimeClientEvent) -> None:
+    async def _take(self, asked: client_events.RealtimeClientEvent) -> None:
         order = asked.order
-        is_sound = isinstance(order, RealtimeAudioAppend) and bool(
+        is_sound = isinstance(order, client_events.RealtimeAudioAppend) and bool(
             order.raw
         )  # bounded by what a session takes
         try:
@@ -139,13 +123,13 @@ class RealtimeDialogueRequested(Exception):
 class RealtimeTranscriptionConnection(RealtimeConnection):
     """One that transcribes. ``open``: whether the client may still want a conversation instead."""
 
-    kind = RealtimeSessionType.TRANSCRIPTION
+    kind = session_config.RealtimeSessionType.TRANSCRIPTION
 
     def __init__(
         self,
         socket: WebSocketConnection,
         session: Session,
-        configuration: RealtimeTranscriptionConfig,
+        configuration: session_config.RealtimeTranscriptionConfig,
         spec: EngineSpec,
         *,
         expires_at: int,
@@ -173,27 +157,29 @@ class RealtimeTranscriptionConnection(RealtimeConnection):
         try:
             async for numbered in self._session.events():
                 event = numbered.event
-                await self._say(lambda event=event: self._turns.told(event))  # type: ignore[misc]
+                await self._say(lambda event=event: self._turns.events_of(event))  # type: ignore[misc]
                 self._dropped += isinstance(event, TurnDropped)
                 self._news.set()
         except errors.SidecarError as error:
             await self._say(lambda error=error: self._turns.give_up(error))  # type: ignore[misc]
             raise
 
-    async def _do(self, order: RealtimeCommand) -> None:
+    async def _do(self, order: client_events.RealtimeCommand) -> None:
         match order:
-            case RealtimeAudioAppend(raw):
+            case client_events.RealtimeAudioAppend(raw):
                 self._open = False
                 most_s = min(MAX_CHUNK_S, self._session.bounds.chunk_s)
                 await self._append(raw, self._configuration, most_s, self._session.send)
-            case RealtimeAudioCommit():
+            case client_events.RealtimeAudioCommit():
                 await self._say(self._commit)
-            case RealtimeAudioClear():
+            case client_events.RealtimeAudioClear():
                 await self._clear()
-            case RealtimeSessionUpdate(session, beta):
-                if self._open and talks(session):
+            case client_events.RealtimeSessionUpdate(session, beta):
+                if self._open and session_config.talks(session):
                     raise RealtimeDialogueRequested(session)
-                configuration = updated_transcription(self._configuration, session, self._spec)
+                configuration = session_config.updated_transcription(
+                    self._configuration, session, self._spec
+                )
                 self._session.change(configuration.options(self._session.options))
                 self._use(configuration)
                 await self._say(lambda: [self._view("updated", beta)])
@@ -213,7 +199,7 @@ class RealtimeTranscriptionConnection(RealtimeConnection):
             self._news.clear()
             await self._news.wait()
 
-    def _use(self, configuration: RealtimeTranscriptionConfig) -> None:
+    def _use(self, configuration: session_config.RealtimeTranscriptionConfig) -> None:
         self._configuration = configuration
         self._turns.detects = configuration.detection is not None
         self._turns.diarizes = configuration.diarizes

@@ -19,28 +19,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from sidecar import errors
+from sidecar.conversation import output_queue
 from sidecar.conversation.llm.chat_completions import ChatRole
-from sidecar.conversation.output_queue import (
-    ConversationClientEvent,
-    UserTurnDropped,
-    UserTurnFinal,
-    UserTurnPartial,
-    UserTurnStarted,
-    UserTurnStopped,
-)
-from sidecar.interfaces.live_events import (
-    RECOGNITION_FAILED,
-    UTTERANCE_DROPPED,
-    Final,
-    LiveEvent,
-    NoticeRaised,
-    Partial,
-    SpeakersRevised,
-    SpeechStarted,
-    SpeechStopped,
-    TurnDropped,
-    TurnEnded,
-)
+from sidecar.interfaces import live_events
 from sidecar.protocols.openai_common import language_code
 from sidecar.protocols.openai_realtime import server_events
 from sidecar.protocols.openai_realtime.server_events import (
@@ -58,7 +39,7 @@ class RealtimeUserTurns:
     """Those of one session. ``detects``: whether pauses end turns; ``transcribes``: whether words
     are told. Both may change."""
 
-    told_as: tuple[str, ...] = ("added", "done")
+    item_events: tuple[str, ...] = ("added", "done")
 
     def __init__(self, items: RealtimeDialogueItems) -> None:
         self.detects = self.transcribes = True
@@ -83,7 +64,7 @@ class RealtimeUserTurns:
     def _commit(self, item: RealtimeDialogueItem) -> Iterator[EventBody]:
         before = self._items.add(item)
         yield server_events.committed_event(item.id, before)
-        for what in self.told_as:
+        for what in self.item_events:
             yield server_events.item_event(what, item, before)
 
     def _show(self, item: RealtimeDialogueItem, text: str) -> Iterator[EventBody]:
@@ -114,7 +95,7 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
         super().__init__(RealtimeDialogueItems(prefix, most=0))
         self.diarizes = False
         if beta:
-            self.told_as = ("created",)
+            self.item_events = ("created",)
         self._open: list[RealtimeTranscriptionTurn] = []
         self._failed = False
         self._segments: dict[int, tuple[str, Segment]] = {}
@@ -131,33 +112,33 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
         item = next((one for one in self._open if not one.committed), None)
         return self._ends(item or self._new())
 
-    def told(self, event: LiveEvent) -> Iterator[EventBody]:
+    def events_of(self, event: live_events.LiveEvent) -> Iterator[EventBody]:
         """What is to be said of an event."""
         match event:
-            case SpeechStarted(turn, at):
+            case live_events.SpeechStarted(turn, at):
                 item = self._of(turn)
                 if self.detects:
                     yield server_events.speech_started(item.id, at)
-            case SpeechStopped(turn, at) if self.detects:
+            case live_events.SpeechStopped(turn, at) if self.detects:
                 yield from self._stopped(self._of(turn), at)
-            case Partial(turn, stable=stable):
+            case live_events.Partial(turn, stable=stable):
                 item = self._of(turn)
                 yield from self._show(item, join_texts([item.before, stable]))
-            case Final():
+            case live_events.Final():
                 yield from self._final(event)
-            case TurnEnded():
+            case live_events.TurnEnded():
                 yield from self._ended(event)
-            case TurnDropped(turn):
+            case live_events.TurnDropped(turn):
                 self._open = [one for one in self._open if one.number != turn]
                 yield server_events.cleared_event()
-            case SpeakersRevised():
+            case live_events.SpeakersRevised():
                 yield from self._revised(event)
-            case NoticeRaised(notice, turn) if (
-                notice.code == UTTERANCE_DROPPED and turn is not None
+            case live_events.NoticeRaised(notice, turn) if (
+                notice.code == live_events.UTTERANCE_DROPPED and turn is not None
             ):
                 self._of(turn).shed = True
-            case NoticeRaised(notice):
-                self._failed = self._failed or notice.code == RECOGNITION_FAILED
+            case live_events.NoticeRaised(notice):
+                self._failed = self._failed or notice.code == live_events.RECOGNITION_FAILED
 
     def give_up(self, error: errors.SidecarError) -> Iterator[EventBody]:
         """Nothing more comes."""
@@ -191,7 +172,7 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
         if not item.committed:
             yield from self._ends(item)
 
-    def _final(self, final: Final) -> Iterator[EventBody]:
+    def _final(self, final: live_events.Final) -> Iterator[EventBody]:
         item, text = self._of(final.turn), final.segment.text
         code = language_code(final.language)
         if code is not None and code not in item.languages:
@@ -208,7 +189,7 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
                 self._names[final.segment.speaker] = final.name
                 yield self._segment(final.piece, final.segment.speaker)
 
-    def _ended(self, ended: TurnEnded) -> Iterator[EventBody]:
+    def _ended(self, ended: live_events.TurnEnded) -> Iterator[EventBody]:
         item = self._of(ended.turn)
         if not item.committed:
             self._taken = max(self._taken, ended.end)
@@ -225,7 +206,7 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
             )
         self._failed = False
 
-    def _revised(self, event: SpeakersRevised) -> Iterator[EventBody]:
+    def _revised(self, event: live_events.SpeakersRevised) -> Iterator[EventBody]:
         """Pieces that are somebody else's, or whose speaker turned out to be somebody."""
         self._names |= event.names
         for piece, (_, segment) in list(self._segments.items()):
@@ -270,21 +251,21 @@ class RealtimeConversationTurns(RealtimeUserTurns):
         self._committed.append(item)
         return self._commit(item)
 
-    def told(self, told: ConversationClientEvent) -> Iterator[EventBody]:
+    def events_of(self, told: output_queue.ConversationClientEvent) -> Iterator[EventBody]:
         """What is to be said of that."""
         match told:
-            case UserTurnStarted():
+            case output_queue.UserTurnStarted():
                 yield from self._started(told.utterance)
-            case UserTurnPartial() if self._now is not None:
+            case output_queue.UserTurnPartial() if self._now is not None:
                 yield from self._saying(self._now, told.text)
-            case UserTurnStopped() if self._now is not None:
+            case output_queue.UserTurnStopped() if self._now is not None:
                 yield from self._stopped(self._now, told.utterance)
-            case UserTurnFinal(backchannel=(began, ended)):
+            case output_queue.UserTurnFinal(backchannel=(began, ended)):
                 yield from self._complete(self._new(), told.text, told.entry, ended - began)
-            case UserTurnFinal():
+            case output_queue.UserTurnFinal():
                 yield from self._complete(self._now or self._new(), told.text, told.entry)
                 self._now = None
-            case UserTurnDropped():
+            case output_queue.UserTurnDropped():
                 if self._now is not None and self._now.id not in self._items and self.detects:
                     yield server_events.speech_stopped(self._now.id, self._span(self._utterance)[1])
                 self._now, self._last = None, ""

@@ -15,30 +15,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from sidecar import errors
+from sidecar.conversation import output_queue as output
 from sidecar.conversation.conversation_events import MAX_PLAYBACK_REPORT_S
-from sidecar.conversation.output_queue import (
-    ClearPlayback,
-    ConversationError,
-    ConversationNotice,
-    ConversationOutput,
-    ConversationStarted,
-    HoldPlayback,
-    PhaseChanged,
-    ReplyAudioFrame,
-    ReplyAudioStarted,
-    ReplyEnded,
-    ReplyEnding,
-    ReplyLatency,
-    ReplyStarted,
-    ReplyTextDelta,
-    ReplyTruncated,
-    ResumePlayback,
-    UserTurnDropped,
-    UserTurnFinal,
-    UserTurnPartial,
-    UserTurnStarted,
-    UserTurnStopped,
-)
 from sidecar.interfaces.live_engine import NumberRange
 
 IN_RATE, OUT_RATE = 16_000, 24_000
@@ -71,54 +49,43 @@ def retry_fields(error: errors.SidecarError) -> dict[str, int]:
     return {} if error.retry_after is None else {"retry_after": error.retry_after}
 
 
-def metrics_of(latency: ReplyLatency) -> dict[str, float]:
-    """Where the time went before a reply was heard, in milliseconds, by the names of `/status`."""
-    return {
-        "vad_ms": _ms(latency.endpoint),
-        "asr_ms": _ms(latency.recognised),
-        "llm_ms": _ms(latency.thought),
-        "tts_first_chunk_ms": _ms(latency.voiced),
-        "total_ms": _ms(latency.total),
-    }
-
-
 class S2SDialect:
     """One connection's."""
 
     def __init__(self) -> None:
         self._person = ""
         self._pieces = 0
-        self._latency = ReplyLatency(0)
+        self._latency = output.ReplyLatency(0)
         self._processing = False
 
-    def of(self, out: ConversationOutput) -> Iterator[Message]:
+    def of(self, out: output.ConversationOutput) -> Iterator[Message]:
         """The messages for what is told."""
         match out:
-            case ReplyAudioFrame():
+            case output.ReplyAudioFrame():
                 yield out.pcm
-            case ClearPlayback():
+            case output.ClearPlayback():
                 yield json_message("interrupted")
-            case UserTurnStopped():
+            case output.UserTurnStopped():
                 yield from self._begun()
-            case UserTurnFinal(backchannel=None):
+            case output.UserTurnFinal(backchannel=None):
                 self._person = out.text
                 yield from self._begun()
-            case UserTurnDropped():
+            case output.UserTurnDropped():
                 yield from self._ready()
-            case ReplyStarted():
-                self._pieces, self._latency = 0, ReplyLatency(out.turn)
+            case output.ReplyStarted():
+                self._pieces, self._latency = 0, output.ReplyLatency(out.turn)
                 yield from self._begun()
-            case ReplyTextDelta():
+            case output.ReplyTextDelta():
                 self._pieces += 1
-            case ReplyLatency():
+            case output.ReplyLatency():
                 self._latency = out
-            case ReplyEnded():
+            case output.ReplyEnded():
                 yield from self._ended(out)
-            case ConversationError():
+            case output.ConversationError():
                 yield s2s_error_message(out.error)
-            case ConversationNotice(notice):
+            case output.ConversationNotice(notice):
                 yield json_message("notice", message=notice.message, code=notice.code)
-            case ConversationStarted():
+            case output.ConversationStarted():
                 self._person = ""
                 yield status_message("reset")
 
@@ -132,15 +99,15 @@ class S2SDialect:
             self._processing = False
             yield status_message("ready")
 
-    def _ended(self, reply: ReplyEnded) -> Iterator[str]:
-        found = metrics_of(self._latency)
+    def _ended(self, reply: output.ReplyEnded) -> Iterator[str]:
+        found = S2SMetrics.of(self._latency)
         yield json_message(
             "metrics",
-            vad_latency_ms=found["vad_ms"],
-            asr_latency_ms=found["asr_ms"],
-            llm_latency_ms=found["llm_ms"],
-            tts_first_chunk_ms=found["tts_first_chunk_ms"],
-            total_latency_ms=found["total_ms"],
+            vad_latency_ms=found.vad_ms,
+            asr_latency_ms=found.asr_ms,
+            llm_latency_ms=found.llm_ms,
+            tts_first_chunk_ms=found.tts_first_chunk_ms,
+            total_latency_ms=found.total_ms,
             tokens_generated=self._pieces,
             audio_duration_ms=_ms(reply.made_s),
         )
@@ -148,9 +115,9 @@ class S2SDialect:
             "transcript",
             user=self._person,
             assistant=reply.text,
-            llm_ms=found["llm_ms"],
-            tts_first_ms=found["tts_first_chunk_ms"],
-            interrupted=reply.ending is ReplyEnding.INTERRUPTED,
+            llm_ms=found.llm_ms,
+            tts_first_ms=found.tts_first_chunk_ms,
+            interrupted=reply.ending is output.ReplyEnding.INTERRUPTED,
         )
         self._person = ""
         yield from self._ready()
@@ -164,26 +131,25 @@ LOWEST_RATE, HIGHEST_RATE = 8_000, 48_000
 LONGEST_NAME = 200
 LONGEST_TEXT = 65_536
 """Characters of a turn that is typed."""
-_STRICT = ConfigDict(strict=True)
 TurnNumber: TypeAlias = Annotated[int, NumberRange(1, 2**53 - 1)]
 PlayedSeconds: TypeAlias = Annotated[float, NumberRange(0, MAX_PLAYBACK_REPORT_S)]
 """Seconds of a reply that were played."""
 
 
-class S2SChange(BaseModel):
-    """Who speaks and who thinks from the next reply on; what is left out stays."""
+class _S2SCommand(BaseModel):
+    model_config = ConfigDict(strict=True)
 
-    model_config = _STRICT
+
+class S2SChange(_S2SCommand):
+    """Who speaks and who thinks from the next reply on; what is left out stays."""
 
     type: Literal["change"]
     voice: str | None = Field(None, max_length=LONGEST_NAME)
     model: str | None = Field(None, max_length=LONGEST_NAME)
 
 
-class S2SBegin(BaseModel):
+class S2SBegin(_S2SCommand):
     """The first: samples a second of sound both ways, and what its player can be told."""
-
-    model_config = _STRICT
 
     type: Literal["begin"]
     rate: int = Field(24_000, ge=LOWEST_RATE, le=HIGHEST_RATE)
@@ -193,10 +159,8 @@ class S2SBegin(BaseModel):
     model: str | None = Field(None, max_length=LONGEST_NAME)
 
 
-class S2SPlayed(BaseModel):
+class S2SPlayed(_S2SCommand):
     """So much of a turn's sound was heard by now; ``cleared``: and no more will be."""
-
-    model_config = _STRICT
 
     type: Literal["played"]
     turn: TurnNumber
@@ -204,37 +168,29 @@ class S2SPlayed(BaseModel):
     cleared: bool = False
 
 
-class S2SInterrupt(BaseModel):
+class S2SInterrupt(_S2SCommand):
     """Be quiet. Who has dropped the sound already says how much of which turn was heard."""
-
-    model_config = _STRICT
 
     type: Literal["interrupt"]
     turn: TurnNumber | None = None
     seconds: PlayedSeconds = 0.0
 
 
-class S2SText(BaseModel):
+class S2SText(_S2SCommand):
     """A turn that is typed."""
-
-    model_config = _STRICT
 
     type: Literal["text"]
     text: str = Field(max_length=LONGEST_TEXT)
 
 
-class S2SReset(BaseModel):
+class S2SReset(_S2SCommand):
     """From the beginning."""
-
-    model_config = _STRICT
 
     type: Literal["reset"]
 
 
-class S2SEnd(BaseModel):
+class S2SEnd(_S2SCommand):
     """No more: the conversation as a transcript, and as a job where it is to be one."""
-
-    model_config = _STRICT
 
     type: Literal["end"]
     keep: bool = False
@@ -275,6 +231,17 @@ class S2SMetrics(BaseModel):
     llm_ms: float = Field(description="To the first words of the reply.")
     tts_first_chunk_ms: float = Field(description="To its first sound.")
     total_ms: float = Field(description="From the person's last sound to the reply's first.")
+
+    @classmethod
+    def of(cls, latency: output.ReplyLatency) -> S2SMetrics:
+        """Return those of a reply."""
+        return cls(
+            vad_ms=_ms(latency.endpoint),
+            asr_ms=_ms(latency.recognised),
+            llm_ms=_ms(latency.thought),
+            tts_first_chunk_ms=_ms(latency.voiced),
+            total_ms=_ms(latency.total),
+        )
 
 
 class S2SStatus(BaseModel):
@@ -335,72 +302,56 @@ def native_error_message(error: errors.SidecarError, turn: int = 0) -> str:
 class S2SNativeDialect:
     """One connection's; sound belongs to the reply that was started last."""
 
-    def of(self, out: ConversationOutput) -> Iterator[Message]:
-        """The messages for what is told."""
+    def of(self, out: output.ConversationOutput) -> Iterator[Message]:
+        """The message for what is told, or none."""
         match out:
-            case ReplyAudioFrame():
+            case output.ReplyAudioFrame():
                 yield out.pcm
-            case ClearPlayback(turn):
+            case output.ClearPlayback(turn):
                 yield json_message("clear", turn=turn)
-            case HoldPlayback(turn):
+            case output.HoldPlayback(turn):
                 yield json_message("hold", turn=turn)
-            case ResumePlayback(turn):
+            case output.ResumePlayback(turn):
                 yield json_message("release", turn=turn)
-            case PhaseChanged(phase):
+            case output.PhaseChanged(phase):
                 yield json_message("phase", phase=phase.value)
-            case ConversationStarted():
+            case output.ConversationStarted():
                 yield json_message("reset")
-            case ConversationError(turn, error):
+            case output.ConversationError(turn, error):
                 yield native_error_message(error, turn)
-            case ConversationNotice(notice):
+            case output.ConversationNotice(notice):
                 yield json_message("notice", message=notice.message, code=notice.code)
-            case (
-                UserTurnStarted()
-                | UserTurnPartial()
-                | UserTurnStopped()
-                | UserTurnFinal()
-                | UserTurnDropped()
-            ):
-                yield _user_turn_message(out)
-            case _:
-                yield from _reply_messages(out)
+            case output.UserTurnStarted():
+                yield json_message("person_started")
+            case output.UserTurnPartial(text):
+                yield json_message("person_saying", text=text)
+            case output.UserTurnStopped():
+                yield json_message("person_stopped")
+            case output.UserTurnFinal(text, typed):
+                heard = {"typed": typed, "backchannel": out.backchannel is not None}
+                yield json_message("person_said", text=text, **heard)
+            case output.UserTurnDropped(echo):
+                yield json_message("nothing_said", echo=echo)
+            case output.ReplyStarted(turn):
+                yield json_message("reply_started", turn=turn)
+            case output.ReplyTextDelta(turn, text):
+                yield json_message("reply_written", turn=turn, text=text)
+            case output.ReplyAudioStarted(turn, piece, text):
+                yield json_message("reply_spoken", turn=turn, piece=piece, text=text)
+            case output.ReplyLatency(turn):
+                yield json_message("latency", turn=turn, **_latency_fields(out))
+            case output.ReplyEnded(turn, ending, text, heard_s, made_s):
+                lengths = {"heard_s": round(heard_s, 3), "made_s": round(made_s, 3)}
+                yield json_message(
+                    "reply_ended", turn=turn, ending=ending.value, text=text, **lengths
+                )
+            case output.ReplyTruncated(turn, seconds, text):
+                yield json_message(
+                    "reply_truncated", turn=turn, heard_s=round(seconds, 3), text=text
+                )
 
 
-def _user_turn_message(
-    told: UserTurnStarted | UserTurnPartial | UserTurnStopped | UserTurnFinal | UserTurnDropped,
-) -> str:
-    match told:
-        case UserTurnStarted():
-            return json_message("person_started")
-        case UserTurnPartial(text):
-            return json_message("person_saying", text=text)
-        case UserTurnStopped():
-            return json_message("person_stopped")
-        case UserTurnFinal(text, typed):
-            backchannel = told.backchannel is not None
-            return json_message("person_said", text=text, typed=typed, backchannel=backchannel)
-        case UserTurnDropped(echo):
-            return json_message("nothing_said", echo=echo)
-
-
-def _reply_messages(told: ConversationOutput) -> Iterator[str]:
-    match told:
-        case ReplyStarted(turn):
-            yield json_message("reply_started", turn=turn)
-        case ReplyTextDelta(turn, text):
-            yield json_message("reply_written", turn=turn, text=text)
-        case ReplyAudioStarted(turn, piece, text):
-            yield json_message("reply_spoken", turn=turn, piece=piece, text=text)
-        case ReplyLatency():
-            yield json_message("latency", turn=told.turn, **_latency_fields(told))
-        case ReplyEnded(turn, ending, text, heard_s, made_s):
-            seconds = {"heard_s": round(heard_s, 3), "made_s": round(made_s, 3)}
-            yield json_message("reply_ended", turn=turn, ending=ending.value, text=text, **seconds)
-        case ReplyTruncated(turn, seconds, text):
-            yield json_message("reply_truncated", turn=turn, heard_s=round(seconds, 3), text=text)
-
-
-def _latency_fields(latency: ReplyLatency) -> dict[str, float]:
+def _latency_fields(latency: output.ReplyLatency) -> dict[str, float]:
     """In seconds, by the names of `ReplyLatency`."""
     return {
         f"{name}_s": round(getattr(latency, name), 4)

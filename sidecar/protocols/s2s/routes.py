@@ -8,15 +8,21 @@ Beside `/stream`, `/status` and `/config`. At ours these addresses have more to 
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import APIRouter, Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from sidecar import errors
-from sidecar.api.http import websocket_connections
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.schemas import PROBLEMS
-from sidecar.api.http.websocket_connections import WebSocketConnection, WebSocketGone
+from sidecar.api.http.websocket_connections import (
+    ConnectionEnding,
+    close_code,
+    refuse_connection,
+    serve_connection,
+)
 from sidecar.protocols.s2s import messages, session
 from sidecar.service.facade import Service
 from sidecar.tts.voice_selection import PULL_COMMAND
@@ -33,39 +39,33 @@ def build_router(service: Service) -> APIRouter:
 
     @router.websocket(PATH)
     async def stream(websocket: WebSocket) -> None:
-        socket = await WebSocketConnection.accept(websocket, service.settings, SUBPROTOCOLS)
-        try:
-            await session.serve_conversation(service, socket)
-        except WebSocketGone:
-            pass
-        except errors.SidecarError as error:
-            await socket.say(messages.s2s_error_message(error))
-            await socket.close(websocket_connections.close_code(error), error.code)
+        serve = partial(session.serve_conversation, service)
+        await serve_connection(websocket, service.settings, SUBPROTOCOLS, serve, ending_of)
 
     @router.get("/status", summary="How conversations are going", response_model=messages.S2SStatus)
     async def status() -> Response:
         talks = service.conversations
-        body = {
-            "state": talks.phase.value,
-            "initialized": service.live.spec is not None,
-            "total_requests": talks.replies,
-            "last_metrics": messages.metrics_of(talks.last),
-        }
-        return json_response(body)
+        body = messages.S2SStatus(
+            state=talks.phase.value,
+            initialized=service.live.spec is not None,
+            total_requests=talks.replies,
+            last_metrics=messages.S2SMetrics.of(talks.last),
+        )
+        return json_response(body.model_dump())
 
     @router.get(
         "/config", summary="Who hears, thinks and speaks", response_model=messages.S2SConfiguration
     )
     async def config() -> Response:
-        hears, speaks = service.live.spec, service.fleet.tts_spec
-        body = {
-            "asr_model": hears.name if hears is not None else "none",
-            "llm_model": service.conversations.llm,
-            "tts_model": speaks.name if speaks is not None else "none",
-            "input_sample_rate": messages.IN_RATE,
-            "output_sample_rate": messages.OUT_RATE,
-        }
-        return json_response(body)
+        asr, tts = service.live.spec, service.fleet.tts_spec
+        body = messages.S2SConfiguration(
+            asr_model=asr.name if asr is not None else "none",
+            llm_model=service.conversations.llm,
+            tts_model=tts.name if tts is not None else "none",
+            input_sample_rate=messages.IN_RATE,
+            output_sample_rate=messages.OUT_RATE,
+        )
+        return json_response(body.model_dump())
 
     @router.get(
         "/v1/talk",
@@ -74,38 +74,32 @@ def build_router(service: Service) -> APIRouter:
         responses=PROBLEMS,
     )
     async def parts() -> Response:
-        hears, speaks = service.live.spec, service.fleet.tts_spec
-        talks = service.conversations
-        models_there, voices = await talks.models(), await talks.voices()
-        body = {
-            "hears": hears and {"name": hears.name, "title": hears.title},
-            "thinks": {"name": talks.llm, "models": models_there},
-            "speaks": speaks
-            and {
-                "name": speaks.name,
-                "title": speaks.title,
-                "voices": voices,
-                "voice": service.settings.talk_voice or next(iter(voices), ""),
-            },
-            "remedy": "" if speaks else NO_VOICE,
-        }
-        return json_response(body)
+        asr, tts, talks = service.live.spec, service.fleet.tts_spec, service.conversations
+        models, voices = list(await talks.models()), list(await talks.voices())
+        voice = service.settings.talk_voice or next(iter(voices), "")
+        body = messages.S2SEngines(
+            hears=messages.S2SEngine(name=asr.name, title=asr.title) if asr else None,
+            thinks=messages.S2SLlm(name=talks.llm, models=models),
+            speaks=messages.S2STts(name=tts.name, title=tts.title, voices=voices, voice=voice)
+            if tts
+            else None,
+            remedy="" if tts else NO_VOICE,
+        )
+        return json_response(body.model_dump())
 
     return router
+
+
+def ending_of(error: errors.SidecarError) -> ConnectionEnding:
+    """Return how ``error`` ends a connection."""
+    return ConnectionEnding(close_code(error), error.code, messages.s2s_error_message(error))
 
 
 async def send_refusal(
     error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    """Says no to who was not let in: in a message, and by closing."""
-    websocket = WebSocket(scope, receive, send)
-    await websocket_connections.refuse_connection(
-        websocket,
-        messages.s2s_error_message(error),
-        websocket_connections.close_code(error),
-        error.code,
-        SUBPROTOCOLS,
-    )
+    """Refuse a client that was not let in: by a message, and by closing."""
+    await refuse_connection(WebSocket(scope, receive, send), ending_of(error), SUBPROTOCOLS)
 
 
 def page_origins(page: int) -> frozenset[str]:

@@ -8,21 +8,9 @@ import time
 from sidecar import errors
 from sidecar.api.http import request_headers
 from sidecar.api.http.websocket_connections import Message, WebSocketConnection
-from sidecar.conversation.conversation_events import (
-    ConversationReset,
-    PlaybackTruncated,
-    ResponseCancelled,
-    TextTyped,
-)
+from sidecar.conversation import conversation_events, output_queue
 from sidecar.conversation.conversation_loop import ConversationLoop
 from sidecar.conversation.conversation_transcript import ConversationTranscript
-from sidecar.conversation.output_queue import (
-    ConversationClientEvent,
-    ConversationEnded,
-    ConversationNotice,
-    ConversationOutput,
-    PlaybackClient,
-)
 from sidecar.interfaces.engine_interface import SynthesisOptions
 from sidecar.live.sessions.session import NOT_SAVED_CODE
 from sidecar.protocols.s2s import messages
@@ -102,10 +90,12 @@ class _S2SConnection:
     async def tell(self) -> None:
         """What comes of it, until the client has had enough."""
         async for out in self._talk.outgoing():
-            if isinstance(out, ConversationEnded):
+            if isinstance(out, output_queue.ConversationEnded):
                 ended = await self._ended()
                 if self._unkept is not None:
-                    await self._socket.send(*self._words.of(ConversationNotice(self._unkept)))
+                    await self._socket.send(
+                        *self._words.of(output_queue.ConversationNotice(self._unkept))
+                    )
                 await self._socket.send(ended)
                 self.over = True
                 return
@@ -119,18 +109,18 @@ class _S2SConnection:
             case messages.S2SChange(voice=voice, model=model):
                 await self._change(voice, model)
             case messages.S2SPlayed(turn=turn, seconds=seconds, cleared=True):
-                self._talk.wish(PlaybackTruncated, turn, seconds)
+                self._talk.wish(conversation_events.PlaybackTruncated, turn, seconds)
             case messages.S2SPlayed(turn=turn, seconds=seconds):
                 self._talk.played(turn, seconds)
             case messages.S2SInterrupt(turn=turn, seconds=seconds):
                 if turn is not None:
-                    self._talk.wish(PlaybackTruncated, turn, seconds)
-                self._talk.wish(ResponseCancelled)
+                    self._talk.wish(conversation_events.PlaybackTruncated, turn, seconds)
+                self._talk.wish(conversation_events.ResponseCancelled)
             case messages.S2SText(text=text):
-                self._talk.wish(TextTyped, text)
+                self._talk.wish(conversation_events.TextTyped, text)
             case messages.S2SReset():
                 self._socket.inbound.clear()
-                self._talk.wish(ConversationReset)
+                self._talk.wish(conversation_events.ConversationReset)
             case messages.S2SEnd(keep=keep):
                 self._keep = keep
                 self._talk.end()
@@ -141,7 +131,7 @@ class _S2SConnection:
         await self._service.conversations.thinker(begin.model or self._model)
         self._rate = begin.rate
         self._manner = dataclasses.replace(self._manner, rate=begin.rate)
-        self._talk.plays(PlaybackClient(clears=begin.clears, holds=begin.holds))
+        self._talk.plays(output_queue.PlaybackClient(clears=begin.clears, holds=begin.holds))
         self._words = S2SNativeDialect()
         await self._change(begin.voice, begin.model)
 
@@ -170,8 +160,8 @@ class _S2SConnection:
         told = messages.native_error_message if known else messages.s2s_error_message
         await self._socket.send(told(error))
 
-    def _noted(self, out: ConversationOutput) -> None:
-        if isinstance(out, ConversationClientEvent):
+    def _noted(self, out: output_queue.ConversationOutput) -> None:
+        if isinstance(out, output_queue.ConversationClientEvent):
             self._account.take(out, time.monotonic())
 
     async def _ended(self) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from fastapi import Response
 from pydantic import BaseModel, Field
@@ -24,12 +24,14 @@ from sidecar.api.http.schemas import ProblemDetails
 from sidecar.jobs.job_record import JobRecord
 from sidecar.transcripts.transcript import Segment
 
+VvvStatus: TypeAlias = Literal["queued", "processing", "streaming", "completed", "failed"]
+
 
 class VvvJobInfo(BaseModel):
     """One of your jobs."""
 
     job_id: str = Field(examples=["9f0c3a5e8d1b4c7f9f0c3a5e8d1b4c7f"])
-    status: Literal["queued", "processing", "streaming", "completed", "failed"]
+    status: VvvStatus
     position: int | None = Field(description="1 for the next; null once it runs.")
     estimated_wait_seconds: float | None
 

@@ -32,7 +32,7 @@ ENDED_LISTED_S = 30.0
 """As the original lists them."""
 
 
-def status_of(job: JobRecord) -> str:
+def status_of(job: JobRecord) -> messages.VvvStatus:
     """A job's state in this wire's words."""
     match job.state:
         case JobState.QUEUED:
@@ -50,7 +50,7 @@ class VvvEndedJob:
 
     id: str
     owner: str
-    status: str
+    status: messages.VvvStatus
     until: float
 
 
@@ -65,7 +65,7 @@ class VvvRecentJobs:
         """Note a job that has ended, or that its client has left, which ends it."""
         self._forget_old()
         until = self._now() + ENDED_LISTED_S
-        status = status_of(job.record) if job.ended else "failed"
+        status: messages.VvvStatus = status_of(job.record) if job.ended else "failed"
         self._jobs[job.id] = VvvEndedJob(job.id, job.record.owner, status, until)
 
     def of(self, owner: str) -> Iterator[VvvEndedJob]:
@@ -128,21 +128,22 @@ def build_router(service: Service) -> APIRouter:
         ended = {job.id: job for job in recent.of(caller.owner)}
         going = [job for job in on_their_way if job.id not in ended]
         listed: list[JobRecord | VvvEndedJob] = [*ended.values(), *going]
-        bodies = [job_info(job, turns.get(job.id)) for job in listed]
+        jobs = [job_info(job, turns.get(job.id)) for job in listed]
         waiting = (await service.looked()).jobs_waiting
-        return json_response({"your_jobs": bodies, "total_queued": waiting})
+        body = messages.VvvQueueStatus(your_jobs=jobs, total_queued=waiting)
+        return json_response(body.model_dump())
 
     return router
 
 
-def job_info(job: JobRecord | VvvEndedJob, turn: QueuePosition | None) -> dict[str, Any]:
+def job_info(job: JobRecord | VvvEndedJob, turn: QueuePosition | None) -> messages.VvvJobInfo:
     """Return a line of the status."""
-    return {
-        "job_id": job.id,
-        "status": job.status if isinstance(job, VvvEndedJob) else status_of(job),
-        "position": turn and turn.position + 1,
-        "estimated_wait_seconds": turn and round(float(turn.wait_s), 1),
-    }
+    return messages.VvvJobInfo(
+        job_id=job.id,
+        status=job.status if isinstance(job, VvvEndedJob) else status_of(job),
+        position=turn.position + 1 if turn else None,
+        estimated_wait_seconds=round(float(turn.wait_s), 1) if turn else None,
+    )
 
 
 async def event_frames(
@@ -173,11 +174,7 @@ async def event_frames(
 async def _queue_position(service: Service, caller: Identity, job: Job) -> dict[str, Any] | None:
     """Return how many jobs go first; None if it does not wait."""
     turn = await service.owned.turn(caller, job.record)
-    if turn is None:
-        return None
-    info = job_info(job.record, turn)
-    del info["status"]
-    return info
+    return job_info(job.record, turn).model_dump(exclude={"status"}) if turn else None
 
 
 def _started_at_once(job: Job) -> dict[str, Any]:

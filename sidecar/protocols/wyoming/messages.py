@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Container, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+import pydantic.dataclasses
 
 from sidecar import __version__, errors
 from sidecar.api.http import request_headers
 from sidecar.api.http.responses import IncrementalTextResponse, UnsentSegments
 from sidecar.audio.audio_decoder import MAX_CHANNELS, MAX_RATE, MIN_RATE
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec
+from sidecar.interfaces.live_engine import NumberRange
 from sidecar.interfaces.request_options import LANGUAGE_NAMES
 from sidecar.jobs.job_record import JobRecord
 from sidecar.transcripts.transcript import Transcript
@@ -127,13 +130,13 @@ class WyomingJobEvents:
     end all of it in a `transcript`, which counts."""
 
     def __init__(self) -> None:
-        self._unsaid, self._saying = UnsentSegments(), IncrementalTextResponse()
+        self._segments, self._text = UnsentSegments(), IncrementalTextResponse()
         self._begun = False
 
     def more(self, record: JobRecord) -> Iterator[bytes]:
         """Of what is new in a job."""
-        for _, segment in self._unsaid.more(record):
-            if segment.is_speech and (text := self._saying.add(segment.text)):
+        for _, segment in self._segments.more(record):
+            if segment.is_speech and (text := self._text.add(segment.text)):
                 yield from self._begin()
                 yield event_bytes("transcript-chunk", {"text": text})
 
@@ -161,36 +164,33 @@ def _artifact(name: str, description: str, maker: dict[str, str]) -> dict[str, A
     }
 
 
-RATES, CHANNELS = range(MIN_RATE, MAX_RATE + 1), range(1, MAX_CHANNELS + 1)
-SAMPLE_WIDTHS = (2, 3, 4)
-"""Bytes of a sample, signed; of one byte nobody says whether it is."""
-
-
-@dataclass(frozen=True, slots=True)
+@pydantic.dataclasses.dataclass(frozen=True, slots=True, config={"strict": True})
 class WyomingAudioFormat:
-    """How sound is written."""
+    """Format of signed samples; ``width`` is bytes of one, and of one byte nobody says whether it
+    is signed."""
 
-    rate: int
-    width: int
-    channels: int
+    rate: Annotated[int, NumberRange(MIN_RATE, MAX_RATE)]
+    width: Annotated[int, NumberRange(2, 4)]
+    channels: Annotated[int, NumberRange(1, MAX_CHANNELS)]
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> WyomingAudioFormat:
-        """That of `audio-start` and `audio-chunk`.
+        """Return that of `audio-start` and `audio-chunk`.
 
         Raises:
             errors.SoundInvalid: there is none, or none that is known.
         """
-        rate = _among(data.get("rate"), RATES)
-        width = _among(data.get("width"), SAMPLE_WIDTHS)
-        channels = _among(data.get("channels"), CHANNELS)
-        if rate is None or width is None or channels is None:
+        try:
+            fields: dict[str, Any] = {
+                name: data.get(name) for name in ("rate", "width", "channels")
+            }
+            return cls(**fields)
+        except pydantic.ValidationError:
             raise errors.SoundInvalid(
                 "'rate', 'width' and 'channels' say no sound that is understood.",
                 hint="Send samples of 2, 3 or 4 bytes, signed and little-endian, such as 16,000 a "
                 "second of 2 bytes each, in one channel.",
-            )
-        return cls(rate, width, channels)
+            ) from None
 
 
 def fields_of(data: Mapping[str, Any], spec: EngineSpec) -> dict[str, object]:
@@ -228,12 +228,6 @@ def _texts(data: Mapping[str, Any], name: str) -> list[str]:
     return [text for one in found if (text := " ".join(one.split()))]
 
 
-def _among(value: object, known: Container[int]) -> int | None:
-    if isinstance(value, int) and not isinstance(value, bool) and value in known:
-        return value
-    return None
-
-
 READ_BYTES = 64 << 10
 
 
@@ -258,30 +252,30 @@ class WyomingEventReader:
             self._ahead = asyncio.get_running_loop().create_task(self._read())
         return self._ahead
 
-    async def next(self, patience_s: float | None) -> WyomingEvent:
+    async def next(self, timeout_s: float | None) -> WyomingEvent:
         """The next event.
 
         Raises:
             Gone, Ended: there is none.
-            TimeoutError: it has not come in ``patience_s`` seconds.
+            TimeoutError: it has not come in ``timeout_s`` seconds.
             errors.MessageInvalid, errors.MessageTooBig: it is none.
         """
         reading = self.ahead()
         try:
-            async with asyncio.timeout(patience_s):
+            async with asyncio.timeout(timeout_s):
                 return await reading
         finally:
             self._ahead = None
 
-    async def payload(self, size: int, patience_s: Callable[[], float]) -> AsyncIterator[bytes]:
-        """The payload of the event that was read, piece by piece; ``patience_s`` says how long each
+    async def payload(self, size: int, timeout_s: Callable[[], float]) -> AsyncIterator[bytes]:
+        """The payload of the event that was read, piece by piece; ``timeout_s`` says how long each
         is waited for.
 
         Raises:
             Gone, TimeoutError: it ends too soon, or stops.
         """
         while size:
-            async with asyncio.timeout(patience_s()):
+            async with asyncio.timeout(timeout_s()):
                 piece = await self._reader.read(min(size, READ_BYTES))
             if not piece:
                 raise WyomingClientGone

@@ -22,8 +22,10 @@ BACKLOG = 128
 class WyomingServer:
     """One of the listeners. ``reserved`` has the port, and is listened at."""
 
-    def __init__(self, service: Service, door: WyomingAllowlist, reserved: socket.socket) -> None:
-        self._service, self._door, self._reserved = service, door, reserved
+    def __init__(
+        self, service: Service, allowlist: WyomingAllowlist, reserved: socket.socket
+    ) -> None:
+        self._service, self._allowlist, self._reserved = service, allowlist, reserved
         self._server: asyncio.Server | None = None
         self._here: dict[asyncio.Task[None], WyomingConnection] = {}
         self._stopping = False
@@ -81,7 +83,7 @@ class WyomingServer:
             full = f"{MOST_CONNECTIONS} connections are open, and no more are taken."
             _turn_away(writer, errors.QueueFull(full))
             return
-        connection = WyomingConnection(self._service, self._door, reader, writer, peer)
+        connection = WyomingConnection(self._service, self._allowlist, reader, writer, peer)
         task = asyncio.get_running_loop().create_task(connection.run())
         self._here[task] = connection
         task.add_done_callback(lambda ended: self._here.pop(ended, None))

@@ -10,10 +10,8 @@ import asyncio
 import ipaddress
 import logging
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Self
 
 from sidecar import errors
 from sidecar.api.http.upload import MIN_UPLOAD_BYTES_PER_S, STALL_FACTOR
@@ -26,20 +24,7 @@ from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import QueueReservation
-from sidecar.protocols.wyoming.messages import (
-    HINT,
-    WyomingAudioFormat,
-    WyomingClientEnded,
-    WyomingClientGone,
-    WyomingEvent,
-    WyomingEventReader,
-    WyomingJobEvents,
-    check_model_name,
-    error_event,
-    event_bytes,
-    fields_of,
-    info_data,
-)
+from sidecar.protocols.wyoming import messages
 from sidecar.service.facade import Service
 
 
@@ -47,7 +32,11 @@ class WyomingRecording:
     """Takes sound of one form. Its place is kept, and its bytes are counted, until it is left."""
 
     def __init__(
-        self, service: Service, caller: Identity, form: WyomingAudioFormat, place: QueueReservation
+        self,
+        service: Service,
+        caller: Identity,
+        form: messages.WyomingAudioFormat,
+        place: QueueReservation,
     ) -> None:
         """Begin; the ``place`` in the queue is left with it.
 
@@ -68,7 +57,7 @@ class WyomingRecording:
         self._stall_s = settings.upload_stall
         self._until = _now() + STALL_FACTOR * self._stall_s
 
-    def patience_s(self) -> float:
+    def timeout_s(self) -> float:
         """How long more sound is waited for."""
         return max(0.0, min(self._stall_s, self._until - _now()))
 
@@ -100,17 +89,6 @@ class WyomingRecording:
     def close(self) -> None:
         """Give back what was kept; what was not finished is gone."""
         self._held.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _now() -> float:
@@ -159,7 +137,7 @@ class WyomingAllowlist:
             errors.RateLimited: they come too often.
         """
         approach = RequestOrigin(hosts=["localhost"], origins=[], authorizations=[], peer=peer)
-        if self.guests and not self._invites(peer):
+        if self.guests and not self._is_guest(peer):
             raise errors.PeerNotAllowed(
                 "Wyoming is not open to this address.",
                 hint="The setting 'wyoming_clients' says to which ones it is.",
@@ -173,7 +151,7 @@ class WyomingAllowlist:
             self.entrance.rate_limiter.enter(who)
         return who
 
-    def _invites(self, peer: str | None) -> bool:
+    def _is_guest(self, peer: str | None) -> bool:
         try:
             address = ipaddress.ip_address(peer or "")
         except ValueError:
@@ -207,13 +185,13 @@ class WyomingConnection:
     def __init__(
         self,
         service: Service,
-        door: WyomingAllowlist,
+        allowlist: WyomingAllowlist,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         peer: str | None,
     ) -> None:
-        self._service, self._door, self._peer = service, door, peer
-        self._incoming, self._writer = WyomingEventReader(reader), writer
+        self._service, self._allowlist, self._peer = service, allowlist, peer
+        self._reader, self._writer = messages.WyomingEventReader(reader), writer
         self._caller: Identity | None = None
         """Who it is, until something is asked for: each time is counted."""
         self._options: TranscribeOptions | None = None
@@ -228,10 +206,10 @@ class WyomingConnection:
     async def run(self) -> None:
         """Serve it until it ends. Never raises, but where it is cancelled."""
         try:
-            self._caller = await self._door.enter(self._peer)
+            self._caller = await self._allowlist.enter(self._peer)
             while True:
-                await self._take(await self._next())
-        except (WyomingClientGone, ConnectionError):
+                await self._handle(await self._next())
+        except (messages.WyomingClientGone, ConnectionError):
             pass
         except errors.SidecarError as error:
             await self._refuse(error)
@@ -239,41 +217,43 @@ class WyomingConnection:
             log.exception("a fault of ours on a Wyoming connection")
             await self._refuse(errors.SidecarError())
         finally:
-            self._leave()
+            self._close()
 
-    async def _next(self) -> WyomingEvent:
+    async def _next(self) -> messages.WyomingEvent:
         recording = self._recording
         idle = self._service.settings.live_idle
         try:
-            return await self._incoming.next(recording.patience_s() if recording else idle)
+            return await self._reader.next(recording.timeout_s() if recording else idle)
         except TimeoutError:
             raise errors.UploadStalled() if recording else errors.SessionIdle() from None
 
-    async def _take(self, event: WyomingEvent) -> None:
+    async def _handle(self, event: messages.WyomingEvent) -> None:
         if event.type in AUDIO_EVENTS:
-            await self._hear(event)
+            await self._receive_audio(event)
             return
-        await self._ignore(event.payload)
+        await self._skip_payload(event.payload)
         match event.type:
             case "describe":
-                await self._say(event_bytes("info", info_data(self._service.spec)))
+                await self._send(
+                    messages.event_bytes("info", messages.info_data(self._service.spec))
+                )
             case "ping":
-                await self._say(event_bytes("pong", {"text": event.data.get("text")}))
+                await self._send(messages.event_bytes("pong", {"text": event.data.get("text")}))
             case "select-program":
-                check_model_name(event.data.get("name"), self._service.spec)
+                messages.check_model_name(event.data.get("name"), self._service.spec)
             case "transcribe":
-                fields = fields_of(event.data, self._service.spec)
+                fields = messages.fields_of(event.data, self._service.spec)
                 self._options = self._service.options(fields)
             case "audio-stop":
-                await self._answer()
+                await self._transcribe()
             case _:
                 pass  # of other services, or of later versions: the protocol wants them overlooked
 
-    async def _hear(self, event: WyomingEvent) -> None:
-        form = WyomingAudioFormat.of(event.data)
+    async def _receive_audio(self, event: messages.WyomingEvent) -> None:
+        form = messages.WyomingAudioFormat.of(event.data)
         if event.type == "audio-start" or self._recording is None:
             self._drop_recording()
-            caller = self._caller or await self._door.enter(self._peer)
+            caller = self._caller or await self._allowlist.enter(self._peer)
             self._caller = None
             place = await self._service.submissions.place(caller)
             self._recording = WyomingRecording(self._service, caller, form, place)
@@ -284,70 +264,72 @@ class WyomingConnection:
                 hint="Send all chunks as 'audio-start' says, cut between two samples.",
             )
         try:
-            async for piece in self._incoming.payload(event.payload, recording.patience_s):
+            async for piece in self._reader.payload(event.payload, recording.timeout_s):
                 await recording.add(piece)
         except TimeoutError:
             raise errors.UploadStalled() from None
 
-    async def _answer(self) -> None:
+    async def _transcribe(self) -> None:
         recording, self._recording = self._recording, None
         if recording is None:
-            raise errors.MessageInvalid("'audio-stop' without any sound before it.", hint=HINT)
-        options = self._options or self._service.options(fields_of({}, self._service.spec))
+            raise errors.MessageInvalid(
+                "'audio-stop' without any sound before it.", hint=messages.HINT
+            )
+        options = self._options or self._service.options(messages.fields_of({}, self._service.spec))
         self._options, self._answering = None, True
         try:
-            with recording:
+            with closing(recording):
                 source = await recording.finish()
                 job = await self._service.submissions.submit(
                     recording.caller, source, options, recording.place, kept=False
                 )
             try:
-                await self._while_it_stays(job)
+                await self._follow(job)
             finally:  # one that has ended stays as it is
                 self._service.owned.hang_up(recording.caller, job.record)
         finally:
             self._answering = False
 
-    async def _while_it_stays(self, job: Job) -> None:
+    async def _follow(self, job: Job) -> None:
         """Tell of a job; a ping is answered meanwhile, and what else comes has to wait. A client
         that is not there any more is noticed when it is told something."""
-        telling = asyncio.get_running_loop().create_task(self._tell(job))
+        telling = asyncio.get_running_loop().create_task(self._send_results(job))
         try:
             while not telling.done():
-                ahead = self._incoming.ahead()
+                ahead = self._reader.ahead()
                 waited = {telling} if ahead.done() else {telling, ahead}
                 await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
                 if not telling.done() and ahead.done() and _is_ping(ahead):
-                    await self._take(await self._incoming.next(None))
+                    await self._handle(await self._reader.next(None))
             await telling
         finally:
             telling.cancel()
 
-    async def _tell(self, job: Job) -> None:
-        told = WyomingJobEvents()
+    async def _send_results(self, job: Job) -> None:
+        told = messages.WyomingJobEvents()
         async for record in job.changes():
             for each in told.more(record):
-                await self._say(each)
+                await self._send(each)
             if record.error is not None:
                 raise record.error.error()
             if record.over and record.transcript is not None:
                 for each in told.end(record.transcript):
-                    await self._say(each)
+                    await self._send(each)
 
-    async def _say(self, words: bytes) -> None:
+    async def _send(self, words: bytes) -> None:
         self._writer.write(words)
         try:
             async with asyncio.timeout(self._service.settings.upload_stall):
                 await self._writer.drain()
         except TimeoutError:  # nobody reads
-            raise WyomingClientGone from None
+            raise messages.WyomingClientGone from None
 
-    async def _ignore(self, size: int) -> None:
+    async def _skip_payload(self, size: int) -> None:
         if size > MAX_IGNORED_BYTES:
-            raise errors.MessageTooBig("The payload is none that is heard.", hint=HINT)
+            raise errors.MessageTooBig("The payload is none that is heard.", hint=messages.HINT)
         stall_s = self._service.settings.upload_stall
         try:
-            async for _ in self._incoming.payload(size, lambda: stall_s):
+            async for _ in self._reader.payload(size, lambda: stall_s):
                 pass
         except TimeoutError:
             raise errors.UploadStalled() from None
@@ -355,24 +337,27 @@ class WyomingConnection:
     async def _refuse(self, error: errors.SidecarError) -> None:
         log.info("a Wyoming client was refused: %s", error.code)
         self._drop_recording()
-        with suppress(WyomingClientGone, ConnectionError, OSError, TimeoutError):
-            await self._say(error_event(error))
+        with suppress(messages.WyomingClientGone, ConnectionError, OSError, TimeoutError):
+            await self._send(messages.error_event(error))
             self._writer.write_eof()
             async with asyncio.timeout(LINGER_S):
-                await self._incoming.drop(LINGER_BYTES)
+                await self._reader.drop(LINGER_BYTES)
 
     def _drop_recording(self) -> None:
         if self._recording is not None:
             self._recording.close()
             self._recording = None
 
-    def _leave(self) -> None:
+    def _close(self) -> None:
         self._drop_recording()
-        self._incoming.close()
+        self._reader.close()
         self._writer.close()
 
 
-def _is_ping(ahead: asyncio.Task[WyomingEvent]) -> bool:
+def _is_ping(ahead: asyncio.Task[messages.WyomingEvent]) -> bool:
     """Whether what came is one; raises why nothing more comes, unless the client has only ended
     its half of the connection."""
-    return not isinstance(ahead.exception(), WyomingClientEnded) and ahead.result().type == "ping"
+    return (
+        not isinstance(ahead.exception(), messages.WyomingClientEnded)
+        and ahead.result().type == "ping"
+    )

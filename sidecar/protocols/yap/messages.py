@@ -14,7 +14,7 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.api.http import request_headers
-from sidecar.api.http.websocket_connections import close_code
+from sidecar.api.http.websocket_connections import ConnectionEnding, close_code
 from sidecar.config.settings import Settings
 from sidecar.errors import ErrorKind
 
@@ -164,21 +164,12 @@ def _word(value: object) -> str:
 IDLE, TOO_LONG = 4000, 4003
 
 
-@dataclass(frozen=True, slots=True)
-class YapClose:
-    """The last words of a connection; ``said`` is an error frame, None where there is none."""
-
-    code: int
-    reason: str
-    said: str | None = None
-
-
-def close_of(error: errors.SidecarError, settings: Settings) -> YapClose:
+def close_of(error: errors.SidecarError, settings: Settings) -> ConnectionEnding:
     """How ``error`` ends a connection."""
     if isinstance(error, errors.SessionIdle):
-        return YapClose(IDLE, settings.live_close_idle_reason)
+        return ConnectionEnding(IDLE, settings.live_close_idle_reason)
     if isinstance(error, errors.SessionTooLong):
-        return YapClose(TOO_LONG, "max connection duration reached")
+        return ConnectionEnding(TOO_LONG, "max connection duration reached")
     refused = yap_error(error)
     if isinstance(error, errors.InboundFull):
         refused.details["inbound_queue_max"] = settings.live_inbound
@@ -189,4 +180,4 @@ def close_of(error: errors.SidecarError, settings: Settings) -> YapClose:
         ErrorKind.BUSY: settings.live_close_busy,
         errors.ShuttingDown.code: 1001,
     }
-    return YapClose(close_code(error, own), refused.reason, error_frame(refused, YapIds()))
+    return ConnectionEnding(close_code(error, own), refused.reason, error_frame(refused, YapIds()))

@@ -6,6 +6,7 @@ in a frame, and closed: that is where these clients look.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from fastapi import APIRouter, Response
@@ -14,23 +15,21 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from sidecar import clock, errors
-from sidecar.api.http import websocket_connections
 from sidecar.api.http.auth_gate import SendRefusal
 from sidecar.api.http.responses import json_response
-from sidecar.api.http.websocket_connections import Message, WebSocketConnection, WebSocketGone
+from sidecar.api.http.websocket_connections import (
+    Message,
+    WebSocketConnection,
+    WebSocketGone,
+    refuse_connection,
+    serve_connection,
+)
 from sidecar.auth.rate_limits import MINUTE_S
 from sidecar.config.settings import Settings
 from sidecar.interfaces.live_engine import LiveOptions, TurnControl
 from sidecar.live.sessions.session import Session
 from sidecar.protocols.yap import messages
-from sidecar.protocols.yap.messages import (
-    YapClose,
-    YapEnvelope,
-    YapIds,
-    YapRefused,
-    close_of,
-    message_text,
-)
+from sidecar.protocols.yap.messages import YapEnvelope, YapIds, YapRefused, message_text
 from sidecar.protocols.yap.session import YapAction, YapUtterances
 from sidecar.service.facade import Service
 
@@ -56,13 +55,9 @@ def build_router(service: Service) -> APIRouter:
 
     @router.websocket(PATH)
     async def stream(websocket: WebSocket) -> None:
-        socket = await WebSocketConnection.accept(websocket, service.settings, SUBPROTOCOLS)
-        try:
-            await _serve_connection(service, socket)
-        except WebSocketGone:
-            pass
-        except errors.SidecarError as error:
-            await _send_close(socket, close_of(error, service.settings))
+        settings = service.settings
+        serve, ending_of = partial(_serve, service), partial(messages.close_of, settings=settings)
+        await serve_connection(websocket, settings, SUBPROTOCOLS, serve, ending_of)
 
     @router.get("/healthz", summary="Whether the service answers", response_model=YapHealth)
     async def alive() -> Response:
@@ -77,15 +72,13 @@ def refusal_of(settings: Settings) -> SendRefusal:
     async def say_no(
         error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        websocket, last = WebSocket(scope, receive, send), close_of(error, settings)
-        await websocket_connections.refuse_connection(
-            websocket, last.said, last.code, last.reason, SUBPROTOCOLS
-        )
+        websocket, ending = WebSocket(scope, receive, send), messages.close_of(error, settings)
+        await refuse_connection(websocket, ending, SUBPROTOCOLS)
 
     return say_no
 
 
-async def _serve_connection(service: Service, socket: WebSocketConnection) -> None:
+async def _serve(service: Service, socket: WebSocketConnection) -> None:
     session = service.live.open(
         socket.caller, LiveOptions(turns=TurnControl.CLIENT), wire="streaming"
     )
@@ -96,12 +89,6 @@ async def _serve_connection(service: Service, socket: WebSocketConnection) -> No
         await socket.close()
     finally:
         service.live.end(session)
-
-
-async def _send_close(socket: WebSocketConnection, last: YapClose) -> None:
-    if last.said is not None:
-        await socket.say(last.said)
-    await socket.close(last.code, last.reason)
 
 
 class _YapConnection:
@@ -157,7 +144,7 @@ class _YapConnection:
     async def tell(self) -> None:
         """What the session says, until it ends; that the client does not end by this wire."""
         async for numbered in self._session.events():
-            frames = tuple(self._utterances.heard(numbered.event))
+            frames = tuple(self._utterances.frames_of(numbered.event))
             if frames:
                 self._session.touch()
                 await self._socket.send(*frames)

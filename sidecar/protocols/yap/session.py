@@ -11,16 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from sidecar.interfaces.live_events import (
-    UTTERANCE_DROPPED,
-    Final,
-    LiveEvent,
-    NoticeRaised,
-    Partial,
-    SpeechStarted,
-    TurnDropped,
-    TurnEnded,
-)
+from sidecar.interfaces import live_events
 from sidecar.protocols.yap.messages import YapIds, bad_payload, message_text
 from sidecar.transcripts.transcript_formats import segment_body
 
@@ -94,7 +85,7 @@ class YapUtterance:
     dropped: bool = False
     shed: bool = False
     deltas: YapWordDeltas = field(default_factory=YapWordDeltas)
-    pieces: list[Final] = field(default_factory=list)
+    pieces: list[live_events.Final] = field(default_factory=list)
 
 
 class YapUtterances:
@@ -164,29 +155,29 @@ class YapUtterances:
         before, self._active = self._active, None
         return self._forget(before)
 
-    def heard(self, event: LiveEvent) -> Iterator[str]:
+    def frames_of(self, event: live_events.LiveEvent) -> Iterator[str]:
         """The frames that tell an event."""
-        if isinstance(event, TurnDropped):
+        if isinstance(event, live_events.TurnDropped):
             self._turn = event.turn + 1
             if self._waiting and self._waiting[0].dropped:
                 self._waiting.popleft()
-        elif isinstance(event, TurnEnded):
+        elif isinstance(event, live_events.TurnEnded):
             ended = self._of(event.turn)
             self._turn = event.turn + 1
             if ended is not None and ended.shed and not ended.silent:
                 yield self._overload(ended.ids, "utterance", ended.bytes / BYTES_A_SECOND)
             yield from self._ended(event.text)
-        elif isinstance(event, NoticeRaised):
+        elif isinstance(event, live_events.NoticeRaised):
             shed = None if event.turn is None else self._of(event.turn)
-            if event.notice.code != UTTERANCE_DROPPED:
+            if event.notice.code != live_events.UTTERANCE_DROPPED:
                 yield self._notice(event)
             elif shed is not None:
                 shed.shed = True  # told at its end, with how much that is
-        elif isinstance(event, SpeechStarted):
+        elif isinstance(event, live_events.SpeechStarted):
             begun = self._of(event.turn)
             if begun is not None:
                 begun.deltas.begins(event.at)
-        elif isinstance(event, Partial | Final):
+        elif isinstance(event, live_events.Partial | live_events.Final):
             utterance = self._of(event.turn)
             if utterance is not None and not utterance.silent:
                 yield from _words(utterance, event)
@@ -215,7 +206,7 @@ class YapUtterances:
             done["segments"] = [segment_body(one.segment, one.name) for one in utterance.pieces]
         yield message_text("transcription.done", ids, done)
 
-    def _notice(self, event: NoticeRaised) -> str:
+    def _notice(self, event: live_events.NoticeRaised) -> str:
         ids = self._active.ids if self._active else self._last
         notice = event.notice
         if notice.code != PARTIALS_LATE:
@@ -240,8 +231,10 @@ class YapUtterances:
         return YapAction.FORGET
 
 
-def _words(utterance: YapUtterance, event: Partial | Final) -> Iterator[str]:
-    if isinstance(event, Partial):
+def _words(
+    utterance: YapUtterance, event: live_events.Partial | live_events.Final
+) -> Iterator[str]:
+    if isinstance(event, live_events.Partial):
         delta = utterance.deltas.partial(event.piece, event.stable, event.start)
     else:
         delta = utterance.deltas.final(event.piece, event.segment.text)
