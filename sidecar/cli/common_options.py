@@ -19,12 +19,11 @@ from pydantic.fields import FieldInfo
 
 from sidecar import errors
 from sidecar.cli.output import INTERRUPTED, print_error_line, report_error
+from sidecar.config.removed_settings import REMOVED, RemovedSetting
 from sidecar.config.settings import ENV_PREFIX, Settings, SettingsGroup, parse_duration
 
 NO_FLAG = "not a flag"
 """A value that is not for the command line."""
-REMOVED = {"config_model": "--model-config"}
-"""Flags of settings that there are no more: hidden, so that `load_settings` says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +80,7 @@ def serve_with(run: Callable[[dict[str, Any]], int]) -> Callable[..., int]:
     def serve(**given: Any) -> int:
         return run({name: value for name, value in given.items() if value is not None})
 
-    parameters = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=typer.Option(None, option, hidden=True),
-            annotation=str | None,
-        )
-        for name, option in REMOVED.items()
-    ]
+    parameters = [_removed_parameter(name, removed) for name, removed in REMOVED.items()]
     for flag in describe():
         if not flag.option:
             continue
@@ -109,6 +100,21 @@ def serve_with(run: Callable[[dict[str, Any]], int]) -> Callable[..., int]:
         )
     serve.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return serve
+
+
+def _removed_parameter(name: str, removed: RemovedSetting) -> inspect.Parameter:
+    """A hidden option for a setting that there is no more, so that `load_settings` says what to
+    do."""
+    option = removed.option or f"--{name.replace('_', '-')}"
+    if removed.switch:
+        option = f"{option}/--no-{option[2:]}"
+    kind = bool if removed.switch else str
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=typer.Option(None, option, hidden=True),
+        annotation=kind | None,
+    )
 
 
 def _flag(name: str, field: FieldInfo) -> SettingFlag:

@@ -130,23 +130,6 @@ class UpstreamSettings(SettingsGroup):
     upstream_ca: Path | None = Field(
         None, description="File with certificates (PEM) to trust beside the usual ones, for https."
     )
-    upstream_timeout: float = Field(
-        3.0,
-        gt=0,
-        description=(
-            "Longest time in seconds that an upstream may take for a second of audio, beside a "
-            "minute for the beginning."
-        ),
-    )
-    upstream_piece: Duration = Field(
-        0.0,
-        ge=0,
-        description=(
-            "Longest piece of a recording that is sent at once; 0 cuts it so that all upstreams "
-            "have work, and one of them gets what the dialect allows (an hour, ten minutes for "
-            "'openai')."
-        ),
-    )
 
 
 class EnrolledSpeakerSettings(SettingsGroup):

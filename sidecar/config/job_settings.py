@@ -100,15 +100,6 @@ class JobSettings(SettingsGroup):
     uploads_region: str | None = Field(
         None, description="Its region; that of AWS' own settings, else us-east-1, if unset."
     )
-    unschedulable_after: Duration = Field(
-        600.0,
-        gt=0,
-        description=(
-            "How long a job that every node refuses which is there (its language, its length, its "
-            "memory) waits for one that can do it, before it ends with 'unschedulable'; the time "
-            "in which there is no node does not count. The same for all that share a journal."
-        ),
-    )
     journal_key: SecretStr | None = Field(
         None,
         min_length=MIN_JOURNAL_KEY_CHARACTERS,
@@ -135,14 +126,6 @@ class RecordingSettings(SettingsGroup):
         ),
     )
     max_audio_hours: float = Field(5.0, gt=0, le=1000, description="Longest recording in hours.")
-    upload_stall: Duration = Field(
-        20.0,
-        gt=0,
-        description=(
-            "Longest silence of a client that is sending. For all of it, it has three times that "
-            "and what it takes at 8 KiB a second."
-        ),
-    )
     audio_roots: Folders = Field(
         (), description="Folders in which 'audio_path' must lie; anywhere if unset."
     )

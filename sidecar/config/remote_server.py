@@ -11,8 +11,12 @@ from sidecar import files
 from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
 from sidecar.interfaces.engine_interface import UpstreamOptions
+from sidecar.limits import limit
 
 MAX_KEY_FILE_BYTES = 1 << 16
+PIECE_S = limit("upstream_piece", 0.0)
+"""Longest piece of a recording that is sent to an upstream at once; 0 cuts it so that all of them
+have work."""
 
 
 def parse_server_url(text: str, setting: str) -> str:
@@ -103,8 +107,7 @@ def upstream_options(settings: Settings) -> UpstreamOptions:
         settings.upstream_dialect,
         settings.upstream_model,
         None if ca is None else str(ca.resolve()),
-        settings.upstream_timeout,
-        settings.upstream_piece,
+        piece_s=PIECE_S,
     )
 
 

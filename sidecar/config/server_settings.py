@@ -49,9 +49,6 @@ class ProcessSettings(SettingsGroup):
     exit_with_stdin: bool = Field(
         False, description="End when standard input is closed, as it is when the host ends."
     )
-    request_deadline: Duration = Field(
-        15.0, gt=0, description="How long a client may take to send the head of a request."
-    )
     shutdown_grace: Duration = Field(
         10.0, ge=0, description="How long the running job may go on after the order to stop."
     )
@@ -82,23 +79,6 @@ class ProcessSettings(SettingsGroup):
 class OperationsSettings(SettingsGroup):
     """Operations: when the service is healthy, who looks at it, and who changes it."""
 
-    health_window: Duration = Field(
-        60.0,
-        gt=0,
-        description=(
-            "Of how much time the outcomes count that say whether the service is healthy "
-            "(docs/operations.md)."
-        ),
-    )
-    health_min_events: int = Field(
-        5, ge=1, description="Fewer outcomes than these within that time say nothing."
-    )
-    health_max_timeout_ratio: float = Field(
-        0.5, ge=0, le=1, description="Where more of them than this came too late, it is not."
-    )
-    health_min_success_ratio: float = Field(
-        0.5, ge=0, le=1, description="Where fewer of them than this went well, it is not."
-    )
     health_errors: bool | None = Field(
         None,
         description=(

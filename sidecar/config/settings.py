@@ -16,12 +16,12 @@ from sidecar.config.config_files import (
     ConfigFileSource,
     GrpcServerEnvSource,
     config_file_path,
-    refuse_removed,
 )
 from sidecar.config.conversation_settings import ConversationSettings, TtsSettings
 from sidecar.config.engine_settings import EngineSettings, EnrolledSpeakerSettings, UpstreamSettings
 from sidecar.config.job_settings import JobSettings, RecordingSettings
 from sidecar.config.live_settings import CaptureSettings, GrpcSettings, LiveSettings
+from sidecar.config.removed_settings import refuse_removed
 from sidecar.config.server_settings import (
     AccessSettings,
     OperationsSettings,

@@ -101,8 +101,6 @@ class EngineHost(Generic[Spec, Slot]):
                 upstream=choice.upstream,
                 live=live,
                 speaks=speaks,
-                short_windows=settings.live_short_windows,
-                steps=settings.voice_steps,
             ),
             settings.keep_alive,
             self._place,

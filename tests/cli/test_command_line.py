@@ -543,6 +543,9 @@ def test_a_shell_completes_words_and_options(terminal):
         (["--port", "99999"], {}, "port"),
         (["serve", "--engine", "parrot"], {}, "engine"),
         ([], {"VIBEVOICE_KEEP_ALIVE": "soon"}, "keep_alive"),
+        (["--upload-stall", "3"], {}, "upload_stall"),
+        (["--live-short-windows"], {}, "live_short_windows"),
+        ([], {"VIBEVOICE_UPLOAD_STALL": "3"}, "upload_stall"),
     ],
 )
 def test_a_bad_setting_ends_it_with_78(words, env, part, terminal):

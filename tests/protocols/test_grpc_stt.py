@@ -229,7 +229,11 @@ def test_who_proves_who_it_is_needs_no_token_of_the_session(known: Client) -> No
 async def test_who_has_three_sessions_over_one_wire_has_three_over_both(tmp_path: Path) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")
     anna, ben = (f"Bearer {issuer.create(name)[0]}" for name in ("anna", "ben"))
-    settings = {"live_sessions": 4, "live_sessions_per_owner": 3, "grpc_unused": PATIENCE_S}
+    settings = {
+        "live_sessions": 4,
+        "live_sessions_per_owner": 3,
+        "limits": {"grpc_unused": PATIENCE_S},
+    }
     with Server(tmp_path, grpc_port=0, token_keys=issuer.keys.public, **settings) as server:
         port = server.health()["grpc_port"]
         header = {"additional_headers": {"Authorization": anna}}

@@ -601,7 +601,7 @@ def test_a_host_that_closed_its_pipes_kills_nothing(stream: str, child: Any, voi
 
 def test_half_open_requests_are_not_felt_and_do_not_stay(tmp_path: Path) -> None:
     with (
-        Server(tmp_path, request_deadline="1s") as server,
+        Server(tmp_path, limits={"request_deadline": 1}) as server,
         contextlib.ExitStack() as stack,
     ):
         socks = [
@@ -630,7 +630,10 @@ def rest_of(sock: socket.socket) -> bytes:
 def test_more_connections_than_files_may_be_open_are_said_once_and_the_rest_wait(
     tmp_path: Path,
 ) -> None:
-    with Server(tmp_path, request_deadline="1s") as server, contextlib.ExitStack() as stack:
+    with (
+        Server(tmp_path, limits={"request_deadline": 1}) as server,
+        contextlib.ExitStack() as stack,
+    ):
         process = psutil.Process(server.process.pid)
         before, begin = process.num_fds(), time.monotonic()
         process.rlimit(psutil.RLIMIT_NOFILE, (before + 4, before + 4))
@@ -648,7 +651,7 @@ def test_more_connections_than_files_may_be_open_are_said_once_and_the_rest_wait
 def test_a_kept_connection_may_rest_but_not_begin_and_stop(tmp_path: Path) -> None:
     ask = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with (
-        Server(tmp_path, request_deadline="1s") as server,
+        Server(tmp_path, limits={"request_deadline": 1}) as server,
         socket.create_connection(("127.0.0.1", server.port)) as sock,
     ):
         sock.settimeout(PATIENCE_S)
@@ -742,7 +745,7 @@ def test_nothing_that_was_said_is_kept_anywhere(tmp_path: Path) -> None:
 
 @posix
 def test_a_laptop_that_sleeps_in_a_job_wakes_up_in_it(tmp_path: Path) -> None:
-    settings = {"scripted_speed": "4", "request_deadline": "1500ms", "preload": True}
+    settings = {"scripted_speed": "4", "limits": {"request_deadline": 1.5}, "preload": True}
     with Server(tmp_path, **settings) as server:  # type: ignore[arg-type]
         engine = wait_until(lambda: server.health()["worker_pid"], PATIENCE_S, "it is there")
         with halted(engine):

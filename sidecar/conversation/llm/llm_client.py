@@ -23,6 +23,7 @@ from sidecar.conversation.llm.chat_completions import (
     RepeatLlm,
     ToolSet,
 )
+from sidecar.limits import limit
 from sidecar.upstream import remote_http
 
 if TYPE_CHECKING:
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FIRST_TOKEN_S = limit("llm_first_token", 20.0)
+"""Seconds that a language model may take to its first word: it may have to load."""
+NEXT_TOKEN_S = limit("llm_next_token", 10.0)
+"""Seconds that it may take from one word to the next."""
+MAX_TOKENS = limit("llm_max_tokens", 200)
+"""Most tokens of an answer: a minute of speech."""
 MODELS_TIMEOUT_S = 3.0
 """So long a server may take to be connected to, and to say what it has."""
 WARM_UP_MESSAGES = (ChatMessage(ChatRole.USER, "Hello"),)
@@ -48,9 +55,9 @@ class LlmAddress:
     url: str
     model: str = ""
     key: str = field(default="", repr=False)
-    max_tokens: int = 200
-    first_s: float = 20.0
-    next_s: float = 10.0
+    max_tokens: int = MAX_TOKENS
+    first_s: float = FIRST_TOKEN_S
+    next_s: float = NEXT_TOKEN_S
 
 
 class LlmClient:
@@ -250,9 +257,6 @@ def choose_llm(settings: Settings) -> LlmChoice:
             "" if wanted == AUTO else remote_server.parse_server_url(wanted, "llm"),
             settings.llm_model,
             remote_server.parse_key(settings.llm_key, settings.llm_key_file, "llm"),
-            settings.llm_max_tokens,
-            settings.llm_first_token,
-            settings.llm_next_token,
         )
     )
 

@@ -267,6 +267,10 @@ def list_captures(folder: Path) -> list[CaptureInfo]:
 CAPTURED_GREETING = {"captured": True}
 CAPTURE_FORMAT_VERSION = 1
 """Of the lines."""
+MAX_CAPTURES = 1000
+"""Captured sessions in the folder: each is listed whenever one ends."""
+MAX_QUEUED_CHUNKS = 256
+"""Chunks of all captured sessions that wait for the disk; then the oldest are left out."""
 CLOSE_TIMEOUT_S = 3.0
 """So long the end of the service waits for the disk."""
 
@@ -294,11 +298,9 @@ class CaptureObserver:
         folder, secret = captures_folder(settings), journal_key(settings)
         Cipher(secret, bytes(SALT_BYTES))  # a package that is missing is said at the start
         files.make_folder(folder)
-        limits = CaptureLimits(
-            settings.capture_mb << 20, settings.capture_files, settings.capture_age
-        )
+        limits = CaptureLimits(settings.capture_mb << 20, MAX_CAPTURES, settings.capture_age)
         self._engine, self._now = engine, now
-        self._writer = CaptureWriter(folder, secret, limits, settings.capture_queue, now)
+        self._writer = CaptureWriter(folder, secret, limits, MAX_QUEUED_CHUNKS, now)
         log.warning("live sessions are captured, with all that is said in them, in %s", folder)
 
     def begin(self, session: Session) -> SessionCapture:

@@ -146,7 +146,7 @@ def build_router(
         openapi_extra=ASK,
     )
     async def client_secret(request: Request) -> Response:
-        session = (await read_json(request, service.settings)).get("session") or {}
+        session = (await read_json(request)).get("session") or {}
         expires_at = int(now() + CODE_LIFETIME_S)
         if talks(session):
             manners, _ = await start_dialogue(service, session)
@@ -168,7 +168,7 @@ def build_router(
         openapi_extra=ASK_BETA,
     )
     async def transcription_session(request: Request) -> Response:
-        session = await read_json(request, service.settings)
+        session = await read_json(request)
         configuration = updated_transcription(
             RealtimeTranscriptionConfig(), session, live_spec(service)
         )
@@ -209,7 +209,7 @@ def initial_config(
 
 
 async def _serve(websocket: WebSocket, service: Service, expires_at: int) -> None:
-    socket = await WebSocketConnection.accept(websocket, service.settings, SUBPROTOCOLS)
+    socket = await WebSocketConnection.accept(websocket, SUBPROTOCOLS)
     query: Mapping[str, str] = websocket.query_params
     session, open = None, not {"intent", "model"} & set(query)
     if (agreed := request_headers.agreed_session(websocket.scope)) is not None:

@@ -33,7 +33,7 @@ def build_router(service: Service) -> APIRouter:
 
     @router.websocket(PATH)
     async def stream(websocket: WebSocket) -> None:
-        socket = await WebSocketConnection.accept(websocket, service.settings, SUBPROTOCOLS)
+        socket = await WebSocketConnection.accept(websocket, SUBPROTOCOLS)
         try:
             await session.serve_conversation(service, socket)
         except WebSocketGone:

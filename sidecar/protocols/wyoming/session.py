@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from sidecar import errors
-from sidecar.api.http.upload import MIN_UPLOAD_BYTES_PER_S, STALL_FACTOR
+from sidecar.api.http.upload import MIN_UPLOAD_BYTES_PER_S, STALL_FACTOR, UPLOAD_STALL_S
 from sidecar.audio.audio_format import WAV_HEAD_BYTES, wav_head
 from sidecar.audio.audio_source import AudioSource, UploadSpool
 from sidecar.auth.authentication import AccessControl
@@ -65,7 +65,7 @@ class WyomingRecording:
         self._spool = UploadSpool(settings.spool_dir)
         self._held.callback(self._spool.close)
         self._spool.add(bytes(WAV_HEAD_BYTES))
-        self._stall_s = settings.upload_stall
+        self._stall_s = UPLOAD_STALL_S
         self._until = _now() + STALL_FACTOR * self._stall_s
 
     def patience_s(self) -> float:
@@ -337,7 +337,7 @@ class WyomingConnection:
     async def _say(self, words: bytes) -> None:
         self._writer.write(words)
         try:
-            async with asyncio.timeout(self._service.settings.upload_stall):
+            async with asyncio.timeout(UPLOAD_STALL_S):
                 await self._writer.drain()
         except TimeoutError:  # nobody reads
             raise WyomingClientGone from None
@@ -345,7 +345,7 @@ class WyomingConnection:
     async def _ignore(self, size: int) -> None:
         if size > MAX_IGNORED_BYTES:
             raise errors.MessageTooBig("The payload is none that is heard.", hint=HINT)
-        stall_s = self._service.settings.upload_stall
+        stall_s = UPLOAD_STALL_S
         try:
             async for _ in self._incoming.payload(size, lambda: stall_s):
                 pass

@@ -14,7 +14,7 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.api.http import request_headers
-from sidecar.api.http.websocket_connections import close_code
+from sidecar.api.http.websocket_connections import MAX_INBOUND_MESSAGES, close_code
 from sidecar.config.settings import Settings
 from sidecar.errors import ErrorKind
 
@@ -181,7 +181,7 @@ def close_of(error: errors.SidecarError, settings: Settings) -> YapClose:
         return YapClose(TOO_LONG, "max connection duration reached")
     refused = yap_error(error)
     if isinstance(error, errors.InboundFull):
-        refused.details["inbound_queue_max"] = settings.live_inbound
+        refused.details["inbound_queue_max"] = MAX_INBOUND_MESSAGES
     own: dict[ErrorKind | str, int] = {
         ErrorKind.UNAUTHORIZED: settings.live_close_unauthorized,
         ErrorKind.FORBIDDEN: settings.live_close_unauthorized,

@@ -17,11 +17,17 @@ from sidecar import clock, errors
 from sidecar.api.http import websocket_connections
 from sidecar.api.http.auth_gate import SendRefusal
 from sidecar.api.http.responses import json_response
-from sidecar.api.http.websocket_connections import Message, WebSocketConnection, WebSocketGone
+from sidecar.api.http.websocket_connections import (
+    CANCELS_PER_MINUTE,
+    MESSAGES_PER_MINUTE,
+    Message,
+    WebSocketConnection,
+    WebSocketGone,
+)
 from sidecar.auth.rate_limits import MINUTE_S
 from sidecar.config.settings import Settings
 from sidecar.interfaces.live_engine import LiveOptions, TurnControl
-from sidecar.live.sessions.session import Session
+from sidecar.live.sessions.session import BUFFER_S, Session
 from sidecar.protocols.yap import messages
 from sidecar.protocols.yap.messages import (
     YapClose,
@@ -56,7 +62,7 @@ def build_router(service: Service) -> APIRouter:
 
     @router.websocket(PATH)
     async def stream(websocket: WebSocket) -> None:
-        socket = await WebSocketConnection.accept(websocket, service.settings, SUBPROTOCOLS)
+        socket = await WebSocketConnection.accept(websocket, SUBPROTOCOLS)
         try:
             await _serve_connection(service, socket)
         except WebSocketGone:
@@ -109,7 +115,7 @@ class _YapConnection:
 
     def __init__(self, service: Service, socket: WebSocketConnection, session: Session) -> None:
         self._service, self._socket, self._session = service, socket, session
-        self._utterances = YapUtterances(service.settings.live_buffer)
+        self._utterances = YapUtterances(BUFFER_S)
 
     def greeting(self) -> str:
         """Clients wait for it before they send anything."""
@@ -220,15 +226,13 @@ class _YapConnection:
             else:
                 self._socket.count()
         except errors.RateLimited as error:
-            settings = self._service.settings
-            limit = settings.live_messages_per_minute
             kind = "cancel" if cancel else "message"
             raise YapRefused(
                 "rate_limited",
                 f"{kind}_rate_limited",
                 error.detail,
                 retry_in=error.retry_after,
-                limit=settings.live_cancels_per_minute if cancel else limit,
+                limit=CANCELS_PER_MINUTE if cancel else MESSAGES_PER_MINUTE,
                 window_seconds=round(MINUTE_S),
                 kind=kind,
             ) from None
