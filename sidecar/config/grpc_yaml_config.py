@@ -56,6 +56,11 @@ def to_boolean(value: Any) -> bool:
     return value
 
 
+def to_metrics(value: Any) -> str:
+    """What metrics have beside what all have."""
+    return "owners" if to_boolean(value) else ""
+
+
 def to_timeout_s(value: Any) -> float:
     """Seconds, for ever where that is zero or less."""
     seconds = to_number(value)
@@ -198,7 +203,7 @@ SECTIONS: Mapping[str, Mapping[str, YamlKey]] = {
         "file": YamlKey(),
         "faster_whisper_level": YamlKey(),
     },
-    "metrics": {"expose_api_key_sessions": YamlKey("metrics_owners", to_boolean)},
+    "metrics": {"expose_api_key_sessions": YamlKey("metrics", to_metrics)},
     "storage": STORAGE_KEYS,
     "health": {
         "window_sec": YamlKey(usual=(60,)),

@@ -86,19 +86,10 @@ class JobSettings(SettingsGroup):
         description=(
             "With 'journal': bucket of an S3-compatible object storage for recordings of jobs, "
             "such as s3://recordings/asr, instead of a folder that all services see "
-            "(docs/journal.md). Keys as AWS' libraries find them: AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, a profile, or a role."
+            "(docs/journal.md). Keys, address and region as AWS' libraries find them: "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role; "
+            "AWS_ENDPOINT_URL_S3 where it is not AWS; AWS_DEFAULT_REGION."
         ),
-    )
-    uploads_endpoint: str | None = Field(
-        None,
-        description=(
-            "Address of that object storage, such as https://s3.example.org; AWS if unset. Plain "
-            "HTTP only where it says http://."
-        ),
-    )
-    uploads_region: str | None = Field(
-        None, description="Its region; that of AWS' own settings, else us-east-1, if unset."
     )
     journal_key: SecretStr | None = Field(
         None,

@@ -28,6 +28,14 @@ def _fixed(value: str) -> RemovedSetting:
 
 REMOVED: dict[str, RemovedSetting] = {
     "config_model": RemovedSetting(CONVERT, option="--model-config"),
+    "reuse": RemovedSetting("Say --if-port-taken reuse (VIBEVOICE_IF_PORT_TAKEN).", switch=True),
+    "takeover": RemovedSetting(
+        "Say --if-port-taken takeover (VIBEVOICE_IF_PORT_TAKEN).", switch=True
+    ),
+    "metrics_open": RemovedSetting("Say --metrics open (VIBEVOICE_METRICS).", switch=True),
+    "metrics_owners": RemovedSetting("Say --metrics owners (VIBEVOICE_METRICS).", switch=True),
+    "uploads_endpoint": RemovedSetting("Set AWS_ENDPOINT_URL_S3."),
+    "uploads_region": RemovedSetting("Set AWS_DEFAULT_REGION."),
     "request_deadline": _fixed("15 s"),
     "upload_stall": _fixed("20 s"),
     "upstream_timeout": _fixed("a minute, and three seconds a second of audio"),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
 
 from sidecar.config.setting_types import (
     MIN_TOKEN_CHARACTERS,
@@ -13,7 +14,12 @@ from sidecar.config.setting_types import (
     Folders,
     SettingsGroup,
     WordList,
+    parse_list,
 )
+
+MetricsOptions = Annotated[
+    tuple[Literal["open", "owners"], ...], NoDecode, BeforeValidator(parse_list)
+]
 
 
 class ProcessSettings(SettingsGroup):
@@ -27,15 +33,12 @@ class ProcessSettings(SettingsGroup):
         ),
     )
     port: int = Field(8765, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    takeover: bool = Field(
-        False,
-        description="Where another vibevoice-asr has the port: stop it, and take its place.",
-    )
-    reuse: bool = Field(
-        False,
+    if_port_taken: Literal["fail", "reuse", "takeover"] = Field(
+        "fail",
         description=(
-            "Where another vibevoice-asr of this version has the port: say so in the ready line, "
-            "and leave it to it."
+            "Where another vibevoice-asr has the port: 'reuse' says so in the ready line and "
+            "leaves it to that one, if it is of this version; 'takeover' stops it and takes its "
+            "place; 'fail' does neither."
         ),
     )
     parent_pid: int | None = Field(
@@ -96,18 +99,12 @@ class OperationsSettings(SettingsGroup):
     admin_model_roots: Folders = Field(
         (), description="Folders from which models may be loaded there; none if unset."
     )
-    metrics_open: bool = Field(
-        False,
+    metrics: MetricsOptions = Field(
+        (),
         description=(
-            "Whether '/metrics', '/metrics.json' and '/system' are answered without a token where "
-            "one is asked for elsewhere."
-        ),
-    )
-    metrics_owners: bool = Field(
-        False,
-        description=(
-            "Whether the metrics have the live sessions of each owner, by name: personal data, and "
-            "a label for each."
+            "'open': '/metrics', '/metrics.json' and '/system' are answered without a token where "
+            "one is asked for elsewhere; 'owners': the metrics have the live sessions of each "
+            "owner, by name, which is personal data, and a label for each; or both."
         ),
     )
 

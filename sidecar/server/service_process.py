@@ -104,7 +104,7 @@ def log_file(settings: Settings) -> Path | None:
 
 
 def acquire_port(settings: Settings) -> socket.socket | port_owner.RunningService:
-    """A socket that has the port, and does not listen; or, with ``reuse``, who has it already.
+    """A socket that has the port, and does not listen; or who has it already and keeps it.
 
     Raises:
         errors.PortInUse: somebody else has it, and keeps it.
@@ -122,15 +122,17 @@ def acquire_port(settings: Settings) -> socket.socket | port_owner.RunningServic
             ) from None
         if other.stopping and other.ends():
             return bind_port(settings.host, settings.port)
-        if settings.reuse and not other.stopping and other.version == __version__:
+        same = not other.stopping and other.version == __version__
+        if settings.if_port_taken == "reuse" and same:
             return other
-        if settings.takeover:
+        if settings.if_port_taken == "takeover":
             log.warning("taking the place of pid %d", other.pid)
             if other.stop():
                 return bind_port(settings.host, settings.port)
         raise errors.PortInUse(
             f"{error.detail} vibevoice-asr {other.version} has it, pid {other.pid}.",
-            hint=f"--reuse leaves it to that one, --takeover replaces it. {error.hint}",
+            hint="--if-port-taken reuse leaves it to that one, 'takeover' replaces it. "
+            f"{error.hint}",
         ) from None
 
 

@@ -83,7 +83,7 @@ MEANT: dict[str, Any] = {
     "capture_mb": 5,
     "capture_age": 43_200,
     "log_level": "warning",
-    "metrics_owners": True,
+    "metrics": ("owners",),
     "live_engine": "whisper",
     "whisper_model": "small",
     "device": "cpu",

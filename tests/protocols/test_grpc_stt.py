@@ -310,7 +310,8 @@ def test_a_port_that_is_taken_is_said_before_anything_else(heard: Server, tmp_pa
 
 def test_the_ready_line_has_the_port_also_that_of_one_that_serves_already(tmp_path: Path) -> None:
     port = str(free_port())
-    words = ("--port", port, "--data-dir", str(tmp_path), "--reuse", "--grpc-port", "0")
+    words = ["--port", port, "--data-dir", str(tmp_path), "--grpc-port", "0"]
+    words += ["--if-port-taken", "reuse"]
     command = [sys.executable, "-m", "sidecar.main", "serve", "--engine", "scripted", *words]
     with subprocess.Popen(
         command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

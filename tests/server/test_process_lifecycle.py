@@ -255,7 +255,7 @@ def test_a_second_start_says_who_has_the_port(child: Any) -> None:
 
 def test_reuse_leaves_it_to_the_one_that_serves(child: Any) -> None:
     first = child("--port", 0).line()
-    second = child("--port", first["port"], "--reuse")
+    second = child("--port", first["port"], "--if-port-taken", "reuse")
     assert second.line() == {**first, "reused": True}
     assert second.process.wait(PATIENCE_S) == 0
     assert web.get(f"{first['url']}/health").json()["pid"] == first["pid"]
@@ -264,7 +264,7 @@ def test_reuse_leaves_it_to_the_one_that_serves(child: Any) -> None:
 def test_a_line_about_another_service_tells_no_token_that_it_does_not_know(child: Any) -> None:
     first = child("--port", 0, "--generate-token").line()
     assert "token" in first
-    second = child("--port", first["port"], "--reuse", "--generate-token").line()
+    second = child("--port", first["port"], "--if-port-taken", "reuse", "--generate-token").line()
     assert second == {**{key: first[key] for key in first if key != "token"}, "reused": True}
 
 
@@ -286,7 +286,7 @@ def test_the_port_of_one_that_goes_while_it_is_asked_who_it_is_is_ours(
 def test_takeover_replaces_ours_and_nobody_elses(child: Any) -> None:
     old = child("--port", 0)
     first = old.line()
-    second = child("--port", first["port"], "--takeover").line()
+    second = child("--port", first["port"], "--if-port-taken", "takeover").line()
     assert second["pid"] != first["pid"]
     assert old.process.wait(PATIENCE_S) is not None
     assert web.get(f"{second['url']}/health").json()["pid"] == second["pid"]
@@ -296,7 +296,7 @@ def test_takeover_replaces_ours_and_nobody_elses(child: Any) -> None:
         assert liar.stdout is not None
         port = int(liar.stdout.readline())
         web.get(f"http://127.0.0.1:{port}/be/{victim.pid}")
-        assert child("--port", port, "--takeover").line()["code"] == "port_in_use"
+        assert child("--port", port, "--if-port-taken", "takeover").line()["code"] == "port_in_use"
         assert victim.poll() is None
         assert liar.poll() is None
     finally:
@@ -519,7 +519,7 @@ def test_a_start_on_the_port_of_one_that_ends_waits_for_its_end(child: Any, tmp_
     with contextlib.suppress(httpx.TransportError):  # it may have ended while nobody looked
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: health_of(url)["status"] == "stopping", PATIENCE_S, "it was told")
-    second = child("--port", port, "--reuse").line()
+    second = child("--port", port, "--if-port-taken", "reuse").line()
     assert second["event"] == "ready"
     assert "reused" not in second
     first.process.wait(PATIENCE_S)

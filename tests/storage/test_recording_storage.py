@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 from job_event_histories import submitted
-from object_storage import Given
 from service_process import PATIENCE_S, wait_until
 
 from sidecar import errors
@@ -82,17 +81,13 @@ def storage(path: Path, request: pytest.FixtureRequest) -> Iterator[RecordingSto
     if request.param == FOLDER:
         made: RecordingStorage = FolderStorage(path)
     else:
-        made = bucket_at(
-            request.getfixturevalue("any_storage_server"), request.getfixturevalue("bucket")
-        )
+        made = bucket_at(request.getfixturevalue("bucket"))
     with closing(made):
         yield made
 
 
-def bucket_at(server: Given, address: str) -> S3Storage:
-    settings = Settings(
-        journal="postgresql://nowhere", uploads=address, uploads_endpoint=server.endpoint
-    )
+def bucket_at(address: str) -> S3Storage:
+    settings = Settings(journal="postgresql://nowhere", uploads=address)
     made = create_recording_storage(settings, Path("nowhere"))
     assert isinstance(made, S3Storage)
     return made
