@@ -47,10 +47,7 @@ class ConversationSettings(SettingsGroup):
     )
     llm_model: str = Field("", description="Its model; the server's first if unset.")
     llm_key: SecretStr | None = Field(
-        None, description="Key that is sent to it as 'Authorization: Bearer'. No flag."
-    )
-    llm_key_file: Path | None = Field(
-        None, description="File with that key, which nobody else may read (0600)."
+        None, description="Key that is sent to it as 'Authorization: Bearer' (@FILE)."
     )
 
 
@@ -97,8 +94,5 @@ class TtsSettings(SettingsGroup):
     )
     speech_model: str | None = Field(None, description="Its model; 'tts-1' if unset.")
     speech_key: SecretStr | None = Field(
-        None, description="Key that is sent to it as 'Authorization: Bearer'. No flag."
-    )
-    speech_key_file: Path | None = Field(
-        None, description="File with that key, which nobody else may read (0600)."
+        None, description="Key that is sent to it as 'Authorization: Bearer' (@FILE)."
     )

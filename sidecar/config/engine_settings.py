@@ -118,13 +118,10 @@ class UpstreamSettings(SettingsGroup):
         None, description="Model that an upstream is asked for; its first if unset."
     )
     upstream_key: SecretStr | None = Field(
-        None, description="Key that is sent to the upstreams as 'Authorization: Bearer'. No flag."
-    )
-    upstream_key_file: Path | None = Field(
         None,
         description=(
-            "File with that key, which nobody else may read (0600); with several lines, a key for "
-            "each upstream in turn."
+            "Key that is sent to the upstreams as 'Authorization: Bearer' (@FILE); a file with "
+            "several lines has one for each upstream in turn."
         ),
     )
     upstream_ca: Path | None = Field(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 
@@ -14,6 +14,7 @@ from sidecar.config.setting_types import (
     Duration,
     Folders,
     SettingsGroup,
+    at_least,
 )
 
 
@@ -75,11 +76,8 @@ class JobSettings(SettingsGroup):
             "Address of a PostgreSQL database in which several services share their jobs, such as "
             "postgresql://vibevoice@db.example/vibevoice (docs/journal.md). As with 'keep_jobs', "
             "and 'jobs_dir' has to be a folder that all of them see. A password in it is not taken "
-            "from a command line, which other programs can read."
+            "from a command line, which other programs can read: '@FILE' has the address in a file."
         ),
-    )
-    journal_file: Path | None = Field(
-        None, description="File with that address, which nobody else may read (0600)."
     )
     uploads: str | None = Field(
         None,
@@ -91,16 +89,12 @@ class JobSettings(SettingsGroup):
             "AWS_ENDPOINT_URL_S3 where it is not AWS; AWS_DEFAULT_REGION."
         ),
     )
-    journal_key: SecretStr | None = Field(
+    journal_key: Annotated[SecretStr | None, at_least(MIN_JOURNAL_KEY_CHARACTERS)] = Field(
         None,
-        min_length=MIN_JOURNAL_KEY_CHARACTERS,
         description=(
-            "Key that kept jobs, people and captures are encrypted with; the system's keyring has "
-            "one if unset and the package 'keyring' is installed."
+            "Key that kept jobs, people and captures are encrypted with (@FILE); the system's "
+            "keyring has one if unset and the package 'keyring' is installed."
         ),
-    )
-    journal_key_file: Path | None = Field(
-        None, description="File with that key, which nobody else may read (0600)."
     )
 
 

@@ -14,6 +14,7 @@ from sidecar.config.setting_types import (
     Folders,
     SettingsGroup,
     WordList,
+    at_least,
     parse_list,
 )
 
@@ -112,19 +113,14 @@ class OperationsSettings(SettingsGroup):
 class AccessSettings(SettingsGroup):
     """Access: who may come in, by what they are known, and how much one owner may have."""
 
-    token: SecretStr | None = Field(
+    token: Annotated[SecretStr | None, at_least(MIN_TOKEN_CHARACTERS)] = Field(
         None,
-        min_length=MIN_TOKEN_CHARACTERS,
         description=(
-            "What a client must send as 'Authorization: Bearer'; none is asked for if unset. No "
-            "flag: other programs can read command lines."
+            "What a client must send as 'Authorization: Bearer'; none is asked for if unset. "
+            "As every secret: '@FILE' is what a file has that nobody else may read (0600), '@-' "
+            "the first line of standard input. Flags take no other: other programs can read "
+            "command lines."
         ),
-    )
-    token_file: Path | None = Field(
-        None, description="File with the token, which nobody else may read (0600)."
-    )
-    token_stdin: bool = Field(
-        False, description="Read the token from the first line of standard input."
     )
     generate_token: bool = Field(
         False, description="Make a token at the start and tell it in the ready line."

@@ -75,7 +75,7 @@ class Settings(
     @property
     def shares_jobs(self) -> bool:
         """Whether other services have the same jobs."""
-        return self.journal is not None or self.journal_file is not None
+        return self.journal is not None
 
     @property
     def keeps_jobs(self) -> bool:
@@ -111,7 +111,7 @@ def load_settings(**flags: Any) -> Settings:
     if DatabaseUrl(str(flags.get("journal") or "")).has_password:
         raise errors.SettingsInvalid(
             "Other programs can read the password on the command line.",
-            hint="Give it in VIBEVOICE_JOURNAL, by --journal-file FILE, or in PGPASSWORD.",
+            hint="Give it in VIBEVOICE_JOURNAL, by --journal @FILE, or in PGPASSWORD.",
         )
     try:
         return Settings(**flags)

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from sidecar import __version__, errors
 from sidecar.auth.startup_token import resolve_token
 from sidecar.config.config_files import UNHEEDED_GRPC_SERVER_ENVIRONMENT
+from sidecar.config.secret_settings import take_stdin_secret
 from sidecar.config.settings import Settings
 from sidecar.observability.logs import ProcessLog, default_data_folder
 from sidecar.server import listeners as server_listeners
@@ -52,7 +53,7 @@ def serve(settings: Settings) -> None:
         for name in UNHEEDED_GRPC_SERVER_ENVIRONMENT:
             if os.environ.get(name):
                 log.warning("%s has no effect: it is fixed here (docs/live.md)", name)
-        settings = resolve_token(settings)
+        settings = resolve_token(take_stdin_secret(settings))
         _serve(settings, given)
     finally:
         logs.close()

@@ -184,6 +184,6 @@ def _espeak_hint() -> str:
 
 
 def _server_choice(settings: Settings) -> UpstreamOptions:
-    key = remote_server.parse_key(settings.speech_key, settings.speech_key_file, "speech")
+    key = remote_server.parse_key(settings.speech_key, "speech")
     url = remote_server.parse_server_url(settings.speech_url, "speech_url")
     return UpstreamOptions((url,), (key,), model=settings.speech_model)

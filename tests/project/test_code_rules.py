@@ -150,6 +150,7 @@ MAKE_VALUES = {
     ),  # of the OpenAPI page
     "DatabaseLabels",  # of the sealed files
     *("RemovedSetting", "_fixed"),
+    "at_least",  # a validator
     "limit",  # reads the variable by which tests change constants, and nothing else
     "build_version",  # reads the file that a build left beside us, and nothing else
 }

@@ -143,7 +143,7 @@ def test_one_line_says_that_it_serves_and_nothing_follows(child: Any) -> None:
         (["--host", "0.0.0.0", "--port", 0], {}, "settings_invalid", 78),
         (["--port", 0], {"vibevoice_token": "short"}, "settings_invalid", 78),
         (["--port", 0, "--generate-token"], {"vibevoice_token": TOKEN}, "settings_invalid", 78),
-        (["--port", 0, "--token-file", "/no/such/file"], {}, "settings_invalid", 78),
+        (["--port", 0, "--token", "@/no/such/file"], {}, "settings_invalid", 78),
         (["--port", 0, "--llm", "ollama"], {}, "settings_invalid", 78),
         (
             ["--engine", "auto", "--model-path", "/no/such", "--port", 0],
@@ -184,8 +184,8 @@ def test_a_token_comes_by_stdin_or_a_private_file_and_is_not_told(
     file.write_text(TOKEN + "\n")
     file.chmod(0o600)
     for service in (
-        child("--port", 0, "--token-stdin", given=TOKEN.encode() + b"\n"),
-        child("--port", 0, "--token-file", file),
+        child("--port", 0, "--token", "@-", given=TOKEN.encode() + b"\n"),
+        child("--port", 0, "--token", f"@{file}"),
         child("--port", 0, vibevoice_token=TOKEN),
     ):
         ready = service.line()
@@ -202,7 +202,7 @@ def test_a_token_file_that_others_may_read_is_refused(child: Any, tmp_path: Path
     file = tmp_path / "token"
     file.write_text(TOKEN)
     file.chmod(0o644)
-    fatal = child("--port", 0, "--token-file", file).line()
+    fatal = child("--port", 0, "--token", f"@{file}").line()
     assert "chmod 600" in fatal["hint"]
 
 

@@ -256,7 +256,7 @@ def choose_llm(settings: Settings) -> LlmChoice:
         LlmAddress(
             "" if wanted == AUTO else remote_server.parse_server_url(wanted, "llm"),
             settings.llm_model,
-            remote_server.parse_key(settings.llm_key, settings.llm_key_file, "llm"),
+            remote_server.parse_key(settings.llm_key, "llm"),
         )
     )
 

@@ -179,7 +179,7 @@ class EncryptedCaptureReader:
             raise CaptureUnreadable(
                 f"{path} was encrypted with another key.",
                 hint="Give the key that it was captured with: VIBEVOICE_JOURNAL_KEY, or "
-                "--journal-key-file.",
+                "--journal-key @FILE.",
             ) from None
 
     def pieces(self) -> Iterator[bytes]:
