@@ -73,7 +73,7 @@ def main() -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     traces = create_tracing(f"http://127.0.0.1:{server.server_address[1]}", "bench")
     folder = Path(tempfile.mkdtemp())
-    settings = load_settings(capture_dir=folder, journal_key="0" * 32)
+    settings = load_settings(data_dir=folder, journal_key="0" * 32)
     capture_writer.MAX_QUEUED_CHUNKS = 1 << 20
     captures = CaptureObserver(settings, "bench")
     kinds: dict[str, Callable[[], list[SessionObserverFactory]]] = {

@@ -40,7 +40,7 @@ from sidecar.checkpoints.installed_checkpoints import PulledFile, PulledVoice, P
 VOICE_SERVER_TIMEOUT_S = 10.0
 """Longest silence of the server."""
 _DIGEST_BYTES = {SHA256: 32, MD5: 16}
-_NO_ROOM = "Free some space, or set VIBEVOICE_VOICES_DIR to a folder on another disk."
+_NO_ROOM = "Free some space, or set VIBEVOICE_DATA_DIR to a folder on another disk."
 
 
 class VoiceFileServer:
@@ -153,7 +153,7 @@ def pull_voice(
     meter = meter or DownloadProgress()
     wrong = (DownloadInterrupted, httpx.HTTPError, httpx.InvalidURL)
     with (
-        explained_by(url, wrong, "Set VIBEVOICE_VOICES_DIR to a folder that can be."),
+        explained_by(url, wrong, "Set VIBEVOICE_DATA_DIR to a folder that can be."),
         locked(DownloadDestination(folder), "Another 'vibevoice-asr pull voice' is at work."),
     ):
         pulled = _download_voice_files(PulledVoices.read(folder), url, voice, meter).with_voice(

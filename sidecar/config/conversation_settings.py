@@ -75,12 +75,6 @@ class TtsSettings(SettingsGroup):
             "one; if unset, the cache that 'vibevoice-asr pull' fills."
         ),
     )
-    voices_dir: Path | None = Field(
-        None,
-        description=(
-            "Folder of the voices that 'pull voice' brings; in the user's data folder if unset."
-        ),
-    )
     voices_url: str = Field(
         "",
         description=(

@@ -140,7 +140,3 @@ class EnrolledSpeakerSettings(SettingsGroup):
             "(docs/people.md). Nothing is stored without."
         ),
     )
-    people_dir: Path | None = Field(
-        None,
-        description="Folder of that file; in the user's data folder if unset. Not with `journal`.",
-    )

@@ -182,7 +182,7 @@ MODEL_KEYS = {
 }
 STORAGE_KEYS = {
     "persist_audio": YamlKey("capture", to_boolean),
-    "directory": YamlKey("capture_dir", to_text),
+    "directory": YamlKey(),
     "queue_max_chunks": YamlKey(usual=(256,)),
     "max_bytes": YamlKey("capture_mb", bytes_to_mb_or_unlimited),
     "max_files": YamlKey(usual=(1000,)),

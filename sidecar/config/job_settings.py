@@ -59,9 +59,6 @@ class JobSettings(SettingsGroup):
             "owner need more, the oldest go. With 0 a recording goes when its job ends."
         ),
     )
-    jobs_dir: Path | None = Field(
-        None, description="Folder of the jobs that are kept; in the user's data folder if unset."
-    )
     role: Literal["all", "front", "node"] = Field(
         ROLE_ALL,
         description=(
@@ -75,16 +72,17 @@ class JobSettings(SettingsGroup):
         description=(
             "Address of a PostgreSQL database in which several services share their jobs, such as "
             "postgresql://vibevoice@db.example/vibevoice (docs/journal.md). As with 'keep_jobs', "
-            "and 'jobs_dir' has to be a folder that all of them see. A password in it is not taken "
+            "and 'uploads' has to be a place that all of them see. A password in it is not taken "
             "from a command line, which other programs can read: '@FILE' has the address in a file."
         ),
     )
     uploads: str | None = Field(
         None,
         description=(
-            "With 'journal': bucket of an S3-compatible object storage for recordings of jobs, "
-            "such as s3://recordings/asr, instead of a folder that all services see "
-            "(docs/journal.md). Keys, address and region as AWS' libraries find them: "
+            "With 'journal': where recordings of jobs are for all services: a folder by its whole "
+            "path, or a bucket of an S3-compatible object storage, such as s3://recordings/asr "
+            "(docs/journal.md); 'jobs/uploads' in 'data_dir' if unset. Keys, address and region "
+            "as AWS' libraries find them: "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role; "
             "AWS_ENDPOINT_URL_S3 where it is not AWS; AWS_DEFAULT_REGION."
         ),

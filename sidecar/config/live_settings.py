@@ -92,9 +92,6 @@ class CaptureSettings(SettingsGroup):
             "encrypted; every client is told (docs/capture.md)."
         ),
     )
-    capture_dir: Path | None = Field(
-        None, description="Folder of these files; in the user's data folder if unset."
-    )
     capture_mb: int = Field(
         1024, ge=0, description="Most MB of captures; then the oldest go. 0: any number."
     )

@@ -41,6 +41,13 @@ REMOVED: dict[str, RemovedSetting] = {
     "llm_key_file": RemovedSetting("Say --llm-key @FILE (VIBEVOICE_LLM_KEY=@FILE)."),
     "speech_key_file": RemovedSetting("Say --speech-key @FILE (VIBEVOICE_SPEECH_KEY=@FILE)."),
     "token_stdin": RemovedSetting("Say --token @- (VIBEVOICE_TOKEN=@-).", switch=True),
+    "jobs_dir": RemovedSetting(
+        "Jobs are in the folder 'jobs' of VIBEVOICE_DATA_DIR; recordings that services share are "
+        "where VIBEVOICE_UPLOADS says (of the old folder: its folder 'uploads')."
+    ),
+    "people_dir": RemovedSetting("They are in the folder 'people' of VIBEVOICE_DATA_DIR."),
+    "capture_dir": RemovedSetting("They are in the folder 'captures' of VIBEVOICE_DATA_DIR."),
+    "voices_dir": RemovedSetting("They are in the folder 'voices' of VIBEVOICE_DATA_DIR."),
     "uploads_endpoint": RemovedSetting("Set AWS_ENDPOINT_URL_S3."),
     "uploads_region": RemovedSetting("Set AWS_DEFAULT_REGION."),
     "request_deadline": _fixed("15 s"),

@@ -59,8 +59,10 @@ class ProcessSettings(SettingsGroup):
     data_dir: Path | None = Field(
         None,
         description=(
-            "Folder for the log file and notes of crashes; the user's state folder if unset. No "
-            "audio and no transcript is ever written there, with 'keep_jobs' neither."
+            "Folder for all that the service writes: the log file, notes of crashes, its "
+            "certificate and tokens; in folders of their own, what is kept where a setting says "
+            "so: 'jobs', 'people' and 'captures', encrypted, and 'voices'. If unset: the user's "
+            "state folder, and for the latter the user's data folder."
         ),
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(

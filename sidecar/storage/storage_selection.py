@@ -33,7 +33,7 @@ _UNREACHABLE_HINT = "Start it, or set AWS_ENDPOINT_URL_S3 to one that can be rea
 
 
 def create_recording_storage(settings: Settings, folder: Path) -> RecordingStorage:
-    """The bucket that is set, else the ``folder``.
+    """The bucket or folder that is set, else the ``folder``.
 
     Raises:
         errors.SettingsInvalid: it is none, or this service shares its jobs with nobody.
@@ -45,10 +45,12 @@ def create_recording_storage(settings: Settings, folder: Path) -> RecordingStora
             "Recordings in a bucket are for services that share their jobs.",
             hint="Set VIBEVOICE_JOURNAL (--journal postgresql://…), or no VIBEVOICE_UPLOADS.",
         )
+    if Path(settings.uploads).is_absolute():
+        return FolderStorage(Path(settings.uploads))
     written = _S3_URL.fullmatch(settings.uploads)
     if written is None:
         raise SettingsInvalid(
-            "The setting 'uploads' names no bucket.",
+            "The setting 'uploads' names no bucket, and no folder by its whole path.",
             hint="Write it like s3://recordings/asr; its server is AWS_ENDPOINT_URL_S3.",
         )
     endpoint = _endpoint()
@@ -89,8 +91,8 @@ def check_storage(storage: RecordingStorage, patience_s: float = START_TIMEOUT_S
 
 def describe_storage(settings: Settings, folder: Path) -> str:
     """Where recordings are, for people."""
-    if settings.uploads is None:
-        return str(folder)
+    if settings.uploads is None or Path(settings.uploads).is_absolute():
+        return settings.uploads or str(folder)
     endpoint = _endpoint()
     return f"{settings.uploads} at {remote_server.host_of(endpoint) if endpoint else 'AWS'}"
 

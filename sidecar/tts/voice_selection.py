@@ -10,6 +10,7 @@ from sidecar.checkpoints import installed_checkpoints
 from sidecar.checkpoints.checkpoint import ModelCheckpoint
 from sidecar.checkpoints.installed_checkpoints import PulledVoices
 from sidecar.config import remote_server
+from sidecar.config.data_folders import data_folder
 from sidecar.config.settings import Settings
 from sidecar.engines import missing_packages
 from sidecar.engines.engine_selection import VIBEVOICE, EngineChoice, install_hint, torch_has_cuda
@@ -68,11 +69,7 @@ def choose_tts_engine(
 
 def voices_folder(settings: Settings) -> Path:
     """Where the voices are that were pulled."""
-    if settings.voices_dir is not None:
-        return settings.voices_dir.expanduser().absolute()
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("vibevoice-asr", appauthor=False)) / "voices"
+    return data_folder(settings, "voices")
 
 
 def _pulled(settings: Settings, reason: str) -> EngineChoice[TtsSpec]:

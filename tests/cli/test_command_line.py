@@ -458,10 +458,10 @@ def test_doctor_says_who_would_speak_and_how_another_voice_gets_here(terminal):
     run = terminal.run(
         "doctor",
         VIBEVOICE_VOICE_ENGINE="moonshine",
-        VIBEVOICE_VOICES_DIR=str(terminal.home),
+        VIBEVOICE_DATA_DIR=str(terminal.home),
         VIBEVOICE_PORT=str(free_port()),
     )
-    assert f"There is no voice for 'moonshine' in {terminal.home}" in run.stdout
+    assert f"There is no voice for 'moonshine' in {terminal.home / 'voices'}" in run.stdout
     assert run.stdout.splitlines()[-1] == "Next: Run: vibevoice-asr pull voice"
     assert run.returncode == 1, "it keeps the service from its start"
 

@@ -89,7 +89,6 @@ async def capturing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
             "data_dir": tmp_path,
             "live_grace": 0.0,
             "capture": True,
-            "capture_dir": tmp_path / "captures",
             "journal_key": KEY,
             **settings,
         }

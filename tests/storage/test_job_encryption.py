@@ -157,7 +157,7 @@ def test_an_upload_comes_back_as_it_was_and_an_altered_one_not_at_all(tmp_path: 
     with closing(UploadSpool(None)) as spool:
         spool.add(data)
         source = spool.finish()
-    settings = Settings(keep_jobs=True, jobs_dir=tmp_path / "jobs", journal_key=KEY)
+    settings = Settings(keep_jobs=True, data_dir=tmp_path, journal_key=KEY)
     keeping = JobPersistence(settings)
     with source, closing(keeping.store):
         kept = keeping.keep(source, "name")
@@ -192,8 +192,7 @@ def test_without_a_key_it_does_not_start_and_says_what_to_do(how: str, tmp_path:
         env={
             **outer,
             "VIBEVOICE_CONFIG": str(tmp_path / "none.toml"),
-            "VIBEVOICE_DATA_DIR": str(tmp_path / "data"),
-            "VIBEVOICE_JOBS_DIR": str(tmp_path / "jobs"),
+            "VIBEVOICE_DATA_DIR": str(tmp_path),
             "VIBEVOICE_ENGINE": "scripted",
             **given,
         },

@@ -70,7 +70,7 @@ def descriptors() -> set[tuple[str, str]]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "uploads"
+    return tmp_path / "jobs" / "uploads"
 
 
 FOLDER, BUCKET = "folder", "bucket"
@@ -138,7 +138,7 @@ def test_a_stream_that_breaks_leaves_nothing(sent: int, storage: RecordingStorag
 
 @posix
 def test_what_is_kept_is_for_nobody_else_s_eyes(path: Path) -> None:
-    path.mkdir(mode=0o755)
+    path.mkdir(mode=0o755, parents=True)
     old = os.umask(0)
     try:
         FolderStorage(path).put("a-job", [b"voice"])
@@ -194,7 +194,7 @@ def test_a_file_system_whose_server_is_away_has_not_lost_what_is_there(
 @pytest.fixture
 async def keeping(tmp_path: Path) -> AsyncIterator[JobPersistence]:
     """Of one service, with what is kept in a folder."""
-    made = JobPersistence(Settings(keep_jobs=True, jobs_dir=tmp_path, journal_key=KEY))
+    made = JobPersistence(Settings(keep_jobs=True, data_dir=tmp_path, journal_key=KEY))
     yield made
     made.close()
 

@@ -285,7 +285,7 @@ async def test_half_an_object_and_another_one_are_no_recording(
     """What no job needs goes with a later start, once it is old enough."""
     client, prefix = any_storage_server.client(), bucket.removeprefix(f"s3://{BUCKET}/")
     monkeypatch.setenv("VIBEVOICE_JOURNAL", journal)
-    settings = load_settings(uploads=bucket, journal_key=KEY, jobs_dir=tmp_path / "none")
+    settings = load_settings(uploads=bucket, journal_key=KEY, data_dir=tmp_path / "none")
     storage = create_recording_storage(settings, tmp_path / "none")
     async with service(journal, tmp_path / "none", storage=storage) as shared:
         seal = shared.rows._seal

@@ -15,6 +15,7 @@ from typing import Any
 
 from sidecar import __version__, clock, errors, files
 from sidecar.audio.audio_source import storage_error
+from sidecar.config.data_folders import data_folder
 from sidecar.config.settings import Settings
 from sidecar.errors import ShuttingDown
 from sidecar.interfaces.live_engine import SampleEncoding
@@ -277,11 +278,7 @@ CLOSE_TIMEOUT_S = 3.0
 
 def captures_folder(settings: Settings) -> Path:
     """Where captures are."""
-    if settings.capture_dir is not None:
-        return settings.capture_dir
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("vibevoice-asr", appauthor=False)) / "captures"
+    return data_folder(settings, "captures")
 
 
 class CaptureObserver:
