@@ -48,6 +48,9 @@ REMOVED: dict[str, RemovedSetting] = {
     "people_dir": RemovedSetting("They are in the folder 'people' of VIBEVOICE_DATA_DIR."),
     "capture_dir": RemovedSetting("They are in the folder 'captures' of VIBEVOICE_DATA_DIR."),
     "voices_dir": RemovedSetting("They are in the folder 'voices' of VIBEVOICE_DATA_DIR."),
+    "allow_localhost_origins": RemovedSetting(
+        "Put 'localhost' into --allowed-origins (VIBEVOICE_ALLOWED_ORIGINS).", switch=True
+    ),
     "uploads_endpoint": RemovedSetting("Set AWS_ENDPOINT_URL_S3."),
     "uploads_region": RemovedSetting("Set AWS_DEFAULT_REGION."),
     "request_deadline": _fixed("15 s"),

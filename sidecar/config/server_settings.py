@@ -147,10 +147,10 @@ class AccessSettings(SettingsGroup):
     )
     allowed_origins: WordList = Field(
         ("tauri://localhost", "http://tauri.localhost", "https://tauri.localhost"),
-        description="Web pages that may use the service: the hosts' own.",
-    )
-    allow_localhost_origins: bool = Field(
-        False, description="Whether pages of any server on this machine may (for development)."
+        description=(
+            "Web pages that may use the service: the hosts' own; 'localhost' is those of any "
+            "server on this machine (for development)."
+        ),
     )
     tls: Literal["off", "self-signed"] = Field(
         "off",

@@ -125,7 +125,7 @@ def create_access(settings: Settings, watch: FileWatcher) -> AccessPolicy:
         names=frozenset(name.lower() for name in (listens, *settings.allowed_hosts)),
         anywhere=anywhere,
         origins=frozenset(settings.allowed_origins),
-        localhost_origins=settings.allow_localhost_origins,
+        localhost_origins="localhost" in settings.allowed_origins,
         authenticator=authenticator,
         limits=owner_limits_of(settings),
     )
