@@ -20,6 +20,7 @@ from pathlib import Path
 from sidecar.config.settings import load_settings
 from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.interfaces.live_events import Final, InputProcessed, Partial, SpeechStarted
+from sidecar.live.sessions import capture_writer
 from sidecar.live.sessions.capture_writer import CaptureObserver
 from sidecar.live.sessions.input_log import InputLogTotals
 from sidecar.live.sessions.session import Session, SessionBounds, SessionObserverFactory
@@ -72,7 +73,8 @@ def main() -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     traces = create_tracing(f"http://127.0.0.1:{server.server_address[1]}", "bench")
     folder = Path(tempfile.mkdtemp())
-    settings = load_settings(capture_dir=folder, journal_key="0" * 32, capture_queue=1 << 20)
+    settings = load_settings(data_dir=folder, journal_key="0" * 32)
+    capture_writer.MAX_QUEUED_CHUNKS = 1 << 20
     captures = CaptureObserver(settings, "bench")
     kinds: dict[str, Callable[[], list[SessionObserverFactory]]] = {
         "nobody": list,

@@ -43,7 +43,7 @@ class Deployment:
             "engine": "scripted",
             "journal": self.journal,
             "journal_key": KEY,
-            "jobs_dir": folder / "jobs",
+            "uploads": folder / "jobs",
             "job_retention": "1h",
             "queue_limit": 10_000,
             "log_level": "warning",

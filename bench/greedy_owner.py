@@ -312,8 +312,7 @@ def settings(issuer: TokenIssuer) -> dict[str, str]:
         "token_keys": str(issuer.keys.public),
         "forwarded_allow_ips": "127.0.0.1",
         "limit_requests": "0",
-        "upload_stall": str(PATIENCE_S),
-        "request_deadline": str(PATIENCE_S),
+        "test_limits": json.dumps({"upload_stall": PATIENCE_S, "request_deadline": PATIENCE_S}),
         "live_delay": "0",
     }
 

@@ -112,7 +112,7 @@ class Side:
         self.seen: list[Seen] = []
         self.cpu_ms: list[tuple[float, ...]] = []
         """Of each round, for a recording: of the service, the engine, the clients."""
-        kept = {"keep_jobs": "1", "jobs_dir": str(folder / "jobs"), "journal_key": KEY}
+        kept = {"keep_jobs": "1", "data_dir": str(folder), "journal_key": KEY}
         self.server = ours(
             folder,
             engine="scripted",

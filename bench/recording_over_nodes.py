@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import sys
 import time
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ def front(folder: Path, count: int, speed: float, piece_s: float) -> Iterator[Se
                 folder,
                 engine="upstream",
                 upstream=",".join(f"http://127.0.0.1:{one.port}" for one in there),
-                upstream_piece=str(piece_s),
+                test_limits=json.dumps({"upstream_piece": piece_s}),
             )
         )
         warm = serving.looped(folder, 1.0, "wav").read_bytes()

@@ -76,9 +76,7 @@ def run(
 ) -> int:
     """Do it; the exit code."""
     try:
-        given: dict[str, Any] = (
-            {"journal_key_file": key_file, "journal_key": None} if key_file else {}
-        )
+        given: dict[str, Any] = {"journal_key": f"@{key_file}"} if key_file else {}
         reader = CaptureReader(capture, journal_key(load_settings(**given)))
         if save is not None:
             for path in reader.save(save):

@@ -87,7 +87,7 @@ async def row(service: Service, count: int, seconds: float, sound: bytes, found:
 async def measure(arguments: Any, folder: Path, journal: str) -> None:
     """Both services, in turns."""
     os.environ["VIBEVOICE_JOURNAL_KEY"] = KEY
-    shared = {"journal": journal.replace(":not-for-logs", ""), "jobs_dir": folder / "jobs"}
+    shared = {"journal": journal.replace(":not-for-logs", ""), "uploads": folder / "jobs"}
     plain = {"engine": "scripted", "live_engine": arguments.engine, "data_dir": folder}
     services = [
         create_service(load_settings(**plain)),

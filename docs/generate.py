@@ -14,7 +14,7 @@ from rooms import architecture_page, rooms_page
 
 from sidecar import errors
 from sidecar.api.http.responses import STATUS
-from sidecar.cli.common_options import NO_FLAG, SettingFlag, describe, described
+from sidecar.cli.common_options import SettingFlag, describe, described
 from sidecar.config.setting_types import MAX_SETTING, MIN_SETTING
 from sidecar.config.settings import Settings
 from sidecar.errors import ErrorKind
@@ -75,7 +75,7 @@ diarization = "accurate"
 def _setting_row(flag: SettingFlag) -> Sequence[str]:
     return (
         f"`{flag.name}`",
-        f"`{flag.option}`" if flag.option else "–",
+        f"`{flag.option}`",
         f"`{flag.env}`",
         ", ".join(f"`{choice}`" for choice in flag.choices) or flag.value,
         f"`{flag.default}`",
@@ -88,7 +88,7 @@ def env_example() -> str:
     parts = []
     for flag in describe():
         value = "" if flag.default == "none" else flag.default
-        kind = ", ".join(flag.choices) or ("" if flag.value == NO_FLAG else flag.value)
+        kind = ", ".join(flag.choices) or flag.value
         said = f"{flag.description} ({kind})" if kind else flag.description
         words = textwrap.wrap(said, ENV_WIDTH, break_long_words=False, break_on_hyphens=False)
         parts.append("".join(f"# {line}\n" for line in words) + f"#{flag.env}={value}\n")

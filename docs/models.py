@@ -155,9 +155,7 @@ voice
 - **Live**: where it is the engine for files it hears live as well, or with `--live-engine whisper`.
   Each stretch of speech is a window of thirty seconds, which costs as much as if it were full.
   Where windows take more than a second there are finals only, and the notice `partials_off` says
-  so. `accurate` follows five hypotheses for finals instead of one. Shorter windows for what goes
-  on (`VIBEVOICE_LIVE_SHORT_WINDOWS`) are quicker, but the models were not trained on them: what
-  that does to the words is not known here.
+  so. `accurate` follows five hypotheses for finals instead of one.
 
 ### What it takes
 

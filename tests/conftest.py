@@ -105,6 +105,7 @@ def bucket(any_storage_server: Given, monkeypatch: pytest.MonkeyPatch) -> str:
     """The address of a place in its bucket, with nothing in it and keys for it."""
     for name, value in keys().items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", any_storage_server.endpoint)
     return any_storage_server.new_place()
 
 

@@ -187,7 +187,7 @@ def build_router(service: Service) -> APIRouter:
     )
     async def load_model(request: Request) -> Response:
         _require_admin(request, service)
-        values = await read_json(request, service.settings)
+        values = await read_json(request)
         wish = load_request_of(values, "cuda" if service.fleet.files.on_gpu else "cpu")
         await service.models.load(wish)
         message = f"Model '{wish.model_id}' is being loaded."

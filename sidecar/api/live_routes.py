@@ -237,7 +237,7 @@ def build_router(service: Service) -> APIRouter:
 
     @router.websocket(PATH)
     async def live(websocket: WebSocket) -> None:
-        socket = await WebSocketConnection.accept(websocket, service.settings, SUBPROTOCOLS)
+        socket = await WebSocketConnection.accept(websocket, SUBPROTOCOLS)
         try:
             await serve_live_connection(socket, service)
             await socket.close()

@@ -70,7 +70,7 @@ def metrics_json(service: Service, now: ServiceHealth) -> dict[str, Any]:
 def metrics_nested(service: Service) -> dict[str, Any]:
     """By the names of the other server."""
     by_owner = None
-    if service.settings.metrics_owners:
+    if "owners" in service.settings.metrics:
         by_owner = collections.Counter(session.owner for session in service.live.going_on())
     return prometheus.stt_metrics_json(service.tally, len(service.live), by_owner)
 

@@ -220,7 +220,7 @@ class MetricsAnswer(BaseModel):
     rtf_count: int
     rtf_max: float
     active_sessions_by_api: dict[str, int] | None = Field(
-        None, description="By owner; there with the setting 'metrics_owners'."
+        None, description="By owner; there where the setting 'metrics' says 'owners'."
     )
     vibevoice: dict[str, Any] = Field(
         description="service, jobs, live, engines, memory, http and grpc (docs/operations.md)."
@@ -282,7 +282,7 @@ TEXT: dict[str, Any] = {
 
 def is_public_metrics(settings: Settings, asked: Asked) -> bool:
     """Whether a request is for numbers that everybody gets who may come at all."""
-    return settings.metrics_open and asked["type"] == "http" and asked["path"] in METRICS
+    return "open" in settings.metrics and asked["type"] == "http" and asked["path"] in METRICS
 
 
 def build_router(service: Service) -> APIRouter:

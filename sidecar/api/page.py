@@ -297,7 +297,7 @@ def build_router(service: Service) -> APIRouter:
     async def session(request: Request) -> Response:
         if media_type(request) != "application/json":
             raise errors.ContentTypeUnsupported(hint="Send application/json.")
-        word = (await read_json(request, service.settings)).get("word")
+        word = (await read_json(request)).get("word")
         if not isinstance(word, str):
             raise errors.FieldMissing("The field 'word' is missing.")
         return json_response(handover.take(word), headers=NO_STORE)

@@ -210,7 +210,7 @@ def build_router(service: Service) -> APIRouter:
     async def reload_model(request: Request) -> Response:
         if responses.media_type(request) != "application/json":
             raise errors.ContentTypeUnsupported(hint="Send application/json.")
-        values = await read_json(request, service.settings)
+        values = await read_json(request)
         now = parse_flag("now", request.query_params.get("now"), default=False)
         precision = await service.reload(identity_of(request), _text(values, "precision"), now=now)
         return json_response(

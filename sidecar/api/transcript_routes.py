@@ -76,7 +76,7 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
         revisions = parse_revisions(request, "If-Match")
         if media_type(request) != "application/json":
             raise errors.ContentTypeUnsupported("An edit is sent as JSON.")
-        fields = await read_json(request, service.settings)
+        fields = await read_json(request)
         if "operations" not in fields:
             raise errors.FieldMissing("The field 'operations' is missing.")
         if more := [name for name in fields if name != "operations"]:

@@ -6,23 +6,21 @@ nothing once it was used.
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, TypeVar
 
 from pydantic import SecretStr
 
-from sidecar import errors, files
+from sidecar import errors
+from sidecar.config.secret_settings import read_secret, secret_origin
 from sidecar.config.settings import MIN_TOKEN_CHARACTERS, Settings
 from sidecar.errors import SettingsInvalid
 
 GENERATED_TOKEN_BYTES = 32
-_MAX_LINE = 4096
 
 
 def resolve_token(settings: Settings) -> Settings:
@@ -31,23 +29,12 @@ def resolve_token(settings: Settings) -> Settings:
     Raises:
         errors.SettingsInvalid: there are two, or none where one was promised, or it is no secret.
     """
-    ways = {
-        "token": settings.token is not None,
-        "token_file": settings.token_file is not None,
-        "token_stdin": settings.token_stdin,
-        "generate_token": settings.generate_token,
-    }
-    named = [name for name, given in ways.items() if given]
-    if len(named) > 1:
+    if settings.token is not None and settings.generate_token:
         raise SettingsInvalid(
-            f"The settings {' and '.join(named)} each give a token.", hint="Keep one of them."
+            "The settings token and generate_token each give a token.", hint="Keep one of them."
         )
-    token = None
-    if settings.token_file is not None:
-        token = read_token_file(settings.token_file)
-    elif settings.token_stdin:
-        token = _check_token(_first_line(0), "The first line of standard input")
-    elif settings.generate_token:
+    token = client_token(settings)
+    if settings.generate_token:
         token = secrets.token_urlsafe(GENERATED_TOKEN_BYTES)
     return settings.model_copy(update={"token": SecretStr(token)}) if token else settings
 
@@ -56,21 +43,11 @@ def client_token(settings: Settings) -> str | None:
     """The token that our own command line sends to a service, if it knows one.
 
     Raises:
-        errors.SettingsInvalid: the file with it cannot be used.
+        errors.SettingsInvalid: the file with it cannot be used, or holds none.
     """
-    if settings.token_file is not None:
-        return read_token_file(settings.token_file)
-    return settings.token.get_secret_value() if settings.token else None
-
-
-def read_token_file(path: Path) -> str:
-    """The token in a file that nobody else may read.
-
-    Raises:
-        errors.SettingsInvalid: others may read it, it is not there, or holds no token.
-    """
-    text = files.read(path, _MAX_LINE, private=True).decode("utf-8", "replace")
-    return _check_token(text.strip(), f"The file {path}")
+    if settings.token is None:
+        return None
+    return _check_token(read_secret(settings.token), secret_origin(settings.token, "token"))
 
 
 def _check_token(token: str, where: str) -> str:
@@ -79,14 +56,6 @@ def _check_token(token: str, where: str) -> str:
             f"{where} holds no token of at least {MIN_TOKEN_CHARACTERS} printable ASCII characters."
         )
     return token
-
-
-def _first_line(fd: int) -> str:
-    """Not a byte more: the rest is not ours."""
-    line = b""
-    while len(line) < _MAX_LINE and (byte := os.read(fd, 1)) not in (b"", b"\n"):
-        line += byte
-    return line.decode("utf-8", "replace").strip()
 
 
 T = TypeVar("T")

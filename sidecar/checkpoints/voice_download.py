@@ -25,7 +25,7 @@ from sidecar.checkpoints.installed_checkpoints import PulledFile, PulledVoice, P
 VOICE_SERVER_TIMEOUT_S = 10.0
 """Longest silence of the server."""
 _DIGEST_BYTES = {download_files.SHA256: 32, download_files.MD5: 16}
-_NO_ROOM = "Free some space, or set VIBEVOICE_VOICES_DIR to a folder on another disk."
+_NO_ROOM = "Free some space, or set VIBEVOICE_DATA_DIR to a folder on another disk."
 
 
 class VoiceFileServer:
@@ -137,9 +137,7 @@ def pull_voice(
     meter = meter or download_files.DownloadProgress()
     wrong = (download_files.DownloadInterrupted, httpx.HTTPError, httpx.InvalidURL)
     with (
-        download_files.explained_by(
-            url, wrong, "Set VIBEVOICE_VOICES_DIR to a folder that can be."
-        ),
+        download_files.explained_by(url, wrong, "Set VIBEVOICE_DATA_DIR to a folder that can be."),
         download_files.locked(
             download_files.DownloadDestination(folder),
             "Another 'vibevoice-asr pull voice' is at work.",

@@ -19,12 +19,11 @@ from pydantic.fields import FieldInfo
 
 from sidecar import errors
 from sidecar.cli.output import INTERRUPTED, print_error_line, report_error
+from sidecar.config.removed_settings import REMOVED, RemovedSetting
 from sidecar.config.settings import ENV_PREFIX, Settings, SettingsGroup, parse_duration
 
-NO_FLAG = "not a flag"
-"""A value that is not for the command line."""
-REMOVED = {"config_model": "--model-config"}
-"""Flags of settings that there are no more: hidden, so that `load_settings` says what to do."""
+BY_FILE = "@FILE"
+"""How a flag has a secret: by a file's name or '@-', as command lines can be read by others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +38,7 @@ class SettingFlag:
 
     @property
     def option(self) -> str:
-        """How it is written on the command line; '' where it is not for that."""
-        if self.value == NO_FLAG:
-            return ""
+        """How it is written on the command line."""
         option = f"--{self.name.replace('_', '-')}"
         return f"{option}/--no-{option[2:]}" if self.value == "yes/no" else option
 
@@ -81,18 +78,8 @@ def serve_with(run: Callable[[dict[str, Any]], int]) -> Callable[..., int]:
     def serve(**given: Any) -> int:
         return run({name: value for name, value in given.items() if value is not None})
 
-    parameters = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=typer.Option(None, option, hidden=True),
-            annotation=str | None,
-        )
-        for name, option in REMOVED.items()
-    ]
+    parameters = [_removed_parameter(name, removed) for name, removed in REMOVED.items()]
     for flag in describe():
-        if not flag.option:
-            continue
         kind: Any = {"yes/no": bool, "path": Path}.get(flag.value, str)
         option = typer.Option(
             None,
@@ -109,6 +96,35 @@ def serve_with(run: Callable[[dict[str, Any]], int]) -> Callable[..., int]:
         )
     serve.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return serve
+
+
+def refuse_plain_secrets(given: Mapping[str, Any]) -> None:
+    """Refuse secrets on the command line; the names of files with them may stand there.
+
+    Raises:
+        errors.SettingsInvalid: one is there. What it is is not repeated.
+    """
+    for flag in describe():
+        if flag.value == BY_FILE and not str(given.get(flag.name, "@")).startswith("@"):
+            raise errors.SettingsInvalid(
+                f"Other programs can read '{flag.name}' on the command line.",
+                hint=f"Give it in {flag.env}, or by {flag.option} @FILE.",
+            )
+
+
+def _removed_parameter(name: str, removed: RemovedSetting) -> inspect.Parameter:
+    """A hidden option for a setting that there is no more, so that `load_settings` says what to
+    do."""
+    option = removed.option or f"--{name.replace('_', '-')}"
+    if removed.switch:
+        option = f"{option}/--no-{option[2:]}"
+    kind = bool if removed.switch else str
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=typer.Option(None, option, hidden=True),
+        annotation=kind | None,
+    )
 
 
 def _flag(name: str, field: FieldInfo) -> SettingFlag:
@@ -138,7 +154,7 @@ def _value(field: FieldInfo) -> str:
         int: "integer",
         float: "number",
         str: "text",
-        SecretStr: NO_FLAG,
+        SecretStr: BY_FILE,
     }
     for kind in (field.annotation, *get_args(field.annotation)):
         if kind is Path:
@@ -194,8 +210,8 @@ class ServiceOptions:
         str | None,
         typer.Option(
             metavar="TOKEN",
-            help="What the service wants to see. Others may read command lines: VIBEVOICE_TOKEN or "
-            "VIBEVOICE_TOKEN_FILE keep it to yourself.",
+            help="What the service wants to see. Others may read command lines: VIBEVOICE_TOKEN "
+            "keeps it to yourself.",
         ),
     ] = None
     ca_cert: Annotated[

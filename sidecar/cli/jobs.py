@@ -18,7 +18,7 @@ HELP = f"""
 Back up and restore the jobs that a service keeps (--keep-jobs), as they are: encrypted.
 
 Neither needs the key; the service that goes on with them does. They lie in the folder of the
-settings (VIBEVOICE_JOBS_DIR), or in the one that --jobs-dir names.
+settings (VIBEVOICE_DATA_DIR), or in the one that --jobs-dir names.
 
 Examples:
 

@@ -35,8 +35,8 @@ Examples:
 * `{PROGRAM} pull OWNER/NAME --revision v1.1`, or `OWNER/NAME@v1.1`
 * `{PROGRAM} pull --to /mnt/models/vibevoice-asr`
 
-`{PROGRAM} pull voice` brings one that speaks in conversations, to the folder of the setting
-voices_dir:
+`{PROGRAM} pull voice` brings one that speaks in conversations, to the folder voices in
+that of the setting data_dir, else in your data folder:
 
 * `{PROGRAM} pull voice`
 * `{PROGRAM} pull voice --language de`

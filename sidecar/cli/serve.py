@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from sidecar import errors
+from sidecar.cli.common_options import refuse_plain_secrets
 from sidecar.cli.output import INTERRUPTED, PROGRAM, report_error
 from sidecar.config.settings import ROLE_NODE, load_settings
 from sidecar.server.parent_process import fatal_line, write_parent_line
@@ -33,7 +34,7 @@ shutdown_grace to end, then another goes on with it from what is settled.
 
 Examples:
 
-* `{PROGRAM} node --journal postgresql://vibevoice@db/vibevoice --jobs-dir /mnt/jobs`
+* `{PROGRAM} node --journal postgresql://vibevoice@db/vibevoice --uploads /mnt/jobs`
 * `{PROGRAM} node --config node.toml --shutdown-grace 10m`
 * `{PROGRAM} serve --role front --config front.toml`: who takes in for nodes
 """
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 def run(given: dict[str, Any]) -> int:
     """Serve with the settings that were given as flags, until told to stop; the exit code."""
     try:
+        refuse_plain_secrets(given)
         settings = load_settings(**given)
         if settings.engine == "vibevoice":
             from sidecar.cli import pull

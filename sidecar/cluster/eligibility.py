@@ -87,6 +87,9 @@ def _memory_refusal(record: JobRecord, provision: EngineProvisioning) -> errors.
 
 
 # a memory plan takes milliseconds of the event loop
+UNSCHEDULABLE_AFTER_S = 600.0
+"""Seconds that a job waits which every node refuses that is there. The time in which there is no
+node does not count. All services that share jobs have to agree on it."""
 ELIGIBILITY_BATCH = 20
 """Jobs that are judged at once."""
 
@@ -98,7 +101,7 @@ class EligibilityJudge:
         self,
         claims: ClaimStore,
         refusal: Callable[[JobRecord], errors.SidecarError | None],
-        patience_s: float,
+        patience_s: float = UNSCHEDULABLE_AFTER_S,
     ) -> None:
         """``refusal``: why this node cannot do a job now; None if it can. ``patience_s``: seconds
         that a job waits which all nodes refuse."""

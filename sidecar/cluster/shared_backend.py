@@ -99,7 +99,7 @@ class SharedJobBackend:
             claims = ClaimStore(self._database, rows, service_id, self._housekeeping, tally)
             max_s = settings.max_audio_hours * 3600
             refused = partial(ineligibility, provision=provision, max_s=max_s)
-            judging = EligibilityJudge(claims, refused, settings.unschedulable_after)
+            judging = EligibilityJudge(claims, refused)
             node = ClaimLoop(
                 claims,
                 log,

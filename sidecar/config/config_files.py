@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +15,17 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from sidecar import files
+from sidecar.config.removed_settings import CONVERT, REMOVED
 from sidecar.config.setting_types import ENV_PREFIX
 from sidecar.errors import SettingsInvalid
 
 MAX_FILE_BYTES = 256 << 10
 """Bytes."""
-CONVERT = "Make TOML of it with 'vibevoice-asr config convert', and name that by --config."
-REMOVED = {"config_model": CONVERT}
-"""Settings that there are no more, and what to do instead."""
 
 
 def is_yaml(path: Path) -> bool:
     """Whether a file is one of another gRPC server's, by its name."""
     return path.suffix.lower() in (".yaml", ".yml")
-
-
-def refuse_removed(flags: Iterable[str]) -> None:
-    """Refuse settings that there are no more, as flags or in the environment.
-
-    Raises:
-        errors.SettingsInvalid: one is given.
-    """
-    for name, hint in REMOVED.items():
-        variable = f"{ENV_PREFIX}{name.upper()}"
-        if name in flags or os.environ.get(variable):
-            raise SettingsInvalid(f"There is no setting '{name}' ({variable}) any more.", hint=hint)
 
 
 def suggestion(word: str, known: Sequence[str]) -> str:
@@ -64,7 +50,7 @@ def read_config_files(path: Path, known: Sequence[str]) -> dict[str, Any]:
         if name not in known:
             raise SettingsInvalid(
                 f"{path}: there is no setting '{name}'.",
-                hint=REMOVED.get(name) or suggestion(name, known),
+                hint=REMOVED[name].hint if name in REMOVED else suggestion(name, known),
             )
     return given
 
@@ -73,15 +59,18 @@ GRPC_SERVER_ENVIRONMENT = {
     "MAX_CONCURRENT_CONNECTIONS": "live_sessions",
     "WS_IDLE_TIMEOUT_S": "live_idle",
     "WS_MAX_CONNECTION_DURATION_S": "live_longest",
-    "WS_INBOUND_QUEUE_MAX": "live_inbound",
-    "WS_MAX_MESSAGES_PER_WINDOW": "live_messages_per_minute",
-    "WS_MAX_CANCELS_PER_WINDOW": "live_cancels_per_minute",
     "WS_CLOSE_UNAUTHORIZED_CODE": "live_close_unauthorized",
     "WS_CLOSE_BUSY_CODE": "live_close_busy",
     "WS_CLOSE_IDLE_REASON": "live_close_idle_reason",
 }
 """Settings by the names that they have with the server whose wire is at `/api/asr-streaming`
 (docs/live.md)."""
+UNHEEDED_GRPC_SERVER_ENVIRONMENT = (
+    "WS_INBOUND_QUEUE_MAX",
+    "WS_MAX_MESSAGES_PER_WINDOW",
+    "WS_MAX_CANCELS_PER_WINDOW",
+)
+"""What is fixed here; a deployment that sets them is told so in the log."""
 
 
 def config_file_path() -> Path:

@@ -10,11 +10,9 @@ from pydantic_settings import NoDecode
 
 from sidecar.config.setting_types import (
     ConversationPorts,
-    Duration,
     SettingsGroup,
     parse_talk_ports,
 )
-from sidecar.interfaces.engine_interface import MAX_TTS_STEPS
 
 
 class ConversationSettings(SettingsGroup):
@@ -22,14 +20,6 @@ class ConversationSettings(SettingsGroup):
 
     conversations: int = Field(
         1, ge=0, description="Most spoken conversations at once; each is a live session, too."
-    )
-    talk_idle: Duration = Field(
-        600.0,
-        gt=0,
-        description=(
-            "How long a conversation waits for sound, for typed text or for another wish of its "
-            "client's, once nothing is said any more, before it ends."
-        ),
     )
     talk_ports: Annotated[ConversationPorts | None, NoDecode, BeforeValidator(parse_talk_ports)] = (
         Field(
@@ -57,17 +47,7 @@ class ConversationSettings(SettingsGroup):
     )
     llm_model: str = Field("", description="Its model; the server's first if unset.")
     llm_key: SecretStr | None = Field(
-        None, description="Key that is sent to it as 'Authorization: Bearer'. No flag."
-    )
-    llm_key_file: Path | None = Field(
-        None, description="File with that key, which nobody else may read (0600)."
-    )
-    llm_max_tokens: int = Field(200, ge=1, description="Most tokens of one of its answers.")
-    llm_first_token: Duration = Field(
-        20.0, gt=0, description="How long it may take to its first word: it may have to load."
-    )
-    llm_next_token: Duration = Field(
-        10.0, gt=0, description="How long it may take from one word to the next."
+        None, description="Key that is sent to it as 'Authorization: Bearer' (@FILE)."
     )
 
 
@@ -95,21 +75,6 @@ class TtsSettings(SettingsGroup):
             "one; if unset, the cache that 'vibevoice-asr pull' fills."
         ),
     )
-    voice_steps: int = Field(
-        0,
-        ge=0,
-        le=MAX_TTS_STEPS,
-        description=(
-            "Steps of diffusion in which VibeVoice makes each 133 ms of what it says: fewer are "
-            "quicker and rougher. 0 takes ten, and five where a machine is too slow for ten."
-        ),
-    )
-    voices_dir: Path | None = Field(
-        None,
-        description=(
-            "Folder of the voices that 'pull voice' brings; in the user's data folder if unset."
-        ),
-    )
     voices_url: str = Field(
         "",
         description=(
@@ -123,8 +88,5 @@ class TtsSettings(SettingsGroup):
     )
     speech_model: str | None = Field(None, description="Its model; 'tts-1' if unset.")
     speech_key: SecretStr | None = Field(
-        None, description="Key that is sent to it as 'Authorization: Bearer'. No flag."
-    )
-    speech_key_file: Path | None = Field(
-        None, description="File with that key, which nobody else may read (0600)."
+        None, description="Key that is sent to it as 'Authorization: Bearer' (@FILE)."
     )

@@ -118,34 +118,14 @@ class UpstreamSettings(SettingsGroup):
         None, description="Model that an upstream is asked for; its first if unset."
     )
     upstream_key: SecretStr | None = Field(
-        None, description="Key that is sent to the upstreams as 'Authorization: Bearer'. No flag."
-    )
-    upstream_key_file: Path | None = Field(
         None,
         description=(
-            "File with that key, which nobody else may read (0600); with several lines, a key for "
-            "each upstream in turn."
+            "Key that is sent to the upstreams as 'Authorization: Bearer' (@FILE); a file with "
+            "several lines has one for each upstream in turn."
         ),
     )
     upstream_ca: Path | None = Field(
         None, description="File with certificates (PEM) to trust beside the usual ones, for https."
-    )
-    upstream_timeout: float = Field(
-        3.0,
-        gt=0,
-        description=(
-            "Longest time in seconds that an upstream may take for a second of audio, beside a "
-            "minute for the beginning."
-        ),
-    )
-    upstream_piece: Duration = Field(
-        0.0,
-        ge=0,
-        description=(
-            "Longest piece of a recording that is sent at once; 0 cuts it so that all upstreams "
-            "have work, and one of them gets what the dialect allows (an hour, ten minutes for "
-            "'openai')."
-        ),
     )
 
 
@@ -159,8 +139,4 @@ class EnrolledSpeakerSettings(SettingsGroup):
             "biometric data, encrypted, in one file or in the database of `journal` "
             "(docs/people.md). Nothing is stored without."
         ),
-    )
-    people_dir: Path | None = Field(
-        None,
-        description="Folder of that file; in the user's data folder if unset. Not with `journal`.",
     )

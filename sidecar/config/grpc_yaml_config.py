@@ -56,15 +56,15 @@ def to_boolean(value: Any) -> bool:
     return value
 
 
+def to_metrics(value: Any) -> str:
+    """What metrics have beside what all have."""
+    return "owners" if to_boolean(value) else ""
+
+
 def to_timeout_s(value: Any) -> float:
     """Seconds, for ever where that is zero or less."""
     seconds = to_number(value)
     return seconds if seconds > 0 else UNLIMITED_S
-
-
-def ms_to_seconds(value: Any) -> float:
-    """Seconds of milliseconds."""
-    return to_number(value) / 1000
 
 
 def bytes_to_mb(value: Any) -> int:
@@ -75,11 +75,6 @@ def bytes_to_mb(value: Any) -> int:
 def bytes_to_mb_or_unlimited(value: Any) -> int:
     """The same; zero and less are no limit."""
     return bytes_to_mb(value) if to_integer(value) > 0 else 0
-
-
-def to_count_or_unlimited(value: Any) -> int:
-    """How many; zero and less are no limit."""
-    return max(0, to_integer(value))
 
 
 def days_to_seconds(value: Any) -> float:
@@ -162,7 +157,7 @@ SERVER_KEYS = {
     "session_timeout_sec": YamlKey("live_idle", to_number),
     "max_buffer_sec": YamlKey(),
     "max_buffer_bytes": YamlKey(),
-    "max_chunk_ms": YamlKey("live_chunk", ms_to_seconds),
+    "max_chunk_ms": YamlKey(usual=(10_000,)),
     "partial_decode_interval_sec": YamlKey(),
     "partial_decode_window_sec": YamlKey(),
     "max_pending_decodes_per_stream": YamlKey(),
@@ -170,7 +165,7 @@ SERVER_KEYS = {
     "max_total_buffer_bytes": YamlKey("live_buffer_mb", bytes_to_mb),
     "decode_queue_timeout_sec": YamlKey(),
     "buffer_overlap_sec": YamlKey(),
-    "grpc_max_receive_message_bytes": YamlKey("grpc_message_mb", bytes_to_mb),
+    "grpc_max_receive_message_bytes": YamlKey(usual=(8 * MB,)),
     "grpc_max_send_message_bytes": YamlKey(usual=(4 * MB,)),
     "sample_rate": YamlKey(usual=(16_000,)),
 }
@@ -187,10 +182,10 @@ MODEL_KEYS = {
 }
 STORAGE_KEYS = {
     "persist_audio": YamlKey("capture", to_boolean),
-    "directory": YamlKey("capture_dir", to_text),
-    "queue_max_chunks": YamlKey("capture_queue", to_integer),
+    "directory": YamlKey(),
+    "queue_max_chunks": YamlKey(usual=(256,)),
     "max_bytes": YamlKey("capture_mb", bytes_to_mb_or_unlimited),
-    "max_files": YamlKey("capture_files", to_count_or_unlimited),
+    "max_files": YamlKey(usual=(1000,)),
     "max_age_days": YamlKey("capture_age", days_to_seconds),
 }
 SECTIONS: Mapping[str, Mapping[str, YamlKey]] = {
@@ -208,13 +203,13 @@ SECTIONS: Mapping[str, Mapping[str, YamlKey]] = {
         "file": YamlKey(),
         "faster_whisper_level": YamlKey(),
     },
-    "metrics": {"expose_api_key_sessions": YamlKey("metrics_owners", to_boolean)},
+    "metrics": {"expose_api_key_sessions": YamlKey("metrics", to_metrics)},
     "storage": STORAGE_KEYS,
     "health": {
-        "window_sec": YamlKey("health_window", to_number),
-        "min_events": YamlKey("health_min_events", to_integer),
-        "max_timeout_ratio": YamlKey("health_max_timeout_ratio", to_number),
-        "min_success_ratio": YamlKey("health_min_success_ratio", to_number),
+        "window_sec": YamlKey(usual=(60,)),
+        "min_events": YamlKey(usual=(5,)),
+        "max_timeout_ratio": YamlKey(usual=(0.5,)),
+        "min_success_ratio": YamlKey(usual=(0.5,)),
     },
     "model": MODEL_KEYS,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 
@@ -14,6 +14,7 @@ from sidecar.config.setting_types import (
     Duration,
     Folders,
     SettingsGroup,
+    at_least,
 )
 
 
@@ -58,9 +59,6 @@ class JobSettings(SettingsGroup):
             "owner need more, the oldest go. With 0 a recording goes when its job ends."
         ),
     )
-    jobs_dir: Path | None = Field(
-        None, description="Folder of the jobs that are kept; in the user's data folder if unset."
-    )
     role: Literal["all", "front", "node"] = Field(
         ROLE_ALL,
         description=(
@@ -74,51 +72,27 @@ class JobSettings(SettingsGroup):
         description=(
             "Address of a PostgreSQL database in which several services share their jobs, such as "
             "postgresql://vibevoice@db.example/vibevoice (docs/journal.md). As with 'keep_jobs', "
-            "and 'jobs_dir' has to be a folder that all of them see. A password in it is not taken "
-            "from a command line, which other programs can read."
+            "and 'uploads' has to be a place that all of them see. A password in it is not taken "
+            "from a command line, which other programs can read: '@FILE' has the address in a file."
         ),
-    )
-    journal_file: Path | None = Field(
-        None, description="File with that address, which nobody else may read (0600)."
     )
     uploads: str | None = Field(
         None,
         description=(
-            "With 'journal': bucket of an S3-compatible object storage for recordings of jobs, "
-            "such as s3://recordings/asr, instead of a folder that all services see "
-            "(docs/journal.md). Keys as AWS' libraries find them: AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, a profile, or a role."
+            "With 'journal': where recordings of jobs are for all services: a folder by its whole "
+            "path, or a bucket of an S3-compatible object storage, such as s3://recordings/asr "
+            "(docs/journal.md); 'jobs/uploads' in 'data_dir' if unset. Keys, address and region "
+            "as AWS' libraries find them: "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role; "
+            "AWS_ENDPOINT_URL_S3 where it is not AWS; AWS_DEFAULT_REGION."
         ),
     )
-    uploads_endpoint: str | None = Field(
+    journal_key: Annotated[SecretStr | None, at_least(MIN_JOURNAL_KEY_CHARACTERS)] = Field(
         None,
         description=(
-            "Address of that object storage, such as https://s3.example.org; AWS if unset. Plain "
-            "HTTP only where it says http://."
+            "Key that kept jobs, people and captures are encrypted with (@FILE); the system's "
+            "keyring has one if unset and the package 'keyring' is installed."
         ),
-    )
-    uploads_region: str | None = Field(
-        None, description="Its region; that of AWS' own settings, else us-east-1, if unset."
-    )
-    unschedulable_after: Duration = Field(
-        600.0,
-        gt=0,
-        description=(
-            "How long a job that every node refuses which is there (its language, its length, its "
-            "memory) waits for one that can do it, before it ends with 'unschedulable'; the time "
-            "in which there is no node does not count. The same for all that share a journal."
-        ),
-    )
-    journal_key: SecretStr | None = Field(
-        None,
-        min_length=MIN_JOURNAL_KEY_CHARACTERS,
-        description=(
-            "Key that kept jobs, people and captures are encrypted with; the system's keyring has "
-            "one if unset and the package 'keyring' is installed."
-        ),
-    )
-    journal_key_file: Path | None = Field(
-        None, description="File with that key, which nobody else may read (0600)."
     )
 
 
@@ -135,14 +109,6 @@ class RecordingSettings(SettingsGroup):
         ),
     )
     max_audio_hours: float = Field(5.0, gt=0, le=1000, description="Longest recording in hours.")
-    upload_stall: Duration = Field(
-        20.0,
-        gt=0,
-        description=(
-            "Longest silence of a client that is sending. For all of it, it has three times that "
-            "and what it takes at 8 KiB a second."
-        ),
-    )
     audio_roots: Folders = Field(
         (), description="Folders in which 'audio_path' must lie; anywhere if unset."
     )

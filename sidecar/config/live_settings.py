@@ -52,14 +52,6 @@ class LiveSettings(SettingsGroup):
     live_grace: Duration = Field(
         15.0, ge=0, description="How long a live session waits for a client whose connection broke."
     )
-    live_chunk: Duration = Field(
-        10.0, gt=0, description="Most sound that one message of a live session may bring."
-    )
-    live_buffer: Duration = Field(
-        60.0,
-        ge=20,
-        description="Sound of a live session that may wait for the engine; then its client waits.",
-    )
     live_buffer_mb: int = Field(
         256,
         ge=1,
@@ -68,21 +60,6 @@ class LiveSettings(SettingsGroup):
             "sentence is heard first."
         ),
     )
-    live_ping: Duration = Field(
-        20.0,
-        gt=0,
-        description=(
-            "How often a live connection is asked whether somebody is there; who does not answer "
-            "within the same time is not."
-        ),
-    )
-    live_inbound: int = Field(
-        256, ge=1, description="Messages of a live client that wait before its connection ends."
-    )
-    live_messages_per_minute: int = Field(
-        5000, ge=0, description="Most messages of a live connection in a minute; 0 is no limit."
-    )
-    live_cancels_per_minute: int = Field(50, ge=0, description="Of these, cancels; 0 is no limit.")
     live_close_unauthorized: int = Field(
         4001,
         ge=1000,
@@ -103,14 +80,6 @@ class LiveSettings(SettingsGroup):
     live_timeout: Duration = Field(
         20.0, gt=0, description="How long one stretch of live speech may take to recognise."
     )
-    live_short_windows: bool = Field(
-        False,
-        description=(
-            "Whisper, live: words while somebody speaks are recognised in windows as long as what "
-            "was said, several times cheaper than of half a minute. Nobody has trained the models "
-            "for that, and what it does to the words is not known here; finals never are."
-        ),
-    )
 
 
 class CaptureSettings(SettingsGroup):
@@ -123,24 +92,11 @@ class CaptureSettings(SettingsGroup):
             "encrypted; every client is told (docs/capture.md)."
         ),
     )
-    capture_dir: Path | None = Field(
-        None, description="Folder of these files; in the user's data folder if unset."
-    )
     capture_mb: int = Field(
         1024, ge=0, description="Most MB of captures; then the oldest go. 0: any number."
     )
-    capture_files: int = Field(
-        1000, ge=0, description="Most captured sessions; then the oldest go. 0: any number."
-    )
     capture_age: Duration = Field(
         7 * 86_400, ge=0, description="How old a capture becomes before it goes; 0: any age."
-    )
-    capture_queue: int = Field(
-        256,
-        ge=1,
-        description=(
-            "Chunks of all captured sessions that wait for the disk; then the oldest are left out."
-        ),
     )
 
 
@@ -156,14 +112,6 @@ class GrpcSettings(SettingsGroup):
             "free one, which the ready line tells. There is no gRPC if unset."
         ),
     )
-    grpc_message_mb: int = Field(
-        8,
-        ge=1,
-        le=256,
-        description=(
-            "Largest gRPC message that is taken, in MB: the longest recording in one piece."
-        ),
-    )
     grpc_client_ca: Path | None = Field(
         None,
         description=(
@@ -171,9 +119,6 @@ class GrpcSettings(SettingsGroup):
             "no certificate of theirs gets no connection (mTLS). Asks for --tls-cert or --tls "
             "self-signed; read again when it changes."
         ),
-    )
-    grpc_unused: Duration = Field(
-        30.0, gt=0, description="How long a gRPC session that was created waits for its stream."
     )
     grpc_silence: Annotated[SilenceSeconds, BeforeValidator(parse_duration)] = Field(
         0.5,

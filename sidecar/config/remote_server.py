@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from sidecar import files
+from sidecar.config.secret_settings import read_secret, secret_origin
 from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
 from sidecar.interfaces.engine_interface import UpstreamOptions
+from sidecar.limits import limit
 
-MAX_KEY_FILE_BYTES = 1 << 16
+PIECE_S = limit("upstream_piece", 0.0)
+"""Longest piece of a recording that is sent to an upstream at once; 0 cuts it so that all of them
+have work."""
 
 
 def parse_server_url(text: str, setting: str) -> str:
@@ -50,34 +53,26 @@ def host_of(url: str) -> str:
     return f"{f'[{host}]' if ':' in host else host}:{parts.port or default}"
 
 
-def parse_keys(secret: SecretStr | None, file: Path | None, setting: str) -> list[str]:
-    """The keys that the settings ``setting``_key or ``setting``_key_file give, a line each; one
-    that is empty where they give none.
+def parse_keys(secret: SecretStr | None, setting: str) -> list[str]:
+    """The keys that the setting ``setting``_key gives, a line each; one that is empty where it
+    gives none.
 
     Raises:
-        errors.SettingsInvalid: both give one, or the file is no secret, or a key is none.
+        errors.SettingsInvalid: its file has none or is no secret, or a key is none.
     """
-    if secret is not None and file is not None:
-        raise SettingsInvalid(
-            f"The settings {setting}_key and {setting}_key_file each give a key.",
-            hint="Keep one of them.",
-        )
-    found = [""]
-    if secret is not None:
-        found = [secret.get_secret_value().strip()]
-    elif file is not None:
-        text = files.read(file, MAX_KEY_FILE_BYTES, private=True).decode("utf-8", "replace")
-        found = [line for part in text.splitlines() if (line := part.strip())]
-        if not found:
-            raise SettingsInvalid(f"The file of keys {file} has no key.")
+    if secret is None:
+        return [""]
+    found = [line for part in read_secret(secret).splitlines() if (line := part.strip())]
+    if not found:
+        raise SettingsInvalid(f"{secret_origin(secret, f'{setting}_key')} has no key.")
     if not all(key.isascii() and key.isprintable() for key in found):
         raise SettingsInvalid(f"A key of '{setting}' is not printable ASCII.")
     return found
 
 
-def parse_key(secret: SecretStr | None, file: Path | None, setting: str) -> str:
-    """As `keys`, the first of them."""
-    return parse_keys(secret, file, setting)[0]
+def parse_key(secret: SecretStr | None, setting: str) -> str:
+    """As `parse_keys`, the first of them."""
+    return parse_keys(secret, setting)[0]
 
 
 def upstream_options(settings: Settings) -> UpstreamOptions:
@@ -103,14 +98,13 @@ def upstream_options(settings: Settings) -> UpstreamOptions:
         settings.upstream_dialect,
         settings.upstream_model,
         None if ca is None else str(ca.resolve()),
-        settings.upstream_timeout,
-        settings.upstream_piece,
+        piece_s=PIECE_S,
     )
 
 
 def _upstream_keys(settings: Settings, count: int) -> tuple[str, ...]:
     """A key for each of ``count`` upstreams; '' where there is none."""
-    keys = parse_keys(settings.upstream_key, settings.upstream_key_file, "upstream")
+    keys = parse_keys(settings.upstream_key, "upstream")
     if len(keys) not in (1, count):
         raise SettingsInvalid(
             f"The file of keys has {len(keys)} lines, for {count} upstreams.",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
 
 from sidecar.config.setting_types import (
     MIN_TOKEN_CHARACTERS,
@@ -13,7 +14,13 @@ from sidecar.config.setting_types import (
     Folders,
     SettingsGroup,
     WordList,
+    at_least,
+    parse_list,
 )
+
+MetricsOptions = Annotated[
+    tuple[Literal["open", "owners"], ...], NoDecode, BeforeValidator(parse_list)
+]
 
 
 class ProcessSettings(SettingsGroup):
@@ -27,15 +34,12 @@ class ProcessSettings(SettingsGroup):
         ),
     )
     port: int = Field(8765, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    takeover: bool = Field(
-        False,
-        description="Where another vibevoice-asr has the port: stop it, and take its place.",
-    )
-    reuse: bool = Field(
-        False,
+    if_port_taken: Literal["fail", "reuse", "takeover"] = Field(
+        "fail",
         description=(
-            "Where another vibevoice-asr of this version has the port: say so in the ready line, "
-            "and leave it to it."
+            "Where another vibevoice-asr has the port: 'reuse' says so in the ready line and "
+            "leaves it to that one, if it is of this version; 'takeover' stops it and takes its "
+            "place; 'fail' does neither."
         ),
     )
     parent_pid: int | None = Field(
@@ -49,17 +53,16 @@ class ProcessSettings(SettingsGroup):
     exit_with_stdin: bool = Field(
         False, description="End when standard input is closed, as it is when the host ends."
     )
-    request_deadline: Duration = Field(
-        15.0, gt=0, description="How long a client may take to send the head of a request."
-    )
     shutdown_grace: Duration = Field(
         10.0, ge=0, description="How long the running job may go on after the order to stop."
     )
     data_dir: Path | None = Field(
         None,
         description=(
-            "Folder for the log file and notes of crashes; the user's state folder if unset. No "
-            "audio and no transcript is ever written there, with 'keep_jobs' neither."
+            "Folder for all that the service writes: the log file, notes of crashes, its "
+            "certificate and tokens; in folders of their own, what is kept where a setting says "
+            "so: 'jobs', 'people' and 'captures', encrypted, and 'voices'. If unset: the user's "
+            "state folder, and for the latter the user's data folder."
         ),
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -82,23 +85,6 @@ class ProcessSettings(SettingsGroup):
 class OperationsSettings(SettingsGroup):
     """Operations: when the service is healthy, who looks at it, and who changes it."""
 
-    health_window: Duration = Field(
-        60.0,
-        gt=0,
-        description=(
-            "Of how much time the outcomes count that say whether the service is healthy "
-            "(docs/operations.md)."
-        ),
-    )
-    health_min_events: int = Field(
-        5, ge=1, description="Fewer outcomes than these within that time say nothing."
-    )
-    health_max_timeout_ratio: float = Field(
-        0.5, ge=0, le=1, description="Where more of them than this came too late, it is not."
-    )
-    health_min_success_ratio: float = Field(
-        0.5, ge=0, le=1, description="Where fewer of them than this went well, it is not."
-    )
     health_errors: bool | None = Field(
         None,
         description=(
@@ -116,18 +102,12 @@ class OperationsSettings(SettingsGroup):
     admin_model_roots: Folders = Field(
         (), description="Folders from which models may be loaded there; none if unset."
     )
-    metrics_open: bool = Field(
-        False,
+    metrics: MetricsOptions = Field(
+        (),
         description=(
-            "Whether '/metrics', '/metrics.json' and '/system' are answered without a token where "
-            "one is asked for elsewhere."
-        ),
-    )
-    metrics_owners: bool = Field(
-        False,
-        description=(
-            "Whether the metrics have the live sessions of each owner, by name: personal data, and "
-            "a label for each."
+            "'open': '/metrics', '/metrics.json' and '/system' are answered without a token where "
+            "one is asked for elsewhere; 'owners': the metrics have the live sessions of each "
+            "owner, by name, which is personal data, and a label for each; or both."
         ),
     )
 
@@ -135,19 +115,14 @@ class OperationsSettings(SettingsGroup):
 class AccessSettings(SettingsGroup):
     """Access: who may come in, by what they are known, and how much one owner may have."""
 
-    token: SecretStr | None = Field(
+    token: Annotated[SecretStr | None, at_least(MIN_TOKEN_CHARACTERS)] = Field(
         None,
-        min_length=MIN_TOKEN_CHARACTERS,
         description=(
-            "What a client must send as 'Authorization: Bearer'; none is asked for if unset. No "
-            "flag: other programs can read command lines."
+            "What a client must send as 'Authorization: Bearer'; none is asked for if unset. "
+            "As every secret: '@FILE' is what a file has that nobody else may read (0600), '@-' "
+            "the first line of standard input. Flags take no other: other programs can read "
+            "command lines."
         ),
-    )
-    token_file: Path | None = Field(
-        None, description="File with the token, which nobody else may read (0600)."
-    )
-    token_stdin: bool = Field(
-        False, description="Read the token from the first line of standard input."
     )
     generate_token: bool = Field(
         False, description="Make a token at the start and tell it in the ready line."
@@ -172,10 +147,10 @@ class AccessSettings(SettingsGroup):
     )
     allowed_origins: WordList = Field(
         ("tauri://localhost", "http://tauri.localhost", "https://tauri.localhost"),
-        description="Web pages that may use the service: the hosts' own.",
-    )
-    allow_localhost_origins: bool = Field(
-        False, description="Whether pages of any server on this machine may (for development)."
+        description=(
+            "Web pages that may use the service: the hosts' own; 'localhost' is those of any "
+            "server on this machine (for development)."
+        ),
     )
     tls: Literal["off", "self-signed"] = Field(
         "off",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -87,6 +88,18 @@ def parse_talk_ports(value: object) -> object:
     if ports is None or ports.wire > 65535 or not 0 < ports.page <= 65535:
         raise ValueError("not 'original', nor ports such as '8005' or '8005:3000'")
     return ports
+
+
+def at_least(characters: int) -> AfterValidator:
+    """Refuse a secret with fewer characters; one that names a file is checked when that is read."""
+
+    def check(value: SecretStr | None) -> SecretStr | None:
+        said = value.get_secret_value() if value is not None else "@"
+        if len(said) < characters and not said.startswith("@"):
+            raise ValueError(f"shorter than {characters} characters")
+        return value
+
+    return AfterValidator(check)
 
 
 class DatabaseUrl(SecretStr):

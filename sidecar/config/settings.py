@@ -16,12 +16,12 @@ from sidecar.config.config_files import (
     ConfigFileSource,
     GrpcServerEnvSource,
     config_file_path,
-    refuse_removed,
 )
 from sidecar.config.conversation_settings import ConversationSettings, TtsSettings
 from sidecar.config.engine_settings import EngineSettings, EnrolledSpeakerSettings, UpstreamSettings
 from sidecar.config.job_settings import JobSettings, RecordingSettings
 from sidecar.config.live_settings import CaptureSettings, GrpcSettings, LiveSettings
+from sidecar.config.removed_settings import refuse_removed
 from sidecar.config.server_settings import (
     AccessSettings,
     OperationsSettings,
@@ -75,7 +75,7 @@ class Settings(
     @property
     def shares_jobs(self) -> bool:
         """Whether other services have the same jobs."""
-        return self.journal is not None or self.journal_file is not None
+        return self.journal is not None
 
     @property
     def keeps_jobs(self) -> bool:
@@ -111,7 +111,7 @@ def load_settings(**flags: Any) -> Settings:
     if DatabaseUrl(str(flags.get("journal") or "")).has_password:
         raise errors.SettingsInvalid(
             "Other programs can read the password on the command line.",
-            hint="Give it in VIBEVOICE_JOURNAL, by --journal-file FILE, or in PGPASSWORD.",
+            hint="Give it in VIBEVOICE_JOURNAL, by --journal @FILE, or in PGPASSWORD.",
         )
     try:
         return Settings(**flags)

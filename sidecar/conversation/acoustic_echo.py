@@ -4,6 +4,8 @@ Both sounds are kept for some seconds on one clock. They are compared by the env
 bands, which a room, a loudspeaker and a browser's filters leave alone more than the samples.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from dataclasses import dataclass
 

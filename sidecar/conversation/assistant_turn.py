@@ -7,6 +7,8 @@ A call is told as it is written, and is one once it is told to its end: until th
 out, and an answer that is broken off before takes it along.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace

@@ -4,6 +4,8 @@ Holding the reply costs nothing, so that comes first and at once (`machine`); wh
 decides whether it ends.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from enum import Enum
 

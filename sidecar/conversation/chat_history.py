@@ -4,6 +4,8 @@ A reply is pieces, one behind the other; each is shown as it was written, and sa
 not at all (code, a table's rule). How much was heard is a number of seconds of all its sound.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace

@@ -4,6 +4,8 @@ Who carries them out does so without waiting between two of one answer: what com
 wait is what an interruption's speed hangs on.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias

@@ -1,5 +1,7 @@
 """Registry of conversations."""
 
+from __future__ import annotations
+
 import asyncio
 import logging
 import time
@@ -15,11 +17,15 @@ from sidecar.conversation.conversation_loop import ConversationLoop
 from sidecar.conversation.llm.chat_completions import REPEAT_LLM_NAME, Llm, RepeatLlm
 from sidecar.conversation.llm.llm_client import choose_llm, create_llm
 from sidecar.interfaces.engine_interface import SynthesisOptions
+from sidecar.limits import limit
 from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.workers.tts_client import TtsClient
 
 log = logging.getLogger(__name__)
 
+IDLE_S = limit("talk_idle", 600.0)
+"""Seconds that a conversation waits for sound, for typed text or for another wish of its client's,
+once nothing is said any more, before it ends."""
 SLOT_WAIT_S = 1.0
 """So long one waits for a place: a page that is loaded anew comes back before it is known that it
 has left."""
@@ -126,9 +132,8 @@ class ConversationRegistry:
         try:
             thinker = await self._found()
             hears = speech_input.speech_input_options(self._settings.language)
-            idle_s = self._settings.talk_idle
             live = self._sessions.open(
-                caller, hears, session, wire="talk", forgiving=True, idle_s=idle_s
+                caller, hears, session, wire="talk", forgiving=True, idle_s=IDLE_S
             )
         finally:
             self._opening -= 1

@@ -1,5 +1,7 @@
 """Transcript of a conversation. Pure."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections import deque
 from dataclasses import dataclass

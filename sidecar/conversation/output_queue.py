@@ -6,6 +6,8 @@ they have: they get it as fast as they like, and what was heard goes by time, or
 report.
 """
 
+from __future__ import annotations
+
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from enum import StrEnum

@@ -5,6 +5,8 @@ interruption the order is: hush, the next turn's number, stop (the voice before 
 history, the client (`answering`). Who has the floor is decided in `floor`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 from sidecar.conversation import conversation_events as events

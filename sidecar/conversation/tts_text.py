@@ -4,6 +4,8 @@ The first piece may be a clause, so that a voice has something to say early; lat
 sentences. Together the pieces are the text, to the character, however it came.
 """
 
+from __future__ import annotations
+
 import re
 import unicodedata
 from dataclasses import dataclass

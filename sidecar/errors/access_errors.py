@@ -24,7 +24,7 @@ class PeerNotAllowed(SidecarError):
     code = "peer_not_allowed"
     kind = ErrorKind.FORBIDDEN
     default_detail = "Without a token this service answers its own machine only, and no proxy."
-    default_hint = "Start it with VIBEVOICE_TOKEN (or --token-file) and send that as Bearer."
+    default_hint = "Start it with VIBEVOICE_TOKEN (or --token @FILE) and send that as Bearer."
 
 
 class OriginNotAllowed(SidecarError):

@@ -261,7 +261,7 @@ class UpstreamTimeout(UpstreamError):
 
     code = "upstream_timeout"
     default_detail = "The upstream took too long."
-    default_hint = "If it is slow and not stuck, raise VIBEVOICE_UPSTREAM_TIMEOUT."
+    default_hint = "If it is slow and not stuck, name a second upstream."
     default_retry_after = 10
 
 

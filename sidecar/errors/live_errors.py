@@ -87,8 +87,8 @@ class SessionIdle(SidecarError):
     kind = ErrorKind.TIMEOUT
     default_detail = "Nothing came for this live session for too long."
     default_hint = (
-        "Begin a new one when somebody speaks; live_idle says how long it waits, talk_idle how "
-        "long a conversation does."
+        "Begin a new one when somebody speaks; live_idle says how long it waits. A conversation "
+        "waits for ten minutes."
     )
 
 
@@ -274,7 +274,7 @@ class LlmTimeout(LlmError):
 
     code = "llm_timeout"
     default_detail = "The language model took too long."
-    default_hint = "A smaller model answers sooner; VIBEVOICE_LLM_FIRST_TOKEN allows for more time."
+    default_hint = "A smaller model answers sooner; so does one that stays loaded."
 
 
 class LlmRefused(LlmError):

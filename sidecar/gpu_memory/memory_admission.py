@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
 
 from sidecar import errors
 from sidecar.gpu_memory import memory_plan

@@ -223,7 +223,8 @@ class LoadOptions:
     while it loads; what a recording needs of them comes there by its `MemoryPlan`. ``upstream``:
     for the engine that has others hear. ``live``: it will hear sessions, many at once, and no
     files. ``speaks``: it is one of `tts`. ``short_windows``:
-    `Settings.live_short_windows`. ``steps``: `Settings.voice_steps`.
+    words while somebody speaks are recognised in windows as long as what was said; no service does
+    that. ``steps``: of diffusion, 0 takes as many as the machine has time for.
     """
 
     precision: Precision = Precision.AUTO

@@ -86,7 +86,7 @@ SilenceSeconds = Annotated[float, NumberRange(0.001, 60)]
 """Seconds without speech that end an utterance."""
 MaxUtteranceSeconds = Annotated[float, NumberRange(0.256, 86_400)]
 """Seconds of an utterance: from twice the 0.128 s that its beginning takes at least, to a day; half
-of `live_buffer` is the most that has an effect."""
+of `live.sessions.session.BUFFER_S` is the most that has an effect."""
 TimePosition = Annotated[float, NumberRange(0, 366 * 86_400)]
 """Seconds since the beginning of a session."""
 SequenceNumber = Annotated[int, NumberRange(0, 2**53 - 1)]

@@ -3,6 +3,8 @@
 Turns, pieces and times are those of `interfaces.live_engine`.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

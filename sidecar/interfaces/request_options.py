@@ -4,6 +4,8 @@ A value is text (of a form, of the command line) or what JSON has; None and empt
 default. Every refusal names the field.
 """
 
+from __future__ import annotations
+
 import re
 import unicodedata
 from collections.abc import Mapping

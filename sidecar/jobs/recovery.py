@@ -23,6 +23,7 @@ from sidecar.audio.audio_source import (
     storage_error,
 )
 from sidecar.concurrency import ThreadLimiter
+from sidecar.config.data_folders import data_folder
 from sidecar.config.settings import Settings
 from sidecar.jobs import job_record
 from sidecar.jobs.job_queue import JobQueue
@@ -41,11 +42,7 @@ _ALTERED = "The recording that was kept is not what it was."
 
 def jobs_folder(settings: Settings) -> Path:
     """Where jobs are kept."""
-    if settings.jobs_dir is not None:
-        return settings.jobs_dir
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("vibevoice-asr", appauthor=False)) / "jobs"
+    return data_folder(settings, "jobs")
 
 
 class PersistentRecordings:

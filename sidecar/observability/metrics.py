@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sidecar import errors
+from sidecar.limits import limit
 
 Labels = tuple[str, ...]
 MAX_LABEL_SETS = 500
@@ -164,6 +165,12 @@ def outcome_of_error(error: errors.SidecarError) -> RecognitionOutcome | None:
     return RecognitionOutcome.FAILED if internal or isinstance(error, _ENGINE_FAULTS) else None
 
 
+MIN_OUTCOMES = limit("health_min_events", 5)
+"""Fewer outcomes than these within a minute say nothing about the health of the service."""
+MIN_SUCCESS_RATIO = limit("health_min_success_ratio", 0.5)
+"""Where fewer of them than this went well, it is not healthy."""
+
+
 @dataclass(frozen=True, slots=True)
 class HealthThresholds:
     """From when on so much goes wrong that the service is not healthy: ``least`` outcomes within
@@ -171,9 +178,9 @@ class HealthThresholds:
     than ``least_done`` went well."""
 
     window_s: float = 60.0
-    least: int = 5
+    least: int = MIN_OUTCOMES
     most_timed_out: float = 0.5
-    least_done: float = 0.5
+    least_done: float = MIN_SUCCESS_RATIO
 
 
 @dataclass(frozen=True, slots=True)

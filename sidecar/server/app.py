@@ -112,7 +112,7 @@ def create_access(settings: Settings, watch: FileWatcher) -> AccessPolicy:
         raise SettingsInvalid(
             f"Other machines can reach the address {settings.host}, and there is no token and no "
             "key of signed ones.",
-            hint="Set VIBEVOICE_TOKEN (or --token-file), make a signed one with 'vibevoice-asr "
+            hint="Set VIBEVOICE_TOKEN (or --token @FILE), make a signed one with 'vibevoice-asr "
             "token create --subject NAME', or listen on 127.0.0.1.",
         )
     if anywhere and not settings.encrypted and not settings.forwarded_allow_ips:
@@ -125,7 +125,7 @@ def create_access(settings: Settings, watch: FileWatcher) -> AccessPolicy:
         names=frozenset(name.lower() for name in (listens, *settings.allowed_hosts)),
         anywhere=anywhere,
         origins=frozenset(settings.allowed_origins),
-        localhost_origins=settings.allow_localhost_origins,
+        localhost_origins="localhost" in settings.allowed_origins,
         authenticator=authenticator,
         limits=owner_limits_of(settings),
     )

@@ -19,8 +19,10 @@ from fastapi import FastAPI
 
 from sidecar import errors
 from sidecar.api.http.uvicorn_protocols import (
+    LIVE_PING_S,
     MAX_CONNECTIONS_PER_ADDRESS,
     MAX_MESSAGE_BYTES,
+    REQUEST_HEAD_S,
     http_protocol,
     websocket_protocol,
 )
@@ -75,7 +77,7 @@ def uvicorn_config(
     return uvicorn.Config(
         app,
         http=http_protocol(
-            settings.request_deadline, most=max_connections_per_address(server_listeners.fd_limit())
+            REQUEST_HEAD_S, most=max_connections_per_address(server_listeners.fd_limit())
         ),
         access_log=False,
         log_config=None,
@@ -84,8 +86,8 @@ def uvicorn_config(
         timeout_keep_alive=KEEP_ALIVE_S,
         ws=websocket_protocol(),
         ws_max_size=MAX_MESSAGE_BYTES,
-        ws_ping_interval=settings.live_ping,
-        ws_ping_timeout=settings.live_ping,
+        ws_ping_interval=LIVE_PING_S,
+        ws_ping_timeout=LIVE_PING_S,
         ws_per_message_deflate=False,
         h11_max_incomplete_event_size=MAX_ALL_HEADERS_BYTES,
         proxy_headers=bool(settings.forwarded_allow_ips),

@@ -14,6 +14,8 @@ from pydantic import SecretStr
 
 from sidecar import __version__, errors
 from sidecar.auth.startup_token import resolve_token
+from sidecar.config.config_files import UNHEEDED_GRPC_SERVER_ENVIRONMENT
+from sidecar.config.secret_settings import take_stdin_secret
 from sidecar.config.settings import Settings
 from sidecar.observability.logs import ProcessLog, default_data_folder
 from sidecar.server import listeners as server_listeners
@@ -48,7 +50,10 @@ def serve(settings: Settings) -> None:
         settings.log_level, as_json=settings.log_format == "json", file=log_file(settings)
     )
     try:
-        settings = resolve_token(settings)
+        for name in UNHEEDED_GRPC_SERVER_ENVIRONMENT:
+            if os.environ.get(name):
+                log.warning("%s has no effect: it is fixed here (docs/live.md)", name)
+        settings = resolve_token(take_stdin_secret(settings))
         _serve(settings, given)
     finally:
         logs.close()
@@ -100,7 +105,7 @@ def log_file(settings: Settings) -> Path | None:
 
 
 def acquire_port(settings: Settings) -> socket.socket | port_owner.RunningService:
-    """A socket that has the port, and does not listen; or, with ``reuse``, who has it already.
+    """A socket that has the port, and does not listen; or who has it already and keeps it.
 
     Raises:
         errors.PortInUse: somebody else has it, and keeps it.
@@ -118,15 +123,17 @@ def acquire_port(settings: Settings) -> socket.socket | port_owner.RunningServic
             ) from None
         if other.stopping and other.ends():
             return bind_port(settings.host, settings.port)
-        if settings.reuse and not other.stopping and other.version == __version__:
+        same = not other.stopping and other.version == __version__
+        if settings.if_port_taken == "reuse" and same:
             return other
-        if settings.takeover:
+        if settings.if_port_taken == "takeover":
             log.warning("taking the place of pid %d", other.pid)
             if other.stop():
                 return bind_port(settings.host, settings.port)
         raise errors.PortInUse(
             f"{error.detail} vibevoice-asr {other.version} has it, pid {other.pid}.",
-            hint=f"--reuse leaves it to that one, --takeover replaces it. {error.hint}",
+            hint="--if-port-taken reuse leaves it to that one, 'takeover' replaces it. "
+            f"{error.hint}",
         ) from None
 
 

@@ -48,7 +48,7 @@ from sidecar.live.sessions.session_traces import SessionTracer
 from sidecar.observability.metrics import ServiceMetrics, health_problem
 from sidecar.observability.tracing import NullTracer, Tracer, is_tracing_configured
 from sidecar.service.enrolled_speakers import EnrolledSpeakers
-from sidecar.service.health import ServiceHealth, hang_reason, health_thresholds
+from sidecar.service.health import ServiceHealth, hang_reason
 from sidecar.service.live_session_archive import FinishedSessionJobs, LiveSessionArchive
 from sidecar.transcripts.transcript import Transcript
 from sidecar.workers.audio_probe import AudioProbe
@@ -195,7 +195,7 @@ class Service:
         choices = {EngineRole.FILES.value: choice} | ({EngineRole.LIVE.value: live} if live else {})
         self.models = ModelRegistry(settings, self.fleet.hosts, choices)
         """Which model each of them works with."""
-        self.tally = ServiceMetrics(health_thresholds(settings))
+        self.tally = ServiceMetrics()
         """What happened since the start."""
         self._intake = AudioProbe(settings.max_audio_hours * 3600)
         self.voices = EnrolledSpeakers(settings, self._intake, now)

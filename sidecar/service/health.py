@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sidecar import errors
-from sidecar.config.settings import Settings
 from sidecar.gpu_memory.gpu_devices import GpuMemory
-from sidecar.observability.metrics import HealthThresholds
 from sidecar.workers.engine_fleet import EngineRole, EngineStatus
 from sidecar.workers.engine_slot import EngineState
 
@@ -47,13 +45,3 @@ def hang_reason(engines: Iterable[EngineStatus]) -> str | None:
     """Why it is not healthy, where an engine hangs that nothing ends."""
     stuck = any(one.state is EngineState.STUCK for one in engines)
     return errors.EngineStuck.code if stuck else None
-
-
-def health_thresholds(settings: Settings) -> HealthThresholds:
-    """From which outcomes on a service counts as not healthy."""
-    return HealthThresholds(
-        settings.health_window,
-        settings.health_min_events,
-        settings.health_max_timeout_ratio,
-        settings.health_min_success_ratio,
-    )

@@ -16,10 +16,10 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from pathlib import Path
 from typing import Protocol
 
 from sidecar import files
+from sidecar.config.secret_settings import read_secret, secret_origin
 from sidecar.config.settings import MIN_JOURNAL_KEY_CHARACTERS, Settings
 from sidecar.errors import SettingsInvalid
 
@@ -311,9 +311,8 @@ class EncryptedFile:
 
 GENERATED_KEY_BYTES = 32
 _SERVICE, _NAME = "vibevoice-asr", "kept jobs"
-_MAX_KEY_BYTES = 4096
 KEY_HINT = (
-    "Make one: (umask 077; openssl rand -hex 32 > FILE), and start with --journal-key-file FILE; "
+    "Make one: (umask 077; openssl rand -hex 32 > FILE), and start with --journal-key @FILE; "
     "or set VIBEVOICE_JOURNAL_KEY; or install the package 'keyring'."
 )
 
@@ -322,26 +321,16 @@ def journal_key(settings: Settings) -> str:
     """The key; where none is given, that in the system's keyring, which is made there once.
 
     Raises:
-        errors.SettingsInvalid: there is none, there are two, or it is no secret.
+        errors.SettingsInvalid: there is none, or it is no secret.
     """
     given = settings.journal_key
-    if given is not None and settings.journal_key_file is not None:
-        raise SettingsInvalid(
-            "The settings journal_key and journal_key_file each give a key.",
-            hint="Keep one of them.",
-        )
-    if given is not None:
-        return given.get_secret_value()
-    if settings.journal_key_file is not None:
-        return _read_key_file(settings.journal_key_file)
-    return _read_keyring()
-
-
-def _read_key_file(path: Path) -> str:
-    key = files.read(path, _MAX_KEY_BYTES, private=True).decode("utf-8", "replace").strip()
+    if given is None:
+        return _read_keyring()
+    key = read_secret(given)
     if len(key) < MIN_JOURNAL_KEY_CHARACTERS:
         raise SettingsInvalid(
-            f"The file {path} holds no key of at least {MIN_JOURNAL_KEY_CHARACTERS} characters.",
+            f"{secret_origin(given, 'journal_key')} holds no key of at least "
+            f"{MIN_JOURNAL_KEY_CHARACTERS} characters.",
             hint=KEY_HINT,
         )
     return key

@@ -31,7 +31,7 @@ error" where it cannot make the 32 KiB of its log's index."""
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, None}
 """What SQLite says of a file that is not what was written: its tables have other columns (`ERROR`),
 or its text is none (Python gives that no code). All else is said of the disk."""
-JOURNAL_LABELS = encrypted_sqlite.DatabaseLabels("kept jobs", "VIBEVOICE_JOBS_DIR")
+JOURNAL_LABELS = encrypted_sqlite.DatabaseLabels("kept jobs", "VIBEVOICE_DATA_DIR")
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -88,7 +88,7 @@ def open_journal(folder: Path, secret: str, read: Callable[[JobJournal], None]) 
     except OSError as error:
         raise SettingsInvalid(
             f"The folder for jobs, {folder}, cannot be used: {error.strerror}.",
-            hint="Set VIBEVOICE_JOBS_DIR to a folder that can be.",
+            hint="Set VIBEVOICE_DATA_DIR to a folder that can be.",
         ) from None
     try:
         try:
@@ -123,7 +123,7 @@ def _unusable_error(folder: Path, error: sqlite3.Error | OSError) -> SettingsInv
         )
     return SettingsInvalid(
         f"The kept jobs in {folder} cannot be opened now, and stay as they are: {error}.",
-        hint="Look whether that disk is sound, or set VIBEVOICE_JOBS_DIR to another folder.",
+        hint="Look whether that disk is sound, or set VIBEVOICE_DATA_DIR to another folder.",
     )
 
 
@@ -166,7 +166,7 @@ def lock_journal(folder: Path) -> sqlite3.Connection:
             raise _unusable_error(folder, error) from None
         raise SettingsInvalid(
             f"The folder for jobs, {folder}, cannot be had for this service: {error}.",
-            hint="Stop the other service that keeps its jobs there, or set VIBEVOICE_JOBS_DIR.",
+            hint="Stop the other service that keeps its jobs there, or set VIBEVOICE_DATA_DIR.",
         ) from None
     return lock
 

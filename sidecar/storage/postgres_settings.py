@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-from sidecar import files
+from sidecar.config.secret_settings import read_secret, secret_origin
 from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
-
-_MAX_ADDRESS_BYTES = 4096
 
 
 def journal_address(settings: Settings) -> str | None:
     """The address of the database that several services share; None where there is none.
 
     Raises:
-        errors.SettingsInvalid: there are two, or none in the file, or others may read that.
+        errors.SettingsInvalid: there is none in the file, or others may read that.
     """
-    if settings.journal is not None and settings.journal_file is not None:
-        raise SettingsInvalid(
-            "The settings journal and journal_file each give an address.",
-            hint="Keep one of them.",
-        )
-    if settings.journal is not None:
-        return settings.journal.get_secret_value()
-    if settings.journal_file is not None:
-        return _read_address_file(settings.journal_file)
-    return None
-
-
-def _read_address_file(path: Path) -> str:
-    address = files.read(path, _MAX_ADDRESS_BYTES, private=True).decode("utf-8", "replace").strip()
+    if settings.journal is None:
+        return None
+    address = read_secret(settings.journal)
     if not address:
-        raise SettingsInvalid(f"The file {path} holds no address.")
+        raise SettingsInvalid(f"{secret_origin(settings.journal, 'journal')} holds no address.")
     return address
 
 

@@ -171,7 +171,7 @@ async def import_speaker_file(folder: Path, secret: str, store: SpeakerStore) ->
     if not (folder / SPEAKER_FILE).is_file():
         raise errors.SettingsInvalid(
             f"There is no file of people in {folder}.",
-            hint="Name its folder: --people-dir, or VIBEVOICE_PEOPLE_DIR.",
+            hint="Name its folder: --people-dir, or VIBEVOICE_DATA_DIR.",
         )
     file = SpeakerFile(folder, secret)
     try:

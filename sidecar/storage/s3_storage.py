@@ -58,7 +58,7 @@ class S3Refused(Exception):
 class S3Client:
     """One server; from any thread."""
 
-    def __init__(self, endpoint: str | None, region: str | None) -> None:
+    def __init__(self, endpoint: str | None) -> None:
         """``endpoint``: its address, that of AWS if there is none; it is spoken to by plain HTTP
         where that says so, and by path (``address/bucket/key``).
 
@@ -79,13 +79,13 @@ class S3Client:
             self._client = session.create_client(
                 "s3",
                 endpoint_url=endpoint,
-                region_name=region or session.get_config_variable("region") or DEFAULT_REGION,
+                region_name=session.get_config_variable("region") or DEFAULT_REGION,
                 config=Config(
                     connect_timeout=CONNECT_TIMEOUT_S,
                     read_timeout=READ_TIMEOUT_S,
                     retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
                     max_pool_connections=MAX_CONNECTIONS,
-                    ignore_configured_endpoint_urls=True,  # one setting says where it is
+                    ignore_configured_endpoint_urls=True,  # `endpoint` says where it is
                     # Each part is signed, so none is taken that is not what was sent; servers
                     # that are not AWS mostly do not know its newer sums.
                     s3={

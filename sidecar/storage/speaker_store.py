@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self
 
 from sidecar import errors, files
 from sidecar.concurrency import ThreadLimiter
+from sidecar.config.data_folders import data_folder
 from sidecar.config.settings import Settings
 from sidecar.storage.encrypted_sqlite import KEY_TABLE, DatabaseLabels, migrate_sqlite, open_cipher
 from sidecar.storage.encryption import DecryptionFailed
@@ -141,7 +142,7 @@ class SpeakerStore(Protocol):
 SPEAKER_FILE = "people.db"
 LOCK_TIMEOUT_S = 5.0
 """So long the service that has the file may take to end."""
-SPEAKER_LABELS = DatabaseLabels("people", "VIBEVOICE_PEOPLE_DIR")
+SPEAKER_LABELS = DatabaseLabels("people", "VIBEVOICE_DATA_DIR")
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         KEY_TABLE,
@@ -157,11 +158,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 
 def speaker_folder(settings: Settings) -> Path:
     """Where people are kept."""
-    if settings.people_dir is not None:
-        return settings.people_dir
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("vibevoice-asr", appauthor=False)) / "people"
+    return data_folder(settings, "people")
 
 
 class SpeakerFile:
@@ -180,7 +177,7 @@ class SpeakerFile:
         except OSError as error:
             raise errors.SettingsInvalid(
                 f"The folder for people, {folder}, cannot be used: {error.strerror}.",
-                hint="Set VIBEVOICE_PEOPLE_DIR to a folder that can be.",
+                hint="Set VIBEVOICE_DATA_DIR to a folder that can be.",
             ) from None
         self._database = sqlite3.connect(
             path, LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False
@@ -203,7 +200,7 @@ class SpeakerFile:
             self._database.close()
             raise errors.SettingsInvalid(
                 f"The file of people, {path}, cannot be had: {error}.",
-                hint="Stop the other service that has it, or set VIBEVOICE_PEOPLE_DIR.",
+                hint="Stop the other service that has it, or set VIBEVOICE_DATA_DIR.",
             ) from None
         except BaseException:
             self._database.close()
@@ -235,7 +232,7 @@ class SpeakerFile:
         except (sqlite3.DatabaseError, DecryptionFailed, ValueError, KeyError, TypeError) as error:
             raise errors.SettingsInvalid(
                 f"The file of people is not what was written ({type(error).__name__}).",
-                hint="Put a copy in its place, or set VIBEVOICE_PEOPLE_DIR to an empty folder.",
+                hint="Put a copy in its place, or set VIBEVOICE_DATA_DIR to an empty folder.",
             ) from None
 
     def write(self, person: EnrolledSpeaker) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from pathlib import Path
@@ -23,16 +24,16 @@ _KEYS_HINT = (
 )
 _HINTS = {
     "NoSuchBucket": "Make the bucket, or name another with VIBEVOICE_UPLOADS.",
-    "AuthorizationHeaderMalformed": "Set VIBEVOICE_UPLOADS_REGION to the region of the bucket.",
-    "PermanentRedirect": "Set VIBEVOICE_UPLOADS_REGION to the region of the bucket.",
+    "AuthorizationHeaderMalformed": "Set AWS_DEFAULT_REGION to the region of the bucket.",
+    "PermanentRedirect": "Set AWS_DEFAULT_REGION to the region of the bucket.",
     "RequestTimeTooSkewed": "Set the clock of this machine.",
     "SSLError": "Name the authority of its certificate in AWS_CA_BUNDLE.",
 }
-_UNREACHABLE_HINT = "Start it, or set VIBEVOICE_UPLOADS_ENDPOINT to one that can be reached."
+_UNREACHABLE_HINT = "Start it, or set AWS_ENDPOINT_URL_S3 to one that can be reached."
 
 
 def create_recording_storage(settings: Settings, folder: Path) -> RecordingStorage:
-    """The bucket that is set, else the ``folder``.
+    """The bucket or folder that is set, else the ``folder``.
 
     Raises:
         errors.SettingsInvalid: it is none, or this service shares its jobs with nobody.
@@ -44,14 +45,16 @@ def create_recording_storage(settings: Settings, folder: Path) -> RecordingStora
             "Recordings in a bucket are for services that share their jobs.",
             hint="Set VIBEVOICE_JOURNAL (--journal postgresql://…), or no VIBEVOICE_UPLOADS.",
         )
+    if Path(settings.uploads).is_absolute():
+        return FolderStorage(Path(settings.uploads))
     written = _S3_URL.fullmatch(settings.uploads)
     if written is None:
         raise SettingsInvalid(
-            "The setting 'uploads' names no bucket.",
-            hint="Write it like s3://recordings/asr; its server is VIBEVOICE_UPLOADS_ENDPOINT.",
+            "The setting 'uploads' names no bucket, and no folder by its whole path.",
+            hint="Write it like s3://recordings/asr; its server is AWS_ENDPOINT_URL_S3.",
         )
-    endpoint = settings.uploads_endpoint
-    server = S3Client(_check_endpoint(endpoint) if endpoint else None, settings.uploads_region)
+    endpoint = _endpoint()
+    server = S3Client(_check_endpoint(endpoint) if endpoint else None)
     folder_in_it = (written[2] or "").strip("/")
     return S3Storage(server, written[1], f"{folder_in_it}/" if folder_in_it else "")
 
@@ -88,10 +91,15 @@ def check_storage(storage: RecordingStorage, patience_s: float = START_TIMEOUT_S
 
 def describe_storage(settings: Settings, folder: Path) -> str:
     """Where recordings are, for people."""
-    if settings.uploads is None:
-        return str(folder)
-    endpoint = settings.uploads_endpoint
+    if settings.uploads is None or Path(settings.uploads).is_absolute():
+        return settings.uploads or str(folder)
+    endpoint = _endpoint()
     return f"{settings.uploads} at {remote_server.host_of(endpoint) if endpoint else 'AWS'}"
+
+
+def _endpoint() -> str:
+    """The address of the object storage, by the variables of all that speaks S3; '' is AWS."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
 
 
 def _check_endpoint(endpoint: str) -> str:
@@ -107,7 +115,7 @@ def _check_endpoint(endpoint: str) -> str:
         whole = False
     if not whole or parts.username or parts.path.strip("/") or parts.query or parts.fragment:
         raise SettingsInvalid(
-            "What 'uploads_endpoint' says is no address of a server.",
+            "What AWS_ENDPOINT_URL_S3 says is no address of a server.",
             hint="Write it like https://s3.example.org or http://10.0.0.5:9000; keys go into "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
         )

@@ -6,6 +6,8 @@ the loop. People repeat themselves too, so repeated words alone are never enough
 more than the time claimed for them can hold, or the times must stand still.
 """
 
+from __future__ import annotations
+
 import json
 import math
 from collections import deque

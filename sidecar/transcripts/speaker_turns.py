@@ -4,6 +4,8 @@ Pure functions over turns. A turn's label is the diarizer's own and means nothin
 window; a speaker is a number that stands for the same person throughout a recording.
 """
 
+from __future__ import annotations
+
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

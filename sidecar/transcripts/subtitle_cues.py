@@ -7,6 +7,8 @@ holds the words of two segments, so a change of speaker is a new cue. Times are 
 where a segment has none its characters are spread evenly over it.
 """
 
+from __future__ import annotations
+
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace

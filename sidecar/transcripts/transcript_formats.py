@@ -5,6 +5,8 @@ are for viewers, show the name alone. Times are written as each format wants the
 them from whole milliseconds, so that no format can round to a 60th second or a 1000th millisecond.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Mapping
 from typing import Any

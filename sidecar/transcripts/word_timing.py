@@ -3,6 +3,8 @@
 In languages with spaces between words and without.
 """
 
+from __future__ import annotations
+
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

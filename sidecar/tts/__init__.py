@@ -1,5 +1,7 @@
 """Registry of TTS engines."""
 
+from __future__ import annotations
+
 from sidecar.interfaces.engine_interface import TtsEngine, TtsSpec
 from sidecar.tts import (
     espeak_tts,

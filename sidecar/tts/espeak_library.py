@@ -1,5 +1,7 @@
 """espeak-ng's C library by ctypes. Imported when the engine loads."""
 
+from __future__ import annotations
+
 import ctypes
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -4,6 +4,8 @@ It is under the GPL, version 3: an extra, in a process of its own, and in no exe
 library and its data come with the package `espeakng-loader`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 

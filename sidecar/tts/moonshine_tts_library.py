@@ -4,6 +4,8 @@ Its Python side would download what is missing, and hands out samples as a list 
 exact version in pyproject.toml makes it safe to reach past it.
 """
 
+from __future__ import annotations
+
 import ctypes
 import json
 from pathlib import Path

@@ -5,6 +5,8 @@ shows which words were heard. ``VIBEVOICE_SCRIPTED_SAY`` (seconds) is what each 
 it hangs at the word ``VIBEVOICE_SCRIPTED_HANGS``.
 """
 
+from __future__ import annotations
+
 import array
 import math
 import os

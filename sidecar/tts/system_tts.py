@@ -3,6 +3,8 @@
 Each text is a child process that writes a wav file; who hears no more has it killed.
 """
 
+from __future__ import annotations
+
 import shutil
 import subprocess
 import sys

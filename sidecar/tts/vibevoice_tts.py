@@ -6,6 +6,8 @@ the samples that it speaks like. What it says is synthetic, and whoever lets peo
 tell them so (docs/voices.md).
 """
 
+from __future__ import annotations
+
 import os
 import tempfile
 from collections.abc import Iterator, Sequence

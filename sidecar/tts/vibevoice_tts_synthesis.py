@@ -4,6 +4,8 @@ Voices are recordings that whoever runs the service has put into the folder `voi
 checkpoint. Nobody who asks can bring one: this engine clones no voice of theirs.
 """
 
+from __future__ import annotations
+
 import logging
 import re
 import time

@@ -1,5 +1,7 @@
 """Selection of the TTS engine and voice."""
 
+from __future__ import annotations
+
 import contextlib
 from pathlib import Path
 
@@ -8,6 +10,7 @@ from sidecar.checkpoints import installed_checkpoints
 from sidecar.checkpoints.checkpoint import ModelCheckpoint
 from sidecar.checkpoints.installed_checkpoints import PulledVoices
 from sidecar.config import remote_server
+from sidecar.config.data_folders import data_folder
 from sidecar.config.settings import Settings
 from sidecar.engines import missing_packages
 from sidecar.engines.engine_selection import VIBEVOICE, EngineChoice, install_hint, torch_has_cuda
@@ -65,11 +68,7 @@ def choose_tts_engine(
 
 def voices_folder(settings: Settings) -> Path:
     """Where the voices are that were pulled."""
-    if settings.voices_dir is not None:
-        return settings.voices_dir.expanduser().absolute()
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("vibevoice-asr", appauthor=False)) / "voices"
+    return data_folder(settings, "voices")
 
 
 def _pulled(settings: Settings, reason: str) -> EngineChoice[TtsSpec]:
@@ -178,6 +177,6 @@ def _espeak_hint() -> str:
 
 
 def _server_choice(settings: Settings) -> UpstreamOptions:
-    key = remote_server.parse_key(settings.speech_key, settings.speech_key_file, "speech")
+    key = remote_server.parse_key(settings.speech_key, "speech")
     url = remote_server.parse_server_url(settings.speech_url, "speech_url")
     return UpstreamOptions((url,), (key,), model=settings.speech_model)

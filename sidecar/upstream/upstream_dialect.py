@@ -77,7 +77,7 @@ def failure_of_status(status: int, headers: Mapping[str, str], body: bytes) -> C
             FailureStep.ELSEWHERE,
             errors.UpstreamRefused(
                 f"The upstream answered {status}: it does not know this key.",
-                hint="Set VIBEVOICE_UPSTREAM_KEY or --upstream-key-file to a key that it takes.",
+                hint="Set VIBEVOICE_UPSTREAM_KEY or --upstream-key @FILE to a key that it takes.",
             ),
         )
     if status == 413 or _TOO_MUCH.search(said):

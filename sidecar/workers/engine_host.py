@@ -94,8 +94,6 @@ class EngineHost(MemoryAccount, Generic[Spec]):
                 upstream=choice.upstream,
                 live=live,
                 speaks=speaks,
-                short_windows=settings.live_short_windows,
-                steps=settings.voice_steps,
             ),
             settings.keep_alive,
             self._place,

@@ -186,7 +186,7 @@ def _error_of_status(status: int) -> ChunkFailure:
 def _key_refused_error() -> errors.SidecarError:
     return errors.UpstreamRefused(
         "The upstream does not let this key have live places.",
-        hint="Set VIBEVOICE_UPSTREAM_KEY or --upstream-key-file to its token, or to one of the "
+        hint="Set VIBEVOICE_UPSTREAM_KEY or --upstream-key @FILE to its token, or to one of the "
         "scope 'lease'.",
     )
 

@@ -189,7 +189,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         tmp_path_factory.mktemp("guarded"),
         token=TOKEN,
         admin="true",
-        allow_localhost_origins="true",
+        allowed_origins="localhost",
         allowed_hosts="my-box.lan, other.lan",
     ) as running:
         yield running

@@ -94,7 +94,7 @@ async def test_a_conversation_that_cannot_be_kept_ends_with_its_transcript_all_t
         voice_engine="scripted",
         conversations=2,
         keep_jobs=1,
-        jobs_dir=tiny_disk / "jobs",
+        data_dir=tiny_disk,
         journal_key="0123456789abcdef" * 4,
     )
     for full in (False, True):

@@ -29,7 +29,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The embedded engine, and people on."""
     home = tmp_path_factory.mktemp("people")
     folder = home / "kept"
-    with Server(home, engine="moonshine", people="1", people_dir=folder, journal_key=KEY) as up:
+    with Server(home, engine="moonshine", people="1", data_dir=folder, journal_key=KEY) as up:
         yield up
 
 
@@ -326,7 +326,7 @@ def test_people_without_a_key_are_no_start(tmp_path: Path) -> None:
     env = {"PATH": "", "HOME": str(tmp_path), "VIBEVOICE_CONFIG": str(tmp_path / "none.toml"),
            "VIBEVOICE_ENGINE": "scripted", "VIBEVOICE_PORT": "0"}  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-m", "sidecar.main", "--people", "--people-dir", tmp_path / "people"],
+        [sys.executable, "-m", "sidecar.main", "--people", "--data-dir", tmp_path],
         cwd=REPOSITORY,
         env=env,
         capture_output=True,

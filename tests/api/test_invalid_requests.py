@@ -244,7 +244,7 @@ def test_the_file_of_a_form_may_come_before_or_after_the_fields_and_without_a_fi
 def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Takes 1 MB and waits two seconds."""
     home = tmp_path_factory.mktemp("small")
-    with Server(home, max_upload_mb=1, upload_stall=2) as running:
+    with Server(home, max_upload_mb=1, limits={"upload_stall": 2}) as running:
         yield running
 
 

@@ -35,7 +35,7 @@ def living(home: Path, room_mb: int = 3, **settings: object) -> Server:
     return Server(
         home / "server",
         keep_jobs=1,
-        jobs_dir=home / "jobs",
+        data_dir=home,
         journal_key=KEY,
         keep_recordings_mb=room_mb,
         job_retention="1h",

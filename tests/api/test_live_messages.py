@@ -278,7 +278,7 @@ async def test_whatever_is_said_is_as_the_document_for_generators_has_it(server:
 async def test_commands_are_counted_and_sound_is_not_however_short_its_packets_are(
     start_server: Callable[..., Server],
 ) -> None:
-    server = start_server(live_messages_per_minute=40)
+    server = start_server(limits={"live_messages_per_minute": 40})
     packet = bytes(320)  # 10 ms
     async with wire(server) as socket:
         await say(socket, "begin")

@@ -30,7 +30,7 @@ def serving(home: Path) -> Server:
     return Server(
         home,
         keep_jobs=1,
-        jobs_dir=home / "jobs",
+        data_dir=home,
         journal_key=KEY,
         keep_recordings_mb=10,
         live_grace=1,

@@ -53,9 +53,8 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         token=TOKEN,
         scripted_fails="int8",
         scripted_speed=3,
-        health_min_events=6,
-        health_min_success_ratio=0.8,
-        metrics_owners=1,
+        limits={"health_min_events": 6, "health_min_success_ratio": 0.8},
+        metrics="owners",
         live_sessions=3,
     ) as server:
         server.client.headers.update(MINE)
@@ -235,7 +234,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory, issuer: TokenIssuer) -> Ite
         admin=1,
         preload=1,
         scripted_load=3,
-        health_min_events=1,
+        limits={"health_min_events": 1},
     ) as server:
         yield server
 
@@ -272,8 +271,8 @@ def test_the_numbers_can_be_open_and_health_stays_200_where_hosts_want_it(
     start_server: Any, voice: bytes
 ) -> None:
     server = start_server(
-        token=TOKEN, metrics_open=1, scripted_fails="int8", health_min_events=1, shutdown_grace=20,
-        scripted_speed=1,
+        token=TOKEN, metrics="open", scripted_fails="int8", limits={"health_min_events": 1},
+        shutdown_grace=20, scripted_speed=1,
     )  # fmt: skip
     for path in ("/metrics", "/metrics.json", "/system"):
         assert server.client.get(path).status_code == 200

@@ -36,7 +36,7 @@ page = schemathesis.openapi.from_dict(create_app(Settings(engine="scripted")).op
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A service in which nothing is off."""
     home = tmp_path_factory.mktemp("fuzz")
-    on = {"people": "true", "people_dir": home / "people", "admin": "true"}
+    on = {"people": "true", "data_dir": home, "admin": "true"}
     with Server(home, journal_key=KEY, token=TOKEN, **on) as running:
         yield running
 

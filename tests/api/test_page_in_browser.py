@@ -194,13 +194,12 @@ def visitor(browser: Visitor) -> Iterator[Visitor]:
 
 def kept(home: Path) -> dict[str, object]:
     """Settings with which recordings are kept."""
-    folder = home / "jobs"
-    return {"keep_jobs": 1, "jobs_dir": folder, "journal_key": KEY, "keep_recordings_mb": 50}
+    return {"keep_jobs": 1, "data_dir": home, "journal_key": KEY, "keep_recordings_mb": 50}
 
 
 def voices(home: Path) -> dict[str, object]:
     """Settings with which voices are remembered."""
-    return {"people": 1, "people_dir": home / "people"}
+    return {"people": 1, "data_dir": home}
 
 
 @pytest.fixture(scope="module")

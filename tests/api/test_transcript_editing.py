@@ -178,7 +178,7 @@ def test_edits_outlive_the_service_sealed_and_of_another_owner_s_job_there_are_n
     ada, bob = ({"Authorization": f"Bearer {issuer.create(name)[0]}"} for name in ("ada", "bob"))
     settings = {
         "keep_jobs": 1,
-        "jobs_dir": tmp_path / "jobs",
+        "data_dir": tmp_path,
         "journal_key": KEY,
         "token_keys": issuer.keys.public,
         "job_retention": "1h",

@@ -37,7 +37,7 @@ def head(size: int, path: str = "/transcribe") -> bytes:
 def test_uploads_beyond_the_room_are_refused_before_they_are_read(
     start_server: Callable[..., Server], voice: bytes
 ) -> None:
-    server = start_server(queue_limit=2, upload_stall=PATIENCE_S)
+    server = start_server(queue_limit=2, limits={"upload_stall": PATIENCE_S})
     server.post(voice)
     audio = voice + bytes(1_900_000)
     body = FORM + audio + END
@@ -65,7 +65,7 @@ def test_uploads_beyond_the_room_are_refused_before_they_are_read(
 def test_a_place_that_came_to_nothing_is_given_back(
     start_server: Callable[..., Server], voice: bytes
 ) -> None:
-    server = start_server(queue_limit=1, upload_stall=1)
+    server = start_server(queue_limit=1, limits={"upload_stall": 1})
     for _ in range(3):
         check_problem(server.post(b"no audio"), 415, "audio_format_unsupported")
         check_problem(server.post_path("/no/such/file"), 404, "audio_path_not_found")
@@ -81,7 +81,7 @@ def test_a_place_that_came_to_nothing_is_given_back(
 def test_of_one_owner_what_is_measured_only_is_bounded_too_and_the_bytes_are(
     start_server: Callable[..., Server], voice: bytes
 ) -> None:
-    server = start_server(queue_limit=8, upload_room_mb=3, upload_stall=PATIENCE_S)
+    server = start_server(queue_limit=8, upload_room_mb=3, limits={"upload_stall": PATIENCE_S})
     first, second, third = (server.raw() for _ in range(3))
     first.sendall(head(64 * MB, "/v1/estimate") + FORM + voice + bytes(2 * MB))
     wait_until(lambda: server.disk() >= 2 * MB, PATIENCE_S, "the first is on its way")
@@ -106,7 +106,10 @@ def test_another_owner_uploads_while_one_has_all_the_room_that_there_is(
     issuer = TokenIssuer(tmp_path / "tokens")
     ada, bob = (f"Authorization: Bearer {issuer.create(name)[0]}" for name in ("ada", "bob"))
     server = start_server(
-        queue_limit=8, upload_room_mb=6, upload_stall=PATIENCE_S, token_keys=issuer.keys.public
+        queue_limit=8,
+        upload_room_mb=6,
+        limits={"upload_stall": PATIENCE_S},
+        token_keys=issuer.keys.public,
     )
 
     def begun(size: int) -> socket.socket:
@@ -138,7 +141,7 @@ def test_another_owner_uploads_while_one_has_all_the_room_that_there_is(
 
 
 def test_a_sender_of_a_byte_now_and_then_is_given_up(start_server: Callable[..., Server]) -> None:
-    server = start_server(upload_stall=1)
+    server = start_server(limits={"upload_stall": 1})
     with server.raw() as sock:
         sock.sendall(head(100_000) + FORM)
         sock.settimeout(0.1)

@@ -25,7 +25,7 @@ from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 
 from sidecar import errors
-from sidecar.api.http import request_headers
+from sidecar.api.http import request_headers, websocket_connections
 from sidecar.api.http.auth_gate import AuthGate
 from sidecar.api.http.request_headers import (
     EPHEMERAL_KEY_PREFIX,
@@ -45,7 +45,6 @@ from sidecar.auth.identity import AuthMethod, Identity, SharedTokenAuthenticator
 from sidecar.auth.rate_limits import RateLimit, SlidingWindowLimit
 from sidecar.auth.revocable_streams import RevocableStreams
 from sidecar.auth.startup_token import OneTimeCodes
-from sidecar.config.settings import Settings
 
 TOKEN = "correct-horse-battery-staple"
 MB = 1 << 20
@@ -56,12 +55,11 @@ class Echo:
     """A wire that sends back what it is sent. `flood` never ends, `wait` takes nothing for a while,
     `end` is answered ahead of what waits."""
 
-    settings: Settings
     ended: asyncio.Queue[str]
     work: asyncio.Event
 
     async def serve(self, websocket: WebSocket) -> None:
-        socket = await WebSocketConnection.accept(websocket, self.settings, spoken=("echo",))
+        socket = await WebSocketConnection.accept(websocket, spoken=("echo",))
         how = "end"
 
         async def at_once(message: str | bytes) -> bool:
@@ -125,10 +123,10 @@ class Papers:
 
 @contextlib.asynccontextmanager
 async def serving(
-    authenticator: Any = None, ping_s: float = 20.0, unread_s: float = 60.0, **settings: Any
+    authenticator: Any = None, ping_s: float = 20.0, unread_s: float = 60.0
 ) -> AsyncIterator[Running]:
     """The wire behind the gate, served as `server.http_server` does."""
-    wire = Echo(Settings(**settings), asyncio.Queue(), asyncio.Event())
+    wire = Echo(asyncio.Queue(), asyncio.Event())
     known = authenticator or SharedTokenAuthenticator(TOKEN)
     visits, tickets = RevocableStreams(known.refusal), OneTimeCodes[TicketGrant]()
     refused: list[str] = []
@@ -301,9 +299,12 @@ async def test_a_handshake_beyond_a_limit_is_refused_before_it_is_asked_who_it_i
     assert "Traceback" not in caplog.text
 
 
-async def test_who_sends_more_than_is_taken_is_told_and_closed() -> None:
+async def test_who_sends_more_than_is_taken_is_told_and_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(websocket_connections, "MAX_INBOUND_MESSAGES", 3)
     async with (
-        serving(live_inbound=3) as running,
+        serving() as running,
         running.connect(additional_headers=BEARER) as live,
     ):
         await live.send("wait")
@@ -319,8 +320,10 @@ async def test_who_sends_more_than_is_taken_is_told_and_closed() -> None:
         assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1013, "inbound_full")
 
 
-async def test_messages_and_cancels_are_counted_apart() -> None:
-    async with serving(live_messages_per_minute=5, live_cancels_per_minute=2) as running:
+async def test_messages_and_cancels_are_counted_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket_connections, "MESSAGES_PER_MINUTE", 5)
+    monkeypatch.setattr(websocket_connections, "CANCELS_PER_MINUTE", 2)
+    async with serving() as running:
         for sent in (["x"] * 6, ["cancel"] * 3):
             async with running.connect(additional_headers=BEARER) as live:
                 for message in sent:
@@ -369,9 +372,12 @@ async def test_who_takes_nothing_and_who_is_not_there_is_let_go() -> None:
         writer.close()
 
 
-async def test_who_sends_is_there_though_no_ping_is_answered() -> None:
+async def test_who_sends_is_there_though_no_ping_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """As one whose answer lies behind sound that is still on its way."""
-    async with serving(ping_s=0.2, live_messages_per_minute=0) as running:
+    monkeypatch.setattr(websocket_connections, "MESSAGES_PER_MINUTE", 0)
+    async with serving(ping_s=0.2) as running:
         reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
         writer.write(HANDSHAKE)
         await reader.readuntil(b"\r\n\r\n")

@@ -268,7 +268,7 @@ def test_all_that_is_kept_of_one_goes_at_once_and_nothing_of_anothers(
     home = tmp_path_factory.mktemp("erased")
     issuer = TokenIssuer(home / "tokens")
     ada, bob = ({"Authorization": f"Bearer {issuer.create(name)[0]}"} for name in ("ada", "bob"))
-    kept = {"keep_jobs": True, "jobs_dir": home / "jobs", "keep_recordings_mb": 100}
+    kept = {"keep_jobs": True, "data_dir": home, "keep_recordings_mb": 100}
     kept |= {"journal_key": "0123456789abcdef" * 4, "token_keys": issuer.keys.public}
     with Server(home / "server", scripted_speed=1, **kept) as server:
         call = server.client.request

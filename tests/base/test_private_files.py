@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from sidecar import errors, files
 from sidecar.auth.self_signed_certificate import CertificatePair
@@ -26,9 +27,9 @@ LONG_S = 20.0
 SECRET = "a-token-of-enough-letters-for-anybody"
 
 READERS: dict[str, Callable[[Path], object]] = {
-    "a token": lambda path: resolve_token(load_settings(token_file=path)),
-    "a journal's key": lambda path: journal_key(load_settings(journal_key_file=path)),
-    "another server's key": lambda path: remote_server.parse_key(None, path, "llm"),
+    "a token": lambda path: resolve_token(load_settings(token=f"@{path}")),
+    "a journal's key": lambda path: journal_key(load_settings(journal_key=f"@{path}")),
+    "another server's key": lambda path: remote_server.parse_key(SecretStr(f"@{path}"), "llm"),
     "settings": lambda path: load_settings(config=path),
 }
 OPENED_ELSEWHERE: dict[str, Callable[[Path], object]] = {
@@ -116,6 +117,6 @@ def test_a_secret_is_what_its_file_holds(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(SECRET)
     file.chmod(0o600)
-    token = resolve_token(Settings(token_file=file)).token
+    token = resolve_token(Settings(token=f"@{file}")).token
     assert token is not None
     assert token.get_secret_value() == file.read_text()

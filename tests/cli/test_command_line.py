@@ -458,10 +458,10 @@ def test_doctor_says_who_would_speak_and_how_another_voice_gets_here(terminal):
     run = terminal.run(
         "doctor",
         VIBEVOICE_VOICE_ENGINE="moonshine",
-        VIBEVOICE_VOICES_DIR=str(terminal.home),
+        VIBEVOICE_DATA_DIR=str(terminal.home),
         VIBEVOICE_PORT=str(free_port()),
     )
-    assert f"There is no voice for 'moonshine' in {terminal.home}" in run.stdout
+    assert f"There is no voice for 'moonshine' in {terminal.home / 'voices'}" in run.stdout
     assert run.stdout.splitlines()[-1] == "Next: Run: vibevoice-asr pull voice"
     assert run.returncode == 1, "it keeps the service from its start"
 
@@ -521,12 +521,15 @@ def test_help_has_examples(words, terminal):
 def test_help_of_serve_lists_every_setting(terminal):
     text = terminal.run("serve", "--help").stdout
     for name in Settings.model_fields:
-        # command lines can be read by other programs
-        secrets = ("token", "upstream_key", "journal_key", "llm_key", "speech_key")
-        shown = name not in secrets
-        spelled = f"--{name.replace('_', '-')}"
-        assert (f"{spelled} " in text) == shown, name
-        assert (f"VIBEVOICE_{name.upper()}." in text) == shown, name
+        assert f"--{name.replace('_', '-')} " in text, name
+        assert f"VIBEVOICE_{name.upper()}." in text, name
+
+
+@pytest.mark.parametrize("name", ["token", "upstream_key", "journal_key", "llm_key", "speech_key"])
+def test_a_secret_on_the_command_line_is_refused_and_not_repeated(name, terminal):
+    run = terminal.run("serve", f"--{name.replace('_', '-')}", "not-for-logs" * 9)
+    check_one_line(run, 78, name, "@FILE")
+    assert "not-for-logs" not in run.stdout + run.stderr
 
 
 def test_a_shell_completes_words_and_options(terminal):
@@ -547,6 +550,18 @@ def test_a_shell_completes_words_and_options(terminal):
 )
 def test_a_bad_setting_ends_it_with_78(words, env, part, terminal):
     check_one_line(terminal.run(*words, **env), 78, part, "docs/settings.md")
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "part"),
+    [
+        (["--upload-stall", "3"], {}, "upload_stall"),
+        (["--reuse"], {}, "--if-port-taken reuse"),
+        ([], {"VIBEVOICE_TOKEN_FILE": "3"}, "VIBEVOICE_TOKEN=@FILE"),
+    ],
+)
+def test_a_setting_that_was_ends_it_with_78_and_says_what_to_do(words, env, part, terminal):
+    check_one_line(terminal.run(*words, **env), 78, part)
 
 
 @pytest.mark.parametrize(

@@ -235,7 +235,7 @@ class Shell:
         outer = {key: value for key, value in os.environ.items() if "VIBEVOICE" not in key}
         self.env = {
             **outer,
-            "VIBEVOICE_VOICES_DIR": str(self.folder),
+            "VIBEVOICE_DATA_DIR": str(home),
             "VIBEVOICE_VOICES_URL": url,
             "VIBEVOICE_CONFIG": str(home / "no-such-file.toml"),
             "NO_PROXY": "127.0.0.1",

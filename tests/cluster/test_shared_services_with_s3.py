@@ -36,7 +36,8 @@ def deployed(
     for name, value in keys().items():
         monkeypatch.setenv(name, value)
     settings: dict[str, Any] = {"scripted_speed": 10, "keep_recordings_mb": KEPT_MB}
-    settings |= {"uploads": place, "uploads_endpoint": storage_server.endpoint}
+    settings |= {"uploads": place}
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", storage_server.endpoint)
     journal = postgres_cluster.new_database()
     with Fronts(tmp_path, journal, **settings) as running:
         yield running

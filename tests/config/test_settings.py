@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from service_process import PATIENCE_S
 
 from sidecar import errors
 from sidecar.cli.common_options import describe
+from sidecar.config.removed_settings import REMOVED
 from sidecar.config.settings import Settings, load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,6 +124,29 @@ def test_a_file_that_is_no_toml_is_named(config):
     assert str(config) in caught.value.detail
 
 
+@pytest.mark.parametrize("name", sorted(REMOVED))
+@pytest.mark.parametrize("way", ["flag", "environment", "file"])
+def test_a_setting_that_was_is_an_error_that_says_what_to_do(way, name, config, monkeypatch):
+    flags = {}
+    if way == "flag":
+        flags[name] = "1"
+    elif way == "environment":
+        monkeypatch.setenv(f"VIBEVOICE_{name.upper()}", "1")
+    else:
+        config.write_text(f"{name} = 1\n")
+    with pytest.raises(errors.SettingsInvalid) as caught:
+        load_settings(**flags)
+    assert name in caught.value.detail
+    assert caught.value.hint == REMOVED[name].hint
+
+
+def test_no_setting_that_was_is_one_and_what_is_to_be_used_instead_is():
+    assert not REMOVED.keys() & Settings.model_fields.keys()
+    for removed in REMOVED.values():
+        for variable in re.findall(r"VIBEVOICE_([A-Z_]+)", removed.hint):
+            assert variable.lower() in Settings.model_fields
+
+
 def test_every_setting_is_described_once_with_its_default():
     flags = {flag.name: flag for flag in describe()}
     assert sorted(flag.name for flag in describe()) == sorted(Settings.model_fields)
@@ -153,16 +178,11 @@ def test_a_deployment_of_the_streaming_server_keeps_its_names(monkeypatch):
     monkeypatch.setenv("WS_CLOSE_BUSY_CODE", "1013")
     monkeypatch.setenv("WS_IDLE_TIMEOUT_S", "30")
     monkeypatch.setenv("MAX_CONCURRENT_CONNECTIONS", "7")
-    for name, usual in (
-        ("WS_MAX_CONNECTION_DURATION_S", "off"),
-        ("WS_INBOUND_QUEUE_MAX", "0"),
-        ("WS_MAX_MESSAGES_PER_WINDOW", "-1"),
-    ):
+    for name, usual in (("WS_MAX_CONNECTION_DURATION_S", "off"),):
         monkeypatch.setenv(name, usual)
     settings = load_settings()
     assert (settings.live_close_busy, settings.live_idle, settings.live_sessions) == (1013, 30, 7)
-    assert (settings.live_longest, settings.live_inbound) == (5400, 256)
-    assert settings.live_messages_per_minute == 5000
+    assert settings.live_longest == 5400
     monkeypatch.setenv("VIBEVOICE_LIVE_IDLE", "40")
     assert load_settings().live_idle == 40
     monkeypatch.setenv("WS_CLOSE_BUSY_CODE", "busy")

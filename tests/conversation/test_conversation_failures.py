@@ -44,7 +44,9 @@ def thoughtful(tmp_path_factory: pytest.TempPathFactory, mind: Obedient) -> Iter
     """A model that does what it is told to, and a made-up voice."""
     home = tmp_path_factory.mktemp("thoughtful")
     limits = {"llm_first_token": 4, "llm_next_token": 4}
-    with Server(home, voice_engine="scripted", conversations=20, llm=mind.url, **limits) as one:
+    with Server(
+        home, voice_engine="scripted", conversations=20, llm=mind.url, limits=limits
+    ) as one:
         yield one
 
 
@@ -184,7 +186,7 @@ async def test_a_recogniser_that_ends_twice_by_the_same_words_is_told_of_and_hea
 async def test_who_only_types_is_somebody_who_is_there(
     start_server: Callable[..., Server],
 ) -> None:
-    server = start_server(voice_engine="none", talk_idle=2, live_idle=0.1)
+    server = start_server(voice_engine="none", limits={"talk_idle": 2}, live_idle=0.1)
     async with Page(server) as page:
         begun = time.monotonic()
         while time.monotonic() < begun + 3.5:

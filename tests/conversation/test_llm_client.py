@@ -292,7 +292,7 @@ async def test_an_address_is_taken_at_its_word_and_a_key_from_a_file(
     key = tmp_path / "key"
     key.write_text("from-a-file\n")
     key.chmod(0o600)
-    thinker = await create_llm(choose_llm(Settings(llm=f"{server.url}/v1/", llm_key_file=key)))
+    thinker = await create_llm(choose_llm(Settings(llm=f"{server.url}/v1/", llm_key=f"@{key}")))
     assert "".join(await answered(thinker)) == ANSWER
     assert "authorization: bearer from-a-file" in server.headers[-1].lower()
     await thinker.close()
@@ -323,12 +323,6 @@ def test_the_doctor_says_who_answers_and_what_is_no_address(
     found = system_checks.check_llm(Settings(llm=llm))
     assert found.state is state
     assert said in found.text
-
-
-def test_two_keys_are_one_too_many(tmp_path: Path) -> None:
-    both = Settings(llm="http://127.0.0.1:1", llm_key="a", llm_key_file=tmp_path / "key")
-    with pytest.raises(errors.SettingsInvalid, match="each give a key"):
-        choose_llm(both)
 
 
 WEATHER = ToolDefinition("weather", "How it is outside.", {"type": "object"})

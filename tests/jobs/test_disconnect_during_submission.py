@@ -25,7 +25,7 @@ from sidecar.config.settings import Settings, load_settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import IdempotencyKey
 from sidecar.jobs.job_store import LocalJobStore
-from sidecar.jobs.recovery import JobPersistence
+from sidecar.jobs.recovery import JobPersistence, jobs_folder
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service
 from sidecar.service.live_session_archive import FinishedSessionJobs
@@ -45,8 +45,7 @@ def settings(tmp_path: Path) -> Settings:
         live_engine="scripted",
         keep_jobs=True,
         keep_recordings_mb=100,
-        jobs_dir=tmp_path / "jobs",
-        data_dir=tmp_path / "data",
+        data_dir=tmp_path,
         spool_dir=tmp_path,
         journal_key=KEY,
         queue_limit=QUEUE,
@@ -165,8 +164,7 @@ async def free_places(service: Service) -> int:
 
 
 def recordings(settings: Settings) -> list[str]:
-    assert settings.jobs_dir is not None
-    return sorted(path.name for path in (settings.jobs_dir / "uploads").glob("*"))
+    return sorted(path.name for path in (jobs_folder(settings) / "uploads").glob("*"))
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["while it waits", "as it goes on"])

@@ -42,7 +42,7 @@ class Kept:
         self.home, self.port = home, free_port()
         self.settings = {
             "keep_jobs": 1,
-            "jobs_dir": home / "jobs",
+            "data_dir": home,
             "journal_key": KEY,
             "scripted_speed": 40,
             "scripted_settles": SETTLES,
@@ -55,9 +55,10 @@ class Kept:
 
     def move(self) -> None:
         """Have its folder elsewhere from now on, as after a backup was brought back."""
-        moved = self.home / "moved"
+        moved = self.home / "moved" / "jobs"
+        moved.parent.mkdir()
         (self.home / "jobs").rename(moved)
-        self.settings["jobs_dir"] = moved
+        self.settings["data_dir"] = moved.parent
 
     @contextmanager
     def disk_held(self) -> Iterator[threading.Event]:
@@ -163,7 +164,9 @@ def test_a_job_of_a_service_that_is_killed_goes_on_from_what_is_settled(
         ]
         said = {e.data["index"]: e.data["segment"] for e in (*heard, *rest) if e.name == "segment"}
         assert [said[index]["text"] for index in sorted(said)] == right(1)
-        assert not list((life.home / "moved" / "uploads").iterdir()), "ended jobs need no recording"
+        assert not list((life.home / "moved" / "jobs" / "uploads").iterdir()), (
+            "ended jobs need no recording"
+        )
 
 
 def test_its_stream_goes_on_over_what_is_settled_and_over_a_start(
@@ -204,8 +207,8 @@ def test_jobs_of_a_backup_that_was_made_meanwhile_go_on_elsewhere(
         assert back_up_jobs(life.home / "jobs", file).recordings == 2
         assert server.job(job_id)["state"] == "running", "it does not notice"
         kill(server.process)
-    life.settings |= {"jobs_dir": life.home / "restored", "scripted_speed": 0}
-    assert restore_jobs(file, life.home / "restored").jobs == 2
+    life.settings |= {"data_dir": life.home / "restored", "scripted_speed": 0}
+    assert restore_jobs(file, life.home / "restored" / "jobs").jobs == 2
     with life.start() as server:
         assert server.job(job_id)["progress"]["audio_seconds_done"] >= SETTLES
         assert texts_of(server.wait_state(job_id, "done")) == right(1)

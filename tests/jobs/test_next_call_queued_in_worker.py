@@ -217,7 +217,7 @@ async def test_at_the_end_of_the_service_who_is_behind_ends_too_and_nothing_is_l
 async def test_a_service_that_dies_is_held_against_the_one_that_was_at_work(
     new_job: NewJob, tmp_path: Path, first_ended: bool
 ) -> None:
-    settings = Settings(jobs_dir=tmp_path / "jobs", journal_key="0" * 32)
+    settings = Settings(data_dir=tmp_path, journal_key="0" * 32)
     keeping, threads = JobPersistence(settings), ThreadLimiter("test", 1)
     first, second = new_job(durable=True), new_job(durable=True)
     for job in (first, second):

@@ -245,7 +245,7 @@ def test_a_start_on_a_full_disk_is_refused_or_has_all_and_harms_nothing(
     left: str, tiny_disk: Path, tmp_path: Path
 ) -> None:
     """At every 4 KiB of room, up to what a start needs and some more."""
-    settings = Settings(keep_jobs=True, jobs_dir=tiny_disk / "jobs", journal_key=KEY)
+    settings = Settings(keep_jobs=True, data_dir=tiny_disk, journal_key=KEY)
     before, folder = tmp_path / "before", tiny_disk / "jobs"
     jobs = _jobs_with_a_recording(before, stopped=left != "killed") if left != "nothing" else []
     opened, pages, said = 0, 0, "no room"
@@ -274,8 +274,8 @@ def test_a_start_on_a_full_disk_is_refused_or_has_all_and_harms_nothing(
 
 def _jobs_with_a_recording(folder: Path, *, stopped: bool) -> list[str]:
     """The folder of a service that had five jobs, and was stopped or killed."""
-    own = folder.with_name("own")
-    settings = Settings(keep_jobs=True, jobs_dir=own, journal_key=KEY)
+    own = folder.with_name("own") / "jobs"
+    settings = Settings(keep_jobs=True, data_dir=own.parent, journal_key=KEY)
     with closing(JobPersistence(settings)) as keeping, closing(UploadSpool(None)) as spool:
         spool.add(b"sound" * 1000)
         with spool.finish() as source:

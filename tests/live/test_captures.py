@@ -89,7 +89,6 @@ async def capturing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
             "data_dir": tmp_path,
             "live_grace": 0.0,
             "capture": True,
-            "capture_dir": tmp_path / "captures",
             "journal_key": KEY,
             **settings,
         }
@@ -190,7 +189,8 @@ async def test_a_disk_that_is_slow_costs_the_oldest_sound_and_says_so(
         write(self, *given)
 
     monkeypatch.setattr(CaptureFileSet, "write", slowly)
-    service = await capturing(capture_queue=20)
+    monkeypatch.setattr(capture_writer, "MAX_QUEUED_CHUNKS", 20)
+    service = await capturing()
     said = sound((6.0, 0.0))
     await talked(service, said)
     let.set()
@@ -207,9 +207,10 @@ async def test_a_disk_that_is_slow_costs_the_oldest_sound_and_says_so(
 
 
 async def test_captures_go_by_their_limits_and_what_is_empty_leaves_none(
-    capturing: Capture, tmp_path: Path
+    capturing: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = await capturing(capture_files=2)
+    monkeypatch.setattr(capture_writer, "MAX_CAPTURES", 2)
+    service = await capturing()
     folder = tmp_path / "captures"
     for number in range(3):
         await talked(service, sound((0.2, 0.0)), f"talk{number}")

@@ -32,7 +32,7 @@ SAID = talk(0.3, 0.1, 0.2)
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("captures")
-    settings = {"capture": "true", "capture_dir": home / "captures", "journal_key": KEY}
+    settings = {"capture": "true", "data_dir": home, "journal_key": KEY}
     with Server(home, grpc_port=0, **settings) as running:
         yield running
 

@@ -62,8 +62,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         conversations=20,
         live_grace=0,
         live_idle="1h",
-        live_messages_per_minute=0,
-        live_cancels_per_minute=0,
+        limits={"live_messages_per_minute": 0, "live_cancels_per_minute": 0},
     ) as running:
         yield running
 

@@ -295,8 +295,11 @@ async def test_what_is_dropped_is_not_told_and_what_comes_after_is(open_service:
     assert ended.text
 
 
-async def test_bad_sound_is_refused_and_the_session_goes_on(open_service: Open) -> None:
-    service = await open_service(live_chunk=2.0)
+async def test_bad_sound_is_refused_and_the_session_goes_on(
+    open_service: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.live.sessions.session.MAX_CHUNK_S", 2.0)
+    service = await open_service()
     session = service.live.open(ANONYMOUS, LiveOptions())
     with pytest.raises(errors.SoundInvalid, match="3 bytes"):
         await session.send(b"abc")
@@ -408,7 +411,8 @@ async def test_who_sends_faster_than_is_heard_waits_and_loses_nothing(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "0.2")
-    service = await open_service(live_buffer=20.0)
+    monkeypatch.setattr("sidecar.live.sessions.session.BUFFER_S", 20.0)
+    service = await open_service()
     session = service.live.open(ANONYMOUS, LiveOptions(partials=False))
     reading = asyncio.create_task(story(session))
     most = 0.0
@@ -429,7 +433,8 @@ async def test_all_of_them_keep_no_more_sound_than_may_be_and_lose_none(
     monkeypatch.setattr(
         "sidecar.live.sessions.input_log.FULL_BUFFER_TURN_S", PATIENCE_S
     )  # nobody falls silent
-    service = await open_service(live_buffer_mb=1, live_buffer=20.0)
+    monkeypatch.setattr("sidecar.live.sessions.session.BUFFER_S", 20.0)
+    service = await open_service(live_buffer_mb=1)
     sessions = [service.live.open(ANONYMOUS, LiveOptions(partials=False)) for _ in range(4)]
     most = 0
 

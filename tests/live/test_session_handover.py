@@ -76,7 +76,7 @@ def fronts(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) 
 
         def start() -> Server:
             home = tmp_path_factory.mktemp("server")
-            shared = {"journal": journal, "journal_key": KEY, "jobs_dir": folder / "shared"}
+            shared = {"journal": journal, "journal_key": KEY, "uploads": folder / "shared"}
             more = {"live_engine": "moonshine", "shutdown_grace": 60}
             return stack.enter_context(Server(home, **shared, **more))
 
@@ -178,7 +178,7 @@ async def test_who_does_not_come_again_is_told_the_rest(fronts: Fronts, spoken: 
 
 def test_where_the_database_is_away_a_session_ends_where_it_is(tmp_path: Path) -> None:
     with cluster() as own:
-        shared = {"journal": own.new_database(), "journal_key": KEY, "jobs_dir": tmp_path / "jobs"}
+        shared = {"journal": own.new_database(), "journal_key": KEY, "uploads": tmp_path / "jobs"}
         with (
             Server(tmp_path / "server", **shared, shutdown_grace=60) as server,
             Client(f"http://127.0.0.1:{server.port}", retry=SOON) as client,

@@ -144,7 +144,7 @@ def more(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) ->
         key = issuer.create("fronts", scopes=["lease"])[0]
 
         def two(**settings: object) -> Fronts:
-            shared = {"journal": journal, "journal_key": KEY, "jobs_dir": folder / "shared"}
+            shared = {"journal": journal, "journal_key": KEY, "uploads": folder / "shared"}
             shared |= {"token_keys": issuer.keys.public, "upstream_key": key, **settings}
 
             def start(port: int | None) -> Server:
@@ -378,7 +378,7 @@ def test_where_the_database_was_away_a_death_is_survived_or_told(
 ) -> None:
     with cluster() as own, contextlib.ExitStack() as stack:
         journal = own.new_database()
-        shared = {"journal": journal, "journal_key": KEY, "jobs_dir": tmp_path / "jobs"}
+        shared = {"journal": journal, "journal_key": KEY, "uploads": tmp_path / "jobs"}
 
         def start(port: int | None) -> Server:
             home = tmp_path_factory.mktemp("server")

@@ -240,7 +240,7 @@ def test_a_front_and_a_node_have_settings_that_are_possible_and_the_same_journal
     given = {
         "VIBEVOICE_JOURNAL": "postgresql://somebody@somewhere/jobs",
         "VIBEVOICE_UPLOADS": "s3://recordings/asr",
-        "VIBEVOICE_UPLOADS_ENDPOINT": "https://s3.example.org",
+        "AWS_ENDPOINT_URL_S3": "https://s3.example.org",
     }
     for one in container["env"]:
         monkeypatch.setenv(one["name"], given.get(one["name"], "x" * 64))
@@ -251,7 +251,7 @@ def test_a_front_and_a_node_have_settings_that_are_possible_and_the_same_journal
     assert (settings.grpc_port is None) is (part == "node")
     mounted = {one["mountPath"] for one in container["volumeMounts"]}
     if name == CLUSTERS[0]:
-        assert str(settings.jobs_dir) in mounted
+        assert str(Path(settings.uploads).parent) in mounted
     else:
         assert "/jobs" not in mounted
         assert isinstance(create_recording_storage(settings, tmp_path), S3Storage)

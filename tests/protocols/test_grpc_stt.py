@@ -229,7 +229,11 @@ def test_who_proves_who_it_is_needs_no_token_of_the_session(known: Client) -> No
 async def test_who_has_three_sessions_over_one_wire_has_three_over_both(tmp_path: Path) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")
     anna, ben = (f"Bearer {issuer.create(name)[0]}" for name in ("anna", "ben"))
-    settings = {"live_sessions": 4, "live_sessions_per_owner": 3, "grpc_unused": PATIENCE_S}
+    settings = {
+        "live_sessions": 4,
+        "live_sessions_per_owner": 3,
+        "limits": {"grpc_unused": PATIENCE_S},
+    }
     with Server(tmp_path, grpc_port=0, token_keys=issuer.keys.public, **settings) as server:
         port = server.health()["grpc_port"]
         header = {"additional_headers": {"Authorization": anna}}
@@ -306,7 +310,8 @@ def test_a_port_that_is_taken_is_said_before_anything_else(heard: Server, tmp_pa
 
 def test_the_ready_line_has_the_port_also_that_of_one_that_serves_already(tmp_path: Path) -> None:
     port = str(free_port())
-    words = ("--port", port, "--data-dir", str(tmp_path), "--reuse", "--grpc-port", "0")
+    words = ["--port", port, "--data-dir", str(tmp_path), "--grpc-port", "0"]
+    words += ["--if-port-taken", "reuse"]
     command = [sys.executable, "-m", "sidecar.main", "serve", "--engine", "scripted", *words]
     with subprocess.Popen(
         command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

@@ -139,9 +139,10 @@ class Held(NamedTuple):
 
 
 @pytest.fixture
-async def service(tmp_path: Path) -> AsyncIterator[Service]:
+async def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
     """One that soon forgets who does not come."""
-    settings = load_settings(engine="scripted", data_dir=tmp_path, grpc_unused=1, live_delay=0)
+    monkeypatch.setattr("sidecar.protocols.grpc_stt.routes.UNUSED_S", 1.0)
+    settings = load_settings(engine="scripted", data_dir=tmp_path, live_delay=0)
     service = create_service(settings)
     yield service
     await service.close()

@@ -245,8 +245,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         tmp_path_factory.mktemp("strict"),
         token=TOKEN,
         live_sessions="1",
-        live_buffer="20",
-        live_ping="1",
+        limits={"live_buffer": 20, "live_ping": 1},
         scripted_hear="0.1",
     ) as running:
         running.client.headers["authorization"] = f"Bearer {TOKEN}"

@@ -125,7 +125,7 @@ def test_somebody_speaks_on_that_page_sees_both_sides_and_speaks_over_the_answer
     spoken = page_barge_in.scene(tmp_path / "spoken.wav", pieces)
     with conversation.model() as (url, _), page_barge_in.site() as at:
         settings: dict[str, Any] = {"engine": "auto", "voice_engine": "espeak", "llm": url}
-        settings |= {"llm_model": "scripted", "llm_max_tokens": 20}
+        settings |= {"llm_model": "scripted", "limits": {"llm_max_tokens": 20}}
         server = start_server(talk_ports=f"0:{at}", **settings)
         with page_barge_in.page(at, port_of(server), spoken) as driver:
             driver.execute_script("talk()")

@@ -304,7 +304,7 @@ async def _answers(server: Server) -> None:
 async def test_a_microphone_s_packets_are_no_commands_and_empty_ones_are(
     start_server: Callable[..., Server],
 ) -> None:
-    server = start_server(live_messages_per_minute=40)
+    server = start_server(limits={"live_messages_per_minute": 40})
     async with Page(server) as page:
         for _ in range(200):
             await page.live.send(bytes(480))  # 10 ms

@@ -47,7 +47,7 @@ SOUND = [AudioStart(**PCM), AudioChunk(audio=SECOND * 3, **PCM), AudioStop()]
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("wyoming")
-    with Server(home, wyoming_port=0, upload_stall="2s", max_upload_mb=1) as one:
+    with Server(home, wyoming_port=0, limits={"upload_stall": 2}, max_upload_mb=1) as one:
         yield one
 
 

@@ -33,9 +33,9 @@ IDLE_S, LONGEST_S = 2.0, 4.5
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Everything is little, and nobody is heard soon."""
     little = {"live_messages_per_minute": 40, "live_cancels_per_minute": 2, "live_inbound": 4}
-    slow = {"scripted_hear": 60, "live_buffer": 20, "live_ping": 1}
+    little |= {"live_buffer": 20, "live_ping": 1}
     folder = tmp_path_factory.mktemp("strict")
-    with Server(folder, token=TOKEN, live_sessions=2, **little, **slow) as running:
+    with Server(folder, token=TOKEN, live_sessions=2, scripted_hear=60, limits=little) as running:
         yield running
 
 

@@ -116,7 +116,7 @@ def test_the_ready_line_has_the_golden_keys_and_only_the_first_of_two_starts_has
 def test_with_reuse_the_ready_line_has_the_golden_keys_and_tells_of_the_other(start: Any) -> None:
     first = start("--port", "0")
     ready = first.line()
-    second = start("--port", str(ready["port"]), "--reuse")
+    second = start("--port", str(ready["port"]), "--if-port-taken", "reuse")
     line = second.line()
     assert differences(line, GOLDEN["ready_of_another"]) == []
     assert line == {**ready, "reused": True}

@@ -143,7 +143,7 @@ def test_one_line_says_that_it_serves_and_nothing_follows(child: Any) -> None:
         (["--host", "0.0.0.0", "--port", 0], {}, "settings_invalid", 78),
         (["--port", 0], {"vibevoice_token": "short"}, "settings_invalid", 78),
         (["--port", 0, "--generate-token"], {"vibevoice_token": TOKEN}, "settings_invalid", 78),
-        (["--port", 0, "--token-file", "/no/such/file"], {}, "settings_invalid", 78),
+        (["--port", 0, "--token", "@/no/such/file"], {}, "settings_invalid", 78),
         (["--port", 0, "--llm", "ollama"], {}, "settings_invalid", 78),
         (
             ["--engine", "auto", "--model-path", "/no/such", "--port", 0],
@@ -184,8 +184,8 @@ def test_a_token_comes_by_stdin_or_a_private_file_and_is_not_told(
     file.write_text(TOKEN + "\n")
     file.chmod(0o600)
     for service in (
-        child("--port", 0, "--token-stdin", given=TOKEN.encode() + b"\n"),
-        child("--port", 0, "--token-file", file),
+        child("--port", 0, "--token", "@-", given=TOKEN.encode() + b"\n"),
+        child("--port", 0, "--token", f"@{file}"),
         child("--port", 0, vibevoice_token=TOKEN),
     ):
         ready = service.line()
@@ -202,7 +202,7 @@ def test_a_token_file_that_others_may_read_is_refused(child: Any, tmp_path: Path
     file = tmp_path / "token"
     file.write_text(TOKEN)
     file.chmod(0o644)
-    fatal = child("--port", 0, "--token-file", file).line()
+    fatal = child("--port", 0, "--token", f"@{file}").line()
     assert "chmod 600" in fatal["hint"]
 
 
@@ -255,7 +255,7 @@ def test_a_second_start_says_who_has_the_port(child: Any) -> None:
 
 def test_reuse_leaves_it_to_the_one_that_serves(child: Any) -> None:
     first = child("--port", 0).line()
-    second = child("--port", first["port"], "--reuse")
+    second = child("--port", first["port"], "--if-port-taken", "reuse")
     assert second.line() == {**first, "reused": True}
     assert second.process.wait(PATIENCE_S) == 0
     assert web.get(f"{first['url']}/health").json()["pid"] == first["pid"]
@@ -264,7 +264,7 @@ def test_reuse_leaves_it_to_the_one_that_serves(child: Any) -> None:
 def test_a_line_about_another_service_tells_no_token_that_it_does_not_know(child: Any) -> None:
     first = child("--port", 0, "--generate-token").line()
     assert "token" in first
-    second = child("--port", first["port"], "--reuse", "--generate-token").line()
+    second = child("--port", first["port"], "--if-port-taken", "reuse", "--generate-token").line()
     assert second == {**{key: first[key] for key in first if key != "token"}, "reused": True}
 
 
@@ -286,7 +286,7 @@ def test_the_port_of_one_that_goes_while_it_is_asked_who_it_is_is_ours(
 def test_takeover_replaces_ours_and_nobody_elses(child: Any) -> None:
     old = child("--port", 0)
     first = old.line()
-    second = child("--port", first["port"], "--takeover").line()
+    second = child("--port", first["port"], "--if-port-taken", "takeover").line()
     assert second["pid"] != first["pid"]
     assert old.process.wait(PATIENCE_S) is not None
     assert web.get(f"{second['url']}/health").json()["pid"] == second["pid"]
@@ -296,7 +296,7 @@ def test_takeover_replaces_ours_and_nobody_elses(child: Any) -> None:
         assert liar.stdout is not None
         port = int(liar.stdout.readline())
         web.get(f"http://127.0.0.1:{port}/be/{victim.pid}")
-        assert child("--port", port, "--takeover").line()["code"] == "port_in_use"
+        assert child("--port", port, "--if-port-taken", "takeover").line()["code"] == "port_in_use"
         assert victim.poll() is None
         assert liar.poll() is None
     finally:
@@ -519,7 +519,7 @@ def test_a_start_on_the_port_of_one_that_ends_waits_for_its_end(child: Any, tmp_
     with contextlib.suppress(httpx.TransportError):  # it may have ended while nobody looked
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: health_of(url)["status"] == "stopping", PATIENCE_S, "it was told")
-    second = child("--port", port, "--reuse").line()
+    second = child("--port", port, "--if-port-taken", "reuse").line()
     assert second["event"] == "ready"
     assert "reused" not in second
     first.process.wait(PATIENCE_S)
@@ -601,7 +601,7 @@ def test_a_host_that_closed_its_pipes_kills_nothing(stream: str, child: Any, voi
 
 def test_half_open_requests_are_not_felt_and_do_not_stay(tmp_path: Path) -> None:
     with (
-        Server(tmp_path, request_deadline="1s") as server,
+        Server(tmp_path, limits={"request_deadline": 1}) as server,
         contextlib.ExitStack() as stack,
     ):
         socks = [
@@ -630,7 +630,10 @@ def rest_of(sock: socket.socket) -> bytes:
 def test_more_connections_than_files_may_be_open_are_said_once_and_the_rest_wait(
     tmp_path: Path,
 ) -> None:
-    with Server(tmp_path, request_deadline="1s") as server, contextlib.ExitStack() as stack:
+    with (
+        Server(tmp_path, limits={"request_deadline": 1}) as server,
+        contextlib.ExitStack() as stack,
+    ):
         process = psutil.Process(server.process.pid)
         before, begin = process.num_fds(), time.monotonic()
         process.rlimit(psutil.RLIMIT_NOFILE, (before + 4, before + 4))
@@ -648,7 +651,7 @@ def test_more_connections_than_files_may_be_open_are_said_once_and_the_rest_wait
 def test_a_kept_connection_may_rest_but_not_begin_and_stop(tmp_path: Path) -> None:
     ask = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with (
-        Server(tmp_path, request_deadline="1s") as server,
+        Server(tmp_path, limits={"request_deadline": 1}) as server,
         socket.create_connection(("127.0.0.1", server.port)) as sock,
     ):
         sock.settimeout(PATIENCE_S)
@@ -742,7 +745,7 @@ def test_nothing_that_was_said_is_kept_anywhere(tmp_path: Path) -> None:
 
 @posix
 def test_a_laptop_that_sleeps_in_a_job_wakes_up_in_it(tmp_path: Path) -> None:
-    settings = {"scripted_speed": "4", "request_deadline": "1500ms", "preload": True}
+    settings = {"scripted_speed": "4", "limits": {"request_deadline": 1.5}, "preload": True}
     with Server(tmp_path, **settings) as server:  # type: ignore[arg-type]
         engine = wait_until(lambda: server.health()["worker_pid"], PATIENCE_S, "it is there")
         with halted(engine):

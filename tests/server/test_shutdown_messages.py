@@ -51,7 +51,7 @@ async def follow(server: Server, job: str) -> int:
 async def test_everybody_hears_why_and_what_was_said_is_told_to_its_end(
     start_server: Callable[..., Server], voice: bytes, tmp_path: Path
 ) -> None:
-    folders = {"jobs_dir": tmp_path / "jobs", "journal_key": KEY, "keep_jobs": "true"}
+    folders = {"data_dir": tmp_path, "journal_key": KEY, "keep_jobs": "true"}
     server = start_server(
         voice_engine="scripted", shutdown_grace=6, scripted_speed=0.1, engine="scripted", **folders
     )

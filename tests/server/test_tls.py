@@ -155,7 +155,7 @@ def test_a_recording_goes_through_and_a_neighbour_is_known(
     found = port_owner.find_service("127.0.0.1", at.port)
     assert found is not None
     assert found.pid == ready["pid"]
-    again = at.run("serve", "--reuse")
+    again = at.run("serve", "--if-port-taken", "reuse")
     assert json.loads(again.stdout)["reused"] is True
 
 

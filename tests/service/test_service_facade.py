@@ -120,4 +120,4 @@ def test_what_a_service_of_a_test_keeps_is_in_the_folder_of_that_test(
 ) -> None:
     """Not with the people of another test; nor, outside of tests, with the user's own."""
     server = start_server(people=True, keep_jobs=True, journal_key="0" * 64)
-    assert {path.name for path in server.home.glob("user/vibevoice-asr/*")} >= {"jobs", "people"}
+    assert {path.name for path in server.home.glob("data/*")} >= {"jobs", "people"}

@@ -31,7 +31,7 @@ KEY = "a-key-of-a-test-and-of-nobody-else"
 
 
 def keeping_in(folder: Path) -> JobPersistence:
-    return JobPersistence(Settings(keep_jobs=True, jobs_dir=folder, journal_key=KEY))
+    return JobPersistence(Settings(keep_jobs=True, data_dir=folder.parent, journal_key=KEY))
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def left(folder: Path) -> set[str]:
 async def test_a_backup_while_it_works_has_jobs_and_recordings_and_no_word_of_them(
     keeping: JobPersistence, tmp_path: Path
 ) -> None:
-    file, new = tmp_path / "backup.tar", tmp_path / "new"
+    file, new = tmp_path / "backup.tar", tmp_path / "new" / "jobs"
     waiting, running, over = (added(keeping, number) for number in range(3))
     keeping.store.append(running.id, StartedChange())
     keeping.store.append(over.id, CancelledChange())
@@ -102,7 +102,7 @@ async def test_every_backup_is_of_one_moment_however_much_is_going_on(
     busy = [asyncio.create_task(come_and_go()) for _ in range(4)]
     seen = 0
     for number in range(14):
-        file, new = tmp_path / f"{number}.tar", tmp_path / str(number)
+        file, new = tmp_path / f"{number}.tar", tmp_path / str(number) / "jobs"
         await asyncio.to_thread(back_up_jobs, tmp_path / "jobs", file)
         await asyncio.to_thread(restore_jobs, file, new)
         with closing((again := keeping_in(new)).store) as store:

@@ -157,7 +157,7 @@ def test_an_upload_comes_back_as_it_was_and_an_altered_one_not_at_all(tmp_path: 
     with closing(UploadSpool(None)) as spool:
         spool.add(data)
         source = spool.finish()
-    settings = Settings(keep_jobs=True, jobs_dir=tmp_path / "jobs", journal_key=KEY)
+    settings = Settings(keep_jobs=True, data_dir=tmp_path, journal_key=KEY)
     keeping = JobPersistence(settings)
     with source, closing(keeping.store):
         kept = keeping.keep(source, "name")
@@ -179,23 +179,20 @@ def test_an_upload_comes_back_as_it_was_and_an_altered_one_not_at_all(tmp_path: 
             keeping.open(record)
 
 
-@pytest.mark.parametrize("how", ["none", "open file", "short", "both"])
+@pytest.mark.parametrize("how", ["none", "open file", "short"])
 def test_without_a_key_it_does_not_start_and_says_what_to_do(how: str, tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("short" if how == "short" else KEY)
     file.chmod(0o644 if how == "open file" else 0o600)
     outer = {name: value for name, value in os.environ.items() if "VIBEVOICE" not in name}
-    given = {"VIBEVOICE_JOURNAL_KEY_FILE": str(file)} if how != "none" else {}
-    if how == "both":
-        given["VIBEVOICE_JOURNAL_KEY"] = KEY
+    given = {"VIBEVOICE_JOURNAL_KEY": f"@{file}"} if how != "none" else {}
     ended = subprocess.run(
         [sys.executable, "-m", "sidecar.main", "serve", "--keep-jobs", "--port", "0"],
         cwd=REPOSITORY,
         env={
             **outer,
             "VIBEVOICE_CONFIG": str(tmp_path / "none.toml"),
-            "VIBEVOICE_DATA_DIR": str(tmp_path / "data"),
-            "VIBEVOICE_JOBS_DIR": str(tmp_path / "jobs"),
+            "VIBEVOICE_DATA_DIR": str(tmp_path),
             "VIBEVOICE_ENGINE": "scripted",
             **given,
         },
@@ -206,9 +203,7 @@ def test_without_a_key_it_does_not_start_and_says_what_to_do(how: str, tmp_path:
     said = json.loads(line)
     assert ended.returncode == 78
     assert "settings_invalid" in line.decode()
-    assert {"none": "openssl", "open file": "chmod", "short": "openssl", "both": "Keep one"}[
-        how
-    ] in json.dumps(said)
+    assert {"none": "openssl", "open file": "chmod", "short": "openssl"}[how] in json.dumps(said)
     assert not (tmp_path / "jobs" / "jobs.db").exists()
 
 

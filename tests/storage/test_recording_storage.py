@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 from job_event_histories import submitted
-from object_storage import Given
 from service_process import PATIENCE_S, wait_until
 
 from sidecar import errors
@@ -71,7 +70,7 @@ def descriptors() -> set[tuple[str, str]]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "uploads"
+    return tmp_path / "jobs" / "uploads"
 
 
 FOLDER, BUCKET = "folder", "bucket"
@@ -82,17 +81,13 @@ def storage(path: Path, request: pytest.FixtureRequest) -> Iterator[RecordingSto
     if request.param == FOLDER:
         made: RecordingStorage = FolderStorage(path)
     else:
-        made = bucket_at(
-            request.getfixturevalue("any_storage_server"), request.getfixturevalue("bucket")
-        )
+        made = bucket_at(request.getfixturevalue("bucket"))
     with closing(made):
         yield made
 
 
-def bucket_at(server: Given, address: str) -> S3Storage:
-    settings = Settings(
-        journal="postgresql://nowhere", uploads=address, uploads_endpoint=server.endpoint
-    )
+def bucket_at(address: str) -> S3Storage:
+    settings = Settings(journal="postgresql://nowhere", uploads=address)
     made = create_recording_storage(settings, Path("nowhere"))
     assert isinstance(made, S3Storage)
     return made
@@ -143,7 +138,7 @@ def test_a_stream_that_breaks_leaves_nothing(sent: int, storage: RecordingStorag
 
 @posix
 def test_what_is_kept_is_for_nobody_else_s_eyes(path: Path) -> None:
-    path.mkdir(mode=0o755)
+    path.mkdir(mode=0o755, parents=True)
     old = os.umask(0)
     try:
         FolderStorage(path).put("a-job", [b"voice"])
@@ -199,7 +194,7 @@ def test_a_file_system_whose_server_is_away_has_not_lost_what_is_there(
 @pytest.fixture
 async def keeping(tmp_path: Path) -> AsyncIterator[JobPersistence]:
     """Of one service, with what is kept in a folder."""
-    made = JobPersistence(Settings(keep_jobs=True, jobs_dir=tmp_path, journal_key=KEY))
+    made = JobPersistence(Settings(keep_jobs=True, data_dir=tmp_path, journal_key=KEY))
     yield made
     made.close()
 

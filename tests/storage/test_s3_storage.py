@@ -37,14 +37,14 @@ from sidecar.storage.s3_storage import PART_BYTES, S3Storage
 from sidecar.storage.storage_selection import check_storage, create_recording_storage
 
 
-def settings_of(server: Given, address: str, **more: Any) -> Settings:
+def settings_of(address: str, **more: Any) -> Settings:
     given = {"journal": "postgresql://nowhere", "uploads": address, "journal_key": KEY}
-    return Settings(**(given | {"uploads_endpoint": server.endpoint} | more))
+    return Settings(**(given | more))
 
 
 @pytest.fixture
 def opened(any_storage_server: Given, bucket: str) -> Iterator[S3Storage]:
-    made = create_recording_storage(settings_of(any_storage_server, bucket), Path("nowhere"))
+    made = create_recording_storage(settings_of(bucket), Path("nowhere"))
     assert isinstance(made, S3Storage)
     with closing(made):
         yield made
@@ -58,10 +58,10 @@ def opened(any_storage_server: Given, bucket: str) -> Iterator[S3Storage]:
         (keys(READER), {}, "AccessDenied", "read, write and delete"),
         ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, {}, "wants keys", "AWS_PROFILE"),
         ({}, {"uploads": "s3://no-such-bucket-here"}, "NoSuchBucket", "Make the bucket"),
-        ({}, {"uploads_endpoint": "http://[::1]:9"}, "EndpointConnectionError", "Start it"),
+        ({"AWS_ENDPOINT_URL_S3": "http://[::1]:9"}, {}, "EndpointConnectionError", "Start it"),
         ({}, {"uploads": "recordings/asr"}, "names no bucket", "s3://recordings/asr"),
-        ({}, {"uploads_endpoint": "http://me:pw@127.0.0.1"}, "no address", "AWS_SECRET"),
-        ({}, {"uploads_endpoint": "127.0.0.1:9000"}, "no address", "http://10.0.0.5:9000"),
+        ({"AWS_ENDPOINT_URL_S3": "http://me:pw@127.0.0.1"}, {}, "no address", "AWS_SECRET"),
+        ({"AWS_ENDPOINT_URL_S3": "127.0.0.1:9000"}, {}, "no address", "http://10.0.0.5:9000"),
         ({}, {"journal": None}, "share their jobs", "VIBEVOICE_JOURNAL"),
     ],
 )
@@ -81,7 +81,7 @@ def test_what_cannot_be_used_is_refused_before_anything_is_taken_in(
     monkeypatch.setattr(storage_selection, "START_TIMEOUT_S", 0.0)
     with pytest.raises(errors.SettingsInvalid) as refused:
         check_storage(
-            create_recording_storage(settings_of(storage_server, bucket, **more), Path("nowhere")),
+            create_recording_storage(settings_of(bucket, **more), Path("nowhere")),
             0.0,
         )
     told = refused.value.to_wire()
@@ -98,9 +98,8 @@ def test_a_server_with_tls_has_to_have_a_certificate_of_those_that_are_believed(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pair.certificate, pair.key)
     proxy = RoundRobin(int(any_storage_server.endpoint.rpartition(":")[2]), tls=context)
-    settings = settings_of(
-        any_storage_server, bucket, uploads_endpoint=f"https://127.0.0.1:{proxy.port}"
-    )
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"https://127.0.0.1:{proxy.port}")
+    settings = settings_of(bucket)
     try:
         with pytest.raises(errors.SettingsInvalid, match="SSLError") as refused:
             check_storage(create_recording_storage(settings, Path("nowhere")))
@@ -118,20 +117,18 @@ def test_without_the_extra_it_is_said_what_to_install(monkeypatch: pytest.Monkey
     for name in ("botocore", "botocore.session"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(errors.SettingsInvalid) as refused:
-        create_recording_storage(
-            settings_of(Given("http://127.0.0.1:9"), "s3://recordings"), Path("nowhere")
-        )
+        create_recording_storage(settings_of("s3://recordings"), Path("nowhere"))
     assert "vibevoice-asr[s3]" in refused.value.hint
 
 
 def test_the_doctor_says_where_recordings_are_and_what_is_wrong_with_it(
     any_storage_server: Given, bucket: str, journal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = check_kept_jobs(settings_of(any_storage_server, bucket, journal=journal))
+    found = check_kept_jobs(settings_of(bucket, journal=journal))
     assert found.state is CheckState.GOOD
     assert f"{bucket} at 127.0.0.1:" in found.text
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
-    found = check_kept_jobs(settings_of(any_storage_server, bucket, journal=journal))
+    found = check_kept_jobs(settings_of(bucket, journal=journal))
     assert found.state is CheckState.BAD
     assert "refuses us" in found.text
 
@@ -193,11 +190,11 @@ def test_a_server_that_dies_in_the_middle_leaves_nothing_half_and_loses_nothing_
 def test_a_server_that_says_nothing_is_not_waited_for_without_end(
     storage_server: ObjectStorage, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    patient = create_recording_storage(settings_of(storage_server, bucket), Path("nowhere"))
+    patient = create_recording_storage(settings_of(bucket), Path("nowhere"))
     patient.put("whole", [b"a recording"])
     monkeypatch.setattr(s3_storage, "READ_TIMEOUT_S", 0.3)
     monkeypatch.setattr(s3_storage, "CLOSE_TIMEOUT_S", 0.1)
-    quick = create_recording_storage(settings_of(storage_server, bucket), Path("nowhere"))
+    quick = create_recording_storage(settings_of(bucket), Path("nowhere"))
     with storage_server.halted():
         with pytest.raises(errors.StorageUnreachable):
             quick.put("another", [b"a recording"])
@@ -242,7 +239,6 @@ def test_a_large_recording_goes_and_comes_in_parts_and_is_never_in_memory(
     environment = os.environ | {
         "VIBEVOICE_JOURNAL": "postgresql://nowhere",
         "VIBEVOICE_UPLOADS": bucket,
-        "VIBEVOICE_UPLOADS_ENDPOINT": any_storage_server.endpoint,
     }
     done = subprocess.run(
         [sys.executable, "-c", SENDS],
@@ -289,8 +285,7 @@ async def test_half_an_object_and_another_one_are_no_recording(
     """What no job needs goes with a later start, once it is old enough."""
     client, prefix = any_storage_server.client(), bucket.removeprefix(f"s3://{BUCKET}/")
     monkeypatch.setenv("VIBEVOICE_JOURNAL", journal)
-    given = {"uploads": bucket, "uploads_endpoint": any_storage_server.endpoint}
-    settings = load_settings(**given, journal_key=KEY, jobs_dir=tmp_path / "none")
+    settings = load_settings(uploads=bucket, journal_key=KEY, data_dir=tmp_path / "none")
     storage = create_recording_storage(settings, tmp_path / "none")
     async with service(journal, tmp_path / "none", storage=storage) as shared:
         seal = shared.rows._seal
@@ -342,7 +337,7 @@ def test_no_line_of_the_log_has_a_key(
 ) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody-knows")
-    made = create_recording_storage(settings_of(storage_server, bucket), Path("nowhere"))
+    made = create_recording_storage(settings_of(bucket), Path("nowhere"))
     with pytest.raises(errors.StorageUnreachable) as refused:
         made.put("a-job", io.BytesIO(b"a recording"))
     assert "refuses" in refused.value.detail

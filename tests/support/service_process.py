@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +21,7 @@ import httpx
 import psutil
 
 from bench.serving import free_port
+from sidecar.limits import VARIABLE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PATIENCE_S = float(os.environ.get("VIBEVOICE_TEST_PATIENCE", "300"))
@@ -80,8 +82,10 @@ class Server:
         command: list[str] | None = None,
         cwd: Path = REPOSITORY,
         port: int | None = None,
+        limits: Mapping[str, float] | None = None,
         **settings: object,
     ) -> None:
+        """``limits``: constants by the names of `sidecar.limits`."""
         self.home = home
         self.spool = home / "spool"
         self.temp = home / "tmp"
@@ -102,6 +106,7 @@ class Server:
             "VIBEVOICE_LIVE_DELAY": "0",  # on a busy machine finals are late
             "VIBEVOICE_PORT": str(self.port),
             "VIBEVOICE_SPOOL_DIR": str(self.spool),
+            VARIABLE: json.dumps(limits or {}),
             **{f"VIBEVOICE_{name.upper()}": str(value) for name, value in settings.items()},
         }
         self._command = command or [sys.executable, "-m", "sidecar.main"]

@@ -80,7 +80,7 @@ class InFile(_Place):
     """A folder."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__({"people_dir": folder}, SqliteSpeakerStore)
+        super().__init__({"data_dir": folder.parent}, SqliteSpeakerStore)
         self.folder = folder
 
     def written(self) -> bytes:

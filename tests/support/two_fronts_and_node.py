@@ -33,7 +33,11 @@ class Fronts(Server):
         **settings: object,
     ) -> None:
         """``of_node``: settings that the node alone has."""
-        self._shared = {"journal": journal, "journal_key": KEY, "jobs_dir": home / "shared"}
+        self._shared = {
+            "journal": journal,
+            "journal_key": KEY,
+            "uploads": home / "shared" / "uploads",
+        }
         self._shared |= settings
         self.fronts = [
             Server(home / f"front-{number}", role="front", **self._shared) for number in range(2)

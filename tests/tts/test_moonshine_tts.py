@@ -48,7 +48,7 @@ def loaded(folder: Path) -> TtsEngine:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_piper_voice.pulled(
-        tmp_path_factory.mktemp("voices"), tiny_piper_voice.VOICE, tiny_piper_voice.OTHER
+        tmp_path_factory.mktemp("home") / "voices", tiny_piper_voice.VOICE, tiny_piper_voice.OTHER
     )
 
 
@@ -138,14 +138,14 @@ def test_a_voice_that_was_pulled_is_taken_before_the_systems(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(system_tts, "is_system_tts_available", lambda: True)
-    chosen, _ = choose_tts_engine(Settings(voices_dir=folder))
+    chosen, _ = choose_tts_engine(Settings(data_dir=folder.parent))
     assert chosen is not None
     assert (chosen.spec, chosen.folder) == (moonshine_tts.SPEC, folder)
-    without, _ = choose_tts_engine(Settings(voices_dir=tmp_path))
+    without, _ = choose_tts_engine(Settings(data_dir=tmp_path))
     assert without is not None
     assert without.spec is system_tts.SPEC
     with pytest.raises(errors.EngineUnavailable) as refused:
-        choose_tts_engine(Settings(voices_dir=tmp_path, voice_engine="moonshine"))
+        choose_tts_engine(Settings(data_dir=tmp_path, voice_engine="moonshine"))
     assert "pull voice" in (refused.value.hint or "")
 
 

@@ -282,7 +282,7 @@ def test_what_is_here_speaks_and_a_server_only_where_it_is_named(
     there: bool, monkeypatch: pytest.MonkeyPatch, server: str, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(system_tts, "is_system_tts_available", lambda: there)
-    chosen, _ = choose_tts_engine(Settings(speech_url=server, voices_dir=tmp_path))
+    chosen, _ = choose_tts_engine(Settings(speech_url=server, data_dir=tmp_path))
     found = chosen.spec if chosen else None
     assert found is (
         system_tts.SPEC if there else None if missing_packages(espeak_tts.SPEC) else espeak_tts.SPEC

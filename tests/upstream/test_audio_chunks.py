@@ -131,7 +131,7 @@ def test_a_file_of_keys_has_one_for_all_or_one_for_each_and_nobody_else_reads_it
     def keys(text: str, mode: int = 0o600) -> tuple[str, ...]:
         file.write_text(text)
         file.chmod(mode)
-        return upstream_options(Settings(upstream=urls, upstream_key_file=file)).keys
+        return upstream_options(Settings(upstream=urls, upstream_key=f"@{file}")).keys
 
     assert keys("one\n") == ("one", "one")
     assert keys("one\n\ntwo\n") == ("one", "two")

@@ -175,10 +175,8 @@ def test_every_engine_that_speaks_is_there_by_its_name() -> None:
 
 async def test_a_voice_that_was_pulled_speaks_in_a_process_of_its_own(tmp_path: Path) -> None:
     pytest.importorskip("moonshine_voice")
-    folder = tiny_piper_voice.pulled(tmp_path / "voices")
-    settings = Settings(
-        engine="scripted", voice_engine="moonshine", voices_dir=folder, data_dir=tmp_path
-    )
+    tiny_piper_voice.pulled(tmp_path / "voices")
+    settings = Settings(engine="scripted", voice_engine="moonshine", data_dir=tmp_path)
     voice, _ = choose_tts_engine(settings)
     one = EngineFleet(settings, HEARS, None, voice)
     try:

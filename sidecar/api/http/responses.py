@@ -225,7 +225,7 @@ async def read_fields(request: Request, service: Service) -> tuple[Fields, Audio
             upload = await read_form(request, service)
             return upload.fields, upload.source
         case "application/json":
-            return await read_json(request, service.settings), None
+            return await read_json(request), None
     raise errors.ContentTypeUnsupported()
 
 

@@ -22,7 +22,7 @@ from sidecar.api.http import request_headers
 from sidecar.api.http.request_headers import identity_of
 from sidecar.audio.audio_source import AudioSource, UploadSpool
 from sidecar.concurrency import ThreadLimiter
-from sidecar.config.settings import Settings
+from sidecar.limits import limit
 from sidecar.service.facade import Service
 
 MAX_JSON_BYTES = 64 << 10
@@ -34,8 +34,11 @@ MAX_BOUNDARY_BYTES = 200
 """RFC 2046 allows 70; the parser takes 256."""
 MIN_UPLOAD_BYTES_PER_S = 8 << 10
 """Bytes a second that a sender reaches on the whole: the slowest of mobile networks does."""
+UPLOAD_STALL_S = limit("upload_stall", 20.0)
+"""Longest silence of a client that is sending: mobile networks are gone for as long as that between
+two cells."""
 STALL_FACTOR = 3
-"""Times `upload_stall` that a sender may be behind that."""
+"""Times `UPLOAD_STALL_S` that a sender may be behind `MIN_UPLOAD_BYTES_PER_S`."""
 _NONE: Mapping[str, int] = {}
 FORM_OVERHEAD_BYTES = 1 << 20
 """That boundaries, headers and text fields may add to the file's own."""
@@ -57,7 +60,7 @@ class UploadForm:
     file_name: str = ""
 
 
-async def read_json(request: Request, settings: Settings) -> dict[str, Any]:
+async def read_json(request: Request) -> dict[str, Any]:
     """The object in a JSON body of at most `MAX_JSON_BYTES` bytes.
 
     Raises:
@@ -72,7 +75,7 @@ async def read_json(request: Request, settings: Settings) -> dict[str, Any]:
         if len(body) > MAX_JSON_BYTES:
             raise errors.JsonTooLarge()
 
-    await _read_body(request, settings, take)
+    await _read_body(request, take)
     try:
         values = request_headers.parse_json_message(bytes(body))
     except ValueError:
@@ -117,7 +120,7 @@ async def read_form(
         await form.feed(chunk)
 
     try:
-        await _read_body(request, settings, take)
+        await _read_body(request, take)
         if form.file_bytes > limit:
             raise too_large
         upload = await form.finish()
@@ -132,21 +135,19 @@ async def read_form(
     return upload
 
 
-async def _read_body(
-    request: Request, settings: Settings, take: Callable[[bytes], Awaitable[None]]
-) -> None:
+async def _read_body(request: Request, take: Callable[[bytes], Awaitable[None]]) -> None:
     """Hand the body over as it comes in; a sender that falls silent is given up, and one that on
     the whole is slower than `MIN_UPLOAD_BYTES_PER_S` too. What we take ourselves does not count."""
     now = asyncio.get_running_loop().time
-    whole = now() + STALL_FACTOR * settings.upload_stall
+    whole = now() + STALL_FACTOR * UPLOAD_STALL_S
     try:
-        async with asyncio.timeout(settings.upload_stall) as patience:
+        async with asyncio.timeout(UPLOAD_STALL_S) as patience:
             async for chunk in request.stream():
                 patience.reschedule(None)
                 begun = now()
                 await take(chunk)
                 whole += now() - begun + len(chunk) / MIN_UPLOAD_BYTES_PER_S
-                patience.reschedule(min(now() + settings.upload_stall, whole))
+                patience.reschedule(min(now() + UPLOAD_STALL_S, whole))
     except TimeoutError:
         slow = errors.UploadStalled("The upload is too slow.") if now() >= whole else None
         raise slow or errors.UploadStalled() from None

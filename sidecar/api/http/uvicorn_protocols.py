@@ -18,6 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from sidecar.auth.rate_limits import rate_limit_key
+from sidecar.limits import limit
 
 SEND_TIMEOUT_S = 60.0
 """To take what lies in the connection's buffers; they hold seconds of any network."""
@@ -134,8 +135,13 @@ def http_protocol(
     return Timed
 
 
+REQUEST_HEAD_S = limit("request_deadline", 15.0)
+"""Seconds that a client may take to send the head of a request, or to shake hands."""
+LIVE_PING_S = limit("live_ping", 20.0)
+"""Seconds between two questions to a live connection whether somebody is there; who does not answer
+within the same time is not. That is less than proxies wait for a word, a minute as a rule."""
 MAX_MESSAGE_BYTES = 4 << 20
-"""Bytes. The longest sound of one message (`live_chunk`) is 2.6 MB as float32 at 48 kHz in base64;
+"""Bytes. The longest sound of one message (`MAX_CHUNK_S`) is 2.6 MB as float32 at 48 kHz in base64;
 what is larger is closed with 1009 before it is read."""
 OVERSIZED_DRAIN_S = 2.0
 """After a message that is too big: so long the rest of it is read away, for a peer that still

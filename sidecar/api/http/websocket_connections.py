@@ -29,11 +29,18 @@ from sidecar.api.http.schemas import PROBLEMS
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import MINUTE_S, RateLimit, SlidingWindowLimit
 from sidecar.auth.startup_token import CODE_LIFETIME_S, OneTimeCodes
-from sidecar.config.settings import Settings
 from sidecar.errors import ErrorKind
+from sidecar.limits import limit
 
 INBOUND_BYTES = 16 << 20
 """Most that waits of one connection, however few messages it is."""
+MAX_INBOUND_MESSAGES = limit("live_inbound", 256)
+"""Messages of a live client that wait before its connection ends: five seconds of sound in pieces
+of 20 ms."""
+MESSAGES_PER_MINUTE = limit("live_messages_per_minute", 5000)
+"""Most messages of a live connection in a minute: sound in pieces of 20 ms is 3,000."""
+CANCELS_PER_MINUTE = limit("live_cancels_per_minute", 50)
+"""Of these, cancels: each of them has an engine begin anew."""
 REASON_BYTES = 123
 """Of a close frame (RFC 6455, 5.5)."""
 CLOSE_CODES: Mapping[ErrorKind | str, int] = {
@@ -122,25 +129,21 @@ class InboundQueue:
 class WebSocketConnection:
     """One WebSocket that was accepted, and who is at its other end."""
 
-    def __init__(
-        self, websocket: WebSocket, settings: Settings, now: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, websocket: WebSocket, now: Callable[[], float] = time.monotonic) -> None:
         self.websocket = websocket
         self.caller: Identity = identity_of(websocket)
-        self.inbound = InboundQueue(settings.live_inbound)
-        self._messages = SlidingWindowLimit(RateLimit(settings.live_messages_per_minute, MINUTE_S))
-        self._cancels = SlidingWindowLimit(RateLimit(settings.live_cancels_per_minute, MINUTE_S))
+        self.inbound = InboundQueue(MAX_INBOUND_MESSAGES)
+        self._messages = SlidingWindowLimit(RateLimit(MESSAGES_PER_MINUTE, MINUTE_S))
+        self._cancels = SlidingWindowLimit(RateLimit(CANCELS_PER_MINUTE, MINUTE_S))
         self._malformed = SlidingWindowLimit(RateLimit(MALFORMED_PER_MINUTE, MINUTE_S))
         self._now = now
         self._sending = asyncio.Lock()
 
     @classmethod
-    async def accept(
-        cls, websocket: WebSocket, settings: Settings, spoken: Sequence[str] = ()
-    ) -> Self:
+    async def accept(cls, websocket: WebSocket, spoken: Sequence[str] = ()) -> Self:
         """Answer the handshake, with the first of the offered subprotocols that is ``spoken``."""
         await accept_handshake(websocket, spoken)
-        return cls(websocket, settings)
+        return cls(websocket)
 
     async def receive(self) -> Message:
         """The next message.
@@ -272,13 +275,12 @@ class ConnectionEnding:
 
 async def serve_connection(
     websocket: WebSocket,
-    settings: Settings,
     spoken: Sequence[str],
     serve: Callable[[WebSocketConnection], Awaitable[None]],
     ending_of: Callable[[errors.SidecarError], ConnectionEnding],
 ) -> None:
     """Accept a connection and ``serve`` it; an error ends it as ``ending_of`` has it."""
-    socket = await WebSocketConnection.accept(websocket, settings, spoken)
+    socket = await WebSocketConnection.accept(websocket, spoken)
     try:
         await serve(socket)
     except WebSocketGone:

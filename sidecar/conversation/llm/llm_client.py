@@ -13,6 +13,7 @@ from sidecar import errors
 from sidecar.config import remote_server
 from sidecar.config.settings import Settings
 from sidecar.conversation.llm import chat_completions
+from sidecar.limits import limit
 from sidecar.upstream import remote_http
 
 if TYPE_CHECKING:
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FIRST_TOKEN_S = limit("llm_first_token", 20.0)
+"""Seconds that a language model may take to its first word: it may have to load."""
+NEXT_TOKEN_S = limit("llm_next_token", 10.0)
+"""Seconds that it may take from one word to the next."""
+MAX_TOKENS = limit("llm_max_tokens", 200)
+"""Most tokens of an answer: a minute of speech."""
 MODELS_TIMEOUT_S = 3.0
 """So long a server may take to be connected to, and to say what it has."""
 WARM_UP_MESSAGES = (chat_completions.ChatMessage(chat_completions.ChatRole.USER, "Hello"),)
@@ -39,9 +46,9 @@ class LlmAddress:
     url: str
     model: str = ""
     key: str = field(default="", repr=False)
-    max_tokens: int = 200
-    first_s: float = 20.0
-    next_s: float = 10.0
+    max_tokens: int = MAX_TOKENS
+    first_s: float = FIRST_TOKEN_S
+    next_s: float = NEXT_TOKEN_S
 
     @property
     def looked_for(self) -> bool:
@@ -236,10 +243,7 @@ def choose_llm(settings: Settings) -> LlmAddress | None:
     return LlmAddress(
         "" if wanted == AUTO else remote_server.parse_server_url(wanted, "llm"),
         settings.llm_model,
-        remote_server.parse_key(settings.llm_key, settings.llm_key_file, "llm"),
-        settings.llm_max_tokens,
-        settings.llm_first_token,
-        settings.llm_next_token,
+        remote_server.parse_key(settings.llm_key, "llm"),
     )
 
 

@@ -5,6 +5,8 @@ what is fed. What is told is for whoever recognises: an utterance begins; it may
 worth recognising; it goes on after all; it is over.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 

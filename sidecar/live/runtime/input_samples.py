@@ -1,5 +1,7 @@
 """Conversion of client bytes to samples, resampling, ring buffer."""
 
+from __future__ import annotations
+
 from collections import deque
 from typing import TYPE_CHECKING
 

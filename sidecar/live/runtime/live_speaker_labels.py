@@ -6,6 +6,8 @@ rarely the more there are, and a number stays with a voice as far as two decisio
 is. What a piece was told to be is remembered, so that what changes can be told.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -6,6 +6,8 @@ final will wait. While that is too long it sheds load: partials first, then labe
 that have not begun. A session that has only just come is refused instead.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

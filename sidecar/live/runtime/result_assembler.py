@@ -3,6 +3,8 @@
 Pieces as they stand, turns behind their pieces, and the summary behind everything.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections import deque
 from collections.abc import Iterator

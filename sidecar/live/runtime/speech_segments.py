@@ -7,6 +7,8 @@ An engine that cannot be stopped within a stretch keeps a final waiting for as l
 takes that it is at. Where that is long, all that can wait is left out: there are finals only.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -8,6 +8,8 @@ All that is here waits for a disk: call it in a thread.
 Sound that never got here is silence in the WAV, so that times stay what they were.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os
@@ -173,7 +175,7 @@ class EncryptedCaptureReader:
             raise CaptureUnreadable(
                 f"{path} was encrypted with another key.",
                 hint="Give the key that it was captured with: VIBEVOICE_JOURNAL_KEY, or "
-                "--journal-key-file.",
+                "--journal-key @FILE.",
             ) from None
 
     def pieces(self) -> Iterator[bytes]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from sidecar import __version__, clock, errors, files
 from sidecar.audio.audio_source import storage_error
+from sidecar.config.data_folders import data_folder
 from sidecar.config.settings import Settings
 from sidecar.errors import ShuttingDown
 from sidecar.interfaces.live_engine import SampleEncoding
@@ -261,17 +262,17 @@ def list_captures(folder: Path) -> list[CaptureInfo]:
 CAPTURED_GREETING = {"captured": True}
 CAPTURE_FORMAT_VERSION = 1
 """Of the lines."""
+MAX_CAPTURES = 1000
+"""Captured sessions in the folder: each is listed whenever one ends."""
+MAX_QUEUED_CHUNKS = 256
+"""Chunks of all captured sessions that wait for the disk; then the oldest are left out."""
 CLOSE_TIMEOUT_S = 3.0
 """So long the end of the service waits for the disk."""
 
 
 def captures_folder(settings: Settings) -> Path:
     """Where captures are."""
-    if settings.capture_dir is not None:
-        return settings.capture_dir
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("vibevoice-asr", appauthor=False)) / "captures"
+    return data_folder(settings, "captures")
 
 
 class CaptureObserver:
@@ -288,11 +289,9 @@ class CaptureObserver:
         folder, secret = captures_folder(settings), journal_key(settings)
         Cipher(secret, bytes(SALT_BYTES))  # a package that is missing is said at the start
         files.make_folder(folder)
-        limits = CaptureLimits(
-            settings.capture_mb << 20, settings.capture_files, settings.capture_age
-        )
+        limits = CaptureLimits(settings.capture_mb << 20, MAX_CAPTURES, settings.capture_age)
         self._engine, self._now = engine, now
-        self._writer = CaptureWriter(folder, secret, limits, settings.capture_queue, now)
+        self._writer = CaptureWriter(folder, secret, limits, MAX_QUEUED_CHUNKS, now)
         log.warning("live sessions are captured, with all that is said in them, in %s", folder)
 
     def begin(self, session: Session) -> SessionCapture:

@@ -4,6 +4,8 @@ Where a process dies it begins anew in a fresh one. Only a session that was bein
 that as an attempt, and is recognized alone the next time: so the second attempt leaves no doubt.
 """
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import logging

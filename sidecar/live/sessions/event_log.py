@@ -1,5 +1,7 @@
 """Event log of a session: numbered events, replay for listeners that return; event metrics."""
 
+from __future__ import annotations
+
 import asyncio
 import dataclasses
 from bisect import bisect_right

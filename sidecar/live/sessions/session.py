@@ -23,6 +23,7 @@ from sidecar.config.settings import Settings
 from sidecar.interfaces import live_events
 from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
 from sidecar.interfaces.request_options import parse_language
+from sidecar.limits import limit
 from sidecar.live.sessions.event_log import EventLog, EventMetrics, NumberedEvent
 from sidecar.live.sessions.input_log import InputCommit, InputLog, InputLogTotals
 from sidecar.live.sessions.session_checkpoint import SessionCheckpoint, SessionCheckpointer
@@ -73,6 +74,11 @@ MAX_COMMANDS = 20_000
 """Commits, cancels and changes that one session takes: each leaves events, which are kept."""
 MAX_EVENTS = 100_000
 """Events of one session that are kept: ten times what 90 minutes of talk come to."""
+MAX_CHUNK_S = 10.0
+"""Seconds of sound that one message of a session may bring."""
+BUFFER_S = limit("live_buffer", 60.0)
+"""Seconds of a session's sound that may wait for the engine; then its client waits. Twice the
+longest utterance, so that all of one is kept."""
 SAMPLE_RATES = range(8_000, 192_001)
 """Samples a second that are taken."""
 
@@ -84,15 +90,13 @@ class SessionBounds:
 
     idle_s: float = 150.0
     longest_s: float = 5400.0
-    chunk_s: float = 10.0
-    buffer_s: float = 60.0
+    chunk_s: float = MAX_CHUNK_S
+    buffer_s: float = BUFFER_S
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """As the settings say."""
-        return cls(
-            settings.live_idle, settings.live_longest, settings.live_chunk, settings.live_buffer
-        )
+        return cls(settings.live_idle, settings.live_longest, MAX_CHUNK_S, BUFFER_S)
 
 
 def clamp_options(options: LiveOptions, bounds: SessionBounds) -> LiveOptions:
@@ -109,7 +113,7 @@ def clamp_options(options: LiveOptions, bounds: SessionBounds) -> LiveOptions:
     except ValueError as error:
         raise errors.FieldInvalid(
             f"'endpointing' is not possible: {error}, and at most {bounds.buffer_s / 2:g} here.",
-            hint="Make pre_roll_s or min_speech_s shorter, or raise live_buffer.",
+            hint="Make pre_roll_s or min_speech_s shorter.",
         ) from None
     language = parse_language(options.language)
     return dataclasses.replace(options, endpointing=ends, language=language)

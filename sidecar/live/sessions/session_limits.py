@@ -4,6 +4,8 @@ How many of them may speak at once the engine decides (`live.runtime.load_sheddi
 say.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Collection
 from typing import Self

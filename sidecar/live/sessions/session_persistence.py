@@ -1,5 +1,7 @@
 """Persistence of session checkpoints and hand-over between services."""
 
+from __future__ import annotations
+
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence

@@ -3,6 +3,8 @@
 Only where recordings are kept: what nobody can listen to later is not written.
 """
 
+from __future__ import annotations
+
 import asyncio
 import sys
 from array import array

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from sidecar import errors
 from sidecar.auth.authentication import AccessControl, delay_wrong_token
 from sidecar.auth.identity import AuthMethod, Identity
+from sidecar.limits import limit
 from sidecar.live.sessions.session import Session
 from sidecar.protocols.grpc_stt import errors as codes
 from sidecar.protocols.grpc_stt import interceptor, messages
@@ -35,6 +36,8 @@ from sidecar.protocols.grpc_stt.stt_pb2 import (
 from sidecar.service.facade import Service
 
 NAME = "stt.STTBackend"
+UNUSED_S = limit("grpc_unused", 30.0)
+"""Seconds that a session which was created waits for its stream."""
 
 
 class GrpcServicer:
@@ -44,7 +47,7 @@ class GrpcServicer:
         self._service = service
         self._entrance = entrance
         self._encrypted = encrypted
-        self._waiting = GrpcPendingSessions(service.settings.grpc_unused, service.live.end)
+        self._waiting = GrpcPendingSessions(UNUSED_S, service.live.end)
         self._usual = messages.GrpcDefaults.of(service.settings)
         self.stopping = False
 
@@ -106,7 +109,7 @@ class GrpcServicer:
         if number and not self._waiting.of(number, owner):
             raise codes.GrpcRefused(codes.UNKNOWN_SESSION)
         try:
-            async with asyncio.timeout(self._service.settings.grpc_unused):
+            async with asyncio.timeout(UNUSED_S):
                 first = await read_chunk(context)
         except TimeoutError:
             raise codes.GrpcRefused(codes.IDLE) from None

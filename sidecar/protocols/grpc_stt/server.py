@@ -16,9 +16,9 @@ from grpc_reflection.v1alpha import reflection
 
 from sidecar import errors
 from sidecar import files as sidecar_files
+from sidecar.api.http.uvicorn_protocols import LIVE_PING_S, REQUEST_HEAD_S
 from sidecar.auth.authentication import AccessControl
 from sidecar.auth.self_signed_certificate import CertificatePair
-from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
 from sidecar.files import FileWatcher
 from sidecar.protocols.grpc_stt.interceptor import GrpcInterceptor
@@ -35,15 +35,17 @@ MAX_STREAMS = 256
 """Calls of one connection at once."""
 MAX_METADATA_BYTES = 32 << 10
 """Bytes of metadata."""
+MAX_REQUEST_BYTES = 8 << 20
+"""The longest recording in one piece: four minutes at 16 kHz."""
 MAX_RESPONSE_BYTES = 4 << 20
 
 
-def channel_options(settings: Settings) -> list[tuple[str, int]]:
+def channel_options() -> list[tuple[str, int]]:
     """The server's bounds, as gRPC calls them."""
-    ping_ms = round(settings.live_ping * 1000)
+    ping_ms = round(LIVE_PING_S * 1000)
     return [
         ("grpc.so_reuseport", 0),  # or a second server shares the port
-        ("grpc.max_receive_message_length", settings.grpc_message_mb << 20),
+        ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
         ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
@@ -56,7 +58,7 @@ def channel_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_S * 1000),
         ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.server_handshake_timeout_ms", round(settings.request_deadline * 1000)),
+        ("grpc.server_handshake_timeout_ms", round(REQUEST_HEAD_S * 1000)),
     ]
 
 
@@ -89,7 +91,7 @@ class GrpcServer:
         encrypted, traced = self._credentials is not None, self._service.traces.on
         tally = self._service.tally.wires
         doorway = GrpcInterceptor(self._entrance, tally, encrypted=encrypted, traced=traced)
-        options = channel_options(self._service.settings)
+        options = channel_options()
         self._server = grpc.aio.server(interceptors=[doorway], options=options)
         self._server.add_generic_rpc_handlers((self._backend.handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -131,7 +131,7 @@ def build_router(
         settings = service.settings
         expires_at = int(now() + settings.live_longest)
         serve = partial(_serve, service=service, expires_at=expires_at)
-        await serve_connection(websocket, settings, SUBPROTOCOLS, serve, ending_of)
+        await serve_connection(websocket, SUBPROTOCOLS, serve, ending_of)
 
     @router.post(
         f"{REALTIME}/client_secrets",
@@ -141,7 +141,7 @@ def build_router(
         openapi_extra=ASK,
     )
     async def client_secret(request: Request) -> Response:
-        session = (await read_json(request, service.settings)).get("session") or {}
+        session = (await read_json(request)).get("session") or {}
         expires_at = int(now() + CODE_LIFETIME_S)
         if talks(session):
             manners, _ = await dialogue_session.start_dialogue(service, session)
@@ -163,7 +163,7 @@ def build_router(
         openapi_extra=ASK_BETA,
     )
     async def transcription_session(request: Request) -> Response:
-        session = await read_json(request, service.settings)
+        session = await read_json(request)
         configuration = updated_transcription(
             RealtimeTranscriptionConfig(), session, dialogue_session.live_spec(service)
         )

@@ -40,7 +40,7 @@ def build_router(service: Service) -> APIRouter:
     @router.websocket(PATH)
     async def stream(websocket: WebSocket) -> None:
         serve = partial(session.serve_conversation, service)
-        await serve_connection(websocket, service.settings, SUBPROTOCOLS, serve, ending_of)
+        await serve_connection(websocket, SUBPROTOCOLS, serve, ending_of)
 
     @router.get("/status", summary="How conversations are going", response_model=messages.S2SStatus)
     async def status() -> Response:

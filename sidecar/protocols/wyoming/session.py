@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 
 from sidecar import errors
-from sidecar.api.http.upload import MIN_UPLOAD_BYTES_PER_S, STALL_FACTOR
+from sidecar.api.http.upload import MIN_UPLOAD_BYTES_PER_S, STALL_FACTOR, UPLOAD_STALL_S
 from sidecar.audio.audio_format import WAV_HEAD_BYTES, wav_head
 from sidecar.audio.audio_source import AudioSource, UploadSpool
 from sidecar.auth.authentication import AccessControl
@@ -54,7 +54,7 @@ class WyomingRecording:
         self._spool = UploadSpool(settings.spool_dir)
         self._held.callback(self._spool.close)
         self._spool.add(bytes(WAV_HEAD_BYTES))
-        self._stall_s = settings.upload_stall
+        self._stall_s = UPLOAD_STALL_S
         self._until = _now() + STALL_FACTOR * self._stall_s
 
     def timeout_s(self) -> float:
@@ -319,7 +319,7 @@ class WyomingConnection:
     async def _send(self, words: bytes) -> None:
         self._writer.write(words)
         try:
-            async with asyncio.timeout(self._service.settings.upload_stall):
+            async with asyncio.timeout(UPLOAD_STALL_S):
                 await self._writer.drain()
         except TimeoutError:  # nobody reads
             raise messages.WyomingClientGone from None
@@ -327,7 +327,7 @@ class WyomingConnection:
     async def _skip_payload(self, size: int) -> None:
         if size > MAX_IGNORED_BYTES:
             raise errors.MessageTooBig("The payload is none that is heard.", hint=messages.HINT)
-        stall_s = self._service.settings.upload_stall
+        stall_s = UPLOAD_STALL_S
         try:
             async for _ in self._reader.payload(size, lambda: stall_s):
                 pass

@@ -14,7 +14,11 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.api.http import request_headers
-from sidecar.api.http.websocket_connections import ConnectionEnding, close_code
+from sidecar.api.http.websocket_connections import (
+    MAX_INBOUND_MESSAGES,
+    ConnectionEnding,
+    close_code,
+)
 from sidecar.config.settings import Settings
 from sidecar.errors import ErrorKind
 
@@ -172,7 +176,7 @@ def close_of(error: errors.SidecarError, settings: Settings) -> ConnectionEnding
         return ConnectionEnding(TOO_LONG, "max connection duration reached")
     refused = yap_error(error)
     if isinstance(error, errors.InboundFull):
-        refused.details["inbound_queue_max"] = settings.live_inbound
+        refused.details["inbound_queue_max"] = MAX_INBOUND_MESSAGES
     own: dict[ErrorKind | str, int] = {
         ErrorKind.UNAUTHORIZED: settings.live_close_unauthorized,
         ErrorKind.FORBIDDEN: settings.live_close_unauthorized,

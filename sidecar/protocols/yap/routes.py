@@ -18,6 +18,8 @@ from sidecar import clock, errors
 from sidecar.api.http.auth_gate import SendRefusal
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.websocket_connections import (
+    CANCELS_PER_MINUTE,
+    MESSAGES_PER_MINUTE,
     Message,
     WebSocketConnection,
     WebSocketGone,
@@ -27,7 +29,7 @@ from sidecar.api.http.websocket_connections import (
 from sidecar.auth.rate_limits import MINUTE_S
 from sidecar.config.settings import Settings
 from sidecar.interfaces.live_engine import LiveOptions, TurnControl
-from sidecar.live.sessions.session import Session
+from sidecar.live.sessions.session import BUFFER_S, Session
 from sidecar.protocols.yap import messages
 from sidecar.protocols.yap.messages import YapEnvelope, YapIds, YapRefused, message_text
 from sidecar.protocols.yap.session import YapAction, YapUtterances
@@ -57,7 +59,7 @@ def build_router(service: Service) -> APIRouter:
     async def stream(websocket: WebSocket) -> None:
         settings = service.settings
         serve, ending_of = partial(_serve, service), partial(messages.close_of, settings=settings)
-        await serve_connection(websocket, settings, SUBPROTOCOLS, serve, ending_of)
+        await serve_connection(websocket, SUBPROTOCOLS, serve, ending_of)
 
     @router.get("/healthz", summary="Whether the service answers", response_model=YapHealth)
     async def alive() -> Response:
@@ -96,7 +98,7 @@ class _YapConnection:
 
     def __init__(self, service: Service, socket: WebSocketConnection, session: Session) -> None:
         self._service, self._socket, self._session = service, socket, session
-        self._utterances = YapUtterances(service.settings.live_buffer)
+        self._utterances = YapUtterances(BUFFER_S)
 
     def greeting(self) -> str:
         """Clients wait for it before they send anything."""
@@ -207,15 +209,13 @@ class _YapConnection:
             else:
                 self._socket.count()
         except errors.RateLimited as error:
-            settings = self._service.settings
-            limit = settings.live_messages_per_minute
             kind = "cancel" if cancel else "message"
             raise YapRefused(
                 "rate_limited",
                 f"{kind}_rate_limited",
                 error.detail,
                 retry_in=error.retry_after,
-                limit=settings.live_cancels_per_minute if cancel else limit,
+                limit=CANCELS_PER_MINUTE if cancel else MESSAGES_PER_MINUTE,
                 window_seconds=round(MINUTE_S),
                 kind=kind,
             ) from None
