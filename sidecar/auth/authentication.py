@@ -15,19 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sidecar import errors
-from sidecar.auth import signed_tokens, token_issuing
-from sidecar.auth.identity import (
-    UNLIMITED_OWNER,
-    Authenticator,
-    AuthMethod,
-    Identity,
-    NoAuthenticator,
-    OwnerLimits,
-    Scope,
-    SharedTokenAuthenticator,
-    SignedCredential,
-    bearer_token,
-)
+from sidecar.auth import identity, signed_tokens, token_issuing
 from sidecar.auth.rate_limits import RateLimiter
 from sidecar.auth.request_origin import RequestOrigin, is_loopback_address
 from sidecar.auth.revocable_streams import RevocableStreams
@@ -62,8 +50,8 @@ class AccessPolicy:
     anywhere: bool = False
     origins: frozenset[str] = frozenset()
     localhost_origins: bool = False
-    authenticator: Authenticator = field(default_factory=NoAuthenticator)
-    limits: OwnerLimits = UNLIMITED_OWNER
+    authenticator: identity.Authenticator = field(default_factory=identity.NoAuthenticator)
+    limits: identity.OwnerLimits = identity.UNLIMITED_OWNER
     """Of who has none of its own."""
 
     def check_peer_and_host(self, approach: RequestOrigin) -> None:
@@ -94,16 +82,18 @@ class AccessPolicy:
             self.localhost_origins and _LOCALHOST_ORIGIN.fullmatch(origin) is not None
         )
 
-    def identify(self, approach: RequestOrigin) -> Identity:
+    def identify(self, approach: RequestOrigin) -> identity.Identity:
         """Who asks, and what that allows from where it asks.
 
         Raises:
             errors.TokenMissing, errors.TokenInvalid: nobody who is known.
         """
         who = self.authenticator.identify(approach).at(approach)
-        if who.limits != UNLIMITED_OWNER:
+        if who.limits != identity.UNLIMITED_OWNER:
             return who
-        return replace(who, limits=replace(self.limits, shares=who.proof is AuthMethod.JWT))
+        return replace(
+            who, limits=replace(self.limits, shares=who.proof is identity.AuthMethod.JWT)
+        )
 
     def _is_ours(self, host: str) -> bool:
         matched = _HOST_HEADER.fullmatch(host)
@@ -136,7 +126,7 @@ class AccessControl:
         if self.rate_limiter is not None:
             self.rate_limiter.admit_request(approach)
 
-    async def identify(self, approach: RequestOrigin) -> Identity:
+    async def identify(self, approach: RequestOrigin) -> identity.Identity:
         """Who it is that has arrived.
 
         Raises:
@@ -154,7 +144,7 @@ async def identify_request(
     rate_limiter: RateLimiter | None,
     approach: RequestOrigin,
     pause: SleepFunction = asyncio.sleep,
-) -> Identity:
+) -> identity.Identity:
     """Who it is; the answer to a wrong token waits.
 
     Raises:
@@ -187,7 +177,7 @@ async def delay_wrong_token(
 
 log = logging.getLogger(__name__)
 
-DEFAULT_LIMITS = OwnerLimits(
+DEFAULT_LIMITS = identity.OwnerLimits(
     requests_per_minute=1200,
     jobs=32,
     queued_audio_s=24 * 3600.0,
@@ -202,39 +192,45 @@ class SignedTokenAuthenticator:
     """Signed tokens, each with a name in it; the token of this start besides, if there is one."""
 
     verifier: TokenVerifier
-    shared: SharedTokenAuthenticator | None = None
+    shared: identity.SharedTokenAuthenticator | None = None
     local_only: bool = False
 
-    def identify(self, approach: RequestOrigin) -> Identity:
+    def identify(self, approach: RequestOrigin) -> identity.Identity:
         """Whom the token names.
 
         Raises:
             errors.TokenMissing, errors.TokenInvalid: none was sent, or one that does not count.
         """
-        given = bearer_token(approach)
+        given = identity.bearer_token(approach)
         if self.shared is not None and self.shared.knows(given):
             return self.shared.identity
         claims = self.verifier.verify(given)
         if claims is None:
             raise TokenInvalid()
-        scopes = frozenset(scope for scope in Scope if scope in claims.scopes)
-        return Identity(claims.subject, AuthMethod.JWT, scopes, credential=claims.credential)
+        scopes = frozenset(scope for scope in identity.Scope if scope in claims.scopes)
+        return identity.Identity(
+            claims.subject, identity.AuthMethod.JWT, scopes, credential=claims.credential
+        )
 
-    def refusal(self, credential: SignedCredential) -> str | None:
+    def refusal(self, credential: identity.SignedCredential) -> str | None:
         """Why a token counts no more."""
         return self.verifier.refusal(credential)
 
 
-def create_authenticator(settings: Settings, watch: FileWatcher) -> Authenticator:
+def create_authenticator(settings: Settings, watch: FileWatcher) -> identity.Authenticator:
     """Who tells clients apart; its files are read again when they change, by ``watch``.
 
     Raises:
         errors.SettingsInvalid: a file of keys or revocations cannot be used.
     """
-    shared = SharedTokenAuthenticator(settings.token.get_secret_value()) if settings.token else None
+    shared = (
+        identity.SharedTokenAuthenticator(settings.token.get_secret_value())
+        if settings.token
+        else None
+    )
     folder = settings.token_keys or _default_key_folder(settings)
     if folder is None:
-        return shared or NoAuthenticator()
+        return shared or identity.NoAuthenticator()
     public = watch.add(
         "the keys of signed tokens", [folder], lambda: token_issuing.read_public_keys(folder)
     )
@@ -247,12 +243,12 @@ def create_authenticator(settings: Settings, watch: FileWatcher) -> Authenticato
     )
 
 
-def owner_limits_of(settings: Settings) -> OwnerLimits:
+def owner_limits_of(settings: Settings) -> identity.OwnerLimits:
     """What one owner may have: nothing is counted on the loopback, unless the settings say so."""
     exposed = not is_loopback_address(settings.host) or bool(settings.forwarded_allow_ips)
-    usual = DEFAULT_LIMITS if exposed else UNLIMITED_OWNER
+    usual = DEFAULT_LIMITS if exposed else identity.UNLIMITED_OWNER
     hours, mb = settings.limit_queued_hours, settings.limit_upload_mb
-    return OwnerLimits(
+    return identity.OwnerLimits(
         requests_per_minute=_limit_or_default(settings.limit_requests, usual.requests_per_minute),
         jobs=_limit_or_default(settings.limit_jobs, usual.jobs),
         queued_audio_s=usual.queued_audio_s if hours is None else hours * 3600 or None,

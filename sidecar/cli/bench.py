@@ -11,33 +11,12 @@ from typing import Annotated
 
 import typer
 
+from sidecar.cli import load_run, load_target
 from sidecar.cli.audio_input import expand_folders, write_atomically
 from sidecar.cli.backends import ServiceTarget, started_for
 from sidecar.cli.common_options import command
 from sidecar.cli.demo import sample
-from sidecar.cli.load_run import (
-    LoadTestRow,
-    LoadTestWork,
-    broken_bounds,
-    render_results,
-    render_session_logs,
-    row_summary,
-    sweep,
-)
 from sidecar.cli.load_statistics import FORMATS, WHAT, format_of, parse_bound
-from sidecar.cli.load_target import (
-    LoadTestFileWire,
-    LoadTestLiveWire,
-    LoadTestMode,
-    LoadTestScript,
-    LoadTestTarget,
-    LoadTestTempo,
-    clips_of,
-    describe_target,
-    recordings_of,
-    script_of,
-    starts,
-)
 from sidecar.cli.output import PROGRAM, print_error_line
 
 HELP = "Measure how a running service bears many clients at once (docs/bench.md)."
@@ -150,11 +129,13 @@ class LiveBenchCommand:
     """Options of `bench live`."""
 
     wire: Annotated[
-        LoadTestLiveWire, typer.Option(help="How they talk: /v1/live, /api/asr-streaming, gRPC.")
-    ] = LoadTestLiveWire.LIVE
+        load_target.LoadTestLiveWire,
+        typer.Option(help="How they talk: /v1/live, /api/asr-streaming, gRPC."),
+    ] = load_target.LoadTestLiveWire.LIVE
     mode: Annotated[
-        LoadTestMode, typer.Option(help="Talk all the time, talk by turns, or say nothing.")
-    ] = LoadTestMode.TALK
+        load_target.LoadTestMode,
+        typer.Option(help="Talk all the time, talk by turns, or say nothing."),
+    ] = load_target.LoadTestMode.TALK
     sessions: SessionsOption = "8,32,64,100"
     seconds: Annotated[
         float, typer.Option(metavar="S", min=0.1, help="How long a session lasts, at least.")
@@ -179,7 +160,7 @@ class LiveBenchCommand:
     where: ServiceTarget
     how: BenchOptions
 
-    def work(self) -> LoadTestWork:
+    def work(self) -> load_run.LoadTestWork:
         """Return sessions with utterances that are cut from the recording.
 
         Raises:
@@ -187,12 +168,14 @@ class LiveBenchCommand:
         """
         from sidecar.cli.load_clients import open_live_client
 
-        idle = self.mode is LoadTestMode.IDLE
-        clips = [] if idle else clips_of(self.audio or sample(), self.talk)
-        tempo = LoadTestTempo(self.chunk_ms / 1000, self.pace)
-        return LoadTestWork(
-            lambda number: script_of(self.mode, clips, self.seconds, self.pause, number),
-            script_of(self.mode, clips, 0.0, self.pause, 0),
+        idle = self.mode is load_target.LoadTestMode.IDLE
+        clips = [] if idle else load_target.clips_of(self.audio or sample(), self.talk)
+        tempo = load_target.LoadTestTempo(self.chunk_ms / 1000, self.pace)
+        return load_run.LoadTestWork(
+            lambda number: load_target.script_of(
+                self.mode, clips, self.seconds, self.pause, number
+            ),
+            load_target.script_of(self.mode, clips, 0.0, self.pause, 0),
             lambda side: open_live_client(side, tempo),
             tempo.chunk_s,
         )
@@ -205,8 +188,8 @@ class FilesBenchCommand:
     files: Annotated[
         list[Path] | None, typer.Argument(metavar="FILE", help="Recordings, or folders of them.")
     ] = None
-    wire: Annotated[LoadTestFileWire, typer.Option(help="How they are sent.")] = (
-        LoadTestFileWire.TRANSCRIBE
+    wire: Annotated[load_target.LoadTestFileWire, typer.Option(help="How they are sent.")] = (
+        load_target.LoadTestFileWire.TRANSCRIBE
     )
     sessions: SessionsOption = "1,4,8"
     repeat: Annotated[int, typer.Option(metavar="N", min=1, help="Recordings of each client.")] = 2
@@ -214,7 +197,7 @@ class FilesBenchCommand:
     where: ServiceTarget
     how: FilesBenchOptions
 
-    def work(self) -> LoadTestWork:
+    def work(self) -> load_run.LoadTestWork:
         """Return clients that send the recordings one after another.
 
         Raises:
@@ -222,10 +205,10 @@ class FilesBenchCommand:
         """
         from sidecar.cli.load_clients import open_file_client
 
-        recordings = recordings_of(expand_folders(self.files or ()) or [sample()])
-        return LoadTestWork(
-            lambda _: LoadTestScript(),
-            LoadTestScript(),
+        recordings = load_target.recordings_of(expand_folders(self.files or ()) or [sample()])
+        return load_run.LoadTestWork(
+            lambda _: load_target.LoadTestScript(),
+            load_target.LoadTestScript(),
             lambda side: open_file_client(side, recordings, self.repeat),
         )
 
@@ -267,10 +250,10 @@ def _run(order: BenchCommand) -> int:
         if where is None:
             return BROKEN
         found = asyncio.run(_measure(order, where, work, counts))
-    print(render_results(found, format), end="")
+    print(load_run.render_results(found, format), end="")
     if how.log is not None:
-        _log(how.log, render_session_logs(found, how.most_logs, log_format))
-    said = broken_bounds(found, bounds)
+        _log(how.log, load_run.render_session_logs(found, how.most_logs, log_format))
+    said = load_run.broken_bounds(found, bounds)
     if not any(row.figures["held"] for rows in found for row in rows[:1]):
         said.append("no session went well.")
     for line in said:
@@ -301,7 +284,7 @@ def _service(order: BenchCommand, counts: list[int]) -> Generator[ServiceTarget 
     where = order.where
     if order.how.start:
         given: dict[str, object] = {"port": 0, "live_sessions": max(*counts, 100)}
-        if LoadTestLiveWire.GRPC in (order.wire, order.how.against):
+        if load_target.LoadTestLiveWire.GRPC in (order.wire, order.how.against):
             given["grpc_port"] = 0
         with started_for(where, given) as started:
             yield started
@@ -310,8 +293,8 @@ def _service(order: BenchCommand, counts: list[int]) -> Generator[ServiceTarget 
 
 
 async def _measure(
-    order: BenchCommand, where: ServiceTarget, work: LoadTestWork, counts: list[int]
-) -> list[list[LoadTestRow]]:
+    order: BenchCommand, where: ServiceTarget, work: load_run.LoadTestWork, counts: list[int]
+) -> list[list[load_run.LoadTestRow]]:
     from sidecar.cli.remote_service import warn_of_insecure_trust
 
     warn_of_insecure_trust(where.trust)
@@ -319,30 +302,35 @@ async def _measure(
     how = order.how
 
     def begin(count: int) -> list[float]:
-        return starts(count, how.ramp_steps, how.ramp_interval, work.spread_s)
+        return load_target.starts(count, how.ramp_steps, how.ramp_interval, work.spread_s)
 
     async with AsyncExitStack() as stack:
         sides = []
         for side in await _sides(order, where):
             sides.append((side, await stack.enter_async_context(work.opens(side))))
-        return await sweep(
-            work, sides, counts, begin, lambda row: print_error_line(row_summary(row)), how.warm_up
+        return await load_run.sweep(
+            work,
+            sides,
+            counts,
+            begin,
+            lambda row: print_error_line(load_run.row_summary(row)),
+            how.warm_up,
         )
 
 
-async def _sides(order: BenchCommand, where: ServiceTarget) -> list[LoadTestTarget]:
-    sides = [await describe_target(where, order.wire)]
+async def _sides(order: BenchCommand, where: ServiceTarget) -> list[load_target.LoadTestTarget]:
+    sides = [await load_target.describe_target(where, order.wire)]
     against = order.how.against
     if against is None:
         return sides
     wires = type(order.wire)
     if against in tuple(wires):
-        sides.append(await describe_target(where, wires(against)))
+        sides.append(await load_target.describe_target(where, wires(against)))
     else:
         # What was said of a certificate is of no use where nothing is encrypted.
         plain = against.startswith(("http://", "grpc://"))
         other = replace(where, server=against, trust=None if plain else where.trust)
-        sides.append(await describe_target(other, order.wire))
+        sides.append(await load_target.describe_target(other, order.wire))
     if sides[0].name == sides[1].name:  # the same twice: what is measured of it is noise
         sides[1] = replace(sides[1], name=f"{sides[1].name} (again)")
     return sides

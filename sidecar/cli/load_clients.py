@@ -18,19 +18,6 @@ from typing import TYPE_CHECKING, Any
 from sidecar import errors
 from sidecar.cli import load_target
 from sidecar.cli.load_statistics import DECODE, LoadTestSession, LoadTestUtterance
-from sidecar.cli.load_target import (
-    LoadTestFileWire,
-    LoadTestLiveWire,
-    LoadTestRecording,
-    LoadTestRefusal,
-    LoadTestScript,
-    LoadTestSender,
-    LoadTestTarget,
-    LoadTestTempo,
-    recorded_session,
-    run_until_done,
-    send_script,
-)
 from sidecar.errors.access_errors import needed_for
 from sidecar.interfaces.live_engine import LIVE_RATE
 
@@ -44,12 +31,12 @@ LONGEST_S = 3600.0
 """For an answer."""
 
 
-_Play = Callable[[LoadTestSender], Awaitable[None]]
+_Play = Callable[[load_target.LoadTestSender], Awaitable[None]]
 """Sends all of a session's sound with a carrier."""
 _Session = Callable[[str, _Play, LoadTestSession], Awaitable[None]]
 """One session of a name, from its beginning to its end; an exception where it fails."""
 _LoadTestFileRequest = Callable[
-    [LoadTestRecording, LoadTestSession, LoadTestUtterance], Awaitable[None]
+    [load_target.LoadTestRecording, LoadTestSession, LoadTestUtterance], Awaitable[None]
 ]
 """Sends a recording, and waits until all of it is told; an exception where it is not."""
 
@@ -57,20 +44,22 @@ _LoadTestFileRequest = Callable[
 class LoadClient:
     """Sessions of one service by one wire."""
 
-    def __init__(self, session: _Session, tempo: LoadTestTempo | None = None) -> None:
-        self._session, self._tempo = session, tempo or LoadTestTempo()
+    def __init__(self, session: _Session, tempo: load_target.LoadTestTempo | None = None) -> None:
+        self._session, self._tempo = session, tempo or load_target.LoadTestTempo()
 
-    async def visit(self, name: str, course: LoadTestScript) -> LoadTestSession:
+    async def visit(self, name: str, course: load_target.LoadTestScript) -> LoadTestSession:
         """Return what came of one session; never an exception."""
         visit = LoadTestSession(name)
-        with recorded_session(visit, course):
-            await self._session(name, partial(send_script, course, self._tempo, visit), visit)
+        with load_target.recorded_session(visit, course):
+            await self._session(
+                name, partial(load_target.send_script, course, self._tempo, visit), visit
+            )
         return visit
 
 
 async def _recordings(
     asks: _LoadTestFileRequest,
-    recordings: Sequence[LoadTestRecording],
+    recordings: Sequence[load_target.LoadTestRecording],
     repeat: int,
     name: str,
     _: _Play,
@@ -95,7 +84,7 @@ async def _post(
     path: str,
     part: str,
     fields: Mapping[str, str],
-    recording: LoadTestRecording,
+    recording: load_target.LoadTestRecording,
     visit: LoadTestSession,
     turn: LoadTestUtterance,
 ) -> None:
@@ -111,12 +100,12 @@ async def _post(
             raise ConnectionError(type(error).__name__) from None
     visit.responses += 1
     if not answer.is_success:
-        raise LoadTestRefusal(_http_code_of(answer))
+        raise load_target.LoadTestRefusal(_http_code_of(answer))
 
 
 async def _job(
     client: AsyncClient,
-    recording: LoadTestRecording,
+    recording: load_target.LoadTestRecording,
     visit: LoadTestSession,
     turn: LoadTestUtterance,
 ) -> None:
@@ -146,19 +135,21 @@ def _http_code_of(answer: httpx.Response) -> str:
 
 @asynccontextmanager
 async def open_file_client(
-    side: LoadTestTarget, recordings: Sequence[LoadTestRecording], repeat: int
+    side: load_target.LoadTestTarget,
+    recordings: Sequence[load_target.LoadTestRecording],
+    repeat: int,
 ) -> AsyncGenerator[LoadClient, None]:
     """Clients of ``side``; each sends ``repeat`` recordings."""
     from vibevoice_asr_client import NEVER, AsyncClient
 
     async with AsyncExitStack() as stack:
         asks: _LoadTestFileRequest
-        if side.wire is LoadTestFileWire.JOBS:
+        if side.wire is load_target.LoadTestFileWire.JOBS:
             client = AsyncClient(side.url, side.token, trust=side.trust, retry=NEVER)
             asks = partial(_job, await stack.enter_async_context(client))
         else:
             http = await stack.enter_async_context(await _http(side))
-            openai = side.wire is LoadTestFileWire.OPENAI
+            openai = side.wire is load_target.LoadTestFileWire.OPENAI
             asks = (
                 partial(_post, http, "/v1/audio/transcriptions", "file", {"model": "whisper-1"})
                 if openai
@@ -167,13 +158,13 @@ async def open_file_client(
         yield LoadClient(partial(_recordings, asks, recordings, repeat))
 
 
-async def _context(side: LoadTestTarget) -> ssl.SSLContext | None:
+async def _context(side: load_target.LoadTestTarget) -> ssl.SSLContext | None:
     if side.trust is None:
         return None
     return await asyncio.to_thread(side.trust.context, side.url)
 
 
-async def _http(side: LoadTestTarget) -> httpx.AsyncClient:
+async def _http(side: load_target.LoadTestTarget) -> httpx.AsyncClient:
     import httpx
 
     context = await _context(side)
@@ -199,10 +190,10 @@ async def _live(
             await play(_LoadTestLiveSender(live))
             await live.finish()
 
-        await run_until_done(send(), _read_live(live, visit))
+        await load_target.run_until_done(send(), _read_live(live, visit))
 
 
-class _LoadTestLiveSender(LoadTestSender):
+class _LoadTestLiveSender(load_target.LoadTestSender):
     def __init__(self, live: AsyncLive) -> None:
         self._live = live
 
@@ -240,7 +231,7 @@ LONGEST_MESSAGE = 32 << 20
 
 
 async def _streaming(
-    side: LoadTestTarget,
+    side: load_target.LoadTestTarget,
     context: ssl.SSLContext | None,
     name: str,
     play: _Play,
@@ -263,14 +254,16 @@ async def _streaming(
         ) as socket:
             talk = _LoadTestYapSession(socket, name, visit)
             await talk.ready()
-            await run_until_done(talk.all_of(play), talk.read())
+            await load_target.run_until_done(talk.all_of(play), talk.read())
     except InvalidStatus as error:
-        raise LoadTestRefusal(f"status_{error.response.status_code}") from None
+        raise load_target.LoadTestRefusal(f"status_{error.response.status_code}") from None
     except ConnectionClosed as error:
-        raise LoadTestRefusal(f"closed_{error.rcvd.code if error.rcvd else 1006}") from None
+        raise load_target.LoadTestRefusal(
+            f"closed_{error.rcvd.code if error.rcvd else 1006}"
+        ) from None
 
 
-class _LoadTestYapSession(LoadTestSender):
+class _LoadTestYapSession(load_target.LoadTestSender):
     """One connection. A commit ends an utterance, so nothing is sent in pauses."""
 
     silent = True
@@ -325,9 +318,9 @@ class _LoadTestYapSession(LoadTestSender):
             frame: dict[str, Any] = json.loads(await self._socket.recv())
             kind, payload = frame["type"], frame["payload"]
         except (ValueError, KeyError, TypeError):
-            raise LoadTestRefusal("answer_not_understood") from None
+            raise load_target.LoadTestRefusal("answer_not_understood") from None
         if kind == "error":
-            raise LoadTestRefusal(str((payload or {}).get("code") or kind))
+            raise load_target.LoadTestRefusal(str((payload or {}).get("code") or kind))
         return frame
 
     async def _say(self, kind: str, **payload: object) -> None:
@@ -343,7 +336,11 @@ OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
 
 
 async def _grpc(
-    side: LoadTestTarget, credentials: Any, name: str, play: _Play, visit: LoadTestSession
+    side: load_target.LoadTestTarget,
+    credentials: Any,
+    name: str,
+    play: _Play,
+    visit: LoadTestSession,
 ) -> None:
     """A stream of the package `stt`; ``credentials``: None where nothing is encrypted."""
     import grpc
@@ -358,11 +355,11 @@ async def _grpc(
             # Names that others have are taken.
             await _stream(side, channel, f"{name}-{time.monotonic_ns()}", play, visit)
         except grpc.aio.AioRpcError as error:
-            raise LoadTestRefusal(_grpc_code_of(error)) from None
+            raise load_target.LoadTestRefusal(_grpc_code_of(error)) from None
 
 
 async def _stream(
-    side: LoadTestTarget, channel: Any, name: str, play: _Play, visit: LoadTestSession
+    side: load_target.LoadTestTarget, channel: Any, name: str, play: _Play, visit: LoadTestSession
 ) -> None:
     from sidecar.protocols.grpc_stt.stt_pb2 import (
         AudioChunk,
@@ -385,12 +382,12 @@ async def _stream(
         await call.done_writing()
 
     try:
-        await run_until_done(send(), _read_grpc(call, visit))
+        await load_target.run_until_done(send(), _read_grpc(call, visit))
     finally:
         call.cancel()
 
 
-class _LoadTestGrpcSender(LoadTestSender):
+class _LoadTestGrpcSender(load_target.LoadTestSender):
     def __init__(self, call: Any, name: str, token: str) -> None:
         self._call, self._name, self._token = call, name, token
 
@@ -425,7 +422,7 @@ def _grpc_code_of(error: Any) -> str:
 
 @asynccontextmanager
 async def open_live_client(
-    side: LoadTestTarget, tempo: LoadTestTempo, **options: Any
+    side: load_target.LoadTestTarget, tempo: load_target.LoadTestTempo, **options: Any
 ) -> AsyncGenerator[LoadClient, None]:
     """Live sessions of ``side``, each of one attempt; ``options`` are those of `/v1/live`.
 
@@ -435,16 +432,16 @@ async def open_live_client(
     from vibevoice_asr_client import NEVER, AsyncClient
 
     match side.wire:
-        case LoadTestLiveWire.STREAMING:
+        case load_target.LoadTestLiveWire.STREAMING:
             yield LoadClient(partial(_streaming, side, await _context(side)), tempo)
-        case LoadTestLiveWire.GRPC:
+        case load_target.LoadTestLiveWire.GRPC:
             yield LoadClient(partial(_grpc, side, await _credentials(side)), tempo)
         case _:
             async with AsyncClient(side.url, side.token, trust=side.trust, retry=NEVER) as client:
                 yield LoadClient(partial(_live, client, {"diarize": False, **options}), tempo)
 
 
-async def _credentials(side: LoadTestTarget) -> Any:
+async def _credentials(side: load_target.LoadTestTarget) -> Any:
     with needed_for("Measurements over gRPC", "grpc"):
         import grpc
 
@@ -455,7 +452,7 @@ async def _credentials(side: LoadTestTarget) -> Any:
     return grpc.ssl_channel_credentials(await asyncio.to_thread(_roots, side))
 
 
-def _roots(side: LoadTestTarget) -> bytes | None:
+def _roots(side: load_target.LoadTestTarget) -> bytes | None:
     """The certificate that is believed, in PEM; None: those of the system."""
     trust = side.trust
     if trust is None or not trust.given:

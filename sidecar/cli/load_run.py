@@ -9,16 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from sidecar.cli.load_statistics import (
-    NAMES,
-    Figures,
-    LoadTestBound,
-    LoadTestSession,
-    Value,
-    figures_of,
-    ratios,
-    render,
-)
+from sidecar.cli import load_statistics
 from sidecar.cli.load_target import CpuShare, LoadTestScript, LoadTestTarget
 
 SETTLE_S = 1.0
@@ -28,7 +19,7 @@ SETTLE_S = 1.0
 class LoadTestClient(Protocol):
     """Whatever makes visits on a side."""
 
-    async def visit(self, name: str, course: LoadTestScript) -> LoadTestSession:
+    async def visit(self, name: str, course: LoadTestScript) -> load_statistics.LoadTestSession:
         """One session from its beginning to its end; never an exception."""
 
 
@@ -51,8 +42,8 @@ class LoadTestRow:
 
     side: LoadTestTarget
     sessions: int
-    visits: Sequence[LoadTestSession]
-    figures: Figures
+    visits: Sequence[load_statistics.LoadTestSession]
+    figures: load_statistics.Figures
 
 
 async def sweep(
@@ -91,14 +82,16 @@ async def at_once(
 ) -> LoadTestRow:
     """A session of each course, which begins so many seconds from now; without ``begin`` now."""
 
-    async def one(number: int) -> LoadTestSession:
+    async def one(number: int) -> load_statistics.LoadTestSession:
         await asyncio.sleep(begin[number] if begin is not None else 0.0)
         return await wire.visit(str(number), courses[number])
 
     share, begun = CpuShare(side.process), time.monotonic()
     visits = await asyncio.gather(*map(one, range(len(courses))))
     cpu, lasted_s = share.so_far(), time.monotonic() - begun
-    return LoadTestRow(side, len(courses), visits, figures_of(visits, lasted_s, cpu))
+    return LoadTestRow(
+        side, len(courses), visits, load_statistics.figures_of(visits, lasted_s, cpu)
+    )
 
 
 def render_results(found: Sequence[Sequence[LoadTestRow]], format: str) -> str:
@@ -108,10 +101,10 @@ def render_results(found: Sequence[Sequence[LoadTestRow]], format: str) -> str:
     """
     if format == "markdown":
         return "\n".join(_table(rows) for rows in found)
-    lines: list[Mapping[str, Value]] = [
+    lines: list[Mapping[str, load_statistics.Value]] = [
         {"side": row.side.name, **row.figures} for rows in found for row in rows
     ]
-    return render(lines, format)
+    return load_statistics.render(lines, format)
 
 
 def render_session_logs(found: Sequence[Sequence[LoadTestRow]], most: int, format: str) -> str:
@@ -122,11 +115,11 @@ def render_session_logs(found: Sequence[Sequence[LoadTestRow]], most: int, forma
         for row in rows
         for visit in row.visits[: most or None]
     ]
-    return render(lines, format)
+    return load_statistics.render(lines, format)
 
 
 def broken_bounds(
-    found: Sequence[Sequence[LoadTestRow]], bounds: Sequence[LoadTestBound]
+    found: Sequence[Sequence[LoadTestRow]], bounds: Sequence[load_statistics.LoadTestBound]
 ) -> list[str]:
     """Which bounds do not hold for the first side, and where."""
     said = []
@@ -154,13 +147,13 @@ def row_summary(row: LoadTestRow) -> str:
 
 
 def _table(rows: Sequence[LoadTestRow]) -> str:
-    lines: list[dict[str, Value]] = []
-    compared = ratios(rows[0].figures, rows[1].figures) if len(rows) > 1 else {}
-    for name in NAMES:
-        line: dict[str, Value] = {"figure": name}
+    lines: list[dict[str, load_statistics.Value]] = []
+    compared = load_statistics.ratios(rows[0].figures, rows[1].figures) if len(rows) > 1 else {}
+    for name in load_statistics.NAMES:
+        line: dict[str, load_statistics.Value] = {"figure": name}
         for row in rows:
             line[row.side.name] = row.figures[name]
         if compared:
             line["ratio"] = compared[name]
         lines.append(line)
-    return render(lines, "markdown")
+    return load_statistics.render(lines, "markdown")

@@ -7,14 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sidecar.cli import monitor_view
 from sidecar.cli.backends import ServiceTarget
-from sidecar.cli.monitor_view import (
-    MonitorClient,
-    MonitorSnapshot,
-    create_monitor_client,
-    sections,
-    table,
-)
 from sidecar.cli.output import PROGRAM, print_error_line
 from sidecar.errors.access_errors import needed_for
 
@@ -59,7 +53,9 @@ async def monitor(
 ) -> int:
     """What was asked for, done."""
     where = where.with_token().or_ours()
-    async with create_monitor_client(where, metrics_url, system_url, timeout_s) as looking:
+    async with monitor_view.create_monitor_client(
+        where, metrics_url, system_url, timeout_s
+    ) as looking:
         if once:
             if not await print_once(looking):
                 print_error_line("Nothing answers there.")
@@ -74,18 +70,18 @@ async def monitor(
     return 0
 
 
-async def print_once(camera: MonitorClient) -> bool:
+async def print_once(camera: monitor_view.MonitorClient) -> bool:
     """Print one table; whether anybody answered."""
     picture = await camera.fetch_snapshot()
-    print(table(sections(picture)), end="", flush=True)
+    print(monitor_view.table(monitor_view.sections(picture)), end="", flush=True)
     return picture.answers
 
 
-async def print_repeatedly(camera: MonitorClient, interval_s: float) -> None:
+async def print_repeatedly(camera: monitor_view.MonitorClient, interval_s: float) -> None:
     """Print a table each ``interval_s``, until it is ended."""
-    before: MonitorSnapshot | None = None
+    before: monitor_view.MonitorSnapshot | None = None
     while True:
         picture = await camera.fetch_snapshot()
-        print(table(sections(picture, before)), flush=True)
+        print(monitor_view.table(monitor_view.sections(picture, before)), flush=True)
         before = picture
         await asyncio.sleep(interval_s)

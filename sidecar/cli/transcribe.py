@@ -14,15 +14,6 @@ import typer
 
 from sidecar import errors
 from sidecar.cli import audio_input, watch_folder
-from sidecar.cli.audio_input import (
-    Opens,
-    check_name,
-    expand_folders,
-    is_name_error,
-    is_written,
-    output_names,
-    write_atomically,
-)
 from sidecar.cli.backends import ProgressCallback, ServiceTarget, TranscribeRecording, open_backend
 from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOption
 from sidecar.cli.output import PROGRAM, print_error_line, print_text, printable, report_error
@@ -247,13 +238,17 @@ async def _watch(order: TranscribeCommandOptions, folder: Path) -> int:
         return await watch_folder.run(folder, to, order.format, transcribe, _at_once(order))
 
 
-async def _run(order: TranscribeCommandOptions, named: Sequence[Path], opens: Opens) -> int:
-    files = expand_folders(named)
-    names = output_names(files, transcript_formats.file_extension(order.format))
+async def _run(
+    order: TranscribeCommandOptions, named: Sequence[Path], opens: audio_input.Opens
+) -> int:
+    files = audio_input.expand_folders(named)
+    names = audio_input.output_names(files, transcript_formats.file_extension(order.format))
     pairs = list(zip(files, names, strict=True))
     if order.resume and order.output is not None:
         to = order.output
-        pairs = [(path, name) for path, name in pairs if not is_written(to / name, path)]
+        pairs = [
+            (path, name) for path, name in pairs if not audio_input.is_written(to / name, path)
+        ]
         if not pairs:
             return 0
     with progress_bars() as bar:
@@ -293,7 +288,7 @@ class _TranscriptionBatch:
                     failed = True
                     continue
                 except OSError as error:
-                    if not is_name_error(error):
+                    if not audio_input.is_name_error(error):
                         raise
                     print_error_line(f"{path}: its output cannot be written: {error.strerror}.")
                     failed = True
@@ -315,12 +310,12 @@ class _TranscriptionBatch:
     async def _one(self, path: Path, name: str, label: str) -> Transcript:
         async with self._places:
             if self._order.output is not None:
-                check_name(self._order.output / name)
+                audio_input.check_name(self._order.output / name)
             with self._bar(label) as told:
                 transcript = await self._transcribe(path, told)
         if self._order.output is not None:
             text = transcript_formats.render_transcript(transcript, self._order.format, path.stem)
-            write_atomically(self._order.output / name, text)
+            audio_input.write_atomically(self._order.output / name, text)
         return transcript
 
 

@@ -25,19 +25,7 @@ from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.jobs import job_record
 from sidecar.jobs.job_log import MemoryJobLog
 from sidecar.jobs.job_queue import JobQueue
-from sidecar.jobs.job_record import (
-    FailedChange,
-    JobFailure,
-    JobRecord,
-    RequeuedChange,
-    StartedChange,
-)
-from sidecar.storage.postgres_database import (
-    FAULT_RETRY_PAUSE_S,
-    cancel_after,
-    retry_while_unavailable,
-    run_periodically,
-)
+from sidecar.storage import postgres_database
 
 log = logging.getLogger(__name__)
 
@@ -68,12 +56,12 @@ class ClaimLoop:
         claims: ClaimStore,
         log: MemoryJobLog,
         queue: JobQueue,
-        opened: Callable[[JobRecord], AudioSource],
+        opened: Callable[[job_record.JobRecord], AudioSource],
         judging: EligibilityJudge,
         threads: ThreadLimiter,
         *,
         offer: Callable[[], ClaimPreferences] = ClaimPreferences,
-        beside: Callable[[JobRecord], int] = lambda record: 1,
+        beside: Callable[[job_record.JobRecord], int] = lambda record: 1,
         places: int = 1,
     ) -> None:
         """``log``: that of ``queue``, with the claimed jobs only. ``opened``: opens the recording
@@ -95,7 +83,7 @@ class ClaimLoop:
         self._claims.on_waiting(self._waiting.set)
         self._claims.on_ended(self._ended_elsewhere)
         self._spawn(self._claim_forever())
-        self._checking.spawn("check claims", run_periodically(self._check, 0.0))
+        self._checking.spawn("check claims", postgres_database.run_periodically(self._check, 0.0))
 
     async def drain(self, grace_s: float) -> None:
         """Claim no more. Running jobs have ``grace_s`` to end, then other nodes go on with them
@@ -144,12 +132,12 @@ class ClaimLoop:
                 log.exception("jobs could not be claimed")
                 for held in company:
                     self._spawn(self._held.release(held))
-                await asyncio.sleep(FAULT_RETRY_PAUSE_S)
+                await asyncio.sleep(postgres_database.FAULT_RETRY_PAUSE_S)
                 continue
             if company:
                 self._spawn(self._begin(company))
             else:
-                await cancel_after(IDLE_POLL_S, self._waiting.wait())
+                await postgres_database.cancel_after(IDLE_POLL_S, self._waiting.wait())
 
     async def _claim_company(self, company: list[HeldClaim]) -> None:
         """Claim the next job and those that can run in step with it; none if none waits."""
@@ -165,7 +153,7 @@ class ClaimLoop:
                 self._spawn(self._held.release(company.pop()))
                 return
 
-    def _fits_beside(self, record: JobRecord) -> bool:
+    def _fits_beside(self, record: job_record.JobRecord) -> bool:
         sociable = not record.alone and self._beside(record) > 1
         return sociable and _poison_error(record) is None and self._judging.failure(record) is None
 
@@ -174,7 +162,7 @@ class ClaimLoop:
         too many engines ends."""
         while (held := await self._claimed()) is not None:
             if (end := _poison_error(held.record)) is not None:
-                self._held.append(held, FailedChange(JobFailure.of(end)))
+                self._held.append(held, job_record.FailedChange(job_record.JobFailure.of(end)))
             elif (failure := self._judging.failure(held.record)) is not None:
                 await self._refuse(held, failure)
             else:
@@ -184,13 +172,15 @@ class ClaimLoop:
     async def _claimed(self) -> HeldClaim | None:
         """Claim the next job, however long the database is away."""
         token = self._asking = uuid.uuid4().hex
-        claim = await retry_while_unavailable(lambda: self._claims.claim(token, self._offer()))
+        claim = await postgres_database.retry_while_unavailable(
+            lambda: self._claims.claim(token, self._offer())
+        )
         self._asking = ""
         if claim is None:
             return None
         return self._held.add(claim)
 
-    async def _refuse(self, held: HeldClaim, failure: JobFailure) -> None:
+    async def _refuse(self, held: HeldClaim, failure: job_record.JobFailure) -> None:
         """Let other nodes have a job that this one cannot do, and look what else there is."""
         await self._judging.refuse(held.id, failure)
         await self._held.release(held)
@@ -208,7 +198,7 @@ class ClaimLoop:
 
     async def _a_moment(self) -> None:
         self._held.capacity_freed.clear()
-        await cancel_after(ENGINE_STOP_POLL_S, self._held.capacity_freed.wait())
+        await postgres_database.cancel_after(ENGINE_STOP_POLL_S, self._held.capacity_freed.wait())
 
     async def _job(self, held: HeldClaim) -> ClaimedJob | None:
         try:
@@ -248,11 +238,11 @@ class ClaimLoop:
         if held not in self._held:
             return
         if held.record.passed + 1 < job_record.MAX_NODE_ATTEMPTS:
-            self._held.append(held, StartedChange())
-            self._held.append(held, RequeuedChange(counted=True, passed=True))
+            self._held.append(held, job_record.StartedChange())
+            self._held.append(held, job_record.RequeuedChange(counted=True, passed=True))
             self._spawn(self._pass_on(held, error))
         else:
-            self._held.append(held, FailedChange(JobFailure.of(error)))
+            self._held.append(held, job_record.FailedChange(job_record.JobFailure.of(error)))
 
     def _passes_on(self, held: HeldClaim, job: ClaimedJob, error: errors.SidecarError) -> bool:
         """Return whether another node will try a job, which it gets once that is reported."""
@@ -263,7 +253,7 @@ class ClaimLoop:
 
     async def _pass_on(self, held: HeldClaim, error: errors.SidecarError) -> None:
         await held.reporter.flushed()
-        await self._judging.refuse(held.id, JobFailure.of(error))
+        await self._judging.refuse(held.id, job_record.JobFailure.of(error))
         await self._held.release(held)
 
     async def _release_all(self, within_s: float) -> None:
@@ -271,7 +261,7 @@ class ClaimLoop:
         await self._held.release_all(within_s, asking)
 
     async def _check(self) -> None:
-        await cancel_after(CLAIM_CHECK_INTERVAL_S, self._missed.wait())
+        await postgres_database.cancel_after(CLAIM_CHECK_INTERVAL_S, self._missed.wait())
         self._missed.clear()
         await self._held.check(self._asking)
         if not self._draining:
@@ -288,5 +278,5 @@ class ClaimLoop:
         self._claiming.spawn("claims", work)
 
 
-def _poison_error(record: JobRecord) -> errors.EngineCrashed | None:
+def _poison_error(record: job_record.JobRecord) -> errors.EngineCrashed | None:
     return job_record.poison_error(record.crashes, record.interruptions)

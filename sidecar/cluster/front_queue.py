@@ -18,12 +18,8 @@ from sidecar.concurrency import BackgroundTaskGroup
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import Reservation
+from sidecar.storage import postgres_database
 from sidecar.storage.encryption import Cipher
-from sidecar.storage.postgres_database import (
-    PostgresDatabase,
-    retry_while_unavailable,
-    run_periodically,
-)
 
 
 class SharedJobQueue:
@@ -190,7 +186,7 @@ class ClientTimeouts:
 
     def __init__(
         self,
-        database: PostgresDatabase,
+        database: postgres_database.PostgresDatabase,
         seal: Cipher,
         service_id: str,
         store: PostgresJobStore,
@@ -232,7 +228,7 @@ class ClientTimeouts:
         front = None if self._queue.follows_all else self._service_id
         values = job_id, code, for_s, taker, front
         leave = partial(self._database.call, "leave_1", *values)
-        self._leaving.spawn("leave a job", retry_while_unavailable(leave))
+        self._leaving.spawn("leave a job", postgres_database.retry_while_unavailable(leave))
 
     def _code(self, digest: str) -> str:
         return self._seal.code(f"request {digest}")
@@ -253,7 +249,7 @@ class ClientTimeouts:
 
     async def end_in_time(self) -> None:
         """End jobs whose clients did not come back in time, for ever."""
-        await run_periodically(self._end_overdue, TIMEOUT_POLL_S)
+        await postgres_database.run_periodically(self._end_overdue, TIMEOUT_POLL_S)
 
     async def _end_overdue(self) -> None:
         for (job_id,) in await self._database.fetch(_OVERDUE):

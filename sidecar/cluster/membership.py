@@ -13,12 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sidecar import errors
-from sidecar.storage.postgres_database import (
-    PostgresDatabase,
-    call_in_batches,
-    cancel_after,
-    run_periodically,
-)
+from sidecar.storage import postgres_database
 from sidecar.storage.postgres_settings import EXPIRY_HEARTBEATS, HEARTBEAT_INTERVAL_S
 
 log = logging.getLogger(__name__)
@@ -60,11 +55,11 @@ class Membership:
 
     def __init__(
         self,
-        database: PostgresDatabase,
+        database: postgres_database.PostgresDatabase,
         service_id: str,
         *,
         works: bool,
-        beats: PostgresDatabase | None = None,
+        beats: postgres_database.PostgresDatabase | None = None,
     ) -> None:
         """``works``: whether it claims jobs. ``beats``: a connection for heartbeats alone, which no
         slow call holds up."""
@@ -83,15 +78,17 @@ class Membership:
         """
         ((expired,),) = await self._beats.call("beat_1", self.id, self._works, self.draining)
         if expired:
-            await call_in_batches(self._beats, "await_again_1", self.id, batch=ORPHAN_BATCH)
+            await postgres_database.call_in_batches(
+                self._beats, "await_again_1", self.id, batch=ORPHAN_BATCH
+            )
 
     async def send_heartbeat(self) -> None:
         """Count the heartbeat up, for ever: one row, which nobody else's work locks for long."""
-        await run_periodically(self.register, HEARTBEAT_INTERVAL_S)
+        await postgres_database.run_periodically(self.register, HEARTBEAT_INTERVAL_S)
 
     async def observe(self) -> None:
         """Look at the others and at the queue, for ever."""
-        await run_periodically(self._look, HEARTBEAT_INTERVAL_S)
+        await postgres_database.run_periodically(self._look, HEARTBEAT_INTERVAL_S)
 
     async def drain(self) -> None:
         """Have jobs not wait for this node any more, nor claim any."""
@@ -129,16 +126,16 @@ class Membership:
         await release_orphans(self._database)
 
 
-async def release_orphans(database: PostgresDatabase) -> None:
+async def release_orphans(database: postgres_database.PostgresDatabase) -> None:
     """Release what services that are gone left behind.
 
     Raises:
         errors.JournalUnreachable: the database does not answer; others, or the next sweep, do it.
     """
-    await call_in_batches(database, "release_orphans_1", batch=ORPHAN_BATCH)
+    await postgres_database.call_in_batches(database, "release_orphans_1", batch=ORPHAN_BATCH)
 
 
 async def _call_within(most_s: float, call: Awaitable[None]) -> None:
     """Wait for a call at most so long; if the database is away, not even that."""
     with suppress(errors.JournalUnreachable):
-        await cancel_after(most_s, call)
+        await postgres_database.cancel_after(most_s, call)

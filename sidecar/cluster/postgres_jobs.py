@@ -13,14 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 
 from sidecar import clock, errors
+from sidecar.cluster import job_rows
 from sidecar.cluster.job_follower import JobFollower
-from sidecar.cluster.job_rows import (
-    JobRows,
-    event_kind,
-    recording_columns,
-    replay_events,
-    strip_ended_events,
-)
 from sidecar.cluster.shared_retention import SharedRetention
 from sidecar.concurrency import BackgroundTaskGroup
 from sidecar.jobs.job_log import DuplicateRequestKey, JobSubscription
@@ -73,7 +67,7 @@ class PostgresJobStore:
     def __init__(
         self,
         database: PostgresDatabase,
-        rows: JobRows,
+        rows: job_rows.JobRows,
         service_id: str,
         follower: JobFollower,
         housekeeping: SharedRetention,
@@ -112,7 +106,7 @@ class PostgresJobStore:
             record.options.precision.value,
             record.facts.total_s,
             _work_s(record),
-            *recording_columns(record.audio),
+            *job_rows.recording_columns(record.audio),
             None if record.kept else self._service_id,
             self._limit,
         )
@@ -132,7 +126,7 @@ class PostgresJobStore:
     async def import_ended(self, record: JobRecord, changes: Sequence[JobChange]) -> JobRecord:
         """Persist a job that is over already, with all that happened to it."""
         events = [JobEvent(1 + at, self._now(), change) for at, change in enumerate(changes)]
-        ended = replay_events(record, events)
+        ended = job_rows.replay_events(record, events)
         sealed = [self._rows.encrypt_event(record.id, one.worn) for one in events]
         await self._database.call(
             "import_1",
@@ -140,10 +134,10 @@ class PostgresJobStore:
             record.owner,
             self._rows.encrypt_record(record),
             record.facts.total_s,
-            *recording_columns(record.audio),
+            *job_rows.recording_columns(record.audio),
             [one.seq for one in events],
             [one.at for one in events],
-            [event_kind(one.change) for one in events],
+            [job_rows.event_kind(one.change) for one in events],
             sealed,
             ended.state.value,
             retained_bytes(ended, events),
@@ -358,7 +352,7 @@ class PostgresJobStore:
                 WHERE job = %s AND kind = 'checkpoint'""",
             (job_id,),
         )
-        less = strip_ended_events([self._rows.event(*row) for row in rows])
+        less = job_rows.strip_ended_events([self._rows.event(*row) for row in rows])
         if less:
             await self._database.fetch(
                 """UPDATE vibevoice.events e SET change = u.c

@@ -14,13 +14,7 @@ from sidecar.cluster.job_rows import JobRows, recording_columns
 from sidecar.cluster.membership import release_orphans
 from sidecar.concurrency import ThreadLimiter
 from sidecar.jobs.sqlite_job_log import UnreadableRecord
-from sidecar.storage.postgres_database import (
-    PostgresDatabase,
-    call_in_batches,
-    cancel_after,
-    retry_while_unavailable,
-    run_periodically,
-)
+from sidecar.storage import postgres_database
 from sidecar.storage.recording_storage import RecordingStorage
 
 log = logging.getLogger(__name__)
@@ -62,7 +56,7 @@ class SharedRetention:
 
     def __init__(
         self,
-        database: PostgresDatabase,
+        database: postgres_database.PostgresDatabase,
         storage: RecordingStorage,
         disk: ThreadLimiter,
         limits: RetentionLimits,
@@ -91,7 +85,7 @@ class SharedRetention:
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
-        await cancel_after(DELETE_WAIT_S, self.delete_recordings())
+        await postgres_database.cancel_after(DELETE_WAIT_S, self.delete_recordings())
 
     async def delete_recordings(self) -> None:
         """Delete recordings that the database has given up. One that cannot be deleted now is tried
@@ -108,8 +102,8 @@ class SharedRetention:
     async def run(self) -> None:
         """Delete what is over, and from time to time what crashes left behind, for ever."""
         await asyncio.gather(
-            run_periodically(self._sweep_in_turn, SWEEP_INTERVAL_S),
-            run_periodically(self._settle_next, SETTLE_DELAY_S),
+            postgres_database.run_periodically(self._sweep_in_turn, SWEEP_INTERVAL_S),
+            postgres_database.run_periodically(self._settle_next, SETTLE_DELAY_S),
             self._look_after_storage(),
         )
 
@@ -126,8 +120,8 @@ class SharedRetention:
         await self.delete_recordings()
 
     async def _look_after_storage(self) -> None:
-        await retry_while_unavailable(self._adopt)
-        await run_periodically(self._sweep_storage, STORAGE_SWEEP_INTERVAL_S)
+        await postgres_database.retry_while_unavailable(self._adopt)
+        await postgres_database.run_periodically(self._sweep_storage, STORAGE_SWEEP_INTERVAL_S)
 
     async def _settle_next(self) -> None:
         await self._unsettle.wait()
@@ -156,7 +150,9 @@ class SharedRetention:
             ("purge_1", results),
             ("forget_recordings_1", (limits.recording_bytes,)),
         ):
-            await call_in_batches(self._database, function, owner, *values, batch=DELETE_BATCH)
+            await postgres_database.call_in_batches(
+                self._database, function, owner, *values, batch=DELETE_BATCH
+            )
 
     async def _deleted(self, name: str) -> bool:
         try:

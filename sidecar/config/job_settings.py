@@ -7,18 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 
-from sidecar.config.setting_types import (
-    MIN_JOURNAL_KEY_CHARACTERS,
-    ROLE_ALL,
-    DatabaseUrl,
-    Duration,
-    Folders,
-    SettingsGroup,
-    at_least,
-)
+from sidecar.config import setting_types
 
 
-class JobSettings(SettingsGroup):
+class JobSettings(setting_types.SettingsGroup):
     """Jobs: how many wait, and what is kept of them, where and for how long."""
 
     queue_limit: int = Field(
@@ -29,7 +21,7 @@ class JobSettings(SettingsGroup):
             "answer is 503 with Retry-After, before the recording is read."
         ),
     )
-    job_retention: Duration = Field(
+    job_retention: setting_types.Duration = Field(
         600.0, ge=0, description="How long the result of a finished job can be fetched."
     )
     job_retention_mb: int = Field(
@@ -60,14 +52,14 @@ class JobSettings(SettingsGroup):
         ),
     )
     role: Literal["all", "front", "node"] = Field(
-        ROLE_ALL,
+        setting_types.ROLE_ALL,
         description=(
             "What this service is of those that share a journal: 'front' takes requests in and "
             "works on none of them, 'node' works and takes none in, 'all' does both. Live audio is "
             "heard by the service that is asked (docs/scale.md)."
         ),
     )
-    journal: DatabaseUrl | None = Field(
+    journal: setting_types.DatabaseUrl | None = Field(
         None,
         description=(
             "Address of a PostgreSQL database in which several services share their jobs, such as "
@@ -87,7 +79,9 @@ class JobSettings(SettingsGroup):
             "AWS_ENDPOINT_URL_S3 where it is not AWS; AWS_DEFAULT_REGION."
         ),
     )
-    journal_key: Annotated[SecretStr | None, at_least(MIN_JOURNAL_KEY_CHARACTERS)] = Field(
+    journal_key: Annotated[
+        SecretStr | None, setting_types.at_least(setting_types.MIN_JOURNAL_KEY_CHARACTERS)
+    ] = Field(
         None,
         description=(
             "Key that kept jobs, people and captures are encrypted with (@FILE); the system's "
@@ -96,7 +90,7 @@ class JobSettings(SettingsGroup):
     )
 
 
-class RecordingSettings(SettingsGroup):
+class RecordingSettings(setting_types.SettingsGroup):
     """Recordings: how large, how slow and how long they may be, and where they lie meanwhile."""
 
     max_upload_mb: int = Field(2048, ge=1, description="Largest upload in MB.")
@@ -109,7 +103,7 @@ class RecordingSettings(SettingsGroup):
         ),
     )
     max_audio_hours: float = Field(5.0, gt=0, le=1000, description="Longest recording in hours.")
-    audio_roots: Folders = Field(
+    audio_roots: setting_types.Folders = Field(
         (), description="Folders in which 'audio_path' must lie; anywhere if unset."
     )
     spool_dir: Path | None = Field(

@@ -8,22 +8,14 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
-from sidecar.config.setting_types import (
-    MIN_TOKEN_CHARACTERS,
-    Duration,
-    Folders,
-    SettingsGroup,
-    WordList,
-    at_least,
-    parse_list,
-)
+from sidecar.config import setting_types
 
 MetricsOptions = Annotated[
-    tuple[Literal["open", "owners"], ...], NoDecode, BeforeValidator(parse_list)
+    tuple[Literal["open", "owners"], ...], NoDecode, BeforeValidator(setting_types.parse_list)
 ]
 
 
-class ProcessSettings(SettingsGroup):
+class ProcessSettings(setting_types.SettingsGroup):
     """The process: where it listens, with whom it lives and ends, where it leaves its log."""
 
     config: Path | None = Field(None, description="File with settings: TOML with these names.")
@@ -53,7 +45,7 @@ class ProcessSettings(SettingsGroup):
     exit_with_stdin: bool = Field(
         False, description="End when standard input is closed, as it is when the host ends."
     )
-    shutdown_grace: Duration = Field(
+    shutdown_grace: setting_types.Duration = Field(
         10.0, ge=0, description="How long the running job may go on after the order to stop."
     )
     data_dir: Path | None = Field(
@@ -82,7 +74,7 @@ class ProcessSettings(SettingsGroup):
     )
 
 
-class OperationsSettings(SettingsGroup):
+class OperationsSettings(setting_types.SettingsGroup):
     """Operations: when the service is healthy, who looks at it, and who changes it."""
 
     health_errors: bool | None = Field(
@@ -99,7 +91,7 @@ class OperationsSettings(SettingsGroup):
             "scope 'admin' (docs/operations.md)."
         ),
     )
-    admin_model_roots: Folders = Field(
+    admin_model_roots: setting_types.Folders = Field(
         (), description="Folders from which models may be loaded there; none if unset."
     )
     metrics: MetricsOptions = Field(
@@ -112,10 +104,12 @@ class OperationsSettings(SettingsGroup):
     )
 
 
-class AccessSettings(SettingsGroup):
+class AccessSettings(setting_types.SettingsGroup):
     """Access: who may come in, by what they are known, and how much one owner may have."""
 
-    token: Annotated[SecretStr | None, at_least(MIN_TOKEN_CHARACTERS)] = Field(
+    token: Annotated[
+        SecretStr | None, setting_types.at_least(setting_types.MIN_TOKEN_CHARACTERS)
+    ] = Field(
         None,
         description=(
             "What a client must send as 'Authorization: Bearer'; none is asked for if unset. "
@@ -142,10 +136,10 @@ class AccessSettings(SettingsGroup):
             "change; 'revoked.txt' beside the folder of keys if unset."
         ),
     )
-    allowed_hosts: WordList = Field(
+    allowed_hosts: setting_types.WordList = Field(
         (), description="Names that clients may use for this machine, beside those of the loopback."
     )
-    allowed_origins: WordList = Field(
+    allowed_origins: setting_types.WordList = Field(
         ("tauri://localhost", "http://tauri.localhost", "https://tauri.localhost"),
         description=(
             "Web pages that may use the service: the hosts' own; 'localhost' is those of any "
@@ -169,7 +163,7 @@ class AccessSettings(SettingsGroup):
     tls_key: Path | None = Field(
         None, description="File (PEM) with its key; in the certificate's file if unset."
     )
-    forwarded_allow_ips: WordList = Field(
+    forwarded_allow_ips: setting_types.WordList = Field(
         (),
         description=(
             "Addresses or networks of proxies whose 'X-Forwarded-For' and 'X-Forwarded-Proto' "
@@ -211,7 +205,7 @@ class AccessSettings(SettingsGroup):
     )
 
 
-class WyomingSettings(SettingsGroup):
+class WyomingSettings(setting_types.SettingsGroup):
     """Wyoming: Home Assistant's protocol, and who may speak it here."""
 
     wyoming_port: int | None = Field(
@@ -223,7 +217,7 @@ class WyomingSettings(SettingsGroup):
             "which the ready line tells. There is none if unset."
         ),
     )
-    wyoming_clients: WordList = Field(
+    wyoming_clients: setting_types.WordList = Field(
         (),
         description=(
             "Addresses or networks whose Wyoming clients need no token, as that protocol has none. "

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from sidecar import errors
+from sidecar.config import server_settings
 from sidecar.config.config_files import (
     ConfigFileSource,
     GrpcServerEnvSource,
@@ -22,12 +23,6 @@ from sidecar.config.engine_settings import EngineSettings, EnrolledSpeakerSettin
 from sidecar.config.job_settings import JobSettings, RecordingSettings
 from sidecar.config.live_settings import CaptureSettings, GrpcSettings, LiveSettings
 from sidecar.config.removed_settings import refuse_removed
-from sidecar.config.server_settings import (
-    AccessSettings,
-    OperationsSettings,
-    ProcessSettings,
-    WyomingSettings,
-)
 from sidecar.config.setting_types import (
     ENV_PREFIX,
     MIN_JOURNAL_KEY_CHARACTERS,
@@ -42,8 +37,8 @@ from sidecar.config.setting_types import (
 
 
 class Settings(
-    ProcessSettings,
-    AccessSettings,
+    server_settings.ProcessSettings,
+    server_settings.AccessSettings,
     EngineSettings,
     UpstreamSettings,
     RecordingSettings,
@@ -52,10 +47,10 @@ class Settings(
     LiveSettings,
     CaptureSettings,
     GrpcSettings,
-    WyomingSettings,
+    server_settings.WyomingSettings,
     ConversationSettings,
     TtsSettings,
-    OperationsSettings,
+    server_settings.OperationsSettings,
     BaseSettings,
 ):
     """Flags win over the environment, the environment over the file, the file over defaults."""

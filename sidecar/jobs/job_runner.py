@@ -23,13 +23,7 @@ from sidecar.interfaces.engine_interface import EngineSpec, Precision, Transcrib
 from sidecar.jobs import job_record
 from sidecar.jobs.job_log import JobEventFeed, JobLog
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState
-from sidecar.transcripts.transcript import (
-    Checkpoint,
-    Finished,
-    Notice,
-    Transcript,
-    TranscriptionEvent,
-)
+from sidecar.transcripts import transcript
 from sidecar.workers.engine_lease import EngineLease, SequentialLease
 from sidecar.workers.engine_slot import EngineSlot
 from sidecar.workers.worker_process import WorkerDied
@@ -117,7 +111,7 @@ class Job:
         """Wait until it has ended, however."""
         await self._over.wait()
 
-    async def result(self) -> Transcript:
+    async def result(self) -> transcript.Transcript:
         """Wait for the transcript.
 
         Raises:
@@ -154,7 +148,7 @@ class Job:
         anew = any(one.form != form for one in self.record.settled)
         self._append(job_record.StartedChange(anew, behind))
 
-    def apply_report(self, event: TranscriptionEvent, processing_s: float = 0.0) -> None:
+    def apply_report(self, event: transcript.TranscriptionEvent, processing_s: float = 0.0) -> None:
         """The engine reported something; with the transcript it is done."""
         self._append(job_record.ReportedChange(event, processing_s))
 
@@ -205,7 +199,7 @@ class Job:
 
 log = logging.getLogger(__name__)
 
-RESTARTED_NOTICE = Notice(
+RESTARTED_NOTICE = transcript.Notice(
     "started_again",
     "The service or its engine ended in the middle, and this engine had to begin again.",
 )
@@ -345,10 +339,10 @@ class JobRun:
         self._news()
         async with aclosing(events):
             async for event in events:
-                if isinstance(event, Finished) and not resumes and _was_restarted(job):
-                    event = Finished(event.transcript.with_notice(RESTARTED_NOTICE))
+                if isinstance(event, transcript.Finished) and not resumes and _was_restarted(job):
+                    event = transcript.Finished(event.transcript.with_notice(RESTARTED_NOTICE))
                 job.apply_report(event, time.monotonic() - stay.since)
-                if isinstance(event, Checkpoint):
+                if isinstance(event, transcript.Checkpoint):
                     await job.written()
 
     async def _leave(self) -> None:

@@ -11,15 +11,6 @@ from sidecar import errors
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import FairOwnerSemaphore
 from sidecar.concurrency import ThreadLimiter
-from sidecar.errors import (
-    EditImpossible,
-    JobNotDone,
-    JobNotFound,
-    JournalUnreachable,
-    SpeakerNotFound,
-    TranscriptChanged,
-    VoicesNotKept,
-)
 from sidecar.jobs.job_log import JobSubscription
 from sidecar.jobs.job_record import TERMINAL_STATES, EditedChange, JobRecord, JobState
 from sidecar.jobs.job_store import JobStore, QueuePosition
@@ -69,7 +60,7 @@ class OwnedJobs:
         """
         record = _require_owned(caller, await self._store.get(job_id))
         if not record.kept:
-            raise JobNotFound()
+            raise errors.JobNotFound()
         return record
 
     async def jobs(
@@ -128,7 +119,7 @@ class OwnedJobs:
         Raises:
             errors.JobNotFound: one of them is another's.
         """
-        with suppress(JournalUnreachable):
+        with suppress(errors.JournalUnreachable):
             return await self._store.turns([_require_owned(caller, one) for one in records])
         return {}
 
@@ -178,11 +169,11 @@ class OwnedJobs:
         """
         record = await self.job(caller, job_id)
         if not record.over:
-            raise JobNotDone()
+            raise errors.JobNotDone()
         for one in record.transcript.voices if record.transcript is not None else ():
             if speaker_label(one.speaker) == speaker and one.print is not None:
                 return one.print
-        raise SpeakerNotFound()
+        raise errors.SpeakerNotFound()
 
     async def transcript(self, caller: Identity, job_id: str) -> tuple[JobRecord, Transcript]:
         """The caller's job with this id, and what was said in it.
@@ -194,7 +185,7 @@ class OwnedJobs:
         """
         record = await self.job(caller, job_id)
         if not record.over:
-            raise JobNotDone()
+            raise errors.JobNotDone()
         if record.error is not None:
             raise record.error.error()
         assert record.transcript is not None
@@ -217,10 +208,12 @@ class OwnedJobs:
         while True:
             record, before = await self.transcript(caller, job_id)
             if revisions is not None and record.history.revision not in revisions:
-                raise TranscriptChanged(f"The transcript is of revision {record.history.revision}.")
+                raise errors.TranscriptChanged(
+                    f"The transcript is of revision {record.history.revision}."
+                )
             after = await self.in_turn(caller, record.history.after, before, step, 0.0)
             ready = before, before if after is None else after[1]
-            with suppress(TranscriptChanged):  # somebody edited it meanwhile
+            with suppress(errors.TranscriptChanged):  # somebody edited it meanwhile
                 return before, await self._store.edit(record, EditedChange(step, ready))
 
     async def in_turn(self, caller: Identity, work: Callable[..., T], *args: Any) -> T:
@@ -243,7 +236,7 @@ class OwnedJobs:
 def _require_owned(caller: Identity, record: JobRecord) -> JobRecord:
     """The job, if it is the caller's; another's is not there."""
     if record.owner != caller.owner:
-        raise JobNotFound()
+        raise errors.JobNotFound()
     return record
 
 
@@ -350,11 +343,11 @@ class TranscriptEditor:
             record, transcript = await self._jobs.transcript(caller, job_id)
             revision = record.history.revision
             if revisions is not None and revision not in revisions:
-                raise TranscriptChanged(f"The transcript is of revision {revision}.")
+                raise errors.TranscriptChanged(f"The transcript is of revision {revision}.")
             step, parts = await self._resolved(caller, transcript, wished)
             try:
                 done = await self._jobs.edit(caller, job_id, step, {revision} if parts else None)
-            except TranscriptChanged:
+            except errors.TranscriptChanged:
                 if revisions is not None or attempt == SPLIT_ATTEMPTS - 1:
                     raise
             else:
@@ -374,8 +367,8 @@ class TranscriptEditor:
             now = await self._jobs.in_turn(caller, apply_operations, transcript, tuple(step))
             try:
                 splits, part = await self._parted(caller, now, wish)
-            except EditImpossible as error:
-                raise EditImpossible(f"Operation {number}: {error.detail}") from None
+            except errors.EditImpossible as error:
+                raise errors.EditImpossible(f"Operation {number}: {error.detail}") from None
             step += splits
             parts.append(part)
         return tuple(step), tuple(parts)
@@ -385,10 +378,10 @@ class TranscriptEditor:
     ) -> tuple[list[SplitSegments], SpeakerSplit]:
         places = segments_of_speaker(now, wish.speaker)
         if not now.prints:
-            raise VoicesNotKept()
+            raise errors.VoicesNotKept()
         found = await self._intake.parted(caller, [now.prints[at] for at in places], wish.into)
         if found is None:
-            raise EditImpossible(
+            raise errors.EditImpossible(
                 f"what {speaker_label(wish.speaker)} says cannot be told apart by voice into "
                 f"{wish.into or 2} people: too few of its segments are long enough."
             )

@@ -13,15 +13,6 @@ from pathlib import Path
 
 from sidecar import clock, errors
 from sidecar.audio import audio_source
-from sidecar.audio.audio_source import (
-    AudioSource,
-    ClientFileRef,
-    HashingStream,
-    RecordingRef,
-    StoredRecordingRef,
-    UploadSpool,
-    storage_error,
-)
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.data_folders import data_folder
 from sidecar.config.settings import Settings
@@ -60,8 +51,8 @@ class PersistentRecordings:
         self._spool_dir = settings.spool_dir
 
     async def kept(
-        self, threads: ThreadLimiter, source: AudioSource, *, synced: bool = True
-    ) -> StoredRecordingRef | ClientFileRef:
+        self, threads: ThreadLimiter, source: audio_source.AudioSource, *, synced: bool = True
+    ) -> audio_source.StoredRecordingRef | audio_source.ClientFileRef:
         """`keep` a recording under a new name, in a thread. If the caller stops waiting, the thread
         deletes what it has written.
 
@@ -70,18 +61,18 @@ class PersistentRecordings:
             errors.UploadsFull: as many files are open as may be.
         """
 
-        def keep(fd: int) -> StoredRecordingRef | ClientFileRef:
-            own = AudioSource(fd, spooled=source.spooled, path=source.path)
+        def keep(fd: int) -> audio_source.StoredRecordingRef | audio_source.ClientFileRef:
+            own = audio_source.AudioSource(fd, spooled=source.spooled, path=source.path)
             return self.keep(own, uuid.uuid4().hex, synced=synced)
 
         try:
             return await threads.run_on(source.fd, keep, unwanted=self.discard)
         except OSError as error:  # of the descriptor: those of the disk have their names already
-            raise storage_error(error) from None
+            raise audio_source.storage_error(error) from None
 
     def keep(
-        self, source: AudioSource, name: str, *, synced: bool = True
-    ) -> StoredRecordingRef | ClientFileRef:
+        self, source: audio_source.AudioSource, name: str, *, synced: bool = True
+    ) -> audio_source.StoredRecordingRef | audio_source.ClientFileRef:
         """Have a recording outlive the process, and (``synced``) a loss of power; a file that a
         client named stays where it is.
 
@@ -90,15 +81,15 @@ class PersistentRecordings:
             errors.StorageUnreachable: it cannot be written now.
         """
         known = audio_source.recording_ref(source)
-        if isinstance(known, ClientFileRef) and not self._shared:
+        if isinstance(known, audio_source.ClientFileRef) and not self._shared:
             return known  # other services may not see it
-        sealed = HashingStream(
+        sealed = audio_source.HashingStream(
             self._seal.encrypt_recording(audio_source.read_chunks(source.fd), name)
         )
         self._storage.put(name, sealed, synced=synced)
-        return StoredRecordingRef(name, sealed.sha256, sealed.size, self._storage.kind)
+        return audio_source.StoredRecordingRef(name, sealed.sha256, sealed.size, self._storage.kind)
 
-    def open(self, record: JobRecord) -> AudioSource:
+    def open(self, record: JobRecord) -> audio_source.AudioSource:
         """The recording of a job that was kept.
 
         Raises:
@@ -107,15 +98,15 @@ class PersistentRecordings:
             errors.DiskFull, errors.SpoolUnwritable: there is no room to open it.
         """
         kept = record.audio
-        if not isinstance(kept, StoredRecordingRef):
+        if not isinstance(kept, audio_source.StoredRecordingRef):
             return kept.open(self._roots)
         self._check(kept)
-        spool = UploadSpool(self._spool_dir)
+        spool = audio_source.UploadSpool(self._spool_dir)
         try:
-            sealed = HashingStream(self._storage.read(kept.name))
+            sealed = audio_source.HashingStream(self._storage.read(kept.name))
             for piece in self._seal.decrypt_recording(sealed, kept.name):
                 spool.add(piece)
-                if spool.pending >= UploadSpool.MEMORY_BYTES:
+                if spool.pending >= audio_source.UploadSpool.MEMORY_BYTES:
                     spool.spill()
             if sealed.sha256 != kept.sha256:
                 raise errors.AudioLost(_ALTERED)
@@ -136,7 +127,7 @@ class PersistentRecordings:
             errors.StorageUnreachable: it cannot be read now.
         """
         kept = record.audio
-        if not isinstance(kept, StoredRecordingRef) or not self.shelf.has(record):
+        if not isinstance(kept, audio_source.StoredRecordingRef) or not self.shelf.has(record):
             raise errors.RecordingNotKept()
         self._check(kept)
         try:
@@ -146,9 +137,9 @@ class PersistentRecordings:
         except (OSError, DecryptionFailed):
             raise errors.AudioLost(_ALTERED) from None
 
-    def discard(self, audio: RecordingRef) -> None:
+    def discard(self, audio: audio_source.RecordingRef) -> None:
         """Delete a recording that has no job: it was refused, or nobody waits for it any more."""
-        if isinstance(audio, StoredRecordingRef):
+        if isinstance(audio, audio_source.StoredRecordingRef):
             with contextlib.suppress(OSError, errors.SidecarError):  # it goes with the next start
                 self._storage.delete(audio.name)
 
@@ -156,7 +147,7 @@ class PersistentRecordings:
         """Let go of the storage."""
         self._storage.close()
 
-    def _check(self, kept: StoredRecordingRef) -> None:
+    def _check(self, kept: audio_source.StoredRecordingRef) -> None:
         """A service with another storage than the one that took a job in knows nothing of its
         recording, and does not say that it is lost."""
         here = self._storage.kind
@@ -191,14 +182,18 @@ class JobPersistence(PersistentRecordings):
         """Delete recordings that no job needs: their jobs were never accepted, or have ended and
         there is no room for more."""
         there = self._storage.ages()
-        records = [one for one in self.store.all() if isinstance(one.audio, StoredRecordingRef)]
+        records = [
+            one
+            for one in self.store.all()
+            if isinstance(one.audio, audio_source.StoredRecordingRef)
+        ]
         for record in sorted(records, key=lambda one: one.ended or 0.0):
             if record.over:
                 self.shelf.put(record, there)
         needed = {
             record.audio.name
             for record in records
-            if isinstance(record.audio, StoredRecordingRef) and self.shelf.has(record)
+            if isinstance(record.audio, audio_source.StoredRecordingRef) and self.shelf.has(record)
         }
         for name in there:
             if name not in needed:

@@ -19,21 +19,13 @@ from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import ROLE_FRONT, Settings
 from sidecar.errors import JournalUnreachable, QueueFull, ShuttingDown
 from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.jobs import reservations
 from sidecar.jobs.job_backend import EngineProvisioning, JobBackend
 from sidecar.jobs.job_log import DuplicateRequestKey
 from sidecar.jobs.job_record import IdempotencyKey, JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import JobStore
 from sidecar.jobs.job_telemetry import JobTraceContext, JobTraces
-from sidecar.jobs.reservations import (
-    QueueReservation,
-    Reservations,
-    UploadQuotas,
-    UploadReservation,
-    check_audio,
-    check_jobs,
-    check_queue,
-)
 from sidecar.jobs.scheduler import Priority
 from sidecar.observability.metrics import JobMetrics
 from sidecar.workers.audio_probe import AudioProbe
@@ -99,10 +91,14 @@ class JobSubmissions:
         self._audio_roots = settings.audio_roots
         self._once = IdempotencyIndex(self._store)
         self._queue_limit = settings.queue_limit
-        self._room = Reservations(settings.queue_limit + 1, settings.upload_room_mb << 20)
-        self._uploads = UploadQuotas()
+        self._room = reservations.Reservations(
+            settings.queue_limit + 1, settings.upload_room_mb << 20
+        )
+        self._uploads = reservations.UploadQuotas()
 
-    async def place(self, caller: Identity, key: str | None = None) -> QueueReservation:
+    async def place(
+        self, caller: Identity, key: str | None = None
+    ) -> reservations.QueueReservation:
         """Keep a place in the queue for a recording, before anybody sends a gigabyte for nothing.
 
         ``key``: what the client calls its request; if its job is there already it needs none.
@@ -115,7 +111,7 @@ class JobSubmissions:
             await self._check(caller)
         return self._room.place(caller.owner)
 
-    def body(self, caller: Identity, declared: int = 0) -> UploadReservation:
+    def body(self, caller: Identity, declared: int = 0) -> reservations.UploadReservation:
         """Begin to read an upload of ``declared`` bytes; 0: it does not say.
 
         Raises:
@@ -147,7 +143,7 @@ class JobSubmissions:
         caller: Identity,
         source: AudioSource,
         options: TranscribeOptions,
-        place: QueueReservation | None = None,
+        place: reservations.QueueReservation | None = None,
         *,
         kept: bool = True,
         priority: Priority = Priority.INTERACTIVE,
@@ -202,7 +198,7 @@ class JobSubmissions:
         caller: Identity,
         source: AudioSource,
         options: TranscribeOptions,
-        place: QueueReservation,
+        place: reservations.QueueReservation,
         key: IdempotencyKey,
         *,
         priority: Priority = Priority.INTERACTIVE,
@@ -237,8 +233,8 @@ class JobSubmissions:
             return
         load = await self._store.load(caller.owner)
         coming, free = self._room.owners[caller.owner], self._queue_limit - self._queue.depth
-        check_jobs(caller, load.jobs + coming)
-        check_queue(caller, load.waiting + coming, free - self._room.promised)
+        reservations.check_jobs(caller, load.jobs + coming)
+        reservations.check_queue(caller, load.waiting + coming, free - self._room.promised)
 
     async def _admitted(
         self, caller: Identity, facts: AudioInfo, options: TranscribeOptions
@@ -249,7 +245,7 @@ class JobSubmissions:
             options = self._provision.admitted(options, facts.total_s)
         if caller.limits.queued_audio_s is not None:
             load = await self._store.load(caller.owner)
-            check_audio(caller, facts.total_s, load.waiting_audio_s)
+            reservations.check_audio(caller, facts.total_s, load.waiting_audio_s)
         return replace(options, voiceprints=self._people)
 
     async def _kept(self, source: AudioSource, kept: bool) -> RecordingRef:

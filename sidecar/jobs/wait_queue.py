@@ -11,16 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 
 from sidecar.interfaces.engine_interface import EngineSpec, Precision
+from sidecar.jobs import scheduler
 from sidecar.jobs.duration_prediction import DurationPredictor, remaining_s
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.scheduler import (
-    OwnerShares,
-    ScheduledJob,
-    SchedulerMoment,
-    WaitingJob,
-    schedule_jobs,
-)
 from sidecar.workers.engine_slot import EngineSlot
 
 PredictJobSeconds = Callable[[Job], float]
@@ -108,10 +102,10 @@ class WaitQueue:
         self._pace = pace if pace is not None else DurationPredictor()
         self._place = place
         self._working = [RunningJobs(place, self._pace, self._takes_s) for _ in range(places)]
-        self._shares = OwnerShares()
+        self._shares = scheduler.OwnerShares()
         self._jobs: dict[str, Job] = {}
         """By id, in order of arrival; who was put back is before who came later."""
-        self._values: dict[str, WaitingJob] = {}
+        self._values: dict[str, scheduler.WaitingJob] = {}
         """What is decided on, of those of whom it was asked for, as precisions resolve now."""
         self._resolution = place.resolution
         self._predicted: dict[str, float] = {}
@@ -248,16 +242,16 @@ class WaitQueue:
         *,
         takes_s: Sequence[float] | None = None,
         load_s: float = 0.0,
-    ) -> Iterator[ScheduledJob]:
+    ) -> Iterator[scheduler.ScheduledJob]:
         """As `order.turns`, of all who wait."""
         loaded = self._place.precision if self._place.loaded else None
-        moment = SchedulerMoment(now, loaded, self._place.loaded_at)
+        moment = scheduler.SchedulerMoment(now, loaded, self._place.loaded_at)
         values = self._waiting()
-        return schedule_jobs(
+        return scheduler.schedule_jobs(
             values, self._shares, moment, takes_s=takes_s, busy_s=busy_s, load_s=load_s
         )
 
-    def _waiting(self) -> list[WaitingJob]:
+    def _waiting(self) -> list[scheduler.WaitingJob]:
         """All who wait; each is made once: who asks for its turn asks for all of them."""
         if self._resolution != self._place.resolution:
             self._resolution = self._place.resolution
@@ -265,7 +259,7 @@ class WaitQueue:
         for job_id in self._jobs.keys() - self._values.keys():
             job, work_s = self._jobs[job_id], self._predicted[job_id]
             record, wanted = job.record, self.wanted(job)
-            self._values[job_id] = WaitingJob(
+            self._values[job_id] = scheduler.WaitingJob(
                 record.owner, wanted, work_s, job.arrived_at, record.priority
             )
         return [self._values[job_id] for job_id in self._jobs]

@@ -18,14 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from sidecar import errors
-from sidecar.api.http.uvicorn_protocols import (
-    LIVE_PING_S,
-    MAX_CONNECTIONS_PER_ADDRESS,
-    MAX_MESSAGE_BYTES,
-    REQUEST_HEAD_S,
-    http_protocol,
-    websocket_protocol,
-)
+from sidecar.api.http import uvicorn_protocols
 from sidecar.auth.request_origin import MAX_ALL_HEADERS_BYTES
 from sidecar.config.settings import Settings
 from sidecar.server import listeners as server_listeners
@@ -76,18 +69,19 @@ def uvicorn_config(
     """How HTTP is served, at whichever port; with ``tls`` alone if there is one."""
     return uvicorn.Config(
         app,
-        http=http_protocol(
-            REQUEST_HEAD_S, most=max_connections_per_address(server_listeners.fd_limit())
+        http=uvicorn_protocols.http_protocol(
+            uvicorn_protocols.REQUEST_HEAD_S,
+            most=max_connections_per_address(server_listeners.fd_limit()),
         ),
         access_log=False,
         log_config=None,
         log_level=settings.log_level,
         timeout_graceful_shutdown=FINAL_ANSWERS_S,
         timeout_keep_alive=KEEP_ALIVE_S,
-        ws=websocket_protocol(),
-        ws_max_size=MAX_MESSAGE_BYTES,
-        ws_ping_interval=LIVE_PING_S,
-        ws_ping_timeout=LIVE_PING_S,
+        ws=uvicorn_protocols.websocket_protocol(),
+        ws_max_size=uvicorn_protocols.MAX_MESSAGE_BYTES,
+        ws_ping_interval=uvicorn_protocols.LIVE_PING_S,
+        ws_ping_timeout=uvicorn_protocols.LIVE_PING_S,
         ws_per_message_deflate=False,
         h11_max_incomplete_event_size=MAX_ALL_HEADERS_BYTES,
         proxy_headers=bool(settings.forwarded_allow_ips),
@@ -101,9 +95,9 @@ def max_connections_per_address(most_open: int | None) -> int:
     """Connections of one address: half of what may be open at the most, so that it cannot have all
     of it."""
     return (
-        MAX_CONNECTIONS_PER_ADDRESS
+        uvicorn_protocols.MAX_CONNECTIONS_PER_ADDRESS
         if most_open is None
-        else min(MAX_CONNECTIONS_PER_ADDRESS, most_open // 2)
+        else min(uvicorn_protocols.MAX_CONNECTIONS_PER_ADDRESS, most_open // 2)
     )
 
 

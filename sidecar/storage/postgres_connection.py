@@ -14,37 +14,24 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from sidecar.concurrency import backoff_s
-from sidecar.storage.postgres_settings import (
-    CALL_TIMEOUT_S,
-    CONNECT_TIMEOUT_S,
-    KEEPALIVE_IDLE_S,
-    KEEPALIVE_INTERVAL_S,
-    KEEPALIVES,
-    LOCK_TIMEOUT_S,
-    MAX_RETRY_PAUSE_S,
-    MIN_RETRY_PAUSE_S,
-    SEND_TIMEOUT_S,
-    STATEMENT_TIMEOUT_S,
-    TCP_USER_TIMEOUT_S,
-    error_first_line,
-)
+from sidecar.storage import postgres_settings
 
 OPTIONS: dict[str, Any] = {
     "autocommit": True,
     "application_name": "vibevoice-asr",
-    "connect_timeout": CONNECT_TIMEOUT_S,
-    "keepalives_idle": KEEPALIVE_IDLE_S,
-    "keepalives_interval": KEEPALIVE_INTERVAL_S,
-    "keepalives_count": KEEPALIVES,
-    "tcp_user_timeout": round(TCP_USER_TIMEOUT_S * 1000),
+    "connect_timeout": postgres_settings.CONNECT_TIMEOUT_S,
+    "keepalives_idle": postgres_settings.KEEPALIVE_IDLE_S,
+    "keepalives_interval": postgres_settings.KEEPALIVE_INTERVAL_S,
+    "keepalives_count": postgres_settings.KEEPALIVES,
+    "tcp_user_timeout": round(postgres_settings.TCP_USER_TIMEOUT_S * 1000),
 }
 """Options of every connection."""
 _LIMITS = f"""
     SET default_transaction_isolation = 'read committed';
-    SET tcp_user_timeout = {round(SEND_TIMEOUT_S * 1000)};
-    SET statement_timeout = {round(STATEMENT_TIMEOUT_S * 1000)};
-    SET lock_timeout = {round(LOCK_TIMEOUT_S * 1000)};
-    SET idle_in_transaction_session_timeout = {round(CALL_TIMEOUT_S * 1000)}"""
+    SET tcp_user_timeout = {round(postgres_settings.SEND_TIMEOUT_S * 1000)};
+    SET statement_timeout = {round(postgres_settings.STATEMENT_TIMEOUT_S * 1000)};
+    SET lock_timeout = {round(postgres_settings.LOCK_TIMEOUT_S * 1000)};
+    SET idle_in_transaction_session_timeout = {round(postgres_settings.CALL_TIMEOUT_S * 1000)}"""
 AWAY = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
@@ -73,7 +60,9 @@ class Outlook:
         """Note that the database does not answer."""
         if self.up and not self.closing:
             self.up = False
-            self._log.warning("the database does not answer: %s", error_first_line(error))
+            self._log.warning(
+                "the database does not answer: %s", postgres_settings.error_first_line(error)
+            )
 
 
 class Connection(AsyncConnection[tuple[Any, ...]]):
@@ -94,7 +83,13 @@ class Connection(AsyncConnection[tuple[Any, ...]]):
                 return await connected(conninfo)
             except psycopg.Error as error:
                 outlook.failed(error)
-                await asyncio.sleep(backoff_s(attempt, MIN_RETRY_PAUSE_S, MAX_RETRY_PAUSE_S))
+                await asyncio.sleep(
+                    backoff_s(
+                        attempt,
+                        postgres_settings.MIN_RETRY_PAUSE_S,
+                        postgres_settings.MAX_RETRY_PAUSE_S,
+                    )
+                )
                 attempt += 1
                 if outlook.closing:
                     raise
@@ -108,7 +103,7 @@ async def connected(address: str) -> AsyncConnection[tuple[Any, ...]]:
     """
     connection = await AsyncConnection.connect(address, **OPTIONS)
     try:
-        with severed_after(connection, CONNECT_TIMEOUT_S):
+        with severed_after(connection, postgres_settings.CONNECT_TIMEOUT_S):
             await connection.execute(_LIMITS)
     except BaseException:
         await connection.close()

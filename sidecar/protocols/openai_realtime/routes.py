@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from sidecar import clock, errors
-from sidecar.api.http import request_headers
+from sidecar.api.http import request_headers, websocket_connections
 from sidecar.api.http.request_headers import (
     ANONYMOUS,
     EPHEMERAL_KEY_PREFIX,
@@ -28,13 +28,6 @@ from sidecar.api.http.request_headers import (
 )
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import read_json
-from sidecar.api.http.websocket_connections import (
-    ConnectionEnding,
-    WebSocketConnection,
-    close_code,
-    refuse_connection,
-    serve_connection,
-)
 from sidecar.auth.startup_token import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.errors import ErrorKind
 from sidecar.interfaces.engine_interface import EngineSpec
@@ -131,7 +124,7 @@ def build_router(
         settings = service.settings
         expires_at = int(now() + settings.live_longest)
         serve = partial(_serve, service=service, expires_at=expires_at)
-        await serve_connection(websocket, SUBPROTOCOLS, serve, ending_of)
+        await websocket_connections.serve_connection(websocket, SUBPROTOCOLS, serve, ending_of)
 
     @router.post(
         f"{REALTIME}/client_secrets",
@@ -175,11 +168,11 @@ def build_router(
     return router
 
 
-def ending_of(error: errors.SidecarError) -> ConnectionEnding:
+def ending_of(error: errors.SidecarError) -> websocket_connections.ConnectionEnding:
     """Return how ``error`` ends a connection."""
-    code = close_code(error, REALTIME_CLOSE_CODES)
+    code = websocket_connections.close_code(error, REALTIME_CLOSE_CODES)
     last = json.dumps({"event_id": "event_0", **error_event(error)})
-    return ConnectionEnding(code, error.code, last)
+    return websocket_connections.ConnectionEnding(code, error.code, last)
 
 
 async def send_refusal(
@@ -187,7 +180,7 @@ async def send_refusal(
 ) -> None:
     """Refuse a client that was not let in, in a way that browsers let their pages read."""
     websocket = WebSocket(scope, receive, send)
-    await refuse_connection(websocket, ending_of(error), SUBPROTOCOLS)
+    await websocket_connections.refuse_connection(websocket, ending_of(error), SUBPROTOCOLS)
 
 
 def initial_config(
@@ -207,7 +200,9 @@ def initial_config(
     )
 
 
-async def _serve(socket: WebSocketConnection, service: Service, expires_at: int) -> None:
+async def _serve(
+    socket: websocket_connections.WebSocketConnection, service: Service, expires_at: int
+) -> None:
     query: Mapping[str, str] = socket.websocket.query_params
     session, open = None, not {"intent", "model"} & set(query)
     if (agreed := request_headers.agreed_session(socket.websocket.scope)) is not None:
@@ -223,7 +218,7 @@ async def _serve(socket: WebSocketConnection, service: Service, expires_at: int)
 
 
 async def _transcribe(
-    socket: WebSocketConnection,
+    socket: websocket_connections.WebSocketConnection,
     service: Service,
     configuration: RealtimeTranscriptionConfig,
     expires_at: int,

@@ -15,17 +15,9 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from sidecar import clock, errors
+from sidecar.api.http import websocket_connections
 from sidecar.api.http.auth_gate import SendRefusal
 from sidecar.api.http.responses import json_response
-from sidecar.api.http.websocket_connections import (
-    CANCELS_PER_MINUTE,
-    MESSAGES_PER_MINUTE,
-    Message,
-    WebSocketConnection,
-    WebSocketGone,
-    refuse_connection,
-    serve_connection,
-)
 from sidecar.auth.rate_limits import MINUTE_S
 from sidecar.config.settings import Settings
 from sidecar.interfaces.live_engine import LiveOptions, TurnControl
@@ -59,7 +51,7 @@ def build_router(service: Service) -> APIRouter:
     async def stream(websocket: WebSocket) -> None:
         settings = service.settings
         serve, ending_of = partial(_serve, service), partial(messages.close_of, settings=settings)
-        await serve_connection(websocket, SUBPROTOCOLS, serve, ending_of)
+        await websocket_connections.serve_connection(websocket, SUBPROTOCOLS, serve, ending_of)
 
     @router.get("/healthz", summary="Whether the service answers", response_model=YapHealth)
     async def alive() -> Response:
@@ -75,12 +67,12 @@ def refusal_of(settings: Settings) -> SendRefusal:
         error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
     ) -> None:
         websocket, ending = WebSocket(scope, receive, send), messages.close_of(error, settings)
-        await refuse_connection(websocket, ending, SUBPROTOCOLS)
+        await websocket_connections.refuse_connection(websocket, ending, SUBPROTOCOLS)
 
     return say_no
 
 
-async def _serve(service: Service, socket: WebSocketConnection) -> None:
+async def _serve(service: Service, socket: websocket_connections.WebSocketConnection) -> None:
     session = service.live.open(
         socket.caller, LiveOptions(turns=TurnControl.CLIENT), wire="streaming"
     )
@@ -96,7 +88,9 @@ async def _serve(service: Service, socket: WebSocketConnection) -> None:
 class _YapConnection:
     """One conversation: what is read, worked through, and told, each in a task of its own."""
 
-    def __init__(self, service: Service, socket: WebSocketConnection, session: Session) -> None:
+    def __init__(
+        self, service: Service, socket: websocket_connections.WebSocketConnection, session: Session
+    ) -> None:
         self._service, self._socket, self._session = service, socket, session
         self._utterances = YapUtterances(BUFFER_S)
 
@@ -107,7 +101,7 @@ class _YapConnection:
             "session.created", YapIds(self._session.id), body | dict(self._session.greeting)
         )
 
-    async def at_once(self, message: Message) -> bool:
+    async def at_once(self, message: websocket_connections.Message) -> bool:
         """What is answered ahead of all that waits; the rest takes its place there."""
         self._session.touch()
         ids = YapIds(self._session.id)
@@ -123,7 +117,7 @@ class _YapConnection:
             await self._socket.send(messages.error_frame(refused, ids))
         return True
 
-    def _opened(self, message: Message) -> YapEnvelope:
+    def _opened(self, message: websocket_connections.Message) -> YapEnvelope:
         try:
             return messages.parse_message(message)
         except YapRefused:
@@ -158,7 +152,7 @@ class _YapConnection:
         elif given.type == "end":
             await self._socket.send(message_text("session_end", given.ids))
             await self._socket.close()
-            raise WebSocketGone
+            raise websocket_connections.WebSocketGone
 
     async def _do(self, given: YapEnvelope) -> None:
         match given.type:
@@ -215,7 +209,9 @@ class _YapConnection:
                 f"{kind}_rate_limited",
                 error.detail,
                 retry_in=error.retry_after,
-                limit=CANCELS_PER_MINUTE if cancel else MESSAGES_PER_MINUTE,
+                limit=websocket_connections.CANCELS_PER_MINUTE
+                if cancel
+                else websocket_connections.MESSAGES_PER_MINUTE,
                 window_seconds=round(MINUTE_S),
                 kind=kind,
             ) from None
