@@ -29,7 +29,10 @@ DELETE_WAIT_S = 2.0
 STORAGE_SWEEP_INTERVAL_S = 6 * 3600.0
 """Time between two looks for recordings without a job; listing a large bucket takes a while."""
 DELETE_BATCH = 200
-"""Jobs or recordings of one call: some tenths of a second at most."""
+"""Recordings of one call: some tenths of a second at most."""
+PURGE_BATCH = 20
+"""Jobs of one call: the events of 20 recordings of eight hours are deleted in a quarter of a second
+(of 200, in more than the time of a statement)."""
 ORPHANED_RECORDING_S = 3600.0
 """Age of a recording without a job before it is deleted: a service may be about to submit it."""
 
@@ -146,12 +149,12 @@ class SharedRetention:
     async def _purge(self, owner: str) -> None:
         limits = self._limits
         results = limits.retention_s, limits.results, limits.result_bytes
-        for function, values in (
-            ("purge_1", results),
-            ("forget_recordings_1", (limits.recording_bytes,)),
+        for function, values, batch in (
+            ("purge_1", results, PURGE_BATCH),
+            ("forget_recordings_1", (limits.recording_bytes,), DELETE_BATCH),
         ):
             await postgres_database.call_in_batches(
-                self._database, function, owner, *values, batch=DELETE_BATCH
+                self._database, function, owner, *values, batch=batch
             )
 
     async def _deleted(self, name: str) -> bool:

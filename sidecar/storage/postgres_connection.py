@@ -26,7 +26,9 @@ OPTIONS: dict[str, Any] = {
     "tcp_user_timeout": round(postgres_settings.TCP_USER_TIMEOUT_S * 1000),
 }
 """Options of every connection."""
+# without jit: compiling a plan took longer (1.8 of 3.1 s for 20,000 refused jobs) than its rows
 _LIMITS = f"""
+    SET jit = off;
     SET default_transaction_isolation = 'read committed';
     SET tcp_user_timeout = {round(postgres_settings.SEND_TIMEOUT_S * 1000)};
     SET statement_timeout = {round(postgres_settings.STATEMENT_TIMEOUT_S * 1000)};

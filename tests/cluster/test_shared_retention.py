@@ -138,6 +138,7 @@ async def test_more_than_one_call_deletes_go_all_the_same(
     journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shared_retention, "DELETE_BATCH", 2)
+    monkeypatch.setattr(shared_retention, "PURGE_BATCH", 2)
     async with service(journal, tmp_path, limits=replace(LIMITS, recording_bytes=100)) as one:
         for number in range(5):
             await done(one, "me", f"recording {number}")

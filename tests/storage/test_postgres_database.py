@@ -87,14 +87,15 @@ async def test_what_the_database_refuses_is_logged_and_leaves_the_pool_as_it_is(
     assert await fill(shared) == before
 
 
-async def test_every_connection_has_the_limits_of_time(
+async def test_every_connection_has_the_limits_of_time_and_no_jit(
     shared: PostgresDatabase, journal: str
 ) -> None:
     rows = await shared.fetch(
         """SELECT current_setting('statement_timeout')::interval, current_setting('lock_timeout')
-            ::interval, current_setting('application_name')"""
+            ::interval, current_setting('application_name'), current_setting('jit')"""
     )
-    ((statement, lock, name),) = rows
+    ((statement, lock, name, jit),) = rows
+    assert jit == "off"
     assert (statement.total_seconds(), lock.total_seconds()) == (
         postgres_settings.STATEMENT_TIMEOUT_S,
         postgres_settings.LOCK_TIMEOUT_S,
