@@ -71,7 +71,8 @@ def main() -> None:
     """Print the table."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Taker)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    traces = create_tracing(f"http://127.0.0.1:{server.server_address[1]}", "bench")
+    os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{server.server_address[1]}"
+    traces = create_tracing("bench")
     folder = Path(tempfile.mkdtemp())
     settings = load_settings(data_dir=folder, journal_key="0" * 32)
     capture_writer.MAX_QUEUED_CHUNKS = 1 << 20

@@ -235,8 +235,8 @@ def create_authenticator(settings: Settings, watch: FileWatcher) -> identity.Aut
         "the keys of signed tokens", [folder], lambda: token_issuing.read_public_keys(folder)
     )
     log.info("signed tokens count, by %d keys", len(public.value))
-    list_file = settings.revoked_tokens or folder.parent / "revoked.txt"
-    read = signed_tokens.RevocationFile(list_file, optional=settings.revoked_tokens is None)
+    list_file = folder.parent / "revoked.txt"
+    read = signed_tokens.RevocationFile(list_file, optional=True)
     revoked = watch.add("the list of revoked tokens", [list_file], read)
     return SignedTokenAuthenticator(
         TokenVerifier(lambda: public.value, lambda: revoked.value), shared

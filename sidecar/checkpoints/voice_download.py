@@ -60,7 +60,7 @@ class VoiceFileServer:
         if not re.fullmatch(r"[0-9]{1,15}", length) or "html" in media_type:
             raise errors.HubUnreachable(
                 f"What answers at {self._base} is no server of voices.",
-                hint="Check VIBEVOICE_VOICES_URL, the proxy, and whether the network asks for a "
+                hint="Check the address (--from), the proxy, and whether the network asks for a "
                 "login.",
             )
         version = answer.headers.get("etag") or answer.headers.get("last-modified") or ""

@@ -76,16 +76,24 @@ def pull(
     listed: Annotated[
         bool, typer.Option("--list", help="Of 'voice': say which there are, and bring none.")
     ] = False,
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from", metavar="URL", help="Of 'voice': another server with the same paths."
+        ),
+    ] = "",
 ) -> int:
     """Download it and print its folder; the exit code."""
     from sidecar.checkpoints import installed_checkpoints
 
     try:
         if name == VOICE:
-            _pull_voice(voice, language, to, listed=listed)
+            _pull_voice(voice, language, to, source, listed=listed)
             return 0
-        if voice or language or listed:
-            raise typer.BadParameter(f"VOICE, --language and --list go with 'pull {VOICE}'.")
+        if voice or language or listed or source:
+            raise typer.BadParameter(
+                f"VOICE, --language, --list and --from go with 'pull {VOICE}'."
+            )
         name, _, named = name.partition("@")
         if named and revision:
             raise typer.BadParameter("Name the revision once: NAME@REV, or --revision REV.")
@@ -210,7 +218,7 @@ def progress_meter() -> Iterator[DownloadProgress]:
         yield Shown()
 
 
-def _pull_voice(name: str, language: str, to: Path | None, *, listed: bool) -> None:
+def _pull_voice(name: str, language: str, to: Path | None, source: str, *, listed: bool) -> None:
     """Bring the voice to ``to`` or the folder of the settings, and print that; or list voices."""
     from sidecar import engines
     from sidecar.checkpoints.voice_download import pull_voice
@@ -227,7 +235,7 @@ def _pull_voice(name: str, language: str, to: Path | None, *, listed: bool) -> N
     voice = find_voice(name, language)
     with progress_meter() as meter:
         pulled = pull_voice(
-            folder, settings.voices_url or moonshine_tts_library.voice_server_url(), voice, meter
+            folder, source or moonshine_tts_library.voice_server_url(), voice, meter
         )
     unchecked = [key for key in voice.files if pulled.files[key].checked == "size"]
     checked = "checked" if not unchecked else "the server knows no checksums: sizes were checked"

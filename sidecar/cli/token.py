@@ -20,8 +20,8 @@ HELP = f"""
 Make, list and revoke the tokens by which a service knows who asks (JWT, ES256).
 
 Keys, what was made and what was revoked lie in a folder: the data folder's `tokens`, or the one
-that --folder names. A service needs `public` and `revoked.txt` of it (--token-keys,
---revoked-tokens); `private` stays on the machine that makes tokens.
+that --folder names. A service needs `public` (--token-keys) and, beside it, `revoked.txt`;
+`private` stays on the machine that makes tokens.
 
 Examples:
 
@@ -105,7 +105,7 @@ def _keys(
         issuer.rotate()
     print(*issuer.keys.names(), sep="\n")
     print_error_line(f"public keys, for --token-keys: {issuer.keys.public}")
-    print_error_line(f"revoked tokens, for --revoked-tokens: {issuer.revoked_file}")
+    print_error_line(f"revoked tokens: {issuer.revoked_file}")
 
 
 def _issuer(folder: Path | None) -> TokenIssuer:

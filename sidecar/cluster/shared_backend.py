@@ -26,6 +26,7 @@ from sidecar.jobs.job_backend import EngineProvisioning, LocalQueueSetup
 from sidecar.jobs.job_log import JobListener, MemoryJobLog
 from sidecar.jobs.job_telemetry import JobEventMetrics
 from sidecar.jobs.recovery import PersistentRecordings, jobs_folder
+from sidecar.jobs.retention import MAX_RESULTS_PER_OWNER
 from sidecar.observability.metrics import JobMetrics
 from sidecar.storage.encryption import journal_key
 from sidecar.storage.job_journal import UPLOADS_FOLDER
@@ -70,7 +71,7 @@ class SharedJobBackend:
         self._follower = JobFollower(self._database, rows, service_id, now)
         limits = RetentionLimits(
             settings.job_retention,
-            settings.job_retention_count,
+            MAX_RESULTS_PER_OWNER,
             settings.job_retention_mb << 20,
             settings.keep_recordings_mb << 20,
         )

@@ -59,9 +59,6 @@ GRPC_SERVER_ENVIRONMENT = {
     "MAX_CONCURRENT_CONNECTIONS": "live_sessions",
     "WS_IDLE_TIMEOUT_S": "live_idle",
     "WS_MAX_CONNECTION_DURATION_S": "live_longest",
-    "WS_CLOSE_UNAUTHORIZED_CODE": "live_close_unauthorized",
-    "WS_CLOSE_BUSY_CODE": "live_close_busy",
-    "WS_CLOSE_IDLE_REASON": "live_close_idle_reason",
 }
 """Settings by the names that they have with the server whose wire is at `/api/asr-streaming`
 (docs/live.md)."""
@@ -86,9 +83,16 @@ def config_file_path() -> Path:
     return base / "vibevoice-asr" / "config.toml"
 
 
+def foreign_variable(name: str) -> str:
+    """Return a variable of that server's environment; "" where it is absent or means "as usual"
+    (nothing, zero and below, or "off")."""
+    value = os.environ.get(name, "")
+    usual = re.compile(r"\s*(|none|off|-.*|0+(\.0*)?)\s*", re.IGNORECASE)
+    return "" if usual.fullmatch(value) else value
+
+
 class GrpcServerEnvSource(PydanticBaseSettingsSource):
-    """The environment of a deployment that had that server before. What there means "as usual"
-    (nothing, zero and below, or "off") means so here too."""
+    """The environment of a deployment that had that server before."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """Nothing for a field alone: all of them come at once."""
@@ -97,10 +101,9 @@ class GrpcServerEnvSource(PydanticBaseSettingsSource):
     def __call__(self) -> dict[str, Any]:
         """Values by the names of our settings."""
         given = {
-            name: os.environ.get(foreign, "") for foreign, name in GRPC_SERVER_ENVIRONMENT.items()
+            name: foreign_variable(foreign) for foreign, name in GRPC_SERVER_ENVIRONMENT.items()
         }
-        usual = re.compile(r"\s*(|none|off|-.*|0+(\.0*)?)\s*", re.IGNORECASE)
-        return {name: value for name, value in given.items() if not usual.fullmatch(value)}
+        return {name: value for name, value in given.items() if value}
 
 
 class ConfigFileSource(PydanticBaseSettingsSource):

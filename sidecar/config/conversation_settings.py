@@ -75,13 +75,6 @@ class TtsSettings(SettingsGroup):
             "one; if unset, the cache that 'vibevoice-asr pull' fills."
         ),
     )
-    voices_url: str = Field(
-        "",
-        description=(
-            "Server that 'pull voice' brings them from; that of the makers of moonshine-voice if "
-            "unset."
-        ),
-    )
     speech_url: str = Field(
         "",
         description="Server with OpenAI's /v1/audio/speech, for the voice_engine 'speech'.",

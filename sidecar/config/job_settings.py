@@ -32,9 +32,6 @@ class JobSettings(setting_types.SettingsGroup):
             "before their time. Without 'Prefer: respond-async' nothing is kept."
         ),
     )
-    job_retention_count: int = Field(
-        1000, ge=1, description="Most results of one owner that can be fetched."
-    )
     keep_jobs: bool = Field(
         False,
         description=(

@@ -60,23 +60,6 @@ class LiveSettings(SettingsGroup):
             "sentence is heard first."
         ),
     )
-    live_close_unauthorized: int = Field(
-        4001,
-        ge=1000,
-        le=4999,
-        description="Close code of '/api/asr-streaming' for who is not known (newer: 1008).",
-    )
-    live_close_busy: int = Field(
-        4002,
-        ge=1000,
-        le=4999,
-        description="Close code of '/api/asr-streaming' where there is no room (newer: 1013).",
-    )
-    live_close_idle_reason: str = Field(
-        "idle timeout",
-        max_length=100,
-        description="Reason '/api/asr-streaming' closes what is idle with (newer: idle_timeout).",
-    )
     live_timeout: Duration = Field(
         20.0, gt=0, description="How long one stretch of live speech may take to recognise."
     )
@@ -116,7 +99,7 @@ class GrpcSettings(SettingsGroup):
         None,
         description=(
             "File (PEM) with the certificates of those who vouch for clients over gRPC: who shows "
-            "no certificate of theirs gets no connection (mTLS). Asks for --tls-cert or --tls "
+            "no certificate of theirs gets no connection (mTLS). Asks for --tls FILE or --tls "
             "self-signed; read again when it changes."
         ),
     )

@@ -10,6 +10,9 @@ from pydantic_settings import NoDecode
 
 from sidecar.config import setting_types
 
+TLS_OFF, TLS_SELF_SIGNED = "off", "self-signed"
+
+
 MetricsOptions = Annotated[
     tuple[Literal["open", "owners"], ...], NoDecode, BeforeValidator(setting_types.parse_list)
 ]
@@ -62,15 +65,6 @@ class ProcessSettings(setting_types.SettingsGroup):
     )
     log_format: Literal["text", "json"] = Field(
         "text", description="Lines of text, or of JSON, on stderr and in the log file."
-    )
-    traces: str | None = Field(
-        None,
-        pattern=r"^https?://",
-        description=(
-            "Address of an OpenTelemetry collector (OTLP over HTTP), such as "
-            "'http://127.0.0.1:4318': stages of jobs and of live sessions go there, nothing of "
-            "what was said (docs/tracing.md). If unset: as the variables OTEL_… say, or nowhere."
-        ),
     )
 
 
@@ -129,13 +123,6 @@ class AccessSettings(setting_types.SettingsGroup):
             "the service listens beyond the loopback, else none."
         ),
     )
-    revoked_tokens: Path | None = Field(
-        None,
-        description=(
-            "File with the ids of signed tokens that count no more, read again within 30 s of a "
-            "change; 'revoked.txt' beside the folder of keys if unset."
-        ),
-    )
     allowed_hosts: setting_types.WordList = Field(
         (), description="Names that clients may use for this machine, beside those of the loopback."
     )
@@ -146,18 +133,13 @@ class AccessSettings(setting_types.SettingsGroup):
             "server on this machine (for development)."
         ),
     )
-    tls: Literal["off", "self-signed"] = Field(
-        "off",
+    tls: str = Field(
+        TLS_OFF,
         description=(
-            "'self-signed' makes a certificate once, keeps it in the data folder, and tells its "
-            "SHA-256 fingerprint in the ready line and the log."
-        ),
-    )
-    tls_cert: Path | None = Field(
-        None,
-        description=(
-            "File (PEM) with the certificate and its chain: the service speaks HTTPS. Read again "
-            "when it changes; open connections stay."
+            "A file (PEM) with the certificate and its chain: the service speaks HTTPS. Read again "
+            "when it changes; open connections stay. 'self-signed' makes a certificate once, keeps "
+            "it in the data folder, and tells its SHA-256 fingerprint in the ready line and the "
+            "log. 'off' is no HTTPS."
         ),
     )
     tls_key: Path | None = Field(

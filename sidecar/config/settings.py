@@ -6,6 +6,7 @@ They lie by what they are about, a file each, and `Settings` is all of them toge
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -80,7 +81,7 @@ class Settings(
     @property
     def encrypted(self) -> bool:
         """Whether the service speaks HTTPS."""
-        return self.tls != "off" or self.tls_cert is not None
+        return self.tls != server_settings.TLS_OFF
 
     @classmethod
     def settings_customise_sources(
@@ -117,3 +118,12 @@ def load_settings(**flags: Any) -> Settings:
         raise errors.SettingsInvalid(f"Bad setting: {wrong}.") from None
     except (OSError, ValueError) as error:  # pydantic's own trouble with the environment
         raise errors.SettingsInvalid(f"The settings cannot be read: {error}") from None
+
+
+def data_folder(settings: Settings, name: str) -> Path:
+    """Return the folder ``name`` in `data_dir`; in the user's data folder if that is unset."""
+    if settings.data_dir is not None:
+        return settings.data_dir.expanduser().absolute() / name
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("vibevoice-asr", appauthor=False)) / name

@@ -27,7 +27,7 @@ from sidecar.jobs.job_store import JobStore, LocalJobStore
 from sidecar.jobs.job_telemetry import JobEventMetrics
 from sidecar.jobs.recovery import JobPersistence, PersistentRecordings, requeue_unfinished
 from sidecar.jobs.reservations import Reservation
-from sidecar.jobs.retention import Retention
+from sidecar.jobs.retention import MAX_RESULTS_PER_OWNER, Retention
 from sidecar.observability.logs import default_data_folder
 from sidecar.observability.metrics import JobMetrics
 from sidecar.workers.engine_host import EngineHost
@@ -294,7 +294,7 @@ class LocalJobBackend:
             self.log,
             settings.job_retention,
             settings.job_retention_mb << 20,
-            settings.job_retention_count,
+            MAX_RESULTS_PER_OWNER,
         )
         """Jobs that have ended, until they are fetched."""
         self.store = LocalJobStore(self.log, self.queue, self.results)

@@ -14,8 +14,7 @@ from pathlib import Path
 from sidecar import clock, errors
 from sidecar.audio import audio_source
 from sidecar.concurrency import ThreadLimiter
-from sidecar.config.data_folders import data_folder
-from sidecar.config.settings import Settings
+from sidecar.config.settings import Settings, data_folder
 from sidecar.jobs import job_record
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import FailedChange, InterruptedChange, JobFailure, JobRecord

@@ -97,6 +97,10 @@ class _EndedJob:
         return result and young and not self.fetched.is_set()
 
 
+MAX_RESULTS_PER_OWNER = 1000
+"""Results of one owner that can be fetched; with more, the oldest go before their time."""
+
+
 class Retention:
     """Ended jobs go after ``retention_s``, the oldest of an owner when all that he has weigh more
     than ``limit_bytes`` or are more than ``limit``; the last of each stays its time."""

@@ -18,7 +18,6 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from sidecar.observability.tracing import RequestArrival, RequestTrace, TraceSpan, Value
 
 SERVICE_NAME = "vibevoice-asr"
-TRACES_PATH = "/v1/traces"
 EXPORT_TIMEOUT_S = 3.0
 """So long the end of the service waits for whoever takes the rest."""
 
@@ -28,15 +27,13 @@ class OtlpExporter:
 
     on = True
 
-    def __init__(self, url: str | None, version: str) -> None:
-        """``url``: of a collector, such as `http://127.0.0.1:4318`; None leaves all to the
-        environment, as headers, certificates and sampling always are."""
+    def __init__(self, version: str) -> None:
+        """The environment has the collector's address, headers, certificates and sampling."""
         given = {"service.version": version, "service.instance.id": str(uuid.uuid4())}
         if not os.environ.get("OTEL_SERVICE_NAME"):
             given["service.name"] = SERVICE_NAME
-        endpoint = None if url is None else url.rstrip("/").removesuffix(TRACES_PATH) + TRACES_PATH
         self._provider = TracerProvider(resource=Resource.create(given), shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint)))
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("sidecar", version)
 
     def begin(self, name: str, at: float, arrival: RequestArrival | None) -> RequestTrace:

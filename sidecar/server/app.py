@@ -117,7 +117,7 @@ def create_access(settings: Settings, watch: FileWatcher) -> AccessPolicy:
         )
     if anywhere and not settings.encrypted and not settings.forwarded_allow_ips:
         log.warning(
-            "tokens and recordings cross the network unencrypted: set --tls-cert with --tls-key or "
+            "tokens and recordings cross the network unencrypted: set --tls FILE with --tls-key or "
             "--tls self-signed, or put a proxy with TLS in front (--forwarded-allow-ips)"
         )
     listens = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -170,7 +170,7 @@ def create_listeners(
     if clients is not None and tls is None:
         raise SettingsInvalid(
             "Clients are asked for certificates, and nothing is encrypted (--grpc-client-ca).",
-            hint="Set --tls-cert with --tls-key, or --tls self-signed.",
+            hint="Set --tls FILE with --tls-key, or --tls self-signed.",
         )
     credentials = server_credentials(tls, watch, clients) if tls else None
     return [GrpcServer(service, entrance, grpc, credentials)]
@@ -223,7 +223,7 @@ def create_app(
         refusals={
             live_routes.PATH: live_routes.send_refusal,
             openai_realtime_routes.REALTIME: openai_realtime_routes.send_refusal,
-            yap_routes.PATH: yap_routes.refusal_of(settings),
+            yap_routes.PATH: yap_routes.refusal(),
             s2s_routes.PATH: s2s_routes.send_refusal,
         },
         tickets=tickets,

@@ -14,6 +14,7 @@ from sidecar import files as sidecar_files
 from sidecar.auth import self_signed_certificate
 from sidecar.auth.request_origin import is_loopback_address
 from sidecar.auth.self_signed_certificate import CertificatePair
+from sidecar.config.server_settings import TLS_OFF, TLS_SELF_SIGNED
 from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
 from sidecar.files import FileWatcher
@@ -50,12 +51,7 @@ def create_tls(settings: Settings, watch: FileWatcher) -> ServerTls | None:
         errors.SettingsInvalid: the settings contradict each other, or a file cannot be used.
     """
     pair = _configured_certificate(settings)
-    own = settings.tls == "self-signed"
-    if own and pair:
-        raise SettingsInvalid(
-            "There is a certificate, and one of our own is asked for.",
-            hint="Keep --tls-cert with --tls-key, or --tls self-signed.",
-        )
+    own = settings.tls == TLS_SELF_SIGNED
     if own:
         pair = self_signed_certificate.ensure_certificate(
             _folder(settings),
@@ -70,8 +66,9 @@ def create_tls(settings: Settings, watch: FileWatcher) -> ServerTls | None:
 def local_fingerprint(settings: Settings) -> str | None:
     """Of the certificate that the service of this machine shows; None where it shows none, or where
     that cannot be read."""
-    file = settings.tls_cert
-    if file is None and settings.tls == "self-signed":
+    pair = _configured_certificate(settings)
+    file = pair.certificate if pair else None
+    if settings.tls == TLS_SELF_SIGNED:
         file = self_signed_certificate.certificate_pair_in(_folder(settings)).certificate
     try:
         if file is None or not file.is_file():  # a pipe would be waited for
@@ -82,11 +79,12 @@ def local_fingerprint(settings: Settings) -> str | None:
 
 
 def _configured_certificate(settings: Settings) -> CertificatePair | None:
-    if settings.tls_cert is None:
+    if settings.tls in (TLS_OFF, TLS_SELF_SIGNED):
         if settings.tls_key is not None:
-            raise SettingsInvalid("There is a key for TLS without a certificate (--tls-cert).")
+            raise SettingsInvalid("There is a key for TLS without a certificate (--tls FILE).")
         return None
-    return CertificatePair(settings.tls_cert, settings.tls_key or settings.tls_cert)
+    certificate = Path(settings.tls)
+    return CertificatePair(certificate, settings.tls_key or certificate)
 
 
 def _folder(settings: Settings) -> Path:

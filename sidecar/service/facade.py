@@ -20,7 +20,7 @@ from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.config.settings import ROLE_FRONT, Settings
 from sidecar.conversation.conversation_registry import ConversationRegistry
 from sidecar.engines.engine_selection import EngineChoice, language_hint
-from sidecar.errors import EngineUnavailable, LanguageUnsupported, SettingsInvalid, SidecarError
+from sidecar.errors import EngineUnavailable, LanguageUnsupported, SidecarError
 from sidecar.gpu_memory.memory_plan import JobForecast
 from sidecar.interfaces.engine_interface import (
     EngineSpec,
@@ -94,25 +94,16 @@ class OwnerErasure:
         return ErasureResult(jobs, people, going)
 
 
-def create_tracing(url: str | None, version: str) -> Tracer:
-    """Where ``url`` says, or the environment (OTEL_…) if it says nothing.
-
-    Raises:
-        errors.SettingsInvalid: a ``url`` is given, and the packages are missing.
-    """
-    if url is None and not is_tracing_configured(os.environ):
+def create_tracing(version: str) -> Tracer:
+    """Return the exporter that the environment (OTEL_…) asks for."""
+    if not is_tracing_configured(os.environ):
         return NullTracer()
     try:
         from sidecar.observability.otel import OtlpExporter
-    except ImportError:
-        if url is None:  # it may be meant for other programs
-            log.warning("no traces: pip install 'vibevoice-asr[otel]'")
-            return NullTracer()
-        raise SettingsInvalid(
-            "Traces need a package that is not installed.",
-            hint="pip install 'vibevoice-asr[otel]'",
-        ) from None
-    return OtlpExporter(url, version)
+    except ImportError:  # the variables may be meant for other programs
+        log.warning("no traces: pip install 'vibevoice-asr[otel]'")
+        return NullTracer()
+    return OtlpExporter(version)
 
 
 class ServiceObservers:
@@ -127,7 +118,7 @@ class ServiceObservers:
         live: EngineSpec | None,
         now: clock.Clock,
     ) -> None:
-        self.traces = create_tracing(settings.traces, __version__)
+        self.traces = create_tracing(__version__)
         """Where is told what took how long: nowhere, mostly."""
         self.jobs: JobTraces | None = None
         """The stages of jobs, where they are told."""

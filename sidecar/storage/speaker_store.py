@@ -16,8 +16,7 @@ from typing import Any, Protocol, Self
 
 from sidecar import errors, files
 from sidecar.concurrency import ThreadLimiter
-from sidecar.config.data_folders import data_folder
-from sidecar.config.settings import Settings
+from sidecar.config.settings import Settings, data_folder
 from sidecar.storage.encrypted_sqlite import KEY_TABLE, DatabaseLabels, migrate_sqlite, open_cipher
 from sidecar.storage.encryption import DecryptionFailed
 from sidecar.transcripts.speaker_embeddings import (

@@ -10,8 +10,7 @@ from sidecar.checkpoints import installed_checkpoints
 from sidecar.checkpoints.checkpoint import ModelCheckpoint
 from sidecar.checkpoints.installed_checkpoints import PulledVoices
 from sidecar.config import remote_server
-from sidecar.config.data_folders import data_folder
-from sidecar.config.settings import Settings
+from sidecar.config.settings import Settings, data_folder
 from sidecar.engines import missing_packages
 from sidecar.engines.engine_selection import VIBEVOICE, EngineChoice, install_hint, torch_has_cuda
 from sidecar.gpu_memory.gpu_devices import read_gpu_memory

@@ -231,19 +231,18 @@ class Shell:
     """Where the command is run: a home of its own, and the server of the test."""
 
     def __init__(self, home: Path, url: str) -> None:
-        self.folder = home / "voices"
+        self.folder, self.url = home / "voices", url
         outer = {key: value for key, value in os.environ.items() if "VIBEVOICE" not in key}
         self.env = {
             **outer,
             "VIBEVOICE_DATA_DIR": str(home),
-            "VIBEVOICE_VOICES_URL": url,
             "VIBEVOICE_CONFIG": str(home / "no-such-file.toml"),
             "NO_PROXY": "127.0.0.1",
         }
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "sidecar.main", "pull", "voice", *words],
+            [sys.executable, "-m", "sidecar.main", "pull", "voice", "--from", self.url, *words],
             env=self.env,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

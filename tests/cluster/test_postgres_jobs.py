@@ -524,7 +524,6 @@ async def test_only_the_recording_of_a_job_that_may_be_asked_for_later_waits_for
         engine="scripted",
         role="front",
         journal_key=KEY,
-        jobs_dir=tmp_path / "jobs",
         data_dir=tmp_path / "data",
         spool_dir=tmp_path,
     )

@@ -12,6 +12,8 @@ from sidecar import errors
 from sidecar.cli.common_options import describe
 from sidecar.config.removed_settings import REMOVED
 from sidecar.config.settings import Settings, load_settings
+from sidecar.protocols.yap.messages import YapCloseCodes
+from sidecar.server.app import create_app, create_service
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -181,10 +183,11 @@ def test_a_deployment_of_the_streaming_server_keeps_its_names(monkeypatch):
     for name, usual in (("WS_MAX_CONNECTION_DURATION_S", "off"),):
         monkeypatch.setenv(name, usual)
     settings = load_settings()
-    assert (settings.live_close_busy, settings.live_idle, settings.live_sessions) == (1013, 30, 7)
+    assert (settings.live_idle, settings.live_sessions) == (30, 7)
+    assert YapCloseCodes.of_environment() == YapCloseCodes(busy=1013)
     assert settings.live_longest == 5400
     monkeypatch.setenv("VIBEVOICE_LIVE_IDLE", "40")
     assert load_settings().live_idle == 40
     monkeypatch.setenv("WS_CLOSE_BUSY_CODE", "busy")
-    with pytest.raises(errors.SettingsInvalid, match="live_close_busy"):
-        load_settings()
+    with pytest.raises(errors.SettingsInvalid, match="WS_CLOSE_BUSY_CODE"):
+        create_app(settings, create_service(settings))

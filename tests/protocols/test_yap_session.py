@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar import errors
-from sidecar.config.settings import Settings
 from sidecar.interfaces.live_events import (
     Final,
     LiveEvent,
@@ -20,7 +19,7 @@ from sidecar.interfaces.live_events import (
     TurnDropped,
     TurnEnded,
 )
-from sidecar.protocols.yap.messages import YapIds, YapRefused, close_of
+from sidecar.protocols.yap.messages import YapCloseCodes, YapIds, YapRefused, close_of
 from sidecar.protocols.yap.session import YapAction, YapUtterances, YapWordDeltas
 from sidecar.transcripts.transcript import Segment
 
@@ -204,15 +203,8 @@ def test_sound_and_ends_count_for_the_active_request_alone() -> None:
 def test_each_error_ends_a_connection_with_its_code(
     error: errors.SidecarError, code: int, reason: str
 ) -> None:
-    last = close_of(error, Settings())
+    last = close_of(error, YapCloseCodes())
     assert (last.code, last.reason) == (code, reason)
-    newer = close_of(
-        error,
-        Settings(
-            live_close_unauthorized=1008,
-            live_close_busy=1013,
-            live_close_idle_reason="idle_timeout",
-        ),
-    )
+    newer = close_of(error, YapCloseCodes(unauthorized=1008, busy=1013, idle_reason="idle_timeout"))
     assert newer.code == {4001: 1008, 4002: 1013}.get(code, code)
     assert newer.reason == {"idle timeout": "idle_timeout"}.get(reason, reason)

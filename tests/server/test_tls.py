@@ -175,7 +175,7 @@ def test_browsers_are_told_to_keep_to_tls_only_where_others_vouch(
 
     at, _ = home
     assert "strict-transport-security" not in headers(at.port, at.pair)
-    named = Home(tmp_path, tls_cert=at.pair.certificate, tls_key=at.pair.key)
+    named = Home(tmp_path, tls=str(at.pair.certificate), tls_key=at.pair.key)
     process, ready = named.serve()
     with process:
         assert ready["url"] == named.url
@@ -212,10 +212,10 @@ def test_a_certificate_is_kept_until_a_name_is_missing_or_it_is_nearly_over(
     ("named", "why"),
     [
         ({"tls_key": "key.pem"}, "without a certificate"),
-        ({"tls": "self-signed", "tls_cert": "certificate.pem"}, "one of our own"),
-        ({"tls_cert": "absent.pem"}, "cannot be used"),
-        ({"tls_cert": "certificate.pem", "tls_key": "other.pem"}, "key values mismatch"),
-        ({"tls_cert": "certificate.pem", "tls_key": "locked.pem"}, "has a password"),
+        ({"tls": "self-signed", "tls_key": "key.pem"}, "without a certificate"),
+        ({"tls": "absent.pem"}, "cannot be used"),
+        ({"tls": "certificate.pem", "tls_key": "other.pem"}, "key values mismatch"),
+        ({"tls": "certificate.pem", "tls_key": "locked.pem"}, "has a password"),
     ],
 )
 def test_settings_that_cannot_be_are_no_start(
@@ -235,7 +235,8 @@ def test_settings_that_cannot_be_are_no_start(
         )
     )
     given: dict[str, Any] = {
-        name: value if name == "tls" else tmp_path / value for name, value in named.items()
+        name: value if value == "self-signed" else str(tmp_path / value)
+        for name, value in named.items()
     }
     with pytest.raises(errors.SettingsInvalid, match=why):
         create_tls(Settings(data_dir=tmp_path, **given), FileWatcher())
@@ -248,7 +249,7 @@ async def test_a_new_certificate_is_shown_to_who_comes_and_nobody_is_dropped(
     old = self_signed_certificate.certificate_fingerprint(pair.certificate.read_text())
     new = self_signed_certificate.ensure_certificate(tmp_path / "second", NAMES)
     watch = FileWatcher(every_s=0.01)
-    tls = create_tls(Settings(tls_cert=pair.certificate, tls_key=pair.key), watch)
+    tls = create_tls(Settings(tls=str(pair.certificate), tls_key=pair.key), watch)
     assert tls is not None
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -275,7 +275,7 @@ def test_a_recording_that_an_older_version_kept_is_known_by_its_name() -> None:
 async def test_the_words_of_a_talk_are_kept_where_its_sound_cannot_be_now(
     keeping: JobPersistence, voice: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(*_: object) -> None:
+    def away(*_: object, **__: object) -> None:
         raise errors.StorageUnreachable()
 
     monkeypatch.setattr(keeping._storage, "put", away)

@@ -15,8 +15,7 @@ from typing import Any
 
 from sidecar import __version__, clock, errors, files
 from sidecar.audio.audio_source import storage_error
-from sidecar.config.data_folders import data_folder
-from sidecar.config.settings import Settings
+from sidecar.config.settings import Settings, data_folder
 from sidecar.errors import ShuttingDown
 from sidecar.interfaces.live_engine import SampleEncoding
 from sidecar.interfaces.live_events import to_wire

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from sidecar.api.http.websocket_connections import (
     ConnectionEnding,
     close_code,
 )
-from sidecar.config.settings import Settings
+from sidecar.config.config_files import foreign_variable
 from sidecar.errors import ErrorKind
 
 UNKNOWN = "unknown"
@@ -166,22 +167,58 @@ def _word(value: object) -> str:
 
 
 IDLE, TOO_LONG = 4000, 4003
+MAX_REASON_BYTES = 123
+"""Of a close frame (RFC 6455, 5.5)."""
 
 
-def close_of(error: errors.SidecarError, settings: Settings) -> ConnectionEnding:
+@dataclass(frozen=True, slots=True)
+class YapCloseCodes:
+    """What connections are closed with; newer clients expect 1008, 1013 and `idle_timeout`."""
+
+    unauthorized: int = 4001
+    busy: int = 4002
+    idle_reason: str = "idle timeout"
+
+    @classmethod
+    def of_environment(cls) -> YapCloseCodes:
+        """Return those that the variables of that server name (docs/live.md).
+
+        Raises:
+            errors.SettingsInvalid: one is no close code, or no reason that a frame can hold.
+        """
+        reason = foreign_variable("WS_CLOSE_IDLE_REASON") or cls().idle_reason
+        if len(reason.encode()) > MAX_REASON_BYTES:
+            raise errors.SettingsInvalid("WS_CLOSE_IDLE_REASON is too long for a close frame.")
+        return cls(
+            _close_code("WS_CLOSE_UNAUTHORIZED_CODE", cls().unauthorized),
+            _close_code("WS_CLOSE_BUSY_CODE", cls().busy),
+            reason,
+        )
+
+
+def _close_code(variable: str, usual: int) -> int:
+    value = foreign_variable(variable) or str(usual)
+    if not re.fullmatch(r"[1-4][0-9]{3}", value, re.ASCII):
+        raise errors.SettingsInvalid(
+            f"{variable} is no close code.", hint="Use a number from 1000 to 4999."
+        )
+    return int(value)
+
+
+def close_of(error: errors.SidecarError, codes: YapCloseCodes) -> ConnectionEnding:
     """How ``error`` ends a connection."""
     if isinstance(error, errors.SessionIdle):
-        return ConnectionEnding(IDLE, settings.live_close_idle_reason)
+        return ConnectionEnding(IDLE, codes.idle_reason)
     if isinstance(error, errors.SessionTooLong):
         return ConnectionEnding(TOO_LONG, "max connection duration reached")
     refused = yap_error(error)
     if isinstance(error, errors.InboundFull):
         refused.details["inbound_queue_max"] = MAX_INBOUND_MESSAGES
     own: dict[ErrorKind | str, int] = {
-        ErrorKind.UNAUTHORIZED: settings.live_close_unauthorized,
-        ErrorKind.FORBIDDEN: settings.live_close_unauthorized,
-        ErrorKind.LIMITED: settings.live_close_busy,
-        ErrorKind.BUSY: settings.live_close_busy,
+        ErrorKind.UNAUTHORIZED: codes.unauthorized,
+        ErrorKind.FORBIDDEN: codes.unauthorized,
+        ErrorKind.LIMITED: codes.busy,
+        ErrorKind.BUSY: codes.busy,
         errors.ShuttingDown.code: 1001,
     }
     return ConnectionEnding(close_code(error, own), refused.reason, error_frame(refused, YapIds()))

@@ -19,7 +19,6 @@ from sidecar.api.http import websocket_connections
 from sidecar.api.http.auth_gate import SendRefusal
 from sidecar.api.http.responses import json_response
 from sidecar.auth.rate_limits import MINUTE_S
-from sidecar.config.settings import Settings
 from sidecar.interfaces.live_engine import LiveOptions, TurnControl
 from sidecar.live.sessions.session import BUFFER_S, Session
 from sidecar.protocols.yap import messages
@@ -47,10 +46,11 @@ def build_router(service: Service) -> APIRouter:
     """The routes of this wire."""
     router = APIRouter()
 
+    serve = partial(_serve, service)
+    ending_of = partial(messages.close_of, codes=messages.YapCloseCodes.of_environment())
+
     @router.websocket(PATH)
     async def stream(websocket: WebSocket) -> None:
-        settings = service.settings
-        serve, ending_of = partial(_serve, service), partial(messages.close_of, settings=settings)
         await websocket_connections.serve_connection(websocket, SUBPROTOCOLS, serve, ending_of)
 
     @router.get("/healthz", summary="Whether the service answers", response_model=YapHealth)
@@ -60,13 +60,14 @@ def build_router(service: Service) -> APIRouter:
     return router
 
 
-def refusal_of(settings: Settings) -> SendRefusal:
+def refusal() -> SendRefusal:
     """Says no to who was not let in, as these clients read it."""
+    codes = messages.YapCloseCodes.of_environment()
 
     async def say_no(
         error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        websocket, ending = WebSocket(scope, receive, send), messages.close_of(error, settings)
+        websocket, ending = WebSocket(scope, receive, send), messages.close_of(error, codes)
         await websocket_connections.refuse_connection(websocket, ending, SUBPROTOCOLS)
 
     return say_no
