@@ -197,16 +197,11 @@ def kept(home: Path) -> dict[str, object]:
     return {"keep_jobs": 1, "data_dir": home, "journal_key": KEY, "keep_recordings_mb": 50}
 
 
-def voices(home: Path) -> dict[str, object]:
-    """Settings with which voices are remembered."""
-    return {"people": 1, "data_dir": home}
-
-
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A service that hears ten seconds in one, and keeps recordings."""
     home = tmp_path_factory.mktemp("slow")
-    with Server(home, scripted_speed=10, **kept(home), **voices(home)) as running:
+    with Server(home, scripted_speed=10, people=1, **kept(home)) as running:
         yield running
 
 
