@@ -180,6 +180,9 @@ async def test_a_connection_of_whose_answer_nothing_is_taken_is_given_up() -> No
             whole += piece
             await asyncio.sleep(0)
         assert whole.endswith(b"0\r\n\r\n")
+        async with asyncio.timeout(PATIENCE_S):  # the end is sent a few turns before
+            while not ended:
+                await asyncio.sleep(0)
         assert len(ended) == 1
         writer.close()
         idle.connect(listener.getsockname())
