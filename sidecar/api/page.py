@@ -28,7 +28,7 @@ from sidecar.api.http.responses import json_response, media_type
 from sidecar.api.http.schemas import PROBLEMS, RenderedBody, object_schema, request_body
 from sidecar.api.http.upload import read_json
 from sidecar.auth.identity import AuthMethod, Identity, Scope
-from sidecar.auth.startup_token import CODE_LIFETIME_S, OneTimeCodes
+from sidecar.auth.one_time_codes import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.concurrency import ThreadLimiter
 from sidecar.service import system_checks
 from sidecar.service.facade import Service

@@ -32,11 +32,11 @@ from sidecar.auth.authentication import (
     create_authenticator,
     owner_limits_of,
 )
+from sidecar.auth.one_time_codes import OneTimeCodes
 from sidecar.auth.rate_limits import RateLimiter
 from sidecar.auth.request_origin import is_loopback_address
 from sidecar.auth.revocable_streams import MAX_OPEN_STREAMS, RevocableStreams
 from sidecar.auth.self_signed_certificate import CertificatePair
-from sidecar.auth.startup_token import OneTimeCodes
 from sidecar.config.settings import ROLE_FRONT, ROLE_NODE, Settings, load_settings
 from sidecar.engines.engine_selection import (
     choose_engine,

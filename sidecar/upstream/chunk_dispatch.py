@@ -17,7 +17,12 @@ from sidecar.interfaces.engine_interface import TranscribeOptions, UpstreamOptio
 from sidecar.transcripts.transcript import Segment
 from sidecar.upstream import upstream_dialect
 from sidecar.upstream.audio_chunks import AudioChunk, ChunkResult, shift_segments
-from sidecar.upstream.load_balancer import ChunkAttempts, UpstreamBalancer
+from sidecar.upstream.load_balancer import (
+    HEALTH_POLL_INTERVAL_S,
+    LOST_AFTER_POLLS,
+    ChunkAttempts,
+    UpstreamBalancer,
+)
 from sidecar.upstream.upstream_client import (
     DEFAULT_SAMPLE_RATE,
     EXTRA_TIMEOUT_S,
@@ -35,11 +40,6 @@ from sidecar.upstream.upstream_dialect import (
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
-HEALTH_POLL_INTERVAL_S = 5.0
-"""From one look at all upstreams to the next, while there is work and a choice."""
-LOST_AFTER_POLLS = 3
-"""After so many looks without an answer, a server that always answers them is lost, and what it
-works on is tried elsewhere; its connection alone would not tell."""
 MIN_SPLIT_CHUNK_S = 5.0
 """A piece shorter than two of these is not made smaller: it is not its length that is wrong."""
 MAX_REQUESTS_PER_CHUNK = 32

@@ -20,6 +20,11 @@ Key = TypeVar("Key", bound=Hashable)
 MIN_BACKOFF_S, MAX_BACKOFF_S = 0.5, 60.0
 """A server that failed stands aside for so long, twice as long each time. Short at first: what
 comes first of a trial is a look at its health, and no recording."""
+HEALTH_POLL_INTERVAL_S = 5.0
+"""From one look at all upstreams to the next, while there is work and a choice."""
+LOST_AFTER_POLLS = 3
+"""After so many looks without an answer, a server that always answers them is lost, and what it
+works on is tried elsewhere; its connection alone would not tell."""
 MAX_BROKEN_SERVERS = 3
 """So many servers may break over one piece: one bad recording must not take all of them down."""
 UNREACHABLE_WAIT_S = 8.0

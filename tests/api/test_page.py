@@ -15,7 +15,12 @@ from vibevoice_asr_client import Client
 
 from sidecar import errors
 from sidecar.api.page import FOLDER, PageFiles
-from sidecar.auth.startup_token import CODE_LIFETIME_S, MAX_CODES, MAX_CODES_PER_OWNER, OneTimeCodes
+from sidecar.auth.one_time_codes import (
+    CODE_LIFETIME_S,
+    MAX_CODES,
+    MAX_CODES_PER_OWNER,
+    OneTimeCodes,
+)
 from sidecar.auth.token_issuing import TokenIssuer
 
 CLIENT = REPOSITORY / "clients/js/src"

@@ -153,10 +153,11 @@ async def test_an_event_is_written_once_for_all_who_follow_it(
 async def test_a_connection_of_whose_answer_nothing_is_taken_is_given_up() -> None:
     """With a real server and a real socket; the reader that reads has all."""
     ended: list[bool] = []
-    given_up = asyncio.Event()
+    over, given_up = asyncio.Event(), asyncio.Event()
 
     def closed() -> None:
         ended.append(True)
+        over.set()
         if len(ended) == 2:
             given_up.set()
 
@@ -180,9 +181,7 @@ async def test_a_connection_of_whose_answer_nothing_is_taken_is_given_up() -> No
             whole += piece
             await asyncio.sleep(0)
         assert whole.endswith(b"0\r\n\r\n")
-        async with asyncio.timeout(PATIENCE_S):  # the end is sent a few turns before
-            while not ended:
-                await asyncio.sleep(0)
+        await asyncio.wait_for(over.wait(), PATIENCE_S)  # the end is sent a few turns before
         assert len(ended) == 1
         writer.close()
         idle.connect(listener.getsockname())

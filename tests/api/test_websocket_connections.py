@@ -42,9 +42,9 @@ from sidecar.api.http.websocket_connections import (
 )
 from sidecar.auth.authentication import AccessPolicy
 from sidecar.auth.identity import AuthMethod, Identity, SharedTokenAuthenticator, SignedCredential
+from sidecar.auth.one_time_codes import OneTimeCodes
 from sidecar.auth.rate_limits import RateLimit, SlidingWindowLimit
 from sidecar.auth.revocable_streams import RevocableStreams
-from sidecar.auth.startup_token import OneTimeCodes
 
 TOKEN = "correct-horse-battery-staple"
 MB = 1 << 20

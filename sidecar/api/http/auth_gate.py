@@ -19,10 +19,10 @@ from sidecar.api.http import request_headers
 from sidecar.api.http.request_headers import scope_with_identity
 from sidecar.api.http.responses import ErrorDialects, error_response_at
 from sidecar.auth.authentication import AccessPolicy, SleepFunction, identify_request
+from sidecar.auth.one_time_codes import OneTimeCodes
 from sidecar.auth.rate_limits import RateLimiter
 from sidecar.auth.request_origin import RequestOrigin, check_header_sizes
 from sidecar.auth.revocable_streams import RevocableStreams
-from sidecar.auth.startup_token import OneTimeCodes
 
 PROBES = ("/healthz/live", "/healthz/ready", "/healthz/startup")
 OPEN_PATHS = frozenset({"/health", "/healthz", *PROBES})

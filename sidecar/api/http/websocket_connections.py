@@ -27,8 +27,8 @@ from sidecar.api.http.request_headers import ANONYMOUS, TicketGrant, identity_of
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.schemas import PROBLEMS
 from sidecar.auth.identity import Identity
+from sidecar.auth.one_time_codes import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.auth.rate_limits import MINUTE_S, RateLimit, SlidingWindowLimit
-from sidecar.auth.startup_token import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.errors import ErrorKind
 from sidecar.limits import limit
 

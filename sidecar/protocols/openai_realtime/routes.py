@@ -28,7 +28,7 @@ from sidecar.api.http.request_headers import (
 )
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import read_json
-from sidecar.auth.startup_token import CODE_LIFETIME_S, OneTimeCodes
+from sidecar.auth.one_time_codes import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.errors import ErrorKind
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_engine import LiveOptions
