@@ -155,11 +155,15 @@ def _copy_texts(distribution: Distribution, target: Path) -> int:
 
 
 def _copy_standard(distribution: Distribution, target: Path) -> int:
-    """Where a package only names its licence, the licence's own text; 0 where we have none."""
-    if not declared(distribution).startswith("Apache"):
+    """Where a package only names its licence: the text of its repository that we keep, or that of
+    the licence itself; 0 where we have none."""
+    text = TEXTS / f"{normal(distribution.metadata['Name'])}.txt"
+    if declared(distribution).startswith("Apache"):
+        text = TEXTS / "Apache-2.0.txt"
+    if not text.is_file():
         return 0
     target.mkdir(exist_ok=True)
-    shutil.copy(TEXTS / "Apache-2.0.txt", target)
+    shutil.copy(text, target)
     return 1
 
 
