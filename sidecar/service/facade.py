@@ -225,8 +225,18 @@ class Service:
         self.recordings = OwnedRecordings(self.owned, keeping)
         """What of them can be listened to."""
         talks = FinishedSessionJobs(self._backend.store, keeping, self.spool_threads, now)
-        self._afterwards = LiveSessionArchive(settings, talks, self.spool_threads)
-        self.live = SessionRegistry(
+        self._live_archive = LiveSessionArchive(settings, talks, self.spool_threads)
+        self.live = self._session_registry()
+        """The live sessions of everybody."""
+        self.erasure = OwnerErasure(self.owned, self.voices, self.live, self._observed.forget)
+        """The end of all that is kept of an owner."""
+        speaks = self.fleet.voice if self.fleet.tts_spec is not None else None
+        self.conversations = ConversationRegistry(settings, self.live, speaks)
+        """The conversations of everybody."""
+
+    def _session_registry(self) -> SessionRegistry:
+        settings = self.settings
+        return SessionRegistry(
             self.fleet.live_spec,
             lambda: self.fleet.live.lease(),
             SessionLimits.of(settings),
@@ -235,16 +245,10 @@ class Service:
             tally=self.tally.live,
             observers=self._observed.sessions,
             add_known_speakers=self.voices.with_enrolled_speakers_live,
-            save=self._afterwards.session,
-            new_recording=self._afterwards.tape,
+            save=self._live_archive.session,
+            new_recording=self._live_archive.tape,
             store=self._shared.sessions if self._shared else None,
         )
-        """The live sessions of everybody."""
-        self.erasure = OwnerErasure(self.owned, self.voices, self.live, self._observed.forget)
-        """The end of all that is kept of an owner."""
-        speaks = self.fleet.voice if self.fleet.tts_spec is not None else None
-        self.conversations = ConversationRegistry(settings, self.live, speaks)
-        """The conversations of everybody."""
 
     async def open(self) -> None:
         """Start working; returns at once."""
@@ -298,7 +302,7 @@ class Service:
         Raises:
             errors.DiskFull, errors.SpoolUnwritable: it cannot be kept; there is no job.
         """
-        return await self._afterwards.conversation(caller, transcript)
+        return await self._live_archive.conversation(caller, transcript)
 
     def noted(self, transcript: Transcript, options: TranscribeOptions) -> Transcript:
         """A transcript with what its client should know of how the wishes were met."""
