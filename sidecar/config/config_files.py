@@ -55,14 +55,14 @@ def read_config_files(path: Path, known: Sequence[str]) -> dict[str, Any]:
     return given
 
 
-GRPC_SERVER_ENVIRONMENT = {
+YAP_VARIABLES = {
     "MAX_CONCURRENT_CONNECTIONS": "live_sessions",
     "WS_IDLE_TIMEOUT_S": "live_idle",
     "WS_MAX_CONNECTION_DURATION_S": "live_longest",
 }
 """Settings by the names that they have with the server whose wire is at `/api/asr-streaming`
 (docs/live.md)."""
-UNHEEDED_GRPC_SERVER_ENVIRONMENT = (
+UNSUPPORTED_YAP_VARIABLES = (
     "WS_INBOUND_QUEUE_MAX",
     "WS_MAX_MESSAGES_PER_WINDOW",
     "WS_MAX_CANCELS_PER_WINDOW",
@@ -83,7 +83,7 @@ def config_file_path() -> Path:
     return base / "vibevoice-asr" / "config.toml"
 
 
-def foreign_variable(name: str) -> str:
+def yap_variable(name: str) -> str:
     """Return a variable of that server's environment; "" where it is absent or means "as usual"
     (nothing, zero and below, or "off")."""
     value = os.environ.get(name, "")
@@ -91,7 +91,7 @@ def foreign_variable(name: str) -> str:
     return "" if usual.fullmatch(value) else value
 
 
-class GrpcServerEnvSource(PydanticBaseSettingsSource):
+class YapEnvSource(PydanticBaseSettingsSource):
     """The environment of a deployment that had that server before."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
@@ -100,9 +100,7 @@ class GrpcServerEnvSource(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         """Values by the names of our settings."""
-        given = {
-            name: foreign_variable(foreign) for foreign, name in GRPC_SERVER_ENVIRONMENT.items()
-        }
+        given = {name: yap_variable(foreign) for foreign, name in YAP_VARIABLES.items()}
         return {name: value for name, value in given.items() if value}
 
 

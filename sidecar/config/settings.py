@@ -16,7 +16,7 @@ from sidecar import errors
 from sidecar.config import server_settings
 from sidecar.config.config_files import (
     ConfigFileSource,
-    GrpcServerEnvSource,
+    YapEnvSource,
     config_file_path,
 )
 from sidecar.config.conversation_settings import ConversationSettings, TtsSettings
@@ -94,7 +94,7 @@ class Settings(
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags, environment, the same by others' names, file; neither .env nor secret folders."""
         files = ConfigFileSource(settings_cls, init_settings())
-        return init_settings, env_settings, GrpcServerEnvSource(settings_cls), files
+        return init_settings, env_settings, YapEnvSource(settings_cls), files
 
 
 def load_settings(**flags: Any) -> Settings:

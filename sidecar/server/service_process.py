@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from sidecar import __version__, errors
 from sidecar.auth.startup_token import resolve_token
-from sidecar.config.config_files import UNHEEDED_GRPC_SERVER_ENVIRONMENT
+from sidecar.config.config_files import UNSUPPORTED_YAP_VARIABLES
 from sidecar.config.secret_settings import take_stdin_secret
 from sidecar.config.settings import Settings
 from sidecar.observability.logs import ProcessLog, default_data_folder
@@ -50,7 +50,7 @@ def serve(settings: Settings) -> None:
         settings.log_level, as_json=settings.log_format == "json", file=log_file(settings)
     )
     try:
-        for name in UNHEEDED_GRPC_SERVER_ENVIRONMENT:
+        for name in UNSUPPORTED_YAP_VARIABLES:
             if os.environ.get(name):
                 log.warning("%s has no effect: it is fixed here (docs/live.md)", name)
         settings = resolve_token(take_stdin_secret(settings))

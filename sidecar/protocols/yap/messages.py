@@ -20,7 +20,7 @@ from sidecar.api.http.websocket_connections import (
     ConnectionEnding,
     close_code,
 )
-from sidecar.config.config_files import foreign_variable
+from sidecar.config.config_files import yap_variable
 from sidecar.errors import ErrorKind
 
 UNKNOWN = "unknown"
@@ -186,7 +186,7 @@ class YapCloseCodes:
         Raises:
             errors.SettingsInvalid: one is no close code, or no reason that a frame can hold.
         """
-        reason = foreign_variable("WS_CLOSE_IDLE_REASON") or cls().idle_reason
+        reason = yap_variable("WS_CLOSE_IDLE_REASON") or cls().idle_reason
         if len(reason.encode()) > MAX_REASON_BYTES:
             raise errors.SettingsInvalid("WS_CLOSE_IDLE_REASON is too long for a close frame.")
         return cls(
@@ -197,7 +197,7 @@ class YapCloseCodes:
 
 
 def _close_code(variable: str, usual: int) -> int:
-    value = foreign_variable(variable) or str(usual)
+    value = yap_variable(variable) or str(usual)
     if not re.fullmatch(r"[1-4][0-9]{3}", value, re.ASCII):
         raise errors.SettingsInvalid(
             f"{variable} is no close code.", hint="Use a number from 1000 to 4999."
