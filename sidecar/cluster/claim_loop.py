@@ -73,6 +73,8 @@ class ClaimLoop:
         self._held = HeldClaims(claims, log, queue)
         self._asking = ""
         """Token of a claim that is not answered yet: it may have been made."""
+        self._more = True
+        """Whether jobs may wait of which no notification will tell."""
         self._aside = 0
         self._draining = False
         self._waiting, self._missed = asyncio.Event(), asyncio.Event()
@@ -124,7 +126,10 @@ class ClaimLoop:
             while self._held.busy >= self._places or self._aside:
                 self._held.capacity_freed.clear()
                 await self._held.capacity_freed.wait()
-            self._waiting.clear()
+            if not self._more:
+                await postgres_database.cancel_after(IDLE_POLL_S, self._waiting.wait())
+                self._more = True
+                continue
             company: list[HeldClaim] = []
             try:
                 await self._claim_company(company)
@@ -136,8 +141,6 @@ class ClaimLoop:
                 continue
             if company:
                 self._spawn(self._begin(company))
-            else:
-                await postgres_database.cancel_after(IDLE_POLL_S, self._waiting.wait())
 
     async def _claim_company(self, company: list[HeldClaim]) -> None:
         """Claim the next job and those that can run in step with it; none if none waits."""
@@ -145,7 +148,7 @@ class ClaimLoop:
             return
         company.append(first)
         most = 1 if first.record.alone else self._beside(first.record)
-        while len(company) < most:
+        while len(company) < most and self._more:
             if (other := await self._claimed()) is None:
                 return
             company.append(other)
@@ -172,10 +175,13 @@ class ClaimLoop:
     async def _claimed(self) -> HeldClaim | None:
         """Claim the next job, however long the database is away."""
         token = self._asking = uuid.uuid4().hex
+        self._more = True
+        self._waiting.clear()
         claim = await postgres_database.retry_while_unavailable(
             lambda: self._claims.claim(token, self._offer())
         )
         self._asking = ""
+        self._more = claim is not None and claim.more
         if claim is None:
             return None
         return self._held.add(claim)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from sidecar import errors
@@ -51,11 +51,12 @@ _EVENTS = """
 class Claim:
     """A claimed job. ``token``: of this claim; every report carries it. ``record``: the job as it
     stands. ``strip_ended_events``: its earlier checkpoints without their state, as they are to be
-    persisted with the end of the job."""
+    persisted with the end of the job. ``more``: whether other jobs may wait."""
 
     token: str
     record: JobRecord
     worn: Sequence[JobEvent] = ()
+    more: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class ClaimStore:
         rows = await self._database.call("claim_1", *values)
         if not rows:
             return None
-        job_id, seq, submitted = rows[0]
+        job_id, seq, submitted, more = rows[0]
         events = await self._database.fetch(_EVENTS, (job_id, seq)) if seq else []
         try:
             past = [self._rows.event(*row) for row in events]
@@ -104,7 +105,7 @@ class ClaimStore:
             await self._refuse_unreadable(job_id, error)
             await self.release(token)
             return None
-        return Claim(token, record, strip_ended_events(past))
+        return Claim(token, record, strip_ended_events(past), more)
 
     async def report(
         self,

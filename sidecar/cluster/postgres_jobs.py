@@ -39,6 +39,8 @@ UNKNOWN_WORK_S = 60.0
 """Work that a recording of unknown length counts as between owners."""
 POSITIONS_INTERVAL_S = 1.0
 """The order of all waiting jobs is worked out at most once in so long."""
+DELETE_PAUSE_S = 0.02
+"""Seconds after which an answered job is deleted: its answer goes out first."""
 CLOSE_TIMEOUT_S = 3.0
 """Limit for the last cancels and deletions of a service that stops."""
 PREDICTION_SAMPLE_S = 60.0
@@ -298,6 +300,7 @@ class PostgresJobStore:
         self._count_cancelled(lasted_s)
 
     async def _delete_later(self, job_id: str) -> None:
+        await asyncio.sleep(DELETE_PAUSE_S)
         await self._delete(job_id)
         self._housekeeping.delete_recordings_soon()
 

@@ -178,6 +178,28 @@ async def test_the_free_node_claims_the_next_job_and_each_is_done_once(
         assert sum(one.tally.ended.of("done") for one in both) == len(ids)
 
 
+async def test_a_node_does_not_ask_for_a_job_where_none_waits(
+    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claim_loop, "IDLE_POLL_S", NEVER_S)
+    async with services(1, shared) as (one,):
+        await until(lambda: "claim" in one.claims.calls)
+        for _ in range(3):
+            await ended(shared, sent(shared, recording))
+        assert one.claims.calls.count("claim") == 1 + 3
+
+
+async def test_a_node_claims_one_job_after_the_other_without_being_told_of_each(
+    shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claim_loop, "IDLE_POLL_S", NEVER_S)
+    monkeypatch.setattr(shared, "tell_waiting", lambda: None)
+    ids = [sent(shared, recording) for _ in range(3)]
+    async with services(1, shared) as (one,):
+        await ended(shared, *ids)
+        assert one.claims.calls.count("claim") == 3
+
+
 async def test_an_idle_node_that_is_told_of_a_job_claims_it_at_once(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

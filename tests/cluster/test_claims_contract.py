@@ -234,6 +234,13 @@ async def test_an_owner_with_many_jobs_lets_another_go_first(store: Store) -> No
     assert [(await claimed(node)).record.id for _ in ids] == [ids[0], ids[2], ids[1]]
 
 
+async def test_a_claim_says_whether_other_jobs_may_wait(store: Store) -> None:
+    node = await store.node()
+    for _ in range(3):
+        await added(store)
+    assert [(await claimed(node)).more for _ in range(3)] == [True, True, False]
+
+
 async def test_a_claim_that_is_repeated_is_the_same(store: Store) -> None:
     node, token = await store.node(), uuid4().hex
     await added(store)

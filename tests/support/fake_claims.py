@@ -133,7 +133,7 @@ class FakeClaims(ClaimStore):
             job.node, job.token = self, token
             self.claimed.append(job.record.id)
         self._answer()
-        return None if job is None else Claim(token, job.record)
+        return None if job is None else Claim(token, job.record, more=bool(self._waiting()))
 
     async def report(
         self,

@@ -300,15 +300,16 @@ RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $
     ORDER BY vibevoice.later_1(urgent, came), coalesce(had_s, 0) + work_s, place LIMIT 1 $$;
 
 -- Claim the next job. `loaded_`: the precisions that need no load, since `loaded_for_s` seconds;
--- they go before a job that is due for at most `passed_over_s` seconds.
+-- they go before a job that is due for at most `passed_over_s` seconds. `more`: others may wait.
 CREATE FUNCTION vibevoice.claim_1(
     node_ text, claim_ text, loaded_ text[], loaded_for_s float8, passed_over_s float8)
-RETURNS TABLE (job text, seq bigint, submitted bytea) LANGUAGE plpgsql AS $$
+RETURNS TABLE (job text, seq bigint, submitted bytea, more boolean) LANGUAGE plpgsql AS $$
 DECLARE due record; other record; had record; skip text[] := '{}';
 BEGIN
     -- One claim at a time, a few milliseconds each: each has to see what the one before took.
     PERFORM pg_advisory_xact_lock(8530221459172614241);
-    RETURN QUERY SELECT j.id, j.seq, j.submitted FROM vibevoice.jobs j WHERE j.claim = claim_;
+    RETURN QUERY SELECT j.id, j.seq, j.submitted, true FROM vibevoice.jobs j
+        WHERE j.claim = claim_;
     IF FOUND THEN RETURN; END IF;  -- the answer was lost, and is given again
     PERFORM FROM vibevoice.services WHERE id = node_ AND NOT draining FOR KEY SHARE;
     IF NOT FOUND THEN RETURN; END IF;
@@ -336,7 +337,8 @@ BEGIN
         WHERE id = had.id;
     INSERT INTO vibevoice.owners AS o (owner, had_s) VALUES (had.owner, had.work_s)
         ON CONFLICT (owner) DO UPDATE SET had_s = o.had_s + had.work_s;
-    RETURN QUERY SELECT had.id, had.seq, had.submitted;
+    RETURN QUERY SELECT had.id, had.seq, had.submitted, EXISTS (
+        SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL);
 END $$;
 
 -- Whoever had a job, whose row is locked, has it no more.
