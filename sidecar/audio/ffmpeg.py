@@ -1,6 +1,6 @@
 """Hardened ffmpeg subprocess: one demuxer, one file, bounded.
 
-Why each flag stands there is written in docs/architecture.md, "Decoding hostile files".
+Why each flag stands there is written in docs/decisions/hostile-audio.md.
 """
 
 from __future__ import annotations

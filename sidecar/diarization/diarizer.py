@@ -103,7 +103,7 @@ def _array_from_base64(text: str, kind: type[Any]) -> npt.NDArray[Any]:
 
 STEP_S = 2.5
 STEPS_S = {DiarizationEffort.BALANCED: STEP_S, DiarizationEffort.ACCURATE: 1.25}
-"""From one look at who speaks to the next (docs/performance.md, "Diarization": the curve)."""
+"""From one look at who speaks to the next (docs/decisions/diarization-parameters.md)."""
 SPEECH_STEP_S = 5.0
 """The same where nobody asks who, only whether."""
 MIN_SPEAKER_S = 2.0
@@ -335,7 +335,7 @@ OTHER_SPEAKER_S = 1.0
 """So much of another voice and the clip is nobody's. One that is heard for less is not compared."""
 MIN_CLIP_SIMILARITY = 0.3
 """The cosine between what one person says in a second or two and all that is said in the clip; of
-the recordings in docs/performance.md ("People") one second in a hundred is under it."""
+the recordings in docs/decisions/diarization-parameters.md one second in a hundred is under it."""
 
 
 def enrolment_embedding(models: SpeakerModels, blocks: Iterable[Block]) -> SpeakerEmbedding:

@@ -20,7 +20,7 @@ from sidecar.transcripts.speaker_turns import SpeakerTurn, match_speakers, speak
 from sidecar.transcripts.transcript import Notice, Transcript
 
 SAME_SPEAKER_SIMILARITY = 0.55
-"""The cosine from which on a voice is a known person's (docs/performance.md, "People": the curve;
+"""The cosine from which on a voice is a known person's (docs/decisions/diarization-parameters.md;
 `python -m bench.speaker_identification`)."""
 SIMILARITY_MARGIN = 0.08
 """So much likelier than anybody else a person has to be; of two who are as like it is neither."""

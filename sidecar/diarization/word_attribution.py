@@ -20,7 +20,7 @@ from sidecar.transcripts.word_timing import split_at_words
 
 MAX_JOINED_PAUSE_S = 0.7
 """A voice that pauses for less goes on with its line, if nobody else speaks meanwhile. From 0.6 to
-0.8 the errors are the same; shorter lines lose words (docs/performance.md)."""
+0.8 the errors are the same; shorter lines lose words (docs/decisions/diarization-parameters.md)."""
 MIN_FLOOR_S = 0.5
 """Who goes on for less than this behind another's words has not taken the floor."""
 MIN_BACKCHANNEL_S = 1.0

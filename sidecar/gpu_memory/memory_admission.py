@@ -79,7 +79,7 @@ async def no_memory_probe() -> None:
 
 
 CPU_CHUNK_S = 8 / 3
-"""Twenty tokens: what the encoders hold of it stays in a CPU's cache (docs/performance.md)."""
+"""Twenty tokens: what the encoders hold of it stays in a CPU's cache."""
 MAX_WINDOWS = 8
 """Of a recording at once: an eighth of the passes; each more is one more border, for ever less."""
 TYPICAL_AUDIO_S = 600.0

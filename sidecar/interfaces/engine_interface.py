@@ -34,7 +34,7 @@ class Precision(StrEnum):
 
 
 class DiarizationEffort(StrEnum):
-    """How much work goes into telling speakers apart (`docs/performance.md` has the curve)."""
+    """Effort of diarization. Cost and errors: docs/decisions/diarization-parameters.md."""
 
     BALANCED = "balanced"
     ACCURATE = "accurate"

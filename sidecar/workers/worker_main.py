@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 
 IDLE_TRIM_S = 15.0
 """Without work for so long, free memory goes back to the kernel. Not sooner: the next recording
-would fault it in again, which makes it 1 to 10 % slower (docs/performance.md); who dictates pauses
-for seconds."""
+would fault it in again, which makes it 1 to 10 % slower
+(docs/decisions/vibevoice-worker.md); who dictates pauses for seconds."""
 
 
 def serve_calls(sock: socket.socket) -> None:

@@ -14,7 +14,7 @@ from sidecar.protocols.openai_realtime.session_config import LONGEST_PADDING_MS
 from sidecar.server.app import create_app
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 README = (ROOT / "README.md").read_text()
 
 

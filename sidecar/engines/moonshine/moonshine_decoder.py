@@ -2,7 +2,7 @@
 
 The library spreads a small model over all cores, which then wait for each other, and cannot be
 stopped. Here a stretch of speech is one thread's work and is decoded token by token, greedily, so
-that it ends when nobody wants it any more (docs/performance.md, "Recognition").
+that it ends when nobody wants it any more (docs/decisions/recognition-parameters.md).
 """
 
 from __future__ import annotations

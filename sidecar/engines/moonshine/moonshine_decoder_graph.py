@@ -2,7 +2,7 @@
 
 The wheel's graph asks for the shape of everything at every token: 900 steps, of which 50 are the
 model. The same arithmetic with onnxruntime's attention in one step each takes a third of the time
-(docs/performance.md, "Recognition"). The model is Moonshine tiny (arXiv:2410.15608): pre-norm
+(docs/decisions/recognition-parameters.md). The model is Moonshine tiny (arXiv:2410.15608): pre-norm
 layers of self-attention with rotary positions, attention to the frames, and a gated feed-forward.
 """
 
@@ -139,7 +139,7 @@ def _encode_integer(field: int, value: int) -> bytes:
 LAYERS, HEADS, HEAD_SIZE, WIDTH = 6, 8, 36, 288
 ALIGNMENT_HEADS = ((2, 0), (3, 7), (4, 1), (5, 2))
 """The heads (layer, head) that look at the sound of the token that comes next; which those are was
-found by measuring each (docs/performance.md, "Times of words")."""
+found by measuring each (docs/decisions/recognition-parameters.md)."""
 MAX_POSITIONS = 512
 """The longest text that the rotary tables reach to, in tokens; 78 s of speech at the limit."""
 _ROTARY, _ROTARY_BASE = 32, 10_000.0

@@ -41,7 +41,7 @@ HOP_SAMPLES = 3_200
 _LOUDNESS_BLOCK_SAMPLES = 1 << 20
 _CHUNK_ROUNDING_TOKENS = 5
 """Tokens that the last chunk is rounded up to. Every length of its own costs a CPU the making of
-new kernels and the memory that keeps them (docs/performance.md)."""
+new kernels and the memory that keeps them (docs/decisions/vibevoice-worker.md)."""
 
 
 def token_count(samples: int) -> int:

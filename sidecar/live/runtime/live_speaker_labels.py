@@ -23,7 +23,8 @@ Vector = npt.NDArray[np.float32]
 
 MIN_FOUNDING_S = 1.5
 """A piece of which less is heard founds no speaker, unless nobody is heard longer; it is given to
-one. Vectors of less scatter: a voice of one second each would be many (docs/performance.md)."""
+one. Vectors of less scatter: a voice of one second each would be many
+(docs/decisions/diarization-parameters.md)."""
 RELABEL_TIME_SHARE = 0.05
 """So much more has to be known for the next decision: those over an hour cost as much as a few of
 its last one."""

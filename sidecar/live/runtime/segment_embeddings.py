@@ -59,8 +59,8 @@ class LiveSpeakerIdentification:
 
 
 MAX_EMBEDDING_S = 3.0
-"""Seconds of a piece's voice that become its vector (docs/performance.md, "Live: speakers": the
-curve)."""
+"""Seconds of a piece's voice that become its vector
+(docs/decisions/diarization-parameters.md)."""
 MIN_EMBEDDING_S = 0.4
 """Less voice says nothing."""
 REEMBED_FACTOR = 1.5
