@@ -8,6 +8,7 @@ RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
 BENCH_STAMP := $(VENV)/.installed-bench
 MUTANTS_STAMP := $(VENV)/.installed-mutants
+SITE_STAMP := $(VENV)/.installed-site
 MODULES ?=
 PROCESSES ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -44,8 +45,9 @@ types: $(DEV_STAMP)
 audit: $(DEV_STAMP)  ## known vulnerabilities in what is installed and in what is locked
 	$(BIN)/python .ci/audit.py
 
-docs: $(DEV_STAMP)  ## write docs/settings.md and docs/errors.md anew
+docs: $(DEV_STAMP) $(SITE_STAMP)  ## write the generated pages anew, and build the site in build/site
 	$(BIN)/python docs/generate.py
+	$(VENV)/site/bin/zensical build --clean --strict
 
 stubs:  ## write what is generated from stt.proto anew, by the oldest tools whose result is taken
 	$(PYTHON) -m venv $(VENV)/stubs
@@ -110,6 +112,12 @@ $(RUN_STAMP): pyproject.toml | $(BIN)/python
 $(DEV_STAMP): pyproject.toml | $(BIN)/python
 	$(PIP) install -e '.[dev]'
 	@touch $(RUN_STAMP) $@
+
+# An environment of its own: nothing of ours needs it, and it has no say in the versions of the rest.
+$(SITE_STAMP): | $(BIN)/python
+	$(PYTHON) -m venv $(VENV)/site
+	$(VENV)/site/bin/python -m pip --disable-pip-version-check install -q zensical==0.0.73
+	@touch $@
 
 $(BUILD_STAMP): pyproject.toml | $(BIN)/python
 	$(PIP) install -e '.[build]'

@@ -18,6 +18,7 @@ from sidecar.cli.common_options import SettingFlag, describe, described
 from sidecar.config.setting_types import MAX_SETTING, MIN_SETTING
 from sidecar.config.settings import Settings
 from sidecar.errors import ErrorKind
+from sidecar.server.app import create_app
 from sidecar.server.service_process import EXIT_CODES
 
 HERE = Path(__file__).resolve().parent
@@ -185,6 +186,25 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {{
 '''
 
 
+def http_api_page() -> str:
+    """Every HTTP request that the service answers, from its OpenAPI document."""
+    paths = create_app(Settings(engine="scripted")).openapi()["paths"]
+    rows = [
+        (f"`{method.upper()} {path}`", said["summary"])
+        for path, methods in sorted(paths.items())
+        for method, said in methods.items()
+    ]
+    return f"""{MARK}
+# HTTP API
+
+All HTTP requests that the service answers. Parameters, bodies and examples are in the OpenAPI
+document of a running service: `/docs` to read and try, `/openapi.json` for generators. WebSocket
+messages of `/v1/live`: [live-wire.md](live-wire.md), as AsyncAPI
+[live.asyncapi.json](live.asyncapi.json).
+
+{_table(("Request", "Answer"), rows)}"""
+
+
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "".join(
@@ -198,6 +218,7 @@ def main(words: Sequence[str]) -> int:
     pages = {
         "settings.md": settings_page(),
         "errors.md": errors_page(),
+        "http-api.md": http_api_page(),
         "models.md": models_page(MARK, _table),
         "models.svg": models_plot(),
         "rooms.md": rooms_page(MARK, _table),
