@@ -9,6 +9,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 BENCH_STAMP := $(VENV)/.installed-bench
 MUTANTS_STAMP := $(VENV)/.installed-mutants
 SITE_STAMP := $(VENV)/.installed-site
+RELEASE_STAMP := $(VENV)/.installed-release
 MODULES ?=
 PROCESSES ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -23,7 +24,7 @@ GPU_EXE := dist/vibevoice-asr-gpu
 BUILD_STAMP := $(VENV)/.installed-build
 GPU_BUILD_STAMP := $(VENV)/.installed-build-gpu
 
-.PHONY: run test lint style types audit docs stubs locks mutants bench exe exe-gpu clean
+.PHONY: run test lint style types audit docs stubs locks mutants bench exe exe-gpu release clean
 
 run: $(RUN_STAMP)  ## start the sidecar, transcribe a recording through it (AUDIO=path), keep serving
 	@$(BIN)/vibevoice-asr demo --port $(PORT) $(if $(AUDIO),"$(AUDIO)")
@@ -99,6 +100,9 @@ exe-gpu: $(GPU_BUILD_STAMP)  ## the same with torch inside (gigabytes)
 	$(BIN)/python packaging/bill.py $(GPU_EXE) build/gpu/build_exe/sources.txt
 	VIBEVOICE_EXECUTABLE=$(GPU_EXE)/vibevoice-asr-gpu $(BIN)/python -m pytest -rs tests/project/test_executable.py
 
+release: exe $(RELEASE_STAMP)  ## wheel, source distribution, executable, notes and checksums in dist/release
+	$(VENV)/release/bin/python packaging/release.py dist/release $(EXE)
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -117,6 +121,11 @@ $(DEV_STAMP): pyproject.toml | $(BIN)/python
 $(SITE_STAMP): | $(BIN)/python
 	$(PYTHON) -m venv $(VENV)/site
 	$(VENV)/site/bin/python -m pip --disable-pip-version-check install -q zensical==0.0.73
+	@touch $@
+
+$(RELEASE_STAMP): | $(BIN)/python
+	$(PYTHON) -m venv $(VENV)/release
+	$(VENV)/release/bin/python -m pip --disable-pip-version-check install -q build==1.6.1 twine==7.0.0
 	@touch $@
 
 $(BUILD_STAMP): pyproject.toml | $(BIN)/python

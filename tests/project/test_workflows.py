@@ -42,7 +42,9 @@ def test_lint_types_tests_and_audit_run_on_every_push_and_pull_request() -> None
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not here")
-@pytest.mark.parametrize("target", ["run", "lint", "test", "audit", "locks", "bench", "exe-gpu"])
+@pytest.mark.parametrize(
+    "target", ["run", "lint", "test", "audit", "locks", "bench", "exe-gpu", "release"]
+)
 def test_make_knows_what_to_do(target: str) -> None:
     done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

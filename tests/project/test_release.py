@@ -1,0 +1,57 @@
+"""Releases: the notes come from the changelog, and every file has a checksum."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "packaging"))
+
+from release import pack, release_notes, write_checksums  # noqa: E402
+
+CHANGELOG = """# Changelog
+
+## [Unreleased]
+
+- Not yet.
+
+## [0.2.0] - 2026-11-22
+
+### Fixed
+
+- One thing.
+
+## [0.1.0] - 2026-11-20
+"""
+
+
+def test_the_notes_of_a_release_are_its_section_of_the_changelog() -> None:
+    assert release_notes(CHANGELOG, "0.2.0") == "### Fixed\n\n- One thing.\n"
+    assert release_notes(CHANGELOG, "0.3.0") is None
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="sha256sum is not here")
+def test_an_archive_keeps_the_modes_and_every_file_has_a_checksum(tmp_path: Path) -> None:
+    folder, out = tmp_path / "vibevoice-asr", tmp_path / "out"
+    folder.mkdir()
+    out.mkdir()
+    (folder / "sbom.cdx.json").write_text("{}")
+    (folder / "vibevoice-asr").write_text("#!/bin/sh\n")
+    (folder / "vibevoice-asr").chmod(0o755)
+    pack(folder, out, "0.2.0")
+    write_checksums(out)
+    (archive,) = out.glob("*.tar.gz")
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=out, check=True)
+    subprocess.run(["tar", "-xzf", archive], cwd=tmp_path, check=True)
+    assert (folder / "vibevoice-asr").stat().st_mode & 0o777 == 0o755
+    assert len((out / "SHA256SUMS").read_text().splitlines()) == 2
+
+
+def test_a_folder_without_a_bill_of_materials_is_no_release(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="bill of materials"):
+        pack(tmp_path, tmp_path, "0.2.0")
