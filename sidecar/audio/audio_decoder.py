@@ -28,8 +28,7 @@ _BLOCK_SAMPLES = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """What `probe_audio` found. ``total_s`` is a claim of the header's, None where it makes
-    none."""
+    """Result of `probe_audio`. ``total_s`` is the header's claim, None if it makes none."""
 
     container: str
     decoder: str
@@ -143,7 +142,7 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
 
     @property
     def truncated(self) -> bool:
-        """Whether the recording broke off."""
+        """Return whether the recording broke off."""
         return self._decoder.truncated
 
     def __iter__(self) -> Iterator[Block]:

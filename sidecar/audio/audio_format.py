@@ -152,7 +152,7 @@ def wav_head(
 
 @dataclass(frozen=True, slots=True)
 class WavHeader:
-    """What a wav file says of itself, and what is there."""
+    """Header of a wav file, and the bytes that are there."""
 
     encoding: int
     channels: int
@@ -164,12 +164,12 @@ class WavHeader:
 
     @property
     def is_short(self) -> bool:
-        """Whether samples are missing at the end."""
+        """Return whether samples are missing at the end."""
         return self.claimed_bytes not in UNKNOWN_SIZES and self.claimed_bytes > self.present_bytes
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is 16-bit PCM whose numbers agree with each other."""
+        """Return whether it is 16-bit PCM whose numbers agree with each other."""
         return (
             self.encoding == _PCM
             and self.bits == 16
@@ -221,7 +221,7 @@ _MAX_BOXES = 4096
 
 
 def is_truncated(fd: int, container: AudioContainer) -> bool:
-    """Whether an open file broke off; False where the format does not tell."""
+    """Return whether an open file broke off; False if the format does not tell."""
     if container is WAV:
         header = read_wav_header(fd)
         return header is not None and header.is_short
@@ -233,7 +233,8 @@ def is_truncated(fd: int, container: AudioContainer) -> bool:
 
 
 def _is_ogg_truncated(fd: int) -> bool:
-    """Whether the last page is not whole, or lacks the end-of-stream flag (RFC 3533, section 6)."""
+    """Return whether the last page is not whole, or lacks the end-of-stream flag (RFC 3533, section
+    6)."""
     size = os.fstat(fd).st_size
     tail = read_file_at(fd, max(0, size - _TAIL_BYTES), _TAIL_BYTES)
     last = tail.rfind(b"OggS")
@@ -245,7 +246,8 @@ def _is_ogg_truncated(fd: int) -> bool:
 
 
 def _is_mp4_truncated(fd: int) -> bool:
-    """Whether a top-level box claims more bytes than there are (ISO 14496-12, section 4.2)."""
+    """Return whether a top-level box claims more bytes than there are (ISO 14496-12, section
+    4.2)."""
     size = os.fstat(fd).st_size
     position = 0
     for _ in range(_MAX_BOXES):

@@ -98,7 +98,7 @@ class UploadSpool:
 
     @property
     def in_memory(self) -> bool:
-        """Whether `finish` will need no disk, and so not wait for one."""
+        """Return whether `finish` needs no disk, and so does not wait for one."""
         small = self._file is None and self.pending <= self.MEMORY_BYTES
         return small and sys.platform == "linux"
 
@@ -178,7 +178,7 @@ def _write_all(file: BinaryIO, data: bytearray) -> None:
 
 
 def storage_error(error: OSError) -> errors.SidecarError:
-    """What it means for a client that something cannot be written."""
+    """Return the client's error for a failed write."""
     if error.errno in _DISK_FULL_ERRNOS:
         return errors.DiskFull()
     if error.errno in _TOO_MANY_FILES_ERRNOS:
@@ -223,8 +223,8 @@ def open_recording_file(path: str, roots: Sequence[Path] = ()) -> AudioSource:
 
 
 def _is_descriptor_path(path: str) -> bool:
-    """Whether the path, or a link on its way, is in a folder of open files: the ones there are
-    those of a process, ours with other clients' uploads among them."""
+    """Return whether the path, or a link on its way, is in a folder of open files: those belong to
+    a process, ours with other clients' uploads among them."""
     for _ in range(_MAX_SYMLINKS):
         folder = os.path.realpath(os.path.dirname(path))
         path = os.path.join(folder, os.path.basename(path))
@@ -249,9 +249,9 @@ def _real_path(fd: int, path: str) -> str:
 
 
 def _is_plain_file(fd: int) -> bool:
-    """Whether it is a regular file that lives on a disk, not in the kernel's imagination.
+    """Return whether it is a regular file on a disk, not one of the kernel's.
 
-    One that has no name (any more) is somebody's upload or scratch file, and not for others.
+    A file without a name is an upload or scratch file of another client, and is refused.
     """
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or (os.name == "posix" and status.st_nlink == 0):
@@ -340,7 +340,7 @@ RecordingRef = OpenUploadRef | StoredRecordingRef | ClientFileRef
 
 
 def recording_ref(source: AudioSource) -> OpenUploadRef | ClientFileRef:
-    """What an open recording is known by."""
+    """Return the reference of an open recording."""
     status = os.fstat(source.fd)
     if source.path is not None:
         return ClientFileRef(source.path, status.st_ino, status.st_mtime_ns)

@@ -106,7 +106,7 @@ class OpusDecoder:
         self._context.layout = "mono"
 
     def samples(self, packet: bytes) -> bytes:
-        """What one packet sounds like: pcm16, mono, at `RATE`.
+        """Return the samples of one packet: pcm16, mono, at `RATE`.
 
         Raises:
             errors.SoundInvalid: it is no packet.

@@ -105,7 +105,7 @@ class FfmpegProcess:
 
     @property
     def truncated(self) -> bool:
-        """Whether the recording broke off, or is broken somewhere, once ffmpeg has ended."""
+        """Return whether the recording broke off, or is broken somewhere, once ffmpeg has ended."""
         return self._complaints > 0 or is_truncated(self._fd, self._container)
 
     def __iter__(self) -> Iterator[Block]:
@@ -166,8 +166,9 @@ def _start_process(arguments: list[str], fd: int) -> subprocess.Popen[bytes]:
 
 
 def _limit_child_process() -> Callable[[], None]:
-    """What the child does before it is ffmpeg: die with the parent, and never take the machine's
-    memory. All that needs a lock is done here, as another thread may have it while we fork."""
+    """Return the function that the child runs before it becomes ffmpeg: it dies with the parent,
+    and its memory is limited. All that needs a lock is done here, as another thread may hold it
+    while we fork."""
     import ctypes
     import resource
 

@@ -91,7 +91,7 @@ class DeviceLedger:
         self._engines[who] = holding
 
     def holdings(self) -> dict[str, EngineMemoryHolding]:
-        """What each engine holds now."""
+        """Return what each engine holds now."""
         return {who: holding() for who, holding in self._engines.items()}
 
     def reserve(self, who: str, size: int) -> None:
@@ -103,7 +103,7 @@ class DeviceLedger:
         self._reserved.pop(who, None)
 
     def reserved_bytes(self, who: str) -> int:
-        """What ``who`` will come to have in all."""
+        """Return the bytes that ``who`` will have in all."""
         return self._reserved.get(who, 0)
 
     def see(
@@ -120,12 +120,13 @@ class DeviceLedger:
             self.strangers_bytes = other_processes_bytes(before, used_bytes, processes, present)
 
     def committed_bytes(self, who: str) -> int:
-        """What others of ours will take of what was free when somebody looked last."""
+        """Return the bytes that other engines of ours will take of what was free at the last
+        look."""
         others = (one for one in self._reserved if one != who)
         return sum(max(0, self._reserved[one] - self._taken.get(one, 0)) for one in others)
 
     def own_bytes(self, who: str, used_bytes: int) -> int:
-        """What ``who`` took then of the ``used_bytes``: neither strangers' nor another's."""
+        """Return the bytes of ``used_bytes`` that ``who`` had, without those of others."""
         if who not in self._taken:
             return 0
         others = sum(taken for one, taken in self._taken.items() if one != who)
@@ -133,7 +134,7 @@ class DeviceLedger:
 
 
 def _held_bytes(holding: EngineMemoryHolding, processes: Mapping[int, int]) -> int:
-    """What an engine has, as far as the driver tells; else its weights."""
+    """Return the bytes of an engine, as far as the driver tells; else those of its weights."""
     if holding.pid is None:
         return 0
     return processes.get(holding.pid, holding.weights_bytes)
@@ -145,10 +146,10 @@ def other_processes_bytes(
     processes: Mapping[int, int],
     holdings: Mapping[str, EngineMemoryHolding],
 ) -> int:
-    """What others take of a device: what is not our engines'.
+    """Return the bytes of a device that processes other than our engines take.
 
-    Where the driver does not say how much one of these takes beside its weights, others are taken
-    for what they were ``before``, or for less where that leaves too little for the weights.
+    If the driver does not tell how much one of ours takes beside its weights, others count as
+    ``before``, or as less if that leaves too little for the weights.
     """
     here = [one for one in holdings.values() if one.pid is not None]
     rest = max(0, used_bytes - sum(_held_bytes(one, processes) for one in here))
@@ -189,12 +190,12 @@ class GpuMemory:
 
     @property
     def used_bytes(self) -> int:
-        """What all processes and the driver take."""
+        """Return the bytes that all processes and the driver take."""
         return self.used_mb << 20
 
     @property
     def free_bytes(self) -> int:
-        """What nobody takes."""
+        """Return the free bytes."""
         return self.total_mb - self.used_mb << 20
 
 
@@ -213,12 +214,12 @@ class GpuMonitor:
         self._thread = ThreadLimiter("gpu", 1)
 
     def free_bytes(self, who: str) -> int:
-        """What nobody takes, and no other engine of ours will; less than nothing where an engine
-        is to let go of something first."""
+        """Return the bytes that are free and not reserved by another engine of ours; negative if an
+        engine has to give memory back first."""
         return self.seen.free_bytes - self.ledger.committed_bytes(who) if self.seen else 0
 
     def own_bytes(self, who: str) -> int:
-        """What an engine takes in all."""
+        """Return the bytes that an engine takes in all."""
         return self.ledger.own_bytes(who, self.seen.used_bytes) if self.seen else 0
 
     def begin(self) -> None:
@@ -271,7 +272,7 @@ class GpuMonitor:
 def _steady_holding(
     before: EngineMemoryHolding | None, now: EngineMemoryHolding
 ) -> EngineMemoryHolding:
-    """What an engine held during a look: of one that came or went meanwhile nobody can tell."""
+    """Return an engine's holding during a look; none of an engine that came or went meanwhile."""
     return now if before == now else replace(now, coming=True)
 
 
@@ -282,7 +283,7 @@ class HostMemoryMonitor:
         self.ledger = DeviceLedger()
 
     def free_bytes(self, who: str) -> int:
-        """What is free now, and no other engine of ours will take."""
+        """Return the bytes that are free now and not reserved by another engine of ours."""
         self.ledger.see(self.ledger.holdings(), 0, {})
         return host_free_bytes() - self.ledger.committed_bytes(who)
 
@@ -350,7 +351,7 @@ def _list_gpus(nvml: Any) -> list[GpuDevice]:
 
 
 def _mig_slices(nvml: Any, card: Any, uuid: str) -> Iterator[GpuDevice]:
-    """What a GPU is cut into (MIG); nothing where it is not, or cannot be."""
+    """Yield the MIG slices of a GPU; nothing if it has none, or cannot have any."""
     try:
         if nvml.nvmlDeviceGetMigMode(card)[0] != nvml.NVML_DEVICE_MIG_ENABLE:
             return
@@ -395,7 +396,7 @@ def _bandwidth(nvml: Any, handle: Any) -> float | None:
 
 
 def host_free_bytes() -> int:
-    """What the host's memory has left for a model."""
+    """Return the bytes of host memory that are left for a model."""
     import psutil
 
     return int(psutil.virtual_memory().available)

@@ -107,8 +107,8 @@ class MemoryState:
     own_bytes: int | None = None
 
     def available_bytes(self, loaded: Callable[[Precision], int], limit_bytes: int | None) -> int:
-        """What an engine may take in all: what is free, and what it holds. ``loaded``: what it
-        takes that does nothing, at a precision."""
+        """Return the bytes that an engine may take in all: those free, and those it holds.
+        ``loaded``: bytes that it takes while it is idle, at a precision."""
         own = self.own_bytes
         if own is None:
             own = loaded(self.held) if self.held is not None else 0
@@ -133,7 +133,8 @@ class MemoryAdmission:
         options: TranscribeOptions,
         now: MemoryState,
     ) -> tuple[MemoryEstimate, tuple[MemoryEstimate, ...]]:
-        """What a recording takes at ``precision``, and the other precisions that would fit."""
+        """Return the memory estimate of a recording at ``precision``, and those of the other
+        precisions that would fit."""
         work, available = self._work(audio_s, options), self.available_bytes(now)
         estimate = memory_plan.plan_job(
             self._shape, precision, work, available, now.bandwidth, apart=now.on_gpu
@@ -193,7 +194,7 @@ class MemoryAdmission:
         return loaded if estimate.fits or not others else others[0].precision
 
     def first_precision(self, now: MemoryState) -> Precision:
-        """What to load when nobody said: 16 bit on a CPU, the best that fits on a GPU."""
+        """Return the precision to load by default: 16 bit on a CPU, the best that fits on a GPU."""
         if not now.on_gpu:
             return Precision.BF16
         work = RecordingWork.of(self._shape, TYPICAL_AUDIO_S)
@@ -226,17 +227,18 @@ class MemoryAdmission:
         return LoadPlan(LoadPlacement.INSTEAD, steps[-1])
 
     def available_bytes(self, now: MemoryState) -> int:
-        """What the engine may take in all."""
+        """Return the bytes that the engine may take in all."""
         return now.available_bytes(self.loaded_bytes, self._limit)
 
     def loaded_bytes(self, precision: Precision, memory: MemoryPlan = LOAD_PLAN_ALL_ON_GPU) -> int:
-        """What an engine takes that loads or does nothing; ``memory`` keeps parts on the host."""
+        """Return the bytes of an engine that loads or is idle; ``memory`` keeps parts on the
+        host."""
         return loading_bytes(self._shape, precision, memory).total
 
     def peak_bytes(
         self, precision: Precision, audio_s: float | None, options: TranscribeOptions
     ) -> int:
-        """What an engine comes to take that hears a recording by the plan in its ``options``."""
+        """Return the peak bytes of a recording by the plan in its ``options``."""
         memory, text_tokens = options.memory, _prompt_tokens(options)
         if memory.together > 1:
             return batched_peak_bytes(self._shape, precision, memory, text_tokens=text_tokens)
@@ -248,9 +250,10 @@ class MemoryAdmission:
         recordings: Sequence[tuple[float, TranscribeOptions]],
         now: MemoryState,
     ) -> bool:
-        """Whether recordings, each seconds and options, can be heard in step by the fastest plan.
+        """Return whether recordings, each seconds and options, fit as one batch by the fastest
+        plan.
 
-        Together they hold what one as long as all of them would, and write as much.
+        Together they hold as much as one recording of their total length.
         """
         works = [self._work(audio_s, options) for audio_s, options in recordings]
         work = RecordingWork(

@@ -272,12 +272,12 @@ class MemoryBreakdown:
 
     @property
     def total(self) -> int:
-        """What the card must have free."""
+        """Return the bytes that have to be free on the card."""
         return self.tensors + self.reserve
 
 
 def reserve_bytes(tensors: int) -> int:
-    """What a process takes on the card besides ``tensors`` bytes of them."""
+    """Return the bytes of a process on the card besides ``tensors`` bytes of tensors."""
     return CONTEXT_BYTES + round(FRAGMENTATION * tensors)
 
 

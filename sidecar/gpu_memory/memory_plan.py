@@ -52,11 +52,11 @@ LOAD_PLANS = (MemoryPlan(), MemoryPlan(evict_encoders=True), _OFFLOADED_PLAN)
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """What is known of a job before it begins.
+    """Estimate of a job before it begins.
 
-    ``plan`` is the fastest that fits, the most frugal where none does. ``estimated_seconds`` is
-    rough, None where the card's bandwidth is not known. ``max_audio_s`` is what this precision
-    takes at once in these bytes, 0 if nothing.
+    ``plan`` is the fastest that fits, the most frugal if none does. ``estimated_seconds`` is rough,
+    None if the card's bandwidth is not known. ``max_audio_s`` is the longest audio of this
+    precision in these bytes, 0 if none.
     """
 
     fits: bool

@@ -166,7 +166,7 @@ def audio_tokens(shape: TtsModelShape, seconds: float) -> int:
 
 
 def _timestep_values(shape: TtsModelShape) -> int:
-    """What the head is told of the time in each step, and all that it is made of."""
+    """Return the number of values of the timestep embedding in each step."""
     return MAX_TTS_STEPS * (3 * shape.model.hidden + 2 * shape.head.frequencies)
 
 
@@ -213,7 +213,7 @@ class TtsMemoryAdmission:
         self._limit = limit_bytes
 
     def first_precision(self, now: MemoryState) -> Precision:
-        """What to load when nobody said: 16 bit."""
+        """Return the precision to load by default: 16 bit."""
         return Precision.BF16
 
     def place(self, precision: Precision, now: MemoryState) -> LoadPlan:
@@ -236,23 +236,23 @@ class TtsMemoryAdmission:
         return LoadPlan(LoadPlacement.BESIDE if beside else LoadPlacement.INSTEAD)
 
     def loaded_bytes(self, precision: Precision, memory: MemoryPlan = LOAD_PLAN_ALL_ON_GPU) -> int:
-        """What it takes while it is silent; nothing of it stays on the host."""
+        """Return the bytes of an idle engine; none of it stays on the host."""
         return tts_memory_phases(self._shape, precision)[0].total
 
     def peak_bytes(self, precision: Precision) -> int:
-        """What it takes while it speaks."""
+        """Return the peak bytes while it speaks."""
         return tts_peak_bytes(self._shape, precision).total
 
     def work_bytes(self, precision: Precision) -> int:
-        """What it takes for that beside what it takes anyway."""
+        """Return the bytes that speaking takes besides those of the idle engine."""
         return self.peak_bytes(precision) - self.loaded_bytes(precision)
 
 
 def fits_beside_asr(
     voice: TtsModelShape, hearing: memory_footprint.ModelShape | None, free_bytes: int
 ) -> bool:
-    """Whether a device has room for VibeVoice that speaks, and for the model that hears on the same
-    one, at the precision that takes least: recordings of a usual length."""
+    """Return whether a device has room for VibeVoice TTS and for the ASR model on the same one, at
+    the precision that takes least: recordings of a usual length."""
     left = free_bytes - tts_peak_bytes(voice, Precision.BF16).total
     if hearing is None or left < 0:
         return left >= 0

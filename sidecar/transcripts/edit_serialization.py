@@ -66,7 +66,7 @@ def edit_step_from_json(given: object) -> EditStep:
 
 
 def edit_request_from_json(given: object) -> UndoStep | RedoStep | tuple[EditRequest, ...]:
-    """What somebody who sends a list of operations asks for.
+    """Return the edits that a request's JSON asks for.
 
     Raises:
         errors.FieldMissing, errors.FieldInvalid: it means nothing; which of them, and why.

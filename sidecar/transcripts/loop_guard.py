@@ -44,7 +44,7 @@ FEW_TOKENS = 24
 
 
 def exceeds_speech_rate(characters: int, seconds: float) -> bool:
-    """Whether a text is more than is said in so many seconds."""
+    """Return whether a text is longer than speech of so many seconds."""
     return characters > CHARACTERS_PER_S * (seconds + SPEECH_RATE_SLACK_S)
 
 
@@ -115,7 +115,7 @@ MIN_STEP_S = 0.05
 
 
 class LoopReason(StrEnum):
-    """What gave a loop away."""
+    """Reason why a loop was detected."""
 
     REPEATED_TOKENS = "repeated_tokens"
     FEW_WORDS = "few_words"

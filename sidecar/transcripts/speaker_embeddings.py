@@ -26,10 +26,10 @@ ROUNDED = 0.01
 
 @dataclass(frozen=True, slots=True)
 class SpeakerEmbedding:
-    """What a person sounds like in one recording.
+    """Embedding of a speaker in one recording.
 
     ``vector``: base64 of 256 little-endian float16, of length 1
-    (`diarization.speaker_identification`). ``seconds``: of voice, heard alone, that it was made of.
+    (`diarization.speaker_identification`). ``seconds``: of voice, alone, that it was made of.
     """
 
     vector: str = field(repr=False)
@@ -37,7 +37,8 @@ class SpeakerEmbedding:
 
 
 def is_valid_embedding(one: SpeakerEmbedding) -> bool:
-    """Whether a stranger's print is one: 256 numbers, of length 1 as far as they are exact."""
+    """Return whether an embedding from outside is one: 256 numbers, of length 1 as far as they are
+    exact."""
     try:
         numbers = struct.unpack("<256e", base64.b64decode(one.vector, validate=True))
     except (ValueError, struct.error):
@@ -62,12 +63,12 @@ class SpeakerCandidate:
 
 @dataclass(frozen=True, slots=True)
 class SpeakerProfile:
-    """What is known of a transcript's speaker by voice.
+    """Voice profile of a transcript's speaker.
 
-    ``seconds``: of voice that could be compared. ``person`` and ``name``: who it is, None where
-    nobody is like enough; a ``name`` without a ``person`` was given by hand. ``likeness``: the
-    cosine to that person, or to the likeliest of those that it is not; None where nobody was
-    compared. ``print``: what it sounds like, only where somebody asked for that.
+    ``seconds``: of voice that could be compared. ``person`` and ``name``: the enrolled speaker,
+    None if none is similar enough; a ``name`` without a ``person`` was given by hand. ``likeness``:
+    the cosine to that person, or to the most similar one that it is not; None if none was compared.
+    ``print``: the embedding, only if the client asked for it.
     """
 
     speaker: int
@@ -132,7 +133,7 @@ class EncodedWindowEmbeddings:
 
 
 def embeddings_request_of(value: object) -> WindowEmbeddingsRequest | None:
-    """What a request asks for; None where it does not, or for another form than ours.
+    """Return the request for window embeddings in a form; None without one, or for another version.
 
     Raises:
         FieldInvalid: it means nothing.
@@ -169,7 +170,7 @@ def _seconds(value: object) -> float | None:
 
 
 def embeddings_in_answer(body: Mapping[str, Any]) -> EncodedWindowEmbeddings | None:
-    """What an answer has of them; None where it has nothing that looks like it."""
+    """Return the window embeddings of an answer; None if it has nothing that looks like them."""
     match body.get(LOCAL_VOICES_FIELD):
         case {"form": str(form), "windows": str(windows), **rest}:
             return EncodedWindowEmbeddings(form, windows, rest.get("same") is True)

@@ -27,7 +27,8 @@ class SpeakerTurn:
 
 
 def speaker_turns_of(segments: Iterable[Segment], start_s: float = 0.0) -> list[SpeakerTurn]:
-    """Who speaks when, in seconds from ``start_s``; segments without a speaker are left out."""
+    """Return the speaker turns of segments, in seconds from ``start_s``; segments without a speaker
+    are left out."""
     return [
         SpeakerTurn(one.start - start_s, one.end - start_s, one.speaker)
         for one in segments
@@ -96,7 +97,7 @@ def speaking_seconds(turns: Iterable[SpeakerTurn], start: float, end: float) -> 
 
 
 def turns_within(turns: Iterable[SpeakerTurn], start: float, end: float) -> list[SpeakerTurn]:
-    """What of the turns lies between ``start`` and ``end``."""
+    """Return the turns cut to the time between ``start`` and ``end``."""
     inside = [turn for turn in turns if turn.overlap(start, end)]
     return [replace(one, start=max(one.start, start), end=min(one.end, end)) for one in inside]
 
@@ -122,7 +123,7 @@ def turn_agreement(
 
 
 def match_speakers(likenesses: Mapping[tuple[int, int], float], least: float) -> dict[int, int]:
-    """Who of the new is whom of the known, from the likeness of each (known, new) pair.
+    """Match new speakers to known ones by the likeness of each (known, new) pair.
 
     The likeliest pairs first, each to one; pairs under ``least`` are none. Of equally likely ones
     the lower numbers win.

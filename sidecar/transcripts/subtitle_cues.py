@@ -52,7 +52,7 @@ _SHORT_CUE_COST, _LONG_PAUSE_S, _CUE_OVER_PAUSE_COST = 3.0, 1.0, 6.0
 
 @dataclass(frozen=True, slots=True)
 class SubtitleCue:
-    """What is shown from ``start_ms`` to ``end_ms``; ``segment`` is where it comes from."""
+    """Subtitle from ``start_ms`` to ``end_ms``; ``segment`` is its source."""
 
     start_ms: int
     end_ms: int
@@ -83,7 +83,7 @@ class _SegmentLayout:
         return self._columns[last] - self._columns[first] - self._spaces[last - 1]
 
     def said(self, first: int, last: int) -> str:
-        """What they say."""
+        """Return the text of atoms."""
         return "".join(atom.text for atom in self.atoms[first:last]).strip()
 
 
@@ -187,14 +187,14 @@ def _possible_ends(text: _SegmentLayout, first: int) -> Iterator[int]:
 
 
 def _cost(inside: Sequence[_UnbreakableText]) -> float:
-    """What a cue costs for itself."""
+    """Return the cost of a cue by itself."""
     pauses = sum(after.start - before.end >= _LONG_PAUSE_S for before, after in pairwise(inside))
     short = inside[-1].end - inside[0].start < MIN_CUE_S
     return _CUE_COST + _SHORT_CUE_COST * short + _CUE_OVER_PAUSE_COST * pauses
 
 
 def _break_cost(held: Sequence[_UnbreakableText], at: int) -> float:
-    """What it costs to cut before atom ``at``."""
+    """Return the cost of a cut before atom ``at``."""
     if at == len(held):
         return 0.0
     cost = _break_cost_between(held[at - 1].text, held[at].text)
@@ -249,7 +249,7 @@ def _separate_cues(ordered: Sequence[SubtitleCue]) -> list[SubtitleCue]:
 
 
 def _overlaps(before: SubtitleCue, cue: SubtitleCue) -> bool:
-    """Whether two voices speak at once: what one says after the other is shown when it is said."""
+    """Return whether two speakers talk at once: their cues are shown when they are said."""
     return cue.segment is not before.segment and cue.start_ms < before.end_ms
 
 

@@ -65,7 +65,7 @@ class Segment:
 
     @property
     def is_speech(self) -> bool:
-        """Whether somebody says words; `[Music]` and the like are none."""
+        """Return whether it has words; `[Music]` and the like are none."""
         return NON_SPEECH_FLAG not in self.flags
 
 
@@ -101,7 +101,7 @@ class Transcript:
     local_voices: EncodedWindowEmbeddings | None = field(default=None, repr=False)
 
     def name_of(self, speaker: int | None) -> str | None:
-        """Who a speaker was recognised as; None for all others."""
+        """Return the name of an enrolled speaker; None for all others."""
         return next((one.name for one in self.voices if one.speaker == speaker), None)
 
     @property
@@ -111,7 +111,7 @@ class Transcript:
 
     @property
     def has_speech(self) -> bool:
-        """Whether anybody says anything."""
+        """Return whether any segment has words."""
         return any(segment.is_speech for segment in self.segments)
 
     @property

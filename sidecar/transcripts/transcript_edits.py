@@ -24,7 +24,7 @@ MAX_SPEAKERS = 1000
 
 @dataclass(frozen=True, slots=True)
 class RenameSpeaker:
-    """What a speaker is called; None: nothing but its label. Nobody becomes known by that."""
+    """Name a speaker; None: back to its label. This does not enrol the speaker."""
 
     speaker: int
     name: str | None
@@ -56,7 +56,7 @@ class MoveSegments:
 
 @dataclass(frozen=True, slots=True)
 class RewriteSegment:
-    """What was said in a segment, in other words."""
+    """Replace the text of a segment."""
 
     segment: int
     text: str
@@ -104,7 +104,7 @@ def segments_of_speaker(transcript: Transcript, speaker: int) -> list[int]:
 
 
 def speakers_in(transcript: Transcript) -> list[int]:
-    """Who says something."""
+    """Return the speakers that have segments."""
     return sorted({one.speaker for one in transcript.segments if one.speaker is not None})
 
 
@@ -227,7 +227,7 @@ EditStep = UndoStep | RedoStep | tuple[EditOperation, ...]
 
 @dataclass(frozen=True, slots=True)
 class EditUndoState:
-    """What an entry replaced: segments with their places, and the rest."""
+    """State that an edit replaced: segments with their positions, and the rest."""
 
     segments: tuple[tuple[int, Segment], ...]
     voices: tuple[SpeakerProfile, ...]
@@ -235,7 +235,7 @@ class EditUndoState:
 
     @classmethod
     def of(cls, old: Transcript, new: Transcript) -> EditUndoState:
-        """What of ``old`` is not in ``new``."""
+        """Return what of ``old`` is not in ``new``."""
         pairs = enumerate(zip(old.segments, new.segments, strict=True))
         gone = tuple((at, before) for at, (before, after) in pairs if before is not after)
         return cls(gone, old.voices, old.diarized)

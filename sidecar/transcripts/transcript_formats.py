@@ -91,7 +91,7 @@ def transcript_body(transcript: Transcript) -> dict[str, Any]:
 
 
 def speakers_body(transcript: Transcript) -> list[dict[str, Any]]:
-    """What is known of the speakers by voice, as JSON has it; vectors are nobody's business."""
+    """Return the speakers' voice profiles as JSON, without embeddings."""
     return [
         {
             "speaker": speaker_label(one.speaker),
@@ -205,7 +205,7 @@ def _lines(lines: list[str]) -> str:
 
 
 def _speaker_prefix(transcript: Transcript, segment: Segment) -> str:
-    """Who speaks, before the words; nobody speaks music."""
+    """Return the speaker's prefix of a line; none for music."""
     if not segment.is_speech:
         return ""
     name = transcript.name_of(segment.speaker)

@@ -71,7 +71,7 @@ def parse_object(text: str) -> dict[str, Any] | None:
 
 
 def parse_truncated_object(text: str) -> dict[str, Any] | None:
-    """What an object that breaks off holds whole: all of it, or all up to its last comma."""
+    """Return the whole fields of a truncated object: all of it, or all up to its last comma."""
     text = text.rstrip()
     members = text.removesuffix(",")
     if text.endswith((",", '"')) and (item := parse_object(members + "}")) is not None:
@@ -189,7 +189,8 @@ class VibeVoiceOutputParser:
         return found
 
     def finish(self) -> list[Segment]:
-        """What the text still holds whole where it breaks off: a last object but for its brace."""
+        """Return segments that the text still holds where it breaks off: a last object without its
+        brace."""
         if self.ended:
             return []
         self.ended = self._final = True
@@ -201,7 +202,8 @@ class VibeVoiceOutputParser:
         return self.feed("")
 
     def _goes_on(self, char: str) -> bool:
-        """Whether the bracket before ``char`` was a stray one; the next sign after it tells."""
+        """Return whether the bracket before ``char`` was a stray one; the next sign after it
+        tells."""
         if self._final or char.isspace():
             return False
         self._final = char not in ",}"
@@ -308,13 +310,14 @@ class _PartialObject:
         return max(0, raw - self._escapes - self._escaped)
 
     def begins_anew(self) -> bool:
-        """Whether the characters from `suspect` to the colon just taken begin another item."""
+        """Return whether the characters from `suspect` to the colon just taken begin another
+        item."""
         if self.suspect is None or len(self.characters) - self.suspect > _MAX_HEAD_CHARACTERS:
             return False
         return _HEAD.fullmatch("".join(self.characters[self.suspect :])) is not None
 
     def fields_before_content(self) -> dict[str, Any]:
-        """What the object said before its first text; read once."""
+        """Return the fields of the object before its first text; read once."""
         if self._before_content is None:
             before = "".join(self.characters[: self._key_from])
             self._before_content = parse_truncated_object(before) or {}

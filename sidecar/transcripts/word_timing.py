@@ -36,7 +36,7 @@ def text_columns(text: str) -> int:
 
 
 def is_wide(character: str) -> bool:
-    """Whether it is one of a script that is set full width and has no spaces."""
+    """Return whether it is a full-width character of a script without spaces."""
     return unicodedata.east_asian_width(character) in _WIDE
 
 

@@ -70,7 +70,7 @@ class AudioChunk:
 
     @property
     def voices(self) -> speaker_embeddings.WindowEmbeddingsRequest | None:
-        """What is to be asked of its voices; None where they have no margin."""
+        """Return the request for its window embeddings; None for chunks without margins."""
         if self.margin is None:
             return None
         until_s = None if self.last else _next_block_border_s(self.end_s) - self.start_s
@@ -101,7 +101,7 @@ class AudioChunk:
         return AudioChunk(self.start_s, nothing, self.rate, self.last)
 
     def part(self, start_s: float, end_s: float, *, last: bool = False) -> AudioChunk:
-        """What of it lies between two times of the recording."""
+        """Return the part of it between two times of the recording."""
         first = max(0, round((start_s - self.start_s) * self.rate))
         samples = self.samples[first : max(first, round((end_s - self.start_s) * self.rate))]
         return AudioChunk(self.start_s + first / self.rate, samples, self.rate, last)
@@ -181,7 +181,7 @@ def cut_into_chunks(
 
 
 def _margin_samples(cut: int, rest: npt.NDArray[np.int16], rate: int) -> npt.NDArray[np.int16]:
-    """What of the sound behind a cut the voices before it are made of."""
+    """Return the samples behind a cut that the last windows before it need."""
     end = round((_next_block_border_s(cut / rate) + speaker_embeddings.BLOCK_MARGIN_S) * rate)
     return rest[: end - cut].copy()
 
@@ -249,7 +249,7 @@ MIN_SHARED_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class ChunkResult:
-    """What was heard in a piece, and by whom (host and port)."""
+    """Result of a chunk, and the server (host and port) that gave it."""
 
     piece: AudioChunk
     answer: UpstreamAnswer
@@ -257,11 +257,11 @@ class ChunkResult:
 
     @property
     def by_voices(self) -> bool:
-        """Whether its own speakers were told apart as the turns are, with less to go by."""
+        """Return whether its speakers come from its own window embeddings."""
         return self.answer.local_voices is not None and self.answer.local_voices.same
 
     def settled(self) -> ChunkResult:
-        """What of it is needed to the end: neither sound nor vectors."""
+        """Return what of it is needed until the end: without samples and embeddings."""
         said = self.answer.local_voices
         bare = None if said is None else replace(said, windows="")
         return replace(

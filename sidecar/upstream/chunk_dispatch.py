@@ -105,36 +105,36 @@ class UpstreamPool:
 
     @property
     def diarize(self) -> bool:
-        """Whether all tell speakers apart by themselves, as far as is known."""
+        """Return whether all servers diarize, as far as is known."""
         return all(one.dialect is not None and one.dialect.diarizes for one in self.servers)
 
     @property
     def timed(self) -> bool:
-        """Whether all say when something was said, as far as is known."""
+        """Return whether all servers give times, as far as is known."""
         return all(one.dialect is None or one.dialect.timed for one in self.servers)
 
     @property
     def surely_timed(self) -> bool:
-        """Whether all do, before the first answer."""
+        """Return whether all servers give times, before the first answer."""
         return all(one.dialect is not None and one.dialect.surely_timed for one in self.servers)
 
     @property
     def voices(self) -> bool:
-        """Whether anybody says what the voices of a piece are like."""
+        """Return whether any server sends window embeddings."""
         return any(one.dialect is not None and one.dialect.voices for one in self.servers)
 
     @property
     def cuts(self) -> bool:
-        """Whether nobody has set how long pieces are to be."""
+        """Return whether the length of chunks is not set."""
         return not self._options.piece_s
 
     async def hear(
         self, piece: AudioChunk, options: TranscribeOptions, told: SegmentsCallback
     ) -> list[ChunkResult]:
-        """What is said in a piece; of one that was too large, its parts.
+        """Return the results of a chunk; of one that was too large, those of its parts.
 
         Raises:
-            errors.SidecarError: nobody could hear it.
+            errors.SidecarError: no server could transcribe it.
         """
         self._begin_to_watch()
         self._at_work += 1
@@ -180,10 +180,10 @@ class UpstreamPool:
                 self._pool.left(index)
 
     async def _next_candidate(self, patience: ChunkAttempts[int]) -> int:
-        """Who is asked next.
+        """Return the server to ask next.
 
         Raises:
-            errors.SidecarError: nobody is left.
+            errors.SidecarError: none is left.
         """
         while True:
             index, wait_s = self._pool.choose(time.monotonic(), patience)

@@ -41,11 +41,11 @@ def cooldown_s(misses: int, dice: float) -> float:
 
 @dataclass(slots=True)
 class ChunkAttempts(Generic[Key]):
-    """What one piece or session has been through: how long it goes on, and what is told when it
-    does not.
+    """Attempts of one chunk or session: how long they go on, and the error at their end.
 
     ``until``: the end of its time, where servers are there but busy or broken (``reached``);
-    ``begun``: since when it waits for one that can be reached; ``asked``: who was asked for it.
+    ``begun``: since when it waits for one that can be reached; ``asked``: the servers that were
+    asked for it.
     """
 
     begun: float
@@ -57,7 +57,7 @@ class ChunkAttempts(Generic[Key]):
     last: errors.SidecarError | None = None
 
     def after(self, key: Key, trouble: ChunkFailure) -> FailureStep:
-        """What to do after ``key`` had this trouble; NEVER: give up with `error`."""
+        """Return what to do after ``key`` had this failure; NEVER: give up with `error`."""
         self.last = trouble.error
         self.reached = self.reached or trouble.sent
         if trouble.step is FailureStep.ELSEWHERE:
@@ -69,17 +69,17 @@ class ChunkAttempts(Generic[Key]):
         return trouble.step
 
     def waits(self, now: float, free_in_s: float | None) -> bool:
-        """Whether to wait for a server that may be free in so long."""
+        """Return whether to wait for a server that may be free in so many seconds."""
         return free_in_s is not None and not self.over(now + free_in_s)
 
     def over(self, now: float) -> bool:
-        """Whether it has waited for long enough: nobody is asked twice any more."""
+        """Return whether it has waited for long enough: no server is asked twice any more."""
         end = self.until if self.reached else min(self.until, self.begun + UNREACHABLE_WAIT_S)
         return now >= end
 
     @property
     def error(self) -> errors.SidecarError:
-        """What is told when it is given up."""
+        """Return the error of a chunk or session that is given up."""
         return self.last or errors.UpstreamUnreachable()
 
 
@@ -93,11 +93,11 @@ class EngineAddress:
 
 @dataclass(slots=True)
 class UpstreamState:
-    """What is known of one.
+    """State of one upstream.
 
-    ``group``, ``rank``: as in `UpstreamBalancer.found`. ``running``: pieces or sessions of ours
+    ``group``, ``rank``: as in `UpstreamBalancer.found`. ``running``: chunks or sessions of ours
     there, of which ``trying`` have no answer yet. ``waiting``: what else waits there, by its own
-    account. ``misses``: troubles in a row. ``used``: the last turn that it had.
+    account. ``misses``: failures in a row. ``used``: the last turn that it had.
     """
 
     group: int
@@ -112,7 +112,7 @@ class UpstreamState:
     gone: bool = False
 
     def open_at(self, now: float) -> bool:
-        """Whether it may be asked: not aside, and after a trouble by one at a time."""
+        """Return whether it may be asked: not backing off, and after a failure by one at a time."""
         return not (self.gone or now < self.free_at or (self.misses and self.trying))
 
     @property
@@ -143,10 +143,10 @@ class UpstreamBalancer(Generic[Key]):
             self.nodes.setdefault(key, UpstreamState(group)).rank = rank
 
     def choose(self, now: float, patience: ChunkAttempts[Key]) -> tuple[Key | None, float | None]:
-        """Who is asked next, or in how many seconds to look again; neither: it is given up.
+        """Return the server to ask next, or in how many seconds to look again; neither: give up.
 
-        Who stands aside for longer than this waits is asked once all the same, for it may be back
-        since. Who was not heard anywhere yet waits for nobody who is full.
+        A server that backs off for longer than this waits is asked once all the same, because it
+        may be back. A chunk that no server has heard yet does not wait for a full one.
         """
         asked, over = patience.refused | patience.asked, patience.over(now)
         key = self.take(now, asked if over else patience.refused, well=over)
@@ -159,8 +159,8 @@ class UpstreamBalancer(Generic[Key]):
         return None if over or full else self.trial(asked), None
 
     def take(self, now: float, without: Collection[Key] = (), *, well: bool = False) -> Key | None:
-        """Who gets the next: the least loaded, of equals who waited longest; or nobody. ``well``:
-        nobody who is on trial. To be `answered`, where that comes before it is over, and `left`."""
+        """Return the least loaded server, of equals the one unused for longest, or None. ``well``:
+        none that is on trial. Call `answered` if an answer comes, and `left` at the end."""
         free = {
             key: node
             for key, node in self._there(without).items()
@@ -174,8 +174,8 @@ class UpstreamBalancer(Generic[Key]):
         return self._taken(min(free, key=self._load, default=None))
 
     def trial(self, without: Collection[Key]) -> Key | None:
-        """Who is asked although it stands aside, before somebody is told that nobody answers: who
-        would be free first. Nobody where all that are left are on trial already."""
+        """Return the server whose back-off ends first, for a last attempt. None if all that are
+        left are on trial already."""
         aside = {key: node for key, node in self._there(without).items() if not node.trying}
         return self._taken(
             min(aside, key=lambda key: (aside[key].aside_until, aside[key].rank), default=None)
@@ -187,7 +187,7 @@ class UpstreamBalancer(Generic[Key]):
         return min((max(node.free_at - now, TRIAL_POLL_S) for node in there), default=None)
 
     def is_full(self, now: float, without: Collection[Key] = ()) -> bool:
-        """Whether somebody is there, and has no room."""
+        """Return whether a server is there and has no room."""
         return any(now < node.full_until for node in self._there(without).values())
 
     @property
@@ -200,7 +200,7 @@ class UpstreamBalancer(Generic[Key]):
         self.nodes[key].trying -= 1
 
     def left(self, key: Key) -> None:
-        """What was taken is no longer there, whatever came of it."""
+        """Note that a chunk or session has left the server, whatever its result."""
         node = self.nodes[key]
         node.running -= 1
         node.trying = min(node.trying, node.running)  # who never answered tries no more

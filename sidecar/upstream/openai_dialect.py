@@ -88,7 +88,7 @@ class OpenAiRequestForm:
 
 
 def request_forms(model: str) -> tuple[OpenAiRequestForm, ...]:
-    """What to ask ``model`` for, the most first."""
+    """Return the forms of a request to ``model``, the one with most in it first."""
     usual = (
         OpenAiRequestForm("verbose_json", ("word", "segment")),
         OpenAiRequestForm("verbose_json"),
@@ -114,7 +114,7 @@ class OpenAiDialect(upstream_dialect.UpstreamDialect):
 
     @property
     def diarizes(self) -> bool:
-        """Whether what is asked for has speakers."""
+        """Return whether the request asks for speakers."""
         return self.forms[self.form].format == "diarized_json"
 
     def hearing(self, duration_s: float, options: TranscribeOptions) -> OpenAiChunkRequest:
@@ -162,7 +162,7 @@ class OpenAiChunkRequest:
         return []
 
     def finish(self) -> UpstreamAnswer:
-        """What it heard; once it repeats itself it is asked again, three times at most."""
+        """Return the answer; one that repeats itself is requested again, three times at most."""
         try:
             body = json.loads(self._body)
             if body.get("error"):

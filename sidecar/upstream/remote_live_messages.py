@@ -44,7 +44,7 @@ _MAX_LATE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class RemoteSessionRequest:
-    """What is asked for: a session with these options, gone on with from there."""
+    """Request for a session with these options, continued from a position."""
 
     form: int
     options: live_engine.LiveOptions
@@ -90,7 +90,7 @@ def _check_request(lease: RemoteSessionRequest) -> None:
 
 
 def parse_session_request(values: Mapping[str, Any]) -> RemoteSessionRequest:
-    """What a front asks for.
+    """Return the request of a front.
 
     Raises:
         errors.FieldInvalid: it is none, or of another version of this service.
@@ -157,8 +157,8 @@ def _finite(text: str) -> float:
 
 
 class RemoteEventChecker:
-    """What another service says of a session, as far as it can be: it knows no sound that it was
-    not sent, and says nothing of pieces that were not told."""
+    """Checker of another service's events: they may only be about audio that was sent, and about
+    segments that were announced."""
 
     def __init__(self, begin: live_engine.LiveSessionStart) -> None:
         self._begin = begin
@@ -210,7 +210,7 @@ class RemoteEventChecker:
             self._in_sound(one)
 
     def _in_sound(self, said: object) -> None:
-        """What is said was at times for which there was sound."""
+        """Check that an event's times are within the audio that was sent."""
         latest = max(self._end, self._begin.at) + _MAX_LATE_S
         for name in ("at", "start", "end", "settled", "wanted"):
             at = getattr(said, name, None)

@@ -239,7 +239,7 @@ def _request_content(call: UpstreamRequest, sound: bytes) -> dict[str, Any]:
 
 @contextmanager
 def _http_errors_as_failures() -> Iterator[None]:
-    """What goes wrong on the wire, as `ChunkFailure`."""
+    """Turn HTTP errors into `ChunkFailure`."""
     import httpx
 
     try:
@@ -257,7 +257,7 @@ def _http_errors_as_failures() -> Iterator[None]:
 
 
 def _is_certificate_error(error: BaseException | None) -> bool:
-    """Whether a certificate is why there is no connection."""
+    """Return whether a certificate is the reason of a failed connection."""
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):
             return True

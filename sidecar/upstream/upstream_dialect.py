@@ -31,7 +31,7 @@ _TOO_MUCH = re.compile(
 
 
 class FailureStep(Enum):
-    """What to do with a piece that was not heard."""
+    """Next step after a chunk failed."""
 
     AGAIN = auto()
     """The server is in trouble: it stands aside for a while, another is tried first."""
@@ -69,7 +69,7 @@ class ChunkFailure(Exception):
 
 
 def failure_of_status(status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
-    """What an answer other than 200 means, in any dialect."""
+    """Return the failure that an answer other than 200 means, in any dialect."""
     said = server_message(body)
     answered = f"The upstream answered {status}{f': {said}' if said else '.'}"
     if status in (401, 403):
@@ -96,7 +96,7 @@ def failure_of_status(status: int, headers: Mapping[str, str], body: bytes) -> C
 
 
 def failure_of_error(error: Mapping[str, Any] | str) -> ChunkFailure:
-    """What an error inside a 200 means, in a body or in mid-stream."""
+    """Return the failure that an error inside a 200 means, in a body or in a stream."""
     said = server_message(json.dumps({"error": error}).encode())
     status = error.get("code") if isinstance(error, Mapping) else None
     if isinstance(status, int) and 400 <= status < 600:
@@ -119,7 +119,7 @@ def connection_lost_failure(what: str) -> ChunkFailure:
 
 
 def certificate_failure() -> errors.SidecarError:
-    """What is told where a server's certificate is why there is no connection."""
+    """Return the error of a connection that failed because of the server's certificate."""
     return errors.UpstreamRefused(
         "The upstream's certificate is not one that is trusted.",
         hint="Set VIBEVOICE_UPSTREAM_CA to the file with the certificate of who signed it.",
@@ -153,12 +153,12 @@ class UpstreamRequest:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamAnswer:
-    """What a server heard in a piece; times in seconds from the piece's begin.
+    """Transcription of a chunk by a server; times in seconds from the chunk's begin.
 
-    ``timed``: whether it said when; without, there is one segment over all of it. ``diarized``:
-    whether it told speakers apart. ``precision`` and ``language``: 'auto' where it did not say.
-    ``ignored``: options that it cannot follow. ``local_voices``: what it says of the piece's
-    voices, where it was asked for that; nothing of it is believed yet.
+    ``timed``: whether the server gave times; without, one segment covers all of it. ``diarized``:
+    whether it told speakers apart. ``precision`` and ``language``: 'auto' if it did not say.
+    ``ignored``: options that it cannot follow. ``local_voices``: its window embeddings, unchecked,
+    if they were requested.
     """
 
     segments: tuple[Segment, ...]
@@ -173,8 +173,8 @@ class UpstreamAnswer:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamLimits:
-    """What a server takes at once: seconds, and bytes as they are sent (``growth``: by how much
-    the encoding in the request makes them more)."""
+    """Limits of a request: seconds, and bytes as they are sent (``growth``: by how much the
+    encoding in the request enlarges them)."""
 
     seconds: float
     bytes: int
@@ -207,7 +207,7 @@ class ChunkRequest(Protocol):
         """
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
-        """What another status than 200 means."""
+        """Return the failure that a status other than 200 means."""
 
 
 class UpstreamDialect(ABC):
@@ -233,7 +233,7 @@ class UpstreamDialect(ABC):
 
     @property
     def diarizes(self) -> bool:
-        """Whether it tells speakers apart."""
+        """Return whether it diarizes."""
         return True
 
     @abstractmethod

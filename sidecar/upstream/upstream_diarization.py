@@ -64,7 +64,7 @@ class UpstreamDiarization:
         return self._thread.submit(self._known)
 
     def speakers(self) -> Future[DiarizedSpeakers]:
-        """What everybody sounds like, once all that was fed is heard."""
+        """Return the speakers of the recording once all of it was analysed."""
         return self._thread.submit(self._speakers)
 
     def close(self) -> None:

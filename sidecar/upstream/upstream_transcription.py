@@ -148,7 +148,7 @@ class UpstreamTranscription:
         )
 
     def _has_margins(self, length_s: float) -> bool:
-        """Whether servers can be asked what voices are like, and it is worth it."""
+        """Return whether servers can be asked for window embeddings, and it is worth it."""
         upstreams = self._upstreams
         possible = self._options.diarize and upstreams.voices and upstreams.timed
         return (
@@ -156,8 +156,8 @@ class UpstreamTranscription:
         )
 
     def _needs_turns(self, piece: AudioChunk) -> bool:
-        """Whether the servers' own speakers will not do: there are none, each of several pieces
-        has its own, or somebody asks who they are."""
+        """Return whether the servers' own speakers are not enough: there are none, each of several
+        chunks has its own, or the client asks for enrolled speakers."""
         several = piece.start_s > 0 or not piece.last
         lacking = several or not self._upstreams.diarize or self._options.identifies_speakers
         return self._options.diarize and lacking
@@ -173,7 +173,7 @@ class UpstreamTranscription:
         return bool(self._heard) and self._heard[-1].piece.end_s >= piece.end_s
 
     def _follow(self, piece: AudioChunk, given: EncodedWindowEmbeddings | None = None) -> None:
-        """Who speaks in the next piece: as its server says, or as it is heard here."""
+        """Feed the speakers of the next chunk: the server's embeddings, or its audio."""
         if piece.end_s <= self._followed_s:
             return
         self._followed_s = piece.end_s
@@ -199,7 +199,7 @@ class UpstreamTranscription:
         return _PendingChunk(piece, future, told)
 
     def _come(self, sent: _PendingChunk) -> Iterator[TranscriptionEvent]:
-        """What comes of a piece, as it comes."""
+        """Yield the events of a chunk as they come."""
         while not sent.future.done():
             self._check()
             with suppress(Empty):
@@ -221,8 +221,8 @@ class UpstreamTranscription:
                 yield from self._by_stretches(heard.piece)
 
     def _early(self, piece: AudioChunk, said: Sequence[Segment]) -> Sequence[Segment]:
-        """What is told of a piece while it is heard. Where it has speakers of its own nobody knows
-        yet whose it is in the whole recording; and words may be there only to tell that."""
+        """Return the segments of a chunk that can be sent before it is finished. Speakers of its
+        own are not known in the whole recording yet; and words may be there only to decide that."""
         told: Sequence[Segment] = shift_segments(said, piece.start_s)
         if not self._options.diarize or self._needs_turns(piece):
             told = [replace(one, speaker=None) for one in told]
@@ -286,7 +286,7 @@ class UpstreamTranscription:
         return transcript.with_notice(SPEAKERS_UNAVAILABLE) if lacking else transcript
 
     def _recognised(self, transcript: Transcript) -> Transcript:
-        """Whose voices these are; no server is told, or asked."""
+        """Add the names of enrolled speakers; no server is told of them."""
         if not self._options.identifies_speakers:
             return transcript
         from sidecar.diarization.speaker_identification import identify_speakers

@@ -97,7 +97,7 @@ class VllmAnswerReader:
 
     @property
     def over(self) -> bool:
-        """Whether the server said that this was all."""
+        """Return whether the server said that this was all."""
         return self._events.done or self._ended
 
     def take(self, data: bytes) -> tuple[list[Segment], loop_guard.RepetitionLoop | None]:
