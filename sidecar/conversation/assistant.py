@@ -42,7 +42,7 @@ class Assistant:
 
     @property
     def sounding(self) -> bool:
-        """Whether sound of a reply has gone out that may still be heard."""
+        """Return whether audio of a reply was sent that may still be heard."""
         return self.turn is not None and self.turn.sounding
 
     def use(self, options: events.ConversationOptions) -> None:
@@ -146,7 +146,7 @@ class Assistant:
                 turn.heard(event.seconds, now)
 
     def saying(self, began: float) -> str:
-        """What of ours may be heard again by whom who began to speak then."""
+        """Return the text of the reply that a user who began to speak then may have heard."""
         if self.turn is not None and self.turn.sounding:
             return self.turn.reply.around(self.turn.played)
         return self._last_said if began <= self._last_said_until + MAX_ECHO_LAG_S else ""
@@ -154,7 +154,7 @@ class Assistant:
     # It ends
 
     def discard(self) -> None:
-        """What was tried is not what was said. Nobody knew of it."""
+        """Drop the speculative reply, of which the user has heard nothing."""
         if self.turn is not None and not self.turn.confirmed:
             turn, self.turn = self.turn, None
             self.number += 1
@@ -173,7 +173,7 @@ class Assistant:
         self._record(turn, turn.reply.heard(turn.played), ending, now)
 
     def finish(self, now: float) -> bool:
-        """Whether the turn is over by itself, all of it heard."""
+        """Return whether the turn is over by itself, all of it heard."""
         turn = self.turn
         if turn is None or not turn.done:
             return False

@@ -231,7 +231,7 @@ class AssistantTurn:
 
     @property
     def _busy(self) -> bool:
-        """Whether a voice is at work, or will be."""
+        """Return whether TTS works for the turn, or will."""
         parts = self.reply.parts[self._voicing :]
         return not self._mute and any(part.awaits_audio for part in parts)
 
@@ -392,7 +392,7 @@ class AssistantTurn:
         self._apologise(now)
 
     def _call(self, now: float) -> None:
-        """What it called is to be carried out, all of it or nothing."""
+        """Send its tool calls to the client, all of them or none."""
         try:
             for told in list(self._calls.end()):
                 self._out(told, now)

@@ -38,7 +38,7 @@ answer a question before its last word is out."""
 
 
 class SpeechOverReply(Enum):
-    """What was said over a reply."""
+    """Kind of speech over a reply."""
 
     NOTHING = "nothing"
     """No words."""
@@ -48,7 +48,7 @@ class SpeechOverReply(Enum):
 
 
 def classify_speech(text: str) -> SpeechOverReply:
-    """What ``text`` means that is said over a reply: two words, or one that is not merely polite,
+    """Classify ``text`` that is said over a reply: two words, or one that is not merely polite,
     want the floor."""
     words = normalized_words(text)
     if not words:
@@ -59,7 +59,7 @@ def classify_speech(text: str) -> SpeechOverReply:
 
 
 class BargeInDecision(Enum):
-    """What becomes of a reply that is spoken over."""
+    """Decision about a reply that is spoken over."""
 
     OVER = "over"
     GOES_ON = "goes on"
@@ -68,7 +68,7 @@ class BargeInDecision(Enum):
 
 
 def decide_barge_in(text: str, *, settled: bool, audible: bool) -> BargeInDecision:
-    """What becomes of a reply by the words that are said over it. ``settled``: no more come;
+    """Decide about a reply by the words that are said over it. ``settled``: no more come;
     ``audible``: something of the reply was heard."""
     if text and (
         classify_speech(text) is SpeechOverReply.FLOOR if audible else continues_turn(text)
@@ -78,8 +78,8 @@ def decide_barge_in(text: str, *, settled: bool, audible: bool) -> BargeInDecisi
 
 
 def continues_turn(text: str) -> bool:
-    """Whether ``text``, said before anything of the reply was heard, goes on with the turn: any
-    word does, for there is nothing yet to be polite about."""
+    """Return whether ``text``, said before anything of the reply was heard, continues the turn: any
+    word does, because there is nothing yet to be polite about."""
     return any(word not in FILLERS for word in normalized_words(text))
 
 
@@ -95,7 +95,7 @@ MAX_ECHO_LAG_S = 0.8
 
 
 def is_echo(text: str, likeness: float, saying: str) -> bool:
-    """Whether ``text`` is an echo of ``saying``, by the ``likeness`` of the two sounds."""
+    """Return whether ``text`` is an echo of ``saying``, by the ``likeness`` of the two sounds."""
     if not text:
         return False
     return likeness >= ECHO_SIMILARITY or (
@@ -104,9 +104,9 @@ def is_echo(text: str, likeness: float, saying: str) -> bool:
 
 
 def is_own_words(text: str, saying: str) -> bool:
-    """Whether ``text`` is made of words of ``saying``, in their order, but for one in three: a
-    recogniser makes others of a quiet sound, and misses some, so these need not be neighbours. An
-    order ("stop") that is not among them, or is alone, is never one."""
+    """Return whether ``text`` consists of words of ``saying``, in their order, but for one in
+    three: a recognizer makes other words of a quiet sound and misses some, so these need not be
+    neighbours. An order ("stop") that is not among them, or is alone, never does."""
     words, said = normalized_words(text), normalized_words(saying)
     if not words or (len(words) == 1 and words[0] in STOP_WORDS):
         return False
@@ -114,7 +114,7 @@ def is_own_words(text: str, saying: str) -> bool:
 
 
 def _is_subsequence(words: Sequence[str], said: Sequence[str]) -> bool:
-    """Whether ``words`` are in ``said`` in order, from its first on, without long gaps."""
+    """Return whether ``words`` are in ``said`` in order, from its first on, without long gaps."""
     at = others = 0
     for word in words:
         reach = said[at : at + 1 + len(words)]

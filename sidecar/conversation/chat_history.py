@@ -36,7 +36,7 @@ class ReplyPart:
 
     @property
     def awaits_audio(self) -> bool:
-        """Whether more of its sound is to come."""
+        """Return whether more of its audio is to come."""
         return not (self.silent or self.whole)
 
     def heard(self, until: float) -> int:
@@ -108,7 +108,7 @@ class ReplyText:
         self.parts[number].whole = True
 
     def mute(self) -> None:
-        """What has no sound yet gets none, and what has some no more."""
+        """Mark that no more of it gets audio."""
         for part in self.parts:
             part.silent = part.silent or part.start is None
             part.broken = part.broken or not part.whole
@@ -122,8 +122,8 @@ class ReplyText:
             part.whole = part.broken = True
 
     def heard(self, seconds: float) -> str:
-        """What was heard when ``seconds`` of its sound had played, as it is shown: cut at a word,
-        with an ellipsis there. What no voice says counts with what stands before it."""
+        """Return the text that was heard after ``seconds`` of its audio: cut at a word, with an
+        ellipsis there. Text without audio counts with the text before it."""
         found = ""
         for at, part in enumerate(self.parts):
             if part.silent:
@@ -142,7 +142,7 @@ class ReplyText:
         return _cut_text(found) if self.limited else found.strip()
 
     def around(self, seconds: float, before: float = 6.0, after: float = 1.0) -> str:
-        """What is said about that moment of its sound, piece by piece."""
+        """Return the text around that moment of its audio, piece by piece."""
         near = (
             part.piece.text
             for part in self.parts
@@ -154,8 +154,8 @@ class ReplyText:
 
 
 def _shown_text(piece: TtsPhrase, characters: int) -> str:
-    """What is shown of ``piece`` when so many characters of what is said were heard. The two differ
-    by marks alone, so the words are looked for one behind the other."""
+    """Return the displayed text of ``piece`` whose first so many spoken characters were heard. The
+    two differ by markup alone, so the words are searched one after the other."""
     at = 0
     for word in piece.text[:characters].split():
         bare = re.search(r"\w(?:.*\w)?", word)
@@ -211,7 +211,7 @@ class ChatHistory:
         return tuple(entry for entry in self._entries if entry.text)
 
     def add(self, role: ChatRole, text: str) -> ChatEntry:
-        """What somebody said, all of it; as it stands there."""
+        """Add a message, all of it; return its entry."""
         return self._append(ChatEntry(role, text))
 
     def begin(self, turn: int, reply: ReplyText) -> ChatEntry:
@@ -219,7 +219,7 @@ class ChatHistory:
         return self._append(ChatEntry(ChatRole.ASSISTANT, "", turn, reply))
 
     def replied(self, turn: int, text: str) -> str:
-        """What was heard of a reply; as it stands there."""
+        """Add the heard part of a reply; return its entry."""
         at = self._of(turn)
         if at is None:
             return ""
@@ -246,17 +246,17 @@ class ChatHistory:
         return self._append(ChatEntry(ChatRole.TOOL, "", turn, call=call))
 
     def awaits(self, call: str) -> bool:
-        """Whether what comes of that call is waited for."""
+        """Return whether the result of that tool call is awaited."""
         found = [one.returned for one in self._entries if one.call and one.call.id == call]
         return found == [False]
 
     def knows(self, call: str) -> bool:
-        """Whether a call of that id stands there."""
+        """Return whether the history has a call of that id."""
         return any(one.call is not None and one.call.id == call for one in self._entries)
 
     def returned(self, call: str, output: str) -> ChatEntry | None:
-        """What came of a call; None if nobody waits for that. It stands where it came: models
-        want it behind its call with nothing between, so they are told of the call there."""
+        """Add the result of a tool call; None if it is not awaited. The entry stands where the
+        result came: models want it directly behind its call, so they are told of the call there."""
         if not self.awaits(call):
             return None
         made = next(one for one in self._entries if one.call and one.call.id == call)
@@ -278,9 +278,11 @@ class ChatHistory:
         self._most, self._most_bytes = most, most_bytes
 
     def messages(self, instructions: str = "", said: str = "") -> tuple[ChatMessage, ...]:
-        """What a language model gets: what ``said`` besides is the person's. Neighbours of one role
-        are one message: models want them to take turns. Of calls they are told once something came
-        of them, of those of one turn together."""
+        """Return the messages for a language model; ``said`` is the user's latest text.
+
+        Neighbours of one role are one message, because models want roles to alternate. Tool calls
+        are included once they have a result, those of one turn together.
+        """
         system, user = ChatEntry(ChatRole.SYSTEM, instructions), ChatEntry(ChatRole.USER, said)
         found: list[ChatMessage] = []
         calling = 0

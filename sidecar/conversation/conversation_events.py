@@ -67,7 +67,7 @@ UNKNOWN_UTTERANCE = -1
 
 
 class ConversationStage(StrEnum):
-    """Who works for a turn."""
+    """Stage that works for a turn."""
 
     RECOGNISER = "recogniser"
     THINKER = "thinker"
@@ -95,8 +95,8 @@ class UserSpeechStopped:
 
 @dataclass(frozen=True, slots=True)
 class RecognizedWords:
-    """What an utterance seems to say, all of it; ``upto``: its sound up to there was heard. Words
-    that cover all up to where it stopped are settled, unless it goes on."""
+    """Words of an utterance so far, all of them; ``upto``: its audio up to there was heard. Words
+    that cover all up to the utterance's stop are settled, unless it continues."""
 
     at: float
     utterance: int
@@ -149,7 +149,8 @@ class HistoryEntryAdded:
 
 @dataclass(frozen=True, slots=True)
 class ToolResultAdded:
-    """What came of a call, by its id; the client calls that ``name``. It wants no answer yet."""
+    """Result of a tool call, by the call's id; the client calls the entry ``name``. It requests no
+    reply yet."""
 
     at: float
     call: str
@@ -366,7 +367,7 @@ class StopStage:
 
 @dataclass(frozen=True, slots=True)
 class SetSpeechDetection:
-    """What counts as speech from here on: add ``threshold`` to the usual probability, and ask for
+    """Change speech detection from here on: add ``threshold`` to the usual probability, and require
     ``speech_s`` seconds of it before a reply is held."""
 
     threshold: float

@@ -28,7 +28,7 @@ StageWork: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 
 class SpeechSynthesizer(Protocol):
-    """What says things (`workers.tts_client.TtsClient`)."""
+    """Interface of a speech synthesizer (`workers.tts_client.TtsClient`)."""
 
     def say(
         self, text: str, options: SynthesisOptions | None = None
@@ -177,7 +177,7 @@ class ConversationLoop:
 
     @property
     def phase(self) -> output_queue.ConversationPhase:
-        """What it is doing."""
+        """Return the phase of the conversation."""
         return self._machine.phase
 
     async def hear(
@@ -204,7 +204,7 @@ class ConversationLoop:
 
     @property
     def over(self) -> bool:
-        """Whether nothing is heard any more."""
+        """Return whether the conversation takes no more audio."""
         return self._ear.over
 
     @property
@@ -227,17 +227,17 @@ class ConversationLoop:
         return self._machine.replying
 
     def awaits(self, call: str) -> bool:
-        """Whether what comes of a call of that id is waited for."""
+        """Return whether the result of a tool call of that id is awaited."""
         return self._machine.history.awaits(call)
 
     @property
     def thinker(self) -> Llm:
-        """Who thinks of replies."""
+        """Return the LLM in use."""
         return self._stages.thinker
 
     @property
     def sending(self) -> bool:
-        """Whether a reply is being given of which more is to come."""
+        """Return whether a reply is being sent of which more is to come."""
         return self._machine.replying > self._sent
 
     def wish(self, what: Callable[..., events.ConversationEvent], *values: Any) -> None:
@@ -327,7 +327,7 @@ class ConversationLoop:
             await self._close()
 
     async def outgoing(self) -> AsyncIterator[output_queue.ConversationOutput]:
-        """What goes to the client; for ever, and for one reader."""
+        """Yield the output for the client; for ever, and for one reader."""
         while True:
             yield await self._out.get()
 

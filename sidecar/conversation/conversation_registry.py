@@ -64,17 +64,17 @@ class ConversationRegistry:
 
     @property
     def phase(self) -> output_queue.ConversationPhase:
-        """What one of them is doing."""
+        """Return the phase of one of the conversations."""
         return next((talk.phase for talk in self._going), output_queue.ConversationPhase.IDLE)
 
     @property
     def llm(self) -> str:
-        """Who thinks, as far as that is known before anybody asked."""
+        """Return the name of the LLM, as far as it is known before the first request."""
         return self._thinker.name if self._thinker is not None else self._settings.llm
 
     async def models(self) -> tuple[str, ...]:
-        """Who may think, who does unasked first; `REPEAT_LLM_NAME` always may. A server that does
-        not say what it has is met when somebody talks."""
+        """Return the LLMs to choose from, the default first; `REPEAT_LLM_NAME` is always there. A
+        server that does not list its models is asked when a conversation begins."""
         thinker = await self._found()
         named: tuple[str, ...] = ()
         with suppress(errors.LlmError):
@@ -82,18 +82,18 @@ class ConversationRegistry:
         return tuple(dict.fromkeys((*named, REPEAT_LLM_NAME)))
 
     async def voices(self) -> tuple[str, ...]:
-        """Whose voices there are, loading the engine that speaks if need be.
+        """Return the voices, loading the TTS engine if necessary.
 
         Raises:
-            errors.SidecarError: it does not come.
+            errors.SidecarError: it does not load.
         """
         return await self._voice.ready() if self._voice is not None else ()
 
     async def thinker(self, model: str = "") -> Llm:
-        """Who thinks by that name, '' for who does unasked.
+        """Return the LLM of that name, '' for the default.
 
         Raises:
-            errors.ModelNotFound: nobody has it.
+            errors.ModelNotFound: there is none.
         """
         usual = await self._found()
         if not model:
@@ -174,8 +174,8 @@ class ConversationRegistry:
             raise errors.TalkFull() from None
 
     async def _found(self) -> Llm:
-        """Who thinks. A server on this machine may start later than this service: while there is
-        none it is looked for again, seldom if a look takes long."""
+        """Return the LLM. A server on this machine may start later than this service: while there
+        is none it is searched for again, rarely if a search takes long."""
         async with self._finding:
             if self._thinker is None:
                 self._thinker = await create_llm(self._llm_address)

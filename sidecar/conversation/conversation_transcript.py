@@ -21,7 +21,7 @@ NEVER = float("-inf")
 
 @dataclass(slots=True)
 class _TranscriptEntry:
-    """What one of the two said, on the teller's clock; ``turn`` of the machine's replies."""
+    """Utterance or reply, by the transcript's clock; ``turn`` of replies."""
 
     speaker: int
     began: float

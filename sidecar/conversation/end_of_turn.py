@@ -85,8 +85,8 @@ def _base_delay_s(text: str, words: Sequence[str], settings: EndOfTurnDelays) ->
 
 
 def _ends_in_digit_group(words: Sequence[str], *, ended: bool) -> bool:
-    """Whether this ends in a number that may go on, as one is said in groups: "four one five",
-    "0171 55". A number at the end of a sentence is one of several, or is an end."""
+    """Return whether this ends in a number that may go on, as one is said in groups: "four one
+    five", "0171 55". A number at the end of a sentence is one of several, or is an end."""
     run = list(takewhile(lambda word: word.isdigit() or word in NUMBER_WORDS, reversed(words)))
     digits = sum(len(word) if word.isdigit() else 1 for word in run)
     return digits >= 3 and len(run) >= 2 if ended else digits >= 2
@@ -103,8 +103,8 @@ _SLACK_S = 0.02
 
 @dataclass(slots=True)
 class UserUtterance:
-    """What is known of one since it ``began``: it is to be heard up to ``ended``, and was up to
-    ``upto``. ``likeness``: how like its sound is what was played then; ``echo``: it is that."""
+    """Utterance of the user since it ``began``: heard up to ``upto``, of audio up to ``ended``.
+    ``likeness``: similarity of its sound to the audio played then; ``echo``: it is that."""
 
     began: float
     text: str = ""
@@ -153,7 +153,7 @@ class UserTurn:
 
     @classmethod
     def starting(cls, utterance: int, began: float) -> UserTurn:
-        """Who begins to speak."""
+        """Return a turn that begins with an utterance."""
         return cls(began, utterance, utterances={utterance: UserUtterance(began)})
 
     @property
@@ -177,7 +177,7 @@ class UserTurn:
 
     @property
     def echoed(self) -> bool:
-        """Whether some of it is an echo."""
+        """Return whether some of it is an echo."""
         return any(one.echo for one in self.utterances.values())
 
     @property

@@ -20,7 +20,7 @@ from sidecar.transcripts.transcript import Notice
 
 
 class ConversationPhase(StrEnum):
-    """What a conversation is doing."""
+    """Phase of a conversation."""
 
     IDLE = "idle"
     LISTENING = "listening"
@@ -64,7 +64,7 @@ class UserTurnStarted:
 
 @dataclass(frozen=True, slots=True)
 class UserTurnPartial:
-    """What the person seems to have said so far in this turn."""
+    """Text of the user's turn so far."""
 
     text: str
 
@@ -80,9 +80,9 @@ class UserTurnStopped:
 
 @dataclass(frozen=True, slots=True)
 class UserTurnFinal:
-    """What the person said, as it stands in the history by the number of ``entry``; ``typed``: not
-    aloud. ``backchannel``: from when to when it was said over a reply, which it did not interrupt;
-    it is not answered."""
+    """Final text of the user's turn, as it stands in the history by the number of ``entry``;
+    ``typed``: not spoken. ``backchannel``: from when to when it was said over a reply, which it did
+    not interrupt; it is not answered."""
 
     text: str
     typed: bool = False
@@ -92,8 +92,8 @@ class UserTurnFinal:
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntryRecorded:
-    """What the client put into the history, by the number of ``entry`` there; ``name`` is what the
-    client calls it."""
+    """Entry that the client added to the history, by the number of ``entry`` there; ``name`` is the
+    client's name for it."""
 
     entry: int
     role: ChatRole
@@ -103,8 +103,7 @@ class HistoryEntryRecorded:
 
 @dataclass(frozen=True, slots=True)
 class UserTurnDropped:
-    """What began as a person's turn was none: a noise, an echo (``echo``), or the client forgot
-    it."""
+    """End of a user's turn that was none: noise, an echo (``echo``), or dropped by the client."""
 
     echo: bool = field(default=False, compare=False)
 
@@ -259,8 +258,8 @@ _SLACK_S = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class PlaybackClient:
-    """What can be told to who plays the sound: to drop what it has (``clears``), and to stop and go
-    on (``holds``). ``lead_s``: so much it has at most, if it clears nothing."""
+    """Capabilities of a client that plays audio: drop what it has (``clears``), pause and resume
+    (``holds``). ``lead_s``: the most that it has ahead, if it cannot drop."""
 
     clears: bool = False
     holds: bool = False
@@ -310,12 +309,12 @@ class AudioPacer:
 
     @property
     def turn(self) -> int:
-        """Whose sound there is, 0 if nobody's."""
+        """Return the turn whose audio is queued, 0 if none."""
         return self._line.turn if self._line is not None else 0
 
     @property
     def waiting(self) -> bool:
-        """Whether some of it was not sent."""
+        """Return whether some of it was not sent."""
         return self._line is not None and bool(self._line.pcm)
 
     def add(self, turn: int, piece: int, sound: SynthesizedAudio, now: float) -> None:
@@ -341,7 +340,7 @@ class AudioPacer:
         line.made += sound.seconds
 
     def due(self, now: float) -> list[ReplyAudioFrame]:
-        """What is to be sent now, in order."""
+        """Return the frames that are due now, in order."""
         line, found = self._line, list[ReplyAudioFrame]()
         if line is None or self._paused:
             return found
@@ -377,8 +376,8 @@ class AudioPacer:
         return min(line.sent, line.heard + max(0.0, now - line.since))
 
     def played(self, now: float) -> float:
-        """What a `Played` is to say: so much will have been heard if it ends here. Where a client
-        can drop nothing, that is all it has."""
+        """Return the seconds for `Played`: the audio that will have been heard if it ends here. If
+        a client cannot drop audio, that is all it has."""
         if self.client.clears or self._line is None:
             return self.heard(now)
         return self._line.sent
@@ -429,11 +428,11 @@ class AudioPacer:
 
     @property
     def _stands(self) -> bool:
-        """Whether the client's sound stands still, too."""
+        """Return whether the client's playback is paused, too."""
         return self._paused and (self.client.holds or not self.client.clears)
 
     def _settle(self, line: _TurnAudio, now: float) -> None:
-        """What was heard up to now was, whatever comes."""
+        """Count the audio that was played up to now."""
         line.heard, line.since = self.heard(now), max(now, line.since)
 
     def _next(self, line: _TurnAudio) -> float:
@@ -485,12 +484,12 @@ class TurnAudioSent:
 
 @dataclass(frozen=True, slots=True)
 class CommitAcknowledged:
-    """What the client committed was heard: what of it was words is told."""
+    """Acknowledgement of a commit: all audio before it was recognized, and its words were sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class DiscardAcknowledged:
-    """What the client did not want is forgotten."""
+    """Acknowledgement of a discard: the audio is dropped."""
 
 
 @dataclass(frozen=True, slots=True)

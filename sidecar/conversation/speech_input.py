@@ -104,7 +104,7 @@ class SpeechInput:
 
     @property
     def over(self) -> bool:
-        """Whether it hears nothing any more."""
+        """Return whether it takes no more audio."""
         return self._session.over
 
     @property

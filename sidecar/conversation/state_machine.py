@@ -68,11 +68,11 @@ class ConversationStateMachine:
 
     @property
     def history(self) -> ChatHistory:
-        """What was said so far."""
+        """Return the chat history."""
         return self._answering.history
 
     def take(self, event: events.ConversationEvent) -> list[events.ConversationCommand]:
-        """What is to be done about ``event``, in order."""
+        """Return the commands for ``event``, in order."""
         self._late_first(event.at)
         self._floor.at = max(self._floor.at, event.at)
         self._happened(event)
@@ -200,7 +200,7 @@ class ConversationStateMachine:
         raise AssertionError("a timer does not go off")
 
     def _timers(self) -> list[tuple[float, Callable[[], None]]]:
-        """What is to be done when, if nothing happens before."""
+        """Return actions that are due at times, if nothing happens before."""
         found: list[tuple[float, Callable[[], None]]] = []
         if self._answering.turn is not None:
             found.append((self._answering.turn.stalled_at, self._stalled))
@@ -212,7 +212,7 @@ class ConversationStateMachine:
             self._floor.leave()
 
     def _settle_up(self) -> None:
-        """What else is to be known after an event."""
+        """Update what follows from an event."""
         phase = self._phase_now()
         if phase is not self.phase:
             self.phase = phase

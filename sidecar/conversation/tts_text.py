@@ -32,10 +32,10 @@ _TASK = re.compile(r"^\[[ xX]\][ \t]+")
 
 
 def speakable_text(text: str, *, from_line_start: bool = True) -> str:
-    """What a voice gets of ``text``; empty if there is nothing in it to be said.
+    """Return the text for TTS; empty if there is nothing to say.
 
-    Marks of headings, lists and quotes stand only where a line begins: ``from_line_start`` says
-    whether ``text`` does. What ends with its line ends with a full stop.
+    Marks of headings, lists and quotes count only where a line begins: ``from_line_start`` says
+    whether ``text`` does. A line's end becomes a full stop.
     """
     lines = text.split("\n")
     said = [
@@ -65,7 +65,7 @@ def _clean_line(line: str, *, leads: bool, ended: bool) -> str:
 
 
 def _is_rule(line: str) -> bool:
-    """Whether a line is drawn: across the page, or below the head of a table."""
+    """Return whether a line is a rule: across the page, or below the head of a table."""
     bare = "".join(line.split())
     across = len(bare) >= _LEAST_RULE and {*bare} <= {*"-*_="}
     return across or ("-" * _LEAST_RULE in line and {*bare} <= {*":|-"})
@@ -153,7 +153,7 @@ class SentenceSplitter:
         return self._pieces(final=False)
 
     def flush(self) -> list[TtsPhrase]:
-        """What is left: no more comes."""
+        """Return the phrases that are left at the end of the text."""
         return self._pieces(final=True)
 
     def _pieces(self, *, final: bool) -> list[TtsPhrase]:
@@ -241,7 +241,8 @@ def _punctuation_end(rest: str, at: int) -> int:
 def _ends_phrase(
     rest: str, begin: int, at: int, after: int, first: bool, final: bool
 ) -> bool | None:
-    """Whether a piece ends with the mark from ``at`` to ``after``; None while that is open."""
+    """Return whether a phrase ends with the mark from ``at`` to ``after``; None while that is
+    open."""
     said = rest[begin:after]
     if _has_open_markup(said):
         return False
@@ -259,7 +260,7 @@ def _ends_phrase(
 
 
 def _sentence_continues(said: str, mark: str, behind: str) -> bool:
-    """Whether the sentence goes on with ``behind``, though a mark stands before it."""
+    """Return whether the sentence goes on with ``behind``, though a mark stands before it."""
     if behind.islower():
         return True
     if mark.startswith(("..", "…")):
@@ -275,7 +276,7 @@ def _sentence_continues(said: str, mark: str, behind: str) -> bool:
 
 
 def _has_open_markup(said: str) -> bool:
-    """Whether a link or code stands open in it."""
+    """Return whether a link or code is open in the text."""
     if said.count("`") % 2:
         return True
     bracket = said.rfind("[")

@@ -14,8 +14,8 @@ from sidecar.errors import SidecarError, StageSilent
 
 
 class TurnTaking:
-    """Who speaks, over a reply or not. ``do`` takes the commands in order; ``at``, the time, is set
-    by who calls."""
+    """Turn-taking of the user, over a reply or not. ``do`` takes the commands in order; the caller
+    sets ``at``, the time."""
 
     def __init__(
         self, answering: Assistant, do: Callable[[conversation_events.ConversationCommand], None]
@@ -70,7 +70,7 @@ class TurnTaking:
             self._decide(person, reply)
 
     def words(self, utterance: int, text: str, upto: float) -> None:
-        """What was said so far, as far as one knows."""
+        """Take the words of an utterance so far."""
         person = self.person
         if person is None or (one := person.utterances.get(utterance)) is None:
             return
@@ -118,7 +118,7 @@ class TurnTaking:
             self._do(output_queue.UserTurnDropped(echo=person.echoed))
 
     def _saying(self, person: UserTurn) -> str:
-        """What the machine says meanwhile, or said just before."""
+        """Return the text that the assistant says meanwhile, or said just before."""
         if self._answering.sounding:
             return f"{person.saying} {self._answering.saying(self.at)}"
         return person.saying
@@ -281,7 +281,7 @@ class TurnTaking:
     # What clients wish
 
     def bank(self) -> None:
-        """What was said aloud and not answered yet stands before what is typed now."""
+        """Add spoken words that are not answered yet to the history, before a typed turn."""
         person = self.person
         if person is None or not person.settled:
             return
@@ -311,7 +311,7 @@ class TurnTaking:
             self._consider(person)
 
     def forget(self) -> None:
-        """What was said and is not answered was not said."""
+        """Drop the user's words that are not answered."""
         person, reply = self.person, self._answering.given
         if person is None:
             return
@@ -324,7 +324,7 @@ class TurnTaking:
     # Time
 
     def timers(self) -> list[tuple[float, Callable[[], None]]]:
-        """What is to be done when, if nothing happens before."""
+        """Return actions that are due at times, if nothing happens before."""
         person, reply = self.person, self._answering.given
         if person is None:
             return []

@@ -30,13 +30,12 @@ VOXTRAL = "voxtral"
 
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
-    """What counts when an engine is chosen.
+    """Facts by which an engine is chosen.
 
     ``lacking``: the packages that are missing, by engine. ``gpu``: its name, None without one.
-    ``cuda``: whether the torch that is installed can use it. ``checkpoint``: what was found, or
-    what is wrong; None where nobody looked. ``named``: whether the settings say where it is.
-    ``whisper``: the same of a Whisper model, ``voxtral`` of Voxtral Realtime. ``language``: the
-    one that is set.
+    ``cuda``: whether the installed torch can use it. ``checkpoint``: what was found, or the error;
+    None if it was not looked for. ``named``: whether the settings name it. ``whisper``: the same of
+    a Whisper model, ``voxtral`` of Voxtral Realtime. ``language``: the one that is set.
     """
 
     lacking: Mapping[str, Sequence[str]]
@@ -96,18 +95,18 @@ def _voxtral_model(settings: Settings) -> ModelCheckpoint | errors.BadCheckpoint
 
 
 def whisper_problem(settings: Settings) -> errors.SidecarError | None:
-    """What is wrong with the Whisper model that would be loaded; None where nothing is."""
+    """Return the error of the Whisper model that would be loaded; None if it is good."""
     found = whisper_model(settings)
     return None if isinstance(found, ModelCheckpoint) else found
 
 
 def is_unsupported_language(language: str) -> bool:
-    """Whether a tag is of a language that the embedded engine does not know."""
+    """Return whether a tag is of a language that the embedded engine does not know."""
     return not engines.engine_spec(MOONSHINE).speaks(language)
 
 
 def torch_has_cuda() -> bool:
-    """Whether the torch that is installed was built for NVIDIA GPUs; told by its libraries.
+    """Return whether the installed torch was built for NVIDIA GPUs, by its libraries.
 
     It is not imported: that takes seconds and hundreds of megabytes.
     """
@@ -291,7 +290,7 @@ def decide_engine(wanted: str, facts: EngineFacts) -> tuple[str, str]:
 
 
 def _decide_auto(facts: EngineFacts) -> tuple[str, str]:
-    """What `auto` takes.
+    """Return the engine that `auto` chooses, and why.
 
     Raises:
         errors.BadCheckpoint: the folder that was named is no good for any engine.
@@ -314,7 +313,7 @@ def _decide_auto(facts: EngineFacts) -> tuple[str, str]:
 
 
 def language_hint(tag: str, settings: Settings) -> str:
-    """What to do for a language that the engine in use does not know."""
+    """Return the hint for a language that the engine in use does not know."""
     able = [spec for spec in engines.ENGINES if spec.languages and spec.speaks(tag)]
     if WHISPER not in (spec.name for spec in able):
         return f"No engine of this build is made for '{tag}'."
@@ -329,14 +328,14 @@ def language_hint(tag: str, settings: Settings) -> str:
 
 
 def install_hint(engine: str) -> str:
-    """What to do where the packages of an engine are missing."""
+    """Return the hint for an engine whose packages are missing."""
     if is_frozen():
         return BUILD_HINTS.get(engine, "Download this build again: it is not whole.")
     return INSTALL_COMMANDS.get(engine, "pip install vibevoice-asr")
 
 
 def vibevoice_shortcoming(facts: EngineFacts) -> str | None:
-    """What keeps `auto` from VibeVoice-ASR, None where nothing does."""
+    """Return the reason why `auto` does not choose VibeVoice-ASR, None if there is none."""
     if lacking := facts.lacking.get(VIBEVOICE, [VIBEVOICE]):
         return f"not installed are {', '.join(lacking)} ({install_hint(VIBEVOICE)})"
     if facts.gpu is None:

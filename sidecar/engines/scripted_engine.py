@@ -233,7 +233,7 @@ class ScriptedEngine:
 
 
 class LoudnessVad:
-    """What is not quiet is speech."""
+    """Voice activity detection by loudness."""
 
     def state(self) -> None:
         """It remembers nothing."""
@@ -249,7 +249,7 @@ class LoudnessVad:
 
 
 class LoudnessSpeakerEncoder:
-    """Who is as loud, in steps of a fifth, is the same voice."""
+    """Speaker encoder by loudness: speakers as loud as each other, in steps of a fifth, are one."""
 
     def vector(self, voice: Block) -> npt.NDArray[np.float32]:
         """One direction for each step."""

@@ -41,7 +41,7 @@ class DiarizationEffort(StrEnum):
 
 
 class WindowingMode(StrEnum):
-    """What becomes of a recording that could be heard in several windows."""
+    """Handling of a recording that could be transcribed in several windows."""
 
     AUTO = AUTO
     """As few as memory and model allow: the best transcript."""
@@ -51,11 +51,11 @@ class WindowingMode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """What is known without loading it of an engine that hears, or of one that speaks.
+    """Facts about an ASR or TTS engine that are known before it loads.
 
-    ``languages`` is empty where it takes any. The first of ``precisions`` is its own choice;
-    ``stands_for`` names what is used in a precision's place on this machine. ``planned``:
-    `gpu_memory.memory_plan` says how it spends its device's memory.
+    ``languages`` is empty if it takes any. The first of ``precisions`` is its default;
+    ``stands_for`` names the precision that is used in another's place on this machine. ``planned``:
+    `gpu_memory.memory_plan` plans its device memory.
     """
 
     name: str
@@ -72,23 +72,23 @@ class ModelSpec:
         return wanted if wanted in self.precisions else self.precisions[0]
 
     def speaks(self, language: str) -> bool:
-        """Whether this engine knows ``language`` (a tag; only its first part counts)."""
+        """Return whether this engine knows ``language`` (a tag; only its first part counts)."""
         any_language = language == AUTO or not self.languages
         return any_language or language.split("-")[0].lower() in self.languages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec(ModelSpec):
-    """What an engine that hears can do.
+    """Capabilities of an ASR engine.
 
     ``steerable``: it takes a prompt, a number of speakers, a temperature and a limit of tokens.
-    ``counted``: of these, the number of speakers. ``together``: so many recordings it hears in step
-    at most; an engine with more than one is a `BatchEngine`. ``sessions``: so many live ones it
-    hears in one process at most; an engine with any is a `interfaces.live_engine.LiveEngine`.
-    ``remote``: others do the work, so that company costs this machine nothing. ``translates``: it
-    writes in English what is said in another language. ``resumes``: the form of its checkpoints,
-    another one whenever their meaning changes; an engine that has one is a `ResumableEngine`.
-    ``by_voices``: it tells speakers apart by `diarization/` and nothing else.
+    ``counted``: of these, the number of speakers. ``together``: the most recordings in one batch;
+    an engine with more than one is a `BatchEngine`. ``sessions``: the most live sessions in one
+    process; an engine with any is a `interfaces.live_engine.LiveEngine`. ``remote``: other machines
+    do the work, so that batches cost this one nothing. ``translates``: into English. ``resumes``:
+    the form of its checkpoints, another one whenever their meaning changes; an engine that has one
+    is a `ResumableEngine`. ``by_voices``: it tells speakers apart by `diarization/` and nothing
+    else.
     """
 
     sample_rate: int
@@ -134,18 +134,16 @@ class MemoryPlan:
 
 @dataclass(frozen=True, slots=True)
 class TranscribeOptions:
-    """What one request asks of an engine; one that cannot do a thing leaves it out.
+    """Options of one request; an engine ignores those that it does not have.
 
-    ``prompt``: names, terms, context, in the speaker's language. ``num_speakers``: how many there
-    are, if somebody knows. ``temperature``: 0 is greedy. ``max_tokens``: of text, None leaves it
-    to the length of the audio. ``translate``: into English (`EngineSpec.translates`). ``words``:
-    with their times, also where these cost something. ``memory_fallback``: the plan to try again
-    with, once, where the memory did not suffice after all. ``recognise``: whether people whom the
-    service knows may be told by their voices; ``known_voices``: who is. ``voiceprints``: the
-    transcript says what each speaker sounds like, for who wants to know them again; while a job
-    waits, that voices are kept where it was taken in. ``local_voices``: the recording is a piece of
-    one, and who has all of it wants these of its voices; the worker sees to that, and no engine has
-    to know.
+    ``prompt``: names, terms, context, in the speaker's language. ``num_speakers``: if the client
+    knows it. ``temperature``: 0 is greedy. ``max_tokens``: of text, None leaves it to the length of
+    the audio. ``translate``: into English (`EngineSpec.translates`). ``words``: with their times,
+    also if these cost something. ``memory_fallback``: the plan for a second try if memory runs out.
+    ``recognise``: whether enrolled speakers may be recognized; ``known_voices``: their embeddings.
+    ``voiceprints``: the transcript has the speakers' embeddings; while a job waits, that they are
+    kept where it was submitted. ``local_voices``: the recording is a chunk, and the front wants
+    these window embeddings of it; the worker makes them, and no engine has to know.
     """
 
     precision: Precision = Precision.AUTO
@@ -168,7 +166,8 @@ class TranscribeOptions:
 
     @property
     def identifies_speakers(self) -> bool:
-        """Whether somebody wants to know who the speakers are, and not only that they differ."""
+        """Return whether the client wants to know who the speakers are, and not only that they
+        differ."""
         return self.diarize and (bool(self.known_voices) or self.voiceprints)
 
     def to_wire(self) -> dict[str, Any]:
@@ -357,11 +356,11 @@ MAX_TTS_STEPS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TtsSpec(ModelSpec):
-    """What an engine that speaks can do.
+    """Capabilities of a TTS engine.
 
-    ``streams``: its sound comes while it is made, and can be stopped in between; of another a piece
-    of text is one piece of work. ``marks``: it says when each word begins. ``lists_voices``: its
-    voices are known here; else any name is passed on to whoever has them.
+    ``streams``: audio comes while it is made, and can be stopped in between; otherwise a phrase is
+    one piece of work. ``marks``: it says when each word begins. ``lists_voices``: its voices are
+    known here; else any name is passed on to the server.
     """
 
     streams: bool = False
@@ -424,7 +423,7 @@ class TtsEngine(Protocol):
         """As `interfaces.engine_interface.Engine.load`."""
 
     def voices(self) -> Sequence[str]:
-        """Whose voices it has, its own choice first; known once it is loaded."""
+        """Return its voices, the default first; known once it is loaded."""
 
     def say(
         self, text: str, options: SynthesisOptions, cancelled: CancelCheck

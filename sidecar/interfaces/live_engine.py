@@ -106,7 +106,7 @@ class SampleEncoding(StrEnum):
 
 
 class TurnControl(StrEnum):
-    """Who ends a turn."""
+    """Control of the end of a turn."""
 
     SILENCE = "silence"
     """A pause, or a commit of the client."""
@@ -118,13 +118,15 @@ class TurnControl(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EndpointingOptions:
-    """What counts as speech, and how an utterance is cut out of it; seconds.
+    """Options of endpointing: which audio is speech, and where an utterance begins and ends;
+    seconds.
 
-    Somebody speaks from a probability of ``threshold`` on until it falls below ``neg_threshold``.
-    An utterance begins when that has lasted ``min_speech_s``, or ``min_sure_speech_s`` at
+    Speech lasts from a probability of ``threshold`` until it falls below ``neg_threshold``. An
+    utterance begins when that has lasted ``min_speech_s``, or ``min_sure_speech_s`` at
     ``sure_threshold``, and reaches back ``pre_roll_s`` before it. It ends after ``silence_s``
     without speech, and reaches ``post_roll_s`` into those; after ``pause_s`` its end is hinted at.
-    With a ``threshold`` of 0 all is speech, and only the client and ``longest_s`` end an utterance.
+    With a ``threshold`` of 0 all audio is speech, and only the client and ``longest_s`` end an
+    utterance.
 
     Raises:
         ValueError: a value is beyond its limits, or no such utterances can be.
@@ -154,17 +156,16 @@ class EndpointingOptions:
 
 @dataclass(frozen=True, slots=True)
 class LiveOptions:
-    """What a client asks of a session.
+    """Options of a live session.
 
-    ``partials``: words while somebody speaks. ``diarize``: whose they are. ``words``: times of
-    words in finals. ``prompt``: as `TranscribeOptions.prompt`. ``delay_s``: how far behind the
-    sound an engine that steps may be, None leaves it to the engine. ``accurate``: rather right than
-    quick. ``recognise``: whether people whom the service knows may be told by their voices;
-    ``known_voices``: who is; ``voiceprints``: the summary says what speakers and pieces sound like.
-    ``keep``: when it is over it is a job that is done. ``client``: sessions with the same one share
-    their part of the engine. ``patience_s``: a stretch that takes longer to recognise is given up.
-    ``wait_s``: how long a final may wait because of others before less is recognised; 0 is no
-    limit.
+    ``partials``: text while the user speaks. ``diarize``: speaker labels. ``words``: times of words
+    in finals. ``prompt``: as `TranscribeOptions.prompt`. ``delay_s``: the latency of a streaming
+    engine, None leaves it to the engine. ``accurate``: accuracy before speed. ``recognise``:
+    whether enrolled speakers may be recognized; ``known_voices``: their embeddings;
+    ``voiceprints``: the summary has the embeddings of speakers and segments. ``keep``: the session
+    becomes a finished job at its end. ``client``: sessions with the same one share their part of
+    the engine. ``patience_s``: a segment that takes longer to recognize is given up. ``wait_s``:
+    how long a final may wait because of others before less is recognized; 0 is no limit.
     """
 
     language: str = AUTO
@@ -199,7 +200,8 @@ class LiveOptions:
 
     @property
     def identifies_speakers(self) -> bool:
-        """Whether somebody wants to know who the speakers are, and not only that they differ."""
+        """Return whether the client wants to know who the speakers are, and not only that they
+        differ."""
         return self.diarize and (bool(self.known_voices) or self.voiceprints)
 
     @property
@@ -268,7 +270,7 @@ class LiveSessionStart:
 
     @classmethod
     def from_wire(cls, values: dict[str, Any]) -> LiveSessionStart:
-        """What `to_wire` wrote."""
+        """Parse the output of `to_wire`."""
         said = tuple(map(segment_from_wire, values["said"]))
         pieces, voices = tuple(values["pieces"]), live_events.embeddings_from_wire(values["voices"])
         context = live_events.context_from_wire(values["context"])

@@ -47,9 +47,9 @@ class SpeechStopped:
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """What a piece that goes on seems to say.
+    """Text of a segment that goes on.
 
-    ``text`` is worth showing, ``stable`` its beginning that is not taken back before the final, and
+    ``text`` is worth showing, ``stable`` its beginning that will not change before the final, and
     ``tail`` what follows it and may well change.
     """
 
@@ -99,9 +99,9 @@ class TurnDropped:
 
 @dataclass(frozen=True, slots=True)
 class SpeakersRevised:
-    """Who said pieces that were told before, as it looks now: piece → speaker. The last one, if
-    there is any, stands right before the `Summary`, and makes them what they are there. ``names``:
-    speaker → who that is of the people known, None for nobody after all; of those that changed."""
+    """Revised speakers of earlier segments: segment → speaker. The last one, if there is any,
+    stands right before the `Summary`, and agrees with it. ``names``: speaker → enrolled speaker,
+    None for none after all; of those that changed."""
 
     speakers: dict[int, int]
     names: dict[int, str | None] = field(default_factory=dict)
@@ -109,8 +109,8 @@ class SpeakersRevised:
 
 @dataclass(frozen=True, slots=True)
 class SpeakerEmbeddingsKnown:
-    """What the speakers sound like, by their numbers: for who has to go on for this engine
-    (`Begin.voices`), never for a client."""
+    """Embeddings of the speakers, by their numbers, for an engine that continues for this one
+    (`Begin.voices`); never for a client."""
 
     voices: dict[int, SpeakerEmbedding]
 
@@ -127,8 +127,8 @@ class ContextUtterance:
 
 @dataclass(frozen=True, slots=True)
 class ContextKnown:
-    """What was told last, as far as what follows is heard behind it: for who has to go on for this
-    engine (`Begin.context`), never for a client."""
+    """Last segments as context of the next, for an engine that continues for this one
+    (`Begin.context`); never for a client."""
 
     pieces: tuple[ContextUtterance, ...]
 

@@ -53,7 +53,7 @@ _SPEAK_SCRIPT = (
 
 
 def is_system_tts_available() -> bool:
-    """Whether this system has voices of its own."""
+    """Return whether this system has voices of its own."""
     return _find_program() is not None
 
 
@@ -107,7 +107,7 @@ class SystemTts:
     def _written(
         self, text: str, options: SynthesisOptions, file: Path, cancelled: CancelCheck
     ) -> bool:
-        """Whether the file is there: not if it was cancelled."""
+        """Return whether the file was written: not if it was cancelled."""
         process = subprocess.Popen(
             self._command(options, file), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
         )

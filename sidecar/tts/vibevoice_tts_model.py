@@ -120,11 +120,11 @@ class LatentDenoiser:
     def latent(
         self, conditions: Tensor, noise: Tensor, guidance: float, check: StepCheck
     ) -> Tensor:
-        """What the noise ``(1, channels)`` becomes, of the same shape.
+        """Denoise ``(1, channels)`` into a latent of the same shape.
 
-        ``conditions`` ``(branches, hidden)``: what is meant, and, where ``guidance`` is not 1, what
-        would be meant without a text; the latent is led away from that (classifier-free guidance,
-        Ho and Salimans 2022).
+        ``conditions`` ``(branches, hidden)``: with the text, and, if ``guidance`` is not 1,
+        without; the latent is led away from the second (classifier-free guidance, Ho and Salimans
+        2022).
         """
         modulations = self._modulations(conditions)
         latent, before = noise.float(), torch.zeros((), device=noise.device)
@@ -153,7 +153,8 @@ class LatentDenoiser:
         return [list(step) for step in zip(*(each.unbind() for each in found), strict=True)]
 
     def _velocities(self, latent: Tensor, modulation: list[Tensor]) -> Tensor:
-        """What the head predicts ``(branches, channels)`` of one latent ``(1, channels)``."""
+        """Return the head's predictions ``(branches, channels)`` for one latent ``(1,
+        channels)``."""
         hidden = functional.linear(latent, self._head.noisy_images_proj.weight)
         for at, layer in enumerate(self._layers):
             shift, scale, gate = modulation[3 * at : 3 * at + 3]
@@ -266,8 +267,8 @@ class TtsLanguageModel:
         return result
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """What ``(1, heads, n, dim)`` queries hear, as ``(n, heads * dim)``: one that comes after
-        all the others, or all that there are."""
+        """Return the attention output ``(n, heads * dim)`` of ``(1, heads, n, dim)`` queries: one
+        behind all others, or all that there are."""
         count = query.shape[2]
         if count == 1:  # the queries that share a key head stand in for a sequence: no copies
             packed = query.view(1, self._kv_heads, -1, self._head_dim)
@@ -308,10 +309,10 @@ DEFAULT_DIFFUSION_STEPS = 10
 
 @dataclass(frozen=True, slots=True)
 class TtsPrompt:
-    """What is to be said: the ``ids`` of the tokens, and what stands for the sound among them.
+    """Prompt of a text: the ``ids`` of the tokens, and the embeddings of the audio among them.
 
-    ``heard`` ``(n, hidden)``: the embeddings of a sample of the voice, in the places of the ``n``
-    audio tokens; None where there is none.
+    ``heard`` ``(n, hidden)``: the embeddings of a sample of the voice, at the ``n`` audio tokens;
+    None if there is none.
     """
 
     ids: Sequence[int]

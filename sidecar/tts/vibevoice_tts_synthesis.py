@@ -151,8 +151,8 @@ class VoiceSamples:
 
 
 def sample_embeddings(inner: Any, sound: Tensor) -> Tensor:
-    """What the language model gets of a sample, ``(n, hidden)``: of ``sound``, ``(samples,)`` of
-    whole frames, taken in a few seconds at a time.
+    """Return the language model's embeddings of a sample, ``(n, hidden)``: of ``sound``,
+    ``(samples,)`` of whole frames, taken in a few seconds at a time.
 
     As `VibeVoiceModel.get_audio_features`, which takes them all at once, and without its noise: a
     voice is to sound the same every time.

@@ -159,7 +159,7 @@ def _has_cuda_gpu(settings: Settings) -> bool:
 def _fits_in_gpu_memory(
     checkpoint: ModelCheckpoint, hearing: EngineChoice[EngineSpec] | None
 ) -> bool:
-    """Whether it fits beside the engine that hears, if that is on the GPU, too."""
+    """Return whether it fits beside the ASR engine, if that is on the GPU, too."""
     gpu = read_gpu_memory()
     if gpu is None:
         return False

@@ -19,7 +19,7 @@ from sidecar.upstream.remote_http import EventStream
 
 
 class ChatRole(StrEnum):
-    """Whose words they are, by the names that language models know."""
+    """Role of a message, by the names that language models know."""
 
     SYSTEM = "system"
     USER = "user"
@@ -58,7 +58,7 @@ class ToolDefinition:
 
 
 class ToolChoice(StrEnum):
-    """Whether a model is to call tools."""
+    """Choice whether a model calls tools."""
 
     AUTO = "auto"
     NONE = "none"
@@ -67,7 +67,7 @@ class ToolChoice(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ToolSet:
-    """What a model may call; ``named`` is the one that it has to, or ''."""
+    """Tools that a model may call; ``named`` is the one that it has to call, or ''."""
 
     all: tuple[ToolDefinition, ...] = ()
     choice: ToolChoice = ToolChoice.AUTO
@@ -102,11 +102,11 @@ class Llm(Protocol):
 
     @property
     def name(self) -> str:
-        """Who it is, for people."""
+        """Return the model's name, for people."""
 
     @property
     def calls(self) -> bool:
-        """Whether it may call tools, as far as anybody knows."""
+        """Return whether it can call tools, as far as is known."""
 
     async def ready(self) -> None:
         """Have it ready for what comes, as far as that can be had; a conversation begins.
@@ -160,10 +160,10 @@ class RepeatLlm:
     async def reply(
         self, messages: Sequence[ChatMessage], tools: ToolSet = NO_TOOLS
     ) -> AsyncGenerator[LlmDelta, None]:
-        """What the person said last, a word at a time.
+        """Yield the user's last message, a word at a time.
 
         Raises:
-            errors.ToolsUnavailable: who repeats calls no tools.
+            errors.ToolsUnavailable: this model calls no tools.
         """
         if tools.all:
             raise errors.ToolsUnavailable()
@@ -239,11 +239,11 @@ class ChatStreamParser:
 
     @property
     def done(self) -> bool:
-        """Whether the server said that it was all."""
+        """Return whether the server said that it was all."""
         return self._events.done
 
     def feed(self, data: bytes) -> list[LlmDelta]:
-        """What of the answer came with ``data``: words that came together are one piece.
+        """Return the deltas in ``data``: words that came together are one piece.
 
         Raises:
             errors.LlmFailed: the server says that it failed.
@@ -254,7 +254,7 @@ class ChatStreamParser:
         return _merge_text([*said, self._aloud.end()] if self.done else said)
 
     def end(self) -> list[LlmDelta]:
-        """What of the answer is left when nothing more comes.
+        """Return the deltas that are left at the end of the stream.
 
         Raises:
             errors.LlmFailed, errors.LlmGarbled: as `feed`; it broke off in the middle.
@@ -298,7 +298,7 @@ class ReasoningFilter:
         self._spoke = False
 
     def feed(self, text: str) -> str:
-        """What of it is for others. What may be the beginning of a mark waits."""
+        """Return the text without reasoning. Text that may begin a mark is held back."""
         self._rest += text
         said = ""
         while True:
@@ -317,7 +317,7 @@ class ReasoningFilter:
         return said
 
     def end(self) -> str:
-        """What waits and was no mark."""
+        """Return the held-back text that was no mark."""
         rest, self._rest = self._rest, ""
         return "" if self._thinks else rest
 
@@ -353,7 +353,7 @@ def _wrong(line: bytes | None) -> errors.LlmError:
 
 
 def stream_error(body: object) -> errors.LlmFailed | None:
-    """What a server says went wrong, None where it says nothing of the kind."""
+    """Return the error that a server sent; None if it sent none."""
     match body:
         case {"error": {"message": str(said)}} | {"error": str(said)} | {"detail": str(said)}:
             return errors.LlmFailed(f"It says: {said[: remote_http.MAX_SERVER_MESSAGE_CHARS]}")
@@ -363,13 +363,13 @@ def stream_error(body: object) -> errors.LlmFailed | None:
 
 
 def wants_newer_limit(body: bytes) -> bool:
-    """Whether a server refuses `LIMIT`, and names `NEWER_LIMIT` for it."""
+    """Return whether a server refuses `LIMIT`, and names `NEWER_LIMIT` for it."""
     wrong = stream_error(remote_http.loads(body))
     return wrong is not None and NEWER_LIMIT in wrong.detail
 
 
 def response_error(status: int, body: bytes) -> errors.LlmError:
-    """What an answer means that is none."""
+    """Return the error that a refused request means."""
     said = stream_error(remote_http.loads(body))
     detail = f"It answers with {status}. {said.detail if said else ''}".strip()
     if status in (401, 403):

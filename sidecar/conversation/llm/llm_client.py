@@ -52,7 +52,7 @@ class LlmAddress:
 
     @property
     def looked_for(self) -> bool:
-        """Whether it is whoever answers on this machine."""
+        """Return whether the LLM is any server that answers on this machine."""
         return not self.url
 
 
@@ -88,7 +88,7 @@ class LlmClient:
             pass
 
     async def models(self) -> tuple[str, ...]:
-        """What the server lists, behind the one that is asked for.
+        """Return the models that the server lists, behind the one that is set.
 
         Raises:
             errors.LlmError: it lists nothing.
@@ -129,7 +129,7 @@ class LlmClient:
     async def _next(
         self, pieces: AsyncIterator[bytes], words: chat_completions.ChatStreamParser
     ) -> list[chat_completions.LlmDelta]:
-        """What is said next; nothing at the end of it. What is no word does not count as one."""
+        """Return the next deltas; none at the end. Text without words does not count."""
         async for piece in pieces:
             if (said := words.feed(piece)) or words.done:
                 return said
@@ -144,7 +144,7 @@ class LlmClient:
             raise errors.LlmRefused("It has no model.", hint="Load one there (ollama pull …).")
 
     async def _listed(self) -> object:
-        """What the server says of its models."""
+        """Return the server's list of models."""
         async with self._within(MODELS_TIMEOUT_S), _map_http_errors(self._address.url):
             response = await self._client.get(chat_completions.MODELS_PATH)
         if response.status_code != 200:
@@ -248,8 +248,8 @@ def choose_llm(settings: Settings) -> LlmAddress | None:
 
 
 async def create_llm(address: LlmAddress | None, *, again: bool = False) -> chat_completions.Llm:
-    """Who thinks. With 'auto' it is whoever answers on this machine, and nobody else; ``again``:
-    nobody did before, and the log says so already."""
+    """Create the LLM of an address. With 'auto' it is a server that answers on this machine, and no
+    other; ``again``: none did before, and the log says so already."""
     if address is None:
         return chat_completions.RepeatLlm()
     if not address.looked_for:

@@ -81,11 +81,11 @@ class MoonshineDecoder:
         cancelled: CancelCheck,
         given: Sequence[int] = (),
     ) -> tuple[int, ...] | None:
-        """What is said in ``audio``, shape (samples,), 16 kHz, at least 0.1 s; None if cancelled.
+        """Return the tokens of ``audio``, shape (samples,), 16 kHz, at least 0.1 s; None if
+        cancelled.
 
-        ``draft`` is what may be said: the part of it that the model would have said itself costs
-        one pass. ``given`` is what was said before, whatever the model makes of it: what follows
-        that is asked for alone.
+        ``draft`` is a guess: the part of it that the model would have written itself costs one
+        pass. ``given`` is text before, taken as it is: only what follows it is decoded.
         """
         if cancelled():
             return None
@@ -157,7 +157,7 @@ class MoonshineDecoder:
         return tuple(found)
 
     def _listen(self, audio: Block) -> dict[str, npt.NDArray[Any]]:
-        """What the decoder hears of ``audio`` in every pass, and that it has said nothing yet."""
+        """Return the encoder's output for ``audio``, as every pass of the decoder needs it."""
         import numpy as np
 
         samples = np.ascontiguousarray(audio, np.float32)[None]
@@ -227,7 +227,8 @@ class MoonshineTokenizer:
         return found
 
     def text(self, tokens: Iterable[int]) -> str:
-        """What ``tokens`` say, without the space in front; half a character becomes ``�``."""
+        """Return the text of ``tokens``, without the space in front; half a character becomes
+        ``�``."""
         joined = b"".join(self._entries[token] for token in tokens)
         return joined.replace(_SPACE_MARK, b" ").decode("utf-8", "replace").strip()
 

@@ -157,10 +157,10 @@ def _never_cancelled() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class MoonshineHypothesis:
-    """What a stretch of speech seems to say; ``tokens`` are a draft for more of the stretch.
+    """Recognized text of a segment; ``tokens`` are a draft for more of the segment.
 
-    ``words``: seconds from the begin of the stretch; none where nobody asked, or where the
-    recognizer cannot tell.
+    ``words``: seconds from the begin of the segment; none if they were not requested, or the
+    recognizer has none.
     """
 
     text: str
@@ -188,9 +188,9 @@ class MoonshineRecognizer:
         *,
         words: bool = False,
     ) -> MoonshineHypothesis | None:
-        """What is said in ``audio``, shape (samples,): one utterance. None if it was cancelled.
+        """Recognize ``audio``, shape (samples,): one utterance. None if it was cancelled.
 
-        ``draft`` is what was heard in a part of it. ``words``: with their times.
+        ``draft`` is the result of a part of it. ``words``: with their times.
         """
         said = () if draft is None else draft.tokens
         return self._heard(audio, 0, (), said, cancelled, words)
@@ -204,8 +204,8 @@ class MoonshineRecognizer:
         *,
         words: bool = False,
     ) -> MoonshineHypothesis | None:
-        """What is said in ``audio`` behind its first ``samples``, which say what is ``given``, in
-        tokens, one after the other; times from there. None if it was cancelled."""
+        """Recognize ``audio`` behind its first ``samples``, whose tokens are ``given``, segment by
+        segment; times from there. None if it was cancelled."""
         tokens = tuple(token for one in given for token in one)
         if len(tokens) >= samples / SAMPLE_RATE * TOKENS_PER_S:  # it went round in circles
             return self.hear(audio[samples:], None, cancelled, words=words)

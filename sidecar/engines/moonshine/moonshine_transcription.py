@@ -120,8 +120,8 @@ class MoonshineTranscription:
                 yield self._checkpoint(heard.end_s, heard.snapshot)
 
     def _checkpoint(self, end_s: float, voices: Mapping[str, Any]) -> transcript.Checkpoint:
-        """What is settled since the last one. Beside it goes the text of what may still be cut
-        anew, so that nothing is recognized again of which this is known."""
+        """Return the checkpoint since the last one, with the text of segments that may still be cut
+        anew, so that nothing is recognized twice."""
         lines = self._settled[self._checkpointed :]
         self._checkpointed = len(self._settled)
         state = {

@@ -104,7 +104,7 @@ class VibeVoiceDecoder:
 
     @property
     def capturable(self) -> bool:
-        """Whether a step can be a CUDA graph: LLM.int8 looks for outliers on the host."""
+        """Return whether a step can be a CUDA graph: LLM.int8 looks for outliers on the host."""
         kind = type(self.layers[0].self_attn.q_proj).__name__
         return self.device.type == "cuda" and kind != "Linear8bitLt"
 
@@ -303,7 +303,8 @@ class CudaGraphStep:
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def serves(self, caches: Sequence[KeyValueCache]) -> bool:
-        """Whether this step fits the caches as they are: the same tensors, and room in the span."""
+        """Return whether this step fits the caches as they are: the same tensors, and room in the
+        span."""
         return len(caches) == len(self._known) and all(
             cache.length + self.width <= min(self._span, cache.capacity) and cache.keys[0] is known
             for cache, known in zip(caches, self._known, strict=True)

@@ -58,7 +58,8 @@ class SegmentTemplate:
         """For each key the tokens between the value before it and its own."""
 
     def opens(self, token: int) -> bool:
-        """Whether a segment begins with this token, whatever it ends: ``},{"`` or ``."},{"``."""
+        """Return whether a segment begins with this token, whatever it ends: ``},{"`` or
+        ``."},{"``."""
         known = self._opening.get(token)
         if known is None:
             known = self._opening[token] = (self._tokenizer.id_to_token(token) or "").endswith('{"')
@@ -108,7 +109,7 @@ class DraftProposals:
         return ()
 
     def _name(self) -> None:
-        """Whether what was opened is a key by now: the expected one, or a later one."""
+        """Determine whether the open text is a key by now: the expected one, or a later one."""
         for key in range(self._key, len(_SEGMENT_KEYS)):
             if self._opened[1:] == [*self._frame.before[key][1:]]:
                 self._key, self._opened = key, []
@@ -159,7 +160,7 @@ class TokenGeneration:
 
     @property
     def ready(self) -> bool:
-        """Whether the next token can be chosen without another pass."""
+        """Return whether the next token can be chosen without another pass."""
         return self._row < len(self._logits)
 
     def token(self, sampling: loop_guard.SamplingOptions | None = None) -> int:
@@ -212,7 +213,7 @@ class TokenGeneration:
         return self._decoding.step
 
     def wanted(self) -> vibevoice_decoder.PromptContinuation:
-        """What the next pass must take in: the last token, and what is proposed behind it."""
+        """Return the input of the next pass: the last token, and the proposed tokens behind it."""
         proposals = None if self._drawn else self._proposals
         self._proposed = proposals.next() if proposals is not None else ()
         return vibevoice_decoder.PromptContinuation([self.ids[-1], *self._proposed], self._cache)
@@ -386,7 +387,7 @@ def _lost_seconds(segments: Sequence[Segment]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class DecoderPass:
-    """What is needed to go on: a pass of the decoder over these."""
+    """Pass of the decoder over these tokens, which generation needs to go on."""
 
     generations: Sequence[TokenGeneration]
 

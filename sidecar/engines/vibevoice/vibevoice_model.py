@@ -50,7 +50,7 @@ def token_count(samples: int) -> int:
 
 
 def loudness_factor(samples: Block, target_db: float, epsilon: float) -> float:
-    """What to multiply by for a level of ``target_db`` dBFS without clipping.
+    """Return the factor for a level of ``target_db`` dBFS without clipping.
 
     As the checkpoint's feature extractor does it, without its copies of the whole recording.
     """
@@ -331,7 +331,7 @@ def run_trial_token(model: Any, precision: Precision) -> None:
 
 
 def _held_bytes(device: torch.device) -> int:
-    """What this process holds on the device (on the CPU: all of its memory)."""
+    """Return the bytes that this process holds on the device (on the CPU: all of its memory)."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     return int(psutil.Process().memory_info().rss)
@@ -447,7 +447,8 @@ class VibeVoiceModel:
 
 
 def segment_template_of(tokenizer: Any) -> vibevoice_generation.SegmentTemplate | None:
-    """What a checkpoint's tokenizer makes of the format; None, and no proposals, if it differs."""
+    """Return the format's template in a checkpoint's tokens; None, and no proposals, if it
+    differs."""
     try:
         return vibevoice_generation.SegmentTemplate(tokenizer)
     except ValueError as error:
@@ -456,7 +457,8 @@ def segment_template_of(tokenizer: Any) -> vibevoice_generation.SegmentTemplate 
 
 
 def prompt_context(options: TranscribeOptions) -> str:
-    """What the model is told beside the audio: the client's words, the language, how many speak."""
+    """Return the text beside the audio: the client's prompt, the language, the number of
+    speakers."""
     parts = [options.prompt] if options.prompt else []
     if options.language != AUTO:
         parts.append(f"Language: {options.language}")

@@ -313,7 +313,7 @@ class VibeVoiceTranscription:
             raise _VibeVoiceCancelled
 
     def _tell(self, answer: vibevoice_generation.WindowGeneration) -> None:
-        """What the reader should know of how this window went."""
+        """Add the warnings of this window to the transcript."""
         for notice in loop_notices(answer.segments, answer.loops, truncated=answer.truncated):
             self._notices[notice.code] = notice
 

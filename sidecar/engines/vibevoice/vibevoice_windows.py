@@ -202,7 +202,7 @@ class TranscriptStitcher:
         self._border_s: float | None = None
 
     def begin(self, window: VibeVoiceWindow) -> None:
-        """What comes next are segments of this window."""
+        """Begin a window: the next segments are its own."""
         self._border_s = window.border_s
         self._seen = {}
         self._tail = [one for one in self.segments if one.end > window.start_s]
@@ -340,7 +340,7 @@ class WindowSpeakerMatcher:
 
     @property
     def persons(self) -> Mapping[int, SpeakerVector]:
-        """What everybody that is remembered sounds like."""
+        """Return the embeddings of all remembered speakers."""
         return {
             person: SpeakerVector(heard / np.linalg.norm(heard), self._seconds[person])
             for person, heard in self._known.items()

@@ -121,7 +121,8 @@ class VoxtralEngine:
         options: LiveOptions,
         cancelled: engine_interface.CancelCheck,
     ) -> RecognitionHypothesis | None:
-        """What is behind the draft, and the end; from the start where that is not its beginning."""
+        """Recognize the audio behind the draft, and the end; all of it if the draft is not its
+        beginning."""
         found = self._glimpse(audio, draft, options, cancelled)
         if cancelled():
             return None

@@ -49,7 +49,7 @@ class TekkenTokenizer:
     delay: int
 
     def prompt(self, delay: int) -> list[int]:
-        """What a stream begins with."""
+        """Return the tokens at the begin of a stream."""
         return [self.begin, *[self.pad] * (self.left + delay)]
 
     def right(self, delay: int) -> int:
@@ -57,7 +57,7 @@ class TekkenTokenizer:
         return delay + 1 + BUFFER_TOKENS
 
     def text(self, tokens: Iterable[int]) -> str:
-        """What tokens say; a letter of which the last bytes have not come is left out."""
+        """Return the text of tokens; a character whose last bytes have not come is left out."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         known = (at - self.special for at in tokens)
         return decoder.decode(b"".join(self.texts[at] for at in known if 0 <= at < len(self.texts)))
@@ -134,12 +134,13 @@ class VoxtralStream:
 
     @property
     def text(self) -> str:
-        """What was said so far."""
+        """Return the text so far."""
         return self._voxtral.tekken.text(self.tokens)
 
     def goes_on(self, samples: int) -> bool:
-        """Whether so many samples are what it heard, and perhaps more; else it has to be heard
-        anew: sound cannot be unheard, and what failed within a step is of no use."""
+        """Return whether so many samples are those that it heard, and perhaps more; else the
+        segment has to be recognized anew: audio cannot be taken back, and a failed step is of no
+        use."""
         return not self.ended and self._whole and self.fed <= samples
 
     def feed(self, samples: Block) -> None:

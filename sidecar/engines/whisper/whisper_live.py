@@ -76,8 +76,8 @@ class WhisperLiveRecognizer:
         options: LiveOptions,
         cancelled: CancelCheck,
     ) -> RecognitionHypothesis | None:
-        """What has ended (`live.runtime.live_scheduler.Hear`): `BEAM_SIZE` hypotheses where it is
-        to be accurate."""
+        """Recognize a finished segment (`live.runtime.live_scheduler.Hear`): `BEAM_SIZE` hypotheses
+        if accuracy counts."""
         found: list[whisper_model.WhisperResult] = []
         for window in _cut_windows(audio):
             beams = whisper_model.BEAM_SIZE if options.accurate else 1
@@ -96,7 +96,7 @@ class WhisperLiveRecognizer:
         options: LiveOptions,
         cancelled: CancelCheck,
     ) -> RecognitionHypothesis | None:
-        """What goes on: its last half minute, quickly."""
+        """Recognize the last half minute of a segment that goes on, quickly."""
         window = audio[-round(WINDOW_S * whisper_model.SAMPLE_RATE) :]
         wish = self._wish(options, beams=1, timed=False, padded=not self._short)
         heard = self._window(window, wish, cancelled)
@@ -143,7 +143,7 @@ def _cut_windows(audio: Block) -> list[Block]:
 def _hypothesis(
     found: list[whisper_model.WhisperResult], lengths_s: list[float]
 ) -> RecognitionHypothesis:
-    """What windows say that follow each other; of their languages the first counts."""
+    """Join the results of consecutive windows; the first language counts."""
     words: list[Word] = []
     before = 0.0
     for heard, length_s in zip(found, lengths_s, strict=True):

@@ -34,7 +34,7 @@ probability of a token); both together: there is none. Whisper's authors' figure
 
 
 def is_silence(no_speech: float, log_probability: float) -> bool:
-    """Whether the words are made up over silence."""
+    """Return whether the words are hallucinated over silence."""
     return no_speech > NO_SPEECH_PROBABILITY and log_probability < MIN_LOG_PROBABILITY
 
 
@@ -147,11 +147,11 @@ class WhisperRequest:
 
 @dataclass(frozen=True, slots=True)
 class WhisperResult:
-    """What a window says; times of words in seconds from its begin, text with the space before.
+    """Result of a window; times of words in seconds from its begin, text with the space before.
 
-    ``language``: None where nothing is said. ``tokens``: how many were written. ``truncated``: by
-    the limit of tokens. ``lost_s``: from where on the model was stuck, None where it was not.
-    ``retried``: it was, and was brought back. ``text``: all of it.
+    ``language``: None if there is no speech. ``tokens``: how many were written. ``truncated``: by
+    the limit of tokens. ``lost_s``: from where on the model looped, None if it did not.
+    ``retried``: it did, and recovered. ``text``: all of it.
     """
 
     words: tuple[Word, ...]
@@ -175,7 +175,7 @@ class WhisperRecognizer:
 
     @property
     def multilingual(self) -> bool:
-        """Whether it knows other languages than English."""
+        """Return whether it knows other languages than English."""
         return bool(self._whisper.model.is_multilingual)
 
     def hear(
@@ -243,7 +243,7 @@ class WhisperRecognizer:
         )
 
     def knows(self, language: str) -> bool:
-        """Whether there is a token for a code of Whisper's."""
+        """Return whether it has a token for a language code of Whisper's."""
         return self._whisper.hf_tokenizer.token_to_id(f"<|{language}|>") is not None
 
     def _language(self, encoded: Any, wish: WhisperRequest, before: str | None) -> tuple[str, bool]:

@@ -327,7 +327,7 @@ class WhisperTranscription:
         )
 
     def _hear(self, window: WhisperWindow) -> whisper_model.WhisperResult | None:
-        """What a window says; None once it is cancelled."""
+        """Return the result of a window; None once it is cancelled."""
         import numpy as np
 
         left = self._options.max_tokens
