@@ -77,16 +77,16 @@ class AccessPolicy:
             raise errors.OriginNotAllowed()
 
     def admits_origin(self, origin: str) -> bool:
-        """Whether a page from there may ask, and see the answer."""
+        """Return whether a page of that origin may send requests and see the answers."""
         return origin in self.origins or (
             self.localhost_origins and _LOCALHOST_ORIGIN.fullmatch(origin) is not None
         )
 
     def identify(self, approach: RequestOrigin) -> identity.Identity:
-        """Who asks, and what that allows from where it asks.
+        """Return the identity of a client, and what it may do from where it asks.
 
         Raises:
-            errors.TokenMissing, errors.TokenInvalid: nobody who is known.
+            errors.TokenMissing, errors.TokenInvalid: it is not known.
         """
         who = self.authenticator.identify(approach).at(approach)
         if who.limits != identity.UNLIMITED_OWNER:
@@ -109,7 +109,7 @@ SleepFunction = Callable[[float], Awaitable[object]]
 
 @dataclass(frozen=True, slots=True)
 class AccessControl:
-    """What all wires share. Without a ``rate_limiter`` nobody is counted."""
+    """Access control of all wires. Without a ``rate_limiter`` nothing is counted."""
 
     access: AccessPolicy
     rate_limiter: RateLimiter | None = None
@@ -127,11 +127,11 @@ class AccessControl:
             self.rate_limiter.admit_request(approach)
 
     async def identify(self, approach: RequestOrigin) -> identity.Identity:
-        """Who it is that has arrived.
+        """Return the identity of a client.
 
         Raises:
-            errors.TokenMissing, errors.TokenInvalid: nobody who is known.
-            errors.RateLimited: one who comes too often.
+            errors.TokenMissing, errors.TokenInvalid: it is not known.
+            errors.RateLimited: it comes too often.
         """
         who = await identify_request(self.access, self.rate_limiter, approach)
         if self.rate_limiter is not None:
@@ -145,10 +145,10 @@ async def identify_request(
     approach: RequestOrigin,
     pause: SleepFunction = asyncio.sleep,
 ) -> identity.Identity:
-    """Who it is; the answer to a wrong token waits.
+    """Return the identity of a client; the answer to a wrong token is delayed.
 
     Raises:
-        errors.TokenMissing, errors.TokenInvalid: nobody who is known.
+        errors.TokenMissing, errors.TokenInvalid: it is not known.
         errors.RateLimited: as many answers to wrong tokens wait as may.
     """
     try:
@@ -218,7 +218,7 @@ class SignedTokenAuthenticator:
 
 
 def create_authenticator(settings: Settings, watch: FileWatcher) -> identity.Authenticator:
-    """Who tells clients apart; its files are read again when they change, by ``watch``.
+    """Create the authenticator; its files are read again when they change, by ``watch``.
 
     Raises:
         errors.SettingsInvalid: a file of keys or revocations cannot be used.
@@ -244,7 +244,8 @@ def create_authenticator(settings: Settings, watch: FileWatcher) -> identity.Aut
 
 
 def owner_limits_of(settings: Settings) -> identity.OwnerLimits:
-    """What one owner may have: nothing is counted on the loopback, unless the settings say so."""
+    """Return the limits of one owner: nothing is counted on the loopback, unless the settings say
+    so."""
     exposed = not is_loopback_address(settings.host) or bool(settings.forwarded_allow_ips)
     usual = DEFAULT_LIMITS if exposed else identity.UNLIMITED_OWNER
     hours, mb = settings.limit_queued_hours, settings.limit_upload_mb

@@ -17,7 +17,7 @@ from sidecar.auth.request_origin import RequestOrigin
 
 
 class Scope(StrEnum):
-    """What not everybody may do who may transcribe."""
+    """Scope: a right beyond transcribing."""
 
     RELOAD = "reload"
     """Have the engine loaded anew."""
@@ -78,7 +78,7 @@ class SignedCredential:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who asks, how that is known, and what it allows."""
+    """Identity of a client: its name, how that is known, and what it may do."""
 
     subject: str
     proof: AuthMethod
@@ -89,8 +89,8 @@ class Identity:
 
     @property
     def owner(self) -> str:
-        """What its jobs are known by. A name that was proved in one way is never taken for the same
-        name that was proved in another."""
+        """Return the owner of its jobs. A name that was proved in one way is never taken for the
+        same name that was proved in another."""
         return f"{self.proof}:{self.subject}"
 
     def demand(self, scope: Scope) -> None:
@@ -122,11 +122,11 @@ class Authenticator(Protocol):
 
     @property
     def local_only(self) -> bool:
-        """Whether it has no means to know anybody who is not on this machine."""
+        """Return whether it can identify clients of this machine only."""
         ...
 
     def identify(self, approach: RequestOrigin) -> Identity:
-        """Who it is.
+        """Return the identity of a client.
 
         Raises:
             errors.TokenMissing, errors.TokenInvalid: it is not known.
@@ -175,20 +175,20 @@ class SharedTokenAuthenticator:
         return None
 
     def knows(self, given: str) -> bool:
-        """Whether that is it, in the same time whatever was given."""
+        """Return whether a token is the right one, in the same time for every token."""
         return hmac.compare_digest(given.encode(), self.token.encode())
 
     @property
     def identity(self) -> Identity:
-        """Who knows it."""
+        """Return the identity of a client with the token."""
         return Identity("host", AuthMethod.TOKEN, ALL_SCOPES)
 
 
 def bearer_token(approach: RequestOrigin) -> str:
-    """What was sent as a bearer token, whatever it is.
+    """Return the bearer token of a request, unchecked.
 
     Raises:
-        errors.TokenMissing: nothing was.
+        errors.TokenMissing: nothing was sent.
         errors.TokenInvalid: it was sent in another way, or more than once.
     """
     if not approach.authorizations:

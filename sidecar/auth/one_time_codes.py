@@ -27,7 +27,7 @@ _CODE_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class _OneTimeCode(Generic[T]):
-    """What one stands for, whose it is, and until when."""
+    """Value of a code, its owner, and its expiry."""
 
     until: float
     owner: str
@@ -54,7 +54,7 @@ class OneTimeCodes(Generic[T]):
         return word
 
     def take(self, word: str) -> T:
-        """What a word stands for; the word is used up.
+        """Return the value of a code; the code is used up.
 
         Raises:
             errors.LinkInvalid: it was used, is too old, or never was one.

@@ -38,11 +38,11 @@ FAILURE_MEMORY_S = 600.0
 def is_within_fair_share(
     has: float, more: float, free: float, share: float = MAX_SHARE_OF_FREE
 ) -> bool:
-    """Whether an owner with ``has`` of something may have ``more`` of the ``free`` rest.
+    """Return whether an owner with ``has`` of something may have ``more`` of the ``free`` rest.
 
     Afterwards it has at most ``share`` times what is left (dynamic thresholds: Choudhury and Hahne
     1998). So one alone gets three quarters of all there is, the next one three quarters of the
-    rest, and whoever has nothing yet gets what is free.
+    rest, and an owner that has nothing yet gets what is free.
     """
     return more <= free and (not has or has + more <= share * (free - more))
 
@@ -56,7 +56,7 @@ class RateLimit:
 
     @property
     def per_s(self) -> float:
-        """What comes back in a second."""
+        """Return the refill of a bucket in a second."""
         return self.amount / self.window_s
 
 
@@ -105,7 +105,7 @@ class TokenBuckets:
         return 0.0 if level >= 1 else (1.0 - level) / self.rate.per_s
 
     def standing(self, key: str, now: float) -> RateLimitState:
-        """What is left."""
+        """Return the state of a key's limit."""
         level = self._bucket(key, now).level
         full = math.ceil((self.rate.amount - level) / self.rate.per_s)
         return RateLimitState(self.rate, max(0, int(level)), full)
@@ -123,8 +123,8 @@ class TokenBuckets:
 
 
 class SlidingWindowLimit:
-    """What one has done in the last ``rate.window_s`` seconds: at most ``rate.amount`` times, in
-    any stretch of that length, unlike with a bucket. An amount of 0 is no limit."""
+    """Sliding window: at most ``rate.amount`` actions in any ``rate.window_s`` seconds, unlike a
+    bucket. An amount of 0 is no limit."""
 
     def __init__(self, rate: RateLimit) -> None:
         self.rate = rate
@@ -166,7 +166,8 @@ class FailedTokenDelays:
 
 
 def rate_limit_key(peer: str | None) -> str:
-    """What an address is counted by: of IPv6 the network, which is what one customer has."""
+    """Return the key by which an address is counted: of IPv6 the network, which is what one
+    customer has."""
     try:
         ip = ipaddress.ip_address(peer or "")
     except ValueError:

@@ -11,7 +11,7 @@ from sidecar.errors import HeaderTooLarge
 
 @dataclass(frozen=True, slots=True)
 class RequestOrigin:
-    """What a request says of where it comes from; headers as often as they were there."""
+    """Origin of a request, by its peer and headers; each header as often as it was sent."""
 
     hosts: Sequence[str]
     origins: Sequence[str]
@@ -29,12 +29,12 @@ class RequestOrigin:
 
     @property
     def is_local(self) -> bool:
-        """Whether it was sent on this machine; who is not known to be here is a stranger."""
+        """Return whether it was sent on this machine; a peer that is not known is not local."""
         return self.peer is not None and is_loopback_address(self.peer) and not self.forwarded
 
 
 def is_loopback_address(address: str) -> bool:
-    """Whether nobody beyond this machine reaches what listens there."""
+    """Return whether a listener at the address can be reached from this machine only."""
     if address.lower() == "localhost":
         return True
     try:

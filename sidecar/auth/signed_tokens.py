@@ -120,7 +120,7 @@ _CLAIM_TYPE_ERRORS = (TypeError, ValueError, OverflowError, RecursionError)
 
 @dataclass(frozen=True, slots=True)
 class TokenClaims:
-    """What a token says that counts."""
+    """Claims of a token that count."""
 
     subject: str
     credential: SignedCredential
@@ -149,7 +149,7 @@ class TokenVerifier:
         self._decoy = (jwt.encode(filling, signer, ALGORITHM), other.public_key())
 
     def verify(self, token: str) -> TokenClaims | None:
-        """What the token says; None if it does not count, for whatever reason."""
+        """Return the claims of a token; None if it does not count, for whatever reason."""
         key_id = self._key_named(token)
         key = self._keys().get(key_id)
         known = key is not None
@@ -209,7 +209,8 @@ class TokenVerifier:
 
 
 def _is_date(value: object) -> bool:
-    """Whether it is a number (RFC 7519) that a calendar has; PyJWT takes digits in a text, too."""
+    """Return whether it is a number (RFC 7519) that a calendar has; PyJWT takes digits in a text,
+    too."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return abs(value) < MAX_TIMESTAMP_S  # neither is what is no number

@@ -58,7 +58,7 @@ class ModelCheckpoint:
 
 
 def is_commit(text: str) -> bool:
-    """Whether a revision is a commit, and no branch or tag, which can move."""
+    """Return whether a revision is a commit, and no branch or tag, which can move."""
     return re.fullmatch(r"[0-9a-f]{40}", text) is not None
 
 
@@ -97,7 +97,7 @@ def read_checkpoint(
 
 @contextmanager
 def disk_errors_as_ours() -> Iterator[None]:
-    """What the disk does not give, as an error of ours.
+    """Turn errors of the disk into ours.
 
     Raises:
         errors.CheckpointDamaged: a file that is there cannot be read.
@@ -177,7 +177,7 @@ def check_safetensors(path: Path) -> frozenset[str]:
 
 
 def _is_asr_config(config: dict[str, Any]) -> bool:
-    """Whether a config of the original layout is of the model that listens, not one that speaks."""
+    """Return whether a config of the original layout is of the ASR model, not of the TTS model."""
     architectures = config.get("architectures")
     if isinstance(architectures, list) and architectures:
         return any("ASR" in str(name) for name in architectures)
@@ -236,7 +236,7 @@ def damaged_error(path: Path, what: str) -> errors.CheckpointDamaged:
 
 
 def _repair_hint(folder: Path) -> str:
-    """What makes a folder whole: where it is of a cache, the command that does it."""
+    """Return the hint that makes a folder whole: if it is of a cache, the command that does it."""
     if folder.parent.name != "snapshots":
         return "Copy the folder anew, or get the whole: vibevoice-asr pull vibevoice"
     name = folder.parent.parent.name.removeprefix("models--").replace("--", "/", 1)

@@ -71,8 +71,8 @@ def _look_up(
     meter: download_files.DownloadProgress,
     layout: CheckpointLayout,
 ) -> hugging_face_hub.HubSnapshot:
-    """What the hub has of the revision that is asked for; where none is, of the ``pinned`` commit,
-    or of `MAIN_REVISION` where nothing is."""
+    """Look up the requested revision at the hub; if none is requested, the ``pinned`` commit, or
+    else `MAIN_REVISION`."""
     snapshot = hugging_face_hub.list_snapshot(repo, revision or checkpoint.MAIN_REVISION, layout)
     if revision is not None or pinned is None or pinned == snapshot.commit:
         return snapshot

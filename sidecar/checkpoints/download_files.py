@@ -60,7 +60,7 @@ class HubFile:
         return hashlib.sha256(version.encode()).hexdigest()[:8]
 
     def hashers(self) -> dict[str, Any]:
-        """What computes the checksums by their kinds: SHA-256 always, and the server's."""
+        """Return the hash objects of its checksums by kind: SHA-256 always, and the server's."""
         sums: dict[str, Any] = {SHA256: hashlib.sha256()}
         if self.kind == MD5:
             sums[MD5] = hashlib.md5(usedforsecurity=False)
@@ -79,7 +79,7 @@ class DownloadDestination:
         """The file that one download at a time locks."""
 
     def path(self, file: HubFile) -> Path:
-        """What a file is called in the end."""
+        """Return the final path of a file."""
         return self.folder.joinpath(*file.name.split("/"))
 
     def partial(self, file: HubFile) -> Path:
@@ -208,7 +208,7 @@ class DownloadStopped(Exception):
 
 
 class DownloadProgress:
-    """What a download tells whoever looks on. This one keeps it to itself."""
+    """Progress of a download. This one shows nothing."""
 
     def begin(self, what: str, total: int) -> None:
         """It begins; ``total`` bytes are to be here and checked at the end."""
@@ -237,7 +237,7 @@ class PartialFile:
 
     @property
     def whole(self) -> bool:
-        """Whether every byte is here, and is the one that the server has."""
+        """Return whether every byte is here, and is the one that the server has."""
         kind = self.file.kind
         here = self.done == self.file.size and not self.too_long
         return here and (kind == SIZE or self._sums[kind].hexdigest() == self.file.digest)
@@ -400,7 +400,7 @@ def explained_by(
 
 
 def _unwritable(error: OSError, hint: str | None) -> errors.SidecarError:
-    """What a disk that takes no more of a download means."""
+    """Return the error of a disk that takes no more of a download."""
     if error.errno == errno.ENOSPC:
         return errors.DiskFull(
             "The disk is full.", hint="Free some space; the same command goes on where it stopped."
@@ -414,7 +414,8 @@ def _unwritable(error: OSError, hint: str | None) -> errors.SidecarError:
 def run_in_parallel(
     work: Iterable[Callable[[], Result]], stop: threading.Event
 ) -> Iterator[Result]:
-    """What each piece of ``work`` gives, as it is done; the first that fails sets ``stop``."""
+    """Yield the result of each piece of ``work`` as it is done; the first that fails sets
+    ``stop``."""
     with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
         waiting = {pool.submit(one) for one in work}
         try:

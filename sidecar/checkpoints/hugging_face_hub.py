@@ -24,7 +24,7 @@ HUB_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class HubSnapshot:
-    """What the hub has of a repository at a commit."""
+    """Files of a repository at a commit."""
 
     repository: str
     commit: str
@@ -32,12 +32,12 @@ class HubSnapshot:
 
 
 def is_offline() -> bool:
-    """Whether HF_HUB_OFFLINE forbids to ask the hub."""
+    """Return whether HF_HUB_OFFLINE forbids requests to the hub."""
     return huggingface_hub.is_offline_mode()
 
 
 def list_snapshot(repo: str, revision: str, layout: CheckpointLayout) -> HubSnapshot:
-    """What there is to fetch: the hub's list of files, with their checksums.
+    """List the files to download, with their checksums.
 
     Raises:
         errors.CheckpointUnsafe: its weights are pickled.

@@ -187,8 +187,8 @@ VOXTRAL_FILES = frozenset(
 
 
 def is_voxtral_fetched(name: str) -> bool:
-    """Whether a file of the repository is for us: it may have the weights in Mistral's own layout
-    besides."""
+    """Return whether a file of the repository is needed: it may have the weights in Mistral's own
+    layout besides."""
     return name in VOXTRAL_FILES or (name.startswith("model-") and name.endswith(".safetensors"))
 
 
@@ -327,7 +327,7 @@ class PulledVoice:
 
 @dataclass(frozen=True, slots=True)
 class PulledVoices:
-    """What is in ``folder``, by its list."""
+    """Pulled voices in ``folder``, by its list."""
 
     folder: Path
     files: Mapping[str, PulledFile] = field(default_factory=dict)
@@ -389,7 +389,7 @@ class PulledVoices:
         return size(set[str]().union(*voices[:count]))
 
     def sound(self, key: str) -> bool:
-        """Whether a file is here and has not changed since it came; reads it."""
+        """Return whether a file is here and has not changed since it came; reads it."""
         if not self._is_here(key):
             return False
         with self.path(key).open("rb") as content:

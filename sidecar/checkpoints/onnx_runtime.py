@@ -191,7 +191,7 @@ def find_embedded_models(models: Sequence[EmbeddedModel]) -> Mapping[EmbeddedMod
 
 
 def _models_in_library(path: Path, models: Sequence[EmbeddedModel]) -> dict[EmbeddedModel, bytes]:
-    """What of the models a file holds."""
+    """Return the models that a library file holds."""
     found: dict[EmbeddedModel, bytes] = {}
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
         at = held.find(ORT_MAGIC)

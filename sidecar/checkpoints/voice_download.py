@@ -29,7 +29,7 @@ _NO_ROOM = "Free some space, or set VIBEVOICE_DATA_DIR to a folder on another di
 
 
 class VoiceFileServer:
-    """What is below an address; owns its connections."""
+    """Server of voice files below an address; owns its connections."""
 
     def __init__(self, url: str) -> None:
         self._base = url.rstrip("/")
@@ -47,11 +47,11 @@ class VoiceFileServer:
         self._client.close()
 
     def look_up(self, key: str) -> download_files.HubFile:
-        """What the server says of a file.
+        """Look up a file at the server.
 
         Raises:
             errors.RepositoryNotFound: it has none.
-            errors.HubUnreachable: what it says is nothing of a file.
+            errors.HubUnreachable: the answer is not about a file.
         """
         answer = self._client.head(self._url(key))
         self._check(answer, key)
@@ -102,7 +102,7 @@ class VoiceFileServer:
 
 
 def announced_checksum(headers: httpx.Headers) -> tuple[str, str]:
-    """What a server says the sum of a file is: which, and in hex; (`SIZE`, '') if it says none."""
+    """Return the checksum that a server announces: its kind, and in hex; (`SIZE`, '') if none."""
     said = {
         download_files.SHA256: (r"sha-256=:([^:]+):", headers.get("repr-digest", "")),
         download_files.MD5: (r"md5=([^,\s]+)", headers.get("x-goog-hash", "")),

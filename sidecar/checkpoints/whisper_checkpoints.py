@@ -84,13 +84,13 @@ def whisper_model_named(name: str) -> WhisperModelName:
 
 
 def pull_command(name: str = DEFAULT_MODEL) -> str:
-    """What to type for a model, and its size."""
+    """Return the command that downloads a model, with its size."""
     return f"vibevoice-asr pull {WHISPER_PREFIX}{name} ({WHISPER_MODELS[name].gb:g} GB)"
 
 
 def whisper_model_name(folder: Path) -> str:
-    """What a transcript calls the model in a folder: ``whisper-small``, as people know it, for one
-    that was fetched; else as its folder is called."""
+    """Return the name of the model in a folder: ``whisper-small``, as people know it, of one that
+    was pulled; else the folder's name."""
     cache = folder.parent.parent if folder.parent.name == "snapshots" else folder
     for name, one in WHISPER_MODELS.items():
         if cache.name == checkpoint.cache_folder(one.repository, cache.parent).name:

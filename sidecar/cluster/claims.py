@@ -61,7 +61,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class ClaimPreferences:
-    """What a node prefers: requested precisions that need no load now, and for how many seconds
+    """Preferences of a node: requested precisions that need no load now, and for how many seconds
     the loaded one has been loaded. ``loaded``: values of `Precision` as requested, for example
     ``{"auto", "fp16"}``; empty if nothing is loaded."""
 

@@ -76,7 +76,7 @@ class SharedJobQueue:
 
     @property
     def draining(self) -> bool:
-        """Whether no job is accepted any more."""
+        """Return whether no job is accepted any more."""
         return self._draining
 
     @property

@@ -30,7 +30,7 @@ LEAVE_TIMEOUT_S = 2.0
 
 @dataclass(slots=True)
 class HeartbeatObserver:
-    """What an observer saw: the beat of each service, and how many looks it stood still. Pure."""
+    """Observed heartbeats: the beat of each service, and how many looks it stood still. Pure."""
 
     at: float = 0.0
     beats: dict[str, int] = field(default_factory=dict)

@@ -124,7 +124,7 @@ class SharedJobBackend:
 
     @property
     def reachable(self) -> bool:
-        """Whether the database answered when it was last asked, a second ago at most."""
+        """Return whether the database answered the last call, a second ago at most."""
         return self._database.up
 
     async def count(self) -> None:

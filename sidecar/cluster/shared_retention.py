@@ -45,8 +45,8 @@ _DELETED = """
 
 @dataclass(frozen=True, slots=True)
 class RetentionLimits:
-    """What is kept of each owner's ended jobs: for how many seconds, how many, bytes of results
-    and bytes of recordings."""
+    """Limits of each owner's ended jobs: seconds, number, bytes of results and bytes of
+    recordings."""
 
     retention_s: float
     results: int

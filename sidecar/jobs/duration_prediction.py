@@ -44,7 +44,8 @@ MIN_SLOPES = 6
 
 @dataclass(frozen=True, slots=True)
 class DurationKey:
-    """What does the work. ``model``: the name of its weights, '' where it has none of its own."""
+    """Key of measured durations. ``model``: the name of its weights, '' if it has none of its
+    own."""
 
     engine: str = ""
     model: str = ""
@@ -53,7 +54,7 @@ class DurationKey:
 
 @dataclass(frozen=True, slots=True)
 class DurationFit:
-    """What is known of one: seconds to begin, seconds for each of audio (None: not measured yet),
+    """Measured durations: seconds to begin, seconds for each of audio (None: not measured yet),
     seconds to load."""
 
     begin_s: float = 0.0
@@ -92,7 +93,7 @@ class DurationPredictor:
         return max(MIN_JOB_S, length_s * DEFAULT_WORK_PER_AUDIO_S if guess_s is None else guess_s)
 
     def knows(self, precision: str) -> bool:
-        """Whether something was measured."""
+        """Return whether a duration was measured."""
         return self._line(precision).per_s is not None
 
     def load_s(self, precision: str) -> float:
@@ -149,8 +150,8 @@ def fit_durations(measured: Sequence[tuple[float, float]]) -> tuple[float, float
 
 
 def remaining_s(work_s: float, elapsed_s: float, fraction: float | None) -> float:
-    """What is left of a job that runs, by how far it is (0 to 1) or else by what was predicted;
-    never nothing."""
+    """Return the seconds left of a running job, by its progress (0 to 1) or else by its prediction;
+    never 0."""
     if fraction:
         return max(MIN_JOB_S, elapsed_s / fraction * (1.0 - fraction))
     return max(MIN_JOB_S, work_s - elapsed_s)
@@ -176,7 +177,7 @@ class DurationFile:
         self._written: DurationFits = {}
 
     def read(self) -> dict[DurationKey, DurationFit]:
-        """What was known at the last end."""
+        """Return the durations that the last process wrote."""
         if self._path is None or not self._path.exists():
             return {}
         try:
@@ -222,7 +223,7 @@ def serialize_durations(known: DurationFits) -> bytes:
 
 
 def parse_durations(data: bytes) -> dict[DurationKey, DurationFit]:
-    """What a file says.
+    """Parse the durations of a file.
 
     Raises:
         ValueError: it is none of ours.

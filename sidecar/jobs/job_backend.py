@@ -45,7 +45,7 @@ MAX_REMOTE_BATCHED_AUDIO_S = 900.0
 
 
 class EngineProvisioning:
-    """What each job of the engine in a ``lodging`` gets."""
+    """Options and memory plan of each job of the engine in a ``lodging``."""
 
     def __init__(self, settings: Settings, lodging: EngineHost[EngineSpec]) -> None:
         self._settings = settings
@@ -122,9 +122,10 @@ class EngineProvisioning:
         return length_s <= MAX_BATCHED_AUDIO_S and not job.options.temperature
 
     def forecast(self, audio_s: float | None, options: TranscribeOptions) -> JobForecast:
-        """Whether a recording of ``audio_s`` seconds fits, and how long it takes, from memory.
+        """Return whether a recording of ``audio_s`` seconds fits, and how long it takes, from
+        memory.
 
-        Where nobody knows how long it is, it is taken for one of usual length.
+        If its length is not known, it is taken for one of usual length.
         """
         if self._admission is None:
             precision = self.spec.resolve_precision(options.precision)
@@ -153,7 +154,7 @@ class SubmissionQueue(Protocol):
 
     @property
     def draining(self) -> bool:
-        """Whether no job is accepted any more."""
+        """Return whether no job is accepted any more."""
         ...
 
     @property
@@ -240,7 +241,7 @@ class JobBackend(Protocol):
 
     @property
     def store(self) -> JobStore:
-        """What owners and wires do with jobs."""
+        """Return the store of jobs, for owners and wires."""
         ...
 
     @property

@@ -146,7 +146,7 @@ class JobEventFeed:
                 del self._of_one[job_id]
 
     def subscribe(self, record: JobRecord, after: int, past: Sequence[JobEvent]) -> JobSubscription:
-        """What comes, behind the ``past`` events that came after ``after``."""
+        """Return the events to come, behind the ``past`` events that came after ``after``."""
         subscription = JobSubscription(self, record.id, after, past, record.over)
         if not record.over:
             self._subscriptions[record.id].add(subscription)
@@ -201,7 +201,7 @@ class JobLog(Protocol):
         ...
 
     def get(self, job_id: str) -> JobRecord:
-        """What is known of a job.
+        """Return a job.
 
         Raises:
             errors.JobNotFound: there is no such job.
@@ -217,7 +217,7 @@ class JobLog(Protocol):
         ...
 
     def events(self, job_id: str, after: int = 0) -> Sequence[JobEvent]:
-        """What happened to a job behind the event ``after``, in order. Of fleeting events
+        """Return the events of a job behind the event ``after``, in order. Of fleeting events
         (progress) only the last is kept, so numbers may be left out.
 
         Raises:
@@ -320,7 +320,7 @@ class MemoryJobLog:
         return record
 
     def get(self, job_id: str) -> JobRecord:
-        """What is known of a job."""
+        """Return a job."""
         return self._entry(job_id).record
 
     def by_key(self, owner: str, name: str) -> JobRecord | None:
@@ -333,12 +333,12 @@ class MemoryJobLog:
         return [entry.record for entry in self._entries.values()]
 
     def events(self, job_id: str, after: int = 0) -> Sequence[JobEvent]:
-        """What happened to a job behind the event ``after``."""
+        """Return the events of a job behind the event ``after``."""
         log = self._entry(job_id).log
         return log[bisect_right(log, after, key=lambda event: event.seq) :]
 
     def subscribe(self, job_id: str, after: int = 0) -> JobSubscription:
-        """What happened behind ``after``, and then what comes."""
+        """Return the events behind ``after``, past and to come."""
         return self._feed.subscribe(self.get(job_id), after, self.events(job_id, after))
 
     def listen(self, tell: JobListener, job_id: str | None = None) -> None:

@@ -39,10 +39,10 @@ step. Who is in turn is worked out as they are taken."""
 
 @dataclass(frozen=True, slots=True)
 class DispatchOptions:
-    """What holds in every place.
+    """Options of dispatch, the same in all places.
 
-    ``lead_s``: when a job is likely to end within so many seconds, the next is handed to the
-    engine, which begins with it by itself; at 0 when the job has ended.
+    ``lead_s``: if a job is likely to end within so many seconds, the next is handed to the engine,
+    which begins with it by itself; at 0 when the job has ended.
     """
 
     plan: OptionsPlanner
@@ -90,7 +90,7 @@ class Dispatcher:
 
     @property
     def open_(self) -> bool:
-        """Whether somebody sees to the place."""
+        """Return whether the place has a running task."""
         return self._runner is not None
 
     @property
@@ -225,7 +225,7 @@ class Dispatcher:
         return self._terms.company(chain([job], islice(same, share - 1)), wanted(job))
 
     def _needs_a_load(self, job: Job) -> bool:
-        """Whether what is loaded would have to go for it."""
+        """Return whether a job needs another engine or precision than the loaded one."""
         wanted = self._waiting.wanted(job)
         return self._place.loaded and wanted is not self._place.precision
 
@@ -287,7 +287,7 @@ class JobQueue:
 
     @property
     def draining(self) -> bool:
-        """Whether no job is taken any more."""
+        """Return whether no job is accepted any more."""
         return self._draining
 
     @property

@@ -41,7 +41,7 @@ class JobFailure:
 
     @classmethod
     def of(cls, error: errors.SidecarError) -> Self:
-        """What ``error`` says."""
+        """Return the failure that ``error`` means."""
         return cls(**error.to_wire())
 
     def error(self) -> errors.SidecarError:
@@ -92,8 +92,8 @@ class UnschedulableChange:
 
 @dataclass(frozen=True, slots=True)
 class ReportedChange:
-    """What the engine said, ``processing_s`` seconds into the attempt. With its transcript a job is
-    done, whatever becomes of the engine."""
+    """Event of the engine, ``processing_s`` seconds into the attempt. With its transcript a job is
+    done, whatever happens to the engine."""
 
     event: TranscriptionEvent
     processing_s: float = 0.0
@@ -143,19 +143,19 @@ class JobEvent:
 
     @property
     def superseded_by_next(self) -> bool:
-        """Whether only the last of its kind is worth keeping: each says all that those before it
-        said."""
+        """Return whether only the last event of its kind is kept: each has all that those before it
+        have."""
         return isinstance(self.change, ReportedChange) and isinstance(self.change.event, Progress)
 
     @property
     def ends(self) -> bool:
-        """Whether a job that is over after it was not so before."""
+        """Return whether the event ends a job."""
         return not isinstance(self.change, EditedChange)
 
     @property
     def worn(self) -> JobEvent:
-        """What is left of it once its job has ended: nobody goes on from a checkpoint any more, nor
-        works out an edit that was applied."""
+        """Return the event as it is kept once its job has ended: a checkpoint without its state, an
+        edit without its operations."""
         match self.change:
             case ReportedChange(Checkpoint() as checkpoint, processing_s):
                 change = ReportedChange(replace(checkpoint, state={}), processing_s)
@@ -180,9 +180,9 @@ TERMINAL_STATES = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED}
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """What a client calls a request by, so that sending it again gives the job that there is.
+    """Idempotency key of a request: the same request again gives the job that there is.
 
-    ``digest``: of all that was sent with it, to tell another request by the same name.
+    ``digest``: of all that was sent with it, to tell another request with the same key.
     """
 
     name: str
@@ -191,22 +191,20 @@ class IdempotencyKey:
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """What is known of one recording on its way to a transcript.
+    """Job: one recording on its way to a transcript.
 
-    ``owner``: whose it is (`auth.identity`). ``audio``: how to come by its recording again, as
-    long as that is possible. ``kept``: whether its result is fetched later; that of others is for
-    who waits for it, and nobody else learns of them. ``created``,
-    ``begun`` (its first attempt, whatever became of it) and ``ended``: seconds since 1970.
-    ``attempts``: how often the engine's process died in it, and the attempt that runs. ``alone``:
-    whether it runs in nobody's company, decided once something went wrong in one. ``key``: what its
-    client calls the request; of one owner no two jobs have the same. ``durable``: whether it
-    outlives the process. ``seq``: that of the last event. ``settled``: what need not be done again
-    (dropped at its end). ``peaks``: how loud it is, tenth of a second by tenth. ``crashes`` and
-    ``interruptions``: how often the engine's process or all of the service died in it since it last
-    got any further; ``passed``: how many services could not do it. ``behind``: the job behind whose
-    call its own waits at the engine, or waited before its attempt began. ``refused``: why nobody
-    who is there can do it, while that is so. ``transcript`` and
-    ``segments``: as they are after all edits (``history``).
+    ``owner``: by `auth.identity`. ``audio``: reference of its recording, as long as it exists.
+    ``kept``: whether its result is fetched later; that of others is for the client that waits, and
+    is listed nowhere. ``created``, ``begun`` (its first attempt, whatever its result) and
+    ``ended``: seconds since 1970. ``attempts``: how often the engine's process died in it, and the
+    attempt that runs. ``alone``: whether it runs in no batch, because a batch with it failed.
+    ``key``: its idempotency key; of one owner no two jobs have the same. ``durable``: whether it
+    outlives the process. ``seq``: number of the last event. ``settled``: checkpoints (dropped at
+    its end). ``peaks``: loudness, tenth of a second by tenth. ``crashes`` and ``interruptions``:
+    how often the engine's process or the service died in it since its last progress; ``passed``:
+    how many services could not do it. ``behind``: the job behind whose call its own waits at the
+    engine, or waited before its attempt began. ``refused``: why no node can do it, while that is
+    so. ``transcript`` and ``segments``: as they are after all edits (``history``).
     """
 
     id: str
@@ -261,7 +259,7 @@ class JobRecord:
 
     @property
     def over(self) -> bool:
-        """Whether it has come to its end: of what follows only its transcript changes."""
+        """Return whether it has ended: afterwards only its transcript changes."""
         return self.state in TERMINAL_STATES
 
     @property
@@ -391,7 +389,8 @@ def poison_weight(crashes: int, deaths: int) -> int:
 
 
 def poison_error(crashes: int, deaths: int) -> errors.EngineCrashed | None:
-    """What a job ends with in which so many died; None where it is to be tried again."""
+    """Return the error of a job in which so many processes died; None if it is to be tried
+    again."""
     if poison_weight(crashes, deaths) < POISON_WEIGHT:
         return None
     if not deaths:

@@ -52,12 +52,12 @@ class Job:
 
     @property
     def options(self) -> TranscribeOptions:
-        """What was asked for."""
+        """Return the options of the request."""
         return self.record.options
 
     @property
     def facts(self) -> AudioInfo:
-        """What its recording is."""
+        """Return the facts of its recording."""
         return self.record.facts
 
     @property
@@ -67,7 +67,7 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen."""
+        """Return whether it has ended."""
         return self.record.over
 
     @property
@@ -124,7 +124,7 @@ class Job:
         return self.record.transcript
 
     async def changes(self) -> AsyncIterator[JobRecord]:
-        """What is known of it, now and after changes, until it has ended."""
+        """Yield its record, now and after changes, until it has ended."""
         async for record in self.watched(None):
             assert record is not None
             yield record
@@ -246,12 +246,12 @@ class JobRun:
 
     @property
     def over(self) -> bool:
-        """Whether nothing runs any more."""
+        """Return whether nothing runs any more."""
         return self._task.done()
 
     @property
     def followable(self) -> bool:
-        """Whether one could run behind it now."""
+        """Return whether a job could run behind it now."""
         return self._asked and not self._interrupted and not self.over
 
     async def end(self) -> None:

@@ -71,8 +71,8 @@ class JobTraceContext:
 def job_stages(
     way: JobTraceContext, record: JobRecord, loaded: tuple[float, float]
 ) -> list[TraceSpan]:
-    """What became of a job that is over: received, looked at, and for each attempt queued, loaded
-    where it waited for that, and run. Pure."""
+    """Return the spans of a job that has ended: received, probed, and for each attempt queued,
+    loaded if it waited for that, and run. Pure."""
     code = record.error.code if record.error is not None else ""
     ended = record.ended if record.ended is not None else record.created
     found = _stages_before_queue(way, record.created)
@@ -95,7 +95,7 @@ def job_stages(
 
 
 def trace_attributes(facts: AudioInfo | None, record: JobRecord | None) -> dict[str, Value]:
-    """What may be told of a job: nothing of what is in it."""
+    """Return the attributes of a job for traces: nothing of its content."""
     found: dict[str, Value] = {}
     if facts is not None and facts.total_s is not None:
         found["vibevoice.audio_s"] = round(facts.total_s, 3)

@@ -39,8 +39,8 @@ UNFINISHED_STATES = frozenset(JobState) - TERMINAL_STATES
 
 
 class OwnedJobs:
-    """What an owner may do with its jobs. Every call takes the caller first and checks here that
-    the job is the caller's, so that no wire can forget it.
+    """Jobs of owners. Every call takes the caller first and checks here that the job is the
+    caller's, so that no wire can forget it.
 
     Every call that waits raises `errors.JournalUnreachable` if the database does not answer.
     """
@@ -161,7 +161,8 @@ class OwnedJobs:
         return await self._store.delete_owner(caller.owner)
 
     async def voice(self, caller: Identity, job_id: str, speaker: str) -> SpeakerEmbedding:
-        """What a speaker of a job that has ended sounds like; ``speaker`` as a transcript says it.
+        """Return the embedding of a speaker of a job that has ended; ``speaker`` as a transcript
+        says it.
 
         Raises:
             errors.JobNotFound, errors.JobNotDone: there is no such job of the caller's, or not yet.
@@ -217,7 +218,7 @@ class OwnedJobs:
                 return before, await self._store.edit(record, EditedChange(step, ready))
 
     async def in_turn(self, caller: Identity, work: Callable[..., T], *args: Any) -> T:
-        """What the work on a transcript returns or raises, in a thread at the caller's turn: it may
+        """Return the result of the work on a transcript, in a thread at the caller's turn: it may
         take seconds of a core."""
         async with self._editing.held(caller):
             return await self._threads.run(work, *args)
@@ -245,14 +246,14 @@ MAX_CONCURRENT_READS = 2
 
 
 class OwnedRecordings:
-    """What an owner may listen to; without a ``keeping`` there is nothing."""
+    """Recordings that owners may listen to; without a ``keeping`` there are none."""
 
     def __init__(self, owned: OwnedJobs, keeping: PersistentRecordings | None) -> None:
         self._owned, self._keeping = owned, keeping
         self._threads = ThreadLimiter("listen", MAX_CONCURRENT_READS)
 
     def has(self, job: JobRecord) -> bool:
-        """Whether a job's recording is there, as far as is known without looking."""
+        """Return whether a job's recording is there, as far as is known without looking."""
         return self._keeping is not None and self._keeping.shelf.has(job)
 
     async def open(self, caller: Identity, job_id: str) -> EncryptedFile:
@@ -357,7 +358,8 @@ class TranscriptEditor:
     async def _resolved(
         self, caller: Identity, transcript: Transcript, wished: Sequence[EditRequest]
     ) -> tuple[tuple[EditOperation, ...], tuple[SpeakerSplit, ...]]:
-        """What is to be done, and who is split by that; each wish by what those before it do."""
+        """Return the edit operations, and the speakers that are split by them; each operation acts
+        on the result of those before it."""
         step: list[EditOperation] = []
         parts: list[SpeakerSplit] = []
         for number, wish in enumerate(wished):

@@ -62,7 +62,7 @@ class QueueReservation(Reservation):
 
 @dataclass(slots=True)
 class OwnerUploads:
-    """What one owner is uploading: how many bodies, the bytes that came, and those that were
+    """Uploads of one owner in progress: how many bodies, the bytes that came, and those that were
     declared or came beyond that."""
 
     bodies: int = 0
@@ -131,7 +131,7 @@ class Reservations:
 
     @property
     def body_bytes(self) -> int:
-        """What they have brought."""
+        """Return the bytes of bodies that have come."""
         return sum(one.bytes for one in self.uploading.values())
 
     def place(self, owner: str = "") -> QueueReservation:
@@ -224,8 +224,8 @@ def check_audio(who: Identity, more_s: float | None, waiting_s: float) -> None:
 
 
 class UploadQuotas:
-    """What owners have uploaded within an hour: counted as it comes, whatever was said of its
-    length."""
+    """Quotas of uploaded bytes per owner and hour: counted as they come, whatever length was
+    declared."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now

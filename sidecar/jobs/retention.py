@@ -54,8 +54,8 @@ def retained_bytes(
 
 
 def _edit_history_bytes(history: EditHistory) -> int:
-    """What is kept so that edits can be undone; a segment that only changed hands shares its
-    words."""
+    """Return the bytes that are kept so that edits can be undone; a segment that only changed
+    speakers shares its words."""
     size = EDIT_BYTES * history.revision + history.said
     for entry in history.entries:
         replaced = [segment for _, segment in entry.before.segments]
@@ -89,7 +89,7 @@ class _EndedJob:
 
     @property
     def awaited(self) -> bool:
-        """Whether somebody may still be on his way to fetch it."""
+        """Return whether a client may still fetch it."""
         failure = self.record.error
         told = failure is not None and failure.code == errors.ShuttingDown.code
         result = self.record.state in (JobState.DONE, JobState.FAILED) and not told
@@ -131,7 +131,8 @@ class Retention:
         store.when_gone(self._gone)
 
     async def answer(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
-        """What a wire makes of a job. Once it has ended that is kept, and was fetched."""
+        """Return a job rendered for a wire. Once it has ended the answer is kept, and counts as
+        fetched."""
         result = self._ended.get(record.id)
         if result is None or not record.over:
             return await self._rendered(record, render)
@@ -154,7 +155,7 @@ class Retention:
         return form
 
     def fetched(self, job_id: str) -> bool:
-        """Whether somebody has had the result of a job that is kept."""
+        """Return whether the result of a kept job was fetched."""
         return job_id in self._ended and self._ended[job_id].fetched.is_set()
 
     async def all_fetched(self) -> None:

@@ -33,7 +33,7 @@ BATCH_AGING_S = 600.0
 
 
 class Priority(StrEnum):
-    """What an owner wants first of its own; between owners it makes no difference."""
+    """Priority among an owner's own jobs; between owners it makes no difference."""
 
     INTERACTIVE = "interactive"
     """Somebody waits for it."""
@@ -52,7 +52,7 @@ class WaitingJob:
     priority: Priority = Priority.INTERACTIVE
 
     def urgent(self, now: float) -> bool:
-        """Whether it goes before those of its owner that nobody waits for."""
+        """Return whether it goes before its owner's batch jobs."""
         return self.priority is Priority.INTERACTIVE or now - self.came >= BATCH_AGING_S
 
 
@@ -148,7 +148,7 @@ class _SimulatedSlot:
         self._loaded, self._loaded_at = moment.loaded, moment.loaded_at
 
     def next(self) -> int:
-        """Who is next here."""
+        """Return the next job of a place."""
         index = self._lines.due()
         job, now = self._waiting[index], self._at + self.free_s
         passed_over_s = now - max(job.came, self._loaded_at)
@@ -184,7 +184,7 @@ class _OwnerQueues:
         heapq.heapify(self._heads)
 
     def due(self) -> int:
-        """Who is next by what owners have had; somebody waits."""
+        """Return the next job by fair order; at least one waits."""
         return self._heads[0][1]
 
     def due_at(self, precision: Precision | None, otherwise: int) -> int:

@@ -53,7 +53,7 @@ class RecordingArchive:
         self._gone: set[StoredRecordingRef] = set()
 
     def has(self, record: JobRecord) -> bool:
-        """Whether a job's recording is there, as far as is known without looking."""
+        """Return whether a job's recording is there, as far as is known without looking."""
         audio = record.audio
         if not isinstance(audio, StoredRecordingRef) or audio in self._gone:
             return False
@@ -156,7 +156,7 @@ def parse_record(text: bytes) -> JobRecord:
 
 
 def serialize_change(change: JobChange) -> bytes:
-    """What happened to a job."""
+    """Serialize an event's change."""
     match change:
         case job_record.ReportedChange(event, processing_s):
             values = {"report": transcript.to_wire(event), "processing_s": processing_s}

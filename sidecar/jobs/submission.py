@@ -40,7 +40,7 @@ class IdempotencyIndex:
         """Those of keys that somebody is submitting with."""
 
     async def knows(self, owner: str, name: str) -> bool:
-        """Whether there is a job of this key."""
+        """Return whether there is a job of this idempotency key."""
         return await self._store.by_key(owner, name) is not None
 
     @asynccontextmanager

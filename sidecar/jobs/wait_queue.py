@@ -39,7 +39,7 @@ class RunningJobs:
 
     @property
     def free(self) -> bool:
-        """Whether one could be begun."""
+        """Return whether a job could begin."""
         return not self.running and not self.shut
 
     def begin(self, jobs: Sequence[Job], now: float) -> None:
@@ -58,7 +58,7 @@ class RunningJobs:
             self._pace.learn_load(self.place.precision, self.place.load_s)
 
     def busy_s(self, now: float) -> float:
-        """What those that run still take, with what the engine takes to be there for them."""
+        """Return the seconds that running jobs still take, with the engine's load."""
         first, *behind = [[job for job in jobs if not job.ended] for jobs in self.running] or [[]]
         after_s = sum(max(map(self._takes_s, jobs), default=0.0) for jobs in behind)
         return self._at_work_s(first, now) + after_s
@@ -198,12 +198,12 @@ class WaitQueue:
         return sum(one.free for one in self._working)
 
     def first(self) -> Job:
-        """Who has waited longest; somebody waits."""
+        """Return the job that has waited longest; at least one waits."""
         return next(iter(self._jobs.values()))
 
     def due(self, at: int) -> Job | None:
-        """Who is next in a place, when those before it that are free take theirs; None where they
-        take all."""
+        """Return the next job of a place, after free places before it have taken theirs; None if
+        they take all."""
         if self._halted:
             return None
         before = sum(one.free for one in self._working[:at])
@@ -232,7 +232,7 @@ class WaitQueue:
         return self._turns[job.id]
 
     def busy_s(self, at: int) -> float:
-        """What those that run in a place still take, with what its engine takes to be there."""
+        """Return the seconds that running jobs of a place still take, with its engine's load."""
         return self._working[at].busy_s(time.monotonic())
 
     def _worked_out(

@@ -59,7 +59,7 @@ class Counter:
 
 
 class Distribution:
-    """What values of one kind were seen: how many up to each bound, their sum, the largest."""
+    """Distribution of values: how many up to each bound, their sum, the largest."""
 
     __slots__ = ("_bounds", "_buckets", "count", "largest", "sum")
 
@@ -121,7 +121,7 @@ class Histogram:
 
 
 class Gauge:
-    """What something is at the moment, by ``labels``."""
+    """Gauge: a value at the moment, by ``labels``."""
 
     def __init__(
         self, name: str, what: str, values: Mapping[Labels, float], labels: Sequence[str] = ()
@@ -139,7 +139,7 @@ def _bounded_labels(known: Mapping[Labels, object], labels: Labels, most: int) -
 
 
 class RecognitionOutcome(StrEnum):
-    """What came of something that was to be recognised."""
+    """Outcome of a recognition."""
 
     DONE = "done"
     TIMED_OUT = "timed_out"
@@ -158,7 +158,7 @@ _ENGINE_FAULTS = (
 
 
 def outcome_of_error(error: errors.SidecarError) -> RecognitionOutcome | None:
-    """What an error says of the engine; None where it says nothing of it."""
+    """Return the outcome that an error means for the engine; None if it means none."""
     if isinstance(error, errors.UpstreamTimeout):
         return RecognitionOutcome.TIMED_OUT
     internal = error.code == errors.SidecarError.code
@@ -376,7 +376,7 @@ class LiveMetrics:
             self.factor.see(work_s / speech_s)
 
     def came(self, outcome: RecognitionOutcome) -> None:
-        """What that says of the engine."""
+        """Count an outcome of the engine."""
         self._outcomes.add(outcome)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class _MetricsCollector:
-    """What `prometheus_client` takes for a registry."""
+    """Collector of our metrics for `prometheus_client`."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = families
@@ -32,7 +32,7 @@ class _MetricsCollector:
 
 
 def is_library_imported() -> bool:
-    """Whether what writes pages was imported before."""
+    """Return whether the library that renders pages was imported before."""
     return "prometheus_client" in sys.modules
 
 
@@ -167,7 +167,8 @@ def _help(name: str) -> str:
 def stt_health(
     tally: ServiceMetrics, sessions: int, waiting: int, pids: int, crashes: int
 ) -> dict[str, Any]:
-    """What is in `/health` there beside ``status``; ``pids``: processes of engines that live."""
+    """Return the fields of `/health` there beside ``status``; ``pids``: processes of live
+    engines."""
     work = tally.live.work.only
     return {
         "models_loaded": pids > 0,
@@ -225,7 +226,7 @@ class ProcessUsage:
 
 
 def resident_bytes(pid: int) -> int:
-    """What a process of ours has in memory; 0 where it is gone."""
+    """Return the resident bytes of a process of ours; 0 if it is gone."""
     import psutil
 
     try:

@@ -96,7 +96,7 @@ class NullTracer:
 
 
 def is_tracing_configured(environment: Mapping[str, str]) -> bool:
-    """Whether the environment asks for traces, in the standard's words."""
+    """Return whether the environment configures traces, by the standard's variables."""
     exporter = environment.get("OTEL_TRACES_EXPORTER", "").strip().lower()
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or exporter == "none":
         return False

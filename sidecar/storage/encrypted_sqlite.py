@@ -81,7 +81,7 @@ def check_schema_version(
 
 
 def open_cipher(database: sqlite3.Connection, secret: str, words: DatabaseLabels) -> Cipher:
-    """What the file is sealed with; a new file learns what it is to be.
+    """Return the cipher of the file; a new file gets its salt and check value.
 
     Raises:
         errors.SettingsInvalid: it was sealed with another key.
@@ -95,15 +95,15 @@ def open_cipher(database: sqlite3.Connection, secret: str, words: DatabaseLabels
 
 
 def create_cipher(secret: str, words: DatabaseLabels) -> tuple[Cipher, bytes, bytes]:
-    """What something new is sealed with; and what is written there to know the key by: the salt,
-    and a value to check."""
+    """Return a new cipher, and what is written to recognize its key: the salt, and a value to
+    check."""
     salt = os.urandom(SALT_BYTES)
     seal = Cipher(secret, salt, words.what)
     return seal, salt, seal.seal(_CHECK, "key")
 
 
 def verify_cipher(salt: bytes, check_value: bytes, secret: str, words: DatabaseLabels) -> Cipher:
-    """What something is sealed with that `create_cipher` was made for.
+    """Return the cipher that `create_cipher` made.
 
     Raises:
         errors.SettingsInvalid: it was sealed with another key.
@@ -137,8 +137,8 @@ WriteCallback = Callable[[errors.SidecarError | None], None]
 
 @dataclass(frozen=True, slots=True)
 class JobWrite:
-    """What is to be written of one job, in one piece. ``after``: done once it is; ``gone``: there
-    is nothing else of this job to keep."""
+    """Writes of one job, in one transaction. ``after``: called once it is done; ``gone``: nothing
+    else of this job is kept."""
 
     job_id: str
     statements: Sequence[Statement] = ()
@@ -308,7 +308,8 @@ class SqliteWriter:
             self._shorten_at = time.monotonic() + WRITE_DELAY_S
 
     def _truncated(self) -> bool:
-        """Whether nobody kept the log from being cut off. Commits wait for no reader meanwhile."""
+        """Truncate the write-ahead log; return whether no reader prevented it. Commits wait for no
+        reader meanwhile."""
         ((usual_ms,),) = self._database.execute("PRAGMA busy_timeout").fetchall()
         self._database.execute(f"PRAGMA busy_timeout = {READER_BUSY_TIMEOUT_MS}")
         try:

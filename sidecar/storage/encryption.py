@@ -67,7 +67,7 @@ class Cipher:
         self._secret, self._salt = secret, salt
 
     def of_recording(self, name: str) -> Cipher:
-        """What this recording alone is sealed with; its name is never given to another."""
+        """Return the cipher of this recording alone; its name is never given to another."""
         return Cipher(self._secret, self._salt, f"recording {name}")
 
     def of_job(self, job_id: str) -> Cipher:
@@ -86,7 +86,7 @@ class Cipher:
         return nonce + self._cipher.encrypt(nonce, data, about.encode())
 
     def opened(self, sealed: bytes, about: str) -> bytes:
-        """What was sealed.
+        """Decrypt a value.
 
         Raises:
             SealBroken: it is not what it was, or not about that.
@@ -254,8 +254,8 @@ class LocalObject:
 
 
 class EncryptedFile:
-    """What `Cipher.seal_recording` wrote. That it is whole is known from the start: only the last
-    piece opens as the last."""
+    """File that `Cipher.seal_recording` wrote. That it is whole is known from the start: only the
+    last piece opens as the last."""
 
     def __init__(self, seal: Cipher, stored: StoredObject, name: str) -> None:
         """``stored`` is closed with this, also where this raises.
@@ -337,7 +337,7 @@ def journal_key(settings: Settings) -> str:
 
 
 def _read_keyring() -> str:
-    """What the keyring has, if there is one that can keep it."""
+    """Read the key from the keyring, if there is one that can keep it."""
     try:
         import keyring
         from keyring.errors import KeyringError

@@ -38,7 +38,7 @@ class _Readable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BackupSummary:
-    """What is in one: numbers, and bytes of it all."""
+    """Summary of a backup: counts and bytes."""
 
     jobs: int
     recordings: int

@@ -128,7 +128,7 @@ def _unusable_error(folder: Path, error: sqlite3.Error | OSError) -> SettingsInv
 
 
 def _sqlite_error_name(error: sqlite3.Error) -> int | None:
-    """What SQLite calls it, without the details."""
+    """Return SQLite's primary result code, if it has one."""
     code = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
 
@@ -143,12 +143,12 @@ def quarantine_journal(folder: Path) -> str:
 
 
 def broken_files(folder: Path) -> list[Path]:
-    """What was set aside."""
+    """Return the files that were set aside."""
     return sorted(folder.glob(f"{JOURNAL_FILE}{BROKEN_SUFFIX}*"))
 
 
 def lock_journal(folder: Path) -> sqlite3.Connection:
-    """Who holds this has the folder; the system lets go of it with the process.
+    """Lock the folder for this process; the system releases the lock with the process.
 
     Raises:
         errors.SettingsInvalid: another has it, or there is no room for it.

@@ -69,7 +69,7 @@ class PostgresDatabase:
 
     @property
     def up(self) -> bool:
-        """Whether the database answered when it was last asked."""
+        """Return whether the database answered the last call."""
         return self._outlook.up
 
     async def open(self) -> None:

@@ -390,9 +390,8 @@ class S3Storage:
 
 @contextlib.contextmanager
 def _s3_errors_as_ours() -> Iterator[None]:
-    """What the server does not do, as an error of ours. One that says no (keys that count no more,
-    a bucket that is gone) is no other trouble than one that is away: what is there may be had
-    once that is put right."""
+    """Turn errors of the server into ours. One that refuses (keys that count no more, a bucket that
+    is gone) is treated like one that is away: the data may be there once that is put right."""
     try:
         yield
     except S3Unavailable as error:

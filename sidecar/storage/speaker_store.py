@@ -61,7 +61,7 @@ class EnrolledSpeaker:
 
     @property
     def known(self) -> SpeakerCandidate:
-        """What is to be recognised."""
+        """Return the enrolled speaker as a candidate for identification."""
         return SpeakerCandidate(self.id, self.name, tuple(one.print for one in self.samples))
 
     def hearing(self, sample: SpeakerSample) -> EnrolledSpeaker:

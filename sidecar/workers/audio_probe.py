@@ -74,11 +74,11 @@ class AudioProbe:
             ) from None
 
     async def probe(self, caller: Identity, source: AudioSource) -> AudioInfo:
-        """What a recording of the caller's is.
+        """Probe a recording of the caller's.
 
         Raises:
             errors.BadAudio: it cannot be transcribed.
-            errors.MachineBusy: nobody comes to look at it.
+            errors.MachineBusy: no probe came in time.
         """
         if source.spooled:
             facts = probe_plain_wav(source.fd, self._max_audio_s)
@@ -94,12 +94,12 @@ class AudioProbe:
             raise errors.AudioDecodeTimeout() from None
 
     async def voice(self, caller: Identity, source: AudioSource, max_s: float) -> SpeakerEmbedding:
-        """What the one person in a clip of ``max_s`` seconds at most sounds like.
+        """Return the embedding of the only speaker in a clip of at most ``max_s`` seconds.
 
         Raises:
             errors.BadAudio: it cannot be decoded, is too long, or has not just one voice in it.
             errors.VoicesUnavailable: voices cannot be compared here.
-            errors.MachineBusy: nobody comes to listen to it.
+            errors.MachineBusy: no process came in time.
         """
         found = await self._ask(caller, "voice", [source.fd], max_s=max_s)
         return SpeakerEmbedding(**found)
@@ -181,7 +181,7 @@ class AudioProbe:
 async def _ask_worker(
     worker: WorkerProcess, operation: str, fds: Sequence[int], arguments: dict[str, Any]
 ) -> dict[str, Any]:
-    """What it says of a file. What that takes counts from when it says that it has begun."""
+    """Return the worker's answer about a file. The timeout counts from when the worker begins."""
     loop = asyncio.get_running_loop()
     begun, answer = False, dict[str, Any]()
     try:

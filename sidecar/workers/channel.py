@@ -216,14 +216,14 @@ def credited_bytes(message: dict[str, Any], raw: bytes) -> int:
 
 
 class SendCredit:
-    """What was sent and not yet read."""
+    """Credit of a sender: bytes that were sent and not yet read."""
 
     def __init__(self, window: int = CREDIT_WINDOW_BYTES) -> None:
         self._window = window
         self._unread = 0
 
     def allows(self, size: int) -> bool:
-        """Whether a frame of ``size`` bytes may go now."""
+        """Return whether a frame of ``size`` bytes may be sent now."""
         owed = self._window // 2  # so much may be read and not yet granted: who waited for it would
         return self._unread < owed or self._unread + size <= self._window  # do so for ever
 
@@ -237,7 +237,7 @@ class SendCredit:
 
 
 class ReceiveCredit:
-    """What was read and not yet said to be."""
+    """Credit of a receiver: bytes that were read and not yet acknowledged."""
 
     def __init__(self, window: int = CREDIT_WINDOW_BYTES) -> None:
         self._step = window // 2

@@ -91,7 +91,7 @@ class DiarizationTee:
 
     @property
     def done(self) -> bool:
-        """Whether `join_diarization` waits for nothing more."""
+        """Return whether `join_diarization` waits for nothing more."""
         return self._result.done()
 
     def drain(self) -> None:
@@ -111,7 +111,7 @@ class DiarizationTee:
         return Finished(replace(event.transcript, local_voices=found))
 
     def close(self) -> None:
-        """Whether it was heard or not: nobody listens any more."""
+        """Stop, whether all was analysed or not."""
         self._closed = True
         self._samples.put(None)
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -140,7 +140,7 @@ class DiarizationTee:
         return self._closed or self._unwanted()
 
     def _blocks(self) -> Iterator[Block]:
-        """What was put, as it is at 16 kHz."""
+        """Yield the audio that was put, at 16 kHz."""
         import numpy as np
 
         from sidecar.diarization.speaker_models import SAMPLE_RATE

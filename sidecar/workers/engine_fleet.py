@@ -29,7 +29,7 @@ from sidecar.workers.tts_client import TtsClient
 
 
 class EngineRole(StrEnum):
-    """What an engine is there for."""
+    """Role of an engine."""
 
     FILES = "files"
     """Recordings, one after the other."""
@@ -153,10 +153,10 @@ class EngineFleet:
 
     @property
     def voice(self) -> TtsClient:
-        """What says things.
+        """Return the TTS client.
 
         Raises:
-            errors.EngineUnavailable: no engine here speaks.
+            errors.EngineUnavailable: no TTS engine is configured.
         """
         if self._voice is None:
             raise errors.EngineUnavailable(
@@ -223,7 +223,7 @@ class ModelLoadRequest:
 
 @dataclass(slots=True)
 class _ServedModel:
-    """What an engine works with."""
+    """Model that an engine serves."""
 
     model_id: str
     choice: EngineChoice[EngineSpec]

@@ -112,7 +112,7 @@ class EngineHost(MemoryAccount, Generic[Spec]):
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the engine uses it; one that is light does not."""
+        """Return whether the engine uses the GPU; one that is light does not."""
         return self._has_checkpoint and self.gpu is not None and self._device != "cpu"
 
     async def load_model(self, choice: EngineChoice[Spec], precision: Precision) -> Precision:
@@ -154,13 +154,13 @@ class EngineHost(MemoryAccount, Generic[Spec]):
 
     @property
     def reserved_bytes(self) -> int:
-        """What it has reserved of its device, weights and work."""
+        """Return the bytes that it has reserved of its device, weights and work."""
         device = self._devices.gpu if self.on_gpu else self._devices.host
         return device.ledger.reserved_bytes(self.name)
 
     @property
     def needed_bytes(self) -> int:
-        """What it will take of the GPU once it is loaded; 0 where it does not use it."""
+        """Return the bytes of GPU memory that it will take once loaded; 0 if it uses none."""
         precision = self.slot.precision
         return self._standing(precision, MemoryPlan()) if self.on_gpu else 0
 
@@ -226,7 +226,7 @@ class EngineHost(MemoryAccount, Generic[Spec]):
             await self._devices.gpu.look()
 
     def _holding(self, on_gpu: bool) -> gpu_devices.EngineMemoryHolding:
-        """What the engine's process holds of the GPU, or of the host."""
+        """Return the bytes that the engine's process holds of the GPU, or of the host."""
         if on_gpu is not self.on_gpu:
             return gpu_devices.EngineMemoryHolding()
         pid, replaced = self.slot.worker_pid, self._replaced
@@ -239,13 +239,15 @@ class EngineHost(MemoryAccount, Generic[Spec]):
         )
 
     def _weights(self, precision: Precision, memory: MemoryPlan) -> int:
-        """What the engine takes that does nothing; that of its files where nobody plans."""
+        """Return the bytes of an idle engine; the size of its files if its memory is not
+        planned."""
         if self._room is None:
             return self._file_bytes
         return self._room.loaded_bytes(precision, memory)
 
     def _standing(self, precision: Precision, memory: MemoryPlan) -> int:
-        """What an engine reserves that stands there: nobody asks before it says something."""
+        """Return the bytes that an engine reserves while it is idle: a TTS engine speaks without
+        asking first."""
         speaking = self.voice_admission.work_bytes(precision) if self.voice_admission else 0
         return self._weights(precision, memory) + speaking
 
@@ -262,7 +264,7 @@ class EngineHost(MemoryAccount, Generic[Spec]):
         )
 
     def _note_crash(self, worker: WorkerProcess) -> None:
-        """What a bug report needs, without audio and text."""
+        """Note a crash, for a bug report, without audio and text."""
         self.crashes += 1
         about = {
             "engine": self.spec.name,
@@ -287,7 +289,7 @@ def _spec_on_device(spec: Spec, gpu: gpu_devices.GpuMemory | None) -> Spec:
 
 
 def _memory_admission(settings: Settings, choice: EngineChoice[Spec]) -> MemoryAdmission | None:
-    """Who decides about memory, for an engine whose checkpoint is known."""
+    """Return the memory admission of an engine whose checkpoint is known."""
     if choice.checkpoint is None or not choice.spec.planned:
         return None
     limit = settings.memory_limit_mb and settings.memory_limit_mb << 20

@@ -45,7 +45,7 @@ class EngineLease:
 
     @property
     def alive(self) -> bool:
-        """Whether it can be called."""
+        """Return whether it can be called."""
         return self._worker.alive
 
     def calling(

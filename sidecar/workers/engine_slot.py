@@ -142,12 +142,12 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
 
     @property
     def awaited(self) -> bool:
-        """Whether a caller waits for its turn."""
+        """Return whether a caller waits for its turn."""
         return self._waiting > 0
 
     @property
     def in_use(self) -> bool:
-        """Whether there is a lease."""
+        """Return whether there is a lease."""
         return self._holders > 0
 
     @property
@@ -161,7 +161,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
 
     @property
     def loaded(self) -> bool:
-        """Whether the engine is in memory."""
+        """Return whether the engine is in memory."""
         return self.state in (EngineState.READY, EngineState.BUSY)
 
     def last_load(self, now: float) -> tuple[float, float]:

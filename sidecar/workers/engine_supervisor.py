@@ -90,7 +90,8 @@ class WorkerShutdowns:
 
     @property
     def stuck(self) -> bool:
-        """Whether there is a process that even SIGKILL does not end, with all that it holds."""
+        """Return whether there is a process that even SIGKILL does not end, with all that it
+        holds."""
         self._stuck = [worker for worker in self._stuck if worker.stuck]
         return bool(self._stuck)
 
@@ -185,7 +186,7 @@ class EngineSupervisor:
 
     @property
     def changing(self) -> bool:
-        """Whether a change goes on."""
+        """Return whether a change is in progress."""
         return self._change is not None
 
     async def close(self) -> None:

@@ -130,7 +130,7 @@ async def _connect(
 
 
 def _check_begun(message: Mapping[str, Any]) -> None:
-    """Whether there is a place, by the first answer."""
+    """Check by the first answer that the service has accepted the session."""
     if message["type"] == "error":
         raise _error_of_refusal(message)
     if message["type"] != "began":
@@ -138,7 +138,7 @@ def _check_begun(message: Mapping[str, Any]) -> None:
 
 
 def _error_of(message: Mapping[str, Any]) -> errors.SidecarError:
-    """What it says is wrong, as an error of ours."""
+    """Return the error in a message as one of ours."""
     given = {name: message.get(name) for name in ("message", "hint")}
     texts = {name: said if isinstance(said, str) else None for name, said in given.items()}
     after = message.get("retry_after")
@@ -153,7 +153,7 @@ def _error_of(message: Mapping[str, Any]) -> errors.SidecarError:
 
 
 def _error_of_refusal(message: Mapping[str, Any]) -> ChunkFailure:
-    """What it means that a service says no."""
+    """Return the failure that a refusal means."""
     error, code = _error_of(message), str(message.get("code"))
     if code in _HANDOVER_CODES:
         return ChunkFailure(FailureStep.LATER, errors.UpstreamUnreachable(), sent=False)
@@ -241,8 +241,8 @@ class RemoteTransport:
         await self._socket.send(raw)
 
     def send_nowait(self, message: dict[str, Any]) -> None:
-        """What a process would be told of the line itself, and nobody is over a network: who reads
-        slowly is not sent more, and who is not wanted any more is left."""
+        """Ignore what would be told to a process about the channel: over a network a slow reader is
+        sent no more, and a call that is not wanted is closed."""
 
     def close(self, why: str = "closed") -> None:
         """Hear no more."""

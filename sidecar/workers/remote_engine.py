@@ -160,10 +160,10 @@ class RemoteEngineSlot:
         )
 
     async def _next_candidate(self, search: ChunkAttempts[EngineAddress]) -> EngineAddress:
-        """Who is asked next, once somebody may have room.
+        """Return the address to ask next, once one may have capacity.
 
         Raises:
-            errors.SidecarError: why nobody has, where that is not worth waiting for.
+            errors.SidecarError: why none has, if that is not worth waiting for.
         """
         while True:
             await self._look_up()

@@ -181,11 +181,11 @@ class RpcCall:
         self._changed, self._room = asyncio.Event(), asyncio.Event()
 
     async def answers(self) -> AsyncIterator[tuple[dict[str, Any], bytes]]:
-        """What it answers, with the bytes behind it, until it is done.
+        """Yield the answers, with the bytes behind them, until the call is done.
 
         Raises:
             channel.ChannelClosed: the other side is gone.
-            errors.SidecarError: the operation said no.
+            errors.SidecarError: the operation failed.
         """
         while True:
             self._changed.clear()
@@ -303,7 +303,7 @@ class RpcCalls:
         self._calls.pop(call.number, None)
 
     async def answers_ping(self, within_s: float) -> bool:
-        """Whether the process hears us, whatever it is at."""
+        """Return whether the process answers a ping, whatever it computes."""
         if self._line is None or self.closed is not None:
             return False
         pong = asyncio.Event()

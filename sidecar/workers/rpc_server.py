@@ -67,7 +67,7 @@ class RpcRequest:
         self._outgoing, self._incoming = SendCredit(), ReceiveCredit()
 
     def is_cancelled(self) -> bool:
-        """Whether it was cancelled."""
+        """Return whether it was cancelled."""
         return self._cancelled
 
     def received(self) -> Iterator[tuple[dict[str, Any], bytes]]:

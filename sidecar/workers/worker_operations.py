@@ -40,7 +40,7 @@ MIN_PEAKS_PER_REPORT = 50
 
 
 class WorkerOperations:
-    """What the worker holds, at most one engine, and what can be asked of it.
+    """Operations of a worker, and the engine that it holds, at most one.
 
     ``on_end`` is called with each call that went on beside others and has ended.
     """
@@ -206,7 +206,7 @@ class WorkerOperations:
 
 
 def _clip_embedding(fd: int, max_s: float) -> dict[str, Any]:
-    """What the one person in a clip sounds like, as plain values."""
+    """Return the embedding of the only speaker in a clip, as plain values."""
     from sidecar.diarization.diarizer import enrolment_embedding
     from sidecar.diarization.speaker_models import (
         SAMPLE_RATE,
@@ -264,7 +264,7 @@ def _checkpoint_from_wire(values: dict[str, Any]) -> transcript.Checkpoint:
 
 
 class TranscriptionReport:
-    """What of a transcription is told to the service."""
+    """Report of a transcription to the service."""
 
     def __init__(self, audio: audio_decoder.DecodedAudio) -> None:
         self._audio = audio

@@ -105,7 +105,7 @@ class WorkerProcess:
 
     @property
     def last_lines(self) -> list[str]:
-        """What it said last on standard error."""
+        """Return its last lines on standard error."""
         return list(self._last_lines)
 
     @property
@@ -120,13 +120,12 @@ class WorkerProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it can be called."""
+        """Return whether it can be called."""
         return not self._dead and self._process.poll() is None
 
     @property
     def stuck(self) -> bool:
-        """Whether it was killed and is still there: with its memory, and nobody can do anything
-        about it."""
+        """Return whether it was killed and is still there, with its memory."""
         return self._stuck and self._process.poll() is None
 
     @contextlib.asynccontextmanager
@@ -186,7 +185,7 @@ class WorkerProcess:
         return answer
 
     async def answers_ping(self, within_s: float) -> bool:
-        """Whether it answers a ping within that, whatever it is at."""
+        """Return whether it answers a ping within so many seconds, whatever it computes."""
         return await self._calls.answers_ping(within_s)
 
     async def close(self) -> None:
@@ -208,7 +207,7 @@ class WorkerProcess:
             log.info("worker %s ended, pid %d, exit code %s", self.name, self.pid, code)
 
     async def crashed(self) -> bool:
-        """Whether it ended, and not by our will; or hung."""
+        """Return whether it ended, and not by our will; or hung."""
         if self._ours:
             return False
         if self._hung:
@@ -303,7 +302,7 @@ class WorkerProcess:
 
 
 def _no_callback() -> None:
-    """Who has it looks by itself."""
+    """Do nothing: the caller polls."""
 
 
 def _relay_output(pipe: IO[bytes], name: str, last_lines: deque[str]) -> None:
