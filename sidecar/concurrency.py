@@ -33,10 +33,10 @@ class ThreadLimiter:
         self._free = asyncio.Semaphore(most)
 
     async def run(self, work: Callable[..., T], *args: Any) -> T:
-        """What ``work(*args)`` returns or raises, in a thread.
+        """Return or raise the result of ``work(*args)``, in a thread.
 
         A caller that stops waiting leaves the thread at work, and in its place; a result that
-        nobody takes any more is closed, where it can be.
+        nobody takes any more is closed, if it can be.
         """
         await self._free.acquire()
         return await self._begun(partial(work, *args))
@@ -153,7 +153,7 @@ TIMER_STEPS = 6
 
 
 async def wait_for_event(event: asyncio.Event, within_s: float) -> bool:
-    """Whether the event is set within so many seconds."""
+    """Return whether the event is set within so many seconds."""
     for _ in range(TIMER_STEPS):
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s / TIMER_STEPS):

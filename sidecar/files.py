@@ -37,10 +37,10 @@ _pipe_contents: dict[tuple[str, int, int], bytes] = {}
 
 
 def read(path: Path, most: int, *, private: bool = False) -> bytes:
-    """What a file holds; with ``private`` only its owner may be able to read it.
+    """Return the content of a file; with ``private`` only its owner may be able to read it.
 
-    It may be a pipe, as a shell's ``<(…)`` is, which has `PIPE_TIMEOUT_S` to say all that it says;
-    that is remembered, as it says nothing to who reads again.
+    It may be a pipe, as a shell's ``<(…)`` is, which has `PIPE_TIMEOUT_S` to deliver its content;
+    that is remembered, because a pipe can be read once.
 
     Raises:
         errors.SettingsInvalid: it is not there, not readable, neither a regular file nor a pipe,
@@ -231,7 +231,7 @@ WATCH_INTERVAL_S = 5.0
 
 
 class WatchedFiles(Generic[T]):
-    """What ``read`` makes of ``paths``, files or folders of files.
+    """Result of ``read`` for ``paths``, files or folders of files, read again when they change.
 
     Raises:
         errors.SettingsInvalid: it cannot be read the first time.

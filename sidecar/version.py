@@ -16,7 +16,8 @@ REVISION_FILE = "REVISION"
 
 
 def is_frozen() -> bool:
-    """Whether this is an executable with all it needs inside, into which nothing is installed."""
+    """Return whether this is an executable with all it needs inside, into which nothing is
+    installed."""
     return bool(getattr(sys, "frozen", False))
 
 

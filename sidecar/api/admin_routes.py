@@ -227,7 +227,7 @@ def build_router(service: Service) -> APIRouter:
 
 
 def load_request_of(values: Mapping[str, Any], device: str) -> ModelLoadRequest:
-    """What a client wants loaded, where engines run on a ``device``. Pure.
+    """Return the model that a client wants loaded, on a ``device``. Pure.
 
     Raises:
         errors.FieldMissing, errors.FieldInvalid: it means nothing, or nothing here.

@@ -45,7 +45,7 @@ WIRE = "lease"
 
 
 class LeaseAudioFormat(BaseModel):
-    """What binary messages are, from here on."""
+    """Format of the binary messages that follow."""
 
     type: Literal["sound"]
     encoding: SampleEncoding
@@ -120,7 +120,7 @@ def open_leased_session(service: Service, caller: Identity, lease: RemoteSession
 
 
 def _initial_event_log(begin: LiveSessionStart) -> EventLogState:
-    """What makes of a session that has said nothing one that said all this (`Told.so_far`)."""
+    """Return the event log of a session that continues another."""
     said = list(zip(begin.pieces, begin.said, strict=True))
     closed = len(said) - begin.open
     before = max(0, begin.turn - 1)
@@ -213,8 +213,8 @@ class LeaseConnection:
         """It came from the front."""
 
     def ordered(self, order: Mapping[str, Any]) -> None:
-        """Who finishes a session whose front did not is about to end. What it makes of the sound
-        that is cut off there, nobody is told."""
+        """Finish a session whose front ends without finishing it. No client is told what is
+        recognized of the audio that is cut off there."""
         if "finish" in order and not self._asked_to_finish:
             self._ended(errors.SessionHandedOver())
 
@@ -248,7 +248,7 @@ class LeaseConnection:
             self._bell.set()
 
     def _add_known(self) -> None:
-        """What whoever goes on for this engine is to know, where it is news."""
+        """Send what an engine that continues for this one has to know, if it is news."""
         state = self._session.told.state
         if state.voices is not self._voices:
             self._voices = state.voices

@@ -115,7 +115,7 @@ def output_names(files: Sequence[Path], ending: str) -> list[str]:
 
 
 def is_written(output: Path, recording: Path) -> bool:
-    """Whether an output is there that is no older than its recording."""
+    """Return whether an output is there that is no older than its recording."""
     try:
         return output.stat().st_mtime_ns >= recording.stat().st_mtime_ns
     except OSError:
@@ -123,7 +123,7 @@ def is_written(output: Path, recording: Path) -> bool:
 
 
 def check_name(path: Path) -> None:
-    """Whether a file can have this name, before work is done for it.
+    """Check that a file can have this name, before work is done for it.
 
     Raises:
         OSError: it cannot (`is_name_error`).
@@ -136,7 +136,7 @@ def check_name(path: Path) -> None:
 
 
 def is_name_error(error: OSError) -> bool:
-    """Whether a file could not be written for its name alone: another can be."""
+    """Return whether a file could not be written for its name alone: another can be."""
     return error.errno in _OF_NAMES
 
 
@@ -227,7 +227,7 @@ class Microphone:
         self.rate = round(found["default_samplerate"])
 
     async def sound(self) -> AsyncGenerator[bytes, None]:
-        """What it hears, for ever, as pcm16 at `rate`."""
+        """Yield the audio, for ever, as pcm16 at `rate`."""
         loop = asyncio.get_running_loop()
         heard: asyncio.Queue[bytes] = asyncio.Queue()
 
@@ -323,7 +323,8 @@ def _pcm16(block: Block) -> bytes:
 
 
 async def run_in_thread(work: Callable[[], bytes]) -> bytes:
-    """What ``work`` gives, b"" where it fails; nobody waits for it who has to go."""
+    """Return the result of ``work``, b"" if it fails; the end of the command does not wait for
+    it."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[bytes] = loop.create_future()
 
@@ -365,8 +366,8 @@ def normalize_stdin_names(files: Sequence[Path]) -> list[Path]:
 
 @contextlib.contextmanager
 def open_recordings(files: Sequence[Path]) -> Iterator[Opens]:
-    """What opens ``files``. If standard input is among them it is read to its end here, into a file
-    without a name: a recording is looked at before it is heard, and a pipe can be read once.
+    """Open ``files``. If standard input is among them it is read to its end here, into a file
+    without a name: a recording is probed before it is transcribed, and a pipe can be read once.
 
     Raises:
         errors.BadRequest: it is a terminal, a folder, or larger than an upload may be.

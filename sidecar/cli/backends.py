@@ -240,7 +240,7 @@ class LiveBackend(Protocol):
         """It is heard on with these."""
 
     def events(self) -> AsyncIterator[NumberedEvent]:
-        """What is said, to the summary; a `SidecarError` where it ends otherwise."""
+        """Yield the events, to the summary; raise a `SidecarError` if it ends otherwise."""
 
 
 def open_live_backend(
@@ -360,8 +360,8 @@ def _detach_from_terminal() -> dict[str, Any]:
 
 
 def _ready_line(service: subprocess.Popen[bytes]) -> dict[str, Any] | None:
-    """What the service says once it can serve, which a download may come before; None when it
-    cannot."""
+    """Return the ready line of a service, which a download may come before; None if it cannot
+    serve."""
     assert service.stdout is not None
     line = service.stdout.readline()
     ready: dict[str, Any] = json.loads(line) if line else {}

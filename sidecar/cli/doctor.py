@@ -146,7 +146,7 @@ def _engines(settings: Settings) -> Iterator[CheckFinding]:
 
 
 def _upstreams(settings: Settings) -> Iterator[CheckFinding]:
-    """Who hears for the engine 'upstream'; nobody is asked where that is not set."""
+    """Describe the servers of the engine 'upstream'; none is asked if it is not set."""
     from sidecar.engines.engine_selection import UPSTREAM
 
     if settings.engine != UPSTREAM:

@@ -304,7 +304,7 @@ class _LoadTestYapSession(load_target.LoadTestSender):
         await self._say("input_audio_buffer.commit", final=True)
 
     async def read(self) -> None:
-        """What comes back, to the farewell."""
+        """Read the answers, to the last."""
         while (frame := await self._frame())["type"] != "session_end":
             kind, now = frame["type"], time.monotonic()
             if kind in (WORDS, DONE):

@@ -25,7 +25,7 @@ class LoadTestClient(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LoadTestWork:
-    """What session N does, what one does that only warms a side up, and what opens a side.
+    """Work of session N, of one that only warms a side up, and of opening a side.
 
     ``spread_s``: sessions that begin together do so within that.
     """
@@ -38,7 +38,7 @@ class LoadTestWork:
 
 @dataclass(frozen=True, slots=True)
 class LoadTestRow:
-    """What came of so many sessions on one side."""
+    """Result of so many sessions on one side."""
 
     side: LoadTestTarget
     sessions: int

@@ -171,9 +171,9 @@ def percentile(values: Sequence[float], which: int) -> float | None:
 def figures_of(
     visits: Sequence[LoadTestSession], lasted_s: float, cpu: tuple[float, float] | None
 ) -> Figures:
-    """What ``visits`` come to, which took ``lasted_s`` together.
+    """Return the figures of ``visits``, which took ``lasted_s`` together.
 
-    ``cpu``: shares of a core that the service and its engines took, None where they are not of this
+    ``cpu``: shares of a core that the service and its engines took, None if they are not of this
     machine.
     """
     kinds = {

@@ -125,7 +125,7 @@ class LoadTestTarget:
 
     @property
     def encrypted(self) -> bool:
-        """Whether the way there is."""
+        """Return whether the connection is encrypted."""
         return urlsplit(self.url).scheme in ("https", ENCRYPTED)
 
 
@@ -202,7 +202,7 @@ class LoadTestAudio:
 
 @dataclass(frozen=True, slots=True)
 class LoadTestScript:
-    """What one session sends; ``idle_s``: for how long it only stays, where it sends nothing."""
+    """Script of one session; ``idle_s``: for how long it only stays, if it sends nothing."""
 
     parts: tuple[LoadTestAudio, ...] = ()
     idle_s: float = 0.0
@@ -221,7 +221,7 @@ def silence(seconds: float) -> bytes:
 def script_of(
     mode: LoadTestMode, clips: Sequence[bytes], seconds: float, pause_s: float, number: int
 ) -> LoadTestScript:
-    """What session ``number`` sends for some ``seconds``: whole utterances and pauses.
+    """Return the script of session ``number`` for some ``seconds``: whole utterances and pauses.
 
     ``clips``: one utterance each, taken from another place on by every session. ``pause_s``: of a
     conversation, in which every second session begins by listening.
@@ -445,7 +445,7 @@ def recorded_session(visit: LoadTestSession, course: LoadTestScript) -> Iterator
 
 
 def code_of(error: Exception) -> str:
-    """What a session failed with, in a word: the service's own code where it told one."""
+    """Return the error of a session, in a word: the service's own code if it sent one."""
     from vibevoice_asr_client import ServiceError, ServiceUnreachable
 
     match error:

@@ -51,7 +51,7 @@ async def monitor(
         bool, typer.Option("--no-clear", help="Print it again and again instead of drawing it.")
     ] = False,
 ) -> int:
-    """What was asked for, done."""
+    """Run the command; return its exit code."""
     where = where.with_token().or_ours()
     async with monitor_view.create_monitor_client(
         where, metrics_url, system_url, timeout_s

@@ -46,7 +46,7 @@ class MonitorApp(App[None]):
         self._trends = {name: deque[float](maxlen=REMEMBERED) for name in TRENDS}
 
     def compose(self) -> ComposeResult:
-        """What is on it from the beginning; sections come with the first picture."""
+        """Yield the first widgets; sections come with the first snapshot."""
         yield Header()
         with Horizontal(id="trends"):
             yield from self._lines.values()

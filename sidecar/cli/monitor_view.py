@@ -38,7 +38,7 @@ class MonitorSnapshot:
 
     @property
     def answers(self) -> bool:
-        """Whether anybody is there."""
+        """Return whether a service answers."""
         return bool(self.health or self.metrics or self.system)
 
 
@@ -333,7 +333,7 @@ def _part(answer: Answer, name: str) -> Answer:
 
 
 def _counts(value: object) -> list[tuple[str, float]]:
-    """What happened at all, the most frequent first."""
+    """Return the counts above 0, the most frequent first."""
     return sorted(_counted(value), key=lambda one: (-one[1], one[0]))
 
 

@@ -91,7 +91,7 @@ def warn_of_insecure_trust(trust: Trust | None) -> None:
 
 @contextmanager
 def translate_client_errors() -> Iterator[None]:
-    """What the client raises, as the service raised it.
+    """Turn the client's exceptions into those of the service.
 
     Raises:
         errors.SidecarError: always one of these.

@@ -85,7 +85,7 @@ def talk(
     *,
     where: ServiceTarget,
 ) -> int:
-    """What was asked for, done; the exit code."""
+    """Run the command; return its exit code."""
     if devices:
         return list_devices()
     if text and file is not None:

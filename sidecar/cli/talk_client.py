@@ -31,8 +31,8 @@ Message = bytes | dict[str, Any]
 
 
 class TalkConnection:
-    """What goes out, and what comes of it. Who sends to a service that has gone is not told so:
-    who reads is."""
+    """Connection of a conversation. A sender is not told that the service has gone: the reader
+    is."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
@@ -43,7 +43,7 @@ class TalkConnection:
         await self._send(json.dumps({"type": type, **fields}))
 
     async def sound(self, pcm: bytes) -> None:
-        """What the person says: 16-bit mono at the rate of `begin`."""
+        """Send the user's audio: 16-bit mono at the rate of `begin`."""
         await self._send(pcm)
 
     async def end(self) -> None:

@@ -35,10 +35,10 @@ class TalkDisplay:
         """How loud the person is, 0 to 1."""
 
     def saying(self, text: str) -> None:
-        """What the person seems to have said so far."""
+        """Show the user's text so far."""
 
     def said(self, text: str, *, typed: bool) -> None:
-        """What the person said."""
+        """Show the user's final text."""
 
     def writing(self, text: str) -> None:
         """More of the answer."""
@@ -149,7 +149,7 @@ class PlaybackDevice:
         return nullcontext()
 
     def begin(self, turn: int) -> None:
-        """What comes now is that turn's; of another's is nothing left."""
+        """Begin the audio of a turn, and drop that of another."""
         self._turn, self._given = turn, 0
 
     def add(self, pcm: bytes) -> None:
@@ -163,7 +163,7 @@ class PlaybackDevice:
         """Drop the rest."""
 
     def heard(self) -> tuple[int, float]:
-        """Whose sound it is, and how many seconds of it were heard."""
+        """Return the turn whose audio plays, and how many seconds of it were heard."""
         return self._turn, self._given / self._rate
 
 
@@ -225,7 +225,8 @@ class Loudspeaker(PlaybackDevice):
             self._held = False
 
     def heard(self) -> tuple[int, float]:
-        """What the device has had for as long as it takes to be heard."""
+        """Return the turn and the seconds that the device has had for as long as it takes to be
+        heard."""
         with self._lock:
             late = self._stream.latency if self._waiting else 0.0
             return self._turn, max(0.0, self._given / self._rate - late)

@@ -154,13 +154,13 @@ class TranscribeCommandOptions:
 
     @property
     def many(self) -> bool:
-        """Whether nobody waits for the one that comes next."""
+        """Return whether no one waits for the next recording."""
         files = self.files or ()
         return self.watch is not None or len(files) > 1 or any(map(Path.is_dir, files))
 
     @property
     def recognizer(self) -> ServiceTarget:
-        """Who transcribes."""
+        """Return the service that transcribes."""
         return replace(self.where, leave=self.resume or self.watch is not None)
 
 

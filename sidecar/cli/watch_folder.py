@@ -164,7 +164,8 @@ class _FolderWatch:
 
 
 def _applies_to_all(error: errors.SidecarError) -> bool:
-    """Whether no other recording would fare better: who asks may not, or the options are wrong."""
+    """Return whether no other recording would fare better: the client has no right, or the options
+    are wrong."""
     if isinstance(error, errors.AudioPathForbidden):
         return False
     return error.kind in (ErrorKind.UNAUTHORIZED, ErrorKind.FORBIDDEN) or isinstance(

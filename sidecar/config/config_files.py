@@ -24,7 +24,7 @@ MAX_FILE_BYTES = 256 << 10
 
 
 def is_yaml(path: Path) -> bool:
-    """Whether a file is one of another gRPC server's, by its name."""
+    """Return whether a file is one of another gRPC server's, by its name."""
     return path.suffix.lower() in (".yaml", ".yml")
 
 

@@ -57,7 +57,7 @@ def to_boolean(value: Any) -> bool:
 
 
 def to_metrics(value: Any) -> str:
-    """What metrics have beside what all have."""
+    """Return the labels of metrics."""
     return "owners" if to_boolean(value) else ""
 
 
@@ -112,7 +112,7 @@ def to_precision(value: Any) -> str:
 
 
 def to_task(value: Any) -> str:
-    """What becomes of speech."""
+    """Return the task: transcription or translation."""
     if to_text(value).lower() not in ("transcribe", "translate"):
         raise ValueError("transcribe or translate")
     return to_text(value).lower()
@@ -125,8 +125,8 @@ Converter = Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class YamlKey:
-    """What a key there means: a ``setting`` here, by ``read``; none where it is ''. ``usual``: what
-    it may say without being heeded, because that is what is done."""
+    """Meaning of a key: a ``setting`` here, by ``read``; none if it is ''. ``usual``: values that
+    may be ignored, because they are the behaviour here."""
 
     setting: str = ""
     read: Converter | None = None
@@ -135,7 +135,7 @@ class YamlKey:
 
 @dataclass(frozen=True, slots=True)
 class ConvertedConfig:
-    """What files say: settings by name, and keys that nothing here corresponds to."""
+    """Converted files: settings by name, and keys without a counterpart here."""
 
     settings: Mapping[str, Any]
     unheeded: Sequence[str]
@@ -287,7 +287,7 @@ def _refuse_twins(path: Path, node: Any) -> None:
 
 
 def convert_yaml_config(contents: Sequence[tuple[str, object]]) -> ConvertedConfig:
-    """What files say together, each a name for people and its content; later ones win.
+    """Convert files, each a name for people and its content; later ones win.
 
     Raises:
         errors.SettingsInvalid: a key is not known, or has a value that cannot be.
@@ -367,8 +367,8 @@ def _unused_profiles(name: str, profiles: Mapping[str, Any]) -> list[str]:
 
 
 def _resolve_combinations(settings: dict[str, Any]) -> dict[str, Any]:
-    """What keys mean beside each other: a language counts where it is fixed, and a model is one of
-    Whisper's, by its name or by its folder."""
+    """Resolve keys that depend on each other: a language counts if it is fixed, and a model is one
+    of Whisper's, by its name or by its folder."""
     fixed = settings.pop("language_fix", False)
     if not fixed:
         settings.pop("language", None)

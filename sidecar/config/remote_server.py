@@ -46,7 +46,7 @@ def parse_server_url(text: str, setting: str) -> str:
 
 
 def host_of(url: str) -> str:
-    """Who that is, for people: host and port."""
+    """Return the host and port of an address, for people."""
     parts = urlsplit(url)
     default = 443 if parts.scheme == "https" else 80
     host = parts.hostname or ""

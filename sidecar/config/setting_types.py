@@ -107,7 +107,7 @@ class DatabaseUrl(SecretStr):
 
     @property
     def has_password(self) -> bool:
-        """Whether it has."""
+        """Return whether it has a password."""
         before, at, _ = self.get_secret_value().partition("//")[2].partition("@")
         return (bool(at) and ":" in before) or "password=" in self.get_secret_value()
 

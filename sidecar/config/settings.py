@@ -65,22 +65,22 @@ class Settings(
 
     @classmethod
     def groups(cls) -> list[type[SettingsGroup]]:
-        """What they are about, in the order in which they are read."""
+        """Return the groups of settings, in the order in which they are read."""
         return [base for base in cls.__bases__ if issubclass(base, SettingsGroup)]
 
     @property
     def shares_jobs(self) -> bool:
-        """Whether other services have the same jobs."""
+        """Return whether other services have the same jobs."""
         return self.journal is not None
 
     @property
     def keeps_jobs(self) -> bool:
-        """Whether jobs outlive the service."""
+        """Return whether jobs outlive the service."""
         return self.keep_jobs or self.shares_jobs
 
     @property
     def encrypted(self) -> bool:
-        """Whether the service speaks HTTPS."""
+        """Return whether the service speaks HTTPS."""
         return self.tls != server_settings.TLS_OFF
 
     @classmethod

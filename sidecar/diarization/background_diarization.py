@@ -31,7 +31,7 @@ class StreamingDiarizer(Protocol):
 
     @property
     def turns(self) -> Sequence[SpeakerTurn]:
-        """Who speaks when, as it looks now."""
+        """Return the speaker turns so far."""
 
     def feed(self, block: Block) -> None:
         """More of the recording, shape (samples,)."""
@@ -49,7 +49,7 @@ class ResumableDiarizer(StreamingDiarizer, Protocol):
         """How much that is."""
 
     def snapshot(self, after: int = 0) -> dict[str, Any]:
-        """What it knows, as plain values, behind the first ``after``."""
+        """Return its state behind the first ``after``, as plain values."""
 
     def go_on(self, parts: Sequence[Mapping[str, Any]]) -> None:
         """Know all that the snapshots say."""
@@ -60,8 +60,8 @@ class ResumableDiarizer(StreamingDiarizer, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DiarizationUpdate:
-    """What a follower knew once it had heard ``end_s`` seconds; now and then, for who goes on from
-    here, all of it since the last time."""
+    """State of a diarization after ``end_s`` seconds; now and then, as a checkpoint, all of it
+    since the last time."""
 
     end_s: float
     told_s: float
@@ -70,7 +70,7 @@ class DiarizationUpdate:
 
 
 class _DiarizationState:
-    """What is known of a recording by its follower, and when it is told in full."""
+    """State of a recording's diarization, and when it is sent in full."""
 
     def __init__(self, follower: StreamingDiarizer, settle_s: float | None) -> None:
         self._follower = follower
@@ -110,13 +110,12 @@ def diarize_in_background(
     cancelled: Callable[[], bool] | None = None,
     settle_s: float | None = None,
 ) -> Iterator[DiarizationUpdate]:
-    """What is known after each block of (its end in seconds, samples), and once they are over.
+    """Yield the state after each block of (its end in seconds, samples), and at the end.
 
-    The follower is on another thread, `MAX_LEAD_S` seconds ahead at most, once there is something
-    to recognize; without a second core it has to wait for its turn. Once ``cancelled()`` it ends,
-    and leaves the follower to finish the block that it is at, which takes it a second on a busy
-    machine; without that it is waited for. ``settle_s``: how often the follower is to tell all
-    that it knows, if it can.
+    The diarization is on another thread, `MAX_LEAD_S` seconds ahead at most, once there is
+    something to recognize; without a second core it has to wait for its turn. Once ``cancelled()``
+    it ends, and leaves the thread to finish its block, which takes it a second on a busy machine;
+    without that it is waited for. ``settle_s``: how often a checkpoint is due, if it can make one.
     """
     ahead_s = MAX_LEAD_S if (os.cpu_count() or 1) > 1 else 0.0
     knowledge = _DiarizationState(follower, settle_s)

@@ -235,7 +235,7 @@ def split_speaker(
 def _group_centroids(
     vectors: Matrix, seconds: npt.NDArray[np.float32], into: int | None
 ) -> Matrix | None:
-    """What the groups sound like; None where the segments cannot be so many people."""
+    """Return the centroids of the groups; None if the segments cannot be so many people."""
     founding = seconds >= min(MIN_FOUNDING_S, float(seconds.max()))
     if founding.sum() < (into or 2):
         founding[:] = True
@@ -314,7 +314,8 @@ MIN_TURN_S = 0.1
 
 
 def speakers_of_windows(alike: Matrix, heard: npt.NDArray[np.bool_]) -> Labels:
-    """Who each voice of each window is: shape (windows, 3), `NO_SPEAKER` where there is none.
+    """Return the speaker of each voice of each window: shape (windows, 3), `NO_SPEAKER` if there is
+    none.
 
     ``alike``: the cosine of each voice to each person, shape (windows, 3, persons). ``heard``:
     shape (windows, 3), whether there is such a voice. Two voices of a window are two persons,
@@ -360,10 +361,11 @@ def renumber_speakers(before: Labels, after: Labels, count: int) -> Labels:
 def speaker_activity(
     starts: Sequence[int], windows: Sequence[Activity], persons: Labels
 ) -> npt.NDArray[np.bool_]:
-    """Who speaks in each frame: shape (frames, persons), from the first window's first frame on.
+    """Return the activity of speakers in each frame: shape (frames, persons), from the first
+    window's first frame on.
 
     ``starts``: the first frame of each window, in order. As many persons speak as the windows have
-    voices for it in the mean; who they are, each window says the louder the nearer a frame is to
+    voices for it in the mean; each window votes for its speakers with a weight that grows towards
     its middle.
     """
     count = int(persons.max(initial=NO_SPEAKER)) + 1

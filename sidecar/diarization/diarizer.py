@@ -72,7 +72,7 @@ def window_from_json(values: Mapping[str, Any]) -> window_embeddings.Diarization
 def speakers_to_json(
     persons: npt.NDArray[np.int64], known: Mapping[int, npt.NDArray[np.float32]]
 ) -> dict[str, Any]:
-    """Who the voices of all windows are, and the direction of each person's."""
+    """Return the speakers of all windows' voices, and the direction of each speaker's embedding."""
     return {
         "persons": _array_to_base64(persons.astype(np.int16)),
         "known": [[number, _array_to_base64(vector)] for number, vector in known.items()],
@@ -82,7 +82,7 @@ def speakers_to_json(
 def speakers_from_json(
     values: Mapping[str, Any],
 ) -> tuple[npt.NDArray[np.int64], dict[int, npt.NDArray[np.float32]]]:
-    """What `speakers_to_json` wrote."""
+    """Parse the output of `speakers_to_json`."""
     persons = (
         _array_from_base64(values["persons"], np.int16)
         .astype(np.int64)
@@ -167,7 +167,7 @@ class Diarizer:
         self._take(list(windows))
 
     def snapshot(self, after: int = 0) -> dict[str, Any]:
-        """What is known, as plain values, of the windows behind the first ``after``."""
+        """Return the state of the windows behind the first ``after``, as plain values."""
         return {
             "windows": [window_to_json(window) for window in self._windows[after:]],
             "next": self._listening.next,
@@ -216,7 +216,7 @@ class Diarizer:
 
     @property
     def turns(self) -> list[SpeakerTurn]:
-        """Who speaks when, as it looks now; turns of two persons may overlap."""
+        """Return the speaker turns so far; turns of two speakers may overlap."""
         return turns_from_activity(self._active, 0, self._listening.end_s)
 
     @property
@@ -226,10 +226,10 @@ class Diarizer:
         return speech_spans(speaking, 0, self._listening.end_s)
 
     def speakers(self) -> DiarizedSpeakers:
-        """Who spoke when, and what they sound like; for when it is finished.
+        """Return the speakers and their turns; for when it is finished.
 
-        A voice is the mean of what the windows heard of it alone, each second weighing the same;
-        its seconds are those that nobody else speaks in.
+        An embedding is the mean of what the windows heard of a speaker alone, each second weighing
+        the same; its seconds are those in which no other speaks.
         """
         voices: dict[int, SpeakerVector] = {}
         if not self._known:
@@ -268,7 +268,7 @@ class Diarizer:
         self._redraw(first)
 
     def _recognized(self, windows: list[window_embeddings.DiarizationWindow]) -> Labels:
-        """Who the voices of the windows are, of the persons known."""
+        """Return the speakers of the windows' voices, among the speakers known."""
         if not self._known:
             return np.full((len(windows), window_embeddings.MAX_WINDOW_SPEAKERS), NO_SPEAKER)
         found = _assigned(windows, np.stack(list(self._known.values())))
@@ -306,7 +306,8 @@ class Diarizer:
             self._draw(at, min(at + WINDOWS_PER_BATCH, len(self._windows)))
 
     def _draw(self, first: int, last: int) -> None:
-        """Who speaks from the begin of window ``first`` to that of window ``last``, or the end."""
+        """Draw the activity from the begin of window ``first`` to that of window ``last``, or the
+        end."""
         begin = self._windows[first].start
         over = last == len(self._windows)
         end = self._windows[-1].end if over else self._windows[last].start

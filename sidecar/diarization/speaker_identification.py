@@ -38,7 +38,7 @@ Vector = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class SpeakerVector:
-    """What a voice sounds like; ``seconds`` of it were heard."""
+    """Embedding of a voice; ``seconds`` of it were heard."""
 
     vector: Vector
     seconds: float
@@ -50,9 +50,8 @@ SpanEmbeddings = Callable[[Sequence[tuple[float, float]]], Sequence[SpeakerVecto
 
 @dataclass(frozen=True, slots=True)
 class DiarizedSpeakers:
-    """Who spoke when, and what each sounds like, by the label of their turns; a voice that was
-    never heard alone is missing. ``passages``: what any stretch sounds like, where that is known.
-    """
+    """Turns and embeddings of speakers, by the label of their turns; a voice that was never heard
+    alone is missing. ``passages``: embedding of any stretch, if that is known."""
 
     turns: Sequence[SpeakerTurn]
     voices: Mapping[int, SpeakerVector] = field(default_factory=dict)
@@ -117,7 +116,7 @@ def identify_speakers(
 def _segment_embeddings(
     transcript: Transcript, speakers: DiarizedSpeakers
 ) -> tuple[speaker_embeddings.SpeakerEmbedding | None, ...]:
-    """What each segment sounds like."""
+    """Return the embedding of each segment."""
     if speakers.passages is None:
         return ()
     heard = speakers.passages([(one.start, one.end) for one in transcript.segments])
@@ -134,9 +133,10 @@ def match_profiles(
     likely: Mapping[tuple[int, str], float],
     known: Mapping[str, speaker_embeddings.SpeakerCandidate],
 ) -> dict[int, speaker_embeddings.SpeakerProfile]:
-    """What is known of each speaker: who it is, or how like it is to the likeliest.
+    """Return the profile of each speaker: the enrolled one, or the similarity to the likeliest.
 
-    ``likely``: the cosine of each to each person (`similarities`); ``known``: people by their ids.
+    ``likely``: the cosine of each to each enrolled speaker (`similarities`); ``known``: those by
+    their ids.
     """
     persons = assign_speakers(likely)
     found = {}

@@ -59,7 +59,7 @@ ENCODER = onnx_runtime.EmbeddedModel(
 
 @dataclass(frozen=True)
 class SpeakerModels:
-    """What is loaded: two sessions of ONNX Runtime, and the encoder's head.
+    """Loaded models: two sessions of ONNX Runtime, and the encoder's head.
 
     ``segmentation``: waveforms (1, 1, 160000) → (1, 589, 3). ``trunk``: features (1, frames, 80) →
     (1, 256, 10, frames / 8). ``weight``, ``bias``: (256, 5120) and (256,). They may be used by

@@ -97,7 +97,7 @@ class DiarizationWindow:
 
     @property
     def activity(self) -> Activity:
-        """Who of its voices speaks when."""
+        """Return the activity of its voices."""
         return unpack_activity(self.packed)
 
 
@@ -215,8 +215,8 @@ class WindowExtractor:
         return frames, weights.astype(np.float32)
 
     def _block(self, number: int) -> Frames:
-        """What the trunk makes of a block. The last one of a recording is heard with what is before
-        it, as much as it lacks."""
+        """Return the trunk's output for a block. The last one of a recording is computed with the
+        audio before it, as much as it lacks."""
         if number not in self._blocks:
             begin, end = number * BLOCK, min((number + 1) * BLOCK, self.end)
             early = max(0, end - BLOCK) // _HOP * _HOP
@@ -300,7 +300,7 @@ _NORM_TOLERANCE = 0.01
 
 
 class WindowEmbeddingsInvalid(Exception):
-    """What is said to be windows is none; the message says why."""
+    """Error of windows from outside that are none; the message says why."""
 
 
 def embed_windows(
@@ -365,7 +365,8 @@ def encode_windows(
 def decode_windows(
     given: EncodedWindowEmbeddings, begins: Sequence[int]
 ) -> list[DiarizationWindow]:
-    """What `encode_windows` wrote, as windows that begin at these samples of the recording.
+    """Parse the output of `encode_windows`, as windows that begin at these samples of the
+    recording.
 
     Raises:
         Unusable: it is of another form, not so many, or none: nothing of it is believed then.

@@ -30,7 +30,8 @@ CONTEXT_S = 0.3
 
 
 def ends_sentence(text: str) -> bool:
-    """Whether a sentence ends with the text; quotes and brackets behind its mark do not count."""
+    """Return whether a sentence ends with the text; quotes and brackets behind its mark do not
+    count."""
     return text.rstrip(" \"'”’»)").endswith(_SENTENCE_ENDS)
 
 
@@ -51,7 +52,7 @@ def dominant_turns(turns: Iterable[SpeakerTurn]) -> list[SpeakerTurn]:
 
 
 def _split_overlaps(turns: Iterable[SpeakerTurn]) -> tuple[list[SpeakerTurn], list[SpeakerTurn]]:
-    """Who has the floor, and what is said beside."""
+    """Split turns into those of the dominant speaker, and those beside."""
     floor: list[SpeakerTurn] = []
     asides: list[SpeakerTurn] = []
     for turn in sorted(turns, key=lambda turn: (turn.start, turn.end)):
@@ -98,7 +99,7 @@ def context_span(lines: Sequence[SpeakerTurn], index: int) -> tuple[float, float
 
 
 class SpeakerLookup:
-    """Whose a line is, by the turns of the whole recording."""
+    """Lookup of a segment's speaker, by the turns of the whole recording."""
 
     def __init__(self, turns: Iterable[SpeakerTurn]) -> None:
         self._turns = sorted(turns, key=lambda turn: turn.start)
@@ -106,7 +107,7 @@ class SpeakerLookup:
         self._longest = max((turn.end - turn.start for turn in self._turns), default=0.0)
 
     def voice(self, start: float, end: float, label: int) -> int:
-        """Who speaks from ``start`` to ``end``, where it was ``label`` when that was looked at.
+        """Return the speaker from ``start`` to ``end``; ``label`` is the earlier decision.
 
         That stands as long as it is the label of half of the time: two may speak at once.
         """
@@ -144,7 +145,7 @@ def attribute_words(segments: Iterable[Segment], turns: Sequence[SpeakerTurn]) -
 
 
 class _DominantTurns:
-    """Who has the floor at a time, in some steps."""
+    """Turns of the dominant speaker by time, in some steps."""
 
     def __init__(self, turns: Sequence[SpeakerTurn]) -> None:
         self._turns = turns
@@ -152,13 +153,13 @@ class _DominantTurns:
         self._starts = [line.start for line in self._lines]
 
     def at(self, time_s: float) -> int:
-        """Who has it; in a silence, who is nearest."""
+        """Return the dominant speaker at a time; in a silence, the nearest."""
         after = bisect_right(self._starts, time_s)
         near = self._lines[max(0, after - 1) : after + 1]
         return min(near, key=lambda line: max(line.start - time_s, time_s - line.end, 0.0)).label
 
     def most(self, start_s: float, end_s: float) -> int | None:
-        """Who has it for most of a stretch."""
+        """Return the dominant speaker of most of a stretch."""
         first = max(0, bisect_right(self._starts, start_s) - 1)
         last = bisect_right(self._starts, end_s)
         return dominant_speaker(self._lines[first : last + 1] or self._turns, start_s, end_s)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 
 class ErrorKind(StrEnum):
-    """What sort of trouble it is; transports map it to a status, a close code or an exit code."""
+    """Kind of an error; transports map it to a status, a close code or an exit code."""
 
     MALFORMED = "malformed"
     UNPROCESSABLE = "unprocessable"

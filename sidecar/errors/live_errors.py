@@ -138,7 +138,7 @@ class ChunkTooLong(SidecarError):
 
 
 class SoundInvalid(BadRequest):
-    """What was sent as live sound is none."""
+    """Live audio that is none."""
 
     code = "sound_invalid"
     default_detail = "What was sent is no sound in the agreed form."

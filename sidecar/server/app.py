@@ -101,7 +101,7 @@ def create_service(settings: Settings) -> Service:
 
 
 def create_access(settings: Settings, watch: FileWatcher) -> AccessPolicy:
-    """Who may come in; ``watch`` looks at the files that this hangs on.
+    """Create the policy of access; ``watch`` watches the files that it depends on.
 
     Raises:
         errors.SettingsInvalid: the service would be open to the network.
@@ -132,7 +132,7 @@ def create_access(settings: Settings, watch: FileWatcher) -> AccessPolicy:
 
 
 def create_entrance(settings: Settings, watch: FileWatcher) -> AccessControl:
-    """What all wires have in common of who may come in; ``watch`` as in `create_access`.
+    """Create the access control of all wires; ``watch`` as in `create_access`.
 
     Raises:
         errors.SettingsInvalid: the service would be open to the network.
@@ -154,8 +154,8 @@ def create_listeners(
     grpc: socket.socket | None,
     tls: CertificatePair | None = None,
 ) -> list[GrpcServer]:
-    """What serves beside HTTP. ``grpc`` has the port of it, and is closed when that is listened at;
-    ``tls`` are the files that connections are encrypted by.
+    """Create the listeners beside HTTP. ``grpc`` has its port, and is closed when that is listened
+    at; ``tls`` are the files that connections are encrypted by.
 
     Raises:
         errors.SettingsInvalid: a package is missing, a file cannot be used, or settings contradict
@@ -306,11 +306,11 @@ def _error_dialects(settings: Settings) -> dict[str, responses.ErrorRenderer]:
 
 
 def create_talk_app(service: Service, entrance: AccessControl, page: int) -> FastAPI:
-    """What the page of the speech-to-speech demo finds at its own port, and nothing else: pages
-    that are served on this machine at the port ``page`` may ask.
+    """Create the application for the page of the speech-to-speech demo at its own port, and nothing
+    else: pages that are served on this machine at the port ``page`` may send requests.
 
     Raises:
-        errors.SettingsInvalid: somebody has to say who they are, which that page cannot.
+        errors.SettingsInvalid: clients need a token, which that page cannot send.
     """
     if not entrance.access.authenticator.local_only:
         raise SettingsInvalid(

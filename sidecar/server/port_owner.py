@@ -33,7 +33,7 @@ class RunningService:
     """Where else it is served, as the ready line has it."""
 
     def ends(self) -> bool:
-        """Whether it ends in the time that an end takes; waits for it."""
+        """Wait for its end; return whether it ends in time."""
         import psutil
 
         try:
@@ -106,7 +106,7 @@ def find_service(host: str, port: int) -> RunningService | None:
 
 
 def _ended(process: psutil.Process, timeout_s: float) -> bool:
-    """Whether it ends in time; one that only waits for its parent to take note has ended."""
+    """Return whether it ends in time; one that only waits for its parent to take note has ended."""
     import psutil
 
     deadline = time.monotonic() + timeout_s
@@ -118,7 +118,7 @@ def _ended(process: psutil.Process, timeout_s: float) -> bool:
 
 
 def listens_on(process: psutil.Process, port: int) -> bool:
-    """Whether that process listens at ``port``; psutil's errors where it may not be asked."""
+    """Return whether that process listens at ``port``; psutil's errors if it may not be asked."""
     import psutil
 
     return any(

@@ -63,7 +63,7 @@ class ReservedPorts:
         watch: FileWatcher,
         tls: ServerTls | None,
     ) -> list[ProtocolListener]:
-        """What serves there.
+        """Return the listeners of these ports.
 
         Raises:
             errors.SettingsInvalid: settings contradict each other.

@@ -38,7 +38,7 @@ class ServerTls:
 
     @property
     def headers(self) -> list[tuple[str, str]]:
-        """What every answer says besides."""
+        """Return the headers of every answer over TLS."""
         if self.fingerprint is not None:
             return []
         return [("Strict-Transport-Security", f"max-age={HSTS_S}")]

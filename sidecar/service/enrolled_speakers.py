@@ -31,9 +31,9 @@ from sidecar.workers.audio_probe import AudioProbe
 
 
 class OwnedSpeakers:
-    """What an owner may do with its people. Owns the store.
+    """Enrolled speakers of one owner, for requests. Owns the store.
 
-    Every call may raise `errors.JournalUnreachable` where the store is a database.
+    Every call may raise `errors.JournalUnreachable` if the store is a database.
     """
 
     def __init__(self, store: SpeakerStore, now: clock.Clock = clock.wall_time) -> None:
@@ -52,7 +52,7 @@ class OwnedSpeakers:
         return _find_speaker(await self._store.of(caller.owner), person_id)
 
     async def known(self, owner: str) -> tuple[SpeakerCandidate, ...]:
-        """Who is to be recognised in a job of an owner."""
+        """Return the enrolled speakers that a job of an owner may recognize."""
         return tuple(one.known for one in await self._store.of(owner))
 
     async def check_room(self, caller: Identity) -> None:
@@ -173,7 +173,7 @@ def create_speaker_store(settings: Settings) -> SpeakerStore | None:
 
 
 class EnrolledSpeakers:
-    """What jobs are told of who may speak in them. Owns the people, where they are kept."""
+    """Enrolled speakers for jobs and sessions. Owns them, if they are kept."""
 
     def __init__(
         self, settings: Settings, intake: AudioProbe, now: clock.Clock = clock.wall_time
@@ -201,7 +201,7 @@ class EnrolledSpeakers:
     async def of(
         self, caller: Identity, source: AudioSource, max_s: float = MAX_CLIP_S
     ) -> SpeakerEmbedding:
-        """What the one person in a clip sounds like; the clip is closed.
+        """Return the embedding of the only speaker in a clip; the clip is closed.
 
         Raises:
             errors.BadAudio: it cannot be decoded, is too long, or has not just one voice in it.

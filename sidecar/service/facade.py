@@ -309,9 +309,10 @@ class Service:
         return with_ignored_notices(self.spec, transcript, options)
 
     def forecast(self, audio_s: float | None, options: TranscribeOptions) -> JobForecast:
-        """Whether a recording of ``audio_s`` seconds fits, and how long it takes, from memory.
+        """Return whether a recording of ``audio_s`` seconds fits, and how long it takes, from
+        memory.
 
-        Where nobody knows how long it is, it is taken for one of usual length.
+        If its length is not known, it is taken for one of usual length.
         """
         return self._provision.forecast(audio_s, options)
 

@@ -87,7 +87,7 @@ class LiveSessionArchive:
         self._spool_dir = settings.spool_dir
 
     def tape(self) -> SessionRecording | None:
-        """What takes the sound of a live session, where recordings are kept."""
+        """Return the recorder of a live session's audio, if recordings are kept."""
         return (
             SessionRecording(UploadSpool(self._spool_dir), self._disk, self._most)
             if self._most

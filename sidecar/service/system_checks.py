@@ -43,7 +43,7 @@ class CheckFinding:
 
 
 def check_gpu() -> CheckFinding:
-    """What there is of a GPU."""
+    """Check the GPU."""
     from sidecar.gpu_memory.gpu_devices import VISIBLE_DEVICES_VARIABLE, read_gpu_memory
 
     gpu = read_gpu_memory()
@@ -60,7 +60,7 @@ def check_gpu() -> CheckFinding:
 
 
 def check_ffmpeg() -> CheckFinding:
-    """What reads the formats that libsndfile does not."""
+    """Check ffmpeg, which decodes the formats that libsndfile does not."""
     from sidecar.audio import ffmpeg as audio_ffmpeg
 
     try:
@@ -121,7 +121,7 @@ def check_tts(settings: Settings) -> CheckFinding:
 
 
 def check_llm(settings: Settings) -> CheckFinding:
-    """Who finds the answers in conversations; nobody is asked."""
+    """Check the LLM of conversations; no server is asked."""
     from sidecar.conversation.llm.llm_client import LOCAL_LLM_SERVERS, choose_llm
 
     try:
@@ -198,7 +198,7 @@ def check_kept_jobs(settings: Settings) -> CheckFinding:
 
 
 def check_environment(settings: Settings) -> Iterator[CheckFinding]:
-    """What a service that runs may lack: looked at, with nothing loaded for it."""
+    """Check what a running service may lack, with nothing loaded for it."""
     yield check_gpu()
     yield check_ffmpeg()
     yield check_checkpoint(settings)

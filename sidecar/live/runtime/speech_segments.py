@@ -22,7 +22,7 @@ from sidecar.transcripts.word_timing import common_prefix_length
 
 
 class RecognitionUrgency(IntEnum):
-    """What somebody waits for, the most urgent first."""
+    """Urgency of a recognition, the most urgent first."""
 
     FINAL = 0
     SPECULATIVE = 1
@@ -175,7 +175,7 @@ class RecognitionTask:
 
     @property
     def unwanted(self) -> bool:
-        """Whether what comes of it is of no use any more."""
+        """Return whether its result is of no use any more."""
         piece = self.piece
         if piece.cancelled or piece.final is not None:
             return True
@@ -184,7 +184,7 @@ class RecognitionTask:
 
 
 class RecognitionPlan:
-    """What an engine is at of one session. ``manner``: how it hears what goes on."""
+    """Work of an engine for one session. ``manner``: how it recognizes a segment that goes on."""
 
     def __init__(self, manner: PartialSchedule) -> None:
         self._manner = manner
@@ -197,8 +197,8 @@ class RecognitionPlan:
         looked: int,
         options: LiveOptions,
     ) -> RecognitionTask | None:
-        """What would be next: the first of the pieces that have ``ended`` and do not stand yet,
-        else the one that goes on, of which ``looked`` is known so far."""
+        """Return the next task: the first of the segments that have ``ended`` and are not settled
+        yet, else the one that goes on, of which ``looked`` is known so far."""
         for piece in ended:
             if piece.final is None:
                 if self._busy(piece) or self._growing(piece):
@@ -247,11 +247,12 @@ class RecognitionPlan:
         return round(max(0.0, ends.pause_s - ends.post_roll_s) * LIVE_RATE) + FRAME_SAMPLES
 
     def _growing(self, piece: SpeechSegment) -> bool:
-        """Whether a draft is being gone on with, which a final waits for."""
+        """Return whether a draft is being continued, for which a final waits."""
         return self._manner.grows and any(one.piece is piece for one in self._going)
 
     def _busy(self, piece: SpeechSegment) -> bool:
-        """Whether a piece is being heard to the end that it has, or may have, already."""
+        """Return whether a segment is being recognized to the end that it has, or may have,
+        already."""
         return any(
             one.piece is piece
             and (
@@ -287,7 +288,7 @@ class WorkPace:
         self._again[urgency] = now + RETRY_AFTER_S
 
     def allows(self, urgency: RecognitionUrgency, now: float) -> bool:
-        """Whether it is worth it; finals always are."""
+        """Return whether a task is worth its cost; finals always are."""
         if urgency is RecognitionUrgency.FINAL:
             return True
         slow = self._means.get(urgency, 0.0) > MAX_PARTIAL_WORK_S
@@ -335,7 +336,7 @@ class RecognitionContext:
         )
 
     def known(self, settled: int) -> tuple[ContextUtterance, ...]:
-        """What is told up to a sample."""
+        """Return the settled segments up to a sample."""
         return tuple(
             ContextUtterance(one.start / LIVE_RATE, one.end / LIVE_RATE, one.said.tokens)
             for one in self._told
@@ -343,7 +344,7 @@ class RecognitionContext:
         )
 
     def settled(self, piece: SpeechSegment, found: RecognitionHypothesis | None) -> None:
-        """What a piece says stands; None where nobody understood it."""
+        """Note that a segment is settled; None if it was not understood."""
         assert piece.end is not None
         understood = found is not None and found.text
         if not understood or (self._told and not _is_near(self._told[-1], piece)):
@@ -352,12 +353,12 @@ class RecognitionContext:
             self._told.append(_RecognizedSegment(piece.start, piece.end, found))
 
     def forget(self) -> None:
-        """What was said was not meant, or not understood."""
+        """Drop the context: the words were not meant, or not understood."""
         self._told.clear()
 
     def of(self, listen: RecognitionTask, longest: int) -> PrecedingContext | None:
-        """What a stretch is heard behind, where all together have ``longest`` samples at most.
-        Partials are replaced soon: they are heard alone."""
+        """Return the context of a segment, with at most ``longest`` samples in all. Partials are
+        replaced soon: they are recognized alone."""
         if listen.urgency is RecognitionUrgency.PARTIAL or not self._told:
             return None
         if not _is_near(self._told[-1], listen.piece):

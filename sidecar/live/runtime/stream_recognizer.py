@@ -102,17 +102,17 @@ class StreamRecognizer:
 
     @property
     def new(self) -> bool:
-        """Whether it has only just come."""
+        """Return whether the session has only just begun."""
         return self._looked < self._entered
 
     @property
     def resumed(self) -> bool:
-        """Whether the turn that begins was being recognised by an engine that died or moved."""
+        """Return whether the turn that begins was recognized by an engine that died or moved."""
         return self._turn < self._began or self._turn_began is not None
 
     @property
     def speaking(self) -> bool:
-        """Whether something is said that is to be recognised."""
+        """Return whether there is speech to be recognized."""
         return self._open is not None and not self._open.shed
 
     @property
@@ -123,7 +123,8 @@ class StreamRecognizer:
 
     @property
     def language(self) -> str:
-        """What is asked for, else the first that was heard without a doubt in what stands."""
+        """Return the requested language, else the first that was recognized without a doubt in
+        settled segments."""
         if self.options.language != AUTO:
             return self.options.language
         return self._story.sure_language or AUTO
@@ -219,9 +220,9 @@ class StreamRecognizer:
     def due(
         self, voices: bool = True, worth: Callable[[RecognitionTask], bool] | None = None
     ) -> SessionTask | None:
-        """What it would have done next; `began` or `began_voice` says that it is. ``voices``:
-        whether there is room for one that is to become a vector. ``worth``: whether words are worth
-        it now."""
+        """Return the next task; `began` or `began_voice` says that it has begun. ``voices``:
+        whether an embedding may be computed. ``worth``: whether a recognition is worth its cost
+        now."""
         words = self.wish()
         if words is not None and worth is not None and not worth(words):
             words = None
@@ -234,7 +235,7 @@ class StreamRecognizer:
         return voiced if partial and self._voicing.before_partial else words
 
     def wish(self) -> RecognitionTask | None:
-        """What it would have recognised next."""
+        """Return the next recognition."""
         return self._listening.wish(self._story.pieces, self._open, self._looked, self.options)
 
     def began(self, listen: RecognitionTask) -> tuple[Block, PrecedingContext | None]:
@@ -256,7 +257,7 @@ class StreamRecognizer:
         now: float,
         work_s: float,
     ) -> Iterator[live_events.LiveEvent]:
-        """What came of it; None where it was stopped, or went wrong."""
+        """Yield the events of a result; None if it was stopped, or failed."""
         self._listening.over(listen)
         piece = listen.piece
         if piece.cancelled or piece.final is not None:
@@ -282,7 +283,8 @@ class StreamRecognizer:
         return self._voicing.began(voiced, self._sound)
 
     def heard_voice(self, voiced: EmbeddingTask, vector: Vector | None) -> RelabelRequest | None:
-        """What the voice sounds like, None where that went wrong; what is to be decided now."""
+        """Note the embedding of a segment, None if that failed; return what has to be relabelled
+        now."""
         assert self._voicing is not None
         return self._voicing.heard(voiced, vector)
 
@@ -360,7 +362,7 @@ class StreamRecognizer:
     def _settle(
         self, piece: SpeechSegment, found: RecognitionHypothesis | None, now: float, work_s: float
     ) -> Iterator[live_events.LiveEvent]:
-        """What a piece says stands; it is told when those before it are."""
+        """Settle a segment; its final is sent when those before it are."""
         assert piece.end is not None
         flags: tuple[str, ...] = ()
         if self._context is not None:

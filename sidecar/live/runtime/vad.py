@@ -41,7 +41,7 @@ _HIDDEN, _CELL, _BEFORE = 0, _LSTM_CELLS, 2 * _LSTM_CELLS  # where each begins i
 
 
 class VadState:
-    """What a stream's past leaves behind; a new one is the beginning of a stream."""
+    """State of a stream between two frames; a new one is the beginning of a stream."""
 
     __slots__ = ("values",)
 
@@ -159,7 +159,7 @@ class SileroVad:
         return spoken
 
     def _seen(self, sound: Floats) -> Floats:
-        """What the convolutions make of (n, 576) samples: (n, 128)."""
+        """Return the output of the convolutions for (n, 576) samples: (n, 128)."""
         import numpy as np
 
         n = len(sound)

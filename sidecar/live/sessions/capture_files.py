@@ -179,7 +179,7 @@ class EncryptedCaptureReader:
             ) from None
 
     def pieces(self) -> Iterator[bytes]:
-        """What was written, in order, as far as it is what it was."""
+        """Yield the pieces that were written, in order, as far as they are intact."""
         with self._path.open("rb") as file:
             file.seek(CAPTURE_HEADER_BYTES)
             blocks = iter(lambda: file.read(_BLOCK), b"")
@@ -220,7 +220,7 @@ CaptureItem = CapturedAudio | CapturedEntry
 
 @dataclass(slots=True)
 class CaptureGap:
-    """What did not get here since it was said last: bytes of sound in so many chunks, and lines."""
+    """Gap of a capture since the last note: bytes of audio in so many chunks, and lines."""
 
     sound: int = 0
     chunks: int = 0
@@ -313,8 +313,8 @@ class CaptureFileSet:
 
 
 def capture_owner(events: Path, secret: str) -> str | None:
-    """Whose session it was that a capture has these ``events`` of; None where they cannot be read,
-    or do not say so: an older version wrote them."""
+    """Return the owner of the session in a capture with these ``events``; None if they cannot be
+    read, or do not have it: an older version wrote them."""
     first = b""
     try:
         for piece in EncryptedCaptureReader(events, secret, EVENTS).pieces():

@@ -156,7 +156,7 @@ class CaptureWriter:
             self._finish(entry, 0.0, CaptureGap())
 
     def _next(self) -> Callable[[], None] | None:
-        """What is to be done next; None once that was all."""
+        """Return the next work; None once that was all."""
         with self._changed:
             while not (self._ready or self._closing):
                 self._changed.wait()
@@ -338,7 +338,7 @@ class SessionCapture:
         self.say({"order": order})
 
     def told(self, numbered: NumberedEvent) -> None:
-        """What the client may hear; events are plain values only in the writer's thread."""
+        """Capture an event for the client; it becomes plain values only in the writer's thread."""
 
         def make() -> Mapping[str, Any]:
             return {"number": numbered.number, "event": to_wire(numbered.event)}

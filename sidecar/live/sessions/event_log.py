@@ -91,13 +91,13 @@ class EventLog:
 
     @property
     def state(self) -> EventLogState:
-        """What another needs to go on telling."""
+        """Return the state from which another service continues."""
         kept = tuple(self._kept)
         return EventLogState(self.last, self._started, kept, self._voices, self._context)
 
     @property
     def held(self) -> bool:
-        """Whether something waits until it is saved."""
+        """Return whether an event is held back until it is saved."""
         return self._until is not None
 
     def restore(self, state: EventLogState) -> None:
@@ -118,7 +118,7 @@ class EventLog:
         self.passed, self._telling = after, None
 
     def since(self, number: int) -> tuple[NumberedEvent, ...]:
-        """What is kept of what was said behind ``number``."""
+        """Return the kept events behind ``number``."""
         return tuple(self._kept[self._place_behind(number) :])
 
     def guard(self) -> None:
@@ -196,8 +196,8 @@ class EventLog:
         return at if last is None else max(at, last.segment.end)
 
     def _behind(self, at: float, lead: float) -> tuple[live_events.ContextUtterance, ...]:
-        """What is heard behind, of pieces whose sound begins at ``lead``: the last of them may be
-        told of just before it is said that it is settled."""
+        """Return the context of segments whose audio begins at ``lead``: the last of them may be
+        sent just before it is settled."""
         begin, end = lead - SAME_SAMPLE_S, at + SAME_SAMPLE_S
         return tuple(one for one in self._context if begin <= one.start and one.end <= end)
 

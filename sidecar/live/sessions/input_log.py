@@ -35,7 +35,7 @@ class InputChunk:
         return len(self.raw) / self.encoding.width / self.rate
 
     def behind(self, at: float) -> InputChunk:
-        """What of it lies behind ``at``, from the first whole sample on."""
+        """Return the part of it behind ``at``, from the first whole sample on."""
         samples = max(0, round((at - self.at) * self.rate))
         raw = self.raw[samples * self.encoding.width :]
         return InputChunk(self.at + samples / self.rate, raw, self.encoding, self.rate)
@@ -104,7 +104,7 @@ FULL_BUFFER_TURN_S = 1.0
 
 @dataclass(slots=True)
 class InputLogTotals:
-    """What all sessions keep together."""
+    """Audio that all sessions keep together."""
 
     most: int
     """Bytes; a session that keeps more than a second then takes no more."""
@@ -114,13 +114,13 @@ class InputLogTotals:
 
     @property
     def full(self) -> bool:
-        """Whether that is as much as it may be."""
+        """Return whether it is at its limit."""
         return self.bytes >= self.most
 
     def may_add(self, sound: InputLog, now: float) -> bool:
-        """Whether a session may take more though that is as much as it may be: one may, until its
-        piece has its end and makes room. Where all were in the middle of one nobody would ever have
-        any. Who sends nothing for a while has had its turn."""
+        """Return whether a session may add audio at the limit: one may, until its segment ends and
+        makes room. If all were in the middle of a segment no session would ever have room. A
+        session that sends nothing for a while has had its turn."""
         holder, since = self._turn or (sound, now)
         if holder is not sound and now < since + FULL_BUFFER_TURN_S:
             return False
@@ -184,7 +184,7 @@ class InputLog:
 
     @property
     def state(self) -> InputLogState:
-        """What another needs to be what this is."""
+        """Return the state from which another service continues."""
         rate, items, past = (self._rate, self._at_rate), tuple(self._items), tuple(self._past)
         return InputLogState(self.at, self.samples, self.settled, *rate, items, past, self._wanted)
 

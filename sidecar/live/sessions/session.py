@@ -53,7 +53,8 @@ class SessionObserverFactory(Protocol):
 
     @property
     def greeting(self) -> Mapping[str, Any]:
-        """What each client is told of it when its session begins; by each wire in its own way."""
+        """Return the values that each client is told when its session begins; by each wire in its
+        own way."""
 
     def begin(self, session: Session) -> SessionObserver:
         """A session begins."""
@@ -85,8 +86,8 @@ SAMPLE_RATES = range(8_000, 192_001)
 
 @dataclass(frozen=True, slots=True)
 class SessionBounds:
-    """What one session may take, in seconds: ``idle_s`` without sound, ``longest_s`` in all,
-    ``chunk_s`` of sound at once, ``buffer_s`` of sound that is not settled."""
+    """Bounds of one session, in seconds: ``idle_s`` without audio, ``longest_s`` in all,
+    ``chunk_s`` of audio at once, ``buffer_s`` of audio that is not settled."""
 
     idle_s: float = 150.0
     longest_s: float = 5400.0
@@ -209,7 +210,7 @@ class Session:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more is said."""
+        """Return whether no more events come."""
         return self.told.over
 
     def goes_on(self, after: int) -> None:
@@ -248,7 +249,7 @@ class Session:
 
     @property
     def is_steady(self) -> bool:
-        """Whether that is known now."""
+        """Return whether it can be saved now: the position of the engine is known."""
         return self._steady.is_set()
 
     async def send(
@@ -439,7 +440,7 @@ class Session:
         self.touched = self._now()
 
     def orders(self) -> list[dict[str, Any]]:
-        """What else an engine is to be told; each once."""
+        """Return the new commands for an engine; each once."""
         orders = list(self._orders)
         self._orders.clear()
         return orders
@@ -452,7 +453,7 @@ class Session:
         self._orders.clear()
 
     def overdue(self, now: float) -> errors.SidecarError | None:
-        """What ends it by the clock, None while nothing does."""
+        """Return the error that ends it by the clock, None if none does."""
         if now - self.began >= self.bounds.longest_s:
             return errors.SessionTooLong()
         is_ours = self.finishing or self._waiting

@@ -197,7 +197,7 @@ class SessionSnapshot:
 
     @property
     def has_events(self) -> bool:
-        """Whether a piece is to be written beside the rest."""
+        """Return whether events are to be written beside the rest."""
         return bool(self.said) or self.known is not None
 
 
@@ -390,9 +390,9 @@ SessionName = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class SessionSave:
-    """What of a session is to lie there. ``session``: all but what was said, instead of what lay
-    there; ``story``: what was said since, as piece number ``place`` of it, None where nothing was.
-    ``fresh``: nothing of it lies there yet."""
+    """Save of a session. ``session``: all but its events, replacing the saved one; ``story``: its
+    events since, as piece number ``place``, None if there are none. ``fresh``: nothing of it is
+    saved yet."""
 
     name: SessionName
     session: bytes
@@ -402,7 +402,7 @@ class SessionSave:
 
 
 class SaveOutcome(Enum):
-    """What became of a session that was to be saved."""
+    """Outcome of a save."""
 
     SAVED = "saved"
     TAKEN = "taken"

@@ -87,8 +87,9 @@ class SessionAdmission:
         return options
 
     def _may_have_more(self, caller: Identity, has: int, free: int) -> bool:
-        """Whether the caller may have one beside so many. Where the settings say nothing, others
-        are left some; a token with the scope 'lease' is of a service that counts its own owners."""
+        """Return whether the caller may have one more session beside so many. By default some are
+        left to others; a token with the scope 'lease' is of a service that counts its own
+        owners."""
         if self._room.of_owner is not None:
             return has < self._room.of_owner
         limits = caller.limits
@@ -104,14 +105,15 @@ FINISH_TIMEOUT_S = 120.0
 
 
 def is_abandoned(session: Session, now: float, grace_s: float) -> bool:
-    """Whether it ends because nobody came back to it; what is kept tells the rest before."""
+    """Return whether a session ends because its client did not come back; one that is kept sends
+    the rest before."""
     left = session.disconnected_at
     return left is not None and now - left >= grace_s and not _is_finishing(session, now)
 
 
 def time_limit_error(session: Session, now: float, grace_s: float) -> errors.SidecarError | None:
-    """What it ends with because its time is over while somebody is there, or may come; what is
-    kept tells the rest before."""
+    """Return the error of a session whose time is over while its client is there, or may come; one
+    that is kept sends the rest before."""
     left = session.disconnected_at
     if session.over or (left is not None and now - left >= grace_s) or _is_finishing(session, now):
         return None
@@ -119,7 +121,7 @@ def time_limit_error(session: Session, now: float, grace_s: float) -> errors.Sid
 
 
 def _is_finishing(session: Session, now: float) -> bool:
-    """Whether one whose time may be over is kept, and tells the rest for that."""
+    """Return whether a session whose time may be over is kept, and sends the rest for that."""
     left = session.disconnected_at is not None
     if not session.options.keep or session.over:
         return False

@@ -223,7 +223,7 @@ class SessionHandover:
         """Those that are taken up now; set once that is over."""
 
     def comes(self, name: SessionName) -> bool:
-        """Whether somebody takes a session up now."""
+        """Return whether a client resumes a session now."""
         return name in self._coming
 
     @asynccontextmanager

@@ -112,7 +112,7 @@ class SessionRegistry:
 
     @property
     def sound_bytes(self) -> int:
-        """What all of them keep of sound."""
+        """Return the bytes of audio that all of them keep."""
         return self._held.bytes
 
     def going_on(self) -> list[Session]:
@@ -350,8 +350,8 @@ class SessionRegistry:
             await self._saver.close()
 
     def _may_move(self, session: Session) -> bool:
-        """Whether another service can go on with it: its client comes again, and all of it goes
-        along (a recording of it lies on the disk of this one)."""
+        """Return whether another service can continue it: its client comes again, and all of it is
+        saved (a recording of it lies on the disk of this one)."""
         return session.checkpointer is not None and not session.checkpointer.closed
 
     async def _hand_over(self, session: Session, most_s: float) -> None:

@@ -23,7 +23,7 @@ class GrpcErrorStatus:
 
 
 class GrpcRefused(Exception):
-    """What this wire alone says no to."""
+    """Refusal of this wire alone."""
 
     def __init__(self, said: GrpcErrorStatus, detail: str = "") -> None:
         self.said = said

@@ -57,7 +57,7 @@ def peer_address(peer: str) -> str | None:
 
 
 def first_value(metadata: Metadata, *names: str) -> str:
-    """What comes first under one of ``names``, "" where nothing does."""
+    """Return the first value under one of ``names``, "" if there is none."""
     found = (value for name in names for key, value in metadata if key == name)
     return next((value for value in found if isinstance(value, str)), "")
 
@@ -86,7 +86,7 @@ class GrpcInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], details: Any
     ) -> Any:
-        """What answers the call, with us before it."""
+        """Return the call's handler, with our checks before it."""
         found = await continuation(details)
         if found is None:
             self._tally.calls.add(NO_METHOD, grpc.StatusCode.UNIMPLEMENTED.name)
@@ -165,7 +165,7 @@ def _bytes(text: str | bytes) -> bytes:
 
 
 def _status(context: Any) -> str:
-    """What a call ended with, by name; "" where nobody said."""
+    """Return the status that a call ended with, by name; "" if it has none."""
     code = context.code()
     value = code.value[0] if isinstance(code, grpc.StatusCode) else code
     found = (str(one.name) for one in grpc.StatusCode if one.value[0] == value)

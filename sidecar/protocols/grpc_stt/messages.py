@@ -45,7 +45,7 @@ class GrpcSessionOptions:
     key: str
 
     def answer(self, token: str) -> stt_pb2.SessionResponse:
-        """What the client gets to know of it."""
+        """Return the answer for the client."""
         language = "" if self.options.language == AUTO else self.options.language
         attributes = {**self.attributes, "decode_profile": self.profile}
         return stt_pb2.SessionResponse(
@@ -63,7 +63,7 @@ class GrpcSessionOptions:
 
 @dataclass(frozen=True, slots=True)
 class GrpcDefaults:
-    """What is meant where a request says nothing."""
+    """Defaults of a request."""
 
     language: str = AUTO
     silence_s: float = 0.5
@@ -84,10 +84,10 @@ class GrpcDefaults:
 
 
 def api_key_in(request: stt_pb2.SessionRequest) -> str:
-    """What was sent as an API key among the attributes.
+    """Return the API key among the attributes.
 
     Raises:
-        codes.Refused: none was, and it says that it must have one.
+        codes.Refused: there is none, and one is required.
     """
     given = request.attributes
     key = next((given[name] for name in ("api_key", "api-key") if given.get(name)), "")
@@ -99,7 +99,7 @@ def api_key_in(request: stt_pb2.SessionRequest) -> str:
 def session_options(
     request: stt_pb2.SessionRequest, spec: EngineSpec | None, usual: GrpcDefaults
 ) -> GrpcSessionOptions:
-    """What is asked for, as far as ``spec`` can do it.
+    """Return the options of a request, as far as ``spec`` can do it.
 
     Raises:
         codes.Refused: something has a value that means nothing.
@@ -201,7 +201,7 @@ class GrpcResults:
         self.finals = 0
 
     def of(self, event: LiveEvent) -> stt_pb2.STTResult | None:
-        """What is to be sent, None where that is nothing."""
+        """Return the result to send for an event, None if there is none."""
         match event:
             case Partial():
                 return self._partial(event)

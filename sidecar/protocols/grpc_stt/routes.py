@@ -152,7 +152,7 @@ class GrpcServicer:
         raise codes.GrpcRefused(codes.TOKEN_INVALID)
 
     async def _caller(self, context: Any, key: str = "") -> Identity:
-        """Who calls, by the metadata or by a key among the attributes."""
+        """Return the identity of the caller, by the metadata or by a key among the attributes."""
         approach = self._approach(context)
         if key and not approach.authorizations:
             approach = dataclasses.replace(approach, authorizations=[f"Bearer {key}"])
@@ -176,7 +176,7 @@ def _metadata(context: Any) -> interceptor.Metadata:
 
 
 async def _send_session_metadata(context: Any, session: Session) -> None:
-    """What a client is to know of its session, in the initial metadata: nothing, mostly."""
+    """Send the initial metadata of a session: nothing, mostly."""
     if session.greeting:
         said = [(name, json.dumps(value)) for name, value in session.greeting.items()]
         await context.send_initial_metadata(said)

@@ -116,7 +116,7 @@ class GrpcServer:
         )
 
     async def drain(self, grace_s: float) -> None:
-        """Who is being told the last of it has ``grace_s`` seconds."""
+        """Drain: calls that are being answered have ``grace_s`` seconds."""
         await self._server.stop(grace_s)
 
     async def close(self) -> None:
@@ -144,8 +144,8 @@ class GrpcServer:
 def server_credentials(
     pair: CertificatePair, watch: FileWatcher, clients: Path | None = None
 ) -> grpc.ServerCredentials:
-    """What a server shows, and whose certificates it asks of clients: of those that ``clients``
-    vouch for, of nobody's where that is None. ``watch`` looks at the files.
+    """Return the credentials of a server; client certificates are required if ``clients`` is set,
+    the authority that they are checked by. ``watch`` watches the files.
 
     Raises:
         errors.SettingsInvalid: one of them cannot be read.

@@ -35,7 +35,7 @@ class GrpcSession:
     over: asyncio.TimerHandle | None = None
 
     def admits(self, token: str) -> bool:
-        """Whether that is its token, in the same time whatever was given."""
+        """Return whether that is its token, in the same time for every token."""
         return not self.token or hmac.compare_digest(token.encode(), self.token.encode())
 
 

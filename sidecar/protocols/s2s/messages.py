@@ -39,7 +39,8 @@ def greeting_message(also: Mapping[str, Any]) -> str:
 
 
 def s2s_error_message(error: errors.SidecarError) -> str:
-    """What went wrong: in words, for the page shows them as they are, and by its code."""
+    """Return the message of an error: in words, because the page shows them as they are, and its
+    code."""
     text = f"{error.detail} ({error.code})"
     return json_message("error", message=text, code=error.code, **retry_fields(error))
 
@@ -294,7 +295,7 @@ class S2SEngines(BaseModel):
 
 
 def native_error_message(error: errors.SidecarError, turn: int = 0) -> str:
-    """What went wrong, and what to do; ``turn`` is 0 where it was no reply's."""
+    """Return the message of an error, with its hint; ``turn`` is 0 if it is of no reply."""
     body = {"message": error.detail, "hint": error.hint, "code": error.code, "turn": turn}
     return json_message("error", **body, **retry_fields(error))
 

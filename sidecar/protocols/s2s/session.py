@@ -61,7 +61,7 @@ class _S2SConnection:
         """Whether the client has had enough, and was told all."""
 
     async def at_once(self, message: Message) -> bool:
-        """What is typed goes ahead of sound that waits."""
+        """Handle a message ahead of audio that waits, as typed text; return whether it was one."""
         if isinstance(message, bytes) and message:  # how much sound is taken has other bounds
             return False
         self._socket.count()
@@ -88,7 +88,7 @@ class _S2SConnection:
                 continue  # the service ends: what goes on is still told, and then why
 
     async def tell(self) -> None:
-        """What comes of it, until the client has had enough."""
+        """Send the output, until the client closes."""
         async for out in self._talk.outgoing():
             if isinstance(out, output_queue.ConversationEnded):
                 ended = await self._ended()

@@ -107,7 +107,7 @@ def segment_text(segment: Segment) -> str:
 
 
 class VvvFragments:
-    """What is still to be said of one job."""
+    """Text fragments of one job that are not sent yet."""
 
     def __init__(self) -> None:
         self._unsaid = UnsentSegments()

@@ -41,7 +41,7 @@ class WyomingEvent:
 
 @dataclass(frozen=True, slots=True)
 class WyomingEventHeader:
-    """What the line of an event says; ``more`` bytes of data come behind it."""
+    """Header line of an event; ``more`` bytes of data come behind it."""
 
     event: WyomingEvent
     more: int
@@ -59,7 +59,7 @@ class WyomingEventHeader:
 
 
 def parse_event_header(line: bytes) -> WyomingEventHeader:
-    """What a line says.
+    """Parse the header line of an event.
 
     Raises:
         errors.MessageInvalid: it is none of an event.
@@ -114,8 +114,9 @@ MODEL_ATTRIBUTIONS = {
 
 
 def info_data(spec: EngineSpec) -> dict[str, Any]:
-    """Who is here: one program with the model that is loaded. Of an engine that takes any language
-    all are named that have one, since clients choose among those that are named."""
+    """Return the description of this service: one program with the model that is loaded. Of an
+    engine that takes any language all are listed that have a code, because clients choose among
+    those."""
     model = _artifact(spec.name, spec.title, MODEL_ATTRIBUTIONS.get(spec.name, PROGRAM_ATTRIBUTION))
     program = _artifact("vibevoice-asr", "Speech to text", PROGRAM_ATTRIBUTION) | {
         "models": [model | {"languages": list(spec.languages or LANGUAGE_NAMES), "version": None}],

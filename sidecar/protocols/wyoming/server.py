@@ -52,14 +52,14 @@ class WyomingServer:
         return {"wyoming_port": port}
 
     def stop_accepting(self) -> None:
-        """Who comes now is told; who waits for what was said goes on."""
+        """Refuse new connections; clients that wait for a transcript go on."""
         self._stopping = True
         for task, connection in self._here.items():
             if not connection.busy:
                 task.cancel()
 
     async def drain(self, grace_s: float) -> None:
-        """Who is being told a transcript has ``grace_s`` seconds to hear the end of it."""
+        """Drain: clients that are being sent a transcript have ``grace_s`` seconds."""
         if self._here:
             await asyncio.wait(self._here, timeout=grace_s)
 

@@ -130,11 +130,11 @@ class WyomingAllowlist:
         return cls(entrance, guests)
 
     async def enter(self, peer: str | None) -> Identity:
-        """Who somebody from an address is, each time that they ask for something.
+        """Return the identity of a client by its address, for each request.
 
         Raises:
-            errors.PeerNotAllowed: they may not come.
-            errors.RateLimited: they come too often.
+            errors.PeerNotAllowed: it may not connect.
+            errors.RateLimited: it comes too often.
         """
         approach = RequestOrigin(hosts=["localhost"], origins=[], authorizations=[], peer=peer)
         if self.guests and not self._is_guest(peer):
@@ -200,7 +200,7 @@ class WyomingConnection:
 
     @property
     def busy(self) -> bool:
-        """Whether somebody waits for what was said."""
+        """Return whether a client waits for a transcript."""
         return self._answering or self._recording is not None
 
     async def run(self) -> None:
@@ -355,8 +355,8 @@ class WyomingConnection:
 
 
 def _is_ping(ahead: asyncio.Task[messages.WyomingEvent]) -> bool:
-    """Whether what came is one; raises why nothing more comes, unless the client has only ended
-    its half of the connection."""
+    """Return whether the message is a ping; raise the reason why nothing more comes, unless the
+    client has only ended its half of the connection."""
     return (
         not isinstance(ahead.exception(), messages.WyomingClientEnded)
         and ahead.result().type == "ping"

@@ -37,7 +37,7 @@ TYPES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class YapIds:
-    """What a client calls its session and a request; answers have the same."""
+    """Ids of a session and a request, by the client; answers have the same."""
 
     session: str = UNKNOWN
     request: str = UNKNOWN
@@ -76,7 +76,7 @@ def bad_payload(reason: str, message: str, **details: Any) -> YapRefused:
 
 
 def parse_message(raw: str | bytes) -> YapEnvelope:
-    """What a client sent.
+    """Parse a message of a client.
 
     Raises:
         Refused: it is none of this wire's frames.
@@ -173,7 +173,7 @@ MAX_REASON_BYTES = 123
 
 @dataclass(frozen=True, slots=True)
 class YapCloseCodes:
-    """What connections are closed with; newer clients expect 1008, 1013 and `idle_timeout`."""
+    """Close codes of connections; newer clients expect 1008, 1013 and `idle_timeout`."""
 
     unauthorized: int = 4001
     busy: int = 4002

@@ -103,7 +103,7 @@ class _YapConnection:
         )
 
     async def at_once(self, message: websocket_connections.Message) -> bool:
-        """What is answered ahead of all that waits; the rest takes its place there."""
+        """Answer a message ahead of all that waits, if it may; the rest is queued."""
         self._session.touch()
         ids = YapIds(self._session.id)
         try:
@@ -126,7 +126,7 @@ class _YapConnection:
             raise
 
     async def work(self) -> None:
-        """What waits, in its turn."""
+        """Work through the queue, in order."""
         async for given in self._socket.inbound:
             try:
                 await self._do(given)
@@ -139,7 +139,7 @@ class _YapConnection:
                 continue  # the service ends: what was said is still told, and then why
 
     async def tell(self) -> None:
-        """What the session says, until it ends; that the client does not end by this wire."""
+        """Send the session's events, until it ends; the client does not end it by this wire."""
         async for numbered in self._session.events():
             frames = tuple(self._utterances.frames_of(numbered.event))
             if frames:

@@ -32,8 +32,8 @@ class YapWordDeltas:
         self._begin = at
 
     def partial(self, piece: int, stable: str, start: float = 0.0) -> str:
-        """What is new in the stable beginning of a piece, which begins at ``start``; nothing while
-        one before it has not ended."""
+        """Return the new words in the stable beginning of a segment, which begins at ``start``;
+        none while one before it has not ended."""
         if self._piece is None:
             if self._begin is not None and start > self._begin:
                 return ""
@@ -46,7 +46,7 @@ class YapWordDeltas:
         return self._behind(fresh)
 
     def final(self, piece: int, text: str) -> str:
-        """What is new in a piece that has ended."""
+        """Return the new words of a segment that has ended."""
         words = text.split()
         if self._piece is None or piece >= self._piece:
             words = words[self._told if piece == self._piece else 0 :]
@@ -67,7 +67,7 @@ PARTIALS_LATE = "partials_late"
 
 
 class YapAction(Enum):
-    """What a session is to do."""
+    """Action of a session."""
 
     NOTHING = auto()
     COMMIT = auto()
@@ -76,8 +76,8 @@ class YapAction(Enum):
 
 @dataclass(eq=False, slots=True)
 class YapUtterance:
-    """What was asked for, and what was told of it. ``silent``: nobody wants to know any more;
-    ``dropped``: it never ended, and the session is to forget it; ``shed``: it gets no words."""
+    """Utterance of a request, and the words that were sent of it. ``silent``: the client wants no
+    more; ``dropped``: it never ended, and the session is to drop it; ``shed``: it gets no words."""
 
     ids: YapIds
     bytes: int = 0
@@ -115,7 +115,7 @@ class YapUtterances:
         return self._forget(before)
 
     def check(self, ids: YapIds) -> None:
-        """Whether sound of a request is wanted.
+        """Check that audio of a request is wanted.
 
         Raises:
             Refused: not of this one.
