@@ -280,7 +280,7 @@ def updated_dialogue(
         errors.BadRequest, errors.NotFound: it means nothing, or nothing that is to be had here.
     """
     given = require_object("session", session)
-    if given.get("type", RealtimeSessionType.CONVERSATION) != RealtimeSessionType.CONVERSATION:
+    if given.get("type") not in (None, RealtimeSessionType.CONVERSATION):
         raise errors.FieldInvalid(
             f"'session.type' is not '{RealtimeSessionType.CONVERSATION}'.",
             hint="A conversation stays one; transcriptions have an address of their own.",
@@ -303,7 +303,7 @@ def parse_instructions(given: Mapping[str, Any], name: str, usual: str) -> str:
     Raises:
         errors.FieldInvalid: it is no text, or too long a one.
     """
-    if "instructions" not in given:
+    if given.get("instructions") is None:
         return usual
     found = request_options.parse_text(name, given["instructions"])
     if len(found) > LONGEST_INSTRUCTIONS:
