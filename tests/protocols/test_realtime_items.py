@@ -3,6 +3,7 @@ in bursts, at any place, with calls that went before, and with null where nothin
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,8 @@ from llm_server import Obedient, obedient
 from service_process import Server
 from test_realtime_dialogue import Caller, calling
 from test_realtime_tools import WEATHER
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +178,36 @@ async def test_a_cancel_that_is_late_is_said_in_the_words_that_clients_look_for(
             pass
         assert event["error"]["code"] == "response_cancel_not_active"
         assert event["error"]["message"].startswith("Cancellation failed")
+
+
+async def test_the_beta_s_names_are_refused_by_those_of_today(thoughtful: Server) -> None:
+    wrong: list[tuple[str, dict[str, Any], str, str]] = [
+        ("session", {"modalities": ["text", "audio"]}, "modalities", "session.output_modalities"),
+        ("session", {"voice": "alloy"}, "voice", "session.audio.output.voice"),
+        ("session", {"turn_detection": {}}, "turn_detection", "session.audio.input.turn_detection"),
+        ("response", {"modalities": ["text"]}, "modalities", "response.output_modalities"),
+    ]
+    events = {"session": "session.update", "response": "response.create"}
+    async with calling(thoughtful) as caller:
+        for kind, fields, param, name in wrong:
+            await caller.send(events[kind], **{kind: fields})
+            while (event := await caller.next())["type"] != "error":
+                pass
+            error = event["error"]
+            assert (error["code"], error["param"]) == ("field_invalid", f"{kind}.{param}")
+            assert f"'{name}'" in error["message"]
+        assert (await caller.update(modalities=None))["output_modalities"] == ["audio"]
+
+
+async def test_no_conversation_is_held_in_the_beta_s_words(thoughtful: Server) -> None:
+    url = f"ws://127.0.0.1:{thoughtful.port}/v1/realtime?model=gpt-realtime"
+    for way in (
+        {"additional_headers": {"OpenAI-Beta": "realtime=v1"}},
+        {"subprotocols": ["realtime", "openai-beta.realtime-v1"]},
+    ):
+        async with connect(url, **way) as connection:  # type: ignore[arg-type]
+            error = json.loads(await connection.recv())["error"]
+            assert error["code"] == "field_invalid"
+            assert "response.output_audio.delta" in error["message"]
+            with pytest.raises(ConnectionClosed):
+                await connection.recv()

@@ -266,6 +266,33 @@ class RealtimeDialogueConfig:
         }
 
 
+_GA_NAMES = {
+    "modalities": "output_modalities",
+    "max_response_output_tokens": "max_output_tokens",
+    "voice": "audio.output.voice",
+    "speed": "audio.output.speed",
+    "output_audio_format": "audio.output.format",
+    "input_audio_format": "audio.input.format",
+    "input_audio_transcription": "audio.input.transcription",
+    "input_audio_noise_reduction": "audio.input.noise_reduction",
+    "turn_detection": "audio.input.turn_detection",
+}
+"""What fields of the beta are called today."""
+
+
+def refuse_beta_fields(given: Mapping[str, Any], at: str) -> None:
+    """Refuse a session or an answer, ``at`` by its name, in the shape of the beta.
+
+    Raises:
+        errors.FieldInvalid: it is.
+    """
+    for name, now in _GA_NAMES.items():
+        if given.get(name) is not None:
+            raise errors.FieldInvalid(
+                f"'{at}.{name}' is a field of the beta.", hint=f"Send '{at}.{now}' instead."
+            )
+
+
 def stands_for_any(model: str) -> bool:
     """Whether that is a name for whoever answers here."""
     return model.startswith(DIALOGUE_MODELS)
@@ -285,6 +312,7 @@ def updated_dialogue(
             f"'session.type' is not '{RealtimeSessionType.CONVERSATION}'.",
             hint="A conversation stays one; transcriptions have an address of their own.",
         )
+    refuse_beta_fields(given, "session")
     after = replace(
         before,
         instructions=parse_instructions(given, "session.instructions", before.instructions),

@@ -149,6 +149,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
             raise errors.FieldInvalid("'response.conversation' is not 'auto'.")
         if not isinstance(given.get("metadata"), dict | None):
             raise errors.FieldInvalid("'response.metadata' is no object.")
+        dialogue_config.refuse_beta_fields(given, "response")
         options = self._talk.options
         instructions = dialogue_config.parse_instructions(
             given, "response.instructions", now.instructions

@@ -110,6 +110,14 @@ HANDSHAKE_STATUSES = (401, 429, 503)
 BETA = "realtime=v1"
 """In the header `OpenAI-Beta`, or as a subprotocol: the vocabulary of the beta."""
 
+NO_BETA = (
+    "Leave out 'OpenAI-Beta: realtime=v1' (as a subprotocol: openai-beta.realtime-v1). Names of "
+    "today: response.output_audio.delta, response.output_audio_transcript.delta, "
+    "response.output_text.delta, conversation.item.added; in session.update 'type', "
+    "'output_modalities' and 'audio'."
+)
+"""What to do where a client wants the beta."""
+
 
 def build_router(
     service: Service, tickets: OneTimeCodes[TicketGrant], now: clock.Clock = clock.wall_time
@@ -231,6 +239,10 @@ async def _serve(
         session, query, open = json.loads(agreed), {}, False  # the address changes nothing of it
     dialogue = talks(session)
     if dialogue or (session is None and await dialogue_session.wants_dialogue(service, query)):
+        if _is_beta(socket.websocket):
+            raise errors.FieldInvalid(
+                "Conversations are not held in the beta's words.", hint=NO_BETA
+            )
         named = {"model": query["model"]} if "model" in query else {}
         await dialogue_session.serve_dialogue(socket, service, session or named, expires_at)
     else:
