@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,10 @@ from recordings import wav
 from service_process import Server
 from test_realtime_transcription import sound
 
-RunClient = Callable[..., Any]
 SAID = "Good morning, Ada."
 
 
-def test_the_package_for_python(python_client: RunClient, dialogue: Server, tmp_path: Path) -> None:
+def test_the_package_for_python(python_client: Any, dialogue: Server, tmp_path: Path) -> None:
     speech = tmp_path / "speech.wav"
     speech.write_bytes(wav(sound(0, 0.5) + sound(0.3, 1) + sound(0, 1), rate=24_000))
     found = python_client("openai_realtime.py", dialogue.port, speech)
@@ -23,18 +21,18 @@ def test_the_package_for_python(python_client: RunClient, dialogue: Server, tmp_
     assert re.fullmatch(r"(w\d+ ?)+", found["heard"])
 
 
-def test_the_package_for_javascript(node_client: RunClient, dialogue: Server) -> None:
+def test_the_package_for_javascript(node_client: Any, dialogue: Server) -> None:
     found = node_client("openai_realtime.mjs", dialogue.port)
     assert (found["errors"], found["said"].strip()) == ([], SAID)
 
 
-def test_agents_for_python_call_tools(python_client: RunClient, dialogue: Server) -> None:
+def test_agents_for_python_call_tools(python_client: Any, dialogue: Server) -> None:
     found = python_client("openai_agents.py", dialogue.port)
     assert (found["errors"], found["called"], found["said"].strip()) == ([], ["Oslo"], SAID)
     assert found["audio"] > 0
 
 
-def test_agents_for_javascript_call_tools(node_client: RunClient, dialogue: Server) -> None:
+def test_agents_for_javascript_call_tools(node_client: Any, dialogue: Server) -> None:
     found = node_client("openai_agents_realtime.mjs", dialogue.port)
     assert (found["errors"], found["called"], found["said"].strip()) == ([], ["Oslo"], SAID)
     assert found["audio"] > 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from recordings import wav
 from service_process import Server
 from test_realtime_transcription import sound
 
-RunClient = Callable[..., Any]
 WORDS = re.compile(r"w\d+( w\d+)*")
 
 
@@ -25,13 +23,13 @@ def speech(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("vad", ["local", "server"])
-def test_transcription(python_client: RunClient, dialogue: Server, speech: Path, vad: str) -> None:
+def test_transcription(python_client: Any, dialogue: Server, speech: Path, vad: str) -> None:
     found = python_client("pipecat_stt.py", dialogue.port, speech, vad)
     assert found["errors"] == []
     assert WORDS.fullmatch(" ".join(found["final"]))
 
 
-def test_conversation(python_client: RunClient, dialogue: Server, speech: Path) -> None:
+def test_conversation(python_client: Any, dialogue: Server, speech: Path) -> None:
     found = python_client("pipecat_llm.py", dialogue.port, speech)
     assert (found["errors"], found["answers"]) == ([], 2)
     assert found["audio"] > 0

@@ -1,6 +1,7 @@
 """LiveKit's agent over the Realtime API: `livekit_agent.py PORT`.
 
-It goes on with a conversation that went before, is asked by text, and calls a tool.
+It goes on with a conversation that went before, is asked by text, and calls a tool; then it is
+asked what comes from standard input.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ async def main(port: str) -> None:
     async with AgentSession(llm=model) as session:
         session.on("error", lambda event: errors.append(str(event.error)))
         await session.start(Agent(instructions="Be brief.", chat_ctx=before, tools=[weather]))
-        await session.run(user_input="It asks")
-        items = session.history.items
-        said = [
-            one.text_content for one in items if one.type == "message" and one.role == "assistant"
-        ]
-    tell({"said": said, "called": called, "errors": errors})
+        question = "It asks"
+        while question:
+            await session.run(user_input=question)
+            items = session.history.items
+            spoken = [one for one in items if one.type == "message" and one.role == "assistant"]
+            said = [one.text_content for one in spoken]
+            tell({"said": said, "called": called, "errors": errors})
+            question = (await asyncio.to_thread(sys.stdin.readline)).strip()
 
 
 asyncio.run(main(*sys.argv[1:]))

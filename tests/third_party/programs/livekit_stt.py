@@ -1,6 +1,6 @@
 """LiveKit's transcription over the Realtime API: `livekit_stt.py PORT RECORDING MODEL`.
 
-The recording is spoken again and again, and each turn is told as a line, until standard input ends.
+The recording is spoken again and again, and each turn is told as a line, until somebody ends it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 from common import recording, tell
 from livekit import rtc
 from livekit.agents import stt as speech_to_text
+from livekit.agents.utils import http_context
 from livekit.plugins import openai
 
 
@@ -36,15 +37,13 @@ async def main(port: str, path: str, model: str) -> None:
             if event.type is speech_to_text.SpeechEventType.FINAL_TRANSCRIPT:
                 tell({"said": event.alternatives[0].text, "errors": errors})
 
-    tasks = [asyncio.create_task(speak()), asyncio.create_task(hear())]
-    ended = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
-    await asyncio.wait([*tasks, ended], return_when=asyncio.FIRST_COMPLETED)
-    for task in tasks:
-        if task.done():
-            task.result()
-        task.cancel()
-    await stream.aclose()
-    await stt.aclose()
+    await asyncio.gather(speak(), hear())
 
 
-asyncio.run(main(*sys.argv[1:]))
+async def with_session(*arguments: str) -> None:
+    """As LiveKit's worker has it: one HTTP session for its plugins."""
+    async with http_context.open():
+        await main(*arguments)
+
+
+asyncio.run(with_session(*sys.argv[1:]))
