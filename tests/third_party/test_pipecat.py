@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from recordings import wav
 from service_process import Server
+from test_livekit import end, line, restarting
 from test_realtime_transcription import sound
 
 WORDS = re.compile(r"w\d+( w\d+)*")
@@ -24,9 +25,22 @@ def speech(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("vad", ["local", "server"])
 def test_transcription(python_client: Any, dialogue: Server, speech: Path, vad: str) -> None:
-    found = python_client("pipecat_stt.py", dialogue.port, speech, vad)
+    found = python_client("pipecat_stt.py", dialogue.port, speech, vad, 1)
     assert found["errors"] == []
     assert WORDS.fullmatch(" ".join(found["final"]))
+
+
+def test_transcription_goes_on_behind_a_restart(
+    python_client: Any, tmp_path: Path, speech: Path
+) -> None:
+    with (
+        restarting(tmp_path) as (port, first),
+        python_client.start("pipecat_stt.py", port, speech, "local", 2) as client,
+    ):
+        before = line(client)["final"]
+        assert before
+        end(first)
+        assert len(line(client)["final"]) > len(before)
 
 
 def test_conversation(python_client: Any, dialogue: Server, speech: Path) -> None:

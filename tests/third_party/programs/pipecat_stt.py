@@ -1,12 +1,13 @@
-"""Pipecat's transcription over the Realtime API: `pipecat_stt.py PORT RECORDING VAD`.
+"""Pipecat's transcription over the Realtime API: `pipecat_stt.py PORT RECORDING VAD TURNS`.
 
 A `local` VAD is what it has by default: the pipeline's own ends turns. With `server` the service
-does.
+does. The recording is spoken until a turn is heard, and each that is is told as a line.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 
 from common import recording, tell
@@ -40,7 +41,7 @@ class Sink(FrameProcessor):
         await self.push_frame(frame, direction)
 
 
-async def main(port: str, path: str, vad: str) -> None:
+async def main(port: str, path: str, vad: str, turns: str) -> None:
     samples, rate = recording(path)
     more = {"turn_detection": {"type": "server_vad"}} if vad == "server" else {}
     url = f"ws://127.0.0.1:{port}/v1/realtime"
@@ -55,7 +56,7 @@ async def main(port: str, path: str, vad: str) -> None:
     async def on_error(worker: PipelineWorker, frame: ErrorFrame) -> None:
         found["errors"].append(frame.error)
 
-    async def speak() -> None:
+    async def turn() -> None:
         while not stt._session_ready:  # noqa: ASYNC110  (it tells nobody)
             await asyncio.sleep(0.05)
         if vad == "local":
@@ -67,13 +68,20 @@ async def main(port: str, path: str, vad: str) -> None:
             await asyncio.sleep(0.02)
         if vad == "local":
             await worker.queue_frame(VADUserStoppedSpeakingFrame())
-        await done.wait()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(done.wait(), 5)
+
+    async def speak() -> None:
+        for _ in range(int(turns)):
+            while not done.is_set():
+                await turn()
+            done.clear()
+            tell(found)
         await worker.queue_frame(EndFrame())
 
     runner = WorkerRunner()
     await runner.add_workers(worker)
     await asyncio.gather(runner.run(), speak())
-    tell(found)
 
 
 asyncio.run(main(*sys.argv[1:]))
