@@ -11,6 +11,8 @@ MUTANTS_STAMP := $(VENV)/.installed-mutants
 SITE_STAMP := $(VENV)/.installed-site
 RELEASE_STAMP := $(VENV)/.installed-release
 MODULES ?=
+NEWEST ?=
+CLIENTS := $(VENV)/clients
 PROCESSES ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
@@ -24,13 +26,22 @@ GPU_EXE := dist/vibevoice-asr-gpu
 BUILD_STAMP := $(VENV)/.installed-build
 GPU_BUILD_STAMP := $(VENV)/.installed-build-gpu
 
-.PHONY: run test lint style types audit docs stubs locks mutants bench exe exe-gpu release clean
+.PHONY: run test test-clients lint style types audit docs stubs locks mutants bench exe exe-gpu release clean
 
 run: $(RUN_STAMP)  ## start the sidecar, transcribe a recording through it (AUDIO=path), keep serving
 	@$(BIN)/vibevoice-asr demo --port $(PORT) $(if $(AUDIO),"$(AUDIO)")
 
 test: $(DEV_STAMP)  ## run the tests
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
+
+test-clients: $(DEV_STAMP)  ## clients of others, in a venv of their own (NEWEST=1: without the pins)
+	$(PYTHON) -m venv $(CLIENTS)
+	sed '$(if $(NEWEST),s/==.*//)' tests/third_party/requirements.txt > $(CLIENTS)/requirements.txt
+	sed '$(if $(NEWEST),s/: "[0-9].*"/: "latest"/)' tests/third_party/package.json > $(CLIENTS)/package.json
+	$(CLIENTS)/bin/python -m pip --disable-pip-version-check install -q --upgrade -r $(CLIENTS)/requirements.txt
+	$(if $(NEWEST),rm -rf $(CLIENTS)/node_modules)
+	npm install --prefix $(CLIENTS) --silent --no-audit --no-fund --no-package-lock
+	VIBEVOICE_TEST_CLIENTS=$(abspath $(CLIENTS)) $(BIN)/python -m pytest -rs tests/third_party
 
 lint: style types  ## formatting, lint, types, import rules, generated docs
 

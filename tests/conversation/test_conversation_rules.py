@@ -275,6 +275,16 @@ def test_neighbours_of_one_role_are_one_message() -> None:
     )
 
 
+def test_an_entry_stands_behind_the_one_that_is_named() -> None:
+    history = ChatHistory()
+    first = history.add(ChatRole.USER, "2")
+    history.add(ChatRole.USER, "4")
+    history.add(ChatRole.USER, "3", first.number)
+    history.add(ChatRole.USER, "1", 0)
+    history.add(ChatRole.USER, "5", 99)
+    assert [entry.text for entry in history.entries] == ["1", "2", "3", "4", "5"]
+
+
 def test_a_history_does_not_begin_with_an_answer_to_what_is_gone() -> None:
     history = ChatHistory(most=3)
     for number in range(5):

@@ -42,8 +42,33 @@ def test_lint_types_tests_and_audit_run_on_every_push_and_pull_request() -> None
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not here")
+def test_clients_of_others_are_tried_as_pinned_on_every_push_and_the_newest_each_week() -> None:
+    clients = workflow("clients")
+    assert {"push", "pull_request", "schedule"} <= set(clients["on"])
+    (job,) = clients["jobs"].values()
+    (step,) = (step for step in job["steps"] if "run" in step)
+    assert step["run"] == "make test-clients"
+    assert step["env"]["NEWEST"] == "${{ github.event_name == 'schedule' && '1' || '' }}"
+    newest, pinned = (
+        subprocess.run(
+            ["make", "-n", "test-clients", f"NEWEST={flag}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for flag in ("1", "")
+    )
+    assert "s/==.*//" in newest
+    assert "s/==.*//" not in pinned
+    pins = (ROOT / "tests/third_party/requirements.txt").read_text("utf-8")
+    assert all("==" in line for line in pins.splitlines() if not line.startswith("#"))
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not here")
 @pytest.mark.parametrize(
-    "target", ["run", "lint", "test", "audit", "locks", "bench", "exe-gpu", "release"]
+    "target",
+    ["run", "lint", "test", "test-clients", "audit", "locks", "bench", "exe-gpu", "release"],
 )
 def test_make_knows_what_to_do(target: str) -> None:
     done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
