@@ -186,6 +186,41 @@ def test_delete_ends_a_job_and_forgets_it_and_its_words(slow: Server, voice: byt
         check_problem(slow.client.delete(f"/v1/jobs/{job_id}"), 404, "job_not_found")
 
 
+def test_reading_a_job_gives_it_its_time_again_and_listing_does_not(
+    slow: Server, voice: bytes
+) -> None:
+    first = submitted(slow, voice)
+    slow.wait_state(first, "done")
+    second = submitted(slow, voice)
+    events_of(slow, second)  # to its end: the first one's time runs meanwhile
+
+    def expires_in() -> dict[str, float | None]:
+        return {one["id"]: one["expires_in"] for one in slow.client.get("/v1/jobs").json()["jobs"]}
+
+    before = expires_in()
+    if before[first] is None:  # services that share jobs keep them until they are deleted
+        assert before == {first: None, second: None}
+        return
+    assert before[first] < before[second] <= 600
+    assert expires_in()[first] <= before[first]
+    for path in ("", "/transcript", "/peaks", "/events"):
+        wait_until(lambda: expires_in()[first] < 600, PATIENCE_S, "some of its time is over")
+        left_s = expires_in()[first]
+        assert slow.client.get(f"/v1/jobs/{first}{path}").is_success
+        assert expires_in()[first] > left_s, path
+
+
+def test_a_job_that_runs_says_how_long_it_will_take(slow: Server) -> None:
+    job_id = submitted(slow, long(120))
+    with follow(slow, job_id) as events:
+        while not (told := read_until(events, "progress").data)["fraction"]:
+            pass
+        assert told["estimated_remaining_seconds"] > 0
+        assert job(slow, job_id)["estimated_remaining_seconds"] > 0
+        assert job(slow, job_id)["expires_in"] is None
+    slow.client.delete(f"/v1/jobs/{job_id}")
+
+
 def test_two_who_follow_one_job_both_get_all_of_it(slow: Server) -> None:
     job_id = submitted(slow, wav(SECOND * 30))
     with ThreadPoolExecutor(2) as pool:
