@@ -48,16 +48,25 @@ LIST: dict[str, Any] = {
 }
 
 
-def job_body(service: Service, job: JobRecord, turn: QueuePosition | None) -> dict[str, Any]:
+def job_body(
+    service: Service,
+    job: JobRecord,
+    turn: QueuePosition | None,
+    expires_in_s: float | None = None,
+) -> dict[str, Any]:
     """Return a job as it stands, without what was said; times in seconds."""
+    running = job.state is JobState.RUNNING
+    remaining_s = service.remaining_s(job.progress, job.processing_s) if running else None
     return {
         **job_summary(job, turn),
         "priority": job.priority.value,
         "estimated_wait_seconds": turn and round(turn.wait_s, 1),
+        "estimated_remaining_seconds": remaining_s and round(remaining_s, 1),
         "ended": job.ended and clock.format_utc(job.ended),
         "last_event": job.seq,
         "revision": job.history.revision,
         "recording": service.recordings.has(job),
+        "expires_in": None if expires_in_s is None else round(expires_in_s, 1),
     }
 
 
@@ -69,14 +78,19 @@ def add_listing_routes(router: APIRouter, service: Service) -> None:
         caller = identity_of(request)
         page, more = await _page(service, caller, request.query_params)
         turns = await service.owned.turns(caller, page)
-        bodies = [job_body(service, job, turns.get(job.id)) for job in page]
+        expires_in_s = await service.owned.expires_in_s(caller, page)
+        bodies = [
+            job_body(service, job, turns.get(job.id), expires_in_s.get(job.id)) for job in page
+        ]
         return json_response({"jobs": bodies, "next": page[-1].id if more else None})
 
     @router.get("/{job_id}", summary="How far a job is", response_model=JobAnswer)
     async def state(request: Request, job_id: str) -> Response:
         caller = identity_of(request)
-        job = await service.owned.job(caller, job_id)
-        return json_response(job_body(service, job, await service.owned.turn(caller, job)))
+        job = await service.owned.read(caller, job_id)
+        turn = await service.owned.turn(caller, job)
+        expires_in_s = await service.owned.expires_in_s(caller, [job])
+        return json_response(job_body(service, job, turn, expires_in_s.get(job.id)))
 
 
 async def _page(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -71,7 +71,13 @@ SSE_RETRY = b"retry: 1000\n\n"
 """Milliseconds until a browser asks again by itself."""
 
 
-def event_body(job_id: str, event: JobEvent) -> tuple[str, dict[str, Any]] | None:
+PredictRemaining = Callable[[Progress, float], float | None]
+"""Predicted seconds until a job is done, by how far it is after so many seconds."""
+
+
+def event_body(
+    job_id: str, event: JobEvent, remaining_s: PredictRemaining
+) -> tuple[str, dict[str, Any]] | None:
     """The name and the data of an event; None of one that says nothing to a client."""
     match event.change:
         case job_record.StartedChange():
@@ -86,8 +92,10 @@ def event_body(job_id: str, event: JobEvent) -> tuple[str, dict[str, Any]] | Non
             return "failed", {"error": JobError.render(failure)}
         case job_record.CancelledChange():
             return "cancelled", {"error": JobError.render(JobFailure.of(JobCancelled()))}
-        case ReportedChange(Progress() as progress):
-            return "progress", JobProgress.render(progress)
+        case ReportedChange(Progress() as progress, processing_s):
+            left_s = remaining_s(progress, processing_s)
+            estimate = {"estimated_remaining_seconds": left_s and round(left_s, 1)}
+            return "progress", JobProgress.render(progress) | estimate
         case ReportedChange(SegmentReady(index, segment)):
             return "segment", {"index": index, "segment": segment_body(segment)}
         case ReportedChange(Checkpoint() | Peaks()):  # the engine's; /peaks has them
@@ -114,16 +122,20 @@ def token_revoked_frame() -> bytes:
 class JobEventFrames:
     """Events as they go out, each written once for all who follow it."""
 
-    def __init__(self, most: int = MAX_EVENT_BATCH) -> None:
+    def __init__(
+        self,
+        most: int = MAX_EVENT_BATCH,
+        remaining_s: PredictRemaining = lambda progress, elapsed_s: None,
+    ) -> None:
         """``most``: so many of the last are kept, for those who take them a moment later."""
-        self._most = most
+        self._most, self._remaining_s = most, remaining_s
         self._written: dict[tuple[str, int], bytes] = {}
 
     def of(self, job_id: str, event: JobEvent) -> bytes:
         """One event; nothing of what is none of a client's."""
         frame = self._written.get((job_id, event.seq))
         if frame is None:
-            named = event_body(job_id, event)
+            named = event_body(job_id, event, self._remaining_s)
             frame = responses.sse_frame(named[1], named[0], event.seq) if named else b""
             while len(self._written) >= self._most:
                 del self._written[next(iter(self._written))]
@@ -211,7 +223,7 @@ def _add_submission_routes(router: APIRouter, service: Service) -> None:
 
 def _add_result_routes(router: APIRouter, service: Service) -> None:
     """What happens to a job, and what was said."""
-    frames = JobEventFrames()
+    frames = JobEventFrames(remaining_s=service.remaining_s)
 
     @router.get(
         "/{job_id}/events",
@@ -222,7 +234,7 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
     )
     async def events(request: Request, job_id: str) -> Response:
         caller = identity_of(request)
-        job, after = await service.owned.job(caller, job_id), responses.last_event_id(request)
+        job, after = await service.owned.read(caller, job_id), responses.last_event_id(request)
         if after > job.seq:
             raise errors.FieldInvalid(
                 f"The job has no event {after} yet; its last is {job.seq}.",
@@ -243,7 +255,7 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
     )
     async def transcript(request: Request, job_id: str) -> Response:
         caller, fmt = identity_of(request), request.query_params.get("format", "json")
-        await service.owned.job(caller, job_id)
+        await service.owned.read(caller, job_id)
         formatter_of(fmt)
         job, finished = await service.owned.transcript(caller, job_id)
         headers = {"ETag": transcript_routes.etag_of(job)}
@@ -261,6 +273,6 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
         response_model=job_schemas.JobPeaks,
     )
     async def peaks(request: Request, job_id: str) -> Response:
-        job = await service.owned.job(identity_of(request), job_id)
+        job = await service.owned.read(identity_of(request), job_id)
         levels = base64.b64encode(job.peaks).decode()
         return json_response({"per_second": PEAKS_PER_SECOND, "peaks": levels})

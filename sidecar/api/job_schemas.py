@@ -20,10 +20,17 @@ class JobAnswer(JobSummary):
     estimated_wait_seconds: float | None = Field(
         description="For about how long others go first; null once it runs."
     )
+    estimated_remaining_seconds: float | None = Field(
+        description="Predicted time until it is done; null unless it runs."
+    )
     ended: str | None = Field(examples=["2026-11-20T21:12:00Z"], description="In UTC.")
     last_event: int = Field(description="The number of its last event.")
     revision: int = Field(description="How often its transcript was edited; the ETag of that.")
     recording: bool = Field(description="Whether its recording is kept: /audio gives it out.")
+    expires_in: float | None = Field(
+        description="Seconds until it is deleted for its age, unless its owner reads or edits it "
+        "before; null without a limit, and before its end."
+    )
 
 
 class JobPage(BaseModel):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -241,6 +242,8 @@ class PageEngine(RenderedBody):
     precisions: list[str] = Field(description="The first is its own choice.")
     languages: list[str] = Field(description="Empty where it takes any.")
     diarizes: bool
+    steerable: bool = Field(description="Whether it takes names and terms, and a prompt.")
+    counted: bool = Field(description="Whether it takes the number of speakers.")
     planned: bool = Field(description="Whether its memory is planned: /v1/estimate says how.")
 
 
@@ -250,11 +253,18 @@ class PageInfo(BaseModel):
     version: str
     engine: PageEngine
     may_reload: bool
-    keeps_seconds: float = Field(description="How long a result waits to be fetched.")
+    keeps_seconds: float | None = Field(
+        description="How long a result stays from its end, or from when its owner last read or "
+        "edited it; null: until it is deleted."
+    )
     keeps_jobs: bool = Field(description="Whether jobs outlive the service.")
     keeps_recordings: bool = Field(description="Whether recordings of jobs that are done stay.")
     people: bool = Field(description="Whether voices of people may be stored: /v1/people.")
     longest_audio_seconds: float
+    owner: str = Field(
+        description="An opaque name of the caller, by which the page tells copies of different "
+        "owners in one browser apart."
+    )
     findings: list[PageFinding] = Field(
         description="Only for who asks from this machine: they name folders of it."
     )
@@ -317,11 +327,12 @@ def build_router(service: Service) -> APIRouter:
             "version": __version__,
             "engine": PageEngine.render(service.spec),
             "may_reload": Scope.RELOAD in caller.scopes,
-            "keeps_seconds": settings.job_retention,
+            "keeps_seconds": None if settings.retention_s == math.inf else settings.retention_s,
             "keeps_jobs": settings.keeps_jobs,
             "keeps_recordings": settings.keeps_jobs and settings.keep_recordings_mb > 0,
             "people": settings.people,
             "longest_audio_seconds": settings.max_audio_hours * 3600,
+            "owner": hashlib.sha256(caller.owner.encode()).hexdigest()[:32],
             "findings": found,
             **_signed_in_as(caller),
         }

@@ -102,7 +102,7 @@ def add_routes(router: APIRouter, service: Service) -> None:
     )
     async def job_state(request: Request, job_id: str) -> Response:
         caller = identity_of(request)
-        return await job_response(service, caller, await service.owned.job(caller, job_id))
+        return await job_response(service, caller, await service.owned.read(caller, job_id))
 
     @router.delete(
         "/jobs/{job_id}",

@@ -318,9 +318,11 @@ def _wrong(now: MonitorSnapshot) -> Rows:
 
 def _job(job: Answer) -> tuple[str, str]:
     progress = _part(job, "progress").get("fraction")
+    left_s = job.get("estimated_remaining_seconds")
     parts = [
         str(job.get("state")),
         f"{100 * progress:.0f}%" if progress and job.get("state") == "running" else "",
+        f"about {left_s:.0f} s left" if left_s else "",
         f"{job['duration']:.0f} s" if job.get("duration") else "",
         f"place {job['position']}" if job.get("position") is not None else "",
     ]

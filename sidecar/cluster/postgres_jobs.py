@@ -270,6 +270,14 @@ class PostgresJobStore:
                 self._turns |= await self._worked_out(missing)
         return {one: self._turns[one] for one in ids if one in self._turns}
 
+    async def renew(self, record: JobRecord) -> None:
+        """Have the retention of a job that has ended begin anew."""
+        await self._housekeeping.renew(record.id)
+
+    async def expires_in_s(self, records: Sequence[JobRecord]) -> Mapping[str, float]:
+        """Return in how many seconds jobs that have ended are deleted for their age, by id."""
+        return await self._housekeeping.expires_in_s([one.id for one in records])
+
     async def load(self, owner: str) -> OwnerLoad:
         """Return what an owner has open."""
         ((jobs, waiting, waiting_s),) = await self._database.fetch(

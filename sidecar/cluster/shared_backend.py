@@ -70,7 +70,7 @@ class SharedJobBackend:
         self._database = PostgresDatabase(address)
         self._follower = JobFollower(self._database, rows, service_id, now)
         limits = RetentionLimits(
-            settings.job_retention,
+            settings.retention_s,
             MAX_RESULTS_PER_OWNER,
             settings.job_retention_mb << 20,
             settings.keep_recordings_mb << 20,

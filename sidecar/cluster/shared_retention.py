@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import math
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +38,13 @@ PURGE_BATCH = 20
 ORPHANED_RECORDING_S = 3600.0
 """Age of a recording without a job before it is deleted: a service may be about to submit it."""
 
+RENEWAL_INTERVAL_S, RENEWALS = 30.0, 20
+"""A service writes the renewal of one job at most once in so many seconds, or (shorter) in the
+20th part of the retention: a client that polls costs no write each time."""
+
+_EXPIRES_IN = """
+    SELECT id, extract(epoch FROM touched - clock_timestamp())::float8 + %s
+    FROM vibevoice.jobs WHERE id = ANY(%s) AND ended IS NOT NULL"""
 _DOOMED = "SELECT name FROM vibevoice.doomed_recordings ORDER BY random() LIMIT %s"
 _DELETED = """
     DELETE FROM vibevoice.doomed_recordings WHERE name IN (
@@ -45,8 +54,8 @@ _DELETED = """
 
 @dataclass(frozen=True, slots=True)
 class RetentionLimits:
-    """Limits of each owner's ended jobs: seconds, number, bytes of results and bytes of
-    recordings."""
+    """Limits of each owner's ended jobs: seconds (infinite: until deleted), number, bytes of results
+    and bytes of recordings."""
 
     retention_s: float
     results: int
@@ -71,12 +80,41 @@ class SharedRetention:
         self._unsettled: set[str] = set()
         """Owners whose jobs have ended since they were settled."""
         self._unsettle = asyncio.Event()
+        self._renewed: set[str] = set()
+        """Jobs that were renewed since `_renewed_at`."""
+        self._renewed_at = 0.0
 
     def settle(self, owner: str) -> None:
         """Delete, in a moment, what is too much of an owner's after one of its jobs ended or was
         edited. Where the database is away the next sweep does it."""
         self._unsettled.add(owner)
         self._unsettle.set()
+
+    async def renew(self, job_id: str) -> None:
+        """Have the retention of a job that has ended begin anew; more often than a few times in
+        it costs the database nothing.
+
+        Raises:
+            errors.JournalUnreachable: the database does not answer.
+        """
+        every_s = min(RENEWAL_INTERVAL_S, self._limits.retention_s / RENEWALS)
+        if time.monotonic() - self._renewed_at > every_s:
+            self._renewed_at, self._renewed = time.monotonic(), set()
+        if job_id not in self._renewed:
+            await self._database.call("renew_1", job_id)
+            self._renewed.add(job_id)
+
+    async def expires_in_s(self, job_ids: Sequence[str]) -> dict[str, float]:
+        """Return in how many seconds jobs that have ended are deleted for their age, by id; none if
+        there is no limit.
+
+        Raises:
+            errors.JournalUnreachable: the database does not answer.
+        """
+        if self._limits.retention_s == math.inf:
+            return {}
+        rows = await self._database.fetch(_EXPIRES_IN, (self._limits.retention_s, [*job_ids]))
+        return {job_id: max(0.0, in_s) for job_id, in_s in rows}
 
     def delete_recordings_soon(self) -> None:
         """Delete, in a moment, recordings that the database has given up."""
@@ -148,7 +186,8 @@ class SharedRetention:
 
     async def _purge(self, owner: str) -> None:
         limits = self._limits
-        results = limits.retention_s, limits.results, limits.result_bytes
+        age_s = None if limits.retention_s == math.inf else limits.retention_s
+        results = age_s, limits.results, limits.result_bytes
         for function, values, batch in (
             ("purge_1", results, PURGE_BATCH),
             ("forget_recordings_1", (limits.recording_bytes,), DELETE_BATCH),

@@ -9,6 +9,9 @@ from pydantic import Field, SecretStr
 
 from sidecar.config import setting_types
 
+DEFAULT_JOB_RETENTION_S = 600.0
+"""Where results are in memory: long enough to be fetched, also after a network failure."""
+
 
 class JobSettings(setting_types.SettingsGroup):
     """Jobs: how many wait, and what is kept of them, where and for how long."""
@@ -21,8 +24,13 @@ class JobSettings(setting_types.SettingsGroup):
             "answer is 503 with Retry-After, before the recording is read."
         ),
     )
-    job_retention: setting_types.Duration = Field(
-        600.0, ge=0, description="How long the result of a finished job can be fetched."
+    job_retention: setting_types.OptionalDuration = Field(
+        None,
+        ge=0,
+        description=(
+            "How long the result of a finished job can be fetched, from its end or from when its "
+            "owner last read or edited it. Default: 10m; with 'keep_jobs' or 'journal' no limit."
+        ),
     )
     job_retention_mb: int = Field(
         64,

@@ -43,6 +43,7 @@ def parse_duration(value: object) -> object:
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration)]
+OptionalDuration = Annotated[float | None, BeforeValidator(parse_duration)]
 
 
 def parse_list(value: object) -> object:

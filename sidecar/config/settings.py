@@ -6,6 +6,7 @@ They lie by what they are about, a file each, and `Settings` is all of them toge
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,11 @@ from sidecar.config.config_files import (
 )
 from sidecar.config.conversation_settings import ConversationSettings, TtsSettings
 from sidecar.config.engine_settings import EngineSettings, EnrolledSpeakerSettings, UpstreamSettings
-from sidecar.config.job_settings import JobSettings, RecordingSettings
+from sidecar.config.job_settings import (
+    DEFAULT_JOB_RETENTION_S,
+    JobSettings,
+    RecordingSettings,
+)
 from sidecar.config.live_settings import CaptureSettings, GrpcSettings, LiveSettings
 from sidecar.config.removed_settings import refuse_removed
 from sidecar.config.setting_types import (
@@ -77,6 +82,13 @@ class Settings(
     def keeps_jobs(self) -> bool:
         """Return whether jobs outlive the service."""
         return self.keep_jobs or self.shares_jobs
+
+    @property
+    def retention_s(self) -> float:
+        """Seconds for which results of jobs can be fetched; infinite if they stay until deleted."""
+        if self.job_retention is not None:
+            return self.job_retention
+        return math.inf if self.keeps_jobs else DEFAULT_JOB_RETENTION_S
 
     @property
     def encrypted(self) -> bool:

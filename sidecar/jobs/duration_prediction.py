@@ -157,6 +157,22 @@ def remaining_s(work_s: float, elapsed_s: float, fraction: float | None) -> floa
     return max(MIN_JOB_S, work_s - elapsed_s)
 
 
+def estimate_remaining_s(
+    work_s: float | None, elapsed_s: float, fraction: float | None
+) -> float | None:
+    """Predict the seconds that are left of a running job, for people; None if nobody can tell.
+
+    The job's own pace (``elapsed_s`` for ``fraction`` of it) counts as much as it has come far, the
+    prediction for such recordings (``work_s``; None before anything was measured) for the rest: at
+    2 % the own pace is mostly its start.
+    """
+    if not fraction:
+        return None if work_s is None else max(MIN_JOB_S, work_s - elapsed_s)
+    own_s = elapsed_s / fraction
+    total_s = own_s if work_s is None else fraction * own_s + (1.0 - fraction) * work_s
+    return max(MIN_JOB_S, total_s * (1.0 - fraction))
+
+
 log = logging.getLogger(__name__)
 
 DURATION_FILE_NAME = "pace.json"

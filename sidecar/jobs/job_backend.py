@@ -18,7 +18,12 @@ from sidecar.config.settings import Settings
 from sidecar.gpu_memory.memory_admission import MemoryState
 from sidecar.gpu_memory.memory_plan import JobForecast
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
-from sidecar.jobs.duration_prediction import MIN_JOB_S, DurationFile, DurationPredictor
+from sidecar.jobs.duration_prediction import (
+    MIN_JOB_S,
+    DurationFile,
+    DurationPredictor,
+    estimate_remaining_s,
+)
 from sidecar.jobs.job_log import JobListener, JobLog, MemoryJobLog
 from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import JobRecord
@@ -30,6 +35,7 @@ from sidecar.jobs.reservations import Reservation
 from sidecar.jobs.retention import MAX_RESULTS_PER_OWNER, Retention
 from sidecar.observability.logs import default_data_folder
 from sidecar.observability.metrics import JobMetrics
+from sidecar.transcripts.transcript import Progress
 from sidecar.workers.engine_host import EngineHost
 
 if TYPE_CHECKING:
@@ -224,6 +230,13 @@ class LocalQueueSetup:
             pace=self.pace,
         )
 
+    def remaining_s(self, progress: Progress, elapsed_s: float) -> float | None:
+        """Return the predicted seconds until a job ends that runs for so long and is so far."""
+        slot = self.provision.slot
+        known = self.pace.knows(slot.precision)
+        work_s = self.pace.seconds(slot.precision, progress.audio_s_total) if known else None
+        return estimate_remaining_s(work_s, elapsed_s, progress.fraction)
+
     def open(self, background: BackgroundTaskGroup) -> None:
         """Persist the pace from time to time."""
         background.spawn("remember the pace", self._file.run(self.pace))
@@ -293,7 +306,7 @@ class LocalJobBackend:
         self.queue = engine.queue(self.log)
         self.results = Retention(
             self.log,
-            settings.job_retention,
+            settings.retention_s,
             settings.job_retention_mb << 20,
             MAX_RESULTS_PER_OWNER,
         )

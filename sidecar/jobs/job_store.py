@@ -128,6 +128,15 @@ class JobStore(Protocol):
         """Return the turn of each job that waits, by its id."""
         ...
 
+    async def renew(self, record: JobRecord) -> None:
+        """Have the retention of a job that has ended begin anew, because its owner reads it."""
+        ...
+
+    async def expires_in_s(self, records: Sequence[JobRecord]) -> Mapping[str, float]:
+        """Return in how many seconds each job is deleted for its age, by its id; a job that is not
+        (it has not ended, or there is no limit) is left out."""
+        ...
+
     async def load(self, owner: str) -> OwnerLoad:
         """Return what an owner has now."""
         ...
@@ -233,6 +242,15 @@ class LocalJobStore:
         """As `JobStore.turns`."""
         found = ((record.id, self._turn(record.id)) for record in records)
         return {job_id: turn for job_id, turn in found if turn is not None}
+
+    async def renew(self, record: JobRecord) -> None:
+        """As `JobStore.renew`."""
+        self._results.renew(record.id)
+
+    async def expires_in_s(self, records: Sequence[JobRecord]) -> Mapping[str, float]:
+        """As `JobStore.expires_in_s`."""
+        found = ((one.id, self._results.expires_in_s(one.id)) for one in records)
+        return {job_id: in_s for job_id, in_s in found if in_s is not None}
 
     async def load(self, owner: str) -> OwnerLoad:
         """As `JobStore.load`."""

@@ -63,6 +63,18 @@ class OwnedJobs:
             raise errors.JobNotFound()
         return record
 
+    async def read(self, caller: Identity, job_id: str) -> JobRecord:
+        """Return the caller's job, and have its retention begin anew if it has ended.
+
+        Raises:
+            errors.JobNotFound: as `job`.
+        """
+        record = await self.job(caller, job_id)
+        if record.over:
+            with suppress(errors.JournalUnreachable):  # then it is renewed by the next read
+                await self._store.renew(record)
+        return record
+
     async def jobs(
         self,
         caller: Identity,
@@ -121,6 +133,20 @@ class OwnedJobs:
         """
         with suppress(errors.JournalUnreachable):
             return await self._store.turns([_require_owned(caller, one) for one in records])
+        return {}
+
+    async def expires_in_s(
+        self, caller: Identity, records: Sequence[JobRecord]
+    ) -> Mapping[str, float]:
+        """Return in how many seconds jobs are deleted for their age, by id, as
+        `JobStore.expires_in_s`; none while the database does not answer.
+
+        Raises:
+            errors.JobNotFound: one of them is another's.
+        """
+        ended = [_require_owned(caller, one) for one in records if one.over]
+        with suppress(errors.JournalUnreachable):
+            return await self._store.expires_in_s(ended) if ended else {}
         return {}
 
     def hang_up(self, caller: Identity, record: JobRecord) -> None:
@@ -264,7 +290,7 @@ class OwnedRecordings:
             errors.RecordingNotKept: its recording is not kept.
             errors.AudioLost: it is not what it was.
         """
-        job = await self._owned.job(caller, job_id)
+        job = await self._owned.read(caller, job_id)
         if self._keeping is None:
             raise errors.RecordingNotKept()
         return await self._threads.run(self._keeping.recording, job)

@@ -1,7 +1,7 @@
 """Retention of finished jobs.
 
-A result stays for a time, from its end or from the last edit of its transcript, and as long as
-those of its owner do not take more than their share.
+A result stays for a time, from its end or from when its owner last read or edited it, and as long
+as those of its owner do not take more than their share.
 What nobody asks for later is forgotten at its end.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import sys
 import time
 from collections import Counter
@@ -81,7 +82,7 @@ class _EndedJob:
     record: JobRecord
     ended_at: float
     young_at: float
-    """From when its time counts: an edit renews it."""
+    """From when its time counts: its owner's reading and edits renew it."""
     weight: int = 0
     answer: bytes | None = None
     """What a wire made of it."""
@@ -102,8 +103,9 @@ MAX_RESULTS_PER_OWNER = 1000
 
 
 class Retention:
-    """Ended jobs go after ``retention_s``, the oldest of an owner when all that he has weigh more
-    than ``limit_bytes`` or are more than ``limit``; the last of each stays its time."""
+    """Ended jobs go after ``retention_s``; if those of an owner weigh more than ``limit_bytes`` or
+    are more than ``limit``, the ones that were not read or edited for longest go before. The last
+    of each owner stays its time."""
 
     def __init__(
         self,
@@ -122,7 +124,7 @@ class Retention:
         self._own = own
         self._count: Counter[str] = Counter()
         self._ended: dict[str, _EndedJob] = {}
-        """In the order in which they did, or were edited."""
+        """In the order in which they did, or were last read or edited."""
         self._held: Counter[str] = Counter()
         self._rendering = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
@@ -153,6 +155,19 @@ class Retention:
         if record.id in self._ended:
             self._ended[record.id].fetched.set()
         return form
+
+    def renew(self, job_id: str) -> None:
+        """Have the time of a result begin anew, because its owner has read it."""
+        if (result := self._ended.pop(job_id, None)) is not None:
+            result.young_at = time.monotonic()
+            self._ended[job_id] = result
+
+    def expires_in_s(self, job_id: str) -> float | None:
+        """Seconds until a result is deleted for its age; None if it is not."""
+        result = self._ended.get(job_id)
+        if result is None or self._retention_s == math.inf:
+            return None
+        return max(0.0, result.young_at + self._retention_s - time.monotonic())
 
     def fetched(self, job_id: str) -> bool:
         """Return whether the result of a kept job was fetched."""
@@ -255,6 +270,8 @@ class Retention:
     def _set_timer(self) -> None:
         """Come back when the oldest has had its time."""
         if self._timer is not None or self._closed or not self._ended:
+            return
+        if self._retention_s == math.inf:
             return
         young_at = next(iter(self._ended.values())).young_at
         wait_s = max(0.0, young_at + self._retention_s - time.monotonic())

@@ -195,6 +195,8 @@ class Service:
         self.spec, self._slot = self._provision.spec, self._provision.slot
         model = choice.checkpoint.folder.name if choice.checkpoint else ""
         engine = LocalQueueSetup(settings, self._provision, self._planned, self.fleet.places, model)
+        self.remaining_s = engine.remaining_s
+        """Predicts when a job that runs is done."""
         counts, threads = self.tally.jobs, self.spool_threads
         parts = engine, counts, threads, now
         self._shared = None

@@ -186,6 +186,47 @@ def test_delete_ends_a_job_and_forgets_it_and_its_words(slow: Server, voice: byt
         check_problem(slow.client.delete(f"/v1/jobs/{job_id}"), 404, "job_not_found")
 
 
+def test_reading_a_job_gives_it_its_time_again_and_listing_does_not(
+    slow: Server, voice: bytes
+) -> None:
+    first, second = submitted(slow, voice), submitted(slow, voice)
+    for job_id in (first, second):
+        events_of(slow, job_id)
+
+    def left_s() -> dict[str, float | None]:
+        return {one["id"]: one["expires_in"] for one in slow.client.get("/v1/jobs").json()["jobs"]}
+
+    def gap_s() -> float:
+        """How much longer the one that is read stays than the other: no time changes that."""
+        left = left_s()
+        return float(left[first] or 0.0) - float(left[second] or 0.0)
+
+    if left_s()[first] is None:  # services that share jobs keep them until they are deleted
+        assert left_s() == {first: None, second: None}
+        return
+    assert 0 < (left_s()[second] or 0.0) <= 600
+    for path in ("", "/transcript", "/peaks", "/events"):
+        before_s, gap_before_s = left_s()[first] or 0.0, gap_s()
+        wait_until(
+            lambda at=before_s: (left_s()[first] or 0.0) < at - 1.0,
+            PATIENCE_S,
+            "lists renew nothing",
+        )
+        assert slow.client.get(f"/v1/jobs/{first}{path}").is_success
+        assert gap_s() > gap_before_s + 0.5, path
+
+
+def test_a_job_that_runs_says_how_long_it_will_take(slow: Server) -> None:
+    job_id = submitted(slow, long(120))
+    with follow(slow, job_id) as events:
+        while not (told := read_until(events, "progress").data)["fraction"]:
+            pass
+        assert told["estimated_remaining_seconds"] > 0
+        assert job(slow, job_id)["estimated_remaining_seconds"] > 0
+        assert job(slow, job_id)["expires_in"] is None
+    slow.client.delete(f"/v1/jobs/{job_id}")
+
+
 def test_two_who_follow_one_job_both_get_all_of_it(slow: Server) -> None:
     job_id = submitted(slow, wav(SECOND * 30))
     with ThreadPoolExecutor(2) as pool:

@@ -131,6 +131,16 @@ class Visitor:
             base64.b64encode(body).decode(),
         )
 
+    def forgets_copies(self) -> None:
+        """The browser has no copies of transcripts."""
+        self.driver.execute_async_script(
+            """const done = arguments[arguments.length - 1];
+            try {
+              const request = indexedDB.deleteDatabase("vibevoice-copies");
+              request.onsuccess = request.onerror = request.onblocked = () => done();
+            } catch { done(); }"""
+        )
+
     def rows(self) -> int:
         """How many segments stand."""
         return int(self.js("return document.querySelectorAll('.row').length"))
@@ -188,6 +198,7 @@ def visitor(browser: Visitor) -> Iterator[Visitor]:
         browser.driver.close()
     browser.driver.switch_to.window(browser.driver.window_handles[0])
     browser.js("try { sessionStorage.clear(); localStorage.clear(); } catch {}")
+    browser.forgets_copies()
     browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     browser.driver.get("about:blank")
 
@@ -534,6 +545,9 @@ def test_progress_is_seen_and_a_reload_in_the_middle_loses_nothing(
     visitor.opens(slow)
     visitor.sends(tone(tmp_path / "long one.wav", 600))
     visitor.sees(".job[data-state=running] .name", "long one.wav")
+    visitor.sees(".job[data-state=running] .how", " % of 10:00, about ")
+    visitor.sees(".job[data-state=running] .how", " left")
+    visitor.sees(".side h2", "In progress")
     visitor.sends(tone(tmp_path / "second.wav", 45))
     visitor.sees(".job[data-state=queued] .how", "Next in line")
     visitor.sends(tone(tmp_path / "third.wav", 3))
@@ -559,6 +573,126 @@ def test_progress_is_seen_and_a_reload_in_the_middle_loses_nothing(
     visitor.driver.find_elements("css selector", ".row .said")[40].click()
     wait_until(lambda: visitor.js(PLACE)[0] > 40.2, PATIENCE_S, "it plays from there")
     visitor.sees(".player .round[aria-label=Pause]").click()
+
+
+def test_a_transcript_that_is_read_stays_and_one_whose_time_is_over_is_still_shown(
+    visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = start_server(job_retention="12s")
+
+    def there() -> set[str]:
+        return {one["id"] for one in server.client.get("/v1/jobs").json()["jobs"]}
+
+    visitor.opens(server)
+    visitor.sends(tone(tmp_path / "read.wav", 6))
+    visitor.sees("#main .title", "2 speakers")
+    wait_until(lambda: visitor.rows() == 6, PATIENCE_S, "all rows")
+    (read,) = there()
+    # who is in the middle of a correction has the transcript kept, although nothing else happens
+    line(visitor, 3).send_keys("e")
+    visitor.driver.switch_to.active_element.send_keys(" half a")
+    other = server.submit((tmp_path / "read.wav").read_bytes())
+    server.wait_state(other, "done")
+    wait_until(lambda: other not in there(), PATIENCE_S, "what nobody reads goes")
+    assert there() == {read}
+    field = visitor.driver.switch_to.active_element
+    assert field.get_attribute("value").endswith(" half a")
+    visitor.sees(".storing", "12 seconds after it was last read or edited")
+    assert visitor.findings() == []
+    # it is said before it goes, and can be put off
+    field.send_keys(ESCAPE)
+    visitor.sees(".expiry")
+    offered = visitor.js(  # in one go: it is there for a few seconds
+        """const offer = document.querySelector(".expiry"), text = offer.textContent;
+        offer.querySelector("button").click();
+        return text"""
+    )
+    for part in ("about to delete", "0:0", "Keep it longer", "Download it"):
+        assert part in offered
+    gone = "return document.querySelector('.expiry') === null"
+    wait_until(lambda: visitor.js(gone), PATIENCE_S, "it was put off")
+    assert there() == {read}
+    # the service deletes it, and it stands as it stood
+    wait_until(lambda: not there(), PATIENCE_S, "its time is over")
+    visitor.sees("#main .notice", "does not have this transcript any more")
+    visitor.sees("#main .notice", "stored in this browser")
+    visitor.sees(".side h2", "Only in this browser")
+    assert visitor.rows() == 6
+    assert visitor.findings() == []
+    line(visitor, 3).send_keys("e")
+    visitor.driver.switch_to.active_element.send_keys(CONTROL, "a", CONTROL, "All of it.", ENTER)
+    visitor.sees("#said", "in this browser only")
+    wait_until(lambda: said(visitor, 3) == "All of it.", PATIENCE_S, "it is corrected")
+    # also for who comes back
+    visitor.driver.refresh()
+    visitor.sees(".job .name", "read.wav").click()
+    wait_until(lambda: visitor.rows() == 6, PATIENCE_S, "the copy")
+    assert said(visitor, 3) == "All of it."
+    # and one switch deletes all of them, but not under the eyes of who reads
+    visitor.sees(".storing input").click()
+    visitor.sees("#main .notice", "in this tab alone")
+    visitor.sees(".storing", "No copies are stored")
+    visitor.driver.refresh()
+    visitor.sees("h1", "Who said what")
+    assert "read.wav" not in visitor.text()
+
+
+def test_a_recording_that_ended_while_nobody_looked_is_there_for_who_comes_back(
+    visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = start_server(job_retention="6s")
+    visitor.opens(server)
+    visitor.sends(tone(tmp_path / "first.wav", 5))
+    visitor.sees("#main .title", "2 speakers")
+    visitor.sends(tone(tmp_path / "second.wav", 7))
+    headings = "return [...document.querySelectorAll('.side h2')].map((one) => one.textContent)"
+    wait_until(lambda: visitor.js(headings) == ["Only in this browser"], PATIENCE_S, "both gone")
+    visitor.sees(".job .name", "second.wav").click()
+    wait_until(lambda: visitor.rows() == 7, PATIENCE_S, "it was never opened before")
+    visitor.sees("#main .notice", "stored in this browser")
+    visitor.sees("[aria-label='Delete second.wav']").click()
+    visitor.sees("dialog[open] .danger").click()
+    visitor.sees("#said", "second.wav is deleted.")
+    names = [one.text for one in visitor.driver.find_elements("css selector", ".job .name")]
+    assert names == ["first.wav"]
+
+
+def test_copies_of_one_owner_are_not_shown_to_another(
+    visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    issuer = TokenIssuer(tmp_path / "tokens")
+    tokens = {name: issuer.create(name)[0] for name in ("anna", "berta")}
+    server = start_server(token_keys=issuer.keys.public)
+
+    def signs_in(name: str) -> None:
+        visitor.opens(server)
+        visitor.js("sessionStorage.setItem('vibevoice-token', arguments[0])", tokens[name])
+        visitor.driver.refresh()
+        visitor.sees(".page[data-ready=yes]")
+
+    def stored() -> int:
+        return int(
+            visitor.driver.execute_async_script(
+                """const done = arguments[arguments.length - 1];
+                indexedDB.open("vibevoice-copies", 1).onsuccess = ({target: {result}}) => {
+                  const asked = result.transaction("heads").objectStore("heads").count();
+                  asked.onsuccess = () => (result.close(), done(asked.result));
+                };"""
+            )
+        )
+
+    signs_in("anna")
+    visitor.sees(".intake")
+    visitor.sends(tone(tmp_path / "anna's own.wav", 3))
+    visitor.sees("#main .title", "2 speakers")
+    wait_until(lambda: stored() == 1, PATIENCE_S, "there is a copy")
+    signs_in("berta")
+    visitor.sends(tone(tmp_path / "berta's own.wav", 3))
+    visitor.sees("#main .title", "2 speakers")
+    wait_until(lambda: stored() == 2, PATIENCE_S, "and another's")
+    found = [one.text for one in visitor.driver.find_elements("css selector", ".side h2")]
+    assert found == ["Done"], "none is only in this browser"
+    assert "anna" not in visitor.text()
 
 
 def test_two_tabs_see_the_same_and_what_one_ends_is_gone_in_the_other(
@@ -663,6 +797,9 @@ def test_what_is_no_recording_is_refused_in_words_and_can_be_left_out(
     visitor.sends(letter)
     visitor.sees(".job[data-state=failed] .how", "not audio in a format")
     visitor.sees(".job[data-state=failed] .how", "Send wav, flac")
+    assert [one.text for one in visitor.driver.find_elements("css selector", ".side h2")] == [
+        "Failed"
+    ], "and nothing is in progress"
     assert visitor.findings() == []
     visitor.driver.find_element("css selector", "[aria-label='Leave out letter.wav']").click()
     visitor.sees("h1", "Who said what")
@@ -677,6 +814,26 @@ def test_the_microphone_becomes_a_recording(visitor: Visitor, server: Server) ->
     visitor.sees(".recording button", "Stop").click()
     visitor.sees("#main .title", "2 speakers")
     visitor.sees(".job .name", "Recording 2")
+
+
+def test_options_are_those_that_the_engine_follows(
+    visitor: Visitor, start_server: Callable[..., Server]
+) -> None:
+    for server, shown in (
+        (start_server(), []),
+        (start_server(engine="upstream", upstream="http://127.0.0.1:9"), ["speak", "Names"]),
+    ):
+        visitor.opens(server)
+        wait_until(
+            lambda: visitor.js("return document.querySelector('.intake .quiet') !== null"),
+            PATIENCE_S,
+            "what the engine can do is known",
+        )
+        engine = server.client.get("/v1/page/about").json()["engine"]
+        assert engine["steerable"] is bool(shown)
+        labels = visitor.driver.find_elements("css selector", ".fields label")
+        found = " ".join(str(one.get_attribute("textContent")) for one in labels)
+        assert [word for word in ("speak", "Names") if word in found] == shown
 
 
 SOCKETS = """
@@ -740,6 +897,28 @@ def test_what_is_said_is_read_while_it_is_said_and_heard_again_in_full(
     visitor.sees("[aria-label^='Throw Live']").click()
     visitor.sees("#sure-talk .danger").click()
     wait_until(lambda: "only in this page" not in visitor.text(), PATIENCE_S, "it is gone")
+
+
+def test_a_microphone_that_gives_no_sound_is_noticed(server: Server, tmp_path: Path) -> None:
+    muted = tmp_path / "muted.wav"
+    with wave.open(str(muted), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(bytes(2 * 16_000))
+    visitor = Visitor(muted)
+    try:
+        visitor.opens(server)
+        visitor.sees(".intake button", LIVE).click()
+        visitor.sees("#main .notice[role=status]", "No sound from this microphone")
+        assert visitor.findings() == []
+        visitor.sees(".talking button", "Stop").click()
+        visitor.sees(".title", "only in this page")
+        visitor.sees(".intake button", "Record").click()
+        visitor.sees(".intake .notice[role=status]", "No sound from this microphone")
+        assert visitor.wrong() == []
+    finally:
+        visitor.driver.quit()
 
 
 def test_captions_that_are_kept_are_a_transcript_like_any_other(
@@ -924,6 +1103,24 @@ def test_nothing_is_found_against_it_in_light_and_in_dark_and_on_a_phone(
     visitor.sees("#formats button", "Subtitles")
     assert visitor.findings() == []
     is_a_phone(visitor)
+    assert visitor.findings() == []
+
+
+def test_on_a_phone_the_bars_leave_three_quarters_of_the_screen(
+    visitor: Visitor, server: Server, tmp_path: Path
+) -> None:
+    visitor.opens(server)
+    visitor.sends(tone(tmp_path / "a recording of the whole afternoon.wav", 20))
+    visitor.sees("#main .title", "2 speakers")
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    visitor.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    wait_until(lambda: visitor.js("return innerWidth") == 390, PATIENCE_S, "it is a phone")
+    top = "return document.querySelector(arguments[0]).getBoundingClientRect().top / innerHeight"
+    assert visitor.js(top, ".row") <= 0.25, "a transcript begins in the first quarter"
+    assert visitor.findings() == []
+    visitor.sees(".back").click()
+    visitor.sees(".job .name")
+    assert visitor.js(top, ".jobs") <= 0.3, "and so, under its heading, does the list"
     assert visitor.findings() == []
 
 

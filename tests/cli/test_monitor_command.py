@@ -218,6 +218,17 @@ def test_memory_that_is_planned_beyond_the_card_is_a_warning() -> None:
     assert machine(9 * GB).warns
 
 
+def test_a_job_that_runs_is_shown_with_the_time_that_is_left() -> None:
+    job = {
+        "id": "0123456789", "state": "running", "duration": 1200.0, "position": None,
+        "progress": {"fraction": 0.02}, "estimated_remaining_seconds": 251.3,
+    }  # fmt: skip
+    now = MonitorSnapshot("", 0.0, {}, {}, jobs={"jobs": [job]})
+    assert ("01234567", "running, 2%, about 251 s left, 1200 s") in named(
+        sections(now), "jobs"
+    ).rows
+
+
 def test_errors_are_the_most_frequent_first_and_what_went_well_is_none() -> None:
     own = {
         "jobs": {"failed_by_code": {"audio_empty": 2}},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +60,43 @@ async def test_results_go_when_their_time_is_over_and_what_waits_stays(
         )
         await one.housekeeping._sweep()
         assert await ids(one, "me") == [young.id, waiting.id]
+
+
+OLDER = "UPDATE vibevoice.jobs SET touched = touched - interval '601 s' WHERE id = ANY(%s)"
+
+
+async def test_reading_renews_a_result_s_time_and_pins_no_more_of_them(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path, limits=replace(LIMITS, results=2)) as one:
+        read, other = await done(one, "me"), await done(one, "me")
+        (waiting,) = await one.submit("me")
+        await one.database.fetch(OLDER, ([read.id, other.id],))
+        assert await one.jobs.expires_in_s([read, other, waiting]) == {read.id: 0.0, other.id: 0.0}
+        for each in (read, waiting):
+            await one.jobs.renew(each)
+        left_s = await one.jobs.expires_in_s([read, other])
+        assert 0.0 == left_s[other.id] < left_s[read.id] <= LIMITS.retention_s
+        await one.housekeeping._sweep()
+        assert await ids(one, "me") == [read.id, waiting.id]
+        await one.jobs.cancel(waiting.id)
+        await one.jobs.renew(read)  # so soon it costs the database nothing, and is no error
+        third = await done(one, "me")
+        assert await ids(one, "me") == [waiting.id, third.id], "the caps are what they were"
+
+
+async def test_without_a_limit_results_stay_until_they_are_deleted(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path, limits=replace(LIMITS, retention_s=math.inf)) as one:
+        job = await done(one, "me")
+        await one.database.fetch(OLDER, ([job.id],))
+        await one.housekeeping._sweep()
+        assert await ids(one, "me") == [job.id]
+        assert await one.jobs.expires_in_s([job]) == {}
+        await one.jobs.renew(job)
+        await one.jobs.delete(job.id)
+        assert await ids(one, "me") == []
 
 
 async def test_a_recording_goes_with_the_end_of_its_job_or_stays_as_long_as_there_is_room(

@@ -1,3 +1,4 @@
+import math
 import os
 import re
 import subprocess
@@ -53,6 +54,13 @@ def test_a_duration_in_the_file_may_be_a_number(config):
     config.write_text('keep_alive = 30\njob_retention = "2m"\n')
     settings = load_settings()
     assert (settings.keep_alive, settings.job_retention) == (30, 120)
+
+
+def test_results_that_outlive_the_service_stay_unless_a_limit_is_set(config, tmp_path):
+    assert load_settings().retention_s == 600
+    kept = {"keep_jobs": True, "data_dir": tmp_path}
+    assert load_settings(**kept).retention_s == math.inf
+    assert load_settings(**kept, job_retention="2h").retention_s == 7200
 
 
 NUMBERS = [

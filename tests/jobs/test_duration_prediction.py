@@ -21,6 +21,7 @@ from sidecar.jobs.duration_prediction import (
     DurationFit,
     DurationKey,
     DurationPredictor,
+    estimate_remaining_s,
     remaining_s,
 )
 
@@ -51,6 +52,18 @@ def test_nothing_takes_no_time_and_what_runs_is_never_over() -> None:
     assert remaining_s(60.0, 20.0, None) == 40.0
     assert remaining_s(60.0, 20.0, 0.25) == 60.0
     assert remaining_s(60.0, 80.0, None) == remaining_s(60.0, 80.0, 1.0) == MIN_JOB_S
+
+
+def test_what_is_left_is_told_by_the_own_pace_the_more_the_further_a_job_is() -> None:
+    assert estimate_remaining_s(None, 20.0, None) is None, "nobody can tell"
+    assert estimate_remaining_s(60.0, 20.0, None) == 40.0
+    assert estimate_remaining_s(None, 20.0, 0.25) == 60.0
+    assert estimate_remaining_s(100.0, 5.0, 0.5) == 27.5  # 10 s by its own pace, 100 s by others'
+    slow_start = estimate_remaining_s(100.0, 20.0, 0.02)
+    assert slow_start is not None
+    assert slow_start < 150, "not the 980 s that the start alone would come to"
+    assert estimate_remaining_s(60.0, 80.0, None) == MIN_JOB_S
+    assert estimate_remaining_s(60.0, 80.0, 1.0) == MIN_JOB_S
 
 
 def test_a_beginning_is_told_from_the_pace_and_a_quarter_of_wrong_ones_change_neither() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -317,4 +318,33 @@ async def test_what_ended_before_the_start_has_what_is_left_of_its_time(new_job:
     results.remember(young, 1.0)
     await until(lambda: kept.ids == [young.id])
     results.close()
+    kept.results.close()
+
+
+async def test_reading_renews_a_result_s_time_and_pins_no_more_of_them(new_job: NewJob) -> None:
+    kept = Kept(DAY_S, 1 << 30)
+    old, young = (kept.finished(new_job()).record for _ in range(2))
+    results = Retention(kept.store, DAY_S, 1 << 30, 2)
+    results.remember(old, DAY_S / 2)
+    results.remember(young, DAY_S / 4)
+    left_s = results.expires_in_s(old.id)
+    assert left_s is not None
+    assert left_s <= DAY_S / 2
+    results.renew(old.id)
+    assert (results.expires_in_s(old.id) or 0.0) > left_s
+    results.renew("no job that there is")
+    third = kept.finished(new_job()).record
+    assert kept.ids == [old.id, third.id], "of three the one that was not read for longest goes"
+    results.close()
+    kept.results.close()
+
+
+async def test_without_a_limit_a_result_stays_until_it_is_deleted(new_job: NewJob) -> None:
+    kept = Kept(DAY_S, 1 << 30)
+    record = kept.finished(new_job()).record
+    results = Retention(kept.store, math.inf, 1 << 30)
+    results.remember(record, 1000 * DAY_S)
+    assert results.expires_in_s(record.id) is None
+    await asyncio.sleep(0)
+    assert kept.ids == [record.id]
     kept.results.close()

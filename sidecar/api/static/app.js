@@ -16,6 +16,7 @@ const store = new Store({
   about: null,
   arrival: null,
   conversation: null,
+  copies: new Map(),
   health: null,
   jobs: [],
   loaded: false,
@@ -66,7 +67,7 @@ function App() {
   if (state.offer) return html`<${Offer} offer=${state.offer} />`;
   if (state.locked) return html`<${Door} state=${state} />`;
   const speaks = state.selected === CONVERSATION;
-  const empty = state.loaded && !speaks && !state.jobs.length && !state.uploads.length && !state.talks.length;
+  const empty = state.loaded && !speaks && !state.jobs.length && !state.uploads.length && !state.talks.length && !state.copies.size;
   const talk = state.talks.find((one) => one.id === state.selected);
   const view = empty ? "empty" : state.selected ? "transcript" : "list";
   return html`

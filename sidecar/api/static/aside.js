@@ -1,12 +1,16 @@
 /** What comes in and what is on its way: dropping, choosing, recording, the queue. */
 
 import { CONVERSATION } from "./conversations.js";
+import { keepsCopies } from "./memory.js";
 import { isOver } from "./reading.js";
-import { Recorder, refusal } from "./recorder.js";
+import { NO_SOUND, Recorder, refusal } from "./recorder.js";
 import { html, icon, useEffect, useRef, useState } from "./view.js";
-import { clock, counted, mayBeRecording, stateOf } from "./words.js";
+import { clock, counted, mayBeRecording, spoken, stateOf } from "./words.js";
 
 const KINDS = "audio/*,video/*,.opus,.amr,.caf,.mkv,.wma,.aiff,.flac";
+
+/** A microphone that gives nothing but zeros for so long is taken for muted. */
+const MUTED_MS = 3000;
 
 /** The recordings among what was dropped, folders opened. */
 export async function filesIn(transfer, say) {
@@ -36,16 +40,20 @@ function recordingsAmong(files, say) {
 }
 
 export function Aside({ state, store, recordings, empty, say }) {
-  const { jobs, uploads, talks, conversation } = state;
+  const { about, jobs, talks, conversation } = state;
+  const failed = jobs.filter((job) => job.state === "failed").reverse();
+  const unsent = state.uploads.filter((one) => one.state === "failed");
+  const uploads = state.uploads.filter((one) => one.state !== "failed");
+  const copies = [...state.copies.values()].filter(({ id }) => !jobs.some((job) => job.id === id)).sort((one, other) => other.at - one.at);
   const speaks = conversation && conversation.state !== "over";
   const going = talks.filter((one) => one.state !== "over");
   const over = talks.filter((one) => one.state === "over").reverse();
   const waiting = jobs.filter((job) => !isOver(job)).sort(inLine);
-  const ended = jobs.filter((job) => isOver(job)).reverse();
+  const ended = jobs.filter((job) => isOver(job) && job.state !== "failed").reverse();
   return html`<div class="side" role=${empty ? "main" : "complementary"} id=${empty ? "main" : undefined} aria-label="Recordings">
     <${Intake} state=${state} store=${store} recordings=${recordings} empty=${empty} say=${say} />
     ${(speaks || going.length + waiting.length + uploads.length > 0) && html`<section>
-      <h2>On the way</h2>
+      <h2>In progress</h2>
       <ul class="jobs">
         ${speaks && html`<${Speaks} state=${state} recordings=${recordings} />`}
         ${going.map((talk) => html`<${Talk} key=${talk.id} talk=${talk} state=${state} recordings=${recordings} />`)}
@@ -53,13 +61,41 @@ export function Aside({ state, store, recordings, empty, say }) {
         ${uploads.map((one) => html`<${Sending} key=${one.key} one=${one} recordings=${recordings} />`)}
       </ul>
     </section>`}
+    ${failed.length + unsent.length > 0 && html`<section>
+      <h2>Failed</h2>
+      <ul class="jobs">
+        ${unsent.map((one) => html`<${Sending} key=${one.key} one=${one} recordings=${recordings} />`)}
+        ${failed.map((job) => html`<${Item} key=${job.id} job=${job} state=${state} recordings=${recordings} say=${say} />`)}
+      </ul>
+    </section>`}
     ${over.length + ended.length > 0 && html`<section>
-      <h2>Heard</h2>
+      <h2>Done</h2>
       <ul class="jobs">
         ${over.map((talk) => html`<${Talk} key=${talk.id} talk=${talk} state=${state} recordings=${recordings} />`)}
         ${ended.map((job) => html`<${Item} key=${job.id} job=${job} state=${state} recordings=${recordings} say=${say} />`)}
       </ul>
     </section>`}
+    ${copies.length > 0 && html`<section>
+      <h2>Only in this browser</h2>
+      <ul class="jobs">
+        ${copies.map((one) => html`<${Item} key=${one.id} job=${one.job} state=${state} recordings=${recordings} say=${say} />`)}
+      </ul>
+    </section>`}
+    ${about?.keeps_seconds && !empty && html`<${Storing} keeps=${about.keeps_seconds} recordings=${recordings} />`}
+  </div>`;
+}
+
+/** What becomes of transcripts, and whether this browser has copies of them. */
+function Storing({ keeps, recordings }) {
+  const [wanted, setWanted] = useState(keepsCopies());
+  const change = (event) => {
+    setWanted(event.target.checked);
+    recordings.copies.allow(event.target.checked);
+    recordings.look();
+  };
+  return html`<div class="storing">
+    <label class="check"><input type="checkbox" checked=${wanted} onChange=${change} /> Store copies in this browser</label>
+    <p class="quiet">The service deletes a transcript ${spoken(keeps)} after it was last read or edited. ${wanted ? "Copies stay in this browser, readable for whoever uses it, until they are deleted here." : "No copies are stored."}</p>
   </div>`;
 }
 
@@ -100,7 +136,7 @@ function Item({ job, state, recordings, say }) {
 
 /** A live talk: it is this page's alone. */
 function Talk({ talk, state, recordings }) {
-  const said = talk.state === "over" ? `${clock(talk.seconds)}, only in this page` : talk.state === "paused" ? "Paused" : "Is being heard";
+  const said = talk.state === "over" ? `${clock(talk.seconds)}, only in this page` : talk.state === "paused" ? "Paused" : "Transcribing";
   return html`<li class="job" data-state=${talk.state}>
     <button type="button" class="pick" aria-current=${state.selected === talk.id ? "true" : undefined} onClick=${() => recordings.select(talk.id)}>
       <span class="name">${talk.name}</span>
@@ -113,12 +149,12 @@ function Talk({ talk, state, recordings }) {
 const Speaks = ({ state, recordings }) => html`<li class="job" data-state="live">
   <button type="button" class="pick" aria-current=${state.selected === CONVERSATION ? "true" : undefined} onClick=${() => recordings.select(CONVERSATION)}>
     <span class="name">Conversation</span>
-    <span class="how">Goes on</span>
+    <span class="how">In progress</span>
   </button>
 </li>`;
 
 function Sending({ one, recordings }) {
-  const said = { waiting: "Waits to be sent", sending: "Is being sent", failed: one.error?.detail }[one.state];
+  const said = { waiting: "Waiting to upload", sending: "Uploading", failed: one.error?.detail }[one.state];
   return html`<li class="job" data-state=${one.state}>
     <div class="pick">
       <span class="name">${one.name}</span>
@@ -126,7 +162,7 @@ function Sending({ one, recordings }) {
       ${one.state === "failed" && html`<button type="button" class="again" onClick=${() => recordings.sending.retry(one.key)}>Try again</button>`}
     </div>
     <button type="button" class="bare" aria-label=${`Leave out ${one.name}`} onClick=${() => recordings.sending.drop(one.key)}>${icon("close")}</button>
-    ${one.state === "sending" && html`<progress aria-label=${`${one.name} is being sent`}></progress>`}
+    ${one.state === "sending" && html`<progress aria-label=${`${one.name} is being uploaded`}></progress>`}
   </li>`;
 }
 
@@ -144,7 +180,7 @@ function Intake({ state, store, recordings, empty, say }) {
       <p>${empty ? "Drop a recording here: a call, a meeting, an interview. You get what was said, by whom, and when." : "Drop recordings or a folder anywhere."}</p>
       <div class="choice">
         <button type="button" class="main" onClick=${() => files.current.click()}>${icon("add")} Choose files</button>
-        <button type="button" onClick=${() => folder.current.click()}>${icon("folder")} Folder</button>
+        <button type="button" class="folder" onClick=${() => folder.current.click()}>${icon("folder")} Folder</button>
         <${Microphone} recordings=${recordings} say=${say} />
         <${Live} state=${state} recordings=${recordings} />
         <button type="button" onClick=${() => recordings.select(CONVERSATION)}>${icon("say")} Conversation</button>
@@ -158,7 +194,7 @@ function Intake({ state, store, recordings, empty, say }) {
 }
 
 const here = ({ about }) =>
-  about && about.engine.name !== "upstream" ? " The service hears it itself; nothing goes anywhere else." : "";
+  about && about.engine.name !== "upstream" ? " The service transcribes it itself; nothing is sent anywhere else." : "";
 
 /** What is sent with the next recordings. */
 function Options({ state, store }) {
@@ -169,6 +205,8 @@ function Options({ state, store }) {
   };
   const count = Object.keys(options).length;
   const languages = about?.engine.languages ?? [];
+  const follows = (capability) => !about || about.engine.steerable || about.engine[capability];
+  if (about && languages.length === 1 && !follows("counted")) return null; // there is nothing to choose
   return html`<details class="options">
     <summary>Options${count > 0 && html` <span class="quiet">(${count} set)</span>`}</summary>
     <div class="fields">
@@ -176,12 +214,12 @@ function Options({ state, store }) {
         <input list="languages" placeholder="as it is heard" value=${options.language ?? ""} onChange=${(event) => set("language", event.target.value.trim())} />
         <datalist id="languages">${languages.map((tag) => html`<option value=${tag}></option>`)}</datalist>
       </label>`}
-      <label>How many people speak
+      ${follows("counted") && html`<label>How many people speak
         <input type="number" min="1" max="20" placeholder="nobody knows" value=${options.num_speakers ?? ""} onChange=${(event) => set("num_speakers", event.target.value)} />
-      </label>
-      <label>Names and terms that may be said
+      </label>`}
+      ${follows("steerable") && html`<label>Names and terms that may be said
         <input placeholder="Nagg, Nell" value=${options.hotwords ?? ""} onChange=${(event) => set("hotwords", event.target.value.trim())} />
-      </label>
+      </label>`}
     </div>
   </details>`;
 }
@@ -190,13 +228,19 @@ function Microphone({ recordings, say }) {
   const [recorder, setRecorder] = useState(null);
   const [since, setSince] = useState(0);
   const [wrong, setWrong] = useState("");
+  const [muted, setMuted] = useState(false);
   const meter = useRef(null);
   const time = useRef(null);
   useEffect(() => {
+    setMuted(false);
     if (!recorder) return undefined;
     let frame = 0;
+    let heard = performance.now();
     const show = () => {
-      if (meter.current) meter.current.value = recorder.level();
+      const level = recorder.level();
+      if (level > 0) heard = performance.now();
+      setMuted(performance.now() - heard > MUTED_MS);
+      if (meter.current) meter.current.value = level;
       if (time.current) time.current.textContent = clock((performance.now() - since) / 1000);
       frame = requestAnimationFrame(show);
     };
@@ -232,6 +276,7 @@ function Microphone({ recordings, say }) {
     <meter ref=${meter} min="0" max="1" aria-label="Loudness"></meter>
     <button type="button" class="main" onClick=${end}>${icon("stop")} Stop and send</button>
     <button type="button" class="bare" aria-label="Throw this recording away" onClick=${() => setRecorder(null)}>${icon("close")}</button>
+    ${muted && html`<p class="notice" role="status">${NO_SOUND}</p>`}
   </div>`;
 }
 

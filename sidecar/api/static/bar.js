@@ -3,7 +3,7 @@
 import { look, theme } from "./memory.js";
 import { client } from "./session.js";
 import { html, icon, Trouble, useEffect, useRef, useState } from "./view.js";
-import { clock, counted, gigabytes, trouble } from "./words.js";
+import { counted, spoken, gigabytes, trouble } from "./words.js";
 
 const NEXT = { auto: "dark", dark: "light", light: "auto" };
 const SAID = { auto: "as the system has it", dark: "dark", light: "light" };
@@ -12,12 +12,12 @@ const USUAL_S = 3600;
 /** How the service is, in a few words, and how good that is. */
 export function standing({ health, offline }) {
   if (offline) return ["Not reachable", "bad"];
-  if (!health) return ["Looking", "idle"];
-  if (health.status === "stopping") return ["Ends soon", "bad"];
+  if (!health) return ["Connecting", "idle"];
+  if (health.status === "stopping") return ["Stopping", "bad"];
   if (health.status === "loading") return [`Loading, ${health.load_percent ?? 0} %`, "busy"];
   if (health.engine_state === "stuck") return ["The engine hangs", "bad"];
   if (health.engine_state === "busy") {
-    return [health.jobs_waiting ? `Listening, ${health.jobs_waiting} waiting` : "Listening", "busy"];
+    return [health.jobs_waiting ? `Transcribing, ${health.jobs_waiting} waiting` : "Transcribing", "busy"];
   }
   return ["Ready", "good"];
 }
@@ -65,7 +65,7 @@ function Engine({ state, recordings, say, close }) {
       <dt>Now</dt><dd>${standing(state)[0]}</dd>
       <dt>Waiting</dt><dd>${counted(health.jobs_waiting, "recording")}</dd>
       ${memory && html`<dt>Graphics memory</dt><dd><meter min="0" max=${memory} value=${health.vram_used_mb} aria-label="Graphics memory used"></meter> ${gigabytes(health.vram_used_mb)} of ${gigabytes(memory)}</dd>`}
-      <dt>Keeps</dt><dd>${about.keeps_jobs ? `jobs and transcripts${about.keeps_recordings ? ", and recordings to be listened to," : ""} on disk, also over a restart` : `transcripts for ${clock(about.keeps_seconds)} after their end, in memory`}</dd>
+      <dt>Keeps</dt><dd>${about.keeps_jobs ? `jobs and transcripts${about.keeps_recordings ? ", and recordings to be listened to," : ""} on disk, also over a restart` : `transcripts for ${spoken(about.keeps_seconds)} after they were last read or edited, in memory`}</dd>
       ${about.signed_in_as && html`<dt>Signed in as</dt><dd>${about.signed_in_as}</dd>`}
       <dt>Version</dt><dd>${about.version}</dd>
     </dl>

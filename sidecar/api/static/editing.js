@@ -11,14 +11,24 @@ const CHANGED = {
   code: "transcript_changed",
 };
 
+const DELETED = {
+  detail: "The service has deleted this transcript, so its speakers cannot be changed here any more.",
+  hint: "Lines can still be corrected. To have all of it, send the recording again.",
+  code: "job_not_found",
+};
+
 export class Editing {
   #store;
   #say;
+  #hold;
   #turn = Promise.resolve(true);
 
-  /** @param {import("./store.js").Store} store @param {(text: string) => void} say */
-  constructor(store, say) {
-    [this.#store, this.#say] = [store, say];
+  /**
+   * @param {import("./store.js").Store} store @param {(text: string) => void} say
+   * @param {(job: any, shown: any) => void} hold what has only this browser
+   */
+  constructor(store, say, hold) {
+    [this.#store, this.#say, this.#hold] = [store, say, hold];
   }
 
   /**
@@ -61,6 +71,8 @@ export class Editing {
     const { shown } = this.#store.state;
     if (!shown?.edits) return false;
     const { id } = shown;
+    const { jobs, copies } = this.#store.state;
+    if (copies.has(id) && !jobs.some((job) => job.id === id)) return this.#here(operations);
     try {
       const answer = await client().edit(id, operations, { revision: shown.edits.revision });
       const { revision, undo, redo, segments: changed } = answer;
@@ -75,6 +87,21 @@ export class Editing {
       this.#show(id, { wrong: changed ? CHANGED : trouble(error) });
       return false;
     }
+  }
+
+  /** In a transcript that the service has deleted lines can be corrected; the rest is its work. */
+  #here(operations) {
+    const { copies, shown } = this.#store.state;
+    if (operations.some(({ op }) => op !== "text")) {
+      this.#show(shown.id, { wrong: DELETED });
+      return false;
+    }
+    const segments = shown.segments.slice();
+    for (const { segment, text } of operations) segments[segment] = { ...segments[segment], text, words: undefined };
+    this.#show(shown.id, { segments, wrong: null });
+    this.#hold(copies.get(shown.id).job, { ...shown, segments });
+    this.#say("The line is corrected, in this browser only.");
+    return true;
   }
 
   #show(id, change) {

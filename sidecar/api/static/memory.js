@@ -4,6 +4,7 @@
 const NAMES = "vibevoice-names";
 const THEME = "vibevoice-theme";
 const KEEPS = "vibevoice-keeps-talks";
+const COPIES = "vibevoice-keeps-copies";
 const MOST = 500;
 
 function read(key, otherwise) {
@@ -37,6 +38,12 @@ export const keepsTalks = () => read(KEEPS, false);
 
 /** @param {boolean} wanted */
 export const keepTalks = (wanted) => write(KEEPS, wanted);
+
+/** Whether transcripts are copied into this browser: unless somebody said no. */
+export const keepsCopies = () => read(COPIES, true);
+
+/** @param {boolean} wanted */
+export const keepCopies = (wanted) => write(COPIES, wanted);
 
 export const theme = () => read(THEME, "auto");
 

@@ -19,6 +19,7 @@ export function Overview({ job, shown, lanes, duration, seek, move, audio, open 
   const [size, setSize] = useState(0);
   useEffect(() => {
     if (job.peaks) return setPeaks(job.peaks);
+    if (job.gone) return undefined; // the service has them no more
     let timer = 0;
     const gone = new AbortController();
     const ask = async () => {

@@ -8,11 +8,19 @@ import { Player } from "./player.js";
 import { save } from "./saving.js";
 import { client } from "./session.js";
 import { SpeakerDialog } from "./speakers.js";
+import { textOf } from "./talks.js";
 import { voices } from "./timeline.js";
 import { TranscriptView } from "./transcript.js";
-import { html, icon, Trouble, useLayoutEffect, useMemo, useRef, useState } from "./view.js";
+import { html, icon, Trouble, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./view.js";
 import { about, clock, counted, stateOf, trouble } from "./words.js";
 
+/** So long before a transcript is deleted that is said, or in the last part of a short retention. */
+const [EXPIRY_S, EXPIRY_SHARE] = [120, 0.35];
+/** What the page can write by itself. */
+const OWN_FORMATS = {
+  text: ({ segments }) => textOf(segments),
+  json: ({ segments, metadata }) => `${JSON.stringify({ segments, metadata }, null, 2)}\n`,
+};
 const FORMATS = [
   ["text", "Text", "txt"],
   ["srt", "Subtitles", "srt"],
@@ -23,13 +31,17 @@ const FORMATS = [
 ];
 
 export function Pane({ state, recordings, say }) {
-  const job = state.jobs.find((one) => one.id === state.selected);
+  const there = state.jobs.find((one) => one.id === state.selected);
+  const copy = there ? null : state.copies.get(state.selected);
+  const job = there ?? (copy && { ...copy.job, recording: false, gone: true });
   const { shown, problem } = state;
   if (!state.selected || (!job && !problem))
     return html`<main class="pane quietly" id="main" tabindex="-1"><p class="quiet">${state.loaded ? "Choose a recording to read what was said." : ""}</p></main>`;
   const name = job ? nameOf(state, job) : "A recording";
   return html`<main class="pane" id="main" tabindex="-1" aria-label=${name}>
-    <${Head} job=${job} name=${name} shown=${shown} recordings=${recordings} say=${say} />
+    <${Head} job=${job} stored=${copy} name=${name} shown=${shown} recordings=${recordings} say=${say} />
+    ${copy && html`<p class="notice" role="status">The service does not have this transcript any more. ${copy.kept ? "This copy is stored in this browser." : "It is in this tab alone: download it to keep it."}</p>`}
+    ${there && html`<${Expiry} job=${there} keeps=${state.about?.keeps_seconds} recordings=${recordings} />`}
     ${problem && html`<${Trouble} error=${problem} />`}
     ${shown?.error && shown.error.code !== "job_cancelled" && html`<${Trouble} error=${shown.error} />`}
     ${shown?.error?.code === "job_cancelled" && html`<p class="quiet">It was cancelled. What had been heard until then is gone.</p>`}
@@ -38,16 +50,33 @@ export function Pane({ state, recordings, say }) {
   </main>`;
 }
 
-function Head({ job, name, shown, recordings, say }) {
+/** How long the service still has the transcript, shortly before it deletes it. */
+function Expiry({ job, keeps, recordings }) {
+  const [, setTick] = useState(0);
+  useEffect(() => {
+    const timer = setInterval(() => setTick((before) => before + 1), 500);
+    return () => clearInterval(timer);
+  }, []);
+  const seconds = (job.expires_at - performance.now()) / 1000;
+  if (job.expires_at === null || !keeps || seconds > Math.min(EXPIRY_S, keeps * EXPIRY_SHARE)) return null;
+  return html`<div class="notice expiry">
+    <span role="status">The service is about to delete this transcript.</span> <span class="time" role="timer">${clock(seconds)}</span>
+    <button type="button" onClick=${() => recordings.renew(job.id)}>Keep it longer</button>
+    <button type="button" popovertarget="formats" aria-haspopup="true">${icon("down")} Download it</button>
+  </div>`;
+}
+
+function Head({ job, stored, name, shown, recordings, say }) {
   const done = job?.state === "done";
   const said = shown?.final && shown.metadata;
   const facts = said
     ? [clock(said.duration), said.diarized && counted(voices(shown.segments).length, "speaker"), said.language !== "auto" && said.language, `${said.engine}, ${said.model_precision}`, said.processing_time && `took ${about(said.processing_time)}`]
     : [job && stateOf(job)];
+  const written = (format) => (stored ? OWN_FORMATS[format](shown) : client().transcript(job.id, format));
   const download = async (format, ending) => {
     document.getElementById("formats").hidePopover?.();
     try {
-      save(await client().transcript(job.id, format), `${name.replace(/\.[^.]{1,5}$/, "")}.${ending}`);
+      save(await written(format), `${name.replace(/\.[^.]{1,5}$/, "")}.${ending}`);
     } catch (error) {
       say(trouble(error).detail);
     }
@@ -55,7 +84,7 @@ function Head({ job, name, shown, recordings, say }) {
   const [copied, setCopied] = useState("");
   const copy = async () => {
     try {
-      await navigator.clipboard.writeText(await client().transcript(job.id, "text"));
+      await navigator.clipboard.writeText(await written("text"));
       setCopied("Copied");
       say("The text is copied.");
     } catch (error) {
@@ -64,14 +93,14 @@ function Head({ job, name, shown, recordings, say }) {
     }
     setTimeout(() => setCopied(""), 2500);
   };
-  return html`<div class="head">
+  return html`<div class="head slim">
     <button type="button" class="bare back" aria-label="Back to the recordings" onClick=${() => recordings.select("")}>${icon("back")}</button>
     <div class="title"><h1>${name}</h1><p class="quiet">${facts.filter(Boolean).join(" · ")}</p></div>
-    ${done && html`<div class="choice">
-      <button type="button" onClick=${copy}>${icon("copy")} ${copied || "Copy"}</button>
-      <button type="button" popovertarget="formats" aria-haspopup="true">${icon("down")} Download</button>
+    ${done && (!stored || shown) && html`<div class="choice">
+      <button type="button" onClick=${copy}>${icon("copy")} <span class=${copied ? "" : "label"}>${copied || "Copy"}</span></button>
+      <button type="button" popovertarget="formats" aria-haspopup="true">${icon("down")} <span class="label">Download</span></button>
       <div id="formats" popover class="menu" role="group" aria-label="Download as">
-        ${FORMATS.map(([format, words, ending]) => html`<button type="button" onClick=${() => download(format, ending)}>${words} <span class="quiet">.${ending}</span></button>`)}
+        ${FORMATS.filter(([format]) => !stored || OWN_FORMATS[format]).map(([format, words, ending]) => html`<button type="button" onClick=${() => download(format, ending)}>${words} <span class="quiet">.${ending}</span></button>`)}
       </div>
     </div>`}
   </div>`;
@@ -116,7 +145,7 @@ export function Reading({ job, shown, file, recordings, people, say }) {
     </div>`}
     ${silent && html`<p class="quiet">Nobody speaks in this recording.</p>`}
     <div ref=${list} class=${`said-list ${edits ? "editable" : ""}`} role="list" aria-label="Transcript" aria-busy=${shown.final ? "false" : "true"}></div>
-    ${!shown.final && !job.live && html`<p class="growing quiet"><span class="dot" aria-hidden="true"></span>${job.state === "queued" ? "It waits for its turn." : "Listening. Speakers may still change."}</p>`}
+    ${!shown.final && !job.live && html`<p class="growing quiet"><span class="dot" aria-hidden="true"></span>${job.state === "queued" ? "Waiting in the queue." : "Transcribing. Speakers may still change."}</p>`}
     <${Chosen} chosen=${chosen} lanes=${lanes} editing=${editing} view=${view} />
     ${edits && html`<${SpeakerDialog} speaker=${speaker} lanes=${lanes} job=${job} heard=${shown.metadata.speakers ?? []} people=${people} editing=${editing} close=${() => setSpeaker(null)} say=${say} />`}
   `;

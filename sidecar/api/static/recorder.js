@@ -57,6 +57,8 @@ export class Recorder {
   }
 }
 
+export const NO_SOUND = "No sound from this microphone. Is it muted, or is it another one than you speak into? The browser's settings for this page say which is used.";
+
 /** What a refused microphone means, and what to do. */
 export function refusal(error) {
   if (error.name === "NotAllowedError")

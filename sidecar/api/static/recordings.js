@@ -1,8 +1,9 @@
 /** Recordings of the service: listed again and again, the one that is shown followed while it is heard. */
 
 import { CONVERSATION, Conversations } from "./conversations.js";
+import { Copies } from "./copies.js";
 import { Editing } from "./editing.js";
-import { names, call } from "./memory.js";
+import { names, call, keepsCopies } from "./memory.js";
 import { heard, isOver, newest, read } from "./reading.js";
 import { Sending } from "./sending.js";
 import { client } from "./session.js";
@@ -12,10 +13,22 @@ import { trouble } from "./words.js";
 const BUSY_MS = 1000;
 const IDLE_MS = 4000;
 const HIDDEN_MS = 15000;
+/** At least so often within a retention. */
+const LOOKS = 20;
 /** A service that says nothing for so long is taken for gone. */
 const SILENCE_MS = 20000;
 /** What went wrong with the recording that is shown is tried again after so long. */
 const AGAIN_MS = 5000;
+/** In the first part of its retention a transcript that is read is not asked for again, */
+const RENEW_BELOW = 0.5;
+/** and nobody is taken to read who has done nothing for so much of it. */
+const IDLE_SHARE = 0.25;
+/** What is deleted so near the end of its time was deleted for that. */
+const SOON_MS = 2000;
+/** Of a transcript that the service has no more nothing can be undone. */
+const NO_EDITS = { revision: 0, undo: 0, redo: 0 };
+/** What tells that somebody is there. Sound that plays does, too. */
+const SIGNS = ["pointerdown", "pointermove", "keydown", "wheel", "scroll", "input", "timeupdate"];
 
 /** Everything that is asked of the service, and what it says, put into the store. */
 export class Recordings {
@@ -32,12 +45,16 @@ export class Recordings {
   /** The start that `about` is of. */
   #learnt = "";
   #learning = false;
+  #copying = false;
+  /** When somebody was last seen to read. */
+  #attended = performance.now();
 
   /** @param {import("./store.js").Store} store @param {(text: string) => void} say */
   constructor(store, say) {
     this.#store = store;
     this.#say = say;
-    this.editing = new Editing(store, say);
+    this.copies = new Copies(store);
+    this.editing = new Editing(store, say, (job, text) => this.copies.hold(job, text));
     this.talks = new Talks(store, say, (id, job, file, name) => this.#kept(id, job, file, name));
     this.conversations = new Conversations(store, (job, name) => this.#kept(CONVERSATION, job, undefined, name));
     this.sending = new Sending(store, say, (job, file, name) => this.#sent(job, file, name));
@@ -46,11 +63,13 @@ export class Recordings {
   /** Look at the service, again and again, as long as the page is there. */
   async watch() {
     document.addEventListener("visibilitychange", () => this.look());
+    for (const sign of SIGNS) document.addEventListener(sign, () => (this.#attended = performance.now()), { capture: true, passive: true });
     for (;;) {
       await this.#look();
-      const { jobs, uploads, offline } = this.#store.state;
+      const { about, jobs, uploads, offline } = this.#store.state;
       const busy = offline || uploads.length || jobs.some((job) => !isOver(job));
-      const pause = document.hidden ? HIDDEN_MS : busy ? BUSY_MS : IDLE_MS;
+      const usual = document.hidden ? HIDDEN_MS : busy ? BUSY_MS : IDLE_MS;
+      const pause = Math.min(usual, ((about?.keeps_seconds ?? Infinity) * 1000) / LOOKS);
       await new Promise((resolve) => {
         const timer = setTimeout(resolve, pause);
         this.#tick = () => (clearTimeout(timer), resolve());
@@ -69,17 +88,30 @@ export class Recordings {
     this.#following.abort();
     [this.#following, this.#followed] = [new AbortController(), id];
     this.#store.set({ selected: id, shown: null, problem: null });
-    if (id && id !== CONVERSATION && !this.talks.get(id)) this.#follow(id, this.#following.signal);
+    if (!id || id === CONVERSATION || this.talks.get(id)) return;
+    const { jobs, copies } = this.#store.state;
+    if (copies.has(id) && !jobs.some((job) => job.id === id)) this.#showCopy(id, this.#following.signal);
+    else this.#follow(id, this.#following.signal);
+  }
+
+  /** Have the service keep a transcript longer: it counts from when it was last asked for. */
+  async renew(id) {
+    try {
+      this.#put(await client({ attempts: 1 }).job(id));
+    } catch {
+      this.look(); // which finds what is wrong
+    }
   }
 
   /** End a job, or forget one that has ended. */
   async end(id) {
-    await client().cancel(id);
+    if (this.#store.state.jobs.some((job) => job.id === id)) await client().cancel(id);
     call(id, null);
     this.files.delete(id);
     this.#known.delete(id);
     if (this.#store.state.selected === id) this.select("");
     this.#store.set({ jobs: this.#store.state.jobs.filter((job) => job.id !== id) });
+    await this.copies.drop(id); // now: none that was on its way comes after it
     this.look();
   }
 
@@ -95,13 +127,16 @@ export class Recordings {
       const health = await asking.health();
       this.#store.set({ health, offline: false });
       this.#learn(health.instance);
-      const jobs = newest(this.#store.state.jobs, await allJobs(asking));
+      const jobs = newest(this.#store.state.jobs, await allJobs(asking)).map(dated);
       const anew = this.#instance && this.#instance !== health.instance;
       this.#instance = health.instance; // only now: had there been no list, it would still be new
       this.#told(jobs);
+      this.#hold(jobs, anew);
       this.#store.set({ jobs, names: names(), locked: false, loaded: true });
       if (anew) this.#again(jobs);
       else this.#reconcile(jobs);
+      this.#copy(jobs);
+      this.#attend(jobs);
     } catch (error) {
       if (error.status === 401) this.#store.set({ locked: true, loaded: true });
       else if (!document.hidden) this.#store.set({ offline: true, loaded: true });
@@ -113,8 +148,10 @@ export class Recordings {
     if (this.#learnt === instance || this.#learning) return;
     this.#learning = true;
     try {
-      this.#store.set({ about: await client().question("/v1/page/about", { once: true }) });
+      const about = await client().question("/v1/page/about", { once: true });
+      this.#store.set({ about });
       this.#learnt = instance;
+      await this.copies.open(about.owner);
     } catch {
       // The next look asks again.
     } finally {
@@ -131,6 +168,63 @@ export class Recordings {
       const name = names().get(job.id) || "The recording";
       this.#say(job.state === "done" ? `${name} is done.` : `${name}: ${job.state}.`);
     }
+  }
+
+  /** What is shown and was deleted by the service stays: it is this page's now. In the browser it is
+   * not stored for that where somebody may have deleted it, elsewhere. */
+  #hold(jobs, anew) {
+    const { jobs: before, shown } = this.#store.state;
+    const gone = before.filter((one) => !jobs.some((job) => job.id === one.id));
+    if (!gone.length) return;
+    const job = gone.find((one) => one.id === shown?.id);
+    this.copies.refresh();
+    if (!job || !shown.metadata) return;
+    const aged = job.expires_at !== null && performance.now() > job.expires_at - SOON_MS;
+    this.copies.hold(job, shown, aged || anew);
+    this.#store.set({ shown: { ...shown, edits: NO_EDITS } });
+    this.#say(`The service has deleted the transcript of ${names().get(job.id) || "the recording"}. It is still shown here.`);
+  }
+
+  async #showCopy(id, signal) {
+    const { job } = this.#store.state.copies.get(id);
+    const text = await this.copies.read(id);
+    if (signal.aborted) return;
+    if (!text) return this.#store.set({ problem: LOST });
+    this.copies.hold(job, text);
+    this.#store.set({ shown: { id, ...text, final: true, revision: -1, edits: NO_EDITS } });
+  }
+
+  /** A copy of what the service will delete: of the one that is shown as it is, of another by asking
+   * for it, one after the other. */
+  async #copy(jobs) {
+    const { copies, shown } = this.#store.state;
+    if (this.#copying || !keepsCopies()) return;
+    const due = (job) => job.state === "done" && job.expires_in !== null && !(copies.get(job.id)?.revision >= job.revision);
+    const job = jobs.find(due);
+    if (!job) return;
+    this.#copying = true;
+    try {
+      const whole = shown?.id === job.id ? shown : await read(client({ attempts: 1 }), job.id);
+      if (whole.metadata && this.#store.state.jobs.some(({ id }) => id === job.id)) await this.copies.put(job, whole, whole.edits.revision);
+    } catch {
+      // The next look asks again, while it is there.
+    } finally {
+      this.#copying = false;
+    }
+  }
+
+  /** Whoever reads a transcript, or is writing in it, has it kept. */
+  #attend(jobs) {
+    const { about, selected } = this.#store.state;
+    const job = jobs.find((one) => one.id === selected);
+    const keeps = about?.keeps_seconds;
+    if (!keeps || !job || job.expires_in === null || job.expires_in > keeps * RENEW_BELOW) return;
+    const reads = !document.hidden && performance.now() - this.#attended < keeps * 1000 * IDLE_SHARE;
+    if (reads || document.querySelector(".correcting")) this.renew(job.id);
+  }
+
+  #put(job) {
+    this.#store.set({ jobs: this.#store.state.jobs.map((one) => (one.id === job.id ? dated(job) : one)) });
   }
 
   /** The service was started anew: what it forgot before it was done is sent again, if we have it. */
@@ -212,19 +306,20 @@ export class Recordings {
         this.look();
       }
       const ended = await client().job(id, { signal });
-      this.#store.set({ jobs: this.#store.state.jobs.map((one) => (one.id === id ? ended : one)) });
+      this.#put(ended);
       if (ended.error) return show({ final: true, error: ended.error, revision: -1 });
       show({ ...(await read(client(), id, signal)), final: true, revision: -1 });
     } catch (error) {
       if (signal.aborted) return;
-      if (error.code === "job_not_found") this.#store.set({ problem: LOST });
+      if (error.code === "job_not_found" && this.#store.state.copies.has(id)) this.#showCopy(id, signal);
+      else if (error.code === "job_not_found") this.#store.set({ problem: LOST });
       else this.#store.set({ problem: { ...trouble(error), at: performance.now() } });
     }
   }
 
   #progress(id, progress) {
     const jobs = this.#store.state.jobs.map((job) =>
-      job.id === id && !isOver(job) ? { ...job, state: "running", position: null, progress } : job,
+      job.id === id && !isOver(job) ? { ...job, state: "running", position: null, progress, estimated_remaining_seconds: progress.estimated_remaining_seconds } : job,
     );
     this.#store.set({ jobs });
   }
@@ -235,6 +330,9 @@ const LOST = {
   hint: "It was deleted, its time was over, or the service was started anew. Send the recording again.",
   code: "job_not_found",
 };
+
+/** A job with when, by this page's clock, the service deletes it. */
+const dated = (job) => ({ ...job, expires_at: typeof job.expires_in === "number" ? performance.now() + job.expires_in * 1000 : null });
 
 async function allJobs(asking) {
   const jobs = [];

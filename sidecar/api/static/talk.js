@@ -11,6 +11,9 @@ const THERE_MS = 60000;
 /** Pieces from one look at how far the service is to the next. */
 const LOOK = 10;
 const LOUDER = 4;
+/** Pieces in a row that are nothing but zeros, after which a microphone is taken for muted: 3 s. Rooms
+ * are never so quiet. */
+const MUTED = 30;
 
 /**
  * `opening`: the service gets ready, and nothing said is lost; `recording`: the service has gone, and
@@ -38,6 +41,7 @@ export class Talk {
   #kept;
   #session;
   #there = 0;
+  #zeros = 0;
 
   /** @param {string} name @param {(event?: import("./captions.js").LiveEvent) => void} changed */
   constructor(name, changed) {
@@ -76,6 +80,11 @@ export class Talk {
     return Uint8Array.from(this.#kept?.peaks ?? []);
   }
 
+  /** Whether nothing at all has come from the microphone for a while. */
+  get muted() {
+    return this.#zeros >= MUTED && this.state !== "paused" && this.state !== "over";
+  }
+
   /** Seconds that the service has not got yet. */
   get behind() {
     return this.state === "live" ? this.seconds - this.#session.receivedSeconds : 0;
@@ -85,7 +94,7 @@ export class Talk {
   async pause(wanted) {
     if (this.state !== (wanted ? "live" : "paused")) return;
     clearInterval(this.#there);
-    this.level = 0;
+    this.level = this.#zeros = 0;
     this.#set(wanted ? "paused" : "live");
     await this.#capture.pause(wanted);
     if (!wanted || this.state !== "paused") return;
@@ -123,6 +132,7 @@ export class Talk {
   #heard(piece) {
     if (!this.#kept || this.state === "over") return;
     this.level = Math.min(1, LOUDER * Math.sqrt(piece.reduce((sum, one) => sum + one * one, 0) / piece.length) / 32768);
+    this.#zeros = this.level > 0 ? 0 : this.#zeros + 1;
     this.#kept.add(piece);
     if (this.state !== "recording") this.#session.send(piece).catch(() => {}); // the iterator throws it
     if (this.#kept.peaks.length % LOOK === 0) this.#changed();

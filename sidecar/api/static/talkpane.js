@@ -3,6 +3,7 @@
 import { tailOf } from "./captions.js";
 import { keepTalks } from "./memory.js";
 import { Reading } from "./pane.js";
+import { NO_SOUND } from "./recorder.js";
 import { save } from "./saving.js";
 import { textOf } from "./talks.js";
 import { voices } from "./timeline.js";
@@ -41,6 +42,7 @@ export function TalkPane({ talk, state, recordings }) {
     ${!over && live && html`<${Controls} talk=${talk} live=${live} />`}
     ${talk.error && html`<${Trouble} error=${talk.error} />`}
     ${!over && talk.behind > BEHIND_S && html`<p class="notice" role="status">The service does not answer. What is said is kept, and sent as soon as it does.</p>`}
+    ${talk.muted && html`<p class="notice" role="status">${NO_SOUND}</p>`}
     ${talk.captions?.notices.map((one) => html`<p class="notice" key=${one.code}>${one.message}</p>`)}
     <${Reading} job=${job} shown=${shown} file=${talk.file} recordings=${recordings} />
     ${!over && html`<${Tail} talk=${talk} />`}

@@ -70,10 +70,10 @@ export class Talks {
   #changed(id, event) {
     const talk = this.#talks.get(id);
     if (!talk) return;
-    const { state, error, captions, revision, seconds, behind, file, keeps } = talk;
+    const { state, error, captions, revision, seconds, behind, file, keeps, muted } = talk;
     const before = this.#store.state.talks.find((one) => one.id === id);
     const segments = before?.revision === revision ? before.segments : talk.segments;
-    this.#mark(id, { state, error, captions, revision, segments, seconds, behind, file, keeps });
+    this.#mark(id, { state, error, captions, revision, segments, seconds, behind, file, keeps, muted });
     if (event?.type === "notice") this.#say(event.message);
     if (before?.state === state) return;
     if (state === "paused") this.#say("Paused.");

@@ -55,16 +55,17 @@ export function stateOf(job) {
       return wait ? `${ahead}, about ${about(wait)}` : ahead;
     }
     case "running": {
-      const { fraction, audio_seconds_done: done } = job.progress;
-      if (fraction) return `${Math.floor(fraction * 100)} % of ${clock(job.progress.audio_seconds_total)}`;
-      return done ? `${clock(done)} heard` : "Begins";
+      const { fraction, audio_seconds_done: done, audio_seconds_total: total } = job.progress;
+      const left = job.estimated_remaining_seconds;
+      const how = fraction ? `${Math.floor(fraction * 100)} % of ${clock(total)}` : done ? `${clock(done)} transcribed` : "Starting";
+      return left ? `${how}, about ${about(left)} left` : how;
     }
     case "done":
       return clock(job.duration);
     case "cancelled":
       return "Cancelled";
     default:
-      return "Failed";
+      return job.error ? `Failed: ${job.error.detail} ${job.error.hint}`.trim() : "Failed";
   }
 }
 

@@ -43,7 +43,7 @@ ALTER TABLE vibevoice.jobs
     ADD followers text[] NOT NULL DEFAULT '{}',    -- the services that are notified of its events
     ADD awaited_by text,               -- the service at which its client waits for the answer
     ADD ended timestamptz,
-    ADD touched timestamptz,           -- its end or last edit: retention counts from there
+    ADD touched timestamptz,           -- its end, last edit or last read: retention counts from there
     ADD weight bigint NOT NULL DEFAULT 16384,  -- bytes that it counts for its owner's results
     ADD summary bytea,                 -- what lists say of a job that is done
     ADD recording text,                -- its name in the storage, while it is there
@@ -696,8 +696,12 @@ BEGIN
     RETURN QUERY SELECT c.waiting, c.running FROM vibevoice.counts c;
 END $$;
 
--- Delete some of an owner's results that are kept no longer: by age, by number and by size; the
--- newest stays whatever it weighs. How many: as many as `batch` may not have been all.
+-- An owner reads a job: its retention begins anew. One that has not ended, or is not there, stays.
+CREATE FUNCTION vibevoice.renew_1(job_ text) RETURNS void LANGUAGE sql AS $$
+    UPDATE vibevoice.jobs SET touched = clock_timestamp() WHERE id = job_ AND ended IS NOT NULL $$;
+
+-- Delete some of an owner's results that are kept no longer: by age (NULL: no limit), by number and
+-- by size; the newest stays whatever it weighs. How many: as many as `batch` may not have been all.
 CREATE FUNCTION vibevoice.purge_1(
     owner_ text, age_s float8, most bigint, most_bytes bigint, batch int)
 RETURNS int LANGUAGE plpgsql AS $$
@@ -716,7 +720,7 @@ BEGIN
             ORDER BY touched LIMIT batch),
         locked AS MATERIALIZED (
             SELECT j.id FROM vibevoice.jobs j
-            JOIN due ON due.id = j.id AND due.touched = j.touched  -- and was not edited meanwhile
+            JOIN due ON due.id = j.id AND due.touched = j.touched  -- and was not renewed meanwhile
             ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
         DELETE FROM vibevoice.jobs j USING locked WHERE j.id = locked.id
         RETURNING j.id, j.recording, j.followers
