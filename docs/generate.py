@@ -138,6 +138,7 @@ FAMILIES: Mapping[ErrorKind, str] = {
     ErrorKind.UNPROCESSABLE: "Refused",
     ErrorKind.UNSUPPORTED: "Refused",
     ErrorKind.METHOD: "Refused",
+    ErrorKind.UPGRADE: "Refused",
     ErrorKind.TOO_LARGE: "TooLarge",
     ErrorKind.HEADERS_TOO_LARGE: "TooLarge",
     ErrorKind.TIMEOUT: "Busy",

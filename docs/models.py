@@ -133,7 +133,7 @@ for English: it cannot tell that a recording is in another language
 `whisper`: OpenAI's models as faster-whisper runs them (CTranslate2). A hundred languages; how good
 it is in one depends on the size, and is known from OpenAI's paper, not from here. Weights: MIT.
 
-    pip install 'vibevoice-asr[whisper]'
+    pip install '.[whisper]'
     vibevoice-asr pull whisper:small           # Systran/faster-whisper-small, 0.48 GB, resumes
     vibevoice-asr --language de                # or --engine whisper; another folder: --model-path
 
@@ -171,7 +171,7 @@ voice
 takes nothing back, in thirteen languages that it tells apart by itself:
 {", ".join(VOXTRAL.languages)}.
 
-    pip install 'vibevoice-asr[voxtral]'
+    pip install '.[voxtral]'
     vibevoice-asr pull voxtral                 # {VOXTRAL_REPOSITORY}, resumes
     vibevoice-asr --live-engine voxtral
 
@@ -204,7 +204,7 @@ at once and writes who said what and when; longer recordings go through in windo
 
 ### Getting the checkpoint
 
-    pip install 'vibevoice-asr[vibevoice]'
+    pip install '.[vibevoice]'
     vibevoice-asr pull vibevoice               # microsoft/VibeVoice-ASR-HF, 16.7 GB, resumes
 
 `pull` says the commit it brought. A later one without a revision stays at that commit, and says so

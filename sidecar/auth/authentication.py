@@ -17,7 +17,11 @@ from pathlib import Path
 from sidecar import errors
 from sidecar.auth import identity, signed_tokens, token_issuing
 from sidecar.auth.rate_limits import RateLimiter
-from sidecar.auth.request_origin import RequestOrigin, is_loopback_address
+from sidecar.auth.request_origin import (
+    CONTAINER_HOST_NAMES,
+    RequestOrigin,
+    is_loopback_address,
+)
 from sidecar.auth.revocable_streams import RevocableStreams
 from sidecar.auth.signed_tokens import TokenVerifier
 from sidecar.auth.token_issuing import SUBFOLDER
@@ -30,6 +34,8 @@ _HOST_HEADER = re.compile(
     r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:(?P<port>\d{1,5}))?", re.IGNORECASE
 )
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_WEB_SCHEMES = frozenset({"http", "https", "file", "null"})
+"""Of origins that pages from anywhere can have: no word of the settings allows all of one."""
 _LOCALHOST_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
 
 
@@ -39,11 +45,14 @@ class AccessPolicy:
 
     Where the ``authenticator`` knows nobody from elsewhere only this machine is served: what counts
     is who asks, not where the service was told to listen, for another server than ours may have
-    been told otherwise.
+    been told otherwise. The names that containers have for this machine are allowed too: where a
+    token is asked for, as a page that had one of them rebound has no token, else to what no page
+    could have sent.
 
     ``anywhere``: the service listens beyond the loopback, where nobody knows its names; a token is
-    then what keeps strangers out. ``origins``: pages that may ask, such as a host's own;
-    ``localhost_origins``: those of any server on this machine too.
+    then what keeps strangers out. ``origins``: pages that may ask, such as a host's own, or all of
+    a scheme that only programs have (``app://*``); ``localhost_origins``: those of any server on
+    this machine too.
     """
 
     names: frozenset[str] = frozenset()
@@ -63,8 +72,9 @@ class AccessPolicy:
             errors.PeerNotAllowed: it came from elsewhere, and there is no token to know it by.
             errors.OriginNotAllowed: the page is not one that may ask.
         """
-        if len(approach.hosts) != 1 or not self._is_ours(approach.hosts[0]):
+        if len(approach.hosts) != 1:
             raise errors.HostNotAllowed()
+        self._check_host(approach.hosts[0], approach)
         if self.authenticator.local_only and not approach.is_local:
             raise errors.PeerNotAllowed()
         if len(approach.origins) > 1:
@@ -78,8 +88,11 @@ class AccessPolicy:
 
     def admits_origin(self, origin: str) -> bool:
         """Return whether a page of that origin may send requests and see the answers."""
-        return origin in self.origins or (
-            self.localhost_origins and _LOCALHOST_ORIGIN.fullmatch(origin) is not None
+        scheme = origin.partition("://")[0]
+        return (
+            origin in self.origins
+            or (scheme not in _WEB_SCHEMES and f"{scheme}://*" in self.origins)
+            or (self.localhost_origins and _LOCALHOST_ORIGIN.fullmatch(origin) is not None)
         )
 
     def identify(self, approach: RequestOrigin) -> identity.Identity:
@@ -95,12 +108,22 @@ class AccessPolicy:
             who, limits=replace(self.limits, shares=who.proof is identity.AuthMethod.JWT)
         )
 
-    def _is_ours(self, host: str) -> bool:
+    def _check_host(self, host: str, approach: RequestOrigin) -> None:
         matched = _HOST_HEADER.fullmatch(host)
         if matched is None:
-            return False
+            raise errors.HostNotAllowed()
         name = matched["name"].lower()
-        return self.anywhere or name in _LOOPBACK or name in self.names
+        if self.anywhere or name in _LOOPBACK or name in self.names:
+            return
+        if name not in CONTAINER_HOST_NAMES:
+            raise errors.HostNotAllowed()
+        if self.authenticator.local_only and (approach.origins or not approach.rebinding_proof):
+            raise errors.HostNotAllowed(
+                f"Without a token the service cannot tell a container that calls it '{name}' from "
+                "a web page that had this name rebound.",
+                hint="Start it with VIBEVOICE_TOKEN (or --token @FILE) and send that as Bearer, or "
+                f"trust the DNS of every network that this machine joins: --allowed-hosts {name}.",
+            )
 
 
 SleepFunction = Callable[[float], Awaitable[object]]

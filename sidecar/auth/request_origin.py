@@ -20,6 +20,8 @@ class RequestOrigin:
     """`Sec-Fetch-Site`, which browsers send and pages cannot choose."""
     navigates: bool = False
     """Whether it is a page that somebody opens (`Sec-Fetch-Mode`), not one that a page asks for."""
+    rebinding_proof: bool = False
+    """Whether no page could have sent it without an `Origin`, or would learn anything by it."""
     scheme: str = "http"
     """How it came: by HTTPS, to us or to a proxy that is believed, or plainly."""
     peer: str | None = None
@@ -45,6 +47,10 @@ def is_loopback_address(address: str) -> bool:
     return (mapped or ip).is_loopback
 
 
+CONTAINER_HOST_NAMES = frozenset({"host.docker.internal", "host.containers.internal"})
+"""How containers call the machine that they run on: Docker Desktop's name and Podman's, whose
+gateways connect to its loopback. `.internal` is in no public DNS, so no site can have such a name;
+a network's own DNS (a hostile Wi-Fi) can lead a browser there by it (docs/deploy.md)."""
 MAX_HEADER_BYTES = 1 << 10
 """Of one header, name and value: no client of ours and no browser needs more."""
 MAX_ALL_HEADERS_BYTES = 128 << 10

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource, UploadSpool, open_recording_file
 from sidecar.interfaces.live_engine import LIVE_RATE
+from sidecar.version import install_command
 
 if TYPE_CHECKING:
     from sidecar.audio import Block
@@ -160,7 +161,6 @@ PIECE_S = 0.1
 """Seconds of sound in one piece."""
 LONGEST_S = 24 * 3600.0
 """Of a recording; a session ends before that."""
-INSTALL = "pip install 'vibevoice-asr[microphone]'"
 
 
 def check_recording(path: Path) -> None:
@@ -263,13 +263,14 @@ def import_sounddevice() -> Any:
         import sounddevice
     except ImportError:
         raise errors.MicrophoneUnavailable(
-            "The library for microphones is not installed.", hint=f"Install it: {INSTALL}"
+            "The library for microphones is not installed.", hint=install_command("microphone")
         ) from None
     except OSError:
         raise errors.MicrophoneUnavailable(
             "PortAudio, which speaks to microphones, is not on this machine.",
             hint="Install it: 'apt install libportaudio2', 'dnf install portaudio' or "
-            f"'brew install portaudio'; for Windows and macOS it comes along: {INSTALL}",
+            "'brew install portaudio'; for Windows and macOS it comes along: "
+            + install_command("microphone"),
         ) from None
     return sounddevice
 

@@ -76,14 +76,17 @@ class ServiceTarget:
         """Return it with the token that is known here, if none is given."""
         from sidecar.auth.startup_token import client_token
 
-        return replace(self, token=self.token or client_token(load_settings()))
+        return replace(self, token=client_token(load_settings(), self.token))
 
     def answering(self, ready: Mapping[str, Any]) -> ServiceTarget:
-        """Return the service that has said this ready line."""
+        """Return the service of our own that has said this ready line."""
         from vibevoice_asr_client import Trust
 
+        from sidecar.auth.startup_token import service_token
+
         pinned = Trust(fingerprint=ready["fingerprint"]) if "fingerprint" in ready else None
-        return replace(self, server=ready["url"], token=ready.get("token"), trust=pinned)
+        token = ready.get("token") or service_token(load_settings())
+        return replace(self, server=ready["url"], token=token, trust=pinned)
 
 
 @asynccontextmanager

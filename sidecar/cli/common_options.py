@@ -210,8 +210,8 @@ class ServiceOptions:
         str | None,
         typer.Option(
             metavar="TOKEN",
-            help="What the service wants to see. Others may read command lines: VIBEVOICE_TOKEN "
-            "keeps it to yourself.",
+            help="What the service wants to see; '@FILE' is what a file has. Others may read "
+            "command lines: VIBEVOICE_CLIENT_TOKEN keeps it to yourself.",
         ),
     ] = None
     ca_cert: Annotated[

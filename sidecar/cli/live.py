@@ -41,7 +41,7 @@ Show what is said while it is said: into a microphone, or in a recording played 
 
 On a terminal speakers have colours, and what may still change is grey on the last line. Ctrl-C ends
 the session with all that was said; once more ends it at once. Microphones need the extra
-`microphone`: pip install 'vibevoice-asr[microphone]'.
+`microphone`; where it is missing, the command says how to install it.
 
 Examples:
 

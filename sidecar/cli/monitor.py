@@ -15,8 +15,9 @@ from sidecar.errors.access_errors import needed_for
 HELP = f"""
 Show how a running service is: sessions, queue, engines, memory planned and used, errors.
 
-Needs the extra `monitor`: pip install 'vibevoice-asr[monitor]'. --once and --no-clear do without:
-they print plain columns (section, name, value). A signed token has to allow the scope `metrics`.
+Needs the extra `monitor`; where it is missing, the command says how to install it. --once and
+--no-clear do without: they print plain columns (section, name, value). A signed token has to allow
+the scope `metrics`.
 
 Keys: q ends it, p pauses, r looks now.
 

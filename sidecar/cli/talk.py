@@ -28,7 +28,7 @@ Talk with the machine: by microphone and loudspeaker, or typed.
 Who speaks over an answer ends it, and so does Enter; a line that is typed is a turn, too. Ctrl-C
 ends the conversation. It goes by the service that runs on this machine, or the one that is named;
 where there is none, one is started for it. Headphones keep the microphone from hearing the answers.
-Both devices need the extra `microphone`: pip install 'vibevoice-asr[microphone]'.
+Both devices need the extra `microphone`; where it is missing, the command says how to install it.
 
 Examples:
 

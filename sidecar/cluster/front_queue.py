@@ -176,9 +176,12 @@ CLIENT_RETURN_S = 30.0
 """Time for a client to come once more after an answer was lost."""
 TIMEOUT_POLL_S = 5.0
 """Interval of looks for jobs whose clients did not come back; they may run so much longer."""
+OVERDUE_BATCH = 100
+"""Overdue jobs that one query returns."""
 _OVERDUE = """
-    SELECT id FROM vibevoice.jobs
-    WHERE left_until IS NOT NULL AND left_until < clock_timestamp() LIMIT 100"""
+    SELECT id, left_until FROM vibevoice.jobs
+    WHERE left_until < clock_timestamp() AND (left_until, id) > (%s::timestamptz, %s)
+    ORDER BY left_until, id LIMIT %s"""
 
 
 class ClientTimeouts:
@@ -252,5 +255,9 @@ class ClientTimeouts:
         await postgres_database.run_periodically(self._end_overdue, TIMEOUT_POLL_S)
 
     async def _end_overdue(self) -> None:
-        for (job_id,) in await self._database.fetch(_OVERDUE):
-            await self._store.delete_overdue(job_id)
+        """End those that are overdue now, the longest overdue first, to the last of them."""
+        after: tuple[object, str] = ("-infinity", "")
+        while found := await self._database.fetch(_OVERDUE, (*after, OVERDUE_BATCH)):
+            for job_id, until in found:
+                await self._store.delete_overdue(job_id)
+                after = until, job_id

@@ -76,11 +76,9 @@ class Membership:
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
-        ((expired,),) = await self._beats.call("beat_1", self.id, self._works, self.draining)
-        if expired:
-            await postgres_database.call_in_batches(
-                self._beats, "await_again_1", self.id, batch=ORPHAN_BATCH
-            )
+        # A beat after each batch: for thousands of jobs it would be silent for too long.
+        while (await self._beats.call("beat_1", self.id, self._works, self.draining))[0][0]:
+            await self._beats.call("await_again_1", self.id, ORPHAN_BATCH)
 
     async def send_heartbeat(self) -> None:
         """Count the heartbeat up, for ever: one row, which nobody else's work locks for long."""

@@ -54,8 +54,8 @@ _DELETED = """
 
 @dataclass(frozen=True, slots=True)
 class RetentionLimits:
-    """Limits of each owner's ended jobs: seconds (infinite: until deleted), number, bytes of results
-    and bytes of recordings."""
+    """Limits of each owner's ended jobs: seconds (infinite: until deleted), number, bytes of
+    results and bytes of recordings."""
 
     retention_s: float
     results: int

@@ -63,7 +63,7 @@ class TtsSettings(SettingsGroup):
             "here, 'none' leaves answers to be read; 'vibevoice' needs a GPU to keep up, and a "
             "checkpoint ('vibevoice-asr pull vibevoice-1.5b'); 'moonshine' has the voices that "
             "'vibevoice-asr pull voice' brought, 'system' those of macOS and Windows, "
-            "'espeak' a robot's in a hundred languages (pip install 'vibevoice-asr[espeak]'); "
+            "'espeak' a robot's in a hundred languages (the extra 'espeak'); "
             "'speech' has a server speak, to which the answers go ('auto' never does that); "
             "'scripted' says tones (for the developers of pages)."
         ),

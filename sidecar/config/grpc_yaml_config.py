@@ -18,7 +18,7 @@ from sidecar import files
 from sidecar.checkpoints import whisper_checkpoints
 from sidecar.config.config_files import MAX_FILE_BYTES, is_yaml, suggestion
 from sidecar.errors import SettingsInvalid
-from sidecar.version import is_frozen
+from sidecar.version import install_command, is_frozen
 
 DEEPEST = 20
 """Levels of a YAML file, of which two mean something."""
@@ -254,7 +254,7 @@ def _yaml(path: Path) -> object:
             f"The file {path} is YAML, and the package 'pyyaml' is missing.",
             hint="This executable has it not; 'config convert' elsewhere makes TOML of it."
             if is_frozen()
-            else "pip install 'vibevoice-asr[grpc]'",
+            else install_command("grpc"),
         ) from None
     data = files.read(path, MAX_FILE_BYTES)
     try:

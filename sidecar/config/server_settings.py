@@ -127,10 +127,15 @@ class AccessSettings(setting_types.SettingsGroup):
         (), description="Names that clients may use for this machine, beside those of the loopback."
     )
     allowed_origins: setting_types.WordList = Field(
-        ("tauri://localhost", "http://tauri.localhost", "https://tauri.localhost"),
+        (
+            *("tauri://localhost", "http://tauri.localhost", "https://tauri.localhost"),
+            *("app://*", "capacitor://localhost"),
+        ),
         description=(
-            "Web pages that may use the service: the hosts' own; 'localhost' is those of any "
-            "server on this machine (for development)."
+            "Web pages that may use the service: those of programs on this machine, as Tauri, "
+            "Electron ('app://*' is every origin of that scheme, which no web page can have) and "
+            "Capacitor name them; 'localhost' is those of any server on this machine (for "
+            "development)."
         ),
     )
     tls: str = Field(

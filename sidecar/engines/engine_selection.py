@@ -22,7 +22,7 @@ from sidecar.config.settings import Settings
 from sidecar.gpu_memory.gpu_devices import host_free_bytes, read_gpu_memory
 from sidecar.gpu_memory.memory_footprint import StreamShape
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, ModelSpec, UpstreamOptions
-from sidecar.version import is_frozen
+from sidecar.version import install_command, is_frozen
 
 VIBEVOICE, WHISPER, MOONSHINE, UPSTREAM = "vibevoice", "whisper", "moonshine", "upstream"
 VOXTRAL = "voxtral"
@@ -115,18 +115,8 @@ def torch_has_cuda() -> bool:
     return any(any(Path(folder).glob("lib/*torch_cuda.*")) for folder in folders or ())
 
 
-INSTALL_COMMANDS = {
-    VIBEVOICE: "pip install 'vibevoice-asr[vibevoice]'",
-    WHISPER: "pip install 'vibevoice-asr[whisper]'",
-    VOXTRAL: "pip install 'vibevoice-asr[voxtral]'",
-}
-"""How the packages of an engine are installed, where the base does not bring them."""
-BUILD_HINTS = {
-    VIBEVOICE: "Use the build 'vibevoice-asr-gpu', which has them.",
-    WHISPER: f"No build has them; with Python: {INSTALL_COMMANDS[WHISPER]}",
-    VOXTRAL: f"No build has them; with Python: {INSTALL_COMMANDS[VOXTRAL]}",
-}
-"""What to do instead with an executable, into which nothing can be installed."""
+ENGINES_WITH_EXTRAS = (VIBEVOICE, WHISPER, VOXTRAL)
+"""Whose packages the base does not bring; the extra has the engine's name."""
 
 
 MAX_REMOTE_SESSIONS = 10_000
@@ -329,9 +319,13 @@ def language_hint(tag: str, settings: Settings) -> str:
 
 def install_hint(engine: str) -> str:
     """Return the hint for an engine whose packages are missing."""
+    if engine in ENGINES_WITH_EXTRAS:
+        if is_frozen() and engine == VIBEVOICE:
+            return "Use the build 'vibevoice-asr-gpu', which has them."
+        return install_command(engine)
     if is_frozen():
-        return BUILD_HINTS.get(engine, "Download this build again: it is not whole.")
-    return INSTALL_COMMANDS.get(engine, "pip install vibevoice-asr")
+        return "Download this build again: it is not whole."
+    return f"Install it again: {install_command('')}"
 
 
 def vibevoice_shortcoming(facts: EngineFacts) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sidecar.errors.error_base import ErrorKind, LimitExceeded, SidecarError, Unauthorized
-from sidecar.version import is_frozen
+from sidecar.version import install_command
 
 
 class HostNotAllowed(SidecarError):
@@ -208,7 +208,5 @@ def needed_for(what: str, extra: str = "auth") -> Iterator[None]:
     except ImportError as error:
         raise SettingsInvalid(
             f"{what} need a package that is not installed: {error.name or error}.",
-            hint="This executable has it not; install the package from Python."
-            if is_frozen()
-            else f"pip install 'vibevoice-asr[{extra}]'",
+            hint=install_command(extra),
         ) from None

@@ -18,6 +18,7 @@ class ErrorKind(StrEnum):
     TIMEOUT = "timeout"
     NOT_FOUND = "not_found"
     METHOD = "method"
+    UPGRADE = "upgrade"
     FORBIDDEN = "forbidden"
     UNAUTHORIZED = "unauthorized"
     CONFLICT = "conflict"

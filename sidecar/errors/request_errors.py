@@ -143,6 +143,18 @@ class MethodNotAllowed(SidecarError):
     default_hint = "See /docs; the Allow header lists what it takes."
 
 
+class UpgradeRequired(SidecarError):
+    """An address of WebSockets was asked for by a request that is none."""
+
+    code = "upgrade_required"
+    kind = ErrorKind.UPGRADE
+    default_detail = "This address takes WebSockets only; the request had no 'Upgrade: websocket'."
+    default_hint = (
+        "Connect by ws:// or wss://. If the client did, a proxy between has dropped the header: "
+        "nginx needs proxy_set_header for Upgrade and Connection (docs/deploy.md)."
+    )
+
+
 class RangeUnsatisfiable(SidecarError):
     """Bytes were asked for that lie behind the end."""
 

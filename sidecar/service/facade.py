@@ -51,6 +51,7 @@ from sidecar.service.enrolled_speakers import EnrolledSpeakers
 from sidecar.service.health import ServiceHealth, hang_reason
 from sidecar.service.live_session_archive import FinishedSessionJobs, LiveSessionArchive
 from sidecar.transcripts.transcript import Transcript
+from sidecar.version import install_command
 from sidecar.workers.audio_probe import AudioProbe
 from sidecar.workers.engine_fleet import EngineFleet, EngineRole, ModelRegistry
 
@@ -101,7 +102,7 @@ def create_tracing(version: str) -> Tracer:
     try:
         from sidecar.observability.otel import OtlpExporter
     except ImportError:  # the variables may be meant for other programs
-        log.warning("no traces: pip install 'vibevoice-asr[otel]'")
+        log.warning("no traces: %s", install_command("otel"))
         return NullTracer()
     return OtlpExporter(version)
 

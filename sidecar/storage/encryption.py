@@ -22,6 +22,7 @@ from sidecar import files
 from sidecar.config.secret_settings import read_secret, secret_origin
 from sidecar.config.settings import MIN_JOURNAL_KEY_CHARACTERS, Settings
 from sidecar.errors import SettingsInvalid
+from sidecar.version import install_command
 
 SALT_BYTES = 16
 """Bytes."""
@@ -58,7 +59,7 @@ class Cipher:
         except ImportError:
             raise SettingsInvalid(
                 "What is kept is encrypted, and the package 'cryptography' is missing.",
-                hint="pip install 'vibevoice-asr[auth]', or start without --keep-jobs, --people, "
+                hint=f"{install_command('auth')}, or start without --keep-jobs, --people, "
                 "--capture.",
             ) from None
         about = f"vibevoice-asr {purpose}".encode()

@@ -7,6 +7,7 @@ import sys
 from sidecar.config.secret_settings import read_secret, secret_origin
 from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
+from sidecar.version import install_command
 
 
 def journal_address(settings: Settings) -> str | None:
@@ -42,7 +43,7 @@ def check_address(address: str) -> None:
     except ImportError as error:
         raise SettingsInvalid(
             f"Jobs are to be kept in PostgreSQL, and the package '{error.name}' is missing.",
-            hint="pip install 'vibevoice-asr[postgres]', or start without --journal.",
+            hint=f"{install_command('postgres')}, or start without --journal.",
         ) from None
     try:
         if not address.startswith(("postgresql://", "postgres://")):

@@ -28,6 +28,7 @@ from sidecar.concurrency import backoff_s
 from sidecar.errors import SettingsInvalid, SidecarError
 from sidecar.storage.encryption import rechunk
 from sidecar.storage.recording_storage import PARTIAL_SUFFIX
+from sidecar.version import install_command
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class S3Client:
         except ImportError:
             raise SettingsInvalid(
                 "Recordings are to be kept in a bucket, and the package 'botocore' is missing.",
-                hint="pip install 'vibevoice-asr[s3]', or start without --uploads.",
+                hint=f"{install_command('s3')}, or start without --uploads.",
             ) from None
         try:
             session = botocore.session.get_session()

@@ -18,10 +18,9 @@ from sidecar.gpu_memory.memory_footprint import ModelShape
 from sidecar.gpu_memory.tts_memory import TtsModelShape, fits_beside_asr
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, TtsSpec, UpstreamOptions
 from sidecar.tts import espeak_tts, moonshine_tts, openai_tts, system_tts, tts_spec, vibevoice_tts
-from sidecar.version import is_frozen
+from sidecar.version import install_command
 
 NO_VOICE = "none"
-INSTALL_COMMAND = "pip install 'vibevoice-asr[espeak]'"
 """How the one voice gets here that the base does not bring."""
 PULL_COMMAND = "vibevoice-asr pull voice"
 """How those of 'moonshine' do."""
@@ -170,9 +169,7 @@ def _fits_in_gpu_memory(
 
 
 def _espeak_hint() -> str:
-    if is_frozen():
-        return f"No build has the voice 'espeak'; with Python: {INSTALL_COMMAND}"
-    return f"For the voice 'espeak': {INSTALL_COMMAND}"
+    return f"For the voice 'espeak': {install_command('espeak')}"
 
 
 def _server_choice(settings: Settings) -> UpstreamOptions:

@@ -18,7 +18,7 @@ from sidecar import errors
 from sidecar.api.http.auth_gate import PROBES
 from sidecar.auth.authentication import AccessPolicy
 from sidecar.auth.identity import SharedTokenAuthenticator
-from sidecar.auth.request_origin import RequestOrigin, is_loopback_address
+from sidecar.auth.request_origin import CONTAINER_HOST_NAMES, RequestOrigin, is_loopback_address
 from sidecar.config.settings import Settings
 from sidecar.files import FileWatcher
 from sidecar.server.app import create_access, create_app
@@ -46,8 +46,16 @@ FOREIGN = (
     "http://localhost:3000",
     "http://127.0.0.1.evil.example",
     "tauri://localhost.evil.example",
+    "app:",
+    "apps://obsidian.md",
+    "http://obsidian.md",
+    "https://app.example",
+    "chrome-extension://abcdefghijklmnop",
 )
-ALLOWED = ("tauri://localhost", "http://tauri.localhost", "https://tauri.localhost")
+ALLOWED = (
+    *("tauri://localhost", "http://tauri.localhost", "https://tauri.localhost"),
+    *("app://obsidian.md", "app://-", "capacitor://localhost"),
+)
 TOKEN = "correct-horse-battery-staple"
 OPENAI = ("/v1/audio/", "/v1/models", "/v1/realtime/", "/inference")
 """How the addresses begin whose errors have OpenAI's shape."""
@@ -193,6 +201,50 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         allowed_hosts="my-box.lan, other.lan",
     ) as running:
         yield running
+
+
+def host_named(name: str, **more: str) -> dict[str, str]:
+    return {"Host": f"{name}:8765", **more}
+
+
+@pytest.mark.parametrize("name", sorted(CONTAINER_HOST_NAMES))
+def test_a_container_transcribes_without_a_token_and_a_page_of_that_name_gets_nothing(
+    name: str, server: Server, voice: bytes
+) -> None:
+    ask, audio = server.client, {"file": voice}
+    for path in ("/v1/audio/transcriptions", "/transcribe"):
+        field = {"audio": voice} if path == "/transcribe" else audio
+        sent = ask.post(path, files=field, data={"model": "whisper-1"}, headers=host_named(name))
+        assert sent.status_code == 200, sent.text
+    for path in ("/health", "/v1/models"):
+        assert ask.get(path, headers=host_named(name)).status_code == 200
+    for path in ("/jobs", "/", "/docs"):
+        read = ask.get(path, headers=host_named(name))
+        check_problem(read, 403, "host_not_allowed")
+        assert "VIBEVOICE_TOKEN" in read.json()["hint"]
+        assert f"--allowed-hosts {name}" in read.json()["hint"]
+    for page in (f"http://{name}:8765", "null", "tauri://localhost"):
+        sent = ask.post("/transcribe", files=field, headers=host_named(name, Origin=page))
+        check_problem(sent, 403, "host_not_allowed")
+    for other in (f"evil.{name}", f"{name}.evil.example", f"{name}."):
+        check_problem(ask.get("/health", headers=host_named(other)), 403, "host_not_allowed")
+
+
+def test_a_container_that_has_the_token_gets_all_and_a_page_of_that_name_has_none(
+    guarded: Server,
+) -> None:
+    for name in sorted(CONTAINER_HOST_NAMES):
+        key = {"Authorization": f"Bearer {TOKEN}"}
+        assert guarded.client.get("/jobs", headers=host_named(name, **key)).status_code == 200
+        own = host_named(name, Origin=f"http://{name}:8765")
+        check_problem(guarded.client.get("/jobs", headers=own), 401, "token_missing")
+
+
+def test_all_of_a_scheme_is_never_all_of_the_web() -> None:
+    access = AccessPolicy(origins=frozenset({"app://*", "https://*", "http://*", "file://*"}))
+    assert access.admits_origin("app://obsidian.md")
+    for origin in ("https://evil.example", "http://evil.example", "file://", "null"):
+        assert not access.admits_origin(origin)
 
 
 OPEN = {"/health": 200, "/healthz": 200, "/v1/page/sessions": 415, **dict.fromkeys(PROBES, 200)}

@@ -116,6 +116,6 @@ def test_without_the_extra_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "jwt", None)
     with pytest.raises(errors.SettingsInvalid) as refused:
         signed_tokens.TokenVerifier(dict, frozenset)
-    assert "pip install 'vibevoice-asr[auth]'" in refused.value.hint
+    assert "pip install -e '.[auth]'" in refused.value.hint
     with pytest.raises(errors.SettingsInvalid, match="not installed"):
         TokenIssuer(tmp_path).create("anna")

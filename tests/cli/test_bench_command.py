@@ -237,7 +237,7 @@ def test_without_grpc_it_says_what_to_install_or_to_turn_on(
     assert "--grpc-port" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "grpc", None)
     assert run(["bench", "live", "--server", url(slow), "--wire", "grpc"]) == 78
-    assert "pip install 'vibevoice-asr[grpc]'" in capsys.readouterr().err
+    assert "pip install -e '.[grpc]'" in capsys.readouterr().err
 
 
 def test_in_a_conversation_one_is_silent_while_the_other_talks() -> None:

@@ -186,7 +186,7 @@ def test_a_microphone_is_heard_until_ctrl_c(live: Starts, server: Server, tmp_pa
     assert "libportaudio2" in complained
     (tmp_path / "sounddevice.py").write_text("raise ImportError")
     _, complained = ended(live("--devices", environment=with_one), 1)
-    assert "pip install 'vibevoice-asr[microphone]'" in complained
+    assert "pip install -e '.[microphone]'" in complained
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_without_textual_it_says_what_to_install(
     monkeypatch.delitem(sys.modules, "sidecar.cli.monitor_screen", raising=False)
     monkeypatch.setitem(sys.modules, "textual", None)
     assert run(["monitor", "--server", url(server)]) == 78
-    assert "pip install 'vibevoice-asr[monitor]'" in capsys.readouterr().err
+    assert "pip install -e '.[monitor]'" in capsys.readouterr().err
 
 
 @asynccontextmanager

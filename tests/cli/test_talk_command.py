@@ -250,7 +250,7 @@ def test_where_sound_cannot_be_had_it_is_said_how_to_get_it(
     with_one = {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(REPOSITORY / "tests/support")))}
     for broken, remedy in (
         ("raise OSError('PortAudio library not found')", "libportaudio2"),
-        ("raise ImportError", "pip install 'vibevoice-asr[microphone]'"),
+        ("raise ImportError", "pip install -e '.[microphone]'"),
     ):
         fake.write_text(broken)
         _, complained = ended(converse(environment=with_one), 1)

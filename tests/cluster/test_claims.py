@@ -387,6 +387,50 @@ async def test_as_many_refused_jobs_are_looked_at_as_one_call_may_and_then_the_n
         assert sum(job.refused is not None for job in found) == told
 
 
+async def refuse_many(node: Service, count: int) -> None:
+    """So many jobs of one owner, all refused by the node."""
+    await node.database.fetch(
+        """INSERT INTO vibevoice.jobs (id, owner, submitted, urgent, work_s)
+        SELECT md5(i::text), 'many', ''::bytea, true, 60 FROM generate_series(1, %s) i""",
+        (count,),
+    )
+    await node.database.fetch(
+        """INSERT INTO vibevoice.refusals (job, node, failure)
+        SELECT id, %s, ''::bytea FROM vibevoice.jobs WHERE owner = 'many'""",
+        (node.membership.id,),
+    )
+
+
+def rows_read(journal: str, node: Service) -> int:
+    """Rows of jobs and refusals that a claim in vain reads: all other claims wait meanwhile."""
+    reads = """SELECT sum(seq_tup_read + idx_tup_fetch)::int FROM pg_stat_xact_user_tables
+        WHERE schemaname = 'vibevoice' AND relname IN ('jobs', 'refusals')"""
+    with psycopg.connect(journal) as look:
+        found = look.execute(
+            "SELECT * FROM vibevoice.claim_1(%s, 'x', '{}', 0, 60)", (node.membership.id,)
+        ).fetchall()
+        assert found == []
+        ((read,),) = look.execute(reads).fetchall()
+        look.rollback()
+    return int(read)
+
+
+async def test_a_claim_reads_no_more_however_many_jobs_its_node_refuses(
+    shared: Services, journal: str
+) -> None:
+    node = shared.one
+    await refuse_many(node, 8000)
+    assert rows_read(journal, node) < 1500
+
+
+async def test_a_job_behind_hundreds_that_its_node_refuses_is_claimed(node: Service) -> None:
+    await refuse_many(node, 300)
+    one, other = await node.submit("many", "other")
+    await node.claims.judge({one.id: None, other.id: None})
+    assert {(await claimed(node)).record.id for _ in range(2)} == {one.id, other.id}
+    assert await node.claim() is None
+
+
 async def test_a_claim_that_its_node_does_not_know_of_is_given_back(node: Service) -> None:
     """As after a failure of the database, or a call that was executed late."""
     await node.submit("a")

@@ -82,7 +82,7 @@ async def test_the_same_request_takes_its_job_over_once_and_no_other_owner_s(
         (again,) = [one for one in both if one is not None]
         assert again.id == job.id
         assert waits.jobs + waits_there.jobs == [job.id]
-        await left(there, again, "sent", 60)
+        await left(here if waits.jobs else there, again, "sent", 60)
         found = await taken(here)
         assert found is not None, "a client may time out more than once"
         assert found.id == job.id
@@ -210,6 +210,32 @@ async def test_a_job_whose_client_waited_at_a_service_that_died_ends_after_a_whi
         await timeouts._end_overdue()
         assert [each.id for each in await one.jobs.list("me", private=True)] == [kept.id]
         assert job.id != kept.id
+
+
+async def test_all_that_is_overdue_ends_at_one_look_the_longest_overdue_first(
+    journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front_queue, "OVERDUE_BATCH", 2)
+    async with service(journal, tmp_path) as one:
+        timeouts, _ = timeouts_of(one, journal)
+        jobs = [submitted("me", kept=False) for _ in range(5)]
+        for ago, job in enumerate(jobs, 1):
+            await one.jobs.submit(job)
+            await one.database.fetch(
+                """UPDATE vibevoice.jobs SET left_until = clock_timestamp()
+                    - make_interval(secs => %s) WHERE id = %s""",
+                (ago, job.id),
+            )
+        ended, delete = list[str](), one.jobs.delete_overdue
+
+        async def noted(job_id: str) -> None:
+            ended.append(job_id)
+            await delete(job_id)
+
+        monkeypatch.setattr(one.jobs, "delete_overdue", noted)
+        await timeouts._end_overdue()
+        assert ended == [job.id for job in reversed(jobs)]
+        assert not await one.jobs.list("me", private=True)
 
 
 @pytest.mark.parametrize("answered", [True, False])

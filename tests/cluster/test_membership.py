@@ -124,8 +124,17 @@ async def test_jobs_whose_clients_waited_at_a_dead_service_are_released_in_batch
         await one.membership._expire({"other": None})
         assert released == ([0, 2, 4] if batch == 2 else [0])
         assert await one.database.fetch(leaving) == [(5,)]
+        beats, said = other.membership._beats, list[str]()
+        beat = beats.call
+
+        async def noted(function: str, *values: object) -> object:
+            said.append(function)
+            return await beat(function, *values)
+
+        monkeypatch.setattr(beats, "call", noted)
         await other.membership.register()
         assert await one.database.fetch(leaving) == [(0,)]
+        assert said[::2] == ["beat_1"] * (len(said) // 2 + 1), "it is not silent between batches"
 
 
 async def test_what_a_dead_service_left_is_told_to_those_who_wait_for_it(

@@ -98,7 +98,7 @@ def test_whisper_by_name_without_a_model_is_that_error():
     [
         ("de", True, True, ["--language de"]),
         ("de", True, False, ["vibevoice-asr pull whisper:small (0.48 GB)", "--language de"]),
-        ("ja-JP", False, False, ["pip install 'vibevoice-asr[whisper]'", "pull whisper:small"]),
+        ("ja-JP", False, False, ["pip install -e '.[whisper]'", "pull whisper:small"]),
         ("tlh", True, True, ["No engine"]),
     ],
 )
@@ -162,7 +162,7 @@ def test_auto_looks_into_the_folder_that_was_named_whatever_is_installed(
     [
         ("vibevoice", {"vibevoice": ["torch", "accelerate"]}, ["torch, accelerate", "[vibevoice]"]),
         ("auto", {"vibevoice": ["torch"], "moonshine": ["moonshine_voice"]}, ["moonshine_voice"]),
-        ("moonshine", {"moonshine": ["soxr"]}, ["soxr", "pip install vibevoice-asr"]),
+        ("moonshine", {"moonshine": ["soxr"]}, ["soxr", "pip install -e '.'"]),
     ],
 )
 def test_packages_that_are_missing_are_named_with_the_command(wanted, lacking, parts):

@@ -23,6 +23,7 @@ import pytest
 from recordings import silence
 from service_process import PATIENCE_S, REPOSITORY, Server, free_port, halted, wait_until, web
 
+from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.config.settings import Settings
 from sidecar.observability.logs import REPEAT_MUTE_S
 from sidecar.server import port_owner
@@ -220,6 +221,53 @@ def test_our_own_command_line_knows_the_token(child: Any, tmp_path: Path, voice:
             text=True,
         )
         assert run.returncode == code, run.stderr
+
+
+@pytest.mark.parametrize("way", ["environment", "file"])
+def test_a_signed_token_is_no_token_of_a_service(child: Any, tmp_path: Path, way: str) -> None:
+    issuer = TokenIssuer(tmp_path / "tokens")
+    token, _ = issuer.create("anna")
+    file = tmp_path / "token"
+    file.write_text(token)
+    file.chmod(0o600)
+    given = token if way == "environment" else f"@{file}"
+    service = child("--port", 0, "--token-keys", issuer.keys.public, vibevoice_token=given)
+    fatal = service.line()
+    assert (fatal["event"], fatal["code"]) == ("fatal", "settings_invalid")
+    assert "signed token" in fatal["message"]
+    assert "VIBEVOICE_CLIENT_TOKEN" in fatal["hint"]
+    log = service.rest()[1]
+    assert service.process.returncode == 78
+    assert token not in log
+
+
+def test_our_commands_send_the_client_s_token_and_not_the_service_s(
+    child: Any, tmp_path: Path, voice: bytes
+) -> None:
+    issuer = TokenIssuer(tmp_path / "tokens")
+    anna, _ = issuer.create("anna")
+    service = child("--port", 0, "--token-keys", issuer.keys.public)
+    url = service.line()["url"]
+    file = tmp_path / "anna"
+    file.write_text(anna)
+    file.chmod(0o600)
+    clip = tmp_path / "clip.wav"
+    clip.write_bytes(voice)
+
+    def run(*words: str, **env: str) -> int:
+        return subprocess.run(
+            [*SERVE, "transcribe", clip, "--server", url, *words],
+            env={**service.env, **env},
+            cwd=REPOSITORY,
+            capture_output=True,
+        ).returncode
+
+    both = {"VIBEVOICE_TOKEN": TOKEN, "VIBEVOICE_CLIENT_TOKEN": anna}
+    assert run(**both) == 0
+    assert run(VIBEVOICE_CLIENT_TOKEN=f"@{file}") == 0
+    assert run("--token", f"@{file}") == 0
+    assert run(VIBEVOICE_TOKEN=TOKEN) == 1
+    assert run(VIBEVOICE_TOKEN=anna) == 0, "as it was: the only one that is known"
 
 
 def test_logs_in_json_are_json_the_workers_too(child: Any, voice: bytes) -> None:

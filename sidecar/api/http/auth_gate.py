@@ -27,6 +27,8 @@ from sidecar.auth.revocable_streams import RevocableStreams
 PROBES = ("/healthz/live", "/healthz/ready", "/healthz/startup")
 OPEN_PATHS = frozenset({"/health", "/healthz", *PROBES})
 """Answered whoever asks: who looks whether the service lives has no token yet."""
+LEARNS_NOTHING = OPEN_PATHS | {"/v1/models"}
+"""What a page under a rebound name may read: it has nothing of any recording."""
 SendRefusal = Callable[[errors.SidecarError, Scope, Receive, Send], Awaitable[None]]
 """How a wire over WebSockets says no to who was not let in."""
 WebSocketRefusals = Mapping[str, SendRefusal]
@@ -200,6 +202,7 @@ def request_origin(scope: Scope) -> RequestOrigin:
     """Where a request says that it comes from."""
     headers = Headers(scope=scope)
     live = scope["type"] == "websocket"
+    method = scope.get("method")
     scheme = str(scope.get("scheme", "http"))
     return RequestOrigin(
         hosts=headers.getlist("host"),
@@ -208,7 +211,9 @@ def request_origin(scope: Scope) -> RequestOrigin:
         if live
         else headers.getlist("authorization"),
         fetch_site=headers.get("sec-fetch-site", ""),
-        navigates=scope.get("method") == "GET" and headers.get("sec-fetch-mode") == "navigate",
+        navigates=method == "GET" and headers.get("sec-fetch-mode") == "navigate",
+        # Fetch: browsers send an Origin with every WebSocket and every method but these two.
+        rebinding_proof=live or method not in ("GET", "HEAD") or scope["path"] in LEARNS_NOTHING,
         scheme={"ws": "http", "wss": "https"}.get(scheme, scheme),  # as an Origin has it
         peer=(scope.get("client") or (None,))[0],
         forwarded=any(name.startswith(PROXY_HEADER_PREFIXES) for name in headers),

@@ -25,7 +25,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Match, Mount, Route
+from starlette.routing import BaseRoute, Match, Mount, Route, WebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
 
 from sidecar import clock, errors
@@ -51,6 +51,7 @@ STATUS: Mapping[ErrorKind, int] = {
     ErrorKind.TIMEOUT: 408,
     ErrorKind.NOT_FOUND: 404,
     ErrorKind.METHOD: 405,
+    ErrorKind.UPGRADE: 426,
     ErrorKind.FORBIDDEN: 403,
     ErrorKind.UNAUTHORIZED: 401,
     ErrorKind.CONFLICT: 409,
@@ -76,6 +77,8 @@ ErrorDialects = Mapping[str, ErrorRenderer]
 """How to say no at addresses whose clients do not know problems; one that ends in '/' stands for
 all below it."""
 _NO_DIALECTS: ErrorDialects = {}
+UPGRADE_HEADERS = {"Upgrade": "websocket", "Connection": "Upgrade"}
+"""Of a 426, as RFC 9110 wants it."""
 
 
 def problem_body(error: errors.SidecarError) -> dict[str, Any]:
@@ -161,6 +164,8 @@ def install_error_handlers(
         if error.status_code == 405:
             methods = _methods(request.scope, [*app.routes, *own])
             return said(request, errors.MethodNotAllowed(), {"Allow": ", ".join(methods)})
+        if error.status_code == 404 and _takes_websockets(request, [*app.routes, *own]):
+            return said(request, errors.UpgradeRequired(), UPGRADE_HEADERS)
         if (known := _FROM_STATUS.get(error.status_code)) is not None:
             return said(request, known())
         if 400 <= error.status_code < 500:
@@ -182,6 +187,13 @@ def _methods(scope: Scope, routes: Iterable[BaseRoute]) -> list[str]:
         elif isinstance(route, Mount) and _is_in_mount(route, scope):
             methods.add("GET")
     return sorted(methods | ({"HEAD"} if "GET" in methods else set()))
+
+
+def _takes_websockets(request: Request, routes: Iterable[BaseRoute]) -> bool:
+    return any(
+        isinstance(route, WebSocketRoute) and route.path_regex.match(request.scope["path"])
+        for route in routes
+    )
 
 
 def _is_in_mount(mount: Mount, scope: Scope) -> bool:

@@ -269,32 +269,48 @@ CREATE FUNCTION vibevoice.later_1(urgent boolean, came timestamptz) RETURNS bool
     STABLE LANGUAGE sql RETURN NOT urgent AND came > statement_timestamp() - interval '10 min';
 
 -- The next job for a node: of each owner the first that the node does not refuse; of these the one
--- whose owner would have had least by its end. `only_`: of these precisions alone.
+-- whose owner would have had least by its end. `only_`: of these precisions alone. It looks at 200
+-- jobs of an owner and kind, for all claims wait for it: behind as many that the node refuses,
+-- `next_able_1` finds those that it can do. Not NOT EXISTS: as a join that would read all refusals.
 CREATE FUNCTION vibevoice.next_1(node_ text, only_ text[], skip text[])
 RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $$
     SELECT first.id, first.wanted, first.came
     FROM vibevoice.active_owners_1() o LEFT JOIN vibevoice.owners had USING (owner)
     CROSS JOIN LATERAL (
         SELECT head.* FROM (VALUES (true), (false)) kinds (urgent) CROSS JOIN LATERAL (
-            SELECT id, q.wanted, q.came, work_s, place, q.urgent FROM vibevoice.jobs q
-            WHERE q.owner = o.owner AND q.urgent = kinds.urgent AND state = 'queued'
-                AND claim IS NULL
-                AND (only_ IS NULL OR q.wanted = ANY (only_)) AND NOT id = ANY (skip)
-                AND NOT EXISTS (SELECT FROM vibevoice.refusals r
-                    WHERE r.job = q.id AND r.node = node_)
-            ORDER BY place LIMIT 1) head
+            SELECT near.* FROM (
+                SELECT id, q.wanted, q.came, work_s, place, q.urgent FROM vibevoice.jobs q
+                WHERE q.owner = o.owner AND q.urgent = kinds.urgent AND state = 'queued'
+                    AND claim IS NULL
+                ORDER BY place LIMIT 200) near
+            WHERE (only_ IS NULL OR near.wanted = ANY (only_)) AND NOT near.id = ANY (skip)
+                AND (SELECT r.at FROM vibevoice.refusals r
+                    WHERE r.job = near.id AND r.node = node_) IS NULL
+            ORDER BY near.place LIMIT 1) head
         ORDER BY vibevoice.later_1(head.urgent, head.came), head.place LIMIT 1) first
     ORDER BY coalesce(had.had_s, 0) + first.work_s, first.place LIMIT 1 $$;
 
--- The next of the hundred waiting jobs that a node refused longest ago: it tries them again when
+-- The next of a hundred waiting jobs that a node can do, as it said last: a claim ends that.
+CREATE FUNCTION vibevoice.next_able_1(node_ text, skip text[])
+RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $$
+    SELECT able.id, able.wanted, able.came
+    FROM (SELECT q.* FROM vibevoice.jobs q WHERE able_by = node_ LIMIT 100) able
+    LEFT JOIN vibevoice.owners had USING (owner)
+    WHERE state = 'queued' AND claim IS NULL AND NOT id = ANY (skip)
+    ORDER BY vibevoice.later_1(urgent, came), coalesce(had_s, 0) + work_s, place LIMIT 1 $$;
+
+-- The next of the hundred waiting jobs that a node refused longest ago (of the thousand): it tries them again when
 -- it can do no other.
 CREATE FUNCTION vibevoice.next_refused_1(node_ text, skip text[])
 RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $$
     SELECT stale.id, stale.wanted, stale.came
     FROM (
-        SELECT q.* FROM vibevoice.refusals r JOIN vibevoice.jobs q ON q.id = r.job
-        WHERE r.node = node_ AND vibevoice.stale_1(r.at)
-            AND state = 'queued' AND claim IS NULL AND NOT q.id = ANY (skip)
+        SELECT q.* FROM (
+            SELECT r.job, r.at FROM vibevoice.refusals r
+            WHERE r.node = node_ AND vibevoice.stale_1(r.at) ORDER BY r.at LIMIT 1000) r
+        -- OFFSET 0: job by job; else statistics of an empty queue have it read all that waits.
+        CROSS JOIN LATERAL (SELECT j.* FROM vibevoice.jobs j WHERE j.id = r.job OFFSET 0) q
+        WHERE state = 'queued' AND claim IS NULL AND NOT q.id = ANY (skip)
         ORDER BY r.at LIMIT 100) stale
     LEFT JOIN vibevoice.owners had USING (owner)
     ORDER BY vibevoice.later_1(urgent, came), coalesce(had_s, 0) + work_s, place LIMIT 1 $$;
@@ -315,6 +331,9 @@ BEGIN
     IF NOT FOUND THEN RETURN; END IF;
     WHILE cardinality(skip) < 20 LOOP
         SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip);
+        IF NOT FOUND THEN
+            SELECT * INTO due FROM vibevoice.next_able_1(node_, skip);
+        END IF;
         IF NOT FOUND THEN  -- last, so that what it cannot do keeps it from nothing else
             SELECT * INTO due FROM vibevoice.next_refused_1(node_, skip);
         END IF;

@@ -263,5 +263,5 @@ def _library() -> None:
     except ImportError:
         raise ClientError(
             "Live audio needs the library websockets, 15 or newer.",
-            hint="Install it: pip install 'vibevoice-asr-client[live]'.",
+            hint="Install it: pip install 'websockets>=15'.",
         ) from None

@@ -132,8 +132,10 @@ def jobs(state: Optional[str], limit: Optional[int], after: Optional[str]) -> Ca
     return Call("GET", "/v1/jobs", params={k: v for k, v in asked.items() if v is not None})
 
 
-def cancel(job_id: str) -> Call:
-    """End a job, or forget one that has ended."""
+def cancel(job_id: str, keep: bool = False) -> Call:
+    """End a job, or forget one that has ended; with ``keep`` it is forgotten in no case."""
+    if keep:
+        return Call("DELETE", _job(job_id).replace("/v1/", "/", 1))
     return Call("DELETE", _job(job_id), ends=True)
 
 

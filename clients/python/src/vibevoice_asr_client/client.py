@@ -176,9 +176,9 @@ class Client:
         """The caller's jobs without what was said; ``after``: `JobPage.next` of the last page."""
         return page_of(self._ask(calls.jobs(state, limit, after)).body())
 
-    def cancel(self, job_id: str) -> None:
-        """End a job, or forget one that has ended."""
-        self._ask(calls.cancel(job_id))
+    def cancel(self, job_id: str, keep: bool = False) -> None:
+        """End a job, or forget one that has ended; with ``keep`` it is forgotten in no case."""
+        self._ask(calls.cancel(job_id, keep))
 
     def events(self, job_id: str, after: Optional[int] = None) -> Iterator[Event]:
         """What happened to a job (after the event ``after``) and happens, to its end.

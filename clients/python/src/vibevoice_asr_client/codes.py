@@ -778,6 +778,12 @@ class Unschedulable(errors.Refused):
     known_code = "unschedulable"
 
 
+class UpgradeRequired(errors.Refused):
+    """This address takes WebSockets only; the request had no 'Upgrade: websocket'."""
+
+    known_code = "upgrade_required"
+
+
 class UploadStalled(errors.Busy):
     """The upload stopped before it was complete."""
 
@@ -1015,6 +1021,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "transcript_changed": TranscriptChanged,
     "translation_unavailable": TranslationUnavailable,
     "unschedulable": Unschedulable,
+    "upgrade_required": UpgradeRequired,
     "upload_stalled": UploadStalled,
     "upload_too_large": UploadTooLarge,
     "uploads_full": UploadsFull,

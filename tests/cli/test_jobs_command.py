@@ -1,0 +1,104 @@
+"""`vibevoice-asr jobs list`, `cancel` and `delete` against a real service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from service_process import Server
+
+from sidecar.auth.token_issuing import TokenIssuer
+from sidecar.cli import run
+
+Told = Callable[..., tuple[int, list[str], str]]
+
+
+@pytest.fixture(scope="module")
+def issuer(tmp_path_factory: pytest.TempPathFactory) -> TokenIssuer:
+    made = TokenIssuer(tmp_path_factory.mktemp("issuer") / "tokens")
+    made.create("nobody")
+    return made
+
+
+@pytest.fixture(scope="module")
+def service(issuer: TokenIssuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A slow one, which tells owners apart."""
+    home = tmp_path_factory.mktemp("service")
+    settings = {"queue_limit": 64, "scripted_speed": 0.01}
+    with Server(home, token_keys=issuer.keys.public, **settings) as running:
+        yield running
+
+
+@pytest.fixture
+def told(
+    service: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Told:
+    """Run `jobs …` as somebody; the exit code, the lines, and what was said beside them."""
+    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
+
+    def say(token: str, *words: str) -> tuple[int, list[str], str]:
+        monkeypatch.setenv("VIBEVOICE_CLIENT_TOKEN", token)
+        code = run(["jobs", *words, "--server", f"http://127.0.0.1:{service.port}"])
+        said = capsys.readouterr()
+        return code, said.out.splitlines(), said.err
+
+    return say
+
+
+def submit(service: Server, token: str, voice: bytes) -> str:
+    head = {"Authorization": f"Bearer {token}"}
+    answer = service.client.post("/v1/jobs", files={"audio": voice}, headers=head)
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["id"])
+
+
+def test_jobs_are_listed_cancelled_and_deleted_by_their_owner(
+    service: Server, issuer: TokenIssuer, told: Told, voice: bytes
+) -> None:
+    (anna, _), (bert, _) = issuer.create("anna"), issuer.create("bert")
+    first, second = (submit(service, anna, voice) for _ in range(2))
+    other = submit(service, bert, voice)
+    code, lines, _ = told(anna, "list")
+    assert code == 0
+    assert [line.split()[0] for line in lines] == [first, second]
+    assert "in the queue" in lines[1]
+    assert second in [line.split()[0] for line in told(anna, "list", "--state", "queued")[1]]
+    assert told(anna, "list", "--state", "gone")[0] == 1
+
+    code, _, said = told(anna, "cancel", second)
+    assert (code, said.strip().endswith(f"cancelled: {second}")) == (0, True)
+    states = {line.split()[0]: line.split()[1] for line in told(anna, "list")[1]}
+    assert states[second] == "cancelled", "it is ended, and still there"
+    assert told(anna, "cancel", second)[0] == 0, "once more does nothing"
+
+    code, _, said = told(anna, "delete", second[:-4])
+    assert (code, said.strip().endswith(f"deleted: {second}")) == (0, True)
+    assert [line.split()[0] for line in told(anna, "list")[1]] == [first]
+    for word in ("cancel", "delete"):
+        code, _, said = told(anna, word, other)
+        assert code == 1
+        assert "No ids of your jobs begin with" in said
+        assert "jobs list" in said
+    assert [line.split()[0] for line in told(bert, "list")[1]] == [other]
+
+
+def test_the_beginning_of_two_ids_names_neither(
+    service: Server, issuer: TokenIssuer, told: Told, voice: bytes
+) -> None:
+    token, _ = issuer.create("cora")
+    ids = [submit(service, token, voice) for _ in range(17)]  # two begin with the same digit
+    shared = next(one[0] for one in ids if sum(other[0] == one[0] for other in ids) > 1)
+    code, _, said = told(token, "delete", shared)
+    assert code == 1
+    assert "ids of your jobs begin with" in said
+    assert len(told(token, "list")[1]) == len(ids)
+
+
+def test_a_wrong_token_is_one_line(told: Told) -> None:
+    code, lines, said = told("x" * 20, "list")
+    assert (code, lines) == (1, [])
+    assert len(said.splitlines()) <= 2

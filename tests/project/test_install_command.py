@@ -1,0 +1,125 @@
+"""The install line in hints is one that works for how the service was installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+import venv
+from pathlib import Path
+from typing import Any
+
+import pytest
+from service_process import REPOSITORY
+
+from sidecar.version import install_command
+
+SAY = "from sidecar.version import install_command; print(install_command('monitor'))"
+EXTRAS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"][
+    "optional-dependencies"
+]
+
+
+def installed(folder: Path, direct_url: dict[str, Any] | None) -> Path:
+    """A folder of packages with as much of the service as says how it was installed."""
+    about = folder / "vibevoice_asr-0.1.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: vibevoice-asr\nVersion: 0.1.0\n")
+    if direct_url is not None:
+        (about / "direct_url.json").write_text(json.dumps(direct_url))
+    (folder / "sidecar").mkdir()
+    (folder / "sidecar/__init__.py").touch()
+    shutil.copy(REPOSITORY / "sidecar/version.py", folder / "sidecar")
+    return folder
+
+
+def said(python: str | Path, folder: Path, program: str = SAY) -> str:
+    words = [python, "-I", "-c", f"import sys; sys.path.insert(0, {str(folder)!r}); {program}"]
+    return subprocess.run(words, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("direct_url", "line"),
+    [
+        ({"url": "file:///src/asr", "dir_info": {}}, "pip install '.[monitor]' in the folder"),
+        (
+            {"url": "file:///tmp/vibevoice_asr-0.1.0-py3-none-any.whl", "archive_info": {}},
+            "pip install './vibevoice_asr-0.1.0-py3-none-any.whl[monitor]' in the folder",
+        ),
+        (
+            {"url": "https://git.example/asr", "vcs_info": {"vcs": "git", "commit_id": "0a"}},
+            "pip install 'vibevoice-asr[monitor] @ git+https://git.example/asr'",
+        ),
+        (None, "pip install 'vibevoice-asr[monitor]'"),
+    ],
+)
+def test_the_line_follows_how_it_was_installed(
+    direct_url: dict[str, Any] | None, line: str, tmp_path: Path
+) -> None:
+    told = said(sys.executable, installed(tmp_path, direct_url))
+    assert told.startswith(line)
+    assert "/src/" not in told, "hints go to clients: no path of this machine"
+
+
+def test_a_source_tree_is_installed_from_its_folder(tmp_path: Path) -> None:
+    assert install_command("auth").startswith("pip install -e '.[auth]' in the folder")
+    assert install_command("").startswith("pip install -e '.' in the folder")
+
+
+def test_an_executable_says_that_nothing_can_be_installed_into_it(tmp_path: Path) -> None:
+    told = said(sys.executable, installed(tmp_path, None), f"sys.frozen = True; {SAY}")
+    assert told.startswith("the executable has no extra 'monitor'")
+
+
+def test_the_line_of_a_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    names = subprocess.run(
+        ["git", "ls-files", "-z", "sidecar", "clients", "*.toml", "*.py", "*.md", "LICENSE*"],
+        cwd=REPOSITORY, check=True, capture_output=True, text=True,
+    ).stdout.split("\0")  # fmt: skip
+    for name in filter(None, names):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / name, tree / name)
+    pip = [sys.executable, "-m", "pip"]
+    quiet: dict[str, Any] = {"check": True, "capture_output": True, "text": True}
+    local = ["--no-deps", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", *local, "--no-build-isolation", "-w", tmp_path, tree], **quiet)
+    (wheel,) = tmp_path.glob("*.whl")
+    venv.create(tmp_path / "empty", with_pip=False)
+    python = tmp_path / "empty" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    into = [*pip, "--python", str(python)]
+    subprocess.run([*into, "install", *local, wheel], **quiet)
+    line = subprocess.run([python, "-I", "-c", SAY], cwd=tmp_path, **quiet).stdout
+    command = shlex.split(line.partition(" in the folder")[0])
+    assert command[:2] == ["pip", "install"]
+    local += ["--dry-run", "--quiet", "--ignore-installed", "--report", "-"]
+    reported = subprocess.run([*into, "install", *local, *command[2:]], cwd=tmp_path, **quiet)
+    (found,) = json.loads(reported.stdout)["install"]
+    assert found["metadata"]["name"] == "vibevoice-asr"
+    assert found["requested_extras"] == ["monitor"]
+    assert "monitor" in found["metadata"]["provides_extra"]
+
+
+def test_no_hint_and_no_page_names_what_no_index_has() -> None:
+    places = [*REPOSITORY.glob("sidecar/**/*.py"), *REPOSITORY.glob("docs/*.*"),
+              *REPOSITORY.glob("clients/python/**/*.py"), REPOSITORY / "README.md"]  # fmt: skip
+    wrong = re.compile(r"(pip|pipx) install ['\"]?vibevoice-asr")
+    found = {
+        path.name
+        for path in places
+        if path.name != "version.py" and wrong.search(path.read_text("utf-8", "replace"))
+    }
+    assert found == set()
+
+
+def test_every_extra_that_the_code_names_is_one() -> None:
+    text = "".join(path.read_text("utf-8") for path in REPOSITORY.glob("sidecar/**/*.py"))
+    named = set(re.findall(r"install_command\([\"'](\w+)[\"']\)", text))
+    named |= set(re.findall(r"needed_for\([^)]*, \"(\w+)\"\)", text))
+    assert named
+    assert named <= set(EXTRAS)

@@ -1,0 +1,128 @@
+"""docs/upgrading.md: its commands leave nothing of the service, and touch nothing else."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+from postgres import KEY
+from service_process import PATIENCE_S, REPOSITORY
+
+from bench.deployment import postgres_is_here
+from sidecar.version import DISTRIBUTION
+
+PAGE = (REPOSITORY / "docs/upgrading.md").read_text("utf-8")
+SERVE = [sys.executable, "-m", "sidecar.main"]
+
+
+def block_of(heading: str) -> str:
+    """The last indented block below a heading, as somebody would copy it."""
+    section = PAGE.partition(f"# {heading}\n")[2].partition("\n#")[0].splitlines()
+    blocks = [
+        "\n".join(line.strip() for line in lines)
+        for indented, lines in itertools.groupby(section, lambda line: line.startswith("    "))
+        if indented
+    ]
+    assert blocks, heading
+    return blocks[-1]
+
+
+def files_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the block is for Linux")
+def test_the_block_removes_all_that_a_service_left_in_a_home(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    env = {
+        "HOME": str(home),
+        "PATH": os.environ["PATH"],
+        "VIBEVOICE_ENGINE": "scripted",
+        "VIBEVOICE_JOURNAL_KEY": KEY,
+    }
+    others = home / ".local/share/other/file", home / ".config/other"
+    for path in others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("somebody else's")
+    before = files_in(home)
+
+    subprocess.run([*SERVE, "token", "create", "--subject", "anna"], cwd=REPOSITORY, env=env,
+                   check=True, capture_output=True)  # fmt: skip
+    words = ["--port=0", "--keep-jobs", "--people", "--capture", "--tls=self-signed"]
+    with subprocess.Popen(
+        [*SERVE, *words], cwd=REPOSITORY, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as service:
+        assert service.stdout is not None
+        ready = json.loads(service.stdout.readline())
+        assert ready["event"] == "ready", ready
+        service.terminate()
+        service.wait(PATIENCE_S)
+    settings = home / ".config" / DISTRIBUTION / "config.toml"
+    settings.parent.mkdir(parents=True)
+    settings.write_text("port = 9000\n")
+    unit = home / ".config/systemd/user/vibevoice-asr.service"
+    unit.parent.mkdir(parents=True)
+    shutil.copy(REPOSITORY / "deploy/systemd/user/vibevoice-asr.service", unit)
+
+    left = files_in(home) - before
+    for name in ("/log/", "/tokens/", "/tls/", "/jobs/", "/people/"):
+        assert any(name in file for file in left), (name, left)
+    subprocess.run(["sh", "-eu", "-c", block_of("Folders of a user")], env=env, check=True)
+    assert files_in(home) == before
+
+
+@pytest.mark.skipif(not postgres_is_here(), reason="NO POSTGRESQL HERE: NOT TESTED")
+def test_the_block_removes_all_that_services_left_in_a_database(
+    journal: str, tmp_path: Path
+) -> None:
+    if shutil.which("psql") is None:
+        pytest.skip("NO PSQL HERE (Debian's package postgresql-client): NOT TESTED")
+    with psycopg.connect(journal, autocommit=True) as other:
+        other.execute("CREATE TABLE somebody_elses (name text)")
+
+    def schemas() -> set[str]:
+        with psycopg.connect(journal) as look:
+            return {name for (name,) in look.execute("SELECT nspname FROM pg_namespace").fetchall()}
+
+    uploads = tmp_path / "uploads"
+    env = {
+        **{name: value for name, value in os.environ.items() if "VIBEVOICE" not in name},
+        "VIBEVOICE_CONFIG": str(tmp_path / "none.toml"),
+        "VIBEVOICE_DATA_DIR": str(tmp_path / "data"),
+        "VIBEVOICE_ENGINE": "scripted",
+        "VIBEVOICE_JOURNAL": journal,
+        "VIBEVOICE_JOURNAL_KEY": KEY,
+        "VIBEVOICE_UPLOADS": str(uploads),
+    }
+    with subprocess.Popen(
+        [*SERVE, "--port=0"], cwd=REPOSITORY, env=env, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as service:  # fmt: skip
+        assert service.stdout is not None
+        assert json.loads(service.stdout.readline())["event"] == "ready"
+        service.terminate()
+        service.wait(PATIENCE_S)
+    assert "vibevoice" in schemas()
+    subprocess.run(["sh", "-eu", "-c", block_of("A database")], env=env, check=True)
+    assert "vibevoice" not in schemas()
+    with psycopg.connect(journal) as look:
+        assert look.execute("SELECT count(*) FROM somebody_elses").fetchone() == (0,)
+
+
+def test_the_page_names_what_the_deployment_has() -> None:
+    unit = (REPOSITORY / "deploy/systemd/system/vibevoice-asr.service").read_text()
+    assert "StateDirectory=vibevoice-asr" in unit
+    assert "ExecStart=/opt/vibevoice-asr/bin/vibevoice-asr" in unit
+    removal = block_of("systemd, for everybody on a machine")
+    for place in ("/opt/vibevoice-asr", "/etc/vibevoice-asr", "/var/lib/vibevoice-asr",
+                  "/etc/systemd/system/vibevoice-asr.service.d", "vibevoice-asr.socket",
+                  "/usr/lib/sysusers.d/vibevoice-asr.conf", "userdel vibevoice-asr"):  # fmt: skip
+        assert place in removal

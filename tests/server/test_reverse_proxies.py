@@ -1,0 +1,242 @@
+"""nginx and Caddy with the blocks of docs/deploy.md: live audio, events and uploads go through."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import textwrap
+import wave
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from service_process import PATIENCE_S, REPOSITORY, Server, free_port, wait_until
+from sse_reader import parse
+from websockets.sync.client import connect
+
+from sidecar.auth.self_signed_certificate import ensure_certificate
+
+NAME = "speech.example"
+TOKEN = "correct-horse-battery-staple"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+HEADERS = {"Host": NAME, **BEARER}
+UPLOAD_MB = 24  # far beyond what either proxy takes or stores unless it is told to
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A proxy that runs, and the service behind it. ``folder`` has all that it writes."""
+
+    server: Server
+    port: int
+    trust: ssl.SSLContext
+    folder: Path
+
+    def client(self) -> httpx.Client:
+        url = f"https://127.0.0.1:{self.port}"
+        return httpx.Client(base_url=url, verify=self.trust, timeout=PATIENCE_S, headers=HEADERS)
+
+    def sent(self, method: str, path: str, **more: Any) -> httpx.Response:
+        with self.client() as client:
+            return client.request(method, path, extensions={"sni_hostname": NAME}, **more)
+
+    def raw(self) -> ssl.SSLSocket:
+        plain = socket.create_connection(("127.0.0.1", self.port), PATIENCE_S)
+        return self.trust.wrap_socket(plain, server_hostname=NAME)
+
+
+def block_of(heading: str) -> str:
+    """The first indented block below a heading of the page, as somebody would copy it."""
+    page = (REPOSITORY / "docs/deploy.md").read_text("utf-8")
+    section = page.partition(f"### {heading}\n")[2].splitlines()
+    rest = itertools.dropwhile(lambda line: not line.startswith("    "), section)
+    block = itertools.takewhile(lambda line: not line or line.startswith("    "), rest)
+    return textwrap.dedent("\n".join(block))
+
+
+def replaced(block: str, changes: dict[str, str]) -> str:
+    """The block where the tests run: other ports and other files, and nothing else."""
+    for old, new in changes.items():
+        assert block.count(old) == 1, old
+        block = block.replace(old, new)
+    return block
+
+
+def trust_of(certificate: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(certificate))
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(
+        tmp_path_factory.mktemp("behind"),
+        token=TOKEN,
+        allowed_hosts=NAME,
+        forwarded_allow_ips="127.0.0.1",
+        scripted_speed=2,
+    ) as running:
+        yield running
+
+
+def nginx(service: Server, folder: Path, port: int) -> tuple[list[str], Path]:
+    pair = ensure_certificate(folder, frozenset({NAME}))
+    block = replaced(
+        block_of("nginx"),
+        {
+            "listen 443 ssl;": f"listen 127.0.0.1:{port} ssl;",
+            f"/etc/ssl/{NAME}/fullchain.pem": str(pair.certificate),
+            f"/etc/ssl/{NAME}/privkey.pem": str(pair.key),
+            "http://127.0.0.1:8765": f"http://127.0.0.1:{service.port}",
+        },
+    )
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temp = "".join(f"{kind}_temp_path {folder}/temp-{kind};" for kind in kinds)
+    (folder / "nginx.conf").write_text(
+        f"daemon off; master_process off; pid {folder}/pid; error_log {folder}/log;"
+        f"events {{}} http {{ access_log off; {temp}\n{block}\n}}"
+    )
+    command = ["nginx", "-p", str(folder), "-e", f"{folder}/log", "-c", f"{folder}/nginx.conf"]
+    return command, pair.certificate
+
+
+def caddy(service: Server, folder: Path, port: int) -> tuple[list[str], Path]:
+    block = replaced(block_of("Caddy"), {"127.0.0.1:8765": f"127.0.0.1:{service.port}"})
+    (folder / "Caddyfile").write_text(
+        "{\n admin off\n auto_https disable_redirects\n local_certs\n skip_install_trust\n"
+        f" https_port {port}\n storage file_system {folder}/storage\n}}\n{block}"
+    )
+    command = ["caddy", "run", "--config", f"{folder}/Caddyfile", "--adapter", "caddyfile"]
+    return command, folder / "storage/pki/authorities/local/root.crt"
+
+
+@pytest.fixture(scope="module", params=[nginx, caddy], ids=["nginx", "caddy"])
+def proxy(
+    request: pytest.FixtureRequest, service: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Proxy]:
+    name = request.param.__name__
+    if shutil.which(name) is None:
+        pytest.skip(f"NO {name.upper()} HERE (Debian's package {name}): NOT TESTED")
+    folder, port = tmp_path_factory.mktemp(name), free_port()
+    command, certificate = request.param(service, folder, port)
+    env = {**os.environ, "HOME": str(folder), "XDG_DATA_HOME": str(folder)}
+    with (folder / "said").open("wb") as said:
+        process = subprocess.Popen(command, cwd=folder, env=env, stdout=said, stderr=said)
+    try:
+
+        def answers() -> Proxy | None:
+            told = (folder / "said").read_text("utf-8")
+            assert process.poll() is None, f"{name} ended at its start\n{told}"
+            if not certificate.exists():
+                return None
+            there = Proxy(service, port, trust_of(certificate), folder)
+            try:
+                return there if there.sent("GET", "/health").status_code == 200 else None
+            except httpx.TransportError:
+                return None
+
+        yield wait_until(answers, PATIENCE_S, f"{name} passes a request on")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(PATIENCE_S)
+
+
+def wav(megabytes: float) -> bytes:
+    """Silence, 16 bit stereo at 96 kHz: many bytes for few seconds."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setparams((2, 2, 96_000, 0, "NONE", ""))
+        out.writeframes(bytes(int(megabytes * (1 << 20)) // 4 * 4))
+    return file.getvalue()
+
+
+def test_live_audio_goes_through(proxy: Proxy) -> None:
+    with connect(
+        f"wss://{NAME}/v1/live",
+        sock=socket.create_connection(("127.0.0.1", proxy.port), PATIENCE_S),
+        ssl=proxy.trust,
+        additional_headers=BEARER,
+        open_timeout=PATIENCE_S,
+    ) as live:
+        live.send(json.dumps({"type": "begin", "encoding": "pcm16", "rate": 16000}))
+        assert json.loads(live.recv(PATIENCE_S))["type"] == "began"
+        live.send(bytes(32_000))
+        live.send(json.dumps({"type": "finish"}))
+        kinds = [""]
+        while kinds[-1] != "summary":
+            kinds.append(json.loads(live.recv(PATIENCE_S))["type"])
+
+
+def test_events_come_while_the_job_runs(proxy: Proxy) -> None:
+    job = proxy.sent("POST", "/v1/jobs", files={"audio": wav(12)}).json()["id"]
+    with (
+        proxy.client() as client,
+        client.stream(
+            "GET", f"/v1/jobs/{job}/events", extensions={"sni_hostname": NAME}
+        ) as response,
+    ):
+        assert response.headers["content-type"].startswith("text/event-stream")
+        events = parse(response.iter_lines())
+        first = next(events)
+        state = proxy.sent("GET", f"/v1/jobs/{job}").json()["state"]
+        assert state in ("queued", "running"), "an event is held back by nothing"
+        names = [first.name, *(event.name for event in events)]
+    assert names[-1] == "done"
+
+
+def test_a_large_upload_goes_through_and_is_stored_nowhere_between(proxy: Proxy) -> None:
+    before = {path for path in proxy.folder.rglob("*") if path.is_file()}
+    sent = proxy.sent("POST", "/v1/jobs", files={"audio": wav(UPLOAD_MB)})
+    assert sent.status_code == 202, sent.text
+    after = {path for path in proxy.folder.rglob("*") if path.is_file()}
+    assert after == before
+    assert proxy.sent("DELETE", f"/v1/jobs/{sent.json()['id']}").status_code < 300
+
+
+def test_a_refusal_comes_before_the_upload(proxy: Proxy) -> None:
+    head = f"POST /v1/jobs HTTP/1.1\r\nHost: {NAME}\r\nContent-Type: audio/wav\r\n"
+    answer = b""
+    with proxy.raw() as sock:
+        sock.sendall(f"{head}Content-Length: {1 << 30}\r\n\r\n".encode())
+        for _ in range(1000):  # 16 MB of 1 GB at most; Caddy says it once more has come
+            sock.settimeout(PATIENCE_S)
+            sock.sendall(bytes(1 << 14))
+            sock.settimeout(0.2)
+            with contextlib.suppress(TimeoutError):
+                answer = sock.recv(64)
+                break
+    assert answer.startswith(b"HTTP/1.1 401")
+
+
+def test_what_a_client_says_of_its_own_address_is_not_believed(proxy: Proxy) -> None:
+    local = {"X-Forwarded-For": "127.0.0.1", "X-Real-IP": "127.0.0.1"}
+    sent = proxy.sent("POST", "/transcribe", json={"audio_path": "/etc/hostname"}, headers=local)
+    assert (sent.status_code, sent.json()["code"]) == (403, "audio_path_forbidden")
+
+
+def test_the_service_s_own_page_may_ask(proxy: Proxy) -> None:
+    for origin, status in ((f"https://{NAME}", 200), ("https://evil.example", 403)):
+        assert proxy.sent("GET", "/jobs", headers={"Origin": origin}).status_code == status
+
+
+@pytest.mark.parametrize("path", ["/v1/live", "/v1/realtime", "/api/asr-streaming", "/stream"])
+def test_a_websocket_that_lost_its_upgrade_on_the_way_is_told_so(
+    path: str, service: Server
+) -> None:
+    answer = service.client.get(path, headers=BEARER)
+    assert answer.status_code == 426
+    assert answer.headers["upgrade"] == "websocket"
+    body = answer.json().get("error", answer.json())
+    assert body["code"] == "upgrade_required"
+    assert "Upgrade" in answer.text
+    assert "nginx" in answer.text
