@@ -71,6 +71,14 @@ class ModelSpec:
         wanted = self.stands_for.get(wanted, wanted)
         return wanted if wanted in self.precisions else self.precisions[0]
 
+    def substitution(self, wanted: Precision) -> str:
+        """Return a sentence that names both if ``wanted`` is a precision that it lacks, else ''."""
+        used = self.resolve_precision(wanted)
+        if wanted in (AUTO, used):
+            return ""
+        there = ", ".join(self.precisions)
+        return f"The engine '{self.name}' has no {wanted}; {used} is used (it has: {there})."
+
     def speaks(self, language: str) -> bool:
         """Whether this engine knows ``language`` (a tag; only its first part counts)."""
         any_language = language == AUTO or not self.languages
@@ -145,7 +153,8 @@ class TranscribeOptions:
     transcript says what each speaker sounds like, for who wants to know them again; while a job
     waits, that voices are kept where it was taken in. ``local_voices``: the recording is a piece of
     one, and who has all of it wants these of its voices; the worker sees to that, and no engine has
-    to know.
+    to know. ``unknown_fields``: a sentence for each field of the request that there is not, for
+    its answer alone.
     """
 
     precision: Precision = Precision.AUTO
@@ -165,6 +174,7 @@ class TranscribeOptions:
     known_voices: tuple[SpeakerCandidate, ...] = ()
     voiceprints: bool = False
     local_voices: WindowEmbeddingsRequest | None = None
+    unknown_fields: tuple[str, ...] = ()
 
     @property
     def identifies_speakers(self) -> bool:
@@ -172,8 +182,10 @@ class TranscribeOptions:
         return self.diarize and (bool(self.known_voices) or self.voiceprints)
 
     def to_wire(self) -> dict[str, Any]:
-        """The options as plain values."""
-        return asdict(self)
+        """The options as plain values, without what only the answer has a use for."""
+        values = asdict(self)
+        del values["unknown_fields"]
+        return values
 
     @classmethod
     def from_wire(cls, values: dict[str, Any]) -> TranscribeOptions:
