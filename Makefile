@@ -14,11 +14,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 SETUP_LOG := $(VENV)/setup.log
 COMMA := ,
 
-# Pinned: another version may format otherwise. In a folder of their own, for seconds instead of
-# the gigabytes that types and tests need.
+# Pinned, because another version may format otherwise. In a folder of their own: types and tests
+# need gigabytes, and these two need none of it.
 STYLE := $(VENV)/style
-STYLE_STAMP := $(STYLE)/.installed-0.17.6-2.16
-STYLE_TOOLS := ruff==0.17.6 import-linter==2.16
+STYLE_STAMP := $(STYLE)/.installed
+STYLE_TOOLS = $$(grep -oE '"(ruff|import-linter)==[^"]+"' pyproject.toml | tr -d '"')
 
 # One line that says how long it takes already; what pip says goes into a file, shown if it fails.
 define install
@@ -119,8 +119,8 @@ exe-gpu: $(GPU_BUILD_STAMP)  ## the same with torch inside (gigabytes)
 	$(BIN)/python packaging/bill.py $(GPU_EXE) build/gpu/build_exe/sources.txt
 	VIBEVOICE_EXECUTABLE=$(GPU_EXE)/vibevoice-asr-gpu $(BIN)/python -m pytest -rs tests/project/test_executable.py
 
-$(STYLE_STAMP):
-	@$(PYTHON) -m venv --clear $(STYLE)
+$(STYLE_STAMP): pyproject.toml
+	@$(PYTHON) -m venv $(STYLE)
 	@$(STYLE)/bin/python -m pip --disable-pip-version-check install -q $(STYLE_TOOLS)
 	@touch $@
 

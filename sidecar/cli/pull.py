@@ -99,7 +99,7 @@ def pull(
             raise typer.BadParameter(
                 f"VOICE, --language, --list and --from go with 'pull {VOICE}'."
             )
-        if not (name or yes or _is_default_wanted(to)):
+        if not (name or yes or _is_default_wanted(to, revision)):
             print_error_line("Nothing was downloaded.")
             return 1
         name, _, named = (name or DEFAULT_NAME).partition("@")
@@ -119,7 +119,7 @@ def pull(
     return 0
 
 
-def _is_default_wanted(to: Path | None) -> bool:
+def _is_default_wanted(to: Path | None, revision: str | None) -> bool:
     """Say what comes without a name, and ask; nothing is asked where it is here already.
 
     Raises:
@@ -127,9 +127,10 @@ def _is_default_wanted(to: Path | None) -> bool:
     """
     from sidecar.checkpoints import checkpoint, installed_checkpoints, whisper_checkpoints
 
-    with suppress(errors.BadCheckpoint):
-        installed_checkpoints.find_checkpoint(to)
-        return True
+    if revision is None:
+        with suppress(errors.BadCheckpoint):
+            installed_checkpoints.find_checkpoint(to)
+            return True
     folder = to.expanduser() if to is not None else checkpoint.hugging_face_cache()
     there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.is_dir())
     small = whisper_checkpoints.DEFAULT_MODEL

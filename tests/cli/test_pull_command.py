@@ -498,6 +498,8 @@ def test_without_a_name_it_says_what_would_come_and_asks(answer, code, shell, hu
     assert bool(hub.sent) is shell.folder.is_dir() is (code == 0)
     if code == 0:
         assert "[y/N]" not in typed(shell, b"", "pull")[1], "it is here: it is checked"
+        again, shown = typed(shell, b"n\n", "pull", "--revision", "main")
+        assert (again, "[y/N]" in shown) == (1, True), "a newer one may come"
 
 
 def test_without_a_name_and_without_a_terminal_nothing_comes(shell, hub):
