@@ -15,6 +15,28 @@ NEWEST ?=
 CLIENTS := $(VENV)/clients
 PROCESSES ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+SETUP_LOG := $(VENV)/setup.log
+COMMA := ,
+
+# Pinned, because another version may format otherwise. In a folder of their own: types and tests
+# need gigabytes, and these two need none of it.
+STYLE := $(VENV)/style
+STYLE_STAMP := $(STYLE)/.installed
+STYLE_TOOLS = $$(grep -oE '"(ruff|import-linter)==[^"]+"' pyproject.toml | tr -d '"')
+
+# One line that says how long it takes already; what pip says goes into a file, shown if it fails.
+define install
+	@echo "Installing .$(1) into $(VENV), once (log: $(SETUP_LOG))"
+	@$(PIP) install -e '.$(1)' >$(SETUP_LOG) 2>&1 & pip=$$!; trap "kill $$pip" INT TERM; seconds=0; \
+	while kill -0 $$pip 2>/dev/null; do \
+	  sleep 1; seconds=$$((seconds + 1)); \
+	  if [ -t 2 ]; then \
+	    printf '\r\033[K  %s s: %.60s' $$seconds "$$(tail -n 1 $(SETUP_LOG) | sed 's/^ *//')" >&2; \
+	  elif [ $$((seconds % 30)) -eq 0 ]; then echo "  $$seconds s" >&2; fi; \
+	done; \
+	[ ! -t 2 ] || printf '\r\033[K' >&2; \
+	wait $$pip || { cat $(SETUP_LOG) >&2; echo "The set-up failed; pip said why, above." >&2; exit 1; }
+endef
 
 # Without a header or sources: which index a mirror of ours is stays out of the files.
 LOCK := $(VENV)/locks/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
@@ -45,14 +67,14 @@ test-clients: $(DEV_STAMP)  ## clients of others, in a venv of their own (NEWEST
 
 lint: style types  ## formatting, lint, types, import rules, generated docs
 
-style: $(DEV_STAMP)
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/lint-imports --no-cache
-	$(BIN)/python docs/generate.py --check
+style: $(STYLE_STAMP)  ## formatting, lint, import rules: seconds, and nothing else is installed
+	$(STYLE)/bin/ruff format --check .
+	$(STYLE)/bin/ruff check .
+	$(STYLE)/bin/lint-imports --no-cache
 
-types: $(DEV_STAMP)
+types: $(DEV_STAMP)  ## types, and generated docs: both need all packages
 	$(BIN)/mypy
+	$(BIN)/python docs/generate.py --check
 
 audit: $(DEV_STAMP)  ## known vulnerabilities in what is installed and in what is locked
 	$(BIN)/python .ci/audit.py
@@ -114,18 +136,22 @@ exe-gpu: $(GPU_BUILD_STAMP)  ## the same with torch inside (gigabytes)
 release: exe $(RELEASE_STAMP)  ## wheel, source distribution, executable, notes and checksums in dist/release
 	$(VENV)/release/bin/python packaging/release.py dist/release $(EXE)
 
+$(STYLE_STAMP): pyproject.toml
+	@$(PYTHON) -m venv $(STYLE)
+	@$(STYLE)/bin/python -m pip --disable-pip-version-check install -q $(STYLE_TOOLS)
+	@touch $@
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
-	@echo "Setting up in $(VENV) (once)"
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV)
 
 $(RUN_STAMP): pyproject.toml | $(BIN)/python
-	$(PIP) install -e .
+	$(call install)
 	@touch $@
 
 $(DEV_STAMP): pyproject.toml | $(BIN)/python
-	$(PIP) install -e '.[dev]'
+	$(call install,[dev])
 	@touch $(RUN_STAMP) $@
 
 # An environment of its own: nothing of ours needs it, and it has no say in the versions of the rest.
@@ -140,19 +166,19 @@ $(RELEASE_STAMP): | $(BIN)/python
 	@touch $@
 
 $(BUILD_STAMP): pyproject.toml | $(BIN)/python
-	$(PIP) install -e '.[build]'
+	$(call install,[build])
 	@touch $(RUN_STAMP) $@
 
 $(GPU_BUILD_STAMP): pyproject.toml | $(BIN)/python
-	$(PIP) install -e '.[build,vibevoice]'
+	$(call install,[build$(COMMA)vibevoice])
 	@touch $(RUN_STAMP) $(BUILD_STAMP) $@
 
 $(BENCH_STAMP): pyproject.toml | $(BIN)/python
-	$(PIP) install -e '.[bench]'
+	$(call install,[bench])
 	@touch $(RUN_STAMP) $@
 
 $(MUTANTS_STAMP): pyproject.toml | $(BIN)/python
-	$(PIP) install -e '.[mutants]'
+	$(call install,[mutants])
 	@touch $(RUN_STAMP) $(DEV_STAMP) $@
 
 clean:  ## forget the set-up

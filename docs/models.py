@@ -211,12 +211,15 @@ at once and writes who said what and when; longer recordings go through in windo
 where the hub has a newer one:
 
     vibevoice-asr pull vibevoice@COMMIT        # or --revision COMMIT: the same files everywhere
-    vibevoice-asr pull --revision main         # the newest
+    vibevoice-asr pull vibevoice --revision main   # the newest
 
 The commit is that of `refs/main` in the cache, or the newest one there that is whole; `pulled.json`
 has that of a folder of `--to`. `doctor` says it.
 
-For a machine without a network, pull on another one and copy the folder:
+`vibevoice-asr list` shows what is here, `vibevoice-asr rm NAME` deletes it.
+
+For a machine without a network, pull on another one and copy the folder (`pull` prints this on a
+terminal where it reaches no hub, for each model):
 
     vibevoice-asr pull vibevoice --to /media/stick/vibevoice-asr
     export VIBEVOICE_MODEL_PATH=/data/vibevoice-asr HF_HUB_OFFLINE=1

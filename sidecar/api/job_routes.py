@@ -6,7 +6,7 @@ import asyncio
 import base64
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -22,7 +22,7 @@ from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.loudness import PEAKS_PER_SECOND
 from sidecar.errors import JobCancelled, TokenInvalid
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.interfaces.request_options import parse_choice
+from sidecar.interfaces.request_options import parse_choice, unknown_fields
 from sidecar.jobs import job_record
 from sidecar.jobs.job_log import MAX_EVENT_BATCH, JobSubscription, SubscriberTooSlow
 from sidecar.jobs.job_record import IdempotencyKey, JobEvent, JobFailure, ReportedChange
@@ -53,7 +53,8 @@ async def read_request(request: Request, service: Service) -> JobRequest:
     fields, source = await read_fields(request, service)
     uploaded = source is not None
     try:
-        options = service.options(fields)
+        odd = unknown_fields(fields, job_schemas.SUBMIT_FIELDS)
+        options = replace(service.options(fields), unknown_fields=odd)
         priority = parse_choice("priority", fields.get("priority"), Priority.INTERACTIVE)
         source = source or await open_local(request, fields, service)
         key = None

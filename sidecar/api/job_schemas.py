@@ -79,6 +79,8 @@ SUBMIT: dict[str, Any] = {
     ],
 }
 
+SUBMIT_FIELDS = schemas.schema_fields(SUBMIT["requestBody"])
+
 RESUME: dict[str, Any] = {
     "parameters": [
         parameter(

@@ -56,7 +56,11 @@ class HealthAnswer(BaseModel):
     pid: int = Field(examples=[4242], description="Process id of the service.")
     instance: str = Field(description="New at every start: tells an orphan from the real one.")
     engine: str = Field(examples=["moonshine"])
-    precision: str = Field(examples=["int8"])
+    precision: str = Field(examples=["int8"], description="In use, or used once it is loaded.")
+    requested_precision: str = Field(
+        examples=["auto"],
+        description="By the setting 'precision'; an engine that lacks it uses its own.",
+    )
     engine_state: Literal["absent", "loading", "ready", "busy", "stuck"] = Field(
         description="stuck: its process hangs where nothing ends it, and no work is done."
     )
@@ -141,6 +145,7 @@ def build_health_router(service: Service) -> APIRouter:
                 "instance": now.instance,
                 "engine": now.engine,
                 "precision": now.precision,
+                "requested_precision": service.settings.precision.value,
                 "engine_state": now.state.value,
                 "load_percent": None if now.loading is None else round(100 * now.loading),
                 "worker_pid": now.worker_pid,

@@ -28,7 +28,7 @@ from sidecar.api.http.upload import read_json
 from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.identity import Identity
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.interfaces.request_options import parse_flag
+from sidecar.interfaces.request_options import parse_flag, unknown_fields
 from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import QueuePosition
@@ -236,7 +236,8 @@ async def _read_request(
     into no answer that is ``kept``."""
     fields, source = await responses.read_fields(request, service)
     try:
-        options = service.options(fields)
+        odd = unknown_fields(fields, transcribe_schemas.TRANSCRIBE_FIELDS)
+        options = replace(service.options(fields), unknown_fields=odd)
         embeddings = embeddings_request_of(fields.get(speaker_embeddings.LOCAL_VOICES_FIELD))
         if service.offers_voices and options.diarize and not kept:
             options = replace(options, local_voices=embeddings)

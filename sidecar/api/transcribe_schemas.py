@@ -6,7 +6,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sidecar.api.http.schemas import OPTIONS, JobSummary, object_schema, request_body, submission
+from sidecar.api.http.schemas import (
+    OPTIONS,
+    JobSummary,
+    object_schema,
+    request_body,
+    schema_fields,
+    submission,
+)
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.transcripts.speaker_embeddings import LOCAL_VOICES_FIELD, WINDOW_FORMAT
 
@@ -143,6 +150,8 @@ TRANSCRIBE_BODY = submission(
         }
     }
 )
+
+TRANSCRIBE_FIELDS = schema_fields(TRANSCRIBE_BODY)
 
 _PRECISION = {"type": "string", "enum": [*Precision]}
 RELOAD_BODY: dict[str, Any] = request_body(

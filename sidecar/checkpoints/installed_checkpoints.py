@@ -302,6 +302,65 @@ def resolve_repository(name: str) -> tuple[str, CheckpointLayout]:
     return repository, CTRANSLATE2_LAYOUT if repository in known else TRANSFORMERS_LAYOUT
 
 
+@dataclass(frozen=True, slots=True)
+class InstalledModel:
+    """A repository in the Hugging Face cache, ``folder``, that is for an engine of ours.
+
+    ``name``: what `pull` calls it. ``engine``: which engine takes it, '' for one that speaks.
+    ``bytes``: on the disk. ``commit``: of what can be loaded, '' where nothing is whole.
+    """
+
+    name: str
+    repository: str
+    folder: Path
+    engine: str
+    bytes: int
+    commit: str
+
+
+_ENGINES = {
+    CTRANSLATE2_LAYOUT: "whisper",
+    VOXTRAL_LAYOUT: "voxtral",
+    VIBEVOICE_TTS_LAYOUT: "",
+    TRANSFORMERS_LAYOUT: "vibevoice",
+}
+
+
+def installed_models(cache: Path | None = None) -> Iterator[InstalledModel]:
+    """Yield the models in a Hugging Face cache that engines of ours take, by their names."""
+    whisper = whisper_checkpoints.WHISPER_MODELS.items()
+    names = {one.repository: f"{whisper_checkpoints.WHISPER_PREFIX}{name}" for name, one in whisper}
+    names |= {
+        VIBEVOICE_REPOSITORY: "vibevoice",
+        VIBEVOICE_TTS_REPOSITORY: "vibevoice-1.5b",
+        VOXTRAL_REPOSITORY: "voxtral",
+    }
+    for folder in sorted((cache or checkpoint.hugging_face_cache()).glob("models--*")):
+        repository = folder.name.removeprefix("models--").replace("--", "/", 1)
+        if repository not in names and not _is_vibevoice_cache(folder.name):
+            continue
+        name = names.get(repository, repository)
+        _, layout = resolve_repository(name)
+        content = [path for path in folder.rglob("*") if not path.is_symlink() and path.is_file()]
+        yield InstalledModel(
+            name,
+            repository,
+            folder,
+            _ENGINES[layout],
+            sum(path.stat().st_size for path in content),
+            _complete_commit(folder, layout),
+        )
+
+
+def _complete_commit(folder: Path, layout: CheckpointLayout) -> str:
+    snapshots = checkpoint.cached_snapshots(folder)
+    try:
+        found = checkpoint.first_complete_checkpoint(snapshots, layout.read)
+    except errors.BadCheckpoint:
+        return ""
+    return found.folder.name if found is not None else ""
+
+
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 4 << 20
 

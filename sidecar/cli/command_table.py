@@ -15,6 +15,7 @@ from sidecar.cli import (
     estimate,
     jobs,
     live,
+    models,
     monitor,
     open,
     people,
@@ -64,6 +65,8 @@ def build_command() -> Any:
     app.command("monitor", help=monitor.HELP)(command(monitor.monitor, SERVER_OR_SETTINGS_HELP))
     app.command("open", help=open.HELP)(command(open.open_page, SERVER_OR_SETTINGS_HELP))
     app.command("pull", help=pull.HELP)(command(pull.pull))
+    app.command("list", help=models.LIST_HELP)(command(models.list_models))
+    app.command("rm", help=models.RM_HELP)(command(models.remove_model))
     app.command("doctor", help=doctor.HELP)(command(doctor.doctor))
     for several in (token, config, jobs, people, bench):
         name = several.__name__.rpartition(".")[2]

@@ -33,6 +33,7 @@ def demo(
     given = {"port": port} if port else {}
     load_settings(**given)
     audio = audio or sample()
+    print_error_line("Starting the service.")  # the first start compiles: seconds without a word
     with start_child_service(given) as (service, ready):
         if ready is None:  # it has said why
             return service.wait()

@@ -18,7 +18,12 @@ import typer
 
 from sidecar import __version__, errors
 from sidecar.cli.output import PROGRAM, print_error_line
-from sidecar.config.settings import Settings, config_file_path, load_settings
+from sidecar.config.settings import (
+    Settings,
+    config_file_path,
+    load_settings,
+    unknown_variables,
+)
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, LoadOptions, abbreviate_names
 from sidecar.observability.logs import CrashNotes, default_data_folder
 from sidecar.server import port_owner
@@ -81,6 +86,8 @@ def examine() -> Iterator[CheckFinding]:
     )
     settings, finding = _settings()
     yield finding
+    for wrong, remedy in unknown_variables():
+        yield CheckFinding("settings", CheckState.WARNING, wrong, remedy)
     yield from _engines(settings)
     yield system_checks.check_live_engine(settings)
     yield system_checks.check_tts(settings)
@@ -120,6 +127,10 @@ def _engines(settings: Settings) -> Iterator[CheckFinding]:
         yield CheckFinding("engine", CheckState.BAD, error.detail, error.hint)
     else:
         yield CheckFinding("serves", CheckState.GOOD, f"{serves} ({settings.engine}): {reason}")
+        spec = next(spec for spec in engines.ENGINES if spec.name == serves)
+        if substituted := spec.substitution(settings.precision):
+            remedy = f"Set VIBEVOICE_PRECISION to one of: auto, {', '.join(spec.precisions)}."
+            yield CheckFinding("serves", CheckState.WARNING, substituted, remedy)
     for spec in engines.ENGINES:
         title = f"{spec.name}{' (serves)' if spec.name == serves else ''}: {spec.title}"
         # What is not asked for may lack what it needs.

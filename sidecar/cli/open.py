@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 import typer
 
-from sidecar.cli.backends import ServiceTarget, client_of
+from sidecar import errors
+from sidecar.cli.backends import ServiceTarget, client_of, start_child_service
 from sidecar.cli.output import PROGRAM, print_error_line, print_text
 
 HELP = f"""
-Open the page of a running service in the browser: drop recordings, read and search what was said.
+Open the page of the service in the browser: drop recordings, read and search what was said.
+
+If none runs on this machine, one is started, and serves as long as the command runs.
 
 Where the service wants a token, the page gets the one that is known here, by a link that counts
 once. The token itself is in no address.
 
-Example: `{PROGRAM} open --server http://127.0.0.1:9000`
+Examples:
+
+* `{PROGRAM} open`
+* `{PROGRAM} open --server http://127.0.0.1:9000`
 """
 
 
@@ -23,14 +30,39 @@ async def open_page(
     *,
     where: ServiceTarget,
     show: Annotated[bool, typer.Option("--print", help="Print the link instead.")] = False,
-) -> None:
-    """Open it, or with ``show`` print the link instead."""
-    import webbrowser
+) -> int:
+    """Open it, or with ``show`` print the link instead; the exit code."""
+    try:
+        link = await _page_link(where.or_ours())
+    except errors.ServiceUnreachable:
+        if where.server is not None or show:  # a link that is printed is for a service that stays
+            raise
+        return await _open_with_own_service(where)
+    _show(link, show=show)
+    return 0
 
-    where = where.or_ours().with_token()
+
+async def _open_with_own_service(where: ServiceTarget) -> int:
+    print_error_line("No service runs here; starting one.")
+    with start_child_service({}) as (service, ready):
+        if ready is None:  # it has said why
+            return service.wait()
+        there = where.answering(ready)
+        _show(await _page_link(there), show=False)
+        print_error_line(f"Serving at {there.server} until Ctrl-C.")
+        return await asyncio.to_thread(service.wait)
+
+
+async def _page_link(where: ServiceTarget) -> str:
+    where = where.with_token()
     async with client_of(where) as client:
         await client.health()  # said here, not by a browser, if nobody answers
-        link = f"{client.url}{await client.page_path() if where.token else '/'}"
+        return f"{client.url}{await client.page_path() if where.token else '/'}"
+
+
+def _show(link: str, *, show: bool) -> None:
+    import webbrowser
+
     if show or not webbrowser.open(link):
         if not show:
             print_error_line(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sidecar import errors
-from sidecar.cli.output import INTERRUPTED, PROGRAM, print_error_line
+from sidecar.cli.output import INTERRUPTED, PROGRAM, print_error_line, report_error
 from sidecar.config.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -31,9 +32,10 @@ names another.
 
 Examples:
 
-* `{PROGRAM} pull`
+* `{PROGRAM} pull`: what there is to get, and whether to get VibeVoice-ASR
+* `{PROGRAM} pull vibevoice`
 * `{PROGRAM} pull OWNER/NAME --revision v1.1`, or `OWNER/NAME@v1.1`
-* `{PROGRAM} pull --to /mnt/models/vibevoice-asr`
+* `{PROGRAM} pull vibevoice --to /mnt/models/vibevoice-asr`
 
 `{PROGRAM} pull voice` brings one that speaks in conversations, to the folder voices in
 that of the setting data_dir, else in your data folder:
@@ -44,6 +46,7 @@ that of the setting data_dir, else in your data folder:
 * `{PROGRAM} pull voice --list --language en-gb`
 """
 VOICE = "voice"
+DEFAULT_NAME = "vibevoice"
 
 
 def pull(
@@ -52,9 +55,9 @@ def pull(
         typer.Argument(
             metavar="NAME",
             help="'vibevoice', 'vibevoice-1.5b' (speaks), 'whisper:small' (tiny to large-v3), "
-            "'voice', or OWNER/NAME; each with @REV.",
+            "'voice', or OWNER/NAME; each with @REV. Without it, 'vibevoice' after a question.",
         ),
-    ] = "vibevoice",
+    ] = "",
     voice: Annotated[
         str,
         typer.Argument(metavar="VOICE", help="Of 'voice': which one; a good one if left out."),
@@ -82,10 +85,12 @@ def pull(
             "--from", metavar="URL", help="Of 'voice': another server with the same paths."
         ),
     ] = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Without NAME: do not ask.")] = False,
 ) -> int:
     """Download it and print its folder; the exit code."""
     from sidecar.checkpoints import installed_checkpoints
 
+    repository, layout = "", installed_checkpoints.TRANSFORMERS_LAYOUT
     try:
         if name == VOICE:
             _pull_voice(voice, language, to, source, listed=listed)
@@ -94,7 +99,10 @@ def pull(
             raise typer.BadParameter(
                 f"VOICE, --language, --list and --from go with 'pull {VOICE}'."
             )
-        name, _, named = name.partition("@")
+        if not (name or yes or _is_default_wanted(to, revision)):
+            print_error_line("Nothing was downloaded.")
+            return 1
+        name, _, named = (name or DEFAULT_NAME).partition("@")
         if named and revision:
             raise typer.BadParameter("Name the revision once: NAME@REV, or --revision REV.")
         repository, layout = installed_checkpoints.resolve_repository(name)
@@ -102,7 +110,58 @@ def pull(
     except KeyboardInterrupt:
         print_error_line("Stopped. The same command goes on where it was.")
         return INTERRUPTED
+    except errors.HubUnreachable as error:
+        if not (repository and sys.stderr and sys.stderr.isatty()):
+            raise
+        code = report_error(error)
+        print(copy_recipe(name, repository, layout), file=sys.stderr)
+        return code
     return 0
+
+
+def _is_default_wanted(to: Path | None, revision: str | None) -> bool:
+    """Say what comes without a name, and ask; nothing is asked where it is here already.
+
+    Raises:
+        typer.BadParameter: nobody is there to be asked.
+    """
+    from sidecar.checkpoints import checkpoint, installed_checkpoints, whisper_checkpoints
+
+    if revision is None:
+        with suppress(errors.BadCheckpoint):
+            installed_checkpoints.find_checkpoint(to)
+            return True
+    folder = to.expanduser() if to is not None else checkpoint.hugging_face_cache()
+    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.is_dir())
+    small = whisper_checkpoints.DEFAULT_MODEL
+    print_error_line(
+        f"Without a name this gets '{DEFAULT_NAME}': {installed_checkpoints.VIBEVOICE_REPOSITORY}, "
+        f"{installed_checkpoints.VIBEVOICE_REPOSITORY_GB} GB, into {folder}, where "
+        f"{shutil.disk_usage(there).free / 1e9:.1f} GB are free. Among others there is "
+        f"'{whisper_checkpoints.WHISPER_PREFIX}{small}' "
+        f"({whisper_checkpoints.WHISPER_MODELS[small].gb} GB), for computers without a GPU."
+    )
+    if not is_somebody_there():
+        raise typer.BadParameter(f"Name what to get ('pull {DEFAULT_NAME}'), or say --yes.")
+    return confirm("Download it? [y/N] ")
+
+
+def copy_recipe(name: str, repository: str, layout: CheckpointLayout) -> str:
+    """Return how a checkpoint gets here by hand, from a machine that reaches the hub."""
+    from sidecar.checkpoints.installed_checkpoints import CTRANSLATE2_LAYOUT, VIBEVOICE_TTS_LAYOUT
+    from sidecar.checkpoints.whisper_checkpoints import WHISPER_FILES
+
+    files = f"{layout.weights}, and the small files beside it (config.json, tokenizer.json …)"
+    if layout is CTRANSLATE2_LAYOUT:
+        files = ", ".join(sorted(WHISPER_FILES))
+    variable = "VIBEVOICE_VOICE_PATH" if layout is VIBEVOICE_TTS_LAYOUT else "VIBEVOICE_MODEL_PATH"
+    return f"""To copy it by hand, from a machine that has a network:
+  1. There:  {PROGRAM} pull {name} --to model
+     or, without this program: the files of https://huggingface.co/{repository}
+     into a folder: {files}
+  2. Copy that folder here, whole, to any place.
+  3. Here:   export {variable}=/that/folder HF_HUB_OFFLINE=1
+     then:   {PROGRAM} doctor"""
 
 
 def fetch(
@@ -168,15 +227,20 @@ def download_if_missing(settings: Settings) -> None:
         )
         if settings.allow_download:
             print_error_line(f"Downloading {what} first, as --allow-download says.")
-        if settings.allow_download or _confirm(f"Download {what}? [y/N] "):
+        if settings.allow_download or confirm(f"Download {what}? [y/N] "):
             fetch(installed_checkpoints.VIBEVOICE_REPOSITORY)
     except errors.BadCheckpoint:
         return
 
 
-def _confirm(question: str) -> bool:
-    """What somebody at a terminal answers; no, where nobody is there."""
-    if not (sys.stdin and sys.stdin.isatty() and sys.stderr and sys.stderr.isatty()):
+def is_somebody_there() -> bool:
+    """Return whether a question can be asked: both its ends are a terminal."""
+    return bool(sys.stdin and sys.stdin.isatty() and sys.stderr and sys.stderr.isatty())
+
+
+def confirm(question: str) -> bool:
+    """Return what somebody at a terminal answers; no, where nobody is there."""
+    if not is_somebody_there():
         return False
     print(question, end="", file=sys.stderr, flush=True)  # stdout is the host's
     return sys.stdin.readline().strip().lower() in ("y", "yes")

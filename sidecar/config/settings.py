@@ -6,7 +6,11 @@ They lie by what they are about, a file each, and `Settings` is all of them toge
 
 from __future__ import annotations
 
+import difflib
 import math
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +134,25 @@ def load_settings(**flags: Any) -> Settings:
         raise errors.SettingsInvalid(f"Bad setting: {wrong}.") from None
     except (OSError, ValueError) as error:  # pydantic's own trouble with the environment
         raise errors.SettingsInvalid(f"The settings cannot be read: {error}") from None
+
+
+_NOT_SETTINGS = re.compile(
+    r"(ASR|TEST|SCRIPTED|WORKER)_|EXECUTABLE$|.*SERVICE_(HOST|PORT)|.*PORT_\d+_(TCP|UDP)"
+)
+"""Variables that only look like settings: of tests and workers, and what Kubernetes sets."""
+
+
+def unknown_variables() -> Iterator[tuple[str, str]]:
+    """Yield what is wrong and what to do for each variable with our prefix that is no setting."""
+    known = [name.upper() for name in Settings.model_fields]
+    for name in sorted(name for name, value in os.environ.items() if value):
+        word = name.upper().removeprefix(ENV_PREFIX)
+        if word not in (name.upper(), *known) and not _NOT_SETTINGS.match(word):
+            close = difflib.get_close_matches(word, known, 1)
+            remedy = f"Unset {name}; docs/settings.md has all settings."
+            if close:
+                remedy = f"Did you mean {ENV_PREFIX}{close[0]}? Set that instead of {name}."
+            yield f"There is no setting {name}; it has no effect.", remedy
 
 
 def data_folder(settings: Settings, name: str) -> Path:

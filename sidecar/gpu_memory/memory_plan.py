@@ -322,6 +322,16 @@ class JobForecast:
             alternatives=tuple(others),
         )
 
+    def with_seconds(self, seconds: float) -> JobForecast:
+        """Return it with the seconds of work that were predicted from jobs that were measured."""
+        sentence = f"{self.sentence}, about {_duration(seconds)}"
+        return replace(self, seconds=seconds, sentence=sentence)
+
+    def with_usual_seconds(self, least: float, most: float) -> JobForecast:
+        """Return it with a usual range in its sentence, where no job was measured yet."""
+        usual = " to ".join(dict.fromkeys((_duration(least), _duration(most))))
+        return replace(self, sentence=f"{self.sentence}, usually {usual} (not measured here)")
+
     @classmethod
     def small(
         cls, spec: EngineSpec, precision: Precision, audio_s: float | None, longest_s: float

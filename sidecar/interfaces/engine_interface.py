@@ -71,6 +71,14 @@ class ModelSpec:
         wanted = self.stands_for.get(wanted, wanted)
         return wanted if wanted in self.precisions else self.precisions[0]
 
+    def substitution(self, wanted: Precision) -> str:
+        """Return a sentence that names both if ``wanted`` is a precision that it lacks, else ''."""
+        used = self.resolve_precision(wanted)
+        if wanted in (AUTO, used):
+            return ""
+        there = ", ".join(self.precisions)
+        return f"The engine '{self.name}' has no {wanted}; {used} is used (it has: {there})."
+
     def speaks(self, language: str) -> bool:
         """Return whether this engine knows ``language`` (a tag; only its first part counts)."""
         any_language = language == AUTO or not self.languages
@@ -144,6 +152,7 @@ class TranscribeOptions:
     ``voiceprints``: the transcript has the speakers' embeddings; while a job waits, that they are
     kept where it was submitted. ``local_voices``: the recording is a chunk, and the front wants
     these window embeddings of it; the worker makes them, and no engine has to know.
+    ``unknown_fields``: a sentence for each unknown field of the request, for its answer alone.
     """
 
     precision: Precision = Precision.AUTO
@@ -163,6 +172,7 @@ class TranscribeOptions:
     known_voices: tuple[SpeakerCandidate, ...] = ()
     voiceprints: bool = False
     local_voices: WindowEmbeddingsRequest | None = None
+    unknown_fields: tuple[str, ...] = ()
 
     @property
     def identifies_speakers(self) -> bool:
@@ -171,8 +181,10 @@ class TranscribeOptions:
         return self.diarize and (bool(self.known_voices) or self.voiceprints)
 
     def to_wire(self) -> dict[str, Any]:
-        """The options as plain values."""
-        return asdict(self)
+        """The options as plain values, without what only the answer has a use for."""
+        values = asdict(self)
+        del values["unknown_fields"]
+        return values
 
     @classmethod
     def from_wire(cls, values: dict[str, Any]) -> TranscribeOptions:

@@ -6,9 +6,10 @@ default. Every refusal names the field.
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from math import nan
 from typing import TypeVar
@@ -57,7 +58,7 @@ def parse_options(
         diarize=parse_flag("diarize", given.get("diarize"), default=True),
         diarization=parse_choice("diarization", given.get("diarization"), diarization),
         prompt=parse_prompt(given),
-        num_speakers=parse_integer("num_speakers", given.get("num_speakers"), 1, MAX_SPEAKERS),
+        num_speakers=_parse_speaker_count(given),
         temperature=parse_number("temperature", given.get("temperature"), 0, 1) or 0.0,
         max_tokens=parse_integer("max_tokens", given.get("max_tokens"), 1, MAX_TOKENS),
         windows=parse_choice("windows", given.get("windows"), WindowingMode.AUTO),
@@ -66,7 +67,48 @@ def parse_options(
     )
 
 
-SPEAKER_COUNT_FIELD = "num_speakers"
+SPEAKER_COUNT_FIELD, SPEAKER_COUNT_ALIAS = "num_speakers", "speakers"
+
+
+def _parse_speaker_count(given: Mapping[str, object]) -> int | None:
+    counts = {
+        name: parse_integer(name, given.get(name), 1, MAX_SPEAKERS)
+        for name in (SPEAKER_COUNT_FIELD, SPEAKER_COUNT_ALIAS)
+    }
+    said = {count for count in counts.values() if count is not None}
+    if len(said) > 1:
+        raise FieldInvalid(
+            f"'{SPEAKER_COUNT_FIELD}' and '{SPEAKER_COUNT_ALIAS}' are the same field and say "
+            "different things.",
+            hint="Send one of them.",
+        )
+    return next(iter(said), None)
+
+
+FIELD_UNKNOWN = "field_unknown"
+MAX_UNKNOWN_FIELDS = 10
+"""Of one request that are named in its answer."""
+MAX_UNKNOWN_FIELD_CHARACTERS = 64
+"""Of such a name: the longest of ours has 20."""
+
+
+def unknown_fields(sent: Iterable[str], known: Collection[str]) -> tuple[str, ...]:
+    """Return a sentence for each field that is not ``known``, with the nearest one that is."""
+    names = [name for name in dict.fromkeys(sent) if name not in known]
+    return tuple(_unknown_field(name, known) for name in names[:MAX_UNKNOWN_FIELDS])
+
+
+def _unknown_field(name: str, known: Collection[str]) -> str:
+    shown = name[:MAX_UNKNOWN_FIELD_CHARACTERS]
+    close = difflib.get_close_matches(shown.lower(), known, 1)
+    meant = f" Did you mean '{close[0]}'?" if close else ""
+    plain = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in shown)
+    return f"There is no field '{plain}'; it has no effect.{meant}"
+
+
+def unknown_field_notices(sentences: Iterable[str]) -> tuple[Notice, ...]:
+    """Return what `unknown_fields` found as the warnings of an answer."""
+    return tuple(Notice(FIELD_UNKNOWN, sentence) for sentence in sentences)
 
 
 def steering_fields(options: TranscribeOptions) -> tuple[str, ...]:
@@ -104,7 +146,7 @@ def with_ignored_notices(
         fields = ", ".join(left_out)
         message = f"The engine '{name}' cannot follow these options: {fields}."
         notices.append(Notice("option_ignored", message))
-    return transcript.with_notice(*notices)
+    return transcript.with_notice(*notices, *unknown_field_notices(options.unknown_fields))
 
 
 def parse_precision(value: str) -> Precision:

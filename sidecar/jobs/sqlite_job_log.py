@@ -13,7 +13,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Container
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,7 @@ def serialize_record(record: JobRecord) -> bytes:
     more = {
         "audio": _serialize_audio_ref(record.audio),
         "options": record.options.to_wire(),
+        "unknown_fields": record.options.unknown_fields,
         "facts": record.facts.to_wire(),
         "priority": record.priority.value,
         "key": asdict(record.key) if record.key is not None else None,
@@ -144,7 +145,10 @@ def parse_record(text: bytes) -> JobRecord:
         facts = AudioInfo.from_wire(values["facts"])
         return JobRecord(
             audio=_parse_audio_ref(values["audio"]),
-            options=TranscribeOptions.from_wire(values["options"]),
+            options=replace(
+                TranscribeOptions.from_wire(values["options"]),
+                unknown_fields=tuple(values.get("unknown_fields", ())),
+            ),
             facts=facts,
             progress=Progress(0.0, facts.total_s),
             priority=Priority(values.get("priority", Priority.INTERACTIVE)),

@@ -91,6 +91,8 @@ def create_service(settings: Settings) -> Service:
         else choose_engine(settings)
     )
     log.info("engine %s: %s", choice.spec.name, choice.reason)
+    if substituted := choice.spec.substitution(settings.precision):
+        log.warning("%s", substituted)
     if settings.role == ROLE_NODE:
         return Service(settings, choice)
     live, reason = choose_live_engine(settings, choice)

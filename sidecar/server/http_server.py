@@ -185,7 +185,7 @@ class HttpServer(uvicorn.Server):
     def _end_after(self, end: Awaitable[None], what: str) -> None:
         async def wait() -> None:
             await end
-            log.warning("%s: this service ends too", what)
+            log.info("%s: this service ends too", what)
             last_resort = threading.Timer(PARENT_GONE_GRACE_S, os._exit, (1,))
             last_resort.daemon = True
             last_resort.start()

@@ -16,7 +16,7 @@ from sidecar import __version__, errors
 from sidecar.auth.startup_token import resolve_token
 from sidecar.config.config_files import UNSUPPORTED_YAP_VARIABLES
 from sidecar.config.secret_settings import take_stdin_secret
-from sidecar.config.settings import Settings
+from sidecar.config.settings import Settings, unknown_variables
 from sidecar.observability.logs import ProcessLog, default_data_folder
 from sidecar.server import listeners as server_listeners
 from sidecar.server import port_owner
@@ -53,6 +53,8 @@ def serve(settings: Settings) -> None:
         for name in UNSUPPORTED_YAP_VARIABLES:
             if os.environ.get(name):
                 log.warning("%s has no effect: it is fixed here (docs/live.md)", name)
+        for wrong, remedy in unknown_variables():
+            log.warning("%s %s", wrong, remedy)
         settings = resolve_token(take_stdin_secret(settings))
         _serve(settings, given)
     finally:

@@ -19,7 +19,7 @@ from sidecar.cluster.shared_backend import SharedJobBackend, shared_address
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.config.settings import ROLE_FRONT, Settings
 from sidecar.conversation.conversation_registry import ConversationRegistry
-from sidecar.engines.engine_selection import EngineChoice, language_hint
+from sidecar.engines.engine_selection import MOONSHINE, EngineChoice, language_hint
 from sidecar.errors import EngineUnavailable, LanguageUnsupported, SidecarError
 from sidecar.gpu_memory.memory_plan import JobForecast
 from sidecar.interfaces.engine_interface import (
@@ -30,6 +30,11 @@ from sidecar.interfaces.engine_interface import (
     abbreviate_names,
 )
 from sidecar.interfaces.request_options import parse_options, parse_precision, with_ignored_notices
+from sidecar.jobs.duration_prediction import (
+    DEFAULT_WORK_PER_AUDIO_S,
+    MIN_JOB_S,
+    USUAL_WORK_PER_AUDIO_S,
+)
 from sidecar.jobs.job_backend import (
     EngineProvisioning,
     JobBackend,
@@ -198,6 +203,7 @@ class Service:
         engine = LocalQueueSetup(settings, self._provision, self._planned, self.fleet.places, model)
         self.remaining_s = engine.remaining_s
         """Predicts when a job that runs is done."""
+        self._pace = engine.pace
         counts, threads = self.tally.jobs, self.spool_threads
         parts = engine, counts, threads, now
         self._shared = None
@@ -315,9 +321,17 @@ class Service:
         """Return whether a recording of ``audio_s`` seconds fits, and how long it takes, from
         memory.
 
-        If its length is not known, it is taken for one of usual length.
+        If its length is not known, it is taken for one of usual length, without a time.
         """
-        return self._provision.forecast(audio_s, options)
+        forecast = self._provision.forecast(audio_s, options)
+        if forecast.seconds is not None or audio_s is None or not forecast.fits:
+            return forecast
+        if self._pace.knows(forecast.precision):
+            return forecast.with_seconds(self._pace.seconds(forecast.precision, audio_s))
+        if self.spec.name == MOONSHINE:
+            paces = USUAL_WORK_PER_AUDIO_S, DEFAULT_WORK_PER_AUDIO_S
+            return forecast.with_usual_seconds(*(max(MIN_JOB_S, audio_s * pace) for pace in paces))
+        return forecast
 
     async def reload(self, caller: Identity, precision: str, *, now: bool = False) -> Precision:
         """Load the engine anew at ``precision``; jobs that wait run at it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,31 @@ def test_an_engine_that_is_small_takes_any_length(server: Server) -> None:
     for seconds in (10, 3 * 3600):
         body = estimate(server, duration=seconds)
         assert body["fits"] is True
-        assert (body["needed_mb"], body["available_mb"], body["seconds"]) == (None, None, None)
+        assert (body["needed_mb"], body["available_mb"]) == (None, None)
         assert body["longest_audio_seconds"] == 5 * 3600
         assert "any length" in body["sentence"]
         assert body["alternatives"] == []
+
+
+def test_the_time_of_a_small_engine_is_told_once_a_recording_was_measured(
+    start_server: Callable[..., Server], voice: bytes
+) -> None:
+    server = start_server(scripted_speed=20)
+    before = estimate(server, duration=3600)
+    assert before["seconds"] is None
+    assert "about" not in before["sentence"]
+    assert server.post(voice).status_code == 200
+    after = estimate(server, duration=3600)
+    assert after["seconds"] > 0
+    assert after["sentence"].startswith(f"{before['sentence']}, about ")
+    assert estimate(server, duration=7200)["seconds"] == pytest.approx(2 * after["seconds"], 0.01)
+
+
+def test_before_that_the_embedded_engine_tells_a_usual_range(tmp_path: Path) -> None:
+    with Server(tmp_path, engine="moonshine") as server:
+        body = estimate(server, duration=3600)
+        assert body["seconds"] is None
+        assert body["sentence"].endswith(", usually 4 minutes to 15 minutes (not measured here)")
 
 
 def test_duration_path_and_upload_say_the_same(narrow: Server) -> None:

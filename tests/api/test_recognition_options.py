@@ -51,6 +51,30 @@ def test_fields_that_change_nothing_warn_of_nothing(send: Send) -> None:
     assert warnings_of(send(temperature=0, hotwords="", context="  ")) == []
 
 
+def test_a_field_that_there_is_not_warns_and_names_the_nearest(send: Send) -> None:
+    (warning,) = warnings_of(send(lanuage="en"))
+    assert warning["code"] == "field_unknown"
+    assert "'lanuage'" in warning["message"]
+    assert "'language'" in warning["message"]
+    strange = warnings_of(send(**{"xyzzy": "1", "\x1b[31m" + "q" * 200: "2"}))
+    assert [one["code"] for one in strange] == ["field_unknown"] * 2
+    assert "'xyzzy'" in strange[0]["message"]
+    assert "\x1b" not in strange[1]["message"]
+    assert len(strange[1]["message"]) < 150
+    assert len(warnings_of(send(**{f"field_{at}": "1" for at in range(40)}))) == 10
+
+
+def test_speakers_is_another_name_of_num_speakers(send: Send) -> None:
+    (warning,) = warnings_of(send(speakers=3))
+    assert "num_speakers" in warning["message"]
+    (warning,) = warnings_of(send(speakers=3, num_speakers=3))
+    assert warning["code"] == "option_ignored"
+    check_problem(send(speakers=0), 422, "field_invalid")
+    response = send(speakers=2, num_speakers=3)
+    check_problem(response, 422, "field_invalid")
+    assert "'speakers'" in response.json()["detail"]
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_vibevoice
 from model_hub import (
     COMMIT,
     CONFIG,
@@ -25,7 +26,7 @@ from model_hub import (
     Hub,
     write_checkpoint,
 )
-from service_process import PATIENCE_S, shown_on, wait_until
+from service_process import PATIENCE_S, Server, free_port, shown_on, wait_until
 
 from sidecar import engines, errors
 from sidecar.checkpoints.checkpoint import PULL_NOTE_FILE, read_checkpoint
@@ -64,7 +65,7 @@ class Shell:
 
     def start(self, *words: object, command: str = "pull", **env: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [self.command, command, *map(str, words)],
+            [self.command, command, *map(str, words), *(["--yes"] if command == "pull" else [])],
             cwd=self.home,
             env={**self.env, **env},
             stdin=subprocess.DEVNULL,
@@ -455,7 +456,7 @@ def test_on_a_terminal_there_is_a_bar_with_bytes_rate_and_time_left(shell, hub):
     hub.cut = {SHARDS[0]: 200_000}  # so that it lasts a second
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [shell.command, "pull"],
+        [shell.command, "pull", "vibevoice"],
         env={**shell.env, "TERM": "xterm", "COLUMNS": "150"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -467,6 +468,95 @@ def test_on_a_terminal_there_is_a_bar_with_bytes_rate_and_time_left(shell, hub):
     assert (process.returncode, out.decode()) == (0, f"{shell.folder}\n")
     for part in (VIBEVOICE_REPOSITORY.encode(), b"1.0/1.0 MB", b"B/s", b"0:00:0"):
         assert part in shown
+
+
+def typed(shell: Shell, answer: bytes, *words: str, **env: str) -> tuple[int, str]:
+    """The exit code of a command at a terminal where ``answer`` is typed, and what was shown."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    os.write(ours, answer)
+    process = subprocess.Popen(
+        [shell.command, *words],
+        env={**shell.env, "TERM": "dumb", "COLUMNS": "300", **env},
+        stdin=theirs,
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = shown_on(ours).decode()
+    return process.wait(timeout=PATIENCE_S), shown
+
+
+@posix
+@pytest.mark.parametrize(("answer", "code"), [(b"n\n", 1), (b"y\n", 0)])
+def test_without_a_name_it_says_what_would_come_and_asks(answer, code, shell, hub):
+    exit_code, shown = typed(shell, answer, "pull")
+    assert exit_code == code, shown
+    for part in (VIBEVOICE_REPOSITORY, "16.7 GB", "GB are free", "whisper:small", "[y/N]"):
+        assert part in shown
+    assert bool(hub.sent) is shell.folder.is_dir() is (code == 0)
+    if code == 0:
+        assert "[y/N]" not in typed(shell, b"", "pull")[1], "it is here: it is checked"
+        again, shown = typed(shell, b"n\n", "pull", "--revision", "main")
+        assert (again, "[y/N]" in shown) == (1, True), "a newer one may come"
+
+
+def test_without_a_name_and_without_a_terminal_nothing_comes(shell, hub):
+    run = subprocess.run(
+        [shell.command, "pull"],
+        env=shell.env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stdout) == (2, "")
+    assert "pull vibevoice" in run.stderr
+    assert "--yes" in run.stderr
+    assert not hub.sent
+
+
+@posix
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("vibevoice", (VIBEVOICE_REPOSITORY, "*.safetensors", "VIBEVOICE_MODEL_PATH=")),
+        ("whisper:small", ("faster-whisper-small", "model.bin", "VIBEVOICE_MODEL_PATH=")),
+        ("vibevoice-1.5b", ("VibeVoice-1.5B-hf", "*.safetensors", "VIBEVOICE_VOICE_PATH=")),
+    ],
+)
+def test_a_person_without_a_network_is_told_how_to_copy_it(name, parts, shell):
+    for env in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:1"}):
+        code, shown = typed(shell, b"", "pull", name, **env)
+        assert code == 69
+        for part in (f"vibevoice-asr pull {name} --to", *parts):
+            assert part in shown
+
+
+def test_models_are_listed_and_deleted_but_none_that_a_service_has(shell, tmp_path):
+    env = {"VIBEVOICE_PORT": str(free_port()), "VIBEVOICE_DATA_DIR": str(tmp_path / "data")}
+    nothing = shell.pull(command="list", **env)
+    assert (nothing.returncode, nothing.stdout) == (0, "")
+    assert "None" in nothing.stderr
+    check_one_line(shell.pull("vibevoice", command="rm", **env), "no 'vibevoice'", "list")
+    assert shell.pull().returncode == 0
+    stranger = shell.cache / "models--someone--else" / "snapshots"
+    stranger.mkdir(parents=True)
+    (line,) = shell.pull(command="list", **env).stdout.splitlines()
+    for part in ("vibevoice ", " GB ", COMMIT[:12], str(shell.repository)):
+        assert part in line
+    asked = shell.pull("vibevoice", command="rm", **env)
+    assert (asked.returncode, "--yes" in asked.stderr) == (2, True)
+    checkpoint = tiny_vibevoice.checkpoint("tiny")
+    with Server(tmp_path / "s", engine="vibevoice", model_path=checkpoint, device="cpu") as server:
+        port = {**env, "VIBEVOICE_PORT": str(server.port)}
+        check_one_line(shell.pull("vibevoice", "--yes", command="rm", **port), "in use", "End it")
+    assert shell.folder.is_dir()
+    gone = shell.pull(VIBEVOICE_REPOSITORY, "--yes", command="rm", **env)
+    assert (gone.returncode, gone.stdout) == (0, ""), gone.stderr
+    assert not shell.repository.exists()
+    assert stranger.is_dir()
 
 
 @pytest.mark.parametrize(

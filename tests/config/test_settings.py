@@ -12,7 +12,7 @@ from service_process import PATIENCE_S
 from sidecar import errors
 from sidecar.cli.common_options import describe
 from sidecar.config.removed_settings import REMOVED
-from sidecar.config.settings import Settings, load_settings
+from sidecar.config.settings import Settings, load_settings, unknown_variables
 from sidecar.protocols.yap.messages import YapCloseCodes
 from sidecar.server.app import create_app, create_service
 
@@ -39,6 +39,26 @@ def test_flags_win_over_the_environment_over_the_file_over_the_defaults(config, 
     assert load_settings().port == 1002
     settings = load_settings(port="1003")
     assert (settings.port, settings.queue_limit) == (1003, 11)
+
+
+def test_a_variable_that_is_no_setting_is_told_with_the_nearest(monkeypatch):
+    monkeypatch.setenv("VIBEVOICE_PRECISON", "fp16")
+    monkeypatch.setenv("VIBEVOICE_QQQQ", "1")
+    monkeypatch.setenv("VIBEVOICE_EMPTY", "")
+    for fine in (
+        "VIBEVOICE_PORT",
+        "VIBEVOICE_ASR_SERVICE_HOST",
+        "VIBEVOICE_ASR_PORT_8765_TCP_ADDR",
+        "VIBEVOICE_SERVICE_PORT_HTTP",
+        "VIBEVOICE_TEST_LIMITS",
+        "VIBEVOICE_SCRIPTED_SPEED",
+    ):
+        monkeypatch.setenv(fine, "1")
+    precision, strange = unknown_variables()
+    assert "VIBEVOICE_PRECISON" in precision[0]
+    assert "VIBEVOICE_PRECISION?" in precision[1]
+    assert "VIBEVOICE_QQQQ" in strange[0]
+    assert "docs/settings.md" in strange[1]
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,7 @@ MAKE_VALUES = {
         "person_form",
         "request_body",
         "object_schema",
+        "schema_fields",
         "integer_schema",
         "AfterValidator",
         "PlainSerializer",

@@ -264,6 +264,15 @@ def test_what_has_no_effect_is_said(ask: Asking) -> None:
     assert "prompt/hotwords" in answer.warnings[0]["message"]
 
 
+@pytest.mark.anywhere
+def test_a_field_that_there_is_not_is_said(ask: Asking) -> None:
+    answer = ask(extra_body={"lanuage": "en"})
+    (warning,) = answer.warnings
+    assert warning["code"] == "field_unknown"
+    assert "'lanuage'" in warning["message"]
+    assert "'language'" in warning["message"]
+
+
 def test_a_model_of_ours_may_name_a_precision(slow: Server) -> None:
     client = sdk(slow)
     client.audio.transcriptions.create(file=CLIP, model="scripted:int8")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -165,6 +166,44 @@ def test_an_end_that_was_asked_for_has_the_golden_exit_code(start: Any, end: str
     else:
         started.process.send_signal(getattr(signal, end))
     assert started.ended() == (GOLDEN["ends"][end], b"")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
+@pytest.mark.parametrize("end", ["stdin", "SIGTERM"])
+def test_an_end_that_was_asked_for_is_no_warning(start: Any, voice: bytes, end: str) -> None:
+    started = start("--port", "0", "--exit-with-stdin")
+    url = started.line()["url"]
+    httpx.post(f"{url}/transcribe", files={"audio": voice}, timeout=PATIENCE_S).raise_for_status()
+    if end == "stdin":
+        started.process.stdin.close()
+        started.process.stdin = None
+    else:
+        started.process.send_signal(signal.SIGTERM)
+    log = started.process.communicate(timeout=PATIENCE_S)[1].decode()
+    assert " - INFO - " in log
+    assert not re.findall(r"(?m)^.*(?:WARNING|ERROR).*$", log)
+
+
+def test_a_variable_that_is_no_setting_is_a_warning_at_the_start(start: Any) -> None:
+    started = start("--port", "0", "--exit-with-stdin", VIBEVOICE_PRECISON="fp16")
+    started.line()
+    started.process.stdin.close()
+    started.process.stdin = None
+    log = started.process.communicate(timeout=PATIENCE_S)[1].decode()
+    (line,) = [line for line in log.splitlines() if "WARNING" in line]
+    assert "VIBEVOICE_PRECISON" in line
+    assert "VIBEVOICE_PRECISION?" in line
+
+
+def test_a_precision_that_the_engine_lacks_is_a_warning_and_in_health(start: Any) -> None:
+    started = start("--port", "0", "--exit-with-stdin", "--precision", "bf16")
+    health = web.get(f"{started.line()['url']}/health").json()
+    assert (health["requested_precision"], health["precision"]) == ("bf16", "fp32")
+    started.process.stdin.close()
+    started.process.stdin = None
+    log = started.process.communicate(timeout=PATIENCE_S)[1].decode()
+    (line,) = [line for line in log.splitlines() if "WARNING" in line]
+    assert "has no bf16; fp32 is used" in line
 
 
 def test_health_has_the_golden_keys_before_and_after_the_engine_is_loaded(

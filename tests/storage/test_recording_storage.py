@@ -262,6 +262,14 @@ def test_what_was_kept_and_is_not_what_it_was_is_not_opened(
         keeping.open(record)
 
 
+def test_what_a_kept_job_s_request_said_in_vain_is_kept_where_older_services_pass_over_it() -> None:
+    kept = StoredRecordingRef("a-job", "0" * 64, 1000, BUCKET)
+    options = replace(submitted().options, unknown_fields=("There is no field 'lanuage'.",))
+    record = replace(submitted(durable=True), audio=kept, options=options)
+    assert parse_record(serialize_record(record)).options == options
+    assert "unknown_fields" not in json.loads(serialize_record(record))["options"]
+
+
 def test_a_recording_that_an_older_version_kept_is_known_by_its_name() -> None:
     kept = StoredRecordingRef("a-job", "0" * 64, 1000, BUCKET)
     record = replace(submitted(durable=True), audio=kept)

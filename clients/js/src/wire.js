@@ -14,6 +14,7 @@
  * @property {string} [prompt] what the recording is about
  * @property {string} [context] the same as `prompt`; send one of them
  * @property {number} [num_speakers] 1 to 20, a hint
+ * @property {number} [speakers] the same as `num_speakers`; send one of them
  * @property {number} [temperature] 0 to 1
  * @property {number} [max_tokens]
  * @property {"auto" | "parallel"} [windows]
@@ -127,6 +128,7 @@
  * @property {string} instance
  * @property {string} engine
  * @property {string} precision
+ * @property {string} requested_precision by the setting; an engine that lacks it uses its own
  * @property {"absent" | "loading" | "ready" | "busy" | "stuck"} engine_state
  * @property {number | null} load_percent
  * @property {number | null} worker_pid

@@ -40,6 +40,10 @@ export type Options = {
      */
     num_speakers?: number | undefined;
     /**
+     * the same as `num_speakers`; send one of them
+     */
+    speakers?: number | undefined;
+    /**
      * 0 to 1
      */
     temperature?: number | undefined;
@@ -213,6 +217,10 @@ export type Health = {
     instance: string;
     engine: string;
     precision: string;
+    /**
+     * by the setting; an engine that lacks it uses its own
+     */
+    requested_precision: string;
     engine_state: "absent" | "loading" | "ready" | "busy";
     load_percent: number | null;
     worker_pid: number | null;

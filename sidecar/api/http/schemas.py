@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -124,6 +124,12 @@ def submission(options: dict[str, Any]) -> dict[str, Any]:
     )
 
 
+def schema_fields(body: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names of all fields in the forms of a `request_body`."""
+    forms = [one["schema"]["properties"] for one in body["content"].values()]
+    return frozenset(name for properties in forms for name in properties)
+
+
 OPTIONS: dict[str, Any] = {
     "precision": {
         "type": "string",
@@ -163,6 +169,12 @@ OPTIONS: dict[str, Any] = {
         "maximum": MAX_SPEAKERS,
         "description": "How many people speak, if somebody knows: a hint.",
         "examples": [2],
+    },
+    "speakers": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MAX_SPEAKERS,
+        "description": "The same as 'num_speakers'; send one of them.",
     },
     "temperature": {
         "type": "number",

@@ -19,7 +19,14 @@ from sidecar.api.http.upload import UploadForm, read_form
 from sidecar.audio.audio_source import AudioSource, UploadSpool
 from sidecar.auth.identity import Identity
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, Precision, TranscribeOptions
-from sidecar.interfaces.request_options import parse_choice, parse_flag, parse_integer, parse_number
+from sidecar.interfaces.request_options import (
+    parse_choice,
+    parse_flag,
+    parse_integer,
+    parse_number,
+    unknown_field_notices,
+    unknown_fields,
+)
 from sidecar.protocols import openai_common
 from sidecar.protocols.openai_common import precision_of
 from sidecar.service.facade import Service
@@ -135,11 +142,21 @@ NATIVE_FIELDS = (
     "diarization",
     "hotwords",
     "num_speakers",
+    "speakers",
     "max_tokens",
     "windows",
 )
 """Fields of ours that OpenAI's API has not, for who knows them."""
 VAD_FIELD = "chunking_strategy"
+KNOWN_FIELDS = frozenset(
+    (
+        *NATIVE_FIELDS,
+        *(FILE, "model", "language", "languages", "prompt", "keywords", "temperature"),
+        *("response_format", "timestamp_granularities", "include", "stream"),
+        *(VAD_FIELD, NAMES, REFERENCES),
+    )
+)
+"""Without the brackets of lists."""
 
 
 class OpenAIResponseFormat(StrEnum):
@@ -255,6 +272,9 @@ async def _parse_request(
         bool(usual) and parse_flag("translate", form.one("translate"), default=False)
     )
     answer = answer_options_of(form, service.spec, translate=translate)
+    if not usual:  # clients of whisper.cpp's server send many fields that are for that one alone
+        odd = unknown_fields((name.partition("[")[0] for name in upload.lists), KNOWN_FIELDS)
+        answer = replace(answer, notices=(*answer.notices, *unknown_field_notices(odd)))
     options = service.options(option_fields(form, service.spec, answer, precision))
     names, references = form.all(NAMES), form.all(REFERENCES)
     if references:  # base64 of four voices takes a quarter of a second: not on the event loop

@@ -1,0 +1,108 @@
+"""Commands `list` and `rm`: models on this machine."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sidecar import errors
+from sidecar.cli.backends import ServiceTarget
+from sidecar.cli.output import PROGRAM, print_error_line
+from sidecar.cli.pull import confirm, is_somebody_there
+from sidecar.config.settings import load_settings
+
+if TYPE_CHECKING:
+    from sidecar.checkpoints.installed_checkpoints import InstalledModel
+
+LIST_HELP = f"""
+List the models that were pulled: name, size, commit, folder.
+
+Example: `{PROGRAM} list`
+"""
+RM_HELP = f"""
+Delete a model that was pulled, after a question. One that a running service has is not deleted.
+
+Examples:
+
+* `{PROGRAM} rm whisper:small`
+* `{PROGRAM} rm vibevoice --yes`
+"""
+
+
+def list_models() -> None:
+    """Print a line for each model in the Hugging Face cache, and one for pulled voices."""
+    from sidecar.checkpoints.installed_checkpoints import PulledVoices, installed_models
+    from sidecar.tts.voice_selection import voices_folder
+
+    rows = [
+        (one.name, one.bytes, one.commit[:12] or "incomplete", one.folder)
+        for one in installed_models()
+    ]
+    pulled = PulledVoices.read(voices_folder(load_settings()))
+    if voices := pulled.whole():
+        names = ", ".join(f"{one.name} ({one.language})" for one in voices)
+        rows.append(("voice", pulled.largest_bytes(len(voices)), names, pulled.folder))
+    if not rows:
+        print_error_line(f"None. The embedded engine needs none; '{PROGRAM} pull' gets others.")
+    width = max((len(name) for name, *_ in rows), default=0)
+    for name, size, what, folder in rows:
+        print(f"{name:<{width}}  {size / 1e9:5.1f} GB  {what}  {folder}")
+
+
+async def remove_model(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As 'list' or 'pull' call it.")],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> int:
+    """Delete a model's folder in the Hugging Face cache; the exit code.
+
+    Raises:
+        errors.CheckpointNotFound: it is not there.
+        errors.PullRunning: it is being downloaded.
+        errors.EngineUnavailable: a service has it.
+    """
+    from sidecar.checkpoints.download_files import HubCacheDestination, locked
+    from sidecar.checkpoints.installed_checkpoints import installed_models, resolve_repository
+
+    installed = list(installed_models())
+    model = next((one for one in installed if one.name == name), None)
+    if model is None:
+        repository, _ = resolve_repository(name)
+        model = next((one for one in installed if one.repository == repository), None)
+    if model is None:
+        raise errors.CheckpointNotFound(
+            f"There is no '{name}' among the models that were pulled.",
+            hint=f"Show them: {PROGRAM} list",
+        )
+    await _refuse_in_use(model)
+    if not yes and not is_somebody_there():
+        raise typer.BadParameter("Nobody is there to be asked: say --yes.")
+    question = f"Delete {model.name}, {model.bytes / 1e9:.1f} GB, in {model.folder}? [y/N] "
+    if not yes and not confirm(question):
+        print_error_line("Nothing was deleted.")
+        return 1
+    place = HubCacheDestination(model.folder, "none")
+    with locked(place):
+        shutil.rmtree(model.folder)
+    shutil.rmtree(place.lock.parent, ignore_errors=True)
+    print_error_line(f"Deleted {model.name}: {model.bytes / 1e9:.1f} GB.")
+    return 0
+
+
+async def _refuse_in_use(model: InstalledModel) -> None:
+    """Raise where the service of the settings has the engine that this model is for; of one that
+    speaks it does not say whether it has it."""
+    from sidecar.cli.remote_service import service_at
+
+    with suppress(errors.ServiceUnreachable, errors.SettingsInvalid):
+        there = ServiceTarget().or_ours()
+        async with service_at(there.server or "", trust=there.trust) as client:
+            health = await client.health()
+        if model.engine in ("", health["engine"], health["live_engine"]):
+            raise errors.EngineUnavailable(
+                f"The service at {there.server} may have '{model.name}' in use.",
+                hint="End it first, or start it with another engine.",
+            )
