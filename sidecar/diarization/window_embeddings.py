@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,13 +60,15 @@ def solo_activity(active: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return alone
 
 
-def segment_speakers(models: SpeakerModels, window: Block) -> Activity:
-    """The voices of a window: shape (160000,), at 16 kHz."""
-    (found,) = models.segmentation.run(None, {"waveforms": window[None, None]})
-    active: Activity = found[0] > 0.5
-    return active
+def segment_speakers(models: SpeakerModels, windows: Sequence[Block]) -> list[Activity]:
+    """The voices of each window: shape (160000,), at 16 kHz."""
+    (found,) = models.segmentation.run(None, {"waveforms": np.stack(windows)[:, None]})
+    return list(found > 0.5)
 
 
+SEGMENTATION_BATCH = 4
+"""So many windows the segmentation takes at once: as many as end in a block at the usual step. Its
+recurrent layers read their weights once for all of them (docs/performance.md)."""
 BLOCK = WINDOW_SAMPLES
 """What the trunk takes at once, in samples; blocks do not overlap, windows do."""
 _HOP = round(FRAME_S * SAMPLE_RATE)
@@ -169,31 +171,45 @@ class WindowExtractor:
 
     def windows(self) -> list[DiarizationWindow]:
         """The windows that are complete now."""
+        begins = list(self._due())
         found: list[DiarizationWindow] = []
+        for at in range(0, len(begins), SEGMENTATION_BATCH):
+            batch = begins[at : at + SEGMENTATION_BATCH]
+            found += map(self._window, batch, self._segmented(batch))
+        self._forget()
+        return found
+
+    def _due(self) -> Iterator[int]:
+        """Where the windows begin that are complete now, in samples."""
         complete = self.end if self._finished else self.end // BLOCK * BLOCK
         while self._next + WINDOW_SAMPLES <= complete:
-            found.append(self._window(self._next))
+            yield self._next
             # Twice as often in the beginning, at which few windows look.
             self._next += self._step // (1 if self._next >= self._step else 2)
         if self._finished and self._next < self.end:
             last = max(0, self.end - WINDOW_SAMPLES)  # what is filled up with silence misleads
             if self.end >= FRAME_SAMPLES and (not self._next or self._next - self._step < last):
-                found.append(self._window(last))
+                yield last
             self._next = self.end
-        self._forget()
+
+    def _segmented(self, begins: Sequence[int]) -> list[Activity]:
+        """Who speaks when in the windows that begin there."""
+        sounds = [self._between(begin, begin + WINDOW_SAMPLES) for begin in begins]
+        padded = [np.pad(sound, (0, WINDOW_SAMPLES - len(sound))) for sound in sounds]
+        found = segment_speakers(self._models, padded)
+        for sound, active in zip(sounds, found, strict=True):
+            active[_frames_in(len(sound)) :] = False
         return found
 
-    def _window(self, begin: int) -> DiarizationWindow:
-        sound = self._between(begin, begin + WINDOW_SAMPLES)
-        active = segment_speakers(self._models, np.pad(sound, (0, WINDOW_SAMPLES - len(sound))))
-        active[_frames_in(len(sound)) :] = False
+    def _window(self, begin: int, active: Activity) -> DiarizationWindow:
+        end = min(begin + WINDOW_SAMPLES, self.end)
         alone = solo_activity(active)
         alone_s = (alone.sum(axis=0) * FRAME_STEP_S).astype(np.float32)
         vectors = np.zeros((MAX_WINDOW_SPEAKERS, EMBEDDING_SIZE), np.float16)
         heard = np.zeros(MAX_WINDOW_SPEAKERS, np.bool_)
         for voice in np.flatnonzero(active.any(axis=0)):
             mask = alone if alone_s[voice] >= MIN_SOLO_S else active
-            frames, weights = self._frames(begin, begin + len(sound), mask[:, voice])
+            frames, weights = self._frames(begin, end, mask[:, voice])
             vector = self._encoder.pooled(frames, weights)
             heard[voice] = vector is not None
             if vector is not None:
