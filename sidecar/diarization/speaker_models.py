@@ -248,15 +248,23 @@ def _mel(hertz: npt.ArrayLike) -> npt.NDArray[np.float64]:
 FRAME_S = 0.08
 """From one frame of the trunk to the next."""
 EMBEDDING_SIZE = 256
+FRAME_SIZE = 2560
 FRAMES_IN_ONE = 8
 """Of the features, in a frame of the trunk."""
 
 Frames = npt.NDArray[np.float32]
 """What the trunk makes of a stretch: shape (frames, 2560), a frame every 80 ms."""
+Mask = npt.NDArray[np.bool_]
+"""Shape (frames,)."""
 Vector = npt.NDArray[np.float32]
 """Shape (256,), of length 1."""
 
 _TINY = 1e-8
+
+
+def trunk_frames(samples: int) -> int:
+    """How many frames the trunk makes of so many samples."""
+    return -(-((samples - FRAME_SAMPLES) // HOP_SAMPLES + 1) // FRAMES_IN_ONE)
 
 
 class SpeakerEncoder:
@@ -277,8 +285,24 @@ class SpeakerEncoder:
 
     def frames(self, samples: Block) -> Frames:
         """The trunk over a stretch at 16 kHz: a frame for each begun 80 ms of its features."""
-        (found,) = self._models.trunk.run(None, {"fbank": log_mel_features(samples)[None]})
-        frames: Frames = np.ascontiguousarray(found[0].reshape(-1, found.shape[-1]).T)
+        return np.ascontiguousarray(self._trunk(log_mel_features(samples)))
+
+    def frames_of_speech(self, samples: Block, speech: Mask) -> tuple[Frames, Mask]:
+        """The trunk over the frames of a stretch that ``speech`` lets through, as if nothing were
+        between them; the others are zeros. And which frames say something.
+
+        ``speech``: shape (frames,).
+        """
+        features = log_mel_features(samples)
+        frames = np.zeros((len(speech), FRAME_SIZE), np.float32)
+        if speech.any():
+            spoken = np.repeat(speech, FRAMES_IN_ONE)[: len(features)]
+            frames[speech] = self._trunk(features[spoken])
+        return frames, speech
+
+    def _trunk(self, features: Features) -> Frames:
+        (found,) = self._models.trunk.run(None, {"fbank": features[None]})
+        frames: Frames = found[0].reshape(-1, found.shape[-1]).T
         return frames
 
     def pooled(self, frames: Frames, weights: npt.NDArray[np.float32]) -> Vector | None:
@@ -305,8 +329,11 @@ class SingleSpeakerEncoder(SpeakerEncoder):
 
     def frames(self, samples: Block) -> Frames:
         """As many as the trunk makes, with nothing in them."""
-        count = -(-((len(samples) - FRAME_SAMPLES) // HOP_SAMPLES + 1) // FRAMES_IN_ONE)
-        return np.zeros((count, 1), np.float32)
+        return np.zeros((trunk_frames(len(samples)), 1), np.float32)
+
+    def frames_of_speech(self, samples: Block, speech: Mask) -> tuple[Frames, Mask]:
+        """All of them: none costs more than another."""
+        return self.frames(samples), np.ones_like(speech)
 
     def pooled(self, frames: Frames, weights: npt.NDArray[np.float32]) -> Vector | None:
         """The same direction whoever speaks; None if nobody does."""

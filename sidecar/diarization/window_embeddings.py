@@ -22,8 +22,10 @@ from sidecar.diarization.speaker_models import (
     FRAME_SAMPLES,
     SAMPLE_RATE,
     Frames,
+    Mask,
     SpeakerEncoder,
     SpeakerModels,
+    trunk_frames,
 )
 from sidecar.transcripts.speaker_embeddings import (
     WINDOW_FORMAT,
@@ -74,6 +76,8 @@ BLOCK = WINDOW_SAMPLES
 _HOP = round(FRAME_S * SAMPLE_RATE)
 _BLOCK_FRAMES = BLOCK // _HOP
 _FIRST_CENTRE_S = 0.0125
+PIECE_FRAMES = 5
+"""Of the trunk's, 0.4 s: it hears a piece as a whole, or not at all."""
 MIN_SOLO_S = 0.3
 """A voice that is heard alone for less is told by all it says, others' words included."""
 
@@ -107,7 +111,8 @@ class WindowExtractor:
     """Give it sound, take its windows, each once, in order.
 
     It holds the sound from the last window's begin on, and what the trunk made of two blocks. The
-    trunk runs only where somebody speaks.
+    trunk runs over the pieces of a block in which somebody speaks, by the window that begins with
+    the block: so a block's frames hang on no other window.
     """
 
     def __init__(self, models: SpeakerModels, encoder: SpeakerEncoder, step_s: float) -> None:
@@ -118,7 +123,9 @@ class WindowExtractor:
         self._sound_begin = 0
         self._next = 0
         self._finished = False
-        self._blocks: dict[int, Frames] = {}
+        self._blocks: dict[int, tuple[Frames, Mask]] = {}
+        self._speech: dict[int, Mask] = {}
+        """Where anybody speaks in the windows, by their begin in samples."""
 
     @property
     def end(self) -> int:
@@ -172,10 +179,7 @@ class WindowExtractor:
     def windows(self) -> list[DiarizationWindow]:
         """The windows that are complete now."""
         begins = list(self._due())
-        found: list[DiarizationWindow] = []
-        for at in range(0, len(begins), SEGMENTATION_BATCH):
-            batch = begins[at : at + SEGMENTATION_BATCH]
-            found += map(self._window, batch, self._segmented(batch))
+        found = list(map(self._window, begins, self._segmented(begins)))
         self._forget()
         return found
 
@@ -194,11 +198,15 @@ class WindowExtractor:
 
     def _segmented(self, begins: Sequence[int]) -> list[Activity]:
         """Who speaks when in the windows that begin there."""
-        sounds = [self._between(begin, begin + WINDOW_SAMPLES) for begin in begins]
-        padded = [np.pad(sound, (0, WINDOW_SAMPLES - len(sound))) for sound in sounds]
-        found = segment_speakers(self._models, padded)
-        for sound, active in zip(sounds, found, strict=True):
-            active[_frames_in(len(sound)) :] = False
+        found: list[Activity] = []
+        for first in range(0, len(begins), SEGMENTATION_BATCH):
+            batch = begins[first : first + SEGMENTATION_BATCH]
+            sounds = [self._between(begin, begin + WINDOW_SAMPLES) for begin in batch]
+            padded = [np.pad(sound, (0, WINDOW_SAMPLES - len(sound))) for sound in sounds]
+            found += segment_speakers(self._models, padded)
+        for begin, active in zip(begins, found, strict=True):
+            active[_frames_in(self.end - begin) :] = False
+            self._speech[begin] = active.any(axis=1)
         return found
 
     def _window(self, begin: int, active: Activity) -> DiarizationWindow:
@@ -222,22 +230,27 @@ class WindowExtractor:
     ) -> tuple[Frames, npt.NDArray[np.float32]]:
         """The trunk's frames of a window, and how much of each a mask over the window covers."""
         blocks = [self._block(block) for block in range(begin // BLOCK, -(-end // BLOCK))]
-        frames = np.concatenate(blocks)
-        numbers = begin // BLOCK * _BLOCK_FRAMES + np.arange(len(frames))
-        centres_s = numbers * FRAME_S + _FIRST_CENTRE_S - begin / SAMPLE_RATE
-        nearest = np.round((centres_s - RECEPTIVE_FIELD_S / 2) / FRAME_STEP_S).astype(np.int64)
-        inside = (centres_s >= 0) & (centres_s < WINDOW_SAMPLES / SAMPLE_RATE)
-        weights = mask[np.clip(nearest, 0, WINDOW_FRAMES - 1)] & inside
-        return frames, weights.astype(np.float32)
+        frames = np.concatenate([frames for frames, _ in blocks])
+        says_something = np.concatenate([says_something for _, says_something in blocks])
+        weights = _at_trunk_frames(mask, begin // BLOCK * BLOCK - begin, len(frames))
+        return frames, (weights & says_something).astype(np.float32)
 
-    def _block(self, number: int) -> Frames:
-        """Return the trunk's output for a block. The last one of a recording is computed with the
-        audio before it, as much as it lacks."""
+    def _block(self, number: int) -> tuple[Frames, Mask]:
+        """Return the trunk's output for a block, and which of its frames have speech. The last one
+        of a recording is computed with the audio before it, as much as it lacks."""
         if number not in self._blocks:
             begin, end = number * BLOCK, min((number + 1) * BLOCK, self.end)
-            early = max(0, end - BLOCK) // _HOP * _HOP
-            frames = self._encoder.frames(self._between(min(begin, early), end))
-            self._blocks[number] = frames[(begin - min(begin, early)) // _HOP :]
+            window = max(0, end - BLOCK)
+            early = window // _HOP * _HOP
+            if window not in self._speech:
+                self._segmented([window])
+            sound = self._between(early, end)
+            speech = _at_trunk_frames(
+                self._speech[window], early - window, trunk_frames(len(sound))
+            )
+            frames, says_something = self._encoder.frames_of_speech(sound, _in_pieces(speech))
+            lead = (begin - early) // _HOP
+            self._blocks[number] = frames[lead:], says_something[lead:]
         return self._blocks[number]
 
     def _between(self, begin: int, end: int) -> Block:
@@ -250,6 +263,22 @@ class WindowExtractor:
         self._sound = self._sound[begin - self._sound_begin :]
         self._sound_begin = begin
         self._blocks = {at: block for at, block in self._blocks.items() if at >= oldest}
+        self._speech = {at: speech for at, speech in self._speech.items() if at >= oldest * BLOCK}
+
+
+def _at_trunk_frames(active: Mask, begin: int, count: int) -> Mask:
+    """What a window says, shape (589,), in the middle of ``count`` frames of the trunk, the first
+    of which begins ``begin`` samples behind the window's begin; outside of it nothing."""
+    centres_s = begin / SAMPLE_RATE + np.arange(count) * FRAME_S + _FIRST_CENTRE_S
+    nearest = np.round((centres_s - RECEPTIVE_FIELD_S / 2) / FRAME_STEP_S).astype(np.int64)
+    inside = (centres_s >= 0) & (centres_s < WINDOW_SAMPLES / SAMPLE_RATE)
+    return active[np.clip(nearest, 0, WINDOW_FRAMES - 1)] & inside
+
+
+def _in_pieces(speech: Mask) -> Mask:
+    """The same in whole pieces of `PIECE_FRAMES`."""
+    spoken = np.logical_or.reduceat(speech, np.arange(0, len(speech), PIECE_FRAMES))
+    return np.repeat(spoken, PIECE_FRAMES)[: len(speech)]
 
 
 def _frames_in(samples: int) -> int:
