@@ -43,11 +43,13 @@ def test_a_recording_takes_what_is_planned_for_it() -> None:
     assert list(found.phases) == ["load", "encode", "prefill", "decode"]
 
 
+@pytest.mark.slow
 def test_a_row_that_runs_out_of_memory_is_still_a_row() -> None:
     here, _ = row(tiny_vibevoice.checkpoint("tiny"), enough=False)
     assert taken(here).failed == "out of memory: encode"
 
 
+@pytest.mark.slow
 def test_a_row_whose_process_ends_is_still_a_row(tmp_path: Path) -> None:
     found = taken(row(tmp_path)[0])
     assert found.failed is not None

@@ -249,6 +249,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     return Tree(tmp_path_factory.mktemp("image"))
 
 
+@pytest.mark.slow
 def test_the_installed_entry_point_carries_the_revision(tree: Tree) -> None:
     done = tree.run("--version")
     assert done.returncode == 0, done.stderr

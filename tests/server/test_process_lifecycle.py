@@ -136,6 +136,7 @@ def test_one_line_says_that_it_serves_and_nothing_follows(child: Any) -> None:
     assert " - INFO - serving on " in log
 
 
+@pytest.mark.slow_except("'short'", "'--model-path'")
 @pytest.mark.parametrize(
     ("words", "settings", "code", "exit_code"),
     [
@@ -177,6 +178,7 @@ def test_a_token_that_was_made_is_told_and_asked_for(child: Any) -> None:
     assert web.get(f"{ready['url']}/jobs", headers=bearer).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_token_comes_by_stdin_or_a_private_file_and_is_not_told(
     child: Any, tmp_path: Path
 ) -> None:
@@ -206,6 +208,7 @@ def test_a_token_file_that_others_may_read_is_refused(child: Any, tmp_path: Path
     assert "chmod 600" in fatal["hint"]
 
 
+@pytest.mark.slow
 def test_our_own_command_line_knows_the_token(child: Any, tmp_path: Path, voice: bytes) -> None:
     service = child("--port", 0, vibevoice_token=TOKEN)
     url = service.line()["url"]
@@ -236,6 +239,7 @@ def test_logs_in_json_are_json_the_workers_too(child: Any, voice: bytes) -> None
 # --- neighbours
 
 
+@pytest.mark.slow
 def test_a_second_start_says_who_has_the_port(child: Any) -> None:
     first = child("--port", 0).line()
     second = child("--port", first["port"])
@@ -261,6 +265,7 @@ def test_reuse_leaves_it_to_the_one_that_serves(child: Any) -> None:
     assert web.get(f"{first['url']}/health").json()["pid"] == first["pid"]
 
 
+@pytest.mark.slow
 def test_a_line_about_another_service_tells_no_token_that_it_does_not_know(child: Any) -> None:
     first = child("--port", 0, "--generate-token").line()
     assert "token" in first
@@ -342,6 +347,7 @@ HOST = textwrap.dedent(
 )
 
 
+@pytest.mark.slow_except("--exit-with-stdin")
 @posix
 @pytest.mark.parametrize(
     "way", ["--parent-pid", "--exit-with-stdin", "a known host", "nobody asked"]
@@ -396,6 +402,7 @@ def reachable(port: int) -> bool:
         return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
+@pytest.mark.slow_except("[it]")
 @posix
 @pytest.mark.parametrize("told", ["it", "its group"])
 def test_told_to_stop_it_finishes_the_running_job_and_tells_the_waiting_ones(
@@ -428,6 +435,7 @@ def test_told_to_stop_it_finishes_the_running_job_and_tells_the_waiting_ones(
     assert not [*(tmp_path / "data" / "crash").glob("*")], "its engine is not told by others"
 
 
+@pytest.mark.slow
 @posix
 def test_told_twice_it_waits_for_nobody(child: Any, tmp_path: Path) -> None:
     service = child("--port", 0, "--shutdown-grace", "10m", vibevoice_scripted_speed=5)
@@ -473,6 +481,7 @@ main()
 """A service whose results can be fetched for longer than any machine is busy."""
 
 
+@pytest.mark.slow
 @posix
 def test_what_ends_in_the_grace_can_still_be_fetched_and_nothing_new_is_taken(
     child: Any, voice: bytes, monkeypatch: pytest.MonkeyPatch
@@ -499,6 +508,7 @@ def test_what_ends_in_the_grace_can_still_be_fetched_and_nothing_new_is_taken(
     assert all_gone(processes), "nothing is left to be fetched"
 
 
+@pytest.mark.slow
 @posix
 def test_a_result_that_nobody_fetches_does_not_keep_the_service(child: Any, voice: bytes) -> None:
     service = child("--port", 0, "--shutdown-grace", "10m")
@@ -510,6 +520,7 @@ def test_a_result_that_nobody_fetches_does_not_keep_the_service(child: Any, voic
     assert all_gone(processes, PATIENCE_S), "its grace is twice that"
 
 
+@pytest.mark.slow
 @posix
 def test_a_start_on_the_port_of_one_that_ends_waits_for_its_end(child: Any, tmp_path: Path) -> None:
     port = free_port()
@@ -564,6 +575,7 @@ def test_after_sigkill_of_the_service_nothing_of_it_is_left(child: Any, tmp_path
 # --- rude hosts
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="fills the pipe from outside")
 def test_a_host_that_never_reads_its_pipes_blocks_nothing(child: Any, voice: bytes) -> None:
     service = child("--port", 0, "--log-level", "debug")
@@ -584,6 +596,7 @@ def test_a_host_that_never_reads_its_pipes_blocks_nothing(child: Any, voice: byt
     assert service.rest()[0] == b""
 
 
+@pytest.mark.slow_except("both")
 @pytest.mark.parametrize("stream", ["stdout", "stderr", "both"])
 def test_a_host_that_closed_its_pipes_kills_nothing(stream: str, child: Any, voice: bytes) -> None:
     port = free_port()
@@ -599,6 +612,7 @@ def test_a_host_that_closed_its_pipes_kills_nothing(stream: str, child: Any, voi
     assert service.process.poll() is None
 
 
+@pytest.mark.slow
 def test_half_open_requests_are_not_felt_and_do_not_stay(tmp_path: Path) -> None:
     with (
         Server(tmp_path, limits={"request_deadline": 1}) as server,
@@ -626,6 +640,7 @@ def rest_of(sock: socket.socket) -> bytes:
     return b""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="sets a limit of another process")
 def test_more_connections_than_files_may_be_open_are_said_once_and_the_rest_wait(
     tmp_path: Path,
@@ -648,6 +663,7 @@ def test_more_connections_than_files_may_be_open_are_said_once_and_the_rest_wait
         assert "Traceback" not in server.log()
 
 
+@pytest.mark.slow
 def test_a_kept_connection_may_rest_but_not_begin_and_stop(tmp_path: Path) -> None:
     ask = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with (
@@ -688,6 +704,7 @@ def test_a_worker_that_is_killed_leaves_a_note_without_a_word_of_what_was_said(
 # --- what is left behind, and what is not
 
 
+@pytest.mark.slow
 @posix
 def test_twenty_hosts_that_kill_at_random_moments_leave_nothing(tmp_path: Path) -> None:
     port, moments = free_port(), random.Random(4)
@@ -743,6 +760,7 @@ def test_nothing_that_was_said_is_kept_anywhere(tmp_path: Path) -> None:
         assert not [mark for mark in marks if mark in text], path
 
 
+@pytest.mark.slow
 @posix
 def test_a_laptop_that_sleeps_in_a_job_wakes_up_in_it(tmp_path: Path) -> None:
     settings = {"scripted_speed": "4", "limits": {"request_deadline": 1.5}, "preload": True}
@@ -786,6 +804,7 @@ def test_a_report_has_log_notes_and_findings_and_names_no_home(
     assert not any(str(Path.home()) in text for text in texts if str(Path.home()) != "/")
 
 
+@pytest.mark.slow
 @posix
 def test_a_demo_that_is_killed_takes_its_service_with_it(tmp_path: Path, voice: bytes) -> None:
     port = free_port()
@@ -814,6 +833,7 @@ def test_a_demo_that_is_killed_takes_its_service_with_it(tmp_path: Path, voice: 
     assert not reachable(port)
 
 
+@pytest.mark.slow_except("variable")
 @posix
 @pytest.mark.parametrize("words", [["--port", "0"], []], ids=["flag", "variable"])
 def test_a_demo_finds_its_service_at_any_port_and_with_any_token(
@@ -851,6 +871,7 @@ def test_a_demo_finds_its_service_at_any_port_and_with_any_token(
     assert all_gone(processes)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at a limit of another process")
 def test_a_service_may_have_as_many_connections_as_the_system_allows(
     child: Any, monkeypatch: pytest.MonkeyPatch

@@ -92,6 +92,7 @@ def test_a_recording_that_breaks_off_fails_on_its_own(model: VibeVoiceModel) -> 
     assert transcript(other).segments
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_in_a_pass_makes_everybody_smaller(
     model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +115,7 @@ def test_memory_that_runs_out_in_a_pass_makes_everybody_smaller(
         assert [notice.code for notice in transcript(events).notices] == ["smaller_memory_plan"]
 
 
+@pytest.mark.slow
 def test_what_ran_out_of_memory_is_gone_before_the_second_try(
     model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +143,7 @@ def test_what_ran_out_of_memory_is_gone_before_the_second_try(
     assert alive == [0, 0]
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_twice_is_the_error_of_each(
     model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
