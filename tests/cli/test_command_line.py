@@ -199,6 +199,7 @@ def test_without_a_server_the_engine_is_loaded_at_the_precision_asked_for(termin
     assert json.loads(run.stdout)["metadata"]["model_precision"] == "int8"
 
 
+@pytest.mark.slow
 def test_a_precision_that_the_engine_lacks_is_said_on_stderr_and_in_the_transcript(
     terminal, server
 ):
@@ -624,6 +625,7 @@ def test_it_serves_without_importing_what_only_other_commands_need(words, tmp_pa
     assert imported.isdisjoint({"rich", "httpx", "numpy", "soundfile", "moonshine_voice"})
 
 
+@pytest.mark.slow
 @posix
 def test_ctrl_c_ends_a_service_without_a_traceback(terminal):
     port = free_port()

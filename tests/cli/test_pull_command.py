@@ -433,6 +433,7 @@ def test_a_hub_that_does_not_answer_is_one_clear_line(shell):
     check_one_line(run, "http://127.0.0.1:1 cannot be reached", "network")
 
 
+@pytest.mark.slow
 def test_offline_nothing_is_asked_and_what_is_here_is_found(shell, hub):
     check_one_line(shell.pull(HF_HUB_OFFLINE="1"), "HF_HUB_OFFLINE", "VIBEVOICE_MODEL_PATH")
     assert hub.tokens == []

@@ -247,6 +247,7 @@ def test_what_the_service_refuses_is_said_and_ends_it(
     assert len(complained.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_where_sound_cannot_be_had_it_is_said_how_to_get_it(
     converse: Starts, tmp_path: Path
 ) -> None:

@@ -118,6 +118,9 @@ def said_alone(
     return client.end()
 
 
+pytestmark = pytest.mark.slow_except("whisper", "moonshine", "scripted")
+
+
 @pytest.fixture(scope="module", params=LIVE)
 def engine(request: pytest.FixtureRequest) -> LiveEngine:
     found: LiveEngine = create_engine(request.param)  # type: ignore[assignment]
@@ -177,7 +180,7 @@ def test_what_is_said_comes_as_finals_of_turns(alone: list[Client]) -> None:
         }
 
 
-@pytest.mark.slow_except("scripted-", "whisper-3200", "voxtral-517", "moonshine-3200")
+@pytest.mark.slow_except("scripted-", "whisper-3200", "moonshine-3200")
 @pytest.mark.parametrize("chunk", [517, 3_200])
 def test_it_does_not_matter_in_which_chunks_sound_comes(
     engine: LiveEngine, clips: Sequence[Block], alone: list[Client], chunk: int

@@ -35,6 +35,7 @@ def row(folder: Path, *, enough: bool = True) -> tuple[Row, MemoryBreakdown]:
     return Row(str(folder), "cpu", cap, Precision.FP32, MemoryPlan(), plan, work), planned
 
 
+@pytest.mark.slow
 def test_a_recording_takes_what_is_planned_for_it() -> None:
     here, planned = row(tiny_vibevoice.checkpoint("tiny"))
     found = taken(here)

@@ -161,7 +161,7 @@ def test_parameters_are_counted_as_the_real_class_has_them(size: str) -> None:
         assert (shape == VIBEVOICE_7B_SHAPE) is (size == "full_size")
 
 
-@pytest.mark.slow_except("bf16")
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", [FP32, BF16])
 def test_fake_tensors_take_what_real_ones_take(precision: Precision) -> None:
     pytest.importorskip("transformers")

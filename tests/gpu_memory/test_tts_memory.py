@@ -73,7 +73,7 @@ def test_the_simulation_still_counts_what_was_frozen_and_each_phase_as_planned()
             assert phase.tensors - weights <= 1.1 * (simulated - weights), phase.phase
 
 
-@pytest.mark.slow_except("bf16")
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", [FP32, BF16])
 def test_fake_tensors_take_what_real_ones_take(precision: Precision) -> None:
     pytest.importorskip("transformers")

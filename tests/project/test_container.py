@@ -277,6 +277,7 @@ def test_without_a_token_it_refuses_to_listen_to_the_network(tree: Tree) -> None
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_with_a_token_it_serves_whom_it_knows_and_the_health_check_agrees(tree: Tree) -> None:
     (check,) = [rest for stage in chain("cpu") for rest in stage.of("HEALTHCHECK")]
     entry, *words = json.loads(check.partition(" CMD ")[2])

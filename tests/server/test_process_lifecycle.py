@@ -257,6 +257,7 @@ def test_a_second_start_says_who_has_the_port(child: Any) -> None:
         assert stranger.process.wait(PATIENCE_S) == 75
 
 
+@pytest.mark.slow
 def test_reuse_leaves_it_to_the_one_that_serves(child: Any) -> None:
     first = child("--port", 0).line()
     second = child("--port", first["port"], "--if-port-taken", "reuse")
@@ -448,6 +449,7 @@ def test_told_twice_it_waits_for_nobody(child: Any, tmp_path: Path) -> None:
     assert service.process.wait(PATIENCE_S) == 0
 
 
+@pytest.mark.slow
 @posix
 def test_after_the_grace_the_running_job_is_told_too(child: Any, tmp_path: Path) -> None:
     service = child("--port", 0, "--shutdown-grace", "200ms", vibevoice_scripted_speed=5)
@@ -779,6 +781,7 @@ def test_a_laptop_that_sleeps_in_a_job_wakes_up_in_it(tmp_path: Path) -> None:
         assert server.job(job)["attempts"] == 1
 
 
+@pytest.mark.slow
 def test_a_report_has_log_notes_and_findings_and_names_no_home(
     tmp_path: Path, voice: bytes
 ) -> None:

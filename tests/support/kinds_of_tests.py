@@ -11,6 +11,7 @@ import functools
 import inspect
 import sys
 import types
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,19 @@ def is_slow(item: pytest.Function) -> bool:
     return marker is not None and not any(name in variant for name in marker.args)
 
 
+def _number_equal_ids(items: list[pytest.Item]) -> None:
+    """Number tests of the same id, as schemathesis gives one to all operations: pytest-xdist runs
+    one of each."""
+    seen: Counter[str] = Counter()
+    for item in items:
+        seen[item.nodeid] += 1
+        if (number := seen[item.nodeid]) > 1:
+            if hasattr(item, "_id"):  # since pytest 9.1
+                item._id = item._id.with_params(str(number))
+            else:
+                item._nodeid += f"[{number}]"
+
+
 class Kinds:
     """A pytest plugin that marks each test by its kind and by its cost, and holds unit tests to
     theirs."""
@@ -173,6 +187,7 @@ class Kinds:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Mark before any are left out (`-m`)."""
+        _number_equal_ids(items)
         self.collected = list(items)
         for item in items:
             if not isinstance(item, pytest.Function):

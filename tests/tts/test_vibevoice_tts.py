@@ -225,6 +225,7 @@ def engine(folder: Path) -> TtsEngine:
     return one
 
 
+@pytest.mark.slow
 def test_with_the_sample_of_a_voice_too_it_is_what_generate_says(
     model: Model, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

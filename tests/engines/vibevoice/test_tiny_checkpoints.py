@@ -32,7 +32,7 @@ def ask(
     return processor.decode(ids, return_format="parsed"), len(ids)
 
 
-@pytest.mark.slow_except("beckett-None-tiny", "beckett-None-mid")
+@pytest.mark.slow_except("beckett-None-tiny")
 @pytest.mark.parametrize("size", ["tiny", "mid"])
 @pytest.mark.parametrize("prompt", [None, CONTEXT])
 @pytest.mark.parametrize("name", CLIPS)

@@ -70,6 +70,7 @@ def test_each_gets_the_events_that_it_gets_alone(model: VibeVoiceModel) -> None:
     assert all_events(work) == alone
 
 
+@pytest.mark.slow
 def test_who_leaves_early_leaves_the_others_alone(model: VibeVoiceModel) -> None:
     heard: list[TranscriptionEvent] = []
     alone = list(begun(model, "two_cities").events())

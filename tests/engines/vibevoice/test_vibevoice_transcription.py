@@ -46,6 +46,7 @@ def model() -> VibeVoiceModel:
     return VibeVoiceModel(load_vibevoice(tiny_vibevoice.checkpoint("tiny"), Precision.FP32, CPU))
 
 
+@pytest.mark.slow
 def test_answers_in_step_are_those_given_alone(model: VibeVoiceModel) -> None:
     options = TranscribeOptions()
     clips = [tiny_vibevoice.clip_24k(name) for name in tiny_vibevoice.CLIPS]
