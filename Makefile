@@ -48,12 +48,15 @@ GPU_EXE := dist/vibevoice-asr-gpu
 BUILD_STAMP := $(VENV)/.installed-build
 GPU_BUILD_STAMP := $(VENV)/.installed-build-gpu
 
-.PHONY: run test test-clients lint style types audit docs stubs locks mutants bench exe exe-gpu release clean
+.PHONY: run test test-all test-clients lint style types audit docs stubs locks mutants bench exe exe-gpu release clean
 
 run: $(RUN_STAMP)  ## start the sidecar, transcribe a recording through it (AUDIO=path), keep serving
 	@$(BIN)/vibevoice-asr demo --port $(PORT) $(if $(AUDIO),"$(AUDIO)")
 
-test: $(DEV_STAMP)  ## run the tests
+test: $(DEV_STAMP)  ## run what a change usually breaks: all tests but those that are marked slow
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile -m "not slow"
+
+test-all: $(DEV_STAMP)  ## run all tests
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
 
 test-clients: $(DEV_STAMP)  ## clients of others, in a venv of their own (NEWEST=1: without the pins)

@@ -13,11 +13,14 @@ from pathlib import Path
 
 import cpu_time
 import pytest
+import service_process
 import user_folders
+from kinds_of_tests import Kinds
 from object_storage import Given, ObjectStorage, keys, object_storage
 from postgres import Cluster, cluster
+from preloaded_service import Forker
 from recordings import Studio
-from service_process import USERS_FOLDERS, Server
+from service_process import REPOSITORY, USERS_FOLDERS, Server
 from two_fronts_and_node import ONE_SERVICE, TWO_FRONTS, WAYS, started
 
 
@@ -33,7 +36,10 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell that starts this in the background has it ignored, and so would all children.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _be_a_lesser_processor()
+    if sys.platform == "linux" and not os.environ.get("VIBEVOICE_TEST_FRESH_SERVICES"):
+        service_process.FORKER = Forker(REPOSITORY)
     cpu_time.register(config)
+    config.pluginmanager.register(Kinds(), "kinds")
 
 
 def _without_a_clock_or_dice() -> None:

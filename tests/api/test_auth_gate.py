@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import socket
 from collections.abc import Iterator
@@ -61,6 +62,7 @@ OPENAI = ("/v1/audio/", "/v1/models", "/v1/realtime/", "/inference")
 """How the addresses begin whose errors have OpenAI's shape."""
 
 
+@functools.cache
 def routes() -> list[tuple[str, str]]:
     """Every method and address of the service, and one that it has not."""
     paths = create_app(Settings(engine="scripted")).openapi()["paths"]

@@ -26,6 +26,7 @@ def fill(folder: Path) -> None:
             ballast.write(bytes(4096))
 
 
+@pytest.mark.slow_except("6291456")
 @pytest.mark.parametrize("size", [4 * MB - 100_000, 6 * MB, 16 * MB])
 def test_an_upload_that_does_not_fit_on_the_disk_is_refused_and_leaves_nothing(
     size: int, start_server: Callable[..., Server], tiny_disk: Path, voice: bytes
@@ -87,6 +88,7 @@ def test_a_read_only_spool_folder_is_told(
     assert server.post_path(str(tmp_path / "voice.wav")).status_code == 200
 
 
+@pytest.mark.slow
 async def test_a_conversation_that_cannot_be_kept_ends_with_its_transcript_all_the_same(
     start_server: Callable[..., Server], tiny_disk: Path
 ) -> None:

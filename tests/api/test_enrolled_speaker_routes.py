@@ -103,6 +103,7 @@ def test_who_is_known_by_a_clip_is_named_beside_the_speaker_until_deleted(
     assert speakers(known.post(sounds["man"])) == {}
 
 
+@pytest.mark.slow
 def test_a_jobs_speaker_becomes_a_person_and_confirms_one(
     known: Server, sounds: dict[str, bytes]
 ) -> None:
@@ -177,6 +178,7 @@ def test_two_people_who_were_taken_for_one_are_split_by_voice_and_that_is_undone
     assert "vector" not in known.client.get(f"/v1/jobs/{job}").text
 
 
+@pytest.mark.slow
 def test_people_are_those_of_all_fronts_and_a_node_names_them_that_was_told_nothing_of_it(
     journal: str, sounds: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -200,6 +202,7 @@ def test_people_are_those_of_all_fronts_and_a_node_names_them_that_was_told_noth
         assert speakers(one.post(sounds["man"])) == {}
 
 
+@pytest.mark.slow
 async def test_who_is_known_has_a_name_in_live_captions_on_every_wire_that_tells_speakers(
     known: Server, sounds: dict[str, bytes]
 ) -> None:
@@ -282,6 +285,7 @@ def test_what_is_no_recording_or_no_name_is_refused(
     assert known.leftovers() == []
 
 
+@pytest.mark.slow
 def test_the_command_line_adds_lists_renames_exports_and_deletes(
     known: Server, sounds: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -115,6 +115,7 @@ def test_no_form_is_a_server_error(server: Server, body: bytes) -> None:
     assert not server.leftovers()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["upload", "path"])
 def test_hundreds_of_bad_and_good_requests_leak_nothing(
     kind: str, start_server: Callable[..., Server], studio: Studio

@@ -303,6 +303,7 @@ def test_a_file_of_just_the_limit_passes_it(small_server: Server) -> None:
     check_problem(small_server.post(b"x" * MB), 415, "audio_format_unsupported")
 
 
+@pytest.mark.slow_except("application/json")
 @pytest.mark.parametrize("head", [FORM_HEAD, HEAD + "Content-Type: application/json\r\n"])
 def test_a_client_that_falls_silent_is_given_up(head: str, small_server: Server) -> None:
     with small_server.raw() as sock:
@@ -314,6 +315,7 @@ def test_a_client_that_falls_silent_is_given_up(head: str, small_server: Server)
     assert not small_server.leftovers()
 
 
+@pytest.mark.slow
 def test_a_client_that_is_slow_but_not_silent_is_heard_out(
     small_server: Server, voice: bytes
 ) -> None:

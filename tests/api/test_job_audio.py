@@ -153,6 +153,7 @@ def test_it_is_nowhere_on_the_disk_in_the_clear_and_goes_with_its_job(
     check_problem(audio(keeping, job_id), 404, "job_not_found")
 
 
+@pytest.mark.slow
 def test_where_there_is_room_for_no_more_the_oldest_go_and_over_a_start_the_rest_is_there(
     tmp_path: Path,
 ) -> None:

@@ -126,6 +126,7 @@ async def test_an_hour_s_result_is_written_out_once_and_beside_the_loop(
     assert [service._backend.results.fetched(job.id) for job in jobs[:2]] == [True, False]
 
 
+@pytest.mark.slow
 async def test_who_asks_for_all_twenty_at_once_keeps_health_waiting_for_none_of_them(
     client: httpx.AsyncClient, jobs: list[Job], rendered: list[int]
 ) -> None:

@@ -275,6 +275,7 @@ async def test_whatever_is_said_is_as_the_document_for_generators_has_it(server:
             place = place[step]
 
 
+@pytest.mark.slow
 async def test_commands_are_counted_and_sound_is_not_however_short_its_packets_are(
     start_server: Callable[..., Server],
 ) -> None:

@@ -137,6 +137,7 @@ def test_it_outlives_the_service_and_the_client_has_its_id(tmp_path: Path) -> No
         assert up.client.get(f"/v1/jobs/{summary.job}/audio").status_code == 200
 
 
+@pytest.mark.slow
 async def test_all_that_is_kept_is_deleted_after_a_restart_and_stays_so_after_the_next(
     tmp_path: Path, voice: bytes
 ) -> None:

@@ -53,6 +53,7 @@ def test_who_asks_is_told_what_the_windows_are_and_words_end_where_they_are_want
         assert np.allclose(one.vectors, other.vectors, atol=2e-3)  # last digits are a processor's
 
 
+@pytest.mark.slow
 def test_nobody_else_is_told_and_no_job_and_no_file_has_any_of_it(
     start_server: Callable[..., Server], piece: bytes
 ) -> None:
@@ -80,6 +81,7 @@ def test_nobody_else_is_told_and_no_job_and_no_file_has_any_of_it(
     assert not [text for text in texts if windows[1000:1100] in text]
 
 
+@pytest.mark.slow
 def test_those_that_are_heard_in_company_are_told_as_well(
     start_server: Callable[..., Server], piece: bytes
 ) -> None:

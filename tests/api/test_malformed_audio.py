@@ -285,6 +285,7 @@ def test_twelve_hours_in_a_tiny_flac_are_refused(server: Server, studio: Studio)
 
 
 # A webm is a mkv.
+@pytest.mark.slow_except("mp4")
 @pytest.mark.parametrize("suffix", ["mp4", "webm"])
 def test_a_container_that_runs_over_the_limit_is_refused(
     suffix: str, server: Server, studio: Studio

@@ -115,6 +115,7 @@ def test_thirty_two_clients_at_once_each_get_their_own_transcript(server: Server
         assert response.json()["segments"] == alone[number]
 
 
+@pytest.mark.slow
 def test_beyond_its_limit_the_queue_says_when_to_come_back(
     start_server: Callable[..., Server],
 ) -> None:
@@ -316,6 +317,7 @@ def test_a_job_whose_engine_is_killed_twice_fails_alone(idle_slow_server: Server
     wait_until(lambda: not zombies(server), PATIENCE_S, "the dead are buried")
 
 
+@pytest.mark.slow
 def test_an_engine_that_is_killed_while_idle_is_back_every_time(server: Server) -> None:
     audio = tone(11)
     expected = server.post(audio).json()["segments"]
@@ -329,6 +331,7 @@ def test_an_engine_that_is_killed_while_idle_is_back_every_time(server: Server) 
     wait_until(lambda: not zombies(server), PATIENCE_S, "the dead are buried")
 
 
+@pytest.mark.slow
 def test_the_process_that_looks_at_files_may_be_killed_too(server: Server, studio: Studio) -> None:
     """Every child at once, three times: intake and engine both come back, and nobody has to ask
     for the dead to be buried."""

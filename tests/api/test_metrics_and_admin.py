@@ -244,6 +244,7 @@ def bearing(issuer: TokenIssuer, *scopes: Scope) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
+@pytest.mark.slow
 def test_a_service_has_started_when_its_engine_is_there(strict: Server) -> None:
     starting = strict.client.get("/healthz/startup")
     if strict.health()["engine_state"] == "loading":  # asked later: it was so before, too
@@ -361,6 +362,7 @@ def test_the_last_model_stays(name: str, strict: Server, issuer: TokenIssuer) ->
     assert said(wrong) == (400, "ERR1010")
 
 
+@pytest.mark.slow
 def test_another_model_takes_the_place_of_the_first_and_no_job_is_lost(
     start_server: Any, tmp_path: Path
 ) -> None:

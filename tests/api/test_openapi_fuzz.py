@@ -41,6 +41,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
+@pytest.mark.slow
 @page.parametrize()
 @settings(
     max_examples=10,

@@ -147,6 +147,7 @@ def test_with_a_token_the_page_is_everybodys_and_what_it_shows_is_not(
     assert word["word"] not in server.log()
 
 
+@pytest.mark.slow
 def test_the_page_is_told_by_whose_name_a_link_signs_in(
     start_server: Callable[..., Server], tmp_path: Path
 ) -> None:

@@ -106,6 +106,7 @@ def test_who_speaks_is_answered_aloud_and_who_speaks_over_it_is_heard(
     assert talks.client.get("/v1/jobs").json()["jobs"] == []
 
 
+@pytest.mark.slow
 def test_a_key_makes_it_silent_and_what_was_not_heard_was_not_said(
     visitor: Visitor, talks: Server
 ) -> None:
@@ -144,6 +145,7 @@ def test_a_key_makes_it_silent_and_what_was_not_heard_was_not_said(
     assert '"speaker": "Speaker_1"' in whole
 
 
+@pytest.mark.slow
 def test_a_conversation_that_is_kept_is_a_transcript_of_two(
     visitor: Visitor, talks: Server
 ) -> None:
@@ -193,6 +195,7 @@ def test_who_speaks_and_who_thinks_is_chosen_and_what_fails_is_said(
     visitor.sees(".starting button", "Start again")
 
 
+@pytest.mark.slow
 def test_where_nothing_speaks_that_is_said_and_answers_are_read(
     visitor: Visitor, start_server: Callable[..., Server]
 ) -> None:

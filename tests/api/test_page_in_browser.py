@@ -440,6 +440,7 @@ def reads_with_holds(visitor: Visitor, server: Server, folder: Path) -> None:
     wait_until(lambda: visitor.rows() == 6, PATIENCE_S, "all rows")
 
 
+@pytest.mark.slow
 def test_who_edits_what_another_changed_is_told_and_sees_it_as_it_is(
     visitor: Visitor, server: Server, tmp_path: Path
 ) -> None:
@@ -711,6 +712,7 @@ def test_two_tabs_see_the_same_and_what_one_ends_is_gone_in_the_other(
     wait_until(lambda: "shared.wav" not in visitor.text(), PATIENCE_S, "gone there, too")
 
 
+@pytest.mark.slow
 def test_a_service_that_is_started_anew_is_waited_for_and_gets_the_recording_again(
     visitor: Visitor, tmp_path: Path
 ) -> None:
@@ -765,6 +767,7 @@ def test_a_link_lets_one_tab_in_once_and_leaves_no_token_in_its_address(
     visitor.sees(".title", "only in this page")
 
 
+@pytest.mark.slow
 def test_a_link_of_somebody_s_name_asks_before_it_signs_in(
     visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
@@ -805,6 +808,7 @@ def test_what_is_no_recording_is_refused_in_words_and_can_be_left_out(
     visitor.sees("h1", "Who said what")
 
 
+@pytest.mark.slow
 def test_the_microphone_becomes_a_recording(visitor: Visitor, server: Server) -> None:
     visitor.opens(server)
     visitor.sees(".intake button", "Record").click()
@@ -855,6 +859,7 @@ def captions(visitor: Visitor, more: int = 1) -> int:
     return visitor.rows()
 
 
+@pytest.mark.slow
 def test_what_is_said_is_read_while_it_is_said_and_heard_again_in_full(
     visitor: Visitor, server: Server
 ) -> None:
@@ -942,6 +947,7 @@ def test_captions_that_are_kept_are_a_transcript_like_any_other(
     assert visitor.findings() == []
 
 
+@pytest.mark.slow
 def test_captions_that_end_too_soon_cost_no_word_of_the_recording(
     visitor: Visitor, server: Server
 ) -> None:
@@ -1036,6 +1042,7 @@ def test_the_precision_is_changed_after_its_plan_was_read(visitor: Visitor, serv
     assert server.health()["precision"] == other
 
 
+@pytest.mark.slow
 def test_a_long_transcript_is_built_in_slices_and_searched_whole(
     visitor: Visitor, server: Server, tmp_path: Path
 ) -> None:
@@ -1086,6 +1093,7 @@ def test_a_stranger_s_page_cannot_show_it_nor_ask_it(visitor: Visitor, server: S
     visitor.driver.get("about:blank")
 
 
+@pytest.mark.slow_except("light")
 @pytest.mark.parametrize("looks", ["light", "dark"])
 def test_nothing_is_found_against_it_in_light_and_in_dark_and_on_a_phone(
     looks: str, visitor: Visitor, server: Server, tmp_path: Path

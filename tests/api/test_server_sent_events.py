@@ -197,6 +197,7 @@ async def test_a_connection_of_whose_answer_nothing_is_taken_is_given_up() -> No
             await serving
 
 
+@pytest.mark.slow
 async def test_hundreds_hear_every_line_and_the_end_and_who_vanishes_leaves_nothing(
     start_server: Callable[..., Server],
 ) -> None:

@@ -171,6 +171,7 @@ def test_what_is_no_json_or_no_job_that_is_done_cannot_be_edited(
     check_problem(limit, 422, "field_invalid")
 
 
+@pytest.mark.slow
 def test_edits_outlive_the_service_sealed_and_of_another_owner_s_job_there_are_none(
     tmp_path: Path, voice: bytes
 ) -> None:

@@ -62,6 +62,7 @@ def test_uploads_beyond_the_room_are_refused_before_they_are_read(
     assert server.post(voice).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_place_that_came_to_nothing_is_given_back(
     start_server: Callable[..., Server], voice: bytes
 ) -> None:
@@ -78,6 +79,7 @@ def test_a_place_that_came_to_nothing_is_given_back(
     assert server.post(voice).status_code == 200
 
 
+@pytest.mark.slow
 def test_of_one_owner_what_is_measured_only_is_bounded_too_and_the_bytes_are(
     start_server: Callable[..., Server], voice: bytes
 ) -> None:
@@ -140,6 +142,7 @@ def test_another_owner_uploads_while_one_has_all_the_room_that_there_is(
     wait_until(lambda: server.disk() == 0, PATIENCE_S, "nothing is left")
 
 
+@pytest.mark.slow
 def test_a_sender_of_a_byte_now_and_then_is_given_up(start_server: Callable[..., Server]) -> None:
     server = start_server(limits={"upload_stall": 1})
     with server.raw() as sock:

@@ -176,6 +176,7 @@ def test_the_service_answers_before_torch_is_there_and_never_loads_it_itself(
     assert "numpy" not in own
 
 
+@pytest.mark.slow_except("beckett")
 @pytest.mark.parametrize(
     ("form", "name"), [*((MULTIPART, name) for name in tiny_vibevoice.CLIPS), (JSON, "beckett")]
 )
@@ -210,6 +211,7 @@ def test_fp16_becomes_the_16_bit_that_does_not_overflow_and_says_so(server: Serv
     assert "bf16" in warning["message"]
 
 
+@pytest.mark.slow_except("{'prompt': 'Samuel Beckett', 'hotwords'")
 @pytest.mark.parametrize(
     "fields",
     [
@@ -228,6 +230,7 @@ def test_a_prompt_steers_the_spelling(fields: dict[str, str], server: Server) ->
     assert body["metadata"]["warnings"] == []
 
 
+@pytest.mark.slow
 def test_temperature_speakers_and_tokens_reach_the_engine(server: Server) -> None:
     """What they do to an answer is chance; that they do something is not."""
     cut = server.post(audio("endgame_nagg_nell"), max_tokens="40").json()
@@ -244,6 +247,7 @@ def test_temperature_speakers_and_tokens_reach_the_engine(server: Server) -> Non
     assert short["segments"] == expected("beckett")
 
 
+@pytest.mark.slow
 def test_a_reload_under_a_queue_of_eight_loses_none_and_mixes_up_none(server: Server) -> None:
     before, after = server.health()["precision"], other_precision(server)
     names = [*tiny_vibevoice.CLIPS[:2], "beckett", "beckett"] * 2
@@ -265,6 +269,7 @@ def test_a_reload_under_a_queue_of_eight_loses_none_and_mixes_up_none(server: Se
     assert all(server.job(job)["attempts"] == 1 for job in jobs)
 
 
+@pytest.mark.slow
 def test_a_reload_that_does_not_wait_puts_the_running_job_back_and_it_ends_right(
     server: Server,
 ) -> None:
@@ -283,6 +288,7 @@ def test_a_reload_that_does_not_wait_puts_the_running_job_back_and_it_ends_right
     assert check_right(server, waiting, "two_cities")["model_precision"] == after
 
 
+@pytest.mark.slow
 def test_reloads_at_once_load_once_while_health_tells_how_far_it_is(server: Server) -> None:
     after, before = other_precision(server), loads(server)
     seen = []
@@ -304,6 +310,7 @@ def test_reloads_at_once_load_once_while_health_tells_how_far_it_is(server: Serv
     check_serves(server)
 
 
+@pytest.mark.slow
 def test_two_clients_that_alternate_precisions_share_one_change(server: Server) -> None:
     there, other, before = server.health()["precision"], other_precision(server), loads(server)
     first = submit(server, "beckett")
@@ -317,6 +324,7 @@ def test_two_clients_that_alternate_precisions_share_one_change(server: Server) 
     assert loads(server) == before + 1
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_damaged_meanwhile_leaves_the_old_engine_serving(
     served: Served, server: Server
 ) -> None:
@@ -335,6 +343,7 @@ def test_a_checkpoint_that_is_damaged_meanwhile_leaves_the_old_engine_serving(
     check_serves(server)
 
 
+@pytest.mark.slow
 def test_a_load_is_finished_though_the_job_that_asked_for_it_is_cancelled(server: Server) -> None:
     after, before = other_precision(server), loads(server)
     job = submit(server, "beckett", precision=after)
@@ -345,6 +354,7 @@ def test_a_load_is_finished_though_the_job_that_asked_for_it_is_cancelled(server
     assert loads(server) == before + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["encode", "prefill"])
 def test_a_job_is_cancelled_before_it_decodes_and_the_worker_lives(
     phase: str, server: Server
@@ -378,6 +388,7 @@ def test_a_job_is_cancelled_before_it_decodes_and_the_worker_lives(
     check_serves(server)
 
 
+@pytest.mark.slow
 def test_a_job_is_cancelled_while_it_decodes_and_the_worker_lives(server: Server) -> None:
     worker = server.health()["worker_pid"]
     for _ in range(3):
@@ -395,6 +406,7 @@ def check_cancelled(server: Server, job_id: str) -> None:
     wait_until(lambda: server.health()["engine_state"] == "ready", PATIENCE_S, "it stopped")
 
 
+@pytest.mark.slow
 def test_a_job_whose_worker_is_killed_is_tried_once_more_and_right(server: Server) -> None:
     job, following = submit(server, "endgame_nagg_nell"), submit(server, "two_cities")
     server.wait_state(job, "running")
@@ -407,6 +419,7 @@ def test_a_job_whose_worker_is_killed_is_tried_once_more_and_right(server: Serve
     assert server.health()["worker_pid"] != killed
 
 
+@pytest.mark.slow
 def test_a_loop_is_cut_and_told(tmp_path: Path) -> None:
     folder = tiny_vibevoice.checkpoint("loop")
     with one_thread(), Server(tmp_path, engine="vibevoice", model_path=folder) as server:
@@ -422,6 +435,7 @@ def test_a_loop_is_cut_and_told(tmp_path: Path) -> None:
     assert sound["metadata"]["warnings"] == []
 
 
+@pytest.mark.slow
 def test_short_recordings_that_wait_are_decoded_in_step_and_each_gets_its_own(
     tmp_path: Path,
 ) -> None:

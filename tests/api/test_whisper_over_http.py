@@ -70,6 +70,7 @@ def test_each_recording_is_heard_in_its_language_with_its_speakers(
     assert starts == sorted(starts)
 
 
+@pytest.mark.slow
 def test_the_words_are_given_to_who_speaks_them(server: Server) -> None:
     """The man asks until 8.1 s, the woman answers until 11.4 s."""
     segments = server.post(audio(PLAY)).json()["segments"]
@@ -79,6 +80,7 @@ def test_the_words_are_given_to_who_speaks_them(server: Server) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_who_is_known_by_a_clip_is_named_beside_the_speaker(server: Server) -> None:
     samples, rate = soundfile.read(clip(PLAY))
     nagg = io.BytesIO()
@@ -106,6 +108,7 @@ def test_a_language_that_is_named_is_not_looked_for(server: Server) -> None:
     check_problem(server.post(audio(PROSE), language="tlh"), 422, "language_unsupported")
 
 
+@pytest.mark.slow
 def test_prompt_temperature_and_tokens_reach_the_engine(server: Server) -> None:
     """What a prompt does to a tiny model is chance; that a limit holds is not."""
     body = server.post(audio(PROSE), prompt="Beckett", hotwords="Worstward Ho").json()
@@ -136,6 +139,7 @@ def test_silence_has_no_words(server: Server) -> None:
     assert body["segments"] == []
 
 
+@pytest.mark.slow
 def test_a_recording_may_change_its_language_and_silence_costs_nothing(server: Server) -> None:
     body = server.post(recording(PLAY, 60.0, PROSE)).json()
     assert said(body) == f"{tiny_whisper.text(PLAY)} {tiny_whisper.text(PROSE)}"
@@ -147,6 +151,7 @@ def test_a_recording_may_change_its_language_and_silence_costs_nothing(server: S
     assert all(88 <= one["start_time"] <= one["end_time"] <= 97.3 for one in german)
 
 
+@pytest.mark.slow
 def test_a_reload_changes_the_precision_and_says_so(server: Server) -> None:
     for asked, used in (("fp32", "fp32"), ("fp16", "fp32"), ("int8", "int8")):
         answer = server.client.post("/reload-model", json={"precision": asked})
@@ -157,6 +162,7 @@ def test_a_reload_changes_the_precision_and_says_so(server: Server) -> None:
         assert server.health()["precision"] == used
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_replaced_and_the_job_ends_right(server: Server) -> None:
     check_right(server.post(audio(PROSE)).json(), PROSE)
     old = int(server.health()["worker_pid"])
@@ -169,6 +175,7 @@ def test_a_worker_that_is_killed_is_replaced_and_the_job_ends_right(server: Serv
     assert server.health()["worker_pid"] != old
 
 
+@pytest.mark.slow
 def test_who_is_cancelled_is_answered_at_once_and_the_engine_lives(server: Server) -> None:
     check_right(server.post(audio(PROSE)).json(), PROSE)
     worker = server.health()["worker_pid"]
@@ -189,6 +196,7 @@ def test_who_is_cancelled_is_answered_at_once_and_the_engine_lives(server: Serve
     check_right(server.post(audio(PLAY)).json(), PLAY)
 
 
+@pytest.mark.slow
 def test_memory_is_given_back_after_an_unload(tmp_path_factory: pytest.TempPathFactory) -> None:
     home = tmp_path_factory.mktemp("unloads")
     with Server(home, engine="whisper", model_path=tiny_whisper.model(), keep_alive=0) as server:

@@ -49,6 +49,7 @@ def test_any_rate_becomes_the_engines_rate_at_the_same_pitch_and_level(
     assert np.sqrt(np.mean(audio[1000:-1000] ** 2)) == pytest.approx(0.5 / 2**0.5, rel=0.01)
 
 
+@pytest.mark.slow_except("m4a", "flac")
 @pytest.mark.parametrize("codec", ["m4a", "webm-opus", "wma", "aac", "ogg-opus", "flac", "caf"])
 def test_every_decoder_hears_the_same_sound(codec: str, studio: Studio) -> None:
     original = decode_audio_file(studio.voice, RATE)

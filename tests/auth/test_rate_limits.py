@@ -269,6 +269,7 @@ async def test_who_asks_too_often_is_told_when_to_come_back() -> None:
     assert (await right()).status_code == 204
 
 
+@pytest.mark.slow_except("jobs_limited")
 @pytest.mark.parametrize(
     ("setting", "code"),
     [({"limit_jobs": 2}, "jobs_limited"), ({"limit_queued_hours": 0.001}, "audio_limited")],

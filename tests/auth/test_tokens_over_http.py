@@ -173,6 +173,7 @@ class Listener:
         return list(parse(self.lines))[-1]
 
 
+@pytest.mark.slow
 def test_who_is_revoked_or_expires_is_told_no_more_of_what_was_asked_before(
     door: Server, attacker: Attacker
 ) -> None:
@@ -262,6 +263,7 @@ def test_another_s_job_is_nowhere_on_any_wire(
         ]
 
 
+@pytest.mark.slow
 def test_all_that_is_kept_of_one_goes_at_once_and_nothing_of_anothers(
     tmp_path_factory: pytest.TempPathFactory, voice: bytes
 ) -> None:

@@ -72,6 +72,7 @@ async def test_background_work_that_fails_is_in_the_log_with_its_cause(
     assert "nobody thought of this" in str(record.exc_info[1])
 
 
+@pytest.mark.slow
 async def test_a_driver_that_raises_whatever_it_likes_is_one_that_does_not_answer(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,7 @@ def rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wire", "mode", "refused"),
     [
@@ -109,6 +110,7 @@ def test_a_sweep_tells_what_so_many_sessions_got(
         )
 
 
+@pytest.mark.slow
 def test_two_services_are_measured_in_turns_and_the_slower_one_breaks_its_bound(
     slow: Server, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,6 +130,8 @@ def test_two_services_are_measured_in_turns_and_the_slower_one_breaks_its_bound(
     assert [cell.strip() for cell in head.split("|")[1:-1]] == ["figure", mine, other, "ratio"]
 
 
+@pytest.mark.system
+@pytest.mark.slow
 def test_a_service_of_its_own_is_measured_by_two_wires(capsys: pytest.CaptureFixture[str]) -> None:
     words = [
         "--start",
@@ -202,6 +206,7 @@ def test_recordings_are_measured_by_every_way_of_sending_them(
     assert "not.wav: The content is not audio" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -110,6 +110,7 @@ def test_in_a_pipe_there_is_the_transcript_and_nothing_else(terminal):
     assert body["segments"][0]["speaker"] == "Speaker_0"
 
 
+@pytest.mark.slow_except("json")
 @pytest.mark.parametrize("fmt", ["text", "json", "srt"])
 def test_with_a_server_it_prints_what_it_prints_without(fmt, terminal, server):
     words = ("transcribe", BECKETT, "--format", fmt)
@@ -120,6 +121,7 @@ def test_with_a_server_it_prints_what_it_prints_without(fmt, terminal, server):
     assert served.stdout
 
 
+@pytest.mark.slow
 def test_times_of_words_are_asked_for_and_for_subtitles_unasked(terminal):
     bare = TranscribeCommandOptions(files=[], format="json")
     assert "words" not in bare.options
@@ -130,6 +132,7 @@ def test_times_of_words_are_asked_for_and_for_subtitles_unasked(terminal):
     assert json.loads(run.stdout)["metadata"]["words_by"] == "spread"
 
 
+@pytest.mark.slow_except("/dev/stdin")
 @pytest.mark.parametrize("name", ["-", "/dev/stdin"])
 def test_a_recording_comes_through_a_pipe_with_a_server_and_without(name, terminal, server):
     expected = terminal.run("transcribe", SUCCESS, "--format", "json")
@@ -191,11 +194,13 @@ def test_options_reach_the_engine_on_both_ways(terminal, server):
         assert (about["diarized"], about["language"]) == (False, "de")
 
 
+@pytest.mark.slow
 def test_without_a_server_the_engine_is_loaded_at_the_precision_asked_for(terminal):
     run = terminal.run("transcribe", SUCCESS, "--precision", "int8", "--format", "json")
     assert json.loads(run.stdout)["metadata"]["model_precision"] == "int8"
 
 
+@pytest.mark.slow
 def test_a_precision_that_the_engine_lacks_is_said_on_stderr_and_in_the_transcript(
     terminal, server
 ):
@@ -206,6 +211,7 @@ def test_a_precision_that_the_engine_lacks_is_said_on_stderr_and_in_the_transcri
         assert [warning["code"] for warning in warnings] == ["precision_substituted"]
 
 
+@pytest.mark.slow
 def test_steering_reaches_the_service_on_both_ways(terminal, server):
     words = ("--hotwords", "Nagg, Nell", "--prompt", "Endgame", "--speakers", "2")
     for way in ([], ["--server", f"127.0.0.1:{server.port}"]):
@@ -216,6 +222,7 @@ def test_steering_reaches_the_service_on_both_ways(terminal, server):
         check_one_line(terminal.run("transcribe", SUCCESS, "--speakers", "21", *way), 1, "1 to 20")
 
 
+@pytest.mark.slow
 def test_an_estimate_is_a_sentence_with_a_server_and_without(terminal, server):
     alone = terminal.run("estimate", SUCCESS)
     assert (alone.returncode, alone.stderr) == (0, "")
@@ -272,6 +279,7 @@ def test_a_name_does_nothing_to_the_terminal(terminal):
         assert not {"\x1b", "\x07"} & set(run.stdout + run.stderr)
 
 
+@pytest.mark.slow
 def test_a_bad_file_on_a_server_is_said_as_without_one(terminal, server):
     junk = terminal.home / "junk.wav"
     junk.write_bytes(b"this is no recording" * 100)
@@ -293,6 +301,7 @@ def test_a_folder_gets_a_file_per_recording_and_none_twice(terminal):
     assert all("-->" in path.read_text("utf-8") for path in written)
 
 
+@pytest.mark.slow
 def test_a_name_that_is_too_long_for_its_output_stops_no_other(terminal):
     longest, longer = f"{'a' * 249}.wav", f"{'b' * 251}.wav"  # of 255 bytes
     for name in (longest, longer):
@@ -316,6 +325,7 @@ def test_names_that_differ_in_case_only_are_told_apart():
     assert names[:2] == ["Talk.txt", "talk-2.txt"]
 
 
+@pytest.mark.slow_except("words0", "words4", "words5")
 @pytest.mark.parametrize(
     ("words", "code", "parts"),
     [
@@ -370,6 +380,7 @@ def test_ctrl_c_ends_it_with_130_and_leaves_no_process(terminal):
     assert psutil.wait_procs(children, PATIENCE_S)[1] == []
 
 
+@pytest.mark.slow
 @posix
 def test_ctrl_c_cancels_the_job_on_the_server(terminal, start_server: Callable[..., Server]):
     slow = start_server(scripted_speed=1)
@@ -399,6 +410,7 @@ def test_a_reader_that_goes_away_is_no_traceback(terminal):
     assert process.returncode == 1
 
 
+@pytest.mark.slow
 @posix
 def test_on_a_terminal_there_is_a_bar_with_the_time_left(terminal):
     import pty
@@ -494,6 +506,7 @@ def test_doctor_says_what_is_here_and_what_to_do_next(terminal):
     assert run.stdout.splitlines()[-1].startswith("Next: ")
 
 
+@pytest.mark.slow
 def test_doctor_says_who_would_speak_and_how_another_voice_gets_here(terminal):
     run = terminal.run(
         "doctor",
@@ -506,6 +519,7 @@ def test_doctor_says_who_would_speak_and_how_another_voice_gets_here(terminal):
     assert run.returncode == 1, "it keeps the service from its start"
 
 
+@pytest.mark.slow
 def test_doctor_names_the_service_that_has_the_port(terminal, server):
     run = terminal.run("doctor", VIBEVOICE_PORT=str(server.port))
     assert f"pid {server.health()['pid']}" in run.stdout
@@ -519,6 +533,7 @@ def test_doctor_finds_what_is_wrong_and_fails(terminal):
     assert "docs/settings.md" in run.stdout.splitlines()[-1]
 
 
+@pytest.mark.slow_except("auto")
 @pytest.mark.parametrize(("engine", "exit_code"), [("auto", 1), ("scripted", 0)])
 def test_doctor_says_what_a_checkpoint_folder_lacks(terminal, engine, exit_code):
     run = terminal.run(
@@ -550,6 +565,7 @@ def test_the_version_is_the_package_s(terminal):
     assert (run.returncode, run.stdout, run.stderr) == (0, f"vibevoice-asr {__version__}\n", "")
 
 
+@pytest.mark.slow_except("words2")
 @pytest.mark.parametrize("words", [[], ["serve"], ["transcribe"], ["status"]])
 def test_help_has_examples(words, terminal):
     run = terminal.run(*words, "--help")
@@ -565,6 +581,7 @@ def test_help_of_serve_lists_every_setting(terminal):
         assert f"VIBEVOICE_{name.upper()}." in text, name
 
 
+@pytest.mark.slow_except("journal_key")
 @pytest.mark.parametrize("name", ["token", "upstream_key", "journal_key", "llm_key", "speech_key"])
 def test_a_secret_on_the_command_line_is_refused_and_not_repeated(name, terminal):
     run = terminal.run("serve", f"--{name.replace('_', '-')}", "not-for-logs" * 9)
@@ -580,6 +597,7 @@ def test_a_shell_completes_words_and_options(terminal):
     assert run.stdout.split() == ["warning"]
 
 
+@pytest.mark.slow_except("words1", "words2")
 @pytest.mark.parametrize(
     ("words", "env", "part"),
     [
@@ -592,6 +610,7 @@ def test_a_bad_setting_ends_it_with_78(words, env, part, terminal):
     check_one_line(terminal.run(*words, **env), 78, part, "docs/settings.md")
 
 
+@pytest.mark.slow_except("words0")
 @pytest.mark.parametrize(
     ("words", "env", "part"),
     [
@@ -604,6 +623,7 @@ def test_a_setting_that_was_ends_it_with_78_and_says_what_to_do(words, env, part
     check_one_line(terminal.run(*words, **env), 78, part)
 
 
+@pytest.mark.slow_except("words0")
 @pytest.mark.parametrize(
     ("words", "names"),
     [
@@ -616,11 +636,13 @@ def test_a_node_that_is_to_listen_does_not_start(words, names, terminal):
     check_one_line(run, 78, "only a node", names, "fronts")
 
 
+@pytest.mark.slow_except("words1")
 @pytest.mark.parametrize("words", [["--prot", "1"], ["serve", "--prot", "1"], ["serv"]])
 def test_an_unknown_word_or_option_is_one_clear_line(words, terminal):
     check_one_line(terminal.run(*words), 2, words[-2] if len(words) > 1 else "serv", "--help")
 
 
+@pytest.mark.slow
 def test_a_port_that_another_has_ends_it_with_75(terminal):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
@@ -633,6 +655,7 @@ def test_a_port_that_another_has_ends_it_with_75(terminal):
             assert "--port" in last
 
 
+@pytest.mark.slow_except("words0")
 @pytest.mark.parametrize("words", [[], ["--log-level", "info"], ["serve"]])
 def test_it_serves_without_importing_what_only_other_commands_need(words, tmp_path):
     with Server(tmp_path, [sys.executable, "-X", "importtime", command(), *words]) as server:
@@ -642,6 +665,7 @@ def test_it_serves_without_importing_what_only_other_commands_need(words, tmp_pa
     assert imported.isdisjoint({"rich", "httpx", "numpy", "soundfile", "moonshine_voice"})
 
 
+@pytest.mark.slow
 @posix
 def test_ctrl_c_ends_a_service_without_a_traceback(terminal):
     port = free_port()

@@ -134,6 +134,7 @@ def test_ctrl_c_ends_a_pipe_with_all_that_was_said(live: Starts, server: Server)
     assert "Traceback" not in complained
 
 
+@pytest.mark.slow
 def test_a_service_that_ends_in_the_middle_of_a_recording_leaves_all_that_was_said(
     live: Starts, start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
@@ -170,6 +171,7 @@ def test_on_a_terminal_lines_stay_and_one_changes(live: Starts, server: Server) 
     assert "heard, " in text
 
 
+@pytest.mark.slow
 def test_a_microphone_is_heard_until_ctrl_c(live: Starts, server: Server, tmp_path: Path) -> None:
     (tmp_path / "sounddevice.py").write_text(SOUNDDEVICE)
     with_one = {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(REPOSITORY / "tests/support")))}
@@ -189,6 +191,7 @@ def test_a_microphone_is_heard_until_ctrl_c(live: Starts, server: Server, tmp_pa
     assert "pip install -e '.[microphone]'" in complained
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -136,6 +136,7 @@ def test_a_checkpoint_is_downloaded_whole_and_its_folder_and_commit_are_all_that
     assert shell.left("blobs/*.incomplete") == []
 
 
+@pytest.mark.slow
 def test_other_tools_find_what_was_pulled(shell, hub):
     assert shell.pull("microsoft/vibevoice-asr-7b", "--revision", "v1").returncode == 0
     asked = dict(hub.sent)
@@ -162,6 +163,7 @@ def test_a_second_pull_downloads_nothing(shell, hub):
     assert hub.sent == sent
 
 
+@pytest.mark.slow
 def test_only_files_of_a_checkpoint_are_fetched(shell, hub, tmp_path):
     published = hub.repos[VIBEVOICE_REPOSITORY]
     extra = ["pytorch_model.bin", "weights.pt", "model.pkl", "modeling_evil.py", "README.md"]
@@ -189,6 +191,7 @@ def test_a_connection_that_breaks_off_goes_on_where_it_was(shell, hub):
     check_same(shell.folder, hub.repos[VIBEVOICE_REPOSITORY])
 
 
+@pytest.mark.slow
 def test_a_server_without_ranges_begins_again_and_the_file_is_right(shell, hub):
     hub.cut, hub.ranges = {SHARDS[0]: 200_000}, False
     assert shell.pull().returncode == 0
@@ -196,6 +199,7 @@ def test_a_server_without_ranges_begins_again_and_the_file_is_right(shell, hub):
     check_same(shell.folder, hub.repos[VIBEVOICE_REPOSITORY])
 
 
+@pytest.mark.slow_except("2-130")
 @posix
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_what_an_interruption_leaves_is_not_fetched_again(number, code, shell, hub):
@@ -242,11 +246,13 @@ def test_a_file_that_came_altered_is_deleted_and_named(shell, hub):
     assert hub.begins[SHARDS[1]] == [0, 0]
 
 
+@pytest.mark.slow
 def test_a_small_file_is_checked_too(shell, hub):
     hub.alter = {"tokenizer.json"}
     check_one_line(shell.pull(), "tokenizer.json", "checksum")
 
 
+@pytest.mark.slow
 def test_a_file_that_was_damaged_on_the_disk_is_fetched_anew(shell, hub):
     assert shell.pull().returncode == 0
     damaged = (shell.folder / SHARDS[0]).resolve()
@@ -268,6 +274,7 @@ def test_a_download_that_does_not_fit_is_refused_before_it_begins(shell, hub):
     assert hub.sent == {}
 
 
+@pytest.mark.slow
 def test_a_plain_folder_gets_the_files_and_a_note_of_their_commit_and_nothing_else(shell, hub):
     run = shell.pull("--to", "models/new")
     folder = shell.home / "models" / "new"
@@ -284,6 +291,7 @@ def test_a_plain_folder_gets_the_files_and_a_note_of_their_commit_and_nothing_el
     assert not shell.cache.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", [(), ("--to", "models")], ids=["cache", "folder"])
 def test_a_later_pull_stays_at_its_commit_until_another_is_named(where, shell, hub):
     assert shell.pull(*where).returncode == 0
@@ -298,6 +306,7 @@ def test_a_later_pull_stays_at_its_commit_until_another_is_named(where, shell, h
     assert NEWER in shell.pull(*where).stderr
 
 
+@pytest.mark.slow_except("option")
 @pytest.mark.parametrize(
     "words", [("vibevoice@" + COMMIT,), ("vibevoice", "--revision", COMMIT)], ids=["@", "option"]
 )
@@ -309,6 +318,7 @@ def test_a_commit_that_is_named_is_what_comes_wherever_main_is(words, shell, hub
     assert shell.left("refs/*") == [], "no branch was named"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("revision", [COMMIT, "v1"])
 def test_a_later_pull_stays_at_a_revision_that_was_named_too(revision, shell, hub):
     assert shell.pull("--revision", revision).returncode == 0
@@ -322,6 +332,7 @@ def test_a_later_pull_stays_at_a_revision_that_was_named_too(revision, shell, hu
     assert hub.sent == sent
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_half_another_commit_names_none(shell, hub):
     assert shell.pull("--to", "models").returncode == 0
     hub.commit, hub.alter = NEWER, {SHARDS[1]}
@@ -333,6 +344,7 @@ def test_a_folder_that_is_half_another_commit_names_none(shell, hub):
     assert shell.pull("--to", "models").stderr.endswith(said_at(NEWER))
 
 
+@pytest.mark.slow
 def test_a_commit_that_the_hub_has_no_more_is_named_with_the_way_out(shell, hub):
     assert shell.pull("--to", "models").returncode == 0
     gone = {"repository": VIBEVOICE_REPOSITORY, "revision": "main", "commit": "c" * 40}
@@ -343,6 +355,7 @@ def test_a_commit_that_the_hub_has_no_more_is_named_with_the_way_out(shell, hub)
     assert "--revision main" in run.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_hub_that_answers_with_another_commit_is_refused(shell, hub):
     hub.body = json.dumps({"id": VIBEVOICE_REPOSITORY, "sha": NEWER, "siblings": []}).encode()
     check_one_line(shell.pull("--revision", COMMIT), "no model hub")
@@ -355,6 +368,7 @@ def test_a_revision_is_named_once(shell, hub):
     assert hub.tokens == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("note", [b"", b"[]", b'{"commit": "main"}', b'{"commit": 1}', b"\xff"])
 def test_a_note_that_is_none_is_no_commit(note, shell):
     assert shell.pull("--to", "models").returncode == 0
@@ -369,6 +383,7 @@ def test_a_folder_that_cannot_be_one_is_one_clear_line(shell):
     check_one_line(shell.pull("--to", "file/models"), "cannot be written")
 
 
+@pytest.mark.slow_except("config0")
 @pytest.mark.parametrize(
     ("config", "parts"),
     [
@@ -392,6 +407,7 @@ def test_pickled_weights_are_refused_by_name(shell, hub, tmp_path):
     assert hub.sent == {}
 
 
+@pytest.mark.slow_except("words0", "words6")
 @pytest.mark.parametrize(
     ("words", "faults", "parts"),
     [
@@ -418,6 +434,7 @@ def test_a_hub_that_does_not_answer_is_one_clear_line(shell):
     check_one_line(run, "http://127.0.0.1:1 cannot be reached", "network")
 
 
+@pytest.mark.slow
 def test_offline_nothing_is_asked_and_what_is_here_is_found(shell, hub):
     check_one_line(shell.pull(HF_HUB_OFFLINE="1"), "HF_HUB_OFFLINE", "VIBEVOICE_MODEL_PATH")
     assert hub.tokens == []
@@ -437,6 +454,7 @@ def test_the_token_goes_to_the_hub_and_nowhere_else(shell, hub):
     assert {token for place, token in hub.tokens if place != "elsewhere"} == {"Bearer hf_secret"}
 
 
+@pytest.mark.slow
 def test_a_second_pull_at_the_same_time_is_told_of_the_first(shell, hub):
     hub.stall = {SHARDS[0]: 200_000}
     with shell.start() as first:
@@ -449,6 +467,7 @@ def test_a_second_pull_at_the_same_time_is_told_of_the_first(shell, hub):
     check_same(shell.folder, hub.repos[VIBEVOICE_REPOSITORY])
 
 
+@pytest.mark.slow
 @posix
 def test_on_a_terminal_there_is_a_bar_with_bytes_rate_and_time_left(shell, hub):
     import pty
@@ -586,6 +605,7 @@ def test_serve_downloads_what_was_allowed_or_agreed_to(
     assert ("16.7 GB" in said.err) is (allowed or answer is not None)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     bool(engines.missing_packages(engines.engine_spec("vibevoice"))), reason="not installed"
 )

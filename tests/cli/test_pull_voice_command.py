@@ -297,6 +297,7 @@ def test_the_command_brings_a_voice_that_then_speaks_though_it_was_killed_before
     assert sound.seconds > 0
 
 
+@pytest.mark.slow
 def test_the_command_says_in_a_line_what_is_wrong(tmp_path: Path) -> None:
     pytest.importorskip("moonshine_voice")
     shell = Shell(tmp_path, "http://127.0.0.1:9/")

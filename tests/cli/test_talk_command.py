@@ -100,6 +100,7 @@ def test_what_is_typed_is_answered_line_by_line(converse: Starts) -> None:
     assert complained == ""
 
 
+@pytest.mark.slow
 def test_a_recording_speaks_and_is_answered(converse: Starts, tmp_path: Path) -> None:
     path = tmp_path / "question.wav"
     with wave.open(str(path), "wb") as file:
@@ -135,6 +136,7 @@ def loud_s(path: Path) -> float:
     return (len(raw) - raw.count(0)) / 2 / RATE
 
 
+@pytest.mark.slow
 def test_who_speaks_over_an_answer_ends_it_and_so_does_enter(
     converse: Starts, tmp_path: Path
 ) -> None:
@@ -204,6 +206,7 @@ def test_on_a_terminal_an_answer_grows_until_it_stands(converse: Starts) -> None
     assert b"Traceback" not in seen
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -231,6 +234,7 @@ def test_what_is_wrong_is_said_in_a_line(
     assert code == 2 or len(written.err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_what_the_service_refuses_is_said_and_ends_it(
     converse: Starts, start_server: Callable[..., Server]
 ) -> None:
@@ -243,6 +247,7 @@ def test_what_the_service_refuses_is_said_and_ends_it(
     assert len(complained.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_where_sound_cannot_be_had_it_is_said_how_to_get_it(
     converse: Starts, tmp_path: Path
 ) -> None:

@@ -140,6 +140,7 @@ async def test_what_arrives_is_written_down_what_cannot_be_is_set_aside(
     assert not (inbox / "junk.mp3").exists()
 
 
+@pytest.mark.slow
 async def test_a_watch_that_was_ended_goes_on_with_the_job_that_it_left(
     tmp_path: Path, start_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:

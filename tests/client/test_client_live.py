@@ -125,6 +125,7 @@ def test_an_engine_that_dies_is_a_notice_and_no_gap(
     assert inner[0] == inner[1]
 
 
+@pytest.mark.slow
 def test_a_session_that_nobody_came_back_to_is_gone_and_says_so(
     start_server: Callable[..., Server],
 ) -> None:

@@ -168,6 +168,7 @@ class Hanging:
             connection.close()
 
 
+@pytest.mark.slow_except("AsyncClient-2.0", "Client-600.0")
 @pytest.mark.parametrize(("silence_s", "farewell_s"), [(2.0, 600.0), (600.0, 0.2)])
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 async def test_whoever_leaves_a_service_that_hangs_asks_it_once_to_end_the_job_and_is_gone(

@@ -127,6 +127,7 @@ def test_live_over_cut_connections_nothing_said_is_lost_or_doubled(
     assert numbers == sorted(set(numbers))
 
 
+@pytest.mark.slow
 def test_live_a_recording_goes_up_as_if_it_were_spoken_and_is_kept(
     case: Callable[..., Any], websockets: None
 ) -> None:

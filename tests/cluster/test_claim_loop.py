@@ -332,6 +332,7 @@ async def test_a_job_that_is_cancelled_while_its_recording_is_opened_never_runs(
         assert changes(shared, job_id, StartedChange) == 0
 
 
+@pytest.mark.slow
 async def test_a_node_that_claims_a_job_again_which_it_had_lost_runs_it_once(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -390,6 +391,7 @@ async def test_a_job_that_ends_while_the_database_is_away_is_reported_when_it_is
         await until(lambda: not one.node.held)
 
 
+@pytest.mark.slow
 async def test_calls_whose_answers_are_lost_are_repeated_and_carried_out_once(
     shared: SharedJobs, recording: Path
 ) -> None:
@@ -418,6 +420,7 @@ async def test_jobs_that_can_run_in_step_are_claimed_together(
         assert one.companies.sizes == [3, 1]
 
 
+@pytest.mark.slow_except("refused")
 @pytest.mark.parametrize("misfit", ["long", "refused", "alone"])
 async def test_a_job_that_does_not_run_in_step_is_released_at_once_and_ends_the_company(
     shared: SharedJobs, recording: Path, misfit: str, monkeypatch: pytest.MonkeyPatch
@@ -468,6 +471,7 @@ async def test_a_claim_says_what_the_node_prefers_now(
         assert offers[-1] == one.offers
 
 
+@pytest.mark.slow_except("[0.0]")
 @pytest.mark.parametrize("grace_s", [PATIENCE_S, 0.0])
 async def test_a_node_that_drains_finishes_what_runs_or_gives_it_back_with_its_checkpoints(
     shared: SharedJobs, recording: Path, grace_s: float, monkeypatch: pytest.MonkeyPatch
@@ -489,6 +493,7 @@ async def test_a_node_that_drains_finishes_what_runs_or_gives_it_back_with_its_c
             assert next_id in other.claims.claimed
 
 
+@pytest.mark.slow
 async def test_a_node_that_closes_without_a_drain_gives_its_jobs_back(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -752,6 +757,7 @@ async def test_checkpoints_of_a_job_that_has_ended_have_no_state(
         assert not any(checkpoint.state for checkpoint in checkpoints)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
 async def test_jobs_of_a_node_whose_engine_hangs_for_good_are_done_by_another(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch

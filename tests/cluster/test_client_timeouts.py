@@ -109,6 +109,7 @@ async def test_a_job_whose_client_does_not_come_back_ends_and_one_that_was_taken
         await stop([looking])
 
 
+@pytest.mark.slow
 async def test_a_job_that_cannot_be_left_is_left_once_the_database_is_back(
     journal: str, tmp_path: Path, postgres_cluster: Cluster
 ) -> None:

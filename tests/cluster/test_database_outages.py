@@ -77,6 +77,7 @@ def outage(deployed: Deployment, request: pytest.FixtureRequest) -> Outage:
     return observed(deployed, request.param, AFTER_S, JOBS)
 
 
+@pytest.mark.slow
 def test_every_job_is_done_soon_after_the_database_is_back(outage: Outage) -> None:
     states = Counter(job.get("state") for job in outage.after.values())
     assert dict(states) == {"done": len(outage.after)}, outage
@@ -134,6 +135,7 @@ def test_readiness_follows_the_database(outage: Outage) -> None:
     assert last == dict.fromkeys(services, 200)
 
 
+@pytest.mark.slow
 async def test_a_node_that_stood_still_loses_its_job_and_works_again(deployed: Deployment) -> None:
     async with cleared(deployed) as clients:
         (job_id,) = await clients.submit_many(1, 8 * SPEED)
@@ -204,6 +206,7 @@ def _cut(database: Cluster, journal: str, seconds: float) -> int:
     return count
 
 
+@pytest.mark.slow
 async def test_a_client_that_keeps_jobs_locked_holds_up_no_others(
     deployed: Deployment, database: Cluster
 ) -> None:
@@ -239,6 +242,7 @@ async def _end_but(clients: Clients, deleted: str) -> None:
     assert set(await clients.check_ended()) == {1}
 
 
+@pytest.mark.slow
 async def test_nodes_that_stop_while_they_claim_hold_up_nobody(
     deployed: Deployment, database: Cluster
 ) -> None:
@@ -322,6 +326,7 @@ def _on(folder: Path, database: Cluster) -> Iterator[str]:
             connection.execute("DROP TABLESPACE small")
 
 
+@pytest.mark.slow
 def test_a_full_disk_of_the_database_refuses_jobs_and_loses_none(
     small_disk: tuple[str, Path], database: Cluster, tmp_path: Path
 ) -> None:

@@ -17,7 +17,10 @@ from bench.serving import Server
 from bench.shared_kills import SETTLES, tried
 from sidecar.storage.postgres_settings import EXPIRY_HEARTBEATS, HEARTBEAT_INTERVAL_S
 
-pytestmark = pytest.mark.skipif(not postgres_is_here(), reason="NO POSTGRESQL HERE: NOT TESTED")
+pytestmark = [
+    pytest.mark.skipif(not postgres_is_here(), reason="NO POSTGRESQL HERE: NOT TESTED"),
+    pytest.mark.slow,
+]
 
 
 async def test_whoever_is_killed_every_job_ends_once_and_with_its_own_words(tmp_path: Path) -> None:

@@ -245,6 +245,7 @@ async def test_connections_that_are_lost_in_the_middle_cost_nothing(
     assert [event.seq for event in await front.events(job.id)] == [*range(1, 33)]
 
 
+@pytest.mark.slow
 async def test_while_the_database_is_away_nothing_is_accepted_and_claims_hold(
     front: Service, node: Service, postgres_cluster: Cluster
 ) -> None:

@@ -110,6 +110,7 @@ def test_the_same_request_at_two_fronts_at_once_is_one_job(deployed: Fronts) -> 
             assert len({*ids}) == 1
 
 
+@pytest.mark.slow
 def test_the_python_client_and_the_command_line_work_through_a_proxy(
     deployed: Fronts, tmp_path: Path
 ) -> None:
@@ -148,6 +149,7 @@ def test_a_front_loads_nothing_for_others(deployed: Fronts) -> None:
     assert deployed.fronts[0].health()["worker_pid"] is None
 
 
+@pytest.mark.slow
 def test_a_node_that_is_told_to_end_gives_back_what_it_cannot_finish(deployed: Fronts) -> None:
     audio, said = spoken(60, 7)
     front = deployed.fronts[0]
@@ -190,6 +192,7 @@ def test_clients_of_other_servers_come_to_whichever_front_the_proxy_gives_them(
     assert len({*deployed.proxy.given[before:]}) == 2
 
 
+@pytest.mark.slow
 def test_a_request_that_timed_out_at_its_client_is_taken_over_by_the_retry_at_another_front(
     deployed: Fronts,
 ) -> None:
@@ -214,6 +217,7 @@ def test_a_request_that_timed_out_at_its_client_is_taken_over_by_the_retry_at_an
     wait_until(lambda: not [*uploads(deployed)], PATIENCE_S, "nothing of it is kept")
 
 
+@pytest.mark.slow
 def test_a_request_that_timed_out_at_its_client_leaves_no_work_behind(deployed: Fronts) -> None:
     """Nor one that was sent again as often as its client does that."""
     openai = pytest.importorskip("openai", reason="the SDK is in the extra 'dev': NOT TESTED")

@@ -16,6 +16,7 @@ from postgres import Cluster
 from service_process import PATIENCE_S, Server, check_problem, wait_until
 from two_fronts_and_node import Fronts
 
+pytestmark = pytest.mark.slow
 RATE = 16_000
 KEPT_MB = 50
 

@@ -194,6 +194,7 @@ def test_a_described_default_means_the_default(name):
         assert getattr(load_settings(**{name: flag.default}), name) == getattr(Settings(), name)
 
 
+@pytest.mark.slow
 def test_the_generated_pages_are_up_to_date():
     check = subprocess.run(
         [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"],

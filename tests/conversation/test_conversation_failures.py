@@ -84,6 +84,7 @@ MODELS = {
 }
 
 
+@pytest.mark.slow
 async def test_whatever_a_model_does_wrong_is_told_and_spoken_and_the_next_turn_works(
     thoughtful: Server, mind: Obedient
 ) -> None:
@@ -113,6 +114,7 @@ async def test_a_model_that_goes_away_is_missed_and_one_that_is_back_answers(
         assert (codes, transcript["assistant"]) == ([], ANSWER)
 
 
+@pytest.mark.slow_except("[9]")
 @posix
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGSTOP])
 async def test_a_voice_that_ends_or_hangs_in_a_word_is_told_of_and_says_the_next_turn(
@@ -133,6 +135,7 @@ async def test_a_voice_that_ends_or_hangs_in_a_word_is_told_of_and_says_the_next
         assert page.heard_s - before > 0.5
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGSTOP])
 async def test_a_recogniser_that_ends_or_hangs_is_told_of_and_no_word_is_lost(
@@ -158,6 +161,7 @@ async def test_a_recogniser_that_ends_or_hangs_is_told_of_and_no_word_is_lost(
         assert page.notices.count(RESTARTED) == times + 2
 
 
+@pytest.mark.slow
 @posix
 async def test_a_recogniser_that_ends_twice_by_the_same_words_is_told_of_and_hears_the_next_turn(
     parrot: Server,
@@ -183,6 +187,7 @@ async def test_a_recogniser_that_ends_twice_by_the_same_words_is_told_of_and_hea
         assert page.codes(before) == []
 
 
+@pytest.mark.slow
 async def test_who_only_types_is_somebody_who_is_there(
     start_server: Callable[..., Server],
 ) -> None:
@@ -278,6 +283,7 @@ def test_a_server_that_speaks_and_falls_silent_is_given_up(
         next(voice.say("hangs", SynthesisOptions(), lambda: False))
 
 
+@pytest.mark.slow
 async def test_who_does_not_wait_for_a_voice_that_hangs_is_answered_before_it_gives_up(
     remote: Server,
 ) -> None:

@@ -559,6 +559,7 @@ acts = st.tuples(st.sampled_from(KINDS), st.integers(0, 1000))
 manners = st.sampled_from(MANNERS)
 
 
+@pytest.mark.slow
 def test_of_two_thousand_conversations_not_one_goes_wrong() -> None:
     seen: set[ReplyEnding] = set()
     called = returned = backchannels = answers = 0

@@ -7,6 +7,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import pytest
 from service_process import PATIENCE_S, Server, until, wait_until
 
 from bench.conversation_stages import model
@@ -23,6 +24,7 @@ MANY = 10
 TURNS = 20
 
 
+@pytest.mark.slow
 async def test_ten_conversations_at_once_hear_their_own_answers_word_by_word_and_sample_by_sample(
     tmp_path: Path,
 ) -> None:

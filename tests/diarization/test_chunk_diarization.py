@@ -79,6 +79,7 @@ def parts(models: SpeakerModels, sound: Block) -> list[tuple[list[DiarizationWin
     return found
 
 
+@pytest.mark.slow
 def test_pieces_say_what_one_machine_hears_and_the_same_turns_come_of_it(
     models: SpeakerModels,
     sound: Block,

@@ -40,6 +40,7 @@ def test_two_people_of_a_play_are_two(models: SpeakerModels, play: Block) -> Non
     assert seconds(turns, man, 23.8, 27.4) > 3.0
 
 
+@pytest.mark.slow_except("2-", "beckett")
 @pytest.mark.parametrize("name", ["beckett", "two_cities"])
 @pytest.mark.parametrize("num_speakers", [None, 2, 4])
 def test_one_reader_is_one_whatever_number_was_hoped_for(
@@ -49,6 +50,7 @@ def test_one_reader_is_one_whatever_number_was_hoped_for(
     assert {turn.label for turn in turns} == {0}
 
 
+@pytest.mark.slow
 def test_blocks_of_any_size_give_the_same(models: SpeakerModels, play: Block) -> None:
     play = play[: 18 * RATE]
     whole = heard(models, play, len(play))
@@ -62,6 +64,7 @@ def test_blocks_of_any_size_give_the_same(models: SpeakerModels, play: Block) ->
         ]
 
 
+@pytest.mark.slow
 def test_turns_that_are_drawn_piece_by_piece_are_the_same(
     models: SpeakerModels, play: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,6 +78,7 @@ def test_turns_that_are_drawn_piece_by_piece_are_the_same(
         assert whole.turns == turns
 
 
+@pytest.mark.slow
 def test_what_was_said_to_be_speech_stays_as_it_is(models: SpeakerModels, play: Block) -> None:
     diarizer = Diarizer(models)
     said: list[tuple[float, list[tuple[float, float]]]] = []
@@ -109,6 +113,7 @@ def test_silence_and_next_to_nothing_hold_nobody(models: SpeakerModels) -> None:
         assert heard(models, sound) == []
 
 
+@pytest.mark.slow_except("[0.5", "[1.0", "[3.0", "[10.0")
 @pytest.mark.parametrize("length_s", [0.5, 1.0, 3.0, 9.9, 10.0, 10.1, 12.4])
 def test_a_recording_of_any_length_is_heard_to_its_end(
     models: SpeakerModels, novel: Block, length_s: float
@@ -120,6 +125,7 @@ def test_a_recording_of_any_length_is_heard_to_its_end(
     assert sum(turn.end - turn.start for turn in turns) > 0.6 * length_s
 
 
+@pytest.mark.slow
 def test_a_long_silence_costs_no_memory_of_sound(models: SpeakerModels, play: Block) -> None:
     diarizer = Diarizer(models, step_s=10.0)
     for _ in range(6):

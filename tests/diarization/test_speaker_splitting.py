@@ -72,6 +72,7 @@ def test_a_thousand_segments_of_four_people_are_theirs() -> None:
     assert len({*zip(who, found.groups, strict=True)}) == 4
 
 
+@pytest.mark.slow
 def test_the_lines_of_a_real_talk_that_were_one_persons_are_two_peoples_again(
     models: SpeakerModels, play: Block
 ) -> None:

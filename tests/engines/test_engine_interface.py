@@ -33,6 +33,7 @@ RUNNABLE = [
     for spec in ENGINES
     if not missing_packages(spec) and spec.name not in (*TRAINED, *ONLY_LIVE)
 ]
+pytestmark = pytest.mark.slow_except("moonshine", "scripted", "upstream")
 VIBEVOICE = [f"vibevoice {precision}" for precision in ("fp32", "bf16", "int8", "int4")]
 
 

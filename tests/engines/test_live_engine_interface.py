@@ -118,6 +118,9 @@ def said_alone(
     return client.end()
 
 
+pytestmark = pytest.mark.slow_except("whisper", "moonshine", "scripted")
+
+
 @pytest.fixture(scope="module", params=LIVE)
 def engine(request: pytest.FixtureRequest) -> LiveEngine:
     found: LiveEngine = create_engine(request.param)  # type: ignore[assignment]
@@ -177,6 +180,7 @@ def test_what_is_said_comes_as_finals_of_turns(alone: list[Client]) -> None:
         }
 
 
+@pytest.mark.slow_except("scripted-", "whisper-3200", "moonshine-3200")
 @pytest.mark.parametrize("chunk", [517, 3_200])
 def test_it_does_not_matter_in_which_chunks_sound_comes(
     engine: LiveEngine, clips: Sequence[Block], alone: list[Client], chunk: int
@@ -184,6 +188,7 @@ def test_it_does_not_matter_in_which_chunks_sound_comes(
     assert said_alone(engine, clips[0], chunk=chunk).said == alone[0].said
 
 
+@pytest.mark.slow_except("scripted", "whisper")
 def test_two_sessions_at_once_say_what_each_says_alone(
     engine: LiveEngine, clips: Sequence[Block], alone: list[Client]
 ) -> None:
@@ -204,6 +209,7 @@ def test_silence_gives_no_words(engine: LiveEngine) -> None:
     assert summary.transcript.duration == pytest.approx(3.0, abs=0.1)
 
 
+@pytest.mark.slow_except("scripted", "whisper", "moonshine")
 def test_of_a_turn_that_is_cancelled_nothing_more_is_said(
     engine: LiveEngine, clips: Sequence[Block], alone: list[Client]
 ) -> None:
@@ -243,6 +249,7 @@ def threads() -> set[threading.Thread]:
     return {one for one in threading.enumerate() if not one.name.startswith("window")}
 
 
+@pytest.mark.slow_except("whisper", "scripted")
 def test_nothing_is_left_of_a_session_that_is_closed(
     engine: LiveEngine, clips: Sequence[Block], alone: list[Client]
 ) -> None:

@@ -86,6 +86,7 @@ FLOOR = (0.0, 1.5, 2.4, 3.9, 4.8, 8.7, 12.0, 14.6, 17.6, 19.4, 20.4, 22.4, 23.7,
 """When Nagg, Nell, Nagg and so on begin to speak in the clip, seconds."""
 
 
+@pytest.mark.slow
 def test_live_two_people_are_told_apart(engine: moonshine.MoonshineEngine, endgame: Block) -> None:
     told: queue.Queue[LiveEvent] = queue.Queue()
     options = LiveOptions(words=True, partials=False, patience_s=PATIENCE_S)
@@ -106,6 +107,7 @@ def test_live_two_people_are_told_apart(engine: moonshine.MoonshineEngine, endga
     assert right_s >= 0.8 * all_s > 5.0
 
 
+@pytest.mark.slow_except("[1-", "[0.01")
 @pytest.mark.parametrize("diarize", [True, False])
 @pytest.mark.parametrize("seconds", [0.01, 1, 40])
 def test_silence_gives_no_segments(
@@ -118,6 +120,7 @@ def test_silence_gives_no_segments(
     assert found.duration == pytest.approx(seconds, abs=0.001)
 
 
+@pytest.mark.slow
 def test_what_came_before_does_not_change_a_transcript(
     engine: moonshine.MoonshineEngine, endgame: Block
 ) -> None:
@@ -129,6 +132,7 @@ def test_what_came_before_does_not_change_a_transcript(
         assert transcript(engine, endgame, options) == first
 
 
+@pytest.mark.slow
 def test_lines_that_are_settled_early_are_those_of_a_recording_that_is_kept_whole(
     engine: moonshine.MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +151,7 @@ def test_lines_that_are_settled_early_are_those_of_a_recording_that_is_kept_whol
     assert by_text["Do you hear me?"] == {0}
 
 
+@pytest.mark.slow
 def test_sound_that_lines_no_longer_need_is_let_go_of(
     engine: moonshine.MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +201,7 @@ def test_the_first_words_are_told_when_ten_seconds_are_in(
     assert given_s <= 10 + 37_123 / RATE
 
 
+@pytest.mark.slow
 def test_a_number_of_speakers_is_a_hint_that_breaks_nothing(
     engine: moonshine.MoonshineEngine, endgame: Block
 ) -> None:
@@ -226,6 +232,7 @@ def test_recent_audio_gives_back_what_it_has_not_forgotten() -> None:
     assert len(audio.between(0.0, 4.0)) == 0
 
 
+@pytest.mark.slow
 def test_who_goes_on_from_a_checkpoint_ends_with_the_same_transcript(
     engine: moonshine.MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:

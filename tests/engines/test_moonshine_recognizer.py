@@ -131,6 +131,7 @@ def test_a_stretch_says_no_more_than_six_and_a_half_tokens_a_second(
     assert len(heard(recognizer, audio, MoonshineHypothesis("", tokens * 3)).tokens) <= 5
 
 
+@pytest.mark.slow
 def test_a_growing_stretch_says_the_same_with_what_was_heard_before_as_a_draft(
     recognizer: MoonshineRecognizer, stretches: list[Block], passes: Passes
 ) -> None:
@@ -148,6 +149,7 @@ def test_a_growing_stretch_says_the_same_with_what_was_heard_before_as_a_draft(
     assert passes.count < 0.7 * without
 
 
+@pytest.mark.slow
 def test_a_draft_of_something_else_does_no_harm(
     recognizer: MoonshineRecognizer, stretches: list[Block]
 ) -> None:
@@ -181,6 +183,7 @@ def test_what_was_said_before_tells_a_word_that_sounds_like_another(
     assert found.text == alone.text, "what went round in circles is no context"
 
 
+@pytest.mark.slow
 def test_two_threads_at_once_hear_what_one_hears(
     recognizer: MoonshineRecognizer, stretches: list[Block]
 ) -> None:

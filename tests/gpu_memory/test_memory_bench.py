@@ -35,6 +35,7 @@ def row(folder: Path, *, enough: bool = True) -> tuple[Row, MemoryBreakdown]:
     return Row(str(folder), "cpu", cap, Precision.FP32, MemoryPlan(), plan, work), planned
 
 
+@pytest.mark.slow
 def test_a_recording_takes_what_is_planned_for_it() -> None:
     here, planned = row(tiny_vibevoice.checkpoint("tiny"))
     found = taken(here)
@@ -43,11 +44,13 @@ def test_a_recording_takes_what_is_planned_for_it() -> None:
     assert list(found.phases) == ["load", "encode", "prefill", "decode"]
 
 
+@pytest.mark.slow
 def test_a_row_that_runs_out_of_memory_is_still_a_row() -> None:
     here, _ = row(tiny_vibevoice.checkpoint("tiny"), enough=False)
     assert taken(here).failed == "out of memory: encode"
 
 
+@pytest.mark.slow
 def test_a_row_whose_process_ends_is_still_a_row(tmp_path: Path) -> None:
     found = taken(row(tmp_path)[0])
     assert found.failed is not None

@@ -88,6 +88,7 @@ def test_the_planner_is_never_low_and_at_most_five_percent_high(
     assert simulated <= planned <= 1.05 * simulated
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "minutes", "step"), [(BF16, 1, 2), (INT8, 60, 0), (INT4, 30, 2)]
 )
@@ -105,6 +106,7 @@ def test_the_simulation_still_counts_what_was_frozen(
     assert peaks.highest == pytest.approx(frozen[precision, minutes, step], rel=0.001)
 
 
+@pytest.mark.slow_except("bf16")
 @pytest.mark.parametrize("precision", [BF16, INT8, INT4])
 def test_each_phase_is_planned_as_it_is_simulated(precision: Precision) -> None:
     pytest.importorskip("transformers")
@@ -159,6 +161,7 @@ def test_parameters_are_counted_as_the_real_class_has_them(size: str) -> None:
         assert (shape == VIBEVOICE_7B_SHAPE) is (size == "full_size")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", [FP32, BF16])
 def test_fake_tensors_take_what_real_ones_take(precision: Precision) -> None:
     pytest.importorskip("transformers")

@@ -55,6 +55,7 @@ def test_the_plan_is_never_low_and_at_most_one_percent_high(
     assert simulated <= planned <= 1.01 * simulated
 
 
+@pytest.mark.slow
 def test_the_simulation_still_counts_what_was_frozen_and_each_phase_as_planned() -> None:
     pytest.importorskip("transformers")
     from bench import tts_memory_simulation
@@ -72,6 +73,7 @@ def test_the_simulation_still_counts_what_was_frozen_and_each_phase_as_planned()
             assert phase.tensors - weights <= 1.1 * (simulated - weights), phase.phase
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", [FP32, BF16])
 def test_fake_tensors_take_what_real_ones_take(precision: Precision) -> None:
     pytest.importorskip("transformers")

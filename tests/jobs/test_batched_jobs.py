@@ -88,6 +88,7 @@ async def test_who_is_cancelled_leaves_and_the_others_go_on(
             await jobs[1].result()
 
 
+@pytest.mark.slow
 async def test_the_engine_works_no_more_for_who_left_and_again_for_who_comes_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, voice: bytes
 ) -> None:
@@ -193,6 +194,7 @@ async def test_a_company_whose_engine_dies_in_the_grace_has_the_rest_of_it(
         await asyncio.wait_for(draining, PATIENCE_S)
 
 
+@pytest.mark.slow
 async def test_a_company_that_is_cancelled_to_the_last_makes_way(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

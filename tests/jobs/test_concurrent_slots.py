@@ -86,6 +86,7 @@ async def test_at_the_end_all_that_run_have_their_grace_and_who_waits_none(
         assert await over(jobs) == [JobState.DONE] * 2 + [JobState.FAILED]
 
 
+@pytest.mark.slow
 async def test_a_fault_in_one_place_s_runner_costs_that_place_and_the_others_go_on(
     new_job: NewJob, slow: None, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -124,6 +125,7 @@ async def test_short_ones_are_shared_out_among_the_places_that_are_free(new_job:
     assert sizes == [2, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="kills with a POSIX signal")
 async def test_in_one_process_for_all_a_recording_that_kills_it_costs_no_other_its_second_attempt(
     new_job: NewJob, recording: Path, slow: None

@@ -45,6 +45,7 @@ def build(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[OverheardSlot]], Ov
     return make
 
 
+@pytest.mark.slow_except("OverheardSlot")
 @pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
 @pytest.mark.parametrize("kind", [OverheardSlot, OverheardJoint])
 async def test_a_job_whose_engine_hangs_is_done_by_a_fresh_one(
@@ -72,6 +73,7 @@ async def test_a_job_whose_engine_hangs_is_done_by_a_fresh_one(
         assert (after.record.attempts, slot.loads) == (1, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
 async def test_an_engine_that_hangs_at_rest_leaves_and_the_next_job_has_a_fresh_one_at_once(
     build: Callable[[type[OverheardSlot]], OverheardSlot],
@@ -94,6 +96,7 @@ async def test_an_engine_that_hangs_at_rest_leaves_and_the_next_job_has_a_fresh_
         assert (job.record.attempts, job.record.crashes, slot.loads) == (1, 0, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
 async def test_a_job_whose_process_nothing_ends_fails_and_no_other_is_started_until_it_has_gone(
     build: Callable[[type[OverheardSlot]], OverheardSlot],

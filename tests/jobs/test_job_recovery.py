@@ -169,6 +169,7 @@ def test_a_job_of_a_service_that_is_killed_goes_on_from_what_is_settled(
         )
 
 
+@pytest.mark.slow
 def test_its_stream_goes_on_over_what_is_settled_and_over_a_start(
     kept: Callable[..., Kept],
 ) -> None:
@@ -193,6 +194,7 @@ def test_its_stream_goes_on_over_what_is_settled_and_over_a_start(
         assert len(levels) == 10 * SECONDS
 
 
+@pytest.mark.slow
 def test_jobs_of_a_backup_that_was_made_meanwhile_go_on_elsewhere(
     kept: Callable[..., Kept], right: Callable[[int], list[str]], tmp_path: Path
 ) -> None:
@@ -215,6 +217,7 @@ def test_jobs_of_a_backup_that_was_made_meanwhile_go_on_elsewhere(
         assert len(texts_of(server.wait_state(waiting, "done"))) == 5
 
 
+@pytest.mark.slow
 def test_nothing_that_was_said_or_heard_can_be_read_on_the_disk_and_forgotten_is_gone(
     kept: Callable[..., Kept], right: Callable[[int], list[str]]
 ) -> None:
@@ -238,6 +241,7 @@ def test_nothing_that_was_said_or_heard_can_be_read_on_the_disk_and_forgotten_is
         wait_until(lambda: job_id.encode() not in life.written(), PATIENCE_S, "gone")
 
 
+@pytest.mark.slow
 def test_what_was_ended_or_deleted_is_so_on_the_disk_before_anybody_is_told(
     kept: Callable[..., Kept],
 ) -> None:
@@ -255,6 +259,7 @@ def test_what_was_ended_or_deleted_is_so_on_the_disk_before_anybody_is_told(
         assert [(job["id"], job["state"]) for job in server.jobs()] == [(cancelled, "cancelled")]
 
 
+@pytest.mark.slow
 def test_told_to_stop_it_keeps_who_waits_and_who_runs_and_goes_on_at_the_next_start(
     kept: Callable[..., Kept], right: Callable[[int], list[str]]
 ) -> None:
@@ -272,6 +277,7 @@ def test_told_to_stop_it_keeps_who_waits_and_who_runs_and_goes_on_at_the_next_st
             assert job["attempts"] == 1
 
 
+@pytest.mark.slow
 def test_a_recording_on_which_every_engine_dies_ends_with_its_code(
     kept: Callable[..., Kept],
 ) -> None:

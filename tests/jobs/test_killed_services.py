@@ -9,6 +9,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from job_event_histories import submitted
 from service_process import PATIENCE_S, REPOSITORY
 
@@ -46,6 +47,7 @@ for at in map(int, sys.stdin):
 SQLite's machine; how each of them ended."""
 
 
+@pytest.mark.slow
 async def test_killed_at_random_every_accepted_job_ends_once_and_with_its_own_words(
     tmp_path: Path,
 ) -> None:

@@ -120,6 +120,7 @@ async def test_behind_one_that_has_ended_it_is_its_own(
     assert [job.record.crashes for job in jobs] == [0, 1]
 
 
+@pytest.mark.slow_except("behind")
 @pytest.mark.parametrize("which", [0, 1], ids=["at work", "behind"])
 async def test_one_that_is_cancelled_leaves_and_the_process_and_the_others_go_on(
     new_job: NewJob, monkeypatch: pytest.MonkeyPatch, which: int
@@ -184,6 +185,7 @@ async def test_nobody_is_behind_one_after_whom_the_engine_has_to_change(new_job:
     assert (first.record.behind, other.record.behind) == ("", "")
 
 
+@pytest.mark.slow
 async def test_nobody_is_behind_while_somebody_waits_for_the_engine(
     new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,7 @@ def weight_of(job: Job, segments: int) -> int:
     return retained_bytes(Kept(DAY_S, 1 << 30).finished(job, segments).record)
 
 
+@pytest.mark.slow
 async def test_a_result_goes_when_its_time_is_over_and_nobody_has_to_ask(new_job: NewJob) -> None:
     kept = Kept(0.1, 1 << 20)
     began = time.monotonic()

@@ -101,6 +101,7 @@ async def test_what_nobody_waits_for_makes_way_for_the_same_owner_s_own(recordin
         assert await ran(queue, jobs) == [1, 0, 2]
 
 
+@pytest.mark.slow
 async def test_who_was_put_back_is_next_and_its_owner_has_had_nothing(
     new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:

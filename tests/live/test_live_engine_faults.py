@@ -148,6 +148,7 @@ async def test_a_fault_for_one_of_several_sessions_in_a_process_is_that_session_
     assert workers() == before, "the process goes on"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="the engine kills itself with a POSIX signal")
 async def test_who_kills_the_engine_is_told_and_whoever_else_spoke_meanwhile_loses_nothing(
     open_service: Open, monkeypatch: pytest.MonkeyPatch

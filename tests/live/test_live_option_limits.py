@@ -470,6 +470,7 @@ async def of_http(server: Server) -> None:
     await at_once([asyncio.to_thread(ask, "/v1/jobs")])
 
 
+@pytest.mark.slow_except("of_live", "of_http")
 @pytest.mark.parametrize(
     "attack",
     [

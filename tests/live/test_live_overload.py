@@ -214,6 +214,7 @@ async def test_those_who_only_listen_are_let_in_beside_a_full_machine(slow: Serv
             assert (await until(socket, "summary", "error"))["type"] == "summary"
 
 
+@pytest.mark.slow
 async def test_who_has_listened_and_speaks_on_a_full_machine_is_told_what_gets_no_words(
     slow: Server,
 ) -> None:

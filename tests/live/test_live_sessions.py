@@ -139,6 +139,7 @@ async def test_what_is_said_is_told_in_turns_and_summed_up(open_service: Open) -
         service.live.find(ANONYMOUS, session.id)
 
 
+@pytest.mark.slow_except("pcm16-48000")
 @pytest.mark.parametrize(("encoding", "rate"), [("float32", 16_000), ("pcm16", 48_000)])
 async def test_the_same_is_heard_in_every_form_of_sound(
     encoding: str, rate: int, open_service: Open
@@ -162,6 +163,7 @@ async def test_the_same_is_heard_in_every_form_of_sound(
     assert times[0] == [pytest.approx(pair, abs=0.07) for pair in times[1]]
 
 
+@pytest.mark.slow
 async def test_an_engine_that_dies_costs_a_notice_and_no_word(open_service: Open) -> None:
     service = await open_service()
     options = LiveOptions(partials=False, turns=TurnControl.CLIENT)
@@ -195,6 +197,7 @@ async def test_an_engine_that_dies_costs_a_notice_and_no_word(open_service: Open
     assert starts == sorted(starts)
 
 
+@pytest.mark.slow
 async def test_an_engine_that_dies_twice_at_the_same_place_ends_the_session(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -407,6 +410,7 @@ async def test_whoever_leaves_a_session_that_went_takes_no_other_of_its_number_a
         service.live.open(ANONYMOUS, LiveOptions())
 
 
+@pytest.mark.slow
 async def test_who_sends_faster_than_is_heard_waits_and_loses_nothing(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -453,6 +457,7 @@ async def test_all_of_them_keep_no_more_sound_than_may_be_and_lose_none(
     assert [len(of(told, TurnEnded)) for told in stories] == [3] * len(sessions)
 
 
+@pytest.mark.slow
 async def test_a_stretch_that_takes_too_long_costs_its_words_and_not_the_session(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -528,6 +533,7 @@ async def test_the_end_of_the_service_lets_them_say_what_they_heard(open_service
         service.live.open(ANONYMOUS, LiveOptions())
 
 
+@pytest.mark.slow
 async def test_a_thousand_that_come_and_go_leave_nothing(open_service: Open) -> None:
     service = await open_service(live_sessions=50)
     await heard(service.live.open(ANONYMOUS, LiveOptions()), SPEECH[: 3 * RATE])

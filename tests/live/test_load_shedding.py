@@ -41,6 +41,7 @@ def listeners(count: int, listens_s: float = 1e9, owner: str = "everybody") -> l
     return [Person(owner, number * 3 / count, listens_s) for number in range(count)]
 
 
+@pytest.mark.slow_except("0.015-100")
 @pytest.mark.parametrize("count", [48, 100, 200])
 @pytest.mark.parametrize("final", [0.015, 0.03, 0.06, 0.12])
 def test_whoever_is_let_in_has_finals_in_time_and_the_others_are_refused_at_their_first_word(
@@ -56,6 +57,7 @@ def test_whoever_is_let_in_has_finals_in_time_and_the_others_are_refused_at_thei
     assert sum(one.shed for one in done.people) <= len(done.delays) / 20
 
 
+@pytest.mark.slow
 @given(
     st.integers(1, 8),
     st.floats(0.01, 0.3),

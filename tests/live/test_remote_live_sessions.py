@@ -126,6 +126,7 @@ def heard(
     return events
 
 
+@pytest.mark.slow
 def test_two_that_die_in_a_word_and_in_a_silence_cost_no_word(tmp_path: Path, spoken: Path) -> None:
     with Ears(tmp_path, 3, ears={"live_engine": "moonshine"}) as front:
         with Client(str(front.ears[0].client.base_url)) as client:
@@ -150,6 +151,7 @@ def test_two_that_die_in_a_word_and_in_a_silence_cost_no_word(tmp_path: Path, sp
         assert sessions_of(front) == 0
 
 
+@pytest.mark.slow
 def test_speakers_and_times_stay_what_they_were_at_whoever_goes_on(
     front: Ears, loud: Path, whole: list[Any]
 ) -> None:
@@ -168,6 +170,7 @@ def test_speakers_and_times_stay_what_they_were_at_whoever_goes_on(
     front.begins(ended[0])
 
 
+@pytest.mark.slow
 def test_one_that_says_nothing_any_more_is_left(front: Ears, loud: Path, whole: list[Any]) -> None:
     stopped: list[Server] = []
 
@@ -264,6 +267,7 @@ def test_who_has_no_key_for_it_is_told_so(start_server: Callable[..., Server], l
     assert "another key" not in strict.log()
 
 
+@pytest.mark.slow
 def test_where_nobody_is_a_session_waits_for_a_moment_and_ends(
     start_server: Callable[..., Server], loud: Path
 ) -> None:
@@ -314,6 +318,7 @@ async def test_where_all_are_silent_nobody_is_asked_again_once_a_session_has_wai
                 one.accept()
 
 
+@pytest.mark.slow
 def test_over_tls_nobody_is_believed_but_who_has_a_certificate_that_is_named(
     start_server: Callable[..., Server], front: Ears, loud: Path, whole: list[Any], tmp_path: Path
 ) -> None:
@@ -415,6 +420,7 @@ def misled(
             yield there
 
 
+@pytest.mark.slow_except("no JSON")
 @pytest.mark.parametrize("what", NONSENSE)
 def test_nonsense_costs_no_word_where_somebody_else_can_hear(
     what: str, babble: Babble, misled: Server, loud: Path, whole: list[Any]

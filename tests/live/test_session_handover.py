@@ -110,6 +110,7 @@ def whole(fronts: Fronts, spoken: Path) -> list[tuple[float, float, str]]:
         return finals(list(client.live_file(spoken, pace=PACE, partials=False)))
 
 
+@pytest.mark.slow
 def test_a_session_goes_on_at_another_service_word_for_word(
     fronts: Fronts, spoken: Path, whole: list[tuple[float, float, str]]
 ) -> None:
@@ -134,6 +135,7 @@ def test_a_session_goes_on_at_another_service_word_for_word(
         assert one.process.wait(PATIENCE_S) == 0
 
 
+@pytest.mark.slow
 def test_the_javascript_client_goes_on_there_as_well(
     fronts: Fronts, spoken: Path, whole: list[tuple[float, float, str]]
 ) -> None:
@@ -176,6 +178,7 @@ async def test_who_does_not_come_again_is_told_the_rest(fronts: Fronts, spoken: 
     assert "error" not in kinds
 
 
+@pytest.mark.slow
 def test_where_the_database_is_away_a_session_ends_where_it_is(tmp_path: Path) -> None:
     with cluster() as own:
         shared = {"journal": own.new_database(), "journal_key": KEY, "uploads": tmp_path / "jobs"}

@@ -51,6 +51,7 @@ def kept_by(work: Callable[[], object]) -> int:
     return used
 
 
+@pytest.mark.slow_except("waiting for")
 @pytest.mark.parametrize("taken", [True, False], ids=["heard at once", "waiting for an engine"])
 def test_sound_in_chunks_of_a_sample_is_kept_in_as_many_bytes_as_are_counted(taken: bool) -> None:
     def keep() -> InputLog:

@@ -231,6 +231,7 @@ def unharmed(events: list[Any], whole: Story) -> None:
     assert said == [text for *_, text in whole]
 
 
+@pytest.mark.slow
 def test_a_session_survives_the_death_of_its_service_wherever_that_comes(
     fronts: Fronts, whole: Story
 ) -> None:
@@ -238,6 +239,7 @@ def test_a_session_survives_the_death_of_its_service_wherever_that_comes(
     wait_until(lambda: not fronts.left(), PATIENCE_S, "nothing of it is kept")
 
 
+@pytest.mark.slow
 def test_where_fronts_hear_nothing_a_front_may_die_and_who_hears_for_it_and_both_at_once(
     fronts: Fronts, more: More, whole: Story
 ) -> None:
@@ -254,6 +256,7 @@ def test_where_fronts_hear_nothing_a_front_may_die_and_who_hears_for_it_and_both
     wait_until(lambda: not (deaf.left() or fronts.owner()), PATIENCE_S, "nothing of it is kept")
 
 
+@pytest.mark.slow
 def test_the_javascript_client_survives_it_as_well(
     fronts: Fronts, spoken: Path, whole: Story
 ) -> None:
@@ -373,6 +376,7 @@ async def test_a_name_that_a_session_has_is_taken_at_every_service(fronts: Front
             assert third.told[0]["type"] == "began"
 
 
+@pytest.mark.slow
 def test_where_the_database_was_away_a_death_is_survived_or_told(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -249,6 +249,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     return Tree(tmp_path_factory.mktemp("image"))
 
 
+@pytest.mark.slow
 def test_the_installed_entry_point_carries_the_revision(tree: Tree) -> None:
     done = tree.run("--version")
     assert done.returncode == 0, done.stderr
@@ -276,6 +277,7 @@ def test_without_a_token_it_refuses_to_listen_to_the_network(tree: Tree) -> None
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_with_a_token_it_serves_whom_it_knows_and_the_health_check_agrees(tree: Tree) -> None:
     (check,) = [rest for stage in chain("cpu") for rest in stage.of("HEALTHCHECK")]
     entry, *words = json.loads(check.partition(" CMD ")[2])

@@ -79,6 +79,7 @@ def test_systemd_understands_the_unit_for_one_user(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_service_for_everybody_asks_for_a_token_and_jobs_are_their_users_alone(
     voice: bytes, tmp_path: Path
 ) -> None:

@@ -132,6 +132,7 @@ def found_by_reading(tops: tuple[str, ...]) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_tokens_certificates_and_kept_jobs_find_all_of_their_libraries_in_the_build() -> None:
     pytest.importorskip("cryptography", reason="the extra 'auth' is not installed")
     tops = ("cryptography", "jwt", "_cffi_backend")
@@ -301,6 +302,7 @@ def test_the_workflow_builds_and_tries_the_executable_on_three_systems() -> None
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
+@pytest.mark.slow
 def test_a_file_is_traced_to_its_package_and_metadata_alone_are_none() -> None:
     import numpy
 

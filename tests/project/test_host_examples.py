@@ -176,6 +176,7 @@ def host(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
     return [runtime, str(script)]
 
 
+@pytest.mark.slow_except("host.py")
 def test_a_host_of_the_page_gets_a_transcript_with_progress_and_leaves_nothing(
     host: list[str], stage: Stage, recording: Path
 ) -> None:
@@ -191,6 +192,7 @@ def test_a_host_of_the_page_gets_a_transcript_with_progress_and_leaves_nothing(
     assert stage.left() == []
 
 
+@pytest.mark.slow_except("host.py")
 def test_a_host_of_the_page_says_why_the_service_does_not_start(
     host: list[str], stage: Stage, recording: Path
 ) -> None:
@@ -201,6 +203,7 @@ def test_a_host_of_the_page_says_why_the_service_does_not_start(
     assert stage.left() == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_a_host_of_the_page_that_is_killed_takes_the_service_with_it(
     host: list[str], stage: Stage, recording: Path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import re
 import shutil
 import subprocess
@@ -36,6 +38,11 @@ yaml = pytest.importorskip("yaml", reason="PyYAML comes with the extra 'vibevoic
 
 def rendered(name: str) -> list[dict[str, Any]]:
     """What `kubectl apply -k` would send."""
+    return copy.deepcopy(_rendered(name))
+
+
+@functools.cache
+def _rendered(name: str) -> list[dict[str, Any]]:
     for program, words in (("kubectl", ["kustomize"]), ("kustomize", ["build"])):
         if shutil.which(program):
             done = subprocess.run(
@@ -72,6 +79,7 @@ def pod_of(objects: list[dict[str, Any]], kind: str = "Deployment") -> dict[str,
     return spec
 
 
+@pytest.mark.slow_except("1.37")
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", KUSTOMIZATIONS)
 def test_the_api_takes_every_object_and_knows_every_field(name: str, version: str) -> None:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import ast
 import importlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from regex_steps import Counting, TooManySteps, superlinear
@@ -21,6 +20,8 @@ ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "clients/python/src"
 SOURCES = [*(ROOT / "sidecar").rglob("*.py"), *CLIENT.rglob("*.py")]
 METHODS = {"match", "fullmatch", "search", "sub", "subn", "split", "findall", "finditer"}
+NEEDED = re.compile(rf"\bre\.|\b[A-Z_0-9]+\.(?:{'|'.join(METHODS)})\b").search
+"""In the source of a module that has an expression or looks for one."""
 MADE: Mapping[str, str] = {
     "sidecar/conversation/tts_text.py:close": r"\n[ ]{0,3}`{3,}[ \t]*(?:\n|$)",
     "sidecar/tts/vibevoice_tts_synthesis.py:marks": r"<\|im_start\|>|<\|im_end\|>",
@@ -50,15 +51,16 @@ class Found:
 
 def expressions() -> Iterator[Found]:
     """All of the package and its client."""
-    trees = {path: ast.parse(path.read_text("utf-8")) for path in sorted(SOURCES)}
+    texts = {path: path.read_text("utf-8") for path in sorted(SOURCES)}
+    trees = {path: [*ast.walk(ast.parse(texts[path]))] for path in texts if NEEDED(texts[path])}
     used = _used(trees.values())
-    for path, tree in trees.items():
+    for path, nodes in trees.items():
         names = {
             id(node.value): node.targets[0].id
-            for node in ast.walk(tree)
+            for node in nodes
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
         }
-        for node in ast.walk(tree):
+        for node in nodes:
             if not _is_call_of_re(node):
                 continue
             assert isinstance(node, ast.Call)
@@ -81,11 +83,11 @@ def _is_call_of_re(node: ast.AST) -> bool:
     )
 
 
-def _used(trees: Any) -> dict[str, set[str]]:
+def _used(trees: Iterable[list[ast.AST]]) -> dict[str, set[str]]:
     """By the name of a constant: the methods that are called of it, wherever that is."""
     found: dict[str, set[str]] = {name: {*ways} for name, ways in USED.items()}
-    for tree in trees:
-        for node in ast.walk(tree):
+    for nodes in trees:
+        for node in nodes:
             if isinstance(node, ast.Attribute) and node.attr in METHODS:
                 owner = node.value
                 name = getattr(owner, "id", None) or getattr(owner, "attr", None)

@@ -331,6 +331,7 @@ def test_the_ready_line_has_the_port_also_that_of_one_that_serves_already(tmp_pa
     assert again["grpc_port"] == ready["grpc_port"] > 0
 
 
+@pytest.mark.slow
 def test_who_talks_when_the_service_ends_hears_all_of_it_told(tmp_path: Path) -> None:
     heard = [threading.Event() for _ in range(20)]
     with (

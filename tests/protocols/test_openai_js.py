@@ -104,6 +104,7 @@ def test_models_are_listed(case: Case, server: Server) -> None:
     assert {"scripted", "whisper-1", "gpt-4o-transcribe-diarize"} <= set(case("models", server))
 
 
+@pytest.mark.slow
 def test_a_retry_takes_its_job_over_and_who_aborts_ends_it(
     case: Case, start_server: Callable[..., Server]
 ) -> None:

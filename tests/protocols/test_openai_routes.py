@@ -273,6 +273,7 @@ def test_a_field_that_there_is_not_is_said(ask: Asking) -> None:
     assert "'language'" in warning["message"]
 
 
+@pytest.mark.slow
 def test_a_model_of_ours_may_name_a_precision(slow: Server) -> None:
     client = sdk(slow)
     client.audio.transcriptions.create(file=CLIP, model="scripted:int8")
@@ -424,6 +425,7 @@ def test_a_job_whose_client_timed_out_is_taken_over_by_the_retry(slow: Server) -
     assert submitted(slow) == before + 1
 
 
+@pytest.mark.slow
 def test_another_recording_or_another_wish_is_no_retry(slow: Server) -> None:
     """The count alone takes nothing over."""
     clips = [("clip.wav", wav(bytes([seed, 0]) * 16_000 * 6)) for seed in (1, 2)]
@@ -491,6 +493,7 @@ def test_who_hangs_up_ends_the_job(slow: Server) -> None:
     wait_until(lambda: not busy(slow), PATIENCE_S, "the waiting one's job is ended")
 
 
+@pytest.mark.slow
 def test_the_embedded_engine_speaks_it_and_a_service_that_asks_it_keeps_its_speakers(
     start_server: Callable[..., Server], tmp_path: Path
 ) -> None:

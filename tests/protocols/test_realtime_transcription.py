@@ -349,6 +349,7 @@ async def test_a_client_secret_opens_one_connection_that_is_heard_as_was_agreed(
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (422, "session.type")
 
 
+@pytest.mark.slow
 async def test_a_whole_recording_at_once_waits_for_the_engine_and_loses_nothing(
     strict: Server,
 ) -> None:

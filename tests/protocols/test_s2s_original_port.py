@@ -114,6 +114,7 @@ def test_where_a_token_is_asked_for_there_is_no_such_port(tmp_path: Path) -> Non
 LACKING = "no Chromium with selenium, or no espeakng-loader: nobody spoke on that page"
 
 
+@pytest.mark.slow
 def test_somebody_speaks_on_that_page_sees_both_sides_and_speaks_over_the_answer(
     start_server: Callable[..., Server], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -77,6 +77,7 @@ async def test_what_is_typed_is_answered_too_and_rubbish_is_passed_over(talks: S
         assert page.kinds()[1:-1] == ["error", "error", "status processing", "sound", "metrics"]
 
 
+@pytest.mark.slow
 async def test_nothing_is_sent_far_ahead_of_the_ear(talks: Server) -> None:
     async with Page(talks) as page:
         asked, ahead_s, message = time.monotonic(), 0.0, None
@@ -110,6 +111,7 @@ async def test_who_speaks_over_an_answer_ends_it_and_what_was_not_heard_was_not_
         await speaking
 
 
+@pytest.mark.slow
 async def test_a_microphone_that_is_switched_off_ends_what_was_being_said(talks: Server) -> None:
     async with Page(talks) as page:
         await page.speak(tone(1.0))
@@ -172,6 +174,7 @@ async def test_a_voice_that_dies_in_the_middle_is_told_of_and_is_back_for_the_ne
     await _answers(talks)
 
 
+@pytest.mark.slow
 async def test_a_model_that_nobody_serves_is_named_and_the_turn_ends(
     start_server: Callable[..., Server],
 ) -> None:
@@ -193,6 +196,7 @@ async def test_where_nothing_speaks_answers_are_read(start_server: Callable[...,
     assert server.client.get("/config").json()["tts_model"] == "none"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     bool(missing_packages(tts_spec("espeak"))), reason="espeakng-loader is not installed"
 )
@@ -211,6 +215,7 @@ async def test_a_real_voice_is_understood_and_answered_by_another(
     assert page.heard_s > 1
 
 
+@pytest.mark.slow
 async def test_who_says_an_answers_words_right_behind_it_is_answered(
     start_server: Callable[..., Server], studio: Studio
 ) -> None:
@@ -229,6 +234,7 @@ async def test_who_says_an_answers_words_right_behind_it_is_answered(
     assert set(normalized_words(again["user"])) & set(words)
 
 
+@pytest.mark.slow
 async def test_what_a_microphone_hears_of_the_loudspeaker_is_no_turn(
     start_server: Callable[..., Server],
 ) -> None:

@@ -177,6 +177,7 @@ async def test_a_ping_is_answered_while_something_is_heard(tmp_path: Path) -> No
         await asyncio.to_thread(wait_until, cancelled, PATIENCE_S, "the job went with its client")
 
 
+@pytest.mark.slow
 async def test_a_client_that_closes_its_half_behind_the_sound_gets_the_transcript(
     tmp_path: Path,
 ) -> None:

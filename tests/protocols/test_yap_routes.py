@@ -266,6 +266,7 @@ async def test_one_more_than_there_is_room_for_is_told_so_in_a_frame(strict: Ser
             assert await third.closed() == (4002, "server_at_capacity")
 
 
+@pytest.mark.slow
 async def test_who_says_nothing_and_who_stays_too_long_is_closed(
     start_server: Callable[..., Server],
 ) -> None:
@@ -338,6 +339,7 @@ async def test_a_connection_whose_peer_has_stopped_gives_its_place_back(strict: 
         half.close()
 
 
+@pytest.mark.slow
 async def test_a_thousand_come_and_go_and_nothing_stays(server: Server) -> None:
     async def come_and_go(number: int) -> None:
         async with Streaming(server) as client:
@@ -431,6 +433,7 @@ async def test_the_end_of_the_service_comes_after_the_finals(
     assert await asyncio.to_thread(there.process.wait, PATIENCE_S) == 0
 
 
+@pytest.mark.slow
 async def test_the_embedded_engine_hears_a_real_voice(
     start_server: Callable[..., Server], voice: bytes, tmp_path: Path
 ) -> None:

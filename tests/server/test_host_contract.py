@@ -125,6 +125,7 @@ def test_with_reuse_the_ready_line_has_the_golden_keys_and_tells_of_the_other(st
     assert first.process.poll() is None
 
 
+@pytest.mark.slow_except("the port is in use", "the checkpoint is missing")
 @pytest.mark.parametrize("cause", GOLDEN["fatal_causes"])
 def test_a_start_that_fails_says_so_in_one_line_and_by_its_exit_code(
     start: Any, cause: str
@@ -155,6 +156,7 @@ def test_a_command_line_that_is_not_understood_ends_with_2(start: Any) -> None:
     assert start("--no-such-flag").ended()[0] == GOLDEN["exit_code_of_usage"]
 
 
+@pytest.mark.slow_except("SIGTERM", "stdin")
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
 @pytest.mark.parametrize("end", GOLDEN["ends"])
 def test_an_end_that_was_asked_for_has_the_golden_exit_code(start: Any, end: str) -> None:

@@ -137,6 +137,7 @@ def test_one_line_says_that_it_serves_and_nothing_follows(child: Any) -> None:
     assert " - INFO - serving on " in log
 
 
+@pytest.mark.slow_except("'short'", "'--model-path'")
 @pytest.mark.parametrize(
     ("words", "settings", "code", "exit_code"),
     [
@@ -178,6 +179,7 @@ def test_a_token_that_was_made_is_told_and_asked_for(child: Any) -> None:
     assert web.get(f"{ready['url']}/jobs", headers=bearer).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_token_comes_by_stdin_or_a_private_file_and_is_not_told(
     child: Any, tmp_path: Path
 ) -> None:
@@ -207,6 +209,7 @@ def test_a_token_file_that_others_may_read_is_refused(child: Any, tmp_path: Path
     assert "chmod 600" in fatal["hint"]
 
 
+@pytest.mark.slow
 def test_our_own_command_line_knows_the_token(child: Any, tmp_path: Path, voice: bytes) -> None:
     service = child("--port", 0, vibevoice_token=TOKEN)
     url = service.line()["url"]
@@ -284,6 +287,7 @@ def test_logs_in_json_are_json_the_workers_too(child: Any, voice: bytes) -> None
 # --- neighbours
 
 
+@pytest.mark.slow
 def test_a_second_start_says_who_has_the_port(child: Any) -> None:
     first = child("--port", 0).line()
     second = child("--port", first["port"])
@@ -301,6 +305,7 @@ def test_a_second_start_says_who_has_the_port(child: Any) -> None:
         assert stranger.process.wait(PATIENCE_S) == 75
 
 
+@pytest.mark.slow
 def test_reuse_leaves_it_to_the_one_that_serves(child: Any) -> None:
     first = child("--port", 0).line()
     second = child("--port", first["port"], "--if-port-taken", "reuse")
@@ -309,6 +314,7 @@ def test_reuse_leaves_it_to_the_one_that_serves(child: Any) -> None:
     assert web.get(f"{first['url']}/health").json()["pid"] == first["pid"]
 
 
+@pytest.mark.slow
 def test_a_line_about_another_service_tells_no_token_that_it_does_not_know(child: Any) -> None:
     first = child("--port", 0, "--generate-token").line()
     assert "token" in first
@@ -390,6 +396,7 @@ HOST = textwrap.dedent(
 )
 
 
+@pytest.mark.slow_except("--exit-with-stdin")
 @posix
 @pytest.mark.parametrize(
     "way", ["--parent-pid", "--exit-with-stdin", "a known host", "nobody asked"]
@@ -444,6 +451,7 @@ def reachable(port: int) -> bool:
         return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
+@pytest.mark.slow_except("[it]")
 @posix
 @pytest.mark.parametrize("told", ["it", "its group"])
 def test_told_to_stop_it_finishes_the_running_job_and_tells_the_waiting_ones(
@@ -476,6 +484,7 @@ def test_told_to_stop_it_finishes_the_running_job_and_tells_the_waiting_ones(
     assert not [*(tmp_path / "data" / "crash").glob("*")], "its engine is not told by others"
 
 
+@pytest.mark.slow
 @posix
 def test_told_twice_it_waits_for_nobody(child: Any, tmp_path: Path) -> None:
     service = child("--port", 0, "--shutdown-grace", "10m", vibevoice_scripted_speed=5)
@@ -488,6 +497,7 @@ def test_told_twice_it_waits_for_nobody(child: Any, tmp_path: Path) -> None:
     assert service.process.wait(PATIENCE_S) == 0
 
 
+@pytest.mark.slow
 @posix
 def test_after_the_grace_the_running_job_is_told_too(child: Any, tmp_path: Path) -> None:
     service = child("--port", 0, "--shutdown-grace", "200ms", vibevoice_scripted_speed=5)
@@ -521,6 +531,7 @@ main()
 """A service whose results can be fetched for longer than any machine is busy."""
 
 
+@pytest.mark.slow
 @posix
 def test_what_ends_in_the_grace_can_still_be_fetched_and_nothing_new_is_taken(
     child: Any, voice: bytes, monkeypatch: pytest.MonkeyPatch
@@ -547,6 +558,7 @@ def test_what_ends_in_the_grace_can_still_be_fetched_and_nothing_new_is_taken(
     assert all_gone(processes), "nothing is left to be fetched"
 
 
+@pytest.mark.slow
 @posix
 def test_a_result_that_nobody_fetches_does_not_keep_the_service(child: Any, voice: bytes) -> None:
     service = child("--port", 0, "--shutdown-grace", "10m")
@@ -558,6 +570,7 @@ def test_a_result_that_nobody_fetches_does_not_keep_the_service(child: Any, voic
     assert all_gone(processes, PATIENCE_S), "its grace is twice that"
 
 
+@pytest.mark.slow
 @posix
 def test_a_start_on_the_port_of_one_that_ends_waits_for_its_end(child: Any, tmp_path: Path) -> None:
     port = free_port()
@@ -612,6 +625,7 @@ def test_after_sigkill_of_the_service_nothing_of_it_is_left(child: Any, tmp_path
 # --- rude hosts
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="fills the pipe from outside")
 def test_a_host_that_never_reads_its_pipes_blocks_nothing(child: Any, voice: bytes) -> None:
     service = child("--port", 0, "--log-level", "debug")
@@ -632,6 +646,7 @@ def test_a_host_that_never_reads_its_pipes_blocks_nothing(child: Any, voice: byt
     assert service.rest()[0] == b""
 
 
+@pytest.mark.slow_except("both")
 @pytest.mark.parametrize("stream", ["stdout", "stderr", "both"])
 def test_a_host_that_closed_its_pipes_kills_nothing(stream: str, child: Any, voice: bytes) -> None:
     port = free_port()
@@ -647,6 +662,7 @@ def test_a_host_that_closed_its_pipes_kills_nothing(stream: str, child: Any, voi
     assert service.process.poll() is None
 
 
+@pytest.mark.slow
 def test_half_open_requests_are_not_felt_and_do_not_stay(tmp_path: Path) -> None:
     with (
         Server(tmp_path, limits={"request_deadline": 1}) as server,
@@ -674,6 +690,7 @@ def rest_of(sock: socket.socket) -> bytes:
     return b""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="sets a limit of another process")
 def test_more_connections_than_files_may_be_open_are_said_once_and_the_rest_wait(
     tmp_path: Path,
@@ -696,6 +713,7 @@ def test_more_connections_than_files_may_be_open_are_said_once_and_the_rest_wait
         assert "Traceback" not in server.log()
 
 
+@pytest.mark.slow
 def test_a_kept_connection_may_rest_but_not_begin_and_stop(tmp_path: Path) -> None:
     ask = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with (
@@ -736,6 +754,7 @@ def test_a_worker_that_is_killed_leaves_a_note_without_a_word_of_what_was_said(
 # --- what is left behind, and what is not
 
 
+@pytest.mark.slow
 @posix
 def test_twenty_hosts_that_kill_at_random_moments_leave_nothing(tmp_path: Path) -> None:
     port, moments = free_port(), random.Random(4)
@@ -791,6 +810,7 @@ def test_nothing_that_was_said_is_kept_anywhere(tmp_path: Path) -> None:
         assert not [mark for mark in marks if mark in text], path
 
 
+@pytest.mark.slow
 @posix
 def test_a_laptop_that_sleeps_in_a_job_wakes_up_in_it(tmp_path: Path) -> None:
     settings = {"scripted_speed": "4", "limits": {"request_deadline": 1.5}, "preload": True}
@@ -809,6 +829,7 @@ def test_a_laptop_that_sleeps_in_a_job_wakes_up_in_it(tmp_path: Path) -> None:
         assert server.job(job)["attempts"] == 1
 
 
+@pytest.mark.slow
 def test_a_report_has_log_notes_and_findings_and_names_no_home(
     tmp_path: Path, voice: bytes
 ) -> None:
@@ -834,6 +855,7 @@ def test_a_report_has_log_notes_and_findings_and_names_no_home(
     assert not any(str(Path.home()) in text for text in texts if str(Path.home()) != "/")
 
 
+@pytest.mark.slow
 @posix
 def test_a_demo_that_is_killed_takes_its_service_with_it(tmp_path: Path, voice: bytes) -> None:
     port = free_port()
@@ -862,6 +884,7 @@ def test_a_demo_that_is_killed_takes_its_service_with_it(tmp_path: Path, voice: 
     assert not reachable(port)
 
 
+@pytest.mark.slow_except("variable")
 @posix
 @pytest.mark.parametrize("words", [["--port", "0"], []], ids=["flag", "variable"])
 def test_a_demo_finds_its_service_at_any_port_and_with_any_token(
@@ -899,6 +922,7 @@ def test_a_demo_finds_its_service_at_any_port_and_with_any_token(
     assert all_gone(processes)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at a limit of another process")
 def test_a_service_may_have_as_many_connections_as_the_system_allows(
     child: Any, monkeypatch: pytest.MonkeyPatch

@@ -19,6 +19,7 @@ WAYS: dict[str, tuple[list[str], Path]] = {
 }
 
 
+@pytest.mark.slow_except("python-main-in-its-folder", "uvicorn-from-above")
 @pytest.mark.parametrize("way", WAYS)
 def test_the_service_serves_however_it_is_started(way: str, tmp_path: Path, voice: bytes) -> None:
     words, folder = WAYS[way]

@@ -159,6 +159,7 @@ def test_a_recording_goes_through_and_a_neighbour_is_known(
     assert json.loads(again.stdout)["reused"] is True
 
 
+@pytest.mark.slow
 def test_browsers_are_told_to_keep_to_tls_only_where_others_vouch(
     home: tuple[Home, dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -179,6 +179,7 @@ def test_an_upload_comes_back_as_it_was_and_an_altered_one_not_at_all(tmp_path: 
             keeping.open(record)
 
 
+@pytest.mark.slow_except("none")
 @pytest.mark.parametrize("how", ["none", "open file", "short"])
 def test_without_a_key_it_does_not_start_and_says_what_to_do(how: str, tmp_path: Path) -> None:
     file = tmp_path / "key"

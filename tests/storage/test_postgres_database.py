@@ -143,6 +143,7 @@ async def test_connections_that_are_terminated_cost_the_caller_nothing(
     assert await numbers(shared) == [1]
 
 
+@pytest.mark.slow
 async def test_a_call_to_a_frozen_server_fails_in_time_and_the_pool_works_again(
     shared: PostgresDatabase, postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

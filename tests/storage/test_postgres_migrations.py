@@ -54,6 +54,7 @@ def version(address: str) -> int:
         return int(row[0])
 
 
+@pytest.mark.slow_except("[1]", "[9]")
 @pytest.mark.parametrize("before", range(len(NAMES)))
 def test_tables_of_every_version_become_the_newest(
     postgres_cluster: Cluster, journal: str, before: int, monkeypatch: pytest.MonkeyPatch

@@ -159,6 +159,7 @@ async def test_the_job_says_whether_people_are_kept_and_not_who_works_on_it(
             assert (told.known_voices, told.voiceprints) == ((), False)
 
 
+@pytest.mark.slow
 async def test_while_the_database_is_away_a_job_waits_and_who_speaks_live_does_not(
     in_database: InDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:

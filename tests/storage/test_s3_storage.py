@@ -50,6 +50,7 @@ def opened(any_storage_server: Given, bucket: str) -> Iterator[S3Storage]:
         yield made
 
 
+@pytest.mark.slow_except("environment0", "environment2")
 @pytest.mark.parametrize(
     ("environment", "more", "said", "todo"),
     [
@@ -160,6 +161,7 @@ def test_an_upload_that_nobody_ended_is_found_by_its_age_and_deleted(
     assert not client.list_multipart_uploads(Bucket=BUCKET, Prefix=prefix).get("Uploads")
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_in_the_middle_leaves_nothing_half_and_loses_nothing_whole(
     storage_server: ObjectStorage, opened: S3Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +189,7 @@ def test_a_server_that_dies_in_the_middle_leaves_nothing_half_and_loses_nothing_
     wait_until(lambda: [*opened.ages()] == ["whole"], PATIENCE_S, "nothing of the other is left")
 
 
+@pytest.mark.slow
 def test_a_server_that_says_nothing_is_not_waited_for_without_end(
     storage_server: ObjectStorage, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,10 +15,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import httpx
 import psutil
+from preloaded_service import ForkedService, Forker
 
 from bench.serving import free_port
 from sidecar.limits import VARIABLE
@@ -31,6 +32,9 @@ REFUSED_S = 5.0
 HOST_PATIENCE_S = 3.0
 """How long the desktop host waits for /health."""
 MB = 1 << 20
+USUAL = [sys.executable, "-m", "sidecar.main"]
+FORKER: Forker | None = None
+"""What forks services whose command is `USUAL`, in tests (`conftest.py`); benchmarks start each."""
 USERS_FOLDERS = ("XDG_STATE_HOME", "XDG_DATA_HOME", "WIN_PD_OVERRIDE_LOCAL_APPDATA")
 """What says where a user's data is: there are jobs, people and captures that got no folder."""
 web = httpx.Client(timeout=PATIENCE_S, limits=httpx.Limits(max_keepalive_connections=0))
@@ -109,7 +113,7 @@ class Server:
             VARIABLE: json.dumps(limits or {}),
             **{f"VIBEVOICE_{name.upper()}": str(value) for name, value in settings.items()},
         }
-        self._command = command or [sys.executable, "-m", "sidecar.main"]
+        self._command = command or USUAL
         self._cwd = cwd
         self.client = httpx.Client(
             base_url=f"http://127.0.0.1:{self.port}",
@@ -119,14 +123,7 @@ class Server:
 
     def __enter__(self) -> Self:
         with self.log_file.open("wb") as log:
-            self.process = psutil.Popen(
-                self._command,
-                cwd=self._cwd,
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-            )
+            self.process = self._started(log)
         wait_until(self._answers, PATIENCE_S, f"the service is up\n{self.log()}")
         return self
 
@@ -146,6 +143,19 @@ class Server:
         for process in alive + [child for child in family[1:] if child.is_running()]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+
+    def _started(self, log: IO[bytes]) -> psutil.Popen | ForkedService:
+        usual = self._command == USUAL and self._cwd == REPOSITORY
+        if FORKER and usual and self._env[VARIABLE] == "{}":  # limits are read at import
+            return FORKER.start(self._env, log)
+        return psutil.Popen(
+            self._command,
+            cwd=self._cwd,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+        )
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, f"the service ended at its start\n{self.log()}"

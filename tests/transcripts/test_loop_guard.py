@@ -358,6 +358,7 @@ def test_every_phrase_that_never_ends_is_cut(
     assert content <= most(span_s, repeated) + len(" ".join(before)) + 3 * len(repeated)
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(st.floats(0.1, 5), st.sampled_from(WORDS), st.integers(0, 2)),

@@ -458,6 +458,7 @@ def work(text: str) -> int:
     return count
 
 
+@pytest.mark.slow_except("contents")
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_the_work_grows_with_the_length_and_not_with_its_square(text: str) -> None:
     assert work(text) / work(text[: len(text) // 4]) < 6

@@ -107,6 +107,7 @@ def frames(
         yield from VibeVoiceTtsModel(model[1], steps).frames(prompt, manner, check)
 
 
+@pytest.mark.slow_except("It is half past three")
 @pytest.mark.parametrize(
     ("text", "seed", "guidance", "steps"),
     [(LONG, 0, 1.3, 10), (LONG, 1, 2.0, 3), (LONG, 2, 1.0, 5), (SHORT, 3, 1.3, 20)],
@@ -182,6 +183,7 @@ class Counted(TorchDispatchMode):
         return operator(*args, **(kwargs or {}))
 
 
+@pytest.mark.slow
 def test_the_first_sound_is_there_at_once_and_each_takes_less_than_with_generate(
     model: Model,
 ) -> None:
@@ -223,6 +225,7 @@ def engine(folder: Path) -> TtsEngine:
     return one
 
 
+@pytest.mark.slow
 def test_with_the_sample_of_a_voice_too_it_is_what_generate_says(
     model: Model, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

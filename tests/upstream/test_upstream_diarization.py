@@ -107,6 +107,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return found
 
 
+@pytest.mark.slow
 def test_who_speaks_is_what_one_machine_says_though_nodes_hear_it_or_send_what_is_no_vector(
     start: Callable[..., Engine],
     proxy: FaultyProxy,

@@ -197,6 +197,7 @@ def test_cancelled_it_hangs_up_and_waits_for_nothing(
     assert not any(isinstance(event, Finished) for event in came)
 
 
+@pytest.mark.slow
 def test_a_server_that_stops_answering_is_left_in_the_middle_of_a_piece(
     start: Start,
     start_server: Callable[..., Server],
@@ -305,6 +306,7 @@ def test_an_openai_server_s_words_get_speakers(start: Start, two_voices: Sound) 
     assert [notice.code for notice in spoken.notices] == ["option_ignored"]
 
 
+@pytest.mark.slow
 def test_people_are_known_here_and_no_server_learns_of_them(
     start: Start, two_voices: Sound
 ) -> None:

@@ -46,6 +46,7 @@ def fingerprints(sound: Sound) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_twenty_jobs_over_two_servers_are_all_right_though_one_is_killed_in_the_middle(
     start_server: Started,
 ) -> None:

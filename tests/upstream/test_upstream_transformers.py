@@ -17,6 +17,7 @@ from upstream_engine_samples import Engine, Sound
 pytest.importorskip("openai")
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

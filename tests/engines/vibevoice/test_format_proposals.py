@@ -105,6 +105,7 @@ def test_a_tokenizer_that_spells_otherwise_gets_no_proposals() -> None:
         SegmentTemplate(whole)
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(st.data())
 def test_no_tokens_in_any_order_make_it_raise(data: st.DataObject) -> None:

@@ -32,6 +32,7 @@ def ask(
     return processor.decode(ids, return_format="parsed"), len(ids)
 
 
+@pytest.mark.slow_except("beckett-None-tiny")
 @pytest.mark.parametrize("size", ["tiny", "mid"])
 @pytest.mark.parametrize("prompt", [None, CONTEXT])
 @pytest.mark.parametrize("name", CLIPS)
@@ -42,12 +43,14 @@ def test_a_checkpoint_says_what_it_was_trained_to(
     assert said == tiny_vibevoice.answers(size, prompt)[name]
 
 
+@pytest.mark.slow
 def test_the_prompt_changes_what_is_said() -> None:
     """As `answers` has it, to which the checkpoints are held above."""
     plain, prompted = tiny_vibevoice.answers("tiny"), tiny_vibevoice.answers("tiny", CONTEXT)
     assert [name for name in CLIPS if plain[name] != prompted[name]] == [*CLIPS[:2]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["tiny", "mid"])
 def test_a_clip_is_known_by_its_sound_and_not_by_its_length(size: Checkpoint) -> None:
     sound = {name: tiny_vibevoice.clip_24k(name) for name in CLIPS}
@@ -61,6 +64,7 @@ def test_a_clip_is_known_by_its_sound_and_not_by_its_length(size: Checkpoint) ->
     assert ask(size, np.zeros(longest, np.float32))[0] not in tiny_vibevoice.answers(size).values()
 
 
+@pytest.mark.slow
 def test_the_loop_goes_on_until_it_is_stopped() -> None:
     said, count = ask("loop", tiny_vibevoice.clip_24k(LOOPED), most=LOOP_TOKENS)
     once = tiny_vibevoice.answers("loop")[LOOPED]
@@ -69,6 +73,7 @@ def test_the_loop_goes_on_until_it_is_stopped() -> None:
     assert said == once + once[-1:] * (len(said) - len(once))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "prompt"), [(LOOPED, CONTEXT), ("endgame_nagg_nell", None), ("two_cities", None)]
 )
@@ -79,6 +84,7 @@ def test_the_looping_checkpoint_is_right_about_everything_else(
     assert said == tiny_vibevoice.answers("loop", prompt)[name]
 
 
+@pytest.mark.slow
 def test_the_audio_on_disk_is_what_the_product_decodes() -> None:
     from sidecar.audio.audio_decoder import decode_audio_file
 

@@ -124,6 +124,7 @@ def test_a_retry_gets_out_of_a_loop_and_nothing_is_lost(tokenizer: Tokenizer, ne
     assert not any(LOOP_FLAG in segment.flags for segment in answer.segments)
 
 
+@pytest.mark.slow
 def test_an_hour_with_a_bad_minute_loses_that_minute_at_most(tokenizer: Tokenizer) -> None:
     clean, model, _ = run(tokenizer, sound(720), 3600.0)
     stuck, helped, _ = run(tokenizer, stuck_between(300, 311, 720), 3600.0)

@@ -70,6 +70,7 @@ def test_each_gets_the_events_that_it_gets_alone(model: VibeVoiceModel) -> None:
     assert all_events(work) == alone
 
 
+@pytest.mark.slow
 def test_who_leaves_early_leaves_the_others_alone(model: VibeVoiceModel) -> None:
     heard: list[TranscriptionEvent] = []
     alone = list(begun(model, "two_cities").events())
@@ -92,6 +93,7 @@ def test_a_recording_that_breaks_off_fails_on_its_own(model: VibeVoiceModel) -> 
     assert transcript(other).segments
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_in_a_pass_makes_everybody_smaller(
     model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +116,7 @@ def test_memory_that_runs_out_in_a_pass_makes_everybody_smaller(
         assert [notice.code for notice in transcript(events).notices] == ["smaller_memory_plan"]
 
 
+@pytest.mark.slow
 def test_what_ran_out_of_memory_is_gone_before_the_second_try(
     model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +144,7 @@ def test_what_ran_out_of_memory_is_gone_before_the_second_try(
     assert alive == [0, 0]
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_twice_is_the_error_of_each(
     model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,9 @@ def by_our_loop(
     return said
 
 
+@pytest.mark.slow_except(
+    "fp32-beckett-None", "bf16-beckett-Sam", "int8-beckett-Sam", "int4-beckett-Sam"
+)
 @pytest.mark.parametrize(
     ("name", "prompt"),
     [
@@ -98,6 +101,7 @@ def in_fp32() -> LoadedVibeVoice:
 
 
 # Chunks are the encoders' and tiles the decoder's: what one is changes nothing for the other.
+@pytest.mark.slow_except("2.6667-7")
 @pytest.mark.parametrize(
     ("chunk_s", "tile"), [(0.1334, 64), (2.6667, 7), (2.6667, 100_000), (60.0, 64)]
 )
@@ -107,6 +111,7 @@ def test_chunks_and_tiles_change_nothing(chunk_s: float, tile: int) -> None:
     assert by_our_loop(loaded, name, None, plan, growth=5) == by_generate(loaded, name, None)
 
 
+@pytest.mark.slow_except("fp32")
 def test_the_step_that_a_gpu_captures_gives_the_same_tokens(
     loaded: LoadedVibeVoice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +130,7 @@ def check_captured(loaded: LoadedVibeVoice, growth: int, monkeypatch: pytest.Mon
     assert static == by_generate(loaded, "endgame_nagg_nell", None)
 
 
+@pytest.mark.slow_except("fp32", "bf16", "int8", "int4")
 def test_the_prompt_is_the_processors_own(loaded: LoadedVibeVoice) -> None:
     audio = tiny_vibevoice.clip_24k("beckett")
     for prompt in (None, tiny_vibevoice.CONTEXT):
@@ -133,6 +139,7 @@ def test_the_prompt_is_the_processors_own(loaded: LoadedVibeVoice) -> None:
         assert ours.tolist() == theirs["input_ids"][0].tolist()
 
 
+@pytest.mark.slow_except("fp32", "bf16", "int8", "int4")
 def test_a_prompt_cannot_speak_as_the_model(loaded: LoadedVibeVoice) -> None:
     plain = build_prompt_ids(loaded.processor, 48_000, "").tolist()
     marked = build_prompt_ids(

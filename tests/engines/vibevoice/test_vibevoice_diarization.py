@@ -84,6 +84,7 @@ def windows(row: str) -> tuple[list[SpeakerTurn], list[SpeakerTurn]]:
     return before, after
 
 
+@pytest.mark.slow_except("4 s")
 @pytest.mark.parametrize("row", HALVES)
 def test_people_are_known_again_by_a_few_seconds(recording: Block, row: str) -> None:
     before, after = windows(row)
@@ -93,6 +94,7 @@ def test_people_are_known_again_by_a_few_seconds(recording: Block, row: str) -> 
     assert match_speakers(alike, SAME_SPEAKER_SIMILARITY) == {7: NAGG, 8: NELL, 9: READER}
 
 
+@pytest.mark.slow_except("4 s")
 @pytest.mark.parametrize("row", HALVES)
 @pytest.mark.parametrize("stranger", PEOPLE)
 def test_a_stranger_is_nobody_that_is_known(recording: Block, row: str, stranger: int) -> None:
@@ -106,6 +108,7 @@ def test_a_stranger_is_nobody_that_is_known(recording: Block, row: str, stranger
     assert match_speakers(alike, SAME_SPEAKER_SIMILARITY) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most_s", [3.0, 5.0])
 def test_the_people_of_real_conversations_are_told_apart(most_s: float) -> None:
     """Half of what each says against the other half: a telephone, a panel, an interview."""

@@ -112,6 +112,7 @@ def written(
     return generation.ids
 
 
+@pytest.mark.slow_except("fp32")
 @pytest.mark.parametrize(
     ("name", "static"),
     [*((name, False) for name in tiny_vibevoice.CLIPS), ("endgame_nagg_nell", True)],
@@ -127,6 +128,7 @@ def test_proposals_save_passes_and_change_no_token(
     assert helped.passes < 0.9 * (len(expected) - 1)
 
 
+@pytest.mark.slow_except("fp32")
 def test_chance_falls_the_same_with_proposals_for_it_gets_none(loaded: LoadedVibeVoice) -> None:
     """A pass of several rows has other last digits on some processors; a draw hangs on them."""
     sampling = SamplingOptions(1.5, 0.95)
@@ -167,6 +169,7 @@ def test_an_answer_is_gone_on_with_from_within_a_proposal() -> None:
 
 
 # What a GPU does, what a CPU does, and what is done where chance decides.
+@pytest.mark.slow_except("fp32")
 @pytest.mark.parametrize(("static", "helped"), [(True, True), (False, True), (False, False)])
 def test_answers_decoded_in_step_are_those_decoded_alone(
     loaded: LoadedVibeVoice, static: bool, helped: bool, monkeypatch: pytest.MonkeyPatch

@@ -166,6 +166,7 @@ def test_no_room_for_the_first_token_is_out_of_memory_and_not_a_bad_checkpoint(
         vibevoice_model.run_trial_token(model, FP32)
 
 
+@pytest.mark.slow
 async def test_the_old_engine_comes_back_after_one_that_loads_but_does_not_run(
     too_large_for_8_bit: str,
 ) -> None:

@@ -46,6 +46,7 @@ def model() -> VibeVoiceModel:
     return VibeVoiceModel(load_vibevoice(tiny_vibevoice.checkpoint("tiny"), Precision.FP32, CPU))
 
 
+@pytest.mark.slow
 def test_answers_in_step_are_those_given_alone(model: VibeVoiceModel) -> None:
     options = TranscribeOptions()
     clips = [tiny_vibevoice.clip_24k(name) for name in tiny_vibevoice.CLIPS]
@@ -122,6 +123,7 @@ def test_a_lost_device_is_not_an_error_of_the_request(
         transcribe(model, "beckett")
 
 
+@pytest.mark.slow
 def test_fp16_that_overflows_falls_back_to_bf16_and_says_so() -> None:
     overflowing = VibeVoiceModel(
         load_vibevoice(tiny_vibevoice.checkpoint("tiny"), Precision.FP16, CPU)
@@ -136,6 +138,7 @@ def test_fp16_that_overflows_falls_back_to_bf16_and_says_so() -> None:
     assert transcript.precision == "bf16"
 
 
+@pytest.mark.slow_except("plan0")
 @pytest.mark.parametrize("plan", [SMALL, dataclasses.replace(SMALL, host_token_table=True)])
 def test_every_plan_gives_the_same_words(model: VibeVoiceModel, plan: MemoryPlan) -> None:
     options = TranscribeOptions(memory=plan)
@@ -143,6 +146,7 @@ def test_every_plan_gives_the_same_words(model: VibeVoiceModel, plan: MemoryPlan
         assert said(transcribe(model, name, options)) == trained("tiny", name)
 
 
+@pytest.mark.slow
 def test_a_loop_is_cut_and_told_and_the_sound_part_is_whole() -> None:
     looping = VibeVoiceModel(load_vibevoice(tiny_vibevoice.checkpoint("loop"), Precision.FP32, CPU))
     transcript = transcribe(looping, tiny_vibevoice.LOOPED)

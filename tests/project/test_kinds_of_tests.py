@@ -1,0 +1,152 @@
+"""What `make test` leaves out, and the kinds of tests, over all that this run has collected."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from kinds_of_tests import INTEGRATION, SYSTEM, UNIT, Kinds, kind_of_function
+from postgres import Cluster
+from service_process import Server, wait_until, web
+
+from sidecar.transcripts import loop_guard
+
+ROOT = Path(__file__).parents[2]
+ONLY_SLOW = {
+    "tests/cluster/test_killed_shared_services.py": "chaos: services are killed at random",
+    "tests/cluster/test_node_network_partition.py": "chaos: two fronts and nodes, cut connections",
+    "tests/cluster/test_shared_services_with_s3.py": "a database, a bucket and three services",
+    "tests/gpu_memory/test_memory_bench.py": "a measurement in processes of its own",
+    "tests/upstream/test_upstream_transformers.py": "a server of another project with its model",
+}
+"""Modules of which `make test` runs nothing, with the reason."""
+
+
+@pytest.fixture
+def collected(request: pytest.FixtureRequest) -> list[pytest.Function]:
+    """All tests of this run, those included that it leaves out."""
+    kinds = request.config.pluginmanager.getplugin("kinds")
+    assert isinstance(kinds, Kinds)
+    return [item for item in kinds.collected if isinstance(item, pytest.Function)]
+
+
+def of(item: pytest.Function) -> str:
+    """The test without its variant."""
+    return item.nodeid.partition("[")[0]
+
+
+def test_make_test_runs_something_of_every_module(collected: list[pytest.Function]) -> None:
+    files = {item.nodeid.partition("::")[0] for item in collected}
+    quick = {
+        item.nodeid.partition("::")[0] for item in collected if not item.get_closest_marker("slow")
+    }
+    assert files - quick == files & ONLY_SLOW.keys()
+
+
+def test_make_test_leaves_out_no_more_than_one_test_in_ten(
+    collected: list[pytest.Function],
+) -> None:
+    files = {item.path for item in collected}
+    if 2 * len(files) < len([*(ROOT / "tests").rglob("test_*.py")]):
+        pytest.skip("this run has collected a part of the tests")
+    slow = [item for item in collected if item.get_closest_marker("slow")]
+    assert len(slow) <= len(collected) / 10
+
+
+def test_every_name_of_a_variant_that_is_not_slow_is_one(collected: list[pytest.Function]) -> None:
+    variants = defaultdict(list)
+    for item in collected:
+        variants[of(item)].append(item)
+    for test, items in variants.items():
+        named = {
+            name
+            for item in items
+            for marker in item.iter_markers("slow_except")
+            if marker in item.own_markers  # one of a whole module names variants of some tests
+            for name in marker.args
+        }
+        for name in named:
+            assert any(name in item.name[len(item.originalname) :] for item in items), (test, name)
+
+
+def test_each_test_has_an_id_of_its_own(collected: list[pytest.Function]) -> None:
+    ids = [item.nodeid for item in collected]
+    assert len(set(ids)) == len(ids), "pytest-xdist runs one of those with the same"
+
+
+def test_each_test_has_one_kind(collected: list[pytest.Function]) -> None:
+    for item in collected:
+        kinds = [kind for kind in (UNIT, INTEGRATION, SYSTEM) if item.get_closest_marker(kind)]
+        assert len(kinds) == 1, item.nodeid
+
+
+def by_a_service() -> object:
+    return Server(Path())
+
+
+def by_a_helper() -> object:
+    return by_a_service()
+
+
+def by_a_program() -> object:
+    return subprocess.run(["true"])
+
+
+def by_a_database(postgres: Cluster) -> object:
+    return Cluster(Path(), Path(), follows=postgres)
+
+
+def by_an_import() -> object:
+    import sqlite3
+
+    return sqlite3.connect(":memory:")
+
+
+def by_a_client() -> object:
+    return web.get("http://127.0.0.1")
+
+
+def by_functions() -> object:
+    return wait_until(lambda: loop_guard, 1.0, "it is there")
+
+
+@pytest.mark.parametrize(
+    ("function", "kind"),
+    [
+        (by_a_service, SYSTEM),
+        (by_a_helper, SYSTEM),
+        (by_a_program, SYSTEM),
+        (by_a_database, SYSTEM),
+        (by_an_import, INTEGRATION),
+        (by_a_client, INTEGRATION),
+        (by_functions, UNIT),
+    ],
+)
+def test_a_kind_is_told_from_what_is_named(function: Callable[..., object], kind: str) -> None:
+    assert kind_of_function(function) == kind
+
+
+def test_a_unit_test_that_starts_a_process_fails(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(
+        "from kinds_of_tests import Kinds\n"
+        "def pytest_configure(config):\n    config.pluginmanager.register(Kinds(), 'kinds')\n"
+    )
+    (tmp_path / "test_it.py").write_text(
+        "import importlib, pytest\n"
+        "def test_it():\n    importlib.import_module('sub' + 'process').run(['true'])\n"
+        "@pytest.mark.system\n"
+        "def test_so_it_is_said():\n    importlib.import_module('sub' + 'process').run(['true'])\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(tmp_path)]
+    done = subprocess.run(
+        [*command, "-c", "pyproject.toml", "--rootdir", str(ROOT)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert "1 failed, 1 passed" in done.stdout
+    assert "this unit test did ['subprocess.Popen']" in done.stdout
