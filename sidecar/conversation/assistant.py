@@ -74,14 +74,16 @@ class Assistant:
             turn.think(self._messages(options=options), now)
         self._confirm(latency, now)
 
-    def give_any(self, now: float, options: events.ConversationOptions | None = None) -> None:
-        """Answer what stands in the history."""
+    def give_any(
+        self, now: float, options: events.ConversationOptions | None = None, name: str = ""
+    ) -> None:
+        """Answer what stands in the history. ``name`` is what the client calls its request."""
         self.discard()
         if self._messages(options=options):
             self.give("", output_queue.ReplyLatency(0, total=now), now, options)
         else:
             error = ReplyEmpty("There is nothing to be answered.")
-            self._do(output_queue.ConversationError(0, error))
+            self._do(output_queue.ConversationError(0, error, name))
 
     def give_up(self, error: SidecarError, since: float, now: float) -> None:
         """Say that something went wrong before there was anything to be answered."""

@@ -210,9 +210,10 @@ class ChatHistory:
         """All that say something."""
         return tuple(entry for entry in self._entries if entry.text)
 
-    def add(self, role: ChatRole, text: str) -> ChatEntry:
-        """What somebody said, all of it; as it stands there."""
-        return self._append(ChatEntry(role, text))
+    def add(self, role: ChatRole, text: str, after: int | None = None) -> ChatEntry:
+        """Add what somebody said, all of it, behind the entry ``after``; return it as it stands
+        there. 0 is the beginning, and None, as a number that is not there, the end."""
+        return self._append(ChatEntry(role, text), after)
 
     def begin(self, turn: int, reply: ReplyText) -> ChatEntry:
         """Keep the place of a reply of which nothing was heard yet."""
@@ -241,9 +242,9 @@ class ChatHistory:
         self._entries[at] = replace(entry, text=text, end=end)
         return text
 
-    def called(self, turn: int, call: ToolCall) -> ChatEntry:
-        """A turn has called a tool; what comes of it is waited for."""
-        return self._append(ChatEntry(ChatRole.TOOL, "", turn, call=call))
+    def called(self, turn: int, call: ToolCall, after: int | None = None) -> ChatEntry:
+        """A turn has called a tool; what comes of it is waited for. ``after`` as in `add`."""
+        return self._append(ChatEntry(ChatRole.TOOL, "", turn, call=call), after)
 
     def awaits(self, call: str) -> bool:
         """Whether what comes of that call is waited for."""
@@ -254,13 +255,14 @@ class ChatHistory:
         """Whether a call of that id stands there."""
         return any(one.call is not None and one.call.id == call for one in self._entries)
 
-    def returned(self, call: str, output: str) -> ChatEntry | None:
-        """What came of a call; None if nobody waits for that. It stands where it came: models
-        want it behind its call with nothing between, so they are told of the call there."""
+    def returned(self, call: str, output: str, after: int | None = None) -> ChatEntry | None:
+        """What came of a call; None if nobody waits for that. It stands where it came, or behind
+        ``after``: models want it behind its call with nothing between, so they are told of the call
+        there."""
         if not self.awaits(call):
             return None
         made = next(one for one in self._entries if one.call and one.call.id == call)
-        return self._append(replace(made, text=output, returned=True))
+        return self._append(replace(made, text=output, returned=True), after)
 
     def drop(self, number: int) -> None:
         """Nobody said that. With a call goes what came of it."""
@@ -311,12 +313,14 @@ class ChatHistory:
         places = (at for at, one in enumerate(self._entries) if one.reply and one.turn == turn)
         return next(places, None)
 
-    def _append(self, entry: ChatEntry) -> ChatEntry:
+    def _append(self, entry: ChatEntry, after: int | None = None) -> ChatEntry:
         self._count += 1
         text = entry.text if entry.call else entry.text.strip()
         entry = replace(entry, text=text, number=self._count)
         if entry.text or entry.reply is not None or entry.call is not None:
-            self._entries.append(entry)
+            numbers = [0, *(one.number for one in self._entries)]
+            at = numbers.index(after) if after in numbers else len(self._entries)
+            self._entries.insert(at, entry)
         if len(self._entries) > self._most:
             del self._entries[: len(self._entries) - self._most]
             while self._entries[0].role in _ANSWERS and len(self._entries) > 1:

@@ -138,23 +138,28 @@ class TextTyped:
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntryAdded:
-    """Something that belongs into the history and wants no answer; the client calls it
-    ``name``."""
+    """Something that belongs into the history and wants no answer; the client calls it ``name``.
+    It stands behind the entry ``after``, as `ChatHistory.add` has it. With a ``call`` it is one of
+    a tool, from a conversation that went before."""
 
     at: float
     role: chat_completions.ChatRole
     text: str
     name: str = ""
+    after: int | None = None
+    call: chat_completions.ToolCall | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ToolResultAdded:
-    """What came of a call, by its id; the client calls that ``name``. It wants no answer yet."""
+    """What came of a call, by its id; the client calls that ``name``. It wants no answer yet;
+    ``after`` as in `HistoryEntryAdded`."""
 
     at: float
     call: str
     output: str
     name: str = ""
+    after: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +172,12 @@ class HistoryEntryDeleted:
 
 @dataclass(frozen=True, slots=True)
 class ResponseRequested:
-    """The client wants an answer to the history as it is, if it likes by other ``options``."""
+    """The client wants an answer to the history as it is, if it likes by other ``options``; it
+    calls the request ``name``."""
 
     at: float
     options: ConversationOptions | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,6 +226,10 @@ class ConversationLoop:
         """The number of the reply that is given, 0 while there is none."""
         return self._machine.replying
 
+    def knows(self, call: str) -> bool:
+        """Whether a call of that id stands in the history."""
+        return self._machine.history.knows(call)
+
     def awaits(self, call: str) -> bool:
         """Whether what comes of a call of that id is waited for."""
         return self._machine.history.awaits(call)

@@ -124,7 +124,8 @@ class UserUtterance:
 class UserTurn:
     """Somebody's turn. ``since``: when the stretch of speech began that goes on or was the last;
     ``saying``: what the machine says meanwhile, or did just before, which may come back.
-    ``answer``: the client wants one, by ``answer_by`` if that is given.
+    ``answer``: the client wants one, by ``answer_by`` if that is given, and calls
+    that request ``answer_name``.
 
     Over a reply ``told`` is false: no client knows of it yet. There ``paused_at`` is since when the
     reply is held for it, ``dismissed`` that it is not held for it any more, and ``aside`` that its
@@ -141,6 +142,7 @@ class UserTurn:
     committed: bool = False
     answer: bool = False
     answer_by: ConversationOptions | None = None
+    answer_name: str = ""
     told: bool = False
     saying: str = ""
     before: str = ""

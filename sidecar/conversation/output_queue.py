@@ -205,10 +205,12 @@ class ReplyTruncated:
 
 @dataclass(frozen=True, slots=True)
 class ConversationError:
-    """Something went wrong; the conversation goes on. ``turn`` is 0 where it was no reply's."""
+    """Something went wrong; the conversation goes on. ``turn`` is 0 where it was no reply's;
+    ``name`` is what the client calls the request that came to nothing by it, or ''."""
 
     turn: int
     error: SidecarError
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

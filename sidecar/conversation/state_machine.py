@@ -123,7 +123,7 @@ class ConversationStateMachine:
             case events.HistoryEntryDeleted():
                 self.history.drop(event.entry)
             case events.ResponseRequested():
-                self._asked(event.options)
+                self._asked(event)
             case events.TurnCommitted():
                 self._floor.commit()
             case events.TurnDiscarded():
@@ -150,23 +150,26 @@ class ConversationStateMachine:
         self._answering.give_any(self._floor.at)
 
     def _noted(self, noted: events.HistoryEntryAdded) -> None:
-        entry = self.history.add(noted.role, noted.text)
+        if noted.call is None:
+            entry = self.history.add(noted.role, noted.text, noted.after)
+        else:
+            entry = self.history.called(0, noted.call, noted.after)
         self._do(HistoryEntryRecorded(entry.number, entry.role, entry.text, noted.name))
 
     def _returned(self, returned: events.ToolResultAdded) -> None:
-        entry = self.history.returned(returned.call, returned.output)
+        entry = self.history.returned(returned.call, returned.output, returned.after)
         if entry is None:
             self._do(ConversationError(0, CallUnknown()))
         else:
             self._do(HistoryEntryRecorded(entry.number, entry.role, entry.text, returned.name))
 
-    def _asked(self, options: events.ConversationOptions | None) -> None:
+    def _asked(self, asked: events.ResponseRequested) -> None:
         person = self._floor.person
         if person is not None and person.committed:
-            person.answer, person.answer_by = True, options
+            person.answer, person.answer_by, person.answer_name = True, asked.options, asked.name
             return
         self._floor.abandon(ReplyEnding.INTERRUPTED)
-        self._answering.give_any(self._floor.at, options)
+        self._answering.give_any(self._floor.at, asked.options, asked.name)
 
     def _cancel(self) -> None:
         if self._answering.given is not None:

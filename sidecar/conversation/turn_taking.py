@@ -161,7 +161,7 @@ class TurnTaking:
         self._answering.discard()
         self._nothing_said(person)
         if person.answer:
-            self._answering.give_any(self.at, person.answer_by)
+            self._answering.give_any(self.at, person.answer_by, person.answer_name)
 
     def _answer(self, person: UserTurn, text: str) -> None:
         self._tell_of(person)

@@ -234,7 +234,7 @@ class ResponseNotActive(SidecarError):
 
     code = "response_cancel_not_active"
     kind = ErrorKind.CONFLICT
-    default_detail = "No such response is in progress."
+    default_detail = "Cancellation failed: no such response is in progress."
     default_hint = "There is nothing to be done."
 
 

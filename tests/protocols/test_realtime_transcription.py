@@ -253,20 +253,25 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 async def admitted(server: Server, full: bool = False, **options: Any) -> dict[str, Any]:
-    """The first event that a connection sees, and its close code if it is an error. Unless it is
-    ``full``, whoever was there before may be on the way out."""
+    """The first event that a connection sees, and its close code if it is an error, or the status
+    that refuses it. Unless it is ``full``, whoever was there before may be on the way out."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
-            async with connected(server, **options) as client:
-                first = await client.next()
-                if first["type"] != "error":
-                    return first
-                with pytest.raises(websockets.ConnectionClosed) as closed:
-                    await client.next()
-            assert closed.value.rcvd is not None
-            code = first["error"]["code"]
-            if full or code != "live_full":
-                return {"code": code, "closed": closed.value.rcvd.code}
+            try:
+                async with connected(server, **options) as client:
+                    first = await client.next()
+                    if first["type"] != "error":
+                        return first
+                    with pytest.raises(websockets.ConnectionClosed) as closed:
+                        await client.next()
+                assert closed.value.rcvd is not None
+                found = {"code": first["error"]["code"], "closed": closed.value.rcvd.code}
+            except websockets.InvalidStatus as refused:
+                answer = refused.response
+                code = json.loads(answer.body)["error"]["code"]
+                found = {"code": code, "status": answer.status_code}
+            if full or found["code"] != "live_full":
+                return found
 
 
 async def test_keys_come_in_a_header_or_a_subprotocol(strict: Server) -> None:
@@ -276,12 +281,17 @@ async def test_keys_come_in_a_header_or_a_subprotocol(strict: Server) -> None:
     async with connected(strict, subprotocols=offered) as client:
         assert client.connection.subprotocol == "realtime"
         assert (await client.next())["type"] == "session.created"
+        page = {"origin": f"http://127.0.0.1:{strict.port}"}
         full = await admitted(strict, full=True, **header)
+        assert full == {"code": "live_full", "status": 503}
+        full = await admitted(strict, full=True, **header, **page)
         assert full == {"code": "live_full", "closed": 1013}
     wrong = ["realtime", "openai-insecure-api-key.wrong"]
-    assert await admitted(strict, subprotocols=wrong) == {"code": "token_invalid", "closed": 3000}
-    missing = await admitted(strict, subprotocols=["realtime"])
-    assert missing["closed"] == 3000
+    refused = {"code": "token_invalid"}
+    assert await admitted(strict, subprotocols=wrong) == {**refused, "status": 401}
+    assert await admitted(strict, subprotocols=wrong, **page) == {**refused, "closed": 3000}
+    assert (await admitted(strict, subprotocols=["realtime"]))["status"] == 401
+    assert (await admitted(strict, subprotocols=["realtime"], **page))["closed"] == 3000
 
 
 async def check_that_a_key_opens_nothing_else(server: Server) -> None:
@@ -327,7 +337,7 @@ async def test_a_client_secret_opens_one_connection_that_is_heard_as_was_agreed(
     first = await admitted(strict, subprotocols=offered)
     assert first["session"]["audio"]["input"]["turn_detection"] is None
     again = await admitted(strict, subprotocols=offered)
-    assert again == {"code": "token_invalid", "closed": 3000}
+    assert again == {"code": "token_invalid", "status": 401}
     beta = strict.client.post(
         "/v1/realtime/transcription_sessions", json={"input_audio_format": "g711_alaw"}
     ).json()

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from s2s_client import Page, tone
 from service_process import PATIENCE_S, Server, read_answer, until
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 KEY = "0123456789abcdef0123456789abcdef"
 HALF = (
@@ -46,6 +47,36 @@ async def follow(server: Server, job: str) -> int:
     url = f"{server.client.base_url}/v1/jobs/{job}/events"
     async with httpx.AsyncClient(timeout=PATIENCE_S) as client, client.stream("GET", url) as answer:
         return len([line async for line in answer.aiter_lines()])
+
+
+async def test_clients_of_the_realtime_api_are_to_come_again(
+    start_server: Callable[..., Server], voice: bytes
+) -> None:
+    """An event says that something is wrong with them, and is the end to most: the close code says
+    what it is, and a status those who come while the service is on its way out."""
+    server = start_server(voice_engine="scripted", shutdown_grace=60, scripted_speed=0.02)
+    url = f"ws://127.0.0.1:{server.port}/v1/realtime"
+    job = server.client.post("/v1/jobs", files={"audio": voice}).json()["id"]
+    server.wait_state(job, "running")
+    heard: list[list[dict[str, Any]]] = [[], []]
+    async with connect(f"{url}?model=gpt-realtime") as talk, connect(url) as transcription:
+        await talk.recv()
+        await transcription.recv()
+        await asyncio.to_thread(server.process.terminate)
+        for live, said in zip((talk, transcription), heard, strict=True):
+            with suppress(ConnectionClosed):
+                async for message in live:
+                    said.append(json.loads(message))
+            assert (live.close_code, live.close_reason) == (1001, "shutting_down")
+    assert not [one for said in heard for one in said if one["type"] == "error"]
+    for query in ("", "?model=gpt-realtime"):
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(url + query)
+        answer = refused.value.response
+        assert answer.status_code == 503
+        assert json.loads(answer.body)["error"]["code"] == "shutting_down"
+        assert int(answer.headers["retry-after"]) > 0
+    assert "Traceback" not in server.log()
 
 
 async def test_everybody_hears_why_and_what_was_said_is_told_to_its_end(

@@ -7,12 +7,14 @@ line, in JSON.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,40 +25,59 @@ from service_process import PATIENCE_S, REPOSITORY, Server
 CLIENTS = Path(os.environ.get("VIBEVOICE_TEST_CLIENTS") or REPOSITORY / ".venv/clients")
 PYTHON = CLIENTS / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 PROGRAMS = Path(__file__).parent / "programs"
-RunClient = Callable[..., Any]
 
 
-def outcome(command: list[str], arguments: tuple[object, ...], **env: str) -> Any:
-    """What a program prints last, as JSON."""
-    done = subprocess.run(
-        [*command, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(PROGRAMS), "OPENAI_API_KEY": "sk-none", **env},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=PATIENCE_S,
-    )
-    assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
-    return json.loads(done.stdout.splitlines()[-1])
+class Programs:
+    """Programs of one runtime, by their names in ``programs/``."""
+
+    def __init__(self, runtime: str) -> None:
+        self._runtime = runtime
+
+    def __call__(self, name: str, *arguments: object) -> Any:
+        """Run one; return what it prints last, as JSON."""
+        with self.start(name, *arguments) as process:
+            out, err = process.communicate()
+        assert process.returncode == 0, f"{out[-4000:]}\n{err[-8000:]}"
+        return json.loads(out.splitlines()[-1])
+
+    @contextlib.contextmanager
+    def start(self, name: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+        """Start one, and end it at last, or if it takes too long."""
+        known = {"PYTHONPATH": str(PROGRAMS), "OPENAI_API_KEY": "sk-none", "CLIENTS": str(CLIENTS)}
+        process = subprocess.Popen(
+            [self._runtime, PROGRAMS / name, *map(str, arguments)],
+            env={**os.environ, **known},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+        late = threading.Timer(PATIENCE_S, process.kill)
+        late.start()
+        try:
+            yield process
+        finally:
+            late.cancel()
+            process.kill()
+            process.communicate()
 
 
 @pytest.fixture(scope="session")
-def python_client() -> RunClient:
-    """Run a program with the clients' Python: its name in ``programs/``, and its arguments."""
+def python_client() -> Programs:
+    """Programs for the clients' Python."""
     if not PYTHON.is_file():
         pytest.skip(f"there are no clients in {CLIENTS}: 'make test-clients' installs them")
-    return lambda name, *arguments: outcome([str(PYTHON), str(PROGRAMS / name)], arguments)
+    return Programs(str(PYTHON))
 
 
 @pytest.fixture(scope="session")
-def node_client() -> RunClient:
-    """Run a program with node: its name in ``programs/``, and its arguments."""
+def node_client() -> Programs:
+    """Programs for node."""
     node = shutil.which("node")
     if node is None or not (CLIENTS / "node_modules").is_dir():
         pytest.skip(f"there is no node, or no package in {CLIENTS}: 'make test-clients'")
-    return lambda name, *arguments: outcome(
-        [node, str(PROGRAMS / name)], arguments, CLIENTS=str(CLIENTS)
-    )
+    return Programs(node)
 
 
 @pytest.fixture(scope="module")

@@ -127,10 +127,16 @@ class InboundQueue:
 
 
 class WebSocketConnection:
-    """One WebSocket that was accepted, and who is at its other end."""
+    """One WebSocket, and who is at its other end; ``spoken`` as in `open`."""
 
-    def __init__(self, websocket: WebSocket, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        websocket: WebSocket,
+        now: Callable[[], float] = time.monotonic,
+        spoken: Sequence[str] = (),
+    ) -> None:
         self.websocket = websocket
+        self._spoken = spoken
         self.caller: Identity = identity_of(websocket)
         self.inbound = InboundQueue(MAX_INBOUND_MESSAGES)
         self._messages = SlidingWindowLimit(RateLimit(MESSAGES_PER_MINUTE, MINUTE_S))
@@ -142,8 +148,20 @@ class WebSocketConnection:
     @classmethod
     async def accept(cls, websocket: WebSocket, spoken: Sequence[str] = ()) -> Self:
         """Answer the handshake, with the first of the offered subprotocols that is ``spoken``."""
-        await accept_handshake(websocket, spoken)
-        return cls(websocket)
+        socket = cls(websocket, spoken=spoken)
+        await socket.open()
+        return socket
+
+    @property
+    def opened(self) -> bool:
+        """Whether the handshake was answered."""
+        return self.websocket.application_state is not WebSocketState.CONNECTING
+
+    async def open(self) -> None:
+        """Answer the handshake, if nothing has, with the first of the offered subprotocols that is
+        ``spoken``."""
+        if not self.opened:
+            await accept_handshake(self.websocket, self._spoken)
 
     async def receive(self) -> Message:
         """The next message.
@@ -278,14 +296,22 @@ async def serve_connection(
     spoken: Sequence[str],
     serve: Callable[[WebSocketConnection], Awaitable[None]],
     ending_of: Callable[[errors.SidecarError], ConnectionEnding],
+    refuse: Callable[[errors.SidecarError, WebSocket], Awaitable[bool]] | None = None,
 ) -> None:
-    """Accept a connection and ``serve`` it; an error ends it as ``ending_of`` has it."""
-    socket = await WebSocketConnection.accept(websocket, spoken)
+    """Accept a connection and ``serve`` it; an error ends it as ``ending_of`` has it. With
+    ``refuse``, which returns whether it has refused a handshake, ``serve`` opens the connection
+    itself, once it is known that it can be served."""
+    socket = WebSocketConnection(websocket, spoken=spoken)
+    if refuse is None:
+        await socket.open()
     try:
         await serve(socket)
     except WebSocketGone:
         pass
     except errors.SidecarError as error:
+        if refuse is not None and not socket.opened and await refuse(error, websocket):
+            return
+        await socket.open()
         ending = ending_of(error)
         if ending.last_message is not None:
             await socket.say(ending.last_message)

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from sidecar import errors
 from sidecar.api.http import request_headers
 from sidecar.conversation.conversation_events import MAX_PLAYBACK_REPORT_S
-from sidecar.conversation.llm.chat_completions import ChatRole
+from sidecar.conversation.llm.chat_completions import ChatRole, ToolCall
 from sidecar.interfaces.request_options import parse_integer, parse_text
 from sidecar.protocols.openai_realtime.session_config import RealtimeSessionType, require_object
 
@@ -20,7 +20,7 @@ LONGEST_ID = 64
 LONGEST_TEXT = 65_536
 """Characters of an item."""
 MAX_TOOL_OUTPUT_CHARACTERS = 32_768
-"""Characters of what came of a call."""
+"""Characters of what came of a call, and of its arguments."""
 LONGEST_REPLY_MS = 1000 * MAX_PLAYBACK_REPORT_S
 _TEXTS = {
     ChatRole.USER: "input_text",
@@ -57,13 +57,15 @@ class RealtimeAudioClear:
 
 @dataclass(frozen=True, slots=True)
 class RealtimeItemCreate:
-    """Something that belongs into the conversation, behind the item ``after`` if that is said;
-    ``item`` is what the client calls it, or ''."""
+    """Something that belongs into the conversation, behind the item ``after`` if that is said, or
+    first (`server_events.FIRST`); ``item`` is what the client calls it, or ''. With a ``call`` it
+    is one of a tool."""
 
     role: ChatRole
     text: str
     item: str = ""
     after: str = ""
+    call: ToolCall | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,24 +202,32 @@ def _created(event: Mapping[str, Any]) -> RealtimeItemCreate | RealtimeToolOutpu
                     hint=f"Use one of: {', '.join(_TEXTS)}.",
                 )
             return RealtimeItemCreate(role, _text(item.get("content"), _TEXTS[role]), name, after)
+        case "function_call":
+            called = ToolCall(
+                _id(item, "call_id", "item.call_id"),
+                _id(item, "name", "item.name"),
+                _long(item, "arguments"),
+            )
+            return RealtimeItemCreate(ChatRole.TOOL, "", name, after, called)
         case "function_call_output":
             return RealtimeToolOutput(
-                _id(item, "call_id", "item.call_id"), _output(item), name, after
+                _id(item, "call_id", "item.call_id"), _long(item, "output"), name, after
             )
     raise errors.FieldInvalid(
-        "'item.type' is neither 'message' nor 'function_call_output'.",
-        hint="Calls come from the model alone.",
+        "'item.type' has a value that is not possible.",
+        hint="Use one of: message, function_call, function_call_output.",
     )
 
 
-def _output(item: Mapping[str, Any]) -> str:
-    output = item.get("output")
-    if output is None:
-        raise errors.FieldMissing("The field 'item.output' is missing.")
-    found = parse_text("item.output", output)
+def _long(item: Mapping[str, Any], key: str) -> str:
+    """What a call was made with, or what came of it."""
+    value = item.get(key)
+    if value is None:
+        raise errors.FieldMissing(f"The field 'item.{key}' is missing.")
+    found = parse_text(f"item.{key}", value)
     if len(found) > MAX_TOOL_OUTPUT_CHARACTERS:
         raise errors.FieldInvalid(
-            f"'item.output' has more than {MAX_TOOL_OUTPUT_CHARACTERS} characters."
+            f"'item.{key}' has more than {MAX_TOOL_OUTPUT_CHARACTERS} characters."
         )
     return found
 

@@ -266,6 +266,33 @@ class RealtimeDialogueConfig:
         }
 
 
+_GA_NAMES = {
+    "modalities": "output_modalities",
+    "max_response_output_tokens": "max_output_tokens",
+    "voice": "audio.output.voice",
+    "speed": "audio.output.speed",
+    "output_audio_format": "audio.output.format",
+    "input_audio_format": "audio.input.format",
+    "input_audio_transcription": "audio.input.transcription",
+    "input_audio_noise_reduction": "audio.input.noise_reduction",
+    "turn_detection": "audio.input.turn_detection",
+}
+"""What fields of the beta are called today."""
+
+
+def refuse_beta_fields(given: Mapping[str, Any], at: str) -> None:
+    """Refuse a session or an answer, ``at`` by its name, in the shape of the beta.
+
+    Raises:
+        errors.FieldInvalid: it is.
+    """
+    for name, now in _GA_NAMES.items():
+        if given.get(name) is not None:
+            raise errors.FieldInvalid(
+                f"'{at}.{name}' is a field of the beta.", hint=f"Send '{at}.{now}' instead."
+            )
+
+
 def stands_for_any(model: str) -> bool:
     """Whether that is a name for whoever answers here."""
     return model.startswith(DIALOGUE_MODELS)
@@ -280,11 +307,12 @@ def updated_dialogue(
         errors.BadRequest, errors.NotFound: it means nothing, or nothing that is to be had here.
     """
     given = require_object("session", session)
-    if given.get("type", RealtimeSessionType.CONVERSATION) != RealtimeSessionType.CONVERSATION:
+    if given.get("type") not in (None, RealtimeSessionType.CONVERSATION):
         raise errors.FieldInvalid(
             f"'session.type' is not '{RealtimeSessionType.CONVERSATION}'.",
             hint="A conversation stays one; transcriptions have an address of their own.",
         )
+    refuse_beta_fields(given, "session")
     after = replace(
         before,
         instructions=parse_instructions(given, "session.instructions", before.instructions),
@@ -303,7 +331,7 @@ def parse_instructions(given: Mapping[str, Any], name: str, usual: str) -> str:
     Raises:
         errors.FieldInvalid: it is no text, or too long a one.
     """
-    if "instructions" not in given:
+    if given.get("instructions") is None:
         return usual
     found = request_options.parse_text(name, given["instructions"])
     if len(found) > LONGEST_INSTRUCTIONS:

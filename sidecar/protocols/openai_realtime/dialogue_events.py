@@ -252,7 +252,7 @@ class RealtimeDialogueEvents:
         self.items = RealtimeDialogueItems(prefix, most)
         self.person = RealtimeConversationTurns(self.items, span)
         self.replies = RealtimeResponses(self.items, prefix, self.conversation)
-        self._created: dict[str, RealtimeDialogueItem] = {}
+        self._created: dict[str, tuple[RealtimeDialogueItem, str]] = {}
 
     def use(self, manners: RealtimeDialogueConfig) -> None:
         """From here on."""
@@ -260,15 +260,20 @@ class RealtimeDialogueEvents:
         self.person.transcribes = manners.heard.transcribes
         self.replies.output, self.replies.law = manners.output_view, manners.sound
 
-    def create(self, item: RealtimeDialogueItem) -> None:
-        """A client puts that into the conversation; it is told once it stands there.
+    def create(self, item: RealtimeDialogueItem, after: str = "") -> None:
+        """A client puts that into the conversation, behind ``after`` as `RealtimeDialogueItems.add`
+        has it; it is told once it stands there.
 
         Raises:
             errors.FieldInvalid: there is one of that name.
         """
         if item.id in self.items or item.id in self._created:
             raise errors.FieldInvalid(f"'item.id' is taken: there is an item '{item.id}'.")
-        self._created[item.id] = item
+        self._created[item.id] = item, after
+
+    def told(self, item: RealtimeDialogueItem) -> bool:
+        """Return whether that was told which a client has put into the conversation."""
+        return item.id not in self._created
 
     def of(self, out: output.ConversationOutput) -> Iterator[EventBody]:
         """The events for what goes out."""
@@ -276,7 +281,7 @@ class RealtimeDialogueEvents:
             case output.HistoryEntryRecorded():
                 yield from self._recorded(out)
             case output.ConversationError(turn=0):
-                yield server_events.error_event(out.error)
+                yield server_events.error_event(out.error, out.name or None)
             case (
                 output.UserTurnStarted()
                 | output.UserTurnPartial()
@@ -296,8 +301,10 @@ class RealtimeDialogueEvents:
                 yield from self.replies.events_of(out)
 
     def _recorded(self, stands: output.HistoryEntryRecorded) -> Iterator[EventBody]:
-        item = self._created.pop(stands.name)
-        item.entry, item.text = stands.entry, stands.text
-        before = self.items.add(item)
+        item, after = self._created.pop(stands.name)
+        item.entry = stands.entry
+        if not item.call or item.returned:
+            item.text = stands.text
+        before = self.items.add(item, after)
         for what in ("added", "done"):
             yield server_events.item_event(what, item, before)

@@ -6,7 +6,8 @@ so an answer that is asked for never misses what was said.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -51,10 +52,12 @@ class RealtimeDialogueConnection(RealtimeConnection):
         self._service, self._talk = service, talk
         self._usual, self._spec = usual, spec
         self._telling = RealtimeDialogueEvents(self.name, talk.options.most_messages, talk.span)
+        self._recorded = asyncio.Event()
         self._use(manners)
 
     async def greet(self, *, again: bool = False) -> None:
         """Say what this is; ``again``: the session was something else before."""
+        await self._socket.open()
         await self._say(lambda: [self._view("updated" if again else "created")])
         await self._say(lambda: [server_events.conversation_created(self._telling.conversation)])
 
@@ -66,6 +69,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
         """
         async for out in self._talk.outgoing():
             await self._say(lambda out=out: self._telling.of(out))  # type: ignore[misc]
+            self._recorded.set()
 
     async def change(self, session: object) -> None:
         """Go on as the client wishes.
@@ -84,7 +88,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
                 )
         self._use(after)
 
-    async def _do(self, order: client_events.RealtimeCommand) -> None:
+    async def _do(self, order: client_events.RealtimeCommand, event_id: str | None) -> None:
         match order:
             case client_events.RealtimeAudioAppend(raw):
                 await self._append(raw, self._manners.heard, MAX_CHUNK_S, self._talk.hear)
@@ -97,7 +101,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
                 await self.change(session)
                 await self._say(lambda: [self._view("updated")])
             case client_events.RealtimeResponseCreate():
-                self._respond(order)
+                self._respond(order, event_id or "")
             case client_events.RealtimeResponseCancel():
                 self._cancel(order)
             case client_events.RealtimeOutputClear():
@@ -108,9 +112,9 @@ class RealtimeDialogueConnection(RealtimeConnection):
     async def _about_items(self, order: client_events.RealtimeCommand) -> None:
         match order:
             case client_events.RealtimeItemCreate():
-                self._create(order)
+                await self._create(order)
             case client_events.RealtimeToolOutput():
-                self._return(order)
+                await self._return(order)
             case client_events.RealtimeItemRetrieve(name):
                 item = self._telling.items.find(name)
                 await self._say(lambda: [server_events.item_retrieved(item)])
@@ -125,12 +129,12 @@ class RealtimeDialogueConnection(RealtimeConnection):
             self._talk.playback_completed()
         await self._talk.commit()
 
-    def _respond(self, order: client_events.RealtimeResponseCreate) -> None:
+    def _respond(self, order: client_events.RealtimeResponseCreate, name: str) -> None:
         options = self._response_options(order)
         if self._talk.sending:
             raise errors.ResponseActive()
         self._talk.playback_completed()
-        self._talk.wish(conversation_events.ResponseRequested, options)
+        self._talk.wish(conversation_events.ResponseRequested, options, name)
         self._telling.replies.requested(self._talk.turn, order.options)
 
     def _response_options(
@@ -145,6 +149,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
             raise errors.FieldInvalid("'response.conversation' is not 'auto'.")
         if not isinstance(given.get("metadata"), dict | None):
             raise errors.FieldInvalid("'response.metadata' is no object.")
+        dialogue_config.refuse_beta_fields(given, "response")
         options = self._talk.options
         instructions = dialogue_config.parse_instructions(
             given, "response.instructions", now.instructions
@@ -172,30 +177,49 @@ class RealtimeDialogueConnection(RealtimeConnection):
             raise errors.ResponseNotActive("There is nothing to be heard.")
         self._talk.wish(conversation_events.ResponseCancelled)
 
-    def _create(self, order: client_events.RealtimeItemCreate) -> None:
-        item = RealtimeDialogueItem(self._name(order), order.role)
-        self._telling.create(item)
-        self._talk.wish(conversation_events.HistoryEntryAdded, order.role, order.text, item.id)
+    async def _create(self, order: client_events.RealtimeItemCreate) -> None:
+        name, after = self._place(order)
+        item = RealtimeDialogueItem(name, order.role)
+        if (call := order.call) is not None:
+            if self._talk.knows(call.id):
+                raise errors.FieldInvalid(f"'item.call_id' is taken: there is a call '{call.id}'.")
+            item.call, item.name, item.text = call.id, call.name, call.arguments
+        wish = order.role, order.text, name, after, call
+        await self._record(item, order.after, conversation_events.HistoryEntryAdded, *wish)
 
-    def _return(self, order: client_events.RealtimeToolOutput) -> None:
-        name = self._name(order)
+    async def _return(self, order: client_events.RealtimeToolOutput) -> None:
+        name, after = self._place(order)
         if not self._talk.awaits(order.call):
             raise errors.CallUnknown(f"No call '{order.call}' waits for an output.")
         item = RealtimeDialogueItem(name, ChatRole.TOOL, call=order.call, returned=True)
-        self._telling.create(item)
-        self._talk.wish(conversation_events.ToolResultAdded, order.call, order.output, item.id)
+        wish = order.call, order.output, name, after
+        await self._record(item, order.after, conversation_events.ToolResultAdded, *wish)
 
-    def _name(
+    def _place(
         self, order: client_events.RealtimeItemCreate | client_events.RealtimeToolOutput
-    ) -> str:
-        """What an item is called that is to stand behind all others."""
+    ) -> tuple[str, int | None]:
+        """What an item is called, and the entry of the history that it is to stand behind."""
         items = self._telling.items
-        if order.after and order.after != items.last:
-            items.find(order.after)
-            raise errors.FieldInvalid(
-                "'previous_item_id' is not the last item.", hint="Leave it out."
-            )
-        return order.item or items.new_id()
+        if order.after == server_events.FIRST:
+            after: int | None = 0
+        else:
+            after = items.find(order.after).entry or None if order.after else None
+        return order.item or items.new_id(), after
+
+    async def _record(
+        self,
+        item: RealtimeDialogueItem,
+        after: str,
+        what: Callable[..., conversation_events.ConversationEvent],
+        *values: object,
+    ) -> None:
+        """Put an item into the history. The next event, which may name it, is read once it stands
+        there and its client was told."""
+        self._telling.create(item, after)
+        self._talk.wish(what, *values)
+        while not (self._telling.told(item) or self._talk.over):
+            self._recorded.clear()
+            await self._recorded.wait()
 
     def _truncate(self, order: client_events.RealtimeItemTruncate) -> None:
         item, seconds = self._telling.items.find(order.item), order.end_ms / 1000

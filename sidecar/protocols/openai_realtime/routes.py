@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -32,7 +33,7 @@ from sidecar.auth.one_time_codes import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.errors import ErrorKind
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_engine import LiveOptions
-from sidecar.protocols.openai_common import ERRORS, LIVE_ALIASES
+from sidecar.protocols.openai_common import ERRORS, LIVE_ALIASES, error_response, status_of
 from sidecar.protocols.openai_realtime import dialogue_session, transcription_session
 from sidecar.protocols.openai_realtime.dialogue_config import DIALOGUE_MODELS
 from sidecar.protocols.openai_realtime.server_events import error_event
@@ -104,8 +105,18 @@ SUBPROTOCOLS = ("realtime",)
 """The subprotocol of its clients in browsers."""
 REALTIME_CLOSE_CODES: Mapping[ErrorKind | str, int] = {ErrorKind.UNAUTHORIZED: 3000}
 """Close codes of its own."""
+HANDSHAKE_STATUSES = (401, 429, 503)
+"""Errors with these refuse a handshake, but for a page's."""
 BETA = "realtime=v1"
 """In the header `OpenAI-Beta`, or as a subprotocol: the vocabulary of the beta."""
+
+NO_BETA = (
+    "Leave out 'OpenAI-Beta: realtime=v1' (as a subprotocol: openai-beta.realtime-v1). Names of "
+    "today: response.output_audio.delta, response.output_audio_transcript.delta, "
+    "response.output_text.delta, conversation.item.added; in session.update 'type', "
+    "'output_modalities' and 'audio'."
+)
+"""What to do where a client wants the beta."""
 
 
 def build_router(
@@ -124,7 +135,9 @@ def build_router(
         settings = service.settings
         expires_at = int(now() + settings.live_longest)
         serve = partial(_serve, service=service, expires_at=expires_at)
-        await websocket_connections.serve_connection(websocket, SUBPROTOCOLS, serve, ending_of)
+        await websocket_connections.serve_connection(
+            websocket, SUBPROTOCOLS, serve, ending_of, refused_by_status
+        )
 
     @router.post(
         f"{REALTIME}/client_secrets",
@@ -169,8 +182,11 @@ def build_router(
 
 
 def ending_of(error: errors.SidecarError) -> websocket_connections.ConnectionEnding:
-    """Return how ``error`` ends a connection."""
+    """Return how ``error`` ends a connection. A service that ends says so by the code alone: to
+    clients an error is the end, and a lost connection one to make again."""
     code = websocket_connections.close_code(error, REALTIME_CLOSE_CODES)
+    if isinstance(error, errors.ShuttingDown):
+        return websocket_connections.ConnectionEnding(code, error.code)
     last = json.dumps({"event_id": "event_0", **error_event(error)})
     return websocket_connections.ConnectionEnding(code, error.code, last)
 
@@ -178,9 +194,23 @@ def ending_of(error: errors.SidecarError) -> websocket_connections.ConnectionEnd
 async def send_refusal(
     error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    """Refuse a client that was not let in, in a way that browsers let their pages read."""
+    """Refuse a client that was not let in; a page in a way that its browser lets it read."""
     websocket = WebSocket(scope, receive, send)
+    if await refused_by_status(error, websocket):
+        return
     await websocket_connections.refuse_connection(websocket, ending_of(error), SUBPROTOCOLS)
+
+
+async def refused_by_status(error: errors.SidecarError, websocket: WebSocket) -> bool:
+    """Refuse a handshake by an HTTP status, by which clients know that they are to wait; return
+    whether that was done. A page cannot read a status, and what is wrong with a request is said
+    in an event."""
+    if "origin" in websocket.headers or status_of(error) not in HANDSHAKE_STATUSES:
+        return False
+    with suppress(RuntimeError, OSError):  # without the extension it is accepted, and told
+        await websocket.send_denial_response(error_response(error))
+        return True
+    return False
 
 
 def initial_config(
@@ -209,6 +239,10 @@ async def _serve(
         session, query, open = json.loads(agreed), {}, False  # the address changes nothing of it
     dialogue = talks(session)
     if dialogue or (session is None and await dialogue_session.wants_dialogue(service, query)):
+        if _is_beta(socket.websocket):
+            raise errors.FieldInvalid(
+                "Conversations are not held in the beta's words.", hint=NO_BETA
+            )
         named = {"model": query["model"]} if "model" in query else {}
         await dialogue_session.serve_dialogue(socket, service, session or named, expires_at)
     else:

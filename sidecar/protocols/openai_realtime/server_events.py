@@ -15,6 +15,8 @@ from sidecar.conversation.output_queue import ReplyEnding
 from sidecar.protocols.openai_common import error_body, speaker_letters
 from sidecar.transcripts.transcript import Segment
 
+FIRST = "root"
+"""What a client names as the item before the one that stands first."""
 EventBody: TypeAlias = dict[str, Any]
 """An event, without its number, or a part of one."""
 
@@ -173,10 +175,16 @@ class RealtimeDialogueItems:
         self._count += 1
         return f"item_{self.prefix}_{self._count - 1}"
 
-    def add(self, item: RealtimeDialogueItem) -> str | None:
-        """One more, behind all; the id of the one before it."""
-        before, self.last = self.last, item.id
-        self._all[item.id] = item
+    def add(self, item: RealtimeDialogueItem, after: str = "") -> str | None:
+        """Add one behind ``after``, before all others (`FIRST`), or if that is no item, behind all;
+        return the id of the one before it."""
+        all = list(self._all.values())
+        at = [FIRST, *self._all].index(after) if after in (FIRST, *self._all) else len(all)
+        before = self.last if at == len(all) else all[at - 1].id if at else None
+        if at == len(all):
+            self.last = item.id
+        all.insert(at, item)
+        self._all = {one.id: one for one in all}
         if len(self._all) > self._most:
             del self._all[next(iter(self._all))]
         return before

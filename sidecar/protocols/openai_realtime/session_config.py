@@ -306,7 +306,7 @@ def check_model(name: str, spec: EngineSpec) -> str:
 
 def _inputs(session: Mapping[str, Any]) -> Mapping[str, Any]:
     """What is under ``audio.input``, whichever shape it came in."""
-    if session.get("type", RealtimeSessionType.TRANSCRIPTION) != RealtimeSessionType.TRANSCRIPTION:
+    if session.get("type") not in (None, RealtimeSessionType.TRANSCRIPTION):
         raise errors.FieldInvalid(
             "'session.type' is not 'transcription'.",
             hint="This service transcribes here; it does not answer.",
@@ -352,6 +352,7 @@ def _with_transcription(
 ) -> RealtimeTranscriptionConfig:
     """It is heard as ``given`` says, in the shape of both."""
     at = f"{_INPUT}.transcription"
+    given = {name: value for name, value in given.items() if value is not None}
     after = before
     if "model" in given:
         model = check_model(request_options.parse_text(f"{at}.model", given["model"]).strip(), spec)

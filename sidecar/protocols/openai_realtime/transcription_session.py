@@ -61,8 +61,9 @@ class RealtimeConnection(ABC):
                 await self._take(asked)
 
     @abstractmethod
-    async def _do(self, order: client_events.RealtimeCommand) -> None:
-        """Do an order; where the session is over, what is wrong ends the connection."""
+    async def _do(self, order: client_events.RealtimeCommand, event_id: str | None) -> None:
+        """Do an order that its client calls ``event_id``; where the session is over, what is wrong
+        ends the connection."""
 
     async def _say(self, make: Callable[[], Iterable[EventBody]]) -> None:
         """Say what ``make`` comes to, and nothing else in between."""
@@ -98,7 +99,7 @@ class RealtimeConnection(ABC):
         try:
             if not is_sound:
                 self._socket.count()
-            await self._do(order)
+            await self._do(order, asked.event_id)
         except errors.SessionOver:
             pass  # the service ends: what was said is still told, and then why
         except errors.SidecarError as error:
@@ -145,6 +146,7 @@ class RealtimeTranscriptionConnection(RealtimeConnection):
 
     async def greet(self) -> None:
         """Say how the session is heard."""
+        await self._socket.open()
         await self._say(lambda: [self._view("created", self._beta)])
 
     async def tell(self) -> None:
@@ -164,7 +166,7 @@ class RealtimeTranscriptionConnection(RealtimeConnection):
             await self._say(lambda error=error: self._turns.give_up(error))  # type: ignore[misc]
             raise
 
-    async def _do(self, order: client_events.RealtimeCommand) -> None:
+    async def _do(self, order: client_events.RealtimeCommand, event_id: str | None) -> None:
         match order:
             case client_events.RealtimeAudioAppend(raw):
                 self._open = False

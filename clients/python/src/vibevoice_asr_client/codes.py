@@ -617,7 +617,7 @@ class RequestInvalid(errors.Refused):
 
 
 class ResponseCancelNotActive(errors.Conflict):
-    """No such response is in progress."""
+    """Cancellation failed: no such response is in progress."""
 
     known_code = "response_cancel_not_active"
 
