@@ -25,7 +25,6 @@ from sidecar.jobs.job_log import JobLog
 from sidecar.jobs.job_runner import Job, JobRun, OptionsPlanner
 from sidecar.jobs.reservations import Reservation
 from sidecar.jobs.wait_queue import GuessJobSeconds, WaitQueue
-from sidecar.limits import limit as limit_of
 from sidecar.workers.engine_slot import EngineSlot
 
 log = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ log = logging.getLogger(__name__)
 NEXT_JOB_WAIT_S = 0.3
 """What a client takes at most to send its next recording after the answer to the last."""
 
-MAX_RETRY_AFTER_S = limit_of("retry_after", 60)
+MAX_RETRY_AFTER_S = 60
 """OpenAI's SDKs wait no longer for a Retry-After; if it says more, they come after a second."""
 MAX_RETURNS = 1000
 """Clients that were refused and are expected again; more are not told apart."""

@@ -35,6 +35,13 @@ DIARIZING_MODEL = "gpt-4o-transcribe-diarize"
 """The one that tells who speaks."""
 REALTIME_MODEL = "gpt-realtime"
 """The one that clients of the Realtime API look for in `GET /v1/models`."""
+VOICES = (
+    *("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx"),
+    *("sage", "shimmer", "verse"),
+)
+"""Voices of OpenAI's: they stand for the one that the service would choose itself, where an engine
+has voices of its own."""
+DEFAULT_VOICE = "default"
 SERVICE_NAME = "vibevoice-asr"
 _SIZE = r"(?:tiny|base|small|medium|large(?:-v[123])?|(?:large-v3-)?turbo)(?:[.-]en)?"
 _CLIENT_DEFAULTS = re.compile(

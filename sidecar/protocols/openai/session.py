@@ -73,7 +73,7 @@ class OpenAIKeptJob:
                 raise JobNotFound()
 
 
-RETRY_GRACE_S = 30.0
+RETRY_GRACE_S = limit("openai_retry_grace", 30.0)
 """From a hang-up to the same request: half a second to eight until it is sent, and its upload."""
 CROWDED_GRACE_S = 3.0
 """The same for a job that runs while others wait: the SDKs, unless told otherwise, are back within

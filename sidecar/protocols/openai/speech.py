@@ -26,8 +26,7 @@ from sidecar.conversation.tts_text import SentenceSplitter
 from sidecar.interfaces.engine_interface import SynthesisOptions, TtsSpec
 from sidecar.interfaces.request_options import parse_choice, parse_number, parse_text
 from sidecar.limits import limit
-from sidecar.protocols.openai_common import ERRORS, warning_headers
-from sidecar.protocols.openai_realtime.dialogue_config import DEFAULT_VOICE, VOICES
+from sidecar.protocols.openai_common import DEFAULT_VOICE, ERRORS, VOICES, warning_headers
 from sidecar.service.facade import Service
 from sidecar.workers.tts_client import TtsClient
 
@@ -43,7 +42,7 @@ MAX_WAITING_CHARACTERS = limit("speech_characters", 16 * MAX_INPUT_CHARACTERS)
 RATE = 24_000
 """Samples a second, as in OpenAI's `pcm`."""
 SLOWEST, FASTEST = 0.25, 4.0
-SILENCE = bytes(SAMPLE_BYTES * RATE // 5)
+SILENCE_BYTES = SAMPLE_BYTES * RATE // 5
 """What is heard of an input in which there is nothing to be said."""
 
 
@@ -186,7 +185,7 @@ async def spoken(tts: TtsClient, asked: SpeechRequest) -> AsyncGenerator[bytes, 
                 if encoded := await asyncio.to_thread(encoder.add, sound.pcm):
                     yield encoded
     if silent:
-        yield await asyncio.to_thread(encoder.add, SILENCE)
+        yield await asyncio.to_thread(encoder.add, bytes(SILENCE_BYTES))
     yield await asyncio.to_thread(encoder.end)
 
 
