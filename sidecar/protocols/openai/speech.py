@@ -242,8 +242,9 @@ class SpeechResponse(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-_CONTENT = {
-    form.media_type: {"schema": {"type": "string", "format": "binary"}} for form in EncodedFormat
+_CONTENT: dict[str, Any] = {
+    **{one.media_type: {"schema": {"type": "string", "format": "binary"}} for one in EncodedFormat},
+    responses.SSE_MEDIA_TYPE: {"schema": {"type": "object"}},
 }
 _BODY = {
     "application/json": {
