@@ -64,6 +64,9 @@ test-clients: $(DEV_STAMP)  ## clients of others, in a venv of their own (NEWEST
 	sed '$(if $(NEWEST),s/==.*//)' tests/third_party/requirements.txt > $(CLIENTS)/requirements.txt
 	sed '$(if $(NEWEST),s/: "[0-9].*"/: "latest"/)' tests/third_party/package.json > $(CLIENTS)/package.json
 	$(CLIENTS)/bin/python -m pip --disable-pip-version-check install -q --upgrade -r $(CLIENTS)/requirements.txt
+	$(PYTHON) -m venv $(CLIENTS)/older
+	sed '$(if $(NEWEST),s/==.*//)' tests/third_party/requirements-older.txt > $(CLIENTS)/older/requirements.txt
+	$(CLIENTS)/older/bin/python -m pip --disable-pip-version-check install -q --upgrade -r $(CLIENTS)/older/requirements.txt
 	$(if $(NEWEST),rm -rf $(CLIENTS)/node_modules)
 	npm install --prefix $(CLIENTS) --silent --no-audit --no-fund --no-package-lock
 	VIBEVOICE_TEST_CLIENTS=$(abspath $(CLIENTS)) $(BIN)/python -m pytest -rs tests/third_party

@@ -24,6 +24,14 @@ class JobSettings(setting_types.SettingsGroup):
             "answer is 503 with Retry-After, before the recording is read."
         ),
     )
+    openai_strict: bool = Field(
+        False,
+        description=(
+            "Whether OpenAI's transcription API refuses what it cannot give: a model whose name "
+            "GET /v1/models does not list, or none; log probabilities; granularities without "
+            "verbose_json. Otherwise it answers, with a Warning header (docs/openai.md)."
+        ),
+    )
     job_retention: setting_types.OptionalDuration = Field(
         None,
         ge=0,

@@ -312,6 +312,25 @@ class SpeechFailed(SidecarError):
     default_hint = "Check VIBEVOICE_SPEECH_URL and the log of that server."
 
 
+class SpeechUnavailable(SidecarError):
+    """Text is to be spoken, and no engine here speaks."""
+
+    code = "speech_unavailable"
+    kind = ErrorKind.UNPROCESSABLE
+    default_detail = "No engine of this service speaks."
+    default_hint = "Run 'vibevoice-asr pull voice', or see the setting voice_engine."
+
+
+class SpeechFull(SidecarError):
+    """As much text waits to be spoken as may."""
+
+    code = "speech_full"
+    kind = ErrorKind.BUSY
+    default_detail = "As much text waits to be spoken as may, of yours or of all."
+    default_hint = "Try again after the time in Retry-After."
+    default_retry_after = 5
+
+
 class MicrophoneUnavailable(SidecarError):
     """There is no microphone, or what it takes to use one is missing."""
 

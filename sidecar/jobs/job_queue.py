@@ -32,6 +32,11 @@ log = logging.getLogger(__name__)
 NEXT_JOB_WAIT_S = 0.3
 """What a client takes at most to send its next recording after the answer to the last."""
 
+MAX_RETRY_AFTER_S = 60
+"""OpenAI's SDKs wait no longer for a Retry-After; if it says more, they come after a second."""
+MAX_RETURNS = 1000
+"""Clients that were refused and are expected again; more are not told apart."""
+
 BatchChooser = Callable[[Iterator[Job], Precision], Sequence[Job]]
 """Of jobs that wait for the same precision, in turn, the first of which is due: those to run in
 step. Who is in turn is worked out as they are taken."""
@@ -251,6 +256,8 @@ class JobQueue:
         self._lanes = [Dispatcher(at, place, self._waiting, terms) for at in range(places)]
         self._broken = asyncio.Event()
         self._draining = False
+        self._returns: list[float] = []
+        """When clients that were refused come again, as they were told."""
         self._put_off: list[Job] = []
         """Those that the next start goes on with."""
 
@@ -318,10 +325,22 @@ class JobQueue:
         """
         self.check_open()
         taken = len(self._waiting) + promised
-        if taken >= self._limit + max(0, self._waiting.free() - len(self._waiting)):
+        most = self._limit + max(0, self._waiting.free() - len(self._waiting))
+        if taken >= most:
             raise errors.QueueFull(
-                f"{taken} jobs are waiting or on their way, and the queue takes no more."
+                f"{taken} jobs are waiting or on their way, and the queue takes no more.",
+                retry_after=self._room_in_s(taken - most + 1),
             )
+
+    def _room_in_s(self, missing: int) -> int:
+        """Seconds after which a client that is refused now finds a place, if ``missing`` jobs have
+        to begin first, and those that were refused before it come again when they were told to."""
+        now = time.monotonic()
+        self._returns = [at for at in self._returns if at > now][-MAX_RETURNS:]
+        wait_s = self._waiting.begun_in_s(missing + len(self._returns))
+        told_s = min(max(1, math.ceil(wait_s)), MAX_RETRY_AFTER_S)
+        self._returns.append(now + told_s)
+        return told_s
 
     async def submit(self, job: Job, *, promised: Reservation | None = None) -> None:
         """Accept a job: return once it is persisted. ``promised``: the place that was kept for it,

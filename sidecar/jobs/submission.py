@@ -111,6 +111,11 @@ class JobSubmissions:
             await self._check(caller)
         return self._room.place(caller.owner)
 
+    @property
+    def full(self) -> bool:
+        """Whether the queue takes no more, with what is on its way."""
+        return self._queue.depth + self._room.promised >= self._queue_limit
+
     def body(self, caller: Identity, declared: int = 0) -> reservations.UploadReservation:
         """Begin to read an upload of ``declared`` bytes; 0: it does not say.
 

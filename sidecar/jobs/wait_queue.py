@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 
 from sidecar.interfaces.engine_interface import EngineSpec, Precision
 from sidecar.jobs import scheduler
-from sidecar.jobs.duration_prediction import DurationPredictor, remaining_s
+from sidecar.jobs.duration_prediction import MIN_JOB_S, DurationPredictor, remaining_s
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.workers.engine_slot import EngineSlot
@@ -220,6 +220,21 @@ class WaitQueue:
         """How many go before a job, and for about how many seconds; None when it waits no more."""
         if job.id not in self._jobs:
             return None
+        return self._all_turns()[job.id]
+
+    def begun_in_s(self, count: int) -> float:
+        """For about how many seconds fewer than ``count`` jobs begin; those behind the ones that
+        wait are taken to be like them."""
+        waits_s = sorted(wait_s for _, wait_s in self._all_turns().values())
+        if count <= len(waits_s):
+            return waits_s[count - 1]
+        takes_s = [self._takes_s(job) for job in self._jobs.values()]
+        each_s = sum(takes_s) / len(takes_s) if takes_s else MIN_JOB_S
+        last_s = waits_s[-1] if waits_s else 0.0
+        return last_s + (count - len(waits_s)) * each_s / len(self._working)
+
+    def _all_turns(self) -> Mapping[str, tuple[int, float]]:
+        """`turn` of all who wait, by their ids."""
         now = time.monotonic()
         if now >= self._turns_until:
             jobs = [*self._jobs.values()]
@@ -229,7 +244,7 @@ class WaitQueue:
             found = self._worked_out(now, busy_s, takes_s=takes_s, load_s=load_s)
             self._turns = {jobs[one.index].id: (n, one.wait_s) for n, one in enumerate(found)}
             self._turns_until = now + POSITIONS_MAX_AGE_S
-        return self._turns[job.id]
+        return self._turns
 
     def busy_s(self, at: int) -> float:
         """Return the seconds that running jobs of a place still take, with its engine's load."""

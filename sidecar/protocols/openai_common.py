@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fastapi import Response
@@ -33,6 +33,24 @@ LIVE_ALIASES = ("gpt-live-transcribe", "gpt-realtime-whisper")
 """Those that transcribe live and nothing else (`AudioTranscription` of its SDK)."""
 DIARIZING_MODEL = "gpt-4o-transcribe-diarize"
 """The one that tells who speaks."""
+REALTIME_MODEL = "gpt-realtime"
+"""The one that clients of the Realtime API look for in `GET /v1/models`."""
+VOICES = (
+    *("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx"),
+    *("sage", "shimmer", "verse"),
+)
+"""Voices of OpenAI's: they stand for the one that the service would choose itself, where an engine
+has voices of its own."""
+DEFAULT_VOICE = "default"
+SERVICE_NAME = "vibevoice-asr"
+_SIZE = r"(?:tiny|base|small|medium|large(?:-v[123])?|(?:large-v3-)?turbo)(?:[.-]en)?"
+_CLIENT_DEFAULTS = re.compile(
+    rf"{SERVICE_NAME}|{_SIZE}|(?:[\w.-]{{1,64}}/)?(?:faster-)?(?:distil-)?whisper-{_SIZE}[\w.-]{{0,64}}"
+    r"|gpt-4o(?:-mini)?-transcribe[\w.-]{0,64}",
+    re.ASCII,
+)
+"""Names that clients send unless they are told otherwise: of Whisper's models, here and at other
+servers (`Systran/faster-whisper-large-v3`), and of later versions of OpenAI's."""
 
 
 def model_names(spec: EngineSpec) -> dict[str, Precision]:
@@ -62,8 +80,43 @@ def precision_of(spec: EngineSpec, name: str) -> Precision:
     return found
 
 
+def listed_models(spec: EngineSpec, *, strict: bool) -> list[str]:
+    """The names of `GET /v1/models`. ``strict``: the setting `openai_strict`."""
+    others = () if strict else (*LIVE_ALIASES, REALTIME_MODEL)
+    return [*model_names(spec), *others]
+
+
+def chosen_precision(spec: EngineSpec, name: str, *, strict: bool) -> Precision:
+    """The precision that a model's name asks for, which may be what a client has as its default.
+
+    Raises:
+        errors.FieldMissing, errors.ModelNotFound: as `precision_of`; where it is not ``strict``,
+            only for a name that is no model's which transcribes.
+    """
+    if strict or name in model_names(spec):
+        return precision_of(spec, name)
+    known = not name or name in (*LIVE_ALIASES, REALTIME_MODEL)
+    if known or _CLIENT_DEFAULTS.fullmatch(name):
+        return Precision.AUTO
+    return precision_of(spec, name)
+
+
+def model_warnings(spec: EngineSpec, name: str) -> tuple[str, ...]:
+    """A sentence for a client that names a model which is not what answers."""
+    if name.partition(":")[0] in ("", spec.name, SERVICE_NAME):
+        return ()
+    return (f"The model '{name}' is not loaded here; '{spec.name}' answered.",)
+
+
+def warning_headers(warnings: Iterable[str]) -> dict[str, str]:
+    """The header that tells a client what was not as it asked (RFC 7234, 5.5: 299)."""
+    plain = (re.sub(r"[^ !#-\[\]-~]", "?", one.replace('"', "'")) for one in warnings)
+    value = ", ".join(f'299 {SERVICE_NAME} "{one}"' for one in plain)
+    return {"Warning": value} if value else {}
+
+
 REQUEST_ID = "x-request-id"
-_FULL = (errors.QueueFull, errors.UploadsFull)
+_FULL = (errors.QueueFull, errors.UploadsFull, errors.SpeechFull)
 _TRIED_TWICE = (errors.EngineCrashed,)
 """By us, already."""
 _TYPES = {
@@ -123,8 +176,12 @@ def error_body(error: errors.SidecarError) -> dict[str, Any]:
 
 
 def status_of(error: errors.SidecarError) -> int:
-    """The status of an error on this wire."""
-    return 429 if isinstance(error, _FULL) else STATUS[error.kind]
+    """The status of an error on this wire. A recording that cannot be read is 400, which the SDKs
+    know as a `BadRequestError`."""
+    if isinstance(error, _FULL):
+        return 429
+    status = STATUS[error.kind]
+    return 400 if isinstance(error, errors.BadAudio) and status in (415, 422) else status
 
 
 def is_retryable(error: errors.SidecarError) -> bool:

@@ -232,6 +232,7 @@ def create_app(
     )
     app.add_middleware(middleware.BodyDrain)
     app.add_middleware(middleware.ShutdownAnswers, dialects=dialects)
+    app.add_middleware(middleware.TidyPaths, prefixes=openai_routes.PREFIXES)
     app.add_middleware(middleware.RequestMetrics, tally=service.tally.wires)
     if service.traces.on:
         app.add_middleware(middleware.ArrivalRecorder)

@@ -239,8 +239,9 @@ class Service:
         """The live sessions of everybody."""
         self.erasure = OwnerErasure(self.owned, self.voices, self.live, self._observed.forget)
         """The end of all that is kept of an owner."""
-        speaks = self.fleet.voice if self.fleet.tts_spec is not None else None
-        self.conversations = ConversationRegistry(settings, self.live, speaks)
+        self.tts = self.fleet.voice if self.fleet.tts_spec is not None else None
+        """What speaks, None where nothing does."""
+        self.conversations = ConversationRegistry(settings, self.live, self.tts)
         """The conversations of everybody."""
 
     def _session_registry(self) -> SessionRegistry:

@@ -94,7 +94,6 @@ def test_errors_are_known_by_their_classes_and_codes(case: Case, server: Server)
     assert [(one["kind"], one["status"], one["code"], one["param"]) for one in found] == [
         ("BadRequestError", 400, "audio_empty", "file"),
         ("NotFoundError", 404, "model_not_found", "model"),
-        ("UnprocessableEntityError", 422, "logprobs_unavailable", "include"),
         ("UnprocessableEntityError", 422, "translation_unavailable", None),
         ("NotFoundError", 404, "model_not_found", "model"),
     ]

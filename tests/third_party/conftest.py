@@ -72,6 +72,15 @@ def python_client() -> Programs:
 
 
 @pytest.fixture(scope="session")
+def older_client() -> Programs:
+    """Programs for the Python of clients that need older packages than the others."""
+    python = CLIENTS / "older" / PYTHON.relative_to(CLIENTS)
+    if not python.is_file():
+        pytest.skip(f"there are no clients in {CLIENTS}/older: 'make test-clients' installs them")
+    return Programs(str(python))
+
+
+@pytest.fixture(scope="session")
 def node_client() -> Programs:
     """Programs for node."""
     node = shutil.which("node")

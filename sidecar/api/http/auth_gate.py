@@ -82,7 +82,7 @@ class AuthGate:
             ),
             expose_headers=(
                 *("Location", "Preference-Applied", "Retry-After", "Idempotent-Replayed", "ETag"),
-                *("X-Request-Id", "X-Should-Retry"),
+                *("X-Request-Id", "X-Should-Retry", "Warning"),
                 *request_headers.RATE_LIMIT_HEADERS,
             ),
             allow_private_network=True,

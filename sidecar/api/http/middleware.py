@@ -1,4 +1,4 @@
-"""ASGI middleware: request metrics, disconnects, body drain, shutdown answers, HEAD, /docs.
+"""ASGI middleware: metrics, disconnects, body drain, paths, shutdown answers, HEAD, /docs.
 
 `RequestMetrics` stands before everything, refusals of the gate included; `RouteRecorder` behind
 everything else, where it is known which address of ours it was. An address that is none of ours has
@@ -175,8 +175,13 @@ async def watch_disconnect(
         listening.cancel()
 
 
-LINGER_S = 0.5
+LINGER_S = 10.0
+"""So long a client may go on sending until it looks for an answer: Node makes all of a form first,
+and takes seconds for 200 MB. It closes by itself once it has the answer."""
 LINGER_BYTES = 16 << 20
+"""Bytes that are read at once. What is refused is not swallowed: later ones hardly are, and only to
+see that the client has gone."""
+LINGER_PAUSE_S = 0.25
 _CLOSE = (b"connection", b"close")
 
 
@@ -228,14 +233,32 @@ class _BodyProgress:
         read = 0
         try:
             async with asyncio.timeout(LINGER_S):
-                while self.unread and not self._waits and read < LINGER_BYTES:
+                while self.unread and not self._waits:
                     read += len((await self.receive()).get("body", b""))
+                    if read >= LINGER_BYTES:
+                        await asyncio.sleep(LINGER_PAUSE_S)
         except TimeoutError:
             pass
 
 
 def _without_connection(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     return [(name, value) for name, value in headers if name.lower() != b"connection"]
+
+
+class TidyPaths:
+    """Takes a doubled slash, and one at the end, out of addresses below ``prefixes``: clients put
+    them together from a base URL. A redirect would go to whatever Host the client claims."""
+
+    def __init__(self, app: ASGIApp, prefixes: tuple[str, ...]) -> None:
+        self._app, self._prefixes = app, prefixes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] in ("http", "websocket"):
+            path = "/" + "/".join(filter(None, scope["path"].split("/")))
+            if path != scope["path"] and path.startswith(self._prefixes):
+                scope = {**scope, "path": path}
+        await self._app(scope, receive, send)
 
 
 class ShutdownAnswers:

@@ -7,7 +7,7 @@ the parts are taken from python-multipart's push parser and go straight into the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,9 +86,15 @@ async def read_json(request: Request) -> dict[str, Any]:
 
 
 async def read_form(
-    request: Request, service: Service, *, file: str = "audio", long: Mapping[str, int] = _NONE
+    request: Request,
+    service: Service,
+    *,
+    file: str = "audio",
+    long: Mapping[str, int] = _NONE,
+    raw: bool = False,
 ) -> UploadForm:
-    """The recording and the fields of a multipart body.
+    """The recording and the fields of a multipart body; or, if the body is the recording itself
+    (``raw``), the fields of the query.
 
     ``file``: the part that is the recording's also where it has no file name. ``long``: bytes that
     fields of a name may have together, where that is more than `MAX_FIELD_BYTES` each.
@@ -106,7 +112,13 @@ async def read_form(
     most = limit + FORM_OVERHEAD_BYTES + sum(long.values())
     if (declared := _declared_length(request)) > most:
         raise too_large
-    form = _MultipartForm(_boundary(request), settings.spool_dir, service.spool_threads, file, long)
+    form: _MultipartForm | _RawRecording
+    if raw:
+        query = request.query_params.multi_items()
+        form = _RawRecording(settings.spool_dir, service.spool_threads, file, query)
+    else:
+        boundary = _boundary(request)
+        form = _MultipartForm(boundary, settings.spool_dir, service.spool_threads, file, long)
     caller = identity_of(request)
     body = service.submissions.body(caller, declared)
     received = 0
@@ -155,6 +167,12 @@ async def _read_body(request: Request, take: Callable[[bytes], Awaitable[None]])
         raise errors.UploadStalled("The client hung up in the middle of the upload.") from None
 
 
+def is_raw_recording(request: Request) -> bool:
+    """Whether the body of a request is a recording and nothing else, by its Content-Type."""
+    kind = request.headers.get("content-type", "").strip().lower()
+    return kind.startswith(("audio/", "video/", "application/octet-stream"))
+
+
 def _declared_length(request: Request) -> int:
     value = request.headers.get("content-length", "")
     return int(value) if value.isdigit() else 0
@@ -168,6 +186,48 @@ def _boundary(request: Request) -> bytes:
             f"The Content-Type names no boundary of 1 to {MAX_BOUNDARY_BYTES} bytes."
         )
     return boundary
+
+
+class _RawRecording:
+    """A body that is the recording itself."""
+
+    def __init__(
+        self,
+        folder: Path | None,
+        threads: ThreadLimiter,
+        part: str,
+        query: Iterable[tuple[str, str]],
+    ) -> None:
+        self._threads, self._part = threads, part
+        self._spool = UploadSpool(folder)
+        self._lists: dict[str, list[str]] = {}
+        for name, value in query:
+            self._lists.setdefault(name, []).append(value)
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the recording so far."""
+        return self._spool.size
+
+    async def feed(self, chunk: bytes) -> None:
+        """Take in the next bytes of the body."""
+        self._spool.add(chunk)
+        if self._spool.pending >= UploadSpool.MEMORY_BYTES:
+            await self._threads.run(self._spool.spill)
+
+    async def finish(self) -> UploadForm:
+        """The recording, and the fields of the query."""
+        source = await _finish_spool(self._spool, self._threads)
+        last = {name: values[-1] for name, values in self._lists.items()}
+        return UploadForm(source, last, self._lists, self._part)
+
+    def close(self) -> None:
+        """Let go of a recording that came to nothing."""
+        self._spool.close()
+
+
+async def _finish_spool(spool: UploadSpool, threads: ThreadLimiter) -> AudioSource:
+    return spool.finish() if spool.in_memory else await threads.run(spool.finish)
 
 
 @dataclass
@@ -242,10 +302,7 @@ class _MultipartForm:
             raise errors.MultipartInvalid("The form breaks off before its last boundary.")
         if self._spool is None:
             raise errors.FileMissing()
-        if self._spool.in_memory:
-            source = self._spool.finish()
-        else:
-            source = await self._threads.run(self._spool.finish)
+        source = await _finish_spool(self._spool, self._threads)
         last = {name: values[-1] for name, values in self._lists.items()}
         return UploadForm(source, last, self._lists, *self._file)
 

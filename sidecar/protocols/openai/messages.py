@@ -167,8 +167,9 @@ class OpenAIModel(BaseModel):
     alias_of: str | None = Field(description="Our own name of a model of OpenAI's.")
 
     @classmethod
-    def of(cls, spec: EngineSpec, name: str, created: int) -> OpenAIModel:
-        """Return the one of that name; ``created`` is when the service was started.
+    def of(cls, spec: EngineSpec, name: str, created: int, *, strict: bool = False) -> OpenAIModel:
+        """Return the one of that name; ``created`` is when the service was started. ``strict``:
+        the setting `openai_strict`.
 
         Raises:
             errors.ModelNotFound: there is none of this name.
@@ -179,8 +180,8 @@ class OpenAIModel(BaseModel):
             created=created,
             owned_by="vibevoice-asr",
             engine=spec.name,
-            precision=openai_common.precision_of(spec, name).value,
-            alias_of=spec.name if name in openai_common.ALIASES else None,
+            precision=openai_common.chosen_precision(spec, name, strict=strict).value,
+            alias_of=None if name.partition(":")[0] == spec.name else spec.name,
         )
 
 
@@ -232,8 +233,9 @@ def texts(said: str) -> dict[str, Any]:
     return {"type": "array", "items": {"type": "string"}, "description": said}
 
 
-def form(fields: dict[str, Any], *needed: str) -> dict[str, Any]:
-    """The body of a request with these fields, and its headers."""
+def form(fields: dict[str, Any]) -> dict[str, Any]:
+    """The body of a request with these fields, and its headers. A body that is the recording itself
+    has them in the query."""
     return {
         "requestBody": {
             "required": True,
@@ -241,10 +243,11 @@ def form(fields: dict[str, Any], *needed: str) -> dict[str, Any]:
                 "multipart/form-data": {
                     "schema": {
                         "type": "object",
-                        "required": ["file", *needed],
+                        "required": ["file"],
                         "properties": fields,
                     }
-                }
+                },
+                "audio/*": {"schema": {"type": "string", "format": "binary"}},
             },
         },
         "parameters": [
@@ -264,7 +267,8 @@ _BOTH: dict[str, Any] = {
     "model": {
         "type": "string",
         "examples": ["whisper-1"],
-        "description": "A name of GET /v1/models; those of OpenAI stand for what is loaded.",
+        "description": "A name of GET /v1/models, or none; those of others' models stand for what "
+        "is loaded.",
     },
     "prompt": OPTIONS["prompt"],
     "temperature": OPTIONS["temperature"],
@@ -285,7 +289,6 @@ TRANSLATE = form(
             ]
         }
     },
-    "model",
 )
 INFER = form(
     _BOTH
@@ -301,7 +304,7 @@ TRANSCRIBE = form(
         "timestamp_granularities[]": {
             "type": "array",
             "items": {"type": "string", "enum": [*OpenAIGranularity]},
-            "description": "With verbose_json; 'word' where the engine tells times of words.",
+            "description": "Has an effect with verbose_json.",
         },
         "chunking_strategy": {
             "type": "string",
@@ -310,9 +313,8 @@ TRANSCRIBE = form(
         },
         "languages[]": texts("Languages that there may be."),
         "keywords[]": texts("Words that may be said: hotwords."),
-        "include[]": texts("'logprobs' is refused: no engine tells them."),
+        "include[]": texts("'logprobs' has no effect: no engine tells them."),
         "known_speaker_names[]": texts(f"Up to {MAX_KNOWN_SPEAKERS} names."),
         "known_speaker_references[]": texts("2 to 10 s of each voice, as data URLs."),
     },
-    "model",
 )

@@ -15,7 +15,7 @@ from sidecar import errors
 from sidecar.api.http import request_headers
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import media_type
-from sidecar.api.http.upload import UploadForm, read_form
+from sidecar.api.http.upload import UploadForm, is_raw_recording, read_form
 from sidecar.audio.audio_source import AudioSource, UploadSpool
 from sidecar.auth.identity import Identity
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, Precision, TranscribeOptions
@@ -28,7 +28,6 @@ from sidecar.interfaces.request_options import (
     unknown_fields,
 )
 from sidecar.protocols import openai_common
-from sidecar.protocols.openai_common import precision_of
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Notice
 
@@ -199,12 +198,14 @@ class OpenAIAnswerOptions:
 @dataclass(frozen=True, slots=True)
 class OpenAIRequest:
     """All of a request; ``source`` is open, and whoever has this sees to its end. ``fields``: all
-    that tells it from another one with this recording."""
+    that tells it from another one with this recording. ``warnings``: of what was not taken as it
+    was meant."""
 
     source: AudioSource
     options: TranscribeOptions
     answer: OpenAIAnswerOptions
     fields: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
 
 
 class OpenAIRequestForm:
@@ -241,17 +242,18 @@ class OpenAIRequestForm:
 async def read_request(
     request: Request, service: Service, *, translate: bool, usual: str = ""
 ) -> OpenAIRequest:
-    """Read the body; ``usual`` is the model of who names none.
+    """Read the body, a form or the recording itself; ``usual`` is the model of who names none.
 
     Raises:
         errors.BadRequest: it is not what it says it is, or means nothing.
         errors.ModelNotFound: its model is not here.
     """
-    if media_type(request) != "multipart/form-data":
+    raw = is_raw_recording(request)
+    if not raw and media_type(request) != "multipart/form-data":
         raise errors.ContentTypeUnsupported(hint=f"Send multipart/form-data: {_HINT}")
     room = {f"{REFERENCES}{end}": MAX_REFERENCES_CHARACTERS for end in ("", "[]")}
     try:
-        upload = await read_form(request, service, file=FILE, long=room)
+        upload = await read_form(request, service, file=FILE, long=room, raw=raw)
     except errors.FileMissing:
         raise _no_file() from None
     try:
@@ -267,11 +269,13 @@ async def _parse_request(
     if upload.part != FILE:
         raise _no_file()
     form = OpenAIRequestForm(upload.lists)
-    precision = precision_of(service.spec, form.one("model").strip() or usual)
+    strict = service.settings.openai_strict
+    model = form.one("model").strip() or usual
+    precision = openai_common.chosen_precision(service.spec, model, strict=strict)
     translate = translate or (
         bool(usual) and parse_flag("translate", form.one("translate"), default=False)
     )
-    answer = answer_options_of(form, service.spec, translate=translate)
+    answer = answer_options_of(form, service.spec, translate=translate, strict=strict)
     if not usual:  # clients of whisper.cpp's server send many fields that are for that one alone
         odd = unknown_fields((name.partition("[")[0] for name in upload.lists), KNOWN_FIELDS)
         answer = replace(answer, notices=(*answer.notices, *unknown_field_notices(odd)))
@@ -283,15 +287,18 @@ async def _parse_request(
         known = known_speakers(names, references)
     options = replace(options, translate=translate)
     options = await with_known_speakers(service, caller, options, known)
-    return OpenAIRequest(
-        upload.source, options, answer, {"translate": translate, "fields": upload.lists}
+    warnings = (
+        *openai_common.model_warnings(service.spec, model),
+        *(notice.message for notice in answer.notices),
     )
+    fields = {"translate": translate, "fields": upload.lists}
+    return OpenAIRequest(upload.source, options, answer, fields, warnings)
 
 
 def answer_options_of(
-    form: OpenAIRequestForm, spec: EngineSpec, *, translate: bool
+    form: OpenAIRequestForm, spec: EngineSpec, *, translate: bool, strict: bool = False
 ) -> OpenAIAnswerOptions:
-    """The form of the answer. Pure.
+    """The form of the answer. ``strict``: what cannot be given is refused, and not left out. Pure.
 
     Raises:
         errors.FieldInvalid: something is asked for that does not go together.
@@ -316,17 +323,26 @@ def answer_options_of(
         parse_choice("timestamp_granularities", one, OpenAIGranularity.SEGMENT)
         for one in form.all("timestamp_granularities")
     )
+    found = [_chunking(form), _languages(form, spec), _logprobs(form, strict=strict)]
     if asked and fmt is not OpenAIResponseFormat.VERBOSE:
-        raise errors.FieldInvalid(
-            "'timestamp_granularities' goes with the response_format verbose_json only."
-        )
+        only = "'timestamp_granularities' goes with the response_format verbose_json only."
+        if strict:
+            raise errors.FieldInvalid(only)
+        found.append(Notice("option_ignored", only))
+        asked = frozenset()
+    notices = tuple(notice for notice in found if notice)
+    usual = frozenset({OpenAIGranularity.SEGMENT})
+    return OpenAIAnswerOptions(fmt, stream, asked or usual, translate, notices)
+
+
+def _logprobs(form: OpenAIRequestForm, *, strict: bool) -> Notice | None:
     for one in form.all("include"):
         if one.strip().lower() != "logprobs":
             raise errors.FieldInvalid("'include' can be 'logprobs' only.")
-        raise errors.LogprobsUnavailable()
-    notices = tuple(notice for notice in (_chunking(form), _languages(form, spec)) if notice)
-    usual = frozenset({OpenAIGranularity.SEGMENT})
-    return OpenAIAnswerOptions(fmt, stream, asked or usual, translate, notices)
+        if strict:
+            raise errors.LogprobsUnavailable()
+        return Notice("option_ignored", errors.LogprobsUnavailable.default_detail)
+    return None
 
 
 def option_fields(

@@ -1,4 +1,4 @@
-"""Routes of /v1/audio/transcriptions, /translations, /v1/models.
+"""Routes of /v1/audio/transcriptions, /translations, /speech, /v1/models.
 
 For clients that are made for it, unchanged. A client that hangs up takes its job with it. Those of
 whisper.cpp's server (POST /inference) send the same form, without a model.
@@ -20,10 +20,10 @@ from sidecar.auth.identity import Identity
 from sidecar.jobs.job_record import IdempotencyKey, JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import QueueReservation
-from sidecar.protocols.openai import messages, session
+from sidecar.protocols.openai import messages, session, speech
 from sidecar.protocols.openai.messages import transcription_answer
 from sidecar.protocols.openai.request import OpenAIRequest, read_request
-from sidecar.protocols.openai_common import ERRORS, REQUEST_ID, model_names
+from sidecar.protocols.openai_common import ERRORS, REQUEST_ID, listed_models, warning_headers
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Transcript
 
@@ -32,16 +32,21 @@ INFERENCE = "/inference"
 MODELS = "/v1/models"
 PATHS = ("/v1/audio/", INFERENCE, MODELS, f"{MODELS}/")
 """What is said in this wire's way, errors included."""
+PREFIXES = ("/v1/audio/", MODELS, "/v1/realtime", INFERENCE)
+"""Where a slash too many does no harm."""
 
 
 def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRouter:
     """The routes of this wire."""
-    router = APIRouter()
+    router = speech.build_router(service)
     left = service.client_timeouts
     retries: session.OpenAIRetries = (
-        session.OpenAILocalRetries() if left is None else session.OpenAISharedRetries(left)
+        session.OpenAILocalRetries(lambda: service.health().jobs_waiting > 0)
+        if left is None
+        else session.OpenAISharedRetries(left)
     )
-    created = int(now())
+    turns = session.OpenAIQueueTurns(service.submissions)
+    created, strict = int(now()), service.settings.openai_strict
 
     @router.post(
         TRANSCRIPTIONS,
@@ -51,7 +56,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
         openapi_extra=messages.TRANSCRIBE,
     )
     async def transcribe(request: Request) -> Response:
-        return await _answered(request, service, retries, translate=False)
+        return await _answered(request, service, retries, turns, translate=False)
 
     @router.post(
         TRANSLATIONS,
@@ -61,7 +66,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
         openapi_extra=messages.TRANSLATE,
     )
     async def translate(request: Request) -> Response:
-        return await _answered(request, service, retries, translate=True)
+        return await _answered(request, service, retries, turns, translate=True)
 
     @router.post(
         INFERENCE,
@@ -72,7 +77,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
     )
     async def infer(request: Request) -> Response:
         usual = service.spec.name
-        return await _answered(request, service, retries, translate=False, usual=usual)
+        return await _answered(request, service, retries, turns, translate=False, usual=usual)
 
     @router.get(
         MODELS,
@@ -82,7 +87,8 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
     )
     async def listed() -> Response:
         spec = service.spec
-        models = [messages.OpenAIModel.of(spec, name, created) for name in model_names(spec)]
+        names = listed_models(spec, strict=strict)
+        models = [messages.OpenAIModel.of(spec, name, created, strict=strict) for name in names]
         body = messages.OpenAIModelList(object="list", data=models)
         return json_response(body.model_dump(), headers=_request_id())
 
@@ -93,7 +99,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
         responses=ERRORS,
     )
     async def model(model: str) -> Response:
-        body = messages.OpenAIModel.of(service.spec, model, created)
+        body = messages.OpenAIModel.of(service.spec, model, created, strict=strict)
         return json_response(body.model_dump(), headers=_request_id())
 
     return router
@@ -114,17 +120,18 @@ async def _answered(
     request: Request,
     service: Service,
     retries: session.OpenAIRetries,
+    turns: session.OpenAIQueueTurns,
     *,
     translate: bool,
     usual: str = "",
 ) -> Response:
     caller, arrived = identity_of(request), _now()
     key = idempotency_key_of(request)
-    with await service.submissions.place(caller, key) as place:
+    with await turns.place(request, caller, key) as place:
         asked = await read_request(request, service, translate=translate, usual=usual)
         begun = await _begun(request, service, caller, retries, asked, place, key)
     running = begun.running
-    headers = {REQUEST_ID: running.record.id}
+    headers = {REQUEST_ID: running.record.id, **warning_headers(asked.warnings)}
     if begun.replayed:
         headers["Idempotent-Replayed"] = "true"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Protocol
@@ -25,8 +25,11 @@ from sidecar.auth.identity import Identity
 from sidecar.cluster.front_queue import ClientTimeouts
 from sidecar.errors import JobNotFound, SidecarError, TokenInvalid
 from sidecar.jobs.job_log import SubscriberTooSlow
-from sidecar.jobs.job_record import JobRecord, apply_event
+from sidecar.jobs.job_record import JobRecord, JobState, apply_event
 from sidecar.jobs.job_runner import Job
+from sidecar.jobs.reservations import QueueReservation
+from sidecar.jobs.submission import JobSubmissions
+from sidecar.limits import limit
 from sidecar.protocols.openai import messages
 from sidecar.protocols.openai.request import OpenAIResponseFormat
 from sidecar.protocols.openai_common import error_body
@@ -70,8 +73,15 @@ class OpenAIKeptJob:
                 raise JobNotFound()
 
 
-RETRY_GRACE_S = 30.0
+RETRY_GRACE_S = limit("openai_retry_grace", 30.0)
 """From a hang-up to the same request: half a second to eight until it is sent, and its upload."""
+CROWDED_GRACE_S = 3.0
+"""The same for a job that runs while others wait: the SDKs, unless told otherwise, are back within
+a second, and that of a client which is not has the engine no longer."""
+CROWDED_LOOK_S = 1.0
+HELD_S = limit("openai_held", 30.0)
+"""Proxies give up after a minute without an answer."""
+HELD_LOOK_S = 0.1
 DEFAULT_CLIENT_TIMEOUT_S = 600.0
 """Of the SDKs, which name another in a header."""
 TIMEOUT_HEADERS = ("x-stainless-read-timeout", "x-stainless-timeout")
@@ -98,7 +108,8 @@ class OpenAIRetries(Protocol):
         ...
 
     def leave(self, sent: OpenAISentRequest, job: Job, cancel: Callable[[], None]) -> None:
-        """The client of a job timed out; nobody who comes back within `RETRY_GRACE_S` ends it."""
+        """The client of a job timed out; nobody who comes back within `RETRY_GRACE_S` ends it, or
+        sooner if others need the engine."""
         ...
 
     async def take(self, sent: OpenAISentRequest, source: AudioSource) -> Job | None:
@@ -121,7 +132,9 @@ class OpenAILocalRetries:
     """`OpenAIRetries` of one service, which compares what is sent with the recordings that it
     has."""
 
-    def __init__(self) -> None:
+    def __init__(self, crowded: Callable[[], bool] = lambda: False) -> None:
+        """``crowded``: whether jobs wait."""
+        self._crowded = crowded
         self._left: list[_OpenAIAbandonedJob] = []
 
     async def sent(self, owner: str, fields: Fields, source: AudioSource) -> OpenAISentRequest:
@@ -137,11 +150,18 @@ class OpenAILocalRetries:
                 cancel()
             return
 
-        def give_up() -> None:
-            self._forget(left)
-            cancel()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + RETRY_GRACE_S
 
-        left.timer = asyncio.get_running_loop().call_later(RETRY_GRACE_S, give_up)
+        def look() -> None:
+            in_the_way = job.record.state is JobState.RUNNING and self._crowded()
+            if in_the_way or loop.time() >= until:
+                self._forget(left)
+                cancel()
+            else:
+                left.timer = loop.call_later(CROWDED_LOOK_S, look)
+
+        left.timer = loop.call_later(min(CROWDED_GRACE_S, RETRY_GRACE_S), look)
         self._left.append(left)
 
     async def take(self, sent: OpenAISentRequest, source: AudioSource) -> Job | None:
@@ -170,6 +190,26 @@ class OpenAILocalRetries:
             left.timer.cancel()
         self._left.remove(left)
         os.close(left.fd)
+
+
+class OpenAIQueueTurns:
+    """Places in the queue for clients that come again as they were told (`Retry-After`). Their SDKs
+    do so twice; so they are not refused at once, but wait here, in the order in which they came."""
+
+    def __init__(self, submissions: JobSubmissions) -> None:
+        self._submissions = submissions
+        self._turn = asyncio.Lock()
+
+    async def place(self, request: Request, caller: Identity, key: str | None) -> QueueReservation:
+        """As `JobSubmissions.place`."""
+        if retry_count(request) and self._submissions.full:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HELD_S), self._turn:
+                    while True:
+                        if not self._submissions.full:
+                            return await self._submissions.place(caller, key)
+                        await asyncio.sleep(HELD_LOOK_S)
+        return await self._submissions.place(caller, key)
 
 
 class OpenAISharedRetries:

@@ -23,6 +23,7 @@ from sidecar.conversation.speech_input import CONVERSATION_ENDPOINTING
 from sidecar.interfaces import request_options
 from sidecar.interfaces.engine_interface import EngineSpec, SynthesisOptions
 from sidecar.interfaces.live_engine import LiveOptions
+from sidecar.protocols.openai_common import DEFAULT_VOICE, VOICES
 from sidecar.protocols.openai_realtime.session_config import (
     DETECTION,
     USUAL_RATE,
@@ -158,13 +159,6 @@ def _chosen(tools: ToolSet, given: object, at: str) -> ToolSet:
 
 DIALOGUE_MODELS = ("gpt-realtime", "gpt-4o-realtime", "gpt-4o-mini-realtime", "gpt-audio")
 """How models of OpenAI's begin that answer: they stand for whoever does so here."""
-VOICES = (
-    *("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx"),
-    *("sage", "shimmer", "verse"),
-)
-"""Voices of OpenAI's: they stand for the one that the service would choose itself, where an engine
-has voices of its own."""
-DEFAULT_VOICE = "default"
 HEARD = RealtimeTranscriptionConfig(detection=RealtimeTurnDetection(RealtimeVadType.SEMANTIC))
 """Unless a client says otherwise."""
 SLOWEST, FASTEST = 0.25, 1.5

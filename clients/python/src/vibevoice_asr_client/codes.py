@@ -712,6 +712,18 @@ class SpeechFailed(errors.Busy):
     known_code = "speech_failed"
 
 
+class SpeechFull(errors.Busy):
+    """As much text waits to be spoken as may, of yours or of all."""
+
+    known_code = "speech_full"
+
+
+class SpeechUnavailable(errors.Refused):
+    """No engine of this service speaks."""
+
+    known_code = "speech_unavailable"
+
+
 class SpoolUnwritable(errors.OutOfSpace):
     """The folder for uploads cannot be written."""
 
@@ -1010,6 +1022,8 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "sound_invalid": SoundInvalid,
     "speaker_not_found": SpeakerNotFound,
     "speech_failed": SpeechFailed,
+    "speech_full": SpeechFull,
+    "speech_unavailable": SpeechUnavailable,
     "spool_unwritable": SpoolUnwritable,
     "stage_silent": StageSilent,
     "storage_unreachable": StorageUnreachable,

@@ -1,0 +1,265 @@
+"""Route of /v1/audio/speech."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from starlette.types import Receive, Scope, Send
+
+from sidecar import errors
+from sidecar.api.http import responses
+from sidecar.api.http.request_headers import identity_of
+from sidecar.api.http.upload import read_json
+from sidecar.audio.audio_encoder import SAMPLE_BYTES, EncodedFormat, audio_encoder
+from sidecar.auth.identity import Identity
+from sidecar.auth.rate_limits import is_within_fair_share
+from sidecar.conversation.tts_text import SentenceSplitter
+from sidecar.interfaces.engine_interface import SynthesisOptions, TtsSpec
+from sidecar.interfaces.request_options import parse_choice, parse_number, parse_text
+from sidecar.limits import limit
+from sidecar.protocols.openai_common import DEFAULT_VOICE, ERRORS, VOICES, warning_headers
+from sidecar.service.facade import Service
+from sidecar.workers.tts_client import TtsClient
+
+log = logging.getLogger(__name__)
+
+SPEECH = "/v1/audio/speech"
+MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
+"""Those of OpenAI's that speak: with the setting `openai_strict` these count, and our own."""
+MAX_INPUT_CHARACTERS = 4096
+"""As OpenAI takes them."""
+MAX_WAITING_CHARACTERS = limit("speech_characters", 16 * MAX_INPUT_CHARACTERS)
+"""Characters of all requests at once, those that wait for the engine included: about an hour."""
+RATE = 24_000
+"""Samples a second, as in OpenAI's `pcm`."""
+SLOWEST, FASTEST = 0.25, 4.0
+SILENCE_BYTES = SAMPLE_BYTES * RATE // 5
+"""What is heard of an input in which there is nothing to be said."""
+
+
+class SpeechStreamFormat(StrEnum):
+    """How audio is sent."""
+
+    AUDIO = "audio"
+    SSE = "sse"
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechRequest:
+    """What is to be said, and how; ``warnings``: of what was not taken as it was meant."""
+
+    text: str
+    manner: SynthesisOptions
+    form: EncodedFormat
+    stream: SpeechStreamFormat
+    warnings: tuple[str, ...] = ()
+
+
+class SpeechQuota:
+    """Characters that are spoken or wait to be, by owner: the engine speaks one text at a time."""
+
+    def __init__(self, most: int = MAX_WAITING_CHARACTERS) -> None:
+        self._most = most
+        self._owners = Counter[str]()
+
+    @contextmanager
+    def held(self, caller: Identity, characters: int) -> Iterator[None]:
+        """Count ``characters`` while this lasts.
+
+        Raises:
+            errors.SpeechFull: there are too many, of this owner or of all.
+        """
+        has, free = self._owners[caller.owner], self._most - self._owners.total()
+        fair = not caller.limits.shares or is_within_fair_share(has, characters, free)
+        if self._owners.total() and not (fair and characters <= free):
+            raise errors.SpeechFull()
+        self._owners[caller.owner] += characters
+        try:
+            yield
+        finally:
+            self._owners[caller.owner] -= characters
+            self._owners += Counter()  # owners without any are forgotten
+
+
+def build_router(service: Service) -> APIRouter:
+    """The route of this wire."""
+    router, quota = APIRouter(), SpeechQuota()
+
+    @router.post(
+        SPEECH,
+        summary="Text, spoken (OpenAI's API)",
+        response_class=Response,
+        responses={200: {"description": "Audio as it is made", "content": _CONTENT}, **ERRORS},
+        openapi_extra={"requestBody": {"required": True, "content": _BODY}},
+    )
+    async def speak(request: Request) -> Response:
+        fields = await read_json(request)
+        if service.tts is None or (spec := service.fleet.tts_spec) is None:
+            raise errors.SpeechUnavailable()
+        asked = await parse_speech_request(
+            fields, spec, service.tts, strict=service.settings.openai_strict
+        )
+        return SpeechResponse(service.tts, asked, quota, identity_of(request))
+
+    return router
+
+
+async def parse_speech_request(
+    fields: responses.Fields, spec: TtsSpec, tts: TtsClient, *, strict: bool
+) -> SpeechRequest:
+    """Return what the fields of a request mean. Loads the engine if its voices have to be known.
+
+    Raises:
+        errors.FieldMissing, errors.FieldInvalid: a field means nothing.
+        errors.ModelNotFound: ``strict``, and the model is another.
+        errors.SidecarError: the engine does not come.
+    """
+    text = fields.get("input")
+    if not isinstance(text, str) or not text.strip():
+        raise errors.FieldMissing("The field 'input' is missing.", hint="Send the text to be said.")
+    if len(text) > MAX_INPUT_CHARACTERS:
+        raise errors.FieldInvalid(
+            f"'input' has {len(text)} characters, and may have {MAX_INPUT_CHARACTERS}.",
+            hint="Send it in parts.",
+        )
+    form = parse_choice("response_format", fields.get("response_format"), EncodedFormat.MP3)
+    stream = parse_choice("stream_format", fields.get("stream_format"), SpeechStreamFormat.AUDIO)
+    speed = parse_number("speed", fields.get("speed"), SLOWEST, FASTEST) or 1.0
+    voice, *warnings = await _chosen_voice(_voice_name(fields.get("voice")), spec, tts)
+    warnings = [*_model_warnings(fields.get("model"), spec, strict=strict), *warnings]
+    if parse_text("instructions", fields.get("instructions")).strip():
+        warnings.append("'instructions' has no effect: no engine here takes any.")
+    manner = SynthesisOptions(voice=voice, speed=speed, rate=RATE)
+    return SpeechRequest(text, manner, form, stream, tuple(warnings))
+
+
+def _model_warnings(given: object, spec: TtsSpec, *, strict: bool) -> tuple[str, ...]:
+    name = parse_text("model", given).strip()
+    if strict and name not in (spec.name, *MODELS):
+        raise errors.ModelNotFound(hint=f"What speaks here is '{spec.name}'.")
+    if name in ("", spec.name):
+        return ()
+    return (f"The model '{name[:64]}' is not loaded here; '{spec.name}' spoke.",)
+
+
+def _voice_name(given: object) -> str:
+    """The name of a voice, which may be an object with its id."""
+    return parse_text("voice", given.get("id") if isinstance(given, dict) else given).strip()
+
+
+async def _chosen_voice(name: str, spec: TtsSpec, tts: TtsClient) -> tuple[str, ...]:
+    """The voice, '' for the engine's own choice, and what there is to say of that."""
+    if name in ("", DEFAULT_VOICE):
+        return ("",)
+    if name not in VOICES or not spec.lists_voices or name in await tts.ready():
+        return (name,)
+    return ("", f"The voice '{name}' is not here; the usual one of '{spec.name}' spoke.")
+
+
+async def spoken(tts: TtsClient, asked: SpeechRequest) -> AsyncGenerator[bytes, None]:
+    """The encoded audio of a text as it is made, a sentence after the other; others that speak are
+    served in between.
+
+    Raises:
+        errors.VoiceUnknown: there is no such voice.
+        errors.SidecarError: the engine does not come, or broke.
+    """
+    encoder = await asyncio.to_thread(audio_encoder, asked.form, RATE)
+    sentences = SentenceSplitter()
+    silent = True
+    for phrase in [*sentences.feed(asked.text), *sentences.flush()]:
+        if not phrase.text:
+            continue
+        async with aclosing(tts.say(phrase.text, asked.manner)) as sounds:
+            async for sound in sounds:
+                silent = silent and not sound.pcm
+                if encoded := await asyncio.to_thread(encoder.add, sound.pcm):
+                    yield encoded
+    if silent:
+        yield await asyncio.to_thread(encoder.add, bytes(SILENCE_BYTES))
+    yield await asyncio.to_thread(encoder.end)
+
+
+async def speech_events(audio: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """The same as server-sent events."""
+    async with aclosing(audio) as parts:
+        async for part in parts:
+            told = base64.b64encode(part).decode()
+            yield responses.sse_frame({"type": "speech.audio.delta", "audio": told})
+    usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+    yield responses.sse_frame({"type": "speech.audio.done", "usage": usage})
+
+
+class SpeechResponse(Response):
+    """Audio as it is made. What goes wrong before there is any has an answer of its own; later, the
+    connection breaks off. A client that hangs up ends it."""
+
+    def __init__(
+        self, tts: TtsClient, asked: SpeechRequest, quota: SpeechQuota, caller: Identity
+    ) -> None:
+        events = asked.stream is SpeechStreamFormat.SSE
+        self.media_type = responses.SSE_MEDIA_TYPE if events else asked.form.media_type
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        self.headers.update(warning_headers(asked.warnings))
+        del self.headers["content-length"]
+        self._asked, self._quota, self._caller = asked, quota, caller
+        audio = spoken(tts, asked)
+        self._frames = speech_events(audio) if events else audio
+        self._begun = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        with self._quota.held(self._caller, len(self._asked.text)):
+            try:
+                revoked = await responses.send_until_disconnect(
+                    scope, receive, self._send_all(send)
+                )
+            except errors.SidecarError as error:
+                if not self._begun:
+                    raise
+                log.warning("speech broke off: %s", error.detail)
+                return
+        if revoked and not self._begun:
+            raise errors.TokenInvalid()
+
+    async def _send_all(self, send: Send) -> None:
+        async with aclosing(self._frames) as frames:
+            async for each in frames:
+                if not self._begun:
+                    start: dict[str, Any] = {"status": 200, "headers": self.raw_headers}
+                    await send({"type": "http.response.start", **start})
+                    self._begun = True
+                await send({"type": "http.response.body", "body": each, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+_CONTENT: dict[str, Any] = {
+    **{one.media_type: {"schema": {"type": "string", "format": "binary"}} for one in EncodedFormat},
+    responses.SSE_MEDIA_TYPE: {"schema": {"type": "object"}},
+}
+_BODY = {
+    "application/json": {
+        "schema": {
+            "type": "object",
+            "required": ["input"],
+            "properties": {
+                "input": {"type": "string", "minLength": 1, "maxLength": MAX_INPUT_CHARACTERS},
+                "model": {"type": "string", "examples": ["tts-1"]},
+                "voice": {"type": "string", "examples": ["alloy"]},
+                "response_format": {"type": "string", "enum": [*EncodedFormat], "default": "mp3"},
+                "speed": {"type": "number", "minimum": SLOWEST, "maximum": FASTEST, "default": 1.0},
+                "stream_format": {"type": "string", "enum": [*SpeechStreamFormat]},
+                "instructions": {"type": "string", "description": "No effect here."},
+            },
+        }
+    }
+}

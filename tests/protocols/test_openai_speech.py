@@ -1,0 +1,193 @@
+"""OpenAI's API for speech: its package, against a service with tones for words."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import openai
+import pytest
+import soundfile
+from imageio_ffmpeg import get_ffmpeg_exe
+from service_process import PATIENCE_S, Server, wait_until
+
+RATE = 24_000
+TEXT = "One two three. Four five six seven."
+SECONDS = 0.05 * len("Onetwothree.Fourfivesixseven.") + 0.05 * 7
+"""As `sidecar.tts.scripted_tts` speaks it."""
+TOLERANCE_S = 0.2
+"""Of coders, which add silence, and of resampling."""
+
+
+def sdk(server: Server, **settings: Any) -> openai.OpenAI:
+    return openai.OpenAI(
+        base_url=f"http://127.0.0.1:{server.port}/v1",
+        **{"api_key": "none", "max_retries": 0, **settings},
+    )
+
+
+@pytest.fixture(scope="module")
+def speaking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service that speaks at once."""
+    with Server(tmp_path_factory.mktemp("speech"), voice_engine="scripted") as running:
+        yield running
+
+
+def decoded_s(audio: bytes) -> float:
+    """Seconds of samples that ffmpeg finds, which reads a stream from its beginning."""
+    command = [get_ffmpeg_exe(), "-v", "error", "-i", "-", "-f", "s16le", "-ar", str(RATE), "-"]
+    done = subprocess.run(command, input=audio, capture_output=True, check=True)
+    assert not done.stderr
+    return len(done.stdout) / 2 / RATE
+
+
+@pytest.mark.parametrize(
+    ("form", "kind", "magic"),
+    [
+        ("mp3", "audio/mpeg", b"\xff\xf3"),
+        ("opus", "audio/ogg", b"OggS"),
+        ("flac", "audio/flac", b"fLaC"),
+        ("wav", "audio/wav", b"RIFF"),
+    ],
+)
+def test_every_format_is_whole_and_of_its_kind(
+    form: Any, kind: str, magic: bytes, speaking: Server
+) -> None:
+    answer = sdk(speaking).audio.speech.create(
+        model="scripted", voice="low", input=TEXT, response_format=form
+    )
+    audio = answer.read()
+    assert answer.response.headers["content-type"] == kind
+    assert "warning" not in answer.response.headers
+    assert audio.startswith(magic)
+    assert decoded_s(audio) == pytest.approx(SECONDS, abs=TOLERANCE_S)
+    samples, _ = soundfile.read(io.BytesIO(audio))
+    assert abs(samples).max() > 0.1
+
+
+def test_the_package_s_defaults_are_an_mp3_with_a_warning_of_what_is_not_here(
+    speaking: Server,
+) -> None:
+    answer = sdk(speaking).audio.speech.create(
+        model="gpt-4o-mini-tts", voice="alloy", input=TEXT, instructions="Speak like a pirate."
+    )
+    assert answer.read().startswith(b"\xff\xf3")
+    warning = answer.response.headers["warning"]
+    assert "'gpt-4o-mini-tts' is not loaded here; 'scripted' spoke" in warning
+    assert "'alloy'" in warning
+    assert "'instructions'" in warning
+    evil = sdk(speaking).audio.speech.create(
+        model='a"b\r\nSet-Cookie: é', voice="low", input="One."
+    )
+    assert "a'b??Set-Cookie: ?" in evil.response.headers["warning"]
+    assert "set-cookie" not in evil.response.headers
+
+
+def test_raw_samples_have_openai_s_rate_and_the_speed_that_was_asked_for(
+    speaking: Server,
+) -> None:
+    lengths = []
+    for speed in (1.0, 2.0):
+        audio = sdk(speaking).audio.speech.create(
+            model="tts-1", voice="low", input=TEXT, response_format="pcm", speed=speed
+        )
+        lengths.append(len(audio.read()) / 2 / RATE)
+    assert lengths[0] == pytest.approx(SECONDS, abs=0.05)
+    assert lengths[1] < 0.65 * lengths[0]
+
+
+def test_events_have_the_same_samples(speaking: Server) -> None:
+    body = {"input": TEXT, "voice": "low", "response_format": "pcm"}
+    plain = speaking.client.post("/v1/audio/speech", json=body).content
+    told = speaking.client.post("/v1/audio/speech", json={**body, "stream_format": "sse"})
+    assert told.headers["content-type"].startswith("text/event-stream")
+    events = [json.loads(one.removeprefix("data: ")) for one in told.text.strip().split("\n\n")]
+    assert events[-1]["type"] == "speech.audio.done"
+    assert all(one["type"] == "speech.audio.delta" for one in events[:-1])
+    assert b"".join(base64.b64decode(one["audio"]) for one in events[:-1]) == plain
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "code", "param"),
+    [
+        ({"input": ""}, 422, "field_missing", "input"),
+        ({"input": "a" * 4097}, 422, "field_invalid", "input"),
+        ({"response_format": "aac"}, 422, "field_invalid", "response_format"),
+        ({"speed": 9}, 422, "field_invalid", "speed"),
+        ({"voice": "nobody"}, 400, "voice_unknown", "voice"),
+        ({"stream_format": "raw"}, 422, "field_invalid", "stream_format"),
+    ],
+)
+def test_what_is_wrong_is_said_in_openai_s_shape(
+    fields: dict[str, Any], status: int, code: str, param: str, speaking: Server
+) -> None:
+    wish = {"model": "tts-1", "voice": "low", "input": TEXT, **fields}
+    with pytest.raises(openai.APIStatusError) as caught:
+        sdk(speaking).audio.speech.create(**wish)
+    assert (caught.value.status_code, caught.value.code, caught.value.param) == (
+        *(status, code),
+        param,
+    )
+
+
+def test_an_input_with_nothing_to_be_said_is_a_moment_of_silence(speaking: Server) -> None:
+    answer = speaking.client.post("/v1/audio/speech", json={"input": "…", "response_format": "wav"})
+    samples, rate = soundfile.read(io.BytesIO(answer.content))
+    assert (rate, len(samples), abs(samples).max()) == (RATE, RATE // 5, 0.0)
+
+
+def test_a_service_that_does_not_speak_says_so(start_server: Callable[..., Server]) -> None:
+    silent = start_server(voice_engine="none")
+    with pytest.raises(openai.UnprocessableEntityError) as caught:
+        sdk(silent, max_retries=2).audio.speech.create(model="tts-1", voice="alloy", input=TEXT)
+    assert caught.value.code == "speech_unavailable"
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service that takes a second for each word, and has little room."""
+    home = tmp_path_factory.mktemp("slow")
+    room = {"speech_characters": 600}
+    with Server(
+        home, voice_engine="scripted", scripted_say=1, openai_strict="true", limits=room
+    ) as running:
+        yield running
+
+
+def test_sound_comes_while_it_is_made_and_who_hangs_up_ends_it(slow: Server) -> None:
+    """Minutes of work; the next one is not behind them."""
+    endless = " ".join(["word"] * 100)
+    body = {"input": endless, "response_format": "pcm", "model": "tts-1"}
+    with slow.client.stream("POST", "/v1/audio/speech", json=body) as response:
+        assert response.status_code == 200
+        assert next(response.iter_raw())
+    short = {"input": "One.", "response_format": "pcm", "model": "tts-1"}
+    assert slow.client.post("/v1/audio/speech", json=short, timeout=60).status_code == 200
+
+
+def test_more_text_than_may_wait_is_refused_for_a_while(slow: Server) -> None:
+    body = {"input": "word " * 90, "response_format": "pcm", "model": "tts-1"}
+    with slow.client.stream("POST", "/v1/audio/speech", json=body) as response:
+        assert next(response.iter_raw())
+        with pytest.raises(openai.RateLimitError) as caught:
+            sdk(slow).audio.speech.create(model="tts-1", voice="low", input="word " * 90)
+        assert caught.value.code == "speech_full"
+        assert int(caught.value.response.headers["retry-after"]) > 0
+
+    def free() -> bool:
+        answer = slow.client.post(
+            "/v1/audio/speech", json={**body, "input": "One.", "speed": 4}, timeout=PATIENCE_S
+        )
+        return answer.status_code == 200
+
+    wait_until(free, PATIENCE_S, "its place is free once it has left")
+
+
+def test_a_strict_service_takes_no_other_model(slow: Server) -> None:
+    with pytest.raises(openai.NotFoundError) as caught:
+        sdk(slow).audio.speech.create(model="kokoro", voice="low", input="One.")
+    assert caught.value.code == "model_not_found"

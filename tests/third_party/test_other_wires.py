@@ -1,0 +1,62 @@
+"""Clients of the wires that are not OpenAI's: Wyoming, event streams, metrics, gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from recordings import wav
+from service_process import Server
+
+RunClient = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service with all its ports."""
+    home = tmp_path_factory.mktemp("wires")
+    with Server(home, wyoming_port=0, grpc_port=0, scripted_speed=4) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three seconds."""
+    path = tmp_path_factory.mktemp("clip") / "clip.wav"
+    path.write_bytes(wav(b"\1\0" * 48_000))
+    return path
+
+
+def test_home_assistant_s_package(
+    python_client: RunClient, open_server: Server, clip: Path
+) -> None:
+    port = open_server.health()["wyoming_port"]
+    found = python_client("wyoming_home.py", port, clip)
+    assert found["models"]
+    assert len(found["text"].split()) == 3
+
+
+def test_event_source_of_npm(node_client: RunClient, open_server: Server, clip: Path) -> None:
+    found = node_client("event_source.mjs", open_server.port, clip)
+    assert found["names"][-1] == "done"
+    assert found["names"].count("segment") == 3
+    assert found["ids"] == sorted(set(found["ids"]))
+
+
+def test_prometheus_own_parsers(python_client: RunClient, open_server: Server) -> None:
+    found = python_client("prometheus_scrape.py", open_server.port)
+    assert found["text"]["type"].startswith("text/plain")
+    assert found["open"]["type"].startswith("application/openmetrics-text")
+    for one in found.values():
+        assert not one["untyped"]
+        assert any(name.startswith("vibevoice_jobs") for name in one["names"])
+
+
+def test_calls_by_reflection(python_client: RunClient, open_server: Server) -> None:
+    port = open_server.health()["grpc_port"]
+    found = python_client("grpc_calls.py", port)
+    assert found["status"] == 1, "serving"
+    assert len(found["services"]) == 1
+    assert "StreamingRecognize" in found["methods"]
