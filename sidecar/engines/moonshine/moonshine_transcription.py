@@ -267,6 +267,8 @@ class MoonshineTranscription:
             self._segment(line, floor.voice(line.start, line.end, line.voice))
             for line in self._settled
         ]
+        if self._diarize:
+            found = word_attribution.extend_over_overlaps(found, self._follower.turns)
         return tuple(number_speakers_by_appearance(found))
 
 
