@@ -2,8 +2,8 @@
 
 Readers in a folder as LibriSpeech has them ("1688/1688-142285-0000.flac") talk in pairs: long
 turns, and answers of 0.35 to 0.8 s cut out of their readings where it is quiet. Counted are the
-answers that have the wrong speaker in their final, ten seconds later and in the summary. ``--half`` takes
-every second reader, so that what is chosen on one half can be confirmed on the other.
+answers that have the wrong speaker in their final, ten seconds later and in the summary. ``--half``
+takes every second reader, so that what is chosen on one half can be confirmed on the other.
 
     python -m bench.short_answers LibriSpeech/test-other --half 1
     python -m bench.short_answers LibriSpeech/test-other --half 1 --least 0.4    # as it was

@@ -38,6 +38,3 @@ class Confidence:
     def doubtful(self) -> bool:
         """Whether the language is probably another."""
         return self.tokens >= LEAST_TOKENS and self.total < DOUBTFUL_BELOW * self.tokens
-
-
-NOT_ASKED = Confidence()

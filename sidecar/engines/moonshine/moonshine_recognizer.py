@@ -10,7 +10,7 @@ The wheel's model is run with onnxruntime, which takes a quarter of the library'
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ from sidecar.engines.moonshine.moonshine_decoder import (
     MoonshineTokenizer,
 )
 from sidecar.interfaces.engine_interface import CancelCheck
-from sidecar.transcripts.language_doubt import NOT_ASKED, Confidence
+from sidecar.transcripts.language_doubt import Confidence
 from sidecar.transcripts.transcript import Word, collapse_commas
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class MoonshineHypothesis:
     text: str
     tokens: tuple[int, ...] = ()
     words: tuple[Word, ...] = ()
-    confidence: Confidence = NOT_ASKED
+    confidence: Confidence = field(default_factory=Confidence)
 
 
 class MoonshineRecognizer:

@@ -17,7 +17,7 @@ from enum import IntEnum
 from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions
 from sidecar.interfaces.live_events import ContextUtterance, Final
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
-from sidecar.transcripts.language_doubt import NOT_ASKED, Confidence
+from sidecar.transcripts.language_doubt import Confidence
 from sidecar.transcripts.transcript import WORDS_BY_ATTENTION, Word
 from sidecar.transcripts.word_timing import common_prefix_length
 
@@ -110,7 +110,7 @@ class RecognitionHypothesis:
     draft: object = None
     sure: bool = False
     tokens: tuple[int, ...] = ()
-    confidence: Confidence = NOT_ASKED
+    confidence: Confidence = field(default_factory=Confidence)
 
 
 FIRST_PARTIAL_S, PARTIAL_STEP_S = 0.6, 1.0
