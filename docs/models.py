@@ -125,8 +125,8 @@ not English and a model of it is there, the embedded engine otherwise, and says 
 
 `moonshine`: recognition and speaker identification on the CPU, from the `moonshine-voice` wheel
 with its weights inside (MIT). English; no GPU, no account, no download. It takes whatever it hears
-for English: it cannot tell that a recording is in another language
-([architecture.md](architecture.md), [performance.md](performance.md)).
+for English. Where it is unsure of most words the transcript has the warning `language_doubtful`,
+which says how to get an engine for another language ([performance.md](performance.md)).
 
 ## Whisper
 

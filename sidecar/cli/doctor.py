@@ -122,6 +122,7 @@ def _engines(settings: Settings) -> Iterator[CheckFinding]:
     facts = gather_facts(settings.model_copy(update={"engine": AUTO}))
     try:
         serves, reason = engine_selection.decide_engine(settings.engine, facts)
+        engine_selection.check_language(engines.engine_spec(serves), settings)
     except (errors.EngineUnavailable, errors.BadCheckpoint) as error:
         serves = ""
         yield CheckFinding("engine", CheckState.BAD, error.detail, error.hint)

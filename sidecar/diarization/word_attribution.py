@@ -25,6 +25,8 @@ MIN_FLOOR_S = 0.5
 """Who goes on for less than this behind another's words has not taken the floor."""
 MIN_BACKCHANNEL_S = 1.0
 """Who speaks for less while another goes on gets no line: there is nothing to be understood."""
+MIN_OVERLAP_S = 1.0
+"""Two who speak at once for so long are both told to: each line then is as long as its turn."""
 CONTEXT_S = 0.3
 """Of the silence around a line is heard with it; never what belongs to a neighbour."""
 
@@ -117,6 +119,41 @@ class SpeakerLookup:
             return label
         found = dominant_speaker(near or self._turns, start, end)
         return label if found is None else found
+
+
+def extend_over_overlaps(
+    segments: Sequence[Segment], turns: Iterable[SpeakerTurn]
+) -> list[Segment]:
+    """Where the floor changes while two speak at once: the first segment up to where its speaker
+    ends, the next from where its speaker begins. The words stay as they are.
+
+    ``segments``: in order; the label of a turn is the speaker.
+    """
+    of: dict[int | None, list[SpeakerTurn]] = {}
+    for turn in sorted(turns, key=lambda turn: turn.start):
+        of.setdefault(turn.label, []).append(turn)
+    found = list(segments)
+    for at, (one, other) in enumerate(pairwise(segments)):
+        if one.speaker == other.speaker or one.end != other.start:
+            continue
+        ends = _end_at(of.get(one.speaker, ()), one.end)
+        begins = _start_at(of.get(other.speaker, ()), other.start)
+        if ends - begins >= MIN_OVERLAP_S:
+            found[at] = replace(found[at], end=ends)
+            found[at + 1] = replace(found[at + 1], start=begins)
+    return found
+
+
+def _end_at(turns: Sequence[SpeakerTurn], time_s: float) -> float:
+    """The end of the one of these turns, in order, inside which that time is; else the time."""
+    at = bisect_left(turns, time_s, key=lambda turn: turn.start) - 1
+    return max(time_s, turns[at].end) if at >= 0 else time_s
+
+
+def _start_at(turns: Sequence[SpeakerTurn], time_s: float) -> float:
+    """The start of the one of these turns, in order, inside which that time is; else the time."""
+    at = bisect_left(turns, time_s, key=lambda turn: turn.start) - 1
+    return turns[at].start if at >= 0 and turns[at].end > time_s else time_s
 
 
 WORD_TIME_ERROR_S = 0.5

@@ -302,6 +302,21 @@ def _decide_auto(facts: EngineFacts) -> tuple[str, str]:
     return MOONSHINE, f"{reason} Nor is Whisper: {facts.whisper.detail} {facts.whisper.hint}"
 
 
+def check_language(spec: EngineSpec, settings: Settings) -> None:
+    """Check that the engine knows the language that is set: else it would refuse every request that
+    names no other.
+
+    Raises:
+        errors.EngineUnavailable: it does not.
+    """
+    tag = settings.language
+    if not spec.speaks(tag):
+        raise errors.EngineUnavailable(
+            f"The engine '{spec.name}' does not know the language '{tag}', which is set.",
+            hint=language_hint(tag, settings),
+        )
+
+
 def language_hint(tag: str, settings: Settings) -> str:
     """Return the hint for a language that the engine in use does not know."""
     able = [spec for spec in engines.ENGINES if spec.languages and spec.speaks(tag)]

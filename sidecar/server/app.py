@@ -39,6 +39,7 @@ from sidecar.auth.revocable_streams import MAX_OPEN_STREAMS, RevocableStreams
 from sidecar.auth.self_signed_certificate import CertificatePair
 from sidecar.config.settings import ROLE_FRONT, ROLE_NODE, Settings, load_settings
 from sidecar.engines.engine_selection import (
+    check_language,
     choose_engine,
     choose_engine_for_nodes,
     choose_live_engine,
@@ -82,7 +83,8 @@ def create_service(settings: Settings) -> Service:
     """The parts behind every wire.
 
     Raises:
-        errors.EngineUnavailable: the engine that the settings name cannot run here.
+        errors.EngineUnavailable: the engine that the settings name cannot run here, or does not
+            know the language that they name.
         errors.BadCheckpoint: its weights are missing, or not usable.
     """
     choice = (
@@ -90,6 +92,7 @@ def create_service(settings: Settings) -> Service:
         if settings.role == ROLE_FRONT
         else choose_engine(settings)
     )
+    check_language(choice.spec, settings)
     log.info("engine %s: %s", choice.spec.name, choice.reason)
     if substituted := choice.spec.substitution(settings.precision):
         log.warning("%s", substituted)

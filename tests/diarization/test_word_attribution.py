@@ -6,7 +6,11 @@ from itertools import pairwise
 
 import pytest
 
-from sidecar.diarization.word_attribution import attribute_words, split_at_words
+from sidecar.diarization.word_attribution import (
+    attribute_words,
+    extend_over_overlaps,
+    split_at_words,
+)
 from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import NON_SPEECH_FLAG, Segment, Word
 
@@ -107,3 +111,32 @@ def test_an_hour_of_words_and_turns_costs_a_look_at_each() -> None:
     found = attribute_words(segments, turns)
     assert len(found) == 1200
     assert [segment.speaker for segment in found] == [turn.label for turn in turns]
+
+
+@pytest.mark.parametrize(
+    ("turns", "cut", "expected"),
+    [
+        pytest.param(
+            [(0, 5.6, 0), (3.2, 9, 1)], [(0, 4.4, 0), (4.4, 9, 1)], [(0, 5.6, 0), (3.2, 9, 1)],
+            id="two at once for long are both told to",
+        ),
+        pytest.param(
+            [(0, 5, 0), (4.4, 9, 1)], [(0, 4.7, 0), (4.7, 9, 1)], [(0, 4.7, 0), (4.7, 9, 1)],
+            id="for a moment the floor changes hands",
+        ),
+        pytest.param(
+            [(0, 20, 0)], [(0, 11, 0), (11, 20, 0)], [(0, 11, 0), (11, 20, 0)],
+            id="a long line in two stays in two",
+        ),
+        pytest.param(
+            [(0, 5, 0), (5, 9, 1)], [(0, 5, 0), (5, 9, 1)], [(0, 5, 0), (5, 9, 1)],
+            id="nobody speaks while another does",
+        ),
+    ],
+)  # fmt: skip
+def test_lines_that_were_cut_while_two_spoke_last_as_long_as_their_speakers(
+    turns: list[Span], cut: list[Span], expected: list[Span]
+) -> None:
+    segments = [Segment(start, end, "words", who) for start, end, who in cut]
+    found = extend_over_overlaps(segments, [SpeakerTurn(*turn) for turn in turns])
+    assert [(one.start, one.end, one.speaker) for one in found] == expected

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import queue
+import shutil
+import subprocess
 from bisect import bisect
 from collections.abc import Iterator
 from itertools import pairwise
@@ -23,7 +25,7 @@ from sidecar.engines import moonshine
 from sidecar.engines.moonshine import moonshine_transcription
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
 from sidecar.interfaces.live_engine import NEW_SESSION, LiveOptions
-from sidecar.interfaces.live_events import LiveEvent, Summary
+from sidecar.interfaces.live_events import LiveEvent, NoticeRaised, Summary
 from sidecar.transcripts.transcript import (
     WORDS_BY_ATTENTION,
     Checkpoint,
@@ -71,6 +73,69 @@ def transcript(
     return last.transcript
 
 
+GERMAN = (
+    "Die Sitzung beginnt um neun Uhr im großen Saal im zweiten Stock. Bitte bringen Sie den "
+    "Bericht vom letzten Monat mit und sagen Sie mir, ob Sie kommen können."
+)
+ENGLISH = (
+    "The meeting begins at nine o'clock in the large room on the second floor. Please bring the "
+    "report of last month and tell me whether you can come."
+)
+
+
+def warnings(found: Transcript) -> list[str]:
+    return [notice.code for notice in found.notices]
+
+
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
+@pytest.mark.parametrize(
+    ("voice", "text", "expected"),
+    [("de", GERMAN, ["language_doubtful"]), ("en-gb", ENGLISH, []), ("en-us", ENGLISH, [])],
+    ids=["de", "en-gb", "en-us"],
+)
+def test_another_language_has_a_warning_and_english_by_the_same_machine_has_none(
+    engine: moonshine.MoonshineEngine, tmp_path: Path, voice: str, text: str, expected: list[str]
+) -> None:
+    spoken = tmp_path / "spoken.wav"
+    subprocess.run(["espeak-ng", "-v", voice, "-s", "150", "-w", spoken, text], check=True)
+    found = transcript(engine, decode_audio_file(spoken, RATE))
+    assert found.text
+    assert warnings(found) == expected
+
+
+def test_what_is_no_english_at_all_has_a_warning_that_says_what_to_do_and_english_has_none(
+    engine: moonshine.MoonshineEngine, endgame: Block
+) -> None:
+    found = transcript(engine, np.ascontiguousarray(endgame[::-1]))
+    assert found.text
+    assert warnings(found) == ["language_doubtful"]
+    (warning,) = found.notices
+    assert "pull whisper:small" in warning.message
+    assert "--engine whisper" in warning.message
+    assert warnings(transcript(engine, endgame)) == []
+
+
+def test_the_doubt_outlives_the_engine_that_had_it(
+    engine: moonshine.MoonshineEngine, endgame: Block
+) -> None:
+    backwards = np.ascontiguousarray(
+        np.concatenate([endgame[::-1], np.zeros(8 * RATE, np.float32)])
+    )
+    settled = [
+        from_wire(json.loads(json.dumps(to_wire(one))))
+        for one in engine.transcribe_from(
+            [], Recorded(backwards), TranscribeOptions(), lambda: False
+        )
+        if isinstance(one, Checkpoint)
+    ]
+    assert settled
+    *_, last = engine.transcribe_from(
+        settled, Recorded(backwards), TranscribeOptions(), lambda: False
+    )
+    assert isinstance(last, Finished)
+    assert warnings(last.transcript) == ["language_doubtful"]
+
+
 def test_two_people_are_told_apart_and_understood(
     engine: moonshine.MoonshineEngine, endgame: Block
 ) -> None:
@@ -105,6 +170,23 @@ def test_live_two_people_are_told_apart(engine: moonshine.MoonshineEngine, endga
             speaks = (bisect(FLOOR, (word.start + word.end) / 2) - 1) % 2
             right_s += (word.end - word.start) * (segment.speaker == speaks)
     assert right_s >= 0.8 * all_s > 5.0
+
+
+@pytest.mark.parametrize(("step", "expected"), [(-1, ["language_doubtful"]), (1, [])])
+def test_live_what_is_no_english_has_one_notice_and_a_warning_in_the_summary(
+    engine: moonshine.MoonshineEngine, endgame: Block, step: int, expected: list[str]
+) -> None:
+    told: queue.Queue[LiveEvent] = queue.Queue()
+    options = LiveOptions(partials=False, diarize=False, patience_s=PATIENCE_S)
+    session = engine.open(options, NEW_SESSION, told.put)
+    session.push(np.ascontiguousarray(endgame[::step]))
+    session.finish()
+    noticed = []
+    while not isinstance(last := told.get(timeout=PATIENCE_S), Summary):
+        if isinstance(last, NoticeRaised):
+            noticed.append(last.notice.code)
+    assert noticed == expected
+    assert warnings(last.transcript) == expected
 
 
 @pytest.mark.slow_except("[1-", "[0.01")

@@ -162,6 +162,32 @@ def followed(told: Iterable[LiveEvent]) -> dict[int, int | None]:
     return labels
 
 
+@pytest.mark.parametrize("seconds", [0.3, 0.38, 0.6])
+def test_a_short_answer_is_by_its_own_voice_and_not_by_whoever_spoke_before(seconds: float) -> None:
+    table = Table()
+    for _ in range(2):
+        table.say(ANNE, 3.0)
+        table.say(BERT, 3.0)
+    table.say(ANNE, 3.0)
+    table.say(BERT, seconds)
+    table.finish()
+    assert table.finals[-2:] == [0, 1]
+    assert table.summary == [0, 1, 0, 1, 0, 1]
+
+
+def test_what_was_given_to_the_wrong_one_is_revised_once_the_other_is_known() -> None:
+    """A short answer founds nobody: it is its partner's until that voice says more."""
+    table = Table()
+    table.say(ANNE, 3.0)
+    table.say(BERT, 0.3)
+    table.say(ANNE, 3.0)
+    table.say(BERT, 3.0)
+    assert table.finals[:2] == [0, 0]
+    assert table.followed() == [0, 1, 0, 1]
+    table.finish()
+    assert table.summary == [0, 1, 0, 1]
+
+
 def test_a_final_has_its_label_where_somebody_heard_the_voice_in_time() -> None:
     table = Table()
     for who in (ANNE, BERT, ANNE, CLEO):
@@ -227,7 +253,7 @@ def test_too_little_voice_is_the_neighbours() -> None:
     table = Table()
     table.say(ANNE)
     table.say(BERT)
-    table.say(CLEO, 0.3)
+    table.say(CLEO, 0.2)
     table.finish()
     assert table.summary == [0, 1, 1]
 

@@ -171,6 +171,22 @@ def test_what_cannot_start_says_why_in_one_line_and_by_its_exit_code(
     assert "Traceback" not in log
 
 
+@pytest.mark.parametrize("engine", ["auto", "moonshine"])
+def test_a_language_that_no_engine_here_knows_is_fatal_and_says_how_to_get_one(
+    engine: str, child: Any, tmp_path: Path
+) -> None:
+    service = child("--port", 0, "--engine", engine, "--language", "de", hf_hub_cache=tmp_path)
+    fatal = service.line()
+    out, log = service.rest()
+    assert (fatal["event"], fatal["code"]) == ("fatal", "engine_unavailable")
+    assert "'moonshine' does not know the language 'de'" in fatal["message"]
+    assert "vibevoice-asr pull whisper:small" in fatal["hint"]
+    assert "start with --language de (or --engine whisper)" in fatal["hint"]
+    assert service.process.returncode == 69
+    assert out == b""
+    assert "Traceback" not in log
+
+
 def test_a_token_that_was_made_is_told_and_asked_for(child: Any) -> None:
     ready = child("--port", 0, "--generate-token").line()
     assert len(ready["token"]) > 32

@@ -23,6 +23,7 @@ from sidecar.interfaces.engine_interface import (
 )
 from sidecar.interfaces.live_engine import LiveOptions, LiveSession, LiveSessionStart
 from sidecar.interfaces.live_events import LiveEventCallback
+from sidecar.transcripts.language_doubt import LANGUAGE_DOUBTFUL
 from sidecar.transcripts.transcript import Checkpoint, Finished, Transcript, TranscriptionEvent
 
 if TYPE_CHECKING:
@@ -180,6 +181,7 @@ class MoonshineEngine:
             engine=SPEC.name,
             precision=Precision.INT8.value,
             diarized=options.diarize,
+            notices=(LANGUAGE_DOUBTFUL,) if work.confidence.doubtful else (),
         )
         yield Finished(identify_with_diarizer(follower, transcript, options))
 
@@ -193,7 +195,12 @@ def _live_hypothesis(
     if found is None:
         return None
     return RecognitionHypothesis(
-        found.text, found.words, language="en", draft=found, tokens=tuple(found.tokens)
+        found.text,
+        found.words,
+        language="en",
+        draft=found,
+        tokens=tuple(found.tokens),
+        confidence=found.confidence,
     )
 
 

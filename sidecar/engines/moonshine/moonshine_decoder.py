@@ -11,6 +11,7 @@ import codecs
 import math
 import threading
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,14 @@ TOKENS_PER_S = 6.5
 FRAME_SAMPLES = 384
 """Samples of a frame that the encoder hands out: 24 ms."""
 _START, _END = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedTokens:
+    """Tokens, and the natural logarithm of how likely each was when it was chosen."""
+
+    ids: tuple[int, ...]
+    likely: tuple[float, ...]
 
 
 class MoonshineDecoder:
@@ -80,7 +89,7 @@ class MoonshineDecoder:
         draft: Sequence[int],
         cancelled: CancelCheck,
         given: Sequence[int] = (),
-    ) -> tuple[int, ...] | None:
+    ) -> DecodedTokens | None:
         """Return the tokens of ``audio``, shape (samples,), 16 kHz, at least 0.1 s; None if
         cancelled.
 
@@ -97,7 +106,7 @@ class MoonshineDecoder:
         draft: Sequence[int],
         cancelled: CancelCheck,
         given: Sequence[int] = (),
-    ) -> tuple[tuple[int, ...], npt.NDArray[np.float32]] | None:
+    ) -> tuple[DecodedTokens, npt.NDArray[np.float32]] | None:
         """As `tokens`, and where in the sound each was heard: one more pass, over all at once.
 
         The other part has the shape (heads, tokens, frames of `FRAME_SAMPLES` samples): of each
@@ -111,9 +120,9 @@ class MoonshineDecoder:
         tokens = self._said(dict(feed), len(audio), draft, cancelled, given)
         if tokens is None:
             return None
-        feed["tokens"] = np.array([[_START, *given, *tokens][:-1]], np.int64)
+        feed["tokens"] = np.array([[_START, *given, *tokens.ids][:-1]], np.int64)
         feed["position"] = np.array([0], np.int64)
-        if not tokens:
+        if not tokens.ids:
             return tokens, np.zeros((1, 0, 1), np.float32)
         (attention,) = self._aligning().run(None, feed)
         return tokens, attention[0][:, len(given) :]
@@ -135,26 +144,29 @@ class MoonshineDecoder:
         draft: Sequence[int],
         cancelled: CancelCheck,
         given: Sequence[int],
-    ) -> tuple[int, ...] | None:
+    ) -> DecodedTokens | None:
         import numpy as np
 
         most = min(math.ceil(samples / SAMPLE_RATE * TOKENS_PER_S), MAX_POSITIONS) - len(given)
         found: list[int] = []
+        likely: list[float] = []
         known, ahead = [_START, *given], [*draft][: max(0, most - 1)]
         while len(found) < most:
             if cancelled():
                 return None
             feed["tokens"] = np.array([known + ahead], np.int64)
             feed["position"] = np.array([len(given) + len(found) + 1 - len(known)], np.int64)
-            following, *memory = self._tokens.run(None, feed)
+            following, likelihood, *memory = self._tokens.run(None, feed)
             said = following[0].tolist()[len(known) - 1 :]
             said = said[: _accepted_tokens(ahead, said) + 1]
             found += said
+            likely += np.log(likelihood[0][len(known) - 1 :][: len(said)]).tolist()
             if _END in said:
-                return tuple(found[: found.index(_END)])
+                end = found.index(_END)
+                return DecodedTokens(tuple(found[:end]), tuple(likely[:end]))
             self._remember(feed, memory, len(given) + len(found))
             known, ahead = said[-1:], []
-        return tuple(found)
+        return DecodedTokens(tuple(found), tuple(likely))
 
     def _listen(self, audio: Block) -> dict[str, npt.NDArray[Any]]:
         """Return the encoder's output for ``audio``, as every pass of the decoder needs it."""

@@ -10,7 +10,7 @@ The wheel's model is run with onnxruntime, which takes a quarter of the library'
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,10 +21,12 @@ from sidecar.engines.moonshine.moonshine_decoder import (
     FRAME_SAMPLES,
     SAMPLE_RATE,
     TOKENS_PER_S,
+    DecodedTokens,
     MoonshineDecoder,
     MoonshineTokenizer,
 )
 from sidecar.interfaces.engine_interface import CancelCheck
+from sidecar.transcripts.language_doubt import Confidence
 from sidecar.transcripts.transcript import Word, collapse_commas
 
 if TYPE_CHECKING:
@@ -160,12 +162,13 @@ class MoonshineHypothesis:
     """Recognized text of a segment; ``tokens`` are a draft for more of the segment.
 
     ``words``: seconds from the begin of the segment; none if they were not requested, or the
-    recognizer has none.
+    recognizer has none. ``confidence``: in the tokens.
     """
 
     text: str
     tokens: tuple[int, ...] = ()
     words: tuple[Word, ...] = ()
+    confidence: Confidence = field(default_factory=Confidence)
 
 
 class MoonshineRecognizer:
@@ -222,16 +225,17 @@ class MoonshineRecognizer:
     ) -> MoonshineHypothesis | None:
         sound = _pad_samples(audio, max(len(audio) + _TAIL_SAMPLES, _MIN_SAMPLES))
         if not words:
-            tokens = self._decoder.tokens(sound, draft, cancelled, given)
-            if tokens is None:
+            decoded = self._decoder.tokens(sound, draft, cancelled, given)
+            if decoded is None:
                 return None
-            tokens = tokens[self._marks(tokens) :]
-            return MoonshineHypothesis(collapse_commas(self._tokenizer.text(tokens)), tokens)
+            tokens = decoded.ids[self._marks(decoded.ids) :]
+            text = collapse_commas(self._tokenizer.text(tokens))
+            return MoonshineHypothesis(text, tokens, confidence=_confidence(decoded))
         aligned = self._decoder.aligned(sound, draft, cancelled, given)
         if aligned is None:
             return None
-        tokens, attention = aligned
-        marks = self._marks(tokens)
+        decoded, attention = aligned
+        tokens, marks = decoded.ids, self._marks(decoded.ids)
         tokens, attention = tokens[marks:], attention[:, marks:, begin // FRAME_SAMPLES :]
         if not tokens:
             return MoonshineHypothesis("")
@@ -247,7 +251,8 @@ class MoonshineRecognizer:
             )
             for first, end in token_spans(attention, silent, begins)
         ]
-        return MoonshineHypothesis(text, tokens, tuple(align_words(text, pieces, at)))
+        words_at = tuple(align_words(text, pieces, at))
+        return MoonshineHypothesis(text, tokens, words_at, _confidence(decoded))
 
     def _marks(self, tokens: tuple[int, ...]) -> int:
         """How many in front say nothing but how the sentence before was meant."""
@@ -262,6 +267,14 @@ class MoonshineRecognizer:
     def close(self) -> None:
         """Free the model."""
         del self._decoder
+
+
+def _confidence(decoded: DecodedTokens) -> Confidence:
+    """How sure the model was. A token that follows the same one again is not counted: in a
+    repetition loop the model is sure of itself, whatever it hears."""
+    pairs = zip((-1, *decoded.ids), decoded.ids, strict=False)
+    once = dict(zip(reversed([*pairs]), reversed(decoded.likely), strict=True))
+    return Confidence(sum(once.values()), len(once))
 
 
 def align_words(

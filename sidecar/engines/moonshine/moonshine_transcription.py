@@ -19,6 +19,7 @@ from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
 from sidecar.engines.moonshine.moonshine_recognizer import MoonshineHypothesis, MoonshineRecognizer
 from sidecar.interfaces.engine_interface import AudioStream, CancelCheck
 from sidecar.transcripts import transcript
+from sidecar.transcripts.language_doubt import Confidence
 from sidecar.transcripts.speaker_turns import SpeakerTurn, number_speakers_by_appearance
 
 CHECKPOINT_FORMAT = "moonshine-2"
@@ -82,6 +83,8 @@ class MoonshineTranscription:
         self._checkpointed = 0
         self._again_s = 0.0
         """Up to here it was heard before."""
+        self.confidence = Confidence()
+        """Of the recognizer, in all that it heard."""
 
     def go_on(self, settled: Sequence[transcript.Checkpoint]) -> None:
         """Know all that the checkpoints say; the follower has to be one that can, too."""
@@ -100,6 +103,7 @@ class MoonshineTranscription:
         self._settled_s = self._ready_s = states[-1]["settled_s"]
         self._ready = self._checkpointed = len(self._settled)
         self._again_s = settled[-1].audio_s
+        self.confidence = Confidence(*states[-1].get("confidence", ()))
 
     @property
     def duration_s(self) -> float:
@@ -132,6 +136,7 @@ class MoonshineTranscription:
                 for (start, end), (text, words) in self._texts.items()
             ],
             "voices": voices,
+            "confidence": astuple(self.confidence),
         }
         segments = tuple(self._segment(line, line.voice) for line in lines)
         return transcript.Checkpoint(end_s, CHECKPOINT_FORMAT, segments, state)
@@ -221,6 +226,7 @@ class MoonshineTranscription:
         sound = self._audio.between(start, end)
         heard = self._recognizer.hear(sound, None, self._cancelled, words=self._words)
         found = heard or MoonshineHypothesis("")  # cancelled
+        self.confidence += found.confidence
         words = tuple(
             transcript.Word(round(start + one.start, 3), round(start + one.end, 3), one.text)
             for one in found.words
@@ -261,6 +267,8 @@ class MoonshineTranscription:
             self._segment(line, floor.voice(line.start, line.end, line.voice))
             for line in self._settled
         ]
+        if self._diarize:
+            found = word_attribution.extend_over_overlaps(found, self._follower.turns)
         return tuple(number_speakers_by_appearance(found))
 
 

@@ -61,8 +61,8 @@ class LiveSpeakerIdentification:
 MAX_EMBEDDING_S = 3.0
 """Seconds of a piece's voice that become its vector
 (docs/decisions/diarization-parameters.md)."""
-MIN_EMBEDDING_S = 0.4
-"""Less voice says nothing."""
+MIN_EMBEDDING_S = 0.25
+"""Less voice says nothing (docs/decisions/diarization-parameters.md)."""
 REEMBED_FACTOR = 1.5
 """What went on after a pause gets another vector where so many times more is heard of it."""
 MAX_WAITING_SEGMENTS = 8

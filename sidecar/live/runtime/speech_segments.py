@@ -17,6 +17,7 @@ from enum import IntEnum
 from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions
 from sidecar.interfaces.live_events import ContextUtterance, Final
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
+from sidecar.transcripts.language_doubt import Confidence
 from sidecar.transcripts.transcript import WORDS_BY_ATTENTION, Word
 from sidecar.transcripts.word_timing import common_prefix_length
 
@@ -99,7 +100,7 @@ class RecognitionHypothesis:
     ``words``: seconds from the begin of the stretch, none where nobody asked or the engine cannot
     tell. ``language``: '' where the engine does not say; ``sure``: it is not in doubt, so that
     what follows need not be asked for it. ``tokens``: what it says in the engine's own, where what
-    follows is heard behind it.
+    follows is heard behind it. ``confidence``: of an engine that knows one language alone.
     """
 
     text: str
@@ -109,6 +110,7 @@ class RecognitionHypothesis:
     draft: object = None
     sure: bool = False
     tokens: tuple[int, ...] = ()
+    confidence: Confidence = field(default_factory=Confidence)
 
 
 FIRST_PARTIAL_S, PARTIAL_STEP_S = 0.6, 1.0

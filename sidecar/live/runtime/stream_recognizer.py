@@ -43,6 +43,7 @@ from sidecar.live.runtime.speech_segments import (
     RecognitionUrgency,
     SpeechSegment,
 )
+from sidecar.transcripts.language_doubt import LANGUAGE_DOUBTFUL, Confidence
 from sidecar.transcripts.transcript import Notice
 
 LATE_NOTICE_INTERVAL_S = 30.0
@@ -92,6 +93,8 @@ class StreamRecognizer:
         self._told_at = at
         self._known: tuple[live_events.ContextUtterance, ...] = begin.context
         self._late: int | None = None
+        self._confidence = Confidence()
+        self._doubted = False
         self.over = False
         """`Summary` was told."""
         self.finishing = False
@@ -375,6 +378,10 @@ class StreamRecognizer:
             )
         if not found.language:
             found = dataclasses.replace(found, language=self.options.language)
+        self._confidence += found.confidence
+        if self._confidence.doubtful and not self._doubted:
+            self._doubted = True
+            yield live_events.NoticeRaised(LANGUAGE_DOUBTFUL)
         self._story.settle(piece, found, flags, max(0.0, now - piece.since - work_s), work_s)
         yield from self._flush()
 
@@ -394,7 +401,10 @@ class StreamRecognizer:
         yield from self._heard(always=True)
         self.over = True
         about = self._engine, self._precision
-        yield live_events.Summary(self._story.summary(self.options, self._looked, *about))
+        transcript = self._story.summary(self.options, self._looked, *about)
+        if self._confidence.doubtful:
+            transcript = transcript.with_notice(LANGUAGE_DOUBTFUL)
+        yield live_events.Summary(transcript)
 
     def _partial(
         self, piece: SpeechSegment, found: RecognitionHypothesis, listen: RecognitionTask
