@@ -70,7 +70,7 @@ def segment_speakers(models: SpeakerModels, windows: Sequence[Block]) -> list[Ac
 
 SEGMENTATION_BATCH = 4
 """So many windows the segmentation takes at once: as many as end in a block at the usual step. Its
-recurrent layers read their weights once for all of them (docs/performance.md)."""
+recurrent layers read their weights once for all of them."""
 BLOCK = WINDOW_SAMPLES
 """What the trunk takes at once, in samples; blocks do not overlap, windows do."""
 _HOP = round(FRAME_S * SAMPLE_RATE)
@@ -206,7 +206,8 @@ class WindowExtractor:
             found += segment_speakers(self._models, padded)
         for begin, active in zip(begins, found, strict=True):
             active[_frames_in(self.end - begin) :] = False
-            self._speech[begin] = active.any(axis=1)
+            speech: Mask = np.any(active, axis=1)
+            self._speech[begin] = speech
         return found
 
     def _window(self, begin: int, active: Activity) -> DiarizationWindow:

@@ -1,7 +1,7 @@
 """Doubt whether a recording is in the embedded engine's language, by its own confidence. Pure.
 
 A recognizer that knows only English writes English words whatever it hears, but it is unsure of
-most of them where the language is another (docs/performance.md, "Another language").
+most of them where the language is another (docs/decisions/recognition-parameters.md).
 """
 
 from __future__ import annotations
@@ -9,18 +9,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sidecar.transcripts.transcript import Notice
+from sidecar.version import install_command
 
 LEAST_TOKENS = 15
 """Of fewer, which is about five seconds of speech, nothing is said."""
 DOUBTFUL_BELOW = -0.6
 """Mean natural logarithm of a token's likelihood. Of 140 recordings in English the lowest had
 -0.51, of 96 in other languages the highest -0.68."""
-LANGUAGE_DOUBTFUL = Notice(
-    "language_doubtful",
-    "This does not sound like English, the only language of the engine 'moonshine': the text is "
-    "probably wrong. For another language: pip install 'vibevoice-asr[whisper]', then "
-    "vibevoice-asr pull whisper:small, then start with --engine whisper.",
-)
+
+
+def doubtful_language_notice() -> Notice:
+    """Return the notice of a transcript whose language is probably another."""
+    return Notice(
+        "language_doubtful",
+        "This does not sound like English, the only language of the engine 'moonshine': the text "
+        f"is probably wrong. For another language: {install_command('whisper')}, then "
+        "vibevoice-asr pull whisper:small, then start with --engine whisper.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,5 +41,5 @@ class Confidence:
 
     @property
     def doubtful(self) -> bool:
-        """Whether the language is probably another."""
+        """Return whether the language is probably another."""
         return self.tokens >= LEAST_TOKENS and self.total < DOUBTFUL_BELOW * self.tokens

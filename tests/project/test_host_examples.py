@@ -300,7 +300,11 @@ def test_every_flag_and_variable_of_the_pages_exists(page: str) -> None:
     assert flags
     assert flags <= known
     variables = set(re.findall(r"\bVIBEVOICE_([A-Z_]+)", page))
-    assert {name.lower() for name in variables} <= {*Settings.model_fields, "config"}
+    assert {name.lower() for name in variables} <= {
+        *Settings.model_fields,
+        "config",
+        "client_token",
+    }
 
 
 def test_the_page_for_tauri_shows_the_files_that_the_example_has() -> None:

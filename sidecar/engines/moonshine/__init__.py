@@ -23,7 +23,7 @@ from sidecar.interfaces.engine_interface import (
 )
 from sidecar.interfaces.live_engine import LiveOptions, LiveSession, LiveSessionStart
 from sidecar.interfaces.live_events import LiveEventCallback
-from sidecar.transcripts.language_doubt import LANGUAGE_DOUBTFUL
+from sidecar.transcripts.language_doubt import doubtful_language_notice
 from sidecar.transcripts.transcript import Checkpoint, Finished, Transcript, TranscriptionEvent
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class MoonshineEngine:
             engine=SPEC.name,
             precision=Precision.INT8.value,
             diarized=options.diarize,
-            notices=(LANGUAGE_DOUBTFUL,) if work.confidence.doubtful else (),
+            notices=(doubtful_language_notice(),) if work.confidence.doubtful else (),
         )
         yield Finished(identify_with_diarizer(follower, transcript, options))
 

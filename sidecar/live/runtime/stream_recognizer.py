@@ -43,7 +43,7 @@ from sidecar.live.runtime.speech_segments import (
     RecognitionUrgency,
     SpeechSegment,
 )
-from sidecar.transcripts.language_doubt import LANGUAGE_DOUBTFUL, Confidence
+from sidecar.transcripts.language_doubt import Confidence, doubtful_language_notice
 from sidecar.transcripts.transcript import Notice
 
 LATE_NOTICE_INTERVAL_S = 30.0
@@ -381,7 +381,7 @@ class StreamRecognizer:
         self._confidence += found.confidence
         if self._confidence.doubtful and not self._doubted:
             self._doubted = True
-            yield live_events.NoticeRaised(LANGUAGE_DOUBTFUL)
+            yield live_events.NoticeRaised(doubtful_language_notice())
         self._story.settle(piece, found, flags, max(0.0, now - piece.since - work_s), work_s)
         yield from self._flush()
 
@@ -403,7 +403,7 @@ class StreamRecognizer:
         about = self._engine, self._precision
         transcript = self._story.summary(self.options, self._looked, *about)
         if self._confidence.doubtful:
-            transcript = transcript.with_notice(LANGUAGE_DOUBTFUL)
+            transcript = transcript.with_notice(doubtful_language_notice())
         yield live_events.Summary(transcript)
 
     def _partial(
