@@ -201,7 +201,7 @@ def _text(fields: Fields, name: str) -> str:
 
 
 class ErasureAnswer(BaseModel):
-    """What was deleted, and what goes on."""
+    """Result of an erasure: deleted data, and sessions that go on."""
 
     jobs: int = Field(description="With their recordings and transcripts; those that ran ended.")
     people: int = Field(description="Who was known by voice.")

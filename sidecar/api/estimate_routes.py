@@ -32,7 +32,7 @@ class EstimateAlternative(RenderedBody):
 
 
 class EstimateAnswer(RenderedBody):
-    """What a recording would take; memory in MB (2**20 bytes), times in seconds."""
+    """Estimate of a recording; memory in MB (2**20 bytes), times in seconds."""
 
     fits: bool
     precision: str = Field(examples=["int8"], description="The precision that would be used.")

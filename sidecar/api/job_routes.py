@@ -223,7 +223,7 @@ def _add_submission_routes(router: APIRouter, service: Service) -> None:
 
 
 def _add_result_routes(router: APIRouter, service: Service) -> None:
-    """What happens to a job, and what was said."""
+    """Add the routes of events and transcripts."""
     frames = JobEventFrames(remaining_s=service.remaining_s)
 
     @router.get(

@@ -41,7 +41,7 @@ class JobPage(BaseModel):
 
 
 class JobPeaks(BaseModel):
-    """What a picture of a recording's sound is drawn from."""
+    """Loudness of a recording, for a drawing."""
 
     per_second: int = Field(examples=[10])
     peaks: str = Field(description="A byte for each, 0 to 255: the loudest sample; in base64.")
@@ -174,7 +174,7 @@ class JobRevision(BaseModel):
 
 
 class JobSpeakerGroup(BaseModel):
-    """Who says some of what one speaker was taken to have said."""
+    """Segments of one speaker that are another's."""
 
     speaker: str = Field(examples=["Speaker_1"])
     segments: list[int] = Field(description="Their places, from 0.")
@@ -194,7 +194,7 @@ class JobSplitSpeaker(BaseModel):
 
 
 class JobEditAnswer(JobRevision):
-    """What an edit came to."""
+    """Result of an edit."""
 
     speakers: list[JobSpeaker]
     segments: list[JobChangedSegment]
@@ -212,7 +212,7 @@ class JobEditHistoryEntry(BaseModel):
 
 
 class JobEditHistory(JobRevision):
-    """What was done to a transcript."""
+    """Edits of a transcript."""
 
     first: int = Field(description="How many entries came before these.")
     entries: list[JobEditHistoryEntry]

@@ -72,7 +72,7 @@ def message(kind: str, **body: Any) -> str:
 
 
 def error_message(error: errors.SidecarError) -> str:
-    """What was wrong, and what to do; the last message of a connection."""
+    """Return the message of an error, with its hint; the last of a connection."""
     body: dict[str, Any] = {"code": error.code, "message": error.detail, "hint": error.hint}
     if error.retry_after is not None:
         body["retry_after"] = error.retry_after
@@ -249,7 +249,7 @@ _EXACT = ConfigDict(extra="forbid")
 
 
 class LiveMessage(BaseModel):
-    """What all of them are."""
+    """Fields of every message."""
 
     model_config = _EXACT
 
@@ -321,7 +321,7 @@ class LiveSpeechMessage(LiveEventMessage):
 
 
 class LivePartialMessage(LiveEventMessage):
-    """What a piece that goes on seems to say; `stable` is not taken back before its final."""
+    """Text of a segment that goes on; `stable` does not change before its final."""
 
     type: Literal["partial"]
     turn: int

@@ -38,13 +38,14 @@ class ResentAudio:
         return min(round(seconds * self._rate), self._samples), min(orders, self._orders)
 
     def sound(self, raw: bytes, width: int) -> bytes:
-        """What of the next sound did not come before; ``width``: bytes of a sample."""
+        """Return the part of the next audio that did not come before; ``width``: bytes of a
+        sample."""
         there = round(self._session.received_s * self._rate) - self._samples
         self._samples += len(raw) // width
         return raw[there * width :] if there > 0 else raw
 
     def order(self) -> bool:
-        """Whether the next order came before."""
+        """Return whether the next command came before."""
         self._orders += 1
         return self._orders <= self._session.received_orders
 

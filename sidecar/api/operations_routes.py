@@ -29,7 +29,7 @@ from sidecar.version import CONTRACT
 
 
 class RootAnswer(BaseModel):
-    """Who answers."""
+    """Description of the service."""
 
     service: str = Field(examples=["vibevoice-asr"])
     version: str = Field(examples=["0.1.0"])
@@ -166,14 +166,14 @@ def build_health_router(service: Service) -> APIRouter:
 
 
 def _reports_500(settings: Settings) -> bool:
-    """Whether 500 tells that it is not healthy."""
+    """Return whether an unhealthy service answers 500."""
     if settings.health_errors is None:
         return settings.grpc_port is not None
     return settings.health_errors
 
 
 def _classic_health(service: Service, now: ServiceHealth) -> dict[str, Any]:
-    """What those read who had the server whose wire gRPC is."""
+    """Return the fields of `/health` for clients of the server whose wire gRPC is."""
     pids = sum(one.worker_pid is not None for one in now.engines.values())
     crashes = sum(one.crashes for one in now.engines.values())
     return {
@@ -190,7 +190,7 @@ def _status(now: ServiceHealth) -> str:
 
 
 class ProbeAnswer(BaseModel):
-    """Whether it is so, and why not."""
+    """Result of a probe, and the reason."""
 
     status: str = Field(examples=["ok"])
     reason: str | None = Field(
@@ -201,7 +201,7 @@ class ProbeAnswer(BaseModel):
 
 
 class MetricsAnswer(BaseModel):
-    """What was counted: at the top by the names of the server whose dashboards read them."""
+    """Counters: at the top by the names of the server whose dashboards read them."""
 
     active_sessions: int
     active_vad_utterances: int
@@ -286,7 +286,7 @@ TEXT: dict[str, Any] = {
 
 
 def is_public_metrics(settings: Settings, asked: Asked) -> bool:
-    """Whether a request is for numbers that everybody gets who may come at all."""
+    """Return whether a request is for metrics that need no token."""
     return "open" in settings.metrics and asked["type"] == "http" and asked["path"] in METRICS
 
 

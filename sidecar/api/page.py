@@ -78,7 +78,7 @@ class PageFiles:
 
     @property
     def ready(self) -> bool:
-        """Whether all is read: then nothing here waits for a disk."""
+        """Return whether all files are read: then nothing here waits for a disk."""
         return {"front", "digest"} <= self.__dict__.keys()
 
     def get(self, digest: str, name: str) -> PageFile | None:
@@ -142,7 +142,8 @@ IMMUTABLE_CACHE = "public, max-age=31536000, immutable"
 
 
 def is_public_page(scope: types.Scope) -> bool:
-    """Whether a request is for what everybody gets: the page, its files, or a token for a word."""
+    """Return whether a request is for public content: the page, its files, or a token for a
+    code."""
     if scope["type"] != "http":
         return False
     path = scope["path"]
@@ -153,7 +154,7 @@ def is_public_page(scope: types.Scope) -> bool:
 
 
 def wants_page(scope: types.Scope) -> bool:
-    """Whether a request asks for HTML by name, as browsers do; `*/*` is a program's."""
+    """Return whether a request asks for HTML by name, as browsers do; `*/*` is a program's."""
     accepts = ",".join(Headers(scope=scope).getlist("accept")).lower()
     kinds = [part.partition(";")[0].strip() for part in accepts.split(",")]
     return "text/html" in kinds
@@ -216,7 +217,7 @@ _SIGNED_IN_AS = Field(
 
 
 class PageSession(BaseModel):
-    """What the word of a link stood for."""
+    """Session that the code of a link opens."""
 
     token: str
     signed_in_as: str | None = _SIGNED_IN_AS
@@ -235,7 +236,7 @@ class PageFinding(RenderedBody):
 
 
 class PageEngine(RenderedBody):
-    """What hears."""
+    """Engine that transcribes."""
 
     name: str = Field(examples=["moonshine"])
     title: str
@@ -248,7 +249,7 @@ class PageEngine(RenderedBody):
 
 
 class PageInfo(BaseModel):
-    """What the page has to know, beside what the other wires say."""
+    """Facts that the page needs, beside those of the other wires."""
 
     version: str
     engine: PageEngine
@@ -347,7 +348,7 @@ def _signed_in_as(caller: Identity) -> dict[str, str]:
 
 
 def _page_findings(service: Service) -> Iterator[dict[str, Any]]:
-    """What is not as it might be; what is good needs no words."""
+    """Yield the checks that are not as they might be; good ones are left out."""
     for finding in system_checks.check_environment(service.settings):
         if finding.state is not system_checks.CheckState.GOOD:
             yield PageFinding.render(finding)

@@ -51,8 +51,8 @@ def answer_body(service: Service, job: JobRecord, transcript: Transcript) -> dic
 def job_rendering(
     service: Service, job: JobRecord, turn: QueuePosition | None
 ) -> Callable[[], bytes]:
-    """What makes the body of a job as it stands now, with its result once there is one; it may be
-    called in a thread."""
+    """Return the function that renders the body of a job as it stands now, with its result once
+    there is one; it may be called in a thread."""
     summary, segments = responses.job_summary(job, turn), job.segments
     transcript = job.transcript if job.state is JobState.DONE else None
 
@@ -128,13 +128,13 @@ class NdjsonResponse(responses.EventStreamResponse):
 
 
 def wants_ndjson(request: Request) -> bool:
-    """Whether a client asks for its answer line by line (`Accept`)."""
+    """Return whether a client asks for its answer line by line (`Accept`)."""
     kinds = ",".join(request.headers.getlist("accept")).split(",")
     return any(kind.partition(";")[0].strip().lower() == MEDIA_TYPE for kind in kinds)
 
 
 async def ndjson_lines(service: Service, job: Job) -> AsyncGenerator[bytes, None]:
-    """What a client gets to read, with an empty line where nothing comes for a while."""
+    """Yield the lines of an answer, with an empty line if nothing comes for a while."""
     unsaid = responses.UnsentSegments()
     try:
         async with aclosing(job.watched(responses.SSE_KEEP_ALIVE_S)) as changes:

@@ -54,7 +54,7 @@ class TranscribeWarning(BaseModel):
 
 
 class TranscribeSpeaker(BaseModel):
-    """What is known of a speaker by voice."""
+    """Voice profile of a speaker."""
 
     speaker: str = Field(examples=["Speaker_0"])
     name: str | None = Field(examples=["Nell"], description="Null: it is nobody who is known.")
@@ -97,7 +97,7 @@ class TranscribeMetadata(BaseModel):
 
 
 class TranscribeLocalVoices(BaseModel):
-    """What a piece of a recording says of its voices."""
+    """Window embeddings of a chunk of a recording."""
 
     form: str = Field(examples=[WINDOW_FORMAT])
     windows: str = Field(description="Base64, for another vibevoice-asr of the same build.")

@@ -56,7 +56,7 @@ def parse_revisions(request: Request, header: str) -> set[int] | None:
 
 
 def is_not_modified(request: Request, job: JobRecord) -> bool:
-    """Whether the client has this revision already (`If-None-Match`)."""
+    """Return whether the client has this revision already (`If-None-Match`)."""
     revisions = parse_revisions(request, "If-None-Match")
     return revisions is not None and job.history.revision in revisions
 
@@ -123,7 +123,7 @@ def counts_body(history: EditHistory) -> dict[str, Any]:
 
 
 def edited_body(before: Transcript, job: JobRecord) -> dict[str, Any]:
-    """What an edit came to: the segments that are not as they were, and who there is now."""
+    """Return the result of an edit: the changed segments, and the speakers there are now."""
     assert job.transcript is not None
     after = job.transcript
     return {

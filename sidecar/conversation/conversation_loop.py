@@ -227,7 +227,7 @@ class ConversationLoop:
         return self._machine.replying
 
     def knows(self, call: str) -> bool:
-        """Whether a call of that id stands in the history."""
+        """Return whether the history has a call of that id."""
         return self._machine.history.knows(call)
 
     def awaits(self, call: str) -> bool:

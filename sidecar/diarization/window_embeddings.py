@@ -197,7 +197,7 @@ class WindowExtractor:
             self._next = self.end
 
     def _segmented(self, begins: Sequence[int]) -> list[Activity]:
-        """Who speaks when in the windows that begin there."""
+        """Return the activity of speakers in the windows that begin there."""
         found: list[Activity] = []
         for first in range(0, len(begins), SEGMENTATION_BATCH):
             batch = begins[first : first + SEGMENTATION_BATCH]
@@ -268,8 +268,8 @@ class WindowExtractor:
 
 
 def _at_trunk_frames(active: Mask, begin: int, count: int) -> Mask:
-    """What a window says, shape (589,), in the middle of ``count`` frames of the trunk, the first
-    of which begins ``begin`` samples behind the window's begin; outside of it nothing."""
+    """Return a window's activity, shape (589,), in the middle of ``count`` frames of the trunk, the
+    first of which begins ``begin`` samples behind the window's begin; outside of it none."""
     centres_s = begin / SAMPLE_RATE + np.arange(count) * FRAME_S + _FIRST_CENTRE_S
     nearest = np.round((centres_s - RECEPTIVE_FIELD_S / 2) / FRAME_STEP_S).astype(np.int64)
     inside = (centres_s >= 0) & (centres_s < WINDOW_SAMPLES / SAMPLE_RATE)

@@ -113,7 +113,7 @@ class JobSubmissions:
 
     @property
     def full(self) -> bool:
-        """Whether the queue takes no more, with what is on its way."""
+        """Return whether the queue takes no more, with the jobs on their way."""
         return self._queue.depth + self._room.promised >= self._queue_limit
 
     def body(self, caller: Identity, declared: int = 0) -> reservations.UploadReservation:

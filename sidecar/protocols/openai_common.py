@@ -185,7 +185,7 @@ def status_of(error: errors.SidecarError) -> int:
 
 
 def is_retryable(error: errors.SidecarError) -> bool:
-    """Whether the same request may go well a little later."""
+    """Return whether the same request may succeed a little later."""
     if isinstance(error, errors.UploadStalled):
         return True
     return error.retry_after is not None and not isinstance(error, _TRIED_TWICE)
@@ -251,7 +251,7 @@ def engine_language(spec: EngineSpec, possible: Sequence[str]) -> str:
 
 
 class OpenAIError(BaseModel):
-    """What was wrong, as OpenAI's clients read it."""
+    """Error as OpenAI's clients read it."""
 
     message: str = Field(examples=["The audio is empty (0 bytes). Check that …"])
     type: str = Field(examples=["invalid_request_error"])

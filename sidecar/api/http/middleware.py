@@ -221,7 +221,7 @@ class _BodyProgress:
         self.unread = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
 
     async def receive(self) -> Message:
-        """What came next."""
+        """Return the next message."""
         self._waits = False
         message = await self._receive()
         if message["type"] == "http.disconnect" or not message.get("more_body", False):

@@ -45,7 +45,8 @@ def scope_with_identity(scope: Scope, caller: Identity, visits: RevocableStreams
 
 
 def identity_of(connection: HTTPConnection) -> Identity:
-    """Who sent this; a fault of ours at an address that is answered without asking who it is."""
+    """Return the identity of the sender; an error of ours at an address that is answered without
+    one."""
     caller = connection.scope["state"][_IDENTITY_KEY]
     assert isinstance(caller, Identity)
     return caller
@@ -77,7 +78,7 @@ EPHEMERAL_KEY_PREFIX = "ek_"
 
 @dataclass(frozen=True, slots=True)
 class TicketGrant:
-    """What a ticket or an ephemeral key stands for."""
+    """Grant of a ticket or an ephemeral key."""
 
     token: str
     path: str | None = None
@@ -93,8 +94,8 @@ def agreed_session(scope: Scope) -> str | None:
 
 
 def authorizations(scope: Scope) -> list[str]:
-    """What was sent as a bearer token, as if it had come in `Authorization`: from there, from
-    `X-API-Key`, the address, or the subprotocols; the first of these that has any, and all of
+    """Return the bearer tokens of a connection, as if they had come in `Authorization`: from there,
+    from `X-API-Key`, the address, or the subprotocols; the first of these that has any, and all of
     it: two are refused.
 
     Raises:
@@ -155,10 +156,10 @@ it without the quotes."""
 
 
 def idempotency_key_of(request: Request) -> str | None:
-    """What the client calls this request, None if it has no name.
+    """Return the idempotency key of a request, None if it has none.
 
     Raises:
-        errors.FieldInvalid: it is no name.
+        errors.FieldInvalid: it is no key.
     """
     given = request.headers.getlist(IDEMPOTENCY_KEY_HEADER)
     if not given:
@@ -211,7 +212,7 @@ def parse_prefer(headers: Iterable[str]) -> dict[str, str]:
 
 
 def wants_async(headers: Iterable[str]) -> bool:
-    """Whether the client would rather have a job now than its result later."""
+    """Return whether the client prefers a job now to its result later."""
     return parse_prefer(headers).get("respond-async") == ""
 
 
@@ -273,7 +274,7 @@ MAX_JSON_VALUES = 100_000
 
 
 def parse_json_message(text: str | bytes) -> Any:
-    """What it says.
+    """Parse a JSON message.
 
     Raises:
         ValueError: it is no JSON, NaN included, or holds what no wire could send on: half of a

@@ -123,7 +123,7 @@ def error_response_at(path: str, dialects: ErrorDialects) -> ErrorRenderer:
 
 
 def error_headers(error: errors.SidecarError) -> dict[str, str]:
-    """What an error says in headers, however its body is written."""
+    """Return the headers of an error, however its body is rendered."""
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
@@ -179,7 +179,8 @@ def install_error_handlers(
 
 
 def _methods(scope: Scope, routes: Iterable[BaseRoute]) -> list[str]:
-    """What an address takes, by all the routes that it matches; a mount has files to be read."""
+    """Return the methods of an address, by all routes that it matches; a mount has files to be
+    read."""
     methods: set[str] = set()
     for route in routes:
         if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
@@ -197,7 +198,7 @@ def _takes_websockets(request: Request, routes: Iterable[BaseRoute]) -> bool:
 
 
 def _is_in_mount(mount: Mount, scope: Scope) -> bool:
-    """Whether an address is one of the mount's, which by then may have made it its own."""
+    """Return whether an address is one of the mount's, which by then may have made it its own."""
     return f"{scope['path']}/".startswith(f"{mount.path}/")
 
 
@@ -408,7 +409,7 @@ async def _disconnected(receive: Receive) -> None:
 
 
 class UnsentSegments:
-    """What is still to be said of one job."""
+    """Segments of one job that are not sent yet."""
 
     def __init__(self) -> None:
         self._said: list[Segment] = []
@@ -430,8 +431,8 @@ class UnsentSegments:
                 yield index, segment
 
     def _was_said(self, segment: Segment) -> bool:
-        """Whether most of its time was told of before; an attempt begins anew, and at its end some
-        borders may lie a little elsewhere."""
+        """Return whether most of its time was sent before; an attempt begins anew, and at its end
+        some borders may lie a little elsewhere."""
         first = max(0, bisect_right(self._before, (segment.start, inf)) - 1)
         overlap = 0.0
         for start, end in islice(self._before, first, None):
@@ -449,7 +450,7 @@ class IncrementalTextResponse:
         """Where it stands: its last character."""
 
     def add(self, piece: str) -> str:
-        """What to say for one more piece; "" where nothing is."""
+        """Return the text to send for one more segment; "" if there is none."""
         text = join_texts((self._last, piece))
         said, self._last = text[len(self._last) :], text[-1:]
         return said

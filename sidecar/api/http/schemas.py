@@ -29,7 +29,7 @@ RoundedSeconds = Annotated[float, AfterValidator(lambda seconds: round(seconds, 
 
 
 class ProblemDetails(BaseModel):
-    """What was wrong, and what to do (RFC 9457); the codes are in docs/errors.md."""
+    """Problem details (RFC 9457); the codes are in docs/errors.md."""
 
     type: str = Field(examples=["urn:vibevoice-asr:error:audio_empty"])
     title: str = Field(examples=["Bad Request"])

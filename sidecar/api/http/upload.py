@@ -168,7 +168,7 @@ async def _read_body(request: Request, take: Callable[[bytes], Awaitable[None]])
 
 
 def is_raw_recording(request: Request) -> bool:
-    """Whether the body of a request is a recording and nothing else, by its Content-Type."""
+    """Return whether the body of a request is a recording and nothing else, by its Content-Type."""
     kind = request.headers.get("content-type", "").strip().lower()
     return kind.startswith(("audio/", "video/", "application/octet-stream"))
 

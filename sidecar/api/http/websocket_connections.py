@@ -111,7 +111,7 @@ class InboundQueue:
         self._bell.set()
 
     def clear(self) -> None:
-        """What waits is not wanted any more."""
+        """Drop the messages that wait."""
         self._waiting.clear()
         self._sizes.clear()
         self._bytes = 0
@@ -154,7 +154,7 @@ class WebSocketConnection:
 
     @property
     def opened(self) -> bool:
-        """Whether the handshake was answered."""
+        """Return whether the handshake was answered."""
         return self.websocket.application_state is not WebSocketState.CONNECTING
 
     async def open(self) -> None:

@@ -81,7 +81,7 @@ class Endpointer:
             self._run = self._sure_run = 0
 
     def feed(self, probability: float) -> tuple[EndpointEvent, ...]:
-        """What the next frame's probability of speech means."""
+        """Return the events of the next frame's probability of speech."""
         self.position += FRAME_SAMPLES
         return self._within(probability) if self.speaking else self._between(probability)
 

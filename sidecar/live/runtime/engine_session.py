@@ -67,7 +67,7 @@ class EngineSession:
 
     @property
     def busy(self) -> bool:
-        """Whether something of it is to be looked at."""
+        """Return whether some of its audio is to be analysed."""
         return bool(self._inbox or self.hearing.backlog)
 
     def speaker(self, now: float) -> ServedSession | None:

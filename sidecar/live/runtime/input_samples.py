@@ -48,7 +48,7 @@ class SampleInput:
         return found
 
     def rest(self) -> Block:
-        """What the resampler still has; the next sound begins anew."""
+        """Return the samples that the resampler still has; the next audio begins anew."""
         resampler, self._resampler = self._resampler, None
         self._rate = LIVE_RATE
         if resampler is None:
@@ -107,11 +107,11 @@ class StreamResampler:
         self._stream = soxr.ResampleStream(rate, wanted, 1, dtype="int16")
 
     def take(self, pcm: bytes) -> bytes:
-        """What is there of it by now."""
+        """Return the samples that are there by now."""
         return self._made(np.frombuffer(pcm, "<i2"), last=False)
 
     def rest(self) -> bytes:
-        """What is left."""
+        """Return the samples that are left."""
         return self._made(np.zeros(0, np.int16), last=True)
 
     def _made(self, samples: np.ndarray[tuple[int], np.dtype[np.int16]], *, last: bool) -> bytes:

@@ -94,8 +94,8 @@ class LiveRecognizers:
         options: LiveOptions,
         unwanted: CancelCheck,
     ) -> RecognitionHypothesis | None:
-        """What is said in a stretch, of whose beginning, or before which, something is ``known``;
-        None where nobody wants it any more, or something went wrong."""
+        """Recognize a segment, of whose beginning, or before which, something is ``known``; None if
+        its result is not wanted any more, or something went wrong."""
         try:
             if isinstance(known, PrecedingContext):
                 assert self.behind is not None
@@ -109,7 +109,7 @@ class LiveRecognizers:
             return None
 
     def voice(self, sound: Block) -> Vector | None:
-        """What a voice sounds like; None where something went wrong."""
+        """Return the embedding of a voice; None if something went wrong."""
         assert self.encoder is not None
         try:
             vector = self.encoder.vector(sound)
@@ -130,7 +130,7 @@ class VadModel(Protocol):
     """Tells speech from other sound, for many streams at once."""
 
     def state(self) -> Any:
-        """What is remembered of a stream that begins."""
+        """Return the state of a new stream."""
 
     def probabilities(self, frames: Block, states: Sequence[Any]) -> npt.NDArray[np.float32]:
         """How likely each of ``frames``, shape (streams, `FRAME`), is speech; the ``states`` of
@@ -299,7 +299,7 @@ class LiveScheduler:
         return sum(seat.hearing.waiting_s for seat in self._seats.values())
 
     def _verdict(self, seat: EngineSession) -> UtteranceAdmission:
-        """What becomes of an utterance of a session that begins."""
+        """Return the admission of an utterance that begins."""
         now = time.monotonic()
         found = (one.speaker(now) for one in self._seats.values())
         speakers = [speaker for speaker in found if speaker is not None]
@@ -347,7 +347,7 @@ class LiveScheduler:
             del work, chosen, seat  # who waits for more keeps nobody's session
 
     def _begun(self, seat: EngineSession, due: SessionTask) -> Callable[[], None]:
-        """What is to be done outside the lock."""
+        """Return the work that is to be done outside the lock."""
         if isinstance(due, RecognitionTask):
             audio, before = seat.hearing.began(due)
             goes_on = due.urgency is RecognitionUrgency.PARTIAL or self._manner.grows
@@ -445,7 +445,8 @@ class LiveScheduler:
         return self._seats[due.session], tasks[due.session]
 
     def _worth(self, seat: EngineSession, listen: RecognitionTask) -> bool:
-        """Whether it may be recognised now; who waits for words in vain is told."""
+        """Return whether a segment may be recognized now; a session that waits for words in vain is
+        told."""
         if self._is_extra(listen) and self._load.level(time.monotonic()) >= SheddingLevel.PARTIALS:
             self._say(seat, seat.hearing.partials_late(listen))
             return False
@@ -457,7 +458,7 @@ class LiveScheduler:
         return False
 
     def _is_extra(self, listen: RecognitionTask) -> bool:
-        """Whether a final needs it not: what grows is recognised once."""
+        """Return whether a final does without it: a growing segment is recognized once."""
         return listen.urgency is RecognitionUrgency.PARTIAL and not self._manner.grows
 
     def _say(self, seat: EngineSession, events: Iterable[LiveEvent]) -> None:

@@ -39,8 +39,8 @@ class _LabelledEmbedding:
 
 @dataclass(frozen=True, slots=True)
 class RelabelRequest:
-    """Whose are these? ``vectors``: shape (count, 256); ``seconds``: of each, shape (count,);
-    ``pieces``: what they are of."""
+    """Request for labels. ``vectors``: shape (count, 256); ``seconds``: of each, shape (count,);
+    ``pieces``: the segments that they are of."""
 
     pieces: tuple[int, ...]
     vectors: clustering.Matrix
@@ -96,7 +96,7 @@ class LiveSpeakerLabels:
         self._highest = max(numbers | set(self._directions), default=clustering.NO_SPEAKER)
 
     def hear(self, piece: int, vector: Vector, seconds: float) -> None:
-        """What a piece sounds like, by so many seconds of it."""
+        """Note the embedding of a segment, by so many seconds of voice."""
         heard = _LabelledEmbedding(vector.astype(np.float16), seconds)
         heard.label = self._nearest(vector, seconds)
         self._heard[piece] = heard
@@ -121,7 +121,8 @@ class LiveSpeakerLabels:
         return who
 
     def question(self, last: bool = False) -> RelabelRequest | None:
-        """What is to be decided anew; None while nothing is. ``last``: over all there is."""
+        """Return the request for a new decision; None while none is due. ``last``: over all there
+        is."""
         count = len(self._heard)
         if not count or (not last and count - self._decided < max(1, RELABEL_TIME_SHARE * count)):
             return None
@@ -163,14 +164,15 @@ class LiveSpeakerLabels:
         self._directions = {order[number]: one for number, one in known if number in order}
 
     def revised(self) -> dict[int, int]:
-        """Who said pieces that were told to be somebody else's, or nobody's; each change once."""
+        """Return the speakers of segments whose label has changed since it was sent; each change
+        once."""
         now = ((piece, who) for piece, who in self._now().items() if who is not None)
         changes = {piece: who for piece, who in now if who != self._told[piece]}
         self._told.update(changes)
         return changes
 
     def of(self, piece: int) -> int | None:
-        """Who a piece was told to be, with all that was revised."""
+        """Return the speaker that a segment was sent with, after all revisions."""
         return self._told.get(piece)
 
     @property
@@ -180,11 +182,11 @@ class LiveSpeakerLabels:
 
     @property
     def voices(self) -> dict[int, SpeakerEmbedding]:
-        """What they sound like, by number, as plain values."""
+        """Return the embeddings of speakers by number, as plain values."""
         return {number: embedding_of(voice) for number, voice in self.sounds.items()}
 
     def sound_of(self, piece: int) -> SpeakerEmbedding | None:
-        """What a piece sounds like; None where nobody heard it."""
+        """Return the embedding of a segment; None if it has none."""
         heard = self._heard.get(piece)
         if heard is None:
             return None
@@ -192,7 +194,7 @@ class LiveSpeakerLabels:
 
     @property
     def sounds(self) -> dict[int, SpeakerVector]:
-        """What they sound like, by number."""
+        """Return the embeddings of speakers by number."""
         seconds: dict[int, float] = {}
         for one in self._heard.values():
             seconds[one.label] = seconds.get(one.label, 0.0) + one.seconds
@@ -202,7 +204,7 @@ class LiveSpeakerLabels:
         }
 
     def _nearest(self, vector: Vector, seconds: float) -> int:
-        """Who of those known it is, or somebody new."""
+        """Return the nearest known speaker, or a new one."""
         alike = {number: float(vector @ one) for number, one in self._directions.items()}
         best = max(alike, key=lambda number: alike[number], default=None)
         least = 1 - clustering.SAME_SPEAKER_DISTANCE
@@ -214,8 +216,9 @@ class LiveSpeakerLabels:
         return number
 
     def _now(self) -> dict[int, int | None]:
-        """Who said what was told, as it looks now. A piece that is never heard is whoever spoke
-        before it, or else after it; of one that is not heard yet nobody knows."""
+        """Return the speakers of all sent segments, as they look now. A segment that never gets an
+        embedding has the speaker before it, or else after it; one that has none yet has no
+        speaker."""
         found: dict[int, int | None] = {}
         last: int | None = None
         for piece in self._told:
@@ -230,7 +233,7 @@ class LiveSpeakerLabels:
         return found
 
     def _by_voice(self, piece: int) -> int | None:
-        """Who it is by what was heard of it, here or by who was there before."""
+        """Return the speaker of a segment by its embedding, here or in the engine before."""
         if piece in self._heard:
             return self._heard[piece].label
         number = self._before.get(piece)

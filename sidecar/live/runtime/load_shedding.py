@@ -39,7 +39,7 @@ _SHARE_PRIOR_S, _SHARE_MEMORY_S = 3.0, 60.0
 
 
 class WorkKind(StrEnum):
-    """What threads work at; attempts in a pause and repeated context are part of a final."""
+    """Kind of work; attempts in a pause and repeated context are part of a final."""
 
     FINAL = "final"
     PARTIAL = "partial"
@@ -47,7 +47,7 @@ class WorkKind(StrEnum):
 
 
 class SheddingLevel(IntEnum):
-    """What is shed."""
+    """Level of load shedding."""
 
     NOTHING = 0
     PARTIALS = 1
@@ -56,7 +56,7 @@ class SheddingLevel(IntEnum):
 
 
 class UtteranceAdmission(Enum):
-    """What becomes of an utterance that begins."""
+    """Admission of an utterance that begins."""
 
     SERVE = "serve"
     SHED = "shed"
@@ -127,14 +127,14 @@ class ServedSession:
 
     @property
     def weight(self) -> float:
-        """What it takes of the capacity, in people who speak without a pause."""
+        """Return its share of the capacity, in speakers who talk without a pause."""
         return max(self.share, float(self.speaking))
 
 
 @dataclass(frozen=True, slots=True)
 class ArrivingUtterance:
-    """Whose utterance begins. ``rank`` is None if none of the session was served before;
-    ``entering``: the session has only just come."""
+    """Utterance that begins. ``rank`` is None if no utterance of the session was served before;
+    ``entering``: the session has only just begun."""
 
     owner: str
     rank: int | None
@@ -172,13 +172,13 @@ class EngineLoadModel:
             self._level, self._until = level, now + MIN_SHEDDING_S
 
     def level(self, now: float) -> SheddingLevel:
-        """What is shed now."""
+        """Return the level of load shedding now."""
         return self._level if now < self._until else SheddingLevel.NOTHING
 
     def verdict(
         self, newcomer: ArrivingUtterance, speakers: Sequence[ServedSession], waiting_s: float
     ) -> UtteranceAdmission:
-        """What becomes of an utterance that begins, beside those of ``speakers``."""
+        """Return the admission of an utterance that begins, beside those of ``speakers``."""
         others = [one for one in speakers if one.rank != newcomer.rank]
         speaking = sum(one.speaking for one in others)
         if not self.limit_s or not others:
@@ -222,8 +222,8 @@ def fair_share(demands: Iterable[float], capacity: float) -> float:
 def _is_within_fair_share(
     newcomer: ArrivingUtterance, others: Sequence[ServedSession], room: float
 ) -> bool:
-    """Whether one more utterance leaves its owner within its share: of an owner's sessions those
-    that were served first come first."""
+    """Return whether one more utterance leaves its owner within its share: of an owner's sessions
+    those that were served first come first."""
     demands: dict[str, float] = {newcomer.owner: 1.0}
     for one in others:
         demands[one.owner] = demands.get(one.owner, 0.0) + one.weight

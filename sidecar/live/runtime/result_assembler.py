@@ -56,7 +56,7 @@ class ResultAssembler:
 
     @property
     def only_summary_left(self) -> bool:
-        """Whether nothing but the summary is left to tell."""
+        """Return whether only the summary is left to send."""
         return bool(self._rows) and self._rows[0] is None
 
     def add(self, piece: SpeechSegment) -> None:
@@ -94,7 +94,7 @@ class ResultAssembler:
         wait_s: float,
         work_s: float,
     ) -> None:
-        """What a piece says stands."""
+        """Settle a segment."""
         assert piece.end is not None
         at = piece.start / LIVE_RATE
         words = tuple(Word(at + one.start, at + one.end, one.text) for one in found.words)
@@ -106,7 +106,7 @@ class ResultAssembler:
         piece.final = Final(piece.turn, piece.number, segment, found.language, wait_s, work_s)
 
     def due(self) -> Iterator[LiveEvent]:
-        """What may be told now, but for the summary."""
+        """Yield the events that may be sent now, without the summary."""
         while self._rows:
             row = self._rows[0]
             if row is None or (isinstance(row, SpeechSegment) and row.final is None):

@@ -45,7 +45,7 @@ class LiveSpeakerIdentification:
         )
 
     def name_of(self, speaker: int | None) -> str | None:
-        """Who a speaker is; None for all who are nobody."""
+        """Return the name of an enrolled speaker; None for all others."""
         one = None if speaker is None else self.voices.get(speaker)
         return None if one is None else one.name
 
@@ -100,13 +100,13 @@ class _EmbeddingSample:
 
     @property
     def worth(self) -> bool:
-        """Whether it is worth a vector, if no more is heard of it."""
+        """Return whether it has enough voice for an embedding, if no more comes."""
         again = self.made_s < MAX_EMBEDDING_S and self.seconds >= REEMBED_FACTOR * self.made_s
         return self.seconds >= MIN_EMBEDDING_S and again
 
     @property
     def due(self) -> bool:
-        """Whether to make it while the piece goes on."""
+        """Return whether to make the embedding while the segment goes on."""
         return self.worth and (self.paused or self.seconds >= MAX_EMBEDDING_S)
 
     def cut(self, ring: SampleRingBuffer) -> Block:
@@ -189,7 +189,7 @@ class SegmentEmbeddings:
         self.speakers.forget(piece)
 
     def wish(self, finished: bool) -> EmbeddingTask | None:
-        """What it would have worked on next. ``finished``: everything is told but the summary,
+        """Return the next embedding to make. ``finished``: everything is sent but the summary,
         which waits for this."""
         if self.settled or self._alone:
             return None
@@ -209,7 +209,7 @@ class SegmentEmbeddings:
 
     @property
     def before_partial(self) -> bool:
-        """Whether what is wished comes before a partial of the same session."""
+        """Return whether the next embedding comes before a partial of the same session."""
         return len(self._waiting) >= URGENT_WAITING_SEGMENTS and self._their_turn
 
     def partial_began(self) -> None:
@@ -234,7 +234,7 @@ class SegmentEmbeddings:
         return sound
 
     def heard(self, voiced: EmbeddingTask, vector: Vector | None) -> RelabelRequest | None:
-        """What the voice of a piece sounds like, None where that went wrong; what is to be decided
+        """Note the embedding of a segment, None if that failed; return the decision that is due
         now."""
         if voiced.piece is None:
             return self.speakers.question(last=True)
@@ -260,7 +260,7 @@ class SegmentEmbeddings:
 
     @property
     def has_no_work(self) -> bool:
-        """Whether nothing is left to be worked on before it is settled."""
+        """Return whether nothing is left to do before it is settled."""
         busy = self._waiting or self._going or self._deciding
         return self._alone or not (busy or self.speakers.heard)
 
@@ -281,7 +281,8 @@ class SegmentEmbeddings:
 
     @property
     def _alone(self) -> bool:
-        """Who says all there is, needs not be told from anybody; but who is it?"""
+        """Return whether there is only one segment, which needs no comparison, and no enrolled
+        speaker to recognize."""
         return self._pieces < 2 and self.people is None
 
     def _add(self, at: int) -> None:

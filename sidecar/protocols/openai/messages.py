@@ -150,7 +150,7 @@ def transcript_languages(transcript: Transcript) -> list[dict[str, str]]:
 
 
 def transcript_warnings(transcript: Transcript) -> dict[str, Any]:
-    """What else there is to know of a transcript."""
+    """Return the warnings of a transcript."""
     said = [{"code": notice.code, "message": notice.message} for notice in transcript.notices]
     return {"warnings": said} if said else {}
 

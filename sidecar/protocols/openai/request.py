@@ -78,7 +78,7 @@ def known_speakers(
 
 
 def _bytes_of(name: str, url: str) -> bytes:
-    """What is in a data URL."""
+    """Return the bytes of a data URL."""
     said = _URL.match(url.strip())
     if said is None or len(url) > MAX_REFERENCE_CHARACTERS:
         raise _wrong(name, "is no data URL in base64, or too long")
@@ -159,7 +159,7 @@ KNOWN_FIELDS = frozenset(
 
 
 class OpenAIResponseFormat(StrEnum):
-    """What the answer is."""
+    """Format of the answer."""
 
     JSON = "json"
     TEXT = "text"
@@ -170,7 +170,7 @@ class OpenAIResponseFormat(StrEnum):
 
 
 class OpenAIGranularity(StrEnum):
-    """What has times in the answer."""
+    """Granularity of times in the answer."""
 
     WORD = "word"
     SEGMENT = "segment"
@@ -223,7 +223,7 @@ class OpenAIRequestForm:
         return [*self._lists.get(f"{name}[]", ()), *self._lists.get(name, ())]
 
     def inside(self, name: str) -> dict[str, object]:
-        """What a field with values of its own has, as brackets or as JSON."""
+        """Return the values of a field that has fields itself, as brackets or as JSON."""
         begin = f"{name}["
         found: dict[str, object] = {
             key.removeprefix(begin).removesuffix("]"): values[-1]

@@ -43,8 +43,8 @@ class OpenAIFollowedJob(Protocol):
     record: JobRecord
 
     def watched(self, pause_s: float) -> AsyncGenerator[JobRecord | None, None]:
-        """What is known of it, now and after changes, until it has ended; None each time that
-        nothing changed for so long."""
+        """Yield the job, now and after changes, until it has ended; None each time that nothing
+        changed for so long."""
         ...
 
 
@@ -93,7 +93,7 @@ CLOCK_TOLERANCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class OpenAISentRequest:
-    """What an owner sent: fields, and a digest of all of it where that is needed later."""
+    """Request of an owner: fields, and a digest of all of it if that is needed later."""
 
     owner: str
     fields: Fields
@@ -104,7 +104,7 @@ class OpenAIRetries(Protocol):
     """Jobs that wait for a request to be sent again."""
 
     async def sent(self, owner: str, fields: Fields, source: AudioSource) -> OpenAISentRequest:
-        """What is sent, by a client that may send it again."""
+        """Return the request, of a client that may send it again."""
         ...
 
     def leave(self, sent: OpenAISentRequest, job: Job, cancel: Callable[[], None]) -> None:
@@ -240,8 +240,8 @@ def retry_count(request: Request) -> int | None:
 
 
 def timed_out(request: Request, waited_s: float) -> bool:
-    """Whether a client that hung up after so long did so because it took too long for it, and is
-    one that sends the request again."""
+    """Return whether a client that hung up after so long did so because of its timeout, and is one
+    that sends the request again."""
     count = retry_count(request)
     if count is None or count >= DEFAULT_CLIENT_RETRIES:
         return False
@@ -262,7 +262,7 @@ is none."""
 async def event_frames(
     running: OpenAIFollowedJob, fmt: OpenAIResponseFormat, noted: AnnotateTranscript
 ) -> AsyncGenerator[bytes, None]:
-    """What a client gets to read, with a comment where nothing comes for a while."""
+    """Yield the event stream, with a comment if nothing comes for a while."""
     told = OpenAIJobEvents(diarized=fmt is OpenAIResponseFormat.DIARIZED)
     try:
         async with aclosing(running.watched(responses.SSE_KEEP_ALIVE_S)) as changes:
@@ -281,7 +281,7 @@ async def event_frames(
 
 
 def token_revoked_frame() -> bytes:
-    """What is said last to who has a token that counts no more."""
+    """Return the last frame for a client whose token was revoked."""
     return responses.sse_frame(error_body(TokenInvalid())) + DONE
 
 
@@ -307,9 +307,9 @@ class OpenAIJobEvents:
                 yield from self._segment(body)
 
     def end(self, transcript: Transcript) -> Iterator[dict[str, Any]]:
-        """What was revised, and the end.
+        """Yield the revised segments, and the end.
 
-        Nothing is billed, so no tokens are; what was heard is in ``usage`` beside them.
+        Nothing is billed, so no tokens are; the audio's length is in ``usage`` beside them.
         """
         done: dict[str, Any] = {
             "type": "transcript.text.done",

@@ -55,7 +55,7 @@ class SpeechStreamFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SpeechRequest:
-    """What is to be said, and how; ``warnings``: of what was not taken as it was meant."""
+    """Speech request; ``warnings``: about options without effect."""
 
     text: str
     manner: SynthesisOptions

@@ -52,7 +52,7 @@ class RealtimeAudioCommit:
 
 @dataclass(frozen=True, slots=True)
 class RealtimeAudioClear:
-    """What came since the last turn was no turn."""
+    """Drop of the audio since the last turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class RealtimeItemCreate:
 
 @dataclass(frozen=True, slots=True)
 class RealtimeToolOutput:
-    """What came of a call of a tool, by its id; the rest as `RealtimeItemCreate`."""
+    """Output of a tool call, by the call's id; the rest as `RealtimeItemCreate`."""
 
     call: str
     output: str
@@ -220,7 +220,7 @@ def _created(event: Mapping[str, Any]) -> RealtimeItemCreate | RealtimeToolOutpu
 
 
 def _long(item: Mapping[str, Any], key: str) -> str:
-    """What a call was made with, or what came of it."""
+    """Return the arguments or the output of a call."""
     value = item.get(key)
     if value is None:
         raise errors.FieldMissing(f"The field 'item.{key}' is missing.")

@@ -185,7 +185,7 @@ class RealtimeDialogueConfig:
 
     @property
     def says(self) -> bool:
-        """Whether answers are spoken."""
+        """Return whether answers are spoken."""
         return self.speaks and self.aloud
 
     @property
@@ -228,7 +228,7 @@ class RealtimeDialogueConfig:
 
     @property
     def modalities(self) -> list[str]:
-        """What answers are."""
+        """Return the modalities of answers."""
         return ["audio" if self.says else "text"]
 
     @property
@@ -288,14 +288,15 @@ def refuse_beta_fields(given: Mapping[str, Any], at: str) -> None:
 
 
 def stands_for_any(model: str) -> bool:
-    """Whether that is a name for whoever answers here."""
+    """Return whether that is a name for any model here."""
     return model.startswith(DIALOGUE_MODELS)
 
 
 def updated_dialogue(
     before: RealtimeDialogueConfig, session: object, spec: EngineSpec
 ) -> RealtimeDialogueConfig:
-    """What a client's ``session`` makes of them; whether there is such a voice is not known here.
+    """Return the configuration after a client's ``session``; whether there is such a voice is not
+    known here.
 
     Raises:
         errors.BadRequest, errors.NotFound: it means nothing, or nothing that is to be had here.
@@ -320,7 +321,7 @@ def updated_dialogue(
 
 
 def parse_instructions(given: Mapping[str, Any], name: str, usual: str) -> str:
-    """What the model is told before all else.
+    """Return the instructions for the model.
 
     Raises:
         errors.FieldInvalid: it is no text, or too long a one.
@@ -334,7 +335,7 @@ def parse_instructions(given: Mapping[str, Any], name: str, usual: str) -> str:
 
 
 def parse_modalities(given: Mapping[str, Any], name: str, usual: bool) -> bool:
-    """Whether answers are to be spoken.
+    """Return whether answers are to be spoken.
 
     Raises:
         errors.FieldInvalid: neither that nor the contrary is meant.

@@ -60,7 +60,7 @@ class RealtimeResponse:
 
     @property
     def items(self) -> list[RealtimeDialogueItem]:
-        """What it is made of so far, in order."""
+        """Return its items so far, in order."""
         message = [self.item] if self.begun else []
         return sorted(
             [*message, *(item for item, _ in self.calls.values())], key=lambda one: one.index
@@ -90,7 +90,7 @@ class RealtimeResponses:
             del self._requested[next(iter(self._requested))]
 
     def events_of(self, out: output.ConversationOutput) -> Iterator[EventBody]:
-        """What is to be said of that."""
+        """Yield the server events of an output of the conversation."""
         match out:
             case output.ReplyStarted():
                 yield from self._started(out)

@@ -198,7 +198,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
     def _place(
         self, order: client_events.RealtimeItemCreate | client_events.RealtimeToolOutput
     ) -> tuple[str, int | None]:
-        """What an item is called, and the entry of the history that it is to stand behind."""
+        """Return the id of an item, and the entry of the history that it stands behind."""
         items = self._telling.items
         if order.after == server_events.FIRST:
             after: int | None = 0
@@ -254,7 +254,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
 
 
 async def wants_dialogue(service: Service, query: Mapping[str, str]) -> bool:
-    """Whether a connection is one, by its address."""
+    """Return whether a connection is a conversation, by its address."""
     model = query.get("model", "")
     if query.get("intent") == "transcription":
         return False

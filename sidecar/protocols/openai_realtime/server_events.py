@@ -42,7 +42,7 @@ def committed_event(item: str, before: str | None) -> EventBody:
 
 
 def cleared_event() -> EventBody:
-    """What came since the last turn is forgotten."""
+    """Event: the audio since the last turn is dropped."""
     return _of_input("cleared")
 
 
@@ -94,7 +94,7 @@ def _transcription(what: str, item: str, **fields: Any) -> EventBody:
 
 
 def error_event(error: errors.SidecarError, event_id: str | None = None) -> EventBody:
-    """What went wrong, with which event of the client's."""
+    """Event: an error, and the client's event that it answers."""
     return {"type": "error", "error": {**_body(error), "event_id": event_id}}
 
 
@@ -135,7 +135,7 @@ class RealtimeDialogueItem:
 
     @property
     def content(self) -> EventBody:
-        """What it says."""
+        """Return its content part."""
         way = "output" if self.role is ChatRole.ASSISTANT else "input"
         if self.aloud:
             unknown = None if self.role is ChatRole.USER else ""
@@ -203,7 +203,7 @@ class RealtimeDialogueItems:
         return self._all[name]
 
     def reply(self, turn: int) -> RealtimeDialogueItem | None:
-        """What was said in that turn."""
+        """Return the reply of that turn."""
         return next((item for item in self._all.values() if item.turn == turn), None)
 
     def drop(self, item: RealtimeDialogueItem) -> None:
@@ -262,7 +262,7 @@ def item_truncated(item: RealtimeDialogueItem, seconds: float) -> EventBody:
 
 
 def output_cleared(response: str) -> EventBody:
-    """What the client has of that answer's sound is not to be played."""
+    """Event: the client is not to play the rest of that answer's audio."""
     return {"type": "output_audio_buffer.cleared", "response_id": response}
 
 
@@ -295,7 +295,7 @@ def output_item(
 
 
 def part_event(what: str, response: str, item: RealtimeDialogueItem, text: str) -> EventBody:
-    """What the item says: a part that is ``added``, or ``done``."""
+    """Event of a content part that is ``added``, or ``done``."""
     part = {"type": "audio", "transcript": text} if item.aloud else {"type": "text", "text": text}
     return {"type": f"response.content_part.{what}", **_at(response, item), "part": part}
 

@@ -25,7 +25,7 @@ USUAL_RATE = 24_000
 
 
 class RealtimeSessionType(StrEnum):
-    """Whether a session answers, or only transcribes."""
+    """Type of a session: it answers, or only transcribes."""
 
     TRANSCRIPTION = "transcription"
     CONVERSATION = "realtime"
@@ -37,7 +37,7 @@ def talks(session: object) -> TypeGuard[Mapping[str, Any]]:
 
 
 class RealtimeAudioFormat(StrEnum):
-    """What the bytes are, by its media type."""
+    """Audio format by its media type."""
 
     PCM = "audio/pcm"
     MU_LAW = "audio/pcmu"
@@ -53,7 +53,7 @@ BETA_AUDIO_FORMATS = {
 
 
 class RealtimeVadType(StrEnum):
-    """Who hears that somebody has done speaking; None besides, for the client alone."""
+    """Kind of turn detection; None besides, for the client alone."""
 
     SERVER = "server_vad"
     SEMANTIC = "semantic_vad"
@@ -90,8 +90,8 @@ class RealtimeEagerness(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RealtimeTurnDetection:
-    """What ends a turn, and in a conversation what then is done. ``answers``: it is answered at
-    once; ``interrupts``: speech over an answer ends it. The rest is for its ``kind`` alone."""
+    """Turn detection. ``answers``: a turn is answered at once; ``interrupts``: speech over an
+    answer ends it. The rest is for its ``kind`` alone."""
 
     kind: RealtimeVadType = RealtimeVadType.SERVER
     eagerness: RealtimeEagerness = RealtimeEagerness.AUTO
@@ -148,7 +148,7 @@ class RealtimeTranscriptionConfig:
 
     @property
     def diarizes(self) -> bool:
-        """Whether who speaks is to be told."""
+        """Return whether speakers are to be told apart."""
         return self.model == DIARIZING_MODEL
 
     def options(self, before: live_engine.LiveOptions) -> live_engine.LiveOptions:
@@ -249,7 +249,7 @@ _SILENCE_MS = {RealtimeEagerness.LOW: 1_500, RealtimeEagerness.HIGH: 300}
 def updated_transcription(
     before: RealtimeTranscriptionConfig, session: object, spec: EngineSpec
 ) -> RealtimeTranscriptionConfig:
-    """What a client's ``session`` makes of the configuration.
+    """Return the configuration after a client's ``session``.
 
     Raises:
         errors.BadRequest, errors.NotFound: it means nothing, or nothing that is to be had here.
@@ -305,7 +305,7 @@ def check_model(name: str, spec: EngineSpec) -> str:
 
 
 def _inputs(session: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What is under ``audio.input``, whichever shape it came in."""
+    """Return the values under ``audio.input``, whichever shape they came in."""
     if session.get("type") not in (None, RealtimeSessionType.TRANSCRIPTION):
         raise errors.FieldInvalid(
             "'session.type' is not 'transcription'.",

@@ -47,7 +47,7 @@ class RealtimeUserTurns:
         self._taken = 0.0
 
     def clear(self, received_s: float) -> None:
-        """What has come up to here is no turn."""
+        """Drop the audio up to here."""
         self._taken = received_s
 
     def _take(self, received_s: float) -> float:
@@ -113,7 +113,7 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
         return self._ends(item or self._new())
 
     def events_of(self, event: live_events.LiveEvent) -> Iterator[EventBody]:
-        """What is to be said of an event."""
+        """Yield the server events of a live event."""
         match event:
             case live_events.SpeechStarted(turn, at):
                 item = self._of(turn)
@@ -252,7 +252,7 @@ class RealtimeConversationTurns(RealtimeUserTurns):
         return self._commit(item)
 
     def events_of(self, told: output_queue.ConversationClientEvent) -> Iterator[EventBody]:
-        """What is to be said of that."""
+        """Yield the server events of an output."""
         match told:
             case output_queue.UserTurnStarted():
                 yield from self._started(told.utterance)
@@ -271,7 +271,7 @@ class RealtimeConversationTurns(RealtimeUserTurns):
                 self._now, self._last = None, ""
 
     def taken(self) -> Iterator[EventBody]:
-        """What the client committed first was heard to its end."""
+        """Note that the oldest commit was recognized to its end."""
         if not self._committed:
             return
         item = self._committed.popleft()

@@ -142,7 +142,7 @@ class _S2SCommand(BaseModel):
 
 
 class S2SChange(_S2SCommand):
-    """Who speaks and who thinks from the next reply on; what is left out stays."""
+    """Change of voice and model from the next reply on; fields left out stay."""
 
     type: Literal["change"]
     voice: str | None = Field(None, max_length=LONGEST_NAME)
@@ -255,7 +255,7 @@ class S2SStatus(BaseModel):
 
 
 class S2SConfiguration(BaseModel):
-    """Who hears, thinks and speaks."""
+    """Engines of the service."""
 
     asr_model: str = Field(examples=["moonshine"])
     llm_model: str = Field(examples=["repeat"])
@@ -265,28 +265,28 @@ class S2SConfiguration(BaseModel):
 
 
 class S2SEngine(BaseModel):
-    """Who does something in conversations."""
+    """Engine of a stage."""
 
     name: str
     title: str
 
 
 class S2SLlm(BaseModel):
-    """Who answers."""
+    """Language model."""
 
     name: str = Field(examples=["repeat"])
     models: list[str] = Field(description="Who may, the usual one first; 'repeat' needs nothing.")
 
 
 class S2STts(S2SEngine):
-    """Who says the answers; what is heard is synthetic speech."""
+    """TTS engine; its speech is synthetic."""
 
     voices: list[str]
     voice: str = Field(description="The usual one.")
 
 
 class S2SEngines(BaseModel):
-    """Who takes part in conversations, and who else may."""
+    """Engines of conversations, and those to choose from."""
 
     hears: S2SEngine | None
     thinks: S2SLlm
