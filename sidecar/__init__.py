@@ -2,4 +2,4 @@
 
 from sidecar.version import build_version
 
-__version__ = build_version("0.1.0")
+__version__ = build_version("0.2.0")

@@ -32,7 +32,7 @@ class RootAnswer(BaseModel):
     """Description of the service."""
 
     service: str = Field(examples=["vibevoice-asr"])
-    version: str = Field(examples=["0.1.0"])
+    version: str = Field(examples=["0.2.0"])
     status: str = Field(examples=["running"])
 
 
@@ -52,7 +52,7 @@ class HealthAnswer(BaseModel):
     contract: int = Field(
         examples=[1], description="Version of what a host relies on (docs/embedding.md)."
     )
-    version: str = Field(examples=["0.1.0"])
+    version: str = Field(examples=["0.2.0"])
     pid: int = Field(examples=[4242], description="Process id of the service.")
     instance: str = Field(description="New at every start: tells an orphan from the real one.")
     engine: str = Field(examples=["moonshine"])

@@ -253,7 +253,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 def test_the_installed_entry_point_carries_the_revision(tree: Tree) -> None:
     done = tree.run("--version")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "vibevoice-asr 0.1.0+0123456789ab\n"
+    assert done.stdout == "vibevoice-asr 0.2.0+0123456789ab\n"
 
 
 def test_the_installed_package_says_its_licences_and_brings_their_texts(tree: Tree) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import vibevoice_asr_client
+
+import sidecar
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "packaging"))
@@ -33,6 +38,17 @@ CHANGELOG = """# Changelog
 def test_the_notes_of_a_release_are_its_section_of_the_changelog() -> None:
     assert release_notes(CHANGELOG, "0.2.0") == "### Fixed\n\n- One thing.\n"
     assert release_notes(CHANGELOG, "0.3.0") is None
+
+
+def test_the_changelog_has_notes_for_the_version_that_every_package_has() -> None:
+    versions = {
+        tomllib.loads((ROOT / folder / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+        for folder in (".", "clients/python")
+    }
+    versions |= {json.loads((ROOT / "clients/js/package.json").read_text("utf-8"))["version"]}
+    versions |= {sidecar.__version__.partition("+")[0], vibevoice_asr_client.__version__}
+    (version,) = versions
+    assert release_notes((ROOT / "CHANGELOG.md").read_text("utf-8"), version)
 
 
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="sha256sum is not here")
