@@ -1,4 +1,4 @@
-"""Authentication of requests: allowlist of hosts and origins, bearer tokens, from settings.
+"""Authentication: allowed hosts and origins, bearer tokens, default limits of owners; by settings.
 
 A service on this machine's loopback is within reach of every web page its user opens. The wall is
 the `Host` header, which a page that had its own name rebound to 127.0.0.1 cannot choose, and the

@@ -1,4 +1,4 @@
-"""Memory admission and placement of an engine beside or instead of the old one. Pure.
+"""Memory admission: bytes that may be used of a device, and placement of an engine. Pure.
 
 `plan` knows what a recording takes; here stands what is free, what the engine holds already, and
 what follows: a plan for the job, a refusal that names what would fit, the place for a new engine.

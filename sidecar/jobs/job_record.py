@@ -1,4 +1,4 @@
-"""Job record, the events that change it, and poison jobs. Pure.
+"""Job record, the events that change it, and attempts of poison jobs. Pure.
 
 A record is what was submitted and all its events, applied in order. Replaying the events over what
 was submitted gives the same record again, after a restart or anywhere else.

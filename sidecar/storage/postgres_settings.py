@@ -1,4 +1,4 @@
-"""Address of PostgreSQL and the time limits of shared jobs."""
+"""Address of PostgreSQL; time limits, heartbeat interval and expiry of shared jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engine slot: state machine of one engine, its turns, leases, reloads and idle time.
+"""Engine slot: state machine of one engine, its turns, leases, reloads, idle time (`keep_alive`).
 
 A *turn* is the right to change the engine; turns are first in, first out. An exclusive lease keeps
 its turn. A concurrent lease gives it back once the engine is there, so that the next one joins it.

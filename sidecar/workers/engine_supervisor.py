@@ -1,4 +1,4 @@
-"""Supervisor of an engine's worker process: load, replace, unload, stuck processes."""
+"""Supervisor of an engine's worker process: load and its deadline, replace, unload."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Worker process seen from the service: spawn, calls, kill, heartbeat.
+"""Worker process seen from the service: heartbeat (ping) while idle and in use, calls, spawn, kill.
 
 The service's side is `WorkerProcess`; the other side is `workers.worker_main`. A crash, an abort in
 native code or the kernel's out-of-memory killer end the worker, never the service.

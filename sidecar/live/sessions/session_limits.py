@@ -1,4 +1,4 @@
-"""Admission of live sessions and their time limits.
+"""Admission of live sessions, and their time limits (`live_grace`, `live_idle`, `live_longest`).
 
 How many of them may speak at once the engine decides (`live.runtime.load_shedding`), by what they
 say.
