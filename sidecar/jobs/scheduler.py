@@ -29,7 +29,8 @@ from sidecar.interfaces.engine_interface import Precision
 MAX_PASSED_OVER_S = 60.0
 """Longest time that jobs of the loaded precision go before one that is due."""
 BATCH_AGING_S = 600.0
-"""After so long a job of a batch is waited for, too."""
+"""After so long a job of a batch is waited for, too. Shared jobs have it in
+`later_1` (storage/migrations)."""
 
 
 class Priority(StrEnum):
