@@ -100,9 +100,14 @@ class SharedRetention:
         every_s = min(RENEWAL_INTERVAL_S, self._limits.retention_s / RENEWALS)
         if time.monotonic() - self._renewed_at > every_s:
             self._renewed_at, self._renewed = time.monotonic(), set()
-        if job_id not in self._renewed:
+        if job_id in self._renewed:
+            return
+        self._renewed.add(job_id)  # at once: many may read it now
+        try:
             await self._database.call("renew_1", job_id)
-            self._renewed.add(job_id)
+        except errors.JournalUnreachable:
+            self._renewed.discard(job_id)
+            raise
 
     async def expires_in_s(self, job_ids: Sequence[str]) -> dict[str, float]:
         """Return in how many seconds jobs that have ended are deleted for their age, by id; none if

@@ -137,9 +137,9 @@ def load_settings(**flags: Any) -> Settings:
 
 
 _NOT_SETTINGS = re.compile(
-    r"(ASR|TEST|SCRIPTED|WORKER)_|EXECUTABLE$|.*SERVICE_(HOST|PORT)|.*PORT_\d+_(TCP|UDP)"
+    r"(ASR|TEST|SCRIPTED|WORKER)_|(EXECUTABLE|CLIENT_TOKEN)$|.*SERVICE_(HOST|PORT)|.*PORT_\d+_(TCP|UDP)"
 )
-"""Variables that only look like settings: of tests and workers, and what Kubernetes sets."""
+"""Variables that only look like settings: of clients, tests, workers and Kubernetes."""
 
 
 def unknown_variables() -> Iterator[tuple[str, str]]:

@@ -137,7 +137,7 @@ def extend_over_overlaps(
         if one.speaker == other.speaker or one.end != other.start:
             continue
         ends = _end_at(of.get(one.speaker, ()), one.end)
-        begins = _start_at(of.get(other.speaker, ()), other.start)
+        begins = max(one.start, found[at].start, _start_at(of.get(other.speaker, ()), other.start))
         if ends - begins >= MIN_OVERLAP_S:
             found[at] = replace(found[at], end=ends)
             found[at + 1] = replace(found[at + 1], start=begins)

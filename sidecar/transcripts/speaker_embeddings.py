@@ -87,7 +87,7 @@ class SpeakerProfile:
 
 LOCAL_VOICES_FIELD = "local_voices"
 """Its name in a request, in the answer, and in /health of who offers it."""
-WINDOW_FORMAT = "1-9715e399-6e4af7d4"
+WINDOW_FORMAT = "2-9715e399-6e4af7d4"
 """What they look like, and by which models they were made (the first digits of both digests): those
 of another form say nothing here."""
 BLOCK_S = 10.0

@@ -195,4 +195,4 @@ def test_noise_is_refused_or_is_windows_and_never_anything_else(
 
 def test_the_form_names_the_models_and_the_length_of_a_block() -> None:
     assert BLOCK_S * RATE == BLOCK
-    assert f"1-{SEGMENTATION.digest[:8]}-{ENCODER.digest[:8]}" == WINDOW_FORMAT
+    assert f"2-{SEGMENTATION.digest[:8]}-{ENCODER.digest[:8]}" == WINDOW_FORMAT

@@ -178,6 +178,8 @@ async def watch_disconnect(
 LINGER_S = 10.0
 """So long a client may go on sending until it looks for an answer: Node makes all of a form first,
 and takes seconds for 200 MB. It closes by itself once it has the answer."""
+LINGER_SILENCE_S = 1.0
+"""A client that sends nothing for so long is not sending any more."""
 LINGER_BYTES = 16 << 20
 """Bytes that are read at once. What is refused is not swallowed: later ones hardly are, and only to
 see that the client has gone."""
@@ -234,7 +236,8 @@ class _BodyProgress:
         try:
             async with asyncio.timeout(LINGER_S):
                 while self.unread and not self._waits:
-                    read += len((await self.receive()).get("body", b""))
+                    async with asyncio.timeout(LINGER_SILENCE_S):
+                        read += len((await self.receive()).get("body", b""))
                     if read >= LINGER_BYTES:
                         await asyncio.sleep(LINGER_PAUSE_S)
         except TimeoutError:

@@ -27,7 +27,8 @@ CREATE TABLE vibevoice.services (
     beat bigint NOT NULL DEFAULT (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
     works boolean NOT NULL,
     draining boolean NOT NULL DEFAULT false,
-    judged boolean NOT NULL DEFAULT false) WITH (fillfactor = 50);
+    judged boolean NOT NULL DEFAULT false,
+    walked timestamptz NOT NULL DEFAULT '-infinity') WITH (fillfactor = 50);
 
 UPDATE vibevoice.jobs SET work_s = 60 WHERE NOT (work_s >= 0 AND work_s < 'Infinity');
 -- In the clear is what jobs are claimed, listed and purged by; the rest is encrypted.
@@ -269,10 +270,10 @@ CREATE FUNCTION vibevoice.later_1(urgent boolean, came timestamptz) RETURNS bool
     STABLE LANGUAGE sql RETURN NOT urgent AND came > statement_timestamp() - interval '10 min';
 
 -- The next job for a node: of each owner the first that the node does not refuse; of these the one
--- whose owner would have had least by its end. `only_`: of these precisions alone. It looks at 200
--- jobs of an owner and kind, for all claims wait for it: behind as many that the node refuses,
--- `next_able_1` finds those that it can do. Not NOT EXISTS: as a join that would read all refusals.
-CREATE FUNCTION vibevoice.next_1(node_ text, only_ text[], skip text[])
+-- whose owner would have had least by its end. `only_`: of these precisions alone. It looks at
+-- `near_` jobs of an owner and kind, for all claims wait for it; NULL: at all. Not NOT EXISTS: as a
+-- join that would read all refusals.
+CREATE FUNCTION vibevoice.next_1(node_ text, only_ text[], skip text[], near_ int)
 RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $$
     SELECT first.id, first.wanted, first.came
     FROM vibevoice.active_owners_1() o LEFT JOIN vibevoice.owners had USING (owner)
@@ -282,7 +283,7 @@ RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $
                 SELECT id, q.wanted, q.came, work_s, place, q.urgent FROM vibevoice.jobs q
                 WHERE q.owner = o.owner AND q.urgent = kinds.urgent AND state = 'queued'
                     AND claim IS NULL
-                ORDER BY place LIMIT 200) near
+                ORDER BY place LIMIT near_) near
             WHERE (only_ IS NULL OR near.wanted = ANY (only_)) AND NOT near.id = ANY (skip)
                 AND (SELECT r.at FROM vibevoice.refusals r
                     WHERE r.job = near.id AND r.node = node_) IS NULL
@@ -330,9 +331,16 @@ BEGIN
     PERFORM FROM vibevoice.services WHERE id = node_ AND NOT draining FOR KEY SHARE;
     IF NOT FOUND THEN RETURN; END IF;
     WHILE cardinality(skip) < 20 LOOP
-        SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip);
+        SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip, 200);
         IF NOT FOUND THEN
             SELECT * INTO due FROM vibevoice.next_able_1(node_, skip);
+        END IF;
+        IF NOT FOUND THEN  -- behind all that it refuses: tenths of a second, so only now and then
+            UPDATE vibevoice.services SET walked = clock_timestamp()
+                WHERE id = node_ AND walked < clock_timestamp() - interval '3 s';
+            IF FOUND THEN
+                SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip, NULL);
+            END IF;
         END IF;
         IF NOT FOUND THEN  -- last, so that what it cannot do keeps it from nothing else
             SELECT * INTO due FROM vibevoice.next_refused_1(node_, skip);
@@ -341,7 +349,7 @@ BEGIN
         IF cardinality(loaded_) > 0 AND NOT due.wanted = ANY (loaded_)
                 AND least(extract(epoch FROM clock_timestamp() - due.came), loaded_for_s)
                     < passed_over_s THEN
-            SELECT * INTO other FROM vibevoice.next_1(node_, loaded_, skip);
+            SELECT * INTO other FROM vibevoice.next_1(node_, loaded_, skip, 200);
             IF FOUND THEN due := other; END IF;
         END IF;
         -- A row that somebody else holds for a moment is left to the next claim.
