@@ -322,10 +322,10 @@ class ChatHistory:
         if entry.text or entry.reply is not None or entry.call is not None:
             numbers = [0, *(one.number for one in self._entries)]
             at = numbers.index(after) if after in numbers else len(self._entries)
-            self._entries.insert(at, entry)
-        if len(self._entries) > self._most:
-            del self._entries[: len(self._entries) - self._most]
-            while self._entries[0].role in _ANSWERS and len(self._entries) > 1:
+            over = max(0, len(self._entries) + 1 - self._most)
+            del self._entries[:over]  # before: a new one at the beginning is not the one that goes
+            self._entries.insert(max(0, at - over), entry)
+            while over and self._entries[0].role in _ANSWERS and self._entries[0] is not entry:
                 del self._entries[0]  # an answer to a question that is gone
         return entry
 

@@ -15,6 +15,8 @@ from test_realtime_tools import WEATHER
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+ITEMS_KEPT = 40
+
 
 @pytest.fixture(scope="module")
 def mind() -> Iterator[Obedient]:
@@ -89,6 +91,21 @@ async def test_items_are_sent_in_a_burst_and_name_those_before_them(
         assert (await caller.until("conversation.item.retrieved"))["item"]["id"] == names[-2]
         said = await told(caller, mind)
         assert said == [("user", " ".join(f"{name} plain" for name in names[:-1]))]
+
+
+async def test_a_new_item_is_never_the_one_that_has_no_room(
+    thoughtful: Server, mind: Obedient
+) -> None:
+    async with calling(thoughtful) as caller:
+        for number in range(ITEMS_KEPT):
+            await put(caller, message(f"item_{number}", f"{number} plain"))
+        await put(caller, message("first", "first of all"), "root")
+        assert (await stands(caller, ITEMS_KEPT + 1))[-1] == (None, "first")
+        ((_, said),) = await told(caller, mind)
+        assert said is not None
+        assert said.startswith("first of all")
+        taken = await caller.refused("conversation.item.create", item=message("root", "x"))
+        assert taken == ("field_invalid", None)
 
 
 async def test_a_call_of_a_conversation_that_went_before_is_history(

@@ -119,7 +119,7 @@ def test_without_the_extra_it_is_said_what_to_install(monkeypatch: pytest.Monkey
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(errors.SettingsInvalid) as refused:
         create_recording_storage(settings_of("s3://recordings"), Path("nowhere"))
-    assert "vibevoice-asr[s3]" in refused.value.hint
+    assert install_command("s3") in refused.value.hint
 
 
 def test_the_doctor_says_where_recordings_are_and_what_is_wrong_with_it(
@@ -213,6 +213,7 @@ SENDS = f"""
 import hashlib
 from pathlib import Path
 from sidecar.storage.storage_selection import create_recording_storage
+from sidecar.version import install_command
 from sidecar.config.settings import load_settings
 def most_mb():
     status = Path("/proc/self/status").read_text()

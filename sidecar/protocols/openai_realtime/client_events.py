@@ -13,6 +13,7 @@ from sidecar.api.http import request_headers
 from sidecar.conversation.conversation_events import MAX_PLAYBACK_REPORT_S
 from sidecar.conversation.llm.chat_completions import ChatRole, ToolCall
 from sidecar.interfaces.request_options import parse_integer, parse_text
+from sidecar.protocols.openai_realtime import server_events
 from sidecar.protocols.openai_realtime.session_config import RealtimeSessionType, require_object
 
 LONGEST_ID = 64
@@ -193,6 +194,8 @@ def _sound(audio: object) -> bytes:
 def _created(event: Mapping[str, Any]) -> RealtimeItemCreate | RealtimeToolOutput:
     item = require_object("item", event.get("item"))
     name, after = _word(item, "id", "item.id"), _word(event, "previous_item_id")
+    if name == server_events.FIRST:
+        raise errors.FieldInvalid(f"'item.id' cannot be '{name}', which is the beginning.")
     match item.get("type"):
         case "message":
             role = next((one for one in _TEXTS if one.value == item.get("role")), None)

@@ -184,9 +184,9 @@ class RealtimeDialogueItems:
         if at == len(all):
             self.last = item.id
         all.insert(at, item)
+        if len(all) > self._most:  # the oldest goes, and never the new one
+            del all[0 if at or len(all) == 1 else 1]
         self._all = {one.id: one for one in all}
-        if len(self._all) > self._most:
-            del self._all[next(iter(self._all))]
         return before
 
     def __contains__(self, name: str) -> bool:
