@@ -34,7 +34,7 @@ shutdown_grace to end, then another goes on with it from what is settled.
 
 Examples:
 
-* `{PROGRAM} node --journal postgresql://vibevoice@db/vibevoice --uploads /mnt/jobs`
+* `{PROGRAM} node --journal postgresql://vibevoice@db/vibevoice --uploads /mnt/jobs/uploads`
 * `{PROGRAM} node --config node.toml --shutdown-grace 10m`
 * `{PROGRAM} serve --role front --config front.toml`: who takes in for nodes
 """

@@ -105,7 +105,7 @@ async def test_a_new_item_is_never_the_one_that_has_no_room(
         assert said is not None
         assert said.startswith("first of all")
         taken = await caller.refused("conversation.item.create", item=message("root", "x"))
-        assert taken == ("field_invalid", None)
+        assert taken == ("field_invalid", "item.id")
 
 
 async def test_a_call_of_a_conversation_that_went_before_is_history(

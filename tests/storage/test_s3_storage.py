@@ -35,6 +35,7 @@ from sidecar.storage import s3_storage, storage_selection
 from sidecar.storage.recording_storage import FolderStorage
 from sidecar.storage.s3_storage import PART_BYTES, S3Storage
 from sidecar.storage.storage_selection import check_storage, create_recording_storage
+from sidecar.version import install_command
 
 
 def settings_of(address: str, **more: Any) -> Settings:
@@ -213,7 +214,6 @@ SENDS = f"""
 import hashlib
 from pathlib import Path
 from sidecar.storage.storage_selection import create_recording_storage
-from sidecar.version import install_command
 from sidecar.config.settings import load_settings
 def most_mb():
     status = Path("/proc/self/status").read_text()
