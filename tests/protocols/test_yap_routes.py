@@ -475,4 +475,4 @@ def _half_open(server: Server) -> socket.socket:
 
 def test_plain_requests_find_no_page_at_its_address(server: Server) -> None:
     answer = web.get(f"http://127.0.0.1:{server.port}/api/asr-streaming")
-    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert (answer.status_code, answer.json()["code"]) == (426, "upgrade_required")

@@ -109,6 +109,7 @@ def _serve(control: socket.socket) -> None:
         message = json.loads(data)
         if "env" in message:
             pid = os.fork()
+            _ENDED.pop(pid, None)  # a number that is given again
             if not pid:
                 control.close()
                 os.dup2(files[0], 2)
@@ -123,10 +124,17 @@ def _serve(control: socket.socket) -> None:
         control.send(json.dumps(answer).encode())
 
 
+_ENDED: dict[int, tuple[int, float]] = {}
+"""Exit code and processor time of children that have ended: several threads may ask for one."""
+
+
 def _ended(pid: int) -> tuple[int, float] | None:
     """Return the exit code of a child that has ended, and its processor time in seconds."""
-    ended, status, usage = os.wait4(pid, os.WNOHANG)
-    return (os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime) if ended else None
+    if pid not in _ENDED:
+        ended, status, usage = os.wait4(pid, os.WNOHANG)
+        if ended:
+            _ENDED[pid] = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
+    return _ENDED.get(pid)
 
 
 def main() -> None:
