@@ -135,7 +135,7 @@ class AccessSettings(setting_types.SettingsGroup):
             "Web pages that may use the service: those of programs on this machine, as Tauri, "
             "Electron ('app://*' is every origin of that scheme, which no web page can have) and "
             "Capacitor name them; 'localhost' is those of any server on this machine (for "
-            "development)."
+            "development). What is set replaces these."
         ),
     )
     tls: str = Field(
