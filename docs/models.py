@@ -204,8 +204,8 @@ at once and writes who said what and when; longer recordings go through in windo
   the checkpoint that you download: read it.
 - **Several GPUs**: it takes the first that `CUDA_VISIBLE_DEVICES` leaves (numbers as `nvidia-smi`
   has them, UUIDs, MIG), and plans with that one's memory.
-- **Not for** live captions: the first words come when the whole recording has been heard. Live audio
-  goes to the embedded engine beside it; `--live-engine vibevoice` ends the start
+- **Not for** live captions: the first words come when the whole recording has been heard. Live
+  audio goes to the embedded engine beside it; `--live-engine vibevoice` ends the start
   (`engine_unavailable`).
 
 ### Getting the checkpoint
