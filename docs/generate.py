@@ -70,6 +70,8 @@ port = 9000
 keep_alive = "1h"
 diarization = "accurate"
 ```
+
+In the tables below the default `none` means unset.
 {sections}"""
 
 

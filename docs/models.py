@@ -68,7 +68,7 @@ whisper's own search for speech made three of the ninety seconds, at 0.066 CPU-s
 with four windows at a time 0.064, which is not worth the wait: here they go one by one.
 Larger sizes go by their encoder: thirty seconds took that of `tiny` 0.52 CPU-s, of `base`
 1.16, of `small` 3.8 on a busy machine. Beside the model, packages and `diarization/` take some 400
-MB at their peak. On the disk the extra adds 290 MB to an install of 480 (`du -sm` of its
+MB at their peak. On the disk the extra adds 290 MB to an install of some 500 (`du -sm` of its
 packages: av 104, ctranslate2 146, the rest 40); the base stays as it is."""
 """By hand: it takes a quarter of an hour."""
 
@@ -125,8 +125,12 @@ not English and a model of it is there, the embedded engine otherwise, and says 
 
 `moonshine`: recognition and speaker identification on the CPU, from the `moonshine-voice` wheel
 with its weights inside (MIT). English; no GPU, no account, no download. It takes whatever it hears
-for English. Where it is unsure of most words the transcript has the warning `language_doubtful`,
-which says how to get an engine for another language ([performance.md](performance.md)).
+for English. Where it is unsure of most words, `metadata.warnings` of the transcript has
+`{{"code": "language_doubtful", "message": "…"}}` ([how it was
+chosen](decisions/recognition-parameters.md)); the message says how to get an engine for another
+language. The executable of `make exe` has neither Whisper nor torch inside: an app that
+ships it offers another language by an [upstream](upstream.md), or ships
+[a build of its own](building.md#another-language) with them.
 
 ## Whisper
 
@@ -200,7 +204,9 @@ at once and writes who said what and when; longer recordings go through in windo
   the checkpoint that you download: read it.
 - **Several GPUs**: it takes the first that `CUDA_VISIBLE_DEVICES` leaves (numbers as `nvidia-smi`
   has them, UUIDs, MIG), and plans with that one's memory.
-- **Not for** live captions: the first words come when the whole recording has been heard.
+- **Not for** live captions: the first words come when the whole recording has been heard. Live
+  audio goes to the embedded engine beside it; `--live-engine vibevoice` ends the start
+  (`engine_unavailable`).
 
 ### Getting the checkpoint
 

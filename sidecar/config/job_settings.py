@@ -37,15 +37,15 @@ class JobSettings(setting_types.SettingsGroup):
         ge=0,
         description=(
             "How long the result of a finished job can be fetched, from its end or from when its "
-            "owner last read or edited it. Default: 10m; with 'keep_jobs' or 'journal' no limit."
+            "owner last read or edited it. If unset: 10m; no limit with 'keep_jobs' or 'journal'."
         ),
     )
     job_retention_mb: int = Field(
         64,
         ge=1,
         description=(
-            "Memory in MB for results that can be fetched; where they need more, the oldest go "
-            "before their time. Without 'Prefer: respond-async' nothing is kept."
+            "Memory in MB for results of one owner that can be fetched; where they need more, the "
+            "oldest go before their time. Without 'Prefer: respond-async' nothing is kept."
         ),
     )
     keep_jobs: bool = Field(

@@ -21,8 +21,8 @@ class LiveSettings(SettingsGroup):
         description=(
             "Engine for live audio, in a process of its own: 'auto' takes the one that "
             "transcribes files where it can hear live, the embedded one otherwise; 'voxtral' "
-            "hears nothing else; with 'upstream' others of this program hear it, those of the "
-            "setting upstream."
+            "hears nothing else; 'vibevoice' cannot, and ends the start; with 'upstream' others of "
+            "this program hear it, those of the setting upstream."
         ),
     )
     live_sessions: int = Field(

@@ -33,8 +33,8 @@ class ProcessSettings(setting_types.SettingsGroup):
         "fail",
         description=(
             "Where another vibevoice-asr has the port: 'reuse' says so in the ready line and "
-            "leaves it to that one, if it is of this version; 'takeover' stops it and takes its "
-            "place; 'fail' does neither."
+            "leaves it to that one, if it is of this version, else does as 'fail'; 'takeover' "
+            "stops it, of whatever version, and takes its place; 'fail' ends the start."
         ),
     )
     parent_pid: int | None = Field(
@@ -135,7 +135,7 @@ class AccessSettings(setting_types.SettingsGroup):
             "Web pages that may use the service: those of programs on this machine, as Tauri, "
             "Electron ('app://*' is every origin of that scheme, which no web page can have) and "
             "Capacitor name them; 'localhost' is those of any server on this machine (for "
-            "development)."
+            "development). What is set replaces these."
         ),
     )
     tls: str = Field(

@@ -33,7 +33,10 @@ class OriginNotAllowed(SidecarError):
     code = "origin_not_allowed"
     kind = ErrorKind.FORBIDDEN
     default_detail = "Web pages of this origin may not use this service."
-    default_hint = "Add the origin to the setting 'allowed_origins' if the page is yours."
+    default_hint = (
+        "If the page is yours, set 'allowed_origins' to its origin and to those of the default "
+        "that you need."
+    )
 
 
 class TokenMissing(Unauthorized):

@@ -170,6 +170,7 @@ class PrecisionUnknown(BadRequest):
     code = "precision_unknown"
     kind = ErrorKind.UNPROCESSABLE
     default_detail = "The precision is not known."
+    default_hint = "Use auto, fp32, bf16, fp16, int8 or int4."
 
 
 class PrecisionUnavailable(BadRequest):
@@ -178,6 +179,7 @@ class PrecisionUnavailable(BadRequest):
     code = "precision_unavailable"
     kind = ErrorKind.UNPROCESSABLE
     default_detail = "The engine does not have this precision."
+    default_hint = "Ask for one that it has, or for 'auto', which every engine takes."
 
 
 class LanguageInvalid(BadRequest):
@@ -195,6 +197,10 @@ class LanguageUnsupported(BadRequest):
     code = "language_unsupported"
     kind = ErrorKind.UNPROCESSABLE
     default_detail = "The engine does not know this language."
+    default_hint = (
+        "Leave the language out, or start the service with an engine that knows it "
+        "(docs/models.md)."
+    )
 
 
 class TranslationUnavailable(BadRequest):
@@ -203,6 +209,7 @@ class TranslationUnavailable(BadRequest):
     code = "translation_unavailable"
     kind = ErrorKind.UNPROCESSABLE
     default_detail = "The engine does not translate."
+    default_hint = "Start with --engine whisper and a model that knows more than English."
 
 
 class LogprobsUnavailable(BadRequest):
@@ -228,6 +235,7 @@ class VoiceUnknown(BadRequest):
 
     code = "voice_unknown"
     default_detail = "There is no such voice to speak with."
+    default_hint = "Name one that the service has, or leave it out."
 
 
 class ModelNotFound(NotFound):

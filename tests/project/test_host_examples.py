@@ -281,7 +281,7 @@ def test_the_rust_of_the_page_for_tauri_fits_the_example_s_and_tauri_s_signature
 
 
 def test_the_page_s_exit_codes_are_those_of_the_program() -> None:
-    rows = re.findall(r"^\| (\d+) \|[^|]*\|([^|]*)\|$", PAGE, re.MULTILINE)
+    rows = re.findall(r"^\| (\d+) \|[^|]*\|([^|]*)\|[^|]*\|$", PAGE, re.MULTILINE)
     said = {code: int(number) for number, cell in rows for code in re.findall(r"`(\w+)`", cell)}
     assert said == EXIT_CODES
 
