@@ -82,8 +82,10 @@
  * @property {{ code: string, detail: string, hint: string } | null} [refused] why no node can do it
  * @property {"interactive" | "batch"} priority
  * @property {number | null} estimated_wait_seconds
+ * @property {number | null} estimated_remaining_seconds predicted time until it is done; null unless it runs
  * @property {string | null} ended in UTC
  * @property {number} last_event
+ * @property {number | null} expires_in seconds until it is deleted for its age
  * @property {number} revision how often its transcript was edited
  * @property {boolean} recording whether its recording is kept
  */

@@ -149,10 +149,18 @@ export type Job = {
     priority: "interactive" | "batch";
     estimated_wait_seconds: number | null;
     /**
+     * predicted time until it is done; null unless it runs
+     */
+    estimated_remaining_seconds: number | null;
+    /**
      * in UTC
      */
     ended: string | null;
     last_event: number;
+    /**
+     * seconds until it is deleted for its age
+     */
+    expires_in: number | null;
     /**
      * how often its transcript was edited
      */
@@ -221,11 +229,11 @@ export type Health = {
      * by the setting; an engine that lacks it uses its own
      */
     requested_precision: string;
-    engine_state: "absent" | "loading" | "ready" | "busy";
+    engine_state: "absent" | "loading" | "ready" | "busy" | "stuck";
     load_percent: number | null;
     worker_pid: number | null;
     live_engine: string | null;
-    live_engine_state: "absent" | "loading" | "ready" | "busy" | null;
+    live_engine_state: "absent" | "loading" | "ready" | "busy" | "stuck" | null;
     grpc_port?: number | undefined;
     wyoming_port?: number | undefined;
     local_voices?: string | undefined;

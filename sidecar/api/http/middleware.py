@@ -178,8 +178,8 @@ async def watch_disconnect(
 LINGER_S = 10.0
 """So long a client may go on sending until it looks for an answer: Node makes all of a form first,
 and takes seconds for 200 MB. It closes by itself once it has the answer."""
-LINGER_SILENCE_S = 1.0
-"""A client that sends nothing for so long is not sending any more."""
+REFUSED_LINGER_S = 0.5
+"""As `LINGER_S`, of a client that is not known (401, 403)."""
 LINGER_BYTES = 16 << 20
 """Bytes that are read at once. What is refused is not swallowed: later ones hardly are, and only to
 see that the client has gone."""
@@ -199,14 +199,18 @@ class BodyDrain:
             await self._app(scope, receive, send)
             return
         body = _BodyProgress(Headers(scope=scope), receive)
+        linger_s = LINGER_S
 
         async def answer(message: Message) -> None:
+            nonlocal linger_s
+            if message["type"] == "http.response.start" and message["status"] in (401, 403):
+                linger_s = REFUSED_LINGER_S
             if body.unread and message["type"] == "http.response.start":
                 headers = [*_without_connection(message.get("headers", ())), _CLOSE]
                 message = {**message, "headers": headers}
             elif body.unread and not message.get("more_body", False):
                 await send({**message, "more_body": True})
-                await body.linger()
+                await body.linger(linger_s)
                 message = {"type": "http.response.body", "body": b"", "more_body": False}
             await send(message)
 
@@ -230,14 +234,13 @@ class _BodyProgress:
             self.unread = False
         return message
 
-    async def linger(self) -> None:
-        """Read on for a moment."""
+    async def linger(self, linger_s: float) -> None:
+        """Read on for so many seconds at most."""
         read = 0
         try:
-            async with asyncio.timeout(LINGER_S):
+            async with asyncio.timeout(linger_s):
                 while self.unread and not self._waits:
-                    async with asyncio.timeout(LINGER_SILENCE_S):
-                        read += len((await self.receive()).get("body", b""))
+                    read += len((await self.receive()).get("body", b""))
                     if read >= LINGER_BYTES:
                         await asyncio.sleep(LINGER_PAUSE_S)
         except TimeoutError:
