@@ -42,6 +42,7 @@ from sidecar.observability.tracing import (
 from sidecar.server.app import create_app, create_service
 from sidecar.service import facade
 from sidecar.transcripts.transcript import Segment
+from sidecar.version import install_command
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 ABOVE = "b7ad6b7169203331"
@@ -261,7 +262,7 @@ def test_without_the_packages_nothing_is_traced_and_the_log_says_so(
     monkeypatch.setitem(sys.modules, "sidecar.observability.otel", None)
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
     assert not facade.create_tracing("1").on
-    assert "vibevoice-asr[otel]" in caplog.text
+    assert install_command("otel") in caplog.text
 
 
 def record(**fields: Any) -> JobRecord:
