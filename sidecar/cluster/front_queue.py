@@ -94,10 +94,11 @@ class SharedJobQueue:
         if self._draining:
             raise errors.ShuttingDown()
 
-    def check_room(self, promised: int = 0) -> None:
+    def check_room(self, promised: int = 0, caller: str | None = None) -> None:
         """Raise `errors.QueueFull` if no more job is accepted, `errors.ShuttingDown` for ever.
 
         ``promised``: places that are kept here for others; the database has the last word.
+        ``caller`` makes no difference: all are told the same time.
         """
         self.check_open()
         taken = self.depth + promised

@@ -173,8 +173,9 @@ class SubmissionQueue(Protocol):
         """Jobs that run."""
         ...
 
-    def check_room(self, promised: int = 0) -> None:
-        """Raise `errors.QueueFull` or `errors.ShuttingDown` if no job is accepted."""
+    def check_room(self, promised: int = 0, caller: str | None = None) -> None:
+        """Raise `errors.QueueFull` or `errors.ShuttingDown` if no job is accepted; ``caller`` is
+        the owner who is told so, None where nobody is."""
         ...
 
     async def submit(self, job: Job, *, promised: Reservation | None = None) -> None:

@@ -14,6 +14,7 @@ import contextlib
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -36,6 +37,8 @@ MAX_RETRY_AFTER_S = 60
 """OpenAI's SDKs wait no longer for a Retry-After; if it says more, they come after a second."""
 MAX_RETURNS = 1000
 """Clients that were refused and are expected again; more are not told apart."""
+MAX_RETURNS_OF_OTHERS = 4
+"""Those of one owner that another waits for: who is refused often delays itself alone."""
 
 BatchChooser = Callable[[Iterator[Job], Precision], Sequence[Job]]
 """Of jobs that wait for the same precision, in turn, the first of which is due: those to run in
@@ -256,8 +259,8 @@ class JobQueue:
         self._lanes = [Dispatcher(at, place, self._waiting, terms) for at in range(places)]
         self._broken = asyncio.Event()
         self._draining = False
-        self._returns: list[float] = []
-        """When clients that were refused come again, as they were told."""
+        self._returns: list[tuple[float, str]] = []
+        """When clients that were refused come again, as they were told, and whose they are."""
         self._put_off: list[Job] = []
         """Those that the next start goes on with."""
 
@@ -317,11 +320,11 @@ class JobQueue:
         if self._draining:
             raise errors.ShuttingDown()
 
-    def check_room(self, promised: int = 0) -> None:
+    def check_room(self, promised: int = 0, caller: str | None = None) -> None:
         """Raise `errors.QueueFull` when no more job is taken, `errors.ShuttingDown` for ever.
 
-        ``promised``: places that are kept for others. Who comes first where nothing runs does
-        not wait.
+        ``promised``: places that are kept for others. ``caller``: the owner who is told so and
+        comes again; None: nobody is. Who comes first where nothing runs does not wait.
         """
         self.check_open()
         taken = len(self._waiting) + promised
@@ -329,17 +332,22 @@ class JobQueue:
         if taken >= most:
             raise errors.QueueFull(
                 f"{taken} jobs are waiting or on their way, and the queue takes no more.",
-                retry_after=self._room_in_s(taken - most + 1),
+                retry_after=self._room_in_s(taken - most + 1, caller),
             )
 
-    def _room_in_s(self, missing: int) -> int:
+    def _room_in_s(self, missing: int, caller: str | None) -> int:
         """Seconds after which a client that is refused now finds a place, if ``missing`` jobs have
-        to begin first, and those that were refused before it come again when they were told to."""
+        to begin first, and those that were refused before it come again when they were told to;
+        of each other owner no more than a few."""
         now = time.monotonic()
-        self._returns = [at for at in self._returns if at > now][-MAX_RETURNS:]
-        wait_s = self._waiting.begun_in_s(missing + len(self._returns))
+        self._returns = [one for one in self._returns if one[0] > now][-MAX_RETURNS:]
+        expected = Counter(owner for _, owner in self._returns)
+        before = expected.pop(caller or "", 0)
+        before += sum(min(count, MAX_RETURNS_OF_OTHERS) for count in expected.values())
+        wait_s = self._waiting.begun_in_s(missing + before)
         told_s = min(max(1, math.ceil(wait_s)), MAX_RETRY_AFTER_S)
-        self._returns.append(now + told_s)
+        if caller is not None:
+            self._returns.append((now + told_s, caller))
         return told_s
 
     async def submit(self, job: Job, *, promised: Reservation | None = None) -> None:
@@ -350,7 +358,7 @@ class JobQueue:
             errors.QueueFull: there is no place.
             errors.SidecarError: it cannot be persisted; there is no job.
         """
-        self.check_room() if promised is None else self.check_open()
+        self.check_room(caller=job.record.owner) if promised is None else self.check_open()
         self._waiting.join(job)
         job.enter(self._store)
         if promised is not None:

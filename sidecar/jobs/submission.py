@@ -113,8 +113,15 @@ class JobSubmissions:
 
     @property
     def full(self) -> bool:
-        """Return whether the queue takes no more, with the jobs on their way."""
-        return self._queue.depth + self._room.promised >= self._queue_limit
+        """Return whether the queue takes no more for now, with the jobs on their way. One that
+        ends is not full: who waited for a place is to hear that."""
+        try:
+            self._queue.check_room(self._room.promised)
+        except ShuttingDown:
+            return False
+        except QueueFull:
+            return True
+        return False
 
     def body(self, caller: Identity, declared: int = 0) -> reservations.UploadReservation:
         """Begin to read an upload of ``declared`` bytes; 0: it does not say.
@@ -203,7 +210,7 @@ class JobSubmissions:
         caller: Identity,
         source: AudioSource,
         options: TranscribeOptions,
-        place: reservations.QueueReservation,
+        place: reservations.QueueReservation | None,
         key: IdempotencyKey,
         *,
         priority: Priority = Priority.INTERACTIVE,
@@ -233,7 +240,7 @@ class JobSubmissions:
 
     async def _check(self, caller: Identity) -> None:
         """Raise as `place` does, if there is no place for one more job of the caller."""
-        self._queue.check_room(self._room.promised)
+        self._queue.check_room(self._room.promised, caller.owner)
         if caller.limits.jobs is None and not caller.limits.shares:
             return
         load = await self._store.load(caller.owner)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
@@ -45,7 +46,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
         if left is None
         else session.OpenAISharedRetries(left)
     )
-    turns = session.OpenAIQueueTurns(service.submissions)
+    turns = session.OpenAIQueueTurns(service.submissions, retries)
     created, strict = int(now()), service.settings.openai_strict
 
     @router.post(
@@ -127,7 +128,9 @@ async def _answered(
 ) -> Response:
     caller, arrived = identity_of(request), _now()
     key = idempotency_key_of(request)
-    with await turns.place(request, caller, key) as place:
+    place = await turns.place(request, caller, key)
+    again = bool(session.retry_count(request))
+    with place or nullcontext(), retries.coming(caller.owner) if again else nullcontext():
         asked = await read_request(request, service, translate=translate, usual=usual)
         begun = await _begun(request, service, caller, retries, asked, place, key)
     running = begun.running
@@ -176,7 +179,7 @@ async def _begun(
     caller: Identity,
     retries: session.OpenAIRetries,
     asked: OpenAIRequest,
-    place: QueueReservation,
+    place: QueueReservation | None,
     key: str | None,
 ) -> _OpenAIStartedJob:
     """The job of a request: a new one, or the one that it is sent again for."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import aclosing, suppress
+from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Protocol
@@ -22,8 +23,9 @@ from sidecar.api.http.request_headers import request_digest
 from sidecar.api.http.responses import Fields, IncrementalTextResponse, UnsentSegments
 from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.identity import Identity
+from sidecar.auth.rate_limits import FairOwnerSemaphore
 from sidecar.cluster.front_queue import ClientTimeouts
-from sidecar.errors import JobNotFound, SidecarError, TokenInvalid
+from sidecar.errors import JobNotFound, QueueFull, SidecarError, TokenInvalid
 from sidecar.jobs.job_log import SubscriberTooSlow
 from sidecar.jobs.job_record import JobRecord, JobState, apply_event
 from sidecar.jobs.job_runner import Job
@@ -75,13 +77,17 @@ class OpenAIKeptJob:
 
 RETRY_GRACE_S = limit("openai_retry_grace", 30.0)
 """From a hang-up to the same request: half a second to eight until it is sent, and its upload."""
-CROWDED_GRACE_S = 3.0
-"""The same for a job that runs while others wait: the SDKs, unless told otherwise, are back within
-a second, and that of a client which is not has the engine no longer."""
+CROWDED_GRACE_S = limit("openai_crowded_grace", 10.0)
+"""The same for a job that runs while others wait, unless a retry of its owner is being uploaded:
+the SDKs are back within eight seconds, and that of a client which is not has the engine no
+longer."""
 CROWDED_LOOK_S = 1.0
 HELD_S = limit("openai_held", 30.0)
 """Proxies give up after a minute without an answer."""
 HELD_LOOK_S = 0.1
+MAX_HELD_OF_OWNER = 4
+"""Requests of one owner that wait for a place. One that hangs up meanwhile is not noticed, since
+its body is not read yet."""
 DEFAULT_CLIENT_TIMEOUT_S = 600.0
 """Of the SDKs, which name another in a header."""
 TIMEOUT_HEADERS = ("x-stainless-read-timeout", "x-stainless-timeout")
@@ -116,6 +122,14 @@ class OpenAIRetries(Protocol):
         """The job that the same request began, which has its recording: ``source`` is closed."""
         ...
 
+    def coming(self, owner: str) -> AbstractContextManager[None]:
+        """Note, as long as this lasts, that a retry of an owner is being uploaded."""
+        ...
+
+    def awaits(self, owner: str) -> bool:
+        """Return whether one more retry of an owner may take over a job that was left here."""
+        ...
+
 
 @dataclass(slots=True)
 class _OpenAIAbandonedJob:
@@ -136,6 +150,8 @@ class OpenAILocalRetries:
         """``crowded``: whether jobs wait."""
         self._crowded = crowded
         self._left: list[_OpenAIAbandonedJob] = []
+        self._coming = Counter[str]()
+        """Retries that are being uploaded, by owner."""
 
     async def sent(self, owner: str, fields: Fields, source: AudioSource) -> OpenAISentRequest:
         """As `OpenAIRetries.sent`; what it is, is only told where one like it was left."""
@@ -154,8 +170,8 @@ class OpenAILocalRetries:
         until = loop.time() + RETRY_GRACE_S
 
         def look() -> None:
-            in_the_way = job.record.state is JobState.RUNNING and self._crowded()
-            if in_the_way or loop.time() >= until:
+            running, coming = job.record.state is JobState.RUNNING, self._coming[sent.owner]
+            if (running and not coming and self._crowded()) or loop.time() >= until:
                 self._forget(left)
                 cancel()
             else:
@@ -185,6 +201,20 @@ class OpenAILocalRetries:
                 return left.job
         return None
 
+    @contextmanager
+    def coming(self, owner: str) -> Iterator[None]:
+        """As `OpenAIRetries.coming`."""
+        self._coming[owner] += 1
+        try:
+            yield
+        finally:
+            self._coming[owner] -= 1
+            self._coming += Counter()  # owners without any are forgotten
+
+    def awaits(self, owner: str) -> bool:
+        """As `OpenAIRetries.awaits`."""
+        return self._coming[owner] < sum(left.owner == owner for left in self._left)
+
     def _forget(self, left: _OpenAIAbandonedJob) -> None:
         if left.timer is not None:
             left.timer.cancel()
@@ -194,21 +224,43 @@ class OpenAILocalRetries:
 
 class OpenAIQueueTurns:
     """Places in the queue for clients that come again as they were told (`Retry-After`). Their SDKs
-    do so twice; so they are not refused at once, but wait here, in the order in which they came."""
+    do so twice; so a few of each owner are not refused at once, but wait here, owner by owner."""
 
-    def __init__(self, submissions: JobSubmissions) -> None:
-        self._submissions = submissions
-        self._turn = asyncio.Lock()
+    def __init__(self, submissions: JobSubmissions, retries: OpenAIRetries) -> None:
+        self._submissions, self._retries = submissions, retries
+        self._turn = FairOwnerSemaphore(1)
+        self._held = Counter[str]()
+        """Requests that wait, by owner."""
 
-    async def place(self, request: Request, caller: Identity, key: str | None) -> QueueReservation:
-        """As `JobSubmissions.place`."""
-        if retry_count(request) and self._submissions.full:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(HELD_S), self._turn:
-                    while True:
-                        if not self._submissions.full:
+    async def place(
+        self, request: Request, caller: Identity, key: str | None
+    ) -> QueueReservation | None:
+        """As `JobSubmissions.place`; None in a full queue for a retry that may take over a job that
+        was left: if it does, it needs no place."""
+        try:
+            return await self._submissions.place(caller, key)
+        except QueueFull:
+            if not retry_count(request):
+                raise
+            if key is None and self._retries.awaits(caller.owner):
+                return None
+            if self._held[caller.owner] >= MAX_HELD_OF_OWNER:
+                raise
+        self._held[caller.owner] += 1
+        try:
+            return await self._wait(caller, key)
+        finally:
+            self._held[caller.owner] -= 1
+            self._held += Counter()  # owners without any are forgotten
+
+    async def _wait(self, caller: Identity, key: str | None) -> QueueReservation:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HELD_S), self._turn.held(caller):
+                while True:
+                    if not self._submissions.full:
+                        with suppress(QueueFull):  # it was taken a moment ago
                             return await self._submissions.place(caller, key)
-                        await asyncio.sleep(HELD_LOOK_S)
+                    await asyncio.sleep(HELD_LOOK_S)
         return await self._submissions.place(caller, key)
 
 
@@ -231,6 +283,14 @@ class OpenAISharedRetries:
     async def take(self, sent: OpenAISentRequest, source: AudioSource) -> Job | None:
         """As `OpenAIRetries.take`."""
         return await self._timeouts.take(sent.owner, sent.digest, source)
+
+    def coming(self, owner: str) -> AbstractContextManager[None]:
+        """Return one that does nothing: all jobs are kept for `RETRY_GRACE_S`."""
+        return nullcontext()
+
+    def awaits(self, owner: str) -> bool:
+        """Return False: jobs were left in the database, for any service's clients."""
+        return False
 
 
 def retry_count(request: Request) -> int | None:

@@ -1,0 +1,199 @@
+"""Clients of OpenAI's API that come again: places in a full queue, and jobs they left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import Request
+from recordings import long, wav
+from service_process import PATIENCE_S, Server
+
+from sidecar import errors
+from sidecar.audio.audio_source import UploadSpool
+from sidecar.auth.identity import AuthMethod, Identity
+from sidecar.config.settings import load_settings
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.jobs.job_record import IdempotencyKey
+from sidecar.jobs.reservations import QueueReservation
+from sidecar.protocols.openai import session
+from sidecar.server.app import create_service
+from sidecar.service.facade import Service
+
+ADA, BOB = (Identity(name, AuthMethod.JWT) for name in ("ada", "bob"))
+SECOND = b"\1\0" * 16_000
+RETRY = {"x-stainless-retry-count": "1"}
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    """One that takes jobs in and does not work on them: it is not opened."""
+    service = create_service(
+        load_settings(
+            engine="scripted",
+            live_engine="scripted",
+            data_dir=tmp_path,
+            spool_dir=tmp_path,
+            queue_limit=2,
+        )
+    )
+    yield service
+    await service.close()
+
+
+@pytest.fixture
+def turns(service: Service, monkeypatch: pytest.MonkeyPatch) -> session.OpenAIQueueTurns:
+    """Those who come again wait as long as a test does."""
+    monkeypatch.setattr(session, "HELD_S", 2 * PATIENCE_S)
+    monkeypatch.setattr(session, "HELD_LOOK_S", 0.001)
+    return session.OpenAIQueueTurns(service.submissions, session.OpenAILocalRetries())
+
+
+def retry() -> Request:
+    """A request that was sent once before."""
+    headers = [(name.encode(), value.encode()) for name, value in RETRY.items()]
+    return Request({"type": "http", "headers": headers})
+
+
+async def all_places(service: Service) -> list[QueueReservation]:
+    """Take all places that the queue has."""
+    found: list[QueueReservation] = []
+    while not service.submissions.full:
+        found.append(await service.submissions.place(Identity("eve", AuthMethod.JWT)))
+    return found
+
+
+async def refused(service: Service, caller: Identity) -> int:
+    """Seconds after which a caller is told to come again."""
+    with pytest.raises(errors.QueueFull) as caught:
+        await service.submissions.place(caller)
+    assert caught.value.retry_after is not None
+    return caught.value.retry_after
+
+
+async def test_what_one_client_was_refused_moves_another_s_time_by_little(
+    service: Service,
+) -> None:
+    await all_places(service)
+    first = await refused(service, ADA)
+    own = [await refused(service, ADA) for _ in range(40)]
+    assert own == sorted(own)
+    assert own[-1] >= own[5] + 4 > first, "its own come one after the other"
+    assert await refused(service, BOB) <= own[5]
+
+
+async def test_many_retries_of_one_owner_keep_nobody_else_out(
+    service: Service, turns: session.OpenAIQueueTurns
+) -> None:
+    places = await all_places(service)
+    served: list[str] = []
+
+    async def ask(caller: Identity) -> None:
+        async with AsyncExitStack() as held:
+            place = await turns.place(retry(), caller, None)
+            assert place is not None
+            served.append(caller.subject)
+            held.enter_context(place)
+            await asyncio.sleep(0.01)
+
+    asking = [asyncio.create_task(ask(ADA)) for _ in range(50)]
+    await asyncio.sleep(0.1)
+    told = [one.exception() for one in asking if one.done()]
+    assert len(told) == 46, "four of an owner wait; more are refused at once"
+    assert {type(one) for one in told} == {errors.QueueFull}
+    bob = asyncio.create_task(ask(BOB))
+    await asyncio.sleep(0.1)
+    places.pop().release()
+    await asyncio.wait_for(bob, PATIENCE_S)
+    assert served.index("bob") <= 2, "behind the one whose turn it was, and one of its line"
+    await asyncio.wait([*asking])
+    assert len(served) == 5
+
+
+async def test_a_request_whose_job_is_known_by_its_key_waits_for_no_place(
+    service: Service, turns: session.OpenAIQueueTurns
+) -> None:
+    spool = UploadSpool(None)
+    spool.add(wav(SECOND))
+    submissions, key = service.submissions, IdempotencyKey("talk-1", "digest")
+    with await submissions.place(ADA, key.name) as place:
+        await submissions.submit_once(ADA, spool.finish(), TranscribeOptions(), place, key)
+    await all_places(service)
+    await asyncio.wait_for(turns.place(retry(), ADA, key.name), PATIENCE_S)
+
+
+async def test_who_waits_for_a_place_hears_at_once_that_the_service_ends(
+    service: Service, turns: session.OpenAIQueueTurns
+) -> None:
+    await all_places(service)
+    asking = [asyncio.create_task(turns.place(retry(), who, None)) for who in (ADA, BOB)]
+    await asyncio.sleep(0.1)
+    assert not any(one.done() for one in asking)
+    await service.drain(0)
+    for one in asking:
+        with pytest.raises(errors.ShuttingDown):
+            await asyncio.wait_for(one, PATIENCE_S)
+
+
+def test_a_retry_that_is_still_uploaded_keeps_the_work_that_was_done(
+    start_server: Callable[..., Server],
+) -> None:
+    """Though others wait, and the queue is full: what it takes over needs no place."""
+    limits = {"openai_crowded_grace": 2, "openai_held": 1}
+    server = start_server(scripted_speed=1, batch=1, queue_limit=1, limits=limits)
+    url, clip = "/v1/audio/transcriptions", {"file": ("a.wav", wav(SECOND * 12))}
+    sent = server.client.build_request(
+        "POST",
+        url,
+        files=clip,
+        headers={"x-stainless-timeout": "2", "x-stainless-retry-count": "0"},
+    )
+    body, headers = sent.read(), dict(sent.headers)
+    others: list[str] = []
+
+    def crowd() -> None:
+        time.sleep(1)
+        others.append(server.submit(wav(SECOND)))
+
+    def slowly() -> Iterator[bytes]:
+        for at in range(0, len(body), len(body) // 5 + 1):
+            time.sleep(1)
+            yield body[at : at + len(body) // 5 + 1]
+
+    coming = threading.Thread(target=crowd)
+    coming.start()
+    with pytest.raises(httpx.TimeoutException):
+        server.client.post(url, content=body, headers=headers, timeout=2.1)
+    coming.join()
+    time.sleep(0.5)  # as the SDKs do
+    answer = server.client.post(url, content=slowly(), headers=headers | RETRY)
+    assert answer.status_code == 200, answer.text
+    done = server.client.get("/metrics").text.splitlines()
+    submitted = next(line for line in done if line.startswith("vibevoice_jobs_submitted_total"))
+    assert float(submitted.split()[-1]) == 2, "the job of before, and the other client's"
+    assert len(answer.json()["text"].split()) == 12
+    server.wait_state(others[0], "done")
+
+
+def test_another_recording_in_place_of_the_one_left_is_refused_by_a_full_queue(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(scripted_speed=1, batch=1, queue_limit=1, limits={"openai_held": 1})
+    url, timeout = "/v1/audio/transcriptions", {"x-stainless-timeout": "2"}
+    with pytest.raises(httpx.TimeoutException):
+        server.client.post(
+            url,
+            files={"file": ("a.wav", long(100))},
+            headers=timeout | {"x-stainless-retry-count": "0"},
+            timeout=2.1,
+        )
+    server.submit(wav(SECOND))
+    other = server.client.post(url, files={"file": ("a.wav", wav(SECOND))}, headers=timeout | RETRY)
+    assert other.status_code == 429, other.text
+    assert other.json()["error"]["code"] == "queue_full"
