@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Protocol
 
 from sidecar.audio.audio_format import wav_head
 
 SAMPLE_BYTES = 2
+PART_BYTES = 64 << 10
+MAX_IN_MEMORY_BYTES = 1 << 20
+"""Of a file that is sent at its end; one that is larger is a temporary file on the disk."""
 
 
 class EncodedFormat(StrEnum):
@@ -50,8 +55,8 @@ class AudioEncoder(Protocol):
         """Return the bytes that are complete with whole samples ``pcm``."""
         ...
 
-    def end(self) -> bytes:
-        """Return the rest."""
+    def end(self) -> Iterator[bytes]:
+        """Yield the rest, in parts that are not empty."""
         ...
 
 
@@ -72,8 +77,9 @@ class _PlainEncoder:
         head, self._head = self._head, b""
         return head + pcm
 
-    def end(self) -> bytes:
-        return self.add(b"")
+    def end(self) -> Iterator[bytes]:
+        if self._head:
+            yield self.add(b"")
 
 
 class _ForwardOnlyFile:
@@ -122,16 +128,28 @@ class _CompressingEncoder:
 
         container, codec = _LIBSNDFILE[form]
         constant = _MP3 if form is EncodedFormat.MP3 else {}
-        self._whole = form is EncodedFormat.FLAC
-        self._out = _ForwardOnlyFile()
+        whole = form is EncodedFormat.FLAC
+        self._sent = _ForwardOnlyFile()
+        self._kept = tempfile.SpooledTemporaryFile(MAX_IN_MEMORY_BYTES)  # noqa: SIM115
         self._file = soundfile.SoundFile(
-            self._out, "w", samplerate=rate, channels=1, format=container, subtype=codec, **constant
+            self._kept if whole else self._sent,
+            "w",
+            samplerate=rate,
+            channels=1,
+            format=container,
+            subtype=codec,
+            **constant,
         )
 
     def add(self, pcm: bytes) -> bytes:
         self._file.buffer_write(pcm, "int16")
-        return b"" if self._whole else self._out.take()
+        return self._sent.take()
 
-    def end(self) -> bytes:
+    def end(self) -> Iterator[bytes]:
         self._file.close()
-        return self._out.take()
+        if rest := self._sent.take():
+            yield rest
+        self._kept.seek(0)
+        while part := self._kept.read(PART_BYTES):
+            yield part
+        self._kept.close()

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 import soundfile
 from imageio_ffmpeg import get_ffmpeg_exe
-from service_process import PATIENCE_S, Server, wait_until
+from service_process import PATIENCE_S, Server, until, wait_until
+
+from sidecar import errors
+from sidecar.audio.audio_encoder import EncodedFormat
+from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity
+from sidecar.config.settings import Settings
+from sidecar.engines import engine_spec
+from sidecar.engines.engine_selection import EngineChoice
+from sidecar.interfaces.engine_interface import SynthesisOptions
+from sidecar.protocols.openai import speech
+from sidecar.tts.voice_selection import choose_tts_engine
+from sidecar.workers.engine_fleet import EngineFleet
 
 RATE = 24_000
 TEXT = "One two three. Four five six seven."
@@ -151,9 +165,14 @@ def test_a_service_that_does_not_speak_says_so(start_server: Callable[..., Serve
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A service that takes a second for each word, and has little room."""
     home = tmp_path_factory.mktemp("slow")
-    room = {"speech_characters": 600}
+    room = {"speech_characters": 600, "speech_seconds": 30}
     with Server(
-        home, voice_engine="scripted", scripted_say=1, openai_strict="true", limits=room
+        home,
+        voice_engine="scripted",
+        scripted_say=1,
+        scripted_hangs="hang",
+        openai_strict="true",
+        limits=room,
     ) as running:
         yield running
 
@@ -191,3 +210,126 @@ def test_a_strict_service_takes_no_other_model(slow: Server) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         sdk(slow).audio.speech.create(model="kokoro", voice="low", input="One.")
     assert caught.value.code == "model_not_found"
+
+
+def test_a_strict_service_says_that_the_model_is_missing(slow: Server) -> None:
+    with pytest.raises(openai.UnprocessableEntityError) as caught:
+        sdk(slow).audio.speech.create(model="", voice="low", input="One.")
+    assert (caught.value.code, caught.value.param) == ("field_missing", "model")
+
+
+def test_more_text_than_may_wait_is_refused_before_the_engine_is_asked_for_its_voices(
+    slow: Server,
+) -> None:
+    body = {"input": "One two three hang there. " + "word " * 60, "response_format": "pcm"}
+    with slow.client.stream("POST", "/v1/audio/speech", json={**body, "model": "tts-1"}) as held:
+        assert next(held.iter_raw())
+        with pytest.raises(openai.RateLimitError) as caught:
+            sdk(slow).audio.speech.create(model="tts-1", voice="alloy", input="word " * 90)
+        assert caught.value.code == "speech_full"
+
+
+def test_audio_beyond_the_limit_of_a_request_is_an_error(slow: Server) -> None:
+    with pytest.raises(openai.UnprocessableEntityError) as caught:
+        sdk(slow).audio.speech.create(
+            model="tts-1", voice="low", input="a" * 200, speed=0.25, response_format="flac"
+        )
+    assert (caught.value.code, caught.value.param) == ("field_invalid", "input")
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[EngineFleet]:
+    """The engine that speaks in its process, without a service."""
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SAY", "0.2")
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_HANGS", "hang")
+    settings = Settings(
+        engine="scripted", voice_engine="scripted", data_dir=tmp_path, keep_alive=-1
+    )
+    voice, _ = choose_tts_engine(settings)
+    one = EngineFleet(settings, EngineChoice(engine_spec("scripted"), ""), None, voice)
+    yield one
+    await one.close()
+
+
+def asked(text: str, voice: str = "low", speed: float = 1.0) -> speech.SpeechRequest:
+    manner = SynthesisOptions(voice=voice, speed=speed, rate=RATE)
+    return speech.SpeechRequest(
+        text, manner, EncodedFormat.PCM, speech.SpeechStreamFormat.AUDIO, ()
+    )
+
+
+async def heard(
+    fleet: EngineFleet, text: str, quota: speech.SpeechQuota, caller: Identity = ANONYMOUS
+) -> bytes:
+    async with asyncio.timeout(PATIENCE_S):
+        parts = speech.spoken(fleet.voice, asked(text), quota, caller)
+        return b"".join([part async for part in parts])
+
+
+async def conversation_hears(fleet: EngineFleet, text: str) -> bytes:
+    async with asyncio.timeout(PATIENCE_S):
+        return b"".join([sound.pcm async for sound in fleet.voice.say(text)])
+
+
+async def test_a_client_that_does_not_read_on_keeps_nobody_else_from_speech(
+    fleet: EngineFleet,
+) -> None:
+    """Its phrase has more bytes than may lie unread between the engine's process and ours."""
+    quota, endless = speech.SpeechQuota(), asked("a" * 480, speed=0.25)
+    async with aclosing(speech.spoken(fleet.voice, endless, quota, ANONYMOUS)) as unread:
+        assert await anext(unread)
+        assert await conversation_hears(fleet, "Hi there.")
+        assert await heard(fleet, "Hi there.", quota)
+
+
+async def test_a_conversation_waits_for_one_phrase_and_another_owner_for_its_turn(
+    fleet: EngineFleet,
+) -> None:
+    quota, other = speech.SpeechQuota(), Identity("other", AuthMethod.TOKEN)
+    phrase = "one two three four five."
+    many = [asyncio.create_task(heard(fleet, phrase, quota)) for _ in range(10)]
+
+    def ended() -> int:
+        return sum(one.done() for one in many)
+
+    await until(ended, "the first is heard")
+    assert await conversation_hears(fleet, "Hi.")
+    assert ended() <= 3, "one that was spoken, and what came in between on a busy machine"
+    before = ended()
+    assert await heard(fleet, "Hi.", quota, other)
+    assert ended() <= before + 3
+    assert all(await asyncio.gather(*many))
+
+
+async def test_a_phrase_of_too_much_audio_is_the_engines_failure(
+    fleet: EngineFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speech, "MAX_PHRASE_BYTES", RATE)
+    quota = speech.SpeechQuota()
+    with pytest.raises(errors.EngineFailed):
+        await heard(fleet, "a" * 100, quota)
+    assert await heard(fleet, "One.", quota), "its turn is over"
+
+
+async def test_nothing_waits_for_the_voices_once_the_client_has_hung_up(
+    fleet: EngineFleet,
+) -> None:
+    hung = asyncio.create_task(conversation_hears(fleet, "One hang there."))
+    await asyncio.sleep(0)
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    assert fleet.tts_spec is not None
+    response = speech.SpeechResponse(
+        fleet.voice, fleet.tts_spec, asked("Hi.", "alloy"), speech.SpeechQuota(), ANONYMOUS
+    )
+    async with asyncio.timeout(PATIENCE_S):
+        await response({"type": "http", "state": {}}, receive, send)
+    assert not sent
+    hung.cancel()
+    await asyncio.wait({hung})

@@ -7,8 +7,8 @@ import base64
 import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -21,7 +21,7 @@ from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.upload import read_json
 from sidecar.audio.audio_encoder import SAMPLE_BYTES, EncodedFormat, audio_encoder
 from sidecar.auth.identity import Identity
-from sidecar.auth.rate_limits import is_within_fair_share
+from sidecar.auth.rate_limits import FairOwnerSemaphore, is_within_fair_share
 from sidecar.conversation.tts_text import SentenceSplitter
 from sidecar.interfaces.engine_interface import SynthesisOptions, TtsSpec
 from sidecar.interfaces.request_options import parse_choice, parse_number, parse_text
@@ -42,6 +42,12 @@ MAX_WAITING_CHARACTERS = limit("speech_characters", 16 * MAX_INPUT_CHARACTERS)
 RATE = 24_000
 """Samples a second, as in OpenAI's `pcm`."""
 SLOWEST, FASTEST = 0.25, 4.0
+MAX_PHRASE_BYTES = 600 * SAMPLE_BYTES * RATE
+"""Of the audio of one phrase, which waits in memory for a client that reads slowly: 240 digits at a
+quarter of the speed take six minutes."""
+MAX_SPEECH_S = limit("speech_seconds", 7200)
+"""Of the audio of one request: 4096 digits at a quarter of the speed take less than two hours. A
+FLAC of so much is 350 MB on the disk."""
 SILENCE_BYTES = SAMPLE_BYTES * RATE // 5
 """What is heard of an input in which there is nothing to be said."""
 
@@ -65,9 +71,14 @@ class SpeechRequest:
 
 
 class SpeechQuota:
-    """Characters that are spoken or wait to be, by owner: the engine speaks one text at a time."""
+    """Characters that are spoken or wait to be, by owner: the engine speaks one text at a time.
+
+    ``turns``: whose phrase is at the engine. A conversation, which needs no turn, waits for one
+    phrase at most.
+    """
 
     def __init__(self, most: int = MAX_WAITING_CHARACTERS) -> None:
+        self.turns = FairOwnerSemaphore(1)
         self._most = most
         self._owners = Counter[str]()
 
@@ -105,23 +116,18 @@ def build_router(service: Service) -> APIRouter:
         fields = await read_json(request)
         if service.tts is None or (spec := service.fleet.tts_spec) is None:
             raise errors.SpeechUnavailable()
-        asked = await parse_speech_request(
-            fields, spec, service.tts, strict=service.settings.openai_strict
-        )
-        return SpeechResponse(service.tts, asked, quota, identity_of(request))
+        asked = parse_speech_request(fields, spec, strict=service.settings.openai_strict)
+        return SpeechResponse(service.tts, spec, asked, quota, identity_of(request))
 
     return router
 
 
-async def parse_speech_request(
-    fields: responses.Fields, spec: TtsSpec, tts: TtsClient, *, strict: bool
-) -> SpeechRequest:
-    """Return what the fields of a request mean. Loads the engine if its voices have to be known.
+def parse_speech_request(fields: responses.Fields, spec: TtsSpec, *, strict: bool) -> SpeechRequest:
+    """Return what the fields of a request mean, with the voice that was asked for.
 
     Raises:
         errors.FieldMissing, errors.FieldInvalid: a field means nothing.
         errors.ModelNotFound: ``strict``, and the model is another.
-        errors.SidecarError: the engine does not come.
     """
     text = fields.get("input")
     if not isinstance(text, str) or not text.strip():
@@ -134,16 +140,19 @@ async def parse_speech_request(
     form = parse_choice("response_format", fields.get("response_format"), EncodedFormat.MP3)
     stream = parse_choice("stream_format", fields.get("stream_format"), SpeechStreamFormat.AUDIO)
     speed = parse_number("speed", fields.get("speed"), SLOWEST, FASTEST) or 1.0
-    voice, *warnings = await _chosen_voice(_voice_name(fields.get("voice")), spec, tts)
-    warnings = [*_model_warnings(fields.get("model"), spec, strict=strict), *warnings]
+    warnings = [*_model_warnings(fields.get("model"), spec, strict=strict)]
     if parse_text("instructions", fields.get("instructions")).strip():
         warnings.append("'instructions' has no effect: no engine here takes any.")
-    manner = SynthesisOptions(voice=voice, speed=speed, rate=RATE)
+    manner = SynthesisOptions(voice=_voice_name(fields.get("voice")), speed=speed, rate=RATE)
     return SpeechRequest(text, manner, form, stream, tuple(warnings))
 
 
 def _model_warnings(given: object, spec: TtsSpec, *, strict: bool) -> tuple[str, ...]:
     name = parse_text("model", given).strip()
+    if strict and not name:
+        raise errors.FieldMissing(
+            "The field 'model' is missing.", hint=f"Send '{spec.name}', or one of OpenAI's names."
+        )
     if strict and name not in (spec.name, *MODELS):
         raise errors.ModelNotFound(hint=f"What speaks here is '{spec.name}'.")
     if name in ("", spec.name):
@@ -156,37 +165,89 @@ def _voice_name(given: object) -> str:
     return parse_text("voice", given.get("id") if isinstance(given, dict) else given).strip()
 
 
-async def _chosen_voice(name: str, spec: TtsSpec, tts: TtsClient) -> tuple[str, ...]:
-    """The voice, '' for the engine's own choice, and what there is to say of that."""
+async def with_voice_here(asked: SpeechRequest, spec: TtsSpec, tts: TtsClient) -> SpeechRequest:
+    """The request with a voice that the engine has in the place of one of OpenAI's, and a warning;
+    '' is the engine's own choice. Loads the engine if its voices have to be known.
+
+    Raises:
+        errors.SidecarError: the engine does not come.
+    """
+    name = asked.manner.voice
     if name in ("", DEFAULT_VOICE):
-        return ("",)
+        return replace(asked, manner=replace(asked.manner, voice=""))
     if name not in VOICES or not spec.lists_voices or name in await tts.ready():
-        return (name,)
-    return ("", f"The voice '{name}' is not here; the usual one of '{spec.name}' spoke.")
+        return asked
+    warning = f"The voice '{name}' is not here; the usual one of '{spec.name}' spoke."
+    manner = replace(asked.manner, voice="")
+    return replace(asked, manner=manner, warnings=(*asked.warnings, warning))
 
 
-async def spoken(tts: TtsClient, asked: SpeechRequest) -> AsyncGenerator[bytes, None]:
+async def spoken(
+    tts: TtsClient, asked: SpeechRequest, quota: SpeechQuota, caller: Identity
+) -> AsyncGenerator[bytes, None]:
     """The encoded audio of a text as it is made, a sentence after the other; others that speak are
     served in between.
 
     Raises:
         errors.VoiceUnknown: there is no such voice.
+        errors.FieldInvalid: there is more audio than `MAX_SPEECH_S`.
         errors.SidecarError: the engine does not come, or broke.
     """
     encoder = await asyncio.to_thread(audio_encoder, asked.form, RATE)
     sentences = SentenceSplitter()
-    silent = True
+    size = 0
     for phrase in [*sentences.feed(asked.text), *sentences.flush()]:
         if not phrase.text:
             continue
-        async with aclosing(tts.say(phrase.text, asked.manner)) as sounds:
-            async for sound in sounds:
-                silent = silent and not sound.pcm
-                if encoded := await asyncio.to_thread(encoder.add, sound.pcm):
+        turn = quota.turns.held(caller)
+        async with aclosing(phrase_audio(tts, phrase.text, asked.manner, turn)) as sounds:
+            async for pcm in sounds:
+                size += len(pcm)
+                if size > MAX_SPEECH_S * SAMPLE_BYTES * RATE:
+                    raise errors.FieldInvalid(
+                        f"'input' is more than {MAX_SPEECH_S} s of audio.", hint="Send it in parts."
+                    )
+                if encoded := await asyncio.to_thread(encoder.add, pcm):
                     yield encoded
-    if silent:
+    if not size:
         yield await asyncio.to_thread(encoder.add, bytes(SILENCE_BYTES))
-    yield await asyncio.to_thread(encoder.end)
+    rest = encoder.end()
+    while part := await asyncio.to_thread(next, rest, b""):
+        yield part
+
+
+async def phrase_audio(
+    tts: TtsClient, text: str, manner: SynthesisOptions, turn: AbstractAsyncContextManager[None]
+) -> AsyncGenerator[bytes, None]:
+    """The samples of a phrase. The engine, which has one ``turn`` for it, never waits for a client
+    that reads them slowly.
+
+    Raises:
+        errors.EngineFailed: there is more audio than `MAX_PHRASE_BYTES`, or the engine broke.
+        errors.SidecarError: as `TtsClient.say`.
+    """
+    waiting: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+    async def pump() -> None:
+        free = MAX_PHRASE_BYTES
+        try:
+            async with turn, aclosing(tts.say(text, manner)) as sounds:
+                async for sound in sounds:
+                    free -= len(sound.pcm)
+                    if free < 0:
+                        raise errors.EngineFailed("The audio of a phrase has no end.")
+                    waiting.put_nowait(sound.pcm)
+        finally:
+            waiting.put_nowait(None)
+
+    pumping = asyncio.create_task(pump())
+    try:
+        while (pcm := await waiting.get()) is not None:
+            yield pcm
+        await pumping
+    finally:
+        pumping.cancel()
+        await asyncio.gather(pumping, return_exceptions=True)
 
 
 async def speech_events(audio: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
@@ -204,16 +265,19 @@ class SpeechResponse(Response):
     connection breaks off. A client that hangs up ends it."""
 
     def __init__(
-        self, tts: TtsClient, asked: SpeechRequest, quota: SpeechQuota, caller: Identity
+        self,
+        tts: TtsClient,
+        spec: TtsSpec,
+        asked: SpeechRequest,
+        quota: SpeechQuota,
+        caller: Identity,
     ) -> None:
         events = asked.stream is SpeechStreamFormat.SSE
         self.media_type = responses.SSE_MEDIA_TYPE if events else asked.form.media_type
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
-        self.headers.update(warning_headers(asked.warnings))
         del self.headers["content-length"]
-        self._asked, self._quota, self._caller = asked, quota, caller
-        audio = spoken(tts, asked)
-        self._frames = speech_events(audio) if events else audio
+        self._tts, self._spec, self._asked = tts, spec, asked
+        self._quota, self._caller = quota, caller
         self._begun = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -232,7 +296,11 @@ class SpeechResponse(Response):
             raise errors.TokenInvalid()
 
     async def _send_all(self, send: Send) -> None:
-        async with aclosing(self._frames) as frames:
+        asked = await with_voice_here(self._asked, self._spec, self._tts)
+        self.headers.update(warning_headers(asked.warnings))
+        audio = spoken(self._tts, asked, self._quota, self._caller)
+        events = asked.stream is SpeechStreamFormat.SSE
+        async with aclosing(speech_events(audio) if events else audio) as frames:
             async for each in frames:
                 if not self._begun:
                     start: dict[str, Any] = {"status": 200, "headers": self.raw_headers}
