@@ -39,12 +39,14 @@ MAX_INPUT_CHARACTERS = 4096
 """As OpenAI takes them."""
 MAX_WAITING_CHARACTERS = limit("speech_characters", 16 * MAX_INPUT_CHARACTERS)
 """Characters of all requests at once, those that wait for the engine included: about an hour."""
+MAX_REQUESTS = 32
+"""Requests at once: each holds a phrase in memory if its client reads slowly."""
 RATE = 24_000
 """Samples a second, as in OpenAI's `pcm`."""
 SLOWEST, FASTEST = 0.25, 4.0
-MAX_PHRASE_BYTES = 600 * SAMPLE_BYTES * RATE
-"""Of the audio of one phrase, which waits in memory for a client that reads slowly: 240 digits at a
-quarter of the speed take six minutes."""
+MAX_PHRASE_BYTES = 120 * SAMPLE_BYTES * RATE
+"""Of the audio of one phrase, which waits in memory for a client that reads slowly: a sentence of
+250 characters at a quarter of the speed takes about 70 s."""
 MAX_SPEECH_S = limit("speech_seconds", 7200)
 """Of the audio of one request: 4096 digits at a quarter of the speed take less than two hours. A
 FLAC of so much is 350 MB on the disk."""
@@ -84,11 +86,12 @@ class SpeechQuota:
 
     @contextmanager
     def held(self, caller: Identity, characters: int) -> Iterator[None]:
-        """Count ``characters`` while this lasts.
+        """Count ``characters`` while this lasts, as many at least as leave room for `MAX_REQUESTS`.
 
         Raises:
             errors.SpeechFull: there are too many, of this owner or of all.
         """
+        characters = max(characters, self._most // MAX_REQUESTS)
         has, free = self._owners[caller.owner], self._most - self._owners.total()
         fair = not caller.limits.shares or is_within_fair_share(has, characters, free)
         if self._owners.total() and not (fair and characters <= free):
