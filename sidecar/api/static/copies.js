@@ -7,7 +7,7 @@ import { keepCopies, keepsCopies } from "./memory.js";
 const NAME = "vibevoice-copies";
 const [HEADS, TEXTS] = ["heads", "texts"];
 /** Of one owner; the oldest go first. */
-export const COPIES_AT_MOST = 200;
+const COPIES_AT_MOST = 200;
 
 /**
  * `job`: its body, as it was last; `kept`: whether it is in the browser, or in this tab alone.
@@ -120,7 +120,6 @@ export class Copies {
     if (wanted) return;
     const held = [...this.#held.values()];
     await this.drop(...this.#store.state.copies.keys());
-    await transact("readwrite", (heads, texts) => (heads.clear(), texts.clear())).catch(() => {}); // of all owners
     for (const one of held) this.hold(one.job, one);
   }
 

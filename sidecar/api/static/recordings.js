@@ -1,7 +1,7 @@
 /** Recordings of the service: listed again and again, the one that is shown followed while it is heard. */
 
 import { CONVERSATION, Conversations } from "./conversations.js";
-import { COPIES_AT_MOST, Copies } from "./copies.js";
+import { Copies } from "./copies.js";
 import { Editing } from "./editing.js";
 import { names, call, keepsCopies } from "./memory.js";
 import { heard, isOver, newest, read } from "./reading.js";
@@ -46,7 +46,6 @@ export class Recordings {
   #learnt = "";
   #learning = false;
   #copying = false;
-  #copied = new Map(); // id → revision: each is asked for once in a tab, however many have room
   /** When somebody was last seen to read. */
   #attended = performance.now();
 
@@ -201,15 +200,14 @@ export class Recordings {
     const { copies, shown } = this.#store.state;
     if (this.#copying || !keepsCopies()) return;
     const due = (job) => job.state === "done" && job.expires_in !== null && !(copies.get(job.id)?.revision >= job.revision);
-    const job = jobs.slice(-COPIES_AT_MOST).find((one) => due(one) && this.#copied.get(one.id) !== one.revision);
+    const job = jobs.find(due);
     if (!job) return;
-    this.#copied.set(job.id, job.revision);
     this.#copying = true;
     try {
       const whole = shown?.id === job.id ? shown : await read(client({ attempts: 1 }), job.id);
       if (whole.metadata && this.#store.state.jobs.some(({ id }) => id === job.id)) await this.copies.put(job, whole, whole.edits.revision);
     } catch {
-      this.#copied.delete(job.id); // the next look asks again, while it is there
+      // The next look asks again, while it is there.
     } finally {
       this.#copying = false;
     }
