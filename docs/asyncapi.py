@@ -5,14 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from live_event_schemas import SERVER_MESSAGES
 from pydantic.json_schema import models_json_schema
 
-from sidecar.api.live_messages import (
-    SERVER_MESSAGES,
-    LiveBeginRequest,
-    LiveChangeRequest,
-    LivePlainRequest,
-)
+from sidecar.api.live_messages import LiveBeginRequest, LiveChangeRequest, LivePlainRequest
 from sidecar.api.live_routes import PATH, SUBPROTOCOLS
 
 ORDERS = (LiveBeginRequest, LiveChangeRequest, LivePlainRequest)
