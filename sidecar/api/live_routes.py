@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from fastapi import APIRouter
-from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from sidecar import errors
 from sidecar.api import leased_live_session, live_messages
-from sidecar.api.http import websocket_connections
-from sidecar.api.http.websocket_connections import Message, WebSocketConnection, WebSocketGone
+from sidecar.api.http.websocket_connections import (
+    ConnectionEnding,
+    Message,
+    WebSocketConnection,
+    WebSocketDialect,
+    WebSocketGone,
+    close_code,
+)
 from sidecar.api.live_messages import OPUS, LiveBeginRequest, LiveChangeRequest, parse_request
 from sidecar.audio.codecs import OpusDecoder
 from sidecar.concurrency import ThreadLimiter
@@ -61,7 +67,7 @@ SESSION_DONE_CODE = 1000
 """The close code of a client that needs its session no more."""
 
 
-async def serve_live_connection(socket: WebSocketConnection, service: Service) -> None:
+async def serve_live_connection(service: Service, socket: WebSocketConnection) -> None:
     """From the first message to the end of the connection.
 
     Raises:
@@ -228,8 +234,16 @@ class _LiveConnection:
 
 
 PATH = "/v1/live"
-SUBPROTOCOLS = ("vibevoice-live",)
-"""The subprotocol that is answered where a client offers it, beside its key."""
+
+
+def ending_of(error: errors.SidecarError) -> ConnectionEnding:
+    """Return how ``error`` ends a connection."""
+    code = close_code(error, live_messages.LIVE_CLOSE_CODES)
+    return ConnectionEnding(code, error.code, live_messages.error_message(error))
+
+
+DIALECT = WebSocketDialect(("vibevoice-live",), ending_of)
+"""The subprotocol is answered where a client offers it, beside its key."""
 
 
 def build_router(service: Service) -> APIRouter:
@@ -238,31 +252,6 @@ def build_router(service: Service) -> APIRouter:
 
     @router.websocket(PATH)
     async def live(websocket: WebSocket) -> None:
-        socket = await WebSocketConnection.accept(websocket, SUBPROTOCOLS)
-        try:
-            await serve_live_connection(socket, service)
-            await socket.close()
-        except WebSocketGone:
-            pass
-        except errors.SidecarError as error:
-            await socket.say(live_messages.error_message(error))
-            await socket.close(
-                websocket_connections.close_code(error, live_messages.LIVE_CLOSE_CODES), error.code
-            )
+        await DIALECT.serve(websocket, partial(serve_live_connection, service))
 
     return router
-
-
-async def send_refusal(
-    error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
-) -> None:
-    """Say no to somebody who was not let in, where a browser hears it too: in a frame."""
-    websocket = WebSocket(scope, receive, send)
-    await websocket.receive()
-    await websocket_connections.accept_handshake(websocket, SUBPROTOCOLS)
-    await websocket.send_text(live_messages.error_message(error))
-    await websocket_connections.send_close(
-        websocket,
-        websocket_connections.close_code(error, live_messages.LIVE_CLOSE_CODES),
-        error.code,
-    )

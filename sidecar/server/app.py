@@ -226,10 +226,10 @@ def create_app(
             api_page.is_public_page(asked) or operations_routes.is_public_metrics(settings, asked)
         ),
         refusals={
-            live_routes.PATH: live_routes.send_refusal,
-            openai_realtime_routes.REALTIME: openai_realtime_routes.send_refusal,
-            yap_routes.PATH: yap_routes.refusal(),
-            s2s_routes.PATH: s2s_routes.send_refusal,
+            live_routes.PATH: live_routes.DIALECT.send_refusal,
+            openai_realtime_routes.REALTIME: openai_realtime_routes.DIALECT.send_refusal,
+            yap_routes.PATH: yap_routes.dialect().send_refusal,
+            s2s_routes.PATH: s2s_routes.DIALECT.send_refusal,
         },
         tickets=tickets,
     )
@@ -338,7 +338,7 @@ def create_talk_app(service: Service, entrance: AccessControl, page: int) -> Fas
         access=replace(entrance.access, origins=s2s_routes.page_origins(page)),
         rate_limiter=entrance.rate_limiter,
         visits=entrance.visits,
-        refusals={s2s_routes.PATH: s2s_routes.send_refusal},
+        refusals={s2s_routes.PATH: s2s_routes.DIALECT.send_refusal},
     )
     app.add_middleware(middleware.BodyDrain)
     app.add_middleware(middleware.ShutdownAnswers)

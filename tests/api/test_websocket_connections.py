@@ -59,7 +59,8 @@ class Echo:
     work: asyncio.Event
 
     async def serve(self, websocket: WebSocket) -> None:
-        socket = await WebSocketConnection.accept(websocket, spoken=("echo",))
+        socket = WebSocketConnection(websocket, spoken=("echo",))
+        await socket.open()
         how = "end"
 
         async def at_once(message: str | bytes) -> bool:

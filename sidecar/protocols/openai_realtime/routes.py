@@ -15,7 +15,6 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
-from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from sidecar import clock, errors
@@ -101,8 +100,6 @@ ASK_BETA = form(
 REALTIME = "/v1/realtime"
 PATHS = (f"{REALTIME}/",)
 """What is said in OpenAI's way, errors included."""
-SUBPROTOCOLS = ("realtime",)
-"""The subprotocol of its clients in browsers."""
 REALTIME_CLOSE_CODES: Mapping[ErrorKind | str, int] = {ErrorKind.UNAUTHORIZED: 3000}
 """Close codes of its own."""
 HANDSHAKE_STATUSES = (401, 429, 503)
@@ -135,9 +132,7 @@ def build_router(
         settings = service.settings
         expires_at = int(now() + settings.live_longest)
         serve = partial(_serve, service=service, expires_at=expires_at)
-        await websocket_connections.serve_connection(
-            websocket, SUBPROTOCOLS, serve, ending_of, refused_by_status
-        )
+        await DIALECT.serve(websocket, serve)
 
     @router.post(
         f"{REALTIME}/client_secrets",
@@ -191,16 +186,6 @@ def ending_of(error: errors.SidecarError) -> websocket_connections.ConnectionEnd
     return websocket_connections.ConnectionEnding(code, error.code, last)
 
 
-async def send_refusal(
-    error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
-) -> None:
-    """Refuse a client that was not let in; a page in a way that its browser lets it read."""
-    websocket = WebSocket(scope, receive, send)
-    if await refused_by_status(error, websocket):
-        return
-    await websocket_connections.refuse_connection(websocket, ending_of(error), SUBPROTOCOLS)
-
-
 async def refused_by_status(error: errors.SidecarError, websocket: WebSocket) -> bool:
     """Refuse a handshake by an HTTP status, by which clients know that they are to wait; return
     whether that was done. A page cannot read a status, and what is wrong with a request is said
@@ -211,6 +196,10 @@ async def refused_by_status(error: errors.SidecarError, websocket: WebSocket) ->
         await websocket.send_denial_response(error_response(error))
         return True
     return False
+
+
+DIALECT = websocket_connections.WebSocketDialect(("realtime",), ending_of, refused_by_status)
+"""The subprotocol is that of its clients in browsers."""
 
 
 def initial_config(

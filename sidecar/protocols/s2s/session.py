@@ -37,7 +37,6 @@ async def serve_conversation(service: Service, socket: WebSocketConnection) -> N
         )
     if not connection.over:
         raise errors.ShuttingDown()  # nothing else ends one that has no error
-    await socket.close()
 
 
 class _S2SConnection:
