@@ -221,6 +221,6 @@ def build_erasure_router(service: Service) -> APIRouter:
         response_model=ErasureAnswer,
     )
     async def erase(request: Request) -> Response:
-        return json_response(asdict(await service.erasure.erase(identity_of(request))))
+        return json_response(asdict(await service.erase(identity_of(request))))
 
     return router

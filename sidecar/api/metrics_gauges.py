@@ -18,8 +18,7 @@ from sidecar.observability.metrics import (
     ServiceMetrics,
 )
 from sidecar.observability.prometheus import resident_bytes
-from sidecar.service.facade import Service
-from sidecar.service.health import ServiceHealth
+from sidecar.service.facade import Service, ServiceHealth
 from sidecar.workers.engine_fleet import EngineRole, EngineStatus
 from sidecar.workers.engine_slot import EngineState
 

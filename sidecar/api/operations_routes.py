@@ -22,8 +22,7 @@ from sidecar.auth.identity import Scope
 from sidecar.config.settings import Settings
 from sidecar.observability import prometheus
 from sidecar.observability.metrics import METRIC_PREFIX
-from sidecar.service.facade import Service
-from sidecar.service.health import ServiceHealth
+from sidecar.service.facade import Service, ServiceHealth
 from sidecar.transcripts.speaker_embeddings import LOCAL_VOICES_FIELD, WINDOW_FORMAT
 from sidecar.version import CONTRACT
 

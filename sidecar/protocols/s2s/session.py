@@ -177,7 +177,8 @@ class _S2SConnection:
         job = None
         if self._keep and transcript.segments:
             try:
-                job = await self._service.keep_conversation(self._socket.caller, transcript)
+                caller = self._socket.caller
+                job = await self._service.live_archive.conversation(caller, transcript)
             except errors.SidecarError as error:
                 self._unkept = Notice(NOT_SAVED_CODE, f"It could not be kept: {error.detail}")
         written = {form: render_transcript(transcript, form) for form in ("text", "srt")}
