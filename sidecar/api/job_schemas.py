@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from sidecar.api.http import schemas
 from sidecar.api.http.schemas import PROBLEMS, JobSummary
+from sidecar.jobs.job_record import JobState
 from sidecar.jobs.scheduler import Priority
 from sidecar.transcripts.edit_serialization import MAX_OPERATIONS, operation_schemas
 from sidecar.transcripts.transcript_formats import FORMATS
@@ -47,15 +48,28 @@ class JobPeaks(BaseModel):
     peaks: str = Field(description="A byte for each, 0 to 255: the loudest sample; in base64.")
 
 
-def integer_schema(least: int, most: int, default: int) -> dict[str, Any]:
-    """Return the schema of a number with a default."""
-    return {"type": "integer", "minimum": least, "maximum": most, "default": default}
+def limit_parameter(most: int, default: int, said: str) -> dict[str, Any]:
+    """Return the parameter that says how many are sent at most."""
+    number = {"type": "integer", "minimum": 1, "maximum": most, "default": default}
+    return parameter("limit", "query", number, said)
 
 
 def parameter(name: str, where: str, schema: dict[str, Any], said: str) -> dict[str, Any]:
     """Return an optional parameter."""
     return {"name": name, "in": where, "required": False, "schema": schema, "description": said}
 
+
+DEFAULT_PAGE_JOBS, MAX_PAGE_JOBS = 50, 500
+"""Some 400 bytes each."""
+LIST: dict[str, Any] = {
+    "parameters": [
+        parameter(
+            "state", "query", {"type": "string", "enum": [*JobState]}, "Or several, with commas."
+        ),
+        limit_parameter(MAX_PAGE_JOBS, DEFAULT_PAGE_JOBS, "Jobs on a page."),
+        parameter("after", "query", {"type": "string"}, "'next' of the page before."),
+    ]
+}
 
 SUBMIT: dict[str, Any] = {
     "requestBody": schemas.submission(
@@ -241,11 +255,8 @@ DEFAULT_HISTORY_ENTRIES, MAX_HISTORY_ENTRIES = 100, 1000
 """Of one answer: 100 bytes to 64 KiB each."""
 HISTORY: dict[str, Any] = {
     "parameters": [
-        parameter(
-            "limit",
-            "query",
-            integer_schema(1, MAX_HISTORY_ENTRIES, DEFAULT_HISTORY_ENTRIES),
-            "So many of the last entries.",
+        limit_parameter(
+            MAX_HISTORY_ENTRIES, DEFAULT_HISTORY_ENTRIES, "So many of the last entries."
         )
     ]
 }
