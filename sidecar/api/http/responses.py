@@ -76,7 +76,7 @@ ErrorRenderer = Callable[[errors.SidecarError], Response]
 ErrorDialects = Mapping[str, ErrorRenderer]
 """How to say no at addresses whose clients do not know problems; one that ends in '/' stands for
 all below it."""
-_NO_DIALECTS: ErrorDialects = {}
+NO_DIALECTS: ErrorDialects = {}
 UPGRADE_HEADERS = {"Upgrade": "websocket", "Connection": "Upgrade"}
 """Of a 426, as RFC 9110 wants it."""
 
@@ -133,7 +133,7 @@ def error_headers(error: errors.SidecarError) -> dict[str, str]:
 
 
 def install_error_handlers(
-    app: FastAPI, *routers: APIRouter, dialects: ErrorDialects = _NO_DIALECTS
+    app: FastAPI, *routers: APIRouter, dialects: ErrorDialects = NO_DIALECTS
 ) -> None:
     """Make ``app``, which has these ``routers``, answer every error in the language of its address:
     as a problem, unless ``dialects`` has another."""
