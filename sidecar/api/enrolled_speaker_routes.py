@@ -63,19 +63,10 @@ class PeopleExport(BaseModel):
     people: list[PeopleExportedPerson]
 
 
-_NAME: dict[str, Any] = {
-    "type": "string",
-    "minLength": 1,
-    "maxLength": MAX_NAME_CHARACTERS,
-    "examples": ["Nell"],
-}
+_NAME = schemas.text(minLength=1, maxLength=MAX_NAME_CHARACTERS, examples=["Nell"])
 _CLIP = {**schemas.AUDIO_FILE, "description": "Some seconds of one person speaking."}
-_JOB: dict[str, Any] = {"type": "string", "description": "A job of yours that has ended."}
-_SPEAKER: dict[str, Any] = {
-    "type": "string",
-    "examples": ["Speaker_0"],
-    "description": "One of that job's.",
-}
+_JOB = schemas.text("A job of yours that has ended.")
+_SPEAKER = schemas.text("One of that job's.", examples=["Speaker_0"])
 
 
 def person_form(required: list[str]) -> dict[str, Any]:

@@ -65,11 +65,7 @@ _OPTIONS = {
     name: schemas.OPTIONS[name] for name in ("precision", "hotwords", "prompt", "max_tokens")
 }
 
-_DURATION = {
-    "type": "number",
-    "minimum": 0,
-    "description": "Seconds of audio; or send 'audio_path'.",
-}
+_DURATION = schemas.number(0, None, "Seconds of audio; or send 'audio_path'.")
 ESTIMATE_BODY: dict[str, Any] = schemas.request_body(
     schemas.object_schema({"duration": _DURATION, "audio_path": schemas.PATH, **_OPTIONS}),
     schemas.object_schema({"audio": schemas.AUDIO_FILE, **_OPTIONS}, ["audio"]),

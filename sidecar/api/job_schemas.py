@@ -50,62 +50,45 @@ class JobPeaks(BaseModel):
 
 def limit_parameter(most: int, default: int, said: str) -> dict[str, Any]:
     """Return the parameter that says how many are sent at most."""
-    number = {"type": "integer", "minimum": 1, "maximum": most, "default": default}
-    return parameter("limit", "query", number, said)
-
-
-def parameter(name: str, where: str, schema: dict[str, Any], said: str) -> dict[str, Any]:
-    """Return an optional parameter."""
-    return {"name": name, "in": where, "required": False, "schema": schema, "description": said}
+    return schemas.parameter("limit", "query", schemas.integer(1, most, default=default), said)
 
 
 DEFAULT_PAGE_JOBS, MAX_PAGE_JOBS = 50, 500
 """Some 400 bytes each."""
 LIST: dict[str, Any] = {
     "parameters": [
-        parameter(
-            "state", "query", {"type": "string", "enum": [*JobState]}, "Or several, with commas."
-        ),
+        schemas.parameter("state", "query", schemas.choice(JobState), "Or several, with commas."),
         limit_parameter(MAX_PAGE_JOBS, DEFAULT_PAGE_JOBS, "Jobs on a page."),
-        parameter("after", "query", {"type": "string"}, "'next' of the page before."),
+        schemas.parameter("after", "query", schemas.text(), "'next' of the page before."),
     ]
 }
-
+_PRIORITY = schemas.choice(
+    Priority,
+    "Of your own jobs, those of a batch go last.",
+    default=Priority.INTERACTIVE.value,
+)
 SUBMIT: dict[str, Any] = {
-    "requestBody": schemas.submission(
-        schemas.OPTIONS
-        | {
-            "priority": {
-                "type": "string",
-                "enum": [*Priority],
-                "default": Priority.INTERACTIVE.value,
-                "description": "Of your own jobs, those of a batch go last.",
-            }
-        }
-    ),
+    "requestBody": schemas.submission(schemas.OPTIONS | {"priority": _PRIORITY}),
     "parameters": [
-        parameter(
+        schemas.parameter(
             "Idempotency-Key",
             "header",
-            {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!#-~]+$"},
+            schemas.text(minLength=1, maxLength=255, pattern="^[!#-~]+$"),
             "A name of your own for this request: sent again, it gives the same job.",
         )
     ],
 }
-
 SUBMIT_FIELDS = schemas.schema_fields(SUBMIT["requestBody"])
-
 RESUME: dict[str, Any] = {
     "parameters": [
-        parameter(
+        schemas.parameter(
             "Last-Event-ID",
             "header",
-            {"type": "string", "pattern": "^[0-9]{1,15}$"},
+            schemas.text(pattern="^[0-9]{1,15}$"),
             "The last id that was read: what comes after it is sent.",
         )
     ]
 }
-
 EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": (
@@ -113,51 +96,42 @@ EVENTS: dict[int | str, dict[str, Any]] = {
             "what was edited since, and the end. 'behind': you read too slowly; resume after the "
             "id that it names."
         ),
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": schemas.content("text/event-stream"),
     },
     204: {"description": "The job has ended, and you have had all."},
 }
-
-_ETAG: dict[str, Any] = {"type": "string", "pattern": r'^("[0-9]{1,9}"|\*)$'}
-
+_ETAG = schemas.text(pattern=r'^("[0-9]{1,9}"|\*)$')
 FORMAT: dict[str, Any] = {
     "parameters": [
-        parameter(
-            "format", "query", {"type": "string", "enum": [*FORMATS], "default": "json"}, "Which."
-        ),
-        parameter(
+        schemas.parameter("format", "query", schemas.choice(FORMATS, default="json"), "Which."),
+        schemas.parameter(
             "If-None-Match", "header", _ETAG, "An ETag of before: 304 if that is what there is."
         ),
     ]
 }
-
-_TEXT = {"schema": {"type": "string"}}
+_TEXTS = ("text/plain", "application/x-subrip", "text/vtt", "text/tab-separated-values")
 TRANSCRIPT: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "What was said; as JSON, the 'segments' and 'metadata' of /transcribe",
         "content": {
-            "application/json": {"schema": {"type": "object"}},
-            "text/plain": _TEXT,
-            "application/x-subrip": _TEXT,
-            "text/vtt": _TEXT,
-            "text/tab-separated-values": _TEXT,
+            **schemas.content("application/json", schema={"type": "object"}),
+            **schemas.content(*_TEXTS),
         },
     },
     304: {"description": "Nothing was edited since the revision that you have."},
 }
-
 RANGE: dict[str, Any] = {
     "parameters": [
-        parameter(
+        schemas.parameter(
             "Range",
             "header",
-            {"type": "string", "pattern": "^bytes=([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})$"},
+            schemas.text(pattern="^bytes=([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})$"),
             "One stretch of it; of several the whole is sent.",
         ),
-        parameter("If-Range", "header", {"type": "string"}, "An ETag of before."),
+        schemas.parameter("If-Range", "header", schemas.text(), "An ETag of before."),
     ]
 }
-_BYTES = {"audio/*": {"schema": {"type": "string", "format": "binary"}}}
+_BYTES = schemas.content("audio/*", schema=schemas.AUDIO_FILE)
 AUDIO: dict[int | str, dict[str, Any]] = {
     200: {"description": "The recording as it was sent", "content": _BYTES},
     206: {"description": "The bytes that were asked for", "content": _BYTES},
@@ -247,7 +221,7 @@ EDIT: dict[str, Any] = {
         example={"operations": [{"op": "rename", "speaker": "Speaker_0", "name": "Nell"}]},
     ),
     "parameters": [
-        parameter("If-Match", "header", _ETAG, "The revision that is edited; any without.")
+        schemas.parameter("If-Match", "header", _ETAG, "The revision that is edited; any without.")
     ],
 }
 

@@ -15,6 +15,7 @@ from starlette.types import Scope as Asked
 
 from sidecar import __version__
 from sidecar.api import metrics_gauges
+from sidecar.api.http import schemas
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.schemas import PROBLEMS
@@ -276,12 +277,7 @@ class SystemAnswer(BaseModel):
 
 METRICS = ("/metrics", "/metrics.json", "/system")
 NO_STORE = {"Cache-Control": "no-store"}
-TEXT: dict[str, Any] = {
-    "content": {
-        form: {"schema": {"type": "string"}}
-        for form in ("text/plain", "application/openmetrics-text")
-    }
-}
+TEXT: dict[str, Any] = {"content": schemas.content("text/plain", "application/openmetrics-text")}
 
 
 def is_public_metrics(settings: Settings, asked: Asked) -> bool:

@@ -6,14 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sidecar.api.http.schemas import (
-    OPTIONS,
-    JobSummary,
-    object_schema,
-    request_body,
-    schema_fields,
-    submission,
-)
+from sidecar.api.http import schemas
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.transcripts.speaker_embeddings import LOCAL_VOICES_FIELD, WINDOW_FORMAT
 
@@ -117,7 +110,7 @@ class TranscribeAnswer(BaseModel):
     )
 
 
-class TranscribeJob(JobSummary):
+class TranscribeJob(schemas.JobSummary):
     """A job with what was said so far. A running job's speakers may be revised in its result."""
 
     segments: list[TranscribeSegment]
@@ -127,7 +120,7 @@ class TranscribeJob(JobSummary):
 class TranscribeJobList(BaseModel):
     """The jobs of requests with 'Prefer: respond-async', oldest first."""
 
-    jobs: list[JobSummary]
+    jobs: list[schemas.JobSummary]
 
 
 class ReloadAnswer(BaseModel):
@@ -137,23 +130,20 @@ class ReloadAnswer(BaseModel):
     message: str = Field(examples=["Model reloaded with precision: int8"])
 
 
-TRANSCRIBE_BODY = submission(
-    OPTIONS
+TRANSCRIBE_BODY = schemas.submission(
+    schemas.OPTIONS
     | {
-        LOCAL_VOICES_FIELD: {
-            "type": "string",
-            "description": (
-                "For another vibevoice-asr, which has cut a recording and tells its voices apart "
-                "itself (docs/upstream.md): JSON with form, words_s, first_s, until_s and begins. "
-                "What is made of it is in no job and in no list."
-            ),
-        }
+        LOCAL_VOICES_FIELD: schemas.text(
+            "For another vibevoice-asr, which has cut a recording and tells its voices apart "
+            "itself (docs/upstream.md): JSON with form, words_s, first_s, until_s and begins. "
+            "What is made of it is in no job and in no list."
+        )
     }
 )
 
-TRANSCRIBE_FIELDS = schema_fields(TRANSCRIBE_BODY)
+TRANSCRIBE_FIELDS = schemas.schema_fields(TRANSCRIBE_BODY)
 
-_PRECISION = {"type": "string", "enum": [*Precision]}
-RELOAD_BODY: dict[str, Any] = request_body(
-    object_schema({"precision": _PRECISION}, ["precision"]), example={"precision": "int8"}
+RELOAD_BODY: dict[str, Any] = schemas.request_body(
+    schemas.object_schema({"precision": schemas.choice(Precision)}, ["precision"]),
+    example={"precision": "int8"},
 )

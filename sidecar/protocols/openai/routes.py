@@ -63,7 +63,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
         TRANSLATIONS,
         summary="What was said, in English (OpenAI's API)",
         response_class=Response,
-        responses=messages.TRANSLATION,
+        responses=messages.TRANSCRIPTION,
         openapi_extra=messages.TRANSLATE,
     )
     async def translate(request: Request) -> Response:

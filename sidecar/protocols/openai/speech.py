@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from sidecar import errors
-from sidecar.api.http import responses
+from sidecar.api.http import responses, schemas
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.upload import read_json
 from sidecar.audio.audio_encoder import SAMPLE_BYTES, EncodedFormat, audio_encoder
@@ -113,7 +113,7 @@ def build_router(service: Service) -> APIRouter:
         summary="Text, spoken (OpenAI's API)",
         response_class=Response,
         responses={200: {"description": "Audio as it is made", "content": _CONTENT}, **ERRORS},
-        openapi_extra={"requestBody": {"required": True, "content": _BODY}},
+        openapi_extra={"requestBody": _BODY},
     )
     async def speak(request: Request) -> Response:
         fields = await read_json(request)
@@ -314,23 +314,20 @@ class SpeechResponse(Response):
 
 
 _CONTENT: dict[str, Any] = {
-    **{one.media_type: {"schema": {"type": "string", "format": "binary"}} for one in EncodedFormat},
-    responses.SSE_MEDIA_TYPE: {"schema": {"type": "object"}},
+    **schemas.content(*(one.media_type for one in EncodedFormat), schema=schemas.AUDIO_FILE),
+    **schemas.content(responses.SSE_MEDIA_TYPE, schema={"type": "object"}),
 }
-_BODY = {
-    "application/json": {
-        "schema": {
-            "type": "object",
-            "required": ["input"],
-            "properties": {
-                "input": {"type": "string", "minLength": 1, "maxLength": MAX_INPUT_CHARACTERS},
-                "model": {"type": "string", "examples": ["tts-1"]},
-                "voice": {"type": "string", "examples": ["alloy"]},
-                "response_format": {"type": "string", "enum": [*EncodedFormat], "default": "mp3"},
-                "speed": {"type": "number", "minimum": SLOWEST, "maximum": FASTEST, "default": 1.0},
-                "stream_format": {"type": "string", "enum": [*SpeechStreamFormat]},
-                "instructions": {"type": "string", "description": "No effect here."},
-            },
-        }
-    }
-}
+_BODY = schemas.request_body(
+    schemas.object_schema(
+        {
+            "input": schemas.text(minLength=1, maxLength=MAX_INPUT_CHARACTERS),
+            "model": schemas.text(examples=["tts-1"]),
+            "voice": schemas.text(examples=["alloy"]),
+            "response_format": schemas.choice(EncodedFormat, default="mp3"),
+            "speed": schemas.number(SLOWEST, FASTEST, default=1.0),
+            "stream_format": schemas.choice(SpeechStreamFormat),
+            "instructions": schemas.text("No effect here."),
+        },
+        ["input"],
+    )
+)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 from starlette.websockets import WebSocket
 
 from sidecar import clock, errors
-from sidecar.api.http import request_headers, websocket_connections
+from sidecar.api.http import request_headers, schemas, websocket_connections
 from sidecar.api.http.request_headers import (
     ANONYMOUS,
     EPHEMERAL_KEY_PREFIX,
@@ -37,6 +37,7 @@ from sidecar.protocols.openai_realtime import dialogue_session, transcription_se
 from sidecar.protocols.openai_realtime.dialogue_config import DIALOGUE_MODELS
 from sidecar.protocols.openai_realtime.server_events import error_event
 from sidecar.protocols.openai_realtime.session_config import (
+    BETA_AUDIO_FORMATS,
     RealtimeTranscriptionConfig,
     check_model,
     talks,
@@ -68,34 +69,25 @@ class RealtimeBetaSession(BaseModel):
     client_secret: RealtimeClientKey
 
 
-def form(fields: dict[str, Any]) -> dict[str, Any]:
-    """The body of a request with these fields."""
-    schema = {"type": "object", "properties": fields}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-_SESSION = {
-    "type": "object",
-    "properties": {
-        "type": {"enum": ["transcription", "realtime"]},
-        "model": {"type": "string"},
-        "instructions": {"type": "string"},
-        "audio": {
-            "type": "object",
-            "properties": {"input": {"type": "object"}, "output": {"type": "object"}},
-        },
-    },
-    "description": "As in session.update (docs/openai.md, docs/talk.md).",
-}
-ASK = form({"session": _SESSION})
-ASK_BETA = form(
+_SOUNDS = schemas.object_schema({"input": {"type": "object"}, "output": {"type": "object"}})
+_SESSION = schemas.object_schema(
     {
-        "input_audio_format": {"type": "string", "enum": ["pcm16", "g711_ulaw", "g711_alaw"]},
+        "type": {"enum": ["transcription", "realtime"]},
+        "model": schemas.text(),
+        "instructions": schemas.text(),
+        "audio": _SOUNDS,
+    },
+    description="As in session.update (docs/openai.md, docs/talk.md).",
+)
+_BETA_SESSION = schemas.object_schema(
+    {
+        "input_audio_format": schemas.choice(BETA_AUDIO_FORMATS),
         "input_audio_transcription": {"type": "object"},
         "turn_detection": {"type": ["object", "null"]},
     }
 )
-
+ASK = {"requestBody": schemas.request_body(schemas.object_schema({"session": _SESSION}))}
+ASK_BETA = {"requestBody": schemas.request_body(_BETA_SESSION)}
 
 REALTIME = "/v1/realtime"
 PATHS = (f"{REALTIME}/",)
