@@ -50,14 +50,18 @@ class UploadForm:
 
     ``part``: the name of the recording's part. ``file_name``: what the client calls the file, ''
     where it does not say: text to look at, never a path. ``lists``: all values of every field, in
-    order, where ``fields`` has the last.
+    order.
     """
 
     source: AudioSource
-    fields: dict[str, str]
     lists: dict[str, list[str]]
     part: str = ""
     file_name: str = ""
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Return the last value of every field."""
+        return {name: values[-1] for name, values in self.lists.items()}
 
 
 async def read_json(request: Request) -> dict[str, Any]:
@@ -218,8 +222,7 @@ class _RawRecording:
     async def finish(self) -> UploadForm:
         """The recording, and the fields of the query."""
         source = await _finish_spool(self._spool, self._threads)
-        last = {name: values[-1] for name, values in self._lists.items()}
-        return UploadForm(source, last, self._lists, self._part)
+        return UploadForm(source, self._lists, self._part)
 
     def close(self) -> None:
         """Let go of a recording that came to nothing."""
@@ -303,8 +306,7 @@ class _MultipartForm:
         if self._spool is None:
             raise errors.FileMissing()
         source = await _finish_spool(self._spool, self._threads)
-        last = {name: values[-1] for name, values in self._lists.items()}
-        return UploadForm(source, last, self._lists, *self._file)
+        return UploadForm(source, self._lists, *self._file)
 
     def close(self) -> None:
         """Let go of a form that came to nothing."""
