@@ -25,14 +25,6 @@ from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.interfaces.request_options import parse_choice, parse_integer, unknown_fields
 from sidecar.jobs import job_record
 from sidecar.jobs.job_log import MAX_EVENT_BATCH, JobSubscription, SubscriberTooSlow
-from sidecar.jobs.job_record import (
-    IdempotencyKey,
-    JobEvent,
-    JobFailure,
-    JobRecord,
-    JobState,
-    ReportedChange,
-)
 from sidecar.jobs.job_store import QueuePosition
 from sidecar.jobs.scheduler import Priority
 from sidecar.service.facade import Service
@@ -48,7 +40,7 @@ class JobRequest:
     source: AudioSource
     options: TranscribeOptions
     priority: Priority
-    key: IdempotencyKey | None
+    key: job_record.IdempotencyKey | None
 
 
 async def read_request(request: Request, service: Service) -> JobRequest:
@@ -68,7 +60,9 @@ async def read_request(request: Request, service: Service) -> JobRequest:
         key = None
         if name is not None:
             fd = source.fd if uploaded else None
-            key = IdempotencyKey(name, await asyncio.to_thread(request_digest, fields, fd))
+            key = job_record.IdempotencyKey(
+                name, await asyncio.to_thread(request_digest, fields, fd)
+            )
         return JobRequest(source, options, priority, key)
     except BaseException:
         if source is not None:
@@ -78,12 +72,12 @@ async def read_request(request: Request, service: Service) -> JobRequest:
 
 def job_body(
     service: Service,
-    job: JobRecord,
+    job: job_record.JobRecord,
     turn: QueuePosition | None,
     expires_in_s: float | None = None,
 ) -> dict[str, Any]:
     """Return a job as it stands, without what was said; times in seconds."""
-    running = job.state is JobState.RUNNING
+    running = job.state is job_record.JobState.RUNNING
     remaining_s = service.remaining_s(job.progress, job.processing_s) if running else None
     return {
         **job_summary(job, turn),
@@ -107,7 +101,7 @@ PredictRemaining = Callable[[Progress, float], float | None]
 
 
 def event_body(
-    job_id: str, event: JobEvent, remaining_s: PredictRemaining
+    job_id: str, event: job_record.JobEvent, remaining_s: PredictRemaining
 ) -> tuple[str, dict[str, Any]] | None:
     """The name and the data of an event; None of one that says nothing to a client."""
     match event.change:
@@ -122,16 +116,16 @@ def event_body(
         case job_record.FailedChange(failure):
             return "failed", {"error": JobError.render(failure)}
         case job_record.CancelledChange():
-            return "cancelled", {"error": JobError.render(JobFailure.of(JobCancelled()))}
-        case ReportedChange(Progress() as progress, processing_s):
+            return "cancelled", {"error": JobError.render(job_record.JobFailure.of(JobCancelled()))}
+        case job_record.ReportedChange(Progress() as progress, processing_s):
             left_s = remaining_s(progress, processing_s)
             estimate = {"estimated_remaining_seconds": left_s and round(left_s, 1)}
             return "progress", JobProgress.render(progress) | estimate
-        case ReportedChange(SegmentReady(index, segment)):
+        case job_record.ReportedChange(SegmentReady(index, segment)):
             return "segment", {"index": index, "segment": segment_body(segment)}
-        case ReportedChange(Checkpoint() | Peaks()):  # the engine's; /peaks has them
+        case job_record.ReportedChange(Checkpoint() | Peaks()):  # the engine's; /peaks has them
             return None
-        case ReportedChange(Finished(transcript), processing_s):
+        case job_record.ReportedChange(Finished(transcript), processing_s):
             return "done", {
                 "duration": round(transcript.duration, 3),
                 "processing_time": round(processing_s, 3),
@@ -146,7 +140,7 @@ def event_body(
 def token_revoked_frame() -> bytes:
     """The last frame of a stream whose reader's token counts no more."""
     return responses.sse_frame(
-        {"error": JobError.render(JobFailure.of(TokenInvalid()))}, "unauthorized"
+        {"error": JobError.render(job_record.JobFailure.of(TokenInvalid()))}, "unauthorized"
     )
 
 
@@ -162,7 +156,7 @@ class JobEventFrames:
         self._most, self._remaining_s = most, remaining_s
         self._written: dict[tuple[str, int], bytes] = {}
 
-    def of(self, job_id: str, event: JobEvent) -> bytes:
+    def of(self, job_id: str, event: job_record.JobEvent) -> bytes:
         """One event; nothing of what is none of a client's."""
         frame = self._written.get((job_id, event.seq))
         if frame is None:
@@ -282,7 +276,7 @@ def _add_listing_routes(router: APIRouter, service: Service) -> None:
 
 async def _page(
     service: Service, caller: Identity, query: Mapping[str, str]
-) -> tuple[list[JobRecord], bool]:
+) -> tuple[list[job_record.JobRecord], bool]:
     """Return the jobs of a page, and whether more follow it.
 
     ``query``: ``state`` (one, or several with commas; none: any), ``limit``, ``after`` (an id).
@@ -303,14 +297,15 @@ async def _page(
     return [*found[:limit]], len(found) > limit
 
 
-def _states(given: str) -> frozenset[JobState]:
+def _states(given: str) -> frozenset[job_record.JobState]:
     try:
         return frozenset(
-            JobState(word.strip().lower()) for word in given.split(",") if word.strip()
+            job_record.JobState(word.strip().lower()) for word in given.split(",") if word.strip()
         )
     except ValueError:
         raise errors.FieldInvalid(
-            "'state' is none that a job can be in.", hint=f"Use some of: {', '.join(JobState)}."
+            "'state' is none that a job can be in.",
+            hint=f"Use some of: {', '.join(job_record.JobState)}.",
         ) from None
 
 

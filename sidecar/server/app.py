@@ -26,12 +26,7 @@ from sidecar.api import (
 from sidecar.api import page as api_page
 from sidecar.api.http import auth_gate, middleware, responses, websocket_connections
 from sidecar.api.http.request_headers import TicketGrant
-from sidecar.auth.authentication import (
-    AccessControl,
-    AccessPolicy,
-    create_authenticator,
-    owner_limits_of,
-)
+from sidecar.auth import authentication
 from sidecar.auth.one_time_codes import OneTimeCodes
 from sidecar.auth.rate_limits import RateLimiter
 from sidecar.auth.request_origin import is_loopback_address
@@ -97,13 +92,13 @@ def create_service(settings: Settings) -> Service:
     return Service(settings, choice, live=live, voice=voice)
 
 
-def create_access(settings: Settings, watch: FileWatcher) -> AccessPolicy:
+def create_access(settings: Settings, watch: FileWatcher) -> authentication.AccessPolicy:
     """Create the policy of access; ``watch`` watches the files that it depends on.
 
     Raises:
         errors.SettingsInvalid: the service would be open to the network.
     """
-    authenticator = create_authenticator(settings, watch)
+    authenticator = authentication.create_authenticator(settings, watch)
     anywhere = not is_loopback_address(settings.host)
     if anywhere and authenticator.local_only:
         raise SettingsInvalid(
@@ -118,17 +113,17 @@ def create_access(settings: Settings, watch: FileWatcher) -> AccessPolicy:
             "--tls self-signed, or put a proxy with TLS in front (--forwarded-allow-ips)"
         )
     listens = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return AccessPolicy(
+    return authentication.AccessPolicy(
         names=frozenset(name.lower() for name in (listens, *settings.allowed_hosts)),
         anywhere=anywhere,
         origins=frozenset(settings.allowed_origins),
         localhost_origins="localhost" in settings.allowed_origins,
         authenticator=authenticator,
-        limits=owner_limits_of(settings),
+        limits=authentication.owner_limits_of(settings),
     )
 
 
-def create_entrance(settings: Settings, watch: FileWatcher) -> AccessControl:
+def create_entrance(settings: Settings, watch: FileWatcher) -> authentication.AccessControl:
     """Create the access control of all wires; ``watch`` as in `create_access`.
 
     Raises:
@@ -138,7 +133,7 @@ def create_entrance(settings: Settings, watch: FileWatcher) -> AccessControl:
     per_minute = access.limits.requests_per_minute
     rate_limiter = RateLimiter(per_minute) if per_minute else None
     most = MAX_OPEN_STREAMS + settings.queue_limit + settings.live_sessions
-    return AccessControl(
+    return authentication.AccessControl(
         access, rate_limiter, RevocableStreams(access.authenticator.refusal, most=most)
     )
 
@@ -146,7 +141,7 @@ def create_entrance(settings: Settings, watch: FileWatcher) -> AccessControl:
 def create_listeners(
     settings: Settings,
     service: Service,
-    entrance: AccessControl,
+    entrance: authentication.AccessControl,
     watch: FileWatcher,
     grpc: socket.socket | None,
     tls: CertificatePair | None = None,
@@ -177,7 +172,7 @@ def create_app(
     settings: Settings | None = None,
     service: Service | None = None,
     watch: FileWatcher | None = None,
-    entrance: AccessControl | None = None,
+    entrance: authentication.AccessControl | None = None,
 ) -> FastAPI:
     """The whole service as an ASGI application; without a ``service`` it makes its own. ``watch``
     looks at files while it runs; who comes by other wires comes by the same ``entrance``.
@@ -225,8 +220,8 @@ def create_app(
 
 def _application(
     service: Service,
-    access: AccessPolicy,
-    entrance: AccessControl,
+    access: authentication.AccessPolicy,
+    entrance: authentication.AccessControl,
     routers: Sequence[APIRouter],
     *,
     refusals: auth_gate.WebSocketRefusals,
@@ -324,7 +319,7 @@ def _error_dialects(settings: Settings) -> dict[str, responses.ErrorRenderer]:
     }
 
 
-def create_talk_app(service: Service, entrance: AccessControl, page: int) -> FastAPI:
+def create_talk_app(service: Service, entrance: authentication.AccessControl, page: int) -> FastAPI:
     """Create the application for the page of the speech-to-speech demo at its own port, and nothing
     else: pages that are served on this machine at the port ``page`` may send requests.
 
