@@ -212,30 +212,23 @@ class EnrolledSpeakers:
         finally:
             source.close()
 
-    async def with_clips(
+    async def with_clip(
         self,
         caller: Identity,
         options: TranscribeOptions,
-        clips: Sequence[tuple[str, AudioSource]],
+        name: str,
+        clip: AudioSource,
         max_s: float,
     ) -> TranscribeOptions:
-        """The options of a job in which the speakers of some clips are recognised, each by the name
-        that is given with it; nothing of them is kept beyond the job. All clips are closed.
-
-        ``max_s``: the longest clip.
+        """The options of a job in which the speaker of a clip of at most ``max_s`` seconds is
+        recognised as ``name``; nothing of it is kept beyond the job. The clip is closed.
 
         Raises:
-            errors.BadAudio, errors.VoicesUnavailable: as `of`, for any of them.
+            errors.BadAudio, errors.VoicesUnavailable: as `of`.
         """
-        try:
-            known = [
-                SpeakerCandidate(f"clip-{number}", name, (await self.of(caller, source, max_s),))
-                for number, (name, source) in enumerate(clips, len(options.known_voices))
-            ]
-        finally:
-            for _, source in clips:
-                source.close()
-        return replace(options, known_voices=(*options.known_voices, *known))
+        heard, others = await self.of(caller, clip, max_s), options.known_voices
+        known = SpeakerCandidate(f"clip-{len(others)}", name, (heard,))
+        return replace(options, known_voices=(*others, known))
 
     async def with_enrolled_speakers(
         self, options: TranscribeOptions, owner: str, *, kept: bool

@@ -90,8 +90,7 @@ class InboundQueue:
     def __init__(self, most: int, most_bytes: int = INBOUND_BYTES) -> None:
         self.most = most
         self._most_bytes = most_bytes
-        self._waiting: deque[Any] = deque()
-        self._sizes: deque[int] = deque()
+        self._waiting: deque[tuple[Any, int]] = deque()
         self._bytes = 0
         self._bell = asyncio.Event()
 
@@ -106,23 +105,22 @@ class InboundQueue:
         """
         if len(self) >= self.most or (self._waiting and self._bytes + size > self._most_bytes):
             raise errors.InboundFull()
-        self._waiting.append(message)
-        self._sizes.append(size)
+        self._waiting.append((message, size))
         self._bytes += size
         self._bell.set()
 
     def clear(self) -> None:
         """Drop the messages that wait."""
         self._waiting.clear()
-        self._sizes.clear()
         self._bytes = 0
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         """Each in its turn, for ever."""
         while True:
             while self._waiting:
-                self._bytes -= self._sizes.popleft()
-                yield self._waiting.popleft()
+                message, size = self._waiting.popleft()
+                self._bytes -= size
+                yield message
             self._bell.clear()
             await self._bell.wait()
 
