@@ -310,7 +310,32 @@ def last_event_id(request: Request) -> int:
     return int(given or 0)
 
 
-class EventStreamResponse(Response):
+class StreamedResponse(Response):
+    """An answer whose body is made while it is sent, until its client hangs up."""
+
+    def __init__(self, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(status_code=status, headers=headers)
+        self._begun = self._ended = False
+
+    async def _begin(self, send: Send) -> None:
+        """Send the head, unless it was sent."""
+        if not self._begun:
+            start = {"status": self.status_code, "headers": self.raw_headers}
+            await send({"type": "http.response.start", **start})
+            self._begun = True
+
+    async def _send_all(self, send: Send, frames: AsyncGenerator[bytes, None]) -> None:
+        """Send the body, and before its first bytes the head."""
+        async with aclosing(frames) as each:
+            async for frame in each:
+                await self._begin(send)
+                await send(_body(frame, more=True))
+        await self._begin(send)
+        await send(_body(b"", more=False))
+        self._ended = True
+
+
+class EventStreamResponse(StreamedResponse):
     """An answer that goes on as long as there are ``frames``.
 
     ``closed`` is called once it is over, whatever came of it, also where the client left before the
@@ -329,10 +354,7 @@ class EventStreamResponse(Response):
         usual = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         super().__init__(headers=usual | dict(headers or {}))
         del self.headers["content-length"]
-        self._frames = frames
-        self._closed = closed
-        self._farewell = farewell
-        self._begun = self._ended = False
+        self._frames, self._closed, self._farewell = frames, closed, farewell
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -344,7 +366,7 @@ class EventStreamResponse(Response):
             return
         last: bytes | None = None
         try:
-            if await send_until_disconnect(scope, receive, self._send_all(send)):
+            if await send_until_disconnect(scope, receive, self._follow(send)):
                 last = self._farewell
         except asyncio.CancelledError:  # the service ends, and what is followed outlives it
             if not self._begun:
@@ -357,18 +379,9 @@ class EventStreamResponse(Response):
                 async with asyncio.timeout(LAST_FRAME_TIMEOUT_S):
                     await send(_body(last, more=False))
 
-    async def _begin(self, send: Send) -> None:
-        start = {"status": self.status_code, "headers": self.raw_headers}
-        await send({"type": "http.response.start", **start})
-        self._begun = True
-
-    async def _send_all(self, send: Send) -> None:
-        async with aclosing(self._frames) as frames:
-            await self._begin(send)
-            async for each in frames:
-                await send(_body(each, more=True))
-            await send(_body(b"", more=False))
-            self._ended = True
+    async def _follow(self, send: Send) -> None:
+        await self._begin(send)
+        await self._send_all(send, self._frames)
 
 
 async def send_until_disconnect(

@@ -263,7 +263,7 @@ async def speech_events(audio: AsyncGenerator[bytes, None]) -> AsyncGenerator[by
     yield responses.sse_frame({"type": "speech.audio.done", "usage": usage})
 
 
-class SpeechResponse(Response):
+class SpeechResponse(responses.StreamedResponse):
     """Audio as it is made. What goes wrong before there is any has an answer of its own; later, the
     connection breaks off. A client that hangs up ends it."""
 
@@ -281,15 +281,12 @@ class SpeechResponse(Response):
         del self.headers["content-length"]
         self._tts, self._spec, self._asked = tts, spec, asked
         self._quota, self._caller = quota, caller
-        self._begun = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         with self._quota.held(self._caller, len(self._asked.text)):
             try:
-                revoked = await responses.send_until_disconnect(
-                    scope, receive, self._send_all(send)
-                )
+                revoked = await responses.send_until_disconnect(scope, receive, self._speak(send))
             except errors.SidecarError as error:
                 if not self._begun:
                     raise
@@ -298,19 +295,12 @@ class SpeechResponse(Response):
         if revoked and not self._begun:
             raise errors.TokenInvalid()
 
-    async def _send_all(self, send: Send) -> None:
+    async def _speak(self, send: Send) -> None:
         asked = await with_voice_here(self._asked, self._spec, self._tts)
         self.headers.update(warning_headers(asked.warnings))
         audio = spoken(self._tts, asked, self._quota, self._caller)
         events = asked.stream is SpeechStreamFormat.SSE
-        async with aclosing(speech_events(audio) if events else audio) as frames:
-            async for each in frames:
-                if not self._begun:
-                    start: dict[str, Any] = {"status": 200, "headers": self.raw_headers}
-                    await send({"type": "http.response.start", **start})
-                    self._begun = True
-                await send({"type": "http.response.body", "body": each, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await self._send_all(send, speech_events(audio) if events else audio)
 
 
 _CONTENT: dict[str, Any] = {
