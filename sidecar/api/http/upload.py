@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from fastapi import Request
@@ -118,11 +117,9 @@ async def read_form(
         raise too_large
     form: _MultipartForm | _RawRecording
     if raw:
-        query = request.query_params.multi_items()
-        form = _RawRecording(settings.spool_dir, service.spool_threads, file, query)
+        form = _RawRecording(service, file, request.query_params.multi_items())
     else:
-        boundary = _boundary(request)
-        form = _MultipartForm(boundary, settings.spool_dir, service.spool_threads, file, long)
+        form = _MultipartForm(service, file, _boundary(request), long)
     caller = identity_of(request)
     body = service.submissions.body(caller, declared)
     received = 0
@@ -195,15 +192,9 @@ def _boundary(request: Request) -> bytes:
 class _RawRecording:
     """A body that is the recording itself."""
 
-    def __init__(
-        self,
-        folder: Path | None,
-        threads: ThreadLimiter,
-        part: str,
-        query: Iterable[tuple[str, str]],
-    ) -> None:
-        self._threads, self._part = threads, part
-        self._spool = UploadSpool(folder)
+    def __init__(self, service: Service, part: str, query: Iterable[tuple[str, str]]) -> None:
+        self._threads, self._part = service.spool_threads, part
+        self._spool = UploadSpool(service.settings.spool_dir)
         self._lists: dict[str, list[str]] = {}
         for name, value in query:
             self._lists.setdefault(name, []).append(value)
@@ -249,17 +240,10 @@ class _MultipartForm:
     """The callbacks of the push parser, and what they have gathered."""
 
     def __init__(
-        self,
-        boundary: bytes,
-        folder: Path | None,
-        threads: ThreadLimiter,
-        file: str,
-        long: Mapping[str, int],
+        self, service: Service, file: str, boundary: bytes, long: Mapping[str, int]
     ) -> None:
-        self._folder = folder
-        self._threads = threads
-        self._file_part = file
-        self._left = dict(long)
+        self._folder, self._threads = service.settings.spool_dir, service.spool_threads
+        self._file_part, self._left = file, dict(long)
         self._parser = MultipartParser(
             boundary,
             {
