@@ -7,14 +7,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from sidecar.api.http import schemas
-from sidecar.api.http.schemas import PROBLEMS, JobSummary
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.scheduler import Priority
 from sidecar.transcripts.edit_serialization import MAX_OPERATIONS, operation_schemas
 from sidecar.transcripts.transcript_formats import FORMATS
 
 
-class JobAnswer(JobSummary):
+class JobAnswer(schemas.JobSummary):
     """A job as it stands, without what was said."""
 
     priority: Literal["interactive", "batch"]
@@ -135,7 +134,7 @@ _BYTES = schemas.content("audio/*", schema=schemas.AUDIO_FILE)
 AUDIO: dict[int | str, dict[str, Any]] = {
     200: {"description": "The recording as it was sent", "content": _BYTES},
     206: {"description": "The bytes that were asked for", "content": _BYTES},
-    416: {**PROBLEMS["4XX"], "description": "It has no such bytes"},
+    416: {**schemas.PROBLEMS["4XX"], "description": "It has no such bytes"},
 }
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from sidecar.errors import JournalUnreachable
 from sidecar.observability import metrics, prometheus
-from sidecar.observability.prometheus import resident_bytes
 from sidecar.service.facade import Service, ServiceHealth
 from sidecar.workers.engine_fleet import EngineRole, EngineStatus
 from sidecar.workers.engine_slot import EngineState
@@ -230,7 +229,7 @@ def _engines(engines: Mapping[EngineRole, EngineStatus]) -> list[metrics.AnyMetr
 
 
 def _resident(one: EngineStatus) -> int:
-    return resident_bytes(one.worker_pid) if one.worker_pid is not None else 0
+    return prometheus.resident_bytes(one.worker_pid) if one.worker_pid is not None else 0
 
 
 def _gauge(name: str, what: str, value: float) -> metrics.Gauge:

@@ -18,7 +18,6 @@ from sidecar.api import metrics_gauges
 from sidecar.api.http import schemas
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response
-from sidecar.api.http.schemas import PROBLEMS
 from sidecar.auth.identity import Scope
 from sidecar.config.settings import Settings
 from sidecar.observability import prometheus
@@ -298,7 +297,7 @@ def build_router(service: Service) -> APIRouter:
         "/metrics",
         summary="What was counted, for Prometheus",
         response_class=Response,
-        responses={200: TEXT, **PROBLEMS},
+        responses={200: TEXT, **schemas.PROBLEMS},
     )
     async def metrics(request: Request) -> Response:
         admit(request)
@@ -314,7 +313,7 @@ def build_router(service: Service) -> APIRouter:
         "/metrics.json",
         summary="The same as JSON",
         response_model=MetricsAnswer,
-        responses=PROBLEMS,
+        responses=schemas.PROBLEMS,
     )
     async def metrics_json(request: Request) -> Response:
         admit(request)
@@ -326,7 +325,7 @@ def build_router(service: Service) -> APIRouter:
         "/system",
         summary="The machine, our process on it, and the GPU",
         response_model=SystemAnswer,
-        responses=PROBLEMS,
+        responses=schemas.PROBLEMS,
     )
     async def system(request: Request) -> Response:
         admit(request)

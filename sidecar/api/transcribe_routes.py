@@ -23,7 +23,6 @@ from sidecar import errors
 from sidecar.api.http import middleware, responses, schemas
 from sidecar.api.http.request_headers import identity_of, wants_async
 from sidecar.api.http.responses import json_response, to_json
-from sidecar.api.http.schemas import PROBLEMS
 from sidecar.api.http.upload import read_json
 from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.identity import Identity
@@ -239,7 +238,7 @@ def add_routes(router: APIRouter, service: Service) -> None:
         "/jobs/{job_id}",
         summary="How far a job is, and its result",
         response_model=TranscribeJob,
-        responses=PROBLEMS,
+        responses=schemas.PROBLEMS,
     )
     async def job_state(request: Request, job_id: str) -> Response:
         caller = identity_of(request)
@@ -249,7 +248,7 @@ def add_routes(router: APIRouter, service: Service) -> None:
         "/jobs/{job_id}",
         summary="Cancel a job",
         response_model=TranscribeJob,
-        responses=PROBLEMS,
+        responses=schemas.PROBLEMS,
     )
     async def cancel_job(request: Request, job_id: str) -> Response:
         caller = identity_of(request)
@@ -318,7 +317,7 @@ def build_router(service: Service) -> APIRouter:
         responses={
             200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}},
             202: {"model": TranscribeJob},
-            **PROBLEMS,
+            **schemas.PROBLEMS,
         },
         openapi_extra={"requestBody": TRANSCRIBE_BODY},
     )
@@ -345,7 +344,7 @@ def build_router(service: Service) -> APIRouter:
         "/reload-model",
         summary="Load the engine anew at another precision",
         response_model=ReloadAnswer,
-        responses=PROBLEMS,
+        responses=schemas.PROBLEMS,
         openapi_extra={"requestBody": RELOAD_BODY},
     )
     async def reload_model(request: Request) -> Response:

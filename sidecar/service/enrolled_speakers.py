@@ -12,7 +12,6 @@ from sidecar import clock, errors
 from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.identity import Identity
 from sidecar.config.settings import Settings
-from sidecar.errors import JournalUnreachable, PeopleOff
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.storage.encryption import journal_key
@@ -195,7 +194,7 @@ class EnrolledSpeakers:
             errors.PeopleOff: nobody's voice is kept here.
         """
         if self._people is None or not self._on:
-            raise PeopleOff()
+            raise errors.PeopleOff()
         return self._people
 
     async def of(
@@ -243,7 +242,7 @@ class EnrolledSpeakers:
             try:
                 known = (*options.known_voices, *await self._people.known(owner))
                 return replace(options, known_voices=known, voiceprints=kept)
-            except JournalUnreachable:
+            except errors.JournalUnreachable:
                 await asyncio.sleep(STORE_BACKOFF_S)
 
     async def with_enrolled_speakers_live(self, options: LiveOptions, owner: str) -> LiveOptions:
@@ -255,7 +254,7 @@ class EnrolledSpeakers:
         try:
             async with asyncio.timeout(LIVE_LOOKUP_TIMEOUT_S):
                 known = await self._people.known(owner)
-        except (JournalUnreachable, TimeoutError):
+        except (errors.JournalUnreachable, TimeoutError):
             log.warning("a live session knows nobody: the database does not answer")
             known = ()
         return replace(options, known_voices=known, voiceprints=options.keep)

@@ -16,7 +16,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecar import errors
 from sidecar.api.http import request_headers
-from sidecar.api.http.request_headers import scope_with_identity
 from sidecar.api.http.responses import ErrorDialects, error_response_at
 from sidecar.auth.authentication import AccessPolicy, SleepFunction, identify_request
 from sidecar.auth.one_time_codes import OneTimeCodes
@@ -125,7 +124,7 @@ class AuthGate:
                 )
                 if session is not None:
                     caller = dataclasses.replace(caller, scopes=frozenset())
-                scope = scope_with_identity(scope, caller, self._visits)
+                scope = request_headers.scope_with_identity(scope, caller, self._visits)
                 scope["state"][request_headers.AGREED_SESSION_KEY] = session
                 if self._rate_limiter is not None:
                     try:

@@ -18,7 +18,6 @@ from starlette.requests import ClientDisconnect
 
 from sidecar import errors
 from sidecar.api.http import request_headers
-from sidecar.api.http.request_headers import identity_of
 from sidecar.audio.audio_source import AudioSource, UploadSpool
 from sidecar.concurrency import ThreadLimiter
 from sidecar.limits import limit
@@ -120,7 +119,7 @@ async def read_form(
         form = _RawRecording(service, file, request.query_params.multi_items())
     else:
         form = _MultipartForm(service, file, _boundary(request), long)
-    caller = identity_of(request)
+    caller = request_headers.identity_of(request)
     body = service.submissions.body(caller, declared)
     received = 0
 

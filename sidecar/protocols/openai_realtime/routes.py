@@ -29,7 +29,6 @@ from sidecar.api.http.request_headers import (
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import read_json
 from sidecar.auth.one_time_codes import CODE_LIFETIME_S, OneTimeCodes
-from sidecar.errors import ErrorKind
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.protocols.openai_common import ERRORS, LIVE_ALIASES, error_response, status_of
@@ -92,7 +91,7 @@ ASK_BETA = {"requestBody": schemas.request_body(_BETA_SESSION)}
 REALTIME = "/v1/realtime"
 PATHS = (f"{REALTIME}/",)
 """What is said in OpenAI's way, errors included."""
-REALTIME_CLOSE_CODES: Mapping[ErrorKind | str, int] = {ErrorKind.UNAUTHORIZED: 3000}
+REALTIME_CLOSE_CODES: Mapping[errors.ErrorKind | str, int] = {errors.ErrorKind.UNAUTHORIZED: 3000}
 """Close codes of its own."""
 HANDSHAKE_STATUSES = (401, 429, 503)
 """Errors with these refuse a handshake, but for a page's."""

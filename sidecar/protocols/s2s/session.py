@@ -14,7 +14,6 @@ from sidecar.conversation.conversation_transcript import ConversationTranscript
 from sidecar.interfaces.engine_interface import SynthesisOptions
 from sidecar.live.sessions.session import NOT_SAVED_CODE
 from sidecar.protocols.s2s import messages
-from sidecar.protocols.s2s.messages import S2SDialect, S2SNativeDialect
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Notice
 from sidecar.transcripts.transcript_formats import render_transcript, transcript_body
@@ -52,7 +51,7 @@ class _S2SConnection:
         self._service, self._socket, self._talk = service, socket, talk
         self._manner, self._model = manner, ""
         self._rate = messages.IN_RATE
-        self._words: S2SDialect | S2SNativeDialect = S2SDialect()
+        self._words: messages.S2SDialect | messages.S2SNativeDialect = messages.S2SDialect()
         self._account = ConversationTranscript(time.monotonic())
         self._keep = False
         self._unkept: Notice | None = None
@@ -131,7 +130,7 @@ class _S2SConnection:
         self._rate = begin.rate
         self._manner = dataclasses.replace(self._manner, rate=begin.rate)
         self._talk.plays(output_queue.PlaybackClient(clears=begin.clears, holds=begin.holds))
-        self._words = S2SNativeDialect()
+        self._words = messages.S2SNativeDialect()
         await self._change(begin.voice, begin.model)
 
     async def _change(self, voice: str | None, model: str | None) -> None:
@@ -155,7 +154,7 @@ class _S2SConnection:
 
     async def _warn(self, error: errors.SidecarError, *, ours_known: bool = False) -> None:
         """``ours_known``: the client knows our words, though nothing has begun in them."""
-        known = ours_known or isinstance(self._words, S2SNativeDialect)
+        known = ours_known or isinstance(self._words, messages.S2SNativeDialect)
         told = messages.native_error_message if known else messages.s2s_error_message
         await self._socket.send(told(error))
 
