@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from live_event_schemas import SERVER_MESSAGES
 from pydantic.json_schema import models_json_schema
 
-from sidecar.api.live_messages import (
-    SERVER_MESSAGES,
-    LiveBeginRequest,
-    LiveChangeRequest,
-    LivePlainRequest,
-)
-from sidecar.api.live_routes import PATH, SUBPROTOCOLS
+from sidecar.api.live_messages import LiveBeginRequest, LiveChangeRequest, LivePlainRequest
+from sidecar.api.live_routes import DIALECT, PATH
 
 ORDERS = (LiveBeginRequest, LiveChangeRequest, LivePlainRequest)
 SOUND = "Sound"
@@ -51,7 +47,7 @@ def asyncapi() -> str:
             "live": {
                 "address": PATH,
                 "description": "The first message of a client is `begin`. The subprotocol is "
-                f"`{SUBPROTOCOLS[0]}`; beside it may stand `bearer.TOKEN`.",
+                f"`{DIALECT.subprotocols[0]}`; beside it may stand `bearer.TOKEN`.",
                 "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
             }
         },

@@ -16,10 +16,9 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from sidecar import errors
-from sidecar.api.http import responses
+from sidecar.api.http import responses, schemas
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response, to_json
-from sidecar.api.http.schemas import object_schema, request_body
 from sidecar.api.http.upload import read_json
 from sidecar.auth.identity import AuthMethod, Scope
 from sidecar.errors import ErrorKind
@@ -75,26 +74,23 @@ class AdminModelList(BaseModel):
 
 
 _LOAD_FIELDS: dict[str, Any] = {
-    "model_id": {"type": "string", "maxLength": MAX_NAME_CHARACTERS},
-    **{
-        name: {"type": "string"}
-        for name in ("model_path", "model_size", "device", "compute_type", "language")
-    },
+    "model_id": schemas.text(maxLength=MAX_NAME_CHARACTERS),
+    "model_path": schemas.text(),
+    "model_size": schemas.text(),
+    "device": schemas.text(),
+    "compute_type": schemas.text(),
+    "language": schemas.text(),
 }
 LOAD: dict[str, Any] = {
-    "requestBody": request_body(
-        object_schema(_LOAD_FIELDS, ["model_id"]),
+    "requestBody": schemas.request_body(
+        schemas.object_schema(_LOAD_FIELDS, ["model_id"]),
         example={"model_id": "other", "model_path": "/models/whisper-small"},
     )
 }
 UNLOAD: dict[str, Any] = {
     "parameters": [
-        {"name": "model_id", "in": "query", "required": True, "schema": {"type": "string"}},
-        {
-            "name": "drain_timeout_sec",
-            "in": "query",
-            "schema": {"type": "number", "minimum": 0, "maximum": 3600},
-        },
+        schemas.parameter("model_id", "query", schemas.text()) | {"required": True},
+        schemas.parameter("drain_timeout_sec", "query", schemas.number(0, 3600)),
     ]
 }
 

@@ -12,27 +12,26 @@ from sidecar import errors
 from sidecar.api.http import schemas
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import Fields, json_response, open_local, read_fields
-from sidecar.api.http.schemas import PROBLEMS, RenderedBody, UtcDate
 from sidecar.service.facade import Service
 from sidecar.storage.speaker_store import parse_speaker_name
 from sidecar.transcripts.speaker_embeddings import MAX_NAME_CHARACTERS, SpeakerEmbedding
 
 
-class PeopleVoice(RenderedBody):
+class PeopleVoice(schemas.RenderedBody):
     """A recording that a person is known by."""
 
-    added: UtcDate = Field(examples=["2026-11-20T21:10:00Z"], description="In UTC.")
+    added: schemas.UtcDate = Field(examples=["2026-11-20T21:10:00Z"], description="In UTC.")
     seconds: float = Field(
         examples=[8.4], description="Of voice.", validation_alias=AliasPath("print", "seconds")
     )
 
 
-class PeoplePerson(RenderedBody):
+class PeoplePerson(schemas.RenderedBody):
     """Somebody who is recognised."""
 
     id: str
     name: str = Field(examples=["Nell"])
-    created: UtcDate = Field(examples=["2026-11-20T21:10:00Z"], description="In UTC.")
+    created: schemas.UtcDate = Field(examples=["2026-11-20T21:10:00Z"], description="In UTC.")
     voices: list[PeopleVoice] = Field(validation_alias="samples")
 
 
@@ -63,19 +62,10 @@ class PeopleExport(BaseModel):
     people: list[PeopleExportedPerson]
 
 
-_NAME: dict[str, Any] = {
-    "type": "string",
-    "minLength": 1,
-    "maxLength": MAX_NAME_CHARACTERS,
-    "examples": ["Nell"],
-}
+_NAME = schemas.text(minLength=1, maxLength=MAX_NAME_CHARACTERS, examples=["Nell"])
 _CLIP = {**schemas.AUDIO_FILE, "description": "Some seconds of one person speaking."}
-_JOB: dict[str, Any] = {"type": "string", "description": "A job of yours that has ended."}
-_SPEAKER: dict[str, Any] = {
-    "type": "string",
-    "examples": ["Speaker_0"],
-    "description": "One of that job's.",
-}
+_JOB = schemas.text("A job of yours that has ended.")
+_SPEAKER = schemas.text("One of that job's.", examples=["Speaker_0"])
 
 
 def person_form(required: list[str]) -> dict[str, Any]:
@@ -94,7 +84,7 @@ PREFIX = "/v1/people"
 
 def build_router(service: Service) -> APIRouter:
     """The routes of this wire."""
-    router = APIRouter(prefix=PREFIX, responses=PROBLEMS)
+    router = APIRouter(prefix=PREFIX, responses=schemas.PROBLEMS)
 
     @router.post(
         "",
@@ -213,7 +203,7 @@ class ErasureAnswer(BaseModel):
 
 def build_erasure_router(service: Service) -> APIRouter:
     """The routes of this wire."""
-    router = APIRouter(responses=PROBLEMS)
+    router = APIRouter(responses=schemas.PROBLEMS)
 
     @router.delete(
         "/v1/data",
@@ -221,6 +211,6 @@ def build_erasure_router(service: Service) -> APIRouter:
         response_model=ErasureAnswer,
     )
     async def erase(request: Request) -> Response:
-        return json_response(asdict(await service.erasure.erase(identity_of(request))))
+        return json_response(asdict(await service.erase(identity_of(request))))
 
     return router

@@ -12,7 +12,6 @@ from sidecar import errors
 from sidecar.api.http import schemas
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response, open_local, read_fields
-from sidecar.api.http.schemas import PROBLEMS, RenderedBody, RoundedSeconds
 from sidecar.gpu_memory.memory_plan import JobForecast
 from sidecar.interfaces.request_options import parse_number
 from sidecar.service.facade import Service
@@ -23,20 +22,20 @@ NeededMegabytes = Annotated[int, BeforeValidator(lambda size: size and ceil(size
 FreeMegabytes = Annotated[int, BeforeValidator(lambda size: size and size // MB)]
 
 
-class EstimateAlternative(RenderedBody):
+class EstimateAlternative(schemas.RenderedBody):
     """A precision that would fit."""
 
     precision: str = Field(examples=["int8"])
     needed_mb: NeededMegabytes = Field(examples=[11469], validation_alias="peak_bytes")
-    seconds: RoundedSeconds | None = Field(examples=[231.5])
+    seconds: schemas.RoundedSeconds | None = Field(examples=[231.5])
 
 
-class EstimateAnswer(RenderedBody):
+class EstimateAnswer(schemas.RenderedBody):
     """Estimate of a recording; memory in MB (2**20 bytes), times in seconds."""
 
     fits: bool
     precision: str = Field(examples=["int8"], description="The precision that would be used.")
-    audio_seconds: RoundedSeconds | None = Field(
+    audio_seconds: schemas.RoundedSeconds | None = Field(
         examples=[3600.0],
         description="Null where only decoding would tell.",
         validation_alias="audio_s",
@@ -47,7 +46,7 @@ class EstimateAnswer(RenderedBody):
         validation_alias="needed_bytes",
     )
     available_mb: FreeMegabytes | None = Field(examples=[16282], validation_alias="available_bytes")
-    seconds: RoundedSeconds | None = Field(
+    seconds: schemas.RoundedSeconds | None = Field(
         examples=[231.5], description="Roughly; null where the device's speed is not known."
     )
     longest_audio_seconds: float = Field(
@@ -65,11 +64,7 @@ _OPTIONS = {
     name: schemas.OPTIONS[name] for name in ("precision", "hotwords", "prompt", "max_tokens")
 }
 
-_DURATION = {
-    "type": "number",
-    "minimum": 0,
-    "description": "Seconds of audio; or send 'audio_path'.",
-}
+_DURATION = schemas.number(0, None, "Seconds of audio; or send 'audio_path'.")
 ESTIMATE_BODY: dict[str, Any] = schemas.request_body(
     schemas.object_schema({"duration": _DURATION, "audio_path": schemas.PATH, **_OPTIONS}),
     schemas.object_schema({"audio": schemas.AUDIO_FILE, **_OPTIONS}, ["audio"]),
@@ -82,7 +77,7 @@ ESTIMATE_BODY: dict[str, Any] = schemas.request_body(
 
 def build_router(service: Service) -> APIRouter:
     """The routes of this wire."""
-    router = APIRouter(responses=PROBLEMS)
+    router = APIRouter(responses=schemas.PROBLEMS)
 
     @router.post(
         "/v1/estimate",

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from sidecar import errors
-from sidecar.api import job_listing, job_schemas, transcript_routes
+from sidecar import clock, errors
+from sidecar.api import job_schemas, transcript_routes
 from sidecar.api.http import responses
 from sidecar.api.http.request_headers import idempotency_key_of, identity_of, request_digest
-from sidecar.api.http.responses import json_response, open_local, read_fields
+from sidecar.api.http.responses import job_summary, json_response, open_local, read_fields
 from sidecar.api.http.schemas import PROBLEMS, JobError, JobProgress
-from sidecar.api.job_listing import job_body
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.loudness import PEAKS_PER_SECOND
+from sidecar.auth.identity import Identity
 from sidecar.errors import JobCancelled, TokenInvalid
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.interfaces.request_options import parse_choice, unknown_fields
+from sidecar.interfaces.request_options import parse_choice, parse_integer, unknown_fields
 from sidecar.jobs import job_record
 from sidecar.jobs.job_log import MAX_EVENT_BATCH, JobSubscription, SubscriberTooSlow
-from sidecar.jobs.job_record import IdempotencyKey, JobEvent, JobFailure, ReportedChange
+from sidecar.jobs.job_store import QueuePosition
 from sidecar.jobs.scheduler import Priority
 from sidecar.service.facade import Service
 from sidecar.transcripts.edit_serialization import edit_step_to_json
@@ -40,7 +40,7 @@ class JobRequest:
     source: AudioSource
     options: TranscribeOptions
     priority: Priority
-    key: IdempotencyKey | None
+    key: job_record.IdempotencyKey | None
 
 
 async def read_request(request: Request, service: Service) -> JobRequest:
@@ -60,12 +60,36 @@ async def read_request(request: Request, service: Service) -> JobRequest:
         key = None
         if name is not None:
             fd = source.fd if uploaded else None
-            key = IdempotencyKey(name, await asyncio.to_thread(request_digest, fields, fd))
+            key = job_record.IdempotencyKey(
+                name, await asyncio.to_thread(request_digest, fields, fd)
+            )
         return JobRequest(source, options, priority, key)
     except BaseException:
         if source is not None:
             source.close()
         raise
+
+
+def job_body(
+    service: Service,
+    job: job_record.JobRecord,
+    turn: QueuePosition | None,
+    expires_in_s: float | None = None,
+) -> dict[str, Any]:
+    """Return a job as it stands, without what was said; times in seconds."""
+    running = job.state is job_record.JobState.RUNNING
+    remaining_s = service.remaining_s(job.progress, job.processing_s) if running else None
+    return {
+        **job_summary(job, turn),
+        "priority": job.priority.value,
+        "estimated_wait_seconds": turn and round(turn.wait_s, 1),
+        "estimated_remaining_seconds": remaining_s and round(remaining_s, 1),
+        "ended": job.ended and clock.format_utc(job.ended),
+        "last_event": job.seq,
+        "revision": job.history.revision,
+        "recording": service.recordings.has(job),
+        "expires_in": None if expires_in_s is None else round(expires_in_s, 1),
+    }
 
 
 SSE_RETRY = b"retry: 1000\n\n"
@@ -77,7 +101,7 @@ PredictRemaining = Callable[[Progress, float], float | None]
 
 
 def event_body(
-    job_id: str, event: JobEvent, remaining_s: PredictRemaining
+    job_id: str, event: job_record.JobEvent, remaining_s: PredictRemaining
 ) -> tuple[str, dict[str, Any]] | None:
     """The name and the data of an event; None of one that says nothing to a client."""
     match event.change:
@@ -92,16 +116,16 @@ def event_body(
         case job_record.FailedChange(failure):
             return "failed", {"error": JobError.render(failure)}
         case job_record.CancelledChange():
-            return "cancelled", {"error": JobError.render(JobFailure.of(JobCancelled()))}
-        case ReportedChange(Progress() as progress, processing_s):
+            return "cancelled", {"error": JobError.render(job_record.JobFailure.of(JobCancelled()))}
+        case job_record.ReportedChange(Progress() as progress, processing_s):
             left_s = remaining_s(progress, processing_s)
             estimate = {"estimated_remaining_seconds": left_s and round(left_s, 1)}
             return "progress", JobProgress.render(progress) | estimate
-        case ReportedChange(SegmentReady(index, segment)):
+        case job_record.ReportedChange(SegmentReady(index, segment)):
             return "segment", {"index": index, "segment": segment_body(segment)}
-        case ReportedChange(Checkpoint() | Peaks()):  # the engine's; /peaks has them
+        case job_record.ReportedChange(Checkpoint() | Peaks()):  # the engine's; /peaks has them
             return None
-        case ReportedChange(Finished(transcript), processing_s):
+        case job_record.ReportedChange(Finished(transcript), processing_s):
             return "done", {
                 "duration": round(transcript.duration, 3),
                 "processing_time": round(processing_s, 3),
@@ -116,7 +140,7 @@ def event_body(
 def token_revoked_frame() -> bytes:
     """The last frame of a stream whose reader's token counts no more."""
     return responses.sse_frame(
-        {"error": JobError.render(JobFailure.of(TokenInvalid()))}, "unauthorized"
+        {"error": JobError.render(job_record.JobFailure.of(TokenInvalid()))}, "unauthorized"
     )
 
 
@@ -132,7 +156,7 @@ class JobEventFrames:
         self._most, self._remaining_s = most, remaining_s
         self._written: dict[tuple[str, int], bytes] = {}
 
-    def of(self, job_id: str, event: JobEvent) -> bytes:
+    def of(self, job_id: str, event: job_record.JobEvent) -> bytes:
         """One event; nothing of what is none of a client's."""
         frame = self._written.get((job_id, event.seq))
         if frame is None:
@@ -175,7 +199,7 @@ def build_router(service: Service) -> APIRouter:
     """The routes of this wire."""
     router = APIRouter(prefix=PATH, responses=PROBLEMS)
     _add_submission_routes(router, service)
-    job_listing.add_listing_routes(router, service)
+    _add_listing_routes(router, service)
     _add_result_routes(router, service)
     transcript_routes.add_edit_routes(router, service)
     transcript_routes.add_recording_routes(router, service)
@@ -220,6 +244,69 @@ def _add_submission_routes(router: APIRouter, service: Service) -> None:
         caller = identity_of(request)
         await service.owned.delete(caller, await service.owned.job(caller, job_id))
         return Response(status_code=204)
+
+
+def _add_listing_routes(router: APIRouter, service: Service) -> None:
+    """Add the routes that say how jobs are."""
+
+    @router.get(
+        "",
+        summary="Your jobs, oldest first",
+        response_model=job_schemas.JobPage,
+        openapi_extra=job_schemas.LIST,
+    )
+    async def listed(request: Request) -> Response:
+        caller = identity_of(request)
+        page, more = await _page(service, caller, request.query_params)
+        turns = await service.owned.turns(caller, page)
+        expires_in_s = await service.owned.expires_in_s(caller, page)
+        bodies = [
+            job_body(service, job, turns.get(job.id), expires_in_s.get(job.id)) for job in page
+        ]
+        return json_response({"jobs": bodies, "next": page[-1].id if more else None})
+
+    @router.get("/{job_id}", summary="How far a job is", response_model=job_schemas.JobAnswer)
+    async def state(request: Request, job_id: str) -> Response:
+        caller = identity_of(request)
+        job = await service.owned.read(caller, job_id)
+        turn = await service.owned.turn(caller, job)
+        expires_in_s = await service.owned.expires_in_s(caller, [job])
+        return json_response(job_body(service, job, turn, expires_in_s.get(job.id)))
+
+
+async def _page(
+    service: Service, caller: Identity, query: Mapping[str, str]
+) -> tuple[list[job_record.JobRecord], bool]:
+    """Return the jobs of a page, and whether more follow it.
+
+    ``query``: ``state`` (one, or several with commas; none: any), ``limit``, ``after`` (an id).
+
+    Raises:
+        errors.FieldInvalid: one of them means nothing.
+    """
+    states, after = _states(query.get("state", "")), query.get("after") or None
+    limit = parse_integer("limit", query.get("limit"), 1, job_schemas.MAX_PAGE_JOBS)
+    limit = limit or job_schemas.DEFAULT_PAGE_JOBS
+    try:
+        found = await service.owned.jobs(caller, states=states, after=after, limit=limit + 1)
+    except errors.JobNotFound:
+        raise errors.FieldInvalid(
+            "'after' is no job of yours, or one that was forgotten.",
+            hint="Begin anew, without 'after'.",
+        ) from None
+    return [*found[:limit]], len(found) > limit
+
+
+def _states(given: str) -> frozenset[job_record.JobState]:
+    try:
+        return frozenset(
+            job_record.JobState(word.strip().lower()) for word in given.split(",") if word.strip()
+        )
+    except ValueError:
+        raise errors.FieldInvalid(
+            "'state' is none that a job can be in.",
+            hint=f"Use some of: {', '.join(job_record.JobState)}.",
+        ) from None
 
 
 def _add_result_routes(router: APIRouter, service: Service) -> None:

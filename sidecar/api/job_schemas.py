@@ -7,13 +7,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from sidecar.api.http import schemas
-from sidecar.api.http.schemas import PROBLEMS, JobSummary
+from sidecar.jobs.job_record import JobState
 from sidecar.jobs.scheduler import Priority
 from sidecar.transcripts.edit_serialization import MAX_OPERATIONS, operation_schemas
 from sidecar.transcripts.transcript_formats import FORMATS
 
 
-class JobAnswer(JobSummary):
+class JobAnswer(schemas.JobSummary):
     """A job as it stands, without what was said."""
 
     priority: Literal["interactive", "batch"]
@@ -47,51 +47,47 @@ class JobPeaks(BaseModel):
     peaks: str = Field(description="A byte for each, 0 to 255: the loudest sample; in base64.")
 
 
-def integer_schema(least: int, most: int, default: int) -> dict[str, Any]:
-    """Return the schema of a number with a default."""
-    return {"type": "integer", "minimum": least, "maximum": most, "default": default}
+def limit_parameter(most: int, default: int, said: str) -> dict[str, Any]:
+    """Return the parameter that says how many are sent at most."""
+    return schemas.parameter("limit", "query", schemas.integer(1, most, default=default), said)
 
 
-def parameter(name: str, where: str, schema: dict[str, Any], said: str) -> dict[str, Any]:
-    """Return an optional parameter."""
-    return {"name": name, "in": where, "required": False, "schema": schema, "description": said}
-
-
-SUBMIT: dict[str, Any] = {
-    "requestBody": schemas.submission(
-        schemas.OPTIONS
-        | {
-            "priority": {
-                "type": "string",
-                "enum": [*Priority],
-                "default": Priority.INTERACTIVE.value,
-                "description": "Of your own jobs, those of a batch go last.",
-            }
-        }
-    ),
+DEFAULT_PAGE_JOBS, MAX_PAGE_JOBS = 50, 500
+"""Some 400 bytes each."""
+LIST: dict[str, Any] = {
     "parameters": [
-        parameter(
+        schemas.parameter("state", "query", schemas.choice(JobState), "Or several, with commas."),
+        limit_parameter(MAX_PAGE_JOBS, DEFAULT_PAGE_JOBS, "Jobs on a page."),
+        schemas.parameter("after", "query", schemas.text(), "'next' of the page before."),
+    ]
+}
+_PRIORITY = schemas.choice(
+    Priority,
+    "Of your own jobs, those of a batch go last.",
+    default=Priority.INTERACTIVE.value,
+)
+SUBMIT: dict[str, Any] = {
+    "requestBody": schemas.submission(schemas.OPTIONS | {"priority": _PRIORITY}),
+    "parameters": [
+        schemas.parameter(
             "Idempotency-Key",
             "header",
-            {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!#-~]+$"},
+            schemas.text(minLength=1, maxLength=255, pattern="^[!#-~]+$"),
             "A name of your own for this request: sent again, it gives the same job.",
         )
     ],
 }
-
 SUBMIT_FIELDS = schemas.schema_fields(SUBMIT["requestBody"])
-
 RESUME: dict[str, Any] = {
     "parameters": [
-        parameter(
+        schemas.parameter(
             "Last-Event-ID",
             "header",
-            {"type": "string", "pattern": "^[0-9]{1,15}$"},
+            schemas.text(pattern="^[0-9]{1,15}$"),
             "The last id that was read: what comes after it is sent.",
         )
     ]
 }
-
 EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": (
@@ -99,55 +95,46 @@ EVENTS: dict[int | str, dict[str, Any]] = {
             "what was edited since, and the end. 'behind': you read too slowly; resume after the "
             "id that it names."
         ),
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": schemas.content("text/event-stream"),
     },
     204: {"description": "The job has ended, and you have had all."},
 }
-
-_ETAG: dict[str, Any] = {"type": "string", "pattern": r'^("[0-9]{1,9}"|\*)$'}
-
+_ETAG = schemas.text(pattern=r'^("[0-9]{1,9}"|\*)$')
 FORMAT: dict[str, Any] = {
     "parameters": [
-        parameter(
-            "format", "query", {"type": "string", "enum": [*FORMATS], "default": "json"}, "Which."
-        ),
-        parameter(
+        schemas.parameter("format", "query", schemas.choice(FORMATS, default="json"), "Which."),
+        schemas.parameter(
             "If-None-Match", "header", _ETAG, "An ETag of before: 304 if that is what there is."
         ),
     ]
 }
-
-_TEXT = {"schema": {"type": "string"}}
+_TEXTS = ("text/plain", "application/x-subrip", "text/vtt", "text/tab-separated-values")
 TRANSCRIPT: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "What was said; as JSON, the 'segments' and 'metadata' of /transcribe",
         "content": {
-            "application/json": {"schema": {"type": "object"}},
-            "text/plain": _TEXT,
-            "application/x-subrip": _TEXT,
-            "text/vtt": _TEXT,
-            "text/tab-separated-values": _TEXT,
+            **schemas.content("application/json", schema={"type": "object"}),
+            **schemas.content(*_TEXTS),
         },
     },
     304: {"description": "Nothing was edited since the revision that you have."},
 }
-
 RANGE: dict[str, Any] = {
     "parameters": [
-        parameter(
+        schemas.parameter(
             "Range",
             "header",
-            {"type": "string", "pattern": "^bytes=([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})$"},
+            schemas.text(pattern="^bytes=([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})$"),
             "One stretch of it; of several the whole is sent.",
         ),
-        parameter("If-Range", "header", {"type": "string"}, "An ETag of before."),
+        schemas.parameter("If-Range", "header", schemas.text(), "An ETag of before."),
     ]
 }
-_BYTES = {"audio/*": {"schema": {"type": "string", "format": "binary"}}}
+_BYTES = schemas.content("audio/*", schema=schemas.AUDIO_FILE)
 AUDIO: dict[int | str, dict[str, Any]] = {
     200: {"description": "The recording as it was sent", "content": _BYTES},
     206: {"description": "The bytes that were asked for", "content": _BYTES},
-    416: {**PROBLEMS["4XX"], "description": "It has no such bytes"},
+    416: {**schemas.PROBLEMS["4XX"], "description": "It has no such bytes"},
 }
 
 
@@ -233,7 +220,7 @@ EDIT: dict[str, Any] = {
         example={"operations": [{"op": "rename", "speaker": "Speaker_0", "name": "Nell"}]},
     ),
     "parameters": [
-        parameter("If-Match", "header", _ETAG, "The revision that is edited; any without.")
+        schemas.parameter("If-Match", "header", _ETAG, "The revision that is edited; any without.")
     ],
 }
 
@@ -241,11 +228,8 @@ DEFAULT_HISTORY_ENTRIES, MAX_HISTORY_ENTRIES = 100, 1000
 """Of one answer: 100 bytes to 64 KiB each."""
 HISTORY: dict[str, Any] = {
     "parameters": [
-        parameter(
-            "limit",
-            "query",
-            integer_schema(1, MAX_HISTORY_ENTRIES, DEFAULT_HISTORY_ENTRIES),
-            "So many of the last entries.",
+        limit_parameter(
+            MAX_HISTORY_ENTRIES, DEFAULT_HISTORY_ENTRIES, "So many of the last entries."
         )
     ]
 }

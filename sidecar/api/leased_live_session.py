@@ -18,16 +18,8 @@ from sidecar import errors
 from sidecar.api import live_messages
 from sidecar.api.http.websocket_connections import Message, WebSocketConnection
 from sidecar.auth.identity import Identity, Scope
+from sidecar.interfaces import live_events
 from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions, LiveSessionStart, SampleEncoding
-from sidecar.interfaces.live_events import (
-    ContextKnown,
-    Final,
-    InputProcessed,
-    LiveEvent,
-    Partial,
-    SpeakerEmbeddingsKnown,
-    TurnEnded,
-)
 from sidecar.live.sessions.event_log import EventLogState, NumberedEvent
 from sidecar.live.sessions.input_log import InputChunk, InputLogState
 from sidecar.live.sessions.session import SAMPLE_RATES, Session
@@ -124,10 +116,12 @@ def _initial_event_log(begin: LiveSessionStart) -> EventLogState:
     said = list(zip(begin.pieces, begin.said, strict=True))
     closed = len(said) - begin.open
     before = max(0, begin.turn - 1)
-    events: list[LiveEvent] = [Final(before, piece, one) for piece, one in said[:closed]]
+    events: list[live_events.LiveEvent] = [
+        live_events.Final(before, piece, one) for piece, one in said[:closed]
+    ]
     if begin.turn:
-        events.append(TurnEnded(before, begin.at, begin.at, ""))
-    events += [Final(begin.turn, piece, one) for piece, one in said[closed:]]
+        events.append(live_events.TurnEnded(before, begin.at, begin.at, ""))
+    events += [live_events.Final(begin.turn, piece, one) for piece, one in said[closed:]]
     kept = tuple(NumberedEvent(number, event) for number, event in enumerate(events, start=1))
     return EventLogState(
         len(kept), max(begin.turn, begin.began) - 1, kept, begin.voices, begin.context
@@ -148,7 +142,7 @@ class LeaseConnection:
         self._asked_to_finish = False
         self._wrong: errors.SidecarError | None = None
         self._over = False
-        self._coming: list[LiveEvent] = []
+        self._coming: list[live_events.LiveEvent] = []
         self._unsettled = False
         """Something was told, and not yet how much of the sound that was."""
         self._bell = asyncio.Event()
@@ -224,14 +218,18 @@ class LeaseConnection:
         event = numbered.event
         if self._wrong is not None:
             return
-        if isinstance(event, Final | TurnEnded):
+        if isinstance(event, live_events.Final | live_events.TurnEnded):
             self._unsettled = True
-            self._commits += isinstance(event, TurnEnded) and event.committed
-        elif isinstance(event, InputProcessed):
+            self._commits += isinstance(event, live_events.TurnEnded) and event.committed
+        elif isinstance(event, live_events.InputProcessed):
             self._unsettled = False
             self._add_known()
             event = dataclasses.replace(event, commits=self._commits)
-        if isinstance(event, Partial) and self._coming and isinstance(self._coming[-1], Partial):
+        if (
+            isinstance(event, live_events.Partial)
+            and self._coming
+            and isinstance(self._coming[-1], live_events.Partial)
+        ):
             self._coming.pop()
         self._coming.append(event)
         self._bell.set()
@@ -252,10 +250,10 @@ class LeaseConnection:
         state = self._session.told.state
         if state.voices is not self._voices:
             self._voices = state.voices
-            self._coming.append(SpeakerEmbeddingsKnown(dict(state.voices)))
+            self._coming.append(live_events.SpeakerEmbeddingsKnown(dict(state.voices)))
         if state.context is not self._context:
             self._context = state.context
-            self._coming.append(ContextKnown(state.context))
+            self._coming.append(live_events.ContextKnown(state.context))
 
 
 def _parse_command(text: str) -> LeaseRequest:

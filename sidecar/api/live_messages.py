@@ -1,8 +1,7 @@
-"""Messages of /v1/live: requests, events, schemas. Pure.
+"""Messages of /v1/live: requests and events. Pure.
 
-Pydantic reads them: strictly, and no name that is not known is taken for a wish fulfilled.
-
-Nothing here is used while it speaks (`dialect` does that): it says what clients may count on.
+Pydantic reads requests strictly: a field that is not known is refused. The schemas of events are in
+docs/live_event_schemas.py.
 """
 
 from __future__ import annotations
@@ -17,21 +16,19 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from sidecar import errors
 from sidecar.audio import codecs
-from sidecar.errors import ErrorKind
 from sidecar.interfaces import live_engine, live_events
-from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
 from sidecar.interfaces.request_options import MAX_PROMPT_CHARACTERS
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.live.sessions.session import SAMPLE_RATES
 from sidecar.transcripts.transcript_formats import segment_body, speaker_label, transcript_body
 
-LIVE_CLOSE_CODES: Mapping[ErrorKind | str, int] = {
-    ErrorKind.UNAUTHORIZED: 4401,
-    ErrorKind.FORBIDDEN: 4403,
-    ErrorKind.NOT_FOUND: 4404,
-    ErrorKind.TIMEOUT: 4408,
-    ErrorKind.CONFLICT: 4409,
-    ErrorKind.LIMITED: 4429,
+LIVE_CLOSE_CODES: Mapping[errors.ErrorKind | str, int] = {
+    errors.ErrorKind.UNAUTHORIZED: 4401,
+    errors.ErrorKind.FORBIDDEN: 4403,
+    errors.ErrorKind.NOT_FOUND: 4404,
+    errors.ErrorKind.TIMEOUT: 4408,
+    errors.ErrorKind.CONFLICT: 4409,
+    errors.ErrorKind.LIMITED: 4429,
     errors.SessionHandedOver.code: 1012,
 }
 """Close codes of this wire, as HTTP's with 4000 added; all others are those of every wire."""
@@ -151,7 +148,7 @@ class LiveOptionsRequest(BaseModel):
     recognise: bool | None = None
     keep: bool | None = None
 
-    def upon(self, options: LiveOptions) -> LiveOptions:
+    def upon(self, options: live_engine.LiveOptions) -> live_engine.LiveOptions:
         """The options with these wishes.
 
         Raises:
@@ -185,7 +182,7 @@ class LiveBeginRequest(LiveOptionsRequest):
     after: live_engine.SequenceNumber | None = None
     moves: bool = False
     lease: dict[str, Any] | None = None
-    encoding: SampleEncoding | Literal["opus"] = SampleEncoding.PCM16
+    encoding: live_engine.SampleEncoding | Literal["opus"] = live_engine.SampleEncoding.PCM16
     rate: int | None = Field(None, ge=SAMPLE_RATES.start, lt=SAMPLE_RATES.stop)
 
     @property
@@ -243,164 +240,3 @@ def parse_request(text: str) -> LiveRequest:
         raise errors.FieldInvalid(f"'{name}': {first['msg']}.") from None
     except RecursionError:
         raise errors.MessageInvalid() from None
-
-
-_EXACT = ConfigDict(extra="forbid")
-
-
-class LiveMessage(BaseModel):
-    """Fields of every message."""
-
-    model_config = _EXACT
-
-
-class LiveWordMessage(LiveMessage):
-    """One word, in seconds on the session's clock."""
-
-    start_time: float
-    end_time: float
-    text: str
-
-
-class LiveSegmentMessage(LiveMessage):
-    """One stretch of speech by one speaker."""
-
-    speaker: str = Field(examples=["Speaker_0"])
-    start_time: float
-    end_time: float
-    text: str
-    name: str | None = Field(None, description="Who of the people known that is.")
-    words: list[LiveWordMessage] | None = None
-    words_by: str | None = Field(None, description="attention, server or spread.")
-    flags: list[str] | None = None
-
-
-class LiveTranscriptMessage(LiveMessage):
-    """All that was said, as `POST /transcribe` answers it."""
-
-    segments: list[LiveSegmentMessage]
-    metadata: dict[str, Any]
-
-
-class LiveCountsMessage(LiveMessage):
-    """How much is here, of what a client need not send again."""
-
-    received_samples: int
-    received_s: float
-    received_orders: int
-    heard_s: float
-
-
-class LiveBeganMessage(LiveCountsMessage):
-    """The answer to `begin`."""
-
-    type: Literal["began"]
-    session: str
-    engine: str
-    grace_s: float
-
-
-class LiveReceivedMessage(LiveCountsMessage):
-    """About twice a second."""
-
-    type: Literal["received"]
-
-
-class LiveEventMessage(LiveMessage):
-    """Something that was said; numbers only grow."""
-
-    number: int
-
-
-class LiveSpeechMessage(LiveEventMessage):
-    """Somebody speaks, or pauses long enough; or a turn was cancelled."""
-
-    type: Literal["speech_started", "speech_stopped", "turn_dropped"]
-    turn: int
-    at: float
-
-
-class LivePartialMessage(LiveEventMessage):
-    """Text of a segment that goes on; `stable` does not change before its final."""
-
-    type: Literal["partial"]
-    turn: int
-    piece: int
-    start: float
-    end: float
-    text: str
-    stable: str
-    tail: str
-
-
-class LiveFinalMessage(LiveEventMessage):
-    """A piece that stands; its speaker may still be revised, and is known where `diarized`."""
-
-    type: Literal["final"]
-    turn: int
-    piece: int
-    segment: LiveSegmentMessage
-    diarized: bool
-    language: str
-    wait_s: float
-    work_s: float
-
-
-class LiveTurnEndedMessage(LiveEventMessage):
-    """All pieces of a turn are told."""
-
-    type: Literal["turn_ended"]
-    turn: int
-    start: float
-    end: float
-    text: str
-    committed: bool
-
-
-class LiveSpeakersRevisedMessage(LiveEventMessage):
-    """Piece → speaker, of finals that were told before; speaker → who that is, where it changed."""
-
-    type: Literal["speakers_revised"]
-    speakers: dict[str, str]
-    names: dict[str, str | None] | None = None
-
-
-class LiveNoticeMessage(LiveEventMessage):
-    """Something to know, of a turn where it has to do with one."""
-
-    type: Literal["notice"]
-    code: str
-    message: str
-    turn: int | None = None
-
-
-class LiveSummaryMessage(LiveEventMessage):
-    """The last event; `job`: what the session is kept as, if it is."""
-
-    type: Literal["summary"]
-    transcript: LiveTranscriptMessage
-    job: str | None = None
-
-
-class LiveErrorMessage(LiveMessage):
-    """The last message of a connection that something was wrong with (docs/errors.md)."""
-
-    type: Literal["error"]
-    code: str
-    message: str
-    hint: str
-    retry_after: int | None = None
-
-
-SERVER_MESSAGES: tuple[type[LiveMessage], ...] = (
-    LiveBeganMessage,
-    LiveReceivedMessage,
-    LiveSpeechMessage,
-    LivePartialMessage,
-    LiveFinalMessage,
-    LiveTurnEndedMessage,
-    LiveSpeakersRevisedMessage,
-    LiveNoticeMessage,
-    LiveSummaryMessage,
-    LiveErrorMessage,
-)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from fastapi import APIRouter
-from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from sidecar import errors
 from sidecar.api import leased_live_session, live_messages
 from sidecar.api.http import websocket_connections
-from sidecar.api.http.websocket_connections import Message, WebSocketConnection, WebSocketGone
 from sidecar.api.live_messages import OPUS, LiveBeginRequest, LiveChangeRequest, parse_request
 from sidecar.audio.codecs import OpusDecoder
 from sidecar.concurrency import ThreadLimiter
@@ -61,7 +60,9 @@ SESSION_DONE_CODE = 1000
 """The close code of a client that needs its session no more."""
 
 
-async def serve_live_connection(socket: WebSocketConnection, service: Service) -> None:
+async def serve_live_connection(
+    service: Service, socket: websocket_connections.WebSocketConnection
+) -> None:
     """From the first message to the end of the connection.
 
     Raises:
@@ -81,7 +82,7 @@ async def serve_live_connection(socket: WebSocketConnection, service: Service) -
         await socket.run_until_first_ends(
             socket.read(talk.take), talk.tell(), talk.acknowledge(), _raise_when_moved(taken)
         )
-    except WebSocketGone as gone:
+    except websocket_connections.WebSocketGone as gone:
         done = gone.code == SESSION_DONE_CODE
         raise
     except errors.SidecarError:
@@ -96,7 +97,7 @@ async def serve_live_connection(socket: WebSocketConnection, service: Service) -
             service.live.leave(session, unheard=True)
 
 
-async def _read_begin(socket: WebSocketConnection) -> LiveBeginRequest:
+async def _read_begin(socket: websocket_connections.WebSocketConnection) -> LiveBeginRequest:
     try:
         async with asyncio.timeout(BEGIN_TIMEOUT_S):
             first = await socket.receive()
@@ -109,7 +110,7 @@ async def _read_begin(socket: WebSocketConnection) -> LiveBeginRequest:
 
 
 async def _session(
-    socket: WebSocketConnection, service: Service, begin: LiveBeginRequest
+    socket: websocket_connections.WebSocketConnection, service: Service, begin: LiveBeginRequest
 ) -> Session:
     if begin.after is None:
         session = service.live.open(
@@ -134,7 +135,7 @@ class _LiveConnection:
 
     def __init__(
         self,
-        socket: WebSocketConnection,
+        socket: websocket_connections.WebSocketConnection,
         session: Session,
         begin: LiveBeginRequest,
         rate: int,
@@ -159,7 +160,7 @@ class _LiveConnection:
             **self._received(),
         )
 
-    async def take(self, message: Message) -> bool:
+    async def take(self, message: websocket_connections.Message) -> bool:
         """A message of the client's, done with. Who sends faster than is heard is not read.
 
         A session that others end than its client, or its own first pause, has last words; the sound
@@ -175,7 +176,7 @@ class _LiveConnection:
                 raise
         return True
 
-    async def _do(self, message: Message) -> None:
+    async def _do(self, message: websocket_connections.Message) -> None:
         if isinstance(message, bytes):
             encoding = self._begin.encoding
             if self._decoder is not None:
@@ -228,8 +229,18 @@ class _LiveConnection:
 
 
 PATH = "/v1/live"
-SUBPROTOCOLS = ("vibevoice-live",)
-"""The subprotocol that is answered where a client offers it, beside its key."""
+
+
+def ending_of(error: errors.SidecarError) -> websocket_connections.ConnectionEnding:
+    """Return how ``error`` ends a connection."""
+    code = websocket_connections.close_code(error, live_messages.LIVE_CLOSE_CODES)
+    return websocket_connections.ConnectionEnding(
+        code, error.code, live_messages.error_message(error)
+    )
+
+
+DIALECT = websocket_connections.WebSocketDialect(("vibevoice-live",), ending_of)
+"""The subprotocol is answered where a client offers it, beside its key."""
 
 
 def build_router(service: Service) -> APIRouter:
@@ -238,31 +249,6 @@ def build_router(service: Service) -> APIRouter:
 
     @router.websocket(PATH)
     async def live(websocket: WebSocket) -> None:
-        socket = await WebSocketConnection.accept(websocket, SUBPROTOCOLS)
-        try:
-            await serve_live_connection(socket, service)
-            await socket.close()
-        except WebSocketGone:
-            pass
-        except errors.SidecarError as error:
-            await socket.say(live_messages.error_message(error))
-            await socket.close(
-                websocket_connections.close_code(error, live_messages.LIVE_CLOSE_CODES), error.code
-            )
+        await DIALECT.serve(websocket, partial(serve_live_connection, service))
 
     return router
-
-
-async def send_refusal(
-    error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
-) -> None:
-    """Say no to somebody who was not let in, where a browser hears it too: in a frame."""
-    websocket = WebSocket(scope, receive, send)
-    await websocket.receive()
-    await websocket_connections.accept_handshake(websocket, SUBPROTOCOLS)
-    await websocket.send_text(live_messages.error_message(error))
-    await websocket_connections.send_close(
-        websocket,
-        websocket_connections.close_code(error, live_messages.LIVE_CLOSE_CODES),
-        error.code,
-    )

@@ -8,37 +8,27 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sidecar.errors import JournalUnreachable
-from sidecar.observability import prometheus
-from sidecar.observability.metrics import (
-    AnyMetric,
-    Counter,
-    Gauge,
-    Histogram,
-    Labels,
-    ServiceMetrics,
-)
-from sidecar.observability.prometheus import resident_bytes
-from sidecar.service.facade import Service
-from sidecar.service.health import ServiceHealth
+from sidecar.observability import metrics, prometheus
+from sidecar.service.facade import Service, ServiceHealth
 from sidecar.workers.engine_fleet import EngineRole, EngineStatus
 from sidecar.workers.engine_slot import EngineState
 
 
-def gauges(service: Service, now: ServiceHealth) -> list[AnyMetric]:
+def gauges(service: Service, now: ServiceHealth) -> list[metrics.AnyMetric]:
     """All that is known where it is and not counted in the tally."""
     settings, wires = service.settings, service.tally.wires
-    sessions: collections.Counter[Labels] = collections.Counter(
+    sessions: collections.Counter[metrics.Labels] = collections.Counter(
         (session.counted.wire,) for session in service.live.going_on()
     )
     gpu = now.gpu
-    found: list[AnyMetric] = [
-        Gauge("build_info", "Which build this is.", {(now.version,): 1}, ("version",)),
+    found: list[metrics.AnyMetric] = [
+        metrics.Gauge("build_info", "Which build this is.", {(now.version,): 1}, ("version",)),
         _gauge("healthy", "Whether what was recognised lately went well.", now.trouble is None),
         _gauge("ready", "Whether work is taken.", not why_not_ready(now)),
         _gauge("jobs_waiting", "Recordings that wait.", now.jobs_waiting),
         _gauge("jobs_running", "Recordings that are heard.", now.jobs_running),
         _gauge("jobs_limit", "Recordings that may wait.", settings.queue_limit),
-        Gauge("live_sessions", "Live sessions that go on.", sessions, ("wire",)),
+        metrics.Gauge("live_sessions", "Live sessions that go on.", sessions, ("wire",)),
         _gauge("live_sessions_limit", "Live sessions that may go on.", service.live.most),
         _gauge("live_speaking", "Utterances that go on.", service.tally.live.speaking),
         _gauge("live_sound_bytes", "Sound that is kept for them.", service.live.sound_bytes),
@@ -136,7 +126,7 @@ def _service_values(service: Service, now: ServiceHealth) -> dict[str, Any]:
     }
 
 
-def _jobs(tally: ServiceMetrics, now: ServiceHealth, limit: int) -> dict[str, Any]:
+def _jobs(tally: metrics.ServiceMetrics, now: ServiceHealth, limit: int) -> dict[str, Any]:
     jobs = tally.jobs
     ended = jobs.ended.by("outcome")
     return {
@@ -176,7 +166,7 @@ def _live(service: Service) -> dict[str, Any]:
     }
 
 
-def _histogram_values(histogram: Histogram) -> dict[str, float]:
+def _histogram_values(histogram: metrics.Histogram) -> dict[str, float]:
     seen = histogram.only
     return {"count": seen.count, "mean": seen.mean, "max": seen.largest}
 
@@ -198,30 +188,34 @@ def _engine(role: EngineRole, one: EngineStatus) -> dict[str, Any]:
     }
 
 
-def _engines(engines: Mapping[EngineRole, EngineStatus]) -> list[AnyMetric]:
+def _engines(engines: Mapping[EngineRole, EngineStatus]) -> list[metrics.AnyMetric]:
     by_role = ("role",)
 
-    def each(name: str, what: str, value: Callable[[EngineStatus], float]) -> Gauge:
-        values: dict[Labels, float] = {(role.value,): value(one) for role, one in engines.items()}
-        return Gauge(name, what, values, by_role)
+    def each(name: str, what: str, value: Callable[[EngineStatus], float]) -> metrics.Gauge:
+        values: dict[metrics.Labels, float] = {
+            (role.value,): value(one) for role, one in engines.items()
+        }
+        return metrics.Gauge(name, what, values, by_role)
 
-    def counted(name: str, what: str, value: Callable[[EngineStatus], float]) -> Counter:
-        counter = Counter(name, what, by_role)
+    def counted(name: str, what: str, value: Callable[[EngineStatus], float]) -> metrics.Counter:
+        counter = metrics.Counter(name, what, by_role)
         for role, one in engines.items():
             counter.add(role.value, by=value(one))
         return counter
 
-    infos: dict[Labels, float] = {
+    infos: dict[metrics.Labels, float] = {
         (role.value, one.engine, one.precision): 1.0 for role, one in engines.items()
     }
-    states: dict[Labels, float] = {
+    states: dict[metrics.Labels, float] = {
         (role.value, state.value): float(one.state is state)
         for role, one in engines.items()
         for state in EngineState
     }
     return [
-        Gauge("engine_info", "Which engine it is.", infos, ("role", "engine", "precision")),
-        Gauge("engine_state", "1 for what it is, 0 for the rest.", states, ("role", "state")),
+        metrics.Gauge("engine_info", "Which engine it is.", infos, ("role", "engine", "precision")),
+        metrics.Gauge(
+            "engine_state", "1 for what it is, 0 for the rest.", states, ("role", "state")
+        ),
         counted("engine_loads_total", "How often it came into memory.", lambda one: one.loads),
         each("engine_load_seconds", "How long that took last.", lambda one: one.load_s),
         counted("engine_crashes_total", "How often its process died.", lambda one: one.crashes),
@@ -235,8 +229,8 @@ def _engines(engines: Mapping[EngineRole, EngineStatus]) -> list[AnyMetric]:
 
 
 def _resident(one: EngineStatus) -> int:
-    return resident_bytes(one.worker_pid) if one.worker_pid is not None else 0
+    return prometheus.resident_bytes(one.worker_pid) if one.worker_pid is not None else 0
 
 
-def _gauge(name: str, what: str, value: float) -> Gauge:
-    return Gauge(name, what, {(): float(value)})
+def _gauge(name: str, what: str, value: float) -> metrics.Gauge:
+    return metrics.Gauge(name, what, {(): float(value)})

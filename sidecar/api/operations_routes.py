@@ -15,15 +15,14 @@ from starlette.types import Scope as Asked
 
 from sidecar import __version__
 from sidecar.api import metrics_gauges
+from sidecar.api.http import schemas
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response
-from sidecar.api.http.schemas import PROBLEMS
 from sidecar.auth.identity import Scope
 from sidecar.config.settings import Settings
 from sidecar.observability import prometheus
 from sidecar.observability.metrics import METRIC_PREFIX
-from sidecar.service.facade import Service
-from sidecar.service.health import ServiceHealth
+from sidecar.service.facade import Service, ServiceHealth
 from sidecar.transcripts.speaker_embeddings import LOCAL_VOICES_FIELD, WINDOW_FORMAT
 from sidecar.version import CONTRACT
 
@@ -277,12 +276,7 @@ class SystemAnswer(BaseModel):
 
 METRICS = ("/metrics", "/metrics.json", "/system")
 NO_STORE = {"Cache-Control": "no-store"}
-TEXT: dict[str, Any] = {
-    "content": {
-        form: {"schema": {"type": "string"}}
-        for form in ("text/plain", "application/openmetrics-text")
-    }
-}
+TEXT: dict[str, Any] = {"content": schemas.content("text/plain", "application/openmetrics-text")}
 
 
 def is_public_metrics(settings: Settings, asked: Asked) -> bool:
@@ -303,7 +297,7 @@ def build_router(service: Service) -> APIRouter:
         "/metrics",
         summary="What was counted, for Prometheus",
         response_class=Response,
-        responses={200: TEXT, **PROBLEMS},
+        responses={200: TEXT, **schemas.PROBLEMS},
     )
     async def metrics(request: Request) -> Response:
         admit(request)
@@ -319,7 +313,7 @@ def build_router(service: Service) -> APIRouter:
         "/metrics.json",
         summary="The same as JSON",
         response_model=MetricsAnswer,
-        responses=PROBLEMS,
+        responses=schemas.PROBLEMS,
     )
     async def metrics_json(request: Request) -> Response:
         admit(request)
@@ -331,7 +325,7 @@ def build_router(service: Service) -> APIRouter:
         "/system",
         summary="The machine, our process on it, and the GPU",
         response_model=SystemAnswer,
-        responses=PROBLEMS,
+        responses=schemas.PROBLEMS,
     )
     async def system(request: Request) -> Response:
         admit(request)

@@ -24,6 +24,7 @@ from starlette.datastructures import Headers
 from starlette.routing import Match, Route
 
 from sidecar import __version__, errors
+from sidecar.api.http import schemas
 from sidecar.api.http.request_headers import identity_of, sent_token
 from sidecar.api.http.responses import json_response, media_type
 from sidecar.api.http.schemas import PROBLEMS, RenderedBody, object_schema, request_body
@@ -273,7 +274,7 @@ class PageInfo(BaseModel):
 
 
 SESSION: dict[str, Any] = request_body(
-    object_schema({"word": {"type": "string", "description": "Of the link."}}, ["word"]),
+    object_schema({"word": schemas.text("Of the link.")}, ["word"]),
     example={"word": "9s2…"},
 )
 OPEN_FRAGMENT = "/#open="

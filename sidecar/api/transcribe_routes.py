@@ -1,4 +1,4 @@
-"""Routes of /transcribe and /jobs for the desktop host.
+"""Routes of /transcribe and /jobs for the desktop host, with schemas.
 
 The named fields keep their names and types for the host's parser; whatever else is here was added
 beside them.
@@ -14,29 +14,169 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
 
 from sidecar import errors
-from sidecar.api import transcribe_schemas
-from sidecar.api.http import middleware, responses
+from sidecar.api.http import middleware, responses, schemas
 from sidecar.api.http.request_headers import identity_of, wants_async
 from sidecar.api.http.responses import json_response, to_json
-from sidecar.api.http.schemas import PROBLEMS
 from sidecar.api.http.upload import read_json
 from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.identity import Identity
-from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.interfaces.request_options import parse_flag, unknown_fields
 from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import QueuePosition
 from sidecar.service.facade import Service
-from sidecar.transcripts import speaker_embeddings
-from sidecar.transcripts.speaker_embeddings import LOCAL_VOICES_FIELD, embeddings_request_of
+from sidecar.transcripts.speaker_embeddings import (
+    LOCAL_VOICES_FIELD,
+    WINDOW_FORMAT,
+    embeddings_request_of,
+)
 from sidecar.transcripts.transcript import Transcript
 from sidecar.transcripts.transcript_formats import segment_body, transcript_body
+
+
+class TranscribeWord(BaseModel):
+    """One word, where the engine tells."""
+
+    start_time: float
+    end_time: float
+    text: str
+
+
+class TranscribeSegment(BaseModel):
+    """One stretch of speech by one speaker."""
+
+    speaker: str = Field(examples=["Speaker_0"])
+    name: str | None = Field(None, description="Who that is, where somebody was recognised.")
+    start_time: float = Field(examples=[0.07], description="Seconds from the start.")
+    end_time: float = Field(examples=[0.93])
+    text: str = Field(examples=["Do you hear me?"])
+    words: list[TranscribeWord] = []
+    words_by: str = Field(
+        default="",
+        examples=["attention"],
+        description=(
+            "How the times of words were found, there with them: 'attention' (of the model), "
+            "'server' (told by an upstream), 'spread' (evenly over the segment, a guess)."
+        ),
+    )
+    flags: list[str] = []
+
+
+class TranscribeWarning(BaseModel):
+    """Something to know about this transcript."""
+
+    code: str = Field(examples=["precision_substituted"])
+    message: str
+
+
+class TranscribeSpeaker(BaseModel):
+    """Voice profile of a speaker."""
+
+    speaker: str = Field(examples=["Speaker_0"])
+    name: str | None = Field(examples=["Nell"], description="Null: it is nobody who is known.")
+    person: str | None = Field(description="Id of that person, in /v1/people.")
+    likeness: float | None = Field(
+        examples=[0.78],
+        description="To that person, or to the likeliest of those that it is not; 1 is the most.",
+    )
+    voice_seconds: float = Field(examples=[15.1], description="Heard alone.")
+
+
+class TranscribeMetadata(BaseModel):
+    """About the transcript as a whole."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    duration: float = Field(examples=[28.277], description="Seconds of audio.")
+    language: str = Field(examples=["en"])
+    processing_time: float = Field(examples=[11.2], description="Seconds the engine worked.")
+    model_precision: str = Field(examples=["int8"], description="The precision really used.")
+    num_speakers: int = Field(examples=[2])
+    engine: str = Field(examples=["moonshine"])
+    model: str = Field(
+        default="",
+        examples=["whisper-small"],
+        description="Which model heard it; there where the engine may have one of several.",
+    )
+    diarized: bool
+    no_speech: bool
+    job_id: str
+    warnings: list[TranscribeWarning]
+    words_by: str = Field(
+        default="",
+        examples=["attention"],
+        description="Of all segments with words the least sure way; left out where none has any.",
+    )
+    speakers: list[TranscribeSpeaker] = Field(
+        [], description="There with the setting 'people', or where voices came with the request."
+    )
+
+
+class TranscribeLocalVoices(BaseModel):
+    """Window embeddings of a chunk of a recording."""
+
+    form: str = Field(examples=[WINDOW_FORMAT])
+    windows: str = Field(description="Base64, for another vibevoice-asr of the same build.")
+    same: bool = Field(
+        description="Whether the speakers of the segments were told apart by the like of these."
+    )
+
+
+class TranscribeAnswer(BaseModel):
+    """The answer to a transcription."""
+
+    status: Literal["success"]
+    segments: list[TranscribeSegment]
+    metadata: TranscribeMetadata
+    local_voices: TranscribeLocalVoices | None = Field(
+        None, description="There where the request asked for it."
+    )
+
+
+class TranscribeJob(schemas.JobSummary):
+    """A job with what was said so far. A running job's speakers may be revised in its result."""
+
+    segments: list[TranscribeSegment]
+    result: TranscribeAnswer | None = None
+
+
+class TranscribeJobList(BaseModel):
+    """The jobs of requests with 'Prefer: respond-async', oldest first."""
+
+    jobs: list[schemas.JobSummary]
+
+
+class ReloadAnswer(BaseModel):
+    """The answer to a reload."""
+
+    status: Literal["success"]
+    message: str = Field(examples=["Model reloaded with precision: int8"])
+
+
+TRANSCRIBE_BODY = schemas.submission(
+    schemas.OPTIONS
+    | {
+        LOCAL_VOICES_FIELD: schemas.text(
+            "For another vibevoice-asr, which has cut a recording and tells its voices apart "
+            "itself (docs/upstream.md): JSON with form, words_s, first_s, until_s and begins. "
+            "What is made of it is in no job and in no list."
+        )
+    }
+)
+
+TRANSCRIBE_FIELDS = schemas.schema_fields(TRANSCRIBE_BODY)
+
+RELOAD_BODY: dict[str, Any] = schemas.request_body(
+    schemas.object_schema({"precision": schemas.choice(Precision)}, ["precision"]),
+    example={"precision": "int8"},
+)
 
 
 def answer_body(service: Service, job: JobRecord, transcript: Transcript) -> dict[str, Any]:
@@ -84,7 +224,7 @@ def add_routes(router: APIRouter, service: Service) -> None:
     @router.get(
         "/jobs",
         summary="The jobs that can be asked for",
-        response_model=transcribe_schemas.TranscribeJobList,
+        response_model=TranscribeJobList,
     )
     async def jobs(request: Request) -> Response:
         caller = identity_of(request)
@@ -97,8 +237,8 @@ def add_routes(router: APIRouter, service: Service) -> None:
     @router.get(
         "/jobs/{job_id}",
         summary="How far a job is, and its result",
-        response_model=transcribe_schemas.TranscribeJob,
-        responses=PROBLEMS,
+        response_model=TranscribeJob,
+        responses=schemas.PROBLEMS,
     )
     async def job_state(request: Request, job_id: str) -> Response:
         caller = identity_of(request)
@@ -107,8 +247,8 @@ def add_routes(router: APIRouter, service: Service) -> None:
     @router.delete(
         "/jobs/{job_id}",
         summary="Cancel a job",
-        response_model=transcribe_schemas.TranscribeJob,
-        responses=PROBLEMS,
+        response_model=TranscribeJob,
+        responses=schemas.PROBLEMS,
     )
     async def cancel_job(request: Request, job_id: str) -> Response:
         caller = identity_of(request)
@@ -173,13 +313,13 @@ def build_router(service: Service) -> APIRouter:
     @router.post(
         "/transcribe",
         summary="Who said what and when",
-        response_model=transcribe_schemas.TranscribeAnswer,
+        response_model=TranscribeAnswer,
         responses={
             200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}},
-            202: {"model": transcribe_schemas.TranscribeJob},
-            **PROBLEMS,
+            202: {"model": TranscribeJob},
+            **schemas.PROBLEMS,
         },
-        openapi_extra={"requestBody": transcribe_schemas.TRANSCRIBE_BODY},
+        openapi_extra={"requestBody": TRANSCRIBE_BODY},
     )
     async def transcribe(request: Request) -> Response:
         caller = identity_of(request)
@@ -203,9 +343,9 @@ def build_router(service: Service) -> APIRouter:
     @router.post(
         "/reload-model",
         summary="Load the engine anew at another precision",
-        response_model=transcribe_schemas.ReloadAnswer,
-        responses=PROBLEMS,
-        openapi_extra={"requestBody": transcribe_schemas.RELOAD_BODY},
+        response_model=ReloadAnswer,
+        responses=schemas.PROBLEMS,
+        openapi_extra={"requestBody": RELOAD_BODY},
     )
     async def reload_model(request: Request) -> Response:
         if responses.media_type(request) != "application/json":
@@ -236,9 +376,9 @@ async def _read_request(
     into no answer that is ``kept``."""
     fields, source = await responses.read_fields(request, service)
     try:
-        odd = unknown_fields(fields, transcribe_schemas.TRANSCRIBE_FIELDS)
+        odd = unknown_fields(fields, TRANSCRIBE_FIELDS)
         options = replace(service.options(fields), unknown_fields=odd)
-        embeddings = embeddings_request_of(fields.get(speaker_embeddings.LOCAL_VOICES_FIELD))
+        embeddings = embeddings_request_of(fields.get(LOCAL_VOICES_FIELD))
         if service.offers_voices and options.diarize and not kept:
             options = replace(options, local_voices=embeddings)
         return source or await responses.open_local(request, fields, service), options

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import aclosing
 from itertools import islice
 from typing import Any
 
@@ -15,7 +14,13 @@ from starlette.types import Receive, Scope, Send
 from sidecar import clock, errors
 from sidecar.api import job_schemas
 from sidecar.api.http.request_headers import identity_of, parse_range
-from sidecar.api.http.responses import json_response, media_type, problem, send_until_disconnect
+from sidecar.api.http.responses import (
+    StreamedResponse,
+    json_response,
+    media_type,
+    problem,
+    send_until_disconnect,
+)
 from sidecar.api.http.upload import read_json
 from sidecar.audio.audio_format import SNIFF_BYTES, detect_container
 from sidecar.interfaces.request_options import parse_integer
@@ -199,7 +204,7 @@ def media_type_of(head: bytes) -> tuple[str, str]:
     return MEDIA_TYPES.get(name, _UNKNOWN)
 
 
-class _RecordingResponse(Response):
+class _RecordingResponse(StreamedResponse):
     """Bytes of a recording, opened as they are taken. What is found broken in the middle ends the
     connection before its announced end, which tells whoever listens."""
 
@@ -210,27 +215,22 @@ class _RecordingResponse(Response):
         status: int,
         headers: Mapping[str, str],
     ) -> None:
-        super().__init__(status_code=status, headers=dict(headers))
+        super().__init__(status, headers)
         self._pieces, self._file = pieces, file
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         try:
-            await send_until_disconnect(scope, receive, self._send_all(send))
+            await send_until_disconnect(scope, receive, self._play(send))
         finally:
             self._file.close()
 
-    async def _send_all(self, send: Send) -> None:
-        start = {"status": self.status_code, "headers": self.raw_headers}
-        await send({"type": "http.response.start", **start})
+    async def _play(self, send: Send) -> None:
+        await self._begin(send)
         try:
-            async with aclosing(self._pieces) as pieces:
-                async for piece in pieces:
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await self._send_all(send, self._pieces)
         except (errors.AudioLost, errors.StorageUnreachable) as error:
             log.warning("a recording broke off while it was played: %s", error.detail)
-            return
-        await send({"type": "http.response.body", "body": b""})
 
 
 def add_recording_routes(router: APIRouter, service: Service) -> None:

@@ -16,6 +16,7 @@ from fastapi import Response
 from pydantic import BaseModel, Field
 
 from sidecar import errors
+from sidecar.api.http import schemas
 from sidecar.api.http.responses import STATUS, error_headers, log_error, to_json
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, Precision
 from sidecar.interfaces.request_options import LANGUAGE_NAMES, parse_language
@@ -265,8 +266,6 @@ class OpenAIErrorBody(BaseModel):
     error: OpenAIError
 
 
-_ERROR = {"application/json": {"schema": OpenAIErrorBody.model_json_schema()}}
-ERRORS: dict[int | str, dict[str, Any]] = {
-    "4XX": {"description": "What was wrong with the request", "content": _ERROR},
-    "5XX": {"description": "What went wrong here", "content": _ERROR},
-}
+ERRORS = schemas.error_responses(
+    schemas.content("application/json", schema=OpenAIErrorBody.model_json_schema())
+)

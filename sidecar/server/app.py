@@ -6,10 +6,10 @@ import asyncio
 import gc
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, FastAPI
 
@@ -26,12 +26,7 @@ from sidecar.api import (
 from sidecar.api import page as api_page
 from sidecar.api.http import auth_gate, middleware, responses, websocket_connections
 from sidecar.api.http.request_headers import TicketGrant
-from sidecar.auth.authentication import (
-    AccessControl,
-    AccessPolicy,
-    create_authenticator,
-    owner_limits_of,
-)
+from sidecar.auth import authentication
 from sidecar.auth.one_time_codes import OneTimeCodes
 from sidecar.auth.rate_limits import RateLimiter
 from sidecar.auth.request_origin import is_loopback_address
@@ -70,12 +65,7 @@ addresses of OpenAI's API, with the same code in its shape.
 """
 
 
-NO_FRAMEWORK_TELEMETRY = {
-    "tracing": False,
-    "metrics": False,
-    "logs": False,
-    "auto_configure": False,
-}
+NO_FRAMEWORK_TELEMETRY = dict.fromkeys(("tracing", "metrics", "logs", "auto_configure"), False)
 """FastAPI's own telemetry: it would tell addresses and what exceptions say (docs/tracing.md)."""
 
 
@@ -87,11 +77,8 @@ def create_service(settings: Settings) -> Service:
             know the language that they name.
         errors.BadCheckpoint: its weights are missing, or not usable.
     """
-    choice = (
-        choose_engine_for_nodes(settings)
-        if settings.role == ROLE_FRONT
-        else choose_engine(settings)
-    )
+    choose = choose_engine_for_nodes if settings.role == ROLE_FRONT else choose_engine
+    choice = choose(settings)
     check_language(choice.spec, settings)
     log.info("engine %s: %s", choice.spec.name, choice.reason)
     if substituted := choice.spec.substitution(settings.precision):
@@ -105,13 +92,13 @@ def create_service(settings: Settings) -> Service:
     return Service(settings, choice, live=live, voice=voice)
 
 
-def create_access(settings: Settings, watch: FileWatcher) -> AccessPolicy:
+def create_access(settings: Settings, watch: FileWatcher) -> authentication.AccessPolicy:
     """Create the policy of access; ``watch`` watches the files that it depends on.
 
     Raises:
         errors.SettingsInvalid: the service would be open to the network.
     """
-    authenticator = create_authenticator(settings, watch)
+    authenticator = authentication.create_authenticator(settings, watch)
     anywhere = not is_loopback_address(settings.host)
     if anywhere and authenticator.local_only:
         raise SettingsInvalid(
@@ -126,17 +113,17 @@ def create_access(settings: Settings, watch: FileWatcher) -> AccessPolicy:
             "--tls self-signed, or put a proxy with TLS in front (--forwarded-allow-ips)"
         )
     listens = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return AccessPolicy(
+    return authentication.AccessPolicy(
         names=frozenset(name.lower() for name in (listens, *settings.allowed_hosts)),
         anywhere=anywhere,
         origins=frozenset(settings.allowed_origins),
         localhost_origins="localhost" in settings.allowed_origins,
         authenticator=authenticator,
-        limits=owner_limits_of(settings),
+        limits=authentication.owner_limits_of(settings),
     )
 
 
-def create_entrance(settings: Settings, watch: FileWatcher) -> AccessControl:
+def create_entrance(settings: Settings, watch: FileWatcher) -> authentication.AccessControl:
     """Create the access control of all wires; ``watch`` as in `create_access`.
 
     Raises:
@@ -146,7 +133,7 @@ def create_entrance(settings: Settings, watch: FileWatcher) -> AccessControl:
     per_minute = access.limits.requests_per_minute
     rate_limiter = RateLimiter(per_minute) if per_minute else None
     most = MAX_OPEN_STREAMS + settings.queue_limit + settings.live_sessions
-    return AccessControl(
+    return authentication.AccessControl(
         access, rate_limiter, RevocableStreams(access.authenticator.refusal, most=most)
     )
 
@@ -154,7 +141,7 @@ def create_entrance(settings: Settings, watch: FileWatcher) -> AccessControl:
 def create_listeners(
     settings: Settings,
     service: Service,
-    entrance: AccessControl,
+    entrance: authentication.AccessControl,
     watch: FileWatcher,
     grpc: socket.socket | None,
     tls: CertificatePair | None = None,
@@ -185,7 +172,7 @@ def create_app(
     settings: Settings | None = None,
     service: Service | None = None,
     watch: FileWatcher | None = None,
-    entrance: AccessControl | None = None,
+    entrance: authentication.AccessControl | None = None,
 ) -> FastAPI:
     """The whole service as an ASGI application; without a ``service`` it makes its own. ``watch``
     looks at files while it runs; who comes by other wires comes by the same ``entrance``.
@@ -199,49 +186,74 @@ def create_app(
     service = service or create_service(settings)
     watch = watch or FileWatcher()
     entrance = entrance or create_entrance(settings, watch)
-    app = FastAPI(
+    tickets = OneTimeCodes[TicketGrant]()
+    app = _application(
+        service,
+        entrance.access,
+        entrance,
+        _routers(service, tickets),
+        refusals={
+            live_routes.PATH: live_routes.DIALECT.send_refusal,
+            openai_realtime_routes.REALTIME: openai_realtime_routes.DIALECT.send_refusal,
+            yap_routes.PATH: yap_routes.dialect().send_refusal,
+            s2s_routes.PATH: s2s_routes.DIALECT.send_refusal,
+        },
+        dialects=_error_dialects(settings),
+        opens=lambda asked: (
+            api_page.is_public_page(asked) or operations_routes.is_public_metrics(settings, asked)
+        ),
+        tickets=tickets,
         title="vibevoice-asr",
         version=__version__,
         description=DESCRIPTION,
         lifespan=_lifespan(service, watch, entrance.visits),
         docs_url=None,
         redoc_url=None,
+    )
+    if service.traces.on:
+        app.add_middleware(middleware.ArrivalRecorder)
+    if settings.role != ROLE_NODE:
+        middleware.install_docs_page(app)
+        api_page.install_page(app)
+    return app
+
+
+def _application(
+    service: Service,
+    access: authentication.AccessPolicy,
+    entrance: authentication.AccessControl,
+    routers: Sequence[APIRouter],
+    *,
+    refusals: auth_gate.WebSocketRefusals,
+    dialects: responses.ErrorDialects = responses.NO_DIALECTS,
+    opens: auth_gate.IsPublic = lambda scope: False,
+    tickets: OneTimeCodes[TicketGrant] | None = None,
+    **described: Any,
+) -> FastAPI:
+    """Return the application of one port with its middleware, the outermost last."""
+    app = FastAPI(
         redirect_slashes=False,  # a redirect would go to whatever Host the client claims
         telemetry=NO_FRAMEWORK_TELEMETRY,  # type: ignore[arg-type]  # older ones have no such thing, and take it
+        **described,
     )
-    tickets = OneTimeCodes[TicketGrant]()
-    routers = _routers(service, tickets)
     for router in routers:
         app.include_router(router)
     app.add_middleware(middleware.RouteRecorder)
     app.add_middleware(middleware.HeadRequests)
-    dialects = _error_dialects(settings)
     app.add_middleware(
         auth_gate.AuthGate,
-        access=entrance.access,
+        access=access,
         rate_limiter=entrance.rate_limiter,
         dialects=dialects,
         visits=entrance.visits,
-        opens=lambda asked: (
-            api_page.is_public_page(asked) or operations_routes.is_public_metrics(settings, asked)
-        ),
-        refusals={
-            live_routes.PATH: live_routes.send_refusal,
-            openai_realtime_routes.REALTIME: openai_realtime_routes.send_refusal,
-            yap_routes.PATH: yap_routes.refusal(),
-            s2s_routes.PATH: s2s_routes.send_refusal,
-        },
+        opens=opens,
+        refusals=refusals,
         tickets=tickets,
     )
     app.add_middleware(middleware.BodyDrain)
     app.add_middleware(middleware.ShutdownAnswers, dialects=dialects)
     app.add_middleware(middleware.TidyPaths, prefixes=openai_routes.PREFIXES)
     app.add_middleware(middleware.RequestMetrics, tally=service.tally.wires)
-    if service.traces.on:
-        app.add_middleware(middleware.ArrivalRecorder)
-    if settings.role != ROLE_NODE:
-        middleware.install_docs_page(app)
-        api_page.install_page(app)
     responses.install_error_handlers(app, *routers, dialects=dialects)
     return app
 
@@ -270,13 +282,9 @@ def _lifespan(
 
 def _routers(service: Service, tickets: OneTimeCodes[TicketGrant]) -> list[APIRouter]:
     """Every wire over HTTP that this service has."""
-    if (
-        service.settings.role == ROLE_NODE
-    ):  # it takes nothing in: it is looked after, and that is all
-        return [
-            operations_routes.build_health_router(service),
-            operations_routes.build_router(service),
-        ]
+    looked_after = operations_routes.build_health_router, operations_routes.build_router
+    if service.settings.role == ROLE_NODE:  # it takes nothing in
+        return [build(service) for build in looked_after]
     builders = (
         operations_routes.build_health_router,
         transcribe_routes.build_router,
@@ -311,7 +319,7 @@ def _error_dialects(settings: Settings) -> dict[str, responses.ErrorRenderer]:
     }
 
 
-def create_talk_app(service: Service, entrance: AccessControl, page: int) -> FastAPI:
+def create_talk_app(service: Service, entrance: authentication.AccessControl, page: int) -> FastAPI:
     """Create the application for the page of the speech-to-speech demo at its own port, and nothing
     else: pages that are served on this machine at the port ``page`` may send requests.
 
@@ -323,25 +331,11 @@ def create_talk_app(service: Service, entrance: AccessControl, page: int) -> Fas
             "A token is asked for, and the page for which there is --talk-ports sends none.",
             hint="Have one of the two; what is at --port is there for pages with a token, too.",
         )
-    app = FastAPI(
+    return _application(
+        service,
+        replace(entrance.access, origins=s2s_routes.page_origins(page)),
+        entrance,
+        [s2s_routes.build_router(service), s2s_routes.build_secondary_port_router(service)],
+        refusals={s2s_routes.PATH: s2s_routes.DIALECT.send_refusal},
         openapi_url=None,
-        redirect_slashes=False,
-        telemetry=NO_FRAMEWORK_TELEMETRY,  # type: ignore[arg-type]  # as above
     )
-    routers = [s2s_routes.build_router(service), s2s_routes.build_secondary_port_router(service)]
-    for router in routers:
-        app.include_router(router)
-    app.add_middleware(middleware.RouteRecorder)
-    app.add_middleware(middleware.HeadRequests)
-    app.add_middleware(
-        auth_gate.AuthGate,
-        access=replace(entrance.access, origins=s2s_routes.page_origins(page)),
-        rate_limiter=entrance.rate_limiter,
-        visits=entrance.visits,
-        refusals={s2s_routes.PATH: s2s_routes.send_refusal},
-    )
-    app.add_middleware(middleware.BodyDrain)
-    app.add_middleware(middleware.ShutdownAnswers)
-    app.add_middleware(middleware.RequestMetrics, tally=service.tally.wires)
-    responses.install_error_handlers(app, *routers)
-    return app

@@ -43,11 +43,10 @@ _LOOK_S = 0.1
 def serve_until_shutdown(
     app: FastAPI,
     service: Service,
-    settings: Settings,
     sock: socket.socket,
     ready: Callable[[dict[str, Any]], None],
-    tls: ServerTls | None = None,
-    listeners: Sequence[ProtocolListener] = (),
+    tls: ServerTls | None,
+    listeners: Sequence[ProtocolListener],
 ) -> None:
     """Serve ``app`` on ``sock``, and by ``listeners`` besides; ``ready`` is called once all of them
     answer, with what is to be told of the latter.
@@ -56,8 +55,8 @@ def serve_until_shutdown(
         errors.SidecarError: one of the listeners cannot serve.
         SystemExit: the service had a fault that only a new start mends; the log says which.
     """
-    config = uvicorn_config(app, settings, tls)
-    server = HttpServer(config, service, settings, ready, ProtocolListeners(listeners))
+    config = uvicorn_config(app, service.settings, tls)
+    server = HttpServer(config, service, ready, ProtocolListeners(listeners))
     server.run(sockets=[sock])
     if server.broken:
         raise SystemExit(1)
@@ -121,16 +120,14 @@ class HttpServer(uvicorn.Server):
         self,
         config: uvicorn.Config,
         service: Service,
-        settings: Settings,
         ready: Callable[[dict[str, Any]], None],
         listeners: ProtocolListeners,
     ) -> None:
         super().__init__(config)
         self._listeners = listeners
         self._service = service
-        self._settings = settings
         self._ready = ready
-        self._grace_s = settings.shutdown_grace
+        self._grace_s = service.settings.shutdown_grace
         self.broken = False
         """Whether it ended by a fault."""
         self._watches: list[asyncio.Task[None]] = []
@@ -149,9 +146,10 @@ class HttpServer(uvicorn.Server):
         await super().startup(sockets)  # exits where the application did not start
         self._ready(self._service.also)
         self._watches.append(asyncio.get_running_loop().create_task(self._end_with_a_fault()))
-        if (pid := parent_process.parent_pid(self._settings.parent_pid, os.environ)) is not None:
+        settings = self._service.settings
+        if (pid := parent_process.parent_pid(settings.parent_pid, os.environ)) is not None:
             self._end_after(parent_process.wait_for_exit(pid), f"the host, pid {pid}, is gone")
-        if self._settings.exit_with_stdin:
+        if settings.exit_with_stdin:
             self._end_after(parent_process.wait_for_pipe_close(0), "standard input is closed")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

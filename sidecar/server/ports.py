@@ -56,12 +56,7 @@ class ReservedPorts:
         return cls(grpc, wyoming, talk)
 
     def listeners(
-        self,
-        settings: Settings,
-        service: Service,
-        entrance: AccessControl,
-        watch: FileWatcher,
-        tls: ServerTls | None,
+        self, service: Service, entrance: AccessControl, watch: FileWatcher, tls: ServerTls | None
     ) -> list[ProtocolListener]:
         """Return the listeners of these ports.
 
@@ -71,7 +66,7 @@ class ReservedPorts:
         from sidecar.server.app import create_listeners, create_talk_app
         from sidecar.server.http_server import SecondaryPort, uvicorn_config
 
-        pair = tls.pair if tls else None
+        settings, pair = service.settings, tls.pair if tls else None
         found: list[ProtocolListener] = []
         found += create_listeners(settings, service, entrance, watch, self.grpc, pair)
         if self.wyoming is not None:

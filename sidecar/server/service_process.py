@@ -77,7 +77,7 @@ def _serve(settings: Settings, given: socket.socket | None) -> None:
         service = create_service(settings)
         entrance = create_entrance(settings, watch)
         app = create_app(settings, service, watch, entrance)
-        listeners = besides.listeners(settings, service, entrance, watch, tls)
+        listeners = besides.listeners(service, entrance, watch, tls)
         place = start_listening(place, settings)
     if isinstance(place, port_owner.RunningService):
         log.info("port %d is served by pid %d already", place.port, place.pid)
@@ -97,7 +97,7 @@ def _serve(settings: Settings, given: socket.socket | None) -> None:
         write_parent_line(_announce_ready(settings, port, os.getpid(), made, **shown))
 
     with place:
-        serve_until_shutdown(app, service, settings, place, tell, tls, listeners)
+        serve_until_shutdown(app, service, place, tell, tls, listeners)
 
 
 def log_file(settings: Settings) -> Path | None:

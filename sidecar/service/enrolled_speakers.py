@@ -12,7 +12,6 @@ from sidecar import clock, errors
 from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.identity import Identity
 from sidecar.config.settings import Settings
-from sidecar.errors import JournalUnreachable, PeopleOff
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.storage.encryption import journal_key
@@ -195,7 +194,7 @@ class EnrolledSpeakers:
             errors.PeopleOff: nobody's voice is kept here.
         """
         if self._people is None or not self._on:
-            raise PeopleOff()
+            raise errors.PeopleOff()
         return self._people
 
     async def of(
@@ -212,30 +211,23 @@ class EnrolledSpeakers:
         finally:
             source.close()
 
-    async def with_clips(
+    async def with_clip(
         self,
         caller: Identity,
         options: TranscribeOptions,
-        clips: Sequence[tuple[str, AudioSource]],
+        name: str,
+        clip: AudioSource,
         max_s: float,
     ) -> TranscribeOptions:
-        """The options of a job in which the speakers of some clips are recognised, each by the name
-        that is given with it; nothing of them is kept beyond the job. All clips are closed.
-
-        ``max_s``: the longest clip.
+        """The options of a job in which the speaker of a clip of at most ``max_s`` seconds is
+        recognised as ``name``; nothing of it is kept beyond the job. The clip is closed.
 
         Raises:
-            errors.BadAudio, errors.VoicesUnavailable: as `of`, for any of them.
+            errors.BadAudio, errors.VoicesUnavailable: as `of`.
         """
-        try:
-            known = [
-                SpeakerCandidate(f"clip-{number}", name, (await self.of(caller, source, max_s),))
-                for number, (name, source) in enumerate(clips, len(options.known_voices))
-            ]
-        finally:
-            for _, source in clips:
-                source.close()
-        return replace(options, known_voices=(*options.known_voices, *known))
+        heard, others = await self.of(caller, clip, max_s), options.known_voices
+        known = SpeakerCandidate(f"clip-{len(others)}", name, (heard,))
+        return replace(options, known_voices=(*others, known))
 
     async def with_enrolled_speakers(
         self, options: TranscribeOptions, owner: str, *, kept: bool
@@ -250,7 +242,7 @@ class EnrolledSpeakers:
             try:
                 known = (*options.known_voices, *await self._people.known(owner))
                 return replace(options, known_voices=known, voiceprints=kept)
-            except JournalUnreachable:
+            except errors.JournalUnreachable:
                 await asyncio.sleep(STORE_BACKOFF_S)
 
     async def with_enrolled_speakers_live(self, options: LiveOptions, owner: str) -> LiveOptions:
@@ -262,7 +254,7 @@ class EnrolledSpeakers:
         try:
             async with asyncio.timeout(LIVE_LOOKUP_TIMEOUT_S):
                 known = await self._people.known(owner)
-        except (JournalUnreachable, TimeoutError):
+        except (errors.JournalUnreachable, TimeoutError):
             log.warning("a live session knows nobody: the database does not answer")
             known = ()
         return replace(options, known_voices=known, voiceprints=options.keep)

@@ -1,4 +1,4 @@
-"""Service facade: what protocols call; erasure, observers.
+"""Service facade: what protocols call; health, erasure, observers.
 
 No wire is known here. Who asks comes first in every call.
 """
@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,8 @@ from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.config.settings import ROLE_FRONT, Settings
 from sidecar.conversation.conversation_registry import ConversationRegistry
 from sidecar.engines.engine_selection import MOONSHINE, EngineChoice, language_hint
-from sidecar.errors import EngineUnavailable, LanguageUnsupported, SidecarError
+from sidecar.errors import EngineStuck, EngineUnavailable, LanguageUnsupported, SidecarError
+from sidecar.gpu_memory.gpu_devices import GpuMemory
 from sidecar.gpu_memory.memory_plan import JobForecast
 from sidecar.interfaces.engine_interface import (
     EngineSpec,
@@ -53,12 +54,47 @@ from sidecar.live.sessions.session_traces import SessionTracer
 from sidecar.observability.metrics import ServiceMetrics, health_problem
 from sidecar.observability.tracing import NullTracer, Tracer, is_tracing_configured
 from sidecar.service.enrolled_speakers import EnrolledSpeakers
-from sidecar.service.health import ServiceHealth, hang_reason
-from sidecar.service.live_session_archive import FinishedSessionJobs, LiveSessionArchive
+from sidecar.service.live_session_archive import LiveSessionArchive
 from sidecar.transcripts.transcript import Transcript
 from sidecar.version import install_command
 from sidecar.workers.audio_probe import AudioProbe
-from sidecar.workers.engine_fleet import EngineFleet, EngineRole, ModelRegistry
+from sidecar.workers.engine_fleet import EngineFleet, EngineRole, EngineStatus, ModelRegistry
+from sidecar.workers.engine_slot import EngineState
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceHealth:
+    """Health of the service. Never waits for anything."""
+
+    version: str
+    instance: str
+    engine: str
+    precision: str
+    state: EngineState
+    model_loaded: bool
+    worker_pid: int | None
+    loading: float | None
+    gpu: GpuMemory | None
+    live: EngineStatus | None
+    engines: dict[EngineRole, EngineStatus]
+    jobs_waiting: int
+    jobs_running: int
+    live_sessions: int
+    starting: bool
+    """What was to be there before anybody comes is not yet there."""
+    stopping: bool
+    reachable: bool
+    """Whether the database of shared jobs answers; true without one."""
+    trouble: str | None
+    """Why it is not healthy: by what came of its work lately, or an engine that hangs."""
+    also: dict[str, Any]
+    """As `Service.also`."""
+
+
+def hang_reason(engines: Iterable[EngineStatus]) -> str | None:
+    """Why it is not healthy, where an engine hangs that nothing ends."""
+    stuck = any(one.state is EngineState.STUCK for one in engines)
+    return EngineStuck.code if stuck else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,36 +104,6 @@ class ErasureResult:
     jobs: int
     people: int
     live_sessions: int
-
-
-class OwnerErasure:
-    """``captured``: forgets what was captured of an owner's sessions."""
-
-    def __init__(
-        self,
-        jobs: OwnedJobs,
-        voices: EnrolledSpeakers,
-        live: SessionRegistry,
-        captured: Callable[[str], Awaitable[None]],
-    ) -> None:
-        self._jobs, self._voices, self._live = jobs, voices, live
-        self._captured = captured
-
-    async def erase(self, caller: Identity) -> ErasureResult:
-        """Forget the caller's people, then its jobs, of which those that wait or run end, then what
-        was said in live sessions that are over. Asking again does no harm, and does the rest where
-        it went wrong.
-
-        Raises:
-            errors.JournalUnreachable: it may be done or not.
-            errors.DiskFull, errors.SidecarError: it cannot be written; what was done stays done.
-        """
-        people = await self._voices.forget(caller)
-        jobs = await self._jobs.delete_all(caller)
-        self._live.forget_over(caller.owner)
-        await self._captured(caller.owner)
-        going = sum(one.owner == caller.owner for one in self._live.going_on())
-        return ErasureResult(jobs, people, going)
 
 
 def create_tracing(version: str) -> Tracer:
@@ -233,12 +239,12 @@ class Service:
         """What is done to their transcripts."""
         self.recordings = OwnedRecordings(self.owned, keeping)
         """What of them can be listened to."""
-        talks = FinishedSessionJobs(self._backend.store, keeping, self.spool_threads, now)
-        self._live_archive = LiveSessionArchive(settings, talks, self.spool_threads)
+        self.live_archive = LiveSessionArchive(
+            settings, self._backend.store, keeping, self.spool_threads, now
+        )
+        """Makes jobs of live sessions and conversations that are over."""
         self.live = self._session_registry()
         """The live sessions of everybody."""
-        self.erasure = OwnerErasure(self.owned, self.voices, self.live, self._observed.forget)
-        """The end of all that is kept of an owner."""
         self.tts = self.fleet.voice if self.fleet.tts_spec is not None else None
         """What speaks, None where nothing does."""
         self.conversations = ConversationRegistry(settings, self.live, self.tts)
@@ -255,8 +261,8 @@ class Service:
             tally=self.tally.live,
             observers=self._observed.sessions,
             add_known_speakers=self.voices.with_enrolled_speakers_live,
-            save=self._live_archive.session,
-            new_recording=self._live_archive.tape,
+            save=self.live_archive.session,
+            new_recording=self.live_archive.tape,
             store=self._shared.sessions if self._shared else None,
         )
 
@@ -306,13 +312,21 @@ class Service:
             )
         return options
 
-    async def keep_conversation(self, caller: Identity, transcript: Transcript) -> str:
-        """The id of the job that a conversation becomes.
+    async def erase(self, caller: Identity) -> ErasureResult:
+        """Forget the caller's people, then its jobs, of which those that wait or run end, then what
+        was said in live sessions that are over, and what was captured of them. Asking again does no
+        harm, and does the rest where it went wrong.
 
         Raises:
-            errors.DiskFull, errors.SpoolUnwritable: it cannot be kept; there is no job.
+            errors.JournalUnreachable: it may be done or not.
+            errors.DiskFull, errors.SidecarError: it cannot be written; what was done stays done.
         """
-        return await self._live_archive.conversation(caller, transcript)
+        people = await self.voices.forget(caller)
+        jobs = await self.owned.delete_all(caller)
+        self.live.forget_over(caller.owner)
+        await self._observed.forget(caller.owner)
+        going = sum(one.owner == caller.owner for one in self.live.going_on())
+        return ErasureResult(jobs, people, going)
 
     def noted(self, transcript: Transcript, options: TranscribeOptions) -> Transcript:
         """A transcript with what its client should know of how the wishes were met."""

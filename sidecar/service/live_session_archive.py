@@ -20,24 +20,62 @@ from sidecar.jobs.job_store import JobStore
 from sidecar.jobs.recovery import PersistentRecordings
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_recording import SessionRecording
-from sidecar.transcripts.transcript import Finished, Peaks, SegmentReady, Transcript
+from sidecar.transcripts.transcript import (
+    Finished,
+    Peaks,
+    SegmentReady,
+    Transcript,
+    TranscriptionEvent,
+)
 
 log = logging.getLogger(__name__)
 
 
-class FinishedSessionJobs:
-    """Makes them. ``keeping``: where jobs outlive the process; ``disk``: threads that may wait for
-    one."""
+class LiveSessionArchive:
+    """Makes jobs of live sessions and of conversations. ``keeping``: where recordings are kept if
+    jobs outlive the process; ``disk``: threads that may wait for one."""
 
     def __init__(
         self,
+        settings: Settings,
         store: JobStore,
         keeping: PersistentRecordings | None,
         disk: ThreadLimiter,
         now: clock.Clock,
     ) -> None:
-        self._store, self._keeping = store, keeping
-        self._disk, self._now = disk, now
+        self._store, self._keeping, self._disk, self._now = store, keeping, disk, now
+        self._most = settings.keep_recordings_mb << 20 if settings.keeps_jobs else 0
+        self._spool_dir = settings.spool_dir
+
+    def tape(self) -> SessionRecording | None:
+        """Return the recorder of a live session's audio, if recordings are kept."""
+        if not self._most:
+            return None
+        return SessionRecording(UploadSpool(self._spool_dir), self._disk, self._most)
+
+    async def session(self, session: Session, transcript: Transcript) -> str:
+        """The id of the job that a live session becomes."""
+        asked, tape = session.options, session.recording
+        options = TranscribeOptions(
+            language=asked.language,
+            diarize=asked.diarize,
+            prompt=asked.prompt,
+            translate=asked.translate,
+            words=asked.words,
+            recognise=asked.recognise,
+        )
+        peaks = b"" if tape is None else tape.peaks
+        sound = None if tape is None else await tape.recording()
+        return (await self.keep(session.owner, options, transcript, sound, peaks)).id
+
+    async def conversation(self, caller: Identity, transcript: Transcript) -> str:
+        """The id of the job that a conversation becomes.
+
+        Raises:
+            errors.DiskFull, errors.SpoolUnwritable: it cannot be kept; there is no job.
+        """
+        options = TranscribeOptions(language=transcript.language, diarize=True)
+        return (await self.keep(caller.owner, options, transcript)).id
 
     async def keep(
         self,
@@ -64,56 +102,12 @@ class FinishedSessionJobs:
                 sound.close()
         facts = AudioInfo(WAV.name, "live", transcript.duration)
         durable = self._keeping is not None
-        record = JobRecord.submitted(
-            self._now(), audio, facts, options, owner=owner, durable=durable
-        )
-        changes: list[JobChange] = [StartedChange()]
-        changes += [
-            ReportedChange(SegmentReady(index, segment))
-            for index, segment in enumerate(transcript.segments)
+        now = self._now()
+        record = JobRecord.submitted(now, audio, facts, options, owner=owner, durable=durable)
+        reports: list[TranscriptionEvent] = [
+            SegmentReady(*one) for one in enumerate(transcript.segments)
         ]
-        if peaks:
-            changes.append(ReportedChange(Peaks(0, peaks)))
-        changes.append(ReportedChange(Finished(transcript)))
+        reports += [Peaks(0, peaks)] if peaks else []
+        reports.append(Finished(transcript))
+        changes: list[JobChange] = [StartedChange(), *map(ReportedChange, reports)]
         return await self._store.import_ended(record, changes)
-
-
-class LiveSessionArchive:
-    """Makes jobs of live sessions and of conversations. ``disk``: threads that may wait for one."""
-
-    def __init__(self, settings: Settings, talks: FinishedSessionJobs, disk: ThreadLimiter) -> None:
-        self._talks, self._disk = talks, disk
-        self._most = settings.keep_recordings_mb << 20 if settings.keeps_jobs else 0
-        self._spool_dir = settings.spool_dir
-
-    def tape(self) -> SessionRecording | None:
-        """Return the recorder of a live session's audio, if recordings are kept."""
-        return (
-            SessionRecording(UploadSpool(self._spool_dir), self._disk, self._most)
-            if self._most
-            else None
-        )
-
-    async def session(self, session: Session, transcript: Transcript) -> str:
-        """The id of the job that a live session becomes."""
-        asked, tape = session.options, session.recording
-        options = TranscribeOptions(
-            language=asked.language,
-            diarize=asked.diarize,
-            prompt=asked.prompt,
-            translate=asked.translate,
-            words=asked.words,
-            recognise=asked.recognise,
-        )
-        peaks = b"" if tape is None else tape.peaks
-        sound = None if tape is None else await tape.recording()
-        return (await self._talks.keep(session.owner, options, transcript, sound, peaks)).id
-
-    async def conversation(self, caller: Identity, transcript: Transcript) -> str:
-        """The id of the job that a conversation becomes.
-
-        Raises:
-            errors.DiskFull, errors.SpoolUnwritable: it cannot be kept; there is no job.
-        """
-        options = TranscribeOptions(language=transcript.language, diarize=True)
-        return (await self._talks.keep(caller.owner, options, transcript)).id

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Union
@@ -17,6 +18,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from sidecar.api import live_messages
+
+sys.path.append(str(REPOSITORY / "docs"))
+from live_event_schemas import SERVER_MESSAGES, LiveMessage
 
 
 @asynccontextmanager
@@ -232,8 +236,8 @@ async def test_who_may_not_come_in_is_told_in_a_frame(
         assert (await rest(socket))[1] == 4401
 
 
-SAID: TypeAdapter[live_messages.LiveMessage] = TypeAdapter(
-    Annotated[Union[live_messages.SERVER_MESSAGES], Field(discriminator="type")]  # noqa: UP007
+SAID: TypeAdapter[LiveMessage] = TypeAdapter(
+    Annotated[Union[SERVER_MESSAGES], Field(discriminator="type")]  # noqa: UP007
 )
 
 

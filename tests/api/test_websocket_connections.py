@@ -35,8 +35,10 @@ from sidecar.api.http.request_headers import (
 )
 from sidecar.api.http.uvicorn_protocols import http_protocol, websocket_protocol
 from sidecar.api.http.websocket_connections import (
+    ConnectionEnding,
     InboundQueue,
     WebSocketConnection,
+    WebSocketDialect,
     WebSocketGone,
     close_code,
 )
@@ -59,35 +61,41 @@ class Echo:
     work: asyncio.Event
 
     async def serve(self, websocket: WebSocket) -> None:
-        socket = await WebSocketConnection.accept(websocket, spoken=("echo",))
         how = "end"
+
+        async def echo(socket: WebSocketConnection) -> None:
+            nonlocal how
+            try:
+                await socket.run_until_first_ends(socket.read(at_once), self.answer(socket))
+            except WebSocketGone:
+                how = "gone"
+                raise
+            except errors.SidecarError as error:
+                how = error.code
+                raise
 
         async def at_once(message: str | bytes) -> bool:
             return message == "pong"
 
-        async def work() -> None:
-            async for message in socket.inbound:
-                socket.count()
-                if message == "wait":
-                    await self.work.wait()
-                if message == "cancel":
-                    socket.count_cancel()
-                if message == "end":
-                    return
-                while message == "flood":
-                    await socket.send("x" * 65536)
-                await socket.send(message)
+        def ending_of(error: errors.SidecarError) -> ConnectionEnding:
+            last = json.dumps({"code": error.code, "after": error.retry_after})
+            return ConnectionEnding(close_code(error, {"rate_limited": 4008}), error.code, last)
 
-        try:
-            await socket.run_until_first_ends(socket.read(at_once), work())
-            await socket.close()
-        except WebSocketGone:
-            how = "gone"
-        except errors.SidecarError as error:
-            how = error.code
-            await socket.say(json.dumps({"code": error.code, "after": error.retry_after}))
-            await socket.close(close_code(error, {"rate_limited": 4008}), error.code)
+        await WebSocketDialect(("echo",), ending_of).serve(websocket, echo)
         self.ended.put_nowait(how)
+
+    async def answer(self, socket: WebSocketConnection) -> None:
+        async for message in socket.inbound:
+            socket.count()
+            if message == "wait":
+                await self.work.wait()
+            if message == "cancel":
+                socket.count_cancel()
+            if message == "end":
+                return
+            while message == "flood":
+                await socket.send("x" * 65536)
+            await socket.send(message)
 
 
 @dataclass

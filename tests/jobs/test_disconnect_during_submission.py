@@ -28,7 +28,7 @@ from sidecar.jobs.job_store import LocalJobStore
 from sidecar.jobs.recovery import JobPersistence, jobs_folder
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service
-from sidecar.service.live_session_archive import FinishedSessionJobs
+from sidecar.service.live_session_archive import LiveSessionArchive
 from sidecar.storage import encryption
 from sidecar.transcripts.transcript import Segment, Transcript
 
@@ -248,9 +248,8 @@ async def test_a_live_session_whose_end_nobody_waits_for_leaves_its_job_or_nothi
 ) -> None:
     keeping = JobPersistence(settings)
     disk = ThreadLimiter("spool", 2)
-    talks = FinishedSessionJobs(
-        LocalJobStore(keeping.store, None, None), keeping, disk, clock.wall_time
-    )
+    store = LocalJobStore(keeping.store, None, None)
+    talks = LiveSessionArchive(settings, store, keeping, disk, clock.wall_time)
 
     async def kept() -> None:
         spool = UploadSpool(settings.spool_dir)

@@ -18,7 +18,7 @@ from service_process import PATIENCE_S, until
 from sidecar import errors
 from sidecar.cluster.eligibility import ineligibility
 from sidecar.jobs.job_runner import Job
-from sidecar.service.health import hang_reason
+from sidecar.service.facade import hang_reason
 from sidecar.workers.engine_fleet import EngineStatus
 from sidecar.workers.engine_slot import EngineState
 from sidecar.workers.worker_process import WorkerProcess

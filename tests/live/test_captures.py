@@ -234,11 +234,11 @@ async def test_captures_of_an_owner_who_has_all_deleted_go_and_those_of_others_s
     for session in (goes_on, theirs):
         await session.send(sound((0.2, 0.0)), rate=16_000)
     service.live.end(theirs)
-    assert (await service.erasure.erase(ANONYMOUS)).live_sessions == 1
+    assert (await service.erase(ANONYMOUS)).live_sessions == 1
     left = [stem.partition("_")[2] for stem in stems(tmp_path / "captures")]
     assert left == ["goes-on", "theirs"]
     service.live.end(goes_on)
-    await service.erasure.erase(ANONYMOUS)
+    await service.erase(ANONYMOUS)
     (path,) = (tmp_path / "captures").glob(f"*{SOUND}")
     assert CaptureReader(path, KEY).lines()[0]["owner"] == other.owner
     assert len(list((tmp_path / "captures").iterdir())) == 2

@@ -342,7 +342,7 @@ async def test_there_are_as_many_as_may_be_and_each_finds_its_own(open_service: 
         service.live.open(OTHER, LiveOptions())
     assert service.live.find(ANONYMOUS, "mine", 7) is first
     assert first.told.passed == 7
-    assert (await service.erasure.erase(ANONYMOUS)).live_sessions == 2
+    assert (await service.erase(ANONYMOUS)).live_sessions == 2
     assert service.live.find(OTHER, "mine") is theirs
     with pytest.raises(errors.SessionNotFound):
         service.live.find(OTHER, first.id + "x")
@@ -390,7 +390,7 @@ async def test_what_was_said_in_a_session_that_is_over_goes_with_all_else_of_its
         session.finish()
         assert of(await reading, Summary)
         service.live.leave(session, unheard=True)  # its client may come for its last words
-    assert (await service.erasure.erase(ANONYMOUS)).live_sessions == 0
+    assert (await service.erase(ANONYMOUS)).live_sessions == 0
     with pytest.raises(errors.SessionNotFound):
         service.live.find(ANONYMOUS, "mine")
     assert service.live.find(OTHER, "mine") is session
@@ -402,7 +402,7 @@ async def test_whoever_leaves_a_session_that_went_takes_no_other_of_its_number_a
     service = await open_service(live_sessions_per_owner=1)
     gone = service.live.open(ANONYMOUS, LiveOptions(), "mine")
     gone.end()  # its client is still on the line
-    assert (await service.erasure.erase(ANONYMOUS)).live_sessions == 0
+    assert (await service.erase(ANONYMOUS)).live_sessions == 0
     comes = service.live.open(ANONYMOUS, LiveOptions(), "mine")
     service.live.leave(gone)
     assert service.live.find(ANONYMOUS, "mine") is comes

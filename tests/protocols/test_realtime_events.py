@@ -308,7 +308,7 @@ def test_all_turn_detection_that_is_taken_can_be_had(
     assert found.options(LiveOptions()).turns is TurnControl.SILENCE
     view = found.view("sess_1", 1)
     RealtimeTranscriptionSessionCreateResponse.model_validate(view, strict=True)
-    check(server_events.session_event("session.updated", view))
+    check({"type": "session.updated", "session": view})
     beta = found.beta_view("sess_1", 1) | {"client_secret": {"value": "", "expires_at": 0}}
     TranscriptionSessionUpdatedEvent.model_validate(
         {"type": "transcription_session.updated", "event_id": "event_1", "session": beta},

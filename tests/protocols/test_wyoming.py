@@ -364,8 +364,8 @@ def test_what_the_package_writes_is_read_here_and_the_other_way(
         written = _Written()
         await async_write_event(Event(kind, data, payload), written)  # type: ignore[arg-type]
         line, _, rest = bytes(written.all).partition(b"\n")
-        head = parse_event_header(line)
-        event = head.whole(rest[: head.more])
+        event, more = parse_event_header(line)
+        event = event.with_data(rest[:more])
         assert (event.type, event.data, event.payload) == (kind, data, len(payload))
         reader = asyncio.StreamReader()
         reader.feed_data(event_bytes(kind, data))
@@ -425,15 +425,15 @@ def test_a_line_is_an_event_or_refused_by_an_error_of_ours_and_both_were_tried()
     @example({"type": "audio-chunk", "payload_length": LARGEST_LENGTH})
     def tried(said: dict[str, Any]) -> None:
         try:
-            head = parse_event_header(json.dumps(said).encode())
+            event, more = parse_event_header(json.dumps(said).encode())
         except errors.SidecarError as error:
             refused.append(error.code)
             assert not _is_event(said)
         else:
-            taken.append(head)
+            taken.append(event)
             assert _is_event(said)
-            assert (head.event.type, head.event.data) == (said["type"], said.get("data") or {})
-            assert (head.more, head.event.payload) == tuple(
+            assert (event.type, event.data) == (said["type"], said.get("data") or {})
+            assert (more, event.payload) == tuple(
                 said.get(f"{name}_length") or 0 for name in ("data", "payload")
             )
 
@@ -450,6 +450,7 @@ def test_a_line_that_was_garbled_raises_nothing_but_an_error_of_ours(
     at = data.draw(st.integers(0, len(line)))
     line[at : at + data.draw(st.integers(0, 3))] = noise
     try:
-        parse_event_header(bytes(line)).whole(bytes(line))
+        event, _ = parse_event_header(bytes(line))
+        event.with_data(bytes(line))
     except errors.SidecarError as error:
         assert error.code in ("message_invalid", "message_too_big")  # noqa: PT017

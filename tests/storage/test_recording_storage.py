@@ -25,7 +25,7 @@ from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_store import LocalJobStore
 from sidecar.jobs.recovery import JobPersistence
 from sidecar.jobs.sqlite_job_log import parse_record, serialize_record
-from sidecar.service.live_session_archive import FinishedSessionJobs
+from sidecar.service.live_session_archive import LiveSessionArchive
 from sidecar.storage.recording_storage import FolderStorage, RecordingStorage
 from sidecar.storage.s3_storage import S3Storage
 from sidecar.storage.storage_selection import create_recording_storage
@@ -287,9 +287,8 @@ async def test_the_words_of_a_talk_are_kept_where_its_sound_cannot_be_now(
         raise errors.StorageUnreachable()
 
     monkeypatch.setattr(keeping._storage, "put", away)
-    talks = FinishedSessionJobs(
-        LocalJobStore(keeping.store, None, None), keeping, ThreadLimiter("disk", 1), lambda: 0.0
-    )
+    store, disk = LocalJobStore(keeping.store, None, None), ThreadLimiter("disk", 1)
+    talks = LiveSessionArchive(Settings(), store, keeping, disk, lambda: 0.0)
     said = Transcript((Segment(0.0, 1.0, "a word"),), "en", 3.0, "scripted", "fp32")
     with nothing_left_open():
         job = await talks.keep("somebody", TranscribeOptions(), said, upload(voice))

@@ -16,7 +16,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecar import errors
 from sidecar.api.http import request_headers
-from sidecar.api.http.request_headers import scope_with_identity
 from sidecar.api.http.responses import ErrorDialects, error_response_at
 from sidecar.auth.authentication import AccessPolicy, SleepFunction, identify_request
 from sidecar.auth.one_time_codes import OneTimeCodes
@@ -66,13 +65,11 @@ class AuthGate:
         """Without a ``rate_limiter`` nobody is counted, without ``visits`` nobody sent away again;
         ``pause`` waits for so many seconds. Who asks for what ``opens`` means is not asked who it
         is, as at `OPEN_PATHS`."""
-        self._access = access
-        self._dialects = dialects or {}
-        visits = visits or RevocableStreams()
-        self._behind = _AccessCors(
-            _Authentication(
-                app, access, rate_limiter, pause, self._dialects, visits, opens, refusals, tickets
-            ),
+        self._app, self._access, self._rate_limiter, self._pause = app, access, rate_limiter, pause
+        self._dialects, self._visits = dialects or {}, visits or RevocableStreams()
+        self._opens, self._refusals, self._tickets = opens, refusals, tickets
+        self._behind_cors = _AccessCors(  # a page that may ask sees why it is refused
+            self._authenticate,
             access,
             allow_methods=("GET", "HEAD", "POST", "PATCH", "DELETE"),
             allow_headers=(
@@ -91,19 +88,82 @@ class AuthGate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] in ("http", "websocket"):
-            try:
-                check_header_sizes(scope["headers"])
-                self._access.check_peer_and_host(request_origin(scope))
-            except errors.SidecarError as error:
-                if "websocket.http.response" in scope.get("extensions", ()):  # status and body
-                    await error_response_at(scope["path"], self._dialects)(error)(
-                        scope, receive, send
-                    )
-                else:
-                    await send_refusal(error, scope, receive, send, self._dialects)
-                return
-        await self._behind(scope, receive, send)
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        try:
+            check_header_sizes(scope["headers"])
+            self._access.check_peer_and_host(request_origin(scope))
+        except errors.SidecarError as error:
+            if "websocket.http.response" in scope.get("extensions", ()):  # status and body
+                await error_response_at(scope["path"], self._dialects)(error)(scope, receive, send)
+            else:
+                await send_refusal(error, scope, receive, send, self._dialects)
+            return
+        await self._behind_cors(scope, receive, send)
+
+    async def _authenticate(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with contextlib.ExitStack() as opened:
+            admitted = await self._admitted(scope, receive, send, opened)
+            if admitted is not None:
+                await self._app(admitted[0], receive, admitted[1])
+
+    async def _admitted(
+        self, scope: Scope, receive: Receive, send: Send, opened: contextlib.ExitStack
+    ) -> tuple[Scope, Send] | None:
+        """The scope with its caller and how to answer; None where it was refused. While ``opened``
+        is, the request or connection counts as the caller's."""
+        approach = request_origin(scope)
+        try:
+            if self._rate_limiter is not None:
+                self._rate_limiter.admit_request(approach)
+            if scope["path"] not in OPEN_PATHS and not self._opens(scope):
+                approach, session = self._with_ticket(scope, approach)
+                caller = await identify_request(
+                    self._access, self._rate_limiter, approach, self._pause
+                )
+                if session is not None:
+                    caller = dataclasses.replace(caller, scopes=frozenset())
+                scope = request_headers.scope_with_identity(scope, caller, self._visits)
+                scope["state"][request_headers.AGREED_SESSION_KEY] = session
+                if self._rate_limiter is not None:
+                    try:
+                        self._rate_limiter.enter(caller)
+                    finally:
+                        send = request_headers.send_with_rate_limit(
+                            send, self._rate_limiter.standing(caller)
+                        )
+                opened.enter_context(self._visits.opened(caller))
+        except errors.SidecarError as error:
+            say_no = self._refusals.get(scope["path"]) if scope["type"] == "websocket" else None
+            if say_no is not None:
+                await say_no(error, scope, receive, send)
+            else:
+                await send_refusal(error, scope, receive, send, self._dialects)
+            return None
+        return scope, send
+
+    def _with_ticket(
+        self, scope: Scope, approach: RequestOrigin
+    ) -> tuple[RequestOrigin, str | None]:
+        """The approach of a WebSocket with the token that its ticket or key stands for, and the
+        session that it opens, None for any."""
+        if scope["type"] != "websocket" or self._tickets is None:
+            return approach, None
+        key = request_headers.ephemeral_ticket(approach.authorizations)
+        word = key or (None if approach.authorizations else request_headers.ticket_of(scope))
+        if word is None:
+            return approach, None
+        try:
+            grant = self._tickets.take(word)
+        except errors.LinkInvalid:
+            if key is not None:  # it may be a token that looks like a key
+                return approach, None
+            raise errors.TicketInvalid() from None
+        if grant.path not in (None, scope["path"]):
+            raise errors.TicketInvalid(f"This key opens '{grant.path}' only.")
+        given = [f"Bearer {grant.token}"]
+        return dataclasses.replace(approach, authorizations=given), grant.session
 
 
 class _AccessCors(CORSMiddleware):
@@ -115,87 +175,6 @@ class _AccessCors(CORSMiddleware):
 
     def is_allowed_origin(self, origin: str) -> bool:
         return self._access.admits_origin(origin)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Authentication:
-    """Asks who it is, behind CORS: a page that may ask sees why it is refused."""
-
-    app: ASGIApp
-    access: AccessPolicy
-    rate_limiter: RateLimiter | None
-    pause: SleepFunction
-    dialects: ErrorDialects
-    visits: RevocableStreams
-    opens: IsPublic
-    refusals: WebSocketRefusals
-    tickets: OneTimeCodes[request_headers.TicketGrant] | None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
-            await self.app(scope, receive, send)
-            return
-        with contextlib.ExitStack() as opened:
-            admitted = await self._admitted(scope, receive, send, opened)
-            if admitted is not None:
-                await self.app(admitted[0], receive, admitted[1])
-
-    async def _admitted(
-        self, scope: Scope, receive: Receive, send: Send, opened: contextlib.ExitStack
-    ) -> tuple[Scope, Send] | None:
-        """The scope with its caller and how to answer; None where it was refused. While ``opened``
-        is, the request or connection counts as the caller's."""
-        approach = request_origin(scope)
-        try:
-            if self.rate_limiter is not None:
-                self.rate_limiter.admit_request(approach)
-            if scope["path"] not in OPEN_PATHS and not self.opens(scope):
-                approach, session = self._with_ticket(scope, approach)
-                caller = await identify_request(
-                    self.access, self.rate_limiter, approach, self.pause
-                )
-                if session is not None:
-                    caller = dataclasses.replace(caller, scopes=frozenset())
-                scope = scope_with_identity(scope, caller, self.visits)
-                scope["state"][request_headers.AGREED_SESSION_KEY] = session
-                if self.rate_limiter is not None:
-                    try:
-                        self.rate_limiter.enter(caller)
-                    finally:
-                        send = request_headers.send_with_rate_limit(
-                            send, self.rate_limiter.standing(caller)
-                        )
-                opened.enter_context(self.visits.opened(caller))
-        except errors.SidecarError as error:
-            say_no = self.refusals.get(scope["path"]) if scope["type"] == "websocket" else None
-            if say_no is not None:
-                await say_no(error, scope, receive, send)
-            else:
-                await send_refusal(error, scope, receive, send, self.dialects)
-            return None
-        return scope, send
-
-    def _with_ticket(
-        self, scope: Scope, approach: RequestOrigin
-    ) -> tuple[RequestOrigin, str | None]:
-        """The approach of a WebSocket with the token that its ticket or key stands for, and the
-        session that it opens, None for any."""
-        if scope["type"] != "websocket" or self.tickets is None:
-            return approach, None
-        key = request_headers.ephemeral_ticket(approach.authorizations)
-        word = key or (None if approach.authorizations else request_headers.ticket_of(scope))
-        if word is None:
-            return approach, None
-        try:
-            grant = self.tickets.take(word)
-        except errors.LinkInvalid:
-            if key is not None:  # it may be a token that looks like a key
-                return approach, None
-            raise errors.TicketInvalid() from None
-        if grant.path not in (None, scope["path"]):
-            raise errors.TicketInvalid(f"This key opens '{grant.path}' only.")
-        given = [f"Bearer {grant.token}"]
-        return dataclasses.replace(approach, authorizations=given), grant.session
 
 
 def request_origin(scope: Scope) -> RequestOrigin:

@@ -34,7 +34,6 @@ from sidecar.api.http.schemas import JobError, JobProgress
 from sidecar.api.http.upload import read_form, read_json
 from sidecar.audio.audio_source import AudioSource
 from sidecar.auth import identity
-from sidecar.errors import ErrorKind
 from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_store import QueuePosition
 from sidecar.service.facade import Service
@@ -42,27 +41,27 @@ from sidecar.transcripts.transcript import Segment, join_texts
 
 log = logging.getLogger(__name__)
 
-STATUS: Mapping[ErrorKind, int] = {
-    ErrorKind.MALFORMED: 400,
-    ErrorKind.UNPROCESSABLE: 422,
-    ErrorKind.UNSUPPORTED: 415,
-    ErrorKind.TOO_LARGE: 413,
-    ErrorKind.HEADERS_TOO_LARGE: 431,
-    ErrorKind.TIMEOUT: 408,
-    ErrorKind.NOT_FOUND: 404,
-    ErrorKind.METHOD: 405,
-    ErrorKind.UPGRADE: 426,
-    ErrorKind.FORBIDDEN: 403,
-    ErrorKind.UNAUTHORIZED: 401,
-    ErrorKind.CONFLICT: 409,
-    ErrorKind.PRECONDITION: 412,
-    ErrorKind.RANGE: 416,
-    ErrorKind.CANCELLED: 409,
-    ErrorKind.LIMITED: 429,
-    ErrorKind.BUSY: 503,
-    ErrorKind.STORAGE_FULL: 507,
-    ErrorKind.WONT_FIT: 507,
-    ErrorKind.FAILED: 500,
+STATUS: Mapping[errors.ErrorKind, int] = {
+    errors.ErrorKind.MALFORMED: 400,
+    errors.ErrorKind.UNPROCESSABLE: 422,
+    errors.ErrorKind.UNSUPPORTED: 415,
+    errors.ErrorKind.TOO_LARGE: 413,
+    errors.ErrorKind.HEADERS_TOO_LARGE: 431,
+    errors.ErrorKind.TIMEOUT: 408,
+    errors.ErrorKind.NOT_FOUND: 404,
+    errors.ErrorKind.METHOD: 405,
+    errors.ErrorKind.UPGRADE: 426,
+    errors.ErrorKind.FORBIDDEN: 403,
+    errors.ErrorKind.UNAUTHORIZED: 401,
+    errors.ErrorKind.CONFLICT: 409,
+    errors.ErrorKind.PRECONDITION: 412,
+    errors.ErrorKind.RANGE: 416,
+    errors.ErrorKind.CANCELLED: 409,
+    errors.ErrorKind.LIMITED: 429,
+    errors.ErrorKind.BUSY: 503,
+    errors.ErrorKind.STORAGE_FULL: 507,
+    errors.ErrorKind.WONT_FIT: 507,
+    errors.ErrorKind.FAILED: 500,
 }
 _FROM_STATUS: Mapping[int, type[errors.SidecarError]] = {
     404: errors.NotFound,
@@ -76,7 +75,7 @@ ErrorRenderer = Callable[[errors.SidecarError], Response]
 ErrorDialects = Mapping[str, ErrorRenderer]
 """How to say no at addresses whose clients do not know problems; one that ends in '/' stands for
 all below it."""
-_NO_DIALECTS: ErrorDialects = {}
+NO_DIALECTS: ErrorDialects = {}
 UPGRADE_HEADERS = {"Upgrade": "websocket", "Connection": "Upgrade"}
 """Of a 426, as RFC 9110 wants it."""
 
@@ -109,7 +108,7 @@ def problem(error: errors.SidecarError) -> Response:
 
 def log_error(error: errors.SidecarError, request_id: str) -> None:
     """A line in the log, as a warning where it is our fault."""
-    ours = STATUS[error.kind] >= 500 and error.kind is not ErrorKind.BUSY
+    ours = STATUS[error.kind] >= 500 and error.kind is not errors.ErrorKind.BUSY
     level = logging.WARNING if ours else logging.INFO
     log.log(level, "answered %s, request %s", error.code, request_id)
 
@@ -127,13 +126,13 @@ def error_headers(error: errors.SidecarError) -> dict[str, str]:
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
-    if error.kind is ErrorKind.UNAUTHORIZED:
+    if error.kind is errors.ErrorKind.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     return headers
 
 
 def install_error_handlers(
-    app: FastAPI, *routers: APIRouter, dialects: ErrorDialects = _NO_DIALECTS
+    app: FastAPI, *routers: APIRouter, dialects: ErrorDialects = NO_DIALECTS
 ) -> None:
     """Make ``app``, which has these ``routers``, answer every error in the language of its address:
     as a problem, unless ``dialects`` has another."""
@@ -310,7 +309,32 @@ def last_event_id(request: Request) -> int:
     return int(given or 0)
 
 
-class EventStreamResponse(Response):
+class StreamedResponse(Response):
+    """An answer whose body is made while it is sent, until its client hangs up."""
+
+    def __init__(self, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(status_code=status, headers=headers)
+        self._begun = self._ended = False
+
+    async def _begin(self, send: Send) -> None:
+        """Send the head, unless it was sent."""
+        if not self._begun:
+            start = {"status": self.status_code, "headers": self.raw_headers}
+            await send({"type": "http.response.start", **start})
+            self._begun = True
+
+    async def _send_all(self, send: Send, frames: AsyncGenerator[bytes, None]) -> None:
+        """Send the body, and before its first bytes the head."""
+        async with aclosing(frames) as each:
+            async for frame in each:
+                await self._begin(send)
+                await send(_body(frame, more=True))
+        await self._begin(send)
+        await send(_body(b"", more=False))
+        self._ended = True
+
+
+class EventStreamResponse(StreamedResponse):
     """An answer that goes on as long as there are ``frames``.
 
     ``closed`` is called once it is over, whatever came of it, also where the client left before the
@@ -329,10 +353,7 @@ class EventStreamResponse(Response):
         usual = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         super().__init__(headers=usual | dict(headers or {}))
         del self.headers["content-length"]
-        self._frames = frames
-        self._closed = closed
-        self._farewell = farewell
-        self._begun = self._ended = False
+        self._frames, self._closed, self._farewell = frames, closed, farewell
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -344,7 +365,7 @@ class EventStreamResponse(Response):
             return
         last: bytes | None = None
         try:
-            if await send_until_disconnect(scope, receive, self._send_all(send)):
+            if await send_until_disconnect(scope, receive, self._follow(send)):
                 last = self._farewell
         except asyncio.CancelledError:  # the service ends, and what is followed outlives it
             if not self._begun:
@@ -357,18 +378,9 @@ class EventStreamResponse(Response):
                 async with asyncio.timeout(LAST_FRAME_TIMEOUT_S):
                     await send(_body(last, more=False))
 
-    async def _begin(self, send: Send) -> None:
-        start = {"status": self.status_code, "headers": self.raw_headers}
-        await send({"type": "http.response.start", **start})
-        self._begun = True
-
-    async def _send_all(self, send: Send) -> None:
-        async with aclosing(self._frames) as frames:
-            await self._begin(send)
-            async for each in frames:
-                await send(_body(each, more=True))
-            await send(_body(b"", more=False))
-            self._ended = True
+    async def _follow(self, send: Send) -> None:
+        await self._begin(send)
+        await self._send_all(send, self._frames)
 
 
 async def send_until_disconnect(

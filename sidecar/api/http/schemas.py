@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -72,20 +72,70 @@ class JobSummary(BaseModel):
     )
 
 
-_PROBLEM = {"application/problem+json": {"schema": ProblemDetails.model_json_schema()}}
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    "4XX": {"description": "What was wrong with the request", "content": _PROBLEM},
-    "5XX": {"description": "What went wrong here", "content": _PROBLEM},
-}
+def content(*media_types: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the content of an answer as one of ``media_types``; without a schema it is text."""
+    return {kind: {"schema": schema or text()} for kind in media_types}
+
+
+def error_responses(content: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    """Return the answers of a route that say what was wrong."""
+    return {
+        "4XX": {"description": "What was wrong with the request", "content": content},
+        "5XX": {"description": "What went wrong here", "content": content},
+    }
+
+
+def text(description: str = "", **more: Any) -> dict[str, Any]:
+    """Return the schema of a text."""
+    return {"type": "string", **_described(description), **more}
+
+
+def choice(values: Iterable[str], description: str = "", **more: Any) -> dict[str, Any]:
+    """Return the schema of a text that is one of ``values``."""
+    return text(description, enum=[*values], **more)
+
+
+def flag(default: bool, description: str = "") -> dict[str, Any]:
+    """Return the schema of a yes or no."""
+    return {"type": "boolean", "default": default, **_described(description)}
+
+
+def number(
+    least: float, most: float | None, description: str = "", kind: str = "number", **more: Any
+) -> dict[str, Any]:
+    """Return the schema of a number within limits, of which ``most`` may be none."""
+    limits = {"minimum": least} | ({} if most is None else {"maximum": most})
+    return {"type": kind, **limits, **_described(description), **more}
+
+
+def integer(least: int, most: int, description: str = "", **more: Any) -> dict[str, Any]:
+    """Return the schema of a whole number within limits."""
+    return number(least, most, description, "integer", **more)
+
+
+def texts(description: str) -> dict[str, Any]:
+    """Return the schema of a list of texts."""
+    return {"type": "array", "items": {"type": "string"}, "description": description}
+
+
+def _described(description: str) -> dict[str, str]:
+    return {"description": description} if description else {}
+
+
+def parameter(
+    name: str, where: str, schema: dict[str, Any], description: str = ""
+) -> dict[str, Any]:
+    """Return an optional parameter in the ``query`` or a ``header``."""
+    at = {"name": name, "in": where, "required": False, "schema": schema}
+    return {**at, **_described(description)}
+
+
+PROBLEMS = error_responses(
+    content("application/problem+json", schema=ProblemDetails.model_json_schema())
+)
 """Of every route: an `APIRouter` is made with it."""
-
-PATH: dict[str, Any] = {
-    "type": "string",
-    "description": "Full path of a file on this machine.",
-}
-
-
-AUDIO_FILE: dict[str, Any] = {"type": "string", "format": "binary"}
+PATH = text("Full path of a file on this machine.")
+AUDIO_FILE = text(format="binary")
 
 
 def object_schema(
@@ -131,81 +181,46 @@ def schema_fields(body: Mapping[str, Any]) -> frozenset[str]:
 
 
 OPTIONS: dict[str, Any] = {
-    "precision": {
-        "type": "string",
-        "enum": [*Precision],
-        "default": "auto",
-        "description": "A wish: an engine without it uses its own and says so in the warnings.",
-    },
-    "language": {"type": "string", "default": "auto", "examples": ["auto", "en"]},
-    "diarize": {
-        "type": "boolean",
-        "default": True,
-        "description": "Tell speakers apart; without it the work is a fraction.",
-    },
-    "diarization": {"type": "string", "enum": [*DiarizationEffort], "default": "balanced"},
-    "recognise": {
-        "type": "boolean",
-        "default": True,
-        "description": "Say who of your people speaks, where the setting 'people' is on.",
-    },
-    "hotwords": {
-        "type": "string",
-        "description": (
-            "Names and terms that may be said, separated by commas or in free text. With 'prompt' "
-            f"together at most {MAX_PROMPT_CHARACTERS} characters."
-        ),
-        "examples": ["Nagg, Nell, Beckett"],
-    },
-    "prompt": {
-        "type": "string",
-        "description": "What the recording is about, in the language that is spoken.",
-        "examples": ["A scene of Samuel Beckett's Endgame"],
-    },
-    "context": {"type": "string", "description": "The same as 'prompt'; send one of them."},
-    "num_speakers": {
-        "type": "integer",
-        "minimum": 1,
-        "maximum": MAX_SPEAKERS,
-        "description": "How many people speak, if somebody knows: a hint.",
-        "examples": [2],
-    },
-    "speakers": {
-        "type": "integer",
-        "minimum": 1,
-        "maximum": MAX_SPEAKERS,
-        "description": "The same as 'num_speakers'; send one of them.",
-    },
-    "temperature": {
-        "type": "number",
-        "minimum": 0,
-        "maximum": 1,
-        "default": 0,
-        "description": "0 takes the likeliest words; above it there is chance.",
-        "examples": [0],
-    },
-    "max_tokens": {
-        "type": "integer",
-        "minimum": 1,
-        "maximum": MAX_TOKENS,
-        "description": "Longest answer of the model; without it, by the length of the audio.",
-        "examples": [4096],
-    },
-    "windows": {
-        "type": "string",
-        "enum": [*WindowingMode],
-        "default": "auto",
-        "description": (
-            "'parallel' hears a long recording in several windows at once, where there is memory "
-            "for it: faster, with borders where speakers are linked by their voices."
-        ),
-        "examples": ["auto"],
-    },
-    "words": {
-        "type": "boolean",
-        "default": False,
-        "description": "Times of words, also from an engine for which they are more work.",
-    },
+    "precision": choice(
+        Precision,
+        "A wish: an engine without it uses its own and says so in the warnings.",
+        default="auto",
+    ),
+    "language": text(default="auto", examples=["auto", "en"]),
+    "diarize": flag(True, "Tell speakers apart; without it the work is a fraction."),
+    "diarization": choice(DiarizationEffort, default="balanced"),
+    "recognise": flag(True, "Say who of your people speaks, where the setting 'people' is on."),
+    "hotwords": text(
+        "Names and terms that may be said, separated by commas or in free text. With 'prompt' "
+        f"together at most {MAX_PROMPT_CHARACTERS} characters.",
+        examples=["Nagg, Nell, Beckett"],
+    ),
+    "prompt": text(
+        "What the recording is about, in the language that is spoken.",
+        examples=["A scene of Samuel Beckett's Endgame"],
+    ),
+    "context": text("The same as 'prompt'; send one of them."),
+    "num_speakers": integer(
+        1, MAX_SPEAKERS, "How many people speak, if somebody knows: a hint.", examples=[2]
+    ),
+    "speakers": integer(1, MAX_SPEAKERS, "The same as 'num_speakers'; send one of them."),
+    "temperature": number(
+        0, 1, "0 takes the likeliest words; above it there is chance.", default=0, examples=[0]
+    ),
+    "max_tokens": integer(
+        1,
+        MAX_TOKENS,
+        "Longest answer of the model; without it, by the length of the audio.",
+        examples=[4096],
+    ),
+    "windows": choice(
+        WindowingMode,
+        "'parallel' hears a long recording in several windows at once, where there is memory "
+        "for it: faster, with borders where speakers are linked by their voices.",
+        default="auto",
+        examples=["auto"],
+    ),
+    "words": flag(False, "Times of words, also from an engine for which they are more work."),
 }
 """An engine that cannot follow one of those from
 `hotwords` to `windows` says so (`option_ignored` in the warnings)."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from fastapi import Request
@@ -19,7 +18,6 @@ from starlette.requests import ClientDisconnect
 
 from sidecar import errors
 from sidecar.api.http import request_headers
-from sidecar.api.http.request_headers import identity_of
 from sidecar.audio.audio_source import AudioSource, UploadSpool
 from sidecar.concurrency import ThreadLimiter
 from sidecar.limits import limit
@@ -50,14 +48,18 @@ class UploadForm:
 
     ``part``: the name of the recording's part. ``file_name``: what the client calls the file, ''
     where it does not say: text to look at, never a path. ``lists``: all values of every field, in
-    order, where ``fields`` has the last.
+    order.
     """
 
     source: AudioSource
-    fields: dict[str, str]
     lists: dict[str, list[str]]
     part: str = ""
     file_name: str = ""
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Return the last value of every field."""
+        return {name: values[-1] for name, values in self.lists.items()}
 
 
 async def read_json(request: Request) -> dict[str, Any]:
@@ -114,12 +116,10 @@ async def read_form(
         raise too_large
     form: _MultipartForm | _RawRecording
     if raw:
-        query = request.query_params.multi_items()
-        form = _RawRecording(settings.spool_dir, service.spool_threads, file, query)
+        form = _RawRecording(service, file, request.query_params.multi_items())
     else:
-        boundary = _boundary(request)
-        form = _MultipartForm(boundary, settings.spool_dir, service.spool_threads, file, long)
-    caller = identity_of(request)
+        form = _MultipartForm(service, file, _boundary(request), long)
+    caller = request_headers.identity_of(request)
     body = service.submissions.body(caller, declared)
     received = 0
 
@@ -191,15 +191,9 @@ def _boundary(request: Request) -> bytes:
 class _RawRecording:
     """A body that is the recording itself."""
 
-    def __init__(
-        self,
-        folder: Path | None,
-        threads: ThreadLimiter,
-        part: str,
-        query: Iterable[tuple[str, str]],
-    ) -> None:
-        self._threads, self._part = threads, part
-        self._spool = UploadSpool(folder)
+    def __init__(self, service: Service, part: str, query: Iterable[tuple[str, str]]) -> None:
+        self._threads, self._part = service.spool_threads, part
+        self._spool = UploadSpool(service.settings.spool_dir)
         self._lists: dict[str, list[str]] = {}
         for name, value in query:
             self._lists.setdefault(name, []).append(value)
@@ -218,8 +212,7 @@ class _RawRecording:
     async def finish(self) -> UploadForm:
         """The recording, and the fields of the query."""
         source = await _finish_spool(self._spool, self._threads)
-        last = {name: values[-1] for name, values in self._lists.items()}
-        return UploadForm(source, last, self._lists, self._part)
+        return UploadForm(source, self._lists, self._part)
 
     def close(self) -> None:
         """Let go of a recording that came to nothing."""
@@ -246,17 +239,10 @@ class _MultipartForm:
     """The callbacks of the push parser, and what they have gathered."""
 
     def __init__(
-        self,
-        boundary: bytes,
-        folder: Path | None,
-        threads: ThreadLimiter,
-        file: str,
-        long: Mapping[str, int],
+        self, service: Service, file: str, boundary: bytes, long: Mapping[str, int]
     ) -> None:
-        self._folder = folder
-        self._threads = threads
-        self._file_part = file
-        self._left = dict(long)
+        self._folder, self._threads = service.settings.spool_dir, service.spool_threads
+        self._file_part, self._left = file, dict(long)
         self._parser = MultipartParser(
             boundary,
             {
@@ -303,8 +289,7 @@ class _MultipartForm:
         if self._spool is None:
             raise errors.FileMissing()
         source = await _finish_spool(self._spool, self._threads)
-        last = {name: values[-1] for name, values in self._lists.items()}
-        return UploadForm(source, last, self._lists, *self._file)
+        return UploadForm(source, self._lists, *self._file)
 
     def close(self) -> None:
         """Let go of a form that came to nothing."""

@@ -15,10 +15,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from sidecar import errors
@@ -89,8 +90,7 @@ class InboundQueue:
     def __init__(self, most: int, most_bytes: int = INBOUND_BYTES) -> None:
         self.most = most
         self._most_bytes = most_bytes
-        self._waiting: deque[Any] = deque()
-        self._sizes: deque[int] = deque()
+        self._waiting: deque[tuple[Any, int]] = deque()
         self._bytes = 0
         self._bell = asyncio.Event()
 
@@ -105,23 +105,22 @@ class InboundQueue:
         """
         if len(self) >= self.most or (self._waiting and self._bytes + size > self._most_bytes):
             raise errors.InboundFull()
-        self._waiting.append(message)
-        self._sizes.append(size)
+        self._waiting.append((message, size))
         self._bytes += size
         self._bell.set()
 
     def clear(self) -> None:
         """Drop the messages that wait."""
         self._waiting.clear()
-        self._sizes.clear()
         self._bytes = 0
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         """Each in its turn, for ever."""
         while True:
             while self._waiting:
-                self._bytes -= self._sizes.popleft()
-                yield self._waiting.popleft()
+                message, size = self._waiting.popleft()
+                self._bytes -= size
+                yield message
             self._bell.clear()
             await self._bell.wait()
 
@@ -145,22 +144,10 @@ class WebSocketConnection:
         self._now = now
         self._sending = asyncio.Lock()
 
-    @classmethod
-    async def accept(cls, websocket: WebSocket, spoken: Sequence[str] = ()) -> Self:
-        """Answer the handshake, with the first of the offered subprotocols that is ``spoken``."""
-        socket = cls(websocket, spoken=spoken)
-        await socket.open()
-        return socket
-
-    @property
-    def opened(self) -> bool:
-        """Return whether the handshake was answered."""
-        return self.websocket.application_state is not WebSocketState.CONNECTING
-
     async def open(self) -> None:
         """Answer the handshake, if nothing has, with the first of the offered subprotocols that is
         ``spoken``."""
-        if not self.opened:
+        if self.websocket.application_state is WebSocketState.CONNECTING:
             await accept_handshake(self.websocket, self._spoken)
 
     async def receive(self) -> Message:
@@ -204,11 +191,6 @@ class WebSocketConnection:
                         await self.websocket.send_bytes(message)
         except (WebSocketDisconnect, RuntimeError, OSError) as error:
             raise WebSocketGone() from error
-
-    async def say(self, *messages: Message) -> None:
-        """`send` the last words to somebody who may be gone already."""
-        with suppress(WebSocketGone):
-            await self.send(*messages)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """End it; once more, or after the peer did, does nothing."""
@@ -274,12 +256,9 @@ class WebSocketConnection:
 
 async def accept_handshake(websocket: WebSocket, spoken: Sequence[str] = ()) -> None:
     """Answer the handshake; also where it is to be refused, by a wire that does so in a frame."""
-    with suppress(
-        RuntimeError, WebSocketDisconnect, OSError
-    ):  # whoever is gone is met as `WebSocketGone`
-        await websocket.accept(
-            subprotocol=request_headers.choose_subprotocol(websocket.scope, spoken)
-        )
+    chosen = request_headers.choose_subprotocol(websocket.scope, spoken)
+    with suppress(RuntimeError, WebSocketDisconnect, OSError):  # who is gone is met later
+        await websocket.accept(subprotocol=chosen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,42 +270,51 @@ class ConnectionEnding:
     last_message: str | None = None
 
 
-async def serve_connection(
-    websocket: WebSocket,
-    spoken: Sequence[str],
-    serve: Callable[[WebSocketConnection], Awaitable[None]],
-    ending_of: Callable[[errors.SidecarError], ConnectionEnding],
-    refuse: Callable[[errors.SidecarError, WebSocket], Awaitable[bool]] | None = None,
-) -> None:
-    """Accept a connection and ``serve`` it; an error ends it as ``ending_of`` has it. With
-    ``refuse``, which returns whether it has refused a handshake, ``serve`` opens the connection
-    itself, once it is known that it can be served."""
-    socket = WebSocketConnection(websocket, spoken=spoken)
-    if refuse is None:
-        await socket.open()
-    try:
-        await serve(socket)
-    except WebSocketGone:
-        pass
-    except errors.SidecarError as error:
-        if refuse is not None and not socket.opened and await refuse(error, websocket):
-            return
-        await socket.open()
-        ending = ending_of(error)
-        if ending.last_message is not None:
-            await socket.say(ending.last_message)
-        await socket.close(ending.code, ending.reason)
+@dataclass(frozen=True, slots=True)
+class WebSocketDialect:
+    """How a protocol over WebSockets accepts, refuses and ends connections.
 
+    ``refuse_handshake``: refuses one by an HTTP status, if it can, and returns whether it did. With
+    it, what serves a connection opens it itself, once it is known that it can be served.
+    """
 
-async def refuse_connection(
-    websocket: WebSocket, ending: ConnectionEnding, spoken: Sequence[str] = ()
-) -> None:
-    """Refuse somebody where their client looks: accept, say why (or nothing), and close."""
-    await accept_handshake(websocket, spoken)
-    with suppress(RuntimeError, WebSocketDisconnect, OSError):
-        if ending.last_message is not None:
-            await websocket.send_text(ending.last_message)
-    await send_close(websocket, ending.code, ending.reason)
+    subprotocols: Sequence[str]
+    ending_of: Callable[[errors.SidecarError], ConnectionEnding]
+    refuse_handshake: Callable[[errors.SidecarError, WebSocket], Awaitable[bool]] | None = None
+
+    async def serve(
+        self, websocket: WebSocket, serve: Callable[[WebSocketConnection], Awaitable[None]]
+    ) -> None:
+        """Accept a connection and ``serve`` it; an error ends it as `ending_of` has it."""
+        socket = WebSocketConnection(websocket, spoken=self.subprotocols)
+        if self.refuse_handshake is None:
+            await socket.open()
+        try:
+            await serve(socket)
+            await socket.close()
+        except WebSocketGone:
+            pass
+        except errors.SidecarError as error:
+            await self._end(websocket, error)
+
+    async def send_refusal(
+        self, error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Refuse a client that was not let in."""
+        await self._end(WebSocket(scope, receive, send), error)
+
+    async def _end(self, websocket: WebSocket, error: errors.SidecarError) -> None:
+        """Say why where clients look, and a browser lets its page read it: in an open connection,
+        with a last message and a close frame."""
+        if websocket.application_state is WebSocketState.CONNECTING:
+            if self.refuse_handshake is not None and await self.refuse_handshake(error, websocket):
+                return
+            await accept_handshake(websocket, self.subprotocols)
+        ending = self.ending_of(error)
+        with suppress(RuntimeError, WebSocketDisconnect, OSError):  # who is gone misses it
+            if ending.last_message is not None:
+                await websocket.send_text(ending.last_message)
+        await send_close(websocket, ending.code, ending.reason)
 
 
 async def send_close(websocket: WebSocket, code: int = 1000, reason: str = "") -> None:

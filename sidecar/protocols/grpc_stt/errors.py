@@ -45,6 +45,9 @@ SESSIONS_FULL = GrpcErrorStatus("ERR1008", StatusCode.RESOURCE_EXHAUSTED)
 NO_KEY = GrpcErrorStatus("ERR1009", StatusCode.UNAUTHENTICATED, "API key is required")
 OPTION_INVALID = GrpcErrorStatus("ERR1010", StatusCode.INVALID_ARGUMENT)
 AUDIO_INVALID = GrpcErrorStatus("ERR3002", StatusCode.INVALID_ARGUMENT)
+_UNAUTHENTICATED = GrpcErrorStatus("ERR1014", StatusCode.UNAUTHENTICATED)
+_FORBIDDEN = GrpcErrorStatus("ERR4008", StatusCode.PERMISSION_DENIED)
+_PRECONDITION_FAILED = GrpcErrorStatus("ERR2002", StatusCode.FAILED_PRECONDITION)
 
 STATUS_BY_CODE: Mapping[str, GrpcErrorStatus] = {
     errors.SessionTaken.code: GrpcErrorStatus(
@@ -60,37 +63,28 @@ STATUS_BY_CODE: Mapping[str, GrpcErrorStatus] = {
     errors.RateLimited.code: GrpcErrorStatus("ERR1012", StatusCode.RESOURCE_EXHAUSTED),
     errors.ShuttingDown.code: GrpcErrorStatus("ERR1013", StatusCode.UNAVAILABLE),
     errors.TokenMissing.code: NO_KEY,
-    errors.TokenInvalid.code: GrpcErrorStatus("ERR1014", StatusCode.UNAUTHENTICATED),
+    errors.TokenInvalid.code: _UNAUTHENTICATED,
     errors.SoundInvalid.code: AUDIO_INVALID,
-    errors.HeaderTooLarge.code: GrpcErrorStatus("ERR1010", StatusCode.INVALID_ARGUMENT),
-    errors.LiveUnavailable.code: GrpcErrorStatus("ERR2002", StatusCode.FAILED_PRECONDITION),
-    errors.PeerNotAllowed.code: GrpcErrorStatus("ERR4008", StatusCode.PERMISSION_DENIED),
-    errors.OriginNotAllowed.code: GrpcErrorStatus("ERR4008", StatusCode.PERMISSION_DENIED),
+    errors.LiveUnavailable.code: _PRECONDITION_FAILED,
 }
-"""By the code of an error."""
-_PRECONDITION_FAILED = GrpcErrorStatus("ERR2002", StatusCode.FAILED_PRECONDITION)
+"""By the code of an error, where its kind says too little."""
 _FAILED = GrpcErrorStatus("ERR2002", StatusCode.INTERNAL)
+_MEANS_NOTHING = (
+    *(ErrorKind.MALFORMED, ErrorKind.UNPROCESSABLE, ErrorKind.UNSUPPORTED, ErrorKind.NOT_FOUND),
+    *(ErrorKind.METHOD, ErrorKind.UPGRADE, ErrorKind.RANGE, ErrorKind.HEADERS_TOO_LARGE),
+)
 STATUS_BY_KIND: Mapping[ErrorKind, GrpcErrorStatus] = {
-    ErrorKind.MALFORMED: OPTION_INVALID,
-    ErrorKind.UNPROCESSABLE: OPTION_INVALID,
-    ErrorKind.UNSUPPORTED: OPTION_INVALID,
-    ErrorKind.NOT_FOUND: OPTION_INVALID,
-    ErrorKind.METHOD: OPTION_INVALID,
-    ErrorKind.UPGRADE: OPTION_INVALID,
-    ErrorKind.RANGE: OPTION_INVALID,
+    **dict.fromkeys(_MEANS_NOTHING, OPTION_INVALID),
     ErrorKind.TOO_LARGE: CHUNK_TOO_LONG,
-    ErrorKind.HEADERS_TOO_LARGE: OPTION_INVALID,
     ErrorKind.TIMEOUT: GrpcErrorStatus("ERR2001", StatusCode.DEADLINE_EXCEEDED),
-    ErrorKind.FORBIDDEN: GrpcErrorStatus("ERR4008", StatusCode.PERMISSION_DENIED),
-    ErrorKind.UNAUTHORIZED: GrpcErrorStatus("ERR1014", StatusCode.UNAUTHENTICATED),
+    ErrorKind.FORBIDDEN: _FORBIDDEN,
+    ErrorKind.UNAUTHORIZED: _UNAUTHENTICATED,
     ErrorKind.CONFLICT: _PRECONDITION_FAILED,
     ErrorKind.PRECONDITION: _PRECONDITION_FAILED,
     ErrorKind.LIMITED: GrpcErrorStatus("ERR1011", StatusCode.RESOURCE_EXHAUSTED),
     ErrorKind.STORAGE_FULL: SESSIONS_FULL,
     ErrorKind.WONT_FIT: SESSIONS_FULL,
-    ErrorKind.BUSY: GrpcErrorStatus(
-        "ERR2002", StatusCode.UNAVAILABLE
-    ),  # the status that clients retry
+    ErrorKind.BUSY: GrpcErrorStatus("ERR2002", StatusCode.UNAVAILABLE),  # which clients retry
     ErrorKind.CANCELLED: _FAILED,
     ErrorKind.FAILED: _FAILED,
 }

@@ -91,20 +91,15 @@ class GrpcInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
         if found is None:
             self._tally.calls.add(NO_METHOD, grpc.StatusCode.UNIMPLEMENTED.name)
             return None
-        method = details.method
-        if found.response_streaming:
-            behind = found.stream_stream or found.unary_stream
-            kind = "stream" if found.request_streaming else "unary"
-            make = getattr(grpc, f"{kind}_stream_rpc_method_handler")
-            return make(
-                self._streaming(behind, method),
-                found.request_deserializer,
-                found.response_serializer,
-            )
-        if found.request_streaming:
+        asks, answers = (
+            "stream" if streams else "unary"
+            for streams in (found.request_streaming, found.response_streaming)
+        )
+        if (asks, answers) == ("stream", "unary"):  # none is there
             return found
-        return grpc.unary_unary_rpc_method_handler(
-            self._single(found.unary_unary, method),
+        make = getattr(grpc, f"{asks}_{answers}_rpc_method_handler")
+        return make(
+            self._behind_checks(getattr(found, f"{asks}_{answers}"), details.method),
             found.request_deserializer,
             found.response_serializer,
         )
@@ -135,27 +130,20 @@ class GrpcInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
             raise
         self._tally.calls.add(method, _status(context) or grpc.StatusCode.OK.name)
 
-    def _single(self, behind: Callable[[Any, Any], Any], method: str) -> Callable[[Any, Any], Any]:
+    def _behind_checks(
+        self, behind: Callable[[Any, Any], Any], method: str
+    ) -> Callable[[Any, Any], Any]:
         async def answer(request: Any, context: Any) -> Any:
             with self._counted(method, context):
                 await self._arrive(context)
                 answered = behind(request, context)
-                return await answered if inspect.isawaitable(answered) else answered
-
-        return answer
-
-    def _streaming(
-        self, behind: Callable[[Any, Any], Any], method: str
-    ) -> Callable[[Any, Any], Any]:
-        async def answer(request: Any, context: Any) -> None:
-            with self._counted(method, context):
-                await self._arrive(context)
-                answered = behind(request, context)
                 if inspect.isawaitable(answered):
-                    await answered
-                else:
-                    async for each in answered:
-                        await context.write(each)
+                    return await answered
+                if not inspect.isasyncgen(answered):
+                    return answered
+                async for each in answered:
+                    await context.write(each)
+                return None
 
         return answer
 

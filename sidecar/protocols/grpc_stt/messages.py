@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
 
 from sidecar import errors
 from sidecar.config.settings import Settings
@@ -61,28 +60,6 @@ class GrpcSessionOptions:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class GrpcDefaults:
-    """Defaults of a request."""
-
-    language: str = AUTO
-    silence_s: float = 0.5
-    threshold: float = 0.5
-    profile: str = "realtime"
-    translate: bool = False
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """As the settings have it."""
-        return cls(
-            settings.language,
-            settings.grpc_silence,
-            settings.grpc_threshold,
-            settings.grpc_profile,
-            settings.grpc_task == "translate",
-        )
-
-
 def api_key_in(request: stt_pb2.SessionRequest) -> str:
     """Return the API key among the attributes.
 
@@ -91,15 +68,16 @@ def api_key_in(request: stt_pb2.SessionRequest) -> str:
     """
     given = request.attributes
     key = next((given[name] for name in ("api_key", "api-key") if given.get(name)), "")
-    if not key and _parse_flag(given, "api_key_required", "api-key-required"):
+    required = (given.get(name, "") for name in ("api_key_required", "api-key-required"))
+    if not key and any(value.strip().lower() in _TRUE for value in required):
         raise codes.GrpcRefused(codes.NO_KEY)
     return str(key)
 
 
 def session_options(
-    request: stt_pb2.SessionRequest, spec: EngineSpec | None, usual: GrpcDefaults
+    request: stt_pb2.SessionRequest, spec: EngineSpec | None, settings: Settings
 ) -> GrpcSessionOptions:
-    """Return the options of a request, as far as ``spec`` can do it.
+    """Return the options of a request, as far as ``spec`` can do it; ``settings`` has the defaults.
 
     Raises:
         codes.Refused: something has a value that means nothing.
@@ -113,14 +91,14 @@ def session_options(
     given = dict(request.attributes)
     if sum(len(name) + len(value) for name, value in given.items()) > MOST_ATTRIBUTES:
         raise codes.GrpcRefused(codes.OPTION_INVALID, "the attributes are too long")
-    profile = _profile(request, usual.profile)
+    profile = _profile(request, settings.grpc_profile)
     translates = request.task == stt_pb2.TASK_TRANSLATE or (
-        request.task == stt_pb2.TASK_UNSPECIFIED and usual.translate
+        request.task == stt_pb2.TASK_UNSPECIFIED and settings.grpc_task == "translate"
     )
     options = LiveOptions(
-        language=_language(request.language_code, spec, usual.language),
+        language=_language(request.language_code, spec, settings.language),
         turns=TurnControl.ONE if request.vad_mode == stt_pb2.VAD_AUTO_END else TurnControl.SILENCE,
-        endpointing=_endpointing(request, usual),
+        endpointing=_endpointing(request, settings),
         diarize=False,
         translate=translates and spec is not None and spec.translates,
         accurate=profile == "accurate",
@@ -138,8 +116,8 @@ def session_options(
     )
 
 
-def _endpointing(request: stt_pb2.SessionRequest, usual: GrpcDefaults) -> EndpointingOptions:
-    threshold = usual.threshold
+def _endpointing(request: stt_pb2.SessionRequest, settings: Settings) -> EndpointingOptions:
+    threshold = settings.grpc_threshold
     if request.HasField("vad_threshold_override"):
         threshold = request.vad_threshold_override
     elif request.vad_threshold != 0:
@@ -149,7 +127,7 @@ def _endpointing(request: stt_pb2.SessionRequest, usual: GrpcDefaults) -> Endpoi
     limits = field_limits(EndpointingOptions)
     if threshold not in limits["threshold"]:
         raise codes.GrpcRefused(codes.VAD_INVALID, "vad_threshold must lie between 0 and 1")
-    silence_s = usual.silence_s if request.vad_silence <= 0 else request.vad_silence
+    silence_s = settings.grpc_silence if request.vad_silence <= 0 else request.vad_silence
     if silence_s not in limits["silence_s"]:
         raise codes.GrpcRefused(
             codes.OPTION_INVALID, f"vad_silence must be {limits['silence_s']} s"
@@ -180,10 +158,6 @@ def _language(code: str, spec: EngineSpec | None, usual: str) -> str:
     except errors.LanguageInvalid:
         return AUTO
     return tag if spec is None or spec.speaks(tag) else AUTO
-
-
-def _parse_flag(given: Mapping[str, str], *names: str) -> bool:
-    return any(given.get(name, "").strip().lower() in _TRUE for name in names)
 
 
 class GrpcResults:

@@ -48,7 +48,6 @@ class GrpcServicer:
         self._entrance = entrance
         self._encrypted = encrypted
         self._waiting = GrpcPendingSessions(UNUSED_S, service.live.end)
-        self._usual = messages.GrpcDefaults.of(service.settings)
         self.stopping = False
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -92,7 +91,7 @@ class GrpcServicer:
         if self.stopping:
             raise errors.ShuttingDown()
         live = self._service.live
-        asked = messages.session_options(request, live.spec, self._usual)
+        asked = messages.session_options(request, live.spec, self._service.settings)
         caller = await self._caller(context, asked.key)
         session = live.open(caller, asked.options, asked.session_id, wire="grpc")
         # A stream may come without a word of who it is: clients send a key once, and this.

@@ -19,7 +19,6 @@ from sidecar import files as sidecar_files
 from sidecar.api.http.uvicorn_protocols import LIVE_PING_S, REQUEST_HEAD_S
 from sidecar.auth.authentication import AccessControl
 from sidecar.auth.self_signed_certificate import CertificatePair
-from sidecar.errors import SettingsInvalid
 from sidecar.files import FileWatcher
 from sidecar.protocols.grpc_stt.interceptor import GrpcInterceptor
 from sidecar.protocols.grpc_stt.routes import NAME, GrpcServicer
@@ -172,7 +171,7 @@ def _read_certificates(
     try:
         both = pair.key.read_bytes(), pair.certificate.read_bytes()
     except OSError as error:
-        raise SettingsInvalid(f"The certificate cannot be read: {error.strerror}.") from None
+        raise errors.SettingsInvalid(f"The certificate cannot be read: {error.strerror}.") from None
     return grpc.ssl_server_certificate_configuration(
         [both], clients and _read_client_roots(clients)
     )
@@ -186,7 +185,7 @@ def _read_client_roots(clients: Path) -> bytes:
         return clients.read_bytes()
     except OSError as error:  # ssl.SSLError is one
         why = getattr(error, "reason", None) or error.strerror or str(error)
-        raise SettingsInvalid(
+        raise errors.SettingsInvalid(
             f"{clients} has no certificate that can be used: {why.lower().replace('_', ' ')}.",
             hint="PEM: the certificates of those who vouch for clients, one behind the other.",
         ) from None

@@ -14,8 +14,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from sidecar import errors
+from sidecar.api.http import schemas
 from sidecar.api.http.responses import to_json
-from sidecar.api.http.schemas import OPTIONS
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.protocols import openai_common
 from sidecar.protocols.openai.request import (
@@ -192,45 +192,35 @@ class OpenAIModelList(BaseModel):
     data: list[OpenAIModel]
 
 
-_USAGE = {
-    "type": "object",
-    "properties": {"type": {"const": "duration"}, "seconds": {"type": "number"}},
-}
-_ANSWER = {
-    "type": "object",
-    "required": ["text"],
-    "properties": {
-        "text": {"type": "string"},
-        "task": {"type": "string", "enum": ["transcribe", "translate"]},
-        "language": {"type": "string"},
-        "languages": {"type": "array", "items": {"type": "object"}},
+_OBJECTS = {"type": "array", "items": {"type": "object"}}
+_ANSWER = schemas.object_schema(
+    {
+        "text": schemas.text(),
+        "task": schemas.choice(["transcribe", "translate"]),
+        "language": schemas.text(),
+        "languages": _OBJECTS,
         "duration": {"type": "number"},
-        "segments": {"type": "array", "items": {"type": "object"}},
-        "words": {"type": "array", "items": {"type": "object"}},
-        "usage": _USAGE,
-        "warnings": {"type": "array", "items": {"type": "object"}},
+        "segments": _OBJECTS,
+        "words": _OBJECTS,
+        "usage": schemas.object_schema(
+            {"type": {"const": "duration"}, "seconds": {"type": "number"}}
+        ),
+        "warnings": _OBJECTS,
     },
-    "description": "json, verbose_json and diarized_json: the fields of OpenAI's answers.",
-}
-_PLAIN = {
-    "application/json": {"schema": _ANSWER},
-    "text/plain": {"schema": {"type": "string"}},
-}
-_STREAM = {"text/event-stream": {"schema": {"type": "string"}}}
+    ["text"],
+    description="json, verbose_json and diarized_json: the fields of OpenAI's answers.",
+)
 TRANSCRIPTION: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "By response_format; as events with 'stream': transcript.text.delta, "
         "transcript.text.segment (diarized_json), transcript.text.done",
-        "content": {**_PLAIN, **_STREAM},
+        "content": {
+            **schemas.content("application/json", schema=_ANSWER),
+            **schemas.content("text/plain", "text/event-stream"),
+        },
     },
     **openai_common.ERRORS,
 }
-TRANSLATION = TRANSCRIPTION
-
-
-def texts(said: str) -> dict[str, Any]:
-    """A list of words."""
-    return {"type": "array", "items": {"type": "string"}, "description": said}
 
 
 def form(fields: dict[str, Any]) -> dict[str, Any]:
@@ -240,62 +230,40 @@ def form(fields: dict[str, Any]) -> dict[str, Any]:
         "requestBody": {
             "required": True,
             "content": {
-                "multipart/form-data": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["file"],
-                        "properties": fields,
-                    }
-                },
-                "audio/*": {"schema": {"type": "string", "format": "binary"}},
+                **schemas.content(
+                    "multipart/form-data", schema=schemas.object_schema(fields, ["file"])
+                ),
+                **schemas.content("audio/*", schema=schemas.AUDIO_FILE),
             },
         },
         "parameters": [
-            {
-                "name": "Idempotency-Key",
-                "in": "header",
-                "required": False,
-                "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-                "description": "Sent again, it gives the same job; hanging up does not end that.",
-            }
+            schemas.parameter(
+                "Idempotency-Key",
+                "header",
+                schemas.text(minLength=1, maxLength=255),
+                "Sent again, it gives the same job; hanging up does not end that.",
+            )
         ],
     }
 
 
 _BOTH: dict[str, Any] = {
-    "file": {"type": "string", "format": "binary"},
-    "model": {
-        "type": "string",
-        "examples": ["whisper-1"],
-        "description": "A name of GET /v1/models, or none; those of others' models stand for what "
-        "is loaded.",
-    },
-    "prompt": OPTIONS["prompt"],
-    "temperature": OPTIONS["temperature"],
-    "stream": {"type": "boolean", "default": False},
-    "language": {"type": "string", "examples": ["en"], "description": "Of the recording."},
-    **{name: OPTIONS[name] for name in NATIVE_FIELDS},
+    "file": schemas.AUDIO_FILE,
+    "model": schemas.text(
+        "A name of GET /v1/models, or none; those of others' models stand for what is loaded.",
+        examples=["whisper-1"],
+    ),
+    "prompt": schemas.OPTIONS["prompt"],
+    "temperature": schemas.OPTIONS["temperature"],
+    "stream": schemas.flag(False),
+    "language": schemas.text("Of the recording.", examples=["en"]),
+    **{name: schemas.OPTIONS[name] for name in NATIVE_FIELDS},
 }
-_FORMAT: dict[str, Any] = {"type": "string", "enum": [*OpenAIResponseFormat], "default": "json"}
-TRANSLATE = form(
-    _BOTH
-    | {
-        "response_format": _FORMAT
-        | {
-            "enum": [
-                one.value
-                for one in OpenAIResponseFormat
-                if one is not OpenAIResponseFormat.DIARIZED
-            ]
-        }
-    },
-)
+_FORMAT = schemas.choice(OpenAIResponseFormat, default="json")
+_TRANSLATED = [one for one in OpenAIResponseFormat if one is not OpenAIResponseFormat.DIARIZED]
+TRANSLATE = form(_BOTH | {"response_format": schemas.choice(_TRANSLATED, default="json")})
 INFER = form(
-    _BOTH
-    | {
-        "response_format": _FORMAT,
-        "translate": {"type": "boolean", "default": False, "description": "Into English."},
-    }
+    _BOTH | {"response_format": _FORMAT, "translate": schemas.flag(False, "Into English.")}
 )
 TRANSCRIBE = form(
     _BOTH
@@ -303,18 +271,16 @@ TRANSCRIBE = form(
         "response_format": _FORMAT,
         "timestamp_granularities[]": {
             "type": "array",
-            "items": {"type": "string", "enum": [*OpenAIGranularity]},
+            "items": schemas.choice(OpenAIGranularity),
             "description": "Has an effect with verbose_json.",
         },
-        "chunking_strategy": {
-            "type": "string",
-            "enum": ["auto"],
-            "description": "Or a 'server_vad'; we cut by rules of our own in any case.",
-        },
-        "languages[]": texts("Languages that there may be."),
-        "keywords[]": texts("Words that may be said: hotwords."),
-        "include[]": texts("'logprobs' has no effect: no engine tells them."),
-        "known_speaker_names[]": texts(f"Up to {MAX_KNOWN_SPEAKERS} names."),
-        "known_speaker_references[]": texts("2 to 10 s of each voice, as data URLs."),
+        "chunking_strategy": schemas.choice(
+            ["auto"], "Or a 'server_vad'; we cut by rules of our own in any case."
+        ),
+        "languages[]": schemas.texts("Languages that there may be."),
+        "keywords[]": schemas.texts("Words that may be said: hotwords."),
+        "include[]": schemas.texts("'logprobs' has no effect: no engine tells them."),
+        "known_speaker_names[]": schemas.texts(f"Up to {MAX_KNOWN_SPEAKERS} names."),
+        "known_speaker_references[]": schemas.texts("2 to 10 s of each voice, as data URLs."),
     },
 )

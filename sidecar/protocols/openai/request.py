@@ -42,18 +42,8 @@ MAX_REFERENCES_CHARACTERS = MAX_KNOWN_SPEAKERS * MAX_REFERENCE_CHARACTERS
 _URL = re.compile(r"data:(?P<type>[\w.+/;=-]*?);base64,", re.ASCII | re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class OpenAIKnownSpeaker:
-    """A name, and the bytes of a recording of the voice."""
-
-    name: str
-    voice: bytes
-
-
-def known_speakers(
-    names: Sequence[str], references: Sequence[str]
-) -> tuple[OpenAIKnownSpeaker, ...]:
-    """Those that a client sent. Pure.
+def known_speakers(names: Sequence[str], references: Sequence[str]) -> dict[str, bytes]:
+    """The recordings of voices that a client sent, by name. Pure.
 
     Raises:
         errors.FieldInvalid: there are too many, or not as many voices as names, or one is wrong.
@@ -71,10 +61,7 @@ def known_speakers(
             f"'{NAMES}[]' has a name that is empty, too long, or there twice.",
             hint=f"Send short names of up to {LONGEST_NAME} characters, each once.",
         )
-    return tuple(
-        OpenAIKnownSpeaker(name, _bytes_of(name, url))
-        for name, url in zip(names, references, strict=True)
-    )
+    return {name: _bytes_of(name, url) for name, url in zip(names, references, strict=True)}
 
 
 def _bytes_of(name: str, url: str) -> bytes:
@@ -95,7 +82,7 @@ async def with_known_speakers(
     service: Service,
     caller: Identity,
     options: TranscribeOptions,
-    known: Sequence[OpenAIKnownSpeaker],
+    known: Mapping[str, bytes],
 ) -> TranscribeOptions:
     """The options with the voices to recognise, each of which was listened to.
 
@@ -103,17 +90,15 @@ async def with_known_speakers(
         errors.FieldInvalid: one is no recording, too short or too long, or not one voice.
         errors.VoicesUnavailable: voices cannot be compared on this machine.
     """
-    for one in known:
+    for name, voice in known.items():
         try:
-            with await service.spool_threads.run(_source, one.voice) as source:
+            with await service.spool_threads.run(_source, voice) as source:
                 length_s = await service.submissions.measure(caller, source)
                 if length_s is not None and not SHORTEST_S <= length_s <= LONGEST_S:
-                    raise _wrong(one.name, f"has {length_s:.1f} s")
-                options = await service.voices.with_clips(
-                    caller, options, [(one.name, source)], LONGEST_S
-                )
+                    raise _wrong(name, f"has {length_s:.1f} s")
+                options = await service.voices.with_clip(caller, options, name, source, LONGEST_S)
         except errors.BadAudio as error:
-            raise _wrong(one.name, f"cannot be used: {error.detail}") from None
+            raise _wrong(name, f"cannot be used: {error.detail}") from None
     return options
 
 

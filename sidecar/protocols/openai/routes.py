@@ -16,13 +16,11 @@ from fastapi import APIRouter, Request, Response
 from sidecar import clock
 from sidecar.api.http import middleware, responses
 from sidecar.api.http.request_headers import idempotency_key_of, identity_of, request_digest
-from sidecar.api.http.responses import json_response
 from sidecar.auth.identity import Identity
 from sidecar.jobs.job_record import IdempotencyKey, JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import QueueReservation
 from sidecar.protocols.openai import messages, session, speech
-from sidecar.protocols.openai.messages import transcription_answer
 from sidecar.protocols.openai.request import OpenAIRequest, read_request
 from sidecar.protocols.openai_common import ERRORS, REQUEST_ID, listed_models, warning_headers
 from sidecar.service.facade import Service
@@ -63,7 +61,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
         TRANSLATIONS,
         summary="What was said, in English (OpenAI's API)",
         response_class=Response,
-        responses=messages.TRANSLATION,
+        responses=messages.TRANSCRIPTION,
         openapi_extra=messages.TRANSLATE,
     )
     async def translate(request: Request) -> Response:
@@ -91,7 +89,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
         names = listed_models(spec, strict=strict)
         models = [messages.OpenAIModel.of(spec, name, created, strict=strict) for name in names]
         body = messages.OpenAIModelList(object="list", data=models)
-        return json_response(body.model_dump(), headers=_request_id())
+        return responses.json_response(body.model_dump(), headers=_request_id())
 
     @router.get(
         f"{MODELS}/{{model}}",
@@ -101,7 +99,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
     )
     async def model(model: str) -> Response:
         body = messages.OpenAIModel.of(service.spec, model, created, strict=strict)
-        return json_response(body.model_dump(), headers=_request_id())
+        return responses.json_response(body.model_dump(), headers=_request_id())
 
     return router
 
@@ -168,7 +166,7 @@ async def _answered(
             pass
         transcript, temperature = noted(running.record), running.record.options.temperature
     body, kind = await asyncio.to_thread(
-        transcription_answer, transcript, asked.answer, temperature
+        messages.transcription_answer, transcript, asked.answer, temperature
     )
     return Response(body, media_type=kind, headers=headers)
 

@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from sidecar import errors
-from sidecar.api.http import responses
+from sidecar.api.http import responses, schemas
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.upload import read_json
 from sidecar.audio.audio_encoder import SAMPLE_BYTES, EncodedFormat, audio_encoder
@@ -113,7 +113,7 @@ def build_router(service: Service) -> APIRouter:
         summary="Text, spoken (OpenAI's API)",
         response_class=Response,
         responses={200: {"description": "Audio as it is made", "content": _CONTENT}, **ERRORS},
-        openapi_extra={"requestBody": {"required": True, "content": _BODY}},
+        openapi_extra={"requestBody": _BODY},
     )
     async def speak(request: Request) -> Response:
         fields = await read_json(request)
@@ -263,7 +263,7 @@ async def speech_events(audio: AsyncGenerator[bytes, None]) -> AsyncGenerator[by
     yield responses.sse_frame({"type": "speech.audio.done", "usage": usage})
 
 
-class SpeechResponse(Response):
+class SpeechResponse(responses.StreamedResponse):
     """Audio as it is made. What goes wrong before there is any has an answer of its own; later, the
     connection breaks off. A client that hangs up ends it."""
 
@@ -281,15 +281,12 @@ class SpeechResponse(Response):
         del self.headers["content-length"]
         self._tts, self._spec, self._asked = tts, spec, asked
         self._quota, self._caller = quota, caller
-        self._begun = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         with self._quota.held(self._caller, len(self._asked.text)):
             try:
-                revoked = await responses.send_until_disconnect(
-                    scope, receive, self._send_all(send)
-                )
+                revoked = await responses.send_until_disconnect(scope, receive, self._speak(send))
             except errors.SidecarError as error:
                 if not self._begun:
                     raise
@@ -298,39 +295,29 @@ class SpeechResponse(Response):
         if revoked and not self._begun:
             raise errors.TokenInvalid()
 
-    async def _send_all(self, send: Send) -> None:
+    async def _speak(self, send: Send) -> None:
         asked = await with_voice_here(self._asked, self._spec, self._tts)
         self.headers.update(warning_headers(asked.warnings))
         audio = spoken(self._tts, asked, self._quota, self._caller)
         events = asked.stream is SpeechStreamFormat.SSE
-        async with aclosing(speech_events(audio) if events else audio) as frames:
-            async for each in frames:
-                if not self._begun:
-                    start: dict[str, Any] = {"status": 200, "headers": self.raw_headers}
-                    await send({"type": "http.response.start", **start})
-                    self._begun = True
-                await send({"type": "http.response.body", "body": each, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await self._send_all(send, speech_events(audio) if events else audio)
 
 
 _CONTENT: dict[str, Any] = {
-    **{one.media_type: {"schema": {"type": "string", "format": "binary"}} for one in EncodedFormat},
-    responses.SSE_MEDIA_TYPE: {"schema": {"type": "object"}},
+    **schemas.content(*(one.media_type for one in EncodedFormat), schema=schemas.AUDIO_FILE),
+    **schemas.content(responses.SSE_MEDIA_TYPE, schema={"type": "object"}),
 }
-_BODY = {
-    "application/json": {
-        "schema": {
-            "type": "object",
-            "required": ["input"],
-            "properties": {
-                "input": {"type": "string", "minLength": 1, "maxLength": MAX_INPUT_CHARACTERS},
-                "model": {"type": "string", "examples": ["tts-1"]},
-                "voice": {"type": "string", "examples": ["alloy"]},
-                "response_format": {"type": "string", "enum": [*EncodedFormat], "default": "mp3"},
-                "speed": {"type": "number", "minimum": SLOWEST, "maximum": FASTEST, "default": 1.0},
-                "stream_format": {"type": "string", "enum": [*SpeechStreamFormat]},
-                "instructions": {"type": "string", "description": "No effect here."},
-            },
-        }
-    }
-}
+_BODY = schemas.request_body(
+    schemas.object_schema(
+        {
+            "input": schemas.text(minLength=1, maxLength=MAX_INPUT_CHARACTERS),
+            "model": schemas.text(examples=["tts-1"]),
+            "voice": schemas.text(examples=["alloy"]),
+            "response_format": schemas.choice(EncodedFormat, default="mp3"),
+            "speed": schemas.number(SLOWEST, FASTEST, default=1.0),
+            "stream_format": schemas.choice(SpeechStreamFormat),
+            "instructions": schemas.text("No effect here."),
+        },
+        ["input"],
+    )
+)

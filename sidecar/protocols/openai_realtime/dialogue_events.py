@@ -97,7 +97,7 @@ class RealtimeResponses:
             case output.ReplyTruncated():
                 yield from self._truncated(out)
             case output.ClearPlayback() if self._now is not None and self._now.turn == out.turn:
-                yield server_events.output_cleared(self._now.id)
+                yield {"type": "output_audio_buffer.cleared", "response_id": self._now.id}
             case _ if isinstance(out, ReplyOutput) and self._now and out.turn == self._now.turn:
                 yield from self._of(self._now, out)
 
@@ -122,12 +122,14 @@ class RealtimeResponses:
                 yield from self._begin(response)
                 response.written += out.text
                 item.text = response.written
-                yield server_events.text_delta(response.id, item, out.text)
+                what = f"{item.text_output}.delta"
+                yield server_events.item_part(what, response.id, item, delta=out.text)
             case output.ReplyAudioFrame():
                 yield from self._begin(response)
                 item.sent_s += out.seconds
                 sound = base64.b64encode(self._encoded(out)).decode()
-                yield server_events.audio_delta(response.id, item, sound)
+                what = "output_audio.delta"
+                yield server_events.item_part(what, response.id, item, delta=sound)
             case (
                 output.ToolCallStarted() | output.ToolCallArgumentsDelta() | output.ToolCallEnded()
             ):
@@ -149,7 +151,7 @@ class RealtimeResponses:
         response.before = self._items.add(item)
         yield server_events.output_item("added", response.id, item, empty=True)
         yield server_events.item_event("added", item, response.before, empty=True)
-        yield server_events.part_event("added", response.id, item, "")
+        yield server_events.content_part("added", response.id, item, "")
 
     def _called(
         self,
@@ -173,11 +175,14 @@ class RealtimeResponses:
         elif isinstance(out, output.ToolCallArgumentsDelta):
             item, _ = response.calls[out.call]
             item.text += out.text
-            yield server_events.arguments_delta(response.id, item, out.text)
+            what = "function_call_arguments.delta"
+            yield server_events.item_part(what, response.id, item, delta=out.text)
         else:
             item, before = response.calls[out.call.id]
             item.status, item.entry = "completed", out.entry
-            yield server_events.arguments_done(response.id, item)
+            called = {"name": item.name, "arguments": item.text}
+            what = "function_call_arguments.done"
+            yield server_events.item_part(what, response.id, item, **called)
             yield from self._call_done(response, item, before)
 
     @staticmethod
@@ -198,9 +203,11 @@ class RealtimeResponses:
         item.status = "completed" if ending is output.ReplyEnding.COMPLETED else "incomplete"
         if response.begun:
             if item.aloud:
-                yield server_events.audio_done(response.id, item)
-            yield server_events.text_done(response.id, item, response.written)
-            yield server_events.part_event("done", response.id, item, response.written)
+                yield server_events.item_part("output_audio.done", response.id, item)
+            name = "transcript" if item.aloud else "text"
+            said, what = {name: response.written}, f"{item.text_output}.done"
+            yield server_events.item_part(what, response.id, item, **said)
+            yield server_events.content_part("done", response.id, item, response.written)
             yield server_events.item_event("done", item, response.before)
             yield server_events.output_item("done", response.id, item)
         for call, before in response.calls.values():
@@ -213,7 +220,12 @@ class RealtimeResponses:
         item = self._items.reply(cut.turn)
         if item is not None:
             item.text, item.sent_s = cut.text, min(item.sent_s, cut.seconds)
-            yield server_events.item_truncated(item, cut.seconds)
+            yield {
+                "type": "conversation.item.truncated",
+                "item_id": item.id,
+                "content_index": 0,
+                "audio_end_ms": round(cut.seconds * 1000),
+            }
 
     def _encoded(self, frame: output.ReplyAudioFrame) -> bytes:
         """As its rate says that it was wanted when it was made."""
@@ -293,7 +305,7 @@ class RealtimeDialogueEvents:
             case output.CommitAcknowledged():
                 yield from self.person.taken()
             case output.DiscardAcknowledged():
-                yield server_events.cleared_event()
+                yield server_events.input_event("cleared")
             case output.ReplyStarted():
                 yield from self.person.given_up(errors.EngineFailed())
                 yield from self.replies.events_of(out)

@@ -59,7 +59,8 @@ class RealtimeDialogueConnection(RealtimeConnection):
         """Say what this is; ``again``: the session was something else before."""
         await self._socket.open()
         await self._say(lambda: [self._view("updated" if again else "created")])
-        await self._say(lambda: [server_events.conversation_created(self._telling.conversation)])
+        body = {"id": self._telling.conversation, "object": "realtime.conversation"}
+        await self._say(lambda: [{"type": "conversation.created", "conversation": body}])
 
     async def tell(self) -> None:
         """Say what comes of it.
@@ -117,7 +118,8 @@ class RealtimeDialogueConnection(RealtimeConnection):
                 await self._return(order)
             case client_events.RealtimeItemRetrieve(name):
                 item = self._telling.items.find(name)
-                await self._say(lambda: [server_events.item_retrieved(item)])
+                view = {"type": "conversation.item.retrieved", "item": item.view()}
+                await self._say(lambda: [view])
             case client_events.RealtimeItemTruncate():
                 self._truncate(order)
             case client_events.RealtimeItemDelete(name):
@@ -240,7 +242,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
             self._talk.playback_completed()
         self._talk.wish(conversation_events.HistoryEntryDeleted, item.entry)
         self._telling.items.drop(item)
-        await self._say(lambda: [server_events.item_deleted(item)])
+        await self._say(lambda: [{"type": "conversation.item.deleted", "item_id": item.id}])
 
     def _use(self, manners: dialogue_config.RealtimeDialogueConfig) -> None:
         self._manners = manners

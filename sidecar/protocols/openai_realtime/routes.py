@@ -15,11 +15,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
-from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from sidecar import clock, errors
-from sidecar.api.http import request_headers, websocket_connections
+from sidecar.api.http import request_headers, schemas, websocket_connections
 from sidecar.api.http.request_headers import (
     ANONYMOUS,
     EPHEMERAL_KEY_PREFIX,
@@ -30,7 +29,6 @@ from sidecar.api.http.request_headers import (
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import read_json
 from sidecar.auth.one_time_codes import CODE_LIFETIME_S, OneTimeCodes
-from sidecar.errors import ErrorKind
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.protocols.openai_common import ERRORS, LIVE_ALIASES, error_response, status_of
@@ -38,6 +36,7 @@ from sidecar.protocols.openai_realtime import dialogue_session, transcription_se
 from sidecar.protocols.openai_realtime.dialogue_config import DIALOGUE_MODELS
 from sidecar.protocols.openai_realtime.server_events import error_event
 from sidecar.protocols.openai_realtime.session_config import (
+    BETA_AUDIO_FORMATS,
     RealtimeTranscriptionConfig,
     check_model,
     talks,
@@ -69,41 +68,30 @@ class RealtimeBetaSession(BaseModel):
     client_secret: RealtimeClientKey
 
 
-def form(fields: dict[str, Any]) -> dict[str, Any]:
-    """The body of a request with these fields."""
-    schema = {"type": "object", "properties": fields}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-_SESSION = {
-    "type": "object",
-    "properties": {
-        "type": {"enum": ["transcription", "realtime"]},
-        "model": {"type": "string"},
-        "instructions": {"type": "string"},
-        "audio": {
-            "type": "object",
-            "properties": {"input": {"type": "object"}, "output": {"type": "object"}},
-        },
-    },
-    "description": "As in session.update (docs/openai.md, docs/talk.md).",
-}
-ASK = form({"session": _SESSION})
-ASK_BETA = form(
+_SOUNDS = schemas.object_schema({"input": {"type": "object"}, "output": {"type": "object"}})
+_SESSION = schemas.object_schema(
     {
-        "input_audio_format": {"type": "string", "enum": ["pcm16", "g711_ulaw", "g711_alaw"]},
+        "type": {"enum": ["transcription", "realtime"]},
+        "model": schemas.text(),
+        "instructions": schemas.text(),
+        "audio": _SOUNDS,
+    },
+    description="As in session.update (docs/openai.md, docs/talk.md).",
+)
+_BETA_SESSION = schemas.object_schema(
+    {
+        "input_audio_format": schemas.choice(BETA_AUDIO_FORMATS),
         "input_audio_transcription": {"type": "object"},
         "turn_detection": {"type": ["object", "null"]},
     }
 )
-
+ASK = {"requestBody": schemas.request_body(schemas.object_schema({"session": _SESSION}))}
+ASK_BETA = {"requestBody": schemas.request_body(_BETA_SESSION)}
 
 REALTIME = "/v1/realtime"
 PATHS = (f"{REALTIME}/",)
 """What is said in OpenAI's way, errors included."""
-SUBPROTOCOLS = ("realtime",)
-"""The subprotocol of its clients in browsers."""
-REALTIME_CLOSE_CODES: Mapping[ErrorKind | str, int] = {ErrorKind.UNAUTHORIZED: 3000}
+REALTIME_CLOSE_CODES: Mapping[errors.ErrorKind | str, int] = {errors.ErrorKind.UNAUTHORIZED: 3000}
 """Close codes of its own."""
 HANDSHAKE_STATUSES = (401, 429, 503)
 """Errors with these refuse a handshake, but for a page's."""
@@ -135,9 +123,7 @@ def build_router(
         settings = service.settings
         expires_at = int(now() + settings.live_longest)
         serve = partial(_serve, service=service, expires_at=expires_at)
-        await websocket_connections.serve_connection(
-            websocket, SUBPROTOCOLS, serve, ending_of, refused_by_status
-        )
+        await DIALECT.serve(websocket, serve)
 
     @router.post(
         f"{REALTIME}/client_secrets",
@@ -191,16 +177,6 @@ def ending_of(error: errors.SidecarError) -> websocket_connections.ConnectionEnd
     return websocket_connections.ConnectionEnding(code, error.code, last)
 
 
-async def send_refusal(
-    error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
-) -> None:
-    """Refuse a client that was not let in; a page in a way that its browser lets it read."""
-    websocket = WebSocket(scope, receive, send)
-    if await refused_by_status(error, websocket):
-        return
-    await websocket_connections.refuse_connection(websocket, ending_of(error), SUBPROTOCOLS)
-
-
 async def refused_by_status(error: errors.SidecarError, websocket: WebSocket) -> bool:
     """Refuse a handshake by an HTTP status, by which clients know that they are to wait; return
     whether that was done. A page cannot read a status, and what is wrong with a request is said
@@ -211,6 +187,10 @@ async def refused_by_status(error: errors.SidecarError, websocket: WebSocket) ->
         await websocket.send_denial_response(error_response(error))
         return True
     return False
+
+
+DIALECT = websocket_connections.WebSocketDialect(("realtime",), ending_of, refused_by_status)
+"""The subprotocol is that of its clients in browsers."""
 
 
 def initial_config(

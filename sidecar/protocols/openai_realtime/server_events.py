@@ -12,8 +12,7 @@ from typing import Any, TypeAlias
 from sidecar import errors
 from sidecar.conversation.llm.chat_completions import ChatRole
 from sidecar.conversation.output_queue import ReplyEnding
-from sidecar.protocols.openai_common import error_body, speaker_letters
-from sidecar.transcripts.transcript import Segment
+from sidecar.protocols.openai_common import error_body
 
 FIRST = "root"
 """What a client names as the item before the one that stands first."""
@@ -21,41 +20,33 @@ EventBody: TypeAlias = dict[str, Any]
 """An event, without its number, or a part of one."""
 
 
-def session_event(name: str, view: EventBody) -> EventBody:
-    """How a session is heard now; ``name``: ``session.created`` and the like."""
-    return {"type": name, "session": view}
+def input_event(what: str, **fields: Any) -> EventBody:
+    """Event of the audio that comes in: ``speech_started``, ``committed``, ``cleared``, …"""
+    return {"type": f"input_audio_buffer.{what}", **fields}
 
 
 def speech_started(item: str, at: float) -> EventBody:
-    """Somebody begins to speak."""
-    return _of_input("speech_started", audio_start_ms=round(at * 1000), item_id=item)
+    """Event: somebody begins to speak, ``at`` so many seconds."""
+    return input_event("speech_started", audio_start_ms=round(at * 1000), item_id=item)
 
 
 def speech_stopped(item: str, at: float) -> EventBody:
-    """Nobody speaks any more."""
-    return _of_input("speech_stopped", audio_end_ms=round(at * 1000), item_id=item)
+    """Event: nobody speaks any more."""
+    return input_event("speech_stopped", audio_end_ms=round(at * 1000), item_id=item)
 
 
-def committed_event(item: str, before: str | None) -> EventBody:
-    """A turn has its end."""
-    return _of_input("committed", previous_item_id=before, item_id=item)
-
-
-def cleared_event() -> EventBody:
-    """Event: the audio since the last turn is dropped."""
-    return _of_input("cleared")
-
-
-def transcription_delta(item: str, text: str) -> EventBody:
-    """More words of a turn; none of them is taken back."""
-    return _transcription("delta", item, delta=text)
+def transcription_event(what: str, item: str, **fields: Any) -> EventBody:
+    """Event of the words of a turn: a ``delta``, of which no word is taken back, a ``segment`` of
+    one speaker, or how it ended."""
+    name = f"conversation.item.input_audio_transcription.{what}"
+    return {"type": name, "item_id": item, "content_index": 0, **fields}
 
 
 def transcription_completed(
     item: str, text: str, seconds: float, languages: Sequence[str]
 ) -> EventBody:
-    """All of a turn."""
-    return _transcription(
+    """Event: all of a turn."""
+    return transcription_event(
         "completed",
         item,
         transcript=text,
@@ -64,33 +55,9 @@ def transcription_completed(
     )
 
 
-def segment_event(
-    item: str, number: str, segment: Segment, speaker: int, name: str | None = None
-) -> EventBody:
-    """A stretch of one speaker's; who of the people known that is stands for the letter."""
-    return _transcription(
-        "segment",
-        item,
-        id=number,
-        text=segment.text,
-        speaker=name or speaker_letters(speaker),
-        start=round(segment.start, 3),
-        end=round(segment.end, 3),
-    )
-
-
 def transcription_failed(item: str, error: errors.SidecarError) -> EventBody:
-    """Nobody knows what was said in a turn."""
-    return _transcription("failed", item, error=_body(error))
-
-
-def _of_input(what: str, **fields: Any) -> EventBody:
-    return {"type": f"input_audio_buffer.{what}", **fields}
-
-
-def _transcription(what: str, item: str, **fields: Any) -> EventBody:
-    name = f"conversation.item.input_audio_transcription.{what}"
-    return {"type": name, "item_id": item, "content_index": 0, **fields}
+    """Event: nobody knows what was said in a turn."""
+    return transcription_event("failed", item, error=_body(error))
 
 
 def error_event(error: errors.SidecarError, event_id: str | None = None) -> EventBody:
@@ -141,6 +108,11 @@ class RealtimeDialogueItem:
             unknown = None if self.role is ChatRole.USER else ""
             return {"type": f"{way}_audio", "transcript": self.text or unknown}
         return {"type": f"{way}_text", "text": self.text}
+
+    @property
+    def text_output(self) -> str:
+        """Return how events of its words are called, below `response`."""
+        return f"output_{'audio_transcript' if self.aloud else 'text'}"
 
     def view(self, *, empty: bool = False) -> EventBody:
         """As clients read it; ``empty``: before there is anything in it."""
@@ -227,43 +199,12 @@ _REASONS = {
 }
 
 
-def conversation_created(conversation: str) -> EventBody:
-    """There is a conversation."""
-    body = {"id": conversation, "object": "realtime.conversation"}
-    return {"type": "conversation.created", "conversation": body}
-
-
 def item_event(
     what: str, item: RealtimeDialogueItem, before: str | None, *, empty: bool = False
 ) -> EventBody:
     """An item is ``added`` to the conversation, or ``done``; for the beta it is ``created``."""
     view = item.view(empty=empty)
     return {"type": f"conversation.item.{what}", "previous_item_id": before, "item": view}
-
-
-def item_retrieved(item: RealtimeDialogueItem) -> EventBody:
-    """How an item stands there."""
-    return {"type": "conversation.item.retrieved", "item": item.view()}
-
-
-def item_deleted(item: RealtimeDialogueItem) -> EventBody:
-    """It stands there no more."""
-    return {"type": "conversation.item.deleted", "item_id": item.id}
-
-
-def item_truncated(item: RealtimeDialogueItem, seconds: float) -> EventBody:
-    """Of an answer so much was heard."""
-    return {
-        "type": "conversation.item.truncated",
-        "item_id": item.id,
-        "content_index": 0,
-        "audio_end_ms": round(seconds * 1000),
-    }
-
-
-def output_cleared(response: str) -> EventBody:
-    """Event: the client is not to play the rest of that answer's audio."""
-    return {"type": "output_audio_buffer.cleared", "response_id": response}
 
 
 def response_event(what: str, view: EventBody) -> EventBody:
@@ -294,57 +235,14 @@ def output_item(
     }
 
 
-def part_event(what: str, response: str, item: RealtimeDialogueItem, text: str) -> EventBody:
+def item_part(what: str, response: str, item: RealtimeDialogueItem, **fields: Any) -> EventBody:
+    """Event of something in an item of an answer: its text, its sound, or a call's arguments."""
+    place = {"response_id": response, "item_id": item.id, "output_index": item.index}
+    part = {"call_id": item.call} if item.call else {"content_index": 0}
+    return {"type": f"response.{what}", **place, **part, **fields}
+
+
+def content_part(what: str, response: str, item: RealtimeDialogueItem, text: str) -> EventBody:
     """Event of a content part that is ``added``, or ``done``."""
     part = {"type": "audio", "transcript": text} if item.aloud else {"type": "text", "text": text}
-    return {"type": f"response.content_part.{what}", **_at(response, item), "part": part}
-
-
-def text_delta(response: str, item: RealtimeDialogueItem, text: str) -> EventBody:
-    """More words of an answer."""
-    return {"type": f"{_words(item)}.delta", **_at(response, item), "delta": text}
-
-
-def text_done(response: str, item: RealtimeDialogueItem, text: str) -> EventBody:
-    """All its words."""
-    name = "transcript" if item.aloud else "text"
-    return {"type": f"{_words(item)}.done", **_at(response, item), name: text}
-
-
-def audio_delta(response: str, item: RealtimeDialogueItem, base64: str) -> EventBody:
-    """More sound of it."""
-    return {"type": "response.output_audio.delta", **_at(response, item), "delta": base64}
-
-
-def audio_done(response: str, item: RealtimeDialogueItem) -> EventBody:
-    """That was all its sound."""
-    return {"type": "response.output_audio.done", **_at(response, item)}
-
-
-def arguments_delta(response: str, item: RealtimeDialogueItem, text: str) -> EventBody:
-    """More of a call's arguments."""
-    name = "response.function_call_arguments.delta"
-    return {"type": name, **_of(response, item), "call_id": item.call, "delta": text}
-
-
-def arguments_done(response: str, item: RealtimeDialogueItem) -> EventBody:
-    """All of them."""
-    return {
-        "type": "response.function_call_arguments.done",
-        **_of(response, item),
-        "call_id": item.call,
-        "name": item.name,
-        "arguments": item.text,
-    }
-
-
-def _words(item: RealtimeDialogueItem) -> str:
-    return f"response.output_{'audio_transcript' if item.aloud else 'text'}"
-
-
-def _of(response: str, item: RealtimeDialogueItem) -> EventBody:
-    return {"response_id": response, "item_id": item.id, "output_index": item.index}
-
-
-def _at(response: str, item: RealtimeDialogueItem) -> EventBody:
-    return {**_of(response, item), "content_index": 0}
+    return item_part(f"content_part.{what}", response, item, part=part)

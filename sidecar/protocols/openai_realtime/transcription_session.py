@@ -89,7 +89,7 @@ class RealtimeConnection(ABC):
     def _described(self, name: str, view: Callable[[str, int], EventBody]) -> EventBody:
         """Return the event ``name`` that says how the session is held now."""
         body = view(f"sess_{self._source.id}", self._expires_at)
-        return server_events.session_event(name, {**body, **self._source.greeting})
+        return {"type": name, "session": {**body, **self._source.greeting}}
 
     async def _take(self, asked: client_events.RealtimeClientEvent) -> None:
         order = asked.order

@@ -22,7 +22,7 @@ from sidecar import errors
 from sidecar.conversation import output_queue
 from sidecar.conversation.llm.chat_completions import ChatRole
 from sidecar.interfaces import live_events
-from sidecar.protocols.openai_common import language_code
+from sidecar.protocols.openai_common import language_code, speaker_letters
 from sidecar.protocols.openai_realtime import server_events
 from sidecar.protocols.openai_realtime.server_events import (
     EventBody,
@@ -63,7 +63,7 @@ class RealtimeUserTurns:
 
     def _commit(self, item: RealtimeDialogueItem) -> Iterator[EventBody]:
         before = self._items.add(item)
-        yield server_events.committed_event(item.id, before)
+        yield server_events.input_event("committed", previous_item_id=before, item_id=item.id)
         for what in self.item_events:
             yield server_events.item_event(what, item, before)
 
@@ -71,7 +71,7 @@ class RealtimeUserTurns:
         """The words of ``text`` that were not shown, if it goes on from what was."""
         if self.transcribes and text.startswith(item.shown) and (more := text[len(item.shown) :]):
             item.shown = text
-            yield server_events.transcription_delta(item.id, more)
+            yield server_events.transcription_event("delta", item.id, delta=more)
 
 
 @dataclass(eq=False, slots=True)
@@ -130,7 +130,7 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
                 yield from self._ended(event)
             case live_events.TurnDropped(turn):
                 self._open = [one for one in self._open if one.number != turn]
-                yield server_events.cleared_event()
+                yield server_events.input_event("cleared")
             case live_events.SpeakersRevised():
                 yield from self._revised(event)
             case live_events.NoticeRaised(notice, turn) if (
@@ -219,7 +219,15 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
         segment = dataclasses.replace(segment, speaker=speaker)
         self._segments[piece] = item, segment
         number = f"seg_{self._items.prefix}_{piece}"
-        return server_events.segment_event(item, number, segment, speaker, self._names.get(speaker))
+        return server_events.transcription_event(
+            "segment",
+            item,
+            id=number,
+            text=segment.text,
+            speaker=self._names.get(speaker) or speaker_letters(speaker),
+            start=round(segment.start, 3),
+            end=round(segment.end, 3),
+        )
 
 
 class RealtimeConversationTurns(RealtimeUserTurns):

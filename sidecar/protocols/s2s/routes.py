@@ -11,25 +11,17 @@ from __future__ import annotations
 from functools import partial
 
 from fastapi import APIRouter, Response
-from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from sidecar import errors
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.schemas import PROBLEMS
-from sidecar.api.http.websocket_connections import (
-    ConnectionEnding,
-    close_code,
-    refuse_connection,
-    serve_connection,
-)
+from sidecar.api.http.websocket_connections import ConnectionEnding, WebSocketDialect, close_code
 from sidecar.protocols.s2s import messages, session
 from sidecar.service.facade import Service
 from sidecar.tts.voice_selection import PULL_COMMAND
 
 PATH = "/stream"
-SUBPROTOCOLS = ("vibevoice-talk",)
-"""The subprotocol of pages that bring a token beside it; who offers none is welcome, too."""
 NO_VOICE = f"One comes by: {PULL_COMMAND}. Then start the service again."
 
 
@@ -39,8 +31,7 @@ def build_router(service: Service) -> APIRouter:
 
     @router.websocket(PATH)
     async def stream(websocket: WebSocket) -> None:
-        serve = partial(session.serve_conversation, service)
-        await serve_connection(websocket, SUBPROTOCOLS, serve, ending_of)
+        await DIALECT.serve(websocket, partial(session.serve_conversation, service))
 
     @router.get("/status", summary="How conversations are going", response_model=messages.S2SStatus)
     async def status() -> Response:
@@ -95,11 +86,8 @@ def ending_of(error: errors.SidecarError) -> ConnectionEnding:
     return ConnectionEnding(close_code(error), error.code, messages.s2s_error_message(error))
 
 
-async def send_refusal(
-    error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
-) -> None:
-    """Refuse a client that was not let in: by a message, and by closing."""
-    await refuse_connection(WebSocket(scope, receive, send), ending_of(error), SUBPROTOCOLS)
+DIALECT = WebSocketDialect(("vibevoice-talk",), ending_of)
+"""The subprotocol of pages that bring a token beside it; who offers none is welcome, too."""
 
 
 def page_origins(page: int) -> frozenset[str]:

@@ -14,7 +14,6 @@ from sidecar.conversation.conversation_transcript import ConversationTranscript
 from sidecar.interfaces.engine_interface import SynthesisOptions
 from sidecar.live.sessions.session import NOT_SAVED_CODE
 from sidecar.protocols.s2s import messages
-from sidecar.protocols.s2s.messages import S2SDialect, S2SNativeDialect
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Notice
 from sidecar.transcripts.transcript_formats import render_transcript, transcript_body
@@ -37,7 +36,6 @@ async def serve_conversation(service: Service, socket: WebSocketConnection) -> N
         )
     if not connection.over:
         raise errors.ShuttingDown()  # nothing else ends one that has no error
-    await socket.close()
 
 
 class _S2SConnection:
@@ -53,7 +51,7 @@ class _S2SConnection:
         self._service, self._socket, self._talk = service, socket, talk
         self._manner, self._model = manner, ""
         self._rate = messages.IN_RATE
-        self._words: S2SDialect | S2SNativeDialect = S2SDialect()
+        self._words: messages.S2SDialect | messages.S2SNativeDialect = messages.S2SDialect()
         self._account = ConversationTranscript(time.monotonic())
         self._keep = False
         self._unkept: Notice | None = None
@@ -132,7 +130,7 @@ class _S2SConnection:
         self._rate = begin.rate
         self._manner = dataclasses.replace(self._manner, rate=begin.rate)
         self._talk.plays(output_queue.PlaybackClient(clears=begin.clears, holds=begin.holds))
-        self._words = S2SNativeDialect()
+        self._words = messages.S2SNativeDialect()
         await self._change(begin.voice, begin.model)
 
     async def _change(self, voice: str | None, model: str | None) -> None:
@@ -156,7 +154,7 @@ class _S2SConnection:
 
     async def _warn(self, error: errors.SidecarError, *, ours_known: bool = False) -> None:
         """``ours_known``: the client knows our words, though nothing has begun in them."""
-        known = ours_known or isinstance(self._words, S2SNativeDialect)
+        known = ours_known or isinstance(self._words, messages.S2SNativeDialect)
         told = messages.native_error_message if known else messages.s2s_error_message
         await self._socket.send(told(error))
 
@@ -178,7 +176,8 @@ class _S2SConnection:
         job = None
         if self._keep and transcript.segments:
             try:
-                job = await self._service.keep_conversation(self._socket.caller, transcript)
+                caller = self._socket.caller
+                job = await self._service.live_archive.conversation(caller, transcript)
             except errors.SidecarError as error:
                 self._unkept = Notice(NOT_SAVED_CODE, f"It could not be kept: {error.detail}")
         written = {form: render_transcript(transcript, form) for form in ("text", "srt")}

@@ -19,8 +19,8 @@ from fastapi import Response
 from pydantic import BaseModel, Field
 
 from sidecar import errors
+from sidecar.api.http import schemas
 from sidecar.api.http.responses import UnsentSegments, error_headers, problem_body, to_json
-from sidecar.api.http.schemas import ProblemDetails
 from sidecar.jobs.job_record import JobRecord
 from sidecar.transcripts.transcript import Segment
 
@@ -51,48 +51,32 @@ class VvvMissingPart(BaseModel):
     hint: str
 
 
-_EITHER = {
-    "application/json": {"schema": VvvMissingPart.model_json_schema()},
-    "application/problem+json": {"schema": ProblemDetails.model_json_schema()},
-}
-ERRORS: dict[int | str, dict[str, Any]] = {
-    "4XX": {"description": "What was wrong with the request", "content": _EITHER},
-    "5XX": {"description": "What went wrong here", "content": _EITHER},
-}
+_PROBLEM = schemas.ProblemDetails.model_json_schema()
+ERRORS = schemas.error_responses(
+    {
+        **schemas.content("application/json", schema=VvvMissingPart.model_json_schema()),
+        **schemas.content("application/problem+json", schema=_PROBLEM),
+    }
+)
 
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "queue, then fragments of the answer without a name, then done or error",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": schemas.content("text/event-stream"),
     },
     **ERRORS,
 }
-
-_HOTWORDS = {"type": "string", "description": "Names and terms that may be said, with commas."}
+_HOTWORDS = schemas.text("Names and terms that may be said, with commas.")
+_FORM = schemas.object_schema({"audio": schemas.AUDIO_FILE, "hotwords": _HOTWORDS}, ["audio"])
 SUBMIT: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["audio"],
-                    "properties": {
-                        "audio": {"type": "string", "format": "binary"},
-                        "hotwords": _HOTWORDS,
-                    },
-                }
-            }
-        },
+        "content": schemas.content("multipart/form-data", schema=_FORM),
     },
     "parameters": [
-        {
-            "name": "hotwords",
-            "in": "query",
-            "required": False,
-            "schema": _HOTWORDS,
-            "description": "The same, for those who do not send it in the form.",
-        }
+        schemas.parameter(
+            "hotwords", "query", _HOTWORDS, "The same, for those who do not send it in the form."
+        )
     ],
 }
 

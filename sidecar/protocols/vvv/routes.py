@@ -18,14 +18,12 @@ from fastapi import APIRouter, Request, Response
 from sidecar import errors
 from sidecar.api.http import responses
 from sidecar.api.http.request_headers import identity_of
-from sidecar.api.http.responses import json_response, media_type
 from sidecar.api.http.upload import read_form
 from sidecar.auth.identity import Identity
 from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import QueuePosition
 from sidecar.protocols.vvv import messages
-from sidecar.protocols.vvv.messages import TOKEN_INVALID, VvvFragments, check_file_name
 from sidecar.service.facade import Service
 
 ENDED_LISTED_S = 30.0
@@ -110,7 +108,7 @@ def build_router(service: Service) -> APIRouter:
         except BaseException:  # nobody follows it yet
             closed()
             raise
-        farewell = responses.sse_frame({"error": TOKEN_INVALID}, "error")
+        farewell = responses.sse_frame({"error": messages.TOKEN_INVALID}, "error")
         return responses.EventStreamResponse(
             event_frames(service, caller, job, told), closed, farewell
         )
@@ -131,7 +129,7 @@ def build_router(service: Service) -> APIRouter:
         jobs = [job_info(job, turns.get(job.id)) for job in listed]
         waiting = (await service.looked()).jobs_waiting
         body = messages.VvvQueueStatus(your_jobs=jobs, total_queued=waiting)
-        return json_response(body.model_dump())
+        return responses.json_response(body.model_dump())
 
     return router
 
@@ -151,7 +149,7 @@ async def event_frames(
 ) -> AsyncGenerator[bytes, None]:
     """Yield the frames of a job, first the position at which it was submitted. A client that reads
     slowly is behind by no more than what is in the job's record, and nobody waits for it."""
-    fragments = VvvFragments()
+    fragments = messages.VvvFragments()
     yield responses.sse_frame(told, "queue")
     async with aclosing(job.watched(POSITION_INTERVAL_S)) as changes:
         async for change in changes:
@@ -186,13 +184,13 @@ def _started_at_once(job: Job) -> dict[str, Any]:
 async def _submitted(request: Request, service: Service, caller: Identity) -> Job:
     """The job of a form with a recording."""
     with await service.submissions.place(caller) as place:
-        if media_type(request) != "multipart/form-data":
+        if responses.media_type(request) != "multipart/form-data":
             raise errors.ContentTypeUnsupported()
         upload = await read_form(request, service)
         try:
             if upload.part != "audio":
                 raise errors.FileMissing()
-            check_file_name(upload.file_name)
+            messages.check_file_name(upload.file_name)
             in_query = request.query_params.get("hotwords", "")
             hotwords = upload.fields.get("hotwords", "").strip() or in_query
             options = service.options({"hotwords": hotwords})

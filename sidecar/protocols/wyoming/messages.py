@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import pydantic.dataclasses
@@ -38,28 +38,19 @@ class WyomingEvent:
     data: Mapping[str, Any] = field(default_factory=dict)
     payload: int = 0
 
-
-@dataclass(frozen=True, slots=True)
-class WyomingEventHeader:
-    """Header line of an event; ``more`` bytes of data come behind it."""
-
-    event: WyomingEvent
-    more: int
-
-    def whole(self, more: bytes) -> WyomingEvent:
-        """The event, with what came behind its line.
+    def with_data(self, behind: bytes) -> WyomingEvent:
+        """The event, with the data that came behind its line.
 
         Raises:
             errors.MessageInvalid: that is no object.
         """
-        if not more:
-            return self.event
-        data = {**self.event.data, **_object(more, "'data' behind it")}
-        return WyomingEvent(self.event.type, data, self.event.payload)
+        if not behind:
+            return self
+        return replace(self, data={**self.data, **_object(behind, "'data' behind it")})
 
 
-def parse_event_header(line: bytes) -> WyomingEventHeader:
-    """Parse the header line of an event.
+def parse_event_header(line: bytes) -> tuple[WyomingEvent, int]:
+    """Parse the header line of an event; return it, and how many bytes of data come behind it.
 
     Raises:
         errors.MessageInvalid: it is none of an event.
@@ -72,7 +63,7 @@ def parse_event_header(line: bytes) -> WyomingEventHeader:
     more, payload = (_length(said, f"{name}_length") for name in ("data", "payload"))
     if more > LARGEST_DATA:
         raise errors.MessageTooBig(f"'data_length' is beyond {LARGEST_DATA}.", hint=HINT)
-    return WyomingEventHeader(WyomingEvent(kind, data or {}, payload), more)
+    return WyomingEvent(kind, data or {}, payload), more
 
 
 def event_bytes(kind: str, data: Mapping[str, Any] | None = None) -> bytes:
@@ -304,8 +295,8 @@ class WyomingEventReader:
                 raise WyomingClientEnded
             if not line.endswith(b"\n"):
                 raise WyomingClientGone
-            head = parse_event_header(line)
-            return head.whole(await self._reader.readexactly(head.more))
+            event, more = parse_event_header(line)
+            return event.with_data(await self._reader.readexactly(more))
         except ValueError:
             raise errors.MessageTooBig(
                 f"The line of an event is longer than {LONGEST_LINE} bytes.", hint=HINT

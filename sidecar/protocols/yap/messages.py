@@ -21,7 +21,6 @@ from sidecar.api.http.websocket_connections import (
     close_code,
 )
 from sidecar.config.config_files import yap_variable
-from sidecar.errors import ErrorKind
 
 UNKNOWN = "unknown"
 """The ids of a frame that answers to none."""
@@ -214,11 +213,11 @@ def close_of(error: errors.SidecarError, codes: YapCloseCodes) -> ConnectionEndi
     refused = yap_error(error)
     if isinstance(error, errors.InboundFull):
         refused.details["inbound_queue_max"] = MAX_INBOUND_MESSAGES
-    own: dict[ErrorKind | str, int] = {
-        ErrorKind.UNAUTHORIZED: codes.unauthorized,
-        ErrorKind.FORBIDDEN: codes.unauthorized,
-        ErrorKind.LIMITED: codes.busy,
-        ErrorKind.BUSY: codes.busy,
+    own: dict[errors.ErrorKind | str, int] = {
+        errors.ErrorKind.UNAUTHORIZED: codes.unauthorized,
+        errors.ErrorKind.FORBIDDEN: codes.unauthorized,
+        errors.ErrorKind.LIMITED: codes.busy,
+        errors.ErrorKind.BUSY: codes.busy,
         errors.ShuttingDown.code: 1001,
     }
     return ConnectionEnding(close_code(error, own), refused.reason, error_frame(refused, YapIds()))

@@ -11,13 +11,12 @@ from typing import Literal
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
-from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from sidecar import clock, errors
 from sidecar.api.http import websocket_connections
-from sidecar.api.http.auth_gate import SendRefusal
 from sidecar.api.http.responses import json_response
+from sidecar.api.http.websocket_connections import WebSocketConnection, WebSocketDialect
 from sidecar.auth.rate_limits import MINUTE_S
 from sidecar.interfaces.live_engine import LiveOptions, TurnControl
 from sidecar.live.sessions.session import BUFFER_S, Session
@@ -44,14 +43,11 @@ IMMEDIATE_TYPES = frozenset({"ping", "pong", "end"})
 
 def build_router(service: Service) -> APIRouter:
     """The routes of this wire."""
-    router = APIRouter()
-
-    serve = partial(_serve, service)
-    ending_of = partial(messages.close_of, codes=messages.YapCloseCodes.of_environment())
+    router, wire = APIRouter(), dialect()
 
     @router.websocket(PATH)
     async def stream(websocket: WebSocket) -> None:
-        await websocket_connections.serve_connection(websocket, SUBPROTOCOLS, serve, ending_of)
+        await wire.serve(websocket, partial(_serve, service))
 
     @router.get("/healthz", summary="Whether the service answers", response_model=YapHealth)
     async def alive() -> Response:
@@ -60,20 +56,17 @@ def build_router(service: Service) -> APIRouter:
     return router
 
 
-def refusal() -> SendRefusal:
-    """Says no to who was not let in, as these clients read it."""
-    codes = messages.YapCloseCodes.of_environment()
+def dialect() -> WebSocketDialect:
+    """Return how connections are refused and ended, with the close codes of the environment.
 
-    async def say_no(
-        error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        websocket, ending = WebSocket(scope, receive, send), messages.close_of(error, codes)
-        await websocket_connections.refuse_connection(websocket, ending, SUBPROTOCOLS)
-
-    return say_no
+    Raises:
+        errors.SettingsInvalid: one of them is no close code.
+    """
+    ending_of = partial(messages.close_of, codes=messages.YapCloseCodes.of_environment())
+    return WebSocketDialect(SUBPROTOCOLS, ending_of)
 
 
-async def _serve(service: Service, socket: websocket_connections.WebSocketConnection) -> None:
+async def _serve(service: Service, socket: WebSocketConnection) -> None:
     session = service.live.open(
         socket.caller, LiveOptions(turns=TurnControl.CLIENT), wire="streaming"
     )
@@ -81,7 +74,6 @@ async def _serve(service: Service, socket: websocket_connections.WebSocketConnec
         wire = _YapConnection(service, socket, session)
         await socket.send(wire.greeting())
         await socket.run_until_first_ends(socket.read(wire.at_once), wire.work(), wire.tell())
-        await socket.close()
     finally:
         service.live.end(session)
 
@@ -89,9 +81,7 @@ async def _serve(service: Service, socket: websocket_connections.WebSocketConnec
 class _YapConnection:
     """One conversation: what is read, worked through, and told, each in a task of its own."""
 
-    def __init__(
-        self, service: Service, socket: websocket_connections.WebSocketConnection, session: Session
-    ) -> None:
+    def __init__(self, service: Service, socket: WebSocketConnection, session: Session) -> None:
         self._service, self._socket, self._session = service, socket, session
         self._utterances = YapUtterances(BUFFER_S)
 

@@ -1,0 +1,171 @@
+"""Schemas of the messages that /v1/live sends: what clients may count on.
+
+The service renders them by hand (`sidecar.api.live_messages`), because a message goes out many
+times a second; a test validates all that it sends with these.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_EXACT = ConfigDict(extra="forbid")
+
+
+class LiveMessage(BaseModel):
+    """Fields of every message."""
+
+    model_config = _EXACT
+
+
+class LiveWordMessage(LiveMessage):
+    """One word, in seconds on the session's clock."""
+
+    start_time: float
+    end_time: float
+    text: str
+
+
+class LiveSegmentMessage(LiveMessage):
+    """One stretch of speech by one speaker."""
+
+    speaker: str = Field(examples=["Speaker_0"])
+    start_time: float
+    end_time: float
+    text: str
+    name: str | None = Field(None, description="Who of the people known that is.")
+    words: list[LiveWordMessage] | None = None
+    words_by: str | None = Field(None, description="attention, server or spread.")
+    flags: list[str] | None = None
+
+
+class LiveTranscriptMessage(LiveMessage):
+    """All that was said, as `POST /transcribe` answers it."""
+
+    segments: list[LiveSegmentMessage]
+    metadata: dict[str, Any]
+
+
+class LiveCountsMessage(LiveMessage):
+    """How much is here, of what a client need not send again."""
+
+    received_samples: int
+    received_s: float
+    received_orders: int
+    heard_s: float
+
+
+class LiveBeganMessage(LiveCountsMessage):
+    """The answer to `begin`."""
+
+    type: Literal["began"]
+    session: str
+    engine: str
+    grace_s: float
+
+
+class LiveReceivedMessage(LiveCountsMessage):
+    """About twice a second."""
+
+    type: Literal["received"]
+
+
+class LiveEventMessage(LiveMessage):
+    """Something that was said; numbers only grow."""
+
+    number: int
+
+
+class LiveSpeechMessage(LiveEventMessage):
+    """Somebody speaks, or pauses long enough; or a turn was cancelled."""
+
+    type: Literal["speech_started", "speech_stopped", "turn_dropped"]
+    turn: int
+    at: float
+
+
+class LivePartialMessage(LiveEventMessage):
+    """Text of a segment that goes on; `stable` does not change before its final."""
+
+    type: Literal["partial"]
+    turn: int
+    piece: int
+    start: float
+    end: float
+    text: str
+    stable: str
+    tail: str
+
+
+class LiveFinalMessage(LiveEventMessage):
+    """A piece that stands; its speaker may still be revised, and is known where `diarized`."""
+
+    type: Literal["final"]
+    turn: int
+    piece: int
+    segment: LiveSegmentMessage
+    diarized: bool
+    language: str
+    wait_s: float
+    work_s: float
+
+
+class LiveTurnEndedMessage(LiveEventMessage):
+    """All pieces of a turn are told."""
+
+    type: Literal["turn_ended"]
+    turn: int
+    start: float
+    end: float
+    text: str
+    committed: bool
+
+
+class LiveSpeakersRevisedMessage(LiveEventMessage):
+    """Piece → speaker, of finals that were told before; speaker → who that is, where it changed."""
+
+    type: Literal["speakers_revised"]
+    speakers: dict[str, str]
+    names: dict[str, str | None] | None = None
+
+
+class LiveNoticeMessage(LiveEventMessage):
+    """Something to know, of a turn where it has to do with one."""
+
+    type: Literal["notice"]
+    code: str
+    message: str
+    turn: int | None = None
+
+
+class LiveSummaryMessage(LiveEventMessage):
+    """The last event; `job`: what the session is kept as, if it is."""
+
+    type: Literal["summary"]
+    transcript: LiveTranscriptMessage
+    job: str | None = None
+
+
+class LiveErrorMessage(LiveMessage):
+    """The last message of a connection that something was wrong with (docs/errors.md)."""
+
+    type: Literal["error"]
+    code: str
+    message: str
+    hint: str
+    retry_after: int | None = None
+
+
+SERVER_MESSAGES: tuple[type[LiveMessage], ...] = (
+    LiveBeganMessage,
+    LiveReceivedMessage,
+    LiveSpeechMessage,
+    LivePartialMessage,
+    LiveFinalMessage,
+    LiveTurnEndedMessage,
+    LiveSpeakersRevisedMessage,
+    LiveNoticeMessage,
+    LiveSummaryMessage,
+    LiveErrorMessage,
+)
