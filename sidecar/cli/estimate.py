@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.cli.audio_input import open_file
 from sidecar.cli.backends import ServiceTarget, client_of, own_service
+from sidecar.cli.common_options import argument
 from sidecar.cli.output import PROGRAM, printable
 from sidecar.cli.transcribe import PrecisionOption
 
 HELP = f"""
-Say whether a recording fits into the memory that is there, and how long it takes.
+Say whether a recording fits into memory, and how long it takes.
 
 The exit code is 1 where it does not fit.
 
@@ -27,7 +25,7 @@ Examples:
 
 
 async def estimate(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A recording.")],
+    file: Path = argument(..., "A recording.", metavar="FILE"),
     precision: PrecisionOption = None,
     *,
     where: ServiceTarget,

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -23,7 +23,7 @@ from sidecar.cli.audio_input import (
     write_atomically,
 )
 from sidecar.cli.backends import LiveBackend, ServiceTarget, open_live_backend
-from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOption
+from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOption, argument, option
 from sidecar.cli.output import INTERRUPTED, PROGRAM, handle_interrupts, print_error_line, print_text
 from sidecar.interfaces.live_engine import LIVE_RATE
 from sidecar.interfaces.live_events import Final, InputProcessed, NoticeRaised, Partial, Summary
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 HELP = f"""
-Show what is said while it is said: into a microphone, or in a recording played in real time.
+Show what is said while it is said, into a microphone or in a recording.
 
 On a terminal speakers have colours, and what may still change is grey on the last line. Ctrl-C ends
 the session with all that was said; once more ends it at once. Microphones need the extra
@@ -61,58 +61,36 @@ PIPE = "-"
 class LiveCommandOptions:
     """Options of the command. ``source``: a recording, `PIPE`, or a microphone if None."""
 
-    source: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="FILE",
-            help="A recording, played in real time; '-': raw pcm16 on standard input; the "
-            "microphone without it.",
-        ),
-    ] = None
-    format: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            "-f",
-            metavar="NAME",
-            help=f"What to write: {', '.join(FORMATS)} (every event as it comes).",
-            autocompletion=lambda: list(FORMATS),
-        ),
-    ] = "text"
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Where it goes, instead of stdout."),
-    ] = None
-    device: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Microphone, by number or a part of its name."),
-    ] = None
-    devices: Annotated[bool, typer.Option("--devices", help="List the microphones.")] = False
-    rate: Annotated[
-        int,
-        typer.Option(
-            metavar="HZ", min=8_000, max=192_000, help="Samples a second on standard input."
-        ),
-    ] = LIVE_RATE
-    pace: Annotated[
-        float,
-        typer.Option(
-            metavar="N", min=0.0, help="Seconds of a recording in a second; 0: as fast as it goes."
-        ),
-    ] = 1.0
+    source: str | None = argument(
+        None,
+        "A recording, played in real time; '-': raw pcm16 on standard input; the "
+        "microphone without it.",
+        metavar="FILE",
+    )
+    format: str = option(
+        "text", "What to write (jsonl: every event as it comes)", "--format", "-f", choices=FORMATS
+    )
+    output: Path | None = option(
+        None, "Where it goes, instead of stdout.", "--output", "-o", metavar="FILE"
+    )
+    device: str | None = option(
+        None, "Microphone, by number or a part of its name.", metavar="NAME"
+    )
+    devices: bool = option(False, "List the microphones.")
+    rate: int = option(
+        LIVE_RATE, "Samples a second on standard input.", metavar="HZ", min=8_000, max=192_000
+    )
+    pace: float = option(
+        1.0, "Seconds of a recording in a second; 0: as fast as it goes.", metavar="N", min=0.0
+    )
     language: LanguageOption = None
     diarize: DiarizeOption = None
-    partials: Annotated[
-        bool | None,
-        typer.Option("--partials/--no-partials", help="Words while somebody speaks (it does)."),
-    ] = None
+    partials: bool | None = option(
+        None, "Words while somebody speaks (it does).", "--partials/--no-partials"
+    )
     words: WordsOption = None
-    prompt: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What it is about: names, terms.")
-    ] = None
-    keep: Annotated[
-        bool, typer.Option("--keep", help="It becomes a job of the service, done; with --server.")
-    ] = False
+    prompt: str | None = option(None, "What it is about: names, terms.", metavar="TEXT")
+    keep: bool = option(False, "It becomes a job of the service, done; with --server.")
     _: KW_ONLY
     where: ServiceTarget
 

@@ -15,19 +15,19 @@ import typer
 from sidecar import errors
 from sidecar.cli import audio_input, watch_folder
 from sidecar.cli.backends import ProgressCallback, ServiceTarget, TranscribeRecording, open_backend
-from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOption
+from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOption, argument, option
 from sidecar.cli.output import PROGRAM, print_error_line, print_text, printable, report_error
 from sidecar.interfaces.engine_interface import DiarizationEffort, Precision, WindowingMode
 from sidecar.transcripts import transcript_formats
 from sidecar.transcripts.transcript import Transcript
 
 HELP = f"""
-Write down recordings: who said what, and when. Works with a running service or without one.
+Write down recordings: who said what, and when.
 
-A folder stands for the recordings in it, and - for one on standard input, of up to
-VIBEVOICE_MAX_UPLOAD_MB. With --watch it goes on until it is ended: what arrives is
-written beside it (or to --output), what cannot be transcribed goes to the folder `failed`
-with its reason. What was interrupted (--watch, --resume) goes on where it was.
+Works with a running service or without one. A folder stands for the recordings in it, and - for one
+on standard input, of up to VIBEVOICE_MAX_UPLOAD_MB. With --watch it goes on until it is ended: what
+arrives is written beside it (or to --output), what cannot be transcribed goes to the folder
+`failed` with its reason. What was interrupted (--watch, --resume) goes on where it was.
 
 Examples:
 
@@ -58,73 +58,40 @@ service that takes fewer says so, and then it is waited."""
 class TranscribeCommandOptions:
     """Options of the command; None if not given."""
 
-    files: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="FILE", help="Recordings, folders of them, or - for standard input."
-        ),
-    ] = None
-    format: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            "-f",
-            metavar="NAME",
-            help=f"What to write: {', '.join(transcript_formats.FORMATS)}.",
-            autocompletion=lambda: list(transcript_formats.FORMATS),
-        ),
-    ] = "text"
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            help="Folder for a file per recording, instead of all to stdout.",
-        ),
-    ] = None
-    watch: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Transcribe what arrives in this folder, until ended."),
-    ] = None
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Leave out what --output has; go on with what was sent."),
-    ] = False
-    at_once: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Recordings with the service at once.")
-    ] = AT_ONCE
+    files: list[Path] | None = argument(
+        None, "Recordings, folders of them, or - for standard input.", metavar="FILE"
+    )
+    format: str = option(
+        "text", "What to write", "--format", "-f", choices=transcript_formats.FORMATS
+    )
+    output: Path | None = option(
+        None,
+        "Folder for a file per recording, instead of all to stdout.",
+        "--output",
+        "-o",
+        metavar="DIR",
+    )
+    watch: Path | None = option(
+        None, "Transcribe what arrives in this folder, until ended.", metavar="DIR"
+    )
+    resume: bool = option(False, "Leave out what --output has; go on with what was sent.")
+    at_once: int = option(AT_ONCE, "Recordings with the service at once.", metavar="N", min=1)
     _: KW_ONLY
     where: ServiceTarget = field(default_factory=ServiceTarget)
     language: LanguageOption = None
     precision: PrecisionOption = None
     diarize: DiarizeOption = None
-    diarization: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help=f"Effort to tell them apart: {', '.join(DiarizationEffort)}.",
-            autocompletion=lambda: list(DiarizationEffort),
-        ),
-    ] = None
-    hotwords: Annotated[
-        str | None, typer.Option(metavar="WORDS", help="Names and terms that may be said.")
-    ] = None
-    prompt: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What the recordings are about.")
-    ] = None
-    num_speakers: Annotated[
-        int | None,
-        typer.Option("--speakers", metavar="N", help="How many people speak, as a hint."),
-    ] = None
-    windows: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="'parallel': long recordings in several windows at once, faster on a big card.",
-            autocompletion=lambda: list(WindowingMode),
-        ),
-    ] = None
+    diarization: str | None = option(None, "Effort to tell them apart", choices=DiarizationEffort)
+    hotwords: str | None = option(None, "Names and terms that may be said.", metavar="WORDS")
+    prompt: str | None = option(None, "What the recordings are about.", metavar="TEXT")
+    num_speakers: int | None = option(
+        None, "How many people speak, as a hint.", "--speakers", metavar="N"
+    )
+    windows: str | None = option(
+        None,
+        "Windows of a long recording, several at once being faster on a big card",
+        choices=WindowingMode,
+    )
     words: WordsOption = None
 
     @property
