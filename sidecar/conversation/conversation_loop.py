@@ -105,8 +105,11 @@ class ConversationTasks:
     async def _thought(self, command: events.GenerateReply) -> None:
         async with aclosing(self.thinker.reply(command.messages, command.tools)) as pieces:
             async for piece in pieces:
-                more = events.LlmToken if isinstance(piece, str) else events.LlmToolCallDelta
-                self._happened(more(self._now(), command.turn, piece))  # type: ignore[arg-type]
+                now, turn = self._now(), command.turn
+                if isinstance(piece, str):
+                    self._happened(events.LlmToken(now, turn, piece))
+                else:
+                    self._happened(events.LlmToolCallDelta(now, turn, piece))
         stage = events.ConversationStage.THINKER
         self._happened(events.StageEnded(self._now(), command.turn, stage))
 
@@ -382,24 +385,24 @@ class ConversationLoop:
             self._sent = self._machine.replying
             self._out.put_nowait(output_queue.TurnAudioSent(self._sent, ending))
 
-    def _do(self, commands: list[events.ConversationCommand]) -> None:
+    def _do(self, commands: list[output_queue.ConversationCommand]) -> None:
         for command in commands:
             self._carry_out(command, self._now())
 
-    def _carry_out(self, command: events.ConversationCommand, now: float) -> None:
+    def _carry_out(self, command: output_queue.ConversationCommand, now: float) -> None:
         match command:
             case events.SendReplyAudio(turn, piece, sound):
                 self._pacer.add(turn, piece, sound, now)
                 self._evidence.emit(turn, sound)
-            case events.DropReplyAudio(turn):
+            case output_queue.DropReplyAudio(turn):
                 self._pacer.drop_audio(turn, now)
-                self._out.put_nowait(output_queue.ClearPlayback(turn))
-            case events.PauseReplyAudio(turn):
+                self._out.put_nowait(command)
+            case output_queue.PauseReplyAudio():
                 self._pacer.pause(now)
-                self._tell_holder(output_queue.HoldPlayback(turn))
-            case events.ResumeReplyAudio(turn):
+                self._tell_holder(command)
+            case output_queue.ResumeReplyAudio():
                 self._pacer.resume(now)
-                self._tell_holder(output_queue.ResumePlayback(turn))
+                self._tell_holder(command)
             case events.GenerateReply():
                 self._stages.think(command)
             case events.SynthesizeText():
@@ -410,19 +413,17 @@ class ConversationLoop:
                 self._ear.attend(threshold)
             case events.SetTimer(at):
                 self._due = at
-            case events.RecognizeUtterance():
-                pass  # the ear does that by itself
-            case event:
-                if isinstance(event, output_queue.ReplyEnded):
+            case output_queue.ConversationClientEvent():  # the ear recognizes utterances by itself
+                if isinstance(command, output_queue.ReplyEnded):
                     self._ear.touch()  # who listens is there
-                    for frame in self._pacer.end(event.turn, now):
+                    for frame in self._pacer.end(command.turn, now):
                         self._out.put_nowait(frame)
-                self._seen(event)
-                self._out.put_nowait(event)
+                self._seen(command)
+                self._out.put_nowait(command)
 
-    def _tell_holder(self, wish: output_queue.HoldPlayback | output_queue.ResumePlayback) -> None:
+    def _tell_holder(self, command: output_queue.ConversationOutput) -> None:
         if self._pacer.client.holds:
-            self._out.put_nowait(wish)
+            self._out.put_nowait(command)
 
     def _set_timer(self, now: float) -> None:
         """Be there when the machine or the pacer wants it."""

@@ -18,7 +18,7 @@ class TurnTaking:
     sets ``at``, the time."""
 
     def __init__(
-        self, answering: Assistant, do: Callable[[conversation_events.ConversationCommand], None]
+        self, answering: Assistant, do: Callable[[output_queue.ConversationCommand], None]
     ) -> None:
         self._answering = answering
         self._do = do

@@ -96,7 +96,7 @@ class RealtimeResponses:
                 yield from self._started(out)
             case output.ReplyTruncated():
                 yield from self._truncated(out)
-            case output.ClearPlayback() if self._now is not None and self._now.turn == out.turn:
+            case output.DropReplyAudio() if self._now is not None and self._now.turn == out.turn:
                 yield server_events.output_cleared(self._now.id)
             case _ if isinstance(out, ReplyOutput) and self._now and out.turn == self._now.turn:
                 yield from self._of(self._now, out)
