@@ -1,4 +1,4 @@
-"""Command `monitor`."""
+"""Commands `monitor` and `status`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ Examples:
 * `{PROGRAM} monitor --server http://10.0.0.5:8765 --interval 5`
 * `{PROGRAM} monitor --once | grep '^queue *waiting'`
 * `{PROGRAM} monitor --no-clear --interval 60 >> service.log`
+"""
+STATUS_HELP = f"""
+Show how a running service is.
+
+Example: `{PROGRAM} status --server http://127.0.0.1:9000`
 """
 NOBODY = 1
 """Exit code where nothing answers."""
@@ -78,3 +83,16 @@ async def print_repeatedly(camera: monitor_view.MonitorClient, interval_s: float
         print(monitor_view.table(monitor_view.sections(picture, before)), flush=True)
         before = picture
         await asyncio.sleep(interval_s)
+
+
+async def status(*, where: ServiceTarget) -> None:
+    """Print the service's health; the exit code is 0 when it answers."""
+    from sidecar.cli.remote_service import service_at
+
+    where = where.or_ours()  # health asks for no token
+    async with service_at(where.server or "", where.token, where.trust) as client:
+        health = {"address": client.url, **await client.health()}
+    for name, value in health.items():
+        if isinstance(value, bool):
+            value = "yes" if value else "no"
+        print(f"{name.replace('_', ' '):<15} {'-' if value is None else value}")

@@ -1,8 +1,9 @@
-"""Command `transcribe`."""
+"""Commands `transcribe` and `estimate`."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,8 +14,9 @@ from typing import Annotated
 import typer
 
 from sidecar import errors
-from sidecar.cli import audio_input, watch_folder
-from sidecar.cli.backends import ProgressCallback, ServiceTarget, TranscribeRecording, open_backend
+from sidecar.auth.identity import ANONYMOUS
+from sidecar.cli import audio_input, backends, watch_folder
+from sidecar.cli.backends import ProgressCallback, ServiceTarget, TranscribeRecording
 from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOption, argument, option
 from sidecar.cli.output import PROGRAM, print_error_line, print_text, printable, report_error
 from sidecar.interfaces.engine_interface import DiarizationEffort, Precision, WindowingMode
@@ -38,6 +40,16 @@ Examples:
 * `curl -s https://example.org/talk.mp3 | {PROGRAM} transcribe -`
 * `{PROGRAM} transcribe call.ogg --format json --server http://127.0.0.1:8765`
 * `{PROGRAM} transcribe play.wav --hotwords "Nagg, Nell" --prompt "Beckett, Endgame" --speakers 2`
+"""
+ESTIMATE_HELP = f"""
+Say whether a recording fits into memory, and how long it takes.
+
+The exit code is 1 where it does not fit.
+
+Examples:
+
+* `{PROGRAM} estimate meeting.opus`
+* `{PROGRAM} estimate meeting.opus --precision int8 --server http://127.0.0.1:8765`
 """
 PrecisionOption = Annotated[
     str | None,
@@ -200,7 +212,7 @@ def run(order: TranscribeCommandOptions) -> int:
 
 
 async def _watch(order: TranscribeCommandOptions, folder: Path) -> int:
-    async with open_backend(order.recognizer, order.options) as transcribe:
+    async with backends.open_backend(order.recognizer, order.options) as transcribe:
         to = order.output or folder
         return await watch_folder.run(folder, to, order.format, transcribe, _at_once(order))
 
@@ -219,7 +231,7 @@ async def _run(
         if not pairs:
             return 0
     with progress_bars() as bar:
-        async with open_backend(order.recognizer, order.options, opens) as transcribe:
+        async with backends.open_backend(order.recognizer, order.options, opens) as transcribe:
             return await _TranscriptionBatch(order, transcribe, bar).run(pairs)
 
 
@@ -289,3 +301,26 @@ class _TranscriptionBatch:
 def _label(path: Path, number: int, many: int) -> str:
     name = printable(path.name)
     return name if many == 1 else f"{number}/{many} {name}"
+
+
+async def estimate(
+    file: Path = argument(..., "A recording.", metavar="FILE"),
+    precision: PrecisionOption = None,
+    *,
+    where: ServiceTarget,
+) -> int:
+    """Print the estimate in a sentence; the exit code is 1 where the recording does not fit."""
+    options = {"precision": precision} if precision is not None else {}
+    with audio_input.open_file(file) as source:
+        if where.server:
+            with os.fdopen(os.dup(source.fd), "rb") as recording:
+                async with backends.client_of(where) as client:
+                    answer = await client.estimate(recording, **options)
+            fits, sentence = answer["fits"], answer["sentence"]
+        else:
+            async with backends.own_service() as service:  # the engine is not loaded for this
+                measured = await service.submissions.measure(ANONYMOUS, source)
+                forecast = service.forecast(measured, service.options(options))
+            fits, sentence = forecast.fits, forecast.sentence
+    print(f"{printable(str(file))}: {sentence}")
+    return 0 if fits else 1

@@ -9,8 +9,8 @@ from sidecar.conversation import conversation_events as events
 from sidecar.conversation import output_queue
 from sidecar.conversation.assistant_turn import AssistantTurn
 from sidecar.conversation.barge_in import MAX_ECHO_LAG_S
+from sidecar.conversation.chat_completions import ChatMessage
 from sidecar.conversation.chat_history import ChatHistory
-from sidecar.conversation.llm.chat_completions import ChatMessage
 from sidecar.errors import ReplyEmpty, SidecarError
 
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from sidecar.conversation import conversation_events as events
+from sidecar.conversation.chat_completions import ChatMessage, ToolCall, ToolCallDelta
 from sidecar.conversation.chat_history import ReplyText
-from sidecar.conversation.llm.chat_completions import ChatMessage, ToolCall, ToolCallDelta
 from sidecar.conversation.output_queue import (
     ConversationCommand,
     ConversationError,

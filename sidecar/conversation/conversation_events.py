@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from sidecar.conversation.llm import chat_completions
+from sidecar.conversation import chat_completions
 from sidecar.conversation.output_queue import ConversationCommand
 from sidecar.errors import SidecarError
 from sidecar.interfaces.engine_interface import SynthesizedAudio

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias
 from sidecar import errors
 from sidecar.conversation import conversation_events as events
 from sidecar.conversation import output_queue
-from sidecar.conversation.llm.chat_completions import Llm
+from sidecar.conversation.chat_completions import Llm
 from sidecar.conversation.speech_input import SpeechInput
 from sidecar.conversation.state_machine import ConversationStateMachine
 from sidecar.interfaces.engine_interface import SynthesisOptions, SynthesizedAudio

@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from sidecar.conversation.llm.chat_completions import ChatRole, ToolCall
+from sidecar.conversation.chat_completions import ChatRole, ToolCall
 from sidecar.errors import SidecarError
 from sidecar.interfaces.engine_interface import SynthesizedAudio
 from sidecar.transcripts.transcript import Notice

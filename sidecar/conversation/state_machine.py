@@ -12,8 +12,8 @@ from collections.abc import Callable
 from sidecar.conversation import conversation_events as events
 from sidecar.conversation.assistant import Assistant
 from sidecar.conversation.barge_in import GUARDED_THRESHOLD, PAUSE_AFTER_S
+from sidecar.conversation.chat_completions import ChatRole
 from sidecar.conversation.chat_history import ChatHistory
-from sidecar.conversation.llm.chat_completions import ChatRole
 from sidecar.conversation.output_queue import (
     ConversationCommand,
     ConversationError,

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from sidecar.conversation import barge_in, conversation_events, output_queue
 from sidecar.conversation.assistant import Assistant
 from sidecar.conversation.assistant_turn import AssistantTurn
+from sidecar.conversation.chat_completions import ChatRole
 from sidecar.conversation.chat_history import MAX_USER_TURN_BYTES, truncate_utf8
 from sidecar.conversation.end_of_turn import UserTurn
-from sidecar.conversation.llm.chat_completions import ChatRole
 from sidecar.errors import SidecarError, StageSilent
 
 

@@ -6,6 +6,7 @@ import pytest
 from conversation_simulator import Table, silence
 
 from sidecar.conversation.barge_in import ECHO_SIMILARITY, OWN_WORDS_ECHO_SIMILARITY
+from sidecar.conversation.chat_completions import ChatMessage, ChatRole
 from sidecar.conversation.chat_history import MAX_USER_TURN_BYTES
 from sidecar.conversation.conversation_events import (
     UNKNOWN_UTTERANCE,
@@ -34,7 +35,6 @@ from sidecar.conversation.conversation_events import (
     TurnCommitted,
     TurnDiscarded,
 )
-from sidecar.conversation.llm.chat_completions import ChatMessage, ChatRole
 from sidecar.conversation.output_queue import (
     ConversationError,
     ConversationPhase,

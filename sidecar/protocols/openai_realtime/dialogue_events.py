@@ -14,7 +14,7 @@ from typing import Any
 from sidecar import errors
 from sidecar.audio import codecs
 from sidecar.conversation import output_queue as output
-from sidecar.conversation.llm.chat_completions import ChatRole
+from sidecar.conversation.chat_completions import ChatRole
 from sidecar.protocols.openai_realtime import server_events
 from sidecar.protocols.openai_realtime.dialogue_config import RealtimeDialogueConfig
 from sidecar.protocols.openai_realtime.server_events import (
