@@ -93,7 +93,7 @@ class AccessPolicy:
     anywhere: bool = False
     origins: frozenset[str] = frozenset()
     localhost_origins: bool = False
-    authenticator: Authenticator = Authenticator()
+    authenticator: Authenticator = field(default_factory=Authenticator)
     limits: identity.OwnerLimits = identity.UNLIMITED_OWNER
     """Of who has none of its own."""
 
