@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from sidecar import errors
-from sidecar.config import server_settings
+from sidecar.config import job_settings, server_settings
 from sidecar.config.config_files import (
     ConfigFileSource,
     YapEnvSource,
@@ -26,11 +26,6 @@ from sidecar.config.config_files import (
 )
 from sidecar.config.conversation_settings import ConversationSettings, TtsSettings
 from sidecar.config.engine_settings import EngineSettings, EnrolledSpeakerSettings, UpstreamSettings
-from sidecar.config.job_settings import (
-    DEFAULT_JOB_RETENTION_S,
-    JobSettings,
-    RecordingSettings,
-)
 from sidecar.config.live_settings import CaptureSettings, GrpcSettings, LiveSettings
 from sidecar.config.removed_settings import refuse_removed
 from sidecar.config.setting_types import (
@@ -51,8 +46,8 @@ class Settings(
     server_settings.AccessSettings,
     EngineSettings,
     UpstreamSettings,
-    RecordingSettings,
-    JobSettings,
+    job_settings.RecordingSettings,
+    job_settings.JobSettings,
     EnrolledSpeakerSettings,
     LiveSettings,
     CaptureSettings,
@@ -92,7 +87,7 @@ class Settings(
         """Seconds for which results of jobs can be fetched; infinite if they stay until deleted."""
         if self.job_retention is not None:
             return self.job_retention
-        return math.inf if self.keeps_jobs else DEFAULT_JOB_RETENTION_S
+        return math.inf if self.keeps_jobs else job_settings.DEFAULT_JOB_RETENTION_S
 
     @property
     def encrypted(self) -> bool:

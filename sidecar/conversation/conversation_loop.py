@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from sidecar import errors
 from sidecar.conversation import conversation_events as events
@@ -16,24 +16,16 @@ from sidecar.conversation import output_queue
 from sidecar.conversation.chat_completions import Llm
 from sidecar.conversation.speech_input import SpeechInput
 from sidecar.conversation.state_machine import ConversationStateMachine
-from sidecar.interfaces.engine_interface import SynthesisOptions, SynthesizedAudio
+from sidecar.interfaces.engine_interface import SynthesisOptions
 from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
 from sidecar.live.sessions.session import Session
 from sidecar.transcripts.transcript import Notice
+from sidecar.workers.tts_client import TtsClient
 
 log = logging.getLogger(__name__)
 
 StageWork: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 """What a stage does; made when its task begins, which one that is stopped at once never does."""
-
-
-class SpeechSynthesizer(Protocol):
-    """Interface of a speech synthesizer (`workers.tts_client.TtsClient`)."""
-
-    def say(
-        self, text: str, options: SynthesisOptions | None = None
-    ) -> AsyncGenerator[SynthesizedAudio, None]:
-        """The sound of a text; leaving early ends it."""
 
 
 class ConversationTasks:
@@ -43,7 +35,7 @@ class ConversationTasks:
     def __init__(
         self,
         thinker: Llm,
-        voice: SpeechSynthesizer | None,
+        voice: TtsClient | None,
         manner: SynthesisOptions,
         now: Callable[[], float],
         happened: Callable[[events.ConversationEvent], None],
@@ -146,7 +138,7 @@ class ConversationLoop:
         self,
         session: Session,
         thinker: Llm,
-        voice: SpeechSynthesizer | None,
+        voice: TtsClient | None,
         options: events.ConversationOptions,
         manner: SynthesisOptions,
         *,
@@ -154,9 +146,7 @@ class ConversationLoop:
         seen: Callable[[output_queue.ConversationClientEvent], None] = lambda told: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        from sidecar.conversation.acoustic_echo import (
-            EchoDetector,  # it takes numpy, which a service begins without
-        )
+        from sidecar.conversation import acoustic_echo
 
         self._now, self._seen = now, seen
         self.id = session.id
@@ -166,7 +156,7 @@ class ConversationLoop:
         self._ear = SpeechInput(session, now, self._recognised, self._noticed)
         self._stages = ConversationTasks(thinker, voice, manner, now, self._happened)
         self._pacer = output_queue.AudioPacer(client)
-        self._evidence, self._compared_s = EchoDetector(), 0.0
+        self._evidence, self._compared_s = acoustic_echo.EchoDetector(), 0.0
         self._out: asyncio.Queue[output_queue.ConversationOutput] = asyncio.Queue()
         self._due: float | None = None
         self._timer: asyncio.TimerHandle | None = None
