@@ -115,16 +115,6 @@ METER = 10
 """Characters of the level meter."""
 
 
-class LiveDisplay:
-    """Somewhere to look; here nothing is shown."""
-
-    def event(self, numbered: NumberedEvent) -> None:
-        """Something was said."""
-
-    def level(self, loud: float) -> None:
-        """How loud it is now, 0 to 1."""
-
-
 def line_of(segment: Segment, name: str | None = None) -> str:
     """A line of text, as the format `text` has it; ``name``: who its speaker is."""
     speaker = segment.speaker
@@ -145,29 +135,32 @@ def open_live_display(
     """
     as_text = fmt == "text"
     terminal = sys.stdout if as_text and shown else sys.stderr
-    lines = _LiveLineDisplay(fmt, write)
     if terminal is None or not terminal.isatty():
-        yield lines
+        yield LiveDisplay(fmt, write)
         return
     from rich.console import Console
     from rich.live import Live
 
     console = Console(file=terminal)
     with Live(console=console, auto_refresh=False, transient=True) as live:
-        yield _LiveScreenDisplay(live, None if as_text and shown else lines)
+        yield _LiveScreenDisplay(live, "" if as_text and shown else fmt, write)
 
 
-class _LiveLineDisplay(LiveDisplay):
-    """For programs: whole lines, each when it stands."""
+class LiveDisplay:
+    """For programs: whole lines, each when it stands; none in a format that has none."""
 
     def __init__(self, fmt: str, write: Callable[[str], None]) -> None:
         self._fmt, self._write = fmt, write
 
-    def event(self, numbered: NumberedEvent) -> None:
-        from sidecar.api.live_messages import event_message
+    def level(self, loud: float) -> None:
+        """How loud it is now, 0 to 1."""
 
+    def event(self, numbered: NumberedEvent) -> None:
+        """Something was said."""
         event = numbered.event
         if self._fmt == "jsonl" and not isinstance(event, InputProcessed):
+            from sidecar.api.live_messages import event_message
+
             self._write(event_message(numbered) + "\n")
         elif self._fmt == "text" and isinstance(event, Final):
             self._write(line_of(event.segment, event.name))
@@ -176,10 +169,9 @@ class _LiveLineDisplay(LiveDisplay):
 class _LiveScreenDisplay(LiveDisplay):
     """For people: lines that stay, below them how loud it is and what seems to be said."""
 
-    def __init__(self, live: Live, lines: _LiveLineDisplay | None) -> None:
-        self._live, self._lines = live, lines
-        self._partial = ""
-        self._loud = 0.0
+    def __init__(self, live: Live, fmt: str, write: Callable[[str], None]) -> None:
+        super().__init__(fmt, write)
+        self._live, self._partial, self._loud = live, "", 0.0
 
     def event(self, numbered: NumberedEvent) -> None:
         from rich.text import Text
@@ -194,8 +186,7 @@ class _LiveScreenDisplay(LiveDisplay):
                 self._live.console.print(Text(line_of(segment, name).rstrip("\n"), style=style))
             case NoticeRaised(notice):
                 self._live.console.print(Text(notice.message, style="dim italic"))
-        if self._lines is not None:
-            self._lines.event(numbered)
+        super().event(numbered)
         self._draw()
 
     def level(self, loud: float) -> None:
