@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from sidecar.conversation.llm.chat_completions import REPEAT_PREFIX
+from sidecar.conversation.chat_completions import REPEAT_PREFIX
 from sidecar.conversation.tts_text import SentenceSplitter, TtsPhrase
 from sidecar.interfaces.engine_interface import LoadOptions, SynthesisOptions
 from sidecar.tts.scripted_tts import ScriptedTts

@@ -29,7 +29,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from bench.conversation_stages import Voice, model
 from bench.serving import machine, ours, table, workshop
-from sidecar.conversation.llm.chat_completions import REPEAT_PREFIX
+from sidecar.conversation.chat_completions import REPEAT_PREFIX
 
 IN_RATE, OUT_RATE = 16_000, 24_000
 STEP_S = 0.1

@@ -153,7 +153,7 @@ async def _order(heard: LiveBackend, order: Mapping[str, Any]) -> None:
     elif "forget" in order:
         await heard.cancel()
     elif "change" in order:
-        await heard.change(_wishes(order["change"]))
+        await heard.change(**_wishes(order["change"]))
 
 
 def _wishes(options: dict[str, Any]) -> dict[str, Any]:

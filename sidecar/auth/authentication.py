@@ -8,6 +8,7 @@ the `Host` header, which a page that had its own name rebound to 127.0.0.1 canno
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 import re
 from collections.abc import Awaitable, Callable
@@ -17,16 +18,10 @@ from pathlib import Path
 from sidecar import errors
 from sidecar.auth import identity, signed_tokens, token_issuing
 from sidecar.auth.rate_limits import RateLimiter
-from sidecar.auth.request_origin import (
-    CONTAINER_HOST_NAMES,
-    RequestOrigin,
-    is_loopback_address,
-)
+from sidecar.auth.request_origin import CONTAINER_HOST_NAMES, RequestOrigin, is_loopback_address
 from sidecar.auth.revocable_streams import RevocableStreams
-from sidecar.auth.signed_tokens import TokenVerifier
 from sidecar.auth.token_issuing import SUBFOLDER
 from sidecar.config.settings import Settings
-from sidecar.errors import TokenInvalid
 from sidecar.files import FileWatcher
 from sidecar.observability.logs import default_data_folder
 
@@ -37,6 +32,45 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _WEB_SCHEMES = frozenset({"http", "https", "file", "null"})
 """Of origins that pages from anywhere can have: no word of the settings allows all of one."""
 _LOCALHOST_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticator:
+    """Knows clients by what they send: the ``token`` of this start, or a signed one that the
+    ``verifier`` knows. Without either nothing is asked for, and all of this machine are one owner.
+    """
+
+    token: str | None = field(default=None, repr=False)
+    verifier: signed_tokens.TokenVerifier | None = None
+
+    @property
+    def local_only(self) -> bool:
+        """Return whether it can identify clients of this machine only."""
+        return self.token is None and self.verifier is None
+
+    def identify(self, approach: RequestOrigin) -> identity.Identity:
+        """Return the identity of a client; the token of this start is compared in the same time
+        for every token.
+
+        Raises:
+            errors.TokenMissing, errors.TokenInvalid: none was sent, or one that does not count.
+        """
+        if self.local_only:
+            return identity.ANONYMOUS
+        given = identity.bearer_token(approach)
+        if self.token is not None and hmac.compare_digest(given.encode(), self.token.encode()):
+            return identity.HOST
+        claims = None if self.verifier is None else self.verifier.verify(given)
+        if claims is None:
+            raise errors.TokenInvalid()
+        scopes = frozenset(scope for scope in identity.Scope if scope in claims.scopes)
+        return identity.Identity(
+            claims.subject, identity.AuthMethod.JWT, scopes, credential=claims.credential
+        )
+
+    def refusal(self, credential: identity.SignedCredential) -> str | None:
+        """Return why what proved an identity counts no more; None while it does."""
+        return None if self.verifier is None else self.verifier.refusal(credential)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +93,7 @@ class AccessPolicy:
     anywhere: bool = False
     origins: frozenset[str] = frozenset()
     localhost_origins: bool = False
-    authenticator: identity.Authenticator = field(default_factory=identity.NoAuthenticator)
+    authenticator: Authenticator = field(default_factory=Authenticator)
     limits: identity.OwnerLimits = identity.UNLIMITED_OWNER
     """Of who has none of its own."""
 
@@ -210,50 +244,16 @@ DEFAULT_LIMITS = identity.OwnerLimits(
 """Of a service that others than this machine can reach: far beyond what a person needs."""
 
 
-@dataclass(frozen=True, slots=True)
-class SignedTokenAuthenticator:
-    """Signed tokens, each with a name in it; the token of this start besides, if there is one."""
-
-    verifier: TokenVerifier
-    shared: identity.SharedTokenAuthenticator | None = None
-    local_only: bool = False
-
-    def identify(self, approach: RequestOrigin) -> identity.Identity:
-        """Whom the token names.
-
-        Raises:
-            errors.TokenMissing, errors.TokenInvalid: none was sent, or one that does not count.
-        """
-        given = identity.bearer_token(approach)
-        if self.shared is not None and self.shared.knows(given):
-            return self.shared.identity
-        claims = self.verifier.verify(given)
-        if claims is None:
-            raise TokenInvalid()
-        scopes = frozenset(scope for scope in identity.Scope if scope in claims.scopes)
-        return identity.Identity(
-            claims.subject, identity.AuthMethod.JWT, scopes, credential=claims.credential
-        )
-
-    def refusal(self, credential: identity.SignedCredential) -> str | None:
-        """Why a token counts no more."""
-        return self.verifier.refusal(credential)
-
-
-def create_authenticator(settings: Settings, watch: FileWatcher) -> identity.Authenticator:
+def create_authenticator(settings: Settings, watch: FileWatcher) -> Authenticator:
     """Create the authenticator; its files are read again when they change, by ``watch``.
 
     Raises:
         errors.SettingsInvalid: a file of keys or revocations cannot be used.
     """
-    shared = (
-        identity.SharedTokenAuthenticator(settings.token.get_secret_value())
-        if settings.token
-        else None
-    )
+    token = settings.token.get_secret_value() if settings.token else None
     folder = settings.token_keys or _default_key_folder(settings)
     if folder is None:
-        return shared or identity.NoAuthenticator()
+        return Authenticator(token)
     public = watch.add(
         "the keys of signed tokens", [folder], lambda: token_issuing.read_public_keys(folder)
     )
@@ -261,9 +261,8 @@ def create_authenticator(settings: Settings, watch: FileWatcher) -> identity.Aut
     list_file = folder.parent / "revoked.txt"
     read = signed_tokens.RevocationFile(list_file, optional=True)
     revoked = watch.add("the list of revoked tokens", [list_file], read)
-    return SignedTokenAuthenticator(
-        TokenVerifier(lambda: public.value, lambda: revoked.value), shared
-    )
+    verifier = signed_tokens.TokenVerifier(lambda: public.value, lambda: revoked.value)
+    return Authenticator(token, verifier)
 
 
 def owner_limits_of(settings: Settings) -> identity.OwnerLimits:

@@ -7,10 +7,8 @@ argument of whatever touches a job, and decides there.
 from __future__ import annotations
 
 import dataclasses
-import hmac
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
 
 from sidecar import errors
 from sidecar.auth.request_origin import RequestOrigin
@@ -115,73 +113,8 @@ class Identity:
 
 ANONYMOUS = Identity("everybody", AuthMethod.PLACE, ALL_SCOPES)
 """Who asks where nobody is told apart: without a token, and in a process that is its own client."""
-
-
-class Authenticator(Protocol):
-    """Knows people by what they send."""
-
-    @property
-    def local_only(self) -> bool:
-        """Return whether it can identify clients of this machine only."""
-        ...
-
-    def identify(self, approach: RequestOrigin) -> Identity:
-        """Return the identity of a client.
-
-        Raises:
-            errors.TokenMissing, errors.TokenInvalid: it is not known.
-        """
-        ...
-
-    def refusal(self, credential: SignedCredential) -> str | None:
-        """Why what proved an identity counts no more, None while it does."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class NoAuthenticator:
-    """Asks for nothing: all of this machine are the same owner."""
-
-    local_only: bool = dataclasses.field(default=True, init=False)
-
-    def identify(self, approach: RequestOrigin) -> Identity:
-        """Everybody; nobody else was let in."""
-        return ANONYMOUS
-
-    def refusal(self, credential: SignedCredential) -> str | None:
-        """Nothing was asked for."""
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class SharedTokenAuthenticator:
-    """One secret, the token of this start: who knows it is its owner."""
-
-    token: str = dataclasses.field(repr=False)
-    local_only: bool = dataclasses.field(default=False, init=False)
-
-    def identify(self, approach: RequestOrigin) -> Identity:
-        """The one who knows the token.
-
-        Raises:
-            errors.TokenMissing, errors.TokenInvalid: none was sent, or a wrong one.
-        """
-        if not self.knows(bearer_token(approach)):
-            raise errors.TokenInvalid()
-        return self.identity
-
-    def refusal(self, credential: SignedCredential) -> str | None:
-        """It counts as long as the service lives."""
-        return None
-
-    def knows(self, given: str) -> bool:
-        """Return whether a token is the right one, in the same time for every token."""
-        return hmac.compare_digest(given.encode(), self.token.encode())
-
-    @property
-    def identity(self) -> Identity:
-        """Return the identity of a client with the token."""
-        return Identity("host", AuthMethod.TOKEN, ALL_SCOPES)
+HOST = Identity("host", AuthMethod.TOKEN, ALL_SCOPES)
+"""Who knows the token of this start."""
 
 
 def bearer_token(approach: RequestOrigin) -> str:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -130,14 +131,17 @@ def open_backend(
     Raises:
         errors.SidecarError: it does not answer, or cannot be.
     """
-    there = _recordings_with_server if where.server is not None else _recordings_without_server
-    return there(where, options, opens)
+    if where.server is not None:
+        return _recordings_with_server(where, options, opens)
+    return _recordings_without_server(options, opens)
 
 
 @asynccontextmanager
 async def _recordings_with_server(
     where: ServiceTarget, options: Mapping[str, str], opens: Opens
 ) -> AsyncGenerator[TranscribeRecording, None]:
+    from vibevoice_asr_client import NotFound
+
     from sidecar.cli.remote_service import translate_client_errors
 
     async with client_of(where) as client:
@@ -147,24 +151,13 @@ async def _recordings_with_server(
             with opens(path) as source, translate_client_errors():
                 found_again = where.leave and not source.spooled
                 key = idempotency_key(path, source, options) if found_again else None
-                return await _send_recording(client, source.fd, key, options, told)
+                send = partial(_send_once, client, source.fd, key, options, told)
+                for _ in range(1, MAX_SUBMISSIONS):
+                    with suppress(NotFound):
+                        return await send()
+                return await send()
 
         yield transcribe
-
-
-async def _send_recording(
-    client: AsyncClient,
-    fd: int,
-    key: str | None,
-    options: Mapping[str, str],
-    told: ProgressCallback,
-) -> Transcript:
-    from vibevoice_asr_client import NotFound
-
-    for _ in range(1, MAX_SUBMISSIONS):
-        with suppress(NotFound):
-            return await _send_once(client, fd, key, options, told)
-    return await _send_once(client, fd, key, options, told)
 
 
 async def _send_once(
@@ -203,7 +196,7 @@ async def _send_once(
 
 @asynccontextmanager
 async def _recordings_without_server(
-    where: ServiceTarget, options: Mapping[str, str], opens: Opens
+    options: Mapping[str, str], opens: Opens
 ) -> AsyncGenerator[TranscribeRecording, None]:
     # The engine is loaded for this command alone, so at the precision that it asks for.
     precision = options.get("precision")
@@ -239,40 +232,11 @@ class LiveBackend(Protocol):
     async def cancel(self) -> None:
         """The turn is dropped."""
 
-    async def change(self, options: Mapping[str, Any]) -> None:
+    async def change(self, **options: Any) -> None:
         """It is heard on with these."""
 
     def events(self) -> AsyncIterator[NumberedEvent]:
         """Yield the events, to the summary; raise a `SidecarError` if it ends otherwise."""
-
-
-def open_live_backend(
-    where: ServiceTarget,
-    rate: int,
-    options: Mapping[str, Any],
-    encoding: SampleEncoding = SampleEncoding.PCM16,
-) -> AbstractAsyncContextManager[LiveBackend]:
-    """By the service of ``where``, or without one; ``options`` are fields of `LiveOptions`.
-
-    Raises:
-        errors.SidecarError: it does not answer, or does not hear live.
-    """
-    there = _live_with_server if where.server is not None else _live_without_server
-    return there(where, rate, options, encoding)
-
-
-@asynccontextmanager
-async def _live_with_server(
-    where: ServiceTarget, rate: int, options: Mapping[str, Any], encoding: SampleEncoding
-) -> AsyncGenerator[LiveBackend, None]:
-    from sidecar.cli.remote_service import RemoteLiveBackend
-
-    async with client_of(where) as client:
-        await client.health()  # nobody there is said now, not after all attempts
-        async with client.live(rate=rate, encoding=encoding.value, **options) as live:
-            if live.captured:
-                print_error_line("this service writes what is said to files, for debugging.")
-            yield RemoteLiveBackend(live)
 
 
 def live_options(given: Mapping[str, Any]) -> LiveOptions:
@@ -296,7 +260,7 @@ class _LocalLiveBackend:
     async def cancel(self) -> None:
         self._session.forget()
 
-    async def change(self, options: Mapping[str, Any]) -> None:
+    async def change(self, **options: Any) -> None:
         self._session.change(live_options({**self._session.options.to_wire(), **options}))
 
     def events(self) -> AsyncIterator[NumberedEvent]:
@@ -304,9 +268,27 @@ class _LocalLiveBackend:
 
 
 @asynccontextmanager
-async def _live_without_server(
-    where: ServiceTarget, rate: int, options: Mapping[str, Any], encoding: SampleEncoding
+async def open_live_backend(
+    where: ServiceTarget,
+    rate: int,
+    options: Mapping[str, Any],
+    encoding: SampleEncoding = SampleEncoding.PCM16,
 ) -> AsyncGenerator[LiveBackend, None]:
+    """By the service of ``where``, or without one; ``options`` are fields of `LiveOptions`.
+
+    Raises:
+        errors.SidecarError: it does not answer, or does not hear live.
+    """
+    from sidecar.cli.remote_service import RemoteLiveBackend
+
+    if where.server is not None:
+        async with client_of(where) as client:
+            await client.health()  # nobody there is said now, not after all attempts
+            async with client.live(rate=rate, encoding=encoding.value, **options) as live:
+                if live.captured:
+                    print_error_line("this service writes what is said to files, for debugging.")
+                yield RemoteLiveBackend(live)
+        return
     # There is one client, and it is here: nobody is waited for, none is too slow, and none is to
     # be looked into.
     async with own_service(live_grace=0.0, capture=False) as service:

@@ -14,14 +14,14 @@ import typer
 from sidecar.cli import load_run, load_target
 from sidecar.cli.audio_input import expand_folders, write_atomically
 from sidecar.cli.backends import ServiceTarget, started_for
-from sidecar.cli.common_options import command
+from sidecar.cli.common_options import argument, command, option
 from sidecar.cli.demo import sample
 from sidecar.cli.load_statistics import FORMATS, WHAT, format_of, parse_bound
 from sidecar.cli.output import PROGRAM, print_error_line
 
 HELP = "Measure how a running service bears many clients at once (docs/bench.md)."
 LIVE_HELP = """
-Talk to a service in many live sessions at once, more and more of them, and measure.
+Measure a service with more and more live sessions at once.
 
 With --against the two sides have each number of sessions in turns, and the table has their ratio.
 --fail-if makes the exit code 1: 'final_p95>0.8' by a figure of the first side, 'final_p95>1.2x' by
@@ -40,7 +40,7 @@ Examples:
 * `{program} bench live --against http://127.0.0.1:8766 --fail-if 'final_p95>1.2x'`
 """
 FILES_HELP = f"""
-Send recordings to a service from many clients at once, more and more of them, and measure.
+Measure a service with more and more clients that send recordings.
 
 Folders stand for the recordings in them; without FILE it is the sample that came along. Figures and
 --fail-if are as of '{PROGRAM} bench live'.
@@ -71,49 +71,26 @@ SessionsOption = Annotated[str, typer.Option(metavar="N,N", help="How many at on
 class BenchOptions:
     """Options that both commands have."""
 
-    start: Annotated[
-        bool,
-        typer.Option("--start", help="Start a service of its own, with the settings as they are."),
-    ] = False
-    against: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL|WIRE", help="What it is compared with: another service, or wire."
-        ),
-    ] = None
-    warm_up: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Sessions that do not count.")
-    ] = 1
+    start: bool = option(False, "Start a service of its own, with the settings as they are.")
+    against: str | None = option(
+        None, "What it is compared with: another service, or wire.", metavar="URL|WIRE"
+    )
+    warm_up: int = option(1, "Sessions that do not count.", metavar="N", min=0)
     ramp_steps: RampStepsOption = 5
     ramp_interval: RampIntervalOption = 0.5
-    format: Annotated[
-        str,
-        typer.Option(
-            "--format", "-f", metavar="NAME", help=f"Of the result: {', '.join(FORMATS)}."
-        ),
-    ] = "markdown"
-    log: Annotated[
-        Path | None,
-        typer.Option(
-            "--session-log-path", metavar="FILE", help="A line for each session; - prints."
-        ),
-    ] = None
-    log_format: Annotated[
-        str | None,
-        typer.Option(
-            "--session-log-format",
-            metavar="NAME",
-            help="Of those lines, else by the file's ending.",
-        ),
-    ] = None
-    most_logs: Annotated[
-        int,
-        typer.Option("--max-session-logs", metavar="N", min=0, help="Of each number; 0: of all."),
-    ] = 0
-    fail_if: Annotated[
-        list[str] | None,
-        typer.Option(metavar="BOUND", help="What makes the exit code 1; may be given again."),
-    ] = None
+    format: str = option("markdown", "Of the result", "--format", "-f", choices=FORMATS)
+    log: Path | None = option(
+        None, "A line for each session; - prints.", "--session-log-path", metavar="FILE"
+    )
+    log_format: str | None = option(
+        None, "Of those lines, else by the file's ending.", "--session-log-format", metavar="NAME"
+    )
+    most_logs: int = option(
+        0, "Of each number; 0: of all.", "--max-session-logs", metavar="N", min=0
+    )
+    fail_if: list[str] | None = option(
+        None, "What makes the exit code 1; may be given again.", metavar="BOUND"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,34 +105,19 @@ class FilesBenchOptions(BenchOptions):
 class LiveBenchCommand:
     """Options of `bench live`."""
 
-    wire: Annotated[
-        load_target.LoadTestLiveWire,
-        typer.Option(help="How they talk: /v1/live, /api/asr-streaming, gRPC."),
-    ] = load_target.LoadTestLiveWire.LIVE
-    mode: Annotated[
-        load_target.LoadTestMode,
-        typer.Option(help="Talk all the time, talk by turns, or say nothing."),
-    ] = load_target.LoadTestMode.TALK
+    wire: load_target.LoadTestLiveWire = option(
+        load_target.LoadTestLiveWire.LIVE, "How they talk: /v1/live, /api/asr-streaming, gRPC."
+    )
+    mode: load_target.LoadTestMode = option(
+        load_target.LoadTestMode.TALK, "Talk all the time, talk by turns, or say nothing."
+    )
     sessions: SessionsOption = "8,32,64,100"
-    seconds: Annotated[
-        float, typer.Option(metavar="S", min=0.1, help="How long a session lasts, at least.")
-    ] = 20.0
-    talk: Annotated[
-        float, typer.Option(metavar="S", min=0.2, help="How long an utterance is, at most.")
-    ] = 3.0
-    pause: Annotated[
-        float, typer.Option(metavar="S", min=0.6, help="Of a conversation, between two.")
-    ] = 4.0
-    audio: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What is said; a sample without it.")
-    ] = None
-    chunk_ms: Annotated[
-        int, typer.Option(metavar="MS", min=10, max=2000, help="Sound in one message.")
-    ] = 100
-    pace: Annotated[
-        float,
-        typer.Option(metavar="N", min=0, help="Times real time; 0: as fast as it is taken."),
-    ] = 1.0
+    seconds: float = option(20.0, "How long a session lasts, at least.", metavar="S", min=0.1)
+    talk: float = option(3.0, "How long an utterance is, at most.", metavar="S", min=0.2)
+    pause: float = option(4.0, "Of a conversation, between two.", metavar="S", min=0.6)
+    audio: Path | None = option(None, "What is said; a sample without it.", metavar="FILE")
+    chunk_ms: int = option(100, "Sound in one message.", metavar="MS", min=10, max=2000)
+    pace: float = option(1.0, "Times real time; 0: as fast as it is taken.", metavar="N", min=0)
     _: KW_ONLY
     where: ServiceTarget
     how: BenchOptions
@@ -185,14 +147,12 @@ class LiveBenchCommand:
 class FilesBenchCommand:
     """Options of `bench files`."""
 
-    files: Annotated[
-        list[Path] | None, typer.Argument(metavar="FILE", help="Recordings, or folders of them.")
-    ] = None
-    wire: Annotated[load_target.LoadTestFileWire, typer.Option(help="How they are sent.")] = (
-        load_target.LoadTestFileWire.TRANSCRIBE
+    files: list[Path] | None = argument(None, "Recordings, or folders of them.", metavar="FILE")
+    wire: load_target.LoadTestFileWire = option(
+        load_target.LoadTestFileWire.TRANSCRIBE, "How they are sent."
     )
     sessions: SessionsOption = "1,4,8"
-    repeat: Annotated[int, typer.Option(metavar="N", min=1, help="Recordings of each client.")] = 2
+    repeat: int = option(2, "Recordings of each client.", metavar="N", min=1)
     _: KW_ONLY
     where: ServiceTarget
     how: FilesBenchOptions

@@ -12,7 +12,6 @@ from sidecar.cli import (
     config,
     demo,
     doctor,
-    estimate,
     jobs,
     live,
     models,
@@ -21,7 +20,6 @@ from sidecar.cli import (
     people,
     pull,
     serve,
-    status,
     talk,
     token,
     transcribe,
@@ -59,9 +57,13 @@ def build_command() -> Any:
     app.command("transcribe", help=transcribe.HELP)(command(transcribe.run))
     app.command("live", help=live.HELP)(command(live.run, about="source"))
     app.command("talk", help=talk.HELP)(command(talk.talk, about="file"))
-    app.command("estimate", help=estimate.HELP)(command(estimate.estimate, about="file"))
+    app.command("estimate", help=transcribe.ESTIMATE_HELP)(
+        command(transcribe.estimate, about="file")
+    )
     app.command("demo", help=demo.HELP)(command(demo.demo))
-    app.command("status", help=status.HELP)(command(status.status, SERVER_OR_SETTINGS_HELP))
+    app.command("status", help=monitor.STATUS_HELP)(
+        command(monitor.status, SERVER_OR_SETTINGS_HELP)
+    )
     app.command("monitor", help=monitor.HELP)(command(monitor.monitor, SERVER_OR_SETTINGS_HELP))
     app.command("open", help=open.HELP)(command(open.open_page, SERVER_OR_SETTINGS_HELP))
     app.command("pull", help=pull.HELP)(command(pull.pull))

@@ -7,7 +7,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import Field, dataclass, field, fields, is_dataclass
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -186,6 +186,28 @@ def _text(value: Any, *, duration: bool) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+_SHOWN = "shown"
+"""Key of the metadata that say how typer shows a parameter."""
+
+
+def option(default: Any, help: str, *flags: str, choices: Iterable[str] = (), **shown: Any) -> Any:
+    """Return the default of a parameter, or of a dataclass field, that is an option of a command.
+
+    ``default``: ... if it has to be given. ``flags``: if they are not its own name. ``choices``:
+    what it may be, for its help and the shell. ``shown``: as `typer.Option`.
+    """
+    if known := list(choices):
+        help = f"{help}: {', '.join(known)}."
+        shown |= {"metavar": "NAME", "autocompletion": lambda: known}
+    return field(default=default, metadata={_SHOWN: (typer.Option, flags, {"help": help, **shown})})
+
+
+def argument(default: Any, help: str, metavar: str) -> Any:
+    """Return the same for an argument."""
+    shown = {"help": help, "metavar": metavar}
+    return field(default=default, metadata={_SHOWN: (typer.Argument, (), shown)})
+
+
 LanguageOption = Annotated[
     str | None, typer.Option(metavar="TAG", help="Language spoken, such as 'en'; or 'auto'.")
 ]
@@ -206,25 +228,19 @@ class ServiceOptions:
     """Options of commands that ask a service."""
 
     server: str | None = None
-    token: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TOKEN",
-            help="What the service wants to see; '@FILE' is what a file has. Others may read "
-            "command lines: VIBEVOICE_CLIENT_TOKEN keeps it to yourself.",
-        ),
-    ] = None
-    ca_cert: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Certificate of the service, or of its signer."),
-    ] = None
-    fingerprint: Annotated[
-        str | None, typer.Option(metavar="SHA256", help="Fingerprint of the service's certificate.")
-    ] = None
-    insecure: Annotated[
-        bool,
-        typer.Option("--insecure", help="Believe any certificate, of anybody in between too."),
-    ] = False
+    token: str | None = option(
+        None,
+        "What the service wants to see; '@FILE' is what a file has. Others may read command "
+        "lines: VIBEVOICE_CLIENT_TOKEN keeps it to yourself.",
+        metavar="TOKEN",
+    )
+    ca_cert: Path | None = option(
+        None, "Certificate of the service, or of its signer.", metavar="FILE"
+    )
+    fingerprint: str | None = option(
+        None, "Fingerprint of the service's certificate.", metavar="SHA256"
+    )
+    insecure: bool = option(False, "Believe any certificate, of anybody in between too.")
 
     def where(self) -> Any:
         """Return the service that is meant, a `backends.Where`."""
@@ -274,9 +290,33 @@ def command(
     return run
 
 
-def _parameters(function: Callable[..., Any]) -> Iterable[inspect.Parameter]:
+def subcommands(
+    help: str, *functions: Callable[..., Any], server_help: str = SERVER_HELP
+) -> typer.Typer:
+    """Return a word with a word for each function behind it, by its name and docstring."""
+    app = typer.Typer(help=help, no_args_is_help=True, rich_markup_mode="markdown")
+    app.callback()(lambda: None)  # makes one that is alone a word of its own, too
+    for function in functions:
+        word = function.__name__.strip("_").replace("_", "-")
+        app.command(word, help=inspect.getdoc(function))(command(function, server_help))
+    return app
+
+
+def _parameters(function: Callable[..., Any]) -> Iterator[inspect.Parameter]:
+    """The parameters of a function or dataclass, as typer takes those that `option` made."""
     own = inspect.signature(function, eval_str=True, locals={"ServiceTarget": ServiceOptions})
-    return own.parameters.values()
+    made = {one.name: one for one in fields(function)} if is_dataclass(function) else {}
+    for one in own.parameters.values():
+        default = made.get(one.name, one.default)
+        if isinstance(default, Field) and _SHOWN in default.metadata:
+            kind, flags, shown = default.metadata[_SHOWN]
+            if one.annotation is bool and not flags:  # typer would add its opposite
+                flags = (f"--{one.name.replace('_', '-')}",)
+            one = one.replace(
+                annotation=Annotated[one.annotation, kind(*flags, **shown)],
+                default=one.empty if default.default is ... else default.default,
+            )
+        yield one
 
 
 def _options(function: Callable[..., Any]) -> Iterator[inspect.Parameter]:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from sidecar.cli.common_options import command
+from sidecar.cli.common_options import argument, option, subcommands
 from sidecar.cli.output import PROGRAM, print_error_line
 
 if TYPE_CHECKING:
     from sidecar.config.grpc_yaml_config import ConvertedConfig
 
 HELP = f"""
-Convert the YAML files of another gRPC server, whose clients this one serves as well.
+Convert the YAML files of another gRPC server.
 
-What nothing here corresponds to is said.
+Its clients are served as well. What nothing here corresponds to is said.
 
 Examples:
 
@@ -29,23 +29,17 @@ Examples:
 
 def build() -> typer.Typer:
     """Return the word `config` and the words after it."""
-    app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="markdown")
-    app.callback()(lambda: None)  # makes `convert` a word of its own, though it is alone
-    app.command("convert", help="Write the TOML file that says the same.")(command(convert))
-    return app
+    return subcommands(HELP, convert)
 
 
 def convert(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The server's file (YAML).")],
-    model: Annotated[
-        Path | None, typer.Argument(metavar="MODEL", help="The one of its model (YAML).")
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Where it goes, instead of stdout."),
-    ] = None,
+    file: Path = argument(..., "The server's file (YAML).", metavar="FILE"),
+    model: Path | None = argument(None, "The one of its model (YAML).", metavar="MODEL"),
+    output: Path | None = option(
+        None, "Where it goes, instead of stdout.", "--output", "-o", metavar="FILE"
+    ),
 ) -> int:
-    """Write the TOML file that says the same, and say what it leaves out; the exit code."""
+    """Write the TOML file that says the same."""
     from sidecar import files
     from sidecar.config import grpc_yaml_config
     from sidecar.config.settings import load_settings

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from sidecar import errors
 from sidecar.cli import transcribe
 from sidecar.cli.backends import ServiceTarget, start_child_service
+from sidecar.cli.common_options import argument, option
 from sidecar.cli.output import PROGRAM, print_error_line
 from sidecar.config.settings import load_settings
 
 HELP = f"""
-Start the service, transcribe a recording through it (one that came along, or yours), keep serving.
+Start the service, transcribe a recording through it, and keep serving.
+
+Without FILE it is the sample that came along.
 
 Example: `{PROGRAM} demo meeting.m4a`
 """
@@ -24,10 +24,8 @@ SAMPLE = "assets/endgame_nagg_nell.wav"
 
 
 def demo(
-    audio: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="A recording; a sample without it.")
-    ] = None,
-    port: Annotated[str | None, typer.Option(metavar="integer", help="Port to serve on.")] = None,
+    audio: Path | None = argument(None, "A recording; a sample without it.", metavar="FILE"),
+    port: str | None = option(None, "Port to serve on.", metavar="integer"),
 ) -> int:
     """Serve until Ctrl-C, after one transcription; the exit code."""
     given = {"port": port} if port else {}

@@ -12,11 +12,9 @@ import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from sidecar import __version__, errors
+from sidecar.cli.common_options import option
 from sidecar.cli.output import PROGRAM, print_error_line
 from sidecar.config.settings import (
     Settings,
@@ -50,12 +48,8 @@ Examples:
 
 
 def doctor(
-    report: Annotated[
-        bool, typer.Option("--report", help="Write a file for a bug report instead.")
-    ] = False,
-    file: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where the report goes.")
-    ] = None,
+    report: bool = option(False, "Write a file for a bug report instead."),
+    file: Path | None = option(None, "Where the report goes.", "--output", "-o", metavar="FILE"),
 ) -> int:
     """Look at everything and print it; the exit code is 1 when something keeps it from working.
 

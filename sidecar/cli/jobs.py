@@ -10,7 +10,7 @@ import typer
 
 from sidecar import errors
 from sidecar.cli.backends import ServiceTarget, client_of
-from sidecar.cli.common_options import SERVER_OR_SETTINGS_HELP, command
+from sidecar.cli.common_options import SERVER_OR_SETTINGS_HELP, argument, subcommands
 from sidecar.cli.output import PROGRAM, print_error_line, printable
 from sidecar.jobs.job_record import JobState
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sidecar.storage.job_backup import BackupSummary
 
 HELP = f"""
-Look at the jobs of a running service, end them, back them up.
+List, end, delete, back up and restore jobs.
 
 `list`, `cancel` and `delete` are about the jobs of whoever asks: of the owner of the token in
 VIBEVOICE_CLIENT_TOKEN or --token, of everybody where the service asks for none.
@@ -55,27 +55,19 @@ FolderOption = Annotated[
 
 def build() -> typer.Typer:
     """Return the word `jobs` and the words after it."""
-    app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="markdown")
-    for word, function, help in (
-        ("list", _list, "Your jobs, oldest first: id, state, when it came, seconds, how far."),
-        ("cancel", _cancel, "End a job. One that has ended stays as it is."),
-        ("delete", _delete, "Delete a job, its transcript and its recording, for good."),
-    ):
-        app.command(word, help=help)(command(function, SERVER_OR_SETTINGS_HELP))
-    app.command("backup", help="Write jobs and recordings into a new file, 0600.")(command(_backup))
-    app.command("restore", help="Put them into a folder in which there are none.")(
-        command(_restore)
-    )
-    return app
+    words = _list, _cancel, _delete, _backup, _restore
+    return subcommands(HELP, *words, server_help=SERVER_OR_SETTINGS_HELP)
 
 
 async def _list(state: StateOption = None, *, where: ServiceTarget) -> None:
+    """List your jobs, oldest first: id, state, when it came, seconds, how far."""
     async with client_of(where) as client:
         async for job in _jobs(client, state):
             print(_line(job))
 
 
 async def _cancel(job: JobArgument, *, where: ServiceTarget) -> None:
+    """End a job. One that has ended stays as it is."""
     async with client_of(where) as client:
         found = await _id_of(client, job)
         await client.cancel(found, keep=True)
@@ -83,6 +75,7 @@ async def _cancel(job: JobArgument, *, where: ServiceTarget) -> None:
 
 
 async def _delete(job: JobArgument, *, where: ServiceTarget) -> None:
+    """Delete a job, its transcript and its recording, for good."""
     async with client_of(where) as client:
         found = await _id_of(client, job)
         await client.cancel(found)
@@ -127,18 +120,20 @@ def _line(job: Job) -> str:
 
 
 def _backup(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where they go; it must be new.")],
+    file: Path = argument(..., "Where they go; it must be new.", metavar="FILE"),
     jobs_dir: FolderOption = None,
 ) -> None:
+    """Write jobs and recordings into a new file, 0600."""
     from sidecar.storage.job_backup import back_up_jobs
 
     _say("backed up", back_up_jobs(_folder(jobs_dir), file))
 
 
 def _restore(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `jobs backup` wrote.")],
+    file: Path = argument(..., "What `jobs backup` wrote.", metavar="FILE"),
     jobs_dir: FolderOption = None,
 ) -> None:
+    """Put them into a folder in which there are none."""
     from sidecar.storage.job_backup import restore_jobs
 
     _say("restored", restore_jobs(file, _folder(jobs_dir)))

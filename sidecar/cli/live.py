@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -23,7 +23,7 @@ from sidecar.cli.audio_input import (
     write_atomically,
 )
 from sidecar.cli.backends import LiveBackend, ServiceTarget, open_live_backend
-from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOption
+from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOption, argument, option
 from sidecar.cli.output import INTERRUPTED, PROGRAM, handle_interrupts, print_error_line, print_text
 from sidecar.interfaces.live_engine import LIVE_RATE
 from sidecar.interfaces.live_events import Final, InputProcessed, NoticeRaised, Partial, Summary
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 HELP = f"""
-Show what is said while it is said: into a microphone, or in a recording played in real time.
+Show what is said while it is said, into a microphone or in a recording.
 
 On a terminal speakers have colours, and what may still change is grey on the last line. Ctrl-C ends
 the session with all that was said; once more ends it at once. Microphones need the extra
@@ -61,58 +61,36 @@ PIPE = "-"
 class LiveCommandOptions:
     """Options of the command. ``source``: a recording, `PIPE`, or a microphone if None."""
 
-    source: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="FILE",
-            help="A recording, played in real time; '-': raw pcm16 on standard input; the "
-            "microphone without it.",
-        ),
-    ] = None
-    format: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            "-f",
-            metavar="NAME",
-            help=f"What to write: {', '.join(FORMATS)} (every event as it comes).",
-            autocompletion=lambda: list(FORMATS),
-        ),
-    ] = "text"
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Where it goes, instead of stdout."),
-    ] = None
-    device: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Microphone, by number or a part of its name."),
-    ] = None
-    devices: Annotated[bool, typer.Option("--devices", help="List the microphones.")] = False
-    rate: Annotated[
-        int,
-        typer.Option(
-            metavar="HZ", min=8_000, max=192_000, help="Samples a second on standard input."
-        ),
-    ] = LIVE_RATE
-    pace: Annotated[
-        float,
-        typer.Option(
-            metavar="N", min=0.0, help="Seconds of a recording in a second; 0: as fast as it goes."
-        ),
-    ] = 1.0
+    source: str | None = argument(
+        None,
+        "A recording, played in real time; '-': raw pcm16 on standard input; the "
+        "microphone without it.",
+        metavar="FILE",
+    )
+    format: str = option(
+        "text", "What to write (jsonl: every event as it comes)", "--format", "-f", choices=FORMATS
+    )
+    output: Path | None = option(
+        None, "Where it goes, instead of stdout.", "--output", "-o", metavar="FILE"
+    )
+    device: str | None = option(
+        None, "Microphone, by number or a part of its name.", metavar="NAME"
+    )
+    devices: bool = option(False, "List the microphones.")
+    rate: int = option(
+        LIVE_RATE, "Samples a second on standard input.", metavar="HZ", min=8_000, max=192_000
+    )
+    pace: float = option(
+        1.0, "Seconds of a recording in a second; 0: as fast as it goes.", metavar="N", min=0.0
+    )
     language: LanguageOption = None
     diarize: DiarizeOption = None
-    partials: Annotated[
-        bool | None,
-        typer.Option("--partials/--no-partials", help="Words while somebody speaks (it does)."),
-    ] = None
+    partials: bool | None = option(
+        None, "Words while somebody speaks (it does).", "--partials/--no-partials"
+    )
     words: WordsOption = None
-    prompt: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What it is about: names, terms.")
-    ] = None
-    keep: Annotated[
-        bool, typer.Option("--keep", help="It becomes a job of the service, done; with --server.")
-    ] = False
+    prompt: str | None = option(None, "What it is about: names, terms.", metavar="TEXT")
+    keep: bool = option(False, "It becomes a job of the service, done; with --server.")
     _: KW_ONLY
     where: ServiceTarget
 
@@ -137,16 +115,6 @@ METER = 10
 """Characters of the level meter."""
 
 
-class LiveDisplay:
-    """Somewhere to look; here nothing is shown."""
-
-    def event(self, numbered: NumberedEvent) -> None:
-        """Something was said."""
-
-    def level(self, loud: float) -> None:
-        """How loud it is now, 0 to 1."""
-
-
 def line_of(segment: Segment, name: str | None = None) -> str:
     """A line of text, as the format `text` has it; ``name``: who its speaker is."""
     speaker = segment.speaker
@@ -167,29 +135,32 @@ def open_live_display(
     """
     as_text = fmt == "text"
     terminal = sys.stdout if as_text and shown else sys.stderr
-    lines = _LiveLineDisplay(fmt, write)
     if terminal is None or not terminal.isatty():
-        yield lines
+        yield LiveDisplay(fmt, write)
         return
     from rich.console import Console
     from rich.live import Live
 
     console = Console(file=terminal)
     with Live(console=console, auto_refresh=False, transient=True) as live:
-        yield _LiveScreenDisplay(live, None if as_text and shown else lines)
+        yield _LiveScreenDisplay(live, "" if as_text and shown else fmt, write)
 
 
-class _LiveLineDisplay(LiveDisplay):
-    """For programs: whole lines, each when it stands."""
+class LiveDisplay:
+    """For programs: whole lines, each when it stands; none in a format that has none."""
 
     def __init__(self, fmt: str, write: Callable[[str], None]) -> None:
         self._fmt, self._write = fmt, write
 
-    def event(self, numbered: NumberedEvent) -> None:
-        from sidecar.api.live_messages import event_message
+    def level(self, loud: float) -> None:
+        """How loud it is now, 0 to 1."""
 
+    def event(self, numbered: NumberedEvent) -> None:
+        """Something was said."""
         event = numbered.event
         if self._fmt == "jsonl" and not isinstance(event, InputProcessed):
+            from sidecar.api.live_messages import event_message
+
             self._write(event_message(numbered) + "\n")
         elif self._fmt == "text" and isinstance(event, Final):
             self._write(line_of(event.segment, event.name))
@@ -198,10 +169,9 @@ class _LiveLineDisplay(LiveDisplay):
 class _LiveScreenDisplay(LiveDisplay):
     """For people: lines that stay, below them how loud it is and what seems to be said."""
 
-    def __init__(self, live: Live, lines: _LiveLineDisplay | None) -> None:
-        self._live, self._lines = live, lines
-        self._partial = ""
-        self._loud = 0.0
+    def __init__(self, live: Live, fmt: str, write: Callable[[str], None]) -> None:
+        super().__init__(fmt, write)
+        self._live, self._partial, self._loud = live, "", 0.0
 
     def event(self, numbered: NumberedEvent) -> None:
         from rich.text import Text
@@ -216,8 +186,7 @@ class _LiveScreenDisplay(LiveDisplay):
                 self._live.console.print(Text(line_of(segment, name).rstrip("\n"), style=style))
             case NoticeRaised(notice):
                 self._live.console.print(Text(notice.message, style="dim italic"))
-        if self._lines is not None:
-            self._lines.event(numbered)
+        super().event(numbered)
         self._draw()
 
     def level(self, loud: float) -> None:

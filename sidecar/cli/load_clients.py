@@ -187,18 +187,10 @@ async def _live(
             live = await stack.enter_async_context(client.live(**options))
 
         async def send() -> None:
-            await play(_LoadTestLiveSender(live))
+            await play(load_target.LoadTestSender(live.send))
             await live.finish()
 
         await load_target.run_until_done(send(), _read_live(live, visit))
-
-
-class _LoadTestLiveSender(load_target.LoadTestSender):
-    def __init__(self, live: AsyncLive) -> None:
-        self._live = live
-
-    async def send(self, sound: bytes) -> None:
-        await self._live.send(sound)
 
 
 async def _read_live(live: AsyncLive, visit: LoadTestSession) -> None:
@@ -269,6 +261,7 @@ class _LoadTestYapSession(load_target.LoadTestSender):
     silent = True
 
     def __init__(self, socket: ClientConnection, name: str, visit: LoadTestSession) -> None:
+        super().__init__(self._append)
         self._socket, self._name, self._visit = socket, name, visit
         self._request = 0
         self._told = asyncio.Event()
@@ -295,8 +288,7 @@ class _LoadTestYapSession(load_target.LoadTestSender):
         self._request = turn
         await self._say("input_audio_buffer.commit", final=False)
 
-    async def send(self, sound: bytes) -> None:
-        """A piece of it."""
+    async def _append(self, sound: bytes) -> None:
         await self._say("input_audio_buffer.append", audio=base64.b64encode(sound).decode())
 
     async def end(self, turn: int) -> None:
@@ -377,30 +369,18 @@ async def _stream(
     recognize = channel.stream_stream(RECOGNIZE, AudioChunk.SerializeToString, STTResult.FromString)
     call = recognize(metadata=[*metadata, ("session-id", name)])
 
+    async def write(sound: bytes) -> None:
+        about = {"session_id": name, "session_token": session.token}
+        await call.write(AudioChunk(pcm16=sound, sample_rate=LIVE_RATE, **about))
+
     async def send() -> None:
-        await play(_LoadTestGrpcSender(call, name, session.token))
+        await play(load_target.LoadTestSender(write))
         await call.done_writing()
 
     try:
         await load_target.run_until_done(send(), _read_grpc(call, visit))
     finally:
         call.cancel()
-
-
-class _LoadTestGrpcSender(load_target.LoadTestSender):
-    def __init__(self, call: Any, name: str, token: str) -> None:
-        self._call, self._name, self._token = call, name, token
-
-    async def send(self, sound: bytes) -> None:
-        from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk
-
-        chunk = AudioChunk(
-            pcm16=sound,
-            sample_rate=LIVE_RATE,
-            session_id=self._name,
-            session_token=self._token,
-        )
-        await self._call.write(chunk)
 
 
 async def _read_grpc(call: Any, visit: LoadTestSession) -> None:

@@ -7,20 +7,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from sidecar.cli import load_statistics
 from sidecar.cli.load_target import CpuShare, LoadTestScript, LoadTestTarget
 
+if TYPE_CHECKING:
+    from sidecar.cli.load_clients import LoadClient
+
 SETTLE_S = 1.0
 """Behind each row: whoever was there is gone, and nothing of it is measured with the next."""
-
-
-class LoadTestClient(Protocol):
-    """Whatever makes visits on a side."""
-
-    async def visit(self, name: str, course: LoadTestScript) -> load_statistics.LoadTestSession:
-        """One session from its beginning to its end; never an exception."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +28,7 @@ class LoadTestWork:
 
     course: Callable[[int], LoadTestScript]
     warm: LoadTestScript
-    opens: Callable[[LoadTestTarget], AbstractAsyncContextManager[LoadTestClient]]
+    opens: Callable[[LoadTestTarget], AbstractAsyncContextManager[LoadClient]]
     spread_s: float = 0.0
 
 
@@ -48,7 +44,7 @@ class LoadTestRow:
 
 async def sweep(
     work: LoadTestWork,
-    sides: Sequence[tuple[LoadTestTarget, LoadTestClient]],
+    sides: Sequence[tuple[LoadTestTarget, LoadClient]],
     counts: Sequence[int],
     begin: Callable[[int], Sequence[float]],
     done: Callable[[LoadTestRow], None],
@@ -76,7 +72,7 @@ async def sweep(
 
 async def at_once(
     side: LoadTestTarget,
-    wire: LoadTestClient,
+    wire: LoadClient,
     courses: Sequence[LoadTestScript],
     begin: Sequence[float] | None = None,
 ) -> LoadTestRow:

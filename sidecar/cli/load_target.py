@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -340,16 +340,16 @@ class LoadTestRefusal(Exception):
 
 
 class LoadTestSender:
-    """Client that sends sound. Pauses end utterances, so they are sent, unless it is ``silent``."""
+    """Client that sends sound. Pauses end utterances, so they are sent, unless it is ``silent``.
+    ``send``: sends a piece of an utterance, or of a pause."""
 
     silent = False
 
+    def __init__(self, send: Callable[[bytes], Awaitable[None]]) -> None:
+        self.send = send
+
     async def begin(self, turn: int) -> None:
         """Say that an utterance begins, where the wire has a message for it."""
-
-    async def send(self, sound: bytes) -> None:
-        """Send a piece of it, or of a pause."""
-        raise NotImplementedError
 
     async def end(self, turn: int) -> None:
         """Say that it is over, where the wire has a message for it."""

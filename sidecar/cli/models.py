@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from sidecar import errors
 from sidecar.cli.backends import ServiceTarget
+from sidecar.cli.common_options import argument, option
 from sidecar.cli.output import PROGRAM, print_error_line
 from sidecar.cli.pull import confirm, is_somebody_there
 from sidecar.config.settings import load_settings
@@ -23,7 +24,9 @@ List the models that were pulled: name, size, commit, folder.
 Example: `{PROGRAM} list`
 """
 RM_HELP = f"""
-Delete a model that was pulled, after a question. One that a running service has is not deleted.
+Delete a model that was pulled, after a question.
+
+One that a running service has is not deleted.
 
 Examples:
 
@@ -53,9 +56,9 @@ def list_models() -> None:
 
 
 async def remove_model(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="As 'list' or 'pull' call it.")],
+    name: str = argument(..., "As 'list' or 'pull' call it.", metavar="NAME"),
     *,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: bool = option(False, "Do not ask.", "--yes", "-y"),
 ) -> int:
     """Delete a model's folder in the Hugging Face cache; the exit code.
 

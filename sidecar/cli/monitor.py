@@ -1,19 +1,17 @@
-"""Command `monitor`."""
+"""Commands `monitor` and `status`."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
-
-import typer
 
 from sidecar.cli import monitor_view
 from sidecar.cli.backends import ServiceTarget
+from sidecar.cli.common_options import option
 from sidecar.cli.output import PROGRAM, print_error_line
 from sidecar.errors.access_errors import needed_for
 
 HELP = f"""
-Show how a running service is: sessions, queue, engines, memory planned and used, errors.
+Watch a running service: sessions, queue, engines, memory, errors.
 
 Needs the extra `monitor`; where it is missing, the command says how to install it. --once and
 --no-clear do without: they print plain columns (section, name, value). A signed token has to allow
@@ -28,6 +26,11 @@ Examples:
 * `{PROGRAM} monitor --once | grep '^queue *waiting'`
 * `{PROGRAM} monitor --no-clear --interval 60 >> service.log`
 """
+STATUS_HELP = f"""
+Show how a running service is.
+
+Example: `{PROGRAM} status --server http://127.0.0.1:9000`
+"""
 NOBODY = 1
 """Exit code where nothing answers."""
 
@@ -35,22 +38,16 @@ NOBODY = 1
 async def monitor(
     *,
     where: ServiceTarget,
-    metrics_url: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Of the metrics in JSON, instead of its /metrics.json."),
-    ] = None,
-    system_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Of the machine, instead of its /system.")
-    ] = None,
-    interval: Annotated[float, typer.Option(metavar="S", min=0.1, help="Between two looks.")] = 1.0,
-    timeout_s: Annotated[
-        float,
-        typer.Option("--timeout", metavar="S", min=0.1, help="How long an answer may take."),
-    ] = 5.0,
-    once: Annotated[bool, typer.Option("--once", help="Print it once, and end.")] = False,
-    no_clear: Annotated[
-        bool, typer.Option("--no-clear", help="Print it again and again instead of drawing it.")
-    ] = False,
+    metrics_url: str | None = option(
+        None, "Of the metrics in JSON, instead of its /metrics.json.", metavar="URL"
+    ),
+    system_url: str | None = option(None, "Of the machine, instead of its /system.", metavar="URL"),
+    interval: float = option(1.0, "Between two looks.", metavar="S", min=0.1),
+    timeout_s: float = option(
+        5.0, "How long an answer may take.", "--timeout", metavar="S", min=0.1
+    ),
+    once: bool = option(False, "Print it once, and end."),
+    no_clear: bool = option(False, "Print it again and again instead of drawing it."),
 ) -> int:
     """Run the command; return its exit code."""
     where = where.with_token().or_ours()
@@ -86,3 +83,16 @@ async def print_repeatedly(camera: monitor_view.MonitorClient, interval_s: float
         print(monitor_view.table(monitor_view.sections(picture, before)), flush=True)
         before = picture
         await asyncio.sleep(interval_s)
+
+
+async def status(*, where: ServiceTarget) -> None:
+    """Print the service's health; the exit code is 0 when it answers."""
+    from sidecar.cli.remote_service import service_at
+
+    where = where.or_ours()  # health asks for no token
+    async with service_at(where.server or "", where.token, where.trust) as client:
+        health = {"address": client.url, **await client.health()}
+    for name, value in health.items():
+        if isinstance(value, bool):
+            value = "yes" if value else "no"
+        print(f"{name.replace('_', ' '):<15} {'-' if value is None else value}")

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
-
-import typer
 
 from sidecar import errors
 from sidecar.cli.backends import ServiceTarget, client_of, start_child_service
+from sidecar.cli.common_options import option
 from sidecar.cli.output import PROGRAM, print_error_line, print_text
 
 HELP = f"""
-Open the page of the service in the browser: drop recordings, read and search what was said.
+Open the page of the service in the browser.
 
-If none runs on this machine, one is started, and serves as long as the command runs.
+There recordings can be dropped, and what was said read and searched. If no service runs on this
+machine, one is started, and serves as long as the command runs.
 
 Where the service wants a token, the page gets the one that is known here, by a link that counts
 once. The token itself is in no address.
@@ -29,7 +28,7 @@ Examples:
 async def open_page(
     *,
     where: ServiceTarget,
-    show: Annotated[bool, typer.Option("--print", help="Print the link instead.")] = False,
+    show: bool = option(False, "Print the link instead.", "--print"),
 ) -> int:
     """Open it, or with ``show`` print the link instead; the exit code."""
     try:

@@ -12,16 +12,17 @@ import typer
 from sidecar import errors
 from sidecar.cli.audio_input import open_file
 from sidecar.cli.backends import ServiceTarget, client_of
-from sidecar.cli.common_options import command
+from sidecar.cli.common_options import argument, option, subcommands
 from sidecar.cli.output import PROGRAM, print_error_line, printable
 
 if TYPE_CHECKING:
     from vibevoice_asr_client import AsyncClient
 
 HELP = f"""
-Whose voices a running service knows (--people): biometric data, see docs/people.md.
+Manage the people whose voices a running service knows (--people).
 
-The service is the one of the settings, or the one that --server names.
+Voices are biometric data, see docs/people.md. The service is the one of the settings, or the one
+that --server names.
 
 Examples:
 
@@ -40,20 +41,11 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="As it is show
 
 def build() -> typer.Typer:
     """Return the word `people` and the words after it."""
-    app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="markdown")
-    for word, function, help in (
-        ("list", _list, "Everybody: id, recordings, seconds of voice, name."),
-        ("add", _add, "Make somebody known by a clip of one voice."),
-        ("rename", _rename, "Give somebody another name."),
-        ("delete", _delete, "Forget somebody, for good."),
-        ("export", _export, "All that is stored, as JSON."),
-        ("carry-over", _carry_over, "Take people of a file into the database of the settings."),
-    ):
-        app.command(word, help=help)(command(function))
-    return app
+    return subcommands(HELP, _list, _add, _rename, _delete, _export, _carry_over)
 
 
 async def _list(*, where: ServiceTarget) -> None:
+    """List everybody: id, recordings, seconds of voice, name."""
     async with client_of(where) as client:
         for one in (await client.people())["people"]:
             print(_line(one))
@@ -61,21 +53,24 @@ async def _list(*, where: ServiceTarget) -> None:
 
 async def _add(
     name: NameArgument,
-    clip: Annotated[Path, typer.Argument(metavar="FILE", help="5 to 10 s of one person.")],
+    clip: Path = argument(..., "5 to 10 s of one person.", metavar="FILE"),
     *,
     where: ServiceTarget,
 ) -> None:
+    """Make somebody known by a clip of one voice."""
     async with client_of(where) as client:
         with open_file(clip) as source, os.fdopen(os.dup(source.fd), "rb") as file:
             print(_line(await client.add_person(name, file)))
 
 
 async def _rename(person: PersonArgument, name: NameArgument, *, where: ServiceTarget) -> None:
+    """Give somebody another name."""
     async with client_of(where) as client:
         print(_line(await client.change_person(await _id_of(client, person), name)))
 
 
 async def _delete(person: PersonArgument, *, where: ServiceTarget) -> None:
+    """Forget somebody, for good."""
     async with client_of(where) as client:
         found = await _id_of(client, person)
         await client.delete_person(found)
@@ -83,16 +78,17 @@ async def _delete(person: PersonArgument, *, where: ServiceTarget) -> None:
 
 
 async def _export(*, where: ServiceTarget) -> None:
+    """Print all that is stored, as JSON."""
     async with client_of(where) as client:
         print(json.dumps(await client.export_people(), ensure_ascii=False, indent=2))
 
 
 async def _carry_over(
-    people_dir: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder of the file, instead of the settings'."),
-    ] = None,
+    people_dir: Path | None = option(
+        None, "Folder of the file, instead of the settings'.", metavar="DIR"
+    ),
 ) -> None:
+    """Take people of a file into the database of the settings."""
     from sidecar.config.settings import load_settings
     from sidecar.storage.encryption import journal_key
     from sidecar.storage.postgres_settings import journal_address

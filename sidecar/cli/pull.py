@@ -10,11 +10,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from sidecar import errors
+from sidecar.cli.common_options import argument, option
 from sidecar.cli.output import INTERRUPTED, PROGRAM, print_error_line, report_error
 from sidecar.config.settings import Settings, load_settings
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from sidecar.checkpoints.installed_checkpoints import CheckpointLayout, PulledVoice
 
 HELP = f"""
-Download a checkpoint of VibeVoice-ASR (16.7 GB), or check the one that is here.
+Download VibeVoice-ASR (16.7 GB), another model or a voice, or check it.
 
 What was interrupted goes on where it stopped, what is here is not fetched again, and every file is
 checked. The folder is printed, and its commit is said; a later pull stays at it unless --revision
@@ -50,42 +51,27 @@ DEFAULT_NAME = "vibevoice"
 
 
 def pull(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME",
-            help="'vibevoice', 'vibevoice-1.5b' (speaks), 'whisper:small' (tiny to large-v3), "
-            "'voice', or OWNER/NAME; each with @REV. Without it, 'vibevoice' after a question.",
-        ),
-    ] = "",
-    voice: Annotated[
-        str,
-        typer.Argument(metavar="VOICE", help="Of 'voice': which one; a good one if left out."),
-    ] = "",
-    revision: Annotated[
-        str | None,
-        typer.Option(
-            metavar="REV",
-            help="Branch, tag or commit; if left out, the commit that is here, else the newest.",
-        ),
-    ] = None,
-    to: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder for the files, instead of the shared cache."),
-    ] = None,
-    language: Annotated[
-        str, typer.Option(metavar="TAG", help="Of 'voice': what it is to speak, such as 'en-us'.")
-    ] = "",
-    listed: Annotated[
-        bool, typer.Option("--list", help="Of 'voice': say which there are, and bring none.")
-    ] = False,
-    source: Annotated[
-        str,
-        typer.Option(
-            "--from", metavar="URL", help="Of 'voice': another server with the same paths."
-        ),
-    ] = "",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Without NAME: do not ask.")] = False,
+    name: str = argument(
+        "",
+        "'vibevoice', 'vibevoice-1.5b' (speaks), 'whisper:small' (tiny to large-v3), "
+        "'voice', or OWNER/NAME; each with @REV. Without it, 'vibevoice' after a question.",
+        metavar="NAME",
+    ),
+    voice: str = argument("", "Of 'voice': which one; a good one if left out.", metavar="VOICE"),
+    revision: str | None = option(
+        None,
+        "Branch, tag or commit; if left out, the commit that is here, else the newest.",
+        metavar="REV",
+    ),
+    to: Path | None = option(
+        None, "Folder for the files, instead of the shared cache.", metavar="DIR"
+    ),
+    language: str = option("", "Of 'voice': what it is to speak, such as 'en-us'.", metavar="TAG"),
+    listed: bool = option(False, "Of 'voice': say which there are, and bring none.", "--list"),
+    source: str = option(
+        "", "Of 'voice': another server with the same paths.", "--from", metavar="URL"
+    ),
+    yes: bool = option(False, "Without NAME: do not ask.", "--yes", "-y"),
 ) -> int:
     """Download it and print its folder; the exit code."""
     from sidecar.checkpoints import installed_checkpoints

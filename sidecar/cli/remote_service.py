@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import vibevoice_asr_client as client
 from vibevoice_asr_client import (
@@ -109,41 +109,18 @@ def translate_client_errors() -> Iterator[None]:
 
 
 class RemoteLiveBackend:
-    """A live session of a service (`backends.Ear`)."""
+    """A live session of a service as a `backends.LiveBackend`; its errors are the client's, which
+    `service_at` translates."""
 
     def __init__(self, live: AsyncLive) -> None:
         self._live = live
-
-    async def send(self, sound: bytes) -> None:
-        """Send more sound."""
-        with translate_client_errors():
-            await self._live.send(sound)
-
-    async def finish(self) -> None:
-        """End the sound."""
-        with translate_client_errors():
-            await self._live.finish()
-
-    async def commit(self) -> None:
-        """End the turn."""
-        with translate_client_errors():
-            await self._live.commit()
-
-    async def cancel(self) -> None:
-        """Drop the turn."""
-        with translate_client_errors():
-            await self._live.cancel()
-
-    async def change(self, options: Mapping[str, Any]) -> None:
-        """Change options."""
-        with translate_client_errors():
-            await self._live.change(**options)
+        self.send, self.finish = live.send, live.finish
+        self.commit, self.cancel, self.change = live.commit, live.cancel, live.change
 
     async def events(self) -> AsyncIterator[NumberedEvent]:
         """Give the events, to the summary."""
-        with translate_client_errors():
-            async for said in self._live:
-                yield NumberedEvent(said.number, convert_live_event(said))
+        async for said in self._live:
+            yield NumberedEvent(said.number, convert_live_event(said))
 
 
 def convert_transcript(said: models.Transcript) -> Transcript:

@@ -25,12 +25,12 @@ Examples:
 * `{PROGRAM} --engine scripted`: for hosts in development, made-up text at once
 """
 NODE_HELP = f"""
-Work on the jobs that services share, and take none in: claim what fits this machine when it is
-free, until told to stop.
+Work on the jobs that services share, until told to stop.
 
-All that share have the same journal, the same key and the same folder for uploads. Of its port only
-/health, the probes and /metrics are left. Told to stop it claims no more; what runs has the time of
-shutdown_grace to end, then another goes on with it from what is settled.
+A node takes no jobs in, and claims what fits this machine when it is free. All that share have the
+same journal, the same key and the same folder for uploads. Of its port only /health, the probes and
+/metrics are left. Told to stop it claims no more; what runs has the time of shutdown_grace to end,
+then another goes on with it from what is settled.
 
 Examples:
 

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from sidecar.cli.audio_input import Microphone, check_recording, devices, stream_file
 from sidecar.cli.backends import ServiceTarget, client_of, started_for
+from sidecar.cli.common_options import option
 from sidecar.cli.output import INTERRUPTED, PROGRAM, handle_interrupts, print_error_line
 from sidecar.cli.talk_client import TalkSession, connect_talk
 from sidecar.cli.talk_screen import Loudspeaker, PlaybackDevice, open_talk_display
@@ -42,46 +43,29 @@ Examples:
 
 
 def talk(
-    text: Annotated[
-        bool, typer.Option("--text", help="Type instead of speaking, and read the answers.")
-    ] = False,
-    file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="A recording, played in real time, instead of the microphone."
-        ),
-    ] = None,
-    aloud: Annotated[
-        bool | None,
-        typer.Option(
-            "--aloud/--silent",
-            help="Whether answers are heard (they are, unless --text or --file is given).",
-        ),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Microphone, by number or a part of its name."),
-    ] = None,
-    speaker: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Loudspeaker, by number or a part of its name."),
-    ] = None,
-    devices: Annotated[
-        bool, typer.Option("--devices", help="List microphones and loudspeakers.")
-    ] = False,
-    voice: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Voice that answers are said in.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Model that answers, of the service's own.")
-    ] = None,
-    llm: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Who answers, as `serve --llm` has it, in a service that is started for this.",
-        ),
-    ] = None,
+    text: bool = option(False, "Type instead of speaking, and read the answers."),
+    file: Path | None = option(
+        None, "A recording, played in real time, instead of the microphone.", metavar="FILE"
+    ),
+    aloud: bool | None = option(
+        None,
+        "Whether answers are heard (they are, unless --text or --file is given).",
+        "--aloud/--silent",
+    ),
+    device: str | None = option(
+        None, "Microphone, by number or a part of its name.", metavar="NAME"
+    ),
+    speaker: str | None = option(
+        None, "Loudspeaker, by number or a part of its name.", metavar="NAME"
+    ),
+    devices: bool = option(False, "List microphones and loudspeakers."),
+    voice: str | None = option(None, "Voice that answers are said in.", metavar="NAME"),
+    model: str | None = option(None, "Model that answers, of the service's own.", metavar="NAME"),
+    llm: str | None = option(
+        None,
+        "Who answers, as `serve --llm` has it, in a service that is started for this.",
+        metavar="NAME",
+    ),
     *,
     where: ServiceTarget,
 ) -> int:

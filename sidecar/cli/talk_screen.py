@@ -26,7 +26,7 @@ METER = 10
 
 
 class TalkDisplay:
-    """Somewhere to look; here nothing is shown."""
+    """For programs: whole lines, each when it stands."""
 
     def ready(self) -> None:
         """It is the person's turn."""
@@ -39,22 +39,27 @@ class TalkDisplay:
 
     def said(self, text: str, *, typed: bool) -> None:
         """Show the user's final text."""
+        self._print(YOU, text, "cyan")
 
     def writing(self, text: str) -> None:
         """More of the answer."""
 
     def answered(self, text: str) -> None:
         """The answer as it was heard."""
+        self._print(MACHINE, text, "magenta")
 
     def close(self) -> None:
         """Nothing more is shown."""
+
+    def _print(self, who: str, text: str, style: str) -> None:
+        output.print_text(f"{who}: {output.printable(' '.join(text.split()))}\n")
 
 
 @contextmanager
 def open_talk_display(*, spoken: bool) -> Iterator[TalkDisplay]:
     """On standard output; ``spoken``: there is a level to be seen, else people type."""
     if not sys.stdout.isatty():
-        yield _TalkLineDisplay()
+        yield TalkDisplay()
         return
     from rich.console import Console
     from rich.live import Live
@@ -65,19 +70,6 @@ def open_talk_display(*, spoken: bool) -> Iterator[TalkDisplay]:
         yield screen
     finally:
         screen.close()
-
-
-class _TalkLineDisplay(TalkDisplay):
-    """For programs: whole lines, each when it stands."""
-
-    def said(self, text: str, *, typed: bool) -> None:
-        self._write(YOU, text)
-
-    def answered(self, text: str) -> None:
-        self._write(MACHINE, text)
-
-    def _write(self, who: str, text: str) -> None:
-        output.print_text(f"{who}: {output.printable(' '.join(text.split()))}\n")
 
 
 class _TalkScreenDisplay(TalkDisplay):
@@ -103,7 +95,7 @@ class _TalkScreenDisplay(TalkDisplay):
     def said(self, text: str, *, typed: bool) -> None:
         self._saying = ""
         if not typed:  # that stands there already
-            self._print(YOU, text, "cyan")
+            super().said(text, typed=typed)
 
     def writing(self, text: str) -> None:
         self._writing += text
@@ -111,7 +103,7 @@ class _TalkScreenDisplay(TalkDisplay):
 
     def answered(self, text: str) -> None:
         self._writing = ""
-        self._print(MACHINE, text, "magenta")
+        super().answered(text)
 
     def close(self) -> None:
         self._live.stop()

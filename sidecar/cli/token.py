@@ -10,14 +10,14 @@ import typer
 
 from sidecar import errors
 from sidecar.auth.identity import Scope
-from sidecar.cli.common_options import command
+from sidecar.cli.common_options import argument, option, subcommands
 from sidecar.cli.output import PROGRAM, print_error_line
 
 if TYPE_CHECKING:
     from sidecar.auth.token_issuing import IssuedToken, TokenIssuer
 
 HELP = f"""
-Make, list and revoke the tokens by which a service knows who asks (JWT, ES256).
+Make, list and revoke the signed tokens of clients (JWT, ES256).
 
 Keys, what was made and what was revoked lie in a folder: the data folder's `tokens`, or the one
 that --folder names. A service needs `public` (--token-keys) and, beside it, `revoked.txt`;
@@ -38,35 +38,20 @@ FolderOption = Annotated[
 
 def build() -> typer.Typer:
     """Return the word `token` and the words after it."""
-    app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="markdown")
-    for word, function, help in (
-        ("create", _create, "Make a token; it is printed, and kept nowhere."),
-        ("list", _list, "Show whom tokens were made for, and which of them count."),
-        ("revoke", _revoke, "Have tokens count no more: all of a name, or one by its id."),
-        ("keys", _keys, "Show the keys, the one that signs last; make a pair if none."),
-    ):
-        app.command(word, help=help)(command(function))
-    return app
+    return subcommands(HELP, _create, _list, _revoke, _keys)
 
 
 def _create(
-    subject: Annotated[
-        str, typer.Option(metavar="NAME", help="Whose it is; jobs belong to this name.")
-    ],
-    expires: Annotated[
-        str | None,
-        typer.Option(metavar="duration", help="How long it counts, such as '90d'; else for ever."),
-    ] = None,
-    scope: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help=f"What it allows beside transcribing, more than once: {', '.join(Scope)}.",
-            autocompletion=lambda: list(Scope),
-        ),
-    ] = None,
+    subject: str = option(..., "Whose it is; jobs belong to this name.", metavar="NAME"),
+    expires: str | None = option(
+        None, "How long it counts, such as '90d'; else for ever.", metavar="duration"
+    ),
+    scope: list[str] | None = option(
+        None, "What it allows beside transcribing, more than once", choices=Scope
+    ),
     folder: FolderOption = None,
 ) -> None:
+    """Make a token; it is printed, and kept nowhere."""
     issuer = _issuer(folder)
     token, issue = issuer.create(subject, _seconds(expires), _scopes(scope or ()))
     until = f"until {issue.expires:{_DATE}} UTC" if issue.expires else "until it is revoked"
@@ -75,6 +60,7 @@ def _create(
 
 
 def _list(folder: FolderOption = None) -> None:
+    """Show whom tokens were made for, and which of them count."""
     from sidecar.clock import utc_now
 
     issuer = _issuer(folder)
@@ -86,9 +72,10 @@ def _list(folder: FolderOption = None) -> None:
 
 
 def _revoke(
-    who: Annotated[str, typer.Argument(metavar="NAME_OR_ID", help="A subject, or a token's id.")],
+    who: str = argument(..., "A subject, or a token's id.", metavar="NAME_OR_ID"),
     folder: FolderOption = None,
 ) -> None:
+    """Have tokens count no more: all of a name, or one by its id."""
     issuer = _issuer(folder)
     ids = issuer.revoke(who)
     print_error_line(
@@ -97,9 +84,10 @@ def _revoke(
 
 
 def _keys(
-    new: Annotated[bool, typer.Option("--new", help="Make a pair that signs from now on.")] = False,
+    new: bool = option(False, "Make a pair that signs from now on."),
     folder: FolderOption = None,
 ) -> None:
+    """Show the keys, the one that signs last; make a pair if none."""
     issuer = _issuer(folder)
     if new or not issuer.keys.names():
         issuer.rotate()

@@ -1,8 +1,9 @@
-"""Command `transcribe`."""
+"""Commands `transcribe` and `estimate`."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,21 +14,22 @@ from typing import Annotated
 import typer
 
 from sidecar import errors
-from sidecar.cli import audio_input, watch_folder
-from sidecar.cli.backends import ProgressCallback, ServiceTarget, TranscribeRecording, open_backend
-from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOption
+from sidecar.auth.identity import ANONYMOUS
+from sidecar.cli import audio_input, backends, watch_folder
+from sidecar.cli.backends import ProgressCallback, ServiceTarget, TranscribeRecording
+from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOption, argument, option
 from sidecar.cli.output import PROGRAM, print_error_line, print_text, printable, report_error
 from sidecar.interfaces.engine_interface import DiarizationEffort, Precision, WindowingMode
 from sidecar.transcripts import transcript_formats
 from sidecar.transcripts.transcript import Transcript
 
 HELP = f"""
-Write down recordings: who said what, and when. Works with a running service or without one.
+Write down recordings: who said what, and when.
 
-A folder stands for the recordings in it, and - for one on standard input, of up to
-VIBEVOICE_MAX_UPLOAD_MB. With --watch it goes on until it is ended: what arrives is
-written beside it (or to --output), what cannot be transcribed goes to the folder `failed`
-with its reason. What was interrupted (--watch, --resume) goes on where it was.
+Works with a running service or without one. A folder stands for the recordings in it, and - for one
+on standard input, of up to VIBEVOICE_MAX_UPLOAD_MB. With --watch it goes on until it is ended: what
+arrives is written beside it (or to --output), what cannot be transcribed goes to the folder
+`failed` with its reason. What was interrupted (--watch, --resume) goes on where it was.
 
 Examples:
 
@@ -38,6 +40,16 @@ Examples:
 * `curl -s https://example.org/talk.mp3 | {PROGRAM} transcribe -`
 * `{PROGRAM} transcribe call.ogg --format json --server http://127.0.0.1:8765`
 * `{PROGRAM} transcribe play.wav --hotwords "Nagg, Nell" --prompt "Beckett, Endgame" --speakers 2`
+"""
+ESTIMATE_HELP = f"""
+Say whether a recording fits into memory, and how long it takes.
+
+The exit code is 1 where it does not fit.
+
+Examples:
+
+* `{PROGRAM} estimate meeting.opus`
+* `{PROGRAM} estimate meeting.opus --precision int8 --server http://127.0.0.1:8765`
 """
 PrecisionOption = Annotated[
     str | None,
@@ -58,73 +70,40 @@ service that takes fewer says so, and then it is waited."""
 class TranscribeCommandOptions:
     """Options of the command; None if not given."""
 
-    files: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="FILE", help="Recordings, folders of them, or - for standard input."
-        ),
-    ] = None
-    format: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            "-f",
-            metavar="NAME",
-            help=f"What to write: {', '.join(transcript_formats.FORMATS)}.",
-            autocompletion=lambda: list(transcript_formats.FORMATS),
-        ),
-    ] = "text"
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            help="Folder for a file per recording, instead of all to stdout.",
-        ),
-    ] = None
-    watch: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Transcribe what arrives in this folder, until ended."),
-    ] = None
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Leave out what --output has; go on with what was sent."),
-    ] = False
-    at_once: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Recordings with the service at once.")
-    ] = AT_ONCE
+    files: list[Path] | None = argument(
+        None, "Recordings, folders of them, or - for standard input.", metavar="FILE"
+    )
+    format: str = option(
+        "text", "What to write", "--format", "-f", choices=transcript_formats.FORMATS
+    )
+    output: Path | None = option(
+        None,
+        "Folder for a file per recording, instead of all to stdout.",
+        "--output",
+        "-o",
+        metavar="DIR",
+    )
+    watch: Path | None = option(
+        None, "Transcribe what arrives in this folder, until ended.", metavar="DIR"
+    )
+    resume: bool = option(False, "Leave out what --output has; go on with what was sent.")
+    at_once: int = option(AT_ONCE, "Recordings with the service at once.", metavar="N", min=1)
     _: KW_ONLY
     where: ServiceTarget = field(default_factory=ServiceTarget)
     language: LanguageOption = None
     precision: PrecisionOption = None
     diarize: DiarizeOption = None
-    diarization: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help=f"Effort to tell them apart: {', '.join(DiarizationEffort)}.",
-            autocompletion=lambda: list(DiarizationEffort),
-        ),
-    ] = None
-    hotwords: Annotated[
-        str | None, typer.Option(metavar="WORDS", help="Names and terms that may be said.")
-    ] = None
-    prompt: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What the recordings are about.")
-    ] = None
-    num_speakers: Annotated[
-        int | None,
-        typer.Option("--speakers", metavar="N", help="How many people speak, as a hint."),
-    ] = None
-    windows: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="'parallel': long recordings in several windows at once, faster on a big card.",
-            autocompletion=lambda: list(WindowingMode),
-        ),
-    ] = None
+    diarization: str | None = option(None, "Effort to tell them apart", choices=DiarizationEffort)
+    hotwords: str | None = option(None, "Names and terms that may be said.", metavar="WORDS")
+    prompt: str | None = option(None, "What the recordings are about.", metavar="TEXT")
+    num_speakers: int | None = option(
+        None, "How many people speak, as a hint.", "--speakers", metavar="N"
+    )
+    windows: str | None = option(
+        None,
+        "Windows of a long recording, several at once being faster on a big card",
+        choices=WindowingMode,
+    )
     words: WordsOption = None
 
     @property
@@ -233,7 +212,7 @@ def run(order: TranscribeCommandOptions) -> int:
 
 
 async def _watch(order: TranscribeCommandOptions, folder: Path) -> int:
-    async with open_backend(order.recognizer, order.options) as transcribe:
+    async with backends.open_backend(order.recognizer, order.options) as transcribe:
         to = order.output or folder
         return await watch_folder.run(folder, to, order.format, transcribe, _at_once(order))
 
@@ -252,7 +231,7 @@ async def _run(
         if not pairs:
             return 0
     with progress_bars() as bar:
-        async with open_backend(order.recognizer, order.options, opens) as transcribe:
+        async with backends.open_backend(order.recognizer, order.options, opens) as transcribe:
             return await _TranscriptionBatch(order, transcribe, bar).run(pairs)
 
 
@@ -322,3 +301,26 @@ class _TranscriptionBatch:
 def _label(path: Path, number: int, many: int) -> str:
     name = printable(path.name)
     return name if many == 1 else f"{number}/{many} {name}"
+
+
+async def estimate(
+    file: Path = argument(..., "A recording.", metavar="FILE"),
+    precision: PrecisionOption = None,
+    *,
+    where: ServiceTarget,
+) -> int:
+    """Print the estimate in a sentence; the exit code is 1 where the recording does not fit."""
+    options = {"precision": precision} if precision is not None else {}
+    with audio_input.open_file(file) as source:
+        if where.server:
+            with os.fdopen(os.dup(source.fd), "rb") as recording:
+                async with backends.client_of(where) as client:
+                    answer = await client.estimate(recording, **options)
+            fits, sentence = answer["fits"], answer["sentence"]
+        else:
+            async with backends.own_service() as service:  # the engine is not loaded for this
+                measured = await service.submissions.measure(ANONYMOUS, source)
+                forecast = service.forecast(measured, service.options(options))
+            fits, sentence = forecast.fits, forecast.sentence
+    print(f"{printable(str(file))}: {sentence}")
+    return 0 if fits else 1

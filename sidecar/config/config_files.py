@@ -11,9 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
-
 from sidecar import files
 from sidecar.config.removed_settings import CONVERT, REMOVED
 from sidecar.config.setting_types import ENV_PREFIX
@@ -91,33 +88,18 @@ def yap_variable(name: str) -> str:
     return "" if usual.fullmatch(value) else value
 
 
-class YapEnvSource(PydanticBaseSettingsSource):
-    """The environment of a deployment that had that server before."""
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Nothing for a field alone: all of them come at once."""
-        return None, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        """Values by the names of our settings."""
-        given = {name: yap_variable(foreign) for foreign, name in YAP_VARIABLES.items()}
-        return {name: value for name, value in given.items() if value}
+def yap_settings() -> dict[str, Any]:
+    """Return the settings of the environment of a deployment that had that server before."""
+    given = {name: yap_variable(foreign) for foreign, name in YAP_VARIABLES.items()}
+    return {name: value for name, value in given.items() if value}
 
 
-class ConfigFileSource(PydanticBaseSettingsSource):
-    """The file with settings; ``given`` as a flag, or by the environment."""
+def file_settings(named: str | Path | None, known: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of the file that a flag has ``named``, else of the usual one, if it is
+    there; ``known``: the names that there are.
 
-    def __init__(self, settings_cls: type[BaseSettings], given: dict[str, Any]) -> None:
-        super().__init__(settings_cls)
-        self._given = given
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Nothing for a field alone: all of them come at once."""
-        return None, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        """Values by the names of our settings."""
-        named = self._given.get("config")
-        file = Path(named) if named else config_file_path()
-        known = [name for name in self.settings_cls.model_fields if name != "config"]
-        return read_config_files(file, known) if named or file.exists() else {}
+    Raises:
+        errors.SettingsInvalid: as `read_config_files`.
+    """
+    file = Path(named) if named else config_file_path()
+    return read_config_files(file, known) if named or file.exists() else {}

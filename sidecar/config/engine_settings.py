@@ -5,138 +5,109 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import SecretStr
 
-from sidecar.config.setting_types import Duration, Language, SettingsGroup, WordList
+from sidecar.config.setting_types import Duration, Language, SettingsGroup, WordList, setting
 from sidecar.interfaces.engine_interface import AUTO, DiarizationEffort, Precision
 
 
 class EngineSettings(SettingsGroup):
     """Engines: which one transcribes, with which weights, on what, and for how long it stays."""
 
-    engine: Literal["auto", "vibevoice", "whisper", "moonshine", "upstream", "scripted"] = Field(
+    engine: Literal["auto", "vibevoice", "whisper", "moonshine", "upstream", "scripted"] = setting(
         "auto",
-        description=(
-            "Engine that transcribes: 'auto' takes VibeVoice-ASR where a GPU and its checkpoint "
-            "are there, Whisper where 'language' is not English and a model of it is there, the "
-            "embedded engine otherwise; 'vibevoice' takes it on a CPU too; 'whisper' is the one "
-            "for other languages without a GPU; 'moonshine' is the embedded one; 'upstream' has "
-            "another server do it, to which the recordings go ('auto' never does that); "
-            "'scripted' answers at once with made-up text "
-            "(for the developers of hosts)."
-        ),
+        "Engine that transcribes: 'auto' takes VibeVoice-ASR where a GPU and its checkpoint are "
+        "there, Whisper where 'language' is not English and a model of it is there, the embedded "
+        "engine otherwise; 'vibevoice' takes it on a CPU too; 'whisper' is the one for other "
+        "languages without a GPU; 'moonshine' is the embedded one; 'upstream' has another server "
+        "do it, to which the recordings go ('auto' never does that); 'scripted' answers at once "
+        "with made-up text (for the developers of hosts).",
     )
-    language: Language = Field(
+    language: Language = setting(
         AUTO,
-        description=(
-            "Language of most recordings, such as 'de': what is meant where a request names none, "
-            "and what the engine 'auto' must know."
-        ),
+        "Language of most recordings, such as 'de': what is meant where a request names none, and "
+        "what the engine 'auto' must know.",
     )
-    precision: Precision = Field(
+    precision: Precision = setting(
         Precision.AUTO,
-        description="Precision of the weights. An engine that lacks it takes its own and says so.",
+        "Precision of the weights. An engine that lacks it takes its own and says so.",
     )
-    model_path: Path | None = Field(
+    model_path: Path | None = setting(
         None,
-        description=(
-            "Folder of a checkpoint of VibeVoice-ASR, or of a Hugging Face cache that has one "
-            "(of a Whisper model in CTranslate2's layout for the engine 'whisper'); if unset, the "
-            "cache that 'vibevoice-asr pull' fills. A folder that is named must be usable, with "
-            "the engine 'auto' too."
-        ),
+        "Folder of a checkpoint of VibeVoice-ASR, or of a Hugging Face cache that has one (of a "
+        "Whisper model in CTranslate2's layout for the engine 'whisper'); if unset, the cache "
+        "that 'vibevoice-asr pull' fills. A folder that is named must be usable, with the engine "
+        "'auto' too.",
     )
-    whisper_model: str = Field(
+    whisper_model: str = setting(
         "",
-        description=(
-            "Which Whisper model, where several are there: 'tiny' to 'large-v3-turbo', "
-            "'distil-large-v3' and others; if unset, the best that is there."
-        ),
+        "Which Whisper model, where several are there: 'tiny' to 'large-v3-turbo', "
+        "'distil-large-v3' and others; if unset, the best that is there.",
     )
-    device: Literal["auto", "cuda", "cpu"] = Field(
-        "auto", description="Device of engines that can use a GPU; 'auto' takes it if there is one."
+    device: Literal["auto", "cuda", "cpu"] = setting(
+        "auto", "Device of engines that can use a GPU; 'auto' takes it if there is one."
     )
-    memory_limit_mb: int | None = Field(
-        None,
-        ge=1,
-        description="Most of the device's memory that the engine may take; unset: what is free.",
+    memory_limit_mb: int | None = setting(
+        None, "Most of the device's memory that the engine may take; unset: what is free.", ge=1
     )
-    allow_download: bool = Field(
+    allow_download: bool = setting(
         False,
-        description=(
-            "Whether 'serve --engine vibevoice' may download a checkpoint that is missing "
-            "(16.7 GB) before it starts; without it, it asks where it has a terminal."
-        ),
+        "Whether 'serve --engine vibevoice' may download a checkpoint that is missing (16.7 GB) "
+        "before it starts; without it, it asks where it has a terminal.",
     )
-    diarization: DiarizationEffort = Field(
+    diarization: DiarizationEffort = setting(
         DiarizationEffort.BALANCED,
-        description=(
-            "Effort to tell speakers apart: 'balanced' (the knee of the measured curve) or "
-            "'accurate' (a third more work, for a few words)."
-        ),
+        "Effort to tell speakers apart: 'balanced' (the knee of the measured curve) or 'accurate' "
+        "(a third more work, for a few words).",
     )
-    batch: int = Field(
+    batch: int = setting(
         0,
+        "Recordings of up to two minutes that are decoded in step where several wait; 0 takes 8 "
+        "on a GPU and 1 on a CPU, where it does not pay.",
         ge=0,
         le=8,
-        description=(
-            "Recordings of up to two minutes that are decoded in step where several wait; 0 takes "
-            "8 on a GPU and 1 on a CPU, where it does not pay."
-        ),
     )
-    preload: bool = Field(
-        False, description="Load the engine at the start instead of at the first request."
-    )
-    keep_alive: Duration = Field(
+    preload: bool = setting(False, "Load the engine at the start instead of at the first request.")
+    keep_alive: Duration = setting(
         600.0,
+        "How long an idle engine stays in memory (such as '10m'); 0 unloads it after each job, -1 "
+        "keeps it.",
         ge=-1,
-        description=(
-            "How long an idle engine stays in memory (such as '10m'); 0 unloads it after each "
-            "job, -1 keeps it."
-        ),
     )
 
 
 class UpstreamSettings(SettingsGroup):
     """Upstreams: other servers that do the hearing."""
 
-    upstream: WordList = Field(
+    upstream: WordList = setting(
         (),
-        description=(
-            "Servers that do the hearing with the engine 'upstream', such as "
-            "'http://192.168.1.20:8765'; of several the least loaded is taken (docs/upstream.md)."
-        ),
+        "Servers that do the hearing with the engine 'upstream', such as "
+        "'http://192.168.1.20:8765'; of several the least loaded is taken (docs/upstream.md).",
     )
-    upstream_dialect: Literal["auto", "sidecar", "openai", "vllm"] = Field(
+    upstream_dialect: Literal["auto", "sidecar", "openai", "vllm"] = setting(
         "auto",
-        description=(
-            "What kind of servers they are: 'sidecar' is another vibevoice-asr, 'openai' any with "
-            "OpenAI's transcription API, 'vllm' VibeVoice-ASR in vLLM; 'auto' asks each of them."
-        ),
+        "What kind of servers they are: 'sidecar' is another vibevoice-asr, 'openai' any with "
+        "OpenAI's transcription API, 'vllm' VibeVoice-ASR in vLLM; 'auto' asks each of them.",
     )
-    upstream_model: str | None = Field(
-        None, description="Model that an upstream is asked for; its first if unset."
+    upstream_model: str | None = setting(
+        None, "Model that an upstream is asked for; its first if unset."
     )
-    upstream_key: SecretStr | None = Field(
+    upstream_key: SecretStr | None = setting(
         None,
-        description=(
-            "Key that is sent to the upstreams as 'Authorization: Bearer' (@FILE); a file with "
-            "several lines has one for each upstream in turn."
-        ),
+        "Key that is sent to the upstreams as 'Authorization: Bearer' (@FILE); a file with "
+        "several lines has one for each upstream in turn.",
     )
-    upstream_ca: Path | None = Field(
-        None, description="File with certificates (PEM) to trust beside the usual ones, for https."
+    upstream_ca: Path | None = setting(
+        None, "File with certificates (PEM) to trust beside the usual ones, for https."
     )
 
 
 class EnrolledSpeakerSettings(SettingsGroup):
     """People: whether anybody is known by voice."""
 
-    people: bool = Field(
+    people: bool = setting(
         False,
-        description=(
-            "Whether voices of people may be stored, to be recognised in later recordings: "
-            "biometric data, encrypted, in one file or in the database of `journal` "
-            "(docs/people.md). Nothing is stored without."
-        ),
+        "Whether voices of people may be stored, to be recognised in later recordings: biometric "
+        "data, encrypted, in one file or in the database of `journal` (docs/people.md). Nothing "
+        "is stored without.",
     )

@@ -11,6 +11,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     SecretStr,
     ValidatorFunctionWrapHandler,
     field_validator,
@@ -91,6 +92,9 @@ def parse_talk_ports(value: object) -> object:
     return ports
 
 
+TalkPorts = Annotated[ConversationPorts | None, NoDecode, BeforeValidator(parse_talk_ports)]
+
+
 def at_least(characters: int) -> AfterValidator:
     """Refuse a secret with fewer characters; one that names a file is checked when that is read."""
 
@@ -111,6 +115,11 @@ class DatabaseUrl(SecretStr):
         """Return whether it has a password."""
         before, at, _ = self.get_secret_value().partition("//")[2].partition("@")
         return (bool(at) and ":" in before) or "password=" in self.get_secret_value()
+
+
+def setting(default: Any, description: str, **limits: Any) -> Any:
+    """Return the field of a setting; ``limits``: as `pydantic.Field` has them."""
+    return Field(default, description=description, **limits)
 
 
 MIN_SETTING, MAX_SETTING = 0.000_001, 1_000_000_000

@@ -15,22 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from sidecar import errors
-from sidecar.config import server_settings
-from sidecar.config.config_files import (
-    ConfigFileSource,
-    YapEnvSource,
-    config_file_path,
-)
+from sidecar.config import config_files, job_settings, server_settings
+from sidecar.config.config_files import config_file_path
 from sidecar.config.conversation_settings import ConversationSettings, TtsSettings
 from sidecar.config.engine_settings import EngineSettings, EnrolledSpeakerSettings, UpstreamSettings
-from sidecar.config.job_settings import (
-    DEFAULT_JOB_RETENTION_S,
-    JobSettings,
-    RecordingSettings,
-)
 from sidecar.config.live_settings import CaptureSettings, GrpcSettings, LiveSettings
 from sidecar.config.removed_settings import refuse_removed
 from sidecar.config.setting_types import (
@@ -51,8 +47,8 @@ class Settings(
     server_settings.AccessSettings,
     EngineSettings,
     UpstreamSettings,
-    RecordingSettings,
-    JobSettings,
+    job_settings.RecordingSettings,
+    job_settings.JobSettings,
     EnrolledSpeakerSettings,
     LiveSettings,
     CaptureSettings,
@@ -92,7 +88,7 @@ class Settings(
         """Seconds for which results of jobs can be fetched; infinite if they stay until deleted."""
         if self.job_retention is not None:
             return self.job_retention
-        return math.inf if self.keeps_jobs else DEFAULT_JOB_RETENTION_S
+        return math.inf if self.keeps_jobs else job_settings.DEFAULT_JOB_RETENTION_S
 
     @property
     def encrypted(self) -> bool:
@@ -109,8 +105,10 @@ class Settings(
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags, environment, the same by others' names, file; neither .env nor secret folders."""
-        files = ConfigFileSource(settings_cls, init_settings())
-        return init_settings, env_settings, YapEnvSource(settings_cls), files
+        known = [name for name in settings_cls.model_fields if name != "config"]
+        file = config_files.file_settings(init_settings().get("config"), known)
+        yap = InitSettingsSource(settings_cls, config_files.yap_settings())
+        return init_settings, env_settings, yap, InitSettingsSource(settings_cls, file)
 
 
 def load_settings(**flags: Any) -> Settings:

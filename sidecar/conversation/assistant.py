@@ -9,8 +9,8 @@ from sidecar.conversation import conversation_events as events
 from sidecar.conversation import output_queue
 from sidecar.conversation.assistant_turn import AssistantTurn
 from sidecar.conversation.barge_in import MAX_ECHO_LAG_S
+from sidecar.conversation.chat_completions import ChatMessage
 from sidecar.conversation.chat_history import ChatHistory
-from sidecar.conversation.llm.chat_completions import ChatMessage
 from sidecar.errors import ReplyEmpty, SidecarError
 
 
@@ -24,7 +24,7 @@ class Assistant:
     def __init__(
         self,
         options: events.ConversationOptions,
-        do: Callable[[events.ConversationCommand], None],
+        do: Callable[[output_queue.ConversationCommand], None],
     ) -> None:
         self.options = options
         self.history = ChatHistory(options.most_messages, options.most_bytes)
@@ -99,7 +99,7 @@ class Assistant:
         self.turn = AssistantTurn(self.number, said, options, self._wanted, now, taken)
         return self.turn
 
-    def _wanted(self, command: events.ConversationCommand) -> None:
+    def _wanted(self, command: output_queue.ConversationCommand) -> None:
         """By a turn. A call that is told to its end is history from then on, for what comes of it
         may come before the turn is over."""
         if isinstance(command, output_queue.ToolCallEnded):
@@ -119,16 +119,7 @@ class Assistant:
 
     # It goes on
 
-    def report(
-        self,
-        event: events.LlmToken
-        | events.LlmToolCallDelta
-        | events.TtsAudio
-        | events.StageEnded
-        | events.StageFailed
-        | events.PlaybackReported,
-        now: float,
-    ) -> None:
+    def report(self, event: events.ReplyEvent, now: float) -> None:
         """Something of a stage, or of who plays the sound: of this turn, or too late."""
         turn = self.turn
         if turn is None or event.turn != turn.number:
@@ -168,7 +159,7 @@ class Assistant:
         turn = self.turn
         if turn is None:
             return
-        self._do(events.DropReplyAudio(turn.number))
+        self._do(output_queue.DropReplyAudio(turn.number))
         self.number += 1
         turn.stop()
         turn.break_off()

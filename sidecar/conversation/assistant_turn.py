@@ -14,15 +14,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from sidecar.conversation import conversation_events as events
+from sidecar.conversation.chat_completions import ChatMessage, ToolCall, ToolCallDelta
 from sidecar.conversation.chat_history import ReplyText
-from sidecar.conversation.llm.chat_completions import ChatMessage, ToolCall, ToolCallDelta
 from sidecar.conversation.output_queue import (
+    ConversationCommand,
     ConversationError,
+    PauseReplyAudio,
     ReplyAudioStarted,
     ReplyEnding,
     ReplyLatency,
     ReplyStarted,
     ReplyTextDelta,
+    ResumeReplyAudio,
     ToolCallArgumentsDelta,
     ToolCallEnded,
     ToolCallStarted,
@@ -124,13 +127,13 @@ class AssistantTurn:
         number: int,
         said: str,
         options: events.ConversationOptions,
-        do: Callable[[events.ConversationCommand], None],
+        do: Callable[[ConversationCommand], None],
         now: float,
         taken: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.number, self.said, self._options = number, said, options
         self._do = do
-        self._held: list[events.ConversationCommand] | None = []
+        self._held: list[ConversationCommand] | None = []
         self._sentences = SentenceSplitter()
         self._calls = ToolCallCollector(number, taken)
         self.reply = ReplyText()
@@ -174,13 +177,13 @@ class AssistantTurn:
         """Hold its sound."""
         if not self.paused:
             self.paused = True
-            self._do(events.PauseReplyAudio(self.number))
+            self._do(PauseReplyAudio(self.number))
 
     def resume(self, now: float) -> None:
         """Let it go on."""
         if self.paused:
             self.paused, self.progress = False, now
-            self._do(events.ResumeReplyAudio(self.number))
+            self._do(ResumeReplyAudio(self.number))
 
     def stop(self) -> None:
         """Nobody waits for its stages any more: the voice, then the thought."""
@@ -331,7 +334,7 @@ class AssistantTurn:
 
     # How it does that
 
-    def _out(self, command: events.ConversationCommand, now: float) -> None:
+    def _out(self, command: ConversationCommand, now: float) -> None:
         """Do what clients notice, once the turn is confirmed."""
         if self._held is not None:
             self._held.append(command)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from sidecar.conversation.llm.chat_completions import ChatMessage, ChatRole, ToolCall
+from sidecar.conversation.chat_completions import ChatMessage, ChatRole, ToolCall
 from sidecar.conversation.tts_text import TtsPhrase
 from sidecar.interfaces.engine_interface import SynthesizedAudio, WordMark
 from sidecar.transcripts.word_timing import split_atoms, spread_over_time, text_columns

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeAlias
 
-from sidecar.conversation.llm import chat_completions
-from sidecar.conversation.output_queue import ConversationClientEvent
+from sidecar.conversation import chat_completions
+from sidecar.conversation.output_queue import ConversationCommand
 from sidecar.errors import SidecarError
 from sidecar.interfaces.engine_interface import SynthesizedAudio
 
@@ -75,74 +74,78 @@ class ConversationStage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class UserSpeechStarted:
-    """Somebody speaks, since ``began``: an utterance begins, or goes on after a pause."""
+class ConversationEvent:
+    """Something that happened ``at`` a time."""
 
     at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyEvent(ConversationEvent):
+    """Something of a stage that works for a reply, or of who plays its sound."""
+
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class UserSpeechStarted(ConversationEvent):
+    """Somebody speaks, since ``began``: an utterance begins, or goes on after a pause."""
+
     utterance: int
     began: float
 
 
 @dataclass(frozen=True, slots=True)
-class UserSpeechStopped:
+class UserSpeechStopped(ConversationEvent):
     """Nobody speaks since ``ended``. To be told as soon as it is known, 0.1 s later at best: how
     long a pause ends a turn is decided here."""
 
-    at: float
     utterance: int
     ended: float
 
 
 @dataclass(frozen=True, slots=True)
-class RecognizedWords:
+class RecognizedWords(ConversationEvent):
     """Words of an utterance so far, all of them; ``upto``: its audio up to there was heard. Words
     that cover all up to the utterance's stop are settled, unless it continues."""
 
-    at: float
     utterance: int
     text: str
     upto: float
 
 
 @dataclass(frozen=True, slots=True)
-class EchoSimilarity:
+class EchoSimilarity(ConversationEvent):
     """An utterance's sound so far is so like what was played then, from 0 to 1 (`evidence`): to be
     told before its words."""
 
-    at: float
     utterance: int
     likeness: float
 
 
 @dataclass(frozen=True, slots=True)
-class TurnCommitted:
+class TurnCommitted(ConversationEvent):
     """The client says that the person's turn is over: no patience."""
 
-    at: float
-
 
 @dataclass(frozen=True, slots=True)
-class TurnDiscarded:
+class TurnDiscarded(ConversationEvent):
     """The client does not want what was said and is not answered yet."""
 
-    at: float
-
 
 @dataclass(frozen=True, slots=True)
-class TextTyped:
+class TextTyped(ConversationEvent):
     """A person's turn as text."""
 
-    at: float
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class HistoryEntryAdded:
+class HistoryEntryAdded(ConversationEvent):
     """Something that belongs into the history and wants no answer; the client calls it ``name``.
     It stands behind the entry ``after``, as `ChatHistory.add` has it. With a ``call`` it is one of
     a tool, from a conversation that went before."""
 
-    at: float
     role: chat_completions.ChatRole
     text: str
     name: str = ""
@@ -151,11 +154,10 @@ class HistoryEntryAdded:
 
 
 @dataclass(frozen=True, slots=True)
-class ToolResultAdded:
+class ToolResultAdded(ConversationEvent):
     """Result of a tool call, by the call's id; the client calls the entry ``name``. It requests no
     reply yet; ``after`` as in `HistoryEntryAdded`."""
 
-    at: float
     call: str
     output: str
     name: str = ""
@@ -163,149 +165,101 @@ class ToolResultAdded:
 
 
 @dataclass(frozen=True, slots=True)
-class HistoryEntryDeleted:
+class HistoryEntryDeleted(ConversationEvent):
     """The entry of that number does not belong into the history."""
 
-    at: float
     entry: int
 
 
 @dataclass(frozen=True, slots=True)
-class ResponseRequested:
+class ResponseRequested(ConversationEvent):
     """The client wants an answer to the history as it is, if it likes by other ``options``; it
     calls the request ``name``."""
 
-    at: float
     options: ConversationOptions | None = None
     name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class LlmToken:
+class LlmToken(ReplyEvent):
     """More of the reply: some characters."""
 
-    at: float
-    turn: int
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class LlmToolCallDelta:
+class LlmToolCallDelta(ReplyEvent):
     """The thinker calls a tool: some of that call."""
 
-    at: float
-    turn: int
     fragment: chat_completions.ToolCallDelta
 
 
 @dataclass(frozen=True, slots=True)
-class TtsAudio:
+class TtsAudio(ReplyEvent):
     """More sound of a piece that was to be said."""
 
-    at: float
-    turn: int
     piece: int
     sound: SynthesizedAudio
 
 
 @dataclass(frozen=True, slots=True)
-class StageEnded:
+class StageEnded(ReplyEvent):
     """The thinker has nothing more to say; or the voice has made all sound of ``piece``."""
 
-    at: float
-    turn: int
     stage: ConversationStage
     piece: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class StageFailed:
+class StageFailed(ReplyEvent):
     """A stage gave up. ``turn`` is the utterance's number if it was the recogniser,
     `UNKNOWN_UTTERANCE` where what it could not hear may have been none."""
 
-    at: float
-    turn: int
     stage: ConversationStage
     error: SidecarError
 
 
 @dataclass(frozen=True, slots=True)
-class PlaybackReported:
+class PlaybackReported(ReplyEvent):
     """``seconds`` of the turn's sound have been heard by now, in all. To be told before whatever
     may interrupt (speech, words, a tick), so that the history is right to the word."""
 
-    at: float
-    turn: int
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class PlaybackTruncated:
+class PlaybackTruncated(ConversationEvent):
     """The client says that ``seconds`` of that turn's sound were heard and no more; if it goes on,
     it ends. That counts for more than what was `PlaybackReported`, but once cut is cut."""
 
-    at: float
     turn: int
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class ResponseCancelled:
+class ResponseCancelled(ConversationEvent):
     """The client does not want to hear the rest."""
 
-    at: float
-
 
 @dataclass(frozen=True, slots=True)
-class ConversationReset:
+class ConversationReset(ConversationEvent):
     """A conversation from the beginning."""
 
-    at: float
-
 
 @dataclass(frozen=True, slots=True)
-class OptionsChanged:
+class OptionsChanged(ConversationEvent):
     """From here on otherwise; what goes on is finished as it was begun."""
 
-    at: float
     options: ConversationOptions
 
 
 @dataclass(frozen=True, slots=True)
-class TimerFired:
+class TimerFired(ConversationEvent):
     """It is as late as ``at``: `SetTimer` asked for this."""
-
-    at: float
-
-
-ConversationEvent: TypeAlias = (
-    UserSpeechStarted
-    | UserSpeechStopped
-    | RecognizedWords
-    | EchoSimilarity
-    | TurnCommitted
-    | TurnDiscarded
-    | TextTyped
-    | HistoryEntryAdded
-    | ToolResultAdded
-    | HistoryEntryDeleted
-    | ResponseRequested
-    | LlmToken
-    | LlmToolCallDelta
-    | TtsAudio
-    | StageEnded
-    | StageFailed
-    | PlaybackReported
-    | PlaybackTruncated
-    | ResponseCancelled
-    | ConversationReset
-    | OptionsChanged
-    | TimerFired
-)
 
 
 @dataclass(frozen=True, slots=True)
-class RecognizeUtterance:
+class RecognizeUtterance(ConversationCommand):
     """Make words of the utterance's sound up to ``upto`` and tell them as `RecognizedWords` that
     cover it: it may be over. Nothing to do for an ear that does so by itself."""
 
@@ -314,7 +268,7 @@ class RecognizeUtterance:
 
 
 @dataclass(frozen=True, slots=True)
-class GenerateReply:
+class GenerateReply(ConversationCommand):
     """Answer ``messages``, token by token, for this turn, or call one of the ``tools``."""
 
     turn: int
@@ -323,7 +277,7 @@ class GenerateReply:
 
 
 @dataclass(frozen=True, slots=True)
-class SynthesizeText:
+class SynthesizeText(ConversationCommand):
     """Make sound of ``text``. Of one turn these come in the order of ``piece``, and are to be said
     one after the other; two at most are on their way."""
 
@@ -333,7 +287,7 @@ class SynthesizeText:
 
 
 @dataclass(frozen=True, slots=True)
-class SendReplyAudio:
+class SendReplyAudio(ConversationCommand):
     """Sound of the turn to be heard behind all of it before."""
 
     turn: int
@@ -342,29 +296,7 @@ class SendReplyAudio:
 
 
 @dataclass(frozen=True, slots=True)
-class PauseReplyAudio:
-    """Hold the turn's sound where it is: nothing is lost, and what comes of it waits as well."""
-
-    turn: int
-
-
-@dataclass(frozen=True, slots=True)
-class ResumeReplyAudio:
-    """The turn's sound goes on."""
-
-    turn: int
-
-
-@dataclass(frozen=True, slots=True)
-class DropReplyAudio:
-    """Drop all of the turn's sound that is not with the client, and have the client drop the rest
-    if it can."""
-
-    turn: int
-
-
-@dataclass(frozen=True, slots=True)
-class StopStage:
+class StopStage(ConversationCommand):
     """Nobody waits for that stage of the turn any more."""
 
     turn: int
@@ -372,7 +304,7 @@ class StopStage:
 
 
 @dataclass(frozen=True, slots=True)
-class SetSpeechDetection:
+class SetSpeechDetection(ConversationCommand):
     """Change speech detection from here on: add ``threshold`` to the usual probability, and require
     ``speech_s`` seconds of it before a reply is held."""
 
@@ -381,23 +313,8 @@ class SetSpeechDetection:
 
 
 @dataclass(frozen=True, slots=True)
-class SetTimer:
+class SetTimer(ConversationCommand):
     """A `TimerFired` is wanted at that time, if nothing else happens before; the last one counts,
     and None means that none is."""
 
     at: float | None
-
-
-ConversationCommand: TypeAlias = (
-    RecognizeUtterance
-    | GenerateReply
-    | SynthesizeText
-    | SendReplyAudio
-    | PauseReplyAudio
-    | ResumeReplyAudio
-    | DropReplyAudio
-    | StopStage
-    | SetSpeechDetection
-    | ConversationClientEvent
-    | SetTimer
-)

@@ -5,35 +5,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from sidecar import errors
 from sidecar.conversation import conversation_events as events
 from sidecar.conversation import output_queue
-from sidecar.conversation.llm.chat_completions import Llm
+from sidecar.conversation.chat_completions import Llm
 from sidecar.conversation.speech_input import SpeechInput
 from sidecar.conversation.state_machine import ConversationStateMachine
-from sidecar.interfaces.engine_interface import SynthesisOptions, SynthesizedAudio
+from sidecar.interfaces.engine_interface import SynthesisOptions
 from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
 from sidecar.live.sessions.session import Session
 from sidecar.transcripts.transcript import Notice
+from sidecar.workers.tts_client import TtsClient
 
 log = logging.getLogger(__name__)
 
 StageWork: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 """What a stage does; made when its task begins, which one that is stopped at once never does."""
-
-
-class SpeechSynthesizer(Protocol):
-    """Interface of a speech synthesizer (`workers.tts_client.TtsClient`)."""
-
-    def say(
-        self, text: str, options: SynthesisOptions | None = None
-    ) -> AsyncGenerator[SynthesizedAudio, None]:
-        """The sound of a text; leaving early ends it."""
 
 
 class ConversationTasks:
@@ -43,7 +35,7 @@ class ConversationTasks:
     def __init__(
         self,
         thinker: Llm,
-        voice: SpeechSynthesizer | None,
+        voice: TtsClient | None,
         manner: SynthesisOptions,
         now: Callable[[], float],
         happened: Callable[[events.ConversationEvent], None],
@@ -105,8 +97,11 @@ class ConversationTasks:
     async def _thought(self, command: events.GenerateReply) -> None:
         async with aclosing(self.thinker.reply(command.messages, command.tools)) as pieces:
             async for piece in pieces:
-                more = events.LlmToken if isinstance(piece, str) else events.LlmToolCallDelta
-                self._happened(more(self._now(), command.turn, piece))  # type: ignore[arg-type]
+                now, turn = self._now(), command.turn
+                if isinstance(piece, str):
+                    self._happened(events.LlmToken(now, turn, piece))
+                else:
+                    self._happened(events.LlmToolCallDelta(now, turn, piece))
         stage = events.ConversationStage.THINKER
         self._happened(events.StageEnded(self._now(), command.turn, stage))
 
@@ -143,7 +138,7 @@ class ConversationLoop:
         self,
         session: Session,
         thinker: Llm,
-        voice: SpeechSynthesizer | None,
+        voice: TtsClient | None,
         options: events.ConversationOptions,
         manner: SynthesisOptions,
         *,
@@ -151,9 +146,7 @@ class ConversationLoop:
         seen: Callable[[output_queue.ConversationClientEvent], None] = lambda told: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        from sidecar.conversation.acoustic_echo import (
-            EchoDetector,  # it takes numpy, which a service begins without
-        )
+        from sidecar.conversation import acoustic_echo
 
         self._now, self._seen = now, seen
         self.id = session.id
@@ -163,7 +156,7 @@ class ConversationLoop:
         self._ear = SpeechInput(session, now, self._recognised, self._noticed)
         self._stages = ConversationTasks(thinker, voice, manner, now, self._happened)
         self._pacer = output_queue.AudioPacer(client)
-        self._evidence, self._compared_s = EchoDetector(), 0.0
+        self._evidence, self._compared_s = acoustic_echo.EchoDetector(), 0.0
         self._out: asyncio.Queue[output_queue.ConversationOutput] = asyncio.Queue()
         self._due: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -382,24 +375,24 @@ class ConversationLoop:
             self._sent = self._machine.replying
             self._out.put_nowait(output_queue.TurnAudioSent(self._sent, ending))
 
-    def _do(self, commands: list[events.ConversationCommand]) -> None:
+    def _do(self, commands: list[output_queue.ConversationCommand]) -> None:
         for command in commands:
             self._carry_out(command, self._now())
 
-    def _carry_out(self, command: events.ConversationCommand, now: float) -> None:
+    def _carry_out(self, command: output_queue.ConversationCommand, now: float) -> None:
         match command:
             case events.SendReplyAudio(turn, piece, sound):
                 self._pacer.add(turn, piece, sound, now)
                 self._evidence.emit(turn, sound)
-            case events.DropReplyAudio(turn):
+            case output_queue.DropReplyAudio(turn):
                 self._pacer.drop_audio(turn, now)
-                self._out.put_nowait(output_queue.ClearPlayback(turn))
-            case events.PauseReplyAudio(turn):
+                self._out.put_nowait(command)
+            case output_queue.PauseReplyAudio():
                 self._pacer.pause(now)
-                self._tell_holder(output_queue.HoldPlayback(turn))
-            case events.ResumeReplyAudio(turn):
+                self._tell_holder(command)
+            case output_queue.ResumeReplyAudio():
                 self._pacer.resume(now)
-                self._tell_holder(output_queue.ResumePlayback(turn))
+                self._tell_holder(command)
             case events.GenerateReply():
                 self._stages.think(command)
             case events.SynthesizeText():
@@ -410,19 +403,17 @@ class ConversationLoop:
                 self._ear.attend(threshold)
             case events.SetTimer(at):
                 self._due = at
-            case events.RecognizeUtterance():
-                pass  # the ear does that by itself
-            case event:
-                if isinstance(event, output_queue.ReplyEnded):
+            case output_queue.ConversationClientEvent():  # the ear recognizes utterances by itself
+                if isinstance(command, output_queue.ReplyEnded):
                     self._ear.touch()  # who listens is there
-                    for frame in self._pacer.end(event.turn, now):
+                    for frame in self._pacer.end(command.turn, now):
                         self._out.put_nowait(frame)
-                self._seen(event)
-                self._out.put_nowait(event)
+                self._seen(command)
+                self._out.put_nowait(command)
 
-    def _tell_holder(self, wish: output_queue.HoldPlayback | output_queue.ResumePlayback) -> None:
+    def _tell_holder(self, command: output_queue.ConversationOutput) -> None:
         if self._pacer.client.holds:
-            self._out.put_nowait(wish)
+            self._out.put_nowait(command)
 
     def _set_timer(self, now: float) -> None:
         """Be there when the machine or the pacer wants it."""

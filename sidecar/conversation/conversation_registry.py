@@ -12,10 +12,10 @@ from sidecar import errors
 from sidecar.auth.identity import Identity
 from sidecar.config.settings import Settings
 from sidecar.conversation import output_queue, speech_input
+from sidecar.conversation.chat_completions import REPEAT_LLM_NAME, Llm, RepeatLlm
 from sidecar.conversation.conversation_events import ConversationOptions
 from sidecar.conversation.conversation_loop import ConversationLoop
-from sidecar.conversation.llm.chat_completions import REPEAT_LLM_NAME, Llm, RepeatLlm
-from sidecar.conversation.llm.llm_client import choose_llm, create_llm
+from sidecar.conversation.llm_client import choose_llm, create_llm
 from sidecar.interfaces.engine_interface import SynthesisOptions
 from sidecar.limits import limit
 from sidecar.live.sessions.session_registry import SessionRegistry

@@ -11,12 +11,29 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeAlias
 
-from sidecar.conversation.llm.chat_completions import ChatRole, ToolCall
+from sidecar.conversation.chat_completions import ChatRole, ToolCall
 from sidecar.errors import SidecarError
 from sidecar.interfaces.engine_interface import SynthesizedAudio
 from sidecar.transcripts.transcript import Notice
+
+
+class ConversationCommand:
+    """Something that is to be done."""
+
+    __slots__ = ()
+
+
+class ConversationOutput:
+    """Something for the client."""
+
+    __slots__ = ()
+
+
+class ConversationClientEvent(ConversationCommand, ConversationOutput):
+    """Something that the client is told."""
+
+    __slots__ = ()
 
 
 class ConversationPhase(StrEnum):
@@ -47,14 +64,14 @@ class ReplyEnding(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class PhaseChanged:
+class PhaseChanged(ConversationClientEvent):
     """The conversation does something else now."""
 
     phase: ConversationPhase
 
 
 @dataclass(frozen=True, slots=True)
-class UserTurnStarted:
+class UserTurnStarted(ConversationClientEvent):
     """A person's turn begins, with that utterance. Over a reply this is told only once that is
     interrupted."""
 
@@ -63,14 +80,14 @@ class UserTurnStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class UserTurnPartial:
+class UserTurnPartial(ConversationClientEvent):
     """Text of the user's turn so far."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class UserTurnStopped:
+class UserTurnStopped(ConversationClientEvent):
     """The person's turn is over: since ``ended`` nobody spoke, and that ``utterance`` was its
     last."""
 
@@ -79,7 +96,7 @@ class UserTurnStopped:
 
 
 @dataclass(frozen=True, slots=True)
-class UserTurnFinal:
+class UserTurnFinal(ConversationClientEvent):
     """Final text of the user's turn, as it stands in the history by the number of ``entry``;
     ``typed``: not spoken. ``backchannel``: from when to when it was said over a reply, which it did
     not interrupt; it is not answered."""
@@ -91,7 +108,7 @@ class UserTurnFinal:
 
 
 @dataclass(frozen=True, slots=True)
-class HistoryEntryRecorded:
+class HistoryEntryRecorded(ConversationClientEvent):
     """Entry that the client added to the history, by the number of ``entry`` there; ``name`` is the
     client's name for it."""
 
@@ -102,14 +119,14 @@ class HistoryEntryRecorded:
 
 
 @dataclass(frozen=True, slots=True)
-class UserTurnDropped:
+class UserTurnDropped(ConversationClientEvent):
     """End of a user's turn that was none: noise, an echo (``echo``), or dropped by the client."""
 
     echo: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
-class ReplyStarted:
+class ReplyStarted(ConversationClientEvent):
     """The turn is being answered, aloud if ``voiced``; its place in the history is ``entry``."""
 
     turn: int
@@ -118,7 +135,7 @@ class ReplyStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplyTextDelta:
+class ReplyTextDelta(ConversationClientEvent):
     """More of the reply's text, as it is to be shown."""
 
     turn: int
@@ -126,7 +143,7 @@ class ReplyTextDelta:
 
 
 @dataclass(frozen=True, slots=True)
-class ToolCallStarted:
+class ToolCallStarted(ConversationClientEvent):
     """The turn calls a tool by that name; the call has an id."""
 
     turn: int
@@ -135,7 +152,7 @@ class ToolCallStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class ToolCallArgumentsDelta:
+class ToolCallArgumentsDelta(ConversationClientEvent):
     """More of that call's arguments."""
 
     turn: int
@@ -144,7 +161,7 @@ class ToolCallArgumentsDelta:
 
 
 @dataclass(frozen=True, slots=True)
-class ToolCallEnded:
+class ToolCallEnded(ConversationClientEvent):
     """All of a call is there: it is to be carried out, and what comes of it is waited for. It
     stands in the history as ``entry``. One that has not got so far when its reply ends is none."""
 
@@ -154,7 +171,7 @@ class ToolCallEnded:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplyAudioStarted:
+class ReplyAudioStarted(ConversationClientEvent):
     """Sound of that piece begins to go out; ``text`` is what the voice makes of it."""
 
     turn: int
@@ -163,7 +180,7 @@ class ReplyAudioStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplyLatency:
+class ReplyLatency(ConversationClientEvent):
     """Where the time went before a reply was heard, in seconds.
 
     ``endpoint``: from the person's last sound to the decision that the turn is over;
@@ -181,7 +198,7 @@ class ReplyLatency:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplyEnded:
+class ReplyEnded(ConversationClientEvent):
     """Nothing more comes of the turn. ``text`` is what stands in the history: what was heard;
     ``heard_s`` of ``made_s`` seconds of sound were."""
 
@@ -193,7 +210,7 @@ class ReplyEnded:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplyTruncated:
+class ReplyTruncated(ConversationClientEvent):
     """So much was heard of a turn as the client says; ``text`` stands in the history now, nothing
     of a turn that is forgotten."""
 
@@ -203,7 +220,7 @@ class ReplyTruncated:
 
 
 @dataclass(frozen=True, slots=True)
-class ConversationError:
+class ConversationError(ConversationClientEvent):
     """Something went wrong; the conversation goes on. ``turn`` is 0 where it was no reply's;
     ``name`` is what the client calls the request that came to nothing by it, or ''."""
 
@@ -213,38 +230,15 @@ class ConversationError:
 
 
 @dataclass(frozen=True, slots=True)
-class ConversationNotice:
+class ConversationNotice(ConversationClientEvent):
     """Something is not as it should be, and nothing is lost by it."""
 
     notice: Notice
 
 
 @dataclass(frozen=True, slots=True)
-class ConversationStarted:
+class ConversationStarted(ConversationClientEvent):
     """The conversation begins, again after a reset."""
-
-
-ConversationClientEvent: TypeAlias = (
-    PhaseChanged
-    | UserTurnStarted
-    | UserTurnPartial
-    | UserTurnStopped
-    | UserTurnFinal
-    | HistoryEntryRecorded
-    | UserTurnDropped
-    | ReplyStarted
-    | ReplyTextDelta
-    | ToolCallStarted
-    | ToolCallArgumentsDelta
-    | ToolCallEnded
-    | ReplyAudioStarted
-    | ReplyLatency
-    | ReplyEnded
-    | ReplyTruncated
-    | ConversationError
-    | ConversationNotice
-    | ConversationStarted
-)
 
 
 MAX_AUDIO_LEAD_S = 0.15
@@ -269,7 +263,7 @@ class PlaybackClient:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplyAudioFrame:
+class ReplyAudioFrame(ConversationOutput):
     """Sound to be sent now; ``start`` is where it lies in the turn's sound, in seconds."""
 
     turn: int
@@ -455,28 +449,30 @@ class AudioPacer:
 
 
 @dataclass(frozen=True, slots=True)
-class ClearPlayback:
-    """The client is to drop what it has of that turn's sound."""
+class PauseReplyAudio(ConversationCommand, ConversationOutput):
+    """Hold the turn's sound where it is, here and, if it can, at the client: nothing is lost, and
+    what comes of it waits as well."""
 
     turn: int
 
 
 @dataclass(frozen=True, slots=True)
-class HoldPlayback:
-    """The client is to stop that turn's sound where it is, and to keep it."""
+class ResumeReplyAudio(ConversationCommand, ConversationOutput):
+    """The turn's sound goes on."""
 
     turn: int
 
 
 @dataclass(frozen=True, slots=True)
-class ResumePlayback:
-    """That turn's sound goes on."""
+class DropReplyAudio(ConversationCommand, ConversationOutput):
+    """Drop all of the turn's sound that is not with the client, and have the client drop the rest
+    if it can."""
 
     turn: int
 
 
 @dataclass(frozen=True, slots=True)
-class TurnAudioSent:
+class TurnAudioSent(ConversationOutput):
     """All of that turn is with the client, though some of it may still have to be heard; it will
     end like that. Where that is all the same, `ReplyEnded` alone is told."""
 
@@ -485,28 +481,15 @@ class TurnAudioSent:
 
 
 @dataclass(frozen=True, slots=True)
-class CommitAcknowledged:
+class CommitAcknowledged(ConversationOutput):
     """Acknowledgement of a commit: all audio before it was recognized, and its words were sent."""
 
 
 @dataclass(frozen=True, slots=True)
-class DiscardAcknowledged:
+class DiscardAcknowledged(ConversationOutput):
     """Acknowledgement of a discard: the audio is dropped."""
 
 
 @dataclass(frozen=True, slots=True)
-class ConversationEnded:
+class ConversationEnded(ConversationOutput):
     """The client has asked for the end: nothing comes behind this."""
-
-
-ConversationOutput: TypeAlias = (
-    ConversationClientEvent
-    | ReplyAudioFrame
-    | ClearPlayback
-    | HoldPlayback
-    | ResumePlayback
-    | TurnAudioSent
-    | CommitAcknowledged
-    | DiscardAcknowledged
-    | ConversationEnded
-)

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from sidecar.conversation import conversation_events as events
 from sidecar.conversation.assistant import Assistant
 from sidecar.conversation.barge_in import GUARDED_THRESHOLD, PAUSE_AFTER_S
+from sidecar.conversation.chat_completions import ChatRole
 from sidecar.conversation.chat_history import ChatHistory
-from sidecar.conversation.llm.chat_completions import ChatRole
 from sidecar.conversation.output_queue import (
+    ConversationCommand,
     ConversationError,
     ConversationPhase,
     ConversationStarted,
@@ -36,7 +37,7 @@ class ConversationStateMachine:
     """One conversation. Feed it with `take`; it is not for several threads."""
 
     def __init__(self, options: events.ConversationOptions = DEFAULT_OPTIONS) -> None:
-        self._commands: list[events.ConversationCommand] = []
+        self._commands: list[ConversationCommand] = []
         self._answering = Assistant(options, self._do)
         self._floor = TurnTaking(self._answering, self._do)
         self._attending = (0.0, PAUSE_AFTER_S)
@@ -71,7 +72,7 @@ class ConversationStateMachine:
         """Return the chat history."""
         return self._answering.history
 
-    def take(self, event: events.ConversationEvent) -> list[events.ConversationCommand]:
+    def take(self, event: events.ConversationEvent) -> list[ConversationCommand]:
         """Return the commands for ``event``, in order."""
         self._late_first(event.at)
         self._floor.at = max(self._floor.at, event.at)
@@ -81,7 +82,7 @@ class ConversationStateMachine:
         commands, self._commands = self._commands, []
         return commands
 
-    def _do(self, command: events.ConversationCommand) -> None:
+    def _do(self, command: ConversationCommand) -> None:
         self._commands.append(command)
 
     # What happened
@@ -98,14 +99,7 @@ class ConversationStateMachine:
                 self._floor.alike(event.utterance, event.likeness)
             case events.StageFailed(stage=events.ConversationStage.RECOGNISER):
                 self._floor.recognizer_failed(event.turn, event.error)
-            case (
-                events.LlmToken()
-                | events.LlmToolCallDelta()
-                | events.TtsAudio()
-                | events.StageEnded()
-                | events.StageFailed()
-                | events.PlaybackReported()
-            ):
+            case events.ReplyEvent():
                 self._answering.report(event, self._floor.at)
                 self._floor.leave_if_done()
             case _:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from sidecar.conversation import barge_in, conversation_events, output_queue
 from sidecar.conversation.assistant import Assistant
 from sidecar.conversation.assistant_turn import AssistantTurn
+from sidecar.conversation.chat_completions import ChatRole
 from sidecar.conversation.chat_history import MAX_USER_TURN_BYTES, truncate_utf8
 from sidecar.conversation.end_of_turn import UserTurn
-from sidecar.conversation.llm.chat_completions import ChatRole
 from sidecar.errors import SidecarError, StageSilent
 
 
@@ -18,7 +18,7 @@ class TurnTaking:
     sets ``at``, the time."""
 
     def __init__(
-        self, answering: Assistant, do: Callable[[conversation_events.ConversationCommand], None]
+        self, answering: Assistant, do: Callable[[output_queue.ConversationCommand], None]
     ) -> None:
         self._answering = answering
         self._do = do

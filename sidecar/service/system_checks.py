@@ -122,7 +122,7 @@ def check_tts(settings: Settings) -> CheckFinding:
 
 def check_llm(settings: Settings) -> CheckFinding:
     """Check the LLM of conversations; no server is asked."""
-    from sidecar.conversation.llm.llm_client import LOCAL_LLM_SERVERS, choose_llm
+    from sidecar.conversation.llm_client import LOCAL_LLM_SERVERS, choose_llm
 
     try:
         address = choose_llm(settings)

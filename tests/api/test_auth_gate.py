@@ -17,8 +17,7 @@ from service_process import PATIENCE_S, Server, check_discreet, check_problem
 
 from sidecar import errors
 from sidecar.api.http.auth_gate import PROBES
-from sidecar.auth.authentication import AccessPolicy
-from sidecar.auth.identity import SharedTokenAuthenticator
+from sidecar.auth.authentication import AccessPolicy, Authenticator
 from sidecar.auth.request_origin import CONTAINER_HOST_NAMES, RequestOrigin, is_loopback_address
 from sidecar.config.settings import Settings
 from sidecar.files import FileWatcher
@@ -313,7 +312,7 @@ def test_only_the_loopback_is_safe_without_a_token(address: str, loopback: bool)
 
 
 def test_beyond_the_loopback_any_name_will_do_but_no_page() -> None:
-    access = AccessPolicy(anywhere=True, authenticator=SharedTokenAuthenticator(TOKEN))
+    access = AccessPolicy(anywhere=True, authenticator=Authenticator(TOKEN))
     access.check_peer_and_host(RequestOrigin(["my-box.lan:8765"], [], []))
     with pytest.raises(errors.OriginNotAllowed):
         access.check_peer_and_host(RequestOrigin(["my-box.lan:8765"], ["https://evil.example"], []))

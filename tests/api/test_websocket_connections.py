@@ -42,8 +42,8 @@ from sidecar.api.http.websocket_connections import (
     WebSocketGone,
     close_code,
 )
-from sidecar.auth.authentication import AccessPolicy
-from sidecar.auth.identity import AuthMethod, Identity, SharedTokenAuthenticator, SignedCredential
+from sidecar.auth.authentication import AccessPolicy, Authenticator
+from sidecar.auth.identity import AuthMethod, Identity, SignedCredential
 from sidecar.auth.one_time_codes import OneTimeCodes
 from sidecar.auth.rate_limits import RateLimit, SlidingWindowLimit
 from sidecar.auth.revocable_streams import RevocableStreams
@@ -135,7 +135,7 @@ async def serving(
 ) -> AsyncIterator[Running]:
     """The wire behind the gate, served as `server.http_server` does."""
     wire = Echo(asyncio.Queue(), asyncio.Event())
-    known = authenticator or SharedTokenAuthenticator(TOKEN)
+    known = authenticator or Authenticator(TOKEN)
     visits, tickets = RevocableStreams(known.refusal), OneTimeCodes[TicketGrant]()
     refused: list[str] = []
 
@@ -267,9 +267,7 @@ async def test_an_ephemeral_key_opens_its_address_with_its_session_and_no_scope(
     async def send(message: Any) -> None:
         said.append(message)
 
-    gate = AuthGate(
-        app, AccessPolicy(authenticator=SharedTokenAuthenticator(TOKEN)), tickets=tickets
-    )
+    gate = AuthGate(app, AccessPolicy(authenticator=Authenticator(TOKEN)), tickets=tickets)
     for path, in_address in itertools.product(("/wire", "/other"), (False, True)):
         word = tickets.give(TicketGrant(TOKEN, "/wire", '{"a": 1}'), "anna")
         headers = [(b"host", b"localhost")]

@@ -12,15 +12,13 @@ import pytest
 
 from sidecar import errors
 from sidecar.audio.audio_source import open_recording_file
-from sidecar.auth.authentication import AccessPolicy
+from sidecar.auth.authentication import AccessPolicy, Authenticator
 from sidecar.auth.identity import (
     ALL_SCOPES,
     ANONYMOUS,
     AuthMethod,
     Identity,
-    NoAuthenticator,
     Scope,
-    SharedTokenAuthenticator,
     SignedCredential,
     bearer_token,
 )
@@ -42,14 +40,14 @@ def from_here(*authorizations: str) -> RequestOrigin:
 
 
 def test_without_a_token_all_of_this_machine_are_one_owner_that_may_do_everything() -> None:
-    access = AccessPolicy(authenticator=NoAuthenticator())
+    access = AccessPolicy(authenticator=Authenticator())
     for approach in (from_here(), from_here("Bearer whatever")):
         assert access.identify(approach) == ANONYMOUS
     assert ANONYMOUS.scopes == ALL_SCOPES
 
 
 def test_who_knows_the_token_of_this_start_is_its_owner() -> None:
-    access = AccessPolicy(authenticator=SharedTokenAuthenticator(TOKEN))
+    access = AccessPolicy(authenticator=Authenticator(TOKEN))
     host = access.identify(from_here(f"Bearer {TOKEN}"))
     assert host.scopes == ALL_SCOPES
     assert host.owner != ANONYMOUS.owner
@@ -69,9 +67,9 @@ def test_who_knows_the_token_of_this_start_is_its_owner() -> None:
 )
 def test_what_is_not_the_token_is_nobody(sent: list[str]) -> None:
     with pytest.raises(errors.TokenInvalid):
-        SharedTokenAuthenticator(TOKEN).identify(from_here(*sent))
+        Authenticator(TOKEN).identify(from_here(*sent))
     with pytest.raises(errors.TokenMissing):
-        SharedTokenAuthenticator(TOKEN).identify(from_here())
+        Authenticator(TOKEN).identify(from_here())
 
 
 def test_a_bearer_token_is_read_whatever_the_case_of_its_scheme() -> None:
@@ -88,7 +86,7 @@ def test_a_bearer_token_is_read_whatever_the_case_of_its_scheme() -> None:
     ids=["elsewhere", "unknown", "sent on"],
 )
 def test_who_is_not_known_to_be_here_names_no_files_whoever_it_is(approach: RequestOrigin) -> None:
-    host = AccessPolicy(authenticator=SharedTokenAuthenticator(TOKEN)).identify(approach)
+    host = AccessPolicy(authenticator=Authenticator(TOKEN)).identify(approach)
     assert host.scopes == ALL_SCOPES - {Scope.AUDIO_PATH}
     with pytest.raises(errors.AudioPathForbidden):
         host.demand(Scope.AUDIO_PATH)

@@ -17,7 +17,7 @@ from service_process import Server, check_problem
 from sidecar import errors
 from sidecar.api.http.auth_gate import AuthGate
 from sidecar.auth import authentication, rate_limits
-from sidecar.auth.authentication import AccessPolicy
+from sidecar.auth.authentication import AccessPolicy, Authenticator
 from sidecar.auth.identity import (
     ANONYMOUS,
     UNLIMITED_OWNER,
@@ -25,7 +25,6 @@ from sidecar.auth.identity import (
     Identity,
     OwnerLimits,
     Scope,
-    SharedTokenAuthenticator,
 )
 from sidecar.auth.rate_limits import (
     MAX_DELAYED_ANSWERS,
@@ -237,7 +236,7 @@ async def test_only_wrong_tokens_wait_and_the_shape_of_the_answer_stays() -> Non
     async def pause(seconds: float) -> None:
         pauses.append(seconds)
 
-    access = AccessPolicy(authenticator=SharedTokenAuthenticator(TOKEN))
+    access = AccessPolicy(authenticator=Authenticator(TOKEN))
     gate = AuthGate(inner, access, RateLimiter(1000, Clock()), pause)
     right, wrong = ask(gate, TOKEN), ask(gate, "wrong-wrong-wrong-wrong")
     shapes = set()
@@ -252,9 +251,7 @@ async def test_only_wrong_tokens_wait_and_the_shape_of_the_answer_stays() -> Non
 
 async def test_who_asks_too_often_is_told_when_to_come_back() -> None:
     clock = Clock()
-    gate = AuthGate(
-        inner, AccessPolicy(authenticator=SharedTokenAuthenticator(TOKEN)), RateLimiter(5, clock)
-    )
+    gate = AuthGate(inner, AccessPolicy(authenticator=Authenticator(TOKEN)), RateLimiter(5, clock))
     right = ask(gate, TOKEN)
     answers = [await right() for _ in range(6)]
     assert [answer.status_code for answer in answers] == [204] * 5 + [429]

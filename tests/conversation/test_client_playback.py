@@ -15,6 +15,7 @@ from service_process import PATIENCE_S
 
 from sidecar import errors
 from sidecar.conversation import speech_input
+from sidecar.conversation.chat_completions import ChatRole, RepeatLlm
 from sidecar.conversation.conversation_events import (
     ConversationOptions,
     HistoryEntryAdded,
@@ -24,7 +25,6 @@ from sidecar.conversation.conversation_events import (
     TextTyped,
 )
 from sidecar.conversation.conversation_loop import MAX_PENDING_OUTPUT, ConversationLoop
-from sidecar.conversation.llm.chat_completions import ChatRole, RepeatLlm
 from sidecar.conversation.output_queue import (
     CommitAcknowledged,
     ConversationOutput,

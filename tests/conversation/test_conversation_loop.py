@@ -9,13 +9,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sidecar.conversation.conversation_events import (
-    ConversationCommand,
-    DropReplyAudio,
-    PauseReplyAudio,
     PlaybackReported,
     PlaybackTruncated,
     ResponseCancelled,
-    ResumeReplyAudio,
     SendReplyAudio,
     TextTyped,
     TimerFired,
@@ -23,9 +19,13 @@ from sidecar.conversation.conversation_events import (
 )
 from sidecar.conversation.output_queue import (
     AudioPacer,
+    ConversationCommand,
+    DropReplyAudio,
+    PauseReplyAudio,
     PlaybackClient,
     ReplyAudioFrame,
     ReplyEnded,
+    ResumeReplyAudio,
 )
 
 TEXT = "One two three four five six seven eight nine ten eleven twelve."

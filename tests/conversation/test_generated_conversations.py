@@ -16,16 +16,13 @@ from hypothesis import strategies as st
 
 from sidecar.conversation import conversation_events
 from sidecar.conversation.barge_in import ECHO_SIMILARITY
+from sidecar.conversation.chat_completions import ChatRole, ToolCallDelta
 from sidecar.conversation.conversation_events import (
-    ConversationCommand,
     ConversationEvent,
     ConversationOptions,
     ConversationStage,
-    DropReplyAudio,
     GenerateReply,
-    PauseReplyAudio,
     RecognizeUtterance,
-    ResumeReplyAudio,
     SendReplyAudio,
     SetSpeechDetection,
     SetTimer,
@@ -33,14 +30,17 @@ from sidecar.conversation.conversation_events import (
     SynthesizeText,
 )
 from sidecar.conversation.end_of_turn import RECOGNIZER_TIMEOUT_S
-from sidecar.conversation.llm.chat_completions import ChatRole, ToolCallDelta
 from sidecar.conversation.output_queue import (
+    ConversationCommand,
     ConversationError,
     ConversationPhase,
+    DropReplyAudio,
+    PauseReplyAudio,
     ReplyEnded,
     ReplyEnding,
     ReplyStarted,
     ReplyTruncated,
+    ResumeReplyAudio,
     ToolCallArgumentsDelta,
     ToolCallEnded,
     ToolCallStarted,

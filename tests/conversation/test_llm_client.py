@@ -16,10 +16,8 @@ from service_process import PATIENCE_S, free_port
 from sidecar import errors
 from sidecar.config import remote_server
 from sidecar.config.settings import Settings
-from sidecar.conversation import conversation_registry
-from sidecar.conversation.conversation_registry import ConversationRegistry
-from sidecar.conversation.llm import chat_completions, llm_client
-from sidecar.conversation.llm.chat_completions import (
+from sidecar.conversation import chat_completions, conversation_registry, llm_client
+from sidecar.conversation.chat_completions import (
     ChatMessage,
     ChatRole,
     Llm,
@@ -31,7 +29,8 @@ from sidecar.conversation.llm.chat_completions import (
     ToolDefinition,
     ToolSet,
 )
-from sidecar.conversation.llm.llm_client import LlmAddress, LlmClient, choose_llm, create_llm
+from sidecar.conversation.conversation_registry import ConversationRegistry
+from sidecar.conversation.llm_client import LlmAddress, LlmClient, choose_llm, create_llm
 from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.service import system_checks
 from sidecar.service.system_checks import CheckState

@@ -6,26 +6,24 @@ import pytest
 from conversation_simulator import Table, silence
 
 from sidecar.conversation.barge_in import ECHO_SIMILARITY, OWN_WORDS_ECHO_SIMILARITY
+from sidecar.conversation.chat_completions import ChatMessage, ChatRole
 from sidecar.conversation.chat_history import MAX_USER_TURN_BYTES
 from sidecar.conversation.conversation_events import (
     UNKNOWN_UTTERANCE,
     ConversationOptions,
     ConversationReset,
     ConversationStage,
-    DropReplyAudio,
     GenerateReply,
     HistoryEntryAdded,
     HistoryEntryDeleted,
     LlmToken,
     OptionsChanged,
-    PauseReplyAudio,
     PlaybackReported,
     PlaybackTruncated,
     RecognizedWords,
     RecognizeUtterance,
     ResponseCancelled,
     ResponseRequested,
-    ResumeReplyAudio,
     SendReplyAudio,
     SetSpeechDetection,
     StageEnded,
@@ -37,12 +35,13 @@ from sidecar.conversation.conversation_events import (
     TurnCommitted,
     TurnDiscarded,
 )
-from sidecar.conversation.llm.chat_completions import ChatMessage, ChatRole
 from sidecar.conversation.output_queue import (
     ConversationError,
     ConversationPhase,
     ConversationStarted,
+    DropReplyAudio,
     HistoryEntryRecorded,
+    PauseReplyAudio,
     ReplyAudioStarted,
     ReplyEnded,
     ReplyEnding,
@@ -50,6 +49,7 @@ from sidecar.conversation.output_queue import (
     ReplyStarted,
     ReplyTextDelta,
     ReplyTruncated,
+    ResumeReplyAudio,
     UserTurnDropped,
     UserTurnFinal,
     UserTurnPartial,

@@ -7,6 +7,14 @@ import pytest
 from conversation_simulator import Table
 
 from sidecar.conversation.assistant_turn import MAX_ARGUMENT_CHARACTERS, MAX_TOOL_CALLS
+from sidecar.conversation.chat_completions import (
+    ChatMessage,
+    ChatRole,
+    ToolCall,
+    ToolCallDelta,
+    ToolDefinition,
+    ToolSet,
+)
 from sidecar.conversation.conversation_events import (
     ConversationOptions,
     ConversationStage,
@@ -22,14 +30,6 @@ from sidecar.conversation.conversation_events import (
     SynthesizeText,
     TextTyped,
     ToolResultAdded,
-)
-from sidecar.conversation.llm.chat_completions import (
-    ChatMessage,
-    ChatRole,
-    ToolCall,
-    ToolCallDelta,
-    ToolDefinition,
-    ToolSet,
 )
 from sidecar.conversation.output_queue import (
     ConversationError,

@@ -108,6 +108,9 @@ MAKE_VALUES = {
         "field_validator",
         "get_type_hints",
         "typer.Argument",
+        "argument",
+        "option",
+        "setting",
     ),
     *(
         "AudioContainer",

@@ -17,8 +17,7 @@ from grpc_in_process import Caller, Named, ended, entrance, reserved
 from service_process import REPOSITORY
 
 from sidecar import errors
-from sidecar.auth.authentication import AccessControl
-from sidecar.auth.identity import SharedTokenAuthenticator
+from sidecar.auth.authentication import AccessControl, Authenticator
 from sidecar.config.settings import load_settings
 from sidecar.errors import ErrorKind, all_errors
 from sidecar.protocols.grpc_stt import errors as grpc_stt_errors
@@ -98,7 +97,7 @@ async def of_chunks(caller: Caller) -> AsyncIterator[Case]:
 
 async def of_callers(inside: Inside) -> AsyncIterator[Case]:
     """What a caller can be sent away for."""
-    by_token = entrance(SharedTokenAuthenticator(TOKEN))
+    by_token = entrance(Authenticator(TOKEN))
     yield "ERR1009", Status.UNAUTHENTICATED, await (await inside.caller(by_token)).create()
     wrong = await inside.caller(by_token, authorization="Bearer guess")
     yield "ERR1014", Status.UNAUTHENTICATED, await wrong.create()

@@ -13,14 +13,14 @@ from pydantic import TypeAdapter
 
 from sidecar import errors
 from sidecar.audio import codecs
+from sidecar.conversation.chat_completions import ChatRole
 from sidecar.conversation.conversation_events import ConversationOptions, EndOfTurnDelays
-from sidecar.conversation.llm.chat_completions import ChatRole
 from sidecar.conversation.output_queue import (
-    ClearPlayback,
     CommitAcknowledged,
     ConversationError,
     ConversationOutput,
     DiscardAcknowledged,
+    DropReplyAudio,
     HistoryEntryRecorded,
     ReplyAudioFrame,
     ReplyEnded,
@@ -248,7 +248,7 @@ def test_a_response_is_done_once_in_the_words_of_its_ending(
         told.hear(ConversationError(1, errors.EngineFailed()))
     if sent_first:
         told.hear(TurnAudioSent(1, ending))
-    told.hear(ClearPlayback(1), ReplyEnded(1, ending, "One…", 0.2, 0.4), ReplyTextDelta(2, "late"))
+    told.hear(DropReplyAudio(1), ReplyEnded(1, ending, "One…", 0.2, 0.4), ReplyTextDelta(2, "late"))
     (done,) = told.of("response.done")
     assert done["response"]["status"] == status
     found = done["response"]["status_details"]

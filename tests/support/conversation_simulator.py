@@ -4,11 +4,10 @@ are let, and an ear that writes down what it hears."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeVar, get_args
+from typing import TypeVar
 
 from sidecar.conversation import conversation_events, output_queue
 from sidecar.conversation.conversation_events import (
-    ConversationCommand,
     ConversationEvent,
     ConversationOptions,
     ConversationStage,
@@ -22,10 +21,11 @@ from sidecar.conversation.conversation_events import (
     UserSpeechStarted,
     UserSpeechStopped,
 )
+from sidecar.conversation.output_queue import ConversationCommand
 from sidecar.conversation.state_machine import ConversationStateMachine
 from sidecar.interfaces.engine_interface import SynthesizedAudio, WordMark
 
-CLIENT_EVENTS = get_args(output_queue.ConversationClientEvent)
+CLIENT_EVENTS = output_queue.ConversationClientEvent
 T = TypeVar("T")
 RATE = 1000
 WORD_S = 0.3

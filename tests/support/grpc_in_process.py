@@ -13,12 +13,10 @@ import grpc.aio
 from grpc_client import CREATE, RECOGNIZE, Ended
 from service_process import PATIENCE_S
 
-from sidecar.auth.authentication import AccessControl, AccessPolicy
+from sidecar.auth.authentication import AccessControl, AccessPolicy, Authenticator
 from sidecar.auth.identity import (
-    Authenticator,
     AuthMethod,
     Identity,
-    NoAuthenticator,
     SignedCredential,
     bearer_token,
 )
@@ -54,7 +52,7 @@ def entrance(
     authenticator: Authenticator | None = None, per_minute: int | None = None
 ) -> AccessControl:
     """Who may come in: whoever is on this machine, or whom an authenticator knows."""
-    access = AccessPolicy(authenticator=authenticator or NoAuthenticator())
+    access = AccessPolicy(authenticator=authenticator or Authenticator())
     rate_limiter = RateLimiter(per_minute) if per_minute else None
     return AccessControl(access, rate_limiter, RevocableStreams(access.authenticator.refusal))
 

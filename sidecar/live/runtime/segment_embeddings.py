@@ -16,14 +16,9 @@ from sidecar.audio import Block
 from sidecar.diarization import speaker_identification
 from sidecar.interfaces.live_engine import LIVE_RATE, LiveSessionStart
 from sidecar.interfaces.live_events import LiveEvent, SpeakerEmbeddingsKnown, SpeakersRevised
+from sidecar.live.runtime import live_speaker_labels
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 from sidecar.live.runtime.input_samples import SampleRingBuffer
-from sidecar.live.runtime.live_speaker_labels import (
-    LiveSpeakerLabels,
-    RelabelRequest,
-    RelabelResult,
-    Vector,
-)
 from sidecar.live.runtime.speech_segments import RecognitionUrgency
 from sidecar.transcripts.speaker_embeddings import SpeakerCandidate, SpeakerProfile
 
@@ -132,7 +127,7 @@ class SegmentEmbeddings:
         self, begin: LiveSessionStart, known: Sequence[SpeakerCandidate] | None = None
     ) -> None:
         said = dict(zip(begin.pieces, (one.speaker for one in begin.said), strict=True))
-        self.speakers = LiveSpeakerLabels(said, begin.voices)
+        self.speakers = live_speaker_labels.LiveSpeakerLabels(said, begin.voices)
         self.people = None if known is None else LiveSpeakerIdentification(known)
         if self.people is not None:  # what who was there before has told
             self.people.meet(self.speakers.sounds)
@@ -233,7 +228,9 @@ class SegmentEmbeddings:
         self._going[sample.piece] = sample.seconds
         return sound
 
-    def heard(self, voiced: EmbeddingTask, vector: Vector | None) -> RelabelRequest | None:
+    def heard(
+        self, voiced: EmbeddingTask, vector: live_speaker_labels.Vector | None
+    ) -> live_speaker_labels.RelabelRequest | None:
         """Note the embedding of a segment, None if that failed; return the decision that is due
         now."""
         if voiced.piece is None:
@@ -247,7 +244,9 @@ class SegmentEmbeddings:
         self.speakers.hear(voiced.piece, vector, seconds)
         return self.speakers.question()
 
-    def decided(self, voiced: EmbeddingTask, decision: RelabelResult | None) -> Iterator[LiveEvent]:
+    def decided(
+        self, voiced: EmbeddingTask, decision: live_speaker_labels.RelabelResult | None
+    ) -> Iterator[LiveEvent]:
         """It is decided, if anything was to be."""
         if decision is not None:
             self.speakers.take(decision)

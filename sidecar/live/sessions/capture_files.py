@@ -25,13 +25,7 @@ from sidecar import files
 from sidecar.audio.audio_format import wav_head
 from sidecar.errors import CaptureUnreadable
 from sidecar.interfaces.live_engine import SampleEncoding
-from sidecar.storage.encryption import (
-    NONCE_PREFIX_BYTES,
-    SALT_BYTES,
-    TAG_BYTES,
-    Cipher,
-    DecryptionFailed,
-)
+from sidecar.storage import encryption
 
 SOUND, EVENTS = ".wav.sealed", ".jsonl.sealed"
 """What the two files of a capture end with."""
@@ -91,8 +85,10 @@ CAPTURE_MAGIC = b"VIBEVOICE CAPTURE 1\n"
 ENCRYPTED_CHUNK_BYTES = {SOUND: 16 << 10, EVENTS: 1 << 10}
 """Bytes that are sealed at once, and lost where the service dies: half a second, a few events."""
 CAPTURE_ID_BYTES = 16
-HEADER_CHECK_BYTES = 12 + TAG_BYTES
-CAPTURE_HEADER_BYTES = len(CAPTURE_MAGIC) + SALT_BYTES + CAPTURE_ID_BYTES + HEADER_CHECK_BYTES
+HEADER_CHECK_BYTES = 12 + encryption.TAG_BYTES
+CAPTURE_HEADER_BYTES = (
+    len(CAPTURE_MAGIC) + encryption.SALT_BYTES + CAPTURE_ID_BYTES + HEADER_CHECK_BYTES
+)
 KEY_PURPOSE = "captures"
 _BLOCK = 1 << 20
 
@@ -107,8 +103,11 @@ class EncryptedCaptureWriter:
         Raises:
             OSError: it cannot be made.
         """
-        salt, self._prefix = os.urandom(SALT_BYTES), os.urandom(NONCE_PREFIX_BYTES)
-        self._seal = Cipher(secret, salt, KEY_PURPOSE)
+        salt, self._prefix = (
+            os.urandom(encryption.SALT_BYTES),
+            os.urandom(encryption.NONCE_PREFIX_BYTES),
+        )
+        self._seal = encryption.Cipher(secret, salt, KEY_PURPOSE)
         self._about = _associated_data(capture, what)
         self._number, self._piece = 0, ENCRYPTED_CHUNK_BYTES[what]
         self._waiting = bytearray()
@@ -165,13 +164,13 @@ class EncryptedCaptureReader:
             raise CaptureUnreadable(f"{path} cannot be read: {error.strerror}.") from None
         if len(head) < CAPTURE_HEADER_BYTES or not head.startswith(CAPTURE_MAGIC):
             raise CaptureUnreadable(f"{path} is no capture.")
-        salt = head[len(CAPTURE_MAGIC) :][:SALT_BYTES]
+        salt = head[len(CAPTURE_MAGIC) :][: encryption.SALT_BYTES]
         self.capture = head[-CAPTURE_ID_BYTES - HEADER_CHECK_BYTES : -HEADER_CHECK_BYTES]
-        self._seal = Cipher(secret, salt, KEY_PURPOSE)
+        self._seal = encryption.Cipher(secret, salt, KEY_PURPOSE)
         self._about = _associated_data(self.capture, what)
         try:
             self._seal.opened(head[-HEADER_CHECK_BYTES:], self._about)
-        except DecryptionFailed:
+        except encryption.DecryptionFailed:
             raise CaptureUnreadable(
                 f"{path} was encrypted with another key.",
                 hint="Give the key that it was captured with: VIBEVOICE_JOURNAL_KEY, or "
@@ -186,7 +185,7 @@ class EncryptedCaptureReader:
             try:
                 yield from self._seal.decrypt_chunks(blocks, self._about, self._piece)
                 self.whole = True
-            except DecryptionFailed:
+            except encryption.DecryptionFailed:
                 pass  # the service died while it wrote: who reads looks at `whole`
 
 

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 
 from sidecar import errors
 from sidecar.api.http import request_headers
+from sidecar.conversation.chat_completions import ChatRole, ToolCall
 from sidecar.conversation.conversation_events import MAX_PLAYBACK_REPORT_S
-from sidecar.conversation.llm.chat_completions import ChatRole, ToolCall
 from sidecar.interfaces.request_options import parse_integer, parse_text
 from sidecar.protocols.openai_realtime import server_events
 from sidecar.protocols.openai_realtime.session_config import RealtimeSessionType, require_object

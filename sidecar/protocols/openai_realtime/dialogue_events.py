@@ -14,7 +14,7 @@ from typing import Any
 from sidecar import errors
 from sidecar.audio import codecs
 from sidecar.conversation import output_queue as output
-from sidecar.conversation.llm.chat_completions import ChatRole
+from sidecar.conversation.chat_completions import ChatRole
 from sidecar.protocols.openai_realtime import server_events
 from sidecar.protocols.openai_realtime.dialogue_config import RealtimeDialogueConfig
 from sidecar.protocols.openai_realtime.server_events import (
@@ -96,7 +96,7 @@ class RealtimeResponses:
                 yield from self._started(out)
             case output.ReplyTruncated():
                 yield from self._truncated(out)
-            case output.ClearPlayback() if self._now is not None and self._now.turn == out.turn:
+            case output.DropReplyAudio() if self._now is not None and self._now.turn == out.turn:
                 yield {"type": "output_audio_buffer.cleared", "response_id": self._now.id}
             case _ if isinstance(out, ReplyOutput) and self._now and out.turn == self._now.turn:
                 yield from self._of(self._now, out)

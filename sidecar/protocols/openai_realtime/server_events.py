@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from sidecar import errors
-from sidecar.conversation.llm.chat_completions import ChatRole
+from sidecar.conversation.chat_completions import ChatRole
 from sidecar.conversation.output_queue import ReplyEnding
 from sidecar.protocols.openai_common import error_body
 

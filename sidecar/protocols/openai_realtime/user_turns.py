@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from sidecar import errors
 from sidecar.conversation import output_queue
-from sidecar.conversation.llm.chat_completions import ChatRole
+from sidecar.conversation.chat_completions import ChatRole
 from sidecar.interfaces import live_events
 from sidecar.protocols.openai_common import language_code, speaker_letters
 from sidecar.protocols.openai_realtime import server_events

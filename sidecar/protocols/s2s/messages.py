@@ -64,7 +64,7 @@ class S2SDialect:
         match out:
             case output.ReplyAudioFrame():
                 yield out.pcm
-            case output.ClearPlayback():
+            case output.DropReplyAudio():
                 yield json_message("interrupted")
             case output.UserTurnStopped():
                 yield from self._begun()
@@ -308,11 +308,11 @@ class S2SNativeDialect:
         match out:
             case output.ReplyAudioFrame():
                 yield out.pcm
-            case output.ClearPlayback(turn):
+            case output.DropReplyAudio(turn):
                 yield json_message("clear", turn=turn)
-            case output.HoldPlayback(turn):
+            case output.PauseReplyAudio(turn):
                 yield json_message("hold", turn=turn)
-            case output.ResumePlayback(turn):
+            case output.ResumeReplyAudio(turn):
                 yield json_message("release", turn=turn)
             case output.PhaseChanged(phase):
                 yield json_message("phase", phase=phase.value)

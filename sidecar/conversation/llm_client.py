@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sidecar import errors
 from sidecar.config import remote_server
 from sidecar.config.settings import Settings
-from sidecar.conversation.llm import chat_completions
+from sidecar.conversation import chat_completions
 from sidecar.limits import limit
 from sidecar.upstream import remote_http
 
