@@ -34,7 +34,8 @@ import numpy as np
 
 from bench.metrics import Clip, Piece, Scores, clips, score
 from sidecar.audio import Block
-from sidecar.engines.moonshine import SAMPLE_RATE, MoonshineEngine
+from sidecar.engines.moonshine import MoonshineEngine
+from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
 from sidecar.engines.vibevoice.vibevoice_windows import (
     SAME_SPEAKER_SIMILARITY,
     TranscriptStitcher,

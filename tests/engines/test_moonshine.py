@@ -38,7 +38,7 @@ from sidecar.transcripts.transcript import (
 )
 
 ASSETS = Path(get_assets_path())
-RATE = moonshine.SAMPLE_RATE
+RATE = moonshine.SPEC.sample_rate
 
 
 class Recorded:

@@ -15,6 +15,7 @@ from typing import Any
 from sidecar.audio import Block
 from sidecar.audio.loudness import AudioHistoryBuffer, quietest_sample
 from sidecar.diarization import background_diarization, word_attribution
+from sidecar.engines.moonshine import SPEC
 from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
 from sidecar.engines.moonshine.moonshine_recognizer import MoonshineHypothesis, MoonshineRecognizer
 from sidecar.interfaces.engine_interface import AudioStream, CancelCheck
@@ -22,8 +23,6 @@ from sidecar.transcripts import transcript
 from sidecar.transcripts.language_doubt import Confidence
 from sidecar.transcripts.speaker_turns import SpeakerTurn, number_speakers_by_appearance
 
-CHECKPOINT_FORMAT = "moonshine-2"
-"""Of the checkpoints; another one whenever what is in them means something else."""
 MAX_UTTERANCE_S = 12.0
 REVISION_WINDOW_S = 120.0
 """After so long the borders of a line stay: by then there are fifty looks at who speaks."""
@@ -139,7 +138,7 @@ class MoonshineTranscription:
             "confidence": astuple(self.confidence),
         }
         segments = tuple(self._segment(line, line.voice) for line in lines)
-        return transcript.Checkpoint(end_s, CHECKPOINT_FORMAT, segments, state)
+        return transcript.Checkpoint(end_s, SPEC.resumes, segments, state)
 
     def _blocks(self) -> Iterator[tuple[float, Block]]:
         for block in self._source:
