@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, cast
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import (
-    AudioStream,
     CancelCheck,
     EngineSpec,
     LoadOptions,
     Precision,
-    TranscribeOptions,
+    TranscriptionRequest,
 )
 from sidecar.interfaces.live_engine import LiveOptions, LiveSession, LiveSessionStart
 from sidecar.interfaces.live_events import LiveEventCallback
@@ -84,21 +83,15 @@ class MoonshineEngine:
             ) from None
         yield 1.0
 
-    def transcribe(
-        self, audio: AudioStream, options: TranscribeOptions, cancelled: CancelCheck
-    ) -> Iterator[TranscriptionEvent]:
+    def transcribe(self, request: TranscriptionRequest) -> Iterator[TranscriptionEvent]:
         """Segments as speech ends; whose they are is settled at the end."""
-        yield from self._events(None, audio, options, cancelled)
+        yield from self._events(None, request)
 
     def transcribe_from(
-        self,
-        settled: Sequence[Checkpoint],
-        audio: AudioStream,
-        options: TranscribeOptions,
-        cancelled: CancelCheck,
+        self, settled: Sequence[Checkpoint], request: TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
         """The same, from what is settled on."""
-        yield from self._events(settled, audio, options, cancelled)
+        yield from self._events(settled, request)
 
     def open(
         self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
@@ -149,11 +142,7 @@ class MoonshineEngine:
         return _live_hypothesis(found)
 
     def _events(
-        self,
-        settled: Sequence[Checkpoint] | None,
-        audio: AudioStream,
-        options: TranscribeOptions,
-        cancelled: CancelCheck,
+        self, settled: Sequence[Checkpoint] | None, request: TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
         from sidecar.diarization.diarizer import Diarizer
         from sidecar.diarization.speaker_identification import identify_with_diarizer
@@ -161,20 +150,14 @@ class MoonshineEngine:
 
         assert self._recognizer is not None
         assert self._voices is not None
+        options = request.options
         follower = Diarizer.wished(self._voices, options)
-        work = MoonshineTranscription(
-            self._recognizer,
-            follower,
-            audio,
-            cancelled,
-            diarize=options.diarize,
-            words=options.words,
-            settle_s=None if settled is None else CHECKPOINT_INTERVAL_S,
-        )
+        settle_s = None if settled is None else CHECKPOINT_INTERVAL_S
+        work = MoonshineTranscription(self._recognizer, follower, request, settle_s)
         if settled:
             work.go_on(settled)
         for event in work.events():
-            if cancelled():
+            if request.cancelled():
                 return
             yield event
         transcript = Transcript(

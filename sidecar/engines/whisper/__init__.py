@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import (
-    AudioStream,
-    CancelCheck,
     EngineSpec,
     LoadOptions,
     Precision,
     TranscribeOptions,
+    TranscriptionRequest,
 )
 from sidecar.interfaces.live_engine import LiveOptions, LiveSession, LiveSessionStart
 from sidecar.interfaces.live_events import LiveEventCallback
@@ -90,17 +89,15 @@ class WhisperEngine:
         self._voices = shared_speaker_models()
         yield 1.0
 
-    def transcribe(
-        self, audio: AudioStream, options: TranscribeOptions, cancelled: CancelCheck
-    ) -> Iterator[TranscriptionEvent]:
+    def transcribe(self, request: TranscriptionRequest) -> Iterator[TranscriptionEvent]:
         """Segments as windows are heard; whose they are is settled at the end."""
         from sidecar.engines.whisper.whisper_transcription import WhisperTranscription
 
         assert self._model is not None
-        follower = self._follower(options)
-        work = WhisperTranscription(self._model, self._thread, follower, audio, options, cancelled)
+        follower = self._follower(request.options)
+        work = WhisperTranscription(self._model, self._thread, follower, request)
         for event in work.events():
-            if cancelled():
+            if request.cancelled():
                 return
             yield event
 
