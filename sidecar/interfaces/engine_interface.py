@@ -233,9 +233,8 @@ class LoadOptions:
     ``evict_encoders`` and ``host_token_table``: these parts never pass through the device's memory
     while it loads; what a recording needs of them comes there by its `MemoryPlan`. ``upstream``:
     for the engine that has others hear. ``live``: it will hear sessions, many at once, and no
-    files. ``speaks``: it is one of `tts`. ``short_windows``:
-    words while somebody speaks are recognised in windows as long as what was said; no service does
-    that. ``steps``: of diffusion, 0 takes as many as the machine has time for.
+    files. ``speaks``: it is one of `tts`. ``steps``: of diffusion, 0 takes as many as the machine
+    has time for.
     """
 
     precision: Precision = Precision.AUTO
@@ -246,7 +245,6 @@ class LoadOptions:
     upstream: UpstreamOptions | None = None
     live: bool = False
     speaks: bool = False
-    short_windows: bool = False
     steps: int = 0
 
     def to_wire(self) -> dict[str, Any]:

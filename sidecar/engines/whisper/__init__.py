@@ -66,7 +66,6 @@ class WhisperEngine:
         self._voices: SpeakerModels | None = None
         self._thread = ThreadPoolExecutor(1, "whisper")
         self._live: WhisperLiveRecognizer | None = None
-        self._short_windows = False
 
     def load(self, options: LoadOptions) -> Iterator[float]:
         """Read the model onto its device.
@@ -82,7 +81,6 @@ class WhisperEngine:
         from sidecar.engines.whisper import whisper_model
 
         self._model = whisper_model.load_whisper(options)
-        self._short_windows = options.short_windows
         yield 0.8
         from sidecar.diarization.speaker_models import shared_speaker_models
 
@@ -114,9 +112,7 @@ class WhisperEngine:
 
         assert self._model is not None
         if self._live is None:
-            self._live = WhisperLiveRecognizer(
-                self._model, SPEC.name, self._voices, short_windows=self._short_windows
-            )
+            self._live = WhisperLiveRecognizer(self._model, SPEC.name, self._voices)
         return self._live.open(options, begin, tell)
 
     def _follower(self, options: TranscribeOptions) -> StreamingDiarizer:
