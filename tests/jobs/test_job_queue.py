@@ -15,7 +15,7 @@ from service_process import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.engines import engine_spec
-from sidecar.gpu_memory.memory_admission import LoadPlan
+from sidecar.gpu_memory.memory_admission import LoadPlan, MemoryAccount
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 from sidecar.jobs import job_queue
 from sidecar.jobs.job_log import JobLog
@@ -29,13 +29,13 @@ from sidecar.workers.engine_slot import EngineSlot
 NewJob = Callable[..., Job]
 
 
-class Loads:
+class Loads(MemoryAccount):
     """Counts the loads of a slot."""
 
     def __init__(self) -> None:
         self.count = 0
 
-    def __call__(self, precision: Precision) -> LoadPlan:
+    def place(self, precision: Precision) -> LoadPlan:
         self.count += 1
         return LoadPlan()
 
@@ -48,7 +48,7 @@ async def test_clients_that_wait_for_each_answer_and_want_different_precisions_s
     recording: Path,
 ) -> None:
     loads = Loads()
-    slot = EngineSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1, place=loads)
+    slot = EngineSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1, account=loads)
     queue = JobQueue(slot, JobLog(), DispatchOptions(as_asked, max_s=60), limit=8)
     queue.open()
     used: list[str] = []
@@ -73,7 +73,7 @@ async def test_a_job_that_waits_for_another_precision_can_be_cancelled(
 ) -> None:
     monkeypatch.setattr(job_queue, "NEXT_JOB_WAIT_S", 30.0)
     loads = Loads()
-    slot = EngineSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1, place=loads)
+    slot = EngineSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1, account=loads)
     queue = JobQueue(slot, JobLog(), DispatchOptions(as_asked, max_s=60), limit=8)
     queue.open()
     try:
