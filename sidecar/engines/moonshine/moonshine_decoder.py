@@ -63,7 +63,7 @@ class MoonshineDecoder:
         self._file = folder / DECODER
         self._attention: Any = None
         self._drawing = threading.Lock()
-        self._options = options = onnx_runtime.session_options(1)
+        self._options = options = onnx_runtime.session_options()
         options.enable_mem_pattern = False  # one is kept for every length that was ever seen
         options.enable_cpu_mem_arena = False  # it keeps what the longest stretch took; no faster
         try:
