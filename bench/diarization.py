@@ -40,6 +40,7 @@ def engine_row(clip: Clip, row: str) -> Hypothesis:
         DiarizationEffort,
         LoadOptions,
         TranscribeOptions,
+        TranscriptionRequest,
     )
     from sidecar.transcripts.transcript import Finished
 
@@ -52,8 +53,9 @@ def engine_row(clip: Clip, row: str) -> Hypothesis:
     list(engine.load(LoadOptions()))
     with clip.path.open("rb", buffering=0) as file:
         facts = probe_audio(file.fileno(), 1e5)
-        with open_audio(file.fileno(), facts, rate=moonshine.SAMPLE_RATE, max_s=1e5) as audio:
-            last = list(engine.transcribe(audio, options, lambda: False))[-1]
+        with open_audio(file.fileno(), facts, rate=16_000, max_s=1e5) as audio:
+            request = TranscriptionRequest(audio, options, lambda: False)
+            last = list(engine.transcribe(request))[-1]
     assert isinstance(last, Finished)
     return [
         Piece(segment.start, segment.end, str(segment.speaker), segment.text)

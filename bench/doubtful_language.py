@@ -24,6 +24,7 @@ from sidecar.diarization.speaker_models import SpeakerModels, load_models
 from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
 from sidecar.engines.moonshine.moonshine_recognizer import MoonshineRecognizer, load_recognizer
 from sidecar.engines.moonshine.moonshine_transcription import MoonshineTranscription
+from sidecar.interfaces.engine_interface import TranscribeOptions, TranscriptionRequest
 from sidecar.transcripts.language_doubt import LEAST_TOKENS, Confidence
 
 SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".webm", ".mp4"}
@@ -60,9 +61,9 @@ def confidence(
 ) -> Confidence:
     """Of the engine in what it makes of a recording."""
     follower = Diarizer(models, SPEECH_STEP_S, tell_apart=False)
-    work = MoonshineTranscription(
-        recognizer, follower, Recording(samples), lambda: False, diarize=False
-    )
+    options = TranscribeOptions(diarize=False)
+    request = TranscriptionRequest(Recording(samples), options, lambda: False)
+    work = MoonshineTranscription(recognizer, follower, request)
     list(work.events())
     return work.confidence
 

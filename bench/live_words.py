@@ -28,7 +28,7 @@ import numpy as np
 from bench.metrics import Clip, Piece, _normalizer, clips, score
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
-from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
+from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions, TranscriptionRequest
 from sidecar.interfaces.live_engine import LIVE_RATE, NEW_SESSION, LiveEngine, LiveOptions
 from sidecar.interfaces.live_events import Final, LiveEvent, Summary
 from sidecar.live.runtime.speech_segments import RecognitionContext
@@ -90,7 +90,7 @@ def alone(engine: LiveEngine, samples: Block) -> str:
 def file(engine: LiveEngine, samples: Block) -> str:
     """What the same engine says of it as a recording."""
     options = TranscribeOptions(diarize=False)
-    for event in engine.transcribe(Sound(samples), options, lambda: False):
+    for event in engine.transcribe(TranscriptionRequest(Sound(samples), options, lambda: False)):
         if isinstance(event, Finished):
             return event.transcript.text
     return ""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.audio.audio_decoder import decode_audio_file, open_audio, probe_audio
 from sidecar.engines.moonshine import SPEC, MoonshineEngine
-from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
+from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions, TranscriptionRequest
 from sidecar.transcripts.transcript import Finished
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ def engine_side() -> Side:
             facts = probe_audio(file.fileno(), _MAX_S)
             with open_audio(file.fileno(), facts, rate=SAMPLE_RATE, max_s=_MAX_S) as audio:
                 options = TranscribeOptions(diarize=diarize)
-                events = list(engine.transcribe(audio, options, lambda: False))
+                events = list(
+                    engine.transcribe(TranscriptionRequest(audio, options, lambda: False))
+                )
         last = events[-1]
         assert isinstance(last, Finished)
         return " ".join(segment.text for segment in last.transcript.segments)

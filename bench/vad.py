@@ -220,7 +220,7 @@ def cost(detector: SileroVad) -> None:
     print("| sessions | ours, in one batch | onnxruntime, in one batch | onnxruntime, one by one |")
     print("|---|---|---|---|")
     model = onnx_runtime.create_session(
-        find_embedded_models((SILERO_MODEL,))[SILERO_MODEL], onnx_runtime.session_options(1)
+        find_embedded_models((SILERO_MODEL,))[SILERO_MODEL], onnx_runtime.session_options()
     )
     rate = np.array(SAMPLE_RATE, np.int64)
 

@@ -124,7 +124,12 @@ def measure(
     """Latencies (s) and tokens after the cancel for each phase, and the memory around it all."""
     from sidecar.audio.audio_decoder import decode_audio_file
     from sidecar.engines.vibevoice import VibeVoiceEngine
-    from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
+    from sidecar.interfaces.engine_interface import (
+        LoadOptions,
+        Precision,
+        TranscribeOptions,
+        TranscriptionRequest,
+    )
     from sidecar.transcripts.transcript import Finished
 
     engine = VibeVoiceEngine()
@@ -142,7 +147,7 @@ def measure(
         watches.append(watch)
         recording = recordings[phase]
         asked = planned(recording.total_s, TranscribeOptions(**options))
-        events = engine.transcribe(recording, asked, watch.cancelled)
+        events = engine.transcribe(TranscriptionRequest(recording, asked, watch.cancelled))
         finished = any(isinstance(event, Finished) for event in events)
         return clock(), finished
 

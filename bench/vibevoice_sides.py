@@ -121,7 +121,7 @@ class EngineSide:
     def transcribe(self, path: str, limit: int | None) -> dict[str, Any]:
         """The events of one request, timed."""
         from sidecar.audio.audio_decoder import open_audio, probe_audio
-        from sidecar.interfaces.engine_interface import TranscribeOptions
+        from sidecar.interfaces.engine_interface import TranscribeOptions, TranscriptionRequest
         from sidecar.transcripts.transcript import Finished, SegmentReady
 
         begun, first_s, last = time.perf_counter(), None, None
@@ -130,7 +130,8 @@ class EngineSide:
             facts = probe_audio(file.fileno(), _MAX_S)
             options = self._planned(facts.total_s, TranscribeOptions(max_tokens=limit))
             with open_audio(file.fileno(), facts, rate=RATE, max_s=_MAX_S) as audio:
-                for event in self._engine.transcribe(audio, options, lambda: False):
+                request = TranscriptionRequest(audio, options, lambda: False)
+                for event in self._engine.transcribe(request):
                     if isinstance(event, SegmentReady):
                         shown += 1
                         first_s = first_s or time.perf_counter() - begun

@@ -33,7 +33,12 @@ import numpy as np
 from bench.metrics import clips
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
-from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
+from sidecar.interfaces.engine_interface import (
+    LoadOptions,
+    Precision,
+    TranscribeOptions,
+    TranscriptionRequest,
+)
 
 RATE, LANGUAGE = 16_000, "en"
 SHAPES = {
@@ -187,7 +192,7 @@ def ours(name: str, folder: str, precision: str, tokens: int) -> Callable[[Block
     options = TranscribeOptions(language=LANGUAGE, diarize=name == "speakers")
 
     def run(sound: Block) -> None:
-        for _ in engine.transcribe(Sound(sound), options, lambda: False):
+        for _ in engine.transcribe(TranscriptionRequest(Sound(sound), options, lambda: False)):
             pass
 
     return run

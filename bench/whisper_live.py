@@ -6,7 +6,7 @@ many sessions in real time in this process, each with the clips of `bench.metric
 other from another place on. Finals: how long they lay and took once their piece had ended. Partials
 for each second of sound, and whether they were given up (`live.runtime.speech_segments`).
 
-    python -m bench.whisper_live [--sizes tiny base] [--sessions 1 4 8 16] [--seconds 20] [--short]
+    python -m bench.whisper_live [--sizes tiny base] [--sessions 1 4 8 16] [--seconds 20]
 """
 
 from __future__ import annotations
@@ -104,7 +104,6 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["tiny", "base"])
     parser.add_argument("--sessions", nargs="+", type=int, default=[1, 4, 8, 16])
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--short", action="store_true")
     parser.add_argument("--finals", action="store_true")
     given = parser.parse_args()
     sound = np.concatenate([decode_audio_file(clip.path, LIVE_RATE) for clip in clips()[:4]])
@@ -121,10 +120,7 @@ def main() -> None:
             folder = Path(scratch) / size
             build(size, folder)
             engine = WhisperEngine()
-            load = LoadOptions(
-                Precision.INT8, str(folder), "cpu", live=True, short_windows=given.short
-            )
-            list(engine.load(load))
+            list(engine.load(LoadOptions(Precision.INT8, str(folder), "cpu", live=True)))
             for count in given.sessions:
                 line = row(engine, sound, count, given.seconds, not given.finals)
                 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10

@@ -34,7 +34,8 @@ import numpy as np
 
 from bench.metrics import Clip, Piece, Scores, clips, score
 from sidecar.audio import Block
-from sidecar.engines.moonshine import SAMPLE_RATE, MoonshineEngine
+from sidecar.engines.moonshine import MoonshineEngine
+from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
 from sidecar.engines.vibevoice.vibevoice_windows import (
     SAME_SPEAKER_SIMILARITY,
     TranscriptStitcher,
@@ -43,7 +44,7 @@ from sidecar.engines.vibevoice.vibevoice_windows import (
     WindowSpeakerMatcher,
     detect_window_speech,
 )
-from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
+from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions, TranscriptionRequest
 from sidecar.transcripts.speaker_turns import SpeakerTurn, dominant_speaker, speaking_seconds
 from sidecar.transcripts.transcript import Finished, Segment
 
@@ -126,7 +127,9 @@ def referred(clip: Clip, windows: VibeVoiceWindows) -> Heard:
 
 def hear(engine: MoonshineEngine, samples: Block) -> list[Segment]:
     """What the stand-in says of one piece."""
-    *_, last = engine.transcribe(Samples(samples), TranscribeOptions(), lambda: False)
+    *_, last = engine.transcribe(
+        TranscriptionRequest(Samples(samples), TranscribeOptions(), lambda: False)
+    )
     assert isinstance(last, Finished)
     return list(last.transcript.segments)
 

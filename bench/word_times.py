@@ -32,7 +32,7 @@ from sidecar.engines.moonshine.moonshine_recognizer import (
     frame_silence,
     model_folder,
 )
-from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
+from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions, TranscriptionRequest
 from sidecar.transcripts.transcript import Finished, Segment
 from sidecar.transcripts.word_timing import estimate_word_times
 
@@ -135,7 +135,7 @@ def heard(
 ) -> tuple[Segment, ...]:
     """The engine's segments."""
     options = TranscribeOptions(diarize=diarize, words=words)
-    for event in engine.transcribe(Blocks(audio), options, lambda: False):
+    for event in engine.transcribe(TranscriptionRequest(Blocks(audio), options, lambda: False)):
         if isinstance(event, Finished):
             return event.transcript.segments
     raise AssertionError("no end")

@@ -78,14 +78,13 @@ Random weights of the real sizes again, so it is about cost alone: `int8`, a thr
 cores, four tokens a second, people who all talk in real time with the pauses of the clips, while
 others worked on the machine (its load in the last column; two are its cores). Finals: seconds from
 the end of a piece that is known to its words, p50 / p95 (`python -m bench.whisper_live --sizes tiny
-base --sessions 1 2 4 6 --seconds 15`, and with `--short`).
+base --sessions 1 2 4 6 --seconds 15`).
 
 | Size | sessions | finals | partials a second | CPU-s a second, each | load |
 |---|---|---|---|---|---|
 | `tiny` | 1 | 0.34 / 0.50 | 0.53 | 0.451 | 1.6 |
 | `tiny` | 4 | 0.39 / 0.77 | 0.63 | 0.372 | 2.2 |
 | `tiny` | 6 | 0.48 / 2.29 | 0.27 | 0.250 | 2.3 |
-| `tiny`, short windows | 4 | 0.35 / 0.64 | 0.90 | 0.217 | 2.4 |
 | `base` | 1 | 0.80 / 0.98 | 0.07 | 0.943 | 2.1 |
 | `base` | 2 | 2.57 / 3.67 | 0.10 | 0.548 | 2.2 |
 

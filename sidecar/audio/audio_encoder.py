@@ -53,11 +53,9 @@ class AudioEncoder(Protocol):
 
     def add(self, pcm: bytes) -> bytes:
         """Return the bytes that are complete with whole samples ``pcm``."""
-        ...
 
     def end(self) -> Iterator[bytes]:
         """Yield the rest, in parts that are not empty."""
-        ...
 
 
 def audio_encoder(form: EncodedFormat, rate: int) -> AudioEncoder:

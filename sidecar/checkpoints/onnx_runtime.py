@@ -36,13 +36,13 @@ def load_onnxruntime() -> Any:
     return onnxruntime
 
 
-def session_options(threads: int) -> onnxruntime.SessionOptions:
-    """Options of a session on ``threads`` threads, which sleep between calls."""
+def session_options() -> onnxruntime.SessionOptions:
+    """Options of a session on one thread, which sleeps between calls."""
     options = load_onnxruntime().SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Threads that wait for the next call would burn a core each.
+    # A thread that waits for the next call would burn a core.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 

@@ -111,7 +111,7 @@ def _settings() -> tuple[Settings, CheckFinding]:
 def _engines(settings: Settings) -> Iterator[CheckFinding]:
     from sidecar import engines
     from sidecar.engines import engine_selection
-    from sidecar.engines.engine_selection import VIBEVOICE, WHISPER, gather_facts, whisper_problem
+    from sidecar.engines.engine_selection import VIBEVOICE, WHISPER, find_model, gather_facts
 
     facts = gather_facts(settings.model_copy(update={"engine": AUTO}))
     try:
@@ -138,10 +138,12 @@ def _engines(settings: Settings) -> Iterator[CheckFinding]:
                 f"{title}; not usable, without {packages}",
                 engine_selection.install_hint(spec.name),
             )
-        elif spec.name == VIBEVOICE and isinstance(facts.checkpoint, errors.BadCheckpoint):
+        elif spec.name == VIBEVOICE and isinstance(facts.checkpoint, errors.SidecarError):
             wrong = facts.checkpoint
             yield CheckFinding("engine", bad, f"{title}; not usable: {wrong.detail}", wrong.hint)
-        elif spec.name == WHISPER and (lacks := whisper_problem(settings)):
+        elif spec.name == WHISPER and isinstance(
+            lacks := find_model(WHISPER, settings), errors.SidecarError
+        ):
             yield CheckFinding("engine", bad, f"{title}; not usable: {lacks.detail}", lacks.hint)
         elif spec.name in LIGHT_ENGINES and (broken := asyncio.run(_load(spec))):
             yield CheckFinding("engine", bad, f"{title}; not usable: {broken.detail}", broken.hint)

@@ -23,7 +23,7 @@ from sidecar.cluster.claims import (
 from sidecar.cluster.eligibility import EligibilityJudge
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.jobs import job_record
-from sidecar.jobs.job_log import MemoryJobLog
+from sidecar.jobs.job_log import JobLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.storage import postgres_database
 
@@ -54,7 +54,7 @@ class ClaimLoop:
     def __init__(
         self,
         claims: ClaimStore,
-        log: MemoryJobLog,
+        log: JobLog,
         queue: JobQueue,
         opened: Callable[[job_record.JobRecord], AudioSource],
         judging: EligibilityJudge,

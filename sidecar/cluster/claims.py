@@ -19,7 +19,7 @@ from sidecar.cluster.eligibility import unschedulable_error
 from sidecar.cluster.job_rows import JobRows, event_kind, replay_events, strip_ended_events
 from sidecar.cluster.shared_retention import SharedRetention
 from sidecar.jobs import job_record
-from sidecar.jobs.job_log import MemoryJobLog
+from sidecar.jobs.job_log import JobLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobChange, JobEvent, JobFailure, JobRecord
 from sidecar.jobs.job_runner import Job
@@ -300,7 +300,7 @@ class ClaimReporter:
     """Reports what the log has of a job, from `open` until the job has ended, the claim is lost, or
     `close`."""
 
-    def __init__(self, claims: ClaimStore, log: MemoryJobLog, claim: Claim) -> None:
+    def __init__(self, claims: ClaimStore, log: JobLog, claim: Claim) -> None:
         """``log`` has the job, as it was claimed."""
         self._claims, self._log, self._claim = claims, log, claim
         self._base = claim.record.seq
@@ -414,7 +414,7 @@ class HeldClaims:
     """Enters claimed jobs in the node's log, has them reported, and stops them untold once their
     claim is lost."""
 
-    def __init__(self, claims: ClaimStore, log: MemoryJobLog, queue: JobQueue) -> None:
+    def __init__(self, claims: ClaimStore, log: JobLog, queue: JobQueue) -> None:
         """``log``: that of ``queue``, with the claimed jobs only."""
         self._claims, self._log, self._queue = claims, log, queue
         self._held: dict[str, HeldClaim] = {}

@@ -72,17 +72,17 @@ class SpeakerModels:
     bias: npt.NDArray[np.float32]
 
 
-def load_models(threads: int = 1) -> SpeakerModels:
-    """Both models, ready to run with ``threads`` threads each.
+def load_models() -> SpeakerModels:
+    """Both models, ready to run with a thread each.
 
     Raises:
         VoicesUnavailable: without onnxruntime, or beside a library that carries other models.
     """
     try:
         found = find_speaker_models()
-        segmentation = _session(found[SEGMENTATION], onnx_runtime.session_options(threads))
+        segmentation = _session(found[SEGMENTATION], onnx_runtime.session_options())
         encoder = _as_onnx(found[ENCODER])
-        trunk = _session(_encoder_trunk(encoder), onnx_runtime.session_options(threads))
+        trunk = _session(_encoder_trunk(encoder), onnx_runtime.session_options())
         weight, bias = _encoder_head(encoder)
     except (ImportError, OSError, ValueError, KeyError) as error:
         raise SpeakerModelsUnavailable(f"no voices are told apart: {error}") from None
@@ -122,7 +122,7 @@ def _session(model: bytes, options: onnxruntime.SessionOptions) -> onnxruntime.I
 
 def _as_onnx(model: bytes) -> bytes:
     """The same model as plain ONNX, by ONNX Runtime's own hand, which only writes to a path."""
-    options = onnx_runtime.session_options(1)
+    options = onnx_runtime.session_options()
     level = onnx_runtime.load_onnxruntime().GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_DISABLE_ALL
     options.add_session_config_entry("session.save_model_format", "ONNX")

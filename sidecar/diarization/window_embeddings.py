@@ -74,7 +74,6 @@ recurrent layers read their weights once for all of them."""
 BLOCK = WINDOW_SAMPLES
 """What the trunk takes at once, in samples; blocks do not overlap, windows do."""
 _HOP = round(FRAME_S * SAMPLE_RATE)
-_BLOCK_FRAMES = BLOCK // _HOP
 _FIRST_CENTRE_S = 0.0125
 PIECE_FRAMES = 5
 """Of the trunk's, 0.4 s: it hears a piece as a whole, or not at all."""
@@ -121,7 +120,8 @@ class WindowExtractor:
         self._step = round(step_s * SAMPLE_RATE)
         self._sound: Block = np.zeros(0, np.float32)
         self._sound_begin = 0
-        self._next = 0
+        self.next = 0
+        """Where the next window begins, in samples."""
         self._finished = False
         self._blocks: dict[int, tuple[Frames, Mask]] = {}
         self._speech: dict[int, Mask] = {}
@@ -138,32 +138,22 @@ class WindowExtractor:
         return self.end / SAMPLE_RATE
 
     @property
-    def held_s(self) -> float:
-        """How much of the sound is kept."""
-        return len(self._sound) / SAMPLE_RATE
-
-    @property
     def heard_s(self) -> float:
         """No later window reaches back beyond this."""
-        return min(self._next, self.end) / SAMPLE_RATE
+        return min(self.next, self.end) / SAMPLE_RATE
 
     def hear(self, sound: Block) -> None:
         """More sound, shape (samples,)."""
         self._sound = np.concatenate([self._sound, sound])
 
-    @property
-    def next(self) -> int:
-        """Where the next window begins, in samples."""
-        return self._next
-
     def go_on(self, next_window: int) -> None:
         """The windows before that one are known; the sound before comes by `hear_again`."""
-        self._next = next_window
+        self.next = next_window
 
     def skip_to(self, next_window: int, end: int) -> None:
         """The windows before that one are known, and nothing is wanted of the sound before ``end``,
         both in samples."""
-        self._next, self._sound_begin = next_window, end
+        self.next, self._sound_begin = next_window, end
         self._sound = self._sound[:0]
         self._blocks = {}
 
@@ -186,15 +176,15 @@ class WindowExtractor:
     def _due(self) -> Iterator[int]:
         """Where the windows begin that are complete now, in samples."""
         complete = self.end if self._finished else self.end // BLOCK * BLOCK
-        while self._next + WINDOW_SAMPLES <= complete:
-            yield self._next
+        while self.next + WINDOW_SAMPLES <= complete:
+            yield self.next
             # Twice as often in the beginning, at which few windows look.
-            self._next += self._step // (1 if self._next >= self._step else 2)
-        if self._finished and self._next < self.end:
+            self.next += self._step // (1 if self.next >= self._step else 2)
+        if self._finished and self.next < self.end:
             last = max(0, self.end - WINDOW_SAMPLES)  # what is filled up with silence misleads
-            if self.end >= FRAME_SAMPLES and (not self._next or self._next - self._step < last):
+            if self.end >= FRAME_SAMPLES and (not self.next or self.next - self._step < last):
                 yield last
-            self._next = self.end
+            self.next = self.end
 
     def _segmented(self, begins: Sequence[int]) -> list[Activity]:
         """Return the activity of speakers in the windows that begin there."""
@@ -259,7 +249,7 @@ class WindowExtractor:
 
     def _forget(self) -> None:
         """Let go of the sound and the blocks that no window will need."""
-        oldest = max(0, min(self._next, self.end - WINDOW_SAMPLES - _HOP)) // BLOCK
+        oldest = max(0, min(self.next, self.end - WINDOW_SAMPLES - _HOP)) // BLOCK
         begin = max(self._sound_begin, min(oldest * BLOCK, self.end - WINDOW_SAMPLES - _HOP))
         self._sound = self._sound[begin - self._sound_begin :]
         self._sound_begin = begin

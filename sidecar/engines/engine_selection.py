@@ -28,6 +28,10 @@ VIBEVOICE, WHISPER, MOONSHINE, UPSTREAM = "vibevoice", "whisper", "moonshine", "
 VOXTRAL = "voxtral"
 
 
+FoundModel = ModelCheckpoint | errors.SidecarError
+"""An engine's weights, or what is wrong with them."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
     """Facts by which an engine is chosen.
@@ -41,11 +45,17 @@ class EngineFacts:
     lacking: Mapping[str, Sequence[str]]
     gpu: str | None = None
     cuda: bool = False
-    checkpoint: ModelCheckpoint | errors.BadCheckpoint | None = None
+    checkpoint: FoundModel | None = None
     named: bool = False
-    whisper: ModelCheckpoint | errors.SidecarError | None = None
-    voxtral: ModelCheckpoint | errors.BadCheckpoint | None = None
+    whisper: FoundModel | None = None
+    voxtral: FoundModel | None = None
     language: str = AUTO
+
+    def found(self, engine: str) -> FoundModel | None:
+        """What was found for an engine; None if it has no weights of its own."""
+        return {VIBEVOICE: self.checkpoint, WHISPER: self.whisper, VOXTRAL: self.voxtral}.get(
+            engine
+        )
 
 
 def gather_facts(settings: Settings) -> EngineFacts:
@@ -55,9 +65,9 @@ def gather_facts(settings: Settings) -> EngineFacts:
     facts = _find_vibevoice_facts(settings, lacking, named)
     foreign = is_unsupported_language(settings.language)
     if settings.engine == WHISPER or (settings.engine == AUTO and (named or foreign)):
-        facts = replace(facts, whisper=whisper_model(settings))
+        facts = replace(facts, whisper=find_model(WHISPER, settings))
     if settings.engine == VOXTRAL:
-        facts = replace(facts, voxtral=_voxtral_model(settings))
+        facts = replace(facts, voxtral=find_model(VOXTRAL, settings))
     return replace(facts, language=settings.language)
 
 
@@ -67,37 +77,23 @@ def _find_vibevoice_facts(
     usable = not lacking.get(VIBEVOICE, [VIBEVOICE])
     if settings.engine not in (AUTO, VIBEVOICE) or not (usable or named):
         return EngineFacts(lacking)
-    try:
-        checkpoint: ModelCheckpoint | errors.BadCheckpoint = installed_checkpoints.find_checkpoint(
-            settings.model_path
-        )
-    except errors.BadCheckpoint as error:
-        checkpoint = error
+    checkpoint = find_model(VIBEVOICE, settings)
     if not usable:
         return EngineFacts(lacking, checkpoint=checkpoint, named=named)
     gpu = read_gpu_memory()
     return EngineFacts(lacking, gpu.name if gpu else None, torch_has_cuda(), checkpoint, named)
 
 
-def whisper_model(settings: Settings) -> ModelCheckpoint | errors.SidecarError:
-    """The one that would be loaded, or what is wrong with it."""
+def find_model(engine: str, settings: Settings) -> FoundModel:
+    """The weights that an engine would load, or what is wrong with them."""
     try:
-        return whisper_checkpoints.find_whisper(settings.model_path, settings.whisper_model)
+        if engine == WHISPER:
+            return whisper_checkpoints.find_whisper(settings.model_path, settings.whisper_model)
+        if engine == VOXTRAL:
+            return installed_checkpoints.find_voxtral(settings.model_path)
+        return installed_checkpoints.find_checkpoint(settings.model_path)
     except (errors.BadCheckpoint, errors.RepositoryNotFound) as error:
         return error
-
-
-def _voxtral_model(settings: Settings) -> ModelCheckpoint | errors.BadCheckpoint:
-    try:
-        return installed_checkpoints.find_voxtral(settings.model_path)
-    except errors.BadCheckpoint as error:
-        return error
-
-
-def whisper_problem(settings: Settings) -> errors.SidecarError | None:
-    """Return the error of the Whisper model that would be loaded; None if it is good."""
-    found = whisper_model(settings)
-    return None if isinstance(found, ModelCheckpoint) else found
 
 
 def is_unsupported_language(language: str) -> bool:
@@ -160,7 +156,7 @@ def choose_engine(settings: Settings) -> EngineChoice[EngineSpec]:
         others = upstream_options(settings)
         hosts = ", ".join(map(host_of, others.urls))
         return EngineChoice(spec, f"{reason}; recordings go to {hosts}", None, others)
-    found = {VIBEVOICE: facts.checkpoint, WHISPER: facts.whisper, VOXTRAL: facts.voxtral}.get(name)
+    found = facts.found(name)
     checkpoint = found if isinstance(found, ModelCheckpoint) else None
     if name == WHISPER and checkpoint is not None and not checkpoint.config["multilingual"]:
         spec = replace(spec, languages=("en",), translates=False)
@@ -270,12 +266,8 @@ def decide_engine(wanted: str, facts: EngineFacts) -> tuple[str, str]:
             f"The engine '{name}' needs packages that are not installed: {', '.join(lacking)}.",
             hint=install_hint(name),
         )
-    if name == VIBEVOICE and isinstance(facts.checkpoint, errors.BadCheckpoint):
-        raise facts.checkpoint
-    if name == WHISPER and isinstance(facts.whisper, errors.SidecarError):
-        raise facts.whisper
-    if name == VOXTRAL and isinstance(facts.voxtral, errors.BadCheckpoint):
-        raise facts.voxtral
+    if isinstance(wrong := facts.found(name), errors.SidecarError):
+        raise wrong
     return name, reason
 
 
@@ -286,7 +278,7 @@ def _decide_auto(facts: EngineFacts) -> tuple[str, str]:
         errors.BadCheckpoint: the folder that was named is no good for any engine.
     """
     hears = isinstance(facts.whisper, ModelCheckpoint)
-    if facts.named and isinstance(facts.checkpoint, errors.BadCheckpoint) and not hears:
+    if facts.named and isinstance(facts.checkpoint, errors.SidecarError) and not hears:
         raise facts.checkpoint
     obstacle = vibevoice_shortcoming(facts)
     if not obstacle:
@@ -326,7 +318,7 @@ def language_hint(tag: str, settings: Settings) -> str:
     if engines.missing_packages(engines.engine_spec(WHISPER)):
         pull = whisper_checkpoints.pull_command()
         return f"For '{tag}': {install_hint(WHISPER)}, then {pull}, then {start}."
-    model = whisper_model(settings)
+    model = find_model(WHISPER, settings)
     if isinstance(model, ModelCheckpoint) and model.config["multilingual"]:
         return f"For '{tag}': {start}; its model is here."
     return f"For '{tag}': {whisper_checkpoints.pull_command()}, then {start}."
@@ -354,6 +346,6 @@ def vibevoice_shortcoming(facts: EngineFacts) -> str | None:
         )
     if not facts.cuda:
         return f"the torch that is installed cannot use the GPU ({facts.gpu})"
-    if isinstance(facts.checkpoint, errors.BadCheckpoint):
+    if isinstance(facts.checkpoint, errors.SidecarError):
         return f"{facts.checkpoint.detail} {facts.checkpoint.hint}"
     return None

@@ -96,25 +96,21 @@ class ScriptedEngine:
         yield 1.0
 
     def transcribe(
-        self,
-        audio: engine_interface.AudioStream,
-        options: engine_interface.TranscribeOptions,
-        cancelled: engine_interface.CancelCheck,
+        self, request: engine_interface.TranscriptionRequest
     ) -> Iterator[transcript.TranscriptionEvent]:
         """One segment a second, two speakers in turn."""
-        for event in self.transcribe_from((), audio, options, cancelled):
+        for event in self.transcribe_from((), request):
             if not isinstance(event, transcript.Checkpoint):
                 yield event
 
     def transcribe_from(
         self,
         settled: Sequence[transcript.Checkpoint],
-        audio: engine_interface.AudioStream,
-        options: engine_interface.TranscribeOptions,
-        cancelled: engine_interface.CancelCheck,
+        request: engine_interface.TranscriptionRequest,
     ) -> Iterator[transcript.TranscriptionEvent]:
         """The same, from what is settled on."""
         assert self._precision is not None
+        audio, options = request.audio, request.options
         segments = [segment for one in settled for segment in one.segments]
         samples, fingerprint = 0, 0
         told, done_s = len(segments), settled[-1].audio_s if settled else 0.0
@@ -129,7 +125,7 @@ class ScriptedEngine:
             if self._speed:
                 due += len(second) / SPEC.sample_rate / self._speed
                 time.sleep(max(0.0, due - time.monotonic()))
-            if cancelled():
+            if request.cancelled():
                 return
             segment = transcript.Segment(
                 start=start / SPEC.sample_rate,
@@ -160,13 +156,10 @@ class ScriptedEngine:
         )
 
     def transcribe_together(
-        self, requests: Sequence[engine_interface.BatchRequest]
+        self, requests: Sequence[engine_interface.TranscriptionRequest]
     ) -> Iterator[tuple[int, transcript.TranscriptionEvent | errors.SidecarError]]:
         """A second of each in turn."""
-        running = {
-            number: self.transcribe(one.audio, one.options, one.cancelled)
-            for number, one in enumerate(requests)
-        }
+        running = dict(enumerate(map(self.transcribe, requests)))
         while running:
             for number, events in list(running.items()):
                 try:

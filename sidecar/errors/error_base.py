@@ -33,7 +33,7 @@ class ErrorKind(StrEnum):
 
 
 class SidecarError(Exception):
-    """Anything this service says no with.
+    """Anything this service says no with; its class names a stable ``code``, and its ``kind``.
 
     ``detail`` says what was wrong, ``hint`` what to do, ``retry_after`` (seconds) when to retry.
     """
@@ -43,6 +43,12 @@ class SidecarError(Exception):
     default_detail: ClassVar[str] = "Something went wrong inside the service."
     default_hint: ClassVar[str] = "Try again; if it stays, look into the service's log."
     default_retry_after: ClassVar[int | None] = None
+
+    def __init_subclass__(cls, *, code: str | None = None, kind: ErrorKind | None = None) -> None:
+        if code is not None:
+            cls.code = code
+        if kind is not None:
+            cls.kind = kind
 
     def __init__(
         self,
@@ -66,31 +72,24 @@ class SidecarError(Exception):
         }
 
 
-class BadRequest(SidecarError):
+class BadRequest(SidecarError, kind=ErrorKind.MALFORMED):
     """The request itself is wrong."""
 
-    kind = ErrorKind.MALFORMED
 
-
-class NotFound(SidecarError):
+class NotFound(SidecarError, code="not_found", kind=ErrorKind.NOT_FOUND):
     """No such thing here."""
 
-    code = "not_found"
-    kind = ErrorKind.NOT_FOUND
     default_detail = "There is nothing at this address."
     default_hint = "See /docs for what this service answers."
 
 
-class Unauthorized(SidecarError):
+class Unauthorized(SidecarError, kind=ErrorKind.UNAUTHORIZED):
     """Nobody knows who asks."""
 
-    kind = ErrorKind.UNAUTHORIZED
 
-
-class LimitExceeded(SidecarError):
+class LimitExceeded(SidecarError, kind=ErrorKind.LIMITED):
     """More than one owner, or one address, may have."""
 
-    kind = ErrorKind.LIMITED
     default_hint = "Try again after the time in Retry-After."
     default_retry_after = 30
 

@@ -7,7 +7,7 @@ what follows: a plan for the job, a refusal that names what would fit, the place
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -47,18 +47,20 @@ class LoadPlan:
     memory: MemoryPlan = field(default_factory=MemoryPlan)
 
 
-PlacementDecision = Callable[[Precision], LoadPlan]
-"""Decides it; raises `errors.WontFit` where the new one has no room even alone."""
-
-
-def load_beside(precision: Precision) -> LoadPlan:
-    """For engines that are small."""
-    return LoadPlan()
-
-
 class MemoryAccount:
     """Account of what an engine takes of its device's memory, and what it will; this one, for
-    engines whose memory is not planned, keeps nothing."""
+    engines whose memory nobody plans, keeps nothing and loads the new one beside the old."""
+
+    async def look(self) -> None:
+        """Find out how much memory there is."""
+
+    def place(self, precision: Precision) -> LoadPlan:
+        """How a new engine is to come in.
+
+        Raises:
+            errors.WontFit: it has no room even alone.
+        """
+        return LoadPlan()
 
     def load_begins(self, precision: Precision, plan: LoadPlan) -> None:
         """The engine is about to be loaded so."""
@@ -68,14 +70,6 @@ class MemoryAccount:
 
     def held(self, sessions: int) -> None:
         """So many live sessions have the engine now."""
-
-
-MemoryProbe = Callable[[], Awaitable[None]]
-"""Finds out how much memory there is."""
-
-
-async def no_memory_probe() -> None:
-    """For engines whose memory nobody plans."""
 
 
 CPU_CHUNK_S = 8 / 3

@@ -233,9 +233,8 @@ class LoadOptions:
     ``evict_encoders`` and ``host_token_table``: these parts never pass through the device's memory
     while it loads; what a recording needs of them comes there by its `MemoryPlan`. ``upstream``:
     for the engine that has others hear. ``live``: it will hear sessions, many at once, and no
-    files. ``speaks``: it is one of `tts`. ``short_windows``:
-    words while somebody speaks are recognised in windows as long as what was said; no service does
-    that. ``steps``: of diffusion, 0 takes as many as the machine has time for.
+    files. ``speaks``: it is one of `tts`. ``steps``: of diffusion, 0 takes as many as the machine
+    has time for.
     """
 
     precision: Precision = Precision.AUTO
@@ -246,7 +245,6 @@ class LoadOptions:
     upstream: UpstreamOptions | None = None
     live: bool = False
     speaks: bool = False
-    short_windows: bool = False
     steps: int = 0
 
     def to_wire(self) -> dict[str, Any]:
@@ -296,6 +294,15 @@ class InterruptibleAudio:
             yield block
 
 
+@dataclass(frozen=True, slots=True)
+class TranscriptionRequest:
+    """One recording that is to be heard: its audio, what is asked for, and whether it still is."""
+
+    audio: AudioStream
+    options: TranscribeOptions
+    cancelled: CancelCheck
+
+
 class TranscriptionEngine(Protocol):
     """Blocking, plain, testable without a server. What it took goes with its process."""
 
@@ -305,9 +312,7 @@ class TranscriptionEngine(Protocol):
         Heavy imports happen here and nowhere else.
         """
 
-    def transcribe(
-        self, audio: AudioStream, options: TranscribeOptions, cancelled: CancelCheck
-    ) -> Iterator[TranscriptionEvent]:
+    def transcribe(self, request: TranscriptionRequest) -> Iterator[TranscriptionEvent]:
         """Events in order, `Finished` last; ends early without it once ``cancelled()``."""
 
 
@@ -322,34 +327,21 @@ class ResumableEngine(TranscriptionEngine, Protocol):
     """An engine that says what is settled, and goes on from there."""
 
     def transcribe_from(
-        self,
-        settled: Sequence[Checkpoint],
-        audio: AudioStream,
-        options: TranscribeOptions,
-        cancelled: CancelCheck,
+        self, settled: Sequence[Checkpoint], request: TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
         """As `TranscriptionEngine.transcribe`, with a `Checkpoint` every half minute of audio or
         so.
 
-        ``settled``: all those of this recording so far, none at its beginning; ``audio`` is the
+        ``settled``: all those of this recording so far, none at its beginning; the audio is the
         whole of it. Segments are numbered on from those that are settled; `Finished` has all.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class BatchRequest:
-    """One recording of several that are heard in step."""
-
-    audio: AudioStream
-    options: TranscribeOptions
-    cancelled: CancelCheck
 
 
 class BatchEngine(TranscriptionEngine, Protocol):
     """An engine that can hear several recordings in step."""
 
     def transcribe_together(
-        self, requests: Sequence[BatchRequest]
+        self, requests: Sequence[TranscriptionRequest]
     ) -> Iterator[tuple[int, TranscriptionEvent | errors.SidecarError]]:
         """The events of each request with its number, as `TranscriptionEngine.transcribe` gives
         them.

@@ -24,7 +24,7 @@ from sidecar.jobs.duration_prediction import (
     DurationPredictor,
     estimate_remaining_s,
 )
-from sidecar.jobs.job_log import JobListener, JobLog, MemoryJobLog
+from sidecar.jobs.job_log import JobListener, JobLog
 from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job, OptionsPlanner
@@ -161,38 +161,30 @@ class SubmissionQueue(Protocol):
     @property
     def draining(self) -> bool:
         """Return whether no job is accepted any more."""
-        ...
 
     @property
     def depth(self) -> int:
         """Jobs that wait."""
-        ...
 
     @property
     def running(self) -> int:
         """Jobs that run."""
-        ...
 
     def check_room(self, promised: int = 0, caller: str | None = None) -> None:
         """Raise `errors.QueueFull` or `errors.ShuttingDown` if no job is accepted; ``caller`` is
         the owner who is told so, None where nobody is."""
-        ...
 
     async def submit(self, job: Job, *, promised: Reservation | None = None) -> None:
         """Accept a job: return once it is persisted."""
-        ...
 
     async def drain(self, grace_s: float) -> None:
         """Accept no more; running jobs have so long to end."""
-        ...
 
     async def broken(self) -> None:
         """Wait for a fault that ends all work."""
-        ...
 
     def interrupt(self) -> None:
         """Put back what runs here."""
-        ...
 
 
 class LocalQueueSetup:
@@ -256,33 +248,26 @@ class JobBackend(Protocol):
     @property
     def store(self) -> JobStore:
         """Return the store of jobs, for owners and wires."""
-        ...
 
     @property
     def queue(self) -> SubmissionQueue:
         """Accepts jobs."""
-        ...
 
     @property
     def persistent_recordings(self) -> PersistentRecordings | None:
         """Recordings of jobs that outlive the process."""
-        ...
 
     def listen(self, tell: JobListener) -> None:
         """Have ``tell`` called with the events of jobs that are accepted here."""
-        ...
 
     async def open(self, background: BackgroundTaskGroup) -> None:
         """Start to work."""
-        ...
 
     async def fetched(self) -> None:
         """Wait a moment for results to be fetched that are gone with this process."""
-        ...
 
     async def close(self) -> None:
         """Stop and leave nothing behind."""
-        ...
 
 
 class LocalJobBackend:
@@ -301,7 +286,7 @@ class LocalJobBackend:
         """``disk``: threads that may wait for one."""
         self._disk, self._now, self._engine = disk, now, engine
         self._kept = JobPersistence(settings, now) if settings.keeps_jobs else None
-        self.log: JobLog = self._kept.store if self._kept else MemoryJobLog(now)
+        self.log: JobLog = self._kept.store if self._kept else JobLog(now)
         """What happens to the jobs of this process."""
         self.log.listen(JobEventMetrics(tally))
         self.queue = engine.queue(self.log)

@@ -1,4 +1,4 @@
-"""Job log protocol, in-memory log, subscriptions to job events.
+"""Job log in memory, subscriptions to job events.
 
 There is one door: what happens to a job is appended here, kept first and then told.
 """
@@ -9,8 +9,7 @@ import asyncio
 from bisect import bisect_right
 from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Callable, Sequence
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from sidecar import clock, errors
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, apply_event
@@ -113,12 +112,7 @@ class JobSubscription:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -179,87 +173,6 @@ class JobEventFeed:
             self._subscriptions.pop(record.id, None)
 
 
-class JobLog(Protocol):
-    """Records by their id, and the events that made them what they are."""
-
-    def add(self, record: JobRecord) -> None:
-        """Keep a job that was submitted.
-
-        Raises:
-            KeyTaken: its owner has a job with its key.
-        """
-        ...
-
-    def append(self, job_id: str, change: JobChange) -> JobRecord:
-        """Something happened to a job: keep it, then tell of it; the record after it.
-
-        What changes nothing (`record.advance`) is neither kept nor told.
-
-        Raises:
-            errors.JobNotFound: there is no such job.
-        """
-        ...
-
-    def get(self, job_id: str) -> JobRecord:
-        """Return a job.
-
-        Raises:
-            errors.JobNotFound: there is no such job.
-        """
-        ...
-
-    def by_key(self, owner: str, name: str) -> JobRecord | None:
-        """The job of an owner whose request the client calls by this name."""
-        ...
-
-    def all(self) -> list[JobRecord]:
-        """All records, in the order in which they were added."""
-        ...
-
-    def events(self, job_id: str, after: int = 0) -> Sequence[JobEvent]:
-        """Return the events of a job behind the event ``after``, in order. Of fleeting events
-        (progress) only the last is kept, so numbers may be left out.
-
-        Raises:
-            errors.JobNotFound: there is no such job.
-        """
-        ...
-
-    def subscribe(self, job_id: str, after: int = 0) -> JobSubscription:
-        """The same, and then what comes, as it comes.
-
-        Raises:
-            errors.JobNotFound: there is no such job.
-        """
-        ...
-
-    def listen(self, tell: JobListener, job_id: str | None = None) -> None:
-        """Have ``tell`` called with each event that is kept, of all jobs or of one."""
-        ...
-
-    def when_gone(self, tell: Callable[[str], None]) -> None:
-        """Have ``tell`` called with the id of each job that was forgotten."""
-        ...
-
-    def forget(self, job_id: str) -> None:
-        """Keep a job no longer; one that is not there is forgotten already."""
-        ...
-
-    async def written(self, job_id: str | None = None) -> None:
-        """Wait until all that was added and appended so far would outlive what this store is made
-        to outlive.
-
-        Raises:
-            errors.SidecarError: of the job with this id something could not be kept; without one,
-                something that was deleted is still there; why.
-        """
-        ...
-
-    def close(self) -> None:
-        """Let go of everything."""
-        ...
-
-
 class DuplicateRequestKey(Exception):
     """Of one owner no two jobs have the same key."""
 
@@ -289,8 +202,9 @@ class JobLogEntry:
             self.log = [one.worn for one in self.log]
 
 
-class MemoryJobLog:
-    """Keeps jobs as long as the process lives."""
+class JobLog:
+    """Records by their id, and the events that made them what they are; this one keeps them as long
+    as the process lives."""
 
     def __init__(
         self, now: clock.Clock = clock.wall_time, buffer: int = SUBSCRIBER_BUFFER_EVENTS
@@ -302,7 +216,11 @@ class MemoryJobLog:
         self._tell_gone: list[Callable[[str], None]] = []
 
     def add(self, record: JobRecord) -> None:
-        """Keep a job that was submitted."""
+        """Keep a job that was submitted.
+
+        Raises:
+            KeyTaken: its owner has a job with its key.
+        """
         self._enter(JobLogEntry(record))
 
     def enter(self, record: JobRecord) -> None:
@@ -310,9 +228,15 @@ class MemoryJobLog:
         self._entries[record.id] = JobLogEntry(record)
 
     def append(self, job_id: str, change: JobChange) -> JobRecord:
-        """Something happened to a job: keep it, then tell of it."""
+        """Something happened to a job: keep it, then tell of it; the record after it.
+
+        What changes nothing (`record.advance`) is neither kept nor told.
+
+        Raises:
+            errors.JobNotFound: there is no such job.
+        """
         entry = self._entry(job_id)
-        event = JobEvent(self._next_seq(entry), self._now(), change)
+        event = JobEvent(max(entry.record.seq + 1, entry.from_seq), self._now(), change)
         record = apply_event(entry.record, event)
         if record is not entry.record:
             self._keep(entry, record, event)
@@ -320,7 +244,11 @@ class MemoryJobLog:
         return record
 
     def get(self, job_id: str) -> JobRecord:
-        """Return a job."""
+        """Return a job.
+
+        Raises:
+            errors.JobNotFound: there is no such job.
+        """
         return self._entry(job_id).record
 
     def by_key(self, owner: str, name: str) -> JobRecord | None:
@@ -333,16 +261,25 @@ class MemoryJobLog:
         return [entry.record for entry in self._entries.values()]
 
     def events(self, job_id: str, after: int = 0) -> Sequence[JobEvent]:
-        """Return the events of a job behind the event ``after``."""
+        """Return the events of a job behind the event ``after``, in order. Of fleeting events
+        (progress) only the last is kept, so numbers may be left out.
+
+        Raises:
+            errors.JobNotFound: there is no such job.
+        """
         log = self._entry(job_id).log
         return log[bisect_right(log, after, key=lambda event: event.seq) :]
 
     def subscribe(self, job_id: str, after: int = 0) -> JobSubscription:
-        """Return the events behind ``after``, past and to come."""
+        """The same, and then what comes, as it comes.
+
+        Raises:
+            errors.JobNotFound: there is no such job.
+        """
         return self._feed.subscribe(self.get(job_id), after, self.events(job_id, after))
 
     def listen(self, tell: JobListener, job_id: str | None = None) -> None:
-        """Have ``tell`` called with each event."""
+        """Have ``tell`` called with each event that is kept, of all jobs or of one."""
         self._feed.listen(tell, job_id)
 
     def when_gone(self, tell: Callable[[str], None]) -> None:
@@ -350,7 +287,7 @@ class MemoryJobLog:
         self._tell_gone.append(tell)
 
     def forget(self, job_id: str) -> None:
-        """Keep a job no longer."""
+        """Keep a job no longer; one that is not there is forgotten already."""
         self._feed.forget(job_id)
         entry = self._entries.pop(job_id, None)
         if entry is None:
@@ -363,7 +300,13 @@ class MemoryJobLog:
             tell(job_id)
 
     async def written(self, job_id: str | None = None) -> None:
-        """Memory outlives nothing: there is nothing to wait for."""
+        """Wait until all that was added and appended so far would outlive what this store is made
+        to outlive.
+
+        Raises:
+            errors.SidecarError: of the job with this id something could not be kept; without one,
+                something that was deleted is still there; why.
+        """
 
     def close(self) -> None:
         """Let go of everything."""
@@ -378,9 +321,6 @@ class MemoryJobLog:
                 raise DuplicateRequestKey(record.key.name)
             self._keys[key] = record.id
         self._entries[record.id] = entry
-
-    def _next_seq(self, entry: JobLogEntry) -> int:
-        return max(entry.record.seq + 1, entry.from_seq)
 
     def _keep(self, entry: JobLogEntry, record: JobRecord, event: JobEvent) -> None:
         entry.take(record, event)

@@ -55,11 +55,9 @@ class JobStore(Protocol):
         Raises:
             errors.JobNotFound: there is no such job.
         """
-        ...
 
     async def by_key(self, owner: str, name: str) -> JobRecord | None:
         """Return the owner's job with this idempotency key; None if there is none."""
-        ...
 
     async def list(
         self,
@@ -78,7 +76,6 @@ class JobStore(Protocol):
         Raises:
             errors.JobNotFound: no such job has the id ``after``.
         """
-        ...
 
     async def subscribe(self, job_id: str, after: int = 0) -> JobSubscription:
         """Return the events of a job behind the number ``after``, and those that come.
@@ -86,7 +83,6 @@ class JobStore(Protocol):
         Raises:
             errors.JobNotFound: there is no such job.
         """
-        ...
 
     async def cancel(self, job_id: str) -> JobRecord:
         """End a job and return it as it is then; a job that has ended stays as it is.
@@ -94,20 +90,16 @@ class JobStore(Protocol):
         Raises:
             errors.JobNotFound: there is no such job.
         """
-        ...
 
     def cancel_soon(self, job_id: str) -> None:
         """Cancel a job without waiting; retried in the background until it is persisted."""
-        ...
 
     async def delete(self, job_id: str) -> None:
         """End a job if it has not ended, and delete it with its recording. One that is not there is
         deleted already."""
-        ...
 
     async def delete_owner(self, owner: str) -> int:
         """`delete` all jobs of an owner, private ones too; return how many there were."""
-        ...
 
     async def edit(self, record: JobRecord, change: EditedChange) -> JobRecord:
         """Change the transcript of a job that has ended, and return the job after it. A step that
@@ -117,37 +109,29 @@ class JobStore(Protocol):
             errors.JobNotFound: there is no such job.
             errors.TranscriptChanged: the job is no longer as in ``record``.
         """
-        ...
 
     async def import_ended(self, record: JobRecord, changes: Sequence[JobChange]) -> JobRecord:
         """Add a job with all its changes, of which the last ends it, and return it as it is then;
         if that fails, there is no job."""
-        ...
 
     async def turns(self, records: Sequence[JobRecord]) -> Mapping[str, QueuePosition]:
         """Return the turn of each job that waits, by its id."""
-        ...
 
     async def renew(self, record: JobRecord) -> None:
         """Have the retention of a job that has ended begin anew, because its owner reads it."""
-        ...
 
     async def expires_in_s(self, records: Sequence[JobRecord]) -> Mapping[str, float]:
         """Return in how many seconds each job is deleted for its age, by its id; a job that is not
         (it has not ended, or there is no limit) is left out."""
-        ...
 
     async def load(self, owner: str) -> OwnerLoad:
         """Return what an owner has now."""
-        ...
 
     async def answer(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
         """Return what ``render`` makes of a job; a store may keep it once the job has ended."""
-        ...
 
     async def form(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
         """Return one of several forms of a result, as ``render`` makes it in a thread."""
-        ...
 
 
 class LocalJobStore:

@@ -112,7 +112,6 @@ class JobEventSource(Protocol):
 
     def listen(self, tell: JobListener) -> None:
         """Have ``tell`` called with each."""
-        ...
 
 
 class JobTraces:

@@ -29,7 +29,7 @@ from sidecar.audio.audio_source import (
 from sidecar.errors import BadRequest, SidecarError
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs import job_record
-from sidecar.jobs.job_log import SUBSCRIBER_BUFFER_EVENTS, JobLogEntry, MemoryJobLog
+from sidecar.jobs.job_log import SUBSCRIBER_BUFFER_EVENTS, JobLog, JobLogEntry
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord
 from sidecar.jobs.scheduler import Priority
 from sidecar.storage.encrypted_sqlite import JobWrite, SqliteWriter, Statement
@@ -225,7 +225,7 @@ SEQ_STRIDE = 1 << 20
 """More events than a job tells of between two that are written: progress, a few a second."""
 
 
-class SqliteJobLog(MemoryJobLog):
+class SqliteJobLog(JobLog):
     """Keeps jobs that are to outlive the process in a folder, and the others in memory."""
 
     def __init__(

@@ -202,7 +202,6 @@ class StoredObject(Protocol):
     @property
     def size(self) -> int:
         """How many."""
-        ...
 
     def at(self, at: int, size: int) -> bytes:
         """So many from there on; fewer at their end.
@@ -210,11 +209,9 @@ class StoredObject(Protocol):
         Raises:
             OSError: they cannot be read.
         """
-        ...
 
     def close(self) -> None:
         """Let go of them, without waiting; once more does nothing."""
-        ...
 
 
 class LocalObject:

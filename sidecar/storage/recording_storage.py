@@ -36,7 +36,6 @@ class RecordingStorage(Protocol):
     @property
     def kind(self) -> str:
         """Which: a job says of which kind the storage is that has its recording."""
-        ...
 
     def put(self, name: str, pieces: Iterable[bytes], *, synced: bool = True) -> None:
         """Write a stream. If that fails, or the stream does, nothing is left. ``synced``: it is
@@ -46,7 +45,6 @@ class RecordingStorage(Protocol):
             errors.DiskFull: there is no room.
             errors.SpoolUnwritable: it cannot be written, or the name is taken.
         """
-        ...
 
     def read(self, name: str) -> Iterator[bytes]:
         """The whole of it from its beginning, as it is there; the caller knows what it was.
@@ -54,7 +52,6 @@ class RecordingStorage(Protocol):
         Raises:
             OSError: it is not there, or is nothing that can be read.
         """
-        ...
 
     def open(self, name: str) -> StoredObject:
         """Have it read from any place.
@@ -62,7 +59,6 @@ class RecordingStorage(Protocol):
         Raises:
             OSError: as `read`.
         """
-        ...
 
     def size(self, name: str) -> int:
         """Bytes that are there.
@@ -70,7 +66,6 @@ class RecordingStorage(Protocol):
         Raises:
             OSError: as `read`.
         """
-        ...
 
     def delete(self, name: str) -> None:
         """Have it no longer, within a moment; one that is gone is deleted already.
@@ -78,7 +73,6 @@ class RecordingStorage(Protocol):
         Raises:
             OSError: it cannot be deleted now.
         """
-        ...
 
     def delete_now(self, name: str) -> None:
         """Delete it and return once that is done; one that is not there is deleted already.
@@ -86,17 +80,14 @@ class RecordingStorage(Protocol):
         Raises:
             OSError: it cannot be deleted now.
         """
-        ...
 
     def ages(self) -> Mapping[str, float]:
         """All that is there, and for how many seconds by the storage's own clock. What is left of
         one that was never whole has a name of its own, which ends with `PARTIAL_SUFFIX`, and is
         deleted by it."""
-        ...
 
     def close(self) -> None:
         """Let go of it."""
-        ...
 
 
 _UNAVAILABLE_ERRNOS = {

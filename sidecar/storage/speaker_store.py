@@ -105,7 +105,6 @@ class SpeakerStore(Protocol):
         Raises:
             errors.JournalUnreachable: nobody can be asked.
         """
-        ...
 
     async def keep(self, owner: str, decide: SpeakerUpdate) -> EnrolledSpeaker:
         """Keep what ``decide`` makes of an owner's people, which nobody changes meanwhile.
@@ -114,7 +113,6 @@ class SpeakerStore(Protocol):
             errors.DiskFull, errors.SidecarError: it cannot be written; then all is as it was.
             errors.JournalUnreachable: it may be kept or not; what it raises: it is not.
         """
-        ...
 
     async def delete(self, owner: str, person: str) -> None:
         """Have nothing of a person left, nor in what is kept of it beyond our reading.
@@ -123,7 +121,6 @@ class SpeakerStore(Protocol):
             errors.DiskFull, errors.SidecarError: it cannot be written; then all is as it was.
             errors.JournalUnreachable: it may be gone or not.
         """
-        ...
 
     async def empty(self, owner: str) -> int:
         """`delete` everybody of an owner; how many.
@@ -131,11 +128,9 @@ class SpeakerStore(Protocol):
         Raises:
             errors.SidecarError: as `delete`; some may be gone then.
         """
-        ...
 
     async def close(self) -> None:
         """Let go of them."""
-        ...
 
 
 SPEAKER_FILE = "people.db"

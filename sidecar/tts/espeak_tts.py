@@ -6,14 +6,12 @@ library and its data come with the package `espeakng-loader`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from sidecar import errors
 from sidecar.interfaces import engine_interface
-
-if TYPE_CHECKING:
-    from sidecar.tts.espeak_library import EspeakLibrary
 
 SPEC = engine_interface.TtsSpec(
     name="espeak",
@@ -41,8 +39,6 @@ class EspeakTts:
         Raises:
             errors.ModelLoadFailed: the library does not start.
         """
-        from sidecar.tts.espeak_library import EspeakLibrary
-
         self._library = EspeakLibrary()
         others = sorted({*self._library.voices()} - {DEFAULT_VOICE})
         self._voices = (DEFAULT_VOICE, *others)
@@ -84,3 +80,122 @@ def espeak_voice_for(language: str, voices: Sequence[str]) -> str:
         if wanted in voices:
             return wanted
     return next((one for one in voices if one.split("-")[0] == general), voices[0])
+
+
+SYNCHRONOUS = 2
+"""`AUDIO_OUTPUT_SYNCHRONOUS`: `espeak_Synth` returns when all is made, and hands it over meanwhile.
+The other way (1) falls silent after the first text."""
+CHUNK_MS = 60
+UTF8 = 1
+CHARACTERS = 1
+RATE = 1
+MIN_WORDS_PER_MINUTE, MAX_WORDS_PER_MINUTE = 80, 450
+"""Words a minute that it takes."""
+LIST_END, WORD = 0, 1
+EE_OK = 0
+CONTINUE, ABORT = 0, 1
+
+
+class _EspeakEvent(ctypes.Structure):
+    _fields_ = [
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", ctypes.c_char * 8),
+    ]
+
+
+class _EspeakVoiceStruct(ctypes.Structure):
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("languages", ctypes.c_char_p),
+        ("identifier", ctypes.c_char_p),
+        ("gender", ctypes.c_ubyte),
+        ("age", ctypes.c_ubyte),
+        ("variant", ctypes.c_ubyte),
+        ("xx1", ctypes.c_ubyte),
+        ("score", ctypes.c_int),
+        ("spare", ctypes.c_void_p),
+    ]
+
+
+PcmWithMarks = tuple[bytes, list[tuple[int, float]]]
+"""Samples, and the words that begin in them: character and seconds."""
+_SYNTH_CALLBACK = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_EspeakEvent)
+)
+
+
+class EspeakLibrary:
+    """Speaks, one text at a time."""
+
+    def __init__(self) -> None:
+        """Start it.
+
+        Raises:
+            errors.ModelLoadFailed: it does not start.
+        """
+        import espeakng_loader
+
+        try:
+            self._c: Any = ctypes.CDLL(espeakng_loader.get_library_path())
+        except OSError as error:
+            raise errors.ModelLoadFailed(f"espeak-ng does not load: {error}") from None
+        path = espeakng_loader.get_data_path().encode()
+        self.rate: int = self._c.espeak_Initialize(SYNCHRONOUS, CHUNK_MS, path, 0)
+        if self.rate <= 0:
+            raise errors.ModelLoadFailed("espeak-ng does not find its data.")
+        self._c.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_EspeakVoiceStruct))
+        self._made: list[PcmWithMarks] = []
+        self._cancelled: Callable[[], bool] = bool
+        self._last = 0
+        self._heard = _SYNTH_CALLBACK(self._hear)  # kept: the library does not
+        self._c.espeak_SetSynthCallback(self._heard)
+
+    def voices(self) -> Iterator[str]:
+        """The languages it knows, by their tags."""
+        listed = self._c.espeak_ListVoices(None)
+        for voice in iter(listed):
+            if not voice:
+                return
+            tag = voice.contents.languages[1:]  # behind a priority
+            yield tag.decode("ascii", "replace")
+
+    def say(
+        self, text: str, voice: str, words_per_minute: int, cancelled: Callable[[], bool]
+    ) -> list[PcmWithMarks]:
+        """The sound of ``text``; what is there of it once ``cancelled``.
+
+        Raises:
+            errors.EngineFailed: it will not.
+        """
+        self._made, self._cancelled, self._last = [], cancelled, 0
+        if self._c.espeak_SetVoiceByName(voice.encode()) != EE_OK:
+            raise errors.EngineFailed(f"espeak-ng does not take the voice '{voice}'.")
+        speed = max(MIN_WORDS_PER_MINUTE, min(words_per_minute, MAX_WORDS_PER_MINUTE))
+        self._c.espeak_SetParameter(RATE, speed, 0)
+        raw = text.replace("\0", " ").encode()
+        done = self._c.espeak_Synth(raw, len(raw) + 1, 0, CHARACTERS, 0, UTF8, None, None)
+        if done != EE_OK:
+            raise errors.EngineFailed("espeak-ng failed.")
+        made, self._made = self._made, []
+        return made
+
+    def _hear(self, samples: Any, count: int, events: Any) -> int:
+        """From the library: some samples, and what begins in them."""
+        if self._cancelled():
+            return ABORT
+        words: list[tuple[int, float]] = []
+        for event in iter(events):
+            if event.type == LIST_END:
+                break
+            if event.type == WORD and event.text_position > self._last:
+                self._last = event.text_position  # of a number each of its words begins there
+                words.append((event.text_position - 1, event.audio_position / 1000))
+        if samples and (count or words):
+            self._made.append((ctypes.string_at(samples, 2 * count), words))
+        return CONTINUE

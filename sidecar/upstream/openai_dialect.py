@@ -177,9 +177,7 @@ class OpenAiChunkRequest:
         if lost_s and (sampling := loop_guard.retry_sampling(self._tried)) is not None:
             self._tried += 1
             self._temperature = sampling.temperature
-            raise ChunkFailure(
-                FailureStep.ANEW, upstream_dialect.garbled_failure("repeats itself").error
-            )
+            raise upstream_dialect.garbled_failure("repeats itself", FailureStep.ANEW)
         notices = answer.notices
         if lost_s:
             notices += (loop_guard.loop_skipped_notice(lost_s),)

@@ -17,18 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from sidecar import errors
-from sidecar.interfaces import live_engine
-from sidecar.interfaces.live_events import (
-    EVENT_TYPES,
-    ContextUtterance,
-    Final,
-    InputProcessed,
-    LiveEvent,
-    SpeakerEmbeddingsKnown,
-    SpeakersRevised,
-    Summary,
-    to_wire,
-)
+from sidecar.interfaces import live_engine, live_events
 from sidecar.transcripts.speaker_embeddings import is_valid_embedding
 from sidecar.transcripts.transcript import Segment, Word
 
@@ -65,8 +54,8 @@ def _request_adapter() -> TypeAdapter[RemoteSessionRequest]:
 
 
 @cache
-def _event_adapters() -> Mapping[str, TypeAdapter[LiveEvent]]:
-    return {name: TypeAdapter(kind) for name, kind in EVENT_TYPES.items()}
+def _event_adapters() -> Mapping[str, TypeAdapter[live_events.LiveEvent]]:
+    return {name: TypeAdapter(kind) for name, kind in live_events.EVENT_TYPES.items()}
 
 
 def _check_request(lease: RemoteSessionRequest) -> None:
@@ -79,7 +68,7 @@ def _check_request(lease: RemoteSessionRequest) -> None:
     ordered = 0 <= lead <= begin.at + TIME_TOLERANCE_S < math.inf
     if not (ordered and begin.turn >= 0 and begin.piece >= 0):
         raise ValueError("it begins nowhere")
-    timed: list[Segment | Word | ContextUtterance] = [*begin.said, *begin.context]
+    timed: list[Segment | Word | live_events.ContextUtterance] = [*begin.said, *begin.context]
     timed += [word for segment in begin.said for word in segment.words]
     place = live_engine.field_limits(live_engine.LiveSessionStart)["at"]
     if not all(one.start in place and one.end in place for one in timed):
@@ -122,9 +111,9 @@ def command_text(told: Mapping[str, Any]) -> str:
             return _text({"type": "finish"})
 
 
-def events_text(events: Sequence[LiveEvent]) -> str:
+def events_text(events: Sequence[live_events.LiveEvent]) -> str:
     """Events that come together, or not at all."""
-    return _text({"type": "events", "events": [to_wire(one) for one in events]})
+    return _text({"type": "events", "events": [live_events.to_wire(one) for one in events]})
 
 
 def _text(values: Mapping[str, Any]) -> str:
@@ -178,9 +167,9 @@ class RemoteEventChecker:
         """
         if not isinstance(values, list):
             raise ValueError("no events")
-        return [to_wire(self._checked(one)) for one in values]
+        return [live_events.to_wire(self._checked(one)) for one in values]
 
-    def _checked(self, values: Any) -> LiveEvent:
+    def _checked(self, values: Any) -> live_events.LiveEvent:
         if not isinstance(values, dict) or values.get("live") not in _event_adapters():
             raise ValueError("no event")
         event = _event_adapters()[values["live"]].validate_python(values)
@@ -188,19 +177,21 @@ class RemoteEventChecker:
         turn = getattr(event, "turn", None)  # a notice may be of no turn
         if turn is not None and turn < self._begin.turn:
             raise ValueError("a turn that was told")
-        if isinstance(event, Final):
+        if isinstance(event, live_events.Final):
             self._told(event.piece)
             self._said(event.segment)
-        elif isinstance(event, Summary):
+        elif isinstance(event, live_events.Summary):
             for segment in event.transcript.segments:
                 self._said(segment)
-        elif isinstance(event, SpeakersRevised) and not self._pieces.issuperset(event.speakers):
+        elif isinstance(event, live_events.SpeakersRevised) and not self._pieces.issuperset(
+            event.speakers
+        ):
             raise ValueError("speakers of nothing")
-        elif isinstance(event, SpeakerEmbeddingsKnown) and not all(
+        elif isinstance(event, live_events.SpeakerEmbeddingsKnown) and not all(
             map(is_valid_embedding, event.voices.values())
         ):
             raise ValueError("voices that sound like nothing")
-        elif isinstance(event, InputProcessed):
+        elif isinstance(event, live_events.InputProcessed):
             known = max(self._end, self._begin.at)
             return dataclasses.replace(event, settled=min(event.settled, known))
         return event

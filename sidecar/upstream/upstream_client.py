@@ -44,14 +44,14 @@ def sidecar_dialect_of(health: bytes) -> SidecarDialect | None:
     """Another vibevoice-asr, if that is one's /health.
 
     Raises:
-        Trouble: it has others hear itself: who heard could not be said, and it might be us.
+        ChunkFailure: it has others hear itself: who heard could not be said, and it might be us.
     """
     body = remote_http.loads(health)
     if not isinstance(body, dict) or not {"contract", "engine", "engine_state"} <= body.keys():
         return None
     engine = body["engine"]
     if engine == UPSTREAM_ENGINE:
-        raise _refused_error("The upstream has the engine 'upstream' itself.")
+        raise upstream_dialect.refused_failure("The upstream has the engine 'upstream' itself.")
     return SidecarDialect(
         MODEL_SAMPLE_RATES.get(engine, DEFAULT_SAMPLE_RATE),
         voices=body.get(LOCAL_VOICES_FIELD) == WINDOW_FORMAT,
@@ -69,11 +69,11 @@ def dialect_of(kind: str, models: bytes, wanted: str | None) -> UpstreamDialect:
     ``kind``: 'openai', 'vllm', or 'auto' for what its list of models looks like.
 
     Raises:
-        Trouble: there is nothing to go by.
+        ChunkFailure: there is nothing to go by.
     """
     model = choose_model(models, wanted)
     if model is None:
-        raise _refused_error(
+        raise upstream_dialect.refused_failure(
             "The upstream lists no models.",
             "Name one with VIBEVOICE_UPSTREAM_MODEL, and the server's kind with "
             "VIBEVOICE_UPSTREAM_DIALECT.",
@@ -89,14 +89,8 @@ def dialect_of(kind: str, models: bytes, wanted: str | None) -> UpstreamDialect:
 
 def unknown_server_error() -> ChunkFailure:
     """Neither a /health nor a list of models that anybody knows."""
-    return _refused_error(
+    return upstream_dialect.refused_failure(
         "The upstream does not say what it is.", "Set VIBEVOICE_UPSTREAM_DIALECT."
-    )
-
-
-def _refused_error(detail: str, hint: str | None = None) -> ChunkFailure:
-    return ChunkFailure(
-        FailureStep.ELSEWHERE, errors.UpstreamRefused(detail, hint=hint), sent=False
     )
 
 
@@ -145,7 +139,7 @@ class UpstreamClient:
         """How it speaks; asked for once.
 
         Raises:
-            Trouble: it cannot be reached, or does not say.
+            ChunkFailure: it cannot be reached, or does not say.
         """
         if self.dialect is None:
             self.dialect = await self._find()
@@ -155,16 +149,12 @@ class UpstreamClient:
         """How many recordings wait there; 0 where it does not say.
 
         Raises:
-            Trouble: it does not answer, or is not well.
+            ChunkFailure: it does not answer, or is not well.
         """
         dialect = await self.known()
         status, body = await self._get(dialect.health)
         if status >= 500:
-            raise ChunkFailure(
-                FailureStep.AGAIN,
-                errors.UpstreamUnreachable(f"The upstream is not well: {status}."),
-                sent=False,
-            )
+            raise upstream_dialect.unreachable_failure(f"The upstream is not well: {status}.")
         return dialect.waiting(body)
 
     async def ask(
@@ -173,7 +163,7 @@ class UpstreamClient:
         """Send a piece, and read what comes.
 
         Raises:
-            Trouble: there is no answer.
+            ChunkFailure: there is no answer.
         """
         call = hearing.call(sound)
         headers = self._headers | {"Accept": call.accept}
@@ -225,9 +215,7 @@ class UpstreamClient:
         except ChunkFailure as found:
             if found.step is not FailureStep.AGAIN:
                 raise
-            raise ChunkFailure(
-                FailureStep.AGAIN, errors.UpstreamUnreachable(), sent=False
-            ) from None
+            raise upstream_dialect.unreachable_failure() from None
 
 
 def _request_content(call: UpstreamRequest, sound: bytes) -> dict[str, Any]:
@@ -246,10 +234,8 @@ def _http_errors_as_failures() -> Iterator[None]:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
         if _is_certificate_error(error):
-            raise ChunkFailure(
-                FailureStep.ELSEWHERE, upstream_dialect.certificate_failure(), sent=False
-            ) from None
-        raise ChunkFailure(FailureStep.AGAIN, errors.UpstreamUnreachable(), sent=False) from None
+            raise upstream_dialect.certificate_failure(FailureStep.ELSEWHERE) from None
+        raise upstream_dialect.unreachable_failure() from None
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError):
         raise upstream_dialect.connection_lost_failure("went away in the middle") from None
     except TimeoutError:

@@ -108,9 +108,9 @@ def failure_of_error(error: Mapping[str, Any] | str) -> ChunkFailure:
     return ChunkFailure(FailureStep.AGAIN, errors.UpstreamFailed(f"The upstream said: {said}"))
 
 
-def garbled_failure(what: str) -> ChunkFailure:
+def garbled_failure(what: str, step: FailureStep = FailureStep.AGAIN) -> ChunkFailure:
     """An answer that is none."""
-    return ChunkFailure(FailureStep.AGAIN, errors.UpstreamGarbled(f"The upstream's answer {what}."))
+    return ChunkFailure(step, errors.UpstreamGarbled(f"The upstream's answer {what}."))
 
 
 def connection_lost_failure(what: str) -> ChunkFailure:
@@ -118,11 +118,26 @@ def connection_lost_failure(what: str) -> ChunkFailure:
     return ChunkFailure(FailureStep.AGAIN, errors.UpstreamFailed(f"The upstream {what}."))
 
 
-def certificate_failure() -> errors.SidecarError:
-    """Return the error of a connection that failed because of the server's certificate."""
-    return errors.UpstreamRefused(
+def unreachable_failure(
+    detail: str | None = None, step: FailureStep = FailureStep.AGAIN
+) -> ChunkFailure:
+    """A server that was sent nothing."""
+    return ChunkFailure(step, errors.UpstreamUnreachable(detail), sent=False)
+
+
+def refused_failure(
+    detail: str, hint: str | None = None, step: FailureStep = FailureStep.ELSEWHERE
+) -> ChunkFailure:
+    """A server that will not do, and was sent nothing."""
+    return ChunkFailure(step, errors.UpstreamRefused(detail, hint=hint), sent=False)
+
+
+def certificate_failure(step: FailureStep) -> ChunkFailure:
+    """A connection that failed because of the server's certificate."""
+    return refused_failure(
         "The upstream's certificate is not one that is trusted.",
-        hint="Set VIBEVOICE_UPSTREAM_CA to the file with the certificate of who signed it.",
+        "Set VIBEVOICE_UPSTREAM_CA to the file with the certificate of who signed it.",
+        step,
     )
 
 
@@ -196,14 +211,14 @@ class ChunkRequest(Protocol):
         """More of the answer; the segments that are known by now.
 
         Raises:
-            Trouble: the answer is none.
+            ChunkFailure: the answer is none.
         """
 
     def finish(self) -> UpstreamAnswer:
         """The answer is over.
 
         Raises:
-            Trouble: it broke off, or is none, or has to be asked for again.
+            ChunkFailure: it broke off, or is none, or has to be asked for again.
         """
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:

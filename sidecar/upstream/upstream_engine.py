@@ -11,6 +11,7 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sidecar import errors
@@ -64,32 +65,28 @@ class UpstreamEngine:
         yield 1.0
 
     def transcribe(
-        self,
-        audio: engine_interface.AudioStream,
-        options: engine_interface.TranscribeOptions,
-        cancelled: engine_interface.CancelCheck,
+        self, request: engine_interface.TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
         """Segments as the servers tell them; whose they are is settled at the end."""
         from sidecar.upstream.upstream_transcription import UpstreamTranscription
 
         assert self._upstreams is not None
-        yield from UpstreamTranscription(
-            self._upstreams, audio, self.sample_rate, options, cancelled
-        ).events()
+        yield from UpstreamTranscription(self._upstreams, request, self.sample_rate).events()
 
     def transcribe_together(
-        self, requests: Sequence[engine_interface.BatchRequest]
+        self, requests: Sequence[engine_interface.TranscriptionRequest]
     ) -> Iterator[tuple[int, TranscriptionEvent | errors.SidecarError]]:
         """Each on a thread of its own, which mostly waits; the pool finds servers for all."""
         told: queue.SimpleQueue[tuple[int, TranscriptionEvent | errors.SidecarError | None]]
         told = queue.SimpleQueue()
         over = threading.Event()
 
-        def run(number: int, one: engine_interface.BatchRequest) -> None:
+        def run(number: int, one: engine_interface.TranscriptionRequest) -> None:
+            def unwanted() -> bool:
+                return over.is_set() or one.cancelled()
+
             try:
-                for event in self.transcribe(
-                    one.audio, one.options, lambda: over.is_set() or one.cancelled()
-                ):
+                for event in self.transcribe(replace(one, cancelled=unwanted)):
                     told.put((number, event))
             except errors.SidecarError as error:
                 told.put((number, error))

@@ -69,18 +69,11 @@ class UpstreamTranscription:
     once it is cancelled."""
 
     def __init__(
-        self,
-        upstreams: UpstreamPool,
-        audio: engine_interface.AudioStream,
-        rate: int,
-        options: engine_interface.TranscribeOptions,
-        cancelled: engine_interface.CancelCheck,
+        self, upstreams: UpstreamPool, request: engine_interface.TranscriptionRequest, rate: int
     ) -> None:
-        self._upstreams = upstreams
-        self._audio = audio
-        self._rate = rate
-        self._options = options
-        self._cancelled = cancelled
+        self._upstreams, self._rate = upstreams, rate
+        self._audio, self._options = request.audio, request.options
+        self._cancelled = request.cancelled
         self._over = False
         self._futures: set[Future[list[ChunkResult]]] = set()
         self._turns: UpstreamDiarization | None = None

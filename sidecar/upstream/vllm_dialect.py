@@ -49,7 +49,7 @@ class SseEventParser(EventStream):
         """The events that ``data`` ends.
 
         Raises:
-            Trouble: what comes is no such stream.
+            ChunkFailure: what comes is no such stream.
         """
         if self._whole or (self.rest + data).lstrip()[:1] == b"{":
             return self._one_object(data)
@@ -267,15 +267,12 @@ class VllmChunkRequest:
             raise upstream_dialect.connection_lost_failure("broke off its answer")
         segments = reading.segments + reading.parser.finish()
         if reading.usage > MAX_PROMPT_INFLATION * self._prompt_tokens() and not self._prefix:
-            raise ChunkFailure(
-                FailureStep.SMALLER,
-                upstream_dialect.garbled_failure("took in more than was sent").error,
+            raise upstream_dialect.garbled_failure(
+                "took in more than was sent", FailureStep.SMALLER
             )
         cut = reading.length and self._options.max_tokens is None
         if cut and self._duration_s > 60.0:
-            raise ChunkFailure(
-                FailureStep.SMALLER, upstream_dialect.garbled_failure("ran out of tokens").error
-            )
+            raise upstream_dialect.garbled_failure("ran out of tokens", FailureStep.SMALLER)
         if not segments and not reading.parser.ended:
             raise upstream_dialect.garbled_failure("is no list of segments")
         return UpstreamAnswer(
@@ -314,11 +311,9 @@ class VllmChunkRequest:
             self._tried = 0
         self._place = count
         sampling = loop_guard.retry_sampling(self._tried)
-        stuck = ChunkFailure(
-            FailureStep.ANEW, upstream_dialect.garbled_failure("repeats itself").error
-        )
         if self._helps > MAX_LOOP_RETRIES:
-            raise ChunkFailure(FailureStep.SMALLER, stuck.error)
+            raise upstream_dialect.garbled_failure("repeats itself", FailureStep.SMALLER)
+        stuck = upstream_dialect.garbled_failure("repeats itself", FailureStep.ANEW)
         content = self._reading.parser.open_content
         self._keep(count)
         self._sampling = sampling

@@ -96,10 +96,8 @@ class EngineHost(MemoryAccount, Generic[Spec]):
                 speaks=speaks,
             ),
             settings.keep_alive,
-            self._place,
-            self._look,
-            self._note_crash,
             self,
+            self._note_crash,
             sharing,
         )
         devices.gpu.ledger.register_engine(name, lambda: self._holding(on_gpu=True))
@@ -175,6 +173,18 @@ class EngineHost(MemoryAccount, Generic[Spec]):
         self._expected += max(0, peak_bytes - loaded)
         self._reserve(loaded + self._expected)
 
+    async def look(self) -> None:
+        """See what is free, for who plans by it (`MemoryAccount`)."""
+        self._expected = 0
+        if self._room is not None:
+            await self._devices.gpu.look()
+
+    def place(self, precision: Precision) -> LoadPlan:
+        """How a new engine is to come in (`MemoryAccount`)."""
+        if self._room is None:
+            return LoadPlan()
+        return self._room.place(precision, self.memory_now())
+
     def load_begins(self, precision: Precision, plan: LoadPlan) -> None:
         """The engine is about to be loaded (`MemoryAccount`)."""
         old = self._holding(self.on_gpu)
@@ -213,17 +223,6 @@ class EngineHost(MemoryAccount, Generic[Spec]):
         self._own = None
         for device in (self._devices.gpu, self._devices.host):
             device.ledger.release(self.name)
-
-    def _place(self, precision: Precision) -> LoadPlan:
-        if self._room is None:
-            return LoadPlan()
-        return self._room.place(precision, self.memory_now())
-
-    async def _look(self) -> None:
-        """See what is free, for who plans by it."""
-        self._expected = 0
-        if self._room is not None:
-            await self._devices.gpu.look()
 
     def _holding(self, on_gpu: bool) -> gpu_devices.EngineMemoryHolding:
         """Return the bytes that the engine's process holds of the GPU, or of the host."""

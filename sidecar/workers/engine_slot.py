@@ -19,7 +19,7 @@ from typing import Generic
 
 from sidecar import errors
 from sidecar.engines.engine_selection import Spec
-from sidecar.gpu_memory import memory_admission
+from sidecar.gpu_memory.memory_admission import MemoryAccount
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
 from sidecar.workers.engine_lease import EngineLease
 from sidecar.workers.engine_supervisor import EngineSupervisor
@@ -106,8 +106,8 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
     """Owner of one engine: no other code starts or ends its process.
 
     ``load`` says how it loads; its precision is the first, others come by `reload` and `lease`.
-    ``look`` is awaited before each load, for ``place`` to decide by; ``account`` keeps what
-    follows from it. ``keep_alive_s``: idle time until it is unloaded; negative: never.
+    ``account`` is asked before each load, and told what follows. ``keep_alive_s``: idle time until
+    it is unloaded; negative: never.
     """
 
     def __init__(
@@ -115,14 +115,11 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         spec: Spec,
         load: LoadOptions,
         keep_alive_s: float,
-        place: memory_admission.PlacementDecision = memory_admission.load_beside,
-        look: memory_admission.MemoryProbe = memory_admission.no_memory_probe,
+        account: MemoryAccount | None = None,
         on_crash: Callable[[WorkerProcess], None] = lambda worker: None,
-        account: memory_admission.MemoryAccount | None = None,
         sharing: Sharing = EXCLUSIVE,
     ) -> None:
-        account = account or memory_admission.MemoryAccount()
-        super().__init__(spec, load, place, look, on_crash, account, sharing.worker)
+        super().__init__(spec, load, account or MemoryAccount(), on_crash, sharing.worker)
         self.spec = spec
         self.sharing = sharing
         self._keep_alive_s = keep_alive_s
@@ -236,9 +233,9 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
     async def check_room(self, precision: Precision) -> None:
         """Raise `errors.WontFit` if a reload at ``precision`` would now find no room."""
         target = self.check(precision)
-        await self._look()
+        await self._account.look()
         if not self.changing:  # else it is not known what will be free
-            self._place(target)
+            self._account.place(target)
 
     async def reload(self, precision: Precision, checkpoint: str | None = None) -> Precision:
         """Load the engine anew at another precision, in its turn; return that precision.
@@ -308,7 +305,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         worker = await self._ensure_loaded(self.resolve(wanted, since))
         if not self.sharing.sessions:
             await self._shutdowns.wait()
-            await self._look()
+            await self._account.look()
         self._used_load = self.loads
         return worker
 

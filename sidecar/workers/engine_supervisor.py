@@ -139,10 +139,8 @@ class EngineSupervisor:
         self,
         spec: ModelSpec,
         load: LoadOptions,
-        place: memory_admission.PlacementDecision,
-        look: memory_admission.MemoryProbe,
-        on_crash: Callable[[WorkerProcess], None],
         account: memory_admission.MemoryAccount,
+        on_crash: Callable[[WorkerProcess], None],
         worker_options: WorkerOptions,
     ) -> None:
         self.precision = spec.resolve_precision(load.precision)
@@ -159,8 +157,6 @@ class EngineSupervisor:
         """Seconds that the last load took."""
         self._spec = spec
         self._options = load
-        self._place = place
-        self._look = look
         self._account = account
         self._worker_options = worker_options
         self._worker: WorkerProcess | None = None
@@ -263,8 +259,8 @@ class EngineSupervisor:
         self.checkpoint = checkpoint or old_checkpoint
         try:
             await self._check_not_stuck()
-            await self._look()
-            plan = self._place(precision)
+            await self._account.look()
+            plan = self._account.place(precision)
             self._account.load_begins(precision, plan)
             instead = plan.placement is memory_admission.LoadPlacement.INSTEAD
             restored = instead and self.worker is not None

@@ -58,7 +58,7 @@ async def open_remote_session(
     """A place for a session at the service ``url``, of which one machine is at ``host``.
 
     Raises:
-        Trouble: there is none, and what to do about it.
+        ChunkFailure: there is none, and what to do about it.
     """
     from websockets.exceptions import (
         ConnectionClosed,
@@ -78,14 +78,12 @@ async def open_remote_session(
                 socket.transport.abort()
                 raise
     except ssl.SSLCertVerificationError:
-        raise ChunkFailure(
-            FailureStep.AGAIN, upstream_dialect.certificate_failure(), sent=False
-        ) from None
+        raise upstream_dialect.certificate_failure(FailureStep.AGAIN) from None
     except TimeoutError:
-        said = errors.UpstreamUnreachable("The upstream takes too long to answer.")
-        raise ChunkFailure(FailureStep.AGAIN, said, sent=False) from None
+        said = "The upstream takes too long to answer."
+        raise upstream_dialect.unreachable_failure(said) from None
     except OSError:
-        raise ChunkFailure(FailureStep.AGAIN, errors.UpstreamUnreachable(), sent=False) from None
+        raise upstream_dialect.unreachable_failure() from None
     except InvalidStatus as refused:
         status = refused.response.status_code
         raise _error_of_status(status) from None
@@ -156,14 +154,14 @@ def _error_of_refusal(message: Mapping[str, Any]) -> ChunkFailure:
     """Return the failure that a refusal means."""
     error, code = _error_of(message), str(message.get("code"))
     if code in _HANDOVER_CODES:
-        return ChunkFailure(FailureStep.LATER, errors.UpstreamUnreachable(), sent=False)
+        return upstream_dialect.unreachable_failure(step=FailureStep.LATER)
     if error.kind in _KEY_REFUSED_KINDS:
-        return ChunkFailure(FailureStep.AGAIN, _key_refused_error(), sent=False)
+        return _key_refused_failure()
     if code in _VERSION_MISMATCH_CODES or error.kind is ErrorKind.NOT_FOUND:
-        return ChunkFailure(FailureStep.AGAIN, _version_mismatch_error(), sent=False)
+        return _version_mismatch_failure()
     if code == errors.LiveUnavailable.code:
         said = "The upstream hears nothing live."
-        return ChunkFailure(FailureStep.AGAIN, errors.UpstreamRefused(said), sent=False)
+        return upstream_dialect.refused_failure(said, step=FailureStep.AGAIN)
     if error.kind in _BUSY_KINDS:
         return ChunkFailure(FailureStep.LATER, errors.LiveFull(), sent=False)
     if error.kind in _SESSION_FAULT_KINDS:
@@ -175,26 +173,28 @@ def _error_of_refusal(message: Mapping[str, Any]) -> ChunkFailure:
 
 def _error_of_status(status: int) -> ChunkFailure:
     if status in (401, 403):
-        return ChunkFailure(FailureStep.AGAIN, _key_refused_error(), sent=False)
+        return _key_refused_failure()
     if status in (404, 405, 426):
-        return ChunkFailure(FailureStep.AGAIN, _version_mismatch_error(), sent=False)
+        return _version_mismatch_failure()
     return ChunkFailure(
         FailureStep.AGAIN, errors.UpstreamFailed(f"The upstream answered {status}.")
     )
 
 
-def _key_refused_error() -> errors.SidecarError:
-    return errors.UpstreamRefused(
+def _key_refused_failure() -> ChunkFailure:
+    return upstream_dialect.refused_failure(
         "The upstream does not let this key have live places.",
-        hint="Set VIBEVOICE_UPSTREAM_KEY or --upstream-key @FILE to its token, or to one of the "
+        "Set VIBEVOICE_UPSTREAM_KEY or --upstream-key @FILE to its token, or to one of the "
         "scope 'lease'.",
+        FailureStep.AGAIN,
     )
 
 
-def _version_mismatch_error() -> errors.SidecarError:
-    return errors.UpstreamRefused(
+def _version_mismatch_failure() -> ChunkFailure:
+    return upstream_dialect.refused_failure(
         "The upstream has no live places for other services, or is of another version.",
-        hint="Have the same version of vibevoice-asr there as here.",
+        "Have the same version of vibevoice-asr there as here.",
+        FailureStep.AGAIN,
     )
 
 

@@ -141,16 +141,18 @@ class WorkerOperations:
         with self._opened(operation, request.fds[0]) as audio, ExitStack() as tees:
             report = TranscriptionReport(audio)
             events: Iterator[transcript.TranscriptionEvent]
-            if (tee := self._tee(audio, options, request.is_cancelled, tees)) is not None:
-                events = map(
-                    tee.completed, self._engine.transcribe(tee, options, request.is_cancelled)
-                )
+            tee = self._tee(audio, options, request.is_cancelled, tees)
+            wanted = engine_interface.TranscriptionRequest(
+                tee or audio, options, request.is_cancelled
+            )
+            if tee is not None:
+                events = map(tee.completed, self._engine.transcribe(wanted))
             elif operation.get("settled") is None:
-                events = self._engine.transcribe(audio, options, request.is_cancelled)
+                events = self._engine.transcribe(wanted)
             else:
                 settled = [_checkpoint_from_wire(values) for values in operation["settled"]]
                 engine = cast(engine_interface.ResumableEngine, self._engine)
-                events = engine.transcribe_from(settled, audio, options, request.is_cancelled)
+                events = engine.transcribe_from(settled, wanted)
             for event in events:
                 yield from report.of(with_word_times(event) if options.words else event)
 
@@ -177,7 +179,9 @@ class WorkerOperations:
                 cancelled = partial(is_cancelled, number)
                 tee = self._tee(audio, options, cancelled, opened)
                 numbers.append(number)
-                requests.append(engine_interface.BatchRequest(tee or audio, options, cancelled))
+                requests.append(
+                    engine_interface.TranscriptionRequest(tee or audio, options, cancelled)
+                )
                 reports.append(TranscriptionReport(audio))
                 tees.append(tee)
             events = engine.transcribe_together(requests) if requests else ()

@@ -38,7 +38,7 @@ async def test_an_engine_that_has_no_room_at_the_start_is_said_and_the_service_g
     def place(self: object, precision: Precision) -> LoadPlan:
         raise errors.WontFit(TOO_LARGE)
 
-    monkeypatch.setattr(EngineHost, "_place", place)
+    monkeypatch.setattr(EngineHost, "place", place)
     settings = Settings(engine="scripted", preload=True)
     service = Service(settings, choose_engine(settings))
     await service.open()

@@ -11,7 +11,7 @@ from job_event_histories import submitted
 from service_process import until
 
 from sidecar.cluster.claims import Claim, ClaimPreferences, ClaimReporter
-from sidecar.jobs.job_log import MemoryJobLog
+from sidecar.jobs.job_log import JobLog
 from sidecar.jobs.job_record import (
     FailedChange,
     JobChange,
@@ -32,7 +32,7 @@ class Work:
 
     def __init__(self, worn: Sequence[JobEvent] = ()) -> None:
         self.shared = SharedJobs()
-        self.claims, self.log = FakeClaims(self.shared), MemoryJobLog()
+        self.claims, self.log = FakeClaims(self.shared), JobLog()
         self.ends: list[bool] = []
         self._worn = worn
 

@@ -18,7 +18,7 @@ from sidecar.cluster import claims
 from sidecar.cluster.claims import Claim, ClaimPreferences, HeldClaims
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs import job_record
-from sidecar.jobs.job_log import MemoryJobLog
+from sidecar.jobs.job_log import JobLog
 from sidecar.jobs.job_record import (
     CrashedChange,
     JobFailure,
@@ -444,7 +444,7 @@ async def test_a_claim_that_its_node_does_not_know_of_is_given_back(node: Servic
     """As after a failure of the database, or a call that was executed late."""
     await node.submit("a")
     await claimed(node)
-    held = HeldClaims(node.claims, MemoryJobLog(), Nobody())
+    held = HeldClaims(node.claims, JobLog(), Nobody())
     await held.check()
     assert await node.claims.mine(), "its answer may be on its way"
     await held.check()

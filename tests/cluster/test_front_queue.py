@@ -17,7 +17,7 @@ from sidecar.cluster.claim_loop import ClaimLoop
 from sidecar.cluster.eligibility import EligibilityJudge
 from sidecar.cluster.front_queue import SharedJobQueue
 from sidecar.concurrency import ThreadLimiter
-from sidecar.jobs.job_log import DuplicateRequestKey, MemoryJobLog
+from sidecar.jobs.job_log import DuplicateRequestKey, JobLog
 from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import IdempotencyKey, JobRecord, JobState
 from sidecar.jobs.job_runner import Job
@@ -106,7 +106,7 @@ async def front(store: Store) -> AsyncIterator[SharedJobQueue]:
 @asynccontextmanager
 async def both(store: Store) -> AsyncIterator[SharedJobQueue]:
     """A front that is a node as well."""
-    log, slot = MemoryJobLog(), OverheardSlot()
+    log, slot = JobLog(), OverheardSlot()
     queue = JobQueue(slot, log, DispatchOptions(as_asked, 60), limit=64)
     claims = FakeClaims(store.shared)
     judging = EligibilityJudge(claims, lambda record: None, 1e6)

@@ -18,6 +18,7 @@ from sidecar.interfaces.engine_interface import (
     Precision,
     TranscribeOptions,
     TranscriptionEngine,
+    TranscriptionRequest,
     UpstreamOptions,
 )
 from sidecar.transcripts.transcript import Finished, Progress, SegmentReady, TranscriptionEvent
@@ -83,7 +84,9 @@ def run(
         rate = engine_spec(name).sample_rate
         with open_audio(file.fileno(), facts, rate=rate, max_s=DAY_S) as audio:
             for event in engine.transcribe(
-                audio, options or TranscribeOptions(), lambda: len(events) >= stop_after
+                TranscriptionRequest(
+                    audio, options or TranscribeOptions(), lambda: len(events) >= stop_after
+                )
             ):
                 events.append(event)
     return events

@@ -52,8 +52,7 @@ ONLY_FINALS = replace(ALSO_PARTIALS, partials=False)
 def loading(name: str) -> LoadOptions:
     """How an engine is loaded; one whose weights are not in a wheel has some that are made here."""
     if name == "whisper":
-        folder = str(tiny_whisper.model())
-        return LoadOptions(Precision.INT8, folder, live=True, short_windows=True)
+        return LoadOptions(Precision.INT8, str(tiny_whisper.model()), live=True)
     if name == "voxtral":
         return LoadOptions(Precision.FP32, str(tiny_voxtral.model()), "cpu", live=True)
     return LoadOptions(live=True)

@@ -23,7 +23,7 @@ from sidecar.audio.loudness import AudioHistoryBuffer
 from sidecar.diarization import speaker_models
 from sidecar.engines import moonshine
 from sidecar.engines.moonshine import moonshine_transcription
-from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
+from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions, TranscriptionRequest
 from sidecar.interfaces.live_engine import NEW_SESSION, LiveOptions
 from sidecar.interfaces.live_events import LiveEvent, NoticeRaised, Summary
 from sidecar.transcripts.transcript import (
@@ -38,7 +38,7 @@ from sidecar.transcripts.transcript import (
 )
 
 ASSETS = Path(get_assets_path())
-RATE = moonshine.SAMPLE_RATE
+RATE = moonshine.SPEC.sample_rate
 
 
 class Recorded:
@@ -68,7 +68,9 @@ def endgame() -> Block:
 def transcript(
     engine: moonshine.MoonshineEngine, samples: Block, options: TranscribeOptions | None = None
 ) -> Transcript:
-    *_, last = engine.transcribe(Recorded(samples), options or TranscribeOptions(), lambda: False)
+    *_, last = engine.transcribe(
+        TranscriptionRequest(Recorded(samples), options or TranscribeOptions(), lambda: False)
+    )
     assert isinstance(last, Finished)
     return last.transcript
 
@@ -124,13 +126,13 @@ def test_the_doubt_outlives_the_engine_that_had_it(
     settled = [
         from_wire(json.loads(json.dumps(to_wire(one))))
         for one in engine.transcribe_from(
-            [], Recorded(backwards), TranscribeOptions(), lambda: False
+            [], TranscriptionRequest(Recorded(backwards), TranscribeOptions(), lambda: False)
         )
         if isinstance(one, Checkpoint)
     ]
     assert settled
     *_, last = engine.transcribe_from(
-        settled, Recorded(backwards), TranscribeOptions(), lambda: False
+        settled, TranscriptionRequest(Recorded(backwards), TranscribeOptions(), lambda: False)
     )
     assert isinstance(last, Finished)
     assert warnings(last.transcript) == ["language_doubtful"]
@@ -278,7 +280,9 @@ def test_the_first_words_are_told_when_ten_seconds_are_in(
 
     sentence = endgame[round(4.6 * RATE) : round(8.3 * RATE)]
     sound = np.concatenate([sentence, np.zeros(RATE, np.float32), endgame, endgame])
-    events = engine.transcribe(Live(sound), TranscribeOptions(), lambda: False)
+    events = engine.transcribe(
+        TranscriptionRequest(Live(sound), TranscribeOptions(), lambda: False)
+    )
     next(event for event in events if isinstance(event, SegmentReady))
     assert given_s <= 10 + 37_123 / RATE
 
@@ -322,13 +326,15 @@ def test_who_goes_on_from_a_checkpoint_ends_with_the_same_transcript(
     monkeypatch.setattr(moonshine_transcription, "REVISION_WINDOW_S", 15.0)
     monkeypatch.setattr(moonshine, "CHECKPOINT_INTERVAL_S", 8.0)
     play, options = Recorded(np.tile(endgame, 2)), TranscribeOptions(words=True)
-    whole = list(engine.transcribe_from((), play, options, lambda: False))
+    whole = list(engine.transcribe_from((), TranscriptionRequest(play, options, lambda: False)))
     checkpoints = [event for event in whole if isinstance(event, Checkpoint)]
     assert len(checkpoints) >= 5
     assert max(later.audio_s - one.audio_s for one, later in pairwise(checkpoints)) <= 10.0
     settled = [from_wire(json.loads(json.dumps(to_wire(one)))) for one in checkpoints[:-1]]
     known = sum(len(one.segments) for one in checkpoints[:-1])
-    again = list(engine.transcribe_from(settled, play, options, lambda: False))  # type: ignore[arg-type]
+    again = list(
+        engine.transcribe_from(settled, TranscriptionRequest(play, options, lambda: False))
+    )  # type: ignore[arg-type]
     assert again[-1] == whole[-1]
     assert isinstance(again[-1], Finished)
     assert {one.words_by for one in again[-1].transcript.segments} == {WORDS_BY_ATTENTION}

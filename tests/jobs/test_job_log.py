@@ -16,7 +16,7 @@ from service_process import PATIENCE_S
 
 from sidecar import errors
 from sidecar.clock import Clock
-from sidecar.jobs.job_log import DuplicateRequestKey, JobLog, MemoryJobLog, SubscriberTooSlow
+from sidecar.jobs.job_log import DuplicateRequestKey, JobLog, SubscriberTooSlow
 from sidecar.jobs.job_record import (
     CancelledChange,
     EditedChange,
@@ -46,7 +46,7 @@ KEY = "a-key-of-a-test-and-of-nobody-else"
 Place = Callable[[str], Any]
 """Gives a fixture by its name."""
 STORES: dict[str, Callable[[Place, Clock, int], JobLog]] = {
-    "memory": lambda place, now, buffer: MemoryJobLog(now, buffer),
+    "memory": lambda place, now, buffer: JobLog(now, buffer),
     "sqlite": lambda place, now, buffer: SqliteJobLog(place("tmp_path"), KEY, now, buffer),
 }
 """How to open a store: at a place of its own, with a clock and a buffer for each subscriber."""
@@ -304,7 +304,7 @@ async def test_who_resumes_far_behind_is_not_too_slow_for_that(store: JobLog) ->
 
 
 async def test_of_those_who_left_or_were_told_all_nothing_is_kept(store: JobLog) -> None:
-    if not isinstance(store, MemoryJobLog):
+    if not isinstance(store, JobLog):
         pytest.skip("another store's feed is another's")
     jobs = [added(store) for _ in range(3)]
     for job in jobs:

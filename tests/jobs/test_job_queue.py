@@ -15,10 +15,10 @@ from service_process import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.engines import engine_spec
-from sidecar.gpu_memory.memory_admission import LoadPlan
+from sidecar.gpu_memory.memory_admission import LoadPlan, MemoryAccount
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 from sidecar.jobs import job_queue
-from sidecar.jobs.job_log import MemoryJobLog
+from sidecar.jobs.job_log import JobLog
 from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
@@ -29,13 +29,13 @@ from sidecar.workers.engine_slot import EngineSlot
 NewJob = Callable[..., Job]
 
 
-class Loads:
+class Loads(MemoryAccount):
     """Counts the loads of a slot."""
 
     def __init__(self) -> None:
         self.count = 0
 
-    def __call__(self, precision: Precision) -> LoadPlan:
+    def place(self, precision: Precision) -> LoadPlan:
         self.count += 1
         return LoadPlan()
 
@@ -48,8 +48,8 @@ async def test_clients_that_wait_for_each_answer_and_want_different_precisions_s
     recording: Path,
 ) -> None:
     loads = Loads()
-    slot = EngineSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1, place=loads)
-    queue = JobQueue(slot, MemoryJobLog(), DispatchOptions(as_asked, max_s=60), limit=8)
+    slot = EngineSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1, account=loads)
+    queue = JobQueue(slot, JobLog(), DispatchOptions(as_asked, max_s=60), limit=8)
     queue.open()
     used: list[str] = []
 
@@ -73,8 +73,8 @@ async def test_a_job_that_waits_for_another_precision_can_be_cancelled(
 ) -> None:
     monkeypatch.setattr(job_queue, "NEXT_JOB_WAIT_S", 30.0)
     loads = Loads()
-    slot = EngineSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1, place=loads)
-    queue = JobQueue(slot, MemoryJobLog(), DispatchOptions(as_asked, max_s=60), limit=8)
+    slot = EngineSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1, account=loads)
+    queue = JobQueue(slot, JobLog(), DispatchOptions(as_asked, max_s=60), limit=8)
     queue.open()
     try:
         first, second = job(recording, Precision.FP32), job(recording, Precision.INT8)
@@ -174,7 +174,7 @@ async def test_who_runs_and_who_waits_when_the_queue_closes_is_told(
 
 
 async def test_what_nobody_asks_for_later_is_not_remembered(new_job: NewJob) -> None:
-    store = MemoryJobLog()
+    store = JobLog()
     Retention(store, 60, 1 << 20)
     async with queue_on(OverheardSlot(), store=store) as queue:
         awaited, kept = new_job(kept=False), new_job()
@@ -242,7 +242,7 @@ async def test_after_the_grace_who_runs_is_told_and_who_waits_is_told_at_once(
 
 async def test_a_job_that_waits_again_has_nothing_of_its_last_attempt(new_job: NewJob) -> None:
     one = new_job()
-    one.enter(MemoryJobLog())
+    one.enter(JobLog())
     for again in (one.requeue, one.begin):
         one.begin()
         one.apply_report(SegmentReady(0, Segment(0.0, 1.0, "said")))

@@ -27,7 +27,7 @@ from shared_job_services import Service, service, until_told
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource, UploadSpool
 from sidecar.cluster.claims import Claim, ClaimPreferences
-from sidecar.jobs.job_log import JobLog, MemoryJobLog
+from sidecar.jobs.job_log import JobLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import (
     CancelledChange,
@@ -191,7 +191,7 @@ async def shared(journal: str, folder: Path, server: Cluster) -> AsyncIterator[O
 
 Place = Callable[[str], Any]
 KINDS: dict[str, Callable[[Place], AbstractAsyncContextManager[Opened]]] = {
-    "memory": lambda place: local(MemoryJobLog()),
+    "memory": lambda place: local(JobLog()),
     "sqlite": lambda place: local(SqliteJobLog(place("tmp_path") / "jobs", "a-key-of-a-test")),
     "postgresql": lambda place: shared(
         place("journal"), place("tmp_path"), place("postgres_cluster")

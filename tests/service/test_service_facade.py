@@ -56,7 +56,7 @@ async def test_a_reload_that_is_refused_does_not_put_the_running_job_back(
         def full(precision: Precision) -> LoadPlan:
             raise errors.WontFit()
 
-        service._slot._place, expected = full, errors.WontFit
+        service._slot._account.place, expected = full, errors.WontFit
     for _ in range(3):
         heard = len(job.record.segments)
         with pytest.raises(expected):

@@ -19,7 +19,7 @@ from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import AudioSource, open_recording_file, recording_ref
 from sidecar.engines import engine_spec
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
-from sidecar.jobs.job_log import MemoryJobLog
+from sidecar.jobs.job_log import JobLog
 from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job
@@ -142,13 +142,11 @@ class Overheard(EngineLease):
 
 
 @asynccontextmanager
-async def queue_on(
-    slot: Any, store: MemoryJobLog | None = None, **rest: Any
-) -> AsyncIterator[JobQueue]:
+async def queue_on(slot: Any, store: JobLog | None = None, **rest: Any) -> AsyncIterator[JobQueue]:
     """A queue that is closed until the test opens it."""
     own = {name: rest.pop(name) for name in ("guess", "pace", "limit", "places") if name in rest}
     terms = DispatchOptions(**{"plan": as_asked, "max_s": 60, **rest})
-    queue = JobQueue(slot, store or MemoryJobLog(), terms, **{"limit": 64, **own})
+    queue = JobQueue(slot, store or JobLog(), terms, **{"limit": 64, **own})
     try:
         yield queue
     finally:

@@ -10,7 +10,12 @@ import soundfile
 import soxr
 
 from sidecar.audio import Block
-from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions, UpstreamOptions
+from sidecar.interfaces.engine_interface import (
+    LoadOptions,
+    TranscribeOptions,
+    TranscriptionRequest,
+    UpstreamOptions,
+)
 from sidecar.transcripts.transcript import Finished, Transcript, TranscriptionEvent
 from sidecar.upstream.upstream_engine import UpstreamEngine
 
@@ -55,7 +60,11 @@ class Engine:
         **options: Any,
     ) -> list[TranscriptionEvent]:
         heard = sound.at(self.engine.sample_rate)
-        return list(self.engine.transcribe(heard, TranscribeOptions(**options), cancelled))
+        return list(
+            self.engine.transcribe(
+                TranscriptionRequest(heard, TranscribeOptions(**options), cancelled)
+            )
+        )
 
     def transcript(self, sound: Sound, **options: Any) -> Transcript:
         *_, last = self.events(sound, **options)

@@ -19,7 +19,7 @@ from sidecar import errors
 from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import open_recording_file
 from sidecar.engines import engine_spec
-from sidecar.gpu_memory.memory_admission import LoadPlacement, LoadPlan
+from sidecar.gpu_memory.memory_admission import LoadPlacement, LoadPlan, MemoryAccount
 from sidecar.interfaces.engine_interface import (
     LoadOptions,
     MemoryPlan,
@@ -33,14 +33,14 @@ from sidecar.workers.worker_process import WorkerProcess
 FP32, INT8 = Precision.FP32, Precision.INT8
 
 
-class Looker:
+class Looker(MemoryAccount):
     """Decides like a planner, and notes what it was asked about."""
 
     def __init__(self, placement: LoadPlacement = LoadPlacement.BESIDE) -> None:
         self.placement: LoadPlacement | errors.SidecarError = placement
         self.asked: list[Precision] = []
 
-    def __call__(self, precision: Precision) -> LoadPlan:
+    def place(self, precision: Precision) -> LoadPlan:
         self.asked.append(precision)
         if isinstance(self.placement, errors.SidecarError):
             raise self.placement
@@ -73,8 +73,8 @@ async def build() -> AsyncIterator[Build]:
     slots: list[EngineSlot] = []
 
     def make(looker: Looker | None = None, keep_alive_s: float = -1) -> EngineSlot:
-        load, place = LoadOptions(FP32), looker or Looker()
-        slots.append(EngineSlot(engine_spec("scripted"), load, keep_alive_s, place))
+        load, account = LoadOptions(FP32), looker or Looker()
+        slots.append(EngineSlot(engine_spec("scripted"), load, keep_alive_s, account))
         return slots[-1]
 
     yield make
@@ -317,11 +317,11 @@ async def test_memory_is_looked_at_only_once_the_old_engine_has_left(
     stood: list[bool] = []
     old: int | None = None
 
-    async def look() -> None:
-        stood.append(old is not None and runs(old))
+    class Watched(MemoryAccount):
+        async def look(self) -> None:
+            stood.append(old is not None and runs(old))
 
-    load = LoadOptions(FP32)
-    slot = EngineSlot(engine_spec("scripted"), load, keep_alive_s=0, place=Looker(), look=look)
+    slot = EngineSlot(engine_spec("scripted"), LoadOptions(FP32), 0, Watched())
     try:
         async with slot.lease():
             old = slot.worker_pid
@@ -526,14 +526,15 @@ async def test_who_waited_through_a_reload_takes_what_it_brought(build: Build) -
 async def test_memory_is_looked_at_before_each_load_and_each_lease() -> None:
     seen: list[str] = []
 
-    async def look() -> None:
-        seen.append("look")
+    class Noted(MemoryAccount):
+        async def look(self) -> None:
+            seen.append("look")
 
-    def place(precision: Precision) -> LoadPlan:
-        seen.append(precision)
-        return LoadPlan()
+        def place(self, precision: Precision) -> LoadPlan:
+            seen.append(precision)
+            return LoadPlan()
 
-    slot = EngineSlot(engine_spec("scripted"), LoadOptions(FP32), -1, place, look)
+    slot = EngineSlot(engine_spec("scripted"), LoadOptions(FP32), -1, Noted())
     try:
         async with slot.lease():
             assert seen == ["look", "fp32", "look"]
@@ -561,12 +562,13 @@ async def test_the_worker_is_told_what_stays_on_the_host_and_the_slot_remembers(
             told.append((options.precision, options.evict_encoders, options.host_token_table))
         return call(self, operation, *args, **kwargs)
 
-    def place(precision: Precision) -> LoadPlan:
-        return LoadPlan(placement, FRUGAL if precision is FP32 else MemoryPlan())
+    class Frugal(MemoryAccount):
+        def place(self, precision: Precision) -> LoadPlan:
+            return LoadPlan(placement, FRUGAL if precision is FP32 else MemoryPlan())
 
     monkeypatch.setattr(WorkerProcess, "call", watched)
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "int8")
-    slot = EngineSlot(engine_spec("scripted"), LoadOptions(FP32), -1, place)
+    slot = EngineSlot(engine_spec("scripted"), LoadOptions(FP32), -1, Frugal())
     try:
         await slot.preload()
         assert slot.memory == FRUGAL

@@ -16,7 +16,7 @@ from service_process import PATIENCE_S, until
 from sidecar import errors
 from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.engines import engine_spec
-from sidecar.gpu_memory.memory_admission import LoadPlan
+from sidecar.gpu_memory.memory_admission import LoadPlan, MemoryAccount
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 from sidecar.workers.engine_slot import LIVE, EngineSlot, EngineState
 from sidecar.workers.worker_process import WorkerDied
@@ -25,7 +25,7 @@ FP32, INT8 = Precision.FP32, Precision.INT8
 SECONDS = 100
 
 
-class Loads:
+class Loads(MemoryAccount):
     """Notes at which precisions it was loaded, and which of its processes died."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ async def build(loads: Loads) -> AsyncIterator[Build]:
             spec,
             load,
             keep_alive_s,
-            loads.place,
+            loads,
             on_crash=lambda one: noted.append(one.pid),
             sharing=LIVE,
         )

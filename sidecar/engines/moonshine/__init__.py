@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sidecar import errors
-from sidecar.engines.moonshine import moonshine_recognizer, moonshine_transcription
-from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
 from sidecar.interfaces.engine_interface import (
-    AudioStream,
     CancelCheck,
     EngineSpec,
     LoadOptions,
     Precision,
-    TranscribeOptions,
+    TranscriptionRequest,
 )
 from sidecar.interfaces.live_engine import LiveOptions, LiveSession, LiveSessionStart
 from sidecar.interfaces.live_events import LiveEventCallback
@@ -29,6 +26,10 @@ from sidecar.transcripts.transcript import Checkpoint, Finished, Transcript, Tra
 if TYPE_CHECKING:
     from sidecar.audio import Block
     from sidecar.diarization.speaker_models import SpeakerModels
+    from sidecar.engines.moonshine.moonshine_recognizer import (
+        MoonshineHypothesis,
+        MoonshineRecognizer,
+    )
     from sidecar.live.runtime.live_scheduler import LiveScheduler
     from sidecar.live.runtime.speech_segments import PrecedingContext, RecognitionHypothesis
 
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 SPEC = EngineSpec(
     name="moonshine",
     title="Embedded CPU engine (moonshine tiny-en)",
-    sample_rate=SAMPLE_RATE,
+    sample_rate=16_000,
     precisions=(Precision.INT8,),  # the wheel's weights are quantized to 8 bits
     languages=("en",),
     diarizes=True,
@@ -46,9 +47,8 @@ SPEC = EngineSpec(
     requires=("moonshine_voice", "onnxruntime"),
     # of people who mostly listen; how many may speak is measured (`live.runtime.load_shedding`)
     sessions=500,
-    resumes=moonshine_transcription.CHECKPOINT_FORMAT,
+    resumes="moonshine-2",  # another one whenever what is in checkpoints means something else
 )
-
 
 CHECKPOINT_INTERVAL_S = 20.0
 """From one checkpoint to the next; what is heard ahead of the words (`following.AHEAD_S`) is lost
@@ -59,7 +59,7 @@ class MoonshineEngine:
     """Words from the recognizer, voices from a follower, joined into segments."""
 
     def __init__(self) -> None:
-        self._recognizer: moonshine_recognizer.MoonshineRecognizer | None = None
+        self._recognizer: MoonshineRecognizer | None = None
         self._voices: SpeakerModels | None = None
         self._scheduler: LiveScheduler | None = None
 
@@ -69,6 +69,8 @@ class MoonshineEngine:
         Raises:
             errors.ModelLoadFailed: one is not there, or onnxruntime does not run it.
         """
+        from sidecar.engines.moonshine import moonshine_recognizer
+
         self._recognizer = moonshine_recognizer.load_recognizer()
         yield 0.5
         from sidecar.diarization.speaker_models import SpeakerModelsUnavailable, load_models
@@ -81,21 +83,15 @@ class MoonshineEngine:
             ) from None
         yield 1.0
 
-    def transcribe(
-        self, audio: AudioStream, options: TranscribeOptions, cancelled: CancelCheck
-    ) -> Iterator[TranscriptionEvent]:
+    def transcribe(self, request: TranscriptionRequest) -> Iterator[TranscriptionEvent]:
         """Segments as speech ends; whose they are is settled at the end."""
-        yield from self._events(None, audio, options, cancelled)
+        yield from self._events(None, request)
 
     def transcribe_from(
-        self,
-        settled: Sequence[Checkpoint],
-        audio: AudioStream,
-        options: TranscribeOptions,
-        cancelled: CancelCheck,
+        self, settled: Sequence[Checkpoint], request: TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
         """The same, from what is settled on."""
-        yield from self._events(settled, audio, options, cancelled)
+        yield from self._events(settled, request)
 
     def open(
         self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
@@ -130,8 +126,7 @@ class MoonshineEngine:
         cancelled: CancelCheck,
     ) -> RecognitionHypothesis | None:
         assert self._recognizer is not None
-        before = draft.draft if draft is not None else None
-        assert before is None or isinstance(before, moonshine_recognizer.MoonshineHypothesis)
+        before = cast("MoonshineHypothesis | None", draft and draft.draft)
         return _live_hypothesis(
             self._recognizer.hear(audio, before, cancelled, words=options.words)
         )
@@ -147,31 +142,22 @@ class MoonshineEngine:
         return _live_hypothesis(found)
 
     def _events(
-        self,
-        settled: Sequence[Checkpoint] | None,
-        audio: AudioStream,
-        options: TranscribeOptions,
-        cancelled: CancelCheck,
+        self, settled: Sequence[Checkpoint] | None, request: TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
         from sidecar.diarization.diarizer import Diarizer
         from sidecar.diarization.speaker_identification import identify_with_diarizer
+        from sidecar.engines.moonshine.moonshine_transcription import MoonshineTranscription
 
         assert self._recognizer is not None
         assert self._voices is not None
+        options = request.options
         follower = Diarizer.wished(self._voices, options)
-        work = moonshine_transcription.MoonshineTranscription(
-            self._recognizer,
-            follower,
-            audio,
-            cancelled,
-            diarize=options.diarize,
-            words=options.words,
-            settle_s=None if settled is None else CHECKPOINT_INTERVAL_S,
-        )
+        settle_s = None if settled is None else CHECKPOINT_INTERVAL_S
+        work = MoonshineTranscription(self._recognizer, follower, request, settle_s)
         if settled:
             work.go_on(settled)
         for event in work.events():
-            if cancelled():
+            if request.cancelled():
                 return
             yield event
         transcript = Transcript(
@@ -186,9 +172,7 @@ class MoonshineEngine:
         yield Finished(identify_with_diarizer(follower, transcript, options))
 
 
-def _live_hypothesis(
-    found: moonshine_recognizer.MoonshineHypothesis | None,
-) -> RecognitionHypothesis | None:
+def _live_hypothesis(found: MoonshineHypothesis | None) -> RecognitionHypothesis | None:
     """Return what the recognizer heard, for the live scheduler."""
     from sidecar.live.runtime.speech_segments import RecognitionHypothesis
 
@@ -210,10 +194,12 @@ def _warm_up_audio() -> Block | None:
 
     import numpy as np
 
+    from sidecar.engines.moonshine.moonshine_recognizer import model_folder
+
     try:
-        with wave.open(str(moonshine_recognizer.model_folder().parent / "beckett.wav")) as file:
-            file.setpos(SAMPLE_RATE)
-            raw = file.readframes(4 * SAMPLE_RATE)
+        with wave.open(str(model_folder().parent / "beckett.wav")) as file:
+            file.setpos(SPEC.sample_rate)
+            raw = file.readframes(4 * SPEC.sample_rate)
     except (OSError, EOFError, wave.Error, errors.ModelLoadFailed):
         return None
     samples: Block = np.frombuffer(raw, "<i2").astype(np.float32) / np.float32(32768)

@@ -13,7 +13,10 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from sidecar import errors
 from sidecar.audio import Block
@@ -26,11 +29,6 @@ from sidecar.engines.moonshine.moonshine_decoder_graph import (
     cache_tensor_names,
 )
 from sidecar.interfaces.engine_interface import CancelCheck
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
 
 SAMPLE_RATE = 16_000
 ENCODER, DECODER = "encoder_model.ort", "decoder_model_merged.ort"
@@ -57,7 +55,7 @@ class MoonshineDecoder:
             the files in ``folder``.
     """
 
-    def __init__(self, folder: Path, threads: int = 1) -> None:
+    def __init__(self, folder: Path) -> None:
         try:
             runtime = onnx_runtime.load_onnxruntime()
         except (ImportError, OSError) as error:
@@ -65,7 +63,7 @@ class MoonshineDecoder:
         self._file = folder / DECODER
         self._attention: Any = None
         self._drawing = threading.Lock()
-        self._options = options = onnx_runtime.session_options(threads)
+        self._options = options = onnx_runtime.session_options()
         options.enable_mem_pattern = False  # one is kept for every length that was ever seen
         options.enable_cpu_mem_arena = False  # it keeps what the longest stretch took; no faster
         try:
@@ -112,8 +110,6 @@ class MoonshineDecoder:
         The other part has the shape (heads, tokens, frames of `FRAME_SAMPLES` samples): of each
         token, how much of a head's attention was where.
         """
-        import numpy as np
-
         if cancelled():
             return None
         feed = self._listen(audio)
@@ -145,8 +141,6 @@ class MoonshineDecoder:
         cancelled: CancelCheck,
         given: Sequence[int],
     ) -> DecodedTokens | None:
-        import numpy as np
-
         most = min(math.ceil(samples / SAMPLE_RATE * TOKENS_PER_S), MAX_POSITIONS) - len(given)
         found: list[int] = []
         likely: list[float] = []
@@ -170,8 +164,6 @@ class MoonshineDecoder:
 
     def _listen(self, audio: Block) -> dict[str, npt.NDArray[Any]]:
         """Return the encoder's output for ``audio``, as every pass of the decoder needs it."""
-        import numpy as np
-
         samples = np.ascontiguousarray(audio, np.float32)[None]
         everywhere = np.ones(samples.shape, np.int64)
         (frames,) = self._encoder.run(None, {"input_values": samples, "attention_mask": everywhere})
@@ -186,8 +178,6 @@ class MoonshineDecoder:
         feed: dict[str, npt.NDArray[Any]], memory: Sequence[npt.NDArray[np.float32]], tokens: int
     ) -> None:
         """Keys and values for the next pass: those of ``tokens``, without a draft's that failed."""
-        import numpy as np
-
         for name, values in zip(cache_tensor_names("past"), memory, strict=True):
             feed[name] = np.ascontiguousarray(values[:, :, :tokens])
 

@@ -9,14 +9,12 @@ layers of self-attention with rotary positions, attention to the frames, and a g
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from sidecar.checkpoints.onnx_runtime import OrtModelFile, encode_field, encode_varint
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
 
 CONTRIB_DOMAIN = "com.microsoft"
 """The domain of onnxruntime's own operators."""
@@ -260,8 +258,6 @@ class _DecoderGraphBuilder:
 
     def attention(self, query: str, layer: int, head: int) -> str:
         """Where one head looks, shape (1, 1, tokens, frames), each token's in sum 1."""
-        import numpy as np
-
         one = self.graph.weight(f"head.{head}", _int64(head))
         split = self.graph.weight("heads", _int64(1, -1, HEADS, HEAD_SIZE))
         query = self.graph.node("Reshape", [query, split])
@@ -292,8 +288,6 @@ class _DecoderGraphBuilder:
 
     def rotary_tables(self) -> None:
         """Sine and cosine for every position."""
-        import numpy as np
-
         speeds = _ROTARY_BASE ** (-np.arange(0, _ROTARY, 2) / _ROTARY)
         angles = np.outer(np.arange(MAX_POSITIONS), speeds)
         self.graph.weight("cosine", np.cos(angles).astype(np.float32))
@@ -350,6 +344,4 @@ class _DecoderGraphBuilder:
 
 
 def _int64(*values: int) -> npt.NDArray[np.int64]:
-    import numpy as np
-
     return np.array(values, np.int64)

@@ -13,7 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from sidecar import errors
 from sidecar.audio import Block
@@ -28,11 +30,6 @@ from sidecar.engines.moonshine.moonshine_decoder import (
 from sidecar.interfaces.engine_interface import CancelCheck
 from sidecar.transcripts.language_doubt import Confidence
 from sidecar.transcripts.transcript import Word, collapse_commas
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
 
 _DROP_DB = 30.0
 """So much below its loud parts (the 90th percentile of frames) a stretch is silent ..."""
@@ -53,8 +50,6 @@ def frame_silence(samples: Block, frame: int, frames: int) -> npt.NDArray[np.flo
 
     ``samples``: shape (samples,). ``frame``: samples of one.
     """
-    import numpy as np
-
     size = frames * frame
     sound = np.pad(samples[:size], (0, max(0, size - len(samples)))).reshape(frames, frame)
     level = 10 * np.log10(np.square(sound).mean(axis=1) + 1e-9)
@@ -73,8 +68,6 @@ def token_spans(
     has it. ``begins``: which tokens begin a word; there may be silence before these, and behind the
     last.
     """
-    import numpy as np
-
     if not attention.shape[1]:
         return []
     spread = attention.std(axis=1, keepdims=True) + 1e-9
@@ -103,8 +96,6 @@ before the silence."""
 def _viterbi_path(rows: npt.NDArray[np.float32], of_token: Sequence[int]) -> list[Span] | None:
     """Each row's frames on the path through (rows, frames) with the greatest sum; rows of silence
     (-1) may be left out. None where there are fewer frames than words."""
-    import numpy as np
-
     count, frames = rows.shape
     best = np.full((count + 1, frames + 1), -np.inf)
     best[0, 0] = 0.0
@@ -179,9 +170,9 @@ class MoonshineRecognizer:
         errors.ModelLoadFailed: when it is made without onnxruntime, or beside another model.
     """
 
-    def __init__(self, folder: Path, threads: int = 1) -> None:
+    def __init__(self, folder: Path) -> None:
         self._tokenizer = MoonshineTokenizer.read(folder / "tokenizer.bin")
-        self._decoder = MoonshineDecoder(folder, threads)
+        self._decoder = MoonshineDecoder(folder)
 
     def hear(
         self,
@@ -308,13 +299,13 @@ def _kept_characters(text: str) -> Iterator[str]:
     return (one for one in text if one != "," and not one.isspace())
 
 
-def load_recognizer(threads: int = 1) -> MoonshineRecognizer:
+def load_recognizer() -> MoonshineRecognizer:
     """The recognition model of the wheel.
 
     Raises:
         errors.ModelLoadFailed: it is not there, or onnxruntime does not run it.
     """
-    return MoonshineRecognizer(model_folder(), threads)
+    return MoonshineRecognizer(model_folder())
 
 
 def model_folder() -> Path:
@@ -331,7 +322,5 @@ def model_folder() -> Path:
 
 def _pad_samples(audio: Block, least: int) -> Block:
     """With silence behind it up to ``least`` samples."""
-    import numpy as np
-
     padded: Block = np.pad(audio, (0, max(0, least - len(audio))))
     return padded

@@ -15,15 +15,14 @@ from typing import Any
 from sidecar.audio import Block
 from sidecar.audio.loudness import AudioHistoryBuffer, quietest_sample
 from sidecar.diarization import background_diarization, word_attribution
+from sidecar.engines.moonshine import SPEC
 from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
 from sidecar.engines.moonshine.moonshine_recognizer import MoonshineHypothesis, MoonshineRecognizer
-from sidecar.interfaces.engine_interface import AudioStream, CancelCheck
+from sidecar.interfaces.engine_interface import TranscriptionRequest
 from sidecar.transcripts import transcript
 from sidecar.transcripts.language_doubt import Confidence
 from sidecar.transcripts.speaker_turns import SpeakerTurn, number_speakers_by_appearance
 
-CHECKPOINT_FORMAT = "moonshine-2"
-"""Of the checkpoints; another one whenever what is in them means something else."""
 MAX_UTTERANCE_S = 12.0
 REVISION_WINDOW_S = 120.0
 """After so long the borders of a line stay: by then there are fifty looks at who speaks."""
@@ -57,21 +56,14 @@ class MoonshineTranscription:
         self,
         recognizer: MoonshineRecognizer,
         follower: background_diarization.StreamingDiarizer,
-        source: AudioStream,
-        cancelled: CancelCheck,
-        *,
-        diarize: bool,
-        words: bool = False,
+        request: TranscriptionRequest,
         settle_s: float | None = None,
     ) -> None:
-        """``words``: with their times, where the recognizer can tell. ``settle_s``: how often there
-        is a checkpoint, in seconds of audio."""
+        """``settle_s``: how often there is a checkpoint, in seconds of audio."""
         self._recognizer = recognizer
         self._follower = follower
-        self._source = source
-        self._cancelled = cancelled
-        self._diarize = diarize
-        self._words = words
+        self._source, self._options = request.audio, request.options
+        self._cancelled = request.cancelled
         self._audio = AudioHistoryBuffer(SAMPLE_RATE)
         self._texts: dict[tuple[float, float], _Heard] = {}
         self._settled: list[MoonshineUtterance] = []
@@ -139,7 +131,7 @@ class MoonshineTranscription:
             "confidence": astuple(self.confidence),
         }
         segments = tuple(self._segment(line, line.voice) for line in lines)
-        return transcript.Checkpoint(end_s, CHECKPOINT_FORMAT, segments, state)
+        return transcript.Checkpoint(end_s, SPEC.resumes, segments, state)
 
     def _blocks(self) -> Iterator[tuple[float, Block]]:
         for block in self._source:
@@ -224,7 +216,7 @@ class MoonshineTranscription:
             ):
                 return said
         sound = self._audio.between(start, end)
-        heard = self._recognizer.hear(sound, None, self._cancelled, words=self._words)
+        heard = self._recognizer.hear(sound, None, self._cancelled, words=self._options.words)
         found = heard or MoonshineHypothesis("")  # cancelled
         self.confidence += found.confidence
         words = tuple(
@@ -255,7 +247,7 @@ class MoonshineTranscription:
         return sum(turn.start < time_s < turn.end for turn in self._turns) <= 1
 
     def _segment(self, line: MoonshineUtterance, voice: int) -> transcript.Segment:
-        speaker = voice if self._diarize else None
+        speaker = voice if self._options.diarize else None
         by = transcript.WORDS_BY_ATTENTION if line.words else ""
         return transcript.Segment(line.start, line.end, line.text, speaker, line.words, words_by=by)
 
@@ -267,7 +259,7 @@ class MoonshineTranscription:
             self._segment(line, floor.voice(line.start, line.end, line.voice))
             for line in self._settled
         ]
-        if self._diarize:
+        if self._options.diarize:
             found = word_attribution.extend_over_overlaps(found, self._follower.turns)
         return tuple(number_speakers_by_appearance(found))
 

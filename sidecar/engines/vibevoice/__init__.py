@@ -68,19 +68,16 @@ class VibeVoiceEngine:
         self._model = vibevoice_model.VibeVoiceModel(loaded)
 
     def transcribe(
-        self,
-        audio: engine_interface.AudioStream,
-        options: engine_interface.TranscribeOptions,
-        cancelled: engine_interface.CancelCheck,
+        self, request: engine_interface.TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
         """Segments as the model closes them."""
         from sidecar.engines.vibevoice.vibevoice_transcription import VibeVoiceTranscription
 
         assert self._model is not None
-        yield from VibeVoiceTranscription(self._model, audio, options, cancelled).events()
+        yield from VibeVoiceTranscription(self._model, request).events()
 
     def transcribe_together(
-        self, requests: Sequence[engine_interface.BatchRequest]
+        self, requests: Sequence[engine_interface.TranscriptionRequest]
     ) -> Iterator[tuple[int, TranscriptionEvent | errors.SidecarError]]:
         """Several recordings in step."""
         from sidecar.engines.vibevoice.vibevoice_transcription import (
@@ -92,10 +89,7 @@ class VibeVoiceEngine:
         assert model is not None
         decoding = model.decoding(requests[0].options.memory)
         yield from transcribe_in_step(
-            [
-                VibeVoiceTranscription(model, one.audio, one.options, one.cancelled, decoding)
-                for one in requests
-            ]
+            [VibeVoiceTranscription(model, one, decoding) for one in requests]
         )
 
 

@@ -119,16 +119,12 @@ class VibeVoiceTranscription:
     def __init__(
         self,
         model: vibevoice_model.VibeVoiceModel,
-        audio: engine_interface.AudioStream,
-        options: engine_interface.TranscribeOptions,
-        cancelled: engine_interface.CancelCheck,
+        request: engine_interface.TranscriptionRequest,
         decoding: PlannedDecoder | None = None,
     ) -> None:
-        self._model = model
-        self._decoding = decoding
-        self._audio = audio
-        self._options = options
-        self._cancelled = cancelled
+        audio, options = request.audio, request.options
+        self._model, self._decoding = model, decoding
+        self._audio, self._options, self._cancelled = audio, options, request.cancelled
         watched = engine_interface.InterruptibleAudio(audio, self._check)
         self._windows = VibeVoiceWindows(
             watched, vibevoice_model.SAMPLE_RATE, options.memory.window_s, detect_window_speech

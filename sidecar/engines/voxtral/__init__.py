@@ -74,10 +74,7 @@ class VoxtralEngine:
         yield 1.0
 
     def transcribe(
-        self,
-        audio: engine_interface.AudioStream,
-        options: engine_interface.TranscribeOptions,
-        cancelled: engine_interface.CancelCheck,
+        self, request: engine_interface.TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
         """Files are not for it.
 

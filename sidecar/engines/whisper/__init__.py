@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import (
-    AudioStream,
-    CancelCheck,
     EngineSpec,
     LoadOptions,
     Precision,
     TranscribeOptions,
+    TranscriptionRequest,
 )
 from sidecar.interfaces.live_engine import LiveOptions, LiveSession, LiveSessionStart
 from sidecar.interfaces.live_events import LiveEventCallback
@@ -67,7 +66,6 @@ class WhisperEngine:
         self._voices: SpeakerModels | None = None
         self._thread = ThreadPoolExecutor(1, "whisper")
         self._live: WhisperLiveRecognizer | None = None
-        self._short_windows = False
 
     def load(self, options: LoadOptions) -> Iterator[float]:
         """Read the model onto its device.
@@ -83,24 +81,21 @@ class WhisperEngine:
         from sidecar.engines.whisper import whisper_model
 
         self._model = whisper_model.load_whisper(options)
-        self._short_windows = options.short_windows
         yield 0.8
         from sidecar.diarization.speaker_models import shared_speaker_models
 
         self._voices = shared_speaker_models()
         yield 1.0
 
-    def transcribe(
-        self, audio: AudioStream, options: TranscribeOptions, cancelled: CancelCheck
-    ) -> Iterator[TranscriptionEvent]:
+    def transcribe(self, request: TranscriptionRequest) -> Iterator[TranscriptionEvent]:
         """Segments as windows are heard; whose they are is settled at the end."""
         from sidecar.engines.whisper.whisper_transcription import WhisperTranscription
 
         assert self._model is not None
-        follower = self._follower(options)
-        work = WhisperTranscription(self._model, self._thread, follower, audio, options, cancelled)
+        follower = self._follower(request.options)
+        work = WhisperTranscription(self._model, self._thread, follower, request)
         for event in work.events():
-            if cancelled():
+            if request.cancelled():
                 return
             yield event
 
@@ -117,9 +112,7 @@ class WhisperEngine:
 
         assert self._model is not None
         if self._live is None:
-            self._live = WhisperLiveRecognizer(
-                self._model, SPEC.name, self._voices, short_windows=self._short_windows
-            )
+            self._live = WhisperLiveRecognizer(self._model, SPEC.name, self._voices)
         return self._live.open(options, begin, tell)
 
     def _follower(self, options: TranscribeOptions) -> StreamingDiarizer:

@@ -32,22 +32,15 @@ class WhisperLiveRecognizer:
     """Owns the threads of the windows, and the scheduler of the sessions."""
 
     def __init__(
-        self,
-        model: whisper_model.WhisperRecognizer,
-        name: str,
-        voices: SpeakerModels | None,
-        *,
-        short_windows: bool = False,
+        self, model: whisper_model.WhisperRecognizer, name: str, voices: SpeakerModels | None
     ) -> None:
-        """``voices``: by which speakers are told apart. ``short_windows``: what goes on is
-        heard in windows as long as it is.
+        """``voices``: by which speakers are told apart.
 
         Raises:
             errors.LiveUnavailable: the detector is not to be had here.
         """
         detector = load_vad()
         self._model = model
-        self._short = short_windows
         at_once = whisper_model.live_workers("cuda" if model.on_gpu else "cpu")
         self._threads = ThreadPoolExecutor(at_once, "window")
         encoder = None if voices is None else SpeakerEncoder(voices)
@@ -98,12 +91,12 @@ class WhisperLiveRecognizer:
     ) -> RecognitionHypothesis | None:
         """Recognize the last half minute of a segment that goes on, quickly."""
         window = audio[-round(WINDOW_S * whisper_model.SAMPLE_RATE) :]
-        wish = self._wish(options, beams=1, timed=False, padded=not self._short)
+        wish = self._wish(options, beams=1, timed=False)
         heard = self._window(window, wish, cancelled)
         return None if heard is None else _hypothesis([heard], [0.0])
 
     def _wish(
-        self, options: LiveOptions, beams: int, *, timed: bool, padded: bool = True
+        self, options: LiveOptions, beams: int, *, timed: bool
     ) -> whisper_model.WhisperRequest:
         code = _language_code(options.language)
         return whisper_model.WhisperRequest(
@@ -113,7 +106,6 @@ class WhisperLiveRecognizer:
             beams=beams,
             retries=False,
             timed=timed,
-            padded=padded,
         )
 
     def _window(

@@ -115,9 +115,8 @@ BEAM_SIZE = 5
 """As many hypotheses are followed; Whisper's authors and faster-whisper have the same."""
 MAX_POSITIONS = 448
 """Of the decoder, prompt included."""
-MAX_WINDOW_FRAMES, MIN_WINDOW_FRAMES = 3000, 104
-"""Frames, a hundred a second: of half a minute, and of the shortest window that the encoder takes
-(101 are too many for nothing)."""
+WINDOW_FRAMES = 3000
+"""A hundred a second: the half minute that the model was trained on."""
 MIN_LANGUAGE_PROBABILITY = 0.5
 """A language that is less likely is not taken for heard."""
 SEED = 0
@@ -130,8 +129,7 @@ class WhisperRequest:
 
     ``beams``: hypotheses that are followed. ``retries``: what is stuck is tried again by chance.
     ``timed``: words with their times, which costs as much again; without it there is only the
-    text. ``padded``: to the half minute that the model was trained on; a shorter window costs the
-    encoder less, and nobody has trained it.
+    text.
     """
 
     language: str | None
@@ -142,7 +140,6 @@ class WhisperRequest:
     beams: int = BEAM_SIZE
     retries: bool = True
     timed: bool = True
-    padded: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +191,7 @@ class WhisperRecognizer:
         whisper, seconds = self._whisper, len(samples) / SAMPLE_RATE
         features = whisper.feature_extractor(samples)[..., :-1]
         frames = features.shape[-1]
-        encoded = whisper.encode(
-            pad_or_trim(features, MAX_WINDOW_FRAMES if wish.padded else _window_frames(frames))
-        )
+        encoded = whisper.encode(pad_or_trim(features, WINDOW_FRAMES))
         language, sure = self._language(encoded, wish, before)
         if not self.knows(language):
             raise errors.LanguageUnsupported(
@@ -302,11 +297,6 @@ class WhisperRecognizer:
             Word(float(word["start"]), float(word["end"]), word["word"])
             for word in said[0]["words"]
         )
-
-
-def _window_frames(frames: int) -> int:
-    """The length of a window for so many frames; the encoder halves it."""
-    return min(MAX_WINDOW_FRAMES, max(MIN_WINDOW_FRAMES, frames + frames % 2))
 
 
 def load_whisper(options: LoadOptions) -> WhisperRecognizer:

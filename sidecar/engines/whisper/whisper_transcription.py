@@ -266,19 +266,16 @@ class WhisperTranscription:
         model: whisper_model.WhisperRecognizer,
         thread: ThreadPoolExecutor,
         follower: background_diarization.StreamingDiarizer,
-        source: engine_interface.AudioStream,
-        options: engine_interface.TranscribeOptions,
-        cancelled: engine_interface.CancelCheck,
+        request: engine_interface.TranscriptionRequest,
     ) -> None:
         self._model = model
         self._thread = thread
         self._follower = follower
-        self._source = source
-        self._options = options
-        self._cancelled = cancelled
+        self._source, self._options = request.audio, request.options
+        self._cancelled = request.cancelled
         self._audio = AudioHistoryBuffer(whisper_model.SAMPLE_RATE)
         self._packing = WindowPacker(self._quiet)
-        self._diarize = options.diarize and not isinstance(follower, AllSpeechDiarizer)
+        self._diarize = self._options.diarize and not isinstance(follower, AllSpeechDiarizer)
         self._segments: list[Segment] = []
         self._ready = 0
         self._languages: Counter[str] = Counter()

@@ -17,7 +17,12 @@ import torch
 from sidecar.audio import Block
 from sidecar.engines.vibevoice import vibevoice_transcription
 from sidecar.engines.vibevoice.vibevoice_transcription import VibeVoiceTranscription
-from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
+from sidecar.interfaces.engine_interface import (
+    MemoryPlan,
+    Precision,
+    TranscribeOptions,
+    TranscriptionRequest,
+)
 from sidecar.transcripts.transcript import (
     Finished,
     Progress,
@@ -107,7 +112,11 @@ def pauses(samples: Block, rate: int) -> list[tuple[float, float]]:
 
 
 def run(model: Any, options: TranscribeOptions) -> list[TranscriptionEvent]:
-    return list(VibeVoiceTranscription(model, Recording(), options, lambda: False).events())
+    return list(
+        VibeVoiceTranscription(
+            model, TranscriptionRequest(Recording(), options, lambda: False)
+        ).events()
+    )
 
 
 def transcript(events: list[TranscriptionEvent]) -> Transcript:

@@ -19,7 +19,12 @@ from sidecar.engines.vibevoice.vibevoice_transcription import (
     VibeVoiceTranscription,
     transcribe_in_step,
 )
-from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
+from sidecar.interfaces.engine_interface import (
+    MemoryPlan,
+    Precision,
+    TranscribeOptions,
+    TranscriptionRequest,
+)
 from sidecar.transcripts.transcript import Finished, SegmentReady, Transcript, TranscriptionEvent
 
 CPU = torch.device("cpu")
@@ -45,7 +50,7 @@ def begun(
     recording = tiny_vibevoice.Recording(tiny_vibevoice.clip_24k(name))
     cancelled = rest.pop("cancelled", lambda: False)
     return VibeVoiceTranscription(
-        model, recording, options or TranscribeOptions(), cancelled, **rest
+        model, TranscriptionRequest(recording, options or TranscribeOptions(), cancelled), **rest
     )
 
 
@@ -86,7 +91,10 @@ def test_who_leaves_early_leaves_the_others_alone(model: VibeVoiceModel) -> None
 
 def test_a_recording_that_breaks_off_fails_on_its_own(model: VibeVoiceModel) -> None:
     broken = VibeVoiceTranscription(
-        model, Broken(tiny_vibevoice.clip_24k("beckett")), TranscribeOptions(), lambda: False
+        model,
+        TranscriptionRequest(
+            Broken(tiny_vibevoice.clip_24k("beckett")), TranscribeOptions(), lambda: False
+        ),
     )
     mine, other = all_events([broken, begun(model, "beckett")])
     assert [type(event) for event in mine] == [errors.AudioUndecodable]

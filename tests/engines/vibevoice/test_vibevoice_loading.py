@@ -24,7 +24,7 @@ from sidecar.engines.vibevoice.vibevoice_model import (
     device_map,
     load_vibevoice,
 )
-from sidecar.gpu_memory.memory_admission import LoadPlacement, LoadPlan
+from sidecar.gpu_memory.memory_admission import LoadPlacement, LoadPlan, MemoryAccount
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
 from sidecar.workers.engine_slot import EngineSlot, EngineState
 
@@ -170,11 +170,12 @@ def test_no_room_for_the_first_token_is_out_of_memory_and_not_a_bad_checkpoint(
 async def test_the_old_engine_comes_back_after_one_that_loads_but_does_not_run(
     too_large_for_8_bit: str,
 ) -> None:
-    def place(precision: Precision) -> LoadPlan:
-        return LoadPlan(LoadPlacement.INSTEAD)
+    class NoRoomForBoth(MemoryAccount):
+        def place(self, precision: Precision) -> LoadPlan:
+            return LoadPlan(LoadPlacement.INSTEAD)
 
     options = LoadOptions(FP32, too_large_for_8_bit, "cpu")
-    slot = EngineSlot(SPEC, options, keep_alive_s=-1, place=place)
+    slot = EngineSlot(SPEC, options, keep_alive_s=-1, account=NoRoomForBoth())
     try:
         await slot.preload()
         with pytest.raises(errors.ModelLoadFailed, match="does not run in int8"):

@@ -16,7 +16,12 @@ from sidecar.engines.vibevoice.vibevoice_decoder import PlannedDecoder
 from sidecar.engines.vibevoice.vibevoice_generation import DecoderPass, decode_in_step, decode_pass
 from sidecar.engines.vibevoice.vibevoice_model import VibeVoiceModel, load_vibevoice
 from sidecar.engines.vibevoice.vibevoice_transcription import VibeVoiceTranscription
-from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
+from sidecar.interfaces.engine_interface import (
+    MemoryPlan,
+    Precision,
+    TranscribeOptions,
+    TranscriptionRequest,
+)
 from sidecar.transcripts.transcript import Finished, Segment, Transcript
 
 CPU = torch.device("cpu")
@@ -27,7 +32,9 @@ def transcribe(
     model: VibeVoiceModel, name: str, options: TranscribeOptions | None = None
 ) -> Transcript:
     recording = tiny_vibevoice.Recording(tiny_vibevoice.clip_24k(name))
-    work = VibeVoiceTranscription(model, recording, options or TranscribeOptions(), lambda: False)
+    work = VibeVoiceTranscription(
+        model, TranscriptionRequest(recording, options or TranscribeOptions(), lambda: False)
+    )
     *_, last = work.events()
     assert isinstance(last, Finished)
     return last.transcript

@@ -126,30 +126,24 @@ def watched(engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 
 def test_finals_are_as_accurate_as_asked_and_partials_quick(
-    ear: WhisperLiveRecognizer,
-    heard: dict[str, Block],
-    watched: Watched,
-    monkeypatch: pytest.MonkeyPatch,
+    ear: WhisperLiveRecognizer, heard: dict[str, Block], watched: Watched
 ) -> None:
     options = LiveOptions(
         accurate=True, words=True, prompt="Godot", translate=True, language="de-AT"
     )
     ear.hear(heard[PROSE], None, options, lambda: False)
     ear.glimpse(heard[PROSE], None, options, lambda: False)
-    monkeypatch.setattr(ear, "_short", True)
-    ear.glimpse(heard[PROSE], None, options, lambda: False)
-    final, partial, short = watched.wishes
-    assert (final.beams, final.timed, final.padded) == (5, True, True)
-    assert (partial.beams, partial.timed, partial.padded) == (1, False, True)
-    assert (short.beams, short.padded) == (1, False)
+    final, partial = watched.wishes
+    assert (final.beams, final.timed) == (5, True)
+    assert (partial.beams, partial.timed) == (1, False)
     for wish in watched.wishes:
         assert (wish.language, wish.prompt, wish.translate) == ("de", "Godot", True)
         assert (wish.temperature, wish.retries) == (0.0, False)
 
 
-def test_a_shorter_window_is_heard_too(ear: WhisperLiveRecognizer, heard: dict[str, Block]) -> None:
+def test_a_short_window_is_heard_too(ear: WhisperLiveRecognizer, heard: dict[str, Block]) -> None:
     for seconds in (0.05, 1.0, 30.0):
-        wish = whisper_model.WhisperRequest("de", retries=False, timed=False, padded=False)
+        wish = whisper_model.WhisperRequest("de", retries=False, timed=False)
         assert ear._model.hear(heard[PROSE][: round(seconds * 16_000)], wish).tokens >= 0
 
 
