@@ -41,7 +41,8 @@ ELIGIBILITY_TTL_S = 30.0
 UNSCHEDULABLE_BATCH = 1000
 """Refused jobs that are looked at in one call: tenths of a second."""
 WAITING, ENDED = "vibevoice_waiting", "vibevoice_ended"
-"""Channels: something may be claimed; a job was ended or deleted."""
+"""Channels: something may be claimed (behind `_` and its id, by this node); a job was ended or
+deleted."""
 _EVENTS = """
     SELECT job, seq, at, kind, change FROM vibevoice.events
     WHERE job = %s AND seq <= %s ORDER BY seq"""
@@ -51,11 +52,13 @@ _EVENTS = """
 class Claim:
     """A claimed job. ``token``: of this claim; every report carries it. ``record``: the job as it
     stands. ``strip_ended_events``: its earlier checkpoints without their state, as they are to be
-    persisted with the end of the job. ``more``: whether other jobs may wait."""
+    persisted with the end of the job. ``begins``: whether the claim tells that an attempt begins.
+    ``more``: whether other jobs may wait."""
 
     token: str
     record: JobRecord
     worn: Sequence[JobEvent] = ()
+    begins: bool = False
     more: bool = field(default=True, compare=False)
 
 
@@ -63,10 +66,12 @@ class Claim:
 class ClaimPreferences:
     """Preferences of a node: requested precisions that need no load now, and for how many seconds
     the loaded one has been loaded. ``loaded``: values of `Precision` as requested, for example
-    ``{"auto", "fp16"}``; empty if nothing is loaded."""
+    ``{"auto", "fp16"}``; empty if nothing is loaded. ``begins``: whether an attempt of the job begins
+    at once and alone, so that the claim counts as one if the node dies."""
 
     loaded: frozenset[str] = frozenset()
     loaded_for_s: float = 0.0
+    begins: bool = False
 
 
 class ClaimStore:
@@ -91,8 +96,8 @@ class ClaimStore:
         """Claim the next job in fair order that this node has not refused in the last
         `ELIGIBILITY_TTL_S`; None if there is none. If the token holds a claim already, return that
         one."""
-        values = (self._node, token, [*offer.loaded], offer.loaded_for_s, MAX_PASSED_OVER_S)
-        rows = await self._database.call("claim_1", *values)
+        loaded = [*offer.loaded], offer.loaded_for_s, MAX_PASSED_OVER_S
+        rows = await self._database.call("claim_1", self._node, token, *loaded, offer.begins)
         if not rows:
             return None
         job_id, seq, submitted, more = rows[0]
@@ -105,7 +110,7 @@ class ClaimStore:
             await self._refuse_unreadable(job_id, error)
             await self.release(token)
             return None
-        return Claim(token, record, strip_ended_events(past), more)
+        return Claim(token, record, strip_ended_events(past), offer.begins, more)
 
     async def report(
         self,
@@ -214,8 +219,9 @@ class ClaimStore:
                 self._tally.failed(failure.code, lasted_s, outcome_of_error(failure.error()))
 
     def on_waiting(self, tell: Callable[[], None]) -> None:
-        """Have ``tell`` called when there may be something to claim."""
-        self._database.listen(WAITING, lambda _: tell())
+        """Have ``tell`` called when there may be something to claim, unless another node is to."""
+        for channel in (WAITING, f"{WAITING}_{self._node}"):
+            self._database.listen(channel, lambda _: tell())
 
     def on_ended(self, tell: Callable[[str], None]) -> None:
         """Have ``tell`` called with the id of each claimed job that another service ended or
@@ -305,6 +311,8 @@ class ClaimReporter:
         self._claims, self._log, self._claim = claims, log, claim
         self._base = claim.record.seq
         """Number of the last event that the database has."""
+        self._counted = self._base + claim.begins
+        """Number of the last event that the database knows of, by a report or by the claim."""
         self._news = asyncio.Event()
         self._urgent = asyncio.Event()
         """Set when somebody waits for a report, or the job has ended."""
@@ -332,10 +340,10 @@ class ClaimReporter:
         self._finish()
 
     async def flushed(self) -> None:
-        """Wait until all events of the job so far are persisted, or will never be."""
-        if self._over:
+        """Wait until all events of the job so far are persisted, or will never be. Not for the start
+        of an attempt of which the claim tells."""
+        if self._over or (last := self._log.get(self._claim.record.id).seq) <= self._counted:
             return
-        last = self._log.get(self._claim.record.id).seq
         self._urgent.set()
         while self._base < last and not self._over:
             await self._moved.wait()

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 DERIVED_KEY_CACHE_SIZE = 256
 """Derived keys that are remembered: those of the jobs that a busy service works with."""
 _CHANGES_BY_KIND: dict[str, Callable[[], JobChange]] = {
+    "begun": job_record.StartedChange,
     "cancelled": job_record.CancelledChange,
     "interrupted": job_record.InterruptedChange,
     "waited": lambda: job_record.InterruptedChange(waited=True),

@@ -13,6 +13,7 @@ from service_process import until
 from sidecar.cluster.claims import Claim, ClaimPreferences, ClaimReporter
 from sidecar.jobs.job_log import MemoryJobLog
 from sidecar.jobs.job_record import (
+    CrashedChange,
     FailedChange,
     JobChange,
     JobEvent,
@@ -30,11 +31,11 @@ DONE = ReportedChange(Finished(Transcript((), "", 3.0, "scripted", "fp32")))
 class Work:
     """A claimed job, its reporter, and the log that it reports from."""
 
-    def __init__(self, worn: Sequence[JobEvent] = ()) -> None:
+    def __init__(self, worn: Sequence[JobEvent] = (), *, begins: bool = False) -> None:
         self.shared = SharedJobs()
         self.claims, self.log = FakeClaims(self.shared), MemoryJobLog()
         self.ends: list[bool] = []
-        self._worn = worn
+        self._worn, self._begins = worn, begins
 
     async def open(self) -> None:
         record = submitted(durable=True)
@@ -43,7 +44,8 @@ class Work:
         assert claim is not None
         self.id = record.id
         self.log.enter(record)
-        self.reporter = ClaimReporter(self.claims, self.log, Claim("token", record, self._worn))
+        claim = Claim("token", record, self._worn, self._begins)
+        self.reporter = ClaimReporter(self.claims, self.log, claim)
         self.reporter.open(self.ends.append)
 
     def happens(self, *changes: JobChange) -> None:
@@ -98,6 +100,22 @@ async def test_what_is_flushed_is_persisted_and_what_comes_later_is_not_waited_f
     assert work.numbers[:1] == [1]
     await work.reporter.flushed()
     assert work.numbers == [1, 2]
+
+
+async def test_the_start_of_an_attempt_is_not_waited_for_if_the_claim_tells_of_it() -> None:
+    work = Work(begins=True)
+    await work.open()
+    work.claims.down = True
+    work.happens(StartedChange())
+    await work.reporter.flushed()
+    assert work.numbers == []
+    work.happens(CrashedChange(), StartedChange())
+    flushed = asyncio.ensure_future(work.reporter.flushed())
+    await asyncio.sleep(0.05)
+    assert not flushed.done()
+    work.claims.down = False
+    await flushed
+    assert work.numbers == [1, 2, 3]
 
 
 async def test_a_report_without_an_answer_is_repeated_unchanged(work: Work) -> None:

@@ -38,6 +38,7 @@ ALTER TABLE vibevoice.jobs
     ADD wanted text NOT NULL DEFAULT 'auto',   -- the precision that was asked for
     ADD audio_s double precision,
     ADD node text,                     -- the service that has claimed it
+    ADD begins boolean NOT NULL DEFAULT false, -- whether its claim counts as an attempt if that dies
     ADD reported_by text,              -- the claim by which its last event was reported
     ADD fraction double precision NOT NULL DEFAULT 0,
     ADD behind text NOT NULL DEFAULT '',       -- the job that it waits for at the engine
@@ -211,6 +212,14 @@ BEGIN
     RETURN EXISTS (SELECT FROM vibevoice.tombstones WHERE id = id_);
 END $$;
 
+-- Wake one of the nodes that do nothing: if all came for a job, they would hold up the one that
+-- gets it. If there is none, notify `others`, who may have room for another job; NULL: nobody.
+CREATE FUNCTION vibevoice.wake_1(others text) RETURNS void LANGUAGE sql AS $$
+    SELECT pg_notify(channel, '') FROM coalesce((
+        SELECT 'vibevoice_waiting_' || s.id FROM vibevoice.services s WHERE works AND NOT draining
+            AND NOT EXISTS (SELECT FROM vibevoice.jobs j WHERE j.node = s.id)
+        ORDER BY s.id LIMIT 1), others) channel WHERE channel IS NOT NULL $$;
+
 -- Take a job in: 'accepted', 'known' (its key, or itself, is there as `job`), 'queue_full', or
 -- 'deleted' (it was, before this call came). `front_`: the service at which its client waits.
 CREATE FUNCTION vibevoice.submit_1(
@@ -241,7 +250,7 @@ BEGIN
             work_s, recording, recording_bytes, awaited_by, followers)
         VALUES (id_, owner_, key_, submitted_, kept_, urgent_, wanted_, audio_s_, work_s_,
             recording_, recording_bytes_, front_, array_remove(ARRAY[front_], NULL));
-    PERFORM pg_notify('vibevoice_waiting', '');
+    PERFORM vibevoice.wake_1('vibevoice_waiting');
     RETURN QUERY SELECT 'accepted', id_;
 END $$;
 
@@ -317,11 +326,13 @@ RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $
     ORDER BY vibevoice.later_1(urgent, came), coalesce(had_s, 0) + work_s, place LIMIT 1 $$;
 
 -- Claim the next job. `loaded_`: the precisions that need no load, since `loaded_for_s` seconds;
--- they go before a job that is due for at most `passed_over_s` seconds. `more`: others may wait.
+-- they go before a job that is due for at most `passed_over_s` seconds. `begins_`: an attempt of the
+-- job begins at once and alone, and counts from now on. `more`: others may wait.
 CREATE FUNCTION vibevoice.claim_1(
-    node_ text, claim_ text, loaded_ text[], loaded_for_s float8, passed_over_s float8)
+    node_ text, claim_ text, loaded_ text[], loaded_for_s float8, passed_over_s float8,
+    begins_ boolean DEFAULT false)
 RETURNS TABLE (job text, seq bigint, submitted bytea, more boolean) LANGUAGE plpgsql AS $$
-DECLARE due record; other record; had record; skip text[] := '{}';
+DECLARE due record; other record; had record; skip text[] := '{}'; others boolean;
 BEGIN
     -- One claim at a time, a few milliseconds each: each has to see what the one before took.
     PERFORM pg_advisory_xact_lock(8530221459172614241);
@@ -329,7 +340,8 @@ BEGIN
         WHERE j.claim = claim_;
     IF FOUND THEN RETURN; END IF;  -- the answer was lost, and is given again
     PERFORM FROM vibevoice.services WHERE id = node_ AND NOT draining FOR KEY SHARE;
-    IF NOT FOUND THEN RETURN; END IF;
+    IF NOT FOUND OR NOT EXISTS (SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL)
+        THEN RETURN; END IF;
     WHILE cardinality(skip) < 20 LOOP
         SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip, 200);
         IF NOT FOUND THEN
@@ -360,12 +372,13 @@ BEGIN
         skip := skip || due.job;
     END LOOP;
     IF had.id IS NULL THEN RETURN; END IF;
-    UPDATE vibevoice.jobs SET claim = claim_, node = node_, charged_s = work_s, able_by = NULL
-        WHERE id = had.id;
+    UPDATE vibevoice.jobs SET claim = claim_, node = node_, charged_s = work_s, able_by = NULL,
+        begins = begins_ WHERE id = had.id;
     INSERT INTO vibevoice.owners AS o (owner, had_s) VALUES (had.owner, had.work_s)
         ON CONFLICT (owner) DO UPDATE SET had_s = o.had_s + had.work_s;
-    RETURN QUERY SELECT had.id, had.seq, had.submitted, EXISTS (
-        SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL);
+    others := EXISTS (SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL);
+    IF others THEN PERFORM vibevoice.wake_1(NULL); END IF;
+    RETURN QUERY SELECT had.id, had.seq, had.submitted, others;
 END $$;
 
 -- Whoever had a job, whose row is locked, has it no more.
@@ -418,7 +431,7 @@ BEGIN
         SELECT job_, s, a, f, k, c
         FROM unnest(seqs, ats, fleeting_, kinds, changes) u (s, a, f, k, c);
     UPDATE vibevoice.jobs SET seq = last, state = state_, reported_by = claim_,
-        fraction = fraction_, behind = behind_, refused_by = NULL, refused_since = NULL,
+        begins = false, fraction = fraction_, behind = behind_, refused_by = NULL, refused_since = NULL,
         refused_seen = NULL WHERE id = job_;
     IF state_ IN ('done', 'failed', 'cancelled') THEN
         PERFORM vibevoice.finish_1(job_, state_, weight_, summary_);
@@ -460,10 +473,14 @@ BEGIN
         SELECT s.id FROM vibevoice.services s JOIN unnest(ids, beats) u (i, b) ON s.id = u.i
         WHERE s.beat = coalesce(u.b, s.beat) ORDER BY s.id FOR UPDATE OF s) locked;
     IF gone = '{}' THEN RETURN 0; END IF;
-    FOR j IN SELECT id, owner, charged_s FROM vibevoice.jobs
+    FOR j IN SELECT id, owner, charged_s, begins FROM vibevoice.jobs
             WHERE node = ANY (gone) ORDER BY id FOR UPDATE LOOP
         whose := whose || j.owner;
         charged := charged || j.charged_s;
+        IF j.begins THEN
+            UPDATE vibevoice.jobs SET state = 'running' WHERE id = j.id;
+            PERFORM vibevoice.append_1(j.id, 'begun');
+        END IF;
         PERFORM vibevoice.free_1(j.id);
     END LOOP;
     UPDATE vibevoice.sessions SET until = clock_timestamp() + make_interval(secs => grace_s)
