@@ -7,12 +7,9 @@
 -- then no job that others can see.
 
 SET LOCAL lock_timeout = '10s';
-DROP FUNCTION vibevoice.free(text, text, timestamptz, double precision);
-DROP FUNCTION vibevoice.joined(text);
-DROP FUNCTION vibevoice.held(text, timestamptz, double precision);
-DROP FUNCTION vibevoice.there(timestamptz, double precision);
-DROP FUNCTION vibevoice.lives(text, double precision);
-DROP TABLE vibevoice.desired, vibevoice.nodes, vibevoice.refusals, vibevoice.strays,
+DROP FUNCTION IF EXISTS vibevoice.free, vibevoice.joined, vibevoice.held, vibevoice.there,
+    vibevoice.lives;
+DROP TABLE IF EXISTS vibevoice.desired, vibevoice.nodes, vibevoice.refusals, vibevoice.strays,
     vibevoice.fronts, vibevoice.unanswered;
 
 -- What each owner has had: predicted seconds of work of the jobs that were claimed.
@@ -71,7 +68,7 @@ FROM (SELECT id, CASE WHEN state IN ('done', 'failed', 'cancelled') THEN coalesc
 WHERE last.id = j.id;
 ALTER TABLE vibevoice.jobs ALTER submitted SET STORAGE EXTERNAL, ALTER summary SET STORAGE EXTERNAL,
     SET (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
-DROP INDEX vibevoice.jobs_open;
+DROP INDEX IF EXISTS vibevoice.jobs_open;
 CREATE INDEX jobs_of_owner ON vibevoice.jobs (owner, place);
 CREATE INDEX jobs_open ON vibevoice.jobs (owner, place) WHERE ended IS NULL;
 CREATE INDEX jobs_waiting ON vibevoice.jobs (owner, urgent, place)
