@@ -16,7 +16,7 @@ from functools import partial
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
 from sidecar.cluster.eligibility import unschedulable_error
-from sidecar.cluster.job_rows import JobRows, event_kind, replay_events, strip_ended_events
+from sidecar.cluster.job_rows import JobRows, event_kind, replay_events
 from sidecar.cluster.shared_retention import SharedRetention
 from sidecar.jobs import job_record
 from sidecar.jobs.job_log import MemoryJobLog
@@ -44,20 +44,18 @@ WAITING, ENDED = "vibevoice_waiting", "vibevoice_ended"
 """Channels: something may be claimed (behind `_` and its id, by this node); a job was ended or
 deleted."""
 _EVENTS = """
-    SELECT job, seq, at, kind, change FROM vibevoice.events
+    SELECT job, seq, at, kind, coalesce(whole, change) FROM vibevoice.events
     WHERE job = %s AND seq <= %s ORDER BY seq"""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A claimed job. ``token``: of this claim; every report carries it. ``record``: the job as it
-    stands. ``strip_ended_events``: its earlier checkpoints without their state, as they are to be
-    persisted with the end of the job. ``begins``: whether the claim tells that an attempt begins.
-    ``more``: whether other jobs may wait."""
+    stands. ``begins``: whether the claim tells that an attempt begins. ``more``: whether other jobs
+    may wait."""
 
     token: str
     record: JobRecord
-    worn: Sequence[JobEvent] = ()
     begins: bool = False
     more: bool = field(default=True, compare=False)
 
@@ -66,8 +64,8 @@ class Claim:
 class ClaimPreferences:
     """Preferences of a node: requested precisions that need no load now, and for how many seconds
     the loaded one has been loaded. ``loaded``: values of `Precision` as requested, for example
-    ``{"auto", "fp16"}``; empty if nothing is loaded. ``begins``: whether an attempt of the job begins
-    at once and alone, so that the claim counts as one if the node dies."""
+    ``{"auto", "fp16"}``; empty if nothing is loaded. ``begins``: whether an attempt of the job
+    begins at once and alone, so that the claim counts as one if the node dies."""
 
     loaded: frozenset[str] = frozenset()
     loaded_for_s: float = 0.0
@@ -110,22 +108,16 @@ class ClaimStore:
             await self._refuse_unreadable(job_id, error)
             await self.release(token)
             return None
-        return Claim(token, record, strip_ended_events(past), offer.begins, more)
+        return Claim(token, record, offer.begins, more)
 
     async def report(
-        self,
-        token: str,
-        base: int,
-        record: JobRecord,
-        events: Sequence[JobEvent],
-        worn: Sequence[JobEvent] = (),
+        self, token: str, base: int, record: JobRecord, events: Sequence[JobEvent]
     ) -> bool:
         """Append events to a claimed job whose last event has the number ``base``.
 
         The numbers of ``events`` ascend, with gaps. ``record`` is the job after them: its state
-        becomes the job's, and its end ends the claim. ``strip_ended_events`` replaces earlier
-        events. Return whether all is persisted, also of a report that is repeated; False if the
-        claim is lost.
+        becomes the job's, and its end ends the claim. Return whether all is persisted, also of a
+        report that is repeated; False if the claim is lost.
         """
         ((persisted,),) = await self._database.call(
             "report_1",
@@ -136,14 +128,16 @@ class ClaimStore:
             [one.at for one in events],
             [one.superseded_by_next for one in events],
             [event_kind(one.change) for one in events],
-            await self._sealed(record, events),
+            await self._sealed(record, [one.worn for one in events]),
+            [
+                None if one.worn is one else self._rows.encrypt_event(record.id, one)
+                for one in events
+            ],
             record.state.value,
             record.progress.fraction or 0.0,
             record.behind,
             retained_bytes(record) if record.over else 0,
             self._rows.encrypt_summary(record),
-            [one.seq for one in worn],
-            await self._sealed(record, worn),
         )
         if persisted and record.over:
             self._housekeeping.settle(record.owner)
@@ -340,8 +334,8 @@ class ClaimReporter:
         self._finish()
 
     async def flushed(self) -> None:
-        """Wait until all events of the job so far are persisted, or will never be. Not for the start
-        of an attempt of which the claim tells."""
+        """Wait until all events of the job so far are persisted, or will never be; not for the
+        start of an attempt of which the claim tells."""
         if self._over or (last := self._log.get(self._claim.record.id).seq) <= self._counted:
             return
         self._urgent.set()
@@ -366,24 +360,12 @@ class ClaimReporter:
     async def _reported(self, record: JobRecord) -> bool:
         """Report the events that made the job what it is; False if the claim is lost."""
         events = tuple(self._log.events(record.id, self._base))
-        lost = self._worn() if record.over else ()
-        token, base = self._claim.token, self._base
-        if not await retry_while_unavailable(
-            partial(self._claims.report, token, base, record, events, lost)
-        ):
+        report = partial(self._claims.report, self._claim.token, self._base, record, events)
+        if not await retry_while_unavailable(report):
             return False
         self._base = record.seq
         self._move()
         return True
-
-    def _worn(self) -> Sequence[JobEvent]:
-        """Return the checkpoints that the database has, without their state: no attempt goes on
-        from them any more."""
-        events = self._log.events(self._claim.record.id)
-        return (
-            *self._claim.worn,
-            *strip_ended_events([one for one in events if one.seq <= self._base]),
-        )
 
     def _on_event(self, record: JobRecord, event: JobEvent) -> None:
         self._news.set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -181,8 +181,3 @@ def replay_events(record: JobRecord, events: Iterable[JobEvent]) -> JobRecord:
     for event in events:
         record, last = job_record.apply_event(record, event), max(last, event.seq)
     return replace(record, seq=last)
-
-
-def strip_ended_events(events: Sequence[JobEvent]) -> list[JobEvent]:
-    """Return those events that lose something at the end of their job, as they are then."""
-    return [less for one in events if (less := one.worn) is not one]

@@ -181,7 +181,7 @@ def shared_address(settings: Settings) -> str | None:
 
 
 def _offers(provision: EngineProvisioning) -> Callable[[], ClaimPreferences]:
-    """Return what tells which requested precisions need no load now, and whether jobs begin alone."""
+    """Return what tells which requested precisions need no load now, and if jobs begin alone."""
     slot, alone = provision.slot, provision.most_beside == 1
 
     def offer() -> ClaimPreferences:

@@ -89,9 +89,12 @@ CREATE INDEX jobs_awaited_again ON vibevoice.jobs (awaited_by)
     WHERE awaited_by IS NOT NULL AND left_until IS NOT NULL;
 
 -- `kind` names what happened; an event of a function has no encrypted `change`, its kind says all.
+-- `whole`: a checkpoint with the engine's state, until its job has ended.
 ALTER TABLE vibevoice.events DROP COLUMN mark, ALTER change DROP NOT NULL,
-    ALTER change SET STORAGE EXTERNAL, ADD kind text NOT NULL DEFAULT '';
+    ALTER change SET STORAGE EXTERNAL, ADD kind text NOT NULL DEFAULT '', ADD whole bytea,
+    ALTER whole SET STORAGE EXTERNAL;
 CREATE INDEX events_fleeting ON vibevoice.events (job) WHERE fleeting;
+CREATE INDEX events_whole ON vibevoice.events (job) WHERE whole IS NOT NULL;
 
 -- Jobs that run have lost their nodes, which are of the release before: they wait again.
 UPDATE vibevoice.owners o SET had_s = had_s - charged.s FROM (
@@ -180,6 +183,7 @@ CREATE FUNCTION vibevoice.finish_1(
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     DELETE FROM vibevoice.refusals WHERE job = job_;
+    UPDATE vibevoice.events SET whole = NULL WHERE job = job_ AND whole IS NOT NULL;
     UPDATE vibevoice.jobs SET state = state_, ended = clock_timestamp(),
         touched = clock_timestamp(), claim = NULL, node = NULL, able_by = NULL, refused_by = NULL,
         refused_since = NULL, refused_seen = NULL, weight = coalesce(weight_, weight),
@@ -407,8 +411,8 @@ END $$;
 -- after the failure of a database that had lost its last commits.
 CREATE FUNCTION vibevoice.report_1(
     job_ text, claim_ text, base bigint, seqs bigint[], ats float8[], fleeting_ boolean[],
-    kinds text[], changes bytea[], state_ text, fraction_ float8, behind_ text, weight_ bigint,
-    summary_ bytea, worn_seqs bigint[], worn bytea[]) RETURNS boolean LANGUAGE plpgsql AS $$
+    kinds text[], changes bytea[], wholes bytea[], state_ text, fraction_ float8, behind_ text,
+    weight_ bigint, summary_ bytea) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE j vibevoice.jobs; last bigint := seqs[cardinality(seqs)];
 BEGIN
     SELECT * INTO j FROM vibevoice.jobs WHERE id = job_ FOR UPDATE;
@@ -424,16 +428,13 @@ BEGIN
     IF true = ANY (fleeting_) THEN
         DELETE FROM vibevoice.events WHERE job = job_ AND fleeting;
     END IF;
-    INSERT INTO vibevoice.events (job, seq, at, fleeting, kind, change)
-        SELECT job_, s, a, f, k, c
-        FROM unnest(seqs, ats, fleeting_, kinds, changes) u (s, a, f, k, c);
+    INSERT INTO vibevoice.events (job, seq, at, fleeting, kind, change, whole)
+        SELECT job_, u.* FROM unnest(seqs, ats, fleeting_, kinds, changes, wholes) u;
     UPDATE vibevoice.jobs SET seq = last, state = state_, reported_by = claim_,
         begins = false, fraction = fraction_, behind = behind_, refused_by = NULL, refused_since = NULL,
         refused_seen = NULL WHERE id = job_;
     IF state_ IN ('done', 'failed', 'cancelled') THEN
         PERFORM vibevoice.finish_1(job_, state_, weight_, summary_);
-        UPDATE vibevoice.events e SET change = u.c FROM unnest(worn_seqs, worn) u (s, c)
-            WHERE e.job = job_ AND e.seq = u.s;
     END IF;
     -- Commits with a notification wait for each other, so there is none without a follower.
     IF j.followers <> '{}' THEN
