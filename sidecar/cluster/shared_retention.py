@@ -179,7 +179,7 @@ class SharedRetention:
         await (self._sweep() if turn else self.delete_recordings())
 
     async def _sweep(self) -> None:
-        owners = await self._database.call("owners_with_results_1")
+        owners = await self._database.fetch("SELECT owner FROM vibevoice.owners")
         parts: list[Callable[[], Awaitable[object]]] = [
             *(partial(self._purge, owner) for (owner,) in owners),
             partial(self._database.call, "tidy_1"),

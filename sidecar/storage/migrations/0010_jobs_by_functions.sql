@@ -12,8 +12,9 @@ DROP FUNCTION IF EXISTS vibevoice.free, vibevoice.joined, vibevoice.held, vibevo
 DROP TABLE IF EXISTS vibevoice.desired, vibevoice.nodes, vibevoice.refusals, vibevoice.strays,
     vibevoice.fronts, vibevoice.unanswered;
 
--- What each owner has had: predicted seconds of work of the jobs that were claimed.
+-- What each owner of jobs has had: predicted seconds of work of those that were claimed.
 ALTER TABLE vibevoice.shares RENAME TO owners;
+INSERT INTO vibevoice.owners SELECT DISTINCT owner, 0 FROM vibevoice.jobs ON CONFLICT DO NOTHING;
 ALTER TABLE vibevoice.owners SET (fillfactor = 50);
 
 -- Services that are there. Each counts its own beat up; others see by their own clocks whether it
@@ -301,29 +302,25 @@ RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $
         ORDER BY vibevoice.later_1(head.urgent, head.came), head.place LIMIT 1) first
     ORDER BY coalesce(had.had_s, 0) + first.work_s, first.place LIMIT 1 $$;
 
--- The next of a hundred waiting jobs that a node can do, as it said last: a claim ends that.
-CREATE FUNCTION vibevoice.next_able_1(node_ text, skip text[])
+-- The next of a hundred waiting jobs that a node can do, as it said last (a claim ends that), or
+-- (`stale_`) of the hundred that it refused longest ago, of a thousand: it tries them again when it
+-- can do no other.
+CREATE FUNCTION vibevoice.next_judged_1(node_ text, stale_ boolean, skip text[])
 RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $$
-    SELECT able.id, able.wanted, able.came
-    FROM (SELECT q.* FROM vibevoice.jobs q WHERE able_by = node_ LIMIT 100) able
-    LEFT JOIN vibevoice.owners had USING (owner)
-    WHERE state = 'queued' AND claim IS NULL AND NOT id = ANY (skip)
-    ORDER BY vibevoice.later_1(urgent, came), coalesce(had_s, 0) + work_s, place LIMIT 1 $$;
-
--- The next of the hundred waiting jobs that a node refused longest ago (of the thousand): it tries them again when
--- it can do no other.
-CREATE FUNCTION vibevoice.next_refused_1(node_ text, skip text[])
-RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $$
-    SELECT stale.id, stale.wanted, stale.came
+    SELECT judged.id, judged.wanted, judged.came
     FROM (
-        SELECT q.* FROM (
+        (SELECT q.* FROM vibevoice.jobs q WHERE NOT stale_ AND able_by = node_ LIMIT 100)
+        UNION ALL
+        (SELECT q.* FROM (
             SELECT r.job, r.at FROM vibevoice.refusals r
-            WHERE r.node = node_ AND vibevoice.stale_1(r.at) ORDER BY r.at LIMIT 1000) r
+            WHERE stale_ AND r.node = node_ AND vibevoice.stale_1(r.at)
+            ORDER BY r.at LIMIT 1000) r
         -- OFFSET 0: job by job; else statistics of an empty queue have it read all that waits.
         CROSS JOIN LATERAL (SELECT j.* FROM vibevoice.jobs j WHERE j.id = r.job OFFSET 0) q
         WHERE state = 'queued' AND claim IS NULL AND NOT q.id = ANY (skip)
-        ORDER BY r.at LIMIT 100) stale
+        ORDER BY r.at LIMIT 100)) judged
     LEFT JOIN vibevoice.owners had USING (owner)
+    WHERE state = 'queued' AND claim IS NULL AND NOT id = ANY (skip)
     ORDER BY vibevoice.later_1(urgent, came), coalesce(had_s, 0) + work_s, place LIMIT 1 $$;
 
 -- Claim the next job. `loaded_`: the precisions that need no load, since `loaded_for_s` seconds;
@@ -346,7 +343,7 @@ BEGIN
     WHILE cardinality(skip) < 20 LOOP
         SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip, 200);
         IF NOT FOUND THEN
-            SELECT * INTO due FROM vibevoice.next_able_1(node_, skip);
+            SELECT * INTO due FROM vibevoice.next_judged_1(node_, false, skip);
         END IF;
         IF NOT FOUND THEN  -- behind all that it refuses: tenths of a second, so only now and then
             UPDATE vibevoice.services SET walked = clock_timestamp()
@@ -356,7 +353,7 @@ BEGIN
             END IF;
         END IF;
         IF NOT FOUND THEN  -- last, so that what it cannot do keeps it from nothing else
-            SELECT * INTO due FROM vibevoice.next_refused_1(node_, skip);
+            SELECT * INTO due FROM vibevoice.next_judged_1(node_, true, skip);
         END IF;
         IF NOT FOUND THEN RETURN; END IF;
         IF cardinality(loaded_) > 0 AND NOT due.wanted = ANY (loaded_)
@@ -375,8 +372,7 @@ BEGIN
     IF had.id IS NULL THEN RETURN; END IF;
     UPDATE vibevoice.jobs SET claim = claim_, node = node_, charged_s = work_s, able_by = NULL,
         begins = begins_ WHERE id = had.id;
-    INSERT INTO vibevoice.owners AS o (owner, had_s) VALUES (had.owner, had.work_s)
-        ON CONFLICT (owner) DO UPDATE SET had_s = o.had_s + had.work_s;
+    UPDATE vibevoice.owners SET had_s = had_s + had.work_s WHERE owner = had.owner;
     others := EXISTS (SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL);
     IF others THEN PERFORM vibevoice.wake_1(NULL); END IF;
     RETURN QUERY SELECT had.id, had.seq, had.submitted, others;
@@ -800,17 +796,6 @@ BEGIN
     GET DIAGNOSTICS count_ = ROW_COUNT;
     RETURN count_;
 END $$;
-
--- Owners that have results or recordings; one index descent for each.
-CREATE FUNCTION vibevoice.owners_with_results_1() RETURNS TABLE (owner text)
-STABLE LANGUAGE sql AS $$
-    WITH RECURSIVE known (owner) AS (
-        (SELECT j.owner FROM vibevoice.jobs j WHERE ended IS NOT NULL ORDER BY j.owner LIMIT 1)
-        UNION ALL
-        SELECT (SELECT j.owner FROM vibevoice.jobs j
-            WHERE ended IS NOT NULL AND j.owner > known.owner ORDER BY j.owner LIMIT 1)
-        FROM known WHERE known.owner IS NOT NULL)
-    SELECT known.owner FROM known WHERE known.owner IS NOT NULL $$;
 
 -- Whether it is the caller's turn to look after all owners: once in `every_s` in all services.
 CREATE FUNCTION vibevoice.sweep_1(every_s float8) RETURNS boolean LANGUAGE plpgsql AS $$
