@@ -178,9 +178,10 @@ BEGIN
     RETURN j.seq;
 END $$;
 
--- End a job whose row is locked.
+-- End a job whose row is locked; with the number of its last event, where a claim reported that.
 CREATE FUNCTION vibevoice.finish_1(
-    job_ text, state_ text, weight_ bigint DEFAULT NULL, summary_ bytea DEFAULT NULL)
+    job_ text, state_ text, weight_ bigint DEFAULT NULL, summary_ bytea DEFAULT NULL,
+    seq_ bigint DEFAULT NULL, claim_ text DEFAULT NULL)
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     DELETE FROM vibevoice.refusals WHERE job = job_;
@@ -188,23 +189,21 @@ BEGIN
     UPDATE vibevoice.jobs SET state = state_, ended = clock_timestamp(),
         touched = clock_timestamp(), claim = NULL, node = NULL, able_by = NULL, refused_by = NULL,
         refused_since = NULL, refused_seen = NULL, weight = coalesce(weight_, weight),
-        summary = summary_
+        summary = summary_, seq = coalesce(seq_, seq), reported_by = coalesce(claim_, reported_by)
     WHERE id = job_;
 END $$;
 
 -- An owner comes back with nothing open: it begins where the least of the others stands, so that
 -- nobody saves up. Its row is locked then: one submission of an owner at a time.
 CREATE FUNCTION vibevoice.join_1(owner_ text) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE least_s float8;
 BEGIN
     INSERT INTO vibevoice.owners AS o (owner, had_s) VALUES (owner_, 0)
         ON CONFLICT (owner) DO UPDATE SET had_s = o.had_s;
-    IF NOT EXISTS (SELECT FROM vibevoice.jobs WHERE owner = owner_ AND ended IS NULL) THEN
-        SELECT min(had_s) INTO least_s
-            FROM vibevoice.owners JOIN vibevoice.active_owners_1() USING (owner);
-        IF least_s IS NULL THEN SELECT max(had_s) INTO least_s FROM vibevoice.owners; END IF;
-        UPDATE vibevoice.owners SET had_s = greatest(had_s, least_s) WHERE owner = owner_;
-    END IF;
+    UPDATE vibevoice.owners SET had_s = greatest(had_s, coalesce(
+            (SELECT min(had_s) FROM vibevoice.owners JOIN vibevoice.active_owners_1() USING (owner)),
+            (SELECT max(had_s) FROM vibevoice.owners)))
+        WHERE owner = owner_ AND NOT EXISTS (
+            SELECT FROM vibevoice.jobs WHERE owner = owner_ AND ended IS NULL);
 END $$;
 
 -- Whether a job of this id was deleted before it came. Calls about one id come one after the other.
@@ -426,11 +425,12 @@ BEGIN
     END IF;
     INSERT INTO vibevoice.events (job, seq, at, fleeting, kind, change, whole)
         SELECT job_, u.* FROM unnest(seqs, ats, fleeting_, kinds, changes, wholes) u;
-    UPDATE vibevoice.jobs SET seq = last, state = state_, reported_by = claim_,
-        begins = false, fraction = fraction_, behind = behind_, refused_by = NULL, refused_since = NULL,
-        refused_seen = NULL WHERE id = job_;
     IF state_ IN ('done', 'failed', 'cancelled') THEN
-        PERFORM vibevoice.finish_1(job_, state_, weight_, summary_);
+        PERFORM vibevoice.finish_1(job_, state_, weight_, summary_, last, claim_);
+    ELSE
+        UPDATE vibevoice.jobs SET seq = last, state = state_, reported_by = claim_, begins = false,
+            fraction = fraction_, behind = behind_, refused_by = NULL, refused_since = NULL,
+            refused_seen = NULL WHERE id = job_;
     END IF;
     -- Commits with a notification wait for each other, so there is none without a follower.
     IF j.followers <> '{}' THEN
