@@ -3,7 +3,8 @@
 One PostgreSQL is started for it, which does not wait for its disk. A table has each figure beside
 its goal and beside what it was with a copy of all jobs in every service.
 
-overhead   of a job of a tenth of a second that comes alone, over a front and three nodes.
+overhead   of a job of a tenth of a second that comes alone, over a front and three nodes, which
+           have rested until their pools have no more connections than such jobs need.
 memory     a front (PSS) with `--waiting` jobs more than before; one that accepted them all, and one
            that did not.
 claims     how long one takes while `--waiting` jobs of 50 owners wait, and how many 50 nodes get in
@@ -37,6 +38,7 @@ from sidecar.audio.audio_source import ClientFileRef
 from sidecar.cluster.claims import ClaimPreferences
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import JobEvent, JobRecord, ReportedChange, StartedChange, apply_event
+from sidecar.storage.postgres_settings import IDLE_CONNECTION_S
 from sidecar.transcripts.transcript import Finished, Transcript
 from tests.support.postgres import Cluster, cluster
 from tests.support.shared_job_services import Service, service
@@ -47,6 +49,7 @@ SENDERS = 16
 CLAIMS = 300  # one after the other
 CLAIMS_EACH = 20  # of each node at once
 WARM = 200  # jobs after which a front has loaded what it needs
+REST_S = 5 * IDLE_CONNECTION_S  # one connection less each time, down to one of four
 GREEDY, MODEST = 400, 40  # recordings of the owner that sends most, and of each of the others
 AUDIO = ClientFileRef("/recordings/voice.wav", 42, 1_700_000_000_000_000_000)
 
@@ -169,6 +172,7 @@ async def fairness(store: Service) -> Figure:
 def overhead() -> Iterator[Figure]:
     """What a front, nodes and the database add to a job that comes alone."""
     with serving.workshop() as folder, arrangements.over_postgres(folder) as of:
+        time.sleep(REST_S)
         took = [1000 * one for one in asyncio.run(scale.overhead(of))]
     yield Figure("overhead of a job alone, p50", statistics.median(took), "ms", 15, "27")
     yield Figure("overhead of a job alone, p95", p95(took), "ms", None, "32")

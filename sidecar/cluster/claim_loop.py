@@ -7,13 +7,15 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
 from sidecar.cluster.claims import (
+    Claim,
     ClaimedJob,
     ClaimPreferences,
     ClaimStore,
@@ -177,9 +179,14 @@ class ClaimLoop:
         token = self._asking = uuid.uuid4().hex
         self._more = True
         self._waiting.clear()
-        claim = await postgres_database.retry_while_unavailable(
-            lambda: self._claims.claim(token, self._offer())
-        )
+
+        busy = self._held.busy > 0
+
+        def ask() -> Awaitable[Claim | None]:
+            offer = self._offer()
+            return self._claims.claim(token, replace(offer, begins=offer.begins and not busy))
+
+        claim = await postgres_database.retry_while_unavailable(ask)
         self._asking = ""
         self._more = claim is not None and claim.more
         if claim is None:

@@ -16,7 +16,7 @@ from functools import partial
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
 from sidecar.cluster.eligibility import unschedulable_error
-from sidecar.cluster.job_rows import JobRows, event_kind, replay_events, strip_ended_events
+from sidecar.cluster.job_rows import JobRows, event_kind, replay_events
 from sidecar.cluster.shared_retention import SharedRetention
 from sidecar.jobs import job_record
 from sidecar.jobs.job_log import JobLog
@@ -41,21 +41,22 @@ ELIGIBILITY_TTL_S = 30.0
 UNSCHEDULABLE_BATCH = 1000
 """Refused jobs that are looked at in one call: tenths of a second."""
 WAITING, ENDED = "vibevoice_waiting", "vibevoice_ended"
-"""Channels: something may be claimed; a job was ended or deleted."""
+"""Channels: something may be claimed (behind `_` and its id, by this node); a job was ended or
+deleted."""
 _EVENTS = """
-    SELECT job, seq, at, kind, change FROM vibevoice.events
+    SELECT job, seq, at, kind, coalesce(whole, change) FROM vibevoice.events
     WHERE job = %s AND seq <= %s ORDER BY seq"""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A claimed job. ``token``: of this claim; every report carries it. ``record``: the job as it
-    stands. ``strip_ended_events``: its earlier checkpoints without their state, as they are to be
-    persisted with the end of the job. ``more``: whether other jobs may wait."""
+    stands. ``begins``: whether the claim tells that an attempt begins. ``more``: whether other jobs
+    may wait."""
 
     token: str
     record: JobRecord
-    worn: Sequence[JobEvent] = ()
+    begins: bool = False
     more: bool = field(default=True, compare=False)
 
 
@@ -63,10 +64,12 @@ class Claim:
 class ClaimPreferences:
     """Preferences of a node: requested precisions that need no load now, and for how many seconds
     the loaded one has been loaded. ``loaded``: values of `Precision` as requested, for example
-    ``{"auto", "fp16"}``; empty if nothing is loaded."""
+    ``{"auto", "fp16"}``; empty if nothing is loaded. ``begins``: whether an attempt of the job
+    begins at once and alone, so that the claim counts as one if the node dies."""
 
     loaded: frozenset[str] = frozenset()
     loaded_for_s: float = 0.0
+    begins: bool = False
 
 
 class ClaimStore:
@@ -91,8 +94,8 @@ class ClaimStore:
         """Claim the next job in fair order that this node has not refused in the last
         `ELIGIBILITY_TTL_S`; None if there is none. If the token holds a claim already, return that
         one."""
-        values = (self._node, token, [*offer.loaded], offer.loaded_for_s, MAX_PASSED_OVER_S)
-        rows = await self._database.call("claim_1", *values)
+        loaded = [*offer.loaded], offer.loaded_for_s, MAX_PASSED_OVER_S
+        rows = await self._database.call("claim_1", self._node, token, *loaded, offer.begins)
         if not rows:
             return None
         job_id, seq, submitted, more = rows[0]
@@ -105,22 +108,16 @@ class ClaimStore:
             await self._refuse_unreadable(job_id, error)
             await self.release(token)
             return None
-        return Claim(token, record, strip_ended_events(past), more)
+        return Claim(token, record, offer.begins, more)
 
     async def report(
-        self,
-        token: str,
-        base: int,
-        record: JobRecord,
-        events: Sequence[JobEvent],
-        worn: Sequence[JobEvent] = (),
+        self, token: str, base: int, record: JobRecord, events: Sequence[JobEvent]
     ) -> bool:
         """Append events to a claimed job whose last event has the number ``base``.
 
         The numbers of ``events`` ascend, with gaps. ``record`` is the job after them: its state
-        becomes the job's, and its end ends the claim. ``strip_ended_events`` replaces earlier
-        events. Return whether all is persisted, also of a report that is repeated; False if the
-        claim is lost.
+        becomes the job's, and its end ends the claim. Return whether all is persisted, also of a
+        report that is repeated; False if the claim is lost.
         """
         ((persisted,),) = await self._database.call(
             "report_1",
@@ -131,14 +128,16 @@ class ClaimStore:
             [one.at for one in events],
             [one.superseded_by_next for one in events],
             [event_kind(one.change) for one in events],
-            await self._sealed(record, events),
+            await self._sealed(record, [one.worn for one in events]),
+            [
+                None if one.worn is one else self._rows.encrypt_event(record.id, one)
+                for one in events
+            ],
             record.state.value,
             record.progress.fraction or 0.0,
             record.behind,
             retained_bytes(record) if record.over else 0,
             self._rows.encrypt_summary(record),
-            [one.seq for one in worn],
-            await self._sealed(record, worn),
         )
         if persisted and record.over:
             self._housekeeping.settle(record.owner)
@@ -214,8 +213,9 @@ class ClaimStore:
                 self._tally.failed(failure.code, lasted_s, outcome_of_error(failure.error()))
 
     def on_waiting(self, tell: Callable[[], None]) -> None:
-        """Have ``tell`` called when there may be something to claim."""
-        self._database.listen(WAITING, lambda _: tell())
+        """Have ``tell`` called when there may be something to claim, unless another node is to."""
+        for channel in (WAITING, f"{WAITING}_{self._node}"):
+            self._database.listen(channel, lambda _: tell())
 
     def on_ended(self, tell: Callable[[str], None]) -> None:
         """Have ``tell`` called with the id of each claimed job that another service ended or
@@ -305,6 +305,8 @@ class ClaimReporter:
         self._claims, self._log, self._claim = claims, log, claim
         self._base = claim.record.seq
         """Number of the last event that the database has."""
+        self._counted = self._base + claim.begins
+        """Number of the last event that the database knows of, by a report or by the claim."""
         self._news = asyncio.Event()
         self._urgent = asyncio.Event()
         """Set when somebody waits for a report, or the job has ended."""
@@ -332,10 +334,10 @@ class ClaimReporter:
         self._finish()
 
     async def flushed(self) -> None:
-        """Wait until all events of the job so far are persisted, or will never be."""
-        if self._over:
+        """Wait until all events of the job so far are persisted, or will never be; not for the
+        start of an attempt of which the claim tells."""
+        if self._over or (last := self._log.get(self._claim.record.id).seq) <= self._counted:
             return
-        last = self._log.get(self._claim.record.id).seq
         self._urgent.set()
         while self._base < last and not self._over:
             await self._moved.wait()
@@ -358,24 +360,12 @@ class ClaimReporter:
     async def _reported(self, record: JobRecord) -> bool:
         """Report the events that made the job what it is; False if the claim is lost."""
         events = tuple(self._log.events(record.id, self._base))
-        lost = self._worn() if record.over else ()
-        token, base = self._claim.token, self._base
-        if not await retry_while_unavailable(
-            partial(self._claims.report, token, base, record, events, lost)
-        ):
+        report = partial(self._claims.report, self._claim.token, self._base, record, events)
+        if not await retry_while_unavailable(report):
             return False
         self._base = record.seq
         self._move()
         return True
-
-    def _worn(self) -> Sequence[JobEvent]:
-        """Return the checkpoints that the database has, without their state: no attempt goes on
-        from them any more."""
-        events = self._log.events(self._claim.record.id)
-        return (
-            *self._claim.worn,
-            *strip_ended_events([one for one in events if one.seq <= self._base]),
-        )
 
     def _on_event(self, record: JobRecord, event: JobEvent) -> None:
         self._news.set()

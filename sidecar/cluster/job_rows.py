@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 DERIVED_KEY_CACHE_SIZE = 256
 """Derived keys that are remembered: those of the jobs that a busy service works with."""
 _CHANGES_BY_KIND: dict[str, Callable[[], JobChange]] = {
+    "begun": job_record.StartedChange,
     "cancelled": job_record.CancelledChange,
     "interrupted": job_record.InterruptedChange,
     "waited": lambda: job_record.InterruptedChange(waited=True),
@@ -180,8 +181,3 @@ def replay_events(record: JobRecord, events: Iterable[JobEvent]) -> JobRecord:
     for event in events:
         record, last = job_record.apply_event(record, event), max(last, event.seq)
     return replace(record, seq=last)
-
-
-def strip_ended_events(events: Sequence[JobEvent]) -> list[JobEvent]:
-    """Return those events that lose something at the end of their job, as they are then."""
-    return [less for one in events if (less := one.worn) is not one]

@@ -56,7 +56,7 @@ _LIST = """
         AND (%s::text[] = '{}' OR state = ANY(%s))
     ORDER BY place LIMIT %s"""
 _EVENTS = """
-    SELECT job, events.seq, at, kind, change
+    SELECT job, events.seq, at, kind, coalesce(whole, change)
     FROM vibevoice.events JOIN vibevoice.jobs ON jobs.id = job
     WHERE job = ANY(%s) AND NOT (state = 'done' AND kind = ANY(%s)) ORDER BY job, events.seq"""
 _SUPERSEDED_KINDS = ["segmentready", "progress", "checkpoint"]
@@ -203,7 +203,6 @@ class PostgresJobStore:
         ((lasted_s,),) = await self._database.call("cancel_1", job_id)
         self._count_cancelled(lasted_s)
         ended = await self.get(job_id)
-        await self._wear(job_id)
         self._housekeeping.settle(ended.owner)
         return ended
 
@@ -355,26 +354,6 @@ class PostgresJobStore:
         if not rows:
             raise errors.JobNotFound()
         return int(rows[0][0])
-
-    async def _wear(self, job_id: str) -> None:
-        """Take the engine's states out of the checkpoints of a job that has ended."""
-        rows = await self._database.fetch(
-            """SELECT job, seq, at, kind, change FROM vibevoice.events
-                WHERE job = %s AND kind = 'checkpoint'""",
-            (job_id,),
-        )
-        less = job_rows.strip_ended_events([self._rows.event(*row) for row in rows])
-        if less:
-            await self._database.fetch(
-                """UPDATE vibevoice.events e SET change = u.c
-                    FROM unnest(%s::bigint[], %s::bytea[]) u (s, c)
-                    WHERE job = %s AND seq = u.s RETURNING seq""",
-                (
-                    [one.seq for one in less],
-                    [self._rows.encrypt_event(job_id, one) for one in less],
-                    job_id,
-                ),
-            )
 
     async def _worked_out(self, ids: Sequence[str]) -> dict[str, QueuePosition]:
         rows = await self._database.call("turns_1", [*ids])

@@ -181,15 +181,15 @@ def shared_address(settings: Settings) -> str | None:
 
 
 def _offers(provision: EngineProvisioning) -> Callable[[], ClaimPreferences]:
-    """Return what tells which requested precisions need no load now."""
-    slot = provision.slot
+    """Return what tells which requested precisions need no load now, and if jobs begin alone."""
+    slot, alone = provision.slot, provision.most_beside == 1
 
     def offer() -> ClaimPreferences:
         if not slot.loaded:
-            return ClaimPreferences()
+            return ClaimPreferences(begins=alone)
         fits = (one for one in Precision if slot.resolve(one, math.inf) is slot.precision)
         return ClaimPreferences(
-            frozenset(one.value for one in fits), time.monotonic() - slot.loaded_at
+            frozenset(one.value for one in fits), time.monotonic() - slot.loaded_at, alone
         )
 
     return offer

@@ -149,7 +149,7 @@ class SharedRetention:
         """Delete what is over, and from time to time what crashes left behind, for ever."""
         await asyncio.gather(
             postgres_database.run_periodically(self._sweep_in_turn, SWEEP_INTERVAL_S),
-            postgres_database.run_periodically(self._settle_next, SETTLE_DELAY_S),
+            postgres_database.run_periodically(self._settle_next, 0.0),
             self._look_after_storage(),
         )
 
@@ -171,6 +171,7 @@ class SharedRetention:
 
     async def _settle_next(self) -> None:
         await self._unsettle.wait()
+        await asyncio.sleep(SETTLE_DELAY_S)  # clients have their answers first
         await self.settled()
 
     async def _sweep_in_turn(self) -> None:
@@ -178,7 +179,7 @@ class SharedRetention:
         await (self._sweep() if turn else self.delete_recordings())
 
     async def _sweep(self) -> None:
-        owners = await self._database.call("owners_with_results_1")
+        owners = await self._database.fetch("SELECT owner FROM vibevoice.owners")
         parts: list[Callable[[], Awaitable[object]]] = [
             *(partial(self._purge, owner) for (owner,) in owners),
             partial(self._database.call, "tidy_1"),

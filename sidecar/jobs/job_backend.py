@@ -117,9 +117,14 @@ class EngineProvisioning:
     def beside(self, job: Job | JobRecord) -> int:
         """How many at most are heard in step where this job is one of them, by its length and its
         wishes."""
+        return self.most_beside if self._is_batch_engine(job) else 1
+
+    @property
+    def most_beside(self) -> int:
+        """Return how many jobs at most are heard in step."""
         pays = self._lodging.on_gpu or self.spec.remote
         most = self._settings.batch or (self.spec.together if pays else 1)
-        return min(most, self.spec.together) if self._is_batch_engine(job) else 1
+        return min(most, self.spec.together)
 
     def _is_batch_engine(self, job: Job | JobRecord) -> bool:
         length_s = job.facts.total_s or math.inf

@@ -122,6 +122,7 @@ def pool(address: str, size: int, outlook: Outlook) -> AsyncConnectionPool[Any]:
         kwargs={"outlook": outlook},
         min_size=1,
         max_size=size,
+        max_idle=postgres_settings.IDLE_CONNECTION_S,
         num_workers=size,  # each connection that is being made takes one
         name="database",
         open=False,

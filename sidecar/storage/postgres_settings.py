@@ -75,6 +75,10 @@ STATEMENT_TIMEOUT_S = 3.0
 """Limit for a statement (`statement_timeout`): the server gives it up before the caller."""
 CALL_TIMEOUT_S = 4.5
 """Limit for a call with the wait for a connection and repetitions: a client hears of it in 5 s."""
+IDLE_CONNECTION_S = 5.0
+"""Each time that a connection of a pool was not needed for so long, one is closed. The pool uses
+them in turn, and a connection that is seldom used has the server plan all anew, which takes longer
+than a call."""
 LISTEN_CHECK_INTERVAL_S = 2.0
 """Interval of checks of a connection that listens: a frozen server sends no error by itself."""
 MIN_RETRY_PAUSE_S, MAX_RETRY_PAUSE_S = 0.1, 1.0

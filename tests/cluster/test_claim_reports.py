@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 import pytest
 from fake_claims import FakeClaims, SharedJobs
@@ -13,9 +12,9 @@ from service_process import until
 from sidecar.cluster.claims import Claim, ClaimPreferences, ClaimReporter
 from sidecar.jobs.job_log import JobLog
 from sidecar.jobs.job_record import (
+    CrashedChange,
     FailedChange,
     JobChange,
-    JobEvent,
     JobFailure,
     JobState,
     ReportedChange,
@@ -30,11 +29,11 @@ DONE = ReportedChange(Finished(Transcript((), "", 3.0, "scripted", "fp32")))
 class Work:
     """A claimed job, its reporter, and the log that it reports from."""
 
-    def __init__(self, worn: Sequence[JobEvent] = ()) -> None:
+    def __init__(self, *, begins: bool = False) -> None:
         self.shared = SharedJobs()
         self.claims, self.log = FakeClaims(self.shared), JobLog()
         self.ends: list[bool] = []
-        self._worn = worn
+        self._begins = begins
 
     async def open(self) -> None:
         record = submitted(durable=True)
@@ -43,7 +42,8 @@ class Work:
         assert claim is not None
         self.id = record.id
         self.log.enter(record)
-        self.reporter = ClaimReporter(self.claims, self.log, Claim("token", record, self._worn))
+        claim = Claim("token", record, self._begins)
+        self.reporter = ClaimReporter(self.claims, self.log, claim)
         self.reporter.open(self.ends.append)
 
     def happens(self, *changes: JobChange) -> None:
@@ -98,6 +98,22 @@ async def test_what_is_flushed_is_persisted_and_what_comes_later_is_not_waited_f
     assert work.numbers[:1] == [1]
     await work.reporter.flushed()
     assert work.numbers == [1, 2]
+
+
+async def test_the_start_of_an_attempt_is_not_waited_for_if_the_claim_tells_of_it() -> None:
+    work = Work(begins=True)
+    await work.open()
+    work.claims.down = True
+    work.happens(StartedChange())
+    await work.reporter.flushed()
+    assert work.numbers == []
+    work.happens(CrashedChange(), StartedChange())
+    flushed = asyncio.ensure_future(work.reporter.flushed())
+    await asyncio.sleep(0.05)
+    assert not flushed.done()
+    work.claims.down = False
+    await flushed
+    assert work.numbers == [1, 2, 3]
 
 
 async def test_a_report_without_an_answer_is_repeated_unchanged(work: Work) -> None:
@@ -170,29 +186,3 @@ async def test_a_fault_of_a_report_is_logged_and_it_is_tried_again(
     await work.reporter.flushed()
     assert work.numbers == [1]
     assert "a fault" in caplog.text
-
-
-async def test_the_last_report_has_all_checkpoints_without_their_state(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    earlier = JobEvent(1, 0.0, ReportedChange(Checkpoint(1.0, "scripted", (), {})))
-    work, worn = Work([earlier]), list[list[JobEvent]]()
-    await work.open()
-    report = work.claims.report
-
-    async def noted(*said: object) -> bool:
-        worn.append([*said[4]])  # type: ignore[misc]
-        return await report(*said[:4])  # type: ignore[arg-type]
-
-    monkeypatch.setattr(work.claims, "report", noted)
-    checkpoints = [
-        ReportedChange(Checkpoint(at, "scripted", (), {"bytes": 1})) for at in (1.0, 2.0)
-    ]
-    work.happens(StartedChange(), checkpoints[0])
-    await work.reporter.flushed()
-    work.happens(checkpoints[1], DONE)
-    await until(lambda: work.ends)
-    assert worn[0] == []
-    assert worn[1] == [earlier, JobEvent(2, worn[1][1].at, checkpoints[0]).worn]
-    _, last = work.claims.reports[-1]
-    assert last[0] == JobEvent(3, last[0].at, checkpoints[1]).worn

@@ -7,10 +7,12 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import psycopg
 import pytest
+from service_process import until
 from shared_job_services import SAID, Service, Services, services, submitted
 
 from sidecar import errors
@@ -234,6 +236,50 @@ async def test_a_node_that_was_taken_for_dead_is_refused_and_another_goes_on(
     assert (await late.jobs.get(job.id)).seq == done.seq
     numbers = [event.seq for event in await late.events(job.id)]
     assert numbers == [*range(1, done.seq + 1)]
+
+
+@pytest.mark.parametrize("begins", [True, False])
+async def test_a_death_before_the_start_is_reported_counts_if_the_claim_tells_of_it(
+    node: Service, begins: bool
+) -> None:
+    (job,) = await node.submit("a")
+    offer = ClaimPreferences(begins=begins)
+    given_back = await claimed(node, offer)
+    assert given_back.begins is begins
+    await node.claims.release(given_back.token)
+    assert (await node.jobs.get(job.id)).seq == 0
+    claim = await claimed(node, offer)
+    await die(node)
+    after = await node.jobs.get(job.id)
+    assert (after.state, after.attempts) == (JobState.QUEUED, int(begins))
+    assert (after.interruptions, after.alone) == (int(begins), begins)
+    assert await node.report(claim, claim.record, StartedChange()) is None
+    again = await claimed(node, offer)
+    started = await node.report(again, again.record, StartedChange())
+    assert started is not None
+    await die(node)
+    after = await node.jobs.get(job.id)
+    assert (after.attempts, after.interruptions) == (1 + begins, 1 + begins)
+
+
+async def test_a_job_wakes_one_node_that_does_nothing_and_its_claim_the_next(
+    shared: Services,
+) -> None:
+    nodes = [shared.one, await shared.more(), await shared.more()]
+    woken = list[int]()
+    for number, one in enumerate(nodes):
+        one.claims.on_waiting(partial(woken.append, number))
+    await until(lambda: len(woken) == 6)  # once for each channel that is listened to
+    woken.clear()
+    await nodes[0].submit("a", "b", "c", "d")
+    await until(lambda: woken == [0] * 4)
+    await claimed(nodes[0])
+    await until(lambda: woken == [0] * 4 + [1])
+    await claimed(nodes[2])
+    await claimed(nodes[1])
+    await until(lambda: woken == [0] * 4 + [1] * 2)
+    await nodes[0].submit("e")  # all are at work, and any of them may have room for another
+    await until(lambda: sorted(woken[6:]) == [0, 1, 2])
 
 
 async def test_a_database_that_restarts_takes_no_job_from_its_node(

@@ -73,8 +73,11 @@ def test_tables_of_every_version_become_the_newest(
     postgres_cluster.drop(fresh)
 
 
-RELEASED = 9
-"""Version of the tables of release 0.1."""
+RELEASED: Sequence[str] = [
+    (ROOT / "tests/support/tables_of_0_1.sql").read_text("utf-8"),
+    *["-- in the first"] * 8,
+]
+"""What made the tables of release 0.1, by their version."""
 
 
 def insert_as_released(
@@ -111,12 +114,24 @@ def _sealed(seal: Cipher, record: JobRecord, event: JobEvent) -> bytes:
     return seal.seal(serialize_change(event.change), f"{record.id}/{event.seq}")
 
 
+def test_tables_of_the_release_before_become_the_newest(
+    postgres_cluster: Cluster, journal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(postgres_database, "migrations", lambda: RELEASED)
+        postgres_database.migrate_postgres(journal, KEY)
+    postgres_database.migrate_postgres(journal, KEY)
+    fresh = postgres_cluster.new_database()
+    postgres_database.migrate_postgres(fresh, KEY)
+    assert tables(journal) == tables(fresh) != []
+    postgres_cluster.drop(fresh)
+
+
 async def test_jobs_of_the_release_before_are_read_claimed_and_done(
     journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as earlier:
-        steps: Sequence[str] = postgres_database.migrations()[:RELEASED]
-        earlier.setattr(postgres_database, "migrations", lambda: steps)
+        earlier.setattr(postgres_database, "migrations", lambda: RELEASED)
         seal = postgres_database.migrate_postgres(journal, KEY)
     storage = FolderStorage(tmp_path / "uploads")
     waiting, running, done = (

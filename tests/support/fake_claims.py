@@ -136,12 +136,7 @@ class FakeClaims(ClaimStore):
         return None if job is None else Claim(token, job.record, more=bool(self._waiting()))
 
     async def report(
-        self,
-        token: str,
-        base: int,
-        record: JobRecord,
-        events: Sequence[JobEvent],
-        worn: Sequence[JobEvent] = (),
+        self, token: str, base: int, record: JobRecord, events: Sequence[JobEvent]
     ) -> bool:
         self._reach("report")
         self.reports.append((base, events))
@@ -152,7 +147,7 @@ class FakeClaims(ClaimStore):
                 if job is not None and job.token == token:
                     self.shared.lose(record.id)
                 return False
-            self._persist(job, record, events, worn)
+            self._persist(job, record, events)
         self._answer()
         return True
 
@@ -196,21 +191,14 @@ class FakeClaims(ClaimStore):
     def on_ended(self, tell: Callable[[str], None]) -> None:
         self.tell_ended = tell
 
-    def _persist(
-        self,
-        job: Stored,
-        record: JobRecord,
-        events: Sequence[JobEvent],
-        worn: Sequence[JobEvent],
-    ) -> None:
+    def _persist(self, job: Stored, record: JobRecord, events: Sequence[JobEvent]) -> None:
         assert reduce(apply_event, events, job.record) == record, (
             "it is not what its events make it"
         )
-        rewritten = {event.seq: event for event in worn}
-        assert rewritten.keys() <= {event.seq for event in job.events}
-        job.events = [rewritten.get(event.seq, event) for event in job.events] + [*events]
+        job.events += events
         job.record, job.reported = record, (job.token, record.seq)
         if record.over:
+            job.events = [event.worn for event in job.events]
             job.node, job.token = None, ""
 
     def _tell(self, job: Stored, refusals: Sequence[JobFailure], patience_s: float) -> None:

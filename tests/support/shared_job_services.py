@@ -93,7 +93,7 @@ class Service:
     async def events(self, job_id: str) -> list[JobEvent]:
         """All events of a job as they are persisted."""
         found = await self.database.fetch(
-            """SELECT job, seq, at, kind, change FROM vibevoice.events
+            """SELECT job, seq, at, kind, coalesce(whole, change) FROM vibevoice.events
                 WHERE job = %s ORDER BY seq""",
             (job_id,),
         )

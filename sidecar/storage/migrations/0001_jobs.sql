@@ -1,6 +1,6 @@
+-- The tables of release 0.1, as far as a later step keeps any of them.
 CREATE TABLE vibevoice.key (salt bytea NOT NULL, check_value bytea NOT NULL);
 
--- What is claimed by is in the clear: whose it is, how much work, in which order.
 CREATE TABLE vibevoice.jobs (
     place bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     id text NOT NULL UNIQUE,
@@ -19,9 +19,6 @@ CREATE TABLE vibevoice.jobs (
 CREATE UNIQUE INDEX jobs_by_key ON vibevoice.jobs (owner, idempotency_key)
     WHERE idempotency_key IS NOT NULL;
 
-CREATE INDEX jobs_open ON vibevoice.jobs (owner, place)
-    WHERE state IN ('queued', 'running');
-
 CREATE TABLE vibevoice.events (
     job text NOT NULL REFERENCES vibevoice.jobs (id) ON DELETE CASCADE,
     seq bigint NOT NULL,
@@ -31,25 +28,38 @@ CREATE TABLE vibevoice.events (
     change bytea NOT NULL,
     PRIMARY KEY (job, seq));
 
--- How much work each owner has had, as `jobs.order.Shares` counts it.
 CREATE TABLE vibevoice.shares (
     owner text PRIMARY KEY, had_s double precision NOT NULL);
 
--- Whether nobody has a job. After a start of the database everybody has time to come back.
-CREATE FUNCTION vibevoice.free(
-        state text, claim text, leased_until timestamptz, lease_s double precision)
-    RETURNS boolean STABLE LANGUAGE sql RETURN state IN ('queued', 'running') AND (
-        claim IS NULL OR (leased_until < now() AND pg_postmaster_start_time()
-            < now() - make_interval(secs => lease_s)));
+-- People known by voice. What is sealed gets no smaller.
+CREATE TABLE vibevoice.people (
+    id text PRIMARY KEY,
+    owner text NOT NULL,
+    created double precision NOT NULL,
+    sealed bytea NOT NULL);
 
--- What an owner has had who has something here anew: at least what the least of them had,
--- so that nobody saves up.
-CREATE FUNCTION vibevoice.joined(who text) RETURNS void LANGUAGE sql AS $$
-    WITH active AS (SELECT DISTINCT owner FROM vibevoice.jobs
-        WHERE state IN ('queued', 'running'))
-    INSERT INTO vibevoice.shares AS known (owner, had_s)
-    SELECT who, coalesce(
-        (SELECT min(had_s) FROM vibevoice.shares JOIN active USING (owner)),
-        (SELECT max(had_s) FROM vibevoice.shares), 0)
-    WHERE NOT EXISTS (SELECT 1 FROM active WHERE active.owner = who)
-    ON CONFLICT (owner) DO UPDATE SET had_s = greatest(known.had_s, excluded.had_s) $$;
+ALTER TABLE vibevoice.people ALTER sealed SET STORAGE EXTERNAL;
+
+CREATE INDEX people_by_owner ON vibevoice.people (owner);
+
+-- Live sessions of services that have them (`front`), as they were when something was last
+-- told, or of none (`until`); and what was said in them, piece by piece.
+CREATE TABLE vibevoice.sessions (
+    owner text NOT NULL,
+    id text NOT NULL,
+    front text,
+    until timestamptz,
+    grace_s double precision NOT NULL DEFAULT 15,
+    taker text,
+    asked timestamptz,
+    pieces integer NOT NULL DEFAULT 0,
+    session bytea NOT NULL,
+    PRIMARY KEY (owner, id));
+
+CREATE TABLE vibevoice.stories (
+    owner text NOT NULL,
+    id text NOT NULL,
+    place integer NOT NULL,
+    said bytea NOT NULL,
+    PRIMARY KEY (owner, id, place),
+    FOREIGN KEY (owner, id) REFERENCES vibevoice.sessions ON DELETE CASCADE);

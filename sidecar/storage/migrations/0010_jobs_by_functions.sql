@@ -7,16 +7,14 @@
 -- then no job that others can see.
 
 SET LOCAL lock_timeout = '10s';
-DROP FUNCTION vibevoice.free(text, text, timestamptz, double precision);
-DROP FUNCTION vibevoice.joined(text);
-DROP FUNCTION vibevoice.held(text, timestamptz, double precision);
-DROP FUNCTION vibevoice.there(timestamptz, double precision);
-DROP FUNCTION vibevoice.lives(text, double precision);
-DROP TABLE vibevoice.desired, vibevoice.nodes, vibevoice.refusals, vibevoice.strays,
+DROP FUNCTION IF EXISTS vibevoice.free, vibevoice.joined, vibevoice.held, vibevoice.there,
+    vibevoice.lives;
+DROP TABLE IF EXISTS vibevoice.desired, vibevoice.nodes, vibevoice.refusals, vibevoice.strays,
     vibevoice.fronts, vibevoice.unanswered;
 
--- What each owner has had: predicted seconds of work of the jobs that were claimed.
+-- What each owner of jobs has had: predicted seconds of work of those that were claimed.
 ALTER TABLE vibevoice.shares RENAME TO owners;
+INSERT INTO vibevoice.owners SELECT DISTINCT owner, 0 FROM vibevoice.jobs ON CONFLICT DO NOTHING;
 ALTER TABLE vibevoice.owners SET (fillfactor = 50);
 
 -- Services that are there. Each counts its own beat up; others see by their own clocks whether it
@@ -38,6 +36,7 @@ ALTER TABLE vibevoice.jobs
     ADD wanted text NOT NULL DEFAULT 'auto',   -- the precision that was asked for
     ADD audio_s double precision,
     ADD node text,                     -- the service that has claimed it
+    ADD begins boolean NOT NULL DEFAULT false, -- whether its claim counts as an attempt if that dies
     ADD reported_by text,              -- the claim by which its last event was reported
     ADD fraction double precision NOT NULL DEFAULT 0,
     ADD behind text NOT NULL DEFAULT '',       -- the job that it waits for at the engine
@@ -70,7 +69,7 @@ FROM (SELECT id, CASE WHEN state IN ('done', 'failed', 'cancelled') THEN coalesc
 WHERE last.id = j.id;
 ALTER TABLE vibevoice.jobs ALTER submitted SET STORAGE EXTERNAL, ALTER summary SET STORAGE EXTERNAL,
     SET (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
-DROP INDEX vibevoice.jobs_open;
+DROP INDEX IF EXISTS vibevoice.jobs_open;
 CREATE INDEX jobs_of_owner ON vibevoice.jobs (owner, place);
 CREATE INDEX jobs_open ON vibevoice.jobs (owner, place) WHERE ended IS NULL;
 CREATE INDEX jobs_waiting ON vibevoice.jobs (owner, urgent, place)
@@ -91,9 +90,12 @@ CREATE INDEX jobs_awaited_again ON vibevoice.jobs (awaited_by)
     WHERE awaited_by IS NOT NULL AND left_until IS NOT NULL;
 
 -- `kind` names what happened; an event of a function has no encrypted `change`, its kind says all.
+-- `whole`: a checkpoint with the engine's state, until its job has ended.
 ALTER TABLE vibevoice.events DROP COLUMN mark, ALTER change DROP NOT NULL,
-    ALTER change SET STORAGE EXTERNAL, ADD kind text NOT NULL DEFAULT '';
+    ALTER change SET STORAGE EXTERNAL, ADD kind text NOT NULL DEFAULT '', ADD whole bytea,
+    ALTER whole SET STORAGE EXTERNAL;
 CREATE INDEX events_fleeting ON vibevoice.events (job) WHERE fleeting;
+CREATE INDEX events_whole ON vibevoice.events (job) WHERE whole IS NOT NULL;
 
 -- Jobs that run have lost their nodes, which are of the release before: they wait again.
 UPDATE vibevoice.owners o SET had_s = had_s - charged.s FROM (
@@ -176,32 +178,32 @@ BEGIN
     RETURN j.seq;
 END $$;
 
--- End a job whose row is locked.
+-- End a job whose row is locked; with the number of its last event, where a claim reported that.
 CREATE FUNCTION vibevoice.finish_1(
-    job_ text, state_ text, weight_ bigint DEFAULT NULL, summary_ bytea DEFAULT NULL)
+    job_ text, state_ text, weight_ bigint DEFAULT NULL, summary_ bytea DEFAULT NULL,
+    seq_ bigint DEFAULT NULL, claim_ text DEFAULT NULL)
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     DELETE FROM vibevoice.refusals WHERE job = job_;
+    UPDATE vibevoice.events SET whole = NULL WHERE job = job_ AND whole IS NOT NULL;
     UPDATE vibevoice.jobs SET state = state_, ended = clock_timestamp(),
         touched = clock_timestamp(), claim = NULL, node = NULL, able_by = NULL, refused_by = NULL,
         refused_since = NULL, refused_seen = NULL, weight = coalesce(weight_, weight),
-        summary = summary_
+        summary = summary_, seq = coalesce(seq_, seq), reported_by = coalesce(claim_, reported_by)
     WHERE id = job_;
 END $$;
 
 -- An owner comes back with nothing open: it begins where the least of the others stands, so that
 -- nobody saves up. Its row is locked then: one submission of an owner at a time.
 CREATE FUNCTION vibevoice.join_1(owner_ text) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE least_s float8;
 BEGIN
     INSERT INTO vibevoice.owners AS o (owner, had_s) VALUES (owner_, 0)
         ON CONFLICT (owner) DO UPDATE SET had_s = o.had_s;
-    IF NOT EXISTS (SELECT FROM vibevoice.jobs WHERE owner = owner_ AND ended IS NULL) THEN
-        SELECT min(had_s) INTO least_s
-            FROM vibevoice.owners JOIN vibevoice.active_owners_1() USING (owner);
-        IF least_s IS NULL THEN SELECT max(had_s) INTO least_s FROM vibevoice.owners; END IF;
-        UPDATE vibevoice.owners SET had_s = greatest(had_s, least_s) WHERE owner = owner_;
-    END IF;
+    UPDATE vibevoice.owners SET had_s = greatest(had_s, coalesce(
+            (SELECT min(had_s) FROM vibevoice.owners JOIN vibevoice.active_owners_1() USING (owner)),
+            (SELECT max(had_s) FROM vibevoice.owners)))
+        WHERE owner = owner_ AND NOT EXISTS (
+            SELECT FROM vibevoice.jobs WHERE owner = owner_ AND ended IS NULL);
 END $$;
 
 -- Whether a job of this id was deleted before it came. Calls about one id come one after the other.
@@ -210,6 +212,14 @@ BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended(id_, 8530221459172614243));
     RETURN EXISTS (SELECT FROM vibevoice.tombstones WHERE id = id_);
 END $$;
+
+-- Wake one of the nodes that do nothing: if all came for a job, they would hold up the one that
+-- gets it. If there is none, notify `others`, who may have room for another job; NULL: nobody.
+CREATE FUNCTION vibevoice.wake_1(others text) RETURNS void LANGUAGE sql AS $$
+    SELECT pg_notify(channel, '') FROM coalesce((
+        SELECT 'vibevoice_waiting_' || s.id FROM vibevoice.services s WHERE works AND NOT draining
+            AND NOT EXISTS (SELECT FROM vibevoice.jobs j WHERE j.node = s.id)
+        ORDER BY s.id LIMIT 1), others) channel WHERE channel IS NOT NULL $$;
 
 -- Take a job in: 'accepted', 'known' (its key, or itself, is there as `job`), 'queue_full', or
 -- 'deleted' (it was, before this call came). `front_`: the service at which its client waits.
@@ -241,7 +251,7 @@ BEGIN
             work_s, recording, recording_bytes, awaited_by, followers)
         VALUES (id_, owner_, key_, submitted_, kept_, urgent_, wanted_, audio_s_, work_s_,
             recording_, recording_bytes_, front_, array_remove(ARRAY[front_], NULL));
-    PERFORM pg_notify('vibevoice_waiting', '');
+    PERFORM vibevoice.wake_1('vibevoice_waiting');
     RETURN QUERY SELECT 'accepted', id_;
 END $$;
 
@@ -291,37 +301,35 @@ RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $
         ORDER BY vibevoice.later_1(head.urgent, head.came), head.place LIMIT 1) first
     ORDER BY coalesce(had.had_s, 0) + first.work_s, first.place LIMIT 1 $$;
 
--- The next of a hundred waiting jobs that a node can do, as it said last: a claim ends that.
-CREATE FUNCTION vibevoice.next_able_1(node_ text, skip text[])
+-- The next of a hundred waiting jobs that a node can do, as it said last (a claim ends that), or
+-- (`stale_`) of the hundred that it refused longest ago, of a thousand: it tries them again when it
+-- can do no other.
+CREATE FUNCTION vibevoice.next_judged_1(node_ text, stale_ boolean, skip text[])
 RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $$
-    SELECT able.id, able.wanted, able.came
-    FROM (SELECT q.* FROM vibevoice.jobs q WHERE able_by = node_ LIMIT 100) able
+    SELECT judged.id, judged.wanted, judged.came
+    FROM (
+        (SELECT q.* FROM vibevoice.jobs q WHERE NOT stale_ AND able_by = node_ LIMIT 100)
+        UNION ALL
+        (SELECT q.* FROM (
+            SELECT r.job, r.at FROM vibevoice.refusals r
+            WHERE stale_ AND r.node = node_ AND vibevoice.stale_1(r.at)
+            ORDER BY r.at LIMIT 1000) r
+        -- OFFSET 0: job by job; else statistics of an empty queue have it read all that waits.
+        CROSS JOIN LATERAL (SELECT j.* FROM vibevoice.jobs j WHERE j.id = r.job OFFSET 0) q
+        WHERE state = 'queued' AND claim IS NULL AND NOT q.id = ANY (skip)
+        ORDER BY r.at LIMIT 100)) judged
     LEFT JOIN vibevoice.owners had USING (owner)
     WHERE state = 'queued' AND claim IS NULL AND NOT id = ANY (skip)
     ORDER BY vibevoice.later_1(urgent, came), coalesce(had_s, 0) + work_s, place LIMIT 1 $$;
 
--- The next of the hundred waiting jobs that a node refused longest ago (of the thousand): it tries them again when
--- it can do no other.
-CREATE FUNCTION vibevoice.next_refused_1(node_ text, skip text[])
-RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $$
-    SELECT stale.id, stale.wanted, stale.came
-    FROM (
-        SELECT q.* FROM (
-            SELECT r.job, r.at FROM vibevoice.refusals r
-            WHERE r.node = node_ AND vibevoice.stale_1(r.at) ORDER BY r.at LIMIT 1000) r
-        -- OFFSET 0: job by job; else statistics of an empty queue have it read all that waits.
-        CROSS JOIN LATERAL (SELECT j.* FROM vibevoice.jobs j WHERE j.id = r.job OFFSET 0) q
-        WHERE state = 'queued' AND claim IS NULL AND NOT q.id = ANY (skip)
-        ORDER BY r.at LIMIT 100) stale
-    LEFT JOIN vibevoice.owners had USING (owner)
-    ORDER BY vibevoice.later_1(urgent, came), coalesce(had_s, 0) + work_s, place LIMIT 1 $$;
-
 -- Claim the next job. `loaded_`: the precisions that need no load, since `loaded_for_s` seconds;
--- they go before a job that is due for at most `passed_over_s` seconds. `more`: others may wait.
+-- they go before a job that is due for at most `passed_over_s` seconds. `begins_`: an attempt of the
+-- job begins at once and alone, and counts from now on. `more`: others may wait.
 CREATE FUNCTION vibevoice.claim_1(
-    node_ text, claim_ text, loaded_ text[], loaded_for_s float8, passed_over_s float8)
+    node_ text, claim_ text, loaded_ text[], loaded_for_s float8, passed_over_s float8,
+    begins_ boolean DEFAULT false)
 RETURNS TABLE (job text, seq bigint, submitted bytea, more boolean) LANGUAGE plpgsql AS $$
-DECLARE due record; other record; had record; skip text[] := '{}';
+DECLARE due record; other record; had record; skip text[] := '{}'; others boolean;
 BEGIN
     -- One claim at a time, a few milliseconds each: each has to see what the one before took.
     PERFORM pg_advisory_xact_lock(8530221459172614241);
@@ -329,11 +337,12 @@ BEGIN
         WHERE j.claim = claim_;
     IF FOUND THEN RETURN; END IF;  -- the answer was lost, and is given again
     PERFORM FROM vibevoice.services WHERE id = node_ AND NOT draining FOR KEY SHARE;
-    IF NOT FOUND THEN RETURN; END IF;
+    IF NOT FOUND OR NOT EXISTS (SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL)
+        THEN RETURN; END IF;
     WHILE cardinality(skip) < 20 LOOP
         SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip, 200);
         IF NOT FOUND THEN
-            SELECT * INTO due FROM vibevoice.next_able_1(node_, skip);
+            SELECT * INTO due FROM vibevoice.next_judged_1(node_, false, skip);
         END IF;
         IF NOT FOUND THEN  -- behind all that it refuses: tenths of a second, so only now and then
             UPDATE vibevoice.services SET walked = clock_timestamp()
@@ -343,7 +352,7 @@ BEGIN
             END IF;
         END IF;
         IF NOT FOUND THEN  -- last, so that what it cannot do keeps it from nothing else
-            SELECT * INTO due FROM vibevoice.next_refused_1(node_, skip);
+            SELECT * INTO due FROM vibevoice.next_judged_1(node_, true, skip);
         END IF;
         IF NOT FOUND THEN RETURN; END IF;
         IF cardinality(loaded_) > 0 AND NOT due.wanted = ANY (loaded_)
@@ -360,12 +369,12 @@ BEGIN
         skip := skip || due.job;
     END LOOP;
     IF had.id IS NULL THEN RETURN; END IF;
-    UPDATE vibevoice.jobs SET claim = claim_, node = node_, charged_s = work_s, able_by = NULL
-        WHERE id = had.id;
-    INSERT INTO vibevoice.owners AS o (owner, had_s) VALUES (had.owner, had.work_s)
-        ON CONFLICT (owner) DO UPDATE SET had_s = o.had_s + had.work_s;
-    RETURN QUERY SELECT had.id, had.seq, had.submitted, EXISTS (
-        SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL);
+    UPDATE vibevoice.jobs SET claim = claim_, node = node_, charged_s = work_s, able_by = NULL,
+        begins = begins_ WHERE id = had.id;
+    UPDATE vibevoice.owners SET had_s = had_s + had.work_s WHERE owner = had.owner;
+    others := EXISTS (SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL);
+    IF others THEN PERFORM vibevoice.wake_1(NULL); END IF;
+    RETURN QUERY SELECT had.id, had.seq, had.submitted, others;
 END $$;
 
 -- Whoever had a job, whose row is locked, has it no more.
@@ -397,8 +406,8 @@ END $$;
 -- after the failure of a database that had lost its last commits.
 CREATE FUNCTION vibevoice.report_1(
     job_ text, claim_ text, base bigint, seqs bigint[], ats float8[], fleeting_ boolean[],
-    kinds text[], changes bytea[], state_ text, fraction_ float8, behind_ text, weight_ bigint,
-    summary_ bytea, worn_seqs bigint[], worn bytea[]) RETURNS boolean LANGUAGE plpgsql AS $$
+    kinds text[], changes bytea[], wholes bytea[], state_ text, fraction_ float8, behind_ text,
+    weight_ bigint, summary_ bytea) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE j vibevoice.jobs; last bigint := seqs[cardinality(seqs)];
 BEGIN
     SELECT * INTO j FROM vibevoice.jobs WHERE id = job_ FOR UPDATE;
@@ -414,16 +423,14 @@ BEGIN
     IF true = ANY (fleeting_) THEN
         DELETE FROM vibevoice.events WHERE job = job_ AND fleeting;
     END IF;
-    INSERT INTO vibevoice.events (job, seq, at, fleeting, kind, change)
-        SELECT job_, s, a, f, k, c
-        FROM unnest(seqs, ats, fleeting_, kinds, changes) u (s, a, f, k, c);
-    UPDATE vibevoice.jobs SET seq = last, state = state_, reported_by = claim_,
-        fraction = fraction_, behind = behind_, refused_by = NULL, refused_since = NULL,
-        refused_seen = NULL WHERE id = job_;
+    INSERT INTO vibevoice.events (job, seq, at, fleeting, kind, change, whole)
+        SELECT job_, u.* FROM unnest(seqs, ats, fleeting_, kinds, changes, wholes) u;
     IF state_ IN ('done', 'failed', 'cancelled') THEN
-        PERFORM vibevoice.finish_1(job_, state_, weight_, summary_);
-        UPDATE vibevoice.events e SET change = u.c FROM unnest(worn_seqs, worn) u (s, c)
-            WHERE e.job = job_ AND e.seq = u.s;
+        PERFORM vibevoice.finish_1(job_, state_, weight_, summary_, last, claim_);
+    ELSE
+        UPDATE vibevoice.jobs SET seq = last, state = state_, reported_by = claim_, begins = false,
+            fraction = fraction_, behind = behind_, refused_by = NULL, refused_since = NULL,
+            refused_seen = NULL WHERE id = job_;
     END IF;
     -- Commits with a notification wait for each other, so there is none without a follower.
     IF j.followers <> '{}' THEN
@@ -460,10 +467,14 @@ BEGIN
         SELECT s.id FROM vibevoice.services s JOIN unnest(ids, beats) u (i, b) ON s.id = u.i
         WHERE s.beat = coalesce(u.b, s.beat) ORDER BY s.id FOR UPDATE OF s) locked;
     IF gone = '{}' THEN RETURN 0; END IF;
-    FOR j IN SELECT id, owner, charged_s FROM vibevoice.jobs
+    FOR j IN SELECT id, owner, charged_s, begins FROM vibevoice.jobs
             WHERE node = ANY (gone) ORDER BY id FOR UPDATE LOOP
         whose := whose || j.owner;
         charged := charged || j.charged_s;
+        IF j.begins THEN
+            UPDATE vibevoice.jobs SET state = 'running' WHERE id = j.id;
+            PERFORM vibevoice.append_1(j.id, 'begun');
+        END IF;
         PERFORM vibevoice.free_1(j.id);
     END LOOP;
     UPDATE vibevoice.sessions SET until = clock_timestamp() + make_interval(secs => grace_s)
@@ -785,17 +796,6 @@ BEGIN
     GET DIAGNOSTICS count_ = ROW_COUNT;
     RETURN count_;
 END $$;
-
--- Owners that have results or recordings; one index descent for each.
-CREATE FUNCTION vibevoice.owners_with_results_1() RETURNS TABLE (owner text)
-STABLE LANGUAGE sql AS $$
-    WITH RECURSIVE known (owner) AS (
-        (SELECT j.owner FROM vibevoice.jobs j WHERE ended IS NOT NULL ORDER BY j.owner LIMIT 1)
-        UNION ALL
-        SELECT (SELECT j.owner FROM vibevoice.jobs j
-            WHERE ended IS NOT NULL AND j.owner > known.owner ORDER BY j.owner LIMIT 1)
-        FROM known WHERE known.owner IS NOT NULL)
-    SELECT known.owner FROM known WHERE known.owner IS NOT NULL $$;
 
 -- Whether it is the caller's turn to look after all owners: once in `every_s` in all services.
 CREATE FUNCTION vibevoice.sweep_1(every_s float8) RETURNS boolean LANGUAGE plpgsql AS $$
