@@ -27,8 +27,8 @@ ENV_EXAMPLE = "../deploy/env.example"
 MARK = "<!-- Written by docs/generate.py. Change the code, then run it. -->"
 
 
-SETTINGS_HEAD = ("Setting", "Flag of `serve`", "Environment", "Values", "Default", "What it is")
-ERRORS_HEAD = ("Code", "HTTP", "Detail", "Hint", "Exit code")
+SETTINGS_HEAD = ("Setting", "Values", "Default", "Meaning")
+ERRORS_HEAD = ("Code", "HTTP", "Detail and hint")
 ENV_WIDTH = 98
 ENV_HEAD = """\
 # Settings of vibevoice-asr: what does not begin with '#' counts. As it stands nothing
@@ -51,37 +51,29 @@ def settings_page() -> str:
     return f"""{MARK}
 # Settings
 
-Flags win over the environment, the environment over the file, the file over the defaults. The
-file is TOML, with the names of the first column as keys (one that is no setting is an error): the
-one that `--config` or `VIBEVOICE_CONFIG` names, or `config.toml` in
+Every setting of the service. The setting `live_grace`, for example, is
 
-- Linux: `~/.config/vibevoice-asr/` (or below `$XDG_CONFIG_HOME`)
-- macOS: `~/Library/Application Support/vibevoice-asr/`
-- Windows: `%APPDATA%\\vibevoice-asr\\`
+- a flag of `vibevoice-asr serve`: `--live-grace 30s` (of yes/no: `--keep-jobs`, `--no-keep-jobs`);
+- a variable: `VIBEVOICE_LIVE_GRACE=30s`;
+- a line of a TOML file: `live_grace = "30s"`. The file is the one that `--config` or
+  `VIBEVOICE_CONFIG` names, else `config.toml` in `~/.config/vibevoice-asr/` (Linux, or below
+  `$XDG_CONFIG_HOME`), `~/Library/Application Support/vibevoice-asr/` (macOS) or
+  `%APPDATA%\\vibevoice-asr\\` (Windows).
 
-A duration is a number of seconds or a number with a unit: `90`, `"90s"`, `"10m"`, `"1.5h"`, `"2d"`.
-A number is 0, or from {MIN_SETTING:f} to {MAX_SETTING:,}; many settings have narrower limits.
-The service does not start with others (`settings_invalid`).
+Flags win over variables, variables over the file, the file over the defaults. An unknown name is an
+error.
 
-For example:
-
-```toml
-port = 9000
-keep_alive = "1h"
-diarization = "accurate"
-```
-
-In the tables below the default `none` means unset.
+A duration is a number of seconds or has a unit: `90`, `10m`, `1.5h`, `2d` (in TOML in quotes). A
+number is 0, or from {MIN_SETTING:f} to {MAX_SETTING:,}; many have narrower limits. With an invalid
+setting the service does not start (`settings_invalid`). An empty default is unset.
 {sections}"""
 
 
 def _setting_row(flag: SettingFlag) -> Sequence[str]:
     return (
         f"`{flag.name}`",
-        f"`{flag.option}`",
-        f"`{flag.env}`",
         ", ".join(f"`{choice}`" for choice in flag.choices) or flag.value,
-        f"`{flag.default}`",
+        f"`{flag.default}`" if flag.default not in ("none", "") else "",
         flag.description,
     )
 
@@ -107,21 +99,27 @@ def errors_page() -> str:
         _section(title, ERRORS_HEAD, map(_error_row, known))
         for title, known in sorted(fields.items())
     )
+    numbers: dict[int, list[str]] = {}
+    for code, number in EXIT_CODES.items():
+        numbers.setdefault(number, []).append(f"`{code}`")
+    exits = "".join(f"- {number}: {', '.join(codes)}\n" for number, codes in numbers.items())
     return f"""{MARK}
 # Errors
 
-Over HTTP every error is `application/problem+json` (RFC 9457) with a `code` that does not change,
-a `detail` that says what was wrong, and a `hint` that says what to do; where the trouble will pass,
-a `Retry-After` header says when. The texts below are the usual ones; a `detail` often knows more.
+Every error with its code and texts. Over HTTP an error is `application/problem+json` (RFC 9457)
+with a `code` that does not change, a `detail` (what was wrong) and a `hint` (what to do); if it
+will pass, a `Retry-After` header says when. The texts are the usual ones; a `detail` often says
+more.
 
-On the command line an error is one line on stderr. The exit code is 1 unless the last column has
-another; a command line that is not understood is 2, Ctrl-C is 130.
-{sections}"""
+On the command line an error is one line on stderr. The exit code is 1, of a command line that is
+not understood 2, of Ctrl-C 130, and
+
+{exits}{sections}"""
 
 
 def _error_row(error: type[errors.SidecarError]) -> Sequence[str]:
-    status, exit_code = str(STATUS[error.kind]), str(EXIT_CODES.get(error.code, ""))
-    return f"`{error.code}`", status, error.default_detail, error.default_hint, exit_code
+    texts = f"{error.default_detail} {error.default_hint}"
+    return f"`{error.code}`", str(STATUS[error.kind]), texts
 
 
 def _section(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -224,7 +222,7 @@ def main(words: Sequence[str]) -> int:
         "http-api.md": http_api_page(),
         "models.md": models_page(MARK, _table),
         "models.svg": models_plot(),
-        "rooms.md": rooms_page(MARK, _table),
+        "rooms.md": rooms_page(MARK),
         "architecture.md": architecture_page(_table),
         "live.asyncapi.json": asyncapi(),
         **{name: limits_page(name, _table) for name in PAGES},
