@@ -27,8 +27,6 @@ ENV_EXAMPLE = "../deploy/env.example"
 MARK = "<!-- Written by docs/generate.py. Change the code, then run it. -->"
 
 
-SETTINGS_HEAD = ("Setting", "Values", "Default", "Meaning")
-ERRORS_HEAD = ("Code", "HTTP", "Detail and hint")
 ENV_WIDTH = 98
 ENV_HEAD = """\
 # Settings of vibevoice-asr: what does not begin with '#' counts. As it stands nothing
@@ -41,11 +39,7 @@ ENV_HEAD = """\
 def settings_page() -> str:
     """Every setting with its flag, variable, values and default, by what it is about."""
     sections = "".join(
-        _section(
-            (group.__doc__ or "").partition("\n")[0],
-            SETTINGS_HEAD,
-            map(_setting_row, described(group)),
-        )
+        _section((group.__doc__ or "").partition("\n")[0], map(_setting_line, described(group)))
         for group in Settings.groups()
     )
     return f"""{MARK}
@@ -65,17 +59,14 @@ error.
 
 A duration is a number of seconds or has a unit: `90`, `10m`, `1.5h`, `2d` (in TOML in quotes). A
 number is 0, or from {MIN_SETTING:f} to {MAX_SETTING:,}; many have narrower limits. With an invalid
-setting the service does not start (`settings_invalid`). An empty default is unset.
+setting the service does not start (`settings_invalid`). Without a default a setting is unset.
 {sections}"""
 
 
-def _setting_row(flag: SettingFlag) -> Sequence[str]:
-    return (
-        f"`{flag.name}`",
-        ", ".join(f"`{choice}`" for choice in flag.choices) or flag.value,
-        f"`{flag.default}`" if flag.default not in ("none", "") else "",
-        flag.description,
-    )
+def _setting_line(flag: SettingFlag) -> str:
+    values = ", ".join(f"`{choice}`" for choice in flag.choices) or flag.value
+    default = f"; default `{flag.default}`" if flag.default not in ("none", "") else ""
+    return f"- `{flag.name}` ({values}{default}): {flag.description}\n"
 
 
 def env_example() -> str:
@@ -96,8 +87,7 @@ def errors_page() -> str:
     for error in errors.all_errors():
         fields.setdefault(_first_line(error), []).append(error)
     sections = "".join(
-        _section(title, ERRORS_HEAD, map(_error_row, known))
-        for title, known in sorted(fields.items())
+        _section(title, map(_error_line, known)) for title, known in sorted(fields.items())
     )
     numbers: dict[int, list[str]] = {}
     for code, number in EXIT_CODES.items():
@@ -109,7 +99,7 @@ def errors_page() -> str:
 Every error with its code and texts. Over HTTP an error is `application/problem+json` (RFC 9457)
 with a `code` that does not change, a `detail` (what was wrong) and a `hint` (what to do); if it
 will pass, a `Retry-After` header says when. The texts are the usual ones; a `detail` often says
-more.
+more. The number behind a code is the HTTP status.
 
 On the command line an error is one line on stderr. The exit code is 1, of a command line that is
 not understood 2, of Ctrl-C 130, and
@@ -117,15 +107,15 @@ not understood 2, of Ctrl-C 130, and
 {exits}{sections}"""
 
 
-def _error_row(error: type[errors.SidecarError]) -> Sequence[str]:
+def _error_line(error: type[errors.SidecarError]) -> str:
     texts = f"{error.default_detail} {error.default_hint}"
-    return f"`{error.code}`", str(STATUS[error.kind]), texts
+    return f"- `{error.code}` ({STATUS[error.kind]}): {texts}\n"
 
 
-def _section(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A heading and a table; ``title``: "Heading: what is below it."."""
+def _section(title: str, lines: Iterable[str]) -> str:
+    """A heading and a list; ``title``: "Heading: what is below it."."""
     name, _, said = title.partition(": ")
-    return f"\n## {name}\n\n{said[:1].upper()}{said[1:]}\n\n{_table(head, rows)}"
+    return f"\n## {name}\n\n{said[:1].upper()}{said[1:]}\n\n{''.join(lines)}"
 
 
 def _first_line(kind: type) -> str:
