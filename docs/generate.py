@@ -180,20 +180,19 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {{
 def http_api_page() -> str:
     """Every HTTP request that the service answers, from its OpenAPI document."""
     paths = create_app(Settings(engine="scripted")).openapi()["paths"]
-    rows = [
-        (f"`{method.upper()} {path}`", said["summary"])
+    rows = "".join(
+        f"- `{method.upper()} {path}`: {said['summary']}\n"
         for path, methods in sorted(paths.items())
         for method, said in methods.items()
-    ]
+    )
     return f"""{MARK}
 # HTTP API
 
 All HTTP requests that the service answers. Parameters, bodies and examples are in the OpenAPI
-document of a running service: `/docs` to read and try, `/openapi.json` for generators. WebSocket
-messages of `/v1/live`: [live-wire.md](live-wire.md), as AsyncAPI
-[live.asyncapi.json](live.asyncapi.json).
+document of a running service: `/docs` to read and try, `/openapi.json` for generators. Live audio:
+[live-wire.md](live-wire.md).
 
-{_table(("Request", "Answer"), rows)}"""
+{rows}"""
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
