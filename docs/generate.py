@@ -27,8 +27,6 @@ ENV_EXAMPLE = "../deploy/env.example"
 MARK = "<!-- Written by docs/generate.py. Change the code, then run it. -->"
 
 
-SETTINGS_HEAD = ("Setting", "Flag of `serve`", "Environment", "Values", "Default", "What it is")
-ERRORS_HEAD = ("Code", "HTTP", "Detail", "Hint", "Exit code")
 ENV_WIDTH = 98
 ENV_HEAD = """\
 # Settings of vibevoice-asr: what does not begin with '#' counts. As it stands nothing
@@ -41,49 +39,34 @@ ENV_HEAD = """\
 def settings_page() -> str:
     """Every setting with its flag, variable, values and default, by what it is about."""
     sections = "".join(
-        _section(
-            (group.__doc__ or "").partition("\n")[0],
-            SETTINGS_HEAD,
-            map(_setting_row, described(group)),
-        )
+        _section((group.__doc__ or "").partition("\n")[0], map(_setting_line, described(group)))
         for group in Settings.groups()
     )
     return f"""{MARK}
 # Settings
 
-Flags win over the environment, the environment over the file, the file over the defaults. The
-file is TOML, with the names of the first column as keys (one that is no setting is an error): the
-one that `--config` or `VIBEVOICE_CONFIG` names, or `config.toml` in
+Every setting of the service. The setting `live_grace`, for example, is
 
-- Linux: `~/.config/vibevoice-asr/` (or below `$XDG_CONFIG_HOME`)
-- macOS: `~/Library/Application Support/vibevoice-asr/`
-- Windows: `%APPDATA%\\vibevoice-asr\\`
+- a flag of `vibevoice-asr serve`: `--live-grace 30s` (of yes/no: `--keep-jobs`, `--no-keep-jobs`);
+- a variable: `VIBEVOICE_LIVE_GRACE=30s`;
+- a line of a TOML file: `live_grace = "30s"`. The file is the one that `--config` or
+  `VIBEVOICE_CONFIG` names, else `config.toml` in `~/.config/vibevoice-asr/` (Linux, or below
+  `$XDG_CONFIG_HOME`), `~/Library/Application Support/vibevoice-asr/` (macOS) or
+  `%APPDATA%\\vibevoice-asr\\` (Windows).
 
-A duration is a number of seconds or a number with a unit: `90`, `"90s"`, `"10m"`, `"1.5h"`, `"2d"`.
-A number is 0, or from {MIN_SETTING:f} to {MAX_SETTING:,}; many settings have narrower limits.
-The service does not start with others (`settings_invalid`).
+Flags win over variables, variables over the file, the file over the defaults. An unknown name is an
+error.
 
-For example:
-
-```toml
-port = 9000
-keep_alive = "1h"
-diarization = "accurate"
-```
-
-In the tables below the default `none` means unset.
+A duration is a number of seconds or has a unit: `90`, `10m`, `1.5h`, `2d` (in TOML in quotes). A
+number is 0, or from {MIN_SETTING:f} to {MAX_SETTING:,}; many have narrower limits. With an invalid
+setting the service does not start (`settings_invalid`). Without a default a setting is unset.
 {sections}"""
 
 
-def _setting_row(flag: SettingFlag) -> Sequence[str]:
-    return (
-        f"`{flag.name}`",
-        f"`{flag.option}`",
-        f"`{flag.env}`",
-        ", ".join(f"`{choice}`" for choice in flag.choices) or flag.value,
-        f"`{flag.default}`",
-        flag.description,
-    )
+def _setting_line(flag: SettingFlag) -> str:
+    values = ", ".join(f"`{choice}`" for choice in flag.choices) or flag.value
+    default = f"; default `{flag.default}`" if flag.default not in ("none", "") else ""
+    return f"- `{flag.name}` ({values}{default}): {flag.description}\n"
 
 
 def env_example() -> str:
@@ -104,30 +87,35 @@ def errors_page() -> str:
     for error in errors.all_errors():
         fields.setdefault(_first_line(error), []).append(error)
     sections = "".join(
-        _section(title, ERRORS_HEAD, map(_error_row, known))
-        for title, known in sorted(fields.items())
+        _section(title, map(_error_line, known)) for title, known in sorted(fields.items())
     )
+    numbers: dict[int, list[str]] = {}
+    for code, number in EXIT_CODES.items():
+        numbers.setdefault(number, []).append(f"`{code}`")
+    exits = "".join(f"- {number}: {', '.join(codes)}\n" for number, codes in numbers.items())
     return f"""{MARK}
 # Errors
 
-Over HTTP every error is `application/problem+json` (RFC 9457) with a `code` that does not change,
-a `detail` that says what was wrong, and a `hint` that says what to do; where the trouble will pass,
-a `Retry-After` header says when. The texts below are the usual ones; a `detail` often knows more.
+Every error with its code and texts. Over HTTP an error is `application/problem+json` (RFC 9457)
+with a `code` that does not change, a `detail` (what was wrong) and a `hint` (what to do); if it
+will pass, a `Retry-After` header says when. The texts are the usual ones; a `detail` often says
+more. The number behind a code is the HTTP status.
 
-On the command line an error is one line on stderr. The exit code is 1 unless the last column has
-another; a command line that is not understood is 2, Ctrl-C is 130.
-{sections}"""
+On the command line an error is one line on stderr. The exit code is 1, of a command line that is
+not understood 2, of Ctrl-C 130, and
 
-
-def _error_row(error: type[errors.SidecarError]) -> Sequence[str]:
-    status, exit_code = str(STATUS[error.kind]), str(EXIT_CODES.get(error.code, ""))
-    return f"`{error.code}`", status, error.default_detail, error.default_hint, exit_code
+{exits}{sections}"""
 
 
-def _section(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A heading and a table; ``title``: "Heading: what is below it."."""
+def _error_line(error: type[errors.SidecarError]) -> str:
+    texts = f"{error.default_detail} {error.default_hint}"
+    return f"- `{error.code}` ({STATUS[error.kind]}): {texts}\n"
+
+
+def _section(title: str, lines: Iterable[str]) -> str:
+    """A heading and a list; ``title``: "Heading: what is below it."."""
     name, _, said = title.partition(": ")
-    return f"\n## {name}\n\n{said[:1].upper()}{said[1:]}\n\n{_table(head, rows)}"
+    return f"\n## {name}\n\n{said[:1].upper()}{said[1:]}\n\n{''.join(lines)}"
 
 
 def _first_line(kind: type) -> str:
@@ -192,20 +180,19 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {{
 def http_api_page() -> str:
     """Every HTTP request that the service answers, from its OpenAPI document."""
     paths = create_app(Settings(engine="scripted")).openapi()["paths"]
-    rows = [
-        (f"`{method.upper()} {path}`", said["summary"])
+    rows = "".join(
+        f"- `{method.upper()} {path}`: {said['summary']}\n"
         for path, methods in sorted(paths.items())
         for method, said in methods.items()
-    ]
+    )
     return f"""{MARK}
 # HTTP API
 
 All HTTP requests that the service answers. Parameters, bodies and examples are in the OpenAPI
-document of a running service: `/docs` to read and try, `/openapi.json` for generators. WebSocket
-messages of `/v1/live`: [live-wire.md](live-wire.md), as AsyncAPI
-[live.asyncapi.json](live.asyncapi.json).
+document of a running service: `/docs` to read and try, `/openapi.json` for generators. Live audio:
+[live-wire.md](live-wire.md).
 
-{_table(("Request", "Answer"), rows)}"""
+{rows}"""
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -224,7 +211,7 @@ def main(words: Sequence[str]) -> int:
         "http-api.md": http_api_page(),
         "models.md": models_page(MARK, _table),
         "models.svg": models_plot(),
-        "rooms.md": rooms_page(MARK, _table),
+        "rooms.md": rooms_page(MARK),
         "architecture.md": architecture_page(_table),
         "live.asyncapi.json": asyncapi(),
         **{name: limits_page(name, _table) for name in PAGES},

@@ -49,11 +49,8 @@ COLORS = {Precision.BF16: "#0072b2", Precision.INT8: "#d55e00", Precision.INT4: 
 
 
 WHISPER_MEASURED = """\
-By random weights of the real sizes, because released ones cannot be had where this is
-measured, so it is about cost and nothing else; `int8`, one thread, five beams, 80 tokens a
-window, on a machine with two cores and six times the work for them (`python -m
-bench.whisper`; CPU-seconds for each second of 90 s of audio, three windows on either side; in
-brackets the peak of memory):
+CPU seconds for each second of audio, and the peak of memory: `int8`, one thread, five beams, 90 s
+of audio, two cores, random weights of the real sizes (`python -m bench.whisper`).
 
 | Size | faster-whisper alone | `whisper`, no speakers | with speakers |
 |---|---|---|---|
@@ -61,24 +58,16 @@ brackets the peak of memory):
 | `base` | 0.148 (413 MB) | 0.144 (532 MB) | 0.228 (603 MB) |
 | `small` (`--runs 1`, another day) | 0.163 (670 MB) | 0.169 (812 MB) | 0.205 (900 MB) |
 
-Speakers add what `diarization/` takes, whatever the size; it is heard on another core. The first
-column cuts at every thirtieth second, in mid-word: of exactly sixty seconds it makes two
-windows where cuts at pauses make three, which is 1.9 times the work (`--seconds 60`). faster-
-whisper's own search for speech made three of the ninety seconds, at 0.066 CPU-s for `tiny`;
-with four windows at a time 0.064, which is not worth the wait: here they go one by one.
-Larger sizes go by their encoder: thirty seconds took that of `tiny` 0.52 CPU-s, of `base`
-1.16, of `small` 3.8 on a busy machine. Beside the model, packages and `diarization/` take some 400
-MB at their peak. On the disk the extra adds 290 MB to an install of some 500 (`du -sm` of its
-packages: av 104, ctranslate2 146, the rest 40); the base stays as it is."""
+Larger sizes go by their encoder: thirty seconds took that of `tiny` 0.52 CPU-s, of `base` 1.16, of
+`small` 3.8 on a busy machine. The extra adds 290 MB on the disk."""
 """By hand: it takes a quarter of an hour."""
 
 
 WHISPER_LIVE_MEASURED = """\
-Random weights of the real sizes again, so it is about cost alone: `int8`, a thread for each of two
-cores, four tokens a second, people who all talk in real time with the pauses of the clips, while
-others worked on the machine (its load in the last column; two are its cores). Finals: seconds from
-the end of a piece that is known to its words, p50 / p95 (`python -m bench.whisper_live --sizes tiny
-base --sessions 1 2 4 6 --seconds 15`).
+Live, with a thread for each of two cores and people who all talk; the last column is the machine's
+load. Finals: seconds from the end of a segment to its words, p50 / p95 (`python -m
+bench.whisper_live
+--sizes tiny base --sessions 1 2 4 6 --seconds 15`).
 
 | Size | sessions | finals | partials a second | CPU-s a second, each | load |
 |---|---|---|---|---|---|
@@ -88,10 +77,8 @@ base --sessions 1 2 4 6 --seconds 15`).
 | `base` | 1 | 0.80 / 0.98 | 0.07 | 0.943 | 2.1 |
 | `base` | 2 | 2.57 / 3.67 | 0.10 | 0.548 | 2.2 |
 
-So four sessions are what it takes (`EngineSpec.sessions`): that is `tiny` on two such cores, and
-`base` hears one there. Beside other work it falls behind sooner: at a load of four, `base` took 5 s
-for a final of one session. Of `small` and larger each window is several times as much; they want
-a GPU, where this was not measured."""
+So at most four sessions are admitted (`EngineSpec.sessions`). `small` and larger need a GPU live,
+which was not measured."""
 """By hand."""
 
 
@@ -108,9 +95,9 @@ def models_page(mark: str, table: Table) -> str:
     return f"""{mark}
 # Models
 
-Three engines share every endpoint, and a fourth hears live audio only. `engine = "auto"` takes
-VibeVoice-ASR where a GPU and a checkpoint are there, Whisper where `language` is set to one that is
-not English and a model of it is there, the embedded engine otherwise, and says which and why.
+Which engine and model to choose, what it needs, and how to get it. `engine = "auto"` takes
+VibeVoice-ASR with a GPU and a checkpoint, Whisper if `language` is not English and a Whisper model
+is installed, else the embedded engine.
 
 | You have | and speak | take |
 |---|---|---|
@@ -122,89 +109,65 @@ not English and a model of it is there, the embedded engine otherwise, and says 
 
 ## The embedded engine
 
-`moonshine`: recognition and speaker identification on the CPU, from the `moonshine-voice` wheel
-with its weights inside (MIT). English; no GPU, no account, no download. It takes whatever it hears
-for English. Where it is unsure of most words, `metadata.warnings` of the transcript has
-`{{"code": "language_doubtful", "message": "…"}}` ([how it was
-chosen](decisions/recognition-parameters.md)); the message says how to get an engine for another
-language. The executable of `make exe` has neither Whisper nor torch inside: an app that
-ships it offers another language by an [upstream](upstream.md), or ships
-[a build of its own](building.md#another-language) with them.
+`moonshine`: recognition and speaker identification on the CPU, with its weights inside the
+`moonshine-voice` wheel (MIT). English only. If it is unsure of most words, `metadata.warnings` has
+`{{"code": "language_doubtful", "message": "…"}}`
+([decision](decisions/recognition-parameters.md)). The executable has this engine only
+([another language](building.md#another-language)).
 
 ## Whisper
 
-`whisper`: OpenAI's models as faster-whisper runs them (CTranslate2). A hundred languages; how good
-it is in one depends on the size, and is known from OpenAI's paper, not from here. Weights: MIT.
+`whisper`: OpenAI's models by faster-whisper (CTranslate2), a hundred languages. Weights: MIT.
 
     pip install '.[whisper]'
     vibevoice-asr pull whisper:small           # Systran/faster-whisper-small, 0.48 GB, resumes
     vibevoice-asr --language de                # or --engine whisper; another folder: --model-path
 
 {table(("Name", "Download", "Languages"), _whispers())}
-`VIBEVOICE_WHISPER_MODEL` says which, where several are there; else it is the first of them in this
-order: {", ".join(BEST_FIRST[:8])},
-then those that know English only.
+`VIBEVOICE_WHISPER_MODEL` chooses one; default: the first that is installed of
+{", ".join(BEST_FIRST[:8])}, then English ones.
 
-- **Precisions**: `int8` (CTranslate2's `int8` on a CPU, `int8_float16` on a GPU), `fp16` (on a GPU;
-  a CPU has none, and gets `fp32`, which the answer says), `fp32`.
-- **Speakers** come from `diarization/`, like those of the embedded engine: words are cut where the
-voice
-  changes. One window of thirty seconds is heard at a time; silence is not heard at all.
-- **Language**: told by the client, or found in each window; `metadata.language` is the one that is
-  heard longest, and the warning `several_languages` says which others were.
-- **Threads**: half of the cores; `OMP_NUM_THREADS` overrules it.
-- **Cancel** is answered at once; the window that is being heard ends by itself, which takes `small`
-  on one core some seconds.
-- **Live**: where it is the engine for files it hears live as well, or with `--live-engine whisper`.
-  Each stretch of speech is a window of thirty seconds, which costs as much as if it were full.
-  Where windows take more than a second there are finals only, and the notice `partials_off` says
-  so. `accurate` follows five hypotheses for finals instead of one.
+- **Precisions**: `int8` (on a GPU `int8_float16`), `fp16` (GPU; a CPU uses `fp32`), `fp32`.
+- **Language**: from the client, or found in each window of thirty seconds; `metadata.language` is
+  the most frequent, the warning `several_languages` names the others. Silence is skipped.
+- **Threads**: half of the cores, or `OMP_NUM_THREADS`.
+- **Live**: if it is the engine for files, or with `--live-engine whisper`. Each segment costs a
+  whole window. If windows take more than a second there are finals only (notice `partials_off`).
+  `accurate` follows five hypotheses for finals.
 
-### What it takes
+### Cost
 
 {WHISPER_MEASURED}
-
-### What it takes live
 
 {WHISPER_LIVE_MEASURED}
 
 ## Voxtral Realtime
 
-`voxtral`: Mistral's Voxtral-Mini-4B-Realtime, for live audio only. It writes while people speak and
-takes nothing back, in thirteen languages that it tells apart by itself:
-{", ".join(VOXTRAL.languages)}.
+`voxtral`: Mistral's Voxtral-Mini-4B-Realtime, for live audio only. Its partials are final, in
+thirteen languages that it detects: {", ".join(VOXTRAL.languages)}.
 
     pip install '.[voxtral]'
     vibevoice-asr pull voxtral                 # {VOXTRAL_REPOSITORY}, resumes
     vibevoice-asr --live-engine voxtral
 
-- **Delay**: how far its words are behind, 80 to 2400 ms in steps of 80, as the session asks; 480
-  where it does not say. What more of it is worth is not known here.
-- **Sessions** share the model, and each has caches beside it
-(`sidecar/gpu_memory/memory_footprint.py`, 16 bit):
-  at most {ten_s} MB for ten seconds of speech without a pause, {minute} MB for a minute, with which
-  memory is counted. Each reserves it as long as it goes on, and there are {VOXTRAL.sessions}
-  at most: for how many of them the card is quick enough is measured (`live_delay`).
-- **How sure this is**: the steps are held to `transformers`' own, token for token, with a tiny
-  model. The released one was not run here: how fast and how good it is has to be seen. On a CPU
-  it is not to be expected to keep up.
-- **Licence of the weights**: read the card of the checkpoint that you download.
+- **Delay** of its words: 80 to 2400 ms in steps of 80, by session; default: 480 ms.
+- **Sessions**, at most {VOXTRAL.sessions}, share the model. Each reserves {minute} MB of GPU memory
+  ({ten_s} MB for ten seconds of speech); `live_delay` limits by measured speed.
+- **Tested** with a tiny model, token for token; the released one was not run. A CPU is too slow.
+- **Licence of the weights**: see the card of the checkpoint.
 
 ## VibeVoice-ASR
 
 `vibevoice`: Microsoft's VibeVoice-ASR-7B,
-{VIBEVOICE_7B_SHAPE.parameters / 1e9:.2f} billion parameters. It hears up to an hour
-at once and writes who said what and when; longer recordings go through in windows.
+{VIBEVOICE_7B_SHAPE.parameters / 1e9:.2f} billion parameters. It transcribes up to an hour
+at once, with speakers; longer recordings in windows.
 
-- **Languages**: more than 50, within one recording too, and it need not be told which. The
-  model's page has error rates for Chinese, English, French, German, Italian, Japanese, Korean,
-  Portuguese, Russian, Spanish, Thai and Vietnamese; how good it is in others is not known here.
-- **Licence of the weights**: MIT, by Microsoft's page on VibeVoice-ASR. What holds is the card of
-  the checkpoint that you download: read it.
-- **Several GPUs**: it takes the first that `CUDA_VISIBLE_DEVICES` leaves (numbers as `nvidia-smi`
-  has them, UUIDs, MIG), and plans with that one's memory.
-- **Not for** live captions: the first words come when the whole recording has been heard. Live
-  audio goes to the embedded engine beside it; `--live-engine vibevoice` ends the start
+- **Languages**: more than 50, also within one recording, without a setting. The model's page has
+  error rates for Chinese, English, French, German, Italian, Japanese, Korean, Portuguese, Russian,
+  Spanish, Thai and Vietnamese.
+- **Licence of the weights**: MIT by Microsoft's page; the checkpoint's card counts.
+- **Several GPUs**: the first of `CUDA_VISIBLE_DEVICES` (numbers, UUIDs, MIG).
+- **Live audio** goes to the embedded engine; `--live-engine vibevoice` ends the start
   (`engine_unavailable`).
 
 ### Getting the checkpoint
@@ -212,64 +175,47 @@ at once and writes who said what and when; longer recordings go through in windo
     pip install '.[vibevoice]'
     vibevoice-asr pull vibevoice               # microsoft/VibeVoice-ASR-HF, 16.7 GB, resumes
 
-`pull` says the commit it brought. A later one without a revision stays at that commit, and says so
-where the hub has a newer one:
+A later `pull` without a revision stays at the same commit, which `pull` and `doctor` name:
 
     vibevoice-asr pull vibevoice@COMMIT        # or --revision COMMIT: the same files everywhere
     vibevoice-asr pull vibevoice --revision main   # the newest
 
-The commit is that of `refs/main` in the cache, or the newest one there that is whole; `pulled.json`
-has that of a folder of `--to`. `doctor` says it.
+`vibevoice-asr list` shows what is installed, `vibevoice-asr rm NAME` deletes it.
 
-`vibevoice-asr list` shows what is here, `vibevoice-asr rm NAME` deletes it.
-
-For a machine without a network, pull on another one and copy the folder (`pull` prints this on a
-terminal where it reaches no hub, for each model):
+For a machine without a network, pull on another one and copy the folder:
 
     vibevoice-asr pull vibevoice --to /media/stick/vibevoice-asr
     export VIBEVOICE_MODEL_PATH=/data/vibevoice-asr HF_HUB_OFFLINE=1
     vibevoice-asr --engine vibevoice
 
-`VIBEVOICE_MODEL_PATH` is that folder, or a Hugging Face cache that has the checkpoint. Only
-safetensors are read; code and pickles inside a checkpoint are never run.
+`VIBEVOICE_MODEL_PATH` is that folder, or a Hugging Face cache. Only safetensors are read; code in a
+checkpoint is never run.
 
 ### Which card takes what
 
-The longest recording at once, by the planner (`sidecar/gpu_memory/memory_plan.py`), on a card that
-does nothing else; in brackets, on one that draws a desktop as well ({DESKTOP_GB:g} GB). An hour is
-the model's own limit.
+The longest recording at once by the planner (`sidecar/gpu_memory/memory_plan.py`); in brackets on a
+card that also draws a desktop ({DESKTOP_GB:g} GB).
 
 {table(("Card", "bf16, fp16", "int8", "int4", "A whole hour"), _rows())}
 ![Memory against length](models.svg)
 
-At the top of a band everything stays on the card. At its bottom the encoders leave after encoding,
-the cache grows as it is needed, and the token table stays on the host; where there is no room for
-these parts they are loaded there in the first place, so no card ever needs room for all weights.
-The planner takes the fastest plan that fits and refuses (`wont_fit`) what fits in none.
-
-It counts on {TOKENS_PER_SECOND:g} tokens of text for a second of audio, which is dense speech.
-To what tensors take it adds {CONTEXT_BYTES / 1e6:.0f} MB for the CUDA context, and
-{FRAGMENTATION:.0%} for what the allocator wastes.
-
-**How sure this is**: tensors are held to a simulation of the full-size model that runs the
-engine's own code (`python -m bench.memory`; never low, at most 5 % high). Context and waste are
-assumptions: they are not measured on a GPU yet.
+At the top of a band everything stays on the card; at its bottom the encoders leave after encoding,
+the cache grows as needed, and the token table stays on the host. The planner takes the fastest
+plan that fits, and refuses others (`wont_fit`). It counts on {TOKENS_PER_SECOND:g} tokens for a
+second of audio, {CONTEXT_BYTES / 1e6:.0f} MB for the CUDA context and {FRAGMENTATION:.0%} of
+fragmentation; the latter two are not measured on a GPU yet. Tensors are checked by a simulation
+(`python -m bench.memory`; never low, at most 5 % high).
 
 ### int8 does not fit on 8 GB
 
-- Audio encoders, projector and head stay in 16 bit, so the weights take {everything / GB:.1f} GB
-  in int8 ({everything / 1e9:.1f} · 10⁹ bytes).
-- With encoders and token table on the host, {least / GB:.1f} GB remain: no room for a cache, nor
-  for the encoders while they work.
-- **int4** is what fits: {alone} minutes at once, {shared} with a desktop.
-- Layers left on the host would make room: {layers} of {VIBEVOICE_7B_SHAPE.layers}, for ten
-  minutes of audio. They would cross the bus for each token, which adds {slower / 60:.0f} minutes
-  in a full PCIe 4.0 slot and twice that on eight lanes, as many of these cards have. It is not
-  built, since int4 takes more on the same card in less time.
+Audio encoders, projector and head stay in 16 bit, so the weights take {everything / GB:.1f} GB in
+int8, and {least / GB:.1f} GB with encoders and token table on the host: no room for a cache.
+**int4** fits: {alone} minutes at once, {shared} with a desktop. Offloading {layers} of
+{VIBEVOICE_7B_SHAPE.layers} layers would add {slower / 60:.0f} minutes to ten minutes of audio.
 
 ### How long an hour takes
 
-Roughly, from the cards' bandwidths and an assumed efficiency of the kernels; unmeasured.
+Estimated from the cards' bandwidths; unmeasured.
 
 {table(("Card", "bf16", "int8", "int4"), _times())}"""
 

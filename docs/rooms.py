@@ -29,21 +29,21 @@ def layers() -> list[list[str]]:
     ]
 
 
-def rooms_page(mark: str, table: Table) -> str:
+def rooms_page(mark: str) -> str:
     """Every module with what it is, room by room."""
     rooms = [room for layer in layers() for room in layer]
     alone = [HOUSE / f"{room}.py" for room in rooms if not (HOUSE / room).is_dir()]
-    sections = [_section("Alone", "Rooms of one module.", alone, HOUSE, table)]
+    sections = [_section("Alone", alone, HOUSE)]
     for room in rooms:
         folder = HOUSE / room
         if folder.is_dir():
             modules = [path for path in modules_of(folder) if path != folder / "__init__.py"]
-            sections.append(_section(f"{room}/", said(folder), modules, folder, table))
+            sections.append(_section(f"{room}/", modules, folder))
     return f"""{mark}
-# Rooms
+# Modules
 
-What every module of `sidecar/` is, as it says itself in the first line of its docstring. How the
-rooms hang together: [architecture.md](architecture.md).
+Every module of `sidecar/` in one line, the first of its docstring. The packages:
+[architecture.md](architecture.md#packages).
 
 {"".join(sections)}"""
 
@@ -75,9 +75,9 @@ def said(path: Path) -> str:
     return re.sub(r"docs/([\w-]+\.md)", r"[\1](\1)", line)
 
 
-def _section(title: str, line: str, modules: Iterable[Path], top: Path, table: Table) -> str:
-    rows = [(f"`{_name(path, top)}`", said(path)) for path in modules]
-    return f"## {title}\n\n{line}\n\n{table(('Module', 'What it is'), rows)}\n" if rows else ""
+def _section(title: str, modules: Iterable[Path], top: Path) -> str:
+    rows = "".join(f"- `{_name(path, top)}`: {said(path)}\n" for path in modules)
+    return f"## {title}\n\n{rows}\n" if rows else ""
 
 
 def _name(path: Path, top: Path) -> str:

@@ -25,7 +25,7 @@ from sidecar.server.service_process import EXIT_CODES
 
 PAGE = (REPOSITORY / "docs/embedding.md").read_text("utf-8")
 TAURI_PAGE = (REPOSITORY / "docs/tauri.md").read_text("utf-8")
-BLOCKS = dict(re.findall(r"<!-- run: (\S+) -->\n```\w+\n(.*?)```", PAGE, re.DOTALL))
+HOSTS = REPOSITORY / "examples/hosts"
 RUST = REPOSITORY / "examples/tauri-host"
 CRATES = Path("/usr/share/cargo/registry")  # where Debian's librust-*-dev put theirs
 TARGET = REPOSITORY / ".cache/tauri-host"
@@ -144,7 +144,7 @@ def built(cargo: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) 
     crate = tmp_path_factory.mktemp("crate")
     shutil.copytree(RUST, crate, dirs_exist_ok=True)
     (crate / "src/bin").mkdir()
-    (crate / "src/bin/page.rs").write_text(BLOCKS["main.rs"], "utf-8")
+    shutil.copy(HOSTS / "main.rs", crate / "src/bin/page.rs")
     cargo(crate, "build")
     suffix = ".exe" if sys.platform == "win32" else ""
     programs = {name: TARGET / "debug" / f"{name}{suffix}" for name in ("tauri-host", "page")}
@@ -170,10 +170,8 @@ def host(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
         return [str(request.getfixturevalue("built")["page"])]
     runtime = sys.executable if request.param == "host.py" else shutil.which("node")
     if runtime is None:
-        skip("the Node host of docs/embedding.md: there is no node here")
-    script = tmp_path / request.param
-    script.write_text(BLOCKS[request.param], "utf-8")
-    return [runtime, str(script)]
+        skip("the Node host of examples/hosts: there is no node here")
+    return [runtime, shutil.copy(HOSTS / request.param, tmp_path)]
 
 
 @pytest.mark.slow_except("host.py")
@@ -265,12 +263,10 @@ def test_the_rust_host_s_own_tests_pass(
 def test_the_rust_of_the_page_for_tauri_fits_the_example_s_and_tauri_s_signatures(
     cargo: Callable[..., None], tmp_path: Path
 ) -> None:
-    (library,) = re.findall(r"```rust\n(mod client;.*?)```", TAURI_PAGE, re.DOTALL)
     (dependencies,) = re.findall(r"```toml\n(serde.*?)```", TAURI_PAGE, re.DOTALL)
     (tmp_path / "src").mkdir()
-    (tmp_path / "src/lib.rs").write_text(library, "utf-8")
-    for name in ("sidecar.rs", "client.rs", "wire.rs"):
-        shutil.copy(RUST / "src" / name, tmp_path / "src")
+    for name in ("app/lib.rs", "src/sidecar.rs", "src/client.rs", "src/wire.rs"):
+        shutil.copy(RUST / name, tmp_path / "src")
     stands_in = "".join(
         f'{name} = {{ path = "{(RUST / "stand-in" / name).as_posix()}" }}\n'
         for name in ("tauri", "tauri-plugin-dialog")

@@ -1,0 +1,68 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { createInterface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
+import { pathToFileURL } from "node:url";
+
+/** Start the service; what its ready line says, and the process. */
+export async function start([program, ...args], limitMs = 60_000) {
+  const child = spawn(program, [...args, "--port", "0", "--generate-token", "--exit-with-stdin"], {
+    stdio: ["pipe", "pipe", "inherit"], // its log appears in ours; a file is as good
+    windowsHide: true,
+  });
+  const exited = once(child, "exit"); // rejects where there is no such program
+  exited.catch(() => {});
+  const lines = createInterface({ input: child.stdout });
+  const timer = setTimeout(() => child.kill("SIGKILL"), limitMs);
+  const first = once(lines, "line").then(([line]) => JSON.parse(line));
+  const ready = await Promise.race([first, exited.then(() => sleep(200))]);
+  clearTimeout(timer);
+  if (ready?.event !== "ready") {
+    const [code] = await exited;
+    throw new Error(`${ready?.message ?? "it ended without a word"} (exit code ${code})`);
+  }
+  if (ready.contract !== 1) throw new Error(`contract ${ready.contract} is not known here`);
+  return { child, exited, ready };
+}
+
+/** One request; the body of the answer. */
+export async function call({ ready }, method, path, body, headers = {}) {
+  const response = await fetch(ready.url + path, {
+    method,
+    body: body && JSON.stringify(body),
+    headers: { authorization: `Bearer ${ready.token}`, "content-type": "application/json", ...headers },
+  });
+  const answer = await response.json();
+  if (!response.ok) throw new Error(`${answer.detail} ${answer.hint} (${answer.code})`);
+  return answer;
+}
+
+/** Transcribe a file of this machine (an absolute path); `signal` cancels. */
+export async function transcribe(sidecar, path, { onProgress = () => {}, signal } = {}) {
+  let job = await call(sidecar, "POST", "/transcribe", { audio_path: path }, { prefer: "respond-async" });
+  while (job.state === "queued" || job.state === "running") {
+    onProgress(job.progress.fraction, job.segments);
+    await sleep(100);
+    const method = signal?.aborted ? "DELETE" : "GET";
+    job = await call(sidecar, method, `/jobs/${job.id}`);
+  }
+  if (job.state !== "done") throw new Error(job.error?.detail ?? job.state);
+  return job.result;
+}
+
+/** Let it end; its exit code. */
+export async function stop({ child, exited }) {
+  child.stdin.end();
+  return (await exited)[0];
+}
+
+if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
+  const sidecar = await start(process.argv.slice(3));
+  const result = await transcribe(sidecar, process.argv[2], {
+    onProgress: (fraction) => console.log("progress", fraction),
+  });
+  for (const { start_time, speaker, text } of result.segments) {
+    console.log(`${start_time.toFixed(2).padStart(8)} ${speaker}: ${text}`);
+  }
+  console.log("exit code", await stop(sidecar));
+}

@@ -1,0 +1,45 @@
+use serde_json::{json, Value};
+use std::error::Error;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::{thread::sleep, time::Duration};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let words: Vec<String> = std::env::args().collect();
+    let mut child = Command::new(&words[2])
+        .args(&words[3..])
+        .args(["--port", "0", "--generate-token", "--exit-with-stdin"])
+        .stdin(Stdio::piped()) // held open by `child` until we let go
+        .stdout(Stdio::piped())
+        .spawn()?;
+
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line)?;
+    let ready: Value = serde_json::from_str(&line)?;
+    if ready["event"] != "ready" || ready["contract"] != 1 {
+        return Err(format!("{} ({})", ready["message"], child.wait()?).into());
+    }
+
+    let token = format!("Bearer {}", ready["token"].as_str().unwrap_or_default());
+    let call = |method: &str, path: &str| {
+        let url = format!("{}{path}", ready["url"].as_str().unwrap_or_default());
+        ureq::request(method, &url).set("Authorization", &token)
+    };
+    let mut job: Value = call("POST", "/transcribe")
+        .set("Prefer", "respond-async")
+        .send_json(json!({ "audio_path": words[1] }))?
+        .into_json()?;
+    while job["state"] == "queued" || job["state"] == "running" {
+        println!("progress {}", job["progress"]["fraction"]);
+        sleep(Duration::from_millis(100));
+        job = call("GET", &format!("/jobs/{}", job["id"].as_str().unwrap())).call()?.into_json()?;
+    }
+    for segment in job["result"]["segments"].as_array().ok_or("no result")? {
+        println!("{:8.2} {}: {}", segment["start_time"].as_f64().unwrap(),
+            segment["speaker"].as_str().unwrap(), segment["text"].as_str().unwrap());
+    }
+
+    drop(child.stdin.take());
+    println!("exit code {}", child.wait()?.code().unwrap_or(-1));
+    Ok(())
+}

@@ -1,0 +1,118 @@
+mod client;
+mod sidecar;
+mod wire;
+
+use client::Client;
+use serde::Serialize;
+use sidecar::Sidecar;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
+use std::time::Duration;
+use tauri::{ipc::Channel, path::BaseDirectory, AppHandle, Manager, RunEvent};
+
+const START: Duration = Duration::from_secs(60); // the first start after an install is scanned
+const STOP: Duration = Duration::from_secs(3);
+
+#[derive(Default)]
+struct Speech {
+    service: Mutex<Option<Sidecar>>,
+    cancelled: AtomicBool,
+}
+
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Step {
+    fraction: Option<f64>,
+    segments: Vec<wire::Segment>,
+}
+
+/// The executable of the bundle; in development another one, such as that of a venv.
+fn program(app: &AppHandle) -> Result<PathBuf, String> {
+    if cfg!(debug_assertions) {
+        if let Some(path) = std::env::var_os("SPEECH_PROGRAM") {
+            return Ok(path.into());
+        }
+    }
+    let name = if cfg!(windows) { "vibevoice-asr.exe" } else { "vibevoice-asr" };
+    let path = app
+        .path()
+        .resolve(format!("vibevoice-asr/{name}"), BaseDirectory::Resource)
+        .map_err(|error| error.to_string())?;
+    // On Windows it comes with the prefix \\?\, which not every program takes for its own path.
+    let text = path.to_string_lossy();
+    Ok(text.strip_prefix(r"\\?\").map(PathBuf::from).unwrap_or_else(|| path.clone()))
+}
+
+/// The service, started if it does not run (any more).
+fn client(app: &AppHandle) -> Result<Client, String> {
+    let speech = app.state::<Speech>();
+    let mut service = speech.service.lock().unwrap();
+    if let Some(running) = service.as_mut() {
+        if running.is_running() {
+            return Ok(running.client());
+        }
+    }
+    let folder = app.path().app_data_dir().map_err(|error| error.to_string())?;
+    let mut command = Command::new(program(app)?);
+    command
+        .env("VIBEVOICE_CONFIG", folder.join("speech.toml")) // ours, not the user's own
+        .env("VIBEVOICE_DATA_DIR", folder.join("speech")); // log and crash notes
+    let started = Sidecar::start(command, START).map_err(|error| error.to_string())?;
+    let client = started.client();
+    *service = Some(started);
+    Ok(client)
+}
+
+#[tauri::command]
+async fn transcribe(
+    app: AppHandle,
+    path: PathBuf,
+    on_step: Channel<Step>,
+) -> Result<wire::Transcription, String> {
+    let work = move || {
+        let client = client(&app)?;
+        let speech = app.state::<Speech>();
+        speech.cancelled.store(false, Ordering::Relaxed);
+        client
+            .transcribe(&path, |job| {
+                let step = Step { fraction: job.progress.fraction, segments: job.segments.clone() };
+                let heard = on_step.send(step).is_ok(); // a closed window cancels its job
+                heard && !speech.cancelled.load(Ordering::Relaxed)
+            })
+            .map_err(|error| error.to_string())
+    };
+    tauri::async_runtime::spawn_blocking(work).await.map_err(|error| error.to_string())?
+}
+
+#[tauri::command]
+fn cancel(app: AppHandle) {
+    app.state::<Speech>().cancelled.store(true, Ordering::Relaxed);
+}
+
+/// End the service, with all its workers.
+fn stop(app: &AppHandle) {
+    if let Some(mut service) = app.state::<Speech>().service.lock().unwrap().take() {
+        service.stop(STOP);
+    }
+}
+
+pub fn run() {
+    tauri::Builder::default()
+        .plugin(tauri_plugin_dialog::init())
+        .manage(Speech::default())
+        .setup(|app| {
+            let app = app.handle().clone(); // warm by the time that it is wanted
+            tauri::async_runtime::spawn_blocking(move || client(&app).map(|_| ()));
+            Ok(())
+        })
+        .invoke_handler(tauri::generate_handler![transcribe, cancel])
+        .build(tauri::generate_context!())
+        .expect("the app could not be built")
+        .run(|app, event| {
+            if let RunEvent::Exit = event {
+                stop(app);
+            }
+        });
+}

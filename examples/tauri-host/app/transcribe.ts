@@ -1,0 +1,31 @@
+import { invoke, Channel } from "@tauri-apps/api/core";
+import { open } from "@tauri-apps/plugin-dialog";
+
+type Segment = { speaker: string; start_time: number; end_time: number; text: string };
+type Step = { fraction: number | null; segments: Segment[] };
+type Transcription = { segments: Segment[]; metadata: { duration: number; num_speakers: number } };
+
+export async function transcribe(bar: HTMLProgressElement, list: HTMLElement) {
+  const path = await open({ filters: [{ name: "Audio", extensions: ["wav", "mp3", "m4a", "ogg", "opus", "flac", "webm", "mp4"] }] });
+  if (!path) return;
+  const show = (segments: Segment[]) => {
+    list.replaceChildren(...segments.map(({ speaker, text }) => {
+      const line = document.createElement("p");
+      line.textContent = `${speaker}: ${text}`; // never innerHTML: it is what somebody said
+      return line;
+    }));
+  };
+  const onStep = new Channel<Step>();
+  onStep.onmessage = ({ fraction, segments }) => {
+    fraction === null ? bar.removeAttribute("value") : (bar.value = fraction);
+    show(segments);
+  };
+  try {
+    const { segments } = await invoke<Transcription>("transcribe", { path, onStep });
+    show(segments); // who is who is settled at the end: names may change once more
+  } catch (reason) {
+    list.textContent = String(reason);
+  }
+}
+
+export const cancel = () => invoke("cancel");

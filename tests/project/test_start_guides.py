@@ -1,0 +1,305 @@
+"""The guides of docs/start: every command runs as it stands, or is listed here with the reason."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+import wave
+from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import httpx
+import moonshine_voice
+import psutil
+import pytest
+from postgres import cluster
+from service_process import PATIENCE_S, REPOSITORY, free_port, wait_until
+
+from sidecar.cli.command_table import build_command
+
+FOLDER = REPOSITORY / "docs/start"
+PAGES = sorted(path.name for path in FOLDER.glob("*.md"))
+RECORDING = Path(moonshine_voice.get_assets_path()) / "two_cities.wav"
+SECONDS = 6
+"""As much of the recording as a guide hears."""
+
+PACKAGES = "half a gigabyte from an index; test_install_command.py installs the wheel"
+SYSTEMD = "no systemd runs here; test_deploy_folder.py has the units checked by systemd-analyze"
+MODEL = "a model from a hub; tests/cli/test_pull_whisper_command.py pulls one from a hub of its own"
+NOT_EXECUTED: Mapping[str, str] = {
+    "python3 -m venv .venv": PACKAGES,
+    ". .venv/bin/activate": PACKAGES,
+    "pip install .": PACKAGES,
+    "pip install '.[auth]'": PACKAGES,
+    "pip install '.[auth,postgres]'": PACKAGES,
+    "pip install '.[espeak]'": PACKAGES,
+    "pip install '.[whisper]'": PACKAGES,
+    "vibevoice-asr pull whisper:small": MODEL,
+    "VIBEVOICE_LANGUAGE=de vibevoice-asr open": MODEL,
+    "make exe": "minutes; test_executable.py tries the executable out",
+    "python3 -m venv /opt/vibevoice-asr": SYSTEMD,
+    "/opt/vibevoice-asr/bin/pip install '.[auth]'": SYSTEMD,
+    "install -m 644 deploy/systemd/sysusers.conf /usr/lib/sysusers.d/vibevoice-asr.conf": SYSTEMD,
+    "systemd-sysusers": SYSTEMD,
+    "install -m 644 deploy/systemd/system/vibevoice-asr.service /etc/systemd/system/": SYSTEMD,
+    "install -D -m 644 deploy/systemd/system/network.conf"
+    " -t /etc/systemd/system/vibevoice-asr.service.d/": SYSTEMD,
+    "install -D -m 600 deploy/env.example /etc/vibevoice-asr/env": SYSTEMD,
+    "systemctl daemon-reload": SYSTEMD,
+    "systemctl enable --now vibevoice-asr": SYSTEMD,
+    "VIBEVOICE_TOKEN=$(openssl rand -hex 32) docker compose up --build": (
+        "no container engine runs here; test_container.py does its steps in a folder"
+    ),
+    "kubectl apply -k deploy/k8s/overlays/cluster": (
+        "no Kubernetes here; test_kubernetes.py renders it and holds it against the API's schemas"
+    ),
+}
+PROGRAMS = r"vibevoice-asr|pip|python3?|make|curl|psql|docker|kubectl|systemctl|install|export|cp"
+
+
+def commands_of(page: str) -> list[str]:
+    """The commands of a guide, in order."""
+    blocks = re.findall(r"```sh\n(.*?)```", (FOLDER / page).read_text("utf-8"), re.DOTALL)
+    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line]
+
+
+class Terminals:
+    """A shell that runs a guide: services go on in the background, as in terminals of their own."""
+
+    def __init__(self, page: str, home: Path, replaced: Mapping[str, str]) -> None:
+        self.page, self.home = page, home
+        self.out: dict[str, str] = {}
+        self.services: dict[str, psutil.Process] = {}
+        self._replaced = {str(port): str(free_port()) for port in (8765, 8766, 8767)} | replaced
+        self.port = int(self._replaced["8765"])
+        self._shell = self._new_shell()
+
+    def _new_shell(self) -> subprocess.Popen[str]:
+        programs = self.home / "bin"
+        programs.mkdir()
+        for name, words in {
+            "vibevoice-asr": [sys.executable, "-m", "sidecar.main"],
+            "python3": [sys.executable],
+            "browser": ["curl", "--fail", "--header", "Accept: text/html", "--output", "page.html"],
+        }.items():
+            (programs / name).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+            (programs / name).chmod(0o755)
+        text = (FOLDER / self.page).read_text("utf-8")
+        for name, said in re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", text, re.DOTALL):
+            (self.home / name).write_text(self._here(said), "utf-8")
+        outer = {
+            name: value
+            for name, value in os.environ.items()
+            if "VIBEVOICE" not in name and not name.startswith("XDG_")
+        }
+        env = {
+            **outer,
+            "BROWSER": str(programs / "browser"),
+            "HOME": str(self.home),
+            "HF_HOME": str(self.home / "hub"),
+            "NO_COLOR": "1",
+            "NO_PROXY": "*",
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'clients/python/src'}",
+            "VIBEVOICE_PORT": self._replaced["8765"],
+        }
+        return subprocess.Popen(
+            ["bash"], cwd=self.home, env=env, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def _here(self, text: str) -> str:
+        """A command or file of the guide with the ports and addresses of this test."""
+        for said, meant in self._replaced.items():
+            text = text.replace(said, meant)
+        return text
+
+    def _say(self, line: str) -> tuple[int, str]:
+        """Have the shell run a line; its exit code and what it printed."""
+        mark = secrets.token_hex(8)
+        assert self._shell.stdin is not None
+        assert self._shell.stdout is not None
+        self._shell.stdin.write(f"{{ {line}\n}} </dev/null; printf '\\n%s %s\\n' {mark} $?\n")
+        self._shell.stdin.flush()
+        printed = []
+        for answer in self._shell.stdout:
+            if answer.startswith(mark):
+                return int(answer.split()[1]), "".join(printed)
+            printed.append(answer)
+        raise AssertionError(f"the shell ended: {''.join(printed)}")
+
+    def run(self, command: str) -> tuple[int, str]:
+        """Run a command to its end; its exit code and what it printed."""
+        code, self.out[command] = self._say(self._here(command))
+        return code, self.out[command]
+
+    def serve(self, command: str) -> None:
+        """Start a service of the guide, and wait until it serves."""
+        log = self.home / f"service-{len(self.services)}"
+        _, said = self._say(f"{self._here(command)} >{log}.out 2>{log}.err & echo $!")
+        process = self.services[command] = psutil.Process(int(said))
+        logs = Path(f"{log}.out"), Path(f"{log}.err")
+
+        def serves() -> bool:
+            running = process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+            assert running, f"{command}: {[path.read_text() for path in logs]}"
+            if command.endswith(" open"):
+                return "Serving at" in logs[1].read_text()
+            return '"event": "ready"' in logs[0].read_text()
+
+        wait_until(serves, PATIENCE_S, command)
+
+    def do_all(self) -> None:
+        """Run every command of the guide that is not listed."""
+        for command in commands_of(self.page):
+            if command in NOT_EXECUTED:
+                continue
+            if re.match(r"vibevoice-asr (serve|node|open)\b", command):
+                self.serve(command)
+            else:
+                code, said = self.run(command)
+                assert code == 0, f"{command}: {said}"
+
+    def stop(self, command: str) -> None:
+        """End a service, as Ctrl-C in its terminal would."""
+        process = self.services.pop(command)
+        process.send_signal(signal.SIGTERM)
+        gone = lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE  # noqa: E731
+        wait_until(gone, PATIENCE_S, f"{command} ends")
+
+    def close(self) -> None:
+        """End all, children of services too."""
+        for command in list(self.services):
+            self.stop(command)
+        self._shell.communicate()
+
+
+@pytest.fixture
+def follow(tmp_path: Path) -> Iterator[Callable[..., Terminals]]:
+    """Follows a guide from its first command to its last, in an empty home."""
+    begun: list[Terminals] = []
+
+    def followed(page: str, **replaced: str) -> Terminals:
+        with wave.open(str(RECORDING)) as whole, wave.open(str(tmp_path / "talk.wav"), "w") as part:
+            part.setparams(whole.getparams())
+            part.writeframes(whole.readframes(SECONDS * whole.getframerate()))
+        begun.append(Terminals(page, tmp_path, replaced))
+        begun[0].do_all()
+        return begun[0]
+
+    yield followed
+    for one in begun:
+        one.close()
+
+
+def test_each_guide_is_tested_here() -> None:
+    tests = [name for name in globals() if name.startswith("test_the_guide_of_")]
+    assert len(PAGES) == 5 == len(tests)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_of_a_guide_are_in_its_blocks(page: str) -> None:
+    text = re.sub(r"```.*?```", "", (FOLDER / page).read_text("utf-8"), flags=re.DOTALL)
+    assert re.findall(rf"`(?:{PROGRAMS}) [^`]*`|^    \S.*", text, re.MULTILINE) == []
+    assert {"sh", "python"} >= set(re.findall(r"```(\w+)", (FOLDER / page).read_text("utf-8")))
+    assert commands_of(page)
+
+
+def test_nothing_is_listed_as_not_executed_that_no_guide_says() -> None:
+    assert set(NOT_EXECUTED) <= {command for page in PAGES for command in commands_of(page)}
+
+
+@pytest.mark.parametrize("command", NOT_EXECUTED)
+def test_a_command_that_is_not_executed_names_what_is_there(command: str) -> None:
+    subprocess.run(["bash", "-n", "-c", command], check=True)
+    words = shlex.split(command)
+    for word in words:
+        assert not word.startswith("deploy/") or (REPOSITORY / word).exists()
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
+    for extras in re.findall(r"\.\[([\w,]+)\]", command):
+        assert set(extras.split(",")) <= set(project["optional-dependencies"])
+    if words[0] == "make":
+        makefile = (REPOSITORY / "Makefile").read_text("utf-8")
+        assert re.search(rf"(?m)^{words[1]}:", makefile)
+    for name in re.findall(r"vibevoice-asr ([a-z]+)", command):
+        assert name in build_command().commands
+    for test in re.findall(r"test_\w+\.py", NOT_EXECUTED[command]):
+        assert list((REPOSITORY / "tests").rglob(test))
+
+
+def test_the_guide_of_a_desktop_app(follow: Callable[..., Terminals]) -> None:
+    done = follow("desktop-app.md")
+    assert re.search(r"Speaker_\d: .*times", done.out["python3 host.py talk.wav"])
+    assert not [one for one in psutil.process_iter() if str(done.home) in _words_of(one)]
+
+
+def _words_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+@pytest.mark.slow
+def test_the_guide_of_a_person_at_a_page(follow: Callable[..., Terminals]) -> None:
+    done = follow("page.md")
+    assert "<html" in (done.home / "page.html").read_text("utf-8"), "the browser has the page"
+    assert "moonshine" in done.out["vibevoice-asr doctor"]
+    assert re.match(r"\s*1\n00:00:0\d,\d+ --> ", done.out["cat subtitles/talk.srt"])
+    (url,) = {line for line in done.out["vibevoice-asr status"].splitlines() if "http" in line}
+    assert str(done.port) in url
+
+
+@pytest.mark.slow
+def test_the_guide_of_a_team_server(follow: Callable[..., Terminals]) -> None:
+    done = follow("team-server.md")
+    (asks,) = (command for command in done.out if command.startswith("curl"))
+    (transcribes,) = (one for one in done.out if one.startswith("vibevoice-asr transcribe"))
+    assert '"status":"success"' in done.out[asks].replace(" ", "")
+    assert "times" in done.out[transcribes]
+    assert "anna" in done.out["vibevoice-asr token list"]
+    refused = lambda: "token_invalid" in done.run(asks)[1]  # noqa: E731
+    wait_until(refused, PATIENCE_S, "the revoked token stops working")
+    code, said = done.run(transcribes)
+    assert code != 0
+    assert "token" in said
+
+
+@pytest.mark.slow
+def test_the_guide_of_a_cluster(follow: Callable[..., Terminals]) -> None:
+    if shutil.which("psql") is None:
+        pytest.skip("NO PSQL HERE (Debian's package postgresql-client): NOT TESTED")
+    with cluster() as server:
+        at = f"127.0.0.1:{server.port}"
+        done = follow("cluster.md", **{"postgres@db.example": f"vibevoice@{at}", "db.example": at})
+        transcribes = "vibevoice-asr transcribe talk.wav --server http://127.0.0.1:8765"
+        (table,) = (said for command, said in done.out.items() if "vibevoice.services" in command)
+        assert re.findall(r"\| (t|f) +\|", table).count("t") == 2
+        assert re.findall(r"\| (t|f) +\|", table).count("f") == 1
+        assert "times" in done.out[transcribes]
+        assert httpx.get(f"http://127.0.0.1:{done.port}/health").json()["engine_state"] == "absent"
+        done.stop("vibevoice-asr node --port 8766")
+        code, said = done.run(transcribes)
+        assert (code, "times" in said) == (0, True)
+        done.close()
+
+
+@pytest.mark.slow
+def test_the_guide_of_live_audio_and_conversations(follow: Callable[..., Terminals]) -> None:
+    done = follow("live-and-talk.md")
+    (live,) = (said for command, said in done.out.items() if "asr live " in command)
+    (talked,) = (said for command, said in done.out.items() if "asr talk " in command)
+    assert "times" in live
+    assert re.search(r"Speaker_\d .*times", done.out["python3 captions.py"])
+    assert "How are you?" in talked
+    assert "How are you?" in done.out["python3 conversation.py"]
+    spoken = (done.home / "answer.pcm").stat().st_size
+    assert bool(spoken) == bool(find_spec("espeakng_loader"))
