@@ -131,13 +131,8 @@ def _engines(settings: Settings) -> Iterator[CheckFinding]:
         # What is not asked for may lack what it needs.
         bad = CheckState.BAD if spec.name == serves else CheckState.ABSENT
         if lacking := engines.missing_packages(spec):
-            packages = ", ".join(lacking)
-            yield CheckFinding(
-                "engine",
-                bad,
-                f"{title}; not usable, without {packages}",
-                engine_selection.install_hint(spec.name),
-            )
+            text = f"{title}; not usable, without {', '.join(lacking)}"
+            yield CheckFinding("engine", bad, text, engine_selection.install_hint(spec.name))
         elif spec.name == VIBEVOICE and isinstance(facts.checkpoint, errors.SidecarError):
             wrong = facts.checkpoint
             yield CheckFinding("engine", bad, f"{title}; not usable: {wrong.detail}", wrong.hint)

@@ -203,7 +203,7 @@ def _live(live: Answer, before: Answer, passed: float) -> MonitorSection:
         ("speaking", _number(live.get("speaking"))),
         ("utterances", _number(live.get("utterances"))),
         ("finals", _number(live.get("finals"))),
-        ("sound in a second", _rate(live, before, "audio_seconds", passed)),
+        ("sound in a second", _rate(live, before, passed)),
         ("sound that waits", _bytes(live.get("sound_bytes"))),
         ("rtf", _spread(live.get("realtime_ratio"))),
         ("decoding s", _spread(live.get("decode_seconds"))),
@@ -217,7 +217,7 @@ def _queue(jobs: Answer, before: Answer, passed: float) -> MonitorSection:
     rows = [("waiting", _of(jobs.get("waiting"), jobs.get("limit")))]
     rows += [(name, _number(jobs.get(name))) for name in ("running", "done", "failed", "cancelled")]
     rows += [
-        ("sound in a second", _rate(jobs, before, "audio_seconds", passed)),
+        ("sound in a second", _rate(jobs, before, passed)),
         ("rtf", _spread(jobs.get("realtime_ratio"))),
         ("waiting s", _spread(jobs.get("wait_seconds"))),
     ]
@@ -361,11 +361,12 @@ def _spread(value: object) -> str:
     return f"{value['mean']:.3f} (most {value['max']:.3f})"
 
 
-def _rate(now: Answer, before: Answer, name: str, passed: float) -> str:
-    """Of what grows, how much in a second; nothing where it began anew meanwhile."""
-    if name not in now or name not in before or passed <= 0 or now[name] < before[name]:
+def _rate(now: Answer, before: Answer, passed: float) -> str:
+    """Of the sound that came, how much in a second; nothing where it began anew meanwhile."""
+    came, had = now.get("audio_seconds"), before.get("audio_seconds")
+    if came is None or had is None or passed <= 0 or came < had:
         return UNKNOWN
-    return f"{(now[name] - before[name]) / passed:.2f} s"
+    return f"{(came - had) / passed:.2f} s"
 
 
 def _bytes(value: Any) -> str:

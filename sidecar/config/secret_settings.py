@@ -24,7 +24,7 @@ def read_secret(given: SecretStr) -> str:
     """
     said = given.get_secret_value()
     if said == STDIN:
-        return _read_line(0)
+        return _read_line()
     if not said.startswith("@"):
         return said
     path = Path(said[1:]).expanduser()
@@ -58,15 +58,15 @@ def take_stdin_secret(settings: Settings) -> Settings:
         )
     if not named:
         return settings
-    line = _read_line(0)
+    line = _read_line()
     if not line or line.startswith("@"):
         raise SettingsInvalid(f"Standard input has no secret for '{named[0]}'.")
     return settings.model_copy(update={named[0]: type(secrets[named[0]])(line)})
 
 
-def _read_line(fd: int) -> str:
-    """Not a byte more: the rest is not ours."""
+def _read_line() -> str:
+    """Return the first line of standard input, and not a byte more: the rest is not ours."""
     line = b""
-    while len(line) < _MAX_LINE and (byte := os.read(fd, 1)) not in (b"", b"\n"):
+    while len(line) < _MAX_LINE and (byte := os.read(0, 1)) not in (b"", b"\n"):
         line += byte
     return line.decode("utf-8", "replace").strip()

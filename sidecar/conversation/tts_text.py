@@ -10,7 +10,6 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-_ENDED = ".!?:;,。！？：；，、؟।…"
 _SUBSTITUTES = [
     (re.compile(r"!?\[([^\[\]\n]*)\]\([^)\[\n]*\)"), r"\1"),  # [text](address), ![text](address)
     (re.compile(r"!?\[([^\[\]\n]*)\]\[[^\[\]\n]*\]"), r"\1"),

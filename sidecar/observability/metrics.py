@@ -169,18 +169,9 @@ MIN_OUTCOMES = limit("health_min_events", 5)
 """Fewer outcomes than these within a minute say nothing about the health of the service."""
 MIN_SUCCESS_RATIO = limit("health_min_success_ratio", 0.5)
 """Where fewer of them than this went well, it is not healthy."""
-
-
-@dataclass(frozen=True, slots=True)
-class HealthThresholds:
-    """From when on so much goes wrong that the service is not healthy: ``least`` outcomes within
-    ``window_s`` seconds, of which a share beyond ``most_timed_out`` was not there in time, or less
-    than ``least_done`` went well."""
-
-    window_s: float = 60.0
-    least: int = MIN_OUTCOMES
-    most_timed_out: float = 0.5
-    least_done: float = MIN_SUCCESS_RATIO
+MAX_TIMED_OUT_RATIO = 0.5
+"""Nor where more of them than this were not there in time."""
+HEALTH_WINDOW_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,13 +188,13 @@ class RecentOutcomes:
         return self.done + self.timed_out + self.failed
 
 
-def health_problem(lately: RecentOutcomes, thresholds: HealthThresholds) -> str | None:
+def health_problem(lately: RecentOutcomes) -> str | None:
     """Why it is not healthy, None where it is, or where too little happened to say."""
-    if not lately.all or lately.all < thresholds.least:
+    if not lately.all or lately.all < MIN_OUTCOMES:
         return None
-    if lately.timed_out / lately.all > thresholds.most_timed_out:
+    if lately.timed_out / lately.all > MAX_TIMED_OUT_RATIO:
         return "too_many_timeouts"
-    if lately.done / lately.all < thresholds.least_done:
+    if lately.done / lately.all < MIN_SUCCESS_RATIO:
         return "too_many_failures"
     return None
 
@@ -412,11 +403,8 @@ class ProtocolMetrics:
 class ServiceMetrics:
     """All of it. ``now``: a clock that only goes forward."""
 
-    def __init__(
-        self, thresholds: HealthThresholds | None = None, now: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.thresholds = thresholds or HealthThresholds()
-        self.outcomes = OutcomeWindow(self.thresholds.window_s, now)
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self.outcomes = OutcomeWindow(HEALTH_WINDOW_S, now)
         self.jobs = JobMetrics(self.outcomes)
         self.live = LiveMetrics(self.outcomes)
         self.wires = ProtocolMetrics()

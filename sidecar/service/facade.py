@@ -408,8 +408,7 @@ class Service:
             starting=self._starting,
             stopping=self._queue.draining,
             reachable=self._shared is None or self._shared.reachable,
-            trouble=hang_reason(engines.values())
-            or health_problem(self.tally.outcomes.lately(), self.tally.thresholds),
+            trouble=hang_reason(engines.values()) or health_problem(self.tally.outcomes.lately()),
             also=dict(self.also),
         )
 

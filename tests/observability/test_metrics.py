@@ -17,7 +17,6 @@ from sidecar.observability.metrics import (
     OTHER_LABEL,
     Counter,
     Distribution,
-    HealthThresholds,
     Histogram,
     OutcomeWindow,
     RecentOutcomes,
@@ -64,7 +63,7 @@ def test_values_are_spread_over_bounds_that_count_all_below() -> None:
     ],
 )
 def test_too_much_that_goes_wrong_is_not_healthy(lately: RecentOutcomes, why: str | None) -> None:
-    assert health_problem(lately, HealthThresholds()) == why
+    assert health_problem(lately) == why
 
 
 def test_what_is_long_past_counts_no_more_and_takes_no_room() -> None:
