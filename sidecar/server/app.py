@@ -65,7 +65,12 @@ addresses of OpenAI's API, with the same code in its shape.
 """
 
 
-NO_FRAMEWORK_TELEMETRY = dict.fromkeys(("tracing", "metrics", "logs", "auto_configure"), False)
+NO_FRAMEWORK_TELEMETRY = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "auto_configure": False,
+}
 """FastAPI's own telemetry: it would tell addresses and what exceptions say (docs/tracing.md)."""
 
 
