@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from math import ceil
 
 from sidecar.checkpoints.installed_checkpoints import VOXTRAL_REPOSITORY
 from sidecar.checkpoints.whisper_checkpoints import BEST_FIRST, WHISPER_MODELS
@@ -15,7 +14,6 @@ from sidecar.gpu_memory.memory_footprint import (
     VIBEVOICE_7B_SHAPE,
     RecordingWork,
     StreamShape,
-    memory_phases,
     peak_bytes,
     weights_bytes,
 )
@@ -43,8 +41,6 @@ BANDWIDTHS = (
     ("24 GB, RTX 4090", 1008e9),
 )
 """Bytes a second, from the data sheets."""
-PCIE = 25e9
-"""Bytes a second to a card in a full PCIe 4.0 slot."""
 COLORS = {Precision.BF16: "#0072b2", Precision.INT8: "#d55e00", Precision.INT4: "#009e73"}
 
 
@@ -88,9 +84,6 @@ def models_page(mark: str, table: Table) -> str:
     least = weights_bytes(
         VIBEVOICE_7B_SHAPE, Precision.INT8, MemoryPlan(evict_encoders=True, host_token_table=True)
     )
-    layers, slower = _offload(600.0, 8)
-    alone = _minutes(Precision.INT4, 8)
-    shared = _minutes(Precision.INT4, 8 - DESKTOP_GB)
     ten_s, minute = (round(StreamShape.from_config({}).peak_bytes(s) / 1e6) for s in (10, 60))
     return f"""{mark}
 # Models
@@ -206,12 +199,8 @@ second of audio, {CONTEXT_BYTES / 1e6:.0f} MB for the CUDA context and {FRAGMENT
 fragmentation; the latter two are not measured on a GPU yet. Tensors are checked by a simulation
 (`python -m bench.memory`; never low, at most 5 % high).
 
-### int8 does not fit on 8 GB
-
-Audio encoders, projector and head stay in 16 bit, so the weights take {everything / GB:.1f} GB in
-int8, and {least / GB:.1f} GB with encoders and token table on the host: no room for a cache.
-**int4** fits: {alone} minutes at once, {shared} with a desktop. Offloading {layers} of
-{VIBEVOICE_7B_SHAPE.layers} layers would add {slower / 60:.0f} minutes to ten minutes of audio.
+On 8 GB int8 does not fit: encoders, projector and head stay in 16 bit, so the weights take
+{everything / GB:.1f} GB, and {least / GB:.1f} GB with encoders and token table on the host.
 
 ### How long an hour takes
 
@@ -315,18 +304,6 @@ def _times() -> Iterable[tuple[str, ...]]:
                 for one in PREFERRED_PRECISIONS
             ),
         )
-
-
-def _offload(audio_s: float, card: float) -> tuple[int, float]:
-    """Layers of int8 that must stay on the host, and what moving them for each token takes."""
-    work = RecordingWork.of(VIBEVOICE_7B_SHAPE, audio_s)
-    least = plan_ladder(work)[-1]
-    working = [
-        one.total for one in memory_phases(VIBEVOICE_7B_SHAPE, Precision.INT8, least, work)[1:]
-    ]
-    layer = VIBEVOICE_7B_SHAPE.linear_parameters / VIBEVOICE_7B_SHAPE.layers
-    layers = ceil((max(working) - card * GB) / (layer * (1 + FRAGMENTATION)))
-    return layers, 6.0 * audio_s * layers * layer / PCIE
 
 
 def _whispers() -> Iterable[Sequence[str]]:

@@ -76,7 +76,11 @@ def said(path: Path) -> str:
 
 
 def _section(title: str, modules: Iterable[Path], top: Path) -> str:
-    rows = "".join(f"- `{_name(path, top)}`: {said(path)}\n" for path in modules)
+    told = {_name(path, top): said(path) for path in modules}
+    plain = [name for name, line in told.items() if line == f"Command `{name}`."]
+    rows = "".join(f"- `{name}`: {line}\n" for name, line in told.items() if name not in plain)
+    if plain:
+        rows += f"- {', '.join(f'`{name}`' for name in plain)}: the commands of these names.\n"
     return f"## {title}\n\n{rows}\n" if rows else ""
 
 
