@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from starlette.websockets import WebSocket
 
 from sidecar import errors
-from sidecar.api import leased_live_session, live_messages
+from sidecar.api import live_messages, remote_live_session
 from sidecar.api.http import websocket_connections
 from sidecar.api.live_messages import OPUS, LiveBeginRequest, LiveChangeRequest, parse_request
 from sidecar.audio.codecs import OpusDecoder
@@ -71,7 +71,7 @@ async def serve_live_connection(
     """
     begin = await _read_begin(socket)
     if begin.lease is not None:
-        return await leased_live_session.serve(socket, service, begin.lease)
+        return await remote_live_session.serve(socket, service, begin.lease)
     rate = begin.counted_rate
     decoder = await ThreadLimiter("opus", 1).run(OpusDecoder) if begin.encoding == OPUS else None
     session = await _session(socket, service, begin)

@@ -24,7 +24,7 @@ from sidecar.config.settings import ROLE_ALL, ROLE_FRONT, ROLE_NODE, Settings
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.jobs.job_backend import EngineProvisioning, LocalQueueSetup
 from sidecar.jobs.job_log import JobListener, JobLog
-from sidecar.jobs.job_telemetry import JobEventMetrics
+from sidecar.jobs.job_metrics import JobEventMetrics
 from sidecar.jobs.recovery import PersistentRecordings, jobs_folder
 from sidecar.jobs.retention import MAX_RESULTS_PER_OWNER
 from sidecar.observability.metrics import JobMetrics

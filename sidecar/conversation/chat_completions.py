@@ -14,8 +14,8 @@ from enum import StrEnum
 from typing import Any, Protocol, TypeAlias
 
 from sidecar import errors
-from sidecar.upstream import remote_http
-from sidecar.upstream.remote_http import EventStream
+from sidecar.upstream import openai_http
+from sidecar.upstream.openai_http import EventStream
 
 
 class ChatRole(StrEnum):
@@ -249,7 +249,7 @@ class ChatStreamParser:
             errors.LlmFailed: the server says that it failed.
             errors.LlmGarbled: it is no such stream.
         """
-        chunks = map(remote_http.loads, self._events.feed(data))
+        chunks = map(openai_http.loads, self._events.feed(data))
         said = [piece for chunk in chunks for piece in self._said(chunk)]
         return _merge_text([*said, self._aloud.end()] if self.done else said)
 
@@ -349,14 +349,14 @@ def _partial_mark_length(text: str, mark: str) -> int:
 def _wrong(line: bytes | None) -> errors.LlmError:
     if line is None:
         return errors.LlmGarbled("A line of its answer has no end.")
-    return stream_error(remote_http.loads(line)) or errors.LlmGarbled()
+    return stream_error(openai_http.loads(line)) or errors.LlmGarbled()
 
 
 def stream_error(body: object) -> errors.LlmFailed | None:
     """Return the error that a server sent; None if it sent none."""
     match body:
         case {"error": {"message": str(said)}} | {"error": str(said)} | {"detail": str(said)}:
-            return errors.LlmFailed(f"It says: {said[: remote_http.MAX_SERVER_MESSAGE_CHARS]}")
+            return errors.LlmFailed(f"It says: {said[: openai_http.MAX_SERVER_MESSAGE_CHARS]}")
         case {"error": something} if something:
             return errors.LlmFailed("It says that it failed, and not why.")
     return None
@@ -364,13 +364,13 @@ def stream_error(body: object) -> errors.LlmFailed | None:
 
 def wants_newer_limit(body: bytes) -> bool:
     """Return whether a server refuses `LIMIT`, and names `NEWER_LIMIT` for it."""
-    wrong = stream_error(remote_http.loads(body))
+    wrong = stream_error(openai_http.loads(body))
     return wrong is not None and NEWER_LIMIT in wrong.detail
 
 
 def response_error(status: int, body: bytes) -> errors.LlmError:
     """Return the error that a refused request means."""
-    said = stream_error(remote_http.loads(body))
+    said = stream_error(openai_http.loads(body))
     detail = f"It answers with {status}. {said.detail if said else ''}".strip()
     if status in (401, 403):
         return errors.LlmRefused(detail, hint="Check VIBEVOICE_LLM_KEY.")

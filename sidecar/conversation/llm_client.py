@@ -14,7 +14,7 @@ from sidecar.config import remote_server
 from sidecar.config.settings import Settings
 from sidecar.conversation import chat_completions
 from sidecar.limits import limit
-from sidecar.upstream import remote_http
+from sidecar.upstream import openai_http
 
 if TYPE_CHECKING:
     import httpx
@@ -64,7 +64,7 @@ class LlmClient:
 
         self._address = address
         self._model, self._limit = address.model, chat_completions.LIMIT
-        options = remote_http.client_options(MODELS_TIMEOUT_S, url=address.url, key=address.key)
+        options = openai_http.client_options(MODELS_TIMEOUT_S, url=address.url, key=address.key)
         self._client = httpx.AsyncClient(**options)
 
     @property
@@ -94,7 +94,7 @@ class LlmClient:
             errors.LlmError: it lists nothing.
         """
         body = await self._listed()
-        names = (self._model, *remote_http.model_names(body))
+        names = (self._model, *openai_http.model_names(body))
         return tuple(dict.fromkeys(filter(None, names)))
 
     def other(self, model: str) -> LlmClient:
@@ -139,7 +139,7 @@ class LlmClient:
         """Which model to ask for."""
         if self._model:
             return
-        self._model = next(iter(remote_http.model_names(await self._listed())), "")
+        self._model = next(iter(openai_http.model_names(await self._listed())), "")
         if not self._model:
             raise errors.LlmRefused("It has no model.", hint="Load one there (ollama pull …).")
 
@@ -149,7 +149,7 @@ class LlmClient:
             response = await self._client.get(chat_completions.MODELS_PATH)
         if response.status_code != 200:
             raise chat_completions.response_error(response.status_code, response.content)
-        if (body := remote_http.loads(response.content)) is None:
+        if (body := openai_http.loads(response.content)) is None:
             raise errors.LlmGarbled()
         return body
 
@@ -194,7 +194,7 @@ class LlmClient:
     async def _said(self, response: httpx.Response) -> bytes:
         """Why it is refused."""
         async with self._within(self._address.next_s):
-            return await remote_http.read_small(response)
+            return await openai_http.read_small(response)
 
     @asynccontextmanager
     async def _within(self, seconds: float) -> AsyncIterator[None]:
@@ -280,6 +280,6 @@ async def _probe_model(url: str, wanted: str) -> str:
             response = await client.get(url + chat_completions.MODELS_PATH)
     except (TimeoutError, httpx.HTTPError):
         return ""
-    body = remote_http.loads(response.content) if response.status_code == 200 else None
-    names = remote_http.model_names(body)
+    body = openai_http.loads(response.content) if response.status_code == 200 else None
+    names = openai_http.model_names(body)
     return wanted or names[0] if names else ""

@@ -25,11 +25,11 @@ from sidecar.jobs.duration_prediction import (
     estimate_remaining_s,
 )
 from sidecar.jobs.job_log import JobListener, JobLog
+from sidecar.jobs.job_metrics import JobEventMetrics
 from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job, OptionsPlanner
 from sidecar.jobs.job_store import JobStore, LocalJobStore
-from sidecar.jobs.job_telemetry import JobEventMetrics
 from sidecar.jobs.recovery import JobPersistence, PersistentRecordings, requeue_unfinished
 from sidecar.jobs.reservations import Reservation
 from sidecar.jobs.retention import MAX_RESULTS_PER_OWNER, Retention

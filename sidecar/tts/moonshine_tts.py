@@ -18,7 +18,7 @@ from sidecar.checkpoints.installed_checkpoints import PulledVoice, PulledVoices,
 from sidecar.interfaces import engine_interface
 
 if TYPE_CHECKING:
-    from sidecar.tts.moonshine_tts_library import MoonshineSynthesizer
+    from sidecar.tts.moonshine_tts_bindings import MoonshineSynthesizer
 
 
 SPEC = engine_interface.TtsSpec(
@@ -92,7 +92,7 @@ class MoonshineTts:
         return voice_for_language(voices, options.language) or voices[0]
 
     def _synthesizer(self, voice: PulledVoice) -> MoonshineSynthesizer:
-        from sidecar.tts.moonshine_tts_library import MoonshineSynthesizer
+        from sidecar.tts.moonshine_tts_bindings import MoonshineSynthesizer
 
         one = self._loaded.pop(voice, None)
         if one is None:

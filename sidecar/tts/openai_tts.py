@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sidecar import errors
 from sidecar.interfaces import engine_interface
-from sidecar.upstream import remote_http
+from sidecar.upstream import openai_http
 
 if TYPE_CHECKING:
     import httpx
@@ -51,9 +51,9 @@ class OpenAiTts:
         assert options.upstream is not None
         (key,) = options.upstream.keys
         self._model = options.upstream.model or DEFAULT_MODEL
-        (url,), context = options.upstream.urls, remote_http.trusted(options.upstream.ca)
+        (url,), context = options.upstream.urls, openai_http.trusted(options.upstream.ca)
         self._client = httpx.Client(
-            **remote_http.client_options(
+            **openai_http.client_options(
                 CONNECT_TIMEOUT_S, READ_TIMEOUT_S, url=url, key=key, verify=context
             )
         )
@@ -126,6 +126,6 @@ def _body_start(response: httpx.Response) -> bytes:
 
 
 def _refused_error(status: int, body: bytes) -> errors.SpeechFailed:
-    said = remote_http.server_message(body)
+    said = openai_http.server_message(body)
     end = f": {said}" if said else ", and no sound."
     return errors.SpeechFailed(f"It answers with {status}{end}")

@@ -13,7 +13,7 @@ from sidecar.config.remote_server import host_of
 from sidecar.interfaces.engine_interface import AUTO, UpstreamOptions
 from sidecar.transcripts.speaker_embeddings import LOCAL_VOICES_FIELD, WINDOW_FORMAT
 from sidecar.transcripts.transcript import Segment
-from sidecar.upstream import remote_http, upstream_dialect
+from sidecar.upstream import openai_http, upstream_dialect
 from sidecar.upstream.openai_dialect import OpenAiDialect
 from sidecar.upstream.sidecar_dialect import SidecarDialect
 from sidecar.upstream.upstream_dialect import (
@@ -46,7 +46,7 @@ def sidecar_dialect_of(health: bytes) -> SidecarDialect | None:
     Raises:
         ChunkFailure: it has others hear itself: who heard could not be said, and it might be us.
     """
-    body = remote_http.loads(health)
+    body = openai_http.loads(health)
     if not isinstance(body, dict) or not {"contract", "engine", "engine_state"} <= body.keys():
         return None
     engine = body["engine"]
@@ -60,7 +60,7 @@ def sidecar_dialect_of(health: bytes) -> SidecarDialect | None:
 
 def choose_model(models: bytes, wanted: str | None) -> str | None:
     """The model to ask for: ``wanted``, or the first that there is; None where none is listed."""
-    return wanted or next(iter(remote_http.model_names(remote_http.loads(models))), None)
+    return wanted or next(iter(openai_http.model_names(openai_http.loads(models))), None)
 
 
 def dialect_of(kind: str, models: bytes, wanted: str | None) -> UpstreamDialect:
@@ -79,7 +79,7 @@ def dialect_of(kind: str, models: bytes, wanted: str | None) -> UpstreamDialect:
             "VIBEVOICE_UPSTREAM_DIALECT.",
         )
     if kind == "auto":
-        listed = remote_http.listed_models(remote_http.loads(models))
+        listed = openai_http.listed_models(openai_http.loads(models))
         names = [one.get(key) for one in listed for key in ("id", "root")]
         ours = [name for name in names if wanted in (None, name)] if wanted else names
         shown = " ".join(str(name) for name in ours or [model])
@@ -116,7 +116,7 @@ def create_http_client(options: UpstreamOptions) -> httpx.AsyncClient:
     import httpx
 
     return httpx.AsyncClient(
-        **remote_http.client_options(PROBE_TIMEOUT_S, verify=remote_http.trusted(options.ca))
+        **openai_http.client_options(PROBE_TIMEOUT_S, verify=openai_http.trusted(options.ca))
     )
 
 
@@ -132,7 +132,7 @@ class UpstreamClient:
         """The longest piece that it takes, as far as it has said."""
         self._client = client
         self._url = url
-        self._headers = remote_http.authorization(key)
+        self._headers = openai_http.authorization(key)
         self._options = options
 
     async def known(self) -> UpstreamDialect:
@@ -174,7 +174,7 @@ class UpstreamClient:
                     "POST", self._url + call.path, headers=headers, **_request_content(call, sound)
                 ) as response:
                     if response.status_code != 200:
-                        body = await remote_http.read_small(response)
+                        body = await openai_http.read_small(response)
                         raise hearing.refused(response.status_code, response.headers, body)
                     count = 0
                     async for data in response.aiter_bytes():
@@ -211,7 +211,7 @@ class UpstreamClient:
                     asyncio.timeout(PROBE_TIMEOUT_S),
                     self._client.stream("GET", self._url + path, headers=self._headers) as response,
                 ):
-                    return response.status_code, await remote_http.read_small(response)
+                    return response.status_code, await openai_http.read_small(response)
         except ChunkFailure as found:
             if found.step is not FailureStep.AGAIN:
                 raise

@@ -18,7 +18,7 @@ from sidecar import errors
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
 from sidecar.transcripts.speaker_embeddings import EncodedWindowEmbeddings
 from sidecar.transcripts.transcript import Notice, Segment
-from sidecar.upstream.remote_http import parse_retry_after, server_message
+from sidecar.upstream.openai_http import parse_retry_after, server_message
 
 PARSE_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What reading an answer raises that is not what it should be."""

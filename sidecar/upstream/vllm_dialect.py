@@ -19,7 +19,7 @@ from sidecar.transcripts import loop_guard
 from sidecar.transcripts.transcript import Segment
 from sidecar.transcripts.vibevoice_output import VibeVoiceOutputParser, sort_by_time
 from sidecar.upstream import upstream_dialect
-from sidecar.upstream.remote_http import EventStream, loads
+from sidecar.upstream.openai_http import EventStream, loads
 from sidecar.upstream.upstream_dialect import (
     FLAC,
     ChunkFailure,

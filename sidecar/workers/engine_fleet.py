@@ -24,7 +24,7 @@ from sidecar.gpu_memory.gpu_devices import GpuMemory
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TtsSpec
 from sidecar.workers import engine_slot
 from sidecar.workers.engine_host import EngineHost, MemoryDevices
-from sidecar.workers.remote_engine import RemoteEngineSlot
+from sidecar.workers.remote_live_engine import RemoteEngineSlot
 from sidecar.workers.tts_client import TtsClient
 
 

@@ -19,7 +19,11 @@ from sidecar.transcripts import transcript
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 from sidecar.transcripts.word_timing import with_word_times
 from sidecar.tts import create_tts_engine
-from sidecar.workers.diarization_tee import DiarizationTee, join_diarization, open_diarization_tee
+from sidecar.workers.parallel_diarization import (
+    DiarizationTee,
+    join_diarization,
+    open_diarization_tee,
+)
 from sidecar.workers.rpc_server import BEGUN_MESSAGE, BegunCalls, RpcRequest
 
 if TYPE_CHECKING:

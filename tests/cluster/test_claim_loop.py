@@ -30,6 +30,7 @@ from sidecar.cluster.eligibility import ELIGIBILITY_BATCH, EligibilityJudge
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs.job_log import JobLog
+from sidecar.jobs.job_metrics import JobEventMetrics
 from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import (
     CancelledChange,
@@ -42,7 +43,6 @@ from sidecar.jobs.job_record import (
     StartedChange,
 )
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.job_telemetry import JobEventMetrics
 from sidecar.observability.metrics import JobMetrics, OutcomeWindow
 from sidecar.storage import postgres_database
 from sidecar.transcripts.transcript import Checkpoint, SegmentReady

@@ -49,9 +49,9 @@ from sidecar.live.sessions.engine_relay import SharedLiveEngine
 from sidecar.live.sessions.session import SessionBounds
 from sidecar.live.sessions.session_limits import SessionLimits
 from sidecar.upstream import load_balancer
-from sidecar.workers import remote_call
+from sidecar.workers import remote_live_call
 from sidecar.workers.engine_slot import EngineState
-from sidecar.workers.remote_engine import RemoteEngineSlot
+from sidecar.workers.remote_live_engine import RemoteEngineSlot
 
 ONCE = Retry(attempts=0)
 PACE = 2.0
@@ -299,7 +299,7 @@ async def test_who_is_back_gets_a_session_although_they_still_stand_aside(
 async def test_where_all_are_silent_nobody_is_asked_again_once_a_session_has_waited_long_enough(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(remote_call, "BEGIN_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(remote_live_call, "BEGIN_TIMEOUT_S", 0.2)
     monkeypatch.setattr(load_balancer, "UNREACHABLE_WAIT_S", 0.3)
     monkeypatch.setattr(load_balancer, "MIN_BACKOFF_S", 0.01)
     silent = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.upstream import remote_http, upstream_client, upstream_dialect
+from sidecar.upstream import openai_http, upstream_client, upstream_dialect
 from sidecar.upstream.openai_dialect import OpenAiDialect, parse_openai_answer
 from sidecar.upstream.sidecar_dialect import SidecarDialect
 from sidecar.upstream.upstream_dialect import ChunkFailure, FailureStep
@@ -67,14 +67,14 @@ def test_no_credit_is_no_reason_to_wait() -> None:
     [("5", 5.0), ("0.5", 0.5), ("-1", 0.0), ("1e9", 300.0), ("nan", None), ("Wed, 21 Oct", None)],
 )
 def test_retry_after_is_believed_within_reason(header: str, seconds: float | None) -> None:
-    assert remote_http.parse_retry_after({"retry-after": header}) == seconds
+    assert openai_http.parse_retry_after({"retry-after": header}) == seconds
 
 
 @given(body=st.binary(max_size=300))
 def test_whatever_a_server_says_becomes_one_short_printable_line(body: bytes) -> None:
     for words in (
-        remote_http.server_message(body),
-        remote_http.server_message(said(body.decode("latin-1"))),
+        openai_http.server_message(body),
+        openai_http.server_message(said(body.decode("latin-1"))),
     ):
         assert len(words) <= 200
         assert words.isprintable()

@@ -43,7 +43,7 @@ from sidecar.live.runtime.speech_segments import (
     RecognitionUrgency,
     SpeechSegment,
 )
-from sidecar.transcripts.language_doubt import Confidence, doubtful_language_notice
+from sidecar.transcripts.language_confidence import Confidence, doubtful_language_notice
 from sidecar.transcripts.transcript import Notice
 
 LATE_NOTICE_INTERVAL_S = 30.0

@@ -23,13 +23,13 @@ from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.config.remote_server import host_of
 from sidecar.interfaces.engine_interface import EngineSpec, UpstreamOptions
 from sidecar.interfaces.live_engine import LiveOptions, LiveSessionStart
-from sidecar.upstream import remote_http, upstream_dialect
+from sidecar.upstream import openai_http, upstream_dialect
 from sidecar.upstream.load_balancer import ChunkAttempts, EngineAddress, UpstreamBalancer
 from sidecar.upstream.remote_live_messages import PROTOCOL_VERSION, RemoteSessionRequest
 from sidecar.upstream.upstream_dialect import ChunkFailure, FailureStep
 from sidecar.workers import channel
 from sidecar.workers.engine_slot import EngineState
-from sidecar.workers.remote_call import RemoteTransport, open_remote_session
+from sidecar.workers.remote_live_call import RemoteTransport, open_remote_session
 from sidecar.workers.rpc_client import RpcCall
 from sidecar.workers.worker_process import EngineHandedOver, WorkerDied
 
@@ -211,7 +211,7 @@ class RemoteEngineSlot:
         if not url.startswith("https:"):
             return None
         if self._context is None:
-            self._context = await asyncio.to_thread(remote_http.trusted, self._upstreams.ca)
+            self._context = await asyncio.to_thread(openai_http.trusted, self._upstreams.ca)
         return self._context
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.upstream.remote_http import (
+from sidecar.upstream.openai_http import (
     MAX_MODELS,
     EventStream,
     authorization,

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from sidecar import errors
 from sidecar.errors import ErrorKind
-from sidecar.upstream import remote_http, upstream_dialect
+from sidecar.upstream import openai_http, upstream_dialect
 from sidecar.upstream.remote_live_messages import (
     HEARTBEAT_INTERVAL_S,
     RemoteEventChecker,
@@ -114,7 +114,7 @@ async def _connect(
         f"{'wss' if secure else 'ws'}://{parts.netloc}{parts.path}{LIVE_PATH}",
         host=host,
         port=parts.port or (443 if secure else 80),
-        additional_headers=remote_http.authorization(key),
+        additional_headers=openai_http.authorization(key),
         user_agent_header="vibevoice-asr",
         compression=None,
         proxy=None,
