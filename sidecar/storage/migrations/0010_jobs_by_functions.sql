@@ -743,31 +743,29 @@ CREATE FUNCTION vibevoice.renew_1(job_ text) RETURNS void LANGUAGE sql AS $$
 CREATE FUNCTION vibevoice.purge_1(
     owner_ text, age_s float8, most bigint, most_bytes bigint, batch int)
 RETURNS int LANGUAGE plpgsql AS $$
-DECLARE one record; count_ int := 0;
+DECLARE count_ int;
 BEGIN
-    FOR one IN
-        WITH results AS (
-            SELECT id, touched, sum(weight) OVER newest AS held, row_number() OVER newest AS nth
-            FROM vibevoice.jobs WHERE ended IS NOT NULL AND owner = owner_
-                AND kept  -- another is deleted by the service at which its client waits
-            WINDOW newest AS (ORDER BY touched DESC, place DESC)),
-        due AS (
-            SELECT id, touched FROM results
-            WHERE touched < clock_timestamp() - make_interval(secs => age_s) OR nth > most
-                OR (nth > 1 AND held > most_bytes)
-            ORDER BY touched LIMIT batch),
-        locked AS MATERIALIZED (
-            SELECT j.id FROM vibevoice.jobs j
-            JOIN due ON due.id = j.id AND due.touched = j.touched  -- and was not renewed meanwhile
-            ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
+    WITH results AS (
+        SELECT id, touched, sum(weight) OVER newest AS held, row_number() OVER newest AS nth
+        FROM vibevoice.jobs WHERE ended IS NOT NULL AND owner = owner_
+            AND kept  -- another is deleted by the service at which its client waits
+        WINDOW newest AS (ORDER BY touched DESC, place DESC)),
+    due AS (
+        SELECT id, touched FROM results
+        WHERE touched < clock_timestamp() - make_interval(secs => age_s) OR nth > most
+            OR (nth > 1 AND held > most_bytes)
+        ORDER BY touched LIMIT batch),
+    locked AS MATERIALIZED (
+        SELECT j.id FROM vibevoice.jobs j
+        JOIN due ON due.id = j.id AND due.touched = j.touched  -- and was not renewed meanwhile
+        ORDER BY j.id FOR UPDATE OF j SKIP LOCKED),
+    deleted AS (
         DELETE FROM vibevoice.jobs j USING locked WHERE j.id = locked.id
-        RETURNING j.id, j.recording, j.followers
-    LOOP
-        INSERT INTO vibevoice.doomed_recordings SELECT one.recording WHERE one.recording <> ''
-            ON CONFLICT DO NOTHING;
-        PERFORM vibevoice.notify_1(one.followers, one.id);
-        count_ := count_ + 1;
-    END LOOP;
+        RETURNING j.id, j.recording, j.followers),
+    doomed AS (
+        INSERT INTO vibevoice.doomed_recordings SELECT recording FROM deleted WHERE recording <> ''
+        ON CONFLICT DO NOTHING)
+    SELECT count(*), count(vibevoice.notify_1(followers, id)) INTO count_ FROM deleted;
     RETURN count_;
 END $$;
 
