@@ -106,7 +106,7 @@ class MessageInvalid(BadRequest):
 
     code = "message_invalid"
     default_detail = "The message is none that this connection knows."
-    default_hint = "docs/live.md says which there are, and what is in them."
+    default_hint = "docs/live-wire.md says which there are, and what is in them."
 
 
 class MessageTooBig(SidecarError):
