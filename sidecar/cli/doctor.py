@@ -117,7 +117,7 @@ def _settings() -> tuple[Settings, CheckFinding]:
 def _engines(settings: Settings) -> Iterator[CheckFinding]:
     from sidecar import engines
     from sidecar.engines import engine_selection
-    from sidecar.engines.engine_selection import VIBEVOICE, WHISPER, gather_facts, whisper_problem
+    from sidecar.engines.engine_selection import VIBEVOICE, VOXTRAL, WHISPER, gather_facts
 
     facts = gather_facts(settings.model_copy(update={"engine": AUTO}))
     try:
@@ -132,6 +132,10 @@ def _engines(settings: Settings) -> Iterator[CheckFinding]:
         if substituted := spec.substitution(settings.precision):
             remedy = f"Set VIBEVOICE_PRECISION to one of: auto, {', '.join(spec.precisions)}."
             yield CheckFinding("serves", CheckState.WARNING, substituted, remedy)
+    weights = {
+        WHISPER: engine_selection.whisper_problem,
+        VOXTRAL: engine_selection.voxtral_problem,
+    }
     for spec in engines.ENGINES:
         title = f"{spec.name}{' (serves)' if spec.name == serves else ''}: {spec.title}"
         # What is not asked for may lack what it needs.
@@ -147,7 +151,7 @@ def _engines(settings: Settings) -> Iterator[CheckFinding]:
         elif spec.name == VIBEVOICE and isinstance(facts.checkpoint, errors.BadCheckpoint):
             wrong = facts.checkpoint
             yield CheckFinding("engine", bad, f"{title}; not usable: {wrong.detail}", wrong.hint)
-        elif spec.name == WHISPER and (lacks := whisper_problem(settings)):
+        elif lacks := weights.get(spec.name, lambda _: None)(settings):
             yield CheckFinding("engine", bad, f"{title}; not usable: {lacks.detail}", lacks.hint)
         elif spec.name in LIGHT_ENGINES and (broken := asyncio.run(_load(spec))):
             yield CheckFinding("engine", bad, f"{title}; not usable: {broken.detail}", broken.hint)

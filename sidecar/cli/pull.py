@@ -55,7 +55,8 @@ def pull(
         typer.Argument(
             metavar="NAME",
             help="'vibevoice', 'vibevoice-1.5b' (speaks), 'whisper:small' (tiny to large-v3), "
-            "'voice', or OWNER/NAME; each with @REV. Without it, 'vibevoice' after a question.",
+            "'voxtral' (live), 'voice', or OWNER/NAME; each with @REV. Without it, 'vibevoice' "
+            "after a question.",
         ),
     ] = "",
     voice: Annotated[

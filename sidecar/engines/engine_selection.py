@@ -100,6 +100,12 @@ def whisper_problem(settings: Settings) -> errors.SidecarError | None:
     return None if isinstance(found, ModelCheckpoint) else found
 
 
+def voxtral_problem(settings: Settings) -> errors.SidecarError | None:
+    """Return the error of the Voxtral model that would be loaded; None if it is good."""
+    found = _voxtral_model(settings)
+    return None if isinstance(found, ModelCheckpoint) else found
+
+
 def is_unsupported_language(language: str) -> bool:
     """Return whether a tag is of a language that the embedded engine does not know."""
     return not engines.engine_spec(MOONSHINE).speaks(language)
