@@ -8,15 +8,25 @@ cpWER (meeteval), per clip and pooled.
     python -m bench.accuracy                         # the service's default setting
     python -m bench.accuracy --diarization accurate  # at the library's own setting
     python -m bench.accuracy --no-library            # the service alone (a third of the time)
+
+With recordings of your own, each with its text beside it (talk.wav, talk.txt), and services that
+run, one with each engine or checkpoint (their token, if any, is in VIBEVOICE_CLIENT_TOKEN):
+
+    python -m bench.accuracy --recordings mine --server http://127.0.0.1:8765 http://127.0.0.1:8766
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 from collections.abc import Callable
+from pathlib import Path
 
-from bench.metrics import Clip, Piece, Scores, clips, score
+import httpx
+
+from bench.metrics import Clip, Piece, Scores, clips, own_clips, score
 from bench.serving import Server, ours, workshop
 
 Hypothesis = list[Piece]
@@ -32,6 +42,26 @@ def service_side(server: Server, diarization: str) -> Callable[[Clip], Hypothesi
         return [
             Piece(item["start_time"], item["end_time"], item["speaker"], item["text"])
             for item in body["segments"]
+        ]
+
+    return transcribe
+
+
+def address_side(url: str, diarization: str) -> Callable[[Clip], Hypothesis]:
+    """What the service at an address answers."""
+    token = os.environ.get("VIBEVOICE_CLIENT_TOKEN")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    client = httpx.Client(base_url=url, headers=headers, timeout=None)
+
+    def transcribe(clip: Clip) -> Hypothesis:
+        with clip.path.open("rb") as audio:
+            fields = {"diarization": diarization}
+            answer = client.post("/transcribe", files={"audio": audio}, data=fields)
+        if answer.is_error:
+            raise SystemExit(f"{url}: {clip.name}: {answer.text}")
+        return [
+            Piece(item["start_time"], item["end_time"], item["speaker"], item["text"])
+            for item in answer.json()["segments"]
         ]
 
     return transcribe
@@ -78,12 +108,20 @@ def main() -> None:
     parser.add_argument("--no-library", action="store_true")
     parser.add_argument("--only", default="", help="part of a clip's name")
     parser.add_argument("--json", help="write the hypotheses to this file")
+    parser.add_argument("--recordings", type=Path, help="folder with NAME.txt beside each of them")
+    parser.add_argument("--language", default="en", help="of these recordings: how words are told")
+    parser.add_argument("--server", nargs="+", default=[], help="addresses of running services")
     args = parser.parse_args()
-    chosen = [clip for clip in clips() if args.only in clip.name]
+    every = own_clips(args.recordings, args.language) if args.recordings else clips()
+    chosen = [clip for clip in every if args.only in clip.name]
     written: dict[str, object] = {}
-    with workshop() as folder, ours(folder, engine="moonshine") as server:
-        sides = {"service": service_side(server, args.diarization)}
-        if not args.no_library:
+    with contextlib.ExitStack() as stack:
+        sides = {url: address_side(url, args.diarization) for url in args.server}
+        if not sides:
+            folder = stack.enter_context(workshop())
+            server = stack.enter_context(ours(folder, engine="moonshine"))
+            sides["service"] = service_side(server, args.diarization)
+        if not args.no_library and not args.server:
             sides["library"] = library_side
         head = " | ".join(f"{name} WER | DER | cpWER" for name in sides)
         print(f"| clip | {head} |\n|{'---|' * (1 + 3 * len(sides))}")

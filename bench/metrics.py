@@ -87,6 +87,23 @@ def clips(english_only: bool = True) -> list[Clip]:
     return [clip for clip in found if clip.language == "en" or not english_only]
 
 
+def own_clips(folder: Path, language: str = "en") -> list[Clip]:
+    """The recordings of a folder that have their reference beside them: ``talk.wav``, ``talk.txt``.
+
+    Raises:
+        SystemExit: there is none.
+    """
+    texts = {path.stem: path for path in folder.glob("*.txt")}
+    found = [
+        Clip(path.name, path, 0.0, language, texts[path.stem].read_text().strip(), None, None)
+        for path in sorted(folder.iterdir())
+        if path.stem in texts and path.suffix != ".txt"
+    ]
+    if not found:
+        raise SystemExit(f"{folder} has no recording with its text beside it, as NAME.txt.")
+    return found
+
+
 def _clip(folder: Path, entry: dict[str, Any]) -> Clip:
     segments = entry["segments"]
     scored = entry.get("der_segments") or segments
@@ -117,17 +134,18 @@ def wheel_clips() -> list[Clip]:
 
 
 @cache
-def _normalizer() -> Any:
+def _normalizer(language: str = "en") -> Any:
+    from whisper_normalizer.basic import BasicTextNormalizer
     from whisper_normalizer.english import EnglishTextNormalizer
 
-    return EnglishTextNormalizer()
+    return EnglishTextNormalizer() if language == "en" else BasicTextNormalizer()
 
 
 def score(clip: Clip, hypothesis: list[Piece]) -> Scores:
     """All rates that the clip's references allow."""
     scores = Scores()
     if clip.text:
-        _score_words(scores, clip.text, " ".join(piece.text for piece in hypothesis))
+        _score_words(scores, clip, " ".join(piece.text for piece in hypothesis))
     if clip.turns:
         _score_turns(scores, clip, hypothesis)
     if clip.utterances:
@@ -135,11 +153,11 @@ def score(clip: Clip, hypothesis: list[Piece]) -> Scores:
     return scores
 
 
-def _score_words(scores: Scores, reference: str, hypothesis: str) -> None:
+def _score_words(scores: Scores, clip: Clip, hypothesis: str) -> None:
     import jiwer
 
-    normalize = _normalizer()
-    result = jiwer.process_words(normalize(reference), normalize(hypothesis))
+    normalize = _normalizer(clip.language)
+    result = jiwer.process_words(normalize(clip.text), normalize(hypothesis))
     scores.word_errors = result.substitutions + result.deletions + result.insertions
     scores.words = result.hits + result.substitutions + result.deletions
 

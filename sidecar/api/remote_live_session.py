@@ -24,6 +24,7 @@ from sidecar.live.sessions.event_log import EventLogState, NumberedEvent
 from sidecar.live.sessions.input_log import InputChunk, InputLogState
 from sidecar.live.sessions.session import SAMPLE_RATES, Session
 from sidecar.service.facade import Service
+from sidecar.transcripts.language_confidence import doubtful_language_notice
 from sidecar.upstream.remote_live_messages import (
     HEARTBEAT_INTERVAL_S,
     PROTOCOL_VERSION,
@@ -122,6 +123,10 @@ def _initial_event_log(begin: LiveSessionStart) -> EventLogState:
     if begin.turn:
         events.append(live_events.TurnEnded(before, begin.at, begin.at, ""))
     events += [live_events.Final(begin.turn, piece, one) for piece, one in said[closed:]]
+    if events and isinstance(events[0], live_events.Final):
+        events[0] = dataclasses.replace(events[0], confidence=begin.confidence)
+    if begin.doubted:
+        events.append(live_events.NoticeRaised(doubtful_language_notice()))
     kept = tuple(NumberedEvent(number, event) for number, event in enumerate(events, start=1))
     return EventLogState(
         len(kept), max(begin.turn, begin.began) - 1, kept, begin.voices, begin.context

@@ -111,7 +111,13 @@ def _settings() -> tuple[Settings, CheckFinding]:
 def _engines(settings: Settings) -> Iterator[CheckFinding]:
     from sidecar import engines
     from sidecar.engines import engine_selection
-    from sidecar.engines.engine_selection import VIBEVOICE, WHISPER, find_model, gather_facts
+    from sidecar.engines.engine_selection import (
+        VIBEVOICE,
+        VOXTRAL,
+        WHISPER,
+        find_model,
+        gather_facts,
+    )
 
     facts = gather_facts(settings.model_copy(update={"engine": AUTO}))
     try:
@@ -136,8 +142,8 @@ def _engines(settings: Settings) -> Iterator[CheckFinding]:
         elif spec.name == VIBEVOICE and isinstance(facts.checkpoint, errors.SidecarError):
             wrong = facts.checkpoint
             yield CheckFinding("engine", bad, f"{title}; not usable: {wrong.detail}", wrong.hint)
-        elif spec.name == WHISPER and isinstance(
-            lacks := find_model(WHISPER, settings), errors.SidecarError
+        elif spec.name in (WHISPER, VOXTRAL) and isinstance(
+            lacks := find_model(spec.name, settings), errors.SidecarError
         ):
             yield CheckFinding("engine", bad, f"{title}; not usable: {lacks.detail}", lacks.hint)
         elif spec.name in LIGHT_ENGINES and (broken := asyncio.run(_load(spec))):

@@ -34,13 +34,16 @@ Examples:
 
 * `{PROGRAM} jobs list --state queued,running`
 * `{PROGRAM} jobs cancel 0f3a`: an id, or as much of it as no other begins with
-* `{PROGRAM} jobs delete 0f3a`: with its transcript and its recording, for good
+* `{PROGRAM} jobs delete 0f3a52`: with its transcript and its recording, for good; of the id at
+  least 6 characters
 * `{PROGRAM} jobs backup jobs-monday.tar`: while the service runs, or while it does not
 * `{PROGRAM} jobs restore jobs-monday.tar`: into a folder without jobs, with the service stopped
 """
 
 PAGE_JOBS = 500
 """As many as the service gives at once."""
+LEAST_TO_DELETE = 6
+"""Characters of an id: a shorter beginning may be a typing error, and what is deleted is gone."""
 JobArgument = Annotated[
     str, typer.Argument(metavar="ID", help="The job's, or how it alone begins.")
 ]
@@ -77,7 +80,7 @@ async def _cancel(job: JobArgument, *, where: ServiceTarget) -> None:
 async def _delete(job: JobArgument, *, where: ServiceTarget) -> None:
     """Delete a job, its transcript and its recording, for good."""
     async with client_of(where) as client:
-        found = await _id_of(client, job)
+        found = await _id_of(client, job, LEAST_TO_DELETE)
         await client.cancel(found)
         print_error_line(f"deleted: {found}")
 
@@ -92,8 +95,14 @@ async def _jobs(client: AsyncClient, state: str | None = None) -> AsyncIterator[
         page = await client.jobs(state, PAGE_JOBS, page.next)
 
 
-async def _id_of(client: AsyncClient, given: str) -> str:
-    """The id that begins so, if there is one."""
+async def _id_of(client: AsyncClient, given: str, least: int = 1) -> str:
+    """The id that begins so, if there is one, and if ``given`` has ``least`` characters."""
+    if len(given) < least:
+        raise errors.JobNotFound(
+            f"'{printable(given)}' is too short: name the job by its id, or by at least {least} "
+            "characters of it.",
+            hint=f"{PROGRAM} jobs list",
+        )
     found = [job.id async for job in _jobs(client) if given and job.id.startswith(given)]
     if len(found) != 1:
         raise errors.JobNotFound(

@@ -36,7 +36,8 @@ Examples:
 
 
 def list_models() -> None:
-    """Print a line for each model in the Hugging Face cache, and one for pulled voices."""
+    """Print a line for each model in the Hugging Face cache, and one each for pulled voices and for
+    the folder of `model_path` that is none of these."""
     from sidecar.checkpoints.installed_checkpoints import PulledVoices, installed_models
     from sidecar.tts.voice_selection import voices_folder
 
@@ -44,7 +45,13 @@ def list_models() -> None:
         (one.name, one.bytes, one.commit[:12] or "incomplete", one.folder)
         for one in installed_models()
     ]
-    pulled = PulledVoices.read(voices_folder(load_settings()))
+    settings = load_settings()
+    own = settings.model_path
+    pulled_here = any(own and one.folder.is_relative_to(own) for one in installed_models())
+    if own and own.is_dir() and not pulled_here:
+        size = sum(file.stat().st_size for file in own.rglob("*") if file.is_file())
+        rows.append(("model_path", size, "not pulled", own))
+    pulled = PulledVoices.read(voices_folder(settings))
     if voices := pulled.whole():
         names = ", ".join(f"{one.name} ({one.language})" for one in voices)
         rows.append(("voice", pulled.largest_bytes(len(voices)), names, pulled.folder))
@@ -63,7 +70,7 @@ async def remove_model(
     """Delete a model's folder in the Hugging Face cache; the exit code.
 
     Raises:
-        errors.CheckpointNotFound: it is not there.
+        errors.CheckpointNotFound: it is not there, or was not pulled.
         errors.PullRunning: it is being downloaded.
         errors.EngineUnavailable: a service has it.
     """
@@ -73,8 +80,9 @@ async def remove_model(
     installed = list(installed_models())
     model = next((one for one in installed if one.name == name), None)
     if model is None:
-        repository, _ = resolve_repository(name)
-        model = next((one for one in installed if one.repository == repository), None)
+        with suppress(errors.RepositoryNotFound):  # a folder of your own, say, is none of ours
+            repository, _ = resolve_repository(name)
+            model = next((one for one in installed if one.repository == repository), None)
     if model is None:
         raise errors.CheckpointNotFound(
             f"There is no '{name}' among the models that were pulled.",

@@ -54,7 +54,8 @@ def pull(
     name: str = argument(
         "",
         "'vibevoice', 'vibevoice-1.5b' (speaks), 'whisper:small' (tiny to large-v3), "
-        "'voice', or OWNER/NAME; each with @REV. Without it, 'vibevoice' after a question.",
+        "'voxtral' (live), 'voice', or OWNER/NAME; each with @REV. Without it, 'vibevoice' "
+        "after a question.",
         metavar="NAME",
     ),
     voice: str = argument("", "Of 'voice': which one; a good one if left out.", metavar="VOICE"),

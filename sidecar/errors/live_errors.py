@@ -86,7 +86,7 @@ class MessageInvalid(BadRequest, code="message_invalid"):
     """A message of a live connection that means nothing there."""
 
     default_detail = "The message is none that this connection knows."
-    default_hint = "docs/live.md says which there are, and what is in them."
+    default_hint = "docs/live-wire.md says which there are, and what is in them."
 
 
 class MessageTooBig(SidecarError, code="message_too_big", kind=ErrorKind.TOO_LARGE):

@@ -19,6 +19,7 @@ from sidecar import errors
 from sidecar.audio import Block
 from sidecar.interfaces import live_events
 from sidecar.interfaces.engine_interface import AUTO, TranscriptionEngine
+from sidecar.transcripts.language_confidence import Confidence
 from sidecar.transcripts.speaker_embeddings import SpeakerCandidate, SpeakerEmbedding
 from sidecar.transcripts.transcript import Segment, segment_from_wire
 
@@ -251,7 +252,8 @@ class LiveSessionStart:
     ``open`` of it belong to the turn that goes on. ``voices``: what its speakers sound like, as far
     as that was known. ``lead``: where the sound begins that comes, ``at`` where that is None; up to
     ``at`` it was heard already, and ``context`` is told pieces in it. Utterances of the first
-    ``began`` turns were being recognised, and are."""
+    ``began`` turns were being recognised, and are. ``confidence``: of all that was told, and
+    ``doubted``: the client was told that the language is probably another."""
 
     at: TimePosition = 0.0
     turn: SequenceNumber = 0
@@ -263,6 +265,8 @@ class LiveSessionStart:
     lead: TimePosition | None = None
     context: tuple[live_events.ContextUtterance, ...] = ()
     began: SequenceNumber = 0
+    confidence: Confidence = field(default_factory=Confidence)
+    doubted: bool = False
 
     def to_wire(self) -> dict[str, Any]:
         """As plain values."""
@@ -275,7 +279,8 @@ class LiveSessionStart:
         pieces, voices = tuple(values["pieces"]), live_events.embeddings_from_wire(values["voices"])
         context = live_events.context_from_wire(values["context"])
         known = {"said": said, "pieces": pieces, "voices": voices, "context": context}
-        return cls(**{**values, **known})
+        confidence = Confidence(**values["confidence"])
+        return cls(**{**values, **known, "confidence": confidence})
 
 
 NEW_SESSION = LiveSessionStart()

@@ -12,6 +12,7 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import AUTO
+from sidecar.transcripts.language_confidence import Confidence
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 from sidecar.transcripts.transcript import (
     Notice,
@@ -66,7 +67,8 @@ class Partial:
 class Final:
     """A piece that has ended; its speaker may still be revised. ``wait_s``: how long it lay before
     an engine had time for it; ``work_s``: how long that took then. ``name``: who of the people
-    known its speaker is, as it looks now."""
+    known its speaker is, as it looks now. ``confidence``: of an engine that knows one language
+    alone; never for a client."""
 
     turn: int
     piece: int
@@ -75,6 +77,7 @@ class Final:
     wait_s: float = 0.0
     work_s: float = 0.0
     name: str | None = None
+    confidence: Confidence = field(default_factory=Confidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +220,8 @@ def from_wire(values: dict[str, Any]) -> LiveEvent:
     try:
         match dict(values):
             case {"live": "Final", "segment": segment, **rest}:
-                return Final(segment=segment_from_wire(segment), **rest)
+                confidence = Confidence(**rest.pop("confidence", {}))
+                return Final(segment=segment_from_wire(segment), confidence=confidence, **rest)
             case {"live": "SpeakersRevised", "speakers": speakers, "names": names}:
                 revised = {int(piece): who for piece, who in speakers.items()}
                 return SpeakersRevised(revised, {int(who): name for who, name in names.items()})

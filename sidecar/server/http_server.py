@@ -75,7 +75,7 @@ def uvicorn_config(
         access_log=False,
         log_config=None,
         log_level=settings.log_level,
-        timeout_graceful_shutdown=FINAL_ANSWERS_S,
+        timeout_graceful_shutdown=FINAL_ANSWERS_S + 1,  # `_end_requests` is quicker
         timeout_keep_alive=KEEP_ALIVE_S,
         ws=uvicorn_protocols.websocket_protocol(),
         ws_max_size=uvicorn_protocols.MAX_MESSAGE_BYTES,
@@ -173,7 +173,18 @@ class HttpServer(uvicorn.Server):
             await asyncio.wait({draining}, timeout=_LOOK_S)
         draining.cancel()
         await self._listeners.close(0 if self.force_exit else FINAL_ANSWERS_S)
+        ending = asyncio.get_running_loop().create_task(self._end_requests())
         await super().shutdown(sockets)
+        ending.cancel()
+
+    async def _end_requests(self) -> None:
+        """Cancel what goes on after `FINAL_ANSWERS_S`: uvicorn would do it a second later, and call
+        it an error."""
+        await asyncio.sleep(FINAL_ANSWERS_S)
+        if requests := list(self.server_state.tasks):
+            log.info("the service ends: requests that went on were ended: %d", len(requests))
+            for request in requests:
+                request.cancel()
 
     async def _end_with_a_fault(self) -> None:
         await self._service.broken()

@@ -99,12 +99,33 @@ _OPEN = files.OPEN_FLAGS | getattr(os, "O_NOFOLLOW", 0)
 
 
 class FolderStorage:
-    """A `RecordingStorage`; made when something is first put there."""
+    """A `RecordingStorage`; made when something is first put there. ``named``: by the setting
+    `uploads`, for several services."""
 
     kind = "folder"
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, named: bool = False) -> None:
+        self._path, self._named = path, named
+
+    def check(self) -> None:
+        """Check that a named folder can be written, or made in the folder above it.
+
+        Raises:
+            errors.SettingsInvalid: it cannot.
+        """
+        if not self._named:
+            return
+        hint = "Mount it, or make it for the user of this service; or set VIBEVOICE_UPLOADS."
+        try:
+            folder = self._path if self._path.exists() else self._path.parent
+            if not stat.S_ISDIR(folder.stat().st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            raise errors.SettingsInvalid(
+                f"The folder of uploads, {self._path}, cannot be used: {error.strerror}.", hint=hint
+            ) from None
 
     def put(self, name: str, pieces: Iterable[bytes], *, synced: bool = True) -> None:
         """Write a stream; it is there whole or not at all."""

@@ -46,7 +46,7 @@ def create_recording_storage(settings: Settings, folder: Path) -> RecordingStora
             hint="Set VIBEVOICE_JOURNAL (--journal postgresql://…), or no VIBEVOICE_UPLOADS.",
         )
     if Path(settings.uploads).is_absolute():
-        return FolderStorage(Path(settings.uploads))
+        return FolderStorage(Path(settings.uploads), named=True)
     written = _S3_URL.fullmatch(settings.uploads)
     if written is None:
         raise SettingsInvalid(
@@ -60,11 +60,14 @@ def create_recording_storage(settings: Settings, folder: Path) -> RecordingStora
 
 
 def check_storage(storage: RecordingStorage, patience_s: float = START_TIMEOUT_S) -> None:
-    """Have a bucket answer, and do what is asked of it; a folder is made when it is needed.
+    """Have a bucket answer, and do what is asked of it. A folder is made when it is needed; one
+    that the setting names needs the folder above it, which its mount may have to bring.
 
     Raises:
         errors.SettingsInvalid: it does not.
     """
+    if isinstance(storage, FolderStorage):
+        storage.check()
     if not isinstance(storage, S3Storage):
         return
     until = time.monotonic() + patience_s

@@ -18,10 +18,13 @@ DOUBTFUL_BELOW = -0.6
 -0.51, of 96 in other languages the highest -0.68."""
 
 
+LANGUAGE_DOUBTFUL = "language_doubtful"
+
+
 def doubtful_language_notice() -> Notice:
     """Return the notice of a transcript whose language is probably another."""
     return Notice(
-        "language_doubtful",
+        LANGUAGE_DOUBTFUL,
         "This does not sound like English, the only language of the engine 'moonshine': the text "
         f"is probably wrong. For another language: {install_command('whisper')}, then "
         "vibevoice-asr pull whisper:small, then start with --engine whisper.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,8 +26,10 @@ def issuer(tmp_path_factory: pytest.TempPathFactory) -> TokenIssuer:
 def service(issuer: TokenIssuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A slow one, which tells owners apart."""
     home = tmp_path_factory.mktemp("service")
-    settings = {"queue_limit": 64, "scripted_speed": 0.01}
+    settings = {"queue_limit": 64, "scripted_speed": 0.01, "preload": True}
     with Server(home, token_keys=issuer.keys.public, **settings) as running:
+        while not running.health()["model_loaded"]:  # what comes until then begins together
+            time.sleep(0.1)
         yield running
 
 
@@ -60,12 +63,13 @@ def test_jobs_are_listed_cancelled_and_deleted_by_their_owner(
     service: Server, issuer: TokenIssuer, told: Told, voice: bytes
 ) -> None:
     (anna, _), (bert, _) = issuer.create("anna"), issuer.create("bert")
-    first, second = (submit(service, anna, voice) for _ in range(2))
+    # The one behind the first may have been sent to the engine's process ahead of time.
+    first, ahead, second = (submit(service, anna, voice) for _ in range(3))
     other = submit(service, bert, voice)
     code, lines, _ = told(anna, "list")
     assert code == 0
-    assert [line.split()[0] for line in lines] == [first, second]
-    assert "in the queue" in lines[1]
+    assert [line.split()[0] for line in lines] == [first, ahead, second]
+    assert "in the queue" in lines[2]
     assert second in [line.split()[0] for line in told(anna, "list", "--state", "queued")[1]]
     assert told(anna, "list", "--state", "gone")[0] == 1
 
@@ -77,7 +81,7 @@ def test_jobs_are_listed_cancelled_and_deleted_by_their_owner(
 
     code, _, said = told(anna, "delete", second[:-4])
     assert (code, said.strip().endswith(f"deleted: {second}")) == (0, True)
-    assert [line.split()[0] for line in told(anna, "list")[1]] == [first]
+    assert [line.split()[0] for line in told(anna, "list")[1]] == [first, ahead]
     for word in ("cancel", "delete"):
         code, _, said = told(anna, word, other)
         assert code == 1
@@ -92,10 +96,25 @@ def test_the_beginning_of_two_ids_names_neither(
     token, _ = issuer.create("cora")
     ids = [submit(service, token, voice) for _ in range(17)]  # two begin with the same digit
     shared = next(one[0] for one in ids if sum(other[0] == one[0] for other in ids) > 1)
-    code, _, said = told(token, "delete", shared)
+    code, _, said = told(token, "cancel", shared)
     assert code == 1
     assert "ids of your jobs begin with" in said
     assert len(told(token, "list")[1]) == len(ids)
+
+
+def test_fewer_than_six_characters_of_an_id_delete_nothing(
+    service: Server, issuer: TokenIssuer, told: Told, voice: bytes
+) -> None:
+    token, _ = issuer.create("dora")
+    only = submit(service, token, voice)
+    for given in (only[0], only[:5], ""):
+        code, _, said = told(token, "delete", given)
+        assert code == 1
+        assert "at least 6 characters" in said
+        assert "jobs list" in said
+    assert [line.split()[0] for line in told(token, "list")[1]] == [only]
+    assert told(token, "delete", only[:6])[0] == 0
+    assert told(token, "list")[1] == []
 
 
 def test_a_wrong_token_is_one_line(told: Told) -> None:

@@ -646,3 +646,20 @@ class _Keyboard:
 
     def readline(self) -> str:
         return f"{self._answer}\n"
+
+
+def test_the_folder_of_model_path_is_listed_and_rm_of_no_name_says_where_to_look(shell, tmp_path):
+    env = {"VIBEVOICE_PORT": str(free_port()), "VIBEVOICE_DATA_DIR": str(tmp_path / "data")}
+    check_one_line(shell.pull("nonsense", command="rm", **env), "no 'nonsense'", "list")
+    own = tmp_path / "tuned"
+    own.mkdir()
+    (own / "config.json").write_text("{}")
+    (line,) = shell.pull(command="list", **env, VIBEVOICE_MODEL_PATH=str(own)).stdout.splitlines()
+    for part in ("model_path ", " GB ", "not pulled", str(own)):
+        assert part in line
+
+
+def test_doctor_says_that_the_weights_of_an_engine_are_missing(shell):
+    shown = shell.pull(command="doctor", VIBEVOICE_PORT=str(free_port())).stdout
+    for title in ("whisper: Whisper (faster-whisper)", "voxtral: Voxtral Realtime (live only)"):
+        assert f"{title}; not usable: There is no" in " ".join(shown.split())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import json
 
 import pytest
 
@@ -12,14 +14,18 @@ from sidecar.interfaces.live_events import (
     Final,
     InputProcessed,
     LiveEvent,
+    NoticeRaised,
     Partial,
     SpeakersRevised,
     SpeechStarted,
     SpeechStopped,
     TurnDropped,
     TurnEnded,
+    from_wire,
+    to_wire,
 )
 from sidecar.live.sessions.event_log import EventLog
+from sidecar.transcripts.language_confidence import Confidence, doubtful_language_notice
 from sidecar.transcripts.transcript import Segment
 
 
@@ -110,6 +116,20 @@ def test_an_engine_that_knows_nothing_goes_on_in_the_turn_that_is_open() -> None
     assert told.so_far(2.5) == LiveSessionStart(2.5, 1, 3, said, 2, (0, 1, 2), began=2)
     told.add(TurnDropped(1, 3.0))
     assert told.so_far(3.0) == LiveSessionStart(3.0, 2, 3, said, 0, (0, 1, 2), began=2)
+
+
+def test_an_engine_that_goes_on_knows_how_sure_the_one_before_it_was_of_the_language() -> None:
+    told = EventLog()
+    told.add(dataclasses.replace(final(0, 0), confidence=Confidence(-6.0, 8)))
+    told.add(dataclasses.replace(final(0, 1), confidence=Confidence(-9.0, 8)))
+    begin = told.so_far(2.0)
+    assert (begin.confidence, begin.doubted) == (Confidence(-15.0, 16), False)
+    told.add(NoticeRaised(doubtful_language_notice()))
+    begin = told.so_far(2.0)
+    assert begin.doubted
+    assert LiveSessionStart.from_wire(json.loads(json.dumps(begin.to_wire()))) == begin
+    [first, *_] = told.state.kept
+    assert from_wire(json.loads(json.dumps(to_wire(first.event)))) == first.event
 
 
 async def test_that_a_turn_begins_is_told_once() -> None:

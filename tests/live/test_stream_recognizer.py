@@ -46,6 +46,7 @@ from sidecar.live.runtime.speech_segments import (
     RecognitionUrgency,
 )
 from sidecar.live.runtime.stream_recognizer import StreamRecognizer
+from sidecar.transcripts.language_confidence import Confidence
 from sidecar.transcripts.transcript import Segment, Word, join_texts
 
 SHORT = EndpointingOptions(longest_s=2.0)
@@ -319,6 +320,25 @@ def test_it_goes_on_for_one_that_died() -> None:
     assert isinstance(summary, Summary)
     assert summary.transcript.text == "before that and that and this"
     assert not table.of(SpeechStarted), "its turn had begun"
+
+
+@pytest.mark.parametrize("doubted", [True, False])
+def test_a_doubt_about_the_language_goes_along_and_is_told_once(doubted: bool) -> None:
+    said = (Segment(1.0, 2.0, "was in taste in"),)
+    begin = LiveSessionStart(
+        3.0, 7, 12, said, 0, (10,), confidence=Confidence(-30.0, 30), doubted=doubted
+    )
+    table = Table(begin=begin)
+    table.sound(1.0, 0.9)
+    table.sound(1.0, 0.0)
+    table.hear("who made")
+    table.take(table.hearing.finish(0.0))
+    notices = [one.notice.code for one in table.of(NoticeRaised) if isinstance(one, NoticeRaised)]
+    assert notices == [] if doubted else ["language_doubtful"]
+    [summary] = table.of(Summary)
+    assert isinstance(summary, Summary)
+    assert "language_doubtful" in [one.code for one in summary.transcript.notices]
+    assert table.finals[0].confidence == Confidence()
 
 
 def test_behind_the_pause_that_ends_a_session_of_one_turn_nothing_begins_and_no_sound_is_kept() -> (

@@ -413,6 +413,10 @@ def test_what_is_loaded_goes_by_every_name_of_openai_s(server: Server) -> None:
     assert client.models.retrieve("whisper-1").alias_of == "scripted"  # type: ignore[attr-defined]
     for name in listed:
         assert client.models.retrieve(name).id == name
+    default = "Systran/faster-whisper-large-v3"
+    assert client.models.retrieve(default).id == default
+    bare = httpx.get(f"http://127.0.0.1:{server.port}/v1/models/{default}")
+    assert (bare.status_code, bare.json()["id"]) == (200, default)
     with pytest.raises(openai.NotFoundError) as caught:
         client.models.retrieve("whisper-9")
     check_error(caught.value, 404, "model_not_found", "model")

@@ -105,6 +105,7 @@ async def test_everybody_hears_why_and_what_was_said_is_told_to_its_end(
             await asyncio.to_thread(server.process.terminate)
             *_, lines = await listening
             assert said[-1]["type"] == "summary", said[-1]
+            assert "shutting_down" in [one["code"] for one in said if one["type"] == "notice"]
             assert said[-1]["transcript"]["segments"]
             assert (page.live.close_code, page.live.close_reason) == (1001, "shutting_down")
             assert isinstance(lines, int), lines
@@ -115,3 +116,34 @@ async def test_everybody_hears_why_and_what_was_said_is_told_to_its_end(
     await asyncio.to_thread(server.process.wait, PATIENCE_S)
     assert "Traceback" not in server.log()
     assert "ASGI" not in server.log()
+
+
+async def test_refused_uploads_that_still_come_are_one_line_at_the_end(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(engine="scripted")
+    head = b"POST /transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
+    with server.raw() as first, server.raw() as second:
+        for upload in (first, second):
+            upload.sendall(head + b"Content-Length: 99999999\r\n\r\nand so on")
+        await until(lambda: server.log().count("answered content_type_unsupported") == 2)
+        await asyncio.to_thread(server.process.terminate)
+        for upload in (first, second):
+            status, _, body = await asyncio.to_thread(read_answer, upload)
+            assert (status, json.loads(body)["code"]) == (415, "content_type_unsupported")
+        await asyncio.to_thread(server.process.wait, PATIENCE_S)
+    assert "ERROR" not in server.log()
+    assert server.log().count("requests that went on were ended: 2") == 1
+
+
+async def test_a_refused_handshake_is_no_error_in_the_log(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(engine="scripted", token="a-token-of-sixteen")
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(f"ws://127.0.0.1:{server.port}/v1/realtime?intent=transcription")
+    assert refused.value.response.status_code == 401
+    await asyncio.to_thread(server.process.terminate)
+    await asyncio.to_thread(server.process.wait, PATIENCE_S)
+    assert "token_missing" in server.log()
+    assert "ERROR" not in server.log()

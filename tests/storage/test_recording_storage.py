@@ -28,7 +28,7 @@ from sidecar.jobs.sqlite_job_log import parse_record, serialize_record
 from sidecar.service.live_session_archive import LiveSessionArchive
 from sidecar.storage.recording_storage import FolderStorage, RecordingStorage
 from sidecar.storage.s3_storage import S3Storage
-from sidecar.storage.storage_selection import create_recording_storage
+from sidecar.storage.storage_selection import check_storage, create_recording_storage
 from sidecar.transcripts.transcript import Segment, Transcript
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -91,6 +91,23 @@ def bucket_at(address: str) -> S3Storage:
     made = create_recording_storage(settings, Path("nowhere"))
     assert isinstance(made, S3Storage)
     return made
+
+
+def test_a_folder_of_uploads_whose_mount_is_missing_ends_the_start(path: Path) -> None:
+    def check(folder: Path) -> None:
+        settings = Settings(journal="postgresql://nowhere", uploads=str(folder))
+        check_storage(create_recording_storage(settings, Path("nowhere")))
+
+    with pytest.raises(errors.SettingsInvalid, match=str(path / "mount")) as caught:
+        check(path / "mount" / "uploads")
+    assert "Mount it" in caught.value.hint
+    assert "VIBEVOICE_UPLOADS" in caught.value.hint
+    (path / "mount").mkdir(parents=True)
+    check(path / "mount" / "uploads")
+    assert not (path / "mount" / "uploads").exists(), "it is made when it is needed"
+    (path / "mount" / "uploads").write_text("no folder")
+    with pytest.raises(errors.SettingsInvalid, match="Not a directory"):
+        check(path / "mount" / "uploads")
 
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 20, LARGE])

@@ -1,7 +1,8 @@
 import json
+from pathlib import Path
 
 import pytest
-from vibevoice_asr_client import models
+from vibevoice_asr_client import calls, models
 
 from sidecar import errors
 from sidecar.cli.remote_service import convert_transcript
@@ -159,6 +160,15 @@ def test_an_unknown_format_is_refused_with_the_known_ones():
     with pytest.raises(errors.FieldInvalid) as caught:
         render_transcript(TALK, "docx")
     assert "srt" in caught.value.hint
+
+
+def test_the_clients_and_the_page_offer_every_format():
+    root = Path(__file__).parents[2]
+    assert set(calls.FORMATS) == set(FORMATS)
+    for source in ("clients/js/src/calls.js", "clients/js/types/calls.d.ts"):
+        assert all(f'"{fmt}"' in (root / source).read_text() for fmt in FORMATS), source
+    page = (root / "sidecar/api/static/pane.js").read_text()
+    assert all(f'["{fmt}", ' in page for fmt in FORMATS)
 
 
 def test_text_files_end_in_txt_and_the_others_in_their_name():

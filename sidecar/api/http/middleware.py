@@ -243,8 +243,8 @@ class _BodyProgress:
                     read += len((await self.receive()).get("body", b""))
                     if read >= LINGER_BYTES:
                         await asyncio.sleep(LINGER_PAUSE_S)
-        except TimeoutError:
-            pass
+        except (TimeoutError, asyncio.CancelledError):
+            pass  # nobody but the server cancels, at its end: the answer is complete all the same
 
 
 def _without_connection(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

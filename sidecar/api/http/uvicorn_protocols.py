@@ -172,6 +172,11 @@ def websocket_protocol(unread_s: float = SEND_TIMEOUT_S) -> type[asyncio.Protoco
             if self.conn.parser_exc is None:  # else it is the rest of what was refused
                 super().data_received(data)
 
+        async def send(self, message: Any) -> None:
+            await super().send(message)
+            if self.initial_response is not None and self.close_sent:  # a refusal that is whole
+                self.handshake_complete = True  # else uvicorn logs that there was no answer
+
         def handle_parser_exception(self) -> None:
             closing = self.conn.close_sent
             code, reason = (closing.code, closing.reason) if closing else (1002, "")

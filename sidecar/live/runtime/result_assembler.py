@@ -103,7 +103,15 @@ class ResultAssembler:
             segment = dataclasses.replace(segment, words_by=found.words_by)
         if found.sure and found.text and not self.sure_language:
             self.sure_language = found.language
-        piece.final = Final(piece.turn, piece.number, segment, found.language, wait_s, work_s)
+        piece.final = Final(
+            piece.turn,
+            piece.number,
+            segment,
+            found.language,
+            wait_s,
+            work_s,
+            confidence=found.confidence,
+        )
 
     def due(self) -> Iterator[LiveEvent]:
         """Yield the events that may be sent now, without the summary."""

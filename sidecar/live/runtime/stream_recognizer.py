@@ -43,7 +43,7 @@ from sidecar.live.runtime.speech_segments import (
     RecognitionUrgency,
     SpeechSegment,
 )
-from sidecar.transcripts.language_confidence import Confidence, doubtful_language_notice
+from sidecar.transcripts.language_confidence import doubtful_language_notice
 from sidecar.transcripts.transcript import Notice
 
 LATE_NOTICE_INTERVAL_S = 30.0
@@ -93,8 +93,8 @@ class StreamRecognizer:
         self._told_at = at
         self._known: tuple[live_events.ContextUtterance, ...] = begin.context
         self._late: int | None = None
-        self._confidence = Confidence()
-        self._doubted = False
+        self._confidence = begin.confidence
+        self._doubted = begin.doubted
         self.over = False
         """`Summary` was told."""
         self.finishing = False

@@ -12,6 +12,7 @@ from sidecar import errors
 from sidecar.interfaces import live_events
 from sidecar.interfaces.live_engine import LiveSessionStart
 from sidecar.observability.metrics import LiveMetrics, RecognitionOutcome, outcome_of_error
+from sidecar.transcripts.language_confidence import LANGUAGE_DOUBTFUL, Confidence
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 
 SAME_SAMPLE_S = 1e-4
@@ -157,12 +158,13 @@ class EventLog:
         """Where an engine that knows nothing of the session goes on from ``at``; the sound that it
         gets begins at ``lead``."""
         turn, piece, said, opened = 0, 0, {}, 0
-        dropped = set[int]()
+        dropped, confidence, doubted = set[int](), Confidence(), False
         for one in self._kept:
             match one.event:
                 case live_events.Final() as final:
                     turn, piece = final.turn, final.piece + 1
                     said[final.piece] = final.segment
+                    confidence += final.confidence
                     opened += 1
                 case live_events.SpeakersRevised(speakers):
                     for number, who in speakers.items():
@@ -173,6 +175,8 @@ class EventLog:
                     notice.code == live_events.UTTERANCE_DROPPED
                 ):
                     dropped.add(shed)
+                case live_events.NoticeRaised(notice):
+                    doubted = doubted or notice.code == LANGUAGE_DOUBTFUL
         return LiveSessionStart(
             at,
             turn,
@@ -184,6 +188,8 @@ class EventLog:
             lead,
             self._behind(at, at if lead is None else lead),
             min((one for one in dropped if one >= turn), default=self._started + 1),
+            confidence,
+            doubted,
         )
 
     def behind_finals(self, at: float) -> float:

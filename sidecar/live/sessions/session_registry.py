@@ -14,6 +14,7 @@ from sidecar import errors
 from sidecar.auth.identity import Identity
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_engine import LiveOptions
+from sidecar.interfaces.live_events import NoticeRaised
 from sidecar.live.sessions import session_limits
 from sidecar.live.sessions.engine_relay import AcquireLiveEngine, relay_session
 from sidecar.live.sessions.event_log import EventMetrics
@@ -28,12 +29,18 @@ from sidecar.live.sessions.session_checkpoint import SessionCheckpoint, SessionN
 from sidecar.live.sessions.session_persistence import SessionHandover, SessionSaver
 from sidecar.live.sessions.session_recording import SessionRecording
 from sidecar.observability.metrics import LiveMetrics, ServiceMetrics
+from sidecar.transcripts.transcript import Notice
 
 log = logging.getLogger(__name__)
 
 AddKnownSpeakers = Callable[[LiveOptions, str], Awaitable[LiveOptions]]
 """The options of a session with the people whom its owner knows."""
 
+OWN_WIRE = "live"
+"""Whose clients are told that the service ends; other wires have their own way, or none."""
+SERVICE_ENDS_NOTICE = Notice(
+    "shutting_down", "The service ends: what was heard until now is told, and no more is taken."
+)
 LEAVE_TIMEOUT_S = 2.0
 """So long a session may take to be left for another service at least, whatever the grace is."""
 REMOTE_START_WAIT_S = 1.0
@@ -326,6 +333,8 @@ class SessionRegistry:
         moving = [one for one in going if self._may_move(one)]
         for session in going:
             if session not in moving:
+                if session.counted.wire == OWN_WIRE and not session.finishing:
+                    session.heard(NoticeRaised(SERVICE_ENDS_NOTICE))
                 session.finish(asked=False)
         async with asyncio.TaskGroup() as group:
             for session in moving:

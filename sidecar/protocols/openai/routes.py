@@ -92,7 +92,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
         return responses.json_response(body.model_dump(), headers=_request_id())
 
     @router.get(
-        f"{MODELS}/{{model}}",
+        f"{MODELS}/{{model:path}}",  # names have slashes, too: Systran/faster-whisper-large-v3
         summary="A model (OpenAI's API)",
         response_model=messages.OpenAIModel,
         responses=ERRORS,
