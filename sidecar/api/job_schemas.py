@@ -112,6 +112,12 @@ FORMAT: dict[str, Any] = {
             "format", "query", {"type": "string", "enum": [*FORMATS], "default": "json"}, "Which."
         ),
         parameter(
+            "renew",
+            "query",
+            {"type": "boolean", "default": True},
+            "False: a copy is made that nobody reads; its time ('expires_in') does not begin anew.",
+        ),
+        parameter(
             "If-None-Match", "header", _ETAG, "An ETag of before: 304 if that is what there is."
         ),
     ]

@@ -638,6 +638,87 @@ def test_a_transcript_that_is_read_stays_and_one_whose_time_is_over_is_still_sho
     assert "read.wav" not in visitor.text()
 
 
+COPIES_AT_MOST = 200
+COPIES_IN_BROWSER = """
+const [owner, count, at, done] = arguments;
+const request = indexedDB.open("vibevoice-copies", 1);
+request.onupgradeneeded = () => {
+  for (const store of ["heads", "texts"]) request.result.createObjectStore(store, {keyPath: "id"});
+};
+request.onsuccess = () => {
+  const both = request.result.transaction(["heads", "texts"], "readwrite");
+  const [heads, texts] = [both.objectStore("heads"), both.objectStore("texts")];
+  for (let one = 0; one < count; one++) {
+    const id = `${owner}-${at}-${one}`, created = new Date(0).toISOString();
+    const progress = {audio_seconds_total: 1, audio_seconds_done: 1, fraction: 1};
+    const job = {id, state: "done", revision: 0, created, ended: created, progress};
+    heads.put({id, owner, job, revision: 0, at: at + one, kept: true});
+    texts.put({id, segments: [], metadata: {}});
+  }
+  const found = heads.getAll();
+  both.oncomplete = () => {
+    request.result.close();
+    done(found.result.map((head) => [head.owner, head.id]));
+  };
+};"""
+COUNTS_TRANSCRIPTS = """
+const fetches = window.fetch;
+[window.asked, window.looked] = [[], 0];
+window.fetch = (...given) => {
+  const address = String(given[0]?.url ?? given[0]);
+  if (/transcript[?]|transcript$/.test(address)) window.asked.push(address);
+  if (/limit=500/.test(address)) window.looked += 1;
+  return fetches(...given);
+};"""
+
+
+def test_only_copies_that_have_room_are_made_and_switching_them_off_deletes_those_of_all(
+    visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = start_server()
+    voice = tone(tmp_path / "one.wav", 2).read_bytes()
+    counting = visitor.before(COUNTS_TRANSCRIPTS)
+
+    def copies(owner: str, count: int, at: int) -> list[list[str]]:
+        script = visitor.driver.execute_async_script
+        return list(script(COPIES_IN_BROWSER, owner, count, at))
+
+    try:
+        visitor.opens(server)
+        owner = server.client.get("/v1/page/about").json()["owner"]
+        old, late = 1_000_000, 9_000_000_000_000
+        copies("somebody else", 3, old)
+        copies(owner, COPIES_AT_MOST, old)
+        visitor.opens(server)
+        jobs = [server.submit(voice) for _ in range(3)]
+        for job in jobs:
+            server.wait_state(job, "done")
+
+        def here() -> set[str]:
+            return {name for whose, name in copies("", 0, 0) if whose == owner}
+
+        wait_until(lambda: set(jobs) <= here(), PATIENCE_S, "the newest are copied")
+        assert len(here()) == COPIES_AT_MOST, "and as many of the oldest have gone"
+        asked = visitor.js("return window.asked")
+        assert len(asked) == len(jobs)
+        assert all("renew=false" in address for address in asked)
+        # there is room for none of those that are older than all that are here
+        copies(owner, COPIES_AT_MOST, late)
+        jobs = [server.submit(voice) for _ in range(2)]
+        for job in jobs:
+            server.wait_state(job, "done")
+        visitor.opens(server)
+        visitor.sees(".side h2", "Only in this browser")
+        looks = "return window.looked"
+        wait_until(lambda: visitor.js(looks) > 3, PATIENCE_S, "it has looked again and again")
+        assert visitor.js("return window.asked") == []
+        visitor.sees(".storing input").click()
+        visitor.sees(".storing", "No copies are stored")
+        wait_until(lambda: copies("", 0, 0) == [], PATIENCE_S, "those of others have gone, too")
+    finally:
+        visitor.late(counting)
+
+
 def test_a_recording_that_ended_while_nobody_looked_is_there_for_who_comes_back(
     visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
