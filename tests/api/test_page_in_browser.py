@@ -638,6 +638,59 @@ def test_a_transcript_that_is_read_stays_and_one_whose_time_is_over_is_still_sho
     assert "read.wav" not in visitor.text()
 
 
+def test_how_a_job_is_reads_as_people_say_it(visitor: Visitor, server: Server) -> None:
+    def said(**job: object) -> str:
+        return str(
+            visitor.driver.execute_async_script(
+                """const [job, done] = arguments;
+                const app = document.querySelector("script[type=module]").src;
+                const words = import(app.replace("app.js", "words.js"));
+                words.then(({stateOf}) => done(stateOf(job)), done);""",
+                job,
+            )
+        )
+
+    def runs(total: float | None, fraction: float | None, left: float) -> str:
+        progress = {"fraction": fraction, "audio_seconds_done": 0, "audio_seconds_total": total}
+        return said(state="running", progress=progress, estimated_remaining_seconds=left)
+
+    visitor.opens(server)
+    assert runs(28, 0.5, 3) == "50 % of 0:28, a few seconds left"
+    assert runs(395, 0.25, 80) == "25 % of 6:35, about 80 seconds left"
+    assert runs(None, None, 120) == "Starting", "how long it is nobody knows yet"
+    assert said(state="queued", position=0, estimated_wait_seconds=20) == (
+        "Next in line, starts in about 20 seconds"
+    )
+    assert said(state="queued", position=2, estimated_wait_seconds=3) == (
+        "2 recordings before it, starts in a few seconds"
+    )
+
+
+STRANGE_WORDS = (
+    "Nobody speaks in this",
+    "nobody knows",
+    ">Called<",
+    "Choose this line",
+    "Choose none",
+    "Match before",
+    "Leave out",
+    "Throw this recording",
+    "Hear it again",
+    "engine hangs",
+    "Is being fetched",
+    "Let go to",
+    "cannot be had back",
+)
+"""Words of the page that strangers to it stumbled over."""
+
+
+def test_the_page_has_the_words_that_people_expect() -> None:
+    folder = REPOSITORY / "sidecar" / "api" / "static"
+    for path in folder.rglob("*.js"):
+        text = path.read_text("utf-8")
+        assert [words for words in STRANGE_WORDS if words in text] == [], path.name
+
+
 COPIES_AT_MOST = 200
 COPIES_IN_BROWSER = """
 const [owner, count, at, done] = arguments;
@@ -885,7 +938,9 @@ def test_what_is_no_recording_is_refused_in_words_and_can_be_left_out(
         "Failed"
     ], "and nothing is in progress"
     assert visitor.findings() == []
-    visitor.driver.find_element("css selector", "[aria-label='Leave out letter.wav']").click()
+    visitor.driver.find_element(
+        "css selector", "[aria-label='Remove letter.wav from the list']"
+    ).click()
     visitor.sees("h1", "Who said what")
 
 
@@ -973,7 +1028,7 @@ def test_what_is_said_is_read_while_it_is_said_and_heard_again_in_full(
     visitor.sees(".job .name", "Live 2")
     visitor.sees(".player .round[aria-label=Play]").click()
     wait_until(lambda: visitor.js(PLACE)[0] > 0.3, PATIENCE_S, "its own sound is heard")
-    visitor.sees(".head button", "Hear it again").click()
+    visitor.sees(".head button", "Transcribe it again").click()
     visitor.sees("#main .title", "2 speakers · scripted")
     job = server.client.get("/v1/jobs").json()["jobs"][0]
     assert job["duration"] == pytest.approx(
@@ -1044,7 +1099,7 @@ def test_captions_that_end_too_soon_cost_no_word_of_the_recording(
     at = visitor.sees(".talking .time").text
     wait_until(lambda: visitor.sees(".talking .time").text > at, PATIENCE_S, "it is recorded")
     visitor.sees(".talking button", "Stop").click()
-    visitor.sees(".head button", "Hear it again").click()
+    visitor.sees(".head button", "Transcribe it again").click()
     visitor.sees("#main .title", "2 speakers · scripted")
 
 

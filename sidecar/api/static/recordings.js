@@ -233,7 +233,7 @@ export class Recordings {
       this.#known.delete(id);
       const file = this.files.get(id);
       if (file) {
-        this.#say(`The service was started anew; ${file.name} is sent again.`);
+        this.#say(`The service was restarted; ${file.name} is sent again.`);
         if (this.#store.state.selected === id) this.select("");
         this.sending.send([file]);
       }
@@ -325,7 +325,7 @@ export class Recordings {
 
 const LOST = {
   detail: "The service does not know this recording any more.",
-  hint: "It was deleted, its time was over, or the service was started anew. Send the recording again.",
+  hint: "It was deleted, its time was over, or the service was restarted. Send the recording again.",
   code: "job_not_found",
 };
 
