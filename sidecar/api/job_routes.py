@@ -22,7 +22,12 @@ from sidecar.audio.loudness import PEAKS_PER_SECOND
 from sidecar.auth.identity import Identity
 from sidecar.errors import JobCancelled, TokenInvalid
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.interfaces.request_options import parse_choice, parse_integer, unknown_fields
+from sidecar.interfaces.request_options import (
+    parse_choice,
+    parse_flag,
+    parse_integer,
+    unknown_fields,
+)
 from sidecar.jobs import job_record
 from sidecar.jobs.job_log import MAX_EVENT_BATCH, JobSubscription, SubscriberTooSlow
 from sidecar.jobs.job_store import QueuePosition
@@ -343,7 +348,8 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
     )
     async def transcript(request: Request, job_id: str) -> Response:
         caller, fmt = identity_of(request), request.query_params.get("format", "json")
-        await service.owned.read(caller, job_id)
+        renews = parse_flag("renew", request.query_params.get("renew"), default=True)
+        await (service.owned.read if renews else service.owned.job)(caller, job_id)
         formatter_of(fmt)
         job, finished = await service.owned.transcript(caller, job_id)
         headers = {"ETag": transcript_routes.etag_of(job)}

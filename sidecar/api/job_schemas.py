@@ -104,6 +104,12 @@ FORMAT: dict[str, Any] = {
     "parameters": [
         schemas.parameter("format", "query", schemas.choice(FORMATS, default="json"), "Which."),
         schemas.parameter(
+            "renew",
+            "query",
+            schemas.flag(True),
+            "False: a copy is made that nobody reads; its time ('expires_in') does not begin anew.",
+        ),
+        schemas.parameter(
             "If-None-Match", "header", _ETAG, "An ETag of before: 304 if that is what there is."
         ),
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from sidecar.cli.output import COMPLETION, PROGRAM, USAGE, print_error_line
+from sidecar.cli.output import COMPLETION, INTERRUPTED, PROGRAM, USAGE, print_error_line
 
 ROOT_FLAGS = ("--help", "-h", "--version", "--install-completion", "--show-completion")
 """Options that are not of `serve`, the command that is meant when none is named."""
@@ -16,7 +16,13 @@ ROOT_FLAGS = ("--help", "-h", "--version", "--install-completion", "--show-compl
 
 def main() -> None:
     """Run what the command line says, and exit."""
-    words = sys.argv[1:]
+    try:
+        _run_words(sys.argv[1:])
+    except KeyboardInterrupt:  # before a command has begun: those that run say so themselves
+        sys.exit(INTERRUPTED)
+
+
+def _run_words(words: list[str]) -> None:
     if words[:1] == ["worker"]:  # the frozen executable is its own worker
         from sidecar.workers import worker_main
 

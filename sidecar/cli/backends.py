@@ -95,12 +95,13 @@ async def client_of(where: ServiceTarget) -> AsyncGenerator[AsyncClient, None]:
     """Give a client of the service of ``where``, else of that of the settings.
 
     Raises:
-        errors.SidecarError: in the body too, whatever the client raises there.
+        errors.SidecarError: nobody answers there; in the body too, whatever the client raises.
     """
     from sidecar.cli.remote_service import service_at
 
     where = where.or_ours().with_token()
     async with service_at(where.server or "", where.token, where.trust) as client:
+        await client.health()  # asked once: whoever is not there is said now, not after minutes
         yield client
 
 
@@ -145,7 +146,6 @@ async def _recordings_with_server(
     from sidecar.cli.remote_service import translate_client_errors
 
     async with client_of(where) as client:
-        await client.health()  # nobody there is one line, not one per file
 
         async def transcribe(path: Path, told: ProgressCallback) -> Transcript:
             with opens(path) as source, translate_client_errors():
@@ -282,12 +282,13 @@ async def open_live_backend(
     from sidecar.cli.remote_service import RemoteLiveBackend
 
     if where.server is not None:
-        async with client_of(where) as client:
-            await client.health()  # nobody there is said now, not after all attempts
-            async with client.live(rate=rate, encoding=encoding.value, **options) as live:
-                if live.captured:
-                    print_error_line("this service writes what is said to files, for debugging.")
-                yield RemoteLiveBackend(live)
+        async with (
+            client_of(where) as client,
+            client.live(rate=rate, encoding=encoding.value, **options) as live,
+        ):
+            if live.captured:
+                print_error_line("this service writes what is said to files, for debugging.")
+            yield RemoteLiveBackend(live)
         return
     # There is one client, and it is here: nobody is waited for, none is too slow, and none is to
     # be looked into.

@@ -55,7 +55,6 @@ async def _open_with_own_service(where: ServiceTarget) -> int:
 async def _page_link(where: ServiceTarget) -> str:
     where = where.with_token()
     async with client_of(where) as client:
-        await client.health()  # said here, not by a browser, if nobody answers
         return f"{client.url}{await client.page_path() if where.token else '/'}"
 
 

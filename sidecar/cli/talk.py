@@ -152,13 +152,14 @@ async def _run(
     ended = asyncio.Event()
     given = {name: wish for name, wish in wishes.items() if wish is not None}
     with handle_interrupts(ended) as interrupted:
-        async with client_of(where) as client:
-            await client.health()  # nobody there is said now
-            async with connect_talk(client.url, where.token, where.trust) as wire:
-                await wire.say("begin", rate=rate, **given)
-                with open_talk_display(spoken=sound is not None) as show, player.playing():
-                    party = TalkSession(wire, player, show, rate=rate)
-                    await party.go_on(_heard(sound, client) if sound else None, ended)
+        async with (
+            client_of(where) as client,
+            connect_talk(client.url, where.token, where.trust) as wire,
+        ):
+            await wire.say("begin", rate=rate, **given)
+            with open_talk_display(spoken=sound is not None) as show, player.playing():
+                party = TalkSession(wire, player, show, rate=rate)
+                await party.go_on(_heard(sound, client) if sound else None, ended)
         return interrupted()
 
 

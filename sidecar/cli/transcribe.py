@@ -274,6 +274,8 @@ class _TranscriptionBatch:
                     continue
                 for notice in transcript.notices:
                     print_error_line(f"{path}: {notice.message}")
+                if not transcript.segments:
+                    print_error_line(f"{path}: No speech was found in this recording.")
                 if self._order.output is None:
                     text = transcript_formats.render_transcript(
                         transcript, self._order.format, printable(path.stem)

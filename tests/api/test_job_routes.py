@@ -214,6 +214,13 @@ def test_reading_a_job_gives_it_its_time_again_and_listing_does_not(
         )
         assert slow.client.get(f"/v1/jobs/{first}{path}").is_success
         assert gap_s() > gap_before_s + 0.5, path
+    before_s, gap_before_s = left_s()[first] or 0.0, gap_s()
+    wait_until(lambda: (left_s()[first] or 0.0) < before_s - 1.0, PATIENCE_S, "time goes by")
+    copied = slow.client.get(f"/v1/jobs/{first}/transcript", params={"renew": "false"})
+    assert copied.json()["segments"]
+    assert gap_s() < gap_before_s + 0.5, "a copy is nobody who reads"
+    unclear = slow.client.get(f"/v1/jobs/{first}/transcript", params={"renew": "perhaps"})
+    check_problem(unclear, 422, "field_invalid")
 
 
 def test_a_job_that_runs_says_how_long_it_will_take(slow: Server) -> None:

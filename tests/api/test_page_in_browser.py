@@ -638,6 +638,140 @@ def test_a_transcript_that_is_read_stays_and_one_whose_time_is_over_is_still_sho
     assert "read.wav" not in visitor.text()
 
 
+def test_how_a_job_is_reads_as_people_say_it(visitor: Visitor, server: Server) -> None:
+    def said(**job: object) -> str:
+        return str(
+            visitor.driver.execute_async_script(
+                """const [job, done] = arguments;
+                const app = document.querySelector("script[type=module]").src;
+                const words = import(app.replace("app.js", "words.js"));
+                words.then(({stateOf}) => done(stateOf(job)), done);""",
+                job,
+            )
+        )
+
+    def runs(total: float | None, fraction: float | None, left: float) -> str:
+        progress = {"fraction": fraction, "audio_seconds_done": 0, "audio_seconds_total": total}
+        return said(state="running", progress=progress, estimated_remaining_seconds=left)
+
+    visitor.opens(server)
+    assert runs(28, 0.5, 3) == "50 % of 0:28, a few seconds left"
+    assert runs(395, 0.25, 80) == "25 % of 6:35, about 80 seconds left"
+    assert runs(None, None, 120) == "Starting", "how long it is nobody knows yet"
+    assert said(state="queued", position=0, estimated_wait_seconds=20) == (
+        "Next in line, starts in about 20 seconds"
+    )
+    assert said(state="queued", position=2, estimated_wait_seconds=3) == (
+        "2 recordings before it, starts in a few seconds"
+    )
+
+
+STRANGE_WORDS = (
+    "Nobody speaks in this",
+    "nobody knows",
+    ">Called<",
+    "Choose this line",
+    "Choose none",
+    "Match before",
+    "Leave out",
+    "Throw this recording",
+    "Hear it again",
+    "engine hangs",
+    "Is being fetched",
+    "Let go to",
+    "cannot be had back",
+)
+"""Words of the page that strangers to it stumbled over."""
+
+
+def test_the_page_has_the_words_that_people_expect() -> None:
+    folder = REPOSITORY / "sidecar" / "api" / "static"
+    for path in folder.rglob("*.js"):
+        text = path.read_text("utf-8")
+        assert [words for words in STRANGE_WORDS if words in text] == [], path.name
+
+
+COPIES_AT_MOST = 200
+COPIES_IN_BROWSER = """
+const [owner, count, at, done] = arguments;
+const request = indexedDB.open("vibevoice-copies", 1);
+request.onupgradeneeded = () => {
+  for (const store of ["heads", "texts"]) request.result.createObjectStore(store, {keyPath: "id"});
+};
+request.onsuccess = () => {
+  const both = request.result.transaction(["heads", "texts"], "readwrite");
+  const [heads, texts] = [both.objectStore("heads"), both.objectStore("texts")];
+  for (let one = 0; one < count; one++) {
+    const id = `${owner}-${at}-${one}`, created = new Date(0).toISOString();
+    const progress = {audio_seconds_total: 1, audio_seconds_done: 1, fraction: 1};
+    const job = {id, state: "done", revision: 0, created, ended: created, progress};
+    heads.put({id, owner, job, revision: 0, at: at + one, kept: true});
+    texts.put({id, segments: [], metadata: {}});
+  }
+  const found = heads.getAll();
+  both.oncomplete = () => {
+    request.result.close();
+    done(found.result.map((head) => [head.owner, head.id]));
+  };
+};"""
+COUNTS_TRANSCRIPTS = """
+const fetches = window.fetch;
+[window.asked, window.looked] = [[], 0];
+window.fetch = (...given) => {
+  const address = String(given[0]?.url ?? given[0]);
+  if (/transcript[?]|transcript$/.test(address)) window.asked.push(address);
+  if (/limit=500/.test(address)) window.looked += 1;
+  return fetches(...given);
+};"""
+
+
+def test_only_copies_that_have_room_are_made_and_switching_them_off_deletes_those_of_all(
+    visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = start_server()
+    voice = tone(tmp_path / "one.wav", 2).read_bytes()
+    counting = visitor.before(COUNTS_TRANSCRIPTS)
+
+    def copies(owner: str, count: int, at: int) -> list[list[str]]:
+        script = visitor.driver.execute_async_script
+        return list(script(COPIES_IN_BROWSER, owner, count, at))
+
+    try:
+        visitor.opens(server)
+        owner = server.client.get("/v1/page/about").json()["owner"]
+        old, late = 1_000_000, 9_000_000_000_000
+        copies("somebody else", 3, old)
+        copies(owner, COPIES_AT_MOST, old)
+        visitor.opens(server)
+        jobs = [server.submit(voice) for _ in range(3)]
+        for job in jobs:
+            server.wait_state(job, "done")
+
+        def here() -> set[str]:
+            return {name for whose, name in copies("", 0, 0) if whose == owner}
+
+        wait_until(lambda: set(jobs) <= here(), PATIENCE_S, "the newest are copied")
+        assert len(here()) == COPIES_AT_MOST, "and as many of the oldest have gone"
+        asked = visitor.js("return window.asked")
+        assert len(asked) == len(jobs)
+        assert all("renew=false" in address for address in asked)
+        # there is room for none of those that are older than all that are here
+        copies(owner, COPIES_AT_MOST, late)
+        jobs = [server.submit(voice) for _ in range(2)]
+        for job in jobs:
+            server.wait_state(job, "done")
+        visitor.opens(server)
+        visitor.sees(".side h2", "Only in this browser")
+        looks = "return window.looked"
+        wait_until(lambda: visitor.js(looks) > 3, PATIENCE_S, "it has looked again and again")
+        assert visitor.js("return window.asked") == []
+        visitor.sees(".storing input").click()
+        visitor.sees(".storing", "No copies are stored")
+        wait_until(lambda: copies("", 0, 0) == [], PATIENCE_S, "those of others have gone, too")
+    finally:
+        visitor.late(counting)
+
+
 def test_a_recording_that_ended_while_nobody_looked_is_there_for_who_comes_back(
     visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
@@ -804,7 +938,9 @@ def test_what_is_no_recording_is_refused_in_words_and_can_be_left_out(
         "Failed"
     ], "and nothing is in progress"
     assert visitor.findings() == []
-    visitor.driver.find_element("css selector", "[aria-label='Leave out letter.wav']").click()
+    visitor.driver.find_element(
+        "css selector", "[aria-label='Remove letter.wav from the list']"
+    ).click()
     visitor.sees("h1", "Who said what")
 
 
@@ -892,7 +1028,7 @@ def test_what_is_said_is_read_while_it_is_said_and_heard_again_in_full(
     visitor.sees(".job .name", "Live 2")
     visitor.sees(".player .round[aria-label=Play]").click()
     wait_until(lambda: visitor.js(PLACE)[0] > 0.3, PATIENCE_S, "its own sound is heard")
-    visitor.sees(".head button", "Hear it again").click()
+    visitor.sees(".head button", "Transcribe it again").click()
     visitor.sees("#main .title", "2 speakers · scripted")
     job = server.client.get("/v1/jobs").json()["jobs"][0]
     assert job["duration"] == pytest.approx(
@@ -963,7 +1099,7 @@ def test_captions_that_end_too_soon_cost_no_word_of_the_recording(
     at = visitor.sees(".talking .time").text
     wait_until(lambda: visitor.sees(".talking .time").text > at, PATIENCE_S, "it is recorded")
     visitor.sees(".talking button", "Stop").click()
-    visitor.sees(".head button", "Hear it again").click()
+    visitor.sees(".head button", "Transcribe it again").click()
     visitor.sees("#main .title", "2 speakers · scripted")
 
 

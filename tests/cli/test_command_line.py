@@ -11,7 +11,10 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import threading
+import wave
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -380,6 +383,43 @@ def test_ctrl_c_ends_it_with_130_and_leaves_no_process(terminal):
     assert psutil.wait_procs(children, PATIENCE_S)[1] == []
 
 
+INTERRUPTED_IMPORT = """
+import signal, sys
+from sidecar.cli import main
+
+class Interrupts:
+    def find_spec(self, name, *rest):
+        if name == "typer":
+            signal.raise_signal(signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupts())
+sys.argv = ["vibevoice-asr", "doctor"]
+main()
+"""
+
+
+@posix
+def test_ctrl_c_before_a_command_has_begun_is_no_traceback(terminal):
+    program = [sys.executable, "-c", INTERRUPTED_IMPORT]
+    run = subprocess.run(
+        program, env=terminal.env, cwd=terminal.home, capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (130, "", "")
+
+
+def test_a_recording_in_which_nobody_speaks_is_said_so(terminal):
+    quiet = terminal.home / "quiet.wav"
+    with wave.open(str(quiet), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(bytes(160_000))
+    run = terminal.run("transcribe", quiet, VIBEVOICE_ENGINE="moonshine")
+    assert run.stdout == ""
+    check_one_line(run, 0, "quiet.wav", "No speech was found")
+
+
 @pytest.mark.slow
 @posix
 def test_ctrl_c_cancels_the_job_on_the_server(terminal, start_server: Callable[..., Server]):
@@ -444,6 +484,27 @@ def test_status_shows_a_service_that_runs(terminal, server):
 
 def test_status_of_nothing_is_one_clear_line(terminal):
     run = terminal.run("status", VIBEVOICE_PORT=str(free_port()))
+    check_one_line(run, 1, "No service answers", "vibevoice-asr")
+
+
+def test_jobs_of_no_service_are_one_clear_line_at_once(terminal):
+    asked = 0
+
+    def refuse(listener: socket.socket) -> None:
+        nonlocal asked
+        with suppress(OSError):
+            while True:
+                listener.accept()[0].close()
+                asked += 1
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=refuse, args=[listener], daemon=True).start()
+        port = listener.getsockname()[1]
+        with terminal.start("jobs", "list", "--server", f"127.0.0.1:{port}") as process:
+            wait_until(lambda: process.poll() is not None or asked > 1, PATIENCE_S, "it gives up")
+            process.kill()
+        assert asked == 1, "nobody waits for a service that is not there"
+    run = terminal.run("jobs", "list", VIBEVOICE_PORT=str(free_port()))
     check_one_line(run, 1, "No service answers", "vibevoice-asr")
 
 

@@ -80,7 +80,7 @@ function App() {
       ${speaks && html`<${Late} module="./conversation/pane.js" name="ConversationPane" conversations=${recordings.conversations} recordings=${recordings} />`}
       ${!empty && !talk && !speaks && html`<${Pane} key=${state.selected} state=${state} recordings=${recordings} say=${say} />`}
     </div>
-    ${over && html`<div class="over" aria-hidden="true"><p>Let go to transcribe</p></div>`}
+    ${over && html`<div class="over" aria-hidden="true"><p>Drop to transcribe</p></div>`}
   `;
 }
 

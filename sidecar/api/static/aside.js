@@ -125,7 +125,7 @@ function Item({ job, state, recordings, say }) {
     <button type="button" class="bare" aria-label=${`${over ? "Delete" : "Cancel"} ${name}`} onClick=${sure}>${icon(over ? "trash" : "close")}</button>
     ${job.state === "running" && html`<progress max="1" value=${job.progress.fraction ?? undefined} aria-label=${`How far ${name} is`}></progress>`}
     ${job.state === "done" && html`<dialog id=${`sure-${job.id}`} aria-label="Delete?" class="small">
-      <p>Delete the transcript of <strong>${name}</strong>? It cannot be had back.</p>
+      <p>Delete the transcript of <strong>${name}</strong>? This cannot be undone.</p>
       <form method="dialog" class="choice">
         <button type="submit">Keep it</button>
         <button type="submit" class="danger" onClick=${end}>Delete</button>
@@ -161,7 +161,7 @@ function Sending({ one, recordings }) {
       <span class="how">${said}${one.error?.hint && html` ${one.error.hint}`}</span>
       ${one.state === "failed" && html`<button type="button" class="again" onClick=${() => recordings.sending.retry(one.key)}>Try again</button>`}
     </div>
-    <button type="button" class="bare" aria-label=${`Leave out ${one.name}`} onClick=${() => recordings.sending.drop(one.key)}>${icon("close")}</button>
+    <button type="button" class="bare" aria-label=${`Remove ${one.name} from the list`} onClick=${() => recordings.sending.drop(one.key)}>${icon("close")}</button>
     ${one.state === "sending" && html`<progress aria-label=${`${one.name} is being uploaded`}></progress>`}
   </li>`;
 }
@@ -215,7 +215,7 @@ function Options({ state, store }) {
         <datalist id="languages">${languages.map((tag) => html`<option value=${tag}></option>`)}</datalist>
       </label>`}
       ${follows("counted") && html`<label>How many people speak
-        <input type="number" min="1" max="20" placeholder="nobody knows" value=${options.num_speakers ?? ""} onChange=${(event) => set("num_speakers", event.target.value)} />
+        <input type="number" min="1" max="20" placeholder="not known" value=${options.num_speakers ?? ""} onChange=${(event) => set("num_speakers", event.target.value)} />
       </label>`}
       ${follows("steerable") && html`<label>Names and terms that may be said
         <input placeholder="Nagg, Nell" value=${options.hotwords ?? ""} onChange=${(event) => set("hotwords", event.target.value.trim())} />
@@ -275,7 +275,7 @@ function Microphone({ recordings, say }) {
     <span class="dot" aria-hidden="true"></span><span ref=${time} class="time">0:00</span>
     <meter ref=${meter} min="0" max="1" aria-label="Loudness"></meter>
     <button type="button" class="main" onClick=${end}>${icon("stop")} Stop and send</button>
-    <button type="button" class="bare" aria-label="Throw this recording away" onClick=${() => setRecorder(null)}>${icon("close")}</button>
+    <button type="button" class="bare" aria-label="Discard this recording" onClick=${() => setRecorder(null)}>${icon("close")}</button>
     ${muted && html`<p class="notice" role="status">${NO_SOUND}</p>`}
   </div>`;
 }

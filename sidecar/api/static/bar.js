@@ -6,7 +6,7 @@ import { html, icon, Trouble, useEffect, useRef, useState } from "./view.js";
 import { counted, spoken, gigabytes, trouble } from "./words.js";
 
 const NEXT = { auto: "dark", dark: "light", light: "auto" };
-const SAID = { auto: "as the system has it", dark: "dark", light: "light" };
+const SAID = { auto: "same as the system", dark: "dark", light: "light" };
 const USUAL_S = 3600;
 
 /** How the service is, in a few words, and how good that is. */
@@ -15,7 +15,7 @@ export function standing({ health, offline }) {
   if (!health) return ["Connecting", "idle"];
   if (health.status === "stopping") return ["Stopping", "bad"];
   if (health.status === "loading") return [`Loading, ${health.load_percent ?? 0} %`, "busy"];
-  if (health.engine_state === "stuck") return ["The engine hangs", "bad"];
+  if (health.engine_state === "stuck") return ["The engine does not respond", "bad"];
   if (health.engine_state === "busy") {
     return [health.jobs_waiting ? `Transcribing, ${health.jobs_waiting} waiting` : "Transcribing", "busy"];
   }
@@ -44,11 +44,11 @@ export function Bar({ state, recordings, say }) {
       ${state.health && !state.offline && html`<span class="quiet">${state.health.engine}, ${state.health.precision}</span>`}
       ${serious > 0 && html`<span class="count">${counted(serious, "finding")}</span>`}
     </button>
-    <button type="button" class="bare" onClick=${turn} aria-label=${`Colours: ${SAID[looks]}. Change`}>${icon(looks === "dark" ? "moon" : "sun")}</button>
+    <button type="button" class="bare" onClick=${turn} aria-label=${`Colors: ${SAID[looks]}. Change`}>${icon(looks === "dark" ? "moon" : "sun")}</button>
     <dialog ref=${dialog} aria-labelledby="service" onClose=${() => setOpen(false)} onClick=${(event) => event.target === dialog.current && dialog.current.close()}>
       ${open && html`<${Engine} state=${state} recordings=${recordings} say=${say} close=${() => dialog.current.close()} />`}
     </dialog>
-    ${state.offline && html`<div class="banner" role="alert"><strong>The service does not answer.</strong> Was it ended, or is it being started anew? This page waits for it and goes on then. To start it: <code>vibevoice-asr</code></div>`}
+    ${state.offline && html`<div class="banner" role="alert"><strong>The service does not answer.</strong> Was it ended, or is it being restarted? This page waits for it and goes on then. To start it: <code>vibevoice-asr</code></div>`}
   </header>`;
 }
 
@@ -72,7 +72,7 @@ function Engine({ state, recordings, say, close }) {
     <${Precision} state=${state} recordings=${recordings} say=${say} />
     <h3>What is missing</h3>
     ${about.findings.length ? html`<ul class="findings">${about.findings.map((one) => html`<li data-state=${one.state}>
-      <strong>${{ absent: "Not here", warning: "Worth a look", bad: "Wrong" }[one.state]}: ${one.topic}</strong> ${one.text}
+      <strong>${{ absent: "Missing", warning: "Worth a look", bad: "Wrong" }[one.state]}: ${one.topic}</strong> ${one.text}
       ${one.remedy && html`<br /><span class="remedy">${one.remedy}</span>`}
     </li>`)}</ul>` : html`<p>Nothing.</p>`}
   `;
@@ -115,6 +115,6 @@ function Precision({ state, recordings, say }) {
       </label>`)}
     </fieldset>
     ${wrong && html`<${Trouble} error=${wrong} />`}
-    ${about.may_reload ? html`<button type="submit" class="main" disabled=${busy || (wish === health.precision && health.model_loaded)}>${busy ? "Is being loaded" : `Load ${wish}`}</button>` : html`<p class="quiet">Your token does not allow a change.</p>`}
+    ${about.may_reload ? html`<button type="submit" class="main" disabled=${busy || (wish === health.precision && health.model_loaded)}>${busy ? "Loading" : `Load ${wish}`}</button>` : html`<p class="quiet">Your token does not allow a change.</p>`}
   </form>`;
 }

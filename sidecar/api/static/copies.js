@@ -8,9 +8,11 @@ const NAME = "vibevoice-copies";
 const [HEADS, TEXTS] = ["heads", "texts"];
 /** Of one owner; the oldest go first. */
 const COPIES_AT_MOST = 200;
+/** The newest first; of the same time in an order that is always the same, so that none takes turns. */
+const newestFirst = (one, other) => other.at - one.at || (one.id < other.id ? 1 : -1);
 
 /**
- * `job`: its body, as it was last; `kept`: whether it is in the browser, or in this tab alone.
+ * `job`: its body, as it was last; `at`: when it ended, or was last read or corrected here; `kept`: whether it is in the browser, or in this tab alone.
  *
  * @typedef {{ id: string, owner: string, job: any, revision: number, at: number, kept: boolean }} Head
  * @typedef {{ segments: any[], metadata: any }} Text
@@ -70,13 +72,35 @@ export class Copies {
     this.#store.set({ copies: new Map(heads.map((one) => [one.id, one])) });
   }
 
-  /** @param {any} job @param {Text} text @param {number} revision */
-  async put(job, { segments, metadata }, revision) {
+  /**
+   * The jobs of which a copy is due: it is not as they are, and has room among the newest.
+   *
+   * @param {any[]} jobs
+   */
+  due(jobs) {
+    if (!this.#owner || !keepsCopies()) return [];
+    const { copies } = this.#store.state;
+    const ended = jobs.filter((job) => job.state === "done" && job.expires_in !== null);
+    const all = new Map(this.#kept().map(({ id, at }) => [id, { id, at }]));
+    for (const job of ended) all.set(job.id, { id: job.id, at: this.#time(job) });
+    const fits = new Set([...all.values()].sort(newestFirst).slice(0, COPIES_AT_MOST).map(({ id }) => id));
+    return ended.filter((job) => fits.has(job.id) && !(copies.get(job.id)?.revision >= job.revision));
+  }
+
+  /**
+   * @param {any} job
+   * @param {Text} text
+   * @param {number} revision
+   * @param {number} [at] when somebody had it before them; else it is as old as its recording
+   */
+  async put(job, { segments, metadata }, revision, at = this.#time(job)) {
     const owner = this.#owner;
     if (!owner || !keepsCopies()) return;
-    const head = { id: job.id, owner, job, revision, at: Date.now(), kept: true };
-    this.#set(head); // at once: nobody makes it twice
-    const old = [...this.#store.state.copies.values()].filter((one) => one.kept).sort((one, other) => other.at - one.at).slice(COPIES_AT_MOST);
+    const head = { id: job.id, owner, job, revision, at, kept: true };
+    const old = this.#kept().filter(({ id }) => id !== job.id).sort(newestFirst).slice(COPIES_AT_MOST - 1);
+    const copies = new Map(this.#store.state.copies).set(job.id, head); // at once: nobody makes it twice
+    for (const { id } of old) if (!this.#held.has(id)) copies.delete(id);
+    this.#store.set({ copies });
     try {
       await transact("readwrite", (heads, texts) => {
         heads.put(head);
@@ -98,7 +122,7 @@ export class Copies {
     const head = { id: job.id, owner: this.#owner, job, revision, at: Date.now(), kept };
     this.#held.set(job.id, { ...head, segments, metadata });
     this.#set(head);
-    if (stores || kept) this.put(job, { segments, metadata }, revision);
+    if (stores || kept) this.put(job, { segments, metadata }, revision, head.at);
   }
 
   /** @param {string} id @returns {Promise<Text | undefined>} */
@@ -114,13 +138,21 @@ export class Copies {
     await transact("readwrite", (heads, texts) => ids.forEach((id) => (heads.delete(id), texts.delete(id)))).catch(() => {});
   }
 
-  /** @param {boolean} wanted whether there are to be any; else all go but what is open in this tab */
+  /** @param {boolean} wanted whether there are to be any; else all go, of all owners, but what is open in this tab */
   async allow(wanted) {
     keepCopies(wanted);
     if (wanted) return;
-    const held = [...this.#held.values()];
-    await this.drop(...this.#store.state.copies.keys());
-    for (const one of held) this.hold(one.job, one);
+    this.#store.set({ copies: new Map() });
+    for (const one of this.#held.values()) this.hold(one.job, one);
+    await transact("readwrite", (heads, texts) => (heads.clear(), texts.clear())).catch(() => {}); // of all owners
+  }
+
+  #kept() {
+    return [...this.#store.state.copies.values()].filter((one) => one.kept);
+  }
+
+  #time(job) {
+    return Math.max(Date.parse(job.ended) || 0, this.#store.state.copies.get(job.id)?.at ?? 0);
   }
 
   #set(head) {

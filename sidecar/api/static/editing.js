@@ -46,7 +46,7 @@ export class Editing {
   /** @param {"undo" | "redo"} op */
   step(op) {
     if (!this.#store.state.shown?.edits?.[op]) return Promise.resolve(false);
-    return this.apply([{ op }], op === "undo" ? "Undone." : "Done again.");
+    return this.apply([{ op }], op === "undo" ? "Undone." : "Redone.");
   }
 
   /** The transcript as it is now, where somebody else changed it; not where an edit of ours has

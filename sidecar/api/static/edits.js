@@ -37,15 +37,15 @@ export function Chosen({ chosen, lanes, editing, view }) {
   };
   const leave = () => (view.current.clear(), view.current.focus());
   if (!chosen.length) return null;
-  return html`<form class="chosen-lines" aria-label="Chosen lines" onSubmit=${give}>
+  return html`<form class="chosen-lines" aria-label="Selected lines" onSubmit=${give}>
     <strong role="status">${counted(chosen.length, "line")} chosen</strong>
-    <label for="give">Give to</label>
+    <label for="give">Assign to</label>
     <select id="give" value=${there} onChange=${(event) => setTo(event.target.value)}>
       <option value=${NEW}>a new speaker</option>
       ${lanes.map((one) => html`<option value=${one.speaker}>${one.name}</option>`)}
     </select>
-    <button type="submit" class="main">Give</button>
-    <button type="button" onClick=${leave}>Choose none</button>
+    <button type="submit" class="main">Assign</button>
+    <button type="button" onClick=${leave}>Clear selection</button>
   </form>`;
 }
 

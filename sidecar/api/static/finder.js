@@ -22,7 +22,7 @@ export function Search({ view, revision, segments }) {
     ${icon("search")}
     <input type="search" aria-label="Search in the transcript" placeholder="Search" value=${text} onInput=${look} onKeyDown=${pressed} />
     <span class="quiet found" role="status">${text && (found.count ? `${found.number} of ${found.count}` : "none")}</span>
-    <button type="button" class="bare" aria-label="Match before" disabled=${!found.count} onClick=${() => setFound(view.current.next(-1))}>${icon("up")}</button>
+    <button type="button" class="bare" aria-label="Previous match" disabled=${!found.count} onClick=${() => setFound(view.current.next(-1))}>${icon("up")}</button>
     <button type="button" class="bare" aria-label="Next match" disabled=${!found.count} onClick=${() => setFound(view.current.next(1))}>${icon("next")}</button>
   </div>`;
 }

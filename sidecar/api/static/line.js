@@ -74,8 +74,8 @@ export class Acts {
   /** @param {(index: number) => void} edit @param {(index: number) => void} choose */
   constructor(edit, choose) {
     const index = () => Number(this.#node.closest(".row").dataset.index);
-    this.#tick = button("tick", "Choose this line", "X", () => choose(index()));
-    this.#node.append(button("edit", "Correct this line", "E", () => edit(index())), this.#tick);
+    this.#tick = button("tick", "Select this line", "X", () => choose(index()));
+    this.#node.append(button("edit", "Edit this line", "E", () => edit(index())), this.#tick);
   }
 
   /** Whether somebody is at it. */
@@ -124,7 +124,7 @@ export class LineEditor {
     this.#field.rows = 1;
     this.#field.setAttribute("aria-label", `Line at ${row.querySelector(".at").textContent}`);
     const keep = element("button", "main", "Save");
-    const leave = element("button", "", "Leave as it was");
+    const leave = element("button", "", "Cancel");
     const end = async (change) => {
       if (this.#saving) return;
       const said = this.#field.value.trim();

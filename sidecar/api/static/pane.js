@@ -44,7 +44,7 @@ export function Pane({ state, recordings, say }) {
     ${there && html`<${Expiry} job=${there} keeps=${state.about?.keeps_seconds} recordings=${recordings} />`}
     ${problem && html`<${Trouble} error=${problem} />`}
     ${shown?.error && shown.error.code !== "job_cancelled" && html`<${Trouble} error=${shown.error} />`}
-    ${shown?.error?.code === "job_cancelled" && html`<p class="quiet">It was cancelled. What had been heard until then is gone.</p>`}
+    ${shown?.error?.code === "job_cancelled" && html`<p class="quiet">It was cancelled. What had been transcribed until then is gone.</p>`}
     ${shown?.metadata?.warnings.map((one) => html`<p class="notice">${one.message}</p>`)}
     ${job && shown && !shown.error && html`<${Reading} job=${job} shown=${shown} file=${recordings.files.get(job.id)} recordings=${recordings} people=${state.about?.people} say=${say} />`}
   </main>`;
@@ -143,7 +143,7 @@ export function Reading({ job, shown, file, recordings, people, say }) {
       </div>
       <${NotDone} wrong=${shown.wrong} editing=${editing} />
     </div>`}
-    ${silent && html`<p class="quiet">Nobody speaks in this recording.</p>`}
+    ${silent && html`<p class="quiet">No speech was found in this recording.</p>`}
     <div ref=${list} class=${`said-list ${edits ? "editable" : ""}`} role="list" aria-label="Transcript" aria-busy=${shown.final ? "false" : "true"}></div>
     ${!shown.final && !job.live && html`<p class="growing quiet"><span class="dot" aria-hidden="true"></span>${job.state === "queued" ? "Waiting in the queue." : "Transcribing. Speakers may still change."}</p>`}
     <${Chosen} chosen=${chosen} lanes=${lanes} editing=${editing} view=${view} />

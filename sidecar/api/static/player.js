@@ -25,7 +25,7 @@ function useSound(job, file) {
 function Fetching({ fetch }) {
   const [state, setState] = useState("");
   const begin = async () => {
-    setState("Is being fetched");
+    setState("Loading");
     try {
       await fetch();
     } catch (error) {

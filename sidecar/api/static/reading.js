@@ -61,12 +61,12 @@ async function within(promise, ms) {
  *
  * @param {import("./client/index.js").VibevoiceClient} client
  * @param {string} id
- * @param {AbortSignal} [signal]
+ * @param {{ signal?: AbortSignal, renew?: boolean }} [how] `renew`: whether the service keeps it longer for that
  */
-export async function read(client, id, signal) {
-  const path = `/v1/jobs/${encodeURIComponent(id)}/transcript/history?limit=1`;
-  const { revision, undo, redo } = await client.question(path, { signal });
-  const { segments, metadata } = await client.transcript(id, undefined, { signal });
+export async function read(client, id, { signal, renew = true } = {}) {
+  const path = `/v1/jobs/${encodeURIComponent(id)}/transcript`;
+  const { revision, undo, redo } = await client.question(`${path}/history?limit=1`, { signal });
+  const { segments, metadata } = await client.question(`${path}?renew=${renew}`, { signal });
   return { segments, metadata, edits: { revision, undo, redo } };
 }
 

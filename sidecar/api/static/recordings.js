@@ -3,7 +3,7 @@
 import { CONVERSATION, Conversations } from "./conversations.js";
 import { Copies } from "./copies.js";
 import { Editing } from "./editing.js";
-import { names, call, keepsCopies } from "./memory.js";
+import { names, call } from "./memory.js";
 import { heard, isOver, newest, read } from "./reading.js";
 import { Sending } from "./sending.js";
 import { client } from "./session.js";
@@ -195,16 +195,14 @@ export class Recordings {
   }
 
   /** A copy of what the service will delete: of the one that is shown as it is, of another by asking
-   * for it, one after the other. */
+   * for it, one after the other. Nobody reads it by that: it is deleted when it would have been. */
   async #copy(jobs) {
-    const { copies, shown } = this.#store.state;
-    if (this.#copying || !keepsCopies()) return;
-    const due = (job) => job.state === "done" && job.expires_in !== null && !(copies.get(job.id)?.revision >= job.revision);
-    const job = jobs.find(due);
-    if (!job) return;
+    const { shown } = this.#store.state;
+    const [job] = this.copies.due(jobs);
+    if (this.#copying || !job) return;
     this.#copying = true;
     try {
-      const whole = shown?.id === job.id ? shown : await read(client({ attempts: 1 }), job.id);
+      const whole = shown?.id === job.id ? shown : await read(client({ attempts: 1 }), job.id, { renew: false });
       if (whole.metadata && this.#store.state.jobs.some(({ id }) => id === job.id)) await this.copies.put(job, whole, whole.edits.revision);
     } catch {
       // The next look asks again, while it is there.
@@ -235,7 +233,7 @@ export class Recordings {
       this.#known.delete(id);
       const file = this.files.get(id);
       if (file) {
-        this.#say(`The service was started anew; ${file.name} is sent again.`);
+        this.#say(`The service was restarted; ${file.name} is sent again.`);
         if (this.#store.state.selected === id) this.select("");
         this.sending.send([file]);
       }
@@ -308,7 +306,7 @@ export class Recordings {
       const ended = await client().job(id, { signal });
       this.#put(ended);
       if (ended.error) return show({ final: true, error: ended.error, revision: -1 });
-      show({ ...(await read(client(), id, signal)), final: true, revision: -1 });
+      show({ ...(await read(client(), id, { signal })), final: true, revision: -1 });
     } catch (error) {
       if (signal.aborted) return;
       if (error.code === "job_not_found" && this.#store.state.copies.has(id)) this.#showCopy(id, signal);
@@ -327,7 +325,7 @@ export class Recordings {
 
 const LOST = {
   detail: "The service does not know this recording any more.",
-  hint: "It was deleted, its time was over, or the service was started anew. Send the recording again.",
+  hint: "It was deleted, its time was over, or the service was restarted. Send the recording again.",
   code: "job_not_found",
 };
 

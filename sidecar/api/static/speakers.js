@@ -73,7 +73,7 @@ function Speaker({ one, others, job, heard, people, editing, close, say }) {
       <button type="button" class="bare" aria-label="Close" onClick=${close}>${icon("close")}</button></div>
     ${heard?.person && heard.name === one.name && html`<p class="quiet asked">Recognised by voice; the likeness is ${heard.likeness.toFixed(2)}.</p>`}
     <form class="asked" onSubmit=${rename}>
-      <label for="called">Called</label>
+      <label for="called">Name</label>
       <div class="pair"><input id="called" autofocus maxlength="200" autocomplete="off" placeholder=${label} value=${name} onInput=${(event) => setName(event.target.value)} />
         <button type="submit" class="main">Save</button></div>
     </form>
@@ -89,6 +89,6 @@ function Speaker({ one, others, job, heard, people, editing, close, say }) {
     </div>`}
     ${wrong && html`<${Trouble} error=${wrong} />`}
     ${people && html`<div class="asked"><button type="button" onClick=${split}>Split by voice</button></div>`}
-    <p class="quiet">To split somebody${people ? " by hand" : ""}, choose lines (X on a line's time) and give them to a new speaker.</p>
+    <p class="quiet">To split a speaker${people ? " by hand" : ""}, select lines (X on a line's time) and assign them to a new speaker.</p>
   `;
 }

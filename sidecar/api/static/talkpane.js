@@ -21,7 +21,7 @@ const SAID = {
   live: "Listening. Speakers may still change.",
   paused: "Paused. Nothing is heard.",
   recording: "No captions come any more. The sound is still recorded until you stop.",
-  ending: "The last words are waited for.",
+  ending: "Waiting for the last words.",
 };
 
 export function TalkPane({ talk, state, recordings }) {
@@ -119,7 +119,7 @@ function Kept({ talk, state, recordings }) {
   return html`<div class="choice">
     ${heard
       ? html`<button ref=${again} type="button" class="main" onClick=${() => recordings.select(talk.job)}>Show it heard again</button>`
-      : talk.seconds > 0 && html`<button ref=${again} type="button" class="main" disabled=${sent} onClick=${() => recordings.sending.send([talk.file])}>${icon("listen")} Hear it again in full</button>`}
+      : talk.seconds > 0 && html`<button ref=${again} type="button" class="main" disabled=${sent} onClick=${() => recordings.sending.send([talk.file])}>${icon("listen")} Transcribe it again in full</button>`}
     <button type="button" popovertarget="formats" aria-haspopup="true">${icon("down")} Download</button>
     <div id="formats" popover class="menu" role="group" aria-label="Download as">
       <button type="button" onClick=${() => download(textOf(talk.segments), "txt")}>Text <span class="quiet">.txt</span></button>
@@ -128,12 +128,12 @@ function Kept({ talk, state, recordings }) {
     </div>
     <button type="button" class="bare" aria-label=${`Throw ${talk.name} away`} onClick=${() => document.getElementById("sure-talk").showModal()}>${icon("trash")}</button>
     <dialog id="sure-talk" aria-label="Throw it away?" class="small">
-      <p>Throw <strong>${talk.name}</strong> away, with its sound? It cannot be had back.</p>
+      <p>Discard <strong>${talk.name}</strong>, with its sound? This cannot be undone.</p>
       <form method="dialog" class="choice">
         <button type="submit">Keep it</button>
         <button type="submit" class="danger" onClick=${drop}>Throw away</button>
       </form>
     </dialog>
   </div>
-  ${!heard && html`<p class="quiet kept">Heard again as a recording it gets its speakers anew, can be put right, and has every format.</p>`}`;
+  ${!heard && html`<p class="quiet kept">Transcribed again as a recording, it has its speakers told apart anew, can be edited, and has every format.</p>`}`;
 }

@@ -20,12 +20,12 @@ export function spoken(seconds) {
   return parts.slice(0, 2).join(" ") || "0 seconds";
 }
 
-/** For about how long: "a few seconds", "40 seconds", "3 minutes", "2 hours". */
+/** For about how long: "a few seconds", "about 40 seconds", "about 3 minutes". */
 export function about(seconds) {
   if (seconds < 8) return "a few seconds";
-  if (seconds < 90) return `${Math.round(seconds / 10) * 10} seconds`;
-  if (seconds < 5400) return `${Math.round(seconds / 60)} minutes`;
-  return `${Math.round(seconds / 3600)} hours`;
+  if (seconds < 90) return `about ${Math.round(seconds / 10) * 10} seconds`;
+  if (seconds < 5400) return `about ${Math.round(seconds / 60)} minutes`;
+  return `about ${Math.round(seconds / 3600)} hours`;
 }
 
 /** MiB → "11.2 GB". */
@@ -52,13 +52,13 @@ export function stateOf(job) {
     case "queued": {
       const ahead = job.position ? `${counted(job.position, "recording")} before it` : "Next in line";
       const wait = job.estimated_wait_seconds;
-      return wait ? `${ahead}, about ${about(wait)}` : ahead;
+      return wait ? `${ahead}, starts in ${about(wait)}` : ahead;
     }
     case "running": {
       const { fraction, audio_seconds_done: done, audio_seconds_total: total } = job.progress;
       const left = job.estimated_remaining_seconds;
       const how = fraction ? `${Math.floor(fraction * 100)} % of ${clock(total)}` : done ? `${clock(done)} transcribed` : "Starting";
-      return left ? `${how}, about ${about(left)} left` : how;
+      return left && total ? `${how}, ${about(left)} left` : how;
     }
     case "done":
       return clock(job.duration);

@@ -55,7 +55,7 @@ function Start({ conversations, again }) {
   const wish = (change) => setWishes((conversations.wishes = { ...wishes, ...change }));
   const begin = (typed) => conversations.begin({ ...wishes, typed });
   if (wrong) return html`<${Trouble} error=${wrong} />`;
-  if (!parts) return html`<p class="quiet">Who takes part is asked for.</p>`;
+  if (!parts) return html`<p class="quiet">Loading.</p>`;
   const { hears, thinks, speaks, remedy } = parts;
   return html`<section class="starting" aria-label="New conversation">
     ${thinks.name === "repeat" && thinks.models.length === 1 && html`<p class="notice">No language model is set: what you say is said again, so that you can try it. For one that answers, start the service with <code>--llm auto</code>.</p>`}
