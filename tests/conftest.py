@@ -18,7 +18,7 @@ import user_folders
 from kinds_of_tests import Kinds
 from object_storage import Given, ObjectStorage, keys, object_storage
 from postgres import Cluster, cluster
-from preloaded_service import Forker
+from preloaded_service import Forker, fork_children
 from recordings import Studio
 from service_process import REPOSITORY, USERS_FOLDERS, Server
 from two_fronts_and_node import ONE_SERVICE, TWO_FRONTS, WAYS, started
@@ -38,6 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     _be_a_lesser_processor()
     if sys.platform == "linux" and not os.environ.get("VIBEVOICE_TEST_FRESH_SERVICES"):
         service_process.FORKER = Forker(REPOSITORY)
+        fork_children(service_process.FORKER, "sidecar.workers.channel")
     cpu_time.register(config)
     config.pluginmanager.register(Kinds(), "kinds")
 
@@ -74,6 +75,12 @@ def _be_a_lesser_processor() -> None:
         from bitsandbytes.cextension import lib
 
         lib.has_avx512bf16_cpu = lambda: False
+
+
+@pytest.fixture
+def fresh_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that this process starts are started anew, not forked."""
+    monkeypatch.setattr("sidecar.workers.channel.subprocess", subprocess)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 import soundfile
-from service_process import REPOSITORY, Server, check_problem
+from service_process import REPOSITORY, Server, check_problem, run_command
 from two_fronts_and_node import Fronts
 from websockets.asyncio.client import connect
 from wheel_recordings import RATE, clip
@@ -295,7 +294,7 @@ def test_the_command_line_adds_lists_renames_exports_and_deletes(
     def people(*words: object, code: int = 0) -> str:
         server = ["--server", f"http://127.0.0.1:{known.port}"]
         command = [sys.executable, "-m", "sidecar.main", "people", *map(str, words), *server]
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        done = run_command(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
 
@@ -329,7 +328,7 @@ def test_without_the_setting_nothing_is_kept_and_the_answer_says_how_to_have_it(
 def test_people_without_a_key_are_no_start(tmp_path: Path) -> None:
     env = {"PATH": "", "HOME": str(tmp_path), "VIBEVOICE_CONFIG": str(tmp_path / "none.toml"),
            "VIBEVOICE_ENGINE": "scripted", "VIBEVOICE_PORT": "0"}  # fmt: skip
-    done = subprocess.run(
+    done = run_command(
         [sys.executable, "-m", "sidecar.main", "--people", "--data-dir", tmp_path],
         cwd=REPOSITORY,
         env=env,

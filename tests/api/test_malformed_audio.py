@@ -277,6 +277,7 @@ def check_bomb(server: Server, audio: bytes) -> None:
     assert not server.leftovers()
 
 
+@pytest.mark.slow
 def test_twelve_hours_in_a_tiny_flac_are_refused(server: Server, studio: Studio) -> None:
     silence = ["-f", "lavfi", "-t", 12 * 3600, "-i", "anullsrc=r=8000:cl=mono:n=65535"]
     bomb = studio.make("bomb.flac", *silence, "-compression_level", 0, "-frame_size", 65_535)

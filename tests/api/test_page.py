@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from service_process import REPOSITORY, Server, check_problem
+from service_process import REPOSITORY, Server, check_problem, run_command
 from vibevoice_asr_client import Client
 
 from sidecar import errors
@@ -178,15 +178,12 @@ def test_open_prints_a_link_that_holds_no_token_and_opens_once(
 def opened(server: Server, token: str = "") -> str:
     """What `vibevoice-asr open --print` says."""
     import os
-    import subprocess
 
     url = f"http://127.0.0.1:{server.port}"
     outer = {key: value for key, value in os.environ.items() if "VIBEVOICE" not in key}
     env = {**outer, "VIBEVOICE_CONFIG": "/nowhere", **({"VIBEVOICE_TOKEN": token} if token else {})}
     words = [sys.executable, "-m", "sidecar.main", "open", "--print", "--server", url]
-    done = subprocess.run(
-        words, cwd=REPOSITORY, env=env, capture_output=True, text=True, check=True
-    )
+    done = run_command(words, cwd=REPOSITORY, env=env, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 

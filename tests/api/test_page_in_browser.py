@@ -70,6 +70,7 @@ class Visitor:
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         service = webdriver.ChromeService(CHROMEDRIVER, port=free_port())
         self.driver = webdriver.Chrome(options=options, service=service)
+        self.driver.command_executor.client_config.timeout = PATIENCE_S  # 120 s: a busy machine
         self.driver.set_script_timeout(PATIENCE_S)
         self.log: list[str] = []
 
@@ -889,7 +890,7 @@ def test_a_link_lets_one_tab_in_once_and_leaves_no_token_in_its_address(
     visitor.driver.switch_to.new_window("tab")
     visitor.driver.get(link)
     visitor.sees(".trouble", "does not count any more")
-    field = visitor.driver.find_element("id", "token")
+    field = visitor.sees("#token")
     field.send_keys(TOKEN)
     field.submit()
     visitor.sees(".job .name")

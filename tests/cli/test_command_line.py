@@ -22,7 +22,16 @@ import moonshine_voice
 import psutil
 import pytest
 import tiny_vibevoice
-from service_process import PATIENCE_S, Server, free_port, runs, shown_on, wait_until
+from service_process import (
+    PATIENCE_S,
+    Server,
+    free_port,
+    popen,
+    run_command,
+    runs,
+    shown_on,
+    wait_until,
+)
 
 from sidecar import __version__, errors
 from sidecar.cli.audio_input import output_names
@@ -59,9 +68,10 @@ class Terminal:
             "VIBEVOICE_ENGINE": "scripted",
         }
 
-    def start(self, *words: object, **env: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+    def start(self, *words: object, fresh: bool = False, **env: str) -> subprocess.Popen[str]:
+        return popen(
             [command(), *map(str, words)],
+            fresh=fresh,
             cwd=self.home,
             env={**self.env, **env},
             stdin=subprocess.DEVNULL,
@@ -143,8 +153,8 @@ def test_a_recording_comes_through_a_pipe_with_a_server_and_without(name, termin
     words = [command(), "transcribe", name, *ways, "--format", "json", "--output", "out"]
     temp = terminal.home / "temp"
     temp.mkdir()
-    with subprocess.Popen(["cat", SUCCESS], stdout=subprocess.PIPE) as cat:
-        run = subprocess.run(
+    with popen(["cat", SUCCESS], stdout=subprocess.PIPE) as cat:
+        run = run_command(
             words,
             cwd=terminal.home,
             env={**terminal.env, "VIBEVOICE_SPOOL_DIR": str(temp)},
@@ -170,7 +180,7 @@ def test_a_recording_comes_through_a_pipe_with_a_server_and_without(name, termin
 def test_what_comes_through_a_pipe_is_refused_as_a_file_would_be(words, given, said, terminal):
     line = f"{given} | {shlex.quote(command())} transcribe {' '.join(words)}"
     env = {**terminal.env, "VIBEVOICE_MAX_UPLOAD_MB": "1"}
-    run = subprocess.run(
+    run = run_command(
         line, shell=True, cwd=terminal.home, env=env, capture_output=True, text=True,
         timeout=PATIENCE_S,
     )  # fmt: skip
@@ -352,7 +362,7 @@ def test_no_files_are_one_clear_line(terminal):
 
 
 def test_an_address_of_something_else_is_said_so(terminal):
-    with subprocess.Popen(
+    with popen(
         [sys.executable, "-m", "http.server", str(port := free_port()), "--bind", "127.0.0.1"],
         cwd=terminal.home,
         stdout=subprocess.DEVNULL,
@@ -373,7 +383,8 @@ def is_free(port: int) -> bool:
 
 @posix
 def test_ctrl_c_ends_it_with_130_and_leaves_no_process(terminal):
-    with terminal.start("transcribe", BECKETT, VIBEVOICE_SCRIPTED_SPEED="0.1") as process:
+    slowly = {"VIBEVOICE_SCRIPTED_SPEED": "0.1"}
+    with terminal.start("transcribe", BECKETT, fresh=True, **slowly) as process:
         parent = psutil.Process(process.pid)
         wait_until(parent.children, PATIENCE_S, "the engine is at work")
         children = parent.children(recursive=True)
@@ -456,7 +467,7 @@ def test_on_a_terminal_there_is_a_bar_with_the_time_left(terminal):
     import pty
 
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
+    process = popen(
         [command(), "transcribe", str(BECKETT)],
         env={**terminal.env, "TERM": "xterm", "VIBEVOICE_SCRIPTED_SPEED": "5"},
         stdin=subprocess.DEVNULL,

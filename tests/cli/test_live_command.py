@@ -19,7 +19,7 @@ from typing import IO, Any
 import pytest
 from recordings import Studio
 from scripted_speech import talk
-from service_process import PATIENCE_S, REPOSITORY, Server, shown_on, wait_until
+from service_process import PATIENCE_S, REPOSITORY, Server, popen, shown_on, wait_until
 
 from sidecar.cli import run
 
@@ -66,7 +66,7 @@ def live(tmp_path: Path) -> Starts:
         }
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}
         command = [sys.executable, "-m", "sidecar.main", "live", *map(str, arguments)]
-        return subprocess.Popen(command, cwd=REPOSITORY, env=environment, **pipes)
+        return popen(command, cwd=REPOSITORY, env=environment, **pipes)
 
     return start
 

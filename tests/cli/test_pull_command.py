@@ -26,7 +26,7 @@ from model_hub import (
     Hub,
     write_checkpoint,
 )
-from service_process import PATIENCE_S, Server, free_port, shown_on, wait_until
+from service_process import PATIENCE_S, Server, free_port, popen, run_command, shown_on, wait_until
 
 from sidecar import engines, errors
 from sidecar.checkpoints.checkpoint import PULL_NOTE_FILE, read_checkpoint
@@ -64,7 +64,7 @@ class Shell:
         self.command = found
 
     def start(self, *words: object, command: str = "pull", **env: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        return popen(
             [self.command, command, *map(str, words), *(["--yes"] if command == "pull" else [])],
             cwd=self.home,
             env={**self.env, **env},
@@ -144,7 +144,7 @@ def test_other_tools_find_what_was_pulled(shell, hub):
         "import sys; from huggingface_hub import hf_hub_download as get\n"
         f"for name in {SHARDS!r}: print(get({VIBEVOICE_REPOSITORY!r}, name, revision='v1'))"
     )
-    found = subprocess.run(
+    found = run_command(
         [sys.executable, "-c", code],
         env={**shell.env, "HF_HUB_OFFLINE": "1"},
         capture_output=True,
@@ -474,7 +474,7 @@ def test_on_a_terminal_there_is_a_bar_with_bytes_rate_and_time_left(shell, hub):
 
     hub.cut = {SHARDS[0]: 200_000}  # so that it lasts a second
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
+    process = popen(
         [shell.command, "pull", "vibevoice"],
         env={**shell.env, "TERM": "xterm", "COLUMNS": "150"},
         stdin=subprocess.DEVNULL,
@@ -495,7 +495,7 @@ def typed(shell: Shell, answer: bytes, *words: str, **env: str) -> tuple[int, st
 
     ours, theirs = pty.openpty()
     os.write(ours, answer)
-    process = subprocess.Popen(
+    process = popen(
         [shell.command, *words],
         env={**shell.env, "TERM": "dumb", "COLUMNS": "300", **env},
         stdin=theirs,
@@ -522,7 +522,7 @@ def test_without_a_name_it_says_what_would_come_and_asks(answer, code, shell, hu
 
 
 def test_without_a_name_and_without_a_terminal_nothing_comes(shell, hub):
-    run = subprocess.run(
+    run = run_command(
         [shell.command, "pull"],
         env=shell.env,
         stdin=subprocess.DEVNULL,

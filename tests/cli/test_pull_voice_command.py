@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import tiny_piper_voice
-from service_process import PATIENCE_S, wait_until
+from service_process import PATIENCE_S, popen, wait_until
 from voice_file_server import VoiceServer
 
 from sidecar import errors
@@ -241,7 +241,7 @@ class Shell:
         }
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        return popen(
             [sys.executable, "-m", "sidecar.main", "pull", "voice", "--from", self.url, *words],
             env=self.env,
             stdout=subprocess.PIPE,

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 from scripted_speech import RATE, talk
-from service_process import PATIENCE_S, REPOSITORY, Server, free_port, wait_until
+from service_process import PATIENCE_S, REPOSITORY, Server, free_port, popen, wait_until
 
 from sidecar import errors
 from sidecar.cli import run, talk_screen
@@ -76,7 +76,7 @@ def converse(talks: Server, tmp_path: Path) -> Starts:
         }
         pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         command = [sys.executable, "-m", "sidecar.main", "talk", *map(str, arguments)]
-        return subprocess.Popen(command, cwd=REPOSITORY, env=environment, **(pipes | how))
+        return popen(command, cwd=REPOSITORY, env=environment, **(pipes | how))
 
     return start
 

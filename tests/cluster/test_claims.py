@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -461,13 +462,22 @@ def rows_read(journal: str, node: Service) -> int:
     return int(read)
 
 
+LOOKS_BEHIND_S = 3.0
+"""So often a node that refuses many jobs looks behind all of them."""
+
+
 async def test_a_claim_reads_no_more_however_many_jobs_its_node_refuses(
     shared: Services, journal: str
 ) -> None:
     node = shared.one
     await refuse_many(node, 8000)
-    assert await node.claim() is None  # it looks behind all of them once in three seconds
-    assert rows_read(journal, node) < 1500
+    read, took_s = 8000, LOOKS_BEHIND_S
+    while read >= 1500 and took_s >= LOOKS_BEHIND_S:  # a busy machine took too long between the two
+        began = time.monotonic()
+        assert await node.claim() is None  # it looks behind all of them
+        read = rows_read(journal, node)
+        took_s = time.monotonic() - began
+    assert read < 1500
 
 
 async def test_a_job_behind_hundreds_that_its_node_refuses_is_claimed(node: Service) -> None:

@@ -167,8 +167,10 @@ async def _is_heard(clients: Clients, job_id: str) -> bool:
     return bool(job) and job["progress"]["audio_seconds_done"] > 5
 
 
+@pytest.mark.slow_except("1 s")
+@pytest.mark.parametrize("seconds", [1.0, 4.0], ids=["1 s", "4 s"])
 async def test_connections_cut_during_commits_lose_and_double_nothing(
-    deployed: Deployment, database: Cluster
+    seconds: float, deployed: Deployment, database: Cluster
 ) -> None:
     async with cleared(deployed) as clients:
         over, answers = asyncio.Event(), list[Answer]()
@@ -182,14 +184,14 @@ async def test_connections_cut_during_commits_lose_and_double_nothing(
                     answers.extend(await clients.insist(1 - front, *sent))
 
         sending = [asyncio.create_task(send(number % 2)) for number in range(6)]
-        cuts = await asyncio.to_thread(_cut, database, deployed.journal, 4.0)
+        cuts = await asyncio.to_thread(_cut, database, deployed.journal, seconds)
         over.set()
         await asyncio.wait_for(asyncio.gather(*sending), AFTER_S)
         await clients.wait_for_ends(AFTER_S)
         attempts = await clients.check_ended()
         kinds = Counter((one.status, one.code) for one in answers)
-        print(f"\n{cuts} connections cut in 4 s: {dict(kinds)}, attempts {dict(attempts)}")
-        assert cuts > 20
+        print(f"\n{cuts} connections cut in {seconds} s: {dict(kinds)}, attempts {dict(attempts)}")
+        assert cuts > 5 * seconds
         assert max(one.took_s for one in answers) < REFUSED_S + BUSY_S
         assert len({*clients.keys.values()}) == len(clients.keys) == len(clients.jobs)
         assert await clients.listed(0) == await clients.listed(1) == {*clients.jobs}

@@ -7,7 +7,6 @@ say so, of both.
 from __future__ import annotations
 
 import io
-import subprocess
 import sys
 import wave
 import zlib
@@ -18,7 +17,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from service_process import PATIENCE_S, REPOSITORY, Server, wait_until
+from service_process import PATIENCE_S, REPOSITORY, Server, run_command, wait_until
 from two_fronts_and_node import TWO_FRONTS, Fronts, started
 from vibevoice_asr_client import Client
 
@@ -121,7 +120,7 @@ def test_the_python_client_and_the_command_line_work_through_a_proxy(
         assert [segment.text for segment in client.transcribe(file).segments] == said
     command = [sys.executable, "-m", "sidecar.main", "transcribe", str(file), "--format", "text"]
     server = f"http://127.0.0.1:{deployed.port}"
-    shown = subprocess.run(
+    shown = run_command(
         [*command, "--server", server],
         cwd=REPOSITORY,
         capture_output=True,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from grpc_client import Client
-from service_process import REPOSITORY
+from service_process import REPOSITORY, popen, run_command
 
 from sidecar import errors
 from sidecar.cli import config
@@ -154,7 +154,7 @@ def test_a_service_that_is_to_read_the_yaml_itself_says_what_converts_it(
 
 def test_the_flag_that_named_the_yaml_of_the_model_says_what_converts_it() -> None:
     command = [sys.executable, "-m", "sidecar.main", "serve", "--model-config", "model.yml"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    done = run_command(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == EXIT_CODES["settings_invalid"]
     assert "config convert" in done.stderr
 
@@ -229,7 +229,7 @@ def test_a_converted_file_starts_the_service_with_the_same_settings(
     theirs = load_settings(**grpc_yaml_config.read(files).settings)
     assert as_they_are(converted) == as_they_are(theirs)
     env = {**os.environ, "VIBEVOICE_ENGINE": "scripted", "VIBEVOICE_LIVE_ENGINE": "scripted"}
-    child = subprocess.Popen(
+    child = popen(
         [sys.executable, "-m", "sidecar.main", "--config", ours, "--data-dir", tmp_path / "data"],
         cwd=REPOSITORY,
         env=env,

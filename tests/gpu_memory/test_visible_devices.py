@@ -176,6 +176,7 @@ def test_a_gpu_that_its_driver_refuses_keeps_its_number(monkeypatch: pytest.Monk
     assert found == {"0": None, "1": "half"}
 
 
+@pytest.mark.usefixtures("fresh_workers")
 async def test_workers_count_gpus_as_the_driver_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")

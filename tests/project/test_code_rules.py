@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -254,17 +255,24 @@ WALL_CLOCKS = {
 """By module: what tells the time of the day as a number; its text (strftime) decides nothing."""
 
 
+ASKS_THE_TIME = re.compile(rf"\b(?:{'|'.join(set().union(*WALL_CLOCKS.values()))})\b").search
+"""In the source of a module that may: only that is parsed."""
+
+
 def wall_clocks(source: str) -> list[str]:
     """Where a source asks the clock on the wall, whatever it calls it."""
-    found = []
+    found: list[str] = []
     aliases = {"time": "time"}
-    for node in ast.walk(ast.parse(source)):
+    if not ASKS_THE_TIME(source):
+        return found
+    nodes = [*ast.walk(ast.parse(source))]
+    for node in nodes:
         match node:
             case ast.Import(names=names):
                 aliases |= {name.asname or name.name: name.name for name in names}
             case ast.ImportFrom(module="time", names=names):
                 found += [name.name for name in names if name.name in WALL_CLOCKS["time"] | {"*"}]
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes:
         match node:
             case ast.Attribute(value=ast.Name(id=owner), attr=name) if aliases.get(owner) == "time":
                 found += [name] if name in WALL_CLOCKS["time"] else []
@@ -324,6 +332,7 @@ def lacking(taken: ast.ImportFrom) -> list[str]:
     return [f"{taken.module}.{one.name}" for one in taken.names if one.name not in there]
 
 
+@functools.cache
 def names_in(module: str) -> set[str] | None:
     """The names that a module of ours has, by its source; None of a library's."""
     place = ROOT / module.replace(".", "/")

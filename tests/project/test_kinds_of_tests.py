@@ -136,10 +136,18 @@ def test_a_unit_test_that_starts_a_process_fails(tmp_path: Path) -> None:
         "def pytest_configure(config):\n    config.pluginmanager.register(Kinds(), 'kinds')\n"
     )
     (tmp_path / "test_it.py").write_text(
-        "import importlib, pytest\n"
+        "import importlib, pytest, threading\n"
         "def test_it():\n    importlib.import_module('sub' + 'process').run(['true'])\n"
         "@pytest.mark.system\n"
         "def test_so_it_is_said():\n    importlib.import_module('sub' + 'process').run(['true'])\n"
+        "begin, done = threading.Event(), threading.Event()\n"
+        "def late():\n"
+        "    begin.wait()\n    importlib.import_module('sqlite' + '3').connect(':memory:')\n"
+        "    done.set()\n"
+        "@pytest.mark.system\n"
+        "def test_that_leaves_a_thread():\n"
+        "    threading.Thread(target=late, daemon=True).start()\n"
+        "def test_is_not_blamed_for_it():\n    begin.set()\n    assert done.wait(60)\n"
     )
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(tmp_path)]
     done = subprocess.run(
@@ -148,5 +156,5 @@ def test_a_unit_test_that_starts_a_process_fails(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert "1 failed, 1 passed" in done.stdout
+    assert "1 failed, 3 passed" in done.stdout
     assert "this unit test did ['subprocess.Popen']" in done.stdout

@@ -134,6 +134,7 @@ def test_no_expression_is_made_where_nobody_looks() -> None:
     assert {*MADE, *BOUNDED} <= {one.where for one in ALL}
 
 
+@pytest.mark.slow_except("(a+)+$", "bytes")
 @pytest.mark.parametrize(
     ("text", "method"),
     [

@@ -22,7 +22,15 @@ from grpc_in_process import Caller
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
-from service_process import PATIENCE_S, REPOSITORY, Server, free_port, wait_until
+from service_process import (
+    PATIENCE_S,
+    REPOSITORY,
+    Server,
+    free_port,
+    popen,
+    run_command,
+    wait_until,
+)
 from yap_client import Streaming
 
 from sidecar import errors
@@ -297,7 +305,7 @@ def test_health_and_reflection_answer_without_a_token(stranger: Client) -> None:
 def test_a_port_that_is_taken_is_said_before_anything_else(heard: Server, tmp_path: Path) -> None:
     port = str(heard.health()["grpc_port"])
     words = ("--port", str(free_port()), "--grpc-port", port, "--data-dir", str(tmp_path))
-    result = subprocess.run(
+    result = run_command(
         [sys.executable, "-m", "sidecar.main", "serve", "--engine", "scripted", *words],
         cwd=REPOSITORY,
         capture_output=True,
@@ -313,15 +321,11 @@ def test_the_ready_line_has_the_port_also_that_of_one_that_serves_already(tmp_pa
     words = ["--port", port, "--data-dir", str(tmp_path), "--grpc-port", "0"]
     words += ["--if-port-taken", "reuse"]
     command = [sys.executable, "-m", "sidecar.main", "serve", "--engine", "scripted", *words]
-    with subprocess.Popen(
-        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as first:
+    with popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as first:
         try:
             assert first.stdout is not None
             ready = json.loads(first.stdout.readline())
-            second = subprocess.run(
-                command, cwd=REPOSITORY, capture_output=True, timeout=PATIENCE_S
-            )
+            second = run_command(command, cwd=REPOSITORY, capture_output=True, timeout=PATIENCE_S)
             with Client(ready["grpc_port"]) as client:
                 assert client.say("nobody", b"").number == "ERR1004"
         finally:

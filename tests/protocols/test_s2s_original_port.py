@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from s2s_client import Page, tone
-from service_process import PATIENCE_S, REPOSITORY, Server, free_port, wait_until, web
+from service_process import PATIENCE_S, REPOSITORY, Server, free_port, run_command, wait_until, web
 from test_browser_access import CHROMIUM
 from websockets.exceptions import ConnectionClosed
 
@@ -92,7 +91,7 @@ async def test_who_talks_there_is_told_when_the_service_ends(
 
 def test_a_port_that_another_has_is_said_with_what_to_do(port: int, tmp_path: Path) -> None:
     words = ("--port", str(free_port()), "--talk-ports", str(port), "--data-dir", str(tmp_path))
-    result = subprocess.run(
+    result = run_command(
         [sys.executable, "-m", "sidecar.main", "serve", "--engine", "scripted", *words],
         cwd=REPOSITORY,
         capture_output=True,

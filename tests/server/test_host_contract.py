@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx
 import pytest
-from service_process import PATIENCE_S, REPOSITORY, free_port, wait_until, web
+from service_process import PATIENCE_S, REPOSITORY, free_port, popen, wait_until, web
 
 from sidecar.server.service_process import EXIT_CODES
 from sidecar.version import CONTRACT
@@ -51,7 +51,7 @@ class Started:
 
     def __init__(self, home: Path, *words: str, **environment: str) -> None:
         outer = {name: value for name, value in os.environ.items() if "VIBEVOICE" not in name}
-        self.process = subprocess.Popen(
+        self.process = popen(
             [sys.executable, "-m", "sidecar.main", *words],
             cwd=REPOSITORY,
             env={

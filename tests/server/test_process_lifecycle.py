@@ -21,7 +21,17 @@ import httpx
 import psutil
 import pytest
 from recordings import silence
-from service_process import PATIENCE_S, REPOSITORY, Server, free_port, halted, wait_until, web
+from service_process import (
+    PATIENCE_S,
+    REPOSITORY,
+    Server,
+    free_port,
+    halted,
+    popen,
+    run_command,
+    wait_until,
+    web,
+)
 
 from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.config.settings import Settings
@@ -51,7 +61,7 @@ class Child:
             "VIBEVOICE_ENGINE": "scripted",
             **{name.upper(): str(value) for name, value in settings.items()},
         }
-        self.process = subprocess.Popen(
+        self.process = popen(
             [*SERVE, *map(str, words)],
             cwd=REPOSITORY,
             env=self.env,
@@ -232,7 +242,7 @@ def test_our_own_command_line_knows_the_token(child: Any, tmp_path: Path, voice:
     clip = tmp_path / "clip.wav"
     clip.write_bytes(voice)
     for token, code in ((TOKEN, 0), ("x" * 20, 1)):
-        run = subprocess.run(
+        run = run_command(
             [*SERVE, "transcribe", clip, "--server", url],
             env={**service.env, "VIBEVOICE_TOKEN": token},
             cwd=REPOSITORY,
@@ -274,7 +284,7 @@ def test_our_commands_send_the_client_s_token_and_not_the_service_s(
     clip.write_bytes(voice)
 
     def run(*words: str, **env: str) -> int:
-        return subprocess.run(
+        return run_command(
             [*SERVE, "transcribe", clip, "--server", url, *words],
             env={**service.env, **env},
             cwd=REPOSITORY,
@@ -360,8 +370,8 @@ def test_takeover_replaces_ours_and_nobody_elses(child: Any) -> None:
     assert second["pid"] != first["pid"]
     assert old.process.wait(PATIENCE_S) is not None
     assert web.get(f"{second['url']}/health").json()["pid"] == second["pid"]
-    liar = subprocess.Popen([sys.executable, "-c", PRETENDER], stdout=subprocess.PIPE)
-    victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    liar = popen([sys.executable, "-c", PRETENDER], stdout=subprocess.PIPE)
+    victim = popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         assert liar.stdout is not None
         port = int(liar.stdout.readline())
@@ -436,7 +446,7 @@ def test_when_its_host_dies_by_sigkill_in_a_job_it_goes_with_it(way: str, tmp_pa
             "os.execv(sys.argv[1], [*sys.argv[1:], '--parent-pid', host])",
             *shell,
         ]
-    host = subprocess.Popen(
+    host = popen(
         [sys.executable, "-c", HOST, *shell], stdout=subprocess.PIPE, env=env, cwd=REPOSITORY
     )
     assert host.stdout is not None
@@ -854,7 +864,7 @@ def test_a_report_has_log_notes_and_findings_and_names_no_home(
         (tmp_path / "data" / "crash").mkdir()
         (tmp_path / "data" / "crash" / "1.json").write_text(f'{{"folder": "{Path.home()}"}}')
         report = tmp_path / "report.zip"
-        run = subprocess.run(
+        run = run_command(
             [*SERVE, "doctor", "--report", "-o", report],
             env=server._env,
             cwd=REPOSITORY,
@@ -878,7 +888,7 @@ def test_a_demo_that_is_killed_takes_its_service_with_it(tmp_path: Path, voice: 
     clip = tmp_path / "clip.wav"
     clip.write_bytes(voice)
     env = {**os.environ, "VIBEVOICE_ENGINE": "scripted", "VIBEVOICE_DATA_DIR": str(tmp_path)}
-    demo = subprocess.Popen(
+    demo = popen(
         [*SERVE, "demo", clip, "--port", str(port)],
         env=env,
         cwd=REPOSITORY,
@@ -916,7 +926,7 @@ def test_a_demo_finds_its_service_at_any_port_and_with_any_token(
         "VIBEVOICE_GENERATE_TOKEN": "true",
     }
     with (tmp_path / "said").open("w") as said:
-        demo = subprocess.Popen(
+        demo = popen(
             [*SERVE, "demo", clip, *words],
             env=env,
             cwd=REPOSITORY,

@@ -17,7 +17,7 @@ from typing import Any
 import moonshine_voice
 import pytest
 from cryptography import x509
-from service_process import PATIENCE_S, REPOSITORY, free_port
+from service_process import PATIENCE_S, REPOSITORY, free_port, popen, run_command
 from vibevoice_asr_client import Trust
 
 from sidecar import errors, files
@@ -55,7 +55,7 @@ class Home:
 
     def serve(self) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
         with self.log.open("ab") as log:
-            process = subprocess.Popen(
+            process = popen(
                 [sys.executable, "-m", "sidecar.main"],
                 cwd=REPOSITORY, env=self.env, stdout=subprocess.PIPE, stderr=log,
             )  # fmt: skip
@@ -63,7 +63,7 @@ class Home:
         return process, json.loads(process.stdout.readline())
 
     def run(self, *words: object, **env: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        return run_command(
             [sys.executable, "-m", "sidecar.main", *map(str, words)],
             cwd=REPOSITORY, env={**self.env, **env}, capture_output=True, text=True,
             timeout=PATIENCE_S,

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from instrumented_slot import OverheardSlot, queue_on
-from service_process import PATIENCE_S, REPOSITORY
+from service_process import PATIENCE_S, REPOSITORY, popen, run_command
 
 from sidecar import errors
 from sidecar.audio.audio_source import StoredRecordingRef, UploadSpool
@@ -187,7 +187,7 @@ def test_without_a_key_it_does_not_start_and_says_what_to_do(how: str, tmp_path:
     file.chmod(0o644 if how == "open file" else 0o600)
     outer = {name: value for name, value in os.environ.items() if "VIBEVOICE" not in name}
     given = {"VIBEVOICE_JOURNAL_KEY": f"@{file}"} if how != "none" else {}
-    ended = subprocess.run(
+    ended = run_command(
         [sys.executable, "-m", "sidecar.main", "serve", "--keep-jobs", "--port", "0"],
         cwd=REPOSITORY,
         env={
@@ -249,7 +249,7 @@ def test_of_two_first_starts_one_makes_the_key_in_the_keyring_and_both_have_it(
         "except SettingsInvalid as refused: print(refused.detail)\n"
     )
     starts = [
-        subprocess.Popen(
+        popen(
             [sys.executable, "-c", code],
             env={**os.environ, **given, "PYTHONPATH": f"{package.parent}{os.pathsep}{REPOSITORY}"},
             stdout=subprocess.PIPE,

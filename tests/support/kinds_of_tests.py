@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import threading
 import types
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
@@ -59,6 +60,8 @@ _NAMES = {
 _WATCHED = frozenset(("subprocess.Popen", "socket.bind", "socket.connect", "sqlite3.connect"))
 _STARTED: list[str] = []
 """What the test that runs did of `_WATCHED`: the name of the event."""
+_OLDER_THREADS: set[int] = set()
+"""Threads of tests before: what they do late is not done by the test that runs."""
 
 
 def kind_of(item: pytest.Function) -> str:
@@ -175,6 +178,11 @@ def _number_equal_ids(items: list[pytest.Item]) -> None:
                 item._nodeid += f"[{number}]"
 
 
+def _record(event: str, _: object) -> None:
+    if event in _WATCHED and threading.get_ident() not in _OLDER_THREADS:
+        _STARTED.append(event)
+
+
 class Kinds:
     """A pytest plugin that marks each test by its kind and by its cost, and holds unit tests to
     theirs."""
@@ -182,7 +190,7 @@ class Kinds:
     def __init__(self) -> None:
         self.collected: list[pytest.Item] = []
         """All tests of this run, those that are not selected included."""
-        sys.addaudithook(lambda event, _: _STARTED.append(event) if event in _WATCHED else None)
+        sys.addaudithook(_record)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -200,6 +208,8 @@ class Kinds:
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, None, None]:
         """Forget what the test before did."""
         _STARTED.clear()
+        _OLDER_THREADS.clear()
+        _OLDER_THREADS.update(sys._current_frames().keys() - {threading.get_ident()})
         yield
 
     @pytest.hookimpl(wrapper=True)

@@ -1,29 +1,51 @@
-"""A process that has imported the service and forks itself for each one that a test starts.
+"""A process that has imported the service and its commands, and forks itself for each that a test
+starts: a service, a command, a worker.
 
-What a service imports costs more than a second of processor time. A forked one has the same
-environment, folder, streams and exit code as one that is started anew; how hosts start it is tried
-by tests/server.
+What they import costs up to a second of processor time. A forked one has the same environment,
+folder, streams, parent and exit code as one that is started anew; how hosts start it is tried by
+tests/server.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
+import importlib
+import io
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+import types
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import psutil
 
-MODULES = ("sidecar.cli", "sidecar.server.app", "sidecar.server.service_process", "uvicorn")
-"""What every service imports before it answers."""
-_LARGEST_MESSAGE = 1 << 20
+MODULES = (
+    *("sidecar.cli", "sidecar.server.app", "sidecar.server.service_process", "uvicorn"),
+    *("sidecar.cli.command_table", "sidecar.cli.serve", "sidecar.server.http_server"),
+    *("sidecar.workers.worker_main", "numpy", "pydantic.v1", "typer", "ctypes.util", "pynvml"),
+    *("uvicorn.lifespan.on", "uvicorn.loops.auto", "uvicorn.loops.asyncio"),
+)
+"""What services, commands and workers import before they do anything."""
+SERVICE, WORKER = "sidecar.main", "sidecar.workers.worker_main"
+_SCRIPT = "vibevoice-asr"
+_ROOT = str(Path(__file__).resolve().parents[2])
+_LARGEST_MESSAGE = 1 << 17
 _POLL_S = 0.02
+_LONGEST_COMMAND = 1000
+"""Bytes of a command line that can be told in /proc."""
+_NAME = b"test-preloader"
+"""By which `children_of` knows a process that only forks."""
+_PR_SET_NAME, _CLONE_PARENT = 15, 0x00008000
+_SYS_CLONE = {"x86_64": 56, "aarch64": 220}.get(os.uname().machine) if os.name == "posix" else None
 
 
 class ForkedService(psutil.Process):
@@ -54,9 +76,19 @@ class ForkedService(psutil.Process):
             time.sleep(_POLL_S)
         return code
 
+    def children(self, recursive: bool = False) -> list[psutil.Process]:
+        """Return its processes, but for the one that forks its workers."""
+        return list(filter(_is_its_own, super().children(recursive=recursive)))
+
+
+def _is_its_own(child: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return child.name() != _NAME.decode()
+    return True
+
 
 class Forker:
-    """The process that forks, started with the first service."""
+    """The process that forks, started with the first that is asked for."""
 
     def __init__(self, folder: Path) -> None:
         """``folder``: where services start."""
@@ -71,8 +103,16 @@ class Forker:
         pid = self._ask({"env": dict(env)}, errors.fileno())
         return ForkedService(self, pid)
 
+    def start_child(
+        self, argv: Sequence[str], env: Mapping[str, str], cwd: str, session: bool, fds: list[int]
+    ) -> int:
+        """Start a command or a worker that is our own child; its id. ``fds``: standard input,
+        output and error."""
+        message = {"argv": list(argv), "env": dict(env), "cwd": cwd, "session": session}
+        return int(self._ask(message, *fds))
+
     def exit_code(self, pid: int) -> int | None:
-        """Return the exit code of one that has ended."""
+        """Return the exit code of a service that has ended."""
         ended = self._ask({"ended": pid})
         if ended is None:
             return None
@@ -91,8 +131,9 @@ class Forker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())],
+                [sys.executable, __file__, str(theirs.fileno()), " " * _LONGEST_COMMAND],
                 cwd=self.folder,
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # it forks, so it has one thread
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -100,28 +141,159 @@ class Forker:
         return ours
 
 
-def _serve(control: socket.socket) -> None:
-    """Fork for each request until the other end is closed; return in each child."""
+class _ForkedAlready(Forker):
+    """In a service: the process that it has forked from itself before it began."""
+
+    def __init__(self) -> None:
+        super().__init__(Path.cwd())
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.is_it = not os.fork()
+        self._control, other = (theirs, ours) if self.is_it else (ours, theirs)
+        other.close()
+
+    def serve(self) -> dict[str, Any]:
+        """Fork for the service until it ends; return in each child."""
+        assert self._control is not None
+        usual = Path("/proc/self/comm").read_bytes().strip()
+        _set_name(_NAME)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for stream in range(3):
+            os.dup2(nothing, stream)
+        os.close(nothing)
+        message = _serve(self._control)
+        _set_name(usual)
+        return message
+
+
+def _show_command(message: dict[str, Any]) -> None:
+    """Have /proc tell the command line that this process would have."""
+    module, *words = message.get("argv", [SERVICE])
+    start = {SERVICE: ["-m", SERVICE], WORKER: ["-P", "-m", WORKER]}.get(module, [module])
+    shown = "\0".join([sys.executable, *start, *words]).encode()[:_LONGEST_COMMAND]
+    status = Path("/proc/self/stat").read_text("utf-8").rpartition(")")[2].split()
+    begin, end = int(status[45]), int(status[46])
+    ctypes.memset(begin, 0, end - begin)
+    ctypes.memmove(begin, shown, len(shown))
+
+
+def _set_name(name: bytes) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, name, 0, 0, 0)
+
+
+def popen(
+    forker: Forker | None, command: Any, *, fresh: bool = False, **options: Any
+) -> subprocess.Popen[Any]:
+    """Start a process as `subprocess.Popen` does; ``forker`` forks our commands and workers, but
+    for those that are to be ``fresh``."""
+    argv = None if forker is None or fresh else _preloaded(command)
+    ours = dict(options.get("env") or os.environ)
+    # What is read while modules are imported was read long ago.
+    if argv is None or not _is_plain(ours) or {"pass_fds", "shell"} & options.keys():
+        return subprocess.Popen(command, **options)
+    assert forker is not None
+    return _ForkedChild(forker, argv, **{**options, "env": ours, "preexec_fn": None})
+
+
+def _preloaded(command: Any) -> list[str] | None:
+    """Return the module and the arguments of a command that can be forked."""
+    match command:
+        case [sys.executable, "-m", module, *words] if module == SERVICE:
+            return [module, *map(str, words)]
+        case [sys.executable, "-P", "-m", module] if module == WORKER:
+            return [module]
+        case [str(script), *words] if Path(script).name == _SCRIPT:
+            return [script, *map(str, words)]
+    return None
+
+
+def _is_plain(env: Mapping[str, str]) -> bool:
+    """Return whether Python would begin with it as it did here: limits, language and streams."""
+    names = ("LANG", "LC_ALL", "LC_CTYPE", "PYTHONIOENCODING", "PYTHONWARNINGS")
+    return (
+        _SYS_CLONE is not None
+        and env.get("VIBEVOICE_TEST_LIMITS", "{}") == "{}"
+        and env.get("PYTHONPATH", _ROOT).partition(os.pathsep)[0] == _ROOT
+        and all(env.get(name) == os.environ.get(name) for name in names)
+    )
+
+
+class _ForkedChild(subprocess.Popen[Any]):
+    """A child of this process that a `Forker` has forked."""
+
+    def __init__(self, forker: Forker, argv: list[str], **options: Any) -> None:
+        self._forker, self._argv = forker, argv
+        super().__init__(argv, **options)
+
+    def _execute_child(self, *given: Any) -> None:
+        (_, _, _, _, _, cwd, env, _, _, _, *streams), session = given[:16], given[-2]
+        sys.audit("subprocess.Popen", self._argv[0], self._argv, cwd, env)
+        reading = streams[0], streams[3], streams[5]  # the child's ends
+        fds = [number if number != -1 else at for at, number in enumerate(reading)]
+        try:
+            self.pid = self._forker.start_child(
+                self._argv, env, str(cwd or Path.cwd()), bool(session), fds
+            )
+            self._child_created = True
+        finally:
+            self._close_pipe_fds(*streams)  # type: ignore[attr-defined]
+
+
+def _serve(control: socket.socket) -> dict[str, Any]:
+    """Fork for each request until the other end is closed; return in each child its request."""
     while True:
-        data, files, *_ = socket.recv_fds(control, _LARGEST_MESSAGE, 1)
+        data, files, *_ = socket.recv_fds(control, _LARGEST_MESSAGE, 3)
         if not data:
             os._exit(0)
         message = json.loads(data)
         if "env" in message:
-            pid = os.fork()
+            pid = _fork_sibling() if "argv" in message else os.fork()
             _ENDED.pop(pid, None)  # a number that is given again
             if not pid:
                 control.close()
-                os.dup2(files[0], 2)
-                os.close(files[0])
+                _take_streams(files)
                 os.environ.clear()
                 os.environ.update(message["env"])
-                return
-            os.close(files[0])
+                return dict(message)
+            for file in files:
+                os.close(file)
             answer: object = pid
         else:
             answer = _ended(message["ended"])
         control.send(json.dumps(answer).encode())
+
+
+def _fork_sibling() -> int:
+    """Fork a process whose parent is our parent."""
+    python = ctypes.pythonapi
+    python.PyOS_BeforeFork()
+    pid = int(ctypes.PyDLL(None).syscall(_SYS_CLONE, _CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0))
+    if pid:
+        python.PyOS_AfterFork_Parent()
+    else:
+        python.PyOS_AfterFork_Child()
+    if pid < 0:
+        raise OSError("no process can be forked")
+    return pid
+
+
+def _take_streams(files: list[int]) -> None:
+    """Have these as standard input, output and error, or one as standard error alone."""
+    first = 3 - len(files)
+    kept = [os.dup(file) if file <= 2 else file for file in files]
+    for at, file in enumerate(kept, first):
+        os.dup2(file, at)
+    for file in kept:
+        os.close(file)
+    if first:
+        return
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8")
+    for name, number, errors in (("stdout", 1, "strict"), ("stderr", 2, "backslashreplace")):
+        raw = io.BufferedWriter(io.FileIO(number, "w", closefd=False))
+        lines = number == 2 or os.isatty(number)
+        stream = io.TextIOWrapper(raw, "utf-8", errors, line_buffering=lines)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    sys.__stdin__ = sys.stdin
 
 
 _ENDED: dict[int, tuple[int, float]] = {}
@@ -137,23 +309,48 @@ def _ended(pid: int) -> tuple[int, float] | None:
     return _ENDED.get(pid)
 
 
+def fork_children(forker: Forker, *modules: str) -> None:
+    """Let ``forker`` fork the services and workers that these modules of ours start."""
+    ours = types.ModuleType("subprocess")
+    vars(ours).update(vars(subprocess), Popen=functools.partial(popen, forker))
+    for name in modules:
+        vars(importlib.import_module(name))["subprocess"] = ours
+
+
 def main() -> None:
-    """Import what services do, fork, and be the service in each child."""
-    import importlib
+    """Import what services do, fork, and be a service, a command or a worker in each child."""
+    import gc
     import random
     import runpy
 
     sys.path[0] = os.getcwd()  # as `python -m`
     for name in MODULES:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # what is shared stays so
     try:
-        _serve(socket.socket(fileno=int(sys.argv[1])))
+        message = _serve(socket.socket(fileno=int(sys.argv[1])))
+        while message.get("argv", [SERVICE])[0] != WORKER:
+            forker = _ForkedAlready()
+            if not forker.is_it:
+                fork_children(forker, "sidecar.workers.channel", "sidecar.cli.backends")
+                break
+            message = forker.serve()
     except KeyboardInterrupt:  # the whole terminal's
         os._exit(130)
+    _show_command(message)
     random.seed()
     time.tzset()
-    sys.argv = ["sidecar.main"]
-    runpy.run_module("sidecar.main", run_name="__main__", alter_sys=True)
+    if message.get("session"):
+        os.setsid()
+    os.chdir(message.get("cwd", "."))
+    sys.argv = message.get("argv", [SERVICE])
+    if sys.argv[0] == WORKER:
+        sys.modules[WORKER].main()  # it is imported already
+    elif sys.argv[0] == SERVICE:
+        runpy.run_module(SERVICE, run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 import httpx
+import preloaded_service
 import psutil
 from preloaded_service import ForkedService, Forker
 
@@ -40,6 +41,37 @@ USERS_FOLDERS = ("XDG_STATE_HOME", "XDG_DATA_HOME", "WIN_PD_OVERRIDE_LOCAL_APPDA
 web = httpx.Client(timeout=PATIENCE_S, limits=httpx.Limits(max_keepalive_connections=0))
 """Connects anew for each request, as `httpx.get`, which waits for 5 s at most, and reads all of the
 system's certificates each time."""
+
+
+def popen(command: Any, *, fresh: bool = False, **options: Any) -> subprocess.Popen[Any]:
+    """Start a process as `subprocess.Popen` does. Our commands are forked from a process that has
+    imported them, but for those that are to be ``fresh``."""
+    return preloaded_service.popen(FORKER, command, fresh=fresh, **options)
+
+
+def run_command(
+    command: Any,
+    *,
+    input: Any = None,
+    timeout: float | None = None,
+    check: bool = False,
+    capture_output: bool = True,
+    **options: Any,
+) -> subprocess.CompletedProcess[Any]:
+    """Run a process as `subprocess.run` does; our commands are forked (`popen`)."""
+    if input is not None:
+        options["stdin"] = subprocess.PIPE
+    if capture_output:
+        options |= dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    with popen(command, **options) as process:
+        try:
+            out, wrong = process.communicate(input, timeout or PATIENCE_S)
+        finally:
+            process.kill()
+    done = subprocess.CompletedProcess(command, process.returncode, out, wrong)
+    if check:
+        done.check_returncode()
+    return done
 
 
 def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
@@ -87,9 +119,12 @@ class Server:
         cwd: Path = REPOSITORY,
         port: int | None = None,
         limits: Mapping[str, float] | None = None,
+        fresh: bool = False,
         **settings: object,
     ) -> None:
-        """``limits``: constants by the names of `sidecar.limits`."""
+        """``limits``: constants by the names of `sidecar.limits`. ``fresh``: it and its workers are
+        started anew, not forked."""
+        self._fresh = fresh
         self.home = home
         self.spool = home / "spool"
         self.temp = home / "tmp"
@@ -145,7 +180,7 @@ class Server:
                 process.kill()
 
     def _started(self, log: IO[bytes]) -> psutil.Popen | ForkedService:
-        usual = self._command == USUAL and self._cwd == REPOSITORY
+        usual = self._command == USUAL and self._cwd == REPOSITORY and not self._fresh
         if FORKER and usual and self._env[VARIABLE] == "{}":  # limits are read at import
             return FORKER.start(self._env, log)
         return psutil.Popen(

@@ -464,6 +464,7 @@ def test_the_work_grows_with_the_length_and_not_with_its_square(text: str) -> No
     assert work(text) / work(text[: len(text) // 4]) < 6
 
 
+@pytest.mark.slow_except("contents", "unclosed")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_megabyte_of_nonsense_is_read_to_its_end(name: str) -> None:
     repeated = HOSTILE[name]

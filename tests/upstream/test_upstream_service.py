@@ -97,7 +97,7 @@ def test_a_job_that_is_cancelled_hangs_up_and_the_worker_stays(
 def test_the_key_goes_to_the_server_and_nowhere_else(start_server: Started) -> None:
     with OpenAiStandIn() as there:
         here = start_server(
-            engine="upstream", upstream=there.url, upstream_key=KEY, log_level="debug"
+            fresh=True, engine="upstream", upstream=there.url, upstream_key=KEY, log_level="debug"
         )
         answer = here.post(noise(1, 2).wav(), diarize="false")
         assert answer.status_code == 200, answer.text

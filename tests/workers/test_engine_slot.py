@@ -453,6 +453,7 @@ async def test_an_engine_that_dies_is_noted_once_and_one_that_we_end_is_not() ->
     assert noted == [killed]
 
 
+@pytest.mark.usefixtures("fresh_workers")
 @pytest.mark.parametrize("stands", [False, True])
 async def test_a_process_that_cannot_be_started_is_a_failed_load(
     stands: bool, build: Build, monkeypatch: pytest.MonkeyPatch

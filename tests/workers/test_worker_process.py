@@ -58,6 +58,7 @@ async def test_a_worker_probes_a_file_it_was_handed() -> None:
     assert facts["total_s"] == pytest.approx(9.963, abs=0.01)
 
 
+@pytest.mark.usefixtures("fresh_workers")
 async def test_a_worker_does_not_know_our_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("VIBEVOICE_TOKEN", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "correct-horse-battery-staple")
