@@ -54,7 +54,7 @@ Every setting of the service. The setting `live_grace`, for example, is
   `$XDG_CONFIG_HOME`), `~/Library/Application Support/vibevoice-asr/` (macOS) or
   `%APPDATA%\\vibevoice-asr\\` (Windows).
 
-Flags win over variables, variables over the file, the file over the defaults. An unknown name is an
+Flags win over variables, variables over the file, the file over the defaults. An unknown flag or name in the file is an
 error.
 
 A duration is a number of seconds or has a unit: `90`, `10m`, `1.5h`, `2d` (in TOML in quotes). A
