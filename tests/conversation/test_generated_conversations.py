@@ -402,6 +402,10 @@ class World:
             self.odd |= set(self.ears)  # nothing stands of them that could be cut
         if isinstance(event, conversation_events.StageFailed):
             self.excused.add(self.utterance)
+        if isinstance(event, conversation_events.TurnCommitted) and self.speaking:
+            # as `SpeechInput` tells it: behind the end of the utterance and its last words
+            self.speak(1)
+            self.words(self.utterance, self.words_of.get(self.utterance, ("", 0.0))[0], self.now)
         self.take(event)
 
     def ask(self, number: int) -> None:
