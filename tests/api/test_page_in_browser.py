@@ -639,6 +639,24 @@ def test_a_transcript_that_is_read_stays_and_one_whose_time_is_over_is_still_sho
     assert "read.wav" not in visitor.text()
 
 
+def test_what_was_read_is_shown_again_after_a_reload_until_it_is_deleted(
+    visitor: Visitor, server: Server, tmp_path: Path
+) -> None:
+    visitor.opens(server)
+    visitor.sends(tone(tmp_path / "first.wav", 3))
+    visitor.sees("#main .title", "2 speakers")
+    visitor.sends(tone(tmp_path / "second.wav", 2))
+    visitor.sees(".job[data-state=done] .name", "second.wav")
+    visitor.driver.refresh()
+    visitor.sees("#main h1", "first.wav")
+    wait_until(lambda: visitor.rows() == 3, PATIENCE_S, "it is read on")
+    visitor.sees("[aria-label='Delete first.wav']").click()
+    visitor.sees("dialog[open] .danger").click()
+    visitor.sees("#main", "Choose a recording")
+    visitor.driver.refresh()
+    visitor.sees("#main", "Choose a recording")
+
+
 def test_how_a_job_is_reads_as_people_say_it(visitor: Visitor, server: Server) -> None:
     def said(**job: object) -> str:
         return str(

@@ -5,6 +5,7 @@ const NAMES = "vibevoice-names";
 const THEME = "vibevoice-theme";
 const KEEPS = "vibevoice-keeps-talks";
 const COPIES = "vibevoice-keeps-copies";
+const SHOWN = "vibevoice-shown";
 const MOST = 500;
 
 function read(key, otherwise) {
@@ -44,6 +45,12 @@ export const keepsCopies = () => read(COPIES, true);
 
 /** @param {boolean} wanted */
 export const keepCopies = (wanted) => write(COPIES, wanted);
+
+/** The recording that this tab showed last, "" for none. */
+export const lastShown = () => sessionStorage.getItem(SHOWN) || "";
+
+/** @param {string} id */
+export const showLast = (id) => sessionStorage.setItem(SHOWN, id);
 
 export const theme = () => read(THEME, "auto");
 

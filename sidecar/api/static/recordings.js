@@ -3,7 +3,7 @@
 import { CONVERSATION, Conversations } from "./conversations.js";
 import { Copies } from "./copies.js";
 import { Editing } from "./editing.js";
-import { names, call } from "./memory.js";
+import { names, call, lastShown, showLast } from "./memory.js";
 import { heard, isOver, newest, read } from "./reading.js";
 import { Sending } from "./sending.js";
 import { client } from "./session.js";
@@ -46,6 +46,8 @@ export class Recordings {
   #learnt = "";
   #learning = false;
   #copying = false;
+  /** What was shown when the page was loaded again. */
+  #before = lastShown();
   /** When somebody was last seen to read. */
   #attended = performance.now();
 
@@ -88,6 +90,7 @@ export class Recordings {
     this.#following.abort();
     [this.#following, this.#followed] = [new AbortController(), id];
     this.#store.set({ selected: id, shown: null, problem: null });
+    showLast(id);
     if (!id || id === CONVERSATION || this.talks.get(id)) return;
     const { jobs, copies } = this.#store.state;
     if (copies.has(id) && !jobs.some((job) => job.id === id)) this.#showCopy(id, this.#following.signal);
@@ -135,12 +138,20 @@ export class Recordings {
       this.#store.set({ jobs, names: names(), locked: false, loaded: true });
       if (anew) this.#again(jobs);
       else this.#reconcile(jobs);
+      this.#comeBack(jobs);
       this.#copy(jobs);
       this.#attend(jobs);
     } catch (error) {
       if (error.status === 401) this.#store.set({ locked: true, loaded: true });
       else if (!document.hidden) this.#store.set({ offline: true, loaded: true });
     }
+  }
+
+  /** Who loads the page again reads on. */
+  #comeBack(jobs) {
+    const id = this.#before;
+    this.#before = "";
+    if (!this.#store.state.selected && jobs.some((job) => job.id === id)) this.select(id);
   }
 
   /** What the service can do: asked once for each start of it, and nothing waits for the answer. */
