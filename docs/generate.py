@@ -54,8 +54,8 @@ Every setting of the service. The setting `live_grace`, for example, is
   `$XDG_CONFIG_HOME`), `~/Library/Application Support/vibevoice-asr/` (macOS) or
   `%APPDATA%\\vibevoice-asr\\` (Windows).
 
-Flags win over variables, variables over the file, the file over the defaults. An unknown flag or name in the file is an
-error.
+Flags win over variables, variables over the file, the file over the defaults. An unknown flag or
+name in the file is an error.
 
 A duration is a number of seconds or has a unit: `90`, `10m`, `1.5h`, `2d` (in TOML in quotes). A
 number is 0, or from {MIN_SETTING:f} to {MAX_SETTING:,}; many have narrower limits. With an invalid

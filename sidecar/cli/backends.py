@@ -97,11 +97,16 @@ async def client_of(where: ServiceTarget) -> AsyncGenerator[AsyncClient, None]:
     Raises:
         errors.SidecarError: nobody answers there; in the body too, whatever the client raises.
     """
+    from vibevoice_asr_client import AnswerNotUnderstood, ServiceError
+
     from sidecar.cli.remote_service import service_at
 
     where = where.or_ours().with_token()
     async with service_at(where.server or "", where.token, where.trust) as client:
-        await client.health()  # asked once: whoever is not there is said now, not after minutes
+        # asked once: whoever is not there is said now, not after minutes; an unhealthy service
+        # answers 500, and a busy one 429: the request itself is repeated, or says what is wrong
+        with suppress(AnswerNotUnderstood, ServiceError):
+            await client.health()
         yield client
 
 

@@ -46,15 +46,17 @@ def list_models() -> None:
         for one in installed_models()
     ]
     settings = load_settings()
-    own = settings.model_path
-    pulled_here = any(own and one.folder.is_relative_to(own) for one in installed_models())
-    if own and own.is_dir() and not pulled_here:
-        size = sum(file.stat().st_size for file in own.rglob("*") if file.is_file())
+    own = settings.model_path and settings.model_path.resolve()
+    pulled = [one.folder.resolve() for one in installed_models()]
+    listed = own and any(one.is_relative_to(own) or own.is_relative_to(one) for one in pulled)
+    if own and own.is_dir() and not listed:
+        files = {file.resolve() for file in own.rglob("*") if file.is_file()}  # a cache has links
+        size = sum(file.stat().st_size for file in files)
         rows.append(("model_path", size, "not pulled", own))
-    pulled = PulledVoices.read(voices_folder(settings))
-    if voices := pulled.whole():
+    stored = PulledVoices.read(voices_folder(settings))
+    if voices := stored.whole():
         names = ", ".join(f"{one.name} ({one.language})" for one in voices)
-        rows.append(("voice", pulled.largest_bytes(len(voices)), names, pulled.folder))
+        rows.append(("voice", stored.largest_bytes(len(voices)), names, stored.folder))
     if not rows:
         print_error_line(f"None. The embedded engine needs none; '{PROGRAM} pull' gets others.")
     width = max((len(name) for name, *_ in rows), default=0)

@@ -336,7 +336,9 @@ class ClaimReporter:
     async def flushed(self) -> None:
         """Wait until all events of the job so far are persisted, or will never be; not for the
         start of an attempt of which the claim tells."""
-        if self._over or (last := self._log.get(self._claim.record.id).seq) <= self._counted:
+        record = self._log.get(self._claim.record.id)
+        last = record.seq
+        if self._over or (last <= self._counted and not record.over):
             return
         self._urgent.set()
         while self._base < last and not self._over:

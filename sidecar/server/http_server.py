@@ -213,6 +213,7 @@ class SecondaryPort:
 
     def __init__(self, name: str, config: uvicorn.Config, sock: socket.socket, hint: str) -> None:
         self._name, self._sock, self._hint = name, sock, hint
+        config.timeout_graceful_shutdown = FINAL_ANSWERS_S  # nothing else ends its requests
         self._server = _SecondaryServer(config)
         self._serving: asyncio.Task[None] | None = None
 

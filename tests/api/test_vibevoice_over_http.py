@@ -50,7 +50,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with (
         one_thread(),
         Server(
-            home / "server", engine="vibevoice", model_path=folder, preload="true", keep_alive=-1
+            home / "server",
+            fresh=True,  # what it has loaded is looked at
+            engine="vibevoice",
+            model_path=folder,
+            preload="true",
+            keep_alive=-1,
         ) as server,
     ):
         first = server.health()

@@ -26,7 +26,8 @@ CREATE TABLE vibevoice.services (
     works boolean NOT NULL,
     draining boolean NOT NULL DEFAULT false,
     judged boolean NOT NULL DEFAULT false,
-    walked timestamptz NOT NULL DEFAULT '-infinity') WITH (fillfactor = 50);
+    walked timestamptz NOT NULL DEFAULT '-infinity',
+    woken timestamptz NOT NULL DEFAULT '-infinity') WITH (fillfactor = 50);
 
 UPDATE vibevoice.jobs SET work_s = 60 WHERE NOT (work_s >= 0 AND work_s < 'Infinity');
 -- In the clear is what jobs are claimed, listed and purged by; the rest is encrypted.
@@ -214,12 +215,23 @@ BEGIN
 END $$;
 
 -- Wake one of the nodes that do nothing: if all came for a job, they would hold up the one that
--- gets it. If there is none, notify `others`, who may have room for another job; NULL: nobody.
-CREATE FUNCTION vibevoice.wake_1(others text) RETURNS void LANGUAGE sql AS $$
-    SELECT pg_notify(channel, '') FROM coalesce((
-        SELECT 'vibevoice_waiting_' || s.id FROM vibevoice.services s WHERE works AND NOT draining
+-- gets it. Another one each time, for a node that was woken a moment ago may be claiming, or dead. If
+-- there is none, notify `others`, who may have room for another job; NULL: nobody.
+CREATE FUNCTION vibevoice.wake_1(others text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE woken_ text;
+BEGIN
+    UPDATE vibevoice.services SET woken = clock_timestamp() WHERE id = (
+        SELECT s.id FROM vibevoice.services s WHERE works AND NOT draining
+            AND NOT woken BETWEEN clock_timestamp() - interval '0.25 s' AND clock_timestamp()
             AND NOT EXISTS (SELECT FROM vibevoice.jobs j WHERE j.node = s.id)
-        ORDER BY s.id LIMIT 1), others) channel WHERE channel IS NOT NULL $$;
+        ORDER BY woken, s.id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)
+    RETURNING id INTO woken_;
+    IF woken_ IS NOT NULL THEN
+        PERFORM pg_notify('vibevoice_waiting_' || woken_, '');
+    ELSIF others IS NOT NULL THEN
+        PERFORM pg_notify(others, '');
+    END IF;
+END $$;
 
 -- Take a job in: 'accepted', 'known' (its key, or itself, is there as `job`), 'queue_full', or
 -- 'deleted' (it was, before this call came). `front_`: the service at which its client waits.
