@@ -348,8 +348,10 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
     )
     async def transcript(request: Request, job_id: str) -> Response:
         caller, fmt = identity_of(request), request.query_params.get("format", "json")
-        renews = parse_flag("renew", request.query_params.get("renew"), default=True)
-        await (service.owned.read if renews else service.owned.job)(caller, job_id)
+        if "renew" in request.query_params:  # nothing is said of it before the job is the caller's
+            await service.owned.job(caller, job_id)
+        if parse_flag("renew", request.query_params.get("renew"), default=True):
+            await service.owned.read(caller, job_id)
         formatter_of(fmt)
         job, finished = await service.owned.transcript(caller, job_id)
         headers = {"ETag": transcript_routes.etag_of(job)}

@@ -12,6 +12,7 @@ import pytest
 
 from sidecar import errors
 from sidecar.audio.audio_source import open_recording_file
+from sidecar.auth import authentication
 from sidecar.auth.authentication import AccessPolicy, Authenticator
 from sidecar.auth.identity import (
     ALL_SCOPES,
@@ -27,7 +28,6 @@ from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import CancelledChange
 from sidecar.jobs.job_runner import Job
-from sidecar.server import app
 from sidecar.server.app import create_app, create_service
 from sidecar.service.facade import Service
 
@@ -177,7 +177,7 @@ class ByName:
 async def client(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[httpx.AsyncClient]:
-    monkeypatch.setattr(app, "create_authenticator", lambda *_: ByName())
+    monkeypatch.setattr(authentication, "create_authenticator", lambda *_: ByName())
     transport = httpx.ASGITransport(app=create_app(service.settings, service))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client

@@ -56,7 +56,8 @@ def parrot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     as `POISON` kills the recogniser."""
     home = tmp_path_factory.mktemp("parrot")
     settings = {"voice_engine": "scripted", "scripted_say": 0.1, "conversations": 20}
-    with Server(home, scripted_poison="w599,w600", **settings) as one:
+    # a worker takes its time to start, as it does for users
+    with Server(home, fresh=True, scripted_poison="w599,w600", **settings) as one:
         yield one
 
 

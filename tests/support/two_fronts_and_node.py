@@ -39,7 +39,7 @@ class Fronts(Server):
             "journal_key": KEY,
             "uploads": home / "shared" / "uploads",
         }
-        (home / "shared").mkdir(exist_ok=True)
+        (home / "shared").mkdir(parents=True, exist_ok=True)
         self._shared |= settings
         self.fronts = [
             Server(home / f"front-{number}", role="front", **self._shared) for number in range(2)
