@@ -144,9 +144,11 @@ class Terminals:
     def serve(self, command: str) -> None:
         """Start a service of the guide, and wait until it serves."""
         log = self.home / f"service-{len(self.services)}"
+        logs = Path(f"{log}.out"), Path(f"{log}.err")
+        for path in logs:  # the shell answers before its child opens them
+            path.touch()
         _, said = self._say(f"{self._here(command)} >{log}.out 2>{log}.err & echo $!")
         process = self.services[command] = psutil.Process(int(said))
-        logs = Path(f"{log}.out"), Path(f"{log}.err")
 
         def serves() -> bool:
             running = process.is_running() and process.status() != psutil.STATUS_ZOMBIE

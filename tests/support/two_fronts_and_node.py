@@ -39,8 +39,9 @@ class Fronts(Server):
             "journal_key": KEY,
             "uploads": home / "shared" / "uploads",
         }
-        (home / "shared").mkdir(parents=True, exist_ok=True)
         self._shared |= settings
+        if isinstance(folder := self._shared["uploads"], Path):  # else a bucket
+            folder.parent.mkdir(parents=True, exist_ok=True)
         self.fronts = [
             Server(home / f"front-{number}", role="front", **self._shared) for number in range(2)
         ]
