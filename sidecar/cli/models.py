@@ -41,13 +41,11 @@ def list_models() -> None:
     from sidecar.checkpoints.installed_checkpoints import PulledVoices, installed_models
     from sidecar.tts.voice_selection import voices_folder
 
-    rows = [
-        (one.name, one.bytes, one.commit[:12] or "incomplete", one.folder)
-        for one in installed_models()
-    ]
+    models = [*installed_models()]
+    rows = [(one.name, one.bytes, one.commit[:12] or "incomplete", one.folder) for one in models]
     settings = load_settings()
     own = settings.model_path and settings.model_path.resolve()
-    pulled = [one.folder.resolve() for one in installed_models()]
+    pulled = [one.folder.resolve() for one in models]
     listed = own and any(one.is_relative_to(own) or own.is_relative_to(one) for one in pulled)
     if own and own.is_dir() and not listed:
         files = {file.resolve() for file in own.rglob("*") if file.is_file()}  # a cache has links

@@ -179,7 +179,6 @@ class ClaimLoop:
         token = self._asking = uuid.uuid4().hex
         self._more = True
         self._waiting.clear()
-
         busy = self._held.busy > 0
 
         def ask() -> Awaitable[Claim | None]:

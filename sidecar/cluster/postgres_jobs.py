@@ -56,7 +56,7 @@ _LIST = """
         AND (%s::text[] = '{}' OR state = ANY(%s))
     ORDER BY place LIMIT %s"""
 _EVENTS = """
-    SELECT job, events.seq, at, kind, coalesce(whole, change)
+    SELECT job, events.seq, at, kind, change
     FROM vibevoice.events JOIN vibevoice.jobs ON jobs.id = job
     WHERE job = ANY(%s) AND NOT (state = 'done' AND kind = ANY(%s)) ORDER BY job, events.seq"""
 _SUPERSEDED_KINDS = ["segmentready", "progress", "checkpoint"]
