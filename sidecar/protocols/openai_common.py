@@ -46,7 +46,7 @@ DEFAULT_VOICE = "default"
 SERVICE_NAME = "vibevoice-asr"
 _SIZE = r"(?:tiny|base|small|medium|large(?:-v[123])?|(?:large-v3-)?turbo)(?:[.-]en)?"
 _CLIENT_DEFAULTS = re.compile(
-    rf"{SERVICE_NAME}|{_SIZE}|(?:[\w.-]{{1,64}}/)?(?:faster-)?(?:distil-)?whisper-{_SIZE}[\w.-]{{0,64}}"
+    rf"{SERVICE_NAME}|(?:distil-)?{_SIZE}|(?:[\w.-]{{1,64}}/)?(?:faster-)?(?:distil-)?whisper-{_SIZE}[\w.-]{{0,64}}"
     r"|gpt-4o(?:-mini)?-transcribe[\w.-]{0,64}",
     re.ASCII,
 )

@@ -228,7 +228,12 @@ def test_a_strict_service_refuses_what_it_cannot_give(
         *("", "vibevoice-asr", "whisper-1", "whisper-large-v3", "whisper-large-v3-turbo"),
         *("large-v3", "Systran/faster-whisper-large-v3", "Systran/faster-distil-whisper-small.en"),
         *("gpt-4o-transcribe-2027-01-01", "gpt-live-transcribe", "gpt-realtime-whisper", "base"),
-        *("distil-whisper-large-v3-en", "openai/whisper-large-v3", "gpt-realtime"),
+        *(
+            "distil-whisper-large-v3-en",
+            "distil-large-v3",
+            "openai/whisper-large-v3",
+            "gpt-realtime",
+        ),
     ],
 )
 @pytest.mark.anywhere
