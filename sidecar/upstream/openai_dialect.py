@@ -89,7 +89,7 @@ LANGUAGES = {
     "tibetan": "bo", "turkish": "tr", "turkmen": "tk", "ukrainian": "uk", "urdu": "ur",
     "uzbek": "uz", "vietnamese": "vi", "welsh": "cy", "yiddish": "yi", "yoruba": "yo",
 }  # fmt: skip
-"""Codes of the names that Whisper's tokenizer has: OpenAI answers with a name, most others with a code."""
+"""Codes of the languages that Whisper's tokenizer names: OpenAI answers with the name."""
 
 
 @dataclass(frozen=True, slots=True)
