@@ -254,10 +254,10 @@ class WatchedFiles(Generic[T]):
         try:
             self.value = self._read()
         except SettingsInvalid as error:
-            log.error("%s changed and cannot be used; what was read before counts on: %s",
+            log.error("%s changed and cannot be used; the previous version stays in use: %s",
                       self._what, error.detail)  # fmt: skip
             return False
-        log.info("%s read again", self._what)
+        log.info("%s reloaded", self._what)
         return True
 
     def _look_at(self) -> tuple[object, ...]:
@@ -296,7 +296,7 @@ class FileWatcher:
             try:
                 await threads.run(watched.look)
             except Exception:  # whatever it was, the next look is due
-                log.exception("a fault of ours while looking at a file")
+                log.exception("internal error while a watched file was read")
 
 
 def _files_under(path: Path) -> list[Path]:

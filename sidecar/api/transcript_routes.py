@@ -230,7 +230,7 @@ class _RecordingResponse(StreamedResponse):
         try:
             await self._send_all(send, self._pieces)
         except (errors.AudioLost, errors.StorageUnreachable) as error:
-            log.warning("a recording broke off while it was played: %s", error.detail)
+            log.warning("playback of a recording stopped before its end: %s", error.detail)
 
 
 def add_recording_routes(router: APIRouter, service: Service) -> None:

@@ -112,7 +112,9 @@ class EligibilityJudge:
         try:
             error = self._refusal(record)
         except Exception:
-            log.exception("job %s could not be judged", record.id)
+            log.exception(
+                "internal error while the eligibility of job %s was determined", record.id
+            )
             error = errors.SidecarError()
         return None if error is None else JobFailure.of(error)
 

@@ -89,7 +89,7 @@ class ConversationTasks:
         except errors.SidecarError as error:
             self._happened(events.StageFailed(self._now(), turn, stage, error))
         except Exception:  # whatever a stage raises: the conversation goes on
-            log.exception("the stage %s failed", stage)
+            log.exception("internal error in the stage %s of a conversation", stage)
             self._happened(events.StageFailed(self._now(), turn, stage, errors.EngineFailed()))
         finally:
             self._going.pop((turn, stage), None)

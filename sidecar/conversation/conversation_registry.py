@@ -200,7 +200,7 @@ class ConversationRegistry:
             try:
                 await ready()
             except errors.SidecarError as error:
-                log.warning("a conversation begins without all it needs: %s", error.detail)
+                log.warning("a part of a new conversation is not ready: %s", error.detail)
                 talk.warn(error)
 
         return asyncio.get_running_loop().create_task(warmed(), name="warm up")

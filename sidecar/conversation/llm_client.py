@@ -259,14 +259,18 @@ async def create_llm(address: LlmAddress | None, *, again: bool = False) -> chat
     try:
         for name, url in LOCAL_LLM_SERVERS.items():
             if model := await looks[url]:
-                log.info("language model: %s of %s at %s", model, name, url)
+                log.info("LLM: %s of %s at %s", model, name, url)
                 return LlmClient(replace(address, url=url, model=model))
     finally:
         for look in looks.values():
             look.cancel()
     if not again:
         looked_for = ", ".join(LOCAL_LLM_SERVERS)
-        log.info("language model: none of %s answers; what is said is repeated", looked_for)
+        log.info(
+            "LLM: none found (tried: %s); conversations repeat what the user says; set "
+            "VIBEVOICE_LLM to a server",
+            looked_for,
+        )
     return chat_completions.RepeatLlm()
 
 

@@ -95,7 +95,7 @@ def shared_speaker_models() -> SpeakerModels | None:
     try:
         return load_models()
     except SpeakerModelsUnavailable as error:
-        log.warning("speakers cannot be told apart: %s", error)
+        log.warning("recordings have no speaker labels: %s", error)
         return None
 
 

@@ -93,7 +93,7 @@ def create_service(settings: Settings) -> Service:
     live, reason = choose_live_engine(settings, choice)
     log.info("live engine %s: %s", live.spec.name if live else "(none)", reason)
     voice, reason = choose_tts_engine(settings, choice)
-    log.info("voice %s: %s", voice.spec.name if voice else "(none)", reason)
+    log.info("TTS engine %s: %s", voice.spec.name if voice else "(none)", reason)
     return Service(settings, choice, live=live, voice=voice)
 
 

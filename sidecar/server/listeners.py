@@ -71,7 +71,7 @@ class ProtocolListeners:
             try:
                 listener.stop_accepting()
             except Exception:  # the others are to hear of it too
-                log.exception("a fault of ours while a listener was told of the end")
+                log.exception("internal error while a listener stopped accepting")
 
     async def close(self, grace_s: float) -> None:
         """End all of them; who is being served has ``grace_s`` seconds for its last words."""
@@ -86,7 +86,7 @@ async def _ended(work: Awaitable[None]) -> None:
     try:
         await work
     except Exception:
-        log.exception("a fault of ours while a listener ended")
+        log.exception("internal error while a listener was closed")
 
 
 _FIRST = 3

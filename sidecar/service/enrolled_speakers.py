@@ -255,7 +255,9 @@ class EnrolledSpeakers:
             async with asyncio.timeout(LIVE_LOOKUP_TIMEOUT_S):
                 known = await self._people.known(owner)
         except (errors.JournalUnreachable, TimeoutError):
-            log.warning("a live session knows nobody: the database does not answer")
+            log.warning(
+                "a live session starts without enrolled speakers: the database does not answer"
+            )
             known = ()
         return replace(options, known_voices=known, voiceprints=options.keep)
 

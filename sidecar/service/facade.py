@@ -113,7 +113,7 @@ def create_tracing(version: str) -> Tracer:
     try:
         from sidecar.observability.otel import OtlpExporter
     except ImportError:  # the variables may be meant for other programs
-        log.warning("no traces: %s", install_command("otel"))
+        log.warning("traces are off: packages are missing: %s", install_command("otel"))
         return NullTracer()
     return OtlpExporter(version)
 
@@ -427,6 +427,8 @@ class Service:
         try:
             await self._slot.preload()
         except SidecarError as error:
-            log.error("preloading failed: %s; the first request will try again", error.detail)
+            log.error(
+                "the engine could not be preloaded; the first request tries again: %s", error.detail
+            )
         finally:
             self._starting = False

@@ -256,7 +256,7 @@ class SqliteWriter:
             self._owed.clear()
             for job_id, each in by_job.items():
                 if (error := self._committed(each)) is not None:
-                    log.error("job %s cannot be kept: %s", job_id, error)
+                    log.error("job %s cannot be persisted and is tried again: %s", job_id, error)
                     self._owed[job_id] = each
                     self._wrong[job_id] = _storage_error(error)
                 else:
@@ -303,7 +303,11 @@ class SqliteWriter:
             self._uncut = None
         except sqlite3.Error as error:
             if self._uncut is None:
-                log.warning("the log of the kept jobs could not be shortened: %s", error)
+                log.warning(
+                    "the write-ahead log of the job journal could not be truncated and is tried "
+                    "again: %s",
+                    error,
+                )
             self._uncut, self._patient_until = _storage_error(error), 0.0
             self._shorten_at = time.monotonic() + WRITE_DELAY_S
 

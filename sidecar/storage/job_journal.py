@@ -101,7 +101,11 @@ def open_journal(folder: Path, secret: str, read: Callable[[JobJournal], None]) 
             if isinstance(error, sqlite3.Error) and _sqlite_error_name(error) not in _DAMAGED:
                 raise
             aside = quarantine_journal(folder)
-            log.error("the file of kept jobs is broken (%s) and was set aside: %s", error, aside)
+            log.error(
+                "the job journal is damaged (%s) and was moved to %s; a new one is used",
+                error,
+                aside,
+            )
             return _open_database(folder, secret, lock, read)
     except (sqlite3.Error, OSError) as error:
         lock.close()

@@ -118,12 +118,18 @@ class PostgresSpeakerStore:
             until = time.monotonic() + OLDER_TRANSACTIONS_TIMEOUT_S
             while (await self._database.fetch(_OLDER_TRANSACTIONS, (behind,)))[0][0]:
                 if time.monotonic() >= until:
-                    log.warning("who was deleted is sealed in the database until it is vacuumed")
+                    log.warning(
+                        "deleted speakers stay, encrypted, in the database's files until VACUUM "
+                        "FULL of vibevoice.people: an older transaction is open"
+                    )
                     return
                 await asyncio.sleep(OLDER_TRANSACTIONS_POLL_S)
             await self._database.maintain(_VACUUM, VACUUM_TIMEOUT_S)
         except errors.JournalUnreachable:
-            log.warning("the database did not rewrite its table of people, who are deleted")
+            log.warning(
+                "deleted speakers stay, encrypted, in the database's files until VACUUM FULL of "
+                "vibevoice.people: the database does not answer"
+            )
 
     async def _read(self, cursor: Any, owner: str) -> list[EnrolledSpeaker]:
         await cursor.execute(
@@ -139,7 +145,11 @@ class PostgresSpeakerStore:
                 samples = tuple(map(SpeakerSample.of, said["samples"]))
                 found.append(EnrolledSpeaker(id_, owner, said["name"], created, samples))
             except (DecryptionFailed, ValueError, KeyError, TypeError) as error:
-                log.error("a person in the database cannot be read: %s", type(error).__name__)
+                log.error(
+                    "an enrolled speaker in the database cannot be decoded: %s; check that all "
+                    "services have the same journal_key and release",
+                    type(error).__name__,
+                )
         return found
 
     async def _write(self, cursor: Any, person: EnrolledSpeaker) -> None:

@@ -78,7 +78,7 @@ def load_vibevoice_tts(options: LoadOptions) -> LoadedVibeVoiceTts:
     except torch.OutOfMemoryError:
         raise gpu_out_of_memory_error() from None
     except Exception as error:  # of three libraries: whatever they raise, the checkpoint is no good
-        log.exception("the checkpoint did not load")
+        log.exception("the checkpoint could not be loaded")
         reason = str(error).strip().partition("\n")[0].replace(str(folder), folder.name)
         raise errors.ModelLoadFailed(
             f"The checkpoint of VibeVoice could not be loaded: {reason}",
@@ -141,7 +141,9 @@ class VoiceSamples:
                 : round(tts_memory.MAX_SAMPLE_S * tts_memory.RATE)
             ]
         except (errors.SidecarError, OSError) as error:
-            log.error("the sample of the voice %s cannot be read: %s", name, error)
+            log.error(
+                "the sample of the voice %s cannot be read; replace its file: %s", name, error
+            )
             raise errors.VoiceUnknown(
                 f"The sample of the voice '{name}' cannot be read.", hint="Replace its file."
             ) from None
@@ -236,7 +238,11 @@ class VibeVoiceSynthesizer:
         except torch.OutOfMemoryError:
             raise errors.EngineFailed("CUDA out of memory while speaking.") from None
         if said == most:
-            log.warning("a text of %d characters did not end, and was cut", len(words))
+            log.warning(
+                "the speech of a text of %d characters did not end and was cut at the limit of "
+                "frames",
+                len(words),
+            )
 
     def _frames(
         self, words: str, voice: str, manner: TtsGenerationOptions, check: StepCheck
@@ -274,7 +280,12 @@ def create_synthesizer(loaded: LoadedVibeVoiceTts, steps: int = 0) -> VibeVoiceS
         raise gpu_out_of_memory_error() from None
     is_fast = seconds <= MAX_REAL_TIME_FACTOR * FRAME_S
     steps = steps or (DEFAULT_DIFFUSION_STEPS if is_fast else FAST_DIFFUSION_STEPS)
-    log.info("%.0f ms for a frame of %.0f ms: %d steps", 1e3 * seconds, 1e3 * FRAME_S, steps)
+    log.info(
+        "VibeVoice TTS: %.0f ms of work for a frame of %.0f ms; diffusion steps: %d",
+        1e3 * seconds,
+        1e3 * FRAME_S,
+        steps,
+    )
     return VibeVoiceSynthesizer(loaded, steps)
 
 

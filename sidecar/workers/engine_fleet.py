@@ -321,7 +321,7 @@ class ModelRegistry:
         if self._loading.get(model_id) is task:
             del self._loading[model_id]
         if not task.cancelled() and (fault := task.exception()) is not None:
-            log.error("a model could not be exchanged", exc_info=fault)
+            log.error("internal error while a model was loaded or unloaded", exc_info=fault)
 
     async def _load(
         self,
@@ -336,7 +336,7 @@ class ModelRegistry:
                 try:
                     found = await self._hosts[role].load_model(choice, wanted)
                 except errors.SidecarError as error:
-                    log.error("the model for %s was not loaded: %s", role, error.detail)
+                    log.error("the model for %s could not be loaded: %s", role, error.detail)
                     self.failed = {model_id: error.code}
                 else:
                     self._served[role] = _ServedModel(model_id, choice, found)

@@ -365,6 +365,6 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
     def _idled(self) -> None:
         self._idle = None
         if self.worker is not None:
-            log.info("engine %s unloaded after being idle", self.spec.name)
+            log.info("engine %s unloaded: it was idle for keep_alive", self.spec.name)
             self._unload()
             self._settled()

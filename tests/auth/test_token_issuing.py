@@ -116,7 +116,7 @@ def test_a_broken_list_locks_nobody_in_and_nobody_out_and_says_so(
     file.write_text("# nobody any more\n")
     assert seen.look()
     assert seen.value == frozenset()
-    assert "2 tokens are revoked no longer" in caplog.text
+    assert "2 tokens are valid again" in caplog.text
 
 
 def test_a_list_that_is_written_after_the_start_counts(tmp_path: Path) -> None:

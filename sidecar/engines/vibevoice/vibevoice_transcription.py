@@ -205,7 +205,9 @@ class VibeVoiceTranscription:
         except torch.OutOfMemoryError as error:
             if self._options.memory_fallback is None:
                 raise errors.GpuOutOfMemory() from None
-            log.warning("out of memory, again with the smaller plan: %s", error)
+            log.warning(
+                "out of GPU memory; the recording is tried again with a smaller plan: %s", error
+            )
             error.__traceback__ = None  # its frames hold the tensors that have to go first
         else:
             return
@@ -329,5 +331,7 @@ def transcribe_in_step(
         with torch.inference_mode():
             yield from vibevoice_generation.interleave_runs([one.steps() for one in transcriptions])
     except torch.AcceleratorError as error:
-        log.critical("the GPU is in a state that only a fresh process gets out of: %s", error)
+        log.critical(
+            "CUDA error that only a new process recovers from; this worker process ends: %s", error
+        )
         raise errors.DeviceLost() from None

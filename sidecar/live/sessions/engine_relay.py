@@ -92,7 +92,10 @@ async def relay_session(session: Session, share: AcquireLiveEngine) -> None:
             if not (session.sound.seconds and deaths.add(died, place)):
                 session.heard(NoticeRaised(ENGINE_RESTARTED_NOTICE))
                 continue
-            log.warning("the engine died again and again at the same place of a live session")
+            log.warning(
+                "the worker process died repeatedly at the same position of a live session, "
+                "which ends or skips that audio"
+            )
             losses = losses + 1 if place == lost_at else 1
             if not session.forgiving or losses > MAX_CONSECUTIVE_LOSSES:
                 return session.end(errors.EngineCrashed())

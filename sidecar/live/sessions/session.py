@@ -362,7 +362,7 @@ class Session:
         try:
             job = await self.save(self, summary.transcript)
         except errors.SidecarError as error:
-            log.warning("a live session was not kept: %s", error.code)
+            log.warning("a finished live session could not be saved: %s", error.code)
             notice = Notice(NOT_SAVED_CODE, f"It could not be kept: {error.detail}")
             self.heard(live_events.NoticeRaised(notice))
             return summary

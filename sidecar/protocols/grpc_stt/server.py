@@ -104,7 +104,7 @@ class GrpcServer:
         )
         port = self._bind()
         await self._server.start()
-        log.info("gRPC on port %d", port)
+        log.info("serving gRPC on port %d", port)
         return {"grpc_port": port}
 
     def stop_accepting(self) -> None:

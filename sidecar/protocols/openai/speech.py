@@ -290,7 +290,9 @@ class SpeechResponse(responses.StreamedResponse):
             except errors.SidecarError as error:
                 if not self._begun:
                     raise
-                log.warning("speech broke off: %s", error.detail)
+                log.warning(
+                    "speech synthesis of a request stopped before its end: %s", error.detail
+                )
                 return
         if revoked and not self._begun:
             raise errors.TokenInvalid()

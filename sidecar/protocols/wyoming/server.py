@@ -48,7 +48,7 @@ class WyomingServer:
                 f"Port {port} on {host} is in use.",
                 hint="Stop the program that holds it, or take another with --wyoming-port.",
             ) from None
-        log.info("Wyoming on port %d", port)
+        log.info("serving Wyoming on port %d", port)
         return {"wyoming_port": port}
 
     def stop_accepting(self) -> None:

@@ -214,7 +214,7 @@ class WyomingConnection:
         except errors.SidecarError as error:
             await self._refuse(error)
         except Exception:
-            log.exception("a fault of ours on a Wyoming connection")
+            log.exception("internal error on a Wyoming connection")
             await self._refuse(errors.SidecarError())
         finally:
             self._close()
@@ -335,7 +335,7 @@ class WyomingConnection:
             raise errors.UploadStalled() from None
 
     async def _refuse(self, error: errors.SidecarError) -> None:
-        log.info("a Wyoming client was refused: %s", error.code)
+        log.info("Wyoming client rejected: %s", error.code)
         self._drop_recording()
         with suppress(messages.WyomingClientGone, ConnectionError, OSError, TimeoutError):
             await self._send(messages.error_event(error))
