@@ -99,7 +99,7 @@ class FfmpegProcess:
                 arguments[0],
                 error.strerror,
             )
-            raise _ffmpeg_missing_error("the one that is here does not start") from None
+            raise _ffmpeg_missing_error("the installed one cannot be started") from None
         self._complaints = 0
         self._described = threading.Event()
         self.total_s: float | None = None

@@ -49,7 +49,7 @@ def parse_revocations(text: str) -> frozenset[str]:
         if not entry or entry.startswith("#"):
             continue
         if TOKEN_ID.fullmatch(entry) is None:
-            raise ValueError(f"line {number} is no id of a token")
+            raise ValueError(f"line {number} is not a token id")
         ids.add(entry)
     return frozenset(ids)
 
@@ -75,7 +75,7 @@ def read_revocations(path: Path) -> frozenset[str]:
         why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
         raise SettingsInvalid(
             f"The file of revoked tokens {path} cannot be used: {why}.",
-            hint="A line for each id ('jti'); a file that revokes nothing has a line with '#'.",
+            hint="Write one id ('jti') a line; a file that revokes nothing has a line with '#'.",
         ) from None
 
 

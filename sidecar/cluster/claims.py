@@ -235,7 +235,9 @@ class ClaimStore:
             job_id,
             error,
         )
-        await self.judge({job_id: JobFailure.of(errors.AudioLost("Its record is damaged."))})
+        await self.judge(
+            {job_id: JobFailure.of(errors.AudioLost("The record of the job is damaged."))}
+        )
 
 
 NODE_ERRORS = (

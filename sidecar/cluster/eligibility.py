@@ -60,11 +60,11 @@ def _engine_refusal(record: JobRecord, provision: EngineProvisioning) -> errors.
     if provision.slot.state is EngineState.STUCK:
         return errors.EngineStuck()
     if record.facts.decoder == LIVE_DECODER:
-        return errors.AudioLost("What was said live was not told to its end.")
+        return errors.AudioLost("The live session of this job did not end.")
     if not spec.speaks(language):
         return errors.LanguageUnsupported(
-            f"The engine '{spec.name}' does not know '{language}'.",
-            hint=f"It knows: {', '.join(spec.languages)}.",
+            f"The engine '{spec.name}' does not support '{language}'.",
+            hint=f"It supports: {', '.join(spec.languages)}.",
         )
     return None
 

@@ -141,7 +141,10 @@ class LlmClient:
             return
         self._model = next(iter(openai_http.model_names(await self._listed())), "")
         if not self._model:
-            raise errors.LlmRefused("It has no model.", hint="Load one there (ollama pull …).")
+            raise errors.LlmRefused(
+                "The language model's server has no model.",
+                hint="Install one there (ollama pull …).",
+            )
 
     async def _listed(self) -> object:
         """Return the server's list of models."""
@@ -202,7 +205,7 @@ class LlmClient:
             async with asyncio.timeout(seconds):
                 yield
         except TimeoutError:
-            raise errors.LlmTimeout(f"Nothing came from it for {seconds:g} s.") from None
+            raise errors.LlmTimeout(f"The language model sent nothing for {seconds:g} s.") from None
 
 
 @asynccontextmanager
@@ -213,9 +216,11 @@ async def _map_http_errors(url: str) -> AsyncIterator[None]:
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout):
-        raise errors.LlmUnreachable(f"Nobody answers at {url}.") from None
+        raise errors.LlmUnreachable(f"No server answers at {url}.") from None
     except httpx.HTTPError as error:
-        raise errors.LlmFailed(f"The connection broke: {type(error).__name__}.") from None
+        raise errors.LlmFailed(
+            f"The connection to the language model broke: {type(error).__name__}."
+        ) from None
 
 
 AUTO = "auto"

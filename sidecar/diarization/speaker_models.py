@@ -42,7 +42,7 @@ _FLOATS = b"\x0a\x02\x08\x01"  # a tensor of floats, of any shape
 
 
 class SpeakerModelsUnavailable(Exception):
-    """The models that tell voices apart are not here, or do not run; the message says why."""
+    """Diarization models that are not installed or cannot run; the message says why."""
 
 
 SEGMENTATION = onnx_runtime.EmbeddedModel(

@@ -331,7 +331,7 @@ class JobQueue:
         most = self._limit + max(0, self._waiting.free() - len(self._waiting))
         if taken >= most:
             raise errors.QueueFull(
-                f"{taken} jobs are waiting or on their way, and the queue takes no more.",
+                f"{taken} jobs are waiting or being uploaded: the queue is full.",
                 retry_after=self._room_in_s(taken - most + 1, caller),
             )
 
@@ -448,5 +448,5 @@ class JobQueue:
             exc_info=fault,
         )
         self._draining = True
-        self._end_all(errors.EngineFailed("The service has a fault and ends."))
+        self._end_all(errors.EngineFailed("The service stops after an internal error."))
         self._broken.set()

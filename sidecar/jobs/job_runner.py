@@ -201,7 +201,7 @@ log = logging.getLogger(__name__)
 
 RESTARTED_NOTICE = transcript.Notice(
     "started_again",
-    "The service or its engine ended in the middle, and this engine had to begin again.",
+    "The service or its engine stopped during the job, and this engine had to start again.",
 )
 
 OptionsPlanner = Callable[[Job, Precision], Awaitable[TranscribeOptions]]
@@ -327,7 +327,7 @@ class JobRun:
         finally:
             await self._leave()
         if not job.ended:
-            raise errors.EngineFailed("The engine ended without a transcript.")
+            raise errors.EngineFailed("The engine returned no transcript.")
 
     async def _transcribe(self, stay: SequentialLease, job: Job) -> None:
         engine = stay.engine

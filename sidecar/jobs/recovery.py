@@ -27,7 +27,7 @@ from sidecar.storage.storage_selection import create_recording_storage
 
 log = logging.getLogger(__name__)
 
-_ALTERED = "The recording that was kept is not what it was."
+_ALTERED = "The stored recording was changed."
 
 
 def jobs_folder(settings: Settings) -> Path:
@@ -157,7 +157,9 @@ class PersistentRecordings:
                 kept.storage,
                 here,
             )
-            raise errors.StorageUnreachable("The recording is where this service has no way to.")
+            raise errors.StorageUnreachable(
+                "The recording is in a storage that this service does not use."
+            )
 
 
 class JobPersistence(PersistentRecordings):

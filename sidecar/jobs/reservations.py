@@ -170,8 +170,8 @@ class Reservations:
         fits = 2 * (own.promised + declared) <= self.max_body_bytes
         if not fits or not is_within_fair_share(own.bodies, 1, self.max_bodies - self.bodies):
             raise errors.UploadsFull(
-                "You are uploading as much at once as one may.",
-                hint="Try again when one of your uploads has ended.",
+                "You have reached the limit of concurrent uploads for one owner.",
+                hint="Try again when one of your uploads has finished.",
             )
 
 
@@ -187,7 +187,7 @@ def check_jobs(who: Identity, has: int) -> None:
     """
     most = who.limits.jobs
     if most is not None and has >= most:
-        raise errors.JobsLimited(f"You have {has} jobs waiting and running, and may have {most}.")
+        raise errors.JobsLimited(f"You have {has} jobs waiting and running; the limit is {most}.")
 
 
 def check_queue(who: Identity, waiting: int, free: int) -> None:
@@ -199,7 +199,7 @@ def check_queue(who: Identity, waiting: int, free: int) -> None:
     """
     if who.limits.shares and waiting and not is_within_fair_share(waiting, 1, free):
         raise errors.JobsLimited(
-            f"You have {waiting} jobs waiting, and others are to find a place, too."
+            f"You have {waiting} jobs waiting; the rest of the queue is reserved for other owners."
         )
 
 
@@ -213,7 +213,8 @@ def check_audio(who: Identity, more_s: float | None, waiting_s: float) -> None:
     most = who.limits.queued_audio_s
     if most is not None and waiting_s and waiting_s + charged_audio_s(more_s) > most:
         raise errors.AudioLimited(
-            f"{waiting_s / HOUR_S:.1f} hours of your audio wait, and {most / HOUR_S:.1f} may."
+            f"{waiting_s / HOUR_S:.1f} hours of your audio are waiting; the limit is "
+            f"{most / HOUR_S:.1f}."
         )
 
 

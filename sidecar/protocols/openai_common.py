@@ -76,7 +76,7 @@ def precision_of(spec: EngineSpec, name: str) -> Precision:
     found = model_names(spec).get(name)
     if found is None:
         raise errors.ModelNotFound(
-            hint=f"What is loaded here is '{spec.name}'; GET /v1/models lists all its names."
+            hint=f"The loaded model is '{spec.name}'; GET /v1/models lists all its names."
         )
     return found
 
@@ -246,7 +246,7 @@ def engine_language(spec: EngineSpec, possible: Sequence[str]) -> str:
     known = [tag for tag in tags if spec.speaks(tag)]
     if tags and not known:
         raise errors.LanguageUnsupported(
-            f"The engine '{spec.name}' knows none of these languages: {', '.join(tags)}."
+            f"The engine '{spec.name}' supports none of these languages: {', '.join(tags)}."
         )
     return known[0] if len(known) == 1 else AUTO
 

@@ -105,19 +105,21 @@ def take_activated_socket(environment: MutableMapping[str, str]) -> socket.socke
     if whose != str(os.getpid()) or count in ("", "0"):
         return None
     if count != "1":
-        raise SettingsInvalid(f"{count} sockets were handed over.", hint=_HINT)
+        raise SettingsInvalid(
+            f"Socket activation passed {count} sockets; one is supported.", hint=_HINT
+        )
     try:
         sock = socket.socket(fileno=_FIRST)
     except OSError as error:
         raise SettingsInvalid(
-            f"What was handed over is no socket: {error.strerror}.", hint=_HINT
+            f"The descriptor of socket activation is not a socket: {error.strerror}.", hint=_HINT
         ) from None
     sock.set_inheritable(False)
     tcp = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM
     if not tcp or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         sock.close()
         raise SettingsInvalid(
-            "The socket that was handed over is not TCP that listens.", hint=_HINT
+            "The socket of socket activation is not a listening TCP socket.", hint=_HINT
         )
     return sock
 

@@ -88,9 +88,9 @@ def _check_role(settings: Settings) -> None:
     named = [name for name in PROTOCOL_PORT_SETTINGS if getattr(settings, name) is not None]
     if settings.role == ROLE_NODE and named:
         raise errors.SettingsInvalid(
-            f"A service that is only a node takes nothing in, and {' and '.join(named)} "
-            "would have it listen.",
-            hint="Leave that out here, and give it to the fronts; or leave the role out.",
+            f"A service with the role 'node' accepts no requests, and {' and '.join(named)} "
+            "would make it listen.",
+            hint="Set that on the fronts instead, or omit the role.",
         )
 
 
@@ -114,7 +114,7 @@ def bind_port(host: str, port: int, flag: str = "--port") -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise errors.PortInUse(
                 f"Port {port} on {host} is in use.",
-                hint=f"Stop the program that holds it, or start with {flag} {port + 1}.",
+                hint=f"Stop the program that uses it, or start with {flag} {port + 1}.",
             ) from None
         raise errors.SettingsInvalid(f"Cannot listen on {host}:{port}: {error.strerror}.") from None
     return sock

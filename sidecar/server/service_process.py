@@ -129,7 +129,7 @@ def acquire_port(settings: Settings) -> socket.socket | port_owner.RunningServic
             with contextlib.suppress(errors.PortInUse):  # one that goes now answers nobody
                 return bind_port(settings.host, settings.port)
             raise errors.PortInUse(
-                f"{error.detail} It is not vibevoice-asr that has it.", hint=error.hint
+                f"{error.detail} A program other than vibevoice-asr uses it.", hint=error.hint
             ) from None
         if other.stopping and other.ends():
             return bind_port(settings.host, settings.port)
@@ -141,9 +141,11 @@ def acquire_port(settings: Settings) -> socket.socket | port_owner.RunningServic
             if other.stop():
                 return bind_port(settings.host, settings.port)
         raise errors.PortInUse(
-            f"{error.detail} vibevoice-asr {other.version} has it, pid {other.pid}.",
-            hint="--if-port-taken reuse leaves it to that one, 'takeover' replaces it. "
-            f"{error.hint}",
+            f"{error.detail} vibevoice-asr {other.version} with pid {other.pid} uses it.",
+            hint=(
+                "Use that service with --if-port-taken reuse, or replace it with 'takeover'. "
+                f"{error.hint}"
+            ),
         ) from None
 
 

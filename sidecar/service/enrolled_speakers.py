@@ -139,7 +139,9 @@ def _find_speaker(people: Sequence[EnrolledSpeaker], person_id: str) -> Enrolled
 
 def _check_capacity(people: Sequence[EnrolledSpeaker]) -> None:
     if len(people) >= MAX_ENROLLED_SPEAKERS:
-        raise errors.PeopleFull(f"There are {MAX_ENROLLED_SPEAKERS} people of yours already.")
+        raise errors.PeopleFull(
+            f"You already have {MAX_ENROLLED_SPEAKERS} enrolled speakers, the limit."
+        )
 
 
 log = logging.getLogger(__name__)

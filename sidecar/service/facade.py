@@ -307,7 +307,8 @@ class Service:
         options = parse_options(given, self.settings.diarization, self.settings.language)
         if not self.spec.speaks(options.language):
             raise LanguageUnsupported(
-                f"The engine '{self.spec.name}' does not know the language '{options.language}'.",
+                f"The engine '{self.spec.name}' does not support the language "
+                f"'{options.language}'.",
                 hint=self._language_hint(options.language),
             )
         return options
@@ -365,7 +366,7 @@ class Service:
         caller.demand(Scope.RELOAD)
         if self.settings.role == ROLE_FRONT:
             raise EngineUnavailable(
-                "This service takes jobs in for others, and has no engine for them.",
+                "This service is a front: it queues jobs for nodes and has no engine for them.",
                 hint="Change 'precision' in the settings of the nodes and restart them one by one.",
             )
         if now:

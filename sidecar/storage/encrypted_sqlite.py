@@ -114,8 +114,10 @@ def verify_cipher(salt: bytes, check_value: bytes, secret: str, words: DatabaseL
     except DecryptionFailed:
         raise SettingsInvalid(
             f"The {words.what} were encrypted with another key.",
-            hint=f"Give the key that they were kept with, or set {words.setting} to an empty "
-            f"{words.place}.",
+            hint=(
+                f"Use the key that they were written with, or set {words.setting} to an empty "
+                f"{words.place}."
+            ),
         ) from None
     return seal
 
@@ -296,7 +298,9 @@ class SqliteWriter:
             if not self._truncated():
                 if self._uncut is None:
                     self._patient_until = time.monotonic() + READER_TIMEOUT_S
-                self._uncut = errors.SpoolUnwritable("Another program reads the kept jobs.")
+                self._uncut = errors.SpoolUnwritable(
+                    "Another program has the file of persisted jobs open."
+                )
                 self._shorten_at = time.monotonic() + WRITE_DELAY_S
                 return
             self._deleted.clear()
@@ -326,5 +330,5 @@ class SqliteWriter:
 def _storage_error(error: sqlite3.Error) -> errors.SidecarError:
     full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
     if full:
-        return errors.DiskFull("There is no room on the disk to keep the job.")
-    return errors.SpoolUnwritable("The folder for jobs cannot be written.")
+        return errors.DiskFull("There is not enough disk space to persist the job.")
+    return errors.SpoolUnwritable("The folder for jobs cannot be written to.")

@@ -209,7 +209,7 @@ class PostgresDatabase:
                 "(docs/journal.md)",
                 error_first_line(error),
             )
-            raise errors.JournalUnreachable("The database refuses what it is asked.") from None
+            raise errors.JournalUnreachable("The database rejects the call.") from None
         self._outlook.answered()
         return result
 
@@ -311,7 +311,7 @@ def migrate_postgres(
     except psycopg.Error as error:
         raise SettingsInvalid(
             f"The database for jobs cannot be used: {error_first_line(error)}.",
-            hint="The role in VIBEVOICE_JOURNAL has to be allowed to make a schema in it.",
+            hint="Allow the role in VIBEVOICE_JOURNAL to create a schema in it.",
         ) from None
 
 

@@ -180,7 +180,7 @@ async def import_speaker_file(folder: Path, secret: str, store: SpeakerStore) ->
     """
     if not (folder / SPEAKER_FILE).is_file():
         raise errors.SettingsInvalid(
-            f"There is no file of people in {folder}.",
+            f"There is no file of enrolled speakers in {folder}.",
             hint="Name its folder: --people-dir, or VIBEVOICE_DATA_DIR.",
         )
     file = SpeakerFile(folder, secret)
@@ -205,7 +205,9 @@ def _add_if_missing(person: EnrolledSpeaker) -> SpeakerUpdate:
             if one.id == person.id:
                 return one  # as they are there: they may have been renamed since
         if len(people) >= MAX_ENROLLED_SPEAKERS:
-            raise errors.PeopleFull(f"Nobody else can be kept for the owner of '{person.name}'.")
+            raise errors.PeopleFull(
+                f"The owner of '{person.name}' has reached the limit of enrolled speakers."
+            )
         return person
 
     return decide

@@ -72,7 +72,8 @@ class S3Client:
             from botocore.exceptions import BotoCoreError
         except ImportError:
             raise SettingsInvalid(
-                "Recordings are to be kept in a bucket, and the package 'botocore' is missing.",
+                "The setting 'uploads' names a bucket, which needs the package 'botocore', "
+                "which is not installed.",
                 hint=f"{install_command('s3')}, or start without --uploads.",
             ) from None
         try:
@@ -98,7 +99,7 @@ class S3Client:
                 ),
             )
         except (BotoCoreError, ValueError) as error:
-            raise SettingsInvalid(f"The object storage cannot be used: {error}") from None
+            raise SettingsInvalid(f"The S3 storage cannot be used: {error}") from None
 
     def ask(self, call: str, **what: Any) -> Mapping[str, Any]:
         """Make a call, by the library's name for it. A body that is read (`get_object`) is read
@@ -236,7 +237,7 @@ class S3Storage:
             with _s3_errors_as_ours():
                 with contextlib.suppress(FileNotFoundError):
                     self._ask("head_object", Key=self._key(name))
-                    raise errors.SpoolUnwritable("A recording of that name is there already.")
+                    raise errors.SpoolUnwritable("A recording of that name already exists.")
                 first = next(parts, b"")
                 if len(first) < PART_BYTES:
                     self._put_whole(name, first)
@@ -406,9 +407,9 @@ def _s3_errors_as_ours() -> Iterator[None]:
         raise errors.StorageUnreachable() from None
     except S3Refused as error:
         if error.code in _QUOTA_CODES or error.status == 507:
-            raise errors.DiskFull("There is no room in the object storage.") from None
+            raise errors.DiskFull("The S3 storage is full.") from None
         log.error("the S3 storage rejects a request: %s; check the bucket and the keys", error)
-        raise errors.StorageUnreachable("The storage of recordings refuses us now.") from None
+        raise errors.StorageUnreachable("The storage of recordings rejects requests.") from None
 
 
 class S3Object:

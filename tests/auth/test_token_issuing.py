@@ -66,7 +66,7 @@ def test_the_token_is_in_no_file_and_secrets_are_their_owners_alone(tmp_path: Pa
     secret = [*issuer.keys.private.iterdir(), issuer.folder / "issued.jsonl"]
     assert [stat.S_IMODE(path.stat().st_mode) for path in secret] == [0o600] * 2
     secret[0].chmod(0o640)
-    with pytest.raises(errors.SettingsInvalid, match="Others may read"):
+    with pytest.raises(errors.SettingsInvalid, match="Other users may read"):
         issuer.create("ben")
 
 

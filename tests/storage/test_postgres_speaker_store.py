@@ -236,13 +236,13 @@ def test_people_of_a_file_come_into_the_database_as_they_are_and_once(
 
     refused("No database is named")
     monkeypatch.setenv("VIBEVOICE_JOURNAL", in_database.journal)
-    refused("There is no file of people")
+    refused("There is no file of enrolled speakers")
     monkeypatch.delenv("VIBEVOICE_JOURNAL")
     people = in_file.open()
     everybody = asyncio.run(fill())
     monkeypatch.setenv("VIBEVOICE_JOURNAL", in_database.journal)
     monkeypatch.setattr(speaker_store, "LOCK_TIMEOUT_S", 0.1)
-    refused("Stop the other service that has it")
+    refused("Stop the other service that uses it")
     asyncio.run(people.close())
     assert run(carry) == 0
     assert asyncio.run(in_it()) == everybody

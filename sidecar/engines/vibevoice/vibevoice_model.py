@@ -239,7 +239,7 @@ def load_with_progress(options: LoadOptions) -> Generator[float, None, LoadedVib
         reason = _first_line(error).replace(str(folder), folder.name)
         raise errors.ModelLoadFailed(
             f"The checkpoint could not be loaded: {reason}",
-            hint="'vibevoice-asr pull vibevoice' downloads it anew.",
+            hint="Download it again: vibevoice-asr pull vibevoice",
         ) from None
     yield 1.0
     return loaded
@@ -317,7 +317,7 @@ def run_trial_token(model: Any, precision: Precision) -> None:
     except Exception as error:
         log.exception("the checkpoint cannot be run in %s", precision)
         raise errors.ModelLoadFailed(
-            f"The checkpoint does not run in {precision} here: {_first_line(error)}",
+            f"The checkpoint cannot be run in {precision} on this machine: {_first_line(error)}",
             hint="Use another precision.",
         ) from None
     if (
@@ -325,8 +325,12 @@ def run_trial_token(model: Any, precision: Precision) -> None:
     ):  # `VibeVoiceModel.widen` has a way out of that
         log.error("the checkpoint yields values that are not finite in %s", precision)
         raise errors.ModelLoadFailed(
-            f"The checkpoint does not run in {precision} here: its numbers are not finite.",
-            hint="Use another precision; 'vibevoice-asr pull vibevoice' mends a damaged one.",
+            f"The checkpoint cannot be run in {precision} on this machine: its values are "
+            "not finite.",
+            hint=(
+                "Use another precision; 'vibevoice-asr pull vibevoice' repairs a damaged "
+                "checkpoint."
+            ),
         )
 
 

@@ -160,7 +160,10 @@ class VibeVoiceTranscription:
             self._options.windows is engine_interface.WindowingMode.PARALLEL
             and self._options.memory.together == 1
         ):
-            self._note("windows_not_parallel", "The recording was heard in one window at a time.")
+            self._note(
+                "windows_not_parallel",
+                "The recording was transcribed window by window, not in batches.",
+            )
         yield Progress(done_s, done_s)
         options = self._options
         segments = number_speakers_by_appearance(sort_by_time(self._whole.segments))
@@ -270,7 +273,7 @@ class VibeVoiceTranscription:
             ]
         except vibevoice_model.NonFiniteLogits:
             if self._model.loaded.precision is not engine_interface.Precision.FP16:
-                raise errors.EngineFailed("The model's numbers are not finite.") from None
+                raise errors.EngineFailed("The output of the model is not finite.") from None
         self._model.widen()
         self._note("fp16_overflow", "This checkpoint overflows in fp16; bf16 was used.")
         return self._heard(windows)

@@ -18,7 +18,8 @@ from sidecar.live.runtime.speech_segments import RecognitionHypothesis, SpeechSe
 from sidecar.transcripts.transcript import Notice, Segment, Transcript, Word, join_texts
 
 SPEAKERS_UNAVAILABLE = Notice(
-    "speakers_unavailable", "Speakers cannot be told apart on this machine."
+    "speakers_unavailable",
+    "Diarization is not available on this machine: there are no speaker labels.",
 )
 
 

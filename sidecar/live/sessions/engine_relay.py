@@ -24,9 +24,7 @@ from sidecar.workers.worker_process import EngineHandedOver, WorkerDied
 
 log = logging.getLogger(__name__)
 
-ENGINE_RESTARTED_NOTICE = Notice(
-    "engine_restarted", "The engine had to be started anew; nothing said is lost."
-)
+ENGINE_RESTARTED_NOTICE = Notice("engine_restarted", "The engine was restarted; no audio is lost.")
 OVERLOADED_DETAIL = "As many people speak as this machine can transcribe in time."
 OVERLOADED_HINT = "Try again later, or give the service a machine with more cores."
 

@@ -39,7 +39,8 @@ AddKnownSpeakers = Callable[[LiveOptions, str], Awaitable[LiveOptions]]
 OWN_WIRE = "live"
 """Whose clients are told that the service ends; other wires have their own way, or none."""
 SERVICE_ENDS_NOTICE = Notice(
-    "shutting_down", "The service ends: what was heard until now is told, and no more is taken."
+    "shutting_down",
+    "The service shuts down: the audio so far is transcribed, and no more is accepted.",
 )
 LEAVE_TIMEOUT_S = 2.0
 """So long a session may take to be left for another service at least, whatever the grace is."""
