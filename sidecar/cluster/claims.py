@@ -196,7 +196,12 @@ class ClaimStore:
                     for node, one in zip(nodes, failures, strict=True)
                 ]
             except UnreadableRecord as error:
-                log.error("what nodes say of job %s cannot be read: %s", job_id, error)
+                log.error(
+                    "the eligibility that nodes report for job %s cannot be decoded: %s; check "
+                    "that all services have the same journal_key and release",
+                    job_id,
+                    error,
+                )
                 continue
             failure = JobFailure.of(unschedulable_error(said))
             event = JobEvent(
@@ -224,8 +229,15 @@ class ClaimStore:
 
     async def _refuse_unreadable(self, job_id: str, error: Exception) -> None:
         """Leave a job to nodes that can read it, such as those of a later release."""
-        log.error("job %s in the database cannot be read: %s", job_id, error)
-        await self.judge({job_id: JobFailure.of(errors.AudioLost("Its record is damaged."))})
+        log.error(
+            "job %s in the database cannot be decoded: %s; check that all services have the same "
+            "journal_key and release",
+            job_id,
+            error,
+        )
+        await self.judge(
+            {job_id: JobFailure.of(errors.AudioLost("The record of the job is damaged."))}
+        )
 
 
 NODE_ERRORS = (
@@ -454,7 +466,10 @@ class HeldClaims:
             work.append(retry_while_unavailable(partial(self._claims.release, asking)))
         await cancel_after(within_s, asyncio.gather(*work))
         for held in [*self._held.values()]:
-            log.warning("job %s is not given back: the database is away", held.id)
+            log.warning(
+                "the claim on job %s is not released: the database does not answer; it expires",
+                held.id,
+            )
             self._drop(held)
 
     async def check(self, asking: str = "") -> None:
@@ -472,7 +487,7 @@ class HeldClaims:
         known = {held.claim.token for held in (*held_now, *self._held.values())} | {asking}
         unknown = mine - known
         for token in unknown & self._unknown:  # also a moment ago: no claim is being answered
-            log.warning("a claim that this node does not know of is given back")
+            log.warning("an unknown claim of this node was released")
             await self._claims.release(token)
         self._unknown = unknown
 
@@ -498,7 +513,7 @@ class HeldClaims:
             (self._drop if persisted else self._lose)(held)
 
     def _lose(self, held: HeldClaim) -> None:
-        log.warning("job %s stops here: its claim is lost", held.id)
+        log.warning("job %s stopped on this node: its claim was lost", held.id)
         self._drop(held)
 
     def _drop(self, held: HeldClaim) -> None:

@@ -121,7 +121,7 @@ class PostgresJobStore:
         if outcome == "known":
             raise DuplicateRequestKey(job_id)
         if outcome == "queue_full":
-            raise errors.QueueFull("The queue of all services takes no more jobs.")
+            raise errors.QueueFull("The shared queue of all services is full.")
         if outcome == "deleted":
             raise errors.JournalUnreachable()  # an earlier try had no answer, and was undone
 

@@ -174,8 +174,8 @@ def shared_address(settings: Settings) -> str | None:
     address = journal_address(settings)
     if address is None and settings.role != ROLE_ALL:
         raise errors.SettingsInvalid(
-            f"A service that is only a {settings.role} needs jobs that others share.",
-            hint="Set VIBEVOICE_JOURNAL (--journal postgresql://…), or leave the role out.",
+            f"The role '{settings.role}' requires a shared job queue.",
+            hint="Set VIBEVOICE_JOURNAL (--journal postgresql://…), or omit the role.",
         )
     return address
 

@@ -206,7 +206,9 @@ class SharedRetention:
         try:
             await self._disk.run(self._storage.delete_now, name)
         except (OSError, errors.SidecarError) as error:
-            log.warning("a recording cannot be deleted now (%s)", error)
+            log.warning(
+                "a recording of a deleted job cannot be deleted now and is tried again: %s", error
+            )
             return False
         return True
 

@@ -237,7 +237,7 @@ def from_wire(values: dict[str, Any]) -> LiveEvent:
                 return EVENT_TYPES[name](**rest)
     except (TypeError, KeyError, ValueError):
         pass
-    raise errors.EngineFailed("The engine's process sent something that is no event.")
+    raise errors.EngineFailed("The worker process sent a message that is not an event.")
 
 
 def embeddings_from_wire(values: Mapping[Any, Any]) -> dict[int, SpeakerEmbedding]:

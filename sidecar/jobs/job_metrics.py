@@ -158,7 +158,7 @@ class JobTraces:
             try:
                 self._over(way, record, event)
             except Exception:  # no job fails for that
-                log.exception("a fault of ours: a job is not traced")
+                log.exception("internal error: a job has no trace")
 
     def _over(self, way: JobTraceContext, record: JobRecord, event: JobEvent) -> None:
         found = job_stages(way, record, self._loaded())

@@ -169,7 +169,7 @@ class Dispatcher:
                 return
             alone = len(self._with_company(job)) == 1
         except Exception:
-            log.debug("nobody is chosen ahead", exc_info=True)
+            log.debug("no job was chosen in advance", exc_info=True)
             return  # who is chosen when this has ended meets the same, and is told
         if alone:
             self._start([job], run)
@@ -194,7 +194,7 @@ class Dispatcher:
                 if not self._waiting:
                     raise
                 due = due or self._waiting.first()
-                log.exception("job %s could not be begun", due.id)
+                log.exception("internal error while job %s was started", due.id)
                 self._waiting.leave(due)
                 due.fail(errors.EngineFailed())
                 continue
@@ -331,7 +331,7 @@ class JobQueue:
         most = self._limit + max(0, self._waiting.free() - len(self._waiting))
         if taken >= most:
             raise errors.QueueFull(
-                f"{taken} jobs are waiting or on their way, and the queue takes no more.",
+                f"{taken} jobs are waiting or being uploaded: the queue is full.",
                 retry_after=self._room_in_s(taken - most + 1, caller),
             )
 
@@ -438,9 +438,15 @@ class JobQueue:
         """Without its runner a place is out. Without any every job would wait for ever: end them,
         take no more, and say so."""
         if any(one.open_ for one in self._lanes):
-            log.critical("a place is seen to no more: its runner ended", exc_info=fault)
+            log.critical(
+                "internal error: the dispatcher of an engine slot ended; the other slots go on",
+                exc_info=fault,
+            )
             return
-        log.critical("no job is worked on any more: the queue's runner ended", exc_info=fault)
+        log.critical(
+            "internal error: the last dispatcher ended; the service fails its jobs and stops",
+            exc_info=fault,
+        )
         self._draining = True
-        self._end_all(errors.EngineFailed("The service has a fault and ends."))
+        self._end_all(errors.EngineFailed("The service stops after an internal error."))
         self._broken.set()

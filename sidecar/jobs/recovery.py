@@ -27,7 +27,7 @@ from sidecar.storage.storage_selection import create_recording_storage
 
 log = logging.getLogger(__name__)
 
-_ALTERED = "The recording that was kept is not what it was."
+_ALTERED = "The stored recording was changed."
 
 
 def jobs_folder(settings: Settings) -> Path:
@@ -151,8 +151,15 @@ class PersistentRecordings:
         recording, and does not say that it is lost."""
         here = self._storage.kind
         if kept.storage != here:
-            log.error("a recording is in a %s, and this service has a %s", kept.storage, here)
-            raise errors.StorageUnreachable("The recording is where this service has no way to.")
+            log.error(
+                "a recording is stored in a %s, but this service uses a %s: start it with the "
+                "storage of the recording",
+                kept.storage,
+                here,
+            )
+            raise errors.StorageUnreachable(
+                "The recording is in a storage that this service does not use."
+            )
 
 
 class JobPersistence(PersistentRecordings):
@@ -210,7 +217,7 @@ async def requeue_unfinished(
     for record in unfinished:
         store.append(record.id, InterruptedChange(waited=record.behind in there))
     if unfinished:
-        log.info("%d jobs that were kept go on", len(unfinished))
+        log.info("%d persisted jobs are queued again", len(unfinished))
     for record in unfinished:
         try:
             after = store.get(record.id)
@@ -220,7 +227,7 @@ async def requeue_unfinished(
         except Exception as error:  # those behind it go on, whatever is the matter with this one
             known = error if isinstance(error, errors.SidecarError) else errors.SidecarError()
             if known is not error:
-                log.exception("a fault of ours while job %s was opened", record.id)
+                log.exception("internal error while job %s was recovered", record.id)
             with contextlib.suppress(errors.JobNotFound):  # somebody deleted it meanwhile
                 store.append(record.id, FailedChange(JobFailure.of(known)))
             continue

@@ -93,7 +93,7 @@ class RecordingArchive:
         try:
             self._storage.delete(audio.name)
         except (OSError, SidecarError) as error:  # one that is listened to, on Windows
-            log.warning("a recording goes with the next start (%s)", error)
+            log.warning("a recording cannot be deleted now; the next start deletes it: %s", error)
 
 
 # Names in stored jobs: they stay, whatever the classes are called.

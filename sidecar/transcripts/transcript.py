@@ -242,12 +242,12 @@ def from_wire(values: dict[str, Any]) -> TranscriptionEvent:
             try:
                 return Peaks(first, base64.b64decode(levels, validate=True))
             except binascii.Error:
-                raise errors.EngineFailed("The engine's process sent no peaks.") from None
+                raise errors.EngineFailed("The worker process sent no waveform peaks.") from None
         case {"event": "Checkpoint", "audio_s": at, "form": form, "segments": said, "state": state}:
             return Checkpoint(at, form, tuple(map(segment_from_wire, said)), state)
         case {"event": "Finished", "transcript": transcript}:
             return Finished(transcript_from_wire(transcript))
-    raise errors.EngineFailed("The engine's process sent something that is no event.")
+    raise errors.EngineFailed("The worker process sent a message that is not an event.")
 
 
 def segment_from_wire(values: dict[str, Any]) -> Segment:

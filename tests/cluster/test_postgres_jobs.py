@@ -388,7 +388,7 @@ async def test_rows_whose_contents_were_swapped_are_refused(
     for job in jobs:
         with pytest.raises(errors.JobNotFound):
             await front.jobs.get(job.id)
-        assert f"job {job.id} in the database cannot be read" in caplog.text
+        assert f"job {job.id} in the database cannot be decoded" in caplog.text
     assert await front.jobs.list("me") == []
 
 

@@ -145,7 +145,7 @@ async def test_without_a_runner_nobody_waits_nobody_comes_in_and_it_is_said(
         with pytest.raises(errors.ShuttingDown):
             await queue.submit(new_job())
     (record,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]
-    assert "runner ended" in record.message
+    assert "the last dispatcher ended" in record.message
 
 
 async def test_a_queue_that_is_closed_was_not_broken(new_job: NewJob) -> None:

@@ -248,7 +248,7 @@ def test_a_start_on_a_full_disk_is_refused_or_has_all_and_harms_nothing(
     settings = Settings(keep_jobs=True, data_dir=tiny_disk, journal_key=KEY)
     before, folder = tmp_path / "before", tiny_disk / "jobs"
     jobs = _jobs_with_a_recording(before, stopped=left != "killed") if left != "nothing" else []
-    opened, pages, said = 0, 0, "no room"
+    opened, pages, said = 0, 0, "not enough disk space"
     while opened < 4:
         shutil.rmtree(folder, ignore_errors=True)
         if left != "nothing":
@@ -261,7 +261,7 @@ def test_a_start_on_a_full_disk_is_refused_or_has_all_and_harms_nothing(
         except errors.SettingsInvalid as refused:
             opened, said = 0, f"{refused}"
         (tiny_disk / "ballast").unlink()
-        assert "no room" in said or "No space" in said, f"{4 * pages} KiB"
+        assert "not enough disk space" in said or "No space" in said, f"{4 * pages} KiB"
         assert not broken_files(folder), f"{4 * pages} KiB"
         with closing(JobPersistence(settings)) as keeping:
             assert [one.id for one in keeping.store.all()] == jobs, f"{4 * pages} KiB"
@@ -338,7 +338,7 @@ def test_another_key_and_a_second_service_and_a_later_version_are_refused_and_ha
     with closing(SqliteJobLog(folder, KEY)) as store:
         job = added(store)
         monkeypatch.setattr(job_journal, "LOCK_TIMEOUT_S", 0.1)
-        with pytest.raises(errors.SettingsInvalid, match="cannot be had"):
+        with pytest.raises(errors.SettingsInvalid, match="cannot be locked"):
             SqliteJobLog(folder, KEY)
     with pytest.raises(errors.SettingsInvalid, match="another key"):
         SqliteJobLog(folder, KEY[::-1])

@@ -262,7 +262,7 @@ def test_of_two_first_starts_one_makes_the_key_in_the_keyring_and_both_have_it(
     if keeps == "yes":
         assert one == (tmp_path / "password").read_text()
     else:
-        assert "keeps no key" in one
+        assert "cannot store a key" in one
 
 
 async def test_a_full_disk_ends_the_job_that_cannot_be_written_and_nobody_else_s(

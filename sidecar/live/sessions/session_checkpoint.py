@@ -65,7 +65,7 @@ class SessionCheckpoint:
         """
         if after >= self.told.last + event_log.UNSAVED_SEQ_OFFSET:
             raise errors.SessionNotFound(
-                "The service that had the live session died while the database was away."
+                "The service with this live session died while the database did not answer."
             )
         last = self.told.last + event_log.TAKEOVER_SEQ_STRIDE
         return replace(self, told=replace(self.told, last=last))
@@ -176,7 +176,7 @@ SILENT_SAVE_INTERVAL_S = 5.0
 MAX_UNSAVED_AUDIO_S = 30.0
 """Seconds of sound that a client keeps for a session that is not saved; then it has to let go."""
 SESSION_UNSAVED_NOTICE = Notice(
-    "session_unsaved", "The database does not answer: the session ends if this service does."
+    "session_unsaved", "The database does not answer: if this service stops, the session ends."
 )
 
 

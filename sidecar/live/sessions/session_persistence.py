@@ -142,7 +142,7 @@ class SessionSaver:
             except errors.JournalUnreachable:
                 await self._unsaved()
             except Exception:  # or nothing was saved any more, and nobody knew
-                log.exception("a fault of ours while live sessions were saved")
+                log.exception("internal error while live sessions were saved")
                 await self._unsaved()
 
     async def _unsaved(self) -> None:
@@ -186,7 +186,7 @@ class SessionSaver:
         elif fate is SaveOutcome.GONE:
             checkpointer.lost()
         else:
-            log.info("another service has a live session")
+            log.info("another service has taken over a live session")
             self._due.pop(session, None)
             checkpointer.close()
             self._lost(session)
@@ -286,7 +286,9 @@ class SessionHandover:
             async with asyncio.timeout(most_s):
                 left = await self._saver.leave(session)
         except (errors.JournalUnreachable, TimeoutError):
-            log.warning("a live session could not be handed over: it goes on here")
+            log.warning(
+                "a live session could not be handed over to another service and goes on here"
+            )
         if left:
             self._end(session, why)
         else:

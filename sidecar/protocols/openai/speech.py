@@ -134,10 +134,12 @@ def parse_speech_request(fields: responses.Fields, spec: TtsSpec, *, strict: boo
     """
     text = fields.get("input")
     if not isinstance(text, str) or not text.strip():
-        raise errors.FieldMissing("The field 'input' is missing.", hint="Send the text to be said.")
+        raise errors.FieldMissing(
+            "The field 'input' is missing.", hint="Send the text to synthesize."
+        )
     if len(text) > MAX_INPUT_CHARACTERS:
         raise errors.FieldInvalid(
-            f"'input' has {len(text)} characters, and may have {MAX_INPUT_CHARACTERS}.",
+            f"'input' has {len(text)} characters; the limit is {MAX_INPUT_CHARACTERS}.",
             hint="Send it in parts.",
         )
     form = parse_choice("response_format", fields.get("response_format"), EncodedFormat.MP3)
@@ -157,7 +159,7 @@ def _model_warnings(given: object, spec: TtsSpec, *, strict: bool) -> tuple[str,
             "The field 'model' is missing.", hint=f"Send '{spec.name}', or one of OpenAI's names."
         )
     if strict and name not in (spec.name, *MODELS):
-        raise errors.ModelNotFound(hint=f"What speaks here is '{spec.name}'.")
+        raise errors.ModelNotFound(hint=f"The TTS engine of this service is '{spec.name}'.")
     if name in ("", spec.name):
         return ()
     return (f"The model '{name[:64]}' is not loaded here; '{spec.name}' spoke.",)
@@ -238,7 +240,7 @@ async def phrase_audio(
                 async for sound in sounds:
                     free -= len(sound.pcm)
                     if free < 0:
-                        raise errors.EngineFailed("The audio of a phrase has no end.")
+                        raise errors.EngineFailed("The audio of a phrase exceeded the limit.")
                     waiting.put_nowait(sound.pcm)
         finally:
             waiting.put_nowait(None)
@@ -290,7 +292,9 @@ class SpeechResponse(responses.StreamedResponse):
             except errors.SidecarError as error:
                 if not self._begun:
                     raise
-                log.warning("speech broke off: %s", error.detail)
+                log.warning(
+                    "speech synthesis of a request stopped before its end: %s", error.detail
+                )
                 return
         if revoked and not self._begun:
             raise errors.TokenInvalid()

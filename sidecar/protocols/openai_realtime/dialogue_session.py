@@ -84,8 +84,8 @@ class RealtimeDialogueConnection(RealtimeConnection):
             voices = await self._service.conversations.voices()
             if voices and after.own_voice not in voices:
                 raise errors.VoiceUnknown(
-                    f"There is no voice '{after.own_voice[:80]}' here.",
-                    hint=f"There are: {', '.join(voices)}.",
+                    f"The TTS engine has no voice '{after.own_voice[:80]}'.",
+                    hint=f"Use one of: {', '.join(voices)}.",
                 )
         self._use(after)
 
@@ -146,11 +146,11 @@ class RealtimeDialogueConnection(RealtimeConnection):
         given, now = order.options, self._manners
         for name in UNSUPPORTED_RESPONSE_FIELDS:
             if given.get(name) is not None:
-                raise errors.FieldInvalid(f"'response.{name}' is not to be had here.")
+                raise errors.FieldInvalid(f"'response.{name}' is not supported here.")
         if given.get("conversation") not in (None, "auto"):
             raise errors.FieldInvalid("'response.conversation' is not 'auto'.")
         if not isinstance(given.get("metadata"), dict | None):
-            raise errors.FieldInvalid("'response.metadata' is no object.")
+            raise errors.FieldInvalid("'response.metadata' is not an object.")
         dialogue_config.refuse_beta_fields(given, "response")
         options = self._talk.options
         instructions = dialogue_config.parse_instructions(
@@ -176,7 +176,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
 
     def _hush(self) -> None:
         if not self._talk.replying:
-            raise errors.ResponseNotActive("There is nothing to be heard.")
+            raise errors.ResponseNotActive("No audio is being played.")
         self._talk.wish(conversation_events.ResponseCancelled)
 
     async def _create(self, order: client_events.RealtimeItemCreate) -> None:
@@ -184,7 +184,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
         item = RealtimeDialogueItem(name, order.role)
         if (call := order.call) is not None:
             if self._talk.knows(call.id):
-                raise errors.FieldInvalid(f"'item.call_id' is taken: there is a call '{call.id}'.")
+                raise errors.FieldInvalid(f"'item.call_id' is in use: there is a call '{call.id}'.")
             item.call, item.name, item.text = call.id, call.name, call.arguments
         wish = order.role, order.text, name, after, call
         await self._record(item, order.after, conversation_events.HistoryEntryAdded, *wish)
@@ -192,7 +192,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
     async def _return(self, order: client_events.RealtimeToolOutput) -> None:
         name, after = self._place(order)
         if not self._talk.awaits(order.call):
-            raise errors.CallUnknown(f"No call '{order.call}' waits for an output.")
+            raise errors.CallUnknown(f"No pending tool call has the id '{order.call}'.")
         item = RealtimeDialogueItem(name, ChatRole.TOOL, call=order.call, returned=True)
         wish = order.call, order.output, name, after
         await self._record(item, order.after, conversation_events.ToolResultAdded, *wish)
@@ -226,10 +226,10 @@ class RealtimeDialogueConnection(RealtimeConnection):
     def _truncate(self, order: client_events.RealtimeItemTruncate) -> None:
         item, seconds = self._telling.items.find(order.item), order.end_ms / 1000
         if not (item.turn and item.aloud):
-            raise errors.FieldInvalid("'item_id' is no answer that is heard.")
+            raise errors.FieldInvalid("'item_id' is not the id of an answer that is being played.")
         if seconds > item.sent_s + PLAYER_CLOCK_SLACK_S:
             raise errors.FieldInvalid(
-                f"'audio_end_ms' is more than there is: {round(item.sent_s * 1000)}."
+                f"'audio_end_ms' is beyond the end of the audio: {round(item.sent_s * 1000)}."
             )
         self._talk.wish(conversation_events.PlaybackTruncated, item.turn, min(seconds, item.sent_s))
 

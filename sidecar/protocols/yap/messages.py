@@ -199,7 +199,7 @@ def _close_code(variable: str, usual: int) -> int:
     value = yap_variable(variable) or str(usual)
     if not re.fullmatch(r"[1-4][0-9]{3}", value, re.ASCII):
         raise errors.SettingsInvalid(
-            f"{variable} is no close code.", hint="Use a number from 1000 to 4999."
+            f"{variable} is not a close code.", hint="Use a number from 1000 to 4999."
         )
     return int(value)
 
