@@ -108,7 +108,9 @@ async def test_who_comes_again_is_told_what_is_there_and_hears_what_was_missed(
         await socket.send(raw[: 2 * 44_444])
         await say(socket, "commit")
         final = await next_of(socket, "final")
-        while (heard := (await next_of(socket, "received"))["heard_s"]) < final["segment"]["end_time"]:
+        while (heard := (await next_of(socket, "received"))["heard_s"]) < final["segment"][
+            "end_time"
+        ]:
             pass
         socket.transport.abort()
     async with wire(server) as socket:
