@@ -71,7 +71,11 @@ def message(kind: str, **body: Any) -> str:
 
 def error_message(error: errors.SidecarError) -> str:
     """Return the message of an error, with its hint; the last of a connection."""
-    body: dict[str, Any] = {"code": error.code, "message": error.detail, "hint": error.hint}
+    body: dict[str, Any] = {
+        "code": error.code,
+        "message": error.detail,
+        "hint": error.hint_on("docs/live-wire.md"),
+    }
     if error.retry_after is not None:
         body["retry_after"] = error.retry_after
     return message("error", **body)

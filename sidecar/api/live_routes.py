@@ -143,7 +143,7 @@ class _LiveConnection:
     ) -> None:
         self._socket, self._session, self._begin = socket, session, begin
         self._rate, self._decoder = rate, decoder
-        self._heard_s, self._finished = 0.0, False
+        self._heard_s, self._finished = session.told.heard_s, False
         self._resent = ResentAudio(session, rate)
         self._summed_up = False
         """Whether the summary went out: nothing comes behind it."""

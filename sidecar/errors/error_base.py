@@ -64,6 +64,11 @@ class SidecarError(Exception):
         self.retry_after = retry_after if retry_after is not None else self.default_retry_after
         super().__init__(self.detail)
 
+    def hint_on(self, page: str) -> str:
+        """Return the hint on a wire that ``page`` of the documentation describes, and not /docs,
+        which has no WebSockets."""
+        return self.hint.replace("See /docs for", f"See {page} for")
+
     def to_wire(self) -> dict[str, Any]:
         """The error as plain values, for another process or a journal."""
         return {

@@ -24,7 +24,12 @@ from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import FairOwnerSemaphore, is_within_fair_share
 from sidecar.conversation.tts_text import SentenceSplitter
 from sidecar.interfaces.engine_interface import SynthesisOptions, TtsSpec
-from sidecar.interfaces.request_options import parse_choice, parse_number, parse_text
+from sidecar.interfaces.request_options import (
+    parse_choice,
+    parse_number,
+    parse_text,
+    unknown_fields,
+)
 from sidecar.limits import limit
 from sidecar.protocols.openai_common import DEFAULT_VOICE, ERRORS, VOICES, warning_headers
 from sidecar.service.facade import Service
@@ -148,6 +153,7 @@ def parse_speech_request(fields: responses.Fields, spec: TtsSpec, *, strict: boo
     warnings = [*_model_warnings(fields.get("model"), spec, strict=strict)]
     if parse_text("instructions", fields.get("instructions")).strip():
         warnings.append("'instructions' has no effect: no engine here takes any.")
+    warnings += unknown_fields(fields, _FIELDS)
     manner = SynthesisOptions(voice=_voice_name(fields.get("voice")), speed=speed, rate=RATE)
     return SpeechRequest(text, manner, form, stream, tuple(warnings))
 
@@ -311,17 +317,13 @@ _CONTENT: dict[str, Any] = {
     **schemas.content(*(one.media_type for one in EncodedFormat), schema=schemas.AUDIO_FILE),
     **schemas.content(responses.SSE_MEDIA_TYPE, schema={"type": "object"}),
 }
-_BODY = schemas.request_body(
-    schemas.object_schema(
-        {
-            "input": schemas.text(minLength=1, maxLength=MAX_INPUT_CHARACTERS),
-            "model": schemas.text(examples=["tts-1"]),
-            "voice": schemas.text(examples=["alloy"]),
-            "response_format": schemas.choice(EncodedFormat, default="mp3"),
-            "speed": schemas.number(SLOWEST, FASTEST, default=1.0),
-            "stream_format": schemas.choice(SpeechStreamFormat),
-            "instructions": schemas.text("No effect here."),
-        },
-        ["input"],
-    )
-)
+_FIELDS: dict[str, Any] = {
+    "input": schemas.text(minLength=1, maxLength=MAX_INPUT_CHARACTERS),
+    "model": schemas.text(examples=["tts-1"]),
+    "voice": schemas.text(examples=["alloy"]),
+    "response_format": schemas.choice(EncodedFormat, default="mp3"),
+    "speed": schemas.number(SLOWEST, FASTEST, default=1.0),
+    "stream_format": schemas.choice(SpeechStreamFormat),
+    "instructions": schemas.text("No effect here."),
+}
+_BODY = schemas.request_body(schemas.object_schema(_FIELDS, ["input"]))

@@ -322,7 +322,19 @@ def updated_dialogue(
     audio = require_object("session.audio", given.get("audio") or {})
     heard = require_object("session.audio.input", audio.get("input") or {})
     after = replace(after, heard=with_input(after.heard, heard, spec, _detection))
-    return _with_output(after, require_object("session.audio.output", audio.get("output") or {}))
+    return _with_output(after, audio.get("output"), "session.audio.output")
+
+
+def with_response_output(
+    before: RealtimeDialogueConfig, given: Mapping[str, Any]
+) -> RealtimeDialogueConfig:
+    """Return the configuration with the voice and the format that ``response.create`` asks for.
+
+    Raises:
+        errors.FieldInvalid: one of them means nothing.
+    """
+    audio = require_object("response.audio", given.get("audio") or {})
+    return _with_output(before, audio.get("output"), "response.audio.output")
 
 
 def parse_instructions(given: Mapping[str, Any], name: str, usual: str) -> str:
@@ -353,10 +365,8 @@ def parse_modalities(given: Mapping[str, Any], name: str, usual: bool) -> bool:
     raise errors.FieldInvalid(f"'{name}' has an invalid value.", hint='Use ["audio"] or ["text"].')
 
 
-def _with_output(
-    before: RealtimeDialogueConfig, given: Mapping[str, Any]
-) -> RealtimeDialogueConfig:
-    at = "session.audio.output"
+def _with_output(before: RealtimeDialogueConfig, output: object, at: str) -> RealtimeDialogueConfig:
+    given = require_object(at, output or {})
     after = before
     if (sound := given.get("format")) is not None:
         form, rate = parse_audio_format(sound, f"{at}.format")

@@ -80,13 +80,8 @@ class RealtimeDialogueConnection(RealtimeConnection):
         """
         after = dialogue_config.updated_dialogue(self._manners, session, self._spec)
         self._check(after.tools)
-        if after.own_voice and after.own_voice != self._manners.own_voice and after.speaks:
-            voices = await self._service.conversations.voices()
-            if voices and after.own_voice not in voices:
-                raise errors.VoiceUnknown(
-                    f"The TTS engine has no voice '{after.own_voice[:80]}'.",
-                    hint=f"Use one of: {', '.join(voices)}.",
-                )
+        if after.own_voice != self._manners.own_voice:
+            await check_voice(self._service, after)
         self._use(after)
 
     async def _do(self, order: client_events.RealtimeCommand, event_id: str | None) -> None:
@@ -102,6 +97,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
                 await self.change(session)
                 await self._say(lambda: [self._view("updated")])
             case client_events.RealtimeResponseCreate():
+                await self._check_output(order)
                 self._respond(order, event_id or "")
             case client_events.RealtimeResponseCancel():
                 self._cancel(order)
@@ -138,6 +134,17 @@ class RealtimeDialogueConnection(RealtimeConnection):
         self._talk.playback_completed()
         self._talk.wish(conversation_events.ResponseRequested, options, name)
         self._telling.replies.requested(self._talk.turn, order.options)
+
+    async def _check_output(self, order: client_events.RealtimeResponseCreate) -> None:
+        """Refuse an answer in another voice or format than the session's."""
+        now = self._manners
+        after = dialogue_config.with_response_output(now, order.options)
+        if (after.own_voice, after.sound) != (now.own_voice, now.sound):
+            await check_voice(self._service, after)
+            raise errors.FieldInvalid(
+                "'response.audio.output' is not as the session has it.",
+                hint="Change 'session.audio.output' by session.update before the answer.",
+            )
 
     def _response_options(
         self, order: client_events.RealtimeResponseCreate
@@ -296,6 +303,23 @@ async def start_dialogue(
     if found.tools.all and not thinker.calls:
         raise errors.ToolsUnavailable()
     return found, thinker
+
+
+async def check_voice(service: Service, manners: dialogue_config.RealtimeDialogueConfig) -> None:
+    """Raise `errors.VoiceUnknown` if answers would be spoken in a voice that is not here; loads the
+    TTS engine to know.
+
+    Raises:
+        errors.SidecarError: that, or it does not load.
+    """
+    if not (manners.own_voice and manners.speaks):
+        return
+    voices = await service.conversations.voices()
+    if voices and manners.own_voice not in voices:
+        raise errors.VoiceUnknown(
+            f"There is no voice '{manners.own_voice[:80]}' here.",
+            hint=f"There are: {', '.join(voices)}.",
+        )
 
 
 async def serve_dialogue(

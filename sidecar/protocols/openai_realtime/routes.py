@@ -138,6 +138,7 @@ def build_router(
         expires_at = int(now() + CODE_LIFETIME_S)
         if talks(session):
             manners, _ = await dialogue_session.start_dialogue(service, session)
+            await dialogue_session.check_voice(service, manners)
             view = manners.view(NO_SESSION, expires_at)
         else:
             configuration = updated_transcription(

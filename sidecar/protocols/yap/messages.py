@@ -155,7 +155,7 @@ def yap_error(error: errors.SidecarError) -> YapRefused:
         code = "invalid_payload"
     elif isinstance(error, errors.InboundFull):
         reason = "inbound_queue_full"
-    details: dict[str, Any] = {"hint": error.hint}
+    details: dict[str, Any] = {"hint": error.hint_on("docs/live.md")}
     if error.retry_after is not None:
         details["retry_in"] = error.retry_after
     return YapRefused(code, reason, error.detail, None, **details)
