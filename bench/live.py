@@ -4,7 +4,7 @@ Each row: so many sessions in real time, each with clips one behind the other fr
 (the English ones of `bench.metrics`), with partials or finals only. Of every turn that a pause
 ended: how long after the end of speech its final was there, the pause that has to be waited for
 left out; of pieces that were cut because they grew long: how long after the cut. Of partials: how
-many of those due by `live.runtime.speech_segments.STEP_S` came. First words: from the first sample
+many of those due by `live.runtime.partial_results.STEP_S` came. First words: from the first sample
 of a turn. CPU: of the engine's process and of this one (the service, its sessions and those that
 feed them).
 
@@ -43,7 +43,7 @@ from sidecar.auth.identity import ANONYMOUS
 from sidecar.config.settings import load_settings
 from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions
 from sidecar.interfaces.live_events import Final, Partial, SpeechStarted, SpeechStopped, TurnEnded
-from sidecar.live.runtime.speech_segments import FIRST_PARTIAL_S, PARTIAL_STEP_S
+from sidecar.live.runtime.partial_results import FIRST_PARTIAL_S, PARTIAL_STEP_S
 from sidecar.live.sessions.session import Session
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service

@@ -38,7 +38,7 @@ from sidecar.interfaces.live_events import (
 from sidecar.live.runtime import live_speaker_labels, segment_embeddings
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 from sidecar.live.runtime.live_speaker_labels import RelabelRequest, relabel
-from sidecar.live.runtime.speech_segments import RecognitionHypothesis, RecognitionTask
+from sidecar.live.runtime.partial_results import RecognitionHypothesis, RecognitionTask
 from sidecar.live.runtime.stream_recognizer import StreamRecognizer
 from sidecar.live.runtime.vad import SileroVad, VadState, load_vad_weights
 from sidecar.transcripts.transcript import Segment

@@ -4,7 +4,7 @@ A clip has few words, and a word that is in doubt falls one way or the other by 
 two ways to cut is the better one cannot be told from one hearing. So each clip is heard several
 times: moved by up to a quarter of a second, up to half as loud, with a little noise. Sound is
 pushed as fast as the engine takes it; finals are the same as in real time. Beside it goes a live
-path whose pieces are each heard alone, without those before them (`live.runtime.speech_segments`).
+path whose pieces are each heard alone, without those before them (`live.runtime.partial_results`).
 
     python -m bench.live_words [--copies 6] [--engine moonshine] [--differences]
 
@@ -31,7 +31,7 @@ from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions, TranscriptionRequest
 from sidecar.interfaces.live_engine import LIVE_RATE, NEW_SESSION, LiveEngine, LiveOptions
 from sidecar.interfaces.live_events import Final, LiveEvent, Summary
-from sidecar.live.runtime.speech_segments import RecognitionContext
+from sidecar.live.runtime.partial_results import RecognitionContext
 from sidecar.transcripts.transcript import Finished
 
 MOVED_S, QUIETER, NOISE = 0.25, 0.5, 1e-4

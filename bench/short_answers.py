@@ -25,7 +25,7 @@ from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.interfaces.live_engine import LIVE_RATE
 from sidecar.live.runtime import segment_embeddings
-from sidecar.live.runtime.speech_segments import RecognitionHypothesis, RecognitionTask
+from sidecar.live.runtime.partial_results import RecognitionHypothesis, RecognitionTask
 from sidecar.transcripts.transcript import Segment
 
 LONG_S, SHORT_S, PAUSE_S = (2.5, 4.5), (0.35, 0.8), (0.7, 1.0)

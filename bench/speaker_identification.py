@@ -38,7 +38,7 @@ import numpy.typing as npt
 from bench.metrics import Clip, clips
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
-from sidecar.diarization.diarizer import enrolment_embedding
+from sidecar.diarization.speaker_enrolment import enrolment_embedding
 from sidecar.diarization.speaker_identification import SAME_SPEAKER_SIMILARITY
 from sidecar.diarization.speaker_models import SAMPLE_RATE, SpeakerEncoder, load_models
 from sidecar.errors import SidecarError

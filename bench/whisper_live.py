@@ -4,7 +4,7 @@ What is written is noise, so each window is bounded to ``TOKENS_S`` tokens for e
 sound, and loops and silence are not looked for: it is about cost and nothing else. Each row is so
 many sessions in real time in this process, each with the clips of `bench.metrics` one behind the
 other from another place on. Finals: how long they lay and took once their piece had ended. Partials
-for each second of sound, and whether they were given up (`live.runtime.speech_segments`).
+for each second of sound, and whether they were given up (`live.runtime.partial_results`).
 
     python -m bench.whisper_live [--sizes tiny base] [--sessions 1 4 8 16] [--seconds 20]
 """

@@ -1,4 +1,4 @@
-"""Routes of /admin: load and unload models.
+"""Routes of /admin and /reload-model: load, unload and reload models.
 
 The service has one engine for recordings and one for live audio, each with one model at a time:
 what is loaded takes the place of the one that was there (docs/operations.md).
@@ -10,7 +10,7 @@ import asyncio
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
@@ -23,6 +23,7 @@ from sidecar.api.http.upload import read_json
 from sidecar.auth.identity import AuthMethod, Scope
 from sidecar.errors import ErrorKind
 from sidecar.interfaces.engine_interface import AUTO, Precision
+from sidecar.interfaces.request_options import parse_flag
 from sidecar.service.facade import Service
 from sidecar.workers.engine_fleet import MAX_NAME_CHARACTERS, ModelLoadRequest
 
@@ -71,6 +72,19 @@ class AdminModelList(BaseModel):
     failed: dict[str, str] = Field(
         description="The last one that did not load: the code of its error by its name."
     )
+
+
+class ReloadAnswer(BaseModel):
+    """The answer to a reload."""
+
+    status: Literal["success"]
+    message: str = Field(examples=["Model reloaded with precision: int8"])
+
+
+RELOAD_BODY: dict[str, Any] = schemas.request_body(
+    schemas.object_schema({"precision": schemas.choice(Precision)}, ["precision"]),
+    example={"precision": "int8"},
+)
 
 
 _LOAD_FIELDS: dict[str, Any] = {
@@ -168,6 +182,34 @@ PRECISIONS: Mapping[str, Precision] = {
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": AdminRefusal} for status in (400, 401, 403, 409, ADMIN_OFF[1])
 }
+
+
+def build_reload_router(service: Service) -> APIRouter:
+    """Return the route that loads the engine at another precision."""
+    router = APIRouter()
+
+    @router.post(
+        "/reload-model",
+        summary="Load the engine anew at another precision",
+        response_model=ReloadAnswer,
+        responses=schemas.PROBLEMS,
+        openapi_extra={"requestBody": RELOAD_BODY},
+    )
+    async def reload_model(request: Request) -> Response:
+        if responses.media_type(request) != "application/json":
+            raise errors.ContentTypeUnsupported(hint="Send application/json.")
+        values = await read_json(request)
+        if "precision" not in values:
+            raise errors.FieldMissing("The field 'precision' is missing.")
+        if not isinstance(values["precision"], str):
+            raise errors.FieldInvalid("The field 'precision' is not a string.")
+        now = parse_flag("now", request.query_params.get("now"), default=False)
+        precision = await service.reload(identity_of(request), values["precision"], now=now)
+        return json_response(
+            {"status": "success", "message": f"Model reloaded with precision: {precision}"}
+        )
+
+    return router
 
 
 def build_router(service: Service) -> APIRouter:

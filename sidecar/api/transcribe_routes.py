@@ -23,11 +23,10 @@ from sidecar import errors
 from sidecar.api.http import middleware, responses, schemas
 from sidecar.api.http.request_headers import identity_of, wants_async
 from sidecar.api.http.responses import json_response, to_json
-from sidecar.api.http.upload import read_json
 from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.identity import Identity
-from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
-from sidecar.interfaces.request_options import parse_flag, unknown_fields
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.interfaces.request_options import unknown_fields
 from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import QueuePosition
@@ -153,13 +152,6 @@ class TranscribeJobList(BaseModel):
     jobs: list[schemas.JobSummary]
 
 
-class ReloadAnswer(BaseModel):
-    """The answer to a reload."""
-
-    status: Literal["success"]
-    message: str = Field(examples=["Model reloaded with precision: int8"])
-
-
 TRANSCRIBE_BODY = schemas.submission(
     schemas.OPTIONS
     | {
@@ -172,11 +164,6 @@ TRANSCRIBE_BODY = schemas.submission(
 )
 
 TRANSCRIBE_FIELDS = schemas.schema_fields(TRANSCRIBE_BODY)
-
-RELOAD_BODY: dict[str, Any] = schemas.request_body(
-    schemas.object_schema({"precision": schemas.choice(Precision)}, ["precision"]),
-    example={"precision": "int8"},
-)
 
 
 def answer_body(service: Service, job: JobRecord, transcript: Transcript) -> dict[str, Any]:
@@ -340,33 +327,8 @@ def build_router(service: Service) -> APIRouter:
             await asyncio.to_thread(lambda: to_json(answer_body(service, job.record, transcript)))
         )
 
-    @router.post(
-        "/reload-model",
-        summary="Load the engine anew at another precision",
-        response_model=ReloadAnswer,
-        responses=schemas.PROBLEMS,
-        openapi_extra={"requestBody": RELOAD_BODY},
-    )
-    async def reload_model(request: Request) -> Response:
-        if responses.media_type(request) != "application/json":
-            raise errors.ContentTypeUnsupported(hint="Send application/json.")
-        values = await read_json(request)
-        now = parse_flag("now", request.query_params.get("now"), default=False)
-        precision = await service.reload(identity_of(request), _text(values, "precision"), now=now)
-        return json_response(
-            {"status": "success", "message": f"Model reloaded with precision: {precision}"}
-        )
-
     add_routes(router, service)
     return router
-
-
-def _text(values: Mapping[str, Any], name: str) -> str:
-    if name not in values:
-        raise errors.FieldMissing(f"The field '{name}' is missing.")
-    if not isinstance(values[name], str):
-        raise errors.FieldInvalid(f"The field '{name}' is not a string.")
-    return str(values[name])
 
 
 async def _read_request(

@@ -198,7 +198,7 @@ async def _load(spec: EngineSpec) -> errors.SidecarError | None:
 
 
 def _port(settings: Settings) -> CheckFinding:
-    from sidecar.server.ports import bind_port
+    from sidecar.server.listeners import bind_port
 
     if not settings.port:
         return CheckFinding("port", CheckState.GOOD, "any free one")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 JOBS = 10
-"""How many of the latest are shown."""
+"""At most so many of those that run or wait are shown."""
 Answer = Mapping[str, Any]
 NOTHING: Answer = {}
 
@@ -102,7 +102,7 @@ async def create_monitor_client(
         "health": f"{base}/health",
         "metrics": metrics_url or f"{base}/metrics.json",
         "system": system_url or f"{base}/system",
-        "jobs": f"{base}/v1/jobs?limit={JOBS}",
+        "jobs": f"{base}/v1/jobs?state=running,queued&limit={JOBS}",
     }
     for address in addresses.values():
         parts = urlsplit(address)

@@ -24,7 +24,7 @@ from sidecar.cluster.claims import (
 )
 from sidecar.cluster.eligibility import EligibilityJudge
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
-from sidecar.jobs import job_record
+from sidecar.jobs import job_record, poison_jobs
 from sidecar.jobs.job_log import JobLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.storage import postgres_database
@@ -249,7 +249,7 @@ class ClaimLoop:
         log.warning("the recording of job %s cannot be opened: %s", held.id, error)
         if held not in self._held:
             return
-        if held.record.passed + 1 < job_record.MAX_NODE_ATTEMPTS:
+        if held.record.passed + 1 < poison_jobs.MAX_NODE_ATTEMPTS:
             self._held.append(held, job_record.StartedChange())
             self._held.append(held, job_record.RequeuedChange(counted=True, passed=True))
             self._spawn(self._pass_on(held, error))
@@ -258,7 +258,7 @@ class ClaimLoop:
 
     def _passes_on(self, held: HeldClaim, job: ClaimedJob, error: errors.SidecarError) -> bool:
         """Return whether another node will try a job, which it gets once that is reported."""
-        if job.record.passed + 1 >= job_record.MAX_NODE_ATTEMPTS:
+        if job.record.passed + 1 >= poison_jobs.MAX_NODE_ATTEMPTS:
             return False
         self._spawn(self._pass_on(held, error))
         return True
@@ -291,4 +291,4 @@ class ClaimLoop:
 
 
 def _poison_error(record: job_record.JobRecord) -> errors.EngineCrashed | None:
-    return job_record.poison_error(record.crashes, record.interruptions)
+    return poison_jobs.poison_error(record.crashes, record.interruptions)

@@ -27,7 +27,7 @@ from sidecar.jobs.job_record import (
     apply_event,
 )
 from sidecar.jobs.job_store import OwnerLoad, QueuePosition
-from sidecar.jobs.reservations import UNKNOWN_AUDIO_CHARGE_S
+from sidecar.jobs.owner_quotas import UNKNOWN_AUDIO_CHARGE_S
 from sidecar.jobs.retention import FEW_SEGMENTS, retained_bytes
 from sidecar.jobs.scheduler import Priority
 from sidecar.observability.metrics import JobMetrics

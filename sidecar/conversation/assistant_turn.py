@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from sidecar.conversation import conversation_events as events
 from sidecar.conversation.chat_completions import ChatMessage, ToolCall, ToolCallDelta
-from sidecar.conversation.chat_history import ReplyText
+from sidecar.conversation.heard_reply import ReplyText
 from sidecar.conversation.output_queue import (
     ConversationCommand,
     ConversationError,

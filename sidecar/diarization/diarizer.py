@@ -9,16 +9,15 @@ stays the same number for the same voice, as far as two decisions agree what tha
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from sidecar import errors
 from sidecar.audio import Block
-from sidecar.diarization import speaker_identification, window_embeddings
+from sidecar.diarization import window_embeddings
 from sidecar.diarization.clustering import (
     MIN_GAP_S,
     NO_SPEAKER,
@@ -32,7 +31,7 @@ from sidecar.diarization.clustering import (
     speech_spans,
     turns_from_activity,
 )
-from sidecar.diarization.speaker_identification import DiarizedSpeakers, SpeakerVector, embedding_of
+from sidecar.diarization.speaker_identification import DiarizedSpeakers, SpeakerVector
 from sidecar.diarization.speaker_models import (
     EMBEDDING_SIZE,
     SingleSpeakerEncoder,
@@ -41,7 +40,6 @@ from sidecar.diarization.speaker_models import (
     Vector,
 )
 from sidecar.interfaces.engine_interface import DiarizationEffort, TranscribeOptions
-from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 from sidecar.transcripts.speaker_turns import SpeakerTurn
 
 
@@ -330,42 +328,3 @@ class Diarizer:
 def _assigned(windows: list[window_embeddings.DiarizationWindow], centroids: Matrix) -> Labels:
     alike = np.stack([window.vectors.astype(np.float32) @ centroids.T for window in windows])
     return speakers_of_windows(alike, np.stack([window.heard for window in windows]))
-
-
-OTHER_SPEAKER_S = 1.0
-"""So much of another voice and the clip is nobody's. One that is heard for less is not compared."""
-MIN_CLIP_SIMILARITY = 0.3
-"""The cosine between what one person says in a second or two and all that is said in the clip; of
-the recordings in docs/decisions/diarization-parameters.md one second in a hundred is under it."""
-
-
-def enrolment_embedding(models: SpeakerModels, blocks: Iterable[Block]) -> SpeakerEmbedding:
-    """The voice of the one person who speaks in a recording at 16 kHz.
-
-    Raises:
-        errors.VoiceAbsent: nobody speaks.
-        errors.VoiceTooShort: there are less than two seconds of voice.
-        errors.SeveralVoices: more than one person speaks.
-    """
-    diarizer = Diarizer(models)
-    for block in blocks:
-        diarizer.feed(block)
-    diarizer.finish()
-    speakers = diarizer.speakers()
-    if not speakers.voices:
-        raise errors.VoiceAbsent()
-    person = max(speakers.voices, key=lambda one: speakers.voices[one].seconds)
-    voice = speakers.voices[person]
-    others = sum(turn.end - turn.start for turn in speakers.turns if turn.label != person)
-    strange = any(
-        seconds >= OTHER_SPEAKER_S and float(vector @ voice.vector) < MIN_CLIP_SIMILARITY
-        for seconds, vector in diarizer.local_voices()
-    )
-    if strange or others >= OTHER_SPEAKER_S:
-        raise errors.SeveralVoices()
-    if voice.seconds < speaker_identification.MIN_SPEECH_S:
-        raise errors.VoiceTooShort(
-            f"There are {voice.seconds:.1f} s of voice in the clip; "
-            f"{speaker_identification.MIN_SPEECH_S:g} s are needed."
-        )
-    return embedding_of(voice)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from sidecar.live.runtime.live_scheduler import LiveScheduler
-    from sidecar.live.runtime.speech_segments import RecognitionHypothesis
+    from sidecar.live.runtime.partial_results import RecognitionHypothesis
 
 SPEC = engine_interface.EngineSpec(
     name="scripted",
@@ -201,7 +201,7 @@ class ScriptedEngine:
         options: LiveOptions,
         cancelled: engine_interface.CancelCheck,
     ) -> RecognitionHypothesis | None:
-        from sidecar.live.runtime.speech_segments import RecognitionHypothesis
+        from sidecar.live.runtime.partial_results import RecognitionHypothesis
 
         due = time.monotonic() + self._hear_s
         while time.monotonic() < due and not cancelled():

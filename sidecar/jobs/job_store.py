@@ -19,7 +19,7 @@ from sidecar.jobs.job_record import (
     JobRecord,
     JobState,
 )
-from sidecar.jobs.reservations import charged_audio_s
+from sidecar.jobs.owner_quotas import charged_audio_s
 from sidecar.jobs.retention import Retention
 
 

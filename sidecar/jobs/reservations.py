@@ -6,8 +6,6 @@ is refused is refused before sending a gigabyte, and memory does not grow with t
 
 from __future__ import annotations
 
-import math
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from typing import Self
 
 from sidecar import errors
 from sidecar.auth.identity import Identity
-from sidecar.auth.rate_limits import HOUR_S, RateLimit, TokenBuckets, is_within_fair_share
+from sidecar.auth.rate_limits import is_within_fair_share
 
 
 class Reservation:
@@ -173,74 +171,3 @@ class Reservations:
                 "You are uploading as much at once as one may.",
                 hint="Try again when one of your uploads has ended.",
             )
-
-
-UNKNOWN_AUDIO_CHARGE_S = 3600.0
-"""What a recording counts for that does not say how long it is."""
-
-
-def check_jobs(who: Identity, has: int) -> None:
-    """Refuse one more job to who ``has`` so many.
-
-    Raises:
-        errors.JobsLimited: they are as many as it may have at once.
-    """
-    most = who.limits.jobs
-    if most is not None and has >= most:
-        raise errors.JobsLimited(f"You have {has} jobs waiting and running, and may have {most}.")
-
-
-def check_queue(who: Identity, waiting: int, free: int) -> None:
-    """Refuse one more job to who has so many ``waiting``, where of so many ``free`` places in the
-    queue too few would be left for others.
-
-    Raises:
-        errors.JobsLimited: that is so.
-    """
-    if who.limits.shares and waiting and not is_within_fair_share(waiting, 1, free):
-        raise errors.JobsLimited(
-            f"You have {waiting} jobs waiting, and others are to find a place, too."
-        )
-
-
-def check_audio(who: Identity, more_s: float | None, waiting_s: float) -> None:
-    """Refuse a recording of ``more_s`` seconds (None: unknown) behind ``waiting_s`` seconds that
-    wait; one alone may be any length.
-
-    Raises:
-        errors.AudioLimited: with it, more audio waits than may.
-    """
-    most = who.limits.queued_audio_s
-    if most is not None and waiting_s and waiting_s + charged_audio_s(more_s) > most:
-        raise errors.AudioLimited(
-            f"{waiting_s / HOUR_S:.1f} hours of your audio wait, and {most / HOUR_S:.1f} may."
-        )
-
-
-class UploadQuotas:
-    """Quotas of uploaded bytes per owner and hour: counted as they come, whatever length was
-    declared."""
-
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
-        self._buckets: dict[int, TokenBuckets] = {}
-        """By what may be had; one in practice."""
-
-    def begin(self, who: Identity) -> Callable[[int], None] | None:
-        """One more upload begins; what is to be told of its bytes, None where nobody counts.
-
-        Raises:
-            errors.UploadsLimited: it has had its share; the time says when there is some again.
-        """
-        most = who.limits.upload_bytes
-        if most is None:
-            return None
-        buckets = self._buckets.setdefault(most, TokenBuckets(RateLimit(most, HOUR_S)))
-        if wait_s := buckets.wait(who.owner, self._now()):
-            raise errors.UploadsLimited(retry_after=math.ceil(wait_s))
-        return lambda size: buckets.charge(who.owner, self._now(), size)
-
-
-def charged_audio_s(total_s: float | None) -> float:
-    """Return the seconds that a recording counts for; None: its length is unknown."""
-    return UNKNOWN_AUDIO_CHARGE_S if total_s is None else total_s

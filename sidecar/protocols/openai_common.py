@@ -18,24 +18,10 @@ from pydantic import BaseModel, Field
 from sidecar import errors
 from sidecar.api.http import schemas
 from sidecar.api.http.responses import STATUS, error_headers, log_error, to_json
-from sidecar.interfaces.engine_interface import AUTO, EngineSpec, Precision
+from sidecar.interfaces.engine_interface import AUTO, EngineSpec
 from sidecar.interfaces.request_options import LANGUAGE_NAMES, parse_language
+from sidecar.protocols.openai_model_names import SERVICE_NAME
 
-ALIASES = (
-    "whisper-1",
-    "gpt-transcribe",
-    "gpt-4o-transcribe",
-    "gpt-4o-mini-transcribe",
-    "gpt-4o-mini-transcribe-2025-12-15",
-    "gpt-4o-transcribe-diarize",
-)
-"""The models of OpenAI's that transcribe (`AudioModel` of its SDK)."""
-LIVE_ALIASES = ("gpt-live-transcribe", "gpt-realtime-whisper")
-"""Those that transcribe live and nothing else (`AudioTranscription` of its SDK)."""
-DIARIZING_MODEL = "gpt-4o-transcribe-diarize"
-"""The one that tells who speaks."""
-REALTIME_MODEL = "gpt-realtime"
-"""The one that clients of the Realtime API look for in `GET /v1/models`."""
 VOICES = (
     *("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx"),
     *("sage", "shimmer", "verse"),
@@ -43,70 +29,6 @@ VOICES = (
 """Voices of OpenAI's: they stand for the one that the service would choose itself, where an engine
 has voices of its own."""
 DEFAULT_VOICE = "default"
-SERVICE_NAME = "vibevoice-asr"
-_SIZE = r"(?:tiny|base|small|medium|large(?:-v[123])?|(?:large-v3-)?turbo)(?:[.-]en)?"
-_CLIENT_DEFAULTS = re.compile(
-    rf"{SERVICE_NAME}|{_SIZE}|(?:[\w.-]{{1,64}}/)?(?:faster-)?(?:distil-)?whisper-{_SIZE}[\w.-]{{0,64}}"
-    r"|gpt-4o(?:-mini)?-transcribe[\w.-]{0,64}",
-    re.ASCII,
-)
-"""Names that clients send unless they are told otherwise: of Whisper's models, here and at other
-servers (`Systran/faster-whisper-large-v3`), and of later versions of OpenAI's."""
-
-
-def model_names(spec: EngineSpec) -> dict[str, Precision]:
-    """Every name that counts, our own first, and the precision that it asks for."""
-    own = {spec.name: Precision.AUTO}
-    if len(spec.precisions) > 1:
-        own |= {f"{spec.name}:{precision}": precision for precision in spec.precisions}
-    return own | dict.fromkeys(ALIASES, Precision.AUTO)
-
-
-def precision_of(spec: EngineSpec, name: str) -> Precision:
-    """The precision that a model's name asks for.
-
-    Raises:
-        errors.FieldMissing: there is no name.
-        errors.ModelNotFound: it is none of ours.
-    """
-    if not name:
-        raise errors.FieldMissing(
-            "The field 'model' is missing.", hint=f"Send '{spec.name}', or one of OpenAI's names."
-        )
-    found = model_names(spec).get(name)
-    if found is None:
-        raise errors.ModelNotFound(
-            hint=f"What is loaded here is '{spec.name}'; GET /v1/models lists all its names."
-        )
-    return found
-
-
-def listed_models(spec: EngineSpec, *, strict: bool) -> list[str]:
-    """The names of `GET /v1/models`. ``strict``: the setting `openai_strict`."""
-    others = () if strict else (*LIVE_ALIASES, REALTIME_MODEL)
-    return [*model_names(spec), *others]
-
-
-def chosen_precision(spec: EngineSpec, name: str, *, strict: bool) -> Precision:
-    """The precision that a model's name asks for, which may be what a client has as its default.
-
-    Raises:
-        errors.FieldMissing, errors.ModelNotFound: as `precision_of`; where it is not ``strict``,
-            only for a name that is no model's which transcribes.
-    """
-    if strict or name in model_names(spec):
-        return precision_of(spec, name)
-    known = not name or name in (*LIVE_ALIASES, REALTIME_MODEL)
-    if known or _CLIENT_DEFAULTS.fullmatch(name):
-        return Precision.AUTO
-    return precision_of(spec, name)
-
-
-def model_warnings(spec: EngineSpec, name: str) -> tuple[str, ...]:
-    """A sentence for a client that names a model which is not what answers."""
-    if name.partition(":")[0] in ("", spec.name, SERVICE_NAME):
-        return ()
-    return (f"The model '{name}' is not loaded here; '{spec.name}' answered.",)
 
 
 def warning_headers(warnings: Iterable[str]) -> dict[str, str]:

@@ -293,6 +293,7 @@ def _routers(service: Service, tickets: OneTimeCodes[TicketGrant]) -> list[APIRo
     builders = (
         operations_routes.build_health_router,
         transcribe_routes.build_router,
+        admin_routes.build_reload_router,
         estimate_routes.build_router,
         job_routes.build_router,
         enrolled_speaker_routes.build_router,

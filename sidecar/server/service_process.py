@@ -20,9 +20,8 @@ from sidecar.config.settings import Settings, unknown_variables
 from sidecar.observability.logs import ProcessLog, default_data_folder
 from sidecar.server import listeners as server_listeners
 from sidecar.server import port_owner
-from sidecar.server.listeners import raise_fd_limit
+from sidecar.server.listeners import ReservedPorts, bind_port, raise_fd_limit
 from sidecar.server.parent_process import ready_line, write_parent_line
-from sidecar.server.ports import ReservedPorts, bind_port
 
 log = logging.getLogger(__name__)
 

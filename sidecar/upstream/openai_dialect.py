@@ -68,14 +68,28 @@ OPENAI_SAMPLE_RATE = 16_000
 DIARIZING_MODEL_WORD = "diarize"
 """In the name of a model that tells speakers apart (gpt-4o-transcribe-diarize)."""
 LANGUAGES = {
-    "english": "en", "chinese": "zh", "german": "de", "spanish": "es", "russian": "ru",
-    "korean": "ko", "french": "fr", "japanese": "ja", "portuguese": "pt", "turkish": "tr",
-    "polish": "pl", "dutch": "nl", "arabic": "ar", "swedish": "sv", "italian": "it",
-    "indonesian": "id", "hindi": "hi", "finnish": "fi", "vietnamese": "vi", "hebrew": "he",
-    "ukrainian": "uk", "greek": "el", "czech": "cs", "romanian": "ro", "danish": "da",
-    "hungarian": "hu", "norwegian": "no", "thai": "th", "catalan": "ca",
+    "afrikaans": "af", "albanian": "sq", "amharic": "am", "arabic": "ar", "armenian": "hy",
+    "assamese": "as", "azerbaijani": "az", "bashkir": "ba", "basque": "eu", "belarusian": "be",
+    "bengali": "bn", "bosnian": "bs", "breton": "br", "bulgarian": "bg", "cantonese": "yue",
+    "catalan": "ca", "chinese": "zh", "croatian": "hr", "czech": "cs", "danish": "da",
+    "dutch": "nl", "english": "en", "estonian": "et", "faroese": "fo", "finnish": "fi",
+    "french": "fr", "galician": "gl", "georgian": "ka", "german": "de", "greek": "el",
+    "gujarati": "gu", "haitian creole": "ht", "hausa": "ha", "hawaiian": "haw", "hebrew": "he",
+    "hindi": "hi", "hungarian": "hu", "icelandic": "is", "indonesian": "id", "italian": "it",
+    "japanese": "ja", "javanese": "jw", "kannada": "kn", "kazakh": "kk", "khmer": "km",
+    "korean": "ko", "lao": "lo", "latin": "la", "latvian": "lv", "lingala": "ln",
+    "lithuanian": "lt", "luxembourgish": "lb", "macedonian": "mk", "malagasy": "mg",
+    "malay": "ms", "malayalam": "ml", "maltese": "mt", "maori": "mi", "marathi": "mr",
+    "mongolian": "mn", "myanmar": "my", "nepali": "ne", "norwegian": "no", "nynorsk": "nn",
+    "occitan": "oc", "pashto": "ps", "persian": "fa", "polish": "pl", "portuguese": "pt",
+    "punjabi": "pa", "romanian": "ro", "russian": "ru", "sanskrit": "sa", "serbian": "sr",
+    "shona": "sn", "sindhi": "sd", "sinhala": "si", "slovak": "sk", "slovenian": "sl",
+    "somali": "so", "spanish": "es", "sundanese": "su", "swahili": "sw", "swedish": "sv",
+    "tagalog": "tl", "tajik": "tg", "tamil": "ta", "tatar": "tt", "telugu": "te", "thai": "th",
+    "tibetan": "bo", "turkish": "tr", "turkmen": "tk", "ukrainian": "uk", "urdu": "ur",
+    "uzbek": "uz", "vietnamese": "vi", "welsh": "cy", "yiddish": "yi", "yoruba": "yo",
 }  # fmt: skip
-"""OpenAI says the language's name, most others its code."""
+"""Codes of the languages that Whisper's tokenizer names: OpenAI answers with the name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,6 +229,14 @@ def test_a_job_that_runs_is_shown_with_the_time_that_is_left() -> None:
     ).rows
 
 
+async def test_jobs_that_ended_do_not_hide_those_that_run(server: Server, voice: bytes) -> None:
+    ended = await asyncio.to_thread(server.submit, voice)
+    await asyncio.to_thread(server.wait_state, ended, "done")
+    async with create_monitor_client(ServiceTarget(url(server), None), None, None, 5.0) as client:
+        listed = (await client.fetch_snapshot()).jobs["jobs"]
+    assert ended not in [one["id"] for one in listed]
+
+
 def test_errors_are_the_most_frequent_first_and_what_went_well_is_none() -> None:
     own = {
         "jobs": {"failed_by_code": {"audio_empty": 2}},

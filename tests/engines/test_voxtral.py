@@ -22,7 +22,7 @@ from sidecar.engines.voxtral.voxtral_stream import VoxtralModel, VoxtralStream
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
 from sidecar.interfaces.live_engine import LiveOptions, LiveSessionStart
 from sidecar.interfaces.live_events import LiveEvent, Partial, Summary
-from sidecar.live.runtime.speech_segments import RecognitionHypothesis
+from sidecar.live.runtime.partial_results import RecognitionHypothesis
 
 USUAL, LONGEST = 6, 30
 """Tokens of 480 and of 2400 ms."""

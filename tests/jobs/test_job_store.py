@@ -44,7 +44,7 @@ from sidecar.jobs.job_record import (
 )
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import JobStore, LocalJobStore, OwnerLoad
-from sidecar.jobs.reservations import UNKNOWN_AUDIO_CHARGE_S
+from sidecar.jobs.owner_quotas import UNKNOWN_AUDIO_CHARGE_S
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.sqlite_job_log import SqliteJobLog
 from sidecar.storage import postgres_database

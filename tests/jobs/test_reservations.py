@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from sidecar import errors
 from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, OwnerLimits
-from sidecar.jobs.reservations import Reservations, UploadReservation, check_queue
+from sidecar.jobs.owner_quotas import check_queue
+from sidecar.jobs.reservations import Reservations, UploadReservation
 
 
 def owner(name: str) -> Identity:

@@ -19,7 +19,7 @@ from sidecar.interfaces.live_events import Final, LiveEvent, SessionRejected, Su
 from sidecar.live.runtime.engine_session import EngineSession
 from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
 from sidecar.live.runtime.load_shedding import UtteranceAdmission
-from sidecar.live.runtime.speech_segments import RecognitionHypothesis
+from sidecar.live.runtime.partial_results import RecognitionHypothesis
 from sidecar.live.runtime.stream_recognizer import StreamRecognizer
 
 SHARED = ("sound", "frames", "looked", "due", "began", "recognised", "began_voice", "heard_voice")

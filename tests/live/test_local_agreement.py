@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.live.runtime.speech_segments import (
+from sidecar.live.runtime.partial_results import (
     HypothesisAgreement,
     PartialText,
     RecognitionRequest,

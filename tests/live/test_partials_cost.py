@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.live.runtime.speech_segments import (
+from sidecar.live.runtime.partial_results import (
     MAX_PARTIAL_WORK_S,
     RETRY_AFTER_S,
     RecognitionUrgency,

@@ -37,15 +37,15 @@ from sidecar.live.runtime import segment_embeddings
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
 from sidecar.live.runtime.live_speaker_labels import Vector, relabel
+from sidecar.live.runtime.partial_results import (
+    RecognitionHypothesis,
+    RecognitionTask,
+    RecognitionUrgency,
+)
 from sidecar.live.runtime.segment_embeddings import (
     MAX_EMBEDDING_S,
     MAX_WAITING_SEGMENTS,
     EmbeddingTask,
-)
-from sidecar.live.runtime.speech_segments import (
-    RecognitionHypothesis,
-    RecognitionTask,
-    RecognitionUrgency,
 )
 from sidecar.live.runtime.stream_recognizer import StreamRecognizer
 from sidecar.transcripts.speaker_embeddings import SpeakerCandidate

@@ -37,7 +37,7 @@ from sidecar.interfaces.live_events import (
 )
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 from sidecar.live.runtime.load_shedding import UtteranceAdmission
-from sidecar.live.runtime.speech_segments import (
+from sidecar.live.runtime.partial_results import (
     DEFAULT_SCHEDULE,
     PartialSchedule,
     PrecedingContext,

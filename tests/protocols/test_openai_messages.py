@@ -44,12 +44,11 @@ from sidecar.protocols.openai.session import (
 from sidecar.protocols.openai_common import (
     error_body,
     is_retryable,
-    model_names,
     param_of,
-    precision_of,
     speaker_letters,
     status_of,
 )
+from sidecar.protocols.openai_model_names import model_names, precision_of
 from sidecar.transcripts.transcript import NON_SPEECH_FLAG, Segment, Transcript, Word
 
 

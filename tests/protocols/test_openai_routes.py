@@ -35,7 +35,7 @@ from recordings import long, wav
 from service_process import PATIENCE_S, REPOSITORY, Server, check_discreet, wait_until
 
 from sidecar.audio.audio_decoder import decode_audio_file
-from sidecar.protocols.openai_common import ALIASES, LIVE_ALIASES
+from sidecar.protocols.openai_model_names import ALIASES, LIVE_ALIASES
 
 SECOND = b"\1\0" * 16_000
 CLIP = ("clip.wav", wav(SECOND * 3))
@@ -228,7 +228,12 @@ def test_a_strict_service_refuses_what_it_cannot_give(
         *("", "vibevoice-asr", "whisper-1", "whisper-large-v3", "whisper-large-v3-turbo"),
         *("large-v3", "Systran/faster-whisper-large-v3", "Systran/faster-distil-whisper-small.en"),
         *("gpt-4o-transcribe-2027-01-01", "gpt-live-transcribe", "gpt-realtime-whisper", "base"),
-        *("distil-whisper-large-v3-en", "openai/whisper-large-v3", "gpt-realtime"),
+        *(
+            "distil-whisper-large-v3-en",
+            "distil-large-v3",
+            "openai/whisper-large-v3",
+            "gpt-realtime",
+        ),
     ],
 )
 @pytest.mark.anywhere

@@ -10,8 +10,7 @@ import uvicorn
 
 from sidecar import errors
 from sidecar.server.http_server import SecondaryPort
-from sidecar.server.listeners import ProtocolListeners
-from sidecar.server.ports import bind_port
+from sidecar.server.listeners import ProtocolListeners, bind_port
 
 
 class Noted:

@@ -18,7 +18,7 @@ from sidecar.live.runtime.load_shedding import (
     UtteranceAdmission,
     WorkKind,
 )
-from sidecar.live.runtime.speech_segments import RecognitionRequest, RecognitionUrgency, most_urgent
+from sidecar.live.runtime.partial_results import RecognitionRequest, RecognitionUrgency, most_urgent
 
 TICK_S = 0.1
 PAUSE_S = 0.5

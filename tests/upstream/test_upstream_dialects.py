@@ -173,6 +173,21 @@ def test_words_go_to_the_segment_that_they_lie_in_and_times_stay_in_the_piece() 
     assert answer.language == "de"
 
 
+@pytest.mark.parametrize(
+    ("named", "code"),
+    [
+        ("slovak", "sk"),
+        ("Haitian Creole", "ht"),
+        ("yue", "yue"),
+        ("klingon", "auto"),
+        (None, "auto"),
+    ],
+)
+def test_a_language_that_a_server_names_has_its_code(named: str | None, code: str) -> None:
+    body = {"text": "Áno.", "language": named}
+    assert parse_openai_answer(body, 1.0).language == code
+
+
 def test_a_model_that_tells_speakers_apart_is_asked_for_them() -> None:
     dialect = OpenAiDialect("gpt-4o-transcribe-diarize")
     assert dialect.diarizes

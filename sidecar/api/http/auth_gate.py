@@ -1,4 +1,4 @@
-"""Auth gate before every route and WebSocket; CORS and browser headers.
+"""Auth gate before every route and WebSocket.
 
 Behind it every request has a caller, but for those at open addresses.
 """
@@ -11,11 +11,11 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.datastructures import Headers
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecar import errors
 from sidecar.api.http import request_headers
+from sidecar.api.http.cors import AccessCors
 from sidecar.api.http.responses import ErrorDialects, error_response_at
 from sidecar.auth.authentication import AccessPolicy, SleepFunction, identify_request
 from sidecar.auth.one_time_codes import OneTimeCodes
@@ -35,15 +35,8 @@ WebSocketRefusals = Mapping[str, SendRefusal]
 _NO_REFUSALS: WebSocketRefusals = {}
 IsPublic = Callable[[Scope], bool]
 """Whether a request is for what everybody gets who may come at all."""
-PREFLIGHT_MAX_AGE_S = 600
 PROXY_HEADER_PREFIXES = ("forwarded", "x-forwarded-", "x-real-ip")
 """How the headers begin that proxies add."""
-OPENAI_SDK_HEADERS = (
-    *("X-Stainless-Arch", "X-Stainless-Lang", "X-Stainless-OS", "X-Stainless-Package-Version"),
-    *("X-Stainless-Retry-Count", "X-Stainless-Runtime", "X-Stainless-Runtime-Version"),
-    *("X-Stainless-Timeout", "OpenAI-Organization", "OpenAI-Project"),
-)
-"""What OpenAI's SDK sends along from a page."""
 
 
 class AuthGate:
@@ -68,23 +61,8 @@ class AuthGate:
         self._app, self._access, self._rate_limiter, self._pause = app, access, rate_limiter, pause
         self._dialects, self._visits = dialects or {}, visits or RevocableStreams()
         self._opens, self._refusals, self._tickets = opens, refusals, tickets
-        self._behind_cors = _AccessCors(  # a page that may ask sees why it is refused
-            self._authenticate,
-            access,
-            allow_methods=("GET", "HEAD", "POST", "PATCH", "DELETE"),
-            allow_headers=(
-                *("Authorization", "Content-Type", "Prefer", "Idempotency-Key", "Last-Event-ID"),
-                *("If-Match", "If-None-Match"),
-                *OPENAI_SDK_HEADERS,
-            ),
-            expose_headers=(
-                *("Location", "Preference-Applied", "Retry-After", "Idempotent-Replayed", "ETag"),
-                *("X-Request-Id", "X-Should-Retry", "Warning"),
-                *request_headers.RATE_LIMIT_HEADERS,
-            ),
-            allow_private_network=True,
-            max_age=PREFLIGHT_MAX_AGE_S,
-        )
+        # A page that may ask sees why it is refused.
+        self._behind_cors = AccessCors(self._authenticate, access)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -164,17 +142,6 @@ class AuthGate:
             raise errors.TicketInvalid(f"This key opens '{grant.path}' only.")
         given = [f"Bearer {grant.token}"]
         return dataclasses.replace(approach, authorizations=given), grant.session
-
-
-class _AccessCors(CORSMiddleware):
-    """CORS by the rules of `AccessPolicy`."""
-
-    def __init__(self, app: ASGIApp, access: AccessPolicy, **options: object) -> None:
-        super().__init__(app, **options)  # type: ignore[arg-type]
-        self._access = access
-
-    def is_allowed_origin(self, origin: str) -> bool:
-        return self._access.admits_origin(origin)
 
 
 def request_origin(scope: Scope) -> RequestOrigin:

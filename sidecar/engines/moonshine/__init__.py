@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         MoonshineRecognizer,
     )
     from sidecar.live.runtime.live_scheduler import LiveScheduler
-    from sidecar.live.runtime.speech_segments import PrecedingContext, RecognitionHypothesis
+    from sidecar.live.runtime.partial_results import PrecedingContext, RecognitionHypothesis
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +174,7 @@ class MoonshineEngine:
 
 def _live_hypothesis(found: MoonshineHypothesis | None) -> RecognitionHypothesis | None:
     """Return what the recognizer heard, for the live scheduler."""
-    from sidecar.live.runtime.speech_segments import RecognitionHypothesis
+    from sidecar.live.runtime.partial_results import RecognitionHypothesis
 
     if found is None:
         return None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sidecar.diarization.speaker_models import SpeakerModels
     from sidecar.engines.voxtral.voxtral_stream import VoxtralModel
     from sidecar.live.runtime.live_scheduler import LiveScheduler
-    from sidecar.live.runtime.speech_segments import RecognitionHypothesis
+    from sidecar.live.runtime.partial_results import RecognitionHypothesis
 
 SPEC = engine_interface.EngineSpec(
     name="voxtral",
@@ -98,7 +98,7 @@ class VoxtralEngine:
     def _opened(self) -> LiveScheduler:
         from sidecar.diarization.speaker_models import SpeakerEncoder
         from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
-        from sidecar.live.runtime.speech_segments import PartialSchedule
+        from sidecar.live.runtime.partial_results import PartialSchedule
         from sidecar.live.runtime.vad import load_vad
 
         encoder = None if self._voices is None else SpeakerEncoder(self._voices)
@@ -156,6 +156,6 @@ def delay_tokens(wanted_s: float | None, usual: int) -> int:
 
 
 def _hypothesis(stream: Any) -> RecognitionHypothesis:
-    from sidecar.live.runtime.speech_segments import RecognitionHypothesis
+    from sidecar.live.runtime.partial_results import RecognitionHypothesis
 
     return RecognitionHypothesis(stream.text.strip(), draft=stream)

@@ -3,7 +3,7 @@
 CTranslate2 cannot be stopped inside a window, so windows are heard on threads of their own: who is
 cancelled is answered at once and leaves the window to end by itself. What that costs the others is
 kept small: a piece of speech has some seconds, nothing is tried again, and where a window takes
-long only finals are heard (`live.runtime.speech_segments`).
+long only finals are heard (`live.runtime.partial_results`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sidecar.interfaces.engine_interface import AUTO, CancelCheck
 from sidecar.interfaces.live_engine import LiveOptions, LiveSession, LiveSessionStart
 from sidecar.interfaces.live_events import LiveEventCallback
 from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
-from sidecar.live.runtime.speech_segments import RecognitionHypothesis, WorkPace
+from sidecar.live.runtime.partial_results import RecognitionHypothesis, WorkPace
 from sidecar.live.runtime.vad import load_vad
 from sidecar.transcripts.transcript import Word, join_texts
 

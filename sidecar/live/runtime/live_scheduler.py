@@ -1,7 +1,7 @@
 """Scheduler of many live sessions over one engine, and the recognizers that they share.
 
 One thread looks at the sound of all of them, in one batch (`live.runtime.vad`); as many as there
-are cores recognise what is due (`live.runtime.speech_segments`). What an engine of this kind has to
+are cores recognise what is due (`live.runtime.partial_results`). What an engine of this kind has to
 give is `LiveRecognizers`. A fault in work for one session ends that session; one of no session's
 ends the thread.
 """
@@ -36,9 +36,7 @@ from sidecar.live.runtime.load_shedding import (
     UtteranceAdmission,
     WorkKind,
 )
-from sidecar.live.runtime.result_assembler import SPEAKERS_UNAVAILABLE
-from sidecar.live.runtime.segment_embeddings import EmbeddingTask
-from sidecar.live.runtime.speech_segments import (
+from sidecar.live.runtime.partial_results import (
     DEFAULT_SCHEDULE,
     PartialSchedule,
     PrecedingContext,
@@ -49,6 +47,8 @@ from sidecar.live.runtime.speech_segments import (
     WorkPace,
     most_urgent,
 )
+from sidecar.live.runtime.result_assembler import SPEAKERS_UNAVAILABLE
+from sidecar.live.runtime.segment_embeddings import EmbeddingTask
 from sidecar.live.runtime.stream_recognizer import SessionTask, StreamRecognizer
 from sidecar.transcripts.transcript import Notice
 

@@ -28,9 +28,7 @@ from sidecar.live.runtime.endpointing import (
 from sidecar.live.runtime.input_samples import SampleRingBuffer
 from sidecar.live.runtime.live_speaker_labels import RelabelRequest, RelabelResult, Vector
 from sidecar.live.runtime.load_shedding import ENTRY_WINDOW_S, UtteranceAdmission
-from sidecar.live.runtime.result_assembler import ResultAssembler
-from sidecar.live.runtime.segment_embeddings import EmbeddingTask, SegmentEmbeddings
-from sidecar.live.runtime.speech_segments import (
+from sidecar.live.runtime.partial_results import (
     DEFAULT_SCHEDULE,
     PARTIAL_STEP_S,
     PartialSchedule,
@@ -43,6 +41,8 @@ from sidecar.live.runtime.speech_segments import (
     RecognitionUrgency,
     SpeechSegment,
 )
+from sidecar.live.runtime.result_assembler import ResultAssembler
+from sidecar.live.runtime.segment_embeddings import EmbeddingTask, SegmentEmbeddings
 from sidecar.transcripts.language_confidence import doubtful_language_notice
 from sidecar.transcripts.transcript import Notice
 

@@ -22,7 +22,8 @@ from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import QueueReservation
 from sidecar.protocols.openai import messages, session, speech
 from sidecar.protocols.openai.request import OpenAIRequest, read_request
-from sidecar.protocols.openai_common import ERRORS, REQUEST_ID, listed_models, warning_headers
+from sidecar.protocols.openai_common import ERRORS, REQUEST_ID, warning_headers
+from sidecar.protocols.openai_model_names import listed_models
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Transcript
 

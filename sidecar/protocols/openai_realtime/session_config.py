@@ -17,7 +17,7 @@ from sidecar.audio import codecs
 from sidecar.interfaces import live_engine, request_options
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec
 from sidecar.live.sessions.session import SAMPLE_RATES
-from sidecar.protocols import openai_common
+from sidecar.protocols import openai_common, openai_model_names
 
 USUAL_RATE = 24_000
 """Samples a second of PCM; OpenAI takes no other."""
@@ -148,7 +148,7 @@ class RealtimeTranscriptionConfig:
     @property
     def diarizes(self) -> bool:
         """Return whether speakers are to be told apart."""
-        return self.model == openai_common.DIARIZING_MODEL
+        return self.model == openai_model_names.DIARIZING_MODEL
 
     def options(self, before: live_engine.LiveOptions) -> live_engine.LiveOptions:
         """The options of the session, which has had others."""
@@ -294,7 +294,11 @@ def check_model(name: str, spec: EngineSpec) -> str:
     Raises:
         errors.ModelNotFound: it does not.
     """
-    if name and name not in (spec.name, *openai_common.ALIASES, *openai_common.LIVE_ALIASES):
+    if name and name not in (
+        spec.name,
+        *openai_model_names.ALIASES,
+        *openai_model_names.LIVE_ALIASES,
+    ):
         raise errors.ModelNotFound(
             f"There is no model '{name[:80]}' here that transcribes live.",
             hint=f"What hears live here is '{spec.name}'; 'whisper-1' or "

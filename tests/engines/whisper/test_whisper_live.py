@@ -29,7 +29,7 @@ from sidecar.interfaces.live_engine import (
     TurnControl,
 )
 from sidecar.interfaces.live_events import Final, LiveEvent, NoticeRaised, Partial, Summary
-from sidecar.live.runtime.speech_segments import (
+from sidecar.live.runtime.partial_results import (
     MAX_PARTIAL_WORK_S,
     RecognitionHypothesis,
     RecognitionUrgency,

@@ -1,7 +1,7 @@
-"""Live speech segments: hypotheses, local agreement, context, urgency and selection. Pure.
+"""Partial results of live speech: hypotheses, local agreement, context, urgency, schedule. Pure.
 
 A piece that has ended is heard to its end, one that pauses up to the pause, and one that goes on
-every now and then: by that `live.runtime.speech_segments` knows how urgent it is.
+every now and then: the plan knows by that how urgent it is.
 
 An engine that cannot be stopped within a stretch keeps a final waiting for as long as the stretch
 takes that it is at. Where that is long, all that can wait is left out: there are finals only.
