@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 from sidecar import errors
 from sidecar.audio import Block, audio_format, ffmpeg
 from sidecar.audio.loudness import PeakMeter
+from sidecar.serialization import WireValues
 
 MIN_RATE, MAX_RATE = 2_000, 768_000
 """Hz. Below it no speech survives; above it no recorder exists."""
@@ -27,21 +27,12 @@ _BLOCK_SAMPLES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
-class AudioInfo:
+class AudioInfo(WireValues):
     """Result of `probe_audio`. ``total_s`` is the header's claim, None if it makes none."""
 
     container: str
     decoder: str
     total_s: float | None
-
-    def to_wire(self) -> dict[str, Any]:
-        """The facts as plain values."""
-        return {"container": self.container, "decoder": self.decoder, "total_s": self.total_s}
-
-    @classmethod
-    def from_wire(cls, values: dict[str, Any]) -> AudioInfo:
-        """The facts that `to_wire` wrote."""
-        return cls(**values)
 
 
 def probe_plain_wav(fd: int, max_s: float) -> AudioInfo | None:

@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from sidecar import errors
 from sidecar.audio import Block
+from sidecar.serialization import WireValues
 from sidecar.transcripts.speaker_embeddings import SpeakerCandidate, WindowEmbeddingsRequest
 from sidecar.transcripts.transcript import Checkpoint, TranscriptionEvent
 
@@ -141,7 +142,7 @@ class MemoryPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class TranscribeOptions:
+class TranscribeOptions(WireValues):
     """Options of one request; an engine ignores those that it does not have.
 
     ``prompt``: names, terms, context, in the speaker's language. ``num_speakers``: if the client
@@ -186,26 +187,6 @@ class TranscribeOptions:
         del values["unknown_fields"]
         return values
 
-    @classmethod
-    def from_wire(cls, values: dict[str, Any]) -> TranscribeOptions:
-        """The options that `to_wire` wrote."""
-        fallback = values["memory_fallback"]
-        local = values.get("local_voices")
-        return cls(
-            **{
-                **values,
-                "precision": Precision(values["precision"]),
-                "diarization": DiarizationEffort(values["diarization"]),
-                "windows": WindowingMode(values["windows"]),
-                "memory": MemoryPlan(**values["memory"]),
-                "memory_fallback": fallback and MemoryPlan(**fallback),
-                "known_voices": tuple(
-                    map(SpeakerCandidate.from_wire, values.get("known_voices", ()))
-                ),
-                "local_voices": local and WindowEmbeddingsRequest(**local),
-            }
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class UpstreamOptions:
@@ -226,7 +207,7 @@ class UpstreamOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class LoadOptions:
+class LoadOptions(WireValues):
     """How an engine is to load; one without a checkpoint or a choice of device leaves those out.
 
     ``checkpoint``: the folder of the weights. ``device``: 'auto', 'cuda' or 'cpu'.
@@ -246,19 +227,6 @@ class LoadOptions:
     live: bool = False
     speaks: bool = False
     steps: int = 0
-
-    def to_wire(self) -> dict[str, Any]:
-        """The options as plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_wire(cls, values: dict[str, Any]) -> LoadOptions:
-        """The options that `to_wire` wrote."""
-        other = values["upstream"]
-        if other is not None:
-            lists = {name: tuple(other[name]) for name in ("urls", "keys")}
-            other = UpstreamOptions(**{**other, **lists})
-        return cls(**{**values, "precision": Precision(values["precision"]), "upstream": other})
 
 
 CancelCheck = Callable[[], bool]
@@ -397,7 +365,7 @@ class SynthesizedAudio:
 
 
 @dataclass(frozen=True, slots=True)
-class SynthesisOptions:
+class SynthesisOptions(WireValues):
     """How something is to be said.
 
     ``voice``: one of those that the engine has, '' for its own choice. ``speed``: 1 is the voice's
@@ -409,15 +377,6 @@ class SynthesisOptions:
     language: str = AUTO
     speed: float = 1.0
     rate: int = 0
-
-    def to_wire(self) -> dict[str, Any]:
-        """The options as plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_wire(cls, values: dict[str, Any]) -> SynthesisOptions:
-        """The options that `to_wire` wrote."""
-        return cls(**values)
 
 
 class TtsEngine(Protocol):

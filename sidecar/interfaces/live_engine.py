@@ -19,9 +19,10 @@ from sidecar import errors
 from sidecar.audio import Block
 from sidecar.interfaces import live_events
 from sidecar.interfaces.engine_interface import AUTO, TranscriptionEngine
+from sidecar.serialization import WireValues
 from sidecar.transcripts.language_confidence import Confidence
 from sidecar.transcripts.speaker_embeddings import SpeakerCandidate, SpeakerEmbedding
-from sidecar.transcripts.transcript import Segment, segment_from_wire
+from sidecar.transcripts.transcript import Segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,7 @@ class EndpointingOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class LiveOptions:
+class LiveOptions(WireValues):
     """Options of a live session.
 
     ``partials``: text while the user speaks. ``diarize``: speaker labels. ``words``: times of words
@@ -187,18 +188,6 @@ class LiveOptions:
     client: str = ""
     patience_s: float = 20.0
     wait_s: float = 0.0
-
-    def to_wire(self) -> dict[str, Any]:
-        """The options as plain values."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_wire(cls, values: dict[str, Any]) -> Self:
-        """The options that `to_wire` wrote."""
-        ends = EndpointingOptions(**values["endpointing"])
-        known = tuple(map(SpeakerCandidate.from_wire, values["known_voices"]))
-        turns = TurnControl(values["turns"])
-        return cls(**{**values, "turns": turns, "endpointing": ends, "known_voices": known})
 
     @property
     def identifies_speakers(self) -> bool:
@@ -247,7 +236,7 @@ class LiveSession(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class LiveSessionStart:
+class LiveSessionStart(WireValues):
     """Where a session begins that goes on for one whose process died: times, and the next numbers
     of a turn and a piece. ``said`` is what was told before, as pieces number ``pieces``; the last
     ``open`` of it belong to the turn that goes on. ``voices``: what its speakers sound like, as far
@@ -268,20 +257,6 @@ class LiveSessionStart:
     began: SequenceNumber = 0
     confidence: Confidence = field(default_factory=Confidence)
     doubted: bool = False
-
-    def to_wire(self) -> dict[str, Any]:
-        """As plain values."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_wire(cls, values: dict[str, Any]) -> LiveSessionStart:
-        """Parse the output of `to_wire`."""
-        said = tuple(map(segment_from_wire, values["said"]))
-        pieces, voices = tuple(values["pieces"]), live_events.embeddings_from_wire(values["voices"])
-        context = live_events.context_from_wire(values["context"])
-        known = {"said": said, "pieces": pieces, "voices": voices, "context": context}
-        confidence = Confidence(**values["confidence"])
-        return cls(**{**values, **known, "confidence": confidence})
 
 
 NEW_SESSION = LiveSessionStart()

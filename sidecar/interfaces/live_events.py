@@ -6,21 +6,16 @@ Turns, pieces and times are those of `interfaces.live_engine`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import AUTO
+from sidecar.serialization import from_plain
 from sidecar.transcripts.language_confidence import Confidence
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
-from sidecar.transcripts.transcript import (
-    Notice,
-    Segment,
-    Transcript,
-    segment_from_wire,
-    transcript_from_wire,
-)
+from sidecar.transcripts.transcript import Notice, Segment, Transcript
 
 RECOGNITION_FAILED = "recognition_failed"
 """The notice of a stretch that no engine could make words of in time."""
@@ -202,8 +197,6 @@ EVENT_TYPES: dict[str, type[LiveEvent]] = {
 }
 """Types by their names in messages and captures, which stay whatever the classes are called."""
 _NAMES = {kind: name for name, kind in EVENT_TYPES.items()}
-_NESTED = {"Final", "SpeakersRevised", "VoicesKnown", "ContextKnown", "Noticed", "Summary"}
-"""Those whose values are more than numbers and text."""
 
 
 def to_wire(event: LiveEvent) -> dict[str, Any]:
@@ -218,36 +211,12 @@ def from_wire(values: dict[str, Any]) -> LiveEvent:
         errors.EngineFailed: it is none.
     """
     try:
-        match dict(values):
-            case {"live": "Final", "segment": segment, **rest}:
-                confidence = Confidence(**rest.pop("confidence", {}))
-                return Final(segment=segment_from_wire(segment), confidence=confidence, **rest)
-            case {"live": "SpeakersRevised", "speakers": speakers, "names": names}:
-                revised = {int(piece): who for piece, who in speakers.items()}
-                return SpeakersRevised(revised, {int(who): name for who, name in names.items()})
-            case {"live": "VoicesKnown", "voices": voices}:
-                return SpeakerEmbeddingsKnown(embeddings_from_wire(voices))
-            case {"live": "ContextKnown", "pieces": pieces}:
-                return ContextKnown(context_from_wire(pieces))
-            case {"live": "Noticed", "notice": notice, **rest}:
-                return NoticeRaised(Notice(**notice), **rest)
-            case {"live": "Summary", "transcript": transcript, "job": job}:
-                return Summary(transcript_from_wire(transcript), job)
-            case {"live": str(name), **rest} if name in EVENT_TYPES and name not in _NESTED:
-                return EVENT_TYPES[name](**rest)
+        fields = dict(values)
+        return from_plain(EVENT_TYPES[fields.pop("live")], fields)
     except (TypeError, KeyError, ValueError):
-        pass
-    raise errors.EngineFailed("The worker process sent a message that is not an event.")
-
-
-def embeddings_from_wire(values: Mapping[Any, Any]) -> dict[int, SpeakerEmbedding]:
-    """Voices by number, which JSON makes text of."""
-    return {int(number): SpeakerEmbedding(**one) for number, one in values.items()}
-
-
-def context_from_wire(values: Sequence[Mapping[str, Any]]) -> tuple[ContextUtterance, ...]:
-    """Pieces as `to_wire` writes them."""
-    return tuple(ContextUtterance(one["start"], one["end"], tuple(one["tokens"])) for one in values)
+        raise errors.EngineFailed(
+            "The worker process sent a message that is not an event."
+        ) from None
 
 
 LiveEventCallback = Callable[[LiveEvent], None]

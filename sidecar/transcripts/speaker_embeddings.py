@@ -54,12 +54,6 @@ class SpeakerCandidate:
     name: str
     prints: tuple[SpeakerEmbedding, ...]
 
-    @classmethod
-    def from_wire(cls, values: Mapping[str, Any]) -> SpeakerCandidate:
-        """One from the values of `dataclasses.asdict`."""
-        prints = tuple(SpeakerEmbedding(**one) for one in values["prints"])
-        return cls(values["person"], values["name"], prints)
-
 
 @dataclass(frozen=True, slots=True)
 class SpeakerProfile:
@@ -77,12 +71,6 @@ class SpeakerProfile:
     name: str | None = None
     likeness: float | None = None
     print: SpeakerEmbedding | None = None
-
-    @classmethod
-    def from_wire(cls, values: Mapping[str, Any]) -> SpeakerProfile:
-        """One from the values of `dataclasses.asdict`."""
-        given = values["print"]
-        return cls(**{**values, "print": given and SpeakerEmbedding(**given)})
 
 
 LOCAL_VOICES_FIELD = "local_voices"

@@ -7,7 +7,6 @@ the start of the recording. The wires choose their own names for both.
 from __future__ import annotations
 
 import base64
-import binascii
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar import errors
+from sidecar.serialization import from_plain
 from sidecar.transcripts.speaker_embeddings import (
     EncodedWindowEmbeddings,
     SpeakerEmbedding,
@@ -217,6 +217,7 @@ _NAMES: dict[type[TranscriptionEvent], str] = {
     Finished: "Finished",
 }
 """Names in stored jobs and in messages: they stay, whatever the classes are called."""
+_EVENTS = {name: kind for kind, name in _NAMES.items()}
 
 
 def to_wire(event: TranscriptionEvent) -> dict[str, Any]:
@@ -233,39 +234,13 @@ def from_wire(values: dict[str, Any]) -> TranscriptionEvent:
     Raises:
         errors.EngineFailed: it is none.
     """
-    match values:
-        case {"event": "Progress", "audio_s_done": done, "audio_s_total": total}:
-            return Progress(done, total)
-        case {"event": "SegmentReady", "index": index, "segment": segment}:
-            return SegmentReady(index, segment_from_wire(segment))
-        case {"event": "Peaks", "first": int(first), "levels": str(levels)}:
-            try:
-                return Peaks(first, base64.b64decode(levels, validate=True))
-            except binascii.Error:
-                raise errors.EngineFailed("The worker process sent no waveform peaks.") from None
-        case {"event": "Checkpoint", "audio_s": at, "form": form, "segments": said, "state": state}:
-            return Checkpoint(at, form, tuple(map(segment_from_wire, said)), state)
-        case {"event": "Finished", "transcript": transcript}:
-            return Finished(transcript_from_wire(transcript))
-    raise errors.EngineFailed("The worker process sent a message that is not an event.")
-
-
-def segment_from_wire(values: dict[str, Any]) -> Segment:
-    """A `Segment` from the values of `dataclasses.asdict`."""
-    words = tuple(Word(**word) for word in values["words"])
-    return Segment(**{**values, "words": words, "flags": tuple(values["flags"])})
-
-
-def transcript_from_wire(values: dict[str, Any]) -> Transcript:
-    """A `Transcript` from the values of `dataclasses.asdict`."""
-    local = values.get("local_voices")
-    return Transcript(
-        **{
-            **values,
-            "segments": tuple(segment_from_wire(segment) for segment in values["segments"]),
-            "notices": tuple(Notice(**notice) for notice in values["notices"]),
-            "voices": tuple(SpeakerProfile.from_wire(one) for one in values.get("voices", ())),
-            "prints": tuple(one and SpeakerEmbedding(**one) for one in values.get("prints", ())),
-            "local_voices": EncodedWindowEmbeddings(**local) if local else None,
-        }
-    )
+    try:
+        fields = dict(values)
+        kind = _EVENTS[fields.pop("event")]
+        if kind is Peaks:
+            fields["levels"] = base64.b64decode(fields["levels"], validate=True)
+        return from_plain(kind, fields)
+    except (KeyError, TypeError, ValueError):
+        raise errors.EngineFailed(
+            "The worker process sent a message that is not an event."
+        ) from None

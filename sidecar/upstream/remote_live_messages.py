@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from sidecar import errors
 from sidecar.interfaces import live_engine, live_events
+from sidecar.serialization import WireValues
 from sidecar.transcripts.speaker_embeddings import is_valid_embedding
 from sidecar.transcripts.transcript import Segment, Word
 
@@ -32,20 +33,12 @@ _MAX_LATE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class RemoteSessionRequest:
+class RemoteSessionRequest(WireValues):
     """Request for a session with these options, continued from a position."""
 
     form: int
     options: live_engine.LiveOptions
     begin: live_engine.LiveSessionStart
-
-    def to_wire(self) -> dict[str, Any]:
-        """As plain values."""
-        return {
-            "form": self.form,
-            "options": self.options.to_wire(),
-            "begin": self.begin.to_wire(),
-        }
 
 
 @cache
