@@ -25,7 +25,8 @@ from sidecar.interfaces.engine_interface import Precision
 from sidecar.jobs.job_backend import EngineProvisioning, LocalQueueSetup
 from sidecar.jobs.job_log import JobListener, JobLog
 from sidecar.jobs.job_metrics import JobEventMetrics
-from sidecar.jobs.recovery import PersistentRecordings, jobs_folder
+from sidecar.jobs.persistent_recordings import PersistentRecordings
+from sidecar.jobs.recovery import jobs_folder
 from sidecar.jobs.retention import MAX_RESULTS_PER_OWNER
 from sidecar.observability.metrics import JobMetrics
 from sidecar.storage.encryption import journal_key
@@ -109,7 +110,7 @@ class SharedJobBackend:
                 judging,
                 ThreadLimiter("opening", MAX_CONCURRENT_OPENS),
                 offer=_offers(provision),
-                beside=provision.beside,
+                beside=provision.batching.beside,
                 places=engine.places,
             )
         self.queue = SharedJobQueue(
@@ -182,7 +183,7 @@ def shared_address(settings: Settings) -> str | None:
 
 def _offers(provision: EngineProvisioning) -> Callable[[], ClaimPreferences]:
     """Return what tells which requested precisions need no load now, and if jobs begin alone."""
-    slot, alone = provision.slot, provision.most_beside == 1
+    slot, alone = provision.slot, provision.batching.most_beside == 1
 
     def offer() -> ClaimPreferences:
         if not slot.loaded:

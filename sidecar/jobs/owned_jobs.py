@@ -14,7 +14,7 @@ from sidecar.concurrency import ThreadLimiter
 from sidecar.jobs.job_log import JobSubscription
 from sidecar.jobs.job_record import TERMINAL_STATES, EditedChange, JobRecord, JobState
 from sidecar.jobs.job_store import JobStore, QueuePosition
-from sidecar.jobs.recovery import PersistentRecordings
+from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.storage.encryption import DecryptionFailed, EncryptedFile
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 from sidecar.transcripts.transcript import Transcript

@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from functools import partial
@@ -26,74 +25,22 @@ from sidecar.audio.audio_source import (
     RecordingRef,
     StoredRecordingRef,
 )
-from sidecar.errors import BadRequest, SidecarError
+from sidecar.errors import BadRequest
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs import job_record
 from sidecar.jobs.job_log import SUBSCRIBER_BUFFER_EVENTS, JobLog, JobLogEntry
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord
+from sidecar.jobs.persistent_recordings import RecordingArchive
 from sidecar.jobs.scheduler import Priority
 from sidecar.storage.encrypted_sqlite import JobWrite, SqliteWriter, Statement
 from sidecar.storage.encryption import DecryptionFailed
 from sidecar.storage.job_journal import UPLOADS_FOLDER, JobJournal, JournalDamaged, open_journal
-from sidecar.storage.recording_storage import FolderStorage, RecordingStorage
+from sidecar.storage.recording_storage import FolderStorage
 from sidecar.transcripts import transcript
 from sidecar.transcripts.edit_serialization import edit_step_from_json, edit_step_to_json
 from sidecar.transcripts.transcript import Checkpoint, Progress, SegmentReady
 
 log = logging.getLogger(__name__)
-
-
-class RecordingArchive:
-    """``limit_bytes`` for each owner; with 0 nothing stays here."""
-
-    def __init__(self, storage: RecordingStorage, limit_bytes: int = 0) -> None:
-        self._storage, self._limit = storage, limit_bytes
-        self._sizes: defaultdict[str, dict[StoredRecordingRef, int]] = defaultdict(dict)
-        """Of each owner, the oldest first; bytes in the storage."""
-        self._gone: set[StoredRecordingRef] = set()
-
-    def has(self, record: JobRecord) -> bool:
-        """Return whether a job's recording is there, as far as is known without looking."""
-        audio = record.audio
-        if not isinstance(audio, StoredRecordingRef) or audio in self._gone:
-            return False
-        return not record.over or (self._limit > 0 and record.state is job_record.JobState.DONE)
-
-    def put(self, record: JobRecord, there: Container[str] | None = None) -> None:
-        """A job has ended: its recording stays from here on as long as there is room. ``there``:
-        those that there are, where that is known."""
-        audio = record.audio
-        if not isinstance(audio, StoredRecordingRef):
-            return
-        try:
-            if there is not None and audio.name not in there:
-                raise FileNotFoundError
-            size = audio.size if audio.size is not None else self._storage.size(audio.name)
-        except (OSError, SidecarError):
-            self._gone.add(audio)
-            return
-        sizes = self._sizes[record.owner]
-        sizes[audio] = size if record.state is job_record.JobState.DONE else self._limit + 1
-        if sizes[audio] > self._limit:  # it alone: that costs no other its place
-            self._take(record.owner, audio)
-        while sum(sizes.values()) > self._limit:
-            self._take(record.owner, next(iter(sizes)))
-
-    def drop(self, record: JobRecord) -> None:
-        """A job is forgotten: its recording goes with it."""
-        if isinstance(record.audio, StoredRecordingRef):
-            self._take(record.owner, record.audio)
-            self._gone.discard(record.audio)
-
-    def _take(self, owner: str, audio: StoredRecordingRef) -> None:
-        self._sizes[owner].pop(audio, None)
-        if not self._sizes[owner]:
-            del self._sizes[owner]
-        self._gone.add(audio)
-        try:
-            self._storage.delete(audio.name)
-        except (OSError, SidecarError) as error:  # one that is listened to, on Windows
-            log.warning("a recording cannot be deleted now; the next start deletes it: %s", error)
 
 
 # Names in stored jobs: they stay, whatever the classes are called.

@@ -17,7 +17,7 @@ from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import JobChange, JobRecord, ReportedChange, StartedChange
 from sidecar.jobs.job_store import JobStore
-from sidecar.jobs.recovery import PersistentRecordings
+from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_recording import SessionRecording
 from sidecar.transcripts.transcript import (

@@ -29,9 +29,10 @@ from sidecar.cluster.claims import ELIGIBILITY_TTL_S, ClaimPreferences
 from sidecar.cluster.eligibility import ELIGIBILITY_BATCH, EligibilityJudge
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
+from sidecar.jobs.dispatcher import DispatchOptions
 from sidecar.jobs.job_log import JobLog
 from sidecar.jobs.job_metrics import JobEventMetrics
-from sidecar.jobs.job_queue import DispatchOptions, JobQueue
+from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import (
     CancelledChange,
     CrashedChange,

@@ -17,8 +17,9 @@ from sidecar.cluster.claim_loop import ClaimLoop
 from sidecar.cluster.eligibility import EligibilityJudge
 from sidecar.cluster.front_queue import SharedJobQueue
 from sidecar.concurrency import ThreadLimiter
+from sidecar.jobs.dispatcher import DispatchOptions
 from sidecar.jobs.job_log import DuplicateRequestKey, JobLog
-from sidecar.jobs.job_queue import DispatchOptions, JobQueue
+from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import IdempotencyKey, JobRecord, JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import Reservation

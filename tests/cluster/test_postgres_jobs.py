@@ -32,7 +32,7 @@ from sidecar.jobs.job_record import (
     ReportedChange,
     StartedChange,
 )
-from sidecar.jobs.recovery import PersistentRecordings
+from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.server.app import create_service
 from sidecar.storage.postgres_database import retry_while_unavailable
 from sidecar.transcripts.transcript import Checkpoint, Segment, SegmentReady, Transcript

@@ -18,8 +18,9 @@ from sidecar.engines import engine_spec
 from sidecar.gpu_memory.memory_admission import LoadPlan, MemoryAccount
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 from sidecar.jobs import job_queue
+from sidecar.jobs.dispatcher import DispatchOptions
 from sidecar.jobs.job_log import JobLog
-from sidecar.jobs.job_queue import DispatchOptions, JobQueue
+from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.retention import Retention

@@ -620,9 +620,9 @@ def test_a_service_that_works_on_no_job_any_more_ends_and_says_why(
     fault = """
 import asyncio, sys
 from sidecar.cli import main
-from sidecar.jobs.job_backend import EngineProvisioning
+from sidecar.jobs.batching import JobBatching
 def company(*_): raise asyncio.CancelledError
-EngineProvisioning.company = company
+JobBatching.company = company
 sys.argv = ["vibevoice-asr"]
 main()
 """

@@ -29,7 +29,7 @@ from sidecar.audio.audio_source import StoredRecordingRef, UploadSpool
 from sidecar.auth.self_signed_certificate import ensure_certificate
 from sidecar.cluster import shared_retention
 from sidecar.config.settings import Settings, load_settings
-from sidecar.jobs.recovery import PersistentRecordings
+from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.service.system_checks import CheckState, check_kept_jobs
 from sidecar.storage import s3_storage, storage_selection
 from sidecar.storage.recording_storage import FolderStorage

@@ -381,9 +381,6 @@ class SessionCheckpointer:
             self._waiting = None
 
 
-TAKEOVER_TIMEOUT_S = 6.0
-"""So long a service that has a session is waited for; one that died is known to have by then."""
-
 SessionName = tuple[str, str]
 """Of a session: its owner, and how the client calls it."""
 

@@ -26,7 +26,8 @@ from sidecar.live.sessions.session import (
     SessionObserverFactory,
 )
 from sidecar.live.sessions.session_checkpoint import SessionCheckpoint, SessionName, SessionStore
-from sidecar.live.sessions.session_persistence import SessionHandover, SessionSaver
+from sidecar.live.sessions.session_handover import SessionHandover
+from sidecar.live.sessions.session_persistence import SessionSaver
 from sidecar.live.sessions.session_recording import SessionRecording
 from sidecar.observability.metrics import LiveMetrics, ServiceMetrics
 from sidecar.transcripts.transcript import Notice
