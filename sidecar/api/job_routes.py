@@ -29,7 +29,7 @@ from sidecar.interfaces.request_options import (
     unknown_fields,
 )
 from sidecar.jobs import job_record
-from sidecar.jobs.job_log import MAX_EVENT_BATCH, JobSubscription, SubscriberTooSlow
+from sidecar.jobs.job_event_log import MAX_EVENT_BATCH, JobSubscription, SubscriberTooSlow
 from sidecar.jobs.job_store import QueuePosition
 from sidecar.jobs.scheduler import Priority
 from sidecar.service.facade import Service

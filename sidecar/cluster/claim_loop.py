@@ -25,7 +25,7 @@ from sidecar.cluster.claims import (
 from sidecar.cluster.eligibility import EligibilityJudge
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.jobs import job_record, poison_jobs
-from sidecar.jobs.job_log import JobLog
+from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.storage import postgres_database
 
@@ -56,7 +56,7 @@ class ClaimLoop:
     def __init__(
         self,
         claims: ClaimStore,
-        log: JobLog,
+        log: JobEventLog,
         queue: JobQueue,
         opened: Callable[[job_record.JobRecord], AudioSource],
         judging: EligibilityJudge,

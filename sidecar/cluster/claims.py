@@ -19,13 +19,13 @@ from sidecar.cluster.eligibility import unschedulable_error
 from sidecar.cluster.job_rows import JobRows, event_kind, replay_events
 from sidecar.cluster.shared_retention import SharedRetention
 from sidecar.jobs import job_record
-from sidecar.jobs.job_log import JobLog
+from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobChange, JobEvent, JobFailure, JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.retention import FEW_SEGMENTS, retained_bytes
 from sidecar.jobs.scheduler import MAX_PASSED_OVER_S
-from sidecar.jobs.sqlite_job_log import UnreadableRecord
+from sidecar.jobs.sqlite_event_log import UnreadableRecord
 from sidecar.observability.metrics import JobMetrics, outcome_of_error
 from sidecar.storage.postgres_database import (
     PostgresDatabase,
@@ -312,7 +312,7 @@ class ClaimReporter:
     """Reports what the log has of a job, from `open` until the job has ended, the claim is lost, or
     `close`."""
 
-    def __init__(self, claims: ClaimStore, log: JobLog, claim: Claim) -> None:
+    def __init__(self, claims: ClaimStore, log: JobEventLog, claim: Claim) -> None:
         """``log`` has the job, as it was claimed."""
         self._claims, self._log, self._claim = claims, log, claim
         self._base = claim.record.seq
@@ -418,7 +418,7 @@ class HeldClaims:
     """Enters claimed jobs in the node's log, has them reported, and stops them untold once their
     claim is lost."""
 
-    def __init__(self, claims: ClaimStore, log: JobLog, queue: JobQueue) -> None:
+    def __init__(self, claims: ClaimStore, log: JobEventLog, queue: JobQueue) -> None:
         """``log``: that of ``queue``, with the claimed jobs only."""
         self._claims, self._log, self._queue = claims, log, queue
         self._held: dict[str, HeldClaim] = {}

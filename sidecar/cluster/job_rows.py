@@ -14,7 +14,7 @@ from typing import Any
 from sidecar.audio.audio_source import RecordingRef, StoredRecordingRef, missing_recording_ref
 from sidecar.jobs import job_record
 from sidecar.jobs.job_record import JobChange, JobEvent, JobFailure, JobRecord
-from sidecar.jobs.sqlite_job_log import (
+from sidecar.jobs.sqlite_event_log import (
     UnreadableRecord,
     parse_change,
     parse_record,

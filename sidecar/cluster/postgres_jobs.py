@@ -17,7 +17,7 @@ from sidecar.cluster import job_rows
 from sidecar.cluster.job_follower import JobFollower
 from sidecar.cluster.shared_retention import SharedRetention
 from sidecar.concurrency import BackgroundTaskGroup
-from sidecar.jobs.job_log import DuplicateRequestKey, JobSubscription
+from sidecar.jobs.job_event_log import DuplicateRequestKey, JobSubscription
 from sidecar.jobs.job_record import (
     EditedChange,
     JobChange,

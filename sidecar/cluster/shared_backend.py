@@ -23,7 +23,7 @@ from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.config.settings import ROLE_ALL, ROLE_FRONT, ROLE_NODE, Settings
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.jobs.job_backend import EngineProvisioning, LocalQueueSetup
-from sidecar.jobs.job_log import JobListener, JobLog
+from sidecar.jobs.job_event_log import JobEventLog, JobListener
 from sidecar.jobs.job_metrics import JobEventMetrics
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.jobs.recovery import jobs_folder
@@ -95,7 +95,7 @@ class SharedJobBackend:
         """Jobs of all services."""
         node, queue = None, None
         if settings.role != ROLE_FRONT:
-            log = JobLog(now)
+            log = JobEventLog(now)
             log.listen(JobEventMetrics(tally))
             queue = engine.queue(log)
             claims = ClaimStore(self._database, rows, service_id, self._housekeeping, tally)

@@ -15,7 +15,7 @@ from sidecar import errors
 from sidecar.cluster.job_rows import JobRows, recording_columns
 from sidecar.cluster.membership import release_orphans
 from sidecar.concurrency import ThreadLimiter
-from sidecar.jobs.sqlite_job_log import UnreadableRecord
+from sidecar.jobs.sqlite_event_log import UnreadableRecord
 from sidecar.storage import postgres_database
 from sidecar.storage.recording_storage import RecordingStorage
 

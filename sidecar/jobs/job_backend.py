@@ -24,7 +24,7 @@ from sidecar.jobs.duration_prediction import (
     DurationPredictor,
     estimate_remaining_s,
 )
-from sidecar.jobs.job_log import JobListener, JobLog
+from sidecar.jobs.job_event_log import JobEventLog, JobListener
 from sidecar.jobs.job_metrics import JobEventMetrics
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_runner import Job, OptionsPlanner
@@ -172,7 +172,7 @@ class LocalQueueSetup:
         self.pace = DurationPredictor(provision.spec.name, model, self._file.read())
         """How long work takes."""
 
-    def queue(self, log: JobLog) -> JobQueue:
+    def queue(self, log: JobEventLog) -> JobQueue:
         """Return a queue that writes to a log."""
         return JobQueue(
             self.provision.slot,
@@ -247,7 +247,7 @@ class LocalJobBackend:
         """``disk``: threads that may wait for one."""
         self._disk, self._now, self._engine = disk, now, engine
         self._kept = JobPersistence(settings, now) if settings.keeps_jobs else None
-        self.log: JobLog = self._kept.store if self._kept else JobLog(now)
+        self.log: JobEventLog = self._kept.store if self._kept else JobEventLog(now)
         """What happens to the jobs of this process."""
         self.log.listen(JobEventMetrics(tally))
         self.queue = engine.queue(self.log)

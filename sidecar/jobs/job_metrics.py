@@ -16,7 +16,7 @@ from sidecar.transcripts.transcript import Finished
 
 
 class JobEventMetrics:
-    """Listens to a store (`jobs.job_log.Listener`)."""
+    """Listens to a store (`jobs.job_event_log.Listener`)."""
 
     def __init__(self, tally: JobMetrics) -> None:
         self._tally = tally

@@ -4,7 +4,7 @@ All lanes take from one line (`jobs.wait_queue`); what becomes of those that run
 `jobs.job_runner`'s.
 
 Who waits, and in which order, is `jobs.wait_queue`'s; what runs in a place, `jobs.job_queue`'s;
-what is known of all, `jobs.job_log`'s.
+what is known of all, `jobs.job_event_log`'s.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sidecar import errors
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.jobs.dispatcher import Dispatcher, DispatchOptions
 from sidecar.jobs.duration_prediction import DurationPredictor
-from sidecar.jobs.job_log import JobLog
+from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import Reservation
 from sidecar.jobs.wait_queue import GuessJobSeconds, WaitQueue
@@ -43,7 +43,7 @@ class JobQueue:
     def __init__(
         self,
         place: EngineSlot[EngineSpec],
-        store: JobLog,
+        store: JobEventLog,
         terms: DispatchOptions,
         *,
         limit: int,

@@ -21,7 +21,7 @@ from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import AudioSource
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
 from sidecar.jobs import job_record, poison_jobs
-from sidecar.jobs.job_log import JobEventFeed, JobLog
+from sidecar.jobs.job_event_log import JobEventFeed, JobEventLog
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState
 from sidecar.transcripts import transcript
 from sidecar.workers.engine_lease import EngineLease, SequentialLease
@@ -38,7 +38,7 @@ class Job:
         """What is known of it now."""
         self.arrived_at = time.monotonic()
         """What is decided goes by this; the record's times are for people."""
-        self._store: JobLog | None = None
+        self._store: JobEventLog | None = None
         self._changed = asyncio.Event()
         self._over = asyncio.Event()
         if record.over:
@@ -75,13 +75,13 @@ class Job:
         """Why there is no transcript, once that is so."""
         return self.record.error.error() if self.record.error is not None else None
 
-    def enter(self, store: JobLog) -> None:
+    def enter(self, store: JobEventLog) -> None:
         """From now on it is there, and what happens to it goes through the store."""
         self._store = store
         store.add(self.record)
         store.listen(self._on_event, self.id)
 
-    def enter_again(self, store: JobLog) -> None:
+    def enter_again(self, store: JobEventLog) -> None:
         """It is there already: from before the service was started."""
         self._store = store
         store.listen(self._on_event, self.id)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from sidecar import clock, errors
 from sidecar.audio.audio_decoder import AudioInfo
-from sidecar.jobs.job_log import JobListener
+from sidecar.jobs.job_event_log import JobListener
 from sidecar.jobs.job_record import (
     CrashedChange,
     InterruptedChange,

@@ -11,7 +11,7 @@ from sidecar import errors
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import FairOwnerSemaphore
 from sidecar.concurrency import ThreadLimiter
-from sidecar.jobs.job_log import JobSubscription
+from sidecar.jobs.job_event_log import JobSubscription
 from sidecar.jobs.job_record import TERMINAL_STATES, EditedChange, JobRecord, JobState
 from sidecar.jobs.job_store import JobStore, QueuePosition
 from sidecar.jobs.persistent_recordings import PersistentRecordings

@@ -19,7 +19,7 @@ from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import FailedChange, InterruptedChange, JobFailure
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.persistent_recordings import PersistentRecordings, RecordingArchive
-from sidecar.jobs.sqlite_job_log import SqliteJobLog
+from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.storage.encryption import journal_key
 from sidecar.storage.job_journal import UPLOADS_FOLDER
 from sidecar.storage.storage_selection import create_recording_storage
@@ -44,7 +44,7 @@ class JobPersistence(PersistentRecordings):
         folder = jobs_folder(settings)
         storage = create_recording_storage(settings, folder / UPLOADS_FOLDER)
         shelf = RecordingArchive(storage, settings.keep_recordings_mb << 20)
-        self.store = SqliteJobLog(folder, journal_key(settings), now, shelf=shelf)
+        self.store = SqliteJobEventLog(folder, journal_key(settings), now, shelf=shelf)
         super().__init__(settings, storage, self.store.seal)
         self.shelf = shelf
         self._sweep()

@@ -21,7 +21,7 @@ from sidecar.errors import JournalUnreachable, QueueFull, ShuttingDown
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs import owner_quotas, reservations
 from sidecar.jobs.job_backend import EngineProvisioning, JobBackend
-from sidecar.jobs.job_log import DuplicateRequestKey
+from sidecar.jobs.job_event_log import DuplicateRequestKey
 from sidecar.jobs.job_record import IdempotencyKey, JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import JobStore

@@ -22,7 +22,7 @@ from sidecar.cluster import postgres_jobs
 from sidecar.cluster.claims import Claim
 from sidecar.config.settings import load_settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.jobs.job_log import DuplicateRequestKey
+from sidecar.jobs.job_event_log import DuplicateRequestKey
 from sidecar.jobs.job_record import (
     EditedChange,
     IdempotencyKey,

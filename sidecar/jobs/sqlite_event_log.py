@@ -28,7 +28,7 @@ from sidecar.audio.audio_source import (
 from sidecar.errors import BadRequest
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs import job_record
-from sidecar.jobs.job_log import SUBSCRIBER_BUFFER_EVENTS, JobLog, JobLogEntry
+from sidecar.jobs.job_event_log import SUBSCRIBER_BUFFER_EVENTS, JobEventLog, JobEventLogEntry
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord
 from sidecar.jobs.persistent_recordings import RecordingArchive
 from sidecar.jobs.scheduler import Priority
@@ -172,7 +172,7 @@ SEQ_STRIDE = 1 << 20
 """More events than a job tells of between two that are written: progress, a few a second."""
 
 
-class SqliteJobLog(JobLog):
+class SqliteJobEventLog(JobEventLog):
     """Keeps jobs that are to outlive the process in a folder, and the others in memory."""
 
     def __init__(
@@ -239,7 +239,7 @@ class SqliteJobLog(JobLog):
             self._journal.close()
         super().close()
 
-    def _keep(self, entry: JobLogEntry, record: JobRecord, event: JobEvent) -> None:
+    def _keep(self, entry: JobEventLogEntry, record: JobRecord, event: JobEvent) -> None:
         super()._keep(entry, record, event)
         if not record.durable or event.superseded_by_next:
             return
@@ -286,7 +286,7 @@ class SqliteJobLog(JobLog):
 
         try:
             for job_id, text in read("SELECT id, submitted FROM jobs ORDER BY place").fetchall():
-                self._enter(JobLogEntry(parse_record(opened(text, f"{job_id}"))))
+                self._enter(JobEventLogEntry(parse_record(opened(text, f"{job_id}"))))
             for job_id, seq, at, text in read(
                 "SELECT job, seq, at, change FROM events ORDER BY job, seq"
             ):
