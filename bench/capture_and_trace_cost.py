@@ -23,7 +23,8 @@ from sidecar.interfaces.live_events import Final, InputProcessed, Partial, Speec
 from sidecar.live.sessions import capture_writer
 from sidecar.live.sessions.capture_writer import CaptureObserver
 from sidecar.live.sessions.input_log import InputLogTotals
-from sidecar.live.sessions.session import Session, SessionBounds, SessionObserverFactory
+from sidecar.live.sessions.session import Session, SessionObserverFactory
+from sidecar.live.sessions.session_limits import SessionBounds
 from sidecar.live.sessions.session_traces import SessionTracer
 from sidecar.service.facade import create_tracing
 from sidecar.transcripts.transcript import Segment

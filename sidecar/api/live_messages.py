@@ -20,7 +20,7 @@ from sidecar.errors import ErrorKind
 from sidecar.interfaces import live_engine, live_events
 from sidecar.interfaces.request_options import MAX_PROMPT_CHARACTERS
 from sidecar.live.sessions.event_log import NumberedEvent
-from sidecar.live.sessions.session import SAMPLE_RATES
+from sidecar.live.sessions.session_limits import SAMPLE_RATES
 from sidecar.transcripts.transcript_formats import segment_body, speaker_label, transcript_body
 
 LIVE_CLOSE_CODES: Mapping[ErrorKind | str, int] = {

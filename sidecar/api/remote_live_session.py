@@ -22,7 +22,8 @@ from sidecar.interfaces import live_events
 from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions, LiveSessionStart, SampleEncoding
 from sidecar.live.sessions.event_log import EventLogState, NumberedEvent
 from sidecar.live.sessions.input_log import InputChunk, InputLogState
-from sidecar.live.sessions.session import SAMPLE_RATES, Session
+from sidecar.live.sessions.session import Session
+from sidecar.live.sessions.session_limits import SAMPLE_RATES
 from sidecar.service.facade import Service
 from sidecar.transcripts.language_confidence import doubtful_language_notice
 from sidecar.upstream.remote_live_messages import (

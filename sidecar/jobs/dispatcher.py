@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,10 +13,12 @@ from itertools import chain, islice
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import EngineSpec, Precision
-from sidecar.jobs.job_queue import log
 from sidecar.jobs.job_runner import Job, JobRun, OptionsPlanner
 from sidecar.jobs.wait_queue import WaitQueue
 from sidecar.workers.engine_slot import EngineSlot
+
+log = logging.getLogger(__name__)
+
 
 NEXT_JOB_WAIT_S = 0.3
 """What a client takes at most to send its next recording after the answer to the last."""

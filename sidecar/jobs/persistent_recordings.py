@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import uuid
 from collections import defaultdict
 from collections.abc import Container
@@ -15,9 +16,11 @@ from sidecar.config.settings import Settings
 from sidecar.errors import SidecarError
 from sidecar.jobs import job_record
 from sidecar.jobs.job_record import JobRecord
-from sidecar.jobs.recovery import log
 from sidecar.storage.encryption import Cipher, DecryptionFailed, EncryptedFile
 from sidecar.storage.recording_storage import RecordingStorage
+
+log = logging.getLogger(__name__)
+
 
 _ALTERED = "The stored recording was changed."
 

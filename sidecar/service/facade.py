@@ -47,8 +47,8 @@ from sidecar.jobs.job_traces import JobEventSource, JobTraces
 from sidecar.jobs.owned_jobs import OwnedJobs, OwnedRecordings, TranscriptEditor
 from sidecar.jobs.submission import JobSubmissions
 from sidecar.live.sessions.capture_writer import CaptureObserver
-from sidecar.live.sessions.session import SessionBounds, SessionObserverFactory
-from sidecar.live.sessions.session_limits import SessionLimits
+from sidecar.live.sessions.session import SessionObserverFactory
+from sidecar.live.sessions.session_limits import SessionBounds, SessionLimits
 from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.live.sessions.session_traces import SessionTracer
 from sidecar.observability.metrics import ServiceMetrics, health_problem

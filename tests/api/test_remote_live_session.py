@@ -33,7 +33,8 @@ from sidecar.interfaces.live_events import (
     to_wire,
 )
 from sidecar.live.sessions.input_log import InputLogTotals
-from sidecar.live.sessions.session import Session, SessionBounds
+from sidecar.live.sessions.session import Session
+from sidecar.live.sessions.session_limits import SessionBounds
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 from sidecar.transcripts.transcript import Notice, Segment
 from sidecar.upstream.remote_live_messages import (

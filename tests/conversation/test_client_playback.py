@@ -44,7 +44,8 @@ from sidecar.conversation.output_queue import (
 from sidecar.interfaces import live_events
 from sidecar.interfaces.engine_interface import SynthesisOptions, SynthesizedAudio
 from sidecar.live.sessions.input_log import InputLogTotals
-from sidecar.live.sessions.session import Session, SessionBounds
+from sidecar.live.sessions.session import Session
+from sidecar.live.sessions.session_limits import SessionBounds
 
 T = TypeVar("T")
 MANUAL = ConversationOptions(ends_turns=False, answers=False, interruptible=False)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.interfaces.live_events import TurnDropped, TurnEnded
 from sidecar.live.sessions.input_log import InputChunk, InputCommit, InputLogTotals
-from sidecar.live.sessions.session import Session, SessionBounds
+from sidecar.live.sessions.session import Session
+from sidecar.live.sessions.session_limits import SessionBounds
 
 
 def dropped(session: Session) -> list[int]:

@@ -28,7 +28,8 @@ from sidecar.live.sessions.engine_relay import (
     relay_session,
 )
 from sidecar.live.sessions.input_log import InputLogTotals
-from sidecar.live.sessions.session import Session, SessionBounds
+from sidecar.live.sessions.session import Session
+from sidecar.live.sessions.session_limits import SessionBounds
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service
 from sidecar.workers.rpc_server import BegunCalls, BegunCallsPage

@@ -38,7 +38,8 @@ from sidecar.interfaces.live_events import (
     TurnEnded,
 )
 from sidecar.live.sessions.input_log import InputLogTotals
-from sidecar.live.sessions.session import AUDIO_LOST_NOTICE, Session, SessionBounds
+from sidecar.live.sessions.session import AUDIO_LOST_NOTICE, Session
+from sidecar.live.sessions.session_limits import SessionBounds
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Segment
@@ -301,7 +302,7 @@ async def test_what_is_dropped_is_not_told_and_what_comes_after_is(open_service:
 async def test_bad_sound_is_refused_and_the_session_goes_on(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sidecar.live.sessions.session.MAX_CHUNK_S", 2.0)
+    monkeypatch.setattr("sidecar.live.sessions.session_limits.MAX_CHUNK_S", 2.0)
     service = await open_service()
     session = service.live.open(ANONYMOUS, LiveOptions())
     with pytest.raises(errors.SoundInvalid, match="3 bytes"):
@@ -415,7 +416,7 @@ async def test_who_sends_faster_than_is_heard_waits_and_loses_nothing(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "0.2")
-    monkeypatch.setattr("sidecar.live.sessions.session.BUFFER_S", 20.0)
+    monkeypatch.setattr("sidecar.live.sessions.session_limits.BUFFER_S", 20.0)
     service = await open_service()
     session = service.live.open(ANONYMOUS, LiveOptions(partials=False))
     reading = asyncio.create_task(story(session))
@@ -437,7 +438,7 @@ async def test_all_of_them_keep_no_more_sound_than_may_be_and_lose_none(
     monkeypatch.setattr(
         "sidecar.live.sessions.input_log.FULL_BUFFER_TURN_S", PATIENCE_S
     )  # nobody falls silent
-    monkeypatch.setattr("sidecar.live.sessions.session.BUFFER_S", 20.0)
+    monkeypatch.setattr("sidecar.live.sessions.session_limits.BUFFER_S", 20.0)
     service = await open_service(live_buffer_mb=1)
     sessions = [service.live.open(ANONYMOUS, LiveOptions(partials=False)) for _ in range(4)]
     most = 0

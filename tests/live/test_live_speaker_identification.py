@@ -14,8 +14,7 @@ from sidecar.api.remote_live_session import open_leased_session
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.engines import engine_spec
 from sidecar.interfaces.live_engine import LiveOptions, LiveSessionStart
-from sidecar.live.sessions.session import SessionBounds
-from sidecar.live.sessions.session_limits import SessionLimits
+from sidecar.live.sessions.session_limits import SessionBounds, SessionLimits
 from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.transcripts.speaker_embeddings import SpeakerCandidate
 from sidecar.upstream.remote_live_messages import PROTOCOL_VERSION, RemoteSessionRequest

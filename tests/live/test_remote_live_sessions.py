@@ -46,8 +46,7 @@ from sidecar.interfaces.engine_interface import UpstreamOptions
 from sidecar.interfaces.live_engine import LiveOptions, LiveSessionStart
 from sidecar.live.sessions import session_registry
 from sidecar.live.sessions.engine_relay import SharedLiveEngine
-from sidecar.live.sessions.session import SessionBounds
-from sidecar.live.sessions.session_limits import SessionLimits
+from sidecar.live.sessions.session_limits import SessionBounds, SessionLimits
 from sidecar.upstream import load_balancer
 from sidecar.workers import remote_live_call
 from sidecar.workers.engine_slot import EngineState

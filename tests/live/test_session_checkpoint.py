@@ -33,7 +33,7 @@ from sidecar.interfaces.live_events import (
 )
 from sidecar.live.sessions.event_log import UNSAVED_SEQ_OFFSET, NumberedEvent
 from sidecar.live.sessions.input_log import InputChunk, InputCommit, InputLogTotals
-from sidecar.live.sessions.session import Session, SessionBounds
+from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_checkpoint import (
     MAX_UNSAVED_AUDIO_S,
     SessionCheckpointer,
@@ -41,6 +41,7 @@ from sidecar.live.sessions.session_checkpoint import (
     serialize_checkpoint,
     serialize_events,
 )
+from sidecar.live.sessions.session_limits import SessionBounds
 from sidecar.transcripts.speaker_embeddings import SpeakerCandidate, SpeakerEmbedding
 from sidecar.transcripts.transcript import Segment
 

@@ -25,7 +25,8 @@ from sidecar.live.sessions.input_log import (
     InputLog,
     InputLogTotals,
 )
-from sidecar.live.sessions.session import Session, SessionBounds
+from sidecar.live.sessions.session import Session
+from sidecar.live.sessions.session_limits import SessionBounds
 from sidecar.protocols.s2s import messages as s2s_messages
 from sidecar.protocols.yap import messages as yap_messages
 from sidecar.transcripts.transcript import Notice

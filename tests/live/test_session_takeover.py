@@ -23,9 +23,8 @@ from sidecar.cluster.postgres_live_sessions import PostgresSessionStore
 from sidecar.engines import engine_spec
 from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.live.sessions import session_persistence
-from sidecar.live.sessions.session import SessionBounds
 from sidecar.live.sessions.session_checkpoint import ResumedSession, SessionCheckpoint, SessionName
-from sidecar.live.sessions.session_limits import SessionLimits
+from sidecar.live.sessions.session_limits import SessionBounds, SessionLimits
 from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.storage.postgres_database import PostgresDatabase, migrate_postgres
 

@@ -28,7 +28,13 @@ from sidecar.interfaces.engine_interface import CancelCheck
 from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions, LiveSessionStart
 from sidecar.interfaces.live_events import LiveEvent, LiveEventCallback, NoticeRaised
 from sidecar.live.runtime.engine_session import EngineSession, SessionCommand
-from sidecar.live.runtime.live_speaker_labels import RelabelRequest, RelabelResult, Vector, relabel
+from sidecar.live.runtime.live_speaker_labels import (
+    SPEAKERS_UNAVAILABLE,
+    RelabelRequest,
+    RelabelResult,
+    Vector,
+    relabel,
+)
 from sidecar.live.runtime.load_shedding import (
     MIN_SHEDDING_S,
     EngineLoadModel,
@@ -47,7 +53,6 @@ from sidecar.live.runtime.partial_results import (
     WorkPace,
     most_urgent,
 )
-from sidecar.live.runtime.result_assembler import SPEAKERS_UNAVAILABLE
 from sidecar.live.runtime.segment_embeddings import EmbeddingTask
 from sidecar.live.runtime.stream_recognizer import SessionTask, StreamRecognizer
 from sidecar.transcripts.transcript import Notice

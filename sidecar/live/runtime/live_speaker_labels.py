@@ -17,9 +17,16 @@ import numpy.typing as npt
 from sidecar.diarization import clustering
 from sidecar.diarization.speaker_identification import SpeakerVector, embedding_of, vector_of
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
+from sidecar.transcripts.transcript import Notice
 
 Vector = npt.NDArray[np.float32]
 """Shape (256,), of length 1."""
+
+SPEAKERS_UNAVAILABLE = Notice(
+    "speakers_unavailable",
+    "Diarization is not available on this machine: there are no speaker labels.",
+)
+
 
 MIN_FOUNDING_S = 1.5
 """A piece of which less is heard founds no speaker, unless nobody is heard longer; it is given to

@@ -13,6 +13,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum, StrEnum
 
+LATE_NOTICE_INTERVAL_S = 30.0
+"""Seconds between two notices that partials are late."""
+
+
 TARGET_UTILIZATION = 0.75
 """Share of the threads that finals of admitted sessions may take: the rest is for chance (many
 speak at once) and for partials. It is less where the work for one final is long beside the limit:

@@ -13,14 +13,10 @@ from dataclasses import dataclass
 from sidecar.diarization.speaker_identification import embedding_if_long_enough
 from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions, LiveSessionStart
 from sidecar.interfaces.live_events import Final, LiveEvent, TurnDropped, TurnEnded
+from sidecar.live.runtime.live_speaker_labels import SPEAKERS_UNAVAILABLE
 from sidecar.live.runtime.partial_results import RecognitionHypothesis, SpeechSegment
 from sidecar.live.runtime.segment_embeddings import SegmentEmbeddings
-from sidecar.transcripts.transcript import Notice, Segment, Transcript, Word, join_texts
-
-SPEAKERS_UNAVAILABLE = Notice(
-    "speakers_unavailable",
-    "Diarization is not available on this machine: there are no speaker labels.",
-)
+from sidecar.transcripts.transcript import Segment, Transcript, Word, join_texts
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,11 @@ from sidecar.live.runtime.endpointing import (
 )
 from sidecar.live.runtime.input_samples import SampleRingBuffer
 from sidecar.live.runtime.live_speaker_labels import RelabelRequest, RelabelResult, Vector
-from sidecar.live.runtime.load_shedding import ENTRY_WINDOW_S, UtteranceAdmission
+from sidecar.live.runtime.load_shedding import (
+    ENTRY_WINDOW_S,
+    LATE_NOTICE_INTERVAL_S,
+    UtteranceAdmission,
+)
 from sidecar.live.runtime.partial_results import (
     DEFAULT_SCHEDULE,
     PARTIAL_STEP_S,
@@ -46,8 +50,6 @@ from sidecar.live.runtime.segment_embeddings import EmbeddingTask, SegmentEmbedd
 from sidecar.transcripts.language_confidence import doubtful_language_notice
 from sidecar.transcripts.transcript import Notice
 
-LATE_NOTICE_INTERVAL_S = 30.0
-"""Seconds between two notices that partials are late."""
 SHED_TEXT = "Too many speak: what is said now is not recognised."
 SessionTask: TypeAlias = RecognitionTask | EmbeddingTask
 """Work of an engine for one session."""

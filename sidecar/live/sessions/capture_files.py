@@ -42,6 +42,10 @@ class CaptureInfo:
     size: int
 
 
+MAX_CAPTURES = 1000
+"""Captured sessions in the folder: each is listed whenever one ends."""
+
+
 @dataclass(frozen=True, slots=True)
 class CaptureLimits:
     """How much may be there: bytes, captures, seconds of age; 0 is no limit."""

@@ -21,6 +21,7 @@ from sidecar.interfaces.live_engine import SampleEncoding
 from sidecar.interfaces.live_events import to_wire
 from sidecar.live.sessions.capture_files import (
     EVENTS,
+    MAX_CAPTURES,
     SOUND,
     CapturedAudio,
     CapturedEntry,
@@ -261,8 +262,6 @@ def list_captures(folder: Path) -> list[CaptureInfo]:
 CAPTURED_GREETING = {"captured": True}
 CAPTURE_FORMAT_VERSION = 1
 """Of the lines."""
-MAX_CAPTURES = 1000
-"""Captured sessions in the folder: each is listed whenever one ends."""
 MAX_QUEUED_CHUNKS = 256
 """Chunks of all captured sessions that wait for the disk; then the oldest are left out."""
 CLOSE_TIMEOUT_S = 3.0

@@ -14,19 +14,22 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from sidecar import errors
 from sidecar.concurrency import wait_for_event
-from sidecar.config.settings import Settings
 from sidecar.interfaces import live_events
 from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
-from sidecar.interfaces.request_options import parse_language
-from sidecar.limits import limit
 from sidecar.live.sessions.event_log import EventLog, EventMetrics, NumberedEvent
 from sidecar.live.sessions.input_log import InputCommit, InputLog, InputLogTotals
 from sidecar.live.sessions.session_checkpoint import SessionCheckpoint, SessionCheckpointer
+from sidecar.live.sessions.session_limits import (
+    MAX_COMMANDS,
+    MAX_EVENTS,
+    SAMPLE_RATES,
+    SessionBounds,
+    clamp_options,
+)
 from sidecar.live.sessions.session_recording import SessionRecording
 from sidecar.observability.metrics import ServiceMetrics
 from sidecar.transcripts.transcript import Notice, Transcript
@@ -71,53 +74,6 @@ AUDIO_LOST_NOTICE = Notice(
 )
 NOT_SAVED_CODE = "not_kept"
 """The notice of a session that was to become a job and did not."""
-MAX_COMMANDS = 20_000
-"""Commits, cancels and changes that one session takes: each leaves events, which are kept."""
-MAX_EVENTS = 100_000
-"""Events of one session that are kept: ten times what 90 minutes of talk come to."""
-MAX_CHUNK_S = 10.0
-"""Seconds of sound that one message of a session may bring."""
-BUFFER_S = limit("live_buffer", 60.0)
-"""Seconds of a session's sound that may wait for the engine; then its client waits. Twice the
-longest utterance, so that all of one is kept."""
-SAMPLE_RATES = range(8_000, 192_001)
-"""Samples a second that are taken."""
-
-
-@dataclass(frozen=True, slots=True)
-class SessionBounds:
-    """Bounds of one session, in seconds: ``idle_s`` without audio, ``longest_s`` in all,
-    ``chunk_s`` of audio at once, ``buffer_s`` of audio that is not settled."""
-
-    idle_s: float = 150.0
-    longest_s: float = 5400.0
-    chunk_s: float = MAX_CHUNK_S
-    buffer_s: float = BUFFER_S
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """As the settings say."""
-        return cls(settings.live_idle, settings.live_longest, MAX_CHUNK_S, BUFFER_S)
-
-
-def clamp_options(options: LiveOptions, bounds: SessionBounds) -> LiveOptions:
-    """Return the options as a session with these bounds has them: no utterance is longer than half
-    of the sound that is kept, so that all of one is.
-
-    Raises:
-        errors.LanguageInvalid: the language has not the shape of a tag.
-        errors.FieldInvalid: what comes before an utterance leaves too little of that for it.
-    """
-    ends = options.endpointing
-    try:
-        ends = dataclasses.replace(ends, longest_s=min(ends.longest_s, bounds.buffer_s / 2))
-    except ValueError as error:
-        raise errors.FieldInvalid(
-            f"'endpointing' is invalid: {error}, and at most {bounds.buffer_s / 2:g} here.",
-            hint="Reduce pre_roll_s or min_speech_s.",
-        ) from None
-    language = parse_language(options.language)
-    return dataclasses.replace(options, endpointing=ends, language=language)
 
 
 SaveSession = Callable[["Session", Transcript], Awaitable[str]]

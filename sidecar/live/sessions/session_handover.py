@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -15,7 +16,10 @@ from sidecar.live.sessions.session_checkpoint import (
     SessionStore,
     parse_checkpoint,
 )
-from sidecar.live.sessions.session_persistence import SessionSaver, log
+from sidecar.live.sessions.session_persistence import SessionSaver
+
+log = logging.getLogger(__name__)
+
 
 TAKEOVER_TIMEOUT_S = 6.0
 """So long a service that has a session is waited for; one that died is known to have by then."""

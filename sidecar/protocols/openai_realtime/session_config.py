@@ -16,7 +16,7 @@ from sidecar import errors
 from sidecar.audio import codecs
 from sidecar.interfaces import live_engine, request_options
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec
-from sidecar.live.sessions.session import SAMPLE_RATES
+from sidecar.live.sessions.session_limits import SAMPLE_RATES
 from sidecar.protocols import openai_common, openai_model_names
 
 USUAL_RATE = 24_000

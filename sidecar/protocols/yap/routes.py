@@ -19,7 +19,8 @@ from sidecar.api.http.responses import json_response
 from sidecar.api.http.websocket_connections import WebSocketConnection, WebSocketDialect
 from sidecar.auth.rate_limits import MINUTE_S
 from sidecar.interfaces.live_engine import LiveOptions, TurnControl
-from sidecar.live.sessions.session import BUFFER_S, Session
+from sidecar.live.sessions.session import Session
+from sidecar.live.sessions.session_limits import BUFFER_S
 from sidecar.protocols.yap import messages
 from sidecar.protocols.yap.messages import YapEnvelope, YapIds, YapRefused, message_text
 from sidecar.protocols.yap.session import YapAction, YapUtterances
