@@ -34,6 +34,7 @@ from sidecar.api.http.schemas import JobError, JobProgress
 from sidecar.api.http.upload import read_form, read_json
 from sidecar.audio.audio_source import AudioSource
 from sidecar.auth import identity
+from sidecar.concurrency import running
 from sidecar.errors import ErrorKind
 from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_store import QueuePosition
@@ -391,22 +392,16 @@ async def send_until_disconnect(
 
     Return True if the token was revoked. Whatever ``sending`` raises is raised.
     """
-    spawn = asyncio.get_running_loop().create_task
-    sender, listener = spawn(sending), spawn(_disconnected(receive))
     revoked = False
+    async with running(sending, _disconnected(receive)) as (sender, listener):
 
-    def sent_away() -> None:
-        nonlocal revoked
-        revoked = True
-        listener.cancel()
+        def sent_away() -> None:
+            nonlocal revoked
+            revoked = True
+            listener.cancel()
 
-    try:
         with revocable(scope, sent_away):
             await asyncio.wait({sender, listener}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        sender.cancel()
-        listener.cancel()
-        await asyncio.wait({sender, listener})
     if not sender.cancelled():
         sender.result()
     return revoked

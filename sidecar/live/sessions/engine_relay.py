@@ -6,7 +6,6 @@ that as an attempt, and is recognized alone the next time: so the second attempt
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from sidecar import errors
+from sidecar.concurrency import running
 from sidecar.interfaces.live_events import NoticeRaised, SessionRejected, Summary, from_wire
 from sidecar.live.sessions.input_log import InputChunk, InputCommit, InputDiscard
 from sidecar.live.sessions.session import Session
@@ -108,8 +108,7 @@ async def _relay_once(session: Session, engine: SharedLiveEngine, *, alone: bool
     options = session.options.to_wire()
     async with engine.calling("live", options=options, begin=begin, alone=alone) as call:
         session.placed.set()
-        sending = asyncio.get_running_loop().create_task(_send_input(session, call))
-        try:
+        async with running(_send_input(session, call)):
             async for answer, _ in call.answers():
                 event = from_wire(answer)
                 if isinstance(event, SessionRejected):
@@ -117,9 +116,6 @@ async def _relay_once(session: Session, engine: SharedLiveEngine, *, alone: bool
                 if isinstance(event, Summary):
                     event = await session.kept(event)
                 session.heard(event)
-        finally:
-            sending.cancel()
-            await asyncio.wait({sending})
 
 
 async def _send_input(session: Session, call: RpcCall) -> None:
