@@ -26,7 +26,6 @@ from sidecar.audio.audio_source import (
     RecordingRef,
     StoredRecordingRef,
 )
-from sidecar.errors import BadRequest, SidecarError
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs import job_record
 from sidecar.jobs.job_log import SUBSCRIBER_BUFFER_EVENTS, JobLog, JobLogEntry
@@ -69,7 +68,7 @@ class RecordingArchive:
             if there is not None and audio.name not in there:
                 raise FileNotFoundError
             size = audio.size if audio.size is not None else self._storage.size(audio.name)
-        except (OSError, SidecarError):
+        except (OSError, errors.SidecarError):
             self._gone.add(audio)
             return
         sizes = self._sizes[record.owner]
@@ -92,7 +91,7 @@ class RecordingArchive:
         self._gone.add(audio)
         try:
             self._storage.delete(audio.name)
-        except (OSError, SidecarError) as error:  # one that is listened to, on Windows
+        except (OSError, errors.SidecarError) as error:  # one that is listened to, on Windows
             log.warning("a recording goes with the next start (%s)", error)
 
 
@@ -195,7 +194,7 @@ def parse_change(text: bytes) -> JobChange:
                 return job_record.EditedChange(edit_step_from_json(operations))
             case {"change": str(name), **values}:
                 return _PLAIN[name](**{str(key): value for key, value in values.items()})
-    except (ValueError, KeyError, TypeError, BadRequest) as error:
+    except (ValueError, KeyError, TypeError, errors.BadRequest) as error:
         raise UnreadableRecord(f"no change: {error}") from None
     raise UnreadableRecord("no change")
 

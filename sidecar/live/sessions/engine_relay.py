@@ -6,10 +6,9 @@ that as an attempt, and is recognized alone the next time: so the second attempt
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Protocol
 
 from sidecar import errors
@@ -120,7 +119,7 @@ async def _relay_once(session: Session, engine: SharedLiveEngine, *, alone: bool
 
 async def _send_input(session: Session, call: RpcCall) -> None:
     """Everything that is not settled, and then what comes."""
-    with contextlib.suppress(channel.ChannelClosed, RpcCallEnded):  # who reads is told
+    with suppress(channel.ChannelClosed, RpcCallEnded):  # who reads is told
         while True:
             session.news.clear()
             for order in session.orders():

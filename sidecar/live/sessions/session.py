@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
 from sidecar import errors
@@ -110,14 +109,14 @@ def clamp_options(options: LiveOptions, bounds: SessionBounds) -> LiveOptions:
     """
     ends = options.endpointing
     try:
-        ends = dataclasses.replace(ends, longest_s=min(ends.longest_s, bounds.buffer_s / 2))
+        ends = replace(ends, longest_s=min(ends.longest_s, bounds.buffer_s / 2))
     except ValueError as error:
         raise errors.FieldInvalid(
             f"'endpointing' is not possible: {error}, and at most {bounds.buffer_s / 2:g} here.",
             hint="Make pre_roll_s or min_speech_s shorter.",
         ) from None
     language = parse_language(options.language)
-    return dataclasses.replace(options, endpointing=ends, language=language)
+    return replace(options, endpointing=ends, language=language)
 
 
 SaveSession = Callable[["Session", Transcript], Awaitable[str]]
@@ -317,7 +316,7 @@ class Session:
 
     def meet(self, options: LiveOptions) -> None:
         """Recognise whom these options know. Before an engine is asked."""
-        self.options = dataclasses.replace(
+        self.options = replace(
             self.options, known_voices=options.known_voices, voiceprints=options.voiceprints
         )
         self.stranger = False
@@ -332,7 +331,7 @@ class Session:
             errors.SessionOver: it takes nothing any more.
         """
         before = self.options
-        changed = dataclasses.replace(
+        changed = replace(
             self._accepted(options, self.bounds),
             known_voices=before.known_voices,
             voiceprints=before.voiceprints,
@@ -366,7 +365,7 @@ class Session:
             notice = Notice(NOT_SAVED_CODE, f"It could not be kept: {error.detail}")
             self.heard(live_events.NoticeRaised(notice))
             return summary
-        return dataclasses.replace(summary, job=job)
+        return replace(summary, job=job)
 
     def events(self, after: int = 0) -> AsyncIterator[NumberedEvent]:
         """Everything that is said behind number ``after``, until the end.
@@ -416,7 +415,7 @@ class Session:
         for wish in wishes:
             ended = self.told.broken_off(self.sound.settled)
             if isinstance(wish, InputCommit):
-                self._say(dataclasses.replace(ended, committed=True))
+                self._say(replace(ended, committed=True))
             else:
                 self._say(live_events.TurnDropped(ended.turn, ended.end))
         self._room.set()
