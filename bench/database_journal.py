@@ -28,7 +28,7 @@ from postgres import KEY, cluster
 from shared_job_services import Service, services
 
 from sidecar.jobs.job_record import ReportedChange, StartedChange
-from sidecar.jobs.sqlite_job_log import SqliteJobLog
+from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.storage.postgres_speaker_store import PostgresSpeakerStore
 from sidecar.storage.speaker_store import (
     MAX_ENROLLED_SPEAKERS,
@@ -52,7 +52,7 @@ def said(index: int) -> ReportedChange:
     return ReportedChange(SegmentReady(index, Segment(float(index), index + 1.0, "said " * 12)))
 
 
-async def in_file(log: SqliteJobLog, events: int) -> list[float]:
+async def in_file(log: SqliteJobEventLog, events: int) -> list[float]:
     """How long each of so many segments takes to be on the disk."""
     job = submitted(durable=True)
     log.add(job)
@@ -114,7 +114,7 @@ async def measure(events: int) -> None:
     """All of it, once."""
     with cluster(quick=False) as server, tempfile.TemporaryDirectory() as folder:
         address, home = server.new_database(), Path(folder)
-        own = SqliteJobLog(home / "own", KEY)
+        own = SqliteJobEventLog(home / "own", KEY)
         print(f"{'':52} {'p50':>7} {'p95':>7}")
         line("a segment on the disk: a file of one's own", await in_file(own, events))
         own.close()

@@ -140,7 +140,9 @@ class BackgroundTaskGroup:
         def ended(task: asyncio.Task[object]) -> None:
             self._tasks.discard(task)
             if not task.cancelled() and (fault := task.exception()) is not None:
-                log.error("background work ended (%s)", what, exc_info=fault)
+                log.error(
+                    "internal error in the background task %s, which ended", what, exc_info=fault
+                )
 
         task = asyncio.get_running_loop().create_task(work, name=what)
         self._tasks.add(task)

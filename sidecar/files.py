@@ -58,7 +58,9 @@ def read(path: Path, most: int, *, private: bool = False) -> bytes:
     except OSError as error:
         raise SettingsInvalid(f"The file {path} cannot be read: {error.strerror}.") from None
     if len(data) > most:
-        raise SettingsInvalid(f"The file {path} has more than {most} bytes: it is something else.")
+        raise SettingsInvalid(
+            f"The file {path} has more than {most} bytes: it is not the expected kind of file."
+        )
     if private:
         check_private(path, status.st_mode)
     return data
@@ -83,7 +85,7 @@ def check_private(path: Path, mode: int) -> None:
     """
     if sys.platform != "win32" and mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise SettingsInvalid(
-            f"Others may read the file {path}.", hint=f"Close it: chmod 600 {path}"
+            f"Other users may read the file {path}.", hint=f"Restrict it: chmod 600 {path}"
         )
 
 
@@ -149,7 +151,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise SettingsInvalid(f"The folder {path} cannot be made: {error.strerror}.") from None
+        raise SettingsInvalid(f"The folder {path} cannot be created: {error.strerror}.") from None
 
 
 @contextmanager
@@ -202,13 +204,13 @@ def _read_pipe_to_end(path: Path, pipe: int, most: int) -> bytes:
     if len(data) >= most:
         return data
     raise SettingsInvalid(
-        f"The pipe {path} said nothing to its end within {PIPE_TIMEOUT_S:g} s.",
+        f"The pipe {path} was not closed within {PIPE_TIMEOUT_S:g} s.",
         hint="Write to it and close it, or name a file.",
     )
 
 
 def _not_a_file_error(path: Path) -> SettingsInvalid:
-    return SettingsInvalid(f"{path} is not a regular file.", hint="Name a file that has it.")
+    return SettingsInvalid(f"{path} is not a regular file.", hint="Name a regular file.")
 
 
 def sync_folder(folder: Path) -> None:
@@ -254,10 +256,10 @@ class WatchedFiles(Generic[T]):
         try:
             self.value = self._read()
         except SettingsInvalid as error:
-            log.error("%s changed and cannot be used; what was read before counts on: %s",
+            log.error("%s changed and cannot be used; the previous version stays in use: %s",
                       self._what, error.detail)  # fmt: skip
             return False
-        log.info("%s read again", self._what)
+        log.info("%s reloaded", self._what)
         return True
 
     def _look_at(self) -> tuple[object, ...]:
@@ -296,7 +298,7 @@ class FileWatcher:
             try:
                 await threads.run(watched.look)
             except Exception:  # whatever it was, the next look is due
-                log.exception("a fault of ours while looking at a file")
+                log.exception("internal error while a watched file was read")
 
 
 def _files_under(path: Path) -> list[Path]:

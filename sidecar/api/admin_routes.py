@@ -247,7 +247,9 @@ def build_router(service: Service) -> APIRouter:
         done, _ = await asyncio.wait({going}, timeout=timeout_s)
         gone = bool(done) and model_id not in service.models.names
         if done and not gone:
-            raise errors.ModelLoadFailed("The model of the start does not load any more.")
+            raise errors.ModelLoadFailed(
+                "The model that the service was started with could not be loaded again."
+            )
         status = "unloaded" if gone else "unloading"
         return json_response({"status": status, "model_id": model_id}, 200 if gone else 202)
 
@@ -274,16 +276,18 @@ def load_request_of(values: Mapping[str, Any], device: str) -> ModelLoadRequest:
     if not model_id:
         raise errors.FieldMissing("The field 'model_id' is missing.")
     if len(model_id) > MAX_NAME_CHARACTERS:
-        raise errors.FieldInvalid(f"A 'model_id' has {MAX_NAME_CHARACTERS} characters at most.")
+        raise errors.FieldInvalid(
+            f"The field 'model_id' may have at most {MAX_NAME_CHARACTERS} characters."
+        )
     if (_text(values, "device") or AUTO) not in (AUTO, device):
         raise errors.FieldInvalid(
-            f"Engines run on '{device}' here, and the field 'device' cannot change that.",
-            hint="Leave 'device' out; the setting of that name says where they run.",
+            f"Engines of this service run on '{device}'; the field 'device' cannot change that.",
+            hint="Omit 'device'; the setting of that name chooses the device.",
         )
     kind = _text(values, "compute_type").lower() or AUTO
     if kind not in PRECISIONS:
         raise errors.FieldInvalid(
-            f"The field 'compute_type' is not possible: '{kind[:40]}'.",
+            f"The field 'compute_type' is invalid: '{kind[:40]}'.",
             hint=f"It is one of {', '.join(PRECISIONS)}.",
         )
     path = _text(values, "model_path")
@@ -323,7 +327,7 @@ def _text(values: Mapping[str, Any], name: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str) or "\0" in value:
-        raise errors.FieldInvalid(f"The field '{name}' is not a text.")
+        raise errors.FieldInvalid(f"The field '{name}' is not a string.")
     return value.strip()
 
 
@@ -333,5 +337,5 @@ def _seconds(given: str | None) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 <= seconds <= 3600:
-        raise errors.FieldInvalid("The field 'drain_timeout_sec' is not possible: 0 to 3600.")
+        raise errors.FieldInvalid("The field 'drain_timeout_sec' is not from 0 to 3600.")
     return seconds

@@ -101,7 +101,7 @@ def build_router(service: Service) -> APIRouter:
             raise errors.FieldMissing("The field 'name' is missing.")
         if embedding is None:
             raise errors.FieldMissing(
-                "Neither a clip nor a job's speaker was sent.",
+                "The request has neither a clip nor a job's speaker.",
                 hint="Send a file part 'audio', or 'job' and 'speaker'.",
             )
         person = await people.add(caller, name, embedding)
@@ -140,7 +140,7 @@ def build_router(service: Service) -> APIRouter:
         name, embedding = await _read_person_request(request, service)
         if name is None and embedding is None:
             raise errors.FieldMissing(
-                "Nothing was sent that could be changed.",
+                "The request has nothing to change.",
                 hint="Send 'name', a file part 'audio', or 'job' and 'speaker'.",
             )
         return json_response(

@@ -98,7 +98,7 @@ async def _request_forecast(request: Request, service: Service) -> JobForecast:
         if source is None and fields.get("duration") is not None:
             if fields.get("audio_path") is not None:
                 raise errors.FieldInvalid(
-                    "'duration' and 'audio_path' say the same.", hint="Send one of them."
+                    "'duration' and 'audio_path' exclude each other.", hint="Send one of them."
                 )
             longest_s = service.settings.max_audio_hours * 3600
             audio_s = parse_number("duration", fields["duration"], 0, longest_s)

@@ -29,7 +29,7 @@ from sidecar.interfaces.request_options import (
     unknown_fields,
 )
 from sidecar.jobs import job_record
-from sidecar.jobs.job_log import MAX_EVENT_BATCH, JobSubscription, SubscriberTooSlow
+from sidecar.jobs.job_event_log import MAX_EVENT_BATCH, JobSubscription, SubscriberTooSlow
 from sidecar.jobs.job_store import QueuePosition
 from sidecar.jobs.scheduler import Priority
 from sidecar.service.facade import Service
@@ -296,8 +296,8 @@ async def _page(
         found = await service.owned.jobs(caller, states=states, after=after, limit=limit + 1)
     except errors.JobNotFound:
         raise errors.FieldInvalid(
-            "'after' is no job of yours, or one that was forgotten.",
-            hint="Begin anew, without 'after'.",
+            "'after' is not the id of a job of yours, or that job was deleted.",
+            hint="Start from the first page, without 'after'.",
         ) from None
     return [*found[:limit]], len(found) > limit
 
@@ -309,8 +309,8 @@ def _states(given: str) -> frozenset[job_record.JobState]:
         )
     except ValueError:
         raise errors.FieldInvalid(
-            "'state' is none that a job can be in.",
-            hint=f"Use some of: {', '.join(job_record.JobState)}.",
+            "'state' is not a state of a job.",
+            hint=f"Use one or more of: {', '.join(job_record.JobState)}.",
         ) from None
 
 
@@ -331,7 +331,10 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
         if after > job.seq:
             raise errors.FieldInvalid(
                 f"The job has no event {after} yet; its last is {job.seq}.",
-                hint="Send the last id that was read, or leave the header out to begin anew.",
+                hint=(
+                    "Send the last id that you received, or omit the header to start from the "
+                    "first event."
+                ),
             )
         if job.over and after == job.seq:
             return Response(status_code=204)  # which tells a browser to ask no more

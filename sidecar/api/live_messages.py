@@ -70,7 +70,11 @@ def message(kind: str, **body: Any) -> str:
 
 def error_message(error: errors.SidecarError) -> str:
     """Return the message of an error, with its hint; the last of a connection."""
-    body: dict[str, Any] = {"code": error.code, "message": error.detail, "hint": error.hint}
+    body: dict[str, Any] = {
+        "code": error.code,
+        "message": error.detail,
+        "hint": error.hint_on("docs/live-wire.md"),
+    }
     if error.retry_after is not None:
         body["retry_after"] = error.retry_after
     return message("error", **body)
@@ -164,7 +168,7 @@ class LiveOptionsRequest(BaseModel):
             try:
                 given["endpointing"] = dataclasses.replace(options.endpointing, **ends)
             except ValueError as error:
-                raise errors.FieldInvalid(f"'endpointing' is not possible: {error}.") from None
+                raise errors.FieldInvalid(f"'endpointing' is invalid: {error}.") from None
         return dataclasses.replace(options, **given)
 
 
@@ -195,9 +199,7 @@ class LiveBeginRequest(LiveOptionsRequest):
         if self.encoding != OPUS:
             return self.rate or live_engine.LIVE_RATE
         if self.rate not in (None, codecs.OPUS_RATE):
-            raise errors.FieldInvalid(
-                f"'rate': Opus is counted by {codecs.OPUS_RATE} samples a second."
-            )
+            raise errors.FieldInvalid(f"'rate' of Opus is {codecs.OPUS_RATE}.")
         return codecs.OPUS_RATE
 
 
@@ -235,7 +237,9 @@ def parse_request(text: str) -> LiveRequest:
     except ValidationError as invalid:
         first = invalid.errors(include_url=False, include_context=False, include_input=False)[0]
         if len(first["loc"]) < 2:  # of the object itself, or which order it is
-            raise errors.MessageInvalid(f"The message is no order: {first['msg']}.") from None
+            raise errors.MessageInvalid(
+                f"The message is not a valid request: {first['msg']}."
+            ) from None
         name = ".".join(map(str, first["loc"][1:]))
         raise errors.FieldInvalid(f"'{name}': {first['msg']}.") from None
     except RecursionError:

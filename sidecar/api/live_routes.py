@@ -102,10 +102,10 @@ async def _read_begin(socket: websocket_connections.WebSocketConnection) -> Live
         async with asyncio.timeout(BEGIN_TIMEOUT_S):
             first = await socket.receive()
     except TimeoutError:
-        raise errors.SessionIdle("The connection was opened, and then nothing was said.") from None
+        raise errors.SessionIdle("The connection sent no message after it was opened.") from None
     order = parse_request(first) if isinstance(first, str) else None
     if not isinstance(order, LiveBeginRequest):
-        raise errors.MessageInvalid("The first message of a connection is 'begin'.")
+        raise errors.MessageInvalid("The first message of a connection has to be 'begin'.")
     return order
 
 
@@ -121,7 +121,7 @@ async def _session(
         await service.live.placed(session)
         return session
     if begin.session is None:
-        raise errors.FieldMissing("'after' goes with 'session', the one that goes on.")
+        raise errors.FieldMissing("'after' requires 'session', the session to resume.")
     return await service.live.find_or_take_over(socket.caller, begin.session, begin.after)
 
 
@@ -143,7 +143,7 @@ class _LiveConnection:
     ) -> None:
         self._socket, self._session, self._begin = socket, session, begin
         self._rate, self._decoder = rate, decoder
-        self._heard_s, self._finished = 0.0, False
+        self._heard_s, self._finished = session.told.heard_s, False
         self._resent = ResentAudio(session, rate)
         self._summed_up = False
         """Whether the summary went out: nothing comes behind it."""
@@ -187,7 +187,7 @@ class _LiveConnection:
         order = parse_request(message)
         match order:
             case LiveBeginRequest():
-                raise errors.MessageInvalid("This connection has begun already.")
+                raise errors.MessageInvalid("This connection has already sent 'begin'.")
             case _ if self._resent.order():
                 self._finished = self._finished or order.type == "finish"
             case LiveChangeRequest():

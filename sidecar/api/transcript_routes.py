@@ -54,8 +54,8 @@ def parse_revisions(request: Request, header: str) -> set[int] | None:
     tags = [one[1] for one in found if one is not None]
     if not tags or len(tags) < len(found):
         raise errors.FieldInvalid(
-            f"'{header}' has no ETag in it.",
-            hint="Send the ETag of the transcript as it came, with its quotes.",
+            f"The header '{header}' has no ETag.",
+            hint="Send the ETag of the transcript unchanged, with its quotes.",
         )
     return {int(one) for one in tags if one.isascii() and one.isdigit()}
 
@@ -80,12 +80,12 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
         await service.owned.transcript(caller, job_id)  # before anything of the body is read
         revisions = parse_revisions(request, "If-Match")
         if media_type(request) != "application/json":
-            raise errors.ContentTypeUnsupported("An edit is sent as JSON.")
+            raise errors.ContentTypeUnsupported("An edit has to be JSON.")
         fields = await read_json(request)
         if "operations" not in fields:
             raise errors.FieldMissing("The field 'operations' is missing.")
         if more := [name for name in fields if name != "operations"]:
-            raise errors.FieldInvalid(f"There is no field '{more[0][:40]}' in an edit.")
+            raise errors.FieldInvalid(f"An edit has no field '{more[0][:40]}'.")
         requested = edit_request_from_json(fields["operations"])
         done = await service.edits.edit(caller, job_id, requested, revisions)
         body = edited_body(done.before, done.job)
@@ -230,7 +230,7 @@ class _RecordingResponse(StreamedResponse):
         try:
             await self._send_all(send, self._pieces)
         except (errors.AudioLost, errors.StorageUnreachable) as error:
-            log.warning("a recording broke off while it was played: %s", error.detail)
+            log.warning("playback of a recording stopped before its end: %s", error.detail)
 
 
 def add_recording_routes(router: APIRouter, service: Service) -> None:

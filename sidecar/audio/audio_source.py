@@ -182,8 +182,8 @@ def storage_error(error: OSError) -> errors.SidecarError:
     if error.errno in _DISK_FULL_ERRNOS:
         return errors.DiskFull()
     if error.errno in _TOO_MANY_FILES_ERRNOS:
-        return errors.UploadsFull("As many files are open as this service may have.")
-    return errors.SpoolUnwritable(f"The folder for uploads cannot be written: {error.strerror}.")
+        return errors.UploadsFull("The service has reached its limit of open files.")
+    return errors.SpoolUnwritable(f"The folder for uploads cannot be written to: {error.strerror}.")
 
 
 def open_recording_file(path: str, roots: Sequence[Path] = ()) -> AudioSource:
@@ -198,7 +198,7 @@ def open_recording_file(path: str, roots: Sequence[Path] = ()) -> AudioSource:
     if not path or "\0" in path or not os.path.isabs(path):
         raise errors.AudioPathInvalid()
     if os.name == "nt" and path.startswith("\\\\") and not path.startswith("\\\\?\\"):
-        raise errors.AudioPathInvalid("'audio_path' names another machine.")
+        raise errors.AudioPathInvalid("'audio_path' names a file of another machine.")
     try:
         if roots and not _is_inside_roots(os.path.realpath(path), roots):
             raise errors.AudioPathForbidden(PATH_OUTSIDE_ROOTS)
@@ -332,7 +332,9 @@ class ClientFileRef:
         status = os.fstat(source.fd)
         if (status.st_ino, status.st_mtime_ns) != (self.inode, self.mtime):
             source.close()
-            raise errors.AudioLost("The file that was named has been changed since.")
+            raise errors.AudioLost(
+                "The file that 'audio_path' names was changed after the job was submitted."
+            )
         return source
 
 

@@ -112,11 +112,13 @@ class OpusDecoder:
             errors.SoundInvalid: it is no packet.
         """
         if not 0 < len(packet) <= MAX_OPUS_PACKET_BYTES:
-            raise errors.SoundInvalid(f"{len(packet)} bytes are no Opus packet.", hint=_OPUS_HINT)
+            raise errors.SoundInvalid(
+                f"A message of {len(packet)} bytes is not an Opus packet.", hint=_OPUS_HINT
+            )
         try:
             frames = self._context.decode(self._av.Packet(packet))
         except self._av.error.FFmpegError:
-            raise errors.SoundInvalid("A message is no Opus packet.", hint=_OPUS_HINT) from None
+            raise errors.SoundInvalid("A message is not an Opus packet.", hint=_OPUS_HINT) from None
         return b"".join(bytes(one.planes[0])[: 2 * one.samples] for one in frames)
 
 

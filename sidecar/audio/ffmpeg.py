@@ -94,8 +94,12 @@ class FfmpegProcess:
         try:
             self._process = _start_process(arguments, fd)
         except OSError as error:  # IMAGEIO_FFMPEG_EXE may name anything
-            log.warning("%s does not start: %s", arguments[0], error.strerror)
-            raise _ffmpeg_missing_error("the one that is here does not start") from None
+            log.warning(
+                "ffmpeg (%s) cannot be started: %s; run 'vibevoice-asr doctor'",
+                arguments[0],
+                error.strerror,
+            )
+            raise _ffmpeg_missing_error("the installed one cannot be started") from None
         self._complaints = 0
         self._described = threading.Event()
         self.total_s: float | None = None

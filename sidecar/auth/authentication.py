@@ -257,7 +257,7 @@ def create_authenticator(settings: Settings, watch: FileWatcher) -> Authenticato
     public = watch.add(
         "the keys of signed tokens", [folder], lambda: token_issuing.read_public_keys(folder)
     )
-    log.info("signed tokens count, by %d keys", len(public.value))
+    log.info("signed tokens are accepted; public keys: %d", len(public.value))
     list_file = folder.parent / "revoked.txt"
     read = signed_tokens.RevocationFile(list_file, optional=True)
     revoked = watch.add("the list of revoked tokens", [list_file], read)

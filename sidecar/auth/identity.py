@@ -99,8 +99,10 @@ class Identity:
         if scope in self.scopes:
             return
         if scope is Scope.AUDIO_PATH:
-            raise errors.AudioPathForbidden("'audio_path' works on this machine only.")
-        raise errors.ScopeMissing(f"The token that was sent does not allow '{scope}'.")
+            raise errors.AudioPathForbidden(
+                "'audio_path' is allowed for clients on this machine only."
+            )
+        raise errors.ScopeMissing(f"The token lacks the scope '{scope}'.")
 
     def at(self, approach: RequestOrigin) -> Identity:
         """The same, as far as the place allows from where it asks: who is elsewhere, or not known

@@ -85,7 +85,9 @@ def check_header_sizes(headers: Iterable[tuple[bytes, bytes]]) -> None:
         known = name[:64].decode("latin-1").lower()
         if size > MAX_HEADER_BYTES and not known.startswith(LONG_HEADERS):
             raise HeaderTooLarge(
-                f"The header '{known}' has {size} bytes, of {MAX_HEADER_BYTES} at most."
+                f"The header '{known}' has {size} bytes; the limit is {MAX_HEADER_BYTES}."
             )
     if total > MAX_ALL_HEADERS_BYTES:
-        raise HeaderTooLarge(f"The headers have {total} bytes, of {MAX_ALL_HEADERS_BYTES} at most.")
+        raise HeaderTooLarge(
+            f"The headers have {total} bytes; the limit is {MAX_ALL_HEADERS_BYTES}."
+        )

@@ -85,7 +85,7 @@ class RevocableStreams:
                 ended[credential.token_id, why] += 1
                 sent_away()
         for (token_id, why), count in ended.items():
-            log.info("the token %s %s: %d open answers to it were ended", token_id, why, count)
+            log.info("token %s %s: %d open streams closed", token_id, why, count)
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""

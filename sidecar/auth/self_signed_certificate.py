@@ -87,7 +87,9 @@ def ensure_certificate(
             if (lacks := _renewal_reason(pair, names)) is None:
                 return pair
             log.warning(
-                "a new certificate is made, with another fingerprint: the old one %s", lacks
+                "the self-signed certificate is renewed, with a new fingerprint that clients "
+                "have to trust: the old one %s",
+                lacks,
             )
         _create_certificate(pair, names | frozenset(beside))
     return pair

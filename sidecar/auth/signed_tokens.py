@@ -49,7 +49,7 @@ def parse_revocations(text: str) -> frozenset[str]:
         if not entry or entry.startswith("#"):
             continue
         if TOKEN_ID.fullmatch(entry) is None:
-            raise ValueError(f"line {number} is no id of a token")
+            raise ValueError(f"line {number} is not a token id")
         ids.add(entry)
     return frozenset(ids)
 
@@ -75,7 +75,7 @@ def read_revocations(path: Path) -> frozenset[str]:
         why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
         raise SettingsInvalid(
             f"The file of revoked tokens {path} cannot be used: {why}.",
-            hint="A line for each id ('jti'); a file that revokes nothing has a line with '#'.",
+            hint="Write one id ('jti') a line; a file that revokes nothing has a line with '#'.",
         ) from None
 
 
@@ -91,12 +91,18 @@ class RevocationFile:
     def __call__(self) -> frozenset[str]:
         """The ids in the file; `read_revocations` says what it raises."""
         if self._optional and not os.path.lexists(self._path):
-            log.warning("no list of revoked tokens yet; it counts once it is there: %s", self._path)
+            log.warning(
+                "there is no list of revoked tokens at %s; it is read as soon as it exists",
+                self._path,
+            )
             return self._before
         self._optional = False
         ids = read_revocations(self._path)
         if gone := self._before - ids:
-            log.warning("%d tokens are revoked no longer: the file has them no more", len(gone))
+            log.warning(
+                "%d tokens are valid again: they were removed from the list of revoked tokens",
+                len(gone),
+            )
         self._before = ids
         return ids
 
@@ -165,7 +171,7 @@ class TokenVerifier:
                 options={"require": ["sub", "jti"], "strict_aud": True},
             )
         except (self._jwt.InvalidTokenError, *_CLAIM_TYPE_ERRORS) as error:
-            log.debug("a token refused: %s", type(error).__name__ if known else "malformed")
+            log.debug("signed token rejected: %s", type(error).__name__ if known else "malformed")
             return None
         return self._counting(claims, key_id)
 

@@ -29,7 +29,7 @@ def resolve_token(settings: Settings) -> Settings:
     """
     if settings.token is not None and settings.generate_token:
         raise SettingsInvalid(
-            "The settings token and generate_token each give a token.", hint="Keep one of them."
+            "The settings token and generate_token exclude each other.", hint="Remove one of them."
         )
     token = service_token(settings)
     if token is not None and _SIGNED.fullmatch(token):
@@ -67,7 +67,10 @@ def client_token(settings: Settings, given: str | None = None) -> str | None:
         token = read_secret(SecretStr(said))
         if not token or not token.isascii() or not token.isprintable():
             where = "--token" if given else CLIENT_TOKEN_VARIABLE
-            raise SettingsInvalid(f"{where} holds no token: it is empty or has odd characters.")
+            raise SettingsInvalid(
+                f"{where} has no valid token: it is empty or has characters other than "
+                "printable ASCII."
+            )
         return token
     return service_token(settings)
 
@@ -75,6 +78,6 @@ def client_token(settings: Settings, given: str | None = None) -> str | None:
 def _check_token(token: str, where: str) -> str:
     if len(token) < MIN_TOKEN_CHARACTERS or not token.isascii() or not token.isprintable():
         raise SettingsInvalid(
-            f"{where} holds no token of at least {MIN_TOKEN_CHARACTERS} printable ASCII characters."
+            f"{where} has no token of at least {MIN_TOKEN_CHARACTERS} printable ASCII characters."
         )
     return token

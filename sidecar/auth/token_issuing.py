@@ -131,12 +131,12 @@ def _read_public_key(file: Path) -> EllipticCurvePublicKey:
     if b"PRIVATE KEY" in data:
         raise SettingsInvalid(
             f"The file {file} holds a private key, and servers need the public one only.",
-            hint="Name the folder 'public'; private keys stay where tokens are made.",
+            hint="Use the folder 'public'; private keys stay where tokens are issued.",
         )
     try:
         key = load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm):
-        raise SettingsInvalid(f"The file {file} is no public key in PEM.") from None
+        raise SettingsInvalid(f"The file {file} is not a public key in PEM.") from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise SettingsInvalid(f"The key in {file} is not on the curve P-256 (ES256).")
     return key
@@ -151,7 +151,7 @@ def _read_private_key(file: Path) -> EllipticCurvePrivateKey:
     try:
         key = load_pem_private_key(files.read(file, MAX_KEY_BYTES, private=True), None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise SettingsInvalid(f"The file {file} is no private key in PEM.") from None
+        raise SettingsInvalid(f"The file {file} is not a private key in PEM.") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise SettingsInvalid(f"The key in {file} is not on the curve P-256 (ES256).")
     return key
@@ -203,8 +203,8 @@ class TokenIssuer:
         """
         if SUBJECT.fullmatch(subject) is None:
             raise SettingsInvalid(
-                f"'{subject}' cannot be the name in a token.",
-                hint="Up to 64 letters, digits and . _ @ + - without accents.",
+                f"'{subject}' is not a valid subject of a token.",
+                hint="Use at most 64 ASCII letters, digits and . _ @ + -.",
             )
         with needed_for("Signed tokens"):
             import jwt
@@ -280,7 +280,7 @@ class TokenIssuer:
                 ids = [who]
             if not ids:
                 raise SettingsInvalid(
-                    f"No token was made here for '{who}'.",
+                    f"No token was issued here for '{who}'.",
                     hint="'vibevoice-asr token list' shows names and ids.",
                 )
             self._write_revoked(self.revoked() | set(ids))
@@ -314,4 +314,6 @@ def _expiry_date(begin: datetime.datetime, lasts_s: float | None) -> datetime.da
             return begin + datetime.timedelta(seconds=lasts_s)
     except OverflowError:
         pass
-    raise SettingsInvalid("So long a time is not possible for a token.", hint="Such as '90d'.")
+    raise SettingsInvalid(
+        "The lifetime of the token is beyond the limit.", hint="Use a duration such as '90d'."
+    )

@@ -84,7 +84,7 @@ def read_checkpoint(
     Raises:
         errors.CheckpointNotFound: there is no `config.json`.
         errors.CheckpointIncomplete: weights, tokenizer or processor are missing.
-        errors.CheckpointDamaged: a file is cut short or garbled, or cannot be read.
+        errors.CheckpointDamaged: a file is truncated or damaged, or cannot be read.
         errors.CheckpointNotConverted, errors.CheckpointUnsupported: see `check_vibevoice_config`.
         errors.CheckpointUnsafe: code of its own, or nothing but pickled weights.
     """
@@ -130,7 +130,7 @@ def check_vibevoice_config(folder: Path) -> dict[str, Any]:
             f"{folder} has the original layout of VibeVoice-ASR, not the one of transformers."
         )
     raise errors.CheckpointUnsupported(
-        f"{folder} is not of VibeVoice-ASR: its model_type is {str(kind)[:60]!r}."
+        f"{folder} is not a checkpoint of VibeVoice-ASR: its model_type is {str(kind)[:60]!r}."
     )
 
 
@@ -150,7 +150,7 @@ def refuse_code(folder: Path, config: dict[str, Any]) -> None:
     """Raise `errors.CheckpointUnsafe` where a configuration names code of its own."""
     if "auto_map" in config:
         raise errors.CheckpointUnsafe(
-            f"{folder} brings code of its own (auto_map), which is never run."
+            f"{folder} has its own code (auto_map), which this service never runs."
         )
 
 
@@ -163,15 +163,15 @@ def check_safetensors(path: Path) -> frozenset[str]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > min(size - 8, _MAX_JSON_BYTES):
-            raise damaged_error(path, "is cut short, or is no safetensors file")
+            raise damaged_error(path, "is truncated, or not a safetensors file")
         header = _parse_json(path, file.read(length))
     header.pop("__metadata__", None)
     try:
         end = max((int(tensor["data_offsets"][1]) for tensor in header.values()), default=0)
     except (TypeError, LookupError, ValueError, ArithmeticError):
-        raise damaged_error(path, "has a garbled header") from None
+        raise damaged_error(path, "has a damaged header") from None
     if size != 8 + length + end:
-        state = "is cut short" if size < 8 + length + end else "is too long"
+        state = "is truncated" if size < 8 + length + end else "is too long"
         raise damaged_error(path, f"{state}: {size:,} bytes of {8 + length + end:,}")
     return frozenset(header)
 
@@ -192,7 +192,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     if not (folder / WEIGHTS_INDEX_FILE).is_file():
         if any(file.suffix in PICKLE_SUFFIXES for file in folder.iterdir()):
             raise errors.CheckpointUnsafe(
-                f"{folder} has pickled weights only, which can run code as they are loaded."
+                f"{folder} has pickled weights only, which can execute code when loaded."
             )
         raise errors.CheckpointIncomplete(
             f"{folder} has no weights ({WEIGHTS_FILE}).", hint=_repair_hint(folder)
@@ -202,14 +202,12 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     for tensor, name in (weight_map if isinstance(weight_map, dict) else {}).items():
         tensors.setdefault(str(name), set()).add(tensor)
     if not tensors or any(re.search(r"[/\\:]|^\.", name) for name in tensors):
-        raise damaged_error(folder / WEIGHTS_INDEX_FILE, "is no index of weights")
+        raise damaged_error(folder / WEIGHTS_INDEX_FILE, "is not an index of weights")
     names = sorted(tensors)
     require_files(folder, [name for name in names if not (folder / name).is_file()], len(names))
     for name in names:
         if not tensors[name] <= check_safetensors(folder / name):
-            raise damaged_error(
-                folder / name, f"lacks weights that {WEIGHTS_INDEX_FILE} says are in it"
-            )
+            raise damaged_error(folder / name, f"lacks weights that {WEIGHTS_INDEX_FILE} lists")
     return tuple(folder / name for name in names)
 
 
@@ -260,7 +258,7 @@ def _parse_json(path: Path, data: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise damaged_error(path, "is not valid JSON") from None
     if not isinstance(value, dict):
-        raise damaged_error(path, "holds no JSON object")
+        raise damaged_error(path, "is not a JSON object")
     return value
 
 

@@ -77,9 +77,8 @@ def _look_up(
     if revision is not None or pinned is None or pinned == snapshot.commit:
         return snapshot
     meter.notice(
-        f"{checkpoint.MAIN_REVISION} of {repo} is at {snapshot.commit} now; "
-        f"what is here stays at {pinned}. "
-        f"--revision {checkpoint.MAIN_REVISION} gets the newer one."
+        f"{checkpoint.MAIN_REVISION} of {repo} is now at {snapshot.commit}; the checkpoint "
+        f"here stays at {pinned}. For the newer one: --revision {checkpoint.MAIN_REVISION}."
     )
     with hugging_face_hub.hub_errors_as_ours(repo, pinned):
         return hugging_face_hub.list_snapshot(repo, pinned, layout)
@@ -119,7 +118,7 @@ def _fetch(
             place.keep(file)
             return
         meter.advance(-growing.done)
-        meter.notice(f"{file.name} is damaged: it is fetched anew.")
+        meter.notice(f"{file.name} is damaged and is downloaded again.")
         place.drop(file)
     download_files.fetch(
         file, place, partial(hugging_face_hub.read_hub_file, snapshot), meter, stop
@@ -157,8 +156,10 @@ def _pull_offline(
         found = layout.find(folder)
     except errors.BadCheckpoint:
         raise errors.HubUnreachable(
-            f"HF_HUB_OFFLINE is set, and {repo} is not here as a whole.",
+            f"HF_HUB_OFFLINE is set, and {repo} is not complete on this machine.",
             hint="Unset it for the download, or set VIBEVOICE_MODEL_PATH to a checkpoint's folder.",
         ) from None
-    meter.notice("HF_HUB_OFFLINE is set: it is here as a whole; its checksums were not checked.")
+    meter.notice(
+        "HF_HUB_OFFLINE is set: the checkpoint is complete; its checksums were not checked."
+    )
     return found

@@ -341,8 +341,8 @@ def fetch(
         begun.unlink()
         meter.advance(-growing.done)
         raise errors.CheckpointDamaged(
-            f"{file.name} came with a wrong checksum and was deleted.",
-            hint="Run the same command again; if it stays so, something alters files on the way.",
+            f"{file.name} was downloaded with a wrong checksum and deleted.",
+            hint="Repeat the command; if the error repeats, a proxy on the way alters files.",
         )
     place.keep(file)
     return growing.sha256
@@ -403,11 +403,12 @@ def _unwritable(error: OSError, hint: str | None) -> errors.SidecarError:
     """Return the error of a disk that takes no more of a download."""
     if error.errno == errno.ENOSPC:
         return errors.DiskFull(
-            "The disk is full.", hint="Free some space; the same command goes on where it stopped."
+            "The disk is full.",
+            hint="Free some space and repeat the command: it resumes the download.",
         )
     where = error.filename or "The folder"
     return errors.CheckpointUnwritable(
-        f"{where} cannot be written: {error.strerror or error}.", hint=hint
+        f"{where} cannot be written to: {error.strerror or error}.", hint=hint
     )
 
 

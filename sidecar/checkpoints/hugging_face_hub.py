@@ -68,12 +68,14 @@ def list_snapshot(repo: str, revision: str, layout: CheckpointLayout) -> HubSnap
         raise errors.RepositoryNotFound(f"'{repo}' is not the name of a model.") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise errors.HubUnreachable(
-            f"What answers at {constants.ENDPOINT} is no model hub.",
-            hint="Check HF_ENDPOINT, the proxy, and whether the network asks for a login.",
+            f"The server at {constants.ENDPOINT} is not a model hub.",
+            hint="Check HF_ENDPOINT, the proxy, and whether the network requires a login.",
         ) from None
     if not any(layout.is_large(file.name) for file in files):
         if suffixes & PICKLE_SUFFIXES:
-            raise errors.CheckpointUnsafe(f"{repo} has pickled weights only; they are not fetched.")
+            raise errors.CheckpointUnsafe(
+                f"{repo} has pickled weights only, which are not downloaded."
+            )
         raise errors.CheckpointUnsupported(f"{repo} has no weights ({layout.weights}).")
     return HubSnapshot(repo, str(info.sha), files)
 
@@ -117,24 +119,26 @@ def hub_errors_as_ours(repo: str, revision: str) -> Iterator[None]:
             yield
         except hub_errors.GatedRepoError:
             raise errors.RepositoryForbidden(
-                f"{repo} is given only to those who accept its terms."
+                f"{repo} requires that you accept its terms."
             ) from None
         except hub_errors.RepositoryNotFoundError:
             raise errors.RepositoryNotFound(
                 f"The model hub has no {repo}, or it is private.",
-                hint="Check the name; for a private one set HF_TOKEN to a token that may read it.",
+                hint=(
+                    "Check the name; for a private one, set HF_TOKEN to a token that may read it."
+                ),
             ) from None
         except hub_errors.RevisionNotFoundError:
             raise errors.RepositoryNotFound(
-                f"{repo} has no revision '{revision}'.", hint="Name the newest: --revision main"
+                f"{repo} has no revision '{revision}'.", hint="Use the newest: --revision main"
             ) from None
         except hub_errors.HfHubHTTPError as error:
             status = error.response.status_code
             if status in (401, 403):
                 raise errors.RepositoryForbidden(
-                    f"The model hub refuses {repo} ({status})."
+                    f"The model hub denies access to {repo} ({status})."
                 ) from None
             raise errors.HubUnreachable(
                 f"{constants.ENDPOINT} answered {status} for {repo}.",
-                hint="Try again later; the same command goes on where it stopped.",
+                hint="Try again later; the same command resumes the download.",
             ) from None

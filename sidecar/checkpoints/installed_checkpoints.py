@@ -55,7 +55,7 @@ def find_checkpoint(model_path: Path | None) -> checkpoint.ModelCheckpoint:
     path = checkpoint.searched_folder_text(model_path)
     try:
         if model_path is not None and not path.is_dir():
-            raise errors.CheckpointNotFound(f"{path} is no folder.")
+            raise errors.CheckpointNotFound(f"{path} is not a folder.")
         folders = list(_candidates(path))
     except OSError as error:
         raise checkpoint.no_access(error) from None
@@ -153,8 +153,8 @@ def check_vibevoice_tts_config(folder: Path) -> dict[str, Any]:
             hint=f"Get the converted one: {VIBEVOICE_TTS_COMMAND}",
         )
     raise errors.CheckpointUnsupported(
-        f"{folder} is no VibeVoice that speaks: its model_type is {str(kind)[:60]!r}.",
-        hint=f"Get one: {VIBEVOICE_TTS_COMMAND}",
+        f"{folder} is not a checkpoint of VibeVoice TTS: its model_type is {str(kind)[:60]!r}.",
+        hint=f"Get a checkpoint: {VIBEVOICE_TTS_COMMAND}",
     )
 
 
@@ -162,7 +162,7 @@ def _check_parts(folder: Path, config: dict[str, Any]) -> None:
     whole = all(isinstance(config[part], dict) for part in _MODEL_PARTS)
     if not whole or "hidden_size" not in config["text_config"]:
         raise checkpoint.damaged_error(
-            folder / "config.json", "does not say how large the model is"
+            folder / "config.json", "does not have the dimensions of the model"
         )
 
 

@@ -59,9 +59,11 @@ class VoiceFileServer:
         media_type = answer.headers.get("content-type", "")
         if not re.fullmatch(r"[0-9]{1,15}", length) or "html" in media_type:
             raise errors.HubUnreachable(
-                f"What answers at {self._base} is no server of voices.",
-                hint="Check the address (--from), the proxy, and whether the network asks for a "
-                "login.",
+                f"The server at {self._base} has no voices.",
+                hint=(
+                    "Check the address (--from), the proxy, and whether the network requires a "
+                    "login."
+                ),
             )
         version = answer.headers.get("etag") or answer.headers.get("last-modified") or ""
         checksum, digest = announced_checksum(answer.headers)
@@ -97,7 +99,7 @@ class VoiceFileServer:
         if answer.is_error:
             raise errors.HubUnreachable(
                 f"{self._base} answered {answer.status_code} for {key}.",
-                hint="Try again later; the same command goes on where it stopped.",
+                hint="Try again later; the same command resumes the download.",
             )
 
 
@@ -137,7 +139,7 @@ def pull_voice(
     meter = meter or download_files.DownloadProgress()
     wrong = (download_files.DownloadInterrupted, httpx.HTTPError, httpx.InvalidURL)
     with (
-        download_files.explained_by(url, wrong, "Set VIBEVOICE_DATA_DIR to a folder that can be."),
+        download_files.explained_by(url, wrong, "Set VIBEVOICE_DATA_DIR to a usable folder."),
         download_files.locked(
             download_files.DownloadDestination(folder),
             "Another 'vibevoice-asr pull voice' is at work.",
@@ -156,7 +158,7 @@ def _download_voice_files(
     wanted = [key for key in voice.files if not pulled.sound(key)]
     for key in wanted:
         if key in pulled.files and pulled.path(key).exists():
-            meter.notice(f"{key} is damaged: it is fetched anew.")
+            meter.notice(f"{key} is damaged and is downloaded again.")
             pulled.path(key).unlink()
     if not wanted:
         return pulled

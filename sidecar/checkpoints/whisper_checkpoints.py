@@ -109,7 +109,7 @@ def find_whisper(model_path: Path | None, name: str = "") -> checkpoint.ModelChe
     """
     path = checkpoint.searched_folder_text(model_path)
     if model_path is not None and not path.is_dir():
-        raise errors.CheckpointNotFound(f"{path} is no folder.")
+        raise errors.CheckpointNotFound(f"{path} is not a folder.")
     best_first = [WHISPER_MODELS[one].repository for one in BEST_FIRST]
     return checkpoint.find_model(
         model_path,
@@ -169,7 +169,7 @@ def check_ctranslate2_weights(path: Path) -> None:
             name = _read_text(file)
             if not 2 <= version <= 100 or name != "WhisperSpec":
                 raise errors.CheckpointUnsupported(
-                    f"{path} is no Whisper model of CTranslate2.",
+                    f"{path} is not a Whisper model of CTranslate2.",
                     hint=f"Get one: {pull_command()}.",
                 )
             _, count = _read(file, "<II")
@@ -182,9 +182,9 @@ def check_ctranslate2_weights(path: Path) -> None:
                 if file.tell() > size:
                     break
         except (struct.error, UnicodeDecodeError):
-            raise checkpoint.damaged_error(path, "is cut short, or garbled") from None
+            raise checkpoint.damaged_error(path, "is truncated or damaged") from None
         if file.tell() > size:
-            raise checkpoint.damaged_error(path, "is cut short")
+            raise checkpoint.damaged_error(path, "is truncated")
 
 
 def _read(file: BinaryIO, form: str) -> tuple[int, ...]:
@@ -209,4 +209,4 @@ def _vocabulary_size(folder: Path) -> int:
     try:
         return len(json.loads(path.read_bytes()))
     except (ValueError, TypeError, RecursionError):
-        raise checkpoint.damaged_error(path, "is no list of words") from None
+        raise checkpoint.damaged_error(path, "is not a vocabulary") from None

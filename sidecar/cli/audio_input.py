@@ -78,7 +78,7 @@ def open_file(path: Path) -> AudioSource:
         raise errors.AudioPathNotFound("There is no such file.", hint="Check the path.") from None
     except errors.AudioPathNotAFile:
         raise errors.AudioPathNotAFile(
-            "This is not a regular file.", hint="Give recordings, or folders that have some."
+            "This is not a regular file.", hint="Name recordings, or folders of recordings."
         ) from None
     except errors.AudioPathForbidden:
         raise errors.AudioPathForbidden(
@@ -221,7 +221,7 @@ class Microphone:
         except (ValueError, self._library.PortAudioError) as error:
             raise errors.MicrophoneUnavailable(
                 f"There is no such microphone: {error}.",
-                hint="'vibevoice-asr live --devices' lists those that there are.",
+                hint="'vibevoice-asr live --devices' lists the microphones.",
             ) from None
         self.rate = round(found["default_samplerate"])
 
@@ -245,7 +245,7 @@ class Microphone:
         except self._library.PortAudioError as error:
             raise errors.MicrophoneUnavailable(
                 f"The microphone cannot be used: {error}.",
-                hint="See whether another program has it, and whether this one may use it.",
+                hint="Check whether another program uses it, and whether this one may use it.",
             ) from None
         with stream:
             while True:
@@ -266,7 +266,7 @@ def import_sounddevice() -> Any:
         ) from None
     except OSError:
         raise errors.MicrophoneUnavailable(
-            "PortAudio, which speaks to microphones, is not on this machine.",
+            "PortAudio, the library for microphones, is not installed on this machine.",
             hint="Install it: 'apt install libportaudio2', 'dnf install portaudio' or "
             "'brew install portaudio'; for Windows and macOS it comes along: "
             + install_command("microphone"),
@@ -359,7 +359,7 @@ def normalize_stdin_names(files: Sequence[Path]) -> list[Path]:
     files = [STANDARD_INPUT if path.as_posix() in NAMES else path for path in files]
     if files.count(STANDARD_INPUT) > 1:
         raise errors.SettingsInvalid(
-            "Standard input is named twice.", hint="It is one recording: name it once."
+            "Standard input ('-') is named twice.", hint="Name it once: it is one recording."
         )
     return files
 
@@ -393,7 +393,7 @@ def spool_stdin() -> AudioSource:
     if sys.stdin is None or sys.stdin.isatty():
         raise errors.AudioPathNotAFile(
             "There is no recording on standard input.",
-            hint="Send one through a pipe, or name a file.",
+            hint="Pipe a recording into the command, or name a file.",
         )
     settings = load_settings()
     spool = UploadSpool(settings.spool_dir)
@@ -401,7 +401,9 @@ def spool_stdin() -> AudioSource:
         while data := _more():
             spool.add(data)
             if spool.size > settings.max_upload_mb * MB:
-                raise errors.UploadTooLarge("What comes on standard input is beyond the limit.")
+                raise errors.UploadTooLarge(
+                    "The recording on standard input is larger than the limit."
+                )
             if spool.pending >= UploadSpool.MEMORY_BYTES:
                 spool.spill()
         return spool.finish()
@@ -416,5 +418,5 @@ def _more() -> bytes:
     except OSError as error:
         raise errors.AudioPathNotAFile(
             f"Standard input cannot be read: {error.strerror}.",
-            hint="Send a recording through a pipe, or name a file.",
+            hint="Pipe a recording into the command, or name a file.",
         ) from None

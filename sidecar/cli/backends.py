@@ -65,8 +65,8 @@ class ServiceTarget:
         settings = load_settings()
         if not settings.port:
             raise errors.SettingsInvalid(
-                "The settings take any free port, so it is not known where the service is.",
-                hint="Give its address with --server.",
+                "The setting 'port' is 0 (any free port), so the port of the service is not known.",
+                hint="Name its address with --server.",
             )
         server = service_url(settings.host, settings.port, encrypted=settings.encrypted)
         own = trust_from_settings(settings)

@@ -58,5 +58,5 @@ def sample() -> Path:
         if path.is_file():
             return path
     raise errors.AudioPathNotFound(
-        "The sample recording is not there.", hint="Name one: vibevoice-asr demo FILE"
+        "The sample recording is missing.", hint="Name a recording: vibevoice-asr demo FILE"
     )

@@ -190,7 +190,7 @@ async def _load(spec: EngineSpec) -> errors.SidecarError | None:
         return error
     except (WorkerDied, TimeoutError):
         return errors.ModelLoadFailed(
-            "its process died while it loaded.", hint="Reinstall vibevoice-asr."
+            "its worker process died while it loaded.", hint="Reinstall vibevoice-asr."
         )
     finally:
         await worker.close()

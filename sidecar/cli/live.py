@@ -217,8 +217,8 @@ def run(order: LiveCommandOptions) -> int:
         )
     if order.keep and order.where.server is None:
         raise errors.FieldInvalid(
-            "--keep needs a service that goes on: what this command starts ends with it.",
-            hint="Name one with --server.",
+            "--keep requires a running service: the one that this command starts ends with it.",
+            hint="Name a running service with --server.",
         )
     return asyncio.run(_run(order))
 

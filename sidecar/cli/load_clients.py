@@ -449,6 +449,8 @@ def _roots(side: load_target.LoadTestTarget) -> bytes | None:
     if trust.insecure or found == (trust.fingerprint or "").replace(":", "").strip().lower():
         return shown.encode()
     raise errors.SettingsInvalid(
-        f"What answers at {side.target} has another certificate: {found}.",
-        hint="Somebody may be in between; or the service made a new one, as its log says.",
+        f"The server at {side.target} has another certificate: {found}.",
+        hint=(
+            "The service may have renewed it (see its log), or somebody intercepts the connection."
+        ),
     )

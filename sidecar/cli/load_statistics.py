@@ -249,7 +249,8 @@ def parse_bound(text: str, *, compared: bool) -> LoadTestBound:
     said = _SAID.fullmatch(text)
     if said is None:
         raise errors.FieldInvalid(
-            f"'{text}' is no bound.", hint="Such as 'final_p95>0.8' (seconds) or 'final_p95>1.2x'."
+            f"'{text}' is not a bound.",
+            hint="Use a bound such as 'final_p95>0.8' (seconds) or 'final_p95>1.2x'.",
         )
     figure, sign, limit, times = said.groups()
     if figure not in NAMES:
@@ -258,8 +259,8 @@ def parse_bound(text: str, *, compared: bool) -> LoadTestBound:
         )
     if times and not compared:
         raise errors.FieldInvalid(
-            f"'{text}' compares with another side, and there is none.",
-            hint="Name it with --against, or give the limit without 'x'.",
+            f"'{text}' compares with a second service, and none is named.",
+            hint="Name a second service with --against, or write the bound without 'x'.",
         )
     return LoadTestBound(figure, sign == ">", float(limit), bool(times))
 

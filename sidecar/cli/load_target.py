@@ -146,7 +146,9 @@ async def describe_target(
     parts = urlsplit(url)
     if parts.scheme in (GRPC, ENCRYPTED):
         if wire is not LoadTestLiveWire.GRPC:
-            raise errors.FieldInvalid(f"{url} speaks gRPC alone.", hint="Add --wire grpc.")
+            raise errors.FieldInvalid(
+                f"The address {url} is for gRPC only.", hint="Add --wire grpc."
+            )
         return LoadTestTarget(
             f"{wire} {url}", wire, url, where.token, where.trust, target=parts.netloc
         )
@@ -286,8 +288,8 @@ def clips_of(path: Path, talk_s: float) -> list[bytes]:
     clips = utterances(_decoded(path), talk_s)
     if not clips:
         raise errors.FieldInvalid(
-            f"{path} has no utterance of {talk_s:g} s.",
-            hint="Give a recording in which somebody speaks, or a shorter --talk.",
+            f"{path} has no {talk_s:g} s of speech.",
+            hint="Use a recording with speech, or a shorter --talk.",
         )
     return clips
 

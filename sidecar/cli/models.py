@@ -85,8 +85,8 @@ async def remove_model(
             model = next((one for one in installed if one.repository == repository), None)
     if model is None:
         raise errors.CheckpointNotFound(
-            f"There is no '{name}' among the models that were pulled.",
-            hint=f"Show them: {PROGRAM} list",
+            f"There is no downloaded model '{name}'.",
+            hint=f"List the models: {PROGRAM} list",
         )
     await _refuse_in_use(model)
     if not yes and not is_somebody_there():
@@ -115,5 +115,5 @@ async def _refuse_in_use(model: InstalledModel) -> None:
         if model.engine in ("", health["engine"], health["live_engine"]):
             raise errors.EngineUnavailable(
                 f"The service at {there.server} may have '{model.name}' in use.",
-                hint="End it first, or start it with another engine.",
+                hint="Stop it first, or start it with another engine.",
             )

@@ -108,7 +108,8 @@ async def create_monitor_client(
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise errors.FieldInvalid(
-                f"'{address}' is no address.", hint="One begins http:// or https://."
+                f"'{address}' is not an address.",
+                hint="Use an address that begins with http:// or https://.",
             )
     context = None
     warn_of_insecure_trust(where.trust)

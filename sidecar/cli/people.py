@@ -99,7 +99,7 @@ async def _carry_over(
     address, secret = journal_address(settings), journal_key(settings)
     if address is None:
         raise errors.SettingsInvalid(
-            "No database is named for people to come into.",
+            "No database is named to import the enrolled speakers into.",
             hint="Set VIBEVOICE_JOURNAL to the one that the services share.",
         )
     folder = people_dir or speaker_folder(settings)

@@ -177,7 +177,7 @@ def fetch(
             VOXTRAL_LAYOUT.weights: engine_selection.VOXTRAL,
         }.get(layout.weights, engine_selection.VIBEVOICE)
         raise errors.EngineUnavailable(
-            "To download, the package huggingface_hub is needed, which is not installed.",
+            "Downloads need the package huggingface_hub, which is not installed.",
             hint=engine_selection.install_hint(engine),
         )
     # Otherwise it asks the hub for a list of programs to look for here, and names what it finds.
@@ -279,7 +279,7 @@ def _pull_voice(name: str, language: str, to: Path | None, source: str, *, liste
     settings = load_settings()
     folder = to.expanduser().absolute() if to is not None else voices_folder(settings)
     if engines.missing_packages(moonshine_tts.SPEC):
-        raise errors.EngineUnavailable("moonshine-voice, which speaks, is not installed.")
+        raise errors.EngineUnavailable("The TTS engine moonshine-voice is not installed.")
     if listed:
         _list(folder, language)
         return

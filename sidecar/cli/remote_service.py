@@ -45,8 +45,8 @@ def trust_from_flags(ca_cert: Path | None, fingerprint: str | None, insecure: bo
     """
     if sum(map(bool, (ca_cert, fingerprint, insecure))) > 1:
         raise errors.SettingsInvalid(
-            "Only one of --ca-cert, --fingerprint and --insecure can hold.",
-            hint="Keep the one that is meant.",
+            "--ca-cert, --fingerprint and --insecure exclude each other.",
+            hint="Use one of them.",
         )
     try:
         return Trust(ca_cert, fingerprint, insecure)

@@ -54,7 +54,7 @@ def run(given: dict[str, Any]) -> int:
     except errors.SidecarError as error:
         return _fatal(error)
     except Exception:  # the host reads a line and an exit code, whatever it was
-        log.exception("a fault of ours at the start")
+        log.exception("internal error at the start of the service")
         return _fatal(errors.SidecarError())
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -71,7 +71,7 @@ class TalkConnection:
             return
         if isinstance(last, dict) and last.get("type") == "error":
             raise error_of(last)
-        raise errors.ServiceUnreachable("The service broke off the conversation.")
+        raise errors.ServiceUnreachable("The service closed the connection of the conversation.")
 
     async def _send(self, message: str | bytes) -> None:
         from websockets.exceptions import ConnectionClosed

@@ -115,7 +115,9 @@ def _seconds(expires: str | None) -> float | None:
     try:
         value: Any = parse_duration(expires)
     except ValueError as error:
-        raise errors.SettingsInvalid(f"'{expires}' is {error}.", hint="Such as '90d'.") from None
+        raise errors.SettingsInvalid(
+            f"'{expires}' is {error}.", hint="Use a duration such as '90d'."
+        ) from None
     return None if value is None else float(value)
 
 

@@ -195,12 +195,13 @@ def run(order: TranscribeCommandOptions) -> int:
     transcript_formats.formatter_of(order.format)
     if order.resume and order.output is None:
         raise errors.SettingsInvalid(
-            "--resume goes by what is written already, and nothing is.",
+            "--resume skips recordings whose transcripts exist, but transcripts are not "
+            "written to files.",
             hint="Name the folder with --output.",
         )
     if order.watch is not None and not order.watch.is_dir():
         raise errors.SettingsInvalid(
-            f"There is no folder {order.watch}.", hint="Make it, or name another with --watch."
+            f"There is no folder {order.watch}.", hint="Create it, or name another with --watch."
         )
     if order.output is not None:
         order.output.mkdir(parents=True, exist_ok=True)

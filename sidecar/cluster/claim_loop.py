@@ -25,7 +25,7 @@ from sidecar.cluster.claims import (
 from sidecar.cluster.eligibility import EligibilityJudge
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.jobs import job_record, poison_jobs
-from sidecar.jobs.job_log import JobLog
+from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.storage import postgres_database
 
@@ -56,7 +56,7 @@ class ClaimLoop:
     def __init__(
         self,
         claims: ClaimStore,
-        log: JobLog,
+        log: JobEventLog,
         queue: JobQueue,
         opened: Callable[[job_record.JobRecord], AudioSource],
         judging: EligibilityJudge,
@@ -136,7 +136,7 @@ class ClaimLoop:
             try:
                 await self._claim_company(company)
             except Exception:
-                log.exception("jobs could not be claimed")
+                log.exception("internal error while jobs were claimed; claiming goes on")
                 for held in company:
                     self._spawn(self._held.release(held))
                 await asyncio.sleep(postgres_database.FAULT_RETRY_PAUSE_S)
@@ -220,7 +220,7 @@ class ClaimLoop:
         except errors.SidecarError as error:
             self._not_opened(held, error)
         except Exception:
-            log.exception("the recording of job %s could not be opened", held.id)
+            log.exception("internal error while the recording of job %s was opened", held.id)
             self._not_opened(held, errors.SidecarError())
         else:
             return self._made(held, source)
@@ -236,7 +236,10 @@ class ClaimLoop:
 
     def _put_off(self, held: HeldClaim) -> None:
         """Release a job, uncounted, for a node that reaches the storage of recordings sooner."""
-        log.warning("the recording of job %s cannot be reached now", held.id)
+        log.warning(
+            "job %s is released for another node: the storage of its recording does not answer",
+            held.id,
+        )
         if held in self._held:
             self._spawn(self._rest())
             self._spawn(self._held.release(held))
@@ -246,7 +249,7 @@ class ClaimLoop:
             await asyncio.sleep(STORAGE_BACKOFF_S)
 
     def _not_opened(self, held: HeldClaim, error: errors.SidecarError) -> None:
-        log.warning("the recording of job %s cannot be opened: %s", held.id, error)
+        log.warning("job %s is not run here: its recording cannot be opened: %s", held.id, error)
         if held not in self._held:
             return
         if held.record.passed + 1 < poison_jobs.MAX_NODE_ATTEMPTS:

@@ -19,13 +19,13 @@ from sidecar.cluster.eligibility import unschedulable_error
 from sidecar.cluster.job_rows import JobRows, event_kind, replay_events
 from sidecar.cluster.shared_retention import SharedRetention
 from sidecar.jobs import job_record
-from sidecar.jobs.job_log import JobLog
+from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobChange, JobEvent, JobFailure, JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.retention import FEW_SEGMENTS, retained_bytes
 from sidecar.jobs.scheduler import MAX_PASSED_OVER_S
-from sidecar.jobs.sqlite_job_log import UnreadableRecord
+from sidecar.jobs.sqlite_event_log import UnreadableRecord
 from sidecar.observability.metrics import JobMetrics, outcome_of_error
 from sidecar.storage.postgres_database import (
     PostgresDatabase,
@@ -196,7 +196,12 @@ class ClaimStore:
                     for node, one in zip(nodes, failures, strict=True)
                 ]
             except UnreadableRecord as error:
-                log.error("what nodes say of job %s cannot be read: %s", job_id, error)
+                log.error(
+                    "the eligibility that nodes report for job %s cannot be decoded: %s; check "
+                    "that all services have the same journal_key and release",
+                    job_id,
+                    error,
+                )
                 continue
             failure = JobFailure.of(unschedulable_error(said))
             event = JobEvent(
@@ -224,8 +229,15 @@ class ClaimStore:
 
     async def _refuse_unreadable(self, job_id: str, error: Exception) -> None:
         """Leave a job to nodes that can read it, such as those of a later release."""
-        log.error("job %s in the database cannot be read: %s", job_id, error)
-        await self.judge({job_id: JobFailure.of(errors.AudioLost("Its record is damaged."))})
+        log.error(
+            "job %s in the database cannot be decoded: %s; check that all services have the same "
+            "journal_key and release",
+            job_id,
+            error,
+        )
+        await self.judge(
+            {job_id: JobFailure.of(errors.AudioLost("The record of the job is damaged."))}
+        )
 
 
 NODE_ERRORS = (
@@ -300,7 +312,7 @@ class ClaimReporter:
     """Reports what the log has of a job, from `open` until the job has ended, the claim is lost, or
     `close`."""
 
-    def __init__(self, claims: ClaimStore, log: JobLog, claim: Claim) -> None:
+    def __init__(self, claims: ClaimStore, log: JobEventLog, claim: Claim) -> None:
         """``log`` has the job, as it was claimed."""
         self._claims, self._log, self._claim = claims, log, claim
         self._base = claim.record.seq
@@ -406,7 +418,7 @@ class HeldClaims:
     """Enters claimed jobs in the node's log, has them reported, and stops them untold once their
     claim is lost."""
 
-    def __init__(self, claims: ClaimStore, log: JobLog, queue: JobQueue) -> None:
+    def __init__(self, claims: ClaimStore, log: JobEventLog, queue: JobQueue) -> None:
         """``log``: that of ``queue``, with the claimed jobs only."""
         self._claims, self._log, self._queue = claims, log, queue
         self._held: dict[str, HeldClaim] = {}
@@ -454,7 +466,10 @@ class HeldClaims:
             work.append(retry_while_unavailable(partial(self._claims.release, asking)))
         await cancel_after(within_s, asyncio.gather(*work))
         for held in [*self._held.values()]:
-            log.warning("job %s is not given back: the database is away", held.id)
+            log.warning(
+                "the claim on job %s is not released: the database does not answer; it expires",
+                held.id,
+            )
             self._drop(held)
 
     async def check(self, asking: str = "") -> None:
@@ -472,7 +487,7 @@ class HeldClaims:
         known = {held.claim.token for held in (*held_now, *self._held.values())} | {asking}
         unknown = mine - known
         for token in unknown & self._unknown:  # also a moment ago: no claim is being answered
-            log.warning("a claim that this node does not know of is given back")
+            log.warning("an unknown claim of this node was released")
             await self._claims.release(token)
         self._unknown = unknown
 
@@ -498,7 +513,7 @@ class HeldClaims:
             (self._drop if persisted else self._lose)(held)
 
     def _lose(self, held: HeldClaim) -> None:
-        log.warning("job %s stops here: its claim is lost", held.id)
+        log.warning("job %s stopped on this node: its claim was lost", held.id)
         self._drop(held)
 
     def _drop(self, held: HeldClaim) -> None:

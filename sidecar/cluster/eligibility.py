@@ -60,11 +60,11 @@ def _engine_refusal(record: JobRecord, provision: EngineProvisioning) -> errors.
     if provision.slot.state is EngineState.STUCK:
         return errors.EngineStuck()
     if record.facts.decoder == LIVE_DECODER:
-        return errors.AudioLost("What was said live was not told to its end.")
+        return errors.AudioLost("The live session of this job did not end.")
     if not spec.speaks(language):
         return errors.LanguageUnsupported(
-            f"The engine '{spec.name}' does not know '{language}'.",
-            hint=f"It knows: {', '.join(spec.languages)}.",
+            f"The engine '{spec.name}' does not support '{language}'.",
+            hint=f"It supports: {', '.join(spec.languages)}.",
         )
     return None
 
@@ -112,7 +112,9 @@ class EligibilityJudge:
         try:
             error = self._refusal(record)
         except Exception:
-            log.exception("job %s could not be judged", record.id)
+            log.exception(
+                "internal error while the eligibility of job %s was determined", record.id
+            )
             error = errors.SidecarError()
         return None if error is None else JobFailure.of(error)
 

@@ -104,7 +104,7 @@ class SharedJobQueue:
         taken = self.depth + promised
         if taken >= self._limit:
             raise errors.QueueFull(
-                f"{taken} jobs are waiting or on their way, and the queue takes no more."
+                f"{taken} jobs are waiting or being uploaded: the queue is full."
             )
 
     async def submit(self, job: Job, *, promised: Reservation | None = None) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 
 from sidecar import clock, errors
 from sidecar.cluster.job_rows import JobRows, replay_events
-from sidecar.jobs.job_log import JobEventFeed, JobSubscription
+from sidecar.jobs.job_event_log import JobEventFeed, JobSubscription
 from sidecar.jobs.job_record import CancelledChange, JobEvent, JobRecord, apply_event
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.sqlite_job_log import UnreadableRecord
+from sidecar.jobs.sqlite_event_log import UnreadableRecord
 from sidecar.storage.postgres_database import PostgresDatabase, Row, retry_while_unavailable
 from sidecar.storage.postgres_settings import MIN_RETRY_PAUSE_S
 

@@ -14,7 +14,7 @@ from typing import Any
 from sidecar.audio.audio_source import RecordingRef, StoredRecordingRef, missing_recording_ref
 from sidecar.jobs import job_record
 from sidecar.jobs.job_record import JobChange, JobEvent, JobFailure, JobRecord
-from sidecar.jobs.sqlite_job_log import (
+from sidecar.jobs.sqlite_event_log import (
     UnreadableRecord,
     parse_change,
     parse_record,
@@ -153,7 +153,12 @@ class JobRows:
                 **said,
             )
         except (UnreadableRecord, ValueError, KeyError, TypeError) as error:
-            log.error("job %s in the database cannot be read: %s", job[0], error)
+            log.error(
+                "job %s in the database cannot be decoded: %s; check that all services have the "
+                "same journal_key and release",
+                job[0],
+                error,
+            )
             return None
 
     def folded(self, job: Row, events: Iterable[Row]) -> JobRecord | None:
@@ -162,7 +167,12 @@ class JobRows:
         try:
             return replay_events(self.record(*job), starmap(self.event, events))
         except UnreadableRecord as error:
-            log.error("job %s in the database cannot be read: %s", job[0], error)
+            log.error(
+                "job %s in the database cannot be decoded: %s; check that all services have the "
+                "same journal_key and release",
+                job[0],
+                error,
+            )
             return None
 
     def _sealed(self, job_id: str, text: bytes, about: str) -> bytes:

@@ -110,7 +110,7 @@ class Membership:
         dead = looks.seen(beats, begun, time.monotonic())
         self._looks = looks
         if dead := [one for one in dead if one != self.id]:
-            log.warning("%d services have died: their jobs are free", len(dead))
+            log.warning("%d services have expired: other services can claim their jobs", len(dead))
             await self._expire({one: beats[one] for one in dead})
         await self._count(COUNT_MAX_AGE_S)
 

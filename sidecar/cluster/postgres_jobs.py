@@ -17,7 +17,7 @@ from sidecar.cluster import job_rows
 from sidecar.cluster.job_follower import JobFollower
 from sidecar.cluster.shared_retention import SharedRetention
 from sidecar.concurrency import BackgroundTaskGroup
-from sidecar.jobs.job_log import DuplicateRequestKey, JobSubscription
+from sidecar.jobs.job_event_log import DuplicateRequestKey, JobSubscription
 from sidecar.jobs.job_record import (
     EditedChange,
     JobChange,
@@ -121,7 +121,7 @@ class PostgresJobStore:
         if outcome == "known":
             raise DuplicateRequestKey(job_id)
         if outcome == "queue_full":
-            raise errors.QueueFull("The queue of all services takes no more jobs.")
+            raise errors.QueueFull("The shared queue of all services is full.")
         if outcome == "deleted":
             raise errors.JournalUnreachable()  # an earlier try had no answer, and was undone
 

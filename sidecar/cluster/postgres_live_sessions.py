@@ -16,12 +16,12 @@ from typing import Any
 from sidecar import errors
 from sidecar.cluster.membership import Membership
 from sidecar.live.sessions.session_checkpoint import (
-    TAKEOVER_TIMEOUT_S,
     ResumedSession,
     SaveOutcome,
     SessionName,
     SessionSave,
 )
+from sidecar.live.sessions.session_handover import TAKEOVER_TIMEOUT_S
 from sidecar.storage.encryption import Cipher, DecryptionFailed
 from sidecar.storage.postgres_database import SESSIONS_CHANNEL, PostgresDatabase
 from sidecar.storage.postgres_settings import HEARTBEAT_INTERVAL_S

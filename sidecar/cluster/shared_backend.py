@@ -23,9 +23,10 @@ from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.config.settings import ROLE_ALL, ROLE_FRONT, ROLE_NODE, Settings
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.jobs.job_backend import EngineProvisioning, LocalQueueSetup
-from sidecar.jobs.job_log import JobListener, JobLog
+from sidecar.jobs.job_event_log import JobEventLog, JobListener
 from sidecar.jobs.job_metrics import JobEventMetrics
-from sidecar.jobs.recovery import PersistentRecordings, jobs_folder
+from sidecar.jobs.persistent_recordings import PersistentRecordings
+from sidecar.jobs.recovery import jobs_folder
 from sidecar.jobs.retention import MAX_RESULTS_PER_OWNER
 from sidecar.observability.metrics import JobMetrics
 from sidecar.storage.encryption import journal_key
@@ -94,7 +95,7 @@ class SharedJobBackend:
         """Jobs of all services."""
         node, queue = None, None
         if settings.role != ROLE_FRONT:
-            log = JobLog(now)
+            log = JobEventLog(now)
             log.listen(JobEventMetrics(tally))
             queue = engine.queue(log)
             claims = ClaimStore(self._database, rows, service_id, self._housekeeping, tally)
@@ -109,7 +110,7 @@ class SharedJobBackend:
                 judging,
                 ThreadLimiter("opening", MAX_CONCURRENT_OPENS),
                 offer=_offers(provision),
-                beside=provision.beside,
+                beside=provision.batching.beside,
                 places=engine.places,
             )
         self.queue = SharedJobQueue(
@@ -174,15 +175,15 @@ def shared_address(settings: Settings) -> str | None:
     address = journal_address(settings)
     if address is None and settings.role != ROLE_ALL:
         raise errors.SettingsInvalid(
-            f"A service that is only a {settings.role} needs jobs that others share.",
-            hint="Set VIBEVOICE_JOURNAL (--journal postgresql://…), or leave the role out.",
+            f"The role '{settings.role}' requires a shared job queue.",
+            hint="Set VIBEVOICE_JOURNAL (--journal postgresql://…), or omit the role.",
         )
     return address
 
 
 def _offers(provision: EngineProvisioning) -> Callable[[], ClaimPreferences]:
     """Return what tells which requested precisions need no load now, and if jobs begin alone."""
-    slot, alone = provision.slot, provision.most_beside == 1
+    slot, alone = provision.slot, provision.batching.most_beside == 1
 
     def offer() -> ClaimPreferences:
         if not slot.loaded:

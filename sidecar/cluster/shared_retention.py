@@ -15,7 +15,7 @@ from sidecar import errors
 from sidecar.cluster.job_rows import JobRows, recording_columns
 from sidecar.cluster.membership import release_orphans
 from sidecar.concurrency import ThreadLimiter
-from sidecar.jobs.sqlite_job_log import UnreadableRecord
+from sidecar.jobs.sqlite_event_log import UnreadableRecord
 from sidecar.storage import postgres_database
 from sidecar.storage.recording_storage import RecordingStorage
 
@@ -206,7 +206,9 @@ class SharedRetention:
         try:
             await self._disk.run(self._storage.delete_now, name)
         except (OSError, errors.SidecarError) as error:
-            log.warning("a recording cannot be deleted now (%s)", error)
+            log.warning(
+                "a recording of a deleted job cannot be deleted now and is tried again: %s", error
+            )
             return False
         return True
 

@@ -242,7 +242,7 @@ def read(paths: Sequence[Path]) -> ConvertedConfig:
     """
     for path in paths:
         if not is_yaml(path):
-            raise SettingsInvalid(f"The file {path} is no YAML.", hint="Name it NAME.yaml.")
+            raise SettingsInvalid(f"The file {path} is not YAML.", hint="Rename it to NAME.yaml.")
     return convert_yaml_config([(str(path), _yaml(path)) for path in paths])
 
 
@@ -261,11 +261,11 @@ def _yaml(path: Path) -> object:
         depth = 0
         for event in yaml.parse(data, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
-                raise SettingsInvalid(f"{path}: aliases ('*{event.anchor}') are not read.")
+                raise SettingsInvalid(f"{path}: aliases ('*{event.anchor}') are not supported.")
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
-                raise SettingsInvalid(f"{path}: this is nested deeper than any key.")
+                raise SettingsInvalid(f"{path}: the nesting is deeper than that of any key.")
         _refuse_twins(path, yaml.compose(data, Loader=yaml.SafeLoader))
         return yaml.safe_load(data)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -280,7 +280,7 @@ def _refuse_twins(path: Path, node: Any) -> None:
         key, value = pair
         if key.value in seen and key.id == "scalar":
             line = key.start_mark.line + 1
-            raise SettingsInvalid(f"{path}: '{key.value}' is there twice (line {line}).")
+            raise SettingsInvalid(f"{path}: the key '{key.value}' is duplicated (line {line}).")
         if key.id == "scalar":
             seen.add(key.value)
         _refuse_twins(path, value)
@@ -315,12 +315,12 @@ def _sections(name: str, content: object) -> list[tuple[str, Mapping[str, Any]]]
     if content is None:
         return []
     if not isinstance(content, Mapping):
-        raise SettingsInvalid(f"{name}: this is no list of sections such as 'server:'.")
+        raise SettingsInvalid(f"{name}: the file has no sections such as 'server:'.")
     found = []
     for section, keys in content.items():
         _lookup_known({**SECTIONS, DECODE_PROFILES_SECTION: None}, section, name)
         if keys is not None and not isinstance(keys, Mapping):
-            raise SettingsInvalid(f"{name}: '{section}' holds keys with values.")
+            raise SettingsInvalid(f"{name}: '{section}' has to be a section of keys with values.")
         found.append((section, keys or {}))
     return found
 
@@ -351,7 +351,7 @@ def _unused_profiles(name: str, profiles: Mapping[str, Any]) -> list[str]:
     for profile, options in profiles.items():
         where = f"{DECODE_PROFILES_SECTION}.{profile}"
         if options is not None and not isinstance(options, Mapping):
-            raise SettingsInvalid(f"{name}: '{where}' holds keys with values.")
+            raise SettingsInvalid(f"{name}: '{where}' has to be a section of keys with values.")
         for option in options or {}:
             _lookup_known(DECODING_DEFAULTS, option, name, where)
         if profile not in DECODE_PROFILE_DEFAULTS:

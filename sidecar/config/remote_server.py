@@ -38,7 +38,7 @@ def parse_server_url(text: str, setting: str) -> str:
     whole = parts.scheme in ("http", "https") and parts.hostname and port != 0
     if not whole or parts.query or parts.fragment:
         raise SettingsInvalid(
-            f"What '{setting}' says is no address.",
+            f"The value of '{setting}' is not an address.",
             hint="Write it like http://192.168.1.20:8765 or https://asr.example.org.",
         )
     path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
@@ -91,7 +91,7 @@ def upstream_options(settings: Settings) -> UpstreamOptions:
     if ca is not None:
         files.check_regular(ca)  # the engine's process has it opened, and would wait for a pipe
         if not ca.is_file():
-            raise SettingsInvalid(f"The file of certificates {ca} is not there.")
+            raise SettingsInvalid(f"The file of certificates {ca} does not exist.")
     return UpstreamOptions(
         urls,
         _upstream_keys(settings, len(urls)),

@@ -53,8 +53,8 @@ def take_stdin_secret(settings: Settings) -> Settings:
     named = [name for name, value in secrets.items() if value.get_secret_value() == STDIN]
     if len(named) > 1:
         raise SettingsInvalid(
-            f"The settings {' and '.join(named)} are each the first line of standard input.",
-            hint="Name a file for all but one: @FILE.",
+            f"The settings {' and '.join(named)} are both '@-', the first line of standard input.",
+            hint="Use a file for all but one: @FILE.",
         )
     if not named:
         return settings

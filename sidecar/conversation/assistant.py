@@ -82,7 +82,7 @@ class Assistant:
         if self._messages(options=options):
             self.give("", output_queue.ReplyLatency(0, total=now), now, options)
         else:
-            error = ReplyEmpty("There is nothing to be answered.")
+            error = ReplyEmpty("There is no user turn to answer.")
             self._do(output_queue.ConversationError(0, error, name))
 
     def give_up(self, error: SidecarError, since: float, now: float) -> None:

@@ -66,14 +66,16 @@ class ToolCallCollector:
         call = self._calls.get(fragment.index)
         if call is None:
             if not fragment.name or len(self._calls) == MAX_TOOL_CALLS:
-                raise LlmGarbled("It calls a tool without a name, or too many of them.")
+                raise LlmGarbled(
+                    "The language model calls a tool without a name, or too many tools."
+                )
             call = _PendingToolCall(self._new_id(fragment.id), fragment.name)
             self._calls[fragment.index] = call
             yield ToolCallStarted(self._number, call.id, call.name)
         if fragment.arguments:
             self._size += len(fragment.arguments)
             if self._size > MAX_ARGUMENT_CHARACTERS:
-                raise LlmGarbled("It calls a tool with arguments that have no end.")
+                raise LlmGarbled("The arguments of a tool call of the language model are too long.")
             call.arguments += fragment.arguments
             yield ToolCallArgumentsDelta(self._number, call.id, fragment.arguments)
 
@@ -89,8 +91,12 @@ class ToolCallCollector:
                 yield ToolCallArgumentsDelta(self._number, call.id, "{}")
             if not _is_object(call.arguments):
                 raise LlmGarbled(
-                    f"It calls '{call.name[:80]}' with arguments that are no JSON.",
-                    hint="They may have been cut: VIBEVOICE_LLM_MAX_TOKENS is of a whole answer.",
+                    f"The language model calls '{call.name[:80]}' with arguments that are "
+                    "not JSON.",
+                    hint=(
+                        "They may be truncated: raise VIBEVOICE_LLM_MAX_TOKENS, the limit of a "
+                        "whole answer."
+                    ),
                 )
         for call in self._calls.values():
             yield ToolCallEnded(self._number, ToolCall(call.id, call.name, call.arguments))
@@ -328,7 +334,7 @@ class AssistantTurn:
             stage = events.ConversationStage.VOICE
             self.failed(events.StageFailed(now, self.number, stage, StageSilent()))
         else:
-            self._failed(StageSilent("What was said does not seem to be played."))
+            self._failed(StageSilent("The client does not play the speech."))
             return False
         return True
 

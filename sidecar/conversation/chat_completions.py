@@ -261,7 +261,7 @@ class ChatStreamParser:
         """
         said = self.feed(b"\n")
         if not self.done:
-            raise errors.LlmFailed("Its answer broke off.")
+            raise errors.LlmFailed("The response of the language model ended early.")
         return said
 
     def _said(self, chunk: object) -> list[LlmDelta]:
@@ -348,7 +348,7 @@ def _partial_mark_length(text: str, mark: str) -> int:
 
 def _wrong(line: bytes | None) -> errors.LlmError:
     if line is None:
-        return errors.LlmGarbled("A line of its answer has no end.")
+        return errors.LlmGarbled("A line of the response of the language model is too long.")
     return stream_error(openai_http.loads(line)) or errors.LlmGarbled()
 
 
@@ -356,9 +356,14 @@ def stream_error(body: object) -> errors.LlmFailed | None:
     """Return the error that a server sent; None if it sent none."""
     match body:
         case {"error": {"message": str(said)}} | {"error": str(said)} | {"detail": str(said)}:
-            return errors.LlmFailed(f"It says: {said[: openai_http.MAX_SERVER_MESSAGE_CHARS]}")
+            return errors.LlmFailed(
+                "The language model's server reports: "
+                f"{said[: openai_http.MAX_SERVER_MESSAGE_CHARS]}"
+            )
         case {"error": something} if something:
-            return errors.LlmFailed("It says that it failed, and not why.")
+            return errors.LlmFailed(
+                "The language model's server reports an error without a reason."
+            )
     return None
 
 

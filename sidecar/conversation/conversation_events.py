@@ -30,9 +30,11 @@ class EndOfTurnDelays:
 
     def __post_init__(self) -> None:
         if not 0 <= self.finished_s <= self.usual_s <= self.most_s < float("inf"):
-            raise ValueError("finished_s, usual_s and most_s lie above zero, in that order")
+            raise ValueError(
+                "finished_s, usual_s and most_s have to be above zero, in ascending order"
+            )
         if not 0 < self.scale < float("inf"):
-            raise ValueError("scale is more than zero")
+            raise ValueError("scale has to be above zero")
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ class ConversationTasks:
         except errors.SidecarError as error:
             self._happened(events.StageFailed(self._now(), turn, stage, error))
         except Exception:  # whatever a stage raises: the conversation goes on
-            log.exception("the stage %s failed", stage)
+            log.exception("internal error in the stage %s of a conversation", stage)
             self._happened(events.StageFailed(self._now(), turn, stage, errors.EngineFailed()))
         finally:
             self._going.pop((turn, stage), None)
@@ -111,7 +111,7 @@ class ConversationTasks:
         while True:
             command = await waiting.get()
             if self._voice is None:
-                raise errors.EngineUnavailable("No engine of this installation speaks.")
+                raise errors.EngineUnavailable("This service has no TTS engine.")
             async with aclosing(self._voice.say(command.text, manner)) as sounds:
                 async for sound in sounds:
                     self._happened(events.TtsAudio(self._now(), turn, command.piece, sound))
@@ -350,7 +350,7 @@ class ConversationLoop:
             self._tell_sent()
             self._set_timer(now)
             if self._out.qsize() > MAX_PENDING_OUTPUT:
-                raise errors.InboundFull("The client does not read what it is told.")
+                raise errors.InboundFull("The client does not read its events.")
         except Exception as fault:  # a fault of ours ends it, and is told where it runs
             self._broken.set_exception(fault)
 

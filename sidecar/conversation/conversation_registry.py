@@ -100,7 +100,7 @@ class ConversationRegistry:
             return usual
         if model not in self._others:
             if model not in await self.models():
-                raise errors.ModelNotFound(hint="GET /v1/talk lists the models that answer.")
+                raise errors.ModelNotFound(hint="GET /v1/talk lists the models.")
             usual = await self._found()  # it may have been found just now
             self._others.setdefault(model, usual.other(model))
         return self._others[model]
@@ -200,7 +200,7 @@ class ConversationRegistry:
             try:
                 await ready()
             except errors.SidecarError as error:
-                log.warning("a conversation begins without all it needs: %s", error.detail)
+                log.warning("a part of a new conversation is not ready: %s", error.detail)
                 talk.warn(error)
 
         return asyncio.get_running_loop().create_task(warmed(), name="warm up")

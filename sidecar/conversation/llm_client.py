@@ -141,7 +141,10 @@ class LlmClient:
             return
         self._model = next(iter(openai_http.model_names(await self._listed())), "")
         if not self._model:
-            raise errors.LlmRefused("It has no model.", hint="Load one there (ollama pull …).")
+            raise errors.LlmRefused(
+                "The language model's server has no model.",
+                hint="Install one there (ollama pull …).",
+            )
 
     async def _listed(self) -> object:
         """Return the server's list of models."""
@@ -202,7 +205,7 @@ class LlmClient:
             async with asyncio.timeout(seconds):
                 yield
         except TimeoutError:
-            raise errors.LlmTimeout(f"Nothing came from it for {seconds:g} s.") from None
+            raise errors.LlmTimeout(f"The language model sent nothing for {seconds:g} s.") from None
 
 
 @asynccontextmanager
@@ -213,9 +216,11 @@ async def _map_http_errors(url: str) -> AsyncIterator[None]:
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout):
-        raise errors.LlmUnreachable(f"Nobody answers at {url}.") from None
+        raise errors.LlmUnreachable(f"No server answers at {url}.") from None
     except httpx.HTTPError as error:
-        raise errors.LlmFailed(f"The connection broke: {type(error).__name__}.") from None
+        raise errors.LlmFailed(
+            f"The connection to the language model broke: {type(error).__name__}."
+        ) from None
 
 
 AUTO = "auto"
@@ -259,14 +264,18 @@ async def create_llm(address: LlmAddress | None, *, again: bool = False) -> chat
     try:
         for name, url in LOCAL_LLM_SERVERS.items():
             if model := await looks[url]:
-                log.info("language model: %s of %s at %s", model, name, url)
+                log.info("LLM: %s of %s at %s", model, name, url)
                 return LlmClient(replace(address, url=url, model=model))
     finally:
         for look in looks.values():
             look.cancel()
     if not again:
         looked_for = ", ".join(LOCAL_LLM_SERVERS)
-        log.info("language model: none of %s answers; what is said is repeated", looked_for)
+        log.info(
+            "LLM: none found (tried: %s); conversations repeat what the user says; set "
+            "VIBEVOICE_LLM to a server",
+            looked_for,
+        )
     return chat_completions.RepeatLlm()
 
 

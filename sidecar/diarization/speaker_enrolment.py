@@ -45,7 +45,7 @@ def enrolment_embedding(models: SpeakerModels, blocks: Iterable[Block]) -> Speak
         raise errors.SeveralVoices()
     if voice.seconds < speaker_identification.MIN_SPEECH_S:
         raise errors.VoiceTooShort(
-            f"There are {voice.seconds:.1f} s of voice in the clip; "
-            f"{speaker_identification.MIN_SPEECH_S:g} s are needed."
+            f"The clip has {voice.seconds:.1f} s of speech; the minimum is "
+            f"{speaker_identification.MIN_SPEECH_S:g} s."
         )
     return embedding_of(voice)

@@ -67,7 +67,8 @@ class HasDiarizedSpeakers(Protocol):
 
 
 SPEAKERS_NOT_COMPARED = Notice(
-    "voices_not_compared", "Voices could not be compared here: nobody was recognised."
+    "voices_not_compared",
+    "Speaker embeddings could not be computed on this machine: no enrolled speaker was identified.",
 )
 
 

@@ -42,7 +42,7 @@ _FLOATS = b"\x0a\x02\x08\x01"  # a tensor of floats, of any shape
 
 
 class SpeakerModelsUnavailable(Exception):
-    """The models that tell voices apart are not here, or do not run; the message says why."""
+    """Diarization models that are not installed or cannot run; the message says why."""
 
 
 SEGMENTATION = onnx_runtime.EmbeddedModel(
@@ -95,7 +95,7 @@ def shared_speaker_models() -> SpeakerModels | None:
     try:
         return load_models()
     except SpeakerModelsUnavailable as error:
-        log.warning("speakers cannot be told apart: %s", error)
+        log.warning("recordings have no speaker labels: %s", error)
         return None
 
 

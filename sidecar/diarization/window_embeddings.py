@@ -415,7 +415,7 @@ def decode_windows(
     try:
         data = b64decode(given.windows, validate=True)
     except (binascii.Error, ValueError):
-        raise WindowEmbeddingsInvalid("they are no base64") from None
+        raise WindowEmbeddingsInvalid("they are not base64") from None
     if len(data) != size:
         raise WindowEmbeddingsInvalid(f"they are not {len(begins)} windows")
     records = np.frombuffer(data, _window_dtype())

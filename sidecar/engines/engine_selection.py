@@ -207,8 +207,8 @@ def choose_live_engine(
         named = choose_engine(settings.model_copy(update={"engine": wanted, "model_path": None}))
     if not named.spec.sessions:
         raise errors.EngineUnavailable(
-            f"The engine '{wanted}' does not hear live audio.",
-            hint=f"Those that do: {', '.join(_live_engine_names()) or 'none'}; or set 'auto'.",
+            f"The engine '{wanted}' does not transcribe live audio.",
+            hint=f"Engines that do: {', '.join(_live_engine_names()) or 'none'}; or set 'auto'.",
         )
     return named, "as set"
 
@@ -304,7 +304,7 @@ def check_language(spec: EngineSpec, settings: Settings) -> None:
     tag = settings.language
     if not spec.speaks(tag):
         raise errors.EngineUnavailable(
-            f"The engine '{spec.name}' does not know the language '{tag}', which is set.",
+            f"The engine '{spec.name}' does not support the language '{tag}' of the settings.",
             hint=language_hint(tag, settings),
         )
 

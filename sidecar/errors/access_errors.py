@@ -10,21 +10,25 @@ from sidecar.version import install_command
 
 
 class HostNotAllowed(SidecarError, code="host_not_allowed", kind=ErrorKind.FORBIDDEN):
-    """The request was sent to a name that is none of ours: a web page may have rebound its own."""
+    """Host header that is not allowed: a web page may have rebound its own name (DNS rebinding)."""
 
-    default_detail = "The Host header names no address of this service."
-    default_hint = "Use 127.0.0.1 or localhost; other names go into the setting 'allowed_hosts'."
+    default_detail = "The Host header is not an allowed name of this service."
+    default_hint = "Use 127.0.0.1 or localhost, or add the name to the setting 'allowed_hosts'."
 
 
 class PeerNotAllowed(SidecarError, code="peer_not_allowed", kind=ErrorKind.FORBIDDEN):
-    """Somebody on another machine, or behind a proxy, and there is no token to know them by."""
+    """Client on another machine or behind a proxy, while the service has no token."""
 
-    default_detail = "Without a token this service answers its own machine only, and no proxy."
-    default_hint = "Start it with VIBEVOICE_TOKEN (or --token @FILE) and send that as Bearer."
+    default_detail = (
+        "Without a token this service accepts direct connections from its own machine only."
+    )
+    default_hint = (
+        "Start the service with VIBEVOICE_TOKEN (or --token @FILE) and send that token as Bearer."
+    )
 
 
 class OriginNotAllowed(SidecarError, code="origin_not_allowed", kind=ErrorKind.FORBIDDEN):
-    """A web page that may not ask."""
+    """Web page of an origin that is not allowed."""
 
     default_detail = "Web pages of this origin may not use this service."
     default_hint = (
@@ -34,45 +38,43 @@ class OriginNotAllowed(SidecarError, code="origin_not_allowed", kind=ErrorKind.F
 
 
 class TokenMissing(Unauthorized, code="token_missing"):
-    """The service was started with a token, the request has none."""
+    """Request without a token, to a service that requires one."""
 
-    default_detail = "This service wants a token."
+    default_detail = "This service requires a token."
     default_hint = (
-        "Send 'Authorization: Bearer' and the token that it was started with, or a signed one."
+        "Send 'Authorization: Bearer' with the token of the service, or with a signed one."
     )
 
 
 class TokenInvalid(Unauthorized, code="token_invalid"):
-    """Neither the token that the service was started with, nor a signed one that counts."""
+    """Token that is neither the token of the service nor a valid signed one."""
 
-    default_detail = "The token does not count here."
+    default_detail = "The token is not valid for this service."
     default_hint = (
-        "A service that was started anew may have another: read its ready line again. A signed one "
-        "may have expired or been revoked."
+        "A restarted service may have a new token: read its ready line again. A signed "
+        "token may have expired or been revoked."
     )
 
 
 class LinkInvalid(Unauthorized, code="link_invalid"):
-    """The word of a link to the page was used, is too old, or never was one."""
+    """Code of a sign-in link that was used, has expired or is unknown."""
 
-    default_detail = (
-        "This link does not count any more: it opens the page once, within two minutes."
-    )
-    default_hint = "Make another one: vibevoice-asr open"
+    default_detail = "This link is not valid any more: it opens the page once, within two minutes."
+    default_hint = "Get a new link: vibevoice-asr open"
 
 
 class TicketInvalid(Unauthorized, code="ticket_invalid"):
-    """The ticket of a live connection was used, is too old, or never was one."""
+    """Ticket of a live connection that was used, has expired or is unknown."""
 
-    default_detail = "This ticket does not count any more: it opens one connection, within minutes."
-    default_hint = "Get another one: POST /v1/live/ticket"
+    default_detail = "This ticket is not valid any more: it opens one connection, within minutes."
+    default_hint = "Get a new ticket: POST /v1/live/ticket"
 
 
 class ScopeMissing(SidecarError, code="scope_missing", kind=ErrorKind.FORBIDDEN):
-    """A token that is right, but not for this."""
+    """Valid token without the scope of this operation."""
 
-    default_detail = "The token that was sent does not allow this."
-    default_hint = "Ask whoever gives out tokens for one that does."
+    default_detail = "The token lacks the scope for this operation."
+    default_hint = "Ask the administrator for a token with that scope."
 
 
 class RateLimited(LimitExceeded, code="rate_limited"):
@@ -82,37 +84,37 @@ class RateLimited(LimitExceeded, code="rate_limited"):
 
 
 class JobsLimited(LimitExceeded, code="jobs_limited"):
-    """As many jobs at once as one owner may have."""
+    """Limit of jobs of one owner."""
 
-    default_detail = "You have as many jobs waiting and running as one may have at once."
+    default_detail = "You have reached the limit of waiting and running jobs for one owner."
     default_hint = "Wait until one of them has ended, or cancel one."
 
 
 class AudioLimited(LimitExceeded, code="audio_limited"):
-    """More audio waits than one owner may have waiting."""
+    """Limit of waiting audio of one owner."""
 
-    default_detail = "You have as much audio waiting as one may have."
+    default_detail = "You have reached the limit of waiting audio for one owner."
     default_hint = "Wait until some of it is transcribed."
 
 
 class UploadsLimited(LimitExceeded, code="uploads_limited"):
-    """More was uploaded than one owner may in an hour."""
+    """Limit of uploads of one owner in an hour."""
 
-    default_detail = "You have uploaded as much as one may in an hour."
-    default_hint = "Try again after the time in Retry-After; opus or flac is less to upload."
+    default_detail = "You have reached the hourly upload limit for one owner."
+    default_hint = "Try again after the time in Retry-After, or upload smaller files (opus, flac)."
 
 
 class ConnectionsLimited(LimitExceeded, code="connections_limited"):
-    """As many requests and connections are open as one owner may have."""
+    """Limit of open requests and connections of one owner."""
 
-    default_detail = "As many of your requests and connections are open as one may have."
+    default_detail = "You have reached the limit of open requests and connections for one owner."
     default_hint = "Close event streams and live connections that are not needed any more."
 
 
 class LiveLimited(LimitExceeded, code="live_limited"):
-    """One client has as many live sessions as it may."""
+    """Limit of live sessions of one owner."""
 
-    default_detail = "You have as many live sessions as you may."
+    default_detail = "You have reached the limit of live sessions for one owner."
     default_hint = "End one of them first."
 
 
@@ -131,28 +133,30 @@ class PortInUse(SidecarError, code="port_in_use", kind=ErrorKind.CONFLICT):
 
 
 class DiskFull(SidecarError, code="disk_full", kind=ErrorKind.STORAGE_FULL):
-    """No room for the upload."""
+    """Full disk of uploads."""
 
-    default_detail = "There is no room on the disk for the upload."
+    default_detail = "There is not enough disk space for the upload."
     default_hint = "Free some space or set VIBEVOICE_SPOOL_DIR to a folder on another disk."
 
 
 class SpoolUnwritable(SidecarError, code="spool_unwritable", kind=ErrorKind.STORAGE_FULL):
-    """The folder for uploads cannot be written."""
+    """The folder for uploads cannot be written to."""
 
-    default_detail = "The folder for uploads cannot be written."
-    default_hint = "Set VIBEVOICE_SPOOL_DIR to a folder that can be, or send 'audio_path'."
+    default_detail = "The folder for uploads cannot be written to."
+    default_hint = "Set VIBEVOICE_SPOOL_DIR to a writable folder, or send 'audio_path'."
 
 
 class ServiceUnreachable(SidecarError, code="service_unreachable", kind=ErrorKind.BUSY):
-    """No service answers at the address that the command line was given."""
+    """No service at the address that the command line names."""
 
     default_detail = "No service answers at this address."
-    default_hint = "Start it with 'vibevoice-asr', or leave --server out to work without one."
+    default_hint = (
+        "Start a service with 'vibevoice-asr', or omit --server to transcribe without one."
+    )
 
 
 class ShuttingDown(SidecarError, code="shutting_down", kind=ErrorKind.BUSY):
-    """The service is on its way out."""
+    """Request to a service that is shutting down."""
 
     default_detail = "The service is shutting down."
     default_hint = "Start it again, then repeat the request."
@@ -160,10 +164,12 @@ class ShuttingDown(SidecarError, code="shutting_down", kind=ErrorKind.BUSY):
 
 
 class MachineBusy(SidecarError, code="machine_busy", kind=ErrorKind.BUSY):
-    """A process of ours has not begun within a minute: there is too much else to do."""
+    """Helper process that did not start within a minute: the machine is overloaded."""
 
-    default_detail = "This machine is too busy to look at the file."
-    default_hint = "Send it again when the machine has less to do; nothing is wrong with the file."
+    default_detail = "This machine is too busy to read the file."
+    default_hint = (
+        "Send the file again when the machine is less busy; the file itself was not at fault."
+    )
     default_retry_after = 30
 
 
@@ -178,6 +184,6 @@ def needed_for(what: str, extra: str = "auth") -> Iterator[None]:
         yield
     except ImportError as error:
         raise SettingsInvalid(
-            f"{what} need a package that is not installed: {error.name or error}.",
+            f"{what} require a package that is not installed: {error.name or error}.",
             hint=install_command(extra),
         ) from None

@@ -6,76 +6,76 @@ from sidecar.errors.error_base import ErrorKind, NotFound, SidecarError
 
 
 class EngineUnavailable(SidecarError, code="engine_unavailable", kind=ErrorKind.BUSY):
-    """The engine that was asked for cannot run here."""
+    """Engine that cannot run on this machine."""
 
     default_detail = "The engine cannot be used on this machine."
-    default_hint = "Run 'vibevoice-asr doctor'; it says what is missing."
+    default_hint = "Run 'vibevoice-asr doctor': it shows what is missing."
 
 
 class ModelLoadFailed(SidecarError, code="model_load_failed", kind=ErrorKind.BUSY):
     """The engine could not be loaded."""
 
     default_detail = "The engine could not be loaded."
-    default_hint = "Run 'vibevoice-asr doctor'; it says what is missing."
+    default_hint = "Run 'vibevoice-asr doctor': it shows what is missing."
 
 
 class EngineStuck(EngineUnavailable, code="engine_stuck", kind=ErrorKind.BUSY):
-    """The engine's process was killed and does not end, as where a driver hangs: another would hang
+    """Worker process that does not end after SIGKILL, as where a driver hangs. A new one would hang
     there, too, so none is started before that one has gone."""
 
     default_detail = (
-        "The engine's process hangs where nothing can end it, and none takes its place."
+        "The worker process hangs and cannot be killed; no new one is started before it ends."
     )
-    default_hint = "Look at the driver and the disks of this machine; start it anew if need be."
+    default_hint = "Check the GPU driver and the disks of this machine; reboot it if necessary."
 
 
 class ReloadSuperseded(SidecarError, code="reload_superseded", kind=ErrorKind.CONFLICT):
-    """A reload that another one, at another precision, overtook before its turn came."""
+    """Reload that a later one, at another precision, replaced before it started."""
 
-    default_detail = "Another reload overtook this one."
-    default_hint = "The last reload counts; ask again if you still want another precision."
+    default_detail = "A later reload replaced this one."
+    default_hint = "The last reload wins; send this one again if you still want its precision."
 
 
 class AdminOff(SidecarError, code="admin_off", kind=ErrorKind.FORBIDDEN):
-    """The administrators' API where it is not on, or nobody could be told from others."""
+    """Administrators' API that is off, or used without a token of an administrator."""
 
-    default_detail = "The administrators' API is not on."
+    default_detail = "The administrators' API is off."
     default_hint = "Set VIBEVOICE_ADMIN, and a token (docs/operations.md)."
 
 
 class ModelLoaded(SidecarError, code="model_loaded", kind=ErrorKind.CONFLICT):
-    """A model is to be loaded that is there, or on its way."""
+    """Model that is already loaded or being loaded."""
 
-    default_detail = "There is a model of this name already."
-    default_hint = "GET /admin/list_models has those that are there; take another name."
+    default_detail = "A model with this name is already loaded."
+    default_hint = "Use another name; GET /admin/list_models lists the loaded models."
 
 
 class ModelPathForbidden(SidecarError, code="model_path_forbidden", kind=ErrorKind.FORBIDDEN):
-    """A model lies where none may be loaded from."""
+    """Model in a folder that is not allowed."""
 
-    default_detail = "Models are not loaded from this folder."
-    default_hint = "The setting 'admin_model_roots' has the folders that they may be loaded from."
+    default_detail = "Models may not be loaded from this folder."
+    default_hint = "Use a folder of the setting 'admin_model_roots'."
 
 
 class ModelUnsuited(SidecarError, code="model_unsuited", kind=ErrorKind.UNPROCESSABLE):
-    """Other weights of an engine than those that the service was started with can be loaded where
-    the same is true of both."""
+    """Weights that no running engine can load: engine, languages and shape have to be those of the
+    weights that the service was started with."""
 
-    default_detail = "No engine that runs here can work with this model."
+    default_detail = "No running engine can load this model."
     default_hint = (
-        "The same engine, languages and shape are taken; for another, start the service with it."
+        "Use a model of the same engine, languages and shape, or restart the service with this one."
     )
 
 
 class WontFit(SidecarError, code="wont_fit", kind=ErrorKind.WONT_FIT):
-    """There is not enough memory for this recording, or this precision; told before any work."""
+    """Too little memory for a recording or a precision, found before any work."""
 
     default_detail = "There is not enough memory for this."
-    default_hint = "Send a shorter recording, or take a smaller precision: int8, int4."
+    default_hint = "Send a shorter recording, or use a smaller precision: int8, int4."
 
 
 class GpuOutOfMemory(SidecarError, code="gpu_out_of_memory", kind=ErrorKind.WONT_FIT):
-    """The GPU ran out of memory in the middle, with the smallest plan as well.
+    """GPU memory exhausted during the work, with the smallest plan as well.
 
     Hosts look for the words "CUDA out of memory" in the answer.
     """
@@ -85,117 +85,118 @@ class GpuOutOfMemory(SidecarError, code="gpu_out_of_memory", kind=ErrorKind.WONT
 
 
 class DeviceLost(SidecarError, code="device_lost", kind=ErrorKind.BUSY):
-    """The GPU's driver gave up on the engine's process, which ends; the job is tried anew."""
+    """CUDA error after which the worker process ends; the job is retried in a new one."""
 
-    default_detail = "The GPU stopped working for the engine's process."
-    default_hint = "Try again. If it stays: 'nvidia-smi' tells how the GPU is."
+    default_detail = "The GPU stopped working for the worker process."
+    default_hint = "Try again. If the error repeats, check the GPU with 'nvidia-smi'."
     default_retry_after = 5
 
 
 class EngineCrashed(SidecarError, code="engine_crashed", kind=ErrorKind.BUSY):
-    """The engine's process died in the job, and again when it was tried anew
-    (`jobs.job_record`)."""
+    """Worker process that died in a job, and again in its next attempt (`jobs.job_record`)."""
 
-    default_detail = "The engine's process died while it worked on this audio."
-    default_hint = "The service is up again; if it repeats with this file, please report it."
+    default_detail = "The worker process died while it transcribed this audio."
+    default_hint = "Send the file again; if the error repeats with it, please report it."
     default_retry_after = 1
 
 
 class EngineFailed(SidecarError, code="engine_failed"):
-    """The engine raised an error of its own."""
+    """Error that an engine raised."""
 
     default_detail = "The engine could not transcribe this audio."
 
 
 class BadCheckpoint(SidecarError, kind=ErrorKind.BUSY):
-    """The weights that an engine needs cannot be used."""
+    """Checkpoint that cannot be used."""
 
 
 class CheckpointNotFound(BadCheckpoint, code="checkpoint_not_found"):
-    """No checkpoint where one was looked for."""
+    """Missing checkpoint."""
 
     default_detail = "There is no checkpoint of VibeVoice-ASR on this machine."
-    default_hint = (
-        "Get it with 'vibevoice-asr pull vibevoice', or set VIBEVOICE_MODEL_PATH to its folder."
-    )
+    default_hint = "Run 'vibevoice-asr pull vibevoice', or set VIBEVOICE_MODEL_PATH to its folder."
 
 
 class CheckpointIncomplete(BadCheckpoint, code="checkpoint_incomplete"):
-    """Files are missing; a download that was interrupted looks so."""
+    """Checkpoint with missing files, as after an interrupted download."""
 
     default_detail = "Files of the checkpoint are missing."
-    default_hint = "Run 'vibevoice-asr pull vibevoice': it goes on where it stopped."
+    default_hint = "Run 'vibevoice-asr pull vibevoice': it resumes the download."
 
 
 class CheckpointDamaged(BadCheckpoint, code="checkpoint_damaged"):
-    """A file is there, and is not what it should be."""
+    """Checkpoint with a damaged file."""
 
     default_detail = "A file of the checkpoint is damaged."
-    default_hint = "Run 'vibevoice-asr pull vibevoice': it checks every file and mends."
+    default_hint = (
+        "Run 'vibevoice-asr pull vibevoice': it checks every file and replaces damaged ones."
+    )
 
 
 class CheckpointNotConverted(BadCheckpoint, code="checkpoint_not_converted"):
-    """VibeVoice-ASR as Microsoft published it first, which transformers does not load."""
+    """VibeVoice-ASR in Microsoft's original layout, which transformers does not load."""
 
     default_detail = "The checkpoint has the original layout, not the one of transformers."
-    default_hint = "Get the converted one: vibevoice-asr pull vibevoice"
+    default_hint = "Get the converted checkpoint: vibevoice-asr pull vibevoice"
 
 
 class CheckpointUnsafe(BadCheckpoint, code="checkpoint_unsafe"):
-    """To load it would be to run what it says."""
+    """Checkpoint with code that loading would execute."""
 
-    default_detail = "The checkpoint has pickled weights or code of its own, which is never run."
-    default_hint = "Get one with safetensors: vibevoice-asr pull vibevoice"
+    default_detail = (
+        "The checkpoint has pickled weights or its own code, which this service never runs."
+    )
+    default_hint = "Get a checkpoint with safetensors: vibevoice-asr pull vibevoice"
 
 
 class CheckpointUnsupported(BadCheckpoint, code="checkpoint_unsupported"):
-    """A checkpoint of another model."""
+    """Checkpoint of another model."""
 
-    default_detail = "The checkpoint is not of VibeVoice-ASR."
-    default_hint = "Get the right one: vibevoice-asr pull vibevoice"
+    default_detail = "The checkpoint is not one of VibeVoice-ASR."
+    default_hint = "Get the right checkpoint: vibevoice-asr pull vibevoice"
 
 
 class CheckpointUnwritable(SidecarError, code="checkpoint_unwritable", kind=ErrorKind.STORAGE_FULL):
-    """The folder that a checkpoint is downloaded to cannot be written."""
+    """Download folder that cannot be written to."""
 
-    default_detail = "The folder for the checkpoint cannot be written."
-    default_hint = "Set HF_HOME to a folder that can be, or name one: vibevoice-asr pull --to DIR"
+    default_detail = "The folder for the checkpoint cannot be written to."
+    default_hint = "Set HF_HOME to a writable folder, or name one: vibevoice-asr pull --to DIR"
 
 
 class HubUnreachable(SidecarError, code="hub_unreachable", kind=ErrorKind.BUSY):
-    """The place that checkpoints are downloaded from does not answer, or may not be asked."""
+    """Model hub that does not answer, or that the user has forbidden (HF_HUB_OFFLINE)."""
 
     default_detail = "The model hub cannot be reached."
-    default_hint = "Check the network; the same command goes on where it stopped."
+    default_hint = "Check the network and repeat the command: it resumes the download."
 
 
 class RepositoryNotFound(NotFound, code="repository_not_found"):
-    """The hub has no such model, or no such revision of it."""
+    """Model or revision that the hub does not have."""
 
     default_detail = "The model hub has no such model."
-    default_hint = "Use 'vibevoice-asr pull vibevoice', or a name such as OWNER/NAME."
+    default_hint = "Use 'vibevoice-asr pull vibevoice', or a repository name (OWNER/NAME)."
 
 
 class RepositoryForbidden(SidecarError, code="repository_forbidden", kind=ErrorKind.FORBIDDEN):
-    """The hub does not give it to this user."""
+    """Model that the hub denies to this user."""
 
-    default_detail = "The model hub does not let this user have this model."
-    default_hint = "Accept its terms on its page, then set HF_TOKEN to a token of yours."
+    default_detail = "The model hub denies this user access to this model."
+    default_hint = "Accept the terms on the model's page, then set HF_TOKEN to your access token."
 
 
 class PullRunning(SidecarError, code="pull_running", kind=ErrorKind.CONFLICT):
-    """Somebody else is downloading to the same place."""
+    """Download to a folder that another process is downloading to."""
 
-    default_detail = "Another 'vibevoice-asr pull' of this checkpoint is at work."
-    default_hint = "Wait for it; what it has downloaded is then here too."
+    default_detail = "Another 'vibevoice-asr pull' of this checkpoint is running."
+    default_hint = "Wait until it has finished; the checkpoint is then available here, too."
 
 
 class UpstreamError(SidecarError, kind=ErrorKind.BUSY):
-    """The server that hears for the engine 'upstream' did not."""
+    """Failure of a server of the engine 'upstream'."""
 
 
 class UpstreamUnreachable(UpstreamError, code="upstream_unreachable"):
-    """No connection, to none of them."""
+    """Upstreams none of which accepts a connection."""
 
     default_detail = "No upstream answers."
     default_hint = "Start the server that VIBEVOICE_UPSTREAM names, or check its address and port."
@@ -203,38 +204,38 @@ class UpstreamUnreachable(UpstreamError, code="upstream_unreachable"):
 
 
 class UpstreamBusy(UpstreamError, code="upstream_busy"):
-    """It has too much to do, and went on saying so for as long as the recording was worth."""
+    """Upstream that stayed busy for longer than a recording of this length may wait."""
 
     default_detail = "The upstream is busy."
-    default_hint = "Try again after the time in Retry-After, or name a second upstream."
+    default_hint = "Try again after the time in Retry-After, or add a second upstream."
     default_retry_after = 10
 
 
 class UpstreamTimeout(UpstreamError, code="upstream_timeout"):
-    """It took longer than a recording of this length may take."""
+    """Upstream that took longer than a recording of this length may take."""
 
     default_detail = "The upstream took too long."
-    default_hint = "If it is slow and not stuck, name a second upstream."
+    default_hint = "Check that server; if it is only slow, add a second upstream."
     default_retry_after = 10
 
 
 class UpstreamFailed(UpstreamError, code="upstream_failed"):
-    """It broke in the middle, again and again, or said that something is wrong with itself."""
+    """Upstream that failed repeatedly, or reported an internal error."""
 
-    default_detail = "The upstream failed in the middle of this recording."
-    default_hint = "Look into that server's log; it is not this service that failed."
+    default_detail = "The upstream failed while it transcribed this recording."
+    default_hint = "Check the log of that server; this service itself did not fail."
     default_retry_after = 5
 
 
 class UpstreamRefused(UpstreamError, code="upstream_refused", kind=ErrorKind.FAILED):
-    """It is there, and will not do this."""
+    """Upstream that rejects the request."""
 
-    default_detail = "The upstream refused the request."
+    default_detail = "The upstream rejected the request."
     default_hint = "Check VIBEVOICE_UPSTREAM_DIALECT, VIBEVOICE_UPSTREAM_MODEL and the key."
 
 
 class UpstreamGarbled(UpstreamError, code="upstream_garbled", kind=ErrorKind.FAILED):
-    """Its answer cannot be read."""
+    """Upstream response that cannot be parsed."""
 
-    default_detail = "The upstream's answer cannot be read."
-    default_hint = "Check that VIBEVOICE_UPSTREAM_DIALECT is the kind of server that answers there."
+    default_detail = "The upstream's response cannot be parsed."
+    default_hint = "Check that VIBEVOICE_UPSTREAM_DIALECT matches the kind of that server."

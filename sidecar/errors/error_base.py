@@ -33,15 +33,17 @@ class ErrorKind(StrEnum):
 
 
 class SidecarError(Exception):
-    """Anything this service says no with; its class names a stable ``code``, and its ``kind``.
+    """Base of all errors of this service: a class names a stable ``code``, and its ``kind``.
 
     ``detail`` says what was wrong, ``hint`` what to do, ``retry_after`` (seconds) when to retry.
     """
 
     code: ClassVar[str] = "internal"
     kind: ClassVar[ErrorKind] = ErrorKind.FAILED
-    default_detail: ClassVar[str] = "Something went wrong inside the service."
-    default_hint: ClassVar[str] = "Try again; if it stays, look into the service's log."
+    default_detail: ClassVar[str] = "Internal error of the service."
+    default_hint: ClassVar[str] = (
+        "Try again; if the error repeats, report it with the service's log."
+    )
     default_retry_after: ClassVar[int | None] = None
 
     def __init_subclass__(cls, *, code: str | None = None, kind: ErrorKind | None = None) -> None:
@@ -62,6 +64,11 @@ class SidecarError(Exception):
         self.retry_after = retry_after if retry_after is not None else self.default_retry_after
         super().__init__(self.detail)
 
+    def hint_on(self, page: str) -> str:
+        """Return the hint on a wire that ``page`` of the documentation describes, and not /docs,
+        which has no WebSockets."""
+        return self.hint.replace("See /docs for", f"See {page} for")
+
     def to_wire(self) -> dict[str, Any]:
         """The error as plain values, for another process or a journal."""
         return {
@@ -73,22 +80,22 @@ class SidecarError(Exception):
 
 
 class BadRequest(SidecarError, kind=ErrorKind.MALFORMED):
-    """The request itself is wrong."""
+    """Error in the request itself."""
 
 
 class NotFound(SidecarError, code="not_found", kind=ErrorKind.NOT_FOUND):
-    """No such thing here."""
+    """Missing resource."""
 
-    default_detail = "There is nothing at this address."
-    default_hint = "See /docs for what this service answers."
+    default_detail = "There is nothing at this path."
+    default_hint = "The paths of this service are listed at /docs."
 
 
 class Unauthorized(SidecarError, kind=ErrorKind.UNAUTHORIZED):
-    """Nobody knows who asks."""
+    """Failed authentication."""
 
 
 class LimitExceeded(SidecarError, kind=ErrorKind.LIMITED):
-    """More than one owner, or one address, may have."""
+    """Limit of one owner or one address, exceeded."""
 
     default_hint = "Try again after the time in Retry-After."
     default_retry_after = 30

@@ -6,7 +6,7 @@ from sidecar.errors.error_base import BadRequest, ErrorKind, NotFound, SidecarEr
 
 
 class QueueFull(SidecarError, code="queue_full", kind=ErrorKind.BUSY):
-    """As many jobs as the queue takes are waiting."""
+    """Full queue."""
 
     default_detail = "The queue is full."
     default_hint = "Try again after the time in Retry-After."
@@ -14,122 +14,128 @@ class QueueFull(SidecarError, code="queue_full", kind=ErrorKind.BUSY):
 
 
 class JobNotFound(NotFound, code="job_not_found"):
-    """No such job, or no longer."""
+    """Unknown or deleted job."""
 
     default_detail = "There is no job with this id."
-    default_hint = "Finished jobs are kept for a while only; submit it again."
+    default_hint = "Finished jobs are deleted after a while; submit the recording again."
 
 
 class JobNotDone(SidecarError, code="job_not_done", kind=ErrorKind.CONFLICT):
-    """The transcript of a job that still waits or runs."""
+    """Request for the transcript of a job that still waits or runs."""
 
-    default_detail = "The job has not ended yet: there is no transcript."
-    default_hint = "Follow its events, or ask again; what was said so far is in its events."
+    default_detail = "The job has not finished yet: there is no transcript."
+    default_hint = "Follow its events, which have the text so far, or ask again later."
     default_retry_after = 2
 
 
 class JobCancelled(SidecarError, code="job_cancelled", kind=ErrorKind.CANCELLED):
-    """The job was cancelled before it ended."""
+    """Job that was cancelled before it finished."""
 
     default_detail = "The job was cancelled."
-    default_hint = "Submit it again if this was not meant."
+    default_hint = "Submit it again if this was not intended."
 
 
 class IdempotencyKeyReused(
     SidecarError, code="idempotency_key_reused", kind=ErrorKind.UNPROCESSABLE
 ):
-    """The same Idempotency-Key with another request."""
+    """Idempotency-Key that was sent with another request."""
 
-    default_detail = "This Idempotency-Key was sent with another request."
-    default_hint = "Make a new key for each recording; repeat one only with the same request."
+    default_detail = "This Idempotency-Key was used for another request."
+    default_hint = "Use a new key for each recording; repeat a key only with the same request."
 
 
 class AudioLost(SidecarError, code="audio_lost", kind=ErrorKind.CONFLICT):
-    """The audio of a job is not there any more as it was when it was submitted."""
+    """Recording of a job that was deleted or changed after the job was submitted."""
 
-    default_detail = "The recording of this job is not there any more."
+    default_detail = "The recording of this job was deleted or changed."
     default_hint = "Submit it again."
 
 
 class RecordingNotKept(NotFound, code="recording_not_kept"):
-    """Of a job there is no recording that could be listened to."""
+    """Job without a stored recording."""
 
     default_detail = "The recording of this job is not kept."
     default_hint = (
-        "Recordings are kept with the settings 'keep_jobs' and, after the end of their jobs, "
-        "'keep_recordings_mb'; files that a client named never are. Play your own file."
+        "Recordings are kept with the setting 'keep_jobs' and, after the end of their "
+        "jobs, 'keep_recordings_mb'; files named by 'audio_path' never are. Play your own "
+        "file."
     )
 
 
 class EditImpossible(BadRequest, code="edit_impossible", kind=ErrorKind.UNPROCESSABLE):
-    """An edit of a transcript names what is not there, or cannot be done to it."""
+    """Edit that names something missing, or that is impossible for this transcript."""
 
-    default_detail = "That cannot be done to this transcript."
-    default_hint = "None of the operations was done; fetch the transcript and send them anew."
+    default_detail = "This edit is not possible for this transcript."
+    default_hint = (
+        "No operation was applied; fetch the transcript again and correct the operations."
+    )
 
 
 class VoicesNotKept(SidecarError, code="voices_not_kept", kind=ErrorKind.CONFLICT):
-    """A speaker is to be split by voice, and of what the segments sound like nothing was kept."""
+    """Split of a speaker by voice, in a job without stored speaker embeddings."""
 
-    default_detail = "Nothing was kept of what the segments of this job sound like."
+    default_detail = "No speaker embeddings were stored with the segments of this job."
     default_hint = (
-        "Voices are kept with jobs that were heard with the setting 'people' on, without "
-        "recognise=false, by an engine that tells voices apart. Split by a list of 'segments'."
+        "Speaker embeddings are stored if the setting 'people' was on, the request did not "
+        "have recognise=false, and the engine diarizes. Split by a list of 'segments' "
+        "instead."
     )
 
 
 class TranscriptChanged(SidecarError, code="transcript_changed", kind=ErrorKind.PRECONDITION):
-    """Somebody edited the transcript since the revision that was sent."""
+    """Edit of a transcript that was edited after the revision in 'If-Match'."""
 
-    default_detail = "The transcript is of another revision than 'If-Match' says."
-    default_hint = "Fetch it again, and send the edit with the new ETag if it still makes sense."
+    default_detail = "The transcript has another revision than 'If-Match' names."
+    default_hint = (
+        "Fetch the transcript again, and send the edit with the new ETag if it still applies."
+    )
 
 
 class EditsFull(SidecarError, code="edits_full", kind=ErrorKind.CONFLICT):
-    """A transcript has been edited as often as it may be."""
+    """Limit of edits of a transcript."""
 
-    default_detail = "No more edits of this transcript are kept."
-    default_hint = "Fetch it in the format that you need, and go on with that."
+    default_detail = "This transcript has reached its limit of edits."
+    default_hint = "Fetch the transcript in the format that you need, and edit that file."
 
 
 class JournalUnreachable(SidecarError, code="journal_unreachable", kind=ErrorKind.BUSY):
-    """The database in which several services keep their jobs does not answer."""
+    """Database of shared jobs that does not answer."""
 
-    default_detail = "The database in which jobs are kept does not answer now."
-    default_hint = "Send it again in a moment, with the same Idempotency-Key; no job is lost."
+    default_detail = "The database of jobs does not answer."
+    default_hint = "Retry in a moment with the same Idempotency-Key; no job is lost."
     default_retry_after = 3
 
 
 class StorageUnreachable(SidecarError, code="storage_unreachable", kind=ErrorKind.BUSY):
-    """The folder or the bucket in which recordings are kept does not answer."""
+    """Folder or bucket of recordings that does not answer."""
 
-    default_detail = "The storage in which recordings are kept does not answer now."
-    default_hint = "Send it again in a moment, with the same Idempotency-Key; no job is lost."
+    default_detail = "The storage of recordings does not answer."
+    default_hint = "Retry in a moment with the same Idempotency-Key; no job is lost."
     default_retry_after = 5
 
 
 class Unschedulable(SidecarError, code="unschedulable", kind=ErrorKind.UNPROCESSABLE):
-    """Of services that share their jobs, none that is there can do this one."""
+    """Shared job that no available node can run."""
 
-    default_detail = "No node that is there can do this."
-    default_hint = "Change the request as the nodes say, or start a node that can do it."
+    default_detail = "No available node can run this job."
+    default_hint = "Change the request as the detail says, or start a node that can run it."
 
 
 class BadAudio(SidecarError, kind=ErrorKind.UNPROCESSABLE):
-    """The audio itself cannot be used."""
+    """Audio that cannot be used."""
 
 
 class AudioEmpty(BadAudio, code="audio_empty", kind=ErrorKind.MALFORMED):
-    """The file has no bytes."""
+    """Empty file."""
 
     default_detail = "The audio is empty (0 bytes)."
-    default_hint = "Check that the recording was written before it was sent."
+    default_hint = "Check that the recording was saved before it was sent."
 
 
 class AudioFormatUnsupported(BadAudio, code="audio_format_unsupported", kind=ErrorKind.UNSUPPORTED):
-    """The bytes are not a recording in a format that is understood."""
+    """Content that is not audio in a supported format."""
 
-    default_detail = "The content is not audio in a format this service knows."
+    default_detail = "The content is not audio in a supported format."
     default_hint = (
         "Send wav, flac, mp3, ogg/opus, m4a/aac, webm, wma, mp4, mkv, aiff or amr. "
         "The content counts, not the file's name."
@@ -137,115 +143,117 @@ class AudioFormatUnsupported(BadAudio, code="audio_format_unsupported", kind=Err
 
 
 class AudioUndecodable(BadAudio, code="audio_undecodable"):
-    """The format is known, but no samples come out."""
+    """Recording of a supported format that yields no samples."""
 
-    default_detail = "The audio is damaged or holds no sound track: no samples could be decoded."
+    default_detail = "The audio is damaged or has no audio track: no samples could be decoded."
     default_hint = "Play the file in another program; if it plays, convert it to 16-bit wav."
 
 
 class AudioTooLong(BadAudio, code="audio_too_long", kind=ErrorKind.TOO_LARGE):
-    """Longer than the limit."""
+    """Recording longer than the limit."""
 
     default_detail = "The audio is longer than the limit."
-    default_hint = "Cut it into parts or raise VIBEVOICE_MAX_AUDIO_HOURS."
+    default_hint = "Split it into parts, or raise VIBEVOICE_MAX_AUDIO_HOURS."
 
 
 class AudioDecodeTimeout(BadAudio, code="audio_decode_timeout"):
-    """Decoding makes no headway."""
+    """Decoding without progress."""
 
     default_detail = "Decoding the audio took too long."
     default_hint = "Convert the file to wav or flac and send that."
 
 
 class AudioPathInvalid(BadRequest, code="audio_path_invalid", kind=ErrorKind.UNPROCESSABLE):
-    """Not a path that could be read."""
+    """Path that is relative, of another machine or no path."""
 
     default_detail = "'audio_path' is not an absolute path of a local file."
     default_hint = "Give the full path of a file on this machine; URLs are not fetched."
 
 
 class AudioPathNotAFile(BadRequest, code="audio_path_not_a_file", kind=ErrorKind.UNPROCESSABLE):
-    """A folder, a device, a pipe, a socket, or a file of the kernel's."""
+    """Path of a folder, device, pipe, socket or kernel file."""
 
     default_detail = "'audio_path' is not a regular file."
     default_hint = "Give the path of a recording, not of a folder, device, pipe or socket."
 
 
 class AudioPathNotFound(BadRequest, code="audio_path_not_found", kind=ErrorKind.NOT_FOUND):
-    """No file there."""
+    """Path without a file."""
 
     default_detail = "Audio file not found."
     default_hint = "Check the path; it is read by the service, on the service's machine."
 
 
 class AudioPathForbidden(BadRequest, code="audio_path_forbidden", kind=ErrorKind.FORBIDDEN):
-    """A file that may not be read."""
+    """File that the service may not read."""
 
-    default_detail = "The audio file may not be read."
-    default_hint = "Give the service's user the right to read it, or upload it instead."
+    default_detail = "The service may not read the audio file."
+    default_hint = "Grant the service's user read permission, or upload the file instead."
 
 
 class PersonNotFound(NotFound, code="person_not_found"):
-    """No such person."""
+    """Unknown or deleted enrolled speaker."""
 
-    default_detail = "There is no such person, or it was deleted."
-    default_hint = "GET /v1/people lists yours."
+    default_detail = "There is no enrolled speaker with this id, or it was deleted."
+    default_hint = "GET /v1/people lists your enrolled speakers."
 
 
 class SpeakerNotFound(NotFound, code="speaker_not_found"):
-    """A job has no such speaker, or nothing is known of its voice."""
+    """Speaker that a job does not have, or without an embedding."""
 
-    default_detail = "The job has no such speaker, or its voice was not heard well enough."
+    default_detail = "The job has no such speaker, or too little of its speech for an embedding."
     default_hint = (
-        "Name one that is in 'speakers' of the transcript's metadata, of a job that was submitted "
-        "with the setting 'people' on and without recognise=false."
+        "Name a speaker of 'speakers' in the transcript's metadata, of a job that was "
+        "submitted with the setting 'people' on and without recognise=false."
     )
 
 
 class PeopleOff(SidecarError, code="people_off", kind=ErrorKind.FORBIDDEN):
-    """Nobody's voice is kept here."""
+    """Enrolment on a service without enrolled speakers."""
 
-    default_detail = "This service keeps no voices: the setting 'people' is off."
-    default_hint = "Start it with --people (docs/people.md says what is then stored, and where)."
+    default_detail = "This service stores no enrolled speakers: the setting 'people' is off."
+    default_hint = (
+        "Start the service with --people (docs/people.md has what it then stores, and where)."
+    )
 
 
 class PeopleFull(SidecarError, code="people_full", kind=ErrorKind.CONFLICT):
-    """As many people as one owner may have."""
+    """Limit of enrolled speakers of one owner."""
 
-    default_detail = "There are as many people as one owner may have."
-    default_hint = "Delete one that is not needed any more."
+    default_detail = "You have reached the limit of enrolled speakers for one owner."
+    default_hint = "Delete one that you do not need any more."
 
 
 class VoiceAbsent(BadAudio, code="voice_absent"):
-    """Nobody speaks in a clip."""
+    """Clip without speech."""
 
-    default_detail = "Nobody speaks in the clip."
-    default_hint = "Send some seconds of one person speaking."
+    default_detail = "The clip has no speech."
+    default_hint = "Send 5 to 10 s of one person speaking."
 
 
 class VoiceTooShort(BadAudio, code="voice_too_short"):
-    """Somebody speaks for too short a time."""
+    """Clip with too little speech."""
 
-    default_detail = "There is too little voice in the clip."
+    default_detail = "The clip has too little speech."
     default_hint = "Send 5 to 10 s of one person speaking, without music."
 
 
 class SeveralVoices(BadAudio, code="several_voices"):
-    """More than one person speaks in a clip."""
+    """Clip with several speakers."""
 
-    default_detail = "More than one person speaks in the clip."
-    default_hint = "Cut out a stretch in which one person speaks, or name a job's speaker instead."
+    default_detail = "The clip has more than one speaker."
+    default_hint = "Cut out a part with one speaker, or name a job's speaker instead."
 
 
 class ClipTooLong(BadAudio, code="clip_too_long", kind=ErrorKind.TOO_LARGE):
-    """A clip of a voice is longer than one."""
+    """Enrolment clip beyond the limit."""
 
-    default_detail = "The clip is longer than a clip of a voice may be."
+    default_detail = "The clip is longer than the limit for enrolment."
     default_hint = "Send 5 to 10 s of one person speaking, or name a job's speaker instead."
 
 
 class VoicesUnavailable(SidecarError, code="voices_unavailable"):
-    """The models that tell voices apart cannot be run here."""
+    """Diarization models that cannot run on this machine."""
 
-    default_detail = "Voices cannot be compared on this machine."
-    default_hint = "'vibevoice-asr doctor' says why."
+    default_detail = "Speaker embeddings cannot be computed on this machine."
+    default_hint = "'vibevoice-asr doctor' shows the reason."

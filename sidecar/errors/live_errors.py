@@ -6,265 +6,267 @@ from sidecar.errors.error_base import BadRequest, ErrorKind, NotFound, SidecarEr
 
 
 class LiveUnavailable(SidecarError, code="live_unavailable", kind=ErrorKind.UNSUPPORTED):
-    """No engine here hears live."""
+    """Service without an engine for live audio."""
 
-    default_detail = "No engine of this service hears while somebody speaks."
-    default_hint = (
-        "Send the recording when it is done; 'vibevoice-asr doctor' says what is missing."
-    )
+    default_detail = "No engine of this service transcribes live audio."
+    default_hint = "Send the finished recording; 'vibevoice-asr doctor' shows what is missing."
 
 
 class LiveFull(SidecarError, code="live_full", kind=ErrorKind.BUSY):
-    """As many live sessions as the service takes are going on."""
+    """Limit of live sessions of the service."""
 
-    default_detail = "As many live sessions as this service takes are going on."
-    default_hint = "Try again later, or raise live_sessions if the machine has room."
+    default_detail = "The service has reached its limit of live sessions."
+    default_hint = "Try again later, or raise live_sessions if the machine has capacity."
     default_retry_after = 5
 
 
 class UtteranceDropped(SidecarError, code="utterance_dropped", kind=ErrorKind.BUSY):
-    """An utterance was not recognised: too many speak."""
+    """Utterance that an overloaded engine did not recognize."""
 
-    default_detail = "Too many speak: this utterance was not recognised."
-    default_hint = "Say it again later; sessions that were there first are served first."
+    default_detail = "The service is overloaded: this utterance was not recognized."
+    default_hint = "Repeat it later; earlier sessions are served first."
     default_retry_after = 5
 
 
 class SessionNotFound(NotFound, code="session_not_found"):
-    """There is no such live session, or it is another's, or its time is over."""
+    """Live session that is unknown, expired or of another owner."""
 
-    default_detail = "There is no such live session."
-    default_hint = "Begin a new one; what it lasts when nobody is connected is live_grace."
+    default_detail = "There is no live session with this id."
+    default_hint = "Start a new one; a session without a connection lasts for live_grace."
 
 
 class SessionTaken(SidecarError, code="session_taken", kind=ErrorKind.CONFLICT):
-    """A live session with that name goes on."""
+    """Id of a live session that is in progress."""
 
-    default_detail = "A live session with this id goes on."
-    default_hint = "End it first, or take another id."
+    default_detail = "A live session with this id is in progress."
+    default_hint = "End it first, or use another id."
 
 
 class SessionMoved(SidecarError, code="session_moved", kind=ErrorKind.CONFLICT):
-    """Another connection holds the live session now."""
+    """Connection whose live session another connection took over."""
 
     default_detail = "Another connection has taken this live session over."
-    default_hint = "One connection holds a session; the last one to come."
+    default_hint = "A session has one connection: the latest one."
 
 
 class SessionHandedOver(SidecarError, code="session_handed_over", kind=ErrorKind.BUSY):
-    """The service ends, and another one goes on with the live session."""
+    """Live session that a service hands over as it shuts down."""
 
-    default_detail = "This service ends; another one goes on with the live session."
-    default_hint = "Connect again at once, with its id and 'after'."
+    default_detail = "This service shuts down; another one continues the live session."
+    default_hint = "Reconnect now, with its id and 'after'."
 
 
 class SessionOver(SidecarError, code="session_over", kind=ErrorKind.CONFLICT):
-    """The live session has ended, or takes no more sound."""
+    """Audio for a live session that has ended."""
 
-    default_detail = "The live session takes no more sound."
-    default_hint = "Begin a new one."
+    default_detail = "The live session has ended and accepts no more audio."
+    default_hint = "Start a new one."
 
 
 class SessionIdle(SidecarError, code="session_idle", kind=ErrorKind.TIMEOUT):
-    """Nothing came for a live session for too long."""
+    """Live session without input for too long."""
 
-    default_detail = "Nothing came for this live session for too long."
+    default_detail = "This live session received nothing for too long."
     default_hint = (
-        "Begin a new one when somebody speaks; live_idle says how long it waits. A conversation "
-        "waits for ten minutes."
+        "Start a new one when there is speech. The limit is live_idle; for a conversation "
+        "it is ten minutes."
     )
 
 
 class SessionTooLong(SidecarError, code="session_too_long", kind=ErrorKind.TIMEOUT):
-    """A live session has lasted as long as one may."""
+    """Limit of the duration of a live session."""
 
-    default_detail = "The live session has lasted as long as one may."
-    default_hint = "Begin a new one; live_longest says how long one lasts."
+    default_detail = "The live session has reached its maximum duration."
+    default_hint = "Start a new one; the limit is live_longest."
 
 
 class MessageInvalid(BadRequest, code="message_invalid"):
-    """A message of a live connection that means nothing there."""
+    """Message that a live connection does not define."""
 
-    default_detail = "The message is none that this connection knows."
-    default_hint = "docs/live-wire.md says which there are, and what is in them."
+    default_detail = "The message is not one that this connection supports."
+    default_hint = "docs/live-wire.md lists the messages and their fields."
 
 
 class MessageTooBig(SidecarError, code="message_too_big", kind=ErrorKind.TOO_LARGE):
-    """More at once than a live connection takes."""
+    """Message of a live connection beyond the limit."""
 
-    default_detail = "The message is too big."
-    default_hint = "Send pieces of about 0.1 s of sound."
+    default_detail = "The message is too large."
+    default_hint = "Send chunks of about 0.1 s of audio."
 
 
 class InboundFull(SidecarError, code="inbound_full", kind=ErrorKind.BUSY):
-    """A live client sends more than is taken from it, and does not wait."""
+    """Live client that sends faster than real time without waiting."""
 
-    default_detail = "More messages wait on this connection than may."
-    default_hint = "Send sound no faster than somebody speaks, or connect again and go on."
+    default_detail = "Too many unprocessed messages wait on this connection."
+    default_hint = "Send audio no faster than real time, or reconnect and continue."
     default_retry_after = 1
 
 
 class ChunkTooLong(SidecarError, code="chunk_too_long", kind=ErrorKind.TOO_LARGE):
-    """A piece of live sound is longer than one may be."""
+    """Chunk of live audio beyond the limit."""
 
-    default_detail = "The piece of sound is too long."
-    default_hint = "Send pieces of about 0.1 s; a whole recording is better sent as a file."
+    default_detail = "The chunk of audio is too long."
+    default_hint = "Send chunks of about 0.1 s; send a whole recording as a file."
 
 
 class SoundInvalid(BadRequest, code="sound_invalid"):
-    """Live audio that is none."""
+    """Bytes that are not audio in the agreed encoding."""
 
-    default_detail = "What was sent is no sound in the agreed form."
+    default_detail = "The data is not audio in the agreed encoding."
     default_hint = "Send mono samples, pcm16 (2 bytes each) or float32 (4), little-endian."
 
 
 class EncodingUnavailable(SidecarError, code="encoding_unavailable", kind=ErrorKind.UNSUPPORTED):
-    """Live sound was to come in a form that needs a package that is not installed."""
+    """Encoding of live audio whose package is not installed."""
 
     default_detail = "This installation does not decode Opus."
-    default_hint = "Send pcm16, or have the service install 'vibevoice-asr[opus]'."
+    default_hint = "Send pcm16, or install 'vibevoice-asr[opus]' where the service runs."
 
 
 class EventUnsupported(BadRequest, code="event_unsupported", kind=ErrorKind.UNSUPPORTED):
-    """A live client sent an event that its address does not know."""
+    """Event type that a live connection does not support."""
 
-    default_detail = "The event has no type that is known here."
-    default_hint = "See docs/openai.md for the events that transcribe."
+    default_detail = "The type of the event is not supported here."
+    default_hint = "docs/openai.md lists the supported events."
 
 
 class CommitEmpty(BadRequest, code="input_audio_buffer_commit_empty"):
-    """A live client ended its turn where no sound came (the code is OpenAI's)."""
+    """Commit of an empty audio buffer (the code is OpenAI's)."""
 
-    default_detail = "There is less than 0.1 s of sound since the last commit."
-    default_hint = "Send sound first; where the service hears pauses, it ends turns by itself."
+    default_detail = "There is less than 0.1 s of audio since the last commit."
+    default_hint = "Send audio first; with turn detection on, the service commits by itself."
 
 
 class CaptureUnreadable(SidecarError, code="capture_unreadable", kind=ErrorKind.MALFORMED):
-    """A file of a captured session cannot be used."""
+    """Capture file that cannot be read."""
 
-    default_detail = "That is no captured session."
+    default_detail = "The file is not a capture of a session."
     default_hint = "Name one of the two files of a capture (docs/capture.md)."
 
 
 class TalkFull(SidecarError, code="talk_full", kind=ErrorKind.BUSY):
-    """As many conversations go on as may."""
+    """Limit of conversations of the service."""
 
-    default_detail = "There are as many conversations as may be at once."
+    default_detail = "The service has reached its limit of conversations."
     default_hint = "Try again when one has ended, or raise VIBEVOICE_CONVERSATIONS."
     default_retry_after = 10
 
 
 class ItemUnknown(SidecarError, code="item_unknown", kind=ErrorKind.NOT_FOUND):
-    """A conversation has no item of that name."""
+    """Item that a conversation does not have."""
 
-    default_detail = "The conversation has no such item."
-    default_hint = "Name one that was told, and was neither deleted nor let go of for its age."
+    default_detail = "The conversation has no item with this id."
+    default_hint = "Name an item that was sent and was neither deleted nor dropped for its age."
 
 
 class CallUnknown(SidecarError, code="call_unknown", kind=ErrorKind.NOT_FOUND):
-    """The result of a call came that nobody waits for."""
+    """Output of a tool call that is not pending."""
 
-    default_detail = "No call of that id waits for an output."
+    default_detail = "No pending tool call has this id."
     default_hint = (
-        "Send one output for each call that was told to its end; those of an answer that was "
-        "interrupted before are not carried out."
+        "Send one output for each completed tool call. Calls of an answer that was "
+        "interrupted before are cancelled."
     )
 
 
 class ToolsUnavailable(SidecarError, code="tools_unavailable", kind=ErrorKind.UNPROCESSABLE):
-    """Tools are wanted, and who answers calls none."""
+    """Tools for an LLM that cannot call any."""
 
-    default_detail = "Who answers here only repeats what is said, and calls no tools."
-    default_hint = "Set VIBEVOICE_LLM to a language model, or leave the tools out."
+    default_detail = (
+        "The built-in echo model only repeats what the user says and cannot call tools."
+    )
+    default_hint = "Set VIBEVOICE_LLM to a language model, or omit the tools."
 
 
 class ResponseActive(
     SidecarError, code="conversation_already_has_active_response", kind=ErrorKind.CONFLICT
 ):
-    """A client asked for an answer while one is being given (the code is OpenAI's)."""
+    """Request for an answer while one is in progress (the code is OpenAI's)."""
 
     default_detail = "The conversation already has a response in progress."
     default_hint = "Wait for its response.done, or cancel it first."
 
 
 class ResponseNotActive(SidecarError, code="response_cancel_not_active", kind=ErrorKind.CONFLICT):
-    """A client cancelled an answer that is not being given (the code is OpenAI's)."""
+    """Cancellation without an answer in progress (the code is OpenAI's)."""
 
     default_detail = "Cancellation failed: no such response is in progress."
-    default_hint = "There is nothing to be done."
+    default_hint = "No action is needed."
 
 
 class ReplyEmpty(SidecarError, code="reply_empty"):
-    """The language model of a conversation answered without words."""
+    """Answer of the LLM without words."""
 
-    default_detail = "The language model answered with nothing that can be said or shown."
-    default_hint = "Say it again; if it stays, choose another model."
+    default_detail = "The answer of the language model has no text that can be spoken or shown."
+    default_hint = "Try again; if the error repeats, choose another model."
 
 
 class StageSilent(SidecarError, code="stage_silent", kind=ErrorKind.TIMEOUT):
-    """A part of a conversation began something and never told how it went."""
+    """Stage of a conversation that started and never reported its result."""
 
-    default_detail = "A part of the conversation does not answer."
-    default_hint = "Go on speaking; if it stays, look whether the model and the voice still run."
+    default_detail = "A stage of the conversation does not answer."
+    default_hint = (
+        "Continue; if the error repeats, check that the language model and the TTS engine run."
+    )
 
 
 class LlmError(SidecarError, kind=ErrorKind.BUSY):
-    """The language model that answers in conversations did not."""
+    """Failure of the LLM of a conversation."""
 
 
 class LlmUnreachable(LlmError, code="llm_unreachable"):
-    """Nobody is there."""
+    """LLM server that accepts no connection."""
 
     default_detail = "The language model does not answer."
     default_hint = "Start its server, or check VIBEVOICE_LLM."
 
 
 class LlmTimeout(LlmError, code="llm_timeout"):
-    """It takes too long."""
+    """LLM that takes too long."""
 
     default_detail = "The language model took too long."
-    default_hint = "A smaller model answers sooner; so does one that stays loaded."
+    default_hint = "Use a smaller model, or keep the model loaded."
 
 
 class LlmRefused(LlmError, code="llm_refused", kind=ErrorKind.FAILED):
-    """It is there, and will not do this."""
+    """LLM server that rejects the request."""
 
-    default_detail = "The language model refused the request."
+    default_detail = "The server of the language model rejected the request."
     default_hint = "Check VIBEVOICE_LLM_MODEL and VIBEVOICE_LLM_KEY."
 
 
 class LlmFailed(LlmError, code="llm_failed"):
-    """It broke, before its answer or in the middle."""
+    """LLM that failed before or during its answer."""
 
     default_detail = "The language model failed."
-    default_hint = "Look into the log of its server; it is not this service that failed."
+    default_hint = "Check the log of its server; this service itself did not fail."
 
 
 class LlmGarbled(LlmError, code="llm_garbled", kind=ErrorKind.FAILED):
-    """Its answer cannot be read."""
+    """Response of an LLM that cannot be parsed."""
 
-    default_detail = "The language model's answer cannot be read."
-    default_hint = "VIBEVOICE_LLM is to name a server with OpenAI's chat completions."
+    default_detail = "The response of the language model cannot be parsed."
+    default_hint = "Set VIBEVOICE_LLM to a server with OpenAI's chat completions API."
 
 
 class SpeechFailed(SidecarError, code="speech_failed", kind=ErrorKind.BUSY):
-    """The server that speaks for the voice 'speech' did not."""
+    """Failure of the server of the TTS engine 'speech'."""
 
-    default_detail = "The server that speaks did not."
+    default_detail = "The speech synthesis server failed."
     default_hint = "Check VIBEVOICE_SPEECH_URL and the log of that server."
 
 
 class SpeechUnavailable(SidecarError, code="speech_unavailable", kind=ErrorKind.UNPROCESSABLE):
-    """Text is to be spoken, and no engine here speaks."""
+    """Speech synthesis on a service without a TTS engine."""
 
-    default_detail = "No engine of this service speaks."
-    default_hint = "Run 'vibevoice-asr pull voice', or see the setting voice_engine."
+    default_detail = "This service has no TTS engine."
+    default_hint = "Run 'vibevoice-asr pull voice', or set voice_engine."
 
 
 class SpeechFull(SidecarError, code="speech_full", kind=ErrorKind.BUSY):
-    """As much text waits to be spoken as may."""
+    """Limit of text that waits for synthesis."""
 
-    default_detail = "As much text waits to be spoken as may, of yours or of all."
+    default_detail = "Too much text waits for synthesis, for this owner or in all."
     default_hint = "Try again after the time in Retry-After."
     default_retry_after = 5
 
@@ -272,16 +274,16 @@ class SpeechFull(SidecarError, code="speech_full", kind=ErrorKind.BUSY):
 class MicrophoneUnavailable(
     SidecarError, code="microphone_unavailable", kind=ErrorKind.UNSUPPORTED
 ):
-    """There is no microphone, or what it takes to use one is missing."""
+    """Missing microphone, or missing library for it."""
 
-    default_detail = "There is no microphone that can be used."
-    default_hint = "'vibevoice-asr live --devices' lists those that there are."
+    default_detail = "No microphone is available."
+    default_hint = "'vibevoice-asr live --devices' lists the microphones."
 
 
 class LoudspeakerUnavailable(
     SidecarError, code="loudspeaker_unavailable", kind=ErrorKind.UNSUPPORTED
 ):
-    """There is no loudspeaker, or what it takes to use one is missing."""
+    """Missing loudspeaker, or missing library for it."""
 
-    default_detail = "There is no loudspeaker that can be used."
-    default_hint = "'vibevoice-asr talk --devices' lists those that there are; --text needs none."
+    default_detail = "No loudspeaker is available."
+    default_hint = "'vibevoice-asr talk --devices' lists the loudspeakers; --text needs none."

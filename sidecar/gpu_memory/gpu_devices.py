@@ -259,11 +259,14 @@ class GpuMonitor:
         """A GPU whose driver falls silent stays what it was."""
         if gpu is None:
             if self.seen is not None and not self._silent:
-                log.warning("the GPU's driver does not answer; what it said last is what counts")
+                log.warning(
+                    "the GPU driver (NVML) does not answer; its last values stay in use; check "
+                    "nvidia-smi"
+                )
                 self._silent = True
             return
         if self._silent:
-            log.info("the GPU's driver answers again")
+            log.info("the GPU driver (NVML) answers again")
             self._silent = False
         self.seen = gpu
         self.ledger.see(holdings, gpu.used_bytes, gpu.processes)
@@ -293,7 +296,7 @@ def query_gpu() -> GpuMemory | None:
     try:
         return read_gpu_memory()
     except Exception as error:
-        log.warning("the GPU's driver cannot be asked: %r", error)
+        log.warning("the GPU driver (NVML) cannot be queried: %r", error)
         return None
 
 

@@ -205,9 +205,9 @@ class MemoryAdmission:
         least = memory_plan.plan_job(self._shape, precision, second, available, apart=now.on_gpu)
         if not least.fits:
             raise errors.WontFit(
-                f"CUDA out of memory: the model in {precision} takes at least "
-                f"{least.peak_bytes / memory_plan.GB:.1f} GB, {available / memory_plan.GB:.1f} GB "
-                "are free."
+                f"CUDA out of memory: the model in {precision} needs at least "
+                f"{least.peak_bytes / memory_plan.GB:.1f} GB; "
+                f"{available / memory_plan.GB:.1f} GB are free."
             )
         beside = now.free_bytes
         if self._limit is not None and now.held is not None:
@@ -284,8 +284,8 @@ def does_not_fit_error(
     if minutes >= 1:
         ways.append(f"at most {int(minutes)} minutes at once in {estimate.precision}")
     return errors.WontFit(
-        f"{estimate.audio_s / 60:.0f} minutes in {estimate.precision} take "
-        f"{estimate.peak_bytes / memory_plan.GB:.1f} GB, "
-        f"{estimate.available_bytes / memory_plan.GB:.1f} GB are there.",
+        f"{estimate.audio_s / 60:.0f} minutes in {estimate.precision} need "
+        f"{estimate.peak_bytes / memory_plan.GB:.1f} GB; "
+        f"{estimate.available_bytes / memory_plan.GB:.1f} GB are available.",
         hint=f"What would fit: {'; '.join(ways)}." if ways else None,
     )

@@ -226,10 +226,12 @@ class TtsMemoryAdmission:
         room = now.available_bytes(self.loaded_bytes, self._limit)
         if needed > room:
             raise errors.WontFit(
-                f"Out of memory: VibeVoice that speaks takes {needed / GB:.1f} GB in {precision}, "
-                f"{room / GB:.1f} GB are there.",
-                hint="Choose another VIBEVOICE_VOICE_ENGINE, or a smaller VIBEVOICE_PRECISION for "
-                "the engine that hears.",
+                f"Out of memory: VibeVoice TTS needs {needed / GB:.1f} GB in {precision}; "
+                f"{room / GB:.1f} GB are free.",
+                hint=(
+                    "Choose another VIBEVOICE_VOICE_ENGINE, or a smaller VIBEVOICE_PRECISION "
+                    "for the ASR engine."
+                ),
             )
         both = self._limit is None or now.held is None
         beside = both and needed <= now.free_bytes

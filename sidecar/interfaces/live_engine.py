@@ -147,11 +147,12 @@ class EndpointingOptions:
     def __post_init__(self) -> None:
         check_field_limits(self)
         if self.neg_threshold > self.threshold:
-            raise ValueError("neg_threshold may not be above threshold")
+            raise ValueError("neg_threshold has to be at most threshold")
         opening = self.pre_roll_s + max(self.min_speech_s, self.min_sure_speech_s) + 0.128
         if self.longest_s < 2 * opening:
             raise ValueError(
-                f"longest_s is at least {2 * opening:g}: twice pre_roll_s, min_speech_s and 0.128 s"
+                f"longest_s has to be at least {2 * opening:g}: twice the sum of "
+                "pre_roll_s, min_speech_s and 0.128 s"
             )
 
 

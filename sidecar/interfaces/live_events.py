@@ -213,7 +213,9 @@ def from_wire(values: dict[str, Any]) -> LiveEvent:
         fields = dict(values)
         return from_plain(EVENT_TYPES[fields.pop("live")], fields)
     except (TypeError, KeyError, ValueError):
-        raise errors.EngineFailed("The engine's process sent something that is no event.") from None
+        raise errors.EngineFailed(
+            "The worker process sent a message that is not an event."
+        ) from None
 
 
 LiveEventCallback = Callable[[LiveEvent], None]

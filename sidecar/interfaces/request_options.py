@@ -78,8 +78,8 @@ def _parse_speaker_count(given: Mapping[str, object]) -> int | None:
     said = {count for count in counts.values() if count is not None}
     if len(said) > 1:
         raise FieldInvalid(
-            f"'{SPEAKER_COUNT_FIELD}' and '{SPEAKER_COUNT_ALIAS}' are the same field and say "
-            "different things.",
+            f"'{SPEAKER_COUNT_FIELD}' and '{SPEAKER_COUNT_ALIAS}' are the same field and "
+            "have different values.",
             hint="Send one of them.",
         )
     return next(iter(said), None)
@@ -218,7 +218,7 @@ def parse_choice(name: str, value: object, default: Choice) -> Choice:
         return choices(word)
     except ValueError:
         raise FieldInvalid(
-            f"'{name}' has a value that is not possible.",
+            f"'{name}' has an invalid value.",
             hint=f"Use one of: {', '.join(choices)}.",
         ) from None
 
@@ -231,7 +231,7 @@ def parse_integer(name: str, value: object, least: int, most: int) -> int | None
     """
     wrong = FieldInvalid(
         f"'{name}' is not a whole number from {least} to {most}.",
-        hint=f"Send a number from {least} to {most}, or leave the field out.",
+        hint=f"Send a number from {least} to {most}, or omit the field.",
     )
     number = _parse_json_number(value, _INTEGER)
     if number is None:
@@ -249,7 +249,7 @@ def parse_number(name: str, value: object, least: float, most: float) -> float |
     """
     wrong = FieldInvalid(
         f"'{name}' is not a number from {least:g} to {most:g}.",
-        hint=f"Send a number from {least:g} to {most:g}, or leave the field out.",
+        hint=f"Send a number from {least:g} to {most:g}, or omit the field.",
     )
     number = _parse_json_number(value, _DECIMAL)
     if number is None:
@@ -282,7 +282,7 @@ def parse_prompt(given: Mapping[str, object]) -> str:
     texts = {name: _parse_single_line(name, given.get(name)) for name in fields}
     if texts["prompt"] and texts["context"] and texts["prompt"] != texts["context"]:
         raise FieldInvalid(
-            "'prompt' and 'context' are the same field and say different things.",
+            "'prompt' and 'context' are the same field and have different values.",
             hint="Send one of them.",
         )
     context, hotwords = texts["prompt"] or texts["context"], texts["hotwords"]
@@ -291,7 +291,7 @@ def parse_prompt(given: Mapping[str, object]) -> str:
     if len(prompt) > MAX_PROMPT_CHARACTERS:
         names = " and ".join(f"'{name}'" for name, text in texts.items() if text)
         raise FieldInvalid(
-            f"{names} has {len(prompt)} characters; {MAX_PROMPT_CHARACTERS} are taken.",
+            f"{names} has {len(prompt)} characters; the limit is {MAX_PROMPT_CHARACTERS}.",
             hint="Send the names and terms that matter most.",
         )
     return prompt

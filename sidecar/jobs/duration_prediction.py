@@ -201,7 +201,10 @@ class DurationFile:
         try:
             known = parse_durations(files.read(self._path, MAX_FILE_BYTES))
         except (SettingsInvalid, ValueError) as error:
-            log.warning("what was known of the engine's pace cannot be read: %s", error)
+            log.warning(
+                "the file of predicted job durations cannot be read; predictions start anew: %s",
+                error,
+            )
             return {}
         self._written = known
         return known
@@ -215,7 +218,7 @@ class DurationFile:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             files.write(self._path, serialize_durations(known))
         except (OSError, SettingsInvalid) as error:
-            log.warning("what is known of the engine's pace cannot be kept: %s", error)
+            log.warning("the file of predicted job durations cannot be written: %s", error)
 
     async def run(self, pace: DurationPredictor) -> None:
         """Keep it again and again, until cancelled."""

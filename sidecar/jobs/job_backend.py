@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from sidecar import clock
@@ -18,19 +16,21 @@ from sidecar.config.settings import Settings
 from sidecar.gpu_memory.memory_admission import MemoryState
 from sidecar.gpu_memory.memory_plan import JobForecast
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
+from sidecar.jobs.batching import JobBatching
+from sidecar.jobs.dispatcher import DispatchOptions
 from sidecar.jobs.duration_prediction import (
     MIN_JOB_S,
     DurationFile,
     DurationPredictor,
     estimate_remaining_s,
 )
-from sidecar.jobs.job_log import JobListener, JobLog
+from sidecar.jobs.job_event_log import JobEventLog, JobListener
 from sidecar.jobs.job_metrics import JobEventMetrics
-from sidecar.jobs.job_queue import DispatchOptions, JobQueue
-from sidecar.jobs.job_record import JobRecord
+from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_runner import Job, OptionsPlanner
 from sidecar.jobs.job_store import JobStore, LocalJobStore
-from sidecar.jobs.recovery import JobPersistence, PersistentRecordings, requeue_unfinished
+from sidecar.jobs.persistent_recordings import PersistentRecordings
+from sidecar.jobs.recovery import JobPersistence, requeue_unfinished
 from sidecar.jobs.reservations import Reservation
 from sidecar.jobs.retention import MAX_RESULTS_PER_OWNER, Retention
 from sidecar.observability.logs import default_data_folder
@@ -44,12 +44,6 @@ if TYPE_CHECKING:
         return local
 
 
-MAX_BATCHED_AUDIO_S = 120.0
-"""Longer recordings take their turns: who waits behind one learns when it begins."""
-MAX_REMOTE_BATCHED_AUDIO_S = 900.0
-"""The same where others hear: a few of them keep several servers at work, and memory small."""
-
-
 class EngineProvisioning:
     """Options and memory plan of each job of the engine in a ``lodging``."""
 
@@ -58,6 +52,7 @@ class EngineProvisioning:
         self._lodging = lodging
         self._admission = lodging.admission
         self.spec, self.slot = lodging.spec, lodging.slot
+        self.batching = JobBatching(settings, lodging)
 
     @property
     def lead_s(self) -> float:
@@ -92,45 +87,6 @@ class EngineProvisioning:
             return None
         now = self._lodging.memory_now()
         return self._admission.estimate(precision, job.facts.total_s, job.options, now)[0].seconds
-
-    def company(self, waiting: Iterator[Job], precision: Precision) -> Sequence[Job]:
-        """The first of the jobs, and those that can be heard in step with it: short ones, as many
-        as there is memory for; none that leaves its words to chance.
-
-        The rows of others change the last digits of its own, and a draw hangs on them.
-        """
-        due = next(waiting)
-        most = 1 if precision is Precision.FP16 else self.beside(due)  # that may have to be widened
-        if most < 2:
-            return [due]
-        others = filter(self._is_batch_engine, waiting)
-        jobs = [due, *islice(others, most - 1)]
-        if self._admission is not None:
-            now = self._lodging.memory_now()
-            recordings = [(job.facts.total_s or 0.0, job.options) for job in jobs]
-            while len(jobs) > 1 and not self._admission.fits_together(
-                precision, recordings[: len(jobs)], now
-            ):
-                jobs.pop()
-        return jobs
-
-    def beside(self, job: Job | JobRecord) -> int:
-        """How many at most are heard in step where this job is one of them, by its length and its
-        wishes."""
-        return self.most_beside if self._is_batch_engine(job) else 1
-
-    @property
-    def most_beside(self) -> int:
-        """Return how many jobs at most are heard in step."""
-        pays = self._lodging.on_gpu or self.spec.remote
-        most = self._settings.batch or (self.spec.together if pays else 1)
-        return min(most, self.spec.together)
-
-    def _is_batch_engine(self, job: Job | JobRecord) -> bool:
-        length_s = job.facts.total_s or math.inf
-        if self.spec.remote:
-            return length_s <= MAX_REMOTE_BATCHED_AUDIO_S
-        return length_s <= MAX_BATCHED_AUDIO_S and not job.options.temperature
 
     def forecast(self, audio_s: float | None, options: TranscribeOptions) -> JobForecast:
         """Return whether a recording of ``audio_s`` seconds fits, and how long it takes, from
@@ -210,13 +166,13 @@ class LocalQueueSetup:
         self.provision, self.places = provision, places
         self._limit = settings.queue_limit
         self._terms = DispatchOptions(
-            plan, settings.max_audio_hours * 3600, provision.company, provision.lead_s
+            plan, settings.max_audio_hours * 3600, provision.batching.company, provision.lead_s
         )
         self._file = DurationFile(default_data_folder(settings.data_dir))
         self.pace = DurationPredictor(provision.spec.name, model, self._file.read())
         """How long work takes."""
 
-    def queue(self, log: JobLog) -> JobQueue:
+    def queue(self, log: JobEventLog) -> JobQueue:
         """Return a queue that writes to a log."""
         return JobQueue(
             self.provision.slot,
@@ -291,7 +247,7 @@ class LocalJobBackend:
         """``disk``: threads that may wait for one."""
         self._disk, self._now, self._engine = disk, now, engine
         self._kept = JobPersistence(settings, now) if settings.keeps_jobs else None
-        self.log: JobLog = self._kept.store if self._kept else JobLog(now)
+        self.log: JobEventLog = self._kept.store if self._kept else JobEventLog(now)
         """What happens to the jobs of this process."""
         self.log.listen(JobEventMetrics(tally))
         self.queue = engine.queue(self.log)

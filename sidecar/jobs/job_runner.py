@@ -21,7 +21,7 @@ from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import AudioSource
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
 from sidecar.jobs import job_record, poison_jobs
-from sidecar.jobs.job_log import JobEventFeed, JobLog
+from sidecar.jobs.job_event_log import JobEventFeed, JobEventLog
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState
 from sidecar.transcripts import transcript
 from sidecar.workers.engine_lease import EngineLease, SequentialLease
@@ -38,7 +38,7 @@ class Job:
         """What is known of it now."""
         self.arrived_at = time.monotonic()
         """What is decided goes by this; the record's times are for people."""
-        self._store: JobLog | None = None
+        self._store: JobEventLog | None = None
         self._changed = asyncio.Event()
         self._over = asyncio.Event()
         if record.over:
@@ -75,13 +75,13 @@ class Job:
         """Why there is no transcript, once that is so."""
         return self.record.error.error() if self.record.error is not None else None
 
-    def enter(self, store: JobLog) -> None:
+    def enter(self, store: JobEventLog) -> None:
         """From now on it is there, and what happens to it goes through the store."""
         self._store = store
         store.add(self.record)
         store.listen(self._on_event, self.id)
 
-    def enter_again(self, store: JobLog) -> None:
+    def enter_again(self, store: JobEventLog) -> None:
         """It is there already: from before the service was started."""
         self._store = store
         store.listen(self._on_event, self.id)
@@ -201,7 +201,7 @@ log = logging.getLogger(__name__)
 
 RESTARTED_NOTICE = transcript.Notice(
     "started_again",
-    "The service or its engine ended in the middle, and this engine had to begin again.",
+    "The service or its engine stopped during the job, and this engine had to start again.",
 )
 
 OptionsPlanner = Callable[[Job, Precision], Awaitable[TranscribeOptions]]
@@ -297,7 +297,7 @@ class JobRun:
                 except WorkerDied as died:
                     if behind and not died.began:
                         return job.requeue()
-                    log.error("the engine's process died in job %s", job.id)
+                    log.error("the worker process died in job %s", job.id)
                     job.crash()
                     known = job.record
                     if (
@@ -312,7 +312,7 @@ class JobRun:
             else:
                 job.cancel()
         except Exception:
-            log.exception("job %s failed", job.id)
+            log.exception("internal error in job %s", job.id)
             job.fail(errors.EngineFailed())
         finally:
             await self._leave()
@@ -327,7 +327,7 @@ class JobRun:
         finally:
             await self._leave()
         if not job.ended:
-            raise errors.EngineFailed("The engine ended without a transcript.")
+            raise errors.EngineFailed("The engine returned no transcript.")
 
     async def _transcribe(self, stay: SequentialLease, job: Job) -> None:
         engine = stay.engine
@@ -362,12 +362,12 @@ class JobRun:
                 for job in self.jobs:
                     job.cancel()
         except WorkerDied:
-            log.error("the engine's process died in the company of %d jobs", len(self.jobs))
+            log.error("the worker process died while it ran %d jobs together", len(self.jobs))
             crashed = True
         except errors.SidecarError as error:
-            log.warning("jobs go on one by one: %s", error)
+            log.warning("jobs that ran together are run one by one: %s", error)
         except Exception:
-            log.exception("jobs go on one by one")
+            log.exception("internal error in jobs that ran together; they are run one by one")
         for job in self.jobs:
             if not job.ended:
                 job.requeue(counted=crashed, alone=not self._interrupted)

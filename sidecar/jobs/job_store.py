@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Protocol
 
 from sidecar.errors import JobNotFound, SidecarError, TranscriptChanged
-from sidecar.jobs.job_log import JobLog, JobSubscription
+from sidecar.jobs.job_event_log import JobEventLog, JobSubscription
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import (
     CancelledChange,
@@ -137,7 +137,7 @@ class JobStore(Protocol):
 class LocalJobStore:
     """The `JobStore` of a service that has its jobs for itself."""
 
-    def __init__(self, log: JobLog, queue: JobQueue, results: Retention) -> None:
+    def __init__(self, log: JobEventLog, queue: JobQueue, results: Retention) -> None:
         self._log, self._queue, self._results = log, queue, results
 
     async def get(self, job_id: str) -> JobRecord:

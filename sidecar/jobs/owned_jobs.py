@@ -11,10 +11,10 @@ from sidecar import errors
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import FairOwnerSemaphore
 from sidecar.concurrency import ThreadLimiter
-from sidecar.jobs.job_log import JobSubscription
+from sidecar.jobs.job_event_log import JobSubscription
 from sidecar.jobs.job_record import TERMINAL_STATES, EditedChange, JobRecord, JobState
 from sidecar.jobs.job_store import JobStore, QueuePosition
-from sidecar.jobs.recovery import PersistentRecordings
+from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.storage.encryption import DecryptionFailed, EncryptedFile
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 from sidecar.transcripts.transcript import Transcript
@@ -304,7 +304,7 @@ class OwnedRecordings:
         try:
             return await self._threads.run(file.read, at, most)
         except DecryptionFailed:
-            raise errors.AudioLost("The recording that was kept is not what it was.") from None
+            raise errors.AudioLost("The stored recording was changed.") from None
 
     async def pieces(
         self, file: EncryptedFile, begin: int, end: int
@@ -410,8 +410,8 @@ class TranscriptEditor:
         found = await self._intake.parted(caller, [now.prints[at] for at in places], wish.into)
         if found is None:
             raise errors.EditImpossible(
-                f"what {speaker_label(wish.speaker)} says cannot be told apart by voice into "
-                f"{wish.into or 2} people: too few of its segments are long enough."
+                f"the segments of {speaker_label(wish.speaker)} cannot be split by voice "
+                f"into {wish.into or 2} speakers: too few of them are long enough."
             )
         groups, likeness = found
         of = [

@@ -22,7 +22,7 @@ def check_jobs(who: Identity, has: int) -> None:
     """
     most = who.limits.jobs
     if most is not None and has >= most:
-        raise errors.JobsLimited(f"You have {has} jobs waiting and running, and may have {most}.")
+        raise errors.JobsLimited(f"You have {has} jobs waiting and running; the limit is {most}.")
 
 
 def check_queue(who: Identity, waiting: int, free: int) -> None:
@@ -34,7 +34,7 @@ def check_queue(who: Identity, waiting: int, free: int) -> None:
     """
     if who.limits.shares and waiting and not is_within_fair_share(waiting, 1, free):
         raise errors.JobsLimited(
-            f"You have {waiting} jobs waiting, and others are to find a place, too."
+            f"You have {waiting} jobs waiting; the rest of the queue is reserved for other owners."
         )
 
 
@@ -48,7 +48,8 @@ def check_audio(who: Identity, more_s: float | None, waiting_s: float) -> None:
     most = who.limits.queued_audio_s
     if most is not None and waiting_s and waiting_s + charged_audio_s(more_s) > most:
         raise errors.AudioLimited(
-            f"{waiting_s / HOUR_S:.1f} hours of your audio wait, and {most / HOUR_S:.1f} may."
+            f"{waiting_s / HOUR_S:.1f} hours of your audio are waiting; the limit is "
+            f"{most / HOUR_S:.1f}."
         )
 
 

@@ -30,4 +30,4 @@ def poison_error(crashes: int, deaths: int) -> errors.EngineCrashed | None:
         return errors.EngineCrashed()
     died = f"{deaths} services ended while they worked on this"
     also = f", and the engine's process died {crashes} times" if crashes else ""
-    return errors.EngineCrashed(f"{died}{also}; nothing more of it was settled meanwhile.")
+    return errors.EngineCrashed(f"{died}{also}, without progress between the attempts.")

@@ -168,6 +168,6 @@ class Reservations:
         fits = 2 * (own.promised + declared) <= self.max_body_bytes
         if not fits or not is_within_fair_share(own.bodies, 1, self.max_bodies - self.bodies):
             raise errors.UploadsFull(
-                "You are uploading as much at once as one may.",
-                hint="Try again when one of your uploads has ended.",
+                "You have reached the limit of concurrent uploads for one owner.",
+                hint="Try again when one of your uploads has finished.",
             )

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from sidecar import errors
-from sidecar.jobs.job_log import JobLog
+from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import JobEvent, JobRecord, JobState, ReportedChange
 from sidecar.transcripts.transcript import Segment, SegmentReady
 from sidecar.transcripts.transcript_edits import EditHistory, RewriteSegment
@@ -109,7 +109,7 @@ class Retention:
 
     def __init__(
         self,
-        store: JobLog,
+        store: JobEventLog,
         retention_s: float,
         limit_bytes: int,
         limit: int | None = None,

@@ -20,11 +20,11 @@ from sidecar.config.settings import ROLE_FRONT, Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs import owner_quotas, reservations
 from sidecar.jobs.job_backend import EngineProvisioning, JobBackend
-from sidecar.jobs.job_log import DuplicateRequestKey
-from sidecar.jobs.job_metrics import JobTraceContext, JobTraces
+from sidecar.jobs.job_event_log import DuplicateRequestKey
 from sidecar.jobs.job_record import IdempotencyKey, JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import JobStore
+from sidecar.jobs.job_traces import JobTraceContext, JobTraces
 from sidecar.jobs.scheduler import Priority
 from sidecar.observability.metrics import JobMetrics
 from sidecar.workers.audio_probe import AudioProbe

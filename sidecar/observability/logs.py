@@ -88,7 +88,10 @@ class ProcessLog:
         drop.addFilter(_repeat_filter())
         root.handlers[:] = [drop]
         if trouble is not None:
-            logging.getLogger(__name__).warning("no log file: %s", trouble.strerror)
+            logging.getLogger(__name__).warning(
+                "the log file cannot be opened; only standard error has the log: %s",
+                trouble.strerror,
+            )
 
     def close(self) -> None:
         """Wait a moment for what is not written yet; a reader who is gone is not waited for.
@@ -225,9 +228,9 @@ class CrashNotes:
             for old in self.notes()[:-MAX_CRASH_NOTES]:
                 old.unlink(missing_ok=True)
         except OSError as error:
-            log.warning("no note of the crash: %s", error.strerror)
+            log.warning("the crash note cannot be written: %s", error.strerror)
             return None
-        log.warning("noted in %s", path.name)
+        log.warning("crash note written: %s", path.name)
         return path
 
     def notes(self) -> list[Path]:

@@ -168,7 +168,7 @@ def engine_language(spec: EngineSpec, possible: Sequence[str]) -> str:
     known = [tag for tag in tags if spec.speaks(tag)]
     if tags and not known:
         raise errors.LanguageUnsupported(
-            f"The engine '{spec.name}' knows none of these languages: {', '.join(tags)}."
+            f"The engine '{spec.name}' supports none of these languages: {', '.join(tags)}."
         )
     return known[0] if len(known) == 1 else AUTO
 

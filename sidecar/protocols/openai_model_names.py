@@ -55,7 +55,7 @@ def precision_of(spec: EngineSpec, name: str) -> Precision:
     found = model_names(spec).get(name)
     if found is None:
         raise errors.ModelNotFound(
-            hint=f"What is loaded here is '{spec.name}'; GET /v1/models lists all its names."
+            hint=f"The loaded model is '{spec.name}'; GET /v1/models lists all its names."
         )
     return found
 

@@ -93,7 +93,7 @@ def create_service(settings: Settings) -> Service:
     live, reason = choose_live_engine(settings, choice)
     log.info("live engine %s: %s", live.spec.name if live else "(none)", reason)
     voice, reason = choose_tts_engine(settings, choice)
-    log.info("voice %s: %s", voice.spec.name if voice else "(none)", reason)
+    log.info("TTS engine %s: %s", voice.spec.name if voice else "(none)", reason)
     return Service(settings, choice, live=live, voice=voice)
 
 
@@ -107,10 +107,12 @@ def create_access(settings: Settings, watch: FileWatcher) -> authentication.Acce
     anywhere = not is_loopback_address(settings.host)
     if anywhere and authenticator.local_only:
         raise SettingsInvalid(
-            f"Other machines can reach the address {settings.host}, and there is no token and no "
-            "key of signed ones.",
-            hint="Set VIBEVOICE_TOKEN (or --token @FILE), make a signed one with 'vibevoice-asr "
-            "token create --subject NAME', or listen on 127.0.0.1.",
+            f"Other machines can reach the address {settings.host}, and there is neither a "
+            "token nor a key of signed tokens.",
+            hint=(
+                "Set VIBEVOICE_TOKEN (or --token @FILE), issue a signed token with "
+                "'vibevoice-asr token create --subject NAME', or listen on 127.0.0.1."
+            ),
         )
     if anywhere and not settings.encrypted and not settings.forwarded_allow_ips:
         log.warning(
@@ -166,7 +168,7 @@ def create_listeners(
     clients = settings.grpc_client_ca
     if clients is not None and tls is None:
         raise SettingsInvalid(
-            "Clients are asked for certificates, and nothing is encrypted (--grpc-client-ca).",
+            "--grpc-client-ca requires clients' certificates, but TLS is off.",
             hint="Set --tls FILE with --tls-key, or --tls self-signed.",
         )
     credentials = server_credentials(tls, watch, clients) if tls else None
@@ -334,8 +336,8 @@ def create_talk_app(service: Service, entrance: authentication.AccessControl, pa
     """
     if not entrance.access.authenticator.local_only:
         raise SettingsInvalid(
-            "A token is asked for, and the page for which there is --talk-ports sends none.",
-            hint="Have one of the two; what is at --port is there for pages with a token, too.",
+            "The service requires a token, and the pages of --talk-ports cannot send one.",
+            hint="Remove one of the two; the routes of --port serve pages with a token, too.",
         )
     return _application(
         service,

@@ -182,7 +182,7 @@ class HttpServer(uvicorn.Server):
         it an error."""
         await asyncio.sleep(FINAL_ANSWERS_S)
         if requests := list(self.server_state.tasks):
-            log.info("the service ends: requests that went on were ended: %d", len(requests))
+            log.info("shutdown: %d requests still in progress were cancelled", len(requests))
             for request in requests:
                 request.cancel()
 
@@ -194,7 +194,7 @@ class HttpServer(uvicorn.Server):
     def _end_after(self, end: Awaitable[None], what: str) -> None:
         async def wait() -> None:
             await end
-            log.info("%s: this service ends too", what)
+            log.info("%s: the service stops", what)
             last_resort = threading.Timer(PARENT_GONE_GRACE_S, os._exit, (1,))
             last_resort.daemon = True
             last_resort.start()
@@ -237,7 +237,7 @@ class SecondaryPort:
         up.cancel()
         if self._serving.done():
             self._serving.result()
-        log.info("serving on port %d, too", port)
+        log.info("serving on the secondary port %d", port)
         return {self._name: port}
 
     def stop_accepting(self) -> None:

@@ -80,7 +80,7 @@ class ProtocolListeners:
             try:
                 listener.stop_accepting()
             except Exception:  # the others are to hear of it too
-                log.exception("a fault of ours while a listener was told of the end")
+                log.exception("internal error while a listener stopped accepting")
 
     async def close(self, grace_s: float) -> None:
         """End all of them; who is being served has ``grace_s`` seconds for its last words."""
@@ -95,7 +95,7 @@ async def _ended(work: Awaitable[None]) -> None:
     try:
         await work
     except Exception:
-        log.exception("a fault of ours while a listener ended")
+        log.exception("internal error while a listener was closed")
 
 
 PROTOCOL_PORT_SETTINGS = ("grpc_port", "wyoming_port", "talk_ports")
@@ -168,9 +168,9 @@ def _check_role(settings: Settings) -> None:
     named = [name for name in PROTOCOL_PORT_SETTINGS if getattr(settings, name) is not None]
     if settings.role == ROLE_NODE and named:
         raise errors.SettingsInvalid(
-            f"A service that is only a node takes nothing in, and {' and '.join(named)} "
-            "would have it listen.",
-            hint="Leave that out here, and give it to the fronts; or leave the role out.",
+            f"A service with the role 'node' accepts no requests, and {' and '.join(named)} "
+            "would make it listen.",
+            hint="Set that on the fronts instead, or omit the role.",
         )
 
 
@@ -194,7 +194,7 @@ def bind_port(host: str, port: int, flag: str = "--port") -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise errors.PortInUse(
                 f"Port {port} on {host} is in use.",
-                hint=f"Stop the program that holds it, or start with {flag} {port + 1}.",
+                hint=f"Stop the program that uses it, or start with {flag} {port + 1}.",
             ) from None
         raise errors.SettingsInvalid(f"Cannot listen on {host}:{port}: {error.strerror}.") from None
     return sock
@@ -216,19 +216,21 @@ def take_activated_socket(environment: MutableMapping[str, str]) -> socket.socke
     if whose != str(os.getpid()) or count in ("", "0"):
         return None
     if count != "1":
-        raise errors.SettingsInvalid(f"{count} sockets were handed over.", hint=_HINT)
+        raise errors.SettingsInvalid(
+            f"Socket activation passed {count} sockets; one is supported.", hint=_HINT
+        )
     try:
         sock = socket.socket(fileno=_FIRST)
     except OSError as error:
         raise errors.SettingsInvalid(
-            f"What was handed over is no socket: {error.strerror}.", hint=_HINT
+            f"The descriptor of socket activation is not a socket: {error.strerror}.", hint=_HINT
         ) from None
     sock.set_inheritable(False)
     tcp = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM
     if not tcp or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         sock.close()
         raise errors.SettingsInvalid(
-            "The socket that was handed over is not TCP that listens.", hint=_HINT
+            "The socket of socket activation is not a listening TCP socket.", hint=_HINT
         )
     return sock
 

@@ -51,7 +51,10 @@ def serve(settings: Settings) -> None:
     try:
         for name in UNSUPPORTED_YAP_VARIABLES:
             if os.environ.get(name):
-                log.warning("%s has no effect: it is fixed here (docs/live.md)", name)
+                log.warning(
+                    "the variable %s has no effect: the value is fixed (docs/live.md); remove it",
+                    name,
+                )
         for wrong, remedy in unknown_variables():
             log.warning("%s %s", wrong, remedy)
         settings = resolve_token(take_stdin_secret(settings))
@@ -79,7 +82,12 @@ def _serve(settings: Settings, given: socket.socket | None) -> None:
         listeners = besides.listeners(service, entrance, watch, tls)
         place = start_listening(place, settings)
     if isinstance(place, port_owner.RunningService):
-        log.info("port %d is served by pid %d already", place.port, place.pid)
+        log.info(
+            "port %d is already served by the service with pid %d, which is used instead of a "
+            "new one",
+            place.port,
+            place.pid,
+        )
         write_parent_line(
             _announce_ready(settings, place.port, place.pid, None, reused=True, **place.also)
         )
@@ -92,7 +100,7 @@ def _serve(settings: Settings, given: socket.socket | None) -> None:
         shown = dict(also)
         if tls and tls.fingerprint:
             shown["fingerprint"] = tls.fingerprint
-            log.info("the fingerprint (SHA-256) of our certificate: %s", tls.fingerprint)
+            log.info("SHA-256 fingerprint of the self-signed certificate: %s", tls.fingerprint)
         write_parent_line(_announce_ready(settings, port, os.getpid(), made, **shown))
 
     with place:
@@ -120,7 +128,7 @@ def acquire_port(settings: Settings) -> socket.socket | port_owner.RunningServic
             with contextlib.suppress(errors.PortInUse):  # one that goes now answers nobody
                 return bind_port(settings.host, settings.port)
             raise errors.PortInUse(
-                f"{error.detail} It is not vibevoice-asr that has it.", hint=error.hint
+                f"{error.detail} A program other than vibevoice-asr uses it.", hint=error.hint
             ) from None
         if other.stopping and other.ends():
             return bind_port(settings.host, settings.port)
@@ -128,13 +136,15 @@ def acquire_port(settings: Settings) -> socket.socket | port_owner.RunningServic
         if settings.if_port_taken == "reuse" and same:
             return other
         if settings.if_port_taken == "takeover":
-            log.warning("taking the place of pid %d", other.pid)
+            log.warning("stopping the service with pid %d to take over its port", other.pid)
             if other.stop():
                 return bind_port(settings.host, settings.port)
         raise errors.PortInUse(
-            f"{error.detail} vibevoice-asr {other.version} has it, pid {other.pid}.",
-            hint="--if-port-taken reuse leaves it to that one, 'takeover' replaces it. "
-            f"{error.hint}",
+            f"{error.detail} vibevoice-asr {other.version} with pid {other.pid} uses it.",
+            hint=(
+                "Use that service with --if-port-taken reuse, or replace it with 'takeover'. "
+                f"{error.hint}"
+            ),
         ) from None
 
 

@@ -81,7 +81,7 @@ def local_fingerprint(settings: Settings) -> str | None:
 def _configured_certificate(settings: Settings) -> CertificatePair | None:
     if settings.tls in (TLS_OFF, TLS_SELF_SIGNED):
         if settings.tls_key is not None:
-            raise SettingsInvalid("There is a key for TLS without a certificate (--tls FILE).")
+            raise SettingsInvalid("--tls-key is set without a certificate (--tls FILE).")
         return None
     certificate = Path(settings.tls)
     return CertificatePair(certificate, settings.tls_key or certificate)
@@ -90,7 +90,9 @@ def _configured_certificate(settings: Settings) -> CertificatePair | None:
 def _folder(settings: Settings) -> Path:
     data = default_data_folder(settings.data_dir)
     if data is None:
-        raise SettingsInvalid("There is no folder for a certificate.", hint="Set --data-dir.")
+        raise SettingsInvalid(
+            "There is no folder for the self-signed certificate.", hint="Set --data-dir."
+        )
     return data / self_signed_certificate.CERTIFICATE_FOLDER
 
 
@@ -133,7 +135,10 @@ def _read_certificate(pair: CertificatePair) -> ssl.SSLContext:
         why = "the key has a password" if encrypted else reason.lower().replace("_", " ")
         raise SettingsInvalid(
             f"The certificate {pair.certificate} with the key {pair.key} cannot be used: {why}.",
-            hint="PEM: the certificate and its chain in one file, the key that belongs to it.",
+            hint=(
+                "Use PEM files: the certificate with its chain in one, the matching key in the "
+                "other."
+            ),
         ) from None
     return context
 

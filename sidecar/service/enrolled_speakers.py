@@ -139,7 +139,9 @@ def _find_speaker(people: Sequence[EnrolledSpeaker], person_id: str) -> Enrolled
 
 def _check_capacity(people: Sequence[EnrolledSpeaker]) -> None:
     if len(people) >= MAX_ENROLLED_SPEAKERS:
-        raise errors.PeopleFull(f"There are {MAX_ENROLLED_SPEAKERS} people of yours already.")
+        raise errors.PeopleFull(
+            f"You already have {MAX_ENROLLED_SPEAKERS} enrolled speakers, the limit."
+        )
 
 
 log = logging.getLogger(__name__)
@@ -255,7 +257,9 @@ class EnrolledSpeakers:
             async with asyncio.timeout(LIVE_LOOKUP_TIMEOUT_S):
                 known = await self._people.known(owner)
         except (errors.JournalUnreachable, TimeoutError):
-            log.warning("a live session knows nobody: the database does not answer")
+            log.warning(
+                "a live session starts without enrolled speakers: the database does not answer"
+            )
             known = ()
         return replace(options, known_voices=known, voiceprints=options.keep)
 

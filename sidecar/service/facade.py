@@ -42,8 +42,8 @@ from sidecar.jobs.job_backend import (
     LocalJobBackend,
     LocalQueueSetup,
 )
-from sidecar.jobs.job_metrics import JobEventSource, JobTraces
 from sidecar.jobs.job_runner import Job
+from sidecar.jobs.job_traces import JobEventSource, JobTraces
 from sidecar.jobs.owned_jobs import OwnedJobs, OwnedRecordings, TranscriptEditor
 from sidecar.jobs.submission import JobSubmissions
 from sidecar.live.sessions.capture_writer import CaptureObserver
@@ -113,7 +113,7 @@ def create_tracing(version: str) -> Tracer:
     try:
         from sidecar.observability.otel import OtlpExporter
     except ImportError:  # the variables may be meant for other programs
-        log.warning("no traces: %s", install_command("otel"))
+        log.warning("traces are off: packages are missing: %s", install_command("otel"))
         return NullTracer()
     return OtlpExporter(version)
 
@@ -307,7 +307,8 @@ class Service:
         options = parse_options(given, self.settings.diarization, self.settings.language)
         if not self.spec.speaks(options.language):
             raise LanguageUnsupported(
-                f"The engine '{self.spec.name}' does not know the language '{options.language}'.",
+                f"The engine '{self.spec.name}' does not support the language "
+                f"'{options.language}'.",
                 hint=self._language_hint(options.language),
             )
         return options
@@ -365,7 +366,7 @@ class Service:
         caller.demand(Scope.RELOAD)
         if self.settings.role == ROLE_FRONT:
             raise EngineUnavailable(
-                "This service takes jobs in for others, and has no engine for them.",
+                "This service is a front: it queues jobs for nodes and has no engine for them.",
                 hint="Change 'precision' in the settings of the nodes and restart them one by one.",
             )
         if now:
@@ -427,6 +428,8 @@ class Service:
         try:
             await self._slot.preload()
         except SidecarError as error:
-            log.error("preloading failed: %s; the first request will try again", error.detail)
+            log.error(
+                "the engine could not be preloaded; the first request tries again: %s", error.detail
+            )
         finally:
             self._starting = False

@@ -17,7 +17,7 @@ from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import JobChange, JobRecord, ReportedChange, StartedChange
 from sidecar.jobs.job_store import JobStore
-from sidecar.jobs.recovery import PersistentRecordings
+from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_recording import SessionRecording
 from sidecar.transcripts.transcript import (
@@ -96,7 +96,10 @@ class LiveSessionArchive:
             if sound is not None and self._keeping is not None:
                 audio = await self._keeping.kept(self._disk, sound)
         except errors.StorageUnreachable:  # its words are worth more than that
-            log.warning("the sound of a talk cannot be kept now; its transcript is")
+            log.warning(
+                "the recording of a live session cannot be saved: the storage does not answer; "
+                "its transcript is saved"
+            )
         finally:
             if sound is not None:
                 sound.close()

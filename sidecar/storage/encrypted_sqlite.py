@@ -113,8 +113,10 @@ def verify_cipher(salt: bytes, check_value: bytes, secret: str, words: DatabaseL
     except DecryptionFailed:
         raise errors.SettingsInvalid(
             f"The {words.what} were encrypted with another key.",
-            hint=f"Give the key that they were kept with, or set {words.setting} to an empty "
-            f"{words.place}.",
+            hint=(
+                f"Use the key that they were written with, or set {words.setting} to an empty "
+                f"{words.place}."
+            ),
         ) from None
     return seal
 
@@ -255,7 +257,7 @@ class SqliteWriter:
             self._owed.clear()
             for job_id, each in by_job.items():
                 if (error := self._committed(each)) is not None:
-                    log.error("job %s cannot be kept: %s", job_id, error)
+                    log.error("job %s cannot be persisted and is tried again: %s", job_id, error)
                     self._owed[job_id] = each
                     self._wrong[job_id] = _storage_error(error)
                 else:
@@ -295,14 +297,20 @@ class SqliteWriter:
             if not self._truncated():
                 if self._uncut is None:
                     self._patient_until = time.monotonic() + READER_TIMEOUT_S
-                self._uncut = errors.SpoolUnwritable("Another program reads the kept jobs.")
+                self._uncut = errors.SpoolUnwritable(
+                    "Another program has the file of persisted jobs open."
+                )
                 self._shorten_at = time.monotonic() + WRITE_DELAY_S
                 return
             self._deleted.clear()
             self._uncut = None
         except sqlite3.Error as error:
             if self._uncut is None:
-                log.warning("the log of the kept jobs could not be shortened: %s", error)
+                log.warning(
+                    "the write-ahead log of the job journal could not be truncated and is tried "
+                    "again: %s",
+                    error,
+                )
             self._uncut, self._patient_until = _storage_error(error), 0.0
             self._shorten_at = time.monotonic() + WRITE_DELAY_S
 
@@ -321,5 +329,5 @@ class SqliteWriter:
 def _storage_error(error: sqlite3.Error) -> errors.SidecarError:
     full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
     if full:
-        return errors.DiskFull("There is no room on the disk to keep the job.")
-    return errors.SpoolUnwritable("The folder for jobs cannot be written.")
+        return errors.DiskFull("There is not enough disk space to persist the job.")
+    return errors.SpoolUnwritable("The folder for jobs cannot be written to.")

@@ -58,7 +58,7 @@ class Cipher:
             from cryptography.hazmat.primitives.kdf.hkdf import HKDF
         except ImportError:
             raise SettingsInvalid(
-                "What is kept is encrypted, and the package 'cryptography' is missing.",
+                "Persisted data is encrypted, and the package 'cryptography' is not installed.",
                 hint=f"{install_command('auth')}, or start without --keep-jobs, --people, "
                 "--capture.",
             ) from None
@@ -327,7 +327,7 @@ def journal_key(settings: Settings) -> str:
     key = read_secret(given)
     if len(key) < MIN_JOURNAL_KEY_CHARACTERS:
         raise SettingsInvalid(
-            f"{secret_origin(given, 'journal_key')} holds no key of at least "
+            f"{secret_origin(given, 'journal_key')} has no key of at least "
             f"{MIN_JOURNAL_KEY_CHARACTERS} characters.",
             hint=KEY_HINT,
         )
@@ -342,7 +342,7 @@ def _read_keyring() -> str:
         from platformdirs import user_data_path
     except ImportError:
         raise SettingsInvalid(
-            "What is kept is encrypted: a key is needed.", hint=KEY_HINT
+            "Persisted data is encrypted: a key is required.", hint=KEY_HINT
         ) from None
     try:
         key = keyring.get_password(_SERVICE, _NAME)
@@ -355,8 +355,9 @@ def _read_keyring() -> str:
                 key = keyring.get_password(_SERVICE, _NAME)
     except (KeyringError, RuntimeError) as error:
         raise SettingsInvalid(
-            f"The keyring of this system gives no key for what is kept: {error}.", hint=KEY_HINT
+            f"The keyring of this system does not return the key of persisted data: {error}.",
+            hint=KEY_HINT,
         ) from None
     if not key:
-        raise SettingsInvalid("The keyring of this system keeps no key.", hint=KEY_HINT)
+        raise SettingsInvalid("The keyring of this system cannot store a key.", hint=KEY_HINT)
     return str(key)

@@ -131,15 +131,15 @@ def _unwritable_error(path: Path, error: OSError) -> SidecarError:
 
 def _target_exists_error(path: Path) -> SettingsInvalid:
     return SettingsInvalid(
-        f"There is something in {path} already, and nothing is overwritten.",
-        hint="Name another, or move away what is there.",
+        f"{path} is not empty, and nothing is overwritten.",
+        hint="Name another folder, or move its files away.",
     )
 
 
 def _not_a_backup_error(source: Path, why: str) -> SettingsInvalid:
     return SettingsInvalid(
-        f"The file {source} is no backup of kept jobs, or not all of one: {why}.",
-        hint="Nothing was restored; take another backup.",
+        f"The file {source} is not a backup of kept jobs, or is incomplete: {why}.",
+        hint="Nothing was restored; use another backup.",
     )
 
 
@@ -217,17 +217,17 @@ def _extract_archive(packed: IO[bytes], source: Path, folder: Path) -> int:
             for member in tar:
                 file = tar.extractfile(member) if member.isreg() and not member.sparse else None
                 if file is None or listed is not None:
-                    raise _not_a_backup_error(source, f"'{member.name}' does not belong there")
+                    raise _not_a_backup_error(source, f"it has an unexpected file '{member.name}'")
                 if member.name == MANIFEST_FILE:
                     listed = json.loads(file.read(_MAX_MANIFEST_BYTES))["files"]
                 elif member.name == JOURNAL_FILE or _RECORDING.fullmatch(member.name):
                     digests[member.name] = _write_new_file(file, folder / member.name)
                 else:
-                    raise _not_a_backup_error(source, f"'{member.name}' does not belong there")
+                    raise _not_a_backup_error(source, f"it has an unexpected file '{member.name}'")
     except (tarfile.TarError, ValueError, KeyError, TypeError) as error:
         raise _not_a_backup_error(source, str(error)) from None
     if listed != digests or JOURNAL_FILE not in digests:
-        raise _not_a_backup_error(source, "what is in it is not what it lists")
+        raise _not_a_backup_error(source, "its content differs from its list")
     return len(digests) - 1
 
 

@@ -88,7 +88,7 @@ def open_journal(folder: Path, secret: str, read: Callable[[JobJournal], None]) 
     except OSError as error:
         raise SettingsInvalid(
             f"The folder for jobs, {folder}, cannot be used: {error.strerror}.",
-            hint="Set VIBEVOICE_DATA_DIR to a folder that can be.",
+            hint="Set VIBEVOICE_DATA_DIR to a usable folder.",
         ) from None
     try:
         try:
@@ -101,7 +101,11 @@ def open_journal(folder: Path, secret: str, read: Callable[[JobJournal], None]) 
             if isinstance(error, sqlite3.Error) and _sqlite_error_name(error) not in _DAMAGED:
                 raise
             aside = quarantine_journal(folder)
-            log.error("the file of kept jobs is broken (%s) and was set aside: %s", error, aside)
+            log.error(
+                "the job journal is damaged (%s) and was moved to %s; a new one is used",
+                error,
+                aside,
+            )
             return _open_database(folder, secret, lock, read)
     except (sqlite3.Error, OSError) as error:
         lock.close()
@@ -118,12 +122,12 @@ def _unusable_error(folder: Path, error: sqlite3.Error | OSError) -> SettingsInv
         full = full or shutil.disk_usage(folder).free < DISK_FULL_BELOW_BYTES
     if full:
         return SettingsInvalid(
-            "There is no room on the disk for the kept jobs.",
+            "There is not enough disk space for the kept jobs.",
             hint="Free some space, or start without --keep-jobs.",
         )
     return SettingsInvalid(
-        f"The kept jobs in {folder} cannot be opened now, and stay as they are: {error}.",
-        hint="Look whether that disk is sound, or set VIBEVOICE_DATA_DIR to another folder.",
+        f"The kept jobs in {folder} cannot be opened and are left unchanged: {error}.",
+        hint="Check that disk, or set VIBEVOICE_DATA_DIR to another folder.",
     )
 
 
@@ -165,8 +169,8 @@ def lock_journal(folder: Path) -> sqlite3.Connection:
         if _sqlite_error_name(error) != sqlite3.SQLITE_BUSY:
             raise _unusable_error(folder, error) from None
         raise SettingsInvalid(
-            f"The folder for jobs, {folder}, cannot be had for this service: {error}.",
-            hint="Stop the other service that keeps its jobs there, or set VIBEVOICE_DATA_DIR.",
+            f"The folder for jobs, {folder}, cannot be locked for this service: {error}.",
+            hint="Stop the other service that uses it, or set VIBEVOICE_DATA_DIR.",
         ) from None
     return lock
 

@@ -63,7 +63,8 @@ class Outlook:
         if self.up and not self.closing:
             self.up = False
             self._log.warning(
-                "the database does not answer: %s", postgres_settings.error_first_line(error)
+                "the database does not answer: %s; calls are retried",
+                postgres_settings.error_first_line(error),
             )
 
 

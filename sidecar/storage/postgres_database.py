@@ -204,8 +204,12 @@ class PostgresDatabase:
             self._outlook.failed(error)
             raise errors.JournalUnreachable() from error
         except psycopg.Error as error:  # another version made the tables new, or a right is gone
-            log.error("the database refuses what it is asked: %s", error_first_line(error))
-            raise errors.JournalUnreachable("The database refuses what it is asked.") from None
+            log.error(
+                "the database rejects a call: %s; check its migrations and the user's rights "
+                "(docs/journal.md)",
+                error_first_line(error),
+            )
+            raise errors.JournalUnreachable("The database rejects the call.") from None
         self._outlook.answered()
         return result
 
@@ -221,7 +225,7 @@ class PostgresDatabase:
             except self._driver.AWAY as error:
                 self._outlook.failed(error)
             except Exception:
-                log.exception("a fault while the database was listened to")
+                log.exception("internal error while database notifications were received")
             self._listening_connection = None
             if not self._outlook.closing:
                 await asyncio.sleep(backoff_s(self._misses, MIN_RETRY_PAUSE_S, MAX_RETRY_PAUSE_S))
@@ -250,7 +254,7 @@ class PostgresDatabase:
             try:
                 tell(payload)
             except Exception:
-                log.exception("a fault while a message of the database was told")
+                log.exception("internal error while a database notification was handled")
 
 
 async def _is_retryable(connection: AsyncConnection[Row], error: Exception) -> bool:
@@ -307,7 +311,7 @@ def migrate_postgres(
     except psycopg.Error as error:
         raise SettingsInvalid(
             f"The database for jobs cannot be used: {error_first_line(error)}.",
-            hint="The role in VIBEVOICE_JOURNAL has to be allowed to make a schema in it.",
+            hint="Allow the role in VIBEVOICE_JOURNAL to create a schema in it.",
         ) from None
 
 
@@ -402,7 +406,7 @@ async def retry_while_unavailable(call: Callable[[], Awaitable[T]]) -> T:
             await asyncio.sleep(backoff_s(attempt, MIN_RETRY_PAUSE_S, MAX_RETRY_PAUSE_S))
             attempt += 1
         except Exception:
-            log.exception("the database could not be asked; it is tried again")
+            log.exception("internal error in a database call, which is retried")
             await asyncio.sleep(FAULT_RETRY_PAUSE_S)
 
 
@@ -424,9 +428,9 @@ async def run_periodically(call: Callable[[], Awaitable[object]], pause_s: float
         try:
             await call()
         except errors.JournalUnreachable:
-            log.debug("the database is away")
+            log.debug("the database does not answer")
         except Exception:
-            log.exception("a repeated call failed")
+            log.exception("internal error in a periodic database call; it goes on")
         await asyncio.sleep(pause_s)
 
 

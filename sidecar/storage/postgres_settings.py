@@ -20,7 +20,7 @@ def journal_address(settings: Settings) -> str | None:
         return None
     address = read_secret(settings.journal)
     if not address:
-        raise SettingsInvalid(f"{secret_origin(settings.journal, 'journal')} holds no address.")
+        raise SettingsInvalid(f"{secret_origin(settings.journal, 'journal')} has no address.")
     return address
 
 
@@ -33,7 +33,7 @@ def check_address(address: str) -> None:
     """
     if sys.platform == "win32":  # psycopg cannot wait for sockets on the event loop of Windows
         raise SettingsInvalid(
-            "Jobs cannot be kept in PostgreSQL by a service that runs on Windows.",
+            "A service on Windows cannot keep its jobs in PostgreSQL.",
             hint="Run the service on Linux or macOS, or start it without --journal.",
         )
     try:
@@ -42,7 +42,7 @@ def check_address(address: str) -> None:
         from psycopg.conninfo import conninfo_to_dict
     except ImportError as error:
         raise SettingsInvalid(
-            f"Jobs are to be kept in PostgreSQL, and the package '{error.name}' is missing.",
+            f"The setting 'journal' needs the package '{error.name}', which is not installed.",
             hint=f"{install_command('postgres')}, or start without --journal.",
         ) from None
     try:
@@ -51,7 +51,7 @@ def check_address(address: str) -> None:
         conninfo_to_dict(address)
     except (ValueError, psycopg.Error):
         raise SettingsInvalid(
-            "The setting 'journal' is no address of a PostgreSQL database.",
+            "The setting 'journal' is not the address of a PostgreSQL database.",
             hint="Write it like postgresql://vibevoice@db.example:5432/vibevoice.",
         ) from None
 

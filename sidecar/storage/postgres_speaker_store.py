@@ -118,12 +118,18 @@ class PostgresSpeakerStore:
             until = time.monotonic() + OLDER_TRANSACTIONS_TIMEOUT_S
             while (await self._database.fetch(_OLDER_TRANSACTIONS, (behind,)))[0][0]:
                 if time.monotonic() >= until:
-                    log.warning("who was deleted is sealed in the database until it is vacuumed")
+                    log.warning(
+                        "deleted speakers stay, encrypted, in the database's files until VACUUM "
+                        "FULL of vibevoice.people: an older transaction is open"
+                    )
                     return
                 await asyncio.sleep(OLDER_TRANSACTIONS_POLL_S)
             await self._database.maintain(_VACUUM, VACUUM_TIMEOUT_S)
         except errors.JournalUnreachable:
-            log.warning("the database did not rewrite its table of people, who are deleted")
+            log.warning(
+                "deleted speakers stay, encrypted, in the database's files until VACUUM FULL of "
+                "vibevoice.people: the database does not answer"
+            )
 
     async def _read(self, cursor: Any, owner: str) -> list[EnrolledSpeaker]:
         await cursor.execute(
@@ -139,7 +145,11 @@ class PostgresSpeakerStore:
                 samples = tuple(map(SpeakerSample.of, said["samples"]))
                 found.append(EnrolledSpeaker(id_, owner, said["name"], created, samples))
             except (DecryptionFailed, ValueError, KeyError, TypeError) as error:
-                log.error("a person in the database cannot be read: %s", type(error).__name__)
+                log.error(
+                    "an enrolled speaker in the database cannot be decoded: %s; check that all "
+                    "services have the same journal_key and release",
+                    type(error).__name__,
+                )
         return found
 
     async def _write(self, cursor: Any, person: EnrolledSpeaker) -> None:
@@ -170,7 +180,7 @@ async def import_speaker_file(folder: Path, secret: str, store: SpeakerStore) ->
     """
     if not (folder / SPEAKER_FILE).is_file():
         raise errors.SettingsInvalid(
-            f"There is no file of people in {folder}.",
+            f"There is no file of enrolled speakers in {folder}.",
             hint="Name its folder: --people-dir, or VIBEVOICE_DATA_DIR.",
         )
     file = SpeakerFile(folder, secret)
@@ -195,7 +205,9 @@ def _add_if_missing(person: EnrolledSpeaker) -> SpeakerUpdate:
             if one.id == person.id:
                 return one  # as they are there: they may have been renamed since
         if len(people) >= MAX_ENROLLED_SPEAKERS:
-            raise errors.PeopleFull(f"Nobody else can be kept for the owner of '{person.name}'.")
+            raise errors.PeopleFull(
+                f"The owner of '{person.name}' has reached the limit of enrolled speakers."
+            )
         return person
 
     return decide

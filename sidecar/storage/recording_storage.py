@@ -224,4 +224,6 @@ def _unavailable_errors() -> Iterator[None]:
 
 
 def _unavailable_error(error: OSError) -> errors.StorageUnreachable:
-    return errors.StorageUnreachable(f"The folder of recordings is away now: {error.strerror}.")
+    return errors.StorageUnreachable(
+        f"The folder of recordings cannot be reached: {error.strerror}."
+    )

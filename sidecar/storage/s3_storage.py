@@ -71,7 +71,8 @@ class S3Client:
             from botocore.exceptions import BotoCoreError
         except ImportError:
             raise errors.SettingsInvalid(
-                "Recordings are to be kept in a bucket, and the package 'botocore' is missing.",
+                "The setting 'uploads' names a bucket, which needs the package 'botocore', "
+                "which is not installed.",
                 hint=f"{install_command('s3')}, or start without --uploads.",
             ) from None
         try:
@@ -97,7 +98,7 @@ class S3Client:
                 ),
             )
         except (BotoCoreError, ValueError) as error:
-            raise errors.SettingsInvalid(f"The object storage cannot be used: {error}") from None
+            raise errors.SettingsInvalid(f"The S3 storage cannot be used: {error}") from None
 
     def ask(self, call: str, **what: Any) -> Mapping[str, Any]:
         """Make a call, by the library's name for it. A body that is read (`get_object`) is read
@@ -175,7 +176,10 @@ class S3DeletionQueue:
             self._news.notify_all()
             self._news.wait_for(lambda: not self._waiting or self._thread is None, CLOSE_TIMEOUT_S)
             if self._waiting:
-                log.warning("%d recordings go with a later start", len(self._waiting))
+                log.warning(
+                    "%d recordings could not be deleted before the end; a later start deletes them",
+                    len(self._waiting),
+                )
 
     def _run(self) -> None:
         pause_s = 0.0
@@ -193,11 +197,11 @@ class S3DeletionQueue:
                 remove()
             except errors.SidecarError as error:
                 pause_s = min(max(2 * pause_s, MIN_RETRY_PAUSE_S), MAX_RETRY_PAUSE_S)
-                log.warning("a recording is deleted later (%s)", error.code)
+                log.warning("a recording cannot be deleted now and is tried again: %s", error.code)
                 self._waiting.rotate(-1)  # the next may be luckier
                 continue
             except Exception:
-                log.exception("a fault of ours while a recording was deleted")
+                log.exception("internal error while a recording was deleted")
             pause_s = 0.0
             with self._news:
                 self._waiting.popleft()
@@ -232,7 +236,7 @@ class S3Storage:
             with _s3_errors_as_ours():
                 with contextlib.suppress(FileNotFoundError):
                     self._ask("head_object", Key=self._key(name))
-                    raise errors.SpoolUnwritable("A recording of that name is there already.")
+                    raise errors.SpoolUnwritable("A recording of that name already exists.")
                 first = next(parts, b"")
                 if len(first) < PART_BYTES:
                     self._put_whole(name, first)
@@ -363,7 +367,10 @@ class S3Storage:
         except S3Refused as refused:
             if refused.code not in _UNSUPPORTED_CODES:
                 raise
-            log.info("the object storage does not list uploads that were never ended")
+            log.info(
+                "the S3 storage cannot list incomplete multipart uploads; set a lifecycle rule "
+                "of the bucket that deletes them"
+            )
 
     def _touched(self, upload: Mapping[str, Any]) -> float:
         """When the last that is known of its parts came."""
@@ -395,13 +402,13 @@ def _s3_errors_as_ours() -> Iterator[None]:
     try:
         yield
     except S3Unavailable as error:
-        log.warning("the object storage does not answer: %s", error)
+        log.warning("the S3 storage does not answer: %s; calls are retried", error)
         raise errors.StorageUnreachable() from None
     except S3Refused as error:
         if error.code in _QUOTA_CODES or error.status == 507:
-            raise errors.DiskFull("There is no room in the object storage.") from None
-        log.error("the object storage refuses: %s", error)
-        raise errors.StorageUnreachable("The storage of recordings refuses us now.") from None
+            raise errors.DiskFull("The S3 storage is full.") from None
+        log.error("the S3 storage rejects a request: %s; check the bucket and the keys", error)
+        raise errors.StorageUnreachable("The storage of recordings rejects requests.") from None
 
 
 class S3Object:

@@ -86,7 +86,7 @@ def parse_speaker_name(value: object) -> str:
     name = one_line(value)
     if not 0 < len(name) <= MAX_NAME_CHARACTERS:
         raise errors.FieldInvalid(
-            f"'name' has not 1 to {MAX_NAME_CHARACTERS} characters.",
+            f"'name' has to have 1 to {MAX_NAME_CHARACTERS} characters.",
             hint="Send the name of the person.",
         )
     return name
@@ -170,8 +170,8 @@ class SpeakerFile:
             files.touch(path)
         except OSError as error:
             raise errors.SettingsInvalid(
-                f"The folder for people, {folder}, cannot be used: {error.strerror}.",
-                hint="Set VIBEVOICE_DATA_DIR to a folder that can be.",
+                f"The folder for enrolled speakers, {folder}, cannot be used: {error.strerror}.",
+                hint="Set VIBEVOICE_DATA_DIR to a usable folder.",
             ) from None
         self._database = sqlite3.connect(
             path, LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False
@@ -193,8 +193,8 @@ class SpeakerFile:
         except sqlite3.Error as error:
             self._database.close()
             raise errors.SettingsInvalid(
-                f"The file of people, {path}, cannot be had: {error}.",
-                hint="Stop the other service that has it, or set VIBEVOICE_DATA_DIR.",
+                f"The file of enrolled speakers, {path}, cannot be opened: {error}.",
+                hint="Stop the other service that uses it, or set VIBEVOICE_DATA_DIR.",
             ) from None
         except BaseException:
             self._database.close()
@@ -225,8 +225,8 @@ class SpeakerFile:
             ]
         except (sqlite3.DatabaseError, DecryptionFailed, ValueError, KeyError, TypeError) as error:
             raise errors.SettingsInvalid(
-                f"The file of people is not what was written ({type(error).__name__}).",
-                hint="Put a copy in its place, or set VIBEVOICE_DATA_DIR to an empty folder.",
+                f"The file of enrolled speakers is damaged ({type(error).__name__}).",
+                hint="Restore a copy of it, or set VIBEVOICE_DATA_DIR to an empty folder.",
             ) from None
 
     def write(self, person: EnrolledSpeaker) -> None:
@@ -279,7 +279,7 @@ class SpeakerFile:
             if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
                 raise errors.DiskFull() from None
             raise errors.SidecarError(
-                f"The file of people could not be written: {error}."
+                f"The file of enrolled speakers could not be written: {error}."
             ) from None
 
 

@@ -42,15 +42,15 @@ def create_recording_storage(settings: Settings, folder: Path) -> RecordingStora
         return FolderStorage(folder)
     if not settings.shares_jobs:
         raise SettingsInvalid(
-            "Recordings in a bucket are for services that share their jobs.",
-            hint="Set VIBEVOICE_JOURNAL (--journal postgresql://…), or no VIBEVOICE_UPLOADS.",
+            "A bucket for recordings (setting 'uploads') requires shared jobs.",
+            hint="Set VIBEVOICE_JOURNAL (--journal postgresql://…), or unset VIBEVOICE_UPLOADS.",
         )
     if Path(settings.uploads).is_absolute():
         return FolderStorage(Path(settings.uploads), named=True)
     written = _S3_URL.fullmatch(settings.uploads)
     if written is None:
         raise SettingsInvalid(
-            "The setting 'uploads' names no bucket, and no folder by its whole path.",
+            "The setting 'uploads' is neither a bucket nor the full path of a folder.",
             hint="Write it like s3://recordings/asr; its server is AWS_ENDPOINT_URL_S3.",
         )
     endpoint = _endpoint()
@@ -78,15 +78,15 @@ def check_storage(storage: RecordingStorage, patience_s: float = START_TIMEOUT_S
         except S3Refused as error:
             hint = _HINTS.get(error.code, _KEYS_HINT)
             raise SettingsInvalid(
-                f"The object storage refuses us: {error.code}.", hint=hint
+                f"The S3 storage rejects the request: {error.code}.", hint=hint
             ) from None
         except (S3Unavailable, FileNotFoundError) as error:
             said = str(error)
             if "Credential" in said:
-                raise SettingsInvalid("The object storage wants keys.", hint=_KEYS_HINT) from None
+                raise SettingsInvalid("The S3 storage requires keys.", hint=_KEYS_HINT) from None
             if said == "SSLError" or time.monotonic() >= until:
                 raise SettingsInvalid(
-                    f"The object storage does not answer: {said}.",
+                    f"The S3 storage does not answer: {said}.",
                     hint=_HINTS.get(said, _UNREACHABLE_HINT),
                 ) from None
         time.sleep(RETRY_PAUSE_S)
@@ -118,7 +118,7 @@ def _check_endpoint(endpoint: str) -> str:
         whole = False
     if not whole or parts.username or parts.path.strip("/") or parts.query or parts.fragment:
         raise SettingsInvalid(
-            "What AWS_ENDPOINT_URL_S3 says is no address of a server.",
+            "The value of AWS_ENDPOINT_URL_S3 is not the address of a server.",
             hint="Write it like https://s3.example.org or http://10.0.0.5:9000; keys go into "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
         )

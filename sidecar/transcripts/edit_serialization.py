@@ -61,7 +61,7 @@ def edit_step_from_json(given: object) -> EditStep:
         return wished
     done = tuple(one for one in wished if not isinstance(one, SplitSpeakerRequest))
     if len(done) < len(wished):
-        raise FieldInvalid("'split_speaker' is only a wish.")
+        raise FieldInvalid("'split_speaker' by voice cannot be stored as an edit.")
     return done
 
 
@@ -77,7 +77,10 @@ def edit_request_from_json(given: object) -> UndoStep | RedoStep | tuple[EditReq
     for name, step in (("undo", UndoStep()), ("redo", RedoStep())):
         if name in names:
             if len(names) > 1 or len(given[0]) > 1:
-                raise FieldInvalid(f"'{name}' stands alone.", hint="Send it as the only one.")
+                raise FieldInvalid(
+                    f"'{name}' cannot be combined with other operations.",
+                    hint="Send it as the only operation.",
+                )
             return step
     return tuple(_parse_operation(number, values) for number, values in enumerate(given))
 
@@ -112,18 +115,18 @@ def _operation_to_json(operation: EditOperation) -> dict[str, Any]:
 
 def _parse_operation(number: int, values: object) -> EditRequest:
     if not isinstance(values, Mapping):
-        raise FieldInvalid(f"Operation {number}: is not an object.")
+        raise FieldInvalid(f"Operation {number} is not an object.")
     name = values.get("op")
     known = OPERATIONS.get(name) if isinstance(name, str) else None
     if known is None:
         raise FieldInvalid(
-            f"Operation {number}: 'op' is none that is known.",
+            f"Operation {number}: 'op' is not a known operation.",
             hint=f"Use one of: {', '.join(OPERATIONS)}, undo, redo.",
         )
     kind, fields = known
     if unknown := [str(one) for one in values if one not in ("op", *fields)]:
         shown = one_line(unknown[0])[:40]
-        raise FieldInvalid(f"Operation {number}: has a field that '{name}' does not take: {shown}.")
+        raise FieldInvalid(f"Operation {number}: '{name}' does not accept the field {shown}.")
     parsed = {}
     for field, one in fields.items():
         if field in values:
@@ -139,7 +142,7 @@ def _parse_operation(number: int, values: object) -> EditRequest:
 def _parse_speaker(value: object) -> int:
     label = _LABEL.fullmatch(value) if isinstance(value, str) else None
     if label is None:
-        raise ValueError("is no speaker, as 'Speaker_0' is")
+        raise ValueError("is not a speaker label such as 'Speaker_0'")
     return int(label[1])
 
 
@@ -178,7 +181,7 @@ def _integer(value: object, least: int, most: int, wrong: str) -> int:
 def _single_line(value: object, most: int) -> str:
     text = one_line(value) if isinstance(value, str) else ""
     if not 0 < len(text) <= most:
-        raise ValueError(f"has not 1 to {most} characters")
+        raise ValueError(f"does not have 1 to {most} characters")
     return text
 
 

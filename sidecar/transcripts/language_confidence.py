@@ -25,9 +25,10 @@ def doubtful_language_notice() -> Notice:
     """Return the notice of a transcript whose language is probably another."""
     return Notice(
         LANGUAGE_DOUBTFUL,
-        "This does not sound like English, the only language of the engine 'moonshine': the text "
-        f"is probably wrong. For another language: {install_command('whisper')}, then "
-        "vibevoice-asr pull whisper:small, then start with --engine whisper.",
+        "The recording does not seem to be English, the only language of the engine "
+        "'moonshine': the text is probably wrong. For another language: "
+        f"{install_command('whisper')}, then vibevoice-asr pull whisper:small, then start "
+        "with --engine whisper.",
     )
 
 

@@ -317,8 +317,13 @@ def _number(seconds: float) -> int | float:
     return int(rounded) if rounded.is_integer() else rounded
 
 
-LOOP_RECOVERED = Notice("loop_recovered", "The model repeated itself and was brought back.")
-OUTPUT_TRUNCATED = Notice("output_truncated", "The answer broke off; its whole segments are here.")
+LOOP_RECOVERED = Notice(
+    "loop_recovered",
+    "The model repeated itself; the repetition was removed and transcription resumed.",
+)
+OUTPUT_TRUNCATED = Notice(
+    "output_truncated", "The output of the model ended early; its complete segments are here."
+)
 
 
 def loop_skipped_notice(lost_s: float) -> Notice:

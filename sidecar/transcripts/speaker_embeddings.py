@@ -129,8 +129,8 @@ def embeddings_request_of(value: object) -> WindowEmbeddingsRequest | None:
     if value is None or value == "":
         return None
     wrong = FieldInvalid(
-        f"The field '{LOCAL_VOICES_FIELD}' means nothing.",
-        hint="It is for services of the same build, which ask each other; leave it out.",
+        f"The field '{LOCAL_VOICES_FIELD}' is invalid.",
+        hint="Omit it: it is for requests between services of the same build.",
     )
     try:
         given = json.loads(value) if isinstance(value, str) else value

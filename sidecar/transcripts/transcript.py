@@ -240,4 +240,6 @@ def from_wire(values: dict[str, Any]) -> TranscriptionEvent:
             fields["levels"] = base64.b64decode(fields["levels"], validate=True)
         return from_plain(kind, fields)
     except (KeyError, TypeError, ValueError):
-        raise errors.EngineFailed("The engine's process sent something that is no event.") from None
+        raise errors.EngineFailed(
+            "The worker process sent a message that is not an event."
+        ) from None

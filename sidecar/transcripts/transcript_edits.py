@@ -131,7 +131,9 @@ def _apply_operation(transcript: Transcript, operation: EditOperation) -> Transc
             taken = [*speakers_in(transcript), *(voice.speaker for voice in transcript.voices)]
             new = max(taken, default=-1) + 1
             if new >= MAX_SPEAKERS:
-                raise EditImpossible(f"there are {MAX_SPEAKERS} speakers already.")
+                raise EditImpossible(
+                    f"the transcript already has {MAX_SPEAKERS} speakers, the limit."
+                )
             return _rename_speaker(_move_segments(transcript, places, new, new=True), new, name)
 
 
@@ -165,7 +167,7 @@ def _move_segments(
     for at in places:
         segment = _segment_at(transcript, at)
         if segment.speaker is None:
-            raise EditImpossible(f"nobody says segment {at}.")
+            raise EditImpossible(f"segment {at} has no speaker.")
         if segment.speaker != speaker:
             lost.add(segment.speaker)
             changed[at] = replace(segment, speaker=speaker)
@@ -189,7 +191,7 @@ def _segment_at(transcript: Transcript, at: int) -> Segment:
 
 def _check_speaker(transcript: Transcript, speaker: int) -> None:
     if all(one.speaker != speaker for one in transcript.segments):
-        raise EditImpossible(f"there is no Speaker_{speaker} in it.")
+        raise EditImpossible(f"the transcript has no Speaker_{speaker}.")
 
 
 def _with_segments(transcript: Transcript, changed: dict[int, Segment]) -> Transcript:
@@ -290,7 +292,7 @@ class EditHistory:
                 return replace(history, applied=self.applied - 1), before.again(transcript)
             case RedoStep():
                 if self.applied == len(self.entries):
-                    raise EditImpossible("There is nothing to do again.")
+                    raise EditImpossible("There is nothing to redo.")
                 again = ready or apply_operations(transcript, self.entries[self.applied].operations)
                 return replace(history, applied=self.applied + 1), again
             case operations:
@@ -299,7 +301,9 @@ class EditHistory:
                     return None
                 said = self.said + operations_size_bytes(operations)
                 if said > MAX_HISTORY_BYTES:
-                    raise EditsFull(f"The edits have {MAX_HISTORY_BYTES >> 20} MB.")
+                    raise EditsFull(
+                        f"The edits have reached the limit of {MAX_HISTORY_BYTES >> 20} MB."
+                    )
                 entry = EditEntry(at, operations, EditUndoState.of(transcript, new))
                 entries = (*self.entries[: self.applied], entry)
                 return replace(history, entries=entries, applied=len(entries), said=said), new

@@ -66,7 +66,7 @@ class EspeakTts:
         if options.voice:
             if options.voice not in self._voices:
                 there = engine_interface.abbreviate_names(self._voices)
-                raise errors.VoiceUnknown(hint=f"There are: {there}.")
+                raise errors.VoiceUnknown(hint=f"Use one of: {there}.")
             return options.voice
         if options.language == engine_interface.AUTO:
             return DEFAULT_VOICE
@@ -144,11 +144,11 @@ class EspeakLibrary:
         try:
             self._c: Any = ctypes.CDLL(espeakng_loader.get_library_path())
         except OSError as error:
-            raise errors.ModelLoadFailed(f"espeak-ng does not load: {error}") from None
+            raise errors.ModelLoadFailed(f"espeak-ng cannot be loaded: {error}") from None
         path = espeakng_loader.get_data_path().encode()
         self.rate: int = self._c.espeak_Initialize(SYNCHRONOUS, CHUNK_MS, path, 0)
         if self.rate <= 0:
-            raise errors.ModelLoadFailed("espeak-ng does not find its data.")
+            raise errors.ModelLoadFailed("espeak-ng cannot find its data files.")
         self._c.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_EspeakVoiceStruct))
         self._made: list[PcmWithMarks] = []
         self._cancelled: Callable[[], bool] = bool
@@ -175,7 +175,7 @@ class EspeakLibrary:
         """
         self._made, self._cancelled, self._last = [], cancelled, 0
         if self._c.espeak_SetVoiceByName(voice.encode()) != EE_OK:
-            raise errors.EngineFailed(f"espeak-ng does not take the voice '{voice}'.")
+            raise errors.EngineFailed(f"espeak-ng rejects the voice '{voice}'.")
         speed = max(MIN_WORDS_PER_MINUTE, min(words_per_minute, MAX_WORDS_PER_MINUTE))
         self._c.espeak_SetParameter(RATE, speed, 0)
         raw = text.replace("\0", " ").encode()

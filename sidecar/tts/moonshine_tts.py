@@ -84,8 +84,10 @@ class MoonshineTts:
             voices = tuple(one for one in voices if one.name == options.voice)
             if not voices:
                 raise errors.VoiceUnknown(
-                    hint=f"There are: {engine_interface.abbreviate_names(self.voices())}. "
-                    "More: vibevoice-asr pull voice --list"
+                    hint=(
+                        f"Use one of: {engine_interface.abbreviate_names(self.voices())}. More: "
+                        "vibevoice-asr pull voice --list"
+                    )
                 )
         if options.language == engine_interface.AUTO:
             return voices[0]
@@ -107,13 +109,13 @@ def _no_voice_error(pulled: PulledVoices) -> errors.ModelLoadFailed:
     if not pulled.voices:
         return errors.ModelLoadFailed(
             f"There is no voice in {pulled.folder}.",
-            hint="Get one: vibevoice-asr pull voice --language en-us",
+            hint="Download one: vibevoice-asr pull voice --language en-us",
         )
     voice = pulled.voices[0]
     lacking = engine_interface.abbreviate_names(pulled.lacking(voice))
     return errors.ModelLoadFailed(
-        f"The voice '{voice.name}' lacks {lacking}.",
-        hint=f"Get it: vibevoice-asr pull voice {voice.name} --language {voice.language}",
+        f"The voice '{voice.name}' lacks the file {lacking}.",
+        hint=f"Download it: vibevoice-asr pull voice {voice.name} --language {voice.language}",
     )
 
 

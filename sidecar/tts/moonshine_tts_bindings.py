@@ -75,9 +75,11 @@ class MoonshineSynthesizer:
         )
         if self._handle < 0:
             raise errors.ModelLoadFailed(
-                f"The voice '{voice}' does not load: {self._reason(self._handle)}.",
-                hint="Check its files and mend them: "
-                f"vibevoice-asr pull voice {voice} --language {language}",
+                f"The voice '{voice}' cannot be loaded: {self._reason(self._handle)}.",
+                hint=(
+                    f"Check and repair its files: vibevoice-asr pull voice {voice} --language "
+                    f"{language}"
+                ),
             )
 
     def say(self, text: str, speed: float) -> tuple[bytes, int]:
@@ -126,6 +128,6 @@ def _library_api() -> Any:
 
 def _library_error(error: Exception) -> errors.ModelLoadFailed:
     return errors.ModelLoadFailed(
-        f"The library moonshine-voice does not load: {error}.",
+        f"The library moonshine-voice cannot be loaded: {error}.",
         hint="pip install --force-reinstall moonshine-voice==0.0.73",
     )

@@ -93,9 +93,11 @@ class OpenAiTts:
                     raise _refused_error(response.status_code, _body_start(response))
                 yield from _whole_samples(response.iter_bytes(), cancelled)
         except httpx.TimeoutException:
-            raise errors.SpeechFailed("Nothing came from it.") from None
+            raise errors.SpeechFailed("The speech server sent nothing in time.") from None
         except httpx.HTTPError as error:
-            raise errors.SpeechFailed(f"No connection: {type(error).__name__}.") from None
+            raise errors.SpeechFailed(
+                f"The connection to the speech server failed: {type(error).__name__}."
+            ) from None
 
 
 def _whole_samples(
@@ -108,16 +110,18 @@ def _whole_samples(
             return
         rest += piece
         if not made and rest.startswith(FILE_MAGICS):
-            raise errors.SpeechFailed("It answers with a file, and not with raw samples.")
+            raise errors.SpeechFailed(
+                "The speech server answered with a file, not with raw samples."
+            )
         whole = len(rest) - len(rest) % engine_interface.PCM16_BYTES
         if whole:
             yield engine_interface.SynthesizedAudio(rest[:whole], RATE)
         made += whole
         rest = rest[whole:]
         if made > MAX_SYNTHESIS_S * RATE * engine_interface.PCM16_BYTES:
-            raise errors.SpeechFailed("Its sound has no end.")
+            raise errors.SpeechFailed("The audio of the speech server exceeded the limit.")
     if not made:
-        raise errors.SpeechFailed("It answers with no sound.")
+        raise errors.SpeechFailed("The speech server answered without audio.")
 
 
 def _body_start(response: httpx.Response) -> bytes:
@@ -128,4 +132,4 @@ def _body_start(response: httpx.Response) -> bytes:
 def _refused_error(status: int, body: bytes) -> errors.SpeechFailed:
     said = openai_http.server_message(body)
     end = f": {said}" if said else ", and no sound."
-    return errors.SpeechFailed(f"It answers with {status}{end}")
+    return errors.SpeechFailed(f"The speech server answered {status}{end}")

@@ -61,7 +61,7 @@ class ScriptedTts:
     ) -> Iterator[engine_interface.SynthesizedAudio]:
         """A tone for each word of ``text``."""
         if options.voice not in ("", *VOICES):
-            raise errors.VoiceUnknown(hint=f"There are: {', '.join(VOICES)}.")
+            raise errors.VoiceUnknown(hint=f"Use one of: {', '.join(VOICES)}.")
         octave = 2 if options.voice == VOICES[1] else 1
         at_s = 0.0
         for word in WORD.finditer(text):

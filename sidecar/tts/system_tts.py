@@ -72,7 +72,7 @@ class SystemTts:
         """
         program = _find_program()
         if program is None:
-            raise errors.ModelLoadFailed("This system has no voices of its own.")
+            raise errors.ModelLoadFailed("This operating system has no TTS voices.")
         self._program = program
         listing = [program, "-v", "?"]
         if not _is_say_command(program):
@@ -98,7 +98,7 @@ class SystemTts:
             errors.EngineFailed: the program did not do it.
         """
         if options.voice and options.voice not in self._voices:
-            raise errors.VoiceUnknown(hint=f"There are: {abbreviate_names(self._voices)}.")
+            raise errors.VoiceUnknown(hint=f"Use one of: {abbreviate_names(self._voices)}.")
         with tempfile.TemporaryDirectory(prefix="vibevoice-say-") as scratch:
             file = Path(scratch) / "said.wav"
             if self._written(text, options, file, cancelled):
@@ -119,7 +119,9 @@ class SystemTts:
                 except subprocess.TimeoutExpired:
                     raw, waited_s = b"", waited_s + PROCESS_POLL_S
                     if waited_s > SYNTHESIS_TIMEOUT_S:
-                        raise errors.EngineFailed("The system's voice does not end.") from None
+                        raise errors.EngineFailed(
+                            "The TTS of the operating system did not finish in time."
+                        ) from None
                     continue
                 if process.returncode:
                     ended = f"The system's voice ended with {process.returncode}."
@@ -163,7 +165,9 @@ def _read_wav(file: Path) -> SynthesizedAudio:
     try:
         with wave.open(str(file)) as sound:
             if (sound.getnchannels(), sound.getsampwidth()) != (1, 2):
-                raise errors.EngineFailed("The system's voice wrote something else than was asked.")
+                raise errors.EngineFailed(
+                    "The TTS of the operating system returned an unexpected audio format."
+                )
             return SynthesizedAudio(sound.readframes(sound.getnframes()), sound.getframerate())
     except (OSError, EOFError, wave.Error):
-        raise errors.EngineFailed("The system's voice wrote nothing that sounds.") from None
+        raise errors.EngineFailed("The TTS of the operating system returned no audio.") from None

@@ -49,7 +49,8 @@ class VibeVoiceTts:
 
         if options.checkpoint is None:
             raise errors.ModelLoadFailed(
-                "No checkpoint of VibeVoice is set.", hint="vibevoice-asr pull vibevoice-1.5b"
+                "No checkpoint of VibeVoice TTS is set.",
+                hint="Run 'vibevoice-asr pull vibevoice-1.5b'.",
             )
         loaded = vibevoice_tts_synthesis.load_vibevoice_tts(options)
         yield 0.8

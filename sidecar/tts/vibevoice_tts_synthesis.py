@@ -78,11 +78,11 @@ def load_vibevoice_tts(options: LoadOptions) -> LoadedVibeVoiceTts:
     except torch.OutOfMemoryError:
         raise gpu_out_of_memory_error() from None
     except Exception as error:  # of three libraries: whatever they raise, the checkpoint is no good
-        log.exception("the checkpoint did not load")
+        log.exception("the checkpoint could not be loaded")
         reason = str(error).strip().partition("\n")[0].replace(str(folder), folder.name)
         raise errors.ModelLoadFailed(
             f"The checkpoint of VibeVoice could not be loaded: {reason}",
-            hint="'vibevoice-asr pull vibevoice-1.5b' downloads it anew.",
+            hint="Download it again: vibevoice-asr pull vibevoice-1.5b",
         ) from None
     return LoadedVibeVoiceTts(model.eval().requires_grad_(False), processor, folder)
 
@@ -90,7 +90,7 @@ def load_vibevoice_tts(options: LoadOptions) -> LoadedVibeVoiceTts:
 def gpu_out_of_memory_error() -> errors.ModelLoadFailed:
     """The error of a GPU that is full."""
     return errors.ModelLoadFailed(
-        "CUDA out of memory: there is no room for VibeVoice beside what else the GPU holds.",
+        "CUDA out of memory: VibeVoice TTS does not fit beside the other data on the GPU.",
         hint="Close GPU applications, or choose another VIBEVOICE_VOICE_ENGINE.",
     )
 
@@ -141,7 +141,9 @@ class VoiceSamples:
                 : round(tts_memory.MAX_SAMPLE_S * tts_memory.RATE)
             ]
         except (errors.SidecarError, OSError) as error:
-            log.error("the sample of the voice %s cannot be read: %s", name, error)
+            log.error(
+                "the sample of the voice %s cannot be read; replace its file: %s", name, error
+            )
             raise errors.VoiceUnknown(
                 f"The sample of the voice '{name}' cannot be read.", hint="Replace its file."
             ) from None
@@ -214,7 +216,7 @@ class VibeVoiceSynthesizer:
             errors.VoiceUnknown: there is no such voice.
         """
         if voice and voice not in self.voices:
-            raise errors.VoiceUnknown(hint=f"There are: {abbreviate_names(self.voices)}.")
+            raise errors.VoiceUnknown(hint=f"Use one of: {abbreviate_names(self.voices)}.")
 
         def check() -> None:
             if cancelled():
@@ -234,9 +236,13 @@ class VibeVoiceSynthesizer:
         except SynthesisCancelled:
             return
         except torch.OutOfMemoryError:
-            raise errors.EngineFailed("CUDA out of memory while speaking.") from None
+            raise errors.EngineFailed("CUDA out of memory during speech synthesis.") from None
         if said == most:
-            log.warning("a text of %d characters did not end, and was cut", len(words))
+            log.warning(
+                "the speech of a text of %d characters did not end and was cut at the limit of "
+                "frames",
+                len(words),
+            )
 
     def _frames(
         self, words: str, voice: str, manner: TtsGenerationOptions, check: StepCheck
@@ -274,7 +280,12 @@ def create_synthesizer(loaded: LoadedVibeVoiceTts, steps: int = 0) -> VibeVoiceS
         raise gpu_out_of_memory_error() from None
     is_fast = seconds <= MAX_REAL_TIME_FACTOR * FRAME_S
     steps = steps or (DEFAULT_DIFFUSION_STEPS if is_fast else FAST_DIFFUSION_STEPS)
-    log.info("%.0f ms for a frame of %.0f ms: %d steps", 1e3 * seconds, 1e3 * FRAME_S, steps)
+    log.info(
+        "VibeVoice TTS: %.0f ms of work for a frame of %.0f ms; diffusion steps: %d",
+        1e3 * seconds,
+        1e3 * FRAME_S,
+        steps,
+    )
     return VibeVoiceSynthesizer(loaded, steps)
 
 
@@ -287,9 +298,12 @@ def _measure_frame_s(loaded: LoadedVibeVoiceTts, steps: int) -> float:
         for frame in model.frames(prompt, TtsGenerationOptions(4), lambda: None):
             if not bool(frame.isfinite().all()):
                 raise errors.ModelLoadFailed(
-                    "The checkpoint of VibeVoice does not run here: its numbers are not finite.",
-                    hint="Use another precision; 'vibevoice-asr pull vibevoice-1.5b' mends a "
-                    "damaged one.",
+                    "The checkpoint of VibeVoice TTS cannot be run on this machine: its "
+                    "values are not finite.",
+                    hint=(
+                        "Use another precision; 'vibevoice-asr pull vibevoice-1.5b' repairs a "
+                        "damaged checkpoint."
+                    ),
                 )
             times.append(time.perf_counter())
     return (times[-1] - times[0]) / max(1, len(times) - 1)

@@ -55,7 +55,7 @@ def choose_tts_engine(
         return _vibevoice(checkpoint, f"as set{slow}")
     if spec is system_tts.SPEC and not system_tts.is_system_tts_available():
         raise errors.EngineUnavailable(
-            "This system has no voices of its own; macOS and Windows have.",
+            "This operating system has no TTS voices; macOS and Windows have.",
             hint=_espeak_hint(),
         )
     if spec is moonshine_tts.SPEC:

@@ -372,7 +372,7 @@ def _notices(heard: Iterable[ChunkResult]) -> list[Notice]:
     if ignored:
         fields = ", ".join(ignored)
         found["option_ignored"] = Notice(
-            "option_ignored", f"The upstream cannot follow these options: {fields}."
+            "option_ignored", f"The upstream does not support these options: {fields}."
         )
     return list(found.values())
 

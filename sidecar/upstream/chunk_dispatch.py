@@ -163,7 +163,12 @@ class UpstreamPool:
             except ChunkFailure as found:
                 step = patience.after(index, found)
                 patience.last = upstream_dialect.with_server_name(found.error, server.name)
-                log.info("upstream %s: %s, %s", server.name, found.error.code, step.name.lower())
+                log.info(
+                    "upstream %s failed: %s; next step: %s",
+                    server.name,
+                    found.error.code,
+                    step.name.lower(),
+                )
                 if (
                     step in (FailureStep.AGAIN, FailureStep.LATER, FailureStep.NEVER)
                     and found.step is not FailureStep.NEVER

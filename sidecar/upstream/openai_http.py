@@ -68,7 +68,7 @@ def trusted(ca: str | None) -> ssl.SSLContext:
     except OSError as error:  # ssl's are such
         raise errors.ModelLoadFailed(
             f"The certificates for the upstreams cannot be used: {type(error).__name__}.",
-            hint="VIBEVOICE_UPSTREAM_CA names a file of certificates in PEM.",
+            hint="Set VIBEVOICE_UPSTREAM_CA to a PEM file of certificates.",
         ) from None
     return context
 

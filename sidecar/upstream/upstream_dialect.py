@@ -76,8 +76,8 @@ def failure_of_status(status: int, headers: Mapping[str, str], body: bytes) -> C
         return ChunkFailure(
             FailureStep.ELSEWHERE,
             errors.UpstreamRefused(
-                f"The upstream answered {status}: it does not know this key.",
-                hint="Set VIBEVOICE_UPSTREAM_KEY or --upstream-key @FILE to a key that it takes.",
+                f"The upstream answered {status}: it rejects the key.",
+                hint="Set VIBEVOICE_UPSTREAM_KEY or --upstream-key @FILE to a valid key.",
             ),
         )
     if status == 413 or _TOO_MUCH.search(said):
@@ -103,14 +103,14 @@ def failure_of_error(error: Mapping[str, Any] | str) -> ChunkFailure:
         return failure_of_status(status, {}, json.dumps({"error": dict(error)}).encode())  # type: ignore[arg-type]
     if _TOO_MUCH.search(said):
         return ChunkFailure(
-            FailureStep.SMALLER, errors.UpstreamRefused(f"The upstream said: {said}")
+            FailureStep.SMALLER, errors.UpstreamRefused(f"The upstream reports: {said}")
         )
-    return ChunkFailure(FailureStep.AGAIN, errors.UpstreamFailed(f"The upstream said: {said}"))
+    return ChunkFailure(FailureStep.AGAIN, errors.UpstreamFailed(f"The upstream reports: {said}"))
 
 
 def garbled_failure(what: str, step: FailureStep = FailureStep.AGAIN) -> ChunkFailure:
     """An answer that is none."""
-    return ChunkFailure(step, errors.UpstreamGarbled(f"The upstream's answer {what}."))
+    return ChunkFailure(step, errors.UpstreamGarbled(f"The upstream's response {what}."))
 
 
 def connection_lost_failure(what: str) -> ChunkFailure:

@@ -97,7 +97,11 @@ class UpstreamDiarization:
                 windows = window_embeddings.decode_windows(given, begins)
             except window_embeddings.WindowEmbeddingsInvalid as error:
                 self.refused = str(error)
-                log.warning("what an upstream says of voices is not used: %s", error)
+                log.warning(
+                    "the speaker embeddings of an upstream cannot be used and are computed here: "
+                    "%s",
+                    error,
+                )
         if windows is None:
             blocks = list(self._sound_of(piece))
             found = window_embeddings.embed_windows(self._models, blocks, asked, step_s, self._stop)

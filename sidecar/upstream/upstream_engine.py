@@ -91,7 +91,7 @@ class UpstreamEngine:
             except errors.SidecarError as error:
                 told.put((number, error))
             except Exception:
-                log.exception("a recording of several failed")
+                log.exception("internal error in one of several recordings of an upstream")
                 told.put((number, errors.EngineFailed()))
             finally:
                 told.put((number, None))

@@ -42,12 +42,13 @@ Result = TypeVar("Result")
 CANCEL_POLL_S = 0.05
 """From one look at whether the request is still wanted to the next."""
 SPEAKERS_UNAVAILABLE = Notice(
-    "speakers_unavailable", "Speakers could not be told apart on this machine."
+    "speakers_unavailable",
+    "Diarization is not available on this machine: there are no speaker labels.",
 )
 
 UPSTREAM_VOICES_REFUSED = Notice(
     "upstream_voices_refused",
-    "What an upstream said of voices could not be used: they were told apart here.",
+    "The speaker embeddings of an upstream could not be used; diarization ran on this machine.",
 )
 
 

@@ -69,9 +69,7 @@ class AudioProbe:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 return await self._opens.run(open_recording_file, path, roots)
         except TimeoutError:
-            raise errors.AudioPathNotFound(
-                "The disk that 'audio_path' lies on does not answer."
-            ) from None
+            raise errors.AudioPathNotFound("The disk of 'audio_path' does not answer.") from None
 
     async def probe(self, caller: Identity, source: AudioSource) -> AudioInfo:
         """Probe a recording of the caller's.
@@ -118,7 +116,9 @@ class AudioProbe:
         try:
             found = await self._ask(caller, "part", prints=plain, into=into)
         except errors.BadAudio:  # there is none; that is how a process is given up
-            raise errors.EngineFailed("The voices could not be compared.") from None
+            raise errors.EngineFailed(
+                "The speaker embedding of the clip could not be computed."
+            ) from None
         return (found["groups"], found["likeness"]) if found else None
 
     async def _probe(self, caller: Identity, source: AudioSource) -> AudioInfo:
@@ -147,7 +147,7 @@ class AudioProbe:
                         self._rest(worker)
             finally:
                 self._idle = asyncio.get_running_loop().call_later(IDLE_TIMEOUT_S, self._drop)
-        raise errors.AudioUndecodable("The audio broke the decoder that looked at it.")
+        raise errors.AudioUndecodable("The audio crashed the decoder that probed it.")
 
     async def close(self) -> None:
         """End the processes."""

@@ -143,7 +143,7 @@ class EngineFleet:
         if self._remote is not None:
             return self._remote
         if self._live is None:
-            raise errors.EngineUnavailable("No engine of this installation can hear live audio.")
+            raise errors.EngineUnavailable("No engine of this service transcribes live audio.")
         return self._live.slot
 
     @property
@@ -160,7 +160,7 @@ class EngineFleet:
         """
         if self._voice is None:
             raise errors.EngineUnavailable(
-                "No engine of this installation speaks.", hint="See the setting voice_engine."
+                "This service has no TTS engine.", hint="Set voice_engine."
             )
         return TtsClient(self._voice.slot)
 
@@ -292,8 +292,11 @@ class ModelRegistry:
         roles = [role for role, one in self._served.items() if one.model_id == model_id]
         if not roles or model_id == DEFAULT_MODEL_ID:
             raise errors.ModelNotFound(
-                f"There is no model '{model_id}' that could go.",
-                hint="GET /admin/list_models has those that are there; one always stays.",
+                f"There is no model '{model_id}' that can be unloaded.",
+                hint=(
+                    "GET /admin/list_models lists the loaded models; the last one cannot be "
+                    "unloaded."
+                ),
             )
         return self._begin(DEFAULT_MODEL_ID, {role: self._first[role].choice for role in roles})
 
@@ -321,7 +324,7 @@ class ModelRegistry:
         if self._loading.get(model_id) is task:
             del self._loading[model_id]
         if not task.cancelled() and (fault := task.exception()) is not None:
-            log.error("a model could not be exchanged", exc_info=fault)
+            log.error("internal error while a model was loaded or unloaded", exc_info=fault)
 
     async def _load(
         self,
@@ -336,7 +339,7 @@ class ModelRegistry:
                 try:
                     found = await self._hosts[role].load_model(choice, wanted)
                 except errors.SidecarError as error:
-                    log.error("the model for %s was not loaded: %s", role, error.detail)
+                    log.error("the model for %s could not be loaded: %s", role, error.detail)
                     self.failed = {model_id: error.code}
                 else:
                     self._served[role] = _ServedModel(model_id, choice, found)

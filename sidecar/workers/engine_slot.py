@@ -225,8 +225,8 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         target = self.spec.resolve_precision(precision)
         if precision not in (Precision.AUTO, target, *self.spec.stands_for):
             raise errors.PrecisionUnavailable(
-                f"The engine '{self.spec.name}' has no precision '{precision}'.",
-                hint=f"It has: {', '.join(self.spec.precisions)}.",
+                f"The engine '{self.spec.name}' does not support the precision '{precision}'.",
+                hint=f"It supports: {', '.join(self.spec.precisions)}.",
             )
         return target
 
@@ -365,6 +365,6 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
     def _idled(self) -> None:
         self._idle = None
         if self.worker is not None:
-            log.info("engine %s unloaded after being idle", self.spec.name)
+            log.info("engine %s unloaded: it was idle for keep_alive", self.spec.name)
             self._unload()
             self._settled()

@@ -67,7 +67,7 @@ class EngineLoading:
 
 
 def _load_failed_error(name: str, error: Exception) -> errors.ModelLoadFailed:
-    log.error("the engine %s did not load: %s", name, error)
+    log.error("engine %s could not be loaded: %s", name, error)
     return errors.ModelLoadFailed(
         f"The engine '{name}' could not be loaded: {error}", hint=getattr(error, "hint", None)
     )
@@ -272,7 +272,12 @@ class EngineSupervisor:
             except errors.ModelLoadFailed:
                 self.precision, self.checkpoint = old_precision, old_checkpoint
                 if restored:
-                    log.warning("engine %s: back to %s", self._spec.name, old_precision)
+                    log.warning(
+                        "engine %s could not be reloaded; the previous precision %s is loaded "
+                        "again",
+                        self._spec.name,
+                        old_precision,
+                    )
                     self._set_worker(await self._load(self.memory))
                 raise
             self._unload()
@@ -328,4 +333,4 @@ def _log_fault(task: asyncio.Task[WorkerProcess]) -> None:
     """Log a change that ended by a fault, also if no caller waits for it any more."""
     error = None if task.cancelled() else task.exception()
     if error is not None and not isinstance(error, errors.SidecarError):
-        log.error("the engine could not be changed", exc_info=error)
+        log.error("internal error while an engine was loaded or replaced", exc_info=error)

@@ -133,7 +133,7 @@ class DiarizationTee:
         except SpeakerModelsUnavailable as error:
             log.warning("%s", error)
         except Exception:  # who asked listens to the voices himself, then
-            log.exception("the voices of a piece were not heard")
+            log.exception("internal error in the diarization of a chunk")
         return None
 
     def _stopped(self) -> bool:

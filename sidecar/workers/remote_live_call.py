@@ -167,7 +167,7 @@ def _error_of_refusal(message: Mapping[str, Any]) -> ChunkFailure:
     if error.kind in _SESSION_FAULT_KINDS:
         return ChunkFailure(FailureStep.ELSEWHERE, error, sent=False)
     return ChunkFailure(
-        FailureStep.AGAIN, errors.UpstreamFailed(f"The upstream said: {error.detail}")
+        FailureStep.AGAIN, errors.UpstreamFailed(f"The upstream reports: {error.detail}")
     )
 
 
@@ -291,7 +291,7 @@ class RemoteTransport:
                 if error.kind in _SESSION_FAULT_KINDS or code == errors.LiveFull.code:
                     self.call.end(error)
                 elif not self.handed_over and code != errors.EngineCrashed.code:
-                    said = f"The upstream said: {error.detail}"
+                    said = f"The upstream reports: {error.detail}"
                     self.failure = ChunkFailure(FailureStep.AGAIN, errors.UpstreamFailed(said))
                 self._end_call(str(code))
 

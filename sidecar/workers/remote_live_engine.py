@@ -180,7 +180,7 @@ class RemoteEngineSlot:
         """It is remembered; the error that says whose it is."""
         now = time.monotonic()
         name = host_of(self._upstreams.urls[address.server])
-        log.info("a live place at %s (%s): %s", name, address.host, found.error.code)
+        log.info("remote live engine %s (%s) failed: %s", name, address.host, found.error.code)
         if isinstance(found.error, errors.LiveFull):
             self._addresses.full(address, now, FULL_COOLDOWN_S)
         elif found.step is FailureStep.LATER:

@@ -69,4 +69,4 @@ class TtsClient:
 
 
 def _engine_failed_error() -> errors.EngineFailed:
-    return errors.EngineFailed("The process of the engine that speaks ended.")
+    return errors.EngineFailed("The worker process of the TTS engine died.")

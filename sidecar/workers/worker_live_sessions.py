@@ -120,7 +120,7 @@ class _WorkerLiveSession:
         except channel.ChannelClosed:
             raise
         except Exception as error:  # the boundary of this process: one session ends
-            log.exception("a live session failed")
+            log.exception("internal error in a live session, which ended")
             self._end(errors.EngineFailed(f"The engine failed: {type(error).__name__}."))
         return False
 

@@ -107,7 +107,7 @@ def _answer_call(operations: WorkerOperations, request: RpcRequest) -> bool:
     except channel.ChannelClosed:
         raise
     except Exception as error:  # the one boundary of this process: whatever an engine raises
-        log.exception("the operation %s failed", request.message.get("operation"))
+        log.exception("internal error in the operation %s", request.message.get("operation"))
         failed = errors.EngineFailed(f"The engine failed: {type(error).__name__}.")
         request.end(error=failed.to_wire())
     else:
@@ -153,7 +153,7 @@ def _exit_on_thread_error(args: threading.ExceptHookArgs) -> None:
     if args.exc_type is not SystemExit:
         name = args.thread.name if args.thread is not None else "unknown"
         fault = args.exc_value or args.exc_type()
-        log.critical("the thread %s ended by a fault", name, exc_info=fault)
+        log.critical("internal error: the thread %s ended", name, exc_info=fault)
         os._exit(1)
 
 

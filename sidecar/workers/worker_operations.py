@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AUDIO_TRUNCATED = transcript.Notice(
-    "audio_truncated", "The recording was cut off; this is what is there."
+    "audio_truncated", "The recording is truncated; the transcript has what could be decoded."
 )
 MIN_PROGRESS_INTERVAL_S = 0.1
 """Least time between two reports of progress that are sent on."""
@@ -100,7 +100,7 @@ class WorkerOperations:
                     text, engine_interface.SynthesisOptions.from_wire(options), request
                 )
             case _:
-                raise errors.EngineFailed("The worker does not know this operation.")
+                raise errors.EngineFailed("The worker process does not support this operation.")
 
     def _load(self, name: str, options: engine_interface.LoadOptions) -> Iterator[dict[str, Any]]:
         """Load an engine; how much of it is there is told meanwhile."""
@@ -267,7 +267,7 @@ def _split_speaker(prints: list[dict[str, Any] | None], into: int | None) -> dic
 def _checkpoint_from_wire(values: dict[str, Any]) -> transcript.Checkpoint:
     event = transcript.from_wire(values)
     if not isinstance(event, transcript.Checkpoint):
-        raise errors.EngineFailed("What is to be gone on from is no checkpoint.")
+        raise errors.EngineFailed("The checkpoint to resume from is invalid.")
     return event
 
 

@@ -269,10 +269,14 @@ class WorkerProcess:
                     ping.cancel()
                     over.cancel()
                 if hears and loop.time() >= latest and self._options.shared:
-                    return log.warning("worker %s goes on with a call nobody wants", self.name)
+                    return log.warning(
+                        "worker %s goes on with a cancelled call until it ends", self.name
+                    )
                 if not hears or loop.time() >= latest:
                     if hears:
-                        log.warning("worker %s did not stop in time and is killed", self.name)
+                        log.warning(
+                            "worker %s did not cancel a call in time and is killed", self.name
+                        )
                     return self.kill(hung=not hears)
         except asyncio.CancelledError:
             if call.began and not self._options.shared:  # else it is dropped when its turn comes

@@ -337,4 +337,4 @@ def test_people_without_a_key_are_no_start(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode != 0
-    assert "key is needed" in done.stdout + done.stderr
+    assert "key is required" in done.stdout + done.stderr

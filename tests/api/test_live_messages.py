@@ -108,10 +108,15 @@ async def test_who_comes_again_is_told_what_is_there_and_hears_what_was_missed(
         await socket.send(raw[: 2 * 44_444])
         await say(socket, "commit")
         final = await next_of(socket, "final")
+        while (heard := (await next_of(socket, "received"))["heard_s"]) < final["segment"][
+            "end_time"
+        ]:
+            pass
         socket.transport.abort()
     async with wire(server) as socket:
         await say(socket, "begin", session="cut", after=0, rate=16_000)
         began = await next_of(socket, "began")
+        assert began["heard_s"] >= heard, "and not 0, though nothing came on this connection"
         assert began["received_samples"] == 44_444, "exact: from here it is sent again"
         assert began["received_orders"] == 1
         again = await next_of(socket, "final")

@@ -530,7 +530,7 @@ def test_a_stream_that_falls_silent_keeps_nobody_from_the_end(
     visitor.sees("dialog[open] #called").send_keys("Clov", ENTER)
     visitor.sees(".lane", "Clov").click()
     visitor.sees("dialog[open] button", "Remember this voice").click()
-    visitor.sees("dialog[open] .trouble", "its voice was not heard well enough")
+    visitor.sees("dialog[open] .trouble", "too little of its speech")
     # two who were taken for one are told apart by what their lines sound like
     visitor.sees("dialog[open] form:nth-of-type(2) button", "Merge").click()
     visitor.sees("#main .title", "1 speaker")
@@ -907,7 +907,7 @@ def test_a_link_lets_one_tab_in_once_and_leaves_no_token_in_its_address(
     assert TOKEN not in visitor.js("return performance.getEntries().map((one) => one.name).join()")
     visitor.driver.switch_to.new_window("tab")
     visitor.driver.get(link)
-    visitor.sees(".trouble", "does not count any more")
+    visitor.sees(".trouble", "is not valid any more")
     field = visitor.sees("#token")
     field.send_keys(TOKEN)
     field.submit()
@@ -951,7 +951,7 @@ def test_what_is_no_recording_is_refused_in_words_and_can_be_left_out(
     letter.write_text("This is no sound at all.\n" * 99)
     visitor.opens(server)
     visitor.sends(letter)
-    visitor.sees(".job[data-state=failed] .how", "not audio in a format")
+    visitor.sees(".job[data-state=failed] .how", "not audio in a supported format")
     visitor.sees(".job[data-state=failed] .how", "Send wav, flac")
     assert [one.text for one in visitor.driver.find_elements("css selector", ".side h2")] == [
         "Failed"

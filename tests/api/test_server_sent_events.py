@@ -20,7 +20,7 @@ from sidecar.api.job_routes import JobEventFrames
 from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import ClientFileRef
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.jobs.job_log import JobLog
+from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import CancelledChange, JobRecord, ReportedChange, StartedChange
 from sidecar.transcripts.transcript import Segment, SegmentReady
 
@@ -58,7 +58,7 @@ def submitted() -> JobRecord:
 
 
 async def test_a_slow_reader_holds_nobody_and_resumes_without_a_gap() -> None:
-    store, job, reader = JobLog(buffer=BUFFER), submitted(), Reader()
+    store, job, reader = JobEventLog(buffer=BUFFER), submitted(), Reader()
     store.add(job)
     subscription = store.subscribe(job.id)
     answer = responses.EventStreamResponse(
@@ -126,7 +126,7 @@ async def test_a_request_for_the_head_alone_ends_at_once() -> None:
 
 
 async def test_a_silence_is_a_pause_and_loses_nothing() -> None:
-    store, job, found = JobLog(), submitted(), []
+    store, job, found = JobEventLog(), submitted(), []
     store.add(job)
     async for events in store.subscribe(job.id).batches(0.01):
         found.append([event.seq for event in events])
@@ -139,7 +139,7 @@ async def test_a_silence_is_a_pause_and_loses_nothing() -> None:
 async def test_an_event_is_written_once_for_all_who_follow_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    store, job, frames, written = JobLog(), submitted(), JobEventFrames(), []
+    store, job, frames, written = JobEventLog(), submitted(), JobEventFrames(), []
     store.add(job)
     monkeypatch.setattr(responses, "to_json", lambda data: written.append(data) or b"{}")
     followers = [frames.following(job.id, store.subscribe(job.id)) for _ in range(20)]

@@ -66,7 +66,7 @@ def test_the_token_is_in_no_file_and_secrets_are_their_owners_alone(tmp_path: Pa
     secret = [*issuer.keys.private.iterdir(), issuer.folder / "issued.jsonl"]
     assert [stat.S_IMODE(path.stat().st_mode) for path in secret] == [0o600] * 2
     secret[0].chmod(0o640)
-    with pytest.raises(errors.SettingsInvalid, match="Others may read"):
+    with pytest.raises(errors.SettingsInvalid, match="Other users may read"):
         issuer.create("ben")
 
 
@@ -116,7 +116,7 @@ def test_a_broken_list_locks_nobody_in_and_nobody_out_and_says_so(
     file.write_text("# nobody any more\n")
     assert seen.look()
     assert seen.value == frozenset()
-    assert "2 tokens are revoked no longer" in caplog.text
+    assert "2 tokens are valid again" in caplog.text
 
 
 def test_a_list_that_is_written_after_the_start_counts(tmp_path: Path) -> None:

@@ -220,7 +220,7 @@ def test_listening_elsewhere_takes_the_usual_keys_and_without_any_it_is_no_start
     tmp_path: Path,
 ) -> None:
     elsewhere = Settings(engine="scripted", host="0.0.0.0", data_dir=tmp_path)
-    with pytest.raises(errors.SettingsInvalid, match="no token and no key"):
+    with pytest.raises(errors.SettingsInvalid, match="neither a token nor a key"):
         create_app(elsewhere)
     TokenIssuer(tmp_path / "tokens").create("anna")
     create_app(elsewhere)

@@ -98,4 +98,4 @@ async def test_a_driver_that_raises_whatever_it_likes_is_one_that_does_not_answe
         await service.close()
     assert service.health().gpu == gpu
     assert lines(caplog) == []
-    assert sum("cannot be asked" in line for line in lines(caplog, logging.WARNING)) == 2
+    assert sum("cannot be queried" in line for line in lines(caplog, logging.WARNING)) == 2

@@ -63,7 +63,7 @@ def test_a_pipe_that_nobody_writes_to_is_refused_after_a_while(
     monkeypatch.setattr(files, "PIPE_TIMEOUT_S", 0.05)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe, 0o600)
-    assert "said nothing to its end" in refused(READERS[what], pipe)
+    assert "was not closed within" in refused(READERS[what], pipe)
 
 
 @pytest.mark.parametrize("what", OPENED_ELSEWHERE)
@@ -90,7 +90,10 @@ def test_a_secret_comes_by_a_pipe_as_a_shell_gives_it_however_often_it_is_read()
 def test_a_pipe_that_others_may_read_or_that_says_too_much_is_refused_as_a_file_is(
     tmp_path: Path,
 ) -> None:
-    for mode, most, said in ((0o644, 100, "Others may read"), (0o600, 10, "more than 10 bytes")):
+    for mode, most, said in (
+        (0o644, 100, "Other users may read"),
+        (0o600, 10, "more than 10 bytes"),
+    ):
         pipe = tmp_path / str(most)
         os.mkfifo(pipe)
         pipe.chmod(mode)

@@ -230,7 +230,7 @@ def with_config(**more: object) -> Callable[[Path], object]:
         (rewrite("config.json", "\udcff".encode("utf-8", "surrogatepass").decode("latin-1")),
          errors.CheckpointDamaged, "not valid JSON"),
         (rewrite("config.json", "[" * 100_000), errors.CheckpointDamaged, "not valid JSON"),
-        (rewrite("config.json", "[]"), errors.CheckpointDamaged, "no JSON object"),
+        (rewrite("config.json", "[]"), errors.CheckpointDamaged, "not a JSON object"),
         (rewrite("config.json", "{}"), errors.CheckpointUnsupported, "None"),
         (with_config(model_type="whisper"), errors.CheckpointUnsupported, "whisper"),
         (with_config(model_type=["vibevoice_asr"]), errors.CheckpointUnsupported, "model_type"),
@@ -246,22 +246,22 @@ def with_config(**more: object) -> Callable[[Path], object]:
         (weights_become("model.pt"), errors.CheckpointUnsafe, "pickled"),
         (remove(SHARDS[0]), errors.CheckpointIncomplete, "1 of 2 files of weights"),
         (remove(*SHARDS), errors.CheckpointIncomplete, "and 1 more"),
-        (rewrite("model.safetensors.index.json", "{}"), errors.CheckpointDamaged, "no index"),
+        (rewrite("model.safetensors.index.json", "{}"), errors.CheckpointDamaged, "not an index"),
         (rewrite("model.safetensors.index.json", '{"weight_map": {"a": "../config.json"}}'),
-         errors.CheckpointDamaged, "no index"),
+         errors.CheckpointDamaged, "not an index"),
         (rewrite("model.safetensors.index.json", json.dumps({"weight_map": {"new": SHARDS[0]}})),
          errors.CheckpointDamaged, "lacks weights"),
-        (resize(-1), errors.CheckpointDamaged, "cut short"),
-        (resize(-500_000), errors.CheckpointDamaged, "cut short"),
+        (resize(-1), errors.CheckpointDamaged, "truncated"),
+        (resize(-500_000), errors.CheckpointDamaged, "truncated"),
         (resize(1), errors.CheckpointDamaged, "too long"),
-        (rewrite(SHARDS[0], ""), errors.CheckpointDamaged, "cut short"),
-        (rewrite(SHARDS[0], "\x01" * 4), errors.CheckpointDamaged, "cut short"),
-        (rewrite(SHARDS[0], "version https://git-lfs"), errors.CheckpointDamaged, "no safetensors"),
+        (rewrite(SHARDS[0], ""), errors.CheckpointDamaged, "truncated"),
+        (rewrite(SHARDS[0], "\x01" * 4), errors.CheckpointDamaged, "truncated"),
+        (rewrite(SHARDS[0], "version https://git-lfs"), errors.CheckpointDamaged, "not a safe"),
         (header(b"{garbage"), errors.CheckpointDamaged, "not valid JSON"),
-        (header(b"[1, 2]"), errors.CheckpointDamaged, "no JSON object"),
-        (header(b'{"a": 1}'), errors.CheckpointDamaged, "garbled header"),
-        (header(b'{"a": {"data_offsets": [0]}}'), errors.CheckpointDamaged, "garbled header"),
-        (header(b'{"a": {"data_offsets": [0, 1e999]}}'), errors.CheckpointDamaged, "garbled"),
+        (header(b"[1, 2]"), errors.CheckpointDamaged, "not a JSON object"),
+        (header(b'{"a": 1}'), errors.CheckpointDamaged, "damaged header"),
+        (header(b'{"a": {"data_offsets": [0]}}'), errors.CheckpointDamaged, "damaged header"),
+        (header(b'{"a": {"data_offsets": [0, 1e999]}}'), errors.CheckpointDamaged, "damaged"),
         (header(b"{}"), errors.CheckpointDamaged, "lacks weights"),
         (remove("tokenizer.json"), errors.CheckpointIncomplete, "lacks tokenizer.json"),
         (remove("processor_config.json"), errors.CheckpointIncomplete, "processor_config.json"),
@@ -289,7 +289,7 @@ def test_no_bytes_pass_for_weights_or_make_it_fail_otherwise(data, with_length):
 
 
 def test_a_folder_that_is_none_is_said_so(tmp_path):
-    with pytest.raises(errors.CheckpointNotFound, match="is no folder"):
+    with pytest.raises(errors.CheckpointNotFound, match="is not a folder"):
         find_checkpoint(tmp_path / "gone")
 
 

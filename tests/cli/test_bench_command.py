@@ -212,7 +212,7 @@ def test_recordings_are_measured_by_every_way_of_sending_them(
     [
         (["live", "--server", "http://127.0.0.1:1"], 1, "No service answers"),
         (["live", "--fail-if", "speed>1"], 1, "There is no figure 'speed'"),
-        (["live", "--fail-if", "final_p95 over 1"], 1, "is no bound"),
+        (["live", "--fail-if", "final_p95 over 1"], 1, "is not a bound"),
         (["live", "--fail-if", "final_p95>2x"], 1, "--against"),
         (["live", "--audio", "nowhere.wav"], 1, "There is no such file"),
         (["live", "--format", "xml"], 1, "Use one of: jsonl, csv, tsv, markdown."),
@@ -220,7 +220,7 @@ def test_recordings_are_measured_by_every_way_of_sending_them(
         (["live", "--wire", "smoke"], 2, "smoke"),
         (["live", "--start", "--server", "http://127.0.0.1:1"], 2, "--start goes without"),
         (["files", "nowhere.wav"], 1, "There is no such file"),
-        (["live", "--server", "grpc://127.0.0.1:1"], 1, "speaks gRPC alone"),
+        (["live", "--server", "grpc://127.0.0.1:1"], 1, "is for gRPC only"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(

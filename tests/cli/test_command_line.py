@@ -567,7 +567,7 @@ def test_doctor_says_what_is_here_and_what_to_do_next(terminal):
     for part in (
         "moonshine",
         "(serves)",
-        "hears live",
+        "transcribes live",
         "voice",
         "GPU",
         "ffmpeg version",
@@ -705,7 +705,7 @@ def test_a_setting_that_was_ends_it_with_78_and_says_what_to_do(words, env, part
 )
 def test_a_node_that_is_to_listen_does_not_start(words, names, terminal):
     run = terminal.run("node", "--port", "0", *words)
-    check_one_line(run, 78, "only a node", names, "fronts")
+    check_one_line(run, 78, "role 'node'", names, "fronts")
 
 
 @pytest.mark.slow_except("words1")

@@ -80,7 +80,7 @@ def test_what_is_no_address_is_said_in_a_line(
 ) -> None:
     assert run(["monitor", "--once", *words]) == 1
     said = capsys.readouterr()
-    assert "is no address" in said.err
+    assert "is not an address" in said.err
     assert (said.out, len(said.err.splitlines())) == ("", 1)
 
 

@@ -172,7 +172,7 @@ def test_damage_is_noticed_later_and_mended_by_that_file_alone(
         CONFIG: 2,
         "kokoro/voices/x.kokorovoice": 1,
     }
-    assert meter.notices == [f"{MODEL} is damaged: it is fetched anew."]
+    assert meter.notices == [f"{MODEL} is damaged and is downloaded again."]
 
 
 def test_a_list_that_is_none_is_no_list(tmp_path: Path) -> None:

@@ -47,11 +47,11 @@ def test_a_token_is_made_listed_and_revoked_by_three_words(
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["create", "--subject", "\u00fcnal"], "cannot be the name"),
+        (["create", "--subject", "\u00fcnal"], "is not a valid subject"),
         (["create", "--subject", "anna", "--expires", "soon"], "not a duration"),
         (["create", "--subject", "anna", "--expires", "0"], "not possible"),
         (["create", "--subject", "anna", "--scope", "root"], "no scope 'root'"),
-        (["revoke", "nobody"], "No token was made"),
+        (["revoke", "nobody"], "No token was issued"),
     ],
 )
 def test_what_cannot_be_is_one_line_and_leaves_nothing(

@@ -29,9 +29,10 @@ from sidecar.cluster.claims import ELIGIBILITY_TTL_S, ClaimPreferences
 from sidecar.cluster.eligibility import ELIGIBILITY_BATCH, EligibilityJudge
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
-from sidecar.jobs.job_log import JobLog
+from sidecar.jobs.dispatcher import DispatchOptions
+from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_metrics import JobEventMetrics
-from sidecar.jobs.job_queue import DispatchOptions, JobQueue
+from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import (
     CancelledChange,
     CrashedChange,
@@ -56,7 +57,7 @@ class Service:
 
     def __init__(self, shared: SharedJobs) -> None:
         self.claims = FakeClaims(shared)
-        self.log, self.tally = JobLog(), JobMetrics(OutcomeWindow(60.0, time.monotonic))
+        self.log, self.tally = JobEventLog(), JobMetrics(OutcomeWindow(60.0, time.monotonic))
         self.log.listen(JobEventMetrics(self.tally))
         self.slot = OverheardSlot()
         self.companies = Companies()

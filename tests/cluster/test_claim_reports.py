@@ -10,7 +10,7 @@ from job_event_histories import submitted
 from service_process import until
 
 from sidecar.cluster.claims import Claim, ClaimPreferences, ClaimReporter
-from sidecar.jobs.job_log import JobLog
+from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import (
     CrashedChange,
     FailedChange,
@@ -31,7 +31,7 @@ class Work:
 
     def __init__(self, *, begins: bool = False) -> None:
         self.shared = SharedJobs()
-        self.claims, self.log = FakeClaims(self.shared), JobLog()
+        self.claims, self.log = FakeClaims(self.shared), JobEventLog()
         self.ends: list[bool] = []
         self._begins = begins
 

@@ -21,7 +21,7 @@ from sidecar.cluster import claims
 from sidecar.cluster.claims import Claim, ClaimPreferences, HeldClaims
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs import poison_jobs
-from sidecar.jobs.job_log import JobLog
+from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import (
     CrashedChange,
     JobFailure,
@@ -508,7 +508,7 @@ async def test_a_claim_that_its_node_does_not_know_of_is_given_back(node: Servic
     """As after a failure of the database, or a call that was executed late."""
     await node.submit("a")
     await claimed(node)
-    held = HeldClaims(node.claims, JobLog(), Nobody())
+    held = HeldClaims(node.claims, JobEventLog(), Nobody())
     await held.check()
     assert await node.claims.mine(), "its answer may be on its way"
     await held.check()

@@ -17,8 +17,9 @@ from sidecar.cluster.claim_loop import ClaimLoop
 from sidecar.cluster.eligibility import EligibilityJudge
 from sidecar.cluster.front_queue import SharedJobQueue
 from sidecar.concurrency import ThreadLimiter
-from sidecar.jobs.job_log import DuplicateRequestKey, JobLog
-from sidecar.jobs.job_queue import DispatchOptions, JobQueue
+from sidecar.jobs.dispatcher import DispatchOptions
+from sidecar.jobs.job_event_log import DuplicateRequestKey, JobEventLog
+from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import IdempotencyKey, JobRecord, JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import Reservation
@@ -106,7 +107,7 @@ async def front(store: Store) -> AsyncIterator[SharedJobQueue]:
 @asynccontextmanager
 async def both(store: Store) -> AsyncIterator[SharedJobQueue]:
     """A front that is a node as well."""
-    log, slot = JobLog(), OverheardSlot()
+    log, slot = JobEventLog(), OverheardSlot()
     queue = JobQueue(slot, log, DispatchOptions(as_asked, 60), limit=64)
     claims = FakeClaims(store.shared)
     judging = EligibilityJudge(claims, lambda record: None, 1e6)

@@ -22,7 +22,7 @@ from sidecar.cluster import postgres_jobs
 from sidecar.cluster.claims import Claim
 from sidecar.config.settings import load_settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.jobs.job_log import DuplicateRequestKey
+from sidecar.jobs.job_event_log import DuplicateRequestKey
 from sidecar.jobs.job_record import (
     EditedChange,
     IdempotencyKey,
@@ -32,7 +32,7 @@ from sidecar.jobs.job_record import (
     ReportedChange,
     StartedChange,
 )
-from sidecar.jobs.recovery import PersistentRecordings
+from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.server.app import create_service
 from sidecar.storage.postgres_database import retry_while_unavailable
 from sidecar.transcripts.transcript import Checkpoint, Segment, SegmentReady, Transcript
@@ -388,7 +388,7 @@ async def test_rows_whose_contents_were_swapped_are_refused(
     for job in jobs:
         with pytest.raises(errors.JobNotFound):
             await front.jobs.get(job.id)
-        assert f"job {job.id} in the database cannot be read" in caplog.text
+        assert f"job {job.id} in the database cannot be decoded" in caplog.text
     assert await front.jobs.list("me") == []
 
 

@@ -105,7 +105,11 @@ def test_a_recording_goes_through_the_bucket_and_an_outage_of_it_ends_nothing(
     assert int(refused.headers["retry-after"]) > 0
     here.wait_state(running, "done")
     assert said(there, running) == long_lines, "what was opened goes on"
-    wait_until(lambda: "cannot be reached" in deployed.node.log(), PATIENCE_S, "it was tried")
+    wait_until(
+        lambda: "storage of its recording does not answer" in deployed.node.log(),
+        PATIENCE_S,
+        "it was tried",
+    )
     check_problem(there.client.get(f"/v1/jobs/{running}/audio"), 503, "storage_unreachable")
     assert there.job(waiting)["state"] == "queued"
     assert {job["id"] for job in there.jobs()} == {running, waiting}, "nothing was accepted"

@@ -280,7 +280,7 @@ def test_a_server_that_speaks_and_falls_silent_is_given_up(
     monkeypatch.setattr(openai_tts, "READ_TIMEOUT_S", 0.2)
     voice, upstream = openai_tts.OpenAiTts(), UpstreamOptions((speech_url,), keys=("",))
     assert list(voice.load(LoadOptions(upstream=upstream))) == [1.0]
-    with pytest.raises(errors.SpeechFailed, match="Nothing came"):
+    with pytest.raises(errors.SpeechFailed, match="sent nothing"):
         next(voice.say("hangs", SynthesisOptions(), lambda: False))
 
 

@@ -101,9 +101,9 @@ def test_patience_is_what_the_client_says() -> None:
     "wrong", [(-1, 0.3, 1.5), (0.4, 0.3, 1.5), (0.1, 2, 1.5), (0, 0, math.inf)]
 )
 def test_no_patience_is_impossible(wrong: tuple[float, float, float]) -> None:
-    with pytest.raises(ValueError, match="in that order"):
+    with pytest.raises(ValueError, match="ascending order"):
         EndOfTurnDelays(*wrong)
-    with pytest.raises(ValueError, match="more than zero"):
+    with pytest.raises(ValueError, match="above zero"):
         EndOfTurnDelays(scale=0)
 
 

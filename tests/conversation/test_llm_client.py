@@ -129,7 +129,7 @@ async def test_a_model_that_starts_after_the_first_look_is_found(
     talks = ConversationRegistry(Settings(llm="auto"), cast(SessionRegistry, None), None)
     for _ in range(3):
         assert isinstance(await talks.thinker(), RepeatLlm)
-    assert caplog.text.count("none of Nobody answers") == 1
+    assert caplog.text.count("none found") == 1
     monkeypatch.setattr(llm_client, "LOCAL_LLM_SERVERS", {"Nobody": nobody, "Somebody": server.url})
     assert (await talks.thinker()).name == f"plain at 127.0.0.1:{server.port}"
     asked = len(server.headers)
@@ -183,7 +183,7 @@ async def test_where_a_look_takes_long_the_next_one_is_not_at_once(
     ("model", "error", "said"),
     [
         ("fails", errors.LlmFailed, "out of memory"),
-        ("breaks", errors.LlmFailed, "broke off"),
+        ("breaks", errors.LlmFailed, "ended early"),
         ("html", errors.LlmGarbled, ""),
         ("list", errors.LlmGarbled, ""),
         ("loose", errors.LlmFailed, "model is loading"),
@@ -313,7 +313,7 @@ def test_what_is_no_address_is_refused_and_not_repeated(wrong: str) -> None:
         ("repeat", CheckState.ABSENT, "repeated"),
         ("auto", CheckState.GOOD, "Ollama"),
         ("http://10.0.0.1:1234/v1", CheckState.GOOD, "10.0.0.1:1234"),
-        ("ollama", CheckState.BAD, "no address"),
+        ("ollama", CheckState.BAD, "not an address"),
     ],
 )
 def test_the_doctor_says_who_answers_and_what_is_no_address(

@@ -137,7 +137,7 @@ def test_a_recording_that_is_shorter_than_a_window_is_one_window(
         ("fewer", "not 12 windows"),
         ("more", "not 12 windows"),
         ("none", "not 12 windows"),
-        ("letters", "no base64"),
+        ("letters", "not base64"),
         ("nan", "not finite"),
         ("infinite", "not finite"),
         ("long", "length 1"),

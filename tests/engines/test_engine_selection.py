@@ -142,7 +142,7 @@ def test_a_folder_that_was_named_and_cannot_be_used_is_that_error_for_auto_too(w
 
 
 @pytest.mark.parametrize("installed", [True, False])
-@pytest.mark.parametrize("what", ["is no folder", "has no config.json"])
+@pytest.mark.parametrize("what", ["is not a folder", "has no config.json"])
 def test_auto_looks_into_the_folder_that_was_named_whatever_is_installed(
     what, installed, tmp_path, monkeypatch
 ):
@@ -238,7 +238,7 @@ def test_live_audio_has_the_engine_for_files_or_the_embedded_one(
     settings = Settings(engine=files, live_engine=wanted)
     chosen = choose_engine(settings)
     if reason == "refused":
-        with pytest.raises(errors.EngineUnavailable, match="does not hear live") as refused:
+        with pytest.raises(errors.EngineUnavailable, match="does not transcribe live") as refused:
             choose_live_engine(settings, chosen)
         assert f"do: {live};" in refused.value.hint
         return

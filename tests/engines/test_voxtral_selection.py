@@ -47,7 +47,7 @@ def test_a_folder_that_is_not_whole_or_another_model_is_told(tmp_path: Path) -> 
     (folder / "aside").rename(folder / "tekken.json")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    with pytest.raises(errors.CheckpointDamaged, match="cut short"):
+    with pytest.raises(errors.CheckpointDamaged, match="truncated"):
         installed_checkpoints.find_voxtral(folder)
     (folder / "config.json").write_text('{"model_type": "voxtral"}')
     with pytest.raises(errors.CheckpointUnsupported, match="'voxtral'"):

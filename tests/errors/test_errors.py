@@ -1,10 +1,15 @@
 import re
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
 from sidecar import errors
+from sidecar.api import live_messages
 from sidecar.api.http.responses import STATUS
+from sidecar.protocols.openai_realtime import server_events
+from sidecar.protocols.s2s import messages as s2s_messages
+from sidecar.protocols.yap import messages as yap_messages
 
 ALL = list(errors.all_errors())
 
@@ -50,3 +55,22 @@ def test_an_error_without_words_speaks_with_its_defaults():
     got = errors.from_wire({"code": "queue_full"})
     assert got.to_wire() == errors.QueueFull().to_wire()
     assert got.retry_after == 5
+
+
+@pytest.mark.parametrize(
+    ("said", "page"),
+    [
+        (live_messages.error_message, "docs/live-wire.md"),
+        (s2s_messages.native_error_message, "docs/talk.md"),
+        (yap_messages.yap_error, "docs/live.md"),
+        (server_events.error_event, "docs/openai.md"),
+    ],
+)
+def test_a_websocket_s_error_names_the_page_that_describes_its_messages(
+    said: Callable[[errors.SidecarError], object], page: str
+) -> None:
+    """/docs, which errors of HTTP name, has no WebSocket."""
+    told = said(errors.FieldInvalid())
+    text = str(vars(told) if isinstance(told, Exception) else told)
+    assert f"See {page} for the fields and their values." in text
+    assert "See /docs" not in text

@@ -152,7 +152,7 @@ def test_it_is_loaded_where_there_is_room_for_what_it_will_say_too() -> None:
     assert admission.loaded_bytes(BF16) + admission.work_bytes(BF16) == needed * GB
     assert admission.work_bytes(BF16) > 0.5 * GB, "the longest text is seconds away"
     assert admission.place(BF16, free(needed)).placement is LoadPlacement.BESIDE
-    with pytest.raises(errors.WontFit, match=r"6\.3 GB in bf16, 6\.2 GB are there") as refused:
+    with pytest.raises(errors.WontFit, match=r"6\.3 GB in bf16; 6\.2 GB are free") as refused:
         admission.place(BF16, free(6.24))
     assert "VOICE_ENGINE" in (refused.value.hint or "")
     assert admission.place(BF16, free(1.0, BF16, 6.0)).placement is LoadPlacement.INSTEAD

@@ -284,5 +284,5 @@ def test_what_is_left_to_chance_has_no_company(
     lodging = EngineHost("files", settings, choose_engine(settings), MemoryDevices(), EXCLUSIVE)
     provision = EngineProvisioning(settings, lodging)
     jobs = [job_of(recording, TranscribeOptions(temperature=one)) for one in temperatures]
-    chosen = provision.company(iter(jobs), Precision.FP32)
+    chosen = provision.batching.company(iter(jobs), Precision.FP32)
     assert [jobs.index(one) for one in chosen] == company

@@ -107,7 +107,7 @@ async def test_a_fault_in_one_place_s_runner_costs_that_place_and_the_others_go_
         assert not broken.done()
         broken.cancel()
     (record,) = [record for record in caplog.records if record.levelname == "CRITICAL"]
-    assert "a place is seen to no more" in record.message
+    assert "the dispatcher of an engine slot ended" in record.message
 
 
 async def test_short_ones_are_shared_out_among_the_places_that_are_free(new_job: NewJob) -> None:

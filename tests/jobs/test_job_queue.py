@@ -18,8 +18,9 @@ from sidecar.engines import engine_spec
 from sidecar.gpu_memory.memory_admission import LoadPlan, MemoryAccount
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 from sidecar.jobs import job_queue
-from sidecar.jobs.job_log import JobLog
-from sidecar.jobs.job_queue import DispatchOptions, JobQueue
+from sidecar.jobs.dispatcher import DispatchOptions
+from sidecar.jobs.job_event_log import JobEventLog
+from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.retention import Retention
@@ -49,7 +50,7 @@ async def test_clients_that_wait_for_each_answer_and_want_different_precisions_s
 ) -> None:
     loads = Loads()
     slot = EngineSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1, account=loads)
-    queue = JobQueue(slot, JobLog(), DispatchOptions(as_asked, max_s=60), limit=8)
+    queue = JobQueue(slot, JobEventLog(), DispatchOptions(as_asked, max_s=60), limit=8)
     queue.open()
     used: list[str] = []
 
@@ -74,7 +75,7 @@ async def test_a_job_that_waits_for_another_precision_can_be_cancelled(
     monkeypatch.setattr(job_queue, "NEXT_JOB_WAIT_S", 30.0)
     loads = Loads()
     slot = EngineSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1, account=loads)
-    queue = JobQueue(slot, JobLog(), DispatchOptions(as_asked, max_s=60), limit=8)
+    queue = JobQueue(slot, JobEventLog(), DispatchOptions(as_asked, max_s=60), limit=8)
     queue.open()
     try:
         first, second = job(recording, Precision.FP32), job(recording, Precision.INT8)
@@ -145,7 +146,7 @@ async def test_without_a_runner_nobody_waits_nobody_comes_in_and_it_is_said(
         with pytest.raises(errors.ShuttingDown):
             await queue.submit(new_job())
     (record,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]
-    assert "runner ended" in record.message
+    assert "the last dispatcher ended" in record.message
 
 
 async def test_a_queue_that_is_closed_was_not_broken(new_job: NewJob) -> None:
@@ -174,7 +175,7 @@ async def test_who_runs_and_who_waits_when_the_queue_closes_is_told(
 
 
 async def test_what_nobody_asks_for_later_is_not_remembered(new_job: NewJob) -> None:
-    store = JobLog()
+    store = JobEventLog()
     Retention(store, 60, 1 << 20)
     async with queue_on(OverheardSlot(), store=store) as queue:
         awaited, kept = new_job(kept=False), new_job()
@@ -242,7 +243,7 @@ async def test_after_the_grace_who_runs_is_told_and_who_waits_is_told_at_once(
 
 async def test_a_job_that_waits_again_has_nothing_of_its_last_attempt(new_job: NewJob) -> None:
     one = new_job()
-    one.enter(JobLog())
+    one.enter(JobEventLog())
     for again in (one.requeue, one.begin):
         one.begin()
         one.apply_report(SegmentReady(0, Segment(0.0, 1.0, "said")))

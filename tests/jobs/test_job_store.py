@@ -27,7 +27,7 @@ from shared_job_services import Service, service, until_told
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource, UploadSpool
 from sidecar.cluster.claims import Claim, ClaimPreferences
-from sidecar.jobs.job_log import JobLog
+from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import (
     CancelledChange,
@@ -46,7 +46,7 @@ from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import JobStore, LocalJobStore, OwnerLoad
 from sidecar.jobs.owner_quotas import UNKNOWN_AUDIO_CHARGE_S
 from sidecar.jobs.retention import Retention
-from sidecar.jobs.sqlite_job_log import SqliteJobLog
+from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.storage import postgres_database
 from sidecar.storage.encrypted_sqlite import SqliteWriter
 from sidecar.transcripts.transcript import Finished, Peaks, Segment, SegmentReady, Transcript
@@ -100,14 +100,14 @@ class Held:
 class Local:
     """`LocalJobStore` over a log."""
 
-    def __init__(self, log: JobLog, queue: JobQueue) -> None:
+    def __init__(self, log: JobEventLog, queue: JobQueue) -> None:
         self._log, self._queue = log, queue
         self.results = Retention(log, 600.0, 1 << 20)
         self.store: JobStore = LocalJobStore(log, queue, self.results)
 
     @contextmanager
     def broken(self) -> Iterator[None]:
-        if not isinstance(self._log, SqliteJobLog):
+        if not isinstance(self._log, SqliteJobEventLog):
             pytest.skip("memory has nothing that breaks")
         with pytest.MonkeyPatch.context() as patch:
             refused = sqlite3.OperationalError("disk I/O error")
@@ -138,7 +138,7 @@ def recording() -> AudioSource:
 
 
 @asynccontextmanager
-async def local(log: JobLog) -> AsyncIterator[Opened]:
+async def local(log: JobEventLog) -> AsyncIterator[Opened]:
     async with queue_on(OverheardSlot(), store=log) as queue:  # type: ignore[arg-type]
         opened = Local(log, queue)
         yield opened
@@ -191,8 +191,8 @@ async def shared(journal: str, folder: Path, server: Cluster) -> AsyncIterator[O
 
 Place = Callable[[str], Any]
 KINDS: dict[str, Callable[[Place], AbstractAsyncContextManager[Opened]]] = {
-    "memory": lambda place: local(JobLog()),
-    "sqlite": lambda place: local(SqliteJobLog(place("tmp_path") / "jobs", "a-key-of-a-test")),
+    "memory": lambda place: local(JobEventLog()),
+    "sqlite": lambda place: local(SqliteJobEventLog(place("tmp_path") / "jobs", "a-key-of-a-test")),
     "postgresql": lambda place: shared(
         place("journal"), place("tmp_path"), place("postgres_cluster")
     ),

@@ -15,13 +15,13 @@ from service_process import PATIENCE_S, REPOSITORY
 
 from bench.kills import KEY, SECONDS, SETTLES, killed, older
 from sidecar.jobs.job_record import IdempotencyKey, StartedChange
-from sidecar.jobs.sqlite_job_log import SqliteJobLog
+from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.storage.job_journal import JOURNAL_FILE
 
 MIGRATE = """
 import os, signal, sqlite3, sys
 from pathlib import Path
-from sidecar.jobs.sqlite_job_log import SqliteJobLog
+from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 
 folder, key = Path(sys.argv[1]), sys.argv[2]
 
@@ -39,7 +39,7 @@ connect = sqlite3.connect
 sqlite3.connect = lambda *args, **more: connect(*args, **more, factory=Dying)
 for at in map(int, sys.stdin):
     if not (child := os.fork()):
-        SqliteJobLog(folder, key).close()
+        SqliteJobEventLog(folder, key).close()
         os._exit(0)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
@@ -62,7 +62,7 @@ async def test_killed_at_random_every_accepted_job_ends_once_and_with_its_own_wo
 def test_killed_at_any_step_of_a_migration_nothing_is_lost(tmp_path: Path) -> None:
     folder = tmp_path / "jobs"
     job = submitted(durable=True, key=IdempotencyKey("mine", "digest"))
-    with closing(SqliteJobLog(folder, KEY)) as store:
+    with closing(SqliteJobEventLog(folder, KEY)) as store:
         store.add(job)
         store.append(job.id, StartedChange())
     chance, found = random.Random(1), []
@@ -86,7 +86,7 @@ def test_killed_at_any_step_of_a_migration_nothing_is_lost(tmp_path: Path) -> No
     before, behind = found.count(1), len(found) - found.count(1)
     assert before > 5, "it was hardly ever killed before the file was up to date"
     assert behind > 0, "nor ever between that and the rest of the start"
-    with closing(SqliteJobLog(folder, KEY)) as store:
+    with closing(SqliteJobEventLog(folder, KEY)) as store:
         assert store.by_key(job.owner, "mine") == store.get(job.id)
         assert store.get(job.id).attempts == 1
     assert not list(folder.glob("*.broken-*"))

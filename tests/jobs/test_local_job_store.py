@@ -19,25 +19,25 @@ from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import LocalJobStore
 from sidecar.jobs.reservations import Reservations
 from sidecar.jobs.retention import Retention
-from sidecar.jobs.sqlite_job_log import SqliteJobLog
+from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.transcripts.transcript import Finished, Transcript
 
 DONE = ReportedChange(Finished(Transcript((), "en", 3.0, "scripted", "fp32")))
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Iterator[SqliteJobLog]:
-    with closing(SqliteJobLog(tmp_path / "jobs", "a-key-of-a-test")) as log:
+def log(tmp_path: Path) -> Iterator[SqliteJobEventLog]:
+    with closing(SqliteJobEventLog(tmp_path / "jobs", "a-key-of-a-test")) as log:
         yield log
 
 
-def refuse(log: SqliteJobLog) -> None:
+def refuse(log: SqliteJobEventLog) -> None:
     """The disk takes nothing more."""
     log._journal.database.execute("PRAGMA query_only = ON")
 
 
 async def test_a_job_whose_recording_is_still_being_opened_can_be_cancelled(
-    log: SqliteJobLog,
+    log: SqliteJobEventLog,
 ) -> None:
     record = submitted(durable=True)
     log.add(record)
@@ -47,7 +47,7 @@ async def test_a_job_whose_recording_is_still_being_opened_can_be_cancelled(
     assert log.get(record.id).over
 
 
-async def test_a_live_session_that_cannot_be_persisted_is_no_job(log: SqliteJobLog) -> None:
+async def test_a_live_session_that_cannot_be_persisted_is_no_job(log: SqliteJobEventLog) -> None:
     results = Retention(log, 600.0, 1 << 20)
     store, record = LocalJobStore(log, None, results), submitted(durable=True)  # type: ignore[arg-type]
     refuse(log)
@@ -60,7 +60,7 @@ async def test_a_live_session_that_cannot_be_persisted_is_no_job(log: SqliteJobL
 
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "private"])
 async def test_a_job_that_cannot_be_persisted_is_not_accepted_and_its_key_is_free(
-    kept: bool, log: SqliteJobLog, new_job: Callable[..., Job]
+    kept: bool, log: SqliteJobEventLog, new_job: Callable[..., Job]
 ) -> None:
     results, key = Retention(log, 600.0, 1 << 20), IdempotencyKey("a key", "digest")
     job = new_job(durable=True, owner="ada", kept=kept, key=key)
@@ -78,7 +78,7 @@ async def test_a_job_that_cannot_be_persisted_is_not_accepted_and_its_key_is_fre
 
 
 async def test_a_job_that_is_about_to_be_persisted_counts_once(
-    log: SqliteJobLog, new_job: Callable[..., Job]
+    log: SqliteJobEventLog, new_job: Callable[..., Job]
 ) -> None:
     """Not in the queue and as a place that is kept for it."""
     room, job = Reservations(1, 1 << 20), new_job(durable=True, owner="ada")

@@ -16,7 +16,8 @@ from service_process import PATIENCE_S, until
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
-from sidecar.jobs.job_queue import Dispatcher, JobQueue
+from sidecar.jobs.dispatcher import Dispatcher
+from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import (
     CancelledChange,
     JobEvent,

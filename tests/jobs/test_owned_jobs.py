@@ -11,7 +11,7 @@ from job_event_histories import submitted
 from service_process import until
 
 from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, OwnerLimits
-from sidecar.jobs.job_log import JobLog
+from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import EditedChange, JobRecord, ReportedChange, StartedChange
 from sidecar.jobs.job_store import LocalJobStore
 from sidecar.jobs.owned_jobs import OwnedJobs
@@ -28,7 +28,7 @@ from sidecar.transcripts.transcript_edits import (
 SAID = Transcript((Segment(0.0, 1.0, "said"),), "en", 3.0, "scripted", "fp32")
 
 
-def done_in(store: JobLog, caller: Identity = ANONYMOUS) -> JobRecord:
+def done_in(store: JobEventLog, caller: Identity = ANONYMOUS) -> JobRecord:
     """A job with a transcript."""
     record = submitted(owner=caller.owner)
     store.add(record)
@@ -39,7 +39,7 @@ def done_in(store: JobLog, caller: Identity = ANONYMOUS) -> JobRecord:
 async def test_an_edit_is_worked_out_once_and_not_where_health_is_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    store = JobLog()
+    store = JobEventLog()
     job, owned = done_in(store), OwnedJobs(LocalJobStore(store, None, None))  # type: ignore[arg-type]
     on_the_loop: list[bool] = []
 
@@ -65,7 +65,7 @@ async def test_an_edit_is_worked_out_once_and_not_where_health_is_answered(
 async def test_an_edit_that_another_overtook_is_worked_out_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    store = JobLog()
+    store = JobEventLog()
     job, owned = done_in(store), OwnedJobs(LocalJobStore(store, None, None))  # type: ignore[arg-type]
     begun, go_on = threading.Event(), threading.Event()
 
@@ -89,7 +89,7 @@ async def test_an_edit_that_another_overtook_is_worked_out_anew(
 async def test_another_owner_s_edit_is_worked_out_while_many_of_one_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    store = JobLog()
+    store = JobEventLog()
     ada, bob = (
         Identity(name, AuthMethod.JWT, limits=OwnerLimits(shares=True)) for name in ("ada", "bob")
     )

@@ -73,7 +73,7 @@ def test_one_owner_alone_leaves_bodies_to_others() -> None:
     room, ada = Reservations(65, 1000), owner("ada")
     for _ in range(48):
         room.body(ada)
-    with pytest.raises(errors.UploadsFull, match="You are uploading"):
+    with pytest.raises(errors.UploadsFull, match="concurrent uploads"):
         room.body(ada)
     assert room.body(owner("bob"))
 

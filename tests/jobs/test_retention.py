@@ -14,7 +14,7 @@ from service_process import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.jobs import retention
-from sidecar.jobs.job_log import JobLog
+from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import EditedChange, JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.retention import JOB_BYTES, Retention, retained_bytes
@@ -29,7 +29,7 @@ class Kept:
     """A store, and how long what is in it is kept."""
 
     def __init__(self, retention_s: float, limit_bytes: int) -> None:
-        self.store = JobLog()
+        self.store = JobEventLog()
         self.results = Retention(self.store, retention_s, limit_bytes)
 
     @property

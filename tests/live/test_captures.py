@@ -203,7 +203,7 @@ async def test_a_disk_that_is_slow_costs_the_oldest_sound_and_says_so(
     assert captured.finished
     assert sum(one.sound for one in captured.sent) == len(said)
     assert len(b"".join(reader.sound())) == len(said)
-    assert "chunks of sound" in caplog.text
+    assert "chunks of audio" in caplog.text
 
 
 async def test_captures_go_by_their_limits_and_what_is_empty_leaves_none(

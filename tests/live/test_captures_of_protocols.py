@@ -171,5 +171,5 @@ def test_a_file_that_is_no_capture_and_another_key_are_said(
     assert replay.run(captured(server, "cut"), ServiceTarget(), key_file=tmp_path / "key") == 1
     said = capsys.readouterr().err
     assert "another key" in said
-    assert "is no capture" in said
+    assert "is not a capture" in said
     assert "cannot be read" in said

@@ -306,7 +306,7 @@ async def test_bad_sound_is_refused_and_the_session_goes_on(
     session = service.live.open(ANONYMOUS, LiveOptions())
     with pytest.raises(errors.SoundInvalid, match="3 bytes"):
         await session.send(b"abc")
-    with pytest.raises(errors.SoundInvalid, match="7 samples a second"):
+    with pytest.raises(errors.SoundInvalid, match="sample rate of 7 Hz"):
         await session.send(b"abcd", rate=7)
     with pytest.raises(errors.ChunkTooLong, match=r"3\.0 s"):
         await session.send(bytes(6 * RATE))

@@ -381,7 +381,7 @@ async def test_a_client_lets_go_of_nothing_that_its_number_does_not_say() -> Non
     await heard_on(session, 1)
     (again,) = notices(await all_of(session, first))
     assert session.acknowledged[0] == session.received_s
-    with pytest.raises(errors.SessionNotFound, match="died while the database was away"):
+    with pytest.raises(errors.SessionNotFound, match="died while the database did not answer"):
         one.checkpoint.orphaned(again)
 
 

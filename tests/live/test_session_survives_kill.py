@@ -407,5 +407,7 @@ def test_where_the_database_was_away_a_death_is_survived_or_told(
             third = next(event for event in live if isinstance(event, TurnEnded))
             assert third.turn == 2, "it goes on all the same"
             fronts.kill(before_another=own.start)
-            with pytest.raises(codes.SessionNotFound, match="died while the database was away"):
+            with pytest.raises(
+                codes.SessionNotFound, match="died while the database did not answer"
+            ):
                 list(live)

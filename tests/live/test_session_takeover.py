@@ -131,7 +131,7 @@ async def test_who_is_refused_by_the_database_for_a_while_says_again_that_it_is_
     count = "SELECT count(*) FROM vibevoice.services WHERE id = %s"
     with psycopg.connect(journal, autocommit=True) as look:
         look.execute("ALTER TABLE vibevoice.services RENAME beat TO heard")
-        await until(lambda: "the database refuses" in caplog.text)
+        await until(lambda: "the database rejects" in caplog.text)
         look.execute("ALTER TABLE vibevoice.services RENAME heard TO beat")
         look.execute("SELECT vibevoice.expire_1(%s, %s)", ([front.member.id], [None]))
         there = [front.member.id]

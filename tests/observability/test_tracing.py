@@ -23,7 +23,6 @@ from websockets.sync.client import connect
 
 from sidecar.config.settings import load_settings
 from sidecar.interfaces.live_events import Final
-from sidecar.jobs.job_metrics import JobTraceContext, job_stages
 from sidecar.jobs.job_record import (
     CrashedChange,
     JobChange,
@@ -32,6 +31,7 @@ from sidecar.jobs.job_record import (
     RequeuedChange,
     StartedChange,
 )
+from sidecar.jobs.job_traces import JobTraceContext, job_stages
 from sidecar.live.sessions.session_traces import utterance_stages
 from sidecar.observability.tracing import (
     NullTracer,

@@ -6,13 +6,13 @@ from typing import get_args
 
 from sidecar.cluster import job_rows
 from sidecar.interfaces import live_events
-from sidecar.jobs import job_record, sqlite_job_log
+from sidecar.jobs import job_record, sqlite_event_log
 from sidecar.transcripts import transcript
 
 
 def test_a_stored_job_names_its_events_as_every_version_has() -> None:
-    assert {*sqlite_job_log._REFS} == {"Held", "Kept", "Named"}
-    assert {*sqlite_job_log._PLAIN} == {"Begun", "Crashed", "PutBack", "Interrupted", "Cancelled"}
+    assert {*sqlite_event_log._REFS} == {"Held", "Kept", "Named"}
+    assert {*sqlite_event_log._PLAIN} == {"Begun", "Crashed", "PutBack", "Interrupted", "Cancelled"}
     names = {transcript.to_wire(transcript.Progress(0.0, 1.0))["event"]}
     names |= {transcript.to_wire(transcript.Peaks(0, b""))["event"]}
     names |= {transcript.to_wire(transcript.Checkpoint(0.0, ""))["event"]}

@@ -359,7 +359,7 @@ def test_who_talks_when_the_service_ends_hears_all_of_it_told(tmp_path: Path) ->
         for one in found:
             assert one.results[-1].is_final
             assert one.finals[-1].end_sec >= max(result.end_sec for result in one.results)
-        assert "fault of ours" not in server.log()
+        assert "internal error" not in server.log()
 
 
 def talk(client: Client, name: str, heard: threading.Event) -> Ended:

@@ -191,11 +191,11 @@ def test_who_vouches_for_clients_is_known_before_anybody_comes(
     pair = self_signed_certificate.ensure_certificate(
         tmp_path / "shown", frozenset({"localhost"}), []
     )
-    for file, why in ((tmp_path / "none.pem", "No such file"), (pair.key, "no certificate")):
+    for file, why in ((tmp_path / "none.pem", "No such file"), (pair.key, "no usable certificate")):
         with pytest.raises(errors.SettingsInvalid, match=f"(?i){why}"):
             server_credentials(pair, FileWatcher(), file)
     settings = load_settings(grpc_client_ca=pair.certificate)
-    with reserved() as sock, pytest.raises(errors.SettingsInvalid, match="nothing is encrypted"):
+    with reserved() as sock, pytest.raises(errors.SettingsInvalid, match="TLS is off"):
         create_listeners(settings, service, entrance(), FileWatcher(), sock)
 
 

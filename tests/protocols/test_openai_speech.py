@@ -101,6 +101,15 @@ def test_the_package_s_defaults_are_an_mp3_with_a_warning_of_what_is_not_here(
     assert "set-cookie" not in evil.response.headers
 
 
+def test_a_field_that_does_not_exist_is_said_in_a_warning(speaking: Server) -> None:
+    answer = sdk(speaking).audio.speech.with_raw_response.create(
+        model="tts-1", voice="low", input=TEXT, extra_body={"sped": 2, "response_formt": "wav"}
+    )
+    warning = answer.headers["warning"]
+    assert "There is no field 'sped'; it has no effect. Did you mean 'speed'?" in warning
+    assert "Did you mean 'response_format'?" in warning
+
+
 def test_raw_samples_have_openai_s_rate_and_the_speed_that_was_asked_for(
     speaking: Server,
 ) -> None:
@@ -193,7 +202,9 @@ def test_more_text_than_may_wait_is_refused_for_a_while(slow: Server) -> None:
     with slow.client.stream("POST", "/v1/audio/speech", json=body) as response:
         assert next(response.iter_raw())
         with pytest.raises(openai.RateLimitError) as caught:
-            sdk(slow).audio.speech.create(model="tts-1", voice="low", input="word " * 90)
+            sdk(slow, max_retries=0).audio.speech.create(
+                model="tts-1", voice="low", input="word " * 90
+            )
         assert caught.value.code == "speech_full"
         assert int(caught.value.response.headers["retry-after"]) > 0
 

@@ -467,6 +467,13 @@ async def test_errors_say_what_was_wrong_and_leave_the_connection_open(talks: Se
             "response.conversation",
         ),
         ("response.create", {"response": {"input": []}}, *FIELD, "response.input"),
+        ("response.create", {"response": {"audio": {"output": {"voice": "x"}}}}, *VOICE),
+        (
+            "response.create",
+            {"response": {"audio": {"output": {"voice": "high"}}}},
+            *FIELD,
+            "response.audio.output",
+        ),
         ("output_audio_buffer.clear", {}, "response_cancel_not_active", None),
     ]
     async with calling(talks) as caller:
@@ -540,6 +547,9 @@ async def test_a_key_for_a_page_opens_a_conversation_as_it_was_agreed(talks: Ser
         unknown = {"session": {"type": "realtime", "model": "gpt-9"}}
         refused = talks.client.post("/v1/realtime/client_secrets", json=unknown)
         assert (refused.status_code, refused.json()["error"]["param"]) == (404, "model")
+        nobody = {"session": {**agreed, "audio": {"output": {"voice": "nobody"}}}}
+        refused = talks.client.post("/v1/realtime/client_secrets", json=nobody)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "voice")
     async with (
         AsyncOpenAI(base_url=base, api_key=given.value) as client,
         client.realtime.connect(extra_query={}) as connection,

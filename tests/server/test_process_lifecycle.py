@@ -189,7 +189,7 @@ def test_a_language_that_no_engine_here_knows_is_fatal_and_says_how_to_get_one(
     fatal = service.line()
     out, log = service.rest()
     assert (fatal["event"], fatal["code"]) == ("fatal", "engine_unavailable")
-    assert "'moonshine' does not know the language 'de'" in fatal["message"]
+    assert "'moonshine' does not support the language 'de'" in fatal["message"]
     assert "vibevoice-asr pull whisper:small" in fatal["hint"]
     assert "start with --language de (or --engine whisper)" in fatal["hint"]
     assert service.process.returncode == 69
@@ -327,7 +327,7 @@ def test_a_second_start_says_who_has_the_port(child: Any) -> None:
         stranger = child("--port", other.getsockname()[1])
         fatal = stranger.line()
         assert fatal["code"] == "port_in_use"
-        assert "not vibevoice-asr" in fatal["message"]
+        assert "other than vibevoice-asr" in fatal["message"]
         assert stranger.process.wait(PATIENCE_S) == 75
 
 
@@ -620,9 +620,9 @@ def test_a_service_that_works_on_no_job_any_more_ends_and_says_why(
     fault = """
 import asyncio, sys
 from sidecar.cli import main
-from sidecar.jobs.job_backend import EngineProvisioning
+from sidecar.jobs.batching import JobBatching
 def company(*_): raise asyncio.CancelledError
-EngineProvisioning.company = company
+JobBatching.company = company
 sys.argv = ["vibevoice-asr"]
 main()
 """
@@ -630,7 +630,7 @@ main()
         response = server.post(voice)
         assert response.status_code == 500
         assert server.process.wait(PATIENCE_S) == 1
-        assert "no job is worked on any more" in server.log()
+        assert "the last dispatcher ended" in server.log()
 
 
 @posix

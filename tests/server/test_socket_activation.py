@@ -107,7 +107,7 @@ def test_a_socket_file_is_refused(start: Start, tmp_path: Path) -> None:
         service = start(sock)
         said = line_of(service)
         assert (said["event"], said["code"]) == ("fatal", "settings_invalid")
-        assert "not TCP" in str(said["message"])
+        assert "not a listening TCP" in str(said["message"])
         assert service.wait(PATIENCE_S) == 78
 
 

@@ -138,7 +138,7 @@ def test_the_command_line_warns_of_what_is_insecure_and_knows_its_own_machine(
     assert "--insecure" in answer.stderr
     answer = at.run("status", "--server", at.url, "--insecure", "--ca-cert", at.pair.certificate)
     assert (answer.returncode, answer.stdout) == (78, "")
-    assert "Only one" in answer.stderr
+    assert "exclude each other" in answer.stderr
     answer = at.run("status")
     assert (answer.returncode, answer.stderr) == (0, ""), "the settings tell where, and which"
     assert str(ready["pid"]) in answer.stdout
@@ -205,7 +205,7 @@ def test_a_certificate_is_kept_until_a_name_is_missing_or_it_is_nearly_over(
         != second
     )
     pair.key.chmod(0o644)
-    with pytest.raises(errors.SettingsInvalid, match="Others may read"):
+    with pytest.raises(errors.SettingsInvalid, match="Other users may read"):
         self_signed_certificate.ensure_certificate(tmp_path, NAMES)
 
 

@@ -159,7 +159,7 @@ async def test_what_is_not_a_whole_backup_is_refused_and_nothing_is_left(
     await keeping.store.written()
     back_up_jobs(tmp_path / "jobs", file)
     file.write_bytes(harm(file.read_bytes()))
-    with pytest.raises(errors.SettingsInvalid, match="no backup"):
+    with pytest.raises(errors.SettingsInvalid, match="not a backup"):
         restore_jobs(file, new)
     assert left(new) == set()
     assert not (tmp_path / "deep" / "evil").exists()
@@ -179,10 +179,13 @@ async def test_nothing_is_overwritten_and_no_service_s_folder_is_touched(
         back_up_jobs(jobs, file)
     with pytest.raises(errors.SettingsInvalid, match="cannot be written"):
         back_up_jobs(jobs, tmp_path / "no folder" / "backup.tar")
-    with pytest.raises(errors.SettingsInvalid, match="cannot be had"):
+    with pytest.raises(errors.SettingsInvalid, match="cannot be locked"):
         restore_jobs(file, jobs)
     new.mkdir()
-    with closing(lock_journal(new)), pytest.raises(errors.SettingsInvalid, match="cannot be had"):
+    with (
+        closing(lock_journal(new)),
+        pytest.raises(errors.SettingsInvalid, match="cannot be locked"),
+    ):
         restore_jobs(file, new)
     restore_jobs(file, new)
     before = {path: path.read_bytes() for path in new.rglob("*") if path.is_file()}

@@ -27,7 +27,7 @@ from sidecar.jobs.job_store import LocalJobStore
 from sidecar.jobs.owned_jobs import OwnedJobs
 from sidecar.jobs.recovery import JobPersistence
 from sidecar.jobs.retention import Retention
-from sidecar.jobs.sqlite_job_log import SqliteJobLog
+from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.storage import encryption
 from sidecar.storage.encryption import Cipher, DecryptionFailed, EncryptedFile, LocalObject
 
@@ -262,13 +262,13 @@ def test_of_two_first_starts_one_makes_the_key_in_the_keyring_and_both_have_it(
     if keeps == "yes":
         assert one == (tmp_path / "password").read_text()
     else:
-        assert "keeps no key" in one
+        assert "cannot store a key" in one
 
 
 async def test_a_full_disk_ends_the_job_that_cannot_be_written_and_nobody_else_s(
     new_job: Callable[..., Job], tmp_path: Path
 ) -> None:
-    store = SqliteJobLog(tmp_path / "jobs", KEY)
+    store = SqliteJobEventLog(tmp_path / "jobs", KEY)
     async with queue_on(OverheardSlot(), store=store) as queue:
         full, passing, later = new_job(durable=True), new_job(), new_job(durable=True)
         await queue.submit(full)
@@ -291,7 +291,7 @@ async def test_a_full_disk_ends_the_job_that_cannot_be_written_and_nobody_else_s
         await queue.submit(later)
         assert (await later.result()).segments
     store.close()
-    with closing(SqliteJobLog(tmp_path / "jobs", KEY)) as again:
+    with closing(SqliteJobEventLog(tmp_path / "jobs", KEY)) as again:
         error = again.get(full.id).error
         assert error is not None, "the end was owed"
         assert error.code == "disk_full"
@@ -301,7 +301,7 @@ async def test_a_full_disk_ends_the_job_that_cannot_be_written_and_nobody_else_s
 async def test_a_deletion_that_cannot_be_written_is_said_and_is_done_with_the_next_that_can(
     new_job: Callable[..., Job], tmp_path: Path
 ) -> None:
-    store = SqliteJobLog(tmp_path / "jobs", KEY)
+    store = SqliteJobEventLog(tmp_path / "jobs", KEY)
     results = Retention(store, 3600, 1 << 20)
     async with queue_on(OverheardSlot(), store=store) as queue:
         owned = OwnedJobs(LocalJobStore(store, queue, results))
@@ -323,5 +323,5 @@ async def test_a_deletion_that_cannot_be_written_is_said_and_is_done_with_the_ne
     results.close()
     store.close()
     assert kept == [(ended.id,)]
-    with closing(SqliteJobLog(tmp_path / "jobs", KEY)) as reopened:
+    with closing(SqliteJobEventLog(tmp_path / "jobs", KEY)) as reopened:
         assert [job.state for job in reopened.all()] == [JobState.CANCELLED]

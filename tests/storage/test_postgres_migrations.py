@@ -24,7 +24,7 @@ from sidecar.jobs.job_record import (
     ReportedChange,
     StartedChange,
 )
-from sidecar.jobs.sqlite_job_log import serialize_change, serialize_record
+from sidecar.jobs.sqlite_event_log import serialize_change, serialize_record
 from sidecar.storage import postgres_database
 from sidecar.storage.encryption import Cipher
 from sidecar.storage.recording_storage import FolderStorage

@@ -24,7 +24,7 @@ from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_store import LocalJobStore
 from sidecar.jobs.recovery import JobPersistence
-from sidecar.jobs.sqlite_job_log import parse_record, serialize_record
+from sidecar.jobs.sqlite_event_log import parse_record, serialize_record
 from sidecar.service.live_session_archive import LiveSessionArchive
 from sidecar.storage.recording_storage import FolderStorage, RecordingStorage
 from sidecar.storage.s3_storage import S3Storage

@@ -29,7 +29,7 @@ from sidecar.audio.audio_source import StoredRecordingRef, UploadSpool
 from sidecar.auth.self_signed_certificate import ensure_certificate
 from sidecar.cluster import shared_retention
 from sidecar.config.settings import Settings, load_settings
-from sidecar.jobs.recovery import PersistentRecordings
+from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.service.system_checks import CheckState, check_kept_jobs
 from sidecar.storage import s3_storage, storage_selection
 from sidecar.storage.recording_storage import FolderStorage
@@ -58,13 +58,18 @@ def opened(any_storage_server: Given, bucket: str) -> Iterator[S3Storage]:
         (keys("nobody"), {}, "InvalidAccessKeyId", "AWS_ACCESS_KEY_ID"),
         (keys(secret="wrong" * 5), {}, "SignatureDoesNotMatch", "AWS_SECRET_ACCESS_KEY"),
         (keys(READER), {}, "AccessDenied", "read, write and delete"),
-        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, {}, "wants keys", "AWS_PROFILE"),
+        (
+            {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
+            {},
+            "requires keys",
+            "AWS_PROFILE",
+        ),
         ({}, {"uploads": "s3://no-such-bucket-here"}, "NoSuchBucket", "Make the bucket"),
         ({"AWS_ENDPOINT_URL_S3": "http://[::1]:9"}, {}, "EndpointConnectionError", "Start it"),
-        ({}, {"uploads": "recordings/asr"}, "names no bucket", "s3://recordings/asr"),
+        ({}, {"uploads": "recordings/asr"}, "neither a bucket", "s3://recordings/asr"),
         ({"AWS_ENDPOINT_URL_S3": "http://me:pw@127.0.0.1"}, {}, "no address", "AWS_SECRET"),
         ({"AWS_ENDPOINT_URL_S3": "127.0.0.1:9000"}, {}, "no address", "http://10.0.0.5:9000"),
-        ({}, {"journal": None}, "share their jobs", "VIBEVOICE_JOURNAL"),
+        ({}, {"journal": None}, "requires shared jobs", "VIBEVOICE_JOURNAL"),
     ],
 )
 def test_what_cannot_be_used_is_refused_before_anything_is_taken_in(
@@ -132,7 +137,7 @@ def test_the_doctor_says_where_recordings_are_and_what_is_wrong_with_it(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
     found = check_kept_jobs(settings_of(bucket, journal=journal))
     assert found.state is CheckState.BAD
-    assert "refuses us" in found.text
+    assert "rejects the" in found.text
 
 
 def test_what_others_have_in_the_bucket_is_no_recording(

@@ -26,7 +26,7 @@ async def test_neither_another_service_nor_what_is_no_file_of_people_is_a_start(
     people = in_file.open()
     await people.add(ANONYMOUS, "Anna", heard(1))
     monkeypatch.setattr("sidecar.storage.speaker_store.LOCK_TIMEOUT_S", 0.1)
-    with pytest.raises(errors.SettingsInvalid, match="cannot be had"):
+    with pytest.raises(errors.SettingsInvalid, match="cannot be opened"):
         SpeakerFile(in_file.folder, SECRET)
     await people.close()
     (in_file.folder / SPEAKER_FILE).write_bytes(b"no database" * 1000)

@@ -19,8 +19,9 @@ from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import AudioSource, open_recording_file, recording_ref
 from sidecar.engines import engine_spec
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
-from sidecar.jobs.job_log import JobLog
-from sidecar.jobs.job_queue import DispatchOptions, JobQueue
+from sidecar.jobs.dispatcher import DispatchOptions
+from sidecar.jobs.job_event_log import JobEventLog
+from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.transcripts.transcript import Checkpoint, TranscriptionEvent
@@ -142,11 +143,13 @@ class Overheard(EngineLease):
 
 
 @asynccontextmanager
-async def queue_on(slot: Any, store: JobLog | None = None, **rest: Any) -> AsyncIterator[JobQueue]:
+async def queue_on(
+    slot: Any, store: JobEventLog | None = None, **rest: Any
+) -> AsyncIterator[JobQueue]:
     """A queue that is closed until the test opens it."""
     own = {name: rest.pop(name) for name in ("guess", "pace", "limit", "places") if name in rest}
     terms = DispatchOptions(**{"plan": as_asked, "max_s": 60, **rest})
-    queue = JobQueue(slot, store or JobLog(), terms, **{"limit": 64, **own})
+    queue = JobQueue(slot, store or JobEventLog(), terms, **{"limit": 64, **own})
     try:
         yield queue
     finally:

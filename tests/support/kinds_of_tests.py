@@ -46,7 +46,7 @@ _MODULES = {
         *("httpx", "websockets", "grpc", "psycopg", "psycopg_pool", "botocore", "starlette"),
         *("torch", "transformers", "onnxruntime", "moonshine_voice", "ctranslate2", "tokenizers"),
         *("sidecar.api", "sidecar.protocols", "sidecar.diarization", "sidecar.upstream"),
-        *("sidecar.storage", "sidecar.jobs.sqlite_job_log", "sidecar.jobs.recovery"),
+        *("sidecar.storage", "sidecar.jobs.sqlite_event_log", "sidecar.jobs.recovery"),
         *("sidecar.engines", "sidecar.tts", "sidecar.gpu_memory", "sidecar.checkpoints"),
         "sidecar.cluster.shared_backend",
     ),

@@ -50,7 +50,7 @@ TESTS = {
     "conversation/turn_taking": "tests/conversation/test_state_machine.py "
     "tests/conversation/test_generated_conversations.py",
     "jobs/duration_prediction": "tests/jobs/test_duration_prediction.py",
-    "jobs/job_log": "tests/jobs/test_job_log.py",
+    "jobs/job_event_log": "tests/jobs/test_job_event_log.py",
     "jobs/job_queue": "tests/jobs/test_next_call_queued_in_worker.py "
     "tests/jobs/test_job_queue.py "
     "tests/jobs/test_batched_jobs.py",

@@ -384,7 +384,7 @@ def test_auto_speaks_with_it_where_a_gpu_and_a_checkpoint_are(
     )
     crowded, reason = voice_selection.choose_tts_engine(Settings(voice_path=folder), beside)
     assert crowded is None or crowded.spec.name != "vibevoice"
-    assert "no room for VibeVoice" in reason
+    assert "VibeVoice TTS does not fit" in reason
     for wanted_engine in ("auto", "vibevoice"):
         with pytest.raises(errors.CheckpointNotFound, match="no VibeVoice"):
             voice_selection.choose_tts_engine(

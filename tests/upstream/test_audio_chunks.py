@@ -136,7 +136,7 @@ def test_a_file_of_keys_has_one_for_all_or_one_for_each_and_nobody_else_reads_it
     assert keys("one\n") == ("one", "one")
     assert keys("one\n\ntwo\n") == ("one", "two")
     for text, mode, wrong in (
-        ("one", 0o644, "Others may read"),
+        ("one", 0o644, "Other users may read"),
         ("1\n2\n3", 0o600, "3 lines"),
         ("\n", 0o600, "no key"),
         ("schlüssel", 0o600, "ASCII"),

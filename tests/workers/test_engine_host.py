@@ -195,7 +195,7 @@ async def test_a_voice_has_room_for_what_it_will_say_from_when_it_is_loaded(
     assert needed > silent + 1
     await house.files.slot.preload()
     house.files.expect_peak(60 * GIB)
-    with pytest.raises(errors.WontFit, match=r"18\.0 GB are there"):
+    with pytest.raises(errors.WontFit, match=r"18\.0 GB are"):
         await voice.slot.preload()
     await house.files.slot.close()
     assert await house.room(house.live) == 78, "nobody has spoken yet"

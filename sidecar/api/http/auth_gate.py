@@ -139,7 +139,7 @@ class AuthGate:
                 return approach, None
             raise errors.TicketInvalid() from None
         if grant.path not in (None, scope["path"]):
-            raise errors.TicketInvalid(f"This key opens '{grant.path}' only.")
+            raise errors.TicketInvalid(f"This client secret is valid for '{grant.path}' only.")
         given = [f"Bearer {grant.token}"]
         return dataclasses.replace(approach, authorizations=given), grant.session
 

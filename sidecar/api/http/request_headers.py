@@ -146,7 +146,7 @@ def _query(scope: Scope) -> dict[str, list[str]]:
             scope.get("query_string", b"").decode("latin-1"), max_num_fields=MAX_QUERY_FIELDS
         )
     except ValueError:
-        raise RequestInvalid(f"The address has more than {MAX_QUERY_FIELDS} fields.") from None
+        raise RequestInvalid(f"The query has more than {MAX_QUERY_FIELDS} fields.") from None
 
 
 IDEMPOTENCY_KEY_HEADER = "idempotency-key"
@@ -167,7 +167,7 @@ def idempotency_key_of(request: Request) -> str | None:
     matched = _IDEMPOTENCY_KEY.fullmatch(given[0].strip())
     if matched is None or len(given) > 1:
         raise errors.FieldInvalid(
-            "'Idempotency-Key' is not a key.",
+            "The header 'Idempotency-Key' is not a valid key.",
             hint="Send one, of 1 to 255 ASCII characters without spaces, such as a UUID.",
         )
     return matched["name"]

@@ -305,7 +305,10 @@ def last_event_id(request: Request) -> int:
     if given and not _ID.fullmatch(given):
         raise errors.FieldInvalid(
             "'Last-Event-ID' is not the id of an event.",
-            hint="Send the last id that was read, or leave the header out to begin anew.",
+            hint=(
+                "Send the last id that you received, or omit the header to start from the "
+                "first event."
+            ),
         )
     return int(given or 0)
 

@@ -164,7 +164,7 @@ async def _read_body(request: Request, take: Callable[[bytes], Awaitable[None]])
         slow = errors.UploadStalled("The upload is too slow.") if now() >= whole else None
         raise slow or errors.UploadStalled() from None
     except ClientDisconnect:
-        raise errors.UploadStalled("The client hung up in the middle of the upload.") from None
+        raise errors.UploadStalled("The client disconnected during the upload.") from None
 
 
 def is_raw_recording(request: Request) -> bool:
@@ -285,7 +285,7 @@ class _MultipartForm:
         except FormParserError:
             raise errors.MultipartInvalid() from None
         if not self._ended:
-            raise errors.MultipartInvalid("The form breaks off before its last boundary.")
+            raise errors.MultipartInvalid("The form ends before its last boundary.")
         if self._spool is None:
             raise errors.FileMissing()
         source = await _finish_spool(self._spool, self._threads)

@@ -59,7 +59,7 @@ class MoonshineDecoder:
         try:
             runtime = onnx_runtime.load_onnxruntime()
         except (ImportError, OSError) as error:
-            raise errors.ModelLoadFailed(f"onnxruntime does not load: {error}.") from None
+            raise errors.ModelLoadFailed(f"onnxruntime cannot be loaded: {error}.") from None
         self._file = folder / DECODER
         self._attention: Any = None
         self._drawing = threading.Lock()
@@ -77,7 +77,7 @@ class MoonshineDecoder:
             )
         except Exception as error:  # onnxruntime's errors have no base of their own
             raise errors.ModelLoadFailed(
-                f"onnxruntime {runtime.__version__} does not take the recognition model: "
+                f"onnxruntime {runtime.__version__} cannot load the recognition model: "
                 f"{type(error).__name__}: {error}"
             ) from None
 
@@ -212,7 +212,7 @@ class MoonshineTokenizer:
         except OSError as error:
             raise errors.ModelLoadFailed(f"{file.name} cannot be read: {error.strerror}.") from None
         except IndexError:
-            raise errors.ModelLoadFailed(f"{file.name} ends inside an entry.") from None
+            raise errors.ModelLoadFailed(f"{file.name} is truncated.") from None
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -316,7 +316,7 @@ def model_folder() -> Path:
     """
     spec = find_spec("moonshine_voice")
     if spec is None or not spec.submodule_search_locations:
-        raise errors.ModelLoadFailed("moonshine-voice is not there.", hint=REINSTALL_COMMAND)
+        raise errors.ModelLoadFailed("moonshine-voice is not installed.", hint=REINSTALL_COMMAND)
     return Path(spec.submodule_search_locations[0]) / "assets" / "tiny-en"
 
 

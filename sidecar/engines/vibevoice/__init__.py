@@ -61,7 +61,7 @@ class VibeVoiceEngine:
 
         if options.checkpoint is None:
             raise errors.ModelLoadFailed(
-                "No checkpoint is set.", hint="vibevoice-asr pull vibevoice"
+                "No checkpoint is set.", hint="Run 'vibevoice-asr pull vibevoice'."
             )
         keep_freed_memory()
         loaded = yield from vibevoice_model.load_with_progress(options)

@@ -234,11 +234,11 @@ def load_with_progress(options: LoadOptions) -> Generator[float, None, LoadedVib
     except errors.ModelLoadFailed:
         raise
     except Exception as error:  # of four libraries: whatever they raise, the checkpoint is no good
-        log.exception("the checkpoint did not load")
+        log.exception("the checkpoint could not be loaded")
         reason = _first_line(error).replace(str(folder), folder.name)
         raise errors.ModelLoadFailed(
             f"The checkpoint could not be loaded: {reason}",
-            hint="'vibevoice-asr pull vibevoice' downloads it anew.",
+            hint="Download it again: vibevoice-asr pull vibevoice",
         ) from None
     yield 1.0
     return loaded
@@ -314,18 +314,22 @@ def run_trial_token(model: Any, precision: Precision) -> None:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        log.exception("the checkpoint does not run in %s", precision)
+        log.exception("the checkpoint cannot be run in %s", precision)
         raise errors.ModelLoadFailed(
-            f"The checkpoint does not run in {precision} here: {_first_line(error)}",
+            f"The checkpoint cannot be run in {precision} on this machine: {_first_line(error)}",
             hint="Use another precision.",
         ) from None
     if (
         not finite and precision is not Precision.FP16
     ):  # `VibeVoiceModel.widen` has a way out of that
-        log.error("the checkpoint's numbers are not finite in %s", precision)
+        log.error("the checkpoint yields values that are not finite in %s", precision)
         raise errors.ModelLoadFailed(
-            f"The checkpoint does not run in {precision} here: its numbers are not finite.",
-            hint="Use another precision; 'vibevoice-asr pull vibevoice' mends a damaged one.",
+            f"The checkpoint cannot be run in {precision} on this machine: its values are "
+            "not finite.",
+            hint=(
+                "Use another precision; 'vibevoice-asr pull vibevoice' repairs a damaged "
+                "checkpoint."
+            ),
         )
 
 
@@ -451,7 +455,7 @@ def segment_template_of(tokenizer: Any) -> vibevoice_generation.SegmentTemplate 
     try:
         return vibevoice_generation.SegmentTemplate(tokenizer)
     except ValueError as error:
-        log.info("every token is decoded on its own: %s", error)
+        log.info("speculative decoding of the output format is off: %s", error)
         return None
 
 

@@ -160,7 +160,10 @@ class VibeVoiceTranscription:
             self._options.windows is engine_interface.WindowingMode.PARALLEL
             and self._options.memory.together == 1
         ):
-            self._note("windows_not_parallel", "The recording was heard in one window at a time.")
+            self._note(
+                "windows_not_parallel",
+                "The recording was transcribed window by window, not in batches.",
+            )
         yield Progress(done_s, done_s)
         options = self._options
         segments = number_speakers_by_appearance(sort_by_time(self._whole.segments))
@@ -205,7 +208,9 @@ class VibeVoiceTranscription:
         except torch.OutOfMemoryError as error:
             if self._options.memory_fallback is None:
                 raise errors.GpuOutOfMemory() from None
-            log.warning("out of memory, again with the smaller plan: %s", error)
+            log.warning(
+                "out of GPU memory; the recording is tried again with a smaller plan: %s", error
+            )
             error.__traceback__ = None  # its frames hold the tensors that have to go first
         else:
             return
@@ -268,7 +273,7 @@ class VibeVoiceTranscription:
             ]
         except vibevoice_model.NonFiniteLogits:
             if self._model.loaded.precision is not engine_interface.Precision.FP16:
-                raise errors.EngineFailed("The model's numbers are not finite.") from None
+                raise errors.EngineFailed("The output of the model is not finite.") from None
         self._model.widen()
         self._note("fp16_overflow", "This checkpoint overflows in fp16; bf16 was used.")
         return self._heard(windows)
@@ -329,5 +334,7 @@ def transcribe_in_step(
         with torch.inference_mode():
             yield from vibevoice_generation.interleave_runs([one.steps() for one in transcriptions])
     except torch.AcceleratorError as error:
-        log.critical("the GPU is in a state that only a fresh process gets out of: %s", error)
+        log.critical(
+            "CUDA error that only a new process recovers from; this worker process ends: %s", error
+        )
         raise errors.DeviceLost() from None

@@ -320,7 +320,7 @@ def detect_window_speech(samples: Block, rate: int) -> list[tuple[float, float]]
     try:
         models = speaker_models.load_models()
     except speaker_models.SpeakerModelsUnavailable as error:
-        log.warning("windows are cut without listening for pauses: %s", error)
+        log.warning("windows are cut at fixed lengths and not at pauses: %s", error)
         return []
     return detect_speech(models, resample_for_diarization(samples, rate))
 
@@ -398,7 +398,10 @@ class WindowSpeakerMatcher:
         try:
             return speaker_models.SpeakerEncoder()
         except speaker_models.SpeakerModelsUnavailable as error:
-            log.warning("speakers are linked by what two windows both hear alone: %s", error)
+            log.warning(
+                "speakers are linked across windows by their overlap alone, without embeddings: %s",
+                error,
+            )
             return None
 
 

@@ -81,7 +81,7 @@ class VoxtralEngine:
         Raises:
             errors.EngineUnavailable: always.
         """
-        raise errors.EngineUnavailable("The engine 'voxtral' hears live audio only.")
+        raise errors.EngineUnavailable("The engine 'voxtral' transcribes live audio only.")
 
     def open(
         self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback

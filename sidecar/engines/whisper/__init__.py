@@ -75,7 +75,7 @@ class WhisperEngine:
         """
         if options.checkpoint is None:
             raise errors.ModelLoadFailed(
-                "No Whisper model is set.", hint="vibevoice-asr pull whisper:small"
+                "No Whisper model is set.", hint="Run 'vibevoice-asr pull whisper:small'."
             )
         yield 0.0
         from sidecar.engines.whisper import whisper_model

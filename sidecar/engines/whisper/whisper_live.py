@@ -59,7 +59,9 @@ class WhisperLiveRecognizer:
         """
         code = _language_code(options.language)
         if code is not None and self._model.multilingual and not self._model.knows(code):
-            raise errors.LanguageUnsupported(f"This Whisper model does not know '{code}'.")
+            raise errors.LanguageUnsupported(
+                f"This Whisper model does not support the language '{code}'."
+            )
         return self._scheduler.open(options, begin, tell)
 
     def hear(

@@ -195,8 +195,10 @@ class WhisperRecognizer:
         language, sure = self._language(encoded, wish, before)
         if not self.knows(language):
             raise errors.LanguageUnsupported(
-                f"This Whisper model does not know the language '{language}'.",
-                hint="large-v3 and large-v3-turbo know most: vibevoice-asr pull whisper:large-v3",
+                f"This Whisper model does not support the language '{language}'.",
+                hint=(
+                    "large-v3 and large-v3-turbo support most: vibevoice-asr pull whisper:large-v3"
+                ),
             )
         task = "translate" if wish.translate else "transcribe"
         tokenizer = Tokenizer(whisper.hf_tokenizer, self.multilingual, task=task, language=language)
@@ -324,5 +326,5 @@ def load_whisper(options: LoadOptions) -> WhisperRecognizer:
             local_files_only=True,
         )
     except (RuntimeError, ValueError, OSError) as error:
-        raise errors.ModelLoadFailed(f"The Whisper model does not load: {error}.") from None
+        raise errors.ModelLoadFailed(f"The Whisper model cannot be loaded: {error}.") from None
     return WhisperRecognizer(whisper, precision, whisper_model_name(folder))

@@ -219,12 +219,14 @@ def _segment(words: Sequence[Word]) -> Segment:
 
 
 NAME = "whisper"
-OUTPUT_TRUNCATED = Notice("output_truncated", "The answer broke off at the limit of tokens.")
+OUTPUT_TRUNCATED = Notice(
+    "output_truncated", "The output of the model ended at the limit of tokens."
+)
 WINDOWS_NOT_PARALLEL = Notice(
-    "windows_not_parallel", "The recording was heard in one window at a time."
+    "windows_not_parallel", "The recording was transcribed window by window, not in batches."
 )
 SPEAKERS_UNAVAILABLE = Notice(
-    "speakers_unavailable", "The models that tell voices apart are not here."
+    "speakers_unavailable", "The diarization models are not installed: there are no speaker labels."
 )
 _STEP_SAMPLES = whisper_model.SAMPLE_RATE
 _PAUSE_S = 0.1
@@ -402,7 +404,9 @@ class WhisperTranscription:
         )
         if len(heard) > 1:
             parts = ", ".join(f"{code} {hundredths / 100:.0f} s" for code, hundredths in heard)
-            self._note(Notice("several_languages", f"Several languages were heard: {parts}."))
+            self._note(
+                Notice("several_languages", f"The recording has several languages: {parts}.")
+            )
         if self._options.windows is engine_interface.WindowingMode.PARALLEL:
             self._note(WINDOWS_NOT_PARALLEL)
         if self._options.diarize and not self._diarize:

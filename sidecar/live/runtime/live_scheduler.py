@@ -104,7 +104,7 @@ class LiveRecognizers:
                 return glimpse(audio, known, replace(options, words=False), unwanted)
             return self.hear(audio, known, options, unwanted)
         except Exception:  # whatever an engine raises costs one stretch, not the others' sessions
-            log.exception("a stretch of speech was not recognised")
+            log.exception("internal error in the recognition of a segment; its session goes on")
             return None
 
     def voice(self, sound: Block) -> Vector | None:
@@ -113,7 +113,7 @@ class LiveRecognizers:
         try:
             vector = self.encoder.vector(sound)
         except Exception:  # it costs one label, not the others' sessions
-            log.exception("a voice was not heard")
+            log.exception("internal error in a speaker embedding; its session goes on")
             return None
         return vector if np.isfinite(vector).all() and vector.any() else None
 
@@ -238,7 +238,7 @@ class LiveScheduler:
         try:
             yield
         except Exception as fault:
-            log.exception("a live session failed")
+            log.exception("internal error in a live session, which ended")
             with self._lock:
                 if seat.left:
                     return
@@ -415,7 +415,7 @@ class LiveScheduler:
         try:
             return relabel(question)
         except Exception:  # the labels stay what they were
-            log.exception("voices were not told apart")
+            log.exception("internal error in the clustering of speakers; the labels stay")
             return None
 
     def _choose(self) -> tuple[EngineSession, SessionTask] | None:

@@ -17,7 +17,8 @@ from sidecar.live.runtime.segment_embeddings import SegmentEmbeddings
 from sidecar.transcripts.transcript import Notice, Segment, Transcript, Word, join_texts
 
 SPEAKERS_UNAVAILABLE = Notice(
-    "speakers_unavailable", "Speakers cannot be told apart on this machine."
+    "speakers_unavailable",
+    "Diarization is not available on this machine: there are no speaker labels.",
 )
 
 

@@ -374,7 +374,9 @@ class StreamRecognizer:
             found = piece.draft or RecognitionHypothesis("")
             found, flags = dataclasses.replace(found, words=()), (live_events.AUDIO_UNHEARD,)
             yield live_events.NoticeRaised(
-                Notice(live_events.RECOGNITION_FAILED, "A stretch of speech was not understood.")
+                Notice(
+                    live_events.RECOGNITION_FAILED, "A segment of speech could not be recognized."
+                )
             )
         if not found.language:
             found = dataclasses.replace(found, language=self.options.language)
@@ -426,7 +428,9 @@ class StreamRecognizer:
         """Say that words come late, unless that was said lately."""
         if self._late is None or listen.to - self._late >= LATE_NOTICE_INTERVAL_S * LIVE_RATE:
             self._late = listen.to
-            notice = Notice("partials_late", "Too many speak: words come later than usual.")
+            notice = Notice(
+                "partials_late", "The service is overloaded: words come later than usual."
+            )
             yield live_events.NoticeRaised(notice)
 
     def _heard(self, always: bool = False) -> Iterator[live_events.LiveEvent]:

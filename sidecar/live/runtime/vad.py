@@ -81,7 +81,7 @@ def load_vad_weights() -> VadWeights:
         missing = f"this moonshine-voice does not carry the {SILERO_MODEL.what}"
         raise errors.LiveUnavailable(missing) from None
     except (ImportError, OSError) as error:
-        raise errors.LiveUnavailable(f"the {SILERO_MODEL.what} cannot be read: {error}") from None
+        raise errors.LiveUnavailable(f"The {SILERO_MODEL.what} cannot be read: {error}") from None
     found = {name.removeprefix(_BRANCH): values for name, values in model.weights.items()}
     return _arrange_tensors(found)
 

@@ -163,7 +163,7 @@ class EncryptedCaptureReader:
         except OSError as error:
             raise CaptureUnreadable(f"{path} cannot be read: {error.strerror}.") from None
         if len(head) < CAPTURE_HEADER_BYTES or not head.startswith(CAPTURE_MAGIC):
-            raise CaptureUnreadable(f"{path} is no capture.")
+            raise CaptureUnreadable(f"{path} is not a capture.")
         salt = head[len(CAPTURE_MAGIC) :][: encryption.SALT_BYTES]
         self.capture = head[-CAPTURE_ID_BYTES - HEADER_CHECK_BYTES : -HEADER_CHECK_BYTES]
         self._seal = encryption.Cipher(secret, salt, KEY_PURPOSE)
@@ -173,8 +173,10 @@ class EncryptedCaptureReader:
         except encryption.DecryptionFailed:
             raise CaptureUnreadable(
                 f"{path} was encrypted with another key.",
-                hint="Give the key that it was captured with: VIBEVOICE_JOURNAL_KEY, or "
-                "--journal-key @FILE.",
+                hint=(
+                    "Use the key that it was captured with: VIBEVOICE_JOURNAL_KEY, or "
+                    "--journal-key @FILE."
+                ),
             ) from None
 
     def pieces(self) -> Iterator[bytes]:

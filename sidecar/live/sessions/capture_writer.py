@@ -199,8 +199,8 @@ class CaptureWriter:
             self._guarded(lambda: recording.close(over_at, before))
         if lost.chunks or lost.lines:
             log.warning(
-                "the disk was too slow for a captured session: %d chunks of sound and %d events "
-                "are left out",
+                "the disk is too slow for a capture: %d chunks of audio and %d events are "
+                "missing in it",
                 *(lost.chunks, lost.lines),
             )
         self._guarded(self._retain)
@@ -209,10 +209,10 @@ class CaptureWriter:
         try:
             act()
         except OSError as error:
-            log.warning("a live session is captured no further: %s", error.strerror)
+            log.warning("the capture of a live session stopped: %s", error.strerror)
             return False
         except Exception:
-            log.exception("a fault of ours: a live session is captured no further")
+            log.exception("internal error: the capture of a live session stopped")
             return False
         return True
 
@@ -290,7 +290,7 @@ class CaptureObserver:
         limits = CaptureLimits(settings.capture_mb << 20, MAX_CAPTURES, settings.capture_age)
         self._engine, self._now = engine, now
         self._writer = CaptureWriter(folder, secret, limits, MAX_QUEUED_CHUNKS, now)
-        log.warning("live sessions are captured, with all that is said in them, in %s", folder)
+        log.warning("capture is on: audio and text of every live session are written to %s", folder)
 
     def begin(self, session: Session) -> SessionCapture:
         """A session begins."""

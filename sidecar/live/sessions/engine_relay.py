@@ -23,9 +23,7 @@ from sidecar.workers.worker_process import EngineHandedOver, WorkerDied
 
 log = logging.getLogger(__name__)
 
-ENGINE_RESTARTED_NOTICE = Notice(
-    "engine_restarted", "The engine had to be started anew; nothing said is lost."
-)
+ENGINE_RESTARTED_NOTICE = Notice("engine_restarted", "The engine was restarted; no audio is lost.")
 OVERLOADED_DETAIL = "As many people speak as this machine can transcribe in time."
 OVERLOADED_HINT = "Try again later, or give the service a machine with more cores."
 
@@ -91,7 +89,10 @@ async def relay_session(session: Session, share: AcquireLiveEngine) -> None:
             if not (session.sound.seconds and deaths.add(died, place)):
                 session.heard(NoticeRaised(ENGINE_RESTARTED_NOTICE))
                 continue
-            log.warning("the engine died again and again at the same place of a live session")
+            log.warning(
+                "the worker process died repeatedly at the same position of a live session, "
+                "which ends or skips that audio"
+            )
             losses = losses + 1 if place == lost_at else 1
             if not session.forgiving or losses > MAX_CONSECUTIVE_LOSSES:
                 return session.end(errors.EngineCrashed())

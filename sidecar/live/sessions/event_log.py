@@ -100,6 +100,12 @@ class EventLog:
         """Return whether an event is held back until it is saved."""
         return self._until is not None
 
+    @property
+    def heard_s(self) -> float:
+        """Return the seconds of sound that were recognized, as far as events say."""
+        told = self._heard.event if self._heard is not None else None
+        return self.behind_finals(told.at if isinstance(told, live_events.InputProcessed) else 0.0)
+
     def restore(self, state: EventLogState) -> None:
         """Go on where another was; behind the last word nothing comes."""
         self.last, self._started = state.last, state.started

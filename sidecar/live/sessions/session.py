@@ -66,7 +66,7 @@ MIN_BUFFER_S = 1.0
 BUFFER_POLL_S = 0.25
 """How often who waits looks whether there is room."""
 AUDIO_LOST_NOTICE = Notice(
-    "sound_lost", "What was said last ended the engine twice, and is left out."
+    "sound_lost", "The engine died twice on the latest audio, which is skipped."
 )
 NOT_SAVED_CODE = "not_kept"
 """The notice of a session that was to become a job and did not."""
@@ -112,8 +112,8 @@ def clamp_options(options: LiveOptions, bounds: SessionBounds) -> LiveOptions:
         ends = replace(ends, longest_s=min(ends.longest_s, bounds.buffer_s / 2))
     except ValueError as error:
         raise errors.FieldInvalid(
-            f"'endpointing' is not possible: {error}, and at most {bounds.buffer_s / 2:g} here.",
-            hint="Make pre_roll_s or min_speech_s shorter.",
+            f"'endpointing' is invalid: {error}, and at most {bounds.buffer_s / 2:g} here.",
+            hint="Reduce pre_roll_s or min_speech_s.",
         ) from None
     language = parse_language(options.language)
     return replace(options, endpointing=ends, language=language)
@@ -262,14 +262,16 @@ class Session:
             errors.SessionOver: it takes no more.
         """
         if rate not in SAMPLE_RATES:
-            raise errors.SoundInvalid(f"{rate} samples a second are not taken: 8,000 to 192,000.")
+            raise errors.SoundInvalid(
+                f"A sample rate of {rate} Hz is not supported: 8,000 to 192,000."
+            )
         if len(raw) % encoding.width:
             raise errors.SoundInvalid(
-                f"{len(raw)} bytes are no whole samples of {encoding.width} bytes."
+                f"{len(raw)} bytes are not a whole number of samples of {encoding.width} bytes."
             )
         if len(raw) > self.bounds.chunk_s * rate * encoding.width:
             raise errors.ChunkTooLong(
-                f"At once {self.bounds.chunk_s:g} s of sound are taken, and this is "
+                f"A chunk may have at most {self.bounds.chunk_s:g} s of audio; this one has "
                 f"{len(raw) / encoding.width / rate:.1f} s."
             )
         self._check()
@@ -361,8 +363,8 @@ class Session:
         try:
             job = await self.save(self, summary.transcript)
         except errors.SidecarError as error:
-            log.warning("a live session was not kept: %s", error.code)
-            notice = Notice(NOT_SAVED_CODE, f"It could not be kept: {error.detail}")
+            log.warning("a finished live session could not be saved: %s", error.code)
+            notice = Notice(NOT_SAVED_CODE, f"The session could not be saved: {error.detail}")
             self.heard(live_events.NoticeRaised(notice))
             return summary
         return replace(summary, job=job)
@@ -432,7 +434,9 @@ class Session:
         if self.checkpointer is not None:
             self.checkpointer.said(event)
         if self.told.kept > MAX_EVENTS:
-            self.end(errors.SessionTooLong(f"The session has had {MAX_EVENTS} events."))
+            self.end(
+                errors.SessionTooLong(f"The session has reached its limit of {MAX_EVENTS} events.")
+            )
 
     def touch(self) -> None:
         """Somebody is there."""
@@ -472,7 +476,7 @@ class Session:
         if asked:
             if self.received_orders >= MAX_COMMANDS and not finish:
                 raise errors.SessionTooLong(
-                    f"The session has taken {MAX_COMMANDS} commands, as many as one may."
+                    f"The session has reached its limit of {MAX_COMMANDS} commands."
                 )
             self.received_orders += 1
             if self.checkpointer is not None:

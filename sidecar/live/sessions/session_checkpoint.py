@@ -64,7 +64,7 @@ class SessionCheckpoint:
         """
         if after >= self.told.last + event_log.UNSAVED_SEQ_OFFSET:
             raise errors.SessionNotFound(
-                "The service that had the live session died while the database was away."
+                "The service with this live session died while the database did not answer."
             )
         last = self.told.last + event_log.TAKEOVER_SEQ_STRIDE
         return replace(self, told=replace(self.told, last=last))
@@ -175,7 +175,7 @@ SILENT_SAVE_INTERVAL_S = 5.0
 MAX_UNSAVED_AUDIO_S = 30.0
 """Seconds of sound that a client keeps for a session that is not saved; then it has to let go."""
 SESSION_UNSAVED_NOTICE = Notice(
-    "session_unsaved", "The database does not answer: the session ends if this service does."
+    "session_unsaved", "The database does not answer: if this service stops, the session ends."
 )
 
 
@@ -379,9 +379,6 @@ class SessionCheckpointer:
             self._waiting.cancel()
             self._waiting = None
 
-
-TAKEOVER_TIMEOUT_S = 6.0
-"""So long a service that has a session is waited for; one that died is known to have by then."""
 
 SessionName = tuple[str, str]
 """Of a session: its owner, and how the client calls it."""

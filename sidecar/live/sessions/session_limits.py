@@ -82,7 +82,7 @@ class SessionAdmission:
         """
         options = clamp_options(options, bounds)
         if self.spec is not None and not self.spec.speaks(options.language):
-            detail = f"The engine '{self.spec.name}' does not know '{options.language}'."
+            detail = f"The engine '{self.spec.name}' does not support '{options.language}'."
             raise errors.LanguageUnsupported(detail)
         return options
 

@@ -26,7 +26,8 @@ from sidecar.live.sessions.session import (
     SessionObserverFactory,
 )
 from sidecar.live.sessions.session_checkpoint import SessionCheckpoint, SessionName, SessionStore
-from sidecar.live.sessions.session_persistence import SessionHandover, SessionSaver
+from sidecar.live.sessions.session_handover import SessionHandover
+from sidecar.live.sessions.session_persistence import SessionSaver
 from sidecar.live.sessions.session_recording import SessionRecording
 from sidecar.observability.metrics import LiveMetrics, ServiceMetrics
 from sidecar.transcripts.transcript import Notice
@@ -39,7 +40,8 @@ AddKnownSpeakers = Callable[[LiveOptions, str], Awaitable[LiveOptions]]
 OWN_WIRE = "live"
 """Whose clients are told that the service ends; other wires have their own way, or none."""
 SERVICE_ENDS_NOTICE = Notice(
-    "shutting_down", "The service ends: what was heard until now is told, and no more is taken."
+    "shutting_down",
+    "The service shuts down: the audio so far is transcribed, and no more is accepted.",
 )
 LEAVE_TIMEOUT_S = 2.0
 """So long a session may take to be left for another service at least, whatever the grace is."""
@@ -404,7 +406,7 @@ class SessionRegistry:
         del self._tasks[session]
         fault = None if task.cancelled() else task.exception()
         if fault is not None:
-            log.error("a live session failed", exc_info=fault)
+            log.error("internal error in a live session, which ended", exc_info=fault)
             session.end(errors.SidecarError())
 
     async def _look(self) -> None:
@@ -416,13 +418,15 @@ class SessionRegistry:
                 try:
                     self._look_at(session, now, grace_s)
                 except Exception:  # one must not keep the others for ever
-                    log.exception("whether a live session's time is over could not be told")
+                    log.exception(
+                        "internal error while the time limits of a live session were checked"
+                    )
 
     def _look_at(self, session: Session, now: float, grace_s: float) -> None:
         if session_limits.is_abandoned(session, now, grace_s):
             self.end(session)
         elif (wrong := session_limits.time_limit_error(session, now, grace_s)) is not None:
-            log.info("a live session ends: %s", wrong.code)
+            log.info("a live session reached a time limit and ends: %s", wrong.code)
             session.end(wrong)
             with contextlib.suppress(KeyError):
                 self._tasks[session].cancel()

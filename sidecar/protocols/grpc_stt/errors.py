@@ -127,7 +127,7 @@ async def abort_call(
         if wrong.retry_after is not None:
             trailing = (*trailing, ("retry-after", str(wrong.retry_after)))
     elif not isinstance(wrong, GrpcRefused):
-        log.error("a fault of ours in a call over gRPC", exc_info=wrong)
+        log.error("internal error in a gRPC call", exc_info=wrong)
     if trailing:
         context.set_trailing_metadata(trailing)
     await context.abort(said.status, f"{said.number} {said.message}")

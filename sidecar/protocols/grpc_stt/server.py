@@ -104,7 +104,7 @@ class GrpcServer:
         )
         port = self._bind()
         await self._server.start()
-        log.info("gRPC on port %d", port)
+        log.info("serving gRPC on port %d", port)
         return {"grpc_port": port}
 
     def stop_accepting(self) -> None:
@@ -136,7 +136,7 @@ class GrpcServer:
         except RuntimeError:
             raise errors.PortInUse(
                 f"Port {port} on {host} is in use.",
-                hint="Stop the program that holds it, or take another with --grpc-port.",
+                hint="Stop the program that uses it, or choose another with --grpc-port.",
             ) from None
 
 
@@ -186,6 +186,9 @@ def _read_client_roots(clients: Path) -> bytes:
     except OSError as error:  # ssl.SSLError is one
         why = getattr(error, "reason", None) or error.strerror or str(error)
         raise errors.SettingsInvalid(
-            f"{clients} has no certificate that can be used: {why.lower().replace('_', ' ')}.",
-            hint="PEM: the certificates of those who vouch for clients, one behind the other.",
+            f"{clients} has no usable certificate: {why.lower().replace('_', ' ')}.",
+            hint=(
+                "Use a PEM file with the certificates of the authorities that sign clients' "
+                "certificates."
+            ),
         ) from None

@@ -180,7 +180,9 @@ class GrpcStream:
                 codes.CHUNK_TOO_LONG, f"chunk bytes {len(raw)} exceeds max {longest}"
             )
         if len(raw) % width:
-            raise errors.SoundInvalid(f"{len(raw)} bytes are no whole samples of {width} bytes.")
+            raise errors.SoundInvalid(
+                f"{len(raw)} bytes are not a whole number of samples of {width} bytes."
+            )
         piece = max(1, round(min(FINAL_CHUNK_S, self._session.bounds.chunk_s) * self._rate)) * width
         began = time.monotonic()
         for at in range(0, len(raw), piece) or (0,):
@@ -211,7 +213,7 @@ class GrpcStream:
             async with asyncio.timeout(SEND_TIMEOUT_S):
                 await self._context.write(result)
         except TimeoutError:
-            raise errors.SessionIdle("Nobody reads what is told.") from None
+            raise errors.SessionIdle("The client does not read the results.") from None
 
 
 async def read_chunk(context: Any) -> AudioChunk | None:

@@ -99,7 +99,7 @@ def word_bodies(transcript: Transcript) -> list[dict[str, Any]]:
     segments = list(spoken_segments(transcript))
     if segments and not any(segment.words for segment in segments):
         name = transcript.engine
-        raise errors.WordsUnavailable(f"The engine '{name}' tells no times of words.")
+        raise errors.WordsUnavailable(f"The engine '{name}' returns no word timestamps.")
     return [
         {"word": word.text.strip(), "start": round(word.start, 3), "end": round(word.end, 3)}
         for segment in segments

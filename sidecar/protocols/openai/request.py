@@ -51,15 +51,15 @@ def known_speakers(names: Sequence[str], references: Sequence[str]) -> dict[str,
     names = [" ".join(name.split()) for name in names]
     if len(names) != len(references):
         raise errors.FieldInvalid(
-            f"'{NAMES}[]' has {len(names)} names and '{REFERENCES}[]' {len(references)} voices.",
-            hint="Send a voice for each name, in the same order.",
+            f"'{NAMES}[]' has {len(names)} names and '{REFERENCES}[]' {len(references)} clips.",
+            hint="Send a clip for each name, in the same order.",
         )
     if len(names) > MAX_KNOWN_SPEAKERS:
         raise errors.FieldInvalid(f"'{NAMES}[]' has more than {MAX_KNOWN_SPEAKERS} names.")
     if any(not 1 <= len(name) <= LONGEST_NAME for name in names) or len(set(names)) < len(names):
         raise errors.FieldInvalid(
-            f"'{NAMES}[]' has a name that is empty, too long, or there twice.",
-            hint=f"Send short names of up to {LONGEST_NAME} characters, each once.",
+            f"'{NAMES}[]' has a name that is empty, too long or duplicated.",
+            hint=f"Send names of at most {LONGEST_NAME} characters, each once.",
         )
     return {name: _bytes_of(name, url) for name, url in zip(names, references, strict=True)}
 
@@ -291,9 +291,11 @@ def answer_options_of(
     """
     if translate and not spec.translates:
         raise errors.TranslationUnavailable(
-            f"The engine '{spec.name}' does not translate: it writes down what is said.",
-            hint="Whisper translates into English, with a model that knows more than English: "
-            "start with --engine whisper.",
+            f"The engine '{spec.name}' only transcribes and does not translate.",
+            hint=(
+                "Whisper translates into English with a multilingual model: start with "
+                "--engine whisper."
+            ),
         )
     fmt = parse_choice("response_format", form.one("response_format"), OpenAIResponseFormat.JSON)
     if translate and fmt is OpenAIResponseFormat.DIARIZED:
@@ -301,7 +303,7 @@ def answer_options_of(
     stream = parse_flag("stream", form.one("stream"), default=False)
     if stream and fmt not in STREAMED_FORMATS:
         raise errors.FieldInvalid(
-            f"'stream' does not go with '{fmt}'.",
+            f"'stream' cannot be combined with '{fmt}'.",
             hint=f"Stream one of: {', '.join(STREAMED_FORMATS)}.",
         )
     asked = frozenset(
@@ -340,7 +342,9 @@ def option_fields(
     """
     fields: dict[str, object] = {name: form.one(name) for name in NATIVE_FIELDS}
     if form.one("language").strip() and form.all("languages"):
-        raise errors.FieldInvalid("'language' and 'languages[]' are both there; send one of them.")
+        raise errors.FieldInvalid(
+            "'language' and 'languages[]' exclude each other; send one of them."
+        )
     language = openai_common.language_tag(form.one("language"))
     if possible := form.all("languages"):
         language = openai_common.engine_language(spec, possible)
@@ -379,19 +383,21 @@ def _chunking(form: OpenAIRequestForm) -> Notice | None:
     }:
         raise errors.FieldInvalid(
             f"'{VAD_FIELD}' is neither 'auto' nor a 'server_vad'.",
-            hint="Send 'auto', or leave it out.",
+            hint="Send 'auto', or omit it.",
         )
     parse_integer(VAD_FIELD, given.get("prefix_padding_ms"), 0, 60_000)
     parse_integer(VAD_FIELD, given.get("silence_duration_ms"), 0, 60_000)
     parse_number(VAD_FIELD, given.get("threshold"), 0, 1)
-    return Notice("option_ignored", "Recordings are cut where it is quiet, by rules of our own.")
+    return Notice(
+        "option_ignored", "Recordings are cut at pauses, by this service's own parameters."
+    )
 
 
 def _languages(form: OpenAIRequestForm, spec: EngineSpec) -> Notice | None:
     possible = form.all("languages")
     if len(possible) < 2 or openai_common.engine_language(spec, possible) != AUTO:
         return None
-    return Notice("option_ignored", "The language was found out among all that the engine knows.")
+    return Notice("option_ignored", "The language was detected among all that the engine supports.")
 
 
 def _no_file() -> errors.FileMissing:

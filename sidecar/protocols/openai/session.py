@@ -26,7 +26,7 @@ from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import FairOwnerSemaphore
 from sidecar.cluster.front_queue import ClientTimeouts
 from sidecar.errors import JobNotFound, QueueFull, SidecarError, TokenInvalid
-from sidecar.jobs.job_log import SubscriberTooSlow
+from sidecar.jobs.job_event_log import SubscriberTooSlow
 from sidecar.jobs.job_record import JobRecord, JobState, apply_event
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import QueueReservation

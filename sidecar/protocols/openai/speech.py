@@ -25,7 +25,12 @@ from sidecar.auth.rate_limits import FairOwnerSemaphore, is_within_fair_share
 from sidecar.concurrency import running
 from sidecar.conversation.tts_text import SentenceSplitter
 from sidecar.interfaces.engine_interface import SynthesisOptions, TtsSpec
-from sidecar.interfaces.request_options import parse_choice, parse_number, parse_text
+from sidecar.interfaces.request_options import (
+    parse_choice,
+    parse_number,
+    parse_text,
+    unknown_fields,
+)
 from sidecar.limits import limit
 from sidecar.protocols.openai_common import DEFAULT_VOICE, ERRORS, VOICES, warning_headers
 from sidecar.service.facade import Service
@@ -135,10 +140,12 @@ def parse_speech_request(fields: responses.Fields, spec: TtsSpec, *, strict: boo
     """
     text = fields.get("input")
     if not isinstance(text, str) or not text.strip():
-        raise errors.FieldMissing("The field 'input' is missing.", hint="Send the text to be said.")
+        raise errors.FieldMissing(
+            "The field 'input' is missing.", hint="Send the text to synthesize."
+        )
     if len(text) > MAX_INPUT_CHARACTERS:
         raise errors.FieldInvalid(
-            f"'input' has {len(text)} characters, and may have {MAX_INPUT_CHARACTERS}.",
+            f"'input' has {len(text)} characters; the limit is {MAX_INPUT_CHARACTERS}.",
             hint="Send it in parts.",
         )
     form = parse_choice("response_format", fields.get("response_format"), EncodedFormat.MP3)
@@ -147,6 +154,7 @@ def parse_speech_request(fields: responses.Fields, spec: TtsSpec, *, strict: boo
     warnings = [*_model_warnings(fields.get("model"), spec, strict=strict)]
     if parse_text("instructions", fields.get("instructions")).strip():
         warnings.append("'instructions' has no effect: no engine here takes any.")
+    warnings += unknown_fields(fields, _FIELDS)
     manner = SynthesisOptions(voice=_voice_name(fields.get("voice")), speed=speed, rate=RATE)
     return SpeechRequest(text, manner, form, stream, tuple(warnings))
 
@@ -158,7 +166,7 @@ def _model_warnings(given: object, spec: TtsSpec, *, strict: bool) -> tuple[str,
             "The field 'model' is missing.", hint=f"Send '{spec.name}', or one of OpenAI's names."
         )
     if strict and name not in (spec.name, *MODELS):
-        raise errors.ModelNotFound(hint=f"What speaks here is '{spec.name}'.")
+        raise errors.ModelNotFound(hint=f"The TTS engine of this service is '{spec.name}'.")
     if name in ("", spec.name):
         return ()
     return (f"The model '{name[:64]}' is not loaded here; '{spec.name}' spoke.",)
@@ -239,7 +247,7 @@ async def phrase_audio(
                 async for sound in sounds:
                     free -= len(sound.pcm)
                     if free < 0:
-                        raise errors.EngineFailed("The audio of a phrase has no end.")
+                        raise errors.EngineFailed("The audio of a phrase exceeded the limit.")
                     waiting.put_nowait(sound.pcm)
         finally:
             waiting.put_nowait(None)
@@ -287,7 +295,9 @@ class SpeechResponse(responses.StreamedResponse):
             except errors.SidecarError as error:
                 if not self._begun:
                     raise
-                log.warning("speech broke off: %s", error.detail)
+                log.warning(
+                    "speech synthesis of a request stopped before its end: %s", error.detail
+                )
                 return
         if revoked and not self._begun:
             raise errors.TokenInvalid()
@@ -304,17 +314,13 @@ _CONTENT: dict[str, Any] = {
     **schemas.content(*(one.media_type for one in EncodedFormat), schema=schemas.AUDIO_FILE),
     **schemas.content(responses.SSE_MEDIA_TYPE, schema={"type": "object"}),
 }
-_BODY = schemas.request_body(
-    schemas.object_schema(
-        {
-            "input": schemas.text(minLength=1, maxLength=MAX_INPUT_CHARACTERS),
-            "model": schemas.text(examples=["tts-1"]),
-            "voice": schemas.text(examples=["alloy"]),
-            "response_format": schemas.choice(EncodedFormat, default="mp3"),
-            "speed": schemas.number(SLOWEST, FASTEST, default=1.0),
-            "stream_format": schemas.choice(SpeechStreamFormat),
-            "instructions": schemas.text("No effect here."),
-        },
-        ["input"],
-    )
-)
+_FIELDS: dict[str, Any] = {
+    "input": schemas.text(minLength=1, maxLength=MAX_INPUT_CHARACTERS),
+    "model": schemas.text(examples=["tts-1"]),
+    "voice": schemas.text(examples=["alloy"]),
+    "response_format": schemas.choice(EncodedFormat, default="mp3"),
+    "speed": schemas.number(SLOWEST, FASTEST, default=1.0),
+    "stream_format": schemas.choice(SpeechStreamFormat),
+    "instructions": schemas.text("No effect here."),
+}
+_BODY = schemas.request_body(schemas.object_schema(_FIELDS, ["input"]))

@@ -162,7 +162,7 @@ def read_event(message: str | bytes, kind: RealtimeSessionType) -> RealtimeClien
     if not isinstance(event, dict):
         hint = 'Send an event such as {"type": "input_audio_buffer.commit"}.'
         raise RealtimeEventInvalid(
-            errors.JsonInvalid("The message is no JSON object.", hint=hint), None
+            errors.JsonInvalid("The message is not a JSON object.", hint=hint), None
         )
     said = event.get("event_id")
     event_id = said if isinstance(said, str) else None
@@ -178,7 +178,7 @@ def _order(event: Mapping[str, Any], kind: RealtimeSessionType) -> RealtimeComma
     if not isinstance(name, str):
         raise errors.FieldMissing("The field 'type' is missing.", hint=hint)
     if name not in known:
-        raise errors.EventUnsupported(f"The event '{name[:80]}' is not known here.", hint=hint)
+        raise errors.EventUnsupported(f"The event '{name[:80]}' is not supported here.", hint=hint)
     return _READERS[name](event)
 
 
@@ -188,20 +188,20 @@ def _sound(audio: object) -> bytes:
     try:
         return base64.b64decode(audio, validate=True)
     except (binascii.Error, ValueError):
-        raise errors.SoundInvalid("The field 'audio' is no base64.") from None
+        raise errors.SoundInvalid("The field 'audio' is not base64.") from None
 
 
 def _created(event: Mapping[str, Any]) -> RealtimeItemCreate | RealtimeToolOutput:
     item = require_object("item", event.get("item"))
     name, after = _word(item, "id", "item.id"), _word(event, "previous_item_id")
     if name == server_events.FIRST:
-        raise errors.FieldInvalid(f"'item.id' cannot be '{name}', which is the beginning.")
+        raise errors.FieldInvalid(f"'item.id' cannot be '{name}', which stands for the beginning.")
     match item.get("type"):
         case "message":
             role = next((one for one in _TEXTS if one.value == item.get("role")), None)
             if role is None:
                 raise errors.FieldInvalid(
-                    "'item.role' has a value that is not possible.",
+                    "'item.role' has an invalid value.",
                     hint=f"Use one of: {', '.join(_TEXTS)}.",
                 )
             return RealtimeItemCreate(role, _text(item.get("content"), _TEXTS[role]), name, after)
@@ -217,7 +217,7 @@ def _created(event: Mapping[str, Any]) -> RealtimeItemCreate | RealtimeToolOutpu
                 _id(item, "call_id", "item.call_id"), _long(item, "output"), name, after
             )
     raise errors.FieldInvalid(
-        "'item.type' has a value that is not possible.",
+        "'item.type' has an invalid value.",
         hint="Use one of: message, function_call, function_call_output.",
     )
 
@@ -237,14 +237,14 @@ def _long(item: Mapping[str, Any], key: str) -> str:
 
 def _text(content: object, kind: str) -> str:
     if not isinstance(content, list) or not content:
-        raise errors.FieldInvalid("'item.content' is no list with something in it.")
+        raise errors.FieldInvalid("'item.content' is not a list with at least one part.")
     texts = []
     for part in content:
         fields = require_object("item.content", part)
         if fields.get("type") != kind:
             raise errors.FieldInvalid(
-                f"'item.content' has a part that is no '{kind}'.",
-                hint="Sound comes by input_audio_buffer.append; images are not looked at.",
+                f"'item.content' has a part that is not '{kind}'.",
+                hint="Send audio by input_audio_buffer.append; images are not supported.",
             )
         texts.append(parse_text("item.content.text", fields.get("text")))
     text = " ".join(texts).strip()

@@ -95,7 +95,9 @@ def parse_tools(given: Mapping[str, Any], at: str, before: ToolSet) -> ToolSet:
     if after.named and after.named not in {tool.name for tool in after.all}:
         if given.get("tool_choice") is None:  # what was to be called is gone
             return replace(after, choice=ToolChoice.AUTO, named="")
-        raise errors.FieldInvalid(f"'{at}.tool_choice' names no tool that is there.")
+        raise errors.FieldInvalid(
+            f"'{at}.tool_choice' names a tool that is not in the list of tools."
+        )
     return after
 
 
@@ -119,23 +121,23 @@ def choice_view(tools: ToolSet) -> str | dict[str, Any]:
 
 def _all(given: object, at: str) -> tuple[ToolDefinition, ...]:
     if not isinstance(given, list) or len(given) > MAX_TOOLS:
-        raise errors.FieldInvalid(f"'{at}' is no list of at most {MAX_TOOLS}.", hint=HINT)
+        raise errors.FieldInvalid(f"'{at}' is not a list of at most {MAX_TOOLS} tools.", hint=HINT)
     if len(json.dumps(given)) > MAX_TOOLS_CHARACTERS:
         raise errors.FieldInvalid(f"'{at}' has more than {MAX_TOOLS_CHARACTERS} characters.")
     found = tuple(_one(require_object(at, tool), at) for tool in given)
     if len({tool.name for tool in found}) < len(found):
-        raise errors.FieldInvalid(f"'{at}' has two of one name.")
+        raise errors.FieldInvalid(f"'{at}' has two tools with the same name.")
     return found
 
 
 def _one(given: Mapping[str, Any], at: str) -> ToolDefinition:
     if given.get("type") != FUNCTION:
-        raise errors.FieldInvalid(f"'{at}' has one that is no function.", hint=HINT)
+        raise errors.FieldInvalid(f"'{at}' has a tool that is not a function.", hint=HINT)
     name = request_options.parse_text(f"{at}.name", given.get("name"))
     if not _NAME.fullmatch(name):
         raise errors.FieldInvalid(
-            f"'{at}' has one without a name.",
-            hint="Of 1 to 64 letters, digits, '_', '-' and '.'.",
+            f"'{at}' has a tool without a valid name.",
+            hint="Use 1 to 64 letters, digits, '_', '-' and '.'.",
         )
     parameters = given.get("parameters")
     if parameters is not None:
@@ -152,7 +154,7 @@ def _chosen(tools: ToolSet, given: object, at: str) -> ToolSet:
         case str(word) if word in tuple(ToolChoice):
             return replace(tools, choice=ToolChoice(word), named="")
     raise errors.FieldInvalid(
-        f"'{at}' has a value that is not possible.",
+        f"'{at}' has an invalid value.",
         hint=f"Use one of: {', '.join(ToolChoice)}, or a function by its name.",
     )
 
@@ -283,7 +285,7 @@ def refuse_beta_fields(given: Mapping[str, Any], at: str) -> None:
     for name, now in _GA_NAMES.items():
         if given.get(name) is not None:
             raise errors.FieldInvalid(
-                f"'{at}.{name}' is a field of the beta.", hint=f"Send '{at}.{now}' instead."
+                f"'{at}.{name}' is a field of the beta API.", hint=f"Send '{at}.{now}' instead."
             )
 
 
@@ -305,7 +307,10 @@ def updated_dialogue(
     if given.get("type") not in (None, RealtimeSessionType.CONVERSATION):
         raise errors.FieldInvalid(
             f"'session.type' is not '{RealtimeSessionType.CONVERSATION}'.",
-            hint="A conversation stays one; transcriptions have an address of their own.",
+            hint=(
+                "The type of a session cannot change; for transcription connect with "
+                "?intent=transcription."
+            ),
         )
     refuse_beta_fields(given, "session")
     after = replace(
@@ -317,7 +322,19 @@ def updated_dialogue(
     audio = require_object("session.audio", given.get("audio") or {})
     heard = require_object("session.audio.input", audio.get("input") or {})
     after = replace(after, heard=with_input(after.heard, heard, spec, _detection))
-    return _with_output(after, require_object("session.audio.output", audio.get("output") or {}))
+    return _with_output(after, audio.get("output"), "session.audio.output")
+
+
+def with_response_output(
+    before: RealtimeDialogueConfig, given: Mapping[str, Any]
+) -> RealtimeDialogueConfig:
+    """Return the configuration with the voice and the format that ``response.create`` asks for.
+
+    Raises:
+        errors.FieldInvalid: one of them means nothing.
+    """
+    audio = require_object("response.audio", given.get("audio") or {})
+    return _with_output(before, audio.get("output"), "response.audio.output")
 
 
 def parse_instructions(given: Mapping[str, Any], name: str, usual: str) -> str:
@@ -345,15 +362,11 @@ def parse_modalities(given: Mapping[str, Any], name: str, usual: bool) -> bool:
         return usual
     if wanted in (["audio"], ["text"]):
         return bool(wanted == ["audio"])
-    raise errors.FieldInvalid(
-        f"'{name}' has a value that is not possible.", hint='Use ["audio"] or ["text"].'
-    )
+    raise errors.FieldInvalid(f"'{name}' has an invalid value.", hint='Use ["audio"] or ["text"].')
 
 
-def _with_output(
-    before: RealtimeDialogueConfig, given: Mapping[str, Any]
-) -> RealtimeDialogueConfig:
-    at = "session.audio.output"
+def _with_output(before: RealtimeDialogueConfig, output: object, at: str) -> RealtimeDialogueConfig:
+    given = require_object(at, output or {})
     after = before
     if (sound := given.get("format")) is not None:
         form, rate = parse_audio_format(sound, f"{at}.format")

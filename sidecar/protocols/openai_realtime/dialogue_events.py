@@ -280,7 +280,7 @@ class RealtimeDialogueEvents:
             errors.FieldInvalid: there is one of that name.
         """
         if item.id in self.items or item.id in self._created:
-            raise errors.FieldInvalid(f"'item.id' is taken: there is an item '{item.id}'.")
+            raise errors.FieldInvalid(f"'item.id' is in use: there is an item '{item.id}'.")
         self._created[item.id] = item, after
 
     def told(self, item: RealtimeDialogueItem) -> bool:

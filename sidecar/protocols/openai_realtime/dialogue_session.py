@@ -80,13 +80,8 @@ class RealtimeDialogueConnection(RealtimeConnection):
         """
         after = dialogue_config.updated_dialogue(self._manners, session, self._spec)
         self._check(after.tools)
-        if after.own_voice and after.own_voice != self._manners.own_voice and after.speaks:
-            voices = await self._service.conversations.voices()
-            if voices and after.own_voice not in voices:
-                raise errors.VoiceUnknown(
-                    f"There is no voice '{after.own_voice[:80]}' here.",
-                    hint=f"There are: {', '.join(voices)}.",
-                )
+        if after.own_voice != self._manners.own_voice:
+            await check_voice(self._service, after)
         self._use(after)
 
     async def _do(self, order: client_events.RealtimeCommand, event_id: str | None) -> None:
@@ -102,6 +97,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
                 await self.change(session)
                 await self._say(lambda: [self._view("updated")])
             case client_events.RealtimeResponseCreate():
+                await self._check_output(order)
                 self._respond(order, event_id or "")
             case client_events.RealtimeResponseCancel():
                 self._cancel(order)
@@ -139,6 +135,17 @@ class RealtimeDialogueConnection(RealtimeConnection):
         self._talk.wish(conversation_events.ResponseRequested, options, name)
         self._telling.replies.requested(self._talk.turn, order.options)
 
+    async def _check_output(self, order: client_events.RealtimeResponseCreate) -> None:
+        """Refuse an answer in another voice or format than the session's."""
+        now = self._manners
+        after = dialogue_config.with_response_output(now, order.options)
+        if (after.own_voice, after.sound) != (now.own_voice, now.sound):
+            await check_voice(self._service, after)
+            raise errors.FieldInvalid(
+                "'response.audio.output' is not as the session has it.",
+                hint="Change 'session.audio.output' by session.update before the answer.",
+            )
+
     def _response_options(
         self, order: client_events.RealtimeResponseCreate
     ) -> conversation_events.ConversationOptions | None:
@@ -146,11 +153,11 @@ class RealtimeDialogueConnection(RealtimeConnection):
         given, now = order.options, self._manners
         for name in UNSUPPORTED_RESPONSE_FIELDS:
             if given.get(name) is not None:
-                raise errors.FieldInvalid(f"'response.{name}' is not to be had here.")
+                raise errors.FieldInvalid(f"'response.{name}' is not supported here.")
         if given.get("conversation") not in (None, "auto"):
             raise errors.FieldInvalid("'response.conversation' is not 'auto'.")
         if not isinstance(given.get("metadata"), dict | None):
-            raise errors.FieldInvalid("'response.metadata' is no object.")
+            raise errors.FieldInvalid("'response.metadata' is not an object.")
         dialogue_config.refuse_beta_fields(given, "response")
         options = self._talk.options
         instructions = dialogue_config.parse_instructions(
@@ -176,7 +183,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
 
     def _hush(self) -> None:
         if not self._talk.replying:
-            raise errors.ResponseNotActive("There is nothing to be heard.")
+            raise errors.ResponseNotActive("No audio is being played.")
         self._talk.wish(conversation_events.ResponseCancelled)
 
     async def _create(self, order: client_events.RealtimeItemCreate) -> None:
@@ -184,7 +191,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
         item = RealtimeDialogueItem(name, order.role)
         if (call := order.call) is not None:
             if self._talk.knows(call.id):
-                raise errors.FieldInvalid(f"'item.call_id' is taken: there is a call '{call.id}'.")
+                raise errors.FieldInvalid(f"'item.call_id' is in use: there is a call '{call.id}'.")
             item.call, item.name, item.text = call.id, call.name, call.arguments
         wish = order.role, order.text, name, after, call
         await self._record(item, order.after, conversation_events.HistoryEntryAdded, *wish)
@@ -192,7 +199,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
     async def _return(self, order: client_events.RealtimeToolOutput) -> None:
         name, after = self._place(order)
         if not self._talk.awaits(order.call):
-            raise errors.CallUnknown(f"No call '{order.call}' waits for an output.")
+            raise errors.CallUnknown(f"No pending tool call has the id '{order.call}'.")
         item = RealtimeDialogueItem(name, ChatRole.TOOL, call=order.call, returned=True)
         wish = order.call, order.output, name, after
         await self._record(item, order.after, conversation_events.ToolResultAdded, *wish)
@@ -226,10 +233,10 @@ class RealtimeDialogueConnection(RealtimeConnection):
     def _truncate(self, order: client_events.RealtimeItemTruncate) -> None:
         item, seconds = self._telling.items.find(order.item), order.end_ms / 1000
         if not (item.turn and item.aloud):
-            raise errors.FieldInvalid("'item_id' is no answer that is heard.")
+            raise errors.FieldInvalid("'item_id' is not the id of an answer that is being played.")
         if seconds > item.sent_s + PLAYER_CLOCK_SLACK_S:
             raise errors.FieldInvalid(
-                f"'audio_end_ms' is more than there is: {round(item.sent_s * 1000)}."
+                f"'audio_end_ms' is beyond the end of the audio: {round(item.sent_s * 1000)}."
             )
         self._talk.wish(conversation_events.PlaybackTruncated, item.turn, min(seconds, item.sent_s))
 
@@ -296,6 +303,23 @@ async def start_dialogue(
     if found.tools.all and not thinker.calls:
         raise errors.ToolsUnavailable()
     return found, thinker
+
+
+async def check_voice(service: Service, manners: dialogue_config.RealtimeDialogueConfig) -> None:
+    """Raise `errors.VoiceUnknown` if answers would be spoken in a voice that is not here; loads the
+    TTS engine to know.
+
+    Raises:
+        errors.SidecarError: that, or it does not load.
+    """
+    if not (manners.own_voice and manners.speaks):
+        return
+    voices = await service.conversations.voices()
+    if voices and manners.own_voice not in voices:
+        raise errors.VoiceUnknown(
+            f"There is no voice '{manners.own_voice[:80]}' here.",
+            hint=f"There are: {', '.join(voices)}.",
+        )
 
 
 async def serve_dialogue(

@@ -138,6 +138,7 @@ def build_router(
         expires_at = int(now() + CODE_LIFETIME_S)
         if talks(session):
             manners, _ = await dialogue_session.start_dialogue(service, session)
+            await dialogue_session.check_voice(service, manners)
             view = manners.view(NO_SESSION, expires_at)
         else:
             configuration = updated_transcription(
@@ -222,7 +223,7 @@ async def _serve(
     if dialogue or (session is None and await dialogue_session.wants_dialogue(service, query)):
         if _is_beta(socket.websocket):
             raise errors.FieldInvalid(
-                "Conversations are not held in the beta's words.", hint=NO_BETA
+                "Conversations are not supported with the beta API.", hint=NO_BETA
             )
         named = {"model": query["model"]} if "model" in query else {}
         await dialogue_session.serve_dialogue(socket, service, session or named, expires_at)

@@ -69,6 +69,7 @@ def _body(error: errors.SidecarError) -> dict[str, Any]:
     """As in an answer; what its header Retry-After would say is in the message, for OpenAI's
     events have no field for it."""
     body: dict[str, Any] = error_body(error)["error"]
+    body["message"] = f"{error.detail} {error.hint_on('docs/openai.md')}"
     if error.retry_after is not None:
         body["message"] += f" Retry after {error.retry_after} s."
     return body

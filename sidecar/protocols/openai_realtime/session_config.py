@@ -297,9 +297,11 @@ def check_model(name: str, spec: EngineSpec) -> str:
         *openai_model_names.LIVE_ALIASES,
     ):
         raise errors.ModelNotFound(
-            f"There is no model '{name[:80]}' here that transcribes live.",
-            hint=f"What hears live here is '{spec.name}'; 'whisper-1' or "
-            "'gpt-4o-transcribe' stand for it, too.",
+            f"There is no model '{name[:80]}' for live transcription here.",
+            hint=(
+                f"The live engine is '{spec.name}'; 'whisper-1' and 'gpt-4o-transcribe' are "
+                "names for it, too."
+            ),
         )
     return name
 
@@ -309,7 +311,7 @@ def _inputs(session: Mapping[str, Any]) -> Mapping[str, Any]:
     if session.get("type") not in (None, RealtimeSessionType.TRANSCRIPTION):
         raise errors.FieldInvalid(
             "'session.type' is not 'transcription'.",
-            hint="This service transcribes here; it does not answer.",
+            hint="Use 'transcription': this connection does not hold conversations.",
         )
     audio = require_object("session.audio", session.get("audio") or {})
     given = dict(require_object(_INPUT, audio.get("input") or {}))
@@ -322,7 +324,7 @@ def _inputs(session: Mapping[str, Any]) -> Mapping[str, Any]:
     if (sound := session.get("input_audio_format")) is not None:
         if not isinstance(sound, str) or sound not in BETA_AUDIO_FORMATS:
             raise errors.FieldInvalid(
-                "'session.input_audio_format' has a value that is not possible.",
+                "'session.input_audio_format' has an invalid value.",
                 hint=f"Use one of: {', '.join(BETA_AUDIO_FORMATS)}.",
             )
         given["format"] = {"type": BETA_AUDIO_FORMATS[sound].value}
@@ -366,7 +368,7 @@ def _with_transcription(
             else openai_common.engine_language(spec, possible)
         )
         if not spec.speaks(tag):
-            raise errors.LanguageUnsupported(f"The engine '{spec.name}' does not know '{tag}'.")
+            raise errors.LanguageUnsupported(f"The engine '{spec.name}' does not support '{tag}'.")
         after = replace(after, said_language=said, language=tag)
     if "prompt" in given or "keywords" in given:
         keywords = ", ".join(_words(f"{at}.keywords", given.get("keywords")))
@@ -425,11 +427,11 @@ def require_object(name: str, value: object) -> Mapping[str, Any]:
         errors.FieldInvalid: it is none.
     """
     if not isinstance(value, Mapping):
-        raise errors.FieldInvalid(f"'{name}' is no object.")
+        raise errors.FieldInvalid(f"'{name}' is not an object.")
     return value
 
 
 def _words(name: str, value: object) -> list[str]:
     if not isinstance(value, list | None):
-        raise errors.FieldInvalid(f"'{name}' is no list.")
+        raise errors.FieldInvalid(f"'{name}' is not a list.")
     return [word for one in value or () if (word := request_options.parse_text(name, one).strip())]

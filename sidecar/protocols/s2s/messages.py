@@ -296,7 +296,12 @@ class S2SEngines(BaseModel):
 
 def native_error_message(error: errors.SidecarError, turn: int = 0) -> str:
     """Return the message of an error, with its hint; ``turn`` is 0 if it is of no reply."""
-    body = {"message": error.detail, "hint": error.hint, "code": error.code, "turn": turn}
+    body = {
+        "message": error.detail,
+        "hint": error.hint_on("docs/talk.md"),
+        "code": error.code,
+        "turn": turn,
+    }
     return json_message("error", **body, **retry_fields(error))
 
 

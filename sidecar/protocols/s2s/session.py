@@ -70,7 +70,7 @@ class _S2SConnection:
             order = messages.parse_command(request_headers.parse_json_message(message))
             await self._ordered(order)
         except ValueError:
-            await self._warn(errors.RequestInvalid("This is no JSON."))
+            await self._warn(errors.RequestInvalid("The message is not JSON."))
         except (errors.FieldInvalid, errors.ModelNotFound) as error:
             await self._warn(error, ours_known=isinstance(order, messages.S2SBegin))
         return True
@@ -179,7 +179,9 @@ class _S2SConnection:
                 caller = self._socket.caller
                 job = await self._service.live_archive.conversation(caller, transcript)
             except errors.SidecarError as error:
-                self._unkept = Notice(NOT_SAVED_CODE, f"It could not be kept: {error.detail}")
+                self._unkept = Notice(
+                    NOT_SAVED_CODE, f"The conversation could not be saved: {error.detail}"
+                )
         written = {form: render_transcript(transcript, form) for form in ("text", "srt")}
         body = transcript_body(transcript)
         return messages.json_message("ended", transcript=body, written=written, job=job)

@@ -59,7 +59,9 @@ def parse_event_header(line: bytes) -> tuple[WyomingEvent, int]:
     said = _object(line, "line")
     kind, data = said.get("type"), said.get("data")
     if not isinstance(kind, str) or not isinstance(data, dict | None):
-        raise errors.MessageInvalid("An event has a 'type', and 'data' is an object.", hint=HINT)
+        raise errors.MessageInvalid(
+            "An event needs a 'type', and its 'data' has to be an object.", hint=HINT
+        )
     more, payload = (_length(said, f"{name}_length") for name in ("data", "payload"))
     if more > LARGEST_DATA:
         raise errors.MessageTooBig(f"'data_length' is beyond {LARGEST_DATA}.", hint=HINT)
@@ -82,7 +84,7 @@ def _object(text: bytes, what: str) -> dict[str, Any]:
     except ValueError:
         said = None
     if not isinstance(said, dict):
-        raise errors.MessageInvalid(f"The {what} of an event is no JSON object.", hint=HINT)
+        raise errors.MessageInvalid(f"The {what} of an event is not a JSON object.", hint=HINT)
     return said
 
 
@@ -91,7 +93,7 @@ def _length(said: Mapping[str, Any], name: str) -> int:
     if value is None:
         return 0
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < LARGEST_LENGTH:
-        raise errors.MessageInvalid(f"'{name}' is no number of bytes.", hint=HINT)
+        raise errors.MessageInvalid(f"'{name}' is not a number of bytes.", hint=HINT)
     return value
 
 
@@ -179,7 +181,7 @@ class WyomingAudioFormat:
             return cls(**fields)
         except pydantic.ValidationError:
             raise errors.SoundInvalid(
-                "'rate', 'width' and 'channels' say no sound that is understood.",
+                "'rate', 'width' and 'channels' are not a supported audio format.",
                 hint="Send samples of 2, 3 or 4 bytes, signed and little-endian, such as 16,000 a "
                 "second of 2 bytes each, in one channel.",
             ) from None
@@ -208,7 +210,9 @@ def check_model_name(name: object, spec: EngineSpec) -> None:
         errors.ModelNotFound: it is not.
     """
     if name not in (None, "", spec.name):
-        raise errors.ModelNotFound(hint=f"What is loaded here is '{spec.name}'; name no other.")
+        raise errors.ModelNotFound(
+            hint=f"The loaded model is '{spec.name}'; use this name or none."
+        )
 
 
 def _texts(data: Mapping[str, Any], name: str) -> list[str]:
@@ -216,7 +220,7 @@ def _texts(data: Mapping[str, Any], name: str) -> list[str]:
     if found is None:
         return []
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
-        raise errors.FieldInvalid(f"'{name}' is no list of texts.", hint=HINT)
+        raise errors.FieldInvalid(f"'{name}' is not a list of strings.", hint=HINT)
     return [text for one in found if (text := " ".join(one.split()))]
 
 

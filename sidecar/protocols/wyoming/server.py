@@ -46,9 +46,9 @@ class WyomingServer:
                 raise errors.SettingsInvalid(f"Cannot listen: {error.strerror}.") from None
             raise errors.PortInUse(
                 f"Port {port} on {host} is in use.",
-                hint="Stop the program that holds it, or take another with --wyoming-port.",
+                hint="Stop the program that uses it, or choose another with --wyoming-port.",
             ) from None
-        log.info("Wyoming on port %d", port)
+        log.info("serving Wyoming on port %d", port)
         return {"wyoming_port": port}
 
     def stop_accepting(self) -> None:

@@ -117,15 +117,21 @@ class WyomingAllowlist:
         guests = [_network(text) for text in settings.wyoming_clients]
         if not guests and not entrance.access.authenticator.local_only:
             raise errors.SettingsInvalid(
-                "A token is asked for, and clients of --wyoming-port send none.",
-                hint="Say who may come without one: --wyoming-clients 127.0.0.1, or the address "
-                "of Home Assistant.",
+                "The service requires a token, and Wyoming clients (--wyoming-port) cannot "
+                "send one.",
+                hint=(
+                    "Name the clients that need none: --wyoming-clients 127.0.0.1, or the "
+                    "address of Home Assistant."
+                ),
             )
         away = [str(one) for one in guests if not is_loopback_address(str(one.network_address))]
         if away and is_loopback_address(settings.host):
             raise errors.SettingsInvalid(
-                f"Nobody from {', '.join(away)} reaches {settings.host} (--wyoming-clients).",
-                hint="Listen on an address that others reach, such as --host 0.0.0.0 with a token.",
+                f"Clients at {', '.join(away)} (--wyoming-clients) cannot reach "
+                f"{settings.host}, the address of the service.",
+                hint=(
+                    "Listen on an address that they can reach, such as --host 0.0.0.0 with a token."
+                ),
             )
         return cls(entrance, guests)
 
@@ -139,8 +145,8 @@ class WyomingAllowlist:
         approach = RequestOrigin(hosts=["localhost"], origins=[], authorizations=[], peer=peer)
         if self.guests and not self._is_guest(peer):
             raise errors.PeerNotAllowed(
-                "Wyoming is not open to this address.",
-                hint="The setting 'wyoming_clients' says to which ones it is.",
+                "Wyoming connections from this address are not allowed.",
+                hint="Add the address to the setting 'wyoming_clients'.",
             )
         self.entrance.admit_request(approach)
         access = self.entrance.access
@@ -165,7 +171,7 @@ def _network(text: str) -> Network:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:
         raise errors.SettingsInvalid(
-            f"'{text}' is no address and no network (--wyoming-clients).",
+            f"'{text}' is neither an address nor a network (--wyoming-clients).",
             hint="Name addresses such as 192.168.1.5, or networks such as 192.168.1.0/24.",
         ) from None
 
@@ -214,7 +220,7 @@ class WyomingConnection:
         except errors.SidecarError as error:
             await self._refuse(error)
         except Exception:
-            log.exception("a fault of ours on a Wyoming connection")
+            log.exception("internal error on a Wyoming connection")
             await self._refuse(errors.SidecarError())
         finally:
             self._close()
@@ -260,8 +266,9 @@ class WyomingConnection:
         recording = self._recording
         if form != recording.form or event.payload % (form.width * form.channels):
             raise errors.SoundInvalid(
-                "A chunk has another form than those before it, or no whole number of samples.",
-                hint="Send all chunks as 'audio-start' says, cut between two samples.",
+                "A chunk has another format than those before it, or not a whole number of "
+                "samples.",
+                hint="Send all chunks in the format of 'audio-start', cut between two samples.",
             )
         try:
             async for piece in self._reader.payload(event.payload, recording.timeout_s):
@@ -273,7 +280,7 @@ class WyomingConnection:
         recording, self._recording = self._recording, None
         if recording is None:
             raise errors.MessageInvalid(
-                "'audio-stop' without any sound before it.", hint=messages.HINT
+                "'audio-stop' came without any audio before it.", hint=messages.HINT
             )
         options = self._options or self._service.options(messages.fields_of({}, self._service.spec))
         self._options, self._answering = None, True
@@ -326,7 +333,7 @@ class WyomingConnection:
 
     async def _skip_payload(self, size: int) -> None:
         if size > MAX_IGNORED_BYTES:
-            raise errors.MessageTooBig("The payload is none that is heard.", hint=messages.HINT)
+            raise errors.MessageTooBig("The payload is larger than the limit.", hint=messages.HINT)
         stall_s = UPLOAD_STALL_S
         try:
             async for _ in self._reader.payload(size, lambda: stall_s):
@@ -335,7 +342,7 @@ class WyomingConnection:
             raise errors.UploadStalled() from None
 
     async def _refuse(self, error: errors.SidecarError) -> None:
-        log.info("a Wyoming client was refused: %s", error.code)
+        log.info("Wyoming client rejected: %s", error.code)
         self._drop_recording()
         with suppress(messages.WyomingClientGone, ConnectionError, OSError, TimeoutError):
             await self._send(messages.error_event(error))

@@ -155,7 +155,7 @@ def yap_error(error: errors.SidecarError) -> YapRefused:
         code = "invalid_payload"
     elif isinstance(error, errors.InboundFull):
         reason = "inbound_queue_full"
-    details: dict[str, Any] = {"hint": error.hint}
+    details: dict[str, Any] = {"hint": error.hint_on("docs/live.md")}
     if error.retry_after is not None:
         details["retry_in"] = error.retry_after
     return YapRefused(code, reason, error.detail, None, **details)
@@ -199,7 +199,7 @@ def _close_code(variable: str, usual: int) -> int:
     value = yap_variable(variable) or str(usual)
     if not re.fullmatch(r"[1-4][0-9]{3}", value, re.ASCII):
         raise errors.SettingsInvalid(
-            f"{variable} is no close code.", hint="Use a number from 1000 to 4999."
+            f"{variable} is not a close code.", hint="Use a number from 1000 to 4999."
         )
     return int(value)
 

@@ -11,7 +11,7 @@ from vibevoice_asr_client import errors
 
 
 class AdminOff(errors.Forbidden):
-    """The administrators' API is not on."""
+    """The administrators' API is off."""
 
     known_code = "admin_off"
 
@@ -29,25 +29,25 @@ class AudioEmpty(errors.Refused):
 
 
 class AudioFormatUnsupported(errors.Refused):
-    """The content is not audio in a format this service knows."""
+    """The content is not audio in a supported format."""
 
     known_code = "audio_format_unsupported"
 
 
 class AudioLimited(errors.Busy):
-    """You have as much audio waiting as one may have."""
+    """You have reached the limit of waiting audio for one owner."""
 
     known_code = "audio_limited"
 
 
 class AudioLost(errors.Conflict):
-    """The recording of this job is not there any more."""
+    """The recording of this job was deleted or changed."""
 
     known_code = "audio_lost"
 
 
 class AudioPathForbidden(errors.Forbidden):
-    """The audio file may not be read."""
+    """The service may not read the audio file."""
 
     known_code = "audio_path_forbidden"
 
@@ -77,19 +77,19 @@ class AudioTooLong(errors.TooLarge):
 
 
 class AudioUndecodable(errors.Refused):
-    """The audio is damaged or holds no sound track: no samples could be decoded."""
+    """The audio is damaged or has no audio track: no samples could be decoded."""
 
     known_code = "audio_undecodable"
 
 
 class CallUnknown(errors.NotFound):
-    """No call of that id waits for an output."""
+    """No pending tool call has this id."""
 
     known_code = "call_unknown"
 
 
 class CaptureUnreadable(errors.Refused):
-    """That is no captured session."""
+    """The file is not a capture of a session."""
 
     known_code = "capture_unreadable"
 
@@ -119,43 +119,43 @@ class CheckpointNotFound(errors.Busy):
 
 
 class CheckpointUnsafe(errors.Busy):
-    """The checkpoint has pickled weights or code of its own, which is never run."""
+    """The checkpoint has pickled weights or its own code, which this service never runs."""
 
     known_code = "checkpoint_unsafe"
 
 
 class CheckpointUnsupported(errors.Busy):
-    """The checkpoint is not of VibeVoice-ASR."""
+    """The checkpoint is not one of VibeVoice-ASR."""
 
     known_code = "checkpoint_unsupported"
 
 
 class CheckpointUnwritable(errors.OutOfSpace):
-    """The folder for the checkpoint cannot be written."""
+    """The folder for the checkpoint cannot be written to."""
 
     known_code = "checkpoint_unwritable"
 
 
 class ChunkTooLong(errors.TooLarge):
-    """The piece of sound is too long."""
+    """The chunk of audio is too long."""
 
     known_code = "chunk_too_long"
 
 
 class ClipTooLong(errors.TooLarge):
-    """The clip is longer than a clip of a voice may be."""
+    """The clip is longer than the limit for enrolment."""
 
     known_code = "clip_too_long"
 
 
 class ConnectionsLimited(errors.Busy):
-    """As many of your requests and connections are open as one may have."""
+    """You have reached the limit of open requests and connections for one owner."""
 
     known_code = "connections_limited"
 
 
 class ContentTypeUnsupported(errors.Refused):
-    """The Content-Type of the request is not supported here."""
+    """The Content-Type of the request is not supported."""
 
     known_code = "content_type_unsupported"
 
@@ -167,25 +167,25 @@ class ConversationAlreadyHasActiveResponse(errors.Conflict):
 
 
 class DeviceLost(errors.Busy):
-    """The GPU stopped working for the engine's process."""
+    """The GPU stopped working for the worker process."""
 
     known_code = "device_lost"
 
 
 class DiskFull(errors.OutOfSpace):
-    """There is no room on the disk for the upload."""
+    """There is not enough disk space for the upload."""
 
     known_code = "disk_full"
 
 
 class EditImpossible(errors.Refused):
-    """That cannot be done to this transcript."""
+    """This edit is not possible for this transcript."""
 
     known_code = "edit_impossible"
 
 
 class EditsFull(errors.Conflict):
-    """No more edits of this transcript are kept."""
+    """This transcript has reached its limit of edits."""
 
     known_code = "edits_full"
 
@@ -197,7 +197,7 @@ class EncodingUnavailable(errors.Refused):
 
 
 class EngineCrashed(errors.Busy):
-    """The engine's process died while it worked on this audio."""
+    """The worker process died while it transcribed this audio."""
 
     known_code = "engine_crashed"
 
@@ -209,7 +209,7 @@ class EngineFailed(errors.Failed):
 
 
 class EngineStuck(errors.Busy):
-    """The engine's process hangs where nothing can end it, and none takes its place."""
+    """The worker process hangs and cannot be killed; no new one is started before it ends."""
 
     known_code = "engine_stuck"
 
@@ -221,13 +221,13 @@ class EngineUnavailable(errors.Busy):
 
 
 class EventUnsupported(errors.Refused):
-    """The event has no type that is known here."""
+    """The type of the event is not supported here."""
 
     known_code = "event_unsupported"
 
 
 class FieldInvalid(errors.Refused):
-    """A field has a value that is not possible."""
+    """A field has an invalid value."""
 
     known_code = "field_invalid"
 
@@ -263,7 +263,7 @@ class HeaderTooLarge(errors.TooLarge):
 
 
 class HostNotAllowed(errors.Forbidden):
-    """The Host header names no address of this service."""
+    """The Host header is not an allowed name of this service."""
 
     known_code = "host_not_allowed"
 
@@ -275,31 +275,31 @@ class HubUnreachable(errors.Busy):
 
 
 class IdempotencyKeyReused(errors.Refused):
-    """This Idempotency-Key was sent with another request."""
+    """This Idempotency-Key was used for another request."""
 
     known_code = "idempotency_key_reused"
 
 
 class InboundFull(errors.Busy):
-    """More messages wait on this connection than may."""
+    """Too many unprocessed messages wait on this connection."""
 
     known_code = "inbound_full"
 
 
 class InputAudioBufferCommitEmpty(errors.Refused):
-    """There is less than 0.1 s of sound since the last commit."""
+    """There is less than 0.1 s of audio since the last commit."""
 
     known_code = "input_audio_buffer_commit_empty"
 
 
 class Internal(errors.Failed):
-    """Something went wrong inside the service."""
+    """Internal error of the service."""
 
     known_code = "internal"
 
 
 class ItemUnknown(errors.NotFound):
-    """The conversation has no such item."""
+    """The conversation has no item with this id."""
 
     known_code = "item_unknown"
 
@@ -311,7 +311,7 @@ class JobCancelled(errors.Cancelled):
 
 
 class JobNotDone(errors.Conflict):
-    """The job has not ended yet: there is no transcript."""
+    """The job has not finished yet: there is no transcript."""
 
     known_code = "job_not_done"
 
@@ -323,13 +323,13 @@ class JobNotFound(errors.NotFound):
 
 
 class JobsLimited(errors.Busy):
-    """You have as many jobs waiting and running as one may have at once."""
+    """You have reached the limit of waiting and running jobs for one owner."""
 
     known_code = "jobs_limited"
 
 
 class JournalUnreachable(errors.Busy):
-    """The database in which jobs are kept does not answer now."""
+    """The database of jobs does not answer."""
 
     known_code = "journal_unreachable"
 
@@ -353,31 +353,31 @@ class LanguageInvalid(errors.Refused):
 
 
 class LanguageUnsupported(errors.Refused):
-    """The engine does not know this language."""
+    """The engine does not support this language."""
 
     known_code = "language_unsupported"
 
 
 class LinkInvalid(errors.Unauthorized):
-    """This link does not count any more: it opens the page once, within two minutes."""
+    """This link is not valid any more: it opens the page once, within two minutes."""
 
     known_code = "link_invalid"
 
 
 class LiveFull(errors.Busy):
-    """As many live sessions as this service takes are going on."""
+    """The service has reached its limit of live sessions."""
 
     known_code = "live_full"
 
 
 class LiveLimited(errors.Busy):
-    """You have as many live sessions as you may."""
+    """You have reached the limit of live sessions for one owner."""
 
     known_code = "live_limited"
 
 
 class LiveUnavailable(errors.Refused):
-    """No engine of this service hears while somebody speaks."""
+    """No engine of this service transcribes live audio."""
 
     known_code = "live_unavailable"
 
@@ -389,13 +389,13 @@ class LlmFailed(errors.Busy):
 
 
 class LlmGarbled(errors.Failed):
-    """The language model's answer cannot be read."""
+    """The response of the language model cannot be parsed."""
 
     known_code = "llm_garbled"
 
 
 class LlmRefused(errors.Failed):
-    """The language model refused the request."""
+    """The server of the language model rejected the request."""
 
     known_code = "llm_refused"
 
@@ -413,43 +413,43 @@ class LlmUnreachable(errors.Busy):
 
 
 class LogprobsUnavailable(errors.Refused):
-    """No engine here tells the probabilities of its tokens."""
+    """No engine of this service returns token probabilities."""
 
     known_code = "logprobs_unavailable"
 
 
 class LoudspeakerUnavailable(errors.Refused):
-    """There is no loudspeaker that can be used."""
+    """No loudspeaker is available."""
 
     known_code = "loudspeaker_unavailable"
 
 
 class MachineBusy(errors.Busy):
-    """This machine is too busy to look at the file."""
+    """This machine is too busy to read the file."""
 
     known_code = "machine_busy"
 
 
 class MessageInvalid(errors.Refused):
-    """The message is none that this connection knows."""
+    """The message is not one that this connection supports."""
 
     known_code = "message_invalid"
 
 
 class MessageTooBig(errors.TooLarge):
-    """The message is too big."""
+    """The message is too large."""
 
     known_code = "message_too_big"
 
 
 class MethodNotAllowed(errors.Refused):
-    """This address does not take this method."""
+    """This path does not support this method."""
 
     known_code = "method_not_allowed"
 
 
 class MicrophoneUnavailable(errors.Refused):
-    """There is no microphone that can be used."""
+    """No microphone is available."""
 
     known_code = "microphone_unavailable"
 
@@ -461,31 +461,31 @@ class ModelLoadFailed(errors.Busy):
 
 
 class ModelLoaded(errors.Conflict):
-    """There is a model of this name already."""
+    """A model with this name is already loaded."""
 
     known_code = "model_loaded"
 
 
 class ModelNotFound(errors.NotFound):
-    """There is no model of this name here."""
+    """No loaded model has this name."""
 
     known_code = "model_not_found"
 
 
 class ModelPathForbidden(errors.Forbidden):
-    """Models are not loaded from this folder."""
+    """Models may not be loaded from this folder."""
 
     known_code = "model_path_forbidden"
 
 
 class ModelUnsuited(errors.Refused):
-    """No engine that runs here can work with this model."""
+    """No running engine can load this model."""
 
     known_code = "model_unsuited"
 
 
 class MultipartInvalid(errors.Refused):
-    """The multipart body could not be read."""
+    """The multipart body could not be parsed."""
 
     known_code = "multipart_invalid"
 
@@ -503,7 +503,7 @@ class MultipleFiles(errors.Refused):
 
 
 class NotFound(errors.NotFound):
-    """There is nothing at this address."""
+    """There is nothing at this path."""
 
     known_code = "not_found"
 
@@ -515,25 +515,25 @@ class OriginNotAllowed(errors.Forbidden):
 
 
 class PeerNotAllowed(errors.Forbidden):
-    """Without a token this service answers its own machine only, and no proxy."""
+    """Without a token this service accepts direct connections from its own machine only."""
 
     known_code = "peer_not_allowed"
 
 
 class PeopleFull(errors.Conflict):
-    """There are as many people as one owner may have."""
+    """You have reached the limit of enrolled speakers for one owner."""
 
     known_code = "people_full"
 
 
 class PeopleOff(errors.Forbidden):
-    """This service keeps no voices: the setting 'people' is off."""
+    """This service stores no enrolled speakers: the setting 'people' is off."""
 
     known_code = "people_off"
 
 
 class PersonNotFound(errors.NotFound):
-    """There is no such person, or it was deleted."""
+    """There is no enrolled speaker with this id, or it was deleted."""
 
     known_code = "person_not_found"
 
@@ -545,19 +545,19 @@ class PortInUse(errors.Conflict):
 
 
 class PrecisionUnavailable(errors.Refused):
-    """The engine does not have this precision."""
+    """The engine does not support this precision."""
 
     known_code = "precision_unavailable"
 
 
 class PrecisionUnknown(errors.Refused):
-    """The precision is not known."""
+    """The precision is unknown."""
 
     known_code = "precision_unknown"
 
 
 class PullRunning(errors.Conflict):
-    """Another 'vibevoice-asr pull' of this checkpoint is at work."""
+    """Another 'vibevoice-asr pull' of this checkpoint is running."""
 
     known_code = "pull_running"
 
@@ -569,7 +569,7 @@ class QueueFull(errors.Busy):
 
 
 class RangeUnsatisfiable(errors.Refused):
-    """The recording has no such bytes."""
+    """The range lies beyond the end of the recording."""
 
     known_code = "range_unsatisfiable"
 
@@ -587,19 +587,19 @@ class RecordingNotKept(errors.NotFound):
 
 
 class ReloadSuperseded(errors.Conflict):
-    """Another reload overtook this one."""
+    """A later reload replaced this one."""
 
     known_code = "reload_superseded"
 
 
 class ReplyEmpty(errors.Failed):
-    """The language model answered with nothing that can be said or shown."""
+    """The answer of the language model has no text that can be spoken or shown."""
 
     known_code = "reply_empty"
 
 
 class RepositoryForbidden(errors.Forbidden):
-    """The model hub does not let this user have this model."""
+    """The model hub denies this user access to this model."""
 
     known_code = "repository_forbidden"
 
@@ -623,7 +623,7 @@ class ResponseCancelNotActive(errors.Conflict):
 
 
 class ScopeMissing(errors.Forbidden):
-    """The token that was sent does not allow this."""
+    """The token lacks the scope for this operation."""
 
     known_code = "scope_missing"
 
@@ -635,13 +635,13 @@ class ServiceUnreachable(errors.Busy):
 
 
 class SessionHandedOver(errors.Busy):
-    """This service ends; another one goes on with the live session."""
+    """This service shuts down; another one continues the live session."""
 
     known_code = "session_handed_over"
 
 
 class SessionIdle(errors.Busy):
-    """Nothing came for this live session for too long."""
+    """This live session received nothing for too long."""
 
     known_code = "session_idle"
 
@@ -653,25 +653,25 @@ class SessionMoved(errors.Conflict):
 
 
 class SessionNotFound(errors.NotFound):
-    """There is no such live session."""
+    """There is no live session with this id."""
 
     known_code = "session_not_found"
 
 
 class SessionOver(errors.Conflict):
-    """The live session takes no more sound."""
+    """The live session has ended and accepts no more audio."""
 
     known_code = "session_over"
 
 
 class SessionTaken(errors.Conflict):
-    """A live session with this id goes on."""
+    """A live session with this id is in progress."""
 
     known_code = "session_taken"
 
 
 class SessionTooLong(errors.Busy):
-    """The live session has lasted as long as one may."""
+    """The live session has reached its maximum duration."""
 
     known_code = "session_too_long"
 
@@ -683,7 +683,7 @@ class SettingsInvalid(errors.Refused):
 
 
 class SeveralVoices(errors.Refused):
-    """More than one person speaks in the clip."""
+    """The clip has more than one speaker."""
 
     known_code = "several_voices"
 
@@ -695,85 +695,85 @@ class ShuttingDown(errors.Busy):
 
 
 class SoundInvalid(errors.Refused):
-    """What was sent is no sound in the agreed form."""
+    """The data is not audio in the agreed encoding."""
 
     known_code = "sound_invalid"
 
 
 class SpeakerNotFound(errors.NotFound):
-    """The job has no such speaker, or its voice was not heard well enough."""
+    """The job has no such speaker, or too little of its speech for an embedding."""
 
     known_code = "speaker_not_found"
 
 
 class SpeechFailed(errors.Busy):
-    """The server that speaks did not."""
+    """The speech synthesis server failed."""
 
     known_code = "speech_failed"
 
 
 class SpeechFull(errors.Busy):
-    """As much text waits to be spoken as may, of yours or of all."""
+    """Too much text waits for synthesis, for this owner or in all."""
 
     known_code = "speech_full"
 
 
 class SpeechUnavailable(errors.Refused):
-    """No engine of this service speaks."""
+    """This service has no TTS engine."""
 
     known_code = "speech_unavailable"
 
 
 class SpoolUnwritable(errors.OutOfSpace):
-    """The folder for uploads cannot be written."""
+    """The folder for uploads cannot be written to."""
 
     known_code = "spool_unwritable"
 
 
 class StageSilent(errors.Busy):
-    """A part of the conversation does not answer."""
+    """A stage of the conversation does not answer."""
 
     known_code = "stage_silent"
 
 
 class StorageUnreachable(errors.Busy):
-    """The storage in which recordings are kept does not answer now."""
+    """The storage of recordings does not answer."""
 
     known_code = "storage_unreachable"
 
 
 class TalkFull(errors.Busy):
-    """There are as many conversations as may be at once."""
+    """The service has reached its limit of conversations."""
 
     known_code = "talk_full"
 
 
 class TicketInvalid(errors.Unauthorized):
-    """This ticket does not count any more: it opens one connection, within minutes."""
+    """This ticket is not valid any more: it opens one connection, within minutes."""
 
     known_code = "ticket_invalid"
 
 
 class TokenInvalid(errors.Unauthorized):
-    """The token does not count here."""
+    """The token is not valid for this service."""
 
     known_code = "token_invalid"
 
 
 class TokenMissing(errors.Unauthorized):
-    """This service wants a token."""
+    """This service requires a token."""
 
     known_code = "token_missing"
 
 
 class ToolsUnavailable(errors.Refused):
-    """Who answers here only repeats what is said, and calls no tools."""
+    """The built-in echo model only repeats what the user says and cannot call tools."""
 
     known_code = "tools_unavailable"
 
 
 class TranscriptChanged(errors.Conflict):
-    """The transcript is of another revision than 'If-Match' says."""
+    """The transcript has another revision than 'If-Match' names."""
 
     known_code = "transcript_changed"
 
@@ -785,13 +785,13 @@ class TranslationUnavailable(errors.Refused):
 
 
 class Unschedulable(errors.Refused):
-    """No node that is there can do this."""
+    """No available node can run this job."""
 
     known_code = "unschedulable"
 
 
 class UpgradeRequired(errors.Refused):
-    """This address takes WebSockets only; the request had no 'Upgrade: websocket'."""
+    """This path accepts WebSockets only; the request had no 'Upgrade: websocket'."""
 
     known_code = "upgrade_required"
 
@@ -809,13 +809,13 @@ class UploadTooLarge(errors.TooLarge):
 
 
 class UploadsFull(errors.Busy):
-    """Too much is being uploaded at once."""
+    """Too many uploads, or too many bytes, are in progress."""
 
     known_code = "uploads_full"
 
 
 class UploadsLimited(errors.Busy):
-    """You have uploaded as much as one may in an hour."""
+    """You have reached the hourly upload limit for one owner."""
 
     known_code = "uploads_limited"
 
@@ -827,19 +827,19 @@ class UpstreamBusy(errors.Busy):
 
 
 class UpstreamFailed(errors.Busy):
-    """The upstream failed in the middle of this recording."""
+    """The upstream failed while it transcribed this recording."""
 
     known_code = "upstream_failed"
 
 
 class UpstreamGarbled(errors.Failed):
-    """The upstream's answer cannot be read."""
+    """The upstream's response cannot be parsed."""
 
     known_code = "upstream_garbled"
 
 
 class UpstreamRefused(errors.Failed):
-    """The upstream refused the request."""
+    """The upstream rejected the request."""
 
     known_code = "upstream_refused"
 
@@ -857,37 +857,37 @@ class UpstreamUnreachable(errors.Busy):
 
 
 class UtteranceDropped(errors.Busy):
-    """Too many speak: this utterance was not recognised."""
+    """The service is overloaded: this utterance was not recognized."""
 
     known_code = "utterance_dropped"
 
 
 class VoiceAbsent(errors.Refused):
-    """Nobody speaks in the clip."""
+    """The clip has no speech."""
 
     known_code = "voice_absent"
 
 
 class VoiceTooShort(errors.Refused):
-    """There is too little voice in the clip."""
+    """The clip has too little speech."""
 
     known_code = "voice_too_short"
 
 
 class VoiceUnknown(errors.Refused):
-    """There is no such voice to speak with."""
+    """The TTS engine has no such voice."""
 
     known_code = "voice_unknown"
 
 
 class VoicesNotKept(errors.Conflict):
-    """Nothing was kept of what the segments of this job sound like."""
+    """No speaker embeddings were stored with the segments of this job."""
 
     known_code = "voices_not_kept"
 
 
 class VoicesUnavailable(errors.Failed):
-    """Voices cannot be compared on this machine."""
+    """Speaker embeddings cannot be computed on this machine."""
 
     known_code = "voices_unavailable"
 
@@ -899,7 +899,7 @@ class WontFit(errors.OutOfSpace):
 
 
 class WordsUnavailable(errors.Refused):
-    """The engine tells no times of words."""
+    """The engine returns no word timestamps."""
 
     known_code = "words_unavailable"
 

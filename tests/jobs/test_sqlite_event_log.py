@@ -36,7 +36,7 @@ from sidecar.jobs.job_store import LocalJobStore
 from sidecar.jobs.owned_jobs import OwnedJobs
 from sidecar.jobs.recovery import JobPersistence
 from sidecar.jobs.retention import Retention
-from sidecar.jobs.sqlite_job_log import SEQ_STRIDE, SqliteJobLog
+from sidecar.jobs.sqlite_event_log import SEQ_STRIDE, SqliteJobEventLog
 from sidecar.storage import encrypted_sqlite, job_journal
 from sidecar.storage.job_journal import JOURNAL_FILE, UPLOADS_FOLDER, broken_files, migrate_journal
 from sidecar.transcripts.transcript import (
@@ -61,13 +61,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(folder: Path) -> Iterator[SqliteJobLog]:
-    store = SqliteJobLog(folder, KEY)
+def store(folder: Path) -> Iterator[SqliteJobEventLog]:
+    store = SqliteJobEventLog(folder, KEY)
     yield store
     store.close()
 
 
-def added(store: SqliteJobLog, **more: object) -> JobRecord:
+def added(store: SqliteJobEventLog, **more: object) -> JobRecord:
     record = submitted(**{"durable": True, **more})
     store.add(record)
     return record
@@ -77,12 +77,12 @@ def reopened(folder: Path, copy: Path) -> list[JobRecord]:
     """What a service finds that is started on these files."""
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("lock"))
-    with closing(SqliteJobLog(copy, KEY)) as store:
+    with closing(SqliteJobEventLog(copy, KEY)) as store:
         return store.all()
 
 
 async def test_after_the_process_it_is_all_there_again(folder: Path, tmp_path: Path) -> None:
-    store = SqliteJobLog(folder, KEY)
+    store = SqliteJobEventLog(folder, KEY)
     done, running, waiting = (
         added(store, key=IdempotencyKey(str(one), "digest")) for one in range(3)
     )
@@ -105,7 +105,7 @@ async def test_after_the_process_it_is_all_there_again(folder: Path, tmp_path: P
     await store.written()
     known, log = store.all(), store.events(done.id)
     store.close()
-    with closing(SqliteJobLog(folder, KEY)) as again:
+    with closing(SqliteJobEventLog(folder, KEY)) as again:
         found = again.all()
         assert [one.id for one in found] == [done.id, running.id, waiting.id]
         assert found[0] == known[0]
@@ -122,7 +122,7 @@ async def test_after_the_process_it_is_all_there_again(folder: Path, tmp_path: P
 
 
 async def test_every_cut_of_the_log_is_a_state_that_was_with_all_that_was_acknowledged(
-    folder: Path, tmp_path: Path, store: SqliteJobLog
+    folder: Path, tmp_path: Path, store: SqliteJobEventLog
 ) -> None:
     """The power fails anywhere in a write: the write-ahead log is cut off at any byte."""
     seed = random.randrange(1 << 30)
@@ -166,7 +166,7 @@ async def test_every_cut_of_the_log_is_a_state_that_was_with_all_that_was_acknow
 
 
 async def test_a_full_disk_costs_the_job_that_does_not_fit_and_nobody_else(
-    store: SqliteJobLog, folder: Path, tmp_path: Path
+    store: SqliteJobEventLog, folder: Path, tmp_path: Path
 ) -> None:
     large, small = added(store), added(store)
     await store.written()
@@ -197,7 +197,7 @@ async def test_a_full_disk_costs_the_job_that_does_not_fit_and_nobody_else(
 def test_a_broken_file_is_set_aside_and_said_and_the_service_starts(
     folder: Path, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with closing(SqliteJobLog(folder, KEY)) as store:
+    with closing(SqliteJobEventLog(folder, KEY)) as store:
         for _ in range(20):
             one = added(store)
             store.append(one.id, StartedChange())
@@ -230,7 +230,7 @@ def test_a_broken_file_is_set_aside_and_said_and_the_service_starts(
             database.commit()
         data = bytearray(file.read_bytes())
     file.write_bytes(data)
-    with closing(SqliteJobLog(folder, KEY)) as store:
+    with closing(SqliteJobEventLog(folder, KEY)) as store:
         assert store.all() == []
         (aside,) = broken_files(folder)
         assert aside.read_bytes() == data
@@ -248,7 +248,7 @@ def test_a_start_on_a_full_disk_is_refused_or_has_all_and_harms_nothing(
     settings = Settings(keep_jobs=True, data_dir=tiny_disk, journal_key=KEY)
     before, folder = tmp_path / "before", tiny_disk / "jobs"
     jobs = _jobs_with_a_recording(before, stopped=left != "killed") if left != "nothing" else []
-    opened, pages, said = 0, 0, "no room"
+    opened, pages, said = 0, 0, "not enough disk space"
     while opened < 4:
         shutil.rmtree(folder, ignore_errors=True)
         if left != "nothing":
@@ -261,7 +261,7 @@ def test_a_start_on_a_full_disk_is_refused_or_has_all_and_harms_nothing(
         except errors.SettingsInvalid as refused:
             opened, said = 0, f"{refused}"
         (tiny_disk / "ballast").unlink()
-        assert "no room" in said or "No space" in said, f"{4 * pages} KiB"
+        assert "not enough disk space" in said or "No space" in said, f"{4 * pages} KiB"
         assert not broken_files(folder), f"{4 * pages} KiB"
         with closing(JobPersistence(settings)) as keeping:
             assert [one.id for one in keeping.store.all()] == jobs, f"{4 * pages} KiB"
@@ -309,7 +309,7 @@ def _fill(disk: Path, free: int) -> None:
 def test_an_error_of_the_disk_is_told_and_a_sound_file_stays_where_it_is(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with closing(SqliteJobLog(folder, KEY)) as store:
+    with closing(SqliteJobEventLog(folder, KEY)) as store:
         job = added(store)
     connect = sqlite3.connect
 
@@ -325,35 +325,35 @@ def test_an_error_of_the_disk_is_told_and_a_sound_file_stays_where_it_is(
 
     monkeypatch.setattr(sqlite3, "connect", partial(connect, factory=Failing))
     with pytest.raises(errors.SettingsInvalid, match="disk I/O error"):
-        SqliteJobLog(folder, KEY)
+        SqliteJobEventLog(folder, KEY)
     monkeypatch.undo()
     assert not broken_files(folder)
-    with closing(SqliteJobLog(folder, KEY)) as store:
+    with closing(SqliteJobEventLog(folder, KEY)) as store:
         assert [one.id for one in store.all()] == [job.id]
 
 
 def test_another_key_and_a_second_service_and_a_later_version_are_refused_and_harm_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with closing(SqliteJobLog(folder, KEY)) as store:
+    with closing(SqliteJobEventLog(folder, KEY)) as store:
         job = added(store)
         monkeypatch.setattr(job_journal, "LOCK_TIMEOUT_S", 0.1)
-        with pytest.raises(errors.SettingsInvalid, match="cannot be had"):
-            SqliteJobLog(folder, KEY)
+        with pytest.raises(errors.SettingsInvalid, match="cannot be locked"):
+            SqliteJobEventLog(folder, KEY)
     with pytest.raises(errors.SettingsInvalid, match="another key"):
-        SqliteJobLog(folder, KEY[::-1])
-    with closing(SqliteJobLog(folder, KEY)) as store:
+        SqliteJobEventLog(folder, KEY[::-1])
+    with closing(SqliteJobEventLog(folder, KEY)) as store:
         assert [one.id for one in store.all()] == [job.id]
         store._journal.database.execute("PRAGMA user_version = 99")
     with pytest.raises(errors.SettingsInvalid, match="later version"):
-        SqliteJobLog(folder, KEY)
+        SqliteJobEventLog(folder, KEY)
     assert not broken_files(folder)
 
 
 def test_a_file_of_the_first_version_is_brought_up_to_date_with_what_is_in_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with closing(SqliteJobLog(folder, KEY)) as store:
+    with closing(SqliteJobEventLog(folder, KEY)) as store:
         job = added(store)
         store.append(job.id, StartedChange())
     with closing(sqlite3.connect(folder / JOURNAL_FILE, isolation_level=None)) as database:
@@ -365,12 +365,12 @@ def test_a_file_of_the_first_version_is_brought_up_to_date_with_what_is_in_it(
         with pytest.raises(sqlite3.Error):  # it dies in the middle
             migrate_journal(database)
     monkeypatch.undo()
-    with closing(SqliteJobLog(folder, KEY)) as store:
+    with closing(SqliteJobEventLog(folder, KEY)) as store:
         assert store.get(job.id).state is JobState.RUNNING
         store.add(submitted(durable=True, key=IdempotencyKey("k", "digest")))
 
 
-async def test_what_was_forgotten_is_in_no_file(folder: Path, store: SqliteJobLog) -> None:
+async def test_what_was_forgotten_is_in_no_file(folder: Path, store: SqliteJobEventLog) -> None:
     jobs = [
         added(store, key=IdempotencyKey(f"key-{number}-of-nobody", "digest"))
         for number in range(30)
@@ -388,7 +388,7 @@ async def test_what_was_forgotten_is_in_no_file(folder: Path, store: SqliteJobLo
 
 
 async def test_a_deletion_is_answered_for_once_it_is_in_no_file_whenever_it_was_written(
-    folder: Path, store: SqliteJobLog
+    folder: Path, store: SqliteJobEventLog
 ) -> None:
     for _ in range(5):
         job = added(store)
@@ -401,7 +401,7 @@ async def test_a_deletion_is_answered_for_once_it_is_in_no_file_whenever_it_was_
 
 
 async def test_a_deletion_whose_log_is_read_by_others_is_said_and_done_once_it_can_be(
-    folder: Path, store: SqliteJobLog, monkeypatch: pytest.MonkeyPatch
+    folder: Path, store: SqliteJobEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = [added(store) for _ in range(2)]
     await store.written()
@@ -427,7 +427,7 @@ async def test_a_deletion_whose_log_is_read_by_others_is_said_and_done_once_it_c
 
 @pytest.mark.parametrize("hindrance", ["reader", "writer"])
 async def test_who_asks_again_for_all_to_be_deleted_is_not_told_so_before_it_is_true(
-    hindrance: str, folder: Path, store: SqliteJobLog, monkeypatch: pytest.MonkeyPatch
+    hindrance: str, folder: Path, store: SqliteJobEventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encrypted_sqlite, "READER_TIMEOUT_S", 0.0)
     monkeypatch.setattr(encrypted_sqlite, "WRITE_DELAY_S", 0.1)
@@ -446,7 +446,7 @@ async def test_who_asks_again_for_all_to_be_deleted_is_not_told_so_before_it_is_
 
 
 async def test_what_a_service_that_was_killed_had_deleted_goes_from_the_log_before_it_is_said(
-    folder: Path, store: SqliteJobLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, store: SqliteJobEventLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = added(store, owner=ANONYMOUS.owner)
     await store.written()
@@ -456,14 +456,14 @@ async def test_what_a_service_that_was_killed_had_deleted_goes_from_the_log_befo
     killed = tmp_path / "killed"
     shutil.copytree(folder, killed, ignore=shutil.ignore_patterns("lock"))
     assert job.id.encode() in _bytes_in(killed)
-    with closing(SqliteJobLog(killed, KEY)) as after:
+    with closing(SqliteJobEventLog(killed, KEY)) as after:
         async with _owned(after) as owned:
             assert await owned.delete_all(ANONYMOUS) == 0
             assert job.id.encode() not in _bytes_in(killed)
 
 
 async def test_all_are_deleted_although_the_end_of_one_makes_another_go_for_its_age(
-    folder: Path, store: SqliteJobLog
+    folder: Path, store: SqliteJobEventLog
 ) -> None:
     waiting, done = (added(store, owner=ANONYMOUS.owner) for _ in range(2))
     store.append(done.id, StartedChange())
@@ -478,14 +478,14 @@ async def test_what_nobody_could_ask_for_is_deleted_with_the_rest_also_after_a_r
     folder: Path,
 ) -> None:
     """Its client waited for it, and the service ended before that was told."""
-    with closing(SqliteJobLog(folder, KEY)) as store:
+    with closing(SqliteJobEventLog(folder, KEY)) as store:
         for kept in (True, False):
             job = added(store, owner=ANONYMOUS.owner, kept=kept)
             for change in (StartedChange(), DONE):
                 store.append(job.id, change)
         theirs = added(store, owner="another's")
         await store.written()
-    store = SqliteJobLog(folder, KEY)
+    store = SqliteJobEventLog(folder, KEY)
     with closing(store):
         async with _owned(store) as owned:
             assert await owned.delete_all(ANONYMOUS) == 2
@@ -494,7 +494,7 @@ async def test_what_nobody_could_ask_for_is_deleted_with_the_rest_also_after_a_r
     assert [one.id for one in reopened(folder, folder.with_name("copy"))] == [theirs.id]
 
 
-async def test_who_appends_waits_for_no_disk(store: SqliteJobLog) -> None:
+async def test_who_appends_waits_for_no_disk(store: SqliteJobEventLog) -> None:
     """A writer that is held up holds up who asks for what is written, and nobody else."""
     other = sqlite3.connect(store._journal.database.execute("PRAGMA database_list").fetchone()[2])
     with closing(other):
@@ -512,7 +512,7 @@ async def test_who_appends_waits_for_no_disk(store: SqliteJobLog) -> None:
 
 
 @asynccontextmanager
-async def _owned(store: SqliteJobLog, limit: int | None = None) -> AsyncIterator[OwnedJobs]:
+async def _owned(store: SqliteJobEventLog, limit: int | None = None) -> AsyncIterator[OwnedJobs]:
     """Whoever asks, of a service that was started with this store."""
     results = Retention(store, 3600, 1 << 20, limit)
     for record in store.all():

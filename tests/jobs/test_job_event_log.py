@@ -16,7 +16,7 @@ from service_process import PATIENCE_S
 
 from sidecar import errors
 from sidecar.clock import Clock
-from sidecar.jobs.job_log import DuplicateRequestKey, JobLog, SubscriberTooSlow
+from sidecar.jobs.job_event_log import DuplicateRequestKey, JobEventLog, SubscriberTooSlow
 from sidecar.jobs.job_record import (
     CancelledChange,
     EditedChange,
@@ -30,7 +30,7 @@ from sidecar.jobs.job_record import (
     StartedChange,
     apply_event,
 )
-from sidecar.jobs.sqlite_job_log import SqliteJobLog
+from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.storage.job_journal import JOURNAL_FILE
 from sidecar.transcripts.transcript import (
     Checkpoint,
@@ -45,9 +45,9 @@ from sidecar.transcripts.transcript_edits import RenameSpeaker, RewriteSegment, 
 KEY = "a-key-of-a-test-and-of-nobody-else"
 Place = Callable[[str], Any]
 """Gives a fixture by its name."""
-STORES: dict[str, Callable[[Place, Clock, int], JobLog]] = {
-    "memory": lambda place, now, buffer: JobLog(now, buffer),
-    "sqlite": lambda place, now, buffer: SqliteJobLog(place("tmp_path"), KEY, now, buffer),
+STORES: dict[str, Callable[[Place, Clock, int], JobEventLog]] = {
+    "memory": lambda place, now, buffer: JobEventLog(now, buffer),
+    "sqlite": lambda place, now, buffer: SqliteJobEventLog(place("tmp_path"), KEY, now, buffer),
 }
 """How to open a store: at a place of its own, with a clock and a buffer for each subscriber."""
 BUFFER = 4
@@ -66,13 +66,13 @@ class Ticks:
 
 
 @pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest) -> Iterator[JobLog]:
+def store(request: pytest.FixtureRequest) -> Iterator[JobEventLog]:
     store = STORES[request.param](request.getfixturevalue, Ticks(), BUFFER)
     yield store
     store.close()
 
 
-def added(store: JobLog) -> JobRecord:
+def added(store: JobEventLog) -> JobRecord:
     record = submitted(durable=True)
     store.add(record)
     return record
@@ -89,7 +89,7 @@ def segment(index: int) -> ReportedChange:
 @given(history=histories, after=st.integers(0, 12))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_the_log_replayed_over_what_was_submitted_gives_the_record(
-    store: JobLog, history: Sequence[JobChange], after: int
+    store: JobEventLog, history: Sequence[JobChange], after: int
 ) -> None:
     first = added(store)
     told: list[tuple[JobRecord, JobEvent]] = []
@@ -119,7 +119,9 @@ def test_the_log_replayed_over_what_was_submitted_gives_the_record(
     store.forget(first.id)
 
 
-def test_events_are_numbered_from_one_and_dated_by_the_clock_it_was_given(store: JobLog) -> None:
+def test_events_are_numbered_from_one_and_dated_by_the_clock_it_was_given(
+    store: JobEventLog,
+) -> None:
     job = added(store)
     record = store.append(store.append(job.id, StartedChange()).id, DONE)
     assert [(event.seq, event.at) for event in store.events(job.id)] == [
@@ -129,7 +131,7 @@ def test_events_are_numbered_from_one_and_dated_by_the_clock_it_was_given(store:
     assert record.ended == 1_700_000_002.0
 
 
-def test_what_changes_nothing_is_neither_kept_nor_told(store: JobLog) -> None:
+def test_what_changes_nothing_is_neither_kept_nor_told(store: JobEventLog) -> None:
     job = added(store)
     told: list[JobEvent] = []
     store.listen(lambda _, event: told.append(event))
@@ -140,7 +142,7 @@ def test_what_changes_nothing_is_neither_kept_nor_told(store: JobLog) -> None:
     assert list(store.events(job.id)) == told
 
 
-def test_of_progress_the_last_is_kept_and_all_of_it_told(store: JobLog) -> None:
+def test_of_progress_the_last_is_kept_and_all_of_it_told(store: JobEventLog) -> None:
     job = added(store)
     told: list[int] = []
     store.listen(lambda _, event: told.append(event.seq), job.id)
@@ -159,7 +161,7 @@ def test_of_progress_the_last_is_kept_and_all_of_it_told(store: JobLog) -> None:
     assert [event.seq for event in store.events(job.id)] == [1, 3, 5, 6, 7]
 
 
-def test_an_owner_finds_its_job_by_its_key_and_no_two_have_the_same(store: JobLog) -> None:
+def test_an_owner_finds_its_job_by_its_key_and_no_two_have_the_same(store: JobEventLog) -> None:
     job = submitted(durable=True, owner="me", key=IdempotencyKey("k", "digest"))
     store.add(job)
     with pytest.raises(DuplicateRequestKey):
@@ -174,7 +176,7 @@ def test_an_owner_finds_its_job_by_its_key_and_no_two_have_the_same(store: JobLo
     assert store.all() == [other, again]
 
 
-def test_of_a_checkpoint_its_state_is_kept_until_the_job_has_ended(store: JobLog) -> None:
+def test_of_a_checkpoint_its_state_is_kept_until_the_job_has_ended(store: JobEventLog) -> None:
     job = added(store)
     store.append(job.id, StartedChange())
     record = store.append(job.id, ReportedChange(Checkpoint(2.0, "form", (), {"large": "state"})))
@@ -184,7 +186,7 @@ def test_of_a_checkpoint_its_state_is_kept_until_the_job_has_ended(store: JobLog
     assert "state" not in str(store.events(job.id)).replace("state={}", "")
 
 
-def test_a_job_that_is_not_there_is_not_found_by_any_way(store: JobLog) -> None:
+def test_a_job_that_is_not_there_is_not_found_by_any_way(store: JobEventLog) -> None:
     job = added(store)
     store.forget(job.id)
     store.forget(job.id)
@@ -199,7 +201,7 @@ def test_a_job_that_is_not_there_is_not_found_by_any_way(store: JobLog) -> None:
     assert store.all() == []
 
 
-def test_jobs_are_listed_in_the_order_in_which_they_came(store: JobLog) -> None:
+def test_jobs_are_listed_in_the_order_in_which_they_came(store: JobEventLog) -> None:
     jobs = [added(store) for _ in range(5)]
     store.append(jobs[3].id, StartedChange())
     store.forget(jobs[1].id)
@@ -207,7 +209,7 @@ def test_jobs_are_listed_in_the_order_in_which_they_came(store: JobLog) -> None:
     assert store.all()[2].state is JobState.RUNNING
 
 
-def test_who_is_told_finds_it_in_the_store(store: JobLog) -> None:
+def test_who_is_told_finds_it_in_the_store(store: JobEventLog) -> None:
     job = added(store)
     seen: list[bool] = []
 
@@ -221,7 +223,7 @@ def test_who_is_told_finds_it_in_the_store(store: JobLog) -> None:
 
 
 async def test_edits_of_a_job_that_ended_are_kept_and_told_to_whoever_asks_later(
-    store: JobLog,
+    store: JobEventLog,
 ) -> None:
     job = added(store)
     told: list[int] = []
@@ -245,7 +247,9 @@ async def test_edits_of_a_job_that_ended_are_kept_and_told_to_whoever_asks_later
     assert await _taken(store.subscribe(job.id, 4)) == []
 
 
-async def test_two_subscribers_and_one_who_comes_late_all_get_everything(store: JobLog) -> None:
+async def test_two_subscribers_and_one_who_comes_late_all_get_everything(
+    store: JobEventLog,
+) -> None:
     job = added(store)
     early = [store.subscribe(job.id) for _ in range(2)]
     taking = [asyncio.ensure_future(_taken(one)) for one in early]
@@ -262,7 +266,7 @@ async def test_two_subscribers_and_one_who_comes_late_all_get_everything(store: 
     assert [await _taken(one) for one in (late, after_the_end)] == [every, every]
 
 
-async def test_who_comes_back_resumes_behind_what_it_had(store: JobLog) -> None:
+async def test_who_comes_back_resumes_behind_what_it_had(store: JobEventLog) -> None:
     job = added(store)
     with store.subscribe(job.id) as subscription:
         for change in (StartedChange(), segment(0)):
@@ -276,7 +280,7 @@ async def test_who_comes_back_resumes_behind_what_it_had(store: JobLog) -> None:
 
 
 async def test_who_is_too_slow_is_told_where_to_resume_and_holds_up_nobody(
-    store: JobLog,
+    store: JobEventLog,
 ) -> None:
     job = added(store)
     slow, quick = store.subscribe(job.id), store.subscribe(job.id)
@@ -293,7 +297,7 @@ async def test_who_is_too_slow_is_told_where_to_resume_and_holds_up_nobody(
     assert await _taken(quick) == [BUFFER + 3]
 
 
-async def test_who_resumes_far_behind_is_not_too_slow_for_that(store: JobLog) -> None:
+async def test_who_resumes_far_behind_is_not_too_slow_for_that(store: JobEventLog) -> None:
     job = added(store)
     store.append(job.id, StartedChange())
     for index in range(5 * BUFFER):
@@ -303,8 +307,8 @@ async def test_who_resumes_far_behind_is_not_too_slow_for_that(store: JobLog) ->
     assert await _taken(subscription) == [*range(1, 5 * BUFFER + 3)]
 
 
-async def test_of_those_who_left_or_were_told_all_nothing_is_kept(store: JobLog) -> None:
-    if not isinstance(store, JobLog):
+async def test_of_those_who_left_or_were_told_all_nothing_is_kept(store: JobEventLog) -> None:
+    if not isinstance(store, JobEventLog):
         pytest.skip("another store's feed is another's")
     jobs = [added(store) for _ in range(3)]
     for job in jobs:
@@ -319,7 +323,7 @@ async def test_of_those_who_left_or_were_told_all_nothing_is_kept(store: JobLog)
 
 
 async def test_who_hears_no_more_takes_what_has_come_and_waits_for_nothing(
-    store: JobLog,
+    store: JobEventLog,
 ) -> None:
     job = added(store)
     subscription = store.subscribe(job.id)
@@ -332,13 +336,13 @@ async def test_who_hears_no_more_takes_what_has_come_and_waits_for_nothing(
 
 
 async def test_what_was_added_and_appended_outlives_the_store_once_that_was_waited_for(
-    store: JobLog, request: pytest.FixtureRequest
+    store: JobEventLog, request: pytest.FixtureRequest
 ) -> None:
     job = added(store)
     store.append(job.id, StartedChange())
     await asyncio.wait_for(store.written(job.id), PATIENCE_S)
     counted = "SELECT (SELECT count(*) FROM jobs), (SELECT count(*) FROM events)"
-    if isinstance(store, SqliteJobLog):
+    if isinstance(store, SqliteJobEventLog):
         path = request.getfixturevalue("tmp_path") / JOURNAL_FILE
         with closing(sqlite3.connect(path)) as other:
             assert other.execute(counted).fetchone() == (1, 1)

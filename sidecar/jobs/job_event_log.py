@@ -177,7 +177,7 @@ class DuplicateRequestKey(Exception):
     """Of one owner no two jobs have the same key."""
 
 
-class JobLogEntry:
+class JobEventLogEntry:
     """A record and its events."""
 
     __slots__ = ("fleeting_at", "from_seq", "log", "record")
@@ -202,7 +202,7 @@ class JobLogEntry:
             self.log = [one.worn for one in self.log]
 
 
-class JobLog:
+class JobEventLog:
     """Records by their id, and the events that made them what they are; this one keeps them as long
     as the process lives."""
 
@@ -211,7 +211,7 @@ class JobLog:
     ) -> None:
         self._now = now
         self._feed = JobEventFeed(buffer)
-        self._entries: dict[str, JobLogEntry] = {}
+        self._entries: dict[str, JobEventLogEntry] = {}
         self._keys: dict[tuple[str, str], str] = {}
         self._tell_gone: list[Callable[[str], None]] = []
 
@@ -221,11 +221,11 @@ class JobLog:
         Raises:
             KeyTaken: its owner has a job with its key.
         """
-        self._enter(JobLogEntry(record))
+        self._enter(JobEventLogEntry(record))
 
     def enter(self, record: JobRecord) -> None:
         """Hold a job that was accepted elsewhere, from where it stands; it has no key here."""
-        self._entries[record.id] = JobLogEntry(record)
+        self._entries[record.id] = JobEventLogEntry(record)
 
     def append(self, job_id: str, change: JobChange) -> JobRecord:
         """Something happened to a job: keep it, then tell of it; the record after it.
@@ -313,7 +313,7 @@ class JobLog:
         self._entries.clear()
         self._keys.clear()
 
-    def _enter(self, entry: JobLogEntry) -> None:
+    def _enter(self, entry: JobEventLogEntry) -> None:
         record = entry.record
         if record.key is not None:
             key = record.owner, record.key.name
@@ -322,10 +322,10 @@ class JobLog:
             self._keys[key] = record.id
         self._entries[record.id] = entry
 
-    def _keep(self, entry: JobLogEntry, record: JobRecord, event: JobEvent) -> None:
+    def _keep(self, entry: JobEventLogEntry, record: JobRecord, event: JobEvent) -> None:
         entry.take(record, event)
 
-    def _entry(self, job_id: str) -> JobLogEntry:
+    def _entry(self, job_id: str) -> JobEventLogEntry:
         try:
             return self._entries[job_id]
         except KeyError:

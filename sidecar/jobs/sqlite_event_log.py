@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from functools import partial
@@ -28,71 +27,19 @@ from sidecar.audio.audio_source import (
 )
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs import job_record
-from sidecar.jobs.job_log import SUBSCRIBER_BUFFER_EVENTS, JobLog, JobLogEntry
+from sidecar.jobs.job_event_log import SUBSCRIBER_BUFFER_EVENTS, JobEventLog, JobEventLogEntry
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord
+from sidecar.jobs.persistent_recordings import RecordingArchive
 from sidecar.jobs.scheduler import Priority
 from sidecar.storage.encrypted_sqlite import JobWrite, SqliteWriter, Statement
 from sidecar.storage.encryption import DecryptionFailed
 from sidecar.storage.job_journal import UPLOADS_FOLDER, JobJournal, JournalDamaged, open_journal
-from sidecar.storage.recording_storage import FolderStorage, RecordingStorage
+from sidecar.storage.recording_storage import FolderStorage
 from sidecar.transcripts import transcript
 from sidecar.transcripts.edit_serialization import edit_step_from_json, edit_step_to_json
 from sidecar.transcripts.transcript import Checkpoint, Progress, SegmentReady
 
 log = logging.getLogger(__name__)
-
-
-class RecordingArchive:
-    """``limit_bytes`` for each owner; with 0 nothing stays here."""
-
-    def __init__(self, storage: RecordingStorage, limit_bytes: int = 0) -> None:
-        self._storage, self._limit = storage, limit_bytes
-        self._sizes: defaultdict[str, dict[StoredRecordingRef, int]] = defaultdict(dict)
-        """Of each owner, the oldest first; bytes in the storage."""
-        self._gone: set[StoredRecordingRef] = set()
-
-    def has(self, record: JobRecord) -> bool:
-        """Return whether a job's recording is there, as far as is known without looking."""
-        audio = record.audio
-        if not isinstance(audio, StoredRecordingRef) or audio in self._gone:
-            return False
-        return not record.over or (self._limit > 0 and record.state is job_record.JobState.DONE)
-
-    def put(self, record: JobRecord, there: Container[str] | None = None) -> None:
-        """A job has ended: its recording stays from here on as long as there is room. ``there``:
-        those that there are, where that is known."""
-        audio = record.audio
-        if not isinstance(audio, StoredRecordingRef):
-            return
-        try:
-            if there is not None and audio.name not in there:
-                raise FileNotFoundError
-            size = audio.size if audio.size is not None else self._storage.size(audio.name)
-        except (OSError, errors.SidecarError):
-            self._gone.add(audio)
-            return
-        sizes = self._sizes[record.owner]
-        sizes[audio] = size if record.state is job_record.JobState.DONE else self._limit + 1
-        if sizes[audio] > self._limit:  # it alone: that costs no other its place
-            self._take(record.owner, audio)
-        while sum(sizes.values()) > self._limit:
-            self._take(record.owner, next(iter(sizes)))
-
-    def drop(self, record: JobRecord) -> None:
-        """A job is forgotten: its recording goes with it."""
-        if isinstance(record.audio, StoredRecordingRef):
-            self._take(record.owner, record.audio)
-            self._gone.discard(record.audio)
-
-    def _take(self, owner: str, audio: StoredRecordingRef) -> None:
-        self._sizes[owner].pop(audio, None)
-        if not self._sizes[owner]:
-            del self._sizes[owner]
-        self._gone.add(audio)
-        try:
-            self._storage.delete(audio.name)
-        except (OSError, errors.SidecarError) as error:  # one that is listened to, on Windows
-            log.warning("a recording goes with the next start (%s)", error)
 
 
 # Names in stored jobs: they stay, whatever the classes are called.
@@ -224,7 +171,7 @@ SEQ_STRIDE = 1 << 20
 """More events than a job tells of between two that are written: progress, a few a second."""
 
 
-class SqliteJobLog(JobLog):
+class SqliteJobEventLog(JobEventLog):
     """Keeps jobs that are to outlive the process in a folder, and the others in memory."""
 
     def __init__(
@@ -291,7 +238,7 @@ class SqliteJobLog(JobLog):
             self._journal.close()
         super().close()
 
-    def _keep(self, entry: JobLogEntry, record: JobRecord, event: JobEvent) -> None:
+    def _keep(self, entry: JobEventLogEntry, record: JobRecord, event: JobEvent) -> None:
         super()._keep(entry, record, event)
         if not record.durable or event.superseded_by_next:
             return
@@ -338,7 +285,7 @@ class SqliteJobLog(JobLog):
 
         try:
             for job_id, text in read("SELECT id, submitted FROM jobs ORDER BY place").fetchall():
-                self._enter(JobLogEntry(parse_record(opened(text, f"{job_id}"))))
+                self._enter(JobEventLogEntry(parse_record(opened(text, f"{job_id}"))))
             for job_id, seq, at, text in read(
                 "SELECT job, seq, at, change FROM events ORDER BY job, seq"
             ):

@@ -1,0 +1,201 @@
+"""Persistent recordings of jobs: storage, archive for playback, checks at recovery."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections import defaultdict
+from collections.abc import Container
+
+from sidecar import errors
+from sidecar.audio import audio_source
+from sidecar.audio.audio_source import StoredRecordingRef
+from sidecar.concurrency import ThreadLimiter
+from sidecar.config.settings import Settings
+from sidecar.jobs import job_record
+from sidecar.jobs.job_record import JobRecord
+from sidecar.jobs.recovery import log
+from sidecar.storage.encryption import Cipher, DecryptionFailed, EncryptedFile
+from sidecar.storage.recording_storage import RecordingStorage
+
+_ALTERED = "The stored recording was changed."
+
+
+class PersistentRecordings:
+    """Recordings of jobs that outlive the process: written, opened and deleted."""
+
+    def __init__(
+        self, settings: Settings, storage: RecordingStorage, seal: Cipher, *, shared: bool = False
+    ) -> None:
+        """``shared``: whether other services have to find them, so that a file which a client
+        named is copied."""
+        self._storage, self._seal, self._shared = storage, seal, shared
+        self.shelf = RecordingArchive(storage, settings.keep_recordings_mb << 20)
+        """Recordings that can be listened to."""
+        self._roots = settings.audio_roots
+        self._spool_dir = settings.spool_dir
+
+    async def kept(
+        self, threads: ThreadLimiter, source: audio_source.AudioSource, *, synced: bool = True
+    ) -> audio_source.StoredRecordingRef | audio_source.ClientFileRef:
+        """`keep` a recording under a new name, in a thread. If the caller stops waiting, the thread
+        deletes what it has written.
+
+        Raises:
+            errors.DiskFull, errors.SpoolUnwritable, errors.StorageUnreachable: as `keep`.
+            errors.UploadsFull: as many files are open as may be.
+        """
+
+        def keep(fd: int) -> audio_source.StoredRecordingRef | audio_source.ClientFileRef:
+            own = audio_source.AudioSource(fd, spooled=source.spooled, path=source.path)
+            return self.keep(own, uuid.uuid4().hex, synced=synced)
+
+        try:
+            return await threads.run_on(source.fd, keep, unwanted=self.discard)
+        except OSError as error:  # of the descriptor: those of the disk have their names already
+            raise audio_source.storage_error(error) from None
+
+    def keep(
+        self, source: audio_source.AudioSource, name: str, *, synced: bool = True
+    ) -> audio_source.StoredRecordingRef | audio_source.ClientFileRef:
+        """Have a recording outlive the process, and (``synced``) a loss of power; a file that a
+        client named stays where it is.
+
+        Raises:
+            errors.DiskFull, errors.SpoolUnwritable: it cannot be written.
+            errors.StorageUnreachable: it cannot be written now.
+        """
+        known = audio_source.recording_ref(source)
+        if isinstance(known, audio_source.ClientFileRef) and not self._shared:
+            return known  # other services may not see it
+        sealed = audio_source.HashingStream(
+            self._seal.encrypt_recording(audio_source.read_chunks(source.fd), name)
+        )
+        self._storage.put(name, sealed, synced=synced)
+        return audio_source.StoredRecordingRef(name, sealed.sha256, sealed.size, self._storage.kind)
+
+    def open(self, record: JobRecord) -> audio_source.AudioSource:
+        """The recording of a job that was kept.
+
+        Raises:
+            errors.AudioLost, errors.BadRequest: it is not there, or not what it was.
+            errors.StorageUnreachable: nobody knows now; it may be had later, or elsewhere.
+            errors.DiskFull, errors.SpoolUnwritable: there is no room to open it.
+        """
+        kept = record.audio
+        if not isinstance(kept, audio_source.StoredRecordingRef):
+            return kept.open(self._roots)
+        self._check(kept)
+        spool = audio_source.UploadSpool(self._spool_dir)
+        try:
+            sealed = audio_source.HashingStream(self._storage.read(kept.name))
+            for piece in self._seal.decrypt_recording(sealed, kept.name):
+                spool.add(piece)
+                if spool.pending >= audio_source.UploadSpool.MEMORY_BYTES:
+                    spool.spill()
+            if sealed.sha256 != kept.sha256:
+                raise errors.AudioLost(_ALTERED)
+            return spool.finish()
+        except FileNotFoundError:
+            raise errors.AudioLost() from None
+        except (OSError, DecryptionFailed):
+            raise errors.AudioLost(_ALTERED) from None
+        finally:
+            spool.close()
+
+    def recording(self, record: JobRecord) -> EncryptedFile:
+        """The recording of a job, to be listened to: opened piece by piece, and written nowhere.
+
+        Raises:
+            errors.RecordingNotKept: it is not kept, or no longer.
+            errors.AudioLost: it is not what it was.
+            errors.StorageUnreachable: it cannot be read now.
+        """
+        kept = record.audio
+        if not isinstance(kept, audio_source.StoredRecordingRef) or not self.shelf.has(record):
+            raise errors.RecordingNotKept()
+        self._check(kept)
+        try:
+            return EncryptedFile(self._seal, self._storage.open(kept.name), kept.name)
+        except FileNotFoundError:  # it went just now
+            raise errors.RecordingNotKept() from None
+        except (OSError, DecryptionFailed):
+            raise errors.AudioLost(_ALTERED) from None
+
+    def discard(self, audio: audio_source.RecordingRef) -> None:
+        """Delete a recording that has no job: it was refused, or nobody waits for it any more."""
+        if isinstance(audio, audio_source.StoredRecordingRef):
+            with contextlib.suppress(OSError, errors.SidecarError):  # it goes with the next start
+                self._storage.delete(audio.name)
+
+    def close(self) -> None:
+        """Let go of the storage."""
+        self._storage.close()
+
+    def _check(self, kept: audio_source.StoredRecordingRef) -> None:
+        """A service with another storage than the one that took a job in knows nothing of its
+        recording, and does not say that it is lost."""
+        here = self._storage.kind
+        if kept.storage != here:
+            log.error(
+                "a recording is stored in a %s, but this service uses a %s: start it with the "
+                "storage of the recording",
+                kept.storage,
+                here,
+            )
+            raise errors.StorageUnreachable(
+                "The recording is in a storage that this service does not use."
+            )
+
+
+class RecordingArchive:
+    """``limit_bytes`` for each owner; with 0 nothing stays here."""
+
+    def __init__(self, storage: RecordingStorage, limit_bytes: int = 0) -> None:
+        self._storage, self._limit = storage, limit_bytes
+        self._sizes: defaultdict[str, dict[StoredRecordingRef, int]] = defaultdict(dict)
+        """Of each owner, the oldest first; bytes in the storage."""
+        self._gone: set[StoredRecordingRef] = set()
+
+    def has(self, record: JobRecord) -> bool:
+        """Return whether a job's recording is there, as far as is known without looking."""
+        audio = record.audio
+        if not isinstance(audio, StoredRecordingRef) or audio in self._gone:
+            return False
+        return not record.over or (self._limit > 0 and record.state is job_record.JobState.DONE)
+
+    def put(self, record: JobRecord, there: Container[str] | None = None) -> None:
+        """A job has ended: its recording stays from here on as long as there is room. ``there``:
+        those that there are, where that is known."""
+        audio = record.audio
+        if not isinstance(audio, StoredRecordingRef):
+            return
+        try:
+            if there is not None and audio.name not in there:
+                raise FileNotFoundError
+            size = audio.size if audio.size is not None else self._storage.size(audio.name)
+        except (OSError, errors.SidecarError):
+            self._gone.add(audio)
+            return
+        sizes = self._sizes[record.owner]
+        sizes[audio] = size if record.state is job_record.JobState.DONE else self._limit + 1
+        if sizes[audio] > self._limit:  # it alone: that costs no other its place
+            self._take(record.owner, audio)
+        while sum(sizes.values()) > self._limit:
+            self._take(record.owner, next(iter(sizes)))
+
+    def drop(self, record: JobRecord) -> None:
+        """A job is forgotten: its recording goes with it."""
+        if isinstance(record.audio, StoredRecordingRef):
+            self._take(record.owner, record.audio)
+            self._gone.discard(record.audio)
+
+    def _take(self, owner: str, audio: StoredRecordingRef) -> None:
+        self._sizes[owner].pop(audio, None)
+        if not self._sizes[owner]:
+            del self._sizes[owner]
+        self._gone.add(audio)
+        try:
+            self._storage.delete(audio.name)
+        except (OSError, errors.SidecarError) as error:  # one that is listened to, on Windows
+            log.warning("a recording cannot be deleted now; the next start deletes it: %s", error)

@@ -1,0 +1,130 @@
+"""Hand-over of live sessions between services, when one ends or the client comes back elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+from sidecar import errors
+from sidecar.live.sessions.session import Session
+from sidecar.live.sessions.session_checkpoint import (
+    ResumedSession,
+    SessionCheckpoint,
+    SessionName,
+    SessionStore,
+    parse_checkpoint,
+)
+from sidecar.live.sessions.session_persistence import SessionSaver, log
+
+TAKEOVER_TIMEOUT_S = 6.0
+"""So long a service that has a session is waited for; one that died is known to have by then."""
+HANDOVER_POLL_S = 0.25
+"""How often is looked meanwhile, if nobody says anything."""
+STEADY_TIMEOUT_S = 1.0
+"""So long an engine may take to say how much is settled."""
+
+
+class SessionHandover:
+    """Of all sessions. ``still``: ends what hears one, so that nothing more happens in it;
+    ``goes_on``: undoes that; ``end``: is told what ends one here."""
+
+    def __init__(
+        self,
+        store: SessionStore,
+        saver: SessionSaver,
+        grace_s: float,
+        still: Callable[[Session], Awaitable[None]],
+        goes_on: Callable[[Session], None],
+        end: Callable[[Session, errors.SidecarError], None],
+    ) -> None:
+        self._store, self._saver, self._grace_s = store, saver, grace_s
+        self._still, self._goes_on, self._end = still, goes_on, end
+        self._leaving: dict[SessionName, asyncio.Task[bool]] = {}
+        self._coming: dict[SessionName, asyncio.Event] = {}
+        """Those that are taken up now; set once that is over."""
+
+    def comes(self, name: SessionName) -> bool:
+        """Return whether a client resumes a session now."""
+        return name in self._coming
+
+    @asynccontextmanager
+    async def alone(self, name: SessionName) -> AsyncIterator[None]:
+        """Nobody else takes a session up as long as this lasts; waits for who does, or leaves it.
+        A client that connects twice has two who want it."""
+        while True:
+            if (leaving := self._leaving.get(name)) is not None:
+                await asyncio.wait({leaving})
+            elif (coming := self._coming.get(name)) is not None:
+                await coming.wait()
+            else:
+                break
+        over = self._coming[name] = asyncio.Event()
+        try:
+            yield
+        finally:
+            del self._coming[name]
+            over.set()
+
+    async def find(self, name: SessionName, after: int) -> tuple[SessionCheckpoint, int]:
+        """A session that another service has, or had, for whoever was told ``after`` of it; and in
+        how many pieces what was said of it came.
+
+        Raises:
+            errors.SessionNotFound: it is not there; or more was told of it than is.
+            errors.JournalUnreachable: nobody can say where it is.
+        """
+        found = await self._found(name)
+        try:
+            one = await asyncio.to_thread(parse_checkpoint, found.session, found.story)
+            return one.orphaned(after) if found.orphaned else one, len(found.story)
+        except errors.SessionNotFound:
+            self._saver.forget(name)
+            raise
+
+    async def give_back(self, name: SessionName) -> None:
+        """One that was found is nobody's again."""
+        with suppress(errors.JournalUnreachable):
+            await self._store.leave(name, self._grace_s)
+
+    def leave(
+        self, session: Session, why: errors.SidecarError, most_s: float
+    ) -> asyncio.Task[bool]:
+        """Leave it for another service and tell its client ``why``, within so many seconds; whether
+        that could be. If not it goes on here."""
+        name = session.owner, session.id
+        if (task := self._leaving.get(name)) is None:
+            work = self._leave(session, why, most_s)
+            task = self._leaving[name] = asyncio.get_running_loop().create_task(work)
+            task.add_done_callback(lambda _: self._leaving.pop(name, None))
+        return task
+
+    async def _leave(self, session: Session, why: errors.SidecarError, most_s: float) -> bool:
+        session.hold()
+        await session.steady(STEADY_TIMEOUT_S)
+        await self._still(session)
+        left = False
+        try:
+            async with asyncio.timeout(most_s):
+                left = await self._saver.leave(session)
+        except (errors.JournalUnreachable, TimeoutError):
+            log.warning(
+                "a live session could not be handed over to another service and goes on here"
+            )
+        if left:
+            self._end(session, why)
+        else:
+            self._goes_on(session)
+            session.release()
+        return left
+
+    async def _found(self, name: SessionName) -> ResumedSession:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + TAKEOVER_TIMEOUT_S
+        while True:
+            found = await self._store.take(name)
+            if isinstance(found, ResumedSession):
+                return found
+            if not found or loop.time() >= until:
+                raise errors.SessionNotFound()
+            await self._store.news(HANDOVER_POLL_S)
