@@ -12,6 +12,7 @@ from sidecar.audio import audio_source
 from sidecar.audio.audio_source import StoredRecordingRef
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings
+from sidecar.errors import SidecarError
 from sidecar.jobs import job_record
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.recovery import log
@@ -174,7 +175,7 @@ class RecordingArchive:
             if there is not None and audio.name not in there:
                 raise FileNotFoundError
             size = audio.size if audio.size is not None else self._storage.size(audio.name)
-        except (OSError, errors.SidecarError):
+        except (OSError, SidecarError):
             self._gone.add(audio)
             return
         sizes = self._sizes[record.owner]
@@ -197,5 +198,5 @@ class RecordingArchive:
         self._gone.add(audio)
         try:
             self._storage.delete(audio.name)
-        except (OSError, errors.SidecarError) as error:  # one that is listened to, on Windows
+        except (OSError, SidecarError) as error:  # one that is listened to, on Windows
             log.warning("a recording cannot be deleted now; the next start deletes it: %s", error)
