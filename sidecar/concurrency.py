@@ -10,8 +10,8 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -111,6 +111,21 @@ class ThreadLimiter:
 
 
 log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def running(*work: Coroutine[Any, Any, Any]) -> AsyncIterator[list[asyncio.Task[Any]]]:
+    """Run coroutines as tasks of the block: its end cancels those that go on, and waits for all."""
+    tasks = [asyncio.get_running_loop().create_task(one) for one in work]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        for task in tasks:
+            if not task.cancelled():
+                task.exception()  # the block has looked at those that matter to it
 
 
 class BackgroundTaskGroup:

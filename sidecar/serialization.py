@@ -40,10 +40,11 @@ def from_plain(kind: type[T], values: Mapping[str, Any]) -> T:
     Raises:
         KeyError, TypeError, ValueError: these are not its fields.
     """
-    readers = _readers(kind).items()
-    return kind(
-        **{**values, **{name: read(values[name]) for name, read in readers if name in values}}
-    )
+    fields = dict(values)
+    for name, read in _readers(kind).items():  # type: ignore[arg-type]
+        if name in fields:
+            fields[name] = read(fields[name])
+    return kind(**fields)
 
 
 @cache

@@ -6,8 +6,7 @@ argument of whatever touches a job, and decides there.
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from sidecar import errors
@@ -82,7 +81,7 @@ class Identity:
     proof: AuthMethod
     scopes: frozenset[Scope] = frozenset()
     limits: OwnerLimits = UNLIMITED_OWNER
-    credential: SignedCredential | None = dataclasses.field(default=None, compare=False)
+    credential: SignedCredential | None = field(default=None, compare=False)
     """What may be taken back while somebody is being answered; None: nothing."""
 
     @property
@@ -110,7 +109,7 @@ class Identity:
         to be here, names no files of this machine."""
         if approach.is_local:
             return self
-        return dataclasses.replace(self, scopes=self.scopes - {Scope.AUDIO_PATH})
+        return replace(self, scopes=self.scopes - {Scope.AUDIO_PATH})
 
 
 ANONYMOUS = Identity("everybody", AuthMethod.PLACE, ALL_SCOPES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import hashlib
 import json
@@ -21,7 +20,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -365,7 +364,7 @@ def normalize_stdin_names(files: Sequence[Path]) -> list[Path]:
     return files
 
 
-@contextlib.contextmanager
+@contextmanager
 def open_recordings(files: Sequence[Path]) -> Iterator[Opens]:
     """Open ``files``. If standard input is among them it is read to its end here, into a file
     without a name: a recording is probed before it is transcribed, and a pipe can be read once.

@@ -25,6 +25,7 @@ from sidecar.cli.audio_input import (
 from sidecar.cli.backends import LiveBackend, ServiceTarget, open_live_backend
 from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOption, argument, option
 from sidecar.cli.output import INTERRUPTED, PROGRAM, handle_interrupts, print_error_line, print_text
+from sidecar.concurrency import running
 from sidecar.interfaces.live_engine import LIVE_RATE
 from sidecar.interfaces.live_events import Final, InputProcessed, NoticeRaised, Partial, Summary
 from sidecar.live.sessions.event_log import NumberedEvent
@@ -266,20 +267,13 @@ async def _listen(
     heard: LiveBackend, sound: AsyncIterator[bytes], show: LiveDisplay, ended: asyncio.Event
 ) -> Summary:
     """Bring it all the sound, until ``ended``, and show what is said; the summary."""
-    spawn = asyncio.get_running_loop().create_task
-    bringing, telling = (
-        spawn(_send_audio(heard, sound, show, ended)),
-        spawn(_show_events(heard, show)),
-    )
-    try:
+    sent, shown = _send_audio(heard, sound, show, ended), _show_events(heard, show)
+    async with running(sent, shown) as (bringing, telling):
         done, _ = await asyncio.wait({bringing, telling}, return_when=asyncio.FIRST_COMPLETED)
         if bringing in done:
             bringing.result()  # where that went wrong, nothing is told any more
-        return await telling
-    finally:
-        for task in (bringing, telling):
-            task.cancel()
-        await asyncio.wait({bringing, telling})
+        summary: Summary = await telling
+        return summary
 
 
 async def _send_audio(

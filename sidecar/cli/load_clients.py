@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import hashlib
 import json
 import ssl
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -269,7 +268,7 @@ class _LoadTestYapSession(load_target.LoadTestSender):
     async def ready(self) -> None:
         """Clients wait for that before they send anything, but not for ever: some servers say it
         only when they were told something."""
-        with contextlib.suppress(TimeoutError):
+        with suppress(TimeoutError):
             async with asyncio.timeout(READY_S):
                 while (await self._frame())["type"] not in READY:
                     pass

@@ -16,6 +16,7 @@ from sidecar import errors
 from sidecar.cli.audio_input import LONGEST_S, check_recording
 from sidecar.cli.backends import ServiceTarget
 from sidecar.cli.load_statistics import LoadTestSession, LoadTestUtterance
+from sidecar.concurrency import running
 from sidecar.interfaces.live_engine import LIVE_RATE
 
 if TYPE_CHECKING:
@@ -415,9 +416,7 @@ async def run_until_done(
         TimeoutError: it did not, for `ANSWER_TIMEOUT_S`.
         Exception: whatever either raises; that of ``reading`` where both do.
     """
-    spawn = asyncio.get_running_loop().create_task
-    sender, reader = spawn(sending), spawn(reading)
-    try:
+    async with running(sending, reading) as (sender, reader):
         await asyncio.wait({sender, reader}, return_when=asyncio.FIRST_COMPLETED)
         if sender.done():
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
@@ -426,10 +425,6 @@ async def run_until_done(
         if not sender.done():
             raise SessionEndedEarly
         await sender
-    finally:
-        for task in (sender, reader):
-            task.cancel()
-        await asyncio.gather(sender, reader, return_exceptions=True)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from sidecar import errors
 from sidecar.cli.audio_input import PIECE_S, loudness
 from sidecar.cli.output import print_error_line
 from sidecar.cli.talk_screen import PlaybackDevice, TalkDisplay, read_stdin_lines
+from sidecar.concurrency import running
 
 if TYPE_CHECKING:
     from vibevoice_asr_client import Trust
@@ -158,13 +159,10 @@ class TalkSession:
         Raises:
             errors.SidecarError: what ended it otherwise.
         """
-        spawn = asyncio.get_running_loop().create_task
-        reading = spawn(self._read())
-        stop = spawn(ended.wait())
-        bringing = spawn(self._typing(alone=True) if sound is None else self._bring(sound))
-        others = [spawn(self._report())]
-        others.append(spawn(self._stay() if sound is None else self._typing(alone=False)))
-        try:
+        brought = self._typing(alone=True) if sound is None else self._bring(sound)
+        beside = self._stay() if sound is None else self._typing(alone=False)
+        async with running(self._read(), ended.wait(), brought, self._report(), beside) as tasks:
+            reading, stop, bringing, *_ = tasks
             await asyncio.wait({reading, stop, bringing}, return_when=asyncio.FIRST_COMPLETED)
             if bringing.done():
                 bringing.result()
@@ -173,11 +171,6 @@ class TalkSession:
                 await asyncio.wait({reading}, timeout=FAREWELL_S)
             if reading.done():
                 reading.result()
-        finally:
-            tasks = [reading, stop, bringing, *others]
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
 
     async def _read(self) -> None:
         async for message in self._wire.messages():

@@ -17,7 +17,6 @@ from sidecar import errors
 from sidecar.cli.audio_input import check_name, is_written, list_recordings, write_atomically
 from sidecar.cli.backends import TranscribeRecording
 from sidecar.cli.output import print_error_line, report_error
-from sidecar.errors import ErrorKind
 from sidecar.transcripts import transcript_formats
 
 POLL_S = 1.0
@@ -28,11 +27,11 @@ FAILED = "failed"
 """Folder beside the recordings for those that cannot be transcribed, each with its reason."""
 RETRYABLE_KINDS = frozenset(
     {
-        ErrorKind.BUSY,
-        ErrorKind.LIMITED,
-        ErrorKind.CANCELLED,
-        ErrorKind.TIMEOUT,
-        ErrorKind.STORAGE_FULL,
+        errors.ErrorKind.BUSY,
+        errors.ErrorKind.LIMITED,
+        errors.ErrorKind.CANCELLED,
+        errors.ErrorKind.TIMEOUT,
+        errors.ErrorKind.STORAGE_FULL,
     }
 )
 """What passes: the recording stays where it is, and is tried again."""
@@ -168,7 +167,7 @@ def _applies_to_all(error: errors.SidecarError) -> bool:
     are wrong."""
     if isinstance(error, errors.AudioPathForbidden):
         return False
-    return error.kind in (ErrorKind.UNAUTHORIZED, ErrorKind.FORBIDDEN) or isinstance(
+    return error.kind in (errors.ErrorKind.UNAUTHORIZED, errors.ErrorKind.FORBIDDEN) or isinstance(
         error, OPTION_ERRORS
     )
 

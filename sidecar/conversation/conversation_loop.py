@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from sidecar import errors
+from sidecar.concurrency import running
 from sidecar.conversation import conversation_events as events
 from sidecar.conversation import output_queue
 from sidecar.conversation.chat_completions import Llm
@@ -312,15 +313,13 @@ class ConversationLoop:
         Raises:
             errors.SidecarError: what ended it.
         """
-        listening = asyncio.ensure_future(self._ear.listen())
         try:
-            await asyncio.wait({listening, self._broken}, return_when=asyncio.FIRST_COMPLETED)
-            for one in (self._broken, listening):
-                if one.done():
-                    one.result()
+            async with running(self._ear.listen()) as (listening,):
+                await asyncio.wait({listening, self._broken}, return_when=asyncio.FIRST_COMPLETED)
+                for one in (self._broken, listening):
+                    if one.done():
+                        one.result()
         finally:
-            listening.cancel()
-            await asyncio.wait({listening})
             await self._close()
 
     async def outgoing(self) -> AsyncIterator[output_queue.ConversationOutput]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sidecar.conversation import output_queue
 from sidecar.transcripts.speaker_embeddings import SpeakerProfile
@@ -118,7 +117,7 @@ class ConversationTranscript:
 
     @staticmethod
     def _until(line: _TranscriptEntry, at: float) -> _TranscriptEntry:
-        return dataclasses.replace(line, ended=at) if line.ended == NEVER else line
+        return replace(line, ended=at) if line.ended == NEVER else line
 
     def _since(self, at: float) -> float:
         return round(max(0.0, at - self._began), 3)

@@ -6,9 +6,8 @@ what follows: a plan for the job, a refusal that names what would fit, the place
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from sidecar import errors
@@ -177,8 +176,8 @@ class MemoryAdmission:
             if in_step is not None:
                 memory, fallback = in_step, estimate.plan
         if not now.on_gpu:
-            memory = dataclasses.replace(memory, encoder_chunk_s=CPU_CHUNK_S)
-        return dataclasses.replace(options, memory=memory, memory_fallback=fallback)
+            memory = replace(memory, encoder_chunk_s=CPU_CHUNK_S)
+        return replace(options, memory=memory, memory_fallback=fallback)
 
     def fitting_precision(
         self, loaded: Precision, audio_s: float | None, options: TranscribeOptions, now: MemoryState
@@ -256,7 +255,7 @@ class MemoryAdmission:
             sum(one.output_tokens for one in works),
         )
         fastest = memory_plan.plan_ladder(work, apart=now.on_gpu)[0]
-        in_step = dataclasses.replace(fastest, together=len(works))
+        in_step = replace(fastest, together=len(works))
         peak = peak_bytes(self._shape, precision, in_step, work)
         return peak.total <= self.available_bytes(now)
 
@@ -269,7 +268,7 @@ class MemoryAdmission:
             text_tokens=_prompt_tokens(options),
         )
         most = options.max_tokens or work.output_tokens
-        return dataclasses.replace(work, output_tokens=min(most, work.output_tokens))
+        return replace(work, output_tokens=min(most, work.output_tokens))
 
 
 def _prompt_tokens(options: TranscribeOptions) -> int:

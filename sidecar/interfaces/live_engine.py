@@ -6,10 +6,9 @@ documentation read them from there. Pure.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
 from types import MappingProxyType
@@ -198,7 +197,7 @@ class LiveOptions(WireValues):
     @property
     def spoken(self) -> Self:
         """Without the voices of people, which are told an engine once."""
-        return dataclasses.replace(self, known_voices=())
+        return replace(self, known_voices=())
 
 
 class LiveSession(Protocol):

@@ -5,9 +5,8 @@ Turns, pieces and times are those of `interfaces.live_engine`.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sidecar import errors
@@ -201,7 +200,7 @@ _NAMES = {kind: name for name, kind in EVENT_TYPES.items()}
 
 def to_wire(event: LiveEvent) -> dict[str, Any]:
     """An event as plain values."""
-    return {"live": _NAMES[type(event)], **dataclasses.asdict(event)}
+    return {"live": _NAMES[type(event)], **asdict(event)}
 
 
 def from_wire(values: dict[str, Any]) -> LiveEvent:

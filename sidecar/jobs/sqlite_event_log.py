@@ -25,7 +25,6 @@ from sidecar.audio.audio_source import (
     RecordingRef,
     StoredRecordingRef,
 )
-from sidecar.errors import BadRequest
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import SUBSCRIBER_BUFFER_EVENTS, JobEventLog, JobEventLogEntry
@@ -142,7 +141,7 @@ def parse_change(text: bytes) -> JobChange:
                 return job_record.EditedChange(edit_step_from_json(operations))
             case {"change": str(name), **values}:
                 return _PLAIN[name](**{str(key): value for key, value in values.items()})
-    except (ValueError, KeyError, TypeError, BadRequest) as error:
+    except (ValueError, KeyError, TypeError, errors.BadRequest) as error:
         raise UnreadableRecord(f"no change: {error}") from None
     raise UnreadableRecord("no change")
 

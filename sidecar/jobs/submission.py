@@ -17,7 +17,6 @@ from sidecar.audio.audio_source import AudioSource, RecordingRef, recording_ref
 from sidecar.auth.identity import Identity, Scope
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import ROLE_FRONT, Settings
-from sidecar.errors import JournalUnreachable, QueueFull, ShuttingDown
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs import owner_quotas, reservations
 from sidecar.jobs.job_backend import EngineProvisioning, JobBackend
@@ -117,9 +116,9 @@ class JobSubmissions:
         ends is not full: who waited for a place is to hear that."""
         try:
             self._queue.check_room(self._room.promised)
-        except ShuttingDown:
+        except errors.ShuttingDown:
             return False
-        except QueueFull:
+        except errors.QueueFull:
             return True
         return False
 
@@ -231,7 +230,7 @@ class JobSubmissions:
         except DuplicateRequestKey:  # by another service, a moment ago
             known = await self._once.known(caller.owner, key)
             if known is None:  # and it is forgotten already
-                raise JournalUnreachable() from None
+                raise errors.JournalUnreachable() from None
         except BaseException:
             source.close()  # once more does nothing
             raise
@@ -276,7 +275,7 @@ class JobSubmissions:
             self._traces.refused(way, record, error)
         source.close()
         unsure = self._backend.shares and not isinstance(
-            error, DuplicateRequestKey | QueueFull | ShuttingDown
+            error, DuplicateRequestKey | errors.QueueFull | errors.ShuttingDown
         )
         if record is not None and self._backend.persistent_recordings is not None and not unsure:
             self._backend.persistent_recordings.discard(record.audio)

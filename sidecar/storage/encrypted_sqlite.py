@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from sidecar import errors
-from sidecar.errors import SettingsInvalid
 from sidecar.storage.encryption import SALT_BYTES, Cipher, DecryptionFailed
 
 KEY_TABLE = "CREATE TABLE key (salt BLOB NOT NULL, check_value BLOB NOT NULL)"
@@ -74,7 +73,7 @@ def check_schema_version(
         errors.SettingsInvalid: it is later than this program.
     """
     if version > len(migrations):
-        raise SettingsInvalid(
+        raise errors.SettingsInvalid(
             f"The {words.what} were written by a later version of vibevoice-asr.",
             hint=f"Use that version, or set {words.setting} to another {words.place}.",
         )
@@ -112,7 +111,7 @@ def verify_cipher(salt: bytes, check_value: bytes, secret: str, words: DatabaseL
     try:
         seal.opened(check_value, "key")
     except DecryptionFailed:
-        raise SettingsInvalid(
+        raise errors.SettingsInvalid(
             f"The {words.what} were encrypted with another key.",
             hint=(
                 f"Use the key that they were written with, or set {words.setting} to an empty "

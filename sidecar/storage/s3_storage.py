@@ -25,7 +25,6 @@ from typing import Any
 from sidecar import errors
 from sidecar.audio.audio_source import storage_error
 from sidecar.concurrency import backoff_s
-from sidecar.errors import SettingsInvalid, SidecarError
 from sidecar.storage.encryption import rechunk
 from sidecar.storage.recording_storage import PARTIAL_SUFFIX
 from sidecar.version import install_command
@@ -71,7 +70,7 @@ class S3Client:
             from botocore.config import Config
             from botocore.exceptions import BotoCoreError
         except ImportError:
-            raise SettingsInvalid(
+            raise errors.SettingsInvalid(
                 "The setting 'uploads' names a bucket, which needs the package 'botocore', "
                 "which is not installed.",
                 hint=f"{install_command('s3')}, or start without --uploads.",
@@ -99,7 +98,7 @@ class S3Client:
                 ),
             )
         except (BotoCoreError, ValueError) as error:
-            raise SettingsInvalid(f"The S3 storage cannot be used: {error}") from None
+            raise errors.SettingsInvalid(f"The S3 storage cannot be used: {error}") from None
 
     def ask(self, call: str, **what: Any) -> Mapping[str, Any]:
         """Make a call, by the library's name for it. A body that is read (`get_object`) is read
@@ -196,7 +195,7 @@ class S3DeletionQueue:
                 remove = self._waiting[0]
             try:
                 remove()
-            except SidecarError as error:
+            except errors.SidecarError as error:
                 pause_s = min(max(2 * pause_s, MIN_RETRY_PAUSE_S), MAX_RETRY_PAUSE_S)
                 log.warning("a recording cannot be deleted now and is tried again: %s", error.code)
                 self._waiting.rotate(-1)  # the next may be luckier

@@ -7,10 +7,9 @@ the start of the recording. The wires choose their own names for both.
 from __future__ import annotations
 
 import base64
-import dataclasses
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from sidecar import errors
@@ -123,7 +122,7 @@ class Transcript:
 
     def with_notice(self, *notices: Notice) -> Transcript:
         """The same transcript with more to know about it."""
-        return dataclasses.replace(self, notices=(*self.notices, *notices))
+        return replace(self, notices=(*self.notices, *notices))
 
     @property
     def num_speakers(self) -> int:
@@ -222,7 +221,7 @@ _EVENTS = {name: kind for kind, name in _NAMES.items()}
 
 def to_wire(event: TranscriptionEvent) -> dict[str, Any]:
     """An event as plain values (for JSON between our own processes)."""
-    values = {"event": _NAMES[type(event)], **dataclasses.asdict(event)}
+    values = {"event": _NAMES[type(event)], **asdict(event)}
     if isinstance(event, Peaks):
         values["levels"] = base64.b64encode(event.levels).decode()
     return values

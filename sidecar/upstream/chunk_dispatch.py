@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from sidecar import errors
+from sidecar.concurrency import running
 from sidecar.interfaces.engine_interface import TranscribeOptions, UpstreamOptions
 from sidecar.transcripts.transcript import Segment
 from sidecar.upstream import upstream_dialect
@@ -280,16 +281,12 @@ class UpstreamPool:
         self, index: int, asking: Coroutine[None, None, UpstreamAnswer]
     ) -> UpstreamAnswer:
         """An answer, unless the server that works on it is found to be lost meanwhile."""
-        answer = asyncio.ensure_future(asking)
-        lost = asyncio.ensure_future(self._lost[index].wait())
-        try:
+        async with running(asking, self._lost[index].wait()) as (answer, lost):
             await asyncio.wait({answer, lost}, return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
-                return answer.result()
+                found: UpstreamAnswer = answer.result()
+                return found
             raise upstream_dialect.connection_lost_failure("fell silent")
-        finally:
-            answer.cancel()
-            lost.cancel()
 
 
 class _ChunkEncodings:

@@ -6,12 +6,11 @@ refused, or not followed, the next; what was learned stays for the next piece.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
@@ -196,7 +195,7 @@ class OpenAiChunkRequest:
         if lost_s:
             notices += (loop_guard.loop_skipped_notice(lost_s),)
         left_out = ("max_tokens",) if self._options.max_tokens is not None else ()
-        return dataclasses.replace(answer, segments=tuple(kept), notices=notices, ignored=left_out)
+        return replace(answer, segments=tuple(kept), notices=notices, ignored=left_out)
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
         """A form that it does not know is followed by a simpler one."""

@@ -6,11 +6,10 @@ It is the call that `live.sessions.engine_relay` makes in an engine's process, i
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -186,7 +185,7 @@ class RemoteEventChecker:
             raise ValueError("voices that sound like nothing")
         elif isinstance(event, live_events.InputProcessed):
             known = max(self._end, self._begin.at)
-            return dataclasses.replace(event, settled=min(event.settled, known))
+            return replace(event, settled=min(event.settled, known))
         return event
 
     def _said(self, segment: Segment) -> None:

@@ -6,8 +6,7 @@ What it has and what it will take stands in its device's ledger, as for every en
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Generic
 
 from sidecar import errors
@@ -73,7 +72,7 @@ class EngineHost(MemoryAccount, Generic[Spec]):
         precision = settings.precision
         if precision is Precision.AUTO and self._room is not None:
             now = self._memory(None)
-            now = dataclasses.replace(now, free_bytes=now.free_bytes - beside)
+            now = replace(now, free_bytes=now.free_bytes - beside)
             precision = self._room.first_precision(now)
         folder = choice.checkpoint.folder if choice.checkpoint else choice.folder
         self._replaced: gpu_devices.EngineMemoryHolding | None = None
@@ -269,8 +268,8 @@ class EngineHost(MemoryAccount, Generic[Spec]):
             "engine": self.spec.name,
             "role": self.name,
             "precision": self.slot.precision.value,
-            "memory_plan": dataclasses.asdict(self.slot.memory),
-            "gpu": self.gpu and dataclasses.asdict(self.gpu),
+            "memory_plan": asdict(self.slot.memory),
+            "gpu": self.gpu and asdict(self.gpu),
         }
         self._crash_notes.write(worker.name, worker.exit_code, worker.last_lines, about)
 
@@ -281,10 +280,10 @@ def _spec_on_device(spec: Spec, gpu: gpu_devices.GpuMemory | None) -> Spec:
     Without a GPU CTranslate2 has no fp16, and fp32 takes its place.
     """
     if spec.name == WHISPER and gpu is None:
-        return dataclasses.replace(spec, stands_for={Precision.FP16: Precision.FP32})
+        return replace(spec, stands_for={Precision.FP16: Precision.FP32})
     if Precision.BF16 not in spec.precisions or (gpu is not None and not gpu.bf16):
         return spec
-    return dataclasses.replace(spec, stands_for={Precision.FP16: Precision.BF16})
+    return replace(spec, stands_for={Precision.FP16: Precision.BF16})
 
 
 def _memory_admission(settings: Settings, choice: EngineChoice[Spec]) -> MemoryAdmission | None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import math
 import time
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from sidecar import errors
@@ -310,7 +309,7 @@ class EngineSupervisor:
             raise errors.EngineStuck()
 
     async def _load(self, memory: MemoryPlan) -> WorkerProcess:
-        options = dataclasses.replace(
+        options = replace(
             self._options,
             precision=self.precision,
             checkpoint=self.checkpoint,

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sidecar import errors
-from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
+from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter, running
 from sidecar.config.remote_server import host_of
 from sidecar.interfaces.engine_interface import EngineSpec, UpstreamOptions
 from sidecar.interfaces.live_engine import LiveOptions, LiveSessionStart
@@ -100,16 +100,14 @@ class RemoteEngineSlot:
             PROTOCOL_VERSION, options, LiveSessionStart.from_wire(arguments["begin"])
         )
         address, transport = await self._place(lease)
-        listening = asyncio.get_running_loop().create_task(transport.listen())
         try:
-            yield transport.call
+            async with running(transport.listen()):
+                yield transport.call
         except channel.ChannelClosed as lost:
             if transport.handed_over:
                 raise EngineHandedOver(str(lost)) from None
             raise WorkerDied(str(lost)) from None
         finally:
-            listening.cancel()
-            await asyncio.wait({listening})
             self._release(address, transport)
 
     async def close(self) -> None:

@@ -7,14 +7,13 @@ native code or the kernel's out-of-memory killer end the worker, never the servi
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import IO, Any
 
 from sidecar.version import own_command
@@ -128,7 +127,7 @@ class WorkerProcess:
         """Return whether it was killed and is still there, with its memory."""
         return self._stuck and self._process.poll() is None
 
-    @contextlib.asynccontextmanager
+    @asynccontextmanager
     async def calling(
         self, operation: str, fds: Sequence[int] = (), **arguments: Any
     ) -> AsyncIterator[RpcCall]:
@@ -193,7 +192,7 @@ class WorkerProcess:
         self._ours = self._ours or self._process.poll() is None
         self._dead = True
         if self._connecting is not None:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 (await self._connected()).close()
         self._sock.close()
         if not self.stuck and not await self._exited(EXIT_GRACE_S):
@@ -226,7 +225,7 @@ class WorkerProcess:
             log.warning("worker %s does not answer and is killed", self.name)
             self._hung = True
             self._last_lines.append(HUNG_NOTE)
-        with contextlib.suppress(ProcessLookupError):
+        with suppress(ProcessLookupError):
             self._process.kill()
         asyncio.get_running_loop().call_later(EXIT_GRACE_S, self._give_up)
 

@@ -34,7 +34,7 @@ from sidecar.api.http.schemas import JobError, JobProgress
 from sidecar.api.http.upload import read_form, read_json
 from sidecar.audio.audio_source import AudioSource
 from sidecar.auth import identity
-from sidecar.errors import ErrorKind
+from sidecar.concurrency import running
 from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_store import QueuePosition
 from sidecar.service.facade import Service
@@ -42,27 +42,27 @@ from sidecar.transcripts.transcript import Segment, join_texts
 
 log = logging.getLogger(__name__)
 
-STATUS: Mapping[ErrorKind, int] = {
-    ErrorKind.MALFORMED: 400,
-    ErrorKind.UNPROCESSABLE: 422,
-    ErrorKind.UNSUPPORTED: 415,
-    ErrorKind.TOO_LARGE: 413,
-    ErrorKind.HEADERS_TOO_LARGE: 431,
-    ErrorKind.TIMEOUT: 408,
-    ErrorKind.NOT_FOUND: 404,
-    ErrorKind.METHOD: 405,
-    ErrorKind.UPGRADE: 426,
-    ErrorKind.FORBIDDEN: 403,
-    ErrorKind.UNAUTHORIZED: 401,
-    ErrorKind.CONFLICT: 409,
-    ErrorKind.PRECONDITION: 412,
-    ErrorKind.RANGE: 416,
-    ErrorKind.CANCELLED: 409,
-    ErrorKind.LIMITED: 429,
-    ErrorKind.BUSY: 503,
-    ErrorKind.STORAGE_FULL: 507,
-    ErrorKind.WONT_FIT: 507,
-    ErrorKind.FAILED: 500,
+STATUS: Mapping[errors.ErrorKind, int] = {
+    errors.ErrorKind.MALFORMED: 400,
+    errors.ErrorKind.UNPROCESSABLE: 422,
+    errors.ErrorKind.UNSUPPORTED: 415,
+    errors.ErrorKind.TOO_LARGE: 413,
+    errors.ErrorKind.HEADERS_TOO_LARGE: 431,
+    errors.ErrorKind.TIMEOUT: 408,
+    errors.ErrorKind.NOT_FOUND: 404,
+    errors.ErrorKind.METHOD: 405,
+    errors.ErrorKind.UPGRADE: 426,
+    errors.ErrorKind.FORBIDDEN: 403,
+    errors.ErrorKind.UNAUTHORIZED: 401,
+    errors.ErrorKind.CONFLICT: 409,
+    errors.ErrorKind.PRECONDITION: 412,
+    errors.ErrorKind.RANGE: 416,
+    errors.ErrorKind.CANCELLED: 409,
+    errors.ErrorKind.LIMITED: 429,
+    errors.ErrorKind.BUSY: 503,
+    errors.ErrorKind.STORAGE_FULL: 507,
+    errors.ErrorKind.WONT_FIT: 507,
+    errors.ErrorKind.FAILED: 500,
 }
 _FROM_STATUS: Mapping[int, type[errors.SidecarError]] = {
     404: errors.NotFound,
@@ -109,7 +109,7 @@ def problem(error: errors.SidecarError) -> Response:
 
 def log_error(error: errors.SidecarError, request_id: str) -> None:
     """A line in the log, as a warning where it is our fault."""
-    ours = STATUS[error.kind] >= 500 and error.kind is not ErrorKind.BUSY
+    ours = STATUS[error.kind] >= 500 and error.kind is not errors.ErrorKind.BUSY
     level = logging.WARNING if ours else logging.INFO
     log.log(level, "answered %s, request %s", error.code, request_id)
 
@@ -127,7 +127,7 @@ def error_headers(error: errors.SidecarError) -> dict[str, str]:
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
-    if error.kind is ErrorKind.UNAUTHORIZED:
+    if error.kind is errors.ErrorKind.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     return headers
 
@@ -394,22 +394,16 @@ async def send_until_disconnect(
 
     Return True if the token was revoked. Whatever ``sending`` raises is raised.
     """
-    spawn = asyncio.get_running_loop().create_task
-    sender, listener = spawn(sending), spawn(_disconnected(receive))
     revoked = False
+    async with running(sending, _disconnected(receive)) as (sender, listener):
 
-    def sent_away() -> None:
-        nonlocal revoked
-        revoked = True
-        listener.cancel()
+        def sent_away() -> None:
+            nonlocal revoked
+            revoked = True
+            listener.cancel()
 
-    try:
         with revocable(scope, sent_away):
             await asyncio.wait({sender, listener}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        sender.cancel()
-        listener.cancel()
-        await asyncio.wait({sender, listener})
     if not sender.cancelled():
         sender.result()
     return revoked

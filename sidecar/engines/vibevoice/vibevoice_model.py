@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -432,7 +431,7 @@ class VibeVoiceModel:
     def widen(self) -> None:
         """From fp16 to bf16, which has the range of fp32; the weights stay what they are."""
         self.loaded.model.to(torch.bfloat16)
-        self.loaded = dataclasses.replace(self.loaded, precision=Precision.BF16)
+        self.loaded = replace(self.loaded, precision=Precision.BF16)
 
     def _place(self, plan: MemoryPlan) -> None:
         """The token table where the plan wants it, then the encoders on the device.

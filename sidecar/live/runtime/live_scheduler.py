@@ -9,12 +9,11 @@ ends the thread.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
@@ -107,7 +106,7 @@ class LiveRecognizers:
                 return self.behind(audio, known, options, unwanted)
             if urgency is RecognitionUrgency.PARTIAL:
                 glimpse = self.glimpse or self.hear
-                return glimpse(audio, known, dataclasses.replace(options, words=False), unwanted)
+                return glimpse(audio, known, replace(options, words=False), unwanted)
             return self.hear(audio, known, options, unwanted)
         except Exception:  # whatever an engine raises costs one stretch, not the others' sessions
             log.exception("internal error in the recognition of a segment; its session goes on")
@@ -357,7 +356,7 @@ class LiveScheduler:
             audio, before = seat.hearing.began(due)
             goes_on = due.urgency is RecognitionUrgency.PARTIAL or self._manner.grows
             draft = due.piece.draft if goes_on else None
-            options = dataclasses.replace(seat.hearing.options, language=seat.hearing.language)
+            options = replace(seat.hearing.options, language=seat.hearing.language)
             return partial(self._recognise, seat, due, audio, before or draft, options)
         sound = seat.hearing.began_voice(due)
         self._encoding += 1

@@ -5,10 +5,9 @@ Pieces as they stand, turns behind their pieces, and the summary behind everythi
 
 from __future__ import annotations
 
-import dataclasses
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sidecar.diarization.speaker_identification import embedding_if_long_enough
 from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions, LiveSessionStart
@@ -97,7 +96,7 @@ class ResultAssembler:
         words = tuple(Word(at + one.start, at + one.end, one.text) for one in found.words)
         segment = Segment(at, piece.end / LIVE_RATE, found.text.strip(), None, words, flags)
         if words:
-            segment = dataclasses.replace(segment, words_by=found.words_by)
+            segment = replace(segment, words_by=found.words_by)
         if found.sure and found.text and not self.sure_language:
             self.sure_language = found.language
         piece.final = Final(
@@ -137,7 +136,7 @@ class ResultAssembler:
         said = [segment for _, segment in self._said]
         if self._voicing is not None:
             of = self._voicing.speakers.of
-            said = [dataclasses.replace(one, speaker=of(piece)) for piece, one in self._said]
+            said = [replace(one, speaker=of(piece)) for piece, one in self._said]
         transcript = Transcript(
             segments=tuple(said),
             language=self._language or options.language,
@@ -160,13 +159,13 @@ class ResultAssembler:
         there = {one.speaker for one in transcript.segments}
         voices = [one for one in voicing.people.voices.values() if one.speaker in there]
         if not options.voiceprints:
-            return dataclasses.replace(transcript, voices=tuple(voices))
+            return replace(transcript, voices=tuple(voices))
         sounds = voicing.speakers.sounds
         embeddings = [embedding_if_long_enough(sounds[one.speaker]) for one in voices]
         pairs = zip(voices, embeddings, strict=True)
-        kept = [dataclasses.replace(one, print=found) for one, found in pairs]
+        kept = [replace(one, print=found) for one, found in pairs]
         prints = tuple(voicing.speakers.sound_of(piece) for piece, _ in self._said)
-        return dataclasses.replace(transcript, voices=tuple(kept), prints=prints)
+        return replace(transcript, voices=tuple(kept), prints=prints)
 
     def _turn_ended(self, mark: _TurnMark) -> TurnEnded:
         end = mark.end / LIVE_RATE
@@ -180,10 +179,10 @@ class ResultAssembler:
         """The final of a piece, by whom as far as that is known."""
         if piece.diarize and self._voicing is not None:
             who = self._voicing.speakers.tell(piece.number)
-            segment = dataclasses.replace(final.segment, speaker=who)
+            segment = replace(final.segment, speaker=who)
             people = self._voicing.people
             name = None if people is None else people.name_of(who)
-            final = dataclasses.replace(final, segment=segment, name=name)
+            final = replace(final, segment=segment, name=name)
         self._language = final.language
         self._said.append((piece.number, final.segment))
         self._of_turn.append(final.segment)

@@ -16,7 +16,6 @@ from typing import Any
 from sidecar import __version__, clock, errors, files
 from sidecar.audio.audio_source import storage_error
 from sidecar.config.settings import Settings, data_folder
-from sidecar.errors import ShuttingDown
 from sidecar.interfaces.live_engine import SampleEncoding
 from sidecar.interfaces.live_events import to_wire
 from sidecar.live.sessions.capture_files import (
@@ -112,7 +111,7 @@ class CaptureWriter:
         done = Future[None]()
         with self._changed:
             if self._closing:
-                raise ShuttingDown()
+                raise errors.ShuttingDown()
             self._ready.append(partial(self._forget, owner, done))
             self._changed.notify()
         return done

@@ -6,14 +6,13 @@ that as an attempt, and is recognized alone the next time: so the second attempt
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Protocol
 
 from sidecar import errors
+from sidecar.concurrency import running
 from sidecar.interfaces.live_events import NoticeRaised, SessionRejected, Summary, from_wire
 from sidecar.live.sessions.input_log import InputChunk, InputCommit, InputDiscard
 from sidecar.live.sessions.session import Session
@@ -109,8 +108,7 @@ async def _relay_once(session: Session, engine: SharedLiveEngine, *, alone: bool
     options = session.options.to_wire()
     async with engine.calling("live", options=options, begin=begin, alone=alone) as call:
         session.placed.set()
-        sending = asyncio.get_running_loop().create_task(_send_input(session, call))
-        try:
+        async with running(_send_input(session, call)):
             async for answer, _ in call.answers():
                 event = from_wire(answer)
                 if isinstance(event, SessionRejected):
@@ -118,14 +116,11 @@ async def _relay_once(session: Session, engine: SharedLiveEngine, *, alone: bool
                 if isinstance(event, Summary):
                     event = await session.kept(event)
                 session.heard(event)
-        finally:
-            sending.cancel()
-            await asyncio.wait({sending})
 
 
 async def _send_input(session: Session, call: RpcCall) -> None:
     """Everything that is not settled, and then what comes."""
-    with contextlib.suppress(channel.ChannelClosed, RpcCallEnded):  # who reads is told
+    with suppress(channel.ChannelClosed, RpcCallEnded):  # who reads is told
         while True:
             session.news.clear()
             for order in session.orders():

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sidecar import errors
 from sidecar.interfaces import live_events
@@ -174,7 +173,7 @@ class EventLog:
                     opened += 1
                 case live_events.SpeakersRevised(speakers):
                     for number, who in speakers.items():
-                        said[number] = dataclasses.replace(said[number], speaker=who)
+                        said[number] = replace(said[number], speaker=who)
                 case live_events.TurnEnded(ended) | live_events.TurnDropped(ended):
                     turn, opened = ended + 1, 0
                 case live_events.NoticeRaised(notice, int(shed)) if (

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from sidecar import errors
@@ -275,7 +275,7 @@ class Session:
 
     def meet(self, options: LiveOptions) -> None:
         """Recognise whom these options know. Before an engine is asked."""
-        self.options = dataclasses.replace(
+        self.options = replace(
             self.options, known_voices=options.known_voices, voiceprints=options.voiceprints
         )
         self.stranger = False
@@ -290,7 +290,7 @@ class Session:
             errors.SessionOver: it takes nothing any more.
         """
         before = self.options
-        changed = dataclasses.replace(
+        changed = replace(
             self._accepted(options, self.bounds),
             known_voices=before.known_voices,
             voiceprints=before.voiceprints,
@@ -324,7 +324,7 @@ class Session:
             notice = Notice(NOT_SAVED_CODE, f"The session could not be saved: {error.detail}")
             self.heard(live_events.NoticeRaised(notice))
             return summary
-        return dataclasses.replace(summary, job=job)
+        return replace(summary, job=job)
 
     def events(self, after: int = 0) -> AsyncIterator[NumberedEvent]:
         """Everything that is said behind number ``after``, until the end.
@@ -374,7 +374,7 @@ class Session:
         for wish in wishes:
             ended = self.told.broken_off(self.sound.settled)
             if isinstance(wish, InputCommit):
-                self._say(dataclasses.replace(ended, committed=True))
+                self._say(replace(ended, committed=True))
             else:
                 self._say(live_events.TurnDropped(ended.turn, ended.end))
         self._room.set()

@@ -9,11 +9,10 @@ session goes on as one that ends with its service, and its numbers say so (`told
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -79,7 +78,7 @@ def serialize_events(
         "said": [[each.number, live_events.to_wire(each.event)] for each in said]
     }
     if known is not None:
-        story["known"] = [dataclasses.asdict(one) for one in known]
+        story["known"] = [asdict(one) for one in known]
     return json.dumps(story, separators=(",", ":")).encode()
 
 
@@ -99,7 +98,7 @@ def serialize_checkpoint(one: SessionCheckpoint) -> bytes:
         "options": replace(one.options, known_voices=()).to_wire(),
         "last": told.last,
         "started": told.started,
-        "voices": {number: dataclasses.asdict(voice) for number, voice in told.voices.items()},
+        "voices": {number: asdict(voice) for number, voice in told.voices.items()},
         "sound": [one.sound.at, one.sound.samples, one.sound.settled, one.sound.wanted],
         "rate": [one.sound.rate, *one.sound.at_rate],
         "items": items,
@@ -297,7 +296,7 @@ class SessionCheckpointer:
         told = self._told.state
         carried = SessionCheckpoint(
             session.options,
-            dataclasses.replace(told, kept=()),
+            replace(told, kept=()),
             self._sound.until(at_s, orders),
             received,
             orders,

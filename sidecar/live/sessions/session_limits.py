@@ -6,9 +6,8 @@ say.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from sidecar import errors
@@ -62,17 +61,17 @@ def clamp_options(options: LiveOptions, bounds: SessionBounds) -> LiveOptions:
     """
     ends = options.endpointing
     try:
-        ends = dataclasses.replace(ends, longest_s=min(ends.longest_s, bounds.buffer_s / 2))
+        ends = replace(ends, longest_s=min(ends.longest_s, bounds.buffer_s / 2))
     except ValueError as error:
         raise errors.FieldInvalid(
             f"'endpointing' is invalid: {error}, and at most {bounds.buffer_s / 2:g} here.",
             hint="Reduce pre_roll_s or min_speech_s.",
         ) from None
     language = parse_language(options.language)
-    return dataclasses.replace(options, endpointing=ends, language=language)
+    return replace(options, endpointing=ends, language=language)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class SessionLimits:
     """How many there may be: in all, and of one owner (None: as its limits say); for how many
     seconds one waits for a client that went; bytes of sound that all of them keep; and how long a

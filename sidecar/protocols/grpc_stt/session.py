@@ -13,6 +13,7 @@ import grpc.aio
 
 from sidecar import errors
 from sidecar.auth.identity import Identity
+from sidecar.concurrency import running
 from sidecar.interfaces.live_engine import SampleEncoding, TurnControl
 from sidecar.interfaces.live_events import UTTERANCE_DROPPED, Final, NoticeRaised
 from sidecar.live.sessions.session import Session
@@ -135,19 +136,13 @@ class GrpcStream:
         Raises:
             codes.Refused, errors.SidecarError: what went wrong, such as what ``revoked`` has.
         """
-        reading = asyncio.create_task(self._read(first))
-        telling = asyncio.create_task(self._tell())
-        waited: set[asyncio.Future[None]] = {reading, telling, revoked}
-        try:
+        async with running(self._read(first), self._tell()) as (reading, telling):
+            waited: set[asyncio.Future[None]] = {reading, telling, revoked}
             while not telling.done():
                 done, waited = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
                 for one in done - {telling}:
                     one.result()
             telling.result()
-        finally:
-            for task in (reading, telling):
-                task.cancel()
-            await asyncio.wait({reading, telling})
         cut_off = not (self._all_said or self._is_over_by_itself())
         if cut_off and self._stopping():
             raise errors.ShuttingDown()

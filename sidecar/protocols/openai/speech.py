@@ -22,6 +22,7 @@ from sidecar.api.http.upload import read_json
 from sidecar.audio.audio_encoder import SAMPLE_BYTES, EncodedFormat, audio_encoder
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import FairOwnerSemaphore, is_within_fair_share
+from sidecar.concurrency import running
 from sidecar.conversation.tts_text import SentenceSplitter
 from sidecar.interfaces.engine_interface import SynthesisOptions, TtsSpec
 from sidecar.interfaces.request_options import (
@@ -251,14 +252,10 @@ async def phrase_audio(
         finally:
             waiting.put_nowait(None)
 
-    pumping = asyncio.create_task(pump())
-    try:
+    async with running(pump()) as (pumping,):
         while (pcm := await waiting.get()) is not None:
             yield pcm
         await pumping
-    finally:
-        pumping.cancel()
-        await asyncio.gather(pumping, return_exceptions=True)
 
 
 async def speech_events(audio: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

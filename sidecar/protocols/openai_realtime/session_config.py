@@ -6,9 +6,8 @@ The shape of today (``session.update``) has all of it under ``audio.input``; the
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, TypeGuard
 
@@ -105,7 +104,7 @@ class RealtimeTurnDetection:
         if self.kind is RealtimeVadType.SEMANTIC:
             return usual
         below = usual.threshold - usual.neg_threshold
-        return dataclasses.replace(
+        return replace(
             usual,
             threshold=self.threshold,
             neg_threshold=max(0.0, self.threshold - below),
@@ -157,10 +156,8 @@ class RealtimeTranscriptionConfig:
             live_engine.EndpointingOptions(),
         )
         silence_s = detection.silence_ms / 1000
-        pauses = dataclasses.replace(
-            usual, pause_s=min(usual.pause_s, silence_s), silence_s=silence_s
-        )
-        return dataclasses.replace(
+        pauses = replace(usual, pause_s=min(usual.pause_s, silence_s), silence_s=silence_s)
+        return replace(
             before,
             language=self.language,
             turns=live_engine.TurnControl.CLIENT
@@ -271,10 +268,10 @@ def with_input(
     after = before
     if (sound := given.get("format")) is not None:
         form, rate = parse_audio_format(sound, f"{_INPUT}.format")
-        after = dataclasses.replace(after, sound=form, rate=rate)
+        after = replace(after, sound=form, rate=rate)
     if "transcription" in given:
         value = given["transcription"]
-        after = dataclasses.replace(after, transcribes=value is not None)
+        after = replace(after, transcribes=value is not None)
         if value is not None:
             after = _with_transcription(
                 after, require_object(f"{_INPUT}.transcription", value), spec
@@ -284,7 +281,7 @@ def with_input(
         if (value := given["turn_detection"]) is not None:
             known = after.detection or RealtimeTurnDetection()
             detection = detection_of(known, require_object(DETECTION, value))
-        after = dataclasses.replace(after, detection=detection)
+        after = replace(after, detection=detection)
     return after
 
 
@@ -361,7 +358,7 @@ def _with_transcription(
     after = before
     if "model" in given:
         model = check_model(request_options.parse_text(f"{at}.model", given["model"]).strip(), spec)
-        after = dataclasses.replace(after, model=model)
+        after = replace(after, model=model)
     if "language" in given or "languages" in given:
         said = request_options.parse_text(f"{at}.language", given.get("language")).strip()
         possible = _words(f"{at}.languages", given.get("languages"))
@@ -372,14 +369,14 @@ def _with_transcription(
         )
         if not spec.speaks(tag):
             raise errors.LanguageUnsupported(f"The engine '{spec.name}' does not support '{tag}'.")
-        after = dataclasses.replace(after, said_language=said, language=tag)
+        after = replace(after, said_language=said, language=tag)
     if "prompt" in given or "keywords" in given:
         keywords = ", ".join(_words(f"{at}.keywords", given.get("keywords")))
         prompt = request_options.parse_prompt({"prompt": given.get("prompt"), "hotwords": keywords})
-        after = dataclasses.replace(after, prompt=prompt)
+        after = replace(after, prompt=prompt)
     if "delay" in given:
         delay = request_options.parse_choice(f"{at}.delay", given["delay"], RealtimeDelay.UNSAID)
-        after = dataclasses.replace(after, delay=delay)
+        after = replace(after, delay=delay)
     return after
 
 
@@ -392,7 +389,7 @@ def _detection(before: RealtimeTurnDetection, given: Mapping[str, Any]) -> Realt
             f"{DETECTION}.eagerness", given.get("eagerness"), RealtimeEagerness.AUTO
         )
         usual = RealtimeTurnDetection()
-        return dataclasses.replace(usual, silence_ms=_SILENCE_MS.get(eagerness, usual.silence_ms))
+        return replace(usual, silence_ms=_SILENCE_MS.get(eagerness, usual.silence_ms))
     return with_pauses(before, given, round(1000 * _SILENCE.least))
 
 
@@ -413,7 +410,7 @@ def with_pauses(
     threshold = request_options.parse_number(
         f"{DETECTION}.threshold", given.get("threshold"), limits.least, limits.most
     )
-    return dataclasses.replace(
+    return replace(
         before,
         threshold=before.threshold if threshold is None else threshold,
         padding_ms=whole("prefix_padding_ms", 0, LONGEST_PADDING_MS, before.padding_ms),

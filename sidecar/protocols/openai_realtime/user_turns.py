@@ -13,10 +13,9 @@ what counts.
 
 from __future__ import annotations
 
-import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sidecar import errors
 from sidecar.conversation import output_queue
@@ -216,7 +215,7 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
 
     def _segment(self, piece: int, speaker: int) -> EventBody:
         item, segment = self._segments[piece]
-        segment = dataclasses.replace(segment, speaker=speaker)
+        segment = replace(segment, speaker=speaker)
         self._segments[piece] = item, segment
         number = f"seg_{self._items.prefix}_{piece}"
         return server_events.transcription_event(
