@@ -101,8 +101,10 @@ with a `code` that does not change, a `detail` (what was wrong) and a `hint` (wh
 will pass, a `Retry-After` header says when. The texts are the usual ones; a `detail` often says
 more. The number behind a code is the HTTP status.
 
-On the command line an error is one line on stderr. The exit code is 1, of a command line that is
-not understood 2, of Ctrl-C 130, and
+On the command line an error is one line on stderr. The exit code is 1, also of a name that an
+option does not know (a format, a language, a precision); of a command line that is not understood
+(an unknown option, a missing argument, a number that is none, options that exclude each other) 2,
+of Ctrl-C 130, and
 
 {exits}{sections}"""
 

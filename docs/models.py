@@ -184,8 +184,9 @@ For a machine without a network, pull on another one and copy the folder:
 `VIBEVOICE_MODEL_PATH` is that folder, or a Hugging Face cache that has the checkpoint. Only
 safetensors are read; code and pickles inside a checkpoint are never run. A checkpoint that you
 fine-tuned is such a folder, too: what `save_pretrained` of the model and of its processor write.
-`list`, `doctor`, `estimate` and the service go by the same setting; `VIBEVOICE_ENGINE=vibevoice
-vibevoice-asr estimate talk.m4a` needs the checkpoint's `config.json`. Another precision while it
+`list`, `doctor`, `estimate` and the service go by the same setting; `vibevoice-asr estimate
+talk.m4a --engine vibevoice` needs the checkpoint's `config.json`, and says a time for cards whose
+bandwidth is known, elsewhere once recordings were transcribed. Another precision while it
 runs: [embedding.md](embedding.md#change-the-precision); two checkpoints compared on your
 recordings: [bench.md](bench.md).
 

@@ -157,7 +157,9 @@ def _pull_offline(
     except errors.BadCheckpoint:
         raise errors.HubUnreachable(
             f"HF_HUB_OFFLINE is set, and {repo} is not complete on this machine.",
-            hint="Unset it for the download, or set VIBEVOICE_MODEL_PATH to a checkpoint's folder.",
+            hint="Unset it for the download; or run 'vibevoice-asr pull' with '--to FOLDER' on "
+            "another computer, copy the folder, and set VIBEVOICE_MODEL_PATH to it "
+            "(docs/models.md).",
         ) from None
     meter.notice(
         "HF_HUB_OFFLINE is set: the checkpoint is complete; its checksums were not checked."

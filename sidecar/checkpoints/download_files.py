@@ -393,7 +393,9 @@ def explained_by(
         yield
     except network as error:
         raise errors.HubUnreachable(
-            f"{address} cannot be reached: {str(error) or type(error).__name__}."
+            f"{address} cannot be reached: {str(error) or type(error).__name__}.",
+            hint=f"{errors.HubUnreachable.default_hint} Without a network here, run it with "
+            "'--to FOLDER' on another computer, and copy the folder (docs/models.md).",
         ) from None
     except OSError as error:
         raise _unwritable(error, hint) from None

@@ -49,6 +49,7 @@ The exit code is 1 where it does not fit.
 Examples:
 
 * `{PROGRAM} estimate meeting.opus`
+* `{PROGRAM} estimate meeting.opus --engine vibevoice --precision int8`
 * `{PROGRAM} estimate meeting.opus --precision int8 --server http://127.0.0.1:8765`
 """
 PrecisionOption = Annotated[
@@ -309,10 +310,15 @@ def _label(path: Path, number: int, many: int) -> str:
 async def estimate(
     file: Path = argument(..., "A recording.", metavar="FILE"),
     precision: PrecisionOption = None,
+    engine: str | None = option(
+        None, "Engine that would transcribe, as the setting of that name.", metavar="NAME"
+    ),
     *,
     where: ServiceTarget,
 ) -> int:
     """Print the estimate in a sentence; the exit code is 1 where the recording does not fit."""
+    if engine is not None and where.server:
+        raise typer.BadParameter("--engine goes without --server: that one has its own.")
     options = {"precision": precision} if precision is not None else {}
     with audio_input.open_file(file) as source:
         if where.server:
@@ -321,7 +327,10 @@ async def estimate(
                     answer = await client.estimate(recording, **options)
             fits, sentence = answer["fits"], answer["sentence"]
         else:
-            async with backends.own_service() as service:  # the engine is not loaded for this
+            chosen = {"engine": engine} if engine is not None else {}
+            async with backends.own_service(
+                **chosen
+            ) as service:  # the engine is not loaded for this
                 measured = await service.submissions.measure(ANONYMOUS, source)
                 forecast = service.forecast(measured, service.options(options))
             fits, sentence = forecast.fits, forecast.sentence

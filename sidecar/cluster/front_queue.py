@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+from collections.abc import Callable
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -18,6 +19,7 @@ from sidecar.concurrency import BackgroundTaskGroup
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import Reservation
+from sidecar.jobs.retry_after import ExpectedReturns
 from sidecar.storage import postgres_database
 from sidecar.storage.encryption import Cipher
 
@@ -33,10 +35,13 @@ class SharedJobQueue:
         members: Membership,
         node: ClaimLoop | None = None,
         queue: JobQueue | None = None,
+        begun_in_s: Callable[[int], float | None] = lambda count: None,
     ) -> None:
-        """``limit``: jobs that may wait, of all services together."""
+        """``limit``: jobs that may wait, of all services together. ``begun_in_s``: seconds until so
+        many of them have begun; None where nobody can tell."""
         self._store, self._follower, self._limit = store, follower, limit
         self._members, self._node, self._queue = members, node, queue
+        self._returns = ExpectedReturns(begun_in_s)
         self._awaited: dict[str, Job] = {}
         """Jobs whose clients wait here, and which nobody asks for later."""
         self.follows_all = False
@@ -98,13 +103,14 @@ class SharedJobQueue:
         """Raise `errors.QueueFull` if no more job is accepted, `errors.ShuttingDown` for ever.
 
         ``promised``: places that are kept here for others; the database has the last word.
-        ``caller`` makes no difference: all are told the same time.
+        ``caller``: the owner who is told so and comes again; None: nobody is.
         """
         self.check_open()
         taken = self.depth + promised
         if taken >= self._limit:
             raise errors.QueueFull(
-                f"{taken} jobs are waiting or being uploaded: the queue is full."
+                f"{taken} jobs are waiting or being uploaded: the queue is full.",
+                retry_after=self._returns.retry_after_s(taken - self._limit + 1, caller),
             )
 
     async def submit(self, job: Job, *, promised: Reservation | None = None) -> None:
@@ -115,9 +121,15 @@ class SharedJobQueue:
             errors.JournalUnreachable: it cannot be persisted; there is no job.
             KeyTaken: its owner has a job with its key.
         """
-        self.check_room() if promised is None else self.check_open()
+        owner = job.record.owner
+        self.check_room(caller=owner) if promised is None else self.check_open()
         with self._follower.submitting(job.id):
-            await self._store.submit(job.record)
+            try:
+                await self._store.submit(job.record)
+            except errors.QueueFull as full:  # others were faster, at other services
+                raise errors.QueueFull(
+                    full.detail, retry_after=self._returns.retry_after_s(1, owner)
+                ) from None
             if promised is not None:
                 promised.release()
             job.source.settle()

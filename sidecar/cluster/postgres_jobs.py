@@ -59,6 +59,9 @@ _EVENTS = """
     SELECT job, events.seq, at, kind, change
     FROM vibevoice.events JOIN vibevoice.jobs ON jobs.id = job
     WHERE job = ANY(%s) AND NOT (state = 'done' AND kind = ANY(%s)) ORDER BY job, events.seq"""
+_WORK_BETWEEN_STARTS = """
+    SELECT (SELECT avg(work_s) FROM vibevoice.jobs WHERE ended IS NULL) / greatest(1, (
+        SELECT count(*) FROM vibevoice.jobs WHERE claim IS NOT NULL AND state = 'running'))"""
 _SUPERSEDED_KINDS = ["segmentready", "progress", "checkpoint"]
 """Events of a job that is done which its transcript says again."""
 
@@ -87,6 +90,9 @@ class PostgresJobStore:
         """Turns that were worked out since `_turns_at`."""
         self._turns_at = 0.0
         self._turning = asyncio.Lock()
+        self._each_s: float | None = None
+        """Seconds between the starts of two jobs, as of `_each_at`; None if that is not known."""
+        self._each_at = -POSITIONS_INTERVAL_S
         self._ending = BackgroundTaskGroup()
 
     async def submit(self, record: JobRecord) -> None:
@@ -298,6 +304,15 @@ class PostgresJobStore:
         async with self._rendering:
             return await asyncio.to_thread(render)
 
+    def begun_in_s(self, count: int) -> float | None:
+        """Return the seconds until ``count`` of the waiting jobs have begun, all of them taken to
+        be alike, as of the last time that somebody asked; None before that. While somebody asks,
+        it is worked out anew, at most once in `POSITIONS_INTERVAL_S`."""
+        if time.monotonic() - self._each_at >= POSITIONS_INTERVAL_S:
+            self._each_at = time.monotonic()
+            self._ending.spawn("how fast jobs begin", self._measure_starts())
+        return None if self._each_s is None else count * self._each_s
+
     async def close(self) -> None:
         """Give what is done in the background a moment to end."""
         await self._ending.close(CLOSE_TIMEOUT_S)
@@ -355,9 +370,18 @@ class PostgresJobStore:
             raise errors.JobNotFound()
         return int(rows[0][0])
 
+    async def _measure_starts(self) -> None:
+        with suppress(errors.JournalUnreachable):
+            ((work_s,),) = await self._database.fetch(_WORK_BETWEEN_STARTS)
+            self._each_s = None if work_s is None else work_s * self._pace()
+
+    def _pace(self) -> float:
+        """Seconds of work for one of audio."""
+        return self._pace_s(PREDICTION_SAMPLE_S) / PREDICTION_SAMPLE_S
+
     async def _worked_out(self, ids: Sequence[str]) -> dict[str, QueuePosition]:
         rows = await self._database.call("turns_1", [*ids])
-        pace = self._pace_s(PREDICTION_SAMPLE_S) / PREDICTION_SAMPLE_S
+        pace = self._pace()
         return {
             job_id: QueuePosition(ahead, (ahead_s + left_s) * pace / max(1, running))
             for job_id, ahead, ahead_s, running, left_s in rows

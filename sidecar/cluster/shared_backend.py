@@ -114,7 +114,13 @@ class SharedJobBackend:
                 places=engine.places,
             )
         self.queue = SharedJobQueue(
-            self.store, self._follower, settings.queue_limit, self._membership, node, queue
+            self.store,
+            self._follower,
+            settings.queue_limit,
+            self._membership,
+            node,
+            queue,
+            self.store.begun_in_s,
         )
         self.client_timeouts = ClientTimeouts(
             self._database, seal, service_id, self.store, self.queue

@@ -332,6 +332,12 @@ class JobForecast:
         usual = " to ".join(dict.fromkeys((_duration(least), _duration(most))))
         return replace(self, sentence=f"{self.sentence}, usually {usual} (not measured here)")
 
+    def without_seconds(self) -> JobForecast:
+        """Return it with a sentence that says why it has no time: no job was measured yet, and the
+        device's speed is not known."""
+        reason = "how long it takes is known after a first recording"
+        return replace(self, sentence=f"{self.sentence}; {reason}")
+
     @classmethod
     def small(
         cls, spec: EngineSpec, precision: Precision, audio_s: float | None, longest_s: float

@@ -12,9 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
-import time
-from collections import Counter
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import EngineSpec
@@ -23,18 +20,11 @@ from sidecar.jobs.duration_prediction import DurationPredictor
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import Reservation
+from sidecar.jobs.retry_after import ExpectedReturns
 from sidecar.jobs.wait_queue import GuessJobSeconds, WaitQueue
 from sidecar.workers.engine_slot import EngineSlot
 
 log = logging.getLogger(__name__)
-
-
-MAX_RETRY_AFTER_S = 60
-"""OpenAI's SDKs wait no longer for a Retry-After; if it says more, they come after a second."""
-MAX_RETURNS = 1000
-"""Clients that were refused and are expected again; more are not told apart."""
-MAX_RETURNS_OF_OTHERS = 4
-"""Those of one owner that another waits for: who is refused often delays itself alone."""
 
 
 class JobQueue:
@@ -58,8 +48,7 @@ class JobQueue:
         self._lanes = [Dispatcher(at, place, self._waiting, terms) for at in range(places)]
         self._broken = asyncio.Event()
         self._draining = False
-        self._returns: list[tuple[float, str]] = []
-        """When clients that were refused come again, as they were told, and whose they are."""
+        self._returns = ExpectedReturns(self._waiting.begun_in_s)
         self._put_off: list[Job] = []
         """Those that the next start goes on with."""
 
@@ -131,23 +120,8 @@ class JobQueue:
         if taken >= most:
             raise errors.QueueFull(
                 f"{taken} jobs are waiting or being uploaded: the queue is full.",
-                retry_after=self._room_in_s(taken - most + 1, caller),
+                retry_after=self._returns.retry_after_s(taken - most + 1, caller),
             )
-
-    def _room_in_s(self, missing: int, caller: str | None) -> int:
-        """Seconds after which a client that is refused now finds a place, if ``missing`` jobs have
-        to begin first, and those that were refused before it come again when they were told to;
-        of each other owner no more than a few."""
-        now = time.monotonic()
-        self._returns = [one for one in self._returns if one[0] > now][-MAX_RETURNS:]
-        expected = Counter(owner for _, owner in self._returns)
-        before = expected.pop(caller or "", 0)
-        before += sum(min(count, MAX_RETURNS_OF_OTHERS) for count in expected.values())
-        wait_s = self._waiting.begun_in_s(missing + before)
-        told_s = min(max(1, math.ceil(wait_s)), MAX_RETRY_AFTER_S)
-        if caller is not None:
-            self._returns.append((now + told_s, caller))
-        return told_s
 
     async def submit(self, job: Job, *, promised: Reservation | None = None) -> None:
         """Accept a job: return once it is persisted. ``promised``: the place that was kept for it,

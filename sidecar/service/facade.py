@@ -347,7 +347,7 @@ class Service:
         if self.spec.name == MOONSHINE:
             paces = USUAL_WORK_PER_AUDIO_S, DEFAULT_WORK_PER_AUDIO_S
             return forecast.with_usual_seconds(*(max(MIN_JOB_S, audio_s * pace) for pace in paces))
-        return forecast
+        return forecast.without_seconds()
 
     async def reload(self, caller: Identity, precision: str, *, now: bool = False) -> Precision:
         """Load the engine anew at ``precision``; jobs that wait run at it.

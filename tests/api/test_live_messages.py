@@ -15,7 +15,7 @@ from pydantic import Field, TypeAdapter
 from scripted_speech import pieces, sound, talk
 from service_process import PATIENCE_S, REPOSITORY, Server
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from sidecar.api import live_messages
 
@@ -97,6 +97,18 @@ async def test_a_conversation_from_begin_to_summary(server: Server) -> None:
     async with wire(server) as socket:  # who closed with 1000 has given the session back
         await say(socket, "begin", session="first")
         await next_of(socket, "began")
+
+
+async def test_a_websocket_at_an_address_without_one_is_told_where_they_are(
+    server: Server,
+) -> None:
+    for path in ("v1/lives", "v1/talk"):  # nothing, and an address of HTTP
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(f"ws://127.0.0.1:{server.port}/{path}")
+        response = refused.value.response
+        problem = json.loads(response.body or b"{}")
+        assert (response.status_code, problem.get("code")) == (404, "not_found")
+        assert all(one in problem["hint"] for one in ("/v1/live", "/v1/realtime", "/stream"))
 
 
 async def test_who_comes_again_is_told_what_is_there_and_hears_what_was_missed(

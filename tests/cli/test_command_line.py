@@ -257,7 +257,15 @@ def test_the_exit_code_of_an_estimate_tells_what_does_not_fit(terminal):
     run = terminal.run("estimate", BECKETT, "--precision", "fp32", **tiny)
     assert (run.returncode, run.stderr) == (1, "")
     assert "does not fit; bf16 or int8 or int4 would" in run.stdout
-    assert terminal.run("estimate", BECKETT, **tiny).returncode == 0
+    del tiny["VIBEVOICE_ENGINE"]
+    run = terminal.run("estimate", BECKETT, "--engine", "vibevoice", **tiny)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "fits: bf16" in run.stdout
+    assert run.stdout.endswith("; how long it takes is known after a first recording\n")
+    served = terminal.run("estimate", BECKETT, "--engine", "scripted", "--server", "127.0.0.1:1")
+    check_one_line(served, 2, "--engine goes without --server")
+    unknown = terminal.run("estimate", BECKETT, "--engine", "nosuch")
+    check_one_line(unknown, 78, "engine", "vibevoice")
 
 
 def test_one_bad_file_of_many_stops_no_other(terminal):

@@ -431,7 +431,8 @@ def test_an_answer_that_is_no_file_list_is_one_clear_line(words, faults, parts, 
 
 def test_a_hub_that_does_not_answer_is_one_clear_line(shell):
     run = shell.pull(HF_ENDPOINT="http://127.0.0.1:1")
-    check_one_line(run, "http://127.0.0.1:1 cannot be reached", "network")
+    parts = "network", "--to FOLDER", "docs/models.md"
+    check_one_line(run, "http://127.0.0.1:1 cannot be reached", *parts)
 
 
 @pytest.mark.slow

@@ -271,6 +271,34 @@ async def test_a_key_that_is_taken_is_told_and_changes_nothing(
     second.source.close()
 
 
+async def test_each_client_of_a_full_queue_is_told_its_own_time(
+    store: Store, recording: Path
+) -> None:
+    """As at a service alone: two seconds from start to start, whoever was refused before first."""
+    front = SharedJobQueue(store, store, LIMIT, store, begun_in_s=lambda count: 2.0 * count)
+    store.waiting = LIMIT
+    told = []
+    for _ in range(40):
+        with pytest.raises(errors.QueueFull) as full:
+            front.check_room(caller="me")
+        told.append(full.value.retry_after)
+    assert told == [min(2 * count, 60) for count in range(1, 41)]
+    with pytest.raises(errors.QueueFull) as full:
+        front.check_room(caller="another")
+    assert full.value.retry_after == 10, "of each other owner four count"
+    store.waiting, job = 0, new(recording)
+
+    async def taken(record: JobRecord) -> None:
+        raise errors.QueueFull()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "submit", taken)
+        with pytest.raises(errors.QueueFull) as full:
+            await front.submit(job, promised=Place())
+    assert full.value.retry_after == 12, "another service was faster: four, one and this one"
+    job.source.close()
+
+
 async def test_room_and_depth_are_those_that_were_last_seen(
     front: SharedJobQueue, store: Store, recording: Path
 ) -> None:

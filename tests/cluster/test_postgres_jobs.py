@@ -132,6 +132,25 @@ async def test_only_so_many_jobs_wait_of_all_services(journal: str, tmp_path: Pa
         assert len(await there(one)) == 3
 
 
+async def test_how_soon_waiting_jobs_begin_is_known_while_somebody_asks(
+    front: Service, node: Service
+) -> None:
+    """From their work, the pace of this service (a tenth of the audio) and how many run."""
+    assert front.jobs.begun_in_s(1) is None
+    for index in range(4):
+        await front.submit(f"owner {index}", seconds=100.0)
+
+    def each_s() -> float | None:
+        return front.jobs.begun_in_s(1)
+
+    await until(lambda: each_s() == pytest.approx(10.0))
+    assert front.jobs.begun_in_s(3) == pytest.approx(30.0)
+    for _ in range(2):
+        claim = await claimed(node)
+        await node.report(claim, claim.record, StartedChange())
+    await until(lambda: each_s() == pytest.approx(5.0))
+
+
 async def test_a_submission_whose_client_is_gone_leaves_no_job(
     front: Service, journal: str
 ) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from recordings import long, wav
-from service_process import Server
+from service_process import PATIENCE_S, Server, wait_until
 
 SECOND = b"\1\0" * 16_000
 CLIENTS, QUEUE = 32, 6
@@ -75,6 +79,45 @@ def test_a_client_that_comes_again_as_it_was_told_waits_for_its_place(busy: Serv
     assert answer.status_code == 200, answer.text
     for one in ids:
         busy.wait_state(one, "done")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of it behind unread bytes")
+def test_a_client_that_hangs_up_while_it_waits_for_a_place_waits_no_more(
+    start_server: Callable[..., Server],
+) -> None:
+    """Four wait, whose recordings are not read; once they have gone, another may wait."""
+    held = {"openai_held": 3600}
+    server = start_server(scripted_speed=1, queue_limit=QUEUE, batch=1, limits=held)
+    filled(server, long(600))
+    head = (
+        "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\n"
+        "x-stainless-retry-count: 1\r\nContent-Length: 100000000\r\n"
+        "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+    )
+
+    def waits() -> bool:
+        try:
+            answer = server.client.post(
+                "/v1/audio/transcriptions",
+                files={"file": ("clip.wav", wav(SECOND))},
+                headers={"x-stainless-retry-count": "1"},
+                timeout=2.0,
+            )
+        except httpx.TimeoutException:
+            return True
+        assert answer.status_code == 429
+        return False
+
+    with ExitStack() as clients:
+        for _ in range(4):
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            client.sendall(head.encode())
+            client.setblocking(False)
+            with suppress(BlockingIOError):
+                while True:
+                    client.send(bytes(1 << 16))
+        wait_until(lambda: not waits(), PATIENCE_S, "as many wait as may")
+    wait_until(waits, PATIENCE_S, "there is room for one that waits")
 
 
 def test_a_job_whose_client_gave_up_has_not_the_engine_that_others_wait_for(

@@ -44,6 +44,17 @@ def scope_with_identity(scope: Scope, caller: Identity, visits: RevocableStreams
     }
 
 
+PEER_GONE_KEY = "peer_gone"
+"""Name in the state of a connection: whether its client hung up, also while nothing is read."""
+
+
+def is_peer_gone(connection: HTTPConnection) -> bool:
+    """Return whether the client of a request hung up, as far as that is seen before its body is
+    read."""
+    look: Callable[[], bool] | None = connection.scope.get("state", {}).get(PEER_GONE_KEY)
+    return look is not None and look()
+
+
 def identity_of(connection: HTTPConnection) -> Identity:
     """Return the identity of the sender; an error of ours at an address that is answered without
     one."""

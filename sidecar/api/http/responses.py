@@ -27,6 +27,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Mount, Route, WebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from sidecar import clock, errors
 from sidecar.api.http.request_headers import identity_of, revocable
@@ -176,6 +177,24 @@ def install_error_handlers(
     async def unknown(request: Request, error: Exception) -> Response:
         # Answered from outside of everything else, which would have seen what is left unread.
         return said(request, errors.SidecarError(), {"Connection": "close"})
+
+    found_nothing = app.router.default
+
+    async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+        """Starlette refuses a WebSocket where there is none by a 403 without a word."""
+        if scope["type"] != "websocket":
+            await found_nothing(scope, receive, send)
+            return
+        sockets = ", ".join(one.path for one in own if isinstance(one, WebSocketRoute))
+        answer = error_response_at(scope["path"], dialects)(
+            errors.NotFound(
+                "There is no WebSocket at this address.", hint=f"There are some at: {sockets}."
+            )
+        )
+        with suppress(RuntimeError, OSError):
+            await WebSocket(scope, receive, send).send_denial_response(answer)
+
+    app.router.default = nowhere
 
 
 def _methods(scope: Scope, routes: Iterable[BaseRoute]) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import select
 from collections import Counter
 from typing import Any
 
@@ -17,6 +18,7 @@ from h11 import _readers
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from sidecar.api.http.request_headers import PEER_GONE_KEY
 from sidecar.auth.rate_limits import rate_limit_key
 from sidecar.limits import limit
 
@@ -83,6 +85,7 @@ def http_protocol(
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
+            self.app_state = {**self.app_state, PEER_GONE_KEY: self._is_peer_gone}
             self._start()
             if self.client is not None:
                 self._address = rate_limit_key(self.client[0])
@@ -106,6 +109,15 @@ def http_protocol(
             self._stop()
             self._uncount()
             super().connection_lost(exc)
+
+        def _is_peer_gone(self) -> bool:
+            if self.transport.is_closing():
+                return True
+            if not hasattr(select, "POLLRDHUP"):  # only Linux tells of it behind unread bytes
+                return False
+            poll = select.poll()
+            poll.register(self.transport.get_extra_info("socket"), select.POLLRDHUP)
+            return bool(poll.poll(0))
 
         @property
         def _answering(self) -> bool:

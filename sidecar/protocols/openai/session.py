@@ -19,13 +19,13 @@ from typing import Any, Protocol
 from fastapi import Request
 
 from sidecar.api.http import responses
-from sidecar.api.http.request_headers import request_digest
+from sidecar.api.http.request_headers import is_peer_gone, request_digest
 from sidecar.api.http.responses import Fields, IncrementalTextResponse, UnsentSegments
 from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import FairOwnerSemaphore
 from sidecar.cluster.front_queue import ClientTimeouts
-from sidecar.errors import JobNotFound, QueueFull, SidecarError, TokenInvalid
+from sidecar.errors import JobNotFound, QueueFull, SidecarError, TokenInvalid, UploadStalled
 from sidecar.jobs.job_event_log import SubscriberTooSlow
 from sidecar.jobs.job_record import JobRecord, JobState, apply_event
 from sidecar.jobs.job_runner import Job
@@ -85,9 +85,10 @@ CROWDED_LOOK_S = 1.0
 HELD_S = limit("openai_held", 30.0)
 """Proxies give up after a minute without an answer."""
 HELD_LOOK_S = 0.1
+GONE_LOOK_S = 1.0
+"""Interval of looks whether a client that waits for a place has hung up."""
 MAX_HELD_OF_OWNER = 4
-"""Requests of one owner that wait for a place. One that hangs up meanwhile is not noticed, since
-its body is not read yet."""
+"""Requests of one owner that wait for a place."""
 DEFAULT_CLIENT_TIMEOUT_S = 600.0
 """Of the SDKs, which name another in a header."""
 TIMEOUT_HEADERS = ("x-stainless-read-timeout", "x-stainless-timeout")
@@ -247,8 +248,16 @@ class OpenAIQueueTurns:
             if self._held[caller.owner] >= MAX_HELD_OF_OWNER:
                 raise
         self._held[caller.owner] += 1
+        waiting = asyncio.ensure_future(self._wait(caller, key))
         try:
-            return await self._wait(caller, key)
+            while not (await asyncio.wait([waiting], timeout=GONE_LOOK_S))[0]:
+                if is_peer_gone(request):
+                    raise UploadStalled("The client hung up while it waited for a place.")
+            return waiting.result()
+        except BaseException:
+            waiting.cancel()
+            waiting.add_done_callback(_give_back)
+            raise
         finally:
             self._held[caller.owner] -= 1
             self._held += Counter()  # owners without any are forgotten
@@ -262,6 +271,11 @@ class OpenAIQueueTurns:
                             return await self._submissions.place(caller, key)
                     await asyncio.sleep(HELD_LOOK_S)
         return await self._submissions.place(caller, key)
+
+
+def _give_back(waiting: asyncio.Future[QueueReservation]) -> None:
+    if not waiting.cancelled() and waiting.exception() is None:
+        waiting.result().release()
 
 
 class OpenAISharedRetries:
