@@ -33,7 +33,7 @@ _PIPE_POLL_S = 0.01
 """Between two looks at a pipe to which nobody has written yet."""
 ExclusiveLock = AbstractContextManager[None]
 _pipe_contents: dict[tuple[str, int, int], bytes] = {}
-"""What pipes have said."""
+"""Contents of pipes that were read."""
 
 
 def read(path: Path, most: int, *, private: bool = False) -> bytes:

@@ -28,7 +28,8 @@ from sidecar.workers.engine_fleet import MAX_NAME_CHARACTERS, ModelLoadRequest
 
 
 class AdminRefusal(BaseModel):
-    """Why not, by the numbers of the original; `error` is the code that every wire knows."""
+    """Rejection of an admin request, with the replaced server's status codes; `error` is the
+    code that every wire knows."""
 
     code: str = Field(examples=["ERR4003"])
     message: str = Field(examples=["Model not found or is default"])
@@ -118,7 +119,7 @@ _UNKNOWN = (errors.TokenMissing, errors.TokenInvalid)
 
 
 def install_error_format(*, on: bool) -> responses.ErrorRenderer:
-    """How errors are said here. Where it is not ``on`` that comes before who asks."""
+    """Install the error format of this API. Where it is not ``on`` that comes before who asks."""
 
     def say(error: errors.SidecarError) -> Response:
         return _admin_error_response(
@@ -151,7 +152,7 @@ def admin_error_of(error: errors.SidecarError) -> tuple[str, int, str]:
 
 PATH = "/admin/"
 DRAIN_S = 30.0
-"""How long who lets a model go waits for that, unless it says something else."""
+"""Drain timeout of an unload request that names none."""
 PRECISIONS: Mapping[str, Precision] = {
     "default": Precision.AUTO,
     "auto": Precision.AUTO,

@@ -159,7 +159,7 @@ class JobChangedSegment(BaseModel):
 
 
 class JobRevision(BaseModel):
-    """How a transcript stands."""
+    """Revision of a transcript."""
 
     revision: int
     undo: int = Field(description="Steps that can be undone.")

@@ -55,7 +55,7 @@ def event_message(numbered: NumberedEvent) -> str:
 
 
 def received_message(samples: int, seconds: float, orders: int, heard_s: float) -> dict[str, Any]:
-    """How much the service has, of what a client need not send again; and heard."""
+    """Return the message that acknowledges audio."""
     return {
         "received_samples": samples,
         "received_s": round(seconds, 3),

@@ -66,7 +66,7 @@ def metrics_nested(service: Service) -> dict[str, Any]:
 
 
 def why_not_ready(now: ServiceHealth) -> str:
-    """Why no work is taken, "" where it is."""
+    """Return the reason why the service accepts no work, "" if it does."""
     if now.stopping:
         return "stopping"
     if now.starting:

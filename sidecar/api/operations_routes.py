@@ -36,8 +36,8 @@ class RootAnswer(BaseModel):
 
 
 class HealthAnswer(BaseModel):
-    """How the service is: 200 whatever it is doing, unless the setting 'health_errors' wants 500
-    where it is not healthy."""
+    """Health of the service: 200 whatever its state, unless the setting 'health_errors' wants
+    500 if it is not healthy."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -113,7 +113,7 @@ class HealthAnswer(BaseModel):
 
 
 VLLM_STATUS = {"ok": "ok", "loading": "degraded", "stopping": "unreachable"}
-"""How the queue server's clients are told of an engine: by what they look at, its backend."""
+"""Backend states for clients of the queue server."""
 
 
 def build_health_router(service: Service) -> APIRouter:

@@ -44,7 +44,7 @@ ASSETS = "/page"
 """Below it all files lie, under a digest of them all: what has a name never changes."""
 FRONT = "index.html"
 LAZY_ASSETS = "conversation/"
-"""What few visitors want is fetched when they do."""
+"""Prefix of assets that are loaded on demand."""
 MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -123,7 +123,7 @@ class PageFiles:
 T = TypeVar("T")
 PATH = "/"
 SESSIONS = "/v1/page/sessions"
-"""Where the word of a link is exchanged for its token."""
+"""Path that exchanges the code of a link for its token."""
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "

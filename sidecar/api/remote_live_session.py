@@ -34,7 +34,7 @@ from sidecar.upstream.remote_live_messages import (
 )
 
 WIRE = "lease"
-"""How such sessions are counted."""
+"""Wire name of such sessions in metrics."""
 
 
 class LeaseAudioFormat(BaseModel):
@@ -153,7 +153,7 @@ class LeaseConnection:
         self._bell = asyncio.Event()
 
     def received(self) -> dict[str, object]:
-        """How much is here."""
+        """Return the message that acknowledges audio."""
         one = self._session
         return live_messages.received_message(
             one.received_samples, one.received_s, one.received_orders, 0.0

@@ -119,7 +119,7 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
 
 
 def counts_body(history: EditHistory) -> dict[str, Any]:
-    """Which revision there is, and how many steps there are in both directions."""
+    """Return the revision and the number of steps to undo and redo."""
     return {
         "revision": history.revision,
         "undo": history.applied,

@@ -28,7 +28,7 @@ _DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TOO_MANY_FILES_ERRNOS = {errno.EMFILE, errno.ENFILE}
 _DESCRIPTOR_FOLDERS = ("/proc/", "/dev/fd/")
 _MAX_SYMLINKS = 40
-"""What Linux follows; it refuses the next."""
+"""Limit of symbolic links; Linux rejects the next."""
 PATH_OUTSIDE_ROOTS = "'audio_path' lies outside of the folders that are allowed."
 
 
@@ -38,9 +38,9 @@ class AudioSource:
     def __init__(self, fd: int, *, spooled: bool, path: str | None = None) -> None:
         self._fd: int | None = fd
         self.path = path
-        """What a client called it, of a file of the client's."""
+        """Path by which a client named the file; None of an upload."""
         self.spooled = spooled
-        """Whether the bytes are ours, on a local disk or in memory: reading them does not wait."""
+        """True if the bytes are ours, on a local disk or in memory: reading them does not wait."""
         self._settled: Callable[[], None] | None = None
 
     def on_settled(self, tell: Callable[[], None]) -> None:
@@ -242,7 +242,8 @@ def _is_inside_roots(path: str, roots: Sequence[Path]) -> bool:
 
 
 def _real_path(fd: int, path: str) -> str:
-    """Where the open file lies; where the system does not tell, by its name once more."""
+    """Return the real path of an open file; where the system does not tell, by its name once
+    more."""
     if sys.platform == "linux":
         return os.readlink(f"/proc/self/fd/{fd}")
     return os.path.realpath(path)

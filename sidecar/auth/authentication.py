@@ -285,7 +285,8 @@ def _limit_or_default(given: int | None, default: int | None) -> int | None:
 
 
 def _default_key_folder(settings: Settings) -> Path | None:
-    """Where `token create` puts public keys; they count where others than this machine ask."""
+    """Return the folder in which `token create` puts public keys; they count where others than
+    this machine ask."""
     data = None if is_loopback_address(settings.host) else default_data_folder(settings.data_dir)
     folder = data and data / SUBFOLDER / "public"
     return folder if folder is not None and folder.is_dir() else None

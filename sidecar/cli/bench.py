@@ -240,7 +240,8 @@ def _log(path: Path, text: str) -> None:
 
 @contextmanager
 def _service(order: BenchCommand, counts: list[int]) -> Generator[ServiceTarget | None, None, None]:
-    """Where the service is; one of our own where that is asked for, None if it does not start."""
+    """Return the service under test; one of our own if that is requested, None if it does not
+    start."""
     where = order.where
     if order.how.start:
         given: dict[str, object] = {"port": 0, "live_sessions": max(*counts, 100)}

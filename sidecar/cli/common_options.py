@@ -23,7 +23,8 @@ from sidecar.config.removed_settings import REMOVED, RemovedSetting
 from sidecar.config.settings import ENV_PREFIX, Settings, SettingsGroup, parse_duration
 
 BY_FILE = "@FILE"
-"""How a flag has a secret: by a file's name or '@-', as command lines can be read by others."""
+"""Metavar of a flag with a secret: a file's name or '@-', as other programs can read command
+lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class SettingFlag:
 
     @property
     def option(self) -> str:
-        """How it is written on the command line."""
+        """Return the flag as it is written on the command line."""
         option = f"--{self.name.replace('_', '-')}"
         return f"{option}/--no-{option[2:]}" if self.value == "yes/no" else option
 

@@ -153,7 +153,7 @@ class LiveDisplay:
         self._fmt, self._write = fmt, write
 
     def level(self, loud: float) -> None:
-        """How loud it is now, 0 to 1."""
+        """Return the current level, 0 to 1."""
 
     def event(self, numbered: NumberedEvent) -> None:
         """Something was said."""

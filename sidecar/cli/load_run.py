@@ -117,7 +117,7 @@ def render_session_logs(found: Sequence[Sequence[LoadTestRow]], most: int, forma
 def broken_bounds(
     found: Sequence[Sequence[LoadTestRow]], bounds: Sequence[load_statistics.LoadTestBound]
 ) -> list[str]:
-    """Which bounds do not hold for the first side, and where."""
+    """Return the bounds that do not hold for the first side, and where."""
     said = []
     for first, *others in found:
         other = others[0].figures if others else None

@@ -11,7 +11,7 @@ from sidecar.config import setting_types
 from sidecar.config.setting_types import setting
 
 DEFAULT_JOB_RETENTION_S = 600.0
-"""Where results are in memory: long enough to be fetched, also after a network failure."""
+"""Retention of results in memory: long enough to be fetched, also after a network failure."""
 
 
 class JobSettings(setting_types.SettingsGroup):

@@ -233,7 +233,7 @@ class AssistantTurn:
 
     @property
     def stalled_at(self) -> float:
-        """When something has to have happened."""
+        """Return the deadline for the next event."""
         if not (self.confirmed or self._thinking or self._busy):
             return float("inf")
         return self.progress + STAGE_TIMEOUT_S

@@ -20,8 +20,8 @@ MAX_PLAYBACK_REPORT_S = 3_600
 
 @dataclass(frozen=True, slots=True)
 class EndOfTurnDelays:
-    """How long a pause ends a person's turn, in seconds: after a sentence that is finished, as a
-    rule, and at most. ``scale`` makes all of them longer or shorter."""
+    """Pauses that end a user's turn, in seconds: after a sentence that is finished, as a rule,
+    and at most. ``scale`` makes all of them longer or shorter."""
 
     finished_s: float = 0.2
     usual_s: float = 0.3

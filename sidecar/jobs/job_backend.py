@@ -115,8 +115,8 @@ class EngineProvisioning:
         return jobs
 
     def beside(self, job: Job | JobRecord) -> int:
-        """How many at most are heard in step where this job is one of them, by its length and its
-        wishes."""
+        """Return how many recordings at most run in step with this job, by its length and its
+        options."""
         return self.most_beside if self._is_batch_engine(job) else 1
 
     @property
@@ -214,7 +214,7 @@ class LocalQueueSetup:
         )
         self._file = DurationFile(default_data_folder(settings.data_dir))
         self.pace = DurationPredictor(provision.spec.name, model, self._file.read())
-        """How long work takes."""
+        """Predictor of durations."""
 
     def queue(self, log: JobLog) -> JobQueue:
         """Return a queue that writes to a log."""
@@ -292,7 +292,7 @@ class LocalJobBackend:
         self._disk, self._now, self._engine = disk, now, engine
         self._kept = JobPersistence(settings, now) if settings.keeps_jobs else None
         self.log: JobLog = self._kept.store if self._kept else JobLog(now)
-        """What happens to the jobs of this process."""
+        """Log of the jobs of this process."""
         self.log.listen(JobEventMetrics(tally))
         self.queue = engine.queue(self.log)
         self.results = Retention(

@@ -31,7 +31,7 @@ from sidecar.workers.engine_slot import EngineSlot
 log = logging.getLogger(__name__)
 
 NEXT_JOB_WAIT_S = 0.3
-"""What a client takes at most to send its next recording after the answer to the last."""
+"""Time in which a client sends its next recording after the answer to the last."""
 
 MAX_RETRY_AFTER_S = 60
 """OpenAI's SDKs wait no longer for a Retry-After; if it says more, they come after a second."""
@@ -260,7 +260,7 @@ class JobQueue:
         self._broken = asyncio.Event()
         self._draining = False
         self._returns: list[tuple[float, str]] = []
-        """When clients that were refused come again, as they were told, and whose they are."""
+        """Times when rejected clients come again by their Retry-After, and their owners."""
         self._put_off: list[Job] = []
         """Those that the next start goes on with."""
 
@@ -307,7 +307,7 @@ class JobQueue:
 
     @property
     def places(self) -> int:
-        """How many may run at once."""
+        """Return the number of jobs that may run at once."""
         return len(self._lanes)
 
     @property
@@ -390,7 +390,7 @@ class JobQueue:
         return self._waiting.get(job_id) or next(running, None)
 
     def position(self, job: Job) -> int | None:
-        """How many go first; None when it waits no more."""
+        """Return the number of jobs that go first; None when it waits no more."""
         turn = self._waiting.turn(job)
         return turn[0] if turn is not None else None
 

@@ -166,7 +166,7 @@ class JobEvent:
 
 
 class JobState(StrEnum):
-    """Where a job is in its life; the last three are for good."""
+    """State of a job; the last three are final."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -264,7 +264,7 @@ class JobRecord:
 
     @property
     def touched(self) -> float:
-        """When anything last changed in it, once it has ended."""
+        """Return the time of the last change, once it has ended."""
         return self.history.changed or self.ended or self.created
 
 
@@ -372,7 +372,7 @@ def _apply_report(record: JobRecord, report: TranscriptionEvent, at: float) -> J
 
 
 CRASH_WEIGHT = 5
-"""What an engine's process that dies under a living service weighs."""
+"""Weight of an engine's process that dies under a living service."""
 SERVICE_DEATH_WEIGHT = 1
 """The same of a service."""
 POISON_WEIGHT = 10
@@ -383,8 +383,8 @@ MAX_NODE_ATTEMPTS = 2
 
 
 def poison_weight(crashes: int, deaths: int) -> int:
-    """How much speaks against a recording in which so many engines crashed, and so many services
-    died."""
+    """Return the evidence against a recording in which so many engines crashed, and so many
+    services died."""
     return crashes * CRASH_WEIGHT + deaths * SERVICE_DEATH_WEIGHT
 
 

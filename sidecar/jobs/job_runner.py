@@ -35,9 +35,9 @@ class Job:
     def __init__(self, source: AudioSource, record: JobRecord) -> None:
         self.source = source
         self.record = record
-        """What is known of it now."""
+        """Latest record."""
         self.arrived_at = time.monotonic()
-        """What is decided goes by this; the record's times are for people."""
+        """Arrival on the monotonic clock, for decisions; the record's times are for people."""
         self._store: JobLog | None = None
         self._changed = asyncio.Event()
         self._over = asyncio.Event()
@@ -62,7 +62,7 @@ class Job:
 
     @property
     def state(self) -> JobState:
-        """Where it is in its life."""
+        """Return the state of the job."""
         return self.record.state
 
     @property
@@ -72,7 +72,7 @@ class Job:
 
     @property
     def error(self) -> errors.SidecarError | None:
-        """Why there is no transcript, once that is so."""
+        """Return the reason why there is no transcript, once that is so."""
         return self.record.error.error() if self.record.error is not None else None
 
     def enter(self, store: JobLog) -> None:
@@ -236,7 +236,7 @@ class JobRun:
         self._leaving: asyncio.Task[None] | None = None
         self._engine: EngineLease | None = None
         self._in_step: Sequence[Job] = ()
-        """Whom the engine hears in step, by the numbers that it knows them by."""
+        """Jobs that the engine runs in step, in the order of its numbers for them."""
         self._interrupted = False
         self._asked = False
         """Its call is in the engine's process."""

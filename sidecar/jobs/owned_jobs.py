@@ -321,7 +321,7 @@ class OwnedRecordings:
 
 
 SPLIT_ATTEMPTS = 3
-"""How often voices are compared anew where somebody edits the transcript meanwhile."""
+"""Attempts of a split by voice while the transcript is edited meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ _ALTERED = "The stored recording was changed."
 
 
 def jobs_folder(settings: Settings) -> Path:
-    """Where jobs are kept."""
+    """Return the folder of persisted jobs."""
     return data_folder(settings, "jobs")
 
 

@@ -176,7 +176,7 @@ class Reservations:
 
 
 UNKNOWN_AUDIO_CHARGE_S = 3600.0
-"""What a recording counts for that does not say how long it is."""
+"""Duration that a recording of unknown duration counts for."""
 
 
 def check_jobs(who: Identity, has: int) -> None:

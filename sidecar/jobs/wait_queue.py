@@ -106,7 +106,7 @@ class WaitQueue:
         self._jobs: dict[str, Job] = {}
         """By id, in order of arrival; who was put back is before who came later."""
         self._values: dict[str, scheduler.WaitingJob] = {}
-        """What is decided on, of those of whom it was asked for, as precisions resolve now."""
+        """Scheduling values of jobs, as precisions resolve now."""
         self._resolution = place.resolution
         self._predicted: dict[str, float] = {}
         """Seconds of work of each that waits or runs."""
@@ -217,7 +217,8 @@ class WaitQueue:
         return (jobs[turn.index] for turn in found)
 
     def turn(self, job: Job) -> tuple[int, float] | None:
-        """How many go before a job, and for about how many seconds; None when it waits no more."""
+        """Return the number of jobs before a job, and their duration in seconds; None when it
+        waits no more."""
         if job.id not in self._jobs:
             return None
         return self._all_turns()[job.id]

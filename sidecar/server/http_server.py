@@ -65,7 +65,8 @@ def serve_until_shutdown(
 def uvicorn_config(
     app: FastAPI, settings: Settings, tls: ServerTls | None = None
 ) -> uvicorn.Config:
-    """How HTTP is served, at whichever port; with ``tls`` alone if there is one."""
+    """Return the configuration of uvicorn, at whichever port; with ``tls`` alone if there is
+    one."""
     return uvicorn.Config(
         app,
         http=uvicorn_protocols.http_protocol(
@@ -129,7 +130,7 @@ class HttpServer(uvicorn.Server):
         self._ready = ready
         self._grace_s = service.settings.shutdown_grace
         self.broken = False
-        """Whether it ended by a fault."""
+        """True if it ended by an internal error."""
         self._watches: list[asyncio.Task[None]] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

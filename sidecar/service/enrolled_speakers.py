@@ -156,7 +156,7 @@ longer, to one who asks after the other."""
 
 
 def create_speaker_store(settings: Settings) -> SpeakerStore | None:
-    """Where people are kept; None where they are not.
+    """Create the store of enrolled speakers; None if they are off.
 
     Where services share their jobs each has their people: what a job needs of them says the one
     that took it in.

@@ -23,7 +23,7 @@ LOW_DISK_BYTES = 4 << 30
 
 
 class CheckState(IntEnum):
-    """How bad it is; the worst comes first when it is asked what to do."""
+    """Severity of a finding; the worst comes first when it is asked what to do."""
 
     GOOD = 0
     ABSENT = 1
@@ -81,7 +81,7 @@ def check_ffmpeg() -> CheckFinding:
 
 
 def check_live_engine(settings: Settings) -> CheckFinding:
-    """Which engine hears live audio, and why that one."""
+    """Return the live engine, and the reason for it."""
     from sidecar.engines.engine_selection import choose_engine, choose_live_engine
 
     try:
@@ -100,7 +100,7 @@ def check_live_engine(settings: Settings) -> CheckFinding:
 
 
 def check_tts(settings: Settings) -> CheckFinding:
-    """Which engine speaks in conversations, and why that one; what a better one lacks."""
+    """Return the TTS engine of conversations, and the reason for it; what a better one lacks."""
     from sidecar.engines.engine_selection import choose_engine
     from sidecar.tts.voice_selection import better_voice_hint, choose_tts_engine
 
@@ -153,7 +153,7 @@ def check_checkpoint(settings: Settings) -> CheckFinding:
 
 
 def check_spool(settings: Settings) -> CheckFinding:
-    """Where uploads go, and how much room there is."""
+    """Return the folder of uploads, and its free space."""
     folder = settings.spool_dir or Path(tempfile.gettempdir())
     try:
         with tempfile.TemporaryFile(dir=folder):

@@ -190,8 +190,8 @@ def sanitize_text(text: str, tokenizer: Any) -> str:
 FRAME_S = 3_200 / tts_memory.RATE
 """Seconds of sound that one latent stands for."""
 FAST_DIFFUSION_STEPS, MAX_REAL_TIME_FACTOR = 5, 0.8
-"""Where a frame takes more of its own length than that, it gets fewer steps: Microsoft's own choice
-for the model that is to keep up with people (VibeVoice-Realtime)."""
+"""Diffusion steps of a slow machine, and the real-time factor above which it uses them:
+Microsoft's own choice for its real-time model (VibeVoice-Realtime)."""
 WARM_UP_TEXT = "One, two, three."
 
 
@@ -207,7 +207,7 @@ class VibeVoiceSynthesizer:
         self._speaker = VibeVoiceTtsModel(loaded.model, steps)
         self._samples = VoiceSamples(loaded)
         self.voices: Sequence[str] = self._samples.names or (OWN_VOICE,)
-        """Whose there are, its own choice first."""
+        """Names of the voices, its own choice first."""
 
     def say(self, text: str, voice: str, cancelled: CancelCheck) -> Iterator[SynthesizedAudio]:
         """The sound of a text, a frame at a time; ends early once ``cancelled()``.

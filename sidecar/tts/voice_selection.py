@@ -21,9 +21,9 @@ from sidecar.tts import espeak_tts, moonshine_tts, openai_tts, system_tts, tts_s
 from sidecar.version import install_command
 
 NO_VOICE = "none"
-"""How the one voice gets here that the base does not bring."""
+"""Setting value for no voice."""
 PULL_COMMAND = "vibevoice-asr pull voice"
-"""How those of 'moonshine' do."""
+"""Command that downloads a voice of 'moonshine'."""
 
 
 def choose_tts_engine(
@@ -65,7 +65,7 @@ def choose_tts_engine(
 
 
 def voices_folder(settings: Settings) -> Path:
-    """Where the voices are that were pulled."""
+    """Return the folder of downloaded voices."""
     return data_folder(settings, "voices")
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NumberedEvent = tuple[int, TranscriptionEvent | errors.SidecarError]
-"""What came of one of several recordings, with its number."""
+"""Event of one of several recordings, with its number."""
 CANCEL_POLL_S = 0.05
 _PCM16_SCALE = 32_768
 

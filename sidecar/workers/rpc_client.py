@@ -172,7 +172,7 @@ class RpcCall:
         self.over = asyncio.Event()
         """It has ended on the other side, or with it."""
         self.began = False
-        """Whether it was ever at work."""
+        """True if the worker has ever started it."""
         self._line = line
         self._answers: deque[channel.ChannelFrame] = deque()
         self._unread = 0

@@ -27,23 +27,23 @@ PROBES = ("/healthz/live", "/healthz/ready", "/healthz/startup")
 OPEN_PATHS = frozenset({"/health", "/healthz", *PROBES})
 """Answered whoever asks: who looks whether the service lives has no token yet."""
 LEARNS_NOTHING = OPEN_PATHS | {"/v1/models"}
-"""What a page under a rebound name may read: it has nothing of any recording."""
+"""Paths that a page under a rebound name may read: they have nothing of any recording."""
 SendRefusal = Callable[[errors.SidecarError, Scope, Receive, Send], Awaitable[None]]
-"""How a wire over WebSockets says no to who was not let in."""
+"""Rejection of a WebSocket in the format of its wire."""
 WebSocketRefusals = Mapping[str, SendRefusal]
 """By address; elsewhere the handshake is refused with 403."""
 _NO_REFUSALS: WebSocketRefusals = {}
 IsPublic = Callable[[Scope], bool]
-"""Whether a request is for what everybody gets who may come at all."""
+"""Predicate: True if a request is for public content."""
 PREFLIGHT_MAX_AGE_S = 600
 PROXY_HEADER_PREFIXES = ("forwarded", "x-forwarded-", "x-real-ip")
-"""How the headers begin that proxies add."""
+"""Prefixes of the headers that proxies add."""
 OPENAI_SDK_HEADERS = (
     *("X-Stainless-Arch", "X-Stainless-Lang", "X-Stainless-OS", "X-Stainless-Package-Version"),
     *("X-Stainless-Retry-Count", "X-Stainless-Runtime", "X-Stainless-Runtime-Version"),
     *("X-Stainless-Timeout", "OpenAI-Organization", "OpenAI-Project"),
 )
-"""What OpenAI's SDK sends along from a page."""
+"""Headers that OpenAI's SDK sends from a page."""
 
 
 class AuthGate:
@@ -178,7 +178,7 @@ class _AccessCors(CORSMiddleware):
 
 
 def request_origin(scope: Scope) -> RequestOrigin:
-    """Where a request says that it comes from."""
+    """Return the origin of a request."""
     headers = Headers(scope=scope)
     live = scope["type"] == "websocket"
     method = scope.get("method")

@@ -41,7 +41,7 @@ class ProblemDetails(BaseModel):
 
 
 class JobProgress(RenderedBody):
-    """How far a job is."""
+    """Progress of a job."""
 
     audio_seconds_done: RoundedSeconds = Field(validation_alias="audio_s_done")
     audio_seconds_total: RoundedSeconds | None = Field(validation_alias="audio_s_total")
@@ -49,7 +49,7 @@ class JobProgress(RenderedBody):
 
 
 class JobError(RenderedBody):
-    """Why a job failed, or is refused."""
+    """Error of a job that failed or was rejected."""
 
     code: str
     detail: str

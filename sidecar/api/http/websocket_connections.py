@@ -272,7 +272,7 @@ class ConnectionEnding:
 
 @dataclass(frozen=True, slots=True)
 class WebSocketDialect:
-    """How a protocol over WebSockets accepts, refuses and ends connections.
+    """Accept, reject and close messages of a protocol over WebSockets.
 
     ``refuse_handshake``: refuses one by an HTTP status, if it can, and returns whether it did. With
     it, what serves a connection opens it itself, once it is known that it can be served.

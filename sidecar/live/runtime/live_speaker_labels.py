@@ -177,7 +177,7 @@ class LiveSpeakerLabels:
 
     @property
     def heard(self) -> int:
-        """How many vectors there are."""
+        """Return the number of embeddings."""
         return len(self._heard)
 
     @property
@@ -244,5 +244,5 @@ class LiveSpeakerLabels:
 
 
 def _speaker_anchor(number: int) -> int:
-    """Where a speaker of before stands among the pieces."""
+    """Return the position of a previous speaker among the segments."""
     return -1 - number

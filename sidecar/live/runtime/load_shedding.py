@@ -153,12 +153,12 @@ class EngineLoadModel:
 
     @property
     def capacity(self) -> float:
-        """How many may speak without a pause before finals fall behind for good."""
+        """Return how many sessions may speak without a pause before finals fall behind for good."""
         return self._threads / max(self.costs.of(WorkKind.FINAL), 1e-6)
 
     def delay_s(self, speaking: int, waiting_s: float) -> float:
-        """How long the final of an utterance that begins now will wait, if so many speak until then
-        while so much speech waits already."""
+        """Return the delay of the final of an utterance that begins now, if so many speak until
+        then while so much speech waits already."""
         growth_s = PREDICTION_HORIZON_S * (speaking / self.capacity - 1)
         return max(0.0, waiting_s / self.capacity + growth_s)
 
@@ -196,13 +196,13 @@ class EngineLoadModel:
 
     @property
     def target(self) -> float:
-        """How many may speak without a pause among those who are let in."""
+        """Return how many of the admitted sessions may speak without a pause."""
         work_s = TYPICAL_UTTERANCE_S * self.costs.of(WorkKind.FINAL)
         most = TARGET_UTILIZATION * self.capacity
         return max(most / (1 + work_s / self.limit_s), min(most, self._threads))
 
     def _room(self, waiting_s: float) -> float:
-        """How many may speak so that finals are not late, while so much speech waits."""
+        """Return how many may speak so that finals are not late, while so much speech waits."""
         most = self.capacity + (self.capacity * self.limit_s - waiting_s) / PREDICTION_HORIZON_S
         return min(self.capacity, max(0.0, most))
 

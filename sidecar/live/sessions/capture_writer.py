@@ -56,7 +56,7 @@ class PendingCapture:
         """Of all of it."""
         self.over_at: float | None = None
         self.ready = False
-        """Whether the writer knows that there is something."""
+        """True if the writer knows that there is something."""
         self.recording: CaptureFileSet | None = None
         self.failed = False
 
@@ -270,7 +270,7 @@ CLOSE_TIMEOUT_S = 3.0
 
 
 def captures_folder(settings: Settings) -> Path:
-    """Where captures are."""
+    """Return the folder of captures."""
     return data_folder(settings, "captures")
 
 

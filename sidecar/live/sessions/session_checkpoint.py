@@ -235,7 +235,7 @@ class SessionCheckpointer:
         self._first_notice = 0
         """The first such number since all lay there that the client was relieved of."""
         self._told_at = 0.0
-        """Where the sound ended when the client was last told that it is not saved."""
+        """End of the audio when the client was last told that it is not saved."""
         self._relieved = (0.0, 0)
         """As `_acknowledged`, of what need not lie there, as its client knows that."""
         self._waiting: OneShotTimer | None = None

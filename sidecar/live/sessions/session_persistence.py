@@ -198,7 +198,7 @@ def _session_save(name: SessionName, one: SessionSnapshot) -> SessionSave:
 
 
 HANDOVER_POLL_S = 0.25
-"""How often is looked meanwhile, if nobody says anything."""
+"""Interval of checks during a hand-over without a notification."""
 STEADY_TIMEOUT_S = 1.0
 """So long an engine may take to say how much is settled."""
 

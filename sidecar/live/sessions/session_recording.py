@@ -31,7 +31,7 @@ class SessionRecording:
 
     @property
     def peaks(self) -> bytes:
-        """How loud it is, tenth of a second by tenth, 0 to 255."""
+        """Return the peaks, tenth of a second by tenth, 0 to 255."""
         return bytes(self._levels) if self._spool is not None else b""
 
     async def add(self, raw: bytes, encoding: SampleEncoding, rate: int) -> None:

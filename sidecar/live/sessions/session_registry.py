@@ -37,7 +37,7 @@ AddKnownSpeakers = Callable[[LiveOptions, str], Awaitable[LiveOptions]]
 """The options of a session with the people whom its owner knows."""
 
 OWN_WIRE = "live"
-"""Whose clients are told that the service ends; other wires have their own way, or none."""
+"""Wire whose clients are told that the service ends; other wires have their own way, or none."""
 SERVICE_ENDS_NOTICE = Notice(
     "shutting_down",
     "The service shuts down: the audio so far is transcribed, and no more is accepted.",
@@ -48,7 +48,7 @@ REMOTE_START_WAIT_S = 1.0
 """So long a session that others hear waits for its place at most before its client is told that it
 has begun."""
 TIMEOUT_POLL_S = 1.0
-"""How often is looked whose time is over."""
+"""Interval of the check of time limits."""
 
 
 class SessionRegistry:
@@ -100,7 +100,8 @@ class SessionRegistry:
             store.on_asked(self._asked)
 
     def __len__(self) -> int:
-        """How many go on; one that has said all waits for nobody but its client."""
+        """Return the number of sessions in progress; one that is finished waits for nobody but
+        its client."""
         return sum(not session.over for session in self._sessions.values())
 
     @property
@@ -110,12 +111,12 @@ class SessionRegistry:
 
     @property
     def grace_s(self) -> float:
-        """How long a session is kept for a client that went."""
+        """Return how long a session is kept for a client that went."""
         return self._room.grace_s
 
     @property
     def most(self) -> int:
-        """How many there may be."""
+        """Return the limit of sessions."""
         return self._admission.most
 
     @property
@@ -238,8 +239,8 @@ class SessionRegistry:
                 raise
 
     async def placed(self, session: Session) -> None:
-        """Where others hear: wait until one of them has a session that begins, for a moment, so
-        that its client is told at once that nobody takes it.
+        """Wait until a remote engine has a session that begins, for a moment, so that its client is
+        told at once that nobody takes it.
 
         Raises:
             errors.SidecarError: that, and why; it is over.

@@ -30,9 +30,9 @@ TRANSCRIPTIONS, TRANSLATIONS = "/v1/audio/transcriptions", "/v1/audio/translatio
 INFERENCE = "/inference"
 MODELS = "/v1/models"
 PATHS = ("/v1/audio/", INFERENCE, MODELS, f"{MODELS}/")
-"""What is said in this wire's way, errors included."""
+"""Paths whose errors have this wire's format."""
 PREFIXES = ("/v1/audio/", MODELS, "/v1/realtime", INFERENCE)
-"""Where a slash too many does no harm."""
+"""Paths where a duplicate slash is ignored."""
 
 
 def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRouter:

@@ -51,11 +51,11 @@ MAX_SPEECH_S = limit("speech_seconds", 7200)
 """Of the audio of one request: 4096 digits at a quarter of the speed take less than two hours. A
 FLAC of so much is 350 MB on the disk."""
 SILENCE_BYTES = SAMPLE_BYTES * RATE // 5
-"""What is heard of an input in which there is nothing to be said."""
+"""Silence for an input without anything to say."""
 
 
 class SpeechStreamFormat(StrEnum):
-    """How audio is sent."""
+    """Format of the audio stream."""
 
     AUDIO = "audio"
     SSE = "sse"

@@ -62,7 +62,7 @@ class RealtimeClientSecret(RealtimeClientKey):
 
 
 class RealtimeBetaSession(BaseModel):
-    """How the session will be heard, in the shape of the beta."""
+    """Configuration of the session, in the shape of the beta."""
 
     id: str
     client_secret: RealtimeClientKey
@@ -90,7 +90,7 @@ ASK_BETA = {"requestBody": schemas.request_body(_BETA_SESSION)}
 
 REALTIME = "/v1/realtime"
 PATHS = (f"{REALTIME}/",)
-"""What is said in OpenAI's way, errors included."""
+"""Paths whose errors have OpenAI's format."""
 REALTIME_CLOSE_CODES: Mapping[errors.ErrorKind | str, int] = {errors.ErrorKind.UNAUTHORIZED: 3000}
 """Close codes of its own."""
 HANDSHAKE_STATUSES = (401, 429, 503)
@@ -104,7 +104,7 @@ NO_BETA = (
     "response.output_text.delta, conversation.item.added; in session.update 'type', "
     "'output_modalities' and 'audio'."
 )
-"""What to do where a client wants the beta."""
+"""Hint for a client that requests the beta."""
 
 
 def build_router(
@@ -196,7 +196,8 @@ DIALECT = websocket_connections.WebSocketDialect(("realtime",), ending_of, refus
 def initial_config(
     query: Mapping[str, str], agreed: Mapping[str, Any], spec: EngineSpec
 ) -> RealtimeTranscriptionConfig:
-    """How a session is heard at first, by its address and by what was agreed before. Pure.
+    """Return the initial configuration of a session, by its address and by what was agreed before.
+    Pure.
 
     Raises:
         errors.ModelNotFound: nobody here has this model, or answers.

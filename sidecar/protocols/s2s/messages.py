@@ -29,7 +29,7 @@ def json_message(type: str, **fields: Any) -> str:
 
 
 def status_message(state: str, **fields: Any) -> str:
-    """How it is."""
+    """Return the status message."""
     return json_message("status", state=state, **fields)
 
 
@@ -46,7 +46,7 @@ def s2s_error_message(error: errors.SidecarError) -> str:
 
 
 def retry_fields(error: errors.SidecarError) -> dict[str, int]:
-    """When to try again, where that helps."""
+    """Return the time of a retry, where that helps."""
     return {} if error.retry_after is None else {"retry_after": error.retry_after}
 
 
@@ -225,7 +225,7 @@ def parse_command(values: Any) -> S2SCommand | None:
 
 
 class S2SMetrics(BaseModel):
-    """Where the time went before the last reply was heard, in milliseconds."""
+    """Latencies of the last reply, in milliseconds."""
 
     vad_ms: float = Field(description="From the last sound to the decision that it was the last.")
     asr_ms: float = Field(description="How long words took once they were wanted.")
@@ -246,7 +246,7 @@ class S2SMetrics(BaseModel):
 
 
 class S2SStatus(BaseModel):
-    """How conversations are going."""
+    """Status of conversations."""
 
     state: str = Field(examples=["idle"])
     initialized: bool

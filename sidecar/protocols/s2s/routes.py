@@ -91,7 +91,7 @@ DIALECT = WebSocketDialect(("vibevoice-talk",), ending_of)
 
 
 def page_origins(page: int) -> frozenset[str]:
-    """Where its page comes from, if it is served on this machine at port ``page``."""
+    """Return the origins of its page, if it is served on this machine at port ``page``."""
     return frozenset(f"http://{name}:{page}" for name in ("localhost", "127.0.0.1", "[::1]"))
 
 

@@ -80,7 +80,7 @@ TRANSCRIBE = "/v1/transcribe"
 STATUS = "/v1/queue/status"
 PATHS = (TRANSCRIBE, STATUS)
 POSITION_INTERVAL_S = 5.0
-"""How often who waits is told of a new position, or at least that somebody is there."""
+"""Interval of position updates and keep-alives."""
 
 
 def build_router(service: Service) -> APIRouter:

@@ -36,7 +36,7 @@ PATH = "/api/asr-streaming"
 SUBPROTOCOLS = ("asr-streaming",)
 """The subprotocol that a browser's client offers beside the one with its key."""
 MODELS = ("mistralai/Voxtral-Mini-4B-Realtime-2602",)
-"""What these clients ask for unless they are told otherwise: it stands for what is here."""
+"""Models that these clients name by default: they stand for the one here."""
 IMMEDIATE_TYPES = frozenset({"ping", "pong", "end"})
 """Answered at once, and not counted."""
 
