@@ -88,7 +88,7 @@ def build_router(service: Service) -> APIRouter:
 
     @router.post(
         "",
-        summary="Make somebody known, by a clip or by a job's speaker",
+        summary="Enrol a speaker, by a clip or by a job's speaker",
         status_code=201,
         response_model=PeoplePerson,
         openapi_extra=ADD,
