@@ -39,15 +39,15 @@ class AdminRefusal(BaseModel):
 
 
 class AdminLoading(BaseModel):
-    """It is being loaded; `/admin/list_models` tells what came of it."""
+    """Load in progress; `/admin/list_models` has its result."""
 
     status: str = Field(examples=["loading_started"])
     message: str
-    ignored: list[str] = Field(description="Fields that mean nothing here.")
+    ignored: list[str] = Field(description="Fields that are ignored here.")
 
 
 class AdminUnloaded(BaseModel):
-    """It is gone, or (202) goes once the job that runs has ended."""
+    """Unloaded, or (202) to be unloaded after the running job."""
 
     status: str = Field(examples=["unloaded"], description="unloaded or unloading.")
     model_id: str
@@ -64,13 +64,13 @@ class AdminModel(BaseModel):
 
 
 class AdminModelList(BaseModel):
-    """Those that are there."""
+    """Models that are loaded, being loaded, or failed."""
 
     models: list[str] = Field(examples=[["default"]])
     details: list[AdminModel]
-    loading: list[str] = Field(description="Those that are on their way.")
+    loading: list[str] = Field(description="Models that are being loaded.")
     failed: dict[str, str] = Field(
-        description="The last one that did not load: the code of its error by its name."
+        description="Error code of the last model that could not be loaded, by its name."
     )
 
 
@@ -177,7 +177,7 @@ def build_router(service: Service) -> APIRouter:
 
     @router.post(
         f"{PATH}load_model",
-        summary="Begin to load a model",
+        summary="Load a model",
         response_model=AdminLoading,
         responses=ERROR_RESPONSES,
         openapi_extra=LOAD,
@@ -193,7 +193,7 @@ def build_router(service: Service) -> APIRouter:
 
     @router.post(
         f"{PATH}unload_model",
-        summary="Go back to the model of the start",
+        summary="Unload a model: back to the one of the start",
         response_model=AdminUnloaded,
         responses={202: {"model": AdminUnloaded}, **ERROR_RESPONSES},
         openapi_extra=UNLOAD,
@@ -214,7 +214,7 @@ def build_router(service: Service) -> APIRouter:
 
     @router.get(
         f"{PATH}list_models",
-        summary="The models that are there",
+        summary="List the loaded models",
         response_model=AdminModelList,
         responses=ERROR_RESPONSES,
     )

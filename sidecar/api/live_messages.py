@@ -126,7 +126,7 @@ _ENDS: dict[str, Any] = {name: (_HINTS[name] | None, None) for name in _HINTS}
 LiveEndpointing: type[BaseModel] = create_model(
     "Ends",
     __config__=_STRICT,
-    __doc__="What counts as speech, and where an utterance ends: `Endpointing`, in part.",
+    __doc__="Endpointing parameters: `Endpointing`, in part.",
     **_ENDS,
 )
 
@@ -201,13 +201,13 @@ class LiveBeginRequest(LiveOptionsRequest):
 
 
 class LiveChangeRequest(LiveOptionsRequest):
-    """Hear on with other options."""
+    """Change of the options from now on."""
 
     type: Literal["change"]
 
 
 class LivePlainRequest(BaseModel):
-    """An order that needs no more words."""
+    """Request without fields."""
 
     model_config = _STRICT
 

@@ -53,7 +53,7 @@ class LeaseOptions(BaseModel):
 
 
 class LeaseCommand(BaseModel):
-    """An order that needs no more words."""
+    """Request without fields."""
 
     type: Literal["commit", "cancel", "finish"]
 

@@ -71,7 +71,7 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
 
     @router.patch(
         "/{job_id}/transcript",
-        summary="Rename, merge and split speakers, move segments, correct lines; undo and redo",
+        summary="Rename, merge and split speakers, move segments, correct text; undo and redo",
         response_model=job_schemas.JobEditAnswer,
         openapi_extra=job_schemas.EDIT,
     )
@@ -95,7 +95,7 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
 
     @router.get(
         "/{job_id}/transcript/history",
-        summary="What was done to a transcript, the oldest first",
+        summary="Edit history of a transcript, oldest first",
         response_model=job_schemas.JobEditHistory,
         openapi_extra=job_schemas.HISTORY,
     )
@@ -238,7 +238,7 @@ def add_recording_routes(router: APIRouter, service: Service) -> None:
 
     @router.get(
         "/{job_id}/audio",
-        summary="The recording itself, where it is kept",
+        summary="The recording, if it is kept",
         response_class=Response,
         responses=job_schemas.AUDIO,
         openapi_extra=job_schemas.RANGE,

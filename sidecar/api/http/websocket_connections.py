@@ -336,7 +336,7 @@ def _refuse(wait_s: float) -> None:
 class TicketAnswer(BaseModel):
     """One ticket."""
 
-    ticket: str = Field(description="For the address of a WebSocket: `?ticket=`. Counts once.")
+    ticket: str = Field(description="For the URL of a WebSocket: `?ticket=`. Valid once.")
     expires_in: float = Field(description="Seconds.")
 
 
@@ -346,7 +346,7 @@ def build_router(tickets: OneTimeCodes[TicketGrant]) -> APIRouter:
 
     @router.post(
         "/v1/live/ticket",
-        summary="A ticket that opens one live connection with the token of this request",
+        summary="Create a ticket for one live connection",
         status_code=201,
         response_model=TicketAnswer,
     )

@@ -49,7 +49,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
 
     @router.post(
         TRANSCRIPTIONS,
-        summary="What was said (OpenAI's API)",
+        summary="Transcribe a recording (OpenAI's API)",
         response_class=Response,
         responses=messages.TRANSCRIPTION,
         openapi_extra=messages.TRANSCRIBE,
@@ -59,7 +59,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
 
     @router.post(
         TRANSLATIONS,
-        summary="What was said, in English (OpenAI's API)",
+        summary="Translate a recording into English (OpenAI's API)",
         response_class=Response,
         responses=messages.TRANSCRIPTION,
         openapi_extra=messages.TRANSLATE,
@@ -69,7 +69,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
 
     @router.post(
         INFERENCE,
-        summary="What was said (whisper.cpp's server)",
+        summary="Transcribe a recording (whisper.cpp's server)",
         response_class=Response,
         responses=messages.TRANSCRIPTION,
         openapi_extra=messages.INFER,
@@ -80,7 +80,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
 
     @router.get(
         MODELS,
-        summary="What is loaded, by all its names (OpenAI's API)",
+        summary="List the names of the loaded model (OpenAI's API)",
         response_model=messages.OpenAIModelList,
         responses=ERRORS,
     )

@@ -110,9 +110,9 @@ def build_router(service: Service) -> APIRouter:
 
     @router.post(
         SPEECH,
-        summary="Text, spoken (OpenAI's API)",
+        summary="Synthesize speech (OpenAI's API)",
         response_class=Response,
-        responses={200: {"description": "Audio as it is made", "content": _CONTENT}, **ERRORS},
+        responses={200: {"description": "Audio, streamed", "content": _CONTENT}, **ERRORS},
         openapi_extra={"requestBody": _BODY},
     )
     async def speak(request: Request) -> Response:

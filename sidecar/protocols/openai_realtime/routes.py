@@ -49,14 +49,14 @@ NO_SESSION = "sess_none"
 
 
 class RealtimeClientKey(BaseModel):
-    """A key for a client that should not have a token."""
+    """Client secret, for a client that should not have a token."""
 
-    value: str = Field(examples=["ek_…"], description="Opens one connection.")
+    value: str = Field(examples=["ek_…"], description="Secret for one connection.")
     expires_at: int = Field(description="In seconds since 1970.")
 
 
 class RealtimeClientSecret(RealtimeClientKey):
-    """It, and how the session will be heard."""
+    """Client secret, and the configuration of its session."""
 
     session: dict[str, Any]
 
@@ -127,7 +127,7 @@ def build_router(
 
     @router.post(
         f"{REALTIME}/client_secrets",
-        summary="A key that opens one live transcription or conversation (OpenAI's API)",
+        summary="Create a client secret for one live transcription or conversation (OpenAI's API)",
         response_model=RealtimeClientSecret,
         responses=ERRORS,
         openapi_extra=ASK,
@@ -149,7 +149,7 @@ def build_router(
 
     @router.post(
         f"{REALTIME}/transcription_sessions",
-        summary="A key that opens one live transcription (OpenAI's API, beta)",
+        summary="Create a client secret for one live transcription (OpenAI's API, beta)",
         response_model=RealtimeBetaSession,
         responses=ERRORS,
         openapi_extra=ASK_BETA,

@@ -90,7 +90,7 @@ def build_router(service: Service) -> APIRouter:
 
     @router.post(
         TRANSCRIBE,
-        summary="Who said what and when, as it is decoded (the vvv queue's wire)",
+        summary="Transcribe a recording, streamed (the vvv queue's wire)",
         response_class=Response,
         responses=messages.STREAM,
         openapi_extra=messages.SUBMIT,
@@ -115,7 +115,7 @@ def build_router(service: Service) -> APIRouter:
 
     @router.get(
         STATUS,
-        summary="Your jobs, and how many wait (the vvv queue's wire)",
+        summary="List your jobs and the length of the queue (the vvv queue's wire)",
         response_model=messages.VvvQueueStatus,
         responses=messages.ERRORS,
     )

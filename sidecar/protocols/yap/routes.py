@@ -27,7 +27,7 @@ from sidecar.service.facade import Service
 
 
 class YapHealth(BaseModel):
-    """The service answers."""
+    """State of the service."""
 
     status: Literal["ok"] = "ok"
 
@@ -49,7 +49,7 @@ def build_router(service: Service) -> APIRouter:
     async def stream(websocket: WebSocket) -> None:
         await wire.serve(websocket, partial(_serve, service))
 
-    @router.get("/healthz", summary="Whether the service answers", response_model=YapHealth)
+    @router.get("/healthz", summary="Liveness probe", response_model=YapHealth)
     async def alive() -> Response:
         return json_response({"status": "ok"})
 
