@@ -76,7 +76,7 @@ _SESSION = schemas.object_schema(
         "instructions": schemas.text(),
         "audio": _SOUNDS,
     },
-    description="As in session.update (docs/openai.md, docs/talk.md).",
+    description="As in session.update (docs/openai-wire.md, docs/talk-wire.md).",
 )
 _BETA_SESSION = schemas.object_schema(
     {
