@@ -79,7 +79,7 @@ which was not measured."""
 
 
 def models_page(mark: str, table: Table) -> str:
-    """Which card takes what, and what there is to know about the weights."""
+    """Memory of cards, and what there is to know about the weights."""
     everything = weights_bytes(VIBEVOICE_7B_SHAPE, Precision.INT8, MemoryPlan())
     least = weights_bytes(
         VIBEVOICE_7B_SHAPE, Precision.INT8, MemoryPlan(evict_encoders=True, host_token_table=True)
@@ -186,10 +186,10 @@ safetensors are read; code and pickles inside a checkpoint are never run. A chec
 fine-tuned is such a folder, too: what `save_pretrained` of the model and of its processor write.
 `list`, `doctor`, `estimate` and the service go by the same setting; `VIBEVOICE_ENGINE=vibevoice
 vibevoice-asr estimate talk.m4a` needs the checkpoint's `config.json`. Another precision while it
-runs: [embedding.md](embedding.md#change-the-precision); two checkpoints compared on your
+runs: [embedding.md](embedding.md#change-of-precision); two checkpoints compared on your
 recordings: [bench.md](bench.md).
 
-### Which card takes what
+### Memory of cards
 
 The longest recording at once by the planner (`sidecar/gpu_memory/memory_plan.py`); in brackets on a
 card that also draws a desktop ({DESKTOP_GB:g} GB).
@@ -207,7 +207,7 @@ fragmentation; the latter two are not measured on a GPU yet. Tensors are checked
 On 8 GB int8 does not fit: encoders, projector and head stay in 16 bit, so the weights take
 {everything / GB:.1f} GB, and {least / GB:.1f} GB with encoders and token table on the host.
 
-### How long an hour takes
+### Duration of an hour
 
 Estimated from the cards' bandwidths; unmeasured.
 

@@ -1,4 +1,4 @@
-"""Command `jobs`: those of a running service listed, cancelled and deleted; backup and restore."""
+"""Command `jobs`: list, cancel and delete jobs of a service; backup and restore."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Messages of a live session that runs on another service. Pure.
 
 It is the call that `live.sessions.engine_relay` makes in an engine's process, in messages of
-`/v1/live` (docs/live-wire.md, "A place for another service").
+`/v1/live` (docs/live-wire.md, "Leases for other services").
 """
 
 from __future__ import annotations
