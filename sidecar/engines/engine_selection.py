@@ -225,8 +225,8 @@ def _remote_live_choice(settings: Settings) -> EngineChoice[EngineSpec]:
 
 def _auto_live_spec(files: EngineChoice[EngineSpec]) -> tuple[EngineChoice[EngineSpec] | None, str]:
     if files.spec.sessions:
-        return files, "it transcribes files, and hears live too"
-    reason = f"the engine '{files.spec.name}', for files, does not hear live"
+        return files, "it transcribes recordings and live audio"
+    reason = f"the engine '{files.spec.name}', for recordings, does not transcribe live audio"
     embedded = engines.engine_spec(MOONSHINE)
     if lacking := engines.missing_packages(embedded):
         return None, f"{reason}; for the embedded one are not installed: {', '.join(lacking)}"

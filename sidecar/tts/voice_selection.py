@@ -92,7 +92,7 @@ def _choose_auto(
         return _choose_cpu_voice(settings)
     found, reason = _choose_cpu_voice(settings)
     if not _fits_in_gpu_memory(checkpoint, hearing):
-        return found, f"{reason} (the GPU has no room for VibeVoice that speaks)"
+        return found, f"{reason} (VibeVoice TTS does not fit on the GPU)"
     if found is not None and not installed_checkpoints.voice_samples(checkpoint.folder):
         folder = checkpoint.folder / installed_checkpoints.VOICES_FOLDER
         return found, f"{reason} (VibeVoice wants a recording of a voice in {folder})"
