@@ -119,7 +119,8 @@ _UNKNOWN = (errors.TokenMissing, errors.TokenInvalid)
 
 
 def install_error_format(*, on: bool) -> responses.ErrorRenderer:
-    """Install the error format of this API. Where it is not ``on`` that comes before who asks."""
+    """Install the error format of this API. If it is off, that is reported before
+    authentication."""
 
     def say(error: errors.SidecarError) -> Response:
         return _admin_error_response(

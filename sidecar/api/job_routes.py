@@ -40,7 +40,7 @@ from sidecar.transcripts.transcript_formats import formatter_of, render_transcri
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """All of it; ``source`` is open, and whoever has this sees to its end."""
+    """A whole submission; ``source`` is open, and the holder of this closes it."""
 
     source: AudioSource
     options: TranscribeOptions

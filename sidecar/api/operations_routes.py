@@ -1,6 +1,6 @@
 """Routes of /health, probes, /metrics and /system, with schemas.
 
-What the desktop host looks at, and whoever looks after a service that only works.
+For desktop hosts and operators.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Page at / and its API /v1/page.
 
-All else the page asks for at the addresses that everybody has.
+All other data comes from the public API.
 
-The page is the same for everybody and holds nothing of anybody, so it is given to whoever may come
-at all; what it shows it asks for with a token, where one is wanted.
+The page is the same for everybody and has no data, so it needs no token; its requests do, if the
+service requires one.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ def _initial_event_log(begin: LiveSessionStart) -> EventLogState:
 
 
 class LeaseConnection:
-    """Both directions of one connection; a witness of its session (`live.sessions.session`)."""
+    """Both directions of one connection; an observer of its session (`live.sessions.session`)."""
 
     def __init__(
         self, socket: WebSocketConnection, session: Session, begin: LiveSessionStart

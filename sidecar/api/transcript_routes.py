@@ -205,8 +205,8 @@ def media_type_of(head: bytes) -> tuple[str, str]:
 
 
 class _RecordingResponse(StreamedResponse):
-    """Bytes of a recording, opened as they are taken. What is found broken in the middle ends the
-    connection before its announced end, which tells whoever listens."""
+    """Bytes of a recording, opened as they are taken. What is found broken in the middle ends
+    the connection before its announced end, which shows the client that it is incomplete."""
 
     def __init__(
         self,

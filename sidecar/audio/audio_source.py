@@ -1,9 +1,9 @@
 """Audio sources: uploads in a spool file, files named by a client, persistent references.
 
-Both end as one open descriptor with no name that matters any more. The descriptor is what travels
-to the workers; whoever holds the source closes it.
+Both end as one open descriptor with no name that matters any more. The descriptor is sent to the
+workers; the holder of the source closes it.
 
-All that is here waits for a disk: call it in a thread.
+All functions here wait for a disk: call them in a thread.
 """
 
 from __future__ import annotations
@@ -77,9 +77,8 @@ class AudioSource:
 class UploadSpool:
     """An upload on its way in: memory at first, then a file without a name.
 
-    Whoever adds to it calls `spill` once `pending` has grown to `MEMORY_LIMIT_BYTES`; it may wait
-    for a disk, as `finish` may. A small recording never sees one where the system has files in
-    memory.
+    The writer calls `spill` once `pending` has grown to `MEMORY_LIMIT_BYTES`; it may wait for a
+    disk, as `finish` may. A small recording never sees one where the system has files in memory.
     """
 
     MEMORY_BYTES = 2 << 20
@@ -380,7 +379,7 @@ def sha256_of_file(fd: int) -> str:
 
 
 def read_chunks(fd: int) -> Iterator[bytes]:
-    """The whole file; where the system lets us, whoever else reads it keeps its position."""
+    """The whole file; where the system allows it, without moving the position of other readers."""
     at = 0
     while piece := read_file_at(fd, at, _CHUNK_BYTES):
         at += len(piece)

@@ -27,7 +27,7 @@ CERTIFICATE_FOLDER = "tls"
 """In the data folder."""
 MAX_PEM_BYTES = 64 << 10
 VALIDITY_DAYS = 3650
-"""Whoever pins it has to be told of another one."""
+"""Clients that pin the certificate have to learn of a new one."""
 RENEWAL_DAYS = 30
 _NAME = re.compile(
     r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"

@@ -113,8 +113,8 @@ def disk_errors_as_ours() -> Iterator[None]:
 def check_vibevoice_config(folder: Path) -> dict[str, Any]:
     """`config.json`, which must be that of VibeVoice-ASR as transformers has it.
 
-    A config that names code of its own (``auto_map``) is refused, not ignored: whoever wrote it
-    meant another model than the one we would load.
+    A config that names code of its own (``auto_map``) is rejected, not ignored: its author meant
+    another model than the one we would load.
     """
     config = read_config(
         folder,

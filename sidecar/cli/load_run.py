@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sidecar.cli.load_clients import LoadClient
 
 SETTLE_S = 1.0
-"""Behind each row: whoever was there is gone, and nothing of it is measured with the next."""
+"""Pause after each row, so that its sessions have ended before the next is measured."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -259,7 +259,7 @@ def starts(count: int, steps: int, interval_s: float, spread_s: float) -> list[f
 FRAME = LIVE_RATE // 50
 """Samples that are looked at together."""
 QUIET = 0.05
-"""Of the loudest frame: whoever speaks is louder."""
+"""Share of the loudest frame above which a frame is speech."""
 
 
 @dataclass(frozen=True, slots=True)

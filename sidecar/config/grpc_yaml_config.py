@@ -2,8 +2,8 @@
 
 It is the one whose wire `protocols/grpc_stt` speaks.
 
-Values there may be null (as usual) everywhere. A key that is not known is an error: it is a
-mistake, and whoever made it believes that something is set.
+Values there may be null (as usual) everywhere. An unknown key is an error: its author believes that
+something is set.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ BACKCHANNELS = word_set(
 )
 """Words of a listener that take no turn."""
 STOP_WORDS = word_set("stop wait no halt nein stopp warte non arrête para espera basta стоп")
-"""Words that end a reply whoever else said them: these are no echo on their own."""
+"""Words that end a reply even if the reply has them, too: alone they are no echo."""
 ANSWERS_WITHIN_S = 0.5
 """Of a reply's sound that are left when polite words over it end: these answer it, for people
 answer a question before its last word is out."""

@@ -183,10 +183,9 @@ class ReplyAudioStarted(ConversationClientEvent):
 class ReplyLatency(ConversationClientEvent):
     """Latencies before a reply was heard, in seconds.
 
-    ``endpoint``: from the person's last sound to the decision that the turn is over;
-    ``recognised``: how long words took once they were wanted; ``thought``: to the thinker's first
-    words; ``voiced``: to the voice's first sound; ``total``: from the person's last sound to the
-    first sound of the reply. Zero where there was none of it.
+    ``endpoint``: from the end of speech to the end-of-turn decision; ``recognised``: the final
+    recognition; ``thought``: to the LLM's first words; ``voiced``: to the first audio of TTS;
+    ``total``: from the end of speech to the first audio of the reply. Zero if there was none.
     """
 
     turn: int

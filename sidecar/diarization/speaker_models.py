@@ -336,5 +336,5 @@ class SingleSpeakerEncoder(SpeakerEncoder):
         return self.frames(samples), np.ones_like(speech)
 
     def pooled(self, frames: Frames, weights: npt.NDArray[np.float32]) -> Vector | None:
-        """The same direction whoever speaks; None if nobody does."""
+        """Return the same embedding for every speaker; None without speech."""
         return np.eye(1, EMBEDDING_SIZE, dtype=np.float32)[0] if weights.any() else None

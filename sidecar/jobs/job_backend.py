@@ -1,6 +1,6 @@
 """Job backend: store and queue opened together, engine provisioning for each job.
 
-`gpu_memory.memory_admission` decides on snapshots, which the engine's lodging takes.
+`gpu_memory.memory_admission` decides on snapshots, which the engine host takes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ MAX_REMOTE_BATCHED_AUDIO_S = 900.0
 
 
 class EngineProvisioning:
-    """Options and memory plan of each job of the engine in a ``lodging``."""
+    """Options and memory plan of each job of the engine of a host (``lodging``)."""
 
     def __init__(self, settings: Settings, lodging: EngineHost[EngineSpec]) -> None:
         self._settings = settings

@@ -170,7 +170,7 @@ class Job:
         self._append(job_record.CancelledChange())
 
     def part(self, error: errors.SidecarError) -> None:
-        """Whoever waits for it here is told ``error``, whatever became of it elsewhere."""
+        """Fail its clients here with ``error``, whatever becomes of it elsewhere."""
         self.record = replace(
             self.record, state=JobState.FAILED, error=job_record.JobFailure.of(error)
         )
@@ -346,7 +346,7 @@ class JobRun:
                     await job.written()
 
     async def _leave(self) -> None:
-        """Have the engine no more; whoever is behind has it on."""
+        """Leave the engine to the run behind."""
         self._asked, self._behind = False, ""
         stay, self._stay = self._stay, None
         if stay is not None:

@@ -268,7 +268,7 @@ class WaitQueue:
         )
 
     def _waiting(self) -> list[scheduler.WaitingJob]:
-        """All who wait; each is made once: who asks for its turn asks for all of them."""
+        """All waiting jobs; each is computed once: a position needs all of them."""
         if self._resolution != self._place.resolution:
             self._resolution = self._place.resolution
             self._values.clear()

@@ -152,7 +152,7 @@ def _repeat_filter() -> Callable[[logging.LogRecord], bool]:
 def _line_buffered_stderr() -> TextIO:
     """Standard error; where it is no terminal, without the buffer of `sys.stderr`.
 
-    Python empties that one at its end, and would wait for whoever writes to a full pipe by then.
+    Python empties that one at its end, and would wait for a writer to a full pipe.
     """
     try:
         if not sys.stderr.isatty():

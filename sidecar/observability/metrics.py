@@ -1,6 +1,6 @@
 """Counters and histograms of the service, and the rate of failed outcomes behind its health.
 
-Whoever lets something happen says so here, and knows nothing of who reads it. Labels have few
+The code in which something happens counts it here, independent of the readers. Labels have few
 values, which the code decides: no path, no name, no id and no address of anybody.
 
 Kept by one thread: the event loop's. `prometheus_client` writes them down (`exposition`); counting

@@ -1,6 +1,6 @@
 """Service facade: what protocols call; health, erasure, observers.
 
-No wire is known here. Who asks comes first in every call.
+No wire is known here. The caller's identity is the first argument of every call.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ class Service:
         )
         """Submission of recordings."""
         self.owned = OwnedJobs(self._backend.store)
-        """The jobs of whoever asks."""
+        """Jobs of one owner."""
         self.edits = TranscriptEditor(self.owned, self._intake)
         """Editor of transcripts."""
         self.recordings = OwnedRecordings(self.owned, keeping)

@@ -116,7 +116,7 @@ def open_journal(folder: Path, secret: str, read: Callable[[JobJournal], None]) 
 
 
 def _unusable_error(folder: Path, error: sqlite3.Error | OSError) -> SettingsInvalid:
-    """The file may be sound, and stays as it is: whoever opens it later has all that is in it."""
+    """Return the error of a disk that fails; the file may be sound, and stays as it is."""
     full = isinstance(error, sqlite3.Error) and _sqlite_error_name(error) == sqlite3.SQLITE_FULL
     with suppress(OSError):
         full = full or shutil.disk_usage(folder).free < DISK_FULL_BELOW_BYTES

@@ -199,7 +199,7 @@ class FolderStorage:
         return fd
 
     def _now(self) -> float:
-        """By the clock of whoever has the folder, which is what says how old a file is."""
+        """Return the time of the folder's file server, which determines the age of files."""
         self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self._path) as fresh:
             return os.fstat(fresh.fileno()).st_mtime

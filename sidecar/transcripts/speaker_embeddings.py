@@ -48,7 +48,7 @@ def is_valid_embedding(one: SpeakerEmbedding) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class SpeakerCandidate:
-    """Somebody to be recognised in a recording; ``person`` is an id of whoever asks."""
+    """Enrolled speaker to identify in a recording; ``person`` is the caller's id of it."""
 
     person: str
     name: str

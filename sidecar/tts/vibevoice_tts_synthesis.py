@@ -1,7 +1,7 @@
 """VibeVoice TTS synthesis: loading, voice prompts, speech.
 
-Voices are recordings that whoever runs the service has put into the folder `voices` of the
-checkpoint. Nobody who asks can bring one: this engine clones no voice of theirs.
+Voices are recordings that the operator has put into the folder `voices` of the checkpoint. Clients
+cannot send one: this engine clones no voice for them.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ class VibeVoiceSynthesizer:
     def _frames(
         self, words: str, voice: str, manner: TtsGenerationOptions, check: StepCheck
     ) -> Iterator[bytes]:
-        """Whoever hears a frame is not in torch's mode of inference, which is a thread's."""
+        """The receiver of a frame is not in torch's inference mode, which belongs to a thread."""
         with torch.inference_mode():
             frames = self._speaker.frames(self._prompt(words, voice), manner, check)
         while True:

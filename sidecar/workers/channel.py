@@ -50,7 +50,7 @@ def decode_frame(body: bytes | bytearray) -> dict[str, Any]:
     """The message in a frame's body.
 
     Raises:
-        ChannelClosed: it is none; whoever sent it is not to be talked to any more.
+        ChannelClosed: it is invalid; the connection to its sender is closed.
     """
     try:
         message = json.loads(body)

@@ -88,7 +88,7 @@ class RemoteEngineSlot:
 
     @asynccontextmanager
     async def calling(self, operation: str, **arguments: Any) -> AsyncIterator[RpcCall]:
-        """A session, at whoever has room; leaving early ends it there.
+        """Session on a service with capacity; leaving early ends it there.
 
         Raises:
             WorkerDied: who had it is gone.

@@ -156,7 +156,7 @@ class RpcTransport(Protocol):
         """Send a message; raises `channel.ChannelClosed` where the other side is gone."""
 
     def send_nowait(self, message: dict[str, Any]) -> None:
-        """Send one to whoever is still there."""
+        """Send one to the worker, if it still runs."""
 
     def close(self, why: str = "closed") -> None:
         """Say and hear no more."""

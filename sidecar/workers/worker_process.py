@@ -90,7 +90,7 @@ class WorkerProcess:
         self.patience_s = CANCEL_GRACE_S
         """Time for a cancelled call to stop; the loader knows what a new process costs."""
         self.on_end: Callable[[], None] = _no_callback
-        """Called once when it has ended or is about to, whoever ended it, if it was ever called."""
+        """Callback for its end, whatever the cause, if it ever had a call."""
         self._connecting: asyncio.Task[RpcConnection] | None = None
         self._calls = RpcCalls()
         self._page: BegunCallsPage | None = None
@@ -217,8 +217,8 @@ class WorkerProcess:
         return self._process.poll() is not None
 
     def kill(self, *, hung: bool = False) -> None:
-        """End the process at once; one that ``hung`` had crashed in all but name. Whoever has calls
-        in one that not even that ends is told so after a while, as if it had."""
+        """End the process at once; one that ``hung`` had crashed in all but name. If not even
+        that ends it, its callers get an error after a while, as if it had ended."""
         self._dead = True
         if not hung:
             self._ours = True
@@ -285,7 +285,7 @@ class WorkerProcess:
             raise
 
     async def _connected(self) -> RpcConnection:
-        """The line to it. It is made once, and whole: whoever is cancelled meanwhile."""
+        """Return the connection to it. It is made once, also if a caller is cancelled meanwhile."""
         if self._connecting is None:
             made = RpcConnection.on(self._sock, self.pid, self._calls.receive, self._lost)
             self._connecting = asyncio.get_running_loop().create_task(made)
@@ -335,8 +335,8 @@ it half a minute and one of two attempts."""
 
 
 class Heartbeat:
-    """Asks the process again and again, and ends one that hangs: it tells nobody by itself, and
-    whoever has it would wait for ever.
+    """Heartbeat: pings the process, and kills one that hangs, for which its callers would wait for
+    ever.
 
     One that does not answer within ``ping_timeout_s``, nor then at once, hangs: the thread that
     answers does nothing else, whatever the engine is at. The second question is for a service that

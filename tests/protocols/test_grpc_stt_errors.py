@@ -31,7 +31,7 @@ Case = tuple[str, Status, Ended]
 TOKEN = "a token that nobody guesses"
 HOUR_S = 3600.0
 NOT_HERE = {("ERR1011", "RESOURCE_EXHAUSTED"), ("ERR2001", "DEADLINE_EXCEEDED")}
-"""What errors of other wires would be called; docs/grpc-wire.md says why none of them comes here."""
+"""Errors of other wires; docs/grpc-wire.md says why none of them comes here."""
 
 
 class Inside:

@@ -61,7 +61,7 @@ others it is 1008, "policy violation". 1011 is for faults of ours alone."""
 _POLICY = 1008
 
 MALFORMED_PER_MINUTE = 100
-"""Messages that are none, each of which is answered: whoever sends more does not listen."""
+"""Invalid messages, each of which is answered: a client that sends more is closed."""
 
 Message = str | bytes
 """A text message, or a binary one."""

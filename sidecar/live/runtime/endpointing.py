@@ -1,8 +1,8 @@
 """Endpointing of utterances from speech probabilities. Pure.
 
 There is no clock in here: time is samples at 16 kHz since the session's beginning, and goes on by
-what is fed. What is told is for whoever recognises: an utterance begins; it may be over, so it is
-worth recognising; it goes on after all; it is over.
+what is fed. The recognizer gets these events: an utterance begins; it may be over, so it is worth
+recognizing; it goes on after all; it is over.
 """
 
 from __future__ import annotations

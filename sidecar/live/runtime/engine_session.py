@@ -29,8 +29,8 @@ SessionCommand: TypeAlias = Callable[[float], Iterable[LiveEvent]]
 
 class EngineSession:
     """A session with others (`interfaces.live_engine.LiveSession`). ``state``: what the detector
-    remembers of its sound. Whoever uses more of it than a `LiveSession` has, holds the lock that
-    all share."""
+    remembers of its sound. A caller that uses more of it than a `LiveSession` has, holds the
+    lock that all share."""
 
     def __init__(
         self,

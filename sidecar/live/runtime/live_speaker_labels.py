@@ -111,8 +111,8 @@ class LiveSpeakerLabels:
         self._silent.discard(piece)
 
     def tell(self, piece: int) -> int | None:
-        """A piece is told, in order: who says it, as it looks now. None where that is not known,
-        and will be; the first to speak is somebody, whoever that is."""
+        """A piece is told, in order: who says it, as it looks now. None if that is not known
+        yet; the first to speak gets a label."""
         self._told[piece] = None
         who = self._now()[piece]
         if who is None and len(self._told) == 1:

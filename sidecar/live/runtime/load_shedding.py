@@ -15,8 +15,8 @@ from enum import Enum, IntEnum, StrEnum
 
 TARGET_UTILIZATION = 0.75
 """Share of the threads that finals of admitted sessions may take: the rest is for chance (many
-speak at once) and for partials. It is less where the work for one final is long beside the limit:
-whoever waits behind another waits for all of that."""
+speak at once) and for partials. It is less where the work for one final is long beside the
+limit: a session behind another waits for all of that."""
 TYPICAL_UTTERANCE_S = 3.0
 """Of speech, in a usual utterance."""
 PREDICTION_HORIZON_S = 5.0
@@ -208,8 +208,8 @@ class EngineLoadModel:
 
 
 def fair_share(demands: Iterable[float], capacity: float) -> float:
-    """The most that any owner has of ``capacity`` where whoever wants less has all that it wants
-    (max-min fairness); infinite where there is enough for all."""
+    """Return the most that any owner has of ``capacity`` by max-min fairness: an owner that
+    needs less gets all that it needs; infinite if there is enough for all."""
     left, wanted = capacity, sorted(demands)
     for number, demand in enumerate(wanted):
         share = left / (len(wanted) - number)

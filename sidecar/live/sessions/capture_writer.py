@@ -323,7 +323,7 @@ class CaptureObserver:
 
 
 class SessionCapture:
-    """The witness of one session."""
+    """The observer of one session."""
 
     def __init__(self, writer: CaptureWriter, entry: PendingCapture) -> None:
         self._writer, self._entry = writer, entry

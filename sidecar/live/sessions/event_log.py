@@ -71,7 +71,7 @@ class EventLog:
         self._until: int | None = None
         """The last number that may be told, None where that is any."""
         self.passed = 0
-        """The last number that its client was told, as far as whoever tells it knows."""
+        """Number of the last event that was sent to its client, as far as is known."""
         self._telling: object | None = None
         self._started, self._stopped = -1, -1.0
         self._kept: list[NumberedEvent] = []

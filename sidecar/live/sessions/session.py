@@ -42,14 +42,14 @@ class SessionObserver(Protocol):
         """The client wants something, as plain values: `commit`, `forget`, `change`, `finish`."""
 
     def told(self, numbered: NumberedEvent) -> None:
-        """This was said, to whoever listens."""
+        """An event was sent."""
 
     def over(self, wrong: errors.SidecarError | None) -> None:
         """Nothing more is; told once."""
 
 
 class SessionObserverFactory(Protocol):
-    """Has a witness in every session."""
+    """Factory of an observer of every session."""
 
     @property
     def greeting(self) -> Mapping[str, Any]:
@@ -158,7 +158,8 @@ class Session:
         self.disconnected_at: float | None = None
         """Time when the last connection ended, None while there is one."""
         self.taken = asyncio.Event()
-        """Set for whoever holds it once somebody else does; then it is another one."""
+        """Event that is set when another connection takes the session over; then it is another
+        one."""
         self.placed = asyncio.Event()
         """Set once an engine had it, or it is over."""
         self.received_orders = 0
@@ -227,7 +228,7 @@ class Session:
         self.began -= one.age_s
 
     def hold(self) -> None:
-        """It is about to be handed over: whoever has something for it waits (`stays`)."""
+        """Begin a hand-over: new input waits (`stays`)."""
         self._stays.clear()
 
     def release(self) -> None:

@@ -245,8 +245,8 @@ class SessionHandover:
             over.set()
 
     async def find(self, name: SessionName, after: int) -> tuple[SessionCheckpoint, int]:
-        """A session that another service has, or had, for whoever was told ``after`` of it; and in
-        how many pieces what was said of it came.
+        """Return a session of another service for a client that has its events up to ``after``; and
+        the number of its segments.
 
         Raises:
             errors.SessionNotFound: it is not there; or more was told of it than is.

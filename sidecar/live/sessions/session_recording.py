@@ -57,7 +57,7 @@ class SessionRecording:
             await self._spilled()
 
     async def recording(self) -> AudioSource | None:
-        """All of it, for whoever closes it; None where there is nothing.
+        """Return the recording, which the caller closes; None if it is empty.
 
         Raises:
             errors.DiskFull, errors.SpoolUnwritable: it cannot be written.

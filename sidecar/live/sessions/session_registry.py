@@ -207,8 +207,8 @@ class SessionRegistry:
         await relay_session(session, self._share)
 
     def find(self, caller: Identity, number: str, after: int = 0) -> Session:
-        """A session of theirs, to be held again; whoever held it holds it no more. ``after``: the
-        last event that the client was told.
+        """Return a session of the caller for a new connection, which replaces the previous one.
+        ``after``: the last event that the client was told.
 
         Raises:
             errors.SessionNotFound: it is not there, or another's.

@@ -171,8 +171,8 @@ LONGEST_INSTRUCTIONS = 16_384
 @dataclass(frozen=True, slots=True)
 class RealtimeDialogueConfig:
     """All that a client can say of a conversation. ``model`` and ``voice`` are as it wrote them.
-    ``aloud``: answers are spoken, if something here speaks (``speaks``). ``any_voice``: whoever
-    speaks knows the names of voices, and nobody here does. ``sound`` goes out."""
+    ``aloud``: answers are spoken, if something here speaks (``speaks``). ``any_voice``: only the
+    speech server knows the names of its voices. ``sound`` goes out."""
 
     model: str
     instructions: str = ""

@@ -77,7 +77,7 @@ class WyomingRecording:
             await self._disk.run(self._spool.spill)
 
     async def finish(self) -> AudioSource:
-        """All of it, for whoever closes it.
+        """Return the recording, which the caller closes.
 
         Raises:
             errors.DiskFull, errors.SpoolUnwritable: it cannot be written.
