@@ -39,8 +39,10 @@ def asyncapi() -> str:
         "info": {
             "title": "vibevoice-asr, live",
             "version": "1",
-            "description": "Sound goes up, words come down: docs/live-wire.md. "
-            "Written by docs/generate.py.",
+            "description": (
+                "Live transcription over a WebSocket: docs/live-wire.md. Written by "
+                "docs/generate.py."
+            ),
         },
         "servers": {"here": {"host": "127.0.0.1:8765", "protocol": "ws"}},
         "channels": {

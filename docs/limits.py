@@ -15,7 +15,7 @@ DOCS = Path(__file__).resolve().parent
 BEGIN, END = "<!-- limits: by docs/generate.py -->\n", "<!-- end of the limits -->\n"
 PAGES: Mapping[str, Sequence[type[BaseModel]]] = {
     "live-wire.md": (BeginLive,),
-    "talk.md": get_args(s2s_messages.S2SCommand),
+    "talk-wire.md": get_args(s2s_messages.S2SCommand),
 }
 """The pages that have such a table, and the messages in it."""
 HEAD = ("field", "least", "most")

@@ -20,7 +20,7 @@ class LiveMessage(BaseModel):
 
 
 class LiveWordMessage(LiveMessage):
-    """One word, in seconds on the session's clock."""
+    """Word, with times in seconds on the session's clock."""
 
     start_time: float
     end_time: float
@@ -28,20 +28,20 @@ class LiveWordMessage(LiveMessage):
 
 
 class LiveSegmentMessage(LiveMessage):
-    """One stretch of speech by one speaker."""
+    """Segment: speech of one speaker."""
 
     speaker: str = Field(examples=["Speaker_0"])
     start_time: float
     end_time: float
     text: str
-    name: str | None = Field(None, description="Who of the people known that is.")
+    name: str | None = Field(None, description="Identified enrolled speaker.")
     words: list[LiveWordMessage] | None = None
     words_by: str | None = Field(None, description="attention, server or spread.")
     flags: list[str] | None = None
 
 
 class LiveTranscriptMessage(LiveMessage):
-    """All that was said, as `POST /transcribe` answers it."""
+    """Transcript of the session, as `POST /transcribe` returns it."""
 
     segments: list[LiveSegmentMessage]
     metadata: dict[str, Any]
@@ -57,7 +57,7 @@ class LiveCountsMessage(LiveMessage):
 
 
 class LiveBeganMessage(LiveCountsMessage):
-    """The answer to `begin`."""
+    """Response to `begin`."""
 
     type: Literal["began"]
     session: str
@@ -66,7 +66,7 @@ class LiveBeganMessage(LiveCountsMessage):
 
 
 class LiveReceivedMessage(LiveCountsMessage):
-    """About twice a second."""
+    """Acknowledgement of received audio, about twice a second."""
 
     type: Literal["received"]
 
@@ -78,7 +78,7 @@ class LiveEventMessage(LiveMessage):
 
 
 class LiveSpeechMessage(LiveEventMessage):
-    """Somebody speaks, or pauses long enough; or a turn was cancelled."""
+    """Start or end of speech, or a cancelled turn."""
 
     type: Literal["speech_started", "speech_stopped", "turn_dropped"]
     turn: int
@@ -86,7 +86,7 @@ class LiveSpeechMessage(LiveEventMessage):
 
 
 class LivePartialMessage(LiveEventMessage):
-    """Text of a segment that goes on; `stable` does not change before its final."""
+    """Partial text of an open segment; `stable` does not change before its final."""
 
     type: Literal["partial"]
     turn: int
@@ -99,7 +99,7 @@ class LivePartialMessage(LiveEventMessage):
 
 
 class LiveFinalMessage(LiveEventMessage):
-    """A piece that stands; its speaker may still be revised, and is known where `diarized`."""
+    """Final segment; its speaker may still be revised, and is known if `diarized`."""
 
     type: Literal["final"]
     turn: int
@@ -112,7 +112,7 @@ class LiveFinalMessage(LiveEventMessage):
 
 
 class LiveTurnEndedMessage(LiveEventMessage):
-    """All pieces of a turn are told."""
+    """End of a turn: all its segments were sent."""
 
     type: Literal["turn_ended"]
     turn: int
@@ -123,7 +123,8 @@ class LiveTurnEndedMessage(LiveEventMessage):
 
 
 class LiveSpeakersRevisedMessage(LiveEventMessage):
-    """Piece → speaker, of finals that were told before; speaker → who that is, where it changed."""
+    """Revised labels: segment → speaker, of earlier finals; speaker → identified name, if it
+    changed."""
 
     type: Literal["speakers_revised"]
     speakers: dict[str, str]
@@ -131,7 +132,7 @@ class LiveSpeakersRevisedMessage(LiveEventMessage):
 
 
 class LiveNoticeMessage(LiveEventMessage):
-    """Something to know, of a turn where it has to do with one."""
+    """Notice, about a turn if it concerns one."""
 
     type: Literal["notice"]
     code: str
@@ -140,7 +141,7 @@ class LiveNoticeMessage(LiveEventMessage):
 
 
 class LiveSummaryMessage(LiveEventMessage):
-    """The last event; `job`: what the session is kept as, if it is."""
+    """Last event; `job`: id of the job that keeps the session, if any."""
 
     type: Literal["summary"]
     transcript: LiveTranscriptMessage
@@ -148,7 +149,7 @@ class LiveSummaryMessage(LiveEventMessage):
 
 
 class LiveErrorMessage(LiveMessage):
-    """The last message of a connection that something was wrong with (docs/errors.md)."""
+    """Last message of a failed connection (docs/errors.md)."""
 
     type: Literal["error"]
     code: str

@@ -79,7 +79,7 @@ which was not measured."""
 
 
 def models_page(mark: str, table: Table) -> str:
-    """Which card takes what, and what there is to know about the weights."""
+    """Memory of cards, and what there is to know about the weights."""
     everything = weights_bytes(VIBEVOICE_7B_SHAPE, Precision.INT8, MemoryPlan())
     least = weights_bytes(
         VIBEVOICE_7B_SHAPE, Precision.INT8, MemoryPlan(evict_encoders=True, host_token_table=True)
@@ -187,10 +187,10 @@ fine-tuned is such a folder, too: what `save_pretrained` of the model and of its
 `list`, `doctor`, `estimate` and the service go by the same setting; `vibevoice-asr estimate
 talk.m4a --engine vibevoice` needs the checkpoint's `config.json`, and says a time for cards whose
 bandwidth is known, elsewhere once recordings were transcribed. Another precision while it
-runs: [embedding.md](embedding.md#change-the-precision); two checkpoints compared on your
+runs: [embedding.md](embedding.md#change-of-precision); two checkpoints compared on your
 recordings: [bench.md](bench.md).
 
-### Which card takes what
+### Memory of cards
 
 The longest recording at once by the planner (`sidecar/gpu_memory/memory_plan.py`); in brackets on a
 card that also draws a desktop ({DESKTOP_GB:g} GB).
@@ -208,7 +208,7 @@ fragmentation; the latter two are not measured on a GPU yet. Tensors are checked
 On 8 GB int8 does not fit: encoders, projector and head stay in 16 bit, so the weights take
 {everything / GB:.1f} GB, and {least / GB:.1f} GB with encoders and token table on the host.
 
-### How long an hour takes
+### Duration of an hour
 
 Estimated from the cards' bandwidths; unmeasured.
 

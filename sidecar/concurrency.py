@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def usable_cpu_cores() -> int:
-    """How many processors this process may use."""
+    """Return the number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -28,12 +28,12 @@ OPEN_FLAGS = (
 )
 """Of files that others name: opening one waits for nothing and takes no terminal."""
 PIPE_TIMEOUT_S = 5.0
-"""So long a pipe may take to say what it says: whoever starts us writes to it, or nobody does."""
+"""Time within which the writer of a pipe has to close it."""
 _PIPE_POLL_S = 0.01
 """Between two looks at a pipe to which nobody has written yet."""
 ExclusiveLock = AbstractContextManager[None]
 _pipe_contents: dict[tuple[str, int, int], bytes] = {}
-"""What pipes have said."""
+"""Contents of pipes that were read."""
 
 
 def read(path: Path, most: int, *, private: bool = False) -> bytes:

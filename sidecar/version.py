@@ -25,7 +25,8 @@ def is_frozen() -> bool:
 
 
 def own_command(module: str, *words: str, frozen: tuple[str, ...] = ()) -> list[str]:
-    """How to run another of us: ``module`` by this interpreter, with ``words`` for Python before.
+    """Return the command that starts another process of us: ``module`` by this interpreter, with
+    ``words`` for Python before.
 
     An executable has no modules to be named: it is given the words ``frozen`` instead.
     """

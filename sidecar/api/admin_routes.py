@@ -29,7 +29,8 @@ from sidecar.workers.engine_fleet import MAX_NAME_CHARACTERS, ModelLoadRequest
 
 
 class AdminRefusal(BaseModel):
-    """Why not, by the numbers of the original; `error` is the code that every wire knows."""
+    """Rejection of an admin request, with the replaced server's status codes; `error` is the
+    code that every wire knows."""
 
     code: str = Field(examples=["ERR4003"])
     message: str = Field(examples=["Model not found or is default"])
@@ -39,15 +40,15 @@ class AdminRefusal(BaseModel):
 
 
 class AdminLoading(BaseModel):
-    """It is being loaded; `/admin/list_models` tells what came of it."""
+    """Load in progress; `/admin/list_models` has its result."""
 
     status: str = Field(examples=["loading_started"])
     message: str
-    ignored: list[str] = Field(description="Fields that mean nothing here.")
+    ignored: list[str] = Field(description="Fields that are ignored here.")
 
 
 class AdminUnloaded(BaseModel):
-    """It is gone, or (202) goes once the job that runs has ended."""
+    """Unloaded, or (202) to be unloaded after the running job."""
 
     status: str = Field(examples=["unloaded"], description="unloaded or unloading.")
     model_id: str
@@ -64,13 +65,13 @@ class AdminModel(BaseModel):
 
 
 class AdminModelList(BaseModel):
-    """Those that are there."""
+    """Models that are loaded, being loaded, or failed."""
 
     models: list[str] = Field(examples=[["default"]])
     details: list[AdminModel]
-    loading: list[str] = Field(description="Those that are on their way.")
+    loading: list[str] = Field(description="Models that are being loaded.")
     failed: dict[str, str] = Field(
-        description="The last one that did not load: the code of its error by its name."
+        description="Error code of the last model that could not be loaded, by its name."
     )
 
 
@@ -132,7 +133,8 @@ _UNKNOWN = (errors.TokenMissing, errors.TokenInvalid)
 
 
 def install_error_format(*, on: bool) -> responses.ErrorRenderer:
-    """How errors are said here. Where it is not ``on`` that comes before who asks."""
+    """Install the error format of this API. If it is off, that is reported before
+    authentication."""
 
     def say(error: errors.SidecarError) -> Response:
         return _admin_error_response(
@@ -165,7 +167,7 @@ def admin_error_of(error: errors.SidecarError) -> tuple[str, int, str]:
 
 PATH = "/admin/"
 DRAIN_S = 30.0
-"""How long who lets a model go waits for that, unless it says something else."""
+"""Drain timeout of an unload request that names none."""
 PRECISIONS: Mapping[str, Precision] = {
     "default": Precision.AUTO,
     "auto": Precision.AUTO,
@@ -190,7 +192,7 @@ def build_reload_router(service: Service) -> APIRouter:
 
     @router.post(
         "/reload-model",
-        summary="Load the engine anew at another precision",
+        summary="Reload the engine at another precision",
         response_model=ReloadAnswer,
         responses=schemas.PROBLEMS,
         openapi_extra={"requestBody": RELOAD_BODY},
@@ -218,7 +220,7 @@ def build_router(service: Service) -> APIRouter:
 
     @router.post(
         f"{PATH}load_model",
-        summary="Begin to load a model",
+        summary="Load a model",
         response_model=AdminLoading,
         responses=ERROR_RESPONSES,
         openapi_extra=LOAD,
@@ -234,7 +236,7 @@ def build_router(service: Service) -> APIRouter:
 
     @router.post(
         f"{PATH}unload_model",
-        summary="Go back to the model of the start",
+        summary="Unload a model: back to the one of the start",
         response_model=AdminUnloaded,
         responses={202: {"model": AdminUnloaded}, **ERROR_RESPONSES},
         openapi_extra=UNLOAD,
@@ -255,7 +257,7 @@ def build_router(service: Service) -> APIRouter:
 
     @router.get(
         f"{PATH}list_models",
-        summary="The models that are there",
+        summary="List the loaded models",
         response_model=AdminModelList,
         responses=ERROR_RESPONSES,
     )

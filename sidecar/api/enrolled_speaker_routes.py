@@ -18,16 +18,18 @@ from sidecar.transcripts.speaker_embeddings import MAX_NAME_CHARACTERS, SpeakerE
 
 
 class PeopleVoice(schemas.RenderedBody):
-    """A recording that a person is known by."""
+    """Clip of an enrolled speaker."""
 
     added: schemas.UtcDate = Field(examples=["2026-11-20T21:10:00Z"], description="In UTC.")
     seconds: float = Field(
-        examples=[8.4], description="Of voice.", validation_alias=AliasPath("print", "seconds")
+        examples=[8.4],
+        description="Seconds of speech.",
+        validation_alias=AliasPath("print", "seconds"),
     )
 
 
 class PeoplePerson(schemas.RenderedBody):
-    """Somebody who is recognised."""
+    """Enrolled speaker."""
 
     id: str
     name: str = Field(examples=["Nell"])
@@ -36,13 +38,13 @@ class PeoplePerson(schemas.RenderedBody):
 
 
 class PeopleList(BaseModel):
-    """Your people, the oldest first."""
+    """Your enrolled speakers, oldest first."""
 
     people: list[PeoplePerson]
 
 
 class PeopleExportedVoice(PeopleVoice):
-    """The same, with its vector."""
+    """Clip of an enrolled speaker, with its embedding."""
 
     vector: str = Field(
         description="Base64 of 256 little-endian float16.",
@@ -51,21 +53,21 @@ class PeopleExportedVoice(PeopleVoice):
 
 
 class PeopleExportedPerson(PeoplePerson):
-    """All that is stored of a person."""
+    """All stored data of an enrolled speaker."""
 
     voices: list[PeopleExportedVoice] = Field(validation_alias="samples")  # type: ignore[assignment]
 
 
 class PeopleExport(BaseModel):
-    """All that is stored of your people."""
+    """All stored data of your enrolled speakers."""
 
     people: list[PeopleExportedPerson]
 
 
 _NAME = schemas.text(minLength=1, maxLength=MAX_NAME_CHARACTERS, examples=["Nell"])
-_CLIP = {**schemas.AUDIO_FILE, "description": "Some seconds of one person speaking."}
-_JOB = schemas.text("A job of yours that has ended.")
-_SPEAKER = schemas.text("One of that job's.", examples=["Speaker_0"])
+_CLIP = {**schemas.AUDIO_FILE, "description": "5 to 10 s of one person speaking."}
+_JOB = schemas.text("A finished job of yours.")
+_SPEAKER = schemas.text("A speaker of that job.", examples=["Speaker_0"])
 
 
 def person_form(required: list[str]) -> dict[str, Any]:
@@ -88,7 +90,7 @@ def build_router(service: Service) -> APIRouter:
 
     @router.post(
         "",
-        summary="Make somebody known, by a clip or by a job's speaker",
+        summary="Enrol a speaker, by a clip or by a job's speaker",
         status_code=201,
         response_model=PeoplePerson,
         openapi_extra=ADD,
@@ -109,28 +111,28 @@ def build_router(service: Service) -> APIRouter:
             PeoplePerson.render(person), 201, {"Location": f"{PREFIX}/{person.id}"}
         )
 
-    @router.get("", summary="Your people", response_model=PeopleList)
+    @router.get("", summary="List your enrolled speakers", response_model=PeopleList)
     async def listed(request: Request) -> Response:
         everybody = await service.voices.people.all(identity_of(request))
         return json_response({"people": [PeoplePerson.render(one) for one in everybody]})
 
     @router.get(
         "/export",
-        summary="All that is stored of your people, vectors too",
+        summary="Export all data of your enrolled speakers, with embeddings",
         response_model=PeopleExport,
     )
     async def export(request: Request) -> Response:
         everybody = await service.voices.people.all(identity_of(request))
         return json_response({"people": [PeopleExportedPerson.render(one) for one in everybody]})
 
-    @router.get("/{person_id}", summary="One of them", response_model=PeoplePerson)
+    @router.get("/{person_id}", summary="Get an enrolled speaker", response_model=PeoplePerson)
     async def one(request: Request, person_id: str) -> Response:
         person = await service.voices.people.person(identity_of(request), person_id)
         return json_response(PeoplePerson.render(person))
 
     @router.patch(
         "/{person_id}",
-        summary="Rename somebody, or confirm that a job's speaker is them",
+        summary="Rename an enrolled speaker, or add a clip or a job's speaker",
         response_model=PeoplePerson,
         openapi_extra=CHANGE,
     )
@@ -147,7 +149,9 @@ def build_router(service: Service) -> APIRouter:
             PeoplePerson.render(await people.change(caller, person_id, name, embedding))
         )
 
-    @router.delete("/{person_id}", summary="Forget somebody, for good", status_code=204)
+    @router.delete(
+        "/{person_id}", summary="Delete an enrolled speaker permanently", status_code=204
+    )
     async def delete(request: Request, person_id: str) -> Response:
         await service.voices.people.delete(identity_of(request), person_id)
         return Response(status_code=204)
@@ -193,11 +197,15 @@ def _text(fields: Fields, name: str) -> str:
 class ErasureAnswer(BaseModel):
     """Result of an erasure: deleted data, and sessions that go on."""
 
-    jobs: int = Field(description="With their recordings and transcripts; those that ran ended.")
-    people: int = Field(description="Who was known by voice.")
+    jobs: int = Field(
+        description="Deleted jobs, with recordings and transcripts; running ones were cancelled."
+    )
+    people: int = Field(description="Deleted enrolled speakers.")
     live_sessions: int = Field(
-        description="Yours that go on at this service: they are not ended. One with 'keep' will be "
-        "a job."
+        description=(
+            "Your live sessions in progress on this service: they continue. One with 'keep' "
+            "will be a job."
+        )
     )
 
 
@@ -207,7 +215,7 @@ def build_erasure_router(service: Service) -> APIRouter:
 
     @router.delete(
         "/v1/data",
-        summary="Delete all that is kept of you: jobs, recordings, transcripts, people",
+        summary="Erase your data: jobs, recordings, transcripts, enrolled speakers",
         response_model=ErasureAnswer,
     )
     async def erase(request: Request) -> Response:

@@ -37,26 +37,26 @@ class EstimateAnswer(schemas.RenderedBody):
     precision: str = Field(examples=["int8"], description="The precision that would be used.")
     audio_seconds: schemas.RoundedSeconds | None = Field(
         examples=[3600.0],
-        description="Null where only decoding would tell.",
+        description="Null if only decoding would show it.",
         validation_alias="audio_s",
     )
     needed_mb: NeededMegabytes | None = Field(
         examples=[11469],
-        description="Null for engines that take next to nothing.",
+        description="Null for engines that need little memory.",
         validation_alias="needed_bytes",
     )
     available_mb: FreeMegabytes | None = Field(examples=[16282], validation_alias="available_bytes")
     seconds: schemas.RoundedSeconds | None = Field(
-        examples=[231.5], description="Roughly; null where the device's speed is not known."
+        examples=[231.5], description="Estimate; null if the device's speed is not known."
     )
     longest_audio_seconds: float = Field(
         examples=[3600.0],
-        description="What this precision takes at once.",
+        description="Longest recording for this precision.",
         validation_alias="longest_audio_s",
     )
     sentence: str = Field(examples=["fits: int8, 11.2 of 15.9 GB, about 4 minutes"])
     alternatives: list[EstimateAlternative] = Field(
-        description="What would fit where this does not."
+        description="Precisions that would fit if this one does not."
     )
 
 
@@ -81,7 +81,7 @@ def build_router(service: Service) -> APIRouter:
 
     @router.post(
         "/v1/estimate",
-        summary="Whether a recording fits, and how long it takes",
+        summary="Estimate memory and time of a recording",
         response_model=EstimateAnswer,
         openapi_extra={"requestBody": ESTIMATE_BODY},
     )

@@ -40,7 +40,7 @@ from sidecar.transcripts.transcript_formats import formatter_of, render_transcri
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """All of it; ``source`` is open, and whoever has this sees to its end."""
+    """A whole submission; ``source`` is open, and the holder of this closes it."""
 
     source: AudioSource
     options: TranscribeOptions
@@ -242,7 +242,7 @@ def _add_submission_routes(router: APIRouter, service: Service) -> None:
 
     @router.delete(
         "/{job_id}",
-        summary="End a job, and forget it and its transcript",
+        summary="Cancel a job and delete it with its transcript",
         status_code=204,
     )
     async def delete(request: Request, job_id: str) -> Response:
@@ -256,7 +256,7 @@ def _add_listing_routes(router: APIRouter, service: Service) -> None:
 
     @router.get(
         "",
-        summary="Your jobs, oldest first",
+        summary="List your jobs, oldest first",
         response_model=job_schemas.JobPage,
         openapi_extra=job_schemas.LIST,
     )
@@ -270,7 +270,7 @@ def _add_listing_routes(router: APIRouter, service: Service) -> None:
         ]
         return json_response({"jobs": bodies, "next": page[-1].id if more else None})
 
-    @router.get("/{job_id}", summary="How far a job is", response_model=job_schemas.JobAnswer)
+    @router.get("/{job_id}", summary="Progress of a job", response_model=job_schemas.JobAnswer)
     async def state(request: Request, job_id: str) -> Response:
         caller = identity_of(request)
         job = await service.owned.read(caller, job_id)
@@ -320,7 +320,7 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
 
     @router.get(
         "/{job_id}/events",
-        summary="What happens to a job, as server-sent events",
+        summary="Events of a job, as server-sent events",
         response_class=Response,
         responses=job_schemas.EVENTS,
         openapi_extra=job_schemas.RESUME,
@@ -344,7 +344,7 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
 
     @router.get(
         "/{job_id}/transcript",
-        summary="What was said, in one of many formats",
+        summary="Transcript of a job, in one of several formats",
         response_class=Response,
         responses=job_schemas.TRANSCRIPT,
         openapi_extra=job_schemas.FORMAT,
@@ -368,7 +368,7 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
 
     @router.get(
         "/{job_id}/peaks",
-        summary="How loud it is, tenth of a second by tenth, as far as it was heard",
+        summary="Peaks of the audio per tenth of a second, as far as it was transcribed",
         response_model=job_schemas.JobPeaks,
     )
     async def peaks(request: Request, job_id: str) -> Response:

@@ -14,22 +14,24 @@ from sidecar.transcripts.transcript_formats import FORMATS
 
 
 class JobAnswer(schemas.JobSummary):
-    """A job as it stands, without what was said."""
+    """State of a job, without its transcript."""
 
     priority: Literal["interactive", "batch"]
     estimated_wait_seconds: float | None = Field(
-        description="For about how long others go first; null once it runs."
+        description="Estimated seconds until it starts; null once it runs."
     )
     estimated_remaining_seconds: float | None = Field(
         description="Predicted time until it is done; null unless it runs."
     )
     ended: str | None = Field(examples=["2026-11-20T21:12:00Z"], description="In UTC.")
-    last_event: int = Field(description="The number of its last event.")
-    revision: int = Field(description="How often its transcript was edited; the ETag of that.")
-    recording: bool = Field(description="Whether its recording is kept: /audio gives it out.")
+    last_event: int = Field(description="Number of its last event.")
+    revision: int = Field(description="Number of edits of its transcript; part of the ETag.")
+    recording: bool = Field(description="True if its recording is kept: see /audio.")
     expires_in: float | None = Field(
-        description="Seconds until it is deleted for its age, unless its owner reads or edits it "
-        "before; null without a limit, and before its end."
+        description=(
+            "Seconds until its retention ends, unless its owner reads or edits it before; null "
+            "without a limit, and before its end."
+        )
     )
 
 
@@ -37,14 +39,16 @@ class JobPage(BaseModel):
     """A page of the list."""
 
     jobs: list[JobAnswer]
-    next: str | None = Field(description="What to send as 'after' for the next page.")
+    next: str | None = Field(description="Value of 'after' for the next page.")
 
 
 class JobPeaks(BaseModel):
-    """Loudness of a recording, for a drawing."""
+    """Peaks of a recording, for a waveform."""
 
     per_second: int = Field(examples=[10])
-    peaks: str = Field(description="A byte for each, 0 to 255: the loudest sample; in base64.")
+    peaks: str = Field(
+        description="A byte per tenth of a second, 0 to 255: the loudest sample; in base64."
+    )
 
 
 def limit_parameter(most: int, default: int, said: str) -> dict[str, Any]:
@@ -56,14 +60,16 @@ DEFAULT_PAGE_JOBS, MAX_PAGE_JOBS = 50, 500
 """Some 400 bytes each."""
 LIST: dict[str, Any] = {
     "parameters": [
-        schemas.parameter("state", "query", schemas.choice(JobState), "Or several, with commas."),
+        schemas.parameter(
+            "state", "query", schemas.choice(JobState), "One or more states, separated by commas."
+        ),
         limit_parameter(MAX_PAGE_JOBS, DEFAULT_PAGE_JOBS, "Jobs on a page."),
-        schemas.parameter("after", "query", schemas.text(), "'next' of the page before."),
+        schemas.parameter("after", "query", schemas.text(), "'next' of the previous page."),
     ]
 }
 _PRIORITY = schemas.choice(
     Priority,
-    "Of your own jobs, those of a batch go last.",
+    "'batch' runs after your other jobs.",
     default=Priority.INTERACTIVE.value,
 )
 SUBMIT: dict[str, Any] = {
@@ -73,7 +79,7 @@ SUBMIT: dict[str, Any] = {
             "Idempotency-Key",
             "header",
             schemas.text(minLength=1, maxLength=255, pattern="^[!#-~]+$"),
-            "A name of your own for this request: sent again, it gives the same job.",
+            "Key of this request: if it is sent again, the answer is the same job.",
         )
     ],
 }
@@ -84,20 +90,20 @@ RESUME: dict[str, Any] = {
             "Last-Event-ID",
             "header",
             schemas.text(pattern="^[0-9]{1,15}$"),
-            "The last id that was read: what comes after it is sent.",
+            "Id of the last event that you received: the stream resumes after it.",
         )
     ]
 }
 EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": (
-            "refused, begun, progress, segment, crashed, put_back; then done, failed or cancelled, "
-            "what was edited since, and the end. 'behind': you read too slowly; resume after the "
-            "id that it names."
+            "refused, begun, progress, segment, crashed, put_back; then done, failed or "
+            "cancelled, the edits since, and the end. 'behind': you read too slowly; "
+            "resume after the id that it names."
         ),
         "content": schemas.content("text/event-stream"),
     },
-    204: {"description": "The job has ended, and you have had all."},
+    204: {"description": "The job has finished, and you have received all events."},
 }
 _ETAG = schemas.text(pattern=r'^("[0-9]{1,9}"|\*)$')
 FORMAT: dict[str, Any] = {
@@ -107,23 +113,26 @@ FORMAT: dict[str, Any] = {
             "renew",
             "query",
             schemas.flag(True),
-            "False: a copy is made that nobody reads; its time ('expires_in') does not begin anew.",
+            "False: this is a copy for a cache; it does not extend the retention ('expires_in').",
         ),
         schemas.parameter(
-            "If-None-Match", "header", _ETAG, "An ETag of before: 304 if that is what there is."
+            "If-None-Match",
+            "header",
+            _ETAG,
+            "ETag of a previous answer: 304 if the transcript is unchanged.",
         ),
     ]
 }
 _TEXTS = ("text/plain", "application/x-subrip", "text/vtt", "text/tab-separated-values")
 TRANSCRIPT: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "What was said; as JSON, the 'segments' and 'metadata' of /transcribe",
+        "description": "The transcript; as JSON, the 'segments' and 'metadata' of /transcribe",
         "content": {
             **schemas.content("application/json", schema={"type": "object"}),
             **schemas.content(*_TEXTS),
         },
     },
-    304: {"description": "Nothing was edited since the revision that you have."},
+    304: {"description": "The transcript is unchanged since the revision that you have."},
 }
 RANGE: dict[str, Any] = {
     "parameters": [
@@ -131,16 +140,16 @@ RANGE: dict[str, Any] = {
             "Range",
             "header",
             schemas.text(pattern="^bytes=([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})$"),
-            "One stretch of it; of several the whole is sent.",
+            "One range; for several, the whole is sent.",
         ),
-        schemas.parameter("If-Range", "header", schemas.text(), "An ETag of before."),
+        schemas.parameter("If-Range", "header", schemas.text(), "ETag of a previous answer."),
     ]
 }
 _BYTES = schemas.content("audio/*", schema=schemas.AUDIO_FILE)
 AUDIO: dict[int | str, dict[str, Any]] = {
     200: {"description": "The recording as it was sent", "content": _BYTES},
-    206: {"description": "The bytes that were asked for", "content": _BYTES},
-    416: {**schemas.PROBLEMS["4XX"], "description": "It has no such bytes"},
+    206: {"description": "The requested bytes", "content": _BYTES},
+    416: {**schemas.PROBLEMS["4XX"], "description": "The range lies beyond the end"},
 }
 
 
@@ -152,25 +161,25 @@ class JobSpeaker(BaseModel):
 
 
 class JobChangedSegment(BaseModel):
-    """A segment that is not as it was."""
+    """Changed segment."""
 
     index: int
-    segment: dict[str, Any] = Field(description="As the transcript has it.")
+    segment: dict[str, Any] = Field(description="Segment of the transcript.")
 
 
 class JobRevision(BaseModel):
-    """How a transcript stands."""
+    """Revision of a transcript."""
 
     revision: int
     undo: int = Field(description="Steps that can be undone.")
-    redo: int = Field(description="Steps that can be done again.")
+    redo: int = Field(description="Steps that can be redone.")
 
 
 class JobSpeakerGroup(BaseModel):
-    """Segments of one speaker that are another's."""
+    """Segments of one speaker that belong to another."""
 
     speaker: str = Field(examples=["Speaker_1"])
-    segments: list[int] = Field(description="Their places, from 0.")
+    segments: list[int] = Field(description="Their indices, from 0.")
 
 
 class JobSplitSpeaker(BaseModel):
@@ -178,12 +187,9 @@ class JobSplitSpeaker(BaseModel):
 
     speaker: str = Field(examples=["Speaker_0"])
     likeness: float = Field(
-        description="The cosine between the two groups that are most alike; from 0.55 on they may "
-        "well be one person."
+        description="Cosine of the two most similar groups; from 0.55 on they may be one person."
     )
-    groups: list[JobSpeakerGroup] = Field(
-        description="Who it turned out to be, the speaker itself first."
-    )
+    groups: list[JobSpeakerGroup] = Field(description="Resulting speakers, the original first.")
 
 
 class JobEditAnswer(JobRevision):
@@ -192,12 +198,12 @@ class JobEditAnswer(JobRevision):
     speakers: list[JobSpeaker]
     segments: list[JobChangedSegment]
     parts: list[JobSplitSpeaker] | None = Field(
-        None, description="Who was split by voice, if anybody was."
+        None, description="Speakers that were split by voice."
     )
 
 
 class JobEditHistoryEntry(BaseModel):
-    """Operations that were done together."""
+    """Operations of one edit."""
 
     at: str = Field(examples=["2026-11-20T21:12:00Z"], description="In UTC.")
     operations: list[dict[str, Any]]
@@ -207,7 +213,7 @@ class JobEditHistoryEntry(BaseModel):
 class JobEditHistory(JobRevision):
     """Edits of a transcript."""
 
-    first: int = Field(description="How many entries came before these.")
+    first: int = Field(description="Number of entries before these.")
     entries: list[JobEditHistoryEntry]
 
 
@@ -215,7 +221,7 @@ _OPERATIONS: dict[str, Any] = {
     "type": "array",
     "minItems": 1,
     "maxItems": MAX_OPERATIONS,
-    "description": "All of them are done, in order, or none.",
+    "description": "Operations, applied in order, all or none.",
     "items": {"oneOf": operation_schemas()},
 }
 EDIT: dict[str, Any] = {
@@ -226,7 +232,7 @@ EDIT: dict[str, Any] = {
         example={"operations": [{"op": "rename", "speaker": "Speaker_0", "name": "Nell"}]},
     ),
     "parameters": [
-        schemas.parameter("If-Match", "header", _ETAG, "The revision that is edited; any without.")
+        schemas.parameter("If-Match", "header", _ETAG, "Revision to edit. Default: any.")
     ],
 }
 
@@ -234,8 +240,6 @@ DEFAULT_HISTORY_ENTRIES, MAX_HISTORY_ENTRIES = 100, 1000
 """Of one answer: 100 bytes to 64 KiB each."""
 HISTORY: dict[str, Any] = {
     "parameters": [
-        limit_parameter(
-            MAX_HISTORY_ENTRIES, DEFAULT_HISTORY_ENTRIES, "So many of the last entries."
-        )
+        limit_parameter(MAX_HISTORY_ENTRIES, DEFAULT_HISTORY_ENTRIES, "Number of latest entries.")
     ]
 }

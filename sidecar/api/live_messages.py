@@ -54,7 +54,7 @@ def event_message(numbered: NumberedEvent) -> str:
 
 
 def received_message(samples: int, seconds: float, orders: int, heard_s: float) -> dict[str, Any]:
-    """How much the service has, of what a client need not send again; and heard."""
+    """Return the message that acknowledges audio."""
     return {
         "received_samples": samples,
         "received_s": round(seconds, 3),
@@ -129,7 +129,7 @@ _ENDS: dict[str, Any] = {name: (_HINTS[name] | None, None) for name in _HINTS}
 LiveEndpointing: type[BaseModel] = create_model(
     "Ends",
     __config__=_STRICT,
-    __doc__="What counts as speech, and where an utterance ends: `Endpointing`, in part.",
+    __doc__="Endpointing parameters: `Endpointing`, in part.",
     **_ENDS,
 )
 
@@ -204,13 +204,13 @@ class LiveBeginRequest(LiveOptionsRequest):
 
 
 class LiveChangeRequest(LiveOptionsRequest):
-    """Hear on with other options."""
+    """Change of the options from now on."""
 
     type: Literal["change"]
 
 
 class LivePlainRequest(BaseModel):
-    """An order that needs no more words."""
+    """Request without fields."""
 
     model_config = _STRICT
 

@@ -52,7 +52,7 @@ class ResentAudio:
 BEGIN_TIMEOUT_S = 10.0
 """So long a connection may take to say what it wants."""
 RECEIVED_INTERVAL_S = 0.5
-"""How often a client is told how much of its sound is here."""
+"""Interval of acknowledgements of received audio."""
 CLOSE_TIMEOUT_S = 5.0
 """After its last event a session waits so long for its client to close. One that does has heard it,
 one that does not comes again, perhaps."""
@@ -146,7 +146,7 @@ class _LiveConnection:
         self._heard_s, self._finished = session.told.heard_s, False
         self._resent = ResentAudio(session, rate)
         self._summed_up = False
-        """Whether the summary went out: nothing comes behind it."""
+        """True if the summary was sent: nothing comes behind it."""
 
     def began(self, service: Service) -> str:
         """The first message to the client."""
@@ -212,7 +212,7 @@ class _LiveConnection:
         await asyncio.sleep(CLOSE_TIMEOUT_S)
 
     async def acknowledge(self) -> None:
-        """How much is here, whenever that has changed."""
+        """Acknowledge received audio whenever there is more."""
         reported = self._standing()
         while True:
             await asyncio.sleep(RECEIVED_INTERVAL_S)

@@ -23,9 +23,9 @@ def gauges(service: Service, now: ServiceHealth) -> list[metrics.AnyMetric]:
     gpu = now.gpu
     found: list[metrics.AnyMetric] = [
         metrics.Gauge("build_info", "Which build this is.", {(now.version,): 1}, ("version",)),
-        _gauge("healthy", "Whether what was recognised lately went well.", now.trouble is None),
+        _gauge("healthy", "True if recent recognitions succeeded.", now.trouble is None),
         _gauge("ready", "Whether work is taken.", not why_not_ready(now)),
-        _gauge("jobs_waiting", "Recordings that wait.", now.jobs_waiting),
+        _gauge("jobs_waiting", "Number of waiting recordings.", now.jobs_waiting),
         _gauge("jobs_running", "Recordings that are heard.", now.jobs_running),
         _gauge("jobs_limit", "Recordings that may wait.", settings.queue_limit),
         metrics.Gauge("live_sessions", "Live sessions that go on.", sessions, ("wire",)),
@@ -66,7 +66,7 @@ def metrics_nested(service: Service) -> dict[str, Any]:
 
 
 def why_not_ready(now: ServiceHealth) -> str:
-    """Why no work is taken, "" where it is."""
+    """Return the reason why the service accepts no work, "" if it does."""
     if now.stopping:
         return "stopping"
     if now.starting:

@@ -1,6 +1,6 @@
 """Routes of /health, probes, /metrics and /system, with schemas.
 
-What the desktop host looks at, and whoever looks after a service that only works.
+For desktop hosts and operators.
 """
 
 from __future__ import annotations
@@ -36,98 +36,96 @@ class RootAnswer(BaseModel):
 
 
 class HealthAnswer(BaseModel):
-    """How the service is: 200 whatever it is doing, unless the setting 'health_errors' wants 500
-    where it is not healthy."""
+    """Health of the service: 200 whatever its state, unless the setting 'health_errors' wants
+    500 if it is not healthy."""
 
     model_config = ConfigDict(protected_namespaces=())
 
     status: str = Field(
-        examples=["ok"], description="ok, loading, or stopping: it ends soon; with 500 error."
+        examples=["ok"], description="ok, loading or stopping; error with status 500."
     )
     model_loaded: bool
     gpu_available: bool
     vram_used_mb: int | None
     vram_total_mb: int | None
     contract: int = Field(
-        examples=[1], description="Version of what a host relies on (docs/embedding.md)."
+        examples=[1], description="Version of the contract with hosts (docs/embedding.md)."
     )
     version: str = Field(examples=["0.2.0"])
     pid: int = Field(examples=[4242], description="Process id of the service.")
-    instance: str = Field(description="New at every start: tells an orphan from the real one.")
+    instance: str = Field(description="Id of this start.")
     engine: str = Field(examples=["moonshine"])
-    precision: str = Field(examples=["int8"], description="In use, or used once it is loaded.")
+    precision: str = Field(examples=["int8"], description="Precision in use, or after the load.")
     requested_precision: str = Field(
         examples=["auto"],
-        description="By the setting 'precision'; an engine that lacks it uses its own.",
+        description="Setting 'precision'; an engine that lacks it uses its own.",
     )
     engine_state: Literal["absent", "loading", "ready", "busy", "stuck"] = Field(
-        description="stuck: its process hangs where nothing ends it, and no work is done."
+        description="stuck: its worker process cannot be killed, and no job runs."
     )
-    load_percent: int | None = Field(description="While an engine is being loaded.")
+    load_percent: int | None = Field(description="Progress of a load in percent.")
     worker_pid: int | None = Field(description="Process id of the engine, null if not loaded.")
     live_engine: str | None = Field(
-        examples=["moonshine"], description="For live audio, null where none hears it."
+        examples=["moonshine"], description="Engine for live audio, null if there is none."
     )
     live_engine_state: Literal["absent", "loading", "ready", "busy", "stuck"] | None
     jobs_waiting: int = Field(examples=[0])
     vllm: Literal["ok", "degraded", "unreachable"] = Field(
         description=(
-            "For clients of the queue server that this service stands in for, which ask how its "
-            "engine is: ok, it takes recordings; degraded, it is being loaded; unreachable, the "
-            "service ends."
+            "State for clients of the queue server that this service replaces: ok: it "
+            "accepts recordings; degraded: the engine is loading; unreachable: the service "
+            "shuts down."
         )
     )
     pipeline_state: str = Field(
-        examples=["idle"], description="What conversations are doing, for their page."
+        examples=["idle"], description="State of conversations, for their page."
     )
-    initialized: bool = Field(description="Whether there is an ear for conversations.")
-    grpc_port: int = Field(
-        default=0, examples=[50051], description="Port of gRPC; there only where it is on."
-    )
+    initialized: bool = Field(description="True if there is a live engine for conversations.")
+    grpc_port: int = Field(default=0, examples=[50051], description="Port of gRPC, if it is on.")
     wyoming_port: int = Field(
-        default=0, examples=[10300], description="Port of Wyoming; there only where it is on."
+        default=0, examples=[10300], description="Port of Wyoming, if it is on."
     )
     talk_port: int = Field(
         default=0,
         examples=[8005],
-        description="Port for the page of the speech-to-speech demo; there only where it is on.",
+        description="Port for the page of the speech-to-speech demo, if it is on.",
     )
     local_voices: str = Field(
         default="",
         examples=[WINDOW_FORMAT],
         description=(
-            "Form of what a service of the same build may ask for with a piece of a recording, to "
-            "tell voices apart over all of it; there only where it is to be had."
+            "Format of the speaker embeddings that a service of the same build can request "
+            "with a chunk, if available."
         ),
     )
     grpc_running: bool
-    model_pool_healthy: bool = Field(description="Whether what was recognised lately went well.")
+    model_pool_healthy: bool = Field(description="True if recent recognitions succeeded.")
     models_loaded: bool
     model_count: int = Field(description="Engines in memory.")
-    model_worker_total: int = Field(description="Processes of engines.")
-    model_worker_shutdown: int = Field(description="How many of them died since the start.")
-    active_sessions: int = Field(description="Live ones.")
-    decode_queue_depth: int = Field(description="Recordings that wait.")
-    decode_latency_avg: float = Field(description="Seconds of work for a stretch of live speech.")
+    model_worker_total: int = Field(description="Number of worker processes.")
+    model_worker_shutdown: int = Field(description="Deaths of worker processes since the start.")
+    active_sessions: int = Field(description="Number of live sessions.")
+    decode_queue_depth: int = Field(description="Number of waiting recordings.")
+    decode_latency_avg: float = Field(description="Seconds of work for a segment of live speech.")
     decode_latency_max: float
 
 
 VLLM_STATUS = {"ok": "ok", "loading": "degraded", "stopping": "unreachable"}
-"""How the queue server's clients are told of an engine: by what they look at, its backend."""
+"""Backend states for clients of the queue server."""
 
 
 def build_health_router(service: Service) -> APIRouter:
     """The routes that say it."""
     router = APIRouter()
 
-    @router.get("/", summary="Who answers here", response_model=RootAnswer)
+    @router.get("/", summary="Describe the service", response_model=RootAnswer)
     async def root() -> Response:
         return json_response(
             {"service": "vibevoice-asr", "version": __version__, "status": "running"},
             headers={"Vary": "Accept"},  # who asks for HTML gets the page (api/page.py)
         )
 
-    @router.get("/health", summary="How the service is", response_model=HealthAnswer)
+    @router.get("/health", summary="Health of the service", response_model=HealthAnswer)
     async def health() -> Response:
         now = await service.looked()
         failing = now.trouble is not None and _reports_500(service.settings)
@@ -224,7 +222,7 @@ class MetricsAnswer(BaseModel):
     rtf_count: int
     rtf_max: float
     active_sessions_by_api: dict[str, int] | None = Field(
-        None, description="By owner; there where the setting 'metrics' says 'owners'."
+        None, description="By owner, if the setting 'metrics' has 'owners'."
     )
     vibevoice: dict[str, Any] = Field(
         description="service, jobs, live, engines, memory, http and grpc (docs/operations.md)."
@@ -232,10 +230,10 @@ class MetricsAnswer(BaseModel):
 
 
 class SystemProcess(BaseModel):
-    """The service's own process, without those of engines."""
+    """Process of the service, without worker processes."""
 
     pid: int
-    cpu_percent: float = Field(description="Of one processor, since the last question.")
+    cpu_percent: float = Field(description="Percent of one processor since the previous request.")
     rss_bytes: int
     vms_bytes: int
     threads: int
@@ -250,7 +248,7 @@ class SystemMemory(BaseModel):
 
 
 class SystemGpu(BaseModel):
-    """The GPU that is used, as it was seen last; null where the driver does not say."""
+    """GPU in use, at the last query; null if the driver does not say."""
 
     index: int
     name: str
@@ -295,7 +293,7 @@ def build_router(service: Service) -> APIRouter:
 
     @router.get(
         "/metrics",
-        summary="What was counted, for Prometheus",
+        summary="Metrics for Prometheus",
         response_class=Response,
         responses={200: TEXT, **schemas.PROBLEMS},
     )
@@ -339,13 +337,13 @@ def build_router(service: Service) -> APIRouter:
 
 
 def _add_probes(router: APIRouter, service: Service) -> None:
-    @router.get("/healthz/live", summary="Whether the service runs", response_model=ProbeAnswer)
+    @router.get("/healthz/live", summary="Liveness probe", response_model=ProbeAnswer)
     async def live() -> Response:
         return _probe("")
 
     @router.get(
         "/healthz/startup",
-        summary="Whether the service has started",
+        summary="Startup probe",
         response_model=ProbeAnswer,
         responses={503: {"model": ProbeAnswer}},
     )
@@ -354,7 +352,7 @@ def _add_probes(router: APIRouter, service: Service) -> None:
 
     @router.get(
         "/healthz/ready",
-        summary="Whether the service takes work",
+        summary="Readiness probe",
         response_model=ProbeAnswer,
         responses={503: {"model": ProbeAnswer}},
     )

@@ -1,9 +1,9 @@
 """Page at / and its API /v1/page.
 
-All else the page asks for at the addresses that everybody has.
+All other data comes from the public API.
 
-The page is the same for everybody and holds nothing of anybody, so it is given to whoever may come
-at all; what it shows it asks for with a token, where one is wanted.
+The page is the same for everybody and has no data, so it needs no token; its requests do, if the
+service requires one.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ASSETS = "/page"
 """Below it all files lie, under a digest of them all: what has a name never changes."""
 FRONT = "index.html"
 LAZY_ASSETS = "conversation/"
-"""What few visitors want is fetched when they do."""
+"""Prefix of assets that are loaded on demand."""
 MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -123,7 +123,7 @@ class PageFiles:
 T = TypeVar("T")
 PATH = "/"
 SESSIONS = "/v1/page/sessions"
-"""Where the word of a link is exchanged for its token."""
+"""Path that exchanges the code of a link for its token."""
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -208,12 +208,12 @@ def _answer(request: Request, file: PageFile, fixed: Mapping[str, str], tag: str
 class PageLink(BaseModel):
     """A link that opens the page with the token that asked for it, once."""
 
-    path: str = Field(examples=["/#open=9s2…"], description="To be put behind the address.")
+    path: str = Field(examples=["/#open=9s2…"], description="Path of the link.")
     expires_in: float = Field(examples=[120.0], description="Seconds.")
 
 
 _SIGNED_IN_AS = Field(
-    None, description="The name in a signed token; missing for every other.", examples=["anna"]
+    None, description="Subject of a signed token; missing otherwise.", examples=["anna"]
 )
 
 
@@ -241,12 +241,12 @@ class PageEngine(RenderedBody):
 
     name: str = Field(examples=["moonshine"])
     title: str
-    precisions: list[str] = Field(description="The first is its own choice.")
-    languages: list[str] = Field(description="Empty where it takes any.")
+    precisions: list[str] = Field(description="Precisions of the engine, its default first.")
+    languages: list[str] = Field(description="Languages of the engine; empty if it supports any.")
     diarizes: bool
-    steerable: bool = Field(description="Whether it takes names and terms, and a prompt.")
-    counted: bool = Field(description="Whether it takes the number of speakers.")
-    planned: bool = Field(description="Whether its memory is planned: /v1/estimate says how.")
+    steerable: bool = Field(description="True if it supports hotwords and a prompt.")
+    counted: bool = Field(description="True if it supports the number of speakers.")
+    planned: bool = Field(description="True if its memory is planned: see /v1/estimate.")
 
 
 class PageInfo(BaseModel):
@@ -256,19 +256,22 @@ class PageInfo(BaseModel):
     engine: PageEngine
     may_reload: bool
     keeps_seconds: float | None = Field(
-        description="How long a result stays from its end, or from when its owner last read or "
-        "edited it; null: until it is deleted."
+        description=(
+            "Retention of a result from its end, or from its owner's last access; null: until "
+            "it is deleted."
+        )
     )
-    keeps_jobs: bool = Field(description="Whether jobs outlive the service.")
-    keeps_recordings: bool = Field(description="Whether recordings of jobs that are done stay.")
-    people: bool = Field(description="Whether voices of people may be stored: /v1/people.")
+    keeps_jobs: bool = Field(description="True if jobs persist across restarts.")
+    keeps_recordings: bool = Field(description="True if recordings of finished jobs are kept.")
+    people: bool = Field(description="True if speakers can be enrolled: /v1/people.")
     longest_audio_seconds: float
     owner: str = Field(
-        description="An opaque name of the caller, by which the page tells copies of different "
-        "owners in one browser apart."
+        description=(
+            "Opaque id of the owner, which separates the copies of several owners in one browser."
+        )
     )
     findings: list[PageFinding] = Field(
-        description="Only for who asks from this machine: they name folders of it."
+        description="Findings, only for clients on this machine: they name folders of it."
     )
     signed_in_as: str | None = _SIGNED_IN_AS
 
@@ -289,7 +292,7 @@ def build_router(service: Service) -> APIRouter:
 
     @router.post(
         "/v1/page/links",
-        summary="A link that opens the page, once, with the token of this request",
+        summary="Create a link that opens the page once with the token of this request",
         status_code=201,
         response_model=PageLink,
     )
@@ -302,7 +305,7 @@ def build_router(service: Service) -> APIRouter:
 
     @router.post(
         SESSIONS,
-        summary="The token that a link stands for; the link is used up",
+        summary="Exchange the code of a link for its token; the code works once",
         response_model=PageSession,
         openapi_extra={"requestBody": SESSION},
     )
@@ -316,7 +319,7 @@ def build_router(service: Service) -> APIRouter:
 
     @router.get(
         "/v1/page/about",
-        summary="What the engine can do, and what is missing",
+        summary="Capabilities of the engine, and findings",
         response_model=PageInfo,
     )
     async def about(request: Request) -> Response:

@@ -35,7 +35,7 @@ from sidecar.upstream.remote_live_messages import (
 )
 
 WIRE = "lease"
-"""How such sessions are counted."""
+"""Wire name of such sessions in metrics."""
 
 
 class LeaseAudioFormat(BaseModel):
@@ -54,7 +54,7 @@ class LeaseOptions(BaseModel):
 
 
 class LeaseCommand(BaseModel):
-    """An order that needs no more words."""
+    """Request without fields."""
 
     type: Literal["commit", "cancel", "finish"]
 
@@ -135,7 +135,7 @@ def _initial_event_log(begin: LiveSessionStart) -> EventLogState:
 
 
 class LeaseConnection:
-    """Both directions of one connection; a witness of its session (`live.sessions.session`)."""
+    """Both directions of one connection; an observer of its session (`live.sessions.session`)."""
 
     def __init__(
         self, socket: WebSocketConnection, session: Session, begin: LiveSessionStart
@@ -154,7 +154,7 @@ class LeaseConnection:
         self._bell = asyncio.Event()
 
     def received(self) -> dict[str, object]:
-        """How much is here."""
+        """Return the message that acknowledges audio."""
         one = self._session
         return live_messages.received_message(
             one.received_samples, one.received_s, one.received_orders, 0.0

@@ -41,7 +41,7 @@ from sidecar.transcripts.transcript_formats import segment_body, transcript_body
 
 
 class TranscribeWord(BaseModel):
-    """One word, where the engine tells."""
+    """A word with its times."""
 
     start_time: float
     end_time: float
@@ -49,10 +49,10 @@ class TranscribeWord(BaseModel):
 
 
 class TranscribeSegment(BaseModel):
-    """One stretch of speech by one speaker."""
+    """Segment: speech of one speaker."""
 
     speaker: str = Field(examples=["Speaker_0"])
-    name: str | None = Field(None, description="Who that is, where somebody was recognised.")
+    name: str | None = Field(None, description="Name of the identified speaker.")
     start_time: float = Field(examples=[0.07], description="Seconds from the start.")
     end_time: float = Field(examples=[0.93])
     text: str = Field(examples=["Do you hear me?"])
@@ -61,15 +61,15 @@ class TranscribeSegment(BaseModel):
         default="",
         examples=["attention"],
         description=(
-            "How the times of words were found, there with them: 'attention' (of the model), "
-            "'server' (told by an upstream), 'spread' (evenly over the segment, a guess)."
+            "Source of word times: 'attention' (of the model), 'server' (of an upstream), "
+            "'spread' (evenly over the segment, a guess)."
         ),
     )
     flags: list[str] = []
 
 
 class TranscribeWarning(BaseModel):
-    """Something to know about this transcript."""
+    """Warning about this transcript."""
 
     code: str = Field(examples=["precision_substituted"])
     message: str
@@ -79,13 +79,17 @@ class TranscribeSpeaker(BaseModel):
     """Voice profile of a speaker."""
 
     speaker: str = Field(examples=["Speaker_0"])
-    name: str | None = Field(examples=["Nell"], description="Null: it is nobody who is known.")
-    person: str | None = Field(description="Id of that person, in /v1/people.")
+    name: str | None = Field(
+        examples=["Nell"], description="Name of the enrolled speaker; null if unknown."
+    )
+    person: str | None = Field(description="Id of the enrolled speaker in /v1/people.")
     likeness: float | None = Field(
         examples=[0.78],
-        description="To that person, or to the likeliest of those that it is not; 1 is the most.",
+        description="Similarity to that speaker, or to the most similar other one; at most 1.",
     )
-    voice_seconds: float = Field(examples=[15.1], description="Heard alone.")
+    voice_seconds: float = Field(
+        examples=[15.1], description="Seconds in which this speaker speaks alone."
+    )
 
 
 class TranscribeMetadata(BaseModel):
@@ -95,14 +99,14 @@ class TranscribeMetadata(BaseModel):
 
     duration: float = Field(examples=[28.277], description="Seconds of audio.")
     language: str = Field(examples=["en"])
-    processing_time: float = Field(examples=[11.2], description="Seconds the engine worked.")
-    model_precision: str = Field(examples=["int8"], description="The precision really used.")
+    processing_time: float = Field(examples=[11.2], description="Seconds of engine work.")
+    model_precision: str = Field(examples=["int8"], description="Precision that was used.")
     num_speakers: int = Field(examples=[2])
     engine: str = Field(examples=["moonshine"])
     model: str = Field(
         default="",
         examples=["whisper-small"],
-        description="Which model heard it; there where the engine may have one of several.",
+        description="Model that transcribed it, if the engine has several.",
     )
     diarized: bool
     no_speech: bool
@@ -111,10 +115,11 @@ class TranscribeMetadata(BaseModel):
     words_by: str = Field(
         default="",
         examples=["attention"],
-        description="Of all segments with words the least sure way; left out where none has any.",
+        description="Least exact source of word times of all segments; omitted if there are none.",
     )
     speakers: list[TranscribeSpeaker] = Field(
-        [], description="There with the setting 'people', or where voices came with the request."
+        [],
+        description="Speakers, with the setting 'people' or with reference clips in the request.",
     )
 
 
@@ -124,7 +129,7 @@ class TranscribeLocalVoices(BaseModel):
     form: str = Field(examples=[WINDOW_FORMAT])
     windows: str = Field(description="Base64, for another vibevoice-asr of the same build.")
     same: bool = Field(
-        description="Whether the speakers of the segments were told apart by the like of these."
+        description="True if the speaker labels of the segments come from such embeddings."
     )
 
 
@@ -134,13 +139,11 @@ class TranscribeAnswer(BaseModel):
     status: Literal["success"]
     segments: list[TranscribeSegment]
     metadata: TranscribeMetadata
-    local_voices: TranscribeLocalVoices | None = Field(
-        None, description="There where the request asked for it."
-    )
+    local_voices: TranscribeLocalVoices | None = Field(None, description="Present if requested.")
 
 
 class TranscribeJob(schemas.JobSummary):
-    """A job with what was said so far. A running job's speakers may be revised in its result."""
+    """A job with its segments so far. A running job's speakers may be revised in its result."""
 
     segments: list[TranscribeSegment]
     result: TranscribeAnswer | None = None
@@ -156,9 +159,9 @@ TRANSCRIBE_BODY = schemas.submission(
     schemas.OPTIONS
     | {
         LOCAL_VOICES_FIELD: schemas.text(
-            "For another vibevoice-asr, which has cut a recording and tells its voices apart "
-            "itself (docs/upstream.md): JSON with form, words_s, first_s, until_s and begins. "
-            "What is made of it is in no job and in no list."
+            "For another vibevoice-asr, which sends chunks of a recording and diarizes it "
+            "itself (docs/upstream.md): JSON with form, words_s, first_s, until_s and "
+            "begins. The result is not stored in the job."
         )
     }
 )
@@ -210,7 +213,7 @@ def add_routes(router: APIRouter, service: Service) -> None:
 
     @router.get(
         "/jobs",
-        summary="The jobs that can be asked for",
+        summary="List the jobs of requests with 'Prefer: respond-async'",
         response_model=TranscribeJobList,
     )
     async def jobs(request: Request) -> Response:
@@ -223,7 +226,7 @@ def add_routes(router: APIRouter, service: Service) -> None:
 
     @router.get(
         "/jobs/{job_id}",
-        summary="How far a job is, and its result",
+        summary="Progress and result of a job",
         response_model=TranscribeJob,
         responses=schemas.PROBLEMS,
     )
@@ -299,7 +302,7 @@ def build_router(service: Service) -> APIRouter:
 
     @router.post(
         "/transcribe",
-        summary="Who said what and when",
+        summary="Transcribe a recording",
         response_model=TranscribeAnswer,
         responses={
             200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}},

@@ -71,7 +71,7 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
 
     @router.patch(
         "/{job_id}/transcript",
-        summary="Rename, merge and split speakers, move segments, correct lines; undo and redo",
+        summary="Rename, merge and split speakers, move segments, correct text; undo and redo",
         response_model=job_schemas.JobEditAnswer,
         openapi_extra=job_schemas.EDIT,
     )
@@ -95,7 +95,7 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
 
     @router.get(
         "/{job_id}/transcript/history",
-        summary="What was done to a transcript, the oldest first",
+        summary="Edit history of a transcript, oldest first",
         response_model=job_schemas.JobEditHistory,
         openapi_extra=job_schemas.HISTORY,
     )
@@ -119,7 +119,7 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
 
 
 def counts_body(history: EditHistory) -> dict[str, Any]:
-    """Which revision there is, and how many steps there are in both directions."""
+    """Return the revision and the number of steps to undo and redo."""
     return {
         "revision": history.revision,
         "undo": history.applied,
@@ -205,8 +205,8 @@ def media_type_of(head: bytes) -> tuple[str, str]:
 
 
 class _RecordingResponse(StreamedResponse):
-    """Bytes of a recording, opened as they are taken. What is found broken in the middle ends the
-    connection before its announced end, which tells whoever listens."""
+    """Bytes of a recording, opened as they are taken. What is found broken in the middle ends
+    the connection before its announced end, which shows the client that it is incomplete."""
 
     def __init__(
         self,
@@ -238,7 +238,7 @@ def add_recording_routes(router: APIRouter, service: Service) -> None:
 
     @router.get(
         "/{job_id}/audio",
-        summary="The recording itself, where it is kept",
+        summary="The recording, if it is kept",
         response_class=Response,
         responses=job_schemas.AUDIO,
         openapi_extra=job_schemas.RANGE,

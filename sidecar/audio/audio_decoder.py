@@ -119,7 +119,7 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
         self._max_samples = int(max_s * rate)
         self._samples = 0
         self.peaks = PeakMeter(rate)
-        """How loud it is, as far as it has come out."""
+        """Peak meter of the decoded audio."""
 
     @property
     def total_s(self) -> float | None:

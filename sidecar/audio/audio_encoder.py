@@ -96,7 +96,7 @@ class _ForwardOnlyFile:
     def write(self, data: bytes) -> int:
         data = bytes(data)
         begin = self._end - len(self._new)
-        """Where the bytes begin that were not taken yet: those may still be changed."""
+        """Position of the bytes that were not taken yet: those may still be changed."""
         at = self._at - begin
         if at >= 0:
             self._new[at : at + len(data)] = data

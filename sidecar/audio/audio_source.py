@@ -1,9 +1,9 @@
 """Audio sources: uploads in a spool file, files named by a client, persistent references.
 
-Both end as one open descriptor with no name that matters any more. The descriptor is what travels
-to the workers; whoever holds the source closes it.
+Both end as one open descriptor with no name that matters any more. The descriptor is sent to the
+workers; the holder of the source closes it.
 
-All that is here waits for a disk: call it in a thread.
+All functions here wait for a disk: call them in a thread.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TOO_MANY_FILES_ERRNOS = {errno.EMFILE, errno.ENFILE}
 _DESCRIPTOR_FOLDERS = ("/proc/", "/dev/fd/")
 _MAX_SYMLINKS = 40
-"""What Linux follows; it refuses the next."""
+"""Limit of symbolic links; Linux rejects the next."""
 PATH_OUTSIDE_ROOTS = "'audio_path' lies outside of the folders that are allowed."
 
 
@@ -38,9 +38,9 @@ class AudioSource:
     def __init__(self, fd: int, *, spooled: bool, path: str | None = None) -> None:
         self._fd: int | None = fd
         self.path = path
-        """What a client called it, of a file of the client's."""
+        """Path by which a client named the file; None of an upload."""
         self.spooled = spooled
-        """Whether the bytes are ours, on a local disk or in memory: reading them does not wait."""
+        """True if the bytes are ours, on a local disk or in memory: reading them does not wait."""
         self._settled: Callable[[], None] | None = None
 
     def on_settled(self, tell: Callable[[], None]) -> None:
@@ -77,9 +77,8 @@ class AudioSource:
 class UploadSpool:
     """An upload on its way in: memory at first, then a file without a name.
 
-    Whoever adds to it calls `spill` once `pending` has grown to `MEMORY_LIMIT_BYTES`; it may wait
-    for a disk, as `finish` may. A small recording never sees one where the system has files in
-    memory.
+    The writer calls `spill` once `pending` has grown to `MEMORY_LIMIT_BYTES`; it may wait for a
+    disk, as `finish` may. A small recording never sees one where the system has files in memory.
     """
 
     MEMORY_BYTES = 2 << 20
@@ -242,7 +241,8 @@ def _is_inside_roots(path: str, roots: Sequence[Path]) -> bool:
 
 
 def _real_path(fd: int, path: str) -> str:
-    """Where the open file lies; where the system does not tell, by its name once more."""
+    """Return the real path of an open file; where the system does not tell, by its name once
+    more."""
     if sys.platform == "linux":
         return os.readlink(f"/proc/self/fd/{fd}")
     return os.path.realpath(path)
@@ -379,7 +379,7 @@ def sha256_of_file(fd: int) -> str:
 
 
 def read_chunks(fd: int) -> Iterator[bytes]:
-    """The whole file; where the system lets us, whoever else reads it keeps its position."""
+    """The whole file; where the system allows it, without moving the position of other readers."""
     at = 0
     while piece := read_file_at(fd, at, _CHUNK_BYTES):
         at += len(piece)

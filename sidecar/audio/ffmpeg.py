@@ -28,7 +28,7 @@ MEMORY_LIMIT_BYTES = 2 << 30
 _MAX_ALLOC_BYTES = 256 << 20
 _READ_BYTES = 1 << 17
 _WHITELIST_REFUSAL = "not on whitelist"
-"""What ffmpeg says of pictures and films beside the sound: they are left alone on purpose."""
+"""Message of ffmpeg about pictures and films beside the audio: they are excluded on purpose."""
 _DURATION = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _AUDIO_DECODERS = (
     "aac,aac_latm,alac,mp1,mp1float,mp2,mp2float,mp3,mp3float,opus,libopus,vorbis,libvorbis,flac,"

@@ -72,7 +72,7 @@ class AudioHistoryBuffer:
 
     @property
     def end_s(self) -> float:
-        """Where the recording stands."""
+        """Return the end of the recording so far, in seconds."""
         return self._samples / self._rate
 
     def append(self, block: Block) -> None:

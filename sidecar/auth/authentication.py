@@ -77,11 +77,10 @@ class Authenticator:
 class AccessPolicy:
     """The rules. ``names`` are hosts that clients may use beside those of the loopback.
 
-    Where the ``authenticator`` knows nobody from elsewhere only this machine is served: what counts
-    is who asks, not where the service was told to listen, for another server than ours may have
-    been told otherwise. The names that containers have for this machine are allowed too: where a
-    token is asked for, as a page that had one of them rebound has no token, else to what no page
-    could have sent.
+    If the ``authenticator`` knows no remote client, only this machine is served: the peer counts,
+    not the address that the service listens on, which another server may choose differently. The
+    names that containers have for this machine are allowed too: where a token is asked for, as a
+    page that had one of them rebound has no token, else to what no page could have sent.
 
     ``anywhere``: the service listens beyond the loopback, where nobody knows its names; a token is
     then what keeps strangers out. ``origins``: pages that may ask, such as a host's own, or all of
@@ -285,7 +284,8 @@ def _limit_or_default(given: int | None, default: int | None) -> int | None:
 
 
 def _default_key_folder(settings: Settings) -> Path | None:
-    """Where `token create` puts public keys; they count where others than this machine ask."""
+    """Return the folder in which `token create` puts public keys; they count where others than
+    this machine ask."""
     data = None if is_loopback_address(settings.host) else default_data_folder(settings.data_dir)
     folder = data and data / SUBFOLDER / "public"
     return folder if folder is not None and folder.is_dir() else None

@@ -34,7 +34,7 @@ ALL_SCOPES = frozenset(Scope)
 
 
 class AuthMethod(StrEnum):
-    """How an identity was proved."""
+    """Proof of an identity."""
 
     PLACE = "place"
     """By asking from this machine, where that is enough."""
@@ -56,7 +56,7 @@ class OwnerLimits:
     """In an hour."""
     live_sessions: int | None = None
     shares: bool = False
-    """Whether others are told apart from it: of all that is taken in turns it leaves them some
+    """True if other owners are told apart from it: it leaves them some of all that is shared out
     (`limits.leaves_room`)."""
 
 
@@ -82,7 +82,7 @@ class Identity:
     scopes: frozenset[Scope] = frozenset()
     limits: OwnerLimits = UNLIMITED_OWNER
     credential: SignedCredential | None = field(default=None, compare=False)
-    """What may be taken back while somebody is being answered; None: nothing."""
+    """Credential that can be revoked during a response; None: no such one."""
 
     @property
     def owner(self) -> str:
@@ -113,9 +113,10 @@ class Identity:
 
 
 ANONYMOUS = Identity("everybody", AuthMethod.PLACE, ALL_SCOPES)
-"""Who asks where nobody is told apart: without a token, and in a process that is its own client."""
+"""Identity of every client where there are no tokens: without a token, and in a process that is
+its own client."""
 HOST = Identity("host", AuthMethod.TOKEN, ALL_SCOPES)
-"""Who knows the token of this start."""
+"""Identity of a client with the token of this start."""
 
 
 def bearer_token(approach: RequestOrigin) -> str:

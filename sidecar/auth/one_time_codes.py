@@ -21,7 +21,8 @@ CODE_LIFETIME_S = 120.0
 MAX_CODES_PER_OWNER = 64
 """Words of one owner that wait at once; the oldest goes first."""
 MAX_CODES = 8 * MAX_CODES_PER_OWNER
-"""Whoever has many owners gets no more memory by it: the oldest of whoever has most goes."""
+"""A client with many owners gets no more memory: the oldest code of the owner with most is
+dropped."""
 _CODE_BYTES = 32
 
 

@@ -26,7 +26,7 @@ ADDRESS_SHARE = 4
 MAX_KEYS = 10_000
 """Addresses or owners that are remembered; beyond it those that were quiet the longest go."""
 MAX_SHARE_OF_FREE = 3
-"""What one owner may have beside others: at most so many times what it leaves free."""
+"""Share of one owner beside others: at most so many times what it leaves free."""
 UNDELAYED_FAILURES = 5
 """Wrong tokens that cost nothing: a client with one that has expired tries a few times."""
 FIRST_DELAY_S = 0.25
@@ -62,7 +62,7 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class RateLimitState:
-    """How somebody stands: what is left of ``rate``, and when all of it is back."""
+    """State of one bucket: what is left of ``rate``, and when all of it is back."""
 
     rate: RateLimit
     left: int
@@ -211,7 +211,7 @@ class RateLimiter:
         _raise_rate_limited(self._owners.take(who.owner, self._now()))
 
     def standing(self, who: Identity) -> RateLimitState:
-        """How many more it may send."""
+        """Return how many more requests the caller may send."""
         return self._owners.standing(who.owner, self._now())
 
     def fail(self, approach: RequestOrigin) -> float:

@@ -19,15 +19,15 @@ class RequestOrigin:
     fetch_site: str = ""
     """`Sec-Fetch-Site`, which browsers send and pages cannot choose."""
     navigates: bool = False
-    """Whether it is a page that somebody opens (`Sec-Fetch-Mode`), not one that a page asks for."""
+    """True if it is a page that a user opens (`Sec-Fetch-Mode`), not a request of a page."""
     rebinding_proof: bool = False
-    """Whether no page could have sent it without an `Origin`, or would learn anything by it."""
+    """True if no page could have sent it without an `Origin`, or would learn anything by it."""
     scheme: str = "http"
-    """How it came: by HTTPS, to us or to a proxy that is believed, or plainly."""
+    """Scheme of the request to us or to a trusted proxy: `https` or `http`."""
     peer: str | None = None
     """Address at the other end of the connection; None where the server does not tell."""
     forwarded: bool = False
-    """Whether it says that somebody sent it on (`Forwarded` and its like), from who knows where."""
+    """True if it has headers of a proxy (`Forwarded` and its like) from an untrusted source."""
 
     @property
     def is_local(self) -> bool:
@@ -48,9 +48,9 @@ def is_loopback_address(address: str) -> bool:
 
 
 CONTAINER_HOST_NAMES = frozenset({"host.docker.internal", "host.containers.internal"})
-"""How containers call the machine that they run on: Docker Desktop's name and Podman's, whose
-gateways connect to its loopback. `.internal` is in no public DNS, so no site can have such a name;
-a network's own DNS (a hostile Wi-Fi) can lead a browser there by it (docs/deploy.md)."""
+"""Names by which containers call the machine that they run on: Docker Desktop's and Podman's,
+whose gateways connect to its loopback. `.internal` is in no public DNS, so no site can have such
+a name; a network's own DNS (a hostile Wi-Fi) can lead a browser there by it (docs/deploy.md)."""
 MAX_HEADER_BYTES = 1 << 10
 """Of one header, name and value: no client of ours and no browser needs more."""
 MAX_ALL_HEADERS_BYTES = 128 << 10
@@ -68,8 +68,8 @@ LONG_HEADERS = (
     *("x-amzn-", "x-ms-", "cf-access-", "x-goog-iap-", "x-envoy-"),
     *("x-original-ur", "x-forwarded-uri"),
 )
-"""How the names begin of headers that only `MAX_ALL_HEADERS_BYTES` limits: tokens, whose check is
-linear, and what browsers and proxies add that is never parsed here."""
+"""Prefixes of headers that only `MAX_ALL_HEADERS_BYTES` limits: tokens, whose check is linear,
+and what browsers and proxies add that is never parsed here."""
 
 
 def check_header_sizes(headers: Iterable[tuple[bytes, bytes]]) -> None:

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 MAX_OPEN_STREAMS = 512
 """Requests and connections that those who share have open together, beside jobs and sessions."""
 RevocationCheck = Callable[[SignedCredential], str | None]
-"""Why a credential counts no more, None while it does."""
+"""Check of a credential: the reason why it is not valid any more, None while it is."""
 
 
 class RevocableStreams:

@@ -27,7 +27,7 @@ CERTIFICATE_FOLDER = "tls"
 """In the data folder."""
 MAX_PEM_BYTES = 64 << 10
 VALIDITY_DAYS = 3650
-"""Whoever pins it has to be told of another one."""
+"""Clients that pin the certificate have to learn of a new one."""
 RENEWAL_DAYS = 30
 _NAME = re.compile(
     r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
@@ -44,7 +44,7 @@ class CertificatePair:
 
 
 def certificate_pair_in(folder: Path) -> CertificatePair:
-    """Where a certificate of our own lies."""
+    """Return the files of the self-signed certificate in a folder."""
     return CertificatePair(folder / "certificate.pem", folder / "key.pem")
 
 
@@ -96,7 +96,7 @@ def ensure_certificate(
 
 
 def _renewal_reason(pair: CertificatePair, names: frozenset[str]) -> str | None:
-    """Why a certificate will do no more; None where it does."""
+    """Return the reason why a certificate has to be renewed, None if there is none."""
     with needed_for("Certificates of our own"):
         from cryptography import x509
     try:

@@ -114,14 +114,14 @@ SUBJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 MAX_TOKEN_CHARACTERS = 2048
 """Characters; ours have about 350."""
 LEEWAY_S = 30
-"""How far two clocks may differ."""
+"""Clock difference that is tolerated."""
 MAX_TIMESTAMP_S = 253_402_300_800
 """The year 10000, in seconds since 1970: no date of a token is so late."""
 _JOSE_FIELDS = frozenset({"alg", "kid", "typ"})
 """No key, address of a key, or extension is taken from a token."""
 _SIGNATURE_BYTES = 64
 _CLAIM_TYPE_ERRORS = (TypeError, ValueError, OverflowError, RecursionError)
-"""What PyJWT lets through: of an expiry that is null, for one."""
+"""Errors that PyJWT lets through: of an expiry that is null, for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,8 @@ class TokenVerifier:
         return self._counting(claims, key_id)
 
     def refusal(self, credential: SignedCredential) -> str | None:
-        """Why a token that counted does so no more, by the same rules; None while it does."""
+        """Return the reason why a token that was valid is not any more, by the same rules; None
+        while it is."""
         if credential.token_id in self._revoked():
             return "was revoked"
         if credential.key_id not in self._keys():

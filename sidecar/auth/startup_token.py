@@ -14,8 +14,8 @@ from sidecar.errors import SettingsInvalid
 
 GENERATED_TOKEN_BYTES = 32
 CLIENT_TOKEN_VARIABLE = "VIBEVOICE_CLIENT_TOKEN"  # noqa: S105 - a name
-"""What our own commands send. VIBEVOICE_TOKEN is what a service that is started demands: a shell
-that has both a client and a service to run needs two names."""
+"""Variable of the token that our own commands send. VIBEVOICE_TOKEN is what a service that is
+started demands: a shell that has both a client and a service to run needs two names."""
 _SIGNED = re.compile(r"eyJ[\w-]*\.[\w-]+\.[\w-]*")
 """A JWT: its first part is JSON, whose opening '{\"' reads 'eyJ' in base64."""
 

@@ -315,5 +315,6 @@ def _expiry_date(begin: datetime.datetime, lasts_s: float | None) -> datetime.da
     except OverflowError:
         pass
     raise SettingsInvalid(
-        "The lifetime of the token is beyond the limit.", hint="Use a duration such as '90d'."
+        "The lifetime of a token is above zero and ends before the year 10000.",
+        hint="Use a duration such as '90d'.",
     )

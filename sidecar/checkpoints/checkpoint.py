@@ -18,9 +18,9 @@ from typing import Any, Self
 from sidecar import errors
 
 MODEL_TYPE = "vibevoice_asr"
-"""What `config.json` says in the layout of transformers (`VibeVoiceAsrConfig`)."""
+"""`model_type` in `config.json` in the layout of transformers (`VibeVoiceAsrConfig`)."""
 ORIGINAL_MODEL_TYPE = "vibevoice"
-"""What it says in the original layout, which the models that speak share."""
+"""`model_type` in the original layout, which the TTS models share."""
 WEIGHTS_FILE, WEIGHTS_INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 PULL_NOTE_FILE = "pulled.json"
 """In a folder that `pull --to` filled: its repository, its revision and which commit that was."""
@@ -113,8 +113,8 @@ def disk_errors_as_ours() -> Iterator[None]:
 def check_vibevoice_config(folder: Path) -> dict[str, Any]:
     """`config.json`, which must be that of VibeVoice-ASR as transformers has it.
 
-    A config that names code of its own (``auto_map``) is refused, not ignored: whoever wrote it
-    meant another model than the one we would load.
+    A config that names code of its own (``auto_map``) is rejected, not ignored: its author meant
+    another model than the one we would load.
     """
     config = read_config(
         folder,
@@ -297,7 +297,8 @@ def cached_snapshots(repo: Path) -> list[Path]:
 
 
 def searched_folder_text(named: Path | None) -> Path:
-    """Where a checkpoint is looked for: the folder that was ``named``, or the cache."""
+    """Return the folder that is searched for a checkpoint: the one that was ``named``, or the
+    cache."""
     return Path(os.path.abspath(hugging_face_cache() if named is None else named.expanduser()))
 
 

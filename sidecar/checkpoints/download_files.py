@@ -83,7 +83,7 @@ class DownloadDestination:
         return self.folder.joinpath(*file.name.split("/"))
 
     def partial(self, file: HubFile) -> Path:
-        """Where a file grows: beside its name to be, by its version."""
+        """Return the path of a partial download: beside its final name, by its version."""
         path = self.path(file)
         return path.with_name(f"{path.name}.{file.mark}{_PARTIAL}")
 
@@ -182,13 +182,13 @@ class HubCacheDestination(DownloadDestination):
 PARALLEL_DOWNLOADS = 4
 """Files at a time: one connection rarely fills a fast line."""
 MAX_ATTEMPTS = 5
-"""How often a file may break off without a byte in between."""
+"""Attempts of a file without a byte of progress in between."""
 RETRY_PAUSE_S = 1.0
 READ_BYTES = 1 << 20
 _POLL_S = 0.5
 
 RESERVE_BYTES = 512 << 20
-"""What stays free on the disk."""
+"""Disk space that a download leaves free."""
 PASSING = frozenset({408, 429, 500, 502, 503, 504})
 """Answers of a server that are worth another try."""
 _UNITS = {"GB": (1e9, 1), "MB": (1e6, 0)}

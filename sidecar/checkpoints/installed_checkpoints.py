@@ -96,7 +96,7 @@ VIBEVOICE_TTS_NAMES = frozenset(
 )
 VIBEVOICE_TTS_COMMAND = "vibevoice-asr pull vibevoice-1.5b"
 VIBEVOICE_TTS_MODEL_TYPE = "vibevoice"
-"""What `config.json` says in both layouts; they differ in what its parts are called."""
+"""`model_type` in `config.json` in both layouts; they differ in the names of the parts."""
 _MODEL_PARTS = frozenset({"audio_config", "text_config", "semantic_model_config"})
 _ORIGINAL_MODEL_PARTS = frozenset({"acoustic_tokenizer_config", "decoder_config"})
 
@@ -233,7 +233,8 @@ def check_voxtral_config(folder: Path) -> dict[str, Any]:
 
 
 FETCHED_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt"})
-"""What a checkpoint of transformers consists of; nothing else is fetched, pickles least of all."""
+"""Suffixes of the files of a checkpoint of transformers; nothing else is downloaded, pickles
+least of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -455,7 +456,7 @@ class PulledVoices:
             return hashlib.file_digest(content, "sha256").hexdigest() == self.files[key].sha256
 
     def path(self, key: str) -> Path:
-        """Where a file is."""
+        """Return the path of a file."""
         return self.folder.joinpath(*key.split("/"))
 
     def _is_here(self, key: str) -> bool:

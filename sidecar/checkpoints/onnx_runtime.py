@@ -60,7 +60,7 @@ def create_session(
 
 
 ORT_MAGIC, ORT_MAGIC_OFFSET = b"ORTM", 4
-"""What such a model has near its beginning, and how many bytes before that."""
+"""Magic number of such a model, and its offset in bytes."""
 _MODEL, _GRAPH = 1, 7
 _INITIALIZERS, _NODES = 0, 2
 _NAME = 0
@@ -136,7 +136,7 @@ def _weights(tensor: Any) -> npt.NDArray[Any] | None:
 
 
 def _vector(table: Any, field: int) -> tuple[int, int] | None:
-    """Where a field's elements begin, and how many there are."""
+    """Return the offset of a field's elements, and their number."""
     at = table.Offset(4 + 2 * field)
     return (table.Vector(at), table.VectorLen(at)) if at else None
 

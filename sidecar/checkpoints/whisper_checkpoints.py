@@ -27,7 +27,7 @@ WHISPER_FILES = frozenset(
 ENGLISH_VOCABULARY_SIZE = 51_864
 """Entries in the vocabulary of a model that knows English only; the others have more."""
 DEFAULT_MODEL = "small"
-"""What to get where nothing is said: of those that a laptop can, the one that knows most."""
+"""Default model: of those that run on a laptop, the one with the most languages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ def _vocabulary(folder: Path) -> Path | None:
 
 
 def _vocabulary_size(folder: Path) -> int:
-    """How many entries the vocabulary has."""
+    """Return the number of entries of the vocabulary."""
     path = _vocabulary(folder)
     assert path is not None
     if path.suffix == ".txt":

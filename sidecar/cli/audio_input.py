@@ -37,7 +37,7 @@ ENDINGS = (
     ".aac", ".aif", ".aiff", ".amr", ".flac", ".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp3",
     ".mp4", ".oga", ".ogg", ".opus", ".wav", ".webm", ".wma",
 )  # fmt: skip
-"""What a recording in a folder is known by; a file that is named is judged by its content."""
+"""Suffixes of recordings in a folder; a file that is named is judged by its content."""
 _OF_NAMES = frozenset({errno.ENAMETOOLONG, errno.EISDIR, errno.EINVAL, errno.EILSEQ})
 Opens = Callable[[Path], AudioSource]
 """Opens a recording that somebody named, as `open_file` does."""
@@ -291,7 +291,7 @@ def devices(way: str = "input") -> list[str]:
 
 
 def loudness(piece: bytes) -> float:
-    """How loud a piece of pcm16 is at its loudest, 0 to 1."""
+    """Return the peak of a chunk of pcm16, 0 to 1."""
     samples = memoryview(piece).cast("h")
     return max(max(samples), -min(samples)) / 32768 if samples else 0.0
 
@@ -344,7 +344,7 @@ async def run_in_thread(work: Callable[[], bytes]) -> bytes:
 
 
 STANDARD_INPUT = Path("/dev/stdin")
-"""What it is called, whatever it was named by, on every system."""
+"""Path of standard input on every system, whatever it was named by."""
 NAMES = frozenset({"-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
 CHUNK = 1 << 20
 MB = 1 << 20

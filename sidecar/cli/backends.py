@@ -38,14 +38,13 @@ ProgressCallback = Callable[[str, float, float | None], None]
 TranscribeRecording = Callable[[Path, ProgressCallback], Awaitable["Transcript"]]
 """A recording's transcript, or a `SidecarError`; left early, its job ends, or waits to be found."""
 MAX_SUBMISSIONS = 3
-"""How often one recording is sent to a service that forgets its job, as one does that is started
-anew."""
+"""Attempts of one recording with a service that forgets its job, as a restarted one does."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceTarget:
-    """Which service, and what it wants to see. ``leave``: jobs go on where a command is ended, and
-    the next one finds them."""
+    """Address of a service, and the credentials for it. ``leave``: jobs go on where a command is
+    ended, and the next one finds them."""
 
     server: str | None = None
     token: str | None = None

@@ -19,13 +19,13 @@ from sidecar.cli.demo import sample
 from sidecar.cli.load_statistics import FORMATS, WHAT, format_of, parse_bound
 from sidecar.cli.output import PROGRAM, print_error_line
 
-HELP = "Measure how a running service bears many clients at once (docs/bench.md)."
+HELP = "Load-test a running service with many clients at once (docs/bench.md)."
 LIVE_HELP = """
-Measure a service with more and more live sessions at once.
+Load-test a service with increasing numbers of live sessions.
 
-With --against the two sides have each number of sessions in turns, and the table has their ratio.
---fail-if makes the exit code 1: 'final_p95>0.8' by a figure of the first side, 'final_p95>1.2x' by
-its ratio to the other. `first`, `final` and `rtf` have `_p50`, `_p95` and `_p99`.
+With --against each number of sessions runs on both services in turn, and the table has their ratio.
+--fail-if exits with 1: 'final_p95>0.8' by a figure of the first service,
+'final_p95>1.2x' by its ratio. `first`, `final` and `rtf` have `_p50`, `_p95` and `_p99`.
 
 Figures:
 
@@ -40,10 +40,10 @@ Examples:
 * `{program} bench live --against http://127.0.0.1:8766 --fail-if 'final_p95>1.2x'`
 """
 FILES_HELP = f"""
-Measure a service with more and more clients that send recordings.
+Load-test a service with increasing numbers of clients that send recordings.
 
-Folders stand for the recordings in them; without FILE it is the sample that came along. Figures and
---fail-if are as of '{PROGRAM} bench live'.
+Folders stand for their recordings; without FILE, the included sample is sent. Figures and --fail-if
+are those of '{PROGRAM} bench live'.
 
 Examples:
 
@@ -53,43 +53,61 @@ Examples:
 """
 
 
-_SERVER = "Address of a running service; without it: where the settings say. Also grpc://HOST:PORT."
+_SERVER = "Address of a running service, also grpc://HOST:PORT. Default: from the settings."
 BROKEN = 1
 """Exit code where a bound does not hold, or nothing went well."""
 STANDARD_OUTPUT = Path("-")
 RampStepsOption = Annotated[
-    int, typer.Option(metavar="N", min=1, help="In how many groups they begin.")
+    int, typer.Option(metavar="N", min=1, help="Start clients in N groups.")
 ]
 RampIntervalOption = Annotated[
     float,
-    typer.Option("--ramp-interval", "--ramp-interval-sec", metavar="S", min=0, help="Between two."),
+    typer.Option(
+        "--ramp-interval",
+        "--ramp-interval-sec",
+        metavar="S",
+        min=0,
+        help="Start a group every S seconds.",
+    ),
 ]
-SessionsOption = Annotated[str, typer.Option(metavar="N,N", help="How many at once.")]
+SessionsOption = Annotated[
+    str, typer.Option(metavar="N,N", help="Run these numbers of clients, one after another.")
+]
 
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
     """Options that both commands have."""
 
-    start: bool = option(False, "Start a service of its own, with the settings as they are.")
-    against: str | None = option(
-        None, "What it is compared with: another service, or wire.", metavar="URL|WIRE"
-    )
-    warm_up: int = option(1, "Sessions that do not count.", metavar="N", min=0)
+    start: bool = option(False, "Start a service for the test, with the current settings.")
+    against: str | None = option(None, "Compare with another service or wire.", metavar="URL|WIRE")
+    warm_up: int = option(1, "Run N sessions first that are not measured.", metavar="N", min=0)
     ramp_steps: RampStepsOption = 5
     ramp_interval: RampIntervalOption = 0.5
-    format: str = option("markdown", "Of the result", "--format", "-f", choices=FORMATS)
+    format: str = option(
+        "markdown", "Print the result in this format", "--format", "-f", choices=FORMATS
+    )
     log: Path | None = option(
-        None, "A line for each session; - prints.", "--session-log-path", metavar="FILE"
+        None,
+        "Write a line for each session to this file; - prints.",
+        "--session-log-path",
+        metavar="FILE",
     )
     log_format: str | None = option(
-        None, "Of those lines, else by the file's ending.", "--session-log-format", metavar="NAME"
+        None,
+        "Write those lines in this format. Default: by the file's suffix.",
+        "--session-log-format",
+        metavar="NAME",
     )
     most_logs: int = option(
-        0, "Of each number; 0: of all.", "--max-session-logs", metavar="N", min=0
+        0,
+        "Write at most N lines for each number of sessions; 0: all.",
+        "--max-session-logs",
+        metavar="N",
+        min=0,
     )
     fail_if: list[str] | None = option(
-        None, "What makes the exit code 1; may be given again.", metavar="BOUND"
+        None, "Exit with 1 if this bound is exceeded; repeatable.", metavar="BOUND"
     )
 
 
@@ -106,18 +124,26 @@ class LiveBenchCommand:
     """Options of `bench live`."""
 
     wire: load_target.LoadTestLiveWire = option(
-        load_target.LoadTestLiveWire.LIVE, "How they talk: /v1/live, /api/asr-streaming, gRPC."
+        load_target.LoadTestLiveWire.LIVE, "Use this wire: /v1/live, /api/asr-streaming, gRPC."
     )
     mode: load_target.LoadTestMode = option(
-        load_target.LoadTestMode.TALK, "Talk all the time, talk by turns, or say nothing."
+        load_target.LoadTestMode.TALK, "Speak all the time, in turns, or not at all."
     )
     sessions: SessionsOption = "8,32,64,100"
-    seconds: float = option(20.0, "How long a session lasts, at least.", metavar="S", min=0.1)
-    talk: float = option(3.0, "How long an utterance is, at most.", metavar="S", min=0.2)
-    pause: float = option(4.0, "Of a conversation, between two.", metavar="S", min=0.6)
-    audio: Path | None = option(None, "What is said; a sample without it.", metavar="FILE")
-    chunk_ms: int = option(100, "Sound in one message.", metavar="MS", min=10, max=2000)
-    pace: float = option(1.0, "Times real time; 0: as fast as it is taken.", metavar="N", min=0)
+    seconds: float = option(20.0, "Run each session for at least S seconds.", metavar="S", min=0.1)
+    talk: float = option(3.0, "Use utterances of at most S seconds.", metavar="S", min=0.2)
+    pause: float = option(
+        4.0, "Pause for S seconds between two utterances of a conversation.", metavar="S", min=0.6
+    )
+    audio: Path | None = option(
+        None, "Speak this recording. Default: the included sample.", metavar="FILE"
+    )
+    chunk_ms: int = option(
+        100, "Send MS milliseconds of audio in a message.", metavar="MS", min=10, max=2000
+    )
+    pace: float = option(
+        1.0, "Send at N times real time; 0: as fast as possible.", metavar="N", min=0
+    )
     _: KW_ONLY
     where: ServiceTarget
     how: BenchOptions
@@ -149,10 +175,10 @@ class FilesBenchCommand:
 
     files: list[Path] | None = argument(None, "Recordings, or folders of them.", metavar="FILE")
     wire: load_target.LoadTestFileWire = option(
-        load_target.LoadTestFileWire.TRANSCRIBE, "How they are sent."
+        load_target.LoadTestFileWire.TRANSCRIBE, "Send recordings by this protocol."
     )
     sessions: SessionsOption = "1,4,8"
-    repeat: int = option(2, "Recordings of each client.", metavar="N", min=1)
+    repeat: int = option(2, "Send N recordings from each client.", metavar="N", min=1)
     _: KW_ONLY
     where: ServiceTarget
     how: FilesBenchOptions
@@ -240,7 +266,8 @@ def _log(path: Path, text: str) -> None:
 
 @contextmanager
 def _service(order: BenchCommand, counts: list[int]) -> Generator[ServiceTarget | None, None, None]:
-    """Where the service is; one of our own where that is asked for, None if it does not start."""
+    """Return the service under test; one of our own if that is requested, None if it does not
+    start."""
     where = order.where
     if order.how.start:
         given: dict[str, object] = {"port": 0, "live_sessions": max(*counts, 100)}

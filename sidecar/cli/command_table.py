@@ -34,13 +34,13 @@ Examples:
 
 * `{PROGRAM}`: serve on 127.0.0.1:8765
 * `{PROGRAM} --port 0 --preload`: serve on a free port, with the engine loaded
-* `{PROGRAM} open`: the page of a running service, in the browser
-* `{PROGRAM} transcribe talk.m4a`: who said what, on the terminal
-* `{PROGRAM} transcribe *.wav --format srt --output subtitles`: a file of subtitles for each
-* `{PROGRAM} live`: what is said into the microphone, while it is said
-* `{PROGRAM} talk`: a spoken conversation
+* `{PROGRAM} open`: open the page of the service in the browser
+* `{PROGRAM} transcribe talk.m4a`: print who said what
+* `{PROGRAM} transcribe *.wav --format srt --output subtitles`: write subtitles for each
+* `{PROGRAM} live`: transcribe the microphone live
+* `{PROGRAM} talk`: hold a spoken conversation
 * `{PROGRAM} pull`: download VibeVoice-ASR, for machines with a GPU
-* `{PROGRAM} doctor`: what is here, what is missing, what to do next
+* `{PROGRAM} doctor`: show what is installed, what is missing, what to do next
 """
 
 

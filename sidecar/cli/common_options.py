@@ -23,7 +23,8 @@ from sidecar.config.removed_settings import REMOVED, RemovedSetting
 from sidecar.config.settings import ENV_PREFIX, Settings, SettingsGroup, parse_duration
 
 BY_FILE = "@FILE"
-"""How a flag has a secret: by a file's name or '@-', as command lines can be read by others."""
+"""Metavar of a flag with a secret: a file's name or '@-', as other programs can read command
+lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class SettingFlag:
 
     @property
     def option(self) -> str:
-        """How it is written on the command line."""
+        """Return the flag as it is written on the command line."""
         option = f"--{self.name.replace('_', '-')}"
         return f"{option}/--no-{option[2:]}" if self.value == "yes/no" else option
 
@@ -209,15 +210,17 @@ def argument(default: Any, help: str, metavar: str) -> Any:
 
 
 LanguageOption = Annotated[
-    str | None, typer.Option(metavar="TAG", help="Language spoken, such as 'en'; or 'auto'.")
+    str | None, typer.Option(metavar="TAG", help="Expect this language, such as 'en'; or 'auto'.")
 ]
 DiarizeOption = Annotated[
     bool | None,
-    typer.Option("--diarize/--no-diarize", help="Whether to tell speakers apart (it does)."),
+    typer.Option("--diarize/--no-diarize", help="Label the speakers (default), or not."),
 ]
 WordsOption = Annotated[
     bool | None,
-    typer.Option("--words/--no-words", help="Times of words (unasked for srt and vtt)."),
+    typer.Option(
+        "--words/--no-words", help="Return word timestamps (default for srt and vtt), or not."
+    ),
 ]
 SERVER_HELP = "Address of a running service, such as http://127.0.0.1:8765."
 SERVER_OR_SETTINGS_HELP = f"{SERVER_HELP} Without it: where the settings say."
@@ -230,17 +233,19 @@ class ServiceOptions:
     server: str | None = None
     token: str | None = option(
         None,
-        "What the service wants to see; '@FILE' is what a file has. Others may read command "
-        "lines: VIBEVOICE_CLIENT_TOKEN keeps it to yourself.",
+        "Send this token to the service; '@FILE' reads it from a file. Other users can "
+        "read command lines: prefer VIBEVOICE_CLIENT_TOKEN.",
         metavar="TOKEN",
     )
     ca_cert: Path | None = option(
-        None, "Certificate of the service, or of its signer.", metavar="FILE"
+        None, "Trust this certificate of the service, or of its authority.", metavar="FILE"
     )
     fingerprint: str | None = option(
-        None, "Fingerprint of the service's certificate.", metavar="SHA256"
+        None, "Trust the certificate with this SHA-256 fingerprint.", metavar="SHA256"
     )
-    insecure: bool = option(False, "Believe any certificate, of anybody in between too.")
+    insecure: bool = option(
+        False, "Accept any certificate: TLS then protects against nobody in between."
+    )
 
     def where(self) -> Any:
         """Return the service that is meant, a `backends.Where`."""

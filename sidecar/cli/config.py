@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 HELP = f"""
 Convert the YAML files of another gRPC server.
 
-Its clients are served as well. What nothing here corresponds to is said.
+The clients of that server work with this service. Keys without a counterpart are reported.
 
 Examples:
 
@@ -33,13 +33,13 @@ def build() -> typer.Typer:
 
 
 def convert(
-    file: Path = argument(..., "The server's file (YAML).", metavar="FILE"),
-    model: Path | None = argument(None, "The one of its model (YAML).", metavar="MODEL"),
+    file: Path = argument(..., "YAML file of the server.", metavar="FILE"),
+    model: Path | None = argument(None, "YAML file of its model.", metavar="MODEL"),
     output: Path | None = option(
-        None, "Where it goes, instead of stdout.", "--output", "-o", metavar="FILE"
+        None, "Write to this file instead of stdout.", "--output", "-o", metavar="FILE"
     ),
 ) -> int:
-    """Write the TOML file that says the same."""
+    """Write the corresponding TOML file."""
     from sidecar import files
     from sidecar.config import grpc_yaml_config
     from sidecar.config.settings import load_settings

@@ -15,7 +15,7 @@ from sidecar.config.settings import load_settings
 HELP = f"""
 Start the service, transcribe a recording through it, and keep serving.
 
-Without FILE it is the sample that came along.
+Without FILE, the included sample is transcribed.
 
 Example: `{PROGRAM} demo meeting.m4a`
 """
@@ -24,8 +24,10 @@ SAMPLE = "assets/endgame_nagg_nell.wav"
 
 
 def demo(
-    audio: Path | None = argument(None, "A recording; a sample without it.", metavar="FILE"),
-    port: str | None = option(None, "Port to serve on.", metavar="integer"),
+    audio: Path | None = argument(
+        None, "A recording. Default: the included sample.", metavar="FILE"
+    ),
+    port: str | None = option(None, "Serve on this port.", metavar="integer"),
 ) -> int:
     """Serve until Ctrl-C, after one transcription; the exit code."""
     given = {"port": port} if port else {}

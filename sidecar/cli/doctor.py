@@ -35,10 +35,10 @@ READY = "Nothing. Transcribe with: vibevoice-asr transcribe FILE"
 
 
 HELP = f"""
-Say what is here, what is missing, and the one thing to do next.
+Show what is installed, what is missing, and what to do next.
 
-With --report it goes into a file for a bug report, with the end of the log and notes of crashes:
-no audio, no transcript.
+With --report the result is a file for a bug report, with the end of the log and crash notes, but
+without audio and transcripts.
 
 Examples:
 
@@ -49,7 +49,9 @@ Examples:
 
 def doctor(
     report: bool = option(False, "Write a file for a bug report instead."),
-    file: Path | None = option(None, "Where the report goes.", "--output", "-o", metavar="FILE"),
+    file: Path | None = option(
+        None, "Write the report to this file.", "--output", "-o", metavar="FILE"
+    ),
 ) -> int:
     """Look at everything and print it; the exit code is 1 when something keeps it from working.
 

@@ -1,4 +1,4 @@
-"""Command `jobs`: those of a running service listed, cancelled and deleted; backup and restore."""
+"""Command `jobs`: list, cancel and delete jobs of a service; backup and restore."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from sidecar.storage.job_backup import BackupSummary
 
 HELP = f"""
-List, end, delete, back up and restore jobs.
+List, cancel, delete, back up and restore jobs.
 
-`list`, `cancel` and `delete` are about the jobs of whoever asks: of the owner of the token in
-VIBEVOICE_CLIENT_TOKEN or --token, of everybody where the service asks for none.
+`list`, `cancel` and `delete` see the jobs of the owner of the token in VIBEVOICE_CLIENT_TOKEN or
+--token; all jobs if the service requires no token.
 
-`backup` and `restore` are about the jobs that a service keeps (--keep-jobs), as they are:
-encrypted. Neither needs the key; the service that goes on with them does. They lie in the folder of
-the settings (VIBEVOICE_DATA_DIR), or in the one that --jobs-dir names.
+`backup` and `restore` copy the jobs that a service keeps (--keep-jobs) without decrypting them, so
+they need no key; the service that uses them does. The jobs are in the folder of the settings
+(VIBEVOICE_DATA_DIR), or in the one that --jobs-dir names.
 
 Examples:
 
 * `{PROGRAM} jobs list --state queued,running`
-* `{PROGRAM} jobs cancel 0f3a`: an id, or as much of it as no other begins with
-* `{PROGRAM} jobs delete 0f3a52`: with its transcript and its recording, for good; of the id at
-  least 6 characters
-* `{PROGRAM} jobs backup jobs-monday.tar`: while the service runs, or while it does not
-* `{PROGRAM} jobs restore jobs-monday.tar`: into a folder without jobs, with the service stopped
+* `{PROGRAM} jobs cancel 0f3a`: cancel by id, or by an unambiguous beginning of it
+* `{PROGRAM} jobs delete 0f3a52`: delete a job with transcript and recording; at least 6
+  characters of its id
+* `{PROGRAM} jobs backup jobs-monday.tar`: back up, whether the service runs or not
+* `{PROGRAM} jobs restore jobs-monday.tar`: restore to a folder without jobs, service stopped
 """
 
 PAGE_JOBS = 500
@@ -45,14 +45,17 @@ PAGE_JOBS = 500
 LEAST_TO_DELETE = 6
 """Characters of an id: a shorter beginning may be a typing error, and what is deleted is gone."""
 JobArgument = Annotated[
-    str, typer.Argument(metavar="ID", help="The job's, or how it alone begins.")
+    str, typer.Argument(metavar="ID", help="Id of the job, or an unambiguous beginning of it.")
 ]
 StateOption = Annotated[
     str | None,
-    typer.Option(metavar="STATE", help=f"In this; or several, with commas: {', '.join(JobState)}."),
+    typer.Option(
+        metavar="STATE", help=f"List only these states, separated by commas: {', '.join(JobState)}."
+    ),
 ]
 FolderOption = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Folder of the jobs, instead of the settings'.")
+    Path | None,
+    typer.Option(metavar="DIR", help="Use this folder of jobs instead of that of the settings."),
 ]
 
 
@@ -63,14 +66,14 @@ def build() -> typer.Typer:
 
 
 async def _list(state: StateOption = None, *, where: ServiceTarget) -> None:
-    """List your jobs, oldest first: id, state, when it came, seconds, how far."""
+    """List your jobs, oldest first: id, state, submission time, seconds, progress."""
     async with client_of(where) as client:
         async for job in _jobs(client, state):
             print(_line(job))
 
 
 async def _cancel(job: JobArgument, *, where: ServiceTarget) -> None:
-    """End a job. One that has ended stays as it is."""
+    """Cancel a job; a finished one stays unchanged."""
     async with client_of(where) as client:
         found = await _id_of(client, job)
         await client.cancel(found, keep=True)
@@ -78,7 +81,7 @@ async def _cancel(job: JobArgument, *, where: ServiceTarget) -> None:
 
 
 async def _delete(job: JobArgument, *, where: ServiceTarget) -> None:
-    """Delete a job, its transcript and its recording, for good."""
+    """Delete a job, its transcript and its recording permanently."""
     async with client_of(where) as client:
         found = await _id_of(client, job, LEAST_TO_DELETE)
         await client.cancel(found)
@@ -129,10 +132,10 @@ def _line(job: Job) -> str:
 
 
 def _backup(
-    file: Path = argument(..., "Where they go; it must be new.", metavar="FILE"),
+    file: Path = argument(..., "New file for the backup.", metavar="FILE"),
     jobs_dir: FolderOption = None,
 ) -> None:
-    """Write jobs and recordings into a new file, 0600."""
+    """Write jobs and recordings to a new file (mode 0600)."""
     from sidecar.storage.job_backup import back_up_jobs
 
     _say("backed up", back_up_jobs(_folder(jobs_dir), file))
@@ -142,7 +145,7 @@ def _restore(
     file: Path = argument(..., "What `jobs backup` wrote.", metavar="FILE"),
     jobs_dir: FolderOption = None,
 ) -> None:
-    """Put them into a folder in which there are none."""
+    """Restore jobs and recordings to a folder without jobs."""
     from sidecar.storage.job_backup import restore_jobs
 
     _say("restored", restore_jobs(file, _folder(jobs_dir)))

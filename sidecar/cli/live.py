@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
 
 HELP = f"""
-Show what is said while it is said, into a microphone or in a recording.
+Transcribe a microphone or a recording live.
 
-On a terminal speakers have colours, and what may still change is grey on the last line. Ctrl-C ends
-the session with all that was said; once more ends it at once. Microphones need the extra
-`microphone`; where it is missing, the command says how to install it.
+On a terminal speakers have colours, and partial results are grey on the last line. Ctrl-C finalises
+the session; a second Ctrl-C ends it at once. Microphones need the extra `microphone`; if it is
+missing, the command prints how to install it.
 
 Examples:
 
@@ -64,34 +64,36 @@ class LiveCommandOptions:
 
     source: str | None = argument(
         None,
-        "A recording, played in real time; '-': raw pcm16 on standard input; the "
-        "microphone without it.",
+        "A recording, played in real time; '-': raw pcm16 on standard input. Default: the "
+        "microphone.",
         metavar="FILE",
     )
     format: str = option(
-        "text", "What to write (jsonl: every event as it comes)", "--format", "-f", choices=FORMATS
+        "text", "Write this format (jsonl: every event)", "--format", "-f", choices=FORMATS
     )
     output: Path | None = option(
-        None, "Where it goes, instead of stdout.", "--output", "-o", metavar="FILE"
+        None, "Write to this file instead of stdout.", "--output", "-o", metavar="FILE"
     )
     device: str | None = option(
-        None, "Microphone, by number or a part of its name.", metavar="NAME"
+        None, "Record from this microphone, by number or a part of its name.", metavar="NAME"
     )
     devices: bool = option(False, "List the microphones.")
     rate: int = option(
-        LIVE_RATE, "Samples a second on standard input.", metavar="HZ", min=8_000, max=192_000
+        LIVE_RATE, "Read standard input at this sample rate.", metavar="HZ", min=8_000, max=192_000
     )
     pace: float = option(
-        1.0, "Seconds of a recording in a second; 0: as fast as it goes.", metavar="N", min=0.0
+        1.0, "Play a recording at N times real time; 0: as fast as possible.", metavar="N", min=0.0
     )
     language: LanguageOption = None
     diarize: DiarizeOption = None
     partials: bool | None = option(
-        None, "Words while somebody speaks (it does).", "--partials/--no-partials"
+        None, "Show partial results (default), or not.", "--partials/--no-partials"
     )
     words: WordsOption = None
-    prompt: str | None = option(None, "What it is about: names, terms.", metavar="TEXT")
-    keep: bool = option(False, "It becomes a job of the service, done; with --server.")
+    prompt: str | None = option(
+        None, "Describe the recording: topic, names, terms.", metavar="TEXT"
+    )
+    keep: bool = option(False, "Keep the session as a finished job of the service (with --server).")
     _: KW_ONLY
     where: ServiceTarget
 
@@ -154,7 +156,7 @@ class LiveDisplay:
         self._fmt, self._write = fmt, write
 
     def level(self, loud: float) -> None:
-        """How loud it is now, 0 to 1."""
+        """Return the current level, 0 to 1."""
 
     def event(self, numbered: NumberedEvent) -> None:
         """Something was said."""

@@ -321,7 +321,7 @@ class _LoadTestYapSession(load_target.LoadTestSender):
 
 CREATE, RECOGNIZE = "/stt.STTBackend/CreateSession", "/stt.STTBackend/StreamingRecognize"
 CREATE_S = 30.0
-"""How long a session may take to be created."""
+"""Timeout of the creation of a session."""
 OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
 """Each client has a connection of its own, as WebSockets have."""
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sidecar.cli.load_clients import LoadClient
 
 SETTLE_S = 1.0
-"""Behind each row: whoever was there is gone, and nothing of it is measured with the next."""
+"""Pause after each row, so that its sessions have ended before the next is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def render_session_logs(found: Sequence[Sequence[LoadTestRow]], most: int, forma
 def broken_bounds(
     found: Sequence[Sequence[LoadTestRow]], bounds: Sequence[load_statistics.LoadTestBound]
 ) -> list[str]:
-    """Which bounds do not hold for the first side, and where."""
+    """Return the bounds that do not hold for the first side, and where."""
     said = []
     for first, *others in found:
         other = others[0].figures if others else None

@@ -18,7 +18,7 @@ Value: TypeAlias = str | float | None
 """Of a cell: text, a number, or nothing that could be told."""
 SUCCESS = "OK"
 DECODE = ("buffer_wait", "queue_wait", "inference", "response_emit", "total")
-"""Where the service says that time went, as far as a wire tells: the trailing metadata of gRPC."""
+"""Times that the service reports, as far as a wire has them: the trailing metadata of gRPC."""
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ class LoadTestSession:
     """Stable code of an error, or what the wire says instead; "" where all went well."""
     begun: float = 0.0
     sent: float | None = None
-    """When the last sound was sent."""
+    """Time when the last audio was sent."""
     ended: float = 0.0
     responses: int = 0
     finals: int = 0
@@ -57,7 +57,7 @@ class LoadTestSession:
     sound_s: float = 0.0
     """Of what was sent and answered."""
     late_s: float = 0.0
-    """How far behind its own clock it sent: what this machine, not the service, was slow by."""
+    """Delay behind its own clock: what this machine, not the service, was slow by."""
 
     @property
     def first_s(self) -> list[float]:

@@ -91,7 +91,7 @@ ENCRYPTED = "grpcs"
 
 
 class LoadTestLiveWire(StrEnum):
-    """How live audio goes to a service."""
+    """Wire of live audio to a service."""
 
     LIVE = "live"
     """`/v1/live`."""
@@ -102,7 +102,7 @@ class LoadTestLiveWire(StrEnum):
 
 
 class LoadTestFileWire(StrEnum):
-    """How recordings go to a service."""
+    """Wire of recordings to a service."""
 
     TRANSCRIBE = "transcribe"
     """`POST /transcribe`, which waits for the answer."""
@@ -180,7 +180,7 @@ BREATH_S = 1.0
 
 
 class LoadTestMode(StrEnum):
-    """How sessions behave."""
+    """Mode of load test sessions."""
 
     TALK = "talk"
     """Utterance after utterance, with a breath between them."""
@@ -199,7 +199,7 @@ class LoadTestAudio:
 
     @property
     def seconds(self) -> float:
-        """How long it lasts."""
+        """Return the duration in seconds."""
         return len(self.sound) / SAMPLE_BYTES / LIVE_RATE
 
 
@@ -246,7 +246,8 @@ def script_of(
 
 
 def starts(count: int, steps: int, interval_s: float, spread_s: float) -> list[float]:
-    """When each of ``count`` sessions begins: in ``steps`` groups that are ``interval_s`` apart.
+    """Return the start times of ``count`` sessions: in ``steps`` groups that are ``interval_s``
+    apart.
 
     Those of a group begin within ``spread_s``, so that not all of them send in the same instant.
     """
@@ -259,7 +260,7 @@ def starts(count: int, steps: int, interval_s: float, spread_s: float) -> list[f
 FRAME = LIVE_RATE // 50
 """Samples that are looked at together."""
 QUIET = 0.05
-"""Of the loudest frame: whoever speaks is louder."""
+"""Share of the loudest frame above which a frame is speech."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from sidecar.checkpoints.installed_checkpoints import InstalledModel
 
 LIST_HELP = f"""
-List the models that were pulled: name, size, commit, folder.
+List the downloaded models: name, size, commit, folder.
 
 Example: `{PROGRAM} list`
 """
 RM_HELP = f"""
-Delete a model that was pulled, after a question.
+Delete a downloaded model, after a question.
 
-One that a running service has is not deleted.
+A model that a running service uses is not deleted.
 
 Examples:
 
@@ -63,7 +63,7 @@ def list_models() -> None:
 
 
 async def remove_model(
-    name: str = argument(..., "As 'list' or 'pull' call it.", metavar="NAME"),
+    name: str = argument(..., "Name as in 'list' or 'pull'.", metavar="NAME"),
     *,
     yes: bool = option(False, "Do not ask.", "--yes", "-y"),
 ) -> int:

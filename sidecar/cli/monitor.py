@@ -13,11 +13,11 @@ from sidecar.errors.access_errors import needed_for
 HELP = f"""
 Watch a running service: sessions, queue, engines, memory, errors.
 
-Needs the extra `monitor`; where it is missing, the command says how to install it. --once and
---no-clear do without: they print plain columns (section, name, value). A signed token has to allow
-the scope `metrics`.
+Needs the extra `monitor`; if it is missing, the command prints how to install it. --once and
+--no-clear do without it: they print plain columns (section, name, value). A signed token needs the
+scope `metrics`.
 
-Keys: q ends it, p pauses, r looks now.
+Keys: q quits, p pauses, r refreshes.
 
 Examples:
 
@@ -27,7 +27,7 @@ Examples:
 * `{PROGRAM} monitor --no-clear --interval 60 >> service.log`
 """
 STATUS_HELP = f"""
-Show how a running service is.
+Show the state of a running service.
 
 Example: `{PROGRAM} status --server http://127.0.0.1:9000`
 """
@@ -39,15 +39,17 @@ async def monitor(
     *,
     where: ServiceTarget,
     metrics_url: str | None = option(
-        None, "Of the metrics in JSON, instead of its /metrics.json.", metavar="URL"
+        None, "Read the metrics (JSON) from here instead of its /metrics.json.", metavar="URL"
     ),
-    system_url: str | None = option(None, "Of the machine, instead of its /system.", metavar="URL"),
-    interval: float = option(1.0, "Between two looks.", metavar="S", min=0.1),
+    system_url: str | None = option(
+        None, "Read the machine's state from here instead of its /system.", metavar="URL"
+    ),
+    interval: float = option(1.0, "Query every S seconds.", metavar="S", min=0.1),
     timeout_s: float = option(
-        5.0, "How long an answer may take.", "--timeout", metavar="S", min=0.1
+        5.0, "Wait at most S seconds for a response.", "--timeout", metavar="S", min=0.1
     ),
-    once: bool = option(False, "Print it once, and end."),
-    no_clear: bool = option(False, "Print it again and again instead of drawing it."),
+    once: bool = option(False, "Print once and exit."),
+    no_clear: bool = option(False, "Print repeatedly instead of drawing a screen."),
 ) -> int:
     """Run the command; return its exit code."""
     where = where.with_token().or_ours()

@@ -16,7 +16,7 @@ from sidecar.cli.monitor_view import MonitorClient, MonitorSection, MonitorSnaps
 REMEMBERED = 120
 """Pictures whose sessions and jobs are drawn."""
 TRENDS = {"sessions": ("live", "sessions"), "waiting": ("jobs", "waiting")}
-"""What is drawn, and where it is in the metrics."""
+"""Sparklines, and their places in the metrics."""
 
 
 class MonitorApp(App[None]):

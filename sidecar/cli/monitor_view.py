@@ -134,7 +134,7 @@ async def create_monitor_client(
 
 Rows: TypeAlias = list[tuple[str, str]]
 ENDED_WELL = frozenset({"done", "left"})
-"""How live sessions end that nothing was wrong with."""
+"""Outcomes of live sessions without an error."""
 GB, MB = 1 << 30, 1 << 20
 BAR = 10
 """Characters."""

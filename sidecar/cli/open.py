@@ -12,11 +12,11 @@ from sidecar.cli.output import PROGRAM, print_error_line, print_text
 HELP = f"""
 Open the page of the service in the browser.
 
-There recordings can be dropped, and what was said read and searched. If no service runs on this
-machine, one is started, and serves as long as the command runs.
+On the page you drop recordings, and read and search transcripts. If no service runs on this
+machine, the command starts one, which serves as long as the command runs.
 
-Where the service wants a token, the page gets the one that is known here, by a link that counts
-once. The token itself is in no address.
+If the service requires a token, the page gets the one of this user, by a link that works once. The
+token itself is not in the link.
 
 Examples:
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "vibevoice-asr"
 COMPLETION = "_VIBEVOICE_ASR_COMPLETE"
-"""What a shell sets to ask for completions."""
+"""Variable that a shell sets to ask for completions."""
 USAGE = 2
 """Exit code of a command line that is not understood."""
 INTERRUPTED = 130

@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     from vibevoice_asr_client import AsyncClient
 
 HELP = f"""
-Manage the people whose voices a running service knows (--people).
+Enrol, list, rename and delete speakers of a running service (--people).
 
 Voices are biometric data, see docs/people.md. The service is the one of the settings, or the one
 that --server names.
 
 Examples:
 
-* `{PROGRAM} people add Nell nell.wav`: known by some seconds of her voice
+* `{PROGRAM} people add Nell nell.wav`: enrol Nell by a clip of 5 to 10 s
 * `{PROGRAM} people list`
-* `{PROGRAM} people delete 0f3a`: an id, or as much of it as no other begins with
-* `{PROGRAM} people export > people.json`: all that is stored
-* `{PROGRAM} people carry-over`: those in a file, into the database of --journal, without a service
+* `{PROGRAM} people delete 0f3a`: delete by id, or by an unambiguous beginning of it
+* `{PROGRAM} people export > people.json`: write all that is stored
+* `{PROGRAM} people carry-over`: copy a file's speakers to the database of --journal
 """
 
 PersonArgument = Annotated[
-    str, typer.Argument(metavar="ID", help="The person's, or how it alone begins.")
+    str, typer.Argument(metavar="ID", help="Id of the person, or an unambiguous beginning of it.")
 ]
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="As it is shown.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name to show in transcripts.")]
 
 
 def build() -> typer.Typer:
@@ -45,7 +45,7 @@ def build() -> typer.Typer:
 
 
 async def _list(*, where: ServiceTarget) -> None:
-    """List everybody: id, recordings, seconds of voice, name."""
+    """List enrolled speakers: id, recordings, seconds of speech, name."""
     async with client_of(where) as client:
         for one in (await client.people())["people"]:
             print(_line(one))
@@ -53,24 +53,24 @@ async def _list(*, where: ServiceTarget) -> None:
 
 async def _add(
     name: NameArgument,
-    clip: Path = argument(..., "5 to 10 s of one person.", metavar="FILE"),
+    clip: Path = argument(..., "Recording of one person, 5 to 10 s.", metavar="FILE"),
     *,
     where: ServiceTarget,
 ) -> None:
-    """Make somebody known by a clip of one voice."""
+    """Enrol a speaker by a clip with one voice."""
     async with client_of(where) as client:
         with open_file(clip) as source, os.fdopen(os.dup(source.fd), "rb") as file:
             print(_line(await client.add_person(name, file)))
 
 
 async def _rename(person: PersonArgument, name: NameArgument, *, where: ServiceTarget) -> None:
-    """Give somebody another name."""
+    """Rename an enrolled speaker."""
     async with client_of(where) as client:
         print(_line(await client.change_person(await _id_of(client, person), name)))
 
 
 async def _delete(person: PersonArgument, *, where: ServiceTarget) -> None:
-    """Forget somebody, for good."""
+    """Delete an enrolled speaker permanently."""
     async with client_of(where) as client:
         found = await _id_of(client, person)
         await client.delete_person(found)
@@ -88,7 +88,7 @@ async def _carry_over(
         None, "Folder of the file, instead of the settings'.", metavar="DIR"
     ),
 ) -> None:
-    """Take people of a file into the database of the settings."""
+    """Copy the speakers of a file to the database of the settings."""
     from sidecar.config.settings import load_settings
     from sidecar.storage.encryption import journal_key
     from sidecar.storage.postgres_settings import journal_address

@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 HELP = f"""
 Download VibeVoice-ASR (16.7 GB), another model or a voice, or check it.
 
-What was interrupted goes on where it stopped, what is here is not fetched again, and every file is
-checked. The folder is printed, and its commit is said; a later pull stays at it unless --revision
+An interrupted download resumes, complete files are not downloaded again, and every file is checked.
+The command prints the folder and the commit; a later pull stays at that commit unless --revision
 names another.
 
 Examples:
 
-* `{PROGRAM} pull`: what there is to get, and whether to get VibeVoice-ASR
+* `{PROGRAM} pull`: list the models, and ask whether to download VibeVoice-ASR
 * `{PROGRAM} pull vibevoice`
 * `{PROGRAM} pull OWNER/NAME --revision v1.1`, or `OWNER/NAME@v1.1`
 * `{PROGRAM} pull vibevoice --to /mnt/models/vibevoice-asr`
 
-`{PROGRAM} pull voice` brings one that speaks in conversations, to the folder voices in
-that of the setting data_dir, else in your data folder:
+`{PROGRAM} pull voice` downloads a TTS voice for conversations to the folder `voices` of the
+setting data_dir, else of your data folder:
 
 * `{PROGRAM} pull voice`
 * `{PROGRAM} pull voice --language de`
@@ -53,26 +53,34 @@ DEFAULT_NAME = "vibevoice"
 def pull(
     name: str = argument(
         "",
-        "'vibevoice', 'vibevoice-1.5b' (speaks), 'whisper:small' (tiny to large-v3), "
-        "'voxtral' (live), 'voice', or OWNER/NAME; each with @REV. Without it, 'vibevoice' "
+        "'vibevoice', 'vibevoice-1.5b' (TTS), 'whisper:small' (tiny to large-v3), "
+        "'voxtral' (live), 'voice', or OWNER/NAME; each with @REV. Default: 'vibevoice', "
         "after a question.",
         metavar="NAME",
     ),
-    voice: str = argument("", "Of 'voice': which one; a good one if left out.", metavar="VOICE"),
+    voice: str = argument(
+        "", "Voice to download (with 'voice'). Default: a good one.", metavar="VOICE"
+    ),
     revision: str | None = option(
         None,
-        "Branch, tag or commit; if left out, the commit that is here, else the newest.",
+        "Download this branch, tag or commit. Default: the commit that is installed, else "
+        "the newest.",
         metavar="REV",
     ),
     to: Path | None = option(
-        None, "Folder for the files, instead of the shared cache.", metavar="DIR"
+        None, "Download to this folder instead of the shared cache.", metavar="DIR"
     ),
-    language: str = option("", "Of 'voice': what it is to speak, such as 'en-us'.", metavar="TAG"),
-    listed: bool = option(False, "Of 'voice': say which there are, and bring none.", "--list"),
+    language: str = option(
+        "", "Choose a voice of this language, such as 'en-us' (with 'voice').", metavar="TAG"
+    ),
+    listed: bool = option(False, "List the voices and download none (with 'voice').", "--list"),
     source: str = option(
-        "", "Of 'voice': another server with the same paths.", "--from", metavar="URL"
+        "",
+        "Download from another server with the same paths (with 'voice').",
+        "--from",
+        metavar="URL",
     ),
-    yes: bool = option(False, "Without NAME: do not ask.", "--yes", "-y"),
+    yes: bool = option(False, "Do not ask (without NAME).", "--yes", "-y"),
 ) -> int:
     """Download it and print its folder; the exit code."""
     from sidecar.checkpoints import installed_checkpoints

@@ -81,7 +81,7 @@ async def service_at(
 
 
 def warn_of_insecure_trust(trust: Trust | None) -> None:
-    """Say once that whoever answers is believed, where that is so."""
+    """Warn once that any certificate is accepted, if so."""
     if trust is not None and trust.insecure:
         print_error_line(
             "warning: --insecure: whoever answers is believed, and gets the recordings."

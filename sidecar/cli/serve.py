@@ -13,7 +13,7 @@ from sidecar.server.parent_process import fatal_line, write_parent_line
 from sidecar.server.service_process import serve
 
 HELP = f"""
-Serve over HTTP until told to stop.
+Serve over HTTP until stopped.
 
 Flags win over the environment, the environment over the file, the file over the defaults. The
 file is config.toml in the folder vibevoice-asr of your configuration folder, or the one that
@@ -22,21 +22,21 @@ VIBEVOICE_CONFIG or --config names.
 Examples:
 
 * `{PROGRAM} serve --port 9000 --keep-alive 1h`
-* `{PROGRAM} --engine scripted`: for hosts in development, made-up text at once
+* `{PROGRAM} --engine scripted`: return made-up text at once, for developers of hosts
 """
 NODE_HELP = f"""
-Work on the jobs that services share, until told to stop.
+Run shared jobs until stopped.
 
-A node takes no jobs in, and claims what fits this machine when it is free. All that share have the
-same journal, the same key and the same folder for uploads. Of its port only /health, the probes and
-/metrics are left. Told to stop it claims no more; what runs has the time of shutdown_grace to end,
-then another goes on with it from what is settled.
+A node accepts no requests for jobs; it claims queued jobs that fit this machine while it is free.
+All services of a cluster have the same journal, key and folder for uploads. A node serves only
+/health, the probes and /metrics. When it is stopped it claims no more; running jobs have
+shutdown_grace to finish, then another node resumes them from their checkpoints.
 
 Examples:
 
 * `{PROGRAM} node --journal postgresql://vibevoice@db/vibevoice --uploads /mnt/jobs/uploads`
 * `{PROGRAM} node --config node.toml --shutdown-grace 10m`
-* `{PROGRAM} serve --role front --config front.toml`: who takes in for nodes
+* `{PROGRAM} serve --role front --config front.toml`: run a front for nodes
 """
 log = logging.getLogger(__name__)
 

@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 
 HELP = f"""
-Talk with the machine: by microphone and loudspeaker, or typed.
+Hold a conversation by microphone and loudspeaker, or typed.
 
-Who speaks over an answer ends it, and so does Enter; a line that is typed is a turn, too. Ctrl-C
-ends the conversation. It goes by the service that runs on this machine, or the one that is named;
-where there is none, one is started for it. Headphones keep the microphone from hearing the answers.
-Both devices need the extra `microphone`; where it is missing, the command says how to install it.
+To interrupt an answer, speak or press Enter; a typed line is a turn, too. Ctrl-C ends the
+conversation. The command uses the service of this machine or of --server; if none runs, it starts
+one. With headphones the microphone does not pick up the answers. Both devices need the extra
+`microphone`; if it is missing, the command prints how to install it.
 
 Examples:
 
 * `{PROGRAM} talk`
-* `{PROGRAM} talk --llm auto`: a language model that runs on this machine answers
-* `{PROGRAM} talk --text`: typed on both sides, without any device
+* `{PROGRAM} talk --llm auto`: answer with a language model on this machine
+* `{PROGRAM} talk --text`: type and read, without a device
 * `{PROGRAM} talk --devices`, then `{PROGRAM} talk --device 3 --speaker Headphones`
-* `{PROGRAM} talk --file question.wav`: a recording speaks, answers are read
+* `{PROGRAM} talk --file question.wav`: play a recording as the user, read the answers
 * `echo "How are you?" | {PROGRAM} talk --text --server http://127.0.0.1:8765`
 """
 
@@ -45,25 +45,25 @@ Examples:
 def talk(
     text: bool = option(False, "Type instead of speaking, and read the answers."),
     file: Path | None = option(
-        None, "A recording, played in real time, instead of the microphone.", metavar="FILE"
+        None, "Play this recording in real time instead of the microphone.", metavar="FILE"
     ),
     aloud: bool | None = option(
         None,
-        "Whether answers are heard (they are, unless --text or --file is given).",
+        "Play the answers (default without --text and --file), or not.",
         "--aloud/--silent",
     ),
     device: str | None = option(
-        None, "Microphone, by number or a part of its name.", metavar="NAME"
+        None, "Record from this microphone, by number or a part of its name.", metavar="NAME"
     ),
     speaker: str | None = option(
-        None, "Loudspeaker, by number or a part of its name.", metavar="NAME"
+        None, "Play to this loudspeaker, by number or a part of its name.", metavar="NAME"
     ),
     devices: bool = option(False, "List microphones and loudspeakers."),
-    voice: str | None = option(None, "Voice that answers are said in.", metavar="NAME"),
-    model: str | None = option(None, "Model that answers, of the service's own.", metavar="NAME"),
+    voice: str | None = option(None, "Speak answers with this voice.", metavar="NAME"),
+    model: str | None = option(None, "Answer with this model of the service.", metavar="NAME"),
     llm: str | None = option(
         None,
-        "Who answers, as `serve --llm` has it, in a service that is started for this.",
+        "Answer with this LLM (as serve --llm) in a service that this command starts.",
         metavar="NAME",
     ),
     *,

@@ -134,7 +134,7 @@ IDLE = "idle"
 SETTLED_S = 2.0
 """Behind the end of a recording somebody is silent for so long, and nobody says anything."""
 STAYS_S = 20.0
-"""Who only types sends a little silence so often: a service lets go of who sends no sound."""
+"""Interval of silence that a client without audio sends: a service ends a session without audio."""
 FAREWELL_S = 3.0
 """For the last words of a service that was told of the end."""
 

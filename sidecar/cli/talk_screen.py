@@ -32,7 +32,7 @@ class TalkDisplay:
         """It is the person's turn."""
 
     def level(self, loud: float) -> None:
-        """How loud the person is, 0 to 1."""
+        """Return the level of the user's audio, 0 to 1."""
 
     def saying(self, text: str) -> None:
         """Show the user's text so far."""

@@ -17,22 +17,23 @@ if TYPE_CHECKING:
     from sidecar.auth.token_issuing import IssuedToken, TokenIssuer
 
 HELP = f"""
-Make, list and revoke the signed tokens of clients (JWT, ES256).
+Issue, list and revoke signed tokens of clients (JWT, ES256).
 
-Keys, what was made and what was revoked lie in a folder: the data folder's `tokens`, or the one
+Keys and lists of issued and revoked tokens are in a folder: the data folder's `tokens`, or the one
 that --folder names. A service needs `public` (--token-keys) and, beside it, `revoked.txt`;
-`private` stays on the machine that makes tokens.
+`private` stays on the machine that issues tokens.
 
 Examples:
 
 * `{PROGRAM} token create --subject anna --expires 90d`
 * `{PROGRAM} token revoke anna`
-* `{PROGRAM} token keys --new`: sign with a new key; tokens of the old one count until it is deleted
+* `{PROGRAM} token keys --new`: sign with a new key; old tokens stay valid until that key is deleted
 """
 _DATE = "%Y-%m-%d %H:%M"
 
 FolderOption = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Folder of keys and lists, instead of the usual.")
+    Path | None,
+    typer.Option(metavar="DIR", help="Use this folder of keys and lists instead of the default."),
 ]
 
 
@@ -42,16 +43,18 @@ def build() -> typer.Typer:
 
 
 def _create(
-    subject: str = option(..., "Whose it is; jobs belong to this name.", metavar="NAME"),
+    subject: str = option(
+        ..., "Name the owner of jobs that are sent with this token.", metavar="NAME"
+    ),
     expires: str | None = option(
-        None, "How long it counts, such as '90d'; else for ever.", metavar="duration"
+        None, "Let it expire after this time, such as '90d'; default: never.", metavar="duration"
     ),
     scope: list[str] | None = option(
         None, "What it allows beside transcribing, more than once", choices=Scope
     ),
     folder: FolderOption = None,
 ) -> None:
-    """Make a token; it is printed, and kept nowhere."""
+    """Issue a token and print it; it is stored nowhere."""
     issuer = _issuer(folder)
     token, issue = issuer.create(subject, _seconds(expires), _scopes(scope or ()))
     until = f"until {issue.expires:{_DATE}} UTC" if issue.expires else "until it is revoked"
@@ -60,7 +63,7 @@ def _create(
 
 
 def _list(folder: FolderOption = None) -> None:
-    """Show whom tokens were made for, and which of them count."""
+    """List the issued tokens, with their owners and whether they are valid."""
     from sidecar.clock import utc_now
 
     issuer = _issuer(folder)
@@ -75,7 +78,7 @@ def _revoke(
     who: str = argument(..., "A subject, or a token's id.", metavar="NAME_OR_ID"),
     folder: FolderOption = None,
 ) -> None:
-    """Have tokens count no more: all of a name, or one by its id."""
+    """Revoke all tokens of a name, or one by its id."""
     issuer = _issuer(folder)
     ids = issuer.revoke(who)
     print_error_line(
@@ -84,10 +87,10 @@ def _revoke(
 
 
 def _keys(
-    new: bool = option(False, "Make a pair that signs from now on."),
+    new: bool = option(False, "Create a key pair that signs from now on."),
     folder: FolderOption = None,
 ) -> None:
-    """Show the keys, the one that signs last; make a pair if none."""
+    """List the keys, the signing one last; create a pair if there is none."""
     issuer = _issuer(folder)
     if new or not issuer.keys.names():
         issuer.rotate()

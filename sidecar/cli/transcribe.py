@@ -24,12 +24,12 @@ from sidecar.transcripts import transcript_formats
 from sidecar.transcripts.transcript import Transcript
 
 HELP = f"""
-Write down recordings: who said what, and when.
+Transcribe recordings: who said what, and when.
 
-Works with a running service or without one. A folder stands for the recordings in it, and - for one
-on standard input, of up to VIBEVOICE_MAX_UPLOAD_MB. With --watch it goes on until it is ended: what
-arrives is written beside it (or to --output), what cannot be transcribed goes to the folder
-`failed` with its reason. What was interrupted (--watch, --resume) goes on where it was.
+Works with a running service or without one. A folder stands for its recordings, and - for one on
+standard input, of up to VIBEVOICE_MAX_UPLOAD_MB. With --watch the command runs until Ctrl-C: it
+writes each transcript beside its recording (or to --output), and moves recordings that it cannot
+transcribe to the folder `failed` with the reason. --watch and --resume continue interrupted work.
 
 Examples:
 
@@ -42,9 +42,9 @@ Examples:
 * `{PROGRAM} transcribe play.wav --hotwords "Nagg, Nell" --prompt "Beckett, Endgame" --speakers 2`
 """
 ESTIMATE_HELP = f"""
-Say whether a recording fits into memory, and how long it takes.
+Estimate the memory and time that a recording takes.
 
-The exit code is 1 where it does not fit.
+The exit code is 1 if it does not fit into memory.
 
 Examples:
 
@@ -56,7 +56,7 @@ PrecisionOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help=f"Precision of the weights: {', '.join(Precision)}.",
+        help=f"Load the weights in this precision: {', '.join(Precision)}.",
         autocompletion=lambda: list(Precision),
     ),
 ]
@@ -79,26 +79,32 @@ class TranscribeCommandOptions:
     )
     output: Path | None = option(
         None,
-        "Folder for a file per recording, instead of all to stdout.",
+        "Write one file per recording to this folder, instead of all to stdout.",
         "--output",
         "-o",
         metavar="DIR",
     )
     watch: Path | None = option(
-        None, "Transcribe what arrives in this folder, until ended.", metavar="DIR"
+        None, "Transcribe recordings as they arrive in this folder, until Ctrl-C.", metavar="DIR"
     )
-    resume: bool = option(False, "Leave out what --output has; go on with what was sent.")
-    at_once: int = option(AT_ONCE, "Recordings with the service at once.", metavar="N", min=1)
+    resume: bool = option(
+        False, "Skip recordings whose transcripts --output has, and resume submitted jobs."
+    )
+    at_once: int = option(AT_ONCE, "Submit up to N recordings at once.", metavar="N", min=1)
     _: KW_ONLY
     where: ServiceTarget = field(default_factory=ServiceTarget)
     language: LanguageOption = None
     precision: PrecisionOption = None
     diarize: DiarizeOption = None
-    diarization: str | None = option(None, "Effort to tell them apart", choices=DiarizationEffort)
-    hotwords: str | None = option(None, "Names and terms that may be said.", metavar="WORDS")
-    prompt: str | None = option(None, "What the recordings are about.", metavar="TEXT")
+    diarization: str | None = option(
+        None, "Set the effort of diarization", choices=DiarizationEffort
+    )
+    hotwords: str | None = option(None, "Expect these names and terms.", metavar="WORDS")
+    prompt: str | None = option(
+        None, "Describe the recordings: topic, names, terms.", metavar="TEXT"
+    )
     num_speakers: int | None = option(
-        None, "How many people speak, as a hint.", "--speakers", metavar="N"
+        None, "Expect N speakers (a hint).", "--speakers", metavar="N"
     )
     windows: str | None = option(
         None,

@@ -34,7 +34,7 @@ RETRYABLE_KINDS = frozenset(
         errors.ErrorKind.STORAGE_FULL,
     }
 )
-"""What passes: the recording stays where it is, and is tried again."""
+"""Kinds of errors after which the recording stays where it is, and is tried again."""
 OPTION_ERRORS = (
     errors.FieldInvalid,
     errors.FieldMissing,
@@ -48,14 +48,14 @@ OPTION_ERRORS = (
 
 @dataclass(frozen=True, slots=True)
 class FileSnapshot:
-    """How a file was."""
+    """State of a file at one time."""
 
     size: int
     mtime_ns: int
 
 
 class FileSettling:
-    """Which files have stayed as they are for long enough. Pure; time is of any clock."""
+    """Detection of files that have not changed for long enough. Pure; time is of any clock."""
 
     def __init__(self, settled_s: float) -> None:
         self._settled_s = settled_s
@@ -75,7 +75,8 @@ class FileSettling:
 
 
 def output_of(recording: Path, to: Path, fmt: str) -> Path:
-    """Where its transcript goes: by its whole name, which no other recording of the folder has."""
+    """Return the path of its transcript: by its whole name, which no other recording of the
+    folder has."""
     return to / f"{recording.name}.{transcript_formats.file_extension(fmt)}"
 
 

@@ -76,7 +76,7 @@ class ClaimLoop:
         self._asking = ""
         """Token of a claim that is not answered yet: it may have been made."""
         self._more = True
-        """Whether jobs may wait of which no notification will tell."""
+        """True if jobs may wait of which no notification will tell."""
         self._aside = 0
         self._draining = False
         self._waiting, self._missed = asyncio.Event(), asyncio.Event()

@@ -269,7 +269,7 @@ class ClaimedJob(Job):
         self._reported = reported
         self._passes_on = passes_on
         self.claimed = True
-        """Whether its events are reported."""
+        """True if its events are reported."""
 
     def let_go(self) -> None:
         """Write to the log no more."""

@@ -45,10 +45,10 @@ class SharedJobQueue:
         self._awaited: dict[str, Job] = {}
         """Jobs whose clients wait here, and which nobody asks for later."""
         self.follows_all = False
-        """Whether jobs are followed that no client waits for."""
+        """True if jobs are followed that no client waits for."""
         self._draining = False
         self._parted = False
-        """Whether clients that wait here were told that the service ends."""
+        """True if clients that wait here were told that the service ends."""
 
     def open(self) -> None:
         """Start to work."""

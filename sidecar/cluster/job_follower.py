@@ -48,7 +48,7 @@ class _FollowedJob:
 
     record: JobRecord
     marked: bool = False
-    """Whether the database notifies this service of its events."""
+    """True if the database notifies this service of its events."""
 
 
 class JobFollower(JobEventFeed):

@@ -37,7 +37,7 @@ _CHANGES_BY_KIND: dict[str, Callable[[], JobChange]] = {
     "waited": lambda: job_record.InterruptedChange(waited=True),
     "open": job_record.UnschedulableChange,
 }
-"""What happened, by the kinds of events that the database's functions append."""
+"""Changes by the kinds of events that the database's functions append."""
 
 
 _KINDS: dict[type[JobChange | transcript.TranscriptionEvent], str] = {

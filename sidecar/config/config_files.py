@@ -64,7 +64,7 @@ UNSUPPORTED_YAP_VARIABLES = (
     "WS_MAX_MESSAGES_PER_WINDOW",
     "WS_MAX_CANCELS_PER_WINDOW",
 )
-"""What is fixed here; a deployment that sets them is told so in the log."""
+"""Variables whose values are fixed here; a deployment that sets them is told so in the log."""
 
 
 def config_file_path() -> Path:

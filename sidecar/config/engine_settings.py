@@ -12,102 +12,104 @@ from sidecar.interfaces.engine_interface import AUTO, DiarizationEffort, Precisi
 
 
 class EngineSettings(SettingsGroup):
-    """Engines: which one transcribes, with which weights, on what, and for how long it stays."""
+    """Engines: the one for recordings, its weights and device, and its time in memory."""
 
     engine: Literal["auto", "vibevoice", "whisper", "moonshine", "upstream", "scripted"] = setting(
         "auto",
-        "Engine that transcribes: 'auto' takes VibeVoice-ASR where a GPU and its checkpoint are "
-        "there, Whisper where 'language' is not English and a model of it is there, the embedded "
-        "engine otherwise; 'vibevoice' takes it on a CPU too; 'whisper' is the one for other "
-        "languages without a GPU; 'moonshine' is the embedded one; 'upstream' has another server "
-        "do it, to which the recordings go ('auto' never does that); 'scripted' answers at once "
-        "with made-up text (for the developers of hosts).",
+        "Engine for recordings: 'auto' uses VibeVoice-ASR if there are a GPU and its "
+        "checkpoint, Whisper if 'language' is not English and a model is installed, else "
+        "the embedded engine; 'vibevoice' runs on a CPU, too; 'whisper' is for other "
+        "languages without a GPU; 'moonshine' is the embedded engine; 'upstream' sends "
+        "recordings to another server ('auto' never does that); 'scripted' returns made-up "
+        "text at once (for developers of hosts).",
     )
     language: Language = setting(
         AUTO,
-        "Language of most recordings, such as 'de': what is meant where a request names none, and "
-        "what the engine 'auto' must know.",
+        "Language of most recordings, such as 'de': the default of requests, and one that "
+        "the engine 'auto' has to support.",
     )
     precision: Precision = setting(
         Precision.AUTO,
-        "Precision of the weights. An engine that lacks it takes its own and says so.",
+        "Precision of the weights. An engine that lacks it uses its own and returns a warning.",
     )
     model_path: Path | None = setting(
         None,
-        "Folder of a checkpoint of VibeVoice-ASR, or of a Hugging Face cache that has one (of a "
-        "Whisper model in CTranslate2's layout for the engine 'whisper'); if unset, the cache "
-        "that 'vibevoice-asr pull' fills. A folder that is named must be usable, with the engine "
+        "Folder of a checkpoint of VibeVoice-ASR, or of a Hugging Face cache with one (of "
+        "a Whisper model in CTranslate2's layout for the engine 'whisper'); if unset, the "
+        "cache of 'vibevoice-asr pull'. A named folder has to be usable, with the engine "
         "'auto' too.",
     )
     whisper_model: str = setting(
         "",
-        "Which Whisper model, where several are there: 'tiny' to 'large-v3-turbo', "
-        "'distil-large-v3' and others; if unset, the best that is there.",
+        "Whisper model: 'tiny' to 'large-v3-turbo', 'distil-large-v3' and others; if "
+        "unset, the best installed one.",
     )
     device: Literal["auto", "cuda", "cpu"] = setting(
-        "auto", "Device of engines that can use a GPU; 'auto' takes it if there is one."
+        "auto", "Device of engines that can use a GPU; 'auto' uses one if available."
     )
     memory_limit_mb: int | None = setting(
-        None, "Most of the device's memory that the engine may take; unset: what is free.", ge=1
+        None, "Maximum device memory of the engine in MB. If unset: what is free.", ge=1
     )
     allow_download: bool = setting(
         False,
-        "Whether 'serve --engine vibevoice' may download a checkpoint that is missing (16.7 GB) "
-        "before it starts; without it, it asks where it has a terminal.",
+        "Let 'serve --engine vibevoice' download a missing checkpoint (16.7 GB) before it "
+        "starts; otherwise it asks on a terminal.",
     )
     diarization: DiarizationEffort = setting(
         DiarizationEffort.BALANCED,
-        "Effort to tell speakers apart: 'balanced' (the knee of the measured curve) or 'accurate' "
-        "(a third more work, for a few words).",
+        "Effort of diarization: 'balanced' (the knee of the measured curve) or 'accurate' "
+        "(a third more work, slightly fewer errors).",
     )
     batch: int = setting(
         0,
-        "Recordings of up to two minutes that are decoded in step where several wait; 0 takes 8 "
-        "on a GPU and 1 on a CPU, where it does not pay.",
+        "Recordings of up to two minutes that are decoded in one batch if several wait; 0: "
+        "8 on a GPU and 1 on a CPU, where batches do not pay.",
         ge=0,
         le=8,
     )
     preload: bool = setting(False, "Load the engine at the start instead of at the first request.")
     keep_alive: Duration = setting(
         600.0,
-        "How long an idle engine stays in memory (such as '10m'); 0 unloads it after each job, -1 "
-        "keeps it.",
+        "Time that an idle engine stays in memory (such as '10m'); 0 unloads it after each "
+        "job, -1 keeps it.",
         ge=-1,
     )
 
 
 class UpstreamSettings(SettingsGroup):
-    """Upstreams: other servers that do the hearing."""
+    """Upstreams: other servers that transcribe."""
 
     upstream: WordList = setting(
         (),
-        "Servers that do the hearing with the engine 'upstream', such as "
-        "'http://192.168.1.20:8765'; of several the least loaded is taken (docs/upstream.md).",
+        "Servers that transcribe for the engine 'upstream', such as "
+        "'http://192.168.1.20:8765'; of several, the least loaded is used "
+        "(docs/upstream.md).",
     )
     upstream_dialect: Literal["auto", "sidecar", "openai", "vllm"] = setting(
         "auto",
-        "What kind of servers they are: 'sidecar' is another vibevoice-asr, 'openai' any with "
-        "OpenAI's transcription API, 'vllm' VibeVoice-ASR in vLLM; 'auto' asks each of them.",
+        "Kind of those servers: 'sidecar' is another vibevoice-asr, 'openai' any with "
+        "OpenAI's transcription API, 'vllm' VibeVoice-ASR in vLLM; 'auto' detects it for "
+        "each.",
     )
     upstream_model: str | None = setting(
-        None, "Model that an upstream is asked for; its first if unset."
+        None, "Model requested of an upstream; its first if unset."
     )
     upstream_key: SecretStr | None = setting(
         None,
-        "Key that is sent to the upstreams as 'Authorization: Bearer' (@FILE); a file with "
-        "several lines has one for each upstream in turn.",
+        "Key for the upstreams, sent as 'Authorization: Bearer' (@FILE); a file with "
+        "several lines has one for each upstream in order.",
     )
     upstream_ca: Path | None = setting(
-        None, "File with certificates (PEM) to trust beside the usual ones, for https."
+        None, "PEM file of certificates to trust for https, beside the system's."
     )
 
 
 class EnrolledSpeakerSettings(SettingsGroup):
-    """People: whether anybody is known by voice."""
+    """People: enrolled speakers."""
 
     people: bool = setting(
         False,
-        "Whether voices of people may be stored, to be recognised in later recordings: biometric "
-        "data, encrypted, in one file or in the database of `journal` (docs/people.md). Nothing "
-        "is stored without.",
+        "Store enrolled speakers, to identify them in later recordings: biometric data, "
+        "encrypted, in a file or in the database of journal (docs/people.md). Default: "
+        "nothing is stored.",
     )

@@ -2,8 +2,8 @@
 
 It is the one whose wire `protocols/grpc_stt` speaks.
 
-Values there may be null (as usual) everywhere. A key that is not known is an error: it is a
-mistake, and whoever made it believes that something is set.
+Values there may be null (as usual) everywhere. An unknown key is an error: its author believes that
+something is set.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sidecar.version import install_command, is_frozen
 DEEPEST = 20
 """Levels of a YAML file, of which two mean something."""
 UNLIMITED_S = 86_400.0
-"""Where there is no limit there: a day."""
+"""Value for a limit that is off there: a day."""
 MB = 1 << 20
 DAY_S = 86_400
 
@@ -89,7 +89,7 @@ def to_log_level(value: Any) -> str:
 
 
 def to_device(value: Any) -> str:
-    """Which GPU it is, is said by CUDA_VISIBLE_DEVICES here."""
+    """Return the device; CUDA_VISIBLE_DEVICES selects the GPU here."""
     return "cuda" if to_text(value).startswith("cuda") else to_text(value)
 
 
@@ -230,7 +230,7 @@ DECODING_DEFAULTS: Mapping[str, object] = {
     "no_speech_threshold": 0.6,
     "log_prob_threshold": -1.0,
 }
-"""What may stand in a profile, and what both do."""
+"""Keys of a decoding profile, and their values that both servers use."""
 DECODE_PROFILES_SECTION = "decode_profiles"
 
 

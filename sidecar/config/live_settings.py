@@ -12,49 +12,48 @@ from sidecar.interfaces.live_engine import Probability, SilenceSeconds
 
 
 class LiveSettings(SettingsGroup):
-    """Live sessions: how many there are, how long they last, and how much of them waits."""
+    """Live sessions: engine, limits and timeouts."""
 
     live_engine: Literal[
         "auto", "vibevoice", "whisper", "voxtral", "moonshine", "upstream", "scripted"
     ] = setting(
         "auto",
-        "Engine for live audio, in a process of its own: 'auto' takes the one that transcribes "
-        "files where it can hear live, the embedded one otherwise; 'voxtral' hears nothing else; "
-        "'vibevoice' cannot, and ends the start; with 'upstream' others of this program hear it, "
-        "those of the setting upstream.",
+        "Engine for live audio, in its own process: 'auto' uses the engine for files if it "
+        "supports live audio, else the embedded one; 'voxtral' supports live audio only; "
+        "'vibevoice' does not support it, and ends the start; 'upstream' uses the services "
+        "of the setting upstream.",
     )
     live_sessions: int = setting(
-        100, "Most live sessions at once; fewer where the engine hears fewer.", ge=0
+        100, "Maximum live sessions at once; fewer if the engine supports fewer.", ge=0
     )
     live_sessions_per_owner: int | None = setting(
         None,
-        "Most live sessions of one owner; 0 is no limit of its own. If unset: any number, or 32 "
-        "where others can reach the service, except for tokens with the scope 'lease'.",
+        "Maximum live sessions of one owner; 0: unlimited. If unset: unlimited on the "
+        "loopback, 32 if other machines can reach the service, except for tokens with the "
+        "scope 'lease'.",
         ge=0,
     )
     live_delay: Duration = setting(
         1.0,
-        "How long a final may wait because of others. Where that is predicted to take longer, "
-        "live sessions that begin to speak are refused, partials, labels and then utterances left "
-        "out; 0 counts sessions only.",
+        "Delay of a final under load. If more is predicted, the service rejects new speech "
+        "of live sessions, then omits partials, labels and utterances; 0 limits the number "
+        "of sessions only.",
         ge=0,
     )
     live_idle: Duration = setting(
-        150.0, "How long a live session waits for sound before it ends.", gt=0
+        150.0, "Time without audio after which a live session ends.", gt=0
     )
-    live_longest: Duration = setting(5400.0, "How long a live session lasts.", gt=0)
+    live_longest: Duration = setting(5400.0, "Maximum duration of a live session.", gt=0)
     live_grace: Duration = setting(
-        15.0, "How long a live session waits for a client whose connection broke.", ge=0
+        15.0, "Time that a live session waits for a disconnected client.", ge=0
     )
     live_buffer_mb: int = setting(
         256,
-        "MB of sound that all live sessions keep; beyond it clients wait, all but one, whose "
-        "sentence is heard first.",
+        "MB of audio that all live sessions buffer; beyond it clients wait, except one, "
+        "whose utterance is recognized first.",
         ge=1,
     )
-    live_timeout: Duration = setting(
-        20.0, "How long one stretch of live speech may take to recognise.", gt=0
-    )
+    live_timeout: Duration = setting(20.0, "Timeout of the recognition of a live segment.", gt=0)
 
 
 class CaptureSettings(SettingsGroup):
@@ -62,43 +61,45 @@ class CaptureSettings(SettingsGroup):
 
     capture: bool = setting(
         False,
-        "Whether sound and events of live sessions are written to files for debugging, encrypted; "
-        "every client is told (docs/capture.md).",
+        "Write audio and events of live sessions to encrypted files for debugging; every "
+        "client is told (docs/capture.md).",
     )
-    capture_mb: int = setting(1024, "Most MB of captures; then the oldest go. 0: any number.", ge=0)
+    capture_mb: int = setting(
+        1024, "Maximum MB of captures; beyond it the oldest are deleted. 0: unlimited.", ge=0
+    )
     capture_age: Duration = setting(
-        7 * 86_400, "How old a capture becomes before it goes; 0: any age.", ge=0
+        7 * 86_400, "Age at which a capture is deleted; 0: never.", ge=0
     )
 
 
 class GrpcSettings(SettingsGroup):
-    """gRPC: live audio by it, and what holds where a session says nothing."""
+    """gRPC: port, and defaults of sessions."""
 
     grpc_port: int | None = setting(
         None,
-        "Port for live audio over gRPC, on the same address as HTTP (docs/grpc.md); 0 takes a "
-        "free one, which the ready line tells. There is no gRPC if unset.",
+        "Port for live audio over gRPC, on the same address as HTTP (docs/grpc.md); 0 "
+        "takes a free one, named in the ready line. If unset: no gRPC.",
         ge=0,
         le=65535,
     )
     grpc_client_ca: Path | None = setting(
         None,
-        "File (PEM) with the certificates of those who vouch for clients over gRPC: who shows no "
-        "certificate of theirs gets no connection (mTLS). Asks for --tls FILE or --tls "
-        "self-signed; read again when it changes.",
+        "PEM file of the authorities that sign clients' certificates: gRPC clients without "
+        "such a certificate are rejected (mTLS). Requires --tls FILE or --tls self-signed; "
+        "reloaded when it changes.",
     )
     grpc_silence: Annotated[SilenceSeconds, BeforeValidator(parse_duration)] = setting(
-        0.5, "Silence that ends an utterance of a gRPC session which names none."
+        0.5, "Silence that ends an utterance: default of gRPC sessions."
     )
     grpc_threshold: Probability = setting(
         0.5,
-        "Probability of speech from which on somebody speaks in a gRPC session which names none; "
-        "with 0 all is speech.",
+        "Threshold of the probability of speech: default of gRPC sessions; with 0 all "
+        "audio is speech.",
     )
     grpc_profile: Literal["realtime", "accurate"] = setting(
-        "realtime", "Decode profile of a gRPC session which names none."
+        "realtime", "Decode profile: default of gRPC sessions."
     )
     grpc_task: Literal["transcribe", "translate"] = setting(
         "transcribe",
-        "Task of a gRPC session which names none; 'translate' (into English) where the engine can.",
+        "Task: default of gRPC sessions; 'translate' (into English) if the engine supports it.",
     )

@@ -29,7 +29,7 @@ MIN_JOURNAL_KEY_CHARACTERS = 32
 ROLE_ALL: Final = "all"
 ROLE_FRONT: Final = "front"
 ROLE_NODE: Final = "node"
-"""What a service is of those that share a journal."""
+"""Role of a service of those that share a journal."""
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -72,8 +72,7 @@ Language = Annotated[str, BeforeValidator(parse_language_tag)]
 
 
 class ConversationPorts(NamedTuple):
-    """Where the page of the speech-to-speech demo finds who answers it, and where it comes from;
-    as it has them, if nobody says otherwise."""
+    """Ports of the speech-to-speech demo and its page; as the demo has them by default."""
 
     wire: int = 8005
     page: int = 3000

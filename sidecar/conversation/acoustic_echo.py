@@ -23,7 +23,7 @@ FRAMES_PER_S = 100
 WINDOW_FRAMES = 4
 """Frames that a value is taken from: with 40 ms the harmonics of a voice stand apart."""
 BANDS, LOWEST_HZ, HIGHEST_HZ = 48, 150, 3900
-"""What a telephone has, too."""
+"""Frequency bands of a telephone."""
 COMPRESSION = 0.3
 """Exponent of a band's power, so that the loudest vowels do not decide alone."""
 MIN_COMPARED_S = 0.4
@@ -34,12 +34,12 @@ person's behind a long echo counts."""
 SILENCE_AMPLITUDE_RATIO = 0.1
 """A stretch is silence below this part of the loudest one's amplitude."""
 MAX_CLOCK_LEAD_S = 0.2
-"""What is played may be heard so much before the clock has it: clients report it late."""
+"""Lead of the echo before the playback clock: clients report it late."""
 
 MIN_SAMPLE_RATE = 8_000
 """Samples a second below which a sound has no such bands."""
 MERGED_SPAN_S = 0.1
-"""What comes in shorter messages is kept in pieces of about this."""
+"""Duration to which shorter messages are merged."""
 
 Samples = npt.NDArray[np.int16]
 Envelopes = npt.NDArray[np.float32]
@@ -68,7 +68,7 @@ class EchoDetector:
         self._waiting = bytearray()
         """Of the turn's sound what is behind ``_at_s``."""
         self._before = (-1.0, 0.0)
-        """Where the utterance began that was compared last, and how like it was."""
+        """Start of the utterance that was compared last, and its similarity."""
 
     def hear(self, raw: bytes, encoding: SampleEncoding, rate: int, upto: float) -> None:
         """More sound of the person's, which ends ``upto`` seconds from its beginning."""
@@ -97,8 +97,9 @@ class EchoDetector:
         _append_span(self._played, _AudioSpan(now, played, self._rate))
 
     def likeness(self, start: float, end: float, ended: float) -> float | None:
-        """How like the person's sound from ``start`` to ``end``, which ended at the time ``ended``,
-        is what was played then, from 0 to 1; None where nothing was, or too little was said."""
+        """Return the similarity of the user's audio from ``start`` to ``end``, which ended at
+        the time ``ended``, to what was played then, from 0 to 1; None if nothing was played, or
+        there is too little speech."""
         began = ended - (end - start)
         if not self._played or self._played[-1].end < began - MAX_ECHO_LAG_S:
             return None

@@ -1,10 +1,10 @@
 """Assistant turn: LLM output, tool calls, speech. Pure.
 
-It begins when a person's turn may be over. Until that is certain (`confirm`) the thinker and the
-voice work already, and nothing of it leaves: what would be told or heard is held back.
+It begins when a person's turn may be over. Until that is certain (`confirm`) the LLM and the TTS
+engine work already, and their output is held back.
 
-A call is told as it is written, and is one once it is told to its end: until then nobody carries it
-out, and an answer that is broken off before takes it along.
+A tool call is streamed as it is written, and counts once it is complete: until then it is not
+executed, and an interruption drops it.
 """
 
 from __future__ import annotations
@@ -233,7 +233,7 @@ class AssistantTurn:
 
     @property
     def stalled_at(self) -> float:
-        """When something has to have happened."""
+        """Return the deadline for the next event."""
         if not (self.confirmed or self._thinking or self._busy):
             return float("inf")
         return self.progress + STAGE_TIMEOUT_S
@@ -389,7 +389,7 @@ class AssistantTurn:
             self._next += 1
 
     def _thought(self, now: float) -> None:
-        """The thinker says no more."""
+        """The LLM has finished."""
         self._thinking = False
         self._write("", self._sentences.flush(), now)
         if self.ending is not ReplyEnding.FAILED:

@@ -29,9 +29,9 @@ BACKCHANNELS = word_set(
     "d'accord exact sí vale claro ajá bueno certo esatto bene sim isso да ага угу "
     "はい うん ええ そう へえ なるほど 네 응 예 对 嗯 好 好的 是 是的"
 )
-"""What one says to show that one listens."""
+"""Words of a listener that take no turn."""
 STOP_WORDS = word_set("stop wait no halt nein stopp warte non arrête para espera basta стоп")
-"""What ends a reply whoever else said it: these are no echo on their own."""
+"""Words that end a reply even if the reply has them, too: alone they are no echo."""
 ANSWERS_WITHIN_S = 0.5
 """Of a reply's sound that are left when polite words over it end: these answer it, for people
 answer a question before its last word is out."""
@@ -91,7 +91,7 @@ OWN_WORDS_ECHO_SIMILARITY = 0.7
 WORDS_PER_MISMATCH = 3
 """One word in so many may be another than was said."""
 MAX_ECHO_LAG_S = 0.8
-"""What is played is heard again within this: buffers, the air, buffers."""
+"""Delay within which played audio comes back: buffers, the air, buffers."""
 
 
 def is_echo(text: str, likeness: float, saying: str) -> bool:

@@ -25,7 +25,7 @@ class ChatRole(StrEnum):
     USER = "user"
     ASSISTANT = "assistant"
     TOOL = "tool"
-    """What came of a call."""
+    """Result of a tool call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +180,8 @@ MODELS_PATH = "/v1/models"
 MAX_LINE_BYTES = 1 << 20
 """Bytes of one line of a stream."""
 LIMIT, NEWER_LIMIT = "max_tokens", "max_completion_tokens"
-"""How long an answer may be. Everybody knows the first but OpenAI's reasoning models, and they say
-so; who does not know the second passes over it, and answers without an end."""
+"""Names of the limit of an answer. Everybody knows the first but OpenAI's reasoning models, and
+they say so; who does not know the second passes over it, and answers without an end."""
 THINKS, SPEAKS = "<think>", "</think>"
 """Around what a model says to itself, where it has no field of its own (DeepSeek-R1, Qwen3)."""
 
@@ -342,7 +342,8 @@ def _merge_text(pieces: Sequence[LlmDelta]) -> list[LlmDelta]:
 
 
 def _partial_mark_length(text: str, mark: str) -> int:
-    """How many characters at the end of ``text`` may be the beginning of ``mark``."""
+    """Return the number of characters at the end of ``text`` that may be the beginning of
+    ``mark``."""
     return next((size for size in range(len(mark) - 1, 0, -1) if text.endswith(mark[:size])), 0)
 
 

@@ -20,8 +20,8 @@ MAX_PLAYBACK_REPORT_S = 3_600
 
 @dataclass(frozen=True, slots=True)
 class EndOfTurnDelays:
-    """How long a pause ends a person's turn, in seconds: after a sentence that is finished, as a
-    rule, and at most. ``scale`` makes all of them longer or shorter."""
+    """Pauses that end a user's turn, in seconds: after a sentence that is finished, as a rule,
+    and at most. ``scale`` makes all of them longer or shorter."""
 
     finished_s: float = 0.2
     usual_s: float = 0.3
@@ -39,14 +39,14 @@ class EndOfTurnDelays:
 
 @dataclass(frozen=True, slots=True)
 class ConversationOptions:
-    """A conversation's manners.
+    """Options of a conversation.
 
-    ``instructions``: what the thinker is told before all else. ``apology``: what is said aloud
-    where nothing else can be. ``voiced``: there is a voice; else replies are text. ``ends_turns``:
-    a pause ends a person's turn; else the client alone does. ``answers``: a turn is answered
-    without being asked to. ``interruptible``: by voice. ``guarded``: sound that is played comes
-    back as an echo; it is on by itself once that has happened. ``longest_reply_s``: of sound.
-    ``tools``: what may be called instead of answering, and before that; the client has them.
+    ``instructions``: system prompt of the LLM. ``apology``: spoken if nothing else can be.
+    ``voiced``: there is a TTS voice; else replies are text. ``ends_turns``: a pause ends a person's
+    turn; else the client alone does. ``answers``: a turn is answered without being asked to.
+    ``interruptible``: by voice. ``guarded``: sound that is played comes back as an echo; it is on
+    by itself once that has happened. ``longest_reply_s``: of sound. ``tools``: what may be called
+    instead of answering, and before that; the client has them.
     """
 
     instructions: str = ""
@@ -191,7 +191,7 @@ class LlmToken(ReplyEvent):
 
 @dataclass(frozen=True, slots=True)
 class LlmToolCallDelta(ReplyEvent):
-    """The thinker calls a tool: some of that call."""
+    """Part of a tool call of the LLM."""
 
     fragment: chat_completions.ToolCallDelta
 
@@ -206,7 +206,7 @@ class TtsAudio(ReplyEvent):
 
 @dataclass(frozen=True, slots=True)
 class StageEnded(ReplyEvent):
-    """The thinker has nothing more to say; or the voice has made all sound of ``piece``."""
+    """The LLM has finished; or the TTS engine has made all audio of ``piece``."""
 
     stage: ConversationStage
     piece: int = 0

@@ -26,7 +26,7 @@ from sidecar.workers.tts_client import TtsClient
 log = logging.getLogger(__name__)
 
 StageWork: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
-"""What a stage does; made when its task begins, which one that is stopped at once never does."""
+"""Work of a stage; made when its task begins, which one that is stopped at once never does."""
 
 
 class ConversationTasks:
@@ -42,7 +42,7 @@ class ConversationTasks:
         happened: Callable[[events.ConversationEvent], None],
     ) -> None:
         self.thinker, self.manner = thinker, manner
-        """Who thinks, and how the voice speaks: what is set counts for what begins later."""
+        """LLM and speaking manner: changes apply to what begins later."""
         self._voice = voice
         self._now, self._happened = now, happened
         self._going: dict[tuple[int, events.ConversationStage], asyncio.Task[None]] = {}
@@ -120,7 +120,7 @@ class ConversationTasks:
 
 
 MAX_PENDING_OUTPUT = 2_000
-"""What may be told and wait for a client that reads slowly: minutes of sound."""
+"""Limit of output that waits for a client that reads slowly: minutes of audio."""
 COMPARE_EVERY_S = 0.2
 """Of new sound over a reply: before there are words, too, a reply is not held for its echo."""
 MAX_WORDLESS_S = 2.0
@@ -152,7 +152,7 @@ class ConversationLoop:
         self._now, self._seen = now, seen
         self.id = session.id
         self.greeting = session.greeting
-        """What a client is to know when it begins, beside what its wire says."""
+        """Fields for the client at the start, beside those of its wire."""
         self._machine = ConversationStateMachine(options)
         self._ear = SpeechInput(session, now, self._recognised, self._noticed)
         self._stages = ConversationTasks(thinker, voice, manner, now, self._happened)
@@ -189,7 +189,7 @@ class ConversationLoop:
 
     @property
     def hearing(self) -> LiveOptions:
-        """How the person is heard."""
+        """Return the recognition options of the user."""
         return self._ear.options
 
     def hears(self, options: LiveOptions) -> None:

@@ -30,7 +30,7 @@ SLOT_WAIT_S = 1.0
 """So long one waits for a place: a page that is loaded anew comes back before it is known that it
 has left."""
 FAST_PROBE_S = 0.1
-"""Where nobody listens at an address that is known within this."""
+"""Time within which a refused connection is known."""
 PROBE_REST_FACTOR = 30
 """Times the length of a look that took longer there is none."""
 
@@ -54,12 +54,12 @@ class ConversationRegistry:
         self._opening = 0
         self._left = asyncio.Event()
         self.replies = 0
-        """How many were begun since the service started."""
+        """Number of replies since the service started."""
         self.last = output_queue.ReplyLatency(0)
-        """Where the time went in the last one that was heard."""
+        """Latencies of the last reply that was played."""
 
     def __len__(self) -> int:
-        """How many go on."""
+        """Return the number of conversations in progress."""
         return len(self._going) + self._opening
 
     @property

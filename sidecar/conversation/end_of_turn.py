@@ -32,12 +32,12 @@ FILLERS = word_set(
     "um uh umm uhm uhh er erm ehm hmm hm eh ah äh ähm ehh hem euh heu ben pues este cioè allora "
     "えっと ええと あの えー 음 어 嗯 呃 那个"
 )
-"""What is said while one looks for words."""
+"""Hesitation words."""
 NEVER_FINAL_WORDS = word_set(
     "and or but because the a an if und oder aber weil dass der das ein eine einen et ou mais "
     "parce le les une des pero porque los las perché il och men и или но потому"
 )
-"""What never ends a sentence, whatever mark a recogniser puts behind it."""
+"""Words that never end a sentence, whatever mark a recognizer puts behind them."""
 INCOMPLETE_WORDS = NEVER_FINAL_WORDS | word_set(
     "so when while although though than as nor unless until that which who whose to of in on at "
     "for from with without by about into like my your his her our their is are was were am i'm "
@@ -166,7 +166,7 @@ class UserTurn:
 
     @property
     def began(self) -> float:
-        """When it did."""
+        """Return the start of the turn."""
         return self.utterances[self.first].began
 
     @property
@@ -239,13 +239,13 @@ class UserTurn:
         ]
 
     def over_at(self, settings: EndOfTurnDelays) -> float:
-        """When the turn is over, if nobody goes on speaking."""
+        """Return the end of the turn if nobody goes on speaking."""
         text = self.text
         pace = len(normalized_words(text)) / self.spoken_s if self.spoken_s > 0 else None
         return self.ended + end_of_turn_delay_s(text, pace, settings)
 
     @property
     def recognised_s(self) -> float:
-        """How long the last words took from when they were asked for."""
+        """Return the seconds that the last words took from when they were requested."""
         asked = self.utterances[self.current].asked
         return max(0.0, self.settled_at - asked) if asked is not None else 0.0

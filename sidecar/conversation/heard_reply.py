@@ -18,7 +18,7 @@ _SLACK_S = 0.005
 
 @dataclass(slots=True)
 class ReplyPart:
-    """A piece and its sound as far as there is some: ``seconds`` from ``start`` of the reply's on.
+    """Phrase and its audio as far as it is made: ``seconds`` from ``start`` of the reply's on.
     ``whole``: no more comes; ``broken``: though there is more of its text."""
 
     piece: TtsPhrase
@@ -45,7 +45,7 @@ class ReplyPart:
         return count
 
     def _words(self) -> Iterator[tuple[int, float, float]]:
-        """Where each word ends in the text, and when it begins and ends in the sound."""
+        """Return the end of each word in the text, and its begin and end in the audio."""
         text = self.piece.text
         if not self.marks:
             words, end = split_atoms(text), 0
@@ -63,8 +63,8 @@ class ReplyPart:
             yield mark.character + known, mark.start, self._lasts(mark)
 
     def _lasts(self, last: WordMark | None = None) -> float:
-        """How long its sound is, or will be as far as one can tell; that of the ``last`` word that
-        is marked yet."""
+        """Return the duration of its audio, or its estimate; that of the ``last`` word that is
+        marked yet."""
         if self.whole and not self.broken:
             return self.seconds
         text, start = self.piece.text, 0.0

@@ -35,7 +35,7 @@ WARM_UP_MESSAGES = (chat_completions.ChatMessage(chat_completions.ChatRole.USER,
 
 @dataclass(frozen=True, slots=True)
 class LlmAddress:
-    """Where a language model is, and how it is to be asked.
+    """Address of an LLM, and its request options.
 
     ``url`` without the path of the API; '' is looked for on this machine. ``model``: '' takes the
     first that the server lists. ``first_s``: how long it may take to its first word (one that has
@@ -136,7 +136,7 @@ class LlmClient:
         return words.end()
 
     async def _known(self) -> None:
-        """Which model to ask for."""
+        """Return the model to use."""
         if self._model:
             return
         self._model = next(iter(openai_http.model_names(await self._listed())), "")
@@ -195,7 +195,7 @@ class LlmClient:
             return await self._client.send(sent, stream=True)
 
     async def _said(self, response: httpx.Response) -> bytes:
-        """Why it is refused."""
+        """Return the reason of a rejection."""
         async with self._within(self._address.next_s):
             return await openai_http.read_small(response)
 
@@ -230,7 +230,7 @@ LOCAL_LLM_SERVERS = {
     "llama.cpp": "http://127.0.0.1:8080",
     "vLLM": "http://127.0.0.1:8000",
 }
-"""Where they listen unless told otherwise, by their own documentation."""
+"""Default addresses of local LLM servers, by their own documentation."""
 PROBE_TIMEOUT_S = 2.0
 """So long one of them may take to answer on a busy machine; where nobody listens that is known at
 once."""

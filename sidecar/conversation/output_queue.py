@@ -51,7 +51,7 @@ class ConversationPhase(StrEnum):
 
 
 class ReplyEnding(StrEnum):
-    """How a reply ended."""
+    """Ending of a reply."""
 
     COMPLETED = "completed"
     INTERRUPTED = "interrupted"
@@ -181,12 +181,11 @@ class ReplyAudioStarted(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class ReplyLatency(ConversationClientEvent):
-    """Where the time went before a reply was heard, in seconds.
+    """Latencies before a reply was heard, in seconds.
 
-    ``endpoint``: from the person's last sound to the decision that the turn is over;
-    ``recognised``: how long words took once they were wanted; ``thought``: to the thinker's first
-    words; ``voiced``: to the voice's first sound; ``total``: from the person's last sound to the
-    first sound of the reply. Zero where there was none of it.
+    ``endpoint``: from the end of speech to the end-of-turn decision; ``recognised``: the final
+    recognition; ``thought``: to the LLM's first words; ``voiced``: to the first audio of TTS;
+    ``total``: from the end of speech to the first audio of the reply. Zero if there was none.
     """
 
     turn: int
@@ -248,7 +247,7 @@ MAX_FRAME_S = 0.25
 """Of a frame. A browser's page may lose a hundredth of a second where one ends, so they are not
 shorter than need be, and end between two words if there is such a place."""
 UNDERRUN_S = 0.02
-"""Who has less than this left gets whatever there is."""
+"""Buffer below which a client gets whatever there is."""
 _SLACK_S = 1e-6
 
 
@@ -273,7 +272,7 @@ class ReplyAudioFrame(ConversationOutput):
 
     @property
     def seconds(self) -> float:
-        """How long it takes to be heard."""
+        """Return the playback duration in seconds."""
         return len(self.pcm) / (2 * self.rate)
 
 
@@ -298,7 +297,7 @@ class AudioPacer:
 
     def __init__(self, client: PlaybackClient | None = None) -> None:
         self.client = client or PlaybackClient()
-        """Who plays it; another one from the next look on."""
+        """Playback state of the client; another one from the next step on."""
         self._line: _TurnAudio | None = None
         self._hushed = 0
         self._paused = False
@@ -349,7 +348,7 @@ class AudioPacer:
         return found
 
     def wake_at(self, now: float) -> float | None:
-        """When there is something to send or to tell again, if nothing happens before."""
+        """Return the time of the next send or resend, if nothing happens before."""
         line = self._line
         if line is None or self._stands:
             return None
@@ -432,7 +431,7 @@ class AudioPacer:
         line.heard, line.since = self.heard(now), max(now, line.since)
 
     def _next(self, line: _TurnAudio) -> float:
-        """How long the next frame is, in seconds; 0 while there is none to send."""
+        """Return the duration of the next frame in seconds; 0 while there is none to send."""
         waiting = len(line.pcm) / (2 * line.rate)
         if self.client.clears:
             return min(waiting, MAX_FRAME_S)

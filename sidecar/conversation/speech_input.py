@@ -41,7 +41,7 @@ class AudioClock:
             self._ends.popleft()
 
     def time(self, position: float) -> float:
-        """When what is at ``position`` was said."""
+        """Return the time of the audio at ``position``."""
         if not self._ends:
             return position
         at = bisect_left(self._ends, (position,))
@@ -64,7 +64,7 @@ to say."""
 
 
 def speech_input_options(language: str = AUTO) -> live_engine.LiveOptions:
-    """How a session hears for a conversation."""
+    """Return the options of a live session for a conversation."""
     return live_engine.LiveOptions(
         language=language,
         turns=live_engine.TurnControl.SILENCE,
@@ -96,7 +96,7 @@ class SpeechInput:
         self._quiet = False
         """Nothing has come for so long that what is said there is not gone on with."""
         self.options, self._guard = session.options, 0.0
-        """How it hears, while nothing is played."""
+        """Recognition options while nothing is played."""
         self._spans: dict[int, tuple[float, float]] = {}
         self._gone: frozenset[int] = frozenset()
         self._commits: deque[Callable[[], None] | None] = deque()
@@ -113,13 +113,13 @@ class SpeechInput:
         return self._session.received_s
 
     def span(self, utterance: int) -> tuple[float, float]:
-        """Where an utterance lies in all the sound, in seconds: from, to. One that goes on ends
-        where it began, and of one that is long gone nothing is known."""
+        """Return the span of an utterance in all the audio, in seconds: from, to. One that goes
+        on ends where it began, and of one that is long gone nothing is known."""
         return self._spans.get(utterance, (0.0, 0.0))
 
     def place(self, utterance: int) -> tuple[float, float, float]:
-        """Where an utterance lies in all the sound without the lead before its first word, so far:
-        from, to, and when that was said."""
+        """Return the span of an utterance in all the audio without the lead before its first
+        word, so far: from, to, and the time of that."""
         start, end = self.span(utterance)
         start += self.options.endpointing.pre_roll_s
         if utterance == self.speaking:

@@ -42,7 +42,7 @@ class ConversationStateMachine:
         self._floor = TurnTaking(self._answering, self._do)
         self._attending = (0.0, PAUSE_AFTER_S)
         self.phase = ConversationPhase.IDLE
-        """What it is doing."""
+        """Current phase."""
         self._due: float | None = None
 
     @property
@@ -62,8 +62,8 @@ class ConversationStateMachine:
 
     @property
     def made(self) -> ReplyEnding | None:
-        """How the reply that is being given will end, if nothing more comes of it; some of it may
-        still have to be heard."""
+        """Return how the reply in progress will end, if nothing more comes of it; some of it may
+        still have to be played."""
         reply = self._answering.given
         return reply.ending if reply is not None and reply.made else None
 

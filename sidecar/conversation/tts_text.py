@@ -23,7 +23,7 @@ _SUBSTITUTES = [
     (re.compile(r"\\([\\`*_{}\[\]()#+\-.!|>~])"), r"\1"),
 ]
 _LONE_MARK = re.compile(r"(?:(?<=[.,;:!?]) [.,;:!?]| ([.,;:!?]))(?= |$)")
-"""What stood behind an address or a picture."""
+"""Punctuation left behind a removed address or picture."""
 _LEADS = re.compile(r"^[ \t]*(?:(?:>|#{1,6}(?=\s)|[-*+](?=\s)|\d{1,3}[.)](?=\s))[ \t]*)+")
 _LEAST_RULE = 3
 """Characters of a line that is drawn across the page."""
@@ -79,8 +79,8 @@ def _without_pictures(line: str) -> str:
 
 
 _JOINTS = "\u200d\ufe0e\ufe0f\u20e3"
-"""What ties the parts of an emoji together. (The first has a meaning in some scripts, too; voices
-read those without it.)"""
+"""Characters that join the parts of an emoji. (The first has a meaning in some scripts, too;
+voices read those without it.)"""
 
 
 def _is_picture(character: str) -> bool:
@@ -172,7 +172,7 @@ class SentenceSplitter:
         return TtsPhrase(shown, text)
 
     def _next(self, final: bool) -> tuple[int, bool]:
-        """How long the next piece is, 0 while that is open; and whether it is code."""
+        """Return the length of the next phrase, 0 while that is open; and whether it is code."""
         rest = self._rest
         begin = len(rest) - len(rest.lstrip())
         if begin == len(rest):
@@ -187,8 +187,8 @@ class SentenceSplitter:
 
 
 def _code_block_end(rest: str, line: int, final: bool) -> int | None:
-    """Where the block of code ends that begins at ``line``; 0 while that is open, None if there is
-    none."""
+    """Return the end of the block of code that begins at ``line``; 0 while that is open, None if
+    there is none."""
     if not final and _MAY_BE_A_FENCE.fullmatch(rest, line):
         return 0
     fence = _FENCE.match(rest, line)
@@ -204,7 +204,7 @@ def _code_block_end(rest: str, line: int, final: bool) -> int | None:
 
 
 def _phrase_end(rest: str, begin: int, *, first: bool, final: bool) -> int:
-    """Where the piece ends that begins at ``begin``, 0 while that is open."""
+    """Return the end of the phrase that begins at ``begin``, 0 while that is open."""
     at = begin
     while at < len(rest):
         if at - begin >= MAX_PHRASE_CHARACTERS:
@@ -291,6 +291,6 @@ def _count_words(said: str) -> int:
 
 
 def _forced_cut(rest: str, begin: int) -> int:
-    """Where too long a piece is cut: behind a word if there are any."""
+    """Return the cut of a phrase that is too long: behind a word if there are any."""
     space = rest.rfind(" ", begin + MAX_PHRASE_CHARACTERS // 2, begin + MAX_PHRASE_CHARACTERS)
     return space + 1 if space >= 0 else begin + MAX_PHRASE_CHARACTERS

@@ -273,7 +273,7 @@ class TurnTaking:
         self._consider(person)
 
     def abandon(self, ending: output_queue.ReplyEnding) -> None:
-        """No more of the reply, whoever has the floor then."""
+        """End of the reply, whoever's turn it is then."""
         if self.person is not None:
             self.person.paused_at = None
         self._answering.abandon(ending, self.at)

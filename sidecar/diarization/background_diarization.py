@@ -19,7 +19,7 @@ MAX_LEAD_S = 30.0
 apart on one core while the words of the last are recognized on another."""
 
 CANCEL_POLL_S = 0.05
-"""How often who waits for the follower asks whether that is still wanted."""
+"""Interval at which a waiting caller checks for cancellation."""
 
 
 class StreamingDiarizer(Protocol):
@@ -46,7 +46,7 @@ class ResumableDiarizer(StreamingDiarizer, Protocol):
 
     @property
     def windows(self) -> int:
-        """How much that is."""
+        """Return the number of windows."""
 
     def snapshot(self, after: int = 0) -> dict[str, Any]:
         """Return its state behind the first ``after``, as plain values."""

@@ -34,7 +34,7 @@ SAME_SPEAKER_DISTANCE = 0.55
 """The mean distance (one less the cosine) up to which two clusters are one person. Anything from
 0.45 to 0.65 does the same; 0.40 splits a voice, 0.70 takes two for one."""
 MIN_SPEAKER_DISTANCE, MAX_SPEAKER_DISTANCE = 0.45, 0.7
-"""How far a known number of speakers may move it."""
+"""Limits of the distance for a known number of speakers."""
 MAX_CLUSTERED_VECTORS = 480
 """More vectors than that are clustered in parts of `PARTITION_VECTORS`."""
 PARTITION_VECTORS = 240
@@ -191,7 +191,7 @@ MIN_GROUP_SHARE = 0.1
 MAX_TREE_VECTORS = 480
 """So many segments say how many groups there are, those that are heard longest."""
 REASSIGNMENT_ROUNDS = 5
-"""How often segments go to the nearest group, and groups become the mean of theirs."""
+"""Rounds in which segments go to the nearest group, and groups become the mean of theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,7 +403,7 @@ def turns_from_activity(
 def speech_spans(
     speaking: npt.NDArray[np.bool_], first: int, end_s: float, least_gap_s: float = MIN_GAP_S
 ) -> list[tuple[float, float]]:
-    """Where somebody speaks: short gaps closed, then short stretches left out."""
+    """Return the spans with speech: short gaps closed, then short spans left out."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], speaking, [False]]).astype(np.int8)))
     found: list[tuple[float, float]] = []
     for begin, end in edges.reshape(-1, 2).tolist():

@@ -107,8 +107,8 @@ SPEECH_STEP_S = 5.0
 MIN_SPEAKER_S = 2.0
 """A voice of a window that is heard alone for less founds no person; it is given to one."""
 RECLUSTER_INTERVAL_S = 10.0
-"""How often all vectors are clustered anew, and never oftener than each twentieth of what there is:
-so the decisions over a recording cost as much as a few of its last one."""
+"""Interval of clustering anew, and never oftener than each twentieth of what there is: so the
+decisions over a recording cost as much as a few of its last one."""
 _RECLUSTER_SHARE = 0.05
 FIRST_TURNS_S = 9.0
 """The end of a window lacks what is said next."""
@@ -175,7 +175,7 @@ class Diarizer:
 
     @property
     def windows(self) -> int:
-        """How many there are."""
+        """Return the number of windows."""
         return len(self._windows)
 
     def go_on(self, parts: Sequence[Mapping[str, Any]]) -> None:
@@ -219,7 +219,7 @@ class Diarizer:
 
     @property
     def speech(self) -> list[tuple[float, float]]:
-        """Where anybody speaks, in order. It does not depend on who is who."""
+        """Return the spans with speech, in order. It does not depend on who is who."""
         speaking: npt.NDArray[np.bool_] = np.any(self._active, axis=1)
         return speech_spans(speaking, 0, self._listening.end_s)
 

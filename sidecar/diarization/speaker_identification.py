@@ -30,7 +30,7 @@ MAX_WEIGHT_S = 30.0
 """A longer recording of a person counts no more than so much: one of each microphone is better
 than an hour of one."""
 MIN_SHARED_S = 0.5
-"""What a transcript's speaker and a voice must have in common to be the same."""
+"""Overlap that a transcript's speaker and a cluster need to be the same."""
 
 Vector = npt.NDArray[np.float32]
 """Shape (256,), of length 1."""
@@ -173,7 +173,8 @@ def similarities(
 
 
 def assign_speakers(alike: Mapping[tuple[int, str], float]) -> dict[int, str]:
-    """Which person each speaker is, by the likeness of every pair; who is nobody is left out. Pure.
+    """Return the enrolled speaker of each speaker, by the similarity of every pair; unknown ones
+    are left out. Pure.
 
     A person has to be like enough (`SAME_SPEAKER_SIMILARITY`), and likelier than all others by
     `SIMILARITY_MARGIN`.

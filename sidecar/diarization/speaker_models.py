@@ -253,7 +253,7 @@ FRAMES_IN_ONE = 8
 """Of the features, in a frame of the trunk."""
 
 Frames = npt.NDArray[np.float32]
-"""What the trunk makes of a stretch: shape (frames, 2560), a frame every 80 ms."""
+"""Output of the trunk for a span: shape (frames, 2560), a frame every 80 ms."""
 Mask = npt.NDArray[np.bool_]
 """Shape (frames,)."""
 Vector = npt.NDArray[np.float32]
@@ -263,7 +263,7 @@ _TINY = 1e-8
 
 
 def trunk_frames(samples: int) -> int:
-    """How many frames the trunk makes of so many samples."""
+    """Return the number of frames that the trunk makes of so many samples."""
     return -(-((samples - FRAME_SAMPLES) // HOP_SAMPLES + 1) // FRAMES_IN_ONE)
 
 
@@ -336,5 +336,5 @@ class SingleSpeakerEncoder(SpeakerEncoder):
         return self.frames(samples), np.ones_like(speech)
 
     def pooled(self, frames: Frames, weights: npt.NDArray[np.float32]) -> Vector | None:
-        """The same direction whoever speaks; None if nobody does."""
+        """Return the same embedding for every speaker; None without speech."""
         return np.eye(1, EMBEDDING_SIZE, dtype=np.float32)[0] if weights.any() else None

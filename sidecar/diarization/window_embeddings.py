@@ -42,7 +42,7 @@ MAX_WINDOW_SPEAKERS = 3
 FRAME_STEP_S = 0.016875
 """From one frame to the next."""
 RECEPTIVE_FIELD_S = 0.0619375
-"""What one frame looks at."""
+"""Receptive field of one frame."""
 FRAME_LEAD_S = (RECEPTIVE_FIELD_S - FRAME_STEP_S) / 2
 """A frame stands for the middle step of its field: from here on, in the window."""
 
@@ -72,7 +72,7 @@ SEGMENTATION_BATCH = 4
 """So many windows the segmentation takes at once: as many as end in a block at the usual step. Its
 recurrent layers read their weights once for all of them."""
 BLOCK = WINDOW_SAMPLES
-"""What the trunk takes at once, in samples; blocks do not overlap, windows do."""
+"""Input of the trunk, in samples; blocks do not overlap, windows do."""
 _HOP = round(FRAME_S * SAMPLE_RATE)
 _FIRST_CENTRE_S = 0.0125
 PIECE_FRAMES = 5
@@ -121,20 +121,20 @@ class WindowExtractor:
         self._sound: Block = np.zeros(0, np.float32)
         self._sound_begin = 0
         self.next = 0
-        """Where the next window begins, in samples."""
+        """Start of the next window, in samples."""
         self._finished = False
         self._blocks: dict[int, tuple[Frames, Mask]] = {}
         self._speech: dict[int, Mask] = {}
-        """Where anybody speaks in the windows, by their begin in samples."""
+        """Speech masks of the windows, by their start in samples."""
 
     @property
     def end(self) -> int:
-        """How much there is, in samples."""
+        """Return the end of the audio, in samples."""
         return self._sound_begin + len(self._sound)
 
     @property
     def end_s(self) -> float:
-        """How much there is, in seconds."""
+        """Return the end of the audio, in seconds."""
         return self.end / SAMPLE_RATE
 
     @property
@@ -174,7 +174,7 @@ class WindowExtractor:
         return found
 
     def _due(self) -> Iterator[int]:
-        """Where the windows begin that are complete now, in samples."""
+        """Return the starts of the windows that are complete now, in samples."""
         complete = self.end if self._finished else self.end // BLOCK * BLOCK
         while self.next + WINDOW_SAMPLES <= complete:
             yield self.next
@@ -372,8 +372,8 @@ def embed_windows(
 
 
 def window_starts(asked: WindowEmbeddingsRequest, end: int, step_s: float) -> list[int]:
-    """Where the windows begin that `embed_windows` makes of ``end`` samples, in samples of the
-    piece."""
+    """Return the starts of the windows that `embed_windows` makes of ``end`` samples, in samples
+    of the chunk."""
     step, first = round(step_s * SAMPLE_RATE), round(asked.first_s * SAMPLE_RATE)
     until = end if asked.until_s is None else round(asked.until_s * SAMPLE_RATE)
     found, at = [], first

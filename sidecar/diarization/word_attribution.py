@@ -22,9 +22,10 @@ MAX_JOINED_PAUSE_S = 0.7
 """A voice that pauses for less goes on with its line, if nobody else speaks meanwhile. From 0.6 to
 0.8 the errors are the same; shorter lines lose words (docs/decisions/diarization-parameters.md)."""
 MIN_FLOOR_S = 0.5
-"""Who goes on for less than this behind another's words has not taken the floor."""
+"""Duration after another's words below which a speaker has not taken the turn."""
 MIN_BACKCHANNEL_S = 1.0
-"""Who speaks for less while another goes on gets no line: there is nothing to be understood."""
+"""Duration during another's turn below which a speaker gets no segment: there is nothing to be
+understood."""
 MIN_OVERLAP_S = 1.0
 """Two who speak at once for so long are both told to: each line then is as long as its turn."""
 CONTEXT_S = 0.3
@@ -124,8 +125,8 @@ class SpeakerLookup:
 def extend_over_overlaps(
     segments: Sequence[Segment], turns: Iterable[SpeakerTurn]
 ) -> list[Segment]:
-    """Where the floor changes while two speak at once: the first segment up to where its speaker
-    ends, the next from where its speaker begins. The words stay as they are.
+    """Move the border of two segments where their speakers overlap: the first segment up to where
+    its speaker ends, the next from where its speaker begins. The words stay as they are.
 
     ``segments``: in order; the label of a turn is the speaker.
     """
@@ -159,7 +160,7 @@ def _start_at(turns: Sequence[SpeakerTurn], time_s: float) -> float:
 WORD_TIME_ERROR_S = 0.5
 """So far the begin of a word may be off; within it a sentence's end or a pause draws the cut."""
 PAUSE_S = 0.2
-"""What counts as a pause between two words."""
+"""Minimum pause between two words."""
 _SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？", "؟", "।")
 
 
@@ -244,7 +245,7 @@ def _snap_cuts(cuts: Sequence[int], words: Sequence[Word]) -> list[int]:
 
 
 def _cut_cost(words: Sequence[Word], at: int, cut: int) -> tuple[int, float]:
-    """How unlikely it is that another speaks from word ``at`` on: the less, the likelier."""
+    """Return the cost of a speaker change at word ``at``: the less, the likelier."""
     before, after = words[at - 1], words[at]
     closed = ends_sentence(before.text)
     paused = after.start - before.end >= PAUSE_S

@@ -52,7 +52,8 @@ class EngineFacts:
     language: str = AUTO
 
     def found(self, engine: str) -> FoundModel | None:
-        """What was found for an engine; None if it has no weights of its own."""
+        """Return the checkpoint that was found for an engine; None if it has no weights of its
+        own."""
         return {VIBEVOICE: self.checkpoint, WHISPER: self.whisper, VOXTRAL: self.voxtral}.get(
             engine
         )
@@ -112,7 +113,7 @@ def torch_has_cuda() -> bool:
 
 
 ENGINES_WITH_EXTRAS = (VIBEVOICE, WHISPER, VOXTRAL)
-"""Whose packages the base does not bring; the extra has the engine's name."""
+"""Engines whose packages the base does not include; the extra has the engine's name."""
 
 
 MAX_REMOTE_SESSIONS = 10_000
@@ -224,8 +225,8 @@ def _remote_live_choice(settings: Settings) -> EngineChoice[EngineSpec]:
 
 def _auto_live_spec(files: EngineChoice[EngineSpec]) -> tuple[EngineChoice[EngineSpec] | None, str]:
     if files.spec.sessions:
-        return files, "it transcribes files, and hears live too"
-    reason = f"the engine '{files.spec.name}', for files, does not hear live"
+        return files, "it transcribes recordings and live audio"
+    reason = f"the engine '{files.spec.name}', for recordings, does not transcribe live audio"
     embedded = engines.engine_spec(MOONSHINE)
     if lacking := engines.missing_packages(embedded):
         return None, f"{reason}; for the embedded one are not installed: {', '.join(lacking)}"
@@ -242,7 +243,7 @@ def _live_engine_names() -> list[str]:
 def _max_streams(
     spec: EngineSpec, checkpoint: ModelCheckpoint, shape: StreamShape, settings: Settings
 ) -> int:
-    """How many sessions there is memory for beside the weights; one may always try."""
+    """Return the number of sessions that fit in memory beside the weights; at least one."""
     gpu = read_gpu_memory() if settings.device != "cpu" else None
     free = gpu.free_bytes if gpu is not None else host_free_bytes()
     return max(1, min(spec.sessions, shape.most(free - checkpoint.bytes, STREAM_MEMORY_S)))

@@ -127,7 +127,7 @@ class EventUnsupported(BadRequest, code="event_unsupported", kind=ErrorKind.UNSU
     """Event type that a live connection does not support."""
 
     default_detail = "The type of the event is not supported here."
-    default_hint = "docs/openai.md lists the supported events."
+    default_hint = "docs/openai-wire.md lists the supported events."
 
 
 class CommitEmpty(BadRequest, code="input_audio_buffer_commit_empty"):

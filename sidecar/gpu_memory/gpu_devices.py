@@ -19,7 +19,8 @@ from sidecar.concurrency import ThreadLimiter
 VISIBLE_DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
 """Numbers or names of the GPUs that a process may use, the first one first; empty: none."""
 DEVICE_ORDER_ENV = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-"""What makes CUDA count the GPUs as their driver does; by itself it has the fastest first."""
+"""Variable that makes CUDA number the GPUs as their driver does; by default the fastest is
+first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class DeviceLedger:
 
     def __init__(self) -> None:
         self.strangers_bytes = 0
-        """What others than engines of ours took when somebody looked last."""
+        """Bytes of other programs at the last query."""
         self._engines: dict[str, Callable[[], EngineMemoryHolding]] = {}
         self._reserved: dict[str, int] = {}
         self._taken: dict[str, int] = {}
@@ -164,7 +165,7 @@ GPU_POLL_INTERVAL_S = 2.0
 SILENT_GPU_POLL_INTERVAL_S = 10.0
 """The same while its driver does not answer."""
 DRIVER_TIMEOUT_S = 1.0
-"""How long a job waits for a look; usually it takes milliseconds."""
+"""Time that a job waits for a query; usually it takes milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)

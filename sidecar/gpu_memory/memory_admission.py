@@ -30,7 +30,7 @@ from sidecar.interfaces.engine_interface import (
 
 
 class LoadPlacement(StrEnum):
-    """Where a new engine is loaded while an old one stands."""
+    """Placement of a new engine while an old one is loaded."""
 
     BESIDE = "beside"
     """The old one goes once the new one is up."""
@@ -40,7 +40,7 @@ class LoadPlacement(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """How a new engine comes in; of ``memory`` counts what it keeps on the host meanwhile."""
+    """Plan of a load: placement, and the memory plan of which the host's part counts."""
 
     placement: LoadPlacement = LoadPlacement.BESIDE
     memory: MemoryPlan = field(default_factory=MemoryPlan)
@@ -54,7 +54,7 @@ class MemoryAccount:
         """Find out how much memory there is."""
 
     def place(self, precision: Precision) -> LoadPlan:
-        """How a new engine is to come in.
+        """Return the placement of a new engine.
 
         Raises:
             errors.WontFit: it has no room even alone.
@@ -76,7 +76,7 @@ CPU_CHUNK_S = 8 / 3
 MAX_WINDOWS = 8
 """Of a recording at once: an eighth of the passes; each more is one more border, for ever less."""
 TYPICAL_AUDIO_S = 600.0
-"""What is planned for where nobody knows how long a recording is, and for the first load."""
+"""Duration that is planned for if a recording's is not known, and for the first load."""
 
 
 LOAD_PLAN_ALL_ON_GPU = memory_plan.LOAD_PLANS[0]
@@ -194,8 +194,8 @@ class MemoryAdmission:
         return memory_plan.best_precision(self._shape, work, self.available_bytes(now)).precision
 
     def place(self, precision: Precision, now: MemoryState) -> LoadPlan:
-        """How the engine is loaded anew at ``precision``: beside the old one if it can be, and
-        with as much of it on the device as there is room for.
+        """Return the plan of a load at ``precision``: beside the old engine if possible, and with
+        as much of it on the device as fits.
 
         Raises:
             errors.WontFit: not even alone could it hear a second.

@@ -62,7 +62,7 @@ class EncoderShape:
 
     @property
     def parameters(self) -> int:
-        """How many numbers the encoder has."""
+        """Return the number of parameters of the encoder."""
         widths = self.widths
         total = self.channels * widths[0] * self.kernel + widths[0]
         for narrow, wide, ratio in zip(widths, widths[1:], self.ratios, strict=False):
@@ -194,7 +194,7 @@ PROMPT_TOKENS = 128
 """Text around the audio: the system line and the question, with room for a few hotwords."""
 
 TOKENS_PER_SECOND = 9.0
-"""What a dense hour of speech writes at most, tokens per second of audio (the model page's sample
+"""Maximum output of a dense hour of speech, tokens per second of audio (the model page's sample
 writes 8.5); the cache is budgeted for it."""
 
 MIN_OUTPUT_TOKENS = 64
@@ -204,7 +204,8 @@ CONTEXT_BYTES = 600_000_000
 """The CUDA context, cuBLAS and cuDNN workspaces. An estimate until it is measured on a GPU."""
 
 FRAGMENTATION = 0.03
-"""What the allocator loses by rounding and gaps. An estimate until it is measured on a GPU."""
+"""Share that the allocator loses by rounding and gaps. An estimate until it is measured on a
+GPU."""
 
 DRAFT_TOKENS = 12
 """Tokens in a step that verifies what the format forces
@@ -253,7 +254,7 @@ class RecordingWork:
 
 @dataclass(frozen=True, slots=True)
 class MemoryBreakdown:
-    """Where the bytes of a phase go. ``reserve`` is what no tensor accounts for."""
+    """Bytes of a phase by purpose. ``reserve`` is what no tensor accounts for."""
 
     phase: str
     weights: int

@@ -25,7 +25,7 @@ from sidecar.gpu_memory.memory_footprint import (
 from sidecar.interfaces.engine_interface import EngineSpec, MemoryPlan, Precision
 
 PREFERRED_PRECISIONS = (Precision.BF16, Precision.INT8, Precision.INT4)
-"""What `auto` chooses from on a GPU: the truest weights first."""
+"""Precisions that `auto` chooses from on a GPU: the truest weights first."""
 
 CACHE_ROUND = 256
 """The cache's length is a multiple of this, as attention kernels like it."""
@@ -47,7 +47,7 @@ ENCODE_AND_PREFILL = 1.05
 GB = float(1 << 30)
 _OFFLOADED_PLAN = MemoryPlan(evict_encoders=True, host_token_table=True)
 LOAD_PLANS = (MemoryPlan(), MemoryPlan(evict_encoders=True), _OFFLOADED_PLAN)
-"""What stays on the host while an engine loads, from nothing on; the jobs' own plans follow."""
+"""Parts on the host while an engine loads, from nothing on; the jobs' own plans follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +244,8 @@ def _duration(seconds: float, *, down: bool = False) -> str:
 MIN_WINDOW_S = 300.0
 """Seconds of a recording that are worth a window: enough to hear who speaks."""
 MAX_WINDOW_LOSS_S = 130.0
-"""What a window may lose to the search for a pause at its end, and to the overlap with the next
-(`SEARCH_S` and `OVERLAP_S` of `engines.vibevoice.vibevoice_windows`)."""
+"""Maximum loss of a window to the search for a pause at its end, and to the overlap with the
+next (`SEARCH_S` and `OVERLAP_S` of `engines.vibevoice.vibevoice_windows`)."""
 
 
 def batched_windows_plan(

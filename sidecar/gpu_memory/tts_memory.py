@@ -217,7 +217,7 @@ class TtsMemoryAdmission:
         return Precision.BF16
 
     def place(self, precision: Precision, now: MemoryState) -> LoadPlan:
-        """How it is loaded: beside the old one, or in its place.
+        """Return the plan of a load: beside the old engine, or instead of it.
 
         Raises:
             errors.WontFit: it has no room even then.

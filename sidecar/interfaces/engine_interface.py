@@ -24,7 +24,7 @@ AUTO = "auto"
 
 
 class Precision(StrEnum):
-    """How an engine's weights are held; `AUTO` leaves it to the engine."""
+    """Precision of an engine's weights; `AUTO` leaves it to the engine."""
 
     AUTO = AUTO
     FP32 = "fp32"
@@ -120,8 +120,7 @@ def abbreviate_names(names: Sequence[str], most: int = 10) -> str:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """How an engine is to spend its device's memory on one recording; `gpu_memory.memory_plan`
-    decides it.
+    """Use of a device's memory for one recording; `gpu_memory.memory_plan` decides it.
 
     ``encoder_chunk_s``: seconds of audio in one pass of the encoders. ``prefill_tile``: tokens in
     one pass of an MLP during the prefill. ``cache_tokens``: positions of the KV cache to begin
@@ -190,7 +189,7 @@ class TranscribeOptions(WireValues):
 
 @dataclass(frozen=True, slots=True)
 class UpstreamOptions:
-    """Where other servers hear for an engine, and how they are to be asked.
+    """Upstream servers of an engine, and request options for them.
 
     ``urls`` have no path of an API and no credentials; ``keys`` is one for each, '' for none.
     ``timeout``: seconds for a second of audio. ``piece_s``: the longest piece, 0 leaves it to
@@ -208,7 +207,8 @@ class UpstreamOptions:
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions(WireValues):
-    """How an engine is to load; one without a checkpoint or a choice of device leaves those out.
+    """Options of the load of an engine; one without a checkpoint or a choice of device leaves those
+    out.
 
     ``checkpoint``: the folder of the weights. ``device``: 'auto', 'cuda' or 'cpu'.
     ``evict_encoders`` and ``host_token_table``: these parts never pass through the device's memory
@@ -264,7 +264,7 @@ class InterruptibleAudio:
 
 @dataclass(frozen=True, slots=True)
 class TranscriptionRequest:
-    """One recording that is to be heard: its audio, what is asked for, and whether it still is."""
+    """Recording to transcribe: its audio, its options, and its cancellation."""
 
     audio: AudioStream
     options: TranscribeOptions
@@ -286,7 +286,7 @@ class TranscriptionEngine(Protocol):
 
 @runtime_checkable
 class LoadedRateEngine(TranscriptionEngine, Protocol):
-    """An engine that knows once it is loaded at which rate it hears, whatever its spec says."""
+    """Engine that knows its sample rate only once it is loaded, whatever its spec says."""
 
     sample_rate: int
 
@@ -306,7 +306,7 @@ class ResumableEngine(TranscriptionEngine, Protocol):
 
 
 class BatchEngine(TranscriptionEngine, Protocol):
-    """An engine that can hear several recordings in step."""
+    """Engine that can transcribe several recordings in step."""
 
     def transcribe_together(
         self, requests: Sequence[TranscriptionRequest]
@@ -342,8 +342,8 @@ class TtsSpec(ModelSpec):
 
 @dataclass(frozen=True, slots=True)
 class WordMark:
-    """The word at ``character`` of the text that was to be said is heard from ``start`` on: seconds
-    since the beginning of that text's sound."""
+    """Start of the word at ``character`` of the text: seconds since the beginning of that text's
+    audio."""
 
     character: int
     start: float
@@ -360,13 +360,13 @@ class SynthesizedAudio:
 
     @property
     def seconds(self) -> float:
-        """How long it sounds."""
+        """Return the duration in seconds."""
         return len(self.pcm) / PCM16_BYTES / self.rate
 
 
 @dataclass(frozen=True, slots=True)
 class SynthesisOptions(WireValues):
-    """How something is to be said.
+    """Options of speech synthesis.
 
     ``voice``: one of those that the engine has, '' for its own choice. ``speed``: 1 is the voice's
     own. ``language``: of the text; 'auto' leaves it to the voice. ``rate``: samples a second that

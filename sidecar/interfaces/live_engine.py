@@ -95,7 +95,7 @@ SequenceNumber = Annotated[int, NumberRange(0, 2**53 - 1)]
 
 
 class SampleEncoding(StrEnum):
-    """How samples come in, mono and little-endian."""
+    """Encoding of incoming samples, mono and little-endian."""
 
     PCM16 = "pcm16"
     FLOAT32 = "float32"
@@ -201,8 +201,8 @@ class LiveOptions(WireValues):
 
 
 class LiveSession(Protocol):
-    """One stream of sound in an engine. Nothing here waits for recognition; `Summary` is the last
-    event, and comes after `finish` alone."""
+    """One stream of audio in an engine. Nothing here waits for recognition; `Summary` is the
+    last event, and comes after `finish` alone."""
 
     around: Callable[[], AbstractContextManager[object]]
     """Entered by each thread of the engine for as long as it recognizes for this session; set
@@ -236,13 +236,13 @@ class LiveSession(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LiveSessionStart(WireValues):
-    """Where a session begins that goes on for one whose process died: times, and the next numbers
-    of a turn and a piece. ``said`` is what was told before, as pieces number ``pieces``; the last
-    ``open`` of it belong to the turn that goes on. ``voices``: what its speakers sound like, as far
-    as that was known. ``lead``: where the sound begins that comes, ``at`` where that is None; up to
-    ``at`` it was heard already, and ``context`` is told pieces in it. Utterances of the first
-    ``began`` turns were being recognised, and are. ``confidence``: of all that was told, and
-    ``doubted``: the client was told that the language is probably another."""
+    """Start of a session that resumes one whose process died: times, and the next numbers of a
+    turn and a segment. ``said`` is what was told before, as pieces number ``pieces``; the last
+    ``open`` of it belong to the turn that goes on. ``voices``: what its speakers sound like, as
+    far as that was known. ``lead``: where the sound begins that comes, ``at`` where that is
+    None; up to ``at`` it was heard already, and ``context`` is told pieces in it. Utterances of
+    the first ``began`` turns were being recognised, and are. ``confidence``: of all that was
+    told, and ``doubted``: the client was told that the language is probably another."""
 
     at: TimePosition = 0.0
     turn: SequenceNumber = 0
@@ -263,7 +263,7 @@ NEW_SESSION = LiveSessionStart()
 
 
 class LiveEngine(TranscriptionEngine, Protocol):
-    """An engine that hears as many as `EngineSpec.sessions` streams at once."""
+    """Engine for as many as `EngineSpec.sessions` streams at once."""
 
     def open(
         self, options: LiveOptions, begin: LiveSessionStart, tell: live_events.LiveEventCallback

@@ -47,8 +47,8 @@ class JobBatching:
         return jobs
 
     def beside(self, job: Job | JobRecord) -> int:
-        """How many at most are heard in step where this job is one of them, by its length and its
-        wishes."""
+        """Return how many recordings at most run in step with this job, by its length and its
+        options."""
         return self.most_beside if self._is_batch_engine(job) else 1
 
     @property

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 NEXT_JOB_WAIT_S = 0.3
-"""What a client takes at most to send its next recording after the answer to the last."""
+"""Time in which a client sends its next recording after the answer to the last."""
 BatchChooser = Callable[[Iterator[Job], Precision], Sequence[Job]]
 """Of jobs that wait for the same precision, in turn, the first of which is due: those to run in
 step. Who is in turn is worked out as they are taken."""

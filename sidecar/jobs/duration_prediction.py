@@ -29,7 +29,7 @@ that on a slow core."""
 USUAL_WORK_PER_AUDIO_S = 0.07
 """The same on two common cores, with speakers: the README's 28.3 s take 1.9 s."""
 MIN_JOB_S = 0.2
-"""What a job takes however short it is: it is read, begun and answered."""
+"""Minimum duration of a job: reading, start and response."""
 UNKNOWN_AUDIO_S = 600.0
 """Of a recording that does not say how long it is."""
 REMEMBERED_JOBS = 15
@@ -187,8 +187,8 @@ MAX_DURATION_S = 1e6
 
 
 class DurationFile:
-    """Where it is kept; without a ``folder`` nowhere. A broken or unwritable file costs a line of
-    the log and nothing else."""
+    """File of predicted durations; without a ``folder`` there is none. A broken or unwritable
+    file costs a line of the log and nothing else."""
 
     def __init__(self, folder: Path | None) -> None:
         self._path = folder / DURATION_FILE_NAME if folder is not None else None

@@ -1,6 +1,6 @@
 """Job backend: store and queue opened together, engine provisioning for each job.
 
-`gpu_memory.memory_admission` decides on snapshots, which the engine's lodging takes.
+`gpu_memory.memory_admission` decides on snapshots, which the engine host takes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 class EngineProvisioning:
-    """Options and memory plan of each job of the engine in a ``lodging``."""
+    """Options and memory plan of each job of the engine of a host (``lodging``)."""
 
     def __init__(self, settings: Settings, lodging: EngineHost[EngineSpec]) -> None:
         self._settings = settings
@@ -170,7 +170,7 @@ class LocalQueueSetup:
         )
         self._file = DurationFile(default_data_folder(settings.data_dir))
         self.pace = DurationPredictor(provision.spec.name, model, self._file.read())
-        """How long work takes."""
+        """Predictor of durations."""
 
     def queue(self, log: JobEventLog) -> JobQueue:
         """Return a queue that writes to a log."""
@@ -248,7 +248,7 @@ class LocalJobBackend:
         self._disk, self._now, self._engine = disk, now, engine
         self._kept = JobPersistence(settings, now) if settings.keeps_jobs else None
         self.log: JobEventLog = self._kept.store if self._kept else JobEventLog(now)
-        """What happens to the jobs of this process."""
+        """Log of the jobs of this process."""
         self.log.listen(JobEventMetrics(tally))
         self.queue = engine.queue(self.log)
         self.results = Retention(

@@ -159,7 +159,7 @@ class JobEventFeed:
 
     @property
     def subscribers(self) -> int:
-        """How many are told, of all jobs."""
+        """Return the number of subscribers, of all jobs."""
         return sum(map(len, self._subscriptions.values()))
 
     def publish(self, record: JobRecord, event: JobEvent) -> None:
@@ -188,7 +188,7 @@ class JobEventLogEntry:
         self.from_seq = 0
         """The least number of the next event."""
         self.fleeting_at: int | None = None
-        """Where the fleeting one stands."""
+        """Position of the fleeting event."""
 
     def take(self, record: JobRecord, event: JobEvent) -> None:
         """One more event, and the record after it."""

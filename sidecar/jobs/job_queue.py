@@ -95,7 +95,7 @@ class JobQueue:
 
     @property
     def places(self) -> int:
-        """How many may run at once."""
+        """Return the number of jobs that may run at once."""
         return len(self._lanes)
 
     @property
@@ -163,7 +163,7 @@ class JobQueue:
         return self._waiting.get(job_id) or next(running, None)
 
     def position(self, job: Job) -> int | None:
-        """How many go first; None when it waits no more."""
+        """Return the number of jobs that go first; None when it waits no more."""
         turn = self._waiting.turn(job)
         return turn[0] if turn is not None else None
 

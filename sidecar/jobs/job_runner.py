@@ -35,9 +35,9 @@ class Job:
     def __init__(self, source: AudioSource, record: JobRecord) -> None:
         self.source = source
         self.record = record
-        """What is known of it now."""
+        """Latest record."""
         self.arrived_at = time.monotonic()
-        """What is decided goes by this; the record's times are for people."""
+        """Arrival on the monotonic clock, for decisions; the record's times are for people."""
         self._store: JobEventLog | None = None
         self._changed = asyncio.Event()
         self._over = asyncio.Event()
@@ -62,7 +62,7 @@ class Job:
 
     @property
     def state(self) -> JobState:
-        """Where it is in its life."""
+        """Return the state of the job."""
         return self.record.state
 
     @property
@@ -72,7 +72,7 @@ class Job:
 
     @property
     def error(self) -> errors.SidecarError | None:
-        """Why there is no transcript, once that is so."""
+        """Return the reason why there is no transcript, once that is so."""
         return self.record.error.error() if self.record.error is not None else None
 
     def enter(self, store: JobEventLog) -> None:
@@ -170,7 +170,7 @@ class Job:
         self._append(job_record.CancelledChange())
 
     def part(self, error: errors.SidecarError) -> None:
-        """Whoever waits for it here is told ``error``, whatever became of it elsewhere."""
+        """Fail its clients here with ``error``, whatever becomes of it elsewhere."""
         self.record = replace(
             self.record, state=JobState.FAILED, error=job_record.JobFailure.of(error)
         )
@@ -236,7 +236,7 @@ class JobRun:
         self._leaving: asyncio.Task[None] | None = None
         self._engine: EngineLease | None = None
         self._in_step: Sequence[Job] = ()
-        """Whom the engine hears in step, by the numbers that it knows them by."""
+        """Jobs that the engine runs in step, in the order of its numbers for them."""
         self._interrupted = False
         self._asked = False
         """Its call is in the engine's process."""
@@ -346,7 +346,7 @@ class JobRun:
                     await job.written()
 
     async def _leave(self) -> None:
-        """Have the engine no more; whoever is behind has it on."""
+        """Leave the engine to the run behind."""
         self._asked, self._behind = False, ""
         stay, self._stay = self._stay, None
         if stay is not None:

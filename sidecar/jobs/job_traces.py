@@ -23,7 +23,7 @@ from sidecar.observability.tracing import CURRENT_ARRIVAL, RequestArrival, Trace
 log = logging.getLogger(__name__)
 TRACE_NAME = "transcription"
 STAGE_CHANGES = (StartedChange, CrashedChange, RequeuedChange, InterruptedChange)
-"""What ends a stage before the end."""
+"""Changes that end a stage before the end of the job."""
 LastLoad = Callable[[], tuple[float, float]]
 """From when to when the engine was loaded last, in seconds since 1970."""
 

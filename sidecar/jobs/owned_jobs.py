@@ -321,7 +321,7 @@ class OwnedRecordings:
 
 
 SPLIT_ATTEMPTS = 3
-"""How often voices are compared anew where somebody edits the transcript meanwhile."""
+"""Attempts of a split by voice while the transcript is edited meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,8 +344,7 @@ class EditResult:
 
 
 class TranscriptEditor:
-    """Changes transcripts of whoever asks; vectors are compared in the process that looks at
-    files, for nothing here knows how."""
+    """Editor of the caller's transcripts; embeddings are compared in the audio probe's process."""
 
     def __init__(self, jobs: OwnedJobs, intake: AudioProbe) -> None:
         self._jobs = jobs

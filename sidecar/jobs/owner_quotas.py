@@ -11,7 +11,7 @@ from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import HOUR_S, RateLimit, TokenBuckets, is_within_fair_share
 
 UNKNOWN_AUDIO_CHARGE_S = 3600.0
-"""What a recording counts for that does not say how long it is."""
+"""Duration that a recording of unknown duration counts for."""
 
 
 def check_jobs(who: Identity, has: int) -> None:

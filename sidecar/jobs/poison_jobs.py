@@ -5,7 +5,7 @@ from __future__ import annotations
 from sidecar import errors
 
 CRASH_WEIGHT = 5
-"""What an engine's process that dies under a living service weighs."""
+"""Weight of an engine's process that dies under a living service."""
 SERVICE_DEATH_WEIGHT = 1
 """The same of a service."""
 POISON_WEIGHT = 10
@@ -16,8 +16,8 @@ MAX_NODE_ATTEMPTS = 2
 
 
 def poison_weight(crashes: int, deaths: int) -> int:
-    """How much speaks against a recording in which so many engines crashed, and so many services
-    died."""
+    """Return the evidence against a recording in which so many engines crashed, and so many
+    services died."""
     return crashes * CRASH_WEIGHT + deaths * SERVICE_DEATH_WEIGHT
 
 

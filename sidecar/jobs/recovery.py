@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def jobs_folder(settings: Settings) -> Path:
-    """Where jobs are kept."""
+    """Return the folder of persisted jobs."""
     return data_folder(settings, "jobs")
 
 

@@ -26,16 +26,16 @@ JOB_BYTES = 16 << 10
 """Charged for each job beside its words: its options with a prompt, and a line of every list."""
 SEGMENT_BYTES = 150
 WORD_BYTES = 120
-"""What a segment and a word take in memory beside their text (tracemalloc, CPython 3.11)."""
+"""Memory of a segment and a word beside their text (tracemalloc, CPython 3.11)."""
 EDIT_BYTES = 700
-"""What an edit takes beside what it says, in the history and among the events; an undo, too."""
+"""Memory of an edit beside its text, in the history and among the events; an undo, too."""
 EMBEDDING_BYTES = 900
-"""What the voice of a segment takes, as a vector."""
+"""Memory of the embedding of a segment."""
 FEW_SEGMENTS = 50
-"""Whose rendering takes about a millisecond, with words."""
+"""Number of segments that take about a millisecond to render, with words."""
 MIN_RETENTION_S = 2.0
-"""How long a result can be fetched at least, also of a service that ends: clients look once a
-second or more often."""
+"""Minimum time in which a result can be fetched, also of a service that ends: clients look once
+a second or more often."""
 
 
 def retained_bytes(
@@ -85,7 +85,7 @@ class _EndedJob:
     """From when its time counts: its owner's reading and edits renew it."""
     weight: int = 0
     answer: bytes | None = None
-    """What a wire made of it."""
+    """Rendered response of a wire."""
     fetched: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property

@@ -59,8 +59,8 @@ class WaitingJob:
 
 @dataclass(frozen=True, slots=True)
 class SchedulerMoment:
-    """When it is decided: ``at``, in seconds of any clock. ``loaded``: the precision in memory,
-    since ``loaded_at``; None while there is none."""
+    """Moment of a decision: ``at``, in seconds of any clock. ``loaded``: the precision in
+    memory, since ``loaded_at``; None while there is none."""
 
     at: float = 0.0
     loaded: Precision | None = None
@@ -69,13 +69,13 @@ class SchedulerMoment:
 
 @dataclass(frozen=True, slots=True)
 class OwnerShares:
-    """How much work each owner has had. ``passed``: what has passed for all of them."""
+    """Work that each owner has had. ``passed``: what has passed for all of them."""
 
     passed: float = 0.0
     tags: Mapping[str, float] = field(default_factory=dict)
 
     def tag(self, owner: str) -> float:
-        """Where an owner stands; who is not known stands where time does."""
+        """Return the tag of an owner; an unknown one has the current time."""
         return self.tags.get(owner, self.passed)
 
     def joined(self, owner: str) -> OwnerShares:

@@ -183,8 +183,8 @@ class SqliteJobEventLog(JobEventLog):
         *,
         shelf: RecordingArchive | None = None,
     ) -> None:
-        """Open it, with all that was kept; this waits for the disk. ``shelf``: who has the
-        recordings of jobs that have ended.
+        """Open it, with all that was kept; this waits for the disk. ``shelf``: archive of the
+        recordings of finished jobs.
 
         Raises:
             errors.SettingsInvalid: the folder, the file or the key cannot be used.

@@ -106,7 +106,7 @@ class WaitQueue:
         self._jobs: dict[str, Job] = {}
         """By id, in order of arrival; who was put back is before who came later."""
         self._values: dict[str, scheduler.WaitingJob] = {}
-        """What is decided on, of those of whom it was asked for, as precisions resolve now."""
+        """Scheduling values of jobs, as precisions resolve now."""
         self._resolution = place.resolution
         self._predicted: dict[str, float] = {}
         """Seconds of work of each that waits or runs."""
@@ -217,7 +217,8 @@ class WaitQueue:
         return (jobs[turn.index] for turn in found)
 
     def turn(self, job: Job) -> tuple[int, float] | None:
-        """How many go before a job, and for about how many seconds; None when it waits no more."""
+        """Return the number of jobs before a job, and their duration in seconds; None when it
+        waits no more."""
         if job.id not in self._jobs:
             return None
         return self._all_turns()[job.id]
@@ -267,7 +268,7 @@ class WaitQueue:
         )
 
     def _waiting(self) -> list[scheduler.WaitingJob]:
-        """All who wait; each is made once: who asks for its turn asks for all of them."""
+        """All waiting jobs; each is computed once: a position needs all of them."""
         if self._resolution != self._place.resolution:
             self._resolution = self._place.resolution
             self._values.clear()

@@ -37,11 +37,11 @@ TOO_MANY_FILES_MESSAGE, CLIENT_GONE_MESSAGE = (
     "socket.accept() out of system resource",
     "socket.send() raised exception.",
 )
-"""What asyncio says."""
+"""Messages of asyncio that are muted when they repeat."""
 REPEAT_MUTE_S = 10.0
 """So long the former is not said again."""
 _FLUSH_TIMEOUT_S = 1.0
-"""How long the end waits for lines to be written."""
+"""Time that the shutdown waits for lines to be written."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -152,7 +152,7 @@ def _repeat_filter() -> Callable[[logging.LogRecord], bool]:
 def _line_buffered_stderr() -> TextIO:
     """Standard error; where it is no terminal, without the buffer of `sys.stderr`.
 
-    Python empties that one at its end, and would wait for whoever writes to a full pipe by then.
+    Python empties that one at its end, and would wait for a writer to a full pipe.
     """
     try:
         if not sys.stderr.isatty():
@@ -187,7 +187,8 @@ MAX_CRASH_NOTES = 20
 
 
 def default_data_folder(chosen: Path | None) -> Path | None:
-    """Where logs and notes go: ``chosen``, or the user's state folder; None if there is none."""
+    """Return the folder of logs and notes: ``chosen``, or the user's state folder; None if there
+    is none."""
     if chosen is not None:
         return chosen
     import platformdirs

@@ -1,6 +1,6 @@
 """Counters and histograms of the service, and the rate of failed outcomes behind its health.
 
-Whoever lets something happen says so here, and knows nothing of who reads it. Labels have few
+The code in which something happens counts it here, independent of the readers. Labels have few
 values, which the code decides: no path, no name, no id and no address of anybody.
 
 Kept by one thread: the event loop's. `prometheus_client` writes them down (`exposition`); counting
@@ -23,11 +23,11 @@ Labels = tuple[str, ...]
 MAX_LABEL_SETS = 500
 """Combinations of labels of one number. All that is counted has fewer; this is for mistakes."""
 OTHER_LABEL = "(other)"
-"""What the labels are of all that come after those."""
+"""Label of all values that come after those."""
 
 
 class Counter:
-    """How often something happened, or how much of it there was, by ``labels``."""
+    """Counter of events or amounts, by ``labels``."""
 
     def __init__(
         self, name: str, what: str, labels: Sequence[str] = (), most: int = MAX_LABEL_SETS
@@ -42,7 +42,7 @@ class Counter:
         self.values[labels] = self.values.get(labels, 0) + by
 
     def of(self, *labels: str) -> float:
-        """How much it is with these labels."""
+        """Return the value with these labels."""
         return self.values.get(labels, 0)
 
     @property
@@ -81,7 +81,7 @@ class Distribution:
         return self.sum / self.count if self.count else 0.0
 
     def buckets(self) -> list[tuple[str, float]]:
-        """How many there were up to each bound, the last of which is '+Inf'."""
+        """Return the counts up to each bound, the last of which is '+Inf'."""
         found, so_far = [], 0
         for bound, many in zip((*map(str, self._bounds), "+Inf"), self._buckets, strict=True):
             so_far += many
@@ -168,7 +168,7 @@ def outcome_of_error(error: errors.SidecarError) -> RecognitionOutcome | None:
 MIN_OUTCOMES = limit("health_min_events", 5)
 """Fewer outcomes than these within a minute say nothing about the health of the service."""
 MIN_SUCCESS_RATIO = limit("health_min_success_ratio", 0.5)
-"""Where fewer of them than this went well, it is not healthy."""
+"""Share of successes below which the service is not healthy."""
 MAX_TIMED_OUT_RATIO = 0.5
 """Nor where more of them than this were not there in time."""
 HEALTH_WINDOW_S = 60.0
@@ -176,7 +176,7 @@ HEALTH_WINDOW_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class RecentOutcomes:
-    """How many there were of each within the window."""
+    """Number of each outcome within the window."""
 
     done: int = 0
     timed_out: int = 0
@@ -189,7 +189,8 @@ class RecentOutcomes:
 
 
 def health_problem(lately: RecentOutcomes) -> str | None:
-    """Why it is not healthy, None where it is, or where too little happened to say."""
+    """Return the reason why the service is not healthy; None if it is, or if too little happened
+    to say."""
     if not lately.all or lately.all < MIN_OUTCOMES:
         return None
     if lately.timed_out / lately.all > MAX_TIMED_OUT_RATIO:
@@ -234,7 +235,7 @@ class OutcomeWindow:
 
 METRIC_PREFIX = "vibevoice_"
 DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
-"""How recordings end."""
+"""Outcomes of recordings."""
 QUICK_BUCKETS_S = (0.01, 0.1, 1, 10)
 LIVE_BUCKETS_S = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 20)
 LONG_BUCKETS_S = (1, 5, 30, 60, 300, 1800, 7200)

@@ -19,7 +19,7 @@ from sidecar.observability.tracing import RequestArrival, RequestTrace, TraceSpa
 
 SERVICE_NAME = "vibevoice-asr"
 EXPORT_TIMEOUT_S = 3.0
-"""So long the end of the service waits for whoever takes the rest."""
+"""Time that the shutdown waits for the collector."""
 
 
 class OtlpExporter:

@@ -38,7 +38,7 @@ class RequestArrival:
     traceparent: str = ""
     tracestate: str = ""
     answered: float | None = None
-    """When it was answered, once it was."""
+    """Time of the response, None before it."""
     _then: list[Callable[[], None]] = field(default_factory=list)
 
     def answer(self, at: float) -> None:
@@ -70,10 +70,10 @@ class RequestTrace(Protocol):
 
 
 class Tracer(Protocol):
-    """Where traces go."""
+    """Exporter of traces."""
 
     on: bool
-    """Whether it is worth telling."""
+    """True if traces are recorded."""
 
     def begin(self, name: str, at: float, arrival: RequestArrival | None) -> RequestTrace:
         """One that began ``at`` a time of day, beneath what the client traces."""

@@ -174,12 +174,12 @@ def engine_language(spec: EngineSpec, possible: Sequence[str]) -> str:
 
 
 class OpenAIError(BaseModel):
-    """Error as OpenAI's clients read it."""
+    """Error in OpenAI's format."""
 
     message: str = Field(examples=["The audio is empty (0 bytes). Check that …"])
     type: str = Field(examples=["invalid_request_error"])
     param: str | None = Field(examples=["file"])
-    code: str = Field(examples=["audio_empty"], description="One of docs/errors.md.")
+    code: str = Field(examples=["audio_empty"], description="A code of docs/errors.md.")
 
 
 class OpenAIErrorBody(BaseModel):

@@ -181,8 +181,8 @@ def create_app(
     watch: FileWatcher | None = None,
     entrance: authentication.AccessControl | None = None,
 ) -> FastAPI:
-    """The whole service as an ASGI application; without a ``service`` it makes its own. ``watch``
-    looks at files while it runs; who comes by other wires comes by the same ``entrance``.
+    """Create the service as an ASGI application; without a ``service`` it makes its own. ``watch``
+    reloads files while it runs; other wires have the same access policy, ``entrance``.
 
     Raises:
         errors.SettingsInvalid: the environment or the file holds an impossible setting.

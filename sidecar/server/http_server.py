@@ -32,9 +32,9 @@ log = logging.getLogger(__name__)
 PARENT_GONE_GRACE_S = 1.5
 """After the host's end an orderly end may take this long; then the process ends as it is."""
 KEEP_ALIVE_S = 75
-"""So long a connection on which nothing is asked is kept: longer than clients keep theirs, and what
-stands between (a minute, as a rule). Who lets go first is to be who asks: where it is us, a request
-may be on its way, and its client does not know whether it was heard."""
+"""Keep-alive of an idle connection: longer than that of clients and proxies (a minute, as a
+rule). The client has to close first: if we do, a request may be on its way, and its client does
+not know whether it was received."""
 FINAL_ANSWERS_S = 1
 """For the answers to requests whose jobs were ended."""
 _LOOK_S = 0.1
@@ -65,7 +65,8 @@ def serve_until_shutdown(
 def uvicorn_config(
     app: FastAPI, settings: Settings, tls: ServerTls | None = None
 ) -> uvicorn.Config:
-    """How HTTP is served, at whichever port; with ``tls`` alone if there is one."""
+    """Return the configuration of uvicorn, at whichever port; with ``tls`` alone if there is
+    one."""
     return uvicorn.Config(
         app,
         http=uvicorn_protocols.http_protocol(
@@ -129,12 +130,12 @@ class HttpServer(uvicorn.Server):
         self._ready = ready
         self._grace_s = service.settings.shutdown_grace
         self.broken = False
-        """Whether it ended by a fault."""
+        """True if it ended by an internal error."""
         self._watches: list[asyncio.Task[None]] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve, then say so; a known host is watched from here on. HTTP comes last, so that the
-        first who asks hears of all that is served."""
+        """Serve, then say so; a known host is watched from here on. HTTP starts last, so that
+        its first client sees all other ports."""
         await self.lifespan.startup()
         if not self.lifespan.should_exit:
             try:
@@ -241,7 +242,7 @@ class SecondaryPort:
         return {self._name: port}
 
     def stop_accepting(self) -> None:
-        """Whoever comes is told so by the service itself."""
+        """Do nothing: the service itself answers clients that come now."""
 
     async def drain(self, grace_s: float) -> None:
         """Connections are told that it ends; who is being answered has as long as elsewhere."""

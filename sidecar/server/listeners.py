@@ -236,7 +236,7 @@ def take_activated_socket(environment: MutableMapping[str, str]) -> socket.socke
 
 
 def socket_address(sock: socket.socket) -> dict[str, str | int]:
-    """Where it listens, as settings: what is asked of a client goes by that."""
+    """Return the address of the socket as settings: access rules go by that."""
     host, port, *_ = sock.getsockname()
     return {"host": str(host), "port": int(port)}
 
@@ -264,7 +264,7 @@ def raise_fd_limit() -> None:
 
 
 def fd_limit() -> int | None:
-    """How many that are; None where there is no limit."""
+    """Return the limit of file descriptors; None if there is no limit."""
     if sys.platform == "win32":
         return None
     import resource

@@ -26,7 +26,8 @@ PARENT_POLL_S = 0.5
 
 
 def parent_pid(asked: int | None, environment: Mapping[str, str]) -> int | None:
-    """Whom to watch: who was named, or our parent where a known host started us; None: nobody."""
+    """Return the process to watch: the named one, or our parent if a known host started us;
+    None: none."""
     if asked is not None:
         return asked
     return os.getppid() if any(name in environment for name in KNOWN_PARENT_VARIABLES) else None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 PROBE_TIMEOUT_S = 2.0
 _PAUSE_S = 0.02
 SECONDARY_PORT_FIELDS = ("grpc_port", "talk_port", "wyoming_port")
-"""What `/health` and the ready line say of other ports."""
+"""Fields of other ports in `/health` and the ready line."""
 STOP_TIMEOUT_S = 20.0
 """A service stops within its grace period and a little more."""
 
@@ -28,9 +28,9 @@ class RunningService:
     pid: int
     version: str
     stopping: bool = False
-    """Whether it was told to end."""
+    """True if it is shutting down."""
     also: Mapping[str, Any] = field(default_factory=dict)
-    """Where else it is served, as the ready line has it."""
+    """Its other ports, as the ready line has them."""
 
     def ends(self) -> bool:
         """Wait for its end; return whether it ends in time."""

@@ -108,7 +108,7 @@ def _serve(settings: Settings, given: socket.socket | None) -> None:
 
 
 def log_file(settings: Settings) -> Path | None:
-    """Where the log goes beside standard error; one file for each port."""
+    """Return the log file beside standard error; one file for each port."""
     folder = default_data_folder(settings.data_dir)
     return folder and folder / "log" / f"vibevoice-asr-{settings.port}.log"
 

@@ -23,7 +23,8 @@ from sidecar.observability.logs import default_data_folder
 log = logging.getLogger(__name__)
 
 HSTS_S = 365 * 86400
-"""How long browsers keep to TLS, once they came by it: with a certificate that others vouch for."""
+"""Time that browsers keep to TLS, once they came by it: with a certificate that others vouch
+for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class ServerTls:
 
 
 def create_tls(settings: Settings, watch: FileWatcher) -> ServerTls | None:
-    """How connections are encrypted; None: not at all. ``watch`` looks at the files.
+    """Create the TLS configuration; None: no TLS. ``watch`` looks at the files.
 
     Raises:
         errors.SettingsInvalid: the settings contradict each other, or a file cannot be used.

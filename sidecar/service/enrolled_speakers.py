@@ -151,12 +151,12 @@ MAX_CLIP_S = 60.0
 STORE_BACKOFF_S = 1.0
 """So long a job that begins leaves a database that does not answer alone."""
 LIVE_LOOKUP_TIMEOUT_S = 3.0
-"""So long a live session waits to be told who is known: a database that hangs says nothing for
-longer, to one who asks after the other."""
+"""Time that a live session waits for the enrolled speakers: a database that hangs does not
+answer for longer."""
 
 
 def create_speaker_store(settings: Settings) -> SpeakerStore | None:
-    """Where people are kept; None where they are not.
+    """Create the store of enrolled speakers; None if they are off.
 
     Where services share their jobs each has their people: what a job needs of them says the one
     that took it in.
@@ -190,7 +190,7 @@ class EnrolledSpeakers:
 
     @property
     def people(self) -> OwnedSpeakers:
-        """The people of whoever asks.
+        """Return the caller's enrolled speakers.
 
         Raises:
             errors.PeopleOff: nobody's voice is kept here.

@@ -1,6 +1,6 @@
 """Service facade: what protocols call; health, erasure, observers.
 
-No wire is known here. Who asks comes first in every call.
+No wire is known here. The caller's identity is the first argument of every call.
 """
 
 from __future__ import annotations
@@ -81,25 +81,25 @@ class ServiceHealth:
     jobs_running: int
     live_sessions: int
     starting: bool
-    """What was to be there before anybody comes is not yet there."""
+    """True until the engines to preload are loaded."""
     stopping: bool
     reachable: bool
-    """Whether the database of shared jobs answers; true without one."""
+    """True if the database of shared jobs answers, or there is none."""
     trouble: str | None
-    """Why it is not healthy: by what came of its work lately, or an engine that hangs."""
+    """Reason why it is not healthy: recent failures, or an engine that hangs."""
     also: dict[str, Any]
     """As `Service.also`."""
 
 
 def hang_reason(engines: Iterable[EngineStatus]) -> str | None:
-    """Why it is not healthy, where an engine hangs that nothing ends."""
+    """Return the error code of an engine that hangs and cannot be killed."""
     stuck = any(one.state is EngineState.STUCK for one in engines)
     return EngineStuck.code if stuck else None
 
 
 @dataclass(frozen=True, slots=True)
 class ErasureResult:
-    """How many jobs and people are gone, and how many live sessions of the owner go on here."""
+    """Number of deleted jobs and people, and of the owner's live sessions that go on here."""
 
     jobs: int
     people: int
@@ -131,11 +131,11 @@ class ServiceObservers:
         now: clock.Clock,
     ) -> None:
         self.traces = create_tracing(__version__)
-        """Where is told what took how long: nowhere, mostly."""
+        """Tracer; by default it records nothing."""
         self.jobs: JobTraces | None = None
         """The stages of jobs, where they are told."""
         self.sessions: list[SessionObserverFactory] = []
-        """Who looks at live sessions."""
+        """Observers of live sessions."""
         self._captures: CaptureObserver | None = None
         if self.traces.on:
             name, hears = fleet.files.spec.name, live.name if live is not None else ""
@@ -188,7 +188,7 @@ class Service:
         self.settings = settings
         self.instance = uuid.uuid4().hex
         self.also: dict[str, Any] = {}
-        """Where else it is served, as the ready line says it: empty where by HTTP alone."""
+        """Other ports of the service, as the ready line has them."""
         self._starting = True
         self._background = BackgroundTaskGroup()
         self.spool_threads = ThreadLimiter("spool", MAX_CONCURRENT_SPOOLS)
@@ -197,12 +197,12 @@ class Service:
         """The engines, each for what it is there for."""
         choices = {EngineRole.FILES.value: choice} | ({EngineRole.LIVE.value: live} if live else {})
         self.models = ModelRegistry(settings, self.fleet.hosts, choices)
-        """Which model each of them works with."""
+        """Models of the engines."""
         self.tally = ServiceMetrics()
-        """What happened since the start."""
+        """Metrics since the start."""
         self._intake = AudioProbe(settings.max_audio_hours * 3600)
         self.voices = EnrolledSpeakers(settings, self._intake, now)
-        """What is known of who may speak."""
+        """Enrolled speakers."""
         self._provision = EngineProvisioning(settings, self.fleet.files)
         self.spec, self._slot = self._provision.spec, self._provision.slot
         model = choice.checkpoint.folder.name if choice.checkpoint else ""
@@ -218,27 +218,27 @@ class Service:
         self._backend: JobBackend = self._shared or LocalJobBackend(settings, *parts)
         self._queue, keeping = self._backend.queue, self._backend.persistent_recordings
         self.shares = self._backend.shares
-        """Whether other services have the same jobs."""
+        """True if other services have the same jobs."""
         self.client_timeouts = self._shared.client_timeouts if self._shared else None
         """Jobs whose clients timed out, where other services may be asked next."""
         self.offers_voices = not self.shares and not self.spec.remote
-        """Whether a piece of a recording may be asked what its voices are like: not where others
-        hear, nor where answers pass through a database."""
+        """True if local speakers of a chunk can be requested: not with upstreams, nor where
+        answers pass through a database."""
         hears = live.spec if live is not None else None
         self._observed = ServiceObservers(settings, self.fleet, self._backend, hears, now)
         self.traces = self._observed.traces
-        """Where is told what took how long: nowhere, mostly."""
+        """Tracer; by default it records nothing."""
         traced = self._observed.jobs
         self.submissions = JobSubmissions(
             settings, self._backend, self._provision, self._intake, threads, counts, traced, now
         )
-        """How recordings become jobs."""
+        """Submission of recordings."""
         self.owned = OwnedJobs(self._backend.store)
-        """The jobs of whoever asks."""
+        """Jobs of one owner."""
         self.edits = TranscriptEditor(self.owned, self._intake)
-        """What is done to their transcripts."""
+        """Editor of transcripts."""
         self.recordings = OwnedRecordings(self.owned, keeping)
-        """What of them can be listened to."""
+        """Recordings that can be played."""
         self.live_archive = LiveSessionArchive(
             settings, self._backend.store, keeping, self.spool_threads, now
         )
@@ -246,7 +246,7 @@ class Service:
         self.live = self._session_registry()
         """The live sessions of everybody."""
         self.tts = self.fleet.voice if self.fleet.tts_spec is not None else None
-        """What speaks, None where nothing does."""
+        """TTS client, None without a TTS engine."""
         self.conversations = ConversationRegistry(settings, self.live, self.tts)
         """The conversations of everybody."""
 

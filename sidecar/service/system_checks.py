@@ -23,7 +23,7 @@ LOW_DISK_BYTES = 4 << 30
 
 
 class CheckState(IntEnum):
-    """How bad it is; the worst comes first when it is asked what to do."""
+    """Severity of a finding; the worst comes first when it is asked what to do."""
 
     GOOD = 0
     ABSENT = 1
@@ -56,7 +56,7 @@ def check_gpu() -> CheckFinding:
         if named is None
         else f"none that {VISIBLE_DEVICES_VARIABLE}={named!r} means"
     )
-    return CheckFinding("GPU", CheckState.ABSENT, f"{lacks}, or no driver; the CPU does it")
+    return CheckFinding("GPU", CheckState.ABSENT, f"{lacks}, or no driver; the CPU is used")
 
 
 def check_ffmpeg() -> CheckFinding:
@@ -81,7 +81,7 @@ def check_ffmpeg() -> CheckFinding:
 
 
 def check_live_engine(settings: Settings) -> CheckFinding:
-    """Which engine hears live audio, and why that one."""
+    """Return the live engine, and the reason for it."""
     from sidecar.engines.engine_selection import choose_engine, choose_live_engine
 
     try:
@@ -100,7 +100,7 @@ def check_live_engine(settings: Settings) -> CheckFinding:
 
 
 def check_tts(settings: Settings) -> CheckFinding:
-    """Which engine speaks in conversations, and why that one; what a better one lacks."""
+    """Return the TTS engine of conversations, and the reason for it; what a better one lacks."""
     from sidecar.engines.engine_selection import choose_engine
     from sidecar.tts.voice_selection import better_voice_hint, choose_tts_engine
 
@@ -114,7 +114,7 @@ def check_tts(settings: Settings) -> CheckFinding:
     better = better_voice_hint(settings, chosen)
     more = f"; a better one: {better}" if better else ""
     if chosen is None:
-        text = f"none ({settings.voice_engine}), answers can only be read: {reason}{more}"
+        text = f"none ({settings.voice_engine}), answers are text only: {reason}{more}"
         return CheckFinding("voice", CheckState.ABSENT, text)
     text = f"{chosen.spec.name} ({settings.voice_engine}): {reason}{more}"
     return CheckFinding("voice", CheckState.GOOD, text)
@@ -129,11 +129,11 @@ def check_llm(settings: Settings) -> CheckFinding:
     except errors.SidecarError as error:
         return CheckFinding("answers", CheckState.BAD, error.detail, error.hint)
     if address is None:
-        text = "no language model (llm): what is said is repeated"
+        text = "no language model (llm): conversations repeat the user"
         return CheckFinding("answers", CheckState.ABSENT, text)
     text = f"by the model at {remote_server.host_of(address.url)}"
     if address.looked_for:
-        text = f"by whichever answers here: {', '.join(LOCAL_LLM_SERVERS)}"
+        text = f"by the first that runs here: {', '.join(LOCAL_LLM_SERVERS)}"
     return CheckFinding("answers", CheckState.GOOD, text)
 
 
@@ -153,7 +153,7 @@ def check_checkpoint(settings: Settings) -> CheckFinding:
 
 
 def check_spool(settings: Settings) -> CheckFinding:
-    """Where uploads go, and how much room there is."""
+    """Return the folder of uploads, and its free space."""
     folder = settings.spool_dir or Path(tempfile.gettempdir())
     try:
         with tempfile.TemporaryFile(dir=folder):
@@ -192,7 +192,7 @@ def check_kept_jobs(settings: Settings) -> CheckFinding:
         return CheckFinding("kept jobs", CheckState.BAD, error.detail, error.hint)
     if broken := broken_files(folder):
         text = f"{folder}, {len(broken)} broken files were set aside, the last as {broken[-1].name}"
-        remedy = "Look at them, then move them away."
+        remedy = "Check these files, then move them away."
         return CheckFinding("kept jobs", CheckState.WARNING, text, remedy)
     return CheckFinding("kept jobs", CheckState.GOOD, str(folder))
 

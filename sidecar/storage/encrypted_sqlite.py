@@ -26,8 +26,8 @@ _CHECK = b"vibevoice-asr"
 
 @dataclass(frozen=True, slots=True)
 class DatabaseLabels:
-    """How a file is spoken of: what is in it (its key is derived for that, too), the setting that
-    says where it lies, and what that setting names."""
+    """Names of a file in messages: what is in it (its key is derived for that, too), the setting
+    that says where it lies, and what that setting names."""
 
     what: str
     setting: str
@@ -124,9 +124,9 @@ def verify_cipher(salt: bytes, check_value: bytes, secret: str, words: DatabaseL
 log = logging.getLogger(__name__)
 
 WRITE_DELAY_S = 1.0
-"""What nobody waits for may be lost for so long before it is written, and what was deleted may be
-so long in the log, unless somebody waits for that: cutting the log off takes as long as five
-commits, which those who wait for theirs would have to wait for, too."""
+"""Delay of writes that nobody waits for and that may be lost, and of the removal of deleted rows
+from the log, unless somebody waits for that: cutting the log off takes as long as five commits,
+which those who wait for theirs would have to wait for, too."""
 READER_TIMEOUT_S = 5.0
 """So long a deletion waits for another program that reads the file, such as a backup."""
 READER_BUSY_TIMEOUT_MS = 100
@@ -166,7 +166,7 @@ class SqliteWriter:
         """Jobs that are deleted, and still in the log; None: those that a service before this had
         deleted when it was killed."""
         self._uncut: errors.SidecarError | None = None
-        """Why they are, although somebody waited."""
+        """Reason why they are, although somebody waited."""
         self._patient_until = 0.0
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
@@ -239,7 +239,7 @@ class SqliteWriter:
 
     @property
     def _kept(self) -> errors.SidecarError | None:
-        """Why something that was deleted is still in the file."""
+        """Return the reason why something that was deleted is still in the file."""
         for job_id, parts in self._owed.items():
             if any(part.gone for part in parts):
                 return self._wrong[job_id]

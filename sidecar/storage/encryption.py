@@ -27,8 +27,8 @@ from sidecar.version import install_command
 SALT_BYTES = 16
 """Bytes."""
 FILE_MAGIC = b"VIBEVOICE RECORDING 2\n"
-"""What a recording begins with, and the version of its form. Those of the first have none, and were
-sealed with the key of their journal."""
+"""Magic number of a recording, and the version of its format. Those of the first have none, and
+were sealed with the key of their journal."""
 CHUNK_BYTES = 1 << 20
 """Bytes of a recording that are sealed at once."""
 NONCE_PREFIX_BYTES = 7
@@ -201,7 +201,7 @@ class StoredObject(Protocol):
 
     @property
     def size(self) -> int:
-        """How many."""
+        """Return the number of bytes."""
 
     def at(self, at: int, size: int) -> bytes:
         """So many from there on; fewer at their end.

@@ -174,7 +174,7 @@ def _copy_database(database: sqlite3.Connection, copy: Path) -> None:
 
 
 def _count_jobs(file: Path) -> int:
-    """How many jobs there are in a file that is sound."""
+    """Return the number of jobs in a file that is sound."""
     with closing(sqlite3.connect(file, isolation_level=None)) as database:
         (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":

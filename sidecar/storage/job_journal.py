@@ -29,8 +29,8 @@ DISK_FULL_BELOW_BYTES = 1 << 20
 """With less room than that, an error of the disk is taken for a full one: SQLite says "disk I/O
 error" where it cannot make the 32 KiB of its log's index."""
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, None}
-"""What SQLite says of a file that is not what was written: its tables have other columns (`ERROR`),
-or its text is none (Python gives that no code). All else is said of the disk."""
+"""Errors of SQLite for a damaged file: its tables have other columns (`ERROR`), or its text is
+none (Python gives that no code). All else is said of the disk."""
 JOURNAL_LABELS = encrypted_sqlite.DatabaseLabels("kept jobs", "VIBEVOICE_DATA_DIR")
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -51,9 +51,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (),
     (),
 )
-"""What makes each version of the file out of the one before; a step once released never changes.
-The third adds a kind of event, an edit, which a program before it would take for damage; the
-fourth, an attempt that waits behind another job's; the fifth, a key for each recording."""
+"""Migrations of the file from each version to the next; a step once released never changes. The
+third adds a kind of event, an edit, which a program before it would take for damage; the fourth,
+an attempt that waits behind another job's; the fifth, a key for each recording."""
 
 
 class JournalDamaged(Exception):
@@ -116,7 +116,7 @@ def open_journal(folder: Path, secret: str, read: Callable[[JobJournal], None]) 
 
 
 def _unusable_error(folder: Path, error: sqlite3.Error | OSError) -> SettingsInvalid:
-    """The file may be sound, and stays as it is: whoever opens it later has all that is in it."""
+    """Return the error of a disk that fails; the file may be sound, and stays as it is."""
     full = isinstance(error, sqlite3.Error) and _sqlite_error_name(error) == sqlite3.SQLITE_FULL
     with suppress(OSError):
         full = full or shutil.disk_usage(folder).free < DISK_FULL_BELOW_BYTES

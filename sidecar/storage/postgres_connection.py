@@ -50,7 +50,7 @@ class Outlook:
         self._log = log
         self.up = True
         self.closing = False
-        """Whether its owner lets go of it, so that nothing is attempted again."""
+        """True if its owner closes it, so that nothing is attempted again."""
 
     def answered(self) -> None:
         """Note that the database answers."""

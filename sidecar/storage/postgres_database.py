@@ -271,9 +271,9 @@ START_TIMEOUT_S = 30.0
 MIGRATION_STEP_TIMEOUT_S = 60.0
 """Limit for a statement of a migration: a table may be large, and another service may migrate."""
 MIGRATION_LOCK_ID = 0x766962656A6F6273
-"""Who holds this lock brings the tables up to date."""
+"""Advisory lock of migrations."""
 SESSIONS_CHANNEL = "vibevoice_sessions"
-"""Where it is told that a live session was left by its service, or is to be."""
+"""Channel that notifies that a live session was left by its service, or is to be."""
 JOURNAL_LABELS = encrypted_sqlite.DatabaseLabels("kept jobs", "VIBEVOICE_JOURNAL", "database")
 
 

@@ -32,7 +32,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 KEY_PURPOSE = "people"
-"""What the key is derived for, so that it is another than that of jobs."""
+"""Purpose that the key is derived for, so that it is another than that of jobs."""
 OLDER_TRANSACTIONS_TIMEOUT_S, OLDER_TRANSACTIONS_POLL_S = 2.0, 0.02
 """So long it is waited for those who may still see what was deleted, and so often it is looked."""
 VACUUM_TIMEOUT_S = 10.0

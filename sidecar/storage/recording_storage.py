@@ -23,7 +23,7 @@ from sidecar.audio.audio_source import read_chunks, storage_error
 from sidecar.storage.encryption import LocalObject, StoredObject
 
 PARTIAL_SUFFIX = ".part"
-"""How the name of a recording ends that is not written whole yet."""
+"""Suffix of a recording that is not complete yet."""
 
 
 class RecordingStorage(Protocol):
@@ -35,7 +35,7 @@ class RecordingStorage(Protocol):
 
     @property
     def kind(self) -> str:
-        """Which: a job says of which kind the storage is that has its recording."""
+        """Return the kind of storage: a job names the kind that has its recording."""
 
     def put(self, name: str, pieces: Iterable[bytes], *, synced: bool = True) -> None:
         """Write a stream. If that fails, or the stream does, nothing is left. ``synced``: it is
@@ -94,7 +94,7 @@ _UNAVAILABLE_ERRNOS = {
     getattr(errno, name, errno.ETIMEDOUT)
     for name in ("ESTALE", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH")
 }
-"""What a file system says whose server is not there now."""
+"""Errors of a file system whose server does not answer."""
 _OPEN = files.OPEN_FLAGS | getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -199,7 +199,7 @@ class FolderStorage:
         return fd
 
     def _now(self) -> float:
-        """By the clock of whoever has the folder, which is what says how old a file is."""
+        """Return the time of the folder's file server, which determines the age of files."""
         self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self._path) as fresh:
             return os.fstat(fresh.fileno()).st_mtime

@@ -40,7 +40,7 @@ MAX_ATTEMPTS = 3
 MAX_CONNECTIONS = 16
 """Kept open, for as many threads as there are."""
 DEFAULT_REGION = "us-east-1"
-"""What servers take that have none."""
+"""Region for servers without any."""
 
 
 class S3Unavailable(Exception):
@@ -209,7 +209,7 @@ class S3DeletionQueue:
 
 
 OBJECT_SUFFIX = ".sealed"
-"""How the names of our objects end."""
+"""Suffix of our objects."""
 PART_BYTES = 8 << 20
 """Bytes that are sent at once; servers take no less than 5 MiB, and 10,000 parts."""
 READ_CHUNK_BYTES = 4 << 20
@@ -373,7 +373,7 @@ class S3Storage:
             )
 
     def _touched(self, upload: Mapping[str, Any]) -> float:
-        """When the last that is known of its parts came."""
+        """Return the time of the last change of an upload."""
         times = [upload["Initiated"]]
         with contextlib.suppress(FileNotFoundError, S3Refused):  # it has ended meanwhile
             of = {"Key": upload["Key"], "UploadId": upload["UploadId"]}

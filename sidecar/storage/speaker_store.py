@@ -147,11 +147,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX samples_by_person ON samples (person)",
     ),
 )
-"""What makes each version of the file out of the one before; a step once released never changes."""
+"""Migrations of the file from each version to the next; a step once released never changes."""
 
 
 def speaker_folder(settings: Settings) -> Path:
-    """Where people are kept."""
+    """Return the folder of enrolled speakers."""
     return data_folder(settings, "people")
 
 

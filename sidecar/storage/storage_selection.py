@@ -93,7 +93,7 @@ def check_storage(storage: RecordingStorage, patience_s: float = START_TIMEOUT_S
 
 
 def describe_storage(settings: Settings, folder: Path) -> str:
-    """Where recordings are, for people."""
+    """Return the place of recordings, for people."""
     if settings.uploads is None or Path(settings.uploads).is_absolute():
         return settings.uploads or str(folder)
     endpoint = _endpoint()

@@ -216,7 +216,7 @@ _PEOPLE_SCHEMA = {
     "type": ["integer", "null"],
     "minimum": 2,
     "maximum": MAX_SPLIT_SPEAKERS,
-    "description": "How many people it is; as many as it sounds like, if it is left out.",
+    "description": "Number of speakers. Default: by their embeddings.",
 }
 _TEXT_SCHEMA = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT_CHARACTERS}
 OPERATIONS: Mapping[str, tuple[Callable[..., EditRequest], Mapping[str, OperationField]]] = {

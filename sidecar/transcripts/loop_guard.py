@@ -49,7 +49,7 @@ def exceeds_speech_rate(characters: int, seconds: float) -> bool:
 
 
 class TokenRepetition:
-    """How long the last tokens have been repeating themselves, for every period in a window.
+    """Length of the repetition at the end of the tokens, for every period in a window.
 
     A token costs as many steps as it has come in the window: few in speech, the window in a loop.
     """
@@ -81,7 +81,7 @@ class TokenRepetition:
 
     @property
     def period(self) -> int:
-        """How many tokens it is that come again; 0 if none do."""
+        """Return the number of tokens that repeat; 0 if none do."""
         return min((period for period, _ in self._repetitions()), default=0)
 
     def _repetitions(self) -> Iterator[tuple[int, int]]:
@@ -111,7 +111,7 @@ MAX_LOOPED_S = 60.0
 Also the seconds of a segment, at most, that count as heard by it."""
 
 MIN_STEP_S = 0.05
-"""What a repeated segment must move on at least, however short its text."""
+"""Minimum progress of a repeated segment, however short its text."""
 
 
 class LoopReason(StrEnum):
@@ -208,7 +208,8 @@ class LoopGuard:
         return None
 
     def _stuck_cycle(self) -> int:
-        """How many segments the last ones repeat, in too little time for it; 0 if they do not."""
+        """Return the number of segments that the last ones repeat, in too little time for it; 0
+        if they do not."""
         for cycle in range(1, min(MAX_CYCLE_SEGMENTS, len(self._segments) // COPIES) + 1):
             texts = self._texts[-COPIES * cycle :]
             if texts[cycle:] == texts[:-cycle] and self._moved_s(cycle) < (COPIES - 1) * max(
@@ -246,14 +247,15 @@ def _shortest_s(segment: Segment) -> float:
 
 @dataclass(frozen=True, slots=True)
 class SamplingOptions:
-    """How a token is chosen: ``temperature`` above 0, among the likeliest that make ``top_p``."""
+    """Sampling of a token: ``temperature`` above 0, among the likeliest that make ``top_p``."""
 
     temperature: float
     top_p: float
 
 
 RETRIES = (SamplingOptions(0.2, 0.95), SamplingOptions(0.3, 0.95), SamplingOptions(0.4, 0.95))
-"""What upstream's own recovery test tries, in its order (protocols: the model, known fault)."""
+"""Sampling of the retries: those of upstream's own recovery test, in its order (protocols: the
+model, known fault)."""
 
 MIN_SKIP_S = 5.0
 FIRST_SKIP_S = 15.0
@@ -266,7 +268,7 @@ WORTH_DECODING_S = 1.0
 
 
 def retry_sampling(tried: int, lost_s: float = 0.0) -> SamplingOptions | None:
-    """How to decode after ``tried`` retries at this place; None: skip.
+    """Return the sampling after ``tried`` retries at this place; None: skip.
 
     ``lost_s``: seconds skipped directly before this place. Where the stretch before was already
     given up, its rest is not tried again: a long song costs one attempt a skip.

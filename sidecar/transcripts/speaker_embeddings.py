@@ -48,7 +48,7 @@ def is_valid_embedding(one: SpeakerEmbedding) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class SpeakerCandidate:
-    """Somebody to be recognised in a recording; ``person`` is an id of whoever asks."""
+    """Enrolled speaker to identify in a recording; ``person`` is the caller's id of it."""
 
     person: str
     name: str
@@ -76,12 +76,12 @@ class SpeakerProfile:
 LOCAL_VOICES_FIELD = "local_voices"
 """Its name in a request, in the answer, and in /health of who offers it."""
 WINDOW_FORMAT = "2-9715e399-6e4af7d4"
-"""What they look like, and by which models they were made (the first digits of both digests): those
-of another form say nothing here."""
+"""Format of the windows, and the models that made them (the first digits of both digests): those
+of another format are not usable here."""
 BLOCK_S = 10.0
 """The first window of a piece begins at a multiple of it, by the clock of the recording."""
 BLOCK_MARGIN_S = BLOCK_S
-"""What has to be heard behind where the windows of the next piece begin."""
+"""Audio behind the start of the windows of the next chunk."""
 MIN_LAST_S = 2 * BLOCK_S
 """The last piece has at least so much behind where its windows begin: its last one, and the block
 that is heard with what is before it, reach back that far."""
@@ -90,7 +90,7 @@ MAX_S = 6 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class WindowEmbeddingsRequest:
-    """Which windows are to be made of a piece; seconds from the begin of what is sent.
+    """Windows that are requested of a chunk; seconds from the start of what is sent.
 
     ``words_s``: behind it the sound is there for its voices, and no words are wanted. ``first_s``:
     where the first window begins. ``until_s``: where the first of the next piece does; None where

@@ -48,7 +48,7 @@ def dominant_speaker(turns: Iterable[SpeakerTurn], start: float, end: float) -> 
 
 
 def solo_spans(turns: Sequence[SpeakerTurn], label: int) -> list[tuple[float, float]]:
-    """Where ``label`` speaks and nobody else does; the longest first."""
+    """Return the spans in which ``label`` speaks alone; the longest first."""
     others = sorted((turn for turn in turns if turn.label != label), key=lambda turn: turn.start)
     starts = [turn.start for turn in others]
     longest = max((turn.end - turn.start for turn in others), default=0.0)
@@ -67,7 +67,8 @@ def solo_spans(turns: Sequence[SpeakerTurn], label: int) -> list[tuple[float, fl
 def longest_solo_spans(
     turns: Sequence[SpeakerTurn], label: int, most_s: float, least_s: float
 ) -> list[tuple[float, float]]:
-    """Where ``label`` speaks alone, in parts of ``most_s`` seconds; none is under ``least_s``.
+    """Return the spans in which ``label`` speaks alone, in parts of ``most_s`` seconds; none is
+    under ``least_s``.
 
     The longest stretch first; what is beyond the first part of each comes behind all of those.
     """
@@ -105,7 +106,7 @@ def turns_within(turns: Iterable[SpeakerTurn], start: float, end: float) -> list
 def turn_agreement(
     before: Sequence[SpeakerTurn], after: Sequence[SpeakerTurn], min_s: float
 ) -> dict[tuple[int, int], float]:
-    """How much two accounts of the same seconds give them to the same voice, from 0 to 1.
+    """Return the agreement of two diarizations of the same seconds, from 0 to 1.
 
     Keys are (label in ``before``, label in ``after``); the value is the time that they share, of
     the time that either has. Pairs that share less than ``min_s`` are left out.

@@ -29,7 +29,7 @@ MIN_CUE_S, MAX_CUE_S = 1.0, 7.0
 MAX_DISPLAY_DELAY_S = 1.5
 """So much later than its words a cue may come, if another was there only just before."""
 PAUSE_S = 0.35
-"""Who pauses for so long has ended something."""
+"""Pause that ends a phrase."""
 
 _SENTENCE_MARKS = frozenset(".!?…。！？؟।｡")
 _CLAUSE_MARKS = frozenset(",;:–—、，；：،؛")
@@ -45,9 +45,9 @@ _CONJUNCTIONS = frozenset((
 _CUE_COST = 3.0
 _BREAK_ANYWHERE_COST, _BREAK_BEFORE_CONJUNCTION_COST = 8.0, 4.0
 _BREAK_AT_PAUSE_COST = _BREAK_AT_CLAUSE_COST = 2.0
-"""What a cue costs, and a cut at each place; at the end of a sentence it costs nothing."""
+"""Cost of a cue, and of a cut at each place; at the end of a sentence it costs nothing."""
 _SHORT_CUE_COST, _LONG_PAUSE_S, _CUE_OVER_PAUSE_COST = 3.0, 1.0, 6.0
-"""What a cue costs besides that is over too soon, or that goes on over a long pause."""
+"""Extra cost of a cue that is too short, or that goes on over a long pause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ def _wrap_atom(atom: _UnbreakableText, most: int) -> list[_UnbreakableText]:
 
 
 def _break_into_cues(text: _SegmentLayout) -> list[tuple[int, int]]:
-    """Where the cues begin and end: the cheapest way through all atoms."""
+    """Return the begins and ends of the cues: the cheapest way through all atoms."""
     count = len(text.atoms)
     best = [0.0] + [inf] * count
     came = [0] * (count + 1)
@@ -174,7 +174,8 @@ def _break_into_cues(text: _SegmentLayout) -> list[tuple[int, int]]:
 
 
 def _possible_ends(text: _SegmentLayout, first: int) -> Iterator[int]:
-    """Where a cue that begins with atom ``first`` may end; behind that atom in any case."""
+    """Return the possible ends of a cue that begins with atom ``first``; behind that atom in any
+    case."""
     held, lower = text.atoms, first + 1
     for last in range(first + 1, len(held) + 1):
         if text.columns(first, last) <= text.room:

@@ -27,9 +27,9 @@ LOOP_FLAG = "loop"
 UNINTELLIGIBLE = "[Unintelligible Speech]"
 """The text of such a segment."""
 WORDS_BY_ATTENTION, WORDS_BY_SERVER, WORDS_BY_RULE = "attention", "server", "spread"
-"""How times of words were found: read from a model's attention (exact to some hundredths of a
-second); told by another server, which does not say how; characters spread evenly over the segment
-(a guess, exact at its ends only). From the surest to the least."""
+"""Sources of word times: read from a model's attention (exact to some hundredths of a second);
+told by another server, which does not say how; characters spread evenly over the segment (a
+guess, exact at its ends only). From the surest to the least."""
 
 
 _MARKS = ",;:.!?…"
@@ -115,7 +115,8 @@ class Transcript:
 
     @property
     def words_by(self) -> str:
-        """How times of words were found: the least sure of the segments' ways, '' without any."""
+        """Return the source of word times: the least sure of the segments' sources, '' without
+        any."""
         ways = {segment.words_by for segment in self.segments}
         by_trust = WORDS_BY_RULE, WORDS_BY_SERVER, WORDS_BY_ATTENTION
         return next((way for way in by_trust if way in ways), "")
@@ -126,7 +127,7 @@ class Transcript:
 
     @property
     def num_speakers(self) -> int:
-        """How many voices were told apart; 1 where there is speech and nobody looked."""
+        """Return the number of speakers; 1 if there is speech without diarization."""
         named = {segment.speaker for segment in self.segments if segment.speaker is not None}
         return len(named) or int(self.has_speech)
 
@@ -156,7 +157,7 @@ def collapse_commas(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far it is: seconds of audio done, and in all (None while that is not known)."""
+    """Progress: seconds of audio done, and in all (None while that is not known)."""
 
     audio_s_done: float
     audio_s_total: float | None
@@ -179,7 +180,7 @@ class SegmentReady:
 
 @dataclass(frozen=True, slots=True)
 class Peaks:
-    """How loud the recording is from tenth of a second number ``first`` on, 0 to 255 each."""
+    """Peaks of the recording from tenth of a second number ``first`` on, 0 to 255 each."""
 
     first: int
     levels: bytes

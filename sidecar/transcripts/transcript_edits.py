@@ -75,7 +75,7 @@ class SplitSpeakerRequest:
 
 
 EditRequest = EditOperation | SplitSpeakerRequest
-"""What somebody may ask for."""
+"""Edit that a client can request."""
 
 
 def apply_operations(transcript: Transcript, operations: Sequence[EditOperation]) -> Transcript:
@@ -210,7 +210,7 @@ MAX_HISTORY_BYTES = 4 << 20
 """Of memory that all edits of a transcript may take, by what they say."""
 OPERATION_BYTES = 200
 INDEX_BYTES = 36
-"""What an operation and a segment's place in it take beside their text (CPython 3.11)."""
+"""Memory of an operation and a segment's index beside their text (CPython 3.11)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +224,7 @@ class RedoStep:
 
 
 EditStep = UndoStep | RedoStep | tuple[EditOperation, ...]
-"""What is one change of a transcript."""
+"""One change of a transcript."""
 
 
 @dataclass(frozen=True, slots=True)

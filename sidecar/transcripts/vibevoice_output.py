@@ -24,7 +24,7 @@ NON_SPEECH_TAGS = (
     "[Environmental Sounds]",
     "[Unintelligible Speech]",
 )
-"""What the model writes where nobody speaks; any other single phrase in brackets counts too."""
+"""Tags of the model for audio without speech; any other single phrase in brackets counts too."""
 
 _TAG = re.compile(r"\[([^\[\]]+)\]")
 _CANONICAL = {tag[1:-1].casefold(): tag for tag in NON_SPEECH_TAGS}
@@ -80,7 +80,7 @@ def parse_truncated_object(text: str) -> dict[str, Any] | None:
 
 
 def canonical_field(key: str) -> str:
-    """Which of the four fields a key names, in any of its spellings; '' if none."""
+    """Return the field that a key names, in any of its spellings; '' if none."""
     return _FIELDS.get(" ".join(key.replace("_", " ").split()).casefold(), "")
 
 
@@ -122,7 +122,7 @@ def _without_surrogates(text: str) -> str:
 
 _MAX_HEAD_CHARACTERS = 32
 _HEAD = re.compile(r'\{\s*"start(?:[ _]time)?"\s*:', re.IGNORECASE)
-"""How an item begins. Inside a string its quotes would be escaped, so there it is never text."""
+"""Beginning of an item. Inside a string its quotes would be escaped, so there it is never text."""
 
 
 @dataclass(frozen=True, slots=True)

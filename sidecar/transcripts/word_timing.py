@@ -92,7 +92,7 @@ def split_at_words(text: str, words: Sequence[str]) -> list[str]:
 def spread_over_time(
     pieces: Sequence[str], start: float, end: float
 ) -> Iterator[tuple[float, float]]:
-    """When each piece is said if all columns from ``start`` to ``end`` take the same time."""
+    """Return the times of each part if all columns from ``start`` to ``end`` take the same time."""
     widths = [max(1, text_columns(piece)) for piece in pieces]
     a_column = (end - start) / max(1, sum(widths))
     done = 0

@@ -121,7 +121,7 @@ def _no_voice_error(pulled: PulledVoices) -> errors.ModelLoadFailed:
 
 DEFAULT_LANGUAGE = "en-us"
 VOICE_FAMILIES = ("kokoro_", "piper_", "zipvoice_")
-"""What a voice's name begins with: the model it is of. People may leave it out."""
+"""Prefixes of a voice's name: the model it is of. People may leave it out."""
 _OWN_CHOICE = re.compile(r"(?:(kokoro)/voices/(.+)\.kokorovoice|(piper)-voices/(.+)\.onnx)$")
 
 VoiceCatalogue = Mapping[str, Sequence[str]]

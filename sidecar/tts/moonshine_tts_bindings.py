@@ -45,7 +45,7 @@ def voice_files(language: str, voice: str = "") -> list[str]:
 
 
 def voice_server_url() -> str:
-    """Where the makers of the library keep those files.
+    """Return the address of those files at the makers of the library.
 
     Raises:
         errors.ModelLoadFailed: the library does not load.

@@ -34,7 +34,8 @@ READ_TIMEOUT_S = 20.0
 MAX_SYNTHESIS_S = 300.0
 """Of sound for one text."""
 FILE_MAGICS = (b"RIFF", b"ID3", b"OggS", b"fLaC")
-"""How files begin that some servers send whatever was asked for: as samples they are noise."""
+"""Magic numbers of files that some servers send whatever was requested: as samples they are
+noise."""
 
 
 class OpenAiTts:

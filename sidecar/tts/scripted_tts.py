@@ -28,7 +28,7 @@ SPEC = engine_interface.TtsSpec(
 RATE = 16_000
 VOICES = ("low", "high")
 SECONDS_PER_LETTER = 0.05
-"""How long a letter sounds."""
+"""Duration of a letter."""
 PAUSE_S = 0.05
 """Between two words."""
 AMPLITUDE = 8_000

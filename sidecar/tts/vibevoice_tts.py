@@ -2,8 +2,8 @@
 
 `utterance` steps the model of transformers: `language` is its language model, `denoiser` its
 diffusion head by the numbers of `solver`. `loading` brings a checkpoint into memory, `voices` has
-the samples that it speaks like. What it says is synthetic, and whoever lets people hear it has to
-tell them so (docs/voices.md).
+the samples that it speaks like. Its speech is synthetic, which operators have to tell listeners
+(docs/voices.md).
 """
 
 from __future__ import annotations

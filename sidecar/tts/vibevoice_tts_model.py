@@ -301,8 +301,7 @@ def _apply_rotary(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 GUIDANCE_SCALE = 1.3
-"""How far a frame is led away from what would be said without a text; transformers' documentation
-has it so."""
+"""Scale of classifier-free guidance; transformers' documentation has it so."""
 DEFAULT_DIFFUSION_STEPS = 10
 """From noise to a latent; transformers' own choice."""
 

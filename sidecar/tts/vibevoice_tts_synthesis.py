@@ -1,7 +1,7 @@
 """VibeVoice TTS synthesis: loading, voice prompts, speech.
 
-Voices are recordings that whoever runs the service has put into the folder `voices` of the
-checkpoint. Nobody who asks can bring one: this engine clones no voice of theirs.
+Voices are recordings that the operator has put into the folder `voices` of the checkpoint. Clients
+cannot send one: this engine clones no voice for them.
 """
 
 from __future__ import annotations
@@ -190,8 +190,8 @@ def sanitize_text(text: str, tokenizer: Any) -> str:
 FRAME_S = 3_200 / tts_memory.RATE
 """Seconds of sound that one latent stands for."""
 FAST_DIFFUSION_STEPS, MAX_REAL_TIME_FACTOR = 5, 0.8
-"""Where a frame takes more of its own length than that, it gets fewer steps: Microsoft's own choice
-for the model that is to keep up with people (VibeVoice-Realtime)."""
+"""Diffusion steps of a slow machine, and the real-time factor above which it uses them:
+Microsoft's own choice for its real-time model (VibeVoice-Realtime)."""
 WARM_UP_TEXT = "One, two, three."
 
 
@@ -207,7 +207,7 @@ class VibeVoiceSynthesizer:
         self._speaker = VibeVoiceTtsModel(loaded.model, steps)
         self._samples = VoiceSamples(loaded)
         self.voices: Sequence[str] = self._samples.names or (OWN_VOICE,)
-        """Whose there are, its own choice first."""
+        """Names of the voices, its own choice first."""
 
     def say(self, text: str, voice: str, cancelled: CancelCheck) -> Iterator[SynthesizedAudio]:
         """The sound of a text, a frame at a time; ends early once ``cancelled()``.
@@ -247,7 +247,7 @@ class VibeVoiceSynthesizer:
     def _frames(
         self, words: str, voice: str, manner: TtsGenerationOptions, check: StepCheck
     ) -> Iterator[bytes]:
-        """Whoever hears a frame is not in torch's mode of inference, which is a thread's."""
+        """The receiver of a frame is not in torch's inference mode, which belongs to a thread."""
         with torch.inference_mode():
             frames = self._speaker.frames(self._prompt(words, voice), manner, check)
         while True:

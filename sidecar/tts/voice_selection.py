@@ -21,9 +21,9 @@ from sidecar.tts import espeak_tts, moonshine_tts, openai_tts, system_tts, tts_s
 from sidecar.version import install_command
 
 NO_VOICE = "none"
-"""How the one voice gets here that the base does not bring."""
+"""Setting value for no voice."""
 PULL_COMMAND = "vibevoice-asr pull voice"
-"""How those of 'moonshine' do."""
+"""Command that downloads a voice of 'moonshine'."""
 
 
 def choose_tts_engine(
@@ -65,7 +65,7 @@ def choose_tts_engine(
 
 
 def voices_folder(settings: Settings) -> Path:
-    """Where the voices are that were pulled."""
+    """Return the folder of downloaded voices."""
     return data_folder(settings, "voices")
 
 
@@ -92,7 +92,7 @@ def _choose_auto(
         return _choose_cpu_voice(settings)
     found, reason = _choose_cpu_voice(settings)
     if not _fits_in_gpu_memory(checkpoint, hearing):
-        return found, f"{reason} (the GPU has no room for VibeVoice that speaks)"
+        return found, f"{reason} (VibeVoice TTS does not fit on the GPU)"
     if found is not None and not installed_checkpoints.voice_samples(checkpoint.folder):
         folder = checkpoint.folder / installed_checkpoints.VOICES_FOLDER
         return found, f"{reason} (VibeVoice wants a recording of a voice in {folder})"

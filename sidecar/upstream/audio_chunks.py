@@ -29,7 +29,7 @@ from sidecar.upstream.upstream_dialect import UpstreamAnswer
 CUT_SEARCH_S = 60.0
 """The cut lies in the last so many seconds of a piece, or in its last quarter if that is less."""
 EVEN_CUT_TOLERANCE_S = 10.0
-"""Where pieces are to be of one length, a cut lies so near to where it would be then."""
+"""Tolerance of a cut around its even position."""
 MIN_EVEN_CHUNK_S = 180.0
 """Pieces that are chosen here are no shorter: each costs a request, and an engine its context."""
 CHUNKS_PER_UPSTREAM = 3
@@ -65,7 +65,7 @@ class AudioChunk:
 
     @property
     def end_s(self) -> float:
-        """Where in the recording it ends."""
+        """Return its end in the recording."""
         return self.start_s + self.duration_s
 
     @property
@@ -115,8 +115,8 @@ class AudioChunk:
 
 
 def even_chunk_s(total_s: float | None, upstreams: int, longest_s: float) -> float | None:
-    """How long pieces of a recording are to be, so that all upstreams have work to its end; None
-    where it is to be cut only where it has to."""
+    """Return the length of chunks with which all upstreams have work to the end; None if the
+    recording is to be cut only where it has to."""
     most_s = longest_s - 2 * EVEN_CUT_TOLERANCE_S - MARGIN_S
     if upstreams < 2 or total_s is None or most_s < MIN_EVEN_CHUNK_S:
         return None
@@ -147,7 +147,7 @@ def cut_into_chunks(
     size = zone = 0
 
     def sized() -> None:
-        """How much is to be there before the next cut, and where in it that may be."""
+        """Return the audio needed before the next cut, and the range of that cut."""
         nonlocal size, zone
         if even is None:
             size = max(rate, round(longest_s * rate))
@@ -244,7 +244,7 @@ def _short_chunk(piece: AudioChunk, start_s: float, end_s: float) -> Iterator[Au
 
 UPSTREAM_NAME = "upstream"
 MIN_SHARED_S = 0.5
-"""What a server's speaker and a voice must have in common to be taken for one."""
+"""Overlap that a server's speaker and a cluster need to be the same."""
 
 
 @dataclass(frozen=True, slots=True)

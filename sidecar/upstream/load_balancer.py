@@ -30,12 +30,12 @@ MAX_BROKEN_SERVERS = 3
 UNREACHABLE_WAIT_S = 8.0
 """So long a piece waits for a server to come back, where none can be reached: some restarts."""
 TRIAL_POLL_S = 0.05
-"""How soon one that is being tried may turn out to be well."""
+"""Interval of checks while an upstream is tried again."""
 
 
 def cooldown_s(misses: int, dice: float) -> float:
-    """How long one stands aside after so many troubles in a row, with some jitter (``dice`` is from
-    0 to 1) so that those who wait do not come back all at once."""
+    """Return the cooldown after so many failures in a row, with some jitter (``dice`` is from 0
+    to 1) so that clients do not return all at once."""
     return backoff_s(misses - 1, MIN_BACKOFF_S, MAX_BACKOFF_S) * (0.5 + dice / 2)
 
 
@@ -85,7 +85,7 @@ class ChunkAttempts(Generic[Key]):
 
 @dataclass(frozen=True, slots=True)
 class EngineAddress:
-    """Where one may be: ``server`` is the place of its name in the settings."""
+    """Address of an engine: ``server`` is the index of its name in the settings."""
 
     server: int
     host: str
@@ -117,7 +117,7 @@ class UpstreamState:
 
     @property
     def free_at(self) -> float:
-        """When it neither stands aside nor is full."""
+        """Return the time when it is neither in cooldown nor full."""
         return max(self.aside_until, self.full_until)
 
 

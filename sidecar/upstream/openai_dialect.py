@@ -93,7 +93,7 @@ LANGUAGES = {
 
 @dataclass(frozen=True, slots=True)
 class OpenAiRequestForm:
-    """How much is asked for."""
+    """Form of a request: the fields that the server supports."""
 
     format: str
     granularities: tuple[str, ...] = ()

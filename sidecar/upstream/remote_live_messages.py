@@ -1,7 +1,7 @@
 """Messages of a live session that runs on another service. Pure.
 
 It is the call that `live.sessions.engine_relay` makes in an engine's process, in messages of
-`/v1/live` (docs/live-wire.md, "A place for another service").
+`/v1/live` (docs/live-wire.md, "Leases for other services").
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sidecar.transcripts.transcript import Segment, Word
 PROTOCOL_VERSION = 1
 """Another one whenever the meaning of what is said changes; who has another is asked nothing."""
 HEARTBEAT_INTERVAL_S = 1.0
-"""So often at least whoever has the place says something."""
+"""Maximum interval between two messages of a lease holder."""
 TIME_TOLERANCE_S = 1 / 8000
 """Times that are no further apart may be those of one sample."""
 _MAX_LATE_S = 1.0

@@ -136,7 +136,7 @@ class UpstreamClient:
         self._options = options
 
     async def known(self) -> UpstreamDialect:
-        """How it speaks; asked for once.
+        """Return its dialect; determined once.
 
         Raises:
             ChunkFailure: it cannot be reached, or does not say.
@@ -146,7 +146,7 @@ class UpstreamClient:
         return self.dialect
 
     async def look(self) -> int:
-        """How many recordings wait there; 0 where it does not say.
+        """Return how many recordings wait there; 0 if it does not say.
 
         Raises:
             ChunkFailure: it does not answer, or is not well.

@@ -21,13 +21,14 @@ from sidecar.transcripts.transcript import Notice, Segment
 from sidecar.upstream.openai_http import parse_retry_after, server_message
 
 PARSE_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What reading an answer raises that is not what it should be."""
+"""Errors of parsing a malformed response."""
 _TOO_MUCH = re.compile(
     r"context length|encoder cache|too (long|large|big)|exceeds? the (max|limit)|max_model_len"
     r"|maximum (allowed )?(file ?size|duration|content size|audio)|duration.{0,40}exceed",
     re.IGNORECASE,
 )
-"""How servers say that a recording is too long or too large, whatever the status is (vLLM: 400)."""
+"""Messages of servers for a recording that is too long or too large, whatever the status is
+(vLLM: 400)."""
 
 
 class FailureStep(Enum):
@@ -230,21 +231,21 @@ class UpstreamDialect(ABC):
 
     name: str
     health: str
-    """Where it tells how it is."""
+    """Path of its health check."""
     rate: int
     """Hz that its model hears at."""
     limits: UpstreamLimits
     prompt = False
-    """Whether it says how it is at once, whatever it works on."""
+    """True if its health check answers at once, whatever it works on."""
     timed = True
-    """Whether it says when things are said, as far as is known."""
+    """True if it returns times, as far as is known."""
     surely_timed = False
-    """Whether that is known before the first answer."""
+    """True if that is known before the first answer."""
     alike = ""
     """Servers of the same such name go on with each other's answers; '' where none can."""
     voices = False
-    """Whether it says what the voices of a piece are like (`transcripts.speaker_embeddings`), for
-    who tells them apart over a whole recording; no server is asked that does not offer it."""
+    """True if it returns the local speakers of a chunk (`transcripts.speaker_embeddings`), for
+    diarization over a whole recording; no server is asked that does not offer it."""
 
     @property
     def diarizes(self) -> bool:

@@ -42,7 +42,7 @@ class UpstreamDiarization:
         self._start_s: float | None = None
         self._finished = False
         self.refused = ""
-        """Why what a server said of voices was not believed; '' where it was."""
+        """Reason why a server's embeddings were rejected; '' if none were."""
         self._fed: list[Future[None]] = []
 
     def feed(self, piece: AudioChunk) -> None:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 SPEC = engine_interface.EngineSpec(
     name="upstream",
-    title="Another server does the hearing",
+    title="Another server transcribes",
     sample_rate=16_000,
     precisions=(engine_interface.Precision.AUTO,),  # theirs
     languages=(),

@@ -80,7 +80,7 @@ class UpstreamTranscription:
         self._turns: UpstreamDiarization | None = None
         self._followed_s = 0.0
         self._margins = False
-        """Whether pieces come with what their voices are made of, so that servers can do that."""
+        """True if chunks have margins for embeddings, so that servers can compute them."""
         self._heard: list[ChunkResult] = []
         self._lanes = len(upstreams.servers)
         self._ready = 0
@@ -131,8 +131,8 @@ class UpstreamTranscription:
         yield Finished(self._recognised(self._transcript()))
 
     def _even_s(self) -> float | None:
-        """How long pieces are to be so that all have work, where nobody has said it; where voices
-        cannot be told apart over several, as few as may be."""
+        """Return the length of chunks with which all have work, if the settings do not say it;
+        without diarization over several chunks, as few as possible."""
         upstreams = self._upstreams
         if not upstreams.cuts:
             return None

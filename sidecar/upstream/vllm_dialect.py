@@ -89,7 +89,7 @@ class VllmAnswerReader:
         self.parser.feed(text)
         self.usage = 0
         self.length = False
-        """Whether it ended because there was no room for more."""
+        """True if it ended because there was no room for more."""
         self._guard = loop_guard.LoopGuard(duration_s, self.segments)
         self._text = text
         self._events = SseEventParser()
@@ -161,7 +161,7 @@ ANSWER_OPENING = "assistant\n["
 AUDIO_PLACEHOLDER = "\N{OBJECT REPLACEMENT CHARACTER}"
 """Stands in a request where the audio comes; JSON writes it as an escape."""
 TOKENS_PER_S, TOKENS_BESIDE = 7.5, 128
-"""What a prompt takes: a token for 3200 samples at 24 kHz, and about 80 for its words."""
+"""Tokens of a prompt: one for 3200 samples at 24 kHz, and about 80 for its words."""
 MAX_PROMPT_INFLATION = 1.5
 """A prompt that is longer than it can be by so much was taken in wrongly (seen with recordings of
 half an hour): what comes of it is not to be believed."""

@@ -105,8 +105,8 @@ class AudioProbe:
     async def parted(
         self, caller: Identity, prints: Sequence[SpeakerEmbedding | None], into: int | None
     ) -> tuple[list[int], float] | None:
-        """Which segments of one speaker are whose, by what they sound like
-        (`diarization.clustering`), and how alike those people are; None where they cannot be told
+        """Return the segments of one speaker by person, by their embeddings
+        (`diarization.clustering`), and how alike those people are; None if they cannot be told
         apart. ``into``: how many.
 
         Raises:

@@ -50,7 +50,7 @@ def decode_frame(body: bytes | bytearray) -> dict[str, Any]:
     """The message in a frame's body.
 
     Raises:
-        ChannelClosed: it is none; whoever sent it is not to be talked to any more.
+        ChannelClosed: it is invalid; the connection to its sender is closed.
     """
     try:
         message = json.loads(body)
@@ -207,7 +207,7 @@ if sys.platform == "win32":
 CREDIT_WINDOW_BYTES = 1 << 20
 """Bytes of one call in one direction: half a minute of sound as 16-bit samples at 16 kHz."""
 FRAME_OVERHEAD_BYTES = 512
-"""What a frame costs in memory besides what is in it, however small it is."""
+"""Memory of a frame besides its content, however small it is."""
 
 
 def credited_bytes(message: dict[str, Any], raw: bytes) -> int:

@@ -36,12 +36,12 @@ class EngineRole(StrEnum):
     LIVE = "live"
     """People who are speaking, many at once."""
     VOICE = "voice"
-    """What is said to them."""
+    """Roles of the engines."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
-    """How an engine is: where in its life, how much of it is there, and in which process.
+    """Status of an engine: its state, its loaded share, and its process.
 
     ``loads`` and ``crashes``: how often it came into memory and its process died; ``load_s``: how
     long the last load took; ``reserved_bytes`` of its device, which is the GPU where ``on_gpu``.
@@ -110,7 +110,7 @@ class EngineFleet:
         self.files = EngineHost(
             EngineRole.FILES, settings, files, self._devices, sharing, beside=beside
         )
-        """Where the engine for files lives."""
+        """Host of the engine for files."""
         self._live: EngineHost[EngineSpec] | None = None
         self._remote: RemoteEngineSlot | None = None
         if live is not None and live.upstream is not None:
@@ -170,7 +170,7 @@ class EngineFleet:
         return self._devices.gpu.seen
 
     def standing(self) -> dict[EngineRole, EngineStatus]:
-        """How each engine is; from memory, nobody is asked."""
+        """Return the status of each engine; from memory, without a call."""
         found = {EngineRole.FILES: EngineStatus.of(self.files)}
         if self._remote is not None:
             found[EngineRole.LIVE] = EngineStatus.of_remote(self._remote)
@@ -182,7 +182,7 @@ class EngineFleet:
 
     @property
     def hosts(self) -> dict[str, EngineHost[EngineSpec]]:
-        """Where each engine lives, by what it is there for."""
+        """Return the host of each engine, by role."""
         found: dict[str, EngineHost[EngineSpec]] = {EngineRole.FILES.value: self.files}
         if self._live is not None:
             found[EngineRole.LIVE.value] = self._live
@@ -206,7 +206,7 @@ class EngineFleet:
 log = logging.getLogger(__name__)
 
 DEFAULT_MODEL_ID = "default"
-"""What the models are called that were there at the start."""
+"""Name of the models that were loaded at the start."""
 MAX_NAME_CHARACTERS = 100
 
 
@@ -248,7 +248,7 @@ class ModelRegistry:
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._lock = asyncio.Lock()
         self.failed: dict[str, str] = {}
-        """Why the last one that did not load did not, by its name: the code of the error."""
+        """Error code of the last model that could not be loaded, by its name."""
 
     @property
     def names(self) -> list[str]:
@@ -257,7 +257,7 @@ class ModelRegistry:
 
     @property
     def by_role(self) -> dict[str, str]:
-        """Which one each engine works with."""
+        """Return the model of each engine."""
         return {role: one.model_id for role, one in self._served.items()}
 
     @property
@@ -374,7 +374,7 @@ class ModelRegistry:
             raise errors.ModelNotFound(error.detail, hint=error.hint) from None
 
     def _checked(self, path: Path | None) -> Path | None:
-        """Where it really lies: a link that changes after this leads nowhere else."""
+        """Return the real path: a link that changes after this leads nowhere else."""
         if path is None:
             return None
         found = path.resolve()

@@ -76,12 +76,12 @@ class EngineHost(MemoryAccount, Generic[Spec]):
             precision = self._room.first_precision(now)
         folder = choice.checkpoint.folder if choice.checkpoint else choice.folder
         self._replaced: gpu_devices.EngineMemoryHolding | None = None
-        """What there was of it when a new one began to come; None while none does."""
+        """Holding of the old engine while a new one loads; None otherwise."""
         self._expected = 0
         self.crashes = 0
-        """How often its process died, or hung and was ended."""
+        """Number of deaths and kills of its process."""
         self._own: int | None = None
-        """What it has reserved for itself, None while there is nothing of it."""
+        """Bytes that it has reserved; None while it is not loaded."""
         self._sessions, self._session_bytes = 0, choice.session_bytes
         self._crash_notes = CrashNotes(default_data_folder(settings.data_dir))
         self.slot: EngineSlot[Spec] = EngineSlot(
@@ -179,7 +179,7 @@ class EngineHost(MemoryAccount, Generic[Spec]):
             await self._devices.gpu.look()
 
     def place(self, precision: Precision) -> LoadPlan:
-        """How a new engine is to come in (`MemoryAccount`)."""
+        """Return the placement of a new engine (`MemoryAccount`)."""
         if self._room is None:
             return LoadPlan()
         return self._room.place(precision, self.memory_now())
@@ -275,7 +275,8 @@ class EngineHost(MemoryAccount, Generic[Spec]):
 
 
 def _spec_on_device(spec: Spec, gpu: gpu_devices.GpuMemory | None) -> Spec:
-    """Where bf16 is at hand it takes the place of fp16: as wide, and it does not overflow.
+    """Return the spec for the device: bf16 takes the place of fp16 if it is available: as wide, and
+    it does not overflow.
 
     Without a GPU CTranslate2 has no fp16, and fp32 takes its place.
     """

@@ -127,7 +127,7 @@ class SequentialLease:
         self._ends = ends
         self._holders = 1
         self.since = time.monotonic()
-        """When the engine was free for the job that it works on now."""
+        """Time when the engine was free for the current job."""
 
     @classmethod
     async def begin(cls, lease: AbstractAsyncContextManager[EngineLease]) -> Self:

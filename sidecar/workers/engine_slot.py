@@ -49,7 +49,7 @@ class EngineState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """How many leases an engine has at once, and how its process behaves.
+    """Sharing of an engine: the number of leases at once, and the behaviour of its process.
 
     ``concurrent``: any number of leases (else one); one that is ``alone``, or a reload, waits for
     the end of all before it. ``sessions``: its leases are sessions, which take memory of their own

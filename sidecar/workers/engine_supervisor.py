@@ -29,7 +29,7 @@ class EngineLoading:
         self, spec: ModelSpec, options: LoadOptions, worker_options: WorkerOptions
     ) -> None:
         self.part = 0.0
-        """How much of it is there, from 0 to 1."""
+        """Loaded share, from 0 to 1."""
         self._spec = spec
         self._options = options
         self._worker_options = worker_options

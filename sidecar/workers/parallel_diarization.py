@@ -1,7 +1,7 @@
 """Tee of a chunk's audio to diarization beside recognition.
 
-Whoever has the whole of the recording tells them apart (`TranscribeOptions.local_voices`); the
-engine gets the sound that words are wanted of, and need not know.
+The front, which has the whole recording, diarizes it (`TranscribeOptions.local_voices`); the engine
+gets the audio to transcribe.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NumberedEvent = tuple[int, TranscriptionEvent | errors.SidecarError]
-"""What came of one of several recordings, with its number."""
+"""Event of one of several recordings, with its number."""
 CANCEL_POLL_S = 0.05
 _PCM16_SCALE = 32_768
 
 
 class DiarizationTee:
-    """An `AudioStream` for the engine; whoever iterates it feeds the ear.
+    """`AudioStream` for the engine; iterating it feeds the diarization.
 
-    The ear is on a thread of its own and may be behind: what it has not heard is held as 16 bits a
-    sample, which is what pieces are sent in. What goes wrong with it costs nobody a word.
+    Diarization runs on its own thread and may be behind: its pending audio is held as 16 bits a
+    sample, the format of chunks. Its errors cost no words.
     """
 
     def __init__(

@@ -45,7 +45,7 @@ LIVE_PATH = "/v1/live"
 _SESSION_FAULT_KINDS = frozenset(
     {ErrorKind.MALFORMED, ErrorKind.UNPROCESSABLE, ErrorKind.UNSUPPORTED, ErrorKind.TOO_LARGE}
 )
-"""What is wrong with the session, and would be anywhere."""
+"""Kinds of errors of the session itself, which any service would return."""
 _HANDOVER_CODES = frozenset({errors.ShuttingDown.code, errors.SessionHandedOver.code})
 _VERSION_MISMATCH_CODES = frozenset({errors.FieldInvalid.code, errors.MessageInvalid.code})
 _BUSY_KINDS = frozenset({ErrorKind.BUSY, ErrorKind.LIMITED})
@@ -204,9 +204,9 @@ class RemoteTransport:
     def __init__(self, socket: ClientConnection, lease: RemoteSessionRequest) -> None:
         self.call = RpcCall(1, self)
         self.failure: ChunkFailure | None = None
-        """What is wrong with who is there, where the line broke for that."""
+        """Failure of the remote service, if the connection broke for that."""
         self.handed_over = False
-        """Whether it broke because somebody else is to go on."""
+        """True if the connection broke because another service takes over."""
         self._socket = socket
         self._checker = RemoteEventChecker(lease.begin)
         self._sample_format: tuple[str, int] | None = None

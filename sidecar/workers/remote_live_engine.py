@@ -42,7 +42,7 @@ RESUME_WAIT_S = 30.0
 FULL_COOLDOWN_S, SHUTDOWN_COOLDOWN_S = 1.0, 1.0
 """So long nobody asks who has no room, or is about to end."""
 RETRY_INTERVAL_S = 0.5
-"""How often who waits looks whether there is somebody else."""
+"""Interval at which a waiting session looks for a free engine."""
 
 
 class RemoteEngineSlot:
@@ -56,7 +56,7 @@ class RemoteEngineSlot:
             random.random, shuffled=True
         )
         self._last_error: errors.SidecarError = errors.UpstreamUnreachable()
-        """Why a session had no place lately."""
+        """Reason why no engine was available lately."""
         self._looked_up = -DNS_CACHE_S
         self._lookup_lock = asyncio.Lock()
         self._dns_threads = ThreadLimiter("names", 2)
@@ -88,7 +88,7 @@ class RemoteEngineSlot:
 
     @asynccontextmanager
     async def calling(self, operation: str, **arguments: Any) -> AsyncIterator[RpcCall]:
-        """A session, at whoever has room; leaving early ends it there.
+        """Session on a service with capacity; leaving early ends it there.
 
         Raises:
             WorkerDied: who had it is gone.
@@ -193,7 +193,7 @@ class RemoteEngineSlot:
         return error
 
     async def _look_up(self) -> None:
-        """Where the names lead now. One that leads nowhere at the moment leads where it did; while
+        """Resolve the names. One that leads nowhere at the moment leads where it did; while
         somebody asks, the others take what is known."""
         if self._reached and self._lookup_lock.locked():
             return

@@ -156,7 +156,7 @@ class RpcTransport(Protocol):
         """Send a message; raises `channel.ChannelClosed` where the other side is gone."""
 
     def send_nowait(self, message: dict[str, Any]) -> None:
-        """Send one to whoever is still there."""
+        """Send one to the worker, if it still runs."""
 
     def close(self, why: str = "closed") -> None:
         """Say and hear no more."""
@@ -172,7 +172,7 @@ class RpcCall:
         self.over = asyncio.Event()
         """It has ended on the other side, or with it."""
         self.began = False
-        """Whether it was ever at work."""
+        """True if the worker has ever started it."""
         self._line = line
         self._answers: deque[channel.ChannelFrame] = deque()
         self._unread = 0

@@ -74,23 +74,24 @@ PASSED_VARIABLES = frozenset(
         *ONE_BLAS_THREAD,
     }
 )
-"""What a Python needs to start, to find its libraries and ffmpeg, and where to put things."""
+"""Variables that a Python needs to start, to find its libraries and ffmpeg, and where to put
+things."""
 PASSED_PREFIXES = ("LC_", "PYTHON", "_PYI_", "_MEI")
 """And what begins so: the locale, Python's own, where a packaged executable has unpacked itself."""
 
 
 class EnvironmentNeeds(Enum):
-    """How much of the environment a worker gets."""
+    """Share of the environment that a worker gets."""
 
     ENGINE = auto()
     """All but secrets: the libraries of an engine are steered by many variables."""
     LEAST = auto()
-    """What it takes to start, and to find ffmpeg."""
+    """Variables needed to start, and to find ffmpeg."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """How an engine's process behaves.
+    """Behaviour of an engine's process.
 
     ``niceness``: how far it stands back behind others. ``shared``: calls of many go on in it at
     once, so that it is not ended for one that is slow to stop. ``patience_s``: for which it is not

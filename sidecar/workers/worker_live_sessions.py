@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 MAX_BACKLOG_S = 12.0
 """Seconds of a session's sound that may wait inside the engine: a piece and a half."""
 POLL_INTERVAL_S = 0.05
-"""How often is looked again at a session that is held back."""
+"""Interval of checks of a session that is held back."""
 
 
 class WorkerLiveSessions:
@@ -96,7 +96,7 @@ class _WorkerLiveSession:
         self.ended = False
         self._notify, self._executing = notify, executing
         self._alone = bool(request.message.get("alone"))
-        """Whether others wait while it is recognized, because it may be what ended an engine."""
+        """True if others wait while it is recognized, because it may be what ended an engine."""
         self._error: errors.SidecarError | None = None
         self._intake = SampleInput()
         self._lock = threading.Lock()

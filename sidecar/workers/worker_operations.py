@@ -255,7 +255,7 @@ def resample_speech(
 
 
 def _split_speaker(prints: list[dict[str, Any] | None], into: int | None) -> dict[str, Any]:
-    """Which of the segments of one speaker are whose; nothing where they cannot be told apart."""
+    """Return the segments of one speaker by person; none if they cannot be told apart."""
     from sidecar.diarization.clustering import split_speaker
 
     found = split_speaker(

@@ -29,7 +29,7 @@ from sidecar.workers.worker_environment import (
 log = logging.getLogger(__name__)
 
 CANCEL_GRACE_S = 1.0
-"""How long a process may take to answer a ping, and a cancelled call to stop, at least."""
+"""Minimum time for a process to answer a ping, and for a cancelled call to stop."""
 EXIT_GRACE_S = 2.0
 STDERR_TAIL_LINES = 40
 """Of a worker's standard error that are remembered."""
@@ -38,11 +38,11 @@ HUNG_NOTE = "(it answered no ping, and the service killed it)"
 LIVE_OPERATION = "live"
 """The operation that goes on beside others of its kind, and executes only now and then."""
 PROCESS_STUCK = "the process was killed and does not end"
-"""What who has it is told, where not even that helps: in a driver that hangs, for one."""
+"""Message for callers if even a kill does not end it: in a driver that hangs, for one."""
 
 
 def worker_command() -> list[str]:
-    """How a worker is started: this interpreter, or this executable when frozen."""
+    """Return the command of a worker: this interpreter, or this executable when frozen."""
     return own_command("sidecar.workers.worker_main", "-P", frozen=("worker",))
 
 
@@ -87,13 +87,13 @@ class WorkerProcess:
             target=_relay_output, args=(self._process.stderr, name, self._last_lines), daemon=True
         ).start()
         self.patience_s = CANCEL_GRACE_S
-        """How long a call that is cancelled may go on; who loads it knows what a new one costs."""
+        """Time for a cancelled call to stop; the loader knows what a new process costs."""
         self.on_end: Callable[[], None] = _no_callback
-        """Called once when it has ended or is about to, whoever ended it, if it was ever called."""
+        """Callback for its end, whatever the cause, if it ever had a call."""
         self._connecting: asyncio.Task[RpcConnection] | None = None
         self._calls = RpcCalls()
         self._page: BegunCallsPage | None = None
-        """Which live sessions it is recognizing, once it has any."""
+        """Page of the live sessions that it is recognizing, once it has any."""
         self._blamed: frozenset[int] = frozenset()
         """The live sessions that it was recognizing when it died."""
         self._dead = False
@@ -109,7 +109,7 @@ class WorkerProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """How it ended (negative: by a signal), None while it runs."""
+        """Return the exit code (negative: by a signal), None while it runs."""
         return self._process.poll()
 
     @property
@@ -216,8 +216,8 @@ class WorkerProcess:
         return self._process.poll() is not None
 
     def kill(self, *, hung: bool = False) -> None:
-        """End the process at once; one that ``hung`` had crashed in all but name. Whoever has calls
-        in one that not even that ends is told so after a while, as if it had."""
+        """End the process at once; one that ``hung`` had crashed in all but name. If not even
+        that ends it, its callers get an error after a while, as if it had ended."""
         self._dead = True
         if not hung:
             self._ours = True
@@ -284,7 +284,7 @@ class WorkerProcess:
             raise
 
     async def _connected(self) -> RpcConnection:
-        """The line to it. It is made once, and whole: whoever is cancelled meanwhile."""
+        """Return the connection to it. It is made once, also if a caller is cancelled meanwhile."""
         if self._connecting is None:
             made = RpcConnection.on(self._sock, self.pid, self._calls.receive, self._lost)
             self._connecting = asyncio.get_running_loop().create_task(made)
@@ -327,15 +327,15 @@ def _relay_output(pipe: IO[bytes], name: str, last_lines: deque[str]) -> None:
 
 
 HEARTBEAT_INTERVAL_S = 2.0
-"""How often a process that somebody has is asked whether it still hears."""
+"""Interval of pings to a process in use."""
 IDLE_HEARTBEAT_INTERVAL_S = 30.0
 """The same of one that nobody has: so the next job mostly finds none that hangs, which would cost
 it half a minute and one of two attempts."""
 
 
 class Heartbeat:
-    """Asks the process again and again, and ends one that hangs: it tells nobody by itself, and
-    whoever has it would wait for ever.
+    """Heartbeat: pings the process, and kills one that hangs, for which its callers would wait for
+    ever.
 
     One that does not answer within ``ping_timeout_s``, nor then at once, hangs: the thread that
     answers does nothing else, whatever the engine is at. The second question is for a service that

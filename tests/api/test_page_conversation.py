@@ -89,7 +89,7 @@ def test_who_speaks_is_answered_aloud_and_who_speaks_over_it_is_heard(
     begins(visitor, talks)
     visitor.sees(".talking [aria-label='Loudness of your voice']")
     visitor.sees(".title", "You hear synthetic speech (scripted)")
-    visitor.sees(".talking", "What you hear is synthetic.")
+    visitor.sees(".talking", "The voice is synthetic.")
     visitor.sees("[data-who=person][data-open=no] .words", "w")
     loud(visitor, True)
     visitor.sees("[data-who=machine] .words", "You said:")
@@ -101,7 +101,7 @@ def test_who_speaks_is_answered_aloud_and_who_speaks_over_it_is_heard(
     assert all("You said:".startswith(text.rstrip("… ")[:9]) for text in cut)
     assert cut
     stops(visitor)
-    visitor.sees(".title", "It is over.")
+    visitor.sees(".title", "Ended.")
     assert visitor.findings() == []
     assert talks.client.get("/v1/jobs").json()["jobs"] == []
 
@@ -116,7 +116,7 @@ def test_a_key_makes_it_silent_and_what_was_not_heard_was_not_said(
     time.sleep(1.5)  # some words of some five seconds
     visitor.sees(".typed input").send_keys(ESCAPE)
     loud(visitor, False)
-    visitor.sees("[data-who=machine] .who", "ended by you")
+    visitor.sees("[data-who=machine] .who", "interrupted by you")
     (_, asked), (_, heard) = lines(visitor)
     assert asked == LONG
     assert f"You said: {LONG}".startswith(heard.rstrip("… "))

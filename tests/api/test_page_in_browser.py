@@ -362,7 +362,7 @@ def test_lines_and_speakers_are_put_right_by_keys_alone_and_undone(
     assert (field.tag_name, field.get_attribute("value")) == ("textarea", before[3])
     assert visitor.findings() == []
     field.send_keys(CONTROL, "a", CONTROL, "In other words.", ENTER)
-    visitor.sees("#said", "The line is corrected.")
+    visitor.sees("#said", "Segment corrected.")
     wait_until(lambda: said(visitor, 3) == "In other words.", PATIENCE_S, "it reads so")
     assert visitor.js(f"return {FOCUS}.closest('.row').dataset.index") == "3", "where it was"
     line(visitor, 4).send_keys("e")
@@ -466,7 +466,7 @@ def test_who_edits_what_another_changed_is_told_and_sees_it_as_it_is(
     field = visitor.driver.switch_to.active_element
     assert field.get_attribute("value").endswith(" And more."), "what was typed is still there"
     field.send_keys(ENTER)
-    visitor.sees("#said", "The line is corrected.")
+    visitor.sees("#said", "Segment corrected.")
     assert said(visitor, 2).endswith(" And more.")
     assert visitor.driver.find_elements("css selector", ".trouble") == []
 
@@ -551,7 +551,7 @@ def test_progress_is_seen_and_a_reload_in_the_middle_loses_nothing(
     visitor.sees(".job[data-state=running] .how", " left")
     visitor.sees(".side h2", "In progress")
     visitor.sends(tone(tmp_path / "second.wav", 45))
-    visitor.sees(".job[data-state=queued] .how", "Next in line")
+    visitor.sees(".job[data-state=queued] .how", "Next")
     visitor.sends(tone(tmp_path / "third.wav", 3))
     visitor.sees(".job[data-state=running] .name", "long one.wav").click()
     wait_until(lambda: visitor.rows() > 3, PATIENCE_S, "it grows")
@@ -565,7 +565,7 @@ def test_progress_is_seen_and_a_reload_in_the_middle_loses_nothing(
     assert found == [str(index) for index in range(len(found))]
     assert visitor.findings() == []
     visitor.sees("[aria-label='Cancel third.wav']").click()
-    visitor.sees("#said", "third.wav is cancelled.")
+    visitor.sees("#said", "third.wav was cancelled.")
     visitor.sees("[aria-label='Cancel long one.wav']").click()
     visitor.sees(".job .name", "second.wav").click()
     visitor.sees("#main .title", "2 speakers")
@@ -678,7 +678,7 @@ def test_how_a_job_is_reads_as_people_say_it(visitor: Visitor, server: Server) -
     assert runs(395, 0.25, 80) == "25 % of 6:35, about 80 seconds left"
     assert runs(None, None, 120) == "Starting", "how long it is nobody knows yet"
     assert said(state="queued", position=0, estimated_wait_seconds=20) == (
-        "Next in line, starts in about 20 seconds"
+        "Next, starts in about 20 seconds"
     )
     assert said(state="queued", position=2, estimated_wait_seconds=3) == (
         "2 recordings before it, starts in a few seconds"
@@ -806,7 +806,7 @@ def test_a_recording_that_ended_while_nobody_looked_is_there_for_who_comes_back(
     visitor.sees("#main .notice", "stored in this browser")
     visitor.sees("[aria-label='Delete second.wav']").click()
     visitor.sees("dialog[open] .danger").click()
-    visitor.sees("#said", "second.wav is deleted.")
+    visitor.sees("#said", "second.wav was deleted.")
     names = [one.text for one in visitor.driver.find_elements("css selector", ".job .name")]
     assert names == ["first.wav"]
 
@@ -934,7 +934,7 @@ def test_a_link_of_somebody_s_name_asks_before_it_signs_in(
     assert visitor.findings() == []
     assert visitor.js(kept_token) is None
     visitor.sees(".door button", "Do not sign in").click()
-    visitor.sees(".door", "This service wants to know who you are")
+    visitor.sees(".door", "Sign in")
     assert visitor.js(kept_token) is None
     visitor.driver.get("about:blank")
     visitor.driver.get(links[1])
@@ -1039,7 +1039,7 @@ def test_what_is_said_is_read_while_it_is_said_and_heard_again_in_full(
     at = visitor.js("return document.querySelector('.talking .time').textContent")
     time.sleep(1.2)
     assert visitor.js("return document.querySelector('.talking .time').textContent") == at
-    visitor.sees(".talking button", "Go on").click()
+    visitor.sees(".talking button", "Resume").click()
     captions(visitor)
     visitor.sees(".talking button", "Stop").click()
     visitor.sees(".title", "only in this page")
@@ -1070,12 +1070,12 @@ def test_a_microphone_that_gives_no_sound_is_noticed(server: Server, tmp_path: P
     try:
         visitor.opens(server)
         visitor.sees(".intake button", LIVE).click()
-        visitor.sees("#main .notice[role=status]", "No sound from this microphone")
+        visitor.sees("#main .notice[role=status]", "No audio from this microphone")
         assert visitor.findings() == []
         visitor.sees(".talking button", "Stop").click()
         visitor.sees(".title", "only in this page")
         visitor.sees(".intake button", "Record").click()
-        visitor.sees(".intake .notice[role=status]", "No sound from this microphone")
+        visitor.sees(".intake .notice[role=status]", "No audio from this microphone")
         assert visitor.wrong() == []
     finally:
         visitor.driver.quit()
@@ -1112,7 +1112,7 @@ def test_captions_that_end_too_soon_cost_no_word_of_the_recording(
     captions(visitor)
     visitor.js("sockets[0].onmessage({data: arguments[0]})", GONE)
     visitor.sees(".trouble", "Try later.")
-    visitor.sees(".title", "The sound is still recorded")
+    visitor.sees(".title", "The audio is recorded")
     is_a_phone(visitor)
     assert visitor.findings() == []
     at = visitor.sees(".talking .time").text

@@ -575,7 +575,7 @@ def test_doctor_says_what_is_here_and_what_to_do_next(terminal):
     for part in (
         "moonshine",
         "(serves)",
-        "transcribes live",
+        "transcribes recordings and live audio",
         "voice",
         "GPU",
         "ffmpeg version",

@@ -87,11 +87,17 @@ def test_every_test_that_a_document_names_is_there() -> None:
 def test_the_pages_of_other_wires_have_the_limits_of_live_options() -> None:
     limits = field_limits(EndpointingOptions)
     silence, threshold = limits["silence_s"], limits["threshold"]
-    pages = {name: (ROOT / f"docs/{name}.md").read_text() for name in ("grpc", "openai", "talk")}
-    assert f"`vad_silence` that is not {silence}" in pages["grpc"]
-    assert f"a VAD threshold below {threshold.least:g} or above {threshold.most:g}" in pages["grpc"]
+    pages = {
+        name: (ROOT / f"docs/{name}.md").read_text()
+        for name in ("grpc-wire", "openai-wire", "talk-wire")
+    }
+    assert f"`vad_silence` that is not {silence}" in pages["grpc-wire"]
+    assert (
+        f"a VAD threshold below {threshold.least:g} or above {threshold.most:g}"
+        in pages["grpc-wire"]
+    )
     padding, most = f"0 to {LONGEST_PADDING_MS:,}", f"to {1000 * silence.most:,}"
-    for name in ("openai", "talk"):
+    for name in ("openai-wire", "talk-wire"):
         (row,) = (
             line for line in pages[name].splitlines() if line.startswith("| `turn_detection`")
         )

@@ -31,7 +31,7 @@ Case = tuple[str, Status, Ended]
 TOKEN = "a token that nobody guesses"
 HOUR_S = 3600.0
 NOT_HERE = {("ERR1011", "RESOURCE_EXHAUSTED"), ("ERR2001", "DEADLINE_EXCEEDED")}
-"""What errors of other wires would be called; docs/grpc.md says why none of them comes here."""
+"""Errors of other wires; docs/grpc-wire.md says why none of them comes here."""
 
 
 class Inside:
@@ -172,8 +172,8 @@ async def of_little_room(caller: Caller) -> AsyncIterator[Case]:
 
 
 def documented() -> Iterator[tuple[str, str]]:
-    """The table of docs/grpc.md."""
-    for line in (REPOSITORY / "docs/grpc.md").read_text("utf-8").splitlines():
+    """The table of docs/grpc-wire.md."""
+    for line in (REPOSITORY / "docs/grpc-wire.md").read_text("utf-8").splitlines():
         if row := re.match(r"\| (ERR\d{4}) \| ([A-Z_; ]+) \|", line):
             for status in row[2].split(";"):
                 yield row[1], status.strip()

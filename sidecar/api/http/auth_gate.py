@@ -25,18 +25,18 @@ from sidecar.auth.revocable_streams import RevocableStreams
 
 PROBES = ("/healthz/live", "/healthz/ready", "/healthz/startup")
 OPEN_PATHS = frozenset({"/health", "/healthz", *PROBES})
-"""Answered whoever asks: who looks whether the service lives has no token yet."""
+"""Paths without authentication: a liveness probe has no token."""
 LEARNS_NOTHING = OPEN_PATHS | {"/v1/models"}
-"""What a page under a rebound name may read: it has nothing of any recording."""
+"""Paths that a page under a rebound name may read: they have nothing of any recording."""
 SendRefusal = Callable[[errors.SidecarError, Scope, Receive, Send], Awaitable[None]]
-"""How a wire over WebSockets says no to who was not let in."""
+"""Rejection of a WebSocket in the format of its wire."""
 WebSocketRefusals = Mapping[str, SendRefusal]
 """By address; elsewhere the handshake is refused with 403."""
 _NO_REFUSALS: WebSocketRefusals = {}
 IsPublic = Callable[[Scope], bool]
-"""Whether a request is for what everybody gets who may come at all."""
+"""Predicate: True if a request is for public content."""
 PROXY_HEADER_PREFIXES = ("forwarded", "x-forwarded-", "x-real-ip")
-"""How the headers begin that proxies add."""
+"""Prefixes of the headers that proxies add."""
 
 
 class AuthGate:
@@ -55,9 +55,9 @@ class AuthGate:
         refusals: WebSocketRefusals = _NO_REFUSALS,
         tickets: OneTimeCodes[request_headers.TicketGrant] | None = None,
     ) -> None:
-        """Without a ``rate_limiter`` nobody is counted, without ``visits`` nobody sent away again;
-        ``pause`` waits for so many seconds. Who asks for what ``opens`` means is not asked who it
-        is, as at `OPEN_PATHS`."""
+        """Without a ``rate_limiter`` requests are not counted, without ``visits`` streams are
+        not revoked; ``pause`` waits for so many seconds. A request that ``opens`` accepts needs
+        no authentication, as at `OPEN_PATHS`."""
         self._app, self._access, self._rate_limiter, self._pause = app, access, rate_limiter, pause
         self._dialects, self._visits = dialects or {}, visits or RevocableStreams()
         self._opens, self._refusals, self._tickets = opens, refusals, tickets
@@ -145,7 +145,7 @@ class AuthGate:
 
 
 def request_origin(scope: Scope) -> RequestOrigin:
-    """Where a request says that it comes from."""
+    """Return the origin of a request."""
     headers = Headers(scope=scope)
     live = scope["type"] == "websocket"
     method = scope.get("method")

@@ -14,7 +14,7 @@ OPENAI_SDK_HEADERS = (
     *("X-Stainless-Retry-Count", "X-Stainless-Runtime", "X-Stainless-Runtime-Version"),
     *("X-Stainless-Timeout", "OpenAI-Organization", "OpenAI-Project"),
 )
-"""What OpenAI's SDK sends along from a page."""
+"""Headers that OpenAI's SDK sends from a page."""
 
 
 class AccessCors(CORSMiddleware):

@@ -223,7 +223,7 @@ class _BodyProgress:
     def __init__(self, headers: Headers, receive: Receive) -> None:
         self._receive = receive
         self._waits = headers.get("expect", "").lower() == "100-continue"
-        """Whether the client sends nothing before it is told to, which the first read does."""
+        """True if the client sends nothing before it is told to, which the first read does."""
         self.unread = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
 
     async def receive(self) -> Message:

@@ -74,7 +74,7 @@ def revocable(scope: Scope, sent_away: Callable[[], None]) -> AbstractContextMan
 
 
 KEY_SUBPROTOCOL_PREFIXES = ("bearer.", "openai-insecure-api-key.")
-"""How a subprotocol begins that is a key: ours, and that of OpenAI's clients."""
+"""Prefixes of a subprotocol that is a key: ours, and that of OpenAI's clients."""
 ANONYMOUS = "nobody"
 """Stands for a token where none is asked for."""
 AGREED_SESSION_KEY = "agreed_session"
@@ -84,7 +84,7 @@ TICKET_PARAMETER = "ticket"
 MAX_QUERY_FIELDS = 100
 """In the query of an address."""
 EPHEMERAL_KEY_PREFIX = "ek_"
-"""How a key begins that may be a ticket, in all places where a key may be."""
+"""Prefix of a key that may be a ticket, in all places where a key may be."""
 
 
 @dataclass(frozen=True, slots=True)

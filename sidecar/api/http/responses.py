@@ -71,12 +71,12 @@ _FROM_STATUS: Mapping[int, type[errors.SidecarError]] = {
     413: errors.UploadTooLarge,
     415: errors.ContentTypeUnsupported,
 }
-"""What the framework says no with, in our words; the method is a case of its own."""
+"""Errors for the framework's own responses, by status; the method is a case of its own."""
 ErrorRenderer = Callable[[errors.SidecarError], Response]
 """Writes an error in the language of a wire."""
 ErrorDialects = Mapping[str, ErrorRenderer]
-"""How to say no at addresses whose clients do not know problems; one that ends in '/' stands for
-all below it."""
+"""Error formats of paths whose clients do not know problem details; one that ends in '/' stands
+for all below it."""
 NO_DIALECTS: ErrorDialects = {}
 UPGRADE_HEADERS = {"Upgrade": "websocket", "Connection": "Upgrade"}
 """Of a 426, as RFC 9110 wants it."""
@@ -116,7 +116,7 @@ def log_error(error: errors.SidecarError, request_id: str) -> None:
 
 
 def error_response_at(path: str, dialects: ErrorDialects) -> ErrorRenderer:
-    """How errors are said at an address."""
+    """Return the error format of a path."""
     if path in dialects:
         return dialects[path]
     above = (say for begin, say in dialects.items() if begin[-1] == "/" and path.startswith(begin))
@@ -302,7 +302,7 @@ SSE_KEEP_ALIVE = b": keep-alive\n\n"
 SSE_KEEP_ALIVE_S = 15.0
 """As the standard advises against proxies that close what is silent."""
 LAST_FRAME_TIMEOUT_S = 5.0
-"""How long a reader is given to take the last frame of a stream that is ended."""
+"""Time for a client to read the last frame of a stream that is ended."""
 SSE_MEDIA_TYPE = "text/event-stream"
 _ID = re.compile(r"\d{1,15}", re.ASCII)
 
@@ -443,7 +443,7 @@ class UnsentSegments:
     def __init__(self) -> None:
         self._said: list[Segment] = []
         self._before: list[tuple[float, float]] = []
-        """When it was spoken, what was said in an attempt that came to nothing; apart, in order."""
+        """Times of the segments of a failed attempt; apart, in order."""
         self._next = 0
         self._attempt = 0
 
@@ -476,7 +476,7 @@ class IncrementalTextResponse:
 
     def __init__(self) -> None:
         self._last = ""
-        """Where it stands: its last character."""
+        """Last character of the text so far."""
 
     def add(self, piece: str) -> str:
         """Return the text to send for one more segment; "" if there is none."""

@@ -37,11 +37,11 @@ class ProblemDetails(BaseModel):
     code: str = Field(examples=["audio_empty"])
     detail: str = Field(examples=["The audio is empty (0 bytes)."])
     hint: str = Field(examples=["Check that the recording was written before it was sent."])
-    request_id: str = Field(examples=["9f0c…"], description="To tell one report from another.")
+    request_id: str = Field(examples=["9f0c…"], description="Id of the request, for reports.")
 
 
 class JobProgress(RenderedBody):
-    """How far a job is."""
+    """Progress of a job."""
 
     audio_seconds_done: RoundedSeconds = Field(validation_alias="audio_s_done")
     audio_seconds_total: RoundedSeconds | None = Field(validation_alias="audio_s_total")
@@ -49,7 +49,7 @@ class JobProgress(RenderedBody):
 
 
 class JobError(RenderedBody):
-    """Why a job failed, or is refused."""
+    """Error of a job that failed or was rejected."""
 
     code: str
     detail: str
@@ -57,18 +57,21 @@ class JobError(RenderedBody):
 
 
 class JobSummary(BaseModel):
-    """A job as it stands, without what was said."""
+    """State of a job, without its transcript."""
 
     id: str
     state: Literal["queued", "running", "done", "failed", "cancelled"]
-    position: int | None = Field(description="How many jobs go first; null once it runs.")
+    position: int | None = Field(description="Number of jobs before it; null once it runs.")
     attempts: int
-    created: str = Field(examples=["2026-11-20T21:10:00Z"], description="When it was sent, in UTC.")
-    duration: float | None = Field(description="Seconds of audio, where they are known.")
+    created: str = Field(
+        examples=["2026-11-20T21:10:00Z"], description="Time of submission, in UTC."
+    )
+    duration: float | None = Field(description="Seconds of audio, if known.")
     progress: JobProgress
     error: JobError | None = None
     refused: JobError | None = Field(
-        None, description="Why no node that is there can do it, while it waits for one that can."
+        None,
+        description="Reason why no available node can run it, while it waits for one that can.",
     )
 
 
@@ -80,8 +83,8 @@ def content(*media_types: str, schema: dict[str, Any] | None = None) -> dict[str
 def error_responses(content: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
     """Return the answers of a route that say what was wrong."""
     return {
-        "4XX": {"description": "What was wrong with the request", "content": content},
-        "5XX": {"description": "What went wrong here", "content": content},
+        "4XX": {"description": "Error of the request", "content": content},
+        "5XX": {"description": "Error of the service", "content": content},
     }
 
 
@@ -183,44 +186,44 @@ def schema_fields(body: Mapping[str, Any]) -> frozenset[str]:
 OPTIONS: dict[str, Any] = {
     "precision": choice(
         Precision,
-        "A wish: an engine without it uses its own and says so in the warnings.",
+        "Preferred precision: an engine without it uses its own, with a warning.",
         default="auto",
     ),
     "language": text(default="auto", examples=["auto", "en"]),
-    "diarize": flag(True, "Tell speakers apart; without it the work is a fraction."),
+    "diarize": flag(True, "Label the speakers; false costs a fraction of the work."),
     "diarization": choice(DiarizationEffort, default="balanced"),
-    "recognise": flag(True, "Say who of your people speaks, where the setting 'people' is on."),
+    "recognise": flag(True, "Identify enrolled speakers, if the setting 'people' is on."),
     "hotwords": text(
-        "Names and terms that may be said, separated by commas or in free text. With 'prompt' "
+        "Names and terms to expect, separated by commas or in free text. With 'prompt' "
         f"together at most {MAX_PROMPT_CHARACTERS} characters.",
         examples=["Nagg, Nell, Beckett"],
     ),
     "prompt": text(
-        "What the recording is about, in the language that is spoken.",
+        "Topic of the recording, in its language.",
         examples=["A scene of Samuel Beckett's Endgame"],
     ),
     "context": text("The same as 'prompt'; send one of them."),
-    "num_speakers": integer(
-        1, MAX_SPEAKERS, "How many people speak, if somebody knows: a hint.", examples=[2]
-    ),
+    "num_speakers": integer(1, MAX_SPEAKERS, "Number of speakers, if known: a hint.", examples=[2]),
     "speakers": integer(1, MAX_SPEAKERS, "The same as 'num_speakers'; send one of them."),
     "temperature": number(
-        0, 1, "0 takes the likeliest words; above it there is chance.", default=0, examples=[0]
+        0, 1, "Sampling temperature; 0 takes the likeliest words.", default=0, examples=[0]
     ),
     "max_tokens": integer(
         1,
         MAX_TOKENS,
-        "Longest answer of the model; without it, by the length of the audio.",
+        "Limit of the model's output. Default: by the length of the audio.",
         examples=[4096],
     ),
     "windows": choice(
         WindowingMode,
-        "'parallel' hears a long recording in several windows at once, where there is memory "
-        "for it: faster, with borders where speakers are linked by their voices.",
+        "'parallel' transcribes several windows of a long recording at once, if the memory "
+        "suffices: faster, with speakers linked across windows by their embeddings.",
         default="auto",
         examples=["auto"],
     ),
-    "words": flag(False, "Times of words, also from an engine for which they are more work."),
+    "words": flag(
+        False, "Return word timestamps, also from an engine for which they are more work."
+    ),
 }
 """An engine that cannot follow one of those from
 `hotwords` to `windows` says so (`option_ignored` in the warnings)."""

@@ -61,7 +61,7 @@ others it is 1008, "policy violation". 1011 is for faults of ours alone."""
 _POLICY = 1008
 
 MALFORMED_PER_MINUTE = 100
-"""Messages that are none, each of which is answered: whoever sends more does not listen."""
+"""Invalid messages, each of which is answered: a client that sends more is closed."""
 
 Message = str | bytes
 """A text message, or a binary one."""
@@ -272,7 +272,7 @@ class ConnectionEnding:
 
 @dataclass(frozen=True, slots=True)
 class WebSocketDialect:
-    """How a protocol over WebSockets accepts, refuses and ends connections.
+    """Accept, reject and close messages of a protocol over WebSockets.
 
     ``refuse_handshake``: refuses one by an HTTP status, if it can, and returns whether it did. With
     it, what serves a connection opens it itself, once it is known that it can be served.
@@ -336,7 +336,7 @@ def _refuse(wait_s: float) -> None:
 class TicketAnswer(BaseModel):
     """One ticket."""
 
-    ticket: str = Field(description="For the address of a WebSocket: `?ticket=`. Counts once.")
+    ticket: str = Field(description="For the URL of a WebSocket: `?ticket=`. Valid once.")
     expires_in: float = Field(description="Seconds.")
 
 
@@ -346,7 +346,7 @@ def build_router(tickets: OneTimeCodes[TicketGrant]) -> APIRouter:
 
     @router.post(
         "/v1/live/ticket",
-        summary="A ticket that opens one live connection with the token of this request",
+        summary="Create a ticket for one live connection",
         status_code=201,
         response_model=TicketAnswer,
     )

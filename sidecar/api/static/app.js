@@ -102,7 +102,7 @@ function Offer({ offer: { token, signed_in_as: name } }) {
   return html`<main class="door" id="main">
     <h1>Sign in as ${name}?</h1>
     <p>This link signs you in as <strong>${name}</strong>. Whatever you send or record here then belongs to ${name}, who can read it.</p>
-    <p>If you are not ${name}, somebody else has sent you this link: do not sign in.</p>
+    <p>If you are not ${name}, this link is not yours: do not sign in.</p>
     <p><button class="main" type="button" onClick=${enter}>Sign in as ${name}</button>
       <button type="button" onClick=${() => store.set({ offer: null })}>Do not sign in</button></p>
   </main>`;
@@ -116,15 +116,15 @@ function Door({ state }) {
     location.reload();
   };
   return html`<main class="door" id="main">
-    <h1>This service wants to know who you are</h1>
+    <h1>Sign in</h1>
     ${state.arrival && html`<${Trouble} error=${state.arrival} />`}
-    <p>On the machine where it runs, type <code>vibevoice-asr open</code>: the page opens and is let in.</p>
+    <p>On the machine where it runs, type <code>vibevoice-asr open</code>: this page opens, signed in.</p>
     <form onSubmit=${enter}>
-      <label for="token">Or give the token that it was started with, or one made for you:</label>
+      <label for="token">Or enter the service's token, or your own:</label>
       <input id="token" name="token" type="password" autocomplete="off" required />
       <button class="main" type="submit">Enter</button>
     </form>
-    <p class="quiet">It is kept in this tab until the tab is closed, and is put in no address.</p>
+    <p class="quiet">The token stays in this tab until you close it, and is never part of an address.</p>
   </main>`;
 }
 

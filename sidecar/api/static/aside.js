@@ -110,7 +110,7 @@ function Item({ job, state, recordings, say }) {
   const end = async () => {
     try {
       await recordings.end(job.id);
-      say(over ? `${name} is deleted.` : `${name} is cancelled.`);
+      say(over ? `${name} was deleted.` : `${name} was cancelled.`);
       document.querySelector(".job .pick, .intake .main")?.focus(); // what had it is gone
     } catch (error) {
       say(error.detail || String(error));
@@ -177,7 +177,7 @@ function Intake({ state, store, recordings, empty, say }) {
   return html`<section class="intake" aria-label="New recording">
     <div class="drop">
       ${empty ? html`<h1>Who said what, and when</h1>` : html`<h1 class="unseen">Recordings</h1>`}
-      <p>${empty ? "Drop a recording here: a call, a meeting, an interview. You get what was said, by whom, and when." : "Drop recordings or a folder anywhere."}</p>
+      <p>${empty ? "Drop a recording here: a call, a meeting, an interview. You get a transcript with speakers and times." : "Drop recordings or a folder anywhere."}</p>
       <div class="choice">
         <button type="button" class="main" onClick=${() => files.current.click()}>${icon("add")} Choose files</button>
         <button type="button" class="folder" onClick=${() => folder.current.click()}>${icon("folder")} Folder</button>
@@ -194,7 +194,7 @@ function Intake({ state, store, recordings, empty, say }) {
 }
 
 const here = ({ about }) =>
-  about && about.engine.name !== "upstream" ? " The service transcribes it itself; nothing is sent anywhere else." : "";
+  about && about.engine.name !== "upstream" ? " The service transcribes recordings itself; nothing is sent elsewhere." : "";
 
 /** What is sent with the next recordings. */
 function Options({ state, store }) {
@@ -215,7 +215,7 @@ function Options({ state, store }) {
         <datalist id="languages">${languages.map((tag) => html`<option value=${tag}></option>`)}</datalist>
       </label>`}
       ${follows("counted") && html`<label>How many people speak
-        <input type="number" min="1" max="20" placeholder="not known" value=${options.num_speakers ?? ""} onChange=${(event) => set("num_speakers", event.target.value)} />
+        <input type="number" min="1" max="20" placeholder="unknown" value=${options.num_speakers ?? ""} onChange=${(event) => set("num_speakers", event.target.value)} />
       </label>`}
       ${follows("steerable") && html`<label>Names and terms that may be said
         <input placeholder="Nagg, Nell" value=${options.hotwords ?? ""} onChange=${(event) => set("hotwords", event.target.value.trim())} />

@@ -6,7 +6,7 @@ import { html, icon, Trouble, useEffect, useRef, useState } from "./view.js";
 import { counted, spoken, gigabytes, trouble } from "./words.js";
 
 const NEXT = { auto: "dark", dark: "light", light: "auto" };
-const SAID = { auto: "same as the system", dark: "dark", light: "light" };
+const SAID = { auto: "system default", dark: "dark", light: "light" };
 const USUAL_S = 3600;
 
 /** How the service is, in a few words, and how good that is. */
@@ -54,14 +54,14 @@ export function Bar({ state, recordings, say }) {
 
 function Engine({ state, recordings, say, close }) {
   const { health, about } = state;
-  if (!health || !about) return html`<h2 id="service">The service</h2><p>Nothing is known of it yet.</p>`;
+  if (!health || !about) return html`<h2 id="service">The service</h2><p>No information yet.</p>`;
   const memory = health.vram_total_mb;
   return html`
     <div class="top"><h2 id="service">The service</h2>
       <button type="button" class="bare" aria-label="Close" onClick=${close}>${icon("close")}</button></div>
     <dl class="facts">
       <dt>Engine</dt><dd>${about.engine.title}</dd>
-      <dt>Loaded</dt><dd>${health.model_loaded ? `yes, in ${health.precision}` : "not now; it is loaded for the next recording"}</dd>
+      <dt>Loaded</dt><dd>${health.model_loaded ? `yes, in ${health.precision}` : "no; it loads with the next recording"}</dd>
       <dt>Now</dt><dd>${standing(state)[0]}</dd>
       <dt>Waiting</dt><dd>${counted(health.jobs_waiting, "recording")}</dd>
       ${memory && html`<dt>Graphics memory</dt><dd><meter min="0" max=${memory} value=${health.vram_used_mb} aria-label="Graphics memory used"></meter> ${gigabytes(health.vram_used_mb)} of ${gigabytes(memory)}</dd>`}
@@ -70,9 +70,9 @@ function Engine({ state, recordings, say, close }) {
       <dt>Version</dt><dd>${about.version}</dd>
     </dl>
     <${Precision} state=${state} recordings=${recordings} say=${say} />
-    <h3>What is missing</h3>
+    <h3>Findings</h3>
     ${about.findings.length ? html`<ul class="findings">${about.findings.map((one) => html`<li data-state=${one.state}>
-      <strong>${{ absent: "Missing", warning: "Worth a look", bad: "Wrong" }[one.state]}: ${one.topic}</strong> ${one.text}
+      <strong>${{ absent: "Missing", warning: "Warning", bad: "Error" }[one.state]}: ${one.topic}</strong> ${one.text}
       ${one.remedy && html`<br /><span class="remedy">${one.remedy}</span>`}
     </li>`)}</ul>` : html`<p>Nothing.</p>`}
   `;

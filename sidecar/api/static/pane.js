@@ -26,7 +26,7 @@ const FORMATS = [
   ["srt", "Subtitles", "srt"],
   ["vtt", "Subtitles for the web", "vtt"],
   ["tsv", "Table", "tsv"],
-  ["rttm", "Who speaks when", "rttm"],
+  ["rttm", "Speaker turns", "rttm"],
   ["json", "Everything", "json"],
 ];
 
@@ -36,11 +36,11 @@ export function Pane({ state, recordings, say }) {
   const job = there ?? (copy && { ...copy.job, recording: false, gone: true });
   const { shown, problem } = state;
   if (!state.selected || (!job && !problem))
-    return html`<main class="pane quietly" id="main" tabindex="-1"><p class="quiet">${state.loaded ? "Choose a recording to read what was said." : ""}</p></main>`;
+    return html`<main class="pane quietly" id="main" tabindex="-1"><p class="quiet">${state.loaded ? "Choose a recording to read its transcript." : ""}</p></main>`;
   const name = job ? nameOf(state, job) : "A recording";
   return html`<main class="pane" id="main" tabindex="-1" aria-label=${name}>
     <${Head} job=${job} stored=${copy} name=${name} shown=${shown} recordings=${recordings} say=${say} />
-    ${copy && html`<p class="notice" role="status">The service does not have this transcript any more. ${copy.kept ? "This copy is stored in this browser." : "It is in this tab alone: download it to keep it."}</p>`}
+    ${copy && html`<p class="notice" role="status">The service does not have this transcript any more. ${copy.kept ? "This copy is stored in this browser." : "It is in this tab only: download it to keep it."}</p>`}
     ${there && html`<${Expiry} job=${there} keeps=${state.about?.keeps_seconds} recordings=${recordings} />`}
     ${problem && html`<${Trouble} error=${problem} />`}
     ${shown?.error && shown.error.code !== "job_cancelled" && html`<${Trouble} error=${shown.error} />`}
@@ -86,7 +86,7 @@ function Head({ job, stored, name, shown, recordings, say }) {
     try {
       await navigator.clipboard.writeText(await written("text"));
       setCopied("Copied");
-      say("The text is copied.");
+      say("Text copied.");
     } catch (error) {
       setCopied("Not copied");
       say(error.detail ?? "The browser does not let this page copy. Use Download, Text.");
@@ -121,7 +121,7 @@ export function Reading({ job, shown, file, recordings, people, say }) {
   useLayoutEffect(() => {
     view.current = new TranscriptView(list.current, {
       seek: (seconds, play) => seek.current(seconds, play),
-      text: (index, text) => editing.apply([{ op: "text", segment: index, text }], "The line is corrected."),
+      text: (index, text) => editing.apply([{ op: "text", segment: index, text }], "Segment corrected."),
       chosen: setChosen,
       speaker: setSpeaker,
     });

@@ -83,7 +83,7 @@ export function Player({ job, file, duration, audio, seek, moved, recordings }) 
     </div>`;
   return html`<div class="player" role="group" aria-label="Playback">
     <audio ref=${audio} src=${url} preload=${url.startsWith("blob:") ? "metadata" : "none"} onPlay=${() => setPlaying(true)} onPause=${() => setPlaying(false)} onEnded=${() => setPlaying(false)} onLoadedMetadata=${known}
-      onError=${() => setOdd(own ? "This browser cannot play this file. The transcript does not need it." : "The kept recording cannot be played here: it went meanwhile, or this browser does not know its format.")}></audio>
+      onError=${() => setOdd(own ? "This browser cannot play this file; the transcript is not affected." : "The stored recording cannot be played: it was deleted, or this browser does not support its format.")}></audio>
     <button type="button" class="main round" aria-label=${playing ? "Pause" : "Play"} onClick=${() => audio.current[playing ? "pause" : "play"]()}>${icon(playing ? "pause" : "play")}</button>
     <span ref=${time} class="time">0:00 / ${clock(duration)}</span>
     <label class="rate"><span class="unseen">Speed</span>

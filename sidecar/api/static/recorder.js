@@ -57,7 +57,7 @@ export class Recorder {
   }
 }
 
-export const NO_SOUND = "No sound from this microphone. Is it muted, or is it another one than you speak into? The browser's settings for this page say which is used.";
+export const NO_SOUND = "No audio from this microphone. It may be muted, or not the one in use: check the browser's settings for this page.";
 
 /** What a refused microphone means, and what to do. */
 export function refusal(error) {

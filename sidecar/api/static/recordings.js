@@ -244,7 +244,7 @@ export class Recordings {
       this.#known.delete(id);
       const file = this.files.get(id);
       if (file) {
-        this.#say(`The service was restarted; ${file.name} is sent again.`);
+        this.#say(`The service was restarted; ${file.name} is uploaded again.`);
         if (this.#store.state.selected === id) this.select("");
         this.sending.send([file]);
       }
@@ -335,8 +335,8 @@ export class Recordings {
 }
 
 const LOST = {
-  detail: "The service does not know this recording any more.",
-  hint: "It was deleted, its time was over, or the service was restarted. Send the recording again.",
+  detail: "The service no longer has this recording.",
+  hint: "It was deleted, its retention ended, or the service was restarted. Upload the recording again.",
   code: "job_not_found",
 };
 

@@ -64,7 +64,7 @@ export class Sending {
     } catch (error) {
       if (error.status === 401) this.#store.set({ locked: true });
       this.#mark(which, { state: "failed", error: trouble(error) });
-      this.#say(`${name} was not taken: ${trouble(error).detail}`);
+      this.#say(`${name} was rejected: ${trouble(error).detail}`);
     } finally {
       this.#sendNext();
     }

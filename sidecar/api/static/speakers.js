@@ -10,7 +10,7 @@ const ALIKE = 0.55;
 /** Everybody with their share; a button each, where they can be edited. */
 export function Lanes({ lanes, below, open, names }) {
   const heard = lanes.reduce((sum, one) => sum + one.seconds, 0);
-  return html`<ul ref=${names} class=${`lanes ${below ? "below" : ""}`} aria-label="Who speaks how much">
+  return html`<ul ref=${names} class=${`lanes ${below ? "below" : ""}`} aria-label="Speaking time of each speaker">
     ${lanes.map((one) => {
       const number = numberOf(one.speaker);
       const share = `${heard ? Math.round((100 * one.seconds) / heard) : 0} %`;
@@ -51,18 +51,18 @@ function Speaker({ one, others, job, heard, people, editing, close, say }) {
     event.preventDefault();
     close();
     const other = others.find((each) => each.speaker === into);
-    if (await editing.apply([{ op: "merge", speaker: one.speaker, into }], `All that ${one.name} said is ${other.name}'s now.`))
+    if (await editing.apply([{ op: "merge", speaker: one.speaker, into }], `${one.name} was merged into ${other.name}.`))
       document.querySelector(`.lane[data-speaker="${into}"]`)?.focus(); // what had it is gone
   };
   const split = () => {
     close();
     editing.apply([{ op: "split_speaker", speaker: one.speaker }], ({ parts: [part] }) =>
-      `${one.name} is ${part.groups.length} speakers now, by voice.${part.likeness < ALIKE ? "" : " They sound alike: if it was one person, undo it."}`);
+      `${one.name} is ${part.groups.length} speakers now, by voice.${part.likeness < ALIKE ? "" : " They sound alike: if they are one person, undo it."}`);
   };
   const know = async () => {
     try {
       const fresh = await remember(one.name, job.id, one.speaker);
-      say(fresh ? `${one.name} is known from now on.` : `One more recording of ${one.name} is known.`);
+      say(fresh ? `${one.name} is enrolled.` : `One more clip of ${one.name} is enrolled.`);
       close();
     } catch (error) {
       setWrong(trouble(error));

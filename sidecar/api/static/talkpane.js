@@ -17,11 +17,11 @@ const NEAR_PX = 120;
 const ANNOUNCED = 3;
 
 const SAID = {
-  opening: "The service gets ready. Speak: nothing is lost meanwhile.",
+  opening: "Starting. You can speak already: nothing is lost.",
   live: "Listening. Speakers may still change.",
-  paused: "Paused. Nothing is heard.",
-  recording: "No captions come any more. The sound is still recorded until you stop.",
-  ending: "Waiting for the last words.",
+  paused: "Paused. Nothing is transcribed.",
+  recording: "The captions have stopped. The audio is recorded until you stop.",
+  ending: "Transcribing the last words.",
 };
 
 export function TalkPane({ talk, state, recordings }) {
@@ -71,7 +71,7 @@ function Controls({ talk, live }) {
   return html`<div class="recording talking" role="group" aria-label="Live captions" data-state=${talk.state}>
     <span class="dot" aria-hidden="true"></span><span ref=${time} class="time">0:00</span>
     <meter ref=${meter} min="0" max="1" aria-label="Loudness"></meter>
-    <button type="button" disabled=${!mayPause} onClick=${() => live.pause(!paused)}>${icon(paused ? "mic" : "pause")} ${paused ? "Go on" : "Pause"}</button>
+    <button type="button" disabled=${!mayPause} onClick=${() => live.pause(!paused)}>${icon(paused ? "mic" : "pause")} ${paused ? "Resume" : "Pause"}</button>
     <label class="check"><input type="checkbox" checked=${talk.keeps} disabled=${!mayPause} onChange=${(event) => (keepTalks(event.target.checked), live.keep(event.target.checked))} /> Keep as a transcript</label>
     <button type="button" class="main" disabled=${talk.state === "ending"} onClick=${() => live.end()}>${icon("stop")} Stop</button>
   </div>`;
@@ -124,14 +124,14 @@ function Kept({ talk, state, recordings }) {
     <div id="formats" popover class="menu" role="group" aria-label="Download as">
       <button type="button" onClick=${() => download(textOf(talk.segments), "txt")}>Text <span class="quiet">.txt</span></button>
       <button type="button" onClick=${() => download(whole(), "json")}>Everything <span class="quiet">.json</span></button>
-      <button type="button" onClick=${() => download(talk.file, "wav")}>The sound <span class="quiet">.wav</span></button>
+      <button type="button" onClick=${() => download(talk.file, "wav")}>The audio <span class="quiet">.wav</span></button>
     </div>
     <button type="button" class="bare" aria-label=${`Throw ${talk.name} away`} onClick=${() => document.getElementById("sure-talk").showModal()}>${icon("trash")}</button>
-    <dialog id="sure-talk" aria-label="Throw it away?" class="small">
-      <p>Discard <strong>${talk.name}</strong>, with its sound? This cannot be undone.</p>
+    <dialog id="sure-talk" aria-label="Discard it?" class="small">
+      <p>Discard <strong>${talk.name}</strong>, with its audio? This cannot be undone.</p>
       <form method="dialog" class="choice">
         <button type="submit">Keep it</button>
-        <button type="submit" class="danger" onClick=${drop}>Throw away</button>
+        <button type="submit" class="danger" onClick=${drop}>Discard</button>
       </form>
     </dialog>
   </div>

@@ -77,8 +77,8 @@ export class Talks {
     if (event?.type === "notice") this.#say(event.message);
     if (before?.state === state) return;
     if (state === "paused") this.#say("Paused.");
-    if (state === "live" && before?.state === "paused") this.#say("It goes on.");
-    if (state === "over") this.#say(`It is over: ${counted(segments.length, "line")}.`);
+    if (state === "live" && before?.state === "paused") this.#say("Resumed.");
+    if (state === "over") this.#say(`Ended: ${counted(segments.length, "line")}.`);
     if (state === "over" && talk.job) this.#made(id, talk.job, file, before.name);
   }
 

@@ -50,7 +50,7 @@ export function numberOf(speaker) {
 export function stateOf(job) {
   switch (job.state) {
     case "queued": {
-      const ahead = job.position ? `${counted(job.position, "recording")} before it` : "Next in line";
+      const ahead = job.position ? `${counted(job.position, "recording")} before it` : "Next";
       const wait = job.estimated_wait_seconds;
       return wait ? `${ahead}, starts in ${about(wait)}` : ahead;
     }

@@ -183,7 +183,8 @@ class MoonshineDecoder:
 
 
 def _accepted_tokens(draft: Sequence[int], said: Sequence[int]) -> int:
-    """How many tokens of ``draft`` the model says too; ``said[i]`` follows ``draft[:i]``."""
+    """Return the number of tokens of ``draft`` that the model confirms; ``said[i]`` follows
+    ``draft[:i]``."""
     for count, (wanted, token) in enumerate(zip(draft, said, strict=False)):
         if wanted != token:
             return count

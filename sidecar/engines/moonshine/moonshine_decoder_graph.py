@@ -257,7 +257,7 @@ class _DecoderGraphBuilder:
         return self.graph.node("Add", [state, self._feed_forward(normal, prefix)])
 
     def attention(self, query: str, layer: int, head: int) -> str:
-        """Where one head looks, shape (1, 1, tokens, frames), each token's in sum 1."""
+        """Return the attention of one head, shape (1, 1, tokens, frames), each token's in sum 1."""
         one = self.graph.weight(f"head.{head}", _int64(head))
         split = self.graph.weight("heads", _int64(1, -1, HEADS, HEAD_SIZE))
         query = self.graph.node("Reshape", [query, split])

@@ -46,7 +46,7 @@ Span = tuple[int, int]
 
 
 def frame_silence(samples: Block, frame: int, frames: int) -> npt.NDArray[np.float32]:
-    """How surely each frame is silent, shape (frames,): from -1 (speech) to 1.
+    """Return the certainty that each frame is silent, shape (frames,): from -1 (speech) to 1.
 
     ``samples``: shape (samples,). ``frame``: samples of one.
     """
@@ -89,8 +89,8 @@ def token_spans(
 
 
 _NEXT, _SHARED, _STAY, _NO_SILENCE = range(4)
-"""How a row is come to: from the one before, at the frame before or the same; from itself; from
-before the silence."""
+"""Predecessors of a row: the one before, at the frame before or the same; itself; the one before
+the silence."""
 
 
 def _viterbi_path(rows: npt.NDArray[np.float32], of_token: Sequence[int]) -> list[Span] | None:
@@ -246,7 +246,7 @@ class MoonshineRecognizer:
         return MoonshineHypothesis(text, tokens, words_at, _confidence(decoded))
 
     def _marks(self, tokens: tuple[int, ...]) -> int:
-        """How many in front say nothing but how the sentence before was meant."""
+        """Return the number of leading tokens that only mark how the sentence before was meant."""
         said = (self._tokenizer.text([token]) for token in tokens)
         return next((at for at, text in enumerate(said) if text.strip(_MARKS)), len(tokens))
 
@@ -261,8 +261,8 @@ class MoonshineRecognizer:
 
 
 def _confidence(decoded: DecodedTokens) -> Confidence:
-    """How sure the model was. A token that follows the same one again is not counted: in a
-    repetition loop the model is sure of itself, whatever it hears."""
+    """Return the confidence of the model. A token that follows the same one again is not
+    counted: in a repetition loop the model is sure of itself, whatever it hears."""
     pairs = zip((-1, *decoded.ids), decoded.ids, strict=False)
     once = dict(zip(reversed([*pairs]), reversed(decoded.likely), strict=True))
     return Confidence(sum(once.values()), len(once))
@@ -309,7 +309,8 @@ def load_recognizer() -> MoonshineRecognizer:
 
 
 def model_folder() -> Path:
-    """Where the wheel keeps the recognition model; the wheel's library is not loaded for it.
+    """Return the folder of the recognition model in the wheel; the wheel's library is not loaded
+    for it.
 
     Raises:
         errors.ModelLoadFailed: the wheel is not there.

@@ -99,7 +99,7 @@ class MoonshineTranscription:
 
     @property
     def duration_s(self) -> float:
-        """How long the recording was, so far."""
+        """Return the duration of the recording so far, in seconds."""
         return self._audio.end_s
 
     def events(self) -> Iterator[transcript.TranscriptionEvent]:

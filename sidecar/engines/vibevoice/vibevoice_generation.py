@@ -209,7 +209,7 @@ class TokenGeneration:
 
     @property
     def step(self) -> Callable[[Sequence[vibevoice_decoder.PromptContinuation]], list[Tensor]]:
-        """How its decoder takes in tokens, its own and those of others."""
+        """Return the step in which its decoder takes in tokens, its own and those of others."""
         return self._decoding.step
 
     def wanted(self) -> vibevoice_decoder.PromptContinuation:
@@ -249,7 +249,7 @@ def sample_token(
 
 
 TURN, OPENING = "<|im_start|>", "assistant\n["
-"""How an answer begins: a mark, which the text leaves out, and the list after it."""
+"""Beginning of an answer: a mark, which the text leaves out, and the list after it."""
 
 
 class WindowGeneration:

@@ -142,7 +142,7 @@ ENCODER_MODULES = (
     "model.semantic_tokenizer_encoder",
     "model.multi_modal_projector",
 )
-"""What hears: needed until the audio is encoded."""
+"""Encoders: needed until the audio is encoded."""
 EMBEDDING_MODULE = "model.language_model.embed_tokens"
 OTHER_MODULES = (
     "model.language_model.layers",
@@ -152,7 +152,7 @@ OTHER_MODULES = (
 )
 """With the others all there is; accelerate says so if it is not."""
 UNQUANTIZED = (*ENCODER_MODULES, "lm_head")
-"""What stays in 16 bit. Without the prefix bitsandbytes would skip nothing."""
+"""Modules that stay in 16 bit. Without the prefix bitsandbytes would skip nothing."""
 _LOAD_POLL_S = 0.1
 """Time between two looks at how much is loaded."""
 _DTYPES = {
@@ -184,7 +184,7 @@ def pick_device(wanted: str) -> torch.device:
 def device_map(
     device: torch.device, *, evict_encoders: bool = False, host_token_table: bool = False
 ) -> dict[str, torch.device | str]:
-    """Where each part of the model is loaded to.
+    """Return the device of each part of the model.
 
     Every part by its name where they part: a place for all the rest ("") is one that accelerate
     moves everything through.

@@ -146,7 +146,7 @@ class VibeVoiceTranscription:
             yield event
 
     def steps(self) -> Generator[TranscriptionEvent | vibevoice_generation.DecoderPass, None, None]:
-        """Run it; whoever does gives it the passes of the decoder that it needs."""
+        """Run it; the caller runs the decoder passes that it yields."""
         with contextlib.suppress(_VibeVoiceCancelled):
             yield from self._events()
 

@@ -35,12 +35,12 @@ from sidecar.transcripts.speaker_turns import (
 from sidecar.transcripts.transcript import NON_SPEECH_FLAG, Segment
 
 SpeechSpans = Sequence[tuple[float, float]]
-"""Where there is speech: (start, end) in seconds, in order."""
+"""Spans of speech: (start, end) in seconds, in order."""
 SpeechDetector = Callable[[Block, int], SpeechSpans]
 """Finds them in samples, shape (samples,), at a rate."""
 
 OVERLAP_S = 10.0
-"""What two windows both hear: room for a sentence on either side of the border."""
+"""Overlap of two windows: room for a sentence on either side of the border."""
 BORDER_SEARCH_S = 120.0
 """A border lies in the last so many seconds of a window."""
 VAD_LEAD_S = 3.0
@@ -85,7 +85,7 @@ class VibeVoiceWindows:
 
     @property
     def end_s(self) -> float:
-        """How long the recording is, as far as it was taken in."""
+        """Return the end of the recording so far, in seconds."""
         return (self._start + self._count) / self._rate
 
     def again(self, window_s: float) -> None:
@@ -136,7 +136,7 @@ class VibeVoiceWindows:
         return True
 
     def _border(self, samples: Block) -> int:
-        """Where to cut, in samples: late enough for a long window, early enough to overlap."""
+        """Return the cut, in samples: late enough for a long window, early enough to overlap."""
         end = len(samples) - self._overlap // 2
         begin = end - min(round(BORDER_SEARCH_S * self._rate), self._size // 4)
         first = max(0, begin - round(VAD_LEAD_S * self._rate))
@@ -165,16 +165,17 @@ def longest_pause(speech: SpeechSpans, begin_s: float, end_s: float) -> float | 
 
 
 SAME_SPEAKER_SIMILARITY = 0.4
-"""What two voices need to be one: the cosine between them, and what they share in an overlap.
+"""Similarity of one speaker in two windows: the cosine between embeddings, and the share of an
+overlap.
 
 Of 153480 pairs of LibriSpeech readers (`bench.windows --voices`) one in 250 reaches it with 3 s of
 each voice; of 810 pairs of one reader one in 60 falls short. With 5 s: one in 175, and none. In the
 conversations of the benchmark no two people are as much alike with 3 s or more.
 """
 SHARED, SHARED_BESIDE = 0.8, 0.2
-"""What seconds count that two windows both hear and give to one person: where a voice was not heard
-half of them will do; beside the voices they tip the scales for a short one, and join no two that
-differ, since a window may give somebody's words to another."""
+"""Weights of seconds that two windows give to one speaker: without an embedding half of them
+will do; beside embeddings they decide for a short one, and join no two that differ, since a
+window may give a speaker's words to another."""
 MIN_SHARED_SPEECH_S = 1.0
 """Speech in the overlap that two windows must give to the same person to count as a sign."""
 
@@ -242,7 +243,8 @@ class TranscriptStitcher:
         return covered_share(segment, self._tail) >= HALF_COVERED
 
     def _link(self, window: VibeVoiceWindow, segments: Sequence[Segment]) -> dict[int, int]:
-        """Which person each of the window's speakers is; the new ones in order of appearance."""
+        """Return the person of each of the window's speakers; the new ones in order of
+        appearance."""
         labels = {one.speaker: None for one in segments if one.speaker is not None}
         first, last = window.start_s == 0, window.border_s is None
         voices: Mapping[int, SpeakerVector] = {}
@@ -284,7 +286,8 @@ class TranscriptStitcher:
 
 
 def covered_share(segment: Segment, others: Iterable[Segment]) -> float:
-    """Which part of a segment's time others have, from 0 to 1; a tag does not cover words."""
+    """Return the share of a segment's time that others cover, from 0 to 1; a tag does not cover
+    words."""
     spans = sorted(
         (other.start, other.end)
         for other in others
@@ -302,8 +305,8 @@ def covered_share(segment: Segment, others: Iterable[Segment]) -> float:
 log = logging.getLogger(__name__)
 
 EMBEDDING_PIECE_S = 4.0
-"""What one vector is made of, at the most: so little that a voice is several of them. If the model
-gave a speaker some words of another's, most of the pieces are still right."""
+"""Maximum span of one embedding: so short that a speaker has several of them. If the model gave
+a speaker some words of another's, most of the pieces are still right."""
 MAX_EMBEDDING_PIECES = 6
 """Of each voice in a window, the clearest. More of them hardly change it."""
 MIN_EMBEDDING_S = 1.5
@@ -316,7 +319,8 @@ MIN_PIECE_SIMILARITY = 0.35
 
 
 def detect_window_speech(samples: Block, rate: int) -> list[tuple[float, float]]:
-    """Where there is speech, (start, end) in seconds; nothing if the models are not here."""
+    """Return the spans with speech, (start, end) in seconds; none if the models are not
+    installed."""
     try:
         models = speaker_models.load_models()
     except speaker_models.SpeakerModelsUnavailable as error:

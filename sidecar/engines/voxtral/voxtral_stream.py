@@ -125,7 +125,7 @@ class VoxtralStream:
         self.fed = 0
         """Samples that came."""
         self.tokens: list[int] = []
-        """What it wrote."""
+        """Generated tokens."""
         self.ended = False
         self._whole = True
         self._step = voxtral.tekken.step

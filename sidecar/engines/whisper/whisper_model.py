@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 TEMPERATURES = (0.2, 0.4, 0.6)
-"""What a stuck window is tried again with; the first of those that Whisper's authors use."""
+"""Temperatures of the retries of a stuck window; the first of those that Whisper's authors use."""
 NO_SPEECH_PROBABILITY = 0.6
 MIN_LOG_PROBABILITY = -1.0
 """Above the one there is likely no speech, below the other the words are unlikely (mean log
@@ -41,7 +41,7 @@ def is_silence(no_speech: float, log_probability: float) -> bool:
 def tokens_before_loop(
     tokens: Sequence[int], text: str, seconds: float, *, ended: bool
 ) -> int | None:
-    """How many tokens to keep of an answer that is stuck; None where it is not.
+    """Return the number of tokens to keep of an answer that is stuck; None if it is not.
 
     ``text``: what the tokens say. ``seconds``: of the window. ``ended``: the model found an end.
     The first copy of what is repeated is kept.
@@ -125,7 +125,7 @@ _LEADING_MARKS, _TRAILING_MARKS = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}
 
 @dataclass(frozen=True, slots=True)
 class WhisperRequest:
-    """How windows are to be heard: ``language`` is a code of Whisper's, None to find it out.
+    """Options of windows: ``language`` is a code of Whisper's, None to detect it.
 
     ``beams``: hypotheses that are followed. ``retries``: what is stuck is tried again by chance.
     ``timed``: words with their times, which costs as much again; without it there is only the

@@ -39,12 +39,12 @@ from sidecar.transcripts.transcript import (
 )
 
 WINDOW_S = 30.0
-"""What the model was trained on."""
+"""Window that the model was trained on."""
 FULL_WINDOW_S = 27.0
 """A window with so much in it ends before a stretch that has no room; one with less takes a part
 of it."""
 CUT_SEARCH_S = 4.0
-"""Where a stretch has to be cut, this is in the last so many seconds that have room."""
+"""Tail of a window that is searched for a pause to cut at."""
 CONTEXT_S = 0.3
 """Of the silence around speech is heard with it."""
 MAX_KEPT_SILENCE_S = 1.0
@@ -154,7 +154,7 @@ class WindowPacker:
 
 
 def merged_speech_spans(turns: Iterable[SpeakerTurn]) -> list[Span]:
-    """Where anybody speaks, in order."""
+    """Return the spans with speech, in order."""
     found: list[Span] = []
     for turn in sorted(turns, key=lambda turn: turn.start):
         if found and turn.start <= found[-1][1]:
@@ -169,7 +169,7 @@ def _speech_length_s(pieces: Iterable[Span]) -> float:
 
 
 SEGMENT_PAUSE_S = 0.7
-"""Who is silent for so long begins another segment (`diarization.word_attribution.JOIN_S`)."""
+"""Pause that begins another segment (`diarization.word_attribution.JOIN_S`)."""
 SENTENCE_SEGMENT_S = 5.0
 """A segment of so many seconds ends with its sentence."""
 MAX_SEGMENT_S = 12.0

@@ -1,8 +1,8 @@
 """Endpointing of utterances from speech probabilities. Pure.
 
 There is no clock in here: time is samples at 16 kHz since the session's beginning, and goes on by
-what is fed. What is told is for whoever recognises: an utterance begins; it may be over, so it is
-worth recognising; it goes on after all; it is over.
+what is fed. The recognizer gets these events: an utterance begins; it may be over, so it is worth
+recognizing; it goes on after all; it is over.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ FRAME_SAMPLES = 512
 """Samples that one probability stands for."""
 
 EndReason: TypeAlias = Literal["silence", "cut", "commit", "finish"]
-"""Why it is over: nobody speaks; it is as long as may be; the client says so; nothing comes."""
+"""Reason of an end: nobody speaks; it is as long as may be; the client says so; nothing comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +65,9 @@ class Endpointer:
         self.position = at
         """Up to where it is decided."""
         self.keep_from = at if keep_from is None else keep_from
-        """What lies before is in no utterance that is open or is still to come."""
+        """Start of the audio that an open or later utterance may need."""
         self.speaking = False
-        """Whether an utterance is open."""
+        """True if an utterance is open."""
         self._run = self._sure_run = 0
         self._quiet: int | None = None  # the first frame without speech since the last with some
         self._paused = False
@@ -162,7 +162,7 @@ class Endpointer:
         return ()
 
     def _quiet_end(self) -> int:
-        """Where the utterance ends if nobody speaks any more."""
+        """Return the end of the utterance if nobody speaks any more."""
         assert self._quiet is not None
         reach = self._quiet + _samples(self._settings.post_roll_s)
         return min(reach, self.keep_from + _samples(self._settings.longest_s), self.position)

@@ -24,13 +24,13 @@ MAX_FRAMES_AT_ONCE = 64
 """Frames of one session that are looked at in one go: two seconds."""
 
 SessionCommand: TypeAlias = Callable[[float], Iterable[LiveEvent]]
-"""What is to be done behind the sound that came, at a time; what is told of it."""
+"""Command after received audio, at a time; it returns events."""
 
 
 class EngineSession:
     """A session with others (`interfaces.live_engine.LiveSession`). ``state``: what the detector
-    remembers of its sound. Whoever uses more of it than a `LiveSession` has, holds the lock that
-    all share."""
+    remembers of its sound. A caller that uses more of it than a `LiveSession` has, holds the
+    lock that all share."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class EngineSession:
         self.rank: int | None = None
         """Its place among those who speak, by when it was let; None before that."""
         self.share: SpeechShare | None = None
-        """How much of the time it speaks, from then on."""
+        """Share of the time with speech, from then on."""
         self._scheduler = scheduler
         self._inbox: deque[Block | SessionCommand] = deque()
         self._unread = 0

@@ -61,7 +61,7 @@ log = logging.getLogger(__name__)
 RecognizeFunction: TypeAlias = Callable[
     [Block, RecognitionHypothesis | None, LiveOptions, CancelCheck], RecognitionHypothesis | None
 ]
-"""What is said in a stretch, shape (samples,) at `LIVE_RATE`; the hypothesis is what was said of a
+"""Recognition of a span, shape (samples,) at `LIVE_RATE`; the hypothesis is the text of a
 beginning of it. None once it is cancelled. Called by several threads at once. A language in the
 options is to be believed, whether the client said it or the session was heard in it."""
 
@@ -124,7 +124,7 @@ class LiveRecognizers:
 
 
 TICK_INTERVAL_S = 0.096
-"""How often the sound is looked at: three frames, so that a batch is worth it."""
+"""Interval of the scheduler: three frames, so that a batch is worth it."""
 PARTIALS_TOO_SLOW = (
     "The model is too slow here for words while somebody speaks: they come behind it."
 )
@@ -137,8 +137,8 @@ class VadModel(Protocol):
         """Return the state of a new stream."""
 
     def probabilities(self, frames: Block, states: Sequence[Any]) -> npt.NDArray[np.float32]:
-        """How likely each of ``frames``, shape (streams, `FRAME`), is speech; the ``states`` of
-        their streams are changed."""
+        """Return the probability of speech in each of ``frames``, shape (streams, `FRAME`); the
+        ``states`` of their streams are changed."""
 
 
 class LiveScheduler:

@@ -118,8 +118,8 @@ class LiveSpeakerLabels:
         self._silent.discard(piece)
 
     def tell(self, piece: int) -> int | None:
-        """A piece is told, in order: who says it, as it looks now. None where that is not known,
-        and will be; the first to speak is somebody, whoever that is."""
+        """A piece is told, in order: who says it, as it looks now. None if that is not known
+        yet; the first to speak gets a label."""
         self._told[piece] = None
         who = self._now()[piece]
         if who is None and len(self._told) == 1:
@@ -184,7 +184,7 @@ class LiveSpeakerLabels:
 
     @property
     def heard(self) -> int:
-        """How many vectors there are."""
+        """Return the number of embeddings."""
         return len(self._heard)
 
     @property
@@ -251,5 +251,5 @@ class LiveSpeakerLabels:
 
 
 def _speaker_anchor(number: int) -> int:
-    """Where a speaker of before stands among the pieces."""
+    """Return the position of a previous speaker among the segments."""
     return -1 - number

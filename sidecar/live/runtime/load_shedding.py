@@ -19,8 +19,8 @@ LATE_NOTICE_INTERVAL_S = 30.0
 
 TARGET_UTILIZATION = 0.75
 """Share of the threads that finals of admitted sessions may take: the rest is for chance (many
-speak at once) and for partials. It is less where the work for one final is long beside the limit:
-whoever waits behind another waits for all of that."""
+speak at once) and for partials. It is less where the work for one final is long beside the
+limit: a session behind another waits for all of that."""
 TYPICAL_UTTERANCE_S = 3.0
 """Of speech, in a usual utterance."""
 PREDICTION_HORIZON_S = 5.0
@@ -157,12 +157,12 @@ class EngineLoadModel:
 
     @property
     def capacity(self) -> float:
-        """How many may speak without a pause before finals fall behind for good."""
+        """Return how many sessions may speak without a pause before finals fall behind for good."""
         return self._threads / max(self.costs.of(WorkKind.FINAL), 1e-6)
 
     def delay_s(self, speaking: int, waiting_s: float) -> float:
-        """How long the final of an utterance that begins now will wait, if so many speak until then
-        while so much speech waits already."""
+        """Return the delay of the final of an utterance that begins now, if so many speak until
+        then while so much speech waits already."""
         growth_s = PREDICTION_HORIZON_S * (speaking / self.capacity - 1)
         return max(0.0, waiting_s / self.capacity + growth_s)
 
@@ -200,20 +200,20 @@ class EngineLoadModel:
 
     @property
     def target(self) -> float:
-        """How many may speak without a pause among those who are let in."""
+        """Return how many of the admitted sessions may speak without a pause."""
         work_s = TYPICAL_UTTERANCE_S * self.costs.of(WorkKind.FINAL)
         most = TARGET_UTILIZATION * self.capacity
         return max(most / (1 + work_s / self.limit_s), min(most, self._threads))
 
     def _room(self, waiting_s: float) -> float:
-        """How many may speak so that finals are not late, while so much speech waits."""
+        """Return how many may speak so that finals are not late, while so much speech waits."""
         most = self.capacity + (self.capacity * self.limit_s - waiting_s) / PREDICTION_HORIZON_S
         return min(self.capacity, max(0.0, most))
 
 
 def fair_share(demands: Iterable[float], capacity: float) -> float:
-    """The most that any owner has of ``capacity`` where whoever wants less has all that it wants
-    (max-min fairness); infinite where there is enough for all."""
+    """Return the most that any owner has of ``capacity`` by max-min fairness: an owner that
+    needs less gets all that it needs; infinite if there is enough for all."""
     left, wanted = capacity, sorted(demands)
     for number, demand in enumerate(wanted):
         share = left / (len(wanted) - number)

@@ -120,7 +120,7 @@ step costs twice as much and takes twice as many words back)."""
 
 @dataclass(frozen=True, slots=True)
 class PartialSchedule:
-    """How an engine hears what goes on: first after ``first_s``, then each ``step_s``.
+    """Schedule of partials: first after ``first_s``, then each ``step_s``.
 
     ``grows``: it goes on from where its draft ends, and takes nothing back. So what it says is
     stable, it hears by and by whether anybody wants partials or not, and a final is what it said
@@ -143,14 +143,14 @@ class SpeechSegment:
     turn: int
     start: int
     opened: int
-    """When it was known to have begun, which may be a little later."""
+    """Time when it was known to have begun, which may be a little later."""
     end: int | None = None
     since: float = 0.0
-    """When it was known to have ended."""
+    """Time when it was known to have ended."""
     paused: int | None = None
-    """Where the pause began that it is in, and that may be its end."""
+    """Start of the current pause, which may be its end."""
     early: RecognitionHypothesis | None = None
-    """What it says if that pause is its end."""
+    """Text of the segment if that pause is its end."""
     draft: RecognitionHypothesis | None = None
     asked: int = 0
     """Up to where it was last wished to be heard."""
@@ -158,7 +158,7 @@ class SpeechSegment:
     final: Final | None = None
     cancelled: bool = False
     diarize: bool = False
-    """Whether somebody asks whose it is, and may be answered."""
+    """True if its speaker label is requested and possible."""
     shed: bool = False
     """It gets no words: too many speak."""
     counted: int = 0
@@ -266,11 +266,12 @@ class RecognitionPlan:
 
 
 MAX_PARTIAL_WORK_S = 1.0
-"""What may keep a final waiting; and a partial that takes longer is behind before it is told."""
+"""Work of a partial that may delay a final; a partial that takes longer is outdated before it is
+sent."""
 RETRY_AFTER_S = 60.0
 """After so long it is tried again: the machine may have been busy with something else."""
 _LATEST_WEIGHT = 0.5
-"""What the last one counts in the mean."""
+"""Weight of the latest value in the mean."""
 
 
 class WorkPace:
@@ -303,7 +304,7 @@ class WorkPace:
 
 
 MAX_CONTEXT_GAP_S = 1.0
-"""What lies further back is another matter, and its sound is not kept."""
+"""Gap beyond which the previous segment is no context, and its audio is not kept."""
 
 
 @dataclass(frozen=True, slots=True)

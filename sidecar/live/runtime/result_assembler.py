@@ -41,7 +41,7 @@ class ResultAssembler:
         self._of_turn = list(begin.said[len(begin.said) - begin.open :])
         self._language = ""
         self.commits = 0
-        """How many of the client's have been answered."""
+        """Number of the client's commits that were answered."""
         self.sure_language = ""
         """The first that was heard without a doubt in what stands."""
 

@@ -31,7 +31,7 @@ class LiveSpeakerIdentification:
         self._means = speaker_identification.mean_vectors(known)
         self._told: dict[int, str] = {}
         self.voices: dict[int, SpeakerProfile] = {}
-        """What is known of each speaker, by number."""
+        """Profile of each speaker, by number."""
 
     def meet(self, voices: Mapping[int, speaker_identification.SpeakerVector]) -> None:
         """This is what the speakers sound like now."""
@@ -59,7 +59,7 @@ MAX_EMBEDDING_S = 3.0
 MIN_EMBEDDING_S = 0.25
 """Less voice says nothing (docs/decisions/diarization-parameters.md)."""
 REEMBED_FACTOR = 1.5
-"""What went on after a pause gets another vector where so many times more is heard of it."""
+"""Growth of a continued segment after which it gets another embedding."""
 MAX_WAITING_SEGMENTS = 8
 """Pieces of a session that may wait for their vectors: 1.5 MB of sound."""
 URGENT_WAITING_SEGMENTS = 3

@@ -54,8 +54,8 @@ SHED_TEXT = "Too many speak: what is said now is not recognised."
 SessionTask: TypeAlias = RecognitionTask | EmbeddingTask
 """Work of an engine for one session."""
 LEAD_IN_S = 1.0
-"""Who goes on for another engine hears so much of what that one heard: a detector of speech says
-what it says by what came before."""
+"""Audio before the resume point that a new engine gets: a detector of speech depends on what
+came before."""
 
 
 class StreamRecognizer:
@@ -101,7 +101,7 @@ class StreamRecognizer:
         """`Summary` was told."""
         self.finishing = False
         self.verdict: Callable[[], UtteranceAdmission] = lambda: UtteranceAdmission.SERVE
-        """What becomes of an utterance that begins."""
+        """Admission of an utterance that begins."""
         self._verdict: UtteranceAdmission | None = None
         self._began = begin.began
 
@@ -296,13 +296,13 @@ class StreamRecognizer:
     def decided(
         self, voiced: EmbeddingTask, decision: RelabelResult | None
     ) -> Iterator[live_events.LiveEvent]:
-        """How it was decided, if anything was to be."""
+        """Return the decision, if there was one to make."""
         assert self._voicing is not None
         yield from self._voicing.decided(voiced, decision)
         yield from self._flush()
 
     def _within_frame(self) -> int:
-        """Where the sound ends, which may be in the middle of a frame."""
+        """Return the end of the audio, which may be in the middle of a frame."""
         return max(self._decided, min(self._sound.end, self._looked + FRAME_SAMPLES - 1))
 
     def _take(self, event: EndpointEvent, now: float) -> Iterator[live_events.LiveEvent]:

@@ -130,7 +130,8 @@ class SileroVad:
         return VadState()
 
     def probabilities(self, frames: Block, states: Sequence[VadState]) -> Floats:
-        """How likely somebody speaks in each of ``frames`` (n, 512), at 16 kHz: (n,) of 0 to 1.
+        """Return the probability of speech in each of ``frames`` (n, 512), at 16 kHz: (n,) of 0 to
+        1.
 
         Row by row the next frame of the stream that the state in its place is of, which is brought
         up to date; no state may be there twice. Sound that is not finite counts as silence, and its

@@ -28,7 +28,7 @@ from sidecar.interfaces.live_engine import SampleEncoding
 from sidecar.storage import encryption
 
 SOUND, EVENTS = ".wav.sealed", ".jsonl.sealed"
-"""What the two files of a capture end with."""
+"""Suffixes of the two files of a capture."""
 MAX_STEM_LENGTH = 80
 
 
@@ -48,7 +48,7 @@ MAX_CAPTURES = 1000
 
 @dataclass(frozen=True, slots=True)
 class CaptureLimits:
-    """How much may be there: bytes, captures, seconds of age; 0 is no limit."""
+    """Limits of captures: bytes, captures, seconds of age; 0 is no limit."""
 
     size: int = 0
     count: int = 0
@@ -160,7 +160,7 @@ class EncryptedCaptureReader:
         """
         self._path, self._piece = path, ENCRYPTED_CHUNK_BYTES[what]
         self.whole = False
-        """Whether it was read to its end, once it was read."""
+        """True if it was read to its end, once it was read."""
         try:
             with path.open("rb") as file:
                 head = file.read(CAPTURE_HEADER_BYTES)

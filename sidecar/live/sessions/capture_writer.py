@@ -56,7 +56,7 @@ class PendingCapture:
         """Of all of it."""
         self.over_at: float | None = None
         self.ready = False
-        """Whether the writer knows that there is something."""
+        """True if the writer knows that there is something."""
         self.recording: CaptureFileSet | None = None
         self.failed = False
 
@@ -268,7 +268,7 @@ CLOSE_TIMEOUT_S = 3.0
 
 
 def captures_folder(settings: Settings) -> Path:
-    """Where captures are."""
+    """Return the folder of captures."""
     return data_folder(settings, "captures")
 
 
@@ -321,7 +321,7 @@ class CaptureObserver:
 
 
 class SessionCapture:
-    """The witness of one session."""
+    """The observer of one session."""
 
     def __init__(self, writer: CaptureWriter, entry: PendingCapture) -> None:
         self._writer, self._entry = writer, entry

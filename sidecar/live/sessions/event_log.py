@@ -17,11 +17,11 @@ from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 SAME_SAMPLE_S = 1e-4
 """Times that are no further apart are those of one sample."""
 TAKEOVER_SEQ_STRIDE = 1_000_000
-"""Who goes on for a service that died numbers so much further on: what that one told last is known
-to nobody but the client."""
+"""Offset of the event numbers of a service that goes on for one that died: the last number of
+that one is known to nobody but the client."""
 UNSAVED_SEQ_OFFSET = TAKEOVER_SEQ_STRIDE // 2
-"""What is told though it is not saved is numbered so much further on: who was told it has heard
-more than whoever reads what is saved."""
+"""Offset of the numbers of events that were sent without being saved: a client that has them has
+more than was saved."""
 FINAL_EVENTS = (
     live_events.Final
     | live_events.TurnEnded
@@ -30,7 +30,7 @@ FINAL_EVENTS = (
     | live_events.NoticeRaised
     | live_events.Summary
 )
-"""What is not told a second time by an engine that goes on for another."""
+"""Events that an engine that goes on for another does not send again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +66,11 @@ class EventLog:
         self.last = 0
         """The number of the last event."""
         self.guarded = False
-        """Whether what stands waits until it is saved."""
+        """True if what stands waits until it is saved."""
         self._until: int | None = None
         """The last number that may be told, None where that is any."""
         self.passed = 0
-        """The last number that its client was told, as far as whoever tells it knows."""
+        """Number of the last event that was sent to its client, as far as is known."""
         self._telling: object | None = None
         self._started, self._stopped = -1, -1.0
         self._kept: list[NumberedEvent] = []
@@ -79,14 +79,14 @@ class EventLog:
         self._voices: Mapping[int, SpeakerEmbedding] = {}
         self._context: tuple[live_events.ContextUtterance, ...] = ()
         self.over = False
-        """Whether nothing more is said."""
+        """True if nothing more is said."""
         self.wrong: errors.SidecarError | None = None
-        """What ended the session, where it was no wish of the client's."""
+        """Error that ended the session; None if the client ended it."""
         self._bell = asyncio.Event()
 
     @property
     def kept(self) -> int:
-        """How many events are kept."""
+        """Return the number of events."""
         return len(self._kept)
 
     @property
@@ -160,8 +160,8 @@ class EventLog:
         self._ring()
 
     def so_far(self, at: float, lead: float | None = None) -> LiveSessionStart:
-        """Where an engine that knows nothing of the session goes on from ``at``; the sound that it
-        gets begins at ``lead``."""
+        """Return the start for an engine that knows nothing of the session and resumes at
+        ``at``; its audio begins at ``lead``."""
         turn, piece, said, opened = 0, 0, {}, 0
         dropped, confidence, doubted = set[int](), Confidence(), False
         for one in self._kept:
@@ -213,8 +213,8 @@ class EventLog:
         return tuple(one for one in self._context if begin <= one.start and one.end <= end)
 
     def broken_off(self, at: float) -> live_events.TurnEnded:
-        """How the turn ends that goes on, if no engine hears more of it than was said by ``at``;
-        one that has not begun ends with nothing."""
+        """Return the end of the open turn, if no engine hears more of it than up to ``at``; one
+        that has not begun ends with nothing."""
         begin = self.so_far(at)
         pieces = begin.said[len(begin.said) - begin.open :]
         start = pieces[0].start if pieces else at

@@ -26,12 +26,12 @@ class InputChunk:
 
     @property
     def samples(self) -> int:
-        """How many."""
+        """Return the number of samples."""
         return len(self.raw) // self.encoding.width
 
     @property
     def seconds(self) -> float:
-        """How long it lasts."""
+        """Return the duration in seconds."""
         return len(self.raw) / self.encoding.width / self.rate
 
     def behind(self, at: float) -> InputChunk:
@@ -99,7 +99,7 @@ def input_before(
 
 
 FULL_BUFFER_TURN_S = 1.0
-"""How long a session that may go on is waited for."""
+"""Time that others wait for a session that may exceed the buffer."""
 
 
 @dataclass(slots=True)
@@ -110,7 +110,7 @@ class InputLogTotals:
     """Bytes; a session that keeps more than a second then takes no more."""
     bytes: int = 0
     _turn: tuple[InputLog, float] | None = None
-    """Who takes more all the same, and when it last did."""
+    """Session that may exceed the buffer, and when it last did."""
 
     @property
     def full(self) -> bool:
@@ -137,9 +137,9 @@ class InputLog:
 
     def __init__(self, held: InputLogTotals) -> None:
         self.at = 0.0
-        """Where the sound ends that came, in seconds: the session's clock."""
+        """End of the received audio, in seconds: the session's clock."""
         self.samples = 0
-        """How many came, at whatever rate."""
+        """Number of samples, at whatever rate."""
         self.settled = 0.0
         """Up to where nobody needs it any more."""
         self.bytes = 0
@@ -148,7 +148,7 @@ class InputLog:
         self._rate, self._at_rate = 0, (0.0, 0)
         self._items: deque[InputChunk | InputCommit | InputDiscard] = deque()
         self._past: deque[InputChunk] = deque()
-        """What is settled and wanted all the same, by an engine that goes on for another."""
+        """Settled audio that a new engine needs as lead-in."""
         self._ahead: deque[InputChunk] = deque()
         """Of that, what such a one has not taken yet."""
         self._wanted = 0.0
@@ -159,7 +159,7 @@ class InputLog:
 
     @property
     def lead(self) -> float:
-        """Where the sound begins that is taken after `rewind`."""
+        """Return the start of the audio that is taken after `rewind`."""
         first = next(_chunks(*self._past, *self._items), None)
         if first is None:  # what is wanted before that is still to come again, where it is
             return min(self.settled, max(self.at, self._wanted))
@@ -167,7 +167,7 @@ class InputLog:
 
     @property
     def first(self) -> float:
-        """Where the sound begins that is kept; before it nobody needs any."""
+        """Return the start of the audio that is kept; before it nobody needs any."""
         return next((one.at for one in _chunks(*self._past, *self._items)), self.at)
 
     @property

@@ -45,14 +45,14 @@ class SessionObserver(Protocol):
         """The client wants something, as plain values: `commit`, `forget`, `change`, `finish`."""
 
     def told(self, numbered: NumberedEvent) -> None:
-        """This was said, to whoever listens."""
+        """An event was sent."""
 
     def over(self, wrong: errors.SidecarError | None) -> None:
         """Nothing more is; told once."""
 
 
 class SessionObserverFactory(Protocol):
-    """Has a witness in every session."""
+    """Factory of an observer of every session."""
 
     @property
     def greeting(self) -> Mapping[str, Any]:
@@ -68,7 +68,7 @@ log = logging.getLogger(__name__)
 MIN_BUFFER_S = 1.0
 """Seconds of sound that each session may keep, however much the others do."""
 BUFFER_POLL_S = 0.25
-"""How often who waits looks whether there is room."""
+"""Interval at which a waiting client checks for space in the buffer."""
 AUDIO_LOST_NOTICE = Notice(
     "sound_lost", "The engine died twice on the latest audio, which is skipped."
 )
@@ -105,16 +105,17 @@ class Session:
         self.options = options
         self.bounds = bounds
         self.greeting: Mapping[str, Any] = greeting or {}
-        """What a client is to know when it begins, beside what its wire says."""
+        """Fields for the client at the start, beside those of its wire."""
         self.observers: Sequence[SessionObserver] = ()
-        """Who else is told of all that passes."""
+        """Observers of all events."""
         self.told = EventLog()
         self.sound = InputLog(held)
         self.began = self.touched = self.held_since = now()
         self.disconnected_at: float | None = None
-        """When the last one who held it went, None while somebody does."""
+        """Time when the last connection ended, None while there is one."""
         self.taken = asyncio.Event()
-        """Set for whoever holds it once somebody else does; then it is another one."""
+        """Event that is set when another connection takes the session over; then it is another
+        one."""
         self.placed = asyncio.Event()
         """Set once an engine had it, or it is over."""
         self.received_orders = 0
@@ -131,11 +132,11 @@ class Session:
         self.news = asyncio.Event()
         """Set when there is something for an engine."""
         self.moves = False
-        """Whether its client comes again where it is handed over to another service."""
+        """True if its client reconnects after a hand-over to another service."""
         self.checkpointer: SessionCheckpointer | None = None
-        """How much of it lies where another service finds it; None where nothing does."""
+        """Saver of its checkpoints for other services; None without a database."""
         self.counted = counted or EventMetrics(ServiceMetrics().live, "", options.patience_s)
-        """What happens here, for whoever looks at all sessions."""
+        """Metrics of its events."""
         self._now, self._held = now, held
         self._room = asyncio.Event()
         self._stays = asyncio.Event()
@@ -183,7 +184,7 @@ class Session:
         self.began -= one.age_s
 
     def hold(self) -> None:
-        """It is about to be handed over: whoever has something for it waits (`stays`)."""
+        """Begin a hand-over: new input waits (`stays`)."""
         self._stays.clear()
 
     def release(self) -> None:
@@ -192,7 +193,7 @@ class Session:
 
     @property
     def place(self) -> float:
-        """Where an engine goes on that begins now, in seconds of its sound."""
+        """Return the position from which a new engine goes on, in seconds of its audio."""
         return self.told.behind_finals(self.sound.settled)
 
     async def stays(self) -> None:

@@ -1,9 +1,9 @@
 """Snapshot of a live session, its checkpoint for other services, and the session store protocol.
 
-Nothing is acknowledged, and nothing that stands is told, before it lies there: whoever goes on for
-a service that died has all that the client has not any more, and nothing twice. What is not settled
-the client sends again, so no sound has to lie there. Where nothing can be written for a while the
-session goes on as one that ends with its service, and its numbers say so (`told.LOOSE`).
+Audio is acknowledged, and finals are sent, only after the checkpoint is saved: a service that takes
+over has all that the client has dropped, and nothing twice. The client sends audio that is not
+settled again, so no audio is saved. Where nothing can be written for a while the session goes on as
+one that ends with its service, and its numbers say so (`told.LOOSE`).
 """
 
 from __future__ import annotations
@@ -230,11 +230,11 @@ class SessionCheckpointer:
         """Those that lie there."""
         self._loosened = 0
         self._notice: int | None = None
-        """Whoever was told this number knows that it is not saved, and may let go of what came."""
+        """A client that got this number knows that it is not saved, and may drop what came."""
         self._first_notice = 0
         """The first such number since all lay there that the client was relieved of."""
         self._told_at = 0.0
-        """Where the sound ended when the client was last told that it is not saved."""
+        """End of the audio when the client was last told that it is not saved."""
         self._relieved = (0.0, 0)
         """As `_acknowledged`, of what need not lie there, as its client knows that."""
         self._waiting: OneShotTimer | None = None

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 TAKEOVER_TIMEOUT_S = 6.0
 """So long a service that has a session is waited for; one that died is known to have by then."""
 HANDOVER_POLL_S = 0.25
-"""How often is looked meanwhile, if nobody says anything."""
+"""Interval of checks during a hand-over without a notification."""
 STEADY_TIMEOUT_S = 1.0
 """So long an engine may take to say how much is settled."""
 
@@ -71,8 +71,8 @@ class SessionHandover:
             over.set()
 
     async def find(self, name: SessionName, after: int) -> tuple[SessionCheckpoint, int]:
-        """A session that another service has, or had, for whoever was told ``after`` of it; and in
-        how many pieces what was said of it came.
+        """Return a session of another service for a client that has its events up to ``after``; and
+        the number of its segments.
 
         Raises:
             errors.SessionNotFound: it is not there; or more was told of it than is.

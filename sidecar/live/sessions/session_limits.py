@@ -73,9 +73,9 @@ def clamp_options(options: LiveOptions, bounds: SessionBounds) -> LiveOptions:
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
-    """How many there may be: in all, and of one owner (None: as its limits say); for how many
-    seconds one waits for a client that went; bytes of sound that all of them keep; and how long a
-    final may wait because of others, 0 for no such limit."""
+    """Limits of sessions: in all, and of one owner (None: as its limits say); for how many
+    seconds one waits for a client that went; bytes of audio that all of them keep; and how long
+    a final may wait because of others, 0 for no such limit."""
 
     sessions: int = 100
     of_owner: int | None = None
@@ -106,7 +106,7 @@ class SessionAdmission:
 
     @property
     def most(self) -> int:
-        """How many there may be."""
+        """Return the limit of sessions."""
         return min(self._room.sessions, self.spec.sessions if self.spec else 0)
 
     def check(self, caller: Identity, there: Collection[Session]) -> None:

@@ -31,7 +31,7 @@ class SessionRecording:
 
     @property
     def peaks(self) -> bytes:
-        """How loud it is, tenth of a second by tenth, 0 to 255."""
+        """Return the peaks, tenth of a second by tenth, 0 to 255."""
         return bytes(self._levels) if self._spool is not None else b""
 
     async def add(self, raw: bytes, encoding: SampleEncoding, rate: int) -> None:
@@ -57,7 +57,7 @@ class SessionRecording:
             await self._spilled()
 
     async def recording(self) -> AudioSource | None:
-        """All of it, for whoever closes it; None where there is nothing.
+        """Return the recording, which the caller closes; None if it is empty.
 
         Raises:
             errors.DiskFull, errors.SpoolUnwritable: it cannot be written.

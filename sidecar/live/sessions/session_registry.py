@@ -34,7 +34,7 @@ AddKnownSpeakers = Callable[[LiveOptions, str], Awaitable[LiveOptions]]
 """The options of a session with the people whom its owner knows."""
 
 OWN_WIRE = "live"
-"""Whose clients are told that the service ends; other wires have their own way, or none."""
+"""Wire whose clients are told that the service ends; other wires have their own way, or none."""
 SERVICE_ENDS_NOTICE = Notice(
     "shutting_down",
     "The service shuts down: the audio so far is transcribed, and no more is accepted.",
@@ -45,7 +45,7 @@ REMOTE_START_WAIT_S = 1.0
 """So long a session that others hear waits for its place at most before its client is told that it
 has begun."""
 TIMEOUT_POLL_S = 1.0
-"""How often is looked whose time is over."""
+"""Interval of the check of time limits."""
 
 
 class SessionRegistry:
@@ -97,7 +97,8 @@ class SessionRegistry:
             store.on_asked(self._asked)
 
     def __len__(self) -> int:
-        """How many go on; one that has said all waits for nobody but its client."""
+        """Return the number of sessions in progress; one that is finished waits for nobody but
+        its client."""
         return sum(not session.over for session in self._sessions.values())
 
     @property
@@ -107,12 +108,12 @@ class SessionRegistry:
 
     @property
     def grace_s(self) -> float:
-        """How long a session is kept for a client that went."""
+        """Return how long a session is kept for a client that went."""
         return self._room.grace_s
 
     @property
     def most(self) -> int:
-        """How many there may be."""
+        """Return the limit of sessions."""
         return self._admission.most
 
     @property
@@ -203,8 +204,8 @@ class SessionRegistry:
         await relay_session(session, self._share)
 
     def find(self, caller: Identity, number: str, after: int = 0) -> Session:
-        """A session of theirs, to be held again; whoever held it holds it no more. ``after``: the
-        last event that the client was told.
+        """Return a session of the caller for a new connection, which replaces the previous one.
+        ``after``: the last event that the client was told.
 
         Raises:
             errors.SessionNotFound: it is not there, or another's.
@@ -235,8 +236,8 @@ class SessionRegistry:
                 raise
 
     async def placed(self, session: Session) -> None:
-        """Where others hear: wait until one of them has a session that begins, for a moment, so
-        that its client is told at once that nobody takes it.
+        """Wait until a remote engine has a session that begins, for a moment, so that its client is
+        told at once that nobody takes it.
 
         Raises:
             errors.SidecarError: that, and why; it is over.

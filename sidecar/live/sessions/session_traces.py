@@ -36,7 +36,7 @@ class SessionTracer:
 
 
 class SessionTrace:
-    """The witness of one session."""
+    """The observer of one session."""
 
     def __init__(self, tracer: SessionTracer, trace: RequestTrace, began: float) -> None:
         self._tracer, self._trace = tracer, trace

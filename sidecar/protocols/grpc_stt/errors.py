@@ -94,8 +94,8 @@ STREAM_FAULT = GrpcErrorStatus("ERR3002", StatusCode.UNKNOWN)
 
 
 def error_status(wrong: Exception, fault: GrpcErrorStatus = STREAM_FAULT) -> GrpcErrorStatus:
-    """How this wire says what went wrong, message and all; of a fault of ours it says that it is
-    one, as ``fault``, and no more."""
+    """Return the status of an error on this wire, message and all; an internal error becomes
+    ``fault``, and no more."""
     if isinstance(wrong, GrpcRefused):
         return GrpcErrorStatus(wrong.said.number, wrong.said.status, wrong.detail)
     if not isinstance(wrong, errors.SidecarError):

@@ -24,15 +24,15 @@ from sidecar.protocols.grpc_stt.errors import abort_call
 
 Metadata = Iterable[tuple[str, str | bytes]]
 API_KEY_NAMES = ("x-api-key", "api-key", "api_key")
-"""Where a key may be besides `authorization`: as metadata, and the latter two as attributes."""
+"""Names of a key besides `authorization`: as metadata, and the latter two as attributes."""
 PROXY_METADATA_PREFIXES = ("forwarded", "x-forwarded-", "x-real-ip")
-"""How the metadata begins that proxies add."""
+"""Prefixes of the metadata that proxies add."""
 
 
 def request_origin(metadata: Metadata, peer: str, *, encrypted: bool) -> RequestOrigin:
-    """Where a call comes from. gRPC does not tell by what name we were called, and no page of a
-    browser can call: it would have to speak HTTP/2 unencrypted, or to a name that our certificate
-    has. One that tries all the same has an `origin`."""
+    """Return the origin of a call. gRPC does not tell by what name we were called, and no page
+    of a browser can call: it would have to speak HTTP/2 unencrypted, or to a name that our
+    certificate has. One that tries all the same has an `origin`."""
     texts = [(key, value) for key, value in metadata if isinstance(value, str)]
     return RequestOrigin(
         hosts=["localhost"],
@@ -161,7 +161,7 @@ def _status(context: Any) -> str:
 
 
 def _cancelled(context: Any) -> str:
-    """Why a call was given up by its client: it did not want it, or not for so long."""
+    """Return the reason why a client gave up a call: cancellation or deadline."""
     left = context.time_remaining()
     late = left is not None and left <= 0
     code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED

@@ -25,7 +25,7 @@ PROFILES = {
 }
 _TRUE = frozenset({"1", "true", "yes", "on"})
 HYSTERESIS = 0.15
-"""How far below the threshold somebody still speaks who spoke before."""
+"""Hysteresis of the threshold: speech goes on down to so much below it."""
 LONGEST_ID = 256
 MOST_ATTRIBUTES = 64 << 10
 """Characters of all attributes together: they go back to the client."""

@@ -108,10 +108,10 @@ class GrpcTimings:
 
 
 SEND_TIMEOUT_S = 30.0
-"""Who reads no result for so long is not there."""
+"""Time without a read after which a client is disconnected."""
 DEFAULT_SAMPLE_RATE = 16_000
 FINAL_CHUNK_S = 1.0
-"""What is sent in one piece at the end, however long it is, is heard in pieces of this."""
+"""Chunks into which a long last message is split."""
 
 
 class GrpcStream:

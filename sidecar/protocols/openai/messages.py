@@ -156,15 +156,15 @@ def transcript_warnings(transcript: Transcript) -> dict[str, Any]:
 
 
 class OpenAIModel(BaseModel):
-    """A name of what is loaded."""
+    """A name of the loaded model."""
 
     id: str = Field(examples=["whisper-1"])
     object: Literal["model"]
-    created: int = Field(description="When the service was started, in seconds since 1970.")
+    created: int = Field(description="Start of the service, in seconds since 1970.")
     owned_by: str
     engine: str
     precision: str
-    alias_of: str | None = Field(description="Our own name of a model of OpenAI's.")
+    alias_of: str | None = Field(description="Name of the loaded model that this alias stands for.")
 
     @classmethod
     def of(cls, spec: EngineSpec, name: str, created: int, *, strict: bool = False) -> OpenAIModel:
@@ -186,7 +186,7 @@ class OpenAIModel(BaseModel):
 
 
 class OpenAIModelList(BaseModel):
-    """All names that count."""
+    """All valid names."""
 
     object: Literal["list"]
     data: list[OpenAIModel]
@@ -241,7 +241,8 @@ def form(fields: dict[str, Any]) -> dict[str, Any]:
                 "Idempotency-Key",
                 "header",
                 schemas.text(minLength=1, maxLength=255),
-                "Sent again, it gives the same job; hanging up does not end that.",
+                "If it is sent again, the answer is the same job; disconnecting does not "
+                "cancel it.",
             )
         ],
     }
@@ -250,7 +251,7 @@ def form(fields: dict[str, Any]) -> dict[str, Any]:
 _BOTH: dict[str, Any] = {
     "file": schemas.AUDIO_FILE,
     "model": schemas.text(
-        "A name of GET /v1/models, or none; those of others' models stand for what is loaded.",
+        "A name of GET /v1/models, or none; names of OpenAI's models stand for the loaded one.",
         examples=["whisper-1"],
     ),
     "prompt": schemas.OPTIONS["prompt"],
@@ -275,11 +276,11 @@ TRANSCRIBE = form(
             "description": "Has an effect with verbose_json.",
         },
         "chunking_strategy": schemas.choice(
-            ["auto"], "Or a 'server_vad'; we cut by rules of our own in any case."
+            ["auto"], "'auto' or a 'server_vad'; no effect: this service uses its own parameters."
         ),
-        "languages[]": schemas.texts("Languages that there may be."),
-        "keywords[]": schemas.texts("Words that may be said: hotwords."),
-        "include[]": schemas.texts("'logprobs' has no effect: no engine tells them."),
+        "languages[]": schemas.texts("Possible languages."),
+        "keywords[]": schemas.texts("Words to expect (hotwords)."),
+        "include[]": schemas.texts("'logprobs' has no effect: no engine returns them."),
         "known_speaker_names[]": schemas.texts(f"Up to {MAX_KNOWN_SPEAKERS} names."),
         "known_speaker_references[]": schemas.texts("2 to 10 s of each voice, as data URLs."),
     },

@@ -182,7 +182,7 @@ class OpenAIAnswerOptions:
 
 @dataclass(frozen=True, slots=True)
 class OpenAIRequest:
-    """All of a request; ``source`` is open, and whoever has this sees to its end. ``fields``: all
+    """A whole request; ``source`` is open, and the holder of this closes it. ``fields``: all
     that tells it from another one with this recording. ``warnings``: of what was not taken as it
     was meant."""
 

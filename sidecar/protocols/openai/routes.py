@@ -31,9 +31,9 @@ TRANSCRIPTIONS, TRANSLATIONS = "/v1/audio/transcriptions", "/v1/audio/translatio
 INFERENCE = "/inference"
 MODELS = "/v1/models"
 PATHS = ("/v1/audio/", INFERENCE, MODELS, f"{MODELS}/")
-"""What is said in this wire's way, errors included."""
+"""Paths whose errors have this wire's format."""
 PREFIXES = ("/v1/audio/", MODELS, "/v1/realtime", INFERENCE)
-"""Where a slash too many does no harm."""
+"""Paths where a duplicate slash is ignored."""
 
 
 def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRouter:
@@ -50,7 +50,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
 
     @router.post(
         TRANSCRIPTIONS,
-        summary="What was said (OpenAI's API)",
+        summary="Transcribe a recording (OpenAI's API)",
         response_class=Response,
         responses=messages.TRANSCRIPTION,
         openapi_extra=messages.TRANSCRIBE,
@@ -60,7 +60,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
 
     @router.post(
         TRANSLATIONS,
-        summary="What was said, in English (OpenAI's API)",
+        summary="Translate a recording into English (OpenAI's API)",
         response_class=Response,
         responses=messages.TRANSCRIPTION,
         openapi_extra=messages.TRANSLATE,
@@ -70,7 +70,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
 
     @router.post(
         INFERENCE,
-        summary="What was said (whisper.cpp's server)",
+        summary="Transcribe a recording (whisper.cpp's server)",
         response_class=Response,
         responses=messages.TRANSCRIPTION,
         openapi_extra=messages.INFER,
@@ -81,7 +81,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
 
     @router.get(
         MODELS,
-        summary="What is loaded, by all its names (OpenAI's API)",
+        summary="List the names of the loaded model (OpenAI's API)",
         response_model=messages.OpenAIModelList,
         responses=ERRORS,
     )

@@ -308,7 +308,7 @@ class OpenAISharedRetries:
 
 
 def retry_count(request: Request) -> int | None:
-    """How often a request was sent before; None where its client is none that says so."""
+    """Return the number of retries of a request; None if its client does not send it."""
     said = request.headers.get(RETRY_COUNT_HEADER, "")
     return int(said) if said.isascii() and said.isdigit() and len(said) < 4 else None
 

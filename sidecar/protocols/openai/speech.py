@@ -57,11 +57,11 @@ MAX_SPEECH_S = limit("speech_seconds", 7200)
 """Of the audio of one request: 4096 digits at a quarter of the speed take less than two hours. A
 FLAC of so much is 350 MB on the disk."""
 SILENCE_BYTES = SAMPLE_BYTES * RATE // 5
-"""What is heard of an input in which there is nothing to be said."""
+"""Silence for an input without anything to say."""
 
 
 class SpeechStreamFormat(StrEnum):
-    """How audio is sent."""
+    """Format of the audio stream."""
 
     AUDIO = "audio"
     SSE = "sse"
@@ -116,9 +116,9 @@ def build_router(service: Service) -> APIRouter:
 
     @router.post(
         SPEECH,
-        summary="Text, spoken (OpenAI's API)",
+        summary="Synthesize speech (OpenAI's API)",
         response_class=Response,
-        responses={200: {"description": "Audio as it is made", "content": _CONTENT}, **ERRORS},
+        responses={200: {"description": "Audio, streamed", "content": _CONTENT}, **ERRORS},
         openapi_extra={"requestBody": _BODY},
     )
     async def speak(request: Request) -> Response:

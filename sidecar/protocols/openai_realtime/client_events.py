@@ -28,7 +28,7 @@ _TEXTS = {
     ChatRole.SYSTEM: "input_text",
     ChatRole.ASSISTANT: "output_text",
 }
-"""What the content of a message is, by who wrote it."""
+"""Content type of a message, by role."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class RealtimeItemDelete:
 
 @dataclass(frozen=True, slots=True)
 class RealtimeItemRetrieve:
-    """How does it stand there?"""
+    """Request for an item as it is now."""
 
     item: str
 

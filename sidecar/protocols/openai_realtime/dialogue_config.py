@@ -66,7 +66,7 @@ def _detection(before: RealtimeTurnDetection, given: Mapping[str, Any]) -> Realt
 
 
 def _patience(detection: RealtimeTurnDetection) -> EndOfTurnDelays:
-    """How long a pause ends a turn."""
+    """Return the pause that ends a turn."""
     if detection.kind is RealtimeVadType.SEMANTIC:
         return EndOfTurnDelays(scale=_SCALE.get(detection.eagerness, 1.0))
     pause_s = detection.silence_ms / 1000
@@ -115,7 +115,7 @@ def tools_view(tools: ToolSet) -> list[dict[str, Any]]:
 
 
 def choice_view(tools: ToolSet) -> str | dict[str, Any]:
-    """Which of them are to be called, as clients read it."""
+    """Return the tool choice, as clients read it."""
     return {"type": FUNCTION, "name": tools.named} if tools.named else tools.choice.value
 
 
@@ -160,7 +160,7 @@ def _chosen(tools: ToolSet, given: object, at: str) -> ToolSet:
 
 
 DIALOGUE_MODELS = ("gpt-realtime", "gpt-4o-realtime", "gpt-4o-mini-realtime", "gpt-audio")
-"""How models of OpenAI's begin that answer: they stand for whoever does so here."""
+"""Prefixes of OpenAI's conversation models: they stand for the one here."""
 HEARD = RealtimeTranscriptionConfig(detection=RealtimeTurnDetection(RealtimeVadType.SEMANTIC))
 """Unless a client says otherwise."""
 SLOWEST, FASTEST = 0.25, 1.5
@@ -171,8 +171,8 @@ LONGEST_INSTRUCTIONS = 16_384
 @dataclass(frozen=True, slots=True)
 class RealtimeDialogueConfig:
     """All that a client can say of a conversation. ``model`` and ``voice`` are as it wrote them.
-    ``aloud``: answers are spoken, if something here speaks (``speaks``). ``any_voice``: whoever
-    speaks knows the names of voices, and nobody here does. ``sound`` goes out."""
+    ``aloud``: answers are spoken, if something here speaks (``speaks``). ``any_voice``: only the
+    speech server knows the names of its voices. ``sound`` goes out."""
 
     model: str
     instructions: str = ""
@@ -211,7 +211,7 @@ class RealtimeDialogueConfig:
         )
 
     def hearing(self, before: LiveOptions) -> LiveOptions:
-        """How the person is heard."""
+        """Return the recognition options of the user."""
         heard, detection = self.heard, self.heard.detection
         return replace(
             before,
@@ -223,7 +223,7 @@ class RealtimeDialogueConfig:
         )
 
     def manner(self, usual: SynthesisOptions) -> SynthesisOptions:
-        """How answers are spoken."""
+        """Return the speaking manner of answers."""
         rate = USUAL_RATE if self.sound is RealtimeAudioFormat.PCM else TELEPHONE_RATE
         voice = self.own_voice or usual.voice
         return replace(usual, voice=voice, speed=self.speed, rate=rate)
@@ -235,7 +235,7 @@ class RealtimeDialogueConfig:
 
     @property
     def output_view(self) -> dict[str, Any]:
-        """How answers sound."""
+        """Return the output configuration."""
         return {"format": RealtimeTranscriptionConfig(self.sound).format_view, "voice": self.voice}
 
     def view(self, number: str, expires_at: int) -> dict[str, Any]:
@@ -273,7 +273,7 @@ _GA_NAMES = {
     "input_audio_noise_reduction": "audio.input.noise_reduction",
     "turn_detection": "audio.input.turn_detection",
 }
-"""What fields of the beta are called today."""
+"""Current names of fields of the beta."""
 
 
 def refuse_beta_fields(given: Mapping[str, Any], at: str) -> None:

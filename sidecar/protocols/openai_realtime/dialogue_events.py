@@ -73,7 +73,7 @@ class RealtimeResponses:
     def __init__(self, items: RealtimeDialogueItems, prefix: str, conversation: str) -> None:
         self.output: EventBody = {}
         self.law = RealtimeAudioFormat.MU_LAW
-        """How sound for telephones goes out."""
+        """Output format for telephones."""
         self._items, self._prefix, self._conversation = items, prefix, conversation
         self._requested: dict[int, Mapping[str, Any]] = {}
         self._now: RealtimeResponse | None = None

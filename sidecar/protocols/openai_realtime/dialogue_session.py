@@ -29,7 +29,7 @@ from sidecar.service.facade import Service
 PLAYER_CLOCK_SLACK_S = 0.1
 """A player's clock may be so far ahead of what it has."""
 UNSUPPORTED_RESPONSE_FIELDS = ("input", "prompt")
-"""What a client may say of an answer and is not to be had."""
+"""Fields of a response request that are not supported."""
 
 
 class RealtimeDialogueConnection(RealtimeConnection):
@@ -278,7 +278,7 @@ async def wants_dialogue(service: Service, query: Mapping[str, str]) -> bool:
 async def start_dialogue(
     service: Service, session: Mapping[str, Any]
 ) -> tuple[dialogue_config.RealtimeDialogueConfig, Llm]:
-    """How a conversation is held that begins as ``session`` says, and who answers.
+    """Return the configuration of a conversation that begins as ``session`` says, and its LLM.
 
     Raises:
         errors.ModelNotFound: nobody does by that name.

@@ -50,20 +50,20 @@ NO_SESSION = "sess_none"
 
 
 class RealtimeClientKey(BaseModel):
-    """A key for a client that should not have a token."""
+    """Client secret, for a client that should not have a token."""
 
-    value: str = Field(examples=["ek_…"], description="Opens one connection.")
+    value: str = Field(examples=["ek_…"], description="Secret for one connection.")
     expires_at: int = Field(description="In seconds since 1970.")
 
 
 class RealtimeClientSecret(RealtimeClientKey):
-    """It, and how the session will be heard."""
+    """Client secret, and the configuration of its session."""
 
     session: dict[str, Any]
 
 
 class RealtimeBetaSession(BaseModel):
-    """How the session will be heard, in the shape of the beta."""
+    """Configuration of the session, in the shape of the beta."""
 
     id: str
     client_secret: RealtimeClientKey
@@ -77,7 +77,7 @@ _SESSION = schemas.object_schema(
         "instructions": schemas.text(),
         "audio": _SOUNDS,
     },
-    description="As in session.update (docs/openai.md, docs/talk.md).",
+    description="As in session.update (docs/openai-wire.md, docs/talk-wire.md).",
 )
 _BETA_SESSION = schemas.object_schema(
     {
@@ -91,7 +91,7 @@ ASK_BETA = {"requestBody": schemas.request_body(_BETA_SESSION)}
 
 REALTIME = "/v1/realtime"
 PATHS = (f"{REALTIME}/",)
-"""What is said in OpenAI's way, errors included."""
+"""Paths whose errors have OpenAI's format."""
 REALTIME_CLOSE_CODES: Mapping[errors.ErrorKind | str, int] = {errors.ErrorKind.UNAUTHORIZED: 3000}
 """Close codes of its own."""
 HANDSHAKE_STATUSES = (401, 429, 503)
@@ -105,7 +105,7 @@ NO_BETA = (
     "response.output_text.delta, conversation.item.added; in session.update 'type', "
     "'output_modalities' and 'audio'."
 )
-"""What to do where a client wants the beta."""
+"""Hint for a client that requests the beta."""
 
 
 def build_router(
@@ -128,7 +128,7 @@ def build_router(
 
     @router.post(
         f"{REALTIME}/client_secrets",
-        summary="A key that opens one live transcription or conversation (OpenAI's API)",
+        summary="Create a client secret for one live transcription or conversation (OpenAI's API)",
         response_model=RealtimeClientSecret,
         responses=ERRORS,
         openapi_extra=ASK,
@@ -151,7 +151,7 @@ def build_router(
 
     @router.post(
         f"{REALTIME}/transcription_sessions",
-        summary="A key that opens one live transcription (OpenAI's API, beta)",
+        summary="Create a client secret for one live transcription (OpenAI's API, beta)",
         response_model=RealtimeBetaSession,
         responses=ERRORS,
         openapi_extra=ASK_BETA,
@@ -198,7 +198,8 @@ DIALECT = websocket_connections.WebSocketDialect(("realtime",), ending_of, refus
 def initial_config(
     query: Mapping[str, str], agreed: Mapping[str, Any], spec: EngineSpec
 ) -> RealtimeTranscriptionConfig:
-    """How a session is heard at first, by its address and by what was agreed before. Pure.
+    """Return the initial configuration of a session, by its address and by what was agreed before.
+    Pure.
 
     Raises:
         errors.ModelNotFound: nobody here has this model, or answers.

@@ -15,7 +15,7 @@ from sidecar.conversation.output_queue import ReplyEnding
 from sidecar.protocols.openai_common import error_body
 
 FIRST = "root"
-"""What a client names as the item before the one that stands first."""
+"""Name for the place before the first item."""
 EventBody: TypeAlias = dict[str, Any]
 """An event, without its number, or a part of one."""
 
@@ -214,7 +214,7 @@ def response_event(what: str, view: EventBody) -> EventBody:
 
 
 def status_details(ending: ReplyEnding, error: errors.SidecarError | None) -> EventBody:
-    """Why an answer ended, in the words of its status."""
+    """Return the reason of the end of an answer, in the words of its status."""
     found: EventBody = {"type": STATUSES[ending]}
     if ending in _REASONS:
         found["reason"] = _REASONS[ending]

@@ -58,7 +58,7 @@ class RealtimeVadType(StrEnum):
 
 
 class RealtimeDelay(StrEnum):
-    """How long a model may wait before it writes."""
+    """Delay that a model may take before it writes."""
 
     UNSAID = ""
     MINIMAL = "minimal"
@@ -78,7 +78,7 @@ _DELAY_S = {
 
 
 class RealtimeEagerness(StrEnum):
-    """How soon somebody has done speaking."""
+    """Eagerness of the end of turn."""
 
     AUTO = "auto"
     LOW = "low"
@@ -181,13 +181,13 @@ class RealtimeTranscriptionConfig:
 
     @property
     def format_view(self) -> dict[str, Any]:
-        """How sound comes in, as clients of today read it."""
+        """Return the audio input format, as clients of today read it."""
         sound: dict[str, Any] = {"type": self.sound.value}
         return {**sound, "rate": self.rate} if self.sound is RealtimeAudioFormat.PCM else sound
 
     @property
     def transcription_view(self) -> dict[str, Any] | None:
-        """How it is heard, in the shape of both; None where a client said nothing of that."""
+        """Return the transcription options, in the shape of both; None if a client set none."""
         said = {
             "model": self.model,
             "language": self.said_language,

@@ -99,7 +99,7 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
         self._failed = False
         self._segments: dict[int, tuple[str, Segment]] = {}
         self._names: dict[int, str | None] = {}
-        """Who speakers are, by number, of the people known."""
+        """Names of speakers, by number, of the enrolled ones."""
 
     def commit(self, received_s: float) -> Iterator[EventBody]:
         """The client ends its turn behind so many seconds of sound.

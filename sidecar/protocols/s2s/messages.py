@@ -29,7 +29,7 @@ def json_message(type: str, **fields: Any) -> str:
 
 
 def status_message(state: str, **fields: Any) -> str:
-    """How it is."""
+    """Return the status message."""
     return json_message("status", state=state, **fields)
 
 
@@ -46,7 +46,7 @@ def s2s_error_message(error: errors.SidecarError) -> str:
 
 
 def retry_fields(error: errors.SidecarError) -> dict[str, int]:
-    """When to try again, where that helps."""
+    """Return the time of a retry, where that helps."""
     return {} if error.retry_after is None else {"retry_after": error.retry_after}
 
 
@@ -225,13 +225,15 @@ def parse_command(values: Any) -> S2SCommand | None:
 
 
 class S2SMetrics(BaseModel):
-    """Where the time went before the last reply was heard, in milliseconds."""
+    """Latencies of the last reply, in milliseconds."""
 
-    vad_ms: float = Field(description="From the last sound to the decision that it was the last.")
-    asr_ms: float = Field(description="How long words took once they were wanted.")
-    llm_ms: float = Field(description="To the first words of the reply.")
-    tts_first_chunk_ms: float = Field(description="To its first sound.")
-    total_ms: float = Field(description="From the person's last sound to the reply's first.")
+    vad_ms: float = Field(description="From the end of speech to the end-of-turn decision.")
+    asr_ms: float = Field(description="Duration of the final recognition.")
+    llm_ms: float = Field(description="To the first token of the reply.")
+    tts_first_chunk_ms: float = Field(description="To the first audio of the reply.")
+    total_ms: float = Field(
+        description="From the end of the user's speech to the first audio of the reply."
+    )
 
     @classmethod
     def of(cls, latency: output.ReplyLatency) -> S2SMetrics:
@@ -246,7 +248,7 @@ class S2SMetrics(BaseModel):
 
 
 class S2SStatus(BaseModel):
-    """How conversations are going."""
+    """Status of conversations."""
 
     state: str = Field(examples=["idle"])
     initialized: bool
@@ -259,7 +261,7 @@ class S2SConfiguration(BaseModel):
 
     asr_model: str = Field(examples=["moonshine"])
     llm_model: str = Field(examples=["repeat"])
-    tts_model: str = Field(examples=["espeak"], description="'none' where answers are read.")
+    tts_model: str = Field(examples=["espeak"], description="'none' if answers are text only.")
     input_sample_rate: int
     output_sample_rate: int
 
@@ -275,14 +277,16 @@ class S2SLlm(BaseModel):
     """Language model."""
 
     name: str = Field(examples=["repeat"])
-    models: list[str] = Field(description="Who may, the usual one first; 'repeat' needs nothing.")
+    models: list[str] = Field(
+        description="Available models, the default first; 'repeat' is built in."
+    )
 
 
 class S2STts(S2SEngine):
     """TTS engine; its speech is synthetic."""
 
     voices: list[str]
-    voice: str = Field(description="The usual one.")
+    voice: str = Field(description="Default voice.")
 
 
 class S2SEngines(BaseModel):
@@ -290,8 +294,8 @@ class S2SEngines(BaseModel):
 
     hears: S2SEngine | None
     thinks: S2SLlm
-    speaks: S2STts | None = Field(description="None where answers are read.")
-    remedy: str = Field(description="How a voice gets here, where there is none.")
+    speaks: S2STts | None = Field(description="None if answers are text only.")
+    remedy: str = Field(description="Command that installs a TTS voice, if there is none.")
 
 
 def native_error_message(error: errors.SidecarError, turn: int = 0) -> str:

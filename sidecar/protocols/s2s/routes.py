@@ -33,7 +33,7 @@ def build_router(service: Service) -> APIRouter:
     async def stream(websocket: WebSocket) -> None:
         await DIALECT.serve(websocket, partial(session.serve_conversation, service))
 
-    @router.get("/status", summary="How conversations are going", response_model=messages.S2SStatus)
+    @router.get("/status", summary="State of conversations", response_model=messages.S2SStatus)
     async def status() -> Response:
         talks = service.conversations
         body = messages.S2SStatus(
@@ -45,7 +45,7 @@ def build_router(service: Service) -> APIRouter:
         return json_response(body.model_dump())
 
     @router.get(
-        "/config", summary="Who hears, thinks and speaks", response_model=messages.S2SConfiguration
+        "/config", summary="Engines of conversations", response_model=messages.S2SConfiguration
     )
     async def config() -> Response:
         asr, tts = service.live.spec, service.fleet.tts_spec
@@ -60,7 +60,7 @@ def build_router(service: Service) -> APIRouter:
 
     @router.get(
         "/v1/talk",
-        summary="Who takes part in conversations, and who else may",
+        summary="Engines of conversations, and those to choose from",
         response_model=messages.S2SEngines,
         responses=PROBLEMS,
     )
@@ -91,7 +91,7 @@ DIALECT = WebSocketDialect(("vibevoice-talk",), ending_of)
 
 
 def page_origins(page: int) -> frozenset[str]:
-    """Where its page comes from, if it is served on this machine at port ``page``."""
+    """Return the origins of its page, if it is served on this machine at port ``page``."""
     return frozenset(f"http://{name}:{page}" for name in ("localhost", "127.0.0.1", "[::1]"))
 
 

@@ -56,7 +56,7 @@ class _S2SConnection:
         self._keep = False
         self._unkept: Notice | None = None
         self.over = False
-        """Whether the client has had enough, and was told all."""
+        """True if the client has ended, and was sent everything."""
 
     async def at_once(self, message: Message) -> bool:
         """Handle a message ahead of audio that waits, as typed text; return whether it was one."""

@@ -32,12 +32,12 @@ class VvvJobInfo(BaseModel):
 
     job_id: str = Field(examples=["9f0c3a5e8d1b4c7f9f0c3a5e8d1b4c7f"])
     status: VvvStatus
-    position: int | None = Field(description="1 for the next; null once it runs.")
+    position: int | None = Field(description="1 for the next job; null once it runs.")
     estimated_wait_seconds: float | None
 
 
 class VvvQueueStatus(BaseModel):
-    """Your jobs, and how many wait in all."""
+    """Your jobs, and the length of the queue."""
 
     your_jobs: list[VvvJobInfo]
     total_queued: int
@@ -61,12 +61,12 @@ ERRORS = schemas.error_responses(
 
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "queue, then fragments of the answer without a name, then done or error",
+        "description": "queue, then unnamed fragments of the answer, then done or error",
         "content": schemas.content("text/event-stream"),
     },
     **ERRORS,
 }
-_HOTWORDS = schemas.text("Names and terms that may be said, with commas.")
+_HOTWORDS = schemas.text("Names and terms to expect, separated by commas.")
 _FORM = schemas.object_schema({"audio": schemas.AUDIO_FILE, "hotwords": _HOTWORDS}, ["audio"])
 SUBMIT: dict[str, Any] = {
     "requestBody": {
@@ -74,9 +74,7 @@ SUBMIT: dict[str, Any] = {
         "content": schemas.content("multipart/form-data", schema=_FORM),
     },
     "parameters": [
-        schemas.parameter(
-            "hotwords", "query", _HOTWORDS, "The same, for those who do not send it in the form."
-        )
+        schemas.parameter("hotwords", "query", _HOTWORDS, "The same as the form field.")
     ],
 }
 

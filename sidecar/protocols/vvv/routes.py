@@ -80,7 +80,7 @@ TRANSCRIBE = "/v1/transcribe"
 STATUS = "/v1/queue/status"
 PATHS = (TRANSCRIBE, STATUS)
 POSITION_INTERVAL_S = 5.0
-"""How often who waits is told of a new position, or at least that somebody is there."""
+"""Interval of position updates and keep-alives."""
 
 
 def build_router(service: Service) -> APIRouter:
@@ -90,7 +90,7 @@ def build_router(service: Service) -> APIRouter:
 
     @router.post(
         TRANSCRIBE,
-        summary="Who said what and when, as it is decoded (the vvv queue's wire)",
+        summary="Transcribe a recording, streamed (the vvv queue's wire)",
         response_class=Response,
         responses=messages.STREAM,
         openapi_extra=messages.SUBMIT,
@@ -115,7 +115,7 @@ def build_router(service: Service) -> APIRouter:
 
     @router.get(
         STATUS,
-        summary="Your jobs, and how many wait (the vvv queue's wire)",
+        summary="List your jobs and the length of the queue (the vvv queue's wire)",
         response_model=messages.VvvQueueStatus,
         responses=messages.ERRORS,
     )

@@ -103,7 +103,7 @@ MODEL_ATTRIBUTIONS = {
     "vibevoice": {"name": "Microsoft", "url": "https://github.com/microsoft/VibeVoice"},
     "whisper": {"name": "OpenAI", "url": "https://github.com/openai/whisper"},
 }
-"""Whose models engines run; of others it is not known here."""
+"""Authors of the engines' models, where they are known here."""
 
 
 def info_data(spec: EngineSpec) -> dict[str, Any]:

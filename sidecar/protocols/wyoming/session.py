@@ -58,7 +58,7 @@ class WyomingRecording:
         self._until = _now() + STALL_FACTOR * self._stall_s
 
     def timeout_s(self) -> float:
-        """How long more sound is waited for."""
+        """Return the time that more audio is waited for."""
         return max(0.0, min(self._stall_s, self._until - _now()))
 
     async def add(self, piece: bytes) -> None:
@@ -77,7 +77,7 @@ class WyomingRecording:
             await self._disk.run(self._spool.spill)
 
     async def finish(self) -> AudioSource:
-        """All of it, for whoever closes it.
+        """Return the recording, which the caller closes.
 
         Raises:
             errors.DiskFull, errors.SpoolUnwritable: it cannot be written.
@@ -97,7 +97,7 @@ def _now() -> float:
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 GUEST = "wyoming"
-"""Whose the jobs are of those who need no token here."""
+"""Owner of the jobs of clients that need no token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ log = logging.getLogger(__name__)
 MAX_IGNORED_BYTES = 1 << 20
 """Bytes of a payload that nobody wants."""
 LINGER_S, LINGER_BYTES = 5.0, 16 << 20
-"""What is read of a client that still sends while it is told that something is wrong."""
+"""Input that is still read of a client while an error is sent to it."""
 AUDIO_EVENTS = ("audio-start", "audio-chunk")
 
 
@@ -199,7 +199,7 @@ class WyomingConnection:
         self._service, self._allowlist, self._peer = service, allowlist, peer
         self._reader, self._writer = messages.WyomingEventReader(reader), writer
         self._caller: Identity | None = None
-        """Who it is, until something is asked for: each time is counted."""
+        """Identity of the client, None before its first request: each use is counted."""
         self._options: TranscribeOptions | None = None
         self._recording: WyomingRecording | None = None
         self._answering = False

@@ -205,7 +205,7 @@ def _close_code(variable: str, usual: int) -> int:
 
 
 def close_of(error: errors.SidecarError, codes: YapCloseCodes) -> ConnectionEnding:
-    """How ``error`` ends a connection."""
+    """Return the close code and reason of ``error``."""
     if isinstance(error, errors.SessionIdle):
         return ConnectionEnding(IDLE, codes.idle_reason)
     if isinstance(error, errors.SessionTooLong):

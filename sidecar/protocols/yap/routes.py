@@ -28,7 +28,7 @@ from sidecar.service.facade import Service
 
 
 class YapHealth(BaseModel):
-    """The service answers."""
+    """State of the service."""
 
     status: Literal["ok"] = "ok"
 
@@ -37,7 +37,7 @@ PATH = "/api/asr-streaming"
 SUBPROTOCOLS = ("asr-streaming",)
 """The subprotocol that a browser's client offers beside the one with its key."""
 MODELS = ("mistralai/Voxtral-Mini-4B-Realtime-2602",)
-"""What these clients ask for unless they are told otherwise: it stands for what is here."""
+"""Models that these clients name by default: they stand for the one here."""
 IMMEDIATE_TYPES = frozenset({"ping", "pong", "end"})
 """Answered at once, and not counted."""
 
@@ -50,7 +50,7 @@ def build_router(service: Service) -> APIRouter:
     async def stream(websocket: WebSocket) -> None:
         await wire.serve(websocket, partial(_serve, service))
 
-    @router.get("/healthz", summary="Whether the service answers", response_model=YapHealth)
+    @router.get("/healthz", summary="Liveness probe", response_model=YapHealth)
     async def alive() -> Response:
         return json_response({"status": "ok"})
 

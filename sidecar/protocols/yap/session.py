@@ -28,7 +28,7 @@ class YapWordDeltas:
         self._begin: float | None = None
 
     def begins(self, at: float) -> None:
-        """Where its first piece begins: one behind that may be told of before it."""
+        """Return the start of its first segment: one behind that may be sent before it."""
         self._begin = at
 
     def partial(self, piece: int, stable: str, start: float = 0.0) -> str:

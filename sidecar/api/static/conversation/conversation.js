@@ -82,7 +82,7 @@ export class Conversation {
     this.#wire.send({ type: "change", ...wishes });
   }
 
-  /** Be quiet, at once. */
+  /** Interrupt, at once. */
   interrupt() {
     this.#player.drop(this.#turn, "interrupt");
   }
@@ -125,7 +125,7 @@ export class Conversation {
   }
 
   #lost() {
-    [this.deaf, this.level] = ["The microphone is gone. Type instead, or start again.", 0];
+    [this.deaf, this.level] = ["The microphone was disconnected. Type instead, or start again.", 0];
     this.#changed();
   }
 

@@ -10,15 +10,15 @@ import { Bars } from "./bars.js";
 const NEAR_PX = 160;
 const PHASES = {
   idle: "Your turn: speak, or type.",
-  listening: "Listens.",
-  transcribing: "Listens.",
-  generating: "Thinks. Escape ends it.",
-  synthesizing: "Is about to speak. Escape ends it.",
-  speaking: "Speaks. Speak over it, or press Escape or the space bar, and it falls silent.",
+  listening: "Listening.",
+  transcribing: "Listening.",
+  generating: "Generating the answer. Escape cancels it.",
+  synthesizing: "Synthesizing speech. Escape cancels it.",
+  speaking: "Speaking. To interrupt, speak, or press Escape or the space bar.",
 };
-const READS = { ...PHASES, idle: "Your turn: speak, or type. The answer is read.", speaking: PHASES.generating };
-const STATES = { opening: "The service gets ready.", ending: "It ends.", over: "It is over." };
-const ENDINGS = { interrupted: "interrupted", cancelled: "ended by you", limited: "as long as may be", failed: "did not work" };
+const READS = { ...PHASES, idle: "Your turn: speak, or type. Answers are text only.", speaking: PHASES.generating };
+const STATES = { opening: "Starting.", ending: "Ending.", over: "Ended." };
+const ENDINGS = { interrupted: "interrupted", cancelled: "interrupted by you", limited: "cut at the length limit", failed: "did not work" };
 
 export function ConversationPane({ conversations, recordings, say }) {
   const { going } = conversations;
@@ -27,7 +27,7 @@ export function ConversationPane({ conversations, recordings, say }) {
   return html`<main class="pane" id="main" tabindex="-1" aria-label="Conversation">
     <div class="head">
       <button type="button" class="bare back" aria-label="Back to the recordings" onClick=${() => recordings.select("")}>${icon("back")}</button>
-      <div class="title"><h1>Conversation</h1><p class="quiet">${!going ? "You speak, and are answered aloud." : over || going.state !== "live" ? STATES[going.state] : facts(going)}</p></div>
+      <div class="title"><h1>Conversation</h1><p class="quiet">${!going ? "Speak, and hear the answer." : over || going.state !== "live" ? STATES[going.state] : facts(going)}</p></div>
       ${going && over && going.told.lines.length > 0 && html`<${Written} going=${going} conversations=${conversations} />`}
     </div>
     ${over ? html`<${Start} conversations=${conversations} again=${Boolean(going)} />` : html`<${Controls} going=${going} conversations=${conversations} />`}
@@ -40,7 +40,7 @@ export function ConversationPane({ conversations, recordings, say }) {
 }
 
 const said = ({ state, told }) => (state === "live" ? (told.began.speaks ? PHASES : READS)[told.phase] : STATES[state]);
-const facts = ({ told: { began } }) => `${began.synthetic ? `You hear synthetic speech (${began.speaks})` : "There is no voice: answers are read"} · answers by ${began.model}`;
+const facts = ({ told: { began } }) => `${began.synthetic ? `You hear synthetic speech (${began.speaks})` : "No TTS voice: answers are text only"} · answers by ${began.model}`;
 
 /** Who takes part, and the beginning. */
 function Start({ conversations, again }) {
@@ -61,14 +61,14 @@ function Start({ conversations, again }) {
     ${thinks.name === "repeat" && thinks.models.length === 1 && html`<p class="notice">No language model is set: what you say is said again, so that you can try it. For one that answers, start the service with <code>--llm auto</code>.</p>`}
     ${speaks ? html`<p>The voice that you hear is made by a machine: <strong>${speaks.title}</strong>.</p>` : html`<p class="notice">There is no voice here, so answers are read. ${remedy}</p>`}
     <div class="fields wide">
-      <label>Who thinks
+      <label>Language model
         <select value=${wishes.model} onChange=${(event) => wish({ model: event.target.value })}>
-          ${["", ...thinks.models].map((one) => html`<option key=${one} value=${one}>${one || `as set: ${thinks.name}`}</option>`)}
+          ${["", ...thinks.models].map((one) => html`<option key=${one} value=${one}>${one || `default: ${thinks.name}`}</option>`)}
         </select>
       </label>
       ${speaks && html`<label>Voice
         <select value=${wishes.voice} onChange=${(event) => wish({ voice: event.target.value })}>
-          ${["", ...speaks.voices].map((one) => html`<option key=${one} value=${one}>${one || `as set: ${speaks.voice || speaks.name}`}</option>`)}
+          ${["", ...speaks.voices].map((one) => html`<option key=${one} value=${one}>${one || `default: ${speaks.voice || speaks.name}`}</option>`)}
         </select>
       </label>`}
     </div>
@@ -112,10 +112,10 @@ function Controls({ going, conversations }) {
   return html`<div class="recording talking" role="group" aria-label="Conversation" data-state=${going.state} data-phase=${going.told.phase}>
     <span class="dot" aria-hidden="true"></span>
     <meter ref=${meter} min="0" max="1" aria-label="Loudness of your voice"></meter>
-    <button type="button" disabled=${!live} onClick=${() => going.interrupt()} aria-keyshortcuts="Escape">${icon("quiet")} Be quiet</button>
+    <button type="button" disabled=${!live} onClick=${() => going.interrupt()} aria-keyshortcuts="Escape">${icon("quiet")} Interrupt</button>
     <label class="check"><input type="checkbox" checked=${keeps} onChange=${(event) => (keepTalks(event.target.checked), setKeeps(event.target.checked))} /> Keep as a transcript</label>
     <button type="button" class="main" onClick=${() => conversations.end(keeps)}>${icon("stop")} Stop</button>
-    <p class="quiet kept">${said(going)}${began?.synthetic && " What you hear is synthetic."}</p>
+    <p class="quiet kept">${said(going)}${began?.synthetic && " The voice is synthetic."}</p>
   </div>`;
 }
 
@@ -140,7 +140,7 @@ function Lines({ going, over }) {
 function Line({ line }) {
   const machine = line.who === "machine";
   return html`<div class="utterance" data-voice=${machine ? 1 : 0} data-who=${line.who} data-open=${line.open ? "yes" : "no"}>
-    <p class="who"><span class="badge" aria-hidden="true">${machine ? "M" : "Y"}</span><span class="name">${machine ? "Machine" : "You"}</span>${ENDINGS[line.ending] && html` <span class="quiet">${ENDINGS[line.ending]}</span>`}</p>
+    <p class="who"><span class="badge" aria-hidden="true">${machine ? "M" : "Y"}</span><span class="name">${machine ? "Assistant" : "You"}</span>${ENDINGS[line.ending] && html` <span class="quiet">${ENDINGS[line.ending]}</span>`}</p>
     <p class=${`words ${line.open ? "quiet" : ""}`}>${line.text || "…"}</p>
     ${line.stages && html`<${Bars} stages=${line.stages} />`}
   </div>`;
@@ -154,15 +154,15 @@ function Typed({ going }) {
     field.current.value = "";
   };
   return html`<form class="typed" onSubmit=${sent}>
-    <input ref=${field} aria-label="Say it by typing" placeholder="Say it by typing" autocomplete="off" maxlength="2000" disabled=${going.state !== "live"} />
-    <button type="submit" disabled=${going.state !== "live"}>Say</button>
+    <input ref=${field} aria-label="Type a message" placeholder="Type a message" autocomplete="off" maxlength="2000" disabled=${going.state !== "live"} />
+    <button type="submit" disabled=${going.state !== "live"}>Send</button>
   </form>`;
 }
 
 /** What a conversation that is over can be taken away as. */
 function Written({ going, conversations }) {
   const { lines } = going.told;
-  const written = going.ended?.written ?? { text: lines.map(({ who, text }) => `${who === "machine" ? "Machine" : "You"}: ${text}\n`).join("") };
+  const written = going.ended?.written ?? { text: lines.map(({ who, text }) => `${who === "machine" ? "Assistant" : "You"}: ${text}\n`).join("") };
   const whole = `${JSON.stringify(going.ended?.transcript ?? { lines: lines.map(({ who, text }) => ({ who, text })) }, null, 2)}\n`;
   const download = (content, ending) => {
     document.getElementById("formats").hidePopover?.();

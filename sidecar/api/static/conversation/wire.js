@@ -1,4 +1,4 @@
-/** The connection of a conversation: `/stream` in our own words (docs/talk.md). */
+/** The connection of a conversation: `/stream` in our own words (docs/talk-wire.md). */
 
 import { client, token } from "../session.js";
 
