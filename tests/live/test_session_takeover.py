@@ -22,7 +22,7 @@ from sidecar.cluster.membership import Membership
 from sidecar.cluster.postgres_live_sessions import PostgresSessionStore
 from sidecar.engines import engine_spec
 from sidecar.interfaces.live_engine import LiveOptions
-from sidecar.live.sessions import session_persistence
+from sidecar.live.sessions import session_handover
 from sidecar.live.sessions.session_checkpoint import ResumedSession, SessionCheckpoint, SessionName
 from sidecar.live.sessions.session_limits import SessionBounds, SessionLimits
 from sidecar.live.sessions.session_registry import SessionRegistry
@@ -79,13 +79,13 @@ async def test_two_connections_that_take_up_one_session_have_the_same(
 ) -> None:
     _, front = fronts
     goes_on = threading.Event()
-    read = session_persistence.parse_checkpoint
+    read = session_handover.parse_checkpoint
 
     def slowly(data: bytes, story: Sequence[bytes]) -> SessionCheckpoint:
         goes_on.wait(PATIENCE_S)
         return read(data, story)
 
-    monkeypatch.setattr(session_persistence, "parse_checkpoint", slowly)
+    monkeypatch.setattr(session_handover, "parse_checkpoint", slowly)
     both = [
         asyncio.create_task(front.sessions.find_or_take_over(ANONYMOUS, "talk")) for _ in range(2)
     ]
