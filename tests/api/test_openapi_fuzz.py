@@ -41,7 +41,6 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-@pytest.mark.slow
 @page.parametrize()
 @settings(
     max_examples=10,
@@ -66,4 +65,4 @@ def test_the_service_lives_on(everything: Server) -> None:
     assert "Traceback" not in everything.log()
 
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]

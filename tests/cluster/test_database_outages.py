@@ -42,7 +42,10 @@ from service_process import PATIENCE_S, REFUSED_S
 from bench.deployment import Deployment, postgres_is_here
 from bench.queue_clients import Recording
 
-pytestmark = pytest.mark.skipif(not postgres_is_here(), reason="NO POSTGRESQL HERE: NOT TESTED")
+pytestmark = [
+    pytest.mark.skipif(not postgres_is_here(), reason="NO POSTGRESQL HERE: NOT TESTED"),
+    pytest.mark.slow_except("5 s", "1 s"),  # longer outages: tests of a node alone, too
+]
 
 FRONTS, NODES = 2, 3  # with two nodes what is reported at once is less, and finds fewer faults
 JOBS = 12

@@ -18,8 +18,8 @@ from bench.shared_kills import SETTLES, tried
 from sidecar.storage.postgres_settings import EXPIRY_HEARTBEATS, HEARTBEAT_INTERVAL_S
 
 pytestmark = [
-    pytest.mark.skipif(not postgres_is_here(), reason="NO POSTGRESQL HERE: NOT TESTED"),
     pytest.mark.slow,
+    pytest.mark.skipif(not postgres_is_here(), reason="NO POSTGRESQL HERE: NOT TESTED"),
 ]
 
 

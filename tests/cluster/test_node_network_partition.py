@@ -27,8 +27,8 @@ from bench.serving import ROOT
 from sidecar.storage.postgres_settings import HEARTBEAT_INTERVAL_S
 
 pytestmark = [
-    pytest.mark.skipif(not postgres_is_here(), reason="NO POSTGRESQL HERE: NOT TESTED"),
     pytest.mark.slow,
+    pytest.mark.skipif(not postgres_is_here(), reason="NO POSTGRESQL HERE: NOT TESTED"),
 ]
 HERE, THERE = "10.251.7.1", "10.251.7.2"
 SETTINGS = {"scripted_speed": 5, "scripted_settles": 5}

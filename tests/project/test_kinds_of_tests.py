@@ -7,6 +7,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from kinds_of_tests import INTEGRATION, SYSTEM, UNIT, Kinds, kind_of_function
@@ -17,6 +18,7 @@ from sidecar.transcripts import loop_guard
 
 ROOT = Path(__file__).parents[2]
 ONLY_SLOW = {
+    "tests/api/test_openapi_fuzz.py": "made-up requests by the hundred; some: test_openapi_owners",
     "tests/cluster/test_killed_shared_services.py": "chaos: services are killed at random",
     "tests/cluster/test_node_network_partition.py": "chaos: two fronts and nodes, cut connections",
     "tests/cluster/test_shared_services_with_s3.py": "a database, a bucket and three services",
@@ -45,6 +47,25 @@ def test_make_test_runs_something_of_every_module(collected: list[pytest.Functio
         item.nodeid.partition("::")[0] for item in collected if not item.get_closest_marker("slow")
     }
     assert files - quick == files & ONLY_SLOW.keys()
+
+
+@pytest.mark.parametrize(
+    ("marked", "marks", "left_out"),
+    [
+        ("pytest.mark.slow", "not slow", True),
+        ("[pytest.mark.slow, pytest.mark.system]", "not slow", True),
+        ("pytest.mark.slow", "", None),
+        ('pytest.mark.slow_except("json")', "not slow", None),
+    ],
+)
+def test_a_module_that_is_slow_as_a_whole_is_not_even_imported(
+    request: pytest.FixtureRequest, tmp_path: Path, marked: str, marks: str, left_out: bool | None
+) -> None:
+    module = tmp_path / "test_it.py"
+    module.write_text(f"import pytest\npytestmark = {marked}\n")
+    config = SimpleNamespace(option=SimpleNamespace(markexpr=marks))
+    kinds = request.config.pluginmanager.getplugin("kinds")
+    assert kinds.pytest_ignore_collect(module, config) is left_out
 
 
 def test_make_test_leaves_out_no_more_than_one_test_in_ten(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import sys
 import threading
 import types
@@ -57,6 +58,7 @@ _NAMES = {
     INTEGRATION: {"create_server", "open_connection", "start_server", "start_unix_server"},
 }
 """Methods of what may be of any type. A fixture that is asked for by its name may be any."""
+_SLOW_MODULE = re.compile(r"^pytestmark = \[?\s*pytest\.mark\.slow\b", re.MULTILINE)
 _WATCHED = frozenset(("subprocess.Popen", "socket.bind", "socket.connect", "sqlite3.connect"))
 _STARTED: list[str] = []
 """What the test that runs did of `_WATCHED`: the name of the event."""
@@ -191,6 +193,13 @@ class Kinds:
         self.collected: list[pytest.Item] = []
         """All tests of this run, those that are not selected included."""
         sys.addaudithook(_record)
+
+    def pytest_ignore_collect(self, collection_path: Path, config: pytest.Config) -> bool | None:
+        """Leave a module that is slow as a whole to `make test-all`: schemathesis makes up its
+        requests while it is collected."""
+        if config.option.markexpr != "not slow" or collection_path.suffix != ".py":
+            return None
+        return bool(_SLOW_MODULE.search(collection_path.read_text("utf-8"))) or None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:

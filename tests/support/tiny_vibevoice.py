@@ -1,13 +1,14 @@
 """Tiny checkpoints of the real VibeVoice-ASR architecture, trained here once and kept.
 
 `checkpoint` answers the folder of one, `answers` what it was trained to say, `clip_wav` the
-recordings that it knows. Nothing here imports torch: `training` runs in a process of its own.
+recordings that it knows. Nothing here imports torch: where it is not, training is a process.
 The folder is ``VIBEVOICE_TEST_CHECKPOINTS``, else ``.cache/checkpoints`` in the repository.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -117,7 +118,7 @@ def checkpoint(size: Checkpoint) -> Path:
     """The folder of a checkpoint, trained when it is first asked for: about 25 s each on one core.
 
     Raises:
-        subprocess.CalledProcessError: no seed learned its answers; the training says why.
+        RuntimeError, subprocess.CalledProcessError: no seed learned its answers.
     """
     recipe = {"size": size, "samples": _samples(size)}
     facts = [
@@ -143,7 +144,6 @@ def _samples(size: Checkpoint) -> list[dict[str, Any]]:
                     "prompt": prompt,
                     "segments": segments + segments[-1:] * (_TURNS if endless else 0),
                     "endless": endless,
-                    "tokens": LOOP_TOKENS if endless else 1_000,
                 }
             )
     return rows
@@ -156,6 +156,11 @@ def _train(recipe: dict[str, Any], folder: Path) -> None:
         "start": str(checkpoint("tiny")) if recipe["size"] == "loop" else None,
     }
     folder.mkdir()
+    if torch := _loaded_torch():
+        with torch.random.fork_rng(devices=[]):
+            training = importlib.import_module("train_tiny_vibevoice")
+            training.train_with_any_seed(task, str(folder))
+        return
     subprocess.run(
         [sys.executable, ROOT / "tests/support/train_tiny_vibevoice.py", folder],
         input=json.dumps(task).encode(),
@@ -163,6 +168,12 @@ def _train(recipe: dict[str, Any], folder: Path) -> None:
         env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         check=True,
     )
+
+
+def _loaded_torch() -> Any:
+    """torch, if this process has it, with one thread: to import it once more takes five seconds."""
+    torch = sys.modules.get("torch")
+    return torch if torch is not None and torch.get_num_threads() == 1 else None
 
 
 def _write_clip(name: str, path: Path) -> None:
@@ -207,8 +218,8 @@ class Recording:
 
 
 def written_by(script: Path, name: str, extra: str) -> Path:
-    """The folder that ``script FOLDER`` writes in a process of its own, made anew when it or a
-    library of its changes; who has not the ``extra`` installed skips the test."""
+    """The folder that ``script FOLDER`` or its ``build`` writes, made anew when it or a library of
+    its changes; who has not the ``extra`` installed skips the test."""
     import pytest
 
     for package in ("torch", "transformers"):
@@ -218,6 +229,10 @@ def written_by(script: Path, name: str, extra: str) -> Path:
     key = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:12]
 
     def make(folder: Path) -> None:
+        if torch := _loaded_torch():
+            with torch.random.fork_rng(devices=[]):
+                importlib.import_module(script.stem).build(folder)
+            return
         subprocess.run(
             [sys.executable, script, folder],
             env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},

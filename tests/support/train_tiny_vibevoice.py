@@ -1,9 +1,8 @@
 """Trains a tiny checkpoint of the real VibeVoice-ASR architecture that knows a few clips by heart.
 
-A process of its own (`python train_tiny_vibevoice.py FOLDER`, the task as JSON on stdin), so that
-seeds, threads and the memory of torch stay out of the tests. The model is the released one with
-fewer layers and channels and a vocabulary of some hundred entries; questions and answers are
-unchanged.
+`python train_tiny_vibevoice.py FOLDER`, the task as JSON on stdin, is for tests without torch. The
+model is the released one with fewer layers and channels and a vocabulary of some hundred entries;
+questions and answers are unchanged.
 """
 
 from __future__ import annotations
@@ -54,8 +53,8 @@ class Size:
 
 
 SIZES = {
-    "tiny": Size(Shape(96, 3, 256), muon=0.02, adam=1e-2, steps=120),
-    "mid": Size(Shape(128, 2, 256), muon=0.02, adam=1e-2, steps=120),
+    "tiny": Size(Shape(96, 3, 256), muon=0.02, adam=1e-2, steps=90),
+    "mid": Size(Shape(128, 2, 256), muon=0.02, adam=1e-2, steps=90),
     "loop": Size(Shape(96, 3, 256), muon=0.02, adam=5e-3, steps=90, noise=0.0),
 }
 """96 is no multiple of nf4's blocks of 64, 128 is."""
@@ -94,30 +93,39 @@ class Lesson:
         )
 
 
-def hear(model: Any, processor: Any, sound: Any) -> list[torch.Tensor]:
-    """The latents of a recording by both encoders, each of shape (1, frames, channels)."""
-    values = processor.apply_transcription_request(audio=sound)["input_values"]
-    with torch.no_grad():
-        return [encoder(values).latents for encoder in encoders_of(model)]
+Heard = dict[str, list[torch.Tensor]]
+"""Of each clip the latents by both encoders, each of shape (1, frames, channels)."""
 
 
-def tune_encoders(model: Any, processor: Any, sounds: dict[str, Any]) -> None:
-    """Scale both encoders so that the clips get latents of mean 0 and deviation 1."""
-    heard = [hear(model, processor, sound) for sound in sounds.values()]
+def hear(model: Any, processor: Any, sounds: dict[str, Any]) -> Heard:
+    """What both encoders make of the clips."""
+    heard = {}
+    for name, sound in sounds.items():
+        values = processor.apply_transcription_request(audio=sound)["input_values"]
+        with torch.no_grad():
+            heard[name] = [encoder(values).latents for encoder in encoders_of(model)]
+    return heard
+
+
+def tune_encoders(model: Any, heard: Heard) -> Heard:
+    """Scale both encoders so that the clips get latents of mean 0 and deviation 1: these."""
+    tuned: Heard = {name: [] for name in heard}
     with torch.no_grad():
-        for encoder, latents in zip(encoders_of(model), zip(*heard, strict=True), strict=True):
-            every = torch.cat(latents, dim=1)[0]
-            conv, deviation = encoder.head.conv, every.std(0)
+        for at, encoder in enumerate(encoders_of(model)):
+            every = torch.cat([latents[at] for latents in heard.values()], dim=1)[0]
+            conv, mean, deviation = encoder.head.conv, every.mean(0), every.std(0)
             conv.weight /= deviation[:, None, None]
-            conv.bias -= every.mean(0)
+            conv.bias -= mean
             conv.bias /= deviation
+            for name, latents in heard.items():
+                tuned[name].append((latents[at] - mean) / deviation)
+    return tuned
 
 
 def build_lessons(
-    model: Any, processor: Any, rows: list[dict[str, Any]], sounds: dict[str, Any]
+    processor: Any, rows: list[dict[str, Any]], sounds: dict[str, Any], heard: Heard
 ) -> list[Lesson]:
-    """The requests as the product makes them; each clip goes through the encoders once."""
-    heard = {name: hear(model, processor, sound) for name, sound in sounds.items()}
+    """The requests as the product makes them."""
     lessons = []
     for row in rows:
         request = {"audio": sounds[row["clip"]], "prompt": row["prompt"]}
@@ -162,7 +170,7 @@ def fit(model: Any, lessons: list[Lesson], size: Size) -> bool:
     ]
     optimizers = [
         torch.optim.Muon(matrices, lr=size.muon, weight_decay=0.0),
-        torch.optim.AdamW(rest, lr=size.adam, betas=(0.9, 0.95), weight_decay=0.0),
+        torch.optim.AdamW(rest, lr=size.adam, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
     ]
     plans = [
         torch.optim.lr_scheduler.OneCycleLR(
@@ -189,20 +197,11 @@ def fit(model: Any, lessons: list[Lesson], size: Size) -> bool:
     return False
 
 
-def is_right(model: Any, processor: Any, audio: Any, row: dict[str, Any]) -> bool:
-    """Whether a checkpoint says in its own words what it was trained to."""
-    inputs = processor.apply_transcription_request(audio=audio, prompt=row["prompt"])
-    with torch.inference_mode():
-        ids = model.generate(**inputs, sample=False, max_new_tokens=row["tokens"])
-    ids = ids[0, inputs["input_ids"].shape[1] :]
-    said = processor.decode(ids, return_format="parsed")
-    if not row["endless"]:
-        return bool(said == row["segments"])
-    return len(ids) == row["tokens"] and said == row["segments"][: len(said)]
-
-
 def train(task: dict[str, Any], folder: str, seed: int) -> bool:
-    """One attempt: True when what was written to ``folder`` and loaded again answers rightly."""
+    """One attempt: True when each token of each answer is sure, so that they are what is decoded.
+
+    test_tiny_checkpoints.py has them decoded.
+    """
     torch.manual_seed(seed)
     size, rows, start = SIZES[task["size"]], task["samples"], task["start"]
     sounds = {name: decode_audio_file(path, RATE) for name, path in task["clips"].items()}
@@ -212,17 +211,25 @@ def train(task: dict[str, Any], folder: str, seed: int) -> bool:
     else:
         processor = build_processor(rows)
         model = build_model(size.shape, processor)
-        tune_encoders(model, processor, sounds)
-    if not fit(model, build_lessons(model, processor, rows, sounds), size):
+    heard = hear(model, processor, sounds)
+    if not start:
+        heard = tune_encoders(model, heard)
+    if not fit(model, build_lessons(processor, rows, sounds, heard), size):
         return False
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    model = VibeVoiceAsrForConditionalGeneration.from_pretrained(folder)
-    processor = AutoProcessor.from_pretrained(folder)
-    return all(is_right(model, processor, sounds[row["clip"]], row) for row in rows)
+    return True
+
+
+def train_with_any_seed(task: dict[str, Any], folder: str) -> None:
+    """Write what the first seed makes that learns the answers.
+
+    Raises:
+        RuntimeError: none does.
+    """
+    if not any(train(task, folder, seed) for seed in SEEDS):
+        raise RuntimeError(f"No seed learned the answers of {task['size']!r}.")
 
 
 if __name__ == "__main__":
-    job = json.load(sys.stdin)
-    if not any(train(job, sys.argv[1], seed) for seed in SEEDS):
-        sys.exit(f"No seed learned the answers of {job['size']!r}.")
+    train_with_any_seed(json.load(sys.stdin), sys.argv[1])
