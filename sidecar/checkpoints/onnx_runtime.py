@@ -205,68 +205,13 @@ def _models_in_library(path: Path, models: Sequence[EmbeddedModel]) -> dict[Embe
     return found
 
 
-_VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
-_WIDTHS = {_EIGHT_BYTES: 8, _FOUR_BYTES: 4}
-
-
-@dataclass(frozen=True, slots=True)
-class ProtobufField:
-    """One field of a message: its number, its value, and the bytes it was written in."""
-
-    number: int
-    value: bytes | int
-    raw: bytes
-
-    @property
-    def content(self) -> bytes:
-        """The value of a string, of bytes or of a message. Raises ValueError for a number."""
-        if isinstance(self.value, int):
-            raise ValueError(f"field {self.number} is a number")
-        return self.value
-
-
-def parse_fields(message: bytes) -> Iterator[ProtobufField]:
-    """The fields of a message, in order. Raises ValueError for what is none."""
-    at = 0
-    while at < len(message):
-        begin = at
-        key, at = _decode_varint(message, at)
-        kind = key & 7
-        value: bytes | int
-        if kind == _VARINT:
-            value, at = _decode_varint(message, at)
-        else:
-            if kind == _BYTES:
-                size, at = _decode_varint(message, at)
-            elif kind in _WIDTHS:
-                size = _WIDTHS[kind]
-            else:
-                raise ValueError(f"there is no wire type {kind}")
-            value, at = message[at : at + size], at + size
-        if at > len(message):
-            raise ValueError("the message ends in the middle of a field")
-        yield ProtobufField(key >> 3, value, message[begin:at])
-
-
-def field_contents(message: bytes, number: int) -> list[bytes]:
-    """The values of all fields of that number, which are strings, bytes or messages."""
-    return [field.content for field in parse_fields(message) if field.number == number]
+_BYTES = 2
+"""The wire type of strings, bytes and messages."""
 
 
 def encode_field(number: int, content: bytes) -> bytes:
     """A field of bytes, as it stands in a message."""
     return encode_varint(number << 3 | _BYTES) + encode_varint(len(content)) + content
-
-
-def _decode_varint(message: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < len(message):
-        byte = message[at]
-        value |= (byte & 0x7F) << shift
-        shift, at = shift + 7, at + 1
-        if byte < 0x80:
-            return value, at
-    raise ValueError("the message ends in the middle of a number")
 
 
 def encode_varint(value: int) -> bytes:

@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 
 from sidecar.audio import Block
+from sidecar.checkpoints import onnx_runtime
 from sidecar.diarization import speaker_models
 from sidecar.diarization.speaker_models import (
     ENCODER,
@@ -22,6 +23,7 @@ from sidecar.diarization.speaker_models import (
     load_models,
     log_mel_features,
 )
+from sidecar.diarization.speaker_trunk import build_trunk_graph
 
 
 def test_the_features_are_those_of_kaldi(play: Block) -> None:
@@ -49,8 +51,22 @@ def test_the_features_are_those_of_kaldi(play: Block) -> None:
     )
 
 
+def _trunk(*, quantized: bool) -> onnxruntime.InferenceSession:
+    encoder = onnx_runtime.parse_ort_model(find_speaker_models()[ENCODER], "the encoder")
+    graph = build_trunk_graph(
+        lambda name: speaker_models._encoder_weights(encoder, f"/resnet/{name}/Conv"),
+        quantized=quantized,
+    )
+    return onnx_runtime.create_session(graph, onnx_runtime.session_options())
+
+
+@pytest.fixture(scope="module")
+def exact(models: SpeakerModels) -> SpeakerModels:
+    return dataclasses.replace(models, trunk=_trunk(quantized=False))
+
+
 def test_the_encoder_in_two_parts_says_what_it_said_in_one(
-    models: SpeakerModels, play: Block
+    exact: SpeakerModels, play: Block
 ) -> None:
     whole = onnxruntime.InferenceSession(
         find_speaker_models()[ENCODER], providers=["CPUExecutionProvider"]
@@ -61,7 +77,7 @@ def test_the_encoder_in_two_parts_says_what_it_said_in_one(
     features = log_mel_features(sound)
     weights = np.repeat(mask, 8)[: len(features)]
     (expected,) = whole.run(None, {"fbank": features[None], "weights": weights[None]})[0]
-    encoder = SpeakerEncoder(models)
+    encoder = SpeakerEncoder(exact)
     frames = encoder.frames(sound)
     assert frames.shape == (63, 2560)
     # The whole one spreads the mask over the trunk's frames by itself, almost as it was made here.
@@ -70,6 +86,48 @@ def test_the_encoder_in_two_parts_says_what_it_said_in_one(
     assert found is not None
     assert found @ expected / np.linalg.norm(expected) == pytest.approx(1, abs=1e-4)
     assert encoder.vector(sound) @ found < 0.999
+
+
+@pytest.mark.parametrize("begin", [0, 80_000, 160_000, 240_000])
+def test_the_trunk_in_8_bits_turns_a_vector_by_little(
+    begin: int, exact: SpeakerModels, play: Block
+) -> None:
+    rough = SpeakerEncoder(dataclasses.replace(exact, trunk=_trunk(quantized=True)))
+    sound = play[begin : begin + 64_000]
+    assert rough.vector(sound) @ SpeakerEncoder(exact).vector(sound) > 0.98
+    assert not np.array_equal(rough.frames(sound), SpeakerEncoder(exact).frames(sound))
+
+
+@pytest.mark.parametrize("faster", ["8 bits", "float"])
+def test_the_trunk_is_the_one_that_takes_less_time_here(
+    faster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = speaker_models._session
+
+    class Slowed:
+        def __init__(self, session: onnxruntime.InferenceSession) -> None:
+            self._session = session
+
+        def run(self, *given: object) -> object:
+            for _ in range(10):
+                self._session.run(*given)
+            return self._session.run(*given)
+
+    def session(
+        model: bytes, options: onnxruntime.SessionOptions
+    ) -> onnxruntime.InferenceSession | Slowed:
+        kind = "8 bits" if b"QLinearConv" in model else "float"
+        made = real(model, options)
+        return made if kind == faster or model[4:8] == onnx_runtime.ORT_MAGIC else Slowed(made)
+
+    monkeypatch.setattr(speaker_models, "_session", session)
+    assert isinstance(load_models().trunk, onnxruntime.InferenceSession)
+
+
+def test_loading_needs_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("os.memfd_create", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "not there"))
+    assert load_models().bias.shape == (256,)
 
 
 def test_loading_leaves_nothing_on_the_disk(
@@ -83,20 +141,17 @@ def test_loading_leaves_nothing_on_the_disk(
         assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("missing", ["the models", "moonshine_voice", "onnxruntime", "a disk"])
+@pytest.mark.parametrize("missing", ["the models", "moonshine_voice", "onnxruntime"])
 def test_without_the_models_there_is_one_error_that_says_why(
-    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if missing == "the models":
         other = dataclasses.replace(ENCODER, digest="of another release")
         monkeypatch.setattr(speaker_models, "ENCODER", other)
     elif missing == "moonshine_voice":
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    elif missing == "onnxruntime":
-        monkeypatch.setitem(sys.modules, "onnxruntime", None)
     else:
-        monkeypatch.delattr("os.memfd_create", raising=False)
-        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "not there"))
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(SpeakerModelsUnavailable) as raised:
         load_models()
     assert len(str(raised.value)) > 30

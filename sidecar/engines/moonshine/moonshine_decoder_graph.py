@@ -8,131 +8,11 @@ layers of self-attention with rotary positions, attention to the frames, and a g
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
-from sidecar.checkpoints.onnx_runtime import OrtModelFile, encode_field, encode_varint
-
-CONTRIB_DOMAIN = "com.microsoft"
-"""The domain of onnxruntime's own operators."""
-_IR_VERSION, _OPSET = 9, 18
-_DATA_TYPES = {"float32": 1, "uint8": 2, "int64": 7}
-
-Attribute = int | float | Sequence[int]
-
-
-class OnnxGraphBuilder:
-    """A graph in the making; a value is known by its name."""
-
-    def __init__(self) -> None:
-        self._nodes: list[bytes] = []
-        self._weights: dict[str, bytes] = {}
-        self._inputs: list[bytes] = []
-        self._outputs: list[bytes] = []
-        self._values = 0
-
-    def input(self, name: str, dtype: str, shape: Sequence[int | str]) -> str:
-        """A value that comes from outside; a name in ``shape`` is a length that varies."""
-        self._inputs.append(_encode_value_info(name, dtype, shape))
-        return name
-
-    def output(self, name: str, dtype: str, shape: Sequence[int | str]) -> None:
-        """Hand out the value called ``name``."""
-        self._outputs.append(_encode_value_info(name, dtype, shape))
-
-    def weight(self, name: str, values: npt.NDArray[Any]) -> str:
-        """A constant."""
-        self._weights[name] = b"".join(
-            (
-                *(_encode_integer(1, size) for size in values.shape),
-                _encode_integer(2, _DATA_TYPES[values.dtype.name]),
-                encode_field(8, name.encode()),
-                encode_field(9, values.tobytes()),
-            )
-        )
-        return name
-
-    def node(
-        self,
-        operator: str,
-        inputs: Sequence[str],
-        outputs: Sequence[str] = (),
-        domain: str = "",
-        **attributes: Attribute,
-    ) -> str:
-        """One step; the name of its first output, made up where ``outputs`` names none."""
-        if not outputs:
-            self._values += 1
-            outputs = (f"{operator}_{self._values}",)
-        self._nodes.append(
-            b"".join(
-                (
-                    *(encode_field(1, name.encode()) for name in inputs),
-                    *(encode_field(2, name.encode()) for name in outputs),
-                    encode_field(4, operator.encode()),
-                    _encode_attributes(attributes),
-                    encode_field(7, domain.encode()),
-                )
-            )
-        )
-        return outputs[0]
-
-    def model(self) -> bytes:
-        """The file."""
-        graph = b"".join(
-            (
-                *(encode_field(1, node) for node in self._nodes),
-                encode_field(2, b"graph"),
-                *(encode_field(5, weight) for weight in self._weights.values()),
-                *(encode_field(11, value) for value in self._inputs),
-                *(encode_field(12, value) for value in self._outputs),
-            )
-        )
-        operators = b"".join(
-            encode_field(8, encode_field(1, domain.encode()) + _encode_integer(2, version))
-            for domain, version in (("", _OPSET), (CONTRIB_DOMAIN, 1))
-        )
-        return _encode_integer(1, _IR_VERSION) + encode_field(7, graph) + operators
-
-
-def _encode_attributes(attributes: Mapping[str, Attribute]) -> bytes:
-    import struct
-
-    written = []
-    for name, value in attributes.items():
-        match value:
-            case float():
-                body = _encode_tag(2, 5) + struct.pack("<f", value) + _encode_integer(20, 1)
-            case int():
-                body = _encode_integer(3, value) + _encode_integer(20, 2)
-            case _:
-                body = b"".join(_encode_integer(8, item) for item in value) + _encode_integer(20, 7)
-        written.append(encode_field(5, encode_field(1, name.encode()) + body))
-    return b"".join(written)
-
-
-def _encode_value_info(name: str, dtype: str, shape: Sequence[int | str]) -> bytes:
-    sizes = b"".join(
-        encode_field(
-            1,
-            _encode_integer(1, size) if isinstance(size, int) else encode_field(2, size.encode()),
-        )
-        for size in shape
-    )
-    tensor = _encode_integer(1, _DATA_TYPES[dtype]) + encode_field(2, sizes)
-    return encode_field(1, name.encode()) + encode_field(2, encode_field(1, tensor))
-
-
-def _encode_tag(field: int, wire: int) -> bytes:
-    return encode_varint(field << 3 | wire)
-
-
-def _encode_integer(field: int, value: int) -> bytes:
-    return _encode_tag(field, 0) + encode_varint(value)
-
+from sidecar.checkpoints.onnx_graph import CONTRIB_DOMAIN, OnnxGraphBuilder
+from sidecar.checkpoints.onnx_runtime import OrtModelFile
 
 LAYERS, HEADS, HEAD_SIZE, WIDTH = 6, 8, 36, 288
 ALIGNMENT_HEADS = ((2, 0), (3, 7), (4, 1), (5, 2))
@@ -140,9 +20,9 @@ ALIGNMENT_HEADS = ((2, 0), (3, 7), (4, 1), (5, 2))
 found by measuring each (docs/decisions/recognition-parameters.md)."""
 MAX_POSITIONS = 512
 """The longest text that the rotary tables reach to, in tokens; 78 s of speech at the limit."""
-_ROTARY, _ROTARY_BASE = 32, 10_000.0
-_SCALE = HEAD_SIZE**-0.5
-_EPSILON = 1e-5
+ROTARY, ROTARY_BASE = 32, 10_000.0
+SCALE = HEAD_SIZE**-0.5
+EPSILON = 1e-5
 _PREFIX = "/model/decoder/"
 _QUANTIZED_SUFFIX = "MatMul_quant"
 _PAST_SHAPE = (1, HEADS, "past", HEAD_SIZE)
@@ -265,7 +145,7 @@ class _DecoderGraphBuilder:
         query = self.graph.node("Gather", [query, one], axis=1)
         keys = self.graph.node("Gather", [f"frames.{layer}.key", one], axis=1)
         keys = self.graph.node("Transpose", [keys], perm=(0, 1, 3, 2))
-        scale = self.graph.weight("scale", np.array(_SCALE, np.float32))
+        scale = self.graph.weight("scale", np.array(SCALE, np.float32))
         alike = self.graph.node("Mul", [self.graph.node("MatMul", [query, keys]), scale])
         return self.graph.node("Softmax", [alike], axis=-1)
 
@@ -277,7 +157,7 @@ class _DecoderGraphBuilder:
     def norm(self, state: str, node: str) -> str:
         """Layer normalization."""
         weights = self._weights(f"{node}LayerNormalization")
-        return self.graph.node("LayerNormalization", [state, *weights], epsilon=_EPSILON)
+        return self.graph.node("LayerNormalization", [state, *weights], epsilon=EPSILON)
 
     def embedded(self, tokens: str) -> str:
         """Every token's vector, 8 bit until it is asked for."""
@@ -288,7 +168,7 @@ class _DecoderGraphBuilder:
 
     def rotary_tables(self) -> None:
         """Sine and cosine for every position."""
-        speeds = _ROTARY_BASE ** (-np.arange(0, _ROTARY, 2) / _ROTARY)
+        speeds = ROTARY_BASE ** (-np.arange(0, ROTARY, 2) / ROTARY)
         angles = np.outer(np.arange(MAX_POSITIONS), speeds)
         self.graph.weight("cosine", np.cos(angles).astype(np.float32))
         self.graph.weight("sine", np.sin(angles).astype(np.float32))
@@ -302,7 +182,7 @@ class _DecoderGraphBuilder:
                 domain=CONTRIB_DOMAIN,
                 interleaved=1,
                 num_heads=HEADS,
-                rotary_embedding_dim=_ROTARY,
+                rotary_embedding_dim=ROTARY,
             )
             for which in "qk"
         )
@@ -314,7 +194,7 @@ class _DecoderGraphBuilder:
             [f"heard.{layer}", f"present.{layer}.key", f"present.{layer}.value"],
             domain=CONTRIB_DOMAIN,
             num_heads=HEADS,
-            scale=_SCALE,
+            scale=SCALE,
             unidirectional=1,
         )
         return self.product(heard, f"{prefix}o_proj/")
@@ -325,7 +205,7 @@ class _DecoderGraphBuilder:
             [query, f"frames.{layer}.key", f"frames.{layer}.value"],
             domain=CONTRIB_DOMAIN,
             num_heads=HEADS,
-            scale=_SCALE,
+            scale=SCALE,
         )
         return self.product(heard, f"layers.{layer}/encoder_attn/o_proj/")
 
