@@ -13,7 +13,6 @@ from functools import partial
 
 from sidecar import errors
 from sidecar.cluster.job_rows import JobRows, recording_columns
-from sidecar.cluster.membership import release_orphans
 from sidecar.concurrency import ThreadLimiter
 from sidecar.jobs.sqlite_job_log import UnreadableRecord
 from sidecar.storage import postgres_database
@@ -183,7 +182,7 @@ class SharedRetention:
         parts: list[Callable[[], Awaitable[object]]] = [
             *(partial(self._purge, owner) for (owner,) in owners),
             partial(self._database.call, "tidy_1"),
-            partial(release_orphans, self._database),
+            partial(self._database.call, "release_orphans_1"),
             self.delete_recordings,
         ]
         for part in parts:

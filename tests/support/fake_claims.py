@@ -119,6 +119,7 @@ class FakeClaims(ClaimStore):
         self.verdicts: dict[str, Verdict] = {}
         self.tell_waiting: Callable[[], None] = lambda: None
         self.tell_ended: Callable[[str], None] = lambda job_id: None
+        self.give: Callable[[Claim], None] = lambda claim: None
         if works:
             shared.nodes.append(self)
 
@@ -188,6 +189,9 @@ class FakeClaims(ClaimStore):
     def on_waiting(self, tell: Callable[[], None]) -> None:
         self.tell_waiting = tell
 
+    def on_given(self, tell: Callable[[Claim], None]) -> None:
+        self.give = tell
+
     def on_ended(self, tell: Callable[[str], None]) -> None:
         self.tell_ended = tell
 
@@ -218,7 +222,7 @@ class FakeClaims(ClaimStore):
     def _next(self) -> Stored | None:
         """The oldest job of the owner that has the fewest claimed."""
         busy = Counter(self.shared.get(job_id).owner for job_id in self.shared.claimed)
-        fit = [one for one in self._waiting() if not (self._judged(one.id) and self._said(one.id))]
+        fit = [one for one in self._waiting() if not isinstance(self._said(one.id), JobFailure)]
         records = sorted(fit, key=lambda one: busy[one.owner])
         return self.shared.jobs[records[0].id] if records else None
 
