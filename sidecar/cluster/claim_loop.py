@@ -126,9 +126,11 @@ class ClaimLoop:
 
     def _given(self, claim: Claim) -> None:
         """Begin with a job that came to this node, or release it at once, for others."""
-        away = self._draining or self._aside or self._asking or self._held.busy >= self._places
+        if self._draining:
+            return
+        no_place = self._aside or self._asking or self._held.busy >= self._places
         held = self._held.add(claim)
-        if away:
+        if no_place:
             self._spawn(self._held.release(held))
         elif (failure := self._judging.failure(held.record)) is not None:
             self._spawn(self._refuse(held, failure))

@@ -127,6 +127,12 @@ class FakeClaims(ClaimStore):
         """This node is there no more."""
         self.shared.nodes.remove(self)
 
+    def hand(self, job_id: str) -> None:
+        """Give this node a job, as a submission does it."""
+        job = self.shared.jobs[job_id]
+        job.node, job.token = self, f"given {job_id}"
+        self.give(Claim(job.token, job.record, more=False))
+
     async def claim(self, token: str, offer: ClaimPreferences) -> Claim | None:
         self._reach("claim")
         job = self._of(token) or self._next()
