@@ -67,7 +67,7 @@ class Membership:
         ``begins``: whether it begins with such a job at once and alone."""
         self.id, self.draining = service_id, False
         self._database, self._beats = database, beats or database
-        self._works, self._given = works, (places, begins)
+        self._works, self._places, self._begins = works, places, begins
         self._looks = HeartbeatObserver()
         self.waiting = self.running = 0
         """Jobs of all services, as of the last look or a second before."""
@@ -79,7 +79,9 @@ class Membership:
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
-        await self._beats.call("beat_1", self.id, self._works, self.draining, *self._given)
+        places = self._places if self._database.hears else 0  # it would miss what it is given
+        values = self._works, self.draining, places, self._begins
+        await self._beats.call("beat_1", self.id, *values)
 
     async def send_heartbeat(self) -> None:
         """Count the heartbeat up, for ever: one row, which nobody else's work locks for long."""

@@ -10,7 +10,7 @@ from service_process import until
 from shared_job_services import SEGMENT, service, submitted
 
 from sidecar.cluster.claims import WAITING
-from sidecar.cluster.membership import HeartbeatObserver
+from sidecar.cluster.membership import HeartbeatObserver, Membership
 from sidecar.jobs.job_record import InterruptedChange, JobState, StartedChange
 from sidecar.storage.postgres_database import SESSIONS_CHANNEL
 from sidecar.storage.postgres_settings import EXPIRY_HEARTBEATS, HEARTBEAT_INTERVAL_S
@@ -138,6 +138,25 @@ async def test_what_a_dead_service_left_is_told_to_those_who_wait_for_it(
             await one.database.call("release_orphans_1")
         await until(lambda: heard)
         assert heard == [SESSIONS_CHANNEL]
+
+
+async def test_a_node_is_given_jobs_only_while_it_hears_of_them(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path) as one:
+        node = Membership(one.database, "one", works=True, places=1)
+        given = list[str]()
+        one.claims.on_given(lambda claim: given.append(claim.record.id))
+        await node.register()  # it does not listen yet
+        await one.submit("a")
+        assert not await one.claims.mine()
+        claim = await one.claim()
+        assert claim is not None
+        await one.run(claim)
+        await until(lambda: one.database.hears)
+        await node.register()
+        (job,) = await one.submit("a")
+        await until(lambda: given == [job.id])
 
 
 async def test_a_node_that_drains_claims_nothing(journal: str, tmp_path: Path) -> None:

@@ -422,7 +422,8 @@ END $$;
 CREATE FUNCTION vibevoice.beat_1(id_ text, works_ boolean, draining_ boolean,
     places_ int DEFAULT 0, begins_ boolean DEFAULT false) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE vibevoice.services SET beat = beat + 1, draining = draining_ WHERE id = id_;
+    UPDATE vibevoice.services SET beat = beat + 1, draining = draining_, places = places_
+        WHERE id = id_;
     IF FOUND THEN RETURN; END IF;
     INSERT INTO vibevoice.services (id, works, draining, places, begins)
         VALUES (id_, works_, draining_, places_, begins_) ON CONFLICT (id) DO NOTHING;
@@ -625,11 +626,12 @@ CREATE FUNCTION vibevoice.renew_1(job_ text) RETURNS void LANGUAGE sql AS $$
     UPDATE vibevoice.jobs SET touched = clock_timestamp() WHERE id = job_ AND ended IS NOT NULL $$;
 
 -- Delete some of an owner's results that are kept no longer: by age (NULL: no limit), by number and
--- by size; the newest stays whatever it weighs. How many: as many as `batch` may not have been all.
-CREATE FUNCTION vibevoice.purge_1(
-    owner_ text, age_s float8, most bigint, most_bytes bigint, batch int)
-RETURNS int LANGUAGE plpgsql AS $$
-DECLARE count_ int;
+-- by size; the newest stays whatever it weighs. Then forget some recordings of ended jobs, except
+-- those of jobs that are done, the newest first, within so many bytes. How many: as many as `batch`
+-- may not have been all.
+CREATE FUNCTION vibevoice.purge_1(owner_ text, age_s float8, most bigint, most_bytes bigint,
+    most_recorded bigint, batch int) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE deleted int; forgotten int;
 BEGIN
     WITH results AS (
         SELECT id, touched, sum(weight) OVER newest AS held, row_number() OVER newest AS nth
@@ -646,42 +648,25 @@ BEGIN
         JOIN due ON due.id = j.id AND due.touched = j.touched  -- and was not renewed meanwhile
         ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
     DELETE FROM vibevoice.jobs j USING locked WHERE j.id = locked.id;
-    GET DIAGNOSTICS count_ = ROW_COUNT;
-    RETURN count_;
-END $$;
-
--- Forget some recordings of an owner's ended jobs, except those of jobs that are done, the newest
--- first, within so many bytes. How many: as many as `batch` may not have been all.
-CREATE FUNCTION vibevoice.forget_recordings_1(owner_ text, most_bytes bigint, batch int)
-RETURNS int LANGUAGE plpgsql AS $$
-DECLARE count_ int;
-BEGIN
+    GET DIAGNOSTICS deleted = ROW_COUNT;
     WITH shelf AS (
-        SELECT id, ended, state = 'done' AND coalesce(recording_bytes, 0) <= most_bytes AS fits,
+        SELECT id, ended, state = 'done' AND coalesce(recording_bytes, 0) <= most_recorded AS fits,
             sum(coalesce(recording_bytes, 0)) FILTER (
-                WHERE state = 'done' AND coalesce(recording_bytes, 0) <= most_bytes)
+                WHERE state = 'done' AND coalesce(recording_bytes, 0) <= most_recorded)
             OVER (ORDER BY ended DESC, place DESC) AS held
         FROM vibevoice.jobs WHERE ended IS NOT NULL AND recording <> '' AND owner = owner_),
     locked AS MATERIALIZED (
         SELECT j.id, j.recording AS name FROM vibevoice.jobs j JOIN (
-            SELECT id FROM shelf WHERE NOT fits OR held > most_bytes OR most_bytes = 0
+            SELECT id FROM shelf WHERE NOT fits OR held > most_recorded OR most_recorded = 0
             ORDER BY ended LIMIT batch) due USING (id)
         WHERE j.recording <> ''  -- and no other call has forgotten it meanwhile
         ORDER BY j.id FOR UPDATE OF j SKIP LOCKED),
-    forgotten AS (
+    given_up AS (
         UPDATE vibevoice.jobs j SET recording = NULL FROM locked WHERE j.id = locked.id
         RETURNING locked.name)
-    INSERT INTO vibevoice.doomed_recordings SELECT name FROM forgotten ON CONFLICT DO NOTHING;
-    GET DIAGNOSTICS count_ = ROW_COUNT;
-    RETURN count_;
-END $$;
-
--- Whether it is the caller's turn to look after all owners: once in `every_s` in all services.
-CREATE FUNCTION vibevoice.sweep_1(every_s float8) RETURNS boolean LANGUAGE plpgsql AS $$
-BEGIN
-    UPDATE vibevoice.sweeps SET at = clock_timestamp() WHERE NOT at
-        BETWEEN clock_timestamp() - make_interval(secs => every_s) AND clock_timestamp();
-    RETURN FOUND;
+    INSERT INTO vibevoice.doomed_recordings SELECT name FROM given_up ON CONFLICT DO NOTHING;
+    GET DIAGNOSTICS forgotten = ROW_COUNT;
+    RETURN greatest(deleted, forgotten);
 END $$;
 
 -- Forget owners without jobs, and deletions of so long ago that no call from before is on its way.
