@@ -41,8 +41,8 @@ POSITIONS_INTERVAL_S = 1.0
 """The order of all waiting jobs is worked out at most once in so long."""
 DELETE_PAUSE_S = 0.02
 """Seconds after which an answered job is deleted: its answer goes out first."""
-OVERDUE_BATCH = 100
-"""Overdue jobs that one call deletes."""
+OVERDUE_BATCH = 20
+"""Overdue jobs that one call deletes, with their events: as in `shared_retention`."""
 CLOSE_TIMEOUT_S = 3.0
 """Limit for the last cancels and deletions of a service that stops."""
 PREDICTION_SAMPLE_S = 60.0

@@ -284,6 +284,18 @@ async def test_a_job_is_given_to_a_node_that_does_nothing_and_the_next_to_anothe
     assert await owners_of(nodes[0], 2) == ["a", "b"], "what was given was had"
 
 
+async def test_a_node_with_several_places_is_given_as_many_jobs_and_begins_with_one_alone(
+    node: Service,
+) -> None:
+    fetch = node.database.fetch
+    await fetch("UPDATE vibevoice.services SET places = 2, begins = true")
+    for _ in range(3):
+        await node.submit("a")
+        await fetch("UPDATE vibevoice.services SET given = '-infinity'")
+    given = await fetch("SELECT node IS NOT NULL, begins FROM vibevoice.jobs ORDER BY place")
+    assert given == [(True, True), (True, False), (False, False)]
+
+
 async def test_a_job_is_not_given_before_others_that_wait(shared: Services) -> None:
     node = shared.one
     (first,) = await node.submit("a")
