@@ -85,6 +85,7 @@ class ClaimLoop:
     def open(self) -> None:
         """Start to claim."""
         self._claims.on_waiting(self._waiting.set)
+        self._claims.on_given(self._given)
         self._claims.on_ended(self._ended_elsewhere)
         self._spawn(self._claim_forever())
         self._checking.spawn("check claims", postgres_database.run_periodically(self._check, 0.0))
@@ -122,6 +123,19 @@ class ClaimLoop:
     def held(self) -> int:
         """Number of claims, also those whose last report is on its way."""
         return len(self._held)
+
+    def _given(self, claim: Claim) -> None:
+        """Begin with a job that came to this node, or release it at once, for others."""
+        if self._draining:
+            return
+        no_place = self._aside or self._asking or self._held.busy >= self._places
+        held = self._held.add(claim)
+        if no_place:
+            self._spawn(self._held.release(held))
+        elif (failure := self._judging.failure(held.record)) is not None:
+            self._spawn(self._refuse(held, failure))
+        else:
+            self._spawn(self._begin([held]))
 
     async def _claim_forever(self) -> None:
         while True:

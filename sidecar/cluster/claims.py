@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -40,12 +41,15 @@ ELIGIBILITY_TTL_S = 30.0
 """Seconds for which a node's verdict about a job holds."""
 UNSCHEDULABLE_BATCH = 1000
 """Refused jobs that are looked at in one call: tenths of a second."""
-WAITING, ENDED = "vibevoice_waiting", "vibevoice_ended"
-"""Channels: something may be claimed (behind `_` and its id, by this node); a job was ended or
-deleted."""
+WAITING, GIVEN, ENDED = "vibevoice_waiting", "vibevoice_given_", "vibevoice_ended"
+"""Channels: something may be claimed; a job that has come is this node's (with its id); a job was
+ended or deleted."""
 _EVENTS = """
     SELECT job, seq, at, kind, coalesce(whole, change) FROM vibevoice.events
     WHERE job = %s AND seq <= %s ORDER BY seq"""
+_REFUSED = """
+    SELECT job, seq, nodes, failures, for_s >= %s FROM vibevoice.refused_1
+    WHERE NOT told OR for_s >= %s LIMIT %s"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +189,9 @@ class ClaimStore:
     async def end_unschedulable(self, patience_s: float) -> None:
         """Say of each waiting job that all live nodes refuse that it is so, and end it after
         ``patience_s``."""
-        rows = await self._database.call("refused_1", UNSCHEDULABLE_BATCH)
-        for job_id, seq, nodes, failures, told, for_s in rows:
-            ends = for_s >= patience_s
-            if told and not ends:
-                continue
+        for job_id, seq, nodes, failures, ends in await self._database.fetch(
+            _REFUSED, (patience_s, patience_s, UNSCHEDULABLE_BATCH)
+        ):
             try:
                 said = [
                     self._rows.failure(job_id, node, one)
@@ -212,15 +214,27 @@ class ClaimStore:
                 else job_record.UnschedulableChange(failure),
             )
             sealed = self._rows.encrypt_event(job_id, event)
-            whom = None if ends else nodes
-            ((lasted_s,),) = await self._database.call("tell_refused_1", job_id, seq, whom, sealed)
+            ((lasted_s,),) = await self._database.call(
+                "tell_refused_1", job_id, seq, nodes, ends, sealed
+            )
             if lasted_s is not None:
                 self._tally.failed(failure.code, lasted_s, outcome_of_error(failure.error()))
 
     def on_waiting(self, tell: Callable[[], None]) -> None:
-        """Have ``tell`` called when there may be something to claim, unless another node is to."""
-        for channel in (WAITING, f"{WAITING}_{self._node}"):
-            self._database.listen(channel, lambda _: tell())
+        """Have ``tell`` called when there may be something to claim."""
+        self._database.listen(WAITING, lambda _: tell())
+
+    def on_given(self, tell: Callable[[Claim], None]) -> None:
+        """Have ``tell`` called with the claims of jobs that were given to this node as they came.
+        One that it misses, or cannot read, it releases as one that it does not know of."""
+
+        def heard(payload: str) -> None:
+            if payload:
+                token, job_id, begins, sealed = payload.split("\t")
+                record = self._rows.record(job_id, b64decode(sealed))
+                tell(Claim(token, record, begins == "1", more=False))
+
+        self._database.listen(GIVEN + self._node, heard)
 
     def on_ended(self, tell: Callable[[str], None]) -> None:
         """Have ``tell`` called with the id of each claimed job that another service ended or

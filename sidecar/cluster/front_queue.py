@@ -138,6 +138,16 @@ class SharedJobQueue:
                 self.expect(job)
             elif self.follows_all:
                 self._follower.follow(job)
+            try:
+                await self._store.submit(job.record, followed=self.follows_all)
+            except BaseException:
+                self._awaited.pop(job.id, None)
+                self._follower.unfollow(job)
+                raise
+        if promised is not None:
+            promised.release()
+        job.source.settle()
+        job.source.close()  # it was kept where the nodes find it
 
     def expect(self, job: Job) -> None:
         """Note that a client waits here for a job, which nobody asks for later: it is followed,
@@ -189,12 +199,6 @@ CLIENT_RETURN_S = 30.0
 """Time for a client to come once more after an answer was lost."""
 TIMEOUT_POLL_S = 5.0
 """Interval of looks for jobs whose clients did not come back; they may run so much longer."""
-OVERDUE_BATCH = 100
-"""Overdue jobs that one query returns."""
-_OVERDUE = """
-    SELECT id, left_until FROM vibevoice.jobs
-    WHERE left_until < clock_timestamp() AND (left_until, id) > (%s::timestamptz, %s)
-    ORDER BY left_until, id LIMIT %s"""
 
 
 class ClientTimeouts:
@@ -268,9 +272,5 @@ class ClientTimeouts:
         await postgres_database.run_periodically(self._end_overdue, TIMEOUT_POLL_S)
 
     async def _end_overdue(self) -> None:
-        """End those that are overdue now, the longest overdue first, to the last of them."""
-        after: tuple[object, str] = ("-infinity", "")
-        while found := await self._database.fetch(_OVERDUE, (*after, OVERDUE_BATCH)):
-            for job_id, until in found:
-                await self._store.delete_overdue(job_id)
-                after = until, job_id
+        while await self._store.delete_overdue():
+            pass

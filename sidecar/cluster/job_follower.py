@@ -8,7 +8,6 @@ import json
 from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -34,11 +33,7 @@ _BEHIND = """
     WHERE seq > after ORDER BY job, seq"""
 _FOLLOW = """
     UPDATE vibevoice.jobs SET followers = array_append(followers, %s)
-    WHERE id = %s AND NOT %s = ANY(followers)"""
-_FOLLOW_AGAIN = """
-    UPDATE vibevoice.jobs j SET followers = array_append(array_remove(followers, %s), %s) FROM (
-        SELECT id FROM vibevoice.jobs WHERE id = ANY(%s) ORDER BY id FOR UPDATE SKIP LOCKED) locked
-    WHERE j.id = locked.id RETURNING j.id"""
+    WHERE id = ANY(%s) AND NOT %s = ANY(followers)"""
 _THERE = "SELECT id, submitted, recording IS NOT NULL FROM vibevoice.jobs WHERE id = ANY(%s)"
 
 
@@ -63,9 +58,12 @@ class JobFollower(JobEventFeed):
     ) -> None:
         super().__init__()
         self._database, self._rows, self._service_id, self._now = database, rows, service_id, now
-        self._followed: dict[str, _FollowedJob] = {}
-        self._coming: dict[str, bool] = {}
-        """Jobs that are submitted now, and whether something was notified of them."""
+        self._followed: dict[str, JobRecord] = {}
+        """The jobs that are followed, as they were told last."""
+        self._submitting: set[str] = set()
+        """Jobs that may not be in the database yet."""
+        self._marked = True
+        """Whether the database notifies this service of the events of all of them."""
         self._woken: set[str] = set()
         self._wake = asyncio.Event()
         database.listen(EVENTS_CHANNEL + service_id, self._hear_notification)
@@ -79,43 +77,39 @@ class JobFollower(JobEventFeed):
         """
         if "\0" in job_id:  # which no text in the database has
             raise errors.JobNotFound()
-        await self._database.fetch(_FOLLOW, (self._service_id, job_id, self._service_id))
+        await self._mark([job_id])
         for _ in range(MAX_READS):
             record, events = await self._read(job_id)
-            followed = self._followed.get(job_id)
-            if followed is None or followed.record.seq <= record.seq:
+            told = self._followed.get(job_id)
+            if told is None or told.seq <= record.seq:
                 break
             await asyncio.sleep(MIN_RETRY_PAUSE_S)  # it was told further than what was read
         else:  # the database has lost what it had told
             raise errors.JournalUnreachable()
-        if followed is None:
-            followed = _FollowedJob(record, marked=True)
-        else:
-            missing = [one for one in events if one.seq > followed.record.seq]
-            self._publish(followed, missing)
-        past = [one for one in events if one.seq > after]
-        subscription = self.subscribe(followed.record, after, past)
-        if not followed.record.over:
-            self._followed[job_id] = followed
+        if told is not None:
+            self._publish(job_id, [one for one in events if one.seq > told.seq])
+        subscription = self.subscribe(record, after, [one for one in events if one.seq > after])
+        if not record.over:
+            self._followed[job_id] = record
             self._notified(job_id)  # what came since it was read woke nobody
         return subscription
 
     @contextmanager
     def submitting(self, job_id: str) -> Iterator[None]:
-        """While a job is submitted, which marks it as followed: `follow` within this needs to read
-        it only if something was notified of it meanwhile."""
-        self._coming[job_id] = False
+        """While a job is submitted, which marks it as followed: `follow` within this reads
+        nothing, and it is not deleted because it is not there."""
+        self._submitting.add(job_id)
         try:
             yield
         finally:
-            del self._coming[job_id]
+            self._submitting.remove(job_id)
 
     def follow(self, job: Job) -> None:
         """Have a job hear what happens to it, until it has ended or `unfollow` is called."""
-        marked = not job.record.kept  # by its submission, or as it was taken over
-        self._followed.setdefault(job.id, _FollowedJob(job.record, marked=marked))
+        self._followed.setdefault(job.id, job.record)
         job.hear(self)
-        if not marked or self._coming.get(job.id, True):
+        if job.id not in self._submitting:
+            self._marked = False
             self._notified(job.id)
 
     def unfollow(self, job: Job) -> None:
@@ -150,8 +144,8 @@ class JobFollower(JobEventFeed):
     def _published(self, job_id: str, news: dict[str, Any]) -> bool:
         """Publish the events of a notification; False if they are to be read, as some before them
         are missing here, or a call is about to read them."""
-        followed = self._followed.get(job_id)
-        if followed is None or job_id in self._woken or followed.record.seq != news["base"]:
+        told = self._followed.get(job_id)
+        if told is None or job_id in self._woken or told.seq != news["base"]:
             return False
         try:
             events = [
@@ -160,26 +154,26 @@ class JobFollower(JobEventFeed):
             ]
         except UnreadableRecord:  # of a later release
             return False
-        self._publish(followed, events)
+        self._publish(job_id, events)
         return True
 
     def _notified(self, job_id: str) -> None:
-        if job_id in self._coming:
-            self._coming[job_id] = True
         if job_id and job_id not in self._followed:
             return
         if not job_id:  # after a reconnect, perhaps to a server that had lost the marks
-            for followed in self._followed.values():
-                followed.marked = False
-            self._coming = dict.fromkeys(self._coming, True)
+            self._marked = False
         self._woken |= {job_id} if job_id else self._followed.keys()
         self._wake.set()
 
+    async def _mark(self, job_ids: Sequence[str]) -> None:
+        await self._database.fetch(_FOLLOW, (self._service_id, [*job_ids], self._service_id))
+
     async def _catch_up(self, job_ids: Sequence[str]) -> None:
+        if not self._marked:
+            await self._mark(sorted(self._followed))
+            self._marked = True
         job_ids = [one for one in job_ids if one in self._followed]
-        known = [self._followed[one].record.seq for one in job_ids]
-        if unmarked := [one for one in job_ids if not self._followed[one].marked]:
-            await self._follow_again(unmarked)
+        known = [self._followed[one].seq for one in job_ids]
         rows = await self._database.fetch(_BEHIND, (job_ids, known))
         there = {row[0] for row in rows}
         if silent := [one for one in job_ids if one not in there]:  # perhaps it was deleted
@@ -188,33 +182,26 @@ class JobFollower(JobEventFeed):
         for row in rows:
             by_job[row[0]].append(row)
         for job_id in job_ids:
-            if (followed := self._followed.get(job_id)) is None:
-                continue
             with contextlib.suppress(UnreadableRecord):  # of a later release
-                self._publish(followed, [self._rows.event(*one) for one in by_job[job_id]])
-            if job_id not in there and not followed.record.over:
-                event = JobEvent(followed.record.seq + 1, self._now(), CancelledChange())
-                self._publish(followed, [event])
-
-    async def _follow_again(self, job_ids: Sequence[str]) -> None:
-        """Mark jobs as followed; one whose row another call has locked a moment later, so that it
-        holds up no other."""
-        values = self._service_id, self._service_id, [*job_ids]
-        marked = {row[0] for row in await self._database.fetch(_FOLLOW_AGAIN, values)}
-        for job_id in marked & self._followed.keys():
-            self._followed[job_id].marked = True
-        for job_id in {*job_ids} - marked:
-            asyncio.get_running_loop().call_later(MIN_RETRY_PAUSE_S, self._notified, job_id)
-
-    def _publish(self, followed: _FollowedJob, events: Sequence[JobEvent]) -> None:
-        for event in events:
-            record = apply_event(followed.record, event)
-            if record is followed.record:
+                self._publish(job_id, [self._rows.event(*one) for one in by_job[job_id]])
+            if job_id in there or job_id not in self._followed:
                 continue
-            followed.record = record
-            self.publish(record, event)
-        if followed.record.over:
-            self._followed.pop(followed.record.id, None)
+            if job_id in self._submitting:
+                asyncio.get_running_loop().call_later(MIN_RETRY_PAUSE_S, self._notified, job_id)
+            else:
+                seq = self._followed[job_id].seq + 1
+                self._publish(job_id, [JobEvent(seq, self._now(), CancelledChange())])
+
+    def _publish(self, job_id: str, events: Sequence[JobEvent]) -> None:
+        for event in events:
+            if (told := self._followed.get(job_id)) is None:
+                return
+            record = apply_event(told, event)
+            if record is not told:
+                self._followed[job_id] = record
+                self.publish(record, event)
+            if record.over:
+                self._followed.pop(job_id, None)
 
     async def _read(self, job_id: str) -> tuple[JobRecord, Sequence[JobEvent]]:
         """Return a job and all its events."""
@@ -227,6 +214,6 @@ class JobFollower(JobEventFeed):
             raise errors.JobNotFound() from None
 
     def _drop_idle(self, job_id: str) -> None:
-        followed = self._followed.get(job_id)
+        followed = job_id in self._followed
         if followed and not self._of_one.get(job_id) and not self._subscriptions.get(job_id):
             del self._followed[job_id]

@@ -18,14 +18,13 @@ from sidecar.storage.postgres_settings import EXPIRY_HEARTBEATS, HEARTBEAT_INTER
 
 log = logging.getLogger(__name__)
 
-COUNT_MAX_AGE_S = 0.9
-"""Age of a count that is good enough for a look: one service counts for all."""
 COUNT_TIMEOUT_S = 0.3
 """Limit for counting jobs for somebody who looks; then the count of the last look is told."""
-ORPHAN_BATCH = 1000
-"""Jobs of a dead or revived service that one call changes: tenths of a second."""
 LEAVE_TIMEOUT_S = 2.0
 """Limit for saying goodbye at the end; without it the service expires by itself."""
+_COUNT = """
+    SELECT count(*) FILTER (WHERE state = 'queued'), count(*) FILTER (WHERE state = 'running')
+    FROM vibevoice.jobs WHERE ended IS NULL"""
 
 
 @dataclass(slots=True)
@@ -60,11 +59,15 @@ class Membership:
         *,
         works: bool,
         beats: postgres_database.PostgresDatabase | None = None,
+        places: int = 0,
+        begins: bool = False,
     ) -> None:
         """``works``: whether it claims jobs. ``beats``: a connection for heartbeats alone, which no
-        slow call holds up."""
+        slow call holds up. ``places``: jobs at once that this service is given as they come;
+        ``begins``: whether it begins with such a job at once and alone."""
         self.id, self.draining = service_id, False
-        self._database, self._beats, self._works = database, beats or database, works
+        self._database, self._beats = database, beats or database
+        self._works, self._places, self._begins = works, places, begins
         self._looks = HeartbeatObserver()
         self.waiting = self.running = 0
         """Jobs of all services, as of the last look or a second before."""
@@ -76,9 +79,9 @@ class Membership:
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
-        # A beat after each batch: for thousands of jobs it would be silent for too long.
-        while (await self._beats.call("beat_1", self.id, self._works, self.draining))[0][0]:
-            await self._beats.call("await_again_1", self.id, ORPHAN_BATCH)
+        places = self._places if self._database.hears else 0  # it would miss what it is given
+        values = self._works, self.draining, places, self._begins
+        await self._beats.call("beat_1", self.id, *values)
 
     async def send_heartbeat(self) -> None:
         """Count the heartbeat up, for ever: one row, which nobody else's work locks for long."""
@@ -100,7 +103,7 @@ class Membership:
     async def count(self) -> None:
         """Bring `waiting` and `running` up to date, if the database answers at once."""
         if self._database.up:
-            await _call_within(COUNT_TIMEOUT_S, self._count(0.0))
+            await _call_within(COUNT_TIMEOUT_S, self._count())
 
     async def _look(self) -> None:
         looks, self._looks = self._looks, HeartbeatObserver()  # after an outage nobody could beat
@@ -112,25 +115,15 @@ class Membership:
         if dead := [one for one in dead if one != self.id]:
             log.warning("%d services have expired: other services can claim their jobs", len(dead))
             await self._expire({one: beats[one] for one in dead})
-        await self._count(COUNT_MAX_AGE_S)
+        await self._count()
 
-    async def _count(self, fresh_s: float) -> None:
-        ((self.waiting, self.running),) = await self._database.call("standing_1", fresh_s)
+    async def _count(self) -> None:
+        ((self.waiting, self.running),) = await self._database.fetch(_COUNT)
 
     async def _expire(self, beats: Mapping[str, int | None]) -> None:
         await self._database.fetch(
             "SELECT vibevoice.expire_1(%s::text[], %s::bigint[])", ([*beats], [*beats.values()])
         )
-        await release_orphans(self._database)
-
-
-async def release_orphans(database: postgres_database.PostgresDatabase) -> None:
-    """Release what services that are gone left behind.
-
-    Raises:
-        errors.JournalUnreachable: the database does not answer; others, or the next sweep, do it.
-    """
-    await postgres_database.call_in_batches(database, "release_orphans_1", batch=ORPHAN_BATCH)
 
 
 async def _call_within(most_s: float, call: Awaitable[None]) -> None:

@@ -41,6 +41,8 @@ POSITIONS_INTERVAL_S = 1.0
 """The order of all waiting jobs is worked out at most once in so long."""
 DELETE_PAUSE_S = 0.02
 """Seconds after which an answered job is deleted: its answer goes out first."""
+OVERDUE_BATCH = 20
+"""Overdue jobs that one call deletes, with their events: as in `shared_retention`."""
 CLOSE_TIMEOUT_S = 3.0
 """Limit for the last cancels and deletions of a service that stops."""
 PREDICTION_SAMPLE_S = 60.0
@@ -95,8 +97,9 @@ class PostgresJobStore:
         self._each_at = -POSITIONS_INTERVAL_S
         self._ending = BackgroundTaskGroup()
 
-    async def submit(self, record: JobRecord) -> None:
-        """Persist a job that waits.
+    async def submit(self, record: JobRecord, *, followed: bool = False) -> None:
+        """Persist a job that waits. ``followed``: whether this service is notified of its events,
+        as it is of those for which a client waits here.
 
         Raises:
             KeyTaken: its owner has a job with its key.
@@ -116,6 +119,7 @@ class PostgresJobStore:
             _work_s(record),
             *job_rows.recording_columns(record.audio),
             None if record.kept else self._service_id,
+            self._service_id if followed or not record.kept else None,
             self._limit,
         )
         try:
@@ -221,9 +225,14 @@ class PostgresJobStore:
         await self._delete(job_id)
         await self._housekeeping.delete_recordings_now()
 
-    async def delete_overdue(self, job_id: str) -> None:
-        """Delete a job whose client did not come back in time, if that is still so."""
-        await self._delete(job_id, overdue=True)
+    async def delete_overdue(self) -> int:
+        """Delete some of the jobs whose clients did not come back in time, the longest overdue
+        first, and return how many."""
+        rows = await self._database.fetch(_DELETE_OVERDUE, (OVERDUE_BATCH,))
+        for (lasted_s,) in rows:
+            self._count_cancelled(lasted_s)
+        self._housekeeping.delete_recordings_soon()
+        return len(rows)
 
     def delete_soon(self, job_id: str) -> None:
         """Delete a job in the background, however long the database is away."""
@@ -317,8 +326,8 @@ class PostgresJobStore:
         """Give what is done in the background a moment to end."""
         await self._ending.close(CLOSE_TIMEOUT_S)
 
-    async def _delete(self, job_id: str, *, overdue: bool = False) -> None:
-        ((lasted_s,),) = await self._database.call("delete_1", job_id, overdue)
+    async def _delete(self, job_id: str) -> None:
+        ((lasted_s,),) = await self._database.call("delete_1", job_id)
         self._count_cancelled(lasted_s)
 
     async def _delete_later(self, job_id: str) -> None:

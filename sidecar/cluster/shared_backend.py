@@ -79,7 +79,12 @@ class SharedJobBackend:
         self._housekeeping = SharedRetention(self._database, storage, disk, limits, rows)
         self._beats = PostgresDatabase(address, 1)  # no slow call of others holds up a heartbeat
         self._membership = Membership(
-            self._database, service_id, works=settings.role != ROLE_FRONT, beats=self._beats
+            self._database,
+            service_id,
+            works=settings.role != ROLE_FRONT,
+            beats=self._beats,
+            places=engine.places if settings.role != ROLE_FRONT else 0,
+            begins=provision.most_beside == 1,
         )
         self.store = PostgresJobStore(
             self._database,

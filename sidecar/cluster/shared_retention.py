@@ -13,7 +13,6 @@ from functools import partial
 
 from sidecar import errors
 from sidecar.cluster.job_rows import JobRows, recording_columns
-from sidecar.cluster.membership import release_orphans
 from sidecar.concurrency import ThreadLimiter
 from sidecar.jobs.sqlite_event_log import UnreadableRecord
 from sidecar.storage import postgres_database
@@ -45,6 +44,10 @@ RENEWAL_INTERVAL_S, RENEWALS = 30.0, 20
 _EXPIRES_IN = """
     SELECT id, extract(epoch FROM touched - clock_timestamp())::float8 + %s
     FROM vibevoice.jobs WHERE id = ANY(%s) AND ended IS NOT NULL"""
+_TURN = """
+    UPDATE vibevoice.sweeps SET at = clock_timestamp() WHERE NOT at
+        BETWEEN clock_timestamp() - make_interval(secs => %s) AND clock_timestamp()
+    RETURNING at"""
 _DOOMED = "SELECT name FROM vibevoice.doomed_recordings ORDER BY random() LIMIT %s"
 _DELETED = """
     DELETE FROM vibevoice.doomed_recordings WHERE name IN (
@@ -175,7 +178,7 @@ class SharedRetention:
         await self.settled()
 
     async def _sweep_in_turn(self) -> None:
-        ((turn,),) = await self._database.call("sweep_1", SWEEP_INTERVAL_S)
+        turn = await self._database.fetch(_TURN, (SWEEP_INTERVAL_S,))
         await (self._sweep() if turn else self.delete_recordings())
 
     async def _sweep(self) -> None:
@@ -183,7 +186,7 @@ class SharedRetention:
         parts: list[Callable[[], Awaitable[object]]] = [
             *(partial(self._purge, owner) for (owner,) in owners),
             partial(self._database.call, "tidy_1"),
-            partial(release_orphans, self._database),
+            partial(self._database.call, "release_orphans_1"),
             self.delete_recordings,
         ]
         for part in parts:
@@ -193,14 +196,10 @@ class SharedRetention:
     async def _purge(self, owner: str) -> None:
         limits = self._limits
         age_s = None if limits.retention_s == math.inf else limits.retention_s
-        results = age_s, limits.results, limits.result_bytes
-        for function, values, batch in (
-            ("purge_1", results, PURGE_BATCH),
-            ("forget_recordings_1", (limits.recording_bytes,), DELETE_BATCH),
-        ):
-            await postgres_database.call_in_batches(
-                self._database, function, owner, *values, batch=batch
-            )
+        most = age_s, limits.results, limits.result_bytes, limits.recording_bytes
+        await postgres_database.call_in_batches(
+            self._database, "purge_1", owner, *most, batch=PURGE_BATCH
+        )
 
     async def _deleted(self, name: str) -> bool:
         try:

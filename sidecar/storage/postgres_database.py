@@ -72,6 +72,12 @@ class PostgresDatabase:
         """Return whether the database answered the last call."""
         return self._outlook.up
 
+    @property
+    def hears(self) -> bool:
+        """Return whether messages on all channels are told."""
+        listening = self._listening_connection is not None
+        return listening and self._callbacks.keys() <= self._listened
+
     async def open(self) -> None:
         """Begin to connect, once; this does not wait for the database."""
         await self._pool.open()

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -263,32 +262,55 @@ async def test_a_death_before_the_start_is_reported_counts_if_the_claim_tells_of
     assert (after.attempts, after.interruptions) == (1 + begins, 1 + begins)
 
 
-async def test_a_job_wakes_one_node_that_does_nothing_and_its_claim_the_next(
+async def test_a_job_is_given_to_a_node_that_does_nothing_and_the_next_to_another(
     shared: Services,
 ) -> None:
     nodes = [shared.one, await shared.more(), await shared.more()]
-    woken = list[int]()
+    given = list[tuple[int, Claim]]()
     for number, one in enumerate(nodes):
-        one.claims.on_waiting(partial(woken.append, number))
-    await until(lambda: len(woken) == 6)  # once for each channel that is listened to
-    woken.clear()
+        one.claims.on_given(lambda claim, number=number: given.append((number, claim)))
+        channels = one.database._callbacks
+        await until(lambda one=one, channels=channels: channels.keys() <= one.database._listened)
+    await shared.one.database.fetch("UPDATE vibevoice.services SET places = 1, begins = true")
+    jobs = await nodes[0].submit("a", "b", "b", "b", "a")
+    await until(lambda: len(given) == 3)
+    assert {number for number, _ in given} == {0, 1, 2}
+    assert [claim.record for _, claim in given] == jobs[:3]
+    for number, claim in given:
+        assert await nodes[number].claims.mine() == {claim.token}
+        again = await nodes[number].claims.claim(claim.token, ClaimPreferences(begins=True))
+        assert again == claim, "a node that missed it asks by the token"
+    assert all(claim.begins for _, claim in given)
+    assert await owners_of(nodes[0], 2) == ["a", "b"], "what was given was had"
 
-    async def a_moment_later() -> None:
-        woken.clear()
-        await nodes[0].database.fetch("UPDATE vibevoice.services SET woken = '-infinity'")
 
-    await nodes[0].submit("a", "b", "c")  # the first that was woken may not claim, or be dead
-    await until(lambda: sorted(woken) == [0, 1, 2])
-    await a_moment_later()
-    await claimed(nodes[0])
-    await until(lambda: woken == [1])
-    await a_moment_later()
-    await claimed(nodes[2])
-    await until(lambda: woken == [1])
-    await a_moment_later()
-    await claimed(nodes[1])
-    await nodes[0].submit("d")  # all are at work, and any of them may have room for another
-    await until(lambda: sorted(woken) == [0, 1, 2])
+async def test_a_node_with_several_places_is_given_as_many_jobs_and_begins_with_one_alone(
+    node: Service,
+) -> None:
+    fetch = node.database.fetch
+    await fetch("UPDATE vibevoice.services SET places = 2, begins = true")
+    for _ in range(3):
+        await node.submit("a")
+        await fetch("UPDATE vibevoice.services SET given = '-infinity'")
+    given = await fetch("SELECT node IS NOT NULL, begins FROM vibevoice.jobs ORDER BY place")
+    assert given == [(True, True), (True, False), (False, False)]
+
+
+async def test_a_job_is_not_given_before_others_that_wait(shared: Services) -> None:
+    node = shared.one
+    (first,) = await node.submit("a")
+    await node.database.fetch("UPDATE vibevoice.services SET places = 1")
+    await node.submit("b")
+    assert not await node.claims.mine()
+    assert (await claimed(node)).record.id == first.id
+
+
+async def test_submissions_of_an_owner_hold_up_no_claim(node: Service, journal: str) -> None:
+    """As many, one after the other: each is in the middle as the claim comes."""
+    (job, _) = await node.submit("a", "a")
+    with psycopg.connect(journal) as client:
+        client.execute("SELECT vibevoice.join_1('a')")
+        assert (await claimed(node)).record.id == job.id
 
 
 async def test_a_database_that_restarts_takes_no_job_from_its_node(
@@ -311,7 +333,7 @@ async def test_a_verdict_of_another_node_changes_nothing_of_a_claimed_job(shared
         await one.claims.judge({job.id: NO})
     await node.claims.end_unschedulable(600.0)
     assert (await node.jobs.get(job.id)).refused is not None
-    await node.database.fetch("UPDATE vibevoice.refusals SET at = at - interval '31 s'")
+    await node.claims.judge({job.id: None})
     claim = await claimed(node)
     await other.claims.judge({job.id: None})
     assert await node.report(claim, claim.record, StartedChange()) is not None
@@ -329,14 +351,18 @@ async def test_a_node_that_fails_at_a_job_it_has_claimed_refuses_it_before_it_gi
     assert (await claimed(other)).record.id == job.id
 
 
-async def test_jobs_that_a_node_refused_a_while_ago_keep_it_from_no_other(shared: Services) -> None:
-    node = shared.one
+async def test_jobs_that_a_node_refused_keep_it_from_no_other_until_it_can_do_them(
+    node: Service,
+) -> None:
     refused = await node.submit(*["many"] * 5)
     for job in refused:
         await node.claims.judge({job.id: NO})
     await node.database.fetch("UPDATE vibevoice.refusals SET at = at - interval '31 s'")
     (other,) = await node.submit("other", seconds=600.0)
-    assert [(await claimed(node)).record.id for _ in range(2)] == [other.id, refused[0].id]
+    assert (await claimed(node)).record.id == other.id
+    assert await node.claim() is None
+    await node.claims.judge({refused[0].id: None})
+    assert (await claimed(node)).record.id == refused[0].id
 
 
 async def test_a_job_that_a_node_refused_a_while_ago_is_judged_again_before_many_new_ones(
@@ -368,13 +394,13 @@ async def test_a_node_that_refuses_all_that_waits_judges_a_whole_batch_again(nod
     assert len(await node.claims.unjudged(4)) == 4
 
 
-async def test_of_jobs_that_a_node_refused_a_while_ago_the_next_is_claimed_in_fair_order(
+async def test_of_jobs_that_a_node_can_do_by_now_the_next_is_claimed_in_fair_order(
     node: Service,
 ) -> None:
     jobs = await node.submit("a", "a", "b")
     await node.claims.judge(dict.fromkeys([job.id for job in jobs], NO))
     assert await node.claim() is None
-    await node.database.fetch("UPDATE vibevoice.refusals SET at = at - interval '31 s'")
+    await node.claims.judge(dict.fromkeys([job.id for job in jobs]))
     assert await owners_of(node, 3) == ["a", "b", "a"]
 
 
@@ -396,12 +422,10 @@ async def test_a_refusal_of_long_ago_does_not_count_until_its_node_has_renewed_i
     assert (await node.jobs.get(job.id)).refused is not None
 
 
-async def test_a_refusal_of_a_future_that_a_clock_has_left_is_forgotten(node: Service) -> None:
+async def test_a_refusal_of_a_future_that_a_clock_has_left_is_judged_again(node: Service) -> None:
     (job,) = await node.submit("a")
     await node.claims.judge({job.id: NO})
     await node.database.fetch("UPDATE vibevoice.refusals SET at = at + interval '1 hour'")
-    assert not await node.claims.unjudged(9)
-    await node.database.call("tidy_1")
     assert [found.id for found in await node.claims.unjudged(9)] == [job.id]
 
 
@@ -541,14 +565,14 @@ async def test_a_job_whose_last_event_changed_nothing_is_done(shared: Services) 
     for one in (node, other):
         await one.claims.judge({job.id: NO})
     await node.claims.end_unschedulable(600.0)
+    await node.claims.judge({job.id: None})
     await node.database.fetch("UPDATE vibevoice.jobs SET seq = seq + 1")  # one that is read nowhere
-    await node.database.fetch("UPDATE vibevoice.refusals SET at = at - interval '31 s'")
     claim = await claimed(node)
-    assert claim.record.seq == 2
+    assert claim.record.seq == 3
     assert (await node.run(claim)).state is JobState.DONE
 
 
-async def test_a_refused_job_keeps_the_time_for_which_it_was_refused_when_it_is_claimed(
+async def test_a_refused_job_keeps_the_time_for_which_it_was_refused_when_that_is_said_again(
     shared: Services,
 ) -> None:
     node, other = shared.one, await shared.more()
@@ -556,14 +580,12 @@ async def test_a_refused_job_keeps_the_time_for_which_it_was_refused_when_it_is_
     for one in (node, other):
         await one.claims.judge({job.id: NO})
     await node.claims.end_unschedulable(600.0)
-    await node.database.fetch(
-        """UPDATE vibevoice.jobs SET refused_since = refused_since - interval '601 s',
-            refused_seen = refused_seen - interval '3 s'"""
-    )
-    await node.database.fetch("UPDATE vibevoice.refusals SET at = at - interval '31 s'")
-    claim = await claimed(node)
+    await node.database.fetch("UPDATE vibevoice.refusals SET since = since - interval '599 s'")
     await node.claims.judge({job.id: NO})
-    await node.claims.release(claim.token)
+    await node.claims.end_unschedulable(600.0)
+    assert (await node.jobs.get(job.id)).state is JobState.QUEUED
+    await node.database.fetch("UPDATE vibevoice.refusals SET since = since - interval '2 s'")
+    await node.claims.judge({job.id: NO})
     await node.claims.end_unschedulable(600.0)
     assert (await node.jobs.get(job.id)).state is JobState.FAILED
 

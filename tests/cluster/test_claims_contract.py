@@ -147,12 +147,8 @@ class DatabaseJobs:
 
     async def later(self, seconds: float) -> None:
         back = "make_interval(secs => %s)"
-        for of, column in (("refusals", "at"), ("jobs", "refused_since")):
-            shift = f"UPDATE vibevoice.{of} SET {column} = {column} - {back}"
-            await self._one.database.fetch(shift, (seconds,))
-        await self._one.database.fetch(  # nodes look every few seconds meanwhile
-            f"UPDATE vibevoice.jobs SET refused_seen = refused_seen - {back}", (min(seconds, 3.0),)
-        )
+        shift = f"UPDATE vibevoice.refusals SET at = at - {back}, since = since - {back}"
+        await self._one.database.fetch(shift, (seconds, seconds))
 
     async def node(self) -> ClaimStore:
         return (await self._services.more()).claims
@@ -395,7 +391,9 @@ async def test_claims_are_valid_until_they_are_lost_released_or_ended(store: Sto
     assert await node.mine() == {kept.token}
 
 
-async def test_a_job_is_hidden_from_the_node_that_refuses_it_for_a_time_only(store: Store) -> None:
+async def test_a_job_is_hidden_from_the_node_that_refuses_it_until_it_can_do_it(
+    store: Store,
+) -> None:
     one, other = await store.node(), await store.node()
     refused, fit = await added(store), await added(store)
     await one.judge({refused: LONG, fit: None})
@@ -410,6 +408,9 @@ async def test_a_job_is_hidden_from_the_node_that_refuses_it_for_a_time_only(sto
     await one.release(claim.token)
     assert await one.claim(uuid4().hex, ClaimPreferences()) is None
     await store.later(ELIGIBILITY_TTL_S + 1)
+    assert [record.id for record in await one.unjudged(9)] == [refused]
+    assert await one.claim(uuid4().hex, ClaimPreferences()) is None
+    await one.judge({refused: None})
     assert (await claimed(one)).record.id == refused
 
 
@@ -426,6 +427,7 @@ async def test_jobs_that_no_node_is_known_to_be_able_to_do_are_to_be_judged(stor
     assert not await other.unjudged(9)
     await store.later(ELIGIBILITY_TTL_S + 1)
     assert {record.id for record in await other.unjudged(9)} == {*ids}
+    await other.judge({ids[0]: None})
     await claimed(other)
     assert len(await other.unjudged(9)) == 2, "a claimed job waits no more"
 

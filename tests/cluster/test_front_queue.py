@@ -40,7 +40,7 @@ class Store:
         self.followed: dict[str, Job] = {}
         self.deleted: list[str] = []
 
-    async def submit(self, record: JobRecord) -> None:
+    async def submit(self, record: JobRecord, *, followed: bool = False) -> None:
         if record.key is not None and any(one.key == record.key for one in self.shared.all()):
             raise DuplicateRequestKey(record.key.name)
         await self.answers.wait()
@@ -242,7 +242,7 @@ async def test_a_job_that_had_ended_when_its_client_came_is_deleted(
 async def test_a_submission_that_is_refused_leaves_nothing(
     store: Store, front: SharedJobQueue, recording: Path
 ) -> None:
-    async def full(record: JobRecord) -> None:
+    async def full(record: JobRecord, **more: object) -> None:
         raise errors.QueueFull()
 
     job, place = new(recording, kept=False), Place()

@@ -9,9 +9,8 @@ import pytest
 from service_process import until
 from shared_job_services import SEGMENT, service, submitted
 
-from sidecar.cluster import membership
 from sidecar.cluster.claims import WAITING
-from sidecar.cluster.membership import HeartbeatObserver
+from sidecar.cluster.membership import HeartbeatObserver, Membership
 from sidecar.jobs.job_record import InterruptedChange, JobState, StartedChange
 from sidecar.storage.postgres_database import SESSIONS_CHANNEL
 from sidecar.storage.postgres_settings import EXPIRY_HEARTBEATS, HEARTBEAT_INTERVAL_S
@@ -103,38 +102,17 @@ async def test_a_job_that_waited_behind_another_is_not_to_blame_for_a_death(
         assert (await one.jobs.get(at_work.record.id)).interruptions == 1
 
 
-@pytest.mark.parametrize("batch", [2, 1000])
-async def test_jobs_whose_clients_waited_at_a_dead_service_are_released_in_batches(
-    journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+async def test_jobs_whose_clients_waited_at_a_dead_service_end_unless_it_comes_back(
+    journal: str, tmp_path: Path
 ) -> None:
-    """One call for all would take longer than a call may if there are tens of thousands."""
-    monkeypatch.setattr(membership, "ORPHAN_BATCH", batch)
     leaving = "SELECT count(*) FROM vibevoice.jobs WHERE left_until IS NOT NULL"
     async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
         for _ in range(5):
             await other.jobs.submit(submitted("me", kept=False))
-        call, released = one.database.call, list[int]()
-
-        async def counted(function: str, *values: object) -> object:
-            if function == "release_orphans_1":
-                released.append((await one.database.fetch(leaving))[0][0])
-            return await call(function, *values)
-
-        monkeypatch.setattr(one.database, "call", counted)
         await one.membership._expire({"other": None})
-        assert released == ([0, 2, 4] if batch == 2 else [0])
         assert await one.database.fetch(leaving) == [(5,)]
-        beats, said = other.membership._beats, list[str]()
-        beat = beats.call
-
-        async def noted(function: str, *values: object) -> object:
-            said.append(function)
-            return await beat(function, *values)
-
-        monkeypatch.setattr(beats, "call", noted)
         await other.membership.register()
         assert await one.database.fetch(leaving) == [(0,)]
-        assert said[::2] == ["beat_1"] * (len(said) // 2 + 1), "it is not silent between batches"
 
 
 async def test_what_a_dead_service_left_is_told_to_those_who_wait_for_it(
@@ -147,17 +125,38 @@ async def test_what_a_dead_service_left_is_told_to_those_who_wait_for_it(
         (job,) = await one.submit("a")
         await other.claims.judge({job.id: None})
         await until(lambda: one.database._callbacks.keys() <= one.database._listened)
-        await one.database.call("release_orphans_1", 10)
-        await one.database.fetch("DELETE FROM vibevoice.services WHERE id = 'other'")
+        await one.database.call("release_orphans_1")
+        await one.membership._expire({"other": None})
+        assert [found.id for found in await one.claims.unjudged(9)] == [job.id]
+        await until(lambda: WAITING in heard)
         heard.clear()
         await one.database.fetch(
             """INSERT INTO vibevoice.sessions (owner, id, front, grace_s, pieces, session)
                 VALUES ('me', 'a session', 'other', 60, 0, '')"""
         )
         for _ in range(2):  # the second finds nothing
-            await one.database.call("release_orphans_1", 10)
-        await until(lambda: len(heard) >= 2)
-        assert sorted(heard) == sorted([WAITING, SESSIONS_CHANNEL])
+            await one.database.call("release_orphans_1")
+        await until(lambda: heard)
+        assert heard == [SESSIONS_CHANNEL]
+
+
+async def test_a_node_is_given_jobs_only_while_it_hears_of_them(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path) as one:
+        node = Membership(one.database, "one", works=True, places=1)
+        given = list[str]()
+        one.claims.on_given(lambda claim: given.append(claim.record.id))
+        await node.register()  # it does not listen yet
+        await one.submit("a")
+        assert not await one.claims.mine()
+        claim = await one.claim()
+        assert claim is not None
+        await one.run(claim)
+        await until(lambda: one.database.hears)
+        await node.register()
+        (job,) = await one.submit("a")
+        await until(lambda: given == [job.id])
 
 
 async def test_a_node_that_drains_claims_nothing(journal: str, tmp_path: Path) -> None:

@@ -505,7 +505,7 @@ async def test_keda_wants_nodes_for_what_waits_and_for_what_runs(
 async def test_a_job_that_has_just_begun_counts_in_the_predicted_wait_of_the_next(
     front: Service, node: Service
 ) -> None:
-    await front.database.call("standing_1", 0.0)  # counted while nothing runs
+    await front.membership._count()  # while nothing runs
     _, waits = await front.submit("me", "me")
     claim = await claimed(node)
     assert await node.report(claim, claim.record, StartedChange())

@@ -42,6 +42,20 @@ async def test_the_oldest_results_of_an_owner_go_and_nobody_else_s(
         assert await ids(one, "other") == [other.id]
 
 
+async def test_a_result_that_has_gone_does_not_come_again_by_a_call_that_is_executed_late(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path, limits=replace(LIMITS, retention_s=0)) as one:
+        job = submitted("me")
+        await one.jobs.submit(job)
+        await one.jobs.cancel(job.id)
+        await one.housekeeping.settled()
+        assert await ids(one, "me") == []
+        with pytest.raises(errors.JournalUnreachable):
+            await one.jobs.submit(job)
+        assert await ids(one, "me") == []
+
+
 async def test_the_newest_result_stays_whatever_it_weighs(journal: str, tmp_path: Path) -> None:
     async with service(journal, tmp_path, limits=replace(LIMITS, result_bytes=1)) as one:
         mine = [(await done(one, "me")).id for _ in range(3)]

@@ -240,7 +240,7 @@ def test_keda_wants_nodes_for_jobs_that_wait_and_that_run_and_for_no_others(jour
     scaled = ROOT / "deploy/k8s/overlays/cluster/scaledobject.yaml"
     (trigger,) = next(yaml.safe_load_all(scaled.read_text("utf-8")))["spec"]["triggers"]
     submit = """SELECT vibevoice.submit_1(
-        %s, 'owner', NULL, '', true, true, 'auto', 10, 10, NULL, NULL, NULL, 9)"""
+        %s, 'owner', NULL, '', true, true, 'auto', 10, 10, NULL, NULL, NULL, NULL, 9)"""
     postgres_database.migrate_postgres(journal, KEY)
     with psycopg.connect(journal, autocommit=True) as asks:
         counts = []

@@ -18,21 +18,28 @@ INSERT INTO vibevoice.owners SELECT DISTINCT owner, 0 FROM vibevoice.jobs ON CON
 ALTER TABLE vibevoice.owners SET (fillfactor = 50);
 
 -- Services that are there. Each counts its own beat up; others see by their own clocks whether it
--- stands still. A beat begins where no earlier one of the same service was. `judged`: a node that
--- has said what it can do at least once.
+-- stands still. A beat begins where no earlier one of the same service was. `places`: jobs that are
+-- given to the node as they come; `begins`: whether it begins with such a job at once and alone.
 CREATE TABLE vibevoice.services (
     id text PRIMARY KEY,
     beat bigint NOT NULL DEFAULT (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
     works boolean NOT NULL,
     draining boolean NOT NULL DEFAULT false,
-    judged boolean NOT NULL DEFAULT false,
-    walked timestamptz NOT NULL DEFAULT '-infinity',
-    woken timestamptz NOT NULL DEFAULT '-infinity') WITH (fillfactor = 50);
+    places int NOT NULL DEFAULT 0,
+    begins boolean NOT NULL DEFAULT false,
+    given timestamptz NOT NULL DEFAULT '-infinity',
+    walked timestamptz NOT NULL DEFAULT '-infinity') WITH (fillfactor = 50);
 
+-- Jobs that run lose their nodes, which are of the release before (below), and wait again.
+UPDATE vibevoice.owners o SET had_s = had_s - charged.s FROM (
+    SELECT owner, sum(charged_s) AS s FROM vibevoice.jobs
+    WHERE state NOT IN ('done', 'failed', 'cancelled') GROUP BY owner
+) charged WHERE o.owner = charged.owner;
 UPDATE vibevoice.jobs SET work_s = 60 WHERE NOT (work_s >= 0 AND work_s < 'Infinity');
 -- In the clear is what jobs are claimed, listed and purged by; the rest is encrypted.
 ALTER TABLE vibevoice.jobs
     DROP COLUMN leased_until,
+    DROP COLUMN charged_s,
     ADD kept boolean NOT NULL DEFAULT true,
     ADD wanted text NOT NULL DEFAULT 'auto',   -- the precision that was asked for
     ADD audio_s double precision,
@@ -49,10 +56,8 @@ ALTER TABLE vibevoice.jobs
     ADD summary bytea,                 -- what lists say of a job that is done
     ADD recording text,                -- its name in the storage, while it is there
     ADD recording_bytes bigint,
-    ADD able_by text,                  -- a node that can do it
+    ADD able_by text REFERENCES vibevoice.services (id) ON DELETE SET NULL,  -- a node that can do it
     ADD refused_by text[],             -- the nodes whose refusals its last `refused` event tells
-    ADD refused_since timestamptz,
-    ADD refused_seen timestamptz,
     ADD left_as text,                  -- its client timed out: a code of its request,
     ADD left_until timestamptz,        -- until when that is waited for,
     ADD left_taker text,               -- and the call that took it, not yet confirmed,
@@ -85,10 +90,7 @@ CREATE INDEX jobs_recordings ON vibevoice.jobs (owner, ended DESC)
     WHERE ended IS NOT NULL AND recording <> '';
 CREATE INDEX jobs_left ON vibevoice.jobs (owner, left_as) WHERE left_as IS NOT NULL;
 CREATE INDEX jobs_overdue ON vibevoice.jobs (left_until) WHERE left_until IS NOT NULL;
-CREATE INDEX jobs_awaited ON vibevoice.jobs (awaited_by)
-    WHERE awaited_by IS NOT NULL AND left_until IS NULL;
-CREATE INDEX jobs_awaited_again ON vibevoice.jobs (awaited_by)
-    WHERE awaited_by IS NOT NULL AND left_until IS NOT NULL;
+CREATE INDEX jobs_awaited ON vibevoice.jobs (awaited_by) WHERE awaited_by IS NOT NULL;
 
 -- `kind` names what happened; an event of a function has no encrypted `change`, its kind says all.
 -- `whole`: a checkpoint with the engine's state, until its job has ended.
@@ -99,10 +101,6 @@ CREATE INDEX events_fleeting ON vibevoice.events (job) WHERE fleeting;
 CREATE INDEX events_whole ON vibevoice.events (job) WHERE whole IS NOT NULL;
 
 -- Jobs that run have lost their nodes, which are of the release before: they wait again.
-UPDATE vibevoice.owners o SET had_s = had_s - charged.s FROM (
-    SELECT owner, sum(charged_s) AS s FROM vibevoice.jobs WHERE ended IS NULL GROUP BY owner
-) charged WHERE o.owner = charged.owner;
-UPDATE vibevoice.jobs SET charged_s = 0 WHERE ended IS NULL;
 INSERT INTO vibevoice.events (job, seq, at, fleeting, kind)
     SELECT id, seq + 1, extract(epoch FROM now()), false, 'interrupted'
     FROM vibevoice.jobs WHERE state = 'running';
@@ -116,22 +114,20 @@ UPDATE vibevoice.sessions SET until = now() + make_interval(secs => grace_s) WHE
 CREATE TABLE vibevoice.refusals (
     job text NOT NULL REFERENCES vibevoice.jobs (id) ON DELETE CASCADE,
     node text NOT NULL REFERENCES vibevoice.services (id) ON DELETE CASCADE,
-    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),  -- when it said so last
     failure bytea NOT NULL,
     PRIMARY KEY (job, node));
-CREATE INDEX refusals_by_node ON vibevoice.refusals (node, at);
+CREATE INDEX refusals_by_node ON vibevoice.refusals (node);
 
 -- Jobs that were deleted and may yet be submitted by a call that a server executes late.
 CREATE TABLE vibevoice.tombstones (
     id text PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp());
+CREATE INDEX tombstones_by_age ON vibevoice.tombstones USING brin (at);
 -- Recordings to be deleted from the storage: a service does it, and then forgets them here.
 CREATE TABLE vibevoice.doomed_recordings (name text PRIMARY KEY);
 
--- What is worked out for all services by the one that asks first: a row each.
-CREATE TABLE vibevoice.counts (
-    at timestamptz NOT NULL, waiting bigint NOT NULL, running bigint NOT NULL)
-    WITH (fillfactor = 50);
-INSERT INTO vibevoice.counts VALUES ('-infinity', 0, 0);
+-- When all owners were looked after last, by one service for all.
 CREATE TABLE vibevoice.sweeps (at timestamptz NOT NULL) WITH (fillfactor = 50);
 INSERT INTO vibevoice.sweeps VALUES ('-infinity');
 
@@ -143,16 +139,6 @@ CREATE FUNCTION vibevoice.active_owners_1() RETURNS TABLE (owner text) STABLE LA
         SELECT (SELECT j.owner FROM vibevoice.jobs j WHERE ended IS NULL AND j.owner > active.owner
             ORDER BY j.owner LIMIT 1) FROM active WHERE active.owner IS NOT NULL)
     SELECT active.owner FROM active WHERE active.owner IS NOT NULL $$;
-
--- Whether a node is to say again that it refuses a job.
--- By the time of the statement: with a volatile clock this would not be inlined.
-CREATE FUNCTION vibevoice.stale_1(refused timestamptz) RETURNS boolean STABLE LANGUAGE sql
-    RETURN refused < statement_timestamp() - interval '30 s';
-
--- Whether a refusal counts against its job. A node renews it after 30 s; one that is busy and
--- refuses two thousand jobs comes to each within 5 min.
-CREATE FUNCTION vibevoice.refusal_counts_1(refused timestamptz) RETURNS boolean STABLE LANGUAGE sql
-    RETURN refused > statement_timestamp() - interval '5 min';
 
 -- Notify the services that follow a job of its events. Only they are: each that were notified of
 -- all would wake for every event of the cluster. `events`: the events themselves; they spare a
@@ -189,15 +175,19 @@ BEGIN
     UPDATE vibevoice.events SET whole = NULL WHERE job = job_ AND whole IS NOT NULL;
     UPDATE vibevoice.jobs SET state = state_, ended = clock_timestamp(),
         touched = clock_timestamp(), claim = NULL, node = NULL, able_by = NULL, refused_by = NULL,
-        refused_since = NULL, refused_seen = NULL, weight = coalesce(weight_, weight),
-        summary = summary_, seq = coalesce(seq_, seq), reported_by = coalesce(claim_, reported_by)
+        weight = coalesce(weight_, weight), summary = summary_, seq = coalesce(seq_, seq),
+        reported_by = coalesce(claim_, reported_by)
     WHERE id = job_;
 END $$;
 
--- An owner comes back with nothing open: it begins where the least of the others stands, so that
--- nobody saves up. Its row is locked then: one submission of an owner at a time.
+-- An owner with nothing open comes back: it begins where the least of the others stands, so that
+-- nobody saves up. The rows of others are locked against their deletion only: claims write them.
 CREATE FUNCTION vibevoice.join_1(owner_ text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
+    PERFORM FROM vibevoice.owners WHERE owner = owner_ FOR KEY SHARE;
+    IF FOUND AND EXISTS (SELECT FROM vibevoice.jobs WHERE owner = owner_ AND ended IS NULL) THEN
+        RETURN;
+    END IF;
     INSERT INTO vibevoice.owners AS o (owner, had_s) VALUES (owner_, 0)
         ON CONFLICT (owner) DO UPDATE SET had_s = o.had_s;
     UPDATE vibevoice.owners SET had_s = greatest(had_s, coalesce(
@@ -214,32 +204,26 @@ BEGIN
     RETURN EXISTS (SELECT FROM vibevoice.tombstones WHERE id = id_);
 END $$;
 
--- Wake one of the nodes that do nothing: if all came for a job, they would hold up the one that
--- gets it. Another one each time, for a node that was woken a moment ago may be claiming, or dead. If
--- there is none, notify `others`, who may have room for another job; NULL: nobody.
-CREATE FUNCTION vibevoice.wake_1(others text) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE woken_ text;
-BEGIN
-    UPDATE vibevoice.services SET woken = clock_timestamp() WHERE id = (
-        SELECT s.id FROM vibevoice.services s WHERE works AND NOT draining
-            AND NOT woken BETWEEN clock_timestamp() - interval '0.25 s' AND clock_timestamp()
-            AND NOT EXISTS (SELECT FROM vibevoice.jobs j WHERE j.node = s.id)
-        ORDER BY woken, s.id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)
-    RETURNING id INTO woken_;
-    IF woken_ IS NOT NULL THEN
-        PERFORM pg_notify('vibevoice_waiting_' || woken_, '');
-    ELSIF others IS NOT NULL THEN
-        PERFORM pg_notify(others, '');
-    END IF;
-END $$;
+-- A node with a free place for a job that comes; none while others wait, which go first. Another one
+-- each time: one that was given a job a moment ago, or is dead, may not be seen to have it yet.
+CREATE FUNCTION vibevoice.idle_1() RETURNS TABLE (node text, begins boolean) LANGUAGE sql AS $$
+    SELECT s.id, s.begins AND NOT EXISTS (SELECT FROM vibevoice.jobs j WHERE j.node = s.id)
+    FROM vibevoice.services s
+    WHERE s.places > (SELECT count(*) FROM vibevoice.jobs j WHERE j.node = s.id) AND NOT draining
+        AND NOT given BETWEEN clock_timestamp() - interval '0.25 s' AND clock_timestamp()
+        AND NOT EXISTS (SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL)
+    ORDER BY given, s.id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED $$;
 
 -- Take a job in: 'accepted', 'known' (its key, or itself, is there as `job`), 'queue_full', or
--- 'deleted' (it was, before this call came). `front_`: the service at which its client waits.
+-- 'deleted' (it was, before this call came). `front_`: the service at which its client waits;
+-- `follower_`: one that is notified of its events. An idle node has claimed the job then, and is
+-- told all of it: one call less before the job begins.
 CREATE FUNCTION vibevoice.submit_1(
     id_ text, owner_ text, key_ text, submitted_ bytea, kept_ boolean, urgent_ boolean,
     wanted_ text, audio_s_ float8, work_s_ float8, recording_ text, recording_bytes_ bigint,
-    front_ text, limit_ int) RETURNS TABLE (outcome text, job text) LANGUAGE plpgsql AS $$
-DECLARE there text;
+    front_ text, follower_ text, limit_ int)
+RETURNS TABLE (outcome text, job text) LANGUAGE plpgsql AS $$
+DECLARE there text; idle record; token text := gen_random_uuid();
 BEGIN
     IF vibevoice.buried_1(id_) THEN
         RETURN QUERY SELECT 'deleted', id_;
@@ -253,17 +237,27 @@ BEGIN
         RETURN;
     END IF;
     PERFORM vibevoice.join_1(owner_);
-    SELECT id INTO there FROM vibevoice.jobs
-        WHERE id = id_ OR (owner = owner_ AND idempotency_key = key_) LIMIT 1;
-    IF there IS NOT NULL THEN
+    SELECT * INTO idle FROM vibevoice.idle_1() WHERE octet_length(submitted_) < 5000;
+    INSERT INTO vibevoice.jobs (id, owner, idempotency_key, submitted, kept, urgent, wanted, audio_s,
+            work_s, recording, recording_bytes, awaited_by, followers, node, claim, begins)
+        VALUES (id_, owner_, key_, submitted_, kept_, urgent_, wanted_, audio_s_, work_s_,
+            recording_, recording_bytes_, front_, array_remove(ARRAY[follower_], NULL), idle.node,
+            CASE WHEN idle.node IS NOT NULL THEN token END, coalesce(idle.begins, false))
+        ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        SELECT id INTO there FROM vibevoice.jobs
+            WHERE id = id_ OR (owner = owner_ AND idempotency_key = key_) LIMIT 1;
         RETURN QUERY SELECT CASE WHEN there = id_ THEN 'accepted' ELSE 'known' END, there;
         RETURN;
     END IF;
-    INSERT INTO vibevoice.jobs (id, owner, idempotency_key, submitted, kept, urgent, wanted, audio_s,
-            work_s, recording, recording_bytes, awaited_by, followers)
-        VALUES (id_, owner_, key_, submitted_, kept_, urgent_, wanted_, audio_s_, work_s_,
-            recording_, recording_bytes_, front_, array_remove(ARRAY[front_], NULL));
-    PERFORM vibevoice.wake_1('vibevoice_waiting');
+    IF idle.node IS NOT NULL THEN
+        UPDATE vibevoice.services SET given = clock_timestamp() WHERE id = idle.node;
+        UPDATE vibevoice.owners SET had_s = had_s + work_s_ WHERE owner = owner_;
+        PERFORM pg_notify('vibevoice_given_' || idle.node, concat_ws(
+            E'\t', token, id_, idle.begins::int, encode(submitted_, 'base64')));
+    ELSE
+        PERFORM pg_notify('vibevoice_waiting', '');
+    END IF;
     RETURN QUERY SELECT 'accepted', id_;
 END $$;
 
@@ -313,27 +307,6 @@ RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $
         ORDER BY vibevoice.later_1(head.urgent, head.came), head.place LIMIT 1) first
     ORDER BY coalesce(had.had_s, 0) + first.work_s, first.place LIMIT 1 $$;
 
--- The next of a hundred waiting jobs that a node can do, as it said last (a claim ends that), or
--- (`stale_`) of the hundred that it refused longest ago, of a thousand: it tries them again when it
--- can do no other.
-CREATE FUNCTION vibevoice.next_judged_1(node_ text, stale_ boolean, skip text[])
-RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $$
-    SELECT judged.id, judged.wanted, judged.came
-    FROM (
-        (SELECT q.* FROM vibevoice.jobs q WHERE NOT stale_ AND able_by = node_ LIMIT 100)
-        UNION ALL
-        (SELECT q.* FROM (
-            SELECT r.job, r.at FROM vibevoice.refusals r
-            WHERE stale_ AND r.node = node_ AND vibevoice.stale_1(r.at)
-            ORDER BY r.at LIMIT 1000) r
-        -- OFFSET 0: job by job; else statistics of an empty queue have it read all that waits.
-        CROSS JOIN LATERAL (SELECT j.* FROM vibevoice.jobs j WHERE j.id = r.job OFFSET 0) q
-        WHERE state = 'queued' AND claim IS NULL AND NOT q.id = ANY (skip)
-        ORDER BY r.at LIMIT 100)) judged
-    LEFT JOIN vibevoice.owners had USING (owner)
-    WHERE state = 'queued' AND claim IS NULL AND NOT id = ANY (skip)
-    ORDER BY vibevoice.later_1(urgent, came), coalesce(had_s, 0) + work_s, place LIMIT 1 $$;
-
 -- Claim the next job. `loaded_`: the precisions that need no load, since `loaded_for_s` seconds;
 -- they go before a job that is due for at most `passed_over_s` seconds. `begins_`: an attempt of the
 -- job begins at once and alone, and counts from now on. `more`: others may wait.
@@ -341,7 +314,7 @@ CREATE FUNCTION vibevoice.claim_1(
     node_ text, claim_ text, loaded_ text[], loaded_for_s float8, passed_over_s float8,
     begins_ boolean DEFAULT false)
 RETURNS TABLE (job text, seq bigint, submitted bytea, more boolean) LANGUAGE plpgsql AS $$
-DECLARE due record; other record; had record; skip text[] := '{}'; others boolean;
+DECLARE due record; other record; had record; skip text[] := '{}';
 BEGIN
     -- One claim at a time, a few milliseconds each: each has to see what the one before took.
     PERFORM pg_advisory_xact_lock(8530221459172614241);
@@ -353,18 +326,12 @@ BEGIN
         THEN RETURN; END IF;
     WHILE cardinality(skip) < 20 LOOP
         SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip, 200);
-        IF NOT FOUND THEN
-            SELECT * INTO due FROM vibevoice.next_judged_1(node_, false, skip);
-        END IF;
         IF NOT FOUND THEN  -- behind all that it refuses: tenths of a second, so only now and then
             UPDATE vibevoice.services SET walked = clock_timestamp()
                 WHERE id = node_ AND walked < clock_timestamp() - interval '3 s';
             IF FOUND THEN
                 SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip, NULL);
             END IF;
-        END IF;
-        IF NOT FOUND THEN  -- last, so that what it cannot do keeps it from nothing else
-            SELECT * INTO due FROM vibevoice.next_judged_1(node_, true, skip);
         END IF;
         IF NOT FOUND THEN RETURN; END IF;
         IF cardinality(loaded_) > 0 AND NOT due.wanted = ANY (loaded_)
@@ -381,15 +348,14 @@ BEGIN
         skip := skip || due.job;
     END LOOP;
     IF had.id IS NULL THEN RETURN; END IF;
-    UPDATE vibevoice.jobs SET claim = claim_, node = node_, charged_s = work_s, able_by = NULL,
-        begins = begins_ WHERE id = had.id;
+    UPDATE vibevoice.jobs SET claim = claim_, node = node_, able_by = NULL, begins = begins_
+        WHERE id = had.id;
     UPDATE vibevoice.owners SET had_s = had_s + had.work_s WHERE owner = had.owner;
-    others := EXISTS (SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL);
-    IF others THEN PERFORM vibevoice.wake_1(NULL); END IF;
-    RETURN QUERY SELECT had.id, had.seq, had.submitted, others;
+    RETURN QUERY SELECT had.id, had.seq, had.submitted,
+        EXISTS (SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL);
 END $$;
 
--- Whoever had a job, whose row is locked, has it no more.
+-- Whoever had a job, whose row is locked, has it no more, and its owner did not have it.
 CREATE FUNCTION vibevoice.free_1(job_ text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE j vibevoice.jobs;
 BEGIN
@@ -398,18 +364,16 @@ BEGIN
         PERFORM vibevoice.append_1(job_, CASE WHEN EXISTS (SELECT FROM vibevoice.jobs
             WHERE id = j.behind AND ended IS NULL) THEN 'waited' ELSE 'interrupted' END);
     END IF;
-    UPDATE vibevoice.jobs SET state = 'queued', claim = NULL, node = NULL, charged_s = 0,
+    UPDATE vibevoice.jobs SET state = 'queued', claim = NULL, node = NULL, begins = false,
         fraction = 0, behind = '' WHERE id = job_;
+    UPDATE vibevoice.owners SET had_s = had_s - j.work_s WHERE owner = j.owner;
 END $$;
 
--- Give a job back; what its owner was charged for it, too.
+-- Give a job back.
 CREATE FUNCTION vibevoice.release_1(claim_ text) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE j vibevoice.jobs;
 BEGIN
-    SELECT * INTO j FROM vibevoice.jobs WHERE claim = claim_ FOR UPDATE;
-    IF NOT FOUND THEN RETURN; END IF;
-    PERFORM vibevoice.free_1(j.id);
-    UPDATE vibevoice.owners SET had_s = had_s - j.charged_s WHERE owner = j.owner;
+    PERFORM vibevoice.free_1(id) FROM (
+        SELECT id FROM vibevoice.jobs WHERE claim = claim_ FOR UPDATE) held;
     PERFORM pg_notify('vibevoice_waiting', '');
 END $$;
 
@@ -441,8 +405,7 @@ BEGIN
         PERFORM vibevoice.finish_1(job_, state_, weight_, summary_, last, claim_);
     ELSE
         UPDATE vibevoice.jobs SET seq = last, state = state_, reported_by = claim_, begins = false,
-            fraction = fraction_, behind = behind_, refused_by = NULL, refused_since = NULL,
-            refused_seen = NULL WHERE id = job_;
+            fraction = fraction_, behind = behind_, refused_by = NULL WHERE id = job_;
     END IF;
     -- Commits with a notification wait for each other, so there is none without a follower.
     IF j.followers <> '{}' THEN
@@ -454,88 +417,59 @@ BEGIN
     RETURN true;
 END $$;
 
--- Count a service's beat up; it registers, again if others took it for dead. Whether jobs whose
--- clients wait here are about to go because of that: a fact, which a lost answer does not change.
-CREATE FUNCTION vibevoice.beat_1(id_ text, works_ boolean, draining_ boolean)
-RETURNS boolean LANGUAGE plpgsql AS $$
+-- Count a service's beat up; it registers, again if others took it for dead: jobs whose clients
+-- wait here stay then.
+CREATE FUNCTION vibevoice.beat_1(id_ text, works_ boolean, draining_ boolean,
+    places_ int DEFAULT 0, begins_ boolean DEFAULT false) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE vibevoice.services SET beat = beat + 1, draining = draining_ WHERE id = id_;
-    IF NOT FOUND THEN
-        INSERT INTO vibevoice.services (id, works, draining) VALUES (id_, works_, draining_)
-            ON CONFLICT (id) DO NOTHING;
-        PERFORM pg_notify('vibevoice_waiting', '');  -- from now on it may claim
-    END IF;
-    RETURN EXISTS (SELECT FROM vibevoice.jobs
-        WHERE awaited_by = id_ AND left_as IS NULL AND left_until IS NOT NULL);
+    UPDATE vibevoice.services SET beat = beat + 1, draining = draining_, places = places_
+        WHERE id = id_;
+    IF FOUND THEN RETURN; END IF;
+    INSERT INTO vibevoice.services (id, works, draining, places, begins)
+        VALUES (id_, works_, draining_, places_, begins_) ON CONFLICT (id) DO NOTHING;
+    UPDATE vibevoice.jobs SET left_until = NULL WHERE id IN (
+        SELECT id FROM vibevoice.jobs
+        WHERE awaited_by = id_ AND left_as IS NULL AND left_until IS NOT NULL
+        ORDER BY id FOR UPDATE);
+    PERFORM pg_notify('vibevoice_waiting', '');  -- from now on it may claim
 END $$;
 
 -- Services leave, or died: those whose beats still stand where an observer saw them (NULL: of any
--- beat). What they ran is free in the same transaction. Jobs that their clients await may be many:
--- `release_orphans_1` finds these.
-CREATE FUNCTION vibevoice.expire_1(ids text[], beats bigint[]) RETURNS int LANGUAGE plpgsql AS $$
-DECLARE gone text[]; j record; whose text[] := '{}'; charged float8[] := '{}';
+-- beat). What they ran is free in the same transaction.
+CREATE FUNCTION vibevoice.expire_1(ids text[], beats bigint[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE gone text[]; j record;
 BEGIN
-    SELECT coalesce(array_agg(id), '{}') INTO gone FROM (
+    SELECT array_agg(id) INTO gone FROM (
         SELECT s.id FROM vibevoice.services s JOIN unnest(ids, beats) u (i, b) ON s.id = u.i
         WHERE s.beat = coalesce(u.b, s.beat) ORDER BY s.id FOR UPDATE OF s) locked;
-    IF gone = '{}' THEN RETURN 0; END IF;
-    FOR j IN SELECT id, owner, charged_s, begins FROM vibevoice.jobs
-            WHERE node = ANY (gone) ORDER BY id FOR UPDATE LOOP
-        whose := whose || j.owner;
-        charged := charged || j.charged_s;
+    FOR j IN SELECT id, begins FROM vibevoice.jobs
+            WHERE node = ANY (gone) ORDER BY owner, id FOR UPDATE LOOP
         IF j.begins THEN
             UPDATE vibevoice.jobs SET state = 'running' WHERE id = j.id;
             PERFORM vibevoice.append_1(j.id, 'begun');
         END IF;
         PERFORM vibevoice.free_1(j.id);
     END LOOP;
-    UPDATE vibevoice.sessions SET until = clock_timestamp() + make_interval(secs => grace_s)
-        WHERE front = ANY (gone) AND until IS NULL;
-    IF FOUND THEN PERFORM pg_notify('vibevoice_sessions', ''); END IF;
-    PERFORM FROM vibevoice.owners WHERE owner = ANY (whose) ORDER BY owner FOR UPDATE;
-    UPDATE vibevoice.owners o SET had_s = had_s - f.charged_s FROM (
-        SELECT u.owner, sum(u.charged_s) AS charged_s
-        FROM unnest(whose, charged) u (owner, charged_s) GROUP BY u.owner) f
-        WHERE o.owner = f.owner;
-    DELETE FROM vibevoice.refusals WHERE (job, node) IN (
-        SELECT job, node FROM vibevoice.refusals WHERE node = ANY (gone)
-        ORDER BY job, node FOR UPDATE);
     DELETE FROM vibevoice.services WHERE id = ANY (gone);
+    PERFORM vibevoice.release_orphans_1();
     PERFORM pg_notify('vibevoice_waiting', '');
-    RETURN cardinality(gone);
 END $$;
 
--- What services left behind that are there no more, also by calls that were executed after they
--- had gone: jobs whose clients wait there (for whom a service may come back), live sessions, and
--- which jobs they can do. At most `batch` of each; how many at most: as many may not have been all.
-CREATE FUNCTION vibevoice.release_orphans_1(batch int) RETURNS int LANGUAGE plpgsql AS $$
-DECLARE awaited int; left_sessions int; able int;
+-- What waits for services that are not there, also by calls that were executed after they had gone:
+-- jobs whose clients wait there (such a service may come back), and live sessions. What is more than
+-- a thousand jobs is left to the next sweep.
+CREATE FUNCTION vibevoice.release_orphans_1() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE vibevoice.jobs j SET left_until = clock_timestamp() + interval '30 s' FROM (
-        SELECT id FROM vibevoice.jobs WHERE left_until IS NULL AND id = ANY (ARRAY (
-            SELECT id FROM vibevoice.jobs WHERE awaited_by IS NOT NULL AND left_until IS NULL
-                AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = awaited_by)
-            LIMIT batch))
-        ORDER BY id FOR UPDATE SKIP LOCKED) locked
-    WHERE j.id = locked.id;
-    GET DIAGNOSTICS awaited = ROW_COUNT;
-    UPDATE vibevoice.sessions t SET until = clock_timestamp() + make_interval(secs => grace_s) FROM (
+    UPDATE vibevoice.jobs SET left_until = clock_timestamp() + interval '30 s' WHERE id IN (
+        SELECT id FROM vibevoice.jobs WHERE awaited_by IS NOT NULL AND left_until IS NULL
+            AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = awaited_by)
+        ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED);
+    UPDATE vibevoice.sessions SET until = clock_timestamp() + make_interval(secs => grace_s)
+    WHERE (owner, id) IN (
         SELECT owner, id FROM vibevoice.sessions WHERE until IS NULL
             AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = front)
-        ORDER BY owner, id LIMIT batch FOR UPDATE SKIP LOCKED) locked
-    WHERE t.owner = locked.owner AND t.id = locked.id;
-    GET DIAGNOSTICS left_sessions = ROW_COUNT;
-    IF left_sessions > 0 THEN PERFORM pg_notify('vibevoice_sessions', ''); END IF;
-    UPDATE vibevoice.jobs j SET able_by = NULL FROM (
-        SELECT id FROM vibevoice.jobs WHERE id = ANY (ARRAY (
-            SELECT id FROM vibevoice.jobs WHERE able_by IS NOT NULL
-                AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = able_by)
-            LIMIT batch))
-        ORDER BY id FOR UPDATE SKIP LOCKED) locked
-    WHERE j.id = locked.id;
-    GET DIAGNOSTICS able = ROW_COUNT;
-    IF able > 0 THEN PERFORM pg_notify('vibevoice_waiting', ''); END IF;
-    RETURN greatest(awaited, left_sessions, able);
+        ORDER BY owner, id FOR UPDATE SKIP LOCKED);
+    IF FOUND THEN PERFORM pg_notify('vibevoice_sessions', ''); END IF;
 END $$;
 
 -- End a job, wherever it is; one that has ended stays as it is. For how many seconds it was there,
@@ -551,27 +485,31 @@ BEGIN
     RETURN extract(epoch FROM clock_timestamp() - j.came);
 END $$;
 
+-- A job is deleted, by whichever statement: it does not come again, its recording goes, and those
+-- who follow or run it are told.
+CREATE FUNCTION vibevoice.deleted_1() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO vibevoice.tombstones (id) VALUES (OLD.id) ON CONFLICT DO NOTHING;
+    INSERT INTO vibevoice.doomed_recordings SELECT OLD.recording WHERE OLD.recording <> ''
+        ON CONFLICT DO NOTHING;
+    PERFORM vibevoice.notify_1(OLD.followers, OLD.id);
+    IF OLD.claim IS NOT NULL THEN PERFORM pg_notify('vibevoice_ended', OLD.id); END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER deleted AFTER DELETE ON vibevoice.jobs
+    FOR EACH ROW EXECUTE FUNCTION vibevoice.deleted_1();
+
 -- Delete a job with all that is kept of it, also one that is yet to come. For how many seconds it
 -- was there, if it ended by this call.
--- `overdue_`: only if nobody came for it in time.
-CREATE FUNCTION vibevoice.delete_1(job_ text, overdue_ boolean) RETURNS float8
-LANGUAGE plpgsql AS $$
-DECLARE j vibevoice.jobs;
+CREATE FUNCTION vibevoice.delete_1(job_ text) RETURNS float8 LANGUAGE plpgsql AS $$
+DECLARE lasted_s float8;
 BEGIN
     IF vibevoice.buried_1(job_) THEN RETURN NULL; END IF;
-    IF overdue_ THEN
-        PERFORM FROM vibevoice.jobs WHERE id = job_ AND left_until < clock_timestamp() FOR UPDATE;
-        IF NOT FOUND THEN RETURN NULL; END IF;
-    END IF;
     INSERT INTO vibevoice.tombstones (id) VALUES (job_);
-    DELETE FROM vibevoice.jobs WHERE id = job_ RETURNING * INTO j;
-    IF j.id IS NULL THEN RETURN NULL; END IF;
-    INSERT INTO vibevoice.doomed_recordings SELECT j.recording WHERE j.recording <> ''
-        ON CONFLICT DO NOTHING;
-    PERFORM vibevoice.notify_1(j.followers, job_);
-    IF j.claim IS NOT NULL THEN PERFORM pg_notify('vibevoice_ended', job_); END IF;
-    IF j.ended IS NULL THEN RETURN extract(epoch FROM clock_timestamp() - j.came); END IF;
-    RETURN NULL;
+    DELETE FROM vibevoice.jobs WHERE id = job_
+        RETURNING extract(epoch FROM clock_timestamp() - CASE WHEN ended IS NULL THEN came END)
+        INTO lasted_s;
+    RETURN lasted_s;
 END $$;
 
 -- Change the transcript of a job that is done, if its last event is `base`; whether it is so now.
@@ -591,123 +529,76 @@ BEGIN
     RETURN true;
 END $$;
 
--- A node can do a job, whose row is locked, or (`failure_`) cannot.
-CREATE FUNCTION vibevoice.verdict_1(job_ text, node_ text, failure_ bytea)
-RETURNS void LANGUAGE plpgsql AS $$
-DECLARE told boolean;
-BEGIN
-    IF failure_ IS NOT NULL THEN
-        INSERT INTO vibevoice.refusals AS r (job, node, failure) VALUES (job_, node_, failure_)
-            ON CONFLICT (job, node) DO UPDATE SET at = clock_timestamp(), failure = failure_;
-        UPDATE vibevoice.jobs SET able_by = NULL WHERE id = job_ AND able_by = node_;
-        RETURN;
-    END IF;
-    DELETE FROM vibevoice.refusals WHERE job = job_ AND node = node_;
-    SELECT refused_by IS NOT NULL INTO told FROM vibevoice.jobs WHERE id = job_;
-    UPDATE vibevoice.jobs SET able_by = node_, refused_by = NULL, refused_since = NULL,
-        refused_seen = NULL WHERE id = job_;
-    IF told THEN
-        PERFORM vibevoice.append_1(job_, 'open');
-        PERFORM pg_notify('vibevoice_waiting', '');
-    END IF;
-END $$;
-
 -- A node says which jobs it can do (`failures` NULL) and which it cannot: jobs that wait, or that
 -- it has claimed itself. For a waiting job that another call has locked it says so next time.
 CREATE FUNCTION vibevoice.judge_1(node_ text, jobs_ text[], failures bytea[])
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE one record;
 BEGIN
-    UPDATE vibevoice.services SET judged = true WHERE id = node_ AND NOT judged;
     PERFORM FROM vibevoice.services WHERE id = node_ FOR KEY SHARE;
     IF NOT FOUND THEN RETURN; END IF;  -- taken for dead: it says so again once it is registered
-    FOR one IN SELECT j.id, u.f FROM unnest(jobs_, failures) u (i, f)
-            JOIN vibevoice.jobs j ON j.id = u.i WHERE state = 'queued' AND claim IS NULL
-            ORDER BY j.id FOR UPDATE OF j SKIP LOCKED LOOP
-        PERFORM vibevoice.verdict_1(one.id, node_, one.f);
-    END LOOP;
-    FOR one IN SELECT j.id, u.f FROM unnest(jobs_, failures) u (i, f)
-            JOIN vibevoice.jobs j ON j.id = u.i
-            WHERE state = 'queued' AND node = node_ AND u.f IS NOT NULL
-            ORDER BY j.id FOR UPDATE OF j LOOP
-        PERFORM vibevoice.verdict_1(one.id, node_, one.f);
+    INSERT INTO vibevoice.refusals AS r (job, node, failure)
+        SELECT j.id, node_, f FROM unnest(jobs_, failures) u (i, f) JOIN vibevoice.jobs j ON j.id = i
+        WHERE f IS NOT NULL AND state = 'queued' AND (claim IS NULL OR node = node_)
+        ORDER BY j.id FOR KEY SHARE OF j SKIP LOCKED
+        ON CONFLICT (job, node) DO UPDATE SET at = clock_timestamp(), failure = excluded.failure;
+    FOR one IN SELECT j.id, f, able_by, refused_by FROM unnest(jobs_, failures) u (i, f)
+            JOIN vibevoice.jobs j ON j.id = i WHERE state = 'queued' AND claim IS NULL
+            AND (f IS NULL OR able_by = node_) ORDER BY j.id FOR UPDATE OF j SKIP LOCKED LOOP
+        UPDATE vibevoice.jobs SET able_by = CASE WHEN one.f IS NULL THEN node_ END,
+            refused_by = NULL WHERE id = one.id;
+        CONTINUE WHEN one.f IS NOT NULL;
+        DELETE FROM vibevoice.refusals WHERE job = one.id AND node = node_;
+        IF one.refused_by IS NOT NULL THEN
+            PERFORM vibevoice.append_1(one.id, 'open');
+            PERFORM pg_notify('vibevoice_waiting', '');
+        END IF;
     END LOOP;
 END $$;
 
--- Waiting jobs that no node is known to be able to do, and that this one did not judge lately: those
--- that it refused longest ago, for a claim takes these last, in turn with those that it never
--- judged.
+-- Waiting jobs that no node is known to be able to do, and that this one did not refuse lately: those
+-- first that it has not looked at for longest, or never since they came.
 CREATE FUNCTION vibevoice.unjudged_1(node_ text, most int)
 RETURNS TABLE (job text, submitted bytea) STABLE LANGUAGE sql AS $$
-    SELECT id, submitted FROM (
-        SELECT stale.*, row_number() OVER () AS nth FROM (
-            SELECT j.id, j.submitted FROM vibevoice.refusals r JOIN vibevoice.jobs j ON j.id = r.job
-            WHERE r.node = node_ AND vibevoice.stale_1(r.at)
-                AND state = 'queued' AND claim IS NULL AND able_by IS NULL
-            ORDER BY r.at LIMIT most) stale
-        UNION ALL
-        SELECT fresh.*, row_number() OVER () AS nth FROM (
-            SELECT id, submitted FROM vibevoice.jobs j
-            WHERE state = 'queued' AND claim IS NULL AND able_by IS NULL AND NOT EXISTS (
-                SELECT FROM vibevoice.refusals r WHERE r.job = j.id AND r.node = node_)
-            ORDER BY place LIMIT most) fresh
-    ) found ORDER BY nth LIMIT most $$;
+    SELECT j.id, j.submitted FROM vibevoice.jobs j
+    LEFT JOIN vibevoice.refusals r ON r.job = j.id AND r.node = node_
+    WHERE state = 'queued' AND claim IS NULL AND able_by IS NULL AND (r.at
+        BETWEEN clock_timestamp() - interval '30 s' AND clock_timestamp()) IS NOT TRUE
+    ORDER BY coalesce(r.at, j.came), place LIMIT most $$;
 
--- Waiting jobs that all nodes refuse which are there, as far as that counts, those first that were longest not looked at:
--- what they said, whether that was told already, and for how many seconds it has been so. Time in
--- which nobody looked does not count.
-CREATE FUNCTION vibevoice.refused_1(most int) RETURNS TABLE (
-    job text, seq bigint, nodes text[], failures bytea[], told boolean, for_s float8)
-LANGUAGE plpgsql AS $$
-DECLARE alive text[];
-BEGIN
-    IF NOT pg_try_advisory_xact_lock(8530221459172614242) THEN RETURN; END IF;  -- another looks
-    SELECT array_agg(id ORDER BY id) INTO alive FROM vibevoice.services
-        WHERE works AND judged AND NOT draining;
-    RETURN QUERY
-    WITH due AS (
-        SELECT j.id FROM vibevoice.refusals r JOIN vibevoice.jobs j ON j.id = r.job
-        WHERE r.node = alive[1] AND vibevoice.refusal_counts_1(r.at)
-            AND j.state = 'queued' AND j.claim IS NULL AND j.able_by IS NULL
-            AND NOT coalesce(j.refused_seen
-                BETWEEN clock_timestamp() - interval '2 s' AND clock_timestamp(), false)
-            AND cardinality(alive) = (SELECT count(*) FROM vibevoice.refusals a
-                WHERE a.job = j.id AND a.node = ANY (alive) AND vibevoice.refusal_counts_1(a.at))
-        ORDER BY j.refused_seen NULLS FIRST, j.id LIMIT most),
-    locked AS (
-        SELECT j.id FROM vibevoice.jobs j JOIN due USING (id)
-        WHERE j.state = 'queued' AND j.claim IS NULL AND j.able_by IS NULL
-        ORDER BY j.id FOR UPDATE OF j SKIP LOCKED),
-    said AS (
-        SELECT r.job, array_agg(r.failure ORDER BY r.node) AS failures
-        FROM vibevoice.refusals r JOIN locked ON locked.id = r.job
-        WHERE r.node = ANY (alive) GROUP BY r.job)
-    UPDATE vibevoice.jobs j SET refused_seen = clock_timestamp(),
-        refused_since = CASE WHEN j.refused_seen
-            BETWEEN clock_timestamp() - interval '60 s' AND clock_timestamp()
-            THEN least(j.refused_since, clock_timestamp()) ELSE clock_timestamp() END
-    FROM said WHERE j.id = said.job
-    RETURNING j.id, j.seq, alive, said.failures, j.refused_by IS NOT DISTINCT FROM alive,
-        extract(epoch FROM clock_timestamp() - j.refused_since)::float8;
-END $$;
+-- Waiting jobs that all nodes refuse which are there: what they said, whether that was told already,
+-- and for how many seconds all of them have. A node renews a refusal after 30 s; one that is busy and
+-- refuses two thousand jobs comes to each within 5 min.
+CREATE VIEW vibevoice.refused_1 AS
+    SELECT id AS job, seq, nodes, failures, refused_by IS NOT DISTINCT FROM nodes AS told,
+        extract(epoch FROM clock_timestamp() - since)::float8 AS for_s
+    FROM vibevoice.jobs JOIN (
+        SELECT r.job, array_agg(r.node ORDER BY r.node) AS nodes, max(since) AS since,
+            array_agg(failure ORDER BY r.node) AS failures
+        FROM vibevoice.refusals r JOIN vibevoice.services s ON s.id = r.node
+        WHERE works AND NOT draining AND at > clock_timestamp() - interval '5 min'
+        GROUP BY r.job) said ON said.job = id
+    WHERE state = 'queued' AND claim IS NULL AND able_by IS NULL AND cardinality(nodes) = (
+        SELECT count(*) FROM vibevoice.services WHERE works AND NOT draining);
 
--- Tell that all nodes refuse a job (`nodes_`), or (NULL) end it for that, if its last event is
--- still `base`, nobody has it, and no node can do it by now. For how many seconds it was there, if it ended by this call.
-CREATE FUNCTION vibevoice.tell_refused_1(job_ text, base bigint, nodes_ text[], change_ bytea)
+-- Tell that these nodes, which are all, refuse a job, or (`ends_`) end it for that, if its last event
+-- is still `base` and that is still so. For how many seconds it was there, if it ended by this call.
+CREATE FUNCTION vibevoice.tell_refused_1(
+    job_ text, base bigint, nodes_ text[], ends_ boolean, change_ bytea)
 RETURNS float8 LANGUAGE plpgsql AS $$
 DECLARE j vibevoice.jobs;
 BEGIN
     SELECT * INTO j FROM vibevoice.jobs WHERE id = job_ AND seq = base AND state = 'queued'
-        AND claim IS NULL AND able_by IS NULL AND refused_since IS NOT NULL FOR UPDATE;
-    IF NOT FOUND THEN RETURN NULL; END IF;
-    IF nodes_ IS NULL THEN
+        AND claim IS NULL AND able_by IS NULL FOR UPDATE;
+    IF NOT FOUND OR cardinality(nodes_) > (SELECT count(*) FROM vibevoice.refusals
+        WHERE job = job_ AND node = ANY (nodes_)) THEN RETURN NULL; END IF;
+    IF ends_ THEN
         PERFORM vibevoice.finish_1(job_, 'failed');
-        PERFORM vibevoice.append_1(job_, 'failed', change_);
-        RETURN extract(epoch FROM clock_timestamp() - j.came);
+    ELSE
+        UPDATE vibevoice.jobs SET refused_by = nodes_ WHERE id = job_;
     END IF;
-    UPDATE vibevoice.jobs SET refused_by = nodes_ WHERE id = job_;
-    PERFORM vibevoice.append_1(job_, 'refused', change_);
-    RETURN NULL;
+    PERFORM vibevoice.append_1(job_, CASE WHEN ends_ THEN 'failed' ELSE 'refused' END, change_);
+    RETURN CASE WHEN ends_ THEN extract(epoch FROM clock_timestamp() - j.came) END;
 END $$;
 
 -- How many jobs go before each of these, and their work in seconds, what is claimed first; and how
@@ -730,32 +621,17 @@ STABLE LANGUAGE sql AS $$
         FROM vibevoice.jobs WHERE claim IS NOT NULL AND state = 'running'
     ) now WHERE id = ANY (ids) $$;
 
--- How many jobs wait and run; counted by the first who asks in `fresh_s` seconds.
-CREATE FUNCTION vibevoice.standing_1(fresh_s float8)
-RETURNS TABLE (waiting bigint, running bigint) LANGUAGE plpgsql AS $$
-BEGIN
-    IF NOT EXISTS (SELECT FROM vibevoice.counts c WHERE c.at
-                BETWEEN clock_timestamp() - make_interval(secs => fresh_s) AND clock_timestamp())
-            AND (fresh_s = 0 OR pg_try_advisory_xact_lock(8530221459172614244)) THEN
-        UPDATE vibevoice.counts c SET at = clock_timestamp(), waiting = now.waiting,
-            running = now.running
-        FROM (SELECT count(*) FILTER (WHERE state = 'queued') AS waiting,
-            count(*) FILTER (WHERE state = 'running') AS running
-            FROM vibevoice.jobs WHERE ended IS NULL) now;
-    END IF;
-    RETURN QUERY SELECT c.waiting, c.running FROM vibevoice.counts c;
-END $$;
-
 -- An owner reads a job: its retention begins anew. One that has not ended, or is not there, stays.
 CREATE FUNCTION vibevoice.renew_1(job_ text) RETURNS void LANGUAGE sql AS $$
     UPDATE vibevoice.jobs SET touched = clock_timestamp() WHERE id = job_ AND ended IS NOT NULL $$;
 
 -- Delete some of an owner's results that are kept no longer: by age (NULL: no limit), by number and
--- by size; the newest stays whatever it weighs. How many: as many as `batch` may not have been all.
-CREATE FUNCTION vibevoice.purge_1(
-    owner_ text, age_s float8, most bigint, most_bytes bigint, batch int)
-RETURNS int LANGUAGE plpgsql AS $$
-DECLARE count_ int;
+-- by size; the newest stays whatever it weighs. Then forget some recordings of ended jobs, except
+-- those of jobs that are done, the newest first, within so many bytes. How many: as many as `batch`
+-- may not have been all.
+CREATE FUNCTION vibevoice.purge_1(owner_ text, age_s float8, most bigint, most_bytes bigint,
+    most_recorded bigint, batch int) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE deleted int; forgotten int;
 BEGIN
     WITH results AS (
         SELECT id, touched, sum(weight) OVER newest AS held, row_number() OVER newest AS nth
@@ -770,53 +646,30 @@ BEGIN
     locked AS MATERIALIZED (
         SELECT j.id FROM vibevoice.jobs j
         JOIN due ON due.id = j.id AND due.touched = j.touched  -- and was not renewed meanwhile
-        ORDER BY j.id FOR UPDATE OF j SKIP LOCKED),
-    deleted AS (
-        DELETE FROM vibevoice.jobs j USING locked WHERE j.id = locked.id
-        RETURNING j.id, j.recording, j.followers),
-    doomed AS (
-        INSERT INTO vibevoice.doomed_recordings SELECT recording FROM deleted WHERE recording <> ''
-        ON CONFLICT DO NOTHING)
-    SELECT count(*), count(vibevoice.notify_1(followers, id)) INTO count_ FROM deleted;
-    RETURN count_;
-END $$;
-
--- Forget some recordings of an owner's ended jobs, except those of jobs that are done, the newest
--- first, within so many bytes. How many: as many as `batch` may not have been all.
-CREATE FUNCTION vibevoice.forget_recordings_1(owner_ text, most_bytes bigint, batch int)
-RETURNS int LANGUAGE plpgsql AS $$
-DECLARE count_ int;
-BEGIN
+        ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
+    DELETE FROM vibevoice.jobs j USING locked WHERE j.id = locked.id;
+    GET DIAGNOSTICS deleted = ROW_COUNT;
     WITH shelf AS (
-        SELECT id, ended, state = 'done' AND coalesce(recording_bytes, 0) <= most_bytes AS fits,
+        SELECT id, ended, state = 'done' AND coalesce(recording_bytes, 0) <= most_recorded AS fits,
             sum(coalesce(recording_bytes, 0)) FILTER (
-                WHERE state = 'done' AND coalesce(recording_bytes, 0) <= most_bytes)
+                WHERE state = 'done' AND coalesce(recording_bytes, 0) <= most_recorded)
             OVER (ORDER BY ended DESC, place DESC) AS held
         FROM vibevoice.jobs WHERE ended IS NOT NULL AND recording <> '' AND owner = owner_),
     locked AS MATERIALIZED (
         SELECT j.id, j.recording AS name FROM vibevoice.jobs j JOIN (
-            SELECT id FROM shelf WHERE NOT fits OR held > most_bytes OR most_bytes = 0
+            SELECT id FROM shelf WHERE NOT fits OR held > most_recorded OR most_recorded = 0
             ORDER BY ended LIMIT batch) due USING (id)
         WHERE j.recording <> ''  -- and no other call has forgotten it meanwhile
         ORDER BY j.id FOR UPDATE OF j SKIP LOCKED),
-    forgotten AS (
+    given_up AS (
         UPDATE vibevoice.jobs j SET recording = NULL FROM locked WHERE j.id = locked.id
         RETURNING locked.name)
-    INSERT INTO vibevoice.doomed_recordings SELECT name FROM forgotten ON CONFLICT DO NOTHING;
-    GET DIAGNOSTICS count_ = ROW_COUNT;
-    RETURN count_;
+    INSERT INTO vibevoice.doomed_recordings SELECT name FROM given_up ON CONFLICT DO NOTHING;
+    GET DIAGNOSTICS forgotten = ROW_COUNT;
+    RETURN greatest(deleted, forgotten);
 END $$;
 
--- Whether it is the caller's turn to look after all owners: once in `every_s` in all services.
-CREATE FUNCTION vibevoice.sweep_1(every_s float8) RETURNS boolean LANGUAGE plpgsql AS $$
-BEGIN
-    UPDATE vibevoice.sweeps SET at = clock_timestamp() WHERE NOT at
-        BETWEEN clock_timestamp() - make_interval(secs => every_s) AND clock_timestamp();
-    RETURN FOUND;
-END $$;
-
--- Forget owners without jobs, deletions of so long ago that no call from before is on its way, and
--- refusals of a future that a clock has left, which would never be stale.
+-- Forget owners without jobs, and deletions of so long ago that no call from before is on its way.
 CREATE FUNCTION vibevoice.tidy_1() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE idle text[];
 BEGIN
@@ -828,9 +681,6 @@ BEGIN
     DELETE FROM vibevoice.owners o WHERE owner = ANY (idle)
         AND NOT EXISTS (SELECT FROM vibevoice.jobs j WHERE j.owner = o.owner);
     DELETE FROM vibevoice.tombstones WHERE at < clock_timestamp() - interval '1 hour';
-    DELETE FROM vibevoice.refusals WHERE (job, node) IN (
-        SELECT job, node FROM vibevoice.refusals WHERE at > clock_timestamp() + interval '5 s'
-        ORDER BY job, node FOR UPDATE SKIP LOCKED);
 END $$;
 
 -- A client timed out: its job is left for whoever sends the same request (a code of it) again.
@@ -867,17 +717,3 @@ RETURNS TABLE (job text) LANGUAGE sql AS $$
         awaited_by = front_,
         followers = array_append(array_remove(followers, front_), front_)
     WHERE id = job_ AND left_taker = taker_ RETURNING id $$;
-
--- A service is back that others took for dead: its clients still wait for these jobs. How many of
--- at most `batch`: as many may not have been all.
-CREATE FUNCTION vibevoice.await_again_1(front_ text, batch int) RETURNS int LANGUAGE plpgsql AS $$
-DECLARE count_ int;
-BEGIN
-    UPDATE vibevoice.jobs j SET left_until = NULL FROM (
-        SELECT id FROM vibevoice.jobs
-        WHERE awaited_by = front_ AND left_as IS NULL AND left_until IS NOT NULL
-        ORDER BY id LIMIT batch FOR UPDATE) locked
-    WHERE j.id = locked.id;
-    GET DIAGNOSTICS count_ = ROW_COUNT;
-    RETURN count_;
-END $$;
