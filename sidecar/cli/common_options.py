@@ -277,6 +277,9 @@ def command(
             code = work()
             return (asyncio.run(code) if inspect.iscoroutine(code) else code) or 0
         except errors.SidecarError as error:
+            usual = errors.ServiceUnreachable.default_hint
+            if error.hint == usual and not given.get("server", True):  # nobody named one
+                error.hint = "Start it with 'vibevoice-asr', or name another with --server URL."
             return report_error(error, about=subject)
         except BrokenPipeError:
             # The reader has gone; what is left to flush must not find it gone once more.

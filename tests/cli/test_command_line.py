@@ -551,7 +551,9 @@ def test_open_starts_a_service_where_none_runs_which_ends_with_it(terminal):
     assert (opened.returncode, out) == (130, "")
     assert "No service runs here" in said
     wait_until(lambda: not runs(service), PATIENCE_S, "the service ends with it")
-    check_one_line(terminal.run("open", "--print", **given), 1, "No service answers")
+    nobody = terminal.run("open", "--print", **given)
+    check_one_line(nobody, 1, "No service answers", "or name another with --server URL")
+    assert "leave --server out" not in nobody.stderr, "nobody named one"
     check_one_line(terminal.run("open", "--server", f"127.0.0.1:{port}"), 1, "No service answers")
 
 
