@@ -46,7 +46,7 @@ class LeaseAudioFormat(BaseModel):
 
 
 class LeaseOptions(BaseModel):
-    """Hear on with these."""
+    """Change of a session's options."""
 
     type: Literal["change"]
     options: LiveOptions

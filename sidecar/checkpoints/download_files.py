@@ -204,7 +204,7 @@ class DownloadInterrupted(Exception):
 
 
 class DownloadStopped(Exception):
-    """Another file failed, or somebody pressed Ctrl-C."""
+    """Another file failed, or Ctrl-C was pressed."""
 
 
 class DownloadProgress:

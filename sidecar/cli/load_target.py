@@ -191,7 +191,7 @@ class LoadTestMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LoadTestAudio:
-    """A stretch of sound: pcm16 at `LIVE_RATE`."""
+    """Audio: pcm16 at `LIVE_RATE`."""
 
     sound: bytes
     speech: bool
@@ -343,7 +343,7 @@ class LoadTestRefusal(Exception):
 
 
 class LoadTestSender:
-    """Client that sends sound. Pauses end utterances, so they are sent, unless it is ``silent``.
+    """Client that sends audio. Pauses end utterances, so they are sent, unless it is ``silent``.
     ``send``: sends a piece of an utterance, or of a pause."""
 
     silent = False
@@ -360,7 +360,7 @@ class LoadTestSender:
 
 @dataclass(frozen=True, slots=True)
 class LoadTestTempo:
-    """Pieces of ``chunk_s``, ``pace`` seconds of sound in a second; 0: as fast as they go."""
+    """Chunks of ``chunk_s``, ``pace`` seconds of audio in a second; 0: as fast as they go."""
 
     chunk_s: float = 0.1
     pace: float = 1.0

@@ -130,7 +130,8 @@ class _TalkScreenDisplay(TalkDisplay):
 
 
 class PlaybackDevice:
-    """Has the answer of one turn at a time; here it is read, so all that was said was heard."""
+    """Playback of the answer of one turn at a time; this one shows text, so all of it counts as
+    heard."""
 
     def __init__(self, rate: int) -> None:
         self._rate = rate

@@ -253,8 +253,8 @@ NODE_ERRORS = (
 
 
 class ClaimedJob(Job):
-    """A job that writes to the log of its node as long as it is claimed; then it stops untold: it
-    ends in this process, and no log hears of it."""
+    """Job that writes to the log of its node as long as it is claimed; then it ends in this
+    process without an event."""
 
     def __init__(
         self,

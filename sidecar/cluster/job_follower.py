@@ -44,7 +44,7 @@ _THERE = "SELECT id, submitted, recording IS NOT NULL FROM vibevoice.jobs WHERE 
 
 @dataclass(slots=True)
 class _FollowedJob:
-    """A job that is followed: its record as it was told last."""
+    """Followed job: its record at its latest event."""
 
     record: JobRecord
     marked: bool = False

@@ -47,7 +47,7 @@ Envelopes = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class _AudioSpan:
-    """Samples that end at a time, or at a place in the person's sound."""
+    """Samples that end at a time, or at a position in the user's audio."""
 
     end: float
     samples: Samples

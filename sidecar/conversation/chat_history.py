@@ -23,7 +23,7 @@ _SLACK_S = 0.005
 
 @dataclass(slots=True)
 class ReplyPart:
-    """A piece and its sound as far as there is some: ``seconds`` from ``start`` of the reply's on.
+    """Phrase and its audio as far as it is made: ``seconds`` from ``start`` of the reply's on.
     ``whole``: no more comes; ``broken``: though there is more of its text."""
 
     piece: TtsPhrase

@@ -103,8 +103,9 @@ _SLACK_S = 0.02
 
 @dataclass(slots=True)
 class UserUtterance:
-    """Utterance of the user since it ``began``: heard up to ``upto``, of audio up to ``ended``.
-    ``likeness``: similarity of its sound to the audio played then; ``echo``: it is that."""
+    """Utterance of the user since it ``began``: recognized up to ``upto``, of audio up to
+    ``ended``. ``likeness``: similarity of its sound to the audio played then; ``echo``: it is
+    that."""
 
     began: float
     text: str = ""
@@ -122,10 +123,10 @@ class UserUtterance:
 
 @dataclass(slots=True)
 class UserTurn:
-    """Somebody's turn. ``since``: when the stretch of speech began that goes on or was the last;
+    """Turn of a user. ``since``: when the stretch of speech began that goes on or was the last;
     ``saying``: what the machine says meanwhile, or did just before, which may come back.
-    ``answer``: the client wants one, by ``answer_by`` if that is given, and calls
-    that request ``answer_name``.
+    ``answer``: the client wants one, by ``answer_by`` if that is given, and calls that request
+    ``answer_name``.
 
     Over a reply ``told`` is false: no client knows of it yet. There ``paused_at`` is since when the
     reply is held for it, ``dismissed`` that it is not held for it any more, and ``aside`` that its

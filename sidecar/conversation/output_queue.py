@@ -31,7 +31,7 @@ class ConversationOutput:
 
 
 class ConversationClientEvent(ConversationCommand, ConversationOutput):
-    """Something that the client is told."""
+    """Event for the client."""
 
     __slots__ = ()
 
@@ -72,7 +72,7 @@ class PhaseChanged(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class UserTurnStarted(ConversationClientEvent):
-    """A person's turn begins, with that utterance. Over a reply this is told only once that is
+    """A user's turn begins, with that utterance. Over a reply this is told only once that is
     interrupted."""
 
     utterance: int
@@ -88,8 +88,7 @@ class UserTurnPartial(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class UserTurnStopped(ConversationClientEvent):
-    """The person's turn is over: since ``ended`` nobody spoke, and that ``utterance`` was its
-    last."""
+    """The user's turn is over: silence since ``ended``, and that ``utterance`` was its last."""
 
     ended: float
     utterance: int = field(default=0, compare=False)
@@ -172,7 +171,7 @@ class ToolCallEnded(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class ReplyAudioStarted(ConversationClientEvent):
-    """Sound of that piece begins to go out; ``text`` is what the voice makes of it."""
+    """Audio of that phrase begins to be sent; ``text`` is what the TTS engine makes of it."""
 
     turn: int
     piece: int
@@ -210,8 +209,8 @@ class ReplyEnded(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class ReplyTruncated(ConversationClientEvent):
-    """So much was heard of a turn as the client says; ``text`` stands in the history now, nothing
-    of a turn that is forgotten."""
+    """Playback of a turn ended there by the client's report; ``text`` is in the history now,
+    nothing of a turn that is forgotten."""
 
     turn: int
     seconds: float
@@ -263,7 +262,7 @@ class PlaybackClient:
 
 @dataclass(frozen=True, slots=True)
 class ReplyAudioFrame(ConversationOutput):
-    """Sound to be sent now; ``start`` is where it lies in the turn's sound, in seconds."""
+    """Audio to be sent now; ``start`` is its position in the turn's audio, in seconds."""
 
     turn: int
     pcm: bytes
@@ -278,7 +277,7 @@ class ReplyAudioFrame(ConversationOutput):
 
 @dataclass(slots=True)
 class _TurnAudio:
-    """One turn's sound: what waits, from ``sent`` to ``made``, and where words begin in it."""
+    """One turn's audio: what waits, from ``sent`` to ``made``, and where words begin in it."""
 
     turn: int
     rate: int
@@ -293,7 +292,7 @@ class _TurnAudio:
 
 
 class AudioPacer:
-    """The sound of one turn after the other, on its way to ``client``."""
+    """Pacing of the audio of one turn after the other, on its way to ``client``."""
 
     def __init__(self, client: PlaybackClient | None = None) -> None:
         self.client = client or PlaybackClient()
@@ -449,31 +448,31 @@ class AudioPacer:
 
 @dataclass(frozen=True, slots=True)
 class PauseReplyAudio(ConversationCommand, ConversationOutput):
-    """Hold the turn's sound where it is, here and, if it can, at the client: nothing is lost, and
-    what comes of it waits as well."""
+    """Pause the turn's audio, here and, if it can, at the client: nothing is lost, and its
+    events wait as well."""
 
     turn: int
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeReplyAudio(ConversationCommand, ConversationOutput):
-    """The turn's sound goes on."""
+    """Resume the turn's audio."""
 
     turn: int
 
 
 @dataclass(frozen=True, slots=True)
 class DropReplyAudio(ConversationCommand, ConversationOutput):
-    """Drop all of the turn's sound that is not with the client, and have the client drop the rest
-    if it can."""
+    """Drop all of the turn's audio that was not sent, and have the client drop the rest if it
+    can."""
 
     turn: int
 
 
 @dataclass(frozen=True, slots=True)
 class TurnAudioSent(ConversationOutput):
-    """All of that turn is with the client, though some of it may still have to be heard; it will
-    end like that. Where that is all the same, `ReplyEnded` alone is told."""
+    """All of that turn was sent, though some may still have to be played; it will end like that.
+    Where that is all the same, `ReplyEnded` alone is told."""
 
     turn: int
     ending: ReplyEnding

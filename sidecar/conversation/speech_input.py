@@ -23,8 +23,8 @@ MIN_CLOCK_STEP_S = 0.01
 
 
 class AudioClock:
-    """Sound comes in chunks; what lies ``s`` seconds before a chunk's end was said ``s`` seconds
-    before it came. A client that pauses between two makes no difference to that."""
+    """Clock of audio that comes in chunks; what lies ``s`` seconds before a chunk's end was said
+    ``s`` seconds before it came. A client that pauses between two makes no difference to that."""
 
     def __init__(self) -> None:
         self._ends: deque[tuple[float, float]] = deque()

@@ -296,7 +296,7 @@ class InterruptibleAudio:
 
 @dataclass(frozen=True, slots=True)
 class TranscriptionRequest:
-    """One recording that is to be heard: its audio, what is asked for, and whether it still is."""
+    """Recording to transcribe: its audio, its options, and its cancellation."""
 
     audio: AudioStream
     options: TranscribeOptions
@@ -318,7 +318,7 @@ class TranscriptionEngine(Protocol):
 
 @runtime_checkable
 class LoadedRateEngine(TranscriptionEngine, Protocol):
-    """An engine that knows once it is loaded at which rate it hears, whatever its spec says."""
+    """Engine that knows its sample rate only once it is loaded, whatever its spec says."""
 
     sample_rate: int
 
@@ -338,7 +338,7 @@ class ResumableEngine(TranscriptionEngine, Protocol):
 
 
 class BatchEngine(TranscriptionEngine, Protocol):
-    """An engine that can hear several recordings in step."""
+    """Engine that can transcribe several recordings in step."""
 
     def transcribe_together(
         self, requests: Sequence[TranscriptionRequest]
@@ -374,8 +374,8 @@ class TtsSpec(ModelSpec):
 
 @dataclass(frozen=True, slots=True)
 class WordMark:
-    """The word at ``character`` of the text that was to be said is heard from ``start`` on: seconds
-    since the beginning of that text's sound."""
+    """Start of the word at ``character`` of the text: seconds since the beginning of that text's
+    audio."""
 
     character: int
     start: float

@@ -213,8 +213,8 @@ class LiveOptions:
 
 
 class LiveSession(Protocol):
-    """One stream of sound in an engine. Nothing here waits for recognition; `Summary` is the last
-    event, and comes after `finish` alone."""
+    """One stream of audio in an engine. Nothing here waits for recognition; `Summary` is the
+    last event, and comes after `finish` alone."""
 
     around: Callable[[], AbstractContextManager[object]]
     """Entered by each thread of the engine for as long as it recognizes for this session; set
@@ -289,7 +289,7 @@ NEW_SESSION = LiveSessionStart()
 
 
 class LiveEngine(TranscriptionEngine, Protocol):
-    """An engine that hears as many as `EngineSpec.sessions` streams at once."""
+    """Engine for as many as `EngineSpec.sessions` streams at once."""
 
     def open(
         self, options: LiveOptions, begin: LiveSessionStart, tell: live_events.LiveEventCallback

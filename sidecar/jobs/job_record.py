@@ -84,8 +84,7 @@ class InterruptedChange:
 
 @dataclass(frozen=True, slots=True)
 class UnschedulableChange:
-    """Of those that could work on it nobody who is there can, and what they say; None: somebody
-    can again."""
+    """No available node can run it, and their reasons; None: one can again."""
 
     failure: JobFailure | None = None
 
@@ -108,13 +107,13 @@ class FailedChange:
 
 @dataclass(frozen=True, slots=True)
 class CancelledChange:
-    """Somebody ended it."""
+    """Cancellation."""
 
 
 @dataclass(frozen=True, slots=True)
 class EditedChange:
-    """Somebody changed the transcript, after the end. ``ready``: a transcript and what the step
-    makes of it, where that was worked out before; no part of what is kept."""
+    """Edit of the transcript, after the end. ``ready``: a transcript and what the step makes of
+    it, where that was worked out before; no part of what is kept."""
 
     step: EditStep
     ready: tuple[Transcript, Transcript] | None = field(default=None, compare=False, repr=False)

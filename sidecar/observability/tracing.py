@@ -83,7 +83,7 @@ class Tracer(Protocol):
 
 
 class NullTracer:
-    """Nobody traces."""
+    """Tracer that records nothing."""
 
     on = False
 

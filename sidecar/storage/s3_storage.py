@@ -45,7 +45,7 @@ DEFAULT_REGION = "us-east-1"
 
 
 class S3Unavailable(Exception):
-    """It does not answer, or not now; nobody knows whether what was asked was done."""
+    """The storage does not answer now; whether the request was carried out is unknown."""
 
 
 class S3Refused(Exception):

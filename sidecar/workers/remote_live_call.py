@@ -101,7 +101,7 @@ async def _connect(
     from websockets.asyncio.client import connect
 
     class Straight(connect):
-        """Sound goes where it was said to go."""
+        """Connection that follows no redirect."""
 
         def process_redirect(self, exc: Exception) -> Exception | str:
             return exc

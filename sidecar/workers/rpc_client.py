@@ -144,7 +144,7 @@ MAX_UNREAD_BYTES = 2 * CREDIT_WINDOW_BYTES + channel.MAX_FRAME_BYTES
 
 
 class RpcCallEnded(Exception):
-    """It has ended, and hears nothing any more."""
+    """The call has ended, and receives nothing any more."""
 
 
 class RpcTransport(Protocol):

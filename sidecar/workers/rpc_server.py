@@ -25,7 +25,7 @@ BEGUN_MESSAGE = {"begun": True}
 
 
 class CallCancelled(Exception):
-    """The call was cancelled: nobody waits for its answers."""
+    """The call was cancelled by its client."""
 
 
 class RpcSender:

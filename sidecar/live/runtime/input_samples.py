@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class SampleInput:
-    """One session's sound; its rate may change between two pieces of it.
+    """One session's audio; its rate may change between two chunks.
 
     A resampler hands out what it was given some milliseconds later; `rest` is that, at the end.
     """

@@ -49,7 +49,8 @@ class RelabelRequest:
 
 @dataclass(frozen=True, slots=True)
 class RelabelResult:
-    """The voice of each piece, from 0, and what the voices sound like: shape (voices, 256)."""
+    """Speaker of each segment, from 0, and the embeddings of the speakers: shape (speakers,
+    256)."""
 
     pieces: tuple[int, ...]
     labels: clustering.Labels

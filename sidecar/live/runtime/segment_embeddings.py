@@ -24,7 +24,7 @@ from sidecar.transcripts.speaker_embeddings import SpeakerCandidate, SpeakerProf
 
 
 class LiveSpeakerIdentification:
-    """Those of one session, and what its client was told of them."""
+    """Identified speakers of one session, and what its client was sent of them."""
 
     def __init__(self, known: Sequence[SpeakerCandidate]) -> None:
         self._known = {one.person: one for one in known}
@@ -70,7 +70,7 @@ VAD_HISTORY_FRAMES = 1024
 
 @dataclass(eq=False, slots=True)
 class EmbeddingTask:
-    """Something to be worked on: the voice of a piece, or what was heard of all of them."""
+    """Work item: the embedding of a segment, or the clustering of all of them."""
 
     piece: int | None
     urgency: RecognitionUrgency
@@ -79,7 +79,7 @@ class EmbeddingTask:
 
 @dataclass(eq=False, slots=True)
 class _EmbeddingSample:
-    """The first seconds of voice in a piece: positions of its frames, sound once it has ended."""
+    """First seconds of speech in a segment: positions of its frames, audio once it has ended."""
 
     piece: int
     since: float = 0.0

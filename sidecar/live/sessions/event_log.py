@@ -44,9 +44,8 @@ class NumberedEvent:
 
 @dataclass(frozen=True, slots=True)
 class EventLogState:
-    """All that there is of `EventLog`, for another one: the last number and the last turn that
-    began, the events that are kept, what voices sound like, and what is heard behind. Of partials
-    none goes along."""
+    """State of an `EventLog` for another one: the last number and turn, the kept events, the
+    speakers' embeddings, and the context. Of partials none goes along."""
 
     last: int
     started: int

@@ -255,9 +255,8 @@ class RealtimeResponses:
 
 
 class RealtimeDialogueEvents:
-    """One conversation, as it was told so far. ``prefix`` begins the ids; of items ``most`` are
-    known; ``span`` as
-    `RealtimeConversationTurns`."""
+    """State of one conversation, as it was sent so far. ``prefix`` begins the ids; of items
+    ``most`` are known; ``span`` as `RealtimeConversationTurns`."""
 
     def __init__(self, prefix: str, most: int, span: Callable[[int], tuple[float, float]]) -> None:
         self.conversation = f"conv_{prefix}"

@@ -26,7 +26,8 @@ MAX_CHUNK_S = 1.0
 
 
 class RealtimeConnection(ABC):
-    """One client's: its orders are done one after the other, and what is refused is told.
+    """Connection of one client: its requests run one after the other, and rejections are sent as
+    errors.
 
     ``expires_at``: when the session ends at the latest, in seconds since 1970.
     """

@@ -76,8 +76,8 @@ class RealtimeUserTurns:
 
 @dataclass(eq=False, slots=True)
 class RealtimeTranscriptionTurn(RealtimeDialogueItem):
-    """One of a transcription, as it was told so far; ``number`` is that of its utterances,
-    ``before`` are the deltas of the pieces that have ended."""
+    """Turn of a transcription, as it was sent so far; ``number`` is that of its utterances,
+    ``before`` are the deltas of the segments that have ended."""
 
     number: int | None = None
     committed: bool = False
@@ -231,8 +231,7 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
 
 
 class RealtimeConversationTurns(RealtimeUserTurns):
-    """Those of the person that a conversation is held with. ``span`` tells where an utterance lies
-    in the sound."""
+    """Turns of the user of a conversation. ``span`` tells where an utterance lies in the sound."""
 
     def __init__(
         self, items: RealtimeDialogueItems, span: Callable[[int], tuple[float, float]]

@@ -160,8 +160,8 @@ def _artifact(name: str, description: str, maker: dict[str, str]) -> dict[str, A
 
 @pydantic.dataclasses.dataclass(frozen=True, slots=True, config={"strict": True})
 class WyomingAudioFormat:
-    """Format of signed samples; ``width`` is bytes of one, and of one byte nobody says whether it
-    is signed."""
+    """Format of signed samples; ``width`` is bytes of one, and whether one byte is signed is
+    unspecified."""
 
     rate: Annotated[int, NumberRange(MIN_RATE, MAX_RATE)]
     width: Annotated[int, NumberRange(2, 4)]

@@ -29,7 +29,8 @@ from sidecar.service.facade import Service
 
 
 class WyomingRecording:
-    """Takes sound of one form. Its place is kept, and its bytes are counted, until it is left."""
+    """Recording of audio of one format. Its place is kept, and its bytes are counted, until it
+    is left."""
 
     def __init__(
         self,

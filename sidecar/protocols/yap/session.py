@@ -17,7 +17,7 @@ from sidecar.transcripts.transcript_formats import segment_body
 
 
 class YapWordDeltas:
-    """Those of one utterance, which is told piece by piece, in order."""
+    """Word deltas of one utterance, which is sent segment by segment, in order."""
 
     def __init__(self) -> None:
         self._piece: int | None = None
