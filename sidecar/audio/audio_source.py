@@ -48,7 +48,7 @@ class AudioSource:
         self._settled = tell
 
     def settle(self) -> None:
-        """Say that it has; a second time does nothing."""
+        """Mark it as settled; a second time does nothing."""
         tell, self._settled = self._settled, None
         if tell is not None:
             tell()

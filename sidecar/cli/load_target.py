@@ -216,7 +216,7 @@ class LoadTestScript:
 
 
 def silence(seconds: float) -> bytes:
-    """So much of it."""
+    """Return so much silence."""
     return bytes(round(seconds * LIVE_RATE) * SAMPLE_BYTES)
 
 
@@ -352,10 +352,10 @@ class LoadTestSender:
         self.send = send
 
     async def begin(self, turn: int) -> None:
-        """Say that an utterance begins, where the wire has a message for it."""
+        """Send the start of an utterance, if the wire has a message for it."""
 
     async def end(self, turn: int) -> None:
-        """Say that it is over, where the wire has a message for it."""
+        """Send the end of an utterance, if the wire has a message for it."""
 
 
 @dataclass(frozen=True, slots=True)

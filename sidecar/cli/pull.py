@@ -115,7 +115,7 @@ def pull(
 
 
 def _is_default_wanted(to: Path | None, revision: str | None) -> bool:
-    """Say what comes without a name, and ask; nothing is asked where it is here already.
+    """Print what is downloaded without a name, and ask, unless it is here already.
 
     Raises:
         typer.BadParameter: nobody is there to be asked.

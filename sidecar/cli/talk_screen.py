@@ -49,7 +49,7 @@ class TalkDisplay:
         self._print(MACHINE, text, "magenta")
 
     def close(self) -> None:
-        """Nothing more is shown."""
+        """Stop the display."""
 
     def _print(self, who: str, text: str, style: str) -> None:
         output.print_text(f"{who}: {output.printable(' '.join(text.split()))}\n")
@@ -212,7 +212,7 @@ class Loudspeaker(PlaybackDevice):
             self._held = held
 
     def clear(self) -> None:
-        """Nothing waits any more."""
+        """Drop all waiting audio."""
         with self._lock:
             self._waiting.clear()
             self._held = False

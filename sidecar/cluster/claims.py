@@ -183,8 +183,7 @@ class ClaimStore:
         return found
 
     async def end_unschedulable(self, patience_s: float) -> None:
-        """Say of each waiting job that all live nodes refuse that it is so, and end it after
-        ``patience_s``."""
+        """Mark each waiting job that all live nodes reject, and end it after ``patience_s``."""
         rows = await self._database.call("refused_1", UNSCHEDULABLE_BATCH)
         for job_id, seq, nodes, failures, told, for_s in rows:
             ends = for_s >= patience_s

@@ -124,7 +124,7 @@ class JobFollower(JobEventFeed):
         self._drop_idle(job.id)
 
     def leave(self, job_id: str, subscription: JobSubscription) -> None:
-        """Tell a subscription no more."""
+        """End a subscription."""
         super().leave(job_id, subscription)
         self._drop_idle(job_id)
 

@@ -40,8 +40,8 @@ class ReplyPart:
         return not (self.silent or self.whole)
 
     def heard(self, until: float) -> int:
-        """So many characters of what is said were heard when its sound had played to ``until``: the
-        words whose middle was."""
+        """Return how many characters of the text were heard when its audio had played to
+        ``until``: the words whose middle was."""
         count = 0
         for end, begins, ends in self._words():
             if (begins + ends) / 2 > until + _SLACK_S:
@@ -104,7 +104,7 @@ class ReplyText:
         return began
 
     def said(self, number: int) -> None:
-        """There is no more sound of piece ``number``."""
+        """Record that there is no more audio of phrase ``number``."""
         self.parts[number].whole = True
 
     def mute(self) -> None:
@@ -265,14 +265,14 @@ class ChatHistory:
         return self._append(replace(made, text=output, returned=True), after)
 
     def drop(self, number: int) -> None:
-        """Nobody said that. With a call goes what came of it."""
+        """Remove that entry. With a call goes what came of it."""
         dropped = [one for one in self._entries if one.number == number]
         calls = {one.call.id for one in dropped if one.call and not one.returned}
         kept = (one for one in self._entries if one.number != number)
         self._entries = [one for one in kept if not (one.call and one.call.id in calls)]
 
     def clear(self) -> None:
-        """Nothing was said."""
+        """Clear the history."""
         self._entries.clear()
 
     def bound(self, most: int, most_bytes: int) -> None:

@@ -77,7 +77,7 @@ class ConversationStage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ConversationEvent:
-    """Something that happened ``at`` a time."""
+    """Event that happened ``at`` a time."""
 
     at: float
 

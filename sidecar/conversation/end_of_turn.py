@@ -117,7 +117,7 @@ class UserUtterance:
 
     @property
     def settled(self) -> bool:
-        """Its words cover all of it."""
+        """Return whether its words cover all of it."""
         return self.ended is not None and self.upto >= self.ended - _SLACK_S
 
 
@@ -185,7 +185,7 @@ class UserTurn:
 
     @property
     def settled(self) -> bool:
-        """Nobody speaks, and all words are known."""
+        """Return whether the user is silent, and all words are known."""
         return not self.speaking and all(one.settled for one in self.utterances.values())
 
     def start(self, utterance: int, began: float) -> None:
@@ -217,7 +217,7 @@ class UserTurn:
         return changed or self.settled != was_settled
 
     def give_up(self, utterance: int, error: SidecarError) -> None:
-        """Its words will not come: those that are there have to do."""
+        """Give up waiting for its words: those that are there have to do."""
         one = self.utterances.get(utterance)
         if one is not None and one.ended is not None and not one.settled:
             one.upto, self.failure = one.ended, error

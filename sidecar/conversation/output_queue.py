@@ -19,13 +19,13 @@ from sidecar.transcripts.transcript import Notice
 
 
 class ConversationCommand:
-    """Something that is to be done."""
+    """Command to carry out."""
 
     __slots__ = ()
 
 
 class ConversationOutput:
-    """Something for the client."""
+    """Output for the client."""
 
     __slots__ = ()
 
@@ -197,7 +197,7 @@ class ReplyLatency(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class ReplyEnded(ConversationClientEvent):
-    """Nothing more comes of the turn. ``text`` is what stands in the history: what was heard;
+    """End of a turn's output. ``text`` is what stands in the history: what was heard;
     ``heard_s`` of ``made_s`` seconds of sound were."""
 
     turn: int
@@ -219,8 +219,8 @@ class ReplyTruncated(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class ConversationError(ConversationClientEvent):
-    """Something went wrong; the conversation goes on. ``turn`` is 0 where it was no reply's;
-    ``name`` is what the client calls the request that came to nothing by it, or ''."""
+    """Error; the conversation goes on. ``turn`` is 0 where it was no reply's; ``name`` is what
+    the client calls the request that came to nothing by it, or ''."""
 
     turn: int
     error: SidecarError
@@ -229,7 +229,7 @@ class ConversationError(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class ConversationNotice(ConversationClientEvent):
-    """Something is not as it should be, and nothing is lost by it."""
+    """Notice of a problem by which nothing is lost."""
 
     notice: Notice
 
@@ -361,7 +361,7 @@ class AudioPacer:
         return now + max(0.0, ahead - start)
 
     def heard(self, now: float) -> float:
-        """So many seconds of the turn's sound were heard by now."""
+        """Return how many seconds of the turn's audio were played by now."""
         line = self._line
         if line is None:
             return 0.0

@@ -163,7 +163,7 @@ class WindowExtractor:
         self._forget()
 
     def finish(self) -> None:
-        """There is no more."""
+        """End the audio."""
         self._finished = True
 
     def windows(self) -> list[DiarizationWindow]:

@@ -69,7 +69,7 @@ class MemoryAccount:
         """The engine came, or did not, or is gone."""
 
     def held(self, sessions: int) -> None:
-        """So many live sessions have the engine now."""
+        """Record the number of live sessions of the engine."""
 
 
 CPU_CHUNK_S = 8 / 3

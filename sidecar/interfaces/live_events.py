@@ -150,7 +150,7 @@ class InputProcessed:
 
 @dataclass(frozen=True, slots=True)
 class NoticeRaised:
-    """Something the client should know, of a turn where it has to do with one."""
+    """Notice for the client, about a turn if it concerns one."""
 
     notice: Notice
     turn: int | None = None

@@ -19,7 +19,7 @@ from sidecar.auth.rate_limits import HOUR_S, RateLimit, TokenBuckets, is_within_
 
 
 class Reservation:
-    """Something that is taken and given back once, at the end of a ``with`` or before."""
+    """Reservation that is given back once, at the end of a ``with`` or before."""
 
     def __init__(self) -> None:
         self._held = True

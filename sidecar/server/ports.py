@@ -36,7 +36,7 @@ class ReservedPorts:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """Those that the settings name.
+        """Return the ports that the settings name.
 
         Raises:
             errors.PortInUse: as `bind_port`.

@@ -245,7 +245,7 @@ class RemoteTransport:
         sent no more, and a call that is not wanted is closed."""
 
     def close(self, why: str = "closed") -> None:
-        """Hear no more."""
+        """Close the call."""
         self._end_call(why)
         self._socket.transport.abort()
 

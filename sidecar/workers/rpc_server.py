@@ -111,7 +111,7 @@ class RpcRequest:
         return True
 
     def end(self, **last: Any) -> None:
-        """Say that it is over: ``done`` or ``error``."""
+        """Send its end: ``done`` or ``error``."""
         self._sender.send({"call": self.number, **last})
 
     def receive(self, frame: channel.ChannelFrame) -> None:
@@ -129,7 +129,7 @@ class RpcRequest:
 
 
 def _ignore_change() -> None:
-    """Nobody wants to know."""
+    """Ignore a change."""
 
 
 _NUMBER = struct.Struct("=Q")

@@ -107,7 +107,7 @@ class LiveSpeakerLabels:
         self._silent.add(piece)
 
     def forget(self, piece: int) -> None:
-        """Nobody says anything in it."""
+        """Drop a segment without text."""
         self._heard.pop(piece, None)
         self._silent.discard(piece)
 
@@ -151,7 +151,7 @@ class LiveSpeakerLabels:
                 one.label = self._nearest(one.vector.astype(np.float32), one.seconds)
 
     def settle(self) -> None:
-        """Nothing more comes: number them as they appear."""
+        """Number the speakers in order of appearance, at the end."""
         self._silent |= self._told.keys()
         order: dict[int, int] = {}
         for who in self._now().values():

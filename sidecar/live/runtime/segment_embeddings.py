@@ -34,7 +34,7 @@ class LiveSpeakerIdentification:
         """Profile of each speaker, by number."""
 
     def meet(self, voices: Mapping[int, speaker_identification.SpeakerVector]) -> None:
-        """This is what the speakers sound like now."""
+        """Take over the current embeddings of the speakers."""
         self.voices = speaker_identification.match_profiles(
             voices, speaker_identification.similarities(voices, self._means), self._known
         )
@@ -105,7 +105,7 @@ class _EmbeddingSample:
         return self.worth and (self.paused or self.seconds >= MAX_EMBEDDING_S)
 
     def cut(self, ring: SampleRingBuffer) -> Block:
-        """Its sound: a copy, of shape (samples,)."""
+        """Return its audio: a copy, of shape (samples,)."""
         parts = SampleRingBuffer()
         begin = end = None
         for at in [*self.frames, None]:
@@ -151,7 +151,7 @@ class SegmentEmbeddings:
                 self._add(frame)
 
     def spoken(self, at: int) -> None:
-        """There is speech in the frame from there on."""
+        """Mark speech in the frame from there on."""
         self._speech.append(at)
         if self._open is not None:
             self._add(at)
@@ -176,7 +176,7 @@ class SegmentEmbeddings:
             self.speakers.mark_without_embedding(self._waiting.popleft().piece)
 
     def forget(self, piece: int) -> None:
-        """Nobody says anything in that piece."""
+        """Drop a segment without text."""
         self._waiting = deque(one for one in self._waiting if one.piece != piece)
         if self._open is not None and self._open.piece == piece:
             self._open = None
@@ -264,7 +264,7 @@ class SegmentEmbeddings:
         return self._alone or not (busy or self.speakers.heard)
 
     def settle(self) -> Iterator[LiveEvent]:
-        """This is how it stays."""
+        """Settle the result."""
         self.settled = True
         self.speakers.settle()
         yield from self._revised()

@@ -81,7 +81,7 @@ class SessionSaver:
             raise errors.SessionTaken()
 
     def over(self, session: Session) -> None:
-        """Nobody needs it any more."""
+        """Forget a session that is over."""
         self._due.pop(session, None)
         if session.checkpointer is not None and not session.checkpointer.closed:
             session.checkpointer.close()
@@ -146,7 +146,7 @@ class SessionSaver:
                 await self._unsaved()
 
     async def _unsaved(self) -> None:
-        """Nothing waits for it; it is tried again in a while."""
+        """Note that sessions could not be saved, and try again in a while."""
         self._away = True
         for session in list(self._due):
             if session.checkpointer is not None:
@@ -228,8 +228,8 @@ class SessionHandover:
 
     @asynccontextmanager
     async def alone(self, name: SessionName) -> AsyncIterator[None]:
-        """Nobody else takes a session up as long as this lasts; waits for who does, or leaves it.
-        A client that connects twice has two who want it."""
+        """Hold the takeover of a session exclusively; wait for the holder, or give up. A client
+        that connects twice has two who want it."""
         while True:
             if (leaving := self._leaving.get(name)) is not None:
                 await asyncio.wait({leaving})

@@ -74,7 +74,7 @@ class SessionRecording:
         return await self._disk.run(spool.finish, head)
 
     def close(self) -> None:
-        """Nobody wants it."""
+        """Discard the recording."""
         spool, self._spool = self._spool, None
         if spool is None:
             return

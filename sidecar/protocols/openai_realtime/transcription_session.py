@@ -67,7 +67,7 @@ class RealtimeConnection(ABC):
         ends the connection."""
 
     async def _say(self, make: Callable[[], Iterable[EventBody]]) -> None:
-        """Say what ``make`` comes to, and nothing else in between."""
+        """Send what ``make`` returns, and nothing else in between."""
         async with self._saying:
             for said in list(make()):
                 self._count += 1
@@ -146,12 +146,12 @@ class RealtimeTranscriptionConnection(RealtimeConnection):
         self._use(configuration)
 
     async def greet(self) -> None:
-        """Say how the session is heard."""
+        """Send the configuration of the session."""
         await self._socket.open()
         await self._say(lambda: [self._view("created", self._beta)])
 
     async def tell(self) -> None:
-        """Say what is heard, until the session ends.
+        """Send results, until the session ends.
 
         Raises:
             sockets.Gone: the client went.

@@ -287,7 +287,7 @@ class WyomingEventReader:
             most -= len(piece)
 
     def close(self) -> None:
-        """Nobody reads any more."""
+        """Stop reading."""
         ahead = self._ahead
         if ahead is not None and not ahead.cancel() and not ahead.cancelled():
             ahead.exception()  # it was seen, and is nobody's trouble
