@@ -103,7 +103,7 @@ def pull(
         repository, layout = installed_checkpoints.resolve_repository(name)
         print(fetch(repository, named or revision, to, layout).folder)
     except KeyboardInterrupt:
-        print_error_line("Stopped. The same command goes on where it was.")
+        print_error_line("Stopped. Repeat the command to resume.")
         return INTERRUPTED
     except errors.HubUnreachable as error:
         if not (repository and sys.stderr and sys.stderr.isatty()):

@@ -349,7 +349,7 @@ def test_no_line_of_the_log_has_a_key(
     made = create_recording_storage(settings_of(bucket), Path("nowhere"))
     with pytest.raises(errors.StorageUnreachable) as refused:
         made.put("a-job", io.BytesIO(b"a recording"))
-    assert "refuses" in refused.value.detail
+    assert "rejects" in refused.value.detail
     assert (
         "AccessDenied" in caplog.text or "InvalidAccessKeyId" in caplog.text or "403" in caplog.text
     )
