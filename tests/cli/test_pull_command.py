@@ -572,7 +572,7 @@ def test_models_are_listed_and_deleted_but_none_that_a_service_has(shell, tmp_pa
     checkpoint = tiny_vibevoice.checkpoint("tiny")
     with Server(tmp_path / "s", engine="vibevoice", model_path=checkpoint, device="cpu") as server:
         port = {**env, "VIBEVOICE_PORT": str(server.port)}
-        check_one_line(shell.pull("vibevoice", "--yes", command="rm", **port), "in use", "End it")
+        check_one_line(shell.pull("vibevoice", "--yes", command="rm", **port), "in use", "Stop it")
     assert shell.folder.is_dir()
     gone = shell.pull(VIBEVOICE_REPOSITORY, "--yes", command="rm", **env)
     assert (gone.returncode, gone.stdout) == (0, ""), gone.stderr
