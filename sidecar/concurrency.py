@@ -26,7 +26,7 @@ def usable_cpu_cores() -> int:
 
 
 class ThreadLimiter:
-    """At most ``most`` threads at once for one kind of work; a thread for each piece of it."""
+    """At most ``most`` threads at once for one kind of work; a thread for each call."""
 
     def __init__(self, kind: str, most: int) -> None:
         self._kind = kind

@@ -188,7 +188,7 @@ def _read_pipe(path: Path, pipe: int, status: os.stat_result, most: int) -> byte
 
 
 def _read_pipe_to_end(path: Path, pipe: int, most: int) -> bytes:
-    """So many bytes of a pipe at most. One that nobody has opened yet is at its end, too."""
+    """Read at most so many bytes of a pipe. One that nobody has opened yet is at its end, too."""
     data, until = b"", time.monotonic() + PIPE_TIMEOUT_S
     while len(data) < most and (left_s := until - time.monotonic()) > 0:
         select.select([pipe], [], [], left_s)

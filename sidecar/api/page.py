@@ -228,7 +228,7 @@ _StateName = BeforeValidator(lambda state: state.name.lower())
 
 
 class PageFinding(RenderedBody):
-    """Something that is missing or wrong, and what to do."""
+    """Finding: a missing or wrong part, and its remedy."""
 
     topic: str = Field(examples=["uploads"])
     state: Annotated[Literal["absent", "warning", "bad"], _StateName]

@@ -47,7 +47,7 @@ class LeaseAudioFormat(BaseModel):
 
 
 class LeaseOptions(BaseModel):
-    """Hear on with these."""
+    """Change of a session's options."""
 
     type: Literal["change"]
     options: LiveOptions
@@ -204,7 +204,7 @@ class LeaseConnection:
             await self._bell.wait()
 
     async def be_alive(self) -> None:
-        """Say something, so that silence means that nobody is here."""
+        """Send a heartbeat, so that silence means a dead peer."""
         while True:
             await asyncio.sleep(HEARTBEAT_INTERVAL_S)
             await self._socket.send(live_messages.message("received", **self.received()))
@@ -241,7 +241,7 @@ class LeaseConnection:
         self._bell.set()
 
     def over(self, wrong: errors.SidecarError | None) -> None:
-        """Nothing more is said."""
+        """End of the session's events."""
         self._over = True
         if wrong is not None:
             self._ended(wrong)

@@ -42,7 +42,7 @@ def etag_of(job: JobRecord) -> str:
 
 
 def parse_revisions(request: Request, header: str) -> set[int] | None:
-    """Those that a header names; None without one, or if any will do.
+    """Return the revisions that a header names; None without one, or if any will do.
 
     Raises:
         errors.FieldInvalid: it names none that could be ours.

@@ -33,7 +33,7 @@ PATH_OUTSIDE_ROOTS = "'audio_path' lies outside of the folders that are allowed.
 
 
 class AudioSource:
-    """An open recording; closing it is the last that is heard of an upload."""
+    """Open recording; closing it deletes an upload."""
 
     def __init__(self, fd: int, *, spooled: bool, path: str | None = None) -> None:
         self._fd: int | None = fd
@@ -48,7 +48,7 @@ class AudioSource:
         self._settled = tell
 
     def settle(self) -> None:
-        """Say that it has; a second time does nothing."""
+        """Mark it as settled; a second time does nothing."""
         tell, self._settled = self._settled, None
         if tell is not None:
             tell()
@@ -350,7 +350,7 @@ def recording_ref(source: AudioSource) -> OpenUploadRef | ClientFileRef:
 
 
 class HashingStream:
-    """A stream that is counted while somebody takes it."""
+    """Stream whose bytes are counted and hashed as they are read."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces = pieces

@@ -39,7 +39,7 @@ class PeakMeter:
             self._rest = None
 
     def since(self, first: int) -> bytes:
-        """Those from number ``first`` on."""
+        """Return the peaks from number ``first`` on."""
         return bytes(self._levels[first:])
 
 

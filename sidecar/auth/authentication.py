@@ -172,7 +172,7 @@ class AccessControl:
     visits: RevocableStreams = field(default_factory=RevocableStreams)
 
     def admit_request(self, approach: RequestOrigin) -> None:
-        """Somebody has come from somewhere.
+        """Check the origin of a request.
 
         Raises:
             errors.HostNotAllowed, errors.PeerNotAllowed, errors.OriginNotAllowed: not from there.

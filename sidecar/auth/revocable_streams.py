@@ -26,7 +26,7 @@ RevocationCheck = Callable[[SignedCredential], str | None]
 
 
 class RevocableStreams:
-    """Those who are being answered; they are looked at together, again and again."""
+    """Open streams, whose credentials are checked together and repeatedly."""
 
     def __init__(
         self,

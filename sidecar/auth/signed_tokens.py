@@ -80,7 +80,8 @@ def read_revocations(path: Path) -> frozenset[str]:
 
 
 class RevocationFile:
-    """Reads a file for `Watched`, and tells when somebody is let in again."""
+    """Reader of the list of revoked tokens for `WatchedFiles`, which logs tokens that are valid
+    again."""
 
     def __init__(self, path: Path, *, optional: bool = False) -> None:
         """``optional``: if the file is not there yet, no token is revoked."""

@@ -36,7 +36,7 @@ _MAX_JSON_BYTES = 25_000_000
 
 @dataclass(frozen=True, slots=True)
 class ModelCheckpoint:
-    """A folder that can be loaded, as far as can be told without loading it.
+    """Folder that can be loaded, as far as that is known without loading it.
 
     ``bytes`` is the size of ``weight_files`` together; ``revision`` the commit, where the folder
     is one of a Hugging Face cache or `pull` noted it there.

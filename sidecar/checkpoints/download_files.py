@@ -102,7 +102,7 @@ class DownloadDestination:
         self.path(file).unlink(missing_ok=True)
 
     def begin(self) -> None:
-        """Say no more that another commit is here whole."""
+        """Remove the mark that another commit is complete here."""
 
     def finish(self, revision: str) -> None:
         """All of it is here."""
@@ -204,7 +204,7 @@ class DownloadInterrupted(Exception):
 
 
 class DownloadStopped(Exception):
-    """Another file failed, or somebody pressed Ctrl-C."""
+    """Another file failed, or Ctrl-C was pressed."""
 
 
 class DownloadProgress:
@@ -214,10 +214,10 @@ class DownloadProgress:
         """It begins; ``total`` bytes are to be here and checked at the end."""
 
     def advance(self, count: int) -> None:
-        """So many bytes more (or fewer) are here and checked. Called from any thread."""
+        """Count so many bytes more (or fewer) that are here and checked. Called from any thread."""
 
     def notice(self, message: str) -> None:
-        """Something worth a line."""
+        """Print a notice."""
 
 
 class PartialFile:

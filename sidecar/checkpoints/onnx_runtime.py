@@ -176,7 +176,7 @@ class EmbeddedModel:
 
 
 def find_embedded_models(models: Sequence[EmbeddedModel]) -> Mapping[EmbeddedModel, bytes]:
-    """Those of ``models`` that the library carries; none where it is not installed.
+    """Return those of ``models`` that the library contains; none if it is not installed.
 
     Raises:
         OSError: its file cannot be read.

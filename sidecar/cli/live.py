@@ -131,8 +131,8 @@ def line_of(segment: Segment, name: str | None = None) -> str:
 def open_live_display(
     fmt: str, write: Callable[[str], None], *, shown: bool
 ) -> Iterator[LiveDisplay]:
-    """Tell ``write_atomically`` what a program reads as it comes: lines of `text`, events of
-    `jsonl`.
+    """Open the display of a session: ``write`` gets lines of `text` or events of `jsonl` for
+    programs.
 
     On a terminal people see it there, in colours, and not twice.
     """
@@ -159,7 +159,7 @@ class LiveDisplay:
         """Return the current level, 0 to 1."""
 
     def event(self, numbered: NumberedEvent) -> None:
-        """Something was said."""
+        """Show an event."""
         event = numbered.event
         if self._fmt == "jsonl" and not isinstance(event, InputProcessed):
             from sidecar.api.live_messages import event_message

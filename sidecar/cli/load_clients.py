@@ -64,7 +64,7 @@ async def _recordings(
     _: _Play,
     visit: LoadTestSession,
 ) -> None:
-    """So many recordings one after another, for each name from another one on."""
+    """Return so many recordings in turn, starting with another one for each name."""
     shift = int(name) if name.isdecimal() else 0
     for number in range(repeat):
         recording = recordings[(shift + number) % len(recordings)]

@@ -192,7 +192,7 @@ class LoadTestMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LoadTestAudio:
-    """A stretch of sound: pcm16 at `LIVE_RATE`."""
+    """Audio: pcm16 at `LIVE_RATE`."""
 
     sound: bytes
     speech: bool
@@ -217,7 +217,7 @@ class LoadTestScript:
 
 
 def silence(seconds: float) -> bytes:
-    """So much of it."""
+    """Return so much silence."""
     return bytes(round(seconds * LIVE_RATE) * SAMPLE_BYTES)
 
 
@@ -344,7 +344,7 @@ class LoadTestRefusal(Exception):
 
 
 class LoadTestSender:
-    """Client that sends sound. Pauses end utterances, so they are sent, unless it is ``silent``.
+    """Client that sends audio. Pauses end utterances, so they are sent, unless it is ``silent``.
     ``send``: sends a piece of an utterance, or of a pause."""
 
     silent = False
@@ -353,15 +353,15 @@ class LoadTestSender:
         self.send = send
 
     async def begin(self, turn: int) -> None:
-        """Say that an utterance begins, where the wire has a message for it."""
+        """Send the start of an utterance, if the wire has a message for it."""
 
     async def end(self, turn: int) -> None:
-        """Say that it is over, where the wire has a message for it."""
+        """Send the end of an utterance, if the wire has a message for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadTestTempo:
-    """Pieces of ``chunk_s``, ``pace`` seconds of sound in a second; 0: as fast as they go."""
+    """Chunks of ``chunk_s``, ``pace`` seconds of audio in a second; 0: as fast as they go."""
 
     chunk_s: float = 0.1
     pace: float = 1.0

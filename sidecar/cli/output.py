@@ -59,7 +59,8 @@ def keep_quiet(settings: Settings) -> None:
 
 
 def report_error(error: errors.SidecarError, about: str = "") -> int:
-    """Say in one line what was wrong, with what, and what to do; the exit code."""
+    """Print the error in one line: what was wrong, with what, and what to do; return the exit
+    code."""
     from sidecar.server.service_process import EXIT_CODES
 
     print_error_line(

@@ -103,7 +103,7 @@ def pull(
         repository, layout = installed_checkpoints.resolve_repository(name)
         print(fetch(repository, named or revision, to, layout).folder)
     except KeyboardInterrupt:
-        print_error_line("Stopped. The same command goes on where it was.")
+        print_error_line("Stopped. Repeat the command to resume.")
         return INTERRUPTED
     except errors.HubUnreachable as error:
         if not (repository and sys.stderr and sys.stderr.isatty()):
@@ -115,7 +115,7 @@ def pull(
 
 
 def _is_default_wanted(to: Path | None, revision: str | None) -> bool:
-    """Say what comes without a name, and ask; nothing is asked where it is here already.
+    """Print what is downloaded without a name, and ask, unless it is here already.
 
     Raises:
         typer.BadParameter: nobody is there to be asked.

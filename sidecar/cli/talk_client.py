@@ -140,7 +140,7 @@ FAREWELL_S = 3.0
 
 
 class TalkSession:
-    """The tasks around one `TalkConnection`; ``rate``: samples a second of what the person says."""
+    """The tasks around one `TalkConnection`; ``rate``: sample rate of the user's audio."""
 
     def __init__(
         self, wire: TalkConnection, player: PlaybackDevice, show: TalkDisplay, *, rate: int

@@ -49,7 +49,7 @@ class TalkDisplay:
         self._print(MACHINE, text, "magenta")
 
     def close(self) -> None:
-        """Nothing more is shown."""
+        """Stop the display."""
 
     def _print(self, who: str, text: str, style: str) -> None:
         output.print_text(f"{who}: {output.printable(' '.join(text.split()))}\n")
@@ -130,7 +130,8 @@ class _TalkScreenDisplay(TalkDisplay):
 
 
 class PlaybackDevice:
-    """Has the answer of one turn at a time; here it is read, so all that was said was heard."""
+    """Playback of the answer of one turn at a time; this one shows text, so all of it counts as
+    heard."""
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
@@ -211,7 +212,7 @@ class Loudspeaker(PlaybackDevice):
             self._held = held
 
     def clear(self) -> None:
-        """Nothing waits any more."""
+        """Drop all waiting audio."""
         with self._lock:
             self._waiting.clear()
             self._held = False

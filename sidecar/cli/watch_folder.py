@@ -62,7 +62,8 @@ class FileSettling:
         self._since: dict[Path, tuple[FileSnapshot, float]] = {}
 
     def settled(self, looks: Mapping[Path, FileSnapshot], now: float) -> list[Path]:
-        """Those of ``looks`` that are as they were, since so long; empty ones never are."""
+        """Return those of ``looks`` that have not changed for long enough; empty files never
+        count."""
         self._since = {
             path: self._since[path] if self._since.get(path, (None,))[0] == look else (look, now)
             for path, look in looks.items()

@@ -187,8 +187,7 @@ class ClaimStore:
         return found
 
     async def end_unschedulable(self, patience_s: float) -> None:
-        """Say of each waiting job that all live nodes refuse that it is so, and end it after
-        ``patience_s``."""
+        """Mark each waiting job that all live nodes reject, and end it after ``patience_s``."""
         for job_id, seq, nodes, failures, ends in await self._database.fetch(
             _REFUSED, (patience_s, patience_s, UNSCHEDULABLE_BATCH)
         ):
@@ -267,8 +266,8 @@ NODE_ERRORS = (
 
 
 class ClaimedJob(Job):
-    """A job that writes to the log of its node as long as it is claimed; then it stops untold: it
-    ends in this process, and no log hears of it."""
+    """Job that writes to the log of its node as long as it is claimed; then it ends in this
+    process without an event."""
 
     def __init__(
         self,

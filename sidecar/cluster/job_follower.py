@@ -39,7 +39,7 @@ _THERE = "SELECT id, submitted, recording IS NOT NULL FROM vibevoice.jobs WHERE 
 
 @dataclass(slots=True)
 class _FollowedJob:
-    """A job that is followed: its record as it was told last."""
+    """Followed job: its record at its latest event."""
 
     record: JobRecord
     marked: bool = False
@@ -118,7 +118,7 @@ class JobFollower(JobEventFeed):
         self._drop_idle(job.id)
 
     def leave(self, job_id: str, subscription: JobSubscription) -> None:
-        """Tell a subscription no more."""
+        """End a subscription."""
         super().leave(job_id, subscription)
         self._drop_idle(job_id)
 

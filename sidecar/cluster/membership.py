@@ -50,7 +50,7 @@ class HeartbeatObserver:
 
 
 class Membership:
-    """This service among the others, as ``id``."""
+    """Membership of this service, as ``id``, among the others."""
 
     def __init__(
         self,

@@ -156,8 +156,8 @@ class PostgresSessionStore:
         self._tell = tell
 
     async def run(self) -> None:
-        """Hear which sessions of this service others ask for, and delete those whose time is over,
-        for ever."""
+        """Watch for requests of other services for sessions of this one, and delete expired
+        sessions, for ever."""
         swept, clock = 0.0, asyncio.get_running_loop().time
         while True:
             with suppress(errors.JournalUnreachable):

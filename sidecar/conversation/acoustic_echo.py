@@ -47,7 +47,7 @@ Envelopes = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class _AudioSpan:
-    """Samples that end at a time, or at a place in the person's sound."""
+    """Samples that end at a time, or at a position in the user's audio."""
 
     end: float
     samples: Samples
@@ -87,7 +87,7 @@ class EchoDetector:
         self._waiting += sound.pcm
 
     def play(self, turn: int, seconds: float, now: float) -> None:
-        """So much of the turn's sound was played by ``now``, in all."""
+        """Record how much of the turn's audio was played by ``now``, in all."""
         count = round((seconds - self._at_s) * self._rate) if turn == self._turn else 0
         if count <= 0:  # a report may know of less: that much is not there twice
             return
@@ -153,7 +153,7 @@ def band_envelopes(samples: Samples, rate: int) -> Envelopes:
 
 
 def _envelopes_between(pieces: deque[_AudioSpan], start: float, end: float) -> Envelopes:
-    """Those of the pieces' sound from ``start`` to ``end``; where there is none it is silence."""
+    """Return the envelopes of the audio from ``start`` to ``end``; silence if there is none."""
     rate = pieces[-1].rate if pieces else FRAMES_PER_S
     samples = np.zeros(max(0, round((end - start) * rate)), np.int16)
     for piece in pieces:

@@ -86,7 +86,7 @@ class Assistant:
             self._do(output_queue.ConversationError(0, error, name))
 
     def give_up(self, error: SidecarError, since: float, now: float) -> None:
-        """Say that something went wrong before there was anything to be answered."""
+        """Report an error before there was a turn to answer."""
         self.discard()
         self._begin("", now).fail(error, now)
         self._confirm(output_queue.ReplyLatency(0, total=since), now)
@@ -120,7 +120,7 @@ class Assistant:
     # It goes on
 
     def report(self, event: events.ReplyEvent, now: float) -> None:
-        """Something of a stage, or of who plays the sound: of this turn, or too late."""
+        """Handle an event of a stage, or of the player: of this turn, or too late."""
         turn = self.turn
         if turn is None or event.turn != turn.number:
             return
@@ -176,7 +176,7 @@ class Assistant:
         return True
 
     def stalled(self, now: float) -> bool:
-        """Nothing has happened for too long; whether the turn is over by that."""
+        """Handle a stage that timed out; return whether the turn is over by that."""
         turn = self.turn
         assert turn is not None
         if turn.stall(now):
@@ -195,6 +195,6 @@ class Assistant:
         self._do(output_queue.ReplyEnded(turn.number, ending, text, min(turn.played, made), made))
 
     def forget(self) -> None:
-        """Nothing was said."""
+        """Clear the history."""
         self.history.clear()
         self._last_said = ""

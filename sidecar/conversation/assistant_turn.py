@@ -47,7 +47,7 @@ class _PendingToolCall:
 
 
 class ToolCallCollector:
-    """Those of turn ``number``; ``taken`` says whether an id is another call's already."""
+    """Tool calls of turn ``number``; ``taken`` says whether an id is another call's already."""
 
     def __init__(self, number: int, taken: Callable[[str], bool]) -> None:
         self._number, self._taken = number, taken
@@ -164,7 +164,7 @@ class AssistantTurn:
         self._do(events.GenerateReply(self.number, messages, self._options.tools))
 
     def fail(self, error: SidecarError, now: float) -> None:
-        """There is nothing to be thought about: say that something went wrong."""
+        """End with an error, as there is nothing to send to the LLM."""
         self._failed(error)
         self._apologise(now)
 
@@ -192,12 +192,12 @@ class AssistantTurn:
             self._do(ResumeReplyAudio(self.number))
 
     def stop(self) -> None:
-        """Nobody waits for its stages any more: the voice, then the thought."""
+        """Stop its stages: TTS, then the LLM."""
         self._do(events.StopStage(self.number, events.ConversationStage.VOICE))
         self._do(events.StopStage(self.number, events.ConversationStage.THINKER))
 
     def break_off(self) -> None:
-        """Nobody listens any more: what was to come is known to be missing."""
+        """End playback: what was to come is known to be missing."""
         if self._thinking:
             self._thinking = False
             self.reply.limited = True
@@ -213,7 +213,7 @@ class AssistantTurn:
 
     @property
     def audible(self) -> bool:
-        """Something of it was heard, or read where nothing is to be heard."""
+        """Return whether some of it was played, or shown if there is no TTS."""
         return self.played > 0 or (self._mute and self.confirmed and bool(self._written.strip()))
 
     @property
@@ -223,12 +223,12 @@ class AssistantTurn:
 
     @property
     def made(self) -> bool:
-        """Nothing more comes of it."""
+        """Return whether nothing more comes of it."""
         return self.confirmed and not (self._thinking or self._busy)
 
     @property
     def done(self) -> bool:
-        """Nothing more comes of it, and all of it was heard."""
+        """Return whether nothing more comes of it, and all of it was played."""
         return self.made and self.played >= self.reply.made_s - _SLACK_S
 
     @property
@@ -313,17 +313,17 @@ class AssistantTurn:
             self._silence(event.at)
 
     def heard(self, seconds: float, now: float) -> None:
-        """So much of its sound was heard by now, in all."""
+        """Record how much of its audio was played by now, in all."""
         seconds = min(seconds, self.reply.made_s)
         if seconds > self.played:
             self.played, self.progress = seconds, now
 
     def cut(self, seconds: float) -> None:
-        """So much was heard, whatever was told before."""
+        """Record how much was played, whatever was reported before."""
         self.played = min(seconds, self.reply.made_s)
 
     def stall(self, now: float) -> bool:
-        """Nothing has happened for too long; whether somebody can still do something about it."""
+        """Handle a timeout; return whether another stage can still do something about it."""
         self.progress = now
         if self._thinking:
             self._do(events.StopStage(self.number, events.ConversationStage.THINKER))
@@ -409,7 +409,7 @@ class AssistantTurn:
             self._failed(error)
 
     def _apologise(self, now: float) -> None:
-        """Say that something went wrong. That is shown as an error, and is not history."""
+        """Speak the apology. That is shown as an error, and is not history."""
         if not self._mute and self._options.apology:
             self._write("", [TtsPhrase("", self._options.apology)], now)
 
@@ -418,7 +418,7 @@ class AssistantTurn:
         self._out(ConversationError(self.number, error), self.progress)
 
     def _silence(self, now: float) -> None:
-        """There is no voice any more: what was not said is read."""
+        """Turn TTS off: the rest is text only."""
         self._do(events.StopStage(self.number, events.ConversationStage.VOICE))
         self._mute = True
         self.reply.mute()

@@ -39,8 +39,8 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """One entry of what a language model is told. ``calls``: what the machine asked for then;
-    ``call``: the id of the one whose result this is."""
+    """Message of a chat. ``calls``: what the machine asked for then; ``call``: the id of the one
+    whose result this is."""
 
     role: ChatRole
     text: str
@@ -141,7 +141,7 @@ class Llm(Protocol):
 
 
 class RepeatLlm:
-    """Says what it heard, and says that it does: where there is no model, there is no chatting."""
+    """Built-in echo model: repeats what the user says, and says so."""
 
     name = REPEAT_LLM_NAME
     calls = False

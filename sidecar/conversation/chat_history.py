@@ -100,14 +100,14 @@ class ChatHistory:
         return self._append(replace(made, text=output, returned=True), after)
 
     def drop(self, number: int) -> None:
-        """Nobody said that. With a call goes what came of it."""
+        """Remove that entry. With a call goes what came of it."""
         dropped = [one for one in self._entries if one.number == number]
         calls = {one.call.id for one in dropped if one.call and not one.returned}
         kept = (one for one in self._entries if one.number != number)
         self._entries = [one for one in kept if not (one.call and one.call.id in calls)]
 
     def clear(self) -> None:
-        """Nothing was said."""
+        """Clear the history."""
         self._entries.clear()
 
     def bound(self, most: int, most_bytes: int) -> None:

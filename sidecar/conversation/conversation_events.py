@@ -77,21 +77,21 @@ class ConversationStage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ConversationEvent:
-    """Something that happened ``at`` a time."""
+    """Event that happened ``at`` a time."""
 
     at: float
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyEvent(ConversationEvent):
-    """Something of a stage that works for a reply, or of who plays its sound."""
+    """Event of a stage that works for a reply, or of its player."""
 
     turn: int
 
 
 @dataclass(frozen=True, slots=True)
 class UserSpeechStarted(ConversationEvent):
-    """Somebody speaks, since ``began``: an utterance begins, or goes on after a pause."""
+    """Speech since ``began``: an utterance begins, or goes on after a pause."""
 
     utterance: int
     began: float
@@ -99,8 +99,8 @@ class UserSpeechStarted(ConversationEvent):
 
 @dataclass(frozen=True, slots=True)
 class UserSpeechStopped(ConversationEvent):
-    """Nobody speaks since ``ended``. To be told as soon as it is known, 0.1 s later at best: how
-    long a pause ends a turn is decided here."""
+    """Silence since ``ended``. To be told as soon as it is known, 0.1 s later at best: how long
+    a pause ends a turn is decided here."""
 
     utterance: int
     ended: float
@@ -108,8 +108,8 @@ class UserSpeechStopped(ConversationEvent):
 
 @dataclass(frozen=True, slots=True)
 class RecognizedWords(ConversationEvent):
-    """Words of an utterance so far, all of them; ``upto``: its audio up to there was heard. Words
-    that cover all up to the utterance's stop are settled, unless it continues."""
+    """All words of an utterance so far; ``upto``: end of the recognized audio. Words that cover
+    all up to the utterance's stop are settled, unless it continues."""
 
     utterance: int
     text: str
@@ -118,8 +118,8 @@ class RecognizedWords(ConversationEvent):
 
 @dataclass(frozen=True, slots=True)
 class EchoSimilarity(ConversationEvent):
-    """An utterance's sound so far is so like what was played then, from 0 to 1 (`evidence`): to be
-    told before its words."""
+    """Similarity of an utterance's audio so far to what was played then, from 0 to 1
+    (`evidence`): sent before its words."""
 
     utterance: int
     likeness: float
@@ -127,7 +127,7 @@ class EchoSimilarity(ConversationEvent):
 
 @dataclass(frozen=True, slots=True)
 class TurnCommitted(ConversationEvent):
-    """The client says that the person's turn is over: no patience."""
+    """The client ends the user's turn, without a pause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ class TurnDiscarded(ConversationEvent):
 
 @dataclass(frozen=True, slots=True)
 class TextTyped(ConversationEvent):
-    """A person's turn as text."""
+    """User's turn as text."""
 
     text: str
 
@@ -198,7 +198,7 @@ class LlmToolCallDelta(ReplyEvent):
 
 @dataclass(frozen=True, slots=True)
 class TtsAudio(ReplyEvent):
-    """More sound of a piece that was to be said."""
+    """More audio of a phrase."""
 
     piece: int
     sound: SynthesizedAudio
@@ -223,16 +223,16 @@ class StageFailed(ReplyEvent):
 
 @dataclass(frozen=True, slots=True)
 class PlaybackReported(ReplyEvent):
-    """``seconds`` of the turn's sound have been heard by now, in all. To be told before whatever
-    may interrupt (speech, words, a tick), so that the history is right to the word."""
+    """``seconds`` of the turn's audio have been played by now, in all. To be told before
+    whatever may interrupt (speech, words, a tick), so that the history is right to the word."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class PlaybackTruncated(ConversationEvent):
-    """The client says that ``seconds`` of that turn's sound were heard and no more; if it goes on,
-    it ends. That counts for more than what was `PlaybackReported`, but once cut is cut."""
+    """The client reports that ``seconds`` of that turn's audio were played and no more; if it
+    goes on, it ends. That counts for more than what was `PlaybackReported`, but once cut is cut."""
 
     turn: int
     seconds: float
@@ -240,7 +240,7 @@ class PlaybackTruncated(ConversationEvent):
 
 @dataclass(frozen=True, slots=True)
 class ResponseCancelled(ConversationEvent):
-    """The client does not want to hear the rest."""
+    """The client cancels the rest of the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,8 +262,8 @@ class TimerFired(ConversationEvent):
 
 @dataclass(frozen=True, slots=True)
 class RecognizeUtterance(ConversationCommand):
-    """Make words of the utterance's sound up to ``upto`` and tell them as `RecognizedWords` that
-    cover it: it may be over. Nothing to do for an ear that does so by itself."""
+    """Recognize the utterance's audio up to ``upto``, with `RecognizedWords` that cover it: it
+    may be over. Nothing to do for an ear that does so by itself."""
 
     utterance: int
     upto: float
@@ -280,7 +280,7 @@ class GenerateReply(ConversationCommand):
 
 @dataclass(frozen=True, slots=True)
 class SynthesizeText(ConversationCommand):
-    """Make sound of ``text``. Of one turn these come in the order of ``piece``, and are to be said
+    """Synthesize ``text``. Of one turn these come in the order of ``piece``, and are to be said
     one after the other; two at most are on their way."""
 
     turn: int
@@ -290,7 +290,7 @@ class SynthesizeText(ConversationCommand):
 
 @dataclass(frozen=True, slots=True)
 class SendReplyAudio(ConversationCommand):
-    """Sound of the turn to be heard behind all of it before."""
+    """Audio of the turn to be played behind all of it before."""
 
     turn: int
     piece: int
@@ -299,7 +299,7 @@ class SendReplyAudio(ConversationCommand):
 
 @dataclass(frozen=True, slots=True)
 class StopStage(ConversationCommand):
-    """Nobody waits for that stage of the turn any more."""
+    """Cancel that stage of the turn."""
 
     turn: int
     stage: ConversationStage

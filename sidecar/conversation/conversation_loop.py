@@ -63,7 +63,7 @@ class ConversationTasks:
         self._said[command.turn].put_nowait(command)
 
     def stop(self, turn: int, stage: events.ConversationStage) -> None:
-        """Nobody waits for that any more."""
+        """Stop that stage of the turn."""
         if stage is events.ConversationStage.VOICE:
             self._said.pop(turn, None)
         if (task := self._going.pop((turn, stage), None)) is not None:
@@ -193,7 +193,7 @@ class ConversationLoop:
         return self._ear.options
 
     def hears(self, options: LiveOptions) -> None:
-        """Hear the person in another way."""
+        """Change the recognition options of the user."""
         self._ear.use(options)
 
     @property
@@ -301,7 +301,7 @@ class ConversationLoop:
         self._out.put_nowait(output_queue.ConversationEnded())
 
     def warn(self, error: errors.SidecarError) -> None:
-        """Something is amiss; the conversation goes on."""
+        """Send a warning; the conversation goes on."""
         self._out.put_nowait(output_queue.ConversationError(0, error))
 
     def _noticed(self, notice: Notice) -> None:
@@ -334,8 +334,8 @@ class ConversationLoop:
         await self._stages.close()
 
     def _happened(self, event: events.ConversationEvent) -> None:
-        """Tell the machine, and do what it says. How much was heard comes first: an interruption
-        goes by that."""
+        """Feed the state machine, and carry out its commands. How much was heard comes first: an
+        interruption goes by that."""
         if self._broken.done():
             return
         try:
@@ -361,7 +361,8 @@ class ConversationLoop:
         self._happened(event)
 
     def _compare(self, utterance: int) -> None:
-        """Tell how like an utterance's sound so far is what was played then, if anything was."""
+        """Feed the similarity of an utterance's audio so far to what was played then, if
+        anything was."""
         self._compared_s = self._ear.received_s
         self._happened(events.TimerFired(self._now()))
         likeness = self._evidence.likeness(*self._ear.place(utterance))

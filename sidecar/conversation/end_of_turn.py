@@ -103,8 +103,9 @@ _SLACK_S = 0.02
 
 @dataclass(slots=True)
 class UserUtterance:
-    """Utterance of the user since it ``began``: heard up to ``upto``, of audio up to ``ended``.
-    ``likeness``: similarity of its sound to the audio played then; ``echo``: it is that."""
+    """Utterance of the user since it ``began``: recognized up to ``upto``, of audio up to
+    ``ended``. ``likeness``: similarity of its sound to the audio played then; ``echo``: it is
+    that."""
 
     began: float
     text: str = ""
@@ -116,16 +117,16 @@ class UserUtterance:
 
     @property
     def settled(self) -> bool:
-        """Its words cover all of it."""
+        """Return whether its words cover all of it."""
         return self.ended is not None and self.upto >= self.ended - _SLACK_S
 
 
 @dataclass(slots=True)
 class UserTurn:
-    """Somebody's turn. ``since``: when the stretch of speech began that goes on or was the last;
+    """Turn of a user. ``since``: when the stretch of speech began that goes on or was the last;
     ``saying``: what the machine says meanwhile, or did just before, which may come back.
-    ``answer``: the client wants one, by ``answer_by`` if that is given, and calls
-    that request ``answer_name``.
+    ``answer``: the client wants one, by ``answer_by`` if that is given, and calls that request
+    ``answer_name``.
 
     Over a reply ``told`` is false: no client knows of it yet. There ``paused_at`` is since when the
     reply is held for it, ``dismissed`` that it is not held for it any more, and ``aside`` that its
@@ -184,7 +185,7 @@ class UserTurn:
 
     @property
     def settled(self) -> bool:
-        """Nobody speaks, and all words are known."""
+        """Return whether the user is silent, and all words are known."""
         return not self.speaking and all(one.settled for one in self.utterances.values())
 
     def start(self, utterance: int, began: float) -> None:
@@ -216,7 +217,7 @@ class UserTurn:
         return changed or self.settled != was_settled
 
     def give_up(self, utterance: int, error: SidecarError) -> None:
-        """Its words will not come: those that are there have to do."""
+        """Give up waiting for its words: those that are there have to do."""
         one = self.utterances.get(utterance)
         if one is not None and one.ended is not None and not one.settled:
             one.upto, self.failure = one.ended, error

@@ -19,19 +19,19 @@ from sidecar.transcripts.transcript import Notice
 
 
 class ConversationCommand:
-    """Something that is to be done."""
+    """Command to carry out."""
 
     __slots__ = ()
 
 
 class ConversationOutput:
-    """Something for the client."""
+    """Output for the client."""
 
     __slots__ = ()
 
 
 class ConversationClientEvent(ConversationCommand, ConversationOutput):
-    """Something that the client is told."""
+    """Event for the client."""
 
     __slots__ = ()
 
@@ -72,7 +72,7 @@ class PhaseChanged(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class UserTurnStarted(ConversationClientEvent):
-    """A person's turn begins, with that utterance. Over a reply this is told only once that is
+    """A user's turn begins, with that utterance. Over a reply this is told only once that is
     interrupted."""
 
     utterance: int
@@ -88,8 +88,7 @@ class UserTurnPartial(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class UserTurnStopped(ConversationClientEvent):
-    """The person's turn is over: since ``ended`` nobody spoke, and that ``utterance`` was its
-    last."""
+    """The user's turn is over: silence since ``ended``, and that ``utterance`` was its last."""
 
     ended: float
     utterance: int = field(default=0, compare=False)
@@ -172,7 +171,7 @@ class ToolCallEnded(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class ReplyAudioStarted(ConversationClientEvent):
-    """Sound of that piece begins to go out; ``text`` is what the voice makes of it."""
+    """Audio of that phrase begins to be sent; ``text`` is what the TTS engine makes of it."""
 
     turn: int
     piece: int
@@ -198,7 +197,7 @@ class ReplyLatency(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class ReplyEnded(ConversationClientEvent):
-    """Nothing more comes of the turn. ``text`` is what stands in the history: what was heard;
+    """End of a turn's output. ``text`` is what stands in the history: what was heard;
     ``heard_s`` of ``made_s`` seconds of sound were."""
 
     turn: int
@@ -210,8 +209,8 @@ class ReplyEnded(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class ReplyTruncated(ConversationClientEvent):
-    """So much was heard of a turn as the client says; ``text`` stands in the history now, nothing
-    of a turn that is forgotten."""
+    """Playback of a turn ended there by the client's report; ``text`` is in the history now,
+    nothing of a turn that is forgotten."""
 
     turn: int
     seconds: float
@@ -220,8 +219,8 @@ class ReplyTruncated(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class ConversationError(ConversationClientEvent):
-    """Something went wrong; the conversation goes on. ``turn`` is 0 where it was no reply's;
-    ``name`` is what the client calls the request that came to nothing by it, or ''."""
+    """Error; the conversation goes on. ``turn`` is 0 where it was no reply's; ``name`` is what
+    the client calls the request that came to nothing by it, or ''."""
 
     turn: int
     error: SidecarError
@@ -230,7 +229,7 @@ class ConversationError(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class ConversationNotice(ConversationClientEvent):
-    """Something is not as it should be, and nothing is lost by it."""
+    """Notice of a problem by which nothing is lost."""
 
     notice: Notice
 
@@ -263,7 +262,7 @@ class PlaybackClient:
 
 @dataclass(frozen=True, slots=True)
 class ReplyAudioFrame(ConversationOutput):
-    """Sound to be sent now; ``start`` is where it lies in the turn's sound, in seconds."""
+    """Audio to be sent now; ``start`` is its position in the turn's audio, in seconds."""
 
     turn: int
     pcm: bytes
@@ -278,7 +277,7 @@ class ReplyAudioFrame(ConversationOutput):
 
 @dataclass(slots=True)
 class _TurnAudio:
-    """One turn's sound: what waits, from ``sent`` to ``made``, and where words begin in it."""
+    """One turn's audio: what waits, from ``sent`` to ``made``, and where words begin in it."""
 
     turn: int
     rate: int
@@ -293,7 +292,7 @@ class _TurnAudio:
 
 
 class AudioPacer:
-    """The sound of one turn after the other, on its way to ``client``."""
+    """Pacing of the audio of one turn after the other, on its way to ``client``."""
 
     def __init__(self, client: PlaybackClient | None = None) -> None:
         self.client = client or PlaybackClient()
@@ -362,7 +361,7 @@ class AudioPacer:
         return now + max(0.0, ahead - start)
 
     def heard(self, now: float) -> float:
-        """So many seconds of the turn's sound were heard by now."""
+        """Return how many seconds of the turn's audio were played by now."""
         line = self._line
         if line is None:
             return 0.0
@@ -449,31 +448,31 @@ class AudioPacer:
 
 @dataclass(frozen=True, slots=True)
 class PauseReplyAudio(ConversationCommand, ConversationOutput):
-    """Hold the turn's sound where it is, here and, if it can, at the client: nothing is lost, and
-    what comes of it waits as well."""
+    """Pause the turn's audio, here and, if it can, at the client: nothing is lost, and its
+    events wait as well."""
 
     turn: int
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeReplyAudio(ConversationCommand, ConversationOutput):
-    """The turn's sound goes on."""
+    """Resume the turn's audio."""
 
     turn: int
 
 
 @dataclass(frozen=True, slots=True)
 class DropReplyAudio(ConversationCommand, ConversationOutput):
-    """Drop all of the turn's sound that is not with the client, and have the client drop the rest
-    if it can."""
+    """Drop all of the turn's audio that was not sent, and have the client drop the rest if it
+    can."""
 
     turn: int
 
 
 @dataclass(frozen=True, slots=True)
 class TurnAudioSent(ConversationOutput):
-    """All of that turn is with the client, though some of it may still have to be heard; it will
-    end like that. Where that is all the same, `ReplyEnded` alone is told."""
+    """All of that turn was sent, though some may still have to be played; it will end like that.
+    Where that is all the same, `ReplyEnded` alone is told."""
 
     turn: int
     ending: ReplyEnding

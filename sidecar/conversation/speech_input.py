@@ -23,8 +23,8 @@ MIN_CLOCK_STEP_S = 0.01
 
 
 class AudioClock:
-    """Sound comes in chunks; what lies ``s`` seconds before a chunk's end was said ``s`` seconds
-    before it came. A client that pauses between two makes no difference to that."""
+    """Clock of audio that comes in chunks; what lies ``s`` seconds before a chunk's end was said
+    ``s`` seconds before it came. A client that pauses between two makes no difference to that."""
 
     def __init__(self) -> None:
         self._ends: deque[tuple[float, float]] = deque()
@@ -162,7 +162,7 @@ class SpeechInput:
         self._forgets.append(gone)
 
     def use(self, options: live_engine.LiveOptions) -> None:
-        """Hear in another way."""
+        """Change the recognition options."""
         self.options = options
         self.attend(self._guard)
 
@@ -175,7 +175,7 @@ class SpeechInput:
             self._session.change(dataclasses.replace(self.options, endpointing=ends))
 
     async def listen(self) -> None:
-        """Tell what is heard.
+        """Report what is recognized.
 
         Raises:
             errors.SidecarError: what ended the session.
@@ -264,17 +264,17 @@ class SpeechInput:
             del self._spans[next(iter(self._spans))]
 
     def _silent(self, turn: int) -> None:
-        """Nobody speaks, unless the next turn has begun."""
+        """Handle silence, unless the next turn has begun."""
         if self.speaking == turn:
             self.speaking = None
 
     def _words(self, turn: int, text: str, upto: float) -> None:
-        """Tell the finals of the turn and ``text`` behind them."""
+        """Report the finals of the turn and ``text`` behind them."""
         said = " ".join(filter(None, (*self._finals.get(turn, ()), text)))
         self._happened(events.RecognizedWords(self._now(), turn, said, upto))
 
     def _rest(self, chunk_s: float) -> None:
-        """Nothing comes from now on, unless it does before the alarm."""
+        """Schedule the end of input, unless more comes before."""
         self._starving = OneShotTimer(max(INPUT_STALL_S, STALL_CHUNKS * chunk_s), self._starved)
 
     def _starved(self) -> None:

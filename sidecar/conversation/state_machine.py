@@ -47,7 +47,7 @@ class ConversationStateMachine:
 
     @property
     def options(self) -> events.ConversationOptions:
-        """Its manners, from the next turn on."""
+        """Return its options, from the next turn on."""
         return self._answering.options
 
     @property
@@ -106,7 +106,7 @@ class ConversationStateMachine:
                 self._wished(event)
 
     def _wished(self, event: events.ConversationEvent) -> None:
-        """Something of the client's."""
+        """Handle a command of the client."""
         match event:
             case events.TextTyped():
                 self._typed(event.text)

@@ -286,7 +286,7 @@ def _has_open_markup(said: str) -> bool:
 
 
 def _count_words(said: str) -> int:
-    """So many words, of which those in scripts without spaces count by two characters."""
+    """Count words, of which those in scripts without spaces count by two characters."""
     return sum(1 + (len(word) // 2 if ord(max(word)) >= 0x2E80 else 0) for word in said.split())
 
 

@@ -29,11 +29,11 @@ class TurnTaking:
 
     @property
     def options(self) -> conversation_events.ConversationOptions:
-        """Those of now."""
+        """Return the current options."""
         return self._answering.options
 
     def started(self, utterance: int, began: float) -> None:
-        """Somebody speaks."""
+        """Handle the start of speech."""
         person = self.person
         if person is not None and person.speaking and person.current == utterance:
             return
@@ -53,7 +53,7 @@ class TurnTaking:
             self._hold(person, reply)
 
     def stopped(self, utterance: int, ended: float) -> None:
-        """Nobody does."""
+        """Handle the end of speech."""
         person, reply = self.person, self._answering.given
         if person is None or not person.speaking or person.current != utterance:
             return
@@ -186,7 +186,7 @@ class TurnTaking:
 
     @property
     def pause_after(self) -> float:
-        """So much speech holds a reply."""
+        """Return how much speech pauses a reply."""
         guarded = self.guarded or self.options.guarded
         return barge_in.GUARDED_PAUSE_AFTER_S if guarded else barge_in.PAUSE_AFTER_S
 
@@ -239,8 +239,9 @@ class TurnTaking:
             self._do(output_queue.UserTurnFinal(entry.text, entry=entry.number, backchannel=spoken))
 
     def alike(self, utterance: int, likeness: float) -> None:
-        """Its sound is so like what was played. Where it is an echo and there are no words yet, the
-        reply is not held for it. If it was none after all, its words still count."""
+        """Record how similar its audio is to what was played. Where it is an echo and there are
+        no words yet, the reply is not held for it. If it was none after all, its words still
+        count."""
         person, reply = self.person, self._answering.given
         if person is None or (one := person.utterances.get(utterance)) is None:
             return

@@ -23,7 +23,7 @@ CANCEL_POLL_S = 0.05
 
 
 class StreamingDiarizer(Protocol):
-    """Tells who speaks when, or only that somebody does; times in seconds from the start."""
+    """Speaker turns, or speech regions only; times in seconds from the start."""
 
     @property
     def told_s(self) -> float:

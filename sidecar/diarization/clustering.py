@@ -196,8 +196,8 @@ REASSIGNMENT_ROUNDS = 5
 
 @dataclass(frozen=True, slots=True)
 class SplitSpeakerGroups:
-    """The group of each segment, 0 being the one that is heard most, and the cosine between the
-    two groups that are most alike."""
+    """Group of each segment, 0 being the one with most speech, and the cosine between the two
+    most similar groups."""
 
     groups: list[int]
     likeness: float

@@ -273,7 +273,7 @@ class Diarizer:
         return np.where(found == NO_SPEAKER, NO_SPEAKER, np.array(list(self._known))[found])
 
     def decide(self) -> None:
-        """Tell voices apart anew, over all that is heard. It happens by itself, too."""
+        """Cluster speakers anew, over all audio so far. It happens by itself, too."""
         if not self._windows:
             return
         self._decided_s = self._listening.heard_s
@@ -299,7 +299,7 @@ class Diarizer:
         self._redraw(0)
 
     def _redraw(self, first: int) -> None:
-        """Say anew who speaks when, from the window of that index on."""
+        """Recompute the speaker turns, from the window of that index on."""
         for at in range(first, len(self._windows), WINDOWS_PER_BATCH):
             self._draw(at, min(at + WINDOWS_PER_BATCH, len(self._windows)))
 

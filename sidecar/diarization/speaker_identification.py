@@ -38,7 +38,7 @@ Vector = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class SpeakerVector:
-    """Embedding of a voice; ``seconds`` of it were heard."""
+    """Embedding of a speaker, from ``seconds`` of speech."""
 
     vector: Vector
     seconds: float
@@ -50,7 +50,7 @@ SpanEmbeddings = Callable[[Sequence[tuple[float, float]]], Sequence[SpeakerVecto
 
 @dataclass(frozen=True, slots=True)
 class DiarizedSpeakers:
-    """Turns and embeddings of speakers, by the label of their turns; a voice that was never heard
+    """Turns and embeddings of speakers, by the label of their turns; a speaker who never speaks
     alone is missing. ``passages``: embedding of any stretch, if that is known."""
 
     turns: Sequence[SpeakerTurn]

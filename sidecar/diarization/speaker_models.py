@@ -271,7 +271,7 @@ class SpeakerEncoder:
 
 
 class SingleSpeakerEncoder(SpeakerEncoder):
-    """Takes everybody for the same person, and costs nothing: where only speech counts."""
+    """Encoder that takes all speech for one speaker, without cost: where only speech counts."""
 
     def __init__(self) -> None:
         """It has no model."""

@@ -107,7 +107,7 @@ class DiarizationWindow:
 
 
 class WindowExtractor:
-    """Give it sound, take its windows, each once, in order.
+    """Extraction of windows from audio, each once, in order.
 
     It holds the sound from the last window's begin on, and what the trunk made of two blocks. The
     trunk runs over the pieces of a block in which somebody speaks, by the window that begins with
@@ -163,7 +163,7 @@ class WindowExtractor:
         self._forget()
 
     def finish(self) -> None:
-        """There is no more."""
+        """End the audio."""
         self._finished = True
 
     def windows(self) -> list[DiarizationWindow]:

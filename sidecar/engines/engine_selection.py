@@ -215,8 +215,8 @@ def choose_live_engine(
 
 
 def _remote_live_choice(settings: Settings) -> EngineChoice[EngineSpec]:
-    """Those that the settings name for recordings: how many sessions there is room for, and which
-    languages they know, is theirs to say."""
+    """Return the servers that the settings name for recordings: their capacity and languages are
+    theirs to say."""
     others = upstream_options(settings)
     hosts = ", ".join(map(host_of, others.urls))
     spec = replace(engines.engine_spec(UPSTREAM), sessions=MAX_REMOTE_SESSIONS, translates=True)

@@ -73,7 +73,7 @@ class ScriptedEngine:
         self._scheduler: LiveScheduler | None = None
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
-        """Nothing to bring into memory.
+        """Load nothing.
 
         Raises:
             errors.ModelLoadFailed: it is told to.

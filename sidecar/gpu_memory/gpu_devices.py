@@ -100,7 +100,7 @@ class DeviceLedger:
         self._reserved[who] = size
 
     def release(self, who: str) -> None:
-        """Nothing of it is here any more, and nothing is coming."""
+        """Release the holding of an engine that is unloaded."""
         self._reserved.pop(who, None)
 
     def reserved_bytes(self, who: str) -> int:

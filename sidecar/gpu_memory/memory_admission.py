@@ -47,8 +47,8 @@ class LoadPlan:
 
 
 class MemoryAccount:
-    """Account of what an engine takes of its device's memory, and what it will; this one, for
-    engines whose memory nobody plans, keeps nothing and loads the new one beside the old."""
+    """Account of an engine's device memory, now and planned; this one, for engines without a
+    memory plan, records nothing and loads the new one beside the old."""
 
     async def look(self) -> None:
         """Find out how much memory there is."""
@@ -68,7 +68,7 @@ class MemoryAccount:
         """The engine came, or did not, or is gone."""
 
     def held(self, sessions: int) -> None:
-        """So many live sessions have the engine now."""
+        """Record the number of live sessions of the engine."""
 
 
 CPU_CHUNK_S = 8 / 3

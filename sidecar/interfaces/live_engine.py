@@ -64,7 +64,7 @@ def check_field_limits(options: Any) -> None:
 
 
 def _annotation_limits(hint: Any) -> NumberRange | None:
-    """Those of an annotation, which may be optional."""
+    """Return the limits of an annotation, which may be optional."""
     for one in (*getattr(hint, "__metadata__", ()), *get_args(hint)):
         if isinstance(one, NumberRange):
             return one
@@ -219,7 +219,7 @@ class LiveSession(Protocol):
         """More sound at `LIVE_RATE`, shape (samples,)."""
 
     def change(self, options: LiveOptions) -> None:
-        """Hear from here on with other options."""
+        """Change the options from here on."""
 
     def commit(self) -> None:
         """End the turn here."""
@@ -231,7 +231,7 @@ class LiveSession(Protocol):
         """No more sound: tell the rest, and then the summary."""
 
     def close(self) -> None:
-        """Nobody listens any more."""
+        """Close the session."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ UTTERANCE_DROPPED = "utterance_dropped"
 
 @dataclass(frozen=True, slots=True)
 class SpeechStarted:
-    """Somebody begins to speak."""
+    """Start of speech."""
 
     turn: int
     at: float
@@ -59,8 +59,8 @@ class Partial:
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """A piece that has ended; its speaker may still be revised. ``wait_s``: how long it lay before
-    an engine had time for it; ``work_s``: how long that took then. ``name``: who of the people
+    """Final segment; its speaker may still be revised. ``wait_s``: how long it lay before an
+    engine had time for it; ``work_s``: how long that took then. ``name``: who of the people
     known its speaker is, as it looks now. ``confidence``: of an engine that knows one language
     alone; never for a client."""
 
@@ -76,8 +76,8 @@ class Final:
 
 @dataclass(frozen=True, slots=True)
 class TurnEnded:
-    """All pieces of a turn are told, ``text`` is what they say together. ``committed``: the client
-    had ended it."""
+    """End of a turn whose segments were all sent, ``text`` is their text together.
+    ``committed``: the client had ended it."""
 
     turn: int
     start: float
@@ -114,8 +114,8 @@ class SpeakerEmbeddingsKnown:
 
 @dataclass(frozen=True, slots=True)
 class ContextUtterance:
-    """A piece that was told and that what follows is heard behind; seconds on the session's clock.
-    ``tokens``: what it says, in the engine's own."""
+    """Sent segment that is context for the next; seconds on the session's clock. ``tokens``:
+    what it says, in the engine's own."""
 
     start: float
     end: float
@@ -132,8 +132,8 @@ class ContextKnown:
 
 @dataclass(frozen=True, slots=True)
 class InputProcessed:
-    """The sound was heard up to ``at``; before ``settled`` nothing is to be told any more, and who
-    has to go on for this engine hears it from ``wanted`` on (from ``settled`` where that is None).
+    """Audio was recognized up to ``at``; before ``settled`` no more events come, and an engine
+    that takes over needs the audio from ``wanted`` on (from ``settled`` where that is None).
     ``commits``: so many of the client's have been answered."""
 
     at: float
@@ -144,7 +144,7 @@ class InputProcessed:
 
 @dataclass(frozen=True, slots=True)
 class NoticeRaised:
-    """Something the client should know, of a turn where it has to do with one."""
+    """Notice for the client, about a turn if it concerns one."""
 
     notice: Notice
     turn: int | None = None

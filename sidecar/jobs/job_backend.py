@@ -56,9 +56,9 @@ class EngineProvisioning:
 
     @property
     def lead_s(self) -> float:
-        """So long before a job is likely to end the next may be handed to the engine (`JobQueue`);
-        nobody can tell that more exactly. Never where a plan is made of the memory that is free
-        when a job begins, nor where it would not wait there for the one before."""
+        """Return how long before the predicted end of a job the next may be handed to the engine
+        (`JobQueue`). Never where a plan is made of the memory that is free when a job begins,
+        nor where it would not wait there for the one before."""
         return MIN_JOB_S if self._admission is None and not self.slot.sharing.concurrent else 0.0
 
     def admitted(self, options: TranscribeOptions, audio_s: float | None) -> TranscribeOptions:

@@ -62,7 +62,7 @@ class JobSubscription:
         self._news.set()
 
     def close(self) -> None:
-        """Hear no more; what has come can still be taken."""
+        """Close the subscription; what has come can still be taken."""
         self._over = True
         self._feed.leave(self._job_id, self)
         self._news.set()
@@ -147,7 +147,7 @@ class JobEventFeed:
         return subscription
 
     def leave(self, job_id: str, subscription: JobSubscription) -> None:
-        """Tell a subscription no more."""
+        """End a subscription."""
         if job_id in self._subscriptions:
             self._subscriptions[job_id].discard(subscription)
             if not self._subscriptions[job_id]:
@@ -163,7 +163,7 @@ class JobEventFeed:
         return sum(map(len, self._subscriptions.values()))
 
     def publish(self, record: JobRecord, event: JobEvent) -> None:
-        """Tell everybody; ``record`` is what it is after the event."""
+        """Publish an event; ``record`` is what it is after the event."""
         for tell in [*self._of_one.get(record.id, ()), *self._all]:
             tell(record, event)
         for subscription in list(self._subscriptions.get(record.id, ())):
@@ -228,7 +228,7 @@ class JobEventLog:
         self._entries[record.id] = JobEventLogEntry(record)
 
     def append(self, job_id: str, change: JobChange) -> JobRecord:
-        """Something happened to a job: keep it, then tell of it; the record after it.
+        """Append an event of a job and publish it; return the record after it.
 
         What changes nothing (`record.advance`) is neither kept nor told.
 

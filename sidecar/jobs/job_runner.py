@@ -47,7 +47,7 @@ class Job:
 
     @property
     def id(self) -> str:
-        """Its name."""
+        """Return its id."""
         return self.record.id
 
     @property
@@ -87,11 +87,11 @@ class Job:
         store.listen(self._on_event, self.id)
 
     def hear(self, feed: JobEventFeed) -> None:
-        """Hear what happens to it from a feed; it is changed elsewhere."""
+        """Follow its events from a feed; it is changed elsewhere."""
         feed.listen(self._on_event, self.id)
 
     def unhear(self, feed: JobEventFeed) -> None:
-        """Hear no more of it."""
+        """Stop following its events."""
         feed.unlisten(self._on_event, self.id)
 
     async def written(self) -> None:
@@ -166,7 +166,7 @@ class Job:
         self._append(job_record.FailedChange(job_record.JobFailure.of(error)))
 
     def cancel(self) -> None:
-        """Somebody ended it; one that has ended stays as it is."""
+        """Cancel it; one that has ended stays as it is."""
         self._append(job_record.CancelledChange())
 
     def part(self, error: errors.SidecarError) -> None:

@@ -309,7 +309,7 @@ class OwnedRecordings:
     async def pieces(
         self, file: EncryptedFile, begin: int, end: int
     ) -> AsyncGenerator[bytes, None]:
-        """Its bytes from ``begin`` to before ``end``.
+        """Return its bytes from ``begin`` to before ``end``.
 
         Raises:
             errors.AudioLost: it is not what it was.

@@ -17,7 +17,7 @@ from sidecar.auth.rate_limits import is_within_fair_share
 
 
 class Reservation:
-    """Something that is taken and given back once, at the end of a ``with`` or before."""
+    """Reservation that is given back once, at the end of a ``with`` or before."""
 
     def __init__(self) -> None:
         self._held = True

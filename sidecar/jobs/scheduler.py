@@ -167,8 +167,8 @@ class _SimulatedSlot:
 
 
 class _OwnerQueues:
-    """Those who wait, by index: of each owner a line for each precision, and who of all the first
-    would end with the least."""
+    """Waiting jobs, by index: of each owner a queue for each precision, and the first of all
+    that would end with the least."""
 
     def __init__(self, waiting: Sequence[WaitingJob], shares: OwnerShares, now: float) -> None:
         self._waiting = waiting

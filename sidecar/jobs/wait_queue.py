@@ -22,7 +22,7 @@ PredictJobSeconds = Callable[[Job], float]
 
 
 class RunningJobs:
-    """Those that run in a ``place``; times are of `time.monotonic`."""
+    """Running jobs of a slot (``place``); times are of `time.monotonic`."""
 
     def __init__(
         self, place: EngineSlot[EngineSpec], pace: DurationPredictor, takes_s: PredictJobSeconds
@@ -49,7 +49,7 @@ class RunningJobs:
         self.running.append(jobs)
 
     def finish(self, jobs: Sequence[Job], now: float) -> None:
-        """They run no more; how long a load took is learned."""
+        """Remove jobs that run no more; the duration of a load is learned."""
         if jobs is self.running[0]:
             self._begun_at = now
         self.running.remove(jobs)
@@ -164,7 +164,8 @@ class WaitQueue:
         self._changed()
 
     def finish(self, jobs: Sequence[Job], at: int) -> None:
-        """They run no more; who has not ended waits again, in front, and has had nothing."""
+        """Remove jobs that run no more; one that has not ended waits again, in front, and has
+        had nothing."""
         self._working[at].finish(jobs, time.monotonic())
         for job in jobs:
             if job.ended:
@@ -177,7 +178,7 @@ class WaitQueue:
         self._changed()
 
     def clear(self) -> None:
-        """Nobody waits any more."""
+        """Remove all waiting jobs."""
         for job_id in self._jobs:
             del self._predicted[job_id]
         self._jobs.clear()
@@ -185,11 +186,11 @@ class WaitQueue:
         self._changed()
 
     def halt(self) -> None:
-        """Nobody is next any more: those who wait do so for another start."""
+        """Start no more jobs: those that wait do so for another start."""
         self._halted = True
 
     def shut(self, at: int) -> None:
-        """Nobody is begun in a place any more."""
+        """Start no more jobs in a slot."""
         self._working[at].shut = True
         self._changed()
 

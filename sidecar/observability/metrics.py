@@ -218,7 +218,7 @@ class OutcomeWindow:
         counts[outcome] = counts.get(outcome, 0) + 1
 
     def lately(self) -> RecentOutcomes:
-        """Those within the window."""
+        """Return the outcomes within the window."""
         self._forget()
         return RecentOutcomes(
             **{
@@ -295,7 +295,7 @@ class JobMetrics:
             self._outcomes.add(outcome)
 
     def cancelled(self, lasted_s: float) -> None:
-        """Somebody ended it."""
+        """Count a cancellation."""
         self.ended.add(CANCELLED)
         self.lasted.see(max(0.0, lasted_s))
 

@@ -23,7 +23,7 @@ EXPORT_TIMEOUT_S = 3.0
 
 
 class OtlpExporter:
-    """Sends from a thread of the SDK's, a bounded number of spans waiting: nobody waits for it."""
+    """OTLP exporter on a thread of the SDK's, with a bounded queue of spans."""
 
     on = True
 

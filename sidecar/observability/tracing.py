@@ -19,8 +19,8 @@ OTLP_ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_
 
 @dataclass(frozen=True, slots=True)
 class TraceSpan:
-    """Something that took from ``begin`` to ``end``, in seconds since 1970; ``error``: the code of
-    what ended it, and the ``stages`` it fell into."""
+    """Span from ``begin`` to ``end``, in seconds since 1970; ``error``: the code of what ended
+    it, and its ``stages``."""
 
     name: str
     begin: float
@@ -83,16 +83,16 @@ class Tracer(Protocol):
 
 
 class NullTracer:
-    """Nobody traces."""
+    """Tracer that records nothing."""
 
     on = False
 
     def begin(self, name: str, at: float, arrival: RequestArrival | None) -> RequestTrace:
-        """Nobody asks for that."""
+        """Raise: there are no traces."""
         raise AssertionError("traces are off")
 
     def close(self) -> None:
-        """There is nothing left."""
+        """Do nothing."""
 
 
 def is_tracing_configured(environment: Mapping[str, str]) -> bool:

@@ -261,7 +261,7 @@ class SecondaryPort:
 
 
 class _SecondaryServer(uvicorn.Server):
-    """Lives and ends as it is told; signals are the service's own."""
+    """uvicorn server without signal handlers, which are the service's own."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)

@@ -63,8 +63,8 @@ class OwnedSpeakers:
         _check_capacity(await self._store.of(caller.owner))
 
     async def add(self, caller: Identity, name: str, heard: SpeakerEmbedding) -> EnrolledSpeaker:
-        """Somebody new. Who is there by that name and that very recording is not there twice: who
-        was not told that it was done may ask again.
+        """Add an enrolled speaker. Who is there by that name and that very recording is not there
+        twice: who was not told that it was done may ask again.
 
         Raises:
             errors.PeopleFull: there are as many as one owner may have.

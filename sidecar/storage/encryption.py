@@ -204,7 +204,7 @@ class StoredObject(Protocol):
         """Return the number of bytes."""
 
     def at(self, at: int, size: int) -> bytes:
-        """So many from there on; fewer at their end.
+        """Return so many bytes from there on; fewer at their end.
 
         Raises:
             OSError: they cannot be read.
@@ -228,7 +228,7 @@ class LocalObject:
         return os.fstat(self._fd).st_size
 
     def at(self, at: int, size: int) -> bytes:
-        """So many from there on."""
+        """Return so many bytes from there on."""
         try:
             with self._turn:
                 if sys.platform != "win32":

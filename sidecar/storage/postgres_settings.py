@@ -25,7 +25,7 @@ def journal_address(settings: Settings) -> str | None:
 
 
 def check_address(address: str) -> None:
-    """Say what is wrong with an address, without saying it.
+    """Check an address, without repeating it in the error.
 
     Raises:
         errors.SettingsInvalid: it is none, or what speaks to it is not installed or does not run

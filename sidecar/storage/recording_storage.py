@@ -188,7 +188,7 @@ class FolderStorage:
         return found
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: nothing is held."""
 
     def _opened(self, name: str) -> int:
         """A descriptor of what `put` wrote; never of what a name leads to."""

@@ -44,7 +44,7 @@ DEFAULT_REGION = "us-east-1"
 
 
 class S3Unavailable(Exception):
-    """It does not answer, or not now; nobody knows whether what was asked was done."""
+    """The storage does not answer now; whether the request was carried out is unknown."""
 
 
 class S3Refused(Exception):
@@ -257,7 +257,7 @@ class S3Storage:
         return S3Object(self, name, self.size(name))
 
     def range(self, name: str, at: int, size: int) -> bytes:
-        """So many bytes from there on, which there are."""
+        """Return so many bytes from there on, which there are."""
         span = f"bytes={at}-{at + size - 1}"
         with _s3_errors_as_ours():
             return bytes(self._ask("get_object", Key=self._key(name), Range=span)["Body"])
@@ -418,12 +418,12 @@ class S3Object:
         self._bucket, self._name, self.size = bucket, name, size
 
     def at(self, at: int, size: int) -> bytes:
-        """So many bytes from there on."""
+        """Return so many bytes from there on."""
         size = min(size, self.size - at)
         return self._bucket.range(self._name, at, size) if size > 0 else b""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: nothing is held."""
 
 
 def _server_time(page: Mapping[str, Any]) -> float:

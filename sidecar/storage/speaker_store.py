@@ -34,7 +34,7 @@ MAX_SAMPLES = 10
 
 @dataclass(frozen=True, slots=True)
 class SpeakerSample:
-    """A person's voice in one recording; ``added``: when, in seconds since 1970."""
+    """Clip of an enrolled speaker; ``added``: when, in seconds since 1970."""
 
     added: float
     print: SpeakerEmbedding
@@ -51,7 +51,7 @@ class SpeakerSample:
 
 @dataclass(frozen=True, slots=True)
 class EnrolledSpeaker:
-    """Somebody whom an owner has named. The oldest sample comes first."""
+    """Speaker whom an owner has enrolled. The oldest sample comes first."""
 
     id: str
     owner: str

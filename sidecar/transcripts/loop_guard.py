@@ -278,7 +278,7 @@ def retry_sampling(tried: int, lost_s: float = 0.0) -> SamplingOptions | None:
 
 @dataclass(frozen=True, slots=True)
 class SkippedAudio:
-    """A stretch that is given up, in seconds of the audio that the model hears."""
+    """Skipped audio, in seconds of the audio that the model gets."""
 
     start: float
     end: float

@@ -62,7 +62,7 @@ class SubtitleCue:
 
 @dataclass(frozen=True, slots=True)
 class _UnbreakableText:
-    """A piece that is not cut; its text may end in a space."""
+    """Text that is not cut; it may end in a space."""
 
     text: str
     start: float

@@ -70,7 +70,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something the reader of a transcript should know: a stable code and a sentence."""
+    """Notice for the reader of a transcript: a stable code and a sentence."""
 
     code: str
     message: str

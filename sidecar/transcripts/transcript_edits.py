@@ -67,8 +67,9 @@ EditOperation = RenameSpeaker | MergeSpeakers | SplitSegments | MoveSegments | R
 
 @dataclass(frozen=True, slots=True)
 class SplitSpeakerRequest:
-    """A wish: a speaker is ``into`` people, by what the segments sound like; None: as many as there
-    seem to be. What is done, and can be undone, are the `SplitSegments`s that come of it."""
+    """Request to split a speaker into ``into`` people, by the embeddings of the segments; None:
+    as many as there seem to be. What is done, and can be undone, are the `SplitSegments`s that
+    come of it."""
 
     speaker: int
     into: int | None = None

@@ -27,7 +27,7 @@ WORDS_PER_MINUTE = 175
 
 
 class EspeakTts:
-    """Its voices are languages and regions: 'en-us', 'de', 'pt-br'."""
+    """espeak-ng TTS: its voices are languages and regions: 'en-us', 'de', 'pt-br'."""
 
     def __init__(self) -> None:
         self._library: EspeakLibrary | None = None

@@ -32,7 +32,7 @@ MAX_LOADED_VOICES = 2
 
 
 class MoonshineTts:
-    """Has the voices that were pulled."""
+    """TTS with downloaded voices of moonshine-voice."""
 
     def __init__(self) -> None:
         self._folder = Path()
@@ -56,7 +56,7 @@ class MoonshineTts:
         yield 1.0
 
     def voices(self) -> Sequence[str]:
-        """Those that were pulled, the first one first."""
+        """Return the downloaded voices, the default first."""
         return tuple(dict.fromkeys(voice.name for voice in self._voices))
 
     def say(

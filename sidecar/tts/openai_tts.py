@@ -46,7 +46,7 @@ class OpenAiTts:
         self._model = DEFAULT_MODEL
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
-        """Nothing but a client; the server is asked when there is something to say."""
+        """Create a client; the server is asked when there is something to say."""
         import httpx
 
         assert options.upstream is not None

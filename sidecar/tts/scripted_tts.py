@@ -44,7 +44,7 @@ class ScriptedTts:
         self._hangs = ""
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
-        """Nothing to bring into memory."""
+        """Load nothing."""
         self._word_s = float(os.environ.get("VIBEVOICE_SCRIPTED_SAY", "0"))
         self._hangs = os.environ.get("VIBEVOICE_SCRIPTED_HANGS", "")
         yield 1.0

@@ -58,7 +58,7 @@ def is_system_tts_available() -> bool:
 
 
 class SystemTts:
-    """Has a text written to a file, and reads that."""
+    """TTS of the operating system, which writes speech to a file."""
 
     def __init__(self) -> None:
         self._program = ""

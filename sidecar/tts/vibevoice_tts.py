@@ -30,7 +30,8 @@ SPEC = engine_interface.TtsSpec(
 
 
 class VibeVoiceTts:
-    """Its voices are samples in the folder of the checkpoint. Heavy: torch comes with `load`."""
+    """VibeVoice TTS: its voices are samples in the folder of the checkpoint. Heavy: torch comes
+    with `load`."""
 
     def __init__(self) -> None:
         self._speech: VibeVoiceSynthesizer | None = None

@@ -409,7 +409,7 @@ class StreamingCodec:
         self._cache: Any = None
 
     def next(self, chunk: Tensor) -> Any:
-        """Its output of the next frame."""
+        """Return its output of the next frame."""
         output = self._part(chunk, padding_cache=self._cache, use_cache=True)
         self._cache = output.padding_cache
         return output

@@ -196,7 +196,7 @@ WARM_UP_TEXT = "One, two, three."
 
 
 class SynthesisCancelled(Exception):
-    """Nobody hears it any more."""
+    """The synthesis was cancelled."""
 
 
 class VibeVoiceSynthesizer:

@@ -60,7 +60,7 @@ class AudioChunk:
 
     @property
     def duration_s(self) -> float:
-        """Its length."""
+        """Return its duration."""
         return len(self.samples) / self.rate
 
     @property

@@ -290,7 +290,8 @@ class UpstreamPool:
 
 
 class _ChunkEncodings:
-    """A piece as it is sent, with what its voices are made of or without; each made once."""
+    """Encodings of a chunk for upstreams, with margins for embeddings or without; each made
+    once."""
 
     def __init__(self, piece: AudioChunk) -> None:
         self.piece = piece

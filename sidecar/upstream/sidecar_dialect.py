@@ -141,7 +141,8 @@ class SidecarChunkRequest:
         return []
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
-        """Its problems are ours: the same code, to be told as it is where no server would help."""
+        """Return the error of its problem details: the same code, passed on if no server would
+        help."""
         general = upstream_dialect.failure_of_status(status, headers, body)
         if general.step is FailureStep.LATER:
             return general

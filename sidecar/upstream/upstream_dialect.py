@@ -49,7 +49,7 @@ class FailureStep(Enum):
 
 
 class ChunkFailure(Exception):
-    """A piece was not heard: what is to be done, and the error where nothing helps.
+    """Failure of a chunk: the next step, and the error if nothing helps.
 
     ``sent``: whether the server had begun to read audio, so that the audio may be to blame.
     """
@@ -202,7 +202,7 @@ class UpstreamLimits:
 
 
 class ChunkRequest(Protocol):
-    """A piece on its way: asked for, once or several times, until there is an answer."""
+    """Request of a chunk, once or several times, until there is a response."""
 
     def call(self, sound: bytes) -> UpstreamRequest:
         """The request to send now; ``sound`` is the piece as flac. What was read before and not

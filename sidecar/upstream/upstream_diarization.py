@@ -26,7 +26,7 @@ STEP_S = 5.0
 
 
 class UpstreamDiarization:
-    """Follows a recording from the first piece that it is given on; times in seconds."""
+    """Diarization of a recording from its first chunk on; times in seconds."""
 
     def __init__(
         self, given: SpeakerModels, options: TranscribeOptions, stop: Callable[[], bool]

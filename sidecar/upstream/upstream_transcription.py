@@ -53,12 +53,12 @@ UPSTREAM_VOICES_REFUSED = Notice(
 
 
 class _UpstreamCancelled(Exception):
-    """Nobody wants it any more."""
+    """The transcription was cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
 class _PendingChunk:
-    """A piece on its way, and the segments that are told of it meanwhile."""
+    """Chunk in progress, and the segments that were sent of it meanwhile."""
 
     piece: AudioChunk
     future: Future[list[ChunkResult]]

@@ -189,7 +189,7 @@ class VllmDialect(upstream_dialect.UpstreamDialect):
 
 
 class VllmChunkRequest:
-    """One piece, in one answer or in several that go on from each other."""
+    """Request of one chunk, in one response or in several that go on from each other."""
 
     def __init__(self, dialect: VllmDialect, duration_s: float, options: TranscribeOptions) -> None:
         self._dialect = dialect

@@ -252,7 +252,7 @@ class ModelRegistry:
 
     @property
     def names(self) -> list[str]:
-        """Those that are there, each once."""
+        """Return the loaded models, each once."""
         return list(dict.fromkeys(one.model_id for one in self._served.values()))
 
     @property
@@ -262,7 +262,7 @@ class ModelRegistry:
 
     @property
     def loading_names(self) -> list[str]:
-        """Those that are being loaded, or wait for that."""
+        """Return the models that are being loaded, or wait for that."""
         return list(self._loading)
 
     async def load(self, request: ModelLoadRequest) -> None:

@@ -162,7 +162,7 @@ class EngineHost(MemoryAccount, Generic[Spec]):
         return self._standing(precision, MemoryPlan()) if self.on_gpu else 0
 
     def memory_now(self) -> MemoryState:
-        """Its device's memory as it was last looked at."""
+        """Return its device's memory at the last query."""
         return self._memory(self.slot.precision if self.slot.loaded else None)
 
     def expect_peak(self, peak_bytes: int) -> None:
@@ -204,7 +204,7 @@ class EngineHost(MemoryAccount, Generic[Spec]):
             self._reserve(self._standing(self.slot.precision, self.slot.memory))
 
     def held(self, sessions: int) -> None:
-        """So many live sessions have it, each with what it takes beside the weights
+        """Record the number of live sessions, each with its memory beside the weights
         (`MemoryAccount`)."""
         self._sessions = sessions
         if self._own is not None:

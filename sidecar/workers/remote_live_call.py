@@ -101,7 +101,7 @@ async def _connect(
     from websockets.asyncio.client import connect
 
     class Straight(connect):
-        """Sound goes where it was said to go."""
+        """Connection that follows no redirect."""
 
         def process_redirect(self, exc: Exception) -> Exception | str:
             return exc
@@ -245,7 +245,7 @@ class RemoteTransport:
         sent no more, and a call that is not wanted is closed."""
 
     def close(self, why: str = "closed") -> None:
-        """Hear no more."""
+        """Close the call."""
         self._end_call(why)
         self._socket.transport.abort()
 

@@ -72,12 +72,12 @@ class RemoteEngineSlot:
         return EngineState.READY if self._reached else EngineState.ABSENT
 
     def last_load(self, now: float) -> tuple[float, float]:
-        """Nothing is loaded here: as `EngineSlot.last_load`, of no length."""
+        """Return an empty load, as nothing is loaded here."""
         return now, now
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[RemoteEngineSlot]:
-        """There is nothing to wait for before a session has its place.
+        """Return a lease at once: a session waits for its engine by itself.
 
         Raises:
             errors.ShuttingDown: it is closed.

@@ -87,7 +87,7 @@ class RpcConnection(asyncio.Protocol):
         self._write(memoryview(channel.encode_frame(message)))
 
     def close(self, why: str = "closed") -> None:
-        """Say and hear no more; what has not gone out is dropped."""
+        """Close the connection; what has not been sent is dropped."""
         self._end(channel.ChannelClosed(why))
         if self._transport is not None:
             self._transport.abort()
@@ -144,7 +144,7 @@ MAX_UNREAD_BYTES = 2 * CREDIT_WINDOW_BYTES + channel.MAX_FRAME_BYTES
 
 
 class RpcCallEnded(Exception):
-    """It has ended, and hears nothing any more."""
+    """The call has ended, and receives nothing any more."""
 
 
 class RpcTransport(Protocol):
@@ -159,7 +159,7 @@ class RpcTransport(Protocol):
         """Send one to the worker, if it still runs."""
 
     def close(self, why: str = "closed") -> None:
-        """Say and hear no more."""
+        """Close the connection."""
 
 
 class RpcCall:
@@ -218,7 +218,7 @@ class RpcCall:
         await self._line.send({"call": self.number, "told": message}, raw=raw)
 
     def send_nowait(self, **message: Any) -> None:
-        """Tell it something small, behind what is on its way; one that has ended hears nothing."""
+        """Send it a small message, behind what is on its way; one that has ended ignores it."""
         if not self.over.is_set():
             self._line.send_nowait({"call": self.number, "told": message})
 
@@ -299,7 +299,7 @@ class RpcCalls:
         return call
 
     def forget(self, call: RpcCall) -> None:
-        """Nobody reads it any more; what still comes of it is dropped."""
+        """Forget its reader; what still comes of it is dropped."""
         self._calls.pop(call.number, None)
 
     async def answers_ping(self, within_s: float) -> bool:

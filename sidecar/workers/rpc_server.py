@@ -25,7 +25,7 @@ BEGUN_MESSAGE = {"begun": True}
 
 
 class CallCancelled(Exception):
-    """The call was cancelled: nobody waits for its answers."""
+    """The call was cancelled by its client."""
 
 
 class RpcSender:
@@ -111,7 +111,7 @@ class RpcRequest:
         return True
 
     def end(self, **last: Any) -> None:
-        """Say that it is over: ``done`` or ``error``."""
+        """Send its end: ``done`` or ``error``."""
         self._sender.send({"call": self.number, **last})
 
     def receive(self, frame: channel.ChannelFrame) -> None:
@@ -129,7 +129,7 @@ class RpcRequest:
 
 
 def _ignore_change() -> None:
-    """Nobody wants to know."""
+    """Ignore a change."""
 
 
 _NUMBER = struct.Struct("=Q")

@@ -230,7 +230,7 @@ class WorkerProcess:
         asyncio.get_running_loop().call_later(EXIT_GRACE_S, self._give_up)
 
     def _give_up(self) -> None:
-        """Nobody waits any longer for one that is killed and does not end."""
+        """Give up a process that was killed and does not end."""
         if self._stuck or self._process.poll() is not None:
             return
         self._stuck = True

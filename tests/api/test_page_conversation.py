@@ -167,7 +167,7 @@ def test_who_speaks_and_who_thinks_is_chosen_and_what_fails_is_said(
 ) -> None:
     visitor.opens(talks)
     visitor.sees(".intake button", "Conversation").click()
-    visitor.sees(".starting", "made by a machine")
+    visitor.sees(".starting", "synthetic voice")
     visitor.sees(".starting .notice", "--llm auto")
     assert visitor.findings() == []
     visitor.sees("option", "high").click()
@@ -202,7 +202,7 @@ def test_where_nothing_speaks_that_is_said_and_answers_are_read(
     server = start_server(voice_engine="none", token=TOKEN)
     visitor.driver.get(opened(server, TOKEN))
     visitor.sees(".intake button", "Conversation").click()
-    visitor.sees(".starting .notice", "answers are read")
+    visitor.sees(".starting .notice", "answers are text only")
     visitor.sees(".starting button", "Only type").click()
     visitor.sees(".title", "has no voice")
     says(visitor, "Hello there.")

@@ -632,7 +632,7 @@ def test_a_transcript_that_is_read_stays_and_one_whose_time_is_over_is_still_sho
     assert said(visitor, 3) == "All of it."
     # and one switch deletes all of them, but not under the eyes of who reads
     visitor.sees(".storing input").click()
-    visitor.sees("#main .notice", "in this tab alone")
+    visitor.sees("#main .notice", "in this tab only")
     visitor.sees(".storing", "No copies are stored")
     visitor.driver.refresh()
     visitor.sees("h1", "Who said what")

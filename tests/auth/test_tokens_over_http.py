@@ -202,7 +202,7 @@ def test_who_is_revoked_or_expires_is_told_no_more_of_what_was_asked_before(
     assert (original.last.name, original.last.data) == ("error", {"error": "Invalid token"})
     assert (waiting.status, json.loads(waiting.lines[0])["code"]) == (401, "token_invalid")
     for why, count in (("was revoked", 3), ("has expired", 1)):  # by each front, of its own
-        assert sum(map(int, re.findall(rf"{why}: (\d+) open answers", door.log()))) == count
+        assert sum(map(int, re.findall(rf"{why}: (\d+) open streams", door.log()))) == count
     assert not followers["stays"].ended
     gone_along = "who is sent away takes the job along"
     wait_until(lambda: door.health()["jobs_waiting"] == 0, PATIENCE_S, gone_along)

@@ -80,7 +80,7 @@ async def test_what_the_database_refuses_is_logged_and_leaves_the_pool_as_it_is(
 ) -> None:
     before = await fill(shared)
     for _ in range(2 * SIZE):
-        with pytest.raises(errors.JournalUnreachable, match="refuses"):
+        with pytest.raises(errors.JournalUnreachable, match="rejects"):
             await shared.fetch("SELECT nothing FROM numbers")
     assert 'column "nothing" does not exist' in caplog.text
     assert shared.up

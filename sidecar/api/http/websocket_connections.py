@@ -304,8 +304,8 @@ class WebSocketDialect:
         await self._end(WebSocket(scope, receive, send), error)
 
     async def _end(self, websocket: WebSocket, error: errors.SidecarError) -> None:
-        """Say why where clients look, and a browser lets its page read it: in an open connection,
-        with a last message and a close frame."""
+        """Send the reason where clients look, and a browser lets its page read it: in an open
+        connection, with a last message and a close frame."""
         if websocket.application_state is WebSocketState.CONNECTING:
             if self.refuse_handshake is not None and await self.refuse_handshake(error, websocket):
                 return

@@ -402,7 +402,7 @@ class VibeVoiceModel:
     def answer(
         self, samples: Block, options: TranscribeOptions, check: StepCheck, decoding: PlannedDecoder
     ) -> vibevoice_generation.WindowGeneration:
-        """Hear a window (24 kHz mono) and begin to answer; ``check`` may raise to stop it.
+        """Encode a window (24 kHz mono) and begin to answer; ``check`` may raise to stop it.
 
         Raises:
             NotFinite: the weights' type is too narrow for this checkpoint.

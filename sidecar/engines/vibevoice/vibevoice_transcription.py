@@ -230,7 +230,7 @@ class VibeVoiceTranscription:
     def _attempt(
         self, windows: list[VibeVoiceWindow]
     ) -> Iterator[TranscriptionEvent | vibevoice_generation.DecoderPass]:
-        """Hear all, decode them in step; their events come in the order of the windows."""
+        """Encode all, decode them in step; their events come in the order of the windows."""
         hearings = self._heard(windows)
         temperature = self._options.temperature
         answers = [one.answer for one in hearings]

@@ -52,7 +52,7 @@ _PAUSE_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class VibeVoiceWindow:
-    """A piece of a recording, shape (samples,), that begins ``start_s`` into it.
+    """Window of a recording, shape (samples,), that begins ``start_s`` into it.
 
     What is said from ``border_s`` on is the next window's; None in the last one.
     """

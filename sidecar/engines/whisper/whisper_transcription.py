@@ -59,8 +59,8 @@ CutFinder = Callable[[float, float], float]
 
 @dataclass(frozen=True, slots=True)
 class WhisperWindow:
-    """Pieces of a recording that are heard at once, one after the other; ``end_s`` is where it
-    stands when they are."""
+    """Speech regions of a recording that are decoded at once, one after the other; ``end_s`` is
+    the position after them."""
 
     pieces: tuple[Span, ...]
     end_s: float
@@ -233,7 +233,7 @@ _PAUSE_S = 0.1
 
 
 class AllSpeechDiarizer:
-    """A follower for where nobody tells speech from silence: all of it is speech."""
+    """Follower without voice activity detection: all audio is speech."""
 
     def __init__(self) -> None:
         self._samples = 0

@@ -28,14 +28,14 @@ class UtteranceBegan:
 
 @dataclass(frozen=True, slots=True)
 class UtterancePaused:
-    """Nobody has spoken for a moment: if that goes on, the utterance will have ended ``at``."""
+    """Short silence: if it goes on, the utterance will have ended ``at``."""
 
     at: int
 
 
 @dataclass(frozen=True, slots=True)
 class UtteranceResumed:
-    """Somebody speaks again from ``at`` on: the utterance that paused goes on."""
+    """Speech from ``at`` on: the utterance that paused goes on."""
 
     at: int
 

@@ -71,7 +71,7 @@ class EngineSession:
         return bool(self._inbox or self.hearing.backlog)
 
     def speaker(self, now: float) -> ServedSession | None:
-        """Its part in what is said; None while nothing was."""
+        """Return its share of the speech; None while there was none."""
         if self.rank is None or self.share is None:
             return None
         return ServedSession(self.client, self.rank, self.hearing.speaking, self.share.at(now))
@@ -82,12 +82,12 @@ class EngineSession:
         return ArrivingUtterance(self.client, self.rank, entering)
 
     def admit_utterance(self, rank: int, now: float) -> None:
-        """Its utterance is recognised."""
+        """Admit its utterance for recognition."""
         if self.share is None:
             self.rank, self.share = rank, SpeechShare(now)
 
     def looked(self, frames: int, now: float) -> None:
-        """So much of its sound was looked at."""
+        """Record how much of its audio was processed."""
         if self.share is not None:
             speech_s = frames * FRAME_SAMPLES / LIVE_RATE if self.hearing.speaking else 0.0
             self.share.spoken(speech_s, now)
@@ -142,5 +142,5 @@ class EngineSession:
         self._scheduler.enqueue(self, self.hearing.finish)
 
     def close(self) -> None:
-        """Nobody listens any more."""
+        """Close the session."""
         self._scheduler.leave(self)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class SampleInput:
-    """One session's sound; its rate may change between two pieces of it.
+    """One session's audio; its rate may change between two chunks.
 
     A resampler hands out what it was given some milliseconds later; `rest` is that, at the end.
     """
@@ -76,7 +76,7 @@ class SampleRingBuffer:
             self.start += len(self._blocks.popleft())
 
     def silence(self, begin: int) -> None:
-        """Nothing is to be heard from a sample on, of what is there."""
+        """Mark silence from a sample on, of the audio so far."""
         at = self.start
         for number, block in enumerate(self._blocks):
             if at + len(block) > begin:

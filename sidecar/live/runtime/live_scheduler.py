@@ -81,9 +81,9 @@ class LiveSpeakerEncoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LiveRecognizers:
-    """``hear`` is all that there has to be. ``glimpse`` hears what goes on, where that is another
-    thing than what has ended. ``behind``: hears what has ended with what was said before it, where
-    the engine can. Without an ``encoder`` nobody is told apart."""
+    """Recognizers of an engine; only ``hear`` is required. ``glimpse`` hears what goes on, where
+    that is another thing than what has ended. ``behind``: hears what has ended with what was
+    said before it, where the engine can. Without an ``encoder`` nobody is told apart."""
 
     hear: RecognizeFunction
     glimpse: RecognizeFunction | None = None
@@ -131,7 +131,7 @@ PARTIALS_TOO_SLOW = (
 
 
 class VadModel(Protocol):
-    """Tells speech from other sound, for many streams at once."""
+    """Voice activity detector for many streams at once."""
 
     def state(self) -> Any:
         """Return the state of a new stream."""

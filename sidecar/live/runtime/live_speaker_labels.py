@@ -56,7 +56,8 @@ class RelabelRequest:
 
 @dataclass(frozen=True, slots=True)
 class RelabelResult:
-    """The voice of each piece, from 0, and what the voices sound like: shape (voices, 256)."""
+    """Speaker of each segment, from 0, and the embeddings of the speakers: shape (speakers,
+    256)."""
 
     pieces: tuple[int, ...]
     labels: clustering.Labels
@@ -113,7 +114,7 @@ class LiveSpeakerLabels:
         self._silent.add(piece)
 
     def forget(self, piece: int) -> None:
-        """Nobody says anything in it."""
+        """Drop a segment without text."""
         self._heard.pop(piece, None)
         self._silent.discard(piece)
 
@@ -157,7 +158,7 @@ class LiveSpeakerLabels:
                 one.label = self._nearest(one.vector.astype(np.float32), one.seconds)
 
     def settle(self) -> None:
-        """Nothing more comes: number them as they appear."""
+        """Number the speakers in order of appearance, at the end."""
         self._silent |= self._told.keys()
         order: dict[int, int] = {}
         for who in self._now().values():

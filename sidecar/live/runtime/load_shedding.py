@@ -81,7 +81,7 @@ class WorkCosts:
         self._work_s[kind] += work_s
 
     def spoken(self, speech_s: float) -> None:
-        """So much speech was recognised, whatever was told of it."""
+        """Count recognized speech, whatever was sent of it."""
         decay = math.exp(-speech_s / _COST_MEMORY_S)
         self._speech_s = self._speech_s * decay + speech_s
         for kind in WorkKind:
@@ -106,7 +106,7 @@ class SpeechShare:
         self._at = now
 
     def spoken(self, speech_s: float, now: float) -> None:
-        """So much speech came by now; nothing of it is speech where it is 0."""
+        """Count received speech; 0 for audio without speech."""
         passed_s = max(0.0, now - self._at)
         decay = math.exp(-passed_s / _SHARE_MEMORY_S)
         self._speech_s = self._speech_s * decay + speech_s

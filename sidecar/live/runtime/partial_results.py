@@ -34,7 +34,7 @@ class RecognitionUrgency(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class RecognitionRequest:
-    """A stretch of a session's sound that wants to be recognised, since ``since`` (seconds)."""
+    """Span of a session's audio that waits for recognition, since ``since`` (seconds)."""
 
     session: int
     client: str
@@ -72,7 +72,7 @@ class PartialText:
 
 
 class HypothesisAgreement:
-    """Follows the hypotheses of one piece. Words are compared without case and marks."""
+    """Agreement of the hypotheses of one segment. Words are compared without case and marks."""
 
     def __init__(self) -> None:
         self._before: list[str] | None = None
@@ -95,7 +95,7 @@ class HypothesisAgreement:
 
 @dataclass(frozen=True, slots=True)
 class RecognitionHypothesis:
-    """``draft`` is whatever the engine wants to have again when it hears more of the stretch.
+    """Hypothesis of a segment; ``draft`` is the engine's state for the next one.
 
     ``words``: seconds from the begin of the stretch, none where nobody asked or the engine cannot
     tell. ``language``: '' where the engine does not say; ``sure``: it is not in doubt, so that
@@ -167,7 +167,7 @@ class SpeechSegment:
 
 @dataclass(eq=False, slots=True)
 class RecognitionTask:
-    """Something to be recognised: a piece from its start up to ``to``."""
+    """Work item of recognition: a segment from its start up to ``to``."""
 
     piece: SpeechSegment
     to: int
@@ -309,7 +309,7 @@ MAX_CONTEXT_GAP_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class PrecedingContext:
-    """The sound of a stretch begins with ``samples`` that are told already: they say ``said``."""
+    """Context before a span: its audio begins with ``samples`` of sent text ``said``."""
 
     said: tuple[RecognitionHypothesis, ...]
     samples: int
@@ -317,7 +317,7 @@ class PrecedingContext:
 
 @dataclass(frozen=True, slots=True)
 class _RecognizedSegment:
-    """A piece that was understood, in samples of the session."""
+    """Recognized segment, in samples of the session."""
 
     start: int
     end: int

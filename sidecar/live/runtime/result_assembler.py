@@ -47,7 +47,7 @@ class ResultAssembler:
 
     @property
     def pieces(self) -> Iterator[SpeechSegment]:
-        """Those that wait, in order."""
+        """Return the waiting segments, in order."""
         return (row for row in self._rows if isinstance(row, SpeechSegment))
 
     @property
@@ -64,11 +64,12 @@ class ResultAssembler:
         self._rows.append(_TurnMark(turn, at, committed))
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """End the results."""
         self._rows.append(None)
 
     def drop(self, turn: int, at: int) -> None:
-        """Tell nothing more of a turn that has not ended, behind those before it; but that."""
+        """Drop the results of a turn that has not ended, and send its end behind the turns
+        before it."""
         for piece in self.pieces:
             if piece.turn == turn:
                 piece.cancelled = True
@@ -78,7 +79,7 @@ class ResultAssembler:
         self._rows.append(TurnDropped(turn, at / LIVE_RATE))
 
     def leave(self) -> None:
-        """Nobody listens any more."""
+        """Drop all results: the session is closed."""
         for piece in self.pieces:
             piece.cancelled = True
 
@@ -127,7 +128,7 @@ class ResultAssembler:
                 self.forget_embedding(row)
 
     def forget_embedding(self, piece: SpeechSegment) -> None:
-        """Nobody asks whose it was."""
+        """Drop an embedding that is not needed."""
         if self._voicing is not None:
             self._voicing.forget(piece.number)
 

@@ -24,7 +24,7 @@ from sidecar.transcripts.speaker_embeddings import SpeakerCandidate, SpeakerProf
 
 
 class LiveSpeakerIdentification:
-    """Those of one session, and what its client was told of them."""
+    """Identified speakers of one session, and what its client was sent of them."""
 
     def __init__(self, known: Sequence[SpeakerCandidate]) -> None:
         self._known = {one.person: one for one in known}
@@ -34,7 +34,7 @@ class LiveSpeakerIdentification:
         """Profile of each speaker, by number."""
 
     def meet(self, voices: Mapping[int, speaker_identification.SpeakerVector]) -> None:
-        """This is what the speakers sound like now."""
+        """Take over the current embeddings of the speakers."""
         self.voices = speaker_identification.match_profiles(
             voices, speaker_identification.similarities(voices, self._means), self._known
         )
@@ -70,7 +70,7 @@ VAD_HISTORY_FRAMES = 1024
 
 @dataclass(eq=False, slots=True)
 class EmbeddingTask:
-    """Something to be worked on: the voice of a piece, or what was heard of all of them."""
+    """Work item: the embedding of a segment, or the clustering of all of them."""
 
     piece: int | None
     urgency: RecognitionUrgency
@@ -79,7 +79,7 @@ class EmbeddingTask:
 
 @dataclass(eq=False, slots=True)
 class _EmbeddingSample:
-    """The first seconds of voice in a piece: positions of its frames, sound once it has ended."""
+    """First seconds of speech in a segment: positions of its frames, audio once it has ended."""
 
     piece: int
     since: float = 0.0
@@ -105,7 +105,7 @@ class _EmbeddingSample:
         return self.worth and (self.paused or self.seconds >= MAX_EMBEDDING_S)
 
     def cut(self, ring: SampleRingBuffer) -> Block:
-        """Its sound: a copy, of shape (samples,)."""
+        """Return its audio: a copy, of shape (samples,)."""
         parts = SampleRingBuffer()
         begin = end = None
         for at in [*self.frames, None]:
@@ -151,7 +151,7 @@ class SegmentEmbeddings:
                 self._add(frame)
 
     def spoken(self, at: int) -> None:
-        """There is speech in the frame from there on."""
+        """Mark speech in the frame from there on."""
         self._speech.append(at)
         if self._open is not None:
             self._add(at)
@@ -176,7 +176,7 @@ class SegmentEmbeddings:
             self.speakers.mark_without_embedding(self._waiting.popleft().piece)
 
     def forget(self, piece: int) -> None:
-        """Nobody says anything in that piece."""
+        """Drop a segment without text."""
         self._waiting = deque(one for one in self._waiting if one.piece != piece)
         if self._open is not None and self._open.piece == piece:
             self._open = None
@@ -264,7 +264,7 @@ class SegmentEmbeddings:
         return self._alone or not (busy or self.speakers.heard)
 
     def settle(self) -> Iterator[LiveEvent]:
-        """This is how it stays."""
+        """Settle the result."""
         self.settled = True
         self.speakers.settle()
         yield from self._revised()

@@ -186,8 +186,7 @@ class StreamRecognizer:
         yield from self._flush()
 
     def cancel(self) -> Iterator[live_events.LiveEvent]:
-        """Nothing more is said of the turn that goes on; those that have ended are told before
-        that is."""
+        """Cancel the open turn; the results of ended turns are sent before."""
         if self._open is not None:
             self._open.cancelled = True
             self._story.forget_embedding(self._open)
@@ -204,7 +203,7 @@ class StreamRecognizer:
         yield from self._heard(always=True)
 
     def leave(self) -> None:
-        """Nobody listens any more: nothing of it is worth going on with."""
+        """Stop recognition: the session is closed."""
         if self._open is not None:
             self._open.cancelled = True
         self._story.leave()
@@ -390,7 +389,7 @@ class StreamRecognizer:
         yield from self._flush()
 
     def _flush(self) -> Iterator[live_events.LiveEvent]:
-        """Tell what is due, in order."""
+        """Send due results, in order."""
         waited = sum(1 for _ in self._story.pieces)
         before = self._story.commits
         yield from self._story.due()
@@ -427,7 +426,7 @@ class StreamRecognizer:
             )
 
     def partials_late(self, listen: RecognitionTask) -> Iterator[live_events.LiveEvent]:
-        """Say that words come late, unless that was said lately."""
+        """Send the notice that words come late, unless it was sent lately."""
         if self._late is None or listen.to - self._late >= LATE_NOTICE_INTERVAL_S * LIVE_RATE:
             self._late = listen.to
             notice = Notice(

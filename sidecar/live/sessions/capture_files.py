@@ -65,7 +65,7 @@ def capture_stem(session: str, at: float) -> str:
 def captures_to_delete(
     stored: Sequence[CaptureInfo], now: float, limits: CaptureLimits
 ) -> list[str]:
-    """Those that go: too old, then too many, then too large; the oldest first."""
+    """Return the captures to delete: too old, then too many, then too large; the oldest first."""
     left = sorted(stored, key=lambda one: (one.written, one.stem))
     gone = []
     if limits.age_s:
@@ -214,7 +214,7 @@ class CapturedAudio:
 
 @dataclass(frozen=True, slots=True)
 class CapturedEntry:
-    """Something else that passed, as the plain values that ``make`` gives."""
+    """Captured entry other than audio, as the plain values that ``make`` gives."""
 
     at: float
     make: Callable[[], Mapping[str, Any]]

@@ -96,7 +96,7 @@ class CaptureWriter:
             self._wake(entry)
 
     def end(self, entry: PendingCapture, at: float) -> None:
-        """Nothing more of it comes."""
+        """End a capture."""
         with self._changed:
             entry.over_at = at
             self._wake(entry)
@@ -234,7 +234,7 @@ class CaptureWriter:
             done.set_exception(storage_error(error))
 
     def _written(self) -> list[CaptureInfo]:
-        """Those that are there, without those that are being written."""
+        """Return the complete captures, without those that are being written."""
         busy = {entry.recording.stem for entry in self._open if entry.recording is not None}
         return [one for one in list_captures(self._folder) if one.stem not in busy]
 

@@ -50,8 +50,8 @@ AcquireLiveEngine = Callable[[], AbstractAsyncContextManager[SharedLiveEngine]]
 
 
 class EngineDeathCounter:
-    """The engine's deaths at one place of a session's sound, and which of them were its doing; and
-    those without a doubt of which, wherever they were."""
+    """Count of the engine's deaths at one position of a session's audio, and which of them it
+    caused; and those without a doubt of which, wherever they were."""
 
     def __init__(self) -> None:
         self._place: float | None = None

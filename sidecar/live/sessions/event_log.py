@@ -43,9 +43,8 @@ class NumberedEvent:
 
 @dataclass(frozen=True, slots=True)
 class EventLogState:
-    """All that there is of `EventLog`, for another one: the last number and the last turn that
-    began, the events that are kept, what voices sound like, and what is heard behind. Of partials
-    none goes along."""
+    """State of an `EventLog` for another one: the last number and turn, the kept events, the
+    speakers' embeddings, and the context. Of partials none goes along."""
 
     last: int
     started: int
@@ -119,8 +118,8 @@ class EventLog:
             self.end()
 
     def goes_on(self, after: int) -> None:
-        """Its client comes again, and says what it was told last. What was told to a line that had
-        broken already counts no more."""
+        """Resume for a client that reconnects and names its last event. What was told to a line
+        that had broken already counts no more."""
         self.passed, self._telling = after, None
 
     def since(self, number: int) -> tuple[NumberedEvent, ...]:
@@ -144,8 +143,8 @@ class EventLog:
             self._ring()
 
     def loosen(self) -> None:
-        """Tell everything without waiting for more: what was not told yet, and what comes, by
-        numbers that say so (`UNSAVED_SEQ_OFFSET`)."""
+        """Send everything without waiting to be saved: pending events, and later ones, by
+        numbers that show it (`UNSAVED_SEQ_OFFSET`)."""
         first = self.last + 1 if self._until is None else self._until + 1
 
         def further(one: NumberedEvent) -> NumberedEvent:
@@ -221,7 +220,7 @@ class EventLog:
         return live_events.TurnEnded(begin.turn, start, at, " ".join(one.text for one in pieces))
 
     def add(self, event: live_events.LiveEvent) -> NumberedEvent | None:
-        """Say it, and give its number; None where nothing is said.
+        """Append an event, and return its number; None if it is not sent.
 
         That a turn begins, or pauses, is said once, though an engine that went on for another says
         it again. What voices sound like and what is heard behind is kept for such an engine, and
@@ -257,7 +256,7 @@ class EventLog:
         return numbered
 
     def end(self, wrong: errors.SidecarError | None = None) -> None:
-        """Nothing more is said."""
+        """End the events."""
         if not self.over:
             self.over, self.wrong = True, wrong
             self._ring()
@@ -323,19 +322,19 @@ class EventMetrics:
         tally.opened.add(wire)
 
     def sound(self, seconds: float) -> None:
-        """So much came."""
+        """Count received audio."""
         self._tally.audio.add(self.wire, by=seconds)
 
     def waited(self, seconds: float) -> None:
-        """So long it had to wait."""
+        """Count time in the buffer."""
         self._tally.full.see(seconds)
 
     def emitted(self, seconds: float) -> None:
-        """So long the client took to read a final."""
+        """Count the time until the client read a final."""
         self._tally.emitted.see(seconds)
 
     def said(self, event: live_events.LiveEvent) -> None:
-        """Something was told."""
+        """Count an event."""
         match event:
             case live_events.SpeechStarted(turn) if turn > self._turn:
                 self._turn = turn
@@ -356,7 +355,7 @@ class EventMetrics:
                 self._summed = True
 
     def ended(self, wrong: errors.SidecarError | None, *, finished: bool) -> None:
-        """Nothing more is said. ``finished``: the client wanted that."""
+        """Count the end. ``finished``: the client wanted that."""
         if self._speaking:
             self._tally.orphaned.add()
         self._speaks(False)

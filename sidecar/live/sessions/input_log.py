@@ -17,7 +17,7 @@ SAME_TIME_S = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class InputChunk:
-    """Sound as it came; ``at``: seconds on the session's clock where it begins."""
+    """Received audio; ``at``: seconds on the session's clock where it begins."""
 
     at: float
     raw: bytes
@@ -58,7 +58,7 @@ class InputChunk:
 
 @dataclass(frozen=True, slots=True)
 class InputCommit:
-    """The client ended its turn here; ``number``: of this among its orders, 0 where nobody asks."""
+    """End of a turn by the client; ``number``: of this among its requests, 0 if not numbered."""
 
     number: int = 0
 
@@ -129,7 +129,7 @@ class InputLogTotals:
 
 
 class InputLog:
-    """Sound, commits and what was not wanted in the order in which they came, until settled.
+    """Audio, commits and cancels in the order in which they came, until settled.
 
     An engine takes them one by one (`take`), and another one after it from the beginning of what is
     left (`rewind`).

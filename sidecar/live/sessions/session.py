@@ -48,7 +48,7 @@ class SessionObserver(Protocol):
         """An event was sent."""
 
     def over(self, wrong: errors.SidecarError | None) -> None:
-        """Nothing more is; told once."""
+        """End of the events; called once."""
 
 
 class SessionObserverFactory(Protocol):
@@ -171,7 +171,7 @@ class Session:
         return self.told.over
 
     def goes_on(self, after: int) -> None:
-        """Its client comes again, and was told no more than event ``after``."""
+        """Resume for a client that reconnects and has no more than event ``after``."""
         self.told.goes_on(after)
         if self.checkpointer is not None:
             self.checkpointer.goes_on(after)
@@ -282,8 +282,8 @@ class Session:
         self.stranger = False
 
     def change(self, options: LiveOptions) -> None:
-        """Hear on with other options. Who may be recognised stays as it was in the beginning, and
-        so does what the service decides: whose part of the engine it has, its patience, and how
+        """Change the options from now on. Who may be recognised stays as it was in the beginning,
+        and so does what the service decides: whose part of the engine it has, its patience, and how
         long finals wait.
 
         Raises:
@@ -336,7 +336,7 @@ class Session:
         return self.told.after(after)
 
     def end(self, wrong: errors.SidecarError | None = None) -> None:
-        """Nothing more is said or heard."""
+        """End the session."""
         if not self.over:
             self.counted.ended(wrong, finished=self.finishing)
             for witness in self.observers:
@@ -397,7 +397,7 @@ class Session:
             )
 
     def touch(self) -> None:
-        """Somebody is there."""
+        """Note that the client is connected."""
         self.touched = self._now()
 
     def orders(self) -> list[dict[str, Any]]:

@@ -247,8 +247,8 @@ class SessionCheckpointer:
         return max(self._acknowledged, self._relieved)
 
     def goes_on(self, after: int) -> None:
-        """Its client comes again, and was told no more than ``after``: of what it was relieved of
-        behind a notice that it never had, it was not."""
+        """Resume for a client that reconnects and has no more than ``after``: an acknowledgement
+        behind a notice that it never had, does not count."""
         if after < self._first_notice:
             self._relieved = (0.0, 0)
 
@@ -266,7 +266,7 @@ class SessionCheckpointer:
             self._finish = number
 
     def said(self, event: live_events.LiveEvent) -> None:
-        """Something was told: it may have to wait, or there is less that anybody needs."""
+        """Handle a sent event: it may have to wait, or less audio is needed."""
         if self.closed:
             return
         if self._told.held:
@@ -350,12 +350,12 @@ class SessionCheckpointer:
         self.reached.set()
 
     def lost(self) -> None:
-        """Nothing of it lies there any more: all is to be written anew."""
+        """Note that the saved checkpoint is gone: all is to be written anew."""
         self.fresh, self._saved, self._place, self._known = True, 0, 0, ()
         self._news()
 
     def close(self) -> None:
-        """Nobody saves it any more."""
+        """Close: it is saved no more."""
         self.closed = True
         self._still()
         if self._told.held:

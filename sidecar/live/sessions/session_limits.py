@@ -98,7 +98,7 @@ class SessionLimits:
 
 
 class SessionAdmission:
-    """``spec``: of the engine that hears live, None where none does."""
+    """Admission of live sessions; ``spec``: of the live engine, None if there is none."""
 
     def __init__(self, spec: EngineSpec | None, room: SessionLimits) -> None:
         self.spec = spec

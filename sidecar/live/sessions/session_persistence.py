@@ -78,7 +78,7 @@ class SessionSaver:
             raise errors.SessionTaken()
 
     def over(self, session: Session) -> None:
-        """Nobody needs it any more."""
+        """Forget a session that is over."""
         self._due.pop(session, None)
         if session.checkpointer is not None and not session.checkpointer.closed:
             session.checkpointer.close()
@@ -143,7 +143,7 @@ class SessionSaver:
                 await self._unsaved()
 
     async def _unsaved(self) -> None:
-        """Nothing waits for it; it is tried again in a while."""
+        """Note that sessions could not be saved, and try again in a while."""
         self._away = True
         for session in list(self._due):
             if session.checkpointer is not None:

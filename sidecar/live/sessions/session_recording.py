@@ -18,8 +18,8 @@ from sidecar.interfaces.live_engine import SampleEncoding
 
 
 class SessionRecording:
-    """Takes sound of one encoding at one rate; where another comes, or more than ``most`` bytes, it
-    has no recording in the end. ``disk``: threads that may wait for one."""
+    """Recording of audio of one encoding at one rate; if another comes, or more than ``most``
+    bytes, there is no recording in the end. ``disk``: threads that may wait for one."""
 
     def __init__(self, spool: UploadSpool, disk: ThreadLimiter, most: int) -> None:
         self._spool: UploadSpool | None = spool
@@ -74,7 +74,7 @@ class SessionRecording:
         return await self._disk.run(spool.finish, head)
 
     def close(self) -> None:
-        """Nobody wants it."""
+        """Discard the recording."""
         spool, self._spool = self._spool, None
         if spool is None:
             return

@@ -122,7 +122,7 @@ class SessionRegistry:
         return self._held.bytes
 
     def going_on(self) -> list[Session]:
-        """Those that go on."""
+        """Return the sessions in progress."""
         return [session for session in self._sessions.values() if not session.over]
 
     def open(
@@ -298,8 +298,8 @@ class SessionRegistry:
         return session
 
     def leave(self, session: Session, *, unheard: bool = False) -> None:
-        """Nobody holds it; it ends if nobody comes in time. One that has said all is gone now,
-        unless its last words may be ``unheard``."""
+        """Release the session from its connection; it ends if no client comes in time. One that
+        has said all is gone now, unless its last words may be ``unheard``."""
         if (session.over and not unheard) or not self._room.grace_s:
             self.end(session)
         else:
@@ -382,7 +382,7 @@ class SessionRegistry:
         self.end(session, errors.SessionMoved())
 
     async def _still(self, session: Session) -> None:
-        """Hear it no more, and tell nothing of it."""
+        """Stop the session without an event."""
         if (task := self._tasks.get(session)) is not None:
             task.cancel()
             await asyncio.wait({task})

@@ -49,7 +49,7 @@ class SessionTrace:
         self._samples_s += len(raw) / encoding.width / rate
 
     def ordered(self, order: Mapping[str, Any]) -> None:
-        """Nothing is told of it."""
+        """Ignore it."""
 
     def told(self, numbered: NumberedEvent) -> None:
         """Each final ends an utterance."""

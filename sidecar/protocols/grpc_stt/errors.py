@@ -114,8 +114,9 @@ async def abort_call(
     trailing: tuple[tuple[str, str], ...] = (),
     fault: GrpcErrorStatus = STREAM_FAULT,
 ) -> None:
-    """Say it: status, number and message, and in the trailing metadata, where it is an error that
-    every wire knows, its stable code and what to do. ``fault``: how a fault of ours is said.
+    """Abort the call with status, number and message, and in the trailing metadata, if it is an
+    error that every wire knows, its stable code and what to do. ``fault``: how a fault of ours is
+    said.
 
     Raises:
         grpc.aio.AbortError: always; that is how a call ends.

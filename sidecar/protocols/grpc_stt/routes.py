@@ -65,7 +65,7 @@ class GrpcServicer:
         )
 
     def close(self) -> None:
-        """Nobody comes any more for what was created."""
+        """Drop sessions whose client did not come."""
         self._waiting.close()
 
     async def create(self, request: SessionRequest | None, context: Any) -> SessionResponse | None:

@@ -41,7 +41,7 @@ class GrpcSession:
 
 
 class GrpcPendingSessions:
-    """Those that wait; ``drop`` is called with one that waited for too long."""
+    """Pending sessions; ``drop`` is called with one that waited for too long."""
 
     def __init__(self, unused_s: float, drop: Callable[[Session], None]) -> None:
         self._unused_s = unused_s
@@ -55,7 +55,7 @@ class GrpcPendingSessions:
         created.over = later(self._unused_s, self._expire, created)
 
     def of(self, number: str, owner: str | None = None) -> list[GrpcSession]:
-        """Those with that id: of one owner, or of whomever."""
+        """Return the sessions with that id: of one owner, or of all."""
         if owner is not None:
             found = self._waiting.get((owner, number))
             return [found] if found else []

@@ -144,7 +144,7 @@ def spoken_segments(transcript: Transcript) -> Iterator[Segment]:
 
 
 def transcript_languages(transcript: Transcript) -> list[dict[str, str]]:
-    """Those that were heard; empty where nobody knows."""
+    """Return the languages of the transcript; empty if unknown."""
     code = openai_common.language_code(transcript.language)
     return [] if code is None else [{"code": code}]
 

@@ -371,7 +371,7 @@ def option_fields(
 
 
 def _chunking(form: OpenAIRequestForm) -> Notice | None:
-    """Something to know where somebody tells us how to cut: we do that by ourselves."""
+    """Return the notice for a chunking strategy, which has no effect here."""
     given = form.inside(VAD_FIELD)
     kind = given.pop("type", "auto") if given else "auto"
     if kind == "auto" and not given:

@@ -206,7 +206,7 @@ async def _begun(
 
 
 def _nothing() -> None:
-    """Its job goes on without the client, who may ask again by the same key."""
+    """Do nothing: the job goes on without the client, which may retry by the same key."""
 
 
 def _now() -> float:

@@ -40,7 +40,7 @@ from sidecar.transcripts.transcript import Transcript
 
 
 class OpenAIFollowedJob(Protocol):
-    """A job that somebody follows."""
+    """Job with a client that follows it."""
 
     record: JobRecord
 
@@ -224,8 +224,8 @@ class OpenAILocalRetries:
 
 
 class OpenAIQueueTurns:
-    """Places in the queue for clients that come again as they were told (`Retry-After`). Their SDKs
-    do so twice; so a few of each owner are not refused at once, but wait here, owner by owner."""
+    """Queue capacity for clients that retry after a rejection (`Retry-After`). Their SDKs do so
+    twice; so a few of each owner are not refused at once, but wait here, owner by owner."""
 
     def __init__(self, submissions: JobSubmissions, retries: OpenAIRetries) -> None:
         self._submissions, self._retries = submissions, retries

@@ -33,7 +33,7 @@ _TEXTS = {
 
 @dataclass(frozen=True, slots=True)
 class RealtimeSessionUpdate:
-    """Hear in another way; ``session`` is what was said of that, in the shape of the ``beta``."""
+    """Change of the configuration; ``session`` has the changes, in the shape of the ``beta``."""
 
     session: object
     beta: bool = False
@@ -41,7 +41,7 @@ class RealtimeSessionUpdate:
 
 @dataclass(frozen=True, slots=True)
 class RealtimeAudioAppend:
-    """More sound, in the form that was agreed."""
+    """More audio, in the agreed format."""
 
     raw: bytes
 
@@ -95,7 +95,7 @@ class RealtimeItemRetrieve:
 
 @dataclass(frozen=True, slots=True)
 class RealtimeItemTruncate:
-    """Of an answer so many milliseconds were heard."""
+    """Report that so many milliseconds of an answer were played."""
 
     item: str
     end_ms: int

@@ -68,7 +68,7 @@ class RealtimeResponse:
 
 
 class RealtimeResponses:
-    """Those of one conversation. ``output`` says how they sound now, as clients read it."""
+    """Responses of one conversation. ``output`` says how they sound now, as clients read it."""
 
     def __init__(self, items: RealtimeDialogueItems, prefix: str, conversation: str) -> None:
         self.output: EventBody = {}
@@ -143,7 +143,7 @@ class RealtimeResponses:
                 item.text = out.text
 
     def _begin(self, response: RealtimeResponse) -> Iterator[EventBody]:
-        """There is something of it."""
+        """Begin the output of a response."""
         if response.begun:
             return
         response.item.index = len(response.items)
@@ -195,7 +195,7 @@ class RealtimeResponses:
     def _finish(
         self, response: RealtimeResponse, ending: output.ReplyEnding
     ) -> Iterator[EventBody]:
-        """Nothing more comes of it."""
+        """End the output of a response."""
         if response.done:
             return
         response.done, item = True, response.item
@@ -255,9 +255,8 @@ class RealtimeResponses:
 
 
 class RealtimeDialogueEvents:
-    """One conversation, as it was told so far. ``prefix`` begins the ids; of items ``most`` are
-    known; ``span`` as
-    `RealtimeConversationTurns`."""
+    """State of one conversation, as it was sent so far. ``prefix`` begins the ids; of items
+    ``most`` are known; ``span`` as `RealtimeConversationTurns`."""
 
     def __init__(self, prefix: str, most: int, span: Callable[[int], tuple[float, float]]) -> None:
         self.conversation = f"conv_{prefix}"

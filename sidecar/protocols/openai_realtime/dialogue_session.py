@@ -56,14 +56,14 @@ class RealtimeDialogueConnection(RealtimeConnection):
         self._use(manners)
 
     async def greet(self, *, again: bool = False) -> None:
-        """Say what this is; ``again``: the session was something else before."""
+        """Send the first events; ``again``: the session was something else before."""
         await self._socket.open()
         await self._say(lambda: [self._view("updated" if again else "created")])
         body = {"id": self._telling.conversation, "object": "realtime.conversation"}
         await self._say(lambda: [{"type": "conversation.created", "conversation": body}])
 
     async def tell(self) -> None:
-        """Say what comes of it.
+        """Send its events.
 
         Raises:
             sockets.Gone: the client went.
@@ -172,7 +172,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
         return replace(options, instructions=instructions, voiced=voiced, tools=tools)
 
     def _check(self, tools: ToolSet) -> None:
-        """Say no to tools where nobody calls any."""
+        """Reject tools if the LLM cannot call any."""
         if tools.all and not self._talk.thinker.calls:
             raise errors.ToolsUnavailable()
 

@@ -133,7 +133,7 @@ class RealtimeDialogueItem:
 
 
 class RealtimeDialogueItems:
-    """Those of one conversation; ``prefix`` begins the ids that the service gives. Of more than
+    """Items of one conversation; ``prefix`` begins the ids that the service gives. Of more than
     ``most`` the oldest are let go of."""
 
     def __init__(self, prefix: str, most: int) -> None:

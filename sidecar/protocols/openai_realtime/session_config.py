@@ -131,7 +131,7 @@ class RealtimeTurnDetection:
 
 @dataclass(frozen=True, slots=True)
 class RealtimeTranscriptionConfig:
-    """All that a client can say of how it is heard. ``model`` and ``said_language`` are as it wrote
+    """Recognition options that a client can set. ``model`` and ``said_language`` are as it wrote
     them, ``detection`` None where it ends turns itself. ``transcribes``: words are told."""
 
     sound: RealtimeAudioFormat = RealtimeAudioFormat.PCM

@@ -26,7 +26,8 @@ MAX_CHUNK_S = 1.0
 
 
 class RealtimeConnection(ABC):
-    """One client's: its orders are done one after the other, and what is refused is told.
+    """Connection of one client: its requests run one after the other, and rejections are sent as
+    errors.
 
     ``expires_at``: when the session ends at the latest, in seconds since 1970.
     """
@@ -66,7 +67,7 @@ class RealtimeConnection(ABC):
         ends the connection."""
 
     async def _say(self, make: Callable[[], Iterable[EventBody]]) -> None:
-        """Say what ``make`` comes to, and nothing else in between."""
+        """Send what ``make`` returns, and nothing else in between."""
         async with self._saying:
             for said in list(make()):
                 self._count += 1
@@ -145,12 +146,12 @@ class RealtimeTranscriptionConnection(RealtimeConnection):
         self._use(configuration)
 
     async def greet(self) -> None:
-        """Say how the session is heard."""
+        """Send the configuration of the session."""
         await self._socket.open()
         await self._say(lambda: [self._view("created", self._beta)])
 
     async def tell(self) -> None:
-        """Say what is heard, until the session ends.
+        """Send results, until the session ends.
 
         Raises:
             sockets.Gone: the client went.

@@ -35,8 +35,8 @@ LEAST_S = 0.1
 
 
 class RealtimeUserTurns:
-    """Those of one session. ``detects``: whether pauses end turns; ``transcribes``: whether words
-    are told. Both may change."""
+    """User turns of one session. ``detects``: whether pauses end turns; ``transcribes``: whether
+    words are told. Both may change."""
 
     item_events: tuple[str, ...] = ("added", "done")
 
@@ -75,8 +75,8 @@ class RealtimeUserTurns:
 
 @dataclass(eq=False, slots=True)
 class RealtimeTranscriptionTurn(RealtimeDialogueItem):
-    """One of a transcription, as it was told so far; ``number`` is that of its utterances,
-    ``before`` are the deltas of the pieces that have ended."""
+    """Turn of a transcription, as it was sent so far; ``number`` is that of its utterances,
+    ``before`` are the deltas of the segments that have ended."""
 
     number: int | None = None
     committed: bool = False
@@ -87,8 +87,8 @@ class RealtimeTranscriptionTurn(RealtimeDialogueItem):
 
 
 class RealtimeTranscriptionTurns(RealtimeUserTurns):
-    """Those of a session that transcribes; ``prefix`` begins their ids. ``diarizes``: whether it is
-    told who speaks, which may change."""
+    """Turns of a session that transcribes; ``prefix`` begins their ids. ``diarizes``: whether it
+    is told who speaks, which may change."""
 
     def __init__(self, prefix: str, *, beta: bool = False) -> None:
         super().__init__(RealtimeDialogueItems(prefix, most=0))
@@ -140,7 +140,7 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
                 self._failed = self._failed or notice.code == live_events.RECOGNITION_FAILED
 
     def give_up(self, error: errors.SidecarError) -> Iterator[EventBody]:
-        """Nothing more comes."""
+        """Give up waiting for more."""
         for item in self._open:
             if item.committed:
                 yield server_events.transcription_failed(item.id, error)
@@ -230,8 +230,7 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
 
 
 class RealtimeConversationTurns(RealtimeUserTurns):
-    """Those of the person that a conversation is held with. ``span`` tells where an utterance lies
-    in the sound."""
+    """Turns of the user of a conversation. ``span`` tells where an utterance lies in the sound."""
 
     def __init__(
         self, items: RealtimeDialogueItems, span: Callable[[int], tuple[float, float]]
@@ -287,14 +286,14 @@ class RealtimeConversationTurns(RealtimeUserTurns):
         self._said.discard(item.id)
 
     def given_up(self, error: errors.SidecarError) -> Iterator[EventBody]:
-        """Nobody knows what was said in a turn that is answered now, if there is one."""
+        """Return events for a turn that is answered without its words, if there is one."""
         item, self._now = self._now, None
         if item is not None and item.id in self._items and self.transcribes:
             self._settle(item)
             yield server_events.transcription_failed(item.id, error)
 
     def _settle(self, item: RealtimeDialogueItem) -> None:
-        """Its words are told."""
+        """Settle a turn whose words were sent."""
         if item in self._committed:
             self._said.add(item.id)
 

@@ -150,7 +150,7 @@ class S2SChange(_S2SCommand):
 
 
 class S2SBegin(_S2SCommand):
-    """The first: samples a second of sound both ways, and what its player can be told."""
+    """First message: the sample rate both ways, and the abilities of its player."""
 
     type: Literal["begin"]
     rate: int = Field(24_000, ge=LOWEST_RATE, le=HIGHEST_RATE)
@@ -161,7 +161,7 @@ class S2SBegin(_S2SCommand):
 
 
 class S2SPlayed(_S2SCommand):
-    """So much of a turn's sound was heard by now; ``cleared``: and no more will be."""
+    """Played seconds of a turn; ``cleared``: no more will be."""
 
     type: Literal["played"]
     turn: TurnNumber
@@ -310,7 +310,7 @@ def native_error_message(error: errors.SidecarError, turn: int = 0) -> str:
 
 
 class S2SNativeDialect:
-    """One connection's; sound belongs to the reply that was started last."""
+    """Native messages of one connection; audio belongs to the reply that was started last."""
 
     def of(self, out: output.ConversationOutput) -> Iterator[Message]:
         """The message for what is told, or none."""

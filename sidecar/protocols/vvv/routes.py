@@ -53,7 +53,7 @@ class VvvEndedJob:
 
 
 class VvvRecentJobs:
-    """Those that have ended, in that order."""
+    """Finished jobs, in that order."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -67,7 +67,7 @@ class VvvRecentJobs:
         self._jobs[job.id] = VvvEndedJob(job.id, job.record.owner, status, until)
 
     def of(self, owner: str) -> Iterator[VvvEndedJob]:
-        """Those of one owner."""
+        """Return those of one owner."""
         self._forget_old()
         return (job for job in self._jobs.values() if job.owner == owner)
 

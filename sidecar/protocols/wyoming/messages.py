@@ -160,8 +160,8 @@ def _artifact(name: str, description: str, maker: dict[str, str]) -> dict[str, A
 
 @pydantic.dataclasses.dataclass(frozen=True, slots=True, config={"strict": True})
 class WyomingAudioFormat:
-    """Format of signed samples; ``width`` is bytes of one, and of one byte nobody says whether it
-    is signed."""
+    """Format of signed samples; ``width`` is bytes of one, and whether one byte is signed is
+    unspecified."""
 
     rate: Annotated[int, NumberRange(MIN_RATE, MAX_RATE)]
     width: Annotated[int, NumberRange(2, 4)]
@@ -287,7 +287,7 @@ class WyomingEventReader:
             most -= len(piece)
 
     def close(self) -> None:
-        """Nobody reads any more."""
+        """Stop reading."""
         ahead = self._ahead
         if ahead is not None and not ahead.cancel() and not ahead.cancelled():
             ahead.exception()  # it was seen, and is nobody's trouble

@@ -29,7 +29,8 @@ from sidecar.service.facade import Service
 
 
 class WyomingRecording:
-    """Takes sound of one form. Its place is kept, and its bytes are counted, until it is left."""
+    """Recording of audio of one format. Its place is kept, and its bytes are counted, until it
+    is left."""
 
     def __init__(
         self,
@@ -298,8 +299,8 @@ class WyomingConnection:
             self._answering = False
 
     async def _follow(self, job: Job) -> None:
-        """Tell of a job; a ping is answered meanwhile, and what else comes has to wait. A client
-        that is not there any more is noticed when it is told something."""
+        """Send the result of a job; a ping is answered meanwhile, and other events have to wait.
+        A client that is not there any more is noticed when it is told something."""
         telling = asyncio.get_running_loop().create_task(self._send_results(job))
         try:
             while not telling.done():

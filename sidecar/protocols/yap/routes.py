@@ -80,7 +80,7 @@ async def _serve(service: Service, socket: WebSocketConnection) -> None:
 
 
 class _YapConnection:
-    """One conversation: what is read, worked through, and told, each in a task of its own."""
+    """One connection: reading, processing and sending, each in its own task."""
 
     def __init__(self, service: Service, socket: WebSocketConnection, session: Session) -> None:
         self._service, self._socket, self._session = service, socket, session

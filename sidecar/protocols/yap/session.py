@@ -17,7 +17,7 @@ from sidecar.transcripts.transcript_formats import segment_body
 
 
 class YapWordDeltas:
-    """Those of one utterance, which is told piece by piece, in order."""
+    """Word deltas of one utterance, which is sent segment by segment, in order."""
 
     def __init__(self) -> None:
         self._piece: int | None = None
@@ -89,7 +89,7 @@ class YapUtterance:
 
 
 class YapUtterances:
-    """Those of one connection. ``backlog_s``: sound that may wait for the engine."""
+    """Utterances of one connection. ``backlog_s``: sound that may wait for the engine."""
 
     def __init__(self, backlog_s: float = 0.0) -> None:
         self._active: YapUtterance | None = None
@@ -124,7 +124,7 @@ class YapUtterances:
             raise bad_payload("no_active_request", "Begin it first: commit with 'final' false.")
 
     def append(self, count: int) -> None:
-        """So many bytes of sound came for the active one."""
+        """Count the bytes of audio for the active one."""
         assert self._active is not None
         self._active.bytes += count
 
@@ -148,8 +148,8 @@ class YapUtterances:
         return YapAction.COMMIT
 
     def cancel(self, ids: YapIds) -> YapAction:
-        """Nothing more is told of the active request, nor of one that has ended and is named;
-        others that have ended are told."""
+        """Cancel the active request, or one that has ended and is named; others that have ended
+        are sent."""
         for one in self._waiting:
             one.silent = one.silent or one.ids.request == ids.request
         before, self._active = self._active, None

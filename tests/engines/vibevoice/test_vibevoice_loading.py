@@ -139,7 +139,7 @@ def too_large_for_8_bit(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_a_checkpoint_that_loads_but_does_not_run_is_one_that_does_not_load(
     too_large_for_8_bit: str,
 ) -> None:
-    said = "does not run in int8 here: its numbers are not finite"
+    said = "cannot be run in int8 on this machine: its values are not finite"
     with pytest.raises(errors.ModelLoadFailed, match=said) as failed:
         list(VibeVoiceEngine().load(LoadOptions(INT8, too_large_for_8_bit, "cpu")))
     assert failed.value.hint.startswith("Use another precision")
@@ -149,7 +149,7 @@ def test_what_a_library_cannot_run_is_told_with_its_reason(monkeypatch: pytest.M
     model = load_vibevoice(tiny_vibevoice.checkpoint("tiny"), FP32, CPU).model
     head = model.lm_head
     monkeypatch.setattr(head, "weight", torch.nn.Parameter(head.weight[:, 1:]))
-    with pytest.raises(errors.ModelLoadFailed, match="here: mat1 and mat2") as failed:
+    with pytest.raises(errors.ModelLoadFailed, match="machine: mat1 and mat2") as failed:
         vibevoice_model.run_trial_token(model, FP32)
     assert failed.value.hint == "Use another precision."
 
@@ -178,7 +178,7 @@ async def test_the_old_engine_comes_back_after_one_that_loads_but_does_not_run(
     slot = EngineSlot(SPEC, options, keep_alive_s=-1, account=NoRoomForBoth())
     try:
         await slot.preload()
-        with pytest.raises(errors.ModelLoadFailed, match="does not run in int8"):
+        with pytest.raises(errors.ModelLoadFailed, match="cannot be run in int8"):
             await slot.reload(INT8)
         assert (slot.precision, slot.state, slot.loading) == (FP32, EngineState.READY, None)
         async with slot.lease() as engine:

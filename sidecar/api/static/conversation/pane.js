@@ -59,7 +59,7 @@ function Start({ conversations, again }) {
   const { hears, thinks, speaks, remedy } = parts;
   return html`<section class="starting" aria-label="New conversation">
     ${thinks.name === "repeat" && thinks.models.length === 1 && html`<p class="notice">No language model is set: what you say is said again, so that you can try it. For one that answers, start the service with <code>--llm auto</code>.</p>`}
-    ${speaks ? html`<p>The voice that you hear is made by a machine: <strong>${speaks.title}</strong>.</p>` : html`<p class="notice">There is no voice here, so answers are read. ${remedy}</p>`}
+    ${speaks ? html`<p>Answers are spoken by a synthetic voice: <strong>${speaks.title}</strong>.</p>` : html`<p class="notice">There is no TTS voice, so answers are text only. ${remedy}</p>`}
     <div class="fields wide">
       <label>Language model
         <select value=${wishes.model} onChange=${(event) => wish({ model: event.target.value })}>
