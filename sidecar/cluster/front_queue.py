@@ -124,25 +124,18 @@ class SharedJobQueue:
         owner = job.record.owner
         self.check_room(caller=owner) if promised is None else self.check_open()
         with self._follower.submitting(job.id):
-            try:
-                await self._store.submit(job.record)
-            except errors.QueueFull as full:  # others were faster, at other services
-                raise errors.QueueFull(
-                    full.detail, retry_after=self._returns.retry_after_s(1, owner)
-                ) from None
-            if promised is not None:
-                promised.release()
-            job.source.settle()
-            job.source.close()  # it was kept where the nodes find it
-            if not job.record.kept:
+            if not job.record.kept:  # now, for its events may come before the answer
                 self.expect(job)
             elif self.follows_all:
                 self._follower.follow(job)
             try:
                 await self._store.submit(job.record, followed=self.follows_all)
-            except BaseException:
+            except BaseException as error:
                 self._awaited.pop(job.id, None)
                 self._follower.unfollow(job)
+                if isinstance(error, errors.QueueFull):  # others were faster, at other services
+                    later_s = self._returns.retry_after_s(1, owner)
+                    raise errors.QueueFull(error.detail, retry_after=later_s) from None
                 raise
         if promised is not None:
             promised.release()

@@ -37,15 +37,6 @@ _FOLLOW = """
 _THERE = "SELECT id, submitted, recording IS NOT NULL FROM vibevoice.jobs WHERE id = ANY(%s)"
 
 
-@dataclass(slots=True)
-class _FollowedJob:
-    """Followed job: its record at its latest event."""
-
-    record: JobRecord
-    marked: bool = False
-    """True if the database notifies this service of its events."""
-
-
 class JobFollower(JobEventFeed):
     """Keeps the jobs in memory that are followed here, and no others."""
 
@@ -118,7 +109,7 @@ class JobFollower(JobEventFeed):
         self._drop_idle(job.id)
 
     def leave(self, job_id: str, subscription: JobSubscription) -> None:
-        """End a subscription."""
+        """Tell a subscription no more."""
         super().leave(job_id, subscription)
         self._drop_idle(job_id)
 

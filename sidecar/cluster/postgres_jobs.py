@@ -61,11 +61,17 @@ _EVENTS = """
     SELECT job, events.seq, at, kind, change
     FROM vibevoice.events JOIN vibevoice.jobs ON jobs.id = job
     WHERE job = ANY(%s) AND NOT (state = 'done' AND kind = ANY(%s)) ORDER BY job, events.seq"""
+_DELETE_OVERDUE = """
+    DELETE FROM vibevoice.jobs WHERE id IN (
+        SELECT id FROM vibevoice.jobs WHERE left_until < clock_timestamp()
+        ORDER BY left_until LIMIT %s FOR UPDATE SKIP LOCKED)
+    RETURNING extract(
+        epoch FROM clock_timestamp() - CASE WHEN ended IS NULL THEN came END)::float8"""
+_SUPERSEDED_KINDS = ["segmentready", "progress", "checkpoint"]
+"""Events of a job that is done which its transcript says again."""
 _WORK_BETWEEN_STARTS = """
     SELECT (SELECT avg(work_s) FROM vibevoice.jobs WHERE ended IS NULL) / greatest(1, (
         SELECT count(*) FROM vibevoice.jobs WHERE claim IS NOT NULL AND state = 'running'))"""
-_SUPERSEDED_KINDS = ["segmentready", "progress", "checkpoint"]
-"""Events of a job that is done which its transcript says again."""
 
 
 class PostgresJobStore:

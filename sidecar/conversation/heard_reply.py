@@ -35,8 +35,8 @@ class ReplyPart:
         return not (self.silent or self.whole)
 
     def heard(self, until: float) -> int:
-        """So many characters of what is said were heard when its sound had played to ``until``: the
-        words whose middle was."""
+        """Return how many characters of the text were heard when its audio had played to
+        ``until``: the words whose middle was."""
         count = 0
         for end, begins, ends in self._words():
             if (begins + ends) / 2 > until + _SLACK_S:
@@ -99,7 +99,7 @@ class ReplyText:
         return began
 
     def said(self, number: int) -> None:
-        """There is no more sound of piece ``number``."""
+        """Record that there is no more audio of phrase ``number``."""
         self.parts[number].whole = True
 
     def mute(self) -> None:

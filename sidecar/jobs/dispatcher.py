@@ -205,7 +205,8 @@ class Dispatcher:
                     await self._news.wait()
 
     def _with_company(self, job: Job) -> Sequence[Job]:
-        """Those that run with it; where several places are free, no more than are its share."""
+        """Return the jobs that run with it; if several slots are free, no more than are its
+        share."""
         if job.record.alone:
             return [job]
         wanted = self._waiting.wanted

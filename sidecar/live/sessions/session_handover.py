@@ -54,8 +54,8 @@ class SessionHandover:
 
     @asynccontextmanager
     async def alone(self, name: SessionName) -> AsyncIterator[None]:
-        """Nobody else takes a session up as long as this lasts; waits for who does, or leaves it.
-        A client that connects twice has two who want it."""
+        """Hold the takeover of a session exclusively; wait for the holder, or give up. A client
+        that connects twice has two who want it."""
         while True:
             if (leaving := self._leaving.get(name)) is not None:
                 await asyncio.wait({leaving})
