@@ -394,7 +394,7 @@ def test_lines_and_speakers_are_put_right_by_keys_alone_and_undone(
     visitor.driver.find_elements("css selector", ".lane")[2].send_keys(ENTER)
     visitor.sees("#same").submit()
     visitor.sees("#main .title", "2 speakers")
-    visitor.sees("#said", "Speaker 2 said is Nell's")
+    visitor.sees("#said", "Speaker 2 was merged into Nell")
     wait_until(
         lambda: visitor.js(f"return {FOCUS}.dataset.speaker") == "Speaker_0",
         PATIENCE_S,
@@ -1054,7 +1054,7 @@ def test_what_is_said_is_read_while_it_is_said_and_heard_again_in_full(
         visitor.js("return document.querySelector('audio').duration")
     )
     visitor.sees(".job .pick", "only in this page").click()
-    visitor.sees("[aria-label^='Throw Live']").click()
+    visitor.sees("[aria-label^='Discard Live']").click()
     visitor.sees("#sure-talk .danger").click()
     wait_until(lambda: "only in this page" not in visitor.text(), PATIENCE_S, "it is gone")
 

@@ -126,7 +126,7 @@ function Kept({ talk, state, recordings }) {
       <button type="button" onClick=${() => download(whole(), "json")}>Everything <span class="quiet">.json</span></button>
       <button type="button" onClick=${() => download(talk.file, "wav")}>The audio <span class="quiet">.wav</span></button>
     </div>
-    <button type="button" class="bare" aria-label=${`Throw ${talk.name} away`} onClick=${() => document.getElementById("sure-talk").showModal()}>${icon("trash")}</button>
+    <button type="button" class="bare" aria-label=${`Discard ${talk.name}`} onClick=${() => document.getElementById("sure-talk").showModal()}>${icon("trash")}</button>
     <dialog id="sure-talk" aria-label="Discard it?" class="small">
       <p>Discard <strong>${talk.name}</strong>, with its audio? This cannot be undone.</p>
       <form method="dialog" class="choice">
