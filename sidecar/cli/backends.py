@@ -18,10 +18,10 @@ from sidecar.auth.identity import ANONYMOUS
 from sidecar.cli.audio_input import Opens, idempotency_key, open_file
 from sidecar.cli.output import keep_quiet, print_error_line
 from sidecar.config.settings import load_settings
+from sidecar.installation import own_command
 from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
 from sidecar.interfaces.request_options import parse_precision
 from sidecar.server.port_owner import service_url
-from sidecar.version import own_command
 
 if TYPE_CHECKING:
     from vibevoice_asr_client import AsyncClient, Trust

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar import errors
 from sidecar.cli import load_target
 from sidecar.cli.load_statistics import DECODE, LoadTestSession, LoadTestUtterance
-from sidecar.errors.access_errors import needed_for
+from sidecar.installation import needed_for
 from sidecar.interfaces.live_engine import LIVE_RATE
 
 if TYPE_CHECKING:

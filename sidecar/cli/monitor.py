@@ -8,7 +8,7 @@ from sidecar.cli import monitor_view
 from sidecar.cli.backends import ServiceTarget
 from sidecar.cli.common_options import option
 from sidecar.cli.output import PROGRAM, print_error_line
-from sidecar.errors.access_errors import needed_for
+from sidecar.installation import needed_for
 
 HELP = f"""
 Watch a running service: sessions, queue, engines, memory, errors.

@@ -40,8 +40,8 @@ from sidecar.engines.engine_selection import (
     choose_live_engine,
 )
 from sidecar.errors import SettingsInvalid
-from sidecar.errors.access_errors import needed_for
 from sidecar.files import FileWatcher
+from sidecar.installation import needed_for
 from sidecar.protocols import openai_common
 from sidecar.protocols.grpc_stt import disable_fork_support
 from sidecar.protocols.openai import routes as openai_routes

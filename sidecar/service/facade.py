@@ -23,6 +23,7 @@ from sidecar.engines.engine_selection import MOONSHINE, EngineChoice, language_h
 from sidecar.errors import EngineStuck, EngineUnavailable, LanguageUnsupported, SidecarError
 from sidecar.gpu_memory.gpu_devices import GpuMemory
 from sidecar.gpu_memory.memory_plan import JobForecast
+from sidecar.installation import install_command
 from sidecar.interfaces.engine_interface import (
     EngineSpec,
     Precision,
@@ -56,7 +57,6 @@ from sidecar.observability.tracing import NullTracer, Tracer, is_tracing_configu
 from sidecar.service.enrolled_speakers import EnrolledSpeakers
 from sidecar.service.live_session_archive import LiveSessionArchive
 from sidecar.transcripts.transcript import Transcript
-from sidecar.version import install_command
 from sidecar.workers.audio_probe import AudioProbe
 from sidecar.workers.engine_fleet import EngineFleet, EngineRole, EngineStatus, ModelRegistry
 from sidecar.workers.engine_slot import EngineState

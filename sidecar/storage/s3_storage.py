@@ -26,9 +26,9 @@ from sidecar import errors
 from sidecar.audio.audio_source import storage_error
 from sidecar.concurrency import backoff_s
 from sidecar.errors import SettingsInvalid, SidecarError
+from sidecar.installation import install_command
 from sidecar.storage.encryption import rechunk
 from sidecar.storage.recording_storage import PARTIAL_SUFFIX
-from sidecar.version import install_command
 
 log = logging.getLogger(__name__)
 
