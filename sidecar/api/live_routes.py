@@ -1,18 +1,24 @@
-"""WebSocket /v1/live: connection and resumption."""
+"""WebSocket /v1/live: connection, resumption, tickets."""
 
 from __future__ import annotations
 
 import asyncio
 from functools import partial
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
 from starlette.websockets import WebSocket
 
 from sidecar import errors
 from sidecar.api import live_messages, remote_live_session
-from sidecar.api.http import websocket_connections
+from sidecar.api.http import auth_gate, websocket_connections
+from sidecar.api.http.auth_gate import ANONYMOUS, TicketGrant
+from sidecar.api.http.request_headers import identity_of
+from sidecar.api.http.responses import json_response
+from sidecar.api.http.schemas import PROBLEMS
 from sidecar.api.live_messages import OPUS, LiveBeginRequest, LiveChangeRequest, parse_request
 from sidecar.audio.codecs import OpusDecoder
+from sidecar.auth.one_time_codes import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
 from sidecar.interfaces.live_events import InputProcessed, Summary
@@ -250,5 +256,31 @@ def build_router(service: Service) -> APIRouter:
     @router.websocket(PATH)
     async def live(websocket: WebSocket) -> None:
         await DIALECT.serve(websocket, partial(serve_live_connection, service))
+
+    return router
+
+
+class TicketAnswer(BaseModel):
+    """One ticket."""
+
+    ticket: str = Field(description="For the address of a WebSocket: `?ticket=`. Counts once.")
+    expires_in: float = Field(description="Seconds.")
+
+
+def build_ticket_router(tickets: OneTimeCodes[TicketGrant]) -> APIRouter:
+    """The route of tickets."""
+    router = APIRouter(responses=PROBLEMS)
+
+    @router.post(
+        "/v1/live/ticket",
+        summary="A ticket that opens one live connection with the token of this request",
+        status_code=201,
+        response_model=TicketAnswer,
+    )
+    async def ticket(request: Request) -> Response:
+        grant = TicketGrant(auth_gate.sent_token(request) or ANONYMOUS)
+        word = tickets.give(grant, identity_of(request).owner)
+        body = {"ticket": word, "expires_in": CODE_LIFETIME_S}
+        return json_response(body, 201, {"Cache-Control": "no-store"})
 
     return router

@@ -25,7 +25,8 @@ from starlette.routing import Match, Route
 
 from sidecar import __version__, errors
 from sidecar.api.http import schemas
-from sidecar.api.http.request_headers import identity_of, sent_token
+from sidecar.api.http.auth_gate import sent_token
+from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response, media_type
 from sidecar.api.http.schemas import PROBLEMS, RenderedBody, object_schema, request_body
 from sidecar.api.http.upload import read_json

@@ -75,7 +75,7 @@ class ServiceTarget:
 
     def with_token(self) -> ServiceTarget:
         """Return it with the token that is known here, if none is given."""
-        from sidecar.auth.startup_token import client_token
+        from sidecar.cli.remote_service import client_token
 
         return replace(self, token=client_token(load_settings(), self.token))
 
@@ -83,7 +83,7 @@ class ServiceTarget:
         """Return the service of our own that has said this ready line."""
         from vibevoice_asr_client import Trust
 
-        from sidecar.auth.startup_token import service_token
+        from sidecar.config.secret_settings import service_token
 
         pinned = Trust(fingerprint=ready["fingerprint"]) if "fingerprint" in ready else None
         token = ready.get("token") or service_token(load_settings())

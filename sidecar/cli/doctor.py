@@ -23,10 +23,11 @@ from sidecar.config.settings import (
     unknown_variables,
 )
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, LoadOptions, abbreviate_names
-from sidecar.observability.logs import CrashNotes, default_data_folder
+from sidecar.observability.logs import default_data_folder
 from sidecar.server import port_owner
 from sidecar.service import system_checks
 from sidecar.service.system_checks import CheckFinding, CheckState
+from sidecar.workers.engine_supervisor import CrashNotes
 
 LOAD_TIMEOUT_S = 60.0
 LIGHT_ENGINES = frozenset({"moonshine"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import vibevoice_asr_client as client
+from pydantic import SecretStr
 from vibevoice_asr_client import (
     AsyncClient,
     AsyncLive,
@@ -25,6 +27,8 @@ from vibevoice_asr_client.problems import wire_of
 
 from sidecar import errors
 from sidecar.cli.output import print_error_line
+from sidecar.config.secret_settings import CLIENT_TOKEN_VARIABLE, read_secret, service_token
+from sidecar.errors import SettingsInvalid
 from sidecar.interfaces import live_events
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.transcripts.speaker_embeddings import SpeakerProfile
@@ -59,6 +63,26 @@ def trust_from_settings(settings: Settings) -> Trust:
     from sidecar.server.tls import local_fingerprint
 
     return Trust(fingerprint=local_fingerprint(settings))
+
+
+def client_token(settings: Settings, given: str | None = None) -> str | None:
+    """The token that our own commands send to a service: ``given`` by --token, else that of
+    VIBEVOICE_CLIENT_TOKEN, else the one that a service here would demand. '@FILE' is what a file
+    has.
+
+    Raises:
+        errors.SettingsInvalid: the file with it cannot be used, or holds none.
+    """
+    if said := given or os.environ.get(CLIENT_TOKEN_VARIABLE):
+        token = read_secret(SecretStr(said))
+        if not token or not token.isascii() or not token.isprintable():
+            where = "--token" if given else CLIENT_TOKEN_VARIABLE
+            raise SettingsInvalid(
+                f"{where} has no valid token: it is empty or has characters other than "
+                "printable ASCII."
+            )
+        return token
+    return service_token(settings)
 
 
 ATTEMPTS = 12

@@ -24,8 +24,8 @@ from sidecar.api import (
     transcribe_routes,
 )
 from sidecar.api import page as api_page
-from sidecar.api.http import auth_gate, middleware, responses, websocket_connections
-from sidecar.api.http.request_headers import TicketGrant
+from sidecar.api.http import auth_gate, middleware, responses
+from sidecar.api.http.auth_gate import TicketGrant
 from sidecar.auth import authentication
 from sidecar.auth.one_time_codes import OneTimeCodes
 from sidecar.auth.rate_limits import RateLimiter
@@ -42,6 +42,7 @@ from sidecar.engines.engine_selection import (
 from sidecar.errors import SettingsInvalid
 from sidecar.files import FileWatcher
 from sidecar.installation import needed_for
+from sidecar.jobs import owner_quotas
 from sidecar.protocols import openai_common
 from sidecar.protocols.grpc_stt import disable_fork_support
 from sidecar.protocols.openai import routes as openai_routes
@@ -126,7 +127,7 @@ def create_access(settings: Settings, watch: FileWatcher) -> authentication.Acce
         origins=frozenset(settings.allowed_origins),
         localhost_origins="localhost" in settings.allowed_origins,
         authenticator=authenticator,
-        limits=authentication.owner_limits_of(settings),
+        limits=owner_quotas.owner_limits_of(settings),
     )
 
 
@@ -310,7 +311,7 @@ def _routers(service: Service, tickets: OneTimeCodes[TicketGrant]) -> list[APIRo
         admin_routes.build_router,
     )
     return [
-        websocket_connections.build_router(tickets),
+        live_routes.build_ticket_router(tickets),
         openai_realtime_routes.build_router(service, tickets),
         *(build(service) for build in builders),
     ]

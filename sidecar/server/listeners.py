@@ -1,4 +1,4 @@
-"""Listening sockets of all protocols, socket activation, limit of file descriptors.
+"""Listening sockets of all protocols, socket activation.
 
 Who connects before the service is up, or while it starts again, waits and is not refused.
 """
@@ -239,35 +239,3 @@ def socket_address(sock: socket.socket) -> dict[str, str | int]:
     """Where it listens, as settings: what is asked of a client goes by that."""
     host, port, *_ = sock.getsockname()
     return {"host": str(host), "port": int(port)}
-
-
-MACOS_OPEN_MAX = 10_240
-"""OPEN_MAX: there a limit that says "infinite" is none that can be set."""
-
-
-def raise_fd_limit() -> None:
-    """As many as the system allows us; its usual 1,024 are for programs that use `select`, and
-    every client that follows a job is one. Children inherit it. On Windows there is none."""
-    if sys.platform == "win32":
-        return
-    import resource
-
-    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    for limit in (most, MACOS_OPEN_MAX):
-        if soft in (limit, resource.RLIM_INFINITY) or soft > limit > 0:
-            return
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
-        except (ValueError, OSError):
-            continue
-        return
-
-
-def fd_limit() -> int | None:
-    """How many that are; None where there is no limit."""
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return None if soft == resource.RLIM_INFINITY else soft

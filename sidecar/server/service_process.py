@@ -1,4 +1,4 @@
-"""Service process: start, ready line, signals, exit codes."""
+"""Service process: start, ready line, exit codes, limit of file descriptors."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import errno
 import logging
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
 
 from sidecar import __version__, errors
-from sidecar.auth.startup_token import resolve_token
 from sidecar.config.config_files import UNSUPPORTED_YAP_VARIABLES
-from sidecar.config.secret_settings import take_stdin_secret
+from sidecar.config.secret_settings import resolve_token, take_stdin_secret
 from sidecar.config.settings import Settings, unknown_variables
 from sidecar.observability.logs import ProcessLog, default_data_folder
 from sidecar.server import listeners as server_listeners
 from sidecar.server import port_owner
-from sidecar.server.listeners import ReservedPorts, bind_port, raise_fd_limit
+from sidecar.server.listeners import ReservedPorts, bind_port
 from sidecar.server.parent_process import ready_line, write_parent_line
 
 log = logging.getLogger(__name__)
@@ -183,3 +183,35 @@ def _announce_ready(
         token=token.get_secret_value() if token else None,
         **more,
     )
+
+
+MACOS_OPEN_MAX = 10_240
+"""OPEN_MAX: there a limit that says "infinite" is none that can be set."""
+
+
+def raise_fd_limit() -> None:
+    """As many as the system allows us; its usual 1,024 are for programs that use `select`, and
+    every client that follows a job is one. Children inherit it. On Windows there is none."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for limit in (most, MACOS_OPEN_MAX):
+        if soft in (limit, resource.RLIM_INFINITY) or soft > limit > 0:
+            return
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+        except (ValueError, OSError):
+            continue
+        return
+
+
+def fd_limit() -> int | None:
+    """How many that are; None where there is no limit."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else soft

@@ -18,7 +18,7 @@ import httpx
 import pytest
 from service_process import PATIENCE_S, free_port, wait_until
 
-from sidecar.config.settings import MIN_TOKEN_CHARACTERS
+from sidecar.config.secret_settings import MIN_TOKEN_CHARACTERS
 from sidecar.server.service_process import EXIT_CODES
 
 ROOT = Path(__file__).parents[2]

@@ -19,7 +19,7 @@ from service_process import REPOSITORY
 
 from sidecar.installation import install_command
 
-SAY = "from sidecar.version import install_command; print(install_command('monitor'))"
+SAY = "from sidecar.installation import install_command; print(install_command('monitor'))"
 EXTRAS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"][
     "optional-dependencies"
 ]

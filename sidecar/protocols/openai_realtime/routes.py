@@ -18,14 +18,9 @@ from pydantic import BaseModel, Field
 from starlette.websockets import WebSocket
 
 from sidecar import clock, errors
-from sidecar.api.http import request_headers, schemas, websocket_connections
-from sidecar.api.http.request_headers import (
-    ANONYMOUS,
-    EPHEMERAL_KEY_PREFIX,
-    TicketGrant,
-    identity_of,
-    sent_token,
-)
+from sidecar.api.http import auth_gate, schemas, websocket_connections
+from sidecar.api.http.auth_gate import ANONYMOUS, EPHEMERAL_KEY_PREFIX, TicketGrant, sent_token
+from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import read_json
 from sidecar.auth.one_time_codes import CODE_LIFETIME_S, OneTimeCodes
@@ -217,7 +212,7 @@ async def _serve(
 ) -> None:
     query: Mapping[str, str] = socket.websocket.query_params
     session, open = None, not {"intent", "model"} & set(query)
-    if (agreed := request_headers.agreed_session(socket.websocket.scope)) is not None:
+    if (agreed := auth_gate.agreed_session(socket.websocket.scope)) is not None:
         session, query, open = json.loads(agreed), {}, False  # the address changes nothing of it
     dialogue = talks(session)
     if dialogue or (session is None and await dialogue_session.wants_dialogue(service, query)):
