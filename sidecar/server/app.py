@@ -43,13 +43,11 @@ from sidecar.errors import SettingsInvalid
 from sidecar.files import FileWatcher
 from sidecar.installation import needed_for
 from sidecar.jobs import owner_quotas
-from sidecar.protocols import openai_common
+from sidecar.protocols import openai_common, vvv
 from sidecar.protocols.grpc_stt import disable_fork_support
 from sidecar.protocols.openai import routes as openai_routes
 from sidecar.protocols.openai_realtime import routes as openai_realtime_routes
 from sidecar.protocols.s2s import routes as s2s_routes
-from sidecar.protocols.vvv import messages as vvv_messages
-from sidecar.protocols.vvv import routes as vvv_routes
 from sidecar.protocols.yap import routes as yap_routes
 from sidecar.service.facade import Service
 from sidecar.tts.voice_selection import choose_tts_engine
@@ -301,7 +299,7 @@ def _routers(service: Service, tickets: OneTimeCodes[TicketGrant]) -> list[APIRo
         job_routes.build_router,
         enrolled_speaker_routes.build_router,
         enrolled_speaker_routes.build_erasure_router,
-        vvv_routes.build_router,
+        vvv.build_router,
         openai_routes.build_router,
         api_page.build_router,
         live_routes.build_router,
@@ -320,7 +318,7 @@ def _routers(service: Service, tickets: OneTimeCodes[TicketGrant]) -> list[APIRo
 def _error_dialects(settings: Settings) -> dict[str, responses.ErrorRenderer]:
     """In whose words errors are told, by the beginning of an address; in ours elsewhere."""
     return {
-        **dict.fromkeys(vvv_routes.PATHS, vvv_messages.error_response),
+        **dict.fromkeys(vvv.PATHS, vvv.error_response),
         **dict.fromkeys(
             (*openai_routes.PATHS, *openai_realtime_routes.PATHS), openai_common.error_response
         ),

@@ -150,8 +150,7 @@ class ReservedPorts:
         found: list[ProtocolListener] = []
         found += create_listeners(settings, service, entrance, watch, self.grpc, pair)
         if self.wyoming is not None:
-            from sidecar.protocols.wyoming.server import WyomingServer
-            from sidecar.protocols.wyoming.session import WyomingAllowlist
+            from sidecar.protocols.wyoming.server import WyomingAllowlist, WyomingServer
 
             found.append(
                 WyomingServer(service, WyomingAllowlist.of(settings, entrance), self.wyoming)

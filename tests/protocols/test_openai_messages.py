@@ -24,7 +24,8 @@ from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.protocols import openai_common
-from sidecar.protocols.openai import session as openai_session
+from sidecar.protocols.openai import retries as openai_session
+from sidecar.protocols.openai.event_stream import OpenAIJobEvents
 from sidecar.protocols.openai.messages import diarized_body, transcription_answer, verbose_body
 from sidecar.protocols.openai.request import (
     OpenAIAnswerOptions,
@@ -35,12 +36,7 @@ from sidecar.protocols.openai.request import (
     known_speakers,
     option_fields,
 )
-from sidecar.protocols.openai.session import (
-    OpenAIJobEvents,
-    OpenAILocalRetries,
-    OpenAISentRequest,
-    timed_out,
-)
+from sidecar.protocols.openai.retries import OpenAILocalRetries, OpenAISentRequest, timed_out
 from sidecar.protocols.openai_common import (
     error_body,
     is_retryable,

@@ -1,4 +1,4 @@
-"""WebSocket /api/asr-streaming and /healthz.
+"""WebSocket /api/asr-streaming, its connection, and /healthz.
 
 A connection is one session, whose turns the client ends. Who is refused is accepted first, told why
 in a frame, and closed: that is where these clients look.
@@ -21,8 +21,8 @@ from sidecar.auth.rate_limits import MINUTE_S
 from sidecar.interfaces.live_engine import LiveOptions, TurnControl
 from sidecar.live.sessions.session import BUFFER_S, Session
 from sidecar.protocols.yap import messages
-from sidecar.protocols.yap.messages import YapEnvelope, YapIds, YapRefused, message_text
-from sidecar.protocols.yap.session import YapAction, YapUtterances
+from sidecar.protocols.yap.messages import MODELS, YapEnvelope, YapIds, YapRefused, message_text
+from sidecar.protocols.yap.utterances import YapAction, YapUtterances
 from sidecar.service.facade import Service
 
 
@@ -35,8 +35,6 @@ class YapHealth(BaseModel):
 PATH = "/api/asr-streaming"
 SUBPROTOCOLS = ("asr-streaming",)
 """The subprotocol that a browser's client offers beside the one with its key."""
-MODELS = ("mistralai/Voxtral-Mini-4B-Realtime-2602",)
-"""What these clients ask for unless they are told otherwise: it stands for what is here."""
 IMMEDIATE_TYPES = frozenset({"ping", "pong", "end"})
 """Answered at once, and not counted."""
 

@@ -1,36 +1,185 @@
-"""Routes of /v1/transcribe and /v1/queue/status.
+"""Queue protocol of the vvv server: its routes, schemas, text fragments and errors.
 
-Its /health is everybody's. A client that hangs up takes its job with it.
+Its /health is everybody's. A client that hangs up takes its job with it. Nothing of what was said
+is kept for it.
 
-Nothing of what was said is kept for it.
+A transcript goes out in fragments that follow each other with nothing in between. What was sent
+stays sent, so each segment goes out once, as soon as it is closed. What is revised after that (who
+said it; a stretch that is heard again after a crash) is not told on this wire.
+
+Errors have the original's texts, as far as it has any; the rest of a problem is beside them.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from http import HTTPStatus
+from typing import Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
 
 from sidecar import errors
-from sidecar.api.http import responses
+from sidecar.api.http import responses, schemas
 from sidecar.api.http.request_headers import identity_of
+from sidecar.api.http.responses import UnsentSegments, error_headers, problem_body, to_json
 from sidecar.api.http.upload import read_form
 from sidecar.auth.identity import Identity
 from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import QueuePosition
-from sidecar.protocols.vvv import messages
 from sidecar.service.facade import Service
+from sidecar.transcripts.transcript import Segment
+
+VvvStatus: TypeAlias = Literal["queued", "processing", "streaming", "completed", "failed"]
+
+
+class VvvJobInfo(BaseModel):
+    """One of your jobs."""
+
+    job_id: str = Field(examples=["9f0c3a5e8d1b4c7f9f0c3a5e8d1b4c7f"])
+    status: VvvStatus
+    position: int | None = Field(description="1 for the next; null once it runs.")
+    estimated_wait_seconds: float | None
+
+
+class VvvQueueStatus(BaseModel):
+    """Your jobs, and how many wait in all."""
+
+    your_jobs: list[VvvJobInfo]
+    total_queued: int
+
+
+class VvvMissingPart(BaseModel):
+    """A problem whose detail is a list: the part 'audio' is missing."""
+
+    detail: list[dict[str, Any]]
+    code: str = Field(examples=["file_missing"])
+    hint: str
+
+
+_PROBLEM = schemas.ProblemDetails.model_json_schema()
+ERRORS = schemas.error_responses(
+    {
+        **schemas.content("application/json", schema=VvvMissingPart.model_json_schema()),
+        **schemas.content("application/problem+json", schema=_PROBLEM),
+    }
+)
+
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "queue, then fragments of the answer without a name, then done or error",
+        "content": schemas.content("text/event-stream"),
+    },
+    **ERRORS,
+}
+_HOTWORDS = schemas.text("Names and terms that may be said, with commas.")
+_FORM = schemas.object_schema({"audio": schemas.AUDIO_FILE, "hotwords": _HOTWORDS}, ["audio"])
+SUBMIT: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": schemas.content("multipart/form-data", schema=_FORM),
+    },
+    "parameters": [
+        schemas.parameter(
+            "hotwords", "query", _HOTWORDS, "The same, for those who do not send it in the form."
+        )
+    ],
+}
+
+
+def segment_text(segment: Segment) -> str:
+    """One segment as the model writes it; what nobody says has no speaker."""
+    body: dict[str, object] = {"Start": round(segment.start, 2), "End": round(segment.end, 2)}
+    if segment.is_speech:
+        body["Speaker"] = segment.speaker or 0
+    body["Content"] = segment.text
+    return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+class VvvFragments:
+    """Text fragments of one job that are not sent yet."""
+
+    def __init__(self) -> None:
+        self._unsaid = UnsentSegments()
+        self._begun = False
+
+    def more(self, job: JobRecord) -> Iterator[str]:
+        """A fragment for each segment that is new in a job, and one for the end of the list."""
+        for _, segment in self._unsaid.more(job):
+            yield ("," if self._begun else "[") + segment_text(segment)
+            self._begun = True
+        if job.transcript is not None:
+            yield "]" if self._begun else "[]"
+
+
+EXTENSIONS = ("wav", "mp3", "m4a", "mp4", "flac", "ogg", "opus", "webm", "wma", "aac")
+
+TOKEN_INVALID = "Invalid token"  # noqa: S105 - what is said of one
+_MISSING = [{"type": "missing", "loc": ["body", "audio"], "msg": "Field required", "input": None}]
+"""As the framework of the original says it."""
+_SAID: dict[type[errors.SidecarError], tuple[int, str | list[dict[str, Any]]]] = {
+    errors.AudioEmpty: (400, "Empty audio file"),
+    errors.UploadTooLarge: (413, "Audio file too large"),
+    errors.QueueFull: (503, "Queue is full"),
+    errors.UploadsFull: (503, "Queue is full"),
+    errors.FileMissing: (422, _MISSING),
+    errors.ContentTypeUnsupported: (422, _MISSING),
+    errors.TokenMissing: (401, "Not authenticated"),
+    errors.TokenInvalid: (401, TOKEN_INVALID),
+}
+_UNREADABLE = (
+    errors.AudioFormatUnsupported,
+    errors.AudioUndecodable,
+    errors.AudioDecodeTimeout,
+)
+
+
+class VvvFileNameUnsupported(errors.AudioFormatUnsupported):
+    """The name of the file says nothing of its type, or another type than any of these."""
+
+
+def error_response(error: errors.SidecarError) -> Response:
+    """The response that says ``error``."""
+    body = problem_body(error)
+    status, detail = _SAID.get(type(error), (body["status"], error.detail))
+    if isinstance(error, VvvFileNameUnsupported):
+        status = 400
+    elif isinstance(error, _UNREADABLE):
+        status, detail = 422, f"Cannot read audio: {error.detail}"
+    body |= {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    return Response(
+        to_json(body),
+        status_code=status,
+        # a problem's detail is text; a list is the framework's of the original
+        media_type=f"application/{'problem+' if isinstance(detail, str) else ''}json",
+        headers=error_headers(error),
+    )
+
+
+def check_file_name(name: str) -> None:
+    """Refuse a file whose name the original would: it goes by the extension. What is in it is found
+    out by looking, here as everywhere.
+
+    Raises:
+        FileNameUnsupported: it has no name, or one without an extension that is known.
+    """
+    if not name:
+        raise VvvFileNameUnsupported("The audio file has no filename.")
+    if name.rpartition(".")[2].lower() not in EXTENSIONS or "." not in name:
+        known = ", ".join(f".{each}" for each in EXTENSIONS)
+        raise VvvFileNameUnsupported(f"Unsupported audio format. Supported extensions: {known}")
+
 
 ENDED_LISTED_S = 30.0
 """As the original lists them."""
 
 
-def status_of(job: JobRecord) -> messages.VvvStatus:
+def status_of(job: JobRecord) -> VvvStatus:
     """A job's state in this wire's words."""
     match job.state:
         case JobState.QUEUED:
@@ -48,7 +197,7 @@ class VvvEndedJob:
 
     id: str
     owner: str
-    status: messages.VvvStatus
+    status: VvvStatus
     until: float
 
 
@@ -63,7 +212,7 @@ class VvvRecentJobs:
         """Note a job that has ended, or that its client has left, which ends it."""
         self._forget_old()
         until = self._now() + ENDED_LISTED_S
-        status: messages.VvvStatus = status_of(job.record) if job.ended else "failed"
+        status: VvvStatus = status_of(job.record) if job.ended else "failed"
         self._jobs[job.id] = VvvEndedJob(job.id, job.record.owner, status, until)
 
     def of(self, owner: str) -> Iterator[VvvEndedJob]:
@@ -92,8 +241,8 @@ def build_router(service: Service) -> APIRouter:
         TRANSCRIBE,
         summary="Who said what and when, as it is decoded (the vvv queue's wire)",
         response_class=Response,
-        responses=messages.STREAM,
-        openapi_extra=messages.SUBMIT,
+        responses=STREAM,
+        openapi_extra=SUBMIT,
     )
     async def transcribe(request: Request) -> Response:
         caller = identity_of(request)
@@ -108,7 +257,7 @@ def build_router(service: Service) -> APIRouter:
         except BaseException:  # nobody follows it yet
             closed()
             raise
-        farewell = responses.sse_frame({"error": messages.TOKEN_INVALID}, "error")
+        farewell = responses.sse_frame({"error": TOKEN_INVALID}, "error")
         return responses.EventStreamResponse(
             event_frames(service, caller, job, told), closed, farewell
         )
@@ -116,8 +265,8 @@ def build_router(service: Service) -> APIRouter:
     @router.get(
         STATUS,
         summary="Your jobs, and how many wait (the vvv queue's wire)",
-        response_model=messages.VvvQueueStatus,
-        responses=messages.ERRORS,
+        response_model=VvvQueueStatus,
+        responses=ERRORS,
     )
     async def status(request: Request) -> Response:
         caller = identity_of(request)
@@ -128,15 +277,15 @@ def build_router(service: Service) -> APIRouter:
         listed: list[JobRecord | VvvEndedJob] = [*ended.values(), *going]
         jobs = [job_info(job, turns.get(job.id)) for job in listed]
         waiting = (await service.looked()).jobs_waiting
-        body = messages.VvvQueueStatus(your_jobs=jobs, total_queued=waiting)
+        body = VvvQueueStatus(your_jobs=jobs, total_queued=waiting)
         return responses.json_response(body.model_dump())
 
     return router
 
 
-def job_info(job: JobRecord | VvvEndedJob, turn: QueuePosition | None) -> messages.VvvJobInfo:
+def job_info(job: JobRecord | VvvEndedJob, turn: QueuePosition | None) -> VvvJobInfo:
     """Return a line of the status."""
-    return messages.VvvJobInfo(
+    return VvvJobInfo(
         job_id=job.id,
         status=job.status if isinstance(job, VvvEndedJob) else status_of(job),
         position=turn.position + 1 if turn else None,
@@ -149,7 +298,7 @@ async def event_frames(
 ) -> AsyncGenerator[bytes, None]:
     """Yield the frames of a job, first the position at which it was submitted. A client that reads
     slowly is behind by no more than what is in the job's record, and nobody waits for it."""
-    fragments = messages.VvvFragments()
+    fragments = VvvFragments()
     yield responses.sse_frame(told, "queue")
     async with aclosing(job.watched(POSITION_INTERVAL_S)) as changes:
         async for change in changes:
@@ -190,7 +339,7 @@ async def _submitted(request: Request, service: Service, caller: Identity) -> Jo
         try:
             if upload.part != "audio":
                 raise errors.FileMissing()
-            messages.check_file_name(upload.file_name)
+            check_file_name(upload.file_name)
             in_query = request.query_params.get("hotwords", "")
             hotwords = upload.fields.get("hotwords", "").strip() or in_query
             options = service.options({"hotwords": hotwords})
