@@ -18,9 +18,11 @@ from sidecar.api import (
     admin_routes,
     enrolled_speaker_routes,
     estimate_routes,
+    health_routes,
     job_routes,
     live_routes,
-    operations_routes,
+    metrics_routes,
+    system_routes,
     transcribe_routes,
 )
 from sidecar.api import page as api_page
@@ -206,7 +208,7 @@ def create_app(
         },
         dialects=_error_dialects(settings),
         opens=lambda asked: (
-            api_page.is_public_page(asked) or operations_routes.is_public_metrics(settings, asked)
+            api_page.is_public_page(asked) or metrics_routes.is_public_metrics(settings, asked)
         ),
         tickets=tickets,
         title="vibevoice-asr",
@@ -288,11 +290,15 @@ def _lifespan(
 
 def _routers(service: Service, tickets: OneTimeCodes[TicketGrant]) -> list[APIRouter]:
     """Every wire over HTTP that this service has."""
-    looked_after = operations_routes.build_health_router, operations_routes.build_router
+    operations = (
+        metrics_routes.build_router,
+        system_routes.build_router,
+        health_routes.build_probes_router,
+    )
     if service.settings.role == ROLE_NODE:  # it takes nothing in
-        return [build(service) for build in looked_after]
+        return [build(service) for build in (health_routes.build_health_router, *operations)]
     builders = (
-        operations_routes.build_health_router,
+        health_routes.build_health_router,
         transcribe_routes.build_router,
         admin_routes.build_reload_router,
         estimate_routes.build_router,
@@ -305,7 +311,7 @@ def _routers(service: Service, tickets: OneTimeCodes[TicketGrant]) -> list[APIRo
         live_routes.build_router,
         yap_routes.build_router,
         s2s_routes.build_router,
-        operations_routes.build_router,
+        *operations,
         admin_routes.build_router,
     )
     return [
