@@ -13,7 +13,7 @@ from models import models_page, models_plot
 from rooms import architecture_page, rooms_page
 
 from sidecar import errors
-from sidecar.api.http.responses import STATUS
+from sidecar.api.http.error_responses import STATUS
 from sidecar.cli.common_options import SettingFlag, describe, described
 from sidecar.config.setting_types import MAX_SETTING, MIN_SETTING
 from sidecar.config.settings import Settings

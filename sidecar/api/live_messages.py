@@ -16,23 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from sidecar import errors
 from sidecar.audio import codecs
-from sidecar.errors import ErrorKind
 from sidecar.interfaces import live_engine, live_events
 from sidecar.interfaces.request_options import MAX_PROMPT_CHARACTERS
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.live.sessions.session import SAMPLE_RATES
 from sidecar.transcripts.transcript_formats import segment_body, speaker_label, transcript_body
 
-LIVE_CLOSE_CODES: Mapping[ErrorKind | str, int] = {
-    ErrorKind.UNAUTHORIZED: 4401,
-    ErrorKind.FORBIDDEN: 4403,
-    ErrorKind.NOT_FOUND: 4404,
-    ErrorKind.TIMEOUT: 4408,
-    ErrorKind.CONFLICT: 4409,
-    ErrorKind.LIMITED: 4429,
-    errors.SessionHandedOver.code: 1012,
-}
-"""Close codes of this wire, as HTTP's with 4000 added; all others are those of every wire."""
 EVENT_TYPES: Mapping[type[live_events.LiveEvent], str] = {
     live_events.SpeechStarted: "speech_started",
     live_events.SpeechStopped: "speech_stopped",

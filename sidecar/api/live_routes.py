@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from functools import partial
 
 from fastapi import APIRouter, Request, Response
@@ -10,20 +11,32 @@ from pydantic import BaseModel, Field
 from starlette.websockets import WebSocket
 
 from sidecar import errors
-from sidecar.api import live_messages, remote_live_session
+from sidecar.api import live_messages, live_routes, remote_live_session
 from sidecar.api.http import auth_gate, websocket_connections
 from sidecar.api.http.auth_gate import ANONYMOUS, TicketGrant
+from sidecar.api.http.openapi import PROBLEMS
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response
-from sidecar.api.http.schemas import PROBLEMS
 from sidecar.api.live_messages import OPUS, LiveBeginRequest, LiveChangeRequest, parse_request
 from sidecar.audio.codecs import OpusDecoder
 from sidecar.auth.one_time_codes import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.concurrency import ThreadLimiter
+from sidecar.errors import ErrorKind
 from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
 from sidecar.interfaces.live_events import InputProcessed, Summary
 from sidecar.live.sessions.session import Session
 from sidecar.service.facade import Service
+
+LIVE_CLOSE_CODES: Mapping[ErrorKind | str, int] = {
+    ErrorKind.UNAUTHORIZED: 4401,
+    ErrorKind.FORBIDDEN: 4403,
+    ErrorKind.NOT_FOUND: 4404,
+    ErrorKind.TIMEOUT: 4408,
+    ErrorKind.CONFLICT: 4409,
+    ErrorKind.LIMITED: 4429,
+    errors.SessionHandedOver.code: 1012,
+}
+"""Close codes of this wire, as HTTP's with 4000 added; all others are those of every wire."""
 
 
 class ResentAudio:
@@ -239,7 +252,7 @@ PATH = "/v1/live"
 
 def ending_of(error: errors.SidecarError) -> websocket_connections.ConnectionEnding:
     """Return how ``error`` ends a connection."""
-    code = websocket_connections.close_code(error, live_messages.LIVE_CLOSE_CODES)
+    code = websocket_connections.close_code(error, live_routes.LIVE_CLOSE_CODES)
     return websocket_connections.ConnectionEnding(
         code, error.code, live_messages.error_message(error)
     )

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from starlette.types import Scope as Asked
 
 from sidecar.api.health_routes import NO_STORE, why_not_ready
-from sidecar.api.http import schemas
+from sidecar.api.http import openapi
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response
 from sidecar.auth.identity import Scope
@@ -263,7 +263,7 @@ class MetricsAnswer(BaseModel):
 
 
 METRICS = ("/metrics", "/metrics.json", "/system")
-TEXT: dict[str, Any] = {"content": schemas.content("text/plain", "application/openmetrics-text")}
+TEXT: dict[str, Any] = {"content": openapi.content("text/plain", "application/openmetrics-text")}
 
 
 def is_public_metrics(settings: Settings, asked: Asked) -> bool:
@@ -289,7 +289,7 @@ def build_router(service: Service) -> APIRouter:
         "/metrics",
         summary="What was counted, for Prometheus",
         response_class=Response,
-        responses={200: TEXT, **schemas.PROBLEMS},
+        responses={200: TEXT, **openapi.PROBLEMS},
     )
     async def metrics(request: Request) -> Response:
         demand_metrics_scope(service.settings, request)
@@ -305,7 +305,7 @@ def build_router(service: Service) -> APIRouter:
         "/metrics.json",
         summary="The same as JSON",
         response_model=MetricsAnswer,
-        responses=schemas.PROBLEMS,
+        responses=openapi.PROBLEMS,
     )
     async def metrics_json(request: Request) -> Response:
         demand_metrics_scope(service.settings, request)

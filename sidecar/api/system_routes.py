@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from sidecar import clock
 from sidecar.api.health_routes import NO_STORE
-from sidecar.api.http import schemas
+from sidecar.api.http import openapi
 from sidecar.api.http.responses import json_response
 from sidecar.api.metrics_routes import demand_metrics_scope
 from sidecar.service.facade import Service, ServiceHealth
@@ -130,7 +130,7 @@ def build_router(service: Service) -> APIRouter:
         "/system",
         summary="The machine, our process on it, and the GPU",
         response_model=SystemAnswer,
-        responses=schemas.PROBLEMS,
+        responses=openapi.PROBLEMS,
     )
     async def system(request: Request) -> Response:
         demand_metrics_scope(service.settings, request)

@@ -13,12 +13,12 @@ from starlette.types import Receive, Scope, Send
 
 from sidecar import clock, errors
 from sidecar.api import job_schemas
+from sidecar.api.http.error_responses import problem
 from sidecar.api.http.request_headers import identity_of, parse_range
 from sidecar.api.http.responses import (
     StreamedResponse,
     json_response,
     media_type,
-    problem,
     send_until_disconnect,
 )
 from sidecar.api.http.upload import read_json

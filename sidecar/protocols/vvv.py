@@ -24,9 +24,10 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from sidecar import errors
-from sidecar.api.http import responses, schemas
+from sidecar.api.http import openapi, responses
+from sidecar.api.http.error_responses import error_headers, problem_body
 from sidecar.api.http.request_headers import identity_of
-from sidecar.api.http.responses import UnsentSegments, error_headers, problem_body, to_json
+from sidecar.api.http.responses import UnsentSegments, to_json
 from sidecar.api.http.upload import read_form
 from sidecar.auth.identity import Identity
 from sidecar.jobs.job_record import JobRecord, JobState
@@ -62,30 +63,30 @@ class VvvMissingPart(BaseModel):
     hint: str
 
 
-_PROBLEM = schemas.ProblemDetails.model_json_schema()
-ERRORS = schemas.error_responses(
+_PROBLEM = openapi.ProblemDetails.model_json_schema()
+ERRORS = openapi.error_responses(
     {
-        **schemas.content("application/json", schema=VvvMissingPart.model_json_schema()),
-        **schemas.content("application/problem+json", schema=_PROBLEM),
+        **openapi.content("application/json", schema=VvvMissingPart.model_json_schema()),
+        **openapi.content("application/problem+json", schema=_PROBLEM),
     }
 )
 
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "queue, then fragments of the answer without a name, then done or error",
-        "content": schemas.content("text/event-stream"),
+        "content": openapi.content("text/event-stream"),
     },
     **ERRORS,
 }
-_HOTWORDS = schemas.text("Names and terms that may be said, with commas.")
-_FORM = schemas.object_schema({"audio": schemas.AUDIO_FILE, "hotwords": _HOTWORDS}, ["audio"])
+_HOTWORDS = openapi.text("Names and terms that may be said, with commas.")
+_FORM = openapi.object_schema({"audio": openapi.AUDIO_FILE, "hotwords": _HOTWORDS}, ["audio"])
 SUBMIT: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": schemas.content("multipart/form-data", schema=_FORM),
+        "content": openapi.content("multipart/form-data", schema=_FORM),
     },
     "parameters": [
-        schemas.parameter(
+        openapi.parameter(
             "hotwords", "query", _HOTWORDS, "The same, for those who do not send it in the form."
         )
     ],

@@ -26,7 +26,7 @@ from sidecar.api import (
     transcribe_routes,
 )
 from sidecar.api import page as api_page
-from sidecar.api.http import auth_gate, middleware, responses
+from sidecar.api.http import auth_gate, body_drain, error_responses, middleware, openapi
 from sidecar.api.http.auth_gate import TicketGrant
 from sidecar.auth import authentication
 from sidecar.auth.one_time_codes import OneTimeCodes
@@ -221,7 +221,7 @@ def create_app(
     if service.traces.on:
         app.add_middleware(middleware.ArrivalRecorder)
     if settings.role != ROLE_NODE:
-        middleware.install_docs_page(app)
+        openapi.install_docs_page(app)
         api_page.install_page(app)
     return app
 
@@ -233,7 +233,7 @@ def _application(
     routers: Sequence[APIRouter],
     *,
     refusals: auth_gate.WebSocketRefusals,
-    dialects: responses.ErrorDialects = responses.NO_DIALECTS,
+    dialects: error_responses.ErrorDialects = error_responses.NO_DIALECTS,
     opens: auth_gate.IsPublic = lambda scope: False,
     tickets: OneTimeCodes[TicketGrant] | None = None,
     **described: Any,
@@ -258,11 +258,11 @@ def _application(
         refusals=refusals,
         tickets=tickets,
     )
-    app.add_middleware(middleware.BodyDrain)
+    app.add_middleware(body_drain.BodyDrain)
     app.add_middleware(middleware.ShutdownAnswers, dialects=dialects)
     app.add_middleware(middleware.TidyPaths, prefixes=openai_routes.PREFIXES)
     app.add_middleware(middleware.RequestMetrics, tally=service.tally.wires)
-    responses.install_error_handlers(app, *routers, dialects=dialects)
+    error_responses.install_error_handlers(app, *routers, dialects=dialects)
     return app
 
 
@@ -321,7 +321,7 @@ def _routers(service: Service, tickets: OneTimeCodes[TicketGrant]) -> list[APIRo
     ]
 
 
-def _error_dialects(settings: Settings) -> dict[str, responses.ErrorRenderer]:
+def _error_dialects(settings: Settings) -> dict[str, error_responses.ErrorRenderer]:
     """In whose words errors are told, by the beginning of an address; in ours elsewhere."""
     return {
         **dict.fromkeys(vvv.PATHS, vvv.error_response),

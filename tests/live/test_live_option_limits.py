@@ -20,7 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from sidecar.api.http import request_headers
-from sidecar.api.http.schemas import OPTIONS
+from sidecar.api.http.openapi import OPTIONS
 from sidecar.api.live_messages import LiveBeginRequest, LiveChangeRequest, LiveEndpointing
 from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.interfaces.live_engine import LiveSessionStart as PlaceToBegin

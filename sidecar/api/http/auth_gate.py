@@ -22,8 +22,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sidecar import errors
 from sidecar.api.http import auth_gate, request_headers
 from sidecar.api.http.cors import AccessCors
+from sidecar.api.http.error_responses import ErrorDialects, error_response_at
 from sidecar.api.http.request_headers import check_header_sizes
-from sidecar.api.http.responses import ErrorDialects, error_response_at
 from sidecar.auth.authentication import AccessPolicy, SleepFunction, identify_request
 from sidecar.auth.identity import split_authorization
 from sidecar.auth.one_time_codes import OneTimeCodes

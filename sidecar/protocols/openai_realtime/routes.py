@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 from starlette.websockets import WebSocket
 
 from sidecar import clock, errors
-from sidecar.api.http import auth_gate, schemas, websocket_connections
+from sidecar.api.http import auth_gate, openapi, websocket_connections
 from sidecar.api.http.auth_gate import ANONYMOUS, EPHEMERAL_KEY_PREFIX, TicketGrant, sent_token
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response
@@ -64,25 +64,25 @@ class RealtimeBetaSession(BaseModel):
     client_secret: RealtimeClientKey
 
 
-_SOUNDS = schemas.object_schema({"input": {"type": "object"}, "output": {"type": "object"}})
-_SESSION = schemas.object_schema(
+_SOUNDS = openapi.object_schema({"input": {"type": "object"}, "output": {"type": "object"}})
+_SESSION = openapi.object_schema(
     {
         "type": {"enum": ["transcription", "realtime"]},
-        "model": schemas.text(),
-        "instructions": schemas.text(),
+        "model": openapi.text(),
+        "instructions": openapi.text(),
         "audio": _SOUNDS,
     },
     description="As in session.update (docs/openai.md, docs/talk.md).",
 )
-_BETA_SESSION = schemas.object_schema(
+_BETA_SESSION = openapi.object_schema(
     {
-        "input_audio_format": schemas.choice(BETA_AUDIO_FORMATS),
+        "input_audio_format": openapi.choice(BETA_AUDIO_FORMATS),
         "input_audio_transcription": {"type": "object"},
         "turn_detection": {"type": ["object", "null"]},
     }
 )
-ASK = {"requestBody": schemas.request_body(schemas.object_schema({"session": _SESSION}))}
-ASK_BETA = {"requestBody": schemas.request_body(_BETA_SESSION)}
+ASK = {"requestBody": openapi.request_body(openapi.object_schema({"session": _SESSION}))}
+ASK_BETA = {"requestBody": openapi.request_body(_BETA_SESSION)}
 
 REALTIME = "/v1/realtime"
 PATHS = (f"{REALTIME}/",)

@@ -17,8 +17,8 @@ from starlette.websockets import WebSocket
 
 from sidecar import errors
 from sidecar.api.http import request_headers
+from sidecar.api.http.openapi import PROBLEMS
 from sidecar.api.http.responses import json_response
-from sidecar.api.http.schemas import PROBLEMS
 from sidecar.api.http.websocket_connections import (
     ConnectionEnding,
     Message,
