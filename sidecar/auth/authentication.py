@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sidecar import errors
 from sidecar.auth import identity, signed_tokens, token_issuing
+from sidecar.auth.open_connections import RevocableStreams
 from sidecar.auth.rate_limits import RateLimiter
 from sidecar.auth.request_origin import (
     CONTAINER_HOST_NAMES,
@@ -24,7 +25,6 @@ from sidecar.auth.request_origin import (
     is_allowed_origin,
     is_loopback_address,
 )
-from sidecar.auth.revocable_streams import RevocableStreams
 from sidecar.auth.token_issuing import SUBFOLDER
 from sidecar.config.settings import Settings
 from sidecar.files import FileWatcher

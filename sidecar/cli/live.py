@@ -20,11 +20,17 @@ from sidecar.cli.audio_input import (
     loudness,
     stream_file,
     stream_stdin,
-    write_atomically,
 )
 from sidecar.cli.backends import LiveBackend, ServiceTarget, open_live_backend
 from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOption, argument, option
-from sidecar.cli.output import INTERRUPTED, PROGRAM, handle_interrupts, print_error_line, print_text
+from sidecar.cli.output import (
+    INTERRUPTED,
+    PROGRAM,
+    handle_interrupts,
+    print_error_line,
+    print_text,
+    write_atomically,
+)
 from sidecar.interfaces.live_engine import LIVE_RATE
 from sidecar.interfaces.live_events import Final, InputProcessed, NoticeRaised, Partial, Summary
 from sidecar.live.sessions.event_log import NumberedEvent

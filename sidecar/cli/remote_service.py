@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from vibevoice_asr_client import (
     CertificateRefused,
     ClientError,
     InsecureWarning,
+    NotFound,
     Retry,
     ServiceError,
     Trust,
@@ -26,6 +28,8 @@ from vibevoice_asr_client import (
 from vibevoice_asr_client.problems import wire_of
 
 from sidecar import errors
+from sidecar.cli.audio_input import Opens, idempotency_key
+from sidecar.cli.backends import ProgressCallback, ServiceTarget, TranscribeRecording, client_of
 from sidecar.cli.output import print_error_line
 from sidecar.config.secret_settings import CLIENT_TOKEN_VARIABLE, read_secret, service_token
 from sidecar.errors import SettingsInvalid
@@ -216,3 +220,61 @@ def _segment(said: models.Segment, *, diarized: bool) -> Segment:
         flags=said.flags,
         words_by=said.words_by,
     )
+
+
+MAX_SUBMISSIONS = 3
+"""How often one recording is sent to a service that forgets its job, as one does that is started
+anew."""
+
+
+@asynccontextmanager
+async def recordings_with_server(
+    where: ServiceTarget, options: Mapping[str, str], opens: Opens
+) -> AsyncGenerator[TranscribeRecording, None]:
+    """Give a function that sends a recording to a service, follows its job, and sends it again if
+    the service has forgotten the job."""
+    async with client_of(where) as client:
+
+        async def transcribe(path: Path, told: ProgressCallback) -> Transcript:
+            with opens(path) as source, translate_client_errors():
+                found_again = where.leave and not source.spooled
+                key = idempotency_key(path, source, options) if found_again else None
+                send = partial(_send_once, client, source.fd, key, options, told)
+                for _ in range(1, MAX_SUBMISSIONS):
+                    with suppress(NotFound):
+                        return await send()
+                return await send()
+
+        yield transcribe
+
+
+async def _send_once(
+    client: AsyncClient,
+    fd: int,
+    key: str | None,
+    options: Mapping[str, str],
+    told: ProgressCallback,
+) -> Transcript:
+    def on_progress(said: models.Progress) -> None:
+        told(said.stage, said.done, said.total)
+
+    with os.fdopen(os.dup(fd), "rb") as file:
+        file.seek(0)
+        job = await client.submit(
+            file,
+            name="recording",  # its own is nobody's business
+            key=key,
+            on_progress=on_progress,
+            **options,
+        )
+    over = key is None
+    try:
+        job = await client.wait(job.id, on_progress)
+        over = True
+        if job.error is not None:
+            raise job.error
+        return convert_transcript(await client.transcript(job.id))
+    finally:
+        if over:
+            with suppress(Exception):  # it is forgotten by itself, too
+                await client.cancel(job.id)

@@ -38,6 +38,14 @@ def parse_duration(value: object) -> object:
     return float(match[1]) * _UNITS[match[2] or ""]
 
 
+def format_duration(seconds: float) -> str:
+    """Return a duration as somebody would write it: in whole hours or minutes, else in seconds."""
+    for unit, size in (("h", 3600), ("m", 60)):
+        if seconds % size == 0:
+            return f"{seconds // size:g}{unit}"
+    return f"{seconds:g}s"
+
+
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 OptionalDuration = Annotated[float | None, BeforeValidator(parse_duration)]
 

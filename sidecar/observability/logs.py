@@ -189,3 +189,9 @@ def default_data_folder(chosen: Path | None) -> Path | None:
         return Path(platformdirs.user_state_dir("vibevoice-asr", appauthor=False))
     except (OSError, KeyError, RuntimeError):  # a user without a home
         return None
+
+
+def log_file(data_dir: Path | None, port: int) -> Path | None:
+    """Return where the log goes beside standard error; one file for each port."""
+    folder = default_data_folder(data_dir)
+    return folder and folder / "log" / f"vibevoice-asr-{port}.log"

@@ -30,9 +30,9 @@ from sidecar.api.http import auth_gate, body_drain, error_responses, middleware,
 from sidecar.api.http.auth_gate import TicketGrant
 from sidecar.auth import authentication
 from sidecar.auth.one_time_codes import OneTimeCodes
+from sidecar.auth.open_connections import MAX_OPEN_STREAMS, RevocableStreams
 from sidecar.auth.rate_limits import RateLimiter
 from sidecar.auth.request_origin import is_loopback_address
-from sidecar.auth.revocable_streams import MAX_OPEN_STREAMS, RevocableStreams
 from sidecar.auth.self_signed_certificate import CertificatePair
 from sidecar.config.settings import ROLE_FRONT, ROLE_NODE, Settings, load_settings
 from sidecar.engines.engine_selection import (

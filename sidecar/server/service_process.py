@@ -1,4 +1,4 @@
-"""Service process: start, ready line, exit codes, limit of file descriptors."""
+"""Service process: start, ready line, limit of file descriptors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import logging
 import os
 import socket
 import sys
-from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
@@ -17,7 +16,7 @@ from sidecar import __version__, errors
 from sidecar.config.config_files import UNSUPPORTED_YAP_VARIABLES
 from sidecar.config.secret_settings import resolve_token, take_stdin_secret
 from sidecar.config.settings import Settings, unknown_variables
-from sidecar.observability.logs import ProcessLog, default_data_folder
+from sidecar.observability.logs import ProcessLog, log_file
 from sidecar.server import listeners as server_listeners
 from sidecar.server import port_owner
 from sidecar.server.listeners import ReservedPorts, bind_port
@@ -25,13 +24,6 @@ from sidecar.server.parent_process import ready_line, write_parent_line
 
 log = logging.getLogger(__name__)
 
-EXIT_CODES: dict[str, int] = {  # sysexits.h
-    errors.SettingsInvalid.code: 78,
-    errors.PortInUse.code: 75,
-    errors.EngineUnavailable.code: 69,
-    errors.HubUnreachable.code: 69,
-    **{kind.code: 66 for kind in errors.BadCheckpoint.__subclasses__()},
-}
 BACKLOG = 2048
 
 
@@ -46,7 +38,9 @@ def serve(settings: Settings) -> None:
     if given is not None:
         settings = settings.model_copy(update=server_listeners.socket_address(given))
     logs = ProcessLog(
-        settings.log_level, as_json=settings.log_format == "json", file=log_file(settings)
+        settings.log_level,
+        as_json=settings.log_format == "json",
+        file=log_file(settings.data_dir, settings.port),
     )
     try:
         for name in UNSUPPORTED_YAP_VARIABLES:
@@ -105,12 +99,6 @@ def _serve(settings: Settings, given: socket.socket | None) -> None:
 
     with place:
         serve_until_shutdown(app, service, place, tell, tls, listeners)
-
-
-def log_file(settings: Settings) -> Path | None:
-    """Where the log goes beside standard error; one file for each port."""
-    folder = default_data_folder(settings.data_dir)
-    return folder and folder / "log" / f"vibevoice-asr-{settings.port}.log"
 
 
 def acquire_port(settings: Settings) -> socket.socket | port_owner.RunningService:

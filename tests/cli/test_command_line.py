@@ -34,8 +34,8 @@ from service_process import (
 )
 
 from sidecar import __version__, errors
-from sidecar.cli.audio_input import output_names
 from sidecar.cli.doctor import READY, CheckFinding, CheckState, next_step
+from sidecar.cli.output import output_names
 from sidecar.cli.transcribe import TranscribeCommandOptions
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import LoadOptions

@@ -27,9 +27,9 @@ from sidecar.api.http.request_headers import check_header_sizes
 from sidecar.auth.authentication import AccessPolicy, SleepFunction, identify_request
 from sidecar.auth.identity import split_authorization
 from sidecar.auth.one_time_codes import OneTimeCodes
+from sidecar.auth.open_connections import RevocableStreams
 from sidecar.auth.rate_limits import RateLimiter
 from sidecar.auth.request_origin import PROXY_HEADER_PREFIXES, RequestOrigin
-from sidecar.auth.revocable_streams import RevocableStreams
 from sidecar.errors import RequestInvalid
 
 PROBES = ("/healthz/live", "/healthz/ready", "/healthz/startup")
