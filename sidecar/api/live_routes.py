@@ -22,8 +22,8 @@ from sidecar.audio.codecs import OpusDecoder
 from sidecar.auth.one_time_codes import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.concurrency import ThreadLimiter
 from sidecar.errors import ErrorKind
-from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
 from sidecar.interfaces.live_events import InputProcessed, Summary
+from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
 from sidecar.live.sessions.session import Session
 from sidecar.service.facade import Service
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource, UploadSpool, open_recording_file
 from sidecar.installation import install_command
-from sidecar.interfaces.live_engine import LIVE_RATE
+from sidecar.interfaces.live_options import LIVE_RATE
 
 if TYPE_CHECKING:
     from sidecar.audio import Block

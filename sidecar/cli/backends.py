@@ -18,7 +18,7 @@ from sidecar.cli.audio_input import Opens, open_file
 from sidecar.cli.output import keep_quiet, print_error_line
 from sidecar.config.settings import load_settings
 from sidecar.installation import own_command
-from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
+from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
 from sidecar.interfaces.request_options import parse_precision
 from sidecar.server.port_owner import service_url
 

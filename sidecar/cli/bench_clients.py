@@ -19,7 +19,7 @@ from sidecar import errors
 from sidecar.cli import bench_run, bench_speech, bench_target
 from sidecar.cli.bench_statistics import DECODE, LoadTestSession, LoadTestUtterance
 from sidecar.installation import needed_for
-from sidecar.interfaces.live_engine import LIVE_RATE
+from sidecar.interfaces.live_options import LIVE_RATE
 
 if TYPE_CHECKING:
     import httpx

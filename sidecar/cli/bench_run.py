@@ -15,7 +15,7 @@ from sidecar.cli import bench_statistics
 from sidecar.cli.bench_speech import SAMPLE_BYTES, LoadTestAudio, LoadTestScript
 from sidecar.cli.bench_statistics import LoadTestSession, LoadTestUtterance
 from sidecar.cli.bench_target import CpuShare, LoadTestTarget
-from sidecar.interfaces.live_engine import LIVE_RATE
+from sidecar.interfaces.live_options import LIVE_RATE
 
 if TYPE_CHECKING:
     from sidecar.cli.bench_clients import LoadClient

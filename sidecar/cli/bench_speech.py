@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sidecar import errors
 from sidecar.cli.audio_input import LONGEST_S, check_recording
-from sidecar.interfaces.live_engine import LIVE_RATE
+from sidecar.interfaces.live_options import LIVE_RATE
 
 if TYPE_CHECKING:
     from sidecar.audio import Block

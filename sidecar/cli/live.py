@@ -31,8 +31,8 @@ from sidecar.cli.output import (
     print_text,
     write_atomically,
 )
-from sidecar.interfaces.live_engine import LIVE_RATE
 from sidecar.interfaces.live_events import Final, InputProcessed, NoticeRaised, Partial, Summary
+from sidecar.interfaces.live_options import LIVE_RATE
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.transcripts import transcript_formats
 from sidecar.transcripts.speaker_embeddings import SpeakerProfile

@@ -15,7 +15,7 @@ from sidecar.cli import run
 from sidecar.cli.output import EXIT_CODES
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.interfaces.live_engine import LiveOptions
+from sidecar.interfaces.live_options import LiveOptions
 from sidecar.service import enrolled_speakers
 from sidecar.service.enrolled_speakers import EnrolledSpeakers
 from sidecar.storage import postgres_database, postgres_speaker_store, speaker_store

@@ -17,8 +17,8 @@ from sidecar import __version__, clock, errors, files
 from sidecar.audio.audio_source import storage_error
 from sidecar.config.settings import Settings, data_folder
 from sidecar.errors import ShuttingDown
-from sidecar.interfaces.live_engine import SampleEncoding
 from sidecar.interfaces.live_events import to_wire
+from sidecar.interfaces.live_options import SampleEncoding
 from sidecar.live.sessions.capture_files import (
     EVENTS,
     SOUND,

@@ -21,7 +21,7 @@ from sidecar import errors
 from sidecar.concurrency import wait_for_event
 from sidecar.config.settings import Settings
 from sidecar.interfaces import live_events
-from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
+from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
 from sidecar.interfaces.request_options import parse_language
 from sidecar.limits import limit
 from sidecar.live.sessions.event_log import EventLog, EventMetrics, NumberedEvent

@@ -15,7 +15,7 @@ from sidecar.auth.identity import Identity, Scope
 from sidecar.auth.rate_limits import is_within_fair_share
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import EngineSpec
-from sidecar.interfaces.live_engine import LiveOptions
+from sidecar.interfaces.live_options import LiveOptions
 from sidecar.live.sessions.session import Session, SessionBounds, clamp_options
 
 

@@ -15,7 +15,6 @@ import grpc.aio
 from sidecar import errors
 from sidecar.auth.identity import Identity
 from sidecar.interfaces.engine_interface import AUTO
-from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding, TurnControl
 from sidecar.interfaces.live_events import (
     UTTERANCE_DROPPED,
     Final,
@@ -24,6 +23,7 @@ from sidecar.interfaces.live_events import (
     Partial,
     TurnEnded,
 )
+from sidecar.interfaces.live_options import LiveOptions, SampleEncoding, TurnControl
 from sidecar.interfaces.request_options import LANGUAGE_NAMES
 from sidecar.limits import limit
 from sidecar.live.sessions.session import Session

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sidecar import errors
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec
-from sidecar.interfaces.live_engine import (
+from sidecar.interfaces.live_options import (
     EndpointingOptions,
     LiveOptions,
     TurnControl,

@@ -18,7 +18,7 @@ from sidecar.api.http import websocket_connections
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.websocket_connections import WebSocketConnection, WebSocketDialect
 from sidecar.auth.rate_limits import MINUTE_S
-from sidecar.interfaces.live_engine import LiveOptions, TurnControl
+from sidecar.interfaces.live_options import LiveOptions, TurnControl
 from sidecar.live.sessions.session import BUFFER_S, Session
 from sidecar.protocols.yap import messages
 from sidecar.protocols.yap.messages import MODELS, YapEnvelope, YapIds, YapRefused, message_text
