@@ -24,7 +24,7 @@ from sidecar.api.http.request_headers import identity_of, revocable
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import MINUTE_S, RateLimit, SlidingWindowLimit
 from sidecar.errors import ErrorKind
-from sidecar.limits import limit
+from sidecar.limit_overrides import limit
 
 INBOUND_BYTES = 16 << 20
 """Most that waits of one connection, however few messages it is."""

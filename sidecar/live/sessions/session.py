@@ -23,7 +23,7 @@ from sidecar.config.settings import Settings
 from sidecar.interfaces import live_events
 from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
 from sidecar.interfaces.request_options import parse_language
-from sidecar.limits import limit
+from sidecar.limit_overrides import limit
 from sidecar.live.sessions.event_log import EventLog, EventMetrics, NumberedEvent
 from sidecar.live.sessions.input_log import InputCommit, InputLog, InputLogTotals
 from sidecar.live.sessions.session_checkpoint import SessionCheckpoint, SessionCheckpointer

@@ -25,7 +25,7 @@ from sidecar.interfaces.live_events import (
 )
 from sidecar.interfaces.live_options import LiveOptions, SampleEncoding, TurnControl
 from sidecar.interfaces.request_options import LANGUAGE_NAMES
-from sidecar.limits import limit
+from sidecar.limit_overrides import limit
 from sidecar.live.sessions.session import Session
 from sidecar.protocols.grpc_stt import errors as codes
 from sidecar.protocols.grpc_stt import stt_pb2

@@ -30,7 +30,7 @@ from sidecar.jobs.job_record import JobRecord, JobState, apply_event
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import QueueReservation
 from sidecar.jobs.submission import JobSubmissions
-from sidecar.limits import limit
+from sidecar.limit_overrides import limit
 from sidecar.service.facade import Service
 
 

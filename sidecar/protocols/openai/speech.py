@@ -30,7 +30,7 @@ from sidecar.interfaces.request_options import (
     parse_text,
     unknown_fields,
 )
-from sidecar.limits import limit
+from sidecar.limit_overrides import limit
 from sidecar.protocols.openai_common import DEFAULT_VOICE, ERRORS, VOICES, warning_headers
 from sidecar.service.facade import Service
 from sidecar.workers.tts_client import TtsClient
