@@ -23,7 +23,7 @@ from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.conversation.acoustic_echo import EchoDetector
 from sidecar.conversation.barge_in import ECHO_SIMILARITY, OWN_WORDS_ECHO_SIMILARITY
 from sidecar.interfaces.engine_interface import LoadOptions, SynthesisOptions, SynthesizedAudio
-from sidecar.interfaces.live_engine import SampleEncoding
+from sidecar.interfaces.live_options import SampleEncoding
 from sidecar.tts.espeak_tts import EspeakTts
 
 RATE = 16_000

@@ -18,8 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sidecar.config.settings import load_settings
-from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.interfaces.live_events import Final, InputProcessed, Partial, SpeechStarted
+from sidecar.interfaces.live_options import LiveOptions
 from sidecar.live.sessions import capture_writer
 from sidecar.live.sessions.capture_writer import CaptureObserver
 from sidecar.live.sessions.input_log import InputLogTotals

@@ -11,8 +11,8 @@ from typing import Any
 from sidecar import errors
 from sidecar.audio.audio_format import WAV_HEAD_BYTES
 from sidecar.errors import CaptureUnreadable
-from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
 from sidecar.interfaces.live_events import LiveEvent, from_wire
+from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
 from sidecar.live.sessions.capture_files import EVENTS, SOUND, EncryptedCaptureReader, capture_head
 
 

@@ -22,18 +22,11 @@ import numpy as np
 import psutil
 
 from bench.serving import Server, cpu_s, ours, workshop
-from sidecar.cli.load_clients import open_file_client, open_live_client
-from sidecar.cli.load_run import LoadTestRow, at_once
-from sidecar.cli.load_statistics import LoadTestSession
-from sidecar.cli.load_target import (
-    LoadTestAudio,
-    LoadTestFileWire,
-    LoadTestLiveWire,
-    LoadTestRecording,
-    LoadTestScript,
-    LoadTestTarget,
-    LoadTestTempo,
-)
+from sidecar.cli.bench_clients import open_file_client, open_live_client
+from sidecar.cli.bench_run import LoadTestRow, LoadTestTempo, at_once
+from sidecar.cli.bench_speech import LoadTestAudio, LoadTestRecording, LoadTestScript
+from sidecar.cli.bench_statistics import LoadTestSession
+from sidecar.cli.bench_target import LoadTestFileWire, LoadTestLiveWire, LoadTestTarget
 
 RATE = 16_000
 SPEECH = np.full(RATE * 3 // 2, 9000, "<i2").tobytes()

@@ -27,7 +27,7 @@ from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.diarization.speaker_models import EMBEDDING_SIZE, SpeakerEncoder, Vector, load_models
 from sidecar.engines.moonshine.moonshine_recognizer import load_recognizer
-from sidecar.interfaces.live_engine import LIVE_RATE, NEW_SESSION, LiveOptions
+from sidecar.interfaces.live_engine import NEW_SESSION
 from sidecar.interfaces.live_events import (
     Final,
     InputProcessed,
@@ -35,6 +35,7 @@ from sidecar.interfaces.live_events import (
     SpeakersRevised,
     Summary,
 )
+from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
 from sidecar.live.runtime import live_speaker_labels, segment_embeddings
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 from sidecar.live.runtime.live_speaker_labels import RelabelRequest, relabel

@@ -20,7 +20,7 @@ import httpx
 
 from bench.live_load import TURN_S, failed, one_utterance, rehearsed, side_of
 from bench.serving import Server, ours, workshop
-from sidecar.cli.load_target import LoadTestLiveWire
+from sidecar.cli.bench_target import LoadTestLiveWire
 
 MOST = 1.3
 """Times what the WebSocket takes; more is a failure."""

@@ -20,8 +20,8 @@ import psutil
 from bench.live_load import REAL_TIME, TURN_S, open_quiet_client, side_of, turns_of
 from bench.serving import FORM_TYPE, Server, form, ours, workshop
 from bench.serving import clip as clip_of
-from sidecar.cli.load_run import at_once
-from sidecar.cli.load_target import LoadTestLiveWire
+from sidecar.cli.bench_run import at_once
+from sidecar.cli.bench_target import LoadTestLiveWire
 
 PATHS = ("/health", "/metrics", "/metrics.json")
 EVERY_S = 0.05

@@ -33,7 +33,7 @@ from bench.live import LIVE_RATE, QUIET_S, Measured, follow, pcm16, quantiles, t
 from bench.metrics import clips
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.config.settings import load_settings
-from sidecar.interfaces.live_engine import LiveOptions
+from sidecar.interfaces.live_options import LiveOptions
 from sidecar.live.sessions.session_checkpoint import SaveOutcome, SessionName, SessionSave
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service

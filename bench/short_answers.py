@@ -23,7 +23,7 @@ from bench.live_speakers import Room
 from bench.metrics import Clip
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
-from sidecar.interfaces.live_engine import LIVE_RATE
+from sidecar.interfaces.live_options import LIVE_RATE
 from sidecar.live.runtime import segment_embeddings
 from sidecar.live.runtime.partial_results import RecognitionHypothesis, RecognitionTask
 from sidecar.transcripts.transcript import Segment

@@ -28,7 +28,7 @@ from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.checkpoints import onnx_runtime
 from sidecar.checkpoints.onnx_runtime import find_embedded_models
-from sidecar.interfaces.live_engine import EndpointingOptions
+from sidecar.interfaces.live_options import EndpointingOptions
 from sidecar.live.runtime.endpointing import Endpointer, UtteranceBegan, UtteranceEnded
 from sidecar.live.runtime.vad import (
     FRAME_SAMPLES,

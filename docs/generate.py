@@ -13,13 +13,13 @@ from models import models_page, models_plot
 from rooms import architecture_page, rooms_page
 
 from sidecar import errors
-from sidecar.api.http.responses import STATUS
+from sidecar.api.http.error_responses import STATUS
 from sidecar.cli.common_options import SettingFlag, describe, described
+from sidecar.cli.output import EXIT_CODES
 from sidecar.config.setting_types import MAX_SETTING, MIN_SETTING
 from sidecar.config.settings import Settings
 from sidecar.errors import ErrorKind
 from sidecar.server.app import create_app
-from sidecar.server.service_process import EXIT_CODES
 
 HERE = Path(__file__).resolve().parent
 CLIENT_CODES = "../clients/python/src/vibevoice_asr_client/codes.py"

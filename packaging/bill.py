@@ -209,7 +209,7 @@ def _version(build: Path) -> str:
     sys.path.insert(0, str(ROOT))
     from sidecar.version import build_version
 
-    release = re.search(r'build_version\("([^"]+)"', (ROOT / "sidecar/__init__.py").read_text())
+    release = re.search(r'build_version\("([^"]+)"', (ROOT / "sidecar/version.py").read_text())
     assert release is not None
     for stamp in build.rglob("sidecar/REVISION"):
         return build_version(release[1], stamp.parent)

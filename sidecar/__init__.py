@@ -1,5 +1,3 @@
 """Package of the speech-to-text service; its version."""
 
-from sidecar.version import build_version
-
-__version__ = build_version("0.2.0")
+from sidecar.version import __version__ as __version__

@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from sidecar import errors
-from sidecar.api.http import responses, schemas
+from sidecar.api.http import error_responses, openapi, responses
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response, to_json
 from sidecar.api.http.upload import read_json
@@ -82,30 +82,30 @@ class ReloadAnswer(BaseModel):
     message: str = Field(examples=["Model reloaded with precision: int8"])
 
 
-RELOAD_BODY: dict[str, Any] = schemas.request_body(
-    schemas.object_schema({"precision": schemas.choice(Precision)}, ["precision"]),
+RELOAD_BODY: dict[str, Any] = openapi.request_body(
+    openapi.object_schema({"precision": openapi.choice(Precision)}, ["precision"]),
     example={"precision": "int8"},
 )
 
 
 _LOAD_FIELDS: dict[str, Any] = {
-    "model_id": schemas.text(maxLength=MAX_NAME_CHARACTERS),
-    "model_path": schemas.text(),
-    "model_size": schemas.text(),
-    "device": schemas.text(),
-    "compute_type": schemas.text(),
-    "language": schemas.text(),
+    "model_id": openapi.text(maxLength=MAX_NAME_CHARACTERS),
+    "model_path": openapi.text(),
+    "model_size": openapi.text(),
+    "device": openapi.text(),
+    "compute_type": openapi.text(),
+    "language": openapi.text(),
 }
 LOAD: dict[str, Any] = {
-    "requestBody": schemas.request_body(
-        schemas.object_schema(_LOAD_FIELDS, ["model_id"]),
+    "requestBody": openapi.request_body(
+        openapi.object_schema(_LOAD_FIELDS, ["model_id"]),
         example={"model_id": "other", "model_path": "/models/whisper-small"},
     )
 }
 UNLOAD: dict[str, Any] = {
     "parameters": [
-        schemas.parameter("model_id", "query", schemas.text()) | {"required": True},
-        schemas.parameter("drain_timeout_sec", "query", schemas.number(0, 3600)),
+        openapi.parameter("model_id", "query", openapi.text()) | {"required": True},
+        openapi.parameter("drain_timeout_sec", "query", openapi.number(0, 3600)),
     ]
 }
 
@@ -132,7 +132,7 @@ ADMIN_ERRORS: Mapping[str, tuple[str, int, str]] = {
 _UNKNOWN = (errors.TokenMissing, errors.TokenInvalid)
 
 
-def install_error_format(*, on: bool) -> responses.ErrorRenderer:
+def install_error_format(*, on: bool) -> error_responses.ErrorRenderer:
     """Install the error format of this API. If it is off, that is reported before
     authentication."""
 
@@ -146,14 +146,14 @@ def install_error_format(*, on: bool) -> responses.ErrorRenderer:
 
 def _admin_error_response(error: errors.SidecarError) -> Response:
     number, status, message = admin_error_of(error)
-    body: dict[str, Any] = responses.problem_body(error)
+    body: dict[str, Any] = error_responses.problem_body(error)
     body |= {"status": status, "error": error.code, "code": number}
     body |= {"message": message or error.detail}
     return Response(
         to_json(body),
         status_code=status,
         media_type="application/json",
-        headers=responses.error_headers(error),
+        headers=error_responses.error_headers(error),
     )
 
 
@@ -162,7 +162,9 @@ def admin_error_of(error: errors.SidecarError) -> tuple[str, int, str]:
     if error.code in ADMIN_ERRORS:
         return ADMIN_ERRORS[error.code]
     malformed = error.kind in (ErrorKind.MALFORMED, ErrorKind.UNPROCESSABLE, ErrorKind.UNSUPPORTED)
-    return ("ERR1010", 400, "") if malformed else ("ERR3001", responses.STATUS[error.kind], "")
+    return (
+        ("ERR1010", 400, "") if malformed else ("ERR3001", error_responses.STATUS[error.kind], "")
+    )
 
 
 PATH = "/admin/"
@@ -194,7 +196,7 @@ def build_reload_router(service: Service) -> APIRouter:
         "/reload-model",
         summary="Reload the engine at another precision",
         response_model=ReloadAnswer,
-        responses=schemas.PROBLEMS,
+        responses=openapi.PROBLEMS,
         openapi_extra={"requestBody": RELOAD_BODY},
     )
     async def reload_model(request: Request) -> Response:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import AliasPath, BaseModel, Field
 
 from sidecar import errors
-from sidecar.api.http import schemas
+from sidecar.api.http import openapi
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import Fields, json_response, open_local, read_fields
 from sidecar.service.facade import Service
@@ -17,10 +17,10 @@ from sidecar.storage.speaker_store import parse_speaker_name
 from sidecar.transcripts.speaker_embeddings import MAX_NAME_CHARACTERS, SpeakerEmbedding
 
 
-class PeopleVoice(schemas.RenderedBody):
+class PeopleVoice(openapi.RenderedBody):
     """Clip of an enrolled speaker."""
 
-    added: schemas.UtcDate = Field(examples=["2026-11-20T21:10:00Z"], description="In UTC.")
+    added: openapi.UtcDate = Field(examples=["2026-11-20T21:10:00Z"], description="In UTC.")
     seconds: float = Field(
         examples=[8.4],
         description="Seconds of speech.",
@@ -28,12 +28,12 @@ class PeopleVoice(schemas.RenderedBody):
     )
 
 
-class PeoplePerson(schemas.RenderedBody):
+class PeoplePerson(openapi.RenderedBody):
     """Enrolled speaker."""
 
     id: str
     name: str = Field(examples=["Nell"])
-    created: schemas.UtcDate = Field(examples=["2026-11-20T21:10:00Z"], description="In UTC.")
+    created: openapi.UtcDate = Field(examples=["2026-11-20T21:10:00Z"], description="In UTC.")
     voices: list[PeopleVoice] = Field(validation_alias="samples")
 
 
@@ -64,17 +64,17 @@ class PeopleExport(BaseModel):
     people: list[PeopleExportedPerson]
 
 
-_NAME = schemas.text(minLength=1, maxLength=MAX_NAME_CHARACTERS, examples=["Nell"])
-_CLIP = {**schemas.AUDIO_FILE, "description": "5 to 10 s of one person speaking."}
-_JOB = schemas.text("A finished job of yours.")
-_SPEAKER = schemas.text("A speaker of that job.", examples=["Speaker_0"])
+_NAME = openapi.text(minLength=1, maxLength=MAX_NAME_CHARACTERS, examples=["Nell"])
+_CLIP = {**openapi.AUDIO_FILE, "description": "5 to 10 s of one person speaking."}
+_JOB = openapi.text("A finished job of yours.")
+_SPEAKER = openapi.text("A speaker of that job.", examples=["Speaker_0"])
 
 
 def person_form(required: list[str]) -> dict[str, Any]:
     """Return the body of a request about a person, in its two forms."""
-    values = {"name": _NAME, "job": _JOB, "speaker": _SPEAKER, "audio_path": schemas.PATH}
-    form = schemas.object_schema({"name": _NAME, "audio": _CLIP}, [*required, "audio"])
-    return {"requestBody": schemas.request_body(schemas.object_schema(values, required), form)}
+    values = {"name": _NAME, "job": _JOB, "speaker": _SPEAKER, "audio_path": openapi.PATH}
+    form = openapi.object_schema({"name": _NAME, "audio": _CLIP}, [*required, "audio"])
+    return {"requestBody": openapi.request_body(openapi.object_schema(values, required), form)}
 
 
 ADD = person_form(["name"])
@@ -86,7 +86,7 @@ PREFIX = "/v1/people"
 
 def build_router(service: Service) -> APIRouter:
     """The routes of this wire."""
-    router = APIRouter(prefix=PREFIX, responses=schemas.PROBLEMS)
+    router = APIRouter(prefix=PREFIX, responses=openapi.PROBLEMS)
 
     @router.post(
         "",
@@ -211,7 +211,7 @@ class ErasureAnswer(BaseModel):
 
 def build_erasure_router(service: Service) -> APIRouter:
     """The routes of this wire."""
-    router = APIRouter(responses=schemas.PROBLEMS)
+    router = APIRouter(responses=openapi.PROBLEMS)
 
     @router.delete(
         "/v1/data",

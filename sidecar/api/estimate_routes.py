@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BeforeValidator, Field
 
 from sidecar import errors
-from sidecar.api.http import schemas
+from sidecar.api.http import openapi
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response, open_local, read_fields
 from sidecar.gpu_memory.memory_plan import JobForecast
@@ -22,20 +22,20 @@ NeededMegabytes = Annotated[int, BeforeValidator(lambda size: size and ceil(size
 FreeMegabytes = Annotated[int, BeforeValidator(lambda size: size and size // MB)]
 
 
-class EstimateAlternative(schemas.RenderedBody):
+class EstimateAlternative(openapi.RenderedBody):
     """A precision that would fit."""
 
     precision: str = Field(examples=["int8"])
     needed_mb: NeededMegabytes = Field(examples=[11469], validation_alias="peak_bytes")
-    seconds: schemas.RoundedSeconds | None = Field(examples=[231.5])
+    seconds: openapi.RoundedSeconds | None = Field(examples=[231.5])
 
 
-class EstimateAnswer(schemas.RenderedBody):
+class EstimateAnswer(openapi.RenderedBody):
     """Estimate of a recording; memory in MB (2**20 bytes), times in seconds."""
 
     fits: bool
     precision: str = Field(examples=["int8"], description="The precision that would be used.")
-    audio_seconds: schemas.RoundedSeconds | None = Field(
+    audio_seconds: openapi.RoundedSeconds | None = Field(
         examples=[3600.0],
         description="Null if only decoding would show it.",
         validation_alias="audio_s",
@@ -46,7 +46,7 @@ class EstimateAnswer(schemas.RenderedBody):
         validation_alias="needed_bytes",
     )
     available_mb: FreeMegabytes | None = Field(examples=[16282], validation_alias="available_bytes")
-    seconds: schemas.RoundedSeconds | None = Field(
+    seconds: openapi.RoundedSeconds | None = Field(
         examples=[231.5], description="Estimate; null if the device's speed is not known."
     )
     longest_audio_seconds: float = Field(
@@ -61,13 +61,13 @@ class EstimateAnswer(schemas.RenderedBody):
 
 
 _OPTIONS = {
-    name: schemas.OPTIONS[name] for name in ("precision", "hotwords", "prompt", "max_tokens")
+    name: openapi.OPTIONS[name] for name in ("precision", "hotwords", "prompt", "max_tokens")
 }
 
-_DURATION = schemas.number(0, None, "Seconds of audio; or send 'audio_path'.")
-ESTIMATE_BODY: dict[str, Any] = schemas.request_body(
-    schemas.object_schema({"duration": _DURATION, "audio_path": schemas.PATH, **_OPTIONS}),
-    schemas.object_schema({"audio": schemas.AUDIO_FILE, **_OPTIONS}, ["audio"]),
+_DURATION = openapi.number(0, None, "Seconds of audio; or send 'audio_path'.")
+ESTIMATE_BODY: dict[str, Any] = openapi.request_body(
+    openapi.object_schema({"duration": _DURATION, "audio_path": openapi.PATH, **_OPTIONS}),
+    openapi.object_schema({"audio": openapi.AUDIO_FILE, **_OPTIONS}, ["audio"]),
     examples={
         "an hour": {"value": {"duration": 3600, "precision": "int8"}},
         "a file": {"value": {"audio_path": "/home/me/recordings/meeting.opus"}},
@@ -77,7 +77,7 @@ ESTIMATE_BODY: dict[str, Any] = schemas.request_body(
 
 def build_router(service: Service) -> APIRouter:
     """The routes of this wire."""
-    router = APIRouter(responses=schemas.PROBLEMS)
+    router = APIRouter(responses=openapi.PROBLEMS)
 
     @router.post(
         "/v1/estimate",

@@ -14,9 +14,10 @@ from fastapi import APIRouter, Request, Response
 from sidecar import clock, errors
 from sidecar.api import job_schemas, transcript_routes
 from sidecar.api.http import responses
+from sidecar.api.http.openapi import PROBLEMS
 from sidecar.api.http.request_headers import idempotency_key_of, identity_of, request_digest
-from sidecar.api.http.responses import job_summary, json_response, open_local, read_fields
-from sidecar.api.http.schemas import PROBLEMS, JobError, JobProgress
+from sidecar.api.http.responses import json_response, open_local, read_fields
+from sidecar.api.job_schemas import JobError, JobProgress, job_summary
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.loudness import PEAKS_PER_SECOND
 from sidecar.auth.identity import Identity

@@ -1,4 +1,4 @@
-"""Schemas of /v1/jobs."""
+"""Schemas of jobs, and of /v1/jobs."""
 
 from __future__ import annotations
 
@@ -6,14 +6,72 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from sidecar.api.http import schemas
-from sidecar.jobs.job_record import JobState
+from sidecar import clock
+from sidecar.api.http import openapi
+from sidecar.api.http.openapi import RenderedBody, RoundedSeconds
+from sidecar.jobs.job_record import JobRecord, JobState
+from sidecar.jobs.job_store import QueuePosition
 from sidecar.jobs.scheduler import Priority
 from sidecar.transcripts.edit_serialization import MAX_OPERATIONS, operation_schemas
 from sidecar.transcripts.transcript_formats import FORMATS
 
 
-class JobAnswer(schemas.JobSummary):
+class JobProgress(RenderedBody):
+    """Progress of a job."""
+
+    audio_seconds_done: RoundedSeconds = Field(validation_alias="audio_s_done")
+    audio_seconds_total: RoundedSeconds | None = Field(validation_alias="audio_s_total")
+    fraction: float | None
+
+
+class JobError(RenderedBody):
+    """Error of a job that failed or was rejected."""
+
+    code: str
+    detail: str
+    hint: str
+
+
+class JobSummary(BaseModel):
+    """State of a job, without its transcript."""
+
+    id: str
+    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    position: int | None = Field(description="Number of jobs before it; null once it runs.")
+    attempts: int
+    created: str = Field(
+        examples=["2026-11-20T21:10:00Z"], description="Time of submission, in UTC."
+    )
+    duration: float | None = Field(description="Seconds of audio, if known.")
+    progress: JobProgress
+    error: JobError | None = None
+    refused: JobError | None = Field(
+        None,
+        description="Reason why no available node can run it, while it waits for one that can.",
+    )
+
+
+def job_summary(job: JobRecord, turn: QueuePosition | None) -> dict[str, Any]:
+    """Return a job's body in a list; times in seconds, dates in UTC."""
+    done = job.state is JobState.DONE and job.transcript is not None
+    duration = job.transcript.duration if done and job.transcript else job.facts.total_s
+    body: dict[str, Any] = {
+        "id": job.id,
+        "state": job.state.value,
+        "position": turn and turn.position,
+        "attempts": job.attempts,
+        "created": clock.format_utc(job.created),
+        "duration": duration and round(duration, 3),
+        "progress": JobProgress.render(job.progress),
+    }
+    if job.error is not None:
+        body["error"] = JobError.render(job.error)
+    if job.refused is not None:
+        body["refused"] = JobError.render(job.refused)
+    return body
+
+
+class JobAnswer(JobSummary):
     """State of a job, without its transcript."""
 
     priority: Literal["interactive", "batch"]
@@ -53,43 +111,43 @@ class JobPeaks(BaseModel):
 
 def limit_parameter(most: int, default: int, said: str) -> dict[str, Any]:
     """Return the parameter that says how many are sent at most."""
-    return schemas.parameter("limit", "query", schemas.integer(1, most, default=default), said)
+    return openapi.parameter("limit", "query", openapi.integer(1, most, default=default), said)
 
 
 DEFAULT_PAGE_JOBS, MAX_PAGE_JOBS = 50, 500
 """Some 400 bytes each."""
 LIST: dict[str, Any] = {
     "parameters": [
-        schemas.parameter(
-            "state", "query", schemas.choice(JobState), "One or more states, separated by commas."
+        openapi.parameter(
+            "state", "query", openapi.choice(JobState), "One or more states, separated by commas."
         ),
         limit_parameter(MAX_PAGE_JOBS, DEFAULT_PAGE_JOBS, "Jobs on a page."),
-        schemas.parameter("after", "query", schemas.text(), "'next' of the previous page."),
+        openapi.parameter("after", "query", openapi.text(), "'next' of the previous page."),
     ]
 }
-_PRIORITY = schemas.choice(
+_PRIORITY = openapi.choice(
     Priority,
     "'batch' runs after your other jobs.",
     default=Priority.INTERACTIVE.value,
 )
 SUBMIT: dict[str, Any] = {
-    "requestBody": schemas.submission(schemas.OPTIONS | {"priority": _PRIORITY}),
+    "requestBody": openapi.submission(openapi.OPTIONS | {"priority": _PRIORITY}),
     "parameters": [
-        schemas.parameter(
+        openapi.parameter(
             "Idempotency-Key",
             "header",
-            schemas.text(minLength=1, maxLength=255, pattern="^[!#-~]+$"),
+            openapi.text(minLength=1, maxLength=255, pattern="^[!#-~]+$"),
             "Key of this request: if it is sent again, the answer is the same job.",
         )
     ],
 }
-SUBMIT_FIELDS = schemas.schema_fields(SUBMIT["requestBody"])
+SUBMIT_FIELDS = openapi.schema_fields(SUBMIT["requestBody"])
 RESUME: dict[str, Any] = {
     "parameters": [
-        schemas.parameter(
+        openapi.parameter(
             "Last-Event-ID",
             "header",
-            schemas.text(pattern="^[0-9]{1,15}$"),
+            openapi.text(pattern="^[0-9]{1,15}$"),
             "Id of the last event that you received: the stream resumes after it.",
         )
     ]
@@ -101,21 +159,21 @@ EVENTS: dict[int | str, dict[str, Any]] = {
             "cancelled, the edits since, and the end. 'behind': you read too slowly; "
             "resume after the id that it names."
         ),
-        "content": schemas.content("text/event-stream"),
+        "content": openapi.content("text/event-stream"),
     },
     204: {"description": "The job has finished, and you have received all events."},
 }
-_ETAG = schemas.text(pattern=r'^("[0-9]{1,9}"|\*)$')
+_ETAG = openapi.text(pattern=r'^("[0-9]{1,9}"|\*)$')
 FORMAT: dict[str, Any] = {
     "parameters": [
-        schemas.parameter("format", "query", schemas.choice(FORMATS, default="json"), "Which."),
-        schemas.parameter(
+        openapi.parameter("format", "query", openapi.choice(FORMATS, default="json"), "Which."),
+        openapi.parameter(
             "renew",
             "query",
-            schemas.flag(True),
+            openapi.flag(True),
             "False: this is a copy for a cache; it does not extend the retention ('expires_in').",
         ),
-        schemas.parameter(
+        openapi.parameter(
             "If-None-Match",
             "header",
             _ETAG,
@@ -128,28 +186,28 @@ TRANSCRIPT: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The transcript; as JSON, the 'segments' and 'metadata' of /transcribe",
         "content": {
-            **schemas.content("application/json", schema={"type": "object"}),
-            **schemas.content(*_TEXTS),
+            **openapi.content("application/json", schema={"type": "object"}),
+            **openapi.content(*_TEXTS),
         },
     },
     304: {"description": "The transcript is unchanged since the revision that you have."},
 }
 RANGE: dict[str, Any] = {
     "parameters": [
-        schemas.parameter(
+        openapi.parameter(
             "Range",
             "header",
-            schemas.text(pattern="^bytes=([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})$"),
+            openapi.text(pattern="^bytes=([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})$"),
             "One range; for several, the whole is sent.",
         ),
-        schemas.parameter("If-Range", "header", schemas.text(), "ETag of a previous answer."),
+        openapi.parameter("If-Range", "header", openapi.text(), "ETag of a previous answer."),
     ]
 }
-_BYTES = schemas.content("audio/*", schema=schemas.AUDIO_FILE)
+_BYTES = openapi.content("audio/*", schema=openapi.AUDIO_FILE)
 AUDIO: dict[int | str, dict[str, Any]] = {
     200: {"description": "The recording as it was sent", "content": _BYTES},
     206: {"description": "The requested bytes", "content": _BYTES},
-    416: {**schemas.PROBLEMS["4XX"], "description": "The range lies beyond the end"},
+    416: {**openapi.PROBLEMS["4XX"], "description": "The range lies beyond the end"},
 }
 
 
@@ -225,14 +283,14 @@ _OPERATIONS: dict[str, Any] = {
     "items": {"oneOf": operation_schemas()},
 }
 EDIT: dict[str, Any] = {
-    "requestBody": schemas.request_body(
-        schemas.object_schema(
+    "requestBody": openapi.request_body(
+        openapi.object_schema(
             {"operations": _OPERATIONS}, ["operations"], additionalProperties=False
         ),
         example={"operations": [{"op": "rename", "speaker": "Speaker_0", "name": "Nell"}]},
     ),
     "parameters": [
-        schemas.parameter("If-Match", "header", _ETAG, "Revision to edit. Default: any.")
+        openapi.parameter("If-Match", "header", _ETAG, "Revision to edit. Default: any.")
     ],
 }
 

@@ -16,22 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from sidecar import errors
 from sidecar.audio import codecs
-from sidecar.interfaces import live_engine, live_events
+from sidecar.interfaces import live_events, live_options
 from sidecar.interfaces.request_options import MAX_PROMPT_CHARACTERS
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.live.sessions.session_limits import SAMPLE_RATES
 from sidecar.transcripts.transcript_formats import segment_body, speaker_label, transcript_body
 
-LIVE_CLOSE_CODES: Mapping[errors.ErrorKind | str, int] = {
-    errors.ErrorKind.UNAUTHORIZED: 4401,
-    errors.ErrorKind.FORBIDDEN: 4403,
-    errors.ErrorKind.NOT_FOUND: 4404,
-    errors.ErrorKind.TIMEOUT: 4408,
-    errors.ErrorKind.CONFLICT: 4409,
-    errors.ErrorKind.LIMITED: 4429,
-    errors.SessionHandedOver.code: 1012,
-}
-"""Close codes of this wire, as HTTP's with 4000 added; all others are those of every wire."""
 EVENT_TYPES: Mapping[type[live_events.LiveEvent], str] = {
     live_events.SpeechStarted: "speech_started",
     live_events.SpeechStopped: "speech_stopped",
@@ -124,7 +114,7 @@ OPUS = "opus"
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
-_HINTS: dict[str, Any] = get_type_hints(live_engine.EndpointingOptions, include_extras=True)
+_HINTS: dict[str, Any] = get_type_hints(live_options.EndpointingOptions, include_extras=True)
 _ENDS: dict[str, Any] = {name: (_HINTS[name] | None, None) for name in _HINTS}
 LiveEndpointing: type[BaseModel] = create_model(
     "Ends",
@@ -140,7 +130,7 @@ class LiveOptionsRequest(BaseModel):
     model_config = _STRICT
 
     language: str | None = None
-    turns: live_engine.TurnControl | None = None
+    turns: live_options.TurnControl | None = None
     endpointing: LiveEndpointing | None = None  # type: ignore[valid-type]
     partials: bool | None = None
     diarize: bool | None = None
@@ -148,11 +138,11 @@ class LiveOptionsRequest(BaseModel):
     translate: bool | None = None
     accurate: bool | None = None
     prompt: str | None = Field(None, max_length=MAX_PROMPT_CHARACTERS)
-    delay_s: live_engine.Seconds | None = None
+    delay_s: live_options.Seconds | None = None
     recognise: bool | None = None
     keep: bool | None = None
 
-    def upon(self, options: live_engine.LiveOptions) -> live_engine.LiveOptions:
+    def upon(self, options: live_options.LiveOptions) -> live_options.LiveOptions:
         """The options with these wishes.
 
         Raises:
@@ -183,10 +173,10 @@ class LiveBeginRequest(LiveOptionsRequest):
 
     type: Literal["begin"]
     session: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
-    after: live_engine.SequenceNumber | None = None
+    after: live_options.SequenceNumber | None = None
     moves: bool = False
     lease: dict[str, Any] | None = None
-    encoding: live_engine.SampleEncoding | Literal["opus"] = live_engine.SampleEncoding.PCM16
+    encoding: live_options.SampleEncoding | Literal["opus"] = live_options.SampleEncoding.PCM16
     rate: int | None = Field(None, ge=SAMPLE_RATES.start, lt=SAMPLE_RATES.stop)
 
     @property
@@ -197,7 +187,7 @@ class LiveBeginRequest(LiveOptionsRequest):
             errors.FieldInvalid: that is another one.
         """
         if self.encoding != OPUS:
-            return self.rate or live_engine.LIVE_RATE
+            return self.rate or live_options.LIVE_RATE
         if self.rate not in (None, codecs.OPUS_RATE):
             raise errors.FieldInvalid(f"'rate' of Opus is {codecs.OPUS_RATE}.")
         return codecs.OPUS_RATE

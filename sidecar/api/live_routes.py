@@ -1,23 +1,41 @@
-"""WebSocket /v1/live: connection and resumption."""
+"""WebSocket /v1/live: connection, resumption, tickets."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from functools import partial
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
 from starlette.websockets import WebSocket
 
 from sidecar import errors
-from sidecar.api import live_messages, remote_live_session
-from sidecar.api.http import websocket_connections
+from sidecar.api import live_messages, live_routes, remote_live_session
+from sidecar.api.http import auth_gate, websocket_connections
+from sidecar.api.http.auth_gate import ANONYMOUS, TicketGrant
+from sidecar.api.http.openapi import PROBLEMS
+from sidecar.api.http.request_headers import identity_of
+from sidecar.api.http.responses import json_response
 from sidecar.api.live_messages import OPUS, LiveBeginRequest, LiveChangeRequest, parse_request
 from sidecar.audio.codecs import OpusDecoder
+from sidecar.auth.one_time_codes import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.concurrency import ThreadLimiter
-from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
 from sidecar.interfaces.live_events import InputProcessed, Summary
+from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
 from sidecar.live.sessions.session import Session
 from sidecar.service.facade import Service
+
+LIVE_CLOSE_CODES: Mapping[errors.ErrorKind | str, int] = {
+    errors.ErrorKind.UNAUTHORIZED: 4401,
+    errors.ErrorKind.FORBIDDEN: 4403,
+    errors.ErrorKind.NOT_FOUND: 4404,
+    errors.ErrorKind.TIMEOUT: 4408,
+    errors.ErrorKind.CONFLICT: 4409,
+    errors.ErrorKind.LIMITED: 4429,
+    errors.SessionHandedOver.code: 1012,
+}
+"""Close codes of this wire, as HTTP's with 4000 added; all others are those of every wire."""
 
 
 class ResentAudio:
@@ -233,7 +251,7 @@ PATH = "/v1/live"
 
 def ending_of(error: errors.SidecarError) -> websocket_connections.ConnectionEnding:
     """Return how ``error`` ends a connection."""
-    code = websocket_connections.close_code(error, live_messages.LIVE_CLOSE_CODES)
+    code = websocket_connections.close_code(error, live_routes.LIVE_CLOSE_CODES)
     return websocket_connections.ConnectionEnding(
         code, error.code, live_messages.error_message(error)
     )
@@ -250,5 +268,31 @@ def build_router(service: Service) -> APIRouter:
     @router.websocket(PATH)
     async def live(websocket: WebSocket) -> None:
         await DIALECT.serve(websocket, partial(serve_live_connection, service))
+
+    return router
+
+
+class TicketAnswer(BaseModel):
+    """One ticket."""
+
+    ticket: str = Field(description="For the URL of a WebSocket: `?ticket=`. Valid once.")
+    expires_in: float = Field(description="Seconds.")
+
+
+def build_ticket_router(tickets: OneTimeCodes[TicketGrant]) -> APIRouter:
+    """The route of tickets."""
+    router = APIRouter(responses=PROBLEMS)
+
+    @router.post(
+        "/v1/live/ticket",
+        summary="Create a ticket for one live connection",
+        status_code=201,
+        response_model=TicketAnswer,
+    )
+    async def ticket(request: Request) -> Response:
+        grant = TicketGrant(auth_gate.sent_token(request) or ANONYMOUS)
+        word = tickets.give(grant, identity_of(request).owner)
+        body = {"ticket": word, "expires_in": CODE_LIFETIME_S}
+        return json_response(body, 201, {"Cache-Control": "no-store"})
 
     return router

@@ -23,17 +23,19 @@ from starlette import types
 from starlette.datastructures import Headers
 from starlette.routing import Match, Route
 
-from sidecar import __version__, errors
-from sidecar.api.http import schemas
-from sidecar.api.http.request_headers import identity_of, sent_token
+from sidecar import errors
+from sidecar.api.http import openapi
+from sidecar.api.http.auth_gate import sent_token
+from sidecar.api.http.openapi import PROBLEMS, RenderedBody, object_schema, request_body
+from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response, media_type
-from sidecar.api.http.schemas import PROBLEMS, RenderedBody, object_schema, request_body
 from sidecar.api.http.upload import read_json
 from sidecar.auth.identity import AuthMethod, Identity, Scope
 from sidecar.auth.one_time_codes import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.concurrency import ThreadLimiter
 from sidecar.service import system_checks
 from sidecar.service.facade import Service
+from sidecar.version import __version__
 
 FOLDER = Path(__file__).parent / "static"
 CLIENT = "client"
@@ -277,7 +279,7 @@ class PageInfo(BaseModel):
 
 
 SESSION: dict[str, Any] = request_body(
-    object_schema({"word": schemas.text("Of the link.")}, ["word"]),
+    object_schema({"word": openapi.text("Of the link.")}, ["word"]),
     example={"word": "9s2…"},
 )
 OPEN_FRAGMENT = "/#open="

@@ -20,7 +20,8 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from sidecar import errors
-from sidecar.api.http import middleware, responses, schemas
+from sidecar.api import job_schemas
+from sidecar.api.http import error_responses, middleware, openapi, responses
 from sidecar.api.http.request_headers import identity_of, wants_async
 from sidecar.api.http.responses import json_response, to_json
 from sidecar.audio.audio_source import AudioSource
@@ -142,7 +143,7 @@ class TranscribeAnswer(BaseModel):
     local_voices: TranscribeLocalVoices | None = Field(None, description="Present if requested.")
 
 
-class TranscribeJob(schemas.JobSummary):
+class TranscribeJob(job_schemas.JobSummary):
     """A job with its segments so far. A running job's speakers may be revised in its result."""
 
     segments: list[TranscribeSegment]
@@ -152,13 +153,13 @@ class TranscribeJob(schemas.JobSummary):
 class TranscribeJobList(BaseModel):
     """The jobs of requests with 'Prefer: respond-async', oldest first."""
 
-    jobs: list[schemas.JobSummary]
+    jobs: list[job_schemas.JobSummary]
 
 
-TRANSCRIBE_BODY = schemas.submission(
-    schemas.OPTIONS
+TRANSCRIBE_BODY = openapi.submission(
+    openapi.OPTIONS
     | {
-        LOCAL_VOICES_FIELD: schemas.text(
+        LOCAL_VOICES_FIELD: openapi.text(
             "For another vibevoice-asr, which sends chunks of a recording and diarizes it "
             "itself (docs/upstream.md): JSON with form, words_s, first_s, until_s and "
             "begins. The result is not stored in the job."
@@ -166,7 +167,7 @@ TRANSCRIBE_BODY = schemas.submission(
     }
 )
 
-TRANSCRIBE_FIELDS = schemas.schema_fields(TRANSCRIBE_BODY)
+TRANSCRIBE_FIELDS = openapi.schema_fields(TRANSCRIBE_BODY)
 
 
 def answer_body(service: Service, job: JobRecord, transcript: Transcript) -> dict[str, Any]:
@@ -183,7 +184,7 @@ def job_rendering(
 ) -> Callable[[], bytes]:
     """Return the function that renders the body of a job as it stands now, with its result once
     there is one; it may be called in a thread."""
-    summary, segments = responses.job_summary(job, turn), job.segments
+    summary, segments = job_schemas.job_summary(job, turn), job.segments
     transcript = job.transcript if job.state is JobState.DONE else None
 
     def render() -> bytes:
@@ -221,14 +222,14 @@ def add_routes(router: APIRouter, service: Service) -> None:
         own = await service.owned.jobs(caller)
         turns = await service.owned.turns(caller, own)
         return json_response(
-            {"jobs": [responses.job_summary(job, turns.get(job.id)) for job in own]}
+            {"jobs": [job_schemas.job_summary(job, turns.get(job.id)) for job in own]}
         )
 
     @router.get(
         "/jobs/{job_id}",
         summary="Progress and result of a job",
         response_model=TranscribeJob,
-        responses=schemas.PROBLEMS,
+        responses=openapi.PROBLEMS,
     )
     async def job_state(request: Request, job_id: str) -> Response:
         caller = identity_of(request)
@@ -238,7 +239,7 @@ def add_routes(router: APIRouter, service: Service) -> None:
         "/jobs/{job_id}",
         summary="Cancel a job",
         response_model=TranscribeJob,
-        responses=schemas.PROBLEMS,
+        responses=openapi.PROBLEMS,
     )
     async def cancel_job(request: Request, job_id: str) -> Response:
         caller = identity_of(request)
@@ -284,11 +285,11 @@ async def ndjson_lines(service: Service, job: Job) -> AsyncGenerator[bytes, None
 
 def error_line(error: errors.SidecarError) -> bytes:
     """The last line where there is no transcript: a problem, and when to try again."""
-    retry = {name.lower(): value for name, value in responses.error_headers(error).items()}.get(
-        "retry-after"
-    )
+    retry = {
+        name.lower(): value for name, value in error_responses.error_headers(error).items()
+    }.get("retry-after")
     return _line(
-        "failed", responses.problem_body(error) | ({"retry_after": retry} if retry else {})
+        "failed", error_responses.problem_body(error) | ({"retry_after": retry} if retry else {})
     )
 
 
@@ -307,7 +308,7 @@ def build_router(service: Service) -> APIRouter:
         responses={
             200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}},
             202: {"model": TranscribeJob},
-            **schemas.PROBLEMS,
+            **openapi.PROBLEMS,
         },
         openapi_extra={"requestBody": TRANSCRIBE_BODY},
     )

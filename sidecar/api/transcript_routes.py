@@ -13,16 +13,16 @@ from starlette.types import Receive, Scope, Send
 
 from sidecar import clock, errors
 from sidecar.api import job_schemas
+from sidecar.api.http.error_responses import problem
 from sidecar.api.http.request_headers import identity_of, parse_range
 from sidecar.api.http.responses import (
     StreamedResponse,
     json_response,
     media_type,
-    problem,
     send_until_disconnect,
 )
 from sidecar.api.http.upload import read_json
-from sidecar.audio.audio_format import SNIFF_BYTES, detect_container
+from sidecar.audio.audio_format import SNIFF_BYTES, media_type_of
 from sidecar.interfaces.request_options import parse_integer
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.owned_jobs import SpeakerSplit
@@ -166,24 +166,6 @@ def _changed(before: Transcript, after: Transcript) -> Iterator[dict[str, Any]]:
 
 log = logging.getLogger(__name__)
 
-MEDIA_TYPES: Mapping[str, tuple[str, str]] = {
-    "wav": ("audio/wav", "wav"),
-    "rf64": ("audio/wav", "wav"),
-    "w64": ("audio/x-w64", "w64"),
-    "flac": ("audio/flac", "flac"),
-    "ogg": ("audio/ogg", "ogg"),
-    "mp3": ("audio/mpeg", "mp3"),
-    "aiff": ("audio/aiff", "aiff"),
-    "au": ("audio/basic", "au"),
-    "caf": ("audio/x-caf", "caf"),
-    "mp4": ("video/mp4", "mp4"),
-    "matroska": ("video/x-matroska", "mkv"),
-    "asf": ("video/x-ms-asf", "wma"),
-    "aac": ("audio/aac", "aac"),
-    "amr": ("audio/amr", "amr"),
-}
-"""Of each container (`audio.audio_format`): its media type, and how names of its files end."""
-_UNKNOWN = ("application/octet-stream", "bin")
 DOWNLOAD_HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -191,17 +173,6 @@ DOWNLOAD_HEADERS: Mapping[str, str] = {
     "Cache-Control": "no-store",
 }
 """It came from somebody, and is nothing but bytes to be played: no page, and in no cache."""
-
-
-def media_type_of(head: bytes) -> tuple[str, str]:
-    """The media type of a recording by its first bytes, and how its name may end."""
-    container = detect_container(head)
-    name = container.name if container is not None else ""
-    if name == "matroska" and b"webm" in head[:64]:
-        return "audio/webm", "webm"
-    if name == "mp4" and head[4:11] in (b"ftypM4A", b"ftypM4B"):
-        return "audio/mp4", "m4a"
-    return MEDIA_TYPES.get(name, _UNKNOWN)
 
 
 class _RecordingResponse(StreamedResponse):

@@ -1,4 +1,4 @@
-"""Container detection by first bytes, WAV headers, completeness of files.
+"""Container detection by first bytes, media types, WAV headers, completeness of files.
 
 Pure Python, so the service itself may look: plain PCM, which is what most hosts send, needs no
 process of its own to be judged.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 SNIFF_BYTES = 4096
@@ -261,3 +262,34 @@ def _is_mp4_truncated(fd: int) -> bool:
         if position > size:
             return True
     return False
+
+
+MEDIA_TYPES: Mapping[str, tuple[str, str]] = {
+    "wav": ("audio/wav", "wav"),
+    "rf64": ("audio/wav", "wav"),
+    "w64": ("audio/x-w64", "w64"),
+    "flac": ("audio/flac", "flac"),
+    "ogg": ("audio/ogg", "ogg"),
+    "mp3": ("audio/mpeg", "mp3"),
+    "aiff": ("audio/aiff", "aiff"),
+    "au": ("audio/basic", "au"),
+    "caf": ("audio/x-caf", "caf"),
+    "mp4": ("video/mp4", "mp4"),
+    "matroska": ("video/x-matroska", "mkv"),
+    "asf": ("video/x-ms-asf", "wma"),
+    "aac": ("audio/aac", "aac"),
+    "amr": ("audio/amr", "amr"),
+}
+"""Of each container (`audio.audio_format`): its media type, and how names of its files end."""
+_UNKNOWN = ("application/octet-stream", "bin")
+
+
+def media_type_of(head: bytes) -> tuple[str, str]:
+    """The media type of a recording by its first bytes, and how its name may end."""
+    container = detect_container(head)
+    name = container.name if container is not None else ""
+    if name == "matroska" and b"webm" in head[:64]:
+        return "audio/webm", "webm"
+    if name == "mp4" and head[4:11] in (b"ftypM4A", b"ftypM4B"):
+        return "audio/mp4", "m4a"
+    return MEDIA_TYPES.get(name, _UNKNOWN)

@@ -1,4 +1,4 @@
-"""Authentication: allowed hosts and origins, bearer tokens, default limits of owners; by settings.
+"""Authentication: access policy, bearer tokens, access control of all wires; by settings.
 
 A service on this machine's loopback is within reach of every web page its user opens. The wall is
 the `Host` header, which a page that had its own name rebound to 127.0.0.1 cannot choose, and the
@@ -17,9 +17,14 @@ from pathlib import Path
 
 from sidecar import errors
 from sidecar.auth import identity, signed_tokens, token_issuing
+from sidecar.auth.open_connections import RevocableStreams
 from sidecar.auth.rate_limits import RateLimiter
-from sidecar.auth.request_origin import CONTAINER_HOST_NAMES, RequestOrigin, is_loopback_address
-from sidecar.auth.revocable_streams import RevocableStreams
+from sidecar.auth.request_origin import (
+    CONTAINER_HOST_NAMES,
+    RequestOrigin,
+    is_allowed_origin,
+    is_loopback_address,
+)
 from sidecar.auth.token_issuing import SUBFOLDER
 from sidecar.config.settings import Settings
 from sidecar.files import FileWatcher
@@ -29,9 +34,6 @@ _HOST_HEADER = re.compile(
     r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:(?P<port>\d{1,5}))?", re.IGNORECASE
 )
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
-_WEB_SCHEMES = frozenset({"http", "https", "file", "null"})
-"""Of origins that pages from anywhere can have: no word of the settings allows all of one."""
-_LOCALHOST_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +123,7 @@ class AccessPolicy:
 
     def admits_origin(self, origin: str) -> bool:
         """Return whether a page of that origin may send requests and see the answers."""
-        scheme = origin.partition("://")[0]
-        return (
-            origin in self.origins
-            or (scheme not in _WEB_SCHEMES and f"{scheme}://*" in self.origins)
-            or (self.localhost_origins and _LOCALHOST_ORIGIN.fullmatch(origin) is not None)
-        )
+        return is_allowed_origin(origin, self.origins, localhost=self.localhost_origins)
 
     def identify(self, approach: RequestOrigin) -> identity.Identity:
         """Return the identity of a client, and what it may do from where it asks.
@@ -233,15 +230,6 @@ async def delay_wrong_token(
 
 log = logging.getLogger(__name__)
 
-DEFAULT_LIMITS = identity.OwnerLimits(
-    requests_per_minute=1200,
-    jobs=32,
-    queued_audio_s=24 * 3600.0,
-    upload_bytes=16 << 30,
-    live_sessions=32,
-)
-"""Of a service that others than this machine can reach: far beyond what a person needs."""
-
 
 def create_authenticator(settings: Settings, watch: FileWatcher) -> Authenticator:
     """Create the authenticator; its files are read again when they change, by ``watch``.
@@ -262,25 +250,6 @@ def create_authenticator(settings: Settings, watch: FileWatcher) -> Authenticato
     revoked = watch.add("the list of revoked tokens", [list_file], read)
     verifier = signed_tokens.TokenVerifier(lambda: public.value, lambda: revoked.value)
     return Authenticator(token, verifier)
-
-
-def owner_limits_of(settings: Settings) -> identity.OwnerLimits:
-    """Return the limits of one owner: nothing is counted on the loopback, unless the settings say
-    so."""
-    exposed = not is_loopback_address(settings.host) or bool(settings.forwarded_allow_ips)
-    usual = DEFAULT_LIMITS if exposed else identity.UNLIMITED_OWNER
-    hours, mb = settings.limit_queued_hours, settings.limit_upload_mb
-    return identity.OwnerLimits(
-        requests_per_minute=_limit_or_default(settings.limit_requests, usual.requests_per_minute),
-        jobs=_limit_or_default(settings.limit_jobs, usual.jobs),
-        queued_audio_s=usual.queued_audio_s if hours is None else hours * 3600 or None,
-        upload_bytes=usual.upload_bytes if mb is None else (mb << 20) or None,
-        live_sessions=usual.live_sessions if settings.live_sessions_per_owner is None else None,
-    )
-
-
-def _limit_or_default(given: int | None, default: int | None) -> int | None:
-    return default if given is None else given or None
 
 
 def _default_key_folder(settings: Settings) -> Path | None:

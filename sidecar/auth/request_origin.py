@@ -1,12 +1,14 @@
-"""Origin of a request: peer, host, proxy headers; header size limits. Pure."""
+"""Origin of a request: peer, host, proxy headers, allowed origins of pages. Pure."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sidecar.errors import HeaderTooLarge
+PROXY_HEADER_PREFIXES = ("forwarded", "x-forwarded-", "x-real-ip")
+"""Prefixes of the headers that proxies add."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,47 +49,21 @@ def is_loopback_address(address: str) -> bool:
     return (mapped or ip).is_loopback
 
 
+_WEB_SCHEMES = frozenset({"http", "https", "file", "null"})
+"""Of origins that pages from anywhere can have: no word of the settings allows all of one."""
+_LOCALHOST_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
 CONTAINER_HOST_NAMES = frozenset({"host.docker.internal", "host.containers.internal"})
 """Names by which containers call the machine that they run on: Docker Desktop's and Podman's,
 whose gateways connect to its loopback. `.internal` is in no public DNS, so no site can have such
 a name; a network's own DNS (a hostile Wi-Fi) can lead a browser there by it (docs/deploy.md)."""
-MAX_HEADER_BYTES = 1 << 10
-"""Of one header, name and value: no client of ours and no browser needs more."""
-MAX_ALL_HEADERS_BYTES = 128 << 10
-"""Of all headers together. The HTTP parser refuses only what is longer and comes in pieces."""
-LONG_HEADERS = (
-    *("authorization", "proxy-authorization", "x-api-key", "api-key", "api_key"),
-    "sec-websocket-protocol",  # tokens of pages, whose WebSockets have no headers
-    "cookie",  # browsers send those of every program on localhost
-    "referer",
-    *("tracestate", "baggage"),
-    *("x-forwarded-client-cert", "x-forwarded-tls-client-cert", "client-cert", "x-client-cert"),
-    *("ssl-client-", "x-ssl-client-", "x-arr-clientcert"),
-    *("x-forwarded-access-token", "x-id-token", "x-access-token", "x-serverless-authorization"),
-    *("x-auth-request-", "x-authentik-", "x-pomerium-"),
-    *("x-amzn-", "x-ms-", "cf-access-", "x-goog-iap-", "x-envoy-"),
-    *("x-original-ur", "x-forwarded-uri"),
-)
-"""Prefixes of headers that only `MAX_ALL_HEADERS_BYTES` limits: tokens, whose check is linear,
-and what browsers and proxies add that is never parsed here."""
 
 
-def check_header_sizes(headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Refuse a request with a header, or a head, beyond its limit.
-
-    Raises:
-        errors.HeaderTooLarge: the text names the header.
-    """
-    total = 0
-    for name, value in headers:
-        size = len(name) + len(value)
-        total += size
-        known = name[:64].decode("latin-1").lower()
-        if size > MAX_HEADER_BYTES and not known.startswith(LONG_HEADERS):
-            raise HeaderTooLarge(
-                f"The header '{known}' has {size} bytes; the limit is {MAX_HEADER_BYTES}."
-            )
-    if total > MAX_ALL_HEADERS_BYTES:
-        raise HeaderTooLarge(
-            f"The headers have {total} bytes; the limit is {MAX_ALL_HEADERS_BYTES}."
-        )
+def is_allowed_origin(origin: str, allowed: Collection[str], *, localhost: bool) -> bool:
+    """Return whether a page's origin is one of those ``allowed``, of a scheme that is allowed as a
+    whole (``app://*``), or, with ``localhost``, of any server on this machine."""
+    scheme = origin.partition("://")[0]
+    return (
+        origin in allowed
+        or (scheme not in _WEB_SCHEMES and f"{scheme}://*" in allowed)
+        or (localhost and _LOCALHOST_ORIGIN.fullmatch(origin) is not None)
+    )

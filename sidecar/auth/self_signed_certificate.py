@@ -19,7 +19,7 @@ from pathlib import Path
 
 from sidecar import files
 from sidecar.clock import utc_now
-from sidecar.errors.access_errors import needed_for
+from sidecar.installation import needed_for
 
 log = logging.getLogger(__name__)
 

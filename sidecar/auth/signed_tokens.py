@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar import clock, files
 from sidecar.auth.identity import SignedCredential
 from sidecar.errors import SettingsInvalid
-from sidecar.errors.access_errors import needed_for
+from sidecar.installation import needed_for
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey

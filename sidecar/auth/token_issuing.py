@@ -23,7 +23,7 @@ from sidecar.auth import signed_tokens
 from sidecar.auth.signed_tokens import ALGORITHM, AUDIENCE, SUBJECT
 from sidecar.clock import utc_now
 from sidecar.errors import SettingsInvalid
-from sidecar.errors.access_errors import needed_for
+from sidecar.installation import needed_for
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import (

@@ -13,10 +13,11 @@ from huggingface_hub import constants
 from huggingface_hub import errors as hub_errors
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # lazily there
 
-from sidecar import __version__, errors
+from sidecar import errors
 from sidecar.checkpoints import download_files
 from sidecar.checkpoints.checkpoint import PICKLE_SUFFIXES, is_commit
 from sidecar.checkpoints.installed_checkpoints import CheckpointLayout
+from sidecar.version import __version__
 
 HUB_TIMEOUT_S = 10.0
 """Longest silence of the hub; huggingface_hub has the same."""

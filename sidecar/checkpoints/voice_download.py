@@ -18,9 +18,10 @@ from urllib.parse import quote
 
 import httpx
 
-from sidecar import __version__, errors
+from sidecar import errors
 from sidecar.checkpoints import download_files
 from sidecar.checkpoints.installed_checkpoints import PulledFile, PulledVoice, PulledVoices
+from sidecar.version import __version__
 
 VOICE_SERVER_TIMEOUT_S = 10.0
 """Longest silence of the server."""

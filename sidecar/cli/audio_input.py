@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import json
 import os
-import secrets
 import sys
 import threading
 from collections.abc import (
@@ -26,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource, UploadSpool, open_recording_file
-from sidecar.interfaces.live_engine import LIVE_RATE
-from sidecar.version import install_command
+from sidecar.installation import install_command
+from sidecar.interfaces.live_options import LIVE_RATE
 
 if TYPE_CHECKING:
     from sidecar.audio import Block
@@ -38,7 +36,6 @@ ENDINGS = (
     ".mp4", ".oga", ".ogg", ".opus", ".wav", ".webm", ".wma",
 )  # fmt: skip
 """Suffixes of recordings in a folder; a file that is named is judged by its content."""
-_OF_NAMES = frozenset({errno.ENAMETOOLONG, errno.EISDIR, errno.EINVAL, errno.EILSEQ})
 Opens = Callable[[Path], AudioSource]
 """Opens a recording that somebody named, as `open_file` does."""
 
@@ -96,64 +93,6 @@ def idempotency_key(path: Path, source: AudioSource, options: Mapping[str, str])
     status = os.fstat(source.fd)
     said = [os.path.abspath(path), status.st_size, status.st_mtime_ns, sorted(options.items())]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
-
-
-def output_names(files: Sequence[Path], ending: str) -> list[str]:
-    """A file name for each input: its stem and ``ending``; a number where that would be a second.
-
-    Case does not tell names apart: on some disks it does not either.
-    """
-    taken: set[str] = set()
-    names = []
-    for path in files:
-        name, number = f"{path.stem}.{ending}", 2
-        while name.casefold() in taken:
-            name, number = f"{path.stem}-{number}.{ending}", number + 1
-        taken.add(name.casefold())
-        names.append(name)
-    return names
-
-
-def is_written(output: Path, recording: Path) -> bool:
-    """Return whether an output is there that is no older than its recording."""
-    try:
-        return output.stat().st_mtime_ns >= recording.stat().st_mtime_ns
-    except OSError:
-        return False
-
-
-def check_name(path: Path) -> None:
-    """Check that a file can have this name, before work is done for it.
-
-    Raises:
-        OSError: it cannot (`is_name_error`).
-    """
-    try:
-        path.lstat()
-    except OSError as error:
-        if is_name_error(error):
-            raise
-
-
-def is_name_error(error: OSError) -> bool:
-    """Return whether a file could not be written for its name alone: another can be."""
-    return error.errno in _OF_NAMES
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """All of it or nothing: a file that is there is whole.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    half = path.with_name(f".{secrets.token_hex(4)}.part")  # a name that is long has no room left
-    try:
-        with half.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-            file.write(text)
-        half.replace(path)
-    except OSError:
-        half.unlink(missing_ok=True)
-        raise
 
 
 PIECE_S = 0.1

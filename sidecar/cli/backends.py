@@ -9,23 +9,21 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sidecar import errors
 from sidecar.auth.identity import ANONYMOUS
-from sidecar.cli.audio_input import Opens, idempotency_key, open_file
+from sidecar.cli.audio_input import Opens, open_file
 from sidecar.cli.output import keep_quiet, print_error_line
 from sidecar.config.settings import load_settings
-from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
+from sidecar.installation import own_command
+from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
 from sidecar.interfaces.request_options import parse_precision
 from sidecar.server.port_owner import service_url
-from sidecar.version import own_command
 
 if TYPE_CHECKING:
     from vibevoice_asr_client import AsyncClient, Trust
-    from vibevoice_asr_client.models import Progress as Said
 
     from sidecar.live.sessions.event_log import NumberedEvent
     from sidecar.live.sessions.session import Session
@@ -37,8 +35,6 @@ ProgressCallback = Callable[[str, float, float | None], None]
 """Told how far a recording is: the stage, how much of it is done, and of how much."""
 TranscribeRecording = Callable[[Path, ProgressCallback], Awaitable["Transcript"]]
 """A recording's transcript, or a `SidecarError`; left early, its job ends, or waits to be found."""
-MAX_SUBMISSIONS = 3
-"""Attempts of one recording with a service that forgets its job, as a restarted one does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +70,7 @@ class ServiceTarget:
 
     def with_token(self) -> ServiceTarget:
         """Return it with the token that is known here, if none is given."""
-        from sidecar.auth.startup_token import client_token
+        from sidecar.cli.remote_service import client_token
 
         return replace(self, token=client_token(load_settings(), self.token))
 
@@ -82,7 +78,7 @@ class ServiceTarget:
         """Return the service of our own that has said this ready line."""
         from vibevoice_asr_client import Trust
 
-        from sidecar.auth.startup_token import service_token
+        from sidecar.config.secret_settings import service_token
 
         pinned = Trust(fingerprint=ready["fingerprint"]) if "fingerprint" in ready else None
         token = ready.get("token") or service_token(load_settings())
@@ -137,65 +133,10 @@ def open_backend(
         errors.SidecarError: it does not answer, or cannot be.
     """
     if where.server is not None:
-        return _recordings_with_server(where, options, opens)
+        from sidecar.cli.remote_service import recordings_with_server
+
+        return recordings_with_server(where, options, opens)
     return _recordings_without_server(options, opens)
-
-
-@asynccontextmanager
-async def _recordings_with_server(
-    where: ServiceTarget, options: Mapping[str, str], opens: Opens
-) -> AsyncGenerator[TranscribeRecording, None]:
-    from vibevoice_asr_client import NotFound
-
-    from sidecar.cli.remote_service import translate_client_errors
-
-    async with client_of(where) as client:
-
-        async def transcribe(path: Path, told: ProgressCallback) -> Transcript:
-            with opens(path) as source, translate_client_errors():
-                found_again = where.leave and not source.spooled
-                key = idempotency_key(path, source, options) if found_again else None
-                send = partial(_send_once, client, source.fd, key, options, told)
-                for _ in range(1, MAX_SUBMISSIONS):
-                    with suppress(NotFound):
-                        return await send()
-                return await send()
-
-        yield transcribe
-
-
-async def _send_once(
-    client: AsyncClient,
-    fd: int,
-    key: str | None,
-    options: Mapping[str, str],
-    told: ProgressCallback,
-) -> Transcript:
-    from sidecar.cli.remote_service import convert_transcript
-
-    def on_progress(said: Said) -> None:
-        told(said.stage, said.done, said.total)
-
-    with os.fdopen(os.dup(fd), "rb") as file:
-        file.seek(0)
-        job = await client.submit(
-            file,
-            name="recording",  # its own is nobody's business
-            key=key,
-            on_progress=on_progress,
-            **options,
-        )
-    over = key is None
-    try:
-        job = await client.wait(job.id, on_progress)
-        over = True
-        if job.error is not None:
-            raise job.error
-        return convert_transcript(await client.transcript(job.id))
-    finally:
-        if over:
-            with suppress(Exception):  # it is forgotten by itself, too
-                await client.cancel(job.id)
 
 
 @asynccontextmanager

@@ -11,13 +11,14 @@ from typing import Annotated
 
 import typer
 
-from sidecar.cli import load_run, load_target
-from sidecar.cli.audio_input import expand_folders, write_atomically
+from sidecar.cli import bench, bench_run, bench_speech, bench_target
+from sidecar.cli.audio_input import expand_folders
 from sidecar.cli.backends import ServiceTarget, started_for
+from sidecar.cli.bench_run import LoadTestRow
+from sidecar.cli.bench_statistics import FORMATS, WHAT, format_of, parse_bound
 from sidecar.cli.common_options import argument, command, option
 from sidecar.cli.demo import sample
-from sidecar.cli.load_statistics import FORMATS, WHAT, format_of, parse_bound
-from sidecar.cli.output import PROGRAM, print_error_line
+from sidecar.cli.output import PROGRAM, print_error_line, write_atomically
 
 HELP = "Load-test a running service with many clients at once (docs/bench.md)."
 LIVE_HELP = """
@@ -123,11 +124,11 @@ class FilesBenchOptions(BenchOptions):
 class LiveBenchCommand:
     """Options of `bench live`."""
 
-    wire: load_target.LoadTestLiveWire = option(
-        load_target.LoadTestLiveWire.LIVE, "Use this wire: /v1/live, /api/asr-streaming, gRPC."
+    wire: bench_target.LoadTestLiveWire = option(
+        bench_target.LoadTestLiveWire.LIVE, "Use this wire: /v1/live, /api/asr-streaming, gRPC."
     )
-    mode: load_target.LoadTestMode = option(
-        load_target.LoadTestMode.TALK, "Speak all the time, in turns, or not at all."
+    mode: bench_speech.LoadTestMode = option(
+        bench_speech.LoadTestMode.TALK, "Speak all the time, in turns, or not at all."
     )
     sessions: SessionsOption = "8,32,64,100"
     seconds: float = option(20.0, "Run each session for at least S seconds.", metavar="S", min=0.1)
@@ -148,22 +149,22 @@ class LiveBenchCommand:
     where: ServiceTarget
     how: BenchOptions
 
-    def work(self) -> load_run.LoadTestWork:
+    def work(self) -> bench_run.LoadTestWork:
         """Return sessions with utterances that are cut from the recording.
 
         Raises:
             errors.SidecarError: the recording cannot be used.
         """
-        from sidecar.cli.load_clients import open_live_client
+        from sidecar.cli.bench_clients import open_live_client
 
-        idle = self.mode is load_target.LoadTestMode.IDLE
-        clips = [] if idle else load_target.clips_of(self.audio or sample(), self.talk)
-        tempo = load_target.LoadTestTempo(self.chunk_ms / 1000, self.pace)
-        return load_run.LoadTestWork(
-            lambda number: load_target.script_of(
+        idle = self.mode is bench_speech.LoadTestMode.IDLE
+        clips = [] if idle else bench_speech.clips_of(self.audio or sample(), self.talk)
+        tempo = bench_run.LoadTestTempo(self.chunk_ms / 1000, self.pace)
+        return bench_run.LoadTestWork(
+            lambda number: bench_speech.script_of(
                 self.mode, clips, self.seconds, self.pause, number
             ),
-            load_target.script_of(self.mode, clips, 0.0, self.pause, 0),
+            bench_speech.script_of(self.mode, clips, 0.0, self.pause, 0),
             lambda side: open_live_client(side, tempo),
             tempo.chunk_s,
         )
@@ -174,8 +175,8 @@ class FilesBenchCommand:
     """Options of `bench files`."""
 
     files: list[Path] | None = argument(None, "Recordings, or folders of them.", metavar="FILE")
-    wire: load_target.LoadTestFileWire = option(
-        load_target.LoadTestFileWire.TRANSCRIBE, "Send recordings by this protocol."
+    wire: bench_target.LoadTestFileWire = option(
+        bench_target.LoadTestFileWire.TRANSCRIBE, "Send recordings by this protocol."
     )
     sessions: SessionsOption = "1,4,8"
     repeat: int = option(2, "Send N recordings from each client.", metavar="N", min=1)
@@ -183,18 +184,18 @@ class FilesBenchCommand:
     where: ServiceTarget
     how: FilesBenchOptions
 
-    def work(self) -> load_run.LoadTestWork:
+    def work(self) -> bench_run.LoadTestWork:
         """Return clients that send the recordings one after another.
 
         Raises:
             errors.SidecarError: one of them cannot be used.
         """
-        from sidecar.cli.load_clients import open_file_client
+        from sidecar.cli.bench_clients import open_file_client
 
-        recordings = load_target.recordings_of(expand_folders(self.files or ()) or [sample()])
-        return load_run.LoadTestWork(
-            lambda _: load_target.LoadTestScript(),
-            load_target.LoadTestScript(),
+        recordings = bench_speech.recordings_of(expand_folders(self.files or ()) or [sample()])
+        return bench_run.LoadTestWork(
+            lambda _: bench_speech.LoadTestScript(),
+            bench_speech.LoadTestScript(),
             lambda side: open_file_client(side, recordings, self.repeat),
         )
 
@@ -236,10 +237,10 @@ def _run(order: BenchCommand) -> int:
         if where is None:
             return BROKEN
         found = asyncio.run(_measure(order, where, work, counts))
-    print(load_run.render_results(found, format), end="")
+    print(bench_run.render_results(found, format), end="")
     if how.log is not None:
-        _log(how.log, load_run.render_session_logs(found, how.most_logs, log_format))
-    said = load_run.broken_bounds(found, bounds)
+        _log(how.log, bench_run.render_session_logs(found, how.most_logs, log_format))
+    said = bench_run.broken_bounds(found, bounds)
     if not any(row.figures["held"] for rows in found for row in rows[:1]):
         said.append("no session went well.")
     for line in said:
@@ -271,7 +272,7 @@ def _service(order: BenchCommand, counts: list[int]) -> Generator[ServiceTarget 
     where = order.where
     if order.how.start:
         given: dict[str, object] = {"port": 0, "live_sessions": max(*counts, 100)}
-        if load_target.LoadTestLiveWire.GRPC in (order.wire, order.how.against):
+        if bench_target.LoadTestLiveWire.GRPC in (order.wire, order.how.against):
             given["grpc_port"] = 0
         with started_for(where, given) as started:
             yield started
@@ -280,8 +281,8 @@ def _service(order: BenchCommand, counts: list[int]) -> Generator[ServiceTarget 
 
 
 async def _measure(
-    order: BenchCommand, where: ServiceTarget, work: load_run.LoadTestWork, counts: list[int]
-) -> list[list[load_run.LoadTestRow]]:
+    order: BenchCommand, where: ServiceTarget, work: bench_run.LoadTestWork, counts: list[int]
+) -> list[list[bench_run.LoadTestRow]]:
     from sidecar.cli.remote_service import warn_of_insecure_trust
 
     warn_of_insecure_trust(where.trust)
@@ -289,35 +290,49 @@ async def _measure(
     how = order.how
 
     def begin(count: int) -> list[float]:
-        return load_target.starts(count, how.ramp_steps, how.ramp_interval, work.spread_s)
+        return bench_speech.starts(count, how.ramp_steps, how.ramp_interval, work.spread_s)
 
     async with AsyncExitStack() as stack:
         sides = []
         for side in await _sides(order, where):
             sides.append((side, await stack.enter_async_context(work.opens(side))))
-        return await load_run.sweep(
+        return await bench_run.sweep(
             work,
             sides,
             counts,
             begin,
-            lambda row: print_error_line(load_run.row_summary(row)),
+            lambda row: print_error_line(bench.row_summary(row)),
             how.warm_up,
         )
 
 
-async def _sides(order: BenchCommand, where: ServiceTarget) -> list[load_target.LoadTestTarget]:
-    sides = [await load_target.describe_target(where, order.wire)]
+async def _sides(order: BenchCommand, where: ServiceTarget) -> list[bench_target.LoadTestTarget]:
+    sides = [await bench_target.describe_target(where, order.wire)]
     against = order.how.against
     if against is None:
         return sides
     wires = type(order.wire)
     if against in tuple(wires):
-        sides.append(await load_target.describe_target(where, wires(against)))
+        sides.append(await bench_target.describe_target(where, wires(against)))
     else:
         # What was said of a certificate is of no use where nothing is encrypted.
         plain = against.startswith(("http://", "grpc://"))
         other = replace(where, server=against, trust=None if plain else where.trust)
-        sides.append(await load_target.describe_target(other, order.wire))
+        sides.append(await bench_target.describe_target(other, order.wire))
     if sides[0].name == sides[1].name:  # the same twice: what is measured of it is noise
         sides[1] = replace(sides[1], name=f"{sides[1].name} (again)")
     return sides
+
+
+def row_summary(row: LoadTestRow) -> str:
+    """A row in a line, for who waits for the rest."""
+    figures = row.figures
+    spread = ", ".join(
+        f"{name} {figures[f'{name}_p50']:.3f}/{figures[f'{name}_p95']:.3f} s"
+        for name in ("first", "final")
+        if figures[f"{name}_p50"] is not None
+    )
+    codes = sorted({one.error_code for one in row.visits if one.error_code})
+    wrong = f"; {figures['errors']:g} failed ({', '.join(codes)})" if codes else ""
+    said = f"{spread} (p50/p95)" if spread else f"{figures['held']:g} held"
+    return f"{row.sessions} x {row.side.name}: {said}{wrong}"

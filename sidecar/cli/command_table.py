@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-from sidecar import __version__
 from sidecar.cli import (
     bench,
     config,
@@ -26,6 +25,7 @@ from sidecar.cli import (
 )  # fmt: skip
 from sidecar.cli.common_options import SERVER_OR_SETTINGS_HELP, command, serve_with
 from sidecar.cli.output import PROGRAM
+from sidecar.version import __version__
 
 HELP = f"""
 Speech to text with speakers, on this machine. Without a command it serves.

@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from sidecar import errors
 from sidecar.cli.output import INTERRUPTED, print_error_line, report_error
 from sidecar.config.removed_settings import REMOVED, RemovedSetting
+from sidecar.config.setting_types import format_duration
 from sidecar.config.settings import ENV_PREFIX, Settings, SettingsGroup, parse_duration
 
 BY_FILE = "@FILE"
@@ -180,10 +181,7 @@ def _text(value: Any, *, duration: bool) -> str:
     if isinstance(value, tuple):
         return ", ".join(value) or "none"
     if duration and value > 0:
-        for unit, seconds in (("h", 3600), ("m", 60)):
-            if value % seconds == 0:
-                return f"{value // seconds:g}{unit}"
-        return f"{value:g}s"
+        return format_duration(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

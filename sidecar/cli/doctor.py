@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sidecar import __version__, errors
+from sidecar import errors
 from sidecar.cli.common_options import option
 from sidecar.cli.output import PROGRAM, print_error_line
 from sidecar.config.settings import (
@@ -23,10 +23,12 @@ from sidecar.config.settings import (
     unknown_variables,
 )
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, LoadOptions, abbreviate_names
-from sidecar.observability.logs import CrashNotes, default_data_folder
+from sidecar.observability.logs import default_data_folder
 from sidecar.server import port_owner
 from sidecar.service import system_checks
 from sidecar.service.system_checks import CheckFinding, CheckState
+from sidecar.version import __version__
+from sidecar.workers.engine_supervisor import CrashNotes
 
 LOAD_TIMEOUT_S = 60.0
 LIGHT_ENGINES = frozenset({"moonshine"})

@@ -20,14 +20,20 @@ from sidecar.cli.audio_input import (
     loudness,
     stream_file,
     stream_stdin,
-    write_atomically,
 )
 from sidecar.cli.backends import LiveBackend, ServiceTarget, open_live_backend
 from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOption, argument, option
-from sidecar.cli.output import INTERRUPTED, PROGRAM, handle_interrupts, print_error_line, print_text
+from sidecar.cli.output import (
+    INTERRUPTED,
+    PROGRAM,
+    handle_interrupts,
+    print_error_line,
+    print_text,
+    write_atomically,
+)
 from sidecar.concurrency import running
-from sidecar.interfaces.live_engine import LIVE_RATE
 from sidecar.interfaces.live_events import Final, InputProcessed, NoticeRaised, Partial, Summary
+from sidecar.interfaces.live_options import LIVE_RATE
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.transcripts import transcript_formats
 from sidecar.transcripts.speaker_embeddings import SpeakerProfile

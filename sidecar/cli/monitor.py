@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from sidecar.cli import monitor_view
+from sidecar.cli import monitor_snapshot
 from sidecar.cli.backends import ServiceTarget
 from sidecar.cli.common_options import option
 from sidecar.cli.output import PROGRAM, print_error_line
-from sidecar.errors.access_errors import needed_for
+from sidecar.installation import needed_for
 
 HELP = f"""
 Watch a running service: sessions, queue, engines, memory, errors.
@@ -53,7 +53,7 @@ async def monitor(
 ) -> int:
     """Run the command; return its exit code."""
     where = where.with_token().or_ours()
-    async with monitor_view.create_monitor_client(
+    async with monitor_snapshot.create_monitor_client(
         where, metrics_url, system_url, timeout_s
     ) as looking:
         if once:
@@ -70,19 +70,19 @@ async def monitor(
     return 0
 
 
-async def print_once(camera: monitor_view.MonitorClient) -> bool:
+async def print_once(camera: monitor_snapshot.MonitorClient) -> bool:
     """Print one table; whether anybody answered."""
     picture = await camera.fetch_snapshot()
-    print(monitor_view.table(monitor_view.sections(picture)), end="", flush=True)
+    print(monitor_snapshot.table(monitor_snapshot.sections(picture)), end="", flush=True)
     return picture.answers
 
 
-async def print_repeatedly(camera: monitor_view.MonitorClient, interval_s: float) -> None:
+async def print_repeatedly(camera: monitor_snapshot.MonitorClient, interval_s: float) -> None:
     """Print a table each ``interval_s``, until it is ended."""
-    before: monitor_view.MonitorSnapshot | None = None
+    before: monitor_snapshot.MonitorSnapshot | None = None
     while True:
         picture = await camera.fetch_snapshot()
-        print(monitor_view.table(monitor_view.sections(picture, before)), flush=True)
+        print(monitor_snapshot.table(monitor_snapshot.sections(picture, before)), flush=True)
         before = picture
         await asyncio.sleep(interval_s)
 

@@ -11,7 +11,7 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, ItemGrid, VerticalScroll
 from textual.widgets import Footer, Header, Sparkline, Static
 
-from sidecar.cli.monitor_view import MonitorClient, MonitorSection, MonitorSnapshot, sections
+from sidecar.cli.monitor_snapshot import MonitorClient, MonitorSection, MonitorSnapshot, sections
 
 REMEMBERED = 120
 """Pictures whose sessions and jobs are drawn."""

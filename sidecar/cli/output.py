@@ -1,12 +1,15 @@
-"""Messages, exit codes, Ctrl-C."""
+"""Messages, files of transcripts, exit codes, Ctrl-C."""
 
 from __future__ import annotations
 
+import errno
+import secrets
 import signal
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidecar import errors
@@ -28,6 +31,18 @@ _STEERS = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Categories of Unicode: control characters, halves of letters, ends of lines."""
 _TURNS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 """Characters that change the direction of those behind them (UAX 9)."""
+
+
+_OF_NAMES = frozenset({errno.ENAMETOOLONG, errno.EISDIR, errno.EINVAL, errno.EILSEQ})
+
+
+EXIT_CODES: dict[str, int] = {  # sysexits.h
+    errors.SettingsInvalid.code: 78,
+    errors.PortInUse.code: 75,
+    errors.EngineUnavailable.code: 69,
+    errors.HubUnreachable.code: 69,
+    **{kind.code: 66 for kind in errors.BadCheckpoint.__subclasses__()},
+}
 
 
 def printable(name: str) -> str:
@@ -61,7 +76,6 @@ def keep_quiet(settings: Settings) -> None:
 def report_error(error: errors.SidecarError, about: str = "") -> int:
     """Print the error in one line: what was wrong, with what, and what to do; return the exit
     code."""
-    from sidecar.server.service_process import EXIT_CODES
 
     print_error_line(
         f"{about}: {error.detail} {error.hint}" if about else f"{error.detail} {error.hint}"
@@ -89,3 +103,61 @@ def handle_interrupts(ended: asyncio.Event) -> Iterator[Callable[[], bool]]:
         yield ended.is_set
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def output_names(files: Sequence[Path], ending: str) -> list[str]:
+    """A file name for each input: its stem and ``ending``; a number where that would be a second.
+
+    Case does not tell names apart: on some disks it does not either.
+    """
+    taken: set[str] = set()
+    names = []
+    for path in files:
+        name, number = f"{path.stem}.{ending}", 2
+        while name.casefold() in taken:
+            name, number = f"{path.stem}-{number}.{ending}", number + 1
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def is_written(output: Path, recording: Path) -> bool:
+    """Return whether an output is there that is no older than its recording."""
+    try:
+        return output.stat().st_mtime_ns >= recording.stat().st_mtime_ns
+    except OSError:
+        return False
+
+
+def check_name(path: Path) -> None:
+    """Check that a file can have this name, before work is done for it.
+
+    Raises:
+        OSError: it cannot (`is_name_error`).
+    """
+    try:
+        path.lstat()
+    except OSError as error:
+        if is_name_error(error):
+            raise
+
+
+def is_name_error(error: OSError) -> bool:
+    """Return whether a file could not be written for its name alone: another can be."""
+    return error.errno in _OF_NAMES
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """All of it or nothing: a file that is there is whole.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    half = path.with_name(f".{secrets.token_hex(4)}.part")  # a name that is long has no room left
+    try:
+        with half.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+            file.write(text)
+        half.replace(path)
+    except OSError:
+        half.unlink(missing_ok=True)
+        raise

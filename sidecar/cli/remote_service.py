@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import vibevoice_asr_client as client
+from pydantic import SecretStr
 from vibevoice_asr_client import (
     AsyncClient,
     AsyncLive,
     CertificateRefused,
     ClientError,
     InsecureWarning,
+    NotFound,
     Retry,
     ServiceError,
     Trust,
@@ -24,7 +28,11 @@ from vibevoice_asr_client import (
 from vibevoice_asr_client.problems import wire_of
 
 from sidecar import errors
+from sidecar.cli.audio_input import Opens, idempotency_key
+from sidecar.cli.backends import ProgressCallback, ServiceTarget, TranscribeRecording, client_of
 from sidecar.cli.output import print_error_line
+from sidecar.config.secret_settings import CLIENT_TOKEN_VARIABLE, read_secret, service_token
+from sidecar.errors import SettingsInvalid
 from sidecar.interfaces import live_events
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.transcripts.speaker_embeddings import SpeakerProfile
@@ -59,6 +67,26 @@ def trust_from_settings(settings: Settings) -> Trust:
     from sidecar.server.tls import local_fingerprint
 
     return Trust(fingerprint=local_fingerprint(settings))
+
+
+def client_token(settings: Settings, given: str | None = None) -> str | None:
+    """The token that our own commands send to a service: ``given`` by --token, else that of
+    VIBEVOICE_CLIENT_TOKEN, else the one that a service here would demand. '@FILE' is what a file
+    has.
+
+    Raises:
+        errors.SettingsInvalid: the file with it cannot be used, or holds none.
+    """
+    if said := given or os.environ.get(CLIENT_TOKEN_VARIABLE):
+        token = read_secret(SecretStr(said))
+        if not token or not token.isascii() or not token.isprintable():
+            where = "--token" if given else CLIENT_TOKEN_VARIABLE
+            raise SettingsInvalid(
+                f"{where} has no valid token: it is empty or has characters other than "
+                "printable ASCII."
+            )
+        return token
+    return service_token(settings)
 
 
 ATTEMPTS = 12
@@ -192,3 +220,60 @@ def _segment(said: models.Segment, *, diarized: bool) -> Segment:
         flags=said.flags,
         words_by=said.words_by,
     )
+
+
+MAX_SUBMISSIONS = 3
+"""Attempts of one recording with a service that forgets its job, as a restarted one does."""
+
+
+@asynccontextmanager
+async def recordings_with_server(
+    where: ServiceTarget, options: Mapping[str, str], opens: Opens
+) -> AsyncGenerator[TranscribeRecording, None]:
+    """Give a function that sends a recording to a service, follows its job, and sends it again if
+    the service has forgotten the job."""
+    async with client_of(where) as client:
+
+        async def transcribe(path: Path, told: ProgressCallback) -> Transcript:
+            with opens(path) as source, translate_client_errors():
+                found_again = where.leave and not source.spooled
+                key = idempotency_key(path, source, options) if found_again else None
+                send = partial(_send_once, client, source.fd, key, options, told)
+                for _ in range(1, MAX_SUBMISSIONS):
+                    with suppress(NotFound):
+                        return await send()
+                return await send()
+
+        yield transcribe
+
+
+async def _send_once(
+    client: AsyncClient,
+    fd: int,
+    key: str | None,
+    options: Mapping[str, str],
+    told: ProgressCallback,
+) -> Transcript:
+    def on_progress(said: models.Progress) -> None:
+        told(said.stage, said.done, said.total)
+
+    with os.fdopen(os.dup(fd), "rb") as file:
+        file.seek(0)
+        job = await client.submit(
+            file,
+            name="recording",  # its own is nobody's business
+            key=key,
+            on_progress=on_progress,
+            **options,
+        )
+    over = key is None
+    try:
+        job = await client.wait(job.id, on_progress)
+        over = True
+        if job.error is not None:
+            raise job.error
+        return convert_transcript(await client.transcript(job.id))
+    finally:
+        if over:
+            with suppress(Exception):  # it is forgotten by itself, too
+                await client.cancel(job.id)

@@ -17,7 +17,7 @@ from sidecar.cli.output import INTERRUPTED, PROGRAM, handle_interrupts, print_er
 from sidecar.cli.talk_client import TalkSession, connect_talk
 from sidecar.cli.talk_screen import Loudspeaker, PlaybackDevice, open_talk_display
 from sidecar.config.settings import load_settings
-from sidecar.interfaces.live_engine import LIVE_RATE
+from sidecar.interfaces.live_options import LIVE_RATE
 
 if TYPE_CHECKING:
     from vibevoice_asr_client import AsyncClient

@@ -15,7 +15,7 @@ import typer
 
 from sidecar import errors
 from sidecar.auth.identity import ANONYMOUS
-from sidecar.cli import audio_input, backends, watch_folder
+from sidecar.cli import audio_input, backends, output, watch_folder
 from sidecar.cli.backends import ProgressCallback, ServiceTarget, TranscribeRecording
 from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOption, argument, option
 from sidecar.cli.output import PROGRAM, print_error_line, print_text, printable, report_error
@@ -229,13 +229,11 @@ async def _run(
     order: TranscribeCommandOptions, named: Sequence[Path], opens: audio_input.Opens
 ) -> int:
     files = audio_input.expand_folders(named)
-    names = audio_input.output_names(files, transcript_formats.file_extension(order.format))
+    names = output.output_names(files, transcript_formats.file_extension(order.format))
     pairs = list(zip(files, names, strict=True))
     if order.resume and order.output is not None:
         to = order.output
-        pairs = [
-            (path, name) for path, name in pairs if not audio_input.is_written(to / name, path)
-        ]
+        pairs = [(path, name) for path, name in pairs if not output.is_written(to / name, path)]
         if not pairs:
             return 0
     with progress_bars() as bar:
@@ -275,7 +273,7 @@ class _TranscriptionBatch:
                     failed = True
                     continue
                 except OSError as error:
-                    if not audio_input.is_name_error(error):
+                    if not output.is_name_error(error):
                         raise
                     print_error_line(f"{path}: its output cannot be written: {error.strerror}.")
                     failed = True
@@ -299,12 +297,12 @@ class _TranscriptionBatch:
     async def _one(self, path: Path, name: str, label: str) -> Transcript:
         async with self._places:
             if self._order.output is not None:
-                audio_input.check_name(self._order.output / name)
+                output.check_name(self._order.output / name)
             with self._bar(label) as told:
                 transcript = await self._transcribe(path, told)
         if self._order.output is not None:
             text = transcript_formats.render_transcript(transcript, self._order.format, path.stem)
-            audio_input.write_atomically(self._order.output / name, text)
+            output.write_atomically(self._order.output / name, text)
         return transcript
 
 

@@ -14,9 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar import errors
-from sidecar.cli.audio_input import check_name, is_written, list_recordings, write_atomically
+from sidecar.cli.audio_input import list_recordings
 from sidecar.cli.backends import TranscribeRecording
-from sidecar.cli.output import print_error_line, report_error
+from sidecar.cli.output import (
+    check_name,
+    is_written,
+    print_error_line,
+    report_error,
+    write_atomically,
+)
 from sidecar.transcripts import transcript_formats
 
 POLL_S = 1.0

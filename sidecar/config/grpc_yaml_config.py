@@ -18,7 +18,7 @@ from sidecar import files
 from sidecar.checkpoints import whisper_checkpoints
 from sidecar.config.config_files import MAX_FILE_BYTES, is_yaml, suggestion
 from sidecar.errors import SettingsInvalid
-from sidecar.version import install_command, is_frozen
+from sidecar.installation import install_command, is_frozen
 
 DEEPEST = 20
 """Levels of a YAML file, of which two mean something."""

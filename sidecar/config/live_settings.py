@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator
 
 from sidecar.config.setting_types import Duration, SettingsGroup, parse_duration, setting
-from sidecar.interfaces.live_engine import Probability, SilenceSeconds
+from sidecar.interfaces.live_options import Probability, SilenceSeconds
 
 
 class LiveSettings(SettingsGroup):

@@ -11,7 +11,7 @@ from sidecar.config.secret_settings import read_secret, secret_origin
 from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
 from sidecar.interfaces.engine_interface import UpstreamOptions
-from sidecar.limits import limit
+from sidecar.limit_overrides import limit
 
 PIECE_S = limit("upstream_piece", 0.0)
 """Longest piece of a recording that is sent to an upstream at once; 0 cuts it so that all of them

@@ -1,19 +1,34 @@
-"""Secrets in settings: as they are, in a file (``@FILE``), or on standard input (``@-``)."""
+"""Secrets in settings: as they are, in a file (``@FILE``), or on standard input; the token."""
 
 from __future__ import annotations
 
 import os
+import re
+import secrets
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic import SecretStr
+from pydantic import AfterValidator, SecretStr
 
 from sidecar import files
-from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
+
+if TYPE_CHECKING:
+    from sidecar.config.settings import Settings
 
 STDIN = "@-"
 MAX_SECRET_BYTES = 1 << 16
 _MAX_LINE = 4096
+MIN_TOKEN_CHARACTERS = 16
+"""Characters; shorter ones are guessed."""
+MIN_JOURNAL_KEY_CHARACTERS = 32
+"""Characters: 128 bits in hexadecimal digits."""
+GENERATED_TOKEN_BYTES = 32
+CLIENT_TOKEN_VARIABLE = "VIBEVOICE_CLIENT_TOKEN"  # noqa: S105 - a name
+"""Variable of the token that our own commands send. VIBEVOICE_TOKEN is what a service that is
+started demands: a shell that has both a client and a service to run needs two names."""
+_SIGNED = re.compile(r"eyJ[\w-]*\.[\w-]+\.[\w-]*")
+"""A JWT: its first part is JSON, whose opening '{\"' reads 'eyJ' in base64."""
 
 
 def read_secret(given: SecretStr) -> str:
@@ -45,12 +60,12 @@ def take_stdin_secret(settings: Settings) -> Settings:
     Raises:
         errors.SettingsInvalid: there are two of them, or it is empty.
     """
-    secrets = {
+    found = {
         name: value
         for name in type(settings).model_fields
         if isinstance(value := getattr(settings, name), SecretStr)
     }
-    named = [name for name, value in secrets.items() if value.get_secret_value() == STDIN]
+    named = [name for name, value in found.items() if value.get_secret_value() == STDIN]
     if len(named) > 1:
         raise SettingsInvalid(
             f"The settings {' and '.join(named)} are both '@-', the first line of standard input.",
@@ -61,7 +76,7 @@ def take_stdin_secret(settings: Settings) -> Settings:
     line = _read_line()
     if not line or line.startswith("@"):
         raise SettingsInvalid(f"Standard input has no secret for '{named[0]}'.")
-    return settings.model_copy(update={named[0]: type(secrets[named[0]])(line)})
+    return settings.model_copy(update={named[0]: type(found[named[0]])(line)})
 
 
 def _read_line() -> str:
@@ -70,3 +85,58 @@ def _read_line() -> str:
     while len(line) < _MAX_LINE and (byte := os.read(0, 1)) not in (b"", b"\n"):
         line += byte
     return line.decode("utf-8", "replace").strip()
+
+
+def at_least(characters: int) -> AfterValidator:
+    """Refuse a secret with fewer characters; one that names a file is checked when that is read."""
+
+    def check(value: SecretStr | None) -> SecretStr | None:
+        said = value.get_secret_value() if value is not None else "@"
+        if len(said) < characters and not said.startswith("@"):
+            raise ValueError(f"shorter than {characters} characters")
+        return value
+
+    return AfterValidator(check)
+
+
+def resolve_token(settings: Settings) -> Settings:
+    """The settings with the token that they lead to; never from the command line.
+
+    Raises:
+        errors.SettingsInvalid: there are two, or none where one was promised, or it is no secret
+            or a signed one, which is a client's.
+    """
+    if settings.token is not None and settings.generate_token:
+        raise SettingsInvalid(
+            "The settings token and generate_token exclude each other.", hint="Remove one of them."
+        )
+    token = service_token(settings)
+    if token is not None and _SIGNED.fullmatch(token):
+        raise SettingsInvalid(
+            "The setting token (VIBEVOICE_TOKEN) is a signed token (JWT). Whoever has it would own "
+            "this service with every scope, and neither its end nor a revocation would count.",
+            hint=f"A client sends it: move it to {CLIENT_TOKEN_VARIABLE}, and unset "
+            "VIBEVOICE_TOKEN. The service checks signed tokens by --token-keys.",
+        )
+    if settings.generate_token:
+        token = secrets.token_urlsafe(GENERATED_TOKEN_BYTES)
+    return settings.model_copy(update={"token": SecretStr(token)}) if token else settings
+
+
+def service_token(settings: Settings) -> str | None:
+    """The token that a service with these settings demands, if they have one.
+
+    Raises:
+        errors.SettingsInvalid: the file with it cannot be used, or holds none.
+    """
+    if settings.token is None:
+        return None
+    return _check_token(read_secret(settings.token), secret_origin(settings.token, "token"))
+
+
+def _check_token(token: str, where: str) -> str:
+    if len(token) < MIN_TOKEN_CHARACTERS or not token.isascii() or not token.isprintable():
+        raise SettingsInvalid(
+            f"{where} has no token of at least {MIN_TOKEN_CHARACTERS} printable ASCII characters."
+        )
+    return token

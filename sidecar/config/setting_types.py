@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -22,10 +21,6 @@ from sidecar import errors
 from sidecar.interfaces.request_options import parse_language
 
 ENV_PREFIX = "VIBEVOICE_"
-MIN_TOKEN_CHARACTERS = 16
-"""Characters; shorter ones are guessed."""
-MIN_JOURNAL_KEY_CHARACTERS = 32
-"""Characters: 128 bits in hexadecimal digits."""
 ROLE_ALL: Final = "all"
 ROLE_FRONT: Final = "front"
 ROLE_NODE: Final = "node"
@@ -41,6 +36,14 @@ def parse_duration(value: object) -> object:
     if match is None:
         raise ValueError("not a duration such as 90, '90s', '10m', '1.5h' or '2d'")
     return float(match[1]) * _UNITS[match[2] or ""]
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration as somebody would write it: in whole hours or minutes, else in seconds."""
+    for unit, size in (("h", 3600), ("m", 60)):
+        if seconds % size == 0:
+            return f"{seconds // size:g}{unit}"
+    return f"{seconds:g}s"
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration)]
@@ -92,18 +95,6 @@ def parse_talk_ports(value: object) -> object:
 
 
 TalkPorts = Annotated[ConversationPorts | None, NoDecode, BeforeValidator(parse_talk_ports)]
-
-
-def at_least(characters: int) -> AfterValidator:
-    """Refuse a secret with fewer characters; one that names a file is checked when that is read."""
-
-    def check(value: SecretStr | None) -> SecretStr | None:
-        said = value.get_secret_value() if value is not None else "@"
-        if len(said) < characters and not said.startswith("@"):
-            raise ValueError(f"shorter than {characters} characters")
-        return value
-
-    return AfterValidator(check)
 
 
 class DatabaseUrl(SecretStr):

@@ -31,8 +31,6 @@ from sidecar.config.live_settings import CaptureSettings, GrpcSettings, LiveSett
 from sidecar.config.removed_settings import refuse_removed
 from sidecar.config.setting_types import (
     ENV_PREFIX,
-    MIN_JOURNAL_KEY_CHARACTERS,
-    MIN_TOKEN_CHARACTERS,
     ROLE_ALL,
     ROLE_FRONT,
     ROLE_NODE,

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from sidecar.conversation.barge_in import MAX_ECHO_LAG_S
 from sidecar.interfaces.engine_interface import SynthesizedAudio
-from sidecar.interfaces.live_engine import SampleEncoding
+from sidecar.interfaces.live_options import SampleEncoding
 
 HISTORY_S = 12.0
 """Of either sound, and what is compared of an utterance at most: one without a pause never ends."""

@@ -18,7 +18,7 @@ from sidecar.conversation.chat_completions import Llm
 from sidecar.conversation.speech_input import SpeechInput
 from sidecar.conversation.state_machine import ConversationStateMachine
 from sidecar.interfaces.engine_interface import SynthesisOptions
-from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
+from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
 from sidecar.live.sessions.session import Session
 from sidecar.transcripts.transcript import Notice
 from sidecar.workers.tts_client import TtsClient

@@ -17,7 +17,7 @@ from sidecar.conversation.conversation_events import ConversationOptions
 from sidecar.conversation.conversation_loop import ConversationLoop
 from sidecar.conversation.llm_client import choose_llm, create_llm
 from sidecar.interfaces.engine_interface import SynthesisOptions
-from sidecar.limits import limit
+from sidecar.limit_overrides import limit
 from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.workers.tts_client import TtsClient
 

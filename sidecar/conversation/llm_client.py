@@ -13,7 +13,7 @@ from sidecar import errors
 from sidecar.config import remote_server
 from sidecar.config.settings import Settings
 from sidecar.conversation import chat_completions
-from sidecar.limits import limit
+from sidecar.limit_overrides import limit
 from sidecar.upstream import openai_http
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from sidecar import errors
 from sidecar.concurrency import OneShotTimer
 from sidecar.conversation import conversation_events as events
-from sidecar.interfaces import live_engine, live_events
+from sidecar.interfaces import live_events, live_options
 from sidecar.interfaces.engine_interface import AUTO
 from sidecar.live.sessions.session import AUDIO_LOST_NOTICE, Session
 from sidecar.transcripts.transcript import Notice
@@ -58,16 +58,16 @@ MAX_UTTERANCE_SPANS = 100
 """Utterances of which it is known where they lay."""
 MIN_SPEECH_S = 0.064
 """So far behind its beginning speech is speech: two looks of the detector."""
-CONVERSATION_ENDPOINTING = live_engine.EndpointingOptions(silence_s=0.2, pause_s=0.1)
+CONVERSATION_ENDPOINTING = live_options.EndpointingOptions(silence_s=0.2, pause_s=0.1)
 """Words are made from a tenth of a second of silence on; whether that ends a turn is the machine's
 to say."""
 
 
-def speech_input_options(language: str = AUTO) -> live_engine.LiveOptions:
+def speech_input_options(language: str = AUTO) -> live_options.LiveOptions:
     """Return the options of a live session for a conversation."""
-    return live_engine.LiveOptions(
+    return live_options.LiveOptions(
         language=language,
-        turns=live_engine.TurnControl.SILENCE,
+        turns=live_options.TurnControl.SILENCE,
         endpointing=CONVERSATION_ENDPOINTING,
         diarize=False,
     )
@@ -129,7 +129,7 @@ class SpeechInput:
     async def hear(
         self,
         raw: bytes,
-        encoding: live_engine.SampleEncoding = live_engine.SampleEncoding.PCM16,
+        encoding: live_options.SampleEncoding = live_options.SampleEncoding.PCM16,
         rate: int = 16_000,
     ) -> None:
         """More sound, as `Session.send`."""
@@ -161,7 +161,7 @@ class SpeechInput:
         self._session.forget()
         self._forgets.append(gone)
 
-    def use(self, options: live_engine.LiveOptions) -> None:
+    def use(self, options: live_options.LiveOptions) -> None:
         """Change the recognition options."""
         self.options = options
         self.attend(self._guard)

@@ -21,8 +21,8 @@ from sidecar.config.remote_server import host_of, upstream_options
 from sidecar.config.settings import Settings
 from sidecar.gpu_memory.gpu_devices import host_free_bytes, read_gpu_memory
 from sidecar.gpu_memory.memory_footprint import StreamShape
+from sidecar.installation import install_command, is_frozen
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, ModelSpec, UpstreamOptions
-from sidecar.version import install_command, is_frozen
 
 VIBEVOICE, WHISPER, MOONSHINE, UPSTREAM = "vibevoice", "whisper", "moonshine", "upstream"
 VOXTRAL = "voxtral"

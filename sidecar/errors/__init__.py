@@ -8,8 +8,12 @@ about, a file each; `docs/errors.md` is written from them.
 from __future__ import annotations
 
 from sidecar.errors.access_errors import *
+from sidecar.errors.audio_errors import *
+from sidecar.errors.conversation_errors import *
 from sidecar.errors.engine_errors import *
 from sidecar.errors.error_base import *
 from sidecar.errors.job_errors import *
 from sidecar.errors.live_errors import *
 from sidecar.errors.request_errors import *
+from sidecar.errors.service_errors import *
+from sidecar.errors.upstream_errors import *

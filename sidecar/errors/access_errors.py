@@ -1,12 +1,8 @@
-"""Access and process: errors of authentication, limits, settings, port, disk, missing extras."""
+"""Access: errors of hosts, origins, tokens, scopes, rate limits and quotas."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from sidecar.errors.error_base import ErrorKind, LimitExceeded, SidecarError, Unauthorized
-from sidecar.version import install_command
+from sidecar.errors.error_base import ErrorKind, SidecarError, Unauthorized
 
 
 class HostNotAllowed(SidecarError, code="host_not_allowed", kind=ErrorKind.FORBIDDEN):
@@ -77,6 +73,13 @@ class ScopeMissing(SidecarError, code="scope_missing", kind=ErrorKind.FORBIDDEN)
     default_hint = "Ask the administrator for a token with that scope."
 
 
+class LimitExceeded(SidecarError, kind=ErrorKind.LIMITED):
+    """Limit of one owner or one address, exceeded."""
+
+    default_hint = "Try again after the time in Retry-After."
+    default_retry_after = 30
+
+
 class RateLimited(LimitExceeded, code="rate_limited"):
     """Too many requests."""
 
@@ -116,74 +119,3 @@ class LiveLimited(LimitExceeded, code="live_limited"):
 
     default_detail = "You have reached the limit of live sessions for one owner."
     default_hint = "End one of them first."
-
-
-class SettingsInvalid(SidecarError, code="settings_invalid", kind=ErrorKind.MALFORMED):
-    """A setting has an impossible value."""
-
-    default_detail = "A setting has a value that is not possible."
-    default_hint = "See 'vibevoice-asr serve --help' or docs/settings.md."
-
-
-class PortInUse(SidecarError, code="port_in_use", kind=ErrorKind.CONFLICT):
-    """Another program holds the port."""
-
-    default_detail = "The port is in use."
-    default_hint = "Stop the other program or choose another port with --port."
-
-
-class DiskFull(SidecarError, code="disk_full", kind=ErrorKind.STORAGE_FULL):
-    """Full disk of uploads."""
-
-    default_detail = "There is not enough disk space for the upload."
-    default_hint = "Free some space or set VIBEVOICE_SPOOL_DIR to a folder on another disk."
-
-
-class SpoolUnwritable(SidecarError, code="spool_unwritable", kind=ErrorKind.STORAGE_FULL):
-    """The folder for uploads cannot be written to."""
-
-    default_detail = "The folder for uploads cannot be written to."
-    default_hint = "Set VIBEVOICE_SPOOL_DIR to a writable folder, or send 'audio_path'."
-
-
-class ServiceUnreachable(SidecarError, code="service_unreachable", kind=ErrorKind.BUSY):
-    """No service at the address that the command line names."""
-
-    default_detail = "No service answers at this address."
-    default_hint = (
-        "Start a service with 'vibevoice-asr', or omit --server to transcribe without one."
-    )
-
-
-class ShuttingDown(SidecarError, code="shutting_down", kind=ErrorKind.BUSY):
-    """Request to a service that is shutting down."""
-
-    default_detail = "The service is shutting down."
-    default_hint = "Start it again, then repeat the request."
-    default_retry_after = 2
-
-
-class MachineBusy(SidecarError, code="machine_busy", kind=ErrorKind.BUSY):
-    """Helper process that did not start within a minute: the machine is overloaded."""
-
-    default_detail = "This machine is too busy to read the file."
-    default_hint = (
-        "Send the file again when the machine is less busy; the file itself was not at fault."
-    )
-    default_retry_after = 30
-
-
-@contextmanager
-def needed_for(what: str, extra: str = "auth") -> Iterator[None]:
-    """Around the imports of those that ``what`` need.
-
-    Raises:
-        errors.SettingsInvalid: they are not installed; the hint has the command.
-    """
-    try:
-        yield
-    except ImportError as error:
-        raise SettingsInvalid(
-            f"{what} require a package that is not installed: {error.name or error}.",
-            hint=install_command(extra),
-        ) from None

@@ -94,13 +94,6 @@ class Unauthorized(SidecarError, kind=ErrorKind.UNAUTHORIZED):
     """Failed authentication."""
 
 
-class LimitExceeded(SidecarError, kind=ErrorKind.LIMITED):
-    """Limit of one owner or one address, exceeded."""
-
-    default_hint = "Try again after the time in Retry-After."
-    default_retry_after = 30
-
-
 def all_errors(root: type[SidecarError] = SidecarError) -> Iterator[type[SidecarError]]:
     """Every error class that has a code of its own, families together."""
     if "code" in vars(root):

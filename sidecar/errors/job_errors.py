@@ -1,7 +1,8 @@
-"""Jobs: errors of recordings, jobs, the queue, edits and enrolled speakers."""
+"""Jobs: errors of jobs, the queue, edits and enrolled speakers."""
 
 from __future__ import annotations
 
+from sidecar.errors.audio_errors import BadAudio
 from sidecar.errors.error_base import BadRequest, ErrorKind, NotFound, SidecarError
 
 
@@ -42,13 +43,6 @@ class IdempotencyKeyReused(
 
     default_detail = "This Idempotency-Key was used for another request."
     default_hint = "Use a new key for each recording; repeat a key only with the same request."
-
-
-class AudioLost(SidecarError, code="audio_lost", kind=ErrorKind.CONFLICT):
-    """Recording of a job that was deleted or changed after the job was submitted."""
-
-    default_detail = "The recording of this job was deleted or changed."
-    default_hint = "Submit it again."
 
 
 class RecordingNotKept(NotFound, code="recording_not_kept"):
@@ -119,76 +113,6 @@ class Unschedulable(SidecarError, code="unschedulable", kind=ErrorKind.UNPROCESS
 
     default_detail = "No available node can run this job."
     default_hint = "Change the request as the detail says, or start a node that can run it."
-
-
-class BadAudio(SidecarError, kind=ErrorKind.UNPROCESSABLE):
-    """Audio that cannot be used."""
-
-
-class AudioEmpty(BadAudio, code="audio_empty", kind=ErrorKind.MALFORMED):
-    """Empty file."""
-
-    default_detail = "The audio is empty (0 bytes)."
-    default_hint = "Check that the recording was saved before it was sent."
-
-
-class AudioFormatUnsupported(BadAudio, code="audio_format_unsupported", kind=ErrorKind.UNSUPPORTED):
-    """Content that is not audio in a supported format."""
-
-    default_detail = "The content is not audio in a supported format."
-    default_hint = (
-        "Send wav, flac, mp3, ogg/opus, m4a/aac, webm, wma, mp4, mkv, aiff or amr. "
-        "The content counts, not the file's name."
-    )
-
-
-class AudioUndecodable(BadAudio, code="audio_undecodable"):
-    """Recording of a supported format that yields no samples."""
-
-    default_detail = "The audio is damaged or has no audio track: no samples could be decoded."
-    default_hint = "Play the file in another program; if it plays, convert it to 16-bit wav."
-
-
-class AudioTooLong(BadAudio, code="audio_too_long", kind=ErrorKind.TOO_LARGE):
-    """Recording longer than the limit."""
-
-    default_detail = "The audio is longer than the limit."
-    default_hint = "Split it into parts, or raise VIBEVOICE_MAX_AUDIO_HOURS."
-
-
-class AudioDecodeTimeout(BadAudio, code="audio_decode_timeout"):
-    """Decoding without progress."""
-
-    default_detail = "Decoding the audio took too long."
-    default_hint = "Convert the file to wav or flac and send that."
-
-
-class AudioPathInvalid(BadRequest, code="audio_path_invalid", kind=ErrorKind.UNPROCESSABLE):
-    """Path that is relative, of another machine or no path."""
-
-    default_detail = "'audio_path' is not an absolute path of a local file."
-    default_hint = "Give the full path of a file on this machine; URLs are not fetched."
-
-
-class AudioPathNotAFile(BadRequest, code="audio_path_not_a_file", kind=ErrorKind.UNPROCESSABLE):
-    """Path of a folder, device, pipe, socket or kernel file."""
-
-    default_detail = "'audio_path' is not a regular file."
-    default_hint = "Give the path of a recording, not of a folder, device, pipe or socket."
-
-
-class AudioPathNotFound(BadRequest, code="audio_path_not_found", kind=ErrorKind.NOT_FOUND):
-    """Path without a file."""
-
-    default_detail = "Audio file not found."
-    default_hint = "Check the path; it is read by the service, on the service's machine."
-
-
-class AudioPathForbidden(BadRequest, code="audio_path_forbidden", kind=ErrorKind.FORBIDDEN):
-    """File that the service may not read."""
-
-    default_detail = "The service may not read the audio file."
-    default_hint = "Grant the service's user read permission, or upload the file instead."
 
 
 class PersonNotFound(NotFound, code="person_not_found"):

@@ -1,4 +1,4 @@
-"""Quotas of an owner: jobs at once, share of the queue, hours of audio, uploaded bytes a minute."""
+"""Quotas of an owner and their defaults: jobs at once, hours of audio, uploaded bytes an hour."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import time
 from collections.abc import Callable
 
 from sidecar import errors
+from sidecar.auth import identity
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import HOUR_S, RateLimit, TokenBuckets, is_within_fair_share
+from sidecar.auth.request_origin import is_loopback_address
+from sidecar.config.settings import Settings
 
 UNKNOWN_AUDIO_CHARGE_S = 3600.0
 """Duration that a recording of unknown duration counts for."""
@@ -80,3 +83,32 @@ class UploadQuotas:
 def charged_audio_s(total_s: float | None) -> float:
     """Return the seconds that a recording counts for; None: its length is unknown."""
     return UNKNOWN_AUDIO_CHARGE_S if total_s is None else total_s
+
+
+DEFAULT_LIMITS = identity.OwnerLimits(
+    requests_per_minute=1200,
+    jobs=32,
+    queued_audio_s=24 * 3600.0,
+    upload_bytes=16 << 30,
+    live_sessions=32,
+)
+"""Of a service that others than this machine can reach: far beyond what a person needs."""
+
+
+def owner_limits_of(settings: Settings) -> identity.OwnerLimits:
+    """Return the limits of one owner: nothing is counted on the loopback, unless the settings say
+    so."""
+    exposed = not is_loopback_address(settings.host) or bool(settings.forwarded_allow_ips)
+    usual = DEFAULT_LIMITS if exposed else identity.UNLIMITED_OWNER
+    hours, mb = settings.limit_queued_hours, settings.limit_upload_mb
+    return identity.OwnerLimits(
+        requests_per_minute=_limit_or_default(settings.limit_requests, usual.requests_per_minute),
+        jobs=_limit_or_default(settings.limit_jobs, usual.jobs),
+        queued_audio_s=usual.queued_audio_s if hours is None else hours * 3600 or None,
+        upload_bytes=usual.upload_bytes if mb is None else (mb << 20) or None,
+        live_sessions=usual.live_sessions if settings.live_sessions_per_owner is None else None,
+    )
+
+
+def _limit_or_default(given: int | None, default: int | None) -> int | None:
+    return default if given is None else given or None

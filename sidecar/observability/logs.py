@@ -1,10 +1,9 @@
-"""Log handlers (standard error, rotating file) and crash notes.
+"""Log handlers: standard error, rotating file; folder of logs and notes.
 
 A host may not read our standard error, or close it: a thread of its own writes there from a queue
 with an end, so that a full pipe costs lines and not the service.
 
-A note has the last lines of the engine's log, versions, the GPU and the memory plan. The log holds
-no audio and no transcript (tests/api/test_privacy.py).
+The log holds no audio and no transcript (tests/api/test_privacy.py).
 """
 
 from __future__ import annotations
@@ -16,16 +15,12 @@ import json
 import logging
 import logging.handlers
 import math
-import os
-import platform
 import queue
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
-
-from sidecar import __version__
 
 LogQueue = queue.Queue[Any]
 TEXT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
@@ -183,8 +178,6 @@ def rotating_file_handler(file: Path) -> logging.Handler:
 
 log = logging.getLogger(__name__)
 
-MAX_CRASH_NOTES = 20
-
 
 def default_data_folder(chosen: Path | None) -> Path | None:
     """Return the folder of logs and notes: ``chosen``, or the user's state folder; None if there
@@ -199,43 +192,7 @@ def default_data_folder(chosen: Path | None) -> Path | None:
         return None
 
 
-class CrashNotes:
-    """The folder of them."""
-
-    def __init__(self, data: Path | None) -> None:
-        self.folder = data and data / "crash"
-
-    def write(
-        self, who: str, exit_code: int | None, last_lines: Sequence[str], about: Mapping[str, Any]
-    ) -> Path | None:
-        """Note the death of a worker; the file, None where it could not be written."""
-        if self.folder is None:
-            return None
-        note = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "who": who,
-            "exit_code": exit_code,
-            "version": __version__,
-            "python": platform.python_version(),
-            "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-            **about,
-            "last_lines": list(last_lines),
-        }
-        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{time.monotonic_ns() % 10**6:06}"
-        path = self.folder / f"{name}.json"
-        try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.write_text(json.dumps(note, indent=2, default=str) + "\n", encoding="utf-8")
-            for old in self.notes()[:-MAX_CRASH_NOTES]:
-                old.unlink(missing_ok=True)
-        except OSError as error:
-            log.warning("the crash note cannot be written: %s", error.strerror)
-            return None
-        log.warning("crash note written: %s", path.name)
-        return path
-
-    def notes(self) -> list[Path]:
-        """All of them, oldest first."""
-        if self.folder is None or not self.folder.is_dir():
-            return []
-        return sorted(self.folder.glob("*.json"))
+def log_file(data_dir: Path | None, port: int) -> Path | None:
+    """Return where the log goes beside standard error; one file for each port."""
+    folder = default_data_folder(data_dir)
+    return folder and folder / "log" / f"vibevoice-asr-{port}.log"

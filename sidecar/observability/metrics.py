@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sidecar import errors
-from sidecar.limits import limit
+from sidecar.limit_overrides import limit
 
 Labels = tuple[str, ...]
 MAX_LABEL_SETS = 500

@@ -5,16 +5,12 @@ Everything there is a gauge `stt_<name>`; what is a map there has a gauge for ea
 
 from __future__ import annotations
 
-import os
-import platform
 import re
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from sidecar import clock
 from sidecar.observability.metrics import AnyMetric, Counter, Gauge, Histogram, ServiceMetrics
 
 if TYPE_CHECKING:
@@ -180,56 +176,3 @@ def stt_health(
         "decode_latency_avg": round(work.mean, 6),
         "decode_latency_max": round(work.largest, 6),
     }
-
-
-class ProcessUsage:
-    """Asks for the share of the processor from one question to the next."""
-
-    def __init__(self) -> None:
-        self._before = 0.0, 0.0
-        """The time and what the process had taken of a processor by then."""
-
-    def facts(self) -> dict[str, Any]:
-        """A snapshot: bytes, percent (of one processor), seconds since 1970."""
-        import psutil
-
-        process, memory = psutil.Process(), psutil.virtual_memory()
-        with process.oneshot():
-            used, held = process.cpu_times(), process.memory_info()
-            threads, began = process.num_threads(), process.create_time()
-        return {
-            "timestamp": clock.wall_time(),
-            "platform": platform.platform(),
-            "python": platform.python_version(),
-            "cpu_count": os.cpu_count() or 1,
-            "load_avg": list(psutil.getloadavg()),
-            "process": {
-                "pid": process.pid,
-                "cpu_percent": self._percent(used.user + used.system, began),
-                "rss_bytes": held.rss,
-                "vms_bytes": held.vms,
-                "threads": threads,
-            },
-            "system": {
-                "memory_total_bytes": memory.total,
-                "memory_available_bytes": memory.available,
-                "memory_percent": memory.percent,
-            },
-        }
-
-    def _percent(self, used_s: float, began: float) -> float:
-        """Since the last question; since the start of the process for the first."""
-        now = time.monotonic()
-        (before, used_before), self._before = self._before, (now, used_s)
-        passed = now - before if before else clock.wall_time() - began
-        return round(100 * (used_s - used_before) / passed, 1) if passed > 0 else 0.0
-
-
-def resident_bytes(pid: int) -> int:
-    """Return the resident bytes of a process of ours; 0 if it is gone."""
-    import psutil
-
-    try:
-        return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:
-        return 0

@@ -16,8 +16,9 @@ from fastapi import Response
 from pydantic import BaseModel, Field
 
 from sidecar import errors
-from sidecar.api.http import schemas
-from sidecar.api.http.responses import STATUS, error_headers, log_error, to_json
+from sidecar.api.http import openapi
+from sidecar.api.http.error_responses import STATUS, error_headers, log_error
+from sidecar.api.http.responses import to_json
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec
 from sidecar.interfaces.request_options import LANGUAGE_NAMES, parse_language
 from sidecar.protocols.openai_model_names import SERVICE_NAME
@@ -188,6 +189,6 @@ class OpenAIErrorBody(BaseModel):
     error: OpenAIError
 
 
-ERRORS = schemas.error_responses(
-    schemas.content("application/json", schema=OpenAIErrorBody.model_json_schema())
+ERRORS = openapi.error_responses(
+    openapi.content("application/json", schema=OpenAIErrorBody.model_json_schema())
 )

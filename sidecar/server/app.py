@@ -13,24 +13,25 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, FastAPI
 
-from sidecar import __version__
 from sidecar.api import (
     admin_routes,
     enrolled_speaker_routes,
     estimate_routes,
+    health_routes,
     job_routes,
     live_routes,
-    operations_routes,
+    metrics_routes,
+    system_routes,
     transcribe_routes,
 )
 from sidecar.api import page as api_page
-from sidecar.api.http import auth_gate, middleware, responses, websocket_connections
-from sidecar.api.http.request_headers import TicketGrant
+from sidecar.api.http import auth_gate, body_drain, error_responses, middleware, openapi
+from sidecar.api.http.auth_gate import TicketGrant
 from sidecar.auth import authentication
 from sidecar.auth.one_time_codes import OneTimeCodes
+from sidecar.auth.open_connections import MAX_OPEN_STREAMS, RevocableStreams
 from sidecar.auth.rate_limits import RateLimiter
 from sidecar.auth.request_origin import is_loopback_address
-from sidecar.auth.revocable_streams import MAX_OPEN_STREAMS, RevocableStreams
 from sidecar.auth.self_signed_certificate import CertificatePair
 from sidecar.config.settings import ROLE_FRONT, ROLE_NODE, Settings, load_settings
 from sidecar.engines.engine_selection import (
@@ -40,18 +41,18 @@ from sidecar.engines.engine_selection import (
     choose_live_engine,
 )
 from sidecar.errors import SettingsInvalid
-from sidecar.errors.access_errors import needed_for
 from sidecar.files import FileWatcher
-from sidecar.protocols import openai_common
+from sidecar.installation import needed_for
+from sidecar.jobs import owner_quotas
+from sidecar.protocols import openai_common, vvv
 from sidecar.protocols.grpc_stt import disable_fork_support
 from sidecar.protocols.openai import routes as openai_routes
 from sidecar.protocols.openai_realtime import routes as openai_realtime_routes
 from sidecar.protocols.s2s import routes as s2s_routes
-from sidecar.protocols.vvv import messages as vvv_messages
-from sidecar.protocols.vvv import routes as vvv_routes
 from sidecar.protocols.yap import routes as yap_routes
 from sidecar.service.facade import Service
 from sidecar.tts.voice_selection import choose_tts_engine
+from sidecar.version import __version__
 
 if TYPE_CHECKING:
     from sidecar.protocols.grpc_stt.server import GrpcServer
@@ -126,7 +127,7 @@ def create_access(settings: Settings, watch: FileWatcher) -> authentication.Acce
         origins=frozenset(settings.allowed_origins),
         localhost_origins="localhost" in settings.allowed_origins,
         authenticator=authenticator,
-        limits=authentication.owner_limits_of(settings),
+        limits=owner_quotas.owner_limits_of(settings),
     )
 
 
@@ -207,7 +208,7 @@ def create_app(
         },
         dialects=_error_dialects(settings),
         opens=lambda asked: (
-            api_page.is_public_page(asked) or operations_routes.is_public_metrics(settings, asked)
+            api_page.is_public_page(asked) or metrics_routes.is_public_metrics(settings, asked)
         ),
         tickets=tickets,
         title="vibevoice-asr",
@@ -220,7 +221,7 @@ def create_app(
     if service.traces.on:
         app.add_middleware(middleware.ArrivalRecorder)
     if settings.role != ROLE_NODE:
-        middleware.install_docs_page(app)
+        openapi.install_docs_page(app)
         api_page.install_page(app)
     return app
 
@@ -232,7 +233,7 @@ def _application(
     routers: Sequence[APIRouter],
     *,
     refusals: auth_gate.WebSocketRefusals,
-    dialects: responses.ErrorDialects = responses.NO_DIALECTS,
+    dialects: error_responses.ErrorDialects = error_responses.NO_DIALECTS,
     opens: auth_gate.IsPublic = lambda scope: False,
     tickets: OneTimeCodes[TicketGrant] | None = None,
     **described: Any,
@@ -257,11 +258,11 @@ def _application(
         refusals=refusals,
         tickets=tickets,
     )
-    app.add_middleware(middleware.BodyDrain)
+    app.add_middleware(body_drain.BodyDrain)
     app.add_middleware(middleware.ShutdownAnswers, dialects=dialects)
     app.add_middleware(middleware.TidyPaths, prefixes=openai_routes.PREFIXES)
     app.add_middleware(middleware.RequestMetrics, tally=service.tally.wires)
-    responses.install_error_handlers(app, *routers, dialects=dialects)
+    error_responses.install_error_handlers(app, *routers, dialects=dialects)
     return app
 
 
@@ -289,37 +290,41 @@ def _lifespan(
 
 def _routers(service: Service, tickets: OneTimeCodes[TicketGrant]) -> list[APIRouter]:
     """Every wire over HTTP that this service has."""
-    looked_after = operations_routes.build_health_router, operations_routes.build_router
+    operations = (
+        metrics_routes.build_router,
+        system_routes.build_router,
+        health_routes.build_probes_router,
+    )
     if service.settings.role == ROLE_NODE:  # it takes nothing in
-        return [build(service) for build in looked_after]
+        return [build(service) for build in (health_routes.build_health_router, *operations)]
     builders = (
-        operations_routes.build_health_router,
+        health_routes.build_health_router,
         transcribe_routes.build_router,
         admin_routes.build_reload_router,
         estimate_routes.build_router,
         job_routes.build_router,
         enrolled_speaker_routes.build_router,
         enrolled_speaker_routes.build_erasure_router,
-        vvv_routes.build_router,
+        vvv.build_router,
         openai_routes.build_router,
         api_page.build_router,
         live_routes.build_router,
         yap_routes.build_router,
         s2s_routes.build_router,
-        operations_routes.build_router,
+        *operations,
         admin_routes.build_router,
     )
     return [
-        websocket_connections.build_router(tickets),
+        live_routes.build_ticket_router(tickets),
         openai_realtime_routes.build_router(service, tickets),
         *(build(service) for build in builders),
     ]
 
 
-def _error_dialects(settings: Settings) -> dict[str, responses.ErrorRenderer]:
+def _error_dialects(settings: Settings) -> dict[str, error_responses.ErrorRenderer]:
     """In whose words errors are told, by the beginning of an address; in ours elsewhere."""
     return {
-        **dict.fromkeys(vvv_routes.PATHS, vvv_messages.error_response),
+        **dict.fromkeys(vvv.PATHS, vvv.error_response),
         **dict.fromkeys(
             (*openai_routes.PATHS, *openai_realtime_routes.PATHS), openai_common.error_response
         ),

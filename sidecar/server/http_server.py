@@ -19,18 +19,16 @@ from fastapi import FastAPI
 
 from sidecar import errors
 from sidecar.api.http import uvicorn_protocols
-from sidecar.auth.request_origin import MAX_ALL_HEADERS_BYTES
+from sidecar.api.http.request_headers import MAX_ALL_HEADERS_BYTES
 from sidecar.config.settings import Settings
-from sidecar.server import listeners as server_listeners
-from sidecar.server import parent_process
+from sidecar.server import parent_process, service_process
 from sidecar.server.listeners import ProtocolListener, ProtocolListeners
+from sidecar.server.parent_process import PARENT_GONE_GRACE_S
 from sidecar.server.tls import ServerTls
 from sidecar.service.facade import Service
 
 log = logging.getLogger(__name__)
 
-PARENT_GONE_GRACE_S = 1.5
-"""After the host's end an orderly end may take this long; then the process ends as it is."""
 KEEP_ALIVE_S = 75
 """Keep-alive of an idle connection: longer than that of clients and proxies (a minute, as a
 rule). The client has to close first: if we do, a request may be on its way, and its client does
@@ -71,7 +69,7 @@ def uvicorn_config(
         app,
         http=uvicorn_protocols.http_protocol(
             uvicorn_protocols.REQUEST_HEAD_S,
-            most=max_connections_per_address(server_listeners.fd_limit()),
+            most=max_connections_per_address(service_process.fd_limit()),
         ),
         access_log=False,
         log_config=None,

@@ -1,4 +1,4 @@
-"""Listening sockets of all protocols, socket activation, limit of file descriptors.
+"""Listening sockets of all protocols, socket activation.
 
 Who connects before the service is up, or while it starts again, waits and is not refused.
 """
@@ -150,8 +150,7 @@ class ReservedPorts:
         found: list[ProtocolListener] = []
         found += create_listeners(settings, service, entrance, watch, self.grpc, pair)
         if self.wyoming is not None:
-            from sidecar.protocols.wyoming.server import WyomingServer
-            from sidecar.protocols.wyoming.session import WyomingAllowlist
+            from sidecar.protocols.wyoming.server import WyomingAllowlist, WyomingServer
 
             found.append(
                 WyomingServer(service, WyomingAllowlist.of(settings, entrance), self.wyoming)
@@ -239,35 +238,3 @@ def socket_address(sock: socket.socket) -> dict[str, str | int]:
     """Return the address of the socket as settings: access rules go by that."""
     host, port, *_ = sock.getsockname()
     return {"host": str(host), "port": int(port)}
-
-
-MACOS_OPEN_MAX = 10_240
-"""OPEN_MAX: there a limit that says "infinite" is none that can be set."""
-
-
-def raise_fd_limit() -> None:
-    """As many as the system allows us; its usual 1,024 are for programs that use `select`, and
-    every client that follows a job is one. Children inherit it. On Windows there is none."""
-    if sys.platform == "win32":
-        return
-    import resource
-
-    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    for limit in (most, MACOS_OPEN_MAX):
-        if soft in (limit, resource.RLIM_INFINITY) or soft > limit > 0:
-            return
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
-        except (ValueError, OSError):
-            continue
-        return
-
-
-def fd_limit() -> int | None:
-    """Return the limit of file descriptors; None if there is no limit."""
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return None if soft == resource.RLIM_INFINITY else soft

@@ -23,6 +23,8 @@ from sidecar.version import CONTRACT
 KNOWN_PARENT_VARIABLES = ("TRISPR_DEV_BUILD",)
 """Variables of hosts that expect their sidecar to go with them."""
 PARENT_POLL_S = 0.5
+PARENT_GONE_GRACE_S = 1.5
+"""After the host's end an orderly end may take this long; then the process ends as it is."""
 
 
 def parent_pid(asked: int | None, environment: Mapping[str, str]) -> int | None:

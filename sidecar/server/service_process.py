@@ -1,4 +1,4 @@
-"""Service process: start, ready line, signals, exit codes."""
+"""Service process: start, ready line, limit of file descriptors."""
 
 from __future__ import annotations
 
@@ -7,31 +7,24 @@ import errno
 import logging
 import os
 import socket
-from pathlib import Path
+import sys
 from typing import Any
 
 from pydantic import SecretStr
 
-from sidecar import __version__, errors
-from sidecar.auth.startup_token import resolve_token
+from sidecar import errors
 from sidecar.config.config_files import UNSUPPORTED_YAP_VARIABLES
-from sidecar.config.secret_settings import take_stdin_secret
+from sidecar.config.secret_settings import resolve_token, take_stdin_secret
 from sidecar.config.settings import Settings, unknown_variables
-from sidecar.observability.logs import ProcessLog, default_data_folder
+from sidecar.observability.logs import ProcessLog, log_file
 from sidecar.server import listeners as server_listeners
 from sidecar.server import port_owner
-from sidecar.server.listeners import ReservedPorts, bind_port, raise_fd_limit
+from sidecar.server.listeners import ReservedPorts, bind_port
 from sidecar.server.parent_process import ready_line, write_parent_line
+from sidecar.version import __version__
 
 log = logging.getLogger(__name__)
 
-EXIT_CODES: dict[str, int] = {  # sysexits.h
-    errors.SettingsInvalid.code: 78,
-    errors.PortInUse.code: 75,
-    errors.EngineUnavailable.code: 69,
-    errors.HubUnreachable.code: 69,
-    **{kind.code: 66 for kind in errors.BadCheckpoint.__subclasses__()},
-}
 BACKLOG = 2048
 
 
@@ -46,7 +39,9 @@ def serve(settings: Settings) -> None:
     if given is not None:
         settings = settings.model_copy(update=server_listeners.socket_address(given))
     logs = ProcessLog(
-        settings.log_level, as_json=settings.log_format == "json", file=log_file(settings)
+        settings.log_level,
+        as_json=settings.log_format == "json",
+        file=log_file(settings.data_dir, settings.port),
     )
     try:
         for name in UNSUPPORTED_YAP_VARIABLES:
@@ -105,12 +100,6 @@ def _serve(settings: Settings, given: socket.socket | None) -> None:
 
     with place:
         serve_until_shutdown(app, service, place, tell, tls, listeners)
-
-
-def log_file(settings: Settings) -> Path | None:
-    """Return the log file beside standard error; one file for each port."""
-    folder = default_data_folder(settings.data_dir)
-    return folder and folder / "log" / f"vibevoice-asr-{settings.port}.log"
 
 
 def acquire_port(settings: Settings) -> socket.socket | port_owner.RunningService:
@@ -183,3 +172,35 @@ def _announce_ready(
         token=token.get_secret_value() if token else None,
         **more,
     )
+
+
+MACOS_OPEN_MAX = 10_240
+"""OPEN_MAX: there a limit that says "infinite" is none that can be set."""
+
+
+def raise_fd_limit() -> None:
+    """As many as the system allows us; its usual 1,024 are for programs that use `select`, and
+    every client that follows a job is one. Children inherit it. On Windows there is none."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for limit in (most, MACOS_OPEN_MAX):
+        if soft in (limit, resource.RLIM_INFINITY) or soft > limit > 0:
+            return
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+        except (ValueError, OSError):
+            continue
+        return
+
+
+def fd_limit() -> int | None:
+    """Return the limit of file descriptors; None if there is no limit."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else soft

@@ -13,7 +13,7 @@ from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.identity import Identity
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.interfaces.live_engine import LiveOptions
+from sidecar.interfaces.live_options import LiveOptions
 from sidecar.storage.encryption import journal_key
 from sidecar.storage.postgres_settings import journal_address
 from sidecar.storage.postgres_speaker_store import PostgresSpeakerStore

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sidecar import __version__, clock
+from sidecar import clock
 from sidecar.auth.identity import Identity, Scope
 from sidecar.cluster.shared_backend import SharedJobBackend, shared_address
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
@@ -23,6 +23,7 @@ from sidecar.engines.engine_selection import MOONSHINE, EngineChoice, language_h
 from sidecar.errors import EngineStuck, EngineUnavailable, LanguageUnsupported, SidecarError
 from sidecar.gpu_memory.gpu_devices import GpuMemory
 from sidecar.gpu_memory.memory_plan import JobForecast
+from sidecar.installation import install_command
 from sidecar.interfaces.engine_interface import (
     EngineSpec,
     Precision,
@@ -56,7 +57,7 @@ from sidecar.observability.tracing import NullTracer, Tracer, is_tracing_configu
 from sidecar.service.enrolled_speakers import EnrolledSpeakers
 from sidecar.service.live_session_archive import LiveSessionArchive
 from sidecar.transcripts.transcript import Transcript
-from sidecar.version import install_command
+from sidecar.version import __version__
 from sidecar.workers.audio_probe import AudioProbe
 from sidecar.workers.engine_fleet import EngineFleet, EngineRole, EngineStatus, ModelRegistry
 from sidecar.workers.engine_slot import EngineState

@@ -19,10 +19,10 @@ from itertools import chain
 from typing import Protocol
 
 from sidecar import files
-from sidecar.config.secret_settings import read_secret, secret_origin
-from sidecar.config.settings import MIN_JOURNAL_KEY_CHARACTERS, Settings
+from sidecar.config.secret_settings import MIN_JOURNAL_KEY_CHARACTERS, read_secret, secret_origin
+from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
-from sidecar.version import install_command
+from sidecar.installation import install_command
 
 SALT_BYTES = 16
 """Bytes."""

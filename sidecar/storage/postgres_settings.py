@@ -7,7 +7,7 @@ import sys
 from sidecar.config.secret_settings import read_secret, secret_origin
 from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
-from sidecar.version import install_command
+from sidecar.installation import install_command
 
 
 def journal_address(settings: Settings) -> str | None:

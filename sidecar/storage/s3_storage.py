@@ -25,9 +25,9 @@ from typing import Any
 from sidecar import errors
 from sidecar.audio.audio_source import storage_error
 from sidecar.concurrency import backoff_s
+from sidecar.installation import install_command
 from sidecar.storage.encryption import rechunk
 from sidecar.storage.recording_storage import PARTIAL_SUFFIX
-from sidecar.version import install_command
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sidecar.installation import install_command
 from sidecar.transcripts.transcript import Notice
-from sidecar.version import install_command
 
 LEAST_TOKENS = 15
 """Of fewer, which is about five seconds of speech, nothing is said."""

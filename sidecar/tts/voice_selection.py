@@ -16,9 +16,9 @@ from sidecar.engines.engine_selection import VIBEVOICE, EngineChoice, install_hi
 from sidecar.gpu_memory.gpu_devices import read_gpu_memory
 from sidecar.gpu_memory.memory_footprint import ModelShape
 from sidecar.gpu_memory.tts_memory import TtsModelShape, fits_beside_asr
+from sidecar.installation import install_command
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, TtsSpec, UpstreamOptions
 from sidecar.tts import espeak_tts, moonshine_tts, openai_tts, system_tts, tts_spec, vibevoice_tts
-from sidecar.version import install_command
 
 NO_VOICE = "none"
 """Setting value for no voice."""

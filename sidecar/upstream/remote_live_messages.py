@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from sidecar import errors
-from sidecar.interfaces import live_engine, live_events
+from sidecar.interfaces import live_engine, live_events, live_options
 from sidecar.serialization import WireValues
 from sidecar.transcripts.speaker_embeddings import is_valid_embedding
 from sidecar.transcripts.transcript import Segment, Word
@@ -36,7 +36,7 @@ class RemoteSessionRequest(WireValues):
     """Request for a session with these options, continued from a position."""
 
     form: int
-    options: live_engine.LiveOptions
+    options: live_options.LiveOptions
     begin: live_engine.LiveSessionStart
 
 
@@ -62,7 +62,7 @@ def _check_request(lease: RemoteSessionRequest) -> None:
         raise ValueError("it begins nowhere")
     timed: list[Segment | Word | live_events.ContextUtterance] = [*begin.said, *begin.context]
     timed += [word for segment in begin.said for word in segment.words]
-    place = live_engine.field_limits(live_engine.LiveSessionStart)["at"]
+    place = live_options.field_limits(live_engine.LiveSessionStart)["at"]
     if not all(one.start in place and one.end in place for one in timed):
         raise ValueError("what was said before has times that cannot be")
     known = [one for person in lease.options.known_voices for one in person.prints]
@@ -149,7 +149,7 @@ class RemoteEventChecker:
 
     def sent(self, raw: bytes, encoding: str, rate: int) -> None:
         """Sound went there."""
-        self._end += len(raw) / live_engine.SampleEncoding(encoding).width / rate
+        self._end += len(raw) / live_options.SampleEncoding(encoding).width / rate
 
     def events(self, values: Any) -> list[dict[str, Any]]:
         """The events of one message, as `interfaces.live_engine.from_wire` reads them.

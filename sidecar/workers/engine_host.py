@@ -23,8 +23,9 @@ from sidecar.gpu_memory.memory_admission import (
 from sidecar.gpu_memory.memory_footprint import ModelShape
 from sidecar.gpu_memory.tts_memory import TtsMemoryAdmission, TtsModelShape
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
-from sidecar.observability.logs import CrashNotes, default_data_folder
+from sidecar.observability.logs import default_data_folder
 from sidecar.workers.engine_slot import EngineSlot, Sharing
+from sidecar.workers.engine_supervisor import CrashNotes
 from sidecar.workers.worker_process import WorkerProcess
 
 

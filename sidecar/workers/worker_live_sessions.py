@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from sidecar import errors
-from sidecar.interfaces import live_engine, live_events
+from sidecar.interfaces import live_engine, live_events, live_options
 from sidecar.live.runtime.input_samples import SampleInput
 from sidecar.workers import channel
 from sidecar.workers.rpc_server import BegunCalls, RpcRequest
@@ -101,7 +101,7 @@ class _WorkerLiveSession:
         self._intake = SampleInput()
         self._lock = threading.Lock()
         self._outbox: deque[live_events.LiveEvent] = deque()
-        options = live_engine.LiveOptions.from_wire(request.message["options"])
+        options = live_options.LiveOptions.from_wire(request.message["options"])
         begin = live_engine.LiveSessionStart.from_wire(request.message["begin"])
         self._begun_at = begin.at
         self._session: live_engine.LiveSession = engine.open(options, begin, self._emit)
@@ -150,11 +150,11 @@ class _WorkerLiveSession:
     def _apply(self, message: dict[str, Any], raw: bytes) -> None:
         match message:
             case {"sound": str(encoding), "rate": int(rate)}:
-                block = self._intake.take(raw, live_engine.SampleEncoding(encoding), rate)
+                block = self._intake.take(raw, live_options.SampleEncoding(encoding), rate)
                 if len(block):
                     self._session.push(block)
             case {"change": dict(options)}:
-                self._session.change(live_engine.LiveOptions.from_wire(options))
+                self._session.change(live_options.LiveOptions.from_wire(options))
             case {"commit": _}:
                 self._session.push(self._intake.rest())  # none of the turn's sound is the next's
                 self._session.commit()

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import IO, Any
 
-from sidecar.version import own_command
+from sidecar.installation import own_command
 from sidecar.workers import channel
 from sidecar.workers.rpc_client import RpcCall, RpcCalls, RpcConnection
 from sidecar.workers.rpc_server import BegunCallsPage

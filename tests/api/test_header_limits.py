@@ -11,9 +11,13 @@ from regex_steps import superlinear
 from service_process import Server, check_discreet
 
 from sidecar import errors
-from sidecar.api.http.responses import problem_body
+from sidecar.api.http.error_responses import problem_body
+from sidecar.api.http.request_headers import (
+    MAX_ALL_HEADERS_BYTES,
+    MAX_HEADER_BYTES,
+    check_header_sizes,
+)
 from sidecar.api.http.uvicorn_protocols import http_protocol
-from sidecar.auth.request_origin import MAX_ALL_HEADERS_BYTES, MAX_HEADER_BYTES, check_header_sizes
 
 BRANDS = ", ".join(f'"Not a Brand {number}";v="{number}.0.0.0"' for number in range(20))
 JWT = ".".join("eyJ0eXAiOiJKV1QiLCJhbGciOiJFUzI1NiJ9" * many for many in (1, 200, 3))

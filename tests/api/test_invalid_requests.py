@@ -25,7 +25,7 @@ from service_process import (
     wait_until,
 )
 
-from sidecar.api.http import responses
+from sidecar.api.http import error_responses
 
 JSON_TYPE = {"Content-Type": "application/json"}
 FORM_TYPE = {"Content-Type": "multipart/form-data; boundary=frontier"}
@@ -481,7 +481,7 @@ async def test_what_the_framework_refuses_is_said_in_our_words(
     status: int, answered: int, code: str
 ) -> None:
     app = FastAPI()
-    responses.install_error_handlers(app)
+    error_responses.install_error_handlers(app)
 
     @app.get("/")
     async def refused() -> None:

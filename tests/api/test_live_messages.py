@@ -17,7 +17,7 @@ from service_process import PATIENCE_S, REPOSITORY, Server
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from sidecar.api import live_messages
+from sidecar.api import live_messages, live_routes
 
 sys.path.append(str(REPOSITORY / "docs"))
 from live_event_schemas import SERVER_MESSAGES, LiveMessage
@@ -328,4 +328,4 @@ def test_the_document_names_every_message_and_field() -> None:
         name for name in (*live_messages.EVENT_TYPES.values(), *fields) if f"`{name}`" not in page
     ]
     assert unnamed == []
-    assert all(str(code) in page for code in live_messages.LIVE_CLOSE_CODES.values())
+    assert all(str(code) in page for code in live_routes.LIVE_CLOSE_CODES.values())

@@ -17,12 +17,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from sidecar import errors
 from sidecar.api.remote_live_session import LeaseConnection
-from sidecar.interfaces.live_engine import (
-    EndpointingOptions,
-    LiveOptions,
-    LiveSessionStart,
-    TurnControl,
-)
+from sidecar.interfaces.live_engine import LiveSessionStart
 from sidecar.interfaces.live_events import (
     UTTERANCE_DROPPED,
     Final,
@@ -32,6 +27,7 @@ from sidecar.interfaces.live_events import (
     TurnEnded,
     to_wire,
 )
+from sidecar.interfaces.live_options import EndpointingOptions, LiveOptions, TurnControl
 from sidecar.live.sessions.input_log import InputLogTotals
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import SessionBounds

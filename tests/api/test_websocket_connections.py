@@ -25,10 +25,10 @@ from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 
 from sidecar import errors
-from sidecar.api.http import request_headers, websocket_connections
-from sidecar.api.http.auth_gate import AuthGate
-from sidecar.api.http.request_headers import (
+from sidecar.api.http import auth_gate, websocket_connections
+from sidecar.api.http.auth_gate import (
     EPHEMERAL_KEY_PREFIX,
+    AuthGate,
     TicketGrant,
     authorizations,
     choose_subprotocol,
@@ -45,8 +45,8 @@ from sidecar.api.http.websocket_connections import (
 from sidecar.auth.authentication import AccessPolicy, Authenticator
 from sidecar.auth.identity import AuthMethod, Identity, SignedCredential
 from sidecar.auth.one_time_codes import OneTimeCodes
+from sidecar.auth.open_connections import RevocableStreams
 from sidecar.auth.rate_limits import RateLimit, SlidingWindowLimit
-from sidecar.auth.revocable_streams import RevocableStreams
 
 TOKEN = "correct-horse-battery-staple"
 MB = 1 << 20
@@ -276,9 +276,7 @@ async def test_an_ephemeral_key_opens_its_address_with_its_session_and_no_scope(
         scope = {"type": "websocket", "path": path, "headers": headers}
         scope |= {"query_string": f"ticket={word}".encode() if in_address else b""}
         await gate(scope, receive, send)
-    assert [request_headers.agreed_session({"state": state}) for state in let_in] == [
-        '{"a": 1}'
-    ] * 2
+    assert [auth_gate.agreed_session({"state": state}) for state in let_in] == ['{"a": 1}'] * 2
     assert [state["identity"].scopes for state in let_in] == [frozenset()] * 2
     assert [message["reason"] for message in said] == ["ticket_invalid"] * 2
 

@@ -16,7 +16,7 @@ from service_process import Server, check_problem
 
 from sidecar import errors
 from sidecar.api.http.auth_gate import AuthGate
-from sidecar.auth import authentication, rate_limits
+from sidecar.auth import rate_limits
 from sidecar.auth.authentication import AccessPolicy, Authenticator
 from sidecar.auth.identity import (
     ANONYMOUS,
@@ -26,6 +26,7 @@ from sidecar.auth.identity import (
     OwnerLimits,
     Scope,
 )
+from sidecar.auth.open_connections import RevocableStreams
 from sidecar.auth.rate_limits import (
     MAX_DELAYED_ANSWERS,
     FailedTokenDelays,
@@ -35,8 +36,8 @@ from sidecar.auth.rate_limits import (
     rate_limit_key,
 )
 from sidecar.auth.request_origin import RequestOrigin
-from sidecar.auth.revocable_streams import RevocableStreams
 from sidecar.config.settings import Settings
+from sidecar.jobs import owner_quotas
 from sidecar.jobs.owner_quotas import UploadQuotas, check_audio, check_jobs
 
 TOKEN = "correct-horse-battery-staple"
@@ -178,16 +179,16 @@ def test_audio_that_waits_has_an_end_but_one_recording_has_any_length() -> None:
 
 
 def test_nothing_is_counted_on_the_loopback_unless_it_was_said() -> None:
-    assert authentication.owner_limits_of(Settings()) == UNLIMITED_OWNER
-    assert authentication.owner_limits_of(Settings(host="0.0.0.0")) == authentication.DEFAULT_LIMITS
+    assert owner_quotas.owner_limits_of(Settings()) == UNLIMITED_OWNER
+    assert owner_quotas.owner_limits_of(Settings(host="0.0.0.0")) == owner_quotas.DEFAULT_LIMITS
     assert (
-        authentication.owner_limits_of(Settings(forwarded_allow_ips=("127.0.0.1",)))
-        == authentication.DEFAULT_LIMITS
+        owner_quotas.owner_limits_of(Settings(forwarded_allow_ips=("127.0.0.1",)))
+        == owner_quotas.DEFAULT_LIMITS
     )
     none = {"limit_requests": 0, "limit_jobs": 0, "limit_queued_hours": 0, "limit_upload_mb": 0}
     none |= {"live_sessions_per_owner": 0}
-    assert authentication.owner_limits_of(Settings(host="0.0.0.0", **none)) == UNLIMITED_OWNER
-    assert authentication.owner_limits_of(Settings(limit_jobs=3)) == OwnerLimits(jobs=3)
+    assert owner_quotas.owner_limits_of(Settings(host="0.0.0.0", **none)) == UNLIMITED_OWNER
+    assert owner_quotas.owner_limits_of(Settings(limit_jobs=3)) == OwnerLimits(jobs=3)
     check_jobs(ANONYMOUS, 10**6)
 
 

@@ -12,9 +12,9 @@ from pydantic import SecretStr
 
 from sidecar import errors, files
 from sidecar.auth.self_signed_certificate import CertificatePair
-from sidecar.auth.startup_token import resolve_token
 from sidecar.config import remote_server
 from sidecar.config.remote_server import upstream_options
+from sidecar.config.secret_settings import resolve_token
 from sidecar.config.settings import Settings, load_settings
 from sidecar.files import WatchedFiles
 from sidecar.server import tls

@@ -17,8 +17,9 @@ from service_process import Server
 from websockets.sync.server import ServerConnection, serve
 
 from sidecar import errors
-from sidecar.cli import load_clients, load_run, load_target, run
-from sidecar.cli.load_statistics import (
+from sidecar.cli import bench_clients, bench_run, run
+from sidecar.cli.bench_speech import LoadTestMode, script_of, starts, utterances
+from sidecar.cli.bench_statistics import (
     NAMES,
     LoadTestSession,
     LoadTestUtterance,
@@ -29,7 +30,6 @@ from sidecar.cli.load_statistics import (
     ratios,
     render,
 )
-from sidecar.cli.load_target import LoadTestMode, script_of, starts, utterances
 
 THEIRS = [
     "session_id", "responses", "success", "error_code", "send_duration_seconds",
@@ -53,7 +53,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def nobodys_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
     monkeypatch.setenv("VIBEVOICE_ENGINE", "scripted")
-    monkeypatch.setattr(load_run, "SETTLE_S", 0.2)
+    monkeypatch.setattr(bench_run, "SETTLE_S", 0.2)
 
 
 def url(server: Server) -> str:
@@ -167,8 +167,8 @@ def test_who_says_nothing_is_held_and_no_more(
 def test_a_server_that_says_nothing_is_waited_for_and_not_for_ever(
     wire: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(load_clients, "READY_S", 0.1)
-    monkeypatch.setattr(load_target, "ANSWER_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(bench_clients, "READY_S", 0.1)
+    monkeypatch.setattr(bench_run, "ANSWER_TIMEOUT_S", 0.3)
 
     def listen(socket: ServerConnection) -> None:
         for _ in socket:

@@ -33,12 +33,14 @@ from service_process import (
     wait_until,
 )
 
-from sidecar import __version__, errors
-from sidecar.cli.audio_input import output_names
-from sidecar.cli.doctor import READY, CheckFinding, CheckState, next_step
+from sidecar import errors
+from sidecar.cli.doctor import READY, next_step
+from sidecar.cli.output import output_names
 from sidecar.cli.transcribe import TranscribeCommandOptions
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import LoadOptions
+from sidecar.service.system_checks import CheckFinding, CheckState
+from sidecar.version import __version__
 from sidecar.workers import worker_process
 
 BECKETT = Path(moonshine_voice.get_assets_path()) / "beckett.wav"

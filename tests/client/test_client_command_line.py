@@ -18,14 +18,9 @@ from vibevoice_asr_client.vvv import EventType, VibevoiceClient
 
 from sidecar import errors
 from sidecar.cli import watch_folder
-from sidecar.cli.audio_input import (
-    expand_folders,
-    idempotency_key,
-    list_recordings,
-    open_file,
-    write_atomically,
-)
+from sidecar.cli.audio_input import expand_folders, idempotency_key, list_recordings, open_file
 from sidecar.cli.backends import ServiceTarget, open_backend
+from sidecar.cli.output import write_atomically
 from sidecar.cli.transcribe import TranscribeCommandOptions, run
 from sidecar.cli.watch_folder import FileSettling, FileSnapshot
 

@@ -15,9 +15,9 @@ from service_process import REPOSITORY, popen, run_command
 
 from sidecar import errors
 from sidecar.cli import config
+from sidecar.cli.output import EXIT_CODES
 from sidecar.config import grpc_yaml_config
 from sidecar.config.settings import Settings, load_settings
-from sidecar.server.service_process import EXIT_CODES
 
 SERVER = """
 server:

@@ -19,7 +19,7 @@ from sidecar.conversation.acoustic_echo import (
 )
 from sidecar.conversation.barge_in import ECHO_SIMILARITY, OWN_WORDS_ECHO_SIMILARITY
 from sidecar.interfaces.engine_interface import SynthesizedAudio
-from sidecar.interfaces.live_engine import SampleEncoding
+from sidecar.interfaces.live_options import SampleEncoding
 
 TIMES = 24
 

@@ -19,7 +19,7 @@ from sidecar.conversation.conversation_events import (
 )
 from sidecar.conversation.speech_input import SpeechInput
 from sidecar.interfaces import live_events
-from sidecar.interfaces.live_engine import SampleEncoding
+from sidecar.interfaces.live_options import SampleEncoding
 from sidecar.live.sessions.session import Session
 from sidecar.transcripts.transcript import Segment
 

@@ -6,13 +6,10 @@ from itertools import pairwise
 
 import pytest
 
-from sidecar.diarization.word_attribution import (
-    attribute_words,
-    extend_over_overlaps,
-    split_at_words,
-)
+from sidecar.diarization.word_attribution import attribute_words, extend_over_overlaps
 from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import NON_SPEECH_FLAG, Segment, Word
+from sidecar.transcripts.word_timing import split_at_words
 
 Span = tuple[float, float, int]
 

@@ -21,13 +21,7 @@ from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.engines import ENGINES, create_engine, missing_packages
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
-from sidecar.interfaces.live_engine import (
-    LIVE_RATE,
-    LiveEngine,
-    LiveOptions,
-    LiveSession,
-    LiveSessionStart,
-)
+from sidecar.interfaces.live_engine import LiveEngine, LiveSession, LiveSessionStart
 from sidecar.interfaces.live_events import (
     Final,
     InputProcessed,
@@ -39,6 +33,7 @@ from sidecar.interfaces.live_events import (
     TurnDropped,
     TurnEnded,
 )
+from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
 from sidecar.transcripts.transcript import Segment, join_texts
 
 CLIPS = ("beckett", "endgame_nagg_nell")

@@ -20,8 +20,9 @@ from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.engines.voxtral import VoxtralEngine, delay_tokens, voxtral_stream
 from sidecar.engines.voxtral.voxtral_stream import VoxtralModel, VoxtralStream
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
-from sidecar.interfaces.live_engine import LiveOptions, LiveSessionStart
+from sidecar.interfaces.live_engine import LiveSessionStart
 from sidecar.interfaces.live_events import LiveEvent, Partial, Summary
+from sidecar.interfaces.live_options import LiveOptions
 from sidecar.live.runtime.partial_results import RecognitionHypothesis
 
 USUAL, LONGEST = 6, 30

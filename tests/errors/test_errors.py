@@ -6,7 +6,7 @@ import pytest
 
 from sidecar import errors
 from sidecar.api import live_messages
-from sidecar.api.http.responses import STATUS
+from sidecar.api.http.error_responses import STATUS
 from sidecar.protocols.openai_realtime import server_events
 from sidecar.protocols.s2s import messages as s2s_messages
 from sidecar.protocols.yap import messages as yap_messages

@@ -22,8 +22,8 @@ from bench.capture_reader import CaptureReader
 from sidecar import errors
 from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity
 from sidecar.config.settings import load_settings
-from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
 from sidecar.interfaces.live_events import Final
+from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
 from sidecar.live.sessions import capture_writer
 from sidecar.live.sessions.capture_files import (
     EVENTS,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.interfaces.live_events import TurnDropped, TurnEnded
+from sidecar.interfaces.live_options import LiveOptions
 from sidecar.live.sessions.input_log import InputChunk, InputCommit, InputLogTotals
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import SessionBounds

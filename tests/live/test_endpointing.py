@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.interfaces.live_engine import LIVE_RATE as RATE
-from sidecar.interfaces.live_engine import EndpointingOptions
+from sidecar.interfaces.live_options import LIVE_RATE as RATE
+from sidecar.interfaces.live_options import EndpointingOptions
 from sidecar.live.runtime.endpointing import (
     FRAME_SAMPLES,
     Endpointer,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.interfaces.live_engine import LIVE_RATE, SampleEncoding
+from sidecar.interfaces.live_options import LIVE_RATE, SampleEncoding
 from sidecar.live.runtime.input_samples import SampleInput, SampleRingBuffer
 
 

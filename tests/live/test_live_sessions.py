@@ -20,12 +20,6 @@ from service_process import PATIENCE_S, until
 from sidecar import errors
 from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, OwnerLimits, Scope
 from sidecar.config.settings import load_settings
-from sidecar.interfaces.live_engine import (
-    EndpointingOptions,
-    LiveOptions,
-    SampleEncoding,
-    TurnControl,
-)
 from sidecar.interfaces.live_events import (
     RECOGNITION_FAILED,
     Final,
@@ -36,6 +30,12 @@ from sidecar.interfaces.live_events import (
     Summary,
     TurnDropped,
     TurnEnded,
+)
+from sidecar.interfaces.live_options import (
+    EndpointingOptions,
+    LiveOptions,
+    SampleEncoding,
+    TurnControl,
 )
 from sidecar.live.sessions.input_log import InputLogTotals
 from sidecar.live.sessions.session import AUDIO_LOST_NOTICE, Session

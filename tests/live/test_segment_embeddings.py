@@ -17,14 +17,7 @@ from sidecar.audio import Block
 from sidecar.diarization.speaker_identification import SpeakerVector, embedding_of
 from sidecar.engines.scripted_engine import LoudnessSpeakerEncoder, LoudnessVad, ScriptedEngine
 from sidecar.interfaces.engine_interface import LoadOptions
-from sidecar.interfaces.live_engine import (
-    LIVE_RATE,
-    NEW_SESSION,
-    EndpointingOptions,
-    LiveOptions,
-    LiveSessionStart,
-    TurnControl,
-)
+from sidecar.interfaces.live_engine import NEW_SESSION, LiveSessionStart
 from sidecar.interfaces.live_events import (
     Final,
     LiveEvent,
@@ -33,6 +26,7 @@ from sidecar.interfaces.live_events import (
     SpeakersRevised,
     Summary,
 )
+from sidecar.interfaces.live_options import LIVE_RATE, EndpointingOptions, LiveOptions, TurnControl
 from sidecar.live.runtime import segment_embeddings
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler

@@ -21,7 +21,6 @@ from vibevoice_asr_client.live_stream import Stream
 from sidecar import errors
 from sidecar.api import live_messages
 from sidecar.api.live_routes import ResentAudio
-from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.interfaces.live_events import (
     Final,
     InputProcessed,
@@ -31,6 +30,7 @@ from sidecar.interfaces.live_events import (
     SpeechStopped,
     TurnEnded,
 )
+from sidecar.interfaces.live_options import LiveOptions
 from sidecar.live.sessions.event_log import UNSAVED_SEQ_OFFSET, NumberedEvent
 from sidecar.live.sessions.input_log import InputChunk, InputCommit, InputLogTotals
 from sidecar.live.sessions.session import Session

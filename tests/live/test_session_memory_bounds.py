@@ -15,8 +15,8 @@ from sidecar import errors
 from sidecar.conversation.conversation_transcript import MAX_CHARACTERS, ConversationTranscript
 from sidecar.conversation.output_queue import UserTurnFinal
 from sidecar.conversation.speech_input import CLOCK_HISTORY_S, MIN_CLOCK_STEP_S, AudioClock
-from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
 from sidecar.interfaces.live_events import NoticeRaised, SpeechStopped
+from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
 from sidecar.live.sessions import session as sessions_session
 from sidecar.live.sessions.input_log import (
     JOINED_BYTES,

@@ -13,7 +13,7 @@ from sidecar import errors
 from sidecar.audio.audio_format import WAV_HEAD_BYTES
 from sidecar.audio.audio_source import UploadSpool
 from sidecar.concurrency import ThreadLimiter
-from sidecar.interfaces.live_engine import SampleEncoding
+from sidecar.interfaces.live_options import SampleEncoding
 from sidecar.live.sessions.session_recording import SessionRecording
 
 PIECE = bytes(range(256)) * (UploadSpool.MEMORY_BYTES // 256)

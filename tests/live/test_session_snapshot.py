@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from sidecar import errors
-from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding, TurnControl
 from sidecar.interfaces.live_events import (
     ContextUtterance,
     Final,
@@ -14,6 +13,7 @@ from sidecar.interfaces.live_events import (
     SpeechStarted,
     TurnEnded,
 )
+from sidecar.interfaces.live_options import LiveOptions, SampleEncoding, TurnControl
 from sidecar.live.sessions.event_log import EventLogState, NumberedEvent
 from sidecar.live.sessions.input_log import InputChunk, InputCommit, InputDiscard, InputLogState
 from sidecar.live.sessions.session_checkpoint import (

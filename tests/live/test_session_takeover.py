@@ -21,7 +21,7 @@ from sidecar.auth.identity import ANONYMOUS
 from sidecar.cluster.membership import Membership
 from sidecar.cluster.postgres_live_sessions import PostgresSessionStore
 from sidecar.engines import engine_spec
-from sidecar.interfaces.live_engine import LiveOptions
+from sidecar.interfaces.live_options import LiveOptions
 from sidecar.live.sessions import session_handover
 from sidecar.live.sessions.session_checkpoint import ResumedSession, SessionCheckpoint, SessionName
 from sidecar.live.sessions.session_limits import SessionBounds, SessionLimits

@@ -12,14 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.interfaces.live_engine import (
-    LIVE_RATE,
-    NEW_SESSION,
-    EndpointingOptions,
-    LiveOptions,
-    LiveSessionStart,
-    TurnControl,
-)
+from sidecar.interfaces.live_engine import NEW_SESSION, LiveSessionStart
 from sidecar.interfaces.live_events import (
     AUDIO_UNHEARD,
     UTTERANCE_DROPPED,
@@ -35,6 +28,7 @@ from sidecar.interfaces.live_events import (
     TurnDropped,
     TurnEnded,
 )
+from sidecar.interfaces.live_options import LIVE_RATE, EndpointingOptions, LiveOptions, TurnControl
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 from sidecar.live.runtime.load_shedding import UtteranceAdmission
 from sidecar.live.runtime.partial_results import (

@@ -14,7 +14,7 @@ from sidecar.audio import Block
 from sidecar.checkpoints import onnx_runtime
 from sidecar.checkpoints.onnx_runtime import find_embedded_models
 from sidecar.errors import LiveUnavailable
-from sidecar.interfaces.live_engine import LIVE_RATE
+from sidecar.interfaces.live_options import LIVE_RATE
 from sidecar.live.runtime import endpointing, vad
 from sidecar.live.runtime.vad import (
     FRAME_SAMPLES,

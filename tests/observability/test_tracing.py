@@ -22,6 +22,7 @@ from service_process import PATIENCE_S, Server, wait_until
 from websockets.sync.client import connect
 
 from sidecar.config.settings import load_settings
+from sidecar.installation import install_command
 from sidecar.interfaces.live_events import Final
 from sidecar.jobs.job_record import (
     CrashedChange,
@@ -42,7 +43,6 @@ from sidecar.observability.tracing import (
 from sidecar.server.app import create_app, create_service
 from sidecar.service import facade
 from sidecar.transcripts.transcript import Segment
-from sidecar.version import install_command
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 ABOVE = "b7ad6b7169203331"

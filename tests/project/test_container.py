@@ -18,8 +18,8 @@ import httpx
 import pytest
 from service_process import PATIENCE_S, free_port, wait_until
 
-from sidecar.config.settings import MIN_TOKEN_CHARACTERS
-from sidecar.server.service_process import EXIT_CODES
+from sidecar.cli.output import EXIT_CODES
+from sidecar.config.secret_settings import MIN_TOKEN_CHARACTERS
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "x" * MIN_TOKEN_CHARACTERS

@@ -13,8 +13,8 @@ import pytest
 from service_process import PATIENCE_S, Server, wait_until
 
 from sidecar.cli.common_options import describe
+from sidecar.cli.output import EXIT_CODES
 from sidecar.config.settings import ENV_PREFIX, Settings, load_settings
-from sidecar.server.service_process import EXIT_CODES
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 SYSTEM = DEPLOY / "systemd/system/vibevoice-asr.service"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.config.settings import Settings
-from sidecar.interfaces.live_engine import EndpointingOptions, field_limits
+from sidecar.interfaces.live_options import EndpointingOptions, field_limits
 from sidecar.protocols.openai_realtime.session_config import LONGEST_PADDING_MS
 from sidecar.server.app import create_app
 

@@ -283,7 +283,7 @@ def test_a_build_carries_its_revision_and_the_source_tree_does_not(
 
 
 def test_the_release_is_the_same_in_the_package_and_its_metadata() -> None:
-    text = (ROOT / "sidecar/__init__.py").read_text("utf-8")
+    text = (ROOT / "sidecar/version.py").read_text("utf-8")
     (release,) = re.findall(r'build_version\("([^"]+)"\)', text)
     assert release == RELEASE
 

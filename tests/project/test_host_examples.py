@@ -20,8 +20,8 @@ from recordings import Studio
 from service_process import PATIENCE_S, REPOSITORY, free_port, wait_until
 
 from sidecar import errors
+from sidecar.cli.output import EXIT_CODES
 from sidecar.config.settings import Settings
-from sidecar.server.service_process import EXIT_CODES
 
 PAGE = (REPOSITORY / "docs/embedding.md").read_text("utf-8")
 TAURI_PAGE = (REPOSITORY / "docs/tauri.md").read_text("utf-8")

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from service_process import REPOSITORY
 
-from sidecar.version import install_command
+from sidecar.installation import install_command
 
-SAY = "from sidecar.version import install_command; print(install_command('monitor'))"
+SAY = "from sidecar.installation import install_command; print(install_command('monitor'))"
 EXTRAS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"][
     "optional-dependencies"
 ]
@@ -34,7 +34,8 @@ def installed(folder: Path, direct_url: dict[str, Any] | None) -> Path:
         (about / "direct_url.json").write_text(json.dumps(direct_url))
     (folder / "sidecar").mkdir()
     (folder / "sidecar/__init__.py").touch()
-    shutil.copy(REPOSITORY / "sidecar/version.py", folder / "sidecar")
+    shutil.copy(REPOSITORY / "sidecar/installation.py", folder / "sidecar")
+    shutil.copytree(REPOSITORY / "sidecar/errors", folder / "sidecar/errors")
     return folder
 
 
@@ -112,7 +113,7 @@ def test_no_hint_and_no_page_names_what_no_index_has() -> None:
     found = {
         path.name
         for path in places
-        if path.name != "version.py" and wrong.search(path.read_text("utf-8", "replace"))
+        if path.name != "installation.py" and wrong.search(path.read_text("utf-8", "replace"))
     }
     assert found == set()
 

@@ -14,7 +14,8 @@ import pytest
 from service_process import PATIENCE_S, Server
 
 from sidecar.cli.common_options import describe
-from sidecar.config.settings import MIN_TOKEN_CHARACTERS, Settings, load_settings
+from sidecar.config.secret_settings import MIN_TOKEN_CHARACTERS
+from sidecar.config.settings import Settings, load_settings
 from sidecar.engines import ENGINES
 from sidecar.engines.engine_selection import choose_engine_for_nodes, choose_live_engine
 from sidecar.storage.s3_storage import S3Storage

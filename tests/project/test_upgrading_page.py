@@ -16,7 +16,7 @@ from postgres import KEY
 from service_process import PATIENCE_S, REPOSITORY
 
 from bench.deployment import postgres_is_here
-from sidecar.version import DISTRIBUTION
+from sidecar.installation import DISTRIBUTION
 
 PAGE = (REPOSITORY / "docs/upgrading.md").read_text("utf-8")
 SERVE = [sys.executable, "-m", "sidecar.main"]

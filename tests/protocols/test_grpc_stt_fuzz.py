@@ -20,9 +20,10 @@ from service_process import MB, PATIENCE_S
 
 from sidecar.config.settings import load_settings
 from sidecar.protocols.grpc_stt.server import GrpcServer
-from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk, SessionRequest
+from sidecar.protocols.grpc_stt.stt_pb2 import SessionRequest
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service
+from sidecar.upstream.audio_chunks import AudioChunk
 
 MESSAGES = int(os.environ.get("VIBEVOICE_FUZZ", "600"))
 """How many are made up; CONTRIBUTING.md says when more of them are."""
@@ -141,7 +142,7 @@ class Held(NamedTuple):
 @pytest.fixture
 async def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
     """One that soon forgets who does not come."""
-    monkeypatch.setattr("sidecar.protocols.grpc_stt.routes.UNUSED_S", 1.0)
+    monkeypatch.setattr("sidecar.protocols.grpc_stt.session.UNUSED_S", 1.0)
     settings = load_settings(engine="scripted", data_dir=tmp_path, live_delay=0)
     service = create_service(settings)
     yield service

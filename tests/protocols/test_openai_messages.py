@@ -24,7 +24,8 @@ from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.protocols import openai_common
-from sidecar.protocols.openai import session as openai_session
+from sidecar.protocols.openai import retries
+from sidecar.protocols.openai.event_stream import OpenAIJobEvents
 from sidecar.protocols.openai.messages import diarized_body, transcription_answer, verbose_body
 from sidecar.protocols.openai.request import (
     OpenAIAnswerOptions,
@@ -35,12 +36,7 @@ from sidecar.protocols.openai.request import (
     known_speakers,
     option_fields,
 )
-from sidecar.protocols.openai.session import (
-    OpenAIJobEvents,
-    OpenAILocalRetries,
-    OpenAISentRequest,
-    timed_out,
-)
+from sidecar.protocols.openai.retries import OpenAILocalRetries, OpenAISentRequest, timed_out
 from sidecar.protocols.openai_common import (
     error_body,
     is_retryable,
@@ -330,7 +326,7 @@ def held(recording: os.stat_result) -> int:
 async def test_a_job_that_nobody_takes_over_is_ended_and_its_recording_let_go(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(openai_session, "RETRY_GRACE_S", 0.01)
+    monkeypatch.setattr(retries, "RETRY_GRACE_S", 0.01)
     spool = UploadSpool(None)
     spool.add(b"a recording")
     ended, job = asyncio.Event(), Job(spool.finish(), record())

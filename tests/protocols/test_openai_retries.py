@@ -22,7 +22,7 @@ from sidecar.config.settings import load_settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import IdempotencyKey
 from sidecar.jobs.reservations import QueueReservation
-from sidecar.protocols.openai import session
+from sidecar.protocols.openai import retries
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service
 
@@ -48,11 +48,11 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
 
 
 @pytest.fixture
-def turns(service: Service, monkeypatch: pytest.MonkeyPatch) -> session.OpenAIQueueTurns:
+def turns(service: Service, monkeypatch: pytest.MonkeyPatch) -> retries.OpenAIQueueTurns:
     """Those who come again wait as long as a test does."""
-    monkeypatch.setattr(session, "HELD_S", 2 * PATIENCE_S)
-    monkeypatch.setattr(session, "HELD_LOOK_S", 0.001)
-    return session.OpenAIQueueTurns(service.submissions, session.OpenAILocalRetries())
+    monkeypatch.setattr(retries, "HELD_S", 2 * PATIENCE_S)
+    monkeypatch.setattr(retries, "HELD_LOOK_S", 0.001)
+    return retries.OpenAIQueueTurns(service.submissions, retries.OpenAILocalRetries())
 
 
 def retry() -> Request:
@@ -89,7 +89,7 @@ async def test_what_one_client_was_refused_moves_another_s_time_by_little(
 
 
 async def test_many_retries_of_one_owner_keep_nobody_else_out(
-    service: Service, turns: session.OpenAIQueueTurns
+    service: Service, turns: retries.OpenAIQueueTurns
 ) -> None:
     places = await all_places(service)
     served: list[str] = []
@@ -117,7 +117,7 @@ async def test_many_retries_of_one_owner_keep_nobody_else_out(
 
 
 async def test_a_request_whose_job_is_known_by_its_key_waits_for_no_place(
-    service: Service, turns: session.OpenAIQueueTurns
+    service: Service, turns: retries.OpenAIQueueTurns
 ) -> None:
     spool = UploadSpool(None)
     spool.add(wav(SECOND))
@@ -129,7 +129,7 @@ async def test_a_request_whose_job_is_known_by_its_key_waits_for_no_place(
 
 
 async def test_who_waits_for_a_place_hears_at_once_that_the_service_ends(
-    service: Service, turns: session.OpenAIQueueTurns
+    service: Service, turns: retries.OpenAIQueueTurns
 ) -> None:
     await all_places(service)
     asking = [asyncio.create_task(turns.place(retry(), who, None)) for who in (ADA, BOB)]

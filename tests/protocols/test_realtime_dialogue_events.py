@@ -37,7 +37,7 @@ from sidecar.conversation.output_queue import (
 )
 from sidecar.engines import scripted_engine
 from sidecar.interfaces.engine_interface import SynthesisOptions
-from sidecar.interfaces.live_engine import LiveOptions
+from sidecar.interfaces.live_options import LiveOptions
 from sidecar.protocols.openai_realtime.client_events import (
     RealtimeEventInvalid,
     RealtimeItemCreate,

@@ -24,7 +24,6 @@ from sidecar import errors
 from sidecar.audio import codecs
 from sidecar.engines import scripted_engine
 from sidecar.engines.moonshine import SPEC as MOONSHINE
-from sidecar.interfaces.live_engine import LiveOptions, TurnControl
 from sidecar.interfaces.live_events import (
     RECOGNITION_FAILED,
     Final,
@@ -37,6 +36,7 @@ from sidecar.interfaces.live_events import (
     TurnDropped,
     TurnEnded,
 )
+from sidecar.interfaces.live_options import LiveOptions, TurnControl
 from sidecar.protocols.openai_realtime import server_events
 from sidecar.protocols.openai_realtime.client_events import (
     RealtimeAudioAppend,

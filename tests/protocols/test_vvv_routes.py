@@ -23,7 +23,7 @@ from sidecar.audio.audio_source import ClientFileRef
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import JobRecord
-from sidecar.protocols.vvv.messages import VvvFragments, segment_text
+from sidecar.protocols.vvv import VvvFragments, segment_text
 from sidecar.server.app import create_app, create_service
 from sidecar.transcripts.transcript import Segment, Transcript
 

@@ -36,8 +36,7 @@ from sidecar.protocols.wyoming.messages import (
     event_bytes,
     parse_event_header,
 )
-from sidecar.protocols.wyoming.server import MOST_CONNECTIONS
-from sidecar.protocols.wyoming.session import WyomingAllowlist
+from sidecar.protocols.wyoming.server import MOST_CONNECTIONS, WyomingAllowlist
 
 PCM = {"rate": 16_000, "width": 2, "channels": 1}
 SECOND = b"\1\0" * 16_000

@@ -20,7 +20,7 @@ from sidecar.interfaces.live_events import (
     TurnEnded,
 )
 from sidecar.protocols.yap.messages import YapCloseCodes, YapIds, YapRefused, close_of
-from sidecar.protocols.yap.session import YapAction, YapUtterances, YapWordDeltas
+from sidecar.protocols.yap.utterances import YapAction, YapUtterances, YapWordDeltas
 from sidecar.transcripts.transcript import Segment
 
 WORDS = st.lists(st.sampled_from(("one", "two,", "three", "4.")), max_size=6)

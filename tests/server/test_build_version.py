@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from sidecar.version import is_frozen, own_command
+from sidecar.installation import is_frozen, own_command
 from sidecar.workers.worker_process import worker_command
 
 

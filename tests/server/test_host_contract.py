@@ -22,7 +22,7 @@ import httpx
 import pytest
 from service_process import PATIENCE_S, REPOSITORY, free_port, popen, wait_until, web
 
-from sidecar.server.service_process import EXIT_CODES
+from sidecar.cli.output import EXIT_CODES
 from sidecar.version import CONTRACT
 
 GOLDEN = json.loads((REPOSITORY / "tests/golden/contract.json").read_text("utf-8"))

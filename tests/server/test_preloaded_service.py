@@ -13,7 +13,7 @@ import service_process
 from preloaded_service import ForkedService, Forker
 from service_process import PATIENCE_S, REPOSITORY, Server
 
-from sidecar.limits import VARIABLE
+from sidecar.limit_overrides import VARIABLE
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="services are forked on Linux only")
 

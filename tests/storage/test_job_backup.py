@@ -19,10 +19,10 @@ from job_event_histories import submitted
 from sidecar import errors
 from sidecar.audio.audio_source import StoredRecordingRef, UploadSpool
 from sidecar.cli.command_table import build_command
+from sidecar.cli.output import EXIT_CODES
 from sidecar.config.settings import Settings
 from sidecar.jobs.job_record import CancelledChange, JobRecord, JobState, StartedChange
 from sidecar.jobs.recovery import JobPersistence
-from sidecar.server.service_process import EXIT_CODES
 from sidecar.storage import job_journal
 from sidecar.storage.job_backup import MANIFEST_FILE, back_up_jobs, restore_jobs
 from sidecar.storage.job_journal import JOURNAL_FILE, LOCK_FILE, UPLOADS_FOLDER, lock_journal

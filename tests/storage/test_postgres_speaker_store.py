@@ -12,10 +12,10 @@ from speaker_stores import SECRET, InDatabase, InFile, closing, heard
 from sidecar import errors
 from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity
 from sidecar.cli import run
+from sidecar.cli.output import EXIT_CODES
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.interfaces.live_engine import LiveOptions
-from sidecar.server.service_process import EXIT_CODES
+from sidecar.interfaces.live_options import LiveOptions
 from sidecar.service import enrolled_speakers
 from sidecar.service.enrolled_speakers import EnrolledSpeakers
 from sidecar.storage import postgres_database, postgres_speaker_store, speaker_store

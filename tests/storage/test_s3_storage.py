@@ -29,13 +29,13 @@ from sidecar.audio.audio_source import StoredRecordingRef, UploadSpool
 from sidecar.auth.self_signed_certificate import ensure_certificate
 from sidecar.cluster import shared_retention
 from sidecar.config.settings import Settings, load_settings
+from sidecar.installation import install_command
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.service.system_checks import CheckState, check_kept_jobs
 from sidecar.storage import s3_storage, storage_selection
 from sidecar.storage.recording_storage import FolderStorage
 from sidecar.storage.s3_storage import PART_BYTES, S3Storage
 from sidecar.storage.storage_selection import check_storage, create_recording_storage
-from sidecar.version import install_command
 
 
 def settings_of(address: str, **more: Any) -> Settings:

@@ -23,7 +23,7 @@ import psutil
 from preloaded_service import ForkedService, Forker
 
 from bench.serving import free_port
-from sidecar.limits import VARIABLE
+from sidecar.limit_overrides import VARIABLE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PATIENCE_S = float(os.environ.get("VIBEVOICE_TEST_PATIENCE", "300"))
@@ -122,8 +122,8 @@ class Server:
         fresh: bool = False,
         **settings: object,
     ) -> None:
-        """``limits``: constants by the names of `sidecar.limits`. ``fresh``: it and its workers are
-        started anew, not forked."""
+        """``limits``: constants by the names of `sidecar.limit_overrides`. ``fresh``: it and its
+        workers are started anew, not forked."""
         self._fresh = fresh
         self.home = home
         self.spool = home / "spool"

@@ -237,7 +237,7 @@ def test_the_chat_is_what_the_plugin_was_made_for() -> None:
 def test_a_problem_of_another_vibevoice_asr_is_told_as_it_is_where_no_server_would_help(
     code: str, step: FailureStep
 ) -> None:
-    from sidecar.api.http.responses import STATUS, problem_body
+    from sidecar.api.http.error_responses import STATUS, problem_body
 
     known = {error.code: error for error in errors.all_errors()}[code]()
     headers = {} if known.retry_after is None else {"retry-after": str(known.retry_after)}

@@ -156,7 +156,8 @@ def test_a_certificate_is_checked_and_a_file_of_ones_own_counts(tmp_path: Path) 
 
 
 def test_the_doctor_says_who_answers_and_who_does_not() -> None:
-    from sidecar.cli.doctor import CheckState, _upstreams
+    from sidecar.cli.doctor import _upstreams
+    from sidecar.service.system_checks import CheckState
 
     with OpenAiStandIn() as there:
         gone = f"http://127.0.0.1:{free_port()}"

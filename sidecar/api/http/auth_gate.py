@@ -1,6 +1,9 @@
-"""Auth gate before every route and WebSocket.
+"""Auth gate before every route and WebSocket; where tokens, keys and tickets are found.
 
 Behind it every request has a caller, but for those at open addresses.
+
+A browser cannot give a WebSocket headers of its own. So a key may come in the address (`api_key`),
+as one of the subprotocols that are offered, or as a ticket that counts once.
 """
 
 from __future__ import annotations
@@ -8,20 +11,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import parse_qs
 
+from fastapi import Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecar import errors
-from sidecar.api.http import request_headers
+from sidecar.api.http import auth_gate, request_headers
 from sidecar.api.http.cors import AccessCors
-from sidecar.api.http.responses import ErrorDialects, error_response_at
+from sidecar.api.http.error_responses import ErrorDialects, error_response_at
+from sidecar.api.http.request_headers import check_header_sizes
 from sidecar.auth.authentication import AccessPolicy, SleepFunction, identify_request
+from sidecar.auth.identity import split_authorization
 from sidecar.auth.one_time_codes import OneTimeCodes
+from sidecar.auth.open_connections import RevocableStreams
 from sidecar.auth.rate_limits import RateLimiter
-from sidecar.auth.request_origin import RequestOrigin, check_header_sizes
-from sidecar.auth.revocable_streams import RevocableStreams
+from sidecar.auth.request_origin import PROXY_HEADER_PREFIXES, RequestOrigin
+from sidecar.errors import RequestInvalid
 
 PROBES = ("/healthz/live", "/healthz/ready", "/healthz/startup")
 OPEN_PATHS = frozenset({"/health", "/healthz", *PROBES})
@@ -35,8 +44,6 @@ WebSocketRefusals = Mapping[str, SendRefusal]
 _NO_REFUSALS: WebSocketRefusals = {}
 IsPublic = Callable[[Scope], bool]
 """Predicate: True if a request is for public content."""
-PROXY_HEADER_PREFIXES = ("forwarded", "x-forwarded-", "x-real-ip")
-"""Prefixes of the headers that proxies add."""
 
 
 class AuthGate:
@@ -53,7 +60,7 @@ class AuthGate:
         visits: RevocableStreams | None = None,
         opens: IsPublic = lambda scope: False,
         refusals: WebSocketRefusals = _NO_REFUSALS,
-        tickets: OneTimeCodes[request_headers.TicketGrant] | None = None,
+        tickets: OneTimeCodes[auth_gate.TicketGrant] | None = None,
     ) -> None:
         """Without a ``rate_limiter`` requests are not counted, without ``visits`` streams are
         not revoked; ``pause`` waits for so many seconds. A request that ``opens`` accepts needs
@@ -103,7 +110,7 @@ class AuthGate:
                 if session is not None:
                     caller = dataclasses.replace(caller, scopes=frozenset())
                 scope = request_headers.scope_with_identity(scope, caller, self._visits)
-                scope["state"][request_headers.AGREED_SESSION_KEY] = session
+                scope["state"][auth_gate.AGREED_SESSION_KEY] = session
                 if self._rate_limiter is not None:
                     try:
                         self._rate_limiter.enter(caller)
@@ -128,8 +135,8 @@ class AuthGate:
         session that it opens, None for any."""
         if scope["type"] != "websocket" or self._tickets is None:
             return approach, None
-        key = request_headers.ephemeral_ticket(approach.authorizations)
-        word = key or (None if approach.authorizations else request_headers.ticket_of(scope))
+        key = auth_gate.ephemeral_ticket(approach.authorizations)
+        word = key or (None if approach.authorizations else auth_gate.ticket_of(scope))
         if word is None:
             return approach, None
         try:
@@ -153,7 +160,7 @@ def request_origin(scope: Scope) -> RequestOrigin:
     return RequestOrigin(
         hosts=headers.getlist("host"),
         origins=headers.getlist("origin"),
-        authorizations=request_headers.authorizations(scope)
+        authorizations=auth_gate.authorizations(scope)
         if live
         else headers.getlist("authorization"),
         fetch_site=headers.get("sec-fetch-site", ""),
@@ -176,3 +183,90 @@ async def send_refusal(
         await send(message)
         return
     await error_response_at(scope["path"], dialects)(error)(scope, receive, send)
+
+
+KEY_SUBPROTOCOL_PREFIXES = ("bearer.", "openai-insecure-api-key.")
+"""Prefixes of a subprotocol that is a key: ours, and that of OpenAI's clients."""
+ANONYMOUS = "nobody"
+"""Stands for a token where none is asked for."""
+AGREED_SESSION_KEY = "agreed_session"
+"""Its name in the state of a connection."""
+TICKET_PARAMETER = "ticket"
+"""Its name in an address."""
+MAX_QUERY_FIELDS = 100
+"""In the query of an address."""
+EPHEMERAL_KEY_PREFIX = "ek_"
+"""Prefix of a key that may be a ticket, in all places where a key may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class TicketGrant:
+    """Grant of a ticket or an ephemeral key."""
+
+    token: str
+    path: str | None = None
+    """The only address that it opens; None for every live connection."""
+    session: str | None = None
+    """The only session that it opens, as JSON; None for any."""
+
+
+def agreed_session(scope: Scope) -> str | None:
+    """The only session that the key of a connection opens, as JSON; None for any."""
+    session: str | None = scope.get("state", {}).get(AGREED_SESSION_KEY)
+    return session
+
+
+def authorizations(scope: Scope) -> list[str]:
+    """Return the bearer tokens of a connection, as if they had come in `Authorization`: from there,
+    from `X-API-Key`, the address, or the subprotocols; the first of these that has any, and all of
+    it: two are refused.
+
+    Raises:
+        errors.RequestInvalid: the address has too many fields.
+    """
+    headers = Headers(scope=scope)
+    ways = (
+        headers.getlist("x-api-key"),
+        _query(scope).get("api_key", []),
+        [
+            one.removeprefix(begin)
+            for one in scope.get("subprotocols", ())
+            for begin in KEY_SUBPROTOCOL_PREFIXES
+            if one.startswith(begin)
+        ],
+    )
+    given = headers.getlist("authorization")
+    return given or [f"Bearer {key}" for key in next(filter(None, ways), [])]
+
+
+def sent_token(request: Request) -> str:
+    """Return the token of a request that was let in, "" where it needed none."""
+    return split_authorization(request.headers.get("authorization", ""))[1]
+
+
+def ticket_of(scope: Scope) -> str | None:
+    """The ticket in the address, None where there is none."""
+    return next(iter(_query(scope).get(TICKET_PARAMETER, [])), None)
+
+
+def ephemeral_ticket(authorizations: Sequence[str]) -> str | None:
+    """The word in a key that may be a ticket."""
+    if len(authorizations) != 1 or not authorizations[0].startswith(
+        f"Bearer {EPHEMERAL_KEY_PREFIX}"
+    ):
+        return None
+    return authorizations[0].removeprefix(f"Bearer {EPHEMERAL_KEY_PREFIX}")
+
+
+def choose_subprotocol(scope: Scope, spoken: Sequence[str]) -> str | None:
+    """The first of the subprotocols that are offered which a wire speaks; never one with a key."""
+    return next((one for one in scope.get("subprotocols", ()) if one in spoken), None)
+
+
+def _query(scope: Scope) -> dict[str, list[str]]:
+    try:
+        return parse_qs(
+            scope.get("query_string", b"").decode("latin-1"), max_num_fields=MAX_QUERY_FIELDS
+        )
+    except ValueError:
+        raise RequestInvalid(f"The query has more than {MAX_QUERY_FIELDS} fields.") from None

@@ -1,4 +1,4 @@
-"""ASGI middleware: metrics, disconnects, body drain, paths, shutdown answers, HEAD, /docs.
+"""ASGI middleware: metrics, disconnects, tidy paths, answers at shutdown, HEAD.
 
 `RequestMetrics` stands before everything, refusals of the gate included; `RouteRecorder` behind
 everything else, where it is known which address of ours it was. An address that is none of ours has
@@ -9,21 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from importlib.util import find_spec
-from pathlib import Path
 
-from fastapi import FastAPI, Request
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse
-from fastapi.staticfiles import StaticFiles
+from fastapi import Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecar import clock, errors
+from sidecar.api.http.error_responses import ErrorDialects, error_response_at
 from sidecar.api.http.request_headers import revocable
-from sidecar.api.http.responses import ErrorDialects, error_response_at
 from sidecar.observability.metrics import ProtocolMetrics
 from sidecar.observability.tracing import CURRENT_ARRIVAL, RequestArrival
 
@@ -175,82 +170,6 @@ async def watch_disconnect(
         listening.cancel()
 
 
-LINGER_S = 10.0
-"""So long a client may go on sending until it looks for an answer: Node makes all of a form first,
-and takes seconds for 200 MB. It closes by itself once it has the answer."""
-REFUSED_LINGER_S = 0.5
-"""As `LINGER_S`, of a client that is not known (401, 403)."""
-LINGER_BYTES = 16 << 20
-"""Bytes that are read at once. What is refused is not swallowed: later ones hardly are, and only to
-see that the client has gone."""
-LINGER_PAUSE_S = 0.25
-_CLOSE = (b"connection", b"close")
-
-
-class BodyDrain:
-    """Closes connections whose request's body was not read to its end, and not too rudely."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        body = _BodyProgress(Headers(scope=scope), receive)
-        linger_s = LINGER_S
-
-        async def answer(message: Message) -> None:
-            nonlocal linger_s
-            if message["type"] == "http.response.start" and message["status"] in (401, 403):
-                linger_s = REFUSED_LINGER_S
-            if body.unread and message["type"] == "http.response.start":
-                headers = [*_without_connection(message.get("headers", ())), _CLOSE]
-                message = {**message, "headers": headers}
-            elif body.unread and not message.get("more_body", False):
-                await send({**message, "more_body": True})
-                await body.linger(linger_s)
-                message = {"type": "http.response.body", "body": b"", "more_body": False}
-            await send(message)
-
-        await self._app(scope, body.receive, answer)
-
-
-class _BodyProgress:
-    """A request's body, and how much of it has been read."""
-
-    def __init__(self, headers: Headers, receive: Receive) -> None:
-        self._receive = receive
-        self._waits = headers.get("expect", "").lower() == "100-continue"
-        """True if the client sends nothing before it is told to, which the first read does."""
-        self.unread = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-
-    async def receive(self) -> Message:
-        """Return the next message."""
-        self._waits = False
-        message = await self._receive()
-        if message["type"] == "http.disconnect" or not message.get("more_body", False):
-            self.unread = False
-        return message
-
-    async def linger(self, linger_s: float) -> None:
-        """Read on for so many seconds at most."""
-        read = 0
-        try:
-            async with asyncio.timeout(linger_s):
-                while self.unread and not self._waits:
-                    read += len((await self.receive()).get("body", b""))
-                    if read >= LINGER_BYTES:
-                        await asyncio.sleep(LINGER_PAUSE_S)
-        except (TimeoutError, asyncio.CancelledError):
-            pass  # nobody but the server cancels, at its end: the answer is complete all the same
-
-
-def _without_connection(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    return [(name, value) for name, value in headers if name.lower() != b"connection"]
-
-
 class TidyPaths:
     """Takes a doubled slash, and one at the end, out of addresses below ``prefixes``: clients put
     them together from a base URL. A redirect would go to whatever Host the client claims."""
@@ -312,29 +231,3 @@ class HeadRequests:
             await send(message)
 
         await self._app({**scope, "method": "GET", "head": True}, receive, headers_only)
-
-
-PAGE = "/docs"
-ASSETS = "/docs/assets"
-NOT_FRAMED = {"Content-Security-Policy": "frame-ancestors 'none'", "X-Frame-Options": "DENY"}
-"""No other page puts this one into a frame and has its visitors click there."""
-
-
-def install_docs_page(app: FastAPI) -> None:
-    """Serve the page and what it needs."""
-    package = find_spec("fastapi_offline")
-    if package is None or package.origin is None:
-        return
-    app.mount(ASSETS, StaticFiles(directory=Path(package.origin).parent / "static"))
-
-    @app.get(PAGE, include_in_schema=False)
-    async def page() -> HTMLResponse:
-        answer = get_swagger_ui_html(
-            openapi_url=app.openapi_url or "",
-            title=app.title,
-            swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
-            swagger_css_url=f"{ASSETS}/swagger-ui.css",
-            swagger_favicon_url="data:,",
-        )
-        answer.headers.update(NOT_FRAMED)
-        return answer

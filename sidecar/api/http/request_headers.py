@@ -1,7 +1,4 @@
-"""Request headers (Prefer, Range, Idempotency-Key, RateLimit, handshake), principal, JSON input.
-
-A browser cannot give a WebSocket headers of its own. So a key may come in the address (`api_key`),
-as one of the subprotocols that are offered, or as a ticket that counts once.
+"""Request headers (size limits, Prefer, Range, Idempotency-Key, RateLimit), principal, JSON input.
 
 As draft 11 of the IETF's httpapi group has them (structured fields: `q` quota, `w` window in
 seconds, `r` remaining, `t` seconds until it is whole again).
@@ -13,24 +10,21 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs
 
 from fastapi import Request
 from pydantic_core import from_json
-from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.types import Message, Scope, Send
 
 from sidecar import errors
 from sidecar.audio.audio_source import sha256_of_file
-from sidecar.auth.identity import Identity, split_authorization
+from sidecar.auth.identity import Identity
+from sidecar.auth.open_connections import RevocableStreams
 from sidecar.auth.rate_limits import RateLimitState
-from sidecar.auth.revocable_streams import RevocableStreams
-from sidecar.errors import RangeUnsatisfiable, RequestInvalid
+from sidecar.errors import HeaderTooLarge, RangeUnsatisfiable
 
 _IDENTITY_KEY = "identity"
 _REVOCABLE_KEY = "visits"
@@ -71,93 +65,6 @@ def revocable(scope: Scope, sent_away: Callable[[], None]) -> AbstractContextMan
         return nullcontext()
     visits: RevocableStreams = state[_REVOCABLE_KEY]
     return visits.lasting(state[_IDENTITY_KEY], sent_away)
-
-
-KEY_SUBPROTOCOL_PREFIXES = ("bearer.", "openai-insecure-api-key.")
-"""Prefixes of a subprotocol that is a key: ours, and that of OpenAI's clients."""
-ANONYMOUS = "nobody"
-"""Stands for a token where none is asked for."""
-AGREED_SESSION_KEY = "agreed_session"
-"""Its name in the state of a connection."""
-TICKET_PARAMETER = "ticket"
-"""Its name in an address."""
-MAX_QUERY_FIELDS = 100
-"""In the query of an address."""
-EPHEMERAL_KEY_PREFIX = "ek_"
-"""Prefix of a key that may be a ticket, in all places where a key may be."""
-
-
-@dataclass(frozen=True, slots=True)
-class TicketGrant:
-    """Grant of a ticket or an ephemeral key."""
-
-    token: str
-    path: str | None = None
-    """The only address that it opens; None for every live connection."""
-    session: str | None = None
-    """The only session that it opens, as JSON; None for any."""
-
-
-def agreed_session(scope: Scope) -> str | None:
-    """The only session that the key of a connection opens, as JSON; None for any."""
-    session: str | None = scope.get("state", {}).get(AGREED_SESSION_KEY)
-    return session
-
-
-def authorizations(scope: Scope) -> list[str]:
-    """Return the bearer tokens of a connection, as if they had come in `Authorization`: from there,
-    from `X-API-Key`, the address, or the subprotocols; the first of these that has any, and all of
-    it: two are refused.
-
-    Raises:
-        errors.RequestInvalid: the address has too many fields.
-    """
-    headers = Headers(scope=scope)
-    ways = (
-        headers.getlist("x-api-key"),
-        _query(scope).get("api_key", []),
-        [
-            one.removeprefix(begin)
-            for one in scope.get("subprotocols", ())
-            for begin in KEY_SUBPROTOCOL_PREFIXES
-            if one.startswith(begin)
-        ],
-    )
-    given = headers.getlist("authorization")
-    return given or [f"Bearer {key}" for key in next(filter(None, ways), [])]
-
-
-def sent_token(request: Request) -> str:
-    """Return the token of a request that was let in, "" where it needed none."""
-    return split_authorization(request.headers.get("authorization", ""))[1]
-
-
-def ticket_of(scope: Scope) -> str | None:
-    """The ticket in the address, None where there is none."""
-    return next(iter(_query(scope).get(TICKET_PARAMETER, [])), None)
-
-
-def ephemeral_ticket(authorizations: Sequence[str]) -> str | None:
-    """The word in a key that may be a ticket."""
-    if len(authorizations) != 1 or not authorizations[0].startswith(
-        f"Bearer {EPHEMERAL_KEY_PREFIX}"
-    ):
-        return None
-    return authorizations[0].removeprefix(f"Bearer {EPHEMERAL_KEY_PREFIX}")
-
-
-def choose_subprotocol(scope: Scope, spoken: Sequence[str]) -> str | None:
-    """The first of the subprotocols that are offered which a wire speaks; never one with a key."""
-    return next((one for one in scope.get("subprotocols", ()) if one in spoken), None)
-
-
-def _query(scope: Scope) -> dict[str, list[str]]:
-    try:
-        return parse_qs(
-            scope.get("query_string", b"").decode("latin-1"), max_num_fields=MAX_QUERY_FIELDS
-        )
-    except ValueError:
-        raise RequestInvalid(f"The query has more than {MAX_QUERY_FIELDS} fields.") from None
 
 
 IDEMPOTENCY_KEY_HEADER = "idempotency-key"
@@ -309,3 +216,45 @@ def parse_json_message(text: str | bytes) -> Any:
             raise ValueError(f"more than {MAX_JSON_VALUES:,} values")
         waiting += inner
     return found
+
+
+MAX_HEADER_BYTES = 1 << 10
+"""Of one header, name and value: no client of ours and no browser needs more."""
+MAX_ALL_HEADERS_BYTES = 128 << 10
+"""Of all headers together. The HTTP parser refuses only what is longer and comes in pieces."""
+LONG_HEADERS = (
+    *("authorization", "proxy-authorization", "x-api-key", "api-key", "api_key"),
+    "sec-websocket-protocol",  # tokens of pages, whose WebSockets have no headers
+    "cookie",  # browsers send those of every program on localhost
+    "referer",
+    *("tracestate", "baggage"),
+    *("x-forwarded-client-cert", "x-forwarded-tls-client-cert", "client-cert", "x-client-cert"),
+    *("ssl-client-", "x-ssl-client-", "x-arr-clientcert"),
+    *("x-forwarded-access-token", "x-id-token", "x-access-token", "x-serverless-authorization"),
+    *("x-auth-request-", "x-authentik-", "x-pomerium-"),
+    *("x-amzn-", "x-ms-", "cf-access-", "x-goog-iap-", "x-envoy-"),
+    *("x-original-ur", "x-forwarded-uri"),
+)
+"""Prefixes of headers that only `MAX_ALL_HEADERS_BYTES` limits: tokens, whose check is linear,
+and what browsers and proxies add that is never parsed here."""
+
+
+def check_header_sizes(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Refuse a request with a header, or a head, beyond its limit.
+
+    Raises:
+        errors.HeaderTooLarge: the text names the header.
+    """
+    total = 0
+    for name, value in headers:
+        size = len(name) + len(value)
+        total += size
+        known = name[:64].decode("latin-1").lower()
+        if size > MAX_HEADER_BYTES and not known.startswith(LONG_HEADERS):
+            raise HeaderTooLarge(
+                f"The header '{known}' has {size} bytes; the limit is {MAX_HEADER_BYTES}."
+            )
+    if total > MAX_ALL_HEADERS_BYTES:
+        raise HeaderTooLarge(
+            f"The headers have {total} bytes; the limit is {MAX_ALL_HEADERS_BYTES}."
+        )

@@ -20,7 +20,7 @@ from sidecar import errors
 from sidecar.api.http import request_headers
 from sidecar.audio.audio_source import AudioSource, UploadSpool
 from sidecar.concurrency import ThreadLimiter
-from sidecar.limits import limit
+from sidecar.limit_overrides import limit
 from sidecar.service.facade import Service
 
 MAX_JSON_BYTES = 64 << 10

@@ -20,7 +20,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from sidecar.api.http.request_headers import PEER_GONE_KEY
 from sidecar.auth.rate_limits import rate_limit_key
-from sidecar.limits import limit
+from sidecar.limit_overrides import limit
 
 SEND_TIMEOUT_S = 60.0
 """To take what lies in the connection's buffers; they hold seconds of any network."""

@@ -1,9 +1,7 @@
-"""WebSocket connections: timeouts, limits, close codes, tickets.
+"""WebSocket connections: timeouts, limits, close codes.
 
 `upgraded` ends connections whose peer is gone or takes nothing, and those with messages that are
 too big; a task then meets `WebSocketGone`. Nothing of a peer's address, headers or words is logged.
-
-Unlike a key in an address, a ticket that ends up in somebody's log is worth nothing any more.
 """
 
 from __future__ import annotations
@@ -17,21 +15,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from sidecar import errors
-from sidecar.api.http import request_headers
-from sidecar.api.http.request_headers import ANONYMOUS, TicketGrant, identity_of, revocable
-from sidecar.api.http.responses import json_response
-from sidecar.api.http.schemas import PROBLEMS
+from sidecar.api.http import auth_gate
+from sidecar.api.http.request_headers import identity_of, revocable
 from sidecar.auth.identity import Identity
-from sidecar.auth.one_time_codes import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.auth.rate_limits import MINUTE_S, RateLimit, SlidingWindowLimit
 from sidecar.errors import ErrorKind
-from sidecar.limits import limit
+from sidecar.limit_overrides import limit
 
 INBOUND_BYTES = 16 << 20
 """Most that waits of one connection, however few messages it is."""
@@ -256,7 +249,7 @@ class WebSocketConnection:
 
 async def accept_handshake(websocket: WebSocket, spoken: Sequence[str] = ()) -> None:
     """Answer the handshake; also where it is to be refused, by a wire that does so in a frame."""
-    chosen = request_headers.choose_subprotocol(websocket.scope, spoken)
+    chosen = auth_gate.choose_subprotocol(websocket.scope, spoken)
     with suppress(RuntimeError, WebSocketDisconnect, OSError):  # who is gone is met later
         await websocket.accept(subprotocol=chosen)
 
@@ -331,29 +324,3 @@ def _refuse(wait_s: float) -> None:
         raise errors.RateLimited(
             "Too many messages in a short time.", retry_after=max(1, math.ceil(wait_s))
         )
-
-
-class TicketAnswer(BaseModel):
-    """One ticket."""
-
-    ticket: str = Field(description="For the URL of a WebSocket: `?ticket=`. Valid once.")
-    expires_in: float = Field(description="Seconds.")
-
-
-def build_router(tickets: OneTimeCodes[TicketGrant]) -> APIRouter:
-    """The one route."""
-    router = APIRouter(responses=PROBLEMS)
-
-    @router.post(
-        "/v1/live/ticket",
-        summary="Create a ticket for one live connection",
-        status_code=201,
-        response_model=TicketAnswer,
-    )
-    async def ticket(request: Request) -> Response:
-        grant = TicketGrant(request_headers.sent_token(request) or ANONYMOUS)
-        word = tickets.give(grant, identity_of(request).owner)
-        body = {"ticket": word, "expires_in": CODE_LIFETIME_S}
-        return json_response(body, 201, {"Cache-Control": "no-store"})
-
-    return router

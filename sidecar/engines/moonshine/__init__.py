@@ -18,8 +18,9 @@ from sidecar.interfaces.engine_interface import (
     Precision,
     TranscriptionRequest,
 )
-from sidecar.interfaces.live_engine import LiveOptions, LiveSession, LiveSessionStart
+from sidecar.interfaces.live_engine import LiveSession, LiveSessionStart
 from sidecar.interfaces.live_events import LiveEventCallback
+from sidecar.interfaces.live_options import LiveOptions
 from sidecar.transcripts.language_confidence import doubtful_language_notice
 from sidecar.transcripts.transcript import Checkpoint, Finished, Transcript, TranscriptionEvent
 

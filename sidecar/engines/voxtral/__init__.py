@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.interfaces import engine_interface
-from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions, LiveSession, LiveSessionStart
+from sidecar.interfaces.live_engine import LiveSession, LiveSessionStart
 from sidecar.interfaces.live_events import LiveEventCallback
+from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
 from sidecar.transcripts.transcript import TranscriptionEvent
 
 if TYPE_CHECKING:

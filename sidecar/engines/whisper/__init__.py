@@ -18,8 +18,9 @@ from sidecar.interfaces.engine_interface import (
     TranscribeOptions,
     TranscriptionRequest,
 )
-from sidecar.interfaces.live_engine import LiveOptions, LiveSession, LiveSessionStart
+from sidecar.interfaces.live_engine import LiveSession, LiveSessionStart
 from sidecar.interfaces.live_events import LiveEventCallback
+from sidecar.interfaces.live_options import LiveOptions
 from sidecar.transcripts.transcript import TranscriptionEvent
 
 if TYPE_CHECKING:

@@ -18,8 +18,9 @@ from sidecar.diarization.speaker_models import SpeakerEncoder, SpeakerModels
 from sidecar.engines.whisper import whisper_model
 from sidecar.engines.whisper.whisper_transcription import CUT_SEARCH_S, WINDOW_S
 from sidecar.interfaces.engine_interface import AUTO, CancelCheck
-from sidecar.interfaces.live_engine import LiveOptions, LiveSession, LiveSessionStart
+from sidecar.interfaces.live_engine import LiveSession, LiveSessionStart
 from sidecar.interfaces.live_events import LiveEventCallback
+from sidecar.interfaces.live_options import LiveOptions
 from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
 from sidecar.live.runtime.partial_results import RecognitionHypothesis, WorkPace
 from sidecar.live.runtime.vad import load_vad

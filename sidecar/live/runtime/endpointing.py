@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from sidecar.interfaces.live_engine import LIVE_RATE, EndpointingOptions
+from sidecar.interfaces.live_options import LIVE_RATE, EndpointingOptions
 
 FRAME_SAMPLES = 512
 """Samples that one probability stands for."""

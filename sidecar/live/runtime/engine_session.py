@@ -11,8 +11,8 @@ import numpy as np
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions
 from sidecar.interfaces.live_events import LiveEvent, LiveEventCallback
+from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 from sidecar.live.runtime.load_shedding import ArrivingUtterance, ServedSession, SpeechShare
 from sidecar.live.runtime.stream_recognizer import StreamRecognizer

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sidecar.audio import Block
-from sidecar.interfaces.live_engine import LIVE_RATE, SampleEncoding
+from sidecar.interfaces.live_options import LIVE_RATE, SampleEncoding
 
 if TYPE_CHECKING:
     import soxr

@@ -24,8 +24,9 @@ from sidecar import errors
 from sidecar.audio import Block
 from sidecar.concurrency import usable_cpu_cores
 from sidecar.interfaces.engine_interface import CancelCheck
-from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions, LiveSessionStart
+from sidecar.interfaces.live_engine import LiveSessionStart
 from sidecar.interfaces.live_events import LiveEvent, LiveEventCallback, NoticeRaised
+from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
 from sidecar.live.runtime.engine_session import EngineSession, SessionCommand
 from sidecar.live.runtime.live_speaker_labels import (
     SPEAKERS_UNAVAILABLE,

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from sidecar.interfaces.live_engine import LIVE_RATE, LiveOptions
 from sidecar.interfaces.live_events import ContextUtterance, Final
+from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 from sidecar.transcripts.language_confidence import Confidence
 from sidecar.transcripts.transcript import WORDS_BY_ATTENTION, Word

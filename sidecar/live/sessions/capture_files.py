@@ -24,7 +24,7 @@ from typing import Any
 from sidecar import files
 from sidecar.audio.audio_format import wav_head
 from sidecar.errors import CaptureUnreadable
-from sidecar.interfaces.live_engine import SampleEncoding
+from sidecar.interfaces.live_options import SampleEncoding
 from sidecar.storage import encryption
 
 SOUND, EVENTS = ".wav.sealed", ".jsonl.sealed"

@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sidecar import __version__, clock, errors, files
+from sidecar import clock, errors, files
 from sidecar.audio.audio_source import storage_error
 from sidecar.config.settings import Settings, data_folder
-from sidecar.interfaces.live_engine import SampleEncoding
 from sidecar.interfaces.live_events import to_wire
+from sidecar.interfaces.live_options import SampleEncoding
 from sidecar.live.sessions.capture_files import (
     EVENTS,
     MAX_CAPTURES,
@@ -36,6 +36,7 @@ from sidecar.live.sessions.capture_files import (
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.live.sessions.session import Session
 from sidecar.storage.encryption import SALT_BYTES, Cipher, journal_key
+from sidecar.version import __version__
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from sidecar.interfaces.live_engine import SampleEncoding
+from sidecar.interfaces.live_options import SampleEncoding
 
 SMALL_BYTES, JOINED_BYTES = 512, 4096
 """A chunk with fewer is joined to the one before it, until both have so many: one of a single

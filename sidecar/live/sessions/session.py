@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from sidecar import errors
 from sidecar.concurrency import wait_for_event
 from sidecar.interfaces import live_events
-from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
+from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
 from sidecar.live.sessions.event_log import EventLog, EventMetrics, NumberedEvent
 from sidecar.live.sessions.input_log import InputCommit, InputLog, InputLogTotals
 from sidecar.live.sessions.session_checkpoint import SessionCheckpoint, SessionCheckpointer

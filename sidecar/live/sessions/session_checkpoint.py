@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sidecar import errors
 from sidecar.concurrency import OneShotTimer
 from sidecar.interfaces import live_events
-from sidecar.interfaces.live_engine import LiveOptions, SampleEncoding
+from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
 from sidecar.live.sessions import event_log, input_log
 from sidecar.transcripts.speaker_embeddings import SpeakerCandidate, SpeakerEmbedding
 from sidecar.transcripts.transcript import Notice

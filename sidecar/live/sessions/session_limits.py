@@ -15,9 +15,9 @@ from sidecar.auth.identity import Identity, Scope
 from sidecar.auth.rate_limits import is_within_fair_share
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import EngineSpec
-from sidecar.interfaces.live_engine import LiveOptions
+from sidecar.interfaces.live_options import LiveOptions
 from sidecar.interfaces.request_options import parse_language
-from sidecar.limits import limit
+from sidecar.limit_overrides import limit
 
 if TYPE_CHECKING:
     from sidecar.live.sessions.session import Session

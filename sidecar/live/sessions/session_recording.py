@@ -14,7 +14,7 @@ from sidecar.audio.audio_format import WAV_HEAD_BYTES, wav_head
 from sidecar.audio.audio_source import AudioSource, UploadSpool
 from sidecar.audio.loudness import MAX_PEAK, PEAKS_PER_SECOND
 from sidecar.concurrency import ThreadLimiter
-from sidecar.interfaces.live_engine import SampleEncoding
+from sidecar.interfaces.live_options import SampleEncoding
 
 
 class SessionRecording:

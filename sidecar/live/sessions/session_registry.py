@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from sidecar import errors
 from sidecar.auth.identity import Identity
 from sidecar.interfaces.engine_interface import EngineSpec
-from sidecar.interfaces.live_engine import LiveOptions
 from sidecar.interfaces.live_events import NoticeRaised
+from sidecar.interfaces.live_options import LiveOptions
 from sidecar.live.sessions import session_limits
 from sidecar.live.sessions.engine_relay import AcquireLiveEngine, relay_session
 from sidecar.live.sessions.event_log import EventMetrics

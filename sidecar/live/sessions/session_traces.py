@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sidecar import clock, errors
-from sidecar.interfaces.live_engine import SampleEncoding
 from sidecar.interfaces.live_events import Final, SpeechStarted
+from sidecar.interfaces.live_options import SampleEncoding
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.live.sessions.session import Session
 from sidecar.observability.tracing import CURRENT_ARRIVAL, RequestTrace, Tracer, TraceSpan, Value

@@ -16,8 +16,9 @@ import grpc
 import grpc.aio
 
 from sidecar import clock, errors
+from sidecar.api.http.request_headers import check_header_sizes
 from sidecar.auth.authentication import AccessControl
-from sidecar.auth.request_origin import RequestOrigin, check_header_sizes
+from sidecar.auth.request_origin import PROXY_HEADER_PREFIXES, RequestOrigin
 from sidecar.observability.metrics import ProtocolMetrics
 from sidecar.observability.tracing import CURRENT_ARRIVAL, RequestArrival
 from sidecar.protocols.grpc_stt.errors import abort_call
@@ -25,8 +26,6 @@ from sidecar.protocols.grpc_stt.errors import abort_call
 Metadata = Iterable[tuple[str, str | bytes]]
 API_KEY_NAMES = ("x-api-key", "api-key", "api_key")
 """Names of a key besides `authorization`: as metadata, and the latter two as attributes."""
-PROXY_METADATA_PREFIXES = ("forwarded", "x-forwarded-", "x-real-ip")
-"""Prefixes of the metadata that proxies add."""
 
 
 def request_origin(metadata: Metadata, peer: str, *, encrypted: bool) -> RequestOrigin:
@@ -42,7 +41,7 @@ def request_origin(metadata: Metadata, peer: str, *, encrypted: bool) -> Request
         fetch_site=next((value for key, value in texts if key == "sec-fetch-site"), ""),
         scheme="https" if encrypted else "http",
         peer=peer_address(peer),
-        forwarded=any(key.startswith(PROXY_METADATA_PREFIXES) for key, _ in texts),
+        forwarded=any(key.startswith(PROXY_HEADER_PREFIXES) for key, _ in texts),
     )
 
 

@@ -21,7 +21,7 @@ from sidecar.auth.authentication import AccessControl
 from sidecar.auth.self_signed_certificate import CertificatePair
 from sidecar.files import FileWatcher
 from sidecar.protocols.grpc_stt.interceptor import GrpcInterceptor
-from sidecar.protocols.grpc_stt.routes import NAME, GrpcServicer
+from sidecar.protocols.grpc_stt.servicer import NAME, GrpcServicer
 from sidecar.service.facade import Service
 
 log = logging.getLogger(__name__)

@@ -1,9 +1,10 @@
-"""Stream of a session, pending sessions, timings."""
+"""Sessions that wait for their stream, the stream of one, results, timings."""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,12 +15,25 @@ import grpc.aio
 from sidecar import errors
 from sidecar.auth.identity import Identity
 from sidecar.concurrency import running
-from sidecar.interfaces.live_engine import SampleEncoding, TurnControl
-from sidecar.interfaces.live_events import UTTERANCE_DROPPED, Final, NoticeRaised
+from sidecar.interfaces.engine_interface import AUTO
+from sidecar.interfaces.live_events import (
+    UTTERANCE_DROPPED,
+    Final,
+    LiveEvent,
+    NoticeRaised,
+    Partial,
+    TurnEnded,
+)
+from sidecar.interfaces.live_options import LiveOptions, SampleEncoding, TurnControl
+from sidecar.interfaces.request_options import LANGUAGE_NAMES
+from sidecar.limit_overrides import limit
 from sidecar.live.sessions.session import Session
 from sidecar.protocols.grpc_stt import errors as codes
-from sidecar.protocols.grpc_stt.messages import GrpcResults
-from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk
+from sidecar.protocols.grpc_stt import stt_pb2
+from sidecar.upstream.audio_chunks import AudioChunk
+
+UNUSED_S = limit("grpc_unused", 30.0)
+"""Seconds that a session which was created waits for its stream."""
 
 
 @dataclass(eq=False, slots=True)
@@ -43,16 +57,21 @@ class GrpcSession:
 class GrpcPendingSessions:
     """Pending sessions; ``drop`` is called with one that waited for too long."""
 
-    def __init__(self, unused_s: float, drop: Callable[[Session], None]) -> None:
-        self._unused_s = unused_s
+    def __init__(self, drop: Callable[[Session], None]) -> None:
+        self.unused_s = UNUSED_S
         self._drop = drop
         self._waiting: dict[tuple[str, str], GrpcSession] = {}
+
+    @staticmethod
+    def new_token() -> str:
+        """Return the token of a session that a client creates: 128 bits."""
+        return secrets.token_hex(16)
 
     def add(self, created: GrpcSession) -> None:
         """From now on it waits."""
         self._waiting[created.caller.owner, created.session.id] = created
         later = asyncio.get_running_loop().call_later
-        created.over = later(self._unused_s, self._expire, created)
+        created.over = later(self.unused_s, self._expire, created)
 
     def of(self, number: str, owner: str | None = None) -> list[GrpcSession]:
         """Return the sessions with that id: of one owner, or of all."""
@@ -229,3 +248,67 @@ async def read_chunk(context: Any) -> AudioChunk | None:
         raise codes.GrpcRefused(codes.OPTION_INVALID, "the message cannot be read")
     assert isinstance(chunk, AudioChunk)
     return chunk
+
+
+class GrpcResults:
+    """Of one stream. Clients put finals one behind the other and show a partial behind them: so
+    each piece is told once as final. A session that ends with its only utterance has one final,
+    with all pieces of that."""
+
+    def __init__(self, options: LiveOptions) -> None:
+        self._one = options.turns is TurnControl.ONE
+        self._asked = "" if options.language == AUTO else options.language
+        self._language = self._asked
+        self._said: list[str] = []
+        self._start: float | None = None
+        self._shown = ""
+        self.finals = 0
+
+    def of(self, event: LiveEvent) -> stt_pb2.STTResult | None:
+        """Return the result to send for an event, None if there is none."""
+        match event:
+            case Partial():
+                return self._partial(event)
+            case Final(segment=segment, language=language):
+                if language not in ("", AUTO):
+                    self._language = language
+                if not (text := segment.text.strip()):
+                    return None
+                if self._one:
+                    self._start = segment.start if self._start is None else self._start
+                    self._said.append(text)
+                    return None
+                return self._final(text, segment.start, segment.end)
+            case TurnEnded(end=end) if self._one and self._said:
+                text, self._said = " ".join(self._said), []
+                return self._final(text, self._start or 0.0, end)
+        return None
+
+    def _partial(self, event: Partial) -> stt_pb2.STTResult | None:
+        text = " ".join((*self._said, event.text)).strip()
+        if not event.text or text == self._shown:
+            return None
+        self._shown = text
+        stable = " ".join((*self._said, event.stable)).strip()
+        result = self._result(text, event.start if self._start is None else self._start, event.end)
+        result.committed_text = stable if text.startswith(stable) else ""
+        result.unstable_text = text[len(result.committed_text) :].strip()
+        return result
+
+    def _final(self, text: str, start: float, end: float) -> stt_pb2.STTResult:
+        self.finals += 1
+        self._shown, self._start = "", None
+        result = self._result(text, start, end)
+        result.is_final, result.committed_text = True, text
+        return result
+
+    def _result(self, text: str, start: float, end: float) -> stt_pb2.STTResult:
+        code = self._language.split("-")[0].lower()
+        return stt_pb2.STTResult(
+            text=text,
+            start_sec=start,
+            end_sec=end,
+            language_code=code,
+            language=LANGUAGE_NAMES.get(code, "").title(),
+            probability=1.0 if self._asked else 0.0,
+        )

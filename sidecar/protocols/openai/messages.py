@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from sidecar import errors
-from sidecar.api.http import schemas
+from sidecar.api.http import openapi
 from sidecar.api.http.responses import to_json
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.protocols import openai_common, openai_model_names
@@ -193,16 +193,16 @@ class OpenAIModelList(BaseModel):
 
 
 _OBJECTS = {"type": "array", "items": {"type": "object"}}
-_ANSWER = schemas.object_schema(
+_ANSWER = openapi.object_schema(
     {
-        "text": schemas.text(),
-        "task": schemas.choice(["transcribe", "translate"]),
-        "language": schemas.text(),
+        "text": openapi.text(),
+        "task": openapi.choice(["transcribe", "translate"]),
+        "language": openapi.text(),
         "languages": _OBJECTS,
         "duration": {"type": "number"},
         "segments": _OBJECTS,
         "words": _OBJECTS,
-        "usage": schemas.object_schema(
+        "usage": openapi.object_schema(
             {"type": {"const": "duration"}, "seconds": {"type": "number"}}
         ),
         "warnings": _OBJECTS,
@@ -215,8 +215,8 @@ TRANSCRIPTION: dict[int | str, dict[str, Any]] = {
         "description": "By response_format; as events with 'stream': transcript.text.delta, "
         "transcript.text.segment (diarized_json), transcript.text.done",
         "content": {
-            **schemas.content("application/json", schema=_ANSWER),
-            **schemas.content("text/plain", "text/event-stream"),
+            **openapi.content("application/json", schema=_ANSWER),
+            **openapi.content("text/plain", "text/event-stream"),
         },
     },
     **openai_common.ERRORS,
@@ -230,17 +230,17 @@ def form(fields: dict[str, Any]) -> dict[str, Any]:
         "requestBody": {
             "required": True,
             "content": {
-                **schemas.content(
-                    "multipart/form-data", schema=schemas.object_schema(fields, ["file"])
+                **openapi.content(
+                    "multipart/form-data", schema=openapi.object_schema(fields, ["file"])
                 ),
-                **schemas.content("audio/*", schema=schemas.AUDIO_FILE),
+                **openapi.content("audio/*", schema=openapi.AUDIO_FILE),
             },
         },
         "parameters": [
-            schemas.parameter(
+            openapi.parameter(
                 "Idempotency-Key",
                 "header",
-                schemas.text(minLength=1, maxLength=255),
+                openapi.text(minLength=1, maxLength=255),
                 "If it is sent again, the answer is the same job; disconnecting does not "
                 "cancel it.",
             )
@@ -249,22 +249,22 @@ def form(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 _BOTH: dict[str, Any] = {
-    "file": schemas.AUDIO_FILE,
-    "model": schemas.text(
+    "file": openapi.AUDIO_FILE,
+    "model": openapi.text(
         "A name of GET /v1/models, or none; names of OpenAI's models stand for the loaded one.",
         examples=["whisper-1"],
     ),
-    "prompt": schemas.OPTIONS["prompt"],
-    "temperature": schemas.OPTIONS["temperature"],
-    "stream": schemas.flag(False),
-    "language": schemas.text("Of the recording.", examples=["en"]),
-    **{name: schemas.OPTIONS[name] for name in NATIVE_FIELDS},
+    "prompt": openapi.OPTIONS["prompt"],
+    "temperature": openapi.OPTIONS["temperature"],
+    "stream": openapi.flag(False),
+    "language": openapi.text("Of the recording.", examples=["en"]),
+    **{name: openapi.OPTIONS[name] for name in NATIVE_FIELDS},
 }
-_FORMAT = schemas.choice(OpenAIResponseFormat, default="json")
+_FORMAT = openapi.choice(OpenAIResponseFormat, default="json")
 _TRANSLATED = [one for one in OpenAIResponseFormat if one is not OpenAIResponseFormat.DIARIZED]
-TRANSLATE = form(_BOTH | {"response_format": schemas.choice(_TRANSLATED, default="json")})
+TRANSLATE = form(_BOTH | {"response_format": openapi.choice(_TRANSLATED, default="json")})
 INFER = form(
-    _BOTH | {"response_format": _FORMAT, "translate": schemas.flag(False, "Into English.")}
+    _BOTH | {"response_format": _FORMAT, "translate": openapi.flag(False, "Into English.")}
 )
 TRANSCRIBE = form(
     _BOTH
@@ -272,16 +272,16 @@ TRANSCRIBE = form(
         "response_format": _FORMAT,
         "timestamp_granularities[]": {
             "type": "array",
-            "items": schemas.choice(OpenAIGranularity),
+            "items": openapi.choice(OpenAIGranularity),
             "description": "Has an effect with verbose_json.",
         },
-        "chunking_strategy": schemas.choice(
+        "chunking_strategy": openapi.choice(
             ["auto"], "'auto' or a 'server_vad'; no effect: this service uses its own parameters."
         ),
-        "languages[]": schemas.texts("Possible languages."),
-        "keywords[]": schemas.texts("Words to expect (hotwords)."),
-        "include[]": schemas.texts("'logprobs' has no effect: no engine returns them."),
-        "known_speaker_names[]": schemas.texts(f"Up to {MAX_KNOWN_SPEAKERS} names."),
-        "known_speaker_references[]": schemas.texts("2 to 10 s of each voice, as data URLs."),
+        "languages[]": openapi.texts("Possible languages."),
+        "keywords[]": openapi.texts("Words to expect (hotwords)."),
+        "include[]": openapi.texts("'logprobs' has no effect: no engine returns them."),
+        "known_speaker_names[]": openapi.texts(f"Up to {MAX_KNOWN_SPEAKERS} names."),
+        "known_speaker_references[]": openapi.texts("2 to 10 s of each voice, as data URLs."),
     },
 )

@@ -20,7 +20,7 @@ from sidecar.auth.identity import Identity
 from sidecar.jobs.job_record import IdempotencyKey, JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import QueueReservation
-from sidecar.protocols.openai import messages, session, speech
+from sidecar.protocols.openai import event_stream, messages, retries, speech
 from sidecar.protocols.openai.request import OpenAIRequest, read_request
 from sidecar.protocols.openai_common import ERRORS, REQUEST_ID, warning_headers
 from sidecar.protocols.openai_model_names import listed_models
@@ -40,12 +40,12 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
     """The routes of this wire."""
     router = speech.build_router(service)
     left = service.client_timeouts
-    retries: session.OpenAIRetries = (
-        session.OpenAILocalRetries(lambda: service.health().jobs_waiting > 0)
+    abandoned: retries.OpenAIRetries = (
+        retries.OpenAILocalRetries(lambda: service.health().jobs_waiting > 0)
         if left is None
-        else session.OpenAISharedRetries(left)
+        else retries.OpenAISharedRetries(left)
     )
-    turns = session.OpenAIQueueTurns(service.submissions, retries)
+    turns = retries.OpenAIQueueTurns(service.submissions, abandoned)
     created, strict = int(now()), service.settings.openai_strict
 
     @router.post(
@@ -56,7 +56,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
         openapi_extra=messages.TRANSCRIBE,
     )
     async def transcribe(request: Request) -> Response:
-        return await _answered(request, service, retries, turns, translate=False)
+        return await _answered(request, service, abandoned, turns, translate=False)
 
     @router.post(
         TRANSLATIONS,
@@ -66,7 +66,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
         openapi_extra=messages.TRANSLATE,
     )
     async def translate(request: Request) -> Response:
-        return await _answered(request, service, retries, turns, translate=True)
+        return await _answered(request, service, abandoned, turns, translate=True)
 
     @router.post(
         INFERENCE,
@@ -77,7 +77,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
     )
     async def infer(request: Request) -> Response:
         usual = service.spec.name
-        return await _answered(request, service, retries, turns, translate=False, usual=usual)
+        return await _answered(request, service, abandoned, turns, translate=False, usual=usual)
 
     @router.get(
         MODELS,
@@ -110,17 +110,17 @@ class _OpenAIStartedJob:
     """The job of a request; ``live`` where it goes with its client, which may send it again if that
     ``sent`` it."""
 
-    running: session.OpenAIFollowedJob
+    running: retries.OpenAIFollowedJob
     live: Job | None = None
-    sent: session.OpenAISentRequest | None = None
+    sent: retries.OpenAISentRequest | None = None
     replayed: bool = False
 
 
 async def _answered(
     request: Request,
     service: Service,
-    retries: session.OpenAIRetries,
-    turns: session.OpenAIQueueTurns,
+    abandoned: retries.OpenAIRetries,
+    turns: retries.OpenAIQueueTurns,
     *,
     translate: bool,
     usual: str = "",
@@ -128,10 +128,10 @@ async def _answered(
     caller, arrived = identity_of(request), _now()
     key = idempotency_key_of(request)
     place = await turns.place(request, caller, key)
-    again = bool(session.retry_count(request))
-    with place or nullcontext(), retries.coming(caller.owner) if again else nullcontext():
+    again = bool(retries.retry_count(request))
+    with place or nullcontext(), abandoned.coming(caller.owner) if again else nullcontext():
         asked = await read_request(request, service, translate=translate, usual=usual)
-        begun = await _begun(request, service, caller, retries, asked, place, key)
+        begun = await _begun(request, service, caller, abandoned, asked, place, key)
     running = begun.running
     headers = {REQUEST_ID: running.record.id, **warning_headers(asked.warnings)}
     if begun.replayed:
@@ -146,9 +146,9 @@ async def _answered(
         nonlocal left
         if left or begun.live is None or begun.live.ended:
             return
-        if begun.sent is not None and session.timed_out(request, _now() - arrived):
+        if begun.sent is not None and retries.timed_out(request, _now() - arrived):
             left = True
-            retries.leave(begun.sent, begun.live, cancel)
+            abandoned.leave(begun.sent, begun.live, cancel)
         else:
             cancel()
 
@@ -159,9 +159,11 @@ async def _answered(
         return service.noted(record.transcript, record.options).with_notice(*asked.answer.notices)
 
     if asked.answer.stream:
-        sent = session.event_frames(running, asked.answer.format, noted)
+        sent = event_stream.event_frames(running, asked.answer.format, noted)
         closed = cancel if begun.live else _nothing
-        return responses.EventStreamResponse(sent, closed, session.token_revoked_frame(), headers)
+        return responses.EventStreamResponse(
+            sent, closed, event_stream.token_revoked_frame(), headers
+        )
     async with middleware.watch_disconnect(request, gone, cancel):
         async for _ in running.watched(responses.SSE_KEEP_ALIVE_S):
             pass
@@ -176,7 +178,7 @@ async def _begun(
     request: Request,
     service: Service,
     caller: Identity,
-    retries: session.OpenAIRetries,
+    abandoned: retries.OpenAIRetries,
     asked: OpenAIRequest,
     place: QueueReservation | None,
     key: str | None,
@@ -191,12 +193,12 @@ async def _begun(
         record, replayed = await service.submissions.submit_once(
             caller, asked.source, asked.options, place, IdempotencyKey(key, said)
         )
-        return _OpenAIStartedJob(session.OpenAIKeptJob(service, caller, record), replayed=replayed)
+        return _OpenAIStartedJob(retries.OpenAIKeptJob(service, caller, record), replayed=replayed)
     try:
         sent = None
-        if (count := session.retry_count(request)) is not None:
-            sent = await retries.sent(caller.owner, asked.fields, asked.source)
-        if sent is not None and count and (job := await retries.take(sent, asked.source)):
+        if (count := retries.retry_count(request)) is not None:
+            sent = await abandoned.sent(caller.owner, asked.fields, asked.source)
+        if sent is not None and count and (job := await abandoned.take(sent, asked.source)):
             return _OpenAIStartedJob(job, job, sent)  # it was left behind by the same request
     except BaseException:
         asked.source.close()

@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from sidecar import errors
-from sidecar.api.http import responses, schemas
+from sidecar.api.http import openapi, responses
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.upload import read_json
 from sidecar.audio.audio_encoder import SAMPLE_BYTES, EncodedFormat, audio_encoder
@@ -31,7 +31,7 @@ from sidecar.interfaces.request_options import (
     parse_text,
     unknown_fields,
 )
-from sidecar.limits import limit
+from sidecar.limit_overrides import limit
 from sidecar.protocols.openai_common import DEFAULT_VOICE, ERRORS, VOICES, warning_headers
 from sidecar.service.facade import Service
 from sidecar.workers.tts_client import TtsClient
@@ -311,16 +311,16 @@ class SpeechResponse(responses.StreamedResponse):
 
 
 _CONTENT: dict[str, Any] = {
-    **schemas.content(*(one.media_type for one in EncodedFormat), schema=schemas.AUDIO_FILE),
-    **schemas.content(responses.SSE_MEDIA_TYPE, schema={"type": "object"}),
+    **openapi.content(*(one.media_type for one in EncodedFormat), schema=openapi.AUDIO_FILE),
+    **openapi.content(responses.SSE_MEDIA_TYPE, schema={"type": "object"}),
 }
 _FIELDS: dict[str, Any] = {
-    "input": schemas.text(minLength=1, maxLength=MAX_INPUT_CHARACTERS),
-    "model": schemas.text(examples=["tts-1"]),
-    "voice": schemas.text(examples=["alloy"]),
-    "response_format": schemas.choice(EncodedFormat, default="mp3"),
-    "speed": schemas.number(SLOWEST, FASTEST, default=1.0),
-    "stream_format": schemas.choice(SpeechStreamFormat),
-    "instructions": schemas.text("No effect here."),
+    "input": openapi.text(minLength=1, maxLength=MAX_INPUT_CHARACTERS),
+    "model": openapi.text(examples=["tts-1"]),
+    "voice": openapi.text(examples=["alloy"]),
+    "response_format": openapi.choice(EncodedFormat, default="mp3"),
+    "speed": openapi.number(SLOWEST, FASTEST, default=1.0),
+    "stream_format": openapi.choice(SpeechStreamFormat),
+    "instructions": openapi.text("No effect here."),
 }
-_BODY = schemas.request_body(schemas.object_schema(_FIELDS, ["input"]))
+_BODY = openapi.request_body(openapi.object_schema(_FIELDS, ["input"]))

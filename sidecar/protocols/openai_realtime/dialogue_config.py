@@ -22,7 +22,7 @@ from sidecar.conversation.conversation_events import ConversationOptions, EndOfT
 from sidecar.conversation.speech_input import CONVERSATION_ENDPOINTING
 from sidecar.interfaces import request_options
 from sidecar.interfaces.engine_interface import EngineSpec, SynthesisOptions
-from sidecar.interfaces.live_engine import LiveOptions
+from sidecar.interfaces.live_options import LiveOptions
 from sidecar.protocols.openai_common import DEFAULT_VOICE, VOICES
 from sidecar.protocols.openai_realtime.session_config import (
     DETECTION,

@@ -1,4 +1,4 @@
-"""Events of a conversation as server events. Pure.
+"""Responses and other events of a conversation as server events. Pure.
 
 A response is done when all of it was sent; how much of it was heard its client says later, or a
 clock.
@@ -15,7 +15,9 @@ from sidecar import errors
 from sidecar.audio import codecs
 from sidecar.conversation import output_queue as output
 from sidecar.conversation.chat_completions import ChatRole
-from sidecar.protocols.openai_realtime import server_events
+from sidecar.conversation.output_queue import ReplyEnding
+from sidecar.protocols.openai_common import error_body
+from sidecar.protocols.openai_realtime import dialogue_events, server_events
 from sidecar.protocols.openai_realtime.dialogue_config import RealtimeDialogueConfig
 from sidecar.protocols.openai_realtime.server_events import (
     EventBody,
@@ -113,7 +115,7 @@ class RealtimeResponses:
         name = f"resp_{self._prefix}_{reply.turn}"
         options = self._requested.pop(reply.turn, {})
         self._now = RealtimeResponse(reply.turn, name, item, options, self.output)
-        yield server_events.response_event("created", self._view(self._now, None))
+        yield dialogue_events.response_event("created", self._view(self._now, None))
 
     def _of(self, response: RealtimeResponse, out: ReplyOutput) -> Iterator[EventBody]:
         item = response.item
@@ -123,13 +125,13 @@ class RealtimeResponses:
                 response.written += out.text
                 item.text = response.written
                 what = f"{item.text_output}.delta"
-                yield server_events.item_part(what, response.id, item, delta=out.text)
+                yield dialogue_events.item_part(what, response.id, item, delta=out.text)
             case output.ReplyAudioFrame():
                 yield from self._begin(response)
                 item.sent_s += out.seconds
                 sound = base64.b64encode(self._encoded(out)).decode()
                 what = "output_audio.delta"
-                yield server_events.item_part(what, response.id, item, delta=sound)
+                yield dialogue_events.item_part(what, response.id, item, delta=sound)
             case (
                 output.ToolCallStarted() | output.ToolCallArgumentsDelta() | output.ToolCallEnded()
             ):
@@ -149,9 +151,9 @@ class RealtimeResponses:
         response.item.index = len(response.items)
         response.begun, item = True, response.item
         response.before = self._items.add(item)
-        yield server_events.output_item("added", response.id, item, empty=True)
+        yield dialogue_events.output_item("added", response.id, item, empty=True)
         yield server_events.item_event("added", item, response.before, empty=True)
-        yield server_events.content_part("added", response.id, item, "")
+        yield dialogue_events.content_part("added", response.id, item, "")
 
     def _called(
         self,
@@ -170,19 +172,19 @@ class RealtimeResponses:
             )
             before = self._items.add(item)
             response.calls[out.call] = item, before
-            yield server_events.output_item("added", response.id, item, empty=True)
+            yield dialogue_events.output_item("added", response.id, item, empty=True)
             yield server_events.item_event("added", item, before, empty=True)
         elif isinstance(out, output.ToolCallArgumentsDelta):
             item, _ = response.calls[out.call]
             item.text += out.text
             what = "function_call_arguments.delta"
-            yield server_events.item_part(what, response.id, item, delta=out.text)
+            yield dialogue_events.item_part(what, response.id, item, delta=out.text)
         else:
             item, before = response.calls[out.call.id]
             item.status, item.entry = "completed", out.entry
             called = {"name": item.name, "arguments": item.text}
             what = "function_call_arguments.done"
-            yield server_events.item_part(what, response.id, item, **called)
+            yield dialogue_events.item_part(what, response.id, item, **called)
             yield from self._call_done(response, item, before)
 
     @staticmethod
@@ -190,7 +192,7 @@ class RealtimeResponses:
         response: RealtimeResponse, item: RealtimeDialogueItem, before: str | None
     ) -> Iterator[EventBody]:
         yield server_events.item_event("done", item, before)
-        yield server_events.output_item("done", response.id, item)
+        yield dialogue_events.output_item("done", response.id, item)
 
     def _finish(
         self, response: RealtimeResponse, ending: output.ReplyEnding
@@ -203,18 +205,18 @@ class RealtimeResponses:
         item.status = "completed" if ending is output.ReplyEnding.COMPLETED else "incomplete"
         if response.begun:
             if item.aloud:
-                yield server_events.item_part("output_audio.done", response.id, item)
+                yield dialogue_events.item_part("output_audio.done", response.id, item)
             name = "transcript" if item.aloud else "text"
             said, what = {name: response.written}, f"{item.text_output}.done"
-            yield server_events.item_part(what, response.id, item, **said)
-            yield server_events.content_part("done", response.id, item, response.written)
+            yield dialogue_events.item_part(what, response.id, item, **said)
+            yield dialogue_events.content_part("done", response.id, item, response.written)
             yield server_events.item_event("done", item, response.before)
-            yield server_events.output_item("done", response.id, item)
+            yield dialogue_events.output_item("done", response.id, item)
         for call, before in response.calls.values():
             if call.status == "in_progress":  # nobody carries it out
                 call.status = "incomplete"
                 yield from self._call_done(response, call, before)
-        yield server_events.response_event("done", self._view(response, ending))
+        yield dialogue_events.response_event("done", self._view(response, ending))
 
     def _truncated(self, cut: output.ReplyTruncated) -> Iterator[EventBody]:
         item = self._items.reply(cut.turn)
@@ -240,10 +242,10 @@ class RealtimeResponses:
         return {
             "id": response.id,
             "object": "realtime.response",
-            "status": "in_progress" if ending is None else server_events.STATUSES[ending],
+            "status": "in_progress" if ending is None else dialogue_events.STATUSES[ending],
             "status_details": None
             if ending is None
-            else server_events.status_details(ending, response.error),
+            else dialogue_events.status_details(ending, response.error),
             "output": [item.view() for item in response.items],
             "conversation_id": self._conversation,
             "output_modalities": ["audio" if response.item.aloud else "text"],
@@ -319,3 +321,58 @@ class RealtimeDialogueEvents:
         before = self.items.add(item, after)
         for what in ("added", "done"):
             yield server_events.item_event(what, item, before)
+
+
+STATUSES = {
+    ReplyEnding.COMPLETED: "completed",
+    ReplyEnding.INTERRUPTED: "cancelled",
+    ReplyEnding.CANCELLED: "cancelled",
+    ReplyEnding.LIMITED: "incomplete",
+    ReplyEnding.FAILED: "failed",
+}
+_REASONS = {
+    ReplyEnding.INTERRUPTED: "turn_detected",
+    ReplyEnding.CANCELLED: "client_cancelled",
+    ReplyEnding.LIMITED: "max_output_tokens",
+}
+
+
+def response_event(what: str, view: EventBody) -> EventBody:
+    """An answer is ``created``, or ``done``."""
+    return {"type": f"response.{what}", "response": view}
+
+
+def status_details(ending: ReplyEnding, error: errors.SidecarError | None) -> EventBody:
+    """Return the reason of the end of an answer, in the words of its status."""
+    found: EventBody = {"type": STATUSES[ending]}
+    if ending in _REASONS:
+        found["reason"] = _REASONS[ending]
+    if ending is ReplyEnding.FAILED and error is not None:
+        body = error_body(error)["error"]
+        found["error"] = {name: body[name] for name in ("type", "code", "message")}
+    return found
+
+
+def output_item(
+    what: str, response: str, item: RealtimeDialogueItem, *, empty: bool = False
+) -> EventBody:
+    """An item of an answer, ``added`` or ``done``."""
+    return {
+        "type": f"response.output_item.{what}",
+        "response_id": response,
+        "output_index": item.index,
+        "item": item.view(empty=empty),
+    }
+
+
+def item_part(what: str, response: str, item: RealtimeDialogueItem, **fields: Any) -> EventBody:
+    """Event of something in an item of an answer: its text, its sound, or a call's arguments."""
+    place = {"response_id": response, "item_id": item.id, "output_index": item.index}
+    part = {"call_id": item.call} if item.call else {"content_index": 0}
+    return {"type": f"response.{what}", **place, **part, **fields}
+
+
+def content_part(what: str, response: str, item: RealtimeDialogueItem, text: str) -> EventBody:
+    """Event of a content part that is ``added``, or ``done``."""
+    part = {"type": "audio", "transcript": text} if item.aloud else {"type": "text", "text": text}
+    return item_part(f"content_part.{what}", response, item, part=part)

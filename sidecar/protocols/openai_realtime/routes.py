@@ -18,19 +18,14 @@ from pydantic import BaseModel, Field
 from starlette.websockets import WebSocket
 
 from sidecar import clock, errors
-from sidecar.api.http import request_headers, schemas, websocket_connections
-from sidecar.api.http.request_headers import (
-    ANONYMOUS,
-    EPHEMERAL_KEY_PREFIX,
-    TicketGrant,
-    identity_of,
-    sent_token,
-)
+from sidecar.api.http import auth_gate, openapi, websocket_connections
+from sidecar.api.http.auth_gate import ANONYMOUS, EPHEMERAL_KEY_PREFIX, TicketGrant, sent_token
+from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import read_json
 from sidecar.auth.one_time_codes import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.interfaces.engine_interface import EngineSpec
-from sidecar.interfaces.live_engine import LiveOptions
+from sidecar.interfaces.live_options import LiveOptions
 from sidecar.protocols.openai_common import ERRORS, error_response, status_of
 from sidecar.protocols.openai_model_names import LIVE_ALIASES
 from sidecar.protocols.openai_realtime import dialogue_session, transcription_session
@@ -69,25 +64,25 @@ class RealtimeBetaSession(BaseModel):
     client_secret: RealtimeClientKey
 
 
-_SOUNDS = schemas.object_schema({"input": {"type": "object"}, "output": {"type": "object"}})
-_SESSION = schemas.object_schema(
+_SOUNDS = openapi.object_schema({"input": {"type": "object"}, "output": {"type": "object"}})
+_SESSION = openapi.object_schema(
     {
         "type": {"enum": ["transcription", "realtime"]},
-        "model": schemas.text(),
-        "instructions": schemas.text(),
+        "model": openapi.text(),
+        "instructions": openapi.text(),
         "audio": _SOUNDS,
     },
     description="As in session.update (docs/openai-wire.md, docs/talk-wire.md).",
 )
-_BETA_SESSION = schemas.object_schema(
+_BETA_SESSION = openapi.object_schema(
     {
-        "input_audio_format": schemas.choice(BETA_AUDIO_FORMATS),
+        "input_audio_format": openapi.choice(BETA_AUDIO_FORMATS),
         "input_audio_transcription": {"type": "object"},
         "turn_detection": {"type": ["object", "null"]},
     }
 )
-ASK = {"requestBody": schemas.request_body(schemas.object_schema({"session": _SESSION}))}
-ASK_BETA = {"requestBody": schemas.request_body(_BETA_SESSION)}
+ASK = {"requestBody": openapi.request_body(openapi.object_schema({"session": _SESSION}))}
+ASK_BETA = {"requestBody": openapi.request_body(_BETA_SESSION)}
 
 REALTIME = "/v1/realtime"
 PATHS = (f"{REALTIME}/",)
@@ -218,7 +213,7 @@ async def _serve(
 ) -> None:
     query: Mapping[str, str] = socket.websocket.query_params
     session, open = None, not {"intent", "model"} & set(query)
-    if (agreed := request_headers.agreed_session(socket.websocket.scope)) is not None:
+    if (agreed := auth_gate.agreed_session(socket.websocket.scope)) is not None:
         session, query, open = json.loads(agreed), {}, False  # the address changes nothing of it
     dialogue = talks(session)
     if dialogue or (session is None and await dialogue_session.wants_dialogue(service, query)):

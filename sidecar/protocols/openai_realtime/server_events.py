@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 
 from sidecar import errors
 from sidecar.conversation.chat_completions import ChatRole
-from sidecar.conversation.output_queue import ReplyEnding
 from sidecar.protocols.openai_common import error_body
 
 FIRST = "root"
@@ -186,64 +185,9 @@ class RealtimeDialogueItems:
             self.last = next(reversed(self._all), None)
 
 
-STATUSES = {
-    ReplyEnding.COMPLETED: "completed",
-    ReplyEnding.INTERRUPTED: "cancelled",
-    ReplyEnding.CANCELLED: "cancelled",
-    ReplyEnding.LIMITED: "incomplete",
-    ReplyEnding.FAILED: "failed",
-}
-_REASONS = {
-    ReplyEnding.INTERRUPTED: "turn_detected",
-    ReplyEnding.CANCELLED: "client_cancelled",
-    ReplyEnding.LIMITED: "max_output_tokens",
-}
-
-
 def item_event(
     what: str, item: RealtimeDialogueItem, before: str | None, *, empty: bool = False
 ) -> EventBody:
     """An item is ``added`` to the conversation, or ``done``; for the beta it is ``created``."""
     view = item.view(empty=empty)
     return {"type": f"conversation.item.{what}", "previous_item_id": before, "item": view}
-
-
-def response_event(what: str, view: EventBody) -> EventBody:
-    """An answer is ``created``, or ``done``."""
-    return {"type": f"response.{what}", "response": view}
-
-
-def status_details(ending: ReplyEnding, error: errors.SidecarError | None) -> EventBody:
-    """Return the reason of the end of an answer, in the words of its status."""
-    found: EventBody = {"type": STATUSES[ending]}
-    if ending in _REASONS:
-        found["reason"] = _REASONS[ending]
-    if ending is ReplyEnding.FAILED and error is not None:
-        body = error_body(error)["error"]
-        found["error"] = {name: body[name] for name in ("type", "code", "message")}
-    return found
-
-
-def output_item(
-    what: str, response: str, item: RealtimeDialogueItem, *, empty: bool = False
-) -> EventBody:
-    """An item of an answer, ``added`` or ``done``."""
-    return {
-        "type": f"response.output_item.{what}",
-        "response_id": response,
-        "output_index": item.index,
-        "item": item.view(empty=empty),
-    }
-
-
-def item_part(what: str, response: str, item: RealtimeDialogueItem, **fields: Any) -> EventBody:
-    """Event of something in an item of an answer: its text, its sound, or a call's arguments."""
-    place = {"response_id": response, "item_id": item.id, "output_index": item.index}
-    part = {"call_id": item.call} if item.call else {"content_index": 0}
-    return {"type": f"response.{what}", **place, **part, **fields}
-
-
-def content_part(what: str, response: str, item: RealtimeDialogueItem, text: str) -> EventBody:
-    """Event of a content part that is ``added``, or ``done``."""
-    part = {"type": "audio", "transcript": text} if item.aloud else {"type": "text", "text": text}
-    return item_part(f"content_part.{what}", response, item, part=part)

@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 
 from sidecar import errors
 from sidecar.audio import codecs
-from sidecar.interfaces import live_engine, request_options
+from sidecar.interfaces import live_options, request_options
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec
 from sidecar.live.sessions.session_limits import SAMPLE_RATES
 from sidecar.protocols import openai_common, openai_model_names
@@ -99,7 +99,9 @@ class RealtimeTurnDetection:
     answers: bool = True
     interrupts: bool = True
 
-    def endpointing(self, usual: live_engine.EndpointingOptions) -> live_engine.EndpointingOptions:
+    def endpointing(
+        self, usual: live_options.EndpointingOptions
+    ) -> live_options.EndpointingOptions:
         """Return what counts as speech; ``usual`` says the rest."""
         if self.kind is RealtimeVadType.SEMANTIC:
             return usual
@@ -149,35 +151,39 @@ class RealtimeTranscriptionConfig:
         """Return whether speakers are to be told apart."""
         return self.model == openai_model_names.DIARIZING_MODEL
 
-    def options(self, before: live_engine.LiveOptions) -> live_engine.LiveOptions:
+    def options(self, before: live_options.LiveOptions) -> live_options.LiveOptions:
         """The options of the session, which has had others."""
         detection, usual = (
             self.detection or RealtimeTurnDetection(),
-            live_engine.EndpointingOptions(),
+            live_options.EndpointingOptions(),
         )
         silence_s = detection.silence_ms / 1000
         pauses = replace(usual, pause_s=min(usual.pause_s, silence_s), silence_s=silence_s)
         return replace(
             before,
             language=self.language,
-            turns=live_engine.TurnControl.CLIENT
+            turns=live_options.TurnControl.CLIENT
             if self.detection is None
-            else live_engine.TurnControl.SILENCE,
+            else live_options.TurnControl.SILENCE,
             endpointing=detection.endpointing(pauses),
             diarize=self.diarizes,
             prompt=self.prompt,
             delay_s=_DELAY_S.get(self.delay),
         )
 
-    def samples(self, raw: bytes) -> tuple[bytes, live_engine.SampleEncoding, int]:
+    def samples(self, raw: bytes) -> tuple[bytes, live_options.SampleEncoding, int]:
         """Bytes of a client as a session takes them."""
         match self.sound:
             case RealtimeAudioFormat.PCM:
-                return raw, live_engine.SampleEncoding.PCM16, self.rate
+                return raw, live_options.SampleEncoding.PCM16, self.rate
             case RealtimeAudioFormat.MU_LAW:
-                return codecs.decode_mu_law(raw), live_engine.SampleEncoding.PCM16, codecs.G711_RATE
+                return (
+                    codecs.decode_mu_law(raw),
+                    live_options.SampleEncoding.PCM16,
+                    codecs.G711_RATE,
+                )
             case RealtimeAudioFormat.A_LAW:
-                return codecs.decode_a_law(raw), live_engine.SampleEncoding.PCM16, codecs.G711_RATE
+                return codecs.decode_a_law(raw), live_options.SampleEncoding.PCM16, codecs.G711_RATE
 
     @property
     def format_view(self) -> dict[str, Any]:
@@ -234,7 +240,7 @@ class RealtimeTranscriptionConfig:
 
 LONGEST_PADDING_MS = 3_000
 """Twice what comes before speech is no longer than an utterance, which is 8 s here."""
-_SILENCE = live_engine.field_limits(live_engine.EndpointingOptions)["silence_s"]
+_SILENCE = live_options.field_limits(live_options.EndpointingOptions)["silence_s"]
 LONGEST_SILENCE_MS = round(1000 * _SILENCE.most)
 _INPUT = "session.audio.input"
 DETECTION = f"{_INPUT}.turn_detection"
@@ -406,7 +412,7 @@ def with_pauses(
         found = request_options.parse_integer(f"{DETECTION}.{name}", given.get(name), least, most)
         return usual if found is None else found
 
-    limits = live_engine.field_limits(live_engine.EndpointingOptions)["threshold"]
+    limits = live_options.field_limits(live_options.EndpointingOptions)["threshold"]
     threshold = request_options.parse_number(
         f"{DETECTION}.threshold", given.get("threshold"), limits.least, limits.most
     )

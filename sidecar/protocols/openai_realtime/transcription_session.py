@@ -12,8 +12,8 @@ from sidecar import errors
 from sidecar.api.http.websocket_connections import WebSocketConnection
 from sidecar.conversation.conversation_loop import ConversationLoop
 from sidecar.interfaces.engine_interface import EngineSpec
-from sidecar.interfaces.live_engine import SampleEncoding
 from sidecar.interfaces.live_events import TurnDropped
+from sidecar.interfaces.live_options import SampleEncoding
 from sidecar.live.sessions.session import Session
 from sidecar.protocols.openai_realtime import client_events, server_events, session_config
 from sidecar.protocols.openai_realtime.server_events import EventBody

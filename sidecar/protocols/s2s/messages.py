@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from sidecar import errors
 from sidecar.conversation import output_queue as output
 from sidecar.conversation.conversation_events import MAX_PLAYBACK_REPORT_S
-from sidecar.interfaces.live_engine import NumberRange
+from sidecar.interfaces.live_options import NumberRange
 
 IN_RATE, OUT_RATE = 16_000, 24_000
 Message = str | bytes

@@ -1,4 +1,4 @@
-"""Routes /stream, /status, /config, /v1/talk.
+"""Routes /stream, /status, /config, /v1/talk; conversation over one connection.
 
 Binary messages are sound, 16-bit mono at the rates of the greeting; text messages are JSON, and
 what is unknown is passed over, on both sides.
@@ -8,17 +8,33 @@ Beside `/stream`, `/status` and `/config`. At ours these addresses have more to 
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from functools import partial
 
 from fastapi import APIRouter, Response
 from starlette.websockets import WebSocket
 
 from sidecar import errors
+from sidecar.api.http import request_headers
+from sidecar.api.http.openapi import PROBLEMS
 from sidecar.api.http.responses import json_response
-from sidecar.api.http.schemas import PROBLEMS
-from sidecar.api.http.websocket_connections import ConnectionEnding, WebSocketDialect, close_code
-from sidecar.protocols.s2s import messages, session
+from sidecar.api.http.websocket_connections import (
+    ConnectionEnding,
+    Message,
+    WebSocketConnection,
+    WebSocketDialect,
+    close_code,
+)
+from sidecar.conversation import conversation_events, output_queue
+from sidecar.conversation.conversation_loop import ConversationLoop
+from sidecar.conversation.conversation_transcript import ConversationTranscript
+from sidecar.interfaces.engine_interface import SynthesisOptions
+from sidecar.live.sessions.session import NOT_SAVED_CODE
+from sidecar.protocols.s2s import messages
 from sidecar.service.facade import Service
+from sidecar.transcripts.transcript import Notice
+from sidecar.transcripts.transcript_formats import render_transcript, transcript_body
 from sidecar.tts.voice_selection import PULL_COMMAND
 
 PATH = "/stream"
@@ -31,7 +47,7 @@ def build_router(service: Service) -> APIRouter:
 
     @router.websocket(PATH)
     async def stream(websocket: WebSocket) -> None:
-        await DIALECT.serve(websocket, partial(session.serve_conversation, service))
+        await DIALECT.serve(websocket, partial(serve_conversation, service))
 
     @router.get("/status", summary="State of conversations", response_model=messages.S2SStatus)
     async def status() -> Response:
@@ -113,3 +129,171 @@ def build_secondary_port_router(service: Service) -> APIRouter:
         return json_response(body)
 
     return router
+
+
+async def serve_conversation(service: Service, socket: WebSocketConnection) -> None:
+    """From the greeting to the end of the connection.
+
+    Raises:
+        Gone: the client went.
+        errors.SidecarError: what ended it.
+    """
+    settings, options = service.settings, service.conversations.options()
+    manner = SynthesisOptions(settings.talk_voice, settings.language, rate=messages.OUT_RATE)
+    async with service.conversations.open(socket.caller, options, manner) as talk:
+        connection = _S2SConnection(service, socket, talk, manner)
+        await socket.send(messages.greeting_message(talk.greeting))
+        await socket.run_until_first_ends(
+            socket.read(connection.at_once), connection.hear(), talk.run(), connection.tell()
+        )
+    if not connection.over:
+        raise errors.ShuttingDown()  # nothing else ends one that has no error
+
+
+class _S2SConnection:
+    """The tasks of one. ``manner``: how the voice speaks at first."""
+
+    def __init__(
+        self,
+        service: Service,
+        socket: WebSocketConnection,
+        talk: ConversationLoop,
+        manner: SynthesisOptions,
+    ) -> None:
+        self._service, self._socket, self._talk = service, socket, talk
+        self._manner, self._model = manner, ""
+        self._rate = messages.IN_RATE
+        self._words: messages.S2SDialect | messages.S2SNativeDialect = messages.S2SDialect()
+        self._account = ConversationTranscript(time.monotonic())
+        self._keep = False
+        self._unkept: Notice | None = None
+        self.over = False
+        """True if the client has ended, and was sent everything."""
+
+    async def at_once(self, message: Message) -> bool:
+        """Handle a message ahead of audio that waits, as typed text; return whether it was one."""
+        if isinstance(message, bytes) and message:  # how much sound is taken has other bounds
+            return False
+        self._socket.count()
+        if isinstance(message, bytes):
+            return True
+        order = None
+        try:
+            order = messages.parse_command(request_headers.parse_json_message(message))
+            await self._ordered(order)
+        except ValueError:
+            await self._warn(errors.RequestInvalid("The message is not JSON."))
+        except (errors.FieldInvalid, errors.ModelNotFound) as error:
+            await self._warn(error, ours_known=isinstance(order, messages.S2SBegin))
+        return True
+
+    async def hear(self) -> None:
+        """Sound, in its turn."""
+        async for raw in self._socket.inbound:
+            try:
+                await self._talk.hear(raw, rate=self._rate)
+            except (errors.SoundInvalid, errors.ChunkTooLong) as error:
+                await self._warn(error)
+            except errors.SessionOver:
+                continue  # the service ends: what goes on is still told, and then why
+
+    async def tell(self) -> None:
+        """Send the output, until the client closes."""
+        async for out in self._talk.outgoing():
+            if isinstance(out, output_queue.ConversationEnded):
+                ended = await self._ended()
+                if self._unkept is not None:
+                    await self._socket.send(
+                        *self._words.of(output_queue.ConversationNotice(self._unkept))
+                    )
+                await self._socket.send(ended)
+                self.over = True
+                return
+            self._noted(out)
+            await self._socket.send(*self._words.of(out))
+
+    async def _ordered(self, order: messages.S2SCommand | None) -> None:
+        match order:
+            case messages.S2SBegin():
+                await self._begin(order)
+            case messages.S2SChange(voice=voice, model=model):
+                await self._change(voice, model)
+            case messages.S2SPlayed(turn=turn, seconds=seconds, cleared=True):
+                self._talk.wish(conversation_events.PlaybackTruncated, turn, seconds)
+            case messages.S2SPlayed(turn=turn, seconds=seconds):
+                self._talk.played(turn, seconds)
+            case messages.S2SInterrupt(turn=turn, seconds=seconds):
+                if turn is not None:
+                    self._talk.wish(conversation_events.PlaybackTruncated, turn, seconds)
+                self._talk.wish(conversation_events.ResponseCancelled)
+            case messages.S2SText(text=text):
+                self._talk.wish(conversation_events.TextTyped, text)
+            case messages.S2SReset():
+                self._socket.inbound.clear()
+                self._talk.wish(conversation_events.ConversationReset)
+            case messages.S2SEnd(keep=keep):
+                self._keep = keep
+                self._talk.end()
+
+    async def _begin(self, begin: messages.S2SBegin) -> None:
+        """From here on all is told, and sound goes out as the client can take it; unless it asks
+        for a model that is not there, and nothing begins."""
+        await self._service.conversations.thinker(begin.model or self._model)
+        self._rate = begin.rate
+        self._manner = dataclasses.replace(self._manner, rate=begin.rate)
+        self._talk.plays(output_queue.PlaybackClient(clears=begin.clears, holds=begin.holds))
+        self._words = messages.S2SNativeDialect()
+        await self._change(begin.voice, begin.model)
+
+    async def _change(self, voice: str | None, model: str | None) -> None:
+        conversations = self._service.conversations
+        thinker = await conversations.thinker(self._model if model is None else model)
+        self._model = self._model if model is None else model
+        if voice is not None:
+            usual = voice or self._service.settings.talk_voice
+            self._manner = dataclasses.replace(self._manner, voice=usual)
+        self._talk.thinks(thinker)
+        self._talk.speaks(self._manner)
+        speaks = self._service.fleet.tts_spec
+        said = {
+            "model": thinker.name,
+            "voice": self._manner.voice,
+            "speaks": speaks.name if speaks is not None else None,
+            "rate": self._rate,
+            "synthetic": speaks is not None,
+        }
+        await self._socket.send(messages.json_message("began", **said))
+
+    async def _warn(self, error: errors.SidecarError, *, ours_known: bool = False) -> None:
+        """``ours_known``: the client knows our words, though nothing has begun in them."""
+        known = ours_known or isinstance(self._words, messages.S2SNativeDialect)
+        told = messages.native_error_message if known else messages.s2s_error_message
+        await self._socket.send(told(error))
+
+    def _noted(self, out: output_queue.ConversationOutput) -> None:
+        if isinstance(out, output_queue.ConversationClientEvent):
+            self._account.take(out, time.monotonic())
+
+    async def _ended(self) -> str:
+        """The last message: the conversation as a transcript, which may be a job now."""
+        settings, hears = self._service.settings, self._service.live.spec
+        thinker = await self._service.conversations.thinker(self._model)
+        transcript = self._account.transcript(
+            time.monotonic(),
+            engine=hears.name if hears is not None else "none",
+            precision=hears.precisions[0].value if hears is not None else "none",
+            language=settings.language,
+            machine=f"Machine ({thinker.name})",
+        )
+        job = None
+        if self._keep and transcript.segments:
+            try:
+                caller = self._socket.caller
+                job = await self._service.live_archive.conversation(caller, transcript)
+            except errors.SidecarError as error:
+                self._unkept = Notice(
+                    NOT_SAVED_CODE, f"The conversation could not be saved: {error.detail}"
+                )
+        written = {form: render_transcript(transcript, form) for form in ("text", "srt")}
+        body = transcript_body(transcript)
+        return messages.json_message("ended", transcript=body, written=written, job=job)

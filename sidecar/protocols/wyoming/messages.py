@@ -13,15 +13,16 @@ from typing import Annotated, Any
 
 import pydantic.dataclasses
 
-from sidecar import __version__, errors
+from sidecar import errors
 from sidecar.api.http import request_headers
 from sidecar.api.http.responses import IncrementalTextResponse, UnsentSegments
 from sidecar.audio.audio_decoder import MAX_CHANNELS, MAX_RATE, MIN_RATE
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec
-from sidecar.interfaces.live_engine import NumberRange
+from sidecar.interfaces.live_options import NumberRange
 from sidecar.interfaces.request_options import LANGUAGE_NAMES
 from sidecar.jobs.job_record import JobRecord
 from sidecar.transcripts.transcript import Transcript
+from sidecar.version import __version__
 
 LONGEST_LINE = 64 << 10
 LARGEST_DATA = 64 << 10

@@ -1,16 +1,23 @@
-"""Wyoming server."""
+"""Wyoming server, and the allowlist of its clients, who send no token."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import logging
 import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sidecar import errors
+from sidecar.auth.authentication import AccessControl
+from sidecar.auth.identity import AuthMethod, Identity
+from sidecar.auth.request_origin import RequestOrigin, is_loopback_address
+from sidecar.config.settings import Settings
 from sidecar.protocols.wyoming.messages import LONGEST_LINE, error_event
-from sidecar.protocols.wyoming.session import WyomingAllowlist, WyomingConnection
+from sidecar.protocols.wyoming.session import WyomingConnection
 from sidecar.service.facade import Service
 
 log = logging.getLogger(__name__)
@@ -92,3 +99,84 @@ class WyomingServer:
 def _turn_away(writer: asyncio.StreamWriter, error: errors.SidecarError) -> None:
     writer.write(error_event(error))
     writer.close()
+
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+GUEST = "wyoming"
+"""Owner of the jobs of clients that need no token."""
+
+
+@dataclass(frozen=True, slots=True)
+class WyomingAllowlist:
+    """The rules. ``guests``: from where one may come without a token; none: from this machine."""
+
+    entrance: AccessControl
+    guests: Sequence[Network] = ()
+
+    @classmethod
+    def of(cls, settings: Settings, entrance: AccessControl) -> WyomingAllowlist:
+        """As the settings have it.
+
+        Raises:
+            errors.SettingsInvalid: nobody could come in, or what is named is no address.
+        """
+        guests = [_network(text) for text in settings.wyoming_clients]
+        if not guests and not entrance.access.authenticator.local_only:
+            raise errors.SettingsInvalid(
+                "The service requires a token, and Wyoming clients (--wyoming-port) cannot "
+                "send one.",
+                hint=(
+                    "Name the clients that need none: --wyoming-clients 127.0.0.1, or the "
+                    "address of Home Assistant."
+                ),
+            )
+        away = [str(one) for one in guests if not is_loopback_address(str(one.network_address))]
+        if away and is_loopback_address(settings.host):
+            raise errors.SettingsInvalid(
+                f"Clients at {', '.join(away)} (--wyoming-clients) cannot reach "
+                f"{settings.host}, the address of the service.",
+                hint=(
+                    "Listen on an address that they can reach, such as --host 0.0.0.0 with a token."
+                ),
+            )
+        return cls(entrance, guests)
+
+    async def enter(self, peer: str | None) -> Identity:
+        """Return the identity of a client by its address, for each request.
+
+        Raises:
+            errors.PeerNotAllowed: it may not connect.
+            errors.RateLimited: it comes too often.
+        """
+        approach = RequestOrigin(hosts=["localhost"], origins=[], authorizations=[], peer=peer)
+        if self.guests and not self._is_guest(peer):
+            raise errors.PeerNotAllowed(
+                "Wyoming connections from this address are not allowed.",
+                hint="Add the address to the setting 'wyoming_clients'.",
+            )
+        self.entrance.admit_request(approach)
+        access = self.entrance.access
+        if access.authenticator.local_only:
+            return await self.entrance.identify(approach)
+        who = Identity(GUEST, AuthMethod.PLACE, limits=replace(access.limits, shares=True))
+        if self.entrance.rate_limiter is not None:
+            self.entrance.rate_limiter.enter(who)
+        return who
+
+    def _is_guest(self, peer: str | None) -> bool:
+        try:
+            address = ipaddress.ip_address(peer or "")
+        except ValueError:
+            return False
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        return any((mapped or address) in network for network in self.guests)
+
+
+def _network(text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise errors.SettingsInvalid(
+            f"'{text}' is neither an address nor a network (--wyoming-clients).",
+            hint="Name addresses such as 192.168.1.5, or networks such as 192.168.1.0/24.",
+        ) from None

@@ -1,4 +1,4 @@
-"""Client session, uploaded recording, allowlist.
+"""Client session, uploaded recording.
 
 An error is told and then the connection ends, because clients of this protocol wait for a
 transcript and look at nothing else: they learn of it by the end.
@@ -7,25 +7,23 @@ transcript and look at nothing else: they learn of it by the end.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
-from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from sidecar import errors
 from sidecar.api.http.upload import MIN_UPLOAD_BYTES_PER_S, STALL_FACTOR, UPLOAD_STALL_S
 from sidecar.audio.audio_format import WAV_HEAD_BYTES, wav_head
 from sidecar.audio.audio_source import AudioSource, UploadSpool
-from sidecar.auth.authentication import AccessControl
-from sidecar.auth.identity import AuthMethod, Identity
-from sidecar.auth.request_origin import RequestOrigin, is_loopback_address
-from sidecar.config.settings import Settings
+from sidecar.auth.identity import Identity
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import QueueReservation
 from sidecar.protocols.wyoming import messages
 from sidecar.service.facade import Service
+
+if TYPE_CHECKING:
+    from sidecar.protocols.wyoming.server import WyomingAllowlist
 
 
 class WyomingRecording:
@@ -94,87 +92,6 @@ class WyomingRecording:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-GUEST = "wyoming"
-"""Owner of the jobs of clients that need no token."""
-
-
-@dataclass(frozen=True, slots=True)
-class WyomingAllowlist:
-    """The rules. ``guests``: from where one may come without a token; none: from this machine."""
-
-    entrance: AccessControl
-    guests: Sequence[Network] = ()
-
-    @classmethod
-    def of(cls, settings: Settings, entrance: AccessControl) -> WyomingAllowlist:
-        """As the settings have it.
-
-        Raises:
-            errors.SettingsInvalid: nobody could come in, or what is named is no address.
-        """
-        guests = [_network(text) for text in settings.wyoming_clients]
-        if not guests and not entrance.access.authenticator.local_only:
-            raise errors.SettingsInvalid(
-                "The service requires a token, and Wyoming clients (--wyoming-port) cannot "
-                "send one.",
-                hint=(
-                    "Name the clients that need none: --wyoming-clients 127.0.0.1, or the "
-                    "address of Home Assistant."
-                ),
-            )
-        away = [str(one) for one in guests if not is_loopback_address(str(one.network_address))]
-        if away and is_loopback_address(settings.host):
-            raise errors.SettingsInvalid(
-                f"Clients at {', '.join(away)} (--wyoming-clients) cannot reach "
-                f"{settings.host}, the address of the service.",
-                hint=(
-                    "Listen on an address that they can reach, such as --host 0.0.0.0 with a token."
-                ),
-            )
-        return cls(entrance, guests)
-
-    async def enter(self, peer: str | None) -> Identity:
-        """Return the identity of a client by its address, for each request.
-
-        Raises:
-            errors.PeerNotAllowed: it may not connect.
-            errors.RateLimited: it comes too often.
-        """
-        approach = RequestOrigin(hosts=["localhost"], origins=[], authorizations=[], peer=peer)
-        if self.guests and not self._is_guest(peer):
-            raise errors.PeerNotAllowed(
-                "Wyoming connections from this address are not allowed.",
-                hint="Add the address to the setting 'wyoming_clients'.",
-            )
-        self.entrance.admit_request(approach)
-        access = self.entrance.access
-        if access.authenticator.local_only:
-            return await self.entrance.identify(approach)
-        who = Identity(GUEST, AuthMethod.PLACE, limits=replace(access.limits, shares=True))
-        if self.entrance.rate_limiter is not None:
-            self.entrance.rate_limiter.enter(who)
-        return who
-
-    def _is_guest(self, peer: str | None) -> bool:
-        try:
-            address = ipaddress.ip_address(peer or "")
-        except ValueError:
-            return False
-        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-        return any((mapped or address) in network for network in self.guests)
-
-
-def _network(text: str) -> Network:
-    try:
-        return ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        raise errors.SettingsInvalid(
-            f"'{text}' is neither an address nor a network (--wyoming-clients).",
-            hint="Name addresses such as 192.168.1.5, or networks such as 192.168.1.0/24.",
-        ) from None
 
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Message envelope and close codes. Pure.
+"""Message envelope, model names, close codes. Pure.
 
 Its clients come in two generations, with words of their own for the same; each passes over what it
 does not know, so both are told, and reasons of errors are in both places.
@@ -32,6 +32,10 @@ TYPES = frozenset(
         *("cancel", "ping", "pong", "end"),
     }
 )
+
+
+MODELS = ("mistralai/Voxtral-Mini-4B-Realtime-2602",)
+"""Models that these clients name by default: they stand for the one here."""
 
 
 @dataclass(frozen=True, slots=True)

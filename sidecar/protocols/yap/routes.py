@@ -1,4 +1,4 @@
-"""WebSocket /api/asr-streaming and /healthz.
+"""WebSocket /api/asr-streaming, its connection, and /healthz.
 
 A connection is one session, whose turns the client ends. Who is refused is accepted first, told why
 in a frame, and closed: that is where these clients look.
@@ -18,12 +18,12 @@ from sidecar.api.http import websocket_connections
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.websocket_connections import WebSocketConnection, WebSocketDialect
 from sidecar.auth.rate_limits import MINUTE_S
-from sidecar.interfaces.live_engine import LiveOptions, TurnControl
+from sidecar.interfaces.live_options import LiveOptions, TurnControl
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import BUFFER_S
 from sidecar.protocols.yap import messages
-from sidecar.protocols.yap.messages import YapEnvelope, YapIds, YapRefused, message_text
-from sidecar.protocols.yap.session import YapAction, YapUtterances
+from sidecar.protocols.yap.messages import MODELS, YapEnvelope, YapIds, YapRefused, message_text
+from sidecar.protocols.yap.utterances import YapAction, YapUtterances
 from sidecar.service.facade import Service
 
 
@@ -36,8 +36,6 @@ class YapHealth(BaseModel):
 PATH = "/api/asr-streaming"
 SUBPROTOCOLS = ("asr-streaming",)
 """The subprotocol that a browser's client offers beside the one with its key."""
-MODELS = ("mistralai/Voxtral-Mini-4B-Realtime-2602",)
-"""Models that these clients name by default: they stand for the one here."""
 IMMEDIATE_TYPES = frozenset({"ping", "pong", "end"})
 """Answered at once, and not counted."""
 

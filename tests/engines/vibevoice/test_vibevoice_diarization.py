@@ -17,13 +17,13 @@ from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.diarization import speaker_models
 from sidecar.diarization.speaker_identification import (
     DiarizedSpeakers,
+    SpeakerVector,
     embedding_of,
     identify_speakers,
 )
 from sidecar.engines.vibevoice.vibevoice_windows import (
     MIN_EMBEDDING_S,
     SAME_SPEAKER_SIMILARITY,
-    SpeakerVector,
     TranscriptStitcher,
     VibeVoiceWindow,
     WindowSpeakerMatcher,

@@ -22,13 +22,9 @@ from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.engines.whisper import WhisperEngine, whisper_model
 from sidecar.engines.whisper.whisper_live import WhisperLiveRecognizer
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
-from sidecar.interfaces.live_engine import (
-    EndpointingOptions,
-    LiveOptions,
-    LiveSessionStart,
-    TurnControl,
-)
+from sidecar.interfaces.live_engine import LiveSessionStart
 from sidecar.interfaces.live_events import Final, LiveEvent, NoticeRaised, Partial, Summary
+from sidecar.interfaces.live_options import EndpointingOptions, LiveOptions, TurnControl
 from sidecar.live.runtime.partial_results import (
     MAX_PARTIAL_WORK_S,
     RecognitionHypothesis,

@@ -1,11 +1,10 @@
-"""gRPC calls CreateSession and StreamingRecognize."""
+"""Servicer: the gRPC calls CreateSession and StreamingRecognize."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
 import json
-import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -15,10 +14,9 @@ from google.protobuf.message import DecodeError
 from sidecar import errors
 from sidecar.auth.authentication import AccessControl, delay_wrong_token
 from sidecar.auth.identity import AuthMethod, Identity
-from sidecar.limits import limit
 from sidecar.live.sessions.session import Session
 from sidecar.protocols.grpc_stt import errors as codes
-from sidecar.protocols.grpc_stt import interceptor, messages
+from sidecar.protocols.grpc_stt import interceptor, session_options
 from sidecar.protocols.grpc_stt.errors import abort_call
 from sidecar.protocols.grpc_stt.session import (
     GrpcPendingSessions,
@@ -27,17 +25,11 @@ from sidecar.protocols.grpc_stt.session import (
     GrpcTimings,
     read_chunk,
 )
-from sidecar.protocols.grpc_stt.stt_pb2 import (
-    AudioChunk,
-    SessionRequest,
-    SessionResponse,
-    STTResult,
-)
+from sidecar.protocols.grpc_stt.stt_pb2 import SessionRequest, SessionResponse, STTResult
 from sidecar.service.facade import Service
+from sidecar.upstream.audio_chunks import AudioChunk
 
 NAME = "stt.STTBackend"
-UNUSED_S = limit("grpc_unused", 30.0)
-"""Seconds that a session which was created waits for its stream."""
 
 
 class GrpcServicer:
@@ -47,7 +39,7 @@ class GrpcServicer:
         self._service = service
         self._entrance = entrance
         self._encrypted = encrypted
-        self._waiting = GrpcPendingSessions(UNUSED_S, service.live.end)
+        self._waiting = GrpcPendingSessions(service.live.end)
         self.stopping = False
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -91,12 +83,12 @@ class GrpcServicer:
         if self.stopping:
             raise errors.ShuttingDown()
         live = self._service.live
-        asked = messages.session_options(request, live.spec, self._service.settings)
+        asked = session_options.session_options(request, live.spec, self._service.settings)
         caller = await self._caller(context, asked.key)
         session = live.open(caller, asked.options, asked.session_id, wire="grpc")
         # A stream may come without a word of who it is: clients send a key once, and this.
         is_known = caller.proof is not AuthMethod.PLACE
-        token = secrets.token_hex(16) if asked.with_token or is_known else ""
+        token = self._waiting.new_token() if asked.with_token or is_known else ""
         self._waiting.add(GrpcSession(session, caller, token, asked.with_token))
         await _send_session_metadata(context, session)
         return asked.answer(token)
@@ -108,7 +100,7 @@ class GrpcServicer:
         if number and not self._waiting.of(number, owner):
             raise codes.GrpcRefused(codes.UNKNOWN_SESSION)
         try:
-            async with asyncio.timeout(UNUSED_S):
+            async with asyncio.timeout(self._waiting.unused_s):
                 first = await read_chunk(context)
         except TimeoutError:
             raise codes.GrpcRefused(codes.IDLE) from None

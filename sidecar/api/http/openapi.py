@@ -1,10 +1,16 @@
-"""Schemas that several protocols share."""
+"""OpenAPI: schemas, parameters and bodies of routes, answers that several share, the page /docs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
 
+from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse
+from fastapi.staticfiles import StaticFiles
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from sidecar import clock
@@ -38,41 +44,6 @@ class ProblemDetails(BaseModel):
     detail: str = Field(examples=["The audio is empty (0 bytes)."])
     hint: str = Field(examples=["Check that the recording was written before it was sent."])
     request_id: str = Field(examples=["9f0c…"], description="Id of the request, for reports.")
-
-
-class JobProgress(RenderedBody):
-    """Progress of a job."""
-
-    audio_seconds_done: RoundedSeconds = Field(validation_alias="audio_s_done")
-    audio_seconds_total: RoundedSeconds | None = Field(validation_alias="audio_s_total")
-    fraction: float | None
-
-
-class JobError(RenderedBody):
-    """Error of a job that failed or was rejected."""
-
-    code: str
-    detail: str
-    hint: str
-
-
-class JobSummary(BaseModel):
-    """State of a job, without its transcript."""
-
-    id: str
-    state: Literal["queued", "running", "done", "failed", "cancelled"]
-    position: int | None = Field(description="Number of jobs before it; null once it runs.")
-    attempts: int
-    created: str = Field(
-        examples=["2026-11-20T21:10:00Z"], description="Time of submission, in UTC."
-    )
-    duration: float | None = Field(description="Seconds of audio, if known.")
-    progress: JobProgress
-    error: JobError | None = None
-    refused: JobError | None = Field(
-        None,
-        description="Reason why no available node can run it, while it waits for one that can.",
-    )
 
 
 def content(*media_types: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -227,3 +198,28 @@ OPTIONS: dict[str, Any] = {
 }
 """An engine that cannot follow one of those from
 `hotwords` to `windows` says so (`option_ignored` in the warnings)."""
+
+PAGE = "/docs"
+ASSETS = "/docs/assets"
+NOT_FRAMED = {"Content-Security-Policy": "frame-ancestors 'none'", "X-Frame-Options": "DENY"}
+"""No other page puts this one into a frame and has its visitors click there."""
+
+
+def install_docs_page(app: FastAPI) -> None:
+    """Serve the page and what it needs."""
+    package = find_spec("fastapi_offline")
+    if package is None or package.origin is None:
+        return
+    app.mount(ASSETS, StaticFiles(directory=Path(package.origin).parent / "static"))
+
+    @app.get(PAGE, include_in_schema=False)
+    async def page() -> HTMLResponse:
+        answer = get_swagger_ui_html(
+            openapi_url=app.openapi_url or "",
+            title=app.title,
+            swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
+            swagger_css_url=f"{ASSETS}/swagger-ui.css",
+            swagger_favicon_url="data:,",
+        )
+        answer.headers.update(NOT_FRAMED)
+        return answer

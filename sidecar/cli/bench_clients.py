@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
-from sidecar.cli import load_target
-from sidecar.cli.load_statistics import DECODE, LoadTestSession, LoadTestUtterance
-from sidecar.errors.access_errors import needed_for
-from sidecar.interfaces.live_engine import LIVE_RATE
+from sidecar.cli import bench_run, bench_speech, bench_target
+from sidecar.cli.bench_statistics import DECODE, LoadTestSession, LoadTestUtterance
+from sidecar.installation import needed_for
+from sidecar.interfaces.live_options import LIVE_RATE
 
 if TYPE_CHECKING:
     import httpx
@@ -30,12 +30,12 @@ LONGEST_S = 3600.0
 """For an answer."""
 
 
-_Play = Callable[[load_target.LoadTestSender], Awaitable[None]]
+_Play = Callable[[bench_run.LoadTestSender], Awaitable[None]]
 """Sends all of a session's sound with a carrier."""
 _Session = Callable[[str, _Play, LoadTestSession], Awaitable[None]]
 """One session of a name, from its beginning to its end; an exception where it fails."""
 _LoadTestFileRequest = Callable[
-    [load_target.LoadTestRecording, LoadTestSession, LoadTestUtterance], Awaitable[None]
+    [bench_speech.LoadTestRecording, LoadTestSession, LoadTestUtterance], Awaitable[None]
 ]
 """Sends a recording, and waits until all of it is told; an exception where it is not."""
 
@@ -43,22 +43,22 @@ _LoadTestFileRequest = Callable[
 class LoadClient:
     """Sessions of one service by one wire."""
 
-    def __init__(self, session: _Session, tempo: load_target.LoadTestTempo | None = None) -> None:
-        self._session, self._tempo = session, tempo or load_target.LoadTestTempo()
+    def __init__(self, session: _Session, tempo: bench_run.LoadTestTempo | None = None) -> None:
+        self._session, self._tempo = session, tempo or bench_run.LoadTestTempo()
 
-    async def visit(self, name: str, course: load_target.LoadTestScript) -> LoadTestSession:
+    async def visit(self, name: str, course: bench_speech.LoadTestScript) -> LoadTestSession:
         """Return what came of one session; never an exception."""
         visit = LoadTestSession(name)
-        with load_target.recorded_session(visit, course):
+        with bench_run.recorded_session(visit, course):
             await self._session(
-                name, partial(load_target.send_script, course, self._tempo, visit), visit
+                name, partial(bench_run.send_script, course, self._tempo, visit), visit
             )
         return visit
 
 
 async def _recordings(
     asks: _LoadTestFileRequest,
-    recordings: Sequence[load_target.LoadTestRecording],
+    recordings: Sequence[bench_speech.LoadTestRecording],
     repeat: int,
     name: str,
     _: _Play,
@@ -83,7 +83,7 @@ async def _post(
     path: str,
     part: str,
     fields: Mapping[str, str],
-    recording: load_target.LoadTestRecording,
+    recording: bench_speech.LoadTestRecording,
     visit: LoadTestSession,
     turn: LoadTestUtterance,
 ) -> None:
@@ -99,12 +99,12 @@ async def _post(
             raise ConnectionError(type(error).__name__) from None
     visit.responses += 1
     if not answer.is_success:
-        raise load_target.LoadTestRefusal(_http_code_of(answer))
+        raise bench_run.LoadTestRefusal(_http_code_of(answer))
 
 
 async def _job(
     client: AsyncClient,
-    recording: load_target.LoadTestRecording,
+    recording: bench_speech.LoadTestRecording,
     visit: LoadTestSession,
     turn: LoadTestUtterance,
 ) -> None:
@@ -134,8 +134,8 @@ def _http_code_of(answer: httpx.Response) -> str:
 
 @asynccontextmanager
 async def open_file_client(
-    side: load_target.LoadTestTarget,
-    recordings: Sequence[load_target.LoadTestRecording],
+    side: bench_target.LoadTestTarget,
+    recordings: Sequence[bench_speech.LoadTestRecording],
     repeat: int,
 ) -> AsyncGenerator[LoadClient, None]:
     """Clients of ``side``; each sends ``repeat`` recordings."""
@@ -143,12 +143,12 @@ async def open_file_client(
 
     async with AsyncExitStack() as stack:
         asks: _LoadTestFileRequest
-        if side.wire is load_target.LoadTestFileWire.JOBS:
+        if side.wire is bench_target.LoadTestFileWire.JOBS:
             client = AsyncClient(side.url, side.token, trust=side.trust, retry=NEVER)
             asks = partial(_job, await stack.enter_async_context(client))
         else:
             http = await stack.enter_async_context(await _http(side))
-            openai = side.wire is load_target.LoadTestFileWire.OPENAI
+            openai = side.wire is bench_target.LoadTestFileWire.OPENAI
             asks = (
                 partial(_post, http, "/v1/audio/transcriptions", "file", {"model": "whisper-1"})
                 if openai
@@ -157,13 +157,13 @@ async def open_file_client(
         yield LoadClient(partial(_recordings, asks, recordings, repeat))
 
 
-async def _context(side: load_target.LoadTestTarget) -> ssl.SSLContext | None:
+async def _context(side: bench_target.LoadTestTarget) -> ssl.SSLContext | None:
     if side.trust is None:
         return None
     return await asyncio.to_thread(side.trust.context, side.url)
 
 
-async def _http(side: load_target.LoadTestTarget) -> httpx.AsyncClient:
+async def _http(side: bench_target.LoadTestTarget) -> httpx.AsyncClient:
     import httpx
 
     context = await _context(side)
@@ -182,14 +182,14 @@ async def _live(
 ) -> None:
     """A session of `/v1/live`, to its summary."""
     async with AsyncExitStack() as stack:
-        async with asyncio.timeout(load_target.ANSWER_TIMEOUT_S):
+        async with asyncio.timeout(bench_run.ANSWER_TIMEOUT_S):
             live = await stack.enter_async_context(client.live(**options))
 
         async def send() -> None:
-            await play(load_target.LoadTestSender(live.send))
+            await play(bench_run.LoadTestSender(live.send))
             await live.finish()
 
-        await load_target.run_until_done(send(), _read_live(live, visit))
+        await bench_run.run_until_done(send(), _read_live(live, visit))
 
 
 async def _read_live(live: AsyncLive, visit: LoadTestSession) -> None:
@@ -222,7 +222,7 @@ LONGEST_MESSAGE = 32 << 20
 
 
 async def _streaming(
-    side: load_target.LoadTestTarget,
+    side: bench_target.LoadTestTarget,
     context: ssl.SSLContext | None,
     name: str,
     play: _Play,
@@ -245,16 +245,16 @@ async def _streaming(
         ) as socket:
             talk = _LoadTestYapSession(socket, name, visit)
             await talk.ready()
-            await load_target.run_until_done(talk.all_of(play), talk.read())
+            await bench_run.run_until_done(talk.all_of(play), talk.read())
     except InvalidStatus as error:
-        raise load_target.LoadTestRefusal(f"status_{error.response.status_code}") from None
+        raise bench_run.LoadTestRefusal(f"status_{error.response.status_code}") from None
     except ConnectionClosed as error:
-        raise load_target.LoadTestRefusal(
+        raise bench_run.LoadTestRefusal(
             f"closed_{error.rcvd.code if error.rcvd else 1006}"
         ) from None
 
 
-class _LoadTestYapSession(load_target.LoadTestSender):
+class _LoadTestYapSession(bench_run.LoadTestSender):
     """One connection. A commit ends an utterance, so nothing is sent in pauses."""
 
     silent = True
@@ -276,7 +276,7 @@ class _LoadTestYapSession(load_target.LoadTestSender):
     async def all_of(self, play: _Play) -> None:
         """All of it, until everything is told; then the farewell."""
         await play(self)
-        async with asyncio.timeout(load_target.ANSWER_TIMEOUT_S):
+        async with asyncio.timeout(bench_run.ANSWER_TIMEOUT_S):
             while self._visit.lost:
                 self._told.clear()
                 await self._told.wait()
@@ -309,9 +309,9 @@ class _LoadTestYapSession(load_target.LoadTestSender):
             frame: dict[str, Any] = json.loads(await self._socket.recv())
             kind, payload = frame["type"], frame["payload"]
         except (ValueError, KeyError, TypeError):
-            raise load_target.LoadTestRefusal("answer_not_understood") from None
+            raise bench_run.LoadTestRefusal("answer_not_understood") from None
         if kind == "error":
-            raise load_target.LoadTestRefusal(str((payload or {}).get("code") or kind))
+            raise bench_run.LoadTestRefusal(str((payload or {}).get("code") or kind))
         return frame
 
     async def _say(self, kind: str, **payload: object) -> None:
@@ -327,7 +327,7 @@ OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
 
 
 async def _grpc(
-    side: load_target.LoadTestTarget,
+    side: bench_target.LoadTestTarget,
     credentials: Any,
     name: str,
     play: _Play,
@@ -346,18 +346,14 @@ async def _grpc(
             # Names that others have are taken.
             await _stream(side, channel, f"{name}-{time.monotonic_ns()}", play, visit)
         except grpc.aio.AioRpcError as error:
-            raise load_target.LoadTestRefusal(_grpc_code_of(error)) from None
+            raise bench_run.LoadTestRefusal(_grpc_code_of(error)) from None
 
 
 async def _stream(
-    side: load_target.LoadTestTarget, channel: Any, name: str, play: _Play, visit: LoadTestSession
+    side: bench_target.LoadTestTarget, channel: Any, name: str, play: _Play, visit: LoadTestSession
 ) -> None:
-    from sidecar.protocols.grpc_stt.stt_pb2 import (
-        AudioChunk,
-        SessionRequest,
-        SessionResponse,
-        STTResult,
-    )
+    from sidecar.protocols.grpc_stt.stt_pb2 import SessionRequest, SessionResponse, STTResult
+    from sidecar.upstream.audio_chunks import AudioChunk
 
     metadata = [("authorization", f"Bearer {side.token}")] if side.token else []
     create = channel.unary_unary(
@@ -373,11 +369,11 @@ async def _stream(
         await call.write(AudioChunk(pcm16=sound, sample_rate=LIVE_RATE, **about))
 
     async def send() -> None:
-        await play(load_target.LoadTestSender(write))
+        await play(bench_run.LoadTestSender(write))
         await call.done_writing()
 
     try:
-        await load_target.run_until_done(send(), _read_grpc(call, visit))
+        await bench_run.run_until_done(send(), _read_grpc(call, visit))
     finally:
         call.cancel()
 
@@ -401,7 +397,7 @@ def _grpc_code_of(error: Any) -> str:
 
 @asynccontextmanager
 async def open_live_client(
-    side: load_target.LoadTestTarget, tempo: load_target.LoadTestTempo, **options: Any
+    side: bench_target.LoadTestTarget, tempo: bench_run.LoadTestTempo, **options: Any
 ) -> AsyncGenerator[LoadClient, None]:
     """Live sessions of ``side``, each of one attempt; ``options`` are those of `/v1/live`.
 
@@ -411,16 +407,16 @@ async def open_live_client(
     from vibevoice_asr_client import NEVER, AsyncClient
 
     match side.wire:
-        case load_target.LoadTestLiveWire.STREAMING:
+        case bench_target.LoadTestLiveWire.STREAMING:
             yield LoadClient(partial(_streaming, side, await _context(side)), tempo)
-        case load_target.LoadTestLiveWire.GRPC:
+        case bench_target.LoadTestLiveWire.GRPC:
             yield LoadClient(partial(_grpc, side, await _credentials(side)), tempo)
         case _:
             async with AsyncClient(side.url, side.token, trust=side.trust, retry=NEVER) as client:
                 yield LoadClient(partial(_live, client, {"diarize": False, **options}), tempo)
 
 
-async def _credentials(side: load_target.LoadTestTarget) -> Any:
+async def _credentials(side: bench_target.LoadTestTarget) -> Any:
     with needed_for("Measurements over gRPC", "grpc"):
         import grpc
 
@@ -431,7 +427,7 @@ async def _credentials(side: load_target.LoadTestTarget) -> Any:
     return grpc.ssl_channel_credentials(await asyncio.to_thread(_roots, side))
 
 
-def _roots(side: load_target.LoadTestTarget) -> bytes | None:
+def _roots(side: bench_target.LoadTestTarget) -> bytes | None:
     """The certificate that is believed, in PEM; None: those of the system."""
     trust = side.trust
     if trust is None or not trust.given:

@@ -1,30 +1,23 @@
-"""Routes of /health, probes, /metrics and /system, with schemas.
+"""Routes of / and /health, and the probes (/healthz), with schemas.
 
 For desktop hosts and operators.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 from typing import Any, Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.types import Scope as Asked
 
-from sidecar import __version__
-from sidecar.api import metrics_gauges
-from sidecar.api.http import schemas
-from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response
-from sidecar.auth.identity import Scope
 from sidecar.config.settings import Settings
+from sidecar.errors import JournalUnreachable
 from sidecar.observability import prometheus
-from sidecar.observability.metrics import METRIC_PREFIX
 from sidecar.service.facade import Service, ServiceHealth
 from sidecar.transcripts.speaker_embeddings import LOCAL_VOICES_FIELD, WINDOW_FORMAT
-from sidecar.version import CONTRACT
+from sidecar.version import CONTRACT, __version__
 
 
 class RootAnswer(BaseModel):
@@ -110,6 +103,7 @@ class HealthAnswer(BaseModel):
     decode_latency_max: float
 
 
+NO_STORE = {"Cache-Control": "no-store"}
 VLLM_STATUS = {"ok": "ok", "loading": "degraded", "stopping": "unreachable"}
 """Backend states for clients of the queue server."""
 
@@ -197,146 +191,10 @@ class ProbeAnswer(BaseModel):
     )
 
 
-class MetricsAnswer(BaseModel):
-    """Counters: at the top by the names of the server whose dashboards read them."""
-
-    active_sessions: int
-    active_vad_utterances: int
-    vad_triggers_total: int
-    decode_cancelled: int
-    decode_orphaned: int
-    error_counts: dict[str, int]
-    decode_latency_total: float
-    decode_latency_count: int
-    decode_latency_max: float
-    decode_buffer_wait_total: float
-    decode_buffer_wait_count: int
-    decode_buffer_wait_max: float
-    decode_queue_wait_total: float
-    decode_queue_wait_count: int
-    decode_queue_wait_max: float
-    decode_response_emit_total: float
-    decode_response_emit_count: int
-    decode_response_emit_max: float
-    rtf_total: float
-    rtf_count: int
-    rtf_max: float
-    active_sessions_by_api: dict[str, int] | None = Field(
-        None, description="By owner, if the setting 'metrics' has 'owners'."
-    )
-    vibevoice: dict[str, Any] = Field(
-        description="service, jobs, live, engines, memory, http and grpc (docs/operations.md)."
-    )
-
-
-class SystemProcess(BaseModel):
-    """Process of the service, without worker processes."""
-
-    pid: int
-    cpu_percent: float = Field(description="Percent of one processor since the previous request.")
-    rss_bytes: int
-    vms_bytes: int
-    threads: int
-
-
-class SystemMemory(BaseModel):
-    """The host's memory."""
-
-    memory_total_bytes: int
-    memory_available_bytes: int
-    memory_percent: float
-
-
-class SystemGpu(BaseModel):
-    """GPU in use, at the last query; null if the driver does not say."""
-
-    index: int
-    name: str
-    utilization_gpu: int | None
-    utilization_memory: int | None
-    memory_total_mib: int
-    memory_used_mib: int
-    temperature_gpu: int | None
-
-
-class SystemAnswer(BaseModel):
-    """The machine."""
-
-    timestamp: float = Field(description="Seconds since 1970.")
-    platform: str
-    python: str
-    cpu_count: int
-    load_avg: list[float]
-    process: SystemProcess
-    system: SystemMemory
-    gpus: list[SystemGpu]
-
-
-METRICS = ("/metrics", "/metrics.json", "/system")
-NO_STORE = {"Cache-Control": "no-store"}
-TEXT: dict[str, Any] = {"content": schemas.content("text/plain", "application/openmetrics-text")}
-
-
-def is_public_metrics(settings: Settings, asked: Asked) -> bool:
-    """Return whether a request is for metrics that need no token."""
-    return "open" in settings.metrics and asked["type"] == "http" and asked["path"] in METRICS
-
-
-def build_router(service: Service) -> APIRouter:
-    """The routes of this wire."""
+def build_probes_router(service: Service) -> APIRouter:
+    """The routes of the probes."""
     router = APIRouter()
-    machine = prometheus.ProcessUsage()
 
-    def admit(request: Request) -> None:
-        if not is_public_metrics(service.settings, request.scope):
-            identity_of(request).demand(Scope.METRICS)
-
-    @router.get(
-        "/metrics",
-        summary="Metrics for Prometheus",
-        response_class=Response,
-        responses={200: TEXT, **schemas.PROBLEMS},
-    )
-    async def metrics(request: Request) -> Response:
-        admit(request)
-        if not prometheus.is_library_imported():
-            await asyncio.to_thread(prometheus.import_prometheus_client)
-        own = [*metrics_gauges.gauges(service, service.health()), *service.tally.measured()]
-        other = prometheus.stt_gauges(metrics_gauges.metrics_nested(service))
-        accept = ", ".join(request.headers.getlist("accept"))
-        page, media_type = prometheus.render_metrics(own, other, METRIC_PREFIX, accept)
-        return Response(page, headers={"Content-Type": media_type, "Vary": "Accept", **NO_STORE})
-
-    @router.get(
-        "/metrics.json",
-        summary="The same as JSON",
-        response_model=MetricsAnswer,
-        responses=schemas.PROBLEMS,
-    )
-    async def metrics_json(request: Request) -> Response:
-        admit(request)
-        return json_response(
-            metrics_gauges.metrics_json(service, service.health()), headers=NO_STORE
-        )
-
-    @router.get(
-        "/system",
-        summary="The machine, our process on it, and the GPU",
-        response_model=SystemAnswer,
-        responses=schemas.PROBLEMS,
-    )
-    async def system(request: Request) -> Response:
-        admit(request)
-        facts = machine.facts()
-        return json_response(
-            {**facts, "gpus": metrics_gauges.gpu_metrics(service.health())}, headers=NO_STORE
-        )
-
-    _add_probes(router, service)
-    return router
-
-
-def _add_probes(router: APIRouter, service: Service) -> None:
     @router.get("/healthz/live", summary="Liveness probe", response_model=ProbeAnswer)
     async def live() -> Response:
         return _probe("")
@@ -357,9 +215,20 @@ def _add_probes(router: APIRouter, service: Service) -> None:
         responses={503: {"model": ProbeAnswer}},
     )
     async def ready() -> Response:
-        return _probe(metrics_gauges.why_not_ready(service.health()))
+        return _probe(why_not_ready(service.health()))
+
+    return router
 
 
 def _probe(why_not: str) -> Response:
     body = {"status": "unavailable", "reason": why_not} if why_not else {"status": "ok"}
     return json_response(body, status=503 if why_not else 200, headers=NO_STORE)
+
+
+def why_not_ready(now: ServiceHealth) -> str:
+    """Return the reason why the service accepts no work, "" if it does."""
+    if now.stopping:
+        return "stopping"
+    if now.starting:
+        return "starting"
+    return now.trouble or ("" if now.reachable else JournalUnreachable.code)

@@ -1,14 +1,25 @@
-"""Gauges of the service for /metrics and /metrics.json."""
+"""Routes of /metrics and /metrics.json, and the gauges of the service."""
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sidecar.errors import JournalUnreachable
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
+from starlette.types import Scope as Asked
+
+from sidecar.api.health_routes import NO_STORE, why_not_ready
+from sidecar.api.http import openapi
+from sidecar.api.http.request_headers import identity_of
+from sidecar.api.http.responses import json_response
+from sidecar.auth.identity import Scope
+from sidecar.config.settings import Settings
 from sidecar.observability import metrics, prometheus
+from sidecar.observability.metrics import METRIC_PREFIX
 from sidecar.service.facade import Service, ServiceHealth
 from sidecar.workers.engine_fleet import EngineRole, EngineStatus
 from sidecar.workers.engine_slot import EngineState
@@ -52,7 +63,7 @@ def gauges(service: Service, now: ServiceHealth) -> list[metrics.AnyMetric]:
     return found
 
 
-def metrics_json(service: Service, now: ServiceHealth) -> dict[str, Any]:
+def metrics_body(service: Service, now: ServiceHealth) -> dict[str, Any]:
     """By the names of the other server, and ours below `vibevoice`."""
     return {**metrics_nested(service), "vibevoice": _service_values(service, now)}
 
@@ -63,33 +74,6 @@ def metrics_nested(service: Service) -> dict[str, Any]:
     if "owners" in service.settings.metrics:
         by_owner = collections.Counter(session.owner for session in service.live.going_on())
     return prometheus.stt_metrics_json(service.tally, len(service.live), by_owner)
-
-
-def why_not_ready(now: ServiceHealth) -> str:
-    """Return the reason why the service accepts no work, "" if it does."""
-    if now.stopping:
-        return "stopping"
-    if now.starting:
-        return "starting"
-    return now.trouble or ("" if now.reachable else JournalUnreachable.code)
-
-
-def gpu_metrics(now: ServiceHealth) -> list[dict[str, Any]]:
-    """The GPU that is used, as it was seen last."""
-    gpu = now.gpu
-    if gpu is None:
-        return []
-    return [
-        {
-            "index": 0,
-            "name": gpu.name,
-            "utilization_gpu": gpu.busy,
-            "utilization_memory": gpu.memory_busy,
-            "memory_total_mib": gpu.total_mb,
-            "memory_used_mib": gpu.used_mb,
-            "temperature_gpu": gpu.celsius,
-        }
-    ]
 
 
 def _service_values(service: Service, now: ServiceHealth) -> dict[str, Any]:
@@ -229,8 +213,102 @@ def _engines(engines: Mapping[EngineRole, EngineStatus]) -> list[metrics.AnyMetr
 
 
 def _resident(one: EngineStatus) -> int:
-    return prometheus.resident_bytes(one.worker_pid) if one.worker_pid is not None else 0
+    return resident_bytes(one.worker_pid) if one.worker_pid is not None else 0
 
 
 def _gauge(name: str, what: str, value: float) -> metrics.Gauge:
     return metrics.Gauge(name, what, {(): float(value)})
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the resident bytes of a process of ours; 0 if it is gone."""
+    import psutil
+
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+class MetricsAnswer(BaseModel):
+    """Counters: at the top by the names of the server whose dashboards read them."""
+
+    active_sessions: int
+    active_vad_utterances: int
+    vad_triggers_total: int
+    decode_cancelled: int
+    decode_orphaned: int
+    error_counts: dict[str, int]
+    decode_latency_total: float
+    decode_latency_count: int
+    decode_latency_max: float
+    decode_buffer_wait_total: float
+    decode_buffer_wait_count: int
+    decode_buffer_wait_max: float
+    decode_queue_wait_total: float
+    decode_queue_wait_count: int
+    decode_queue_wait_max: float
+    decode_response_emit_total: float
+    decode_response_emit_count: int
+    decode_response_emit_max: float
+    rtf_total: float
+    rtf_count: int
+    rtf_max: float
+    active_sessions_by_api: dict[str, int] | None = Field(
+        None, description="By owner, if the setting 'metrics' has 'owners'."
+    )
+    vibevoice: dict[str, Any] = Field(
+        description="service, jobs, live, engines, memory, http and grpc (docs/operations.md)."
+    )
+
+
+METRICS = ("/metrics", "/metrics.json", "/system")
+TEXT: dict[str, Any] = {"content": openapi.content("text/plain", "application/openmetrics-text")}
+
+
+def is_public_metrics(settings: Settings, asked: Asked) -> bool:
+    """Return whether a request is for metrics that need no token."""
+    return "open" in settings.metrics and asked["type"] == "http" and asked["path"] in METRICS
+
+
+def demand_metrics_scope(settings: Settings, request: Request) -> None:
+    """Refuse a request for metrics without their scope, unless they are open.
+
+    Raises:
+        errors.ScopeMissing: it has not.
+    """
+    if not is_public_metrics(settings, request.scope):
+        identity_of(request).demand(Scope.METRICS)
+
+
+def build_router(service: Service) -> APIRouter:
+    """The routes of this wire."""
+    router = APIRouter()
+
+    @router.get(
+        "/metrics",
+        summary="Metrics for Prometheus",
+        response_class=Response,
+        responses={200: TEXT, **openapi.PROBLEMS},
+    )
+    async def metrics(request: Request) -> Response:
+        demand_metrics_scope(service.settings, request)
+        if not prometheus.is_library_imported():
+            await asyncio.to_thread(prometheus.import_prometheus_client)
+        own = [*gauges(service, service.health()), *service.tally.measured()]
+        other = prometheus.stt_gauges(metrics_nested(service))
+        accept = ", ".join(request.headers.getlist("accept"))
+        page, media_type = prometheus.render_metrics(own, other, METRIC_PREFIX, accept)
+        return Response(page, headers={"Content-Type": media_type, "Vary": "Accept", **NO_STORE})
+
+    @router.get(
+        "/metrics.json",
+        summary="The same as JSON",
+        response_model=MetricsAnswer,
+        responses=openapi.PROBLEMS,
+    )
+    async def metrics_json(request: Request) -> Response:
+        demand_metrics_scope(service.settings, request)
+        return json_response(metrics_body(service, service.health()), headers=NO_STORE)
+
+    return router

@@ -1,0 +1,199 @@
+"""Error responses: HTTP status of each kind of error, problem details (RFC 9457), dialects."""
+
+from __future__ import annotations
+
+import http
+import json
+import logging
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match, Mount, Route, WebSocketRoute
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from sidecar import errors
+
+log = logging.getLogger(__name__)
+
+STATUS: Mapping[errors.ErrorKind, int] = {
+    errors.ErrorKind.MALFORMED: 400,
+    errors.ErrorKind.UNPROCESSABLE: 422,
+    errors.ErrorKind.UNSUPPORTED: 415,
+    errors.ErrorKind.TOO_LARGE: 413,
+    errors.ErrorKind.HEADERS_TOO_LARGE: 431,
+    errors.ErrorKind.TIMEOUT: 408,
+    errors.ErrorKind.NOT_FOUND: 404,
+    errors.ErrorKind.METHOD: 405,
+    errors.ErrorKind.UPGRADE: 426,
+    errors.ErrorKind.FORBIDDEN: 403,
+    errors.ErrorKind.UNAUTHORIZED: 401,
+    errors.ErrorKind.CONFLICT: 409,
+    errors.ErrorKind.PRECONDITION: 412,
+    errors.ErrorKind.RANGE: 416,
+    errors.ErrorKind.CANCELLED: 409,
+    errors.ErrorKind.LIMITED: 429,
+    errors.ErrorKind.BUSY: 503,
+    errors.ErrorKind.STORAGE_FULL: 507,
+    errors.ErrorKind.WONT_FIT: 507,
+    errors.ErrorKind.FAILED: 500,
+}
+_FROM_STATUS: Mapping[int, type[errors.SidecarError]] = {
+    404: errors.NotFound,
+    408: errors.UploadStalled,
+    413: errors.UploadTooLarge,
+    415: errors.ContentTypeUnsupported,
+}
+"""Errors for the framework's own responses, by status; the method is a case of its own."""
+ErrorRenderer = Callable[[errors.SidecarError], Response]
+"""Writes an error in the language of a wire."""
+ErrorDialects = Mapping[str, ErrorRenderer]
+"""Error formats of paths whose clients do not know problem details; one that ends in '/' stands
+for all below it."""
+NO_DIALECTS: ErrorDialects = {}
+UPGRADE_HEADERS = {"Upgrade": "websocket", "Connection": "Upgrade"}
+"""Of a 426, as RFC 9110 wants it."""
+
+
+def problem_body(error: errors.SidecarError) -> dict[str, Any]:
+    """The body of a problem response."""
+    status = STATUS[error.kind]
+    return {
+        "type": f"urn:vibevoice-asr:error:{error.code}",
+        "title": http.HTTPStatus(status).phrase,
+        "status": status,
+        "code": error.code,
+        "detail": error.detail,
+        "hint": error.hint,
+        "request_id": uuid.uuid4().hex,
+    }
+
+
+def problem(error: errors.SidecarError) -> Response:
+    """The response that says ``error``; the log has its id."""
+    body = problem_body(error)
+    log_error(error, body["request_id"])
+    return Response(
+        json.dumps(body),
+        status_code=body["status"],
+        media_type="application/problem+json",
+        headers=error_headers(error),
+    )
+
+
+def log_error(error: errors.SidecarError, request_id: str) -> None:
+    """A line in the log, as a warning where it is our fault."""
+    ours = STATUS[error.kind] >= 500 and error.kind is not errors.ErrorKind.BUSY
+    level = logging.WARNING if ours else logging.INFO
+    log.log(level, "answered %s, request %s", error.code, request_id)
+
+
+def error_response_at(path: str, dialects: ErrorDialects) -> ErrorRenderer:
+    """Return the error format of a path."""
+    if path in dialects:
+        return dialects[path]
+    above = (say for begin, say in dialects.items() if begin[-1] == "/" and path.startswith(begin))
+    return next(above, problem)
+
+
+def error_headers(error: errors.SidecarError) -> dict[str, str]:
+    """Return the headers of an error, however its body is rendered."""
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    if error.kind is errors.ErrorKind.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return headers
+
+
+def install_error_handlers(
+    app: FastAPI, *routers: APIRouter, dialects: ErrorDialects = NO_DIALECTS
+) -> None:
+    """Make ``app``, which has these ``routers``, answer every error in the language of its address:
+    as a problem, unless ``dialects`` has another."""
+    own = [route for router in routers for route in router.routes]
+
+    def said(
+        request: Request, error: errors.SidecarError, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        response = error_response_at(request.scope["path"], dialects)(error)
+        response.headers.update(headers or {})
+        return response
+
+    @app.exception_handler(errors.SidecarError)
+    async def known(request: Request, error: errors.SidecarError) -> Response:
+        return said(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"][1:]) or "body"
+        if first["type"] == "missing":
+            return said(request, errors.FieldMissing(f"The field '{field}' is missing."))
+        wrong = f"The field '{field}' is not possible: {first['msg']}."
+        return said(request, errors.FieldInvalid(wrong))
+
+    @app.exception_handler(HTTPException)
+    async def routing(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 405:
+            methods = _methods(request.scope, [*app.routes, *own])
+            return said(request, errors.MethodNotAllowed(), {"Allow": ", ".join(methods)})
+        if error.status_code == 404 and _takes_websockets(request, [*app.routes, *own]):
+            return said(request, errors.UpgradeRequired(), UPGRADE_HEADERS)
+        if (known := _FROM_STATUS.get(error.status_code)) is not None:
+            return said(request, known())
+        if 400 <= error.status_code < 500:
+            return said(request, errors.RequestInvalid())
+        return said(request, errors.SidecarError())
+
+    @app.exception_handler(Exception)
+    async def unknown(request: Request, error: Exception) -> Response:
+        # Answered from outside of everything else, which would have seen what is left unread.
+        return said(request, errors.SidecarError(), {"Connection": "close"})
+
+    found_nothing = app.router.default
+
+    async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+        """Starlette refuses a WebSocket where there is none by a 403 without a word."""
+        if scope["type"] != "websocket":
+            await found_nothing(scope, receive, send)
+            return
+        sockets = ", ".join(one.path for one in own if isinstance(one, WebSocketRoute))
+        answer = error_response_at(scope["path"], dialects)(
+            errors.NotFound(
+                "There is no WebSocket at this address.", hint=f"There are some at: {sockets}."
+            )
+        )
+        with suppress(RuntimeError, OSError):
+            await WebSocket(scope, receive, send).send_denial_response(answer)
+
+    app.router.default = nowhere
+
+
+def _methods(scope: Scope, routes: Iterable[BaseRoute]) -> list[str]:
+    """Return the methods of an address, by all routes that it matches; a mount has files to be
+    read."""
+    methods: set[str] = set()
+    for route in routes:
+        if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
+            methods |= route.methods or set()
+        elif isinstance(route, Mount) and _is_in_mount(route, scope):
+            methods.add("GET")
+    return sorted(methods | ({"HEAD"} if "GET" in methods else set()))
+
+
+def _takes_websockets(request: Request, routes: Iterable[BaseRoute]) -> bool:
+    return any(
+        isinstance(route, WebSocketRoute) and route.path_regex.match(request.scope["path"])
+        for route in routes
+    )
+
+
+def _is_in_mount(mount: Mount, scope: Scope) -> bool:
+    """Return whether an address is one of the mount's, which by then may have made it its own."""
+    return f"{scope['path']}/".startswith(f"{mount.path}/")

@@ -1,0 +1,140 @@
+"""Route of /system: the machine, our process on it, and the GPU."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
+
+from sidecar import clock
+from sidecar.api.health_routes import NO_STORE
+from sidecar.api.http import openapi
+from sidecar.api.http.responses import json_response
+from sidecar.api.metrics_routes import demand_metrics_scope
+from sidecar.service.facade import Service, ServiceHealth
+
+
+class SystemProcess(BaseModel):
+    """Process of the service, without worker processes."""
+
+    pid: int
+    cpu_percent: float = Field(description="Percent of one processor since the previous request.")
+    rss_bytes: int
+    vms_bytes: int
+    threads: int
+
+
+class SystemMemory(BaseModel):
+    """The host's memory."""
+
+    memory_total_bytes: int
+    memory_available_bytes: int
+    memory_percent: float
+
+
+class SystemGpu(BaseModel):
+    """GPU in use, at the last query; null if the driver does not say."""
+
+    index: int
+    name: str
+    utilization_gpu: int | None
+    utilization_memory: int | None
+    memory_total_mib: int
+    memory_used_mib: int
+    temperature_gpu: int | None
+
+
+class SystemAnswer(BaseModel):
+    """The machine."""
+
+    timestamp: float = Field(description="Seconds since 1970.")
+    platform: str
+    python: str
+    cpu_count: int
+    load_avg: list[float]
+    process: SystemProcess
+    system: SystemMemory
+    gpus: list[SystemGpu]
+
+
+class ProcessUsage:
+    """Asks for the share of the processor from one question to the next."""
+
+    def __init__(self) -> None:
+        self._before = 0.0, 0.0
+        """The time and what the process had taken of a processor by then."""
+
+    def facts(self) -> dict[str, Any]:
+        """A snapshot: bytes, percent (of one processor), seconds since 1970."""
+        import psutil
+
+        process, memory = psutil.Process(), psutil.virtual_memory()
+        with process.oneshot():
+            used, held = process.cpu_times(), process.memory_info()
+            threads, began = process.num_threads(), process.create_time()
+        return {
+            "timestamp": clock.wall_time(),
+            "platform": platform.platform(),
+            "python": platform.python_version(),
+            "cpu_count": os.cpu_count() or 1,
+            "load_avg": list(psutil.getloadavg()),
+            "process": {
+                "pid": process.pid,
+                "cpu_percent": self._percent(used.user + used.system, began),
+                "rss_bytes": held.rss,
+                "vms_bytes": held.vms,
+                "threads": threads,
+            },
+            "system": {
+                "memory_total_bytes": memory.total,
+                "memory_available_bytes": memory.available,
+                "memory_percent": memory.percent,
+            },
+        }
+
+    def _percent(self, used_s: float, began: float) -> float:
+        """Since the last question; since the start of the process for the first."""
+        now = time.monotonic()
+        (before, used_before), self._before = self._before, (now, used_s)
+        passed = now - before if before else clock.wall_time() - began
+        return round(100 * (used_s - used_before) / passed, 1) if passed > 0 else 0.0
+
+
+def gpu_metrics(now: ServiceHealth) -> list[dict[str, Any]]:
+    """The GPU that is used, as it was seen last."""
+    gpu = now.gpu
+    if gpu is None:
+        return []
+    return [
+        {
+            "index": 0,
+            "name": gpu.name,
+            "utilization_gpu": gpu.busy,
+            "utilization_memory": gpu.memory_busy,
+            "memory_total_mib": gpu.total_mb,
+            "memory_used_mib": gpu.used_mb,
+            "temperature_gpu": gpu.celsius,
+        }
+    ]
+
+
+def build_router(service: Service) -> APIRouter:
+    """The one route."""
+    router, machine = APIRouter(), ProcessUsage()
+
+    @router.get(
+        "/system",
+        summary="The machine, our process on it, and the GPU",
+        response_model=SystemAnswer,
+        responses=openapi.PROBLEMS,
+    )
+    async def system(request: Request) -> Response:
+        demand_metrics_scope(service.settings, request)
+        facts = machine.facts()
+        return json_response({**facts, "gpus": gpu_metrics(service.health())}, headers=NO_STORE)
+
+    return router

@@ -1,0 +1,168 @@
+"""Speech of load tests: utterances cut from recordings, scripts of simulated users, start times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sidecar import errors
+from sidecar.cli.audio_input import LONGEST_S, check_recording
+from sidecar.interfaces.live_options import LIVE_RATE
+
+if TYPE_CHECKING:
+    from sidecar.audio import Block
+
+SAMPLE_BYTES = 2
+BREATH_S = 1.0
+"""Between two utterances of who talks all the time: longer than a pause that ends one."""
+
+
+class LoadTestMode(StrEnum):
+    """Mode of load test sessions."""
+
+    TALK = "talk"
+    """Utterance after utterance, with a breath between them."""
+    CONVERSATION = "conversation"
+    """By turns: each session is silent for as long as the one beside it talks."""
+    IDLE = "idle"
+    """Connected, and nothing is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadTestAudio:
+    """Audio: pcm16 at `LIVE_RATE`."""
+
+    sound: bytes
+    speech: bool
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasts."""
+        return len(self.sound) / SAMPLE_BYTES / LIVE_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class LoadTestScript:
+    """Script of one session; ``idle_s``: for how long it only stays, if it sends nothing."""
+
+    parts: tuple[LoadTestAudio, ...] = ()
+    idle_s: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.idle_s or sum(part.seconds for part in self.parts)
+
+
+def silence(seconds: float) -> bytes:
+    """Return so much silence."""
+    return bytes(round(seconds * LIVE_RATE) * SAMPLE_BYTES)
+
+
+def script_of(
+    mode: LoadTestMode, clips: Sequence[bytes], seconds: float, pause_s: float, number: int
+) -> LoadTestScript:
+    """Return the script of session ``number`` for some ``seconds``: whole utterances and pauses.
+
+    ``clips``: one utterance each, taken from another place on by every session. ``pause_s``: of a
+    conversation, in which every second session begins by listening.
+    """
+    if mode is LoadTestMode.IDLE:
+        return LoadTestScript(idle_s=seconds)
+    pause = LoadTestAudio(
+        silence(pause_s if mode is LoadTestMode.CONVERSATION else BREATH_S), speech=False
+    )
+    listens_first = mode is LoadTestMode.CONVERSATION and number % 2
+    parts = [pause] if listens_first else []
+    turn, lasts = number, sum(part.seconds for part in parts)
+    while lasts < seconds or not any(part.speech for part in parts):
+        said = LoadTestAudio(clips[turn % len(clips)], speech=True)
+        parts += [said, pause]
+        lasts += said.seconds + pause.seconds
+        turn += 1
+    return LoadTestScript(tuple(parts))
+
+
+def starts(count: int, steps: int, interval_s: float, spread_s: float) -> list[float]:
+    """Return the start times of ``count`` sessions: in ``steps`` groups that are ``interval_s``
+    apart.
+
+    Those of a group begin within ``spread_s``, so that not all of them send in the same instant.
+    """
+    size = -(-count // max(1, min(steps, count)))
+    return [
+        number // size * interval_s + number % size / size * spread_s for number in range(count)
+    ]
+
+
+FRAME = LIVE_RATE // 50
+"""Samples that are looked at together."""
+QUIET = 0.05
+"""Share of the loudest frame above which a frame is speech."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadTestRecording:
+    """A file, and how long it is."""
+
+    path: Path
+    seconds: float
+
+
+def recordings_of(files: Sequence[Path]) -> list[LoadTestRecording]:
+    """The files with their lengths.
+
+    Raises:
+        errors.SidecarError: one is no recording, or not there.
+    """
+    return [LoadTestRecording(path, len(_decoded(path)) / LIVE_RATE) for path in files]
+
+
+def clips_of(path: Path, talk_s: float) -> list[bytes]:
+    """Utterances of about ``talk_s`` out of a recording, each from its first sound to its last.
+
+    Raises:
+        errors.SidecarError: it is no recording, not there, or has nothing to be heard in it.
+    """
+    clips = utterances(_decoded(path), talk_s)
+    if not clips:
+        raise errors.FieldInvalid(
+            f"{path} has no {talk_s:g} s of speech.",
+            hint="Use a recording with speech, or a shorter --talk.",
+        )
+    return clips
+
+
+def utterances(samples: Block, talk_s: float) -> list[bytes]:
+    """Stretches of ``samples`` (mono, `LIVE_RATE`) as pcm16 that begin and end with a sound.
+
+    One that is quiet for half of its time or more is left out.
+    """
+    import numpy as np
+
+    count = len(samples) // FRAME
+    frames = samples[: count * FRAME].reshape(count, FRAME)
+    loudness = np.sqrt((frames**2).mean(axis=1)) if count else np.zeros(0)
+    loud = np.flatnonzero(loudness > QUIET * loudness.max(initial=0.0))
+    size, found, at = max(1, round(talk_s * LIVE_RATE / FRAME)), [], 0
+    while len(later := loud[loud >= at]):
+        begin = int(later[0])
+        end = int(later[later < begin + size][-1]) + 1
+        if 2 * (end - begin) > size:
+            block = samples[begin * FRAME : end * FRAME]
+            found.append((block.clip(-1, 1) * 32767).round().astype("<i2").tobytes())
+        at = begin + size
+    return found
+
+
+def _decoded(path: Path) -> Block:
+    from sidecar.audio.audio_decoder import decode_audio_file
+
+    try:
+        check_recording(path)
+        return decode_audio_file(path, LIVE_RATE, LONGEST_S)
+    except errors.SidecarError as error:  # there may be many of them: which one it is
+        raise type(error)(f"{path}: {error.detail}", hint=error.hint) from None

@@ -1,0 +1,165 @@
+"""Target of a load test: the service, its wires, the share of a core that it takes."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from sidecar import errors
+from sidecar.cli.backends import ServiceTarget
+
+if TYPE_CHECKING:
+    import psutil
+    from vibevoice_asr_client import Trust
+
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class CpuShare:
+    """The share of a core that a service's own process took since this was made, and its children.
+
+    ``process``: None of a service elsewhere.
+    """
+
+    def __init__(self, process: psutil.Process | None) -> None:
+        self._process = process
+        self._begun = time.monotonic()
+        self._before = self._taken()
+
+    def so_far(self) -> tuple[float, float] | None:
+        """Of the service, and of its engines; None where it cannot be told.
+
+        Children that have ended meanwhile count nothing.
+        """
+        after, lasted = self._taken(), time.monotonic() - self._begun
+        if after is None or self._before is None or not lasted:
+            return None
+        return (after[0] - self._before[0]) / lasted, max(0.0, after[1] - self._before[1]) / lasted
+
+    def _taken(self) -> tuple[float, float] | None:
+        import psutil
+
+        if self._process is None:
+            return None
+        try:
+            own = sum(self._process.cpu_times()[:2])
+            below = self._process.children(recursive=True)
+        except psutil.Error:
+            return None
+        others = 0.0
+        for child in below:
+            with contextlib.suppress(psutil.Error):
+                others += sum(child.cpu_times()[:2])
+        return own, others
+
+
+def process_of(url: str, pid: object) -> psutil.Process | None:
+    """The process that serves at ``url`` if it is one of this machine; ``pid`` is what it says.
+
+    Believed only where that process does listen there: a container's numbers are its own.
+    """
+    import psutil
+
+    from sidecar.server.port_owner import listens_on
+
+    parts = urlsplit(url)
+    if not isinstance(pid, int) or parts.hostname not in LOOPBACK or not parts.port:
+        return None
+    try:
+        process = psutil.Process(pid)
+        return process if listens_on(process, parts.port) else None
+    except psutil.Error:
+        return None
+
+
+GRPC = "grpc"
+ENCRYPTED = "grpcs"
+
+
+class LoadTestLiveWire(StrEnum):
+    """Wire of live audio to a service."""
+
+    LIVE = "live"
+    """`/v1/live`."""
+    STREAMING = "streaming"
+    """`/api/asr-streaming`, of yap servers."""
+    GRPC = GRPC
+    """The package `stt`."""
+
+
+class LoadTestFileWire(StrEnum):
+    """Wire of recordings to a service."""
+
+    TRANSCRIBE = "transcribe"
+    """`POST /transcribe`, which waits for the answer."""
+    JOBS = "jobs"
+    """`/v1/jobs`, followed by its events."""
+    OPENAI = "openai"
+    """`POST /v1/audio/transcriptions`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadTestTarget:
+    """One of those that are compared. ``target``: host and port of its gRPC, "" without."""
+
+    name: str
+    wire: LoadTestLiveWire | LoadTestFileWire
+    url: str
+    token: str | None = None
+    trust: Trust | None = None
+    target: str = ""
+    process: psutil.Process | None = None
+
+    @property
+    def encrypted(self) -> bool:
+        """Return whether the connection is encrypted."""
+        return urlsplit(self.url).scheme in ("https", ENCRYPTED)
+
+
+async def describe_target(
+    where: ServiceTarget, wire: LoadTestLiveWire | LoadTestFileWire
+) -> LoadTestTarget:
+    """The service of ``where``, as it says it is; one that is not ours may say nothing.
+
+    Raises:
+        errors.SidecarError: nothing answers there, or it has no gRPC where that is asked for.
+    """
+    from vibevoice_asr_client import AnswerNotUnderstood, AsyncClient, ServiceError
+
+    from sidecar.cli.remote_service import translate_client_errors
+
+    url = where.server or ""
+    parts = urlsplit(url)
+    if parts.scheme in (GRPC, ENCRYPTED):
+        if wire is not LoadTestLiveWire.GRPC:
+            raise errors.FieldInvalid(
+                f"The address {url} is for gRPC only.", hint="Add --wire grpc."
+            )
+        return LoadTestTarget(
+            f"{wire} {url}", wire, url, where.token, where.trust, target=parts.netloc
+        )
+    with translate_client_errors():
+        async with AsyncClient(url, where.token, trust=where.trust) as client:
+            url = client.url
+            try:
+                health = await client.health()
+            except (ServiceError, AnswerNotUnderstood):
+                health = {}
+    target = ""
+    if wire is LoadTestLiveWire.GRPC:
+        if not health.get("grpc_port"):
+            raise errors.FieldInvalid(
+                f"The service at {url} has no gRPC.",
+                hint="Start it with --grpc-port, or give an address such as grpc://localhost:50051.",
+            )
+        host = urlsplit(url).hostname or ""
+        target = (
+            f"[{host}]:{health['grpc_port']}" if ":" in host else f"{host}:{health['grpc_port']}"
+        )
+    process = process_of(url, health.get("pid"))
+    return LoadTestTarget(f"{wire} {url}", wire, url, where.token, where.trust, target, process)

@@ -1,0 +1,60 @@
+"""Service: errors of settings, port, disk, start and shutdown."""
+
+from __future__ import annotations
+
+from sidecar.errors.error_base import ErrorKind, SidecarError
+
+
+class SettingsInvalid(SidecarError, code="settings_invalid", kind=ErrorKind.MALFORMED):
+    """A setting has an impossible value."""
+
+    default_detail = "A setting has a value that is not possible."
+    default_hint = "See 'vibevoice-asr serve --help' or docs/settings.md."
+
+
+class PortInUse(SidecarError, code="port_in_use", kind=ErrorKind.CONFLICT):
+    """Another program holds the port."""
+
+    default_detail = "The port is in use."
+    default_hint = "Stop the other program or choose another port with --port."
+
+
+class DiskFull(SidecarError, code="disk_full", kind=ErrorKind.STORAGE_FULL):
+    """Full disk of uploads."""
+
+    default_detail = "There is not enough disk space for the upload."
+    default_hint = "Free some space or set VIBEVOICE_SPOOL_DIR to a folder on another disk."
+
+
+class SpoolUnwritable(SidecarError, code="spool_unwritable", kind=ErrorKind.STORAGE_FULL):
+    """The folder for uploads cannot be written to."""
+
+    default_detail = "The folder for uploads cannot be written to."
+    default_hint = "Set VIBEVOICE_SPOOL_DIR to a writable folder, or send 'audio_path'."
+
+
+class ServiceUnreachable(SidecarError, code="service_unreachable", kind=ErrorKind.BUSY):
+    """No service at the address that the command line names."""
+
+    default_detail = "No service answers at this address."
+    default_hint = (
+        "Start a service with 'vibevoice-asr', or omit --server to transcribe without one."
+    )
+
+
+class ShuttingDown(SidecarError, code="shutting_down", kind=ErrorKind.BUSY):
+    """Request to a service that is shutting down."""
+
+    default_detail = "The service is shutting down."
+    default_hint = "Start it again, then repeat the request."
+    default_retry_after = 2
+
+
+class MachineBusy(SidecarError, code="machine_busy", kind=ErrorKind.BUSY):
+    """Helper process that did not start within a minute: the machine is overloaded."""
+
+    default_detail = "This machine is too busy to read the file."
+    default_hint = (
+        "Send the file again when the machine is less busy; the file itself was not at fault."
+    )
+    default_retry_after = 30

@@ -1,0 +1,74 @@
+"""Installation: commands that install an extra, packages that are missing, the executable."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+from sidecar.errors.service_errors import SettingsInvalid
+
+DISTRIBUTION = "vibevoice-asr"
+
+
+def is_frozen() -> bool:
+    """Return whether this is an executable with all it needs inside, into which nothing is
+    installed."""
+    return bool(getattr(sys, "frozen", False))
+
+
+def own_command(module: str, *words: str, frozen: tuple[str, ...] = ()) -> list[str]:
+    """Return the command that starts another process of us: ``module`` by this interpreter, with
+    ``words`` for Python before.
+
+    An executable has no modules to be named: it is given the words ``frozen`` instead.
+    """
+    if is_frozen():
+        return [sys.executable, *frozen]
+    return [sys.executable, *words, "-m", module]
+
+
+def install_command(extra: str) -> str:
+    """Return how the packages of an extra ("": of the base alone) come to this installation, by the
+    way that it came itself: no index has the project, so its name alone finds nothing. There is no
+    path of this machine in it, for hints go to clients, too."""
+    wanted = f"[{extra}]" if extra else ""
+    if is_frozen():
+        return (
+            f"the executable has no extra '{extra}': install with Python instead, "
+            f"pip install '.{wanted}' in the folder of the source"
+        )
+    if Path(__file__).parents[1].joinpath("pyproject.toml").exists():
+        return f"pip install -e '.{wanted}' in the folder of the source"
+    try:
+        came = json.loads(metadata.distribution(DISTRIBUTION).read_text("direct_url.json") or "{}")
+    except (metadata.PackageNotFoundError, ValueError):
+        came = {}
+    if "dir_info" in came:
+        return f"pip install '.{wanted}' in the folder of the source"
+    if "vcs_info" in came:
+        vcs = came["vcs_info"]
+        return f"pip install '{DISTRIBUTION}{wanted} @ {vcs['vcs']}+{came['url']}'"
+    if "archive_info" in came:
+        file = came["url"].rpartition("/")[2]
+        return f"pip install './{file}{wanted}' in the folder of that file"
+    return f"pip install '{DISTRIBUTION}{wanted}'"
+
+
+@contextmanager
+def needed_for(what: str, extra: str = "auth") -> Iterator[None]:
+    """Around the imports of those that ``what`` need.
+
+    Raises:
+        errors.SettingsInvalid: they are not installed; the hint has the command.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise SettingsInvalid(
+            f"{what} require a package that is not installed: {error.name or error}.",
+            hint=install_command(extra),
+        ) from None

@@ -1,0 +1,348 @@
+"""Queue protocol of the vvv server: its routes, schemas, text fragments and errors.
+
+Its /health is everybody's. A client that hangs up takes its job with it. Nothing of what was said
+is kept for it.
+
+A transcript goes out in fragments that follow each other with nothing in between. What was sent
+stays sent, so each segment goes out once, as soon as it is closed. What is revised after that (who
+said it; a stretch that is heard again after a crash) is not told on this wire.
+
+Errors have the original's texts, as far as it has any; the rest of a problem is beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Literal, TypeAlias
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
+
+from sidecar import errors
+from sidecar.api.http import openapi, responses
+from sidecar.api.http.error_responses import error_headers, problem_body
+from sidecar.api.http.request_headers import identity_of
+from sidecar.api.http.responses import UnsentSegments, to_json
+from sidecar.api.http.upload import read_form
+from sidecar.auth.identity import Identity
+from sidecar.jobs.job_record import JobRecord, JobState
+from sidecar.jobs.job_runner import Job
+from sidecar.jobs.job_store import QueuePosition
+from sidecar.service.facade import Service
+from sidecar.transcripts.transcript import Segment
+
+VvvStatus: TypeAlias = Literal["queued", "processing", "streaming", "completed", "failed"]
+
+
+class VvvJobInfo(BaseModel):
+    """One of your jobs."""
+
+    job_id: str = Field(examples=["9f0c3a5e8d1b4c7f9f0c3a5e8d1b4c7f"])
+    status: VvvStatus
+    position: int | None = Field(description="1 for the next job; null once it runs.")
+    estimated_wait_seconds: float | None
+
+
+class VvvQueueStatus(BaseModel):
+    """Your jobs, and the length of the queue."""
+
+    your_jobs: list[VvvJobInfo]
+    total_queued: int
+
+
+class VvvMissingPart(BaseModel):
+    """A problem whose detail is a list: the part 'audio' is missing."""
+
+    detail: list[dict[str, Any]]
+    code: str = Field(examples=["file_missing"])
+    hint: str
+
+
+_PROBLEM = openapi.ProblemDetails.model_json_schema()
+ERRORS = openapi.error_responses(
+    {
+        **openapi.content("application/json", schema=VvvMissingPart.model_json_schema()),
+        **openapi.content("application/problem+json", schema=_PROBLEM),
+    }
+)
+
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "queue, then unnamed fragments of the answer, then done or error",
+        "content": openapi.content("text/event-stream"),
+    },
+    **ERRORS,
+}
+_HOTWORDS = openapi.text("Names and terms to expect, separated by commas.")
+_FORM = openapi.object_schema({"audio": openapi.AUDIO_FILE, "hotwords": _HOTWORDS}, ["audio"])
+SUBMIT: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": openapi.content("multipart/form-data", schema=_FORM),
+    },
+    "parameters": [
+        openapi.parameter("hotwords", "query", _HOTWORDS, "The same as the form field.")
+    ],
+}
+
+
+def segment_text(segment: Segment) -> str:
+    """One segment as the model writes it; what nobody says has no speaker."""
+    body: dict[str, object] = {"Start": round(segment.start, 2), "End": round(segment.end, 2)}
+    if segment.is_speech:
+        body["Speaker"] = segment.speaker or 0
+    body["Content"] = segment.text
+    return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+class VvvFragments:
+    """Text fragments of one job that are not sent yet."""
+
+    def __init__(self) -> None:
+        self._unsaid = UnsentSegments()
+        self._begun = False
+
+    def more(self, job: JobRecord) -> Iterator[str]:
+        """A fragment for each segment that is new in a job, and one for the end of the list."""
+        for _, segment in self._unsaid.more(job):
+            yield ("," if self._begun else "[") + segment_text(segment)
+            self._begun = True
+        if job.transcript is not None:
+            yield "]" if self._begun else "[]"
+
+
+EXTENSIONS = ("wav", "mp3", "m4a", "mp4", "flac", "ogg", "opus", "webm", "wma", "aac")
+
+TOKEN_INVALID = "Invalid token"  # noqa: S105 - what is said of one
+_MISSING = [{"type": "missing", "loc": ["body", "audio"], "msg": "Field required", "input": None}]
+"""As the framework of the original says it."""
+_SAID: dict[type[errors.SidecarError], tuple[int, str | list[dict[str, Any]]]] = {
+    errors.AudioEmpty: (400, "Empty audio file"),
+    errors.UploadTooLarge: (413, "Audio file too large"),
+    errors.QueueFull: (503, "Queue is full"),
+    errors.UploadsFull: (503, "Queue is full"),
+    errors.FileMissing: (422, _MISSING),
+    errors.ContentTypeUnsupported: (422, _MISSING),
+    errors.TokenMissing: (401, "Not authenticated"),
+    errors.TokenInvalid: (401, TOKEN_INVALID),
+}
+_UNREADABLE = (
+    errors.AudioFormatUnsupported,
+    errors.AudioUndecodable,
+    errors.AudioDecodeTimeout,
+)
+
+
+class VvvFileNameUnsupported(errors.AudioFormatUnsupported):
+    """The name of the file says nothing of its type, or another type than any of these."""
+
+
+def error_response(error: errors.SidecarError) -> Response:
+    """The response that says ``error``."""
+    body = problem_body(error)
+    status, detail = _SAID.get(type(error), (body["status"], error.detail))
+    if isinstance(error, VvvFileNameUnsupported):
+        status = 400
+    elif isinstance(error, _UNREADABLE):
+        status, detail = 422, f"Cannot read audio: {error.detail}"
+    body |= {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    return Response(
+        to_json(body),
+        status_code=status,
+        # a problem's detail is text; a list is the framework's of the original
+        media_type=f"application/{'problem+' if isinstance(detail, str) else ''}json",
+        headers=error_headers(error),
+    )
+
+
+def check_file_name(name: str) -> None:
+    """Refuse a file whose name the original would: it goes by the extension. What is in it is found
+    out by looking, here as everywhere.
+
+    Raises:
+        FileNameUnsupported: it has no name, or one without an extension that is known.
+    """
+    if not name:
+        raise VvvFileNameUnsupported("The audio file has no filename.")
+    if name.rpartition(".")[2].lower() not in EXTENSIONS or "." not in name:
+        known = ", ".join(f".{each}" for each in EXTENSIONS)
+        raise VvvFileNameUnsupported(f"Unsupported audio format. Supported extensions: {known}")
+
+
+ENDED_LISTED_S = 30.0
+"""As the original lists them."""
+
+
+def status_of(job: JobRecord) -> VvvStatus:
+    """A job's state in this wire's words."""
+    match job.state:
+        case JobState.QUEUED:
+            return "queued"
+        case JobState.RUNNING:
+            return "streaming" if job.segments else "processing"
+        case JobState.DONE:
+            return "completed"
+    return "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class VvvEndedJob:
+    """A job that has ended."""
+
+    id: str
+    owner: str
+    status: VvvStatus
+    until: float
+
+
+class VvvRecentJobs:
+    """Finished jobs, in that order."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._jobs: dict[str, VvvEndedJob] = {}
+
+    def over(self, job: Job) -> None:
+        """Note a job that has ended, or that its client has left, which ends it."""
+        self._forget_old()
+        until = self._now() + ENDED_LISTED_S
+        status: VvvStatus = status_of(job.record) if job.ended else "failed"
+        self._jobs[job.id] = VvvEndedJob(job.id, job.record.owner, status, until)
+
+    def of(self, owner: str) -> Iterator[VvvEndedJob]:
+        """Return those of one owner."""
+        self._forget_old()
+        return (job for job in self._jobs.values() if job.owner == owner)
+
+    def _forget_old(self) -> None:
+        now = self._now()
+        self._jobs = {name: job for name, job in self._jobs.items() if job.until > now}
+
+
+TRANSCRIBE = "/v1/transcribe"
+STATUS = "/v1/queue/status"
+PATHS = (TRANSCRIBE, STATUS)
+POSITION_INTERVAL_S = 5.0
+"""Interval of position updates and keep-alives."""
+
+
+def build_router(service: Service) -> APIRouter:
+    """The routes of this wire."""
+    router = APIRouter()
+    recent = VvvRecentJobs()
+
+    @router.post(
+        TRANSCRIBE,
+        summary="Transcribe a recording, streamed (the vvv queue's wire)",
+        response_class=Response,
+        responses=STREAM,
+        openapi_extra=SUBMIT,
+    )
+    async def transcribe(request: Request) -> Response:
+        caller = identity_of(request)
+        job = await _submitted(request, service, caller)
+
+        def closed() -> None:
+            service.owned.hang_up(caller, job.record)
+            recent.over(job)
+
+        try:
+            told = await _queue_position(service, caller, job) or _started_at_once(job)
+        except BaseException:  # nobody follows it yet
+            closed()
+            raise
+        farewell = responses.sse_frame({"error": TOKEN_INVALID}, "error")
+        return responses.EventStreamResponse(
+            event_frames(service, caller, job, told), closed, farewell
+        )
+
+    @router.get(
+        STATUS,
+        summary="List your jobs and the length of the queue (the vvv queue's wire)",
+        response_model=VvvQueueStatus,
+        responses=ERRORS,
+    )
+    async def status(request: Request) -> Response:
+        caller = identity_of(request)
+        on_their_way = await service.owned.on_their_way(caller)
+        turns = await service.owned.turns(caller, on_their_way)
+        ended = {job.id: job for job in recent.of(caller.owner)}
+        going = [job for job in on_their_way if job.id not in ended]
+        listed: list[JobRecord | VvvEndedJob] = [*ended.values(), *going]
+        jobs = [job_info(job, turns.get(job.id)) for job in listed]
+        waiting = (await service.looked()).jobs_waiting
+        body = VvvQueueStatus(your_jobs=jobs, total_queued=waiting)
+        return responses.json_response(body.model_dump())
+
+    return router
+
+
+def job_info(job: JobRecord | VvvEndedJob, turn: QueuePosition | None) -> VvvJobInfo:
+    """Return a line of the status."""
+    return VvvJobInfo(
+        job_id=job.id,
+        status=job.status if isinstance(job, VvvEndedJob) else status_of(job),
+        position=turn.position + 1 if turn else None,
+        estimated_wait_seconds=round(float(turn.wait_s), 1) if turn else None,
+    )
+
+
+async def event_frames(
+    service: Service, caller: Identity, job: Job, told: dict[str, Any]
+) -> AsyncGenerator[bytes, None]:
+    """Yield the frames of a job, first the position at which it was submitted. A client that reads
+    slowly is behind by no more than what is in the job's record, and nobody waits for it."""
+    fragments = VvvFragments()
+    yield responses.sse_frame(told, "queue")
+    async with aclosing(job.watched(POSITION_INTERVAL_S)) as changes:
+        async for change in changes:
+            place = await _queue_position(service, caller, job)
+            if place is not None and place["position"] != told["position"]:
+                told = place
+                yield responses.sse_frame(place, "queue")
+            elif change is None:
+                yield responses.SSE_KEEP_ALIVE
+            else:
+                for text in fragments.more(change):
+                    yield responses.sse_frame({"text": text})
+    if job.state is JobState.DONE:
+        yield responses.sse_frame({"job_id": job.id}, "done")
+    else:
+        assert job.error is not None
+        yield responses.sse_frame({"error": job.error.detail}, "error")
+
+
+async def _queue_position(service: Service, caller: Identity, job: Job) -> dict[str, Any] | None:
+    """Return how many jobs go first; None if it does not wait."""
+    turn = await service.owned.turn(caller, job.record)
+    return job_info(job.record, turn).model_dump(exclude={"status"}) if turn else None
+
+
+def _started_at_once(job: Job) -> dict[str, Any]:
+    """Return the position of a job that a node claimed before anybody could ask for it, so that
+    the first frame of every stream names the job."""
+    return {"job_id": job.id, "position": 1, "estimated_wait_seconds": 0.0}
+
+
+async def _submitted(request: Request, service: Service, caller: Identity) -> Job:
+    """The job of a form with a recording."""
+    with await service.submissions.place(caller) as place:
+        if responses.media_type(request) != "multipart/form-data":
+            raise errors.ContentTypeUnsupported()
+        upload = await read_form(request, service)
+        try:
+            if upload.part != "audio":
+                raise errors.FileMissing()
+            check_file_name(upload.file_name)
+            in_query = request.query_params.get("hotwords", "")
+            hotwords = upload.fields.get("hotwords", "").strip() or in_query
+            options = service.options({"hotwords": hotwords})
+        except BaseException:
+            upload.source.close()
+            raise
+        return await service.submissions.submit(caller, upload.source, options, place, kept=False)

@@ -1,1 +1,0 @@
-"""Queue protocol of the vvv server."""
