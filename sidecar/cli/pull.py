@@ -22,7 +22,8 @@ from sidecar.config.settings import Settings, load_settings
 if TYPE_CHECKING:
     from sidecar.checkpoints.checkpoint import ModelCheckpoint
     from sidecar.checkpoints.download_files import DownloadProgress
-    from sidecar.checkpoints.installed_checkpoints import CheckpointLayout, PulledVoice
+    from sidecar.checkpoints.installed_checkpoints import PulledVoice
+    from sidecar.checkpoints.model_repositories import CheckpointLayout
 
 HELP = f"""
 Download VibeVoice-ASR (16.7 GB), another model or a voice, or check it.
@@ -75,9 +76,9 @@ def pull(
     yes: bool = option(False, "Without NAME: do not ask.", "--yes", "-y"),
 ) -> int:
     """Download it and print its folder; the exit code."""
-    from sidecar.checkpoints import installed_checkpoints
+    from sidecar.checkpoints import model_repositories
 
-    repository, layout = "", installed_checkpoints.TRANSFORMERS_LAYOUT
+    repository, layout = "", model_repositories.TRANSFORMERS_LAYOUT
     try:
         if name == VOICE:
             _pull_voice(voice, language, to, source, listed=listed)
@@ -92,7 +93,7 @@ def pull(
         name, _, named = (name or DEFAULT_NAME).partition("@")
         if named and revision:
             raise typer.BadParameter("Name the revision once: NAME@REV, or --revision REV.")
-        repository, layout = installed_checkpoints.resolve_repository(name)
+        repository, layout = model_repositories.resolve_repository(name)
         print(fetch(repository, named or revision, to, layout).folder)
     except KeyboardInterrupt:
         print_error_line("Stopped. The same command goes on where it was.")
@@ -112,18 +113,23 @@ def _is_default_wanted(to: Path | None, revision: str | None) -> bool:
     Raises:
         typer.BadParameter: nobody is there to be asked.
     """
-    from sidecar.checkpoints import checkpoint, installed_checkpoints, whisper_checkpoints
+    from sidecar.checkpoints import (
+        hugging_face_cache,
+        installed_checkpoints,
+        model_repositories,
+        whisper_checkpoints,
+    )
 
     if revision is None:
         with suppress(errors.BadCheckpoint):
             installed_checkpoints.find_checkpoint(to)
             return True
-    folder = to.expanduser() if to is not None else checkpoint.hugging_face_cache()
+    folder = to.expanduser() if to is not None else hugging_face_cache.hugging_face_cache()
     there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.is_dir())
     small = whisper_checkpoints.DEFAULT_MODEL
     print_error_line(
         f"Without a name this gets '{DEFAULT_NAME}': {installed_checkpoints.VIBEVOICE_REPOSITORY}, "
-        f"{installed_checkpoints.VIBEVOICE_REPOSITORY_GB} GB, into {folder}, where "
+        f"{model_repositories.VIBEVOICE_REPOSITORY_GB} GB, into {folder}, where "
         f"{shutil.disk_usage(there).free / 1e9:.1f} GB are free. Among others there is "
         f"'{whisper_checkpoints.WHISPER_PREFIX}{small}' "
         f"({whisper_checkpoints.WHISPER_MODELS[small].gb} GB), for computers without a GPU."
@@ -135,7 +141,7 @@ def _is_default_wanted(to: Path | None, revision: str | None) -> bool:
 
 def copy_recipe(name: str, repository: str, layout: CheckpointLayout) -> str:
     """Return how a checkpoint gets here by hand, from a machine that reaches the hub."""
-    from sidecar.checkpoints.installed_checkpoints import CTRANSLATE2_LAYOUT, VIBEVOICE_TTS_LAYOUT
+    from sidecar.checkpoints.model_repositories import CTRANSLATE2_LAYOUT, VIBEVOICE_TTS_LAYOUT
     from sidecar.checkpoints.whisper_checkpoints import WHISPER_FILES
 
     files = f"{layout.weights}, and the small files beside it (config.json, tokenizer.json …)"
@@ -163,7 +169,7 @@ def fetch(
         errors.EngineUnavailable: what downloads is not installed.
         errors.SidecarError: see `checkpoints.checkpoint_download.pull_checkpoint`.
     """
-    from sidecar.checkpoints.installed_checkpoints import (
+    from sidecar.checkpoints.model_repositories import (
         CTRANSLATE2_LAYOUT,
         TRANSFORMERS_LAYOUT,
         VOXTRAL_LAYOUT,
@@ -197,7 +203,7 @@ def download_if_missing(settings: Settings) -> None:
         errors.SidecarError: the download was wanted and failed.
     """
     from sidecar import engines
-    from sidecar.checkpoints import installed_checkpoints
+    from sidecar.checkpoints import installed_checkpoints, model_repositories
     from sidecar.engines.engine_selection import VIBEVOICE
 
     lacking = any(
@@ -209,7 +215,7 @@ def download_if_missing(settings: Settings) -> None:
         installed_checkpoints.find_checkpoint(None)
     except (errors.CheckpointNotFound, errors.CheckpointIncomplete):
         what = (
-            f"{installed_checkpoints.VIBEVOICE_REPOSITORY_GB} GB from "
+            f"{model_repositories.VIBEVOICE_REPOSITORY_GB} GB from "
             f"{installed_checkpoints.VIBEVOICE_REPOSITORY}"
         )
         if settings.allow_download:

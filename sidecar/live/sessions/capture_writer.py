@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sidecar import __version__, clock, errors, files
-from sidecar.audio.audio_source import storage_error
+from sidecar.audio.upload_spool import storage_error
 from sidecar.config.settings import Settings, data_folder
 from sidecar.errors import ShuttingDown
 from sidecar.interfaces.live_engine import SampleEncoding

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from sidecar import errors
 from sidecar.api.http.upload import MIN_UPLOAD_BYTES_PER_S, STALL_FACTOR, UPLOAD_STALL_S
 from sidecar.audio.audio_format import WAV_HEAD_BYTES, wav_head
-from sidecar.audio.audio_source import AudioSource, UploadSpool
+from sidecar.audio.audio_source import AudioSource
+from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.authentication import AccessControl
 from sidecar.auth.identity import AuthMethod, Identity
 from sidecar.auth.request_origin import RequestOrigin, is_loopback_address
