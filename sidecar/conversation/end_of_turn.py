@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 
 from sidecar.conversation.chat_history import MAX_USER_TURN_BYTES, truncate_utf8
-from sidecar.conversation.conversation_events import ConversationOptions, EndOfTurnDelays
+from sidecar.conversation.conversation_options import ConversationOptions, EndOfTurnDelays
 from sidecar.conversation.tts_text import normalized_words, word_set
 from sidecar.errors import SidecarError
 

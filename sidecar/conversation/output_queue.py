@@ -17,6 +17,9 @@ from sidecar.errors import SidecarError
 from sidecar.interfaces.engine_interface import SynthesizedAudio
 from sidecar.transcripts.transcript import Notice
 
+MAX_PENDING_OUTPUT = 2_000
+"""What may be told and wait for a client that reads slowly: minutes of sound."""
+
 
 class ConversationCommand:
     """Something that is to be done."""
@@ -177,24 +180,6 @@ class ReplyAudioStarted(ConversationClientEvent):
     turn: int
     piece: int
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReplyLatency(ConversationClientEvent):
-    """Where the time went before a reply was heard, in seconds.
-
-    ``endpoint``: from the person's last sound to the decision that the turn is over;
-    ``recognised``: how long words took once they were wanted; ``thought``: to the thinker's first
-    words; ``voiced``: to the voice's first sound; ``total``: from the person's last sound to the
-    first sound of the reply. Zero where there was none of it.
-    """
-
-    turn: int
-    endpoint: float = 0.0
-    recognised: float = 0.0
-    thought: float = 0.0
-    voiced: float = 0.0
-    total: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,7 +207,6 @@ log = logging.getLogger(__name__)
 
 DEFAULT_MODEL_ID = "default"
 """What the models are called that were there at the start."""
-MAX_NAME_CHARACTERS = 100
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ from sidecar.transcripts import loop_guard
 from sidecar.transcripts.transcript import LOOP_FLAG, Segment, TranscriptionEvent
 from sidecar.transcripts.vibevoice_output import VibeVoiceOutputParser
 
+TOP_P = 0.95
+
 MAX_DRAFT_TOKENS = 11
 """Tokens of a proposal."""
 _SEGMENT_KEYS = ("Start", "End", "Speaker", "Content")

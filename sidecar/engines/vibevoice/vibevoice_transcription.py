@@ -8,6 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import cache
+from math import ceil
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +17,7 @@ from sidecar import errors
 from sidecar.diarization.speaker_identification import DiarizedSpeakers, identify_speakers
 from sidecar.engines.vibevoice import vibevoice_generation, vibevoice_model
 from sidecar.engines.vibevoice.vibevoice_decoder import PlannedDecoder
+from sidecar.engines.vibevoice.vibevoice_generation import TOP_P
 from sidecar.engines.vibevoice.vibevoice_windows import (
     TranscriptStitcher,
     VibeVoiceWindow,
@@ -24,6 +26,7 @@ from sidecar.engines.vibevoice.vibevoice_windows import (
     detect_window_speech,
 )
 from sidecar.interfaces import engine_interface
+from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.transcripts.loop_guard import SamplingOptions, loop_notices
 from sidecar.transcripts.speaker_turns import number_speakers_by_appearance, speaker_turns_of
 from sidecar.transcripts.transcript import (
@@ -89,7 +92,6 @@ def _language_identifier() -> LanguageIdentifier | None:
 log = logging.getLogger(__name__)
 
 NAME = "vibevoice"
-TOP_P = 0.95
 
 
 class _VibeVoiceCancelled(Exception):
@@ -237,7 +239,7 @@ class VibeVoiceTranscription:
         steps = vibevoice_generation.decode_in_step(
             answers,
             SamplingOptions(temperature, TOP_P) if temperature else None,
-            [vibevoice_model.max_answer_tokens(one.duration_s, self._options) for one in hearings],
+            [max_answer_tokens(one.duration_s, self._options) for one in hearings],
             self._cancelled,
         )
         waiting = deque(hearings)
@@ -338,3 +340,12 @@ def transcribe_in_step(
             "CUDA error that only a new process recovers from; this worker process ends: %s", error
         )
         raise errors.DeviceLost() from None
+
+
+TOKENS_PER_SECOND, MIN_ANSWER_TOKENS = 12, 256
+"""An answer may have this many tokens; the model page's dense sample has 8.5 a second."""
+
+
+def max_answer_tokens(seconds: float, options: TranscribeOptions) -> int:
+    """The longest answer to so much audio."""
+    return options.max_tokens or ceil(TOKENS_PER_SECOND * seconds) + MIN_ANSWER_TOKENS
