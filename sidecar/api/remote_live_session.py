@@ -24,7 +24,7 @@ from sidecar.live.sessions.event_log import EventLogState, NumberedEvent
 from sidecar.live.sessions.input_log import InputChunk, InputLogState
 from sidecar.live.sessions.session import SAMPLE_RATES, Session
 from sidecar.service.facade import Service
-from sidecar.transcripts.language_confidence import doubtful_language_notice
+from sidecar.transcripts.language_detection import doubtful_language_notice
 from sidecar.upstream.remote_live_messages import (
     HEARTBEAT_INTERVAL_S,
     PROTOCOL_VERSION,

@@ -161,7 +161,7 @@ def _upstreams(settings: Settings) -> Iterator[CheckFinding]:
     if settings.engine != UPSTREAM:
         return
     from sidecar.config.remote_server import upstream_options
-    from sidecar.upstream.chunk_dispatch import UpstreamPool
+    from sidecar.upstream.upstream_pool import UpstreamPool
 
     try:
         upstreams = UpstreamPool(upstream_options(settings))

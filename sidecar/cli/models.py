@@ -40,7 +40,7 @@ def list_models() -> None:
     the folder of `model_path` that is none of these."""
     from sidecar.checkpoints.installed_checkpoints import PulledVoices
     from sidecar.checkpoints.model_repositories import installed_models
-    from sidecar.tts.voice_selection import voices_folder
+    from sidecar.tts.tts_engine_selection import voices_folder
 
     models = [*installed_models()]
     rows = [(one.name, one.bytes, one.commit[:12] or "incomplete", one.folder) for one in models]

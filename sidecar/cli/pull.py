@@ -280,7 +280,7 @@ def _pull_voice(name: str, language: str, to: Path | None, source: str, *, liste
     from sidecar import engines
     from sidecar.checkpoints.voice_download import pull_voice
     from sidecar.tts import moonshine_tts, moonshine_tts_bindings
-    from sidecar.tts.voice_selection import voices_folder
+    from sidecar.tts.tts_engine_selection import voices_folder
 
     settings = load_settings()
     folder = to.expanduser().absolute() if to is not None else voices_folder(settings)

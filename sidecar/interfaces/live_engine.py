@@ -20,7 +20,7 @@ from sidecar.audio import Block
 from sidecar.interfaces import live_events
 from sidecar.interfaces.engine_interface import AUTO, TranscriptionEngine
 from sidecar.serialization import WireValues
-from sidecar.transcripts.language_confidence import Confidence
+from sidecar.transcripts.language_detection import Confidence
 from sidecar.transcripts.speaker_embeddings import SpeakerCandidate, SpeakerEmbedding
 from sidecar.transcripts.transcript import Segment
 

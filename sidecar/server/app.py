@@ -51,7 +51,7 @@ from sidecar.protocols.vvv import messages as vvv_messages
 from sidecar.protocols.vvv import routes as vvv_routes
 from sidecar.protocols.yap import routes as yap_routes
 from sidecar.service.facade import Service
-from sidecar.tts.voice_selection import choose_tts_engine
+from sidecar.tts.tts_engine_selection import choose_tts_engine
 
 if TYPE_CHECKING:
     from sidecar.protocols.grpc_stt.server import GrpcServer

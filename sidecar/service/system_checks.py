@@ -102,7 +102,7 @@ def check_live_engine(settings: Settings) -> CheckFinding:
 def check_tts(settings: Settings) -> CheckFinding:
     """Which engine speaks in conversations, and why that one; what a better one lacks."""
     from sidecar.engines.engine_selection import choose_engine
-    from sidecar.tts.voice_selection import better_voice_hint, choose_tts_engine
+    from sidecar.tts.tts_engine_selection import better_voice_hint, choose_tts_engine
 
     files = None
     with contextlib.suppress(errors.SidecarError):  # which is said of that engine

@@ -22,7 +22,7 @@ from sidecar.engines.engine_selection import Spec
 from sidecar.gpu_memory.memory_admission import MemoryAccount
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
 from sidecar.workers.engine_lease import EngineLease
-from sidecar.workers.engine_supervisor import EngineSupervisor
+from sidecar.workers.engine_loading import EngineSupervisor
 from sidecar.workers.worker_environment import WorkerOptions
 from sidecar.workers.worker_process import Heartbeat, WorkerProcess
 

@@ -19,7 +19,7 @@ from sidecar.interfaces.engine_interface import (
     TtsEngine,
 )
 from sidecar.tts import create_tts_engine, moonshine_tts, system_tts
-from sidecar.tts.voice_selection import choose_tts_engine
+from sidecar.tts.tts_engine_selection import choose_tts_engine
 
 pytestmark = pytest.mark.skipif(
     bool(missing_packages(moonshine_tts.SPEC)), reason="moonshine-voice is missing"

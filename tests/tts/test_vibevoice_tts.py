@@ -36,7 +36,7 @@ from sidecar.gpu_memory.gpu_devices import GpuMemory
 from sidecar.gpu_memory.tts_memory import max_frames
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, SynthesisOptions, TtsEngine
 from sidecar.service import system_checks
-from sidecar.tts import create_tts_engine, tts_spec, vibevoice_tts_synthesis, voice_selection
+from sidecar.tts import create_tts_engine, tts_engine_selection, tts_spec, vibevoice_tts_synthesis
 from sidecar.tts.vibevoice_tts_model import (
     DEFAULT_DIFFUSION_STEPS,
     TtsGenerationOptions,
@@ -362,33 +362,35 @@ def test_auto_speaks_with_it_where_a_gpu_and_a_checkpoint_are(
     folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def chosen(**settings: object) -> EngineChoice[Any] | None:
-        return voice_selection.choose_tts_engine(Settings(voice_path=folder, **settings))[0]  # type: ignore[arg-type]
+        return tts_engine_selection.choose_tts_engine(Settings(voice_path=folder, **settings))[0]  # type: ignore[arg-type]
 
     named = chosen(voice_engine="vibevoice")
     assert named is not None
     assert named.checkpoint is not None
     assert named.checkpoint.folder == folder
-    monkeypatch.setattr(voice_selection, "_has_cuda_gpu", lambda settings: False)
+    monkeypatch.setattr(tts_engine_selection, "_has_cuda_gpu", lambda settings: False)
     without = chosen()
     assert without is None or without.spec.name != "vibevoice"
-    monkeypatch.setattr(voice_selection, "_has_cuda_gpu", lambda settings: True)
-    monkeypatch.setattr(voice_selection, "read_gpu_memory", lambda: GpuMemory("a card", 0, 6 << 10))
+    monkeypatch.setattr(tts_engine_selection, "_has_cuda_gpu", lambda settings: True)
+    monkeypatch.setattr(
+        tts_engine_selection, "read_gpu_memory", lambda: GpuMemory("a card", 0, 6 << 10)
+    )
     with_one = chosen()
     assert with_one is not None
     assert with_one.spec == tts_spec("vibevoice")
     beside = EngineChoice(
         engine_of("vibevoice"), "", ModelCheckpoint(tmp_path, {"text_config": TEXT}, (), 0, None)
     )
-    crowded, reason = voice_selection.choose_tts_engine(Settings(voice_path=folder), beside)
+    crowded, reason = tts_engine_selection.choose_tts_engine(Settings(voice_path=folder), beside)
     assert crowded is None or crowded.spec.name != "vibevoice"
     assert "VibeVoice TTS does not fit" in reason
     for wanted_engine in ("auto", "vibevoice"):
         with pytest.raises(errors.CheckpointNotFound, match="no VibeVoice"):
-            voice_selection.choose_tts_engine(
+            tts_engine_selection.choose_tts_engine(
                 Settings(voice_path=tmp_path, voice_engine=wanted_engine)
             )
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    other = voice_selection.choose_tts_engine(Settings())[0]
+    other = tts_engine_selection.choose_tts_engine(Settings())[0]
     assert other is None or other.spec.name != "vibevoice"
     assert system_checks.check_tts(Settings()).text.endswith(
         "a better one: vibevoice-asr pull vibevoice-1.5b"
@@ -409,17 +411,19 @@ def test_a_voice_that_changes_with_every_sentence_is_for_who_has_no_other(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steady = EngineChoice(tts_spec("scripted"), "")
-    monkeypatch.setattr(voice_selection, "_has_cuda_gpu", lambda settings: True)
-    monkeypatch.setattr(voice_selection, "_fits_in_gpu_memory", lambda *given: True)
+    monkeypatch.setattr(tts_engine_selection, "_has_cuda_gpu", lambda settings: True)
+    monkeypatch.setattr(tts_engine_selection, "_fits_in_gpu_memory", lambda *given: True)
     for recorded, light, name in (
         (folder, steady, "vibevoice"),
         (tiny_vibevoice_tts.model(), steady, "scripted"),
         (tiny_vibevoice_tts.model(), None, "vibevoice"),
     ):
         monkeypatch.setattr(
-            voice_selection, "_choose_cpu_voice", lambda settings, one=light: (one, "it is here")
+            tts_engine_selection,
+            "_choose_cpu_voice",
+            lambda settings, one=light: (one, "it is here"),
         )
-        chosen, reason = voice_selection.choose_tts_engine(Settings(voice_path=recorded))
+        chosen, reason = tts_engine_selection.choose_tts_engine(Settings(voice_path=recorded))
         assert chosen is not None
         assert chosen.spec.name == name
         assert ("a recording of a voice in" in reason) is (recorded != folder)

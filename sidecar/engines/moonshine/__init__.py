@@ -20,7 +20,7 @@ from sidecar.interfaces.engine_interface import (
 )
 from sidecar.interfaces.live_engine import LiveOptions, LiveSession, LiveSessionStart
 from sidecar.interfaces.live_events import LiveEventCallback
-from sidecar.transcripts.language_confidence import doubtful_language_notice
+from sidecar.transcripts.language_detection import doubtful_language_notice
 from sidecar.transcripts.transcript import Checkpoint, Finished, Transcript, TranscriptionEvent
 
 if TYPE_CHECKING:

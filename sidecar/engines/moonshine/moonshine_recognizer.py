@@ -28,7 +28,7 @@ from sidecar.engines.moonshine.moonshine_decoder import (
     MoonshineTokenizer,
 )
 from sidecar.interfaces.engine_interface import CancelCheck
-from sidecar.transcripts.language_confidence import Confidence
+from sidecar.transcripts.language_detection import Confidence
 from sidecar.transcripts.transcript import Word, collapse_commas
 
 _DROP_DB = 30.0

@@ -20,7 +20,7 @@ from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
 from sidecar.engines.moonshine.moonshine_recognizer import MoonshineHypothesis, MoonshineRecognizer
 from sidecar.interfaces.engine_interface import TranscriptionRequest
 from sidecar.transcripts import transcript
-from sidecar.transcripts.language_confidence import Confidence
+from sidecar.transcripts.language_detection import Confidence
 from sidecar.transcripts.speaker_turns import SpeakerTurn, number_speakers_by_appearance
 
 CHECKPOINT_INTERVAL_S = 20.0

@@ -19,7 +19,7 @@ from sidecar.api.http.schemas import PROBLEMS
 from sidecar.api.http.websocket_connections import ConnectionEnding, WebSocketDialect, close_code
 from sidecar.protocols.s2s import messages, session
 from sidecar.service.facade import Service
-from sidecar.tts.voice_selection import PULL_COMMAND
+from sidecar.tts.tts_engine_selection import PULL_COMMAND
 
 PATH = "/stream"
 NO_VOICE = f"One comes by: {PULL_COMMAND}. Then start the service again."
