@@ -37,12 +37,8 @@ from sidecar.gpu_memory.tts_memory import max_frames
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, SynthesisOptions, TtsEngine
 from sidecar.service import system_checks
 from sidecar.tts import create_tts_engine, tts_engine_selection, tts_spec, vibevoice_tts_synthesis
-from sidecar.tts.vibevoice_tts_model import (
-    DEFAULT_DIFFUSION_STEPS,
-    TtsGenerationOptions,
-    TtsPrompt,
-    VibeVoiceTtsModel,
-)
+from sidecar.tts.vibevoice_tts_model import TtsGenerationOptions, TtsPrompt, VibeVoiceTtsModel
+from sidecar.tts.vibevoice_tts_synthesis import DEFAULT_DIFFUSION_STEPS, GUIDANCE_SCALE
 
 LONG, SHORT = tiny_vibevoice_tts.TEXTS
 """By how long they sound."""
@@ -155,13 +151,15 @@ def test_nothing_is_said_once_nobody_wants_to_hear_it(model: Model) -> None:
             raise Enough
 
     most = 1_000
-    before = [looks for _ in frames(model, LONG, TtsGenerationOptions(3), 10, look)]
+    before = [looks for _ in frames(model, LONG, TtsGenerationOptions(3, GUIDANCE_SCALE), 10, look)]
     assert len(before) == 3
     assert min(later - sooner for sooner, later in itertools.pairwise([0, *before])) >= 10
     for most in (0, 5, before[0], before[1] - 1, before[1]):
         looks, heard = 0, list[torch.Tensor]()
         with pytest.raises(Enough):
-            heard.extend(frames(model, LONG, TtsGenerationOptions(FRAMES), 10, look))
+            heard.extend(
+                frames(model, LONG, TtsGenerationOptions(FRAMES, GUIDANCE_SCALE), 10, look)
+            )
         assert looks == most + 1
         assert len(heard) == sum(mark <= most for mark in before)
 
@@ -186,7 +184,7 @@ def test_the_first_sound_is_there_at_once_and_each_takes_less_than_with_generate
 ) -> None:
     """By what is to be done for it; the goal of a frame is 0.65 of the time, at which the bench
     looks."""
-    manner, steps = TtsGenerationOptions(24, seed=2), 10
+    manner, steps = TtsGenerationOptions(24, GUIDANCE_SCALE, seed=2), 10
     with Counted() as plain:
         whole = plainly(model, LONG, manner, steps)
     with Counted() as ours:
@@ -269,7 +267,7 @@ def test_a_frame_has_the_steps_that_are_set_or_that_there_is_time_for(
     said = next(
         vibevoice_tts_synthesis.create_synthesizer(loaded, asked).say(LONG, "", lambda: False)
     )
-    manner = TtsGenerationOptions(max_frames(len(LONG)))
+    manner = TtsGenerationOptions(max_frames(len(LONG)), GUIDANCE_SCALE)
     assert said.pcm == vibevoice_tts_synthesis.to_pcm16(next(frames(model, LONG, manner, steps)))
 
 
