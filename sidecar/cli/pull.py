@@ -279,7 +279,7 @@ def _pull_voice(name: str, language: str, to: Path | None, source: str, *, liste
     """Bring the voice to ``to`` or the folder of the settings, and print that; or list voices."""
     from sidecar import engines
     from sidecar.checkpoints.voice_download import pull_voice
-    from sidecar.tts import moonshine_tts, moonshine_tts_bindings
+    from sidecar.tts import moonshine_tts
     from sidecar.tts.tts_engine_selection import voices_folder
 
     settings = load_settings()
@@ -291,9 +291,7 @@ def _pull_voice(name: str, language: str, to: Path | None, source: str, *, liste
         return
     voice = find_voice(name, language)
     with progress_meter() as meter:
-        pulled = pull_voice(
-            folder, source or moonshine_tts_bindings.voice_server_url(), voice, meter
-        )
+        pulled = pull_voice(folder, source or moonshine_tts.voice_server_url(), voice, meter)
     unchecked = [key for key in voice.files if pulled.files[key].checked == "size"]
     checked = "checked" if not unchecked else "the server knows no checksums: sizes were checked"
     print_error_line(f"{voice.name} speaks {voice.language} ({checked}).")
@@ -308,28 +306,24 @@ def find_voice(name: str, language: str) -> PulledVoice:
         errors.ModelLoadFailed: the library that knows does not load.
     """
     from sidecar.checkpoints.installed_checkpoints import PulledVoice
-    from sidecar.tts import moonshine_tts, moonshine_tts_bindings
+    from sidecar.tts import moonshine_tts
 
-    named = moonshine_tts.choose_moonshine_voice(
-        moonshine_tts_bindings.voice_catalogue(), name, language
-    )
+    named = moonshine_tts.choose_moonshine_voice(moonshine_tts.voice_catalogue(), name, language)
     if not named.name:
         named = replace(
             named,
-            name=moonshine_tts.library_default_voice(
-                moonshine_tts_bindings.voice_files(named.language)
-            ),
+            name=moonshine_tts.library_default_voice(moonshine_tts.voice_files(named.language)),
         )
-    files = moonshine_tts_bindings.voice_files(named.language, named.name)
+    files = moonshine_tts.voice_files(named.language, named.name)
     return PulledVoice(named.name, named.language, tuple(files))
 
 
 def _list(folder: Path, language: str) -> None:
     """Language and voice, a line each; those that are here are marked."""
     from sidecar.checkpoints.installed_checkpoints import PulledVoices
-    from sidecar.tts import moonshine_tts, moonshine_tts_bindings
+    from sidecar.tts import moonshine_tts
 
-    there = moonshine_tts_bindings.voice_catalogue()
+    there = moonshine_tts.voice_catalogue()
     here = {(voice.language, voice.name) for voice in PulledVoices.read(folder).whole()}
     tags = (
         [moonshine_tts.choose_moonshine_voice(there, "", language).language]
