@@ -8,9 +8,9 @@ from sidecar.conversation import assistant_turn, barge_in, conversation_events, 
 from sidecar.conversation.assistant import Assistant
 from sidecar.conversation.assistant_turn import AssistantTurn
 from sidecar.conversation.chat_completions import ChatRole
-from sidecar.conversation.chat_history import MAX_USER_TURN_BYTES, truncate_utf8
+from sidecar.conversation.chat_history import truncate_utf8
 from sidecar.conversation.conversation_options import ConversationOptions
-from sidecar.conversation.end_of_turn import UserTurn
+from sidecar.conversation.end_of_turn import MAX_USER_TURN_BYTES, UserTurn
 from sidecar.errors import SidecarError, StageSilent
 
 

@@ -8,7 +8,6 @@ from conversation_simulator import Table, silence
 from sidecar.conversation.assistant_turn import ReplyLatency
 from sidecar.conversation.barge_in import ECHO_SIMILARITY, OWN_WORDS_ECHO_SIMILARITY
 from sidecar.conversation.chat_completions import ChatMessage, ChatRole
-from sidecar.conversation.chat_history import MAX_USER_TURN_BYTES
 from sidecar.conversation.conversation_events import (
     UNKNOWN_UTTERANCE,
     ConversationReset,
@@ -36,6 +35,7 @@ from sidecar.conversation.conversation_events import (
     TurnDiscarded,
 )
 from sidecar.conversation.conversation_options import ConversationOptions
+from sidecar.conversation.end_of_turn import MAX_USER_TURN_BYTES
 from sidecar.conversation.output_queue import (
     ConversationError,
     ConversationPhase,
