@@ -25,7 +25,7 @@ from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
 from sidecar.engines.moonshine.moonshine_recognizer import MoonshineRecognizer, load_recognizer
 from sidecar.engines.moonshine.moonshine_transcription import MoonshineTranscription
 from sidecar.interfaces.engine_interface import TranscribeOptions, TranscriptionRequest
-from sidecar.transcripts.language_confidence import LEAST_TOKENS, Confidence
+from sidecar.transcripts.language_detection import LEAST_TOKENS, Confidence
 
 SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".webm", ".mp4"}
 LONGEST_S = 60

@@ -41,7 +41,7 @@ from sidecar.tts.vibevoice_tts_model import (
     TtsPrompt,
     VibeVoiceTtsModel,
 )
-from sidecar.tts.vibevoice_tts_synthesis import sample_embeddings
+from sidecar.tts.vibevoice_tts_synthesis import GUIDANCE_SCALE, sample_embeddings
 
 FRAMES = 3
 """That stand for all: the others do the same in the same memory."""
@@ -63,7 +63,7 @@ def speak(model: Any, characters: int, sample_s: float, begin: Callable[[str], N
     del sound
     begin("prompt")
     ids = [SOUND] * tokens + [0] * prompt_tokens(characters)
-    manner = TtsGenerationOptions(max_frames(characters))
+    manner = TtsGenerationOptions(max_frames(characters), GUIDANCE_SCALE)
     frames = speaker.frames(TtsPrompt(ids, heard), manner, lambda: None)
     next(frames)
     begin("speak")

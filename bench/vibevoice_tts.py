@@ -25,13 +25,8 @@ from transformers import AutoProcessor, VibeVoiceForConditionalGeneration
 from transformers.utils import logging as chatter
 
 from bench.serving import ROOT, machine, table, verdict
-from sidecar.tts.vibevoice_tts_model import (
-    GUIDANCE_SCALE,
-    TtsGenerationOptions,
-    TtsPrompt,
-    VibeVoiceTtsModel,
-)
-from sidecar.tts.vibevoice_tts_synthesis import build_prompt_ids
+from sidecar.tts.vibevoice_tts_model import TtsGenerationOptions, TtsPrompt, VibeVoiceTtsModel
+from sidecar.tts.vibevoice_tts_synthesis import GUIDANCE_SCALE, build_prompt_ids
 
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 import tiny_vibevoice_tts
@@ -74,7 +69,7 @@ class Sides:
         """What we say, and seconds to each frame of it."""
         begun, said, times = self._clock(), [], []
         with torch.inference_mode():
-            manner = TtsGenerationOptions(self._given.frames, seed=seed)
+            manner = TtsGenerationOptions(self._given.frames, GUIDANCE_SCALE, seed=seed)
             for frame in self._speaker.frames(TtsPrompt(self._ids), manner, lambda: None):
                 said.append(frame.cpu())
                 times.append(self._clock() - begun)

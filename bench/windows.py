@@ -34,6 +34,7 @@ import numpy as np
 
 from bench.metrics import Clip, Piece, Scores, clips, score
 from sidecar.audio import Block
+from sidecar.diarization.word_attribution import dominant_speaker
 from sidecar.engines.moonshine import MoonshineEngine
 from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
 from sidecar.engines.vibevoice.vibevoice_windows import (
@@ -45,7 +46,7 @@ from sidecar.engines.vibevoice.vibevoice_windows import (
     detect_window_speech,
 )
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions, TranscriptionRequest
-from sidecar.transcripts.speaker_turns import SpeakerTurn, dominant_speaker, speaking_seconds
+from sidecar.transcripts.speaker_turns import SpeakerTurn, speaking_seconds
 from sidecar.transcripts.transcript import Finished, Segment
 
 LEAST = (SAME_SPEAKER_SIMILARITY - 0.05, SAME_SPEAKER_SIMILARITY, SAME_SPEAKER_SIMILARITY + 0.1)

@@ -25,7 +25,9 @@ from sidecar.errors import ErrorKind
 from sidecar.interfaces.engine_interface import AUTO, Precision
 from sidecar.interfaces.request_options import parse_flag
 from sidecar.service.facade import Service
-from sidecar.workers.engine_fleet import MAX_NAME_CHARACTERS, ModelLoadRequest
+from sidecar.workers.engine_fleet import ModelLoadRequest
+
+MAX_NAME_CHARACTERS = 100
 
 
 class AdminRefusal(BaseModel):

@@ -26,7 +26,7 @@ from sidecar.live.sessions.input_log import InputChunk, InputLogState
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import SAMPLE_RATES
 from sidecar.service.facade import Service
-from sidecar.transcripts.language_confidence import doubtful_language_notice
+from sidecar.transcripts.language_detection import doubtful_language_notice
 from sidecar.upstream.remote_live_messages import (
     HEARTBEAT_INTERVAL_S,
     PROTOCOL_VERSION,

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from sidecar import errors
-from sidecar.checkpoints import checkpoint, download_files, hugging_face_hub
-from sidecar.checkpoints.installed_checkpoints import TRANSFORMERS_LAYOUT, CheckpointLayout
+from sidecar.checkpoints import checkpoint, download_files, hugging_face_cache, hugging_face_hub
+from sidecar.checkpoints.model_repositories import TRANSFORMERS_LAYOUT, CheckpointLayout
 
 _NO_ROOM = "Free some space, or name a folder on another disk: vibevoice-asr pull NAME --to DIR"
 
@@ -38,10 +38,12 @@ def pull_checkpoint(
         errors.PullRunning: another process is at it.
     """
     meter = meter or download_files.DownloadProgress()
-    cache = checkpoint.cache_folder(repo, checkpoint.hugging_face_cache()).absolute()
+    cache = hugging_face_cache.cache_folder(
+        repo, hugging_face_cache.hugging_face_cache()
+    ).absolute()
     if hugging_face_hub.is_offline():
         return _pull_offline(repo, to or _cached_folder(cache, revision, layout), meter, layout)
-    with hugging_face_hub.hub_errors_as_ours(repo, revision or checkpoint.MAIN_REVISION):
+    with hugging_face_hub.hub_errors_as_ours(repo, revision or hugging_face_cache.MAIN_REVISION):
         pinned = (
             checkpoint.pulled_commit(to.expanduser(), repo) if to else _pinned_commit(cache, layout)
         )
@@ -59,7 +61,7 @@ def pull_checkpoint(
             place.begin()
             _fetch_all(snapshot, place, meter, layout)
             pulled = layout.read(place.folder)
-            place.finish(revision or checkpoint.MAIN_REVISION)
+            place.finish(revision or hugging_face_cache.MAIN_REVISION)
     meter.notice(f"{repo} at commit {snapshot.commit}")
     return pulled
 
@@ -73,12 +75,14 @@ def _look_up(
 ) -> hugging_face_hub.HubSnapshot:
     """Look up the requested revision at the hub; if none is requested, the ``pinned`` commit, or
     else `MAIN_REVISION`."""
-    snapshot = hugging_face_hub.list_snapshot(repo, revision or checkpoint.MAIN_REVISION, layout)
+    snapshot = hugging_face_hub.list_snapshot(
+        repo, revision or hugging_face_cache.MAIN_REVISION, layout
+    )
     if revision is not None or pinned is None or pinned == snapshot.commit:
         return snapshot
     meter.notice(
-        f"{checkpoint.MAIN_REVISION} of {repo} is now at {snapshot.commit}; the checkpoint "
-        f"here stays at {pinned}. For the newer one: --revision {checkpoint.MAIN_REVISION}."
+        f"{hugging_face_cache.MAIN_REVISION} of {repo} is now at {snapshot.commit}; the checkpoint "
+        f"here stays at {pinned}. For the newer one: --revision {hugging_face_cache.MAIN_REVISION}."
     )
     with hugging_face_hub.hub_errors_as_ours(repo, pinned):
         return hugging_face_hub.list_snapshot(repo, pinned, layout)
@@ -128,11 +132,11 @@ def _fetch(
 def _pinned_commit(cache: Path, layout: CheckpointLayout) -> str | None:
     """The commit in a repository's cache that a service loads: that of `MAIN_REVISION`, or the
     newest whole one. None where there is none."""
-    if (commit := checkpoint.cached_commit(cache)) is not None:
+    if (commit := hugging_face_cache.cached_commit(cache)) is not None:
         return commit
     try:
-        found = checkpoint.first_complete_checkpoint(
-            checkpoint.cached_snapshots(cache), layout.read
+        found = hugging_face_cache.first_complete_checkpoint(
+            hugging_face_cache.cached_snapshots(cache), layout.read
         )
     except errors.BadCheckpoint:
         return None
@@ -144,9 +148,11 @@ def _pinned_commit(cache: Path, layout: CheckpointLayout) -> str | None:
 def _cached_folder(cache: Path, revision: str | None, layout: CheckpointLayout) -> Path:
     """The folder of a revision in the cache, which need not be there."""
     commit = (
-        checkpoint.cached_commit(cache, revision) if revision else _pinned_commit(cache, layout)
+        hugging_face_cache.cached_commit(cache, revision)
+        if revision
+        else _pinned_commit(cache, layout)
     )
-    return cache / "snapshots" / (commit or revision or checkpoint.MAIN_REVISION)
+    return cache / "snapshots" / (commit or revision or hugging_face_cache.MAIN_REVISION)
 
 
 def _pull_offline(

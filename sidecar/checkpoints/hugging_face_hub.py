@@ -16,7 +16,7 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from sidecar import errors
 from sidecar.checkpoints import download_files
 from sidecar.checkpoints.checkpoint import PICKLE_SUFFIXES, is_commit
-from sidecar.checkpoints.installed_checkpoints import CheckpointLayout
+from sidecar.checkpoints.model_repositories import CheckpointLayout
 from sidecar.version import __version__
 
 HUB_TIMEOUT_S = 10.0

@@ -1,7 +1,7 @@
-"""Checkpoints and TTS voices on this machine by name and kind: VibeVoice, VibeVoice TTS, Voxtral.
+"""Checkpoints and TTS voices on this machine: VibeVoice, VibeVoice TTS, Voxtral, pulled voices.
 
-The list is a file beside them, so that a folder can be copied to a machine without a network, and
-damage is noticed later.
+The list of voices is a file beside them, so that a folder can be copied to a machine without a
+network, and damage is noticed later.
 
 Looks at `config.json` and the headers of the weights, and imports nothing heavy.
 """
@@ -10,37 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sidecar import errors
 from sidecar import files as sidecar_files
-from sidecar.checkpoints import checkpoint, whisper_checkpoints
+from sidecar.checkpoints import checkpoint, hugging_face_cache
 
 VIBEVOICE_REPOSITORY = "microsoft/VibeVoice-ASR-HF"
 """VibeVoice-ASR in the layout of transformers."""
-VIBEVOICE_REPOSITORY_GB = 16.7
-"""Size of its weights: 8.33 billion parameters of two bytes."""
-
-_VIBEVOICE_NAMES = frozenset({"vibevoice", "vibevoice-asr", "vibevoice-asr-7b", "vibevoice-asr-hf"})
-
-
-def vibevoice_repository(name: str) -> str:
-    """The repository that people mean by ``name``; OWNER/NAME of another one stays as it is.
-
-    Raises:
-        errors.RepositoryNotFound: it is no name.
-    """
-    word = name.strip()
-    owner, _, model = word.rpartition("/")
-    if owner.lower() in ("", "microsoft") and model.lower() in _VIBEVOICE_NAMES:
-        return VIBEVOICE_REPOSITORY
-    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", word, re.ASCII):
-        raise errors.RepositoryNotFound(f"'{name}' is not the name of a model.")
-    return word
 
 
 def find_checkpoint(model_path: Path | None) -> checkpoint.ModelCheckpoint:
@@ -52,14 +32,14 @@ def find_checkpoint(model_path: Path | None) -> checkpoint.ModelCheckpoint:
     Raises:
         errors.BadCheckpoint: there is none, or what is wrong with the first.
     """
-    path = checkpoint.searched_folder_text(model_path)
+    path = hugging_face_cache.searched_folder_text(model_path)
     try:
         if model_path is not None and not path.is_dir():
             raise errors.CheckpointNotFound(f"{path} is not a folder.")
         folders = list(_candidates(path))
     except OSError as error:
-        raise checkpoint.no_access(error) from None
-    found = checkpoint.first_complete_checkpoint(folders)
+        raise hugging_face_cache.no_access(error) from None
+    found = hugging_face_cache.first_complete_checkpoint(folders)
     if found is None and model_path is not None:
         return checkpoint.read_checkpoint(path)  # says what it lacks
     if found is None:
@@ -72,28 +52,26 @@ def _candidates(path: Path) -> Iterator[Path]:
     if (path / "config.json").is_file():
         yield path
     elif (path / "snapshots").is_dir():
-        yield from checkpoint.cached_snapshots(path)
+        yield from hugging_face_cache.cached_snapshots(path)
     elif path.name == "snapshots":
-        yield from checkpoint.cached_snapshots(path.parent)
+        yield from hugging_face_cache.cached_snapshots(path.parent)
     else:
-        canonical = checkpoint.cache_folder(VIBEVOICE_REPOSITORY, path).name
+        canonical = hugging_face_cache.cache_folder(VIBEVOICE_REPOSITORY, path).name
         for root in (path, path / "hub"):
             cached = [
-                folder for folder in root.glob("models--*") if _is_vibevoice_cache(folder.name)
+                folder for folder in root.glob("models--*") if is_vibevoice_cache(folder.name)
             ]
             for folder in sorted(cached, key=lambda each: (each.name != canonical, each.name)):
-                yield from checkpoint.cached_snapshots(folder)
+                yield from hugging_face_cache.cached_snapshots(folder)
 
 
-def _is_vibevoice_cache(name: str) -> bool:
+def is_vibevoice_cache(name: str) -> bool:
+    """Return whether a folder of a cache is of a VibeVoice-ASR, by its ``name``."""
     return "vibevoice" in name.lower() and "asr" in name.lower()
 
 
 VIBEVOICE_TTS_REPOSITORY = "vibevoice/VibeVoice-1.5B-hf"
 """As the configuration of transformers names it."""
-VIBEVOICE_TTS_NAMES = frozenset(
-    {"vibevoice-1.5b", "vibevoice-1.5b-hf", "vibevoice/vibevoice-1.5b-hf"}
-)
 VIBEVOICE_TTS_COMMAND = "vibevoice-asr pull vibevoice-1.5b"
 VIBEVOICE_TTS_MODEL_TYPE = "vibevoice"
 """`model_type` in `config.json` in both layouts; they differ in the names of the parts."""
@@ -116,7 +94,7 @@ def find_vibevoice_tts(voice_path: Path | None) -> checkpoint.ModelCheckpoint:
     Raises:
         errors.BadCheckpoint: there is none, or what is wrong with the first.
     """
-    return checkpoint.find_model(
+    return hugging_face_cache.find_model(
         voice_path,
         [VIBEVOICE_TTS_REPOSITORY],
         read_vibevoice_tts,
@@ -167,29 +145,9 @@ def _check_parts(folder: Path, config: dict[str, Any]) -> None:
 
 
 VOXTRAL_REPOSITORY = "mistralai/Voxtral-Mini-4B-Realtime-2602"
-VOXTRAL_NAMES = frozenset(
-    {"voxtral", "voxtral-realtime", "mistralai/voxtral-mini-4b-realtime-2602"}
-)
 VOXTRAL_COMMAND = "vibevoice-asr pull voxtral"
 VOXTRAL_MODEL_TYPE = "voxtral_realtime"
 TEKKEN_FILE = "tekken.json"
-VOXTRAL_FILES = frozenset(
-    {
-        *("config.json", "generation_config.json", "processor_config.json"),
-        *(
-            "preprocessor_config.json",
-            TEKKEN_FILE,
-            checkpoint.WEIGHTS_FILE,
-            checkpoint.WEIGHTS_INDEX_FILE,
-        ),
-    }
-)
-
-
-def is_voxtral_fetched(name: str) -> bool:
-    """Return whether a file of the repository is needed: it may have the weights in Mistral's own
-    layout besides."""
-    return name in VOXTRAL_FILES or (name.startswith("model-") and name.endswith(".safetensors"))
 
 
 def find_voxtral(model_path: Path | None) -> checkpoint.ModelCheckpoint:
@@ -199,7 +157,7 @@ def find_voxtral(model_path: Path | None) -> checkpoint.ModelCheckpoint:
         errors.BadCheckpoint: there is none, or what is wrong with the first.
     """
     remedy = f"Get it: {VOXTRAL_COMMAND}."
-    return checkpoint.find_model(
+    return hugging_face_cache.find_model(
         model_path, [VOXTRAL_REPOSITORY], read_voxtral, "Voxtral Realtime", remedy
     )
 
@@ -230,136 +188,6 @@ def check_voxtral_config(folder: Path) -> dict[str, Any]:
             hint=f"Get it: {VOXTRAL_COMMAND}.",
         )
     return config
-
-
-FETCHED_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt"})
-"""Suffixes of the files of a checkpoint of transformers; nothing else is downloaded, pickles
-least of all."""
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointLayout:
-    """``fetched``: whether a file of the repository is; ``is_large``: whether it is of the weights,
-    which come last; ``check_config``: raises where they are not worth it."""
-
-    weights: str
-    fetched: Callable[[str], bool]
-    is_large: Callable[[str], bool]
-    check_config: Callable[[Path], dict[str, Any]]
-    read: Callable[[Path], checkpoint.ModelCheckpoint]
-    find: Callable[[Path], checkpoint.ModelCheckpoint]
-
-
-TRANSFORMERS_LAYOUT = CheckpointLayout(
-    "*.safetensors",
-    lambda name: Path(name).suffix in FETCHED_SUFFIXES,
-    lambda name: name.endswith(".safetensors"),
-    checkpoint.check_vibevoice_config,
-    checkpoint.read_checkpoint,
-    find_checkpoint,
-)
-CTRANSLATE2_LAYOUT = CheckpointLayout(
-    whisper_checkpoints.WEIGHTS_FILE,
-    lambda name: name in whisper_checkpoints.WHISPER_FILES,
-    lambda name: name == whisper_checkpoints.WEIGHTS_FILE,
-    whisper_checkpoints.check_whisper_config,
-    whisper_checkpoints.read_whisper,
-    whisper_checkpoints.find_whisper,
-)
-VOXTRAL_LAYOUT = CheckpointLayout(
-    "model*.safetensors",
-    is_voxtral_fetched,
-    lambda name: name.endswith(".safetensors"),
-    check_voxtral_config,
-    read_voxtral,
-    find_voxtral,
-)
-VIBEVOICE_TTS_LAYOUT = CheckpointLayout(
-    TRANSFORMERS_LAYOUT.weights,
-    TRANSFORMERS_LAYOUT.fetched,
-    TRANSFORMERS_LAYOUT.is_large,
-    check_vibevoice_tts_config,
-    read_vibevoice_tts,
-    find_vibevoice_tts,
-)
-
-
-def resolve_repository(name: str) -> tuple[str, CheckpointLayout]:
-    """The repository that people mean by ``name``, and what is in it.
-
-    Raises:
-        errors.RepositoryNotFound: it is no name.
-    """
-    if name.startswith(whisper_checkpoints.WHISPER_PREFIX):
-        return whisper_checkpoints.whisper_model_named(
-            name.removeprefix(whisper_checkpoints.WHISPER_PREFIX)
-        ).repository, CTRANSLATE2_LAYOUT
-    if name.strip().lower() in VOXTRAL_NAMES:
-        return VOXTRAL_REPOSITORY, VOXTRAL_LAYOUT
-    if name.strip().lower() in VIBEVOICE_TTS_NAMES:
-        return VIBEVOICE_TTS_REPOSITORY, VIBEVOICE_TTS_LAYOUT
-    known = {one.repository for one in whisper_checkpoints.WHISPER_MODELS.values()}
-    repository = vibevoice_repository(name)
-    return repository, CTRANSLATE2_LAYOUT if repository in known else TRANSFORMERS_LAYOUT
-
-
-@dataclass(frozen=True, slots=True)
-class InstalledModel:
-    """A repository in the Hugging Face cache, ``folder``, that is for an engine of ours.
-
-    ``name``: what `pull` calls it. ``engine``: which engine takes it, '' for one that speaks.
-    ``bytes``: on the disk. ``commit``: of what can be loaded, '' where nothing is whole.
-    """
-
-    name: str
-    repository: str
-    folder: Path
-    engine: str
-    bytes: int
-    commit: str
-
-
-_ENGINES = {
-    CTRANSLATE2_LAYOUT: "whisper",
-    VOXTRAL_LAYOUT: "voxtral",
-    VIBEVOICE_TTS_LAYOUT: "",
-    TRANSFORMERS_LAYOUT: "vibevoice",
-}
-
-
-def installed_models(cache: Path | None = None) -> Iterator[InstalledModel]:
-    """Yield the models in a Hugging Face cache that engines of ours take, by their names."""
-    whisper = whisper_checkpoints.WHISPER_MODELS.items()
-    names = {one.repository: f"{whisper_checkpoints.WHISPER_PREFIX}{name}" for name, one in whisper}
-    names |= {
-        VIBEVOICE_REPOSITORY: "vibevoice",
-        VIBEVOICE_TTS_REPOSITORY: "vibevoice-1.5b",
-        VOXTRAL_REPOSITORY: "voxtral",
-    }
-    for folder in sorted((cache or checkpoint.hugging_face_cache()).glob("models--*")):
-        repository = folder.name.removeprefix("models--").replace("--", "/", 1)
-        if repository not in names and not _is_vibevoice_cache(folder.name):
-            continue
-        name = names.get(repository, repository)
-        _, layout = resolve_repository(name)
-        content = [path for path in folder.rglob("*") if not path.is_symlink() and path.is_file()]
-        yield InstalledModel(
-            name,
-            repository,
-            folder,
-            _ENGINES[layout],
-            sum(path.stat().st_size for path in content),
-            _complete_commit(folder, layout),
-        )
-
-
-def _complete_commit(folder: Path, layout: CheckpointLayout) -> str:
-    snapshots = checkpoint.cached_snapshots(folder)
-    try:
-        found = checkpoint.first_complete_checkpoint(snapshots, layout.read)
-    except errors.BadCheckpoint:
-        return ""
-    return found.folder.name if found is not None else ""
 
 
 MANIFEST_FILE = "manifest.json"

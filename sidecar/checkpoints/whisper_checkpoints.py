@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sidecar import errors
-from sidecar.checkpoints import checkpoint
+from sidecar.checkpoints import checkpoint, hugging_face_cache
 
 WHISPER_PREFIX = "whisper:"
 """`vibevoice-asr pull whisper:small`."""
@@ -93,7 +93,7 @@ def whisper_model_name(folder: Path) -> str:
     was pulled; else the folder's name."""
     cache = folder.parent.parent if folder.parent.name == "snapshots" else folder
     for name, one in WHISPER_MODELS.items():
-        if cache.name == checkpoint.cache_folder(one.repository, cache.parent).name:
+        if cache.name == hugging_face_cache.cache_folder(one.repository, cache.parent).name:
             return f"whisper-{name}"
     return cache.name
 
@@ -107,11 +107,11 @@ def find_whisper(model_path: Path | None, name: str = "") -> checkpoint.ModelChe
         errors.BadCheckpoint: there is none, or what is wrong with the first.
         errors.RepositoryNotFound: ``name`` is no model's.
     """
-    path = checkpoint.searched_folder_text(model_path)
+    path = hugging_face_cache.searched_folder_text(model_path)
     if model_path is not None and not path.is_dir():
         raise errors.CheckpointNotFound(f"{path} is not a folder.")
     best_first = [WHISPER_MODELS[one].repository for one in BEST_FIRST]
-    return checkpoint.find_model(
+    return hugging_face_cache.find_model(
         model_path,
         [whisper_model_named(name).repository] if name else best_first,
         read_whisper,

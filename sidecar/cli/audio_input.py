@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
-from sidecar.audio.audio_source import AudioSource, UploadSpool, open_recording_file
+from sidecar.audio.audio_source import AudioSource, open_recording_file
+from sidecar.audio.upload_spool import UploadSpool
 from sidecar.installation import install_command
 from sidecar.interfaces.live_options import LIVE_RATE
 

@@ -28,7 +28,7 @@ from sidecar.server import port_owner
 from sidecar.service import system_checks
 from sidecar.service.system_checks import CheckFinding, CheckState
 from sidecar.version import __version__
-from sidecar.workers.engine_supervisor import CrashNotes
+from sidecar.workers.engine_loading import CrashNotes
 
 LOAD_TIMEOUT_S = 60.0
 LIGHT_ENGINES = frozenset({"moonshine"})
@@ -165,7 +165,7 @@ def _upstreams(settings: Settings) -> Iterator[CheckFinding]:
     if settings.engine != UPSTREAM:
         return
     from sidecar.config.remote_server import upstream_options
-    from sidecar.upstream.chunk_dispatch import UpstreamPool
+    from sidecar.upstream.upstream_pool import UpstreamPool
 
     try:
         upstreams = UpstreamPool(upstream_options(settings))

@@ -16,7 +16,7 @@ from sidecar.cli.pull import confirm, is_somebody_there
 from sidecar.config.settings import load_settings
 
 if TYPE_CHECKING:
-    from sidecar.checkpoints.installed_checkpoints import InstalledModel
+    from sidecar.checkpoints.model_repositories import InstalledModel
 
 LIST_HELP = f"""
 List the downloaded models: name, size, commit, folder.
@@ -38,8 +38,9 @@ Examples:
 def list_models() -> None:
     """Print a line for each model in the Hugging Face cache, and one each for pulled voices and for
     the folder of `model_path` that is none of these."""
-    from sidecar.checkpoints.installed_checkpoints import PulledVoices, installed_models
-    from sidecar.tts.voice_selection import voices_folder
+    from sidecar.checkpoints.installed_checkpoints import PulledVoices
+    from sidecar.checkpoints.model_repositories import installed_models
+    from sidecar.tts.tts_engine_selection import voices_folder
 
     models = [*installed_models()]
     rows = [(one.name, one.bytes, one.commit[:12] or "incomplete", one.folder) for one in models]
@@ -75,7 +76,7 @@ async def remove_model(
         errors.EngineUnavailable: a service has it.
     """
     from sidecar.checkpoints.download_files import HubCacheDestination, locked
-    from sidecar.checkpoints.installed_checkpoints import installed_models, resolve_repository
+    from sidecar.checkpoints.model_repositories import installed_models, resolve_repository
 
     installed = list(installed_models())
     model = next((one for one in installed if one.name == name), None)

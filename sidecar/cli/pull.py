@@ -22,7 +22,8 @@ from sidecar.config.settings import Settings, load_settings
 if TYPE_CHECKING:
     from sidecar.checkpoints.checkpoint import ModelCheckpoint
     from sidecar.checkpoints.download_files import DownloadProgress
-    from sidecar.checkpoints.installed_checkpoints import CheckpointLayout, PulledVoice
+    from sidecar.checkpoints.installed_checkpoints import PulledVoice
+    from sidecar.checkpoints.model_repositories import CheckpointLayout
 
 HELP = f"""
 Download VibeVoice-ASR (16.7 GB), another model or a voice, or check it.
@@ -83,9 +84,9 @@ def pull(
     yes: bool = option(False, "Do not ask (without NAME).", "--yes", "-y"),
 ) -> int:
     """Download it and print its folder; the exit code."""
-    from sidecar.checkpoints import installed_checkpoints
+    from sidecar.checkpoints import model_repositories
 
-    repository, layout = "", installed_checkpoints.TRANSFORMERS_LAYOUT
+    repository, layout = "", model_repositories.TRANSFORMERS_LAYOUT
     try:
         if name == VOICE:
             _pull_voice(voice, language, to, source, listed=listed)
@@ -100,7 +101,7 @@ def pull(
         name, _, named = (name or DEFAULT_NAME).partition("@")
         if named and revision:
             raise typer.BadParameter("Name the revision once: NAME@REV, or --revision REV.")
-        repository, layout = installed_checkpoints.resolve_repository(name)
+        repository, layout = model_repositories.resolve_repository(name)
         print(fetch(repository, named or revision, to, layout).folder)
     except KeyboardInterrupt:
         print_error_line("Stopped. Repeat the command to resume.")
@@ -120,18 +121,23 @@ def _is_default_wanted(to: Path | None, revision: str | None) -> bool:
     Raises:
         typer.BadParameter: nobody is there to be asked.
     """
-    from sidecar.checkpoints import checkpoint, installed_checkpoints, whisper_checkpoints
+    from sidecar.checkpoints import (
+        hugging_face_cache,
+        installed_checkpoints,
+        model_repositories,
+        whisper_checkpoints,
+    )
 
     if revision is None:
         with suppress(errors.BadCheckpoint):
             installed_checkpoints.find_checkpoint(to)
             return True
-    folder = to.expanduser() if to is not None else checkpoint.hugging_face_cache()
+    folder = to.expanduser() if to is not None else hugging_face_cache.hugging_face_cache()
     there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.is_dir())
     small = whisper_checkpoints.DEFAULT_MODEL
     print_error_line(
         f"Without a name this gets '{DEFAULT_NAME}': {installed_checkpoints.VIBEVOICE_REPOSITORY}, "
-        f"{installed_checkpoints.VIBEVOICE_REPOSITORY_GB} GB, into {folder}, where "
+        f"{model_repositories.VIBEVOICE_REPOSITORY_GB} GB, into {folder}, where "
         f"{shutil.disk_usage(there).free / 1e9:.1f} GB are free. Among others there is "
         f"'{whisper_checkpoints.WHISPER_PREFIX}{small}' "
         f"({whisper_checkpoints.WHISPER_MODELS[small].gb} GB), for computers without a GPU."
@@ -143,7 +149,7 @@ def _is_default_wanted(to: Path | None, revision: str | None) -> bool:
 
 def copy_recipe(name: str, repository: str, layout: CheckpointLayout) -> str:
     """Return how a checkpoint gets here by hand, from a machine that reaches the hub."""
-    from sidecar.checkpoints.installed_checkpoints import CTRANSLATE2_LAYOUT, VIBEVOICE_TTS_LAYOUT
+    from sidecar.checkpoints.model_repositories import CTRANSLATE2_LAYOUT, VIBEVOICE_TTS_LAYOUT
     from sidecar.checkpoints.whisper_checkpoints import WHISPER_FILES
 
     files = f"{layout.weights}, and the small files beside it (config.json, tokenizer.json …)"
@@ -171,7 +177,7 @@ def fetch(
         errors.EngineUnavailable: what downloads is not installed.
         errors.SidecarError: see `checkpoints.checkpoint_download.pull_checkpoint`.
     """
-    from sidecar.checkpoints.installed_checkpoints import (
+    from sidecar.checkpoints.model_repositories import (
         CTRANSLATE2_LAYOUT,
         TRANSFORMERS_LAYOUT,
         VOXTRAL_LAYOUT,
@@ -205,7 +211,7 @@ def download_if_missing(settings: Settings) -> None:
         errors.SidecarError: the download was wanted and failed.
     """
     from sidecar import engines
-    from sidecar.checkpoints import installed_checkpoints
+    from sidecar.checkpoints import installed_checkpoints, model_repositories
     from sidecar.engines.engine_selection import VIBEVOICE
 
     lacking = any(
@@ -217,7 +223,7 @@ def download_if_missing(settings: Settings) -> None:
         installed_checkpoints.find_checkpoint(None)
     except (errors.CheckpointNotFound, errors.CheckpointIncomplete):
         what = (
-            f"{installed_checkpoints.VIBEVOICE_REPOSITORY_GB} GB from "
+            f"{model_repositories.VIBEVOICE_REPOSITORY_GB} GB from "
             f"{installed_checkpoints.VIBEVOICE_REPOSITORY}"
         )
         if settings.allow_download:
@@ -281,8 +287,8 @@ def _pull_voice(name: str, language: str, to: Path | None, source: str, *, liste
     """Bring the voice to ``to`` or the folder of the settings, and print that; or list voices."""
     from sidecar import engines
     from sidecar.checkpoints.voice_download import pull_voice
-    from sidecar.tts import moonshine_tts, moonshine_tts_bindings
-    from sidecar.tts.voice_selection import voices_folder
+    from sidecar.tts import moonshine_tts
+    from sidecar.tts.tts_engine_selection import voices_folder
 
     settings = load_settings()
     folder = to.expanduser().absolute() if to is not None else voices_folder(settings)
@@ -293,9 +299,7 @@ def _pull_voice(name: str, language: str, to: Path | None, source: str, *, liste
         return
     voice = find_voice(name, language)
     with progress_meter() as meter:
-        pulled = pull_voice(
-            folder, source or moonshine_tts_bindings.voice_server_url(), voice, meter
-        )
+        pulled = pull_voice(folder, source or moonshine_tts.voice_server_url(), voice, meter)
     unchecked = [key for key in voice.files if pulled.files[key].checked == "size"]
     checked = "checked" if not unchecked else "the server knows no checksums: sizes were checked"
     print_error_line(f"{voice.name} speaks {voice.language} ({checked}).")
@@ -310,28 +314,24 @@ def find_voice(name: str, language: str) -> PulledVoice:
         errors.ModelLoadFailed: the library that knows does not load.
     """
     from sidecar.checkpoints.installed_checkpoints import PulledVoice
-    from sidecar.tts import moonshine_tts, moonshine_tts_bindings
+    from sidecar.tts import moonshine_tts
 
-    named = moonshine_tts.choose_moonshine_voice(
-        moonshine_tts_bindings.voice_catalogue(), name, language
-    )
+    named = moonshine_tts.choose_moonshine_voice(moonshine_tts.voice_catalogue(), name, language)
     if not named.name:
         named = replace(
             named,
-            name=moonshine_tts.library_default_voice(
-                moonshine_tts_bindings.voice_files(named.language)
-            ),
+            name=moonshine_tts.library_default_voice(moonshine_tts.voice_files(named.language)),
         )
-    files = moonshine_tts_bindings.voice_files(named.language, named.name)
+    files = moonshine_tts.voice_files(named.language, named.name)
     return PulledVoice(named.name, named.language, tuple(files))
 
 
 def _list(folder: Path, language: str) -> None:
     """Language and voice, a line each; those that are here are marked."""
     from sidecar.checkpoints.installed_checkpoints import PulledVoices
-    from sidecar.tts import moonshine_tts, moonshine_tts_bindings
+    from sidecar.tts import moonshine_tts
 
-    there = moonshine_tts_bindings.voice_catalogue()
+    there = moonshine_tts.voice_catalogue()
     here = {(voice.language, voice.name) for voice in PulledVoices.read(folder).whole()}
     tags = (
         [moonshine_tts.choose_moonshine_voice(there, "", language).language]

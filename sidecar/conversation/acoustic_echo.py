@@ -36,6 +36,10 @@ SILENCE_AMPLITUDE_RATIO = 0.1
 MAX_CLOCK_LEAD_S = 0.2
 """Lead of the echo before the playback clock: clients report it late."""
 
+COMPARE_EVERY_S = 0.2
+"""Of new sound over a reply: before there are words, too, a reply is not held for its echo."""
+MAX_WORDLESS_S = 2.0
+"""So long an utterance may be that has no words yet; after that they alone are compared for."""
 MIN_SAMPLE_RATE = 8_000
 """Samples a second below which a sound has no such bands."""
 MERGED_SPAN_S = 0.1
@@ -95,6 +99,11 @@ class EchoDetector:
         del self._waiting[: 2 * count]
         self._at_s += len(played) / self._rate
         _append_span(self._played, _AudioSpan(now, played, self._rate))
+
+    def is_due(self, start: float, end: float, compared_s: float) -> bool:
+        """Return whether to compare an utterance without words, which goes from ``start`` to
+        ``end``, again with what is played; ``compared_s``: where it ended the last time."""
+        return end - start <= MAX_WORDLESS_S and end - compared_s >= COMPARE_EVERY_S
 
     def likeness(self, start: float, end: float, ended: float) -> float | None:
         """Return the similarity of the user's audio from ``start`` to ``end``, which ended at

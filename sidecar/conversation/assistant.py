@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from sidecar.conversation import assistant_turn, output_queue
 from sidecar.conversation import conversation_events as events
-from sidecar.conversation import output_queue
 from sidecar.conversation.assistant_turn import AssistantTurn
 from sidecar.conversation.barge_in import MAX_ECHO_LAG_S
 from sidecar.conversation.chat_completions import ChatMessage
 from sidecar.conversation.chat_history import ChatHistory
+from sidecar.conversation.conversation_options import ConversationOptions
 from sidecar.errors import ReplyEmpty, SidecarError
 
 
@@ -23,7 +24,7 @@ class Assistant:
 
     def __init__(
         self,
-        options: events.ConversationOptions,
+        options: ConversationOptions,
         do: Callable[[output_queue.ConversationCommand], None],
     ) -> None:
         self.options = options
@@ -45,7 +46,7 @@ class Assistant:
         """Return whether audio of a reply was sent that may still be heard."""
         return self.turn is not None and self.turn.sounding
 
-    def use(self, options: events.ConversationOptions) -> None:
+    def use(self, options: ConversationOptions) -> None:
         """Other options, from the next turn on."""
         self.options = options
         self.history.bound(options.most_messages, options.most_bytes)
@@ -62,9 +63,9 @@ class Assistant:
     def give(
         self,
         text: str,
-        latency: output_queue.ReplyLatency,
+        latency: assistant_turn.ReplyLatency,
         now: float,
-        options: events.ConversationOptions | None = None,
+        options: ConversationOptions | None = None,
     ) -> None:
         """Answer ``text``, which stands in the history now: by what was tried, if it was that and
         there are no ``options`` for this answer alone."""
@@ -75,12 +76,15 @@ class Assistant:
         self._confirm(latency, now)
 
     def give_any(
-        self, now: float, options: events.ConversationOptions | None = None, name: str = ""
+        self,
+        now: float,
+        options: ConversationOptions | None = None,
+        name: str = "",
     ) -> None:
         """Answer what stands in the history. ``name`` is what the client calls its request."""
         self.discard()
         if self._messages(options=options):
-            self.give("", output_queue.ReplyLatency(0, total=now), now, options)
+            self.give("", assistant_turn.ReplyLatency(0, total=now), now, options)
         else:
             error = ReplyEmpty("There is no user turn to answer.")
             self._do(output_queue.ConversationError(0, error, name))
@@ -89,10 +93,10 @@ class Assistant:
         """Report an error before there was a turn to answer."""
         self.discard()
         self._begin("", now).fail(error, now)
-        self._confirm(output_queue.ReplyLatency(0, total=since), now)
+        self._confirm(assistant_turn.ReplyLatency(0, total=since), now)
 
     def _begin(
-        self, said: str, now: float, options: events.ConversationOptions | None = None
+        self, said: str, now: float, options: ConversationOptions | None = None
     ) -> AssistantTurn:
         taken = self.history.knows
         options = options or self.options
@@ -107,13 +111,13 @@ class Assistant:
             command = replace(command, entry=entry.number)
         self._do(command)
 
-    def _confirm(self, latency: output_queue.ReplyLatency, now: float) -> None:
+    def _confirm(self, latency: assistant_turn.ReplyLatency, now: float) -> None:
         assert self.turn is not None
         entry = self.history.begin(self.turn.number, self.turn.reply)
         self.turn.confirm(now, latency, entry.number)
 
     def _messages(
-        self, said: str = "", options: events.ConversationOptions | None = None
+        self, said: str = "", options: ConversationOptions | None = None
     ) -> tuple[ChatMessage, ...]:
         return self.history.messages((options or self.options).instructions, said)
 

@@ -14,15 +14,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from sidecar.conversation import conversation_events as events
-from sidecar.conversation.chat_completions import ChatMessage, ToolCall, ToolCallDelta
+from sidecar.conversation.chat_completions import (
+    MAX_ARGUMENT_CHARACTERS,
+    MAX_TOOL_CALLS,
+    ChatMessage,
+    ToolCall,
+    ToolCallDelta,
+)
+from sidecar.conversation.conversation_options import ConversationOptions
 from sidecar.conversation.heard_reply import ReplyText
 from sidecar.conversation.output_queue import (
+    ConversationClientEvent,
     ConversationCommand,
     ConversationError,
     PauseReplyAudio,
     ReplyAudioStarted,
     ReplyEnding,
-    ReplyLatency,
     ReplyStarted,
     ReplyTextDelta,
     ResumeReplyAudio,
@@ -33,10 +40,22 @@ from sidecar.conversation.output_queue import (
 from sidecar.conversation.tts_text import SentenceSplitter, TtsPhrase
 from sidecar.errors import LlmGarbled, ReplyEmpty, SidecarError, StageSilent
 
-MAX_TOOL_CALLS = 16
-"""Calls of one answer."""
-MAX_ARGUMENT_CHARACTERS = 32_768
-"""Of the arguments of all of them."""
+
+@dataclass(frozen=True, slots=True)
+class ReplyLatency(ConversationClientEvent):
+    """Latencies before a reply was heard, in seconds.
+
+    ``endpoint``: from the end of speech to the end-of-turn decision; ``recognised``: the final
+    recognition; ``thought``: to the LLM's first words; ``voiced``: to the first audio of TTS;
+    ``total``: from the end of speech to the first audio of the reply. Zero if there was none.
+    """
+
+    turn: int
+    endpoint: float = 0.0
+    recognised: float = 0.0
+    thought: float = 0.0
+    voiced: float = 0.0
+    total: float = 0.0
 
 
 @dataclass(slots=True)
@@ -132,7 +151,7 @@ class AssistantTurn:
         self,
         number: int,
         said: str,
-        options: events.ConversationOptions,
+        options: ConversationOptions,
         do: Callable[[ConversationCommand], None],
         now: float,
         taken: Callable[[str], bool] = lambda _: False,

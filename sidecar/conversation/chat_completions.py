@@ -17,6 +17,11 @@ from sidecar import errors
 from sidecar.upstream import openai_http
 from sidecar.upstream.openai_http import EventStream
 
+MAX_TOOL_CALLS = 16
+"""Calls of one answer."""
+MAX_ARGUMENT_CHARACTERS = 32_768
+"""Of the arguments of all of them."""
+
 
 class ChatRole(StrEnum):
     """Role of a message, by the names that language models know."""

@@ -12,8 +12,6 @@ from sidecar.conversation.chat_completions import ChatMessage, ChatRole, ToolCal
 from sidecar.conversation.heard_reply import ELLIPSIS, ReplyText
 
 _ANSWERS = (ChatRole.ASSISTANT, ChatRole.TOOL)
-MAX_USER_TURN_BYTES = 65_536
-"""Bytes of what a person says aloud in one turn: an hour without a pause that ends it."""
 
 
 @dataclass(frozen=True, slots=True)

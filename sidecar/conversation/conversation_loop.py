@@ -15,6 +15,8 @@ from sidecar.concurrency import running
 from sidecar.conversation import conversation_events as events
 from sidecar.conversation import output_queue
 from sidecar.conversation.chat_completions import Llm
+from sidecar.conversation.conversation_options import ConversationOptions
+from sidecar.conversation.output_queue import MAX_PENDING_OUTPUT
 from sidecar.conversation.speech_input import SpeechInput
 from sidecar.conversation.state_machine import ConversationStateMachine
 from sidecar.interfaces.engine_interface import SynthesisOptions
@@ -119,14 +121,6 @@ class ConversationTasks:
             self._happened(events.StageEnded(self._now(), turn, stage, command.piece))
 
 
-MAX_PENDING_OUTPUT = 2_000
-"""Limit of output that waits for a client that reads slowly: minutes of audio."""
-COMPARE_EVERY_S = 0.2
-"""Of new sound over a reply: before there are words, too, a reply is not held for its echo."""
-MAX_WORDLESS_S = 2.0
-"""So long an utterance may be that has no words yet; after that they alone are compared for."""
-
-
 class ConversationLoop:
     """One conversation. Everything happens in one thread and at once: an event goes to the machine,
     and what that wants is begun before anything else happens.
@@ -140,7 +134,7 @@ class ConversationLoop:
         session: Session,
         thinker: Llm,
         voice: TtsClient | None,
-        options: events.ConversationOptions,
+        options: ConversationOptions,
         manner: SynthesisOptions,
         *,
         client: output_queue.PlaybackClient | None = None,
@@ -165,7 +159,7 @@ class ConversationLoop:
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
-    def options(self) -> events.ConversationOptions:
+    def options(self) -> ConversationOptions:
         """As they are now."""
         return self._machine.options
 
@@ -184,7 +178,7 @@ class ConversationLoop:
         if utterance is None or not self._pacer.turn:
             return
         start, end, _ = self._ear.place(utterance)
-        if end - start <= MAX_WORDLESS_S and end - self._compared_s >= COMPARE_EVERY_S:
+        if self._evidence.is_due(start, end, self._compared_s):
             self._compare(utterance)
 
     @property

@@ -11,21 +11,17 @@ from contextlib import asynccontextmanager, suppress
 from sidecar import errors
 from sidecar.auth.identity import Identity
 from sidecar.config.settings import Settings
-from sidecar.conversation import output_queue, speech_input
+from sidecar.conversation import assistant_turn, output_queue, speech_input
 from sidecar.conversation.chat_completions import REPEAT_LLM_NAME, Llm, RepeatLlm
-from sidecar.conversation.conversation_events import ConversationOptions
 from sidecar.conversation.conversation_loop import ConversationLoop
+from sidecar.conversation.conversation_options import IDLE_S, ConversationOptions
 from sidecar.conversation.llm_client import choose_llm, create_llm
 from sidecar.interfaces.engine_interface import SynthesisOptions
-from sidecar.limit_overrides import limit
 from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.workers.tts_client import TtsClient
 
 log = logging.getLogger(__name__)
 
-IDLE_S = limit("talk_idle", 600.0)
-"""Seconds that a conversation waits for sound, for typed text or for another wish of its client's,
-once nothing is said any more, before it ends."""
 SLOT_WAIT_S = 1.0
 """So long one waits for a place: a page that is loaded anew comes back before it is known that it
 has left."""
@@ -55,7 +51,7 @@ class ConversationRegistry:
         self._left = asyncio.Event()
         self.replies = 0
         """Number of replies since the service started."""
-        self.last = output_queue.ReplyLatency(0)
+        self.last = assistant_turn.ReplyLatency(0)
         """Latencies of the last reply that was played."""
 
     def __len__(self) -> int:
@@ -206,7 +202,7 @@ class ConversationRegistry:
         return asyncio.get_running_loop().create_task(warmed(), name="warm up")
 
     def _seen(self, told: output_queue.ConversationClientEvent) -> None:
-        if isinstance(told, output_queue.ReplyLatency):
+        if isinstance(told, assistant_turn.ReplyLatency):
             self.last = told
         elif isinstance(told, output_queue.ReplyStarted):
             self.replies += 1

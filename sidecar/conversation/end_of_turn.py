@@ -14,10 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from sidecar.conversation.chat_history import MAX_USER_TURN_BYTES, truncate_utf8
-from sidecar.conversation.conversation_events import ConversationOptions, EndOfTurnDelays
+from sidecar.conversation.chat_history import truncate_utf8
+from sidecar.conversation.conversation_options import ConversationOptions, EndOfTurnDelays
 from sidecar.conversation.tts_text import normalized_words, word_set
 from sidecar.errors import SidecarError
+
+MAX_USER_TURN_BYTES = 65_536
+"""Bytes of what a person says aloud in one turn: an hour without a pause that ends it."""
 
 DEFAULT_DELAYS = EndOfTurnDelays()
 AFTER_COMMA_S = 0.8

@@ -17,6 +17,9 @@ from sidecar.errors import SidecarError
 from sidecar.interfaces.engine_interface import SynthesizedAudio
 from sidecar.transcripts.transcript import Notice
 
+MAX_PENDING_OUTPUT = 2_000
+"""Limit of output that waits for a client that reads slowly: minutes of audio."""
+
 
 class ConversationCommand:
     """Command to carry out."""
@@ -176,23 +179,6 @@ class ReplyAudioStarted(ConversationClientEvent):
     turn: int
     piece: int
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReplyLatency(ConversationClientEvent):
-    """Latencies before a reply was heard, in seconds.
-
-    ``endpoint``: from the end of speech to the end-of-turn decision; ``recognised``: the final
-    recognition; ``thought``: to the LLM's first words; ``voiced``: to the first audio of TTS;
-    ``total``: from the end of speech to the first audio of the reply. Zero if there was none.
-    """
-
-    turn: int
-    endpoint: float = 0.0
-    recognised: float = 0.0
-    thought: float = 0.0
-    voiced: float = 0.0
-    total: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

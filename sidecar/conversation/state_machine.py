@@ -14,6 +14,7 @@ from sidecar.conversation.assistant import Assistant
 from sidecar.conversation.barge_in import GUARDED_THRESHOLD, PAUSE_AFTER_S
 from sidecar.conversation.chat_completions import ChatRole
 from sidecar.conversation.chat_history import ChatHistory
+from sidecar.conversation.conversation_options import ConversationOptions
 from sidecar.conversation.output_queue import (
     ConversationCommand,
     ConversationError,
@@ -28,7 +29,7 @@ from sidecar.conversation.output_queue import (
 from sidecar.conversation.turn_taking import TurnTaking
 from sidecar.errors import CallUnknown
 
-DEFAULT_OPTIONS = events.ConversationOptions()
+DEFAULT_OPTIONS = ConversationOptions()
 _MOST_AT_ONCE = 64
 """Timers that one event may set off: more would be a machine that turns in a circle."""
 
@@ -36,7 +37,7 @@ _MOST_AT_ONCE = 64
 class ConversationStateMachine:
     """One conversation. Feed it with `take`; it is not for several threads."""
 
-    def __init__(self, options: events.ConversationOptions = DEFAULT_OPTIONS) -> None:
+    def __init__(self, options: ConversationOptions = DEFAULT_OPTIONS) -> None:
         self._commands: list[ConversationCommand] = []
         self._answering = Assistant(options, self._do)
         self._floor = TurnTaking(self._answering, self._do)
@@ -46,7 +47,7 @@ class ConversationStateMachine:
         self._due: float | None = None
 
     @property
-    def options(self) -> events.ConversationOptions:
+    def options(self) -> ConversationOptions:
         """Return its options, from the next turn on."""
         return self._answering.options
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sidecar.conversation import barge_in, conversation_events, output_queue
+from sidecar.conversation import assistant_turn, barge_in, conversation_events, output_queue
 from sidecar.conversation.assistant import Assistant
 from sidecar.conversation.assistant_turn import AssistantTurn
 from sidecar.conversation.chat_completions import ChatRole
-from sidecar.conversation.chat_history import MAX_USER_TURN_BYTES, truncate_utf8
-from sidecar.conversation.end_of_turn import UserTurn
+from sidecar.conversation.chat_history import truncate_utf8
+from sidecar.conversation.conversation_options import ConversationOptions
+from sidecar.conversation.end_of_turn import MAX_USER_TURN_BYTES, UserTurn
 from sidecar.errors import SidecarError, StageSilent
 
 
@@ -28,7 +29,7 @@ class TurnTaking:
         """An echo was heard."""
 
     @property
-    def options(self) -> conversation_events.ConversationOptions:
+    def options(self) -> ConversationOptions:
         """Return the current options."""
         return self._answering.options
 
@@ -172,7 +173,7 @@ class TurnTaking:
             self._answering.discard()
             return
         endpoint, recognised = self.at - person.ended, person.recognised_s
-        known = output_queue.ReplyLatency(0, endpoint, recognised, total=person.ended)
+        known = assistant_turn.ReplyLatency(0, endpoint, recognised, total=person.ended)
         self._answering.give(text, known, self.at, person.answer_by)
         self.leave_if_done()
 

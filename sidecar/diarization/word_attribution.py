@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from sidecar.transcripts.speaker_turns import SpeakerTurn, dominant_speaker, speaking_seconds
+from sidecar.transcripts.speaker_turns import SpeakerTurn, speaking_seconds
 from sidecar.transcripts.transcript import Segment, Word
 from sidecar.transcripts.word_timing import split_at_words
 
@@ -250,3 +250,14 @@ def _cut_cost(words: Sequence[Word], at: int, cut: int) -> tuple[int, float]:
     closed = ends_sentence(before.text)
     paused = after.start - before.end >= PAUSE_S
     return 2 - 2 * closed - (paused and not closed), abs(after.start - words[cut].start)
+
+
+def dominant_speaker(turns: Iterable[SpeakerTurn], start: float, end: float) -> int | None:
+    """The label that speaks most between ``start`` and ``end``; the nearest one if none does."""
+    turns = list(turns)
+    if found := speaking_seconds(turns, start, end):
+        return max(found, key=lambda label: found[label])
+    nearest = min(
+        turns, key=lambda turn: max(turn.start - end, start - turn.end, 0.0), default=None
+    )
+    return nearest.label if nearest else None

@@ -19,6 +19,7 @@ from sidecar.checkpoints import installed_checkpoints, whisper_checkpoints
 from sidecar.checkpoints.checkpoint import ModelCheckpoint
 from sidecar.config.remote_server import host_of, upstream_options
 from sidecar.config.settings import Settings
+from sidecar.engines.voxtral import STREAM_MEMORY_S
 from sidecar.gpu_memory.gpu_devices import host_free_bytes, read_gpu_memory
 from sidecar.gpu_memory.memory_footprint import StreamShape
 from sidecar.installation import install_command, is_frozen
@@ -118,8 +119,6 @@ ENGINES_WITH_EXTRAS = (VIBEVOICE, WHISPER, VOXTRAL)
 
 MAX_REMOTE_SESSIONS = 10_000
 """Sessions of one service that others hear: its own limits count, and theirs."""
-STREAM_MEMORY_S = 60.0
-"""Seconds of speech that a stream is counted with; what is cut out of it is shorter."""
 
 
 Spec = TypeVar("Spec", bound=ModelSpec)

@@ -13,7 +13,7 @@ from sidecar.interfaces import live_events
 from sidecar.interfaces.engine_interface import TranscriptionEngine
 from sidecar.interfaces.live_options import LiveOptions, SequenceNumber, TimePosition
 from sidecar.serialization import WireValues
-from sidecar.transcripts.language_confidence import Confidence
+from sidecar.transcripts.language_detection import Confidence
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 from sidecar.transcripts.transcript import Segment
 

@@ -12,7 +12,7 @@ from typing import Any
 from sidecar import errors
 from sidecar.interfaces.engine_interface import AUTO
 from sidecar.serialization import from_plain
-from sidecar.transcripts.language_confidence import Confidence
+from sidecar.transcripts.language_detection import Confidence
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 from sidecar.transcripts.transcript import Notice, Segment, Transcript
 

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Container
 
 from sidecar import errors
-from sidecar.audio import audio_source
+from sidecar.audio import audio_source, upload_spool
 from sidecar.audio.audio_source import StoredRecordingRef
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings
@@ -57,7 +57,7 @@ class PersistentRecordings:
         try:
             return await threads.run_on(source.fd, keep, unwanted=self.discard)
         except OSError as error:  # of the descriptor: those of the disk have their names already
-            raise audio_source.storage_error(error) from None
+            raise upload_spool.storage_error(error) from None
 
     def keep(
         self, source: audio_source.AudioSource, name: str, *, synced: bool = True
@@ -90,12 +90,12 @@ class PersistentRecordings:
         if not isinstance(kept, audio_source.StoredRecordingRef):
             return kept.open(self._roots)
         self._check(kept)
-        spool = audio_source.UploadSpool(self._spool_dir)
+        spool = upload_spool.UploadSpool(self._spool_dir)
         try:
             sealed = audio_source.HashingStream(self._storage.read(kept.name))
             for piece in self._seal.decrypt_recording(sealed, kept.name):
                 spool.add(piece)
-                if spool.pending >= audio_source.UploadSpool.MEMORY_BYTES:
+                if spool.pending >= upload_spool.UploadSpool.MEMORY_BYTES:
                     spool.spill()
             if sealed.sha256 != kept.sha256:
                 raise errors.AudioLost(_ALTERED)

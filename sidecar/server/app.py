@@ -51,7 +51,7 @@ from sidecar.protocols.openai_realtime import routes as openai_realtime_routes
 from sidecar.protocols.s2s import routes as s2s_routes
 from sidecar.protocols.yap import routes as yap_routes
 from sidecar.service.facade import Service
-from sidecar.tts.voice_selection import choose_tts_engine
+from sidecar.tts.tts_engine_selection import choose_tts_engine
 from sidecar.version import __version__
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import logging
 from sidecar import clock, errors
 from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_format import WAV
-from sidecar.audio.audio_source import AudioSource, RecordingRef, UploadSpool, missing_recording_ref
+from sidecar.audio.audio_source import AudioSource, RecordingRef, missing_recording_ref
+from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.identity import Identity
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings

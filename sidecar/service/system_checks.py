@@ -102,7 +102,7 @@ def check_live_engine(settings: Settings) -> CheckFinding:
 def check_tts(settings: Settings) -> CheckFinding:
     """Return the TTS engine of conversations, and the reason for it; what a better one lacks."""
     from sidecar.engines.engine_selection import choose_engine
-    from sidecar.tts.voice_selection import better_voice_hint, choose_tts_engine
+    from sidecar.tts.tts_engine_selection import better_voice_hint, choose_tts_engine
 
     files = None
     with contextlib.suppress(errors.SidecarError):  # which is said of that engine
@@ -139,13 +139,15 @@ def check_llm(settings: Settings) -> CheckFinding:
 
 def check_checkpoint(settings: Settings) -> CheckFinding:
     """The checkpoint that VibeVoice-ASR would load: the one that is set, or the cache's."""
-    from sidecar.checkpoints import checkpoint, installed_checkpoints
+    from sidecar.checkpoints import hugging_face_cache, installed_checkpoints
 
     try:
         found = installed_checkpoints.find_checkpoint(settings.model_path)
     except errors.BadCheckpoint as error:
         if isinstance(error, errors.CheckpointNotFound) and settings.model_path is None:
-            text = f"none in {checkpoint.hugging_face_cache()}; the embedded engine needs none"
+            text = (
+                f"none in {hugging_face_cache.hugging_face_cache()}; the embedded engine needs none"
+            )
             return CheckFinding("checkpoint", CheckState.ABSENT, text)
         return CheckFinding("checkpoint", CheckState.WARNING, error.detail, error.hint)
     text = f"{found.folder}, {found.bytes / 1e6:,.0f} MB, commit {found.revision or 'unknown'}"

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from sidecar import clock, files
-from sidecar.audio.audio_source import storage_error
+from sidecar.audio.upload_spool import storage_error
 from sidecar.errors import DiskFull, SettingsInvalid, SidecarError
 from sidecar.storage.job_journal import JOURNAL_FILE, UPLOADS_FOLDER, check_version, lock_journal
 from sidecar.storage.recording_storage import PARTIAL_SUFFIX

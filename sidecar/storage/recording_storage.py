@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Protocol
 
 from sidecar import errors, files
-from sidecar.audio.audio_source import read_chunks, storage_error
+from sidecar.audio.audio_source import read_chunks
+from sidecar.audio.upload_spool import storage_error
 from sidecar.storage.encryption import LocalObject, StoredObject
 
 PARTIAL_SUFFIX = ".part"

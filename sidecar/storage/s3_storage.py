@@ -23,7 +23,7 @@ from functools import partial
 from typing import Any
 
 from sidecar import errors
-from sidecar.audio.audio_source import storage_error
+from sidecar.audio.upload_spool import storage_error
 from sidecar.concurrency import backoff_s
 from sidecar.installation import install_command
 from sidecar.storage.encryption import rechunk

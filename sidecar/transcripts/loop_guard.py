@@ -263,8 +263,15 @@ MAX_SKIP_S = 60.0
 """Four first skips are a minute: a bad minute costs that minute. Longer stretches take longer
 strides, a quarter of what was already lost, so that what is lost behind the end stays small."""
 
+MIN_RECOVERIES, RECOVERY_INTERVAL_S = 16, 5.0
+"""Times that an answer goes on behind a loop: so often, and once more for so many seconds."""
 WORTH_DECODING_S = 1.0
 """A rest of the audio shorter than this is not worth another attempt."""
+
+
+def max_recoveries(duration_s: float) -> int:
+    """The most stretches of so long a recording that are left out before its answer is given up."""
+    return MIN_RECOVERIES + round(duration_s / RECOVERY_INTERVAL_S)
 
 
 def retry_sampling(tried: int, lost_s: float = 0.0) -> SamplingOptions | None:

@@ -36,17 +36,6 @@ def speaker_turns_of(segments: Iterable[Segment], start_s: float = 0.0) -> list[
     ]
 
 
-def dominant_speaker(turns: Iterable[SpeakerTurn], start: float, end: float) -> int | None:
-    """The label that speaks most between ``start`` and ``end``; the nearest one if none does."""
-    turns = list(turns)
-    if found := speaking_seconds(turns, start, end):
-        return max(found, key=lambda label: found[label])
-    nearest = min(
-        turns, key=lambda turn: max(turn.start - end, start - turn.end, 0.0), default=None
-    )
-    return nearest.label if nearest else None
-
-
 def solo_spans(turns: Sequence[SpeakerTurn], label: int) -> list[tuple[float, float]]:
     """Return the spans in which ``label`` speaks alone; the longest first."""
     others = sorted((turn for turn in turns if turn.label != label), key=lambda turn: turn.start)

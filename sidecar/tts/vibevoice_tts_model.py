@@ -300,12 +300,6 @@ def _apply_rotary(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return states * cos + turned * sin
 
 
-GUIDANCE_SCALE = 1.3
-"""Scale of classifier-free guidance; transformers' documentation has it so."""
-DEFAULT_DIFFUSION_STEPS = 10
-"""From noise to a latent; transformers' own choice."""
-
-
 @dataclass(frozen=True, slots=True)
 class TtsPrompt:
     """Prompt of a text: the ``ids`` of the tokens, and the embeddings of the audio among them.
@@ -320,10 +314,11 @@ class TtsPrompt:
 
 @dataclass(frozen=True, slots=True)
 class TtsGenerationOptions:
-    """``frames``: no more than so many, whatever the model wants. ``seed``: of the noise."""
+    """``frames``: no more than so many, whatever the model wants. ``guidance``: scale of the
+    classifier-free guidance. ``seed``: of the noise."""
 
     frames: int
-    guidance: float = GUIDANCE_SCALE
+    guidance: float
     seed: int = 0
 
 
@@ -333,7 +328,7 @@ class VibeVoiceTtsModel:
     ``diffusion_steps``: from noise to a latent.
     """
 
-    def __init__(self, model: Any, steps: int = DEFAULT_DIFFUSION_STEPS) -> None:
+    def __init__(self, model: Any, steps: int) -> None:
         config, inner = model.config, model.model
         self._begin, self._sound = config.audio_bos_token_id, config.audio_token_id
         ends = model.generation_config.eos_token_id

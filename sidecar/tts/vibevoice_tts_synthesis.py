@@ -31,7 +31,6 @@ from sidecar.interfaces.engine_interface import (
     abbreviate_names,
 )
 from sidecar.tts.vibevoice_tts_model import (
-    DEFAULT_DIFFUSION_STEPS,
     StepCheck,
     StreamingCodec,
     TtsGenerationOptions,
@@ -41,6 +40,10 @@ from sidecar.tts.vibevoice_tts_model import (
 
 log = logging.getLogger(__name__)
 
+GUIDANCE_SCALE = 1.3
+"""Scale of classifier-free guidance; transformers' documentation has it so."""
+DEFAULT_DIFFUSION_STEPS = 10
+"""From noise to a latent; transformers' own choice."""
 _DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16}
 
 
@@ -229,7 +232,7 @@ class VibeVoiceSynthesizer:
         said = 0
         try:
             check()
-            manner = TtsGenerationOptions(most)
+            manner = TtsGenerationOptions(most, GUIDANCE_SCALE)
             for frame in self._frames(words, voice or self.voices[0], manner, check):
                 said += 1
                 yield SynthesizedAudio(frame, tts_memory.RATE)
@@ -295,7 +298,7 @@ def _measure_frame_s(loaded: LoadedVibeVoiceTts, steps: int) -> float:
     times = [time.perf_counter()]
     with torch.inference_mode():
         model = VibeVoiceTtsModel(loaded.model, steps)
-        for frame in model.frames(prompt, TtsGenerationOptions(4), lambda: None):
+        for frame in model.frames(prompt, TtsGenerationOptions(4, GUIDANCE_SCALE), lambda: None):
             if not bool(frame.isfinite().all()):
                 raise errors.ModelLoadFailed(
                     "The checkpoint of VibeVoice TTS cannot be run on this machine: its "

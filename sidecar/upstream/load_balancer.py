@@ -22,6 +22,8 @@ MIN_BACKOFF_S, MAX_BACKOFF_S = 0.5, 60.0
 comes first of a trial is a look at its health, and no recording."""
 HEALTH_POLL_INTERVAL_S = 5.0
 """From one look at all upstreams to the next, while there is work and a choice."""
+PROBE_TIMEOUT_S = 3.0
+"""So long a server may take to say how it is, and to be connected to."""
 LOST_AFTER_POLLS = 3
 """After so many looks without an answer, a server that always answers them is lost, and what it
 works on is tried elsewhere; its connection alone would not tell."""

@@ -21,6 +21,9 @@ from sidecar.serialization import WireValues
 from sidecar.transcripts.speaker_embeddings import is_valid_embedding
 from sidecar.transcripts.transcript import Segment, Word
 
+MAX_MESSAGE_BYTES = 16 << 20
+"""Bytes of a message; the summary of a day is a few of them."""
+
 PROTOCOL_VERSION = 1
 """Another one whenever the meaning of what is said changes; who has another is asked nothing."""
 HEARTBEAT_INTERVAL_S = 1.0

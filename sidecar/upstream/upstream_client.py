@@ -14,6 +14,7 @@ from sidecar.interfaces.engine_interface import AUTO, UpstreamOptions
 from sidecar.transcripts.speaker_embeddings import LOCAL_VOICES_FIELD, WINDOW_FORMAT
 from sidecar.transcripts.transcript import Segment
 from sidecar.upstream import openai_http, upstream_dialect
+from sidecar.upstream.load_balancer import PROBE_TIMEOUT_S
 from sidecar.upstream.openai_dialect import OpenAiDialect
 from sidecar.upstream.sidecar_dialect import SidecarDialect
 from sidecar.upstream.upstream_dialect import (
@@ -94,8 +95,6 @@ def unknown_server_error() -> ChunkFailure:
     )
 
 
-PROBE_TIMEOUT_S = 3.0
-"""So long a server may take to say how it is, and to be connected to."""
 EXTRA_TIMEOUT_S = 60.0
 """So long a piece may take beside its length: a server may have to load its model first."""
 STREAM_SILENCE_TIMEOUT_S = 60.0

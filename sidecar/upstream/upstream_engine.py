@@ -19,7 +19,7 @@ from sidecar.interfaces import engine_interface
 from sidecar.transcripts.transcript import TranscriptionEvent
 
 if TYPE_CHECKING:
-    from sidecar.upstream.chunk_dispatch import UpstreamPool
+    from sidecar.upstream.upstream_pool import UpstreamPool
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class UpstreamEngine:
             )
         for name in ("httpx", "httpcore"):  # a line for each request is no news
             logging.getLogger(name).setLevel(logging.WARNING)
-        from sidecar.upstream.chunk_dispatch import UpstreamPool
+        from sidecar.upstream.upstream_pool import UpstreamPool
 
         yield 0.0
         self._upstreams = UpstreamPool(options.upstream)

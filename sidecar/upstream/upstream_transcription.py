@@ -34,8 +34,8 @@ from sidecar.upstream.audio_chunks import (
     even_chunk_s,
     shift_segments,
 )
-from sidecar.upstream.chunk_dispatch import UpstreamPool
 from sidecar.upstream.upstream_diarization import UpstreamDiarization
+from sidecar.upstream.upstream_pool import UpstreamPool
 
 Result = TypeVar("Result")
 

@@ -18,6 +18,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
+FULL_SOCKET_PAUSE_S = 0.002
+"""Between two looks whether a full socket takes open files again."""
+
 HEADER = struct.Struct("!II")
 MAX_FRAME_BYTES = 1 << 26
 """Bytes; the transcript of a day is a few of them."""

@@ -207,7 +207,6 @@ log = logging.getLogger(__name__)
 
 DEFAULT_MODEL_ID = "default"
 """Name of the models that were loaded at the start."""
-MAX_NAME_CHARACTERS = 100
 
 
 @dataclass(frozen=True, slots=True)

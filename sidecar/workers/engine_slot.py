@@ -22,16 +22,15 @@ from sidecar.engines.engine_selection import Spec
 from sidecar.gpu_memory.memory_admission import MemoryAccount
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
 from sidecar.workers.engine_lease import EngineLease
-from sidecar.workers.engine_supervisor import EngineSupervisor
+from sidecar.workers.engine_loading import EngineSupervisor
 from sidecar.workers.worker_environment import WorkerOptions
-from sidecar.workers.worker_process import Heartbeat, WorkerProcess
+from sidecar.workers.worker_heartbeat import LIVE_PING_TIMEOUT_S, PING_TIMEOUT_S, Heartbeat
+from sidecar.workers.worker_process import WorkerProcess
 
 log = logging.getLogger(__name__)
 
 PRELOADED_KEEP_S = 60.0
 """Idle time of an engine that was loaded ahead of its first lease, if ``keep_alive_s`` is 0."""
-LIVE_PING_TIMEOUT_S = 5.0
-"""Longest wait for the answer to a ping of an engine that people speak with."""
 TTS_CANCEL_TIMEOUT_S = 10.0
 """Least time that a TTS engine has to stop: some make a clause in one go."""
 
@@ -54,12 +53,14 @@ class Sharing:
     ``concurrent``: any number of leases (else one); one that is ``alone``, or a reload, waits for
     the end of all before it. ``sessions``: its leases are sessions, which take memory of their own
     and begin again after their engine ended: a reload does not wait for them, and no plan is made
-    of the memory that is free when one begins.
+    of the memory that is free when one begins. ``ping_timeout_s``: how long its process may answer
+    no ping while somebody has it.
     """
 
     concurrent: bool = False
     sessions: bool = False
     worker: WorkerOptions = field(default_factory=WorkerOptions)
+    ping_timeout_s: float = PING_TIMEOUT_S
 
 
 EXCLUSIVE = Sharing()
@@ -71,16 +72,16 @@ again costs no other a second attempt."""
 LIVE = Sharing(
     concurrent=True,
     sessions=True,
-    worker=WorkerOptions(niceness=0, shared=True, ping_timeout_s=LIVE_PING_TIMEOUT_S),
+    worker=WorkerOptions(niceness=0, shared=True),
+    ping_timeout_s=LIVE_PING_TIMEOUT_S,
 )
 """Live sessions: people wait for each word, so the process does not stand back behind others, and
 one that hangs is ended soon."""
 SERIAL = Sharing(
     concurrent=True,
     sessions=True,
-    worker=WorkerOptions(
-        niceness=0, patience_s=TTS_CANCEL_TIMEOUT_S, ping_timeout_s=LIVE_PING_TIMEOUT_S
-    ),
+    worker=WorkerOptions(niceness=0, patience_s=TTS_CANCEL_TIMEOUT_S),
+    ping_timeout_s=LIVE_PING_TIMEOUT_S,
 )
 """TTS: the engine executes one call after the other, so a call that does not stop keeps all waiting
 and the process ends with it."""
@@ -129,7 +130,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         self._holders = 0
         self._unheld = asyncio.Event()
         self._unheld.set()
-        self._heartbeat = Heartbeat(lambda: self.worker, sharing.worker.ping_timeout_s)
+        self._heartbeat = Heartbeat(lambda: self.worker, sharing.ping_timeout_s)
         self._idle: asyncio.TimerHandle | None = None
         self._used_load = 0
         """The load that the last lease used."""

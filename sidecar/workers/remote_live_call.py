@@ -20,6 +20,7 @@ from sidecar.errors import ErrorKind
 from sidecar.upstream import openai_http, upstream_dialect
 from sidecar.upstream.remote_live_messages import (
     HEARTBEAT_INTERVAL_S,
+    MAX_MESSAGE_BYTES,
     RemoteEventChecker,
     RemoteSessionRequest,
     command_text,
@@ -39,8 +40,6 @@ BEGIN_TIMEOUT_S = 5.0
 """So long a service may take to say whether it has a place."""
 SILENCE_TIMEOUT_S = 5 * HEARTBEAT_INTERVAL_S
 """So long it may say nothing at all, once it has one."""
-MAX_MESSAGE_BYTES = 16 << 20
-"""Bytes of a message; the summary of a day is a few of them."""
 LIVE_PATH = "/v1/live"
 _SESSION_FAULT_KINDS = frozenset(
     {ErrorKind.MALFORMED, ErrorKind.UNPROCESSABLE, ErrorKind.UNSUPPORTED, ErrorKind.TOO_LARGE}

@@ -16,10 +16,13 @@ from typing import Any, Protocol, cast
 from sidecar import errors
 from sidecar.concurrency import wait_for_event
 from sidecar.workers import channel
-from sidecar.workers.channel import CREDIT_WINDOW_BYTES, ReceiveCredit, SendCredit, credited_bytes
-
-FULL_SOCKET_PAUSE_S = 0.002
-"""Between two looks whether a full socket takes open files again."""
+from sidecar.workers.channel import (
+    CREDIT_WINDOW_BYTES,
+    FULL_SOCKET_PAUSE_S,
+    ReceiveCredit,
+    SendCredit,
+    credited_bytes,
+)
 
 
 class RpcConnection(asyncio.Protocol):

@@ -22,11 +22,6 @@ WORKER_NICENESS = 5
 """Workers stand back behind the service, which must answer, and the desktop they run on."""
 NICENESS_VARIABLE = "VIBEVOICE_WORKER_NICENESS"
 """Tells a worker how far."""
-PING_TIMEOUT_S = 30.0
-"""So long at most an engine for files is waited for that answers no ping while somebody has it
-(`worker_process.Heartbeat`). The thread that answers needs the interpreter for a moment: an import
-from a slow disk, a native call that does not release it or a machine that swaps may keep it for
-seconds."""
 ONE_BLAS_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 """numpy's second thread spins after each small product: a fifth of the processor time of a
 recording with speakers. The networks have threads of their own. A value that the user sets wins."""
@@ -95,14 +90,12 @@ class WorkerOptions:
 
     ``niceness``: how far it stands back behind others. ``shared``: calls of many go on in it at
     once, so that it is not ended for one that is slow to stop. ``patience_s``: for which it is not
-    ended sooner, however soon another would be there. ``ping_timeout_s``: how long it may answer no
-    ping while somebody has it.
+    ended sooner, however soon another would be there.
     """
 
     niceness: int = WORKER_NICENESS
     shared: bool = False
     patience_s: float = 0.0
-    ping_timeout_s: float = PING_TIMEOUT_S
 
 
 def worker_environment_of(

@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from recordings import Studio
 from service_process import MB, PATIENCE_S, Server, check_problem, read_answer, wait_until
 
-from sidecar.audio import audio_source
+from sidecar.audio import audio_source, upload_spool
 from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.config.settings import Settings
 from sidecar.server.app import create_app
@@ -247,13 +247,13 @@ async def test_no_piece_of_a_large_upload_is_written_where_health_is_answered(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, studio: Studio
 ) -> None:
     writers = []
-    really_write = audio_source._write_all
+    really_write = upload_spool._write_all
 
     def write(file: Any, data: bytearray) -> None:
         writers.append((threading.current_thread() is threading.main_thread(), len(data)))
         really_write(file, data)
 
-    monkeypatch.setattr(audio_source, "_write_all", write)
+    monkeypatch.setattr(upload_spool, "_write_all", write)
     app = create_app(Settings(engine="scripted", data_dir=tmp_path, spool_dir=tmp_path))
     async with app.router.lifespan_context(app):
         for more in (0, 5 * MB):  # in memory, and on the disk

@@ -19,7 +19,8 @@ from sidecar import errors
 from sidecar.audio import audio_source, ffmpeg
 from sidecar.audio.audio_decoder import AudioInfo, decode_audio_file, open_audio, probe_audio
 from sidecar.audio.audio_format import CONTAINERS, MP4, AudioContainer
-from sidecar.audio.audio_source import UploadSpool, open_recording_file
+from sidecar.audio.audio_source import open_recording_file
+from sidecar.audio.upload_spool import UploadSpool
 
 RATE = 16_000
 

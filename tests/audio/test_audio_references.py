@@ -14,10 +14,10 @@ from sidecar.audio.audio_source import (
     AudioSource,
     ClientFileRef,
     OpenUploadRef,
-    UploadSpool,
     open_recording_file,
     recording_ref,
 )
+from sidecar.audio.upload_spool import UploadSpool
 
 posix = pytest.mark.skipif(os.name == "nt", reason="modes and links of POSIX")
 

@@ -17,17 +17,10 @@ from hypothesis import strategies as st
 from model_hub import CONFIG, ORIGINAL_CONFIG, SHARDS, SPEAKING_CONFIG, write_checkpoint
 
 from sidecar import errors
-from sidecar.checkpoints.checkpoint import (
-    cache_folder,
-    check_safetensors,
-    hugging_face_cache,
-    read_checkpoint,
-)
-from sidecar.checkpoints.installed_checkpoints import (
-    VIBEVOICE_REPOSITORY,
-    find_checkpoint,
-    vibevoice_repository,
-)
+from sidecar.checkpoints.checkpoint import check_safetensors, read_checkpoint
+from sidecar.checkpoints.hugging_face_cache import cache_folder, hugging_face_cache
+from sidecar.checkpoints.installed_checkpoints import VIBEVOICE_REPOSITORY, find_checkpoint
+from sidecar.checkpoints.model_repositories import vibevoice_repository
 
 OLD, NEW = "1" * 40, "2" * 40
 

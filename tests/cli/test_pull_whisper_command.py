@@ -12,8 +12,8 @@ from model_hub import COMMIT, Hub
 from test_pull_command import Shell, check_one_line, check_same
 
 from sidecar import errors
-from sidecar.checkpoints.checkpoint import cache_folder
-from sidecar.checkpoints.installed_checkpoints import (
+from sidecar.checkpoints.hugging_face_cache import cache_folder
+from sidecar.checkpoints.model_repositories import (
     CTRANSLATE2_LAYOUT,
     TRANSFORMERS_LAYOUT,
     resolve_repository,

@@ -11,7 +11,8 @@ from service_process import until
 from shared_job_services import Service, service, stop, submitted, until_told
 
 from sidecar import errors
-from sidecar.audio.audio_source import AudioSource, UploadSpool
+from sidecar.audio.audio_source import AudioSource
+from sidecar.audio.upload_spool import UploadSpool
 from sidecar.cluster import front_queue, postgres_jobs
 from sidecar.cluster.front_queue import ClientTimeouts
 from sidecar.jobs.job_record import JobRecord

@@ -12,7 +12,7 @@ from service_process import until
 from shared_job_services import DONE, SEGMENT, Service, service, submitted
 
 from sidecar import errors
-from sidecar.audio.audio_source import UploadSpool
+from sidecar.audio.upload_spool import UploadSpool
 from sidecar.cluster.job_follower import EVENTS_CHANNEL
 from sidecar.jobs.job_record import CancelledChange, JobState, ReportedChange, StartedChange
 from sidecar.jobs.job_runner import Job

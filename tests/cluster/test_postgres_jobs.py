@@ -16,7 +16,8 @@ from service_process import PATIENCE_S, until
 from shared_job_services import DONE, SAID, Service, Services, service, services, submitted
 
 from sidecar import errors
-from sidecar.audio.audio_source import ClientFileRef, StoredRecordingRef, UploadSpool
+from sidecar.audio.audio_source import ClientFileRef, StoredRecordingRef
+from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.cluster import postgres_jobs
 from sidecar.cluster.claims import Claim

@@ -17,15 +17,16 @@ from sidecar import errors
 from sidecar.conversation import speech_input
 from sidecar.conversation.chat_completions import ChatRole, RepeatLlm
 from sidecar.conversation.conversation_events import (
-    ConversationOptions,
     HistoryEntryAdded,
     OptionsChanged,
     PlaybackTruncated,
     ResponseRequested,
     TextTyped,
 )
-from sidecar.conversation.conversation_loop import MAX_PENDING_OUTPUT, ConversationLoop
+from sidecar.conversation.conversation_loop import ConversationLoop
+from sidecar.conversation.conversation_options import ConversationOptions
 from sidecar.conversation.output_queue import (
+    MAX_PENDING_OUTPUT,
     CommitAcknowledged,
     ConversationOutput,
     DiscardAcknowledged,

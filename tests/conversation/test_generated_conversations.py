@@ -19,7 +19,6 @@ from sidecar.conversation.barge_in import ECHO_SIMILARITY
 from sidecar.conversation.chat_completions import ChatRole, ToolCallDelta
 from sidecar.conversation.conversation_events import (
     ConversationEvent,
-    ConversationOptions,
     ConversationStage,
     GenerateReply,
     RecognizeUtterance,
@@ -29,6 +28,7 @@ from sidecar.conversation.conversation_events import (
     StopStage,
     SynthesizeText,
 )
+from sidecar.conversation.conversation_options import ConversationOptions
 from sidecar.conversation.end_of_turn import RECOGNIZER_TIMEOUT_S
 from sidecar.conversation.output_queue import (
     ConversationCommand,

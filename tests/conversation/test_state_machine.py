@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 from conversation_simulator import Table, silence
 
+from sidecar.conversation.assistant_turn import ReplyLatency
 from sidecar.conversation.barge_in import ECHO_SIMILARITY, OWN_WORDS_ECHO_SIMILARITY
 from sidecar.conversation.chat_completions import ChatMessage, ChatRole
-from sidecar.conversation.chat_history import MAX_USER_TURN_BYTES
 from sidecar.conversation.conversation_events import (
     UNKNOWN_UTTERANCE,
-    ConversationOptions,
     ConversationReset,
     ConversationStage,
     GenerateReply,
@@ -35,6 +34,8 @@ from sidecar.conversation.conversation_events import (
     TurnCommitted,
     TurnDiscarded,
 )
+from sidecar.conversation.conversation_options import ConversationOptions
+from sidecar.conversation.end_of_turn import MAX_USER_TURN_BYTES
 from sidecar.conversation.output_queue import (
     ConversationError,
     ConversationPhase,
@@ -45,7 +46,6 @@ from sidecar.conversation.output_queue import (
     ReplyAudioStarted,
     ReplyEnded,
     ReplyEnding,
-    ReplyLatency,
     ReplyStarted,
     ReplyTextDelta,
     ReplyTruncated,

@@ -6,8 +6,9 @@ from __future__ import annotations
 import pytest
 from conversation_simulator import Table
 
-from sidecar.conversation.assistant_turn import MAX_ARGUMENT_CHARACTERS, MAX_TOOL_CALLS
 from sidecar.conversation.chat_completions import (
+    MAX_ARGUMENT_CHARACTERS,
+    MAX_TOOL_CALLS,
     ChatMessage,
     ChatRole,
     ToolCall,
@@ -16,7 +17,6 @@ from sidecar.conversation.chat_completions import (
     ToolSet,
 )
 from sidecar.conversation.conversation_events import (
-    ConversationOptions,
     ConversationStage,
     GenerateReply,
     HistoryEntryDeleted,
@@ -31,6 +31,7 @@ from sidecar.conversation.conversation_events import (
     TextTyped,
     ToolResultAdded,
 )
+from sidecar.conversation.conversation_options import ConversationOptions
 from sidecar.conversation.output_queue import (
     ConversationError,
     HistoryEntryRecorded,

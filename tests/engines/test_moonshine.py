@@ -325,7 +325,7 @@ def test_who_goes_on_from_a_checkpoint_ends_with_the_same_transcript(
 ) -> None:
     """A minute of two people, most of it settled."""
     monkeypatch.setattr(moonshine_transcription, "REVISION_WINDOW_S", 15.0)
-    monkeypatch.setattr(moonshine, "CHECKPOINT_INTERVAL_S", 8.0)
+    monkeypatch.setattr(moonshine_transcription, "CHECKPOINT_INTERVAL_S", 8.0)
     play, options = Recorded(np.tile(endgame, 2)), TranscribeOptions(words=True)
     whole = list(engine.transcribe_from((), TranscriptionRequest(play, options, lambda: False)))
     checkpoints = [event for event in whole if isinstance(event, Checkpoint)]

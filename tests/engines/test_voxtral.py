@@ -17,8 +17,15 @@ from tiny_vibevoice import clip
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
-from sidecar.engines.voxtral import VoxtralEngine, delay_tokens, voxtral_stream
-from sidecar.engines.voxtral.voxtral_stream import VoxtralModel, VoxtralStream
+from sidecar.checkpoints.installed_checkpoints import TEKKEN_FILE
+from sidecar.engines.voxtral import (
+    VoxtralEngine,
+    VoxtralModel,
+    VoxtralStream,
+    delay_tokens,
+    load_voxtral,
+    read_tekken,
+)
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
 from sidecar.interfaces.live_engine import LiveSessionStart
 from sidecar.interfaces.live_events import LiveEvent, Partial, Summary
@@ -31,7 +38,7 @@ USUAL, LONGEST = 6, 30
 
 @pytest.fixture(scope="module")
 def voxtral() -> VoxtralModel:
-    return voxtral_stream.load_voxtral(tiny_voxtral.model(), "cpu", "float32")
+    return load_voxtral(tiny_voxtral.model(), "cpu", "float32")
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +167,7 @@ def test_text_is_that_of_mistrals_own_library(voxtral: VoxtralModel) -> None:
         pytest.skip("mistral-common is not installed: its texts are not compared")
     from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 
-    theirs = Tekkenizer.from_file(tiny_voxtral.model() / voxtral_stream.TEKKEN_FILE)
+    theirs = Tekkenizer.from_file(tiny_voxtral.model() / TEKKEN_FILE)
     ids = [32, 33, *(64 + byte for byte in "Ça va, naïf?".encode()), 33, 64 + 0xC3, 2]
     ours = voxtral.tekken.text(ids)
     assert ours == "Ça va, naïf?"
@@ -173,10 +180,10 @@ def test_text_is_that_of_mistrals_own_library(voxtral: VoxtralModel) -> None:
 
 def test_a_list_of_tokens_that_is_no_good_is_said(tmp_path: Path) -> None:
     with pytest.raises(errors.ModelLoadFailed, match="tekken"):
-        voxtral_stream.read_tekken(tmp_path)
-    (tmp_path / voxtral_stream.TEKKEN_FILE).write_text(json.dumps({"config": {}}))
+        read_tekken(tmp_path)
+    (tmp_path / TEKKEN_FILE).write_text(json.dumps({"config": {}}))
     with pytest.raises(errors.ModelLoadFailed, match="KeyError"):
-        voxtral_stream.read_tekken(tmp_path)
+        read_tekken(tmp_path)
 
 
 def test_a_final_goes_on_from_what_was_heard_while_somebody_spoke(

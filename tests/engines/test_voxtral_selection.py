@@ -10,8 +10,8 @@ import tiny_voxtral
 
 from sidecar import errors
 from sidecar.checkpoints import installed_checkpoints
-from sidecar.checkpoints.checkpoint import cache_folder
-from sidecar.checkpoints.installed_checkpoints import VOXTRAL_LAYOUT, resolve_repository
+from sidecar.checkpoints.hugging_face_cache import cache_folder
+from sidecar.checkpoints.model_repositories import VOXTRAL_LAYOUT, resolve_repository
 from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import choose_engine, choose_live_engine
 

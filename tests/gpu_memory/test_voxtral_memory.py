@@ -22,12 +22,11 @@ def test_a_stream_of_the_released_model_takes_what_its_windows_let_it() -> None:
 
 @pytest.mark.parametrize("seconds", [0.2, 1.0, 12.0])
 def test_that_is_what_the_caches_hold(seconds: float) -> None:
-    from sidecar.engines.voxtral import voxtral_stream
-    from sidecar.engines.voxtral.voxtral_stream import VoxtralStream
+    from sidecar.engines.voxtral import VoxtralStream, load_voxtral
 
     folder = tiny_voxtral.model()
     shape = StreamShape.from_config(json.loads((folder / "config.json").read_text()))
-    stream = VoxtralStream(voxtral_stream.load_voxtral(folder, "cpu", "float32"), 6)
+    stream = VoxtralStream(load_voxtral(folder, "cpu", "float32"), 6)
     stream.feed(np.zeros(round(seconds * 16_000), np.float32))
     stream.end()
     held = sum(

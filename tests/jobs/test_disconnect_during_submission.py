@@ -18,7 +18,8 @@ from service_process import PATIENCE_S
 
 from sidecar import clock, errors
 from sidecar.audio import audio_source
-from sidecar.audio.audio_source import AudioSource, UploadSpool
+from sidecar.audio.audio_source import AudioSource
+from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings, load_settings

@@ -31,15 +31,15 @@ DEAF_S = 0.5
 @pytest.fixture
 def build(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[OverheardSlot]], OverheardSlot]:
     """Makes engines that may be deaf for a moment only, at half a second for each of audio."""
-    monkeypatch.setattr("sidecar.workers.worker_process.HEARTBEAT_INTERVAL_S", 0.05)
+    monkeypatch.setattr("sidecar.workers.worker_heartbeat.HEARTBEAT_INTERVAL_S", 0.05)
     monkeypatch.setattr(
         "sidecar.workers.worker_process.CANCEL_GRACE_S", 4.0
     )  # a busy machine is not deaf
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")
 
     def make(kind: type[OverheardSlot]) -> OverheardSlot:
-        worker = dataclasses.replace(kind.shares.worker, ping_timeout_s=DEAF_S)
-        monkeypatch.setattr(kind, "shares", dataclasses.replace(kind.shares, worker=worker))
+        impatient = dataclasses.replace(kind.shares, ping_timeout_s=DEAF_S)
+        monkeypatch.setattr(kind, "shares", impatient)
         return kind()
 
     return make
@@ -80,7 +80,7 @@ async def test_an_engine_that_hangs_at_rest_leaves_and_the_next_job_has_a_fresh_
     new_job: NewJob,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sidecar.workers.worker_process.IDLE_HEARTBEAT_INTERVAL_S", 0.05)
+    monkeypatch.setattr("sidecar.workers.worker_heartbeat.IDLE_HEARTBEAT_INTERVAL_S", 0.05)
     slot = build(OverheardSlot)
     async with queue_on(slot) as queue:
         await slot.preload()

@@ -25,7 +25,8 @@ from service_process import PATIENCE_S
 from shared_job_services import Service, service, until_told
 
 from sidecar import errors
-from sidecar.audio.audio_source import AudioSource, UploadSpool
+from sidecar.audio.audio_source import AudioSource
+from sidecar.audio.upload_spool import UploadSpool
 from sidecar.cluster.claims import Claim, ClaimPreferences
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue

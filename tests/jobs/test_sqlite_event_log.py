@@ -19,7 +19,7 @@ from job_event_histories import submitted
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.audio.audio_source import UploadSpool
+from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.config.settings import Settings
 from sidecar.jobs.job_record import (

@@ -25,7 +25,7 @@ from sidecar.interfaces.live_events import (
     to_wire,
 )
 from sidecar.live.sessions.event_log import EventLog
-from sidecar.transcripts.language_confidence import Confidence, doubtful_language_notice
+from sidecar.transcripts.language_detection import Confidence, doubtful_language_notice
 from sidecar.transcripts.transcript import Segment
 
 

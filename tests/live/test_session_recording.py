@@ -11,7 +11,7 @@ from service_process import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.audio.audio_format import WAV_HEAD_BYTES
-from sidecar.audio.audio_source import UploadSpool
+from sidecar.audio.upload_spool import UploadSpool
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.live_options import SampleEncoding
 from sidecar.live.sessions.session_recording import SessionRecording

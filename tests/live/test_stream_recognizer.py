@@ -40,7 +40,7 @@ from sidecar.live.runtime.partial_results import (
     RecognitionUrgency,
 )
 from sidecar.live.runtime.stream_recognizer import StreamRecognizer
-from sidecar.transcripts.language_confidence import Confidence
+from sidecar.transcripts.language_detection import Confidence
 from sidecar.transcripts.transcript import Segment, Word, join_texts
 
 SHORT = EndpointingOptions(longest_s=2.0)

@@ -18,7 +18,8 @@ from service_process import PATIENCE_S
 from sidecar import errors
 from sidecar.api.http.responses import UnsentSegments, covered_spans
 from sidecar.audio.audio_decoder import AudioInfo
-from sidecar.audio.audio_source import ClientFileRef, UploadSpool
+from sidecar.audio.audio_source import ClientFileRef
+from sidecar.audio.upload_spool import UploadSpool
 from sidecar.engines import moonshine, scripted_engine, whisper
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs.job_record import JobRecord, JobState

@@ -16,7 +16,7 @@ from recordings import long, wav
 from service_process import PATIENCE_S, Server
 
 from sidecar import errors
-from sidecar.audio.audio_source import UploadSpool
+from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.identity import AuthMethod, Identity
 from sidecar.config.settings import load_settings
 from sidecar.interfaces.engine_interface import TranscribeOptions

@@ -26,7 +26,7 @@ from sidecar.engines import engine_spec
 from sidecar.engines.engine_selection import EngineChoice
 from sidecar.interfaces.engine_interface import SynthesisOptions
 from sidecar.protocols.openai import speech
-from sidecar.tts.voice_selection import choose_tts_engine
+from sidecar.tts.tts_engine_selection import choose_tts_engine
 from sidecar.workers.engine_fleet import EngineFleet
 
 RATE = 24_000

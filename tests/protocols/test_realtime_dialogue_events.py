@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from sidecar import errors
 from sidecar.audio import codecs
 from sidecar.conversation.chat_completions import ChatRole
-from sidecar.conversation.conversation_events import ConversationOptions, EndOfTurnDelays
+from sidecar.conversation.conversation_options import ConversationOptions, EndOfTurnDelays
 from sidecar.conversation.output_queue import (
     CommitAcknowledged,
     ConversationError,

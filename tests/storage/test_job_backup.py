@@ -17,7 +17,8 @@ import pytest
 from job_event_histories import submitted
 
 from sidecar import errors
-from sidecar.audio.audio_source import StoredRecordingRef, UploadSpool
+from sidecar.audio.audio_source import StoredRecordingRef
+from sidecar.audio.upload_spool import UploadSpool
 from sidecar.cli.command_table import build_command
 from sidecar.cli.output import EXIT_CODES
 from sidecar.config.settings import Settings

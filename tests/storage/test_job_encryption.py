@@ -18,7 +18,8 @@ from instrumented_slot import OverheardSlot, queue_on
 from service_process import PATIENCE_S, REPOSITORY, popen, run_command
 
 from sidecar import errors
-from sidecar.audio.audio_source import StoredRecordingRef, UploadSpool
+from sidecar.audio.audio_source import StoredRecordingRef
+from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.config.settings import Settings
 from sidecar.jobs.job_record import JobState

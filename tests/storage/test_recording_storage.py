@@ -17,7 +17,8 @@ from job_event_histories import submitted
 from service_process import PATIENCE_S, wait_until
 
 from sidecar import errors
-from sidecar.audio.audio_source import AudioSource, StoredRecordingRef, UploadSpool
+from sidecar.audio.audio_source import AudioSource, StoredRecordingRef
+from sidecar.audio.upload_spool import UploadSpool
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions

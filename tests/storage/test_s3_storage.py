@@ -25,7 +25,8 @@ from service_process import MB, PATIENCE_S, REPOSITORY, wait_until
 from shared_job_services import service
 
 from sidecar import errors
-from sidecar.audio.audio_source import StoredRecordingRef, UploadSpool
+from sidecar.audio.audio_source import StoredRecordingRef
+from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.self_signed_certificate import ensure_certificate
 from sidecar.cluster import shared_retention
 from sidecar.config.settings import Settings, load_settings

@@ -9,7 +9,6 @@ from typing import TypeVar
 from sidecar.conversation import conversation_events, output_queue
 from sidecar.conversation.conversation_events import (
     ConversationEvent,
-    ConversationOptions,
     ConversationStage,
     EchoSimilarity,
     LlmToken,
@@ -21,6 +20,7 @@ from sidecar.conversation.conversation_events import (
     UserSpeechStarted,
     UserSpeechStopped,
 )
+from sidecar.conversation.conversation_options import ConversationOptions
 from sidecar.conversation.output_queue import ConversationCommand
 from sidecar.conversation.state_machine import ConversationStateMachine
 from sidecar.interfaces.engine_interface import SynthesizedAudio, WordMark

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.diarization.word_attribution import dominant_speaker
 from sidecar.transcripts.speaker_turns import (
     SpeakerTurn,
-    dominant_speaker,
     longest_solo_spans,
     match_speakers,
     number_speakers_by_appearance,

@@ -40,9 +40,10 @@ from sidecar.transcripts.transcript_edits import (
     SplitSegments,
     UndoStep,
     apply_operations,
+    replace_segment_text,
 )
 from sidecar.transcripts.transcript_formats import FORMATS, render_transcript
-from sidecar.transcripts.word_timing import estimate_word_times, replace_segment_text, text_columns
+from sidecar.transcripts.word_timing import estimate_word_times, text_columns
 
 PRINT = SpeakerEmbedding("AAAA", 9.0)
 TALK = Transcript(

@@ -19,7 +19,7 @@ from sidecar.interfaces.engine_interface import (
     TtsEngine,
 )
 from sidecar.tts import create_tts_engine, moonshine_tts, system_tts
-from sidecar.tts.voice_selection import choose_tts_engine
+from sidecar.tts.tts_engine_selection import choose_tts_engine
 
 pytestmark = pytest.mark.skipif(
     bool(missing_packages(moonshine_tts.SPEC)), reason="moonshine-voice is missing"
@@ -178,20 +178,15 @@ def test_a_voice_is_meant_by_its_name_its_language_or_both(
 
 
 def test_every_voice_that_the_library_knows_has_files_and_a_language_has_one_of_its_own() -> None:
-    from sidecar.tts import moonshine_tts_bindings
-
-    there = moonshine_tts_bindings.voice_catalogue()
+    there = moonshine_tts.voice_catalogue()
     assert len(there["en-us"]) > 50
     for language, names in there.items():
-        assert (
-            moonshine_tts.library_default_voice(moonshine_tts_bindings.voice_files(language))
-            in names
-        )
-    assert set(moonshine_tts_bindings.voice_files("tr-tr", tiny_piper_voice.VOICE)) == {
+        assert moonshine_tts.library_default_voice(moonshine_tts.voice_files(language)) in names
+    assert set(moonshine_tts.voice_files("tr-tr", tiny_piper_voice.VOICE)) == {
         *tiny_piper_voice.files()
     }
     with pytest.raises(errors.VoiceUnknown):
-        moonshine_tts_bindings.voice_files("xx")
+        moonshine_tts.voice_files("xx")
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from sidecar.tts import (
     scripted_tts,
     system_tts,
 )
-from sidecar.tts.voice_selection import choose_tts_engine
+from sidecar.tts.tts_engine_selection import choose_tts_engine
 
 TEXT = "Good morning, Ada. It is half past three."
 REPLY = b"\x01\x02" * 5_000

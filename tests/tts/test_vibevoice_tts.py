@@ -27,11 +27,8 @@ from tts_solver_reference import OwnScheduler
 from sidecar import errors
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.checkpoints.checkpoint import ModelCheckpoint
-from sidecar.checkpoints.installed_checkpoints import (
-    VIBEVOICE_TTS_LAYOUT,
-    find_vibevoice_tts,
-    resolve_repository,
-)
+from sidecar.checkpoints.installed_checkpoints import find_vibevoice_tts
+from sidecar.checkpoints.model_repositories import VIBEVOICE_TTS_LAYOUT, resolve_repository
 from sidecar.config.settings import Settings
 from sidecar.engines import engine_spec as engine_of
 from sidecar.engines.engine_selection import EngineChoice
@@ -39,13 +36,9 @@ from sidecar.gpu_memory.gpu_devices import GpuMemory
 from sidecar.gpu_memory.tts_memory import max_frames
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, SynthesisOptions, TtsEngine
 from sidecar.service import system_checks
-from sidecar.tts import create_tts_engine, tts_spec, vibevoice_tts_synthesis, voice_selection
-from sidecar.tts.vibevoice_tts_model import (
-    DEFAULT_DIFFUSION_STEPS,
-    TtsGenerationOptions,
-    TtsPrompt,
-    VibeVoiceTtsModel,
-)
+from sidecar.tts import create_tts_engine, tts_engine_selection, tts_spec, vibevoice_tts_synthesis
+from sidecar.tts.vibevoice_tts_model import TtsGenerationOptions, TtsPrompt, VibeVoiceTtsModel
+from sidecar.tts.vibevoice_tts_synthesis import DEFAULT_DIFFUSION_STEPS, GUIDANCE_SCALE
 
 LONG, SHORT = tiny_vibevoice_tts.TEXTS
 """By how long they sound."""
@@ -158,13 +151,15 @@ def test_nothing_is_said_once_nobody_wants_to_hear_it(model: Model) -> None:
             raise Enough
 
     most = 1_000
-    before = [looks for _ in frames(model, LONG, TtsGenerationOptions(3), 10, look)]
+    before = [looks for _ in frames(model, LONG, TtsGenerationOptions(3, GUIDANCE_SCALE), 10, look)]
     assert len(before) == 3
     assert min(later - sooner for sooner, later in itertools.pairwise([0, *before])) >= 10
     for most in (0, 5, before[0], before[1] - 1, before[1]):
         looks, heard = 0, list[torch.Tensor]()
         with pytest.raises(Enough):
-            heard.extend(frames(model, LONG, TtsGenerationOptions(FRAMES), 10, look))
+            heard.extend(
+                frames(model, LONG, TtsGenerationOptions(FRAMES, GUIDANCE_SCALE), 10, look)
+            )
         assert looks == most + 1
         assert len(heard) == sum(mark <= most for mark in before)
 
@@ -189,7 +184,7 @@ def test_the_first_sound_is_there_at_once_and_each_takes_less_than_with_generate
 ) -> None:
     """By what is to be done for it; the goal of a frame is 0.65 of the time, at which the bench
     looks."""
-    manner, steps = TtsGenerationOptions(24, seed=2), 10
+    manner, steps = TtsGenerationOptions(24, GUIDANCE_SCALE, seed=2), 10
     with Counted() as plain:
         whole = plainly(model, LONG, manner, steps)
     with Counted() as ours:
@@ -272,7 +267,7 @@ def test_a_frame_has_the_steps_that_are_set_or_that_there_is_time_for(
     said = next(
         vibevoice_tts_synthesis.create_synthesizer(loaded, asked).say(LONG, "", lambda: False)
     )
-    manner = TtsGenerationOptions(max_frames(len(LONG)))
+    manner = TtsGenerationOptions(max_frames(len(LONG)), GUIDANCE_SCALE)
     assert said.pcm == vibevoice_tts_synthesis.to_pcm16(next(frames(model, LONG, manner, steps)))
 
 
@@ -365,33 +360,35 @@ def test_auto_speaks_with_it_where_a_gpu_and_a_checkpoint_are(
     folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def chosen(**settings: object) -> EngineChoice[Any] | None:
-        return voice_selection.choose_tts_engine(Settings(voice_path=folder, **settings))[0]  # type: ignore[arg-type]
+        return tts_engine_selection.choose_tts_engine(Settings(voice_path=folder, **settings))[0]  # type: ignore[arg-type]
 
     named = chosen(voice_engine="vibevoice")
     assert named is not None
     assert named.checkpoint is not None
     assert named.checkpoint.folder == folder
-    monkeypatch.setattr(voice_selection, "_has_cuda_gpu", lambda settings: False)
+    monkeypatch.setattr(tts_engine_selection, "_has_cuda_gpu", lambda settings: False)
     without = chosen()
     assert without is None or without.spec.name != "vibevoice"
-    monkeypatch.setattr(voice_selection, "_has_cuda_gpu", lambda settings: True)
-    monkeypatch.setattr(voice_selection, "read_gpu_memory", lambda: GpuMemory("a card", 0, 6 << 10))
+    monkeypatch.setattr(tts_engine_selection, "_has_cuda_gpu", lambda settings: True)
+    monkeypatch.setattr(
+        tts_engine_selection, "read_gpu_memory", lambda: GpuMemory("a card", 0, 6 << 10)
+    )
     with_one = chosen()
     assert with_one is not None
     assert with_one.spec == tts_spec("vibevoice")
     beside = EngineChoice(
         engine_of("vibevoice"), "", ModelCheckpoint(tmp_path, {"text_config": TEXT}, (), 0, None)
     )
-    crowded, reason = voice_selection.choose_tts_engine(Settings(voice_path=folder), beside)
+    crowded, reason = tts_engine_selection.choose_tts_engine(Settings(voice_path=folder), beside)
     assert crowded is None or crowded.spec.name != "vibevoice"
     assert "VibeVoice TTS does not fit" in reason
     for wanted_engine in ("auto", "vibevoice"):
         with pytest.raises(errors.CheckpointNotFound, match="no VibeVoice"):
-            voice_selection.choose_tts_engine(
+            tts_engine_selection.choose_tts_engine(
                 Settings(voice_path=tmp_path, voice_engine=wanted_engine)
             )
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    other = voice_selection.choose_tts_engine(Settings())[0]
+    other = tts_engine_selection.choose_tts_engine(Settings())[0]
     assert other is None or other.spec.name != "vibevoice"
     assert system_checks.check_tts(Settings()).text.endswith(
         "a better one: vibevoice-asr pull vibevoice-1.5b"
@@ -412,17 +409,19 @@ def test_a_voice_that_changes_with_every_sentence_is_for_who_has_no_other(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steady = EngineChoice(tts_spec("scripted"), "")
-    monkeypatch.setattr(voice_selection, "_has_cuda_gpu", lambda settings: True)
-    monkeypatch.setattr(voice_selection, "_fits_in_gpu_memory", lambda *given: True)
+    monkeypatch.setattr(tts_engine_selection, "_has_cuda_gpu", lambda settings: True)
+    monkeypatch.setattr(tts_engine_selection, "_fits_in_gpu_memory", lambda *given: True)
     for recorded, light, name in (
         (folder, steady, "vibevoice"),
         (tiny_vibevoice_tts.model(), steady, "scripted"),
         (tiny_vibevoice_tts.model(), None, "vibevoice"),
     ):
         monkeypatch.setattr(
-            voice_selection, "_choose_cpu_voice", lambda settings, one=light: (one, "it is here")
+            tts_engine_selection,
+            "_choose_cpu_voice",
+            lambda settings, one=light: (one, "it is here"),
         )
-        chosen, reason = voice_selection.choose_tts_engine(Settings(voice_path=recorded))
+        chosen, reason = tts_engine_selection.choose_tts_engine(Settings(voice_path=recorded))
         assert chosen is not None
         assert chosen.spec.name == name
         assert ("a recording of a voice in" in reason) is (recorded != folder)

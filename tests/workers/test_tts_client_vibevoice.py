@@ -20,7 +20,7 @@ from sidecar.config.settings import Settings
 from sidecar.engines import engine_spec as engine_of
 from sidecar.engines.engine_selection import EngineChoice
 from sidecar.interfaces.engine_interface import SynthesisOptions
-from sidecar.tts.voice_selection import choose_tts_engine
+from sidecar.tts.tts_engine_selection import choose_tts_engine
 from sidecar.workers.engine_fleet import EngineFleet, EngineRole
 
 LONG, _ = tiny_vibevoice_tts.TEXTS

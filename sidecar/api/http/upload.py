@@ -18,7 +18,8 @@ from starlette.requests import ClientDisconnect
 
 from sidecar import errors
 from sidecar.api.http import request_headers
-from sidecar.audio.audio_source import AudioSource, UploadSpool
+from sidecar.audio.audio_source import AudioSource
+from sidecar.audio.upload_spool import UploadSpool
 from sidecar.concurrency import ThreadLimiter
 from sidecar.limit_overrides import limit
 from sidecar.service.facade import Service

@@ -21,7 +21,7 @@ from sidecar.interfaces.engine_interface import (
 from sidecar.interfaces.live_engine import LiveSession, LiveSessionStart
 from sidecar.interfaces.live_events import LiveEventCallback
 from sidecar.interfaces.live_options import LiveOptions
-from sidecar.transcripts.language_confidence import doubtful_language_notice
+from sidecar.transcripts.language_detection import doubtful_language_notice
 from sidecar.transcripts.transcript import Checkpoint, Finished, Transcript, TranscriptionEvent
 
 if TYPE_CHECKING:
@@ -50,10 +50,6 @@ SPEC = EngineSpec(
     sessions=500,
     resumes="moonshine-2",  # another one whenever what is in checkpoints means something else
 )
-
-CHECKPOINT_INTERVAL_S = 20.0
-"""From one checkpoint to the next; what is heard ahead of the words (`following.AHEAD_S`) is lost
-with them."""
 
 
 class MoonshineEngine:
@@ -147,14 +143,16 @@ class MoonshineEngine:
     ) -> Iterator[TranscriptionEvent]:
         from sidecar.diarization.diarizer import Diarizer
         from sidecar.diarization.speaker_identification import identify_with_diarizer
-        from sidecar.engines.moonshine.moonshine_transcription import MoonshineTranscription
+        from sidecar.engines.moonshine import moonshine_transcription
 
         assert self._recognizer is not None
         assert self._voices is not None
         options = request.options
         follower = Diarizer.wished(self._voices, options)
-        settle_s = None if settled is None else CHECKPOINT_INTERVAL_S
-        work = MoonshineTranscription(self._recognizer, follower, request, settle_s)
+        settle_s = None if settled is None else moonshine_transcription.CHECKPOINT_INTERVAL_S
+        work = moonshine_transcription.MoonshineTranscription(
+            self._recognizer, follower, request, settle_s
+        )
         if settled:
             work.go_on(settled)
         for event in work.events():

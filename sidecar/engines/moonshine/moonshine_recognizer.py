@@ -1,4 +1,4 @@
-"""Moonshine recognizer: text and token times of one speech segment.
+"""Moonshine recognizer: text of one speech segment, with its confidence and words.
 
 The library's own line keeping is left out: it decodes an unfinished line anew at every update, cuts
 long speech after ten seconds in the middle of a word, and says what lies around the cut twice. Here
@@ -9,13 +9,12 @@ The wheel's model is run with onnxruntime, which takes a quarter of the library'
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from sidecar import errors
 from sidecar.audio import Block
@@ -27,114 +26,10 @@ from sidecar.engines.moonshine.moonshine_decoder import (
     MoonshineDecoder,
     MoonshineTokenizer,
 )
+from sidecar.engines.moonshine.moonshine_word_timing import align_words, frame_silence, token_spans
 from sidecar.interfaces.engine_interface import CancelCheck
-from sidecar.transcripts.language_confidence import Confidence
+from sidecar.transcripts.language_detection import Confidence
 from sidecar.transcripts.transcript import Word, collapse_commas
-
-_DROP_DB = 30.0
-"""So much below its loud parts (the 90th percentile of frames) a stretch is silent ..."""
-_NOISE_DB = 6.0
-"""... or so little above its quietest, where there is noise; but 10 dB below its loud parts."""
-_MIN_DROP_DB = 10.0
-_SOFT_DB = 8.0
-"""From the border of silence to where it is sure, in both directions."""
-_SILENCE_WEIGHT = 5.0
-"""Of loudness beside attention, in standard deviations of that; from 4 to 8 it is the same."""
-
-Span = tuple[int, int]
-"""First frame, and the one behind the last."""
-
-
-def frame_silence(samples: Block, frame: int, frames: int) -> npt.NDArray[np.float32]:
-    """Return the certainty that each frame is silent, shape (frames,): from -1 (speech) to 1.
-
-    ``samples``: shape (samples,). ``frame``: samples of one.
-    """
-    size = frames * frame
-    sound = np.pad(samples[:size], (0, max(0, size - len(samples)))).reshape(frames, frame)
-    level = 10 * np.log10(np.square(sound).mean(axis=1) + 1e-9)
-    loud, least = np.percentile(level, 90), np.percentile(level, 3)
-    border = max(loud - _DROP_DB, min(least + _NOISE_DB, loud - _MIN_DROP_DB))
-    sure: npt.NDArray[np.float32] = np.clip((border - level) / _SOFT_DB, -1, 1).astype(np.float32)
-    return sure
-
-
-def token_spans(
-    attention: npt.NDArray[np.float32], silent: npt.NDArray[np.float32], begins: Sequence[bool]
-) -> list[Span]:
-    """The frames of each token, in order, without overlap but for tokens that share a frame.
-
-    ``attention``: shape (heads, tokens, frames). ``silent``: shape (frames,), as `frame_silence`
-    has it. ``begins``: which tokens begin a word; there may be silence before these, and behind the
-    last.
-    """
-    if not attention.shape[1]:
-        return []
-    spread = attention.std(axis=1, keepdims=True) + 1e-9
-    likely = ((attention - attention.mean(axis=1, keepdims=True)) / spread).mean(axis=0)
-    rows: list[npt.NDArray[np.float32]] = []
-    of_token: list[int] = []
-    for token, row in enumerate(likely):
-        if begins[token] or not token:
-            rows.append(_SILENCE_WEIGHT * silent)
-            of_token.append(-1)
-        rows.append(row - _SILENCE_WEIGHT * silent)
-        of_token.append(token)
-    rows.append(_SILENCE_WEIGHT * silent)
-    of_token.append(-1)
-    path = _viterbi_path(np.stack(rows), of_token)
-    if path is None:
-        return _even_spans(len(likely), likely.shape[1])
-    return [span for token, span in zip(of_token, path, strict=True) if token >= 0]
-
-
-_NEXT, _SHARED, _STAY, _NO_SILENCE = range(4)
-"""Predecessors of a row: the one before, at the frame before or the same; itself; the one before
-the silence."""
-
-
-def _viterbi_path(rows: npt.NDArray[np.float32], of_token: Sequence[int]) -> list[Span] | None:
-    """Each row's frames on the path through (rows, frames) with the greatest sum; rows of silence
-    (-1) may be left out. None where there are fewer frames than words."""
-    count, frames = rows.shape
-    best = np.full((count + 1, frames + 1), -np.inf)
-    best[0, 0] = 0.0
-    came = np.full((count + 1, frames + 1), _STAY, np.int8)
-    for row in range(1, count + 1):
-        before = best[row - 1, :-1]
-        entered, how = before, np.full(frames, _NEXT, np.int8)
-        if row > 1 and of_token[row - 1] >= 0:
-            silent = of_token[row - 2] < 0
-            other = best[row - 2, :-1] if silent else best[row - 1, 1:]
-            how[other > entered] = _NO_SILENCE if silent else _SHARED
-            entered = np.maximum(entered, other)
-        # Staying adds up: what is best at a frame is the best entry before it, plus all since.
-        summed = np.cumsum(rows[row - 1])
-        gained = entered + rows[row - 1] - summed
-        most = np.maximum.accumulate(gained)
-        best[row, 1:] = most + summed
-        came[row, 1:] = np.where(gained >= most, how, _STAY)
-    row = count if best[count, frames] >= best[count - 1, frames] else count - 1
-    if best[row, frames] == -np.inf:
-        return None
-    found: list[Span] = [(0, 0)] * count
-    at: int = frames
-    end = at
-    while row > 0:
-        how_here = int(came[row, at])
-        if how_here == _STAY:
-            at -= 1
-            continue
-        found[row - 1] = at - 1, end
-        at -= int(how_here != _SHARED)
-        row -= 2 if how_here == _NO_SILENCE else 1
-        end = at
-    return found
-
-
-def _even_spans(tokens: int, frames: int) -> list[Span]:
-    return [(token * frames // tokens, (token + 1) * frames // tokens) for token in range(tokens)]
-
 
 REINSTALL_COMMAND = "pip install --force-reinstall onnxruntime moonshine-voice==0.0.73"
 _MIN_SAMPLES = 4096
@@ -266,37 +161,6 @@ def _confidence(decoded: DecodedTokens) -> Confidence:
     pairs = zip((-1, *decoded.ids), decoded.ids, strict=False)
     once = dict(zip(reversed([*pairs]), reversed(decoded.likely), strict=True))
     return Confidence(sum(once.values()), len(once))
-
-
-def align_words(
-    text: str, pieces: Sequence[str], at: Sequence[tuple[float, float]]
-) -> Iterator[Word]:
-    """The words of ``text``, each from its first character to its last.
-
-    ``pieces``: what each token says, ``at``: when, in seconds. They say the same as ``text`` but
-    for commas and space; a mark that stands alone belongs to the word before it.
-    """
-    times = [when for piece, when in zip(pieces, at, strict=True) for _ in _kept_characters(piece)]
-    done = 0
-    word: Word | None = None
-    for part in text.split():
-        count = sum(1 for _ in _kept_characters(part))
-        if not count:
-            word = word and replace(word, text=f"{word.text} {part}")
-            continue
-        if word is not None:
-            yield word
-        spans = times[done : done + count]
-        done += count
-        begin = spans[0][0] if word is None else max(spans[0][0], word.start)
-        word = Word(begin, max(begin, spans[-1][1]), part)
-    if word is not None:
-        yield word
-
-
-def _kept_characters(text: str) -> Iterator[str]:
-    """The characters that tidying leaves as they are."""
-    return (one for one in text if one != "," and not one.isspace())
 
 
 def load_recognizer() -> MoonshineRecognizer:

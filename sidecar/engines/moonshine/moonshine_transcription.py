@@ -20,8 +20,12 @@ from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
 from sidecar.engines.moonshine.moonshine_recognizer import MoonshineHypothesis, MoonshineRecognizer
 from sidecar.interfaces.engine_interface import TranscriptionRequest
 from sidecar.transcripts import transcript
-from sidecar.transcripts.language_confidence import Confidence
+from sidecar.transcripts.language_detection import Confidence
 from sidecar.transcripts.speaker_turns import SpeakerTurn, number_speakers_by_appearance
+
+CHECKPOINT_INTERVAL_S = 20.0
+"""From one checkpoint to the next; what is heard ahead of the words (`following.AHEAD_S`) is lost
+with them."""
 
 MAX_UTTERANCE_S = 12.0
 REVISION_WINDOW_S = 120.0

@@ -23,6 +23,8 @@ from sidecar.transcripts import loop_guard
 from sidecar.transcripts.transcript import LOOP_FLAG, Segment, TranscriptionEvent
 from sidecar.transcripts.vibevoice_output import VibeVoiceOutputParser
 
+TOP_P = 0.95
+
 MAX_DRAFT_TOKENS = 11
 """Tokens of a proposal."""
 _SEGMENT_KEYS = ("Start", "End", "Speaker", "Content")
@@ -269,7 +271,7 @@ class WindowGeneration:
         self._reading = _GeneratedTextReader(tokenizer, duration_s)
         self._place = -1
         self._tried = 0
-        self._helps_left = 16 + round(duration_s / 5)
+        self._recoveries_left = loop_guard.max_recoveries(duration_s)
         self.segments: list[Segment] = []
         self.loops = 0
         self.truncated = False
@@ -335,8 +337,8 @@ class WindowGeneration:
             _lost_seconds(self.segments),
             content.end if content else None,
         )
-        self._helps_left -= 1
-        if skip is None or self._helps_left < 0:
+        self._recoveries_left -= 1
+        if skip is None or self._recoveries_left < 0:
             return False
         before = self._reading.text_until(len(self.segments))
         self.segments.append(skip.segment())

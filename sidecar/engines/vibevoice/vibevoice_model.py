@@ -6,7 +6,6 @@ import logging
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -377,10 +376,6 @@ def _silence_libraries() -> None:
         logging.getLogger(library).setLevel(logging.ERROR)
 
 
-TOKENS_PER_SECOND, MIN_ANSWER_TOKENS = 12, 256
-"""An answer may have this many tokens; the model page's dense sample has 8.5 a second."""
-
-
 class NonFiniteLogits(Exception):
     """The first logits hold a NaN or an infinity: 16-bit floats overflowed (QwenLM/Qwen3#761)."""
 
@@ -468,8 +463,3 @@ def prompt_context(options: TranscribeOptions) -> str:
     if options.num_speakers is not None:
         parts.append(f"Speakers: {options.num_speakers}")
     return ". ".join(parts)
-
-
-def max_answer_tokens(seconds: float, options: TranscribeOptions) -> int:
-    """The longest answer to so much audio."""
-    return options.max_tokens or ceil(TOKENS_PER_SECOND * seconds) + MIN_ANSWER_TOKENS

@@ -1,4 +1,4 @@
-"""Transcription of one recording by VibeVoice-ASR, and language detection of its text."""
+"""Transcription of one recording by VibeVoice-ASR."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import contextlib
 import dataclasses
 import logging
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from functools import cache
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Iterator, Sequence
+from math import ceil
 
 import torch
 
@@ -16,6 +15,7 @@ from sidecar import errors
 from sidecar.diarization.speaker_identification import DiarizedSpeakers, identify_speakers
 from sidecar.engines.vibevoice import vibevoice_generation, vibevoice_model
 from sidecar.engines.vibevoice.vibevoice_decoder import PlannedDecoder
+from sidecar.engines.vibevoice.vibevoice_generation import TOP_P
 from sidecar.engines.vibevoice.vibevoice_windows import (
     TranscriptStitcher,
     VibeVoiceWindow,
@@ -24,10 +24,11 @@ from sidecar.engines.vibevoice.vibevoice_windows import (
     detect_window_speech,
 )
 from sidecar.interfaces import engine_interface
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.transcripts.language_detection import detect_language
 from sidecar.transcripts.loop_guard import SamplingOptions, loop_notices
 from sidecar.transcripts.speaker_turns import number_speakers_by_appearance, speaker_turns_of
 from sidecar.transcripts.transcript import (
-    NON_SPEECH_FLAG,
     Finished,
     Notice,
     Progress,
@@ -38,58 +39,9 @@ from sidecar.transcripts.transcript import (
 )
 from sidecar.transcripts.vibevoice_output import sort_by_time
 
-if TYPE_CHECKING:
-    from py3langid.langid import LanguageIdentifier
-
-
-MIN_LANGUAGE_PROBABILITY = 0.5
-"""The least probability. Of 92 short texts in 27 languages one came out wrong, at 0.38; the least
-sure of the right ones has 0.52."""
-MIN_LETTER_BYTES = 12
-"""Bytes of letters; under it even a wrong guess can be sure (`Fail again.`: Gaelic, 0.60)."""
-MAX_CHARACTERS = 20_000
-"""Characters that are looked at: half an hour of talk."""
-
-
-def detect_language(segments: Iterable[Segment]) -> str:
-    """ISO 639-1 code of the language most of the words are in; 'auto' if there is no telling.
-
-    What is no speech ([Music], a stretch left out) does not count. 'auto' also where the library
-    is not installed.
-    """
-    words = " ".join(one.text for one in segments if NON_SPEECH_FLAG not in one.flags)
-    letters = "".join(filter(str.isalpha, words[:MAX_CHARACTERS]))
-    identifier = _language_identifier()
-    if identifier is None or len(letters.encode(errors="replace")) < MIN_LETTER_BYTES:
-        return engine_interface.AUTO
-    language, probability = identifier.classify(words[:MAX_CHARACTERS])
-    return language if probability >= MIN_LANGUAGE_PROBABILITY else engine_interface.AUTO
-
-
-@cache
-def _language_identifier() -> LanguageIdentifier | None:
-    """The library's model (its wheel has it), for languages that ISO 639-1 has."""
-    try:
-        from py3langid.langid import MODEL_FILE, LanguageIdentifier
-    except ImportError:
-        return None
-    whole = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-    whole.set_languages([label for label in whole.labels if len(label) == 2])
-    return LanguageIdentifier(  # anew, for the whole one keeps the tables of all languages: 25 MB
-        whole.nb_ptc,
-        whole.nb_pc,
-        whole.nb_classes,
-        whole.tk_nextmove,
-        whole.tk_output,
-        norm_probs=True,
-        tk_row=whole.tk_row,
-    )
-
-
 log = logging.getLogger(__name__)
 
 NAME = "vibevoice"
-TOP_P = 0.95
 
 
 class _VibeVoiceCancelled(Exception):
@@ -171,7 +123,7 @@ class VibeVoiceTranscription:
             segments=tuple(segments),
             language=options.language
             if options.language != engine_interface.AUTO
-            else detect_language(segments),
+            else detect_language(segments) or engine_interface.AUTO,
             duration=done_s,
             engine=NAME,
             precision=self._model.loaded.precision.value,
@@ -237,7 +189,7 @@ class VibeVoiceTranscription:
         steps = vibevoice_generation.decode_in_step(
             answers,
             SamplingOptions(temperature, TOP_P) if temperature else None,
-            [vibevoice_model.max_answer_tokens(one.duration_s, self._options) for one in hearings],
+            [max_answer_tokens(one.duration_s, self._options) for one in hearings],
             self._cancelled,
         )
         waiting = deque(hearings)
@@ -338,3 +290,12 @@ def transcribe_in_step(
             "CUDA error that only a new process recovers from; this worker process ends: %s", error
         )
         raise errors.DeviceLost() from None
+
+
+TOKENS_PER_SECOND, MIN_ANSWER_TOKENS = 12, 256
+"""An answer may have this many tokens; the model page's dense sample has 8.5 a second."""
+
+
+def max_answer_tokens(seconds: float, options: TranscribeOptions) -> int:
+    """The longest answer to so much audio."""
+    return options.max_tokens or ceil(TOKENS_PER_SECOND * seconds) + MIN_ANSWER_TOKENS

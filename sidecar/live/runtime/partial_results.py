@@ -17,7 +17,7 @@ from enum import IntEnum
 from sidecar.interfaces.live_events import ContextUtterance, Final
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
-from sidecar.transcripts.language_confidence import Confidence
+from sidecar.transcripts.language_detection import Confidence
 from sidecar.transcripts.transcript import WORDS_BY_ATTENTION, Word
 from sidecar.transcripts.word_timing import common_prefix_length
 

@@ -48,7 +48,7 @@ from sidecar.live.runtime.partial_results import (
 )
 from sidecar.live.runtime.result_assembler import ResultAssembler
 from sidecar.live.runtime.segment_embeddings import EmbeddingTask, SegmentEmbeddings
-from sidecar.transcripts.language_confidence import doubtful_language_notice
+from sidecar.transcripts.language_detection import doubtful_language_notice
 from sidecar.transcripts.transcript import Notice
 
 SHED_TEXT = "Too many speak: what is said now is not recognised."

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sidecar import clock, errors, files
-from sidecar.audio.audio_source import storage_error
+from sidecar.audio.upload_spool import storage_error
 from sidecar.config.settings import Settings, data_folder
 from sidecar.interfaces.live_events import to_wire
 from sidecar.interfaces.live_options import SampleEncoding

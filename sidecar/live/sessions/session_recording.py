@@ -11,8 +11,9 @@ from array import array
 
 from sidecar import errors
 from sidecar.audio.audio_format import WAV_HEAD_BYTES, wav_head
-from sidecar.audio.audio_source import AudioSource, UploadSpool
+from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.loudness import MAX_PEAK, PEAKS_PER_SECOND
+from sidecar.audio.upload_spool import UploadSpool
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.live_options import SampleEncoding
 

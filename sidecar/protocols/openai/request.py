@@ -16,7 +16,8 @@ from sidecar.api.http import request_headers
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import media_type
 from sidecar.api.http.upload import UploadForm, is_raw_recording, read_form
-from sidecar.audio.audio_source import AudioSource, UploadSpool
+from sidecar.audio.audio_source import AudioSource
+from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.identity import Identity
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, Precision, TranscribeOptions
 from sidecar.interfaces.request_options import (

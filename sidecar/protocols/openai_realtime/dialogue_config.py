@@ -18,7 +18,7 @@ from typing import Any
 from sidecar import errors
 from sidecar.audio.codecs import G711_RATE as TELEPHONE_RATE
 from sidecar.conversation.chat_completions import NO_TOOLS, ToolChoice, ToolDefinition, ToolSet
-from sidecar.conversation.conversation_events import ConversationOptions, EndOfTurnDelays
+from sidecar.conversation.conversation_options import ConversationOptions, EndOfTurnDelays
 from sidecar.conversation.speech_input import CONVERSATION_ENDPOINTING
 from sidecar.interfaces import request_options
 from sidecar.interfaces.engine_interface import EngineSpec, SynthesisOptions

@@ -16,6 +16,7 @@ from sidecar.api.http.websocket_connections import WebSocketConnection
 from sidecar.conversation import conversation_events
 from sidecar.conversation.chat_completions import ChatRole, Llm, ToolSet
 from sidecar.conversation.conversation_loop import ConversationLoop
+from sidecar.conversation.conversation_options import ConversationOptions
 from sidecar.conversation.output_queue import PlaybackClient
 from sidecar.interfaces.engine_interface import EngineSpec, SynthesisOptions
 from sidecar.protocols.openai_model_names import ALIASES, LIVE_ALIASES
@@ -148,7 +149,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
 
     def _response_options(
         self, order: client_events.RealtimeResponseCreate
-    ) -> conversation_events.ConversationOptions | None:
+    ) -> ConversationOptions | None:
         """The manner of one answer, where its client says anything of that."""
         given, now = order.options, self._manners
         for name in UNSUPPORTED_RESPONSE_FIELDS:

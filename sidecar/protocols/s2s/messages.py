@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from sidecar import errors
+from sidecar.conversation import assistant_turn
 from sidecar.conversation import output_queue as output
 from sidecar.conversation.conversation_events import MAX_PLAYBACK_REPORT_S
 from sidecar.interfaces.live_options import NumberRange
@@ -56,7 +57,7 @@ class S2SDialect:
     def __init__(self) -> None:
         self._person = ""
         self._pieces = 0
-        self._latency = output.ReplyLatency(0)
+        self._latency = assistant_turn.ReplyLatency(0)
         self._processing = False
 
     def of(self, out: output.ConversationOutput) -> Iterator[Message]:
@@ -74,11 +75,11 @@ class S2SDialect:
             case output.UserTurnDropped():
                 yield from self._ready()
             case output.ReplyStarted():
-                self._pieces, self._latency = 0, output.ReplyLatency(out.turn)
+                self._pieces, self._latency = 0, assistant_turn.ReplyLatency(out.turn)
                 yield from self._begun()
             case output.ReplyTextDelta():
                 self._pieces += 1
-            case output.ReplyLatency():
+            case assistant_turn.ReplyLatency():
                 self._latency = out
             case output.ReplyEnded():
                 yield from self._ended(out)
@@ -236,7 +237,7 @@ class S2SMetrics(BaseModel):
     )
 
     @classmethod
-    def of(cls, latency: output.ReplyLatency) -> S2SMetrics:
+    def of(cls, latency: assistant_turn.ReplyLatency) -> S2SMetrics:
         """Return those of a reply."""
         return cls(
             vad_ms=_ms(latency.endpoint),
@@ -348,7 +349,7 @@ class S2SNativeDialect:
                 yield json_message("reply_written", turn=turn, text=text)
             case output.ReplyAudioStarted(turn, piece, text):
                 yield json_message("reply_spoken", turn=turn, piece=piece, text=text)
-            case output.ReplyLatency(turn):
+            case assistant_turn.ReplyLatency(turn):
                 yield json_message("latency", turn=turn, **_latency_fields(out))
             case output.ReplyEnded(turn, ending, text, heard_s, made_s):
                 lengths = {"heard_s": round(heard_s, 3), "made_s": round(made_s, 3)}
@@ -361,7 +362,7 @@ class S2SNativeDialect:
                 )
 
 
-def _latency_fields(latency: output.ReplyLatency) -> dict[str, float]:
+def _latency_fields(latency: assistant_turn.ReplyLatency) -> dict[str, float]:
     """In seconds, by the names of `ReplyLatency`."""
     return {
         f"{name}_s": round(getattr(latency, name), 4)

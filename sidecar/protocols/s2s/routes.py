@@ -35,7 +35,7 @@ from sidecar.protocols.s2s import messages
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Notice
 from sidecar.transcripts.transcript_formats import render_transcript, transcript_body
-from sidecar.tts.voice_selection import PULL_COMMAND
+from sidecar.tts.tts_engine_selection import PULL_COMMAND
 
 PATH = "/stream"
 NO_VOICE = f"One comes by: {PULL_COMMAND}. Then start the service again."

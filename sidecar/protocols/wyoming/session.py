@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from sidecar import errors
 from sidecar.api.http.upload import MIN_UPLOAD_BYTES_PER_S, STALL_FACTOR, UPLOAD_STALL_S
 from sidecar.audio.audio_format import WAV_HEAD_BYTES, wav_head
-from sidecar.audio.audio_source import AudioSource, UploadSpool
+from sidecar.audio.audio_source import AudioSource
+from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.identity import Identity
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_runner import Job

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.engines.vibevoice.vibevoice_transcription import detect_language
+from sidecar.transcripts.language_detection import detect_language
 from sidecar.transcripts.transcript import NON_SPEECH_FLAG, Segment
 
 SENTENCES = {
@@ -42,13 +42,13 @@ def test_the_language_of_most_words_is_the_recording_s() -> None:
 def test_tags_are_no_words() -> None:
     tags = [Segment(0, 1, "[Environmental Sounds]", flags=(NON_SPEECH_FLAG,))] * 50
     assert detect_language([*tags, *segments(SENTENCES["fr"])]) == "fr"
-    assert detect_language(tags) == "auto"
+    assert detect_language(tags) is None
 
 
 @pytest.mark.parametrize("text", ["", "Hmm.", "Yeah.", "OK", "嗯", "1234", "…", "Fail again."])
 def test_too_little_is_not_guessed_at(text: str) -> None:
-    assert detect_language(segments(text)) == "auto"
+    assert detect_language(segments(text)) is None
 
 
 def test_nothing_said_has_no_language() -> None:
-    assert detect_language([]) == "auto"
+    assert detect_language([]) is None

@@ -1,4 +1,4 @@
-"""Selection of the TTS engine and voice."""
+"""Selection of the TTS engine, by the settings and by what is on this machine."""
 
 from __future__ import annotations
 

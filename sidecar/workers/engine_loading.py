@@ -1,4 +1,4 @@
-"""Supervisor of an engine's worker process: load and its deadline, replace, unload; crash notes."""
+"""Loading of an engine into its worker process: deadline, replacement, unload, stuck processes."""
 
 from __future__ import annotations
 

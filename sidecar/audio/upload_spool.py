@@ -1,0 +1,133 @@
+"""Upload spool: the bytes of an upload in memory at first, then in a temporary file; full disks.
+
+It waits for a disk: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from sidecar import errors
+from sidecar.audio.audio_source import AudioSource
+
+_DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_TOO_MANY_FILES_ERRNOS = {errno.EMFILE, errno.ENFILE}
+
+
+class UploadSpool:
+    """An upload on its way in: memory at first, then a file without a name.
+
+    The writer calls `spill` once `pending` has grown to `MEMORY_LIMIT_BYTES`; it may wait for a
+    disk, as `finish` may. A small recording never sees one where the system has files in memory.
+    """
+
+    MEMORY_BYTES = 2 << 20
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._file: BinaryIO | None = None
+        self._pending = bytearray()
+        self._turn, self._over = threading.Lock(), False
+        self.size = 0
+
+    @property
+    def pending(self) -> int:
+        """Bytes that are still in our own memory."""
+        return len(self._pending)
+
+    @property
+    def in_memory(self) -> bool:
+        """Return whether `finish` needs no disk, and so does not wait for one."""
+        small = self._file is None and self.pending <= self.MEMORY_BYTES
+        return small and sys.platform == "linux"
+
+    def add(self, data: bytes | memoryview[int]) -> None:
+        """Append ``data``."""
+        self._pending += data
+        self.size += len(data)
+
+    def spill(self) -> None:
+        """Write what is pending to a file in the folder (the system's own if there is none).
+
+        Raises:
+            errors.DiskFull: there is no room.
+            errors.SpoolUnwritable: the folder cannot be written.
+            errors.UploadsFull: as many files are open as may be.
+        """
+        with self._at_work():
+            self._spill()
+
+    def finish(self, head: bytes = b"") -> AudioSource:
+        """Hand everything over as a source; the spool is closed.
+
+        ``head`` replaces the first bytes: a header that says how much has come.
+
+        Raises:
+            errors.DiskFull, errors.SpoolUnwritable, errors.UploadsFull: as `spill`.
+        """
+        with self._at_work():
+            if self.in_memory:
+                self._file = open(os.memfd_create("upload"), "wb", buffering=0)  # noqa: SIM115
+            self._spill()
+            assert self._file is not None
+            if head:
+                self._file.seek(0)
+                self._file.write(head)
+                self._file.seek(0)
+            source = AudioSource(os.dup(self._file.fileno()), spooled=True)
+            self._over = True
+        return source
+
+    def close(self) -> None:
+        """Let go of everything; without `finish` the bytes are gone. A thread that writes them just
+        now closes the file itself."""
+        self._over = True
+        if self._turn.acquire(blocking=False):
+            try:
+                if self._file is not None:
+                    self._file.close()
+                self._pending = bytearray()
+            finally:
+                self._turn.release()
+
+    def _spill(self) -> None:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
+        _write_all(self._file, self._pending)
+        self._pending = bytearray()
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """While this lasts nobody else closes the file."""
+        try:
+            with self._turn:
+                yield
+        except OSError as error:
+            raise storage_error(error) from None
+        finally:
+            if self._over:
+                self.close()
+
+
+def _write_all(file: BinaryIO, data: bytearray) -> None:
+    with memoryview(data) as rest:
+        written = 0
+        while written < len(rest):
+            written += file.write(rest[written:])
+
+
+def storage_error(error: OSError) -> errors.SidecarError:
+    """Return the client's error for a failed write."""
+    if error.errno in _DISK_FULL_ERRNOS:
+        return errors.DiskFull()
+    if error.errno in _TOO_MANY_FILES_ERRNOS:
+        return errors.UploadsFull("The service has reached its limit of open files.")
+    return errors.SpoolUnwritable(f"The folder for uploads cannot be written to: {error.strerror}.")

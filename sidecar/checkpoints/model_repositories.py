@@ -1,0 +1,200 @@
+"""Repositories of models: names that `pull` knows, files that are fetched, those in the cache."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sidecar import errors
+from sidecar.checkpoints import checkpoint, hugging_face_cache, whisper_checkpoints
+from sidecar.checkpoints.installed_checkpoints import (
+    TEKKEN_FILE,
+    VIBEVOICE_REPOSITORY,
+    VIBEVOICE_TTS_REPOSITORY,
+    VOXTRAL_REPOSITORY,
+    check_vibevoice_tts_config,
+    check_voxtral_config,
+    find_checkpoint,
+    find_vibevoice_tts,
+    find_voxtral,
+    is_vibevoice_cache,
+    read_vibevoice_tts,
+    read_voxtral,
+)
+
+VIBEVOICE_REPOSITORY_GB = 16.7
+"""Size of its weights: 8.33 billion parameters of two bytes."""
+_VIBEVOICE_NAMES = frozenset({"vibevoice", "vibevoice-asr", "vibevoice-asr-7b", "vibevoice-asr-hf"})
+
+
+def vibevoice_repository(name: str) -> str:
+    """The repository that people mean by ``name``; OWNER/NAME of another one stays as it is.
+
+    Raises:
+        errors.RepositoryNotFound: it is no name.
+    """
+    word = name.strip()
+    owner, _, model = word.rpartition("/")
+    if owner.lower() in ("", "microsoft") and model.lower() in _VIBEVOICE_NAMES:
+        return VIBEVOICE_REPOSITORY
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", word, re.ASCII):
+        raise errors.RepositoryNotFound(f"'{name}' is not the name of a model.")
+    return word
+
+
+VIBEVOICE_TTS_NAMES = frozenset(
+    {"vibevoice-1.5b", "vibevoice-1.5b-hf", "vibevoice/vibevoice-1.5b-hf"}
+)
+VOXTRAL_NAMES = frozenset(
+    {"voxtral", "voxtral-realtime", "mistralai/voxtral-mini-4b-realtime-2602"}
+)
+VOXTRAL_FILES = frozenset(
+    {
+        *("config.json", "generation_config.json", "processor_config.json"),
+        *(
+            "preprocessor_config.json",
+            TEKKEN_FILE,
+            checkpoint.WEIGHTS_FILE,
+            checkpoint.WEIGHTS_INDEX_FILE,
+        ),
+    }
+)
+
+
+def is_voxtral_fetched(name: str) -> bool:
+    """Return whether a file of the repository is needed: it may have the weights in Mistral's own
+    layout besides."""
+    return name in VOXTRAL_FILES or (name.startswith("model-") and name.endswith(".safetensors"))
+
+
+FETCHED_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt"})
+"""Suffixes of the files of a checkpoint of transformers; nothing else is downloaded, pickles
+least of all."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointLayout:
+    """``fetched``: whether a file of the repository is; ``is_large``: whether it is of the weights,
+    which come last; ``check_config``: raises where they are not worth it."""
+
+    weights: str
+    fetched: Callable[[str], bool]
+    is_large: Callable[[str], bool]
+    check_config: Callable[[Path], dict[str, Any]]
+    read: Callable[[Path], checkpoint.ModelCheckpoint]
+    find: Callable[[Path], checkpoint.ModelCheckpoint]
+
+
+TRANSFORMERS_LAYOUT = CheckpointLayout(
+    "*.safetensors",
+    lambda name: Path(name).suffix in FETCHED_SUFFIXES,
+    lambda name: name.endswith(".safetensors"),
+    checkpoint.check_vibevoice_config,
+    checkpoint.read_checkpoint,
+    find_checkpoint,
+)
+CTRANSLATE2_LAYOUT = CheckpointLayout(
+    whisper_checkpoints.WEIGHTS_FILE,
+    lambda name: name in whisper_checkpoints.WHISPER_FILES,
+    lambda name: name == whisper_checkpoints.WEIGHTS_FILE,
+    whisper_checkpoints.check_whisper_config,
+    whisper_checkpoints.read_whisper,
+    whisper_checkpoints.find_whisper,
+)
+VOXTRAL_LAYOUT = CheckpointLayout(
+    "model*.safetensors",
+    is_voxtral_fetched,
+    lambda name: name.endswith(".safetensors"),
+    check_voxtral_config,
+    read_voxtral,
+    find_voxtral,
+)
+VIBEVOICE_TTS_LAYOUT = CheckpointLayout(
+    TRANSFORMERS_LAYOUT.weights,
+    TRANSFORMERS_LAYOUT.fetched,
+    TRANSFORMERS_LAYOUT.is_large,
+    check_vibevoice_tts_config,
+    read_vibevoice_tts,
+    find_vibevoice_tts,
+)
+
+
+def resolve_repository(name: str) -> tuple[str, CheckpointLayout]:
+    """The repository that people mean by ``name``, and what is in it.
+
+    Raises:
+        errors.RepositoryNotFound: it is no name.
+    """
+    if name.startswith(whisper_checkpoints.WHISPER_PREFIX):
+        return whisper_checkpoints.whisper_model_named(
+            name.removeprefix(whisper_checkpoints.WHISPER_PREFIX)
+        ).repository, CTRANSLATE2_LAYOUT
+    if name.strip().lower() in VOXTRAL_NAMES:
+        return VOXTRAL_REPOSITORY, VOXTRAL_LAYOUT
+    if name.strip().lower() in VIBEVOICE_TTS_NAMES:
+        return VIBEVOICE_TTS_REPOSITORY, VIBEVOICE_TTS_LAYOUT
+    known = {one.repository for one in whisper_checkpoints.WHISPER_MODELS.values()}
+    repository = vibevoice_repository(name)
+    return repository, CTRANSLATE2_LAYOUT if repository in known else TRANSFORMERS_LAYOUT
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledModel:
+    """A repository in the Hugging Face cache, ``folder``, that is for an engine of ours.
+
+    ``name``: what `pull` calls it. ``engine``: which engine takes it, '' for one that speaks.
+    ``bytes``: on the disk. ``commit``: of what can be loaded, '' where nothing is whole.
+    """
+
+    name: str
+    repository: str
+    folder: Path
+    engine: str
+    bytes: int
+    commit: str
+
+
+_ENGINES = {
+    CTRANSLATE2_LAYOUT: "whisper",
+    VOXTRAL_LAYOUT: "voxtral",
+    VIBEVOICE_TTS_LAYOUT: "",
+    TRANSFORMERS_LAYOUT: "vibevoice",
+}
+
+
+def installed_models(cache: Path | None = None) -> Iterator[InstalledModel]:
+    """Yield the models in a Hugging Face cache that engines of ours take, by their names."""
+    whisper = whisper_checkpoints.WHISPER_MODELS.items()
+    names = {one.repository: f"{whisper_checkpoints.WHISPER_PREFIX}{name}" for name, one in whisper}
+    names |= {
+        VIBEVOICE_REPOSITORY: "vibevoice",
+        VIBEVOICE_TTS_REPOSITORY: "vibevoice-1.5b",
+        VOXTRAL_REPOSITORY: "voxtral",
+    }
+    for folder in sorted((cache or hugging_face_cache.hugging_face_cache()).glob("models--*")):
+        repository = folder.name.removeprefix("models--").replace("--", "/", 1)
+        if repository not in names and not is_vibevoice_cache(folder.name):
+            continue
+        name = names.get(repository, repository)
+        _, layout = resolve_repository(name)
+        content = [path for path in folder.rglob("*") if not path.is_symlink() and path.is_file()]
+        yield InstalledModel(
+            name,
+            repository,
+            folder,
+            _ENGINES[layout],
+            sum(path.stat().st_size for path in content),
+            _complete_commit(folder, layout),
+        )
+
+
+def _complete_commit(folder: Path, layout: CheckpointLayout) -> str:
+    snapshots = hugging_face_cache.cached_snapshots(folder)
+    try:
+        found = hugging_face_cache.first_complete_checkpoint(snapshots, layout.read)
+    except errors.BadCheckpoint:
+        return ""
+    return found.folder.name if found is not None else ""
