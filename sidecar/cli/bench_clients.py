@@ -352,8 +352,12 @@ async def _grpc(
 async def _stream(
     side: bench_target.LoadTestTarget, channel: Any, name: str, play: _Play, visit: LoadTestSession
 ) -> None:
-    from sidecar.protocols.grpc_stt.stt_pb2 import SessionRequest, SessionResponse, STTResult
-    from sidecar.upstream.audio_chunks import AudioChunk
+    from sidecar.protocols.grpc_stt.stt_pb2 import (
+        AudioChunk,
+        SessionRequest,
+        SessionResponse,
+        STTResult,
+    )
 
     metadata = [("authorization", f"Bearer {side.token}")] if side.token else []
     create = channel.unary_unary(

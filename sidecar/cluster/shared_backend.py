@@ -84,7 +84,7 @@ class SharedJobBackend:
             works=settings.role != ROLE_FRONT,
             beats=self._beats,
             places=engine.places if settings.role != ROLE_FRONT else 0,
-            begins=provision.most_beside == 1,
+            begins=provision.batching.most_beside == 1,
         )
         self.store = PostgresJobStore(
             self._database,

@@ -25,7 +25,7 @@ from sidecar.api.live_messages import LiveBeginRequest, LiveChangeRequest, LiveE
 from sidecar.interfaces.live_engine import LiveSessionStart as PlaceToBegin
 from sidecar.interfaces.live_events import ContextUtterance
 from sidecar.interfaces.live_options import LiveOptions
-from sidecar.protocols.grpc_stt.stt_pb2 import SessionRequest
+from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk, SessionRequest
 from sidecar.protocols.openai_realtime.dialogue_config import RealtimeDialogueConfig
 from sidecar.protocols.openai_realtime.session_config import (
     RealtimeDelay,
@@ -34,7 +34,6 @@ from sidecar.protocols.openai_realtime.session_config import (
 from sidecar.protocols.s2s import messages as s2s_messages
 from sidecar.protocols.wyoming.messages import WyomingAudioFormat
 from sidecar.transcripts.transcript import Segment, Word
-from sidecar.upstream.audio_chunks import AudioChunk
 from sidecar.upstream.remote_live_messages import PROTOCOL_VERSION, RemoteSessionRequest
 
 NUMBERS = (

@@ -37,8 +37,8 @@ from sidecar import errors
 from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.config.settings import Settings
 from sidecar.protocols.grpc_stt import stt_pb2
+from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk
 from sidecar.server.app import create_listeners
-from sidecar.upstream.audio_chunks import AudioChunk
 
 TOKEN = "a token that nobody guesses"
 SPEECH = sound((0.3, 1.0), (0, 1.0), (0.3, 1.0), (0, 1.0))

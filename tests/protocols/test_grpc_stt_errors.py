@@ -22,9 +22,9 @@ from sidecar.config.settings import load_settings
 from sidecar.errors import ErrorKind, all_errors
 from sidecar.protocols.grpc_stt import errors as grpc_stt_errors
 from sidecar.protocols.grpc_stt.server import GrpcServer
+from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service
-from sidecar.upstream.audio_chunks import AudioChunk
 
 Status = grpc.StatusCode
 Case = tuple[str, Status, Ended]

@@ -20,10 +20,9 @@ from service_process import MB, PATIENCE_S
 
 from sidecar.config.settings import load_settings
 from sidecar.protocols.grpc_stt.server import GrpcServer
-from sidecar.protocols.grpc_stt.stt_pb2 import SessionRequest
+from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk, SessionRequest
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service
-from sidecar.upstream.audio_chunks import AudioChunk
 
 MESSAGES = int(os.environ.get("VIBEVOICE_FUZZ", "600"))
 """How many are made up; CONTRIBUTING.md says when more of them are."""

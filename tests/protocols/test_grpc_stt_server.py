@@ -36,10 +36,9 @@ from sidecar.protocols.grpc_stt import errors as grpc_stt_errors
 from sidecar.protocols.grpc_stt import session, stt_pb2
 from sidecar.protocols.grpc_stt.interceptor import peer_address, request_origin
 from sidecar.protocols.grpc_stt.server import GrpcServer, server_credentials
-from sidecar.protocols.grpc_stt.stt_pb2 import SessionRequest
+from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk, SessionRequest
 from sidecar.server.app import create_listeners, create_service
 from sidecar.service.facade import Service
-from sidecar.upstream.audio_chunks import AudioChunk
 
 Start = Callable[..., Awaitable[int]]
 HEALTH = health_pb2.HealthCheckRequest()

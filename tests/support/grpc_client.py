@@ -14,8 +14,12 @@ from typing import Any, Self
 import grpc
 from service_process import PATIENCE_S
 
-from sidecar.protocols.grpc_stt.stt_pb2 import SessionRequest, SessionResponse, STTResult
-from sidecar.upstream.audio_chunks import AudioChunk
+from sidecar.protocols.grpc_stt.stt_pb2 import (
+    AudioChunk,
+    SessionRequest,
+    SessionResponse,
+    STTResult,
+)
 
 RATE = 16_000
 CREATE, RECOGNIZE = "/stt.STTBackend/CreateSession", "/stt.STTBackend/StreamingRecognize"

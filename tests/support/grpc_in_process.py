@@ -23,8 +23,12 @@ from sidecar.auth.identity import (
 from sidecar.auth.open_connections import RevocableStreams
 from sidecar.auth.rate_limits import RateLimiter
 from sidecar.auth.request_origin import RequestOrigin
-from sidecar.protocols.grpc_stt.stt_pb2 import SessionRequest, SessionResponse, STTResult
-from sidecar.upstream.audio_chunks import AudioChunk
+from sidecar.protocols.grpc_stt.stt_pb2 import (
+    AudioChunk,
+    SessionRequest,
+    SessionResponse,
+    STTResult,
+)
 
 
 class Named:

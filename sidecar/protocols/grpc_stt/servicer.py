@@ -25,9 +25,13 @@ from sidecar.protocols.grpc_stt.session import (
     GrpcTimings,
     read_chunk,
 )
-from sidecar.protocols.grpc_stt.stt_pb2 import SessionRequest, SessionResponse, STTResult
+from sidecar.protocols.grpc_stt.stt_pb2 import (
+    AudioChunk,
+    SessionRequest,
+    SessionResponse,
+    STTResult,
+)
 from sidecar.service.facade import Service
-from sidecar.upstream.audio_chunks import AudioChunk
 
 NAME = "stt.STTBackend"
 

@@ -30,7 +30,7 @@ from sidecar.limit_overrides import limit
 from sidecar.live.sessions.session import Session
 from sidecar.protocols.grpc_stt import errors as codes
 from sidecar.protocols.grpc_stt import stt_pb2
-from sidecar.upstream.audio_chunks import AudioChunk
+from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk
 
 UNUSED_S = limit("grpc_unused", 30.0)
 """Seconds that a session which was created waits for its stream."""
