@@ -67,7 +67,7 @@ class SidecarError(Exception):
     def hint_on(self, page: str) -> str:
         """Return the hint on a wire that ``page`` of the documentation describes, and not /docs,
         which has no WebSockets."""
-        return self.hint.replace("See /docs for", f"See {page} for")
+        return self.hint.replace(" at /docs.", f" in {page}.")
 
     def to_wire(self) -> dict[str, Any]:
         """The error as plain values, for another process or a journal."""

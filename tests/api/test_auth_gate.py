@@ -363,7 +363,7 @@ async def test_a_websocket_is_refused_at_its_handshake() -> None:
 
 
 def test_the_network_needs_a_token() -> None:
-    with pytest.raises(errors.SettingsInvalid, match="no token"):
+    with pytest.raises(errors.SettingsInvalid, match="neither a token"):
         create_app(Settings(engine="scripted", host="0.0.0.0"))
     create_app(Settings(engine="scripted", host="0.0.0.0", token=SecretStr(TOKEN)))
 

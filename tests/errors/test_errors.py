@@ -72,5 +72,5 @@ def test_a_websocket_s_error_names_the_page_that_describes_its_messages(
     """/docs, which errors of HTTP name, has no WebSocket."""
     told = said(errors.FieldInvalid())
     text = str(vars(told) if isinstance(told, Exception) else told)
-    assert f"See {page} for the fields and their values." in text
-    assert "See /docs" not in text
+    assert f"The fields and their values are listed in {page}." in text
+    assert " /docs" not in text
