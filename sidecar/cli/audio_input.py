@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 
 ENDINGS = (
-    ".aac", ".aif", ".aiff", ".amr", ".flac", ".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp3",
-    ".mp4", ".oga", ".ogg", ".opus", ".wav", ".webm", ".wma",
+    ".3gp", ".aac", ".aif", ".aiff", ".amr", ".au", ".caf", ".flac", ".m4a", ".m4b", ".mka",
+    ".mkv", ".mov", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".w64", ".wav", ".webm", ".wma",
 )  # fmt: skip
 """Suffixes of recordings in a folder; a file that is named is judged by its content."""
 Opens = Callable[[Path], AudioSource]

@@ -164,9 +164,14 @@ class _FolderWatch:
             return
         for notice in transcript.notices:
             print_error_line(f"{path}: {notice.message}")
-        write_atomically(
-            output, transcript_formats.render_transcript(transcript, self._fmt, path.stem)
-        )
+        try:
+            write_atomically(
+                output, transcript_formats.render_transcript(transcript, self._fmt, path.stem)
+            )
+        except OSError as error:  # a full disk, say
+            print_error_line(f"{path}: {output} was not written: {error.strerror}.")
+            self._not_before[path] = time.monotonic() + RETRY_S
+            return
         print_error_line(f"{path.name}: {output}")
 
 

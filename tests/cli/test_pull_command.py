@@ -298,7 +298,7 @@ def test_a_later_pull_stays_at_its_commit_until_another_is_named(where, shell, h
     hub.commit = NEWER
     again = shell.pull(*where)
     assert again.returncode == 0
-    assert f"at {NEWER} now" in again.stderr
+    assert f"is now at {NEWER}" in again.stderr
     assert again.stderr.endswith(said_at(COMMIT))
     moved = shell.pull(*where, "--revision", "main")
     assert moved.stderr == said_at(NEWER)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from sidecar.cli.backends import ServiceTarget, open_backend
 from sidecar.cli.output import write_atomically
 from sidecar.cli.transcribe import TranscribeCommandOptions, run
 from sidecar.cli.watch_folder import FileSettling, FileSnapshot
+from sidecar.transcripts.transcript import Transcript
 
 TALK = Path(moonshine_voice.get_assets_path()) / "success.wav"
 
@@ -166,6 +168,29 @@ async def test_options_that_mean_nothing_end_a_watch_and_move_nothing(
         with pytest.raises(errors.LanguageInvalid):
             await asyncio.wait_for(watch_folder.run(inbox, inbox, "srt", transcribe, 2), PATIENCE_S)
     assert not (inbox / "failed").exists()
+
+
+async def test_a_transcript_that_could_not_be_written_is_tried_again_and_ends_no_watch(
+    inbox: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, seconds in {"POLL_S": 0.02, "SETTLED_S": 0.05, "RETRY_S": 0.02}.items():
+        monkeypatch.setattr(watch_folder, name, seconds)
+    write, failures = watch_folder.write_atomically, [OSError(errno.ENOSPC, "No space left")]
+
+    def fill_the_disk(path: Path, text: str) -> None:
+        if failures:
+            raise failures.pop()
+        write(path, text)
+
+    monkeypatch.setattr(watch_folder, "write_atomically", fill_the_disk)
+
+    async def transcribe(path: Path, _: object) -> Transcript:
+        return Transcript((), "en", 1.0, "scripted", "int8")
+
+    watch = asyncio.create_task(watch_folder.run(inbox, inbox, "text", transcribe, 2))
+    await until((inbox / "a.WAV.txt").exists)
+    watch.cancel()
+    assert "was not written: No space left." in capsys.readouterr().err
 
 
 def test_a_recording_counts_once_it_has_stayed_as_it_is() -> None:

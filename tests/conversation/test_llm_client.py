@@ -310,7 +310,7 @@ def test_what_is_no_address_is_refused_and_not_repeated(wrong: str) -> None:
 @pytest.mark.parametrize(
     ("llm", "state", "said"),
     [
-        ("repeat", CheckState.ABSENT, "repeated"),
+        ("repeat", CheckState.ABSENT, "repeat the user"),
         ("auto", CheckState.GOOD, "Ollama"),
         ("http://10.0.0.1:1234/v1", CheckState.GOOD, "10.0.0.1:1234"),
         ("ollama", CheckState.BAD, "not an address"),

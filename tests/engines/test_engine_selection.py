@@ -215,7 +215,7 @@ def test_whether_torch_can_use_a_gpu_is_told_without_importing_it():
     ("hear", "wanted", "files", "live", "reason"),
     [
         pytest.param(
-            {"scripted", "moonshine"}, "auto", "scripted", "scripted", "too", id="its-own"
+            {"scripted", "moonshine"}, "auto", "scripted", "scripted", "and live", id="its-own"
         ),
         pytest.param({"moonshine"}, "auto", "scripted", "moonshine", "'scripted'", id="embedded"),
         pytest.param(set(), "auto", "scripted", None, "nor does the embedded", id="none"),

@@ -274,10 +274,10 @@ def test_items_have_one_name_each_and_the_oldest_are_let_go_of() -> None:
     told = Told(most=3)
     for number in range(5):
         told.telling.create(RealtimeDialogueItem(f"mine_{number}", ChatRole.USER))
-        with pytest.raises(errors.FieldInvalid, match="taken"):
+        with pytest.raises(errors.FieldInvalid, match="is in use"):
             told.telling.create(RealtimeDialogueItem(f"mine_{number}", ChatRole.USER))
         told.hear(HistoryEntryRecorded(number + 1, ChatRole.USER, "Hello.", f"mine_{number}"))
-        with pytest.raises(errors.FieldInvalid, match="taken"):
+        with pytest.raises(errors.FieldInvalid, match="is in use"):
             told.telling.create(RealtimeDialogueItem(f"mine_{number}", ChatRole.USER))
     with pytest.raises(errors.ItemUnknown):
         told.telling.items.find("mine_1")
