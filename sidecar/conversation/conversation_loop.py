@@ -273,7 +273,7 @@ class ConversationLoop:
         self._pacer.client = client
 
     def speaks(self, manner: SynthesisOptions) -> None:
-        """Set the synthesis options from the next reply on whose synthesis has not begun."""
+        """Set the synthesis options of the replies that TTS has not begun."""
         self._stages.manner = manner
 
     def thinks(self, thinker: Llm) -> None:

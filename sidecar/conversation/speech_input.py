@@ -57,7 +57,7 @@ times a second, and send nothing once the user switches the microphone off."""
 STALL_CHUNKS = 1.5
 """Minimum of that time as a multiple of a chunk's length: some clients send a second at once."""
 MAX_UTTERANCE_SPANS = 100
-"""Maximum number of utterances whose position in the audio is kept."""
+"""Maximum number of utterances with a stored position in the audio."""
 MIN_SPEECH_S = 0.064
 """Seconds from the start of speech to its detection: two frames of the detector."""
 CONVERSATION_ENDPOINTING = live_options.EndpointingOptions(silence_s=0.2, pause_s=0.1)
