@@ -1,7 +1,7 @@
 """Events and commands of a conversation. Pure.
 
-The caller carries out all commands of one event without awaiting in between: how fast an
-interruption is depends on what happens before the first await.
+The caller carries out all commands of one event without awaiting in between. What happens before
+the first await determines how fast an interruption is.
 """
 
 from __future__ import annotations

@@ -171,8 +171,8 @@ class ConversationRegistry:
             raise errors.TalkFull() from None
 
     async def _found(self) -> Llm:
-        """Return the LLM. A server on this machine may start later than this service: the search is
-        repeated until one is found, less often if a search takes long."""
+        """Return the LLM. A server on this machine may start later than this service. So the
+        search is repeated until one is found, less often if a search takes long."""
         async with self._finding:
             if self._thinker is None:
                 self._thinker = await create_llm(self._llm_address)

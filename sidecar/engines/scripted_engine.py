@@ -15,8 +15,8 @@ transcript shows which audio it came from. Environment variables, all with the p
 - ``FAULT``: a method of `live.runtime.stream_recognizer.StreamRecognizer` that raises in live
   sessions with the prompt ``fault``.
 
-In live audio all that is loud is speech, a quarter of a second of it is a word, and equal loudness
-is the same speaker.
+In live audio everything loud is speech. A quarter of a second of it is a word. Equally loud speech
+is one speaker's.
 """
 
 from __future__ import annotations

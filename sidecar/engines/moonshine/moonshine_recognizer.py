@@ -1,7 +1,7 @@
 """Moonshine recognizer: text of one speech segment, with its confidence and words.
 
-The library's streaming is not used. It decodes an unfinished line anew at every update, cuts long
-speech after ten seconds in the middle of a word, and repeats the words around the cut. Here a
+The library's streaming is not used. It decodes an unfinished line anew at every update. It cuts
+long speech after ten seconds in the middle of a word, and repeats the words around the cut. Here a
 segment is recognized once, when it has ended, and a long one is cut where it is quietest.
 
 The wheel's model runs in onnxruntime, which takes a quarter of the library's processor time.

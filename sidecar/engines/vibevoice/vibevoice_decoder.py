@@ -86,7 +86,7 @@ class VibeVoiceDecoder:
     """Decoder of the next token's logits; the caller provides `torch.inference_mode`.
 
     Several sequences go through the layers as rows of one matrix, so that the weights are read
-    once for all of them; each attends to its own cache, so no padding is needed.
+    once for all of them. Each attends to its own cache, so no padding is needed.
     """
 
     def __init__(self, model: Any) -> None:

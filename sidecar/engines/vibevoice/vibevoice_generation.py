@@ -408,7 +408,7 @@ def decode_in_step(
     """Decode all answers; ``limits`` are their maximum numbers of tokens.
 
     Yield the number of an answer with the index of its segment as that closes, or with `None` as
-    the answer ends; and the passes of the decoder that are needed.
+    the answer ends. Also yield the decoder passes that are needed.
     """
     running = {
         number: answer.run(sampling, limit, cancelled)

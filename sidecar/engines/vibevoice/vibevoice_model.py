@@ -290,8 +290,8 @@ def remove_accelerate_hooks(model: Any) -> None:
 def run_trial_token(model: Any, precision: Precision) -> None:
     """Run one token through the language model, so that a failure comes here and not in every job.
 
-    Weights without a finite answer fail, too: a damaged weight, or one beyond 65,504, the largest
-    number of fp16, through which bitsandbytes converts to 8 bit.
+    A result that is not finite is a failure, too. It comes from a damaged weight, or from one
+    beyond 65,504, the largest number of fp16, through which bitsandbytes converts to 8 bit.
 
     The run also makes cuBLAS and other libraries allocate their workspaces.
 
@@ -316,9 +316,7 @@ def run_trial_token(model: Any, precision: Precision) -> None:
             f"The checkpoint cannot be run in {precision} on this machine: {_first_line(error)}",
             hint="Use another precision.",
         ) from None
-    if (
-        not finite and precision is not Precision.FP16
-    ):  # `VibeVoiceModel.widen` has a way out of that
+    if not finite and precision is not Precision.FP16:  # `VibeVoiceModel.widen` handles fp16
         log.error("the checkpoint yields values that are not finite in %s", precision)
         raise errors.ModelLoadFailed(
             f"The checkpoint cannot be run in {precision} on this machine: its values are "
@@ -423,7 +421,7 @@ class VibeVoiceModel:
         )
 
     def widen(self) -> None:
-        """Convert fp16 to bf16, which has the range of fp32; the weights are not loaded again."""
+        """Convert fp16 to bf16, which has the range of fp32; the weights keep their values."""
         self.loaded.model.to(torch.bfloat16)
         self.loaded = replace(self.loaded, precision=Precision.BF16)
 
