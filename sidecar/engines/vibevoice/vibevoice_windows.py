@@ -54,7 +54,7 @@ _PAUSE_S = 0.2
 class VibeVoiceWindow:
     """Window of a recording, shape (samples,), that begins at ``start_s``.
 
-    Speech from ``border_s`` on belongs to the next window; `None` in the last one.
+    Speech from ``border_s`` on belongs to the next window; it is `None` in the last window.
     """
 
     start_s: float
@@ -182,9 +182,9 @@ MIN_SHARED_SPEECH_S = 1.0
 """Seconds of speech in the overlap that two windows must give to the same speaker to count."""
 
 HALF_COVERED, WHOLLY_COVERED = 0.5, 0.9
-"""Shares of a segment's time. If the last window's segments cover `HALF_COVERED` of it, it is a
-repetition and is dropped. If a longer one of the next window covers `WHOLLY_COVERED`, that replaces
-it."""
+"""Shares of a segment's time. If the previous window's segments cover `HALF_COVERED` of it, it is
+a repetition and is dropped. If a longer one of the next window covers `WHOLLY_COVERED`, that
+replaces it."""
 
 
 class TranscriptStitcher:
@@ -215,8 +215,8 @@ class TranscriptStitcher:
         """Return a segment with a speaker number that may be revised; `None` if another window has
         it.
 
-        Segments after the border are the next window's; in the overlap before, the last window's
-        count.
+        Segments after the border are the next window's. In the overlap before it, the previous
+        window's count.
         """
         if not self._is_ours(segment) or self._is_said(segment):
             return None
