@@ -1,7 +1,8 @@
 """Acoustic echo detection. Imports numpy.
 
-Both sounds are kept for some seconds on one clock. They are compared by the envelopes of narrow
-bands, which a room, a loudspeaker and a browser's filters leave alone more than the samples.
+The user's audio and the played audio are kept for some seconds on one clock. They are compared by
+the envelopes of narrow bands: a room, a loudspeaker and a browser's filters change these less than
+the samples.
 """
 
 from __future__ import annotations
@@ -17,33 +18,36 @@ from sidecar.interfaces.engine_interface import SynthesizedAudio
 from sidecar.interfaces.live_options import SampleEncoding
 
 HISTORY_S = 12.0
-"""Of either sound, and what is compared of an utterance at most: one without a pause never ends."""
+"""Seconds of audio that are kept of either side. At most that much of an utterance is compared: one
+without a pause never ends."""
 FRAMES_PER_S = 100
-"""Values a second of an envelope."""
+"""Values of an envelope per second."""
 WINDOW_FRAMES = 4
-"""Frames that a value is taken from: with 40 ms the harmonics of a voice stand apart."""
+"""Frames in the window of one value: 40 ms are enough to separate the harmonics of a voice."""
 BANDS, LOWEST_HZ, HIGHEST_HZ = 48, 150, 3900
 """Frequency bands of a telephone."""
 COMPRESSION = 0.3
-"""Exponent of a band's power, so that the loudest vowels do not decide alone."""
+"""Exponent of a band's power: it keeps the loudest vowels from deciding alone."""
 MIN_COMPARED_S = 0.4
-"""Of sound below this nothing is said: any two are alike."""
+"""Seconds of audio below which nothing is compared: any two such short recordings are similar."""
 STRETCH_S = 1.0
-"""An utterance is compared in stretches of about this, and each must be alike: so a word of the
-person's behind a long echo counts."""
+"""Seconds of one segment of an utterance, about. Each segment has to be similar: so a word of the
+user's after a long echo counts."""
 SILENCE_AMPLITUDE_RATIO = 0.1
-"""A stretch is silence below this part of the loudest one's amplitude."""
+"""Fraction of the loudest segment's amplitude below which a segment is silence."""
 MAX_CLOCK_LEAD_S = 0.2
-"""Lead of the echo before the playback clock: clients report it late."""
+"""Lead of the echo before the playback clock, in seconds: clients report playback late."""
 
 COMPARE_EVERY_S = 0.2
-"""Of new sound over a reply: before there are words, too, a reply is not held for its echo."""
+"""Seconds of new audio after which an utterance over a reply is compared again. This happens before
+there are words, too, so that an echo does not hold the reply."""
 MAX_WORDLESS_S = 2.0
-"""So long an utterance may be that has no words yet; after that they alone are compared for."""
+"""Length up to which an utterance without words is compared, in seconds. After that only new words
+start a comparison."""
 MIN_SAMPLE_RATE = 8_000
-"""Samples a second below which a sound has no such bands."""
+"""Sample rate below which audio does not have these bands."""
 MERGED_SPAN_S = 0.1
-"""Duration to which shorter messages are merged."""
+"""Duration to which shorter spans are merged, in seconds."""
 
 Samples = npt.NDArray[np.int16]
 Envelopes = npt.NDArray[np.float32]
@@ -51,7 +55,7 @@ Envelopes = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class _AudioSpan:
-    """Samples that end at a time, or at a position in the user's audio."""
+    """Samples that end at a time (played audio) or at a position in the user's audio."""
 
     end: float
     samples: Samples
@@ -63,19 +67,19 @@ class _AudioSpan:
 
 
 class EchoDetector:
-    """The sounds of one conversation, of the last `HISTORY_S`."""
+    """Comparison of the user's audio with the played audio, of the last `HISTORY_S`."""
 
     def __init__(self) -> None:
         self._heard: deque[_AudioSpan] = deque()
         self._played: deque[_AudioSpan] = deque()
         self._turn, self._rate, self._at_s = 0, 0, 0.0
         self._waiting = bytearray()
-        """Of the turn's sound what is behind ``_at_s``."""
+        """Audio of the turn after ``_at_s``, which was not played yet."""
         self._before = (-1.0, 0.0)
-        """Start of the utterance that was compared last, and its similarity."""
+        """Start and similarity of the utterance that was compared last."""
 
     def hear(self, raw: bytes, encoding: SampleEncoding, rate: int, upto: float) -> None:
-        """More sound of the person's, which ends ``upto`` seconds from its beginning."""
+        """Add audio of the user, which ends at position ``upto`` in seconds."""
         if encoding is SampleEncoding.PCM16:
             samples = np.frombuffer(raw, "<i2")
         else:
@@ -84,7 +88,7 @@ class EchoDetector:
         _append_span(self._heard, _AudioSpan(upto, samples, rate))
 
     def emit(self, turn: int, sound: SynthesizedAudio) -> None:
-        """More sound of a turn is to be played."""
+        """Add audio of a turn that is to be played."""
         if turn != self._turn:
             self._turn, self._rate, self._at_s = turn, sound.rate, 0.0
             self._waiting.clear()
@@ -93,7 +97,7 @@ class EchoDetector:
     def play(self, turn: int, seconds: float, now: float) -> None:
         """Record how much of the turn's audio was played by ``now``, in all."""
         count = round((seconds - self._at_s) * self._rate) if turn == self._turn else 0
-        if count <= 0:  # a report may know of less: that much is not there twice
+        if count <= 0:  # a report may go back: audio that was counted is not added twice
             return
         played = np.frombuffer(bytes(self._waiting[: 2 * count]), "<i2")
         del self._waiting[: 2 * count]
@@ -101,14 +105,16 @@ class EchoDetector:
         _append_span(self._played, _AudioSpan(now, played, self._rate))
 
     def is_due(self, start: float, end: float, compared_s: float) -> bool:
-        """Return whether to compare an utterance without words, which goes from ``start`` to
-        ``end``, again with what is played; ``compared_s``: where it ended the last time."""
+        """Return whether to compare an utterance without words from ``start`` to ``end`` again.
+        ``compared_s`` is the position up to which audio was compared last."""
         return end - start <= MAX_WORDLESS_S and end - compared_s >= COMPARE_EVERY_S
 
     def likeness(self, start: float, end: float, ended: float) -> float | None:
-        """Return the similarity of the user's audio from ``start`` to ``end``, which ended at
-        the time ``ended``, to what was played then, from 0 to 1; None if nothing was played, or
-        there is too little speech."""
+        """Return the similarity of an utterance to what was played at that time, from 0 to 1.
+
+        The utterance is the user's audio from ``start`` to ``end``; ``ended`` is the time of its
+        end. The result is `None` if nothing was played or if there is too little speech.
+        """
         began = ended - (end - start)
         if not self._played or self._played[-1].end < began - MAX_ECHO_LAG_S:
             return None
@@ -125,15 +131,18 @@ class EchoDetector:
             if power >= SILENCE_AMPLITUDE_RATIO**2 * max(loud):
                 found.append(echo_similarity(stretch, played[at : at + reach]))
             at += len(stretch)
-        if first > start and self._before[0] == start:  # what is gone was compared then
+        if first > start and self._before[0] == start:  # audio before HISTORY_S was compared then
             found.append(self._before[1])
         self._before = start, min(found)
         return min(found)
 
 
 def echo_similarity(heard: Envelopes, played: Envelopes) -> float:
-    """The greatest normalised correlation of ``heard`` with a stretch of ``played``, from 0 to 1.
-    Of each band the mean is left out: that is the room and the loudspeaker."""
+    """Return the maximum normalised correlation of ``heard`` with ``played``, from 0 to 1.
+
+    ``heard`` is compared at every offset. Each band's mean is subtracted, because it depends on the
+    room and the loudspeaker.
+    """
     count = len(heard)
     form = (heard - heard.mean(axis=0)).ravel()
     size, best = float(np.linalg.norm(form)), 0.0
@@ -147,7 +156,8 @@ def echo_similarity(heard: Envelopes, played: Envelopes) -> float:
 
 
 def band_envelopes(samples: Samples, rate: int) -> Envelopes:
-    """The loudness of each band, `FRAMES_PER_S` a second, compressed; shape (frames, bands)."""
+    """Return the compressed loudness of each band, `FRAMES_PER_S` values a second; shape (frames,
+    bands)."""
     step = rate // FRAMES_PER_S
     size = WINDOW_FRAMES * step
     if len(samples) < size or rate < MIN_SAMPLE_RATE:
@@ -162,7 +172,7 @@ def band_envelopes(samples: Samples, rate: int) -> Envelopes:
 
 
 def _envelopes_between(pieces: deque[_AudioSpan], start: float, end: float) -> Envelopes:
-    """Return the envelopes of the audio from ``start`` to ``end``; silence if there is none."""
+    """Return the envelopes of the audio from ``start`` to ``end``; gaps are silence."""
     rate = pieces[-1].rate if pieces else FRAMES_PER_S
     samples = np.zeros(max(0, round((end - start) * rate)), np.int16)
     for piece in pieces:

@@ -16,10 +16,11 @@ from sidecar.errors import ReplyEmpty, SidecarError
 
 
 class Assistant:
-    """Turns by their numbers. ``do`` takes the commands in order.
+    """Replies of the assistant, one numbered turn after the other. ``do`` takes the commands in
+    order.
 
-    A turn that is *tried* answers what may be all that was said, and no client knows of it; one
-    that is *given* is heard.
+    An *attempted* turn answers text that may be the whole user turn; no client knows of it. A
+    *given* turn is sent to the client.
     """
 
     def __init__(
@@ -34,11 +35,11 @@ class Assistant:
         self._do = do
         self._last_said, self._last_said_until = "", float("-inf")
         self.last_made_s = 0.0
-        """Seconds of sound of the reply before."""
+        """Seconds of audio of the previous reply."""
 
     @property
     def given(self) -> AssistantTurn | None:
-        """The reply that is being given."""
+        """Return the reply that is being given; `None` if there is none."""
         return self.turn if self.turn is not None and self.turn.confirmed else None
 
     @property
@@ -47,14 +48,14 @@ class Assistant:
         return self.turn is not None and self.turn.sounding
 
     def use(self, options: ConversationOptions) -> None:
-        """Other options, from the next turn on."""
+        """Set the options from the next turn on."""
         self.options = options
         self.history.bound(options.most_messages, options.most_bytes)
 
-    # A turn begins
+    # Start of a turn
 
     def attempt(self, said: str, now: float) -> None:
-        """Think about the history and what was ``said`` besides, if nobody does already."""
+        """Start a speculative reply to the history and ``said``, unless it has begun."""
         if self.turn is not None and self.turn.said == said:
             return
         self.discard()
@@ -67,8 +68,11 @@ class Assistant:
         now: float,
         options: ConversationOptions | None = None,
     ) -> None:
-        """Answer ``text``, which stands in the history now: by what was tried, if it was that and
-        there are no ``options`` for this answer alone."""
+        """Answer ``text``, which is in the history already.
+
+        A speculative reply to the same text is used, unless ``options`` are given for this reply
+        alone.
+        """
         if self.turn is None or self.turn.said != text or options is not None:
             self.discard()
             turn = self._begin(text, now, options)
@@ -81,7 +85,7 @@ class Assistant:
         options: ConversationOptions | None = None,
         name: str = "",
     ) -> None:
-        """Answer what stands in the history. ``name`` is what the client calls its request."""
+        """Answer the history. ``name`` is the client's name for its request."""
         self.discard()
         if self._messages(options=options):
             self.give("", assistant_turn.ReplyLatency(0, total=now), now, options)
@@ -90,7 +94,7 @@ class Assistant:
             self._do(output_queue.ConversationError(0, error, name))
 
     def give_up(self, error: SidecarError, since: float, now: float) -> None:
-        """Report an error before there was a turn to answer."""
+        """Report an error that came before there was text to answer."""
         self.discard()
         self._begin("", now).fail(error, now)
         self._confirm(assistant_turn.ReplyLatency(0, total=since), now)
@@ -104,8 +108,8 @@ class Assistant:
         return self.turn
 
     def _wanted(self, command: output_queue.ConversationCommand) -> None:
-        """By a turn. A call that is told to its end is history from then on, for what comes of it
-        may come before the turn is over."""
+        """Pass on a command of a turn. A complete tool call enters the history first, because its
+        result may come before the turn has ended."""
         if isinstance(command, output_queue.ToolCallEnded):
             entry = self.history.called(command.turn, command.call)
             command = replace(command, entry=entry.number)
@@ -121,10 +125,11 @@ class Assistant:
     ) -> tuple[ChatMessage, ...]:
         return self.history.messages((options or self.options).instructions, said)
 
-    # It goes on
+    # Progress of a turn
 
     def report(self, event: events.ReplyEvent, now: float) -> None:
-        """Handle an event of a stage, or of the player: of this turn, or too late."""
+        """Handle an event of a stage or of the player. An event of another turn is too late and is
+        dropped."""
         turn = self.turn
         if turn is None or event.turn != turn.number:
             return
@@ -143,12 +148,13 @@ class Assistant:
                 turn.heard(event.seconds, now)
 
     def saying(self, began: float) -> str:
-        """Return the text of the reply that a user who began to speak then may have heard."""
+        """Return the text of the reply that may have been heard by a user who began to speak at
+        ``began``."""
         if self.turn is not None and self.turn.sounding:
             return self.turn.reply.around(self.turn.played)
         return self._last_said if began <= self._last_said_until + MAX_ECHO_LAG_S else ""
 
-    # It ends
+    # End of a turn
 
     def discard(self) -> None:
         """Drop the speculative reply, of which the user has heard nothing."""
@@ -158,7 +164,8 @@ class Assistant:
             turn.stop()
 
     def abandon(self, ending: output_queue.ReplyEnding, now: float) -> None:
-        """Fall silent: hush, the next turn, stop, the history, the client."""
+        """Interrupt the reply: drop its audio, begin the next turn number, stop the stages, update
+        the history, notify the client."""
         self.discard()
         turn = self.turn
         if turn is None:
@@ -170,7 +177,7 @@ class Assistant:
         self._record(turn, turn.reply.heard(turn.played), ending, now)
 
     def finish(self, now: float) -> bool:
-        """Return whether the turn is over by itself, all of it heard."""
+        """End the turn if all of it was made and played; return whether it has ended."""
         turn = self.turn
         if turn is None or not turn.done:
             return False
@@ -180,7 +187,7 @@ class Assistant:
         return True
 
     def stalled(self, now: float) -> bool:
-        """Handle a stage that timed out; return whether the turn is over by that."""
+        """Handle a stage that timed out; return whether that has ended the turn."""
         turn = self.turn
         assert turn is not None
         if turn.stall(now):

@@ -1,10 +1,10 @@
 """Assistant turn: LLM output, tool calls, speech. Pure.
 
-It begins when a person's turn may be over. Until that is certain (`confirm`) the LLM and the TTS
+It begins when the user's turn may have ended. Until that is certain (`confirm`) the LLM and the TTS
 engine work already, and their output is held back.
 
-A tool call is streamed as it is written, and counts once it is complete: until then it is not
-executed, and an interruption drops it.
+A tool call is streamed while the LLM writes it, and is executed only once it is complete. An
+interruption drops an incomplete call.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class _PendingToolCall:
 
 
 class ToolCallCollector:
-    """Tool calls of turn ``number``; ``taken`` says whether an id is another call's already."""
+    """Tool calls of turn ``number``. ``taken`` returns whether another call has an id already."""
 
     def __init__(self, number: int, taken: Callable[[str], bool]) -> None:
         self._number, self._taken = number, taken
@@ -77,10 +77,10 @@ class ToolCallCollector:
         return bool(self._calls)
 
     def feed(self, fragment: ToolCallDelta) -> Iterator[ToolCallStarted | ToolCallArgumentsDelta]:
-        """More of one.
+        """Add a fragment of a call; yield the events for the client.
 
         Raises:
-            LlmGarbled: it is one without a name, or there is no end of them.
+            LlmGarbled: the call has no name, or there are too many calls or arguments.
         """
         call = self._calls.get(fragment.index)
         if call is None:
@@ -99,13 +99,13 @@ class ToolCallCollector:
             yield ToolCallArgumentsDelta(self._number, call.id, fragment.arguments)
 
     def end(self) -> Iterator[ToolCallArgumentsDelta | ToolCallEnded]:
-        """All of them are there.
+        """Check and complete all calls at the end of the LLM's output; yield the events.
 
         Raises:
-            LlmGarbled: the arguments of one are no JSON.
+            LlmGarbled: the arguments of a call are not JSON.
         """
         for call in self._calls.values():
-            if not call.arguments.strip():  # some models write nothing where there are none
+            if not call.arguments.strip():  # some models write nothing if a call has no arguments
                 call.arguments += "{}"
                 yield ToolCallArgumentsDelta(self._number, call.id, "{}")
             if not _is_object(call.arguments):
@@ -121,7 +121,8 @@ class ToolCallCollector:
             yield ToolCallEnded(self._number, ToolCall(call.id, call.name, call.arguments))
 
     def _new_id(self, given: str) -> str:
-        """The server's own, for it gets it back, unless another call has it."""
+        """Return the server's own id, because the server gets it back, or a new one if it is
+        taken."""
         used = {call.id for call in self._calls.values()}
         name = given[:64] or f"call_{self._number}_{len(used)}"
         while name in used or self._taken(name):
@@ -137,14 +138,14 @@ def _is_object(text: str) -> bool:
 
 
 TTS_AHEAD_PHRASES = 2
-"""Pieces that a voice has at once: the one it says, and the next."""
+"""Phrases that the TTS engine has at once: the one that it synthesizes, and the next."""
 STAGE_TIMEOUT_S = 30.0
-"""A stage that tells nothing for so long has failed; so has who plays the sound."""
+"""Seconds without an event after which a stage, or the client's playback, has failed."""
 _SLACK_S = 0.002
 
 
 class AssistantTurn:
-    """Turn ``number``, which answers ``said``. ``do`` takes its commands in order; ``taken`` as
+    """Turn ``number``, which answers ``said``. ``do`` takes its commands in order; ``taken`` as in
     `ToolCallCollector`."""
 
     def __init__(
@@ -174,10 +175,10 @@ class AssistantTurn:
         self._latency: ReplyLatency | None = None
         self.sounding = False
 
-    # What it is asked to do
+    # Commands
 
     def think(self, messages: tuple[ChatMessage, ...], now: float) -> None:
-        """Have ``messages`` answered."""
+        """Send ``messages`` to the LLM."""
         self._thinking = True
         self._first["think"] = now
         self._do(events.GenerateReply(self.number, messages, self._options.tools))
@@ -188,9 +189,11 @@ class AssistantTurn:
         self._apologise(now)
 
     def confirm(self, now: float, latency: ReplyLatency, entry: int) -> None:
-        """The person's turn is over: what was held back goes out, and the rest as it comes. So much
-        of ``latency`` is known: ``endpoint`` and ``recognised``, and in ``total`` when the person
-        was last heard. ``entry``: its number in the history."""
+        """Confirm that the user's turn has ended: send the output that was held back.
+
+        ``latency`` contains ``endpoint`` and ``recognised``; its ``total`` is the time at which the
+        user was last heard. ``entry`` is the number of the reply in the history.
+        """
         self._latency = latency
         held, self._held = self._held or [], None
         self._do(ReplyStarted(self.number, self._options.voiced, entry))
@@ -199,13 +202,13 @@ class AssistantTurn:
         self._advance(now)
 
     def pause(self) -> None:
-        """Hold its sound."""
+        """Pause the audio of the reply."""
         if not self.paused:
             self.paused = True
             self._do(PauseReplyAudio(self.number))
 
     def resume(self, now: float) -> None:
-        """Let it go on."""
+        """Resume the audio of the reply."""
         if self.paused:
             self.paused, self.progress = False, now
             self._do(ResumeReplyAudio(self.number))
@@ -216,18 +219,18 @@ class AssistantTurn:
         self._do(events.StopStage(self.number, events.ConversationStage.THINKER))
 
     def break_off(self) -> None:
-        """End playback: what was to come is known to be missing."""
+        """Break off the reply: mark that text is missing at its end."""
         if self._thinking:
             self._thinking = False
             self.reply.limited = True
             for piece in self._sentences.flush():
                 self.reply.add(piece, silent=self._mute)
 
-    # How it is going
+    # State
 
     @property
     def confirmed(self) -> bool:
-        """The person's turn is over, as far as anybody can tell."""
+        """Return whether the user's turn has ended, as far as can be known."""
         return self._held is None
 
     @property
@@ -237,17 +240,17 @@ class AssistantTurn:
 
     @property
     def saying(self) -> bool:
-        """A voice has something to say, or had."""
+        """Return whether the TTS engine has, or had, text of the turn to synthesize."""
         return "say" in self._first
 
     @property
     def made(self) -> bool:
-        """Return whether nothing more comes of it."""
+        """Return whether all output of the turn was made."""
         return self.confirmed and not (self._thinking or self._busy)
 
     @property
     def done(self) -> bool:
-        """Return whether nothing more comes of it, and all of it was played."""
+        """Return whether all output of the turn was made and played."""
         return self.made and self.played >= self.reply.made_s - _SLACK_S
 
     @property
@@ -263,10 +266,10 @@ class AssistantTurn:
         parts = self.reply.parts[self._voicing :]
         return not self._mute and any(part.awaits_audio for part in parts)
 
-    # What happens to it
+    # Events
 
     def token(self, event: events.LlmToken) -> None:
-        """More of its text."""
+        """Add text of the LLM."""
         if not self._thinking:
             return
         self.progress = event.at
@@ -278,7 +281,7 @@ class AssistantTurn:
             self._limit(event.at, events.ConversationStage.THINKER)
 
     def calling(self, event: events.LlmToolCallDelta) -> None:
-        """More of a call."""
+        """Add a fragment of a tool call."""
         if not self._thinking:
             return
         self.progress = event.at
@@ -292,14 +295,14 @@ class AssistantTurn:
             self.failed(events.StageFailed(event.at, self.number, stage, error))
 
     def voiced(self, event: events.TtsAudio) -> None:
-        """More of its sound."""
+        """Add audio of a phrase."""
         if self._mute or not self._voicing <= event.piece < self._next:
             return
         parts = self.reply.parts
         if not parts[event.piece].awaits_audio:
             return
         self.progress = event.at
-        for earlier in range(self._voicing, event.piece):  # a voice that does not tell ends
+        for earlier in range(self._voicing, event.piece):  # a TTS engine may not report ends
             self.reply.said(earlier)
         self._voicing = event.piece
         if self.reply.made_s + event.sound.seconds > self._options.longest_reply_s:
@@ -312,7 +315,7 @@ class AssistantTurn:
         self._out(events.SendReplyAudio(self.number, event.piece, event.sound), event.at)
 
     def ended(self, event: events.StageEnded) -> None:
-        """A stage has done what it was to do."""
+        """Handle the end of a stage's work."""
         self.progress = event.at
         if event.stage is events.ConversationStage.THINKER and self._thinking:
             self._thought(event.at)
@@ -322,7 +325,7 @@ class AssistantTurn:
             self._advance(event.at)
 
     def failed(self, event: events.StageFailed) -> None:
-        """A stage gave up."""
+        """Handle the failure of a stage."""
         self.progress = event.at
         if event.stage is events.ConversationStage.THINKER and self._thinking:
             self._failed(event.error)
@@ -338,7 +341,7 @@ class AssistantTurn:
             self.played, self.progress = seconds, now
 
     def cut(self, seconds: float) -> None:
-        """Record how much was played, whatever was reported before."""
+        """Record how much was played, even if more was reported before."""
         self.played = min(seconds, self.reply.made_s)
 
     def stall(self, now: float) -> bool:
@@ -357,10 +360,10 @@ class AssistantTurn:
             return False
         return True
 
-    # How it does that
+    # Implementation
 
     def _out(self, command: ConversationCommand, now: float) -> None:
-        """Do what clients notice, once the turn is confirmed."""
+        """Carry out a command that the client notices; hold it back until the turn is confirmed."""
         if self._held is not None:
             self._held.append(command)
             return
@@ -380,7 +383,7 @@ class AssistantTurn:
         self._do(replace(known, turn=self.number, thought=thought, voiced=voiced, total=total))
 
     def _write(self, text: str, pieces: list[TtsPhrase], now: float) -> None:
-        """More of what is shown, and the pieces that are complete by it."""
+        """Add text that is shown, and the phrases that it completes."""
         self._written += text
         if text:
             self._out(ReplyTextDelta(self.number, text), now)
@@ -389,7 +392,8 @@ class AssistantTurn:
         self._advance(now)
 
     def _advance(self, now: float) -> None:
-        """Have said what may be: one piece while the turn is not certain, then two at once."""
+        """Send the next phrases to TTS: one until the turn is confirmed, then
+        `TTS_AHEAD_PHRASES`."""
         parts = self.reply.parts
         while self._voicing < len(parts) and not parts[self._voicing].awaits_audio:
             self._voicing += 1
@@ -408,7 +412,7 @@ class AssistantTurn:
             self._next += 1
 
     def _thought(self, now: float) -> None:
-        """The LLM has finished."""
+        """Handle the end of the LLM's output."""
         self._thinking = False
         self._write("", self._sentences.flush(), now)
         if self.ending is not ReplyEnding.FAILED:
@@ -428,7 +432,7 @@ class AssistantTurn:
             self._failed(error)
 
     def _apologise(self, now: float) -> None:
-        """Speak the apology. That is shown as an error, and is not history."""
+        """Speak the apology. It is not part of the history; clients show the error."""
         if not self._mute and self._options.apology:
             self._write("", [TtsPhrase("", self._options.apology)], now)
 
@@ -444,7 +448,7 @@ class AssistantTurn:
         self._advance(now)
 
     def _limit(self, now: float, stage: events.ConversationStage) -> None:
-        """It is as long as may be: the text, or the sound."""
+        """End the reply at its limit of text (``stage`` is the LLM) or audio (``stage`` is TTS)."""
         self.ending = ReplyEnding.LIMITED
         if self._thinking:
             self._thinking = False

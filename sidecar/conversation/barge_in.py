@@ -1,7 +1,7 @@
 """Barge-in: interruption, backchannel, echo of the answer. Pure.
 
-Holding the reply costs nothing, so that comes first and at once (`machine`); what was said then
-decides whether it ends.
+Holding the reply costs nothing, so the state machine does that first and at once. The words that
+were said then decide whether the reply ends.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from sidecar.conversation.end_of_turn import FILLERS
 from sidecar.conversation.tts_text import normalized_words, word_set
 
 PAUSE_AFTER_S = 0.25
-"""Of speech over a reply hold it. A cough is shorter."""
+"""Seconds of speech over a reply that hold it. A cough is shorter."""
 GUARDED_PAUSE_AFTER_S = 0.4
-"""The same where the loudspeaker is heard by the microphone."""
+"""The same in seconds if the microphone picks up the loudspeaker."""
 GUARDED_THRESHOLD = 0.15
-"""There it takes so much more probability to be speech while a reply is heard."""
+"""Probability that is added to the speech threshold in that case while a reply is played."""
 RESUME_AFTER_S = 2.0
-"""Without words a reply is not held for longer, once nobody speaks any more."""
+"""Seconds after which a reply that is held resumes if there are no words and the speech has
+ended."""
 MAX_HOLD_S = 6.0
-"""Nor for longer than this, if what seems to be speech goes on: it is no talking, then."""
+"""Seconds that a reply is held at most, even if the detector still reports speech: without words it
+is none."""
 BACKCHANNELS = word_set(
     "mm-hm mhm mm mmm uh-huh aha ah oh yes yeah yep yup ya okay ok okey right sure good great "
     "nice cool true exactly really wow indeed fine correct absolutely uh_huh mm_hm mm_hmm m_hm "
@@ -29,12 +31,12 @@ BACKCHANNELS = word_set(
     "d'accord exact sí vale claro ajá bueno certo esatto bene sim isso да ага угу "
     "はい うん ええ そう へえ なるほど 네 응 예 对 嗯 好 好的 是 是的"
 )
-"""Words of a listener that take no turn."""
+"""Words of a listener that do not take the turn."""
 STOP_WORDS = word_set("stop wait no halt nein stopp warte non arrête para espera basta стоп")
-"""Words that end a reply even if the reply has them, too: alone they are no echo."""
+"""Words that end a reply even if the reply contains them: alone they are not treated as an echo."""
 ANSWERS_WITHIN_S = 0.5
-"""Of a reply's sound that are left when polite words over it end: these answer it, for people
-answer a question before its last word is out."""
+"""Seconds of a reply's audio that may be left when a backchannel ends for it to count as an answer.
+People answer a question before its last word."""
 
 
 class SpeechOverReply(Enum):
@@ -43,13 +45,13 @@ class SpeechOverReply(Enum):
     NOTHING = "nothing"
     """No words."""
     LISTENING = "listening"
-    """"Mm-hm", or "um": as far as that goes, no one wants the floor."""
+    """Backchannels or fillers only: the speaker does not take the turn."""
     FLOOR = "floor"
 
 
 def classify_speech(text: str) -> SpeechOverReply:
-    """Classify ``text`` that is said over a reply: two words, or one that is not merely polite,
-    want the floor."""
+    """Classify ``text`` that is said over a reply. Two words, or one that is no backchannel, take
+    the turn."""
     words = normalized_words(text)
     if not words:
         return SpeechOverReply.NOTHING
@@ -64,12 +66,12 @@ class BargeInDecision(Enum):
     OVER = "over"
     GOES_ON = "goes on"
     OPEN = "open"
-    """It is held until more is known."""
+    """The reply is held until more is known."""
 
 
 def decide_barge_in(text: str, *, settled: bool, audible: bool) -> BargeInDecision:
-    """Decide about a reply by the words that are said over it. ``settled``: no more come;
-    ``audible``: something of the reply was heard."""
+    """Decide about a reply by the words that are said over it. ``settled``: the words are final;
+    ``audible``: some of the reply was heard."""
     if text and (
         classify_speech(text) is SpeechOverReply.FLOOR if audible else continues_turn(text)
     ):
@@ -78,24 +80,26 @@ def decide_barge_in(text: str, *, settled: bool, audible: bool) -> BargeInDecisi
 
 
 def continues_turn(text: str) -> bool:
-    """Return whether ``text``, said before anything of the reply was heard, continues the turn: any
-    word does, because there is nothing yet to be polite about."""
+    """Return whether ``text``, said before any of the reply was heard, continues the turn. Any word
+    but a filler does, because there is no reply yet to acknowledge."""
     return any(word not in FILLERS for word in normalized_words(text))
 
 
 ECHO_SIMILARITY = 0.85
-"""From this likeness on a sound is an echo, whatever its words seem to be: a recogniser makes
-others of a quiet one. Somebody who speaks as loud as the echo stays below it."""
+"""Similarity from which audio is an echo, whatever its words: a recognizer makes other words of
+quiet audio. A user who speaks as loud as the echo stays below it."""
 OWN_WORDS_ECHO_SIMILARITY = 0.7
-"""From this on it is one where the words are the machine's, too. Strangers stay below it."""
+"""Similarity from which audio is an echo if its words are the assistant's, too. The audio of other
+people stays below it."""
 WORDS_PER_MISMATCH = 3
-"""One word in so many may be another than was said."""
+"""Number of words of which one may differ from the assistant's."""
 MAX_ECHO_LAG_S = 0.8
-"""Delay within which played audio comes back: buffers, the air, buffers."""
+"""Seconds within which played audio comes back: output buffers, air, input buffers."""
 
 
 def is_echo(text: str, likeness: float, saying: str) -> bool:
-    """Return whether ``text`` is an echo of ``saying``, by the ``likeness`` of the two sounds."""
+    """Return whether ``text`` is an echo of ``saying``; ``likeness`` is the similarity of the two
+    recordings."""
     if not text:
         return False
     return likeness >= ECHO_SIMILARITY or (
@@ -104,9 +108,11 @@ def is_echo(text: str, likeness: float, saying: str) -> bool:
 
 
 def is_own_words(text: str, saying: str) -> bool:
-    """Return whether ``text`` consists of words of ``saying``, in their order, but for one in
-    three: a recognizer makes other words of a quiet sound and misses some, so these need not be
-    neighbours. An order ("stop") that is not among them, or is alone, never does."""
+    """Return whether ``text`` consists of words of ``saying`` in their order.
+
+    One word in three may differ. A recognizer mistakes and misses words of quiet audio, so the
+    words need not be adjacent. A stop word never counts if it is alone or is not in ``saying``.
+    """
     words, said = normalized_words(text), normalized_words(saying)
     if not words or (len(words) == 1 and words[0] in STOP_WORDS):
         return False
@@ -114,7 +120,7 @@ def is_own_words(text: str, saying: str) -> bool:
 
 
 def _is_subsequence(words: Sequence[str], said: Sequence[str]) -> bool:
-    """Return whether ``words`` are in ``said`` in order, from its first on, without long gaps."""
+    """Return whether ``words`` are in ``said`` in order, from its beginning, without long gaps."""
     at = others = 0
     for word in words:
         reach = said[at : at + 1 + len(words)]

@@ -1,8 +1,8 @@
 """Interface of an LLM, chat messages, tool calls, OpenAI's chat completions. Pure.
 
-Servers differ in what they do wrong: errors come in the middle of a stream that began with 200, the
-last chunk has no choices, and what a model says to itself is sent along, in a field of its own or
-between marks.
+Servers deviate from the protocol in different ways. Errors come in the middle of a stream that
+began with status 200. The last chunk has no choices. A model's reasoning is sent along, in a field
+of its own or between marks.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from sidecar.upstream import openai_http
 from sidecar.upstream.openai_http import EventStream
 
 MAX_TOOL_CALLS = 16
-"""Calls of one answer."""
+"""Maximum number of tool calls in one answer."""
 MAX_ARGUMENT_CHARACTERS = 32_768
-"""Of the arguments of all of them."""
+"""Maximum length of the arguments of all calls of one answer, in characters."""
 
 
 class ChatRole(StrEnum):
-    """Role of a message, by the names that language models know."""
+    """Role of a message, with the names of the API."""
 
     SYSTEM = "system"
     USER = "user"
@@ -35,7 +35,7 @@ class ChatRole(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call of a tool: ``arguments`` are JSON as the model wrote it, which may be none."""
+    """Tool call. ``arguments`` is JSON as the model wrote it, and may be invalid."""
 
     id: str
     name: str
@@ -44,8 +44,8 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """Message of a chat. ``calls``: what the machine asked for then; ``call``: the id of the one
-    whose result this is."""
+    """Message of a chat. ``calls``: the tool calls that the LLM made in it; ``call``: the id of the
+    call whose result this is."""
 
     role: ChatRole
     text: str
@@ -55,7 +55,7 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class ToolDefinition:
-    """A function that a client has: ``parameters`` is a JSON schema of its arguments."""
+    """Function that a client offers. ``parameters`` is a JSON schema of its arguments."""
 
     name: str
     description: str = ""
@@ -63,7 +63,7 @@ class ToolDefinition:
 
 
 class ToolChoice(StrEnum):
-    """Choice whether a model calls tools."""
+    """Choice whether a model may, must or must not call tools."""
 
     AUTO = "auto"
     NONE = "none"
@@ -72,7 +72,7 @@ class ToolChoice(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ToolSet:
-    """Tools that a model may call; ``named`` is the one that it has to call, or ''."""
+    """Tools that a model may call. ``named`` is the one that it must call, or ''."""
 
     all: tuple[ToolDefinition, ...] = ()
     choice: ToolChoice = ToolChoice.AUTO
@@ -84,8 +84,8 @@ NO_TOOLS = ToolSet()
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
-    """Some of a call, as a model writes it: ``index`` tells several of one answer apart, ``id`` and
-    ``name`` come with the first of each, and ``arguments`` go on from those before."""
+    """Fragment of a tool call. ``index`` identifies the call within the answer. ``id`` and ``name``
+    come with the call's first fragment. ``arguments`` are appended to those before."""
 
     index: int
     id: str = ""
@@ -94,72 +94,72 @@ class ToolCallDelta:
 
 
 LlmDelta: TypeAlias = str | ToolCallDelta
-"""Of an answer: some characters, or some of a call."""
+"""Part of an answer: some characters, or a fragment of a tool call."""
 
 
 REPEAT_LLM_NAME = "repeat"
-"""The name of who has no model, in settings and wherever one is chosen."""
+"""Name of the built-in echo model, in settings and requests."""
 REPEAT_PREFIX = "You said:"
 
 
 class Llm(Protocol):
-    """Answers a conversation. Leaving `reply` early stops the work."""
+    """Language model. Leaving `reply` early stops its work."""
 
     @property
     def name(self) -> str:
-        """Return the model's name, for people."""
+        """Return the model's display name."""
 
     @property
     def calls(self) -> bool:
         """Return whether it can call tools, as far as is known."""
 
     async def ready(self) -> None:
-        """Have it ready for what comes, as far as that can be had; a conversation begins.
+        """Prepare for requests, as far as possible, when a conversation begins.
 
         Raises:
             errors.LlmError: it will not answer.
         """
 
     async def models(self) -> tuple[str, ...]:
-        """The names of what may answer there, its own choice first.
+        """Return the names of the available models, the default first.
 
         Raises:
-            errors.LlmError: it does not say.
+            errors.LlmError: the list is not available.
         """
 
     def other(self, model: str) -> Llm:
-        """Another of its `models`."""
+        """Return a client of another of its `models`."""
 
     def reply(
         self, messages: Sequence[ChatMessage], tools: ToolSet = NO_TOOLS
     ) -> AsyncGenerator[LlmDelta, None]:
-        """The answer to the last of ``messages``, some characters at a time, or some of a call of
-        one of the ``tools``.
+        """Yield the answer to the last of ``messages``: characters, or fragments of calls of
+        ``tools``.
 
         Raises:
             errors.LlmError: it did not answer, or not to the end.
-            errors.ToolsUnavailable: it calls none.
+            errors.ToolsUnavailable: it does not call tools.
         """
 
     async def close(self) -> None:
-        """Let go of what it has open."""
+        """Close its connections."""
 
 
 class RepeatLlm:
-    """Built-in echo model: repeats what the user says, and says so."""
+    """Built-in echo model: repeats what the user says, with `REPEAT_PREFIX`."""
 
     name = REPEAT_LLM_NAME
     calls = False
 
     async def ready(self) -> None:
-        """It is."""
+        """Do nothing: the echo model is always ready."""
 
     async def models(self) -> tuple[str, ...]:
-        """Itself."""
+        """Return its own name."""
         return (REPEAT_LLM_NAME,)
 
     def other(self, model: str) -> RepeatLlm:
-        """There is one."""
+        """Return itself: there is no other model."""
         return self
 
     async def reply(
@@ -177,18 +177,18 @@ class RepeatLlm:
             yield f"{word} "
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: there are no connections."""
 
 
 CHAT_COMPLETIONS_PATH = "/v1/chat/completions"
 MODELS_PATH = "/v1/models"
 MAX_LINE_BYTES = 1 << 20
-"""Bytes of one line of a stream."""
+"""Maximum size of one line of a stream in bytes."""
 LIMIT, NEWER_LIMIT = "max_tokens", "max_completion_tokens"
-"""Names of the limit of an answer. Everybody knows the first but OpenAI's reasoning models, and
-they say so; who does not know the second passes over it, and answers without an end."""
+"""Names of the field that limits the answer. All servers know the first, except OpenAI's reasoning
+models, which reject it. Other servers ignore the second, and answer without a limit."""
 THINKS, SPEAKS = "<think>", "</think>"
-"""Around what a model says to itself, where it has no field of its own (DeepSeek-R1, Qwen3)."""
+"""Marks around a model's reasoning if it has no field of its own (DeepSeek-R1, Qwen3)."""
 
 
 def chat_request(
@@ -198,7 +198,8 @@ def chat_request(
     tools: ToolSet = NO_TOOLS,
     limit: str = LIMIT,
 ) -> dict[str, Any]:
-    """The body of a request for an answer as a stream; ``limit``: the name of its length."""
+    """Return the body of a request for a streamed answer; ``limit`` is the name of the field that
+    limits its length."""
     told = [_message(one) for one in messages]
     body = {"model": model, "messages": told, "stream": True, limit: max_tokens}
     if tools.all:
@@ -235,7 +236,7 @@ def _tool(tool: ToolDefinition) -> dict[str, Any]:
 
 
 class ChatStreamParser:
-    """A stream of chunks, in bytes as they come."""
+    """Incremental parser of a stream of chat completion chunks."""
 
     def __init__(self) -> None:
         self._events = EventStream(MAX_LINE_BYTES, _wrong)
@@ -244,25 +245,25 @@ class ChatStreamParser:
 
     @property
     def done(self) -> bool:
-        """Return whether the server said that it was all."""
+        """Return whether the server has sent the end of the stream."""
         return self._events.done
 
     def feed(self, data: bytes) -> list[LlmDelta]:
-        """Return the deltas in ``data``: words that came together are one piece.
+        """Return the deltas in ``data``; adjacent texts are merged.
 
         Raises:
-            errors.LlmFailed: the server says that it failed.
-            errors.LlmGarbled: it is no such stream.
+            errors.LlmFailed: the server reports an error.
+            errors.LlmGarbled: the data is not such a stream.
         """
         chunks = map(openai_http.loads, self._events.feed(data))
         said = [piece for chunk in chunks for piece in self._said(chunk)]
         return _merge_text([*said, self._aloud.end()] if self.done else said)
 
     def end(self) -> list[LlmDelta]:
-        """Return the deltas that are left at the end of the stream.
+        """Return the remaining deltas at the end of the stream.
 
         Raises:
-            errors.LlmFailed, errors.LlmGarbled: as `feed`; it broke off in the middle.
+            errors.LlmFailed, errors.LlmGarbled: as `feed`, or the stream ended early.
         """
         said = self.feed(b"\n")
         if not self.done:
@@ -277,12 +278,12 @@ class ChatStreamParser:
                 text, calls = delta.get("content"), delta.get("tool_calls")
                 said: list[LlmDelta] = [self._aloud.feed(text)] if isinstance(text, str) else []
                 return said + [self._called(one) for one in _tool_call_values(calls)]
-            case {"choices": [*_]} | {"usage": dict()}:  # an end, or what it took
+            case {"choices": [*_]} | {"usage": dict()}:  # the end, or the token usage
                 return []
         raise errors.LlmGarbled()
 
     def _called(self, call: dict[str, Any]) -> ToolCallDelta:
-        """Some of a call. Servers that do not count them send each whole."""
+        """Return a fragment of a call. A server that sends no index sends each call whole."""
         index, function = call.get("index"), call.get("function")
         if not isinstance(function, dict) or not isinstance(index, int | None):
             raise errors.LlmGarbled()
@@ -295,7 +296,7 @@ class ChatStreamParser:
 
 
 class ReasoningFilter:
-    """Text without what a model says to itself between `THINKS` and `SPEAKS`, in any pieces."""
+    """Incremental filter that removes a model's reasoning between `THINKS` and `SPEAKS`."""
 
     def __init__(self) -> None:
         self._rest = ""
@@ -303,7 +304,7 @@ class ReasoningFilter:
         self._spoke = False
 
     def feed(self, text: str) -> str:
-        """Return the text without reasoning. Text that may begin a mark is held back."""
+        """Return ``text`` without reasoning. Text that may begin a mark is held back."""
         self._rest += text
         said = ""
         while True:
@@ -316,13 +317,13 @@ class ReasoningFilter:
                 self._rest = before[len(before) - kept :]
                 break
             self._rest, self._thinks = after, not self._thinks
-        if not self._spoke:  # a pause behind thoughts is no beginning
+        if not self._spoke:  # whitespace after the reasoning does not begin the answer
             said = said.lstrip()
             self._spoke = bool(said)
         return said
 
     def end(self) -> str:
-        """Return the held-back text that was no mark."""
+        """Return the held-back text, which was not a mark."""
         rest, self._rest = self._rest, ""
         return "" if self._thinks else rest
 
@@ -336,7 +337,7 @@ def _tool_call_values(calls: object) -> list[dict[str, Any]]:
 
 
 def _merge_text(pieces: Sequence[LlmDelta]) -> list[LlmDelta]:
-    """Words in one piece where they came together; none where there are none."""
+    """Merge adjacent texts; drop empty ones."""
     found: list[LlmDelta] = []
     for piece in pieces:
         if isinstance(piece, str) and found and isinstance(found[-1], str):
@@ -347,8 +348,7 @@ def _merge_text(pieces: Sequence[LlmDelta]) -> list[LlmDelta]:
 
 
 def _partial_mark_length(text: str, mark: str) -> int:
-    """Return the number of characters at the end of ``text`` that may be the beginning of
-    ``mark``."""
+    """Return the number of characters at the end of ``text`` that may begin ``mark``."""
     return next((size for size in range(len(mark) - 1, 0, -1) if text.endswith(mark[:size])), 0)
 
 
@@ -359,7 +359,7 @@ def _wrong(line: bytes | None) -> errors.LlmError:
 
 
 def stream_error(body: object) -> errors.LlmFailed | None:
-    """Return the error that a server sent; None if it sent none."""
+    """Return the error that a server sent; `None` if it sent none."""
     match body:
         case {"error": {"message": str(said)}} | {"error": str(said)} | {"detail": str(said)}:
             return errors.LlmFailed(
@@ -374,13 +374,13 @@ def stream_error(body: object) -> errors.LlmFailed | None:
 
 
 def wants_newer_limit(body: bytes) -> bool:
-    """Return whether a server refuses `LIMIT`, and names `NEWER_LIMIT` for it."""
+    """Return whether a server rejects `LIMIT` and asks for `NEWER_LIMIT` instead."""
     wrong = stream_error(openai_http.loads(body))
     return wrong is not None and NEWER_LIMIT in wrong.detail
 
 
 def response_error(status: int, body: bytes) -> errors.LlmError:
-    """Return the error that a refused request means."""
+    """Return the error for a rejected request."""
     said = stream_error(openai_http.loads(body))
     detail = f"It answers with {status}. {said.detail if said else ''}".strip()
     if status in (401, 403):

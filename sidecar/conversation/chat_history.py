@@ -1,7 +1,7 @@
 """Chat history, and the part of a reply that was heard. Pure.
 
-A reply is pieces, one behind the other; each is shown as it was written, and said by a voice, or
-not at all (code, a table's rule). How much was heard is a number of seconds of all its sound.
+A reply is a sequence of phrases. Each is shown as it was written. It is synthesized, or silent
+(code, a table's rule). How much was heard is a position in the reply's audio, in seconds.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ _ANSWERS = (ChatRole.ASSISTANT, ChatRole.TOOL)
 
 @dataclass(frozen=True, slots=True)
 class ChatEntry:
-    """One message, by its ``number``; a reply's ``turn``, and what it was made of, to cut it once
-    more: its client let it ``end`` after so many seconds. A tool's entry is a ``call``, or
-    what came of one (``returned``)."""
+    """Message with its ``number``.
+
+    A reply has its ``turn`` and its ``reply`` text with timing, so that it can be truncated again;
+    ``end`` is the playback position in seconds at which its client ended it. A tool's entry is a
+    ``call``, or the result of one (``returned``).
+    """
 
     role: ChatRole
     text: str
@@ -31,7 +34,7 @@ class ChatEntry:
 
 
 class ChatHistory:
-    """Messages in order, the oldest let go of; replies are ``most_bytes`` long at most."""
+    """Messages in order. The oldest are dropped; a reply has at most ``most_bytes`` bytes."""
 
     def __init__(self, most: int = 40, most_bytes: int = 4096) -> None:
         self._most, self._most_bytes = most, most_bytes
@@ -40,20 +43,21 @@ class ChatHistory:
 
     @property
     def entries(self) -> tuple[ChatEntry, ...]:
-        """All that say something."""
+        """Return the entries that have text."""
         return tuple(entry for entry in self._entries if entry.text)
 
     def add(self, role: ChatRole, text: str, after: int | None = None) -> ChatEntry:
-        """Add a message, all of it, behind the entry ``after``; return its entry. 0 is the
-        beginning, and None, as a number that is not there, the end."""
+        """Add a message after the entry ``after``; return its entry. 0 is the beginning; `None` or
+        an unknown number is the end."""
         return self._append(ChatEntry(role, text), after)
 
     def begin(self, turn: int, reply: ReplyText) -> ChatEntry:
-        """Keep the place of a reply of which nothing was heard yet."""
+        """Add an empty entry for a reply that begins; return it."""
         return self._append(ChatEntry(ChatRole.ASSISTANT, "", turn, reply))
 
     def replied(self, turn: int, text: str) -> str:
-        """Add the heard part of a reply; return its entry."""
+        """Set the heard text of a reply; return it as it was stored, '' if the turn is not
+        known."""
         at = self._of(turn)
         if at is None:
             return ""
@@ -62,9 +66,11 @@ class ChatHistory:
         return text
 
     def truncate(self, turn: int, seconds: float) -> str | None:
-        """So much of that turn's sound was heard, says who played it, and knows better than a
-        clock: what stands there now, None if the turn is not known (any more). What was once cut
-        does not come back by a greater number."""
+        """Truncate a reply at the playback position that its client reports; return its new text.
+
+        The report counts for more than the service's clock. A later report of more seconds does not
+        restore text. Return `None` if the turn is not known (any more).
+        """
         at = self._of(turn)
         if at is None:
             return None
@@ -76,7 +82,7 @@ class ChatHistory:
         return text
 
     def called(self, turn: int, call: ToolCall, after: int | None = None) -> ChatEntry:
-        """A turn has called a tool; what comes of it is waited for. ``after`` as in `add`."""
+        """Add a tool call of a turn; its result is awaited. ``after`` as in `add`."""
         return self._append(ChatEntry(ChatRole.TOOL, "", turn, call=call), after)
 
     def awaits(self, call: str) -> bool:
@@ -89,39 +95,41 @@ class ChatHistory:
         return any(one.call is not None and one.call.id == call for one in self._entries)
 
     def returned(self, call: str, output: str, after: int | None = None) -> ChatEntry | None:
-        """Add the result of a tool call; None if it is not awaited. The entry stands where the
-        result came, or behind ``after``: models want it directly behind its call, so they are told
-        of the call there."""
+        """Add the result of a tool call; return its entry, or `None` if the result is not awaited.
+
+        The entry is added at the end, or after ``after``. Models expect a result directly behind
+        its call, so `messages` puts the call there, too.
+        """
         if not self.awaits(call):
             return None
         made = next(one for one in self._entries if one.call and one.call.id == call)
         return self._append(replace(made, text=output, returned=True), after)
 
     def drop(self, number: int) -> None:
-        """Remove that entry. With a call goes what came of it."""
+        """Remove the entry. The result of a removed call is removed with it."""
         dropped = [one for one in self._entries if one.number == number]
         calls = {one.call.id for one in dropped if one.call and not one.returned}
         kept = (one for one in self._entries if one.number != number)
         self._entries = [one for one in kept if not (one.call and one.call.id in calls)]
 
     def clear(self) -> None:
-        """Clear the history."""
+        """Remove all entries."""
         self._entries.clear()
 
     def bound(self, most: int, most_bytes: int) -> None:
-        """Other bounds from here on."""
+        """Set the limits from now on."""
         self._most, self._most_bytes = most, most_bytes
 
     def messages(self, instructions: str = "", said: str = "") -> tuple[ChatMessage, ...]:
         """Return the messages for a language model; ``said`` is the user's latest text.
 
-        Neighbours of one role are one message, because models want roles to alternate. Tool calls
-        are included once they have a result, those of one turn together.
+        Adjacent messages of one role are merged, because models expect roles to alternate. A tool
+        call is included once it has a result; the calls of one turn are grouped.
         """
         system, user = ChatEntry(ChatRole.SYSTEM, instructions), ChatEntry(ChatRole.USER, said)
         found: list[ChatMessage] = []
         calling = 0
-        """The place of the last message with calls."""
+        """Index of the last message with calls."""
         turn = 0
         for entry in (system, *self._entries, user):
             last = found[-1].role if found else None
@@ -156,15 +164,15 @@ class ChatHistory:
             numbers = [0, *(one.number for one in self._entries)]
             at = numbers.index(after) if after in numbers else len(self._entries)
             over = max(0, len(self._entries) + 1 - self._most)
-            del self._entries[:over]  # before: a new one at the beginning is not the one that goes
+            del self._entries[:over]  # first: an entry inserted at the beginning stays
             self._entries.insert(max(0, at - over), entry)
             while over and self._entries[0].role in _ANSWERS and self._entries[0] is not entry:
-                del self._entries[0]  # an answer to a question that is gone
+                del self._entries[0]  # an answer whose question was dropped
         return entry
 
 
 def truncate_utf8(text: str, most_bytes: int) -> str:
-    """``text`` in at most so many bytes of UTF-8, cut with an ellipsis."""
+    """Return ``text`` in at most ``most_bytes`` bytes of UTF-8, cut with an ellipsis."""
     raw = text.encode(errors="replace")
     if len(raw) <= most_bytes:
         return text

@@ -1,7 +1,7 @@
 """Events and commands of a conversation. Pure.
 
-Who carries them out does so without waiting between two of one answer: what comes before the first
-wait is what an interruption's speed hangs on.
+The caller carries out all commands of one event without awaiting in between. What happens before
+the first await determines how fast an interruption is.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from sidecar.errors import SidecarError
 from sidecar.interfaces.engine_interface import SynthesizedAudio
 
 MAX_PLAYBACK_REPORT_S = 3_600
-"""Most of a reply that a client may say was played: more than any reply has."""
+"""Maximum of a playback report in seconds: longer than any reply."""
 
 
 UNKNOWN_UTTERANCE = -1
-"""No utterance's number."""
+"""Number that no utterance has."""
 
 
 class ConversationStage(StrEnum):
@@ -40,14 +40,14 @@ class ConversationEvent:
 
 @dataclass(frozen=True, slots=True)
 class ReplyEvent(ConversationEvent):
-    """Event of a stage that works for a reply, or of its player."""
+    """Event of a stage that works for a reply, or of the reply's player."""
 
     turn: int
 
 
 @dataclass(frozen=True, slots=True)
 class UserSpeechStarted(ConversationEvent):
-    """Speech since ``began``: an utterance begins, or goes on after a pause."""
+    """Start of speech at ``began``: an utterance begins, or continues after a pause."""
 
     utterance: int
     began: float
@@ -55,8 +55,8 @@ class UserSpeechStarted(ConversationEvent):
 
 @dataclass(frozen=True, slots=True)
 class UserSpeechStopped(ConversationEvent):
-    """Silence since ``ended``. To be told as soon as it is known, 0.1 s later at best: how long
-    a pause ends a turn is decided here."""
+    """End of speech at ``ended``. It is reported as soon as it is known, 0.1 s later at best: the
+    state machine decides how long a pause ends a turn."""
 
     utterance: int
     ended: float
@@ -64,8 +64,8 @@ class UserSpeechStopped(ConversationEvent):
 
 @dataclass(frozen=True, slots=True)
 class RecognizedWords(ConversationEvent):
-    """All words of an utterance so far; ``upto``: end of the recognized audio. Words that cover
-    all up to the utterance's stop are settled, unless it continues."""
+    """All words of an utterance so far; ``upto``: end of the recognized audio. Words that cover all
+    up to the utterance's stop are final, unless the utterance continues."""
 
     utterance: int
     text: str
@@ -75,7 +75,7 @@ class RecognizedWords(ConversationEvent):
 @dataclass(frozen=True, slots=True)
 class EchoSimilarity(ConversationEvent):
     """Similarity of an utterance's audio so far to what was played then, from 0 to 1
-    (`evidence`): sent before its words."""
+    (`acoustic_echo`). It is sent before the utterance's words."""
 
     utterance: int
     likeness: float
@@ -83,12 +83,12 @@ class EchoSimilarity(ConversationEvent):
 
 @dataclass(frozen=True, slots=True)
 class TurnCommitted(ConversationEvent):
-    """The client ends the user's turn, without a pause."""
+    """The client ends the user's turn without waiting for a pause."""
 
 
 @dataclass(frozen=True, slots=True)
 class TurnDiscarded(ConversationEvent):
-    """The client does not want what was said and is not answered yet."""
+    """The client discards the user's words that are not answered yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +100,9 @@ class TextTyped(ConversationEvent):
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntryAdded(ConversationEvent):
-    """Something that belongs into the history and wants no answer; the client calls it ``name``.
-    It stands behind the entry ``after``, as `ChatHistory.add` has it. With a ``call`` it is one of
-    a tool, from a conversation that went before."""
+    """Entry that the client adds to the history without a reply; ``name`` is the client's name for
+    it. It is added after the entry ``after``, as in `ChatHistory.add`. With a ``call`` it is a tool
+    call from a previous conversation."""
 
     role: chat_completions.ChatRole
     text: str
@@ -113,8 +113,8 @@ class HistoryEntryAdded(ConversationEvent):
 
 @dataclass(frozen=True, slots=True)
 class ToolResultAdded(ConversationEvent):
-    """Result of a tool call, by the call's id; the client calls the entry ``name``. It requests no
-    reply yet; ``after`` as in `HistoryEntryAdded`."""
+    """Result of a tool call, by the call's id; ``name`` is the client's name for the entry. It does
+    not request a reply; ``after`` as in `HistoryEntryAdded`."""
 
     call: str
     output: str
@@ -124,15 +124,15 @@ class ToolResultAdded(ConversationEvent):
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntryDeleted(ConversationEvent):
-    """The entry of that number does not belong into the history."""
+    """The client deletes the entry of that number from the history."""
 
     entry: int
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseRequested(ConversationEvent):
-    """The client wants an answer to the history as it is, if it likes by other ``options``; it
-    calls the request ``name``."""
+    """The client requests a reply to the history as it is. ``options``: for this reply alone, if
+    given; ``name``: the client's name for the request."""
 
     options: ConversationOptions | None = None
     name: str = ""
@@ -140,14 +140,14 @@ class ResponseRequested(ConversationEvent):
 
 @dataclass(frozen=True, slots=True)
 class LlmToken(ReplyEvent):
-    """More of the reply: some characters."""
+    """Text that the LLM adds to the reply: some characters."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class LlmToolCallDelta(ReplyEvent):
-    """Part of a tool call of the LLM."""
+    """Fragment of a tool call of the LLM."""
 
     fragment: chat_completions.ToolCallDelta
 
@@ -162,7 +162,7 @@ class TtsAudio(ReplyEvent):
 
 @dataclass(frozen=True, slots=True)
 class StageEnded(ReplyEvent):
-    """The LLM has finished; or the TTS engine has made all audio of ``piece``."""
+    """The LLM has finished, or the TTS engine has made all audio of ``piece``."""
 
     stage: ConversationStage
     piece: int = 0
@@ -170,8 +170,8 @@ class StageEnded(ReplyEvent):
 
 @dataclass(frozen=True, slots=True)
 class StageFailed(ReplyEvent):
-    """A stage gave up. ``turn`` is the utterance's number if it was the recogniser,
-    `UNKNOWN_UTTERANCE` where what it could not hear may have been none."""
+    """Failure of a stage. ``turn`` is the utterance's number if the recognizer failed;
+    `UNKNOWN_UTTERANCE` if it is not known whether there was an utterance."""
 
     stage: ConversationStage
     error: SidecarError
@@ -179,16 +179,17 @@ class StageFailed(ReplyEvent):
 
 @dataclass(frozen=True, slots=True)
 class PlaybackReported(ReplyEvent):
-    """``seconds`` of the turn's audio have been played by now, in all. To be told before
-    whatever may interrupt (speech, words, a tick), so that the history is right to the word."""
+    """Playback position: ``seconds`` of the turn's audio were played by now, in all. It is sent
+    before any event that may interrupt (speech, words, a timer), so that the history is exact to
+    the word."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class PlaybackTruncated(ConversationEvent):
-    """The client reports that ``seconds`` of that turn's audio were played and no more; if it
-    goes on, it ends. That counts for more than what was `PlaybackReported`, but once cut is cut."""
+    """The client reports that only ``seconds`` of the turn's audio were played; a reply in progress
+    ends. The report overrides `PlaybackReported`, but does not restore text that was truncated."""
 
     turn: int
     seconds: float
@@ -201,25 +202,25 @@ class ResponseCancelled(ConversationEvent):
 
 @dataclass(frozen=True, slots=True)
 class ConversationReset(ConversationEvent):
-    """A conversation from the beginning."""
+    """The client starts the conversation anew."""
 
 
 @dataclass(frozen=True, slots=True)
 class OptionsChanged(ConversationEvent):
-    """From here on otherwise; what goes on is finished as it was begun."""
+    """Other options from now on. A turn in progress keeps its options."""
 
     options: ConversationOptions
 
 
 @dataclass(frozen=True, slots=True)
 class TimerFired(ConversationEvent):
-    """It is as late as ``at``: `SetTimer` asked for this."""
+    """The time ``at`` has come, as `SetTimer` requested."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecognizeUtterance(ConversationCommand):
-    """Recognize the utterance's audio up to ``upto``, with `RecognizedWords` that cover it: it
-    may be over. Nothing to do for an ear that does so by itself."""
+    """Request to recognize the utterance's audio up to ``upto``, as it may have ended, and to
+    report `RecognizedWords` that cover it. Recognizers that do so by themselves ignore it."""
 
     utterance: int
     upto: float
@@ -227,7 +228,8 @@ class RecognizeUtterance(ConversationCommand):
 
 @dataclass(frozen=True, slots=True)
 class GenerateReply(ConversationCommand):
-    """Answer ``messages``, token by token, for this turn, or call one of the ``tools``."""
+    """Request to answer ``messages`` for this turn, token by token, or to call one of the
+    ``tools``."""
 
     turn: int
     messages: tuple[chat_completions.ChatMessage, ...]
@@ -236,8 +238,8 @@ class GenerateReply(ConversationCommand):
 
 @dataclass(frozen=True, slots=True)
 class SynthesizeText(ConversationCommand):
-    """Synthesize ``text``. Of one turn these come in the order of ``piece``, and are to be said
-    one after the other; two at most are on their way."""
+    """Request to synthesize ``text``. The requests of one turn come in the order of ``piece`` and
+    are synthesized one after the other; at most two are in progress."""
 
     turn: int
     piece: int
@@ -246,7 +248,7 @@ class SynthesizeText(ConversationCommand):
 
 @dataclass(frozen=True, slots=True)
 class SendReplyAudio(ConversationCommand):
-    """Audio of the turn to be played behind all of it before."""
+    """Audio of the turn, to be played after all audio before it."""
 
     turn: int
     piece: int
@@ -255,7 +257,7 @@ class SendReplyAudio(ConversationCommand):
 
 @dataclass(frozen=True, slots=True)
 class StopStage(ConversationCommand):
-    """Cancel that stage of the turn."""
+    """Request to cancel that stage of the turn."""
 
     turn: int
     stage: ConversationStage
@@ -263,8 +265,8 @@ class StopStage(ConversationCommand):
 
 @dataclass(frozen=True, slots=True)
 class SetSpeechDetection(ConversationCommand):
-    """Change speech detection from here on: add ``threshold`` to the usual probability, and require
-    ``speech_s`` seconds of it before a reply is held."""
+    """Change of speech detection from now on: ``threshold`` is added to the usual probability, and
+    ``speech_s`` seconds of speech are required before a reply is held."""
 
     threshold: float
     speech_s: float
@@ -272,7 +274,7 @@ class SetSpeechDetection(ConversationCommand):
 
 @dataclass(frozen=True, slots=True)
 class SetTimer(ConversationCommand):
-    """A `TimerFired` is wanted at that time, if nothing else happens before; the last one counts,
-    and None means that none is."""
+    """Request for a `TimerFired` at that time if nothing else happens before. The latest request
+    counts; `None` cancels it."""
 
     at: float | None

@@ -28,12 +28,12 @@ from sidecar.workers.tts_client import TtsClient
 log = logging.getLogger(__name__)
 
 StageWork: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
-"""Work of a stage; made when its task begins, which one that is stopped at once never does."""
+"""Work of a stage, created when its task begins: a task that is cancelled at once creates none."""
 
 
 class ConversationTasks:
-    """Owns the tasks. To stop one is not to wait for it: nobody listens to it any more at once,
-    and it ends in its own time."""
+    """Tasks of the LLM and TTS stages. `stop` does not wait for a task: its events are ignored at
+    once, and it ends in its own time."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class ConversationTasks:
         happened: Callable[[events.ConversationEvent], None],
     ) -> None:
         self.thinker, self.manner = thinker, manner
-        """LLM and speaking manner: changes apply to what begins later."""
+        """LLM and synthesis options: changes apply to stages that begin later."""
         self._voice = voice
         self._now, self._happened = now, happened
         self._going: dict[tuple[int, events.ConversationStage], asyncio.Task[None]] = {}
@@ -52,12 +52,12 @@ class ConversationTasks:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def think(self, command: events.GenerateReply) -> None:
-        """Begin to answer."""
+        """Start the LLM for a reply."""
         work = partial(self._thought, command)
         self._begin(command.turn, events.ConversationStage.THINKER, work)
 
     def say(self, command: events.SynthesizeText) -> None:
-        """Say that behind what is being said of the turn."""
+        """Synthesize the text after all earlier text of the turn."""
         if command.turn not in self._said:
             self._said[command.turn] = asyncio.Queue()
             spoken = partial(self._spoken, command.turn, self.manner)
@@ -65,15 +65,15 @@ class ConversationTasks:
         self._said[command.turn].put_nowait(command)
 
     def stop(self, turn: int, stage: events.ConversationStage) -> None:
-        """Stop that stage of the turn."""
+        """Cancel that stage of the turn."""
         if stage is events.ConversationStage.VOICE:
             self._said.pop(turn, None)
         if (task := self._going.pop((turn, stage), None)) is not None:
             task.cancel()
 
     async def close(self) -> None:
-        """End all of them. Those that were stopped before are on their way: who hurries them takes
-        a process that others use along."""
+        """Cancel all tasks and wait for them. A task that was cancelled before is not cancelled
+        again: that would end a worker process that other conversations share."""
         for task in self._tasks:
             if not task.cancelling():
                 task.cancel()
@@ -91,7 +91,7 @@ class ConversationTasks:
             await work()
         except errors.SidecarError as error:
             self._happened(events.StageFailed(self._now(), turn, stage, error))
-        except Exception:  # whatever a stage raises: the conversation goes on
+        except Exception:  # a stage may raise anything: the conversation goes on
             log.exception("internal error in the stage %s of a conversation", stage)
             self._happened(events.StageFailed(self._now(), turn, stage, errors.EngineFailed()))
         finally:
@@ -122,11 +122,11 @@ class ConversationTasks:
 
 
 class ConversationLoop:
-    """One conversation. Everything happens in one thread and at once: an event goes to the machine,
-    and what that wants is begun before anything else happens.
+    """One conversation. It runs in one thread and without waiting: an event goes to the state
+    machine, and its commands are started before the next event.
 
-    ``client``: what can be told to who plays the sound. ``manner``: how the voice speaks.
-    ``seen`` is shown what is told.
+    ``client``: what the client's player can do. ``manner``: synthesis options. ``seen``: callback
+    for the client's events.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class ConversationLoop:
         self._now, self._seen = now, seen
         self.id = session.id
         self.greeting = session.greeting
-        """Fields for the client at the start, beside those of its wire."""
+        """Fields for the client at the start, besides those of its protocol."""
         self._machine = ConversationStateMachine(options)
         self._ear = SpeechInput(session, now, self._recognised, self._noticed)
         self._stages = ConversationTasks(thinker, voice, manner, now, self._happened)
@@ -160,7 +160,7 @@ class ConversationLoop:
 
     @property
     def options(self) -> ConversationOptions:
-        """As they are now."""
+        """Return the current options."""
         return self._machine.options
 
     @property
@@ -171,7 +171,7 @@ class ConversationLoop:
     async def hear(
         self, raw: bytes, encoding: SampleEncoding = SampleEncoding.PCM16, rate: int = 16_000
     ) -> None:
-        """More sound of the person's, as `Session.send`."""
+        """Add audio of the user, as `Session.send`."""
         await self._ear.hear(raw, encoding, rate)
         self._evidence.hear(raw, encoding, rate, self._ear.received_s)
         utterance = self._ear.speaking
@@ -197,7 +197,7 @@ class ConversationLoop:
 
     @property
     def received_s(self) -> float:
-        """Seconds of the person's sound that came."""
+        """Return the duration of the user's audio so far in seconds."""
         return self._ear.received_s
 
     def span(self, utterance: int) -> tuple[float, float]:
@@ -206,12 +206,12 @@ class ConversationLoop:
 
     @property
     def turn(self) -> int:
-        """The number of the reply that is given, or will be next."""
+        """Return the number of the reply in progress, or of the next."""
         return self._machine.turn
 
     @property
     def replying(self) -> int:
-        """The number of the reply that is given, 0 while there is none."""
+        """Return the number of the reply in progress, 0 if there is none."""
         return self._machine.replying
 
     def knows(self, call: str) -> bool:
@@ -229,30 +229,30 @@ class ConversationLoop:
 
     @property
     def sending(self) -> bool:
-        """Return whether a reply is being sent of which more is to come."""
+        """Return whether some audio of the reply in progress is not sent yet."""
         return self._machine.replying > self._sent
 
     def wish(self, what: Callable[..., events.ConversationEvent], *values: Any) -> None:
-        """The client wishes something now: the kind of event, and what belongs to it."""
+        """Handle a request of the client: ``what`` is the type of event, ``values`` are its
+        fields."""
         self._ear.touch()
         self._happened(what(self._now(), *values))
 
     def playback_completed(self) -> None:
-        """The client plays to its end what was sent of a reply: nothing was held back."""
+        """Record that the client plays all that was sent of a reply to its end, if all was sent."""
         if self._machine.replying and not self.sending:
             self.wish(events.PlaybackReported, self._machine.replying, float("inf"))
 
     async def commit(self) -> None:
-        """The client ends the person's turn behind the sound that came. Waits until all of that was
-        heard.
+        """End the user's turn after the audio so far. Wait until all of that is recognized.
 
         Raises:
-            errors.SessionOver: nothing is heard any more.
+            errors.SessionOver: the session takes no more input.
         """
         await self._settled(self._ear.commit, output_queue.CommitAcknowledged())
 
     async def forget(self) -> None:
-        """The client does not want what was said and not answered; as `commit`."""
+        """Discard the user's words that are not answered; wait as `commit` does."""
         await self._settled(self._ear.forget, output_queue.DiscardAcknowledged())
 
     async def _settled(
@@ -269,28 +269,28 @@ class ConversationLoop:
         await settled
 
     def plays(self, client: output_queue.PlaybackClient) -> None:
-        """From here on this can be told to who plays the sound."""
+        """Set what the client's player can do."""
         self._pacer.client = client
 
     def speaks(self, manner: SynthesisOptions) -> None:
-        """Speak like that from the next reply on of which nothing was said yet."""
+        """Set the synthesis options of the replies that TTS has not begun."""
         self._stages.manner = manner
 
     def thinks(self, thinker: Llm) -> None:
-        """Have replies thought of by that one from the next on."""
+        """Set the LLM from the next reply on."""
         self._stages.thinker = thinker
 
     def played(self, turn: int, seconds: float) -> None:
-        """The client has played so much of that turn's sound by now; of one that is over this is
-        too late, and changes nothing."""
+        """Record how much of a turn's audio the client has played by now. A report of a turn that
+        has ended is too late and is ignored."""
         now = self._now()
         self._ear.touch()
         self._pacer.report(turn, seconds, now)
         self._happened(events.TimerFired(now))
 
     def end(self) -> None:
-        """No more of it: a reply that goes on ends here, and `ConversationEnded` is the last that
-        is told."""
+        """End the conversation: a reply in progress is cancelled, and `ConversationEnded` is the
+        last output."""
         self.wish(events.ResponseCancelled)
         self._out.put_nowait(output_queue.ConversationEnded())
 
@@ -302,10 +302,10 @@ class ConversationLoop:
         self._out.put_nowait(output_queue.ConversationNotice(notice))
 
     async def run(self) -> None:
-        """Go on until the session ends.
+        """Run until the session ends.
 
         Raises:
-            errors.SidecarError: what ended it.
+            errors.SidecarError: the error that ended it.
         """
         try:
             async with running(self._ear.listen()) as (listening,):
@@ -317,7 +317,7 @@ class ConversationLoop:
             await self._close()
 
     async def outgoing(self) -> AsyncIterator[output_queue.ConversationOutput]:
-        """Yield the output for the client; for ever, and for one reader."""
+        """Yield the output for the client, without end and for one reader."""
         while True:
             yield await self._out.get()
 
@@ -328,8 +328,8 @@ class ConversationLoop:
         await self._stages.close()
 
     def _happened(self, event: events.ConversationEvent) -> None:
-        """Feed the state machine, and carry out its commands. How much was heard comes first: an
-        interruption goes by that."""
+        """Feed the state machine and carry out its commands. The playback position is fed first: an
+        interruption depends on it."""
         if self._broken.done():
             return
         try:
@@ -345,18 +345,18 @@ class ConversationLoop:
             self._set_timer(now)
             if self._out.qsize() > MAX_PENDING_OUTPUT:
                 raise errors.InboundFull("The client does not read its events.")
-        except Exception as fault:  # a fault of ours ends it, and is told where it runs
+        except Exception as fault:  # an internal error ends the conversation, and `run` raises it
             self._broken.set_exception(fault)
 
     def _recognised(self, event: events.ConversationEvent) -> None:
-        """Of the ear. What its words sound like comes before them."""
+        """Handle an event of the speech input. The echo similarity is fed before the words."""
         if isinstance(event, events.RecognizedWords) and event.text:
             self._compare(event.utterance)
         self._happened(event)
 
     def _compare(self, utterance: int) -> None:
-        """Feed the similarity of an utterance's audio so far to what was played then, if
-        anything was."""
+        """Feed the similarity of an utterance's audio so far to what was played then, if any
+        was."""
         self._compared_s = self._ear.received_s
         self._happened(events.TimerFired(self._now()))
         likeness = self._evidence.likeness(*self._ear.place(utterance))
@@ -397,9 +397,10 @@ class ConversationLoop:
                 self._ear.attend(threshold)
             case events.SetTimer(at):
                 self._due = at
-            case output_queue.ConversationClientEvent():  # the ear recognizes utterances by itself
+            # `RecognizeUtterance` is ignored: the session recognizes utterances by itself
+            case output_queue.ConversationClientEvent():
                 if isinstance(command, output_queue.ReplyEnded):
-                    self._ear.touch()  # who listens is there
+                    self._ear.touch()  # a client that plays a reply is present
                     for frame in self._pacer.end(command.turn, now):
                         self._out.put_nowait(frame)
                 self._seen(command)
@@ -410,7 +411,7 @@ class ConversationLoop:
             self._out.put_nowait(command)
 
     def _set_timer(self, now: float) -> None:
-        """Be there when the machine or the pacer wants it."""
+        """Set the timer to the next time that the state machine or the pacer needs."""
         times = [self._due, self._pacer.wake_at(now)]
         at = min((one for one in times if one is not None), default=None)
         if self._timer is not None:

@@ -8,14 +8,14 @@ from sidecar.conversation import chat_completions
 from sidecar.limit_overrides import limit
 
 IDLE_S = limit("talk_idle", 600.0)
-"""Seconds that a conversation waits for sound, for typed text or for another wish of its client's,
-once nothing is said any more, before it ends."""
+"""Seconds without audio, typed text or another request of the client after which a conversation
+ends, counted once nothing is being said."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndOfTurnDelays:
-    """Pauses that end a user's turn, in seconds: after a sentence that is finished, as a rule,
-    and at most. ``scale`` makes all of them longer or shorter."""
+    """Pauses that end a user's turn, in seconds: after a finished sentence, usually, and at most.
+    ``scale`` multiplies all of them."""
 
     finished_s: float = 0.2
     usual_s: float = 0.3
@@ -35,12 +35,12 @@ class EndOfTurnDelays:
 class ConversationOptions:
     """Options of a conversation.
 
-    ``instructions``: system prompt of the LLM. ``apology``: spoken if nothing else can be.
-    ``voiced``: there is a TTS voice; else replies are text. ``ends_turns``: a pause ends a person's
-    turn; else the client alone does. ``answers``: a turn is answered without being asked to.
-    ``interruptible``: by voice. ``guarded``: sound that is played comes back as an echo; it is on
-    by itself once that has happened. ``longest_reply_s``: of sound. ``tools``: what may be called
-    instead of answering, and before that; the client has them.
+    ``instructions``: system prompt of the LLM. ``tools``: tools of the client, which the LLM may
+    call before or instead of an answer. ``apology``: spoken if there is nothing else to speak.
+    ``voiced``: replies are spoken; else they are text. ``ends_turns``: a pause ends a user's turn;
+    else only the client does. ``answers``: each turn is answered; else only on request.
+    ``interruptible``: by speech. ``guarded``: the microphone picks up the played audio as an echo;
+    this also takes effect once an echo was heard. ``longest_reply_s``: seconds of audio.
     """
 
     instructions: str = ""

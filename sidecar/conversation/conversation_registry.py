@@ -1,4 +1,4 @@
-"""Registry of conversations."""
+"""Registry of the conversations in progress, with their LLM and TTS clients."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ from sidecar.workers.tts_client import TtsClient
 log = logging.getLogger(__name__)
 
 SLOT_WAIT_S = 1.0
-"""So long one waits for a place: a page that is loaded anew comes back before it is known that it
-has left."""
+"""Seconds that a new conversation waits for a free slot: a page that is reloaded comes back before
+the server knows that it has left."""
 FAST_PROBE_S = 0.1
-"""Time within which a refused connection is known."""
+"""Seconds within which a refused connection is known."""
 PROBE_REST_FACTOR = 30
-"""Times the length of a look that took longer there is none."""
+"""Interval between searches for an LLM that take longer, as a multiple of a search's duration."""
 
 
 class ConversationRegistry:
-    """Owns who thinks for all of them. ``voice``: what speaks, None where nothing does."""
+    """Conversations in progress, and the LLM clients that they share. ``voice``: TTS client; `None`
+    if there is none."""
 
     def __init__(self, settings: Settings, live: SessionRegistry, voice: TtsClient | None) -> None:
-        """All that there may be, by the settings.
+        """Configure the registry; the LLM is searched for later.
 
         Raises:
-            errors.SettingsInvalid: what they say of who thinks cannot be.
+            errors.SettingsInvalid: the settings of the LLM are not valid.
         """
         self._llm_address = choose_llm(settings)
         self._settings, self._sessions, self._voice = settings, live, voice
@@ -69,8 +70,8 @@ class ConversationRegistry:
         return self._thinker.name if self._thinker is not None else self._settings.llm
 
     async def models(self) -> tuple[str, ...]:
-        """Return the LLMs to choose from, the default first; `REPEAT_LLM_NAME` is always there. A
-        server that does not list its models is asked when a conversation begins."""
+        """Return the LLMs to choose from, the default first; `REPEAT_LLM_NAME` is always there. The
+        default of a server that does not list its models is missing."""
         thinker = await self._found()
         named: tuple[str, ...] = ()
         with suppress(errors.LlmError):
@@ -78,7 +79,7 @@ class ConversationRegistry:
         return tuple(dict.fromkeys((*named, REPEAT_LLM_NAME)))
 
     async def voices(self) -> tuple[str, ...]:
-        """Return the voices, loading the TTS engine if necessary.
+        """Return the voices; load the TTS engine if necessary.
 
         Raises:
             errors.SidecarError: it does not load.
@@ -89,7 +90,7 @@ class ConversationRegistry:
         """Return the LLM of that name, '' for the default.
 
         Raises:
-            errors.ModelNotFound: there is none.
+            errors.ModelNotFound: no model has that name.
         """
         usual = await self._found()
         if not model:
@@ -97,12 +98,12 @@ class ConversationRegistry:
         if model not in self._others:
             if model not in await self.models():
                 raise errors.ModelNotFound(hint="GET /v1/talk lists the models.")
-            usual = await self._found()  # it may have been found just now
+            usual = await self._found()  # the search in `models` may have found another
             self._others.setdefault(model, usual.other(model))
         return self._others[model]
 
     def options(self) -> ConversationOptions:
-        """A conversation's manners, as the settings have them."""
+        """Return the options of a conversation by the settings."""
         instructions = self._settings.talk_instructions
         return ConversationOptions(instructions, voiced=self._voice is not None)
 
@@ -116,12 +117,12 @@ class ConversationRegistry:
         client: output_queue.PlaybackClient | None = None,
         session: str | None = None,
     ) -> AsyncIterator[ConversationLoop]:
-        """A conversation, for as long as it is held. Model and voice are made ready meanwhile.
-        ``client`` and ``manner`` as `ConversationLoop`; ``session``: its number.
+        """Open a conversation until the context ends; prepare the LLM and TTS meanwhile. ``client``
+        and ``manner`` as in `ConversationLoop`; ``session``: the session's id.
 
         Raises:
-            errors.TalkFull: there are enough of them.
-            errors.LiveUnavailable, errors.LiveFull, errors.LiveLimited: nobody can hear it.
+            errors.TalkFull: no slot is free.
+            errors.LiveUnavailable, errors.LiveFull, errors.LiveLimited: there is no live session.
         """
         await self._place()
         self._opening += 1
@@ -151,15 +152,15 @@ class ConversationRegistry:
             await asyncio.wait(warming)
 
     async def close(self) -> None:
-        """Let go of who thinks; the conversations end with their connections."""
+        """Close the LLM clients. Conversations end with their connections."""
         for thinker in filter(None, (self._thinker, *self._others.values())):
             await thinker.close()
 
     async def _place(self) -> None:
-        """Wait a little for a place.
+        """Wait a little for a free slot.
 
         Raises:
-            errors.TalkFull: there is none.
+            errors.TalkFull: no slot is free.
         """
         try:
             async with asyncio.timeout(SLOT_WAIT_S):
@@ -170,8 +171,8 @@ class ConversationRegistry:
             raise errors.TalkFull() from None
 
     async def _found(self) -> Llm:
-        """Return the LLM. A server on this machine may start later than this service: while there
-        is none it is searched for again, rarely if a search takes long."""
+        """Return the LLM. A server on this machine may start later than this service. So the
+        search is repeated until one is found, less often if a search takes long."""
         async with self._finding:
             if self._thinker is None:
                 self._thinker = await create_llm(self._llm_address)
@@ -190,7 +191,7 @@ class ConversationRegistry:
     def _warm(
         self, talk: ConversationLoop, ready: Callable[[], Awaitable[object]]
     ) -> asyncio.Task[None]:
-        """Have a stage ready before it is needed; what keeps it from that is said at once."""
+        """Prepare a stage before it is needed; report an error to the client at once."""
 
         async def warmed() -> None:
             try:

@@ -10,17 +10,17 @@ from sidecar.transcripts.speaker_embeddings import SpeakerProfile
 from sidecar.transcripts.transcript import Segment, Transcript
 
 PERSON, MACHINE = 0, 1
-"""The speakers' numbers."""
+"""Speaker numbers of the user and the assistant."""
 MAX_ENTRIES = 5_000
-"""Lines that are kept; the oldest go."""
+"""Maximum number of entries; the oldest are dropped."""
 MAX_CHARACTERS = 1_000_000
-"""Characters that are kept, of all lines; a conversation of a day has fewer."""
+"""Maximum number of characters in all entries; a conversation of a day has fewer."""
 NEVER = float("-inf")
 
 
 @dataclass(slots=True)
 class _TranscriptEntry:
-    """Utterance or reply, by the transcript's clock; ``turn`` of replies."""
+    """Utterance or reply, by the transcript's clock; ``turn`` is a reply's number."""
 
     speaker: int
     began: float
@@ -30,7 +30,7 @@ class _TranscriptEntry:
 
 
 class ConversationTranscript:
-    """One conversation, since ``began``. Feed it with what is told, in order."""
+    """Transcript of one conversation since ``began``, made from its client events in order."""
 
     def __init__(self, began: float) -> None:
         self._began = began
@@ -39,7 +39,7 @@ class ConversationTranscript:
         self._reply: _TranscriptEntry | None = None
 
     def take(self, told: output_queue.ConversationClientEvent, at: float) -> None:
-        """One more thing that was told, at ``at``."""
+        """Add a client event, sent at ``at``."""
         match told:
             case output_queue.UserTurnStarted(began=began):
                 self._person = _TranscriptEntry(PERSON, began, NEVER, "")
@@ -68,8 +68,8 @@ class ConversationTranscript:
     def transcript(
         self, at: float, *, engine: str, precision: str, language: str, machine: str
     ) -> Transcript:
-        """All of it up to ``at``, by who heard it; ``machine``: what that is called. What a person
-        was just saying stands at its end."""
+        """Return the transcript up to ``at``, with the words that the user is saying at its end.
+        ``engine`` and ``precision`` are the recognizer's; ``machine`` is the assistant's name."""
         lines = [one for one in (*self._lines, self._person) if one is not None and one.text]
         segments = sorted(
             (
@@ -105,7 +105,7 @@ class ConversationTranscript:
             self._keep(_TranscriptEntry(MACHINE, line.began, at, text, turn))
 
     def _keep(self, line: _TranscriptEntry) -> None:
-        """Add a line; the oldest go."""
+        """Add an entry; drop the oldest if there are too many characters."""
         self._lines.append(line)
         while len(self._lines) > 1 and sum(len(one.text) for one in self._lines) > MAX_CHARACTERS:
             self._lines.popleft()

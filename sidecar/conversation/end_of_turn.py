@@ -1,10 +1,10 @@
 """User turn and end-of-turn detection. Pure.
 
-A turn is one utterance or several: the ear ends one at any pause it likes, and the turn goes on
-until a pause is long enough for what was said (`end_of_turn_delay_s`).
+A turn is one utterance or several. The recognizer ends an utterance at any pause. The turn
+continues until a pause is long enough for what was said (`end_of_turn_delay_s`).
 
-A pause behind a finished sentence is an end; one behind "and" is a breath. So what was said so far
-decides, and for those who speak slowly all takes a little longer.
+A pause after a finished sentence ends the turn; a pause after "and" does not. So the delay depends
+on the text so far, and is a little longer for slow speakers.
 """
 
 from __future__ import annotations
@@ -20,17 +20,19 @@ from sidecar.conversation.tts_text import normalized_words, word_set
 from sidecar.errors import SidecarError
 
 MAX_USER_TURN_BYTES = 65_536
-"""Bytes of what a person says aloud in one turn: an hour without a pause that ends it."""
+"""Maximum size of the text of one spoken turn in bytes: an hour of speech without a pause that ends
+it."""
 
 DEFAULT_DELAYS = EndOfTurnDelays()
 AFTER_COMMA_S = 0.8
-"""Behind a comma: the sentence goes on."""
+"""Delay after a comma in seconds: the sentence goes on."""
 AFTER_NUMBER_S = 1.0
-"""Behind a run of digits or a word that needs another: numbers are said in groups."""
+"""Delay in seconds after a run of digits or a word that needs another: numbers are said in
+groups."""
 DEFAULT_WORDS_PER_S = 2.5
-"""Words a second; who speaks more slowly pauses for longer."""
+"""Words per second below which a speaker is slow, and pauses for longer."""
 MIN_PACE_WORDS = 4
-"""Words below which a pace says nothing."""
+"""Number of words from which the pace is taken into account."""
 FILLERS = word_set(
     "um uh umm uhm uhh er erm ehm hmm hm eh ah äh ähm ehh hem euh heu ben pues este cioè allora "
     "えっと ええと あの えー 음 어 嗯 呃 那个"
@@ -40,7 +42,7 @@ NEVER_FINAL_WORDS = word_set(
     "and or but because the a an if und oder aber weil dass der das ein eine einen et ou mais "
     "parce le les une des pero porque los las perché il och men и или но потому"
 )
-"""Words that never end a sentence, whatever mark a recognizer puts behind them."""
+"""Words that never end a sentence, even if the recognizer puts a full stop after them."""
 INCOMPLETE_WORDS = NEVER_FINAL_WORDS | word_set(
     "so when while although though than as nor unless until that which who whose to of in on at "
     "for from with without by about into like my your his her our their is are was were am i'm "
@@ -55,7 +57,7 @@ NUMBER_WORDS = word_set(
     "cuatro cinco seis siete ocho nueve"
 )
 _END = 80
-"""Characters in which marks at the end are looked for."""
+"""Number of last characters in which marks are searched."""
 _ENDS = re.compile(r"[.!?。！？｡؟।॥።]['\"”’»)\]」』]*$")
 _ELLIPSIS = re.compile(r"(?:\.\.|…)['\"”’»)\]]*$")
 _GOES_ON = re.compile(r"[,;:，、；：،؛–—-]['\"”’»)\]]*$")
@@ -64,8 +66,8 @@ _GOES_ON = re.compile(r"[,;:，、；：،؛–—-]['\"”’»)\]]*$")
 def end_of_turn_delay_s(
     text: str, pace: float | None = None, settings: EndOfTurnDelays = DEFAULT_DELAYS
 ) -> float:
-    """Seconds of silence that end a turn of which ``text`` was said so far, at ``pace`` words a
-    second where that is known. Never more than ``settings.most_s``, scaled."""
+    """Return the seconds of silence that end a turn with ``text`` so far. ``pace``: words per
+    second, `None` if unknown. At most ``settings.most_s``, scaled."""
     words = normalized_words(text)
     wanted = min(settings.most_s, _base_delay_s(text.strip()[-_END:], words, settings))
     if pace is not None and len(words) >= MIN_PACE_WORDS:
@@ -88,27 +90,28 @@ def _base_delay_s(text: str, words: Sequence[str], settings: EndOfTurnDelays) ->
 
 
 def _ends_in_digit_group(words: Sequence[str], *, ended: bool) -> bool:
-    """Return whether this ends in a number that may go on, as one is said in groups: "four one
-    five", "0171 55". A number at the end of a sentence is one of several, or is an end."""
+    """Return whether the words end in a number that may go on, as numbers are said in groups: "four
+    one five", "0171 55". At the end of a sentence it has to consist of several groups."""
     run = list(takewhile(lambda word: word.isdigit() or word in NUMBER_WORDS, reversed(words)))
     digits = sum(len(word) if word.isdigit() else 1 for word in run)
     return digits >= 3 and len(run) >= 2 if ended else digits >= 2
 
 
 SPECULATE_AFTER_S = 0.1
-"""Of silence words are wanted: the turn may be over."""
+"""Seconds of silence after which words are requested: the turn may have ended."""
 RECOGNIZER_TIMEOUT_S = 20.0
-"""A recogniser that takes longer has failed."""
+"""Seconds after which a recognizer has failed."""
 MAX_UTTERANCES = 100
-"""Of one turn that are kept apart; of older ones the text alone is kept."""
+"""Maximum number of utterances of one turn that are stored separately; of older ones only the text
+is kept."""
 _SLACK_S = 0.02
 
 
 @dataclass(slots=True)
 class UserUtterance:
-    """Utterance of the user since it ``began``: recognized up to ``upto``, of audio up to
-    ``ended``. ``likeness``: similarity of its sound to the audio played then; ``echo``: it is
-    that."""
+    """Utterance of the user since ``began``. ``upto``: time up to which it is recognized;
+    ``ended``: time of its end; ``asked``: time at which its words were requested. ``likeness``:
+    similarity of its audio to the audio played then; ``echo``: it is an echo."""
 
     began: float
     text: str = ""
@@ -120,21 +123,23 @@ class UserUtterance:
 
     @property
     def settled(self) -> bool:
-        """Return whether its words cover all of it."""
+        """Return whether its words cover all of its audio."""
         return self.ended is not None and self.upto >= self.ended - _SLACK_S
 
 
 @dataclass(slots=True)
 class UserTurn:
-    """Turn of a user. ``since``: when the stretch of speech began that goes on or was the last;
-    ``saying``: what the machine says meanwhile, or did just before, which may come back.
-    ``answer``: the client wants one, by ``answer_by`` if that is given, and calls that request
-    ``answer_name``.
+    """Turn of a user.
 
-    Over a reply ``told`` is false: no client knows of it yet. There ``paused_at`` is since when the
-    reply is held for it, ``dismissed`` that it is not held for it any more, and ``aside`` that its
-    words are no interruption. ``heard_s``: so much of the reply was heard when it stopped.
-    ``before``: what was said in utterances that are not kept any more.
+    ``since``: start of the current or last span of speech. ``saying``: text that the assistant says
+    meanwhile, or said just before, which may come back as an echo. ``answer``: the client has
+    requested a reply, with the options ``answer_by`` if given, under the name ``answer_name``.
+
+    ``told``: clients were notified of the turn; over a reply they are not. Over a reply
+    ``paused_at`` is the time since which the reply is held for the turn; ``dismissed``: the reply
+    is not held for it any more; ``aside``: its words do not interrupt. ``heard_s``: playback
+    position of the reply when the speech stopped. ``before``: text of utterances that are not kept
+    any more.
     """
 
     since: float
@@ -164,7 +169,7 @@ class UserTurn:
 
     @property
     def first(self) -> int:
-        """The utterance that it began with: before its first words there may have been a cough."""
+        """Return its first utterance with words: noise may have come before."""
         said = (number for number, one in self.utterances.items() if one.text)
         return next(said, self.current)
 
@@ -175,15 +180,15 @@ class UserTurn:
 
     @property
     def text(self) -> str:
-        """All that was said so far, without what is an echo; with it, where the client is sure that
-        this is a turn."""
+        """Return the words so far without echoes; with echoes if the client has committed the
+        turn."""
         said = [one for one in self.utterances.values() if self.committed or not one.echo]
         texts = [one.text.strip() for one in said]
         return " ".join(text for text in (self.before, *texts) if text)
 
     @property
     def echoed(self) -> bool:
-        """Return whether some of it is an echo."""
+        """Return whether an utterance of it is an echo."""
         return any(one.echo for one in self.utterances.values())
 
     @property
@@ -192,8 +197,8 @@ class UserTurn:
         return not self.speaking and all(one.settled for one in self.utterances.values())
 
     def start(self, utterance: int, began: float) -> None:
-        """Goes on, under the same number or another."""
-        if self.speaking and utterance != self.current:  # cut, because it was long
+        """Start or continue speech, in the same utterance or another."""
+        if self.speaking and utterance != self.current:  # a long utterance was cut
             self.stop(self.current, began)
         self.speaking, self.current, self.since = True, utterance, began
         self.committed = self.dismissed = self.aside = False
@@ -205,13 +210,13 @@ class UserTurn:
             self.before = truncate_utf8(f"{self.before} {text}".strip(), MAX_USER_TURN_BYTES)
 
     def stop(self, utterance: int, ended: float) -> None:
-        """Pauses since ``ended``."""
+        """End speech at ``ended``."""
         self.spoken_s += max(0.0, ended - self.since)
         self.speaking, self.ended = False, ended
         self.utterances[utterance].ended = ended
 
     def hear(self, utterance: int, text: str, upto: float) -> bool:
-        """Words of it; whether they say anything new."""
+        """Set the words of an utterance; return whether they or `settled` changed."""
         one = self.utterances.get(utterance)
         if one is None or upto < one.upto:
             return False
@@ -220,14 +225,15 @@ class UserTurn:
         return changed or self.settled != was_settled
 
     def give_up(self, utterance: int, error: SidecarError) -> None:
-        """Give up waiting for its words: those that are there have to do."""
+        """Stop waiting for an utterance's words: the turn goes on with those that were
+        recognized."""
         one = self.utterances.get(utterance)
         if one is not None and one.ended is not None and not one.settled:
             one.upto, self.failure = one.ended, error
 
     def wanted(self) -> list[tuple[float, int, UserUtterance]]:
-        """Utterances that are over as far as one knows and whose words are not asked for: since
-        when they are wanted."""
+        """Return the utterances that have ended and whose words were not requested yet, each with
+        the time at which to request them."""
         return [
             (one.ended + SPECULATE_AFTER_S, number, one)
             for number, one in self.utterances.items()
@@ -235,7 +241,8 @@ class UserTurn:
         ]
 
     def late(self) -> list[tuple[float, int]]:
-        """Utterances whose words are asked for: when that takes too long."""
+        """Return the utterances whose words were requested, each with the time at which that
+        fails."""
         return [
             (one.asked + RECOGNIZER_TIMEOUT_S, number)
             for number, one in self.utterances.items()
@@ -243,13 +250,13 @@ class UserTurn:
         ]
 
     def over_at(self, settings: EndOfTurnDelays) -> float:
-        """Return the end of the turn if nobody goes on speaking."""
+        """Return the time at which the turn ends if the user does not go on speaking."""
         text = self.text
         pace = len(normalized_words(text)) / self.spoken_s if self.spoken_s > 0 else None
         return self.ended + end_of_turn_delay_s(text, pace, settings)
 
     @property
     def recognised_s(self) -> float:
-        """Return the seconds that the last words took from when they were requested."""
+        """Return the seconds from the request of the last words to their result."""
         asked = self.utterances[self.current].asked
         return max(0.0, self.settled_at - asked) if asked is not None else 0.0

@@ -11,15 +11,15 @@ from sidecar.interfaces.engine_interface import SynthesizedAudio, WordMark
 from sidecar.transcripts.word_timing import split_atoms, spread_over_time, text_columns
 
 DEFAULT_CHARACTERS_PER_S = 15.0
-"""Columns a second: how fast a voice is taken to speak of which too little was heard to know."""
+"""Speed of speech in text columns per second if too little audio is known to measure it."""
 ELLIPSIS = "…"
 _SLACK_S = 0.005
 
 
 @dataclass(slots=True)
 class ReplyPart:
-    """Phrase and its audio as far as it is made: ``seconds`` from ``start`` of the reply's on.
-    ``whole``: no more comes; ``broken``: though there is more of its text."""
+    """Phrase and its audio so far: ``seconds``, from position ``start`` of the reply's audio on.
+    ``whole``: no more audio comes. ``broken``: it ended before the end of the text."""
 
     piece: TtsPhrase
     start: float | None = None
@@ -31,12 +31,12 @@ class ReplyPart:
 
     @property
     def awaits_audio(self) -> bool:
-        """Return whether more of its audio is to come."""
+        """Return whether more audio is to come."""
         return not (self.silent or self.whole)
 
     def heard(self, until: float) -> int:
-        """Return how many characters of the text were heard when its audio had played to
-        ``until``: the words whose middle was."""
+        """Return how many characters were heard once its audio had played to ``until``: up to the
+        last word of which half was played."""
         count = 0
         for end, begins, ends in self._words():
             if (begins + ends) / 2 > until + _SLACK_S:
@@ -45,7 +45,7 @@ class ReplyPart:
         return count
 
     def _words(self) -> Iterator[tuple[int, float, float]]:
-        """Return the end of each word in the text, and its begin and end in the audio."""
+        """Yield the end of each word in the text, and its start and end in the audio."""
         text = self.piece.text
         if not self.marks:
             words, end = split_atoms(text), 0
@@ -63,8 +63,8 @@ class ReplyPart:
             yield mark.character + known, mark.start, self._lasts(mark)
 
     def _lasts(self, last: WordMark | None = None) -> float:
-        """Return the duration of its audio, or its estimate; that of the ``last`` word that is
-        marked yet."""
+        """Return the duration of its audio, estimated while it is incomplete. With ``last`` the
+        estimate reaches to the end of that word, the last that has a mark."""
         if self.whole and not self.broken:
             return self.seconds
         text, start = self.piece.text, 0.0
@@ -74,21 +74,21 @@ class ReplyPart:
 
 
 class ReplyText:
-    """One reply as it grows."""
+    """Text and audio of one reply as it grows."""
 
     def __init__(self) -> None:
         self.parts: list[ReplyPart] = []
         self.made_s = 0.0
-        """Seconds of sound there are."""
+        """Seconds of audio so far."""
         self.limited = False
-        """It was to be longer."""
+        """The reply was cut: more was to come."""
 
     def add(self, piece: TtsPhrase, *, silent: bool) -> None:
-        """One more piece, ``silent`` if no voice is to say it."""
+        """Add a phrase; ``silent`` if it is not synthesized."""
         self.parts.append(ReplyPart(piece, silent=silent or not piece.text))
 
     def sounded(self, number: int, sound: SynthesizedAudio) -> bool:
-        """Piece ``number`` sounds on; whether that is how it began."""
+        """Add audio of phrase ``number``; return whether it is the phrase's first."""
         part = self.parts[number]
         began = part.start is None
         if part.start is None:
@@ -103,14 +103,15 @@ class ReplyText:
         self.parts[number].whole = True
 
     def mute(self) -> None:
-        """Mark that no more of it gets audio."""
+        """Mark that no more audio comes for any phrase."""
         for part in self.parts:
             part.silent = part.silent or part.start is None
             part.broken = part.broken or not part.whole
             part.whole = True
 
     def limit(self, number: int) -> None:
-        """It ends within piece ``number``: what was to come after its sound so far never comes."""
+        """End the reply within phrase ``number``: drop all that was to come after its audio so
+        far."""
         self.limited = True
         del self.parts[number if self.parts[number].start is None else number + 1 :]
         for part in self.parts[number:]:
@@ -137,7 +138,8 @@ class ReplyText:
         return _cut_text(found) if self.limited else found.strip()
 
     def around(self, seconds: float, before: float = 6.0, after: float = 1.0) -> str:
-        """Return the text around that moment of its audio, piece by piece."""
+        """Return the phrases from ``before`` seconds before that position of the audio to ``after``
+        seconds after it."""
         near = (
             part.piece.text
             for part in self.parts
@@ -149,8 +151,8 @@ class ReplyText:
 
 
 def _shown_text(piece: TtsPhrase, characters: int) -> str:
-    """Return the displayed text of ``piece`` whose first so many spoken characters were heard. The
-    two differ by markup alone, so the words are searched one after the other."""
+    """Return the displayed text up to the end of the first ``characters`` of the spoken text. The
+    two differ only by markup, so the words are searched one after the other."""
     at = 0
     for word in piece.text[:characters].split():
         bare = re.search(r"\w(?:.*\w)?", word)

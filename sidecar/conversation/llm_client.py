@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FIRST_TOKEN_S = limit("llm_first_token", 20.0)
-"""Seconds that a language model may take to its first word: it may have to load."""
+"""Seconds that an LLM may take to its first word: it may have to load."""
 NEXT_TOKEN_S = limit("llm_next_token", 10.0)
-"""Seconds that it may take from one word to the next."""
+"""Seconds that an LLM may take from one word to the next."""
 MAX_TOKENS = limit("llm_max_tokens", 200)
-"""Most tokens of an answer: a minute of speech."""
+"""Maximum number of tokens of an answer: a minute of speech."""
 MODELS_TIMEOUT_S = 3.0
-"""So long a server may take to be connected to, and to say what it has."""
+"""Seconds for a server to accept a connection, and to list its models."""
 WARM_UP_MESSAGES = (chat_completions.ChatMessage(chat_completions.ChatRole.USER, "Hello"),)
 
 
@@ -37,10 +37,10 @@ WARM_UP_MESSAGES = (chat_completions.ChatMessage(chat_completions.ChatRole.USER,
 class LlmAddress:
     """Address of an LLM, and its request options.
 
-    ``url`` without the path of the API; '' is looked for on this machine. ``model``: '' takes the
-    first that the server lists. ``first_s``: how long it may take to its first word (one that has
-    to load its model takes its time), ``next_s``: from one to the next. ``max_tokens``: of an
-    answer. Nothing prints the key.
+    ``url``: without the path of the API; '' searches this machine. ``model``: '' takes the first
+    that the server lists. ``first_s``: seconds to the first word (a server may have to load the
+    model); ``next_s``: seconds from one word to the next. ``max_tokens``: maximum of an answer. The
+    key is never printed.
     """
 
     url: str
@@ -52,12 +52,12 @@ class LlmAddress:
 
     @property
     def looked_for(self) -> bool:
-        """Return whether the LLM is any server that answers on this machine."""
+        """Return whether any server that answers on this machine is used."""
         return not self.url
 
 
 class LlmClient:
-    """Owns the connections to one model."""
+    """HTTP client of one model."""
 
     def __init__(self, address: LlmAddress) -> None:
         import httpx
@@ -69,36 +69,36 @@ class LlmClient:
 
     @property
     def name(self) -> str:
-        """The model, and where it is."""
+        """Return the model's name and its host."""
         return f"{self._model or 'a language model'} at {self._client.base_url.netloc.decode()}"
 
     @property
     def calls(self) -> bool:
-        """It may: whether it does is the model's to say."""
+        """Return true: the model may call tools, and decides by itself whether it does."""
         return True
 
     async def ready(self) -> None:
-        """Know which model it is, and have the server load it: a word is asked for, and dropped.
+        """Determine the model and have the server load it: request one token and drop it.
 
         Raises:
-            errors.LlmError: it does not answer, or will not.
+            errors.LlmError: the server does not answer, or rejects the request.
         """
         await self._known()
         async with self._within(self._address.first_s), self._asked(WARM_UP_MESSAGES, 1):
             pass
 
     async def models(self) -> tuple[str, ...]:
-        """Return the models that the server lists, behind the one that is set.
+        """Return the models that the server lists, after the configured one.
 
         Raises:
-            errors.LlmError: it lists nothing.
+            errors.LlmError: the server lists nothing.
         """
         body = await self._listed()
         names = (self._model, *openai_http.model_names(body))
         return tuple(dict.fromkeys(filter(None, names)))
 
     def other(self, model: str) -> LlmClient:
-        """As `Llm.other`, by connections of its own."""
+        """Return a client of another model, with its own connections."""
         return LlmClient(replace(self._address, model=model))
 
     async def reply(
@@ -106,7 +106,8 @@ class LlmClient:
         messages: Sequence[chat_completions.ChatMessage],
         tools: chat_completions.ToolSet = chat_completions.NO_TOOLS,
     ) -> AsyncGenerator[chat_completions.LlmDelta, None]:
-        """As `Llm.reply`; the connection ends with it, and so does the work on the other side.
+        """Yield the reply as `Llm.reply`. Leaving early closes the connection, which ends the
+        server's work.
 
         Raises:
             errors.LlmUnreachable, errors.LlmTimeout, errors.LlmRefused, errors.LlmFailed,
@@ -123,20 +124,20 @@ class LlmClient:
                     within_s = self._address.next_s
 
     async def close(self) -> None:
-        """End the connections."""
+        """Close the connections."""
         await self._client.aclose()
 
     async def _next(
         self, pieces: AsyncIterator[bytes], words: chat_completions.ChatStreamParser
     ) -> list[chat_completions.LlmDelta]:
-        """Return the next deltas; none at the end. Text without words does not count."""
+        """Return the next deltas; none at the end. Data without deltas is skipped."""
         async for piece in pieces:
             if (said := words.feed(piece)) or words.done:
                 return said
         return words.end()
 
     async def _known(self) -> None:
-        """Return the model to use."""
+        """Determine the model to use, if it is not configured."""
         if self._model:
             return
         self._model = next(iter(openai_http.model_names(await self._listed())), "")
@@ -163,9 +164,9 @@ class LlmClient:
         most: int,
         tools: chat_completions.ToolSet = chat_completions.NO_TOOLS,
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """A request that was taken, and the pieces of its answer."""
+        """Send a request; yield the body of the accepted response."""
         async with _map_http_errors(self._address.url):
-            limit = self._limit  # another's answer may change it meanwhile
+            limit = self._limit  # the response to a parallel request may change it
             response = await self._sent(messages, most, tools)
             try:
                 if response.status_code != 200:
@@ -195,7 +196,7 @@ class LlmClient:
             return await self._client.send(sent, stream=True)
 
     async def _said(self, response: httpx.Response) -> bytes:
-        """Return the reason of a rejection."""
+        """Return the body of a rejection."""
         async with self._within(self._address.next_s):
             return await openai_http.read_small(response)
 
@@ -210,7 +211,7 @@ class LlmClient:
 
 @asynccontextmanager
 async def _map_http_errors(url: str) -> AsyncIterator[None]:
-    """Trouble on the way as an error of ours."""
+    """Raise errors of the HTTP client as LLM errors."""
     import httpx
 
     try:
@@ -230,17 +231,17 @@ LOCAL_LLM_SERVERS = {
     "llama.cpp": "http://127.0.0.1:8080",
     "vLLM": "http://127.0.0.1:8000",
 }
-"""Default addresses of local LLM servers, by their own documentation."""
+"""Default addresses of local LLM servers, from their documentation."""
 PROBE_TIMEOUT_S = 2.0
-"""So long one of them may take to answer on a busy machine; where nobody listens that is known at
+"""Seconds that a local server may take to answer on a busy machine. A closed port is known at
 once."""
 
 
 def choose_llm(settings: Settings) -> LlmAddress | None:
-    """Return where the settings' model is, None if what is said is repeated. Nobody is asked.
+    """Return the address of the LLM by the settings; `None` for the echo model. No request is sent.
 
     Raises:
-        errors.SettingsInvalid: the address is none, or the key is no secret.
+        errors.SettingsInvalid: the address or the key is not valid.
     """
     wanted = settings.llm.strip()
     if wanted == chat_completions.REPEAT_LLM_NAME:
@@ -253,8 +254,8 @@ def choose_llm(settings: Settings) -> LlmAddress | None:
 
 
 async def create_llm(address: LlmAddress | None, *, again: bool = False) -> chat_completions.Llm:
-    """Create the LLM of an address. With 'auto' it is a server that answers on this machine, and no
-    other; ``again``: none did before, and the log says so already."""
+    """Create the client of an LLM. With 'auto' it is a server that answers on this machine, and no
+    other. ``again``: an earlier search found none, which is logged already."""
     if address is None:
         return chat_completions.RepeatLlm()
     if not address.looked_for:
@@ -280,8 +281,8 @@ async def create_llm(address: LlmAddress | None, *, again: bool = False) -> chat
 
 
 async def _probe_model(url: str, wanted: str) -> str:
-    """The model that a server on this machine has: the one that is wanted, else its first; ''
-    without one."""
+    """Return the model of a server on this machine: the wanted one, else its first; '' if there is
+    no server or model."""
     import httpx
 
     try:

@@ -1,9 +1,9 @@
 """Output queue of a conversation: client events, paced audio, playback position. Pure.
 
-Some clients queue whatever arrives and cannot be told to drop it: to them nothing is sent more than
-`MAX_AUDIO_LEAD_S` ahead of the ear, so that a hush is one. Others have a message that clears what
-they have: they get it as fast as they like, and what was heard goes by time, or by what they
-report.
+Some clients queue all audio that arrives and cannot drop it. Their audio is sent at most
+`MAX_AUDIO_LEAD_S` ahead of playback, so that an interruption is heard at once. Other clients can
+clear their queue. Their audio is sent as fast as it is made, and the playback position follows the
+clock, or the client's reports.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from sidecar.interfaces.engine_interface import SynthesizedAudio
 from sidecar.transcripts.transcript import Notice
 
 MAX_PENDING_OUTPUT = 2_000
-"""Limit of output that waits for a client that reads slowly: minutes of audio."""
+"""Maximum number of outputs that wait for a slow client: minutes of audio."""
 
 
 class ConversationCommand:
-    """Command to carry out."""
+    """Command of the state machine."""
 
     __slots__ = ()
 
@@ -44,12 +44,12 @@ class ConversationPhase(StrEnum):
 
     IDLE = "idle"
     LISTENING = "listening"
-    """Somebody speaks."""
+    """The user speaks."""
     TRANSCRIBING = "transcribing"
-    """Nobody does, and it is not decided yet whether the turn is over."""
+    """The user is silent, and it is not decided yet whether the turn has ended."""
     GENERATING = "generating"
     SYNTHESIZING = "synthesizing"
-    """There are words of the reply, and no sound of it."""
+    """The reply has text, but no audio yet."""
     SPEAKING = "speaking"
 
 
@@ -58,24 +58,24 @@ class ReplyEnding(StrEnum):
 
     COMPLETED = "completed"
     INTERRUPTED = "interrupted"
-    """By voice, or by another turn of the person."""
+    """Interrupted by speech, or by another turn of the user."""
     CANCELLED = "cancelled"
-    """By the client."""
+    """Cancelled by the client."""
     LIMITED = "limited"
-    """It was as long as may be."""
+    """Ended at its maximum length."""
     FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseChanged(ConversationClientEvent):
-    """The conversation does something else now."""
+    """Change of the conversation's phase."""
 
     phase: ConversationPhase
 
 
 @dataclass(frozen=True, slots=True)
 class UserTurnStarted(ConversationClientEvent):
-    """A user's turn begins, with that utterance. Over a reply this is told only once that is
+    """Start of a user's turn, with that utterance. Over a reply it is sent only once the reply is
     interrupted."""
 
     utterance: int
@@ -91,7 +91,7 @@ class UserTurnPartial(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class UserTurnStopped(ConversationClientEvent):
-    """The user's turn is over: silence since ``ended``, and that ``utterance`` was its last."""
+    """End of the user's speech: silence since ``ended``; ``utterance`` was the turn's last."""
 
     ended: float
     utterance: int = field(default=0, compare=False)
@@ -99,9 +99,9 @@ class UserTurnStopped(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class UserTurnFinal(ConversationClientEvent):
-    """Final text of the user's turn, as it stands in the history by the number of ``entry``;
-    ``typed``: not spoken. ``backchannel``: from when to when it was said over a reply, which it did
-    not interrupt; it is not answered."""
+    """Final text of the user's turn, as stored in the history entry ``entry``; ``typed``: not
+    spoken. ``backchannel``: start and end of words over a reply that did not interrupt it and are
+    not answered."""
 
     text: str
     typed: bool = False
@@ -111,7 +111,7 @@ class UserTurnFinal(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntryRecorded(ConversationClientEvent):
-    """Entry that the client added to the history, by the number of ``entry`` there; ``name`` is the
+    """Entry that the client added to the history, with its number ``entry`` there; ``name`` is the
     client's name for it."""
 
     entry: int
@@ -122,14 +122,14 @@ class HistoryEntryRecorded(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class UserTurnDropped(ConversationClientEvent):
-    """End of a user's turn that was none: noise, an echo (``echo``), or dropped by the client."""
+    """End of a user's turn without words: noise, an echo (``echo``), or discarded by the client."""
 
     echo: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyStarted(ConversationClientEvent):
-    """The turn is being answered, aloud if ``voiced``; its place in the history is ``entry``."""
+    """Start of a reply, spoken if ``voiced``; its number in the history is ``entry``."""
 
     turn: int
     voiced: bool = field(default=True, compare=False)
@@ -138,7 +138,7 @@ class ReplyStarted(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class ReplyTextDelta(ConversationClientEvent):
-    """More of the reply's text, as it is to be shown."""
+    """Text that is added to the reply, as it is displayed."""
 
     turn: int
     text: str
@@ -146,7 +146,7 @@ class ReplyTextDelta(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class ToolCallStarted(ConversationClientEvent):
-    """The turn calls a tool by that name; the call has an id."""
+    """Start of a tool call of the reply, with the call's id and the tool's name."""
 
     turn: int
     call: str
@@ -155,7 +155,7 @@ class ToolCallStarted(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class ToolCallArgumentsDelta(ConversationClientEvent):
-    """More of that call's arguments."""
+    """Fragment of that call's arguments."""
 
     turn: int
     call: str
@@ -164,8 +164,8 @@ class ToolCallArgumentsDelta(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class ToolCallEnded(ConversationClientEvent):
-    """All of a call is there: it is to be carried out, and what comes of it is waited for. It
-    stands in the history as ``entry``. One that has not got so far when its reply ends is none."""
+    """Complete tool call: the client executes it and returns the result. Its number in the history
+    is ``entry``. A call that is not complete when its reply ends is void."""
 
     turn: int
     call: ToolCall
@@ -174,7 +174,7 @@ class ToolCallEnded(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class ReplyAudioStarted(ConversationClientEvent):
-    """Audio of that phrase begins to be sent; ``text`` is what the TTS engine makes of it."""
+    """Start of a phrase's audio; ``text`` is the phrase's spoken text."""
 
     turn: int
     piece: int
@@ -183,8 +183,8 @@ class ReplyAudioStarted(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class ReplyEnded(ConversationClientEvent):
-    """End of a turn's output. ``text`` is what stands in the history: what was heard;
-    ``heard_s`` of ``made_s`` seconds of sound were."""
+    """End of a turn's output. ``text`` is the heard part, as stored in the history; ``heard_s`` of
+    ``made_s`` seconds of audio were heard."""
 
     turn: int
     ending: ReplyEnding
@@ -195,8 +195,8 @@ class ReplyEnded(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class ReplyTruncated(ConversationClientEvent):
-    """Playback of a turn ended there by the client's report; ``text`` is in the history now,
-    nothing of a turn that is forgotten."""
+    """Truncation of a turn at the client's playback position; ``text`` is in the history now, '' if
+    the turn is not known any more."""
 
     turn: int
     seconds: float
@@ -205,8 +205,8 @@ class ReplyTruncated(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class ConversationError(ConversationClientEvent):
-    """Error; the conversation goes on. ``turn`` is 0 where it was no reply's; ``name`` is what
-    the client calls the request that came to nothing by it, or ''."""
+    """Error; the conversation goes on. ``turn`` is 0 if it concerns no reply; ``name`` is the
+    client's name for the request that failed, or ''."""
 
     turn: int
     error: SidecarError
@@ -215,31 +215,31 @@ class ConversationError(ConversationClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class ConversationNotice(ConversationClientEvent):
-    """Notice of a problem by which nothing is lost."""
+    """Notice of a problem without any loss."""
 
     notice: Notice
 
 
 @dataclass(frozen=True, slots=True)
 class ConversationStarted(ConversationClientEvent):
-    """The conversation begins, again after a reset."""
+    """Start of a conversation after a reset."""
 
 
 MAX_AUDIO_LEAD_S = 0.15
-"""So far ahead of the ear a client is at most that cannot be told to be quiet."""
+"""Seconds of audio that are sent ahead of playback, at most, to a client that cannot drop audio."""
 MIN_FRAME_S = 0.12
 MAX_FRAME_S = 0.25
-"""Of a frame. A browser's page may lose a hundredth of a second where one ends, so they are not
-shorter than need be, and end between two words if there is such a place."""
+"""Minimum and maximum duration of a frame in seconds. A browser may lose 10 ms at the end of a
+frame. So frames are not shorter than necessary, and end between two words if possible."""
 UNDERRUN_S = 0.02
-"""Buffer below which a client gets whatever there is."""
+"""Seconds of buffered audio below which a client gets all audio that is available."""
 _SLACK_S = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class PlaybackClient:
-    """Capabilities of a client that plays audio: drop what it has (``clears``), pause and resume
-    (``holds``). ``lead_s``: the most that it has ahead, if it cannot drop."""
+    """Capabilities of a client that plays audio: drop queued audio (``clears``), pause and resume
+    (``holds``). ``lead_s``: seconds that it gets ahead, at most, if it cannot drop audio."""
 
     clears: bool = False
     holds: bool = False
@@ -248,7 +248,7 @@ class PlaybackClient:
 
 @dataclass(frozen=True, slots=True)
 class ReplyAudioFrame(ConversationOutput):
-    """Audio to be sent now; ``start`` is its position in the turn's audio, in seconds."""
+    """Audio to send now; ``start`` is its position in the turn's audio, in seconds."""
 
     turn: int
     pcm: bytes
@@ -263,7 +263,8 @@ class ReplyAudioFrame(ConversationOutput):
 
 @dataclass(slots=True)
 class _TurnAudio:
-    """One turn's audio: what waits, from ``sent`` to ``made``, and where words begin in it."""
+    """Audio of one turn: queued samples from ``sent`` to ``made``, and the positions at which words
+    begin."""
 
     turn: int
     rate: int
@@ -278,11 +279,11 @@ class _TurnAudio:
 
 
 class AudioPacer:
-    """Pacing of the audio of one turn after the other, on its way to ``client``."""
+    """Pacer of the audio that is sent to ``client``, one turn after the other."""
 
     def __init__(self, client: PlaybackClient | None = None) -> None:
         self.client = client or PlaybackClient()
-        """Playback state of the client; another one from the next step on."""
+        """Capabilities of the client; may be replaced at any time."""
         self._line: _TurnAudio | None = None
         self._hushed = 0
         self._paused = False
@@ -294,12 +295,12 @@ class AudioPacer:
 
     @property
     def waiting(self) -> bool:
-        """Return whether some of it was not sent."""
+        """Return whether some of the audio was not sent."""
         return self._line is not None and bool(self._line.pcm)
 
     def add(self, turn: int, piece: int, sound: SynthesizedAudio, now: float) -> None:
-        """More sound behind all there is. A new turn's replaces what there was; sound of one that
-        was hushed, or is older, is dropped.
+        """Add audio after all that is queued. A new turn replaces the turn before; audio of a
+        dropped or an older turn is ignored.
 
         Raises:
             ValueError: the rate changed within a turn.
@@ -333,7 +334,8 @@ class AudioPacer:
         return found
 
     def wake_at(self, now: float) -> float | None:
-        """Return the time of the next send or resend, if nothing happens before."""
+        """Return the time at which a frame is due or playback ends; `None` if neither is to
+        come."""
         line = self._line
         if line is None or self._stands:
             return None
@@ -356,22 +358,21 @@ class AudioPacer:
         return min(line.sent, line.heard + max(0.0, now - line.since))
 
     def played(self, now: float) -> float:
-        """Return the seconds for `Played`: the audio that will have been heard if it ends here. If
-        a client cannot drop audio, that is all it has."""
+        """Return the seconds for `PlaybackReported`: the audio that will have been heard if
+        playback stops now. For a client that cannot drop audio that is all that was sent."""
         if self.client.clears or self._line is None:
             return self.heard(now)
         return self._line.sent
 
     def report(self, turn: int, seconds: float, now: float) -> None:
-        """The client says that so much of the turn's sound was heard by now: from here on that
-        counts, and goes on by time."""
+        """Set the playback position to the client's report; from there it follows the clock."""
         line = self._line
         if line is not None and line.turn == turn:
             line.heard, line.since = min(line.sent, max(0.0, seconds)), max(now, line.since)
 
     def pause(self, now: float) -> None:
-        """Send nothing, lose nothing. A client that cannot be told plays what it has, and that is
-        taken for heard."""
+        """Pause sending without loss. A client that can neither pause nor drop plays all that it
+        has, which counts as heard."""
         line = self._line
         if self._paused:
             return
@@ -382,14 +383,14 @@ class AudioPacer:
         self._paused = True
 
     def resume(self, now: float) -> None:
-        """Go on where it was."""
+        """Resume sending."""
         if self._line is not None and self._stands:
             self._line.since = now
         self._paused = False
 
     def drop_audio(self, turn: int, now: float) -> float:
-        """Drop what was not sent of the turn, and take no more; so much of it was heard, or will
-        have been where a client can drop nothing."""
+        """Drop the unsent audio of the turn, and ignore later audio of it. Return the seconds that
+        were heard, or will be if the client cannot drop audio."""
         self._hushed = max(self._hushed, turn)
         line = self._line
         if line is None or line.turn != turn:
@@ -399,7 +400,7 @@ class AudioPacer:
         return heard
 
     def end(self, turn: int, now: float) -> list[ReplyAudioFrame]:
-        """The turn is over by itself: what is left of it, which is too short to be waited for."""
+        """End a turn that is done; return the rest of its audio, which is too short to wait for."""
         line, found = self._line, list[ReplyAudioFrame]()
         if line is not None and line.turn == turn and line.pcm:
             found.append(ReplyAudioFrame(turn, bytes(line.pcm), line.rate, line.sent))
@@ -434,31 +435,30 @@ class AudioPacer:
 
 @dataclass(frozen=True, slots=True)
 class PauseReplyAudio(ConversationCommand, ConversationOutput):
-    """Pause the turn's audio, here and, if it can, at the client: nothing is lost, and its
-    events wait as well."""
+    """Request to pause the turn's audio, at the client too if it can, without loss. The turn's
+    audio events wait as well."""
 
     turn: int
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeReplyAudio(ConversationCommand, ConversationOutput):
-    """Resume the turn's audio."""
+    """Request to resume the turn's audio."""
 
     turn: int
 
 
 @dataclass(frozen=True, slots=True)
 class DropReplyAudio(ConversationCommand, ConversationOutput):
-    """Drop all of the turn's audio that was not sent, and have the client drop the rest if it
-    can."""
+    """Request to drop the turn's audio that was not sent, and the client's rest of it if it can."""
 
     turn: int
 
 
 @dataclass(frozen=True, slots=True)
 class TurnAudioSent(ConversationOutput):
-    """All of that turn was sent, though some may still have to be played; it will end like that.
-    Where that is all the same, `ReplyEnded` alone is told."""
+    """All audio of that turn was sent, though some may still have to be played; ``ending`` is how
+    the turn will end. If the turn ends at the same time, only `ReplyEnded` is sent."""
 
     turn: int
     ending: ReplyEnding
@@ -476,4 +476,4 @@ class DiscardAcknowledged(ConversationOutput):
 
 @dataclass(frozen=True, slots=True)
 class ConversationEnded(ConversationOutput):
-    """The client has asked for the end: nothing comes behind this."""
+    """End of the conversation at the client's request; the last output."""

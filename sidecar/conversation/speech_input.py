@@ -17,20 +17,22 @@ from sidecar.live.sessions.session import AUDIO_LOST_NOTICE, Session
 from sidecar.transcripts.transcript import Notice
 
 CLOCK_HISTORY_S = 120.0
-"""Of sound; nobody asks for what lies further back."""
+"""Seconds of audio that the clock covers; older positions are never looked up."""
 MIN_CLOCK_STEP_S = 0.01
-"""Places are no closer together: however short the chunks are, there are no more than 12,000."""
+"""Minimum distance of the clock's entries in seconds: however short the chunks are, there are at
+most 12,000."""
 
 
 class AudioClock:
-    """Clock of audio that comes in chunks; what lies ``s`` seconds before a chunk's end was said
-    ``s`` seconds before it came. A client that pauses between two makes no difference to that."""
+    """Clock of audio that comes in chunks. Audio ``s`` seconds before a chunk's end was recorded
+    ``s`` seconds before the chunk came. A pause of the client between two chunks does not change
+    that."""
 
     def __init__(self) -> None:
         self._ends: deque[tuple[float, float]] = deque()
 
     def came(self, upto: float, now: float) -> None:
-        """All sound up to ``upto`` seconds is there by ``now``."""
+        """Record that all audio up to ``upto`` seconds has come by ``now``."""
         ends = self._ends
         if ends and upto <= ends[-1][0]:
             return
@@ -50,17 +52,17 @@ class AudioClock:
 
 
 INPUT_STALL_S = 0.6
-"""A client that sends nothing for so long while somebody speaks has stopped to listen: pages send
-four times a second, and say nothing when a person switches the microphone off."""
+"""Seconds without audio during speech after which the client has stopped sending. Pages send four
+times a second, and send nothing once the user switches the microphone off."""
 STALL_CHUNKS = 1.5
-"""Times the length of a chunk a client is waited for at least: some send a second at once."""
+"""Minimum of that time as a multiple of a chunk's length: some clients send a second at once."""
 MAX_UTTERANCE_SPANS = 100
-"""Utterances of which it is known where they lay."""
+"""Maximum number of utterances with a stored position in the audio."""
 MIN_SPEECH_S = 0.064
-"""So far behind its beginning speech is speech: two looks of the detector."""
+"""Seconds from the start of speech to its detection: two frames of the detector."""
 CONVERSATION_ENDPOINTING = live_options.EndpointingOptions(silence_s=0.2, pause_s=0.1)
-"""Words are made from a tenth of a second of silence on; whether that ends a turn is the machine's
-to say."""
+"""Endpointing of the session: words are recognized from 0.1 s of silence on. The state machine
+decides whether that ends a turn."""
 
 
 def speech_input_options(language: str = AUTO) -> live_options.LiveOptions:
@@ -74,8 +76,8 @@ def speech_input_options(language: str = AUTO) -> live_options.LiveOptions:
 
 
 class SpeechInput:
-    """Owns the way from a session to ``happened``, and to ``noticed`` for what is beside the
-    conversation; `listen` goes on until the session ends."""
+    """Translation of a session's events to conversation events for ``happened``. ``noticed`` gets
+    the other notices. `listen` runs until the session ends."""
 
     def __init__(
         self,
@@ -88,15 +90,15 @@ class SpeechInput:
         self._noticed = noticed
         self._clock = AudioClock()
         self._finals: dict[int, list[str]] = {}
-        """Texts of a turn's finals, by turn, until it has ended."""
+        """Texts of a turn's finals, by turn, until the turn has ended."""
         self._stopped: dict[int, float] = {}
         self.speaking: int | None = None
-        """The utterance that goes on."""
+        """The utterance in progress."""
         self._starving: OneShotTimer | None = None
         self._quiet = False
-        """Nothing has come for so long that what is said there is not gone on with."""
+        """Input has stalled: an utterance that starts now does not go on."""
         self.options, self._guard = session.options, 0.0
-        """Recognition options while nothing is played."""
+        """Recognition options, and the threshold that is added while a reply is played."""
         self._spans: dict[int, tuple[float, float]] = {}
         self._gone: frozenset[int] = frozenset()
         self._commits: deque[Callable[[], None] | None] = deque()
@@ -109,17 +111,17 @@ class SpeechInput:
 
     @property
     def received_s(self) -> float:
-        """Seconds of sound that came."""
+        """Return the duration of the audio so far in seconds."""
         return self._session.received_s
 
     def span(self, utterance: int) -> tuple[float, float]:
-        """Return the span of an utterance in all the audio, in seconds: from, to. One that goes
-        on ends where it began, and of one that is long gone nothing is known."""
+        """Return the span of an utterance in all the audio, in seconds: from, to. An utterance in
+        progress ends where it began; of one that is no longer kept both are 0."""
         return self._spans.get(utterance, (0.0, 0.0))
 
     def place(self, utterance: int) -> tuple[float, float, float]:
-        """Return the span of an utterance in all the audio without the lead before its first
-        word, so far: from, to, and the time of that."""
+        """Return the span of an utterance so far, without the lead before its first word: from, to,
+        and the time of its end."""
         start, end = self.span(utterance)
         start += self.options.endpointing.pre_roll_s
         if utterance == self.speaking:
@@ -132,8 +134,8 @@ class SpeechInput:
         encoding: live_options.SampleEncoding = live_options.SampleEncoding.PCM16,
         rate: int = 16_000,
     ) -> None:
-        """More sound, as `Session.send`."""
-        if self._starving is not None:  # also while an engine has no room for what came
+        """Add audio, as `Session.send`."""
+        if self._starving is not None:  # here, as sending may wait for the engine
             self._starving.cancel()
         try:
             await self._session.send(raw, encoding, rate)
@@ -143,21 +145,21 @@ class SpeechInput:
         self._quiet = False
 
     def touch(self) -> None:
-        """The client is there, though it sends no sound."""
+        """Record that the client is present, though it sends no audio."""
         self._session.touch()
 
     def commit(self, heard: Callable[[], None]) -> None:
-        """The client ends the person's turn behind the sound that came: that is told once all of
-        it was heard, and then ``heard`` is called.
+        """End the user's turn after the audio so far. Once all of that is recognized, report the
+        commit and call ``heard``.
 
         Raises:
-            errors.SessionOver: nothing is heard any more.
+            errors.SessionOver: the session takes no more input.
         """
         self._session.commit()
         self._commits.append(heard)
 
     def forget(self, gone: Callable[[], None]) -> None:
-        """The client does not want what was said and not answered; as `commit`."""
+        """Discard the user's words that are not answered; report that and call ``gone``."""
         self._session.forget()
         self._forgets.append(gone)
 
@@ -167,18 +169,18 @@ class SpeechInput:
         self.attend(self._guard)
 
     def attend(self, threshold: float) -> None:
-        """Take for speech what is surer than usual by ``threshold``."""
+        """Raise the threshold of speech detection by ``threshold``."""
         self._guard, ends = threshold, self.options.endpointing
         guarded = max(ends.threshold, min(0.95, ends.threshold + threshold))
         ends = dataclasses.replace(ends, threshold=guarded)
-        with suppress(errors.SidecarError):  # one that is over hears nothing anyway
+        with suppress(errors.SidecarError):  # a session that has ended needs no options
             self._session.change(dataclasses.replace(self.options, endpointing=ends))
 
     async def listen(self) -> None:
-        """Report what is recognized.
+        """Report what is recognized until the session ends.
 
         Raises:
-            errors.SidecarError: what ended the session.
+            errors.SidecarError: the error that ended the session.
         """
         try:
             async for numbered in self._session.events():
@@ -192,11 +194,11 @@ class SpeechInput:
             case live_events.SpeechStarted(turn, at):
                 self.speaking = turn
                 self._lies(turn, at, at)
-                # What comes before the first sound may have been sent long ago.
+                # Audio before the first word may have been sent long ago.
                 into = self.options.endpointing.pre_roll_s + MIN_SPEECH_S
                 began = self._clock.time(at + into) - MIN_SPEECH_S
                 self._happened(events.UserSpeechStarted(self._now(), turn, began))
-                if self._quiet:  # it is told late: no sound comes that could end it
+                if self._quiet:  # the report is late: no audio comes that could end it
                     self._cut()
             case live_events.SpeechStopped(turn, at):
                 self._silent(turn)
@@ -207,7 +209,7 @@ class SpeechInput:
                 self._words(event.turn, event.text, self._clock.time(event.start))
             case live_events.Final():
                 self._finals.setdefault(event.turn, []).append(event.segment.text)
-                if event.turn == self.speaking:  # it was long, and is cut
+                if event.turn == self.speaking:  # a long utterance was cut
                     self._words(event.turn, "", self._clock.time(event.segment.end))
             case live_events.TurnEnded():
                 self._ended(event)
@@ -219,7 +221,7 @@ class SpeechInput:
                 self._noticed(notice)
 
     def _lost(self) -> None:
-        """No more words come of what was said and is not told."""
+        """Report that the words of utterances in progress are lost."""
         if self.speaking is not None:
             ended = self._stopped[self.speaking] = self._now()
             self._happened(events.UserSpeechStopped(ended, self.speaking, ended))
@@ -243,7 +245,7 @@ class SpeechInput:
 
     def _told_all(self, event: live_events.TurnEnded) -> None:
         ended = self._stopped.pop(event.turn, None)
-        if ended is None:  # the client ended it, or we did
+        if ended is None:  # ended by the client or by `_cut`
             self._silent(event.turn)
             ended = self._clock.time(event.end)
             self._lies(event.turn, event.start, event.end)
@@ -269,12 +271,12 @@ class SpeechInput:
             self.speaking = None
 
     def _words(self, turn: int, text: str, upto: float) -> None:
-        """Report the finals of the turn and ``text`` behind them."""
+        """Report the turn's finals, with ``text`` after them."""
         said = " ".join(filter(None, (*self._finals.get(turn, ()), text)))
         self._happened(events.RecognizedWords(self._now(), turn, said, upto))
 
     def _rest(self, chunk_s: float) -> None:
-        """Schedule the end of input, unless more comes before."""
+        """Set the timer that detects that the input has stalled."""
         self._starving = OneShotTimer(max(INPUT_STALL_S, STALL_CHUNKS * chunk_s), self._starved)
 
     def _starved(self) -> None:
@@ -283,7 +285,8 @@ class SpeechInput:
             self._cut()
 
     def _cut(self) -> None:
-        """End what is said behind all the sound that came: also what is told of it later."""
+        """End the utterance after all audio so far. The commit is the service's own: it is not
+        reported."""
         self._quiet = False
         with suppress(errors.SidecarError):
             self._session.commit()

@@ -1,8 +1,8 @@
 """State machine of a conversation: events in, commands out. Pure.
 
-Whatever comes of an old turn is dropped, so that nothing hangs on how fast a stage stops. At an
-interruption the order is: hush, the next turn's number, stop (the voice before the thought), the
-history, the client (`answering`). Who has the floor is decided in `floor`.
+Late events of an old turn are dropped, so that nothing depends on how fast a stage stops. The order
+of an interruption is: drop the audio, begin the next turn number, stop TTS and then the LLM, update
+the history, notify the client (`assistant`). `turn_taking` decides whose turn it is.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from sidecar.errors import CallUnknown
 
 DEFAULT_OPTIONS = ConversationOptions()
 _MOST_AT_ONCE = 64
-"""Timers that one event may set off: more would be a machine that turns in a circle."""
+"""Maximum number of timers that one event may fire: more would be an endless loop."""
 
 
 class ConversationStateMachine:
-    """One conversation. Feed it with `take`; it is not for several threads."""
+    """State machine of one conversation. Feed it with `take`, from one thread."""
 
     def __init__(self, options: ConversationOptions = DEFAULT_OPTIONS) -> None:
         self._commands: list[ConversationCommand] = []
@@ -48,17 +48,17 @@ class ConversationStateMachine:
 
     @property
     def options(self) -> ConversationOptions:
-        """Return its options, from the next turn on."""
+        """Return the options, which take effect from the next turn on."""
         return self._answering.options
 
     @property
     def turn(self) -> int:
-        """The number of the turn that is answered, or will be next."""
+        """Return the number of the turn that is answered, or of the next."""
         return self._answering.number
 
     @property
     def replying(self) -> int:
-        """The number of the reply that is being given, 0 while there is none."""
+        """Return the number of the reply in progress, 0 if there is none."""
         return self._answering.given.number if self._answering.given is not None else 0
 
     @property
@@ -86,7 +86,7 @@ class ConversationStateMachine:
     def _do(self, command: ConversationCommand) -> None:
         self._commands.append(command)
 
-    # What happened
+    # Events
 
     def _happened(self, event: events.ConversationEvent) -> None:
         match event:
@@ -107,7 +107,7 @@ class ConversationStateMachine:
                 self._wished(event)
 
     def _wished(self, event: events.ConversationEvent) -> None:
-        """Handle a command of the client."""
+        """Handle a request of the client."""
         match event:
             case events.TextTyped():
                 self._typed(event.text)
@@ -132,7 +132,7 @@ class ConversationStateMachine:
             case events.OptionsChanged():
                 self._answering.use(event.options)
 
-    # What clients wish
+    # Requests of the client
 
     def _typed(self, text: str) -> None:
         text = text.strip()
@@ -188,7 +188,7 @@ class ConversationStateMachine:
     # Time
 
     def _late_first(self, at: float) -> None:
-        """Do what was to be done by then, before what happened then."""
+        """Fire all timers that are due at ``at``, before the event of that time is handled."""
         for _ in range(_MOST_AT_ONCE):
             timer = min(self._timers(), key=lambda one: one[0], default=None)
             if timer is None or timer[0] > at:
@@ -210,7 +210,7 @@ class ConversationStateMachine:
             self._floor.leave()
 
     def _settle_up(self) -> None:
-        """Update what follows from an event."""
+        """Emit the changes of phase, speech detection and timer that follow from an event."""
         phase = self._phase_now()
         if phase is not self.phase:
             self.phase = phase

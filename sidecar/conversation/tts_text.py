@@ -1,7 +1,7 @@
 """Text for TTS: sentence splitting, removal of markup, normalized words. Pure.
 
-The first piece may be a clause, so that a voice has something to say early; later ones are
-sentences. Together the pieces are the text, to the character, however it came.
+The first phrase may be a clause, so that TTS can start early; later ones are sentences. Together
+the phrases are the text, to the character, however it was split in `feed`.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _SUBSTITUTES = [
     (re.compile(r"\\([\\`*_{}\[\]()#+\-.!|>~])"), r"\1"),
 ]
 _LONE_MARK = re.compile(r"(?:(?<=[.,;:!?]) [.,;:!?]| ([.,;:!?]))(?= |$)")
-"""Punctuation left behind a removed address or picture."""
+"""Punctuation left over after a removed address or picture."""
 _LEADS = re.compile(r"^[ \t]*(?:(?:>|#{1,6}(?=\s)|[-*+](?=\s)|\d{1,3}[.)](?=\s))[ \t]*)+")
 _LEAST_RULE = 3
-"""Characters of a line that is drawn across the page."""
+"""Minimum number of characters of a horizontal rule."""
 _TASK = re.compile(r"^\[[ xX]\][ \t]+")
 
 
 def speakable_text(text: str, *, from_line_start: bool = True) -> str:
     """Return the text for TTS; empty if there is nothing to say.
 
-    Marks of headings, lists and quotes count only where a line begins: ``from_line_start`` says
-    whether ``text`` does. A line's end becomes a full stop.
+    Marks of headings, lists and quotes count only at the start of a line; ``from_line_start``:
+    ``text`` begins at one. The end of a line becomes a full stop.
     """
     lines = text.split("\n")
     said = [
@@ -64,7 +64,7 @@ def _clean_line(line: str, *, leads: bool, ended: bool) -> str:
 
 
 def _is_rule(line: str) -> bool:
-    """Return whether a line is a rule: across the page, or below the head of a table."""
+    """Return whether a line is a horizontal rule, or the rule below a table's head."""
     bare = "".join(line.split())
     across = len(bare) >= _LEAST_RULE and {*bare} <= {*"-*_="}
     return across or ("-" * _LEAST_RULE in line and {*bare} <= {*":|-"})
@@ -79,8 +79,8 @@ def _without_pictures(line: str) -> str:
 
 
 _JOINTS = "\u200d\ufe0e\ufe0f\u20e3"
-"""Characters that join the parts of an emoji. (The first has a meaning in some scripts, too;
-voices read those without it.)"""
+"""Characters that join the parts of an emoji. The first also has a meaning in some scripts; TTS
+engines read those without it."""
 
 
 def _is_picture(character: str) -> bool:
@@ -91,7 +91,7 @@ def _is_picture(character: str) -> bool:
 
 
 def normalized_words(text: str) -> list[str]:
-    """The words of ``text``, in order: lower case, letters and digits alone."""
+    """Return the words of ``text`` in order: lower case, only letters and digits."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     found = ("".join(filter(_counts, word)) for word in plain.split())
     return [word for word in found if word]
@@ -102,17 +102,17 @@ def _counts(character: str) -> bool:
 
 
 def word_set(words: str) -> frozenset[str]:
-    """The words listed in ``words``, as `normalized_words` would give them, each in one piece:
-    "uh_huh" is "uhhuh"."""
+    """Return the words listed in ``words``, normalized as by `normalized_words`, each as one word:
+    "uh_huh" becomes "uhhuh"."""
     return frozenset("".join(normalized_words(word)) for word in words.split())
 
 
 MAX_PHRASE_CHARACTERS = 240
-"""Characters of a piece in which nothing ends."""
+"""Characters after which a phrase without an end is cut."""
 MIN_CLAUSE_WORDS = 3
-"""Before a comma, for the first piece."""
+"""Minimum number of words of a clause, for the first phrase."""
 MIN_PHRASE_WORDS = 3
-"""Of a later piece: shorter sentences go with the next."""
+"""Minimum number of words of a later phrase: shorter sentences are joined with the next."""
 _WIDE_ENDS = "。！？｡"
 _ENDS = ".!?؟।॥…" + _WIDE_ENDS
 _CLOSES = "'\"”’»)]」』）*_~`"
@@ -131,15 +131,15 @@ _MAY_BE_A_FENCE = re.compile(r"[ ]{0,3}(?:`{1,2}|~{1,2})?$")
 
 @dataclass(frozen=True, slots=True)
 class TtsPhrase:
-    """A stretch of a reply: as it is ``shown``, and the ``text`` that a voice gets of it, which is
-    empty where there is nothing to be said."""
+    """Phrase of a reply: the text as ``shown``, and the ``text`` for TTS, which is empty if there
+    is nothing to say."""
 
     shown: str
     text: str
 
 
 class SentenceSplitter:
-    """One reply: fed with text as it comes, gives the pieces that are certain."""
+    """Incremental splitter of one reply into phrases."""
 
     def __init__(self) -> None:
         self._rest = ""
@@ -147,7 +147,7 @@ class SentenceSplitter:
         self._first = True
 
     def feed(self, text: str) -> list[TtsPhrase]:
-        """The pieces that are complete with ``text``."""
+        """Add text; return the phrases that are complete."""
         self._rest += text
         return self._pieces(final=False)
 
@@ -172,7 +172,7 @@ class SentenceSplitter:
         return TtsPhrase(shown, text)
 
     def _next(self, final: bool) -> tuple[int, bool]:
-        """Return the length of the next phrase, 0 while that is open; and whether it is code."""
+        """Return the length of the next phrase, 0 while it is open, and whether it is code."""
         rest = self._rest
         begin = len(rest) - len(rest.lstrip())
         if begin == len(rest):
@@ -187,8 +187,8 @@ class SentenceSplitter:
 
 
 def _code_block_end(rest: str, line: int, final: bool) -> int | None:
-    """Return the end of the block of code that begins at ``line``; 0 while that is open, None if
-    there is none."""
+    """Return the end of the code block that begins at ``line``; 0 while it is open, `None` if no
+    block begins there."""
     if not final and _MAY_BE_A_FENCE.fullmatch(rest, line):
         return 0
     fence = _FENCE.match(rest, line)
@@ -204,7 +204,7 @@ def _code_block_end(rest: str, line: int, final: bool) -> int | None:
 
 
 def _phrase_end(rest: str, begin: int, *, first: bool, final: bool) -> int:
-    """Return the end of the phrase that begins at ``begin``, 0 while that is open."""
+    """Return the end of the phrase that begins at ``begin``, 0 while it is open."""
     at = begin
     while at < len(rest):
         if at - begin >= MAX_PHRASE_CHARACTERS:
@@ -227,7 +227,7 @@ def _phrase_end(rest: str, begin: int, *, first: bool, final: bool) -> int:
 
 
 def _punctuation_end(rest: str, at: int) -> int:
-    """Behind the mark at ``at``, its like, and what closes with it."""
+    """Return the position after the mark at ``at`` and the marks and closing quotes that follow."""
     after = at + 1
     if rest[at] in _ENDS:
         while after < len(rest) and rest[after] in _ENDS:
@@ -240,8 +240,8 @@ def _punctuation_end(rest: str, at: int) -> int:
 def _ends_phrase(
     rest: str, begin: int, at: int, after: int, first: bool, final: bool
 ) -> bool | None:
-    """Return whether a phrase ends with the mark from ``at`` to ``after``; None while that is
-    open."""
+    """Return whether a phrase ends with the mark from ``at`` to ``after``; `None` if more text is
+    needed to decide."""
     said = rest[begin:after]
     if _has_open_markup(said):
         return False
@@ -259,7 +259,7 @@ def _ends_phrase(
 
 
 def _sentence_continues(said: str, mark: str, behind: str) -> bool:
-    """Return whether the sentence goes on with ``behind``, though a mark stands before it."""
+    """Return whether the sentence continues with ``behind``, despite the mark."""
     if behind.islower():
         return True
     if mark.startswith(("..", "…")):
@@ -271,7 +271,7 @@ def _sentence_continues(said: str, mark: str, behind: str) -> bool:
         return True
     if _INITIALS.search(said[: len(said) - len(mark) + 1]):
         return True
-    return said[: -len(mark)].strip(" \t>*+-#").isdigit()  # "1." begins an entry of a list
+    return said[: -len(mark)].strip(" \t>*+-#").isdigit()  # "1." begins a list item
 
 
 def _has_open_markup(said: str) -> bool:
@@ -286,11 +286,11 @@ def _has_open_markup(said: str) -> bool:
 
 
 def _count_words(said: str) -> int:
-    """Count words, of which those in scripts without spaces count by two characters."""
+    """Return the number of words; scripts without spaces count two characters as a word."""
     return sum(1 + (len(word) // 2 if ord(max(word)) >= 0x2E80 else 0) for word in said.split())
 
 
 def _forced_cut(rest: str, begin: int) -> int:
-    """Return the cut of a phrase that is too long: behind a word if there are any."""
+    """Return the cut of a phrase that is too long: after a space if possible."""
     space = rest.rfind(" ", begin + MAX_PHRASE_CHARACTERS // 2, begin + MAX_PHRASE_CHARACTERS)
     return space + 1 if space >= 0 else begin + MAX_PHRASE_CHARACTERS

@@ -15,8 +15,8 @@ from sidecar.errors import SidecarError, StageSilent
 
 
 class TurnTaking:
-    """Turn-taking of the user, over a reply or not. ``do`` takes the commands in order; the caller
-    sets ``at``, the time."""
+    """The user's current turn, over a reply or not. ``do`` takes the commands in order; the caller
+    sets ``at``, the current time."""
 
     def __init__(
         self, answering: Assistant, do: Callable[[output_queue.ConversationCommand], None]
@@ -26,7 +26,7 @@ class TurnTaking:
         self.at = float("-inf")
         self.person: UserTurn | None = None
         self.guarded = False
-        """An echo was heard."""
+        """An echo was detected."""
 
     @property
     def options(self) -> ConversationOptions:
@@ -67,11 +67,11 @@ class TurnTaking:
         if short and reply.audible and person.paused_at is None and not person.text:
             self._dismiss(person, reply)
         else:
-            person.dismissed = False  # what was long, and had no words yet, may have some
+            person.dismissed = False  # a long utterance that had no words yet may have some
             self._decide(person, reply)
 
     def words(self, utterance: int, text: str, upto: float) -> None:
-        """Take the words of an utterance so far."""
+        """Set the words of an utterance so far."""
         person = self.person
         if person is None or (one := person.utterances.get(utterance)) is None:
             return
@@ -82,7 +82,7 @@ class TurnTaking:
             self._said_more(person)
 
     def recognizer_failed(self, utterance: int, error: SidecarError) -> None:
-        """Words will not come."""
+        """Handle the failure of the recognizer: no words will come."""
         person = self.person
         if utterance == conversation_events.UNKNOWN_UTTERANCE:
             self._do(output_queue.ConversationError(0, error))
@@ -105,7 +105,7 @@ class TurnTaking:
         self._consider(person)
 
     def _tell_of(self, person: UserTurn) -> None:
-        """Clients get to know of who speaks."""
+        """Notify the client of the user's turn, once."""
         if person.told:
             return
         person.told = True
@@ -119,15 +119,16 @@ class TurnTaking:
             self._do(output_queue.UserTurnDropped(echo=person.echoed))
 
     def _saying(self, person: UserTurn) -> str:
-        """Return the text that the assistant says meanwhile, or said just before."""
+        """Return the text of the assistant that may be heard as an echo: of now, or just before."""
         if self._answering.sounding:
             return f"{person.saying} {self._answering.saying(self.at)}"
         return person.saying
 
-    # While no reply is given: is the turn over?
+    # While no reply is given: has the turn ended?
 
     def _consider(self, person: UserTurn) -> None:
-        """Answer, or try to, what was said so far, if all of it is known."""
+        """End the turn if it is time; else start a speculative reply. Do nothing until all words
+        are known."""
         if self._answering.given is not None or not person.settled:
             return
         text = person.text
@@ -141,12 +142,12 @@ class TurnTaking:
             return person.ended
         if not self.options.ends_turns:
             return float("inf")
-        if not person.text:  # a noise, or an echo: there is nothing to wait for
+        if not person.text:  # noise, or an echo: there is nothing to wait for
             return person.ended
         return person.over_at(self.options.patience)
 
     def _over(self, person: UserTurn) -> None:
-        """The person's turn is over."""
+        """End the user's turn: answer it, or drop it if nothing was said."""
         self.person = None
         self.guarded = self.guarded or person.echoed
         text = truncate_utf8(person.text, MAX_USER_TURN_BYTES)
@@ -178,28 +179,28 @@ class TurnTaking:
         self.leave_if_done()
 
     def _said(self, person: UserTurn, text: str) -> None:
-        """The turn is history."""
+        """Add the user's turn to the history, and notify the client."""
         self._do(output_queue.UserTurnStopped(person.ended, person.current))
         entry = self._answering.history.add(ChatRole.USER, text)
         self._do(output_queue.UserTurnFinal(entry.text, entry=entry.number))
 
-    # While one is: does somebody want the floor?
+    # While a reply is given: does the user interrupt it?
 
     @property
     def pause_after(self) -> float:
-        """Return how much speech pauses a reply."""
+        """Return the seconds of speech that pause a reply."""
         guarded = self.guarded or self.options.guarded
         return barge_in.GUARDED_PAUSE_AFTER_S if guarded else barge_in.PAUSE_AFTER_S
 
     def _hold(self, person: UserTurn, reply: AssistantTurn) -> None:
-        """Hold the reply until it is known what is said over it."""
+        """Pause the reply until it is known what the user says."""
         if self.options.interruptible and person.paused_at is None:
             person.paused_at = self.at
             reply.pause()
 
     def _decide(self, person: UserTurn, reply: AssistantTurn) -> None:
-        """By its words, as far as they are known."""
-        if person.committed:  # the client is sure that this is a turn
+        """Decide by the words so far whether the user interrupts the reply."""
+        if person.committed:  # the client has committed the turn
             self._interrupt(person)
             return
         if not self.options.interruptible:
@@ -209,29 +210,30 @@ class TurnTaking:
                 self._interrupt(person)
             case barge_in.BargeInDecision.GOES_ON:
                 self.guarded = self.guarded or person.echoed
-                person.aside = self.options.ends_turns  # else it waits for the client
+                person.aside = self.options.ends_turns  # else the client ends the turn
                 self._dismiss(person, reply)
             case barge_in.BargeInDecision.OPEN:
                 pass
 
     def _interrupt(self, person: UserTurn) -> None:
-        """The floor is the person's."""
+        """Interrupt the reply: it is the user's turn."""
         self.abandon(output_queue.ReplyEnding.INTERRUPTED)
         person.dismissed = person.aside = False
         self._tell_of(person)
         self._consider(person)
 
     def _dismiss(self, person: UserTurn, reply: AssistantTurn) -> None:
-        """It is nothing, as far as one knows: the reply goes on."""
+        """Resume the reply: as far as is known, nothing was said that interrupts it."""
         person.dismissed, person.paused_at = True, None
-        if person.failure is not None:  # it may have been something
+        if person.failure is not None:  # words may have been lost
             self._do(output_queue.ConversationError(0, person.failure))
             person.failure = None
         self._nothing_said(person)
         reply.resume(self.at)
 
     def _set_aside(self, person: UserTurn) -> None:
-        """It interrupted nothing, and is not answered: a backchannel, if it was not an echo."""
+        """End a turn that did not interrupt the reply and is not answered: a backchannel, if it has
+        words that are no echo."""
         self.person = None
         text = truncate_utf8(person.text, MAX_USER_TURN_BYTES)
         if text:
@@ -240,9 +242,8 @@ class TurnTaking:
             self._do(output_queue.UserTurnFinal(entry.text, entry=entry.number, backchannel=spoken))
 
     def alike(self, utterance: int, likeness: float) -> None:
-        """Record how similar its audio is to what was played. Where it is an echo and there are
-        no words yet, the reply is not held for it. If it was none after all, its words still
-        count."""
+        """Record how similar an utterance's audio is to what was played. An echo without words does
+        not hold the reply. If it was no echo after all, its words still count."""
         person, reply = self.person, self._answering.given
         if person is None or (one := person.utterances.get(utterance)) is None:
             return
@@ -254,13 +255,13 @@ class TurnTaking:
             self._dismiss(person, reply)
 
     def leave_if_done(self) -> None:
-        """If the reply is over, who spoke then has the floor."""
+        """If the reply has ended, go on with the user's turn."""
         if self._answering.finish(self.at):
             self.leave()
 
     def leave(self) -> None:
-        """The reply is over: what was said over its last words answers it, and so does what nobody
-        knows the words of yet."""
+        """Handle the end of a reply: words over its end answer it. A turn whose words are not known
+        yet goes on."""
         person = self.person
         if person is None:
             return
@@ -268,19 +269,19 @@ class TurnTaking:
         if person.aside and not (person.text and left_s <= barge_in.ANSWERS_WITHIN_S):
             self._set_aside(person)
             return
-        noticed = not person.dismissed  # of what may be a cough clients hear once it has words
+        noticed = not person.dismissed  # else it may be noise: it is reported once it has words
         person.dismissed, person.aside, person.paused_at = False, False, None
         if noticed:
             self._tell_of(person)
         self._consider(person)
 
     def abandon(self, ending: output_queue.ReplyEnding) -> None:
-        """End of the reply, whoever's turn it is then."""
+        """End the reply, without deciding whose turn is next."""
         if self.person is not None:
             self.person.paused_at = None
         self._answering.abandon(ending, self.at)
 
-    # What clients wish
+    # Requests of the client
 
     def bank(self) -> None:
         """Add spoken words that are not answered yet to the history, before a typed turn."""
@@ -300,7 +301,7 @@ class TurnTaking:
             self._nothing_said(person)
 
     def commit(self) -> None:
-        """The turn is over, the client says."""
+        """End the user's turn at the client's request."""
         person, reply = self.person, self._answering.given
         if person is None:
             return
@@ -313,7 +314,7 @@ class TurnTaking:
             self._consider(person)
 
     def forget(self) -> None:
-        """Drop the user's words that are not answered."""
+        """Discard the user's words that are not answered."""
         person, reply = self.person, self._answering.given
         if person is None:
             return
@@ -326,7 +327,7 @@ class TurnTaking:
     # Time
 
     def timers(self) -> list[tuple[float, Callable[[], None]]]:
-        """Return actions that are due at times, if nothing happens before."""
+        """Return the actions that are due at a time if nothing happens before."""
         person, reply = self.person, self._answering.given
         if person is None:
             return []

@@ -16,20 +16,20 @@ _CLASSES: tuple[tuple[EngineSpec, type[TranscriptionEngine]], ...] = (
     (upstream_engine.SPEC, upstream_engine.UpstreamEngine),
     (scripted_engine.SPEC, scripted_engine.ScriptedEngine),
 )
-"""Literal imports: a packager cannot see names that are put together from strings."""
+"""Literal imports: a packager does not see names that are built from strings."""
 ENGINES = tuple(spec for spec, _ in _CLASSES)
 
 
 def create_engine(name: str) -> TranscriptionEngine:
-    """A new engine, nothing loaded yet."""
+    """Create an engine; nothing is loaded yet."""
     return next(engine for spec, engine in _CLASSES if spec.name == name)()
 
 
 def engine_spec(name: str) -> EngineSpec:
-    """The spec of the engine called ``name``."""
+    """Return the spec of the engine called ``name``."""
     return next(spec for spec in ENGINES if spec.name == name)
 
 
 def missing_packages(spec: ModelSpec) -> list[str]:
-    """The packages that an engine needs and this installation lacks."""
+    """Return the packages that an engine needs and this installation lacks."""
     return [package for package in spec.requires if find_spec(package) is None]

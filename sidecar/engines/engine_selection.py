@@ -1,9 +1,9 @@
 """Selection of the ASR engine from facts about this machine.
 
-`auto` takes VibeVoice-ASR where everything it needs to be quick is there, Whisper where the
-language that is set is not English and a model of it is there, the embedded engine otherwise, and
-never one that sends recordings to another machine. Who names an engine gets that one or an error;
-so does who names a checkpoint's folder, which `auto` does not pass over.
+`auto` chooses VibeVoice-ASR if everything is installed that makes it fast. It chooses Whisper if
+the configured language is not English and a Whisper model is installed, else the embedded engine.
+It never chooses an engine that sends recordings to another machine. A named engine is used or is an
+error; so is a named checkpoint folder, even with `auto`.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ VOXTRAL = "voxtral"
 
 
 FoundModel = ModelCheckpoint | errors.SidecarError
-"""An engine's weights, or what is wrong with them."""
+"""Checkpoint of an engine, or the error that makes it unusable."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
     """Facts by which an engine is chosen.
 
-    ``lacking``: the packages that are missing, by engine. ``gpu``: its name, None without one.
-    ``cuda``: whether the installed torch can use it. ``checkpoint``: what was found, or the error;
-    None if it was not looked for. ``named``: whether the settings name it. ``whisper``: the same of
-    a Whisper model, ``voxtral`` of Voxtral Realtime. ``language``: the one that is set.
+    ``lacking``: the missing packages, by engine. ``gpu``: name of the GPU; `None` if there is none.
+    ``cuda``: the installed torch can use it. ``checkpoint``: VibeVoice-ASR's, or the error; `None`
+    if it was not searched for. ``named``: the settings name its folder. ``whisper`` and
+    ``voxtral``: the same for Whisper and Voxtral Realtime. ``language``: the configured language.
     """
 
     lacking: Mapping[str, Sequence[str]]
@@ -53,15 +53,15 @@ class EngineFacts:
     language: str = AUTO
 
     def found(self, engine: str) -> FoundModel | None:
-        """Return the checkpoint that was found for an engine; None if it has no weights of its
-        own."""
+        """Return the checkpoint, or error, that was found for an engine; `None` if it has no
+        weights of its own."""
         return {VIBEVOICE: self.checkpoint, WHISPER: self.whisper, VOXTRAL: self.voxtral}.get(
             engine
         )
 
 
 def gather_facts(settings: Settings) -> EngineFacts:
-    """The facts, as far as the settings make them matter: each costs some milliseconds."""
+    """Gather the facts that matter for the settings: each costs some milliseconds."""
     lacking = {spec.name: engines.missing_packages(spec) for spec in engines.ENGINES}
     named = settings.model_path is not None
     facts = _find_vibevoice_facts(settings, lacking, named)
@@ -87,7 +87,7 @@ def _find_vibevoice_facts(
 
 
 def find_model(engine: str, settings: Settings) -> FoundModel:
-    """The weights that an engine would load, or what is wrong with them."""
+    """Return the checkpoint that an engine would load, or the error that makes it unusable."""
     try:
         if engine == WHISPER:
             return whisper_checkpoints.find_whisper(settings.model_path, settings.whisper_model)
@@ -99,7 +99,7 @@ def find_model(engine: str, settings: Settings) -> FoundModel:
 
 
 def is_unsupported_language(language: str) -> bool:
-    """Return whether a tag is of a language that the embedded engine does not know."""
+    """Return whether the embedded engine does not support a language tag."""
     return not engines.engine_spec(MOONSHINE).speaks(language)
 
 
@@ -114,11 +114,12 @@ def torch_has_cuda() -> bool:
 
 
 ENGINES_WITH_EXTRAS = (VIBEVOICE, WHISPER, VOXTRAL)
-"""Engines whose packages the base does not include; the extra has the engine's name."""
+"""Engines whose packages are installed by an extra of the engine's name."""
 
 
 MAX_REMOTE_SESSIONS = 10_000
-"""Sessions of one service that others hear: its own limits count, and theirs."""
+"""Maximum number of sessions that upstreams recognize for one service: the service's own limits and
+the upstreams' apply."""
 
 
 Spec = TypeVar("Spec", bound=ModelSpec)
@@ -126,11 +127,13 @@ Spec = TypeVar("Spec", bound=ModelSpec)
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice(Generic[Spec]):
-    """The engine that serves; ``checkpoint`` is the one to load, None where it needs none;
-    ``upstream`` has who does the work for it, None where it does it itself; ``session_bytes``: what
-    each live session takes of the device beside the weights; ``folder`` is where its files are, of
-    one that is light and stays on the CPU, and ``folder_bytes`` what it takes in of them at
-    most."""
+    """Engine that serves.
+
+    ``checkpoint``: the one to load; `None` if it needs none. ``upstream``: the servers that do its
+    work; `None` if it does the work itself. ``session_bytes``: device memory of a live session
+    beside the weights. ``folder``: files of a light engine that stays on the CPU; ``folder_bytes``:
+    the most that it reads of them.
+    """
 
     spec: Spec
     reason: str
@@ -142,12 +145,12 @@ class EngineChoice(Generic[Spec]):
 
 
 def choose_engine(settings: Settings) -> EngineChoice[EngineSpec]:
-    """The engine that the settings mean on this machine.
+    """Choose the engine for recordings by the settings and this machine.
 
     Raises:
         errors.EngineUnavailable: it cannot run here.
         errors.BadCheckpoint: an engine or a folder was named, and its weights are not usable.
-        errors.SettingsInvalid: the upstreams that it needs are not said, or wrongly.
+        errors.SettingsInvalid: the upstreams that it needs are missing or not valid.
     """
     facts = gather_facts(settings)
     name, reason = decide_engine(settings.engine, facts)
@@ -170,12 +173,13 @@ def choose_engine(settings: Settings) -> EngineChoice[EngineSpec]:
 
 
 def choose_engine_for_nodes(settings: Settings) -> EngineChoice[EngineSpec]:
-    """The engine that the nodes have for which this service takes jobs in: as `choose_engine` where
-    it can run here too; else the one that is named, which is then known by what is true of it
-    anywhere, and hears nothing live.
+    """Choose the engine of the nodes for which this service accepts jobs.
+
+    If it can run here too, as `choose_engine`. Else it is the named engine with the facts that hold
+    on any machine, and without live sessions.
 
     Raises:
-        errors.SidecarError: none is named, and none can run here.
+        errors.SidecarError: no engine is named, and none can run here.
     """
     try:
         return choose_engine(settings)
@@ -189,11 +193,11 @@ def choose_engine_for_nodes(settings: Settings) -> EngineChoice[EngineSpec]:
 def choose_live_engine(
     settings: Settings, files: EngineChoice[EngineSpec]
 ) -> tuple[EngineChoice[EngineSpec] | None, str]:
-    """The engine for live audio beside the one that serves ``files``, and why it is that one; None
-    where nobody named one and none can.
+    """Choose the engine for live audio beside the engine for ``files``; return it with the reason.
+    It is `None` if no engine was named and none is available.
 
     Raises:
-        errors.EngineUnavailable: the engine that was named cannot run here, or does not hear live.
+        errors.EngineUnavailable: the named engine cannot run here, or has no live recognition.
         errors.BadCheckpoint: its weights are not usable.
     """
     wanted = settings.live_engine
@@ -203,7 +207,7 @@ def choose_live_engine(
         found = _remote_live_choice(settings)
         return found, found.reason
     named = files
-    if wanted != files.spec.name:  # the folder that is set is that of the engine for files
+    if wanted != files.spec.name:  # the configured folder is for the engine for files
         named = choose_engine(settings.model_copy(update={"engine": wanted, "model_path": None}))
     if not named.spec.sessions:
         raise errors.EngineUnavailable(
@@ -214,8 +218,8 @@ def choose_live_engine(
 
 
 def _remote_live_choice(settings: Settings) -> EngineChoice[EngineSpec]:
-    """Return the servers that the settings name for recordings: their capacity and languages are
-    theirs to say."""
+    """Return the upstreams of the settings as live engine. Their capacity and languages are not
+    known here."""
     others = upstream_options(settings)
     hosts = ", ".join(map(host_of, others.urls))
     spec = replace(engines.engine_spec(UPSTREAM), sessions=MAX_REMOTE_SESSIONS, translates=True)
@@ -235,7 +239,7 @@ def _auto_live_spec(files: EngineChoice[EngineSpec]) -> tuple[EngineChoice[Engin
 
 
 def _live_engine_names() -> list[str]:
-    """The names of all that hear live."""
+    """Return the names of the engines with live recognition."""
     return [spec.name for spec in engines.ENGINES if spec.sessions]
 
 
@@ -249,11 +253,12 @@ def _max_streams(
 
 
 def decide_engine(wanted: str, facts: EngineFacts) -> tuple[str, str]:
-    """The name of the engine that serves, and the reason.
+    """Return the name of the engine that serves, and the reason.
 
     Raises:
         errors.EngineUnavailable: packages are missing.
-        errors.BadCheckpoint: what was found, where VibeVoice-ASR or the folder was named.
+        errors.BadCheckpoint: the weights that were found are not usable, and VibeVoice-ASR or the
+            folder was named.
     """
     if wanted == AUTO:
         name, reason = _decide_auto(facts)
@@ -275,7 +280,7 @@ def _decide_auto(facts: EngineFacts) -> tuple[str, str]:
     """Return the engine that `auto` chooses, and why.
 
     Raises:
-        errors.BadCheckpoint: the folder that was named is no good for any engine.
+        errors.BadCheckpoint: no engine can use the named folder.
     """
     hears = isinstance(facts.whisper, ModelCheckpoint)
     if facts.named and isinstance(facts.checkpoint, errors.SidecarError) and not hears:
@@ -295,8 +300,8 @@ def _decide_auto(facts: EngineFacts) -> tuple[str, str]:
 
 
 def check_language(spec: EngineSpec, settings: Settings) -> None:
-    """Check that the engine knows the language that is set: else it would refuse every request that
-    names no other.
+    """Check that the engine supports the configured language: otherwise it would reject every
+    request that names no other.
 
     Raises:
         errors.EngineUnavailable: it does not.
@@ -310,7 +315,7 @@ def check_language(spec: EngineSpec, settings: Settings) -> None:
 
 
 def language_hint(tag: str, settings: Settings) -> str:
-    """Return the hint for a language that the engine in use does not know."""
+    """Return the hint for a language that the engine in use does not support."""
     able = [spec for spec in engines.ENGINES if spec.languages and spec.speaks(tag)]
     if WHISPER not in (spec.name for spec in able):
         return f"No engine of this build is made for '{tag}'."
@@ -336,7 +341,7 @@ def install_hint(engine: str) -> str:
 
 
 def vibevoice_shortcoming(facts: EngineFacts) -> str | None:
-    """Return the reason why `auto` does not choose VibeVoice-ASR, None if there is none."""
+    """Return the reason why `auto` does not choose VibeVoice-ASR; `None` if there is no reason."""
     if lacking := facts.lacking.get(VIBEVOICE, [VIBEVOICE]):
         return f"not installed are {', '.join(lacking)} ({install_hint(VIBEVOICE)})"
     if facts.gpu is None:

@@ -1,16 +1,22 @@
 """Scripted ASR engine for tests: no model, made-up text.
 
-Every second of audio becomes a segment whose text is a fingerprint of its samples, so that a
-transcript shows whose audio it came from. ``VIBEVOICE_SCRIPTED_SPEED`` (seconds of audio per
-second, unlimited if unset) makes it take its time, ``VIBEVOICE_SCRIPTED_LOAD`` (seconds) its load;
-``VIBEVOICE_SCRIPTED_FAILS`` names a precision that does not load. It settles every
-``VIBEVOICE_SCRIPTED_SETTLES`` seconds of audio (30); with ``VIBEVOICE_SCRIPTED_CLOCK=1`` it says
-the monotonic clock (one for all processes of a machine) instead of the fingerprint.
-``VIBEVOICE_SCRIPTED_POISON`` names texts, with commas: its process dies where it hears one, and the
-service, too, of one with a ``!`` behind it. Live, whatever is not quiet is speech, and each quarter
-of a second of it is a word, and whoever is as loud is the same speaker; ``VIBEVOICE_SCRIPTED_HEAR``
-(seconds) is what each look at a stretch takes. ``VIBEVOICE_SCRIPTED_FAULT`` names a method of
-`live.runtime.stream_recognizer.Hearing` that raises, of live sessions with the prompt ``fault``.
+Each second of audio becomes a segment whose text is a fingerprint of its samples, so that a
+transcript shows which audio it came from. Environment variables, all with the prefix
+``VIBEVOICE_SCRIPTED_``, change its behaviour:
+
+- ``SPEED``: seconds of audio per second; unlimited if unset. ``LOAD``: seconds that loading takes.
+- ``FAILS``: a precision that does not load.
+- ``SETTLES``: seconds of audio between checkpoints. Default: 30.
+- ``CLOCK=1``: the text is the monotonic clock (one for all processes of a machine).
+- ``DEAF=1``: no audio is read.
+- ``POISON``: texts, with commas. The worker process dies at one of them; with a ``!`` behind it the
+  service dies, too.
+- ``HEAR``: seconds that each live recognition takes.
+- ``FAULT``: a method of `live.runtime.stream_recognizer.StreamRecognizer` that raises in live
+  sessions with the prompt ``fault``.
+
+In live audio everything loud is speech. A quarter of a second of it is a word. Equally loud speech
+is one speaker's.
 """
 
 from __future__ import annotations
@@ -56,11 +62,11 @@ SPEC = engine_interface.EngineSpec(
 LOAD_STEPS = 20
 WORD_S = 0.25
 SPEECH_LEVEL = 0.01
-"""The mean of what is speech."""
+"""Mean amplitude of a frame or word from which it is speech."""
 
 
 class ScriptedEngine:
-    """Answers with fingerprints instead of words."""
+    """Engine whose text is fingerprints of the audio."""
 
     def __init__(self) -> None:
         self._precision: engine_interface.Precision | None = None
@@ -77,7 +83,7 @@ class ScriptedEngine:
         """Load nothing.
 
         Raises:
-            errors.ModelLoadFailed: it is told to.
+            errors.ModelLoadFailed: the environment requests it.
         """
         load_s = float(os.environ.get("VIBEVOICE_SCRIPTED_LOAD", "0"))
         for part in range(LOAD_STEPS if load_s else 0):
@@ -99,7 +105,7 @@ class ScriptedEngine:
     def transcribe(
         self, request: engine_interface.TranscriptionRequest
     ) -> Iterator[transcript.TranscriptionEvent]:
-        """One segment a second, two speakers in turn."""
+        """Yield one segment a second, with two speakers in turn."""
         for event in self.transcribe_from((), request):
             if not isinstance(event, transcript.Checkpoint):
                 yield event
@@ -109,7 +115,7 @@ class ScriptedEngine:
         settled: Sequence[transcript.Checkpoint],
         request: engine_interface.TranscriptionRequest,
     ) -> Iterator[transcript.TranscriptionEvent]:
-        """The same, from what is settled on."""
+        """Transcribe from the last checkpoint on."""
         assert self._precision is not None
         audio, options = request.audio, request.options
         segments = [segment for one in settled for segment in one.segments]
@@ -159,7 +165,7 @@ class ScriptedEngine:
     def transcribe_together(
         self, requests: Sequence[engine_interface.TranscriptionRequest]
     ) -> Iterator[tuple[int, transcript.TranscriptionEvent | errors.SidecarError]]:
-        """A second of each in turn."""
+        """Transcribe several recordings, a segment of each in turn."""
         running = dict(enumerate(map(self.transcribe, requests)))
         while running:
             for number, events in list(running.items()):
@@ -177,7 +183,7 @@ class ScriptedEngine:
     def open(
         self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
     ) -> LiveSession:
-        """A session in which each quarter of a second is a word."""
+        """Open a live session in which each quarter of a second is a word."""
         import numpy as np
 
         from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
@@ -230,10 +236,10 @@ class LoudnessVad:
     """Voice activity detection by loudness."""
 
     def state(self) -> None:
-        """It remembers nothing."""
+        """Return `None`: there is no state."""
 
     def probabilities(self, frames: Block, states: Sequence[None]) -> npt.NDArray[np.float32]:
-        """1 for each frame that is loud, 0 for the others."""
+        """Return 1 for each loud frame, 0 for the others."""
         import numpy as np
 
         found: npt.NDArray[np.float32] = (np.abs(frames).mean(axis=1) > SPEECH_LEVEL).astype(
@@ -243,10 +249,10 @@ class LoudnessVad:
 
 
 class LoudnessSpeakerEncoder:
-    """Speaker encoder by loudness: speakers as loud as each other, in steps of a fifth, are one."""
+    """Speaker encoder by loudness: a speaker is a step of 20 % in loudness."""
 
     def vector(self, voice: Block) -> npt.NDArray[np.float32]:
-        """One direction for each step."""
+        """Return a unit vector of its own for each step of loudness."""
         import numpy as np
 
         step = round(math.log(max(float(np.abs(voice).mean()), 1e-6)) / math.log(1.2))
@@ -255,7 +261,7 @@ class LoudnessSpeakerEncoder:
 
 
 def _speaker_embedding(segment: transcript.Segment) -> SpeakerEmbedding | None:
-    """A made-up voice: each speaker has a direction of its own."""
+    """Return a made-up speaker embedding: a unit vector of its own for each speaker."""
     if segment.speaker is None:
         return None
     vector = struct.pack("<256e", *(float(at == segment.speaker) for at in range(256)))
@@ -263,19 +269,19 @@ def _speaker_embedding(segment: transcript.Segment) -> SpeakerEmbedding | None:
 
 
 def _raise_out_of_memory(*args: object) -> NoReturn:
-    """As for want of memory, where it is noticed."""
+    """Raise an error as if memory ran out."""
     raise MemoryError
 
 
 def _exit_process(*, with_service: bool) -> None:
-    """As for want of memory."""
+    """Kill the process as the kernel does when memory runs out."""
     if with_service:
         os.kill(os.getppid(), signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _one_second_blocks(audio: engine_interface.AudioStream) -> Iterator[Block]:
-    """The audio a second at a time; what is left at the end comes last."""
+    """Yield the audio in blocks of one second; the last may be shorter."""
     import numpy as np
 
     rest = np.zeros(0, np.float32)

@@ -1,13 +1,13 @@
 """Voxtral Realtime live engine: loading, tokenizer, streams, delay of its words.
 
-It hears live audio and nothing else: thirteen languages, a token each 80 ms. Every stretch of
-speech is a stream of its own, so that silence costs nothing and caches stay small. Turns, voices
-and sessions are those of all live engines (`live.runtime.live_scheduler`).
+It recognizes only live audio, in thirteen languages, with one token per 80 ms. Each speech segment
+is a stream of its own, so that silence costs nothing and caches stay small. Turns, speakers and
+sessions are those of all live engines (`live.runtime.live_scheduler`).
 
-`generate` of transformers keeps on the model where a stream ends, and blocks its thread until more
-sound comes: so it hears one. Here the state of a stream is its three caches and its last token, and
-each step is one call of the model for 80 ms of sound. The spectra look 12.5 ms beyond what a step
-is for.
+`generate` of transformers keeps the end of a stream on the model, and blocks its thread until more
+audio comes, so it serves one stream. Here the state of a stream is its three caches and its last
+token. Each step is one call of the model for 80 ms of audio. The spectra need 12.5 ms of audio
+after a step's end.
 """
 
 from __future__ import annotations
@@ -45,21 +45,21 @@ SPEC = engine_interface.EngineSpec(
     languages=("ar", "de", "en", "es", "fr", "hi", "it", "ja", "ko", "nl", "pt", "ru", "zh"),
     diarizes=True,
     requires=("torch", "transformers"),
-    # of which `gpu_memory.memory_footprint` leaves as many as there is room for, and those who
+    # an upper limit: `gpu_memory.memory_footprint` reduces it to what fits in memory, and
     sessions=100,
-    # are there let in as many as they do not have to wait for (`live.runtime.load_shedding`)
+    # `live.runtime.load_shedding` admits only what the engine recognizes without delay
 )
 DTYPES = {engine_interface.Precision.BF16: "bfloat16", engine_interface.Precision.FP32: "float32"}
 STEP_S, MAX_DELAY_TOKENS = 0.08, 30
-"""Seconds of a token, and how many of them the words may be behind at most."""
+"""Duration of a token in seconds, and the maximum delay of words in tokens."""
 STREAM_MEMORY_S = 60.0
-"""Seconds of speech that a stream is counted with; what is cut out of it is shorter."""
+"""Seconds of speech that memory is planned for in each stream; utterances are cut shorter."""
 SLICE_SAMPLES = LIVE_RATE
-"""Samples between two looks at whether anybody still wants it."""
+"""Samples between two checks for cancellation."""
 
 
 class VoxtralEngine:
-    """One model, many streams."""
+    """Voxtral Realtime with many streams on one model."""
 
     def __init__(self) -> None:
         self._voxtral: VoxtralModel | None = None
@@ -68,10 +68,10 @@ class VoxtralEngine:
         self._precision = engine_interface.Precision.FP32
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
-        """Read the checkpoint onto its device.
+        """Load the checkpoint onto its device.
 
         Raises:
-            errors.ModelLoadFailed: it is not there, or no good, or does not fit.
+            errors.ModelLoadFailed: it is missing or invalid, or does not fit.
         """
         if options.checkpoint is None:
             raise errors.ModelLoadFailed("No Voxtral Realtime checkpoint is set.")
@@ -89,7 +89,7 @@ class VoxtralEngine:
     def transcribe(
         self, request: engine_interface.TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
-        """Files are not for it.
+        """Reject the request: the engine has no recognition of files.
 
         Raises:
             errors.EngineUnavailable: always.
@@ -99,10 +99,10 @@ class VoxtralEngine:
     def open(
         self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
     ) -> LiveSession:
-        """A session among others.
+        """Open a live session.
 
         Raises:
-            errors.LiveUnavailable: the detector is not to be had here.
+            errors.LiveUnavailable: voice activity detection is not available.
         """
         if self._scheduler is None:
             self._scheduler = self._opened()
@@ -120,7 +120,7 @@ class VoxtralEngine:
             load_vad(),
             SPEC.name,
             self._precision.value,
-            threads=1,  # the model is one, and what is not in it holds Python's lock
+            threads=1,  # there is one model, and the rest holds Python's lock
             manner=PartialSchedule(first_s=2 * STEP_S, step_s=2 * STEP_S, grows=True),
         )
 
@@ -131,7 +131,7 @@ class VoxtralEngine:
         options: LiveOptions,
         cancelled: engine_interface.CancelCheck,
     ) -> RecognitionHypothesis | None:
-        """Recognize the audio behind the draft, and the end; all of it if the draft is not its
+        """Recognize the audio after the draft, and the end; all of it if the draft is not its
         beginning."""
         found = self._glimpse(audio, draft, options, cancelled)
         if cancelled():
@@ -160,7 +160,7 @@ class VoxtralEngine:
 
 
 def delay_tokens(wanted_s: float | None, usual: int) -> int:
-    """Tokens that words are behind: the nearest that there is to what is wanted."""
+    """Return the delay of words in tokens, the nearest to ``wanted_s``."""
     if wanted_s is None:
         return usual
     return min(MAX_DELAY_TOKENS, max(1, round(wanted_s / STEP_S)))
@@ -173,18 +173,20 @@ def _hypothesis(stream: Any) -> RecognitionHypothesis:
 
 
 SPECIAL_TOKENS = 1000
-"""Tokens before those of text, where the file does not say it."""
+"""Number of special tokens before those of text if the file does not say it."""
 BUFFER_TOKENS = 10
-"""Silence behind a stream in which the longest word is written out (mistral-common's
+"""Tokens of silence after a stream in which the longest word is completed (mistral-common's
 OFFLINE_STREAMING_BUFFER_TOKENS)."""
 BEGIN, PAD = "<s>", "[STREAMING_PAD]"
 
 
 @dataclass(frozen=True, slots=True)
 class TekkenTokenizer:
-    """``texts``: the bytes of each token behind the ``special`` first ones. ``step``: samples that
-    a token is written for. ``left``: tokens of silence before a stream. ``delay``: tokens that the
-    words are behind, where nobody asks for another."""
+    """Tokenizer of the checkpoint.
+
+    ``texts``: bytes of each token after the first ``special`` ones. ``step``: samples per token.
+    ``left``: tokens of silence before a stream. ``delay``: default delay of words in tokens.
+    """
 
     texts: tuple[bytes, ...]
     special: int
@@ -195,25 +197,25 @@ class TekkenTokenizer:
     delay: int
 
     def prompt(self, delay: int) -> list[int]:
-        """Return the tokens at the begin of a stream."""
+        """Return the tokens at the start of a stream."""
         return [self.begin, *[self.pad] * (self.left + delay)]
 
     def right(self, delay: int) -> int:
-        """Tokens of silence behind a stream, in which its last words are written."""
+        """Return the tokens of silence after a stream, in which its last words are generated."""
         return delay + 1 + BUFFER_TOKENS
 
     def text(self, tokens: Iterable[int]) -> str:
-        """Return the text of tokens; a character whose last bytes have not come is left out."""
+        """Return the text of tokens, without a character whose last bytes have not come."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         known = (at - self.special for at in tokens)
         return decoder.decode(b"".join(self.texts[at] for at in known if 0 <= at < len(self.texts)))
 
 
 def read_tekken(folder: Path) -> TekkenTokenizer:
-    """The one of a checkpoint.
+    """Read the tokenizer of a checkpoint.
 
     Raises:
-        errors.ModelLoadFailed: it is not there, or no good.
+        errors.ModelLoadFailed: it is missing or invalid.
     """
     try:
         return _parse_tekken(json.loads((folder / TEKKEN_FILE).read_text(encoding="utf-8")))
@@ -242,19 +244,20 @@ def _parse_tekken(said: dict[str, Any]) -> TekkenTokenizer:
 
 
 HOP_SAMPLES, WINDOW_SAMPLES = 160, 400
-"""Samples from one spectrum to the next, and under one."""
+"""Samples between the starts of two spectra, and in each of them."""
 
 
 class VoxtralModel:
-    """A loaded model, with what it needs around it; several threads may step streams of it."""
+    """Loaded model with its feature extractor and tokenizer; several threads may run its
+    streams."""
 
     def __init__(self, model: Any, extractor: Any, tekken: TekkenTokenizer) -> None:
         self.model, self.tekken = model, tekken
         self._extractor = extractor
 
     def spectra(self, samples: Block, *, whole: bool) -> torch.Tensor:
-        """Log mel energies, shape (1, bands, frames). ``whole``: frames lie around their samples,
-        from the first on; else behind the first half window."""
+        """Return log mel energies, shape (1, bands, frames). ``whole``: frames are centred on their
+        samples from the first on; else they begin after the first half window."""
         found = self._extractor(
             samples, sampling_rate=LIVE_RATE, center=whole, padding=True, return_tensors="pt"
         )
@@ -263,14 +266,14 @@ class VoxtralModel:
 
 
 class VoxtralStream:
-    """One stretch of speech as it comes. ``delay``: tokens that its words are behind its sound."""
+    """Incremental recognition of one speech segment. ``delay``: delay of its words in tokens."""
 
     def __init__(self, voxtral: VoxtralModel, delay: int) -> None:
         import numpy as np
 
         self._voxtral, self._delay = voxtral, delay
         self.fed = 0
-        """Samples that came."""
+        """Number of samples so far."""
         self.tokens: list[int] = []
         """Generated tokens."""
         self.ended = False
@@ -285,18 +288,19 @@ class VoxtralStream:
         return self._voxtral.tekken.text(self.tokens)
 
     def goes_on(self, samples: int) -> bool:
-        """Return whether so many samples are those that it heard, and perhaps more; else the
-        segment has to be recognized anew: audio cannot be taken back, and a failed step is of no
-        use."""
+        """Return whether it can go on with the segment, which has ``samples`` now. If not, the
+        segment has to be recognized anew: audio cannot be taken back, and a failed step leaves no
+        usable state.
+        """
         return not self.ended and self._whole and self.fed <= samples
 
     def feed(self, samples: Block) -> None:
-        """More sound, shape (samples,); steps as far as it goes."""
+        """Add audio, shape (samples,); run the steps that it suffices for."""
         self.fed += len(samples)
         self._go(samples)
 
     def end(self) -> None:
-        """No more of it: what is behind comes out in the silence that is added."""
+        """End the audio: the last words are generated from added silence."""
         import numpy as np
 
         if self.ended:
@@ -328,7 +332,7 @@ class VoxtralStream:
             if len(self._rest) < needed:
                 return
             spectra = self._voxtral.spectra(self._rest[:needed], whole=first)
-            # The next window begins half a window before the first spectrum that was not seen.
+            # The next window begins half a window before the first spectrum that was not used.
             taken = prompt * self._step - WINDOW_SAMPLES // 2 if first else self._step
             self._rest = self._rest[taken:]
             self.tokens.append(self._next(spectra, first))
@@ -356,10 +360,10 @@ class VoxtralStream:
 
 
 def load_voxtral(folder: Path, device: str, dtype: str) -> VoxtralModel:
-    """Read it. ``device``: 'auto', 'cuda' or 'cpu'; ``dtype`` as torch calls it.
+    """Load the model. ``device``: 'auto', 'cuda' or 'cpu'; ``dtype``: torch's name.
 
     Raises:
-        errors.ModelLoadFailed: it is no good, or does not fit.
+        errors.ModelLoadFailed: it is invalid, or does not fit.
     """
     import torch
     from transformers import (

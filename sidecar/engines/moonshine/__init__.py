@@ -1,7 +1,8 @@
 """Moonshine ASR engine: the embedded engine of moonshine-voice.
 
-Runs on any CPU, English only. Voices are told apart over the whole recording while its last two
-minutes are kept, so that memory is flat at any length; a line is recognized as soon as it ends.
+It runs on any CPU and recognizes English only. Diarization covers the whole recording, but only its
+last two minutes are kept, so that memory is flat at any length. An utterance is recognized as soon
+as it ends.
 """
 
 from __future__ import annotations
@@ -46,14 +47,14 @@ SPEC = EngineSpec(
     by_voices=True,
     counted=True,
     requires=("moonshine_voice", "onnxruntime"),
-    # of people who mostly listen; how many may speak is measured (`live.runtime.load_shedding`)
+    # with users who mostly listen; `live.runtime.load_shedding` measures how many may speak
     sessions=500,
-    resumes="moonshine-2",  # another one whenever what is in checkpoints means something else
+    resumes="moonshine-2",  # changes whenever the meaning of checkpoints changes
 )
 
 
 class MoonshineEngine:
-    """Words from the recognizer, voices from a follower, joined into segments."""
+    """Moonshine engine: recognized words and speaker turns, joined into segments."""
 
     def __init__(self) -> None:
         self._recognizer: MoonshineRecognizer | None = None
@@ -61,10 +62,10 @@ class MoonshineEngine:
         self._scheduler: LiveScheduler | None = None
 
     def load(self, options: LoadOptions) -> Iterator[float]:
-        """Bring the models into memory (about 0.5 s).
+        """Load the models (about 0.5 s).
 
         Raises:
-            errors.ModelLoadFailed: one is not there, or onnxruntime does not run it.
+            errors.ModelLoadFailed: one is missing, or onnxruntime does not run it.
         """
         from sidecar.engines.moonshine import moonshine_recognizer
 
@@ -81,22 +82,22 @@ class MoonshineEngine:
         yield 1.0
 
     def transcribe(self, request: TranscriptionRequest) -> Iterator[TranscriptionEvent]:
-        """Segments as speech ends; whose they are is settled at the end."""
+        """Yield segments as speech ends; their speakers are final at the end."""
         yield from self._events(None, request)
 
     def transcribe_from(
         self, settled: Sequence[Checkpoint], request: TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
-        """The same, from what is settled on."""
+        """Transcribe from the last checkpoint on."""
         yield from self._events(settled, request)
 
     def open(
         self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
     ) -> LiveSession:
-        """A session among others: one detector looks at the sound of all.
+        """Open a live session; all sessions share one voice activity detector.
 
         Raises:
-            errors.LiveUnavailable: the detector is not to be had here.
+            errors.LiveUnavailable: voice activity detection is not available.
         """
         if self._scheduler is None:
             from sidecar.diarization.speaker_models import SpeakerEncoder
@@ -172,7 +173,7 @@ class MoonshineEngine:
 
 
 def _live_hypothesis(found: MoonshineHypothesis | None) -> RecognitionHypothesis | None:
-    """Return what the recognizer heard, for the live scheduler."""
+    """Return the result of the recognizer for the live scheduler."""
     from sidecar.live.runtime.partial_results import RecognitionHypothesis
 
     if found is None:
@@ -188,7 +189,7 @@ def _live_hypothesis(found: MoonshineHypothesis | None) -> RecognitionHypothesis
 
 
 def _warm_up_audio() -> Block | None:
-    """Four seconds of speech out of the wheel, as many as an utterance has; None without it."""
+    """Return four seconds of speech from the wheel, a usual utterance; `None` if it has none."""
     import wave
 
     import numpy as np

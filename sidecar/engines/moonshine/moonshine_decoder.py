@@ -1,8 +1,8 @@
 """Moonshine recognition model in onnxruntime, and its tokenizer.
 
-The library spreads a small model over all cores, which then wait for each other, and cannot be
-stopped. Here a stretch of speech is one thread's work and is decoded token by token, greedily, so
-that it ends when nobody wants it any more (docs/decisions/recognition-parameters.md).
+The library runs a small model on all cores, which then wait for each other, and cannot be stopped.
+Here a speech segment is the work of one thread. It is decoded token by token, greedily, and can be
+cancelled between tokens (docs/decisions/recognition-parameters.md).
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ from sidecar.interfaces.engine_interface import CancelCheck
 SAMPLE_RATE = 16_000
 ENCODER, DECODER = "encoder_model.ort", "decoder_model_merged.ort"
 TOKENS_PER_S = 6.5
-"""The library's limit: a model that says more repeats itself."""
+"""Maximum number of tokens per second, the library's: a model with more repeats itself."""
 FRAME_SAMPLES = 384
-"""Samples of a frame that the encoder hands out: 24 ms."""
+"""Samples of a frame of the encoder's output: 24 ms."""
 _START, _END = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedTokens:
-    """Tokens, and the natural logarithm of how likely each was when it was chosen."""
+    """Tokens, and the natural logarithm of each one's likelihood."""
 
     ids: tuple[int, ...]
     likely: tuple[float, ...]
 
 
 class MoonshineDecoder:
-    """Both halves of the model, loaded; any number of threads may ask it at once.
+    """Encoder and decoder of the model; any number of threads may use them at once.
 
     Raises:
-        errors.ModelLoadFailed: when it is made where onnxruntime does not load, or does not take
-            the files in ``folder``.
+        errors.ModelLoadFailed: onnxruntime does not load, or does not accept the files in
+            ``folder``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -64,8 +64,8 @@ class MoonshineDecoder:
         self._attention: Any = None
         self._drawing = threading.Lock()
         self._options = options = onnx_runtime.session_options()
-        options.enable_mem_pattern = False  # one is kept for every length that was ever seen
-        options.enable_cpu_mem_arena = False  # it keeps what the longest stretch took; no faster
+        options.enable_mem_pattern = False  # it keeps one pattern for every length
+        options.enable_cpu_mem_arena = False  # keeps the longest segment's memory; no faster
         try:
             model = onnx_runtime.read_ort_model(self._file)
             self._encoder = onnx_runtime.create_session(str(folder / ENCODER), options)
@@ -75,7 +75,7 @@ class MoonshineDecoder:
             self._tokens = onnx_runtime.create_session(
                 moonshine_decoder_graph.build_tokens_graph(model), options
             )
-        except Exception as error:  # onnxruntime's errors have no base of their own
+        except Exception as error:  # onnxruntime's errors have no common base
             raise errors.ModelLoadFailed(
                 f"onnxruntime {runtime.__version__} cannot load the recognition model: "
                 f"{type(error).__name__}: {error}"
@@ -88,11 +88,11 @@ class MoonshineDecoder:
         cancelled: CancelCheck,
         given: Sequence[int] = (),
     ) -> DecodedTokens | None:
-        """Return the tokens of ``audio``, shape (samples,), 16 kHz, at least 0.1 s; None if
+        """Return the tokens of ``audio``, shape (samples,), 16 kHz, at least 0.1 s; `None` if
         cancelled.
 
-        ``draft`` is a guess: the part of it that the model would have written itself costs one
-        pass. ``given`` is text before, taken as it is: only what follows it is decoded.
+        ``draft`` is a guess: its beginning that the model confirms costs one pass. ``given`` is the
+        text before, which is not verified: only the tokens after it are decoded.
         """
         if cancelled():
             return None
@@ -105,10 +105,11 @@ class MoonshineDecoder:
         cancelled: CancelCheck,
         given: Sequence[int] = (),
     ) -> tuple[DecodedTokens, npt.NDArray[np.float32]] | None:
-        """As `tokens`, and where in the sound each was heard: one more pass, over all at once.
+        """Return the result of `tokens`, and its attention, which takes one more pass over all
+        tokens.
 
-        The other part has the shape (heads, tokens, frames of `FRAME_SAMPLES` samples): of each
-        token, how much of a head's attention was where.
+        The attention has the shape (heads, tokens, frames of `FRAME_SAMPLES` samples): the share of
+        each head's attention that each frame gets.
         """
         if cancelled():
             return None
@@ -124,7 +125,7 @@ class MoonshineDecoder:
         return tokens, attention[0][:, len(given) :]
 
     def _aligning(self) -> Any:
-        """The graph that shows attention, drawn when it is first wanted: most never need it."""
+        """Return the attention graph, built at the first use: most processes never need it."""
         with self._drawing:
             if self._attention is None:
                 graph = moonshine_decoder_graph.build_attention_graph(
@@ -163,7 +164,7 @@ class MoonshineDecoder:
         return DecodedTokens(tuple(found), tuple(likely))
 
     def _listen(self, audio: Block) -> dict[str, npt.NDArray[Any]]:
-        """Return the encoder's output for ``audio``, as every pass of the decoder needs it."""
+        """Return the encoder's output for ``audio``, in the form that every decoder pass needs."""
         samples = np.ascontiguousarray(audio, np.float32)[None]
         everywhere = np.ones(samples.shape, np.int64)
         (frames,) = self._encoder.run(None, {"input_values": samples, "attention_mask": everywhere})
@@ -177,7 +178,8 @@ class MoonshineDecoder:
     def _remember(
         feed: dict[str, npt.NDArray[Any]], memory: Sequence[npt.NDArray[np.float32]], tokens: int
     ) -> None:
-        """Keys and values for the next pass: those of ``tokens``, without a draft's that failed."""
+        """Set the keys and values for the next pass: those of ``tokens``, without a draft's
+        rejected ones."""
         for name, values in zip(cache_tensor_names("past"), memory, strict=True):
             feed[name] = np.ascontiguousarray(values[:, :, :tokens])
 
@@ -196,14 +198,14 @@ _TWO_BYTES = 0x80
 
 
 class MoonshineTokenizer:
-    """Token ids into text; ``len()`` is the number of entries."""
+    """Tokenizer of the wheel, from ids to text; ``len()`` is the number of entries."""
 
     def __init__(self, entries: list[bytes]) -> None:
         self._entries = [b"" if _is_control_token(entry) else entry for entry in entries]
 
     @classmethod
     def read(cls, file: Path) -> MoonshineTokenizer:
-        """The vocabulary in ``file``.
+        """Read the vocabulary in ``file``.
 
         Raises:
             errors.ModelLoadFailed: it cannot be read, or ends inside an entry.
@@ -219,7 +221,7 @@ class MoonshineTokenizer:
         return len(self._entries)
 
     def pieces(self, tokens: Iterable[int]) -> list[str]:
-        """The characters that each token completes; together they are `text` before it is
+        """Return the characters that each token completes; together they are `text` before it is
         stripped."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         found = [
@@ -230,14 +232,14 @@ class MoonshineTokenizer:
         return found
 
     def text(self, tokens: Iterable[int]) -> str:
-        """Return the text of ``tokens``, without the space in front; half a character becomes
+        """Return the text of ``tokens``, without the leading space; an incomplete character becomes
         ``�``."""
         joined = b"".join(self._entries[token] for token in tokens)
         return joined.replace(_SPACE_MARK, b" ").decode("utf-8", "replace").strip()
 
 
 def _parse_entries(data: bytes) -> list[bytes]:
-    """Raises IndexError where the last entry is cut off."""
+    """Return the entries; raise IndexError if the last one is truncated."""
     entries = []
     at = 0
     while at < len(data):

@@ -1,7 +1,7 @@
 """ONNX graph of the Moonshine decoder over the wheel's weights.
 
-The wheel's graph asks for the shape of everything at every token: 900 steps, of which 50 are the
-model. The same arithmetic with onnxruntime's attention in one step each takes a third of the time
+The wheel's graph computes every shape at every token: 900 steps, of which 50 are the model. The
+same arithmetic with onnxruntime's fused attention takes a third of the time
 (docs/decisions/recognition-parameters.md). The model is Moonshine tiny (arXiv:2410.15608): pre-norm
 layers of self-attention with rotary positions, attention to the frames, and a gated feed-forward.
 """
@@ -16,10 +16,11 @@ from sidecar.checkpoints.onnx_runtime import OrtModelFile
 
 LAYERS, HEADS, HEAD_SIZE, WIDTH = 6, 8, 36, 288
 ALIGNMENT_HEADS = ((2, 0), (3, 7), (4, 1), (5, 2))
-"""The heads (layer, head) that look at the sound of the token that comes next; which those are was
-found by measuring each (docs/decisions/recognition-parameters.md)."""
+"""Heads (layer, head) that attend to the audio of the next token; each head was measured to find
+them (docs/decisions/recognition-parameters.md)."""
 MAX_POSITIONS = 512
-"""The longest text that the rotary tables reach to, in tokens; 78 s of speech at the limit."""
+"""Maximum length of a text in tokens, for the rotary tables; 78 s of speech at the limit of
+tokens."""
 ROTARY, ROTARY_BASE = 32, 10_000.0
 SCALE = HEAD_SIZE**-0.5
 EPSILON = 1e-5
@@ -31,12 +32,13 @@ _FRAMES_SHAPE = (1, HEADS, "frames", HEAD_SIZE)
 
 
 def cache_tensor_names(kind: str) -> list[str]:
-    """The names of keys and values of all layers; ``kind``: past, present or frames."""
+    """Return the names of keys and values of all layers; ``kind``: past, present or frames."""
     return [f"{kind}.{layer}.{what}" for layer in range(LAYERS) for what in ("key", "value")]
 
 
 def build_frames_graph(model: OrtModelFile) -> bytes:
-    """Frames, shape (1, frames, 288), into the keys and values that every layer attends to.
+    """Build the graph from frames, shape (1, frames, 288), to the keys and values that every layer
+    attends to.
 
     Raises:
         KeyError: the model is not laid out as expected.
@@ -55,8 +57,8 @@ def build_frames_graph(model: OrtModelFile) -> bytes:
 
 
 def build_tokens_graph(model: OrtModelFile) -> bytes:
-    """Tokens, shape (1, tokens), into the ones that follow each, how likely those are, and keys and
-    values for later.
+    """Build the graph from tokens, shape (1, tokens), to the token that follows each, its
+    likelihood, and keys and values for later passes.
 
     Raises:
         KeyError: the model is not laid out as expected.
@@ -79,9 +81,11 @@ def build_tokens_graph(model: OrtModelFile) -> bytes:
 
 
 def build_attention_graph(model: OrtModelFile) -> bytes:
-    """Tokens, shape (1, tokens), into where each looks for the next: how much of the attention of
-    `ALIGNMENT_HEADS` is on each frame, shape (1, heads, tokens, frames). Takes what
-    `build_tokens_graph` takes.
+    """Build the graph from tokens, shape (1, tokens), to the attention for the token that follows
+    each.
+
+    The output is the attention of `ALIGNMENT_HEADS` to each frame, shape (1, heads, tokens,
+    frames). The inputs are those of `build_tokens_graph`.
 
     Raises:
         KeyError: the model is not laid out as expected.
@@ -100,14 +104,14 @@ def build_attention_graph(model: OrtModelFile) -> bytes:
 
 
 class _DecoderGraphBuilder:
-    """A graph over the weights of ``model``, which are found by the nodes that use them."""
+    """Builder of a graph over the weights of ``model``, found by the nodes of the wheel's graph."""
 
     def __init__(self, model: OrtModelFile) -> None:
         self.graph = OnnxGraphBuilder()
         self._model = model
 
     def begun(self) -> str:
-        """All inputs of a pass over tokens, and the tokens' vectors."""
+        """Add all inputs of a pass over tokens; return the tokens' vectors."""
         tokens = self.graph.input("tokens", "int64", (1, "tokens"))
         self.graph.input("position", "int64", (1,))
         for name in cache_tensor_names("past"):
@@ -118,11 +122,11 @@ class _DecoderGraphBuilder:
         return self.embedded(tokens)
 
     def layer(self, state: str, layer: int) -> str:
-        """One layer of the decoder."""
+        """Add one layer of the decoder."""
         return self.heard(*self.listening(state, layer), layer)
 
     def listening(self, state: str, layer: int) -> tuple[str, str]:
-        """A layer up to its attention to the frames: its state, and what it asks them."""
+        """Add a layer up to its attention to the frames; return its state and its query."""
         prefix = f"layers.{layer}/"
         heard = self._self_attention(self.norm(state, f"{prefix}input_layernorm/"), layer)
         state = self.graph.node("Add", [state, heard])
@@ -130,14 +134,14 @@ class _DecoderGraphBuilder:
         return state, self.product(normal, f"{prefix}encoder_attn/q_proj/")
 
     def heard(self, state: str, query: str, layer: int) -> str:
-        """The rest of it."""
+        """Add the rest of a layer, from its attention to the frames on."""
         prefix = f"layers.{layer}/"
         state = self.graph.node("Add", [state, self._frame_attention(query, layer)])
         normal = self.norm(state, f"{prefix}final_layernorm/")
         return self.graph.node("Add", [state, self._feed_forward(normal, prefix)])
 
     def attention(self, query: str, layer: int, head: int) -> str:
-        """Return the attention of one head, shape (1, 1, tokens, frames), each token's in sum 1."""
+        """Return the attention of one head, shape (1, 1, tokens, frames); each token's sum is 1."""
         one = self.graph.weight(f"head.{head}", _int64(head))
         split = self.graph.weight("heads", _int64(1, -1, HEADS, HEAD_SIZE))
         query = self.graph.node("Reshape", [query, split])
@@ -150,24 +154,24 @@ class _DecoderGraphBuilder:
         return self.graph.node("Softmax", [alike], axis=-1)
 
     def product(self, state: str, node: str) -> str:
-        """``state`` times the 8-bit matrix of ``node``, plus its bias where it has one."""
+        """Return ``state`` times the 8-bit matrix of ``node``, plus its bias if it has one."""
         weights = self._weights(f"{node}{_QUANTIZED_SUFFIX}")
         return self.graph.node("DynamicQuantizeMatMul", [state, *weights], domain=CONTRIB_DOMAIN)
 
     def norm(self, state: str, node: str) -> str:
-        """Layer normalization."""
+        """Add a layer normalization."""
         weights = self._weights(f"{node}LayerNormalization")
         return self.graph.node("LayerNormalization", [state, *weights], epsilon=EPSILON)
 
     def embedded(self, tokens: str) -> str:
-        """Every token's vector, 8 bit until it is asked for."""
+        """Return every token's vector, dequantized from 8 bit after the lookup."""
         (table,) = self._weights("embed_tokens/Gather")
         scale = self._weights("embed_tokens/Gather_output_0_DequantizeLinear")
         rows = self.graph.node("Gather", [table, tokens])
         return self.graph.node("DequantizeLinear", [rows, *scale])
 
     def rotary_tables(self) -> None:
-        """Sine and cosine for every position."""
+        """Add sine and cosine for every position."""
         speeds = ROTARY_BASE ** (-np.arange(0, ROTARY, 2) / ROTARY)
         angles = np.outer(np.arange(MAX_POSITIONS), speeds)
         self.graph.weight("cosine", np.cos(angles).astype(np.float32))
@@ -217,7 +221,7 @@ class _DecoderGraphBuilder:
         return self.product(self.graph.node("Mul", [parts[0], gate]), f"{prefix}mlp/fc2/")
 
     def _weights(self, node: str) -> list[str]:
-        """The constants that a node of the wheel's graph takes, in its order."""
+        """Return the constants that a node of the wheel's graph takes, in its order."""
         inputs = self._model.inputs[node if node.startswith("/") else f"{_PREFIX}{node}"]
         names = [name for name in inputs if name in self._model.weights]
         return [self.graph.weight(name, self._model.weights[name]) for name in names]

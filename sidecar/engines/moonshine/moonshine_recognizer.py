@@ -1,10 +1,10 @@
 """Moonshine recognizer: text of one speech segment, with its confidence and words.
 
-The library's own line keeping is left out: it decodes an unfinished line anew at every update, cuts
-long speech after ten seconds in the middle of a word, and says what lies around the cut twice. Here
-a stretch is recognized once, when it has ended, and a long one is cut where it is quietest.
+The library's streaming is not used. It decodes an unfinished line anew at every update. It cuts
+long speech after ten seconds in the middle of a word, and repeats the words around the cut. Here a
+segment is recognized once, when it has ended, and a long one is cut where it is quietest.
 
-The wheel's model is run with onnxruntime, which takes a quarter of the library's processor time.
+The wheel's model runs in onnxruntime, which takes a quarter of the library's processor time.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ from sidecar.transcripts.transcript import Word, collapse_commas
 
 REINSTALL_COMMAND = "pip install --force-reinstall onnxruntime moonshine-voice==0.0.73"
 _MIN_SAMPLES = 4096
-"""Samples; the encoder's first layers want 895."""
+"""Minimum number of samples; the encoder's first layers need 895."""
 _MARKS = ".,;:?!"
 _TAIL_SAMPLES = SAMPLE_RATE // 10
-"""Silence behind a stretch: one that ends in mid-sound loses more words (4.5 instead of 4.2 %)."""
+"""Samples of silence that are added to a segment: without it more words are lost (word error rate
+4.5 instead of 4.2 %)."""
 
 
 def _never_cancelled() -> bool:
@@ -45,10 +46,10 @@ def _never_cancelled() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class MoonshineHypothesis:
-    """Recognized text of a segment; ``tokens`` are a draft for more of the segment.
+    """Recognized text of a segment; ``tokens`` are a draft for a longer part of the segment.
 
-    ``words``: seconds from the begin of the segment; none if they were not requested, or the
-    recognizer has none. ``confidence``: in the tokens.
+    ``words``: in seconds from the start of the segment; empty if they were not requested or there
+    are none. ``confidence``: of the tokens.
     """
 
     text: str
@@ -59,10 +60,10 @@ class MoonshineHypothesis:
 
 class MoonshineRecognizer:
     """The wheel's model in onnxruntime: it can be cancelled between tokens and takes drafts. Any
-    number of threads may ask it at once.
+    number of threads may use it at once.
 
     Raises:
-        errors.ModelLoadFailed: when it is made without onnxruntime, or beside another model.
+        errors.ModelLoadFailed: onnxruntime is missing, or does not run the model.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -77,9 +78,9 @@ class MoonshineRecognizer:
         *,
         words: bool = False,
     ) -> MoonshineHypothesis | None:
-        """Recognize ``audio``, shape (samples,): one utterance. None if it was cancelled.
+        """Recognize ``audio``, shape (samples,): one utterance. Return `None` if it was cancelled.
 
-        ``draft`` is the result of a part of it. ``words``: with their times.
+        ``draft`` is the result of a beginning of it. ``words``: return words with times, too.
         """
         said = () if draft is None else draft.tokens
         return self._heard(audio, 0, (), said, cancelled, words)
@@ -93,10 +94,10 @@ class MoonshineRecognizer:
         *,
         words: bool = False,
     ) -> MoonshineHypothesis | None:
-        """Recognize ``audio`` behind its first ``samples``, whose tokens are ``given``, segment by
-        segment; times from there. None if it was cancelled."""
+        """Recognize ``audio`` after its first ``samples``, which have the tokens ``given``, segment
+        by segment. Times count from there. Return `None` if it was cancelled."""
         tokens = tuple(token for one in given for token in one)
-        if len(tokens) >= samples / SAMPLE_RATE * TOKENS_PER_S:  # it went round in circles
+        if len(tokens) >= samples / SAMPLE_RATE * TOKENS_PER_S:  # a repetition loop
             return self.hear(audio[samples:], None, cancelled, words=words)
         return self._heard(audio, samples, tokens, (), cancelled, words)
 
@@ -141,12 +142,12 @@ class MoonshineRecognizer:
         return MoonshineHypothesis(text, tokens, words_at, _confidence(decoded))
 
     def _marks(self, tokens: tuple[int, ...]) -> int:
-        """Return the number of leading tokens that only mark how the sentence before was meant."""
+        """Return the number of leading tokens that only punctuate the sentence before."""
         said = (self._tokenizer.text([token]) for token in tokens)
         return next((at for at, text in enumerate(said) if text.strip(_MARKS)), len(tokens))
 
     def text(self, audio: Block, cancelled: CancelCheck = _never_cancelled) -> str:
-        """The text alone; empty if it was cancelled."""
+        """Return only the text of ``audio``; '' if it was cancelled."""
         found = self.hear(audio, None, cancelled)
         return "" if found is None else found.text
 
@@ -156,28 +157,27 @@ class MoonshineRecognizer:
 
 
 def _confidence(decoded: DecodedTokens) -> Confidence:
-    """Return the confidence of the model. A token that follows the same one again is not
-    counted: in a repetition loop the model is sure of itself, whatever it hears."""
+    """Return the confidence of the model. A repeated pair of tokens counts once: in a repetition
+    loop the model is confident whatever the audio is."""
     pairs = zip((-1, *decoded.ids), decoded.ids, strict=False)
     once = dict(zip(reversed([*pairs]), reversed(decoded.likely), strict=True))
     return Confidence(sum(once.values()), len(once))
 
 
 def load_recognizer() -> MoonshineRecognizer:
-    """The recognition model of the wheel.
+    """Load the recognition model of the wheel.
 
     Raises:
-        errors.ModelLoadFailed: it is not there, or onnxruntime does not run it.
+        errors.ModelLoadFailed: it is missing, or onnxruntime does not run it.
     """
     return MoonshineRecognizer(model_folder())
 
 
 def model_folder() -> Path:
-    """Return the folder of the recognition model in the wheel; the wheel's library is not loaded
-    for it.
+    """Return the folder of the recognition model in the wheel, without loading the wheel's library.
 
     Raises:
-        errors.ModelLoadFailed: the wheel is not there.
+        errors.ModelLoadFailed: the wheel is not installed.
     """
     spec = find_spec("moonshine_voice")
     if spec is None or not spec.submodule_search_locations:
@@ -186,6 +186,6 @@ def model_folder() -> Path:
 
 
 def _pad_samples(audio: Block, least: int) -> Block:
-    """With silence behind it up to ``least`` samples."""
+    """Return ``audio`` with silence added up to ``least`` samples."""
     padded: Block = np.pad(audio, (0, max(0, least - len(audio))))
     return padded

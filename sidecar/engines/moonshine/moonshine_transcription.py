@@ -1,8 +1,8 @@
 """Transcription of one recording by Moonshine.
 
-Who speaks is decided over the whole recording, so it may be revised to the end; where a line begins
-and ends is decided anew for `REVISION_WINDOW_S`, while its sound is still there. A line is
-recognized once, as soon as it is known, and again only if it turned out to be cut in another way.
+Diarization covers the whole recording, so speakers may be revised until the end. Borders of
+utterances are revised for `REVISION_WINDOW_S`, while their audio is kept. An utterance is
+recognized once, as soon as it is known, and again only if its borders changed.
 """
 
 from __future__ import annotations
@@ -24,23 +24,25 @@ from sidecar.transcripts.language_detection import Confidence
 from sidecar.transcripts.speaker_turns import SpeakerTurn, number_speakers_by_appearance
 
 CHECKPOINT_INTERVAL_S = 20.0
-"""From one checkpoint to the next; what is heard ahead of the words (`following.AHEAD_S`) is lost
-with them."""
+"""Seconds between checkpoints. Diarization ahead of the words (`background_diarization.MAX_LEAD_S`)
+is lost with them."""
 
 MAX_UTTERANCE_S = 12.0
 REVISION_WINDOW_S = 120.0
-"""After so long the borders of a line stay: by then there are fifty looks at who speaks."""
+"""Seconds after which the borders of an utterance are final: fifty passes of diarization cover it
+by then."""
 _AUDIO_HISTORY_S = 5 * REVISION_WINDOW_S
-"""After so long they stay whatever was said at once: sound is not kept for ever."""
+"""Seconds after which they are final even within overlapping speech: audio is not kept for ever."""
 _PAUSE_S = 0.1
 _BORDER_TOLERANCE_S = 0.1
-"""A line whose borders moved by less says the same words: there is quiet around it."""
+"""Maximum shift of an utterance's borders, in seconds, at which its text is kept: the audio around
+it is quiet."""
 _STEP_SAMPLES = SAMPLE_RATE
 
 
 @dataclass(frozen=True, slots=True)
 class MoonshineUtterance:
-    """Some words of one voice; times in seconds from the start of the recording."""
+    """Words of one speaker; times in seconds from the start of the recording."""
 
     start: float
     end: float
@@ -50,11 +52,11 @@ class MoonshineUtterance:
 
 
 _Heard = tuple[str, tuple[transcript.Word, ...]]
-"""A text, and its words on the recording's clock."""
+"""Text, and its words on the recording's clock."""
 
 
 class MoonshineTranscription:
-    """Iterate `events`, then ask for `segments`."""
+    """Transcription of one request. Iterate `events`, then read `segments`."""
 
     def __init__(
         self,
@@ -63,7 +65,7 @@ class MoonshineTranscription:
         request: TranscriptionRequest,
         settle_s: float | None = None,
     ) -> None:
-        """``settle_s``: how often there is a checkpoint, in seconds of audio."""
+        """``settle_s``: interval of checkpoints in seconds of audio; `None` for no checkpoints."""
         self._recognizer = recognizer
         self._follower = follower
         self._source, self._options = request.audio, request.options
@@ -78,12 +80,12 @@ class MoonshineTranscription:
         self._settle_s = settle_s
         self._checkpointed = 0
         self._again_s = 0.0
-        """Up to here it was heard before."""
+        """Position up to which the audio was transcribed before the checkpoint."""
         self.confidence = Confidence()
-        """Of the recognizer, in all that it heard."""
+        """Confidence of the recognizer in the whole recording."""
 
     def go_on(self, settled: Sequence[transcript.Checkpoint]) -> None:
-        """Know all that the checkpoints say; the follower has to be one that can, too."""
+        """Restore the state of the checkpoints; the diarizer has to be resumable."""
         assert isinstance(self._follower, background_diarization.ResumableDiarizer)
         states = [one.state for one in settled]
         self._follower.go_on([state["voices"] for state in states])
@@ -107,7 +109,7 @@ class MoonshineTranscription:
         return self._audio.end_s
 
     def events(self) -> Iterator[transcript.TranscriptionEvent]:
-        """Progress, and lines once they are known; they may still be revised in `segments`."""
+        """Yield progress, and segments once they are known; `segments` may still revise them."""
         seen: Sequence[SpeakerTurn] | None = None
         for heard in background_diarization.diarize_in_background(
             self._follower, self._blocks(), settle_s=self._settle_s
@@ -120,8 +122,8 @@ class MoonshineTranscription:
                 yield self._checkpoint(heard.end_s, heard.snapshot)
 
     def _checkpoint(self, end_s: float, voices: Mapping[str, Any]) -> transcript.Checkpoint:
-        """Return the checkpoint since the last one, with the text of segments that may still be cut
-        anew, so that nothing is recognized twice."""
+        """Return the checkpoint since the last one. It contains the text of utterances whose
+        borders may still change, so that none is recognized twice."""
         lines = self._settled[self._checkpointed :]
         self._checkpointed = len(self._settled)
         state = {
@@ -161,7 +163,8 @@ class MoonshineTranscription:
     def _take(
         self, heard: background_diarization.DiarizationUpdate
     ) -> Iterator[transcript.TranscriptionEvent]:
-        """Recognize the lines that are known by now, and settle those that are old enough."""
+        """Recognize the utterances that are known by now, and finalize those that are old
+        enough."""
         self._turns = [
             replace(turn, start=max(turn.start, self._settled_s))
             for turn in heard.turns
@@ -188,8 +191,8 @@ class MoonshineTranscription:
     def _parts(
         self, line: SpeakerTurn, heard: tuple[float, float], until_s: float
     ) -> Iterator[MoonshineUtterance]:
-        """A line in parts of `MAX_UTTERANCE_S` at most; of one that still goes on, those before
-        ``until_s`` that will stay."""
+        """Yield a speaker turn in utterances of at most `MAX_UTTERANCE_S`; of a turn in progress
+        only those before ``until_s``, which are final."""
         start, (begin, end) = line.start, heard
         while min(line.end, until_s) - start > MAX_UTTERANCE_S:
             middle = start + MAX_UTTERANCE_S / 2
@@ -203,7 +206,7 @@ class MoonshineTranscription:
     def _line(
         self, start: float, end: float, heard: tuple[float, float], voice: int
     ) -> MoonshineUtterance:
-        text, words = self._text(*heard)  # of a little more than the line
+        text, words = self._text(*heard)  # of a little more audio than the utterance
         inside = (
             transcript.Word(
                 min(max(one.start, start), end), max(min(one.end, end), start), one.text
@@ -231,9 +234,10 @@ class MoonshineTranscription:
         return found.text, words
 
     def _settle(self, known: Sequence[MoonshineUtterance], told_s: float) -> None:
-        """Keep the lines that are not to be revised, and forget their sound.
+        """Finalize utterances that are not revised any more, and drop their audio.
 
-        They end where at most one voice goes on: what two say at once is not taken apart later.
+        The last of them ends where at most one speaker speaks: overlapping speech is not separated
+        later.
         """
         count = 0
         for index, line in enumerate(known, 1):
@@ -257,7 +261,7 @@ class MoonshineTranscription:
 
     @property
     def segments(self) -> tuple[transcript.Segment, ...]:
-        """All of them, once `events` has ended."""
+        """Return all segments, once `events` has ended."""
         floor = word_attribution.SpeakerLookup(self._follower.turns)
         found = [
             self._segment(line, floor.voice(line.start, line.end, line.voice))

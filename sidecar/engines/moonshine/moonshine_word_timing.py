@@ -1,4 +1,4 @@
-"""Word times of Moonshine: frames of each token by attention and loudness, times of words. Pure."""
+"""Word times of Moonshine, by attention and loudness. Pure."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from sidecar.audio import Block
 from sidecar.transcripts.transcript import Word
 
 _DROP_DB = 30.0
-"""So much below its loud parts (the 90th percentile of frames) a stretch is silent ..."""
+"""Level below the loud parts (the 90th percentile of frames) from which a frame is silent ..."""
 _NOISE_DB = 6.0
-"""... or so little above its quietest, where there is noise; but 10 dB below its loud parts."""
+"""... or level above the quietest if there is noise, but at least 10 dB below the loud parts."""
 _MIN_DROP_DB = 10.0
 _SOFT_DB = 8.0
-"""From the border of silence to where it is sure, in both directions."""
+"""Level from the border of silence to certainty, in both directions."""
 _SILENCE_WEIGHT = 5.0
-"""Of loudness beside attention, in standard deviations of that; from 4 to 8 it is the same."""
+"""Weight of loudness relative to attention, in standard deviations of the latter; results are the
+same from 4 to 8."""
 Span = tuple[int, int]
-"""First frame, and the one behind the last."""
+"""First frame, and the frame after the last."""
 
 
 def frame_silence(samples: Block, frame: int, frames: int) -> npt.NDArray[np.float32]:
     """Return the certainty that each frame is silent, shape (frames,): from -1 (speech) to 1.
 
-    ``samples``: shape (samples,). ``frame``: samples of one.
+    ``samples``: shape (samples,). ``frame``: samples per frame.
     """
     size = frames * frame
     sound = np.pad(samples[:size], (0, max(0, size - len(samples)))).reshape(frames, frame)
@@ -41,11 +42,11 @@ def frame_silence(samples: Block, frame: int, frames: int) -> npt.NDArray[np.flo
 def token_spans(
     attention: npt.NDArray[np.float32], silent: npt.NDArray[np.float32], begins: Sequence[bool]
 ) -> list[Span]:
-    """The frames of each token, in order, without overlap but for tokens that share a frame.
+    """Return the frames of each token, in order; tokens overlap only if they share a frame.
 
-    ``attention``: shape (heads, tokens, frames). ``silent``: shape (frames,), as `frame_silence`
-    has it. ``begins``: which tokens begin a word; there may be silence before these, and behind the
-    last.
+    ``attention``: shape (heads, tokens, frames). ``silent``: shape (frames,), from `frame_silence`.
+    ``begins``: whether each token begins a word; there may be silence before such tokens, and after
+    the last.
     """
     if not attention.shape[1]:
         return []
@@ -68,13 +69,15 @@ def token_spans(
 
 
 _NEXT, _SHARED, _STAY, _NO_SILENCE = range(4)
-"""Predecessors of a row: the one before, at the frame before or the same; itself; the one before
-the silence."""
+"""Predecessors of a row: the row before, at the previous frame or the same; the row itself; the row
+before the silence."""
 
 
 def _viterbi_path(rows: npt.NDArray[np.float32], of_token: Sequence[int]) -> list[Span] | None:
-    """Each row's frames on the path through (rows, frames) with the greatest sum; rows of silence
-    (-1) may be left out. None where there are fewer frames than words."""
+    """Return each row's frames on the path through (rows, frames) with the greatest sum.
+
+    Rows of silence (-1) may be left out. `None` if there are fewer frames than words.
+    """
     count, frames = rows.shape
     best = np.full((count + 1, frames + 1), -np.inf)
     best[0, 0] = 0.0
@@ -87,7 +90,7 @@ def _viterbi_path(rows: npt.NDArray[np.float32], of_token: Sequence[int]) -> lis
             other = best[row - 2, :-1] if silent else best[row - 1, 1:]
             how[other > entered] = _NO_SILENCE if silent else _SHARED
             entered = np.maximum(entered, other)
-        # Staying adds up: what is best at a frame is the best entry before it, plus all since.
+        # Sums accumulate: the best at a frame is the best entry before it plus all rows since.
         summed = np.cumsum(rows[row - 1])
         gained = entered + rows[row - 1] - summed
         most = np.maximum.accumulate(gained)
@@ -118,10 +121,10 @@ def _even_spans(tokens: int, frames: int) -> list[Span]:
 def align_words(
     text: str, pieces: Sequence[str], at: Sequence[tuple[float, float]]
 ) -> Iterator[Word]:
-    """The words of ``text``, each from its first character to its last.
+    """Yield the words of ``text``, each from its first character to its last.
 
-    ``pieces``: what each token says, ``at``: when, in seconds. They say the same as ``text`` but
-    for commas and space; a mark that stands alone belongs to the word before it.
+    ``pieces``: text of each token; ``at``: its span in seconds. They contain the same characters as
+    ``text`` except for commas and spaces; a mark that stands alone belongs to the word before it.
     """
     times = [when for piece, when in zip(pieces, at, strict=True) for _ in _kept_characters(piece)]
     done = 0
@@ -142,5 +145,5 @@ def align_words(
 
 
 def _kept_characters(text: str) -> Iterator[str]:
-    """The characters that tidying leaves as they are."""
+    """Return the characters that normalization does not change."""
     return (one for one in text if one != "," and not one.isspace())

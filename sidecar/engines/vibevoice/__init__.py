@@ -1,8 +1,8 @@
-"""VibeVoice-ASR engine; malloc settings of its process.
+"""VibeVoice-ASR engine, and malloc settings of its process.
 
-The model writes a JSON list of who said what and when. `decoder` runs it, `answer` reads it,
-`loop_guard` and `recovery` help where it is stuck; how much memory it may take comes with each
-request.
+The model generates a JSON list of segments with speaker, times and text. `vibevoice_decoder` runs
+it, `transcripts.vibevoice_output` parses the list, and `transcripts.loop_guard` recovers from
+repetition loops. Each request contains its memory plan.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ SPEC = engine_interface.EngineSpec(
 
 
 class VibeVoiceEngine:
-    """The flagship. Heavy: torch and transformers come with `load`."""
+    """VibeVoice-ASR engine. torch and transformers are imported by `load`."""
 
     def __init__(self) -> None:
         self._model: VibeVoiceModel | None = None
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
-        """Read the checkpoint onto its device.
+        """Load the checkpoint onto its device.
 
         Raises:
-            errors.ModelLoadFailed: it is not there, or no good, or does not fit.
+            errors.ModelLoadFailed: it is missing or invalid, or does not fit.
         """
         yield 0.0  # before torch is imported, which takes seconds
-        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # less is lost
-        # torch makes itself a folder for what it compiles as it is imported; we compile nothing.
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # fragments less
+        # torch creates a folder for compiled code when it is imported; nothing is compiled here.
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
         from sidecar.engines.vibevoice import vibevoice_model
 
@@ -70,7 +70,7 @@ class VibeVoiceEngine:
     def transcribe(
         self, request: engine_interface.TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
-        """Segments as the model closes them."""
+        """Yield segments as the model closes them."""
         from sidecar.engines.vibevoice.vibevoice_transcription import VibeVoiceTranscription
 
         assert self._model is not None
@@ -79,7 +79,7 @@ class VibeVoiceEngine:
     def transcribe_together(
         self, requests: Sequence[engine_interface.TranscriptionRequest]
     ) -> Iterator[tuple[int, TranscriptionEvent | errors.SidecarError]]:
-        """Several recordings in step."""
+        """Transcribe several recordings in step."""
         from sidecar.engines.vibevoice.vibevoice_transcription import (
             VibeVoiceTranscription,
             transcribe_in_step,
@@ -96,11 +96,11 @@ class VibeVoiceEngine:
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT_BYTES = 256 << 20
 _MAX_BYTES = 32 << 20
-"""The most that glibc takes for a block of the heap on 64 bits (mallopt(3))."""
+"""Maximum of glibc's threshold for heap blocks on 64 bits (mallopt(3))."""
 
 
 def keep_freed_memory() -> None:
-    """Hold on to freed memory; nothing where the C library is another one."""
+    """Make malloc keep freed memory; do nothing if the C library is not glibc."""
     if library := _load_glibc():
         library.mallopt(_M_MMAP_THRESHOLD, _MAX_BYTES)
         library.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)

@@ -1,8 +1,9 @@
 """Decoder of VibeVoice-ASR: prefill, static KV cache, CUDA graph, batched steps.
 
-`generate` takes no embeddings for this class, holds the logits of a whole prompt's MLP at once and
-cannot be stopped before its first token. This runs the same modules in the same order, with the
-same arithmetic, and gives the same tokens (tests/engines/vibevoice/test_vibevoice_decoder.py).
+transformers' `generate` takes no embeddings for this class, holds the logits of a whole prompt's
+MLP at once and cannot be stopped before its first token. This decoder runs the same modules in the
+same order with the same arithmetic, and gives the same tokens
+(tests/engines/vibevoice/test_vibevoice_decoder.py).
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from sidecar.interfaces.engine_interface import MemoryPlan
 
 
 class KeyValueCache:
-    """One pair of tensors a layer, each of shape ``(1, kv_heads, capacity, head_dim)``.
+    """One pair of tensors per layer, each of shape ``(1, kv_heads, capacity, head_dim)``.
 
-    ``length`` counts the positions that are filled. What lies behind it is never read, so going
-    back is setting ``length``.
+    ``length`` is the number of filled positions. Positions after it are never read, so setting
+    ``length`` goes back.
     """
 
     def __init__(
@@ -44,13 +45,14 @@ class KeyValueCache:
 
     @property
     def capacity(self) -> int:
-        """Positions there is room for."""
+        """Return the number of positions."""
         return self.keys[0].shape[2]
 
     def reserve(self, positions: int, step: int) -> bool:
-        """Make room for ``positions`` in steps of ``step``; True if the tensors are new ones.
+        """Extend the capacity to ``positions`` in steps of ``step``; return true if the tensors are
+        new.
 
-        Only one layer stands twice in memory at a time.
+        Only one layer is in memory twice at a time.
         """
         if positions <= self.capacity:
             return False
@@ -65,8 +67,8 @@ class KeyValueCache:
 
 
 _FEW, _ROWS = 32, 128
-"""More rows than a few are rounded up on a CPU: oneDNN keeps the kernels of a 16-bit matrix product
-for every number of rows, some of them for good: 2.5 MB for every length of a prompt."""
+"""On a CPU more than `_FEW` rows are padded to a multiple of `_ROWS`. oneDNN keeps the kernels of a
+16-bit matrix product for every number of rows, some for good: 2.5 MB per length of a prompt."""
 
 StepCheck = Callable[[], None]
 """Called between steps; raises to stop."""
@@ -74,17 +76,17 @@ StepCheck = Callable[[], None]
 
 @dataclass(frozen=True, slots=True)
 class PromptContinuation:
-    """Tokens to take in behind what a cache holds."""
+    """Tokens to add after those that a cache holds."""
 
     ids: Sequence[int]
     cache: KeyValueCache
 
 
 class VibeVoiceDecoder:
-    """Logits of the next token; `torch.inference_mode` is the caller's.
+    """Decoder of the next token's logits; the caller provides `torch.inference_mode`.
 
     Several sequences go through the layers as rows of one matrix, so that the weights are read
-    once for all of them; each attends to its own cache, so no padding is needed.
+    once for all of them. Each attends to its own cache, so no padding is needed.
     """
 
     def __init__(self, model: Any) -> None:
@@ -104,12 +106,13 @@ class VibeVoiceDecoder:
 
     @property
     def capturable(self) -> bool:
-        """Return whether a step can be a CUDA graph: LLM.int8 looks for outliers on the host."""
+        """Return whether a step can be a CUDA graph. LLM.int8 cannot: it reads outliers on the
+        host."""
         kind = type(self.layers[0].self_attn.q_proj).__name__
         return self.device.type == "cuda" and kind != "Linear8bitLt"
 
     def new_cache(self, plan: MemoryPlan, prompt_tokens: int) -> KeyValueCache:
-        """An empty cache for a prompt and what ``plan`` foresees behind it."""
+        """Return an empty cache for a prompt and the tokens that ``plan`` provides for after it."""
         capacity = max(plan.cache_tokens, prompt_tokens + 1)
         return KeyValueCache(
             len(self.layers),
@@ -121,14 +124,15 @@ class VibeVoiceDecoder:
         )
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Embeddings ``(n, hidden)`` of token ids ``(n,)``, wherever the table lies."""
+        """Return the embeddings ``(n, hidden)`` of token ids ``(n,)``, on whatever device the table
+        is."""
         table = self._table.weight
         return functional.embedding(ids.to(table.device), table).to(self.device, self.dtype)
 
     def prefill(
         self, embeddings: Tensor, cache: KeyValueCache, tile: int, check: StepCheck | None = None
     ) -> Tensor:
-        """Take in ``(n, hidden)`` embeddings behind what the cache holds, ``tile`` at a time.
+        """Add embeddings ``(n, hidden)`` after those that the cache holds, ``tile`` at a time.
 
         Returns:
             The logits ``(vocabulary,)`` after the last of them.
@@ -139,14 +143,15 @@ class VibeVoiceDecoder:
         return self.logits(hidden[-1:])[0]
 
     def step(self, continuations: Sequence[PromptContinuation]) -> list[Tensor]:
-        """Take in tokens of each; the logits ``(n, vocabulary)`` after each of its ``n`` tokens."""
+        """Add tokens to each cache; return the logits ``(n, vocabulary)`` after each of its ``n``
+        tokens."""
         counts = [len(one.ids) for one in continuations]
         ids = torch.tensor([id_ for one in continuations for id_ in one.ids])
         parts = [(len(one.ids), one.cache) for one in continuations]
         return list(self.logits(self._run(self.embed(ids), parts, None)).split(counts))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Of the next token, ``(n, vocabulary)``, from the last layer's output ``(n, hidden)``."""
+        """Return the logits ``(n, vocabulary)`` from the last layer's output ``(n, hidden)``."""
         logits: Tensor = self._head(self._norm(hidden.unsqueeze(0)))[0]
         return logits
 
@@ -156,9 +161,9 @@ class VibeVoiceDecoder:
         parts: Sequence[tuple[int, KeyValueCache]],
         check: StepCheck | None,
     ) -> Tensor:
-        """The last layer's output ``(n, hidden)``; keys and values go to the caches.
+        """Return the last layer's output ``(n, hidden)``; add keys and values to the caches.
 
-        ``parts``: how many of the rows belong to which cache, in order.
+        ``parts``: the number of rows that belong to each cache, in order.
         """
         cos, sin = self._rotations(parts)
         total = len(embeddings)
@@ -190,7 +195,7 @@ class VibeVoiceDecoder:
         return hidden[0, :total]
 
     def _rotations(self, parts: Sequence[tuple[int, KeyValueCache]]) -> tuple[Tensor, Tensor]:
-        """Cosines and sines ``(n, dim)`` of the rows' positions."""
+        """Return the cosines and sines ``(n, dim)`` of the rows' positions."""
         table = self.rotation(max(cache.capacity for _, cache in parts))
         cos, sin = (
             concatenate(
@@ -203,7 +208,7 @@ class VibeVoiceDecoder:
     def project(
         self, layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values ``(1, heads, n, dim)`` of a layer, at their positions."""
+        """Return queries, keys and values ``(1, heads, n, dim)`` of a layer, at their positions."""
         attention = layer.self_attn
         normed = layer.input_layernorm(hidden)
         query = self._split(attention.q_proj(normed), self.heads)
@@ -212,14 +217,15 @@ class VibeVoiceDecoder:
         return apply_rotary(query, cos, sin), apply_rotary(key, cos, sin), value
 
     def conclude(self, layer: Any, hidden: Tensor, heard: Tensor) -> Tensor:
-        """A layer's output, from its input and what its attention heard."""
+        """Return a layer's output from its input and its attention's output."""
         count = hidden.shape[1]
         hidden = hidden + layer.self_attn.o_proj(heard.transpose(1, 2).reshape(1, count, -1))
         result: Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
         return result
 
     def rotation(self, positions: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines ``(positions or more, dim)``; kept, every step needs a row of them."""
+        """Return cosines and sines ``(positions or more, dim)``; cached, as every step needs
+        them."""
         if len(self._cos) < positions:
             like = torch.empty(0, device=self.device, dtype=self.dtype)
             where = torch.arange(positions, device=self.device).unsqueeze(0)
@@ -231,9 +237,9 @@ class VibeVoiceDecoder:
         return projected.view(1, -1, heads, self.head_dim).transpose(1, 2)
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Attention of ``(1, heads, n, dim)`` queries to all that came before them."""
+        """Return the attention of ``(1, heads, n, dim)`` queries to all positions before them."""
         count = query.shape[2]
-        if count == 1:  # the queries that share a key head stand in for a sequence: no copies
+        if count == 1:  # queries that share a key head are treated as a sequence: no copies
             packed = query.view(1, self.kv_heads, -1, self.head_dim)
             out = functional.scaled_dot_product_attention(packed, keys, values)
             return out.reshape(1, self.heads, 1, self.head_dim)
@@ -242,7 +248,7 @@ class VibeVoiceDecoder:
                 query, keys, values, is_causal=True, enable_gqa=True
             )
         total = keys.shape[2]
-        mask: Tensor = causal_lower_right(count, total)  # never a tensor where flash is at hand
+        mask: Tensor = causal_lower_right(count, total)  # no tensor if flash attention is available
         if query.device.type != "cuda":
             ones = torch.ones(count, total, dtype=torch.bool, device=query.device)
             mask = ones.tril(total - count)
@@ -252,31 +258,32 @@ class VibeVoiceDecoder:
 
 
 def concatenate(parts: list[Tensor], dim: int) -> Tensor:
-    """The parts as one tensor; the part itself, not a copy, where there is one."""
+    """Return the parts as one tensor; a single part is not copied."""
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)
 
 
 def apply_rotary(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding (Su et al. 2021) of ``(1, heads, n, dim)`` in the halves layout."""
+    """Return the rotary position embedding (Su et al. 2021) of ``(1, heads, n, dim)``, halves
+    layout."""
     half = states.shape[-1] // 2
     turned = torch.cat((-states[..., half:], states[..., :half]), dim=-1)
     return states * cos + turned * sin
 
 
 GRAPH_POSITIONS = 2_048
-"""The attended part of the cache grows by this; each growth captures anew (well below a second,
-some sixteen times in an hour), in between up to this many positions are read for nothing."""
+"""Step by which the attended span of a cache grows. Each growth captures the graph anew (well below
+a second, some sixteen times in an hour); in between up to this many positions are read in vain."""
 DRAFT_WIDTH_TOKENS = 12
-"""Tokens per sequence in a step that verifies a draft: the longest that `frame` proposes and the
-token before it. Shorter drafts are filled up, which costs nothing while weights bound the step."""
+"""Tokens per sequence in a step that verifies a draft: the longest of `DraftProposals` and the
+token before it. Shorter drafts are padded, which costs nothing while weights bound the step."""
 _WARM_UP_RUNS = 2
 """Runs before a capture, in which libraries allocate their workspaces."""
 
 
 class CudaGraphStep:
-    """``width`` tokens behind each of some caches, over their first ``span`` positions.
+    """Step of ``width`` tokens after each of some caches, over their first ``span`` positions.
 
-    All its tensors stay where they are.
+    All its tensors keep their addresses.
     """
 
     def __init__(
@@ -303,7 +310,7 @@ class CudaGraphStep:
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def serves(self, caches: Sequence[KeyValueCache]) -> bool:
-        """Return whether this step fits the caches as they are: the same tensors, and room in the
+        """Return whether this step fits the caches: the same tensors, and enough positions in the
         span."""
         return len(caches) == len(self._known) and all(
             cache.length + self.width <= min(self._span, cache.capacity) and cache.keys[0] is known
@@ -311,7 +318,8 @@ class CudaGraphStep:
         )
 
     def __call__(self, continuations: Sequence[PromptContinuation]) -> list[Tensor]:
-        """Take in up to ``width`` tokens of each; the logits ``(n, vocabulary)`` after its tokens.
+        """Add up to ``width`` tokens to each cache; return the logits ``(n, vocabulary)`` after its
+        tokens.
 
         They are valid until the next call.
         """
@@ -329,7 +337,7 @@ class CudaGraphStep:
         return [part[: len(one.ids)] for part, one in zip(rows, continuations, strict=True)]
 
     def capture(self, caches: Sequence[KeyValueCache]) -> None:
-        """Record the step. What it writes meanwhile goes to the next free positions."""
+        """Capture the step. Its writes meanwhile go to the next free positions."""
         self._place(caches)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -365,10 +373,10 @@ class CudaGraphStep:
         return decoder.logits(hidden[0])
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, unheard: Tensor) -> Tensor:
-        """Attention as two matrix products over the heads that share a key head.
+        """Return the attention as two matrix products over the heads that share a key head.
 
-        Fused kernels split their work by heads and queries, and here are 4 of one and few of the
-        other: they would leave most of a GPU idle at 30 000 positions.
+        Fused kernels split their work by heads and queries. Here are 4 heads and few queries, which
+        would leave most of a GPU idle at 30 000 positions.
         """
         decoder = self._decoder
         packed = query.reshape(decoder.kv_heads, -1, decoder.head_dim) * decoder.head_dim**-0.5
@@ -380,10 +388,9 @@ class CudaGraphStep:
 
 
 class CudaGraphSteps:
-    """Keeps the steps that fit the caches, one for single tokens and one for drafts; captured on a
-    GPU.
+    """Steps that fit the caches, one for single tokens and one for drafts; captured on a GPU.
 
-    `forget` them before a cache grows: a step holds the tensors of the old one.
+    Call `forget` before a cache grows: a step holds the tensors of the old one.
     """
 
     def __init__(self, decoder: VibeVoiceDecoder) -> None:
@@ -391,7 +398,7 @@ class CudaGraphSteps:
         self._steps: dict[int, CudaGraphStep] = {}
 
     def step(self, continuations: Sequence[PromptContinuation]) -> list[Tensor]:
-        """As `VibeVoiceDecoder.step` does it; the logits are valid until the next call."""
+        """Run a step as `VibeVoiceDecoder.step`; the logits are valid until the next call."""
         caches = [one.cache for one in continuations]
         width = 1 if all(len(one.ids) == 1 for one in continuations) else DRAFT_WIDTH_TOKENS
         step = self._steps.get(width)
@@ -401,7 +408,7 @@ class CudaGraphSteps:
         return step(continuations)
 
     def forget(self) -> None:
-        """Let go of the steps and of the caches' tensors."""
+        """Release the steps and the caches' tensors."""
         self._steps.clear()
 
     def _new(self, caches: Sequence[KeyValueCache], width: int) -> CudaGraphStep:
@@ -415,7 +422,7 @@ class CudaGraphSteps:
 
 
 class PlannedDecoder:
-    """A decoder with its graphs and a memory plan; the caches it is given grow by that plan."""
+    """Decoder with its graphs and a memory plan, by which caches grow."""
 
     def __init__(self, decoder: VibeVoiceDecoder, plan: MemoryPlan) -> None:
         self.decoder = decoder
@@ -425,13 +432,13 @@ class PlannedDecoder:
     def prefill(
         self, embeddings: Tensor, cache: KeyValueCache, check: StepCheck | None = None
     ) -> Tensor:
-        """Take in embeddings ``(n, hidden)``; the logits ``(vocabulary,)`` after the last."""
+        """Add embeddings ``(n, hidden)``; return the logits ``(vocabulary,)`` after the last."""
         self._make_room(cache, len(embeddings))
         return self.decoder.prefill(embeddings, cache, self._plan.prefill_tile, check)
 
     def step(self, continuations: Sequence[PromptContinuation]) -> list[Tensor]:
-        """Take in up to `DRAFT_WIDTH_TOKENS` tokens of each; the logits ``(n, vocabulary)`` after
-        its tokens.
+        """Add up to `DRAFT_WIDTH_TOKENS` tokens to each cache; return the logits ``(n,
+        vocabulary)`` after its tokens.
 
         They are valid until the next call.
         """

@@ -1,8 +1,8 @@
 """Token generation of VibeVoice-ASR: proposals, recovery, several answers in step.
 
-Of the tokens of a segment about every second belongs to ``"},{"Start":``, ``,"End":`` and the like,
-and a segment mostly starts where the last one ended. A proposal is verified by the model in one
-pass (speculative decoding, Leviathan et al. 2023, with a draft that is not a model): a right one
+About every second token of a segment belongs to ``"},{"Start":``, ``,"End":`` and the like, and a
+segment mostly starts where the last one ended. The model verifies a proposal in one pass
+(speculative decoding, Leviathan et al. 2023, with a draft that is not a model). A right proposal
 saves passes, a wrong one changes nothing. Pure.
 """
 
@@ -26,17 +26,17 @@ from sidecar.transcripts.vibevoice_output import VibeVoiceOutputParser
 TOP_P = 0.95
 
 MAX_DRAFT_TOKENS = 11
-"""Tokens of a proposal."""
+"""Maximum number of tokens of a proposal."""
 _SEGMENT_KEYS = ("Start", "End", "Speaker", "Content")
 _START, _END, _SPEAKER, _CONTENT = range(4)
 _SEGMENT_OPENING = '{"Start":0,"End":0,"Speaker":0,"Content":"'
 
 
 class SegmentTemplate:
-    """The format as a tokenizer spells it.
+    """Tokens of the output format's fixed parts.
 
     Raises:
-        ValueError: it does not spell digits, keys and marks apart.
+        ValueError: the tokenizer does not separate digits, keys and marks.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -57,11 +57,11 @@ class SegmentTemplate:
         ):
             raise ValueError("this tokenizer does not spell digits, keys and marks apart")
         self.before = parts
-        """For each key the tokens between the value before it and its own."""
+        """For each key the tokens between the previous value and its own."""
 
     def opens(self, token: int) -> bool:
-        """Return whether a segment begins with this token, whatever it ends: ``},{"`` or
-        ``."},{"``."""
+        """Return whether a segment begins with this token, whatever text the token ends: ``},{"``
+        or ``."},{"``."""
         known = self._opening.get(token)
         if known is None:
             known = self._opening[token] = (self._tokenizer.id_to_token(token) or "").endswith('{"')
@@ -69,19 +69,20 @@ class SegmentTemplate:
 
 
 class DraftProposals:
-    """Follows an answer token by token, and proposes what comes next where it is all but sure."""
+    """Proposals for the next tokens of an answer, where the format or the past makes them
+    likely."""
 
     def __init__(self, frame: SegmentTemplate) -> None:
         self._frame = frame
         self._opened: list[int] = []
-        """The tokens since a key was opened; none in a value."""
+        """Tokens since a key was opened; empty in a value."""
         self._value: list[int] | None = None
-        """The tokens of the number that is being written; None in a text, or where lost."""
+        """Tokens of the number in progress; `None` in a text, or if the position is not known."""
         self._key = _START
         self._past: dict[int, list[list[int]]] = {_START: [], _END: [], _SPEAKER: []}
 
     def read(self, token: int) -> None:
-        """The next token of the answer."""
+        """Add the next token of the answer."""
         before = self._frame.before
         if self._frame.opens(token):
             self._key, self._opened, self._value = _START, [token], None
@@ -95,8 +96,8 @@ class DraftProposals:
             self._value.append(token)
 
     def next(self) -> Sequence[int]:
-        """Tokens that are likely to come next, at most `MAX_DRAFT_TOKENS`; none where nobody
-        knows."""
+        """Return the tokens that are likely to come next, at most `MAX_DRAFT_TOKENS`; none if
+        nothing is likely."""
         before = self._frame.before
         if len(self._opened) == 1:
             proposal = [*before[self._key][1:]]
@@ -111,7 +112,7 @@ class DraftProposals:
         return ()
 
     def _name(self) -> None:
-        """Determine whether the open text is a key by now: the expected one, or a later one."""
+        """Check whether the open tokens are a key by now: the expected one, or a later one."""
         for key in range(self._key, len(_SEGMENT_KEYS)):
             if self._opened[1:] == [*self._frame.before[key][1:]]:
                 self._key, self._opened = key, []
@@ -121,23 +122,24 @@ class DraftProposals:
             self._opened = []
 
     def _guess(self) -> list[int]:
-        """A start: the last end. A speaker: who spoke before the last, as two people do."""
+        """Return the likely value. A start: the last end. A speaker: the one before the last, as in
+        a dialogue."""
         if self._key == _START:
             return (self._past[_END] or [[]])[-1]
         return (self._past[_SPEAKER] or [[]])[0] if self._key == _SPEAKER else []
 
 
 SEED = 20_24
-"""Of what falls by chance: alone, the same audio gives the same transcript, loops and all."""
+"""Seed of the sampling: the same audio alone gives the same transcript, including loops."""
 
 
 class TokenGeneration:
-    """The answer to one prompt; ``ids`` is what it says so far.
+    """Answer to one prompt; ``ids`` are its tokens so far.
 
-    With a ``frame``, what the format forces is proposed and verified: a pass of the decoder then
-    may settle several tokens, each the likeliest. Behind a token that fell by chance nothing is
-    proposed: a pass of several rows gives other last digits than passes of one row, and a draw
-    hangs on them.
+    With a ``frame``, tokens that the format forces are proposed and verified: a pass of the decoder
+    may then confirm several tokens, each the likeliest. Nothing is proposed after a sampled token:
+    a pass of several rows gives other last digits than passes of one row, and sampling depends on
+    them.
     """
 
     def __init__(
@@ -166,11 +168,11 @@ class TokenGeneration:
         return self._row < len(self._logits)
 
     def token(self, sampling: loop_guard.SamplingOptions | None = None) -> int:
-        """Choose the next token: the likeliest, or by chance among the likely."""
+        """Choose the next token: the likeliest, or a sample of the likely ones."""
         if not self.ready:
             decode_pass([self])
         if sampling is None:
-            if self._likeliest is None:  # of all rows at once: each look makes a GPU wait
+            if self._likeliest is None:  # of all rows at once: each read waits for the GPU
                 self._likeliest = self._logits.argmax(dim=-1).tolist()
             token = self._likeliest[self._row]
         else:
@@ -187,7 +189,8 @@ class TokenGeneration:
         return token
 
     def go_on_from(self, ids: Sequence[int]) -> None:
-        """Make ``ids`` the answer so far; what they share with the present one is kept."""
+        """Make ``ids`` the answer so far; the beginning that it shares with the present answer is
+        kept."""
         shared = next(
             (at for at, (old, new) in enumerate(zip(self.ids, ids, strict=False)) if old != new),
             min(len(self.ids), len(ids)),
@@ -211,17 +214,18 @@ class TokenGeneration:
 
     @property
     def step(self) -> Callable[[Sequence[vibevoice_decoder.PromptContinuation]], list[Tensor]]:
-        """Return the step in which its decoder takes in tokens, its own and those of others."""
+        """Return the function that runs a pass of its decoder, over its own tokens and others'."""
         return self._decoding.step
 
     def wanted(self) -> vibevoice_decoder.PromptContinuation:
-        """Return the input of the next pass: the last token, and the proposed tokens behind it."""
+        """Return the input of the next pass: the last token, and the proposed tokens after it."""
         proposals = None if self._drawn else self._proposals
         self._proposed = proposals.next() if proposals is not None else ()
         return vibevoice_decoder.PromptContinuation([self.ids[-1], *self._proposed], self._cache)
 
     def take(self, logits: Tensor) -> None:
-        """The logits ``(n, vocabulary)`` after what was `wanted`; it is verified token by token."""
+        """Set the logits ``(n, vocabulary)`` of the pass over `wanted`; `token` verifies them one
+        by one."""
         self._cache.length -= len(logits) - 1
         self._show(logits)
 
@@ -230,7 +234,7 @@ class TokenGeneration:
 
 
 def decode_pass(generations: Sequence[TokenGeneration]) -> None:
-    """One pass for all of them, by the `PlannedDecoder` of the first."""
+    """Run one pass for all of them, by the `PlannedDecoder` of the first."""
     wanted = [generation.wanted() for generation in generations]
     for generation, logits in zip(generations, generations[0].step(wanted), strict=True):
         generation.take(logits)
@@ -239,7 +243,7 @@ def decode_pass(generations: Sequence[TokenGeneration]) -> None:
 def sample_token(
     logits: Tensor, sampling: loop_guard.SamplingOptions, random: torch.Generator
 ) -> int:
-    """A token from logits ``(vocabulary,)``, by chance, among the likeliest that make ``top_p``.
+    """Sample a token from logits ``(vocabulary,)``, among the likeliest that make up ``top_p``.
 
     Nucleus sampling (Holtzman et al. 2020).
     """
@@ -251,14 +255,15 @@ def sample_token(
 
 
 TURN, OPENING = "<|im_start|>", "assistant\n["
-"""Beginning of an answer: a mark, which the text leaves out, and the list after it."""
+"""Beginning of an answer: a special token, which the text leaves out, and the start of the
+list."""
 
 
 class WindowGeneration:
-    """The segments of one window of audio, ``duration_s`` long, out of a generation.
+    """Segments of one window of audio, ``duration_s`` long, from a generation.
 
-    ``segments`` grows as they close and shrinks where a loop is cut, which ``loops`` counts; the
-    stretches that were given up are segments with a flag.
+    ``segments`` grows as segments close, and shrinks when a loop is cut; ``loops`` counts the
+    loops. Skipped audio is a segment with a flag.
     """
 
     def __init__(
@@ -279,10 +284,10 @@ class WindowGeneration:
     def run(
         self, sampling: loop_guard.SamplingOptions | None, limit: int, cancelled: CancelCheck
     ) -> Iterator[int | None]:
-        """Decode up to ``limit`` tokens; yields the index of each segment as it closes.
+        """Decode up to ``limit`` tokens; yield the index of each segment as it closes.
 
-        And None where ``generation`` needs a pass of the decoder: `lockstep` gives one to several
-        answers at once; where nobody does, it takes its own.
+        Yield `None` if ``generation`` needs a pass of the decoder. `decode_in_step` runs one for
+        several answers at once; without it the generation runs its own.
         """
         attempt: loop_guard.SamplingOptions | None = None
         while not self._reading.parser.ended and not cancelled():
@@ -309,7 +314,7 @@ class WindowGeneration:
         self.truncated = self._reading.parser.truncated
 
     def _take(self, token: int) -> Generator[int, None, loop_guard.RepetitionLoop | None]:
-        """Read one token; the loop that it closes, if it does."""
+        """Read one token; return the loop that it closes, if any."""
         closed = self._reading.take(token)
         loop = self._reading.guard.token(token, self._reading.parser.open_content)
         for segment in closed:
@@ -322,14 +327,14 @@ class WindowGeneration:
         return loop
 
     def _cut(self, loop: loop_guard.RepetitionLoop) -> None:
-        """Leave the sound segments; count the attempts at this place anew if it is a later one."""
+        """Remove the segments of a loop; reset the number of tries if the place is a later one."""
         del self.segments[len(self.segments) - loop.cut :]
         if len(self.segments) > self._place:
             self._tried = 0
         self._place = len(self.segments)
 
     def _skip(self) -> bool:
-        """Leave a stretch out and go on behind it; False where nothing is left to go on with."""
+        """Skip audio and go on after it; return false if nothing is left to go on with."""
         content = self._reading.parser.open_content
         skip = loop_guard.next_skipped_audio(
             self.segments[-1].end if self.segments else 0.0,
@@ -354,7 +359,7 @@ class WindowGeneration:
 
 
 class _GeneratedTextReader:
-    """An answer's text from the last place it was gone on from, and who watches it."""
+    """Text of an answer since it was last set by `_go_on`, with its parser and loop guard."""
 
     def __init__(
         self, tokenizer: Any, duration_s: float, text: str = "", kept: Sequence[Segment] = ()
@@ -367,18 +372,18 @@ class _GeneratedTextReader:
         self.guard = loop_guard.LoopGuard(duration_s, kept)
 
     def take(self, token: int) -> list[Segment]:
-        """The segments that the next token closes."""
+        """Add a token; return the segments that it closes."""
         piece = self._stream.step(self._tokenizer, token) or ""
         self._pieces.append(piece)
         return self.parser.feed(piece)
 
     def text_until(self, count: int) -> str:
-        """The answer up to the brace that closes its ``count``-th segment."""
+        """Return the answer up to the brace that closes its ``count``-th segment."""
         return "".join(self._pieces)[: self.parser.closed_at[count - 1]] if count else ""
 
 
 def _lost_seconds(segments: Sequence[Segment]) -> float:
-    """Seconds that were given up directly before the end."""
+    """Return the seconds that were skipped directly before the end."""
     lost = 0.0
     for segment in reversed(segments):
         if LOOP_FLAG not in segment.flags:
@@ -389,7 +394,7 @@ def _lost_seconds(segments: Sequence[Segment]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class DecoderPass:
-    """Pass of the decoder over these tokens, which generation needs to go on."""
+    """Pass of the decoder that these generations need to go on."""
 
     generations: Sequence[TokenGeneration]
 
@@ -400,10 +405,10 @@ def decode_in_step(
     limits: Sequence[int],
     cancelled: CancelCheck,
 ) -> Iterator[tuple[int, int | None] | DecoderPass]:
-    """Decode all; ``limits`` are the tokens that each may have.
+    """Decode all answers; ``limits`` are their maximum numbers of tokens.
 
-    Yields the number of an answer and the index of its segment as that closes, or None as the
-    answer ends; and passes that it needs.
+    Yield the number of an answer with the index of its segment as that closes, or with `None` as
+    the answer ends. Also yield the decoder passes that are needed.
     """
     running = {
         number: answer.run(sampling, limit, cancelled)
@@ -425,9 +430,10 @@ def decode_in_step(
 def interleave_runs(
     runs: Sequence[Generator[TranscriptionEvent | DecoderPass, None, None]],
 ) -> Iterator[tuple[int, TranscriptionEvent | SidecarError]]:
-    """Run all to their ends; yields the number of a run and its event, or the error it ended with.
+    """Run all to their ends; yield the number of a run with its event, or with the error that ended
+    it.
 
-    Where the memory runs out in a pass, each of them gets to know.
+    If memory runs out in a pass, the error is raised in each of them.
     """
     running = dict(enumerate(runs))
     full: torch.OutOfMemoryError | None = None
@@ -448,7 +454,7 @@ def interleave_runs(
                 thrown = None
                 if isinstance(step, DecoderPass):
                     wanted += step.generations
-                    del step  # what runs out of memory must not be held from here
+                    del step  # this frame must not keep alive what runs out of memory
                     break
                 yield number, step
         full = None

@@ -35,22 +35,22 @@ from sidecar.interfaces.engine_interface import (
 
 SAMPLE_RATE = 24_000
 HOP_SAMPLES = 3_200
-"""Samples a token stands for (model card: 7.5 tokens per second)."""
+"""Samples per token (model card: 7.5 tokens per second)."""
 _LOUDNESS_BLOCK_SAMPLES = 1 << 20
 _CHUNK_ROUNDING_TOKENS = 5
-"""Tokens that the last chunk is rounded up to. Every length of its own costs a CPU the making of
-new kernels and the memory that keeps them (docs/decisions/vibevoice-worker.md)."""
+"""Tokens to a multiple of which the last chunk is padded. On a CPU every length costs time and
+memory for new kernels (docs/decisions/vibevoice-worker.md)."""
 
 
 def token_count(samples: int) -> int:
-    """Tokens that this many samples become; the last one is padded."""
+    """Return the number of tokens of so many samples; the last one is padded."""
     return -(-samples // HOP_SAMPLES)
 
 
 def loudness_factor(samples: Block, target_db: float, epsilon: float) -> float:
     """Return the factor for a level of ``target_db`` dBFS without clipping.
 
-    As the checkpoint's feature extractor does it, without its copies of the whole recording.
+    The result is that of the checkpoint's feature extractor, without its copies of the recording.
     """
     energy, peak = 0.0, 0.0
     for at in range(0, len(samples), _LOUDNESS_BLOCK_SAMPLES):
@@ -75,7 +75,7 @@ class VibeVoiceAudioEncoder:
     def encode(self, samples: Block, chunk_s: float, out: Tensor, check: StepCheck) -> None:
         """Write the embeddings of a recording to ``out``, shape ``(token_count, hidden)``.
 
-        The samples stay in the host's memory; a chunk of them at a time goes to the device.
+        The samples stay in host memory; one chunk at a time is copied to the device.
         """
         weight = self._projector.acoustic_linear_1.weight
         chunk = max(1, round(chunk_s * SAMPLE_RATE / HOP_SAMPLES)) * HOP_SAMPLES
@@ -104,10 +104,10 @@ class VibeVoiceAudioEncoder:
 
 
 def build_prompt_ids(processor: Any, samples: int, context: str) -> Tensor:
-    """Token ids ``(n,)`` of the prompt for a recording of ``samples`` at 24 kHz.
+    """Return the token ids ``(n,)`` of the prompt for a recording of ``samples`` at 24 kHz.
 
-    ``prompt_context`` is the client's text. What in it looks like one of the model's own marks is
-    taken apart, or a client could end its turn and speak as the model.
+    ``context`` contains the client's text. The model's own marks are removed from it: otherwise a
+    client could end its turn and write as the model.
     """
     audio = np.zeros(1, np.float32)
     text = processor.apply_transcription_request(
@@ -122,12 +122,11 @@ def build_prompt_ids(processor: Any, samples: int, context: str) -> Tensor:
 
 
 def sanitize_context(processor: Any, context: str) -> str:
-    """``prompt_context`` without anything that the tokenizer or the template would take for a
-    mark."""
+    """Return ``context`` without anything that the tokenizer or the template treats as a mark."""
     marks = {*processor.tokenizer.all_special_tokens, processor.audio_duration_token}
     marks |= set(processor.tokenizer.get_added_vocab())
     before = None
-    while before != context:  # taking one away may put another together
+    while before != context:  # removing a mark may form another
         before = context
         for mark in marks:
             context = context.replace(mark, " ")
@@ -141,7 +140,7 @@ ENCODER_MODULES = (
     "model.semantic_tokenizer_encoder",
     "model.multi_modal_projector",
 )
-"""Encoders: needed until the audio is encoded."""
+"""Encoders, which are needed until the audio is encoded."""
 EMBEDDING_MODULE = "model.language_model.embed_tokens"
 OTHER_MODULES = (
     "model.language_model.layers",
@@ -149,11 +148,11 @@ OTHER_MODULES = (
     "model.language_model.rotary_emb",
     "lm_head",
 )
-"""With the others all there is; accelerate says so if it is not."""
+"""The remaining modules; accelerate raises an error if any is missing."""
 UNQUANTIZED = (*ENCODER_MODULES, "lm_head")
 """Modules that stay in 16 bit. Without the prefix bitsandbytes would skip nothing."""
 _LOAD_POLL_S = 0.1
-"""Time between two looks at how much is loaded."""
+"""Interval at which the loaded bytes are read, in seconds."""
 _DTYPES = {
     Precision.FP32: torch.float32,
     Precision.BF16: torch.bfloat16,
@@ -165,7 +164,7 @@ _DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class LoadedVibeVoice:
-    """A model that is in memory, and what belongs to it."""
+    """Loaded model with its processor, device and precision."""
 
     model: Any
     processor: Any
@@ -174,7 +173,7 @@ class LoadedVibeVoice:
 
 
 def pick_device(wanted: str) -> torch.device:
-    """The device that ``auto``, ``cpu`` or ``cuda`` means here."""
+    """Return the device for ``auto``, ``cpu`` or ``cuda``."""
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(wanted, 0) if wanted == "cuda" else torch.device(wanted)
@@ -185,8 +184,8 @@ def device_map(
 ) -> dict[str, torch.device | str]:
     """Return the device of each part of the model.
 
-    Every part by its name where they part: a place for all the rest ("") is one that accelerate
-    moves everything through.
+    If the parts are on different devices, each is named: with a default ("") accelerate would move
+    everything through that device.
     """
     kept = [
         *(ENCODER_MODULES if evict_encoders else ()),
@@ -201,10 +200,10 @@ def device_map(
 
 
 def load_with_progress(options: LoadOptions) -> Generator[float, None, LoadedVibeVoice]:
-    """Load as ``options`` say, and tell meanwhile how much of the weights is in memory.
+    """Load by ``options``; yield the share of the weights that is in memory meanwhile.
 
     Raises:
-        errors.ModelLoadFailed: it is no good, or does not fit.
+        errors.ModelLoadFailed: it is invalid, or does not fit.
     """
     assert options.checkpoint is not None
     folder = Path(options.checkpoint)
@@ -232,7 +231,7 @@ def load_with_progress(options: LoadOptions) -> Generator[float, None, LoadedVib
         ) from None
     except errors.ModelLoadFailed:
         raise
-    except Exception as error:  # of four libraries: whatever they raise, the checkpoint is no good
+    except Exception as error:  # four libraries raise anything: the checkpoint is invalid
         log.exception("the checkpoint could not be loaded")
         reason = _first_line(error).replace(str(folder), folder.name)
         raise errors.ModelLoadFailed(
@@ -251,12 +250,12 @@ def load_vibevoice(
     evict_encoders: bool = False,
     host_token_table: bool = False,
 ) -> LoadedVibeVoice:
-    """Read the weights, straight to where they belong, once; and see that they run.
+    """Load the weights, once and directly to their devices, and check that they run.
 
-    Only safetensors are read, and no code of the checkpoint's.
+    Only safetensors are read, and no code of the checkpoint is run.
 
     Raises:
-        OSError, ValueError, RuntimeError: what transformers says of a checkpoint that is no good.
+        OSError, ValueError, RuntimeError: errors of transformers for an invalid checkpoint.
         errors.ModelLoadFailed: it loads, but this machine cannot run it at this precision.
     """
     _silence_libraries()
@@ -280,26 +279,25 @@ def load_vibevoice(
 def remove_accelerate_hooks(model: Any) -> None:
     """Undo accelerate's dispatch, which follows a load to more than one device.
 
-    Its hooks would carry inputs and weights to and fro at each call; `VibeVoiceModel` moves what
-    moves.
+    Its hooks would move inputs and weights at each call; `VibeVoiceModel` moves what has to move.
     """
     hooked = [module for module in model.modules() if hasattr(module, "_hf_hook")]
     remove_hook_from_module(model, recurse=True)
     for module in hooked:
-        module.__dict__.pop("forward", None)  # the class has the same; the removal put it there
+        module.__dict__.pop("forward", None)  # the class has the same; the removal set it
 
 
 def run_trial_token(model: Any, precision: Precision) -> None:
-    """One token through the language model: what cannot run fails here, and not in every job.
+    """Run one token through the language model, so that a failure comes here and not in every job.
 
-    Nor can what has no finite answer: a damaged weight, or one beyond 65,504, the largest of fp16,
-    through which bitsandbytes goes to 8 bit.
+    A result that is not finite is a failure, too. It comes from a damaged weight, or from one
+    beyond 65,504, the largest number of fp16, through which bitsandbytes converts to 8 bit.
 
-    It also has cuBLAS and its like allocate what they keep.
+    The run also makes cuBLAS and other libraries allocate their workspaces.
 
     Raises:
         errors.ModelLoadFailed: it does not run.
-        torch.OutOfMemoryError: it has no room.
+        torch.OutOfMemoryError: there is not enough memory.
     """
     language, table = model.model.language_model, model.get_input_embeddings().weight
     like = language.norm.weight
@@ -308,7 +306,7 @@ def run_trial_token(model: Any, precision: Precision) -> None:
             token = torch.zeros(1, 1, dtype=torch.long, device=table.device)
             embedding = functional.embedding(token, table).to(like.device, like.dtype)
             hidden = language(inputs_embeds=embedding, use_cache=False).last_hidden_state
-            # What a GPU is asked for fails when it is waited for.
+            # A GPU's errors are raised only when its result is read.
             finite = bool(model.lm_head(hidden).isfinite().all())
     except torch.OutOfMemoryError:
         raise
@@ -318,9 +316,7 @@ def run_trial_token(model: Any, precision: Precision) -> None:
             f"The checkpoint cannot be run in {precision} on this machine: {_first_line(error)}",
             hint="Use another precision.",
         ) from None
-    if (
-        not finite and precision is not Precision.FP16
-    ):  # `VibeVoiceModel.widen` has a way out of that
+    if not finite and precision is not Precision.FP16:  # `VibeVoiceModel.widen` handles fp16
         log.error("the checkpoint yields values that are not finite in %s", precision)
         raise errors.ModelLoadFailed(
             f"The checkpoint cannot be run in {precision} on this machine: its values are "
@@ -344,7 +340,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _quantization(precision: Precision, *, parted: bool) -> BitsAndBytesConfig | None:
-    """``parted``: something lies on the host; never a layer that is quantized."""
+    """Return the quantization. ``parted``: some modules are on the host, but no quantized layer."""
     common: dict[str, Any] = {
         "llm_int8_skip_modules": list(UNQUANTIZED),
         "llm_int8_enable_fp32_cpu_offload": parted,
@@ -364,9 +360,10 @@ def _quantization(precision: Precision, *, parted: bool) -> BitsAndBytesConfig |
 
 
 def _silence_libraries() -> None:
-    """Leave out what the libraries say of every load and what is not so.
+    """Silence messages that the libraries log at every load, and false ones.
 
-    The "maximum length (450)" of a run is the encoder's chunk length taken for a context.
+    The "maximum length (450)" of a run is the encoder's chunk length, mistaken for a context
+    length.
     """
     from transformers.utils import logging as chatter
 
@@ -381,7 +378,7 @@ class NonFiniteLogits(Exception):
 
 
 class VibeVoiceModel:
-    """One request at a time; `torch.inference_mode` is the caller's."""
+    """Loaded model, for one request at a time; the caller provides `torch.inference_mode`."""
 
     def __init__(self, loaded: LoadedVibeVoice) -> None:
         self.loaded = loaded
@@ -391,7 +388,7 @@ class VibeVoiceModel:
         self.frame = segment_template_of(loaded.processor.tokenizer.backend_tokenizer)
 
     def decoding(self, plan: MemoryPlan) -> PlannedDecoder:
-        """Passes of the decoder for one answer or several."""
+        """Return a decoder with a memory plan, for one answer or several."""
         return PlannedDecoder(VibeVoiceDecoder(self.loaded.model), plan)
 
     def answer(
@@ -400,8 +397,8 @@ class VibeVoiceModel:
         """Encode a window (24 kHz mono) and begin to answer; ``check`` may raise to stop it.
 
         Raises:
-            NotFinite: the weights' type is too narrow for this checkpoint.
-            torch.OutOfMemoryError: the plan took more than there is.
+            NonFiniteLogits: the weights' type is too narrow for this checkpoint.
+            torch.OutOfMemoryError: the plan took more memory than there is.
         """
         plan, processor = options.memory, self.loaded.processor
         self._place(plan)
@@ -424,14 +421,14 @@ class VibeVoiceModel:
         )
 
     def widen(self) -> None:
-        """From fp16 to bf16, which has the range of fp32; the weights stay what they are."""
+        """Convert fp16 to bf16, which has the range of fp32; the weights keep their values."""
         self.loaded.model.to(torch.bfloat16)
         self.loaded = replace(self.loaded, precision=Precision.BF16)
 
     def _place(self, plan: MemoryPlan) -> None:
-        """The token table where the plan wants it, then the encoders on the device.
+        """Move the token table to the plan's device, then the encoders to the model's device.
 
-        In this order: what leaves makes room for what comes. What is in its place stays there.
+        In this order: the first move frees memory for the second. Modules in place are not moved.
         """
         table = self.loaded.model.get_input_embeddings()
         table.to("cpu" if plan.host_token_table else self.loaded.device)
@@ -445,8 +442,8 @@ class VibeVoiceModel:
 
 
 def segment_template_of(tokenizer: Any) -> vibevoice_generation.SegmentTemplate | None:
-    """Return the format's template in a checkpoint's tokens; None, and no proposals, if it
-    differs."""
+    """Return the format's template in a checkpoint's tokens; `None`, and no proposals, if the
+    tokenizer differs."""
     try:
         return vibevoice_generation.SegmentTemplate(tokenizer)
     except ValueError as error:

@@ -50,7 +50,7 @@ class _VibeVoiceCancelled(Exception):
 
 @dataclasses.dataclass(slots=True)
 class _WindowInProgress:
-    """A window on its way; ``places`` counts what was announced before each of its segments."""
+    """Window in progress; ``places`` counts the reported segments before each of its segments."""
 
     window: VibeVoiceWindow
     answer: vibevoice_generation.WindowGeneration
@@ -63,9 +63,10 @@ class _WindowInProgress:
 
 
 class VibeVoiceTranscription:
-    """The events of one request. Ends early, without `Finished`, once it is cancelled.
+    """Transcription of one request. It ends early, without `Finished`, once it is cancelled.
 
-    ``decoding`` is what it shares with others `transcribe_in_step`, for graphs that serve them all.
+    ``decoding`` is shared with other requests in `transcribe_in_step`, so that they share its
+    graphs.
     """
 
     def __init__(
@@ -91,14 +92,14 @@ class VibeVoiceTranscription:
         self._done_s = 0.0
 
     def events(self) -> Iterator[TranscriptionEvent]:
-        """Run it."""
+        """Run the transcription."""
         for _, event in transcribe_in_step([self]):
             if isinstance(event, errors.SidecarError):
                 raise event
             yield event
 
     def steps(self) -> Generator[TranscriptionEvent | vibevoice_generation.DecoderPass, None, None]:
-        """Run it; the caller runs the decoder passes that it yields."""
+        """Run the transcription; the caller runs the decoder passes that it yields."""
         with contextlib.suppress(_VibeVoiceCancelled):
             yield from self._events()
 
@@ -137,11 +138,11 @@ class VibeVoiceTranscription:
         yield Finished(identify_speakers(transcript, heard, options))
 
     def _batches(self) -> Iterator[list[VibeVoiceWindow]]:
-        """The windows, as many at once as the plan says."""
+        """Yield the windows in batches of the memory plan's size."""
         batch: list[VibeVoiceWindow] = []
         for window in self._windows:
             together = self._options.memory.together
-            if together > 1:  # the samples are good only until the next window is asked for
+            if together > 1:  # a window's samples are valid only until the next window
                 window = dataclasses.replace(window, samples=window.samples.copy())
             batch.append(window)
             if len(batch) >= together:
@@ -153,7 +154,7 @@ class VibeVoiceTranscription:
     def _batch(
         self, windows: list[VibeVoiceWindow]
     ) -> Iterator[TranscriptionEvent | vibevoice_generation.DecoderPass]:
-        """Some windows; where memory runs out they come again, by the smaller plan."""
+        """Transcribe a batch; if memory runs out, transcribe it again with the smaller plan."""
         settled_before = self._settled
         try:
             yield from self._attempt(windows)
@@ -163,7 +164,7 @@ class VibeVoiceTranscription:
             log.warning(
                 "out of GPU memory; the recording is tried again with a smaller plan: %s", error
             )
-            error.__traceback__ = None  # its frames hold the tensors that have to go first
+            error.__traceback__ = None  # its frames hold the tensors to be freed
         else:
             return
         self._decoding = None
@@ -182,7 +183,8 @@ class VibeVoiceTranscription:
     def _attempt(
         self, windows: list[VibeVoiceWindow]
     ) -> Iterator[TranscriptionEvent | vibevoice_generation.DecoderPass]:
-        """Encode all, decode them in step; their events come in the order of the windows."""
+        """Encode all windows and decode them in step; yield their events in the order of the
+        windows."""
         hearings = self._heard(windows)
         temperature = self._options.temperature
         answers = [one.answer for one in hearings]
@@ -213,7 +215,7 @@ class VibeVoiceTranscription:
                         yield from self._closed(waiting[0], earlier)
 
     def _heard(self, windows: list[VibeVoiceWindow]) -> list[_WindowInProgress]:
-        """The windows' answers, begun."""
+        """Encode the windows and begin their answers."""
         try:
             decoding = self._decoding or self._model.decoding(self._options.memory)
             return [
@@ -231,7 +233,8 @@ class VibeVoiceTranscription:
         return self._heard(windows)
 
     def _closed(self, hearing: _WindowInProgress, index: int) -> Iterator[TranscriptionEvent]:
-        """A segment of the window that is due; after a loop was cut, an index may come again."""
+        """Yield the events of a segment of the current window. After a loop was cut, an index may
+        repeat."""
         start_s = hearing.window.start_s
         segment = self._whole.place(self._placed(hearing.answer.segments[index], start_s))
         places = hearing.places
@@ -253,7 +256,7 @@ class VibeVoiceTranscription:
         return Progress(self._done_s, total)
 
     def _placed(self, segment: Segment, offset_s: float) -> Segment:
-        """A segment on the recording's clock."""
+        """Return a segment on the recording's clock."""
         return dataclasses.replace(
             segment,
             start=segment.start + offset_s,
@@ -266,7 +269,7 @@ class VibeVoiceTranscription:
             raise _VibeVoiceCancelled
 
     def _tell(self, answer: vibevoice_generation.WindowGeneration) -> None:
-        """Add the warnings of this window to the transcript."""
+        """Add the notices of this window to the transcript."""
         for notice in loop_notices(answer.segments, answer.loops, truncated=answer.truncated):
             self._notices[notice.code] = notice
 
@@ -277,7 +280,7 @@ class VibeVoiceTranscription:
 def transcribe_in_step(
     transcriptions: Sequence[VibeVoiceTranscription],
 ) -> Iterator[tuple[int, TranscriptionEvent | errors.SidecarError]]:
-    """The events of several requests whose windows are decoded in step, each with its number.
+    """Yield the events of several requests that are decoded in step, each with its number.
 
     Raises:
         errors.DeviceLost: nothing in this process can use the device again.
@@ -293,9 +296,9 @@ def transcribe_in_step(
 
 
 TOKENS_PER_SECOND, MIN_ANSWER_TOKENS = 12, 256
-"""An answer may have this many tokens; the model page's dense sample has 8.5 a second."""
+"""Limit of an answer's tokens; the model page's dense sample has 8.5 a second."""
 
 
 def max_answer_tokens(seconds: float, options: TranscribeOptions) -> int:
-    """The longest answer to so much audio."""
+    """Return the maximum number of tokens of the answer to ``seconds`` of audio."""
     return options.max_tokens or ceil(TOKENS_PER_SECOND * seconds) + MIN_ANSWER_TOKENS

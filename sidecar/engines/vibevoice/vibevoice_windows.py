@@ -1,11 +1,11 @@
 """Windows of a long recording, their speakers, and stitching.
 
-Each window's segments come with the model's own speakers, which mean nothing in the next window.
+A window's segments have the model's own speaker numbers, which mean nothing in the next window.
 
-Pauses are found and voices compared by the models of `sidecar.diarization`, on the CPU, once a
+The models of `sidecar.diarization` find pauses and compare speakers. They run on the CPU once a
 window, over some seconds of audio, however long the window is.
 
-No torch in here: the benchmarks cut for another engine with it.
+This module does not import torch: the benchmarks use it for another engine.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ from sidecar.transcripts.transcript import NON_SPEECH_FLAG, Segment
 SpeechSpans = Sequence[tuple[float, float]]
 """Spans of speech: (start, end) in seconds, in order."""
 SpeechDetector = Callable[[Block, int], SpeechSpans]
-"""Finds them in samples, shape (samples,), at a rate."""
+"""Function that finds speech in samples, shape (samples,), at a rate."""
 
 OVERLAP_S = 10.0
-"""Overlap of two windows: room for a sentence on either side of the border."""
+"""Overlap of two windows in seconds: enough for a sentence on either side of the border."""
 BORDER_SEARCH_S = 120.0
-"""A border lies in the last so many seconds of a window."""
+"""Seconds at the end of a window in which its border lies."""
 VAD_LEAD_S = 3.0
-"""Sound before that, for the detector to get used to."""
+"""Seconds of audio before that which the detector gets to adapt."""
 MIN_PAUSE_S = 0.2
-"""A shorter gap lies inside a word as often as between two."""
+"""Minimum pause in seconds: a shorter gap is inside a word as often as between two."""
 _PAUSE_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class VibeVoiceWindow:
-    """Window of a recording, shape (samples,), that begins ``start_s`` into it.
+    """Window of a recording, shape (samples,), that begins at ``start_s``.
 
-    What is said from ``border_s`` on is the next window's; None in the last one.
+    Speech from ``border_s`` on belongs to the next window; it is `None` in the last window.
     """
 
     start_s: float
@@ -63,10 +63,10 @@ class VibeVoiceWindow:
 
 
 class VibeVoiceWindows:
-    """Iterate it: the windows of a recording at ``rate``, each at most ``window_s`` long.
+    """Iterator of the windows of a recording at ``rate``, each at most ``window_s`` long.
 
-    Holds one window; its samples are good until the next is asked for. ``listen`` finds the speech
-    at a window's end; where it is None, or finds no pause, the border is where the sound is least.
+    It holds one window, with samples that are valid until the next. ``listen`` detects the speech
+    at a window's end. If it is `None`, or finds no pause, the border is at the lowest level.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class VibeVoiceWindows:
         return (self._start + self._count) / self._rate
 
     def again(self, window_s: float) -> None:
-        """The last window was too long: begin anew where it began, in windows of ``window_s``."""
+        """Begin the last window anew, in windows of ``window_s``: it was too long."""
         self._used = 0
         self._size = max(1, round(window_s * self._rate))
 
@@ -113,13 +113,13 @@ class VibeVoiceWindows:
         return min(round(OVERLAP_S * self._rate), self._size // 6)
 
     def _forget(self) -> None:
-        """Let go of what lies before the next window."""
+        """Drop the audio before the next window."""
         left = self._count - self._used
         self._held[:left] = self._held[self._used : self._count]
         self._start, self._count, self._used = self._start + self._used, left, 0
 
     def _fill(self) -> bool:
-        """Take in what the window lacks; False if the recording ends with what is held."""
+        """Read audio until the window is full; return false if the recording ended before."""
         while self._count < self._size or not len(self._rest):
             if not len(self._rest):
                 following = next(self._blocks, None)
@@ -136,7 +136,8 @@ class VibeVoiceWindows:
         return True
 
     def _border(self, samples: Block) -> int:
-        """Return the cut, in samples: late enough for a long window, early enough to overlap."""
+        """Return the border in samples: late enough for a long window, with enough overlap after
+        it."""
         end = len(samples) - self._overlap // 2
         begin = end - min(round(BORDER_SEARCH_S * self._rate), self._size // 4)
         first = max(0, begin - round(VAD_LEAD_S * self._rate))
@@ -150,9 +151,9 @@ class VibeVoiceWindows:
 
 
 def longest_pause(speech: SpeechSpans, begin_s: float, end_s: float) -> float | None:
-    """The middle of the longest gap between ``begin_s`` and ``end_s``; None if there is none.
+    """Return the middle of the longest gap between ``begin_s`` and ``end_s``; `None` without a gap.
 
-    The latest of equally long ones; what reaches beyond counts as far as it lies inside.
+    Of equally long gaps the latest; of a gap that extends beyond, only the part inside counts.
     """
     gaps: list[tuple[float, float]] = []
     at = begin_s
@@ -169,26 +170,28 @@ SAME_SPEAKER_SIMILARITY = 0.4
 overlap.
 
 Of 153480 pairs of LibriSpeech readers (`bench.windows --voices`) one in 250 reaches it with 3 s of
-each voice; of 810 pairs of one reader one in 60 falls short. With 5 s: one in 175, and none. In the
-conversations of the benchmark no two people are as much alike with 3 s or more.
+each speaker; of 810 pairs of one reader one in 60 falls short. With 5 s: one in 175, and none. In
+the conversations of the benchmark no two speakers are as similar with 3 s or more.
 """
 SHARED, SHARED_BESIDE = 0.8, 0.2
-"""Weights of seconds that two windows give to one speaker: without an embedding half of them
-will do; beside embeddings they decide for a short one, and join no two that differ, since a
-window may give a speaker's words to another."""
+"""Weights of the share of seconds that two windows give to one speaker, without and with
+embeddings. Without an embedding half of the seconds are enough. With embeddings the share decides
+for a speaker with little speech, but joins no two that differ: a window may give a speaker's words
+to another."""
 MIN_SHARED_SPEECH_S = 1.0
-"""Speech in the overlap that two windows must give to the same person to count as a sign."""
+"""Seconds of speech in the overlap that two windows must give to the same speaker to count."""
 
 HALF_COVERED, WHOLLY_COVERED = 0.5, 0.9
-"""A segment of which the last window said so much is not said again; one of which the next window
-says so much in a longer one gives way to it."""
+"""Shares of a segment's time. If the previous window's segments cover `HALF_COVERED` of it, it is
+a repetition and is dropped. If a longer one of the next window covers `WHOLLY_COVERED`, that
+replaces it."""
 
 
 class TranscriptStitcher:
-    """The transcript as it grows, window by window: `begin`, `place` as they come, `end`.
+    """Transcript that grows window by window: `begin`, `place` each segment as it comes, `end`.
 
-    ``segments`` are settled, their speakers persons from 0. All times are the recording's.
-    ``remember``: the listener is to know everybody at the end, and not only who has to be linked.
+    ``segments`` are final, with speakers from 0. All times are the recording's. ``remember``: the
+    listener stores all speakers until the end, not only those needed to link the next window.
     """
 
     def __init__(self, listener: WindowSpeakerMatcher | None, *, remember: bool = False) -> None:
@@ -209,9 +212,11 @@ class TranscriptStitcher:
         self._tail = [one for one in self.segments if one.end > window.start_s]
 
     def place(self, segment: Segment) -> Segment | None:
-        """A segment as it is now, with a speaker's number that may be revised; None if it is said.
+        """Return a segment with a speaker number that may be revised; `None` if another window has
+        it.
 
-        Behind the border the next window will say it, before the window the last one did.
+        Segments after the border are the next window's. In the overlap before it, the previous
+        window's count.
         """
         if not self._is_ours(segment) or self._is_said(segment):
             return None
@@ -221,7 +226,8 @@ class TranscriptStitcher:
         return replace(segment, speaker=person)
 
     def end(self, window: VibeVoiceWindow, segments: Sequence[Segment]) -> None:
-        """All the segments of the window: settle who is who, and what stays."""
+        """End the window with all its segments: link its speakers, and choose the segments to
+        keep."""
         persons = self._link(window, segments)
         heard = [
             one if one.speaker is None else replace(one, speaker=persons[one.speaker])
@@ -243,7 +249,7 @@ class TranscriptStitcher:
         return covered_share(segment, self._tail) >= HALF_COVERED
 
     def _link(self, window: VibeVoiceWindow, segments: Sequence[Segment]) -> dict[int, int]:
-        """Return the person of each of the window's speakers; the new ones in order of
+        """Return the speaker number of each of the window's labels; new ones in order of
         appearance."""
         labels = {one.speaker: None for one in segments if one.speaker is not None}
         first, last = window.start_s == 0, window.border_s is None
@@ -270,7 +276,8 @@ class TranscriptStitcher:
         segments: Sequence[Segment],
         voices: Mapping[int, SpeakerVector],
     ) -> dict[tuple[int, int], float]:
-        """By what both windows heard, and by voice."""
+        """Return the similarity of pairs of speaker and label, by the overlap's segments and
+        embeddings."""
         both = window.start_s, max((one.end for one in self._heard), default=0.0)
         before, after = speaker_turns_of(self._heard), speaker_turns_of(segments)
         shared = turn_agreement(
@@ -286,8 +293,8 @@ class TranscriptStitcher:
 
 
 def covered_share(segment: Segment, others: Iterable[Segment]) -> float:
-    """Return the share of a segment's time that others cover, from 0 to 1; a tag does not cover
-    words."""
+    """Return the share of a segment's time that others cover, from 0 to 1; a non-speech segment
+    does not cover words."""
     spans = sorted(
         (other.start, other.end)
         for other in others
@@ -305,17 +312,17 @@ def covered_share(segment: Segment, others: Iterable[Segment]) -> float:
 log = logging.getLogger(__name__)
 
 EMBEDDING_PIECE_S = 4.0
-"""Maximum span of one embedding: so short that a speaker has several of them. If the model gave
-a speaker some words of another's, most of the pieces are still right."""
+"""Maximum span of one embedding in seconds: so short that a speaker has several. If the model gave
+a speaker some words of another's, most of the embeddings are still right."""
 MAX_EMBEDDING_PIECES = 6
-"""Of each voice in a window, the clearest. More of them hardly change it."""
+"""Maximum number of embeddings per speaker in a window; more hardly change the result."""
 MIN_EMBEDDING_S = 1.5
-"""Shorter stretches are put together to so much. A voice of which there is less is not compared:
-with 1.5 s of each, one person in seven is not known again (`SAME_SPEAKER_SIMILARITY`)."""
+"""Seconds to which shorter spans are joined. A speaker with less is not compared: with 1.5 s of
+each, one speaker in seven is not recognized again (`SAME_SPEAKER_SIMILARITY`)."""
 MIN_TURN_S = 0.5
-"""A shorter stretch is left out: the model's times are not that exact."""
+"""Seconds below which a turn is left out: the model's times are not that exact."""
 MIN_PIECE_SIMILARITY = 0.35
-"""The cosine between two pieces of one voice; under it one of them is taken for somebody else's."""
+"""Cosine between two embeddings of one speaker, below which one of them is another speaker's."""
 
 
 def detect_window_speech(samples: Block, rate: int) -> list[tuple[float, float]]:
@@ -330,11 +337,11 @@ def detect_window_speech(samples: Block, rate: int) -> list[tuple[float, float]]
 
 
 class WindowSpeakerMatcher:
-    """The voices of the persons in a recording at ``rate``.
+    """Embeddings of the speakers in a recording at ``rate``.
 
-    A person is the mean of what was heard of them, each second weighing the same, so that it gets
-    surer with every window. Nothing is loaded before two windows are to be compared; without the
-    encoder no voice is heard, which is logged once, and the windows' overlap alone links them.
+    A speaker's embedding is the mean over all windows, weighted by seconds, so that each window
+    makes it more reliable. Nothing is loaded before two windows are compared. Without the encoder,
+    which is logged once, only the windows' overlap links speakers.
     """
 
     def __init__(self, rate: int) -> None:
@@ -351,9 +358,9 @@ class WindowSpeakerMatcher:
         }
 
     def hear(self, samples: Block, turns: Sequence[SpeakerTurn]) -> Mapping[int, SpeakerVector]:
-        """The voice of each label of a window, where there is enough of it.
+        """Return the embedding of each label of a window that has enough speech.
 
-        ``samples``: the window, shape (samples,); the times of ``speaker_turns_of`` are in it.
+        ``samples``: the window, shape (samples,); the times of ``turns`` count from its start.
         """
         found: dict[int, SpeakerVector] = {}
         for label in {turn.label: None for turn in turns}:
@@ -369,7 +376,7 @@ class WindowSpeakerMatcher:
         return found
 
     def _pieces(self, samples: Block, stretches: Sequence[tuple[float, float]]) -> list[Block]:
-        """The sound of `MAX_EMBEDDING_PIECES` stretches; short ones are put together."""
+        """Return the audio of at most `MAX_EMBEDDING_PIECES` spans; short ones are joined."""
         pieces: list[Block] = []
         held = samples[:0]
         for start, end in stretches:
@@ -383,7 +390,7 @@ class WindowSpeakerMatcher:
         return pieces
 
     def likenesses(self, voices: Mapping[int, SpeakerVector]) -> Mapping[tuple[int, int], float]:
-        """The cosine, from -1 to 1, for each pair of a remembered person and a label."""
+        """Return the cosine, from -1 to 1, for each pair of a remembered speaker and a label."""
         return {
             (person, label): float(known @ voice.vector / np.linalg.norm(known))
             for person, known in self._known.items()
@@ -391,7 +398,7 @@ class WindowSpeakerMatcher:
         }
 
     def remember(self, voices: Mapping[int, SpeakerVector], persons: Mapping[int, int]) -> None:
-        """Keep a window's voices; ``persons``: who each label is."""
+        """Add a window's embeddings; ``persons``: the speaker of each label."""
         for label, voice in voices.items():
             heard = voice.vector * voice.seconds
             self._known[persons[label]] = self._known.get(persons[label], 0.0) + heard
@@ -412,7 +419,8 @@ class WindowSpeakerMatcher:
 def majority_vector(
     vectors: npt.NDArray[np.float32], seconds: npt.NDArray[np.float32]
 ) -> SpeakerVector:
-    """The voice that most of the ``seconds`` agree on, of pieces of what is said to be one.
+    """Return the embedding that most of the ``seconds`` agree on, of spans that are said to be one
+    speaker's.
 
     ``vectors``: shape (pieces, size), each of length 1.
     """
@@ -424,7 +432,7 @@ def majority_vector(
 
 
 def resample_for_diarization(samples: Block, rate: int) -> Block:
-    """The samples at the rate that both listen at."""
+    """Return the samples at the rate of the detector and the encoder."""
     if rate == speaker_models.SAMPLE_RATE:
         return samples
     import soxr

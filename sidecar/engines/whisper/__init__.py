@@ -1,7 +1,7 @@
 """Whisper engine (faster-whisper) and its languages.
 
-The model hears words and no speakers: whose they are is told by `voices`, which follows the
-recording on another core, and says where there is speech, so that silence is not heard at all.
+The model recognizes words, but not speakers. A diarizer follows the recording on another core. It
+also detects speech, so that silence is not transcribed at all.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ SPEC = EngineSpec(
     requires=("faster_whisper", "ctranslate2"),
     steerable=True,
     translates=True,
-    sessions=4,  # of people who talk, `tiny` on two cores; `base` hears one (docs/models.md)
+    sessions=4,  # users who talk, with `tiny` on two cores; with `base` one (docs/models.md)
 )
 
 SPEECH_STEP_S = 10.0
-"""From one look at whether anybody speaks to the next, where nobody asks who: each second once."""
+"""Interval of speech detection in seconds without diarization: each second is analysed once."""
 
 
 class WhisperEngine:
-    """Words from the model, voices from a follower, joined into segments."""
+    """Whisper engine: recognized words and speaker turns, joined into segments."""
 
     def __init__(self) -> None:
         self._model: WhisperRecognizer | None = None
@@ -69,10 +69,10 @@ class WhisperEngine:
         self._live: WhisperLiveRecognizer | None = None
 
     def load(self, options: LoadOptions) -> Iterator[float]:
-        """Read the model onto its device.
+        """Load the model onto its device.
 
         Raises:
-            errors.ModelLoadFailed: it is not there, or no good, or does not fit.
+            errors.ModelLoadFailed: it is missing or invalid, or does not fit.
         """
         if options.checkpoint is None:
             raise errors.ModelLoadFailed(
@@ -89,7 +89,7 @@ class WhisperEngine:
         yield 1.0
 
     def transcribe(self, request: TranscriptionRequest) -> Iterator[TranscriptionEvent]:
-        """Segments as windows are heard; whose they are is settled at the end."""
+        """Yield segments as windows are recognized; their speakers are final at the end."""
         from sidecar.engines.whisper.whisper_transcription import WhisperTranscription
 
         assert self._model is not None
@@ -103,11 +103,11 @@ class WhisperEngine:
     def open(
         self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
     ) -> LiveSession:
-        """A session among others.
+        """Open a live session.
 
         Raises:
-            errors.LanguageUnsupported: this model does not know the language.
-            errors.LiveUnavailable: what tells speech from silence is not to be had here.
+            errors.LanguageUnsupported: this model does not support the language.
+            errors.LiveUnavailable: voice activity detection is not available.
         """
         from sidecar.engines.whisper.whisper_live import WhisperLiveRecognizer
 

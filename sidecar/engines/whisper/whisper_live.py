@@ -1,9 +1,9 @@
 """Live recognition by Whisper.
 
-CTranslate2 cannot be stopped inside a window, so windows are heard on threads of their own: who is
-cancelled is answered at once and leaves the window to end by itself. What that costs the others is
-kept small: a piece of speech has some seconds, nothing is tried again, and where a window takes
-long only finals are heard (`live.runtime.partial_results`).
+CTranslate2 cannot be stopped inside a window, so windows run on threads of their own. A cancelled
+caller returns at once, and the window runs to its end. To keep the cost for other sessions small,
+an utterance has a few seconds and nothing is retried. If a window takes long, only finals are
+recognized (`live.runtime.partial_results`).
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _PAUSE_S = 0.1
 
 
 class WhisperLiveRecognizer:
-    """Owns the threads of the windows, and the scheduler of the sessions."""
+    """Threads of the windows, and scheduler of the live sessions."""
 
     def __init__(
         self, model: whisper_model.WhisperRecognizer, name: str, voices: SpeakerModels | None
     ) -> None:
-        """``voices``: by which speakers are told apart.
+        """``voices``: models for diarization; `None` for no speakers.
 
         Raises:
-            errors.LiveUnavailable: the detector is not to be had here.
+            errors.LiveUnavailable: voice activity detection is not available.
         """
         detector = load_vad()
         self._model = model
@@ -53,10 +53,10 @@ class WhisperLiveRecognizer:
     def open(
         self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
     ) -> LiveSession:
-        """A session.
+        """Open a live session.
 
         Raises:
-            errors.LanguageUnsupported: this model does not know the language.
+            errors.LanguageUnsupported: this model does not support the language.
         """
         code = _language_code(options.language)
         if code is not None and self._model.multilingual and not self._model.knows(code):
@@ -72,8 +72,8 @@ class WhisperLiveRecognizer:
         options: LiveOptions,
         cancelled: CancelCheck,
     ) -> RecognitionHypothesis | None:
-        """Recognize a finished segment (`live.runtime.live_scheduler.Hear`): `BEAM_SIZE` hypotheses
-        if accuracy counts."""
+        """Recognize a finished segment (`live.runtime.live_scheduler.RecognizeFunction`), with
+        `BEAM_SIZE` hypotheses if the client prefers accuracy."""
         found: list[whisper_model.WhisperResult] = []
         for window in _cut_windows(audio):
             beams = whisper_model.BEAM_SIZE if options.accurate else 1
@@ -92,7 +92,7 @@ class WhisperLiveRecognizer:
         options: LiveOptions,
         cancelled: CancelCheck,
     ) -> RecognitionHypothesis | None:
-        """Recognize the last half minute of a segment that goes on, quickly."""
+        """Recognize the last half minute of a segment in progress, quickly."""
         window = audio[-round(WINDOW_S * whisper_model.SAMPLE_RATE) :]
         wish = self._wish(options, beams=1, timed=False)
         heard = self._window(window, wish, cancelled)
@@ -120,12 +120,12 @@ class WhisperLiveRecognizer:
 
 
 def _language_code(language: str) -> str | None:
-    """Whisper's code for a tag; None for none."""
+    """Return Whisper's code for a language tag; `None` for `AUTO`."""
     return None if language == AUTO else language.split("-")[0].lower()
 
 
 def _cut_windows(audio: Block) -> list[Block]:
-    """A piece is one window, unless a client wants pieces that are longer than any."""
+    """Cut a segment into windows; only a client that configures long segments needs several."""
     longest, found = round(WINDOW_S * whisper_model.SAMPLE_RATE), []
     while len(audio) > longest:
         late = longest - round(CUT_SEARCH_S * whisper_model.SAMPLE_RATE)
@@ -138,7 +138,7 @@ def _cut_windows(audio: Block) -> list[Block]:
 def _hypothesis(
     found: list[whisper_model.WhisperResult], lengths_s: list[float]
 ) -> RecognitionHypothesis:
-    """Join the results of consecutive windows; the first language counts."""
+    """Join the results of consecutive windows; the first detected language counts."""
     words: list[Word] = []
     before = 0.0
     for heard, length_s in zip(found, lengths_s, strict=True):

@@ -1,7 +1,7 @@
 """Loaded Whisper model: device choice, hallucination guard.
 
-What faster-whisper has in parts is used in parts: features, prompt, word times. Its own loop over a
-recording wants all of it in memory, and cannot be left.
+Features, prompt and word times are faster-whisper's. Its loop over a recording is not used: it
+needs all of the recording in memory, and cannot be cancelled.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 TEMPERATURES = (0.2, 0.4, 0.6)
-"""Temperatures of the retries of a stuck window; the first of those that Whisper's authors use."""
+"""Temperatures of the retries of a stuck window; the first of those of Whisper's authors."""
 NO_SPEECH_PROBABILITY = 0.6
 MIN_LOG_PROBABILITY = -1.0
-"""Above the one there is likely no speech, below the other the words are unlikely (mean log
-probability of a token); both together: there is none. Whisper's authors' figures, too."""
+"""If the probability of no speech is above the first and the mean log probability of a token below
+the second, there is no speech. These are the values of Whisper's authors, too."""
 
 
 def is_silence(no_speech: float, log_probability: float) -> bool:
@@ -41,10 +41,11 @@ def is_silence(no_speech: float, log_probability: float) -> bool:
 def tokens_before_loop(
     tokens: Sequence[int], text: str, seconds: float, *, ended: bool
 ) -> int | None:
-    """Return the number of tokens to keep of an answer that is stuck; None if it is not.
+    """Return the number of tokens to keep of output with a repetition loop; `None` if there is no
+    loop.
 
-    ``text``: what the tokens say. ``seconds``: of the window. ``ended``: the model found an end.
-    The first copy of what is repeated is kept.
+    ``text``: text of the tokens. ``seconds``: length of the window. ``ended``: the model ended the
+    output. The first copy of what is repeated is kept.
     """
     if ended and not loop_guard.exceeds_speech_rate(len(text), seconds):
         return None
@@ -61,14 +62,14 @@ COMPUTE_TYPES = {
     Precision.FP16: "float16",
     Precision.FP32: "float32",
 }
-"""Our precisions as CTranslate2 calls them; what is int8 on a GPU has activations of 16 bit."""
+"""CTranslate2's names of the precisions; int8 on a GPU has activations of 16 bit."""
 GPU_COMPUTE_TYPES = {**COMPUTE_TYPES, Precision.INT8: "int8_float16"}
 MAX_THREADS = 8
-"""More gain little: decoding is bound by memory."""
+"""Maximum number of CPU threads. More gain little: decoding is bound by memory."""
 
 
 def choose_device(wanted: str, gpus: int) -> str:
-    """'cuda' or 'cpu'.
+    """Return 'cuda' or 'cpu'.
 
     Raises:
         errors.ModelLoadFailed: a GPU is wanted, and there is none.
@@ -83,9 +84,10 @@ def choose_device(wanted: str, gpus: int) -> str:
 def compute_type_of(
     precision: Precision, device: str, supported: Set[str]
 ) -> tuple[Precision, str]:
-    """The precision that is used, and CTranslate2's name for it.
+    """Return the precision to use, and CTranslate2's name for it.
 
-    ``supported``: what the device can. fp32 takes the place of what it cannot: every one has it.
+    ``supported``: compute types of the device. If it does not support the wanted one, fp32 is used,
+    which every device supports.
     """
     names = GPU_COMPUTE_TYPES if device == "cuda" else COMPUTE_TYPES
     wanted = Precision.INT8 if precision not in names else precision
@@ -94,15 +96,16 @@ def compute_type_of(
 
 
 def live_workers(device: str) -> int:
-    """Windows that are recognised at once, live, each on a thread of its own: one for each core
-    to use; a GPU is kept busy by two."""
+    """Return the number of live windows that are recognized at once, each on a thread of its own:
+    one per usable core; two are enough for a GPU."""
     return usable_cpu_cores() if device == "cpu" else 2
 
 
 def cpu_threads() -> int:
-    """Of the CPU: half of its cores, so that the desktop and the voices have the rest.
+    """Return the number of CPU threads: half of the cores, so that the desktop and diarization have
+    the rest.
 
-    ``OMP_NUM_THREADS`` overrules it.
+    ``OMP_NUM_THREADS`` overrides it.
     """
     named = os.environ.get("OMP_NUM_THREADS", "")
     if named.isdigit() and int(named):
@@ -112,24 +115,23 @@ def cpu_threads() -> int:
 
 SAMPLE_RATE = 16_000
 BEAM_SIZE = 5
-"""As many hypotheses are followed; Whisper's authors and faster-whisper have the same."""
+"""Number of hypotheses, the same as in Whisper and faster-whisper."""
 MAX_POSITIONS = 448
-"""Of the decoder, prompt included."""
+"""Maximum number of the decoder's positions, prompt included."""
 WINDOW_FRAMES = 3000
-"""A hundred a second: the half minute that the model was trained on."""
+"""Frames of a window, a hundred per second: the half minute that the model was trained on."""
 MIN_LANGUAGE_PROBABILITY = 0.5
-"""A language that is less likely is not taken for heard."""
+"""Probability below which a detected language is not used."""
 SEED = 0
 _LEADING_MARKS, _TRAILING_MARKS = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
 
 
 @dataclass(frozen=True, slots=True)
 class WhisperRequest:
-    """Options of windows: ``language`` is a code of Whisper's, None to detect it.
+    """Options of windows. ``language``: a code of Whisper's; `None` to detect it.
 
-    ``beams``: hypotheses that are followed. ``retries``: what is stuck is tried again by chance.
-    ``timed``: words with their times, which costs as much again; without it there is only the
-    text.
+    ``beams``: number of hypotheses. ``retries``: a stuck window is retried with random sampling.
+    ``timed``: return words with times, which doubles the cost; without it there is only the text.
     """
 
     language: str | None
@@ -144,11 +146,11 @@ class WhisperRequest:
 
 @dataclass(frozen=True, slots=True)
 class WhisperResult:
-    """Result of a window; times of words in seconds from its begin, text with the space before.
+    """Result of a window; times of words in seconds from its start, text with the space before.
 
-    ``language``: None if there is no speech. ``tokens``: how many were written. ``truncated``: by
-    the limit of tokens. ``lost_s``: from where on the model looped, None if it did not.
-    ``retried``: it did, and recovered. ``text``: all of it.
+    ``language``: `None` if there is no speech. ``tokens``: number of generated tokens.
+    ``truncated``: by the limit of tokens. ``lost_s``: start of a repetition loop; `None` if there
+    is none. ``retried``: the model looped, and recovered. ``text``: text of the whole window.
     """
 
     words: tuple[Word, ...]
@@ -162,7 +164,7 @@ class WhisperResult:
 
 
 class WhisperRecognizer:
-    """Not for two threads at once where anything falls by chance: the seed is one for all."""
+    """Loaded Whisper model. Use it from one thread at a time if it samples: there is one seed."""
 
     def __init__(self, whisper: WhisperModel, precision: Precision, name: str) -> None:
         self._whisper = whisper
@@ -172,15 +174,15 @@ class WhisperRecognizer:
 
     @property
     def multilingual(self) -> bool:
-        """Return whether it knows other languages than English."""
+        """Return whether the model supports languages other than English."""
         return bool(self._whisper.model.is_multilingual)
 
     def hear(
         self, samples: Block, wish: WhisperRequest, before: str | None = None
     ) -> WhisperResult:
-        """A window of at most 30 s at 16 kHz, shape (samples,).
+        """Recognize a window of at most 30 s at 16 kHz, shape (samples,).
 
-        ``before``: the language heard before, for where it is not clear.
+        ``before``: the previous language, for windows whose language is unclear.
         """
         import ctranslate2
         from faster_whisper.audio import pad_or_trim
@@ -240,7 +242,7 @@ class WhisperRecognizer:
         )
 
     def knows(self, language: str) -> bool:
-        """Return whether it has a token for a language code of Whisper's."""
+        """Return whether the model has a token for a language code of Whisper's."""
         return self._whisper.hf_tokenizer.token_to_id(f"<|{language}|>") is not None
 
     def _language(self, encoded: Any, wish: WhisperRequest, before: str | None) -> tuple[str, bool]:
@@ -270,7 +272,7 @@ class WhisperRecognizer:
         return self._whisper.model.generate(
             encoded,
             [prompt],
-            # It writes half of this, or what the prompt leaves of it.
+            # The output has at most half of this, or what the prompt leaves of it.
             max_length=max(2 * limit, len(prompt) + limit),
             return_scores=True,
             return_no_speech_prob=True,
@@ -302,10 +304,10 @@ class WhisperRecognizer:
 
 
 def load_whisper(options: LoadOptions) -> WhisperRecognizer:
-    """Read a folder of CTranslate2's onto its device.
+    """Load a folder of CTranslate2's onto its device.
 
     Raises:
-        errors.ModelLoadFailed: it is no good, or does not fit.
+        errors.ModelLoadFailed: it is invalid, or does not fit.
     """
     import ctranslate2
     from faster_whisper import WhisperModel

@@ -1,8 +1,8 @@
 """Transcription of one recording by Whisper: windows, words, segments.
 
-The model hears thirty seconds, and padding costs as much as sound: so a window is filled with
-several stretches where they are short. A silence of a second stays in, of a longer one what is next
-to speech.
+The model's window is thirty seconds, and padding costs as much as audio. So a window is filled with
+several speech regions if they are short. Silence of up to a second is kept; of a longer one only
+the ends next to speech are.
 """
 
 from __future__ import annotations
@@ -41,37 +41,39 @@ from sidecar.transcripts.transcript import (
 WINDOW_S = 30.0
 """Window that the model was trained on."""
 FULL_WINDOW_S = 27.0
-"""A window with so much in it ends before a stretch that has no room; one with less takes a part
-of it."""
+"""Seconds of audio from which a window is full: it ends before a region that does not fit. A window
+with less takes the beginning of that region."""
 CUT_SEARCH_S = 4.0
-"""Tail of a window that is searched for a pause to cut at."""
+"""Last seconds of a window in which a pause to cut at is searched."""
 CONTEXT_S = 0.3
-"""Of the silence around speech is heard with it."""
+"""Seconds of silence around speech that are recognized with it."""
 MAX_KEPT_SILENCE_S = 1.0
-"""A shorter silence is heard in whole."""
+"""Seconds of silence that are kept as a whole."""
 SPEECH_END_DELAY_S = 0.5
-"""A stretch that ended so long ago has ended."""
+"""Seconds of silence after which a speech region has ended."""
 
 Span = tuple[float, float]
 CutFinder = Callable[[float, float], float]
-"""The best place to cut between two times; seconds from the start of the recording."""
+"""Function that finds the best cut between two times, in seconds from the start of the
+recording."""
 
 
 @dataclass(frozen=True, slots=True)
 class WhisperWindow:
-    """Speech regions of a recording that are decoded at once, one after the other; ``end_s`` is
-    the position after them."""
+    """Speech regions of a recording that are decoded at once, one after the other; ``end_s`` is the
+    position after them."""
 
     pieces: tuple[Span, ...]
     end_s: float
 
     @property
     def length_s(self) -> float:
-        """Of all pieces."""
+        """Return the total length of the regions in seconds."""
         return sum(end - start for start, end in self.pieces)
 
     def placed(self, start: float, end: float) -> Span:
-        """A span of the window on the recording's clock, inside the piece that has its middle."""
+        """Return a span of the window on the recording's clock, inside the region that contains its
+        middle."""
         middle, passed = (start + end) / 2, 0.0
         for number, (begin, stop) in enumerate(self.pieces):
             if middle < passed + stop - begin or number == len(self.pieces) - 1:
@@ -82,18 +84,18 @@ class WhisperWindow:
 
 
 class WindowPacker:
-    """Give it what is known of a recording, take the windows that are full."""
+    """Packer of speech regions into windows, fed with the speaker turns so far."""
 
     def __init__(self, cut: CutFinder) -> None:
         self._cut = cut
         self.done_s = 0.0
-        """All before is in a window, or nobody speaks there."""
+        """Position up to which all speech is in a window."""
         self.needed_s = 0.0
-        """No later window reaches back beyond this."""
+        """Position from which on audio is needed for later windows."""
 
     def take(self, turns: Iterable[SpeakerTurn], heard_s: float) -> list[WhisperWindow]:
-        """The windows that will not change any more; of all that is left where ``heard_s`` is
-        infinite. Where somebody speaks is final up to there."""
+        """Return the windows that are final, or all windows if ``heard_s`` is infinite. Speech
+        detection is final up to ``heard_s``."""
         stretches = [
             (max(start, self.done_s), min(end, heard_s))
             for start, end in merged_speech_spans(turns)
@@ -120,7 +122,8 @@ class WindowPacker:
                 continue
             if taken and _speech_length_s(self._pieces(taken, stretches[number:])) >= FULL_WINDOW_S:
                 break
-            # What the stretch may have of the window, with the silence before it.
+            # Length of the region's beginning that fits into the window, after the silence before
+            # it.
             room = WINDOW_S - (_speech_length_s(pieces) - (end - start)) - CONTEXT_S
             if room < CUT_SEARCH_S:
                 break
@@ -135,7 +138,7 @@ class WindowPacker:
         return WhisperWindow(tuple(self._pieces(taken, rest)), taken[-1][1])
 
     def _pieces(self, taken: Sequence[Span], rest: Sequence[Span]) -> list[Span]:
-        """The stretches with some silence around them; no silence belongs to two windows."""
+        """Return the regions with some silence around them; no silence is in two windows."""
         found: list[Span] = []
         before = self.done_s
         for number, (start, end) in enumerate(taken):
@@ -169,25 +172,26 @@ def _speech_length_s(pieces: Iterable[Span]) -> float:
 
 
 SEGMENT_PAUSE_S = 0.7
-"""Pause that begins another segment (`diarization.word_attribution.JOIN_S`)."""
+"""Seconds of a pause that begins another segment (`diarization.word_attribution`)."""
 SENTENCE_SEGMENT_S = 5.0
-"""A segment of so many seconds ends with its sentence."""
+"""Seconds from which a segment ends with its sentence."""
 MAX_SEGMENT_S = 12.0
 
 
 def place_words(words: Iterable[Word], window: WhisperWindow) -> list[Word]:
-    """Words of a window on the recording's clock; their text keeps the space before it."""
+    """Return the words of a window on the recording's clock; their text keeps the space before
+    it."""
     found: list[Word] = []
     for word in words:
         start, end = window.placed(word.start, word.end)
-        if found:  # an alignment that goes back at the border of two pieces
+        if found:  # an alignment may go back at the border of two regions
             start = max(start, found[-1].start)
         found.append(Word(round(start, 2), round(max(start, end), 2), word.text))
     return found
 
 
 def segments_of(words: Sequence[Word]) -> list[Segment]:
-    """The words as segments, nobody's yet."""
+    """Return the words as segments without speakers."""
     found: list[Segment] = []
     held: list[Word] = []
     for word in words:
@@ -233,34 +237,34 @@ _PAUSE_S = 0.1
 
 
 class AllSpeechDiarizer:
-    """Follower without voice activity detection: all audio is speech."""
+    """Diarizer without voice activity detection: all audio is speech."""
 
     def __init__(self) -> None:
         self._samples = 0
 
     @property
     def told_s(self) -> float:
-        """All that was fed."""
+        """Return the duration of the audio so far."""
         return self._samples / whisper_model.SAMPLE_RATE
 
     @property
     def turns(self) -> Sequence[SpeakerTurn]:
-        """One, from the begin to here."""
+        """Return one turn over all the audio so far."""
         return [SpeakerTurn(0.0, self.told_s, 0)]
 
     def feed(self, block: Block) -> None:
-        """More of the recording."""
+        """Add audio of the recording."""
         self._samples += len(block)
 
     def finish(self) -> None:
-        """It is over."""
+        """Do nothing: the turn is final at any time."""
 
 
 class WhisperTranscription:
-    """The events of one request. Ends early, without `Finished`, once it is cancelled.
+    """Transcription of one request. It ends early, without `Finished`, once it is cancelled.
 
-    ``thread``: where the model works, one window at a time. Nothing can stop CTranslate2 within a
-    window: who is cancelled leaves it to itself, and who comes next waits for it to end.
+    ``thread``: runs the model, one window at a time. CTranslate2 cannot be stopped within a window:
+    a cancelled request leaves its window running, and the next request waits for its end.
     """
 
     def __init__(
@@ -288,7 +292,7 @@ class WhisperTranscription:
         self._lost_s = 0.0
 
     def events(self) -> Iterator[TranscriptionEvent]:
-        """Run it."""
+        """Run the transcription."""
         seen: Sequence[SpeakerTurn] | None = None
         for heard in background_diarization.diarize_in_background(
             self._follower, self._blocks(), cancelled=self._cancelled
@@ -326,7 +330,7 @@ class WhisperTranscription:
         )
 
     def _hear(self, window: WhisperWindow) -> whisper_model.WhisperResult | None:
-        """Return the result of a window; None once it is cancelled."""
+        """Return the result of a window; `None` if it was cancelled."""
         import numpy as np
 
         left = self._options.max_tokens
@@ -346,7 +350,7 @@ class WhisperTranscription:
         hearing = self._thread.submit(self._model.hear, samples, wish, self._last)
         try:
             return background_diarization.wait_unless_cancelled(hearing, self._cancelled)
-        except RuntimeError as error:  # CTranslate2 has no other
+        except RuntimeError as error:  # CTranslate2 has no other error class
             if "out of memory" in str(error):
                 raise errors.GpuOutOfMemory() from None
             raise
@@ -354,7 +358,7 @@ class WhisperTranscription:
     def _said(
         self, window: WhisperWindow, said: whisper_model.WhisperResult, turns: Sequence[SpeakerTurn]
     ) -> Iterator[TranscriptionEvent]:
-        """Take in what a window says."""
+        """Add the result of a window; yield its segments and progress."""
         self._tokens += said.tokens
         self._tell(said)
         words = place_words(said.words, window)
