@@ -245,7 +245,7 @@ def _application(
     """Return the application of one port; the outermost middleware is added last."""
     app = FastAPI(
         redirect_slashes=False,  # a redirect would go to any Host that the client sends
-        telemetry=NO_FRAMEWORK_TELEMETRY,  # type: ignore[arg-type] # older versions ignore it
+        telemetry=NO_FRAMEWORK_TELEMETRY,  # type: ignore[arg-type]  # older versions ignore it
         **described,
     )
     for router in routers:
