@@ -127,7 +127,7 @@ class _DroppingQueueHandler(logging.handlers.QueueHandler):
 def _repeat_filter() -> Callable[[logging.LogRecord], bool]:
     """Return a filter of asyncio's messages that repeat without need.
 
-    If the limit of open files is reached, asyncio retries `accept` two thousand times a second and
+    If the limit of open files is reached, asyncio retries `accept` two thousand times a second. It
     logs a traceback each time, which would fill a disk. It also logs every write to a client that
     has just disconnected.
     """

@@ -166,7 +166,7 @@ def check_file_name(name: str) -> None:
     is detected from the content, as everywhere.
 
     Raises:
-        FileNameUnsupported: the name is empty, or its extension is missing or unknown.
+        VvvFileNameUnsupported: the name is empty, or its extension is missing or unknown.
     """
     if not name:
         raise VvvFileNameUnsupported("The audio file has no filename.")
@@ -327,8 +327,8 @@ async def _queue_position(service: Service, caller: Identity, job: Job) -> dict[
 
 
 def _started_at_once(job: Job) -> dict[str, Any]:
-    """Return position 1 for a job that a node claimed before its position could be read, so that
-    the first frame of every stream names the job."""
+    """Return position 1 for a job that a node claimed at once. So the first frame of every stream
+    names the job."""
     return {"job_id": job.id, "position": 1, "estimated_wait_seconds": 0.0}
 
 

@@ -1,7 +1,7 @@
 """Contract with the parent process: ready line, parent watch.
 
-It does not use PR_SET_PDEATHSIG, which fires when the thread that spawned this process ends: hosts
-spawn from the threads of a pool.
+The watch does not use PR_SET_PDEATHSIG, which fires when the thread that spawned this process ends:
+hosts spawn from the threads of a pool.
 
 Hosts pipe standard output and mostly never read it, so output of a library must not fill the pipe.
 After the ready line the descriptor leads to the null device.

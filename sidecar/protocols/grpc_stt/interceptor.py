@@ -68,8 +68,8 @@ NO_METHOD = "(none)"
 
 
 class GrpcInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
-    """Interceptor that checks the origin of each call and counts calls. The servicer authenticates
-    the caller."""
+    """Interceptor that admits or refuses each call and counts calls. The servicer authenticates the
+    caller."""
 
     def __init__(
         self,

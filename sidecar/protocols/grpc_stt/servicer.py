@@ -128,7 +128,7 @@ class GrpcServicer:
         """Return the session that a stream claims; it is no longer pending.
 
         Raises:
-            codes.Refused: there is no session with that id, or the token is wrong.
+            codes.GrpcRefused: there is no session with that id, or the token is wrong.
             errors.RateLimited: the client has sent too many wrong tokens.
         """
         found = self._waiting.of(number, caller.owner if caller else None)

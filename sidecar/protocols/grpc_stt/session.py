@@ -154,7 +154,7 @@ class GrpcStream:
         """Run the stream to its end; ``first`` is the first chunk, `None` if the client sent none.
 
         Raises:
-            codes.Refused, errors.SidecarError: the stream failed, or ``revoked`` has an error.
+            codes.GrpcRefused, errors.SidecarError: the stream failed, or ``revoked`` has an error.
         """
         async with running(self._read(first), self._tell()) as (reading, telling):
             waited: set[asyncio.Future[None]] = {reading, telling, revoked}
@@ -240,7 +240,7 @@ async def read_chunk(context: Any) -> AudioChunk | None:
     """Return the next chunk; `None` if the client has ended.
 
     Raises:
-        codes.Refused: the message is not a chunk.
+        codes.GrpcRefused: the message is not a chunk.
     """
     chunk = await context.read()
     if chunk is grpc.aio.EOF:

@@ -63,7 +63,7 @@ def api_key_in(request: stt_pb2.SessionRequest) -> str:
     """Return the API key among the attributes, or "".
 
     Raises:
-        codes.Refused: it is missing and required.
+        codes.GrpcRefused: it is missing and required.
     """
     given = request.attributes
     key = next((given[name] for name in ("api_key", "api-key") if given.get(name)), "")
@@ -80,7 +80,7 @@ def session_options(
     defaults.
 
     Raises:
-        codes.Refused: a value is not valid.
+        codes.GrpcRefused: a value is not valid.
     """
     if not request.session_id:
         raise codes.GrpcRefused(codes.NO_SESSION_ID)

@@ -156,7 +156,7 @@ def read_event(message: str | bytes, kind: RealtimeSessionType) -> RealtimeClien
     """Return the command in a message to a session of this kind.
 
     Raises:
-        OrderInvalid: the message is invalid.
+        RealtimeEventInvalid: the message is invalid.
     """
     try:
         event = request_headers.parse_json_message(message)

@@ -67,7 +67,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
         """Send the events of the conversation.
 
         Raises:
-            sockets.Gone: the client disconnected.
+            WebSocketGone: the client disconnected.
         """
         async for out in self._talk.outgoing():
             await self._say(lambda out=out: self._telling.of(out))  # type: ignore[misc]
@@ -334,7 +334,7 @@ async def serve_dialogue(
     """Serve a conversation until it ends; ``again``: the connection was a transcription before.
 
     Raises:
-        sockets.Gone: the client disconnected.
+        WebSocketGone: the client disconnected.
         errors.SidecarError: the conversation failed.
     """
     manners, thinker = await start_dialogue(service, {"model": session.get("model")})

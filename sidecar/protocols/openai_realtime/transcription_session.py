@@ -48,8 +48,8 @@ class RealtimeConnection(ABC):
         """Process the client's events until it disconnects.
 
         Raises:
-            sockets.Gone: the client disconnected.
-            Converses: the client requested a conversation.
+            WebSocketGone: the client disconnected.
+            RealtimeDialogueRequested: the client requested a conversation.
             errors.SidecarError: the session failed.
         """
         while True:
@@ -155,7 +155,7 @@ class RealtimeTranscriptionConnection(RealtimeConnection):
         """Send results until the session ends.
 
         Raises:
-            sockets.Gone: the client disconnected.
+            WebSocketGone: the client disconnected.
             errors.SidecarError: the session failed.
         """
         try:

@@ -170,8 +170,11 @@ class S2SPlayed(_S2SCommand):
 
 
 class S2SInterrupt(_S2SCommand):
-    """Interruption of the reply. A client that has already dropped its audio also reports the turn
-    and the seconds that it played."""
+    """Interruption of the reply.
+
+    A client that has already dropped its audio also reports the turn and the seconds that it
+    played.
+    """
 
     type: Literal["interrupt"]
     turn: TurnNumber | None = None

@@ -3,7 +3,8 @@
 Binary messages are audio, 16-bit mono at the rates of the greeting. Text messages are JSON; both
 sides ignore unknown ones.
 
-`/stream`, `/status` and `/config` have the demo's messages and fields, and additional ones.
+The secondary port also has the demo's `/` and `/health`. On the main port these paths are the
+service's own.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ async def serve_conversation(service: Service, socket: WebSocketConnection) -> N
     """Serve a conversation until the connection ends.
 
     Raises:
-        Gone: the client disconnected.
+        WebSocketGone: the client disconnected.
         errors.SidecarError: the conversation failed.
     """
     settings, options = service.settings, service.conversations.options()

@@ -252,7 +252,7 @@ class WyomingEventReader:
         """Return the next event.
 
         Raises:
-            Gone, Ended: the client sends no more.
+            WyomingClientGone, WyomingClientEnded: the client sends no more.
             TimeoutError: no event came within ``timeout_s`` seconds.
             errors.MessageInvalid, errors.MessageTooBig: it is not a valid event.
         """
@@ -267,7 +267,7 @@ class WyomingEventReader:
         """Yield the payload of the event in blocks; ``timeout_s`` returns the timeout of each.
 
         Raises:
-            Gone, TimeoutError: it ends early, or stalls.
+            WyomingClientGone, TimeoutError: it ends early, or stalls.
         """
         while size:
             async with asyncio.timeout(timeout_s()):

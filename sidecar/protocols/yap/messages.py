@@ -82,7 +82,7 @@ def parse_message(raw: str | bytes) -> YapEnvelope:
     """Parse a message of a client.
 
     Raises:
-        Refused: it is not a frame of this protocol.
+        YapRefused: it is not a frame of this protocol.
     """
     if isinstance(raw, bytes):
         raise invalid_message("Frames are JSON text; sound is base64 in 'audio'.")
@@ -117,7 +117,7 @@ def audio_of(payload: Mapping[str, Any]) -> bytes:
     """Return the audio of an append message.
 
     Raises:
-        Refused: there is none, or it is not base64.
+        YapRefused: there is none, or it is not base64.
     """
     given = payload.get("audio")
     if not isinstance(given, str) or not given:

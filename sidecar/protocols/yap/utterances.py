@@ -120,7 +120,7 @@ class YapUtterances:
         """Check that a request is the active one, which receives audio.
 
         Raises:
-            Refused: it is not.
+            YapRefused: it is not.
         """
         if self._active is None or self._active.ids.request != ids.request:
             raise bad_payload("no_active_request", "Begin it first: commit with 'final' false.")
@@ -134,7 +134,7 @@ class YapUtterances:
         """End the active request.
 
         Raises:
-            Refused: another request is active, or none.
+            YapRefused: another request is active, or none.
         """
         if self._active is None:
             self.check(ids)
