@@ -1,8 +1,8 @@
 """Model aliases, language names, speaker labels and errors shared by OpenAI protocols.
 
 The statuses are those of problem responses. The exception is a full service: it answers 429, after
-which OpenAI's SDKs retry. They also retry 408, 409, 429 and everything from 500 on. So an error
-that would recur tells them not to retry.
+which OpenAI's SDKs retry. They also retry 408, 409 and everything from 500 on. So an error that
+would recur tells them not to retry.
 """
 
 from __future__ import annotations

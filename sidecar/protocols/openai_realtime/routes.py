@@ -217,11 +217,7 @@ async def _serve(
     query: Mapping[str, str] = socket.websocket.query_params
     session, open = None, not {"intent", "model"} & set(query)
     if (agreed := auth_gate.agreed_session(socket.websocket.scope)) is not None:
-        session, query, open = (
-            json.loads(agreed),
-            {},
-            False,
-        )  # the URL has no effect on it
+        session, query, open = json.loads(agreed), {}, False  # the URL has no effect on it
     dialogue = talks(session)
     if dialogue or (session is None and await dialogue_session.wants_dialogue(service, query)):
         if _is_beta(socket.websocket):
