@@ -1,8 +1,7 @@
 """Wall clock and calendar dates: the only module that reads the time of day.
 
-Nothing is decided by it, for it may jump; waits are monotonic. Who needs it is handed it.
-
-Others compare these dates with clocks of their own.
+No decision depends on it, because it can jump: waits use the monotonic clock. Code that needs the
+wall clock gets it as an argument. Clients compare these dates with their own clocks.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ Clock = Callable[[], float]
 
 
 def wall_time() -> float:
-    """The time of day, in seconds since 1970."""
+    """Return the time of day, in seconds since 1970."""
     return time.time()
 
 
 def format_utc(seconds: float) -> str:
-    """A time of day as in `2026-11-20T21:10:00Z`."""
+    """Return a time of day in the form `2026-11-20T21:10:00Z`."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def utc_now() -> datetime.datetime:
-    """Now, in UTC, to the second."""
+    """Return the current time in UTC, to the second."""
     return datetime.datetime.fromtimestamp(int(wall_time()), datetime.UTC)

@@ -1,7 +1,8 @@
-"""Thread pools, background tasks, back-off, and timeouts that discount stalls of our event loop.
+"""Thread pools, background tasks, back-off, and timeouts that discount stalls of the event loop.
 
-A disk that hangs (a network mount that is gone) then holds up its own kind and nobody else's. They
-are daemons: the end of the process waits for none, which asyncio's own and `concurrent.futures` do.
+Each kind of work has its own threads. So a disk that hangs (a lost network mount) blocks only its
+own kind of work. The threads are daemons: unlike those of asyncio and `concurrent.futures`, they do
+not delay the end of the process.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def usable_cpu_cores() -> int:
 
 
 class ThreadLimiter:
-    """At most ``most`` threads at once for one kind of work; a thread for each call."""
+    """Limiter of the threads for one kind of work: at most ``most`` at once, one for each call."""
 
     def __init__(self, kind: str, most: int) -> None:
         self._kind = kind
@@ -35,8 +36,8 @@ class ThreadLimiter:
     async def run(self, work: Callable[..., T], *args: Any) -> T:
         """Return or raise the result of ``work(*args)``, in a thread.
 
-        A caller that stops waiting leaves the thread at work, and in its place; a result that
-        nobody takes any more is closed, if it can be.
+        If the caller is cancelled, the thread continues and still counts towards the limit. Its
+        unused result is closed if it has a `close` method.
         """
         await self._free.acquire()
         return await self._begun(partial(work, *args))
@@ -48,11 +49,15 @@ class ThreadLimiter:
         *args: Any,
         unwanted: Callable[[T], None] | None = None,
     ) -> T:
-        """`run` of ``work(own, *args)``, with a descriptor of its own for the file behind ``fd``:
-        a caller that stops waiting closes ``fd``, and its number is soon another file's. A result
-        that nobody takes any more goes to ``unwanted``, in a thread."""
+        """Run ``work(own, *args)`` in a thread, where ``own`` is a duplicate of the descriptor
+        ``fd``.
+
+        If the caller is cancelled, it closes ``fd``, and the system soon reuses that number for
+        another file. So the thread needs its own descriptor. An unused result goes to ``unwanted``,
+        in a thread.
+        """
         await self._free.acquire()
-        try:  # not before there is a place: the thread is what closes it
+        try:  # duplicate only after a thread slot is free: the thread closes it
             own = os.fdopen(os.dup(fd), "rb", buffering=0)
         except OSError:
             self._free.release()
@@ -64,7 +69,7 @@ class ThreadLimiter:
 
         try:
             return await self._begun(on_own, unwanted)
-        except RuntimeError:  # there is no thread; otherwise it is closed already
+        except RuntimeError:  # no thread was started; otherwise the thread closes it
             own.close()
             raise
 
@@ -86,14 +91,14 @@ class ThreadLimiter:
             result, error = None, None
             try:
                 result = work()
-            except BaseException as raised:  # whoever waits gets it
+            except BaseException as raised:  # re-raised in the waiting caller
                 error = raised
-            with suppress(RuntimeError):  # the loop is closed: nobody waits
+            with suppress(RuntimeError):  # the loop is closed: no caller waits
                 loop.call_soon_threadsafe(settle, result, error)
 
         try:
             threading.Thread(target=body, name=self._kind, daemon=True).start()
-        except RuntimeError:  # the system has no thread left
+        except RuntimeError:  # the system has no threads left
             self._free.release()
             raise
         try:
@@ -115,7 +120,7 @@ log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def running(*work: Coroutine[Any, Any, Any]) -> AsyncIterator[list[asyncio.Task[Any]]]:
-    """Run coroutines as tasks of the block: its end cancels those that go on, and waits for all."""
+    """Run coroutines as tasks of the block; at its end cancel unfinished ones and wait for all."""
     tasks = [asyncio.get_running_loop().create_task(one) for one in work]
     try:
         yield tasks
@@ -125,17 +130,17 @@ async def running(*work: Coroutine[Any, Any, Any]) -> AsyncIterator[list[asyncio
         await asyncio.wait(tasks)
         for task in tasks:
             if not task.cancelled():
-                task.exception()  # the block has looked at those that matter to it
+                task.exception()  # retrieved: asyncio logs unretrieved exceptions
 
 
 class BackgroundTaskGroup:
-    """Owns them."""
+    """Owner of background tasks, whose exceptions it logs."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[object]] = set()
 
     def spawn(self, what: str, work: Coroutine[Any, Any, object]) -> None:
-        """Begin with one; ``what`` it is called in the log."""
+        """Start a background task; ``what`` is its name in the log."""
 
         def ended(task: asyncio.Task[object]) -> None:
             self._tasks.discard(task)
@@ -149,7 +154,7 @@ class BackgroundTaskGroup:
         task.add_done_callback(ended)
 
     async def close(self, grace_s: float = 0.0) -> None:
-        """End all of them that do not end by themselves within ``grace_s``."""
+        """Wait at most ``grace_s`` for all tasks, then cancel the rest."""
         if grace_s and self._tasks:
             await asyncio.wait(self._tasks, timeout=grace_s)
         for task in self._tasks:
@@ -161,8 +166,8 @@ MOST_DOUBLINGS = 16
 
 
 def backoff_s(attempt: int, first_s: float, longest_s: float) -> float:
-    """Return the pause after an attempt that failed, counted from 0: each is twice as long as the
-    one before, up to a longest."""
+    """Return the pause after a failed attempt, counted from 0. Each pause is twice the previous
+    one, at most ``longest_s``."""
     return min(first_s * 2.0 ** min(attempt, MOST_DOUBLINGS), longest_s)
 
 
@@ -170,7 +175,8 @@ TIMER_STEPS = 6
 
 
 async def wait_for_event(event: asyncio.Event, within_s: float) -> bool:
-    """Return whether the event is set within so many seconds."""
+    """Return whether the event is set within ``within_s``, not counting stalls of the event
+    loop."""
     for _ in range(TIMER_STEPS):
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s / TIMER_STEPS):
@@ -181,14 +187,14 @@ async def wait_for_event(event: asyncio.Event, within_s: float) -> bool:
 
 
 class OneShotTimer:
-    """Calls ``then`` in so many seconds, unless it is cancelled."""
+    """Timer that calls ``then`` after ``seconds``, unless it is cancelled."""
 
     def __init__(self, seconds: float, then: Callable[[], object]) -> None:
         self._step_s, self._then = seconds / TIMER_STEPS, then
         self._handle = self._after(TIMER_STEPS)
 
     def cancel(self) -> None:
-        """It is not called."""
+        """Cancel the call."""
         self._handle.cancel()
 
     def _after(self, parts: int) -> asyncio.TimerHandle:

@@ -26,25 +26,27 @@ OPEN_FLAGS = (
     | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_BINARY", 0)
 )
-"""Of files that others name: opening one waits for nothing and takes no terminal."""
+"""Flags for opening paths from outside: the open does not block and takes no controlling
+terminal."""
 PIPE_TIMEOUT_S = 5.0
-"""Time within which the writer of a pipe has to close it."""
+"""Time within which the writer of a pipe has to close it, in seconds."""
 _PIPE_POLL_S = 0.01
-"""Between two looks at a pipe to which nobody has written yet."""
+"""Poll interval for a pipe that has no writer yet, in seconds."""
 ExclusiveLock = AbstractContextManager[None]
 _pipe_contents: dict[tuple[str, int, int], bytes] = {}
-"""Contents of pipes that were read."""
+"""Contents of pipes already read, by path, device and inode: a pipe can be read only once."""
 
 
 def read(path: Path, most: int, *, private: bool = False) -> bytes:
-    """Return the content of a file; with ``private`` only its owner may be able to read it.
+    """Return the content of a file; with ``private``, refuse one that others may read.
 
-    It may be a pipe, as a shell's ``<(…)`` is, which has `PIPE_TIMEOUT_S` to deliver its content;
-    that is remembered, because a pipe can be read once.
+    The file may be a pipe, such as a shell's ``<(…)``; its writer has `PIPE_TIMEOUT_S` to deliver
+    the content. The content is cached, because a pipe can be read only once.
 
     Raises:
-        errors.SettingsInvalid: it is not there, not readable, neither a regular file nor a pipe,
-            longer than ``most`` bytes, a pipe that nobody writes to, or others may read it.
+        errors.SettingsInvalid: the file does not exist, is not readable, or is longer than ``most``
+            bytes; it is neither a regular file nor a pipe, or a pipe without a writer; or others
+            may read it.
     """
     try:
         with open(os.open(path, OPEN_FLAGS), "rb") as file:
@@ -67,18 +69,20 @@ def read(path: Path, most: int, *, private: bool = False) -> bytes:
 
 
 def check_regular(path: Path) -> None:
-    """Refuse what is there and no regular file, for those who have it opened by others, or again.
+    """Refuse a path that exists and is not a regular file. For callers that pass the path to other
+    code, or open it again.
 
     Raises:
         errors.SettingsInvalid: it is a pipe, a folder, a device, or a socket.
     """
-    with suppress(OSError):  # whoever opens it says what is wrong
+    with suppress(OSError):  # the code that opens it reports the error
         if not stat.S_ISREG(path.stat().st_mode):
             raise _not_a_file_error(path)
 
 
 def check_private(path: Path, mode: int) -> None:
-    """Refuse a secret that others may read; Windows has other rights, which are not looked at.
+    """Refuse a secret that others may read. Not checked on Windows, whose permissions are
+    different.
 
     Raises:
         errors.SettingsInvalid: others may read it.
@@ -90,7 +94,8 @@ def check_private(path: Path, mode: int) -> None:
 
 
 def write(path: Path, data: bytes, mode: int = PRIVATE) -> None:
-    """Put ``data`` in the file's place: who reads it sees the old file or the new one, whole.
+    """Replace the file by ``data`` atomically: a reader sees the whole old file or the whole new
+    one.
 
     Raises:
         errors.SettingsInvalid: it cannot be written.
@@ -114,17 +119,17 @@ def write(path: Path, data: bytes, mode: int = PRIVATE) -> None:
 
 
 def open_new(path: Path, mode: int = PRIVATE, buffering: int = -1) -> BinaryIO:
-    """Create a file and return it; others may read it only where ``mode`` says so.
+    """Create and open a file with the permissions ``mode``; by default only its owner may read it.
 
     Raises:
-        OSError: it cannot be created, or there is one.
+        OSError: it cannot be created, or it already exists.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     return os.fdopen(os.open(path, flags, mode), "wb", buffering)
 
 
 def touch(path: Path) -> None:
-    """Create a file that only its owner may read, unless there is one.
+    """Create a file that only its owner may read, if it does not exist.
 
     Raises:
         OSError: it cannot be created or written to.
@@ -133,20 +138,20 @@ def touch(path: Path) -> None:
 
 
 def private_folder(path: Path) -> None:
-    """Create a folder that only its owner may look into; one that is there is closed to others.
+    """Create a folder that only its owner may access, or restrict an existing one to its owner.
 
     Raises:
-        OSError: it cannot be created, or is another's.
+        OSError: it cannot be created, or belongs to another user.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.chmod(path, 0o700)
 
 
 def make_folder(path: Path) -> None:
-    """A folder that only its owner may look into.
+    """Create a folder that only its owner may access, if it does not exist.
 
     Raises:
-        errors.SettingsInvalid: it cannot be made.
+        errors.SettingsInvalid: it cannot be created.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -156,7 +161,7 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Alone with what is in a folder, among those of us that ask.
+    """Hold an exclusive lock on a folder. It excludes only code that also takes this lock.
 
     Raises:
         errors.SettingsInvalid: the folder cannot be written to.
@@ -167,7 +172,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
         raise SettingsInvalid(
             f"The folder {folder} cannot be written to: {error.strerror}."
         ) from None
-    with file:  # closing it gives the lock back
+    with file:  # closing it releases the lock
         if sys.platform == "win32":
             import msvcrt
 
@@ -188,7 +193,8 @@ def _read_pipe(path: Path, pipe: int, status: os.stat_result, most: int) -> byte
 
 
 def _read_pipe_to_end(path: Path, pipe: int, most: int) -> bytes:
-    """Read at most so many bytes of a pipe. One that nobody has opened yet is at its end, too."""
+    """Read at most ``most`` bytes of a pipe. A pipe without a writer yet also reports end of
+    file."""
     data, until = b"", time.monotonic() + PIPE_TIMEOUT_S
     while len(data) < most and (left_s := until - time.monotonic()) > 0:
         select.select([pipe], [], [], left_s)
@@ -214,7 +220,7 @@ def _not_a_file_error(path: Path) -> SettingsInvalid:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the folder's new names on the disk, where a system can do that."""
+    """Flush the folder's entries to disk, if the system supports that."""
     if sys.platform == "win32":
         return
     fd = os.open(folder, os.O_RDONLY)
@@ -229,11 +235,11 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 WATCH_INTERVAL_S = 5.0
-"""Between two looks; a change counts within 30 s, with room for a slow disk."""
+"""Poll interval in seconds; a change takes effect within 30 s, with a margin for a slow disk."""
 
 
 class WatchedFiles(Generic[T]):
-    """Result of ``read`` for ``paths``, files or folders of files, read again when they change.
+    """Result of ``read`` for ``paths`` (files, or folders of files), reread when they change.
 
     Raises:
         errors.SettingsInvalid: it cannot be read the first time.
@@ -245,11 +251,12 @@ class WatchedFiles(Generic[T]):
         self._read = read
         self._mark = self._look_at()
         self.value = read()
-        """As it was read last, without a fault."""
+        """Value of the last read that succeeded."""
 
     def look(self) -> bool:
-        """Read again if something changed, which takes a disk; whether there is a new value."""
-        mark = self._look_at()  # before reading: what changes meanwhile is seen the next time
+        """Reread the files if one changed, which blocks on the disk; return whether there is a new
+        value."""
+        mark = self._look_at()  # before reading: a change during the read is seen at the next poll
         if mark == self._mark:
             return False
         self._mark = mark
@@ -267,14 +274,15 @@ class WatchedFiles(Generic[T]):
 
 
 class FileWatcher:
-    """All files that are looked at; each in a thread, so one on a silent disk holds up no other."""
+    """Watcher of files, each polled in its own thread, so that a hanging disk blocks no other
+    file."""
 
     def __init__(self, every_s: float = WATCH_INTERVAL_S) -> None:
         self._every_s = every_s
         self._all: list[WatchedFiles[Any]] = []
 
     def add(self, what: str, paths: Iterable[Path], read: Callable[[], T]) -> WatchedFiles[T]:
-        """Watch files from now on, as `WatchedFiles` has it.
+        """Watch files from now on; the result is reread when they change.
 
         Raises:
             errors.SettingsInvalid: they cannot be read the first time.
@@ -284,7 +292,7 @@ class FileWatcher:
         return watched
 
     async def run(self) -> None:
-        """Look again and again, until cancelled."""
+        """Poll the files until cancelled."""
         import asyncio
 
         await asyncio.gather(*map(self._keep_looking, self._all))
@@ -297,12 +305,13 @@ class FileWatcher:
             await asyncio.sleep(self._every_s)
             try:
                 await threads.run(watched.look)
-            except Exception:  # whatever it was, the next look is due
+            except Exception:  # the next poll follows in any case
                 log.exception("internal error while a watched file was read")
 
 
 def _files_under(path: Path) -> list[Path]:
-    """A folder's files besides itself: one that is written in place does not change the folder."""
+    """Return the path and, for a folder, its files: a file written in place does not change its
+    folder."""
     try:
         return [path, *sorted(path.iterdir())]
     except OSError:
@@ -314,6 +323,6 @@ def _file_signature(path: Path) -> object:
         status = path.stat()
     except OSError as error:
         return str(path), error.errno
-    if stat.S_ISFIFO(status.st_mode):  # it has said what it says
+    if stat.S_ISFIFO(status.st_mode):  # its content is cached and cannot change
         return str(path), status.st_ino
     return str(path), status.st_mtime_ns, status.st_size, status.st_ino

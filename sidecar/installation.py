@@ -1,4 +1,4 @@
-"""Installation: commands that install an extra, packages that are missing, the executable."""
+"""Installation: install commands of extras, missing packages, and detection of the executable."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ DISTRIBUTION = "vibevoice-asr"
 
 
 def is_frozen() -> bool:
-    """Return whether this is an executable with all it needs inside, into which nothing is
-    installed."""
+    """Return whether this process runs from the self-contained executable, into which nothing can
+    be installed."""
     return bool(getattr(sys, "frozen", False))
 
 
 def own_command(module: str, *words: str, frozen: tuple[str, ...] = ()) -> list[str]:
-    """Return the command that starts another process of us: ``module`` by this interpreter, with
-    ``words`` for Python before.
+    """Return the command that starts another process of this program: ``module`` with this
+    interpreter, and ``words`` as options of the interpreter.
 
-    An executable has no modules to be named: it is given the words ``frozen`` instead.
+    An executable cannot run modules by name: it gets the arguments ``frozen`` instead.
     """
     if is_frozen():
         return [sys.executable, *frozen]
@@ -32,9 +32,12 @@ def own_command(module: str, *words: str, frozen: tuple[str, ...] = ()) -> list[
 
 
 def install_command(extra: str) -> str:
-    """Return how the packages of an extra ("": of the base alone) come to this installation, by the
-    way that it came itself: no index has the project, so its name alone finds nothing. There is no
-    path of this machine in it, for hints go to clients, too."""
+    """Return the command that installs the packages of an extra ("" means the base alone).
+
+    It installs in the way in which this installation was made: no package index has the project, so
+    its name alone finds nothing. The command contains no path of this machine, because hints also
+    go to clients.
+    """
     wanted = f"[{extra}]" if extra else ""
     if is_frozen():
         return (
@@ -60,10 +63,10 @@ def install_command(extra: str) -> str:
 
 @contextmanager
 def needed_for(what: str, extra: str = "auth") -> Iterator[None]:
-    """Around the imports of those that ``what`` need.
+    """Wrap imports of optional packages that ``what`` need.
 
     Raises:
-        errors.SettingsInvalid: they are not installed; the hint has the command.
+        errors.SettingsInvalid: a package is not installed; the hint has the command.
     """
     try:
         yield

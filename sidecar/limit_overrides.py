@@ -1,4 +1,4 @@
-"""Limits that are constants, and the one way for tests of whole services to change them."""
+"""Limits that are constants, and the only way for tests of whole services to change them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import TypeVar
 
 Number = TypeVar("Number", int, float)
 VARIABLE = "VIBEVOICE_TEST_LIMITS"
-"""A JSON object of numbers by the names given to `limit`. For tests alone: no setting, and nothing
-checks what it says."""
+"""JSON object of numbers by the names given to `limit`. Only for tests: it is not a setting, and
+its values are not checked."""
 
 
 def limit(name: str, usual: Number) -> Number:
     """Return ``usual``, or the number that a test has put under ``name`` into `VARIABLE`.
 
-    A test has to see within seconds what happens beyond a limit. It monkeypatches the constant
-    where the service is in its own process; this is for services in processes of their own.
+    A test has to see within seconds what happens beyond a limit. If the service runs in the test's
+    process, the test monkeypatches the constant; this is for services in their own processes.
     """
     given = json.loads(os.environ.get(VARIABLE) or "{}")
     return type(usual)(given.get(name, usual))

@@ -8,13 +8,13 @@ from typing import Any
 
 _HERE = Path(__file__).resolve().parent
 if sys.path and Path(sys.path[0] or ".").resolve() == _HERE:
-    # Started from inside the package's folder: its parent is what must be importable, and this
-    # folder must not be, or its modules would exist twice.
+    # Started from inside the package's folder: its parent has to be importable. This folder must
+    # not be, or its modules would exist twice.
     sys.path[0] = str(_HERE.parent)
 
 
 def __getattr__(name: str) -> Any:
-    """`app`, built when somebody asks for it: importing this module has no effects."""
+    """Return `app`, built on first access: importing this module has no side effects."""
     if name == "app":
         from sidecar.server.app import create_app
 

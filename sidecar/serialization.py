@@ -1,4 +1,4 @@
-"""Dataclasses as plain values, for JSON between processes and versions, and back. Pure."""
+"""Serialization of dataclasses as plain values for JSON between processes and versions. Pure."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ Reader = Callable[[Any], Any]
 
 
 class WireValues:
-    """Base of dataclasses that go to other processes as the values of their fields."""
+    """Base class of dataclasses that are sent to other processes as the values of their fields."""
 
     __slots__ = ()
 
     def to_wire(self) -> dict[str, Any]:
-        """Return the values of the fields, plain ones all the way down."""
+        """Return the values of the fields, recursively as plain values."""
         values: dict[str, Any] = asdict(self)  # type: ignore[call-overload]
         return values
 
     @classmethod
     def from_wire(cls, values: Mapping[str, Any]) -> Self:
-        """Return what `to_wire` described; a field that is left out has its default.
+        """Return the dataclass of a `to_wire` result; a missing field gets its default.
 
         Raises:
-            KeyError, TypeError, ValueError: it is none.
+            KeyError, TypeError, ValueError: the values do not fit the dataclass.
         """
         return from_plain(cls, values)
 
 
 def from_plain(kind: type[T], values: Mapping[str, Any]) -> T:
-    """Return the dataclass ``kind`` with the values of `dataclasses.asdict`, as JSON has them:
-    lists for tuples, text for numbers that are keys, members of an enumeration by their values.
+    """Return the dataclass ``kind`` from the values of `dataclasses.asdict` in the form of JSON:
+    lists for tuples, text for numeric keys, enumeration members by their values.
 
     Raises:
-        KeyError, TypeError, ValueError: these are not its fields.
+        KeyError, TypeError, ValueError: the values do not fit the fields of ``kind``.
     """
     fields = dict(values)
     for name, read in _readers(kind).items():  # type: ignore[arg-type]
@@ -49,7 +49,7 @@ def from_plain(kind: type[T], values: Mapping[str, Any]) -> T:
 
 @cache
 def _readers(kind: type[Any]) -> Mapping[str, Reader]:
-    """The readers of the fields that JSON does not have as they are."""
+    """Return readers for the fields whose JSON values need conversion."""
     found = {name: _reader(hint) for name, hint in get_type_hints(kind).items()}
     return {name: read for name, read in found.items() if read is not None}
 
@@ -68,7 +68,7 @@ def _reader(hint: Any) -> Reader | None:
     if get_origin(hint) is tuple:
         each = inner[0] or _same
         return lambda values: tuple(map(each, values))
-    if arguments and arguments[0] is int:  # a mapping, whose keys JSON makes text of
+    if arguments and arguments[0] is int:  # a mapping: JSON turns its keys into text
         value_of = inner[1] or _same
         return lambda values: {int(key): value_of(value) for key, value in values.items()}
     return None

@@ -1,6 +1,6 @@
 """Version of this build, and of the contract with hosts.
 
-A build is its release, and in a packaged one the git revision it was made from.
+A build's version is its release, plus the git revision if it is packaged.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ import re
 from pathlib import Path
 
 CONTRACT = 1
-"""Version of what a host relies on: the ready line, the exit codes, the signals, `/health`."""
+"""Version of the contract with hosts: the ready line, the exit codes, the signals, `/health`."""
 REVISION_FILE = "REVISION"
-"""Written into a build beside this module; the source tree needs none."""
+"""File beside this module that a build writes; the source tree has none."""
 
 
 def build_version(release: str, folder: Path | None = None) -> str:
-    """``release``, and the revision as a local version (PEP 440) where a build left one.
+    """Return ``release``, with the revision as a local version (PEP 440) if the build wrote one.
 
-    Two builds of one release are two versions: a host that finds an orphan of the other one
-    on its port can tell.
+    Two builds of one release have different versions. So a host that finds an orphan of the other
+    build on its port can distinguish them.
     """
     path = (folder or Path(__file__).parent) / REVISION_FILE
     try:

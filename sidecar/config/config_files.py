@@ -1,4 +1,4 @@
-"""Configuration files: TOML of ours, sources and precedence of settings."""
+"""Configuration files: TOML, environment variables of the yap server, default paths."""
 
 from __future__ import annotations
 
@@ -17,25 +17,24 @@ from sidecar.config.setting_types import ENV_PREFIX
 from sidecar.errors import SettingsInvalid
 
 MAX_FILE_BYTES = 256 << 10
-"""Bytes."""
 
 
 def is_yaml(path: Path) -> bool:
-    """Return whether a file is one of another gRPC server's, by its name."""
+    """Return whether a file is YAML, by its name: a configuration of the replaced gRPC server."""
     return path.suffix.lower() in (".yaml", ".yml")
 
 
 def suggestion(word: str, known: Sequence[str]) -> str:
-    """Return what to do about a word that is not known."""
+    """Return a hint for an unknown word: the closest known one, or all of them."""
     close = difflib.get_close_matches(word, known, 1)
     return f"Did you mean '{close[0]}'?" if close else f"There are: {', '.join(sorted(known))}."
 
 
 def read_config_files(path: Path, known: Sequence[str]) -> dict[str, Any]:
-    """Return the settings of a TOML file; ``known``: the names that there are.
+    """Return the settings of a TOML file; ``known`` are the valid names.
 
     Raises:
-        errors.SettingsInvalid: it cannot be read, or has a key that is not known.
+        errors.SettingsInvalid: it cannot be read, or has an unknown key.
     """
     if is_yaml(path):
         raise SettingsInvalid(f"The file {path} is YAML.", hint=CONVERT)
@@ -57,18 +56,19 @@ YAP_VARIABLES = {
     "WS_IDLE_TIMEOUT_S": "live_idle",
     "WS_MAX_CONNECTION_DURATION_S": "live_longest",
 }
-"""Settings by the names that they have with the server whose wire is at `/api/asr-streaming`
+"""Settings by their variables in the yap server, whose protocol is served at `/api/asr-streaming`
 (docs/live.md)."""
 UNSUPPORTED_YAP_VARIABLES = (
     "WS_INBOUND_QUEUE_MAX",
     "WS_MAX_MESSAGES_PER_WINDOW",
     "WS_MAX_CANCELS_PER_WINDOW",
 )
-"""Variables whose values are fixed here; a deployment that sets them is told so in the log."""
+"""Variables whose values are fixed in this service; if one is set, the service logs a warning."""
 
 
 def config_file_path() -> Path:
-    """The TOML file that is read: ``VIBEVOICE_CONFIG``, or the one in the user's config folder."""
+    """Return the path of the TOML file: ``VIBEVOICE_CONFIG``, or the one in the user's config
+    folder."""
     if named := os.environ.get(f"{ENV_PREFIX}CONFIG"):
         return Path(named)
     if sys.platform == "win32":
@@ -81,22 +81,22 @@ def config_file_path() -> Path:
 
 
 def yap_variable(name: str) -> str:
-    """Return a variable of that server's environment; "" where it is absent or means "as usual"
-    (nothing, zero and below, or "off")."""
+    """Return a variable of the yap server's environment; "" if it is unset or means the default
+    (empty, zero or negative, "none" or "off")."""
     value = os.environ.get(name, "")
     usual = re.compile(r"\s*(|none|off|-.*|0+(\.0*)?)\s*", re.IGNORECASE)
     return "" if usual.fullmatch(value) else value
 
 
 def yap_settings() -> dict[str, Any]:
-    """Return the settings of the environment of a deployment that had that server before."""
+    """Return the settings from the environment of a deployment that ran the yap server before."""
     given = {name: yap_variable(foreign) for foreign, name in YAP_VARIABLES.items()}
     return {name: value for name, value in given.items() if value}
 
 
 def file_settings(named: str | Path | None, known: Sequence[str]) -> dict[str, Any]:
-    """Return the settings of the file that a flag has ``named``, else of the usual one, if it is
-    there; ``known``: the names that there are.
+    """Return the settings of the file ``named`` by a flag, else of the default file if it exists;
+    ``known`` are the valid names.
 
     Raises:
         errors.SettingsInvalid: as `read_config_files`.

@@ -1,9 +1,9 @@
 """Conversion of another gRPC server's YAML configuration. Used by `config convert`.
 
-It is the one whose wire `protocols/grpc_stt` speaks.
+That server's protocol is the one that `protocols/grpc_stt` implements.
 
-Values there may be null (as usual) everywhere. An unknown key is an error: its author believes that
-something is set.
+Any value may be null there, which means its default. An unknown key is an error, because its author
+expects it to have an effect.
 """
 
 from __future__ import annotations
@@ -21,69 +21,69 @@ from sidecar.errors import SettingsInvalid
 from sidecar.installation import install_command, is_frozen
 
 DEEPEST = 20
-"""Levels of a YAML file, of which two mean something."""
+"""Maximum nesting of a YAML file; keys use two levels."""
 UNLIMITED_S = 86_400.0
-"""Value for a limit that is off there: a day."""
+"""Replacement for a timeout that is off in that server: a day, in seconds."""
 MB = 1 << 20
 DAY_S = 86_400
 
 
 def to_integer(value: Any) -> int:
-    """A whole number."""
+    """Return an integer."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError("a whole number")
     return value
 
 
 def to_number(value: Any) -> float:
-    """A number."""
+    """Return a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError("a number")
     return value
 
 
 def to_text(value: Any) -> str:
-    """Text."""
+    """Return text."""
     if not isinstance(value, str):
         raise ValueError("text")
     return value
 
 
 def to_boolean(value: Any) -> bool:
-    """True or false."""
+    """Return a boolean."""
     if not isinstance(value, bool):
         raise ValueError("true or false")
     return value
 
 
 def to_metrics(value: Any) -> str:
-    """Return the labels of metrics."""
+    """Return the value of the setting `metrics`."""
     return "owners" if to_boolean(value) else ""
 
 
 def to_timeout_s(value: Any) -> float:
-    """Seconds, for ever where that is zero or less."""
+    """Return seconds; zero and less mean `UNLIMITED_S`."""
     seconds = to_number(value)
     return seconds if seconds > 0 else UNLIMITED_S
 
 
 def bytes_to_mb(value: Any) -> int:
-    """Whole MB of bytes, at least one."""
+    """Return bytes as MB, rounded up, at least 1."""
     return max(1, math.ceil(to_integer(value) / MB))
 
 
 def bytes_to_mb_or_unlimited(value: Any) -> int:
-    """The same; zero and less are no limit."""
+    """Return bytes as MB, rounded up; 0 (unlimited) for zero and less."""
     return bytes_to_mb(value) if to_integer(value) > 0 else 0
 
 
 def days_to_seconds(value: Any) -> float:
-    """Seconds; zero and less are no limit."""
+    """Return days as seconds; 0 (never) for zero and less."""
     return max(0.0, to_number(value)) * DAY_S
 
 
 def to_log_level(value: Any) -> str:
-    """Levels of Python's logging."""
+    """Return the log level of a level of Python's logging."""
     known = {"critical": "error", "fatal": "error", "warn": "warning"}
     return known.get(to_text(value).lower(), to_text(value).lower())
 
@@ -94,7 +94,7 @@ def to_device(value: Any) -> str:
 
 
 def to_precision(value: Any) -> str:
-    """CTranslate2's names of types."""
+    """Return the precision of CTranslate2's name of a type."""
     known = {
         "default": "auto",
         "auto": "auto",
@@ -120,13 +120,15 @@ def to_task(value: Any) -> str:
 
 Value = TypeVar("Value")
 Converter = Callable[[Any], Any]
-"""A value there → here; a ValueError says what it should have been."""
+"""Converter of a value of that server; its ValueError names the expected type."""
 
 
 @dataclass(frozen=True, slots=True)
 class YamlKey:
-    """Meaning of a key: a ``setting`` here, by ``read``; none if it is ''. ``usual``: values that
-    may be ignored, because they are the behaviour here."""
+    """Meaning of a key: the ``setting`` that it becomes ('' means none) and its converter ``read``.
+
+    ``usual``: values that can be ignored, because they are this service's behaviour.
+    """
 
     setting: str = ""
     read: Converter | None = None
@@ -135,14 +137,14 @@ class YamlKey:
 
 @dataclass(frozen=True, slots=True)
 class ConvertedConfig:
-    """Converted files: settings by name, and keys without a counterpart here."""
+    """Converted files: settings by name, and ignored keys that have no counterpart."""
 
     settings: Mapping[str, Any]
     unheeded: Sequence[str]
 
 
 def to_decode_profile(value: Any) -> str:
-    """One of the two that there are here."""
+    """Return the decode profile: one of `DECODE_PROFILE_DEFAULTS`."""
     if value not in DECODE_PROFILE_DEFAULTS:
         raise ValueError(f"one of {', '.join(DECODE_PROFILE_DEFAULTS)}")
     return str(value)
@@ -213,12 +215,12 @@ SECTIONS: Mapping[str, Mapping[str, YamlKey]] = {
     },
     "model": MODEL_KEYS,
 }
-"""All keys but those of `DECODE_PROFILE_DEFAULTS`."""
+"""All keys by section, except those of decode profiles."""
 DECODE_PROFILE_DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "realtime": {"beam_size": 1, "best_of": 1},
     "accurate": {"beam_size": 5, "best_of": 5},
 }
-"""The decode profiles that there are here, and what each does (engine 'whisper')."""
+"""Decode profiles of this service, with their options (engine 'whisper')."""
 DECODING_DEFAULTS: Mapping[str, object] = {
     "beam_size": None,
     "best_of": None,
@@ -230,15 +232,15 @@ DECODING_DEFAULTS: Mapping[str, object] = {
     "no_speech_threshold": 0.6,
     "log_prob_threshold": -1.0,
 }
-"""Keys of a decoding profile, and their values that both servers use."""
+"""Options of a decode profile, with the values that both servers use by default."""
 DECODE_PROFILES_SECTION = "decode_profiles"
 
 
 def read(paths: Sequence[Path]) -> ConvertedConfig:
-    """Return what YAML files say together; later ones win.
+    """Return the combined settings of YAML files; later files win.
 
     Raises:
-        errors.SettingsInvalid: one cannot be read, or has a key that is not known.
+        errors.SettingsInvalid: a file cannot be read, or has an unknown key.
     """
     for path in paths:
         if not is_yaml(path):
@@ -274,7 +276,7 @@ def _yaml(path: Path) -> object:
 
 
 def _refuse_twins(path: Path, node: Any) -> None:
-    """A key that is there twice: the first would be lost without a word."""
+    """Refuse a duplicated key, whose first value YAML would drop silently."""
     seen = set()
     for pair in node.value if node is not None and node.id == "mapping" else ():
         key, value = pair
@@ -287,10 +289,10 @@ def _refuse_twins(path: Path, node: Any) -> None:
 
 
 def convert_yaml_config(contents: Sequence[tuple[str, object]]) -> ConvertedConfig:
-    """Convert files, each a name for people and its content; later ones win.
+    """Convert files, each given as a name for messages and its content; later files win.
 
     Raises:
-        errors.SettingsInvalid: a key is not known, or has a value that cannot be.
+        errors.SettingsInvalid: a key is unknown, or its value is not valid.
     """
     settings: dict[str, Any] = {}
     unheeded: list[str] = []
@@ -367,8 +369,11 @@ def _unused_profiles(name: str, profiles: Mapping[str, Any]) -> list[str]:
 
 
 def _resolve_combinations(settings: dict[str, Any]) -> dict[str, Any]:
-    """Resolve keys that depend on each other: a language counts if it is fixed, and a model is one
-    of Whisper's, by its name or by its folder."""
+    """Resolve keys that depend on each other.
+
+    A language counts only if it is fixed. A model is one of Whisper's, by its name or by its
+    folder.
+    """
     fixed = settings.pop("language_fix", False)
     if not fixed:
         settings.pop("language", None)

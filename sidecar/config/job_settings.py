@@ -11,7 +11,8 @@ from sidecar.config import secret_settings, setting_types
 from sidecar.config.setting_types import setting
 
 DEFAULT_JOB_RETENTION_S = 600.0
-"""Retention of results in memory: long enough to be fetched, also after a network failure."""
+"""Default retention of results in memory, in seconds: long enough to fetch a result after a network
+failure."""
 
 
 class JobSettings(setting_types.SettingsGroup):

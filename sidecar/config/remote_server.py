@@ -1,4 +1,4 @@
-"""Addresses, keys and certificates of remote servers that settings name."""
+"""Addresses, keys and certificates of remote servers named by settings."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from sidecar.interfaces.engine_interface import UpstreamOptions
 from sidecar.limit_overrides import limit
 
 PIECE_S = limit("upstream_piece", 0.0)
-"""Longest piece of a recording that is sent to an upstream at once; 0 cuts it so that all of them
-have work."""
+"""Longest chunk of a recording that is sent to an upstream, in seconds. With 0, recordings are cut
+so that all upstreams have work."""
 
 
 def parse_server_url(text: str, setting: str) -> str:
-    """A server's address without what is no part of it: a slash at the end, '/v1'.
+    """Return a server's address without a trailing slash or '/v1'.
 
     Raises:
-        errors.SettingsInvalid: it is none, or has a password in it. What it was is not repeated.
+        errors.SettingsInvalid: it is not an address, or contains a password. The error does not
+            repeat the value.
     """
     try:
         parts = urlsplit(text.strip())
         port = parts.port
-        (parts.hostname or "").encode("idna")  # as whoever connects does
-    except ValueError:  # a UnicodeError is one
+        (parts.hostname or "").encode("idna")  # as HTTP clients encode it
+    except ValueError:  # includes UnicodeError
         parts, port = urlsplit(""), None
     if parts.username is not None or parts.password is not None:
         raise SettingsInvalid(
@@ -46,7 +47,7 @@ def parse_server_url(text: str, setting: str) -> str:
 
 
 def host_of(url: str) -> str:
-    """Return the host and port of an address, for people."""
+    """Return the host and port of an address, for display."""
     parts = urlsplit(url)
     default = 443 if parts.scheme == "https" else 80
     host = parts.hostname or ""
@@ -54,11 +55,11 @@ def host_of(url: str) -> str:
 
 
 def parse_keys(secret: SecretStr | None, setting: str) -> list[str]:
-    """The keys that the setting ``setting``_key gives, a line each; one that is empty where it
-    gives none.
+    """Return the keys of the setting ``setting``_key, one per line; one empty key if it is unset.
 
     Raises:
-        errors.SettingsInvalid: its file has none or is no secret, or a key is none.
+        errors.SettingsInvalid: the file has no key or is not private, or a key is not printable
+            ASCII.
     """
     if secret is None:
         return [""]
@@ -71,15 +72,15 @@ def parse_keys(secret: SecretStr | None, setting: str) -> list[str]:
 
 
 def parse_key(secret: SecretStr | None, setting: str) -> str:
-    """As `parse_keys`, the first of them."""
+    """Return the first key of `parse_keys`."""
     return parse_keys(secret, setting)[0]
 
 
 def upstream_options(settings: Settings) -> UpstreamOptions:
-    """The upstreams that the settings name.
+    """Return the upstreams named by the settings.
 
     Raises:
-        errors.SettingsInvalid: there are none, or one is no address, or a key is no secret.
+        errors.SettingsInvalid: there are none, or an address, a key or the CA file is not valid.
     """
     urls = tuple(parse_server_url(url, "upstream") for url in settings.upstream)
     if not urls:
@@ -89,7 +90,7 @@ def upstream_options(settings: Settings) -> UpstreamOptions:
         )
     ca = settings.upstream_ca
     if ca is not None:
-        files.check_regular(ca)  # the engine's process has it opened, and would wait for a pipe
+        files.check_regular(ca)  # the worker process opens it again, and would block on a pipe
         if not ca.is_file():
             raise SettingsInvalid(f"The file of certificates {ca} does not exist.")
     return UpstreamOptions(
@@ -103,7 +104,7 @@ def upstream_options(settings: Settings) -> UpstreamOptions:
 
 
 def _upstream_keys(settings: Settings, count: int) -> tuple[str, ...]:
-    """A key for each of ``count`` upstreams; '' where there is none."""
+    """Return a key for each of ``count`` upstreams; '' if there is none."""
     keys = parse_keys(settings.upstream_key, "upstream")
     if len(keys) not in (1, count):
         raise SettingsInvalid(

@@ -1,4 +1,4 @@
-"""Settings that there are no more, and what to do instead: as flags, variables and in files."""
+"""Removed settings and their replacements, as flags, variables and in files."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ CONVERT = "Make TOML of it with 'vibevoice-asr config convert', and name that by
 
 
 class RemovedSetting(NamedTuple):
-    """A setting that there was. ``hint``: what to do instead. ``switch``: its flag took no value.
-    ``option``: its flag, where that had another name."""
+    """Removed setting. ``hint``: the replacement. ``switch``: True if its flag took no value.
+    ``option``: its flag, if it differed from the name."""
 
     hint: str
     switch: bool = False
@@ -22,7 +22,7 @@ class RemovedSetting(NamedTuple):
 
 
 def _fixed(value: str) -> RemovedSetting:
-    """A setting that is a constant."""
+    """Return a removed setting whose value is now a constant."""
     return RemovedSetting(f"It is fixed now: {value}. Remove it.")
 
 
@@ -87,11 +87,12 @@ REMOVED: dict[str, RemovedSetting] = {
     "health_max_timeout_ratio": _fixed("0.5"),
     "health_min_success_ratio": _fixed("0.5"),
 }
-"""By their names. `refuse_removed`, the files and the flags of `serve` are all checked by it."""
+"""Removed settings by name. `refuse_removed`, the configuration files and the flags of `serve`
+check it."""
 
 
 def refuse_removed(flags: Iterable[str]) -> None:
-    """Refuse settings that there are no more, as flags or in the environment.
+    """Refuse removed settings that are given as flags or in the environment.
 
     Raises:
         errors.SettingsInvalid: one is given.

@@ -1,4 +1,4 @@
-"""Secrets in settings: as they are, in a file (``@FILE``), or on standard input; the token."""
+"""Secrets in settings: given directly, in a file (``@FILE``), or on standard input."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ STDIN = "@-"
 MAX_SECRET_BYTES = 1 << 16
 _MAX_LINE = 4096
 MIN_TOKEN_CHARACTERS = 16
-"""Characters; shorter ones are guessed."""
+"""Shorter tokens can be guessed."""
 MIN_JOURNAL_KEY_CHARACTERS = 32
-"""Characters: 128 bits in hexadecimal digits."""
+"""128 bits as hexadecimal digits."""
 GENERATED_TOKEN_BYTES = 32
 CLIENT_TOKEN_VARIABLE = "VIBEVOICE_CLIENT_TOKEN"  # noqa: S105 - a name
-"""Variable of the token that our own commands send. VIBEVOICE_TOKEN is what a service that is
-started demands: a shell that has both a client and a service to run needs two names."""
+"""Variable of the token that the commands of this program send as a client. VIBEVOICE_TOKEN is the
+token that a started service requires: a shell that has both needs two names."""
 _SIGNED = re.compile(r"eyJ[\w-]*\.[\w-]+\.[\w-]*")
-"""A JWT: its first part is JSON, whose opening '{\"' reads 'eyJ' in base64."""
+"""Signed token (JWT): its header is JSON, whose opening '{\"' is 'eyJ' in base64."""
 
 
 def read_secret(given: SecretStr) -> str:
-    """Return what a setting says, or the file that it names, which nobody else may read.
+    """Return the secret that a setting contains, or the content of the private file that it names.
 
     Raises:
-        errors.SettingsInvalid: the file is not there, or others may read it.
+        errors.SettingsInvalid: the file cannot be read, or others may read it.
     """
     said = given.get_secret_value()
     if said == STDIN:
@@ -47,7 +47,7 @@ def read_secret(given: SecretStr) -> str:
 
 
 def secret_origin(given: SecretStr, setting: str) -> str:
-    """Return where a secret comes from, for people: its file, or the setting that says it."""
+    """Return the source of a secret, for messages: its file, or the setting that contains it."""
     said = given.get_secret_value()
     if said == STDIN:
         return "The first line of standard input"
@@ -55,10 +55,10 @@ def secret_origin(given: SecretStr, setting: str) -> str:
 
 
 def take_stdin_secret(settings: Settings) -> Settings:
-    """Return the settings with the secret that comes by standard input, which is read once.
+    """Return the settings with the secret from standard input, which is read once.
 
     Raises:
-        errors.SettingsInvalid: there are two of them, or it is empty.
+        errors.SettingsInvalid: two settings use standard input, or its first line is empty.
     """
     found = {
         name: value
@@ -80,7 +80,8 @@ def take_stdin_secret(settings: Settings) -> Settings:
 
 
 def _read_line() -> str:
-    """Return the first line of standard input, and not a byte more: the rest is not ours."""
+    """Return the first line of standard input, and read no further: the rest is for other
+    readers."""
     line = b""
     while len(line) < _MAX_LINE and (byte := os.read(0, 1)) not in (b"", b"\n"):
         line += byte
@@ -88,7 +89,8 @@ def _read_line() -> str:
 
 
 def at_least(characters: int) -> AfterValidator:
-    """Refuse a secret with fewer characters; one that names a file is checked when that is read."""
+    """Return a validator of a secret's minimum length; a file's content is checked when it is
+    read."""
 
     def check(value: SecretStr | None) -> SecretStr | None:
         said = value.get_secret_value() if value is not None else "@"
@@ -100,11 +102,11 @@ def at_least(characters: int) -> AfterValidator:
 
 
 def resolve_token(settings: Settings) -> Settings:
-    """The settings with the token that they lead to; never from the command line.
+    """Return the settings with the service's token: read, checked or generated.
 
     Raises:
-        errors.SettingsInvalid: there are two, or none where one was promised, or it is no secret
-            or a signed one, which is a client's.
+        errors.SettingsInvalid: both a token and a generated one are set, or the token is invalid,
+            or it is a signed token, which belongs to a client.
     """
     if settings.token is not None and settings.generate_token:
         raise SettingsInvalid(
@@ -124,10 +126,10 @@ def resolve_token(settings: Settings) -> Settings:
 
 
 def service_token(settings: Settings) -> str | None:
-    """The token that a service with these settings demands, if they have one.
+    """Return the token that a service with these settings requires; None if it requires none.
 
     Raises:
-        errors.SettingsInvalid: the file with it cannot be used, or holds none.
+        errors.SettingsInvalid: the file cannot be used, or does not contain a valid token.
     """
     if settings.token is None:
         return None

@@ -24,12 +24,13 @@ ENV_PREFIX = "VIBEVOICE_"
 ROLE_ALL: Final = "all"
 ROLE_FRONT: Final = "front"
 ROLE_NODE: Final = "node"
-"""Role of a service of those that share a journal."""
+"""Role of a service that shares a journal with others."""
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def parse_duration(value: object) -> object:
-    """Seconds from ``90``, ``"90s"``, ``"10m"``, ``"1.5h"`` or ``"2d"``; -1 stands for 'never'."""
+    """Return the seconds of ``90``, ``"90s"``, ``"10m"``, ``"1.5h"`` or ``"2d"``; -1 means
+    'never'."""
     if not isinstance(value, str):
         return value
     match = re.fullmatch(r"(-?\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", value.strip().lower())
@@ -39,7 +40,7 @@ def parse_duration(value: object) -> object:
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration as somebody would write it: in whole hours or minutes, else in seconds."""
+    """Return a duration as text: in whole hours or minutes if possible, else in seconds."""
     for unit, size in (("h", 3600), ("m", 60)):
         if seconds % size == 0:
             return f"{seconds // size:g}{unit}"
@@ -51,7 +52,7 @@ OptionalDuration = Annotated[float | None, BeforeValidator(parse_duration)]
 
 
 def parse_list(value: object) -> object:
-    """Words from a list, or from text in which commas part them."""
+    """Return the words of a list, or of comma-separated text."""
     if not isinstance(value, str):
         return value
     return tuple(word for part in value.split(",") if (word := part.strip()))
@@ -62,7 +63,7 @@ Folders = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(parse_list)]
 
 
 def parse_language_tag(value: object) -> object:
-    """A language tag, or 'auto'."""
+    """Return a language tag, normalised, or 'auto'."""
     if not isinstance(value, str):
         return value
     try:
@@ -75,14 +76,15 @@ Language = Annotated[str, BeforeValidator(parse_language_tag)]
 
 
 class ConversationPorts(NamedTuple):
-    """Ports of the speech-to-speech demo and its page; as the demo has them by default."""
+    """Ports of the speech-to-speech demo's API and of its page. Defaults: those of the demo."""
 
     wire: int = 8005
     page: int = 3000
 
 
 def parse_talk_ports(value: object) -> object:
-    """``"original"``, ``"8005"`` (the wire's) or ``"8005:3000"`` (the page's behind it)."""
+    """Return the ports of ``"original"``, ``"8005"`` (the API) or ``"8005:3000"`` (the API and the
+    page)."""
     if value is None or isinstance(value, ConversationPorts):
         return value
     if value == "original":
@@ -98,33 +100,35 @@ TalkPorts = Annotated[ConversationPorts | None, NoDecode, BeforeValidator(parse_
 
 
 class DatabaseUrl(SecretStr):
-    """An address that may have a password in it: it has a flag, and is shown nowhere."""
+    """Database address that may contain a password, so it is treated as a secret."""
 
     @property
     def has_password(self) -> bool:
-        """Return whether it has a password."""
+        """Return whether the address has a password."""
         before, at, _ = self.get_secret_value().partition("//")[2].partition("@")
         return (bool(at) and ":" in before) or "password=" in self.get_secret_value()
 
 
 def setting(default: Any, description: str, **limits: Any) -> Any:
-    """Return the field of a setting; ``limits``: as `pydantic.Field` has them."""
+    """Return the field of a setting; ``limits`` are arguments of `pydantic.Field`."""
     return Field(default, description=description, **limits)
 
 
 MIN_SETTING, MAX_SETTING = 0.000_001, 1_000_000_000
-"""Of any number that is not 0: a microsecond; thirty years in seconds, a petabyte in MB."""
+"""Limits of the absolute value of numbers other than 0. In seconds: a microsecond to thirty years;
+in MB: up to a petabyte."""
 
 
 class SettingsGroup(BaseModel):
-    """Some settings. Nobody makes one: `Settings` is all of them, and the one that is checked."""
+    """Base class of a group of settings. Groups are not instantiated: `Settings` inherits all of
+    them."""
 
     model_config = ConfigDict(defer_build=True, frozen=True, protected_namespaces=())
 
     @field_validator("*", mode="wrap")
     @classmethod
     def _reasonable(cls, given: Any, read: ValidatorFunctionWrapHandler) -> Any:
-        """Refuse numbers that nobody means, whatever limits a setting has of its own."""
+        """Refuse implausible numbers, in addition to a setting's own limits."""
         value = read(given)
         if not isinstance(value, int | float) or isinstance(value, bool):
             return value

@@ -1,7 +1,7 @@
 """Settings of the service, assembled from their groups.
 
-They lie by what they are about, a file each, and `Settings` is all of them together.
-`vibevoice-asr serve --help` and `docs/settings.md` are written from it.
+Each topic has its own file; `Settings` combines them. `vibevoice-asr serve --help` and
+`docs/settings.md` are generated from it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Settings(
     server_settings.OperationsSettings,
     BaseSettings,
 ):
-    """Flags win over the environment, the environment over the file, the file over defaults."""
+    """All settings. Precedence: flags, environment, configuration file, defaults."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
@@ -73,24 +73,25 @@ class Settings(
 
     @property
     def shares_jobs(self) -> bool:
-        """Return whether other services have the same jobs."""
+        """Return whether the service shares its jobs with other services."""
         return self.journal is not None
 
     @property
     def keeps_jobs(self) -> bool:
-        """Return whether jobs outlive the service."""
+        """Return whether jobs persist across restarts of the service."""
         return self.keep_jobs or self.shares_jobs
 
     @property
     def retention_s(self) -> float:
-        """Seconds for which results of jobs can be fetched; infinite if they stay until deleted."""
+        """Return the seconds for which results of jobs are kept; infinite: until they are
+        deleted."""
         if self.job_retention is not None:
             return self.job_retention
         return math.inf if self.keeps_jobs else job_settings.DEFAULT_JOB_RETENTION_S
 
     @property
     def encrypted(self) -> bool:
-        """Return whether the service speaks HTTPS."""
+        """Return whether the service uses HTTPS."""
         return self.tls != server_settings.TLS_OFF
 
     @classmethod
@@ -102,7 +103,8 @@ class Settings(
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, environment, the same by others' names, file; neither .env nor secret folders."""
+        """Return the sources: flags, environment, yap's variables, file; neither .env nor secret
+        folders."""
         known = [name for name in settings_cls.model_fields if name != "config"]
         file = config_files.file_settings(init_settings().get("config"), known)
         yap = InitSettingsSource(settings_cls, config_files.yap_settings())
@@ -110,10 +112,10 @@ class Settings(
 
 
 def load_settings(**flags: Any) -> Settings:
-    """The settings in force, with ``flags`` (those that were given) on top.
+    """Load the settings; ``flags`` that were given take precedence.
 
     Raises:
-        errors.SettingsInvalid: a value is not possible; the detail names the setting.
+        errors.SettingsInvalid: a value is not valid; the detail names the setting.
     """
     refuse_removed(flags)
     if DatabaseUrl(str(flags.get("journal") or "")).has_password:
@@ -128,18 +130,19 @@ def load_settings(**flags: Any) -> Settings:
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
         )
         raise errors.SettingsInvalid(f"Bad setting: {wrong}.") from None
-    except (OSError, ValueError) as error:  # pydantic's own trouble with the environment
+    except (OSError, ValueError) as error:  # pydantic could not read the environment
         raise errors.SettingsInvalid(f"The settings cannot be read: {error}") from None
 
 
 _NOT_SETTINGS = re.compile(
     r"(ASR|TEST|SCRIPTED|WORKER)_|(EXECUTABLE|CLIENT_TOKEN)$|.*SERVICE_(HOST|PORT)|.*PORT_\d+_(TCP|UDP)"
 )
-"""Variables that only look like settings: of clients, tests, workers and Kubernetes."""
+"""Variables with the prefix that are not settings: of clients, tests, workers and Kubernetes."""
 
 
 def unknown_variables() -> Iterator[tuple[str, str]]:
-    """Yield what is wrong and what to do for each variable with our prefix that is no setting."""
+    """Yield the problem and the remedy for each variable that has the prefix and is not a
+    setting."""
     known = [name.upper() for name in Settings.model_fields]
     for name in sorted(name for name, value in os.environ.items() if value):
         word = name.upper().removeprefix(ENV_PREFIX)

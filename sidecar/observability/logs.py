@@ -1,7 +1,7 @@
-"""Log handlers: standard error, rotating file; folder of logs and notes.
+"""Log handlers: standard error, rotating file; folder of logs and crash notes.
 
-A host may not read our standard error, or close it: a thread of its own writes there from a queue
-with an end, so that a full pipe costs lines and not the service.
+A host may not read the service's standard error, or close it. So a separate thread writes there
+from a bounded queue: a full pipe loses lines and does not block the service.
 
 The log holds no audio and no transcript (tests/api/test_privacy.py).
 """
@@ -24,9 +24,9 @@ from typing import Any, TextIO
 
 LogQueue = queue.Queue[Any]
 TEXT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
-"""The old host looks for ' - ERROR - ' and ' - WARNING - '."""
+"""Format of log lines; the old host searches for ' - ERROR - ' and ' - WARNING - '."""
 LOG_QUEUE_RECORDS = 10_000
-"""Lines that wait for a reader; more are lost."""
+"""Maximum lines in the queue; more are lost."""
 MAX_LOG_FILE_BYTES, ROTATED_LOG_FILES = 1 << 20, 3
 TOO_MANY_FILES_MESSAGE, CLIENT_GONE_MESSAGE = (
     "socket.accept() out of system resource",
@@ -34,16 +34,16 @@ TOO_MANY_FILES_MESSAGE, CLIENT_GONE_MESSAGE = (
 )
 """Messages of asyncio that are muted when they repeat."""
 REPEAT_MUTE_S = 10.0
-"""So long the former is not said again."""
+"""Time in seconds for which the first of these messages is muted."""
 _FLUSH_TIMEOUT_S = 1.0
-"""Time that the shutdown waits for lines to be written."""
+"""Time in seconds that the shutdown waits for lines to be written."""
 
 
 class JsonFormatter(logging.Formatter):
-    """A line of JSON for each record."""
+    """Log formatter that writes each record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Return the line of a record."""
         line: dict[str, Any] = {
             "time": self.formatTime(record),
             "level": record.levelname,
@@ -56,22 +56,23 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_to_stderr(level: str) -> None:
-    """The log of a command that somebody runs in a terminal."""
+    """Log to standard error, for commands in a terminal."""
     logging.basicConfig(level=level.upper(), format=TEXT_FORMAT)
 
 
 class ProcessLog:
-    """The log of this process; one owner, who closes it."""
+    """Log of this process; its one owner closes it."""
 
     def __init__(self, level: str, *, as_json: bool = False, file: Path | None = None) -> None:
-        """Take over the root logger. A file that cannot be written is done without."""
-        logging.raiseExceptions = False  # a log that cannot be written is nobody's error
+        """Replace the handlers of the root logger. If the file cannot be written, log without
+        it."""
+        logging.raiseExceptions = False  # a failure to write the log is not an error of the caller
         self._listeners: list[logging.handlers.QueueListener] = []
         formatter = JsonFormatter() if as_json else logging.Formatter(TEXT_FORMAT)
         root = logging.getLogger()
         root.setLevel(level.upper())
         handlers: list[logging.Handler] = []
-        if sys.stderr is not None:  # a windowed executable has none
+        if sys.stderr is not None:  # an executable without a console has none
             handlers.append(logging.StreamHandler(_line_buffered_stderr()))
         trouble: OSError | None = None
         if file is not None:
@@ -89,9 +90,10 @@ class ProcessLog:
             )
 
     def close(self) -> None:
-        """Wait a moment for what is not written yet; a reader who is gone is not waited for.
+        """Wait up to `_FLUSH_TIMEOUT_S` for unwritten lines, but not for a reader that is gone.
 
-        Nor by Python: its `logging.shutdown` would wait for the thread that a full pipe holds.
+        Python's `logging.shutdown` is unregistered: it would wait for the thread that a full pipe
+        blocks.
         """
         atexit.unregister(logging.shutdown)
         deadline = time.monotonic() + _FLUSH_TIMEOUT_S
@@ -109,7 +111,8 @@ class ProcessLog:
 
 
 class _DroppingQueueHandler(logging.handlers.QueueHandler):
-    """Loses a line rather than waiting; what several threads log has one order in all queues."""
+    """Queue handler that drops a line instead of waiting; all queues have the lines in one
+    order."""
 
     def __init__(self, queues: list[LogQueue]) -> None:
         super().__init__(queue.Queue())
@@ -122,11 +125,11 @@ class _DroppingQueueHandler(logging.handlers.QueueHandler):
 
 
 def _repeat_filter() -> Callable[[logging.LogRecord], bool]:
-    """Passes over what asyncio says again and again, with nothing to be done about it each time.
+    """Return a filter of asyncio's messages that repeat without need.
 
-    Where no file may be opened any more it tries to accept two thousand times a second and writes a
-    traceback for each, which would fill a disk; and it tells of each word to a client that has just
-    gone.
+    If the limit of open files is reached, asyncio retries `accept` two thousand times a second. It
+    logs a traceback each time, which would fill a disk. It also logs every write to a client that
+    has just disconnected.
     """
     told_at = -math.inf
 
@@ -145,15 +148,15 @@ def _repeat_filter() -> Callable[[logging.LogRecord], bool]:
 
 
 def _line_buffered_stderr() -> TextIO:
-    """Standard error; where it is no terminal, without the buffer of `sys.stderr`.
+    """Return standard error; if it is not a terminal, without the buffer of `sys.stderr`.
 
-    Python empties that one at its end, and would wait for a writer to a full pipe.
+    Python flushes that buffer at exit, and would block on a full pipe.
     """
     try:
         if not sys.stderr.isatty():
             raw = io.FileIO(sys.stderr.fileno(), "w", closefd=False)
             return io.TextIOWrapper(raw, "utf-8", "backslashreplace", write_through=True)
-    except (OSError, ValueError):  # closed, or no file at all
+    except (OSError, ValueError):  # closed, or not a file
         pass
     if hasattr(sys.stderr, "reconfigure"):
         sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace")
@@ -161,10 +164,10 @@ def _line_buffered_stderr() -> TextIO:
 
 
 def rotating_file_handler(file: Path) -> logging.Handler:
-    """A handler of a file that only its owner may read.
+    """Return a rotating handler of a file that only its owner may read.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     return logging.handlers.RotatingFileHandler(
@@ -180,19 +183,19 @@ log = logging.getLogger(__name__)
 
 
 def default_data_folder(chosen: Path | None) -> Path | None:
-    """Return the folder of logs and notes: ``chosen``, or the user's state folder; None if there
-    is none."""
+    """Return the folder of logs and crash notes: ``chosen``, or the user's state folder; `None` if
+    there is no such folder."""
     if chosen is not None:
         return chosen
     import platformdirs
 
     try:
         return Path(platformdirs.user_state_dir("vibevoice-asr", appauthor=False))
-    except (OSError, KeyError, RuntimeError):  # a user without a home
+    except (OSError, KeyError, RuntimeError):  # the user has no home folder
         return None
 
 
 def log_file(data_dir: Path | None, port: int) -> Path | None:
-    """Return where the log goes beside standard error; one file for each port."""
+    """Return the path of the log file; each port has its own file."""
     folder = default_data_folder(data_dir)
     return folder and folder / "log" / f"vibevoice-asr-{port}.log"

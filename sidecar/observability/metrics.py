@@ -1,10 +1,11 @@
 """Counters and histograms of the service, and the rate of failed outcomes behind its health.
 
-The code in which something happens counts it here, independent of the readers. Labels have few
-values, which the code decides: no path, no name, no id and no address of anybody.
+The code in which an event happens counts it here, independent of the readers. Labels have few
+values, which the code defines: no path, name, id or address.
 
-Kept by one thread: the event loop's. `prometheus_client` writes them down (`exposition`); counting
-by it would take a lock each time, and its import at every start.
+Only the event loop's thread changes them. `prometheus_client` renders them
+(`observability/prometheus`). Counting with it would take a lock for each count, and import it at
+every start.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from sidecar.limit_overrides import limit
 
 Labels = tuple[str, ...]
 MAX_LABEL_SETS = 500
-"""Combinations of labels of one number. All that is counted has fewer; this is for mistakes."""
+"""Maximum combinations of labels of one metric. Every metric has fewer: this bounds mistakes."""
 OTHER_LABEL = "(other)"
-"""Label of all values that come after those."""
+"""Label of all combinations beyond the limit."""
 
 
 class Counter:
@@ -37,7 +38,7 @@ class Counter:
         self.values: dict[Labels, float] = {} if self.labels else {(): 0}
 
     def add(self, *labels: str, by: float = 1) -> None:
-        """Once more, or ``by`` so much."""
+        """Add 1, or ``by``, to the value with these labels."""
         labels = _bounded_labels(self.values, labels, self._most)
         self.values[labels] = self.values.get(labels, 0) + by
 
@@ -47,11 +48,11 @@ class Counter:
 
     @property
     def total(self) -> float:
-        """Over all labels."""
+        """Sum over all labels."""
         return sum(self.values.values())
 
     def by(self, label: str) -> dict[str, float]:
-        """Sums by one of the labels."""
+        """Return the sums by one of the labels."""
         place, sums = self.labels.index(label), dict[str, float]()
         for labels, value in self.values.items():
             sums[labels[place]] = sums.get(labels[place], 0) + value
@@ -69,7 +70,7 @@ class Distribution:
         self.count, self.sum, self.largest = 0, 0.0, 0.0
 
     def see(self, value: float) -> None:
-        """One more."""
+        """Add a value."""
         self._buckets[bisect_left(self._bounds, value)] += 1
         self.count += 1
         self.sum += value
@@ -77,11 +78,11 @@ class Distribution:
 
     @property
     def mean(self) -> float:
-        """0 where none was seen."""
+        """Mean value; 0 if there are no values."""
         return self.sum / self.count if self.count else 0.0
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Return the counts up to each bound, the last of which is '+Inf'."""
+        """Return the cumulative counts up to each bound, the last of which is '+Inf'."""
         found, so_far = [], 0
         for bound, many in zip((*map(str, self._bounds), "+Inf"), self._buckets, strict=True):
             so_far += many
@@ -90,7 +91,7 @@ class Distribution:
 
 
 class Histogram:
-    """Spreads by ``labels``; ``bounds`` in the unit that the name says."""
+    """Distributions by ``labels``; ``bounds`` are in the unit of the name."""
 
     def __init__(
         self,
@@ -107,7 +108,7 @@ class Histogram:
         )
 
     def see(self, value: float, *labels: str) -> None:
-        """One more."""
+        """Add a value."""
         labels = _bounded_labels(self.spreads, labels, self._most)
         spread = self.spreads.get(labels)
         if spread is None:
@@ -116,12 +117,12 @@ class Histogram:
 
     @property
     def only(self) -> Distribution:
-        """That of a histogram without labels."""
+        """Distribution of a histogram without labels."""
         return self.spreads[()]
 
 
 class Gauge:
-    """Gauge: a value at the moment, by ``labels``."""
+    """Current value, by ``labels``."""
 
     def __init__(
         self, name: str, what: str, values: Mapping[Labels, float], labels: Sequence[str] = ()
@@ -144,7 +145,7 @@ class RecognitionOutcome(StrEnum):
     DONE = "done"
     TIMED_OUT = "timed_out"
     FAILED = "failed"
-    """The engine's fault. What is the client's fault, or was cancelled, is no outcome here."""
+    """Error of the engine. Client errors and cancellations are not counted as outcomes."""
 
 
 _ENGINE_FAULTS = (
@@ -158,7 +159,7 @@ _ENGINE_FAULTS = (
 
 
 def outcome_of_error(error: errors.SidecarError) -> RecognitionOutcome | None:
-    """Return the outcome that an error means for the engine; None if it means none."""
+    """Return the outcome of an error for the engine; `None` if the engine did not cause it."""
     if isinstance(error, errors.UpstreamTimeout):
         return RecognitionOutcome.TIMED_OUT
     internal = error.code == errors.SidecarError.code
@@ -166,11 +167,11 @@ def outcome_of_error(error: errors.SidecarError) -> RecognitionOutcome | None:
 
 
 MIN_OUTCOMES = limit("health_min_events", 5)
-"""Fewer outcomes than these within a minute say nothing about the health of the service."""
+"""Minimum outcomes within `HEALTH_WINDOW_S` from which health is judged."""
 MIN_SUCCESS_RATIO = limit("health_min_success_ratio", 0.5)
 """Share of successes below which the service is not healthy."""
 MAX_TIMED_OUT_RATIO = 0.5
-"""Nor where more of them than this were not there in time."""
+"""Share of timeouts above which the service is not healthy."""
 HEALTH_WINDOW_S = 60.0
 
 
@@ -184,13 +185,13 @@ class RecentOutcomes:
 
     @property
     def all(self) -> int:
-        """Together."""
+        """Sum of all outcomes."""
         return self.done + self.timed_out + self.failed
 
 
 def health_problem(lately: RecentOutcomes) -> str | None:
-    """Return the reason why the service is not healthy; None if it is, or if too little happened
-    to say."""
+    """Return the reason why the service is not healthy; `None` if it is, or if there are too few
+    outcomes."""
     if not lately.all or lately.all < MIN_OUTCOMES:
         return None
     if lately.timed_out / lately.all > MAX_TIMED_OUT_RATIO:
@@ -201,15 +202,17 @@ def health_problem(lately: RecentOutcomes) -> str | None:
 
 
 class OutcomeWindow:
-    """Outcomes of the window, second by second: as many numbers as it has seconds, however much
-    happens. ``now``: a clock that only goes forward."""
+    """Sliding window of outcomes, with one entry per second, so that its size is bounded.
+
+    ``now``: a monotonic clock.
+    """
 
     def __init__(self, window_s: float, now: Callable[[], float]) -> None:
         self._window_s, self._now = window_s, now
         self._seconds: deque[tuple[int, dict[RecognitionOutcome, int]]] = deque()
 
     def add(self, outcome: RecognitionOutcome) -> None:
-        """One more, now."""
+        """Add an outcome at the current time."""
         second = int(self._now())
         if not self._seconds or self._seconds[-1][0] != second:
             self._forget()
@@ -235,16 +238,16 @@ class OutcomeWindow:
 
 METRIC_PREFIX = "vibevoice_"
 DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
-"""Outcomes of recordings."""
+"""Outcomes of jobs."""
 QUICK_BUCKETS_S = (0.01, 0.1, 1, 10)
 LIVE_BUCKETS_S = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 20)
 LONG_BUCKETS_S = (1, 5, 30, 60, 300, 1800, 7200)
 REAL_TIME_FACTOR_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
-"""Bounds of histograms, few: each is a line on a page that is written anew at every look."""
+"""Bounds of histograms. They are few: each is a line on a page that every scrape renders anew."""
 
 
 class JobMetrics:
-    """Recordings."""
+    """Metrics of jobs."""
 
     def __init__(self, outcomes: OutcomeWindow) -> None:
         self._outcomes = outcomes
@@ -273,11 +276,11 @@ class JobMetrics:
             self.ended.add(outcome, by=0)
 
     def began(self, waited_s: float) -> None:
-        """The first attempt begins."""
+        """Count the start of the first attempt."""
         self.waited.see(max(0.0, waited_s))
 
     def done(self, audio_s: float, work_s: float, lasted_s: float) -> None:
-        """It is transcribed."""
+        """Count a transcribed recording."""
         self.ended.add(DONE)
         self.lasted.see(max(0.0, lasted_s))
         self.audio.add(by=audio_s)
@@ -287,7 +290,7 @@ class JobMetrics:
         self._outcomes.add(RecognitionOutcome.DONE)
 
     def failed(self, code: str, lasted_s: float, outcome: RecognitionOutcome | None) -> None:
-        """It ended with an error; ``outcome``: what that says of the engine, if anything."""
+        """Count a failed job; ``outcome``: what the error says about the engine, if anything."""
         self.ended.add(FAILED)
         self.wrong.add(code)
         self.lasted.see(max(0.0, lasted_s))
@@ -301,7 +304,7 @@ class JobMetrics:
 
 
 class LiveMetrics:
-    """Live sessions and what is said in them; ``wire``: by which way they came."""
+    """Metrics of live sessions; ``wire``: the protocol of a session."""
 
     def __init__(self, outcomes: OutcomeWindow) -> None:
         self._outcomes = outcomes
@@ -357,10 +360,10 @@ class LiveMetrics:
             REAL_TIME_FACTOR_BUCKETS,
         )
         self.speaking = 0
-        """Utterances that go on."""
+        """Utterances in progress."""
 
     def told(self, wire: str, speech_s: float, wait_s: float, work_s: float) -> None:
-        """A stretch of speech was recognised."""
+        """Count a recognized segment."""
         self.finals.add(wire)
         self.work.see(work_s)
         self.queued.see(wait_s)
@@ -373,7 +376,7 @@ class LiveMetrics:
 
 
 class ProtocolMetrics:
-    """Requests, WebSockets, calls."""
+    """Metrics of HTTP requests, WebSockets and gRPC calls."""
 
     def __init__(self) -> None:
         self.requests = Counter(
@@ -396,13 +399,13 @@ class ProtocolMetrics:
             "grpc_calls_total", "Calls over gRPC by their status.", ("method", "status")
         )
         self.answering = 0
-        """Requests that are being answered."""
+        """Requests in progress."""
         self.sockets_open = 0
-        """WebSockets that are open."""
+        """Open WebSockets."""
 
 
 class ServiceMetrics:
-    """All of it. ``now``: a clock that only goes forward."""
+    """All metrics of the service. ``now``: a monotonic clock."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self.outcomes = OutcomeWindow(HEALTH_WINDOW_S, now)
@@ -411,7 +414,7 @@ class ServiceMetrics:
         self.wires = ProtocolMetrics()
 
     def measured(self) -> list[AnyMetric]:
-        """All that is counted, in the order in which it is declared."""
+        """Return all counters and histograms, in the order of their declaration."""
         return [
             one
             for part in (self.jobs, self.live, self.wires)

@@ -19,16 +19,17 @@ from sidecar.observability.tracing import RequestArrival, RequestTrace, TraceSpa
 
 SERVICE_NAME = "vibevoice-asr"
 EXPORT_TIMEOUT_S = 3.0
-"""Time that the shutdown waits for the collector."""
+"""Time that the shutdown waits for the collector, in seconds."""
 
 
 class OtlpExporter:
-    """OTLP exporter on a thread of the SDK's, with a bounded queue of spans."""
+    """OTLP exporter on a thread of the SDK, with a bounded queue of spans."""
 
     on = True
 
     def __init__(self, version: str) -> None:
-        """The environment has the collector's address, headers, certificates and sampling."""
+        """Configure the exporter; the environment has the collector's address, headers,
+        certificates and sampling."""
         given = {"service.version": version, "service.instance.id": str(uuid.uuid4())}
         if not os.environ.get("OTEL_SERVICE_NAME"):
             given["service.name"] = SERVICE_NAME
@@ -37,7 +38,7 @@ class OtlpExporter:
         self._tracer = self._provider.get_tracer("sidecar", version)
 
     def begin(self, name: str, at: float, arrival: RequestArrival | None) -> RequestTrace:
-        """One that began ``at`` a time of day, beneath what the client traces."""
+        """Start a trace at ``at`` (seconds since 1970), as a child of the client's trace."""
         carrier = {}
         if arrival is not None:
             carrier = {"traceparent": arrival.traceparent, "tracestate": arrival.tracestate}
@@ -47,7 +48,7 @@ class OtlpExporter:
         return _OtlpTrace(self._tracer, span)
 
     def close(self) -> None:
-        """Send what is left, as far as that takes no longer than some seconds."""
+        """Send the remaining spans, for at most `EXPORT_TIMEOUT_S`."""
         sending = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
         sending.start()
         sending.join(EXPORT_TIMEOUT_S)
@@ -58,7 +59,7 @@ class _OtlpTrace:
         self._tracer, self._span = tracer, span
 
     def tell(self, stage: TraceSpan) -> None:
-        """With all that it fell into."""
+        """Record a stage that has ended, with its child stages."""
         within = trace.set_span_in_context(self._span, Context())
         span = self._tracer.start_span(stage.name, within, start_time=_to_nanoseconds(stage.begin))
         one = _OtlpTrace(self._tracer, span)
@@ -67,7 +68,7 @@ class _OtlpTrace:
         one.end(stage.end, stage.attributes, stage.error)
 
     def end(self, at: float, attributes: Mapping[str, Value], error: str = "") -> None:
-        """All of it is over."""
+        """End the span."""
         self._span.set_attributes(attributes)
         if error:
             self._span.set_attribute("error.type", error)

@@ -1,6 +1,6 @@
-"""Prometheus and OpenMetrics exposition, the replaced server's names, gauges of the machine.
+"""Prometheus and OpenMetrics exposition, with the names of the replaced gRPC server.
 
-Everything there is a gauge `stt_<name>`; what is a map there has a gauge for each of its keys.
+Each metric of that server is a gauge `stt_<name>`; a map becomes one gauge for each key.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class _MetricsCollector:
-    """Collector of our metrics for `prometheus_client`."""
+    """Collector of the service's metrics for `prometheus_client`."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = families
@@ -28,20 +28,23 @@ class _MetricsCollector:
 
 
 def is_library_imported() -> bool:
-    """Return whether the library that renders pages was imported before."""
+    """Return whether `prometheus_client` is already imported."""
     return "prometheus_client" in sys.modules
 
 
 def import_prometheus_client() -> None:
-    """Import it: up to a tenth of a second, for a thread."""
+    """Import `prometheus_client`, which takes up to 0.1 s: call it in a thread."""
     import prometheus_client  # noqa: F401
 
 
 def render_metrics(
     own: Iterable[AnyMetric], classic: Iterable[Gauge], prefix: str, accept: str
 ) -> tuple[bytes, str]:
-    """A page and its media type, by what a client ``accept``\\ s: ``own`` with the ``prefix``,
-    ``classic`` as they are called, and what the library tells of every process."""
+    """Return a page of metrics and its media type, by the header ``accept`` of the client.
+
+    It has ``own`` with ``prefix``, ``classic`` under their own names, and the library's metrics of
+    the process.
+    """
     from prometheus_client.exposition import choose_encoder
 
     encode, media_type = choose_encoder(accept)
@@ -96,7 +99,7 @@ _SUMS = {"total": "sum", "count": "number", "max": "largest"}
 def stt_metrics_json(
     tally: ServiceMetrics, sessions: int, by_owner: Mapping[str, int] | None = None
 ) -> dict[str, Any]:
-    """As JSON; ``by_owner``: None where it is not to be told."""
+    """Return the metrics of the replaced server as JSON; ``by_owner``: `None` omits them."""
     live = tally.live
     spreads = {
         "decode_latency": live.work,
@@ -121,8 +124,8 @@ def stt_metrics_json(
 
 
 def stt_gauges(values: Mapping[str, Any]) -> list[Gauge]:
-    """The same as gauges, by name."""
-    flat: dict[str, float] = defaultdict(float)  # of two owners the names may be the same by then
+    """Return the values of `stt_metrics_json` as gauges, sorted by name."""
+    flat: dict[str, float] = defaultdict(float)  # names of two owners can become equal
     for name, value in values.items():
         for key, number in _flat_gauges(name, value):
             flat[key] += number
@@ -163,8 +166,8 @@ def _help(name: str) -> str:
 def stt_health(
     tally: ServiceMetrics, sessions: int, waiting: int, pids: int, crashes: int
 ) -> dict[str, Any]:
-    """Return the fields of `/health` there beside ``status``; ``pids``: processes of live
-    engines."""
+    """Return the fields of `/health` of that server beside ``status``; ``pids``: number of
+    processes of live engines."""
     work = tally.live.work.only
     return {
         "models_loaded": pids > 0,

@@ -1,8 +1,8 @@
 """Trace spans of requests, jobs and live sessions.
 
-Stages are told once they are over, of what is known anyway. There is nothing in them of what was
-said, nor a path or a name: seconds, counts, codes, and what engines are called. Off, this is an
-object that does nothing, and nobody asks it for anything.
+Stages are reported when they have ended, from data that exists anyway. Spans contain no spoken
+text, path or name: only seconds, counts, codes, and names of engines. If tracing is off, the tracer
+is a `NullTracer` and is not called.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Protocol
 
 Value = str | int | float | bool
 OTLP_ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-"""Either says where traces go, as for every program."""
+"""Standard variables for the address to which traces are sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class TraceSpan:
-    """Span from ``begin`` to ``end``, in seconds since 1970; ``error``: the code of what ended
-    it, and its ``stages``."""
+    """Span from ``begin`` to ``end``, in seconds since 1970. ``error``: the code of the error that
+    ended it; ``stages``: its child spans."""
 
     name: str
     begin: float
@@ -32,23 +32,23 @@ class TraceSpan:
 
 @dataclass(eq=False, slots=True)
 class RequestArrival:
-    """A request that came ``at`` a time of day, as part of what its client traces."""
+    """Arrival of a request, with its client's trace context; ``at`` is in seconds since 1970."""
 
     at: float
     traceparent: str = ""
     tracestate: str = ""
     answered: float | None = None
-    """Time of the response, None before it."""
+    """Time of the response in seconds since 1970, `None` before it."""
     _then: list[Callable[[], None]] = field(default_factory=list)
 
     def answer(self, at: float) -> None:
-        """It is answered."""
+        """Record the time of the response and call the waiting functions."""
         self.answered = at
         while self._then:
             self._then.pop()()
 
     def after(self, act: Callable[[], None]) -> None:
-        """Do it once that is so."""
+        """Call ``act`` after the response, or now if it was sent."""
         if self.answered is None:
             self._then.append(act)
         else:
@@ -56,17 +56,17 @@ class RequestArrival:
 
 
 CURRENT_ARRIVAL: ContextVar[RequestArrival | None] = ContextVar("ARRIVED", default=None)
-"""The request that is being answered, where somebody traces."""
+"""Request being answered; set only if tracing is on."""
 
 
 class RequestTrace(Protocol):
-    """Of one request, from when it began."""
+    """Trace of one request."""
 
     def tell(self, stage: TraceSpan) -> None:
-        """A stage of it is over."""
+        """Record a stage that has ended."""
 
     def end(self, at: float, attributes: Mapping[str, Value], error: str = "") -> None:
-        """All of it is."""
+        """End the trace."""
 
 
 class Tracer(Protocol):
@@ -76,10 +76,10 @@ class Tracer(Protocol):
     """True if traces are recorded."""
 
     def begin(self, name: str, at: float, arrival: RequestArrival | None) -> RequestTrace:
-        """One that began ``at`` a time of day, beneath what the client traces."""
+        """Start a trace at ``at`` (seconds since 1970), as a child of the client's trace."""
 
     def close(self) -> None:
-        """Send what is left; this waits for the network, not for long."""
+        """Send the remaining spans; this waits for the network for a few seconds at most."""
 
 
 class NullTracer:
@@ -88,7 +88,7 @@ class NullTracer:
     on = False
 
     def begin(self, name: str, at: float, arrival: RequestArrival | None) -> RequestTrace:
-        """Raise: there are no traces."""
+        """Raise: tracing is off."""
         raise AssertionError("traces are off")
 
     def close(self) -> None:

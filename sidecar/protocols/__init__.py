@@ -1,1 +1,1 @@
-"""Foreign protocols."""
+"""Protocols of other servers: OpenAI, Realtime, vvv, yap, gRPC `stt`, speech-to-speech, Wyoming."""

@@ -1,8 +1,8 @@
 """Model aliases, language names, speaker labels and errors shared by OpenAI protocols.
 
-The statuses are those of problems, but for a full house: 429, which is how those SDKs are told to
-come back. They would send anything from 500 on again by themselves, and 408, 409 and 429; so what
-would only fail once more says that it is not to be sent again.
+The statuses are those of problem responses. The exception is a full service: it answers 429, after
+which OpenAI's SDKs retry. They also retry 408, 409 and everything from 500 on. So an error that
+would recur tells them not to retry.
 """
 
 from __future__ import annotations
@@ -27,13 +27,12 @@ VOICES = (
     *("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx"),
     *("sage", "shimmer", "verse"),
 )
-"""Voices of OpenAI's: they stand for the one that the service would choose itself, where an engine
-has voices of its own."""
+"""OpenAI's voices: if an engine has voices of its own, these stand for its default."""
 DEFAULT_VOICE = "default"
 
 
 def warning_headers(warnings: Iterable[str]) -> dict[str, str]:
-    """The header that tells a client what was not as it asked (RFC 7234, 5.5: 299)."""
+    """Return the header with the options that were not applied (RFC 7234, 5.5: 299)."""
     plain = (re.sub(r"[^ !#-\[\]-~]", "?", one.replace('"', "'")) for one in warnings)
     value = ", ".join(f'299 {SERVICE_NAME} "{one}"' for one in plain)
     return {"Warning": value} if value else {}
@@ -42,7 +41,7 @@ def warning_headers(warnings: Iterable[str]) -> dict[str, str]:
 REQUEST_ID = "x-request-id"
 _FULL = (errors.QueueFull, errors.UploadsFull, errors.SpeechFull)
 _TRIED_TWICE = (errors.EngineCrashed,)
-"""By us, already."""
+"""Errors after which the service itself has already tried again."""
 _TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -70,7 +69,7 @@ _NAMED = re.compile(r"'([a-z_.]+)(?:\[[a-z_]*\])?'")
 
 
 def error_response(error: errors.SidecarError) -> Response:
-    """The response that says ``error``; the log has its id."""
+    """Return the response of an error, and log the error with the request's id."""
     request_id = uuid.uuid4().hex
     log_error(error, request_id)
     return Response(
@@ -86,7 +85,7 @@ def error_response(error: errors.SidecarError) -> Response:
 
 
 def error_body(error: errors.SidecarError) -> dict[str, Any]:
-    """An error as OpenAI's clients read it, alone or in a stream."""
+    """Return an error in OpenAI's format, for a response or a stream."""
     status = status_of(error)
     usual = "server_error" if status >= 500 else "invalid_request_error"
     return {
@@ -100,8 +99,8 @@ def error_body(error: errors.SidecarError) -> dict[str, Any]:
 
 
 def status_of(error: errors.SidecarError) -> int:
-    """The status of an error on this wire. A recording that cannot be read is 400, which the SDKs
-    know as a `BadRequestError`."""
+    """Return the status of an error in this protocol. A recording that cannot be decoded is 400,
+    which the SDKs know as a `BadRequestError`."""
     if isinstance(error, _FULL):
         return 429
     status = STATUS[error.kind]
@@ -116,7 +115,8 @@ def is_retryable(error: errors.SidecarError) -> bool:
 
 
 def param_of(error: errors.SidecarError) -> str | None:
-    """The parameter that is to blame; of a field its refusal has the name, in quotes."""
+    """Return the parameter that caused an error. The message of a wrong field has its name in
+    quotes."""
     if isinstance(error, errors.FieldInvalid | errors.FieldMissing):
         named = _NAMED.search(error.detail)
         return named[1] if named else None
@@ -124,7 +124,7 @@ def param_of(error: errors.SidecarError) -> str | None:
 
 
 def speaker_letters(speaker: int) -> str:
-    """The label of a speaker: A to Z, AA, AB, and so on."""
+    """Return the label of a speaker: A to Z, AA, AB, and so on."""
     label = ""
     number = speaker + 1
     while number:
@@ -137,18 +137,18 @@ UNKNOWN = "unknown"
 
 
 def language_code(tag: str) -> str | None:
-    """The code of a tag's language, None where nobody knows it."""
+    """Return the language code of a tag; `None` if the language is unknown."""
     return None if tag == AUTO else tag.split("-")[0].lower()
 
 
 def language_name(tag: str) -> str:
-    """The name of a tag's language; its code where it has none."""
+    """Return the language name of a tag; its code if it has no name."""
     code = language_code(tag)
     return UNKNOWN if code is None else LANGUAGE_NAMES.get(code, code)
 
 
 def language_tag(value: str) -> str:
-    """The tag that a client means, who may also send a name, as answers have it.
+    """Return the language tag of a value, which may also be a name, as in responses.
 
     Raises:
         errors.LanguageInvalid: it is neither.
@@ -158,12 +158,14 @@ def language_tag(value: str) -> str:
 
 
 def engine_language(spec: EngineSpec, possible: Sequence[str]) -> str:
-    """The tag that an engine is told where a client names the languages that there may be: the one
-    that it knows, or that it find out by itself.
+    """Return the language tag for an engine, if a client names several possible languages.
+
+    It is the only one that the engine supports, else 'auto', so that the engine detects the
+    language.
 
     Raises:
-        errors.LanguageInvalid: one of them is no language.
-        errors.LanguageUnsupported: the engine knows none of them.
+        errors.LanguageInvalid: one of them is not a language.
+        errors.LanguageUnsupported: the engine supports none of them.
     """
     tags = list(dict.fromkeys(language_tag(one) for one in possible))
     known = [tag for tag in tags if spec.speaks(tag)]
@@ -184,7 +186,7 @@ class OpenAIError(BaseModel):
 
 
 class OpenAIErrorBody(BaseModel):
-    """The body of an error."""
+    """Body of an error response."""
 
     error: OpenAIError
 

@@ -15,13 +15,13 @@ ALIASES = (
     "gpt-4o-mini-transcribe-2025-12-15",
     "gpt-4o-transcribe-diarize",
 )
-"""The models of OpenAI's that transcribe (`AudioModel` of its SDK)."""
+"""OpenAI's transcription models (`AudioModel` of its SDK)."""
 LIVE_ALIASES = ("gpt-live-transcribe", "gpt-realtime-whisper")
-"""Those that transcribe live and nothing else (`AudioTranscription` of its SDK)."""
+"""OpenAI's models that only transcribe live (`AudioTranscription` of its SDK)."""
 DIARIZING_MODEL = "gpt-4o-transcribe-diarize"
-"""The one that tells who speaks."""
+"""OpenAI's model with diarization."""
 REALTIME_MODEL = "gpt-realtime"
-"""The one that clients of the Realtime API look for in `GET /v1/models`."""
+"""Model that clients of the Realtime API expect in `GET /v1/models`."""
 SERVICE_NAME = "vibevoice-asr"
 _SIZE = r"(?:tiny|base|small|medium|large(?:-v[123])?|(?:large-v3-)?turbo)(?:[.-]en)?"
 _CLIENT_DEFAULTS = re.compile(
@@ -29,12 +29,12 @@ _CLIENT_DEFAULTS = re.compile(
     r"|gpt-4o(?:-mini)?-transcribe[\w.-]{0,64}",
     re.ASCII,
 )
-"""Names that clients send unless they are told otherwise: of Whisper's models, here and at other
-servers (`Systran/faster-whisper-large-v3`), and of later versions of OpenAI's."""
+"""Model names that clients send by default: Whisper's models, in this service and in other servers
+(`Systran/faster-whisper-large-v3`), and later versions of OpenAI's."""
 
 
 def model_names(spec: EngineSpec) -> dict[str, Precision]:
-    """Every name that counts, our own first, and the precision that it asks for."""
+    """Return all valid names, the engine's own first, with the precision that each requests."""
     own = {spec.name: Precision.AUTO}
     if len(spec.precisions) > 1:
         own |= {f"{spec.name}:{precision}": precision for precision in spec.precisions}
@@ -42,11 +42,11 @@ def model_names(spec: EngineSpec) -> dict[str, Precision]:
 
 
 def precision_of(spec: EngineSpec, name: str) -> Precision:
-    """The precision that a model's name asks for.
+    """Return the precision that a model name requests.
 
     Raises:
-        errors.FieldMissing: there is no name.
-        errors.ModelNotFound: it is none of ours.
+        errors.FieldMissing: the name is empty.
+        errors.ModelNotFound: the name is unknown.
     """
     if not name:
         raise errors.FieldMissing(
@@ -61,17 +61,17 @@ def precision_of(spec: EngineSpec, name: str) -> Precision:
 
 
 def listed_models(spec: EngineSpec, *, strict: bool) -> list[str]:
-    """The names of `GET /v1/models`. ``strict``: the setting `openai_strict`."""
+    """Return the names for `GET /v1/models`. ``strict``: the setting `openai_strict`."""
     others = () if strict else (*LIVE_ALIASES, REALTIME_MODEL)
     return [*model_names(spec), *others]
 
 
 def chosen_precision(spec: EngineSpec, name: str, *, strict: bool) -> Precision:
-    """The precision that a model's name asks for, which may be what a client has as its default.
+    """Return the precision that a model name requests; the name may be a default of common clients.
 
     Raises:
-        errors.FieldMissing, errors.ModelNotFound: as `precision_of`; where it is not ``strict``,
-            only for a name that is no model's which transcribes.
+        errors.FieldMissing, errors.ModelNotFound: as `precision_of`; if not ``strict``, only for a
+            name that belongs to no transcription model.
     """
     if strict or name in model_names(spec):
         return precision_of(spec, name)
@@ -82,7 +82,7 @@ def chosen_precision(spec: EngineSpec, name: str, *, strict: bool) -> Precision:
 
 
 def model_warnings(spec: EngineSpec, name: str) -> tuple[str, ...]:
-    """A sentence for a client that names a model which is not what answers."""
+    """Return a warning if a client names a model other than the one that answers."""
     if name.partition(":")[0] in ("", spec.name, SERVICE_NAME):
         return ()
     return (f"The model '{name}' is not loaded here; '{spec.name}' answered.",)

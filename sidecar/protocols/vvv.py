@@ -1,13 +1,13 @@
 """Queue protocol of the vvv server: its routes, schemas, text fragments and errors.
 
-Its /health is everybody's. A client that hangs up takes its job with it. Nothing of what was said
-is kept for it.
+Its /health is the one of all protocols. If a client disconnects, its job is cancelled. No
+transcript is kept for it.
 
-A transcript goes out in fragments that follow each other with nothing in between. What was sent
-stays sent, so each segment goes out once, as soon as it is closed. What is revised after that (who
-said it; a stretch that is heard again after a crash) is not told on this wire.
+A transcript is sent as fragments that the client concatenates. A sent fragment cannot be changed,
+so each segment is sent once, when it is final. Later revisions (speaker labels; audio that is
+recognized again after a crash) are not sent in this protocol.
 
-Errors have the original's texts, as far as it has any; the rest of a problem is beside them.
+Errors have the texts of the original server where it has one, plus the other fields of a problem.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ SUBMIT: dict[str, Any] = {
 
 
 def segment_text(segment: Segment) -> str:
-    """One segment as the model writes it; what nobody says has no speaker."""
+    """Return the JSON of a segment as the model writes it; a segment without speech has no
+    speaker."""
     body: dict[str, object] = {"Start": round(segment.start, 2), "End": round(segment.end, 2)}
     if segment.is_speech:
         body["Speaker"] = segment.speaker or 0
@@ -101,14 +102,14 @@ def segment_text(segment: Segment) -> str:
 
 
 class VvvFragments:
-    """Text fragments of one job that are not sent yet."""
+    """Text fragments of a job that are still to be sent."""
 
     def __init__(self) -> None:
         self._unsaid = UnsentSegments()
         self._begun = False
 
     def more(self, job: JobRecord) -> Iterator[str]:
-        """A fragment for each segment that is new in a job, and one for the end of the list."""
+        """Yield a fragment for each new segment of a job, and one for the end of the list."""
         for _, segment in self._unsaid.more(job):
             yield ("," if self._begun else "[") + segment_text(segment)
             self._begun = True
@@ -120,7 +121,7 @@ EXTENSIONS = ("wav", "mp3", "m4a", "mp4", "flac", "ogg", "opus", "webm", "wma", 
 
 TOKEN_INVALID = "Invalid token"  # noqa: S105 - what is said of one
 _MISSING = [{"type": "missing", "loc": ["body", "audio"], "msg": "Field required", "input": None}]
-"""As the framework of the original says it."""
+"""In the words of the original server's framework."""
 _SAID: dict[type[errors.SidecarError], tuple[int, str | list[dict[str, Any]]]] = {
     errors.AudioEmpty: (400, "Empty audio file"),
     errors.UploadTooLarge: (413, "Audio file too large"),
@@ -139,11 +140,11 @@ _UNREADABLE = (
 
 
 class VvvFileNameUnsupported(errors.AudioFormatUnsupported):
-    """The name of the file says nothing of its type, or another type than any of these."""
+    """Error: the file name has no extension, or an unsupported one."""
 
 
 def error_response(error: errors.SidecarError) -> Response:
-    """The response that says ``error``."""
+    """Return the response of an error."""
     body = problem_body(error)
     status, detail = _SAID.get(type(error), (body["status"], error.detail))
     if isinstance(error, VvvFileNameUnsupported):
@@ -154,18 +155,18 @@ def error_response(error: errors.SidecarError) -> Response:
     return Response(
         to_json(body),
         status_code=status,
-        # a problem's detail is text; a list is the framework's of the original
+        # a problem's detail is text; a list comes from the original server's framework
         media_type=f"application/{'problem+' if isinstance(detail, str) else ''}json",
         headers=error_headers(error),
     )
 
 
 def check_file_name(name: str) -> None:
-    """Refuse a file whose name the original would: it goes by the extension. What is in it is found
-    out by looking, here as everywhere.
+    """Refuse a file name that the original server would refuse by its extension. The format itself
+    is detected from the content, as everywhere.
 
     Raises:
-        FileNameUnsupported: it has no name, or one without an extension that is known.
+        VvvFileNameUnsupported: the name is empty, or its extension is missing or unknown.
     """
     if not name:
         raise VvvFileNameUnsupported("The audio file has no filename.")
@@ -175,11 +176,11 @@ def check_file_name(name: str) -> None:
 
 
 ENDED_LISTED_S = 30.0
-"""As the original lists them."""
+"""Time in seconds for which a finished job is listed, as in the original server."""
 
 
 def status_of(job: JobRecord) -> VvvStatus:
-    """A job's state in this wire's words."""
+    """Return the status of a job in this protocol."""
     match job.state:
         case JobState.QUEUED:
             return "queued"
@@ -201,21 +202,21 @@ class VvvEndedJob:
 
 
 class VvvRecentJobs:
-    """Finished jobs, in that order."""
+    """Recently finished jobs, in the order in which they ended."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._jobs: dict[str, VvvEndedJob] = {}
 
     def over(self, job: Job) -> None:
-        """Note a job that has ended, or that its client has left, which ends it."""
+        """Record a job that has ended, or whose client disconnected, which cancels it."""
         self._forget_old()
         until = self._now() + ENDED_LISTED_S
         status: VvvStatus = status_of(job.record) if job.ended else "failed"
         self._jobs[job.id] = VvvEndedJob(job.id, job.record.owner, status, until)
 
     def of(self, owner: str) -> Iterator[VvvEndedJob]:
-        """Return those of one owner."""
+        """Return the recent jobs of one owner."""
         self._forget_old()
         return (job for job in self._jobs.values() if job.owner == owner)
 
@@ -228,11 +229,11 @@ TRANSCRIBE = "/v1/transcribe"
 STATUS = "/v1/queue/status"
 PATHS = (TRANSCRIBE, STATUS)
 POSITION_INTERVAL_S = 5.0
-"""Interval of position updates and keep-alives."""
+"""Interval of position updates and keep-alives, in seconds."""
 
 
 def build_router(service: Service) -> APIRouter:
-    """The routes of this wire."""
+    """Build the routes of this protocol."""
     router = APIRouter()
     recent = VvvRecentJobs()
 
@@ -253,7 +254,7 @@ def build_router(service: Service) -> APIRouter:
 
         try:
             told = await _queue_position(service, caller, job) or _started_at_once(job)
-        except BaseException:  # nobody follows it yet
+        except BaseException:  # no client follows the job yet
             closed()
             raise
         farewell = responses.sse_frame({"error": TOKEN_INVALID}, "error")
@@ -283,7 +284,7 @@ def build_router(service: Service) -> APIRouter:
 
 
 def job_info(job: JobRecord | VvvEndedJob, turn: QueuePosition | None) -> VvvJobInfo:
-    """Return a line of the status."""
+    """Return a job's entry in the status."""
     return VvvJobInfo(
         job_id=job.id,
         status=job.status if isinstance(job, VvvEndedJob) else status_of(job),
@@ -295,8 +296,10 @@ def job_info(job: JobRecord | VvvEndedJob, turn: QueuePosition | None) -> VvvJob
 async def event_frames(
     service: Service, caller: Identity, job: Job, told: dict[str, Any]
 ) -> AsyncGenerator[bytes, None]:
-    """Yield the frames of a job, first the position at which it was submitted. A client that reads
-    slowly is behind by no more than what is in the job's record, and nobody waits for it."""
+    """Yield the frames of a job, first its queue position at submission.
+
+    If a client reads slowly, at most the job's record is buffered for it, and nothing waits for it.
+    """
     fragments = VvvFragments()
     yield responses.sse_frame(told, "queue")
     async with aclosing(job.watched(POSITION_INTERVAL_S)) as changes:
@@ -318,19 +321,19 @@ async def event_frames(
 
 
 async def _queue_position(service: Service, caller: Identity, job: Job) -> dict[str, Any] | None:
-    """Return how many jobs go first; None if it does not wait."""
+    """Return the queue position of a job; `None` if it does not wait."""
     turn = await service.owned.turn(caller, job.record)
     return job_info(job.record, turn).model_dump(exclude={"status"}) if turn else None
 
 
 def _started_at_once(job: Job) -> dict[str, Any]:
-    """Return the position of a job that a node claimed before anybody could ask for it, so that
-    the first frame of every stream names the job."""
+    """Return position 1 for a job that a node claimed at once. So the first frame of every stream
+    names the job."""
     return {"job_id": job.id, "position": 1, "estimated_wait_seconds": 0.0}
 
 
 async def _submitted(request: Request, service: Service, caller: Identity) -> Job:
-    """The job of a form with a recording."""
+    """Submit the recording of a form and return its job."""
     with await service.submissions.place(caller) as place:
         if responses.media_type(request) != "multipart/form-data":
             raise errors.ContentTypeUnsupported()

@@ -1,4 +1,4 @@
-"""Composition root: builds the service and its routes, closes them in reverse."""
+"""Composition root: builds the service and its routes, and closes them in reverse."""
 
 from __future__ import annotations
 
@@ -72,16 +72,17 @@ NO_FRAMEWORK_TELEMETRY = {
     "logs": False,
     "auto_configure": False,
 }
-"""FastAPI's own telemetry: it would tell addresses and what exceptions say (docs/tracing.md)."""
+"""FastAPI's own telemetry is off: it would export addresses and messages of exceptions
+(docs/tracing.md)."""
 
 
 def create_service(settings: Settings) -> Service:
-    """The parts behind every wire.
+    """Create the service that all protocols use.
 
     Raises:
-        errors.EngineUnavailable: the engine that the settings name cannot run here, or does not
-            know the language that they name.
-        errors.BadCheckpoint: its weights are missing, or not usable.
+        errors.EngineUnavailable: the engine in the settings cannot run here, or does not support
+            the language in the settings.
+        errors.BadCheckpoint: its weights are missing or not usable.
     """
     choose = choose_engine_for_nodes if settings.role == ROLE_FRONT else choose_engine
     choice = choose(settings)
@@ -99,7 +100,7 @@ def create_service(settings: Settings) -> Service:
 
 
 def create_access(settings: Settings, watch: FileWatcher) -> authentication.AccessPolicy:
-    """Create the policy of access; ``watch`` watches the files that it depends on.
+    """Create the access policy; ``watch`` reloads the files that it depends on.
 
     Raises:
         errors.SettingsInvalid: the service would be open to the network.
@@ -132,7 +133,7 @@ def create_access(settings: Settings, watch: FileWatcher) -> authentication.Acce
 
 
 def create_entrance(settings: Settings, watch: FileWatcher) -> authentication.AccessControl:
-    """Create the access control of all wires; ``watch`` as in `create_access`.
+    """Create the access control of all protocols; ``watch`` as in `create_access`.
 
     Raises:
         errors.SettingsInvalid: the service would be open to the network.
@@ -154,8 +155,10 @@ def create_listeners(
     grpc: socket.socket | None,
     tls: CertificatePair | None = None,
 ) -> list[GrpcServer]:
-    """Create the listeners beside HTTP. ``grpc`` has its port, and is closed when that is listened
-    at; ``tls`` are the files that connections are encrypted by.
+    """Create the listeners beside HTTP.
+
+    ``grpc`` is the socket that reserves the port; it is closed when the server listens there.
+    ``tls`` are the files of TLS.
 
     Raises:
         errors.SettingsInvalid: a package is missing, a file cannot be used, or settings contradict
@@ -182,13 +185,14 @@ def create_app(
     watch: FileWatcher | None = None,
     entrance: authentication.AccessControl | None = None,
 ) -> FastAPI:
-    """Create the service as an ASGI application; without a ``service`` it makes its own. ``watch``
-    reloads files while it runs; other wires have the same access policy, ``entrance``.
+    """Create the ASGI application of a service, which is created if ``service`` is `None`.
+
+    ``watch`` reloads files; ``entrance`` is the access control, shared with the other protocols.
 
     Raises:
-        errors.SettingsInvalid: the environment or the file holds an impossible setting.
+        errors.SettingsInvalid: the environment or the file has an invalid setting.
         errors.EngineUnavailable: the engine cannot run here.
-        errors.BadCheckpoint: its weights are missing, or not usable.
+        errors.BadCheckpoint: its weights are missing or not usable.
     """
     settings = settings or load_settings()
     service = service or create_service(settings)
@@ -238,10 +242,10 @@ def _application(
     tickets: OneTimeCodes[TicketGrant] | None = None,
     **described: Any,
 ) -> FastAPI:
-    """Return the application of one port with its middleware, the outermost last."""
+    """Return the application of one port; the outermost middleware is added last."""
     app = FastAPI(
-        redirect_slashes=False,  # a redirect would go to whatever Host the client claims
-        telemetry=NO_FRAMEWORK_TELEMETRY,  # type: ignore[arg-type]  # older ones have no such thing, and take it
+        redirect_slashes=False,  # a redirect would go to any Host that the client sends
+        telemetry=NO_FRAMEWORK_TELEMETRY,  # type: ignore[arg-type]  # older versions ignore it
         **described,
     )
     for router in routers:
@@ -269,7 +273,7 @@ def _application(
 def _lifespan(
     service: Service, watch: FileWatcher, visits: RevocableStreams
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """From the first request to the last: the service is open, and files are looked at."""
+    """Return the lifespan: the service is open, files and credentials are checked repeatedly."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -289,13 +293,13 @@ def _lifespan(
 
 
 def _routers(service: Service, tickets: OneTimeCodes[TicketGrant]) -> list[APIRouter]:
-    """Every wire over HTTP that this service has."""
+    """Return the routers of all HTTP protocols of this service."""
     operations = (
         metrics_routes.build_router,
         system_routes.build_router,
         health_routes.build_probes_router,
     )
-    if service.settings.role == ROLE_NODE:  # it takes nothing in
+    if service.settings.role == ROLE_NODE:  # a node accepts no requests
         return [build(service) for build in (health_routes.build_health_router, *operations)]
     builders = (
         health_routes.build_health_router,
@@ -322,7 +326,7 @@ def _routers(service: Service, tickets: OneTimeCodes[TicketGrant]) -> list[APIRo
 
 
 def _error_dialects(settings: Settings) -> dict[str, error_responses.ErrorRenderer]:
-    """In whose words errors are told, by the beginning of an address; in ours elsewhere."""
+    """Return the error renderers by the beginning of a path; other paths have the native one."""
     return {
         **dict.fromkeys(vvv.PATHS, vvv.error_response),
         **dict.fromkeys(
@@ -333,8 +337,10 @@ def _error_dialects(settings: Settings) -> dict[str, error_responses.ErrorRender
 
 
 def create_talk_app(service: Service, entrance: authentication.AccessControl, page: int) -> FastAPI:
-    """Create the application for the page of the speech-to-speech demo at its own port, and nothing
-    else: pages that are served on this machine at the port ``page`` may send requests.
+    """Create the application for the page of the speech-to-speech demo at its own port.
+
+    It has only that protocol's routes. Pages served on this machine at the port ``page`` may send
+    requests.
 
     Raises:
         errors.SettingsInvalid: clients need a token, which that page cannot send.

@@ -30,11 +30,11 @@ from sidecar.service.facade import Service
 log = logging.getLogger(__name__)
 
 KEEP_ALIVE_S = 75
-"""Keep-alive of an idle connection: longer than that of clients and proxies (a minute, as a
-rule). The client has to close first: if we do, a request may be on its way, and its client does
-not know whether it was received."""
+"""Keep-alive of an idle connection, in seconds: longer than that of clients and proxies (usually a
+minute). The client has to close first. If the server closes, a request may be on its way, and its
+client does not know whether it was received."""
 FINAL_ANSWERS_S = 1
-"""For the answers to requests whose jobs were ended."""
+"""Time for the answers to requests whose jobs were ended, in seconds."""
 _LOOK_S = 0.1
 
 
@@ -46,12 +46,13 @@ def serve_until_shutdown(
     tls: ServerTls | None,
     listeners: Sequence[ProtocolListener],
 ) -> None:
-    """Serve ``app`` on ``sock``, and by ``listeners`` besides; ``ready`` is called once all of them
-    answer, with what is to be told of the latter.
+    """Serve ``app`` on ``sock``, and ``listeners`` beside it, until shutdown.
+
+    ``ready`` is called once all of them serve, with the fields of the listeners.
 
     Raises:
-        errors.SidecarError: one of the listeners cannot serve.
-        SystemExit: the service had a fault that only a new start mends; the log says which.
+        errors.SidecarError: a listener cannot start.
+        SystemExit: the service had a fault that only a restart repairs; the log has it.
     """
     config = uvicorn_config(app, service.settings, tls)
     server = HttpServer(config, service, ready, ProtocolListeners(listeners))
@@ -63,8 +64,7 @@ def serve_until_shutdown(
 def uvicorn_config(
     app: FastAPI, settings: Settings, tls: ServerTls | None = None
 ) -> uvicorn.Config:
-    """Return the configuration of uvicorn, at whichever port; with ``tls`` alone if there is
-    one."""
+    """Return the configuration of uvicorn for any port; with ``tls`` it serves TLS only."""
     return uvicorn.Config(
         app,
         http=uvicorn_protocols.http_protocol(
@@ -74,7 +74,7 @@ def uvicorn_config(
         access_log=False,
         log_config=None,
         log_level=settings.log_level,
-        timeout_graceful_shutdown=FINAL_ANSWERS_S + 1,  # `_end_requests` is quicker
+        timeout_graceful_shutdown=FINAL_ANSWERS_S + 1,  # `_end_requests` is faster
         timeout_keep_alive=KEEP_ALIVE_S,
         ws=uvicorn_protocols.websocket_protocol(),
         ws_max_size=uvicorn_protocols.MAX_MESSAGE_BYTES,
@@ -90,8 +90,8 @@ def uvicorn_config(
 
 
 def max_connections_per_address(most_open: int | None) -> int:
-    """Connections of one address: half of what may be open at the most, so that it cannot have all
-    of it."""
+    """Return the maximum connections of one address: at most half of the limit of open files, so
+    that one address cannot exhaust it."""
     return (
         uvicorn_protocols.MAX_CONNECTIONS_PER_ADDRESS
         if most_open is None
@@ -100,7 +100,7 @@ def max_connections_per_address(most_open: int | None) -> int:
 
 
 class _StartedApp:
-    """An application that has started: uvicorn would start it once more."""
+    """Wrapper of a lifespan that has started, because uvicorn would start it again."""
 
     def __init__(self, lifespan: Any) -> None:
         self._lifespan = lifespan
@@ -109,11 +109,12 @@ class _StartedApp:
         return getattr(self._lifespan, name)
 
     async def startup(self) -> None:
-        """It has."""
+        """Do nothing: the application has started."""
 
 
 class HttpServer(uvicorn.Server):
-    """Tells that it serves, lets the running job finish, and goes with its host."""
+    """Uvicorn server that reports readiness, lets the running job finish, and stops with its
+    host."""
 
     def __init__(
         self,
@@ -128,12 +129,12 @@ class HttpServer(uvicorn.Server):
         self._ready = ready
         self._grace_s = service.settings.shutdown_grace
         self.broken = False
-        """True if it ended by an internal error."""
+        """True if an internal error stopped it."""
         self._watches: list[asyncio.Task[None]] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve, then say so; a known host is watched from here on. HTTP starts last, so that
-        its first client sees all other ports."""
+        """Start to serve, report it, and watch the host. HTTP starts last, so that its first client
+        sees all other ports."""
         await self.lifespan.startup()
         if not self.lifespan.should_exit:
             try:
@@ -142,7 +143,7 @@ class HttpServer(uvicorn.Server):
                 await self.lifespan.shutdown()
                 raise
         self.lifespan = cast("Any", _StartedApp(self.lifespan))
-        await super().startup(sockets)  # exits where the application did not start
+        await super().startup(sockets)  # exits if the application did not start
         self._ready(self._service.also)
         self._watches.append(asyncio.get_running_loop().create_task(self._end_with_a_fault()))
         settings = self._service.settings
@@ -152,10 +153,11 @@ class HttpServer(uvicorn.Server):
             self._end_after(parent_process.wait_for_pipe_close(0), "standard input is closed")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The order to stop; told once more, whatever the signal, it waits for nobody.
+        """Handle a signal to stop; a second one, of any kind, stops at once.
 
-        uvicorn raises a signal again when all is done. For Ctrl-C that is right: the shell is to
-        know. The others end what a host asked to end: that is exit code 0, on every system.
+        uvicorn raises a signal again after the shutdown. That is right for Ctrl-C: the shell has to
+        see it. Other signals are a stop that a host requested, which has exit code 0 on every
+        system.
         """
         self.force_exit = self.should_exit
         if sig == signal.SIGINT:
@@ -164,8 +166,11 @@ class HttpServer(uvicorn.Server):
             self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """No new jobs; the running one has its grace, and its result is there to be fetched, unless
-        told once more. Then no new connections."""
+        """Drain the service, then close all connections.
+
+        New jobs are refused. The running job has its grace period, and its result can be fetched,
+        unless a second signal ends that.
+        """
         self._listeners.stop_accepting()
         draining = asyncio.ensure_future(self._service.drain(self._grace_s))
         while not draining.done() and not self.force_exit:
@@ -177,8 +182,8 @@ class HttpServer(uvicorn.Server):
         ending.cancel()
 
     async def _end_requests(self) -> None:
-        """Cancel what goes on after `FINAL_ANSWERS_S`: uvicorn would do it a second later, and call
-        it an error."""
+        """Cancel requests that are unfinished after `FINAL_ANSWERS_S`. uvicorn would cancel them a
+        second later and log an error."""
         await asyncio.sleep(FINAL_ANSWERS_S)
         if requests := list(self.server_state.tasks):
             log.info("shutdown: %d requests still in progress were cancelled", len(requests))
@@ -204,10 +209,10 @@ class HttpServer(uvicorn.Server):
 
 
 class SecondaryPort:
-    """One of the `ProtocolListener`s; owns the socket and the server.
+    """Listener (`ProtocolListener`) of a secondary HTTP port; it owns the socket and the server.
 
-    ``name``: what the ready line and `/health` call the port; ``hint``: what to do where another
-    program has it.
+    ``name``: the field of the port in the ready line and `/health`; ``hint``: the remedy if another
+    program has the port.
     """
 
     def __init__(self, name: str, config: uvicorn.Config, sock: socket.socket, hint: str) -> None:
@@ -217,10 +222,10 @@ class SecondaryPort:
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> dict[str, Any]:
-        """Serve from now on.
+        """Start to serve.
 
         Raises:
-            errors.PortInUse: another was quicker to listen there.
+            errors.PortInUse: another program listened on the port first.
         """
         host, port, *_ = self._sock.getsockname()
         try:
@@ -240,15 +245,15 @@ class SecondaryPort:
         return {self._name: port}
 
     def stop_accepting(self) -> None:
-        """Do nothing: the service itself answers clients that come now."""
+        """Do nothing: the service itself answers new clients."""
 
     async def drain(self, grace_s: float) -> None:
-        """Connections are told that it ends; who is being answered has as long as elsewhere."""
+        """End the connections; responses in progress have `FINAL_ANSWERS_S`."""
         self._server.should_exit = True
         await self._ended()
 
     async def close(self) -> None:
-        """End what goes on."""
+        """Cancel unfinished requests and close the socket."""
         self._server.should_exit = self._server.force_exit = True
         await self._ended()
         self._sock.close()
@@ -259,7 +264,7 @@ class SecondaryPort:
 
 
 class _SecondaryServer(uvicorn.Server):
-    """uvicorn server without signal handlers, which are the service's own."""
+    """Uvicorn server without signal handlers, which the service's main server has."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)

@@ -1,6 +1,7 @@
-"""Listening sockets of all protocols, socket activation.
+"""Listening sockets of all protocols, and socket activation.
 
-Who connects before the service is up, or while it starts again, waits and is not refused.
+With socket activation, a client that connects before the service is up, or during a restart, waits
+and is not refused.
 """
 
 from __future__ import annotations
@@ -27,42 +28,43 @@ log = logging.getLogger(__name__)
 
 
 class ProtocolListener(Protocol):
-    """A way in. `close` comes last, and alone where it did not start."""
+    """Listener of a protocol. `close` is called last, also if `start` was not called or failed."""
 
     async def start(self) -> dict[str, Any]:
-        """Serve from now on; what the ready line and `/health` say of it.
+        """Start to serve; return the fields for the ready line and `/health`.
 
         Raises:
-            errors.SidecarError: it cannot, such as `errors.PortInUse`.
+            errors.SidecarError: it cannot start, such as `errors.PortInUse`.
         """
         ...
 
     def stop_accepting(self) -> None:
-        """The service ends: who comes now is told so, who is being served goes on."""
+        """Refuse new clients with an error, because the service shuts down; current clients
+        continue."""
         ...
 
     async def drain(self, grace_s: float) -> None:
-        """Let who is being served hear its last words, for ``grace_s`` seconds at most."""
+        """Let current clients receive their last messages, for at most ``grace_s`` seconds."""
         ...
 
     async def close(self) -> None:
-        """Serve nobody any more, and leave nothing behind."""
+        """Stop serving and release all resources."""
         ...
 
 
 class ProtocolListeners:
-    """All of them, begun in their order and ended in reverse. A fault of one at the end is in the
-    log and keeps no other from ending."""
+    """All listeners, started in order and closed in reverse. If one fails to close, the error is
+    logged and the others are still closed."""
 
     def __init__(self, listeners: Sequence[ProtocolListener] = ()) -> None:
         self._waiting = list(listeners)
         self._started: list[ProtocolListener] = []
 
     async def start(self) -> dict[str, Any]:
-        """Have all of them serve, or none; what is to be told of them.
+        """Start all listeners or none; return their combined fields.
 
         Raises:
-            errors.SidecarError: one of them cannot serve.
+            errors.SidecarError: a listener cannot start.
         """
         told: dict[str, Any] = {}
         try:
@@ -75,15 +77,15 @@ class ProtocolListeners:
         return told
 
     def stop_accepting(self) -> None:
-        """The service ends."""
+        """Let all listeners refuse new clients."""
         for listener in self._started:
             try:
                 listener.stop_accepting()
-            except Exception:  # the others are to hear of it too
+            except Exception:  # the others still have to be notified
                 log.exception("internal error while a listener stopped accepting")
 
     async def close(self, grace_s: float) -> None:
-        """End all of them; who is being served has ``grace_s`` seconds for its last words."""
+        """Close all listeners; current clients have ``grace_s`` seconds for their last messages."""
         while self._started:
             listener = self._started.pop()
             if grace_s > 0:
@@ -99,7 +101,7 @@ async def _ended(work: Awaitable[None]) -> None:
 
 
 PROTOCOL_PORT_SETTINGS = ("grpc_port", "wyoming_port", "talk_ports")
-"""Settings of ports at which something is heard."""
+"""Settings of ports that accept requests."""
 TALK_PORT_HINT = (
     "Stop the program that holds it, the demo itself perhaps: its page looks for no other. For a "
     "page that does, name another port with --talk-ports."
@@ -108,7 +110,7 @@ TALK_PORT_HINT = (
 
 @dataclass(frozen=True, slots=True)
 class ReservedPorts:
-    """The ports beside the one of HTTP, each taken and not listened at."""
+    """Sockets of the ports beside HTTP's, each bound and not listening."""
 
     grpc: socket.socket | None = None
     wyoming: socket.socket | None = None
@@ -116,11 +118,11 @@ class ReservedPorts:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """Those that the settings name.
+        """Bind the ports that the settings name.
 
         Raises:
             errors.PortInUse: as `bind_port`.
-            errors.SettingsInvalid: as `bind_port`, or the service has nobody to listen to there.
+            errors.SettingsInvalid: as `bind_port`, or the service's role accepts no requests.
         """
         _check_role(settings)
         grpc = wyoming = talk = None
@@ -129,7 +131,7 @@ class ReservedPorts:
         if settings.wyoming_port is not None:
             wyoming = bind_port(settings.host, settings.wyoming_port, "--wyoming-port")
         if settings.talk_ports is not None:
-            try:  # of the loopback, wherever else we are
+            try:  # always on the loopback
                 talk = bind_port("127.0.0.1", settings.talk_ports.wire)
             except errors.PortInUse as error:
                 raise errors.PortInUse(error.detail, hint=TALK_PORT_HINT) from None
@@ -163,7 +165,7 @@ class ReservedPorts:
 
 
 def _check_role(settings: Settings) -> None:
-    """A node takes nothing in: what listens there would find no engine and no voice."""
+    """Refuse ports for a node: it accepts no requests, and has no live engine and no TTS engine."""
     named = [name for name in PROTOCOL_PORT_SETTINGS if getattr(settings, name) is not None]
     if settings.role == ROLE_NODE and named:
         raise errors.SettingsInvalid(
@@ -174,18 +176,19 @@ def _check_role(settings: Settings) -> None:
 
 
 def bind_port(host: str, port: int, flag: str = "--port") -> socket.socket:
-    """A socket at the address, not listening yet; ``flag`` is what chooses another.
+    """Return a socket bound to the address, not listening yet; ``flag``: the option that chooses
+    another port.
 
     Raises:
-        errors.PortInUse: somebody else has the port.
+        errors.PortInUse: another program has the port.
         errors.SettingsInvalid: the address cannot be bound.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named because asyncio turns Nagle's algorithm off only where it is: without,
-    # every answer on a kept connection waits 40 ms for the client's delayed acknowledgement.
+    # asyncio turns Nagle's algorithm off only if the protocol is given here. Otherwise every answer
+    # on a kept connection waits 40 ms for the client's delayed acknowledgement.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        if sys.platform != "win32":  # there it would let two servers share a port
+        if sys.platform != "win32":  # on Windows it would let two servers share a port
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, port))
     except OSError as error:
@@ -200,16 +203,18 @@ def bind_port(host: str, port: int, flag: str = "--port") -> socket.socket:
 
 
 _FIRST = 3
-"""The descriptor; the protocol says so."""
+"""First descriptor that the protocol of socket activation passes."""
 _HINT = "One TCP socket (ListenStream=127.0.0.1:8765) is what it takes: deploy/systemd."
 
 
 def take_activated_socket(environment: MutableMapping[str, str]) -> socket.socket | None:
-    """The socket that was handed to this process, if one was. It is asked for once: what tells of
-    it leaves the environment, and no child of ours gets either.
+    """Return the socket passed by socket activation, `None` if there is none.
+
+    It can be taken once: its variables are removed from the environment, and child processes
+    inherit neither them nor the socket.
 
     Raises:
-        errors.SettingsInvalid: there are several, or it is not TCP that is listened on.
+        errors.SettingsInvalid: there are several sockets, or it is not a listening TCP socket.
     """
     whose, count, _ = (environment.pop(f"LISTEN_{name}", "") for name in ("PID", "FDS", "FDNAMES"))
     if whose != str(os.getpid()) or count in ("", "0"):
@@ -235,6 +240,6 @@ def take_activated_socket(environment: MutableMapping[str, str]) -> socket.socke
 
 
 def socket_address(sock: socket.socket) -> dict[str, str | int]:
-    """Return the address of the socket as settings: access rules go by that."""
+    """Return the address of the socket as settings: access rules depend on the settings."""
     host, port, *_ = sock.getsockname()
     return {"host": str(host), "port": int(port)}

@@ -1,10 +1,10 @@
 """Contract with the parent process: ready line, parent watch.
 
-Not by PR_SET_PDEATHSIG: it fires when the thread that spawned us ends, and hosts spawn from the
-threads of a pool.
+The watch does not use PR_SET_PDEATHSIG, which fires when the thread that spawned this process ends:
+hosts spawn from the threads of a pool.
 
-Hosts pipe standard output and mostly never read it, so whatever a library might print there must
-not fill the pipe: after the line the descriptor leads nowhere.
+Hosts pipe standard output and mostly never read it, so output of a library must not fill the pipe.
+After the ready line the descriptor leads to the null device.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ from sidecar import errors
 from sidecar.version import CONTRACT
 
 KNOWN_PARENT_VARIABLES = ("TRISPR_DEV_BUILD",)
-"""Variables of hosts that expect their sidecar to go with them."""
+"""Environment variables of hosts that expect their sidecar to end with them."""
 PARENT_POLL_S = 0.5
 PARENT_GONE_GRACE_S = 1.5
-"""After the host's end an orderly end may take this long; then the process ends as it is."""
+"""Time for an orderly shutdown after the host's end, in seconds; then the process exits at once."""
 
 
 def parent_pid(asked: int | None, environment: Mapping[str, str]) -> int | None:
-    """Return the process to watch: the named one, or our parent if a known host started us;
-    None: none."""
+    """Return the process to watch: ``asked``, or the parent if a known host started this process.
+
+    `None` if there is neither.
+    """
     if asked is not None:
         return asked
     return os.getppid() if any(name in environment for name in KNOWN_PARENT_VARIABLES) else None
@@ -42,7 +44,7 @@ async def wait_for_exit(pid: int) -> None:
             fd = os.pidfd_open(pid)
         except ProcessLookupError:
             return
-        except OSError:  # an old kernel, a sandbox
+        except OSError:  # an old kernel, or a sandbox
             await _poll_for_exit(pid)
             return
         try:
@@ -54,7 +56,7 @@ async def wait_for_exit(pid: int) -> None:
 
 
 async def wait_for_pipe_close(fd: int) -> None:
-    """Return once nobody can write to the pipe behind ``fd`` any more."""
+    """Return when the last writer has closed the pipe behind ``fd``."""
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
     def read() -> None:
@@ -62,7 +64,7 @@ async def wait_for_pipe_close(fd: int) -> None:
             while os.read(fd, 1 << 12):
                 pass
         except OSError:
-            pass  # it is not open: nobody holds the other end
+            pass  # the descriptor is not open, so there is no writer
         loop.call_soon_threadsafe(ended.set)
 
     threading.Thread(target=read, name="stdin", daemon=True).start()
@@ -79,12 +81,12 @@ async def _readable(fd: int) -> None:
 
 
 async def _poll_for_exit(pid: int) -> None:
-    """By its identity, not its number alone: numbers are given again."""
+    """Poll a process by its identity (PID and start time), because PIDs are reused."""
     import psutil
 
     try:
         process = psutil.Process(pid)
-        # Nothing tells us here: numbers are looked at.
+        # The system has no notification here, so it is polled.
         while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110
             await asyncio.sleep(PARENT_POLL_S)
     except psutil.NoSuchProcess:
@@ -94,7 +96,8 @@ async def _poll_for_exit(pid: int) -> None:
 def ready_line(
     *, port: int, url: str, version: str, pid: int, token: str | None = None, **more: Any
 ) -> dict[str, Any]:
-    """It can serve now; ``token`` only where the host asked for one to be made."""
+    """Return the line that reports that the service is ready; ``token`` only if the host asked the
+    service to generate one."""
     line = {
         "event": "ready",
         "contract": CONTRACT,
@@ -108,7 +111,7 @@ def ready_line(
 
 
 def fatal_line(error: errors.SidecarError) -> dict[str, Any]:
-    """It cannot start; the exit code follows."""
+    """Return the line that reports that the service cannot start; the exit code follows."""
     return {
         "event": "fatal",
         "contract": CONTRACT,
@@ -119,20 +122,20 @@ def fatal_line(error: errors.SidecarError) -> dict[str, Any]:
 
 
 def write_parent_line(line: dict[str, Any]) -> None:
-    """Write the line, in ASCII, and close standard output to everybody else."""
-    if sys.stdout is None:  # no such descriptor: it may be a socket's by now
+    """Write the line in ASCII, then redirect standard output to the null device."""
+    if sys.stdout is None:  # standard output is not open; its number may belong to a socket
         return
     try:
         fd = sys.stdout.fileno()
         sys.stdout.flush()
         os.write(fd, (json.dumps(line, ensure_ascii=True) + "\n").encode())
         redirect_to_null(fd)
-    except (OSError, ValueError):  # a host that closed it does not want to know
+    except (OSError, ValueError):  # a host that closed the pipe does not read the line
         return
 
 
 def redirect_to_null(fd: int) -> None:
-    """Lead a descriptor to nowhere."""
+    """Redirect a descriptor to the null device."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, fd)
     os.close(nowhere)

@@ -1,4 +1,4 @@
-"""Owner of the port: another service of ours, or a foreign program."""
+"""Owner of the port: another vibevoice-asr service, or a foreign program."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 PROBE_TIMEOUT_S = 2.0
 _PAUSE_S = 0.02
 SECONDARY_PORT_FIELDS = ("grpc_port", "talk_port", "wyoming_port")
-"""Fields of other ports in `/health` and the ready line."""
+"""Fields of the secondary ports in `/health` and in the ready line."""
 STOP_TIMEOUT_S = 20.0
-"""A service stops within its grace period and a little more."""
+"""Time to wait for the other service to stop, in seconds: its grace period with a margin."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunningService:
-    """A service of ours that answers at a port."""
+    """Another vibevoice-asr service that answers at a port."""
 
     port: int
     pid: int
@@ -30,10 +30,10 @@ class RunningService:
     stopping: bool = False
     """True if it is shutting down."""
     also: Mapping[str, Any] = field(default_factory=dict)
-    """Its other ports, as the ready line has them."""
+    """Its secondary ports, in the form of the ready line."""
 
     def ends(self) -> bool:
-        """Wait for its end; return whether it ends in time."""
+        """Wait for the end of the process; return whether it ends in time."""
         import psutil
 
         try:
@@ -42,9 +42,10 @@ class RunningService:
             return True
 
     def stop(self) -> bool:
-        """Ask it to stop, then make it; False where that is not in our power.
+        """Terminate the process, then kill it; return False if that is not permitted.
 
-        What it says of itself is only believed if that process does listen there.
+        The process ID comes from its own answer, so it is trusted only if that process listens on
+        the port.
         """
         import psutil
 
@@ -64,23 +65,23 @@ class RunningService:
 
 
 def service_url(host: str, port: int, *, encrypted: bool = False) -> str:
-    """The URL at which a service that listens on ``host`` answers this machine."""
+    """Return the URL at which this machine reaches a service that listens on ``host``."""
     name, scheme = reachable_host(host), "https" if encrypted else "http"
     return f"{scheme}://[{name}]:{port}" if ":" in name else f"{scheme}://{name}:{port}"
 
 
 def reachable_host(host: str) -> str:
-    """The name or number under which this machine reaches what listens on ``host``."""
+    """Return the host name or address at which this machine reaches a listener on ``host``."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
 
 
 def find_service(host: str, port: int) -> RunningService | None:
-    """The service of ours that listens there, with TLS or without; None if it is something else."""
-    import http.client  # 10 ms that a start on a free port does not pay
+    """Return the vibevoice-asr service at a port, with TLS or without; `None` if there is none."""
+    import http.client  # imported late: 10 ms that a start on a free port saves
     import ssl
 
     deadline = time.monotonic() + PROBE_TIMEOUT_S
-    # Whoever has the port shows what certificate it likes: what it says of itself is checked else.
+    # Any program can hold the port with any certificate, so its answer is checked elsewhere.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     for connection in (
@@ -106,7 +107,7 @@ def find_service(host: str, port: int) -> RunningService | None:
 
 
 def _ended(process: psutil.Process, timeout_s: float) -> bool:
-    """Return whether it ends in time; one that only waits for its parent to take note has ended."""
+    """Return whether the process ends in time; a zombie has ended."""
     import psutil
 
     deadline = time.monotonic() + timeout_s
@@ -118,7 +119,7 @@ def _ended(process: psutil.Process, timeout_s: float) -> bool:
 
 
 def listens_on(process: psutil.Process, port: int) -> bool:
-    """Return whether that process listens at ``port``; psutil's errors if it may not be asked."""
+    """Return whether the process listens on ``port``; psutil raises if access is denied."""
     import psutil
 
     return any(

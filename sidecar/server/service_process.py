@@ -29,10 +29,10 @@ BACKLOG = 2048
 
 
 def serve(settings: Settings) -> None:
-    """Serve until told to stop.
+    """Serve until shutdown.
 
     Raises:
-        errors.SidecarError: it cannot start; `EXIT_CODES` has the exit code.
+        errors.SidecarError: the service cannot start; `EXIT_CODES` has the exit code.
     """
     raise_fd_limit()
     given = server_listeners.take_activated_socket(os.environ)
@@ -62,8 +62,8 @@ def _serve(settings: Settings, given: socket.socket | None) -> None:
     place = acquire_port(settings) if given is None else given
     besides = ReservedPorts.of(settings) if isinstance(place, socket.socket) else ReservedPorts()
     if isinstance(place, socket.socket):
-        # The port is ours, and nobody is let in yet: the old host tries again when it is refused,
-        # and gives up when it is kept waiting.
+        # The port is bound, but not listening yet: the old host retries if a connection is refused,
+        # and gives up if it has to wait.
         from sidecar.files import FileWatcher
         from sidecar.server.app import create_app, create_entrance, create_service
         from sidecar.server.http_server import serve_until_shutdown
@@ -103,10 +103,10 @@ def _serve(settings: Settings, given: socket.socket | None) -> None:
 
 
 def acquire_port(settings: Settings) -> socket.socket | port_owner.RunningService:
-    """A socket that has the port, and does not listen; or who has it already and keeps it.
+    """Return a bound socket that does not listen yet, or the service that keeps the port.
 
     Raises:
-        errors.PortInUse: somebody else has it, and keeps it.
+        errors.PortInUse: another program has the port and keeps it.
         errors.SettingsInvalid: the address cannot be bound.
     """
     try:
@@ -114,7 +114,7 @@ def acquire_port(settings: Settings) -> socket.socket | port_owner.RunningServic
     except errors.PortInUse as error:
         other = port_owner.find_service(settings.host, settings.port)
         if other is None:
-            with contextlib.suppress(errors.PortInUse):  # one that goes now answers nobody
+            with contextlib.suppress(errors.PortInUse):  # a service that is exiting does not answer
                 return bind_port(settings.host, settings.port)
             raise errors.PortInUse(
                 f"{error.detail} A program other than vibevoice-asr uses it.", hint=error.hint
@@ -140,8 +140,10 @@ def acquire_port(settings: Settings) -> socket.socket | port_owner.RunningServic
 def start_listening(
     place: socket.socket | port_owner.RunningService, settings: Settings
 ) -> socket.socket | port_owner.RunningService:
-    """The socket, listening. Two that do not listen yet can have the same port (Linux): where
-    another was quicker to, what `acquire_port` makes of that.
+    """Return the socket, listening.
+
+    On Linux two sockets can be bound to one port while neither listens. If another process listened
+    first, return the result of another `acquire_port`.
 
     Raises:
         errors.PortInUse, errors.SettingsInvalid: as `acquire_port`.
@@ -162,8 +164,8 @@ def start_listening(
 def _announce_ready(
     settings: Settings, port: int, pid: int, token: SecretStr | None, **more: Any
 ) -> dict[str, Any]:
-    """``token``: one that was made for this start, of which the service that the line tells of
-    must know."""
+    """Return the ready line; ``token``: the token generated at this start, which the service in the
+    line must have."""
     return ready_line(
         port=port,
         url=port_owner.service_url(settings.host, port, encrypted=settings.encrypted),
@@ -175,12 +177,15 @@ def _announce_ready(
 
 
 MACOS_OPEN_MAX = 10_240
-"""OPEN_MAX: there a limit that says "infinite" is none that can be set."""
+"""OPEN_MAX of macOS: its limit "infinite" cannot be set."""
 
 
 def raise_fd_limit() -> None:
-    """As many as the system allows us; its usual 1,024 are for programs that use `select`, and
-    every client that follows a job is one. Children inherit it. On Windows there is none."""
+    """Raise the limit of file descriptors to the highest that the system allows.
+
+    The usual limit of 1,024 is for programs that use `select`; here every client that follows a job
+    needs a descriptor. Child processes inherit the limit. Windows has none.
+    """
     if sys.platform == "win32":
         return
     import resource
@@ -197,7 +202,7 @@ def raise_fd_limit() -> None:
 
 
 def fd_limit() -> int | None:
-    """Return the limit of file descriptors; None if there is no limit."""
+    """Return the limit of file descriptors; `None` if there is no limit."""
     if sys.platform == "win32":
         return None
     import resource

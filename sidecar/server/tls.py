@@ -1,6 +1,6 @@
 """TLS certificates, reloaded when files change.
 
-A handshake takes the certificate as it is at that moment; connections that are open stay.
+A handshake uses the certificate of that moment; open connections stay.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from sidecar.observability.logs import default_data_folder
 log = logging.getLogger(__name__)
 
 HSTS_S = 365 * 86400
-"""Time that browsers keep to TLS, once they came by it: with a certificate that others vouch
-for."""
+"""Time for which browsers insist on TLS (HSTS), in seconds. Sent only with a certificate that
+others vouch for."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerTls:
-    """The service's end of TLS."""
+    """Server side of TLS."""
 
     context: ssl.SSLContext
     pair: CertificatePair
-    """The files that it is from."""
+    """Files of the certificate and the key."""
     fingerprint: str | None
-    """Of a certificate of our own, which nobody else vouches for."""
+    """SHA-256 fingerprint of a self-signed certificate, else `None`."""
 
     @property
     def headers(self) -> list[tuple[str, str]]:
-        """Return the headers of every answer over TLS."""
+        """Return the headers of every response over TLS."""
         if self.fingerprint is not None:
             return []
         return [("Strict-Transport-Security", f"max-age={HSTS_S}")]
 
 
 def create_tls(settings: Settings, watch: FileWatcher) -> ServerTls | None:
-    """Create the TLS configuration; None: no TLS. ``watch`` looks at the files.
+    """Create the TLS configuration, or return `None` if TLS is off; ``watch`` reloads the files.
 
     Raises:
         errors.SettingsInvalid: the settings contradict each other, or a file cannot be used.
@@ -65,14 +65,16 @@ def create_tls(settings: Settings, watch: FileWatcher) -> ServerTls | None:
 
 
 def local_fingerprint(settings: Settings) -> str | None:
-    """Of the certificate that the service of this machine shows; None where it shows none, or where
-    that cannot be read."""
+    """Return the fingerprint of the certificate that a service with these settings uses.
+
+    `None` if it uses none, or if the file cannot be read.
+    """
     pair = _configured_certificate(settings)
     file = pair.certificate if pair else None
     if settings.tls == TLS_SELF_SIGNED:
         file = self_signed_certificate.certificate_pair_in(_folder(settings)).certificate
     try:
-        if file is None or not file.is_file():  # a pipe would be waited for
+        if file is None or not file.is_file():  # reading a pipe would block
             return None
         return self_signed_certificate.certificate_fingerprint(file.read_text("ascii"))
     except (OSError, ValueError):
@@ -98,8 +100,11 @@ def _folder(settings: Settings) -> Path:
 
 
 def _create_ssl_context(pair: CertificatePair, watch: FileWatcher) -> ssl.SSLContext:
-    """Of every connection at first; before the certificate is shown, the one that was read last
-    takes over. So a pair is exchanged as a whole, and a broken one not at all."""
+    """Return the context with which every connection starts.
+
+    Before the handshake sends the certificate, the context that was read last replaces it. So a
+    pair is replaced as a whole, and a broken pair is never used.
+    """
     files = {pair.certificate, pair.key}
     current = watch.add("the certificate for TLS", files, lambda: _read_certificate(pair))
 
@@ -112,13 +117,13 @@ def _create_ssl_context(pair: CertificatePair, watch: FileWatcher) -> ssl.SSLCon
 
 
 def _read_certificate(pair: CertificatePair) -> ssl.SSLContext:
-    """A context with the pair.
+    """Return an SSL context with the pair.
 
     Raises:
-        errors.SettingsInvalid: it cannot be used; the text says why.
+        errors.SettingsInvalid: it cannot be used; the message has the reason.
     """
     for file in (pair.certificate, pair.key):
-        sidecar_files.check_regular(file)  # OpenSSL would wait for a pipe
+        sidecar_files.check_regular(file)  # OpenSSL would block on a pipe
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -126,12 +131,12 @@ def _read_certificate(pair: CertificatePair) -> ssl.SSLContext:
 
     def password() -> str:
         nonlocal encrypted
-        encrypted = True  # without this, OpenSSL would ask on the terminal
+        encrypted = True  # without a password callback, OpenSSL would prompt on the terminal
         return ""
 
     try:
         context.load_cert_chain(pair.certificate, pair.key, password)
-    except OSError as error:  # ssl.SSLError is one
+    except OSError as error:  # includes ssl.SSLError
         reason = getattr(error, "reason", None) or error.strerror or str(error)
         why = "the key has a password" if encrypted else reason.lower().replace("_", " ")
         raise SettingsInvalid(
@@ -149,7 +154,7 @@ def _fingerprint(pair: CertificatePair) -> str:
 
 
 def _addresses() -> list[str]:
-    """The addresses of this machine, as they are now."""
+    """Return the current IP addresses of this machine."""
     import socket
 
     import psutil

@@ -4,9 +4,9 @@ import os
 
 
 def disable_fork_support() -> None:
-    """Have gRPC, which is imported after this, leave alone what the process starts.
+    """Turn off gRPC's fork support; call this before gRPC is imported.
 
-    Else it readies itself for a child that goes on with it, and where calls are under way that
-    costs the child its life: ffmpeg, with somebody's recording (gRPC's doc/fork_support.md).
+    With it, gRPC prepares for child processes that use gRPC. If calls are in progress, that kills
+    other children, such as an ffmpeg that decodes a recording (gRPC's doc/fork_support.md).
     """
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

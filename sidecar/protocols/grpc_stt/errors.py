@@ -1,4 +1,4 @@
-"""Status codes and errors."""
+"""gRPC status codes and errors of the `stt` protocol."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sidecar.errors import ErrorKind
 
 @dataclass(frozen=True, slots=True)
 class GrpcErrorStatus:
-    """A number, the status that goes with it, and what is said: "" leaves it to the error."""
+    """Error number, gRPC status and message; "" means the message of the error itself."""
 
     number: str
     status: StatusCode
@@ -23,7 +23,7 @@ class GrpcErrorStatus:
 
 
 class GrpcRefused(Exception):
-    """Refusal of this wire alone."""
+    """Error that only this protocol has."""
 
     def __init__(self, said: GrpcErrorStatus, detail: str = "") -> None:
         self.said = said
@@ -67,7 +67,7 @@ STATUS_BY_CODE: Mapping[str, GrpcErrorStatus] = {
     errors.SoundInvalid.code: AUDIO_INVALID,
     errors.LiveUnavailable.code: _PRECONDITION_FAILED,
 }
-"""By the code of an error, where its kind says too little."""
+"""Statuses by error code, if the error's kind is not specific enough."""
 _FAILED = GrpcErrorStatus("ERR2002", StatusCode.INTERNAL)
 _MEANS_NOTHING = (
     *(ErrorKind.MALFORMED, ErrorKind.UNPROCESSABLE, ErrorKind.UNSUPPORTED, ErrorKind.NOT_FOUND),
@@ -84,18 +84,18 @@ STATUS_BY_KIND: Mapping[ErrorKind, GrpcErrorStatus] = {
     ErrorKind.LIMITED: GrpcErrorStatus("ERR1011", StatusCode.RESOURCE_EXHAUSTED),
     ErrorKind.STORAGE_FULL: SESSIONS_FULL,
     ErrorKind.WONT_FIT: SESSIONS_FULL,
-    ErrorKind.BUSY: GrpcErrorStatus("ERR2002", StatusCode.UNAVAILABLE),  # which clients retry
+    ErrorKind.BUSY: GrpcErrorStatus("ERR2002", StatusCode.UNAVAILABLE),  # clients retry this status
     ErrorKind.CANCELLED: _FAILED,
     ErrorKind.FAILED: _FAILED,
 }
-"""By its kind, where the code is not there."""
+"""Statuses by error kind, for codes that are not in `STATUS_BY_CODE`."""
 CREATE_FAULT = GrpcErrorStatus("ERR3001", StatusCode.UNKNOWN)
 STREAM_FAULT = GrpcErrorStatus("ERR3002", StatusCode.UNKNOWN)
 
 
 def error_status(wrong: Exception, fault: GrpcErrorStatus = STREAM_FAULT) -> GrpcErrorStatus:
-    """Return the status of an error on this wire, message and all; an internal error becomes
-    ``fault``, and no more."""
+    """Return the status of an error in this protocol, with its message. An internal error becomes
+    ``fault``, without details."""
     if isinstance(wrong, GrpcRefused):
         return GrpcErrorStatus(wrong.said.number, wrong.said.status, wrong.detail)
     if not isinstance(wrong, errors.SidecarError):
@@ -114,9 +114,10 @@ async def abort_call(
     trailing: tuple[tuple[str, str], ...] = (),
     fault: GrpcErrorStatus = STREAM_FAULT,
 ) -> None:
-    """Abort the call with status, number and message, and in the trailing metadata, if it is an
-    error that every wire knows, its stable code and what to do. ``fault``: how a fault of ours is
-    said.
+    """Abort the call with status, number and message.
+
+    The trailing metadata has the stable code and the hint of a service error. ``fault``: the status
+    of an internal error.
 
     Raises:
         grpc.aio.AbortError: always; that is how a call ends.

@@ -1,6 +1,6 @@
-"""Interceptor: authentication, metrics, traces.
+"""gRPC interceptor: authentication, metrics, traces.
 
-Health and reflection too.
+It also covers the calls of health and reflection.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ from sidecar.protocols.grpc_stt.errors import abort_call
 
 Metadata = Iterable[tuple[str, str | bytes]]
 API_KEY_NAMES = ("x-api-key", "api-key", "api_key")
-"""Names of a key besides `authorization`: as metadata, and the latter two as attributes."""
+"""Names of a key beside `authorization`: all as metadata, the last two also as attributes."""
 
 
 def request_origin(metadata: Metadata, peer: str, *, encrypted: bool) -> RequestOrigin:
-    """Return the origin of a call. gRPC does not tell by what name we were called, and no page
-    of a browser can call: it would have to speak HTTP/2 unencrypted, or to a name that our
-    certificate has. One that tries all the same has an `origin`."""
+    """Return the origin of a call.
+
+    gRPC does not report the host name of a request. A web page cannot call: it would need HTTP/2
+    without TLS, or a name in the service's certificate. A page that tries sends an `origin`.
+    """
     texts = [(key, value) for key, value in metadata if isinstance(value, str)]
     return RequestOrigin(
         hosts=["localhost"],
@@ -46,8 +48,8 @@ def request_origin(metadata: Metadata, peer: str, *, encrypted: bool) -> Request
 
 
 def peer_address(peer: str) -> str | None:
-    """The address in what gRPC calls a peer, such as 'ipv4:127.0.0.1:50000'; None where it has
-    none."""
+    """Return the IP address of gRPC's name of a peer, such as 'ipv4:127.0.0.1:50000'; `None` if it
+    has none."""
     kind, _, rest = urllib.parse.unquote(peer).partition(":")
     if kind not in ("ipv4", "ipv6"):
         return None
@@ -62,11 +64,12 @@ def first_value(metadata: Metadata, *names: str) -> str:
 
 
 NO_METHOD = "(none)"
-"""The method of calls for which there is none of ours."""
+"""Label of calls to unknown methods."""
 
 
 class GrpcInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
-    """Lets in who may come at all; who it is, is asked where that matters. Counts calls."""
+    """Interceptor that admits or refuses each call and counts calls. The servicer authenticates the
+    caller."""
 
     def __init__(
         self,
@@ -76,7 +79,7 @@ class GrpcInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
         encrypted: bool,
         traced: bool = False,
     ) -> None:
-        """``traced``: whether it is noted when a call came, and as part of what."""
+        """Create it; ``traced``: record the arrival and the trace context of each call."""
         self._entrance = entrance
         self._tally = tally
         self._traced = traced
@@ -85,7 +88,7 @@ class GrpcInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], details: Any
     ) -> Any:
-        """Return the call's handler, with our checks before it."""
+        """Return the call's handler, with the checks before it."""
         found = await continuation(details)
         if found is None:
             self._tally.calls.add(NO_METHOD, grpc.StatusCode.UNIMPLEMENTED.name)
@@ -94,7 +97,7 @@ class GrpcInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
             "stream" if streams else "unary"
             for streams in (found.request_streaming, found.response_streaming)
         )
-        if (asks, answers) == ("stream", "unary"):  # none is there
+        if (asks, answers) == ("stream", "unary"):  # no service here has such calls
             return found
         make = getattr(grpc, f"{asks}_{answers}_rpc_method_handler")
         return make(
@@ -152,7 +155,7 @@ def _bytes(text: str | bytes) -> bytes:
 
 
 def _status(context: Any) -> str:
-    """Return the status that a call ended with, by name; "" if it has none."""
+    """Return the name of the status with which a call ended; "" if it has none."""
     code = context.code()
     value = code.value[0] if isinstance(code, grpc.StatusCode) else code
     found = (str(one.name) for one in grpc.StatusCode if one.value[0] == value)
@@ -160,7 +163,7 @@ def _status(context: Any) -> str:
 
 
 def _cancelled(context: Any) -> str:
-    """Return the reason why a client gave up a call: cancellation or deadline."""
+    """Return the status of a call that the client ended: cancellation or deadline."""
     left = context.time_remaining()
     late = left is not None and left <= 0
     code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED

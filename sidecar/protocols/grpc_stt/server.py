@@ -27,23 +27,22 @@ from sidecar.service.facade import Service
 log = logging.getLogger(__name__)
 
 MIN_PING_INTERVAL_S = 5
-"""A client may ask so often itself."""
+"""Minimum interval of a client's own pings, in seconds."""
 READ_AHEAD_BYTES = 256 << 10
-"""Of one stream, read before somebody asks for it: 8 s of sound at 16 kHz."""
+"""Bytes that are read ahead for a stream: 8 s of audio at 16 kHz."""
 MAX_STREAMS = 256
-"""Calls of one connection at once."""
+"""Maximum concurrent calls of one connection."""
 MAX_METADATA_BYTES = 32 << 10
-"""Bytes of metadata."""
 MAX_REQUEST_BYTES = 8 << 20
-"""The longest recording in one piece: four minutes at 16 kHz."""
+"""Largest message: four minutes of audio at 16 kHz."""
 MAX_RESPONSE_BYTES = 4 << 20
 
 
 def channel_options() -> list[tuple[str, int]]:
-    """The server's bounds, as gRPC calls them."""
+    """Return the server's limits as gRPC options."""
     ping_ms = round(LIVE_PING_S * 1000)
     return [
-        ("grpc.so_reuseport", 0),  # or a second server shares the port
+        ("grpc.so_reuseport", 0),  # otherwise a second server could share the port
         ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
         ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
@@ -53,7 +52,7 @@ def channel_options() -> list[tuple[str, int]]:
         ("grpc.http2.bdp_probe", 0),
         ("grpc.keepalive_time_ms", ping_ms),
         ("grpc.keepalive_timeout_ms", ping_ms),
-        ("grpc.http2.ping_timeout_ms", ping_ms),  # or it is a minute at least
+        ("grpc.http2.ping_timeout_ms", ping_ms),  # otherwise it is at least a minute
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_S * 1000),
         ("grpc.http2.max_pings_without_data", 0),
@@ -62,8 +61,8 @@ def channel_options() -> list[tuple[str, int]]:
 
 
 class GrpcServer:
-    """Live audio over gRPC. ``reserved`` has the port, and is given up when that is listened at;
-    ``credentials`` encrypt connections, None leaves them plain."""
+    """gRPC server for live audio. ``reserved`` holds the port until the server listens;
+    ``credentials`` are those of TLS, `None` means no TLS."""
 
     def __init__(
         self,
@@ -82,10 +81,10 @@ class GrpcServer:
         self._telling: asyncio.Task[None] | None = None
 
     async def start(self) -> dict[str, Any]:
-        """Serve; the port is told.
+        """Start to serve; return the port.
 
         Raises:
-            errors.PortInUse: somebody else was quicker.
+            errors.PortInUse: another program listened on the port first.
         """
         encrypted, traced = self._credentials is not None, self._service.traces.on
         tally = self._service.tally.wires
@@ -108,18 +107,18 @@ class GrpcServer:
         return {"grpc_port": port}
 
     def stop_accepting(self) -> None:
-        """Health says that it ends, and calls that begin are refused; streams go on."""
+        """Report the shutdown by the health service and refuse new calls; streams continue."""
         self._backend.stopping = True
         self._telling = asyncio.get_running_loop().create_task(
             self._health.enter_graceful_shutdown()
         )
 
     async def drain(self, grace_s: float) -> None:
-        """Drain: calls that are being answered have ``grace_s`` seconds."""
+        """Stop; calls in progress have ``grace_s`` seconds."""
         await self._server.stop(grace_s)
 
     async def close(self) -> None:
-        """End what goes on."""
+        """End all calls and pending sessions."""
         self._backend.close()
         self._reserved.close()
         if self._server is not None:
@@ -143,11 +142,11 @@ class GrpcServer:
 def server_credentials(
     pair: CertificatePair, watch: FileWatcher, clients: Path | None = None
 ) -> grpc.ServerCredentials:
-    """Return the credentials of a server; client certificates are required if ``clients`` is set,
-    the authority that they are checked by. ``watch`` watches the files.
+    """Return TLS credentials that ``watch`` reloads. If ``clients`` is set, client certificates
+    signed by these authorities are required.
 
     Raises:
-        errors.SettingsInvalid: one of them cannot be read.
+        errors.SettingsInvalid: a file cannot be read.
     """
     files = {pair.certificate, pair.key} | ({clients} if clients else set())
     shown = watch.add("the certificates for gRPC", files, lambda: _read_certificates(pair, clients))
@@ -178,12 +177,12 @@ def _read_certificates(
 
 
 def _read_client_roots(clients: Path) -> bytes:
-    """Looked at here: gRPC takes whatever is given, and then lets nobody in."""
+    """Check the file here: gRPC accepts any content, and then refuses all clients."""
     sidecar_files.check_regular(clients)
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(clients)
         return clients.read_bytes()
-    except OSError as error:  # ssl.SSLError is one
+    except OSError as error:  # includes ssl.SSLError
         why = getattr(error, "reason", None) or error.strerror or str(error)
         raise errors.SettingsInvalid(
             f"{clients} has no usable certificate: {why.lower().replace('_', ' ')}.",

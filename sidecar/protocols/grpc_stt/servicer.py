@@ -1,4 +1,4 @@
-"""Servicer: the gRPC calls CreateSession and StreamingRecognize."""
+"""Servicer of the gRPC calls CreateSession and StreamingRecognize."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NAME = "stt.STTBackend"
 
 
 class GrpcServicer:
-    """Answers the calls. ``stopping`` once the service ends."""
+    """Servicer of the calls. ``stopping``: True once the service shuts down."""
 
     def __init__(self, service: Service, entrance: AccessControl, *, encrypted: bool) -> None:
         self._service = service
@@ -47,7 +47,7 @@ class GrpcServicer:
         self.stopping = False
 
     def handlers(self) -> grpc.GenericRpcHandler:
-        """For a server."""
+        """Return the handlers of the calls, for a server."""
         return grpc.method_handlers_generic_handler(
             NAME,
             {
@@ -61,11 +61,11 @@ class GrpcServicer:
         )
 
     def close(self) -> None:
-        """Drop sessions whose client did not come."""
+        """Drop sessions that no client has started to use."""
         self._waiting.close()
 
     async def create(self, request: SessionRequest | None, context: Any) -> SessionResponse | None:
-        """CreateSession."""
+        """Handle CreateSession."""
         try:
             if request is None:
                 raise codes.GrpcRefused(codes.OPTION_INVALID, "the message cannot be read")
@@ -75,7 +75,7 @@ class GrpcServicer:
         return None
 
     async def recognize(self, chunks: object, context: Any) -> None:
-        """StreamingRecognize."""
+        """Handle StreamingRecognize."""
         times = GrpcTimings()
         try:
             await self._recognize(context, times)
@@ -90,7 +90,7 @@ class GrpcServicer:
         asked = session_options.session_options(request, live.spec, self._service.settings)
         caller = await self._caller(context, asked.key)
         session = live.open(caller, asked.options, asked.session_id, wire="grpc")
-        # A stream may come without a word of who it is: clients send a key once, and this.
+        # A stream may come without credentials: some clients send a key once, then only this token.
         is_known = caller.proof is not AuthMethod.PLACE
         token = self._waiting.new_token() if asked.with_token or is_known else ""
         self._waiting.add(GrpcSession(session, caller, token, asked.with_token))
@@ -125,11 +125,11 @@ class GrpcServicer:
     async def _claimed(
         self, context: Any, number: str, caller: Identity | None, token: str
     ) -> GrpcSession:
-        """The session that a stream is for, which is its own from now on.
+        """Return the session that a stream claims; it is no longer pending.
 
         Raises:
-            codes.Refused: there is none with that id, or the token is another.
-            errors.RateLimited: one who guesses tokens.
+            codes.GrpcRefused: there is no session with that id, or the token is wrong.
+            errors.RateLimited: the client has sent too many wrong tokens.
         """
         found = self._waiting.of(number, caller.owner if caller else None)
         if not found:
@@ -147,7 +147,8 @@ class GrpcServicer:
         raise codes.GrpcRefused(codes.TOKEN_INVALID)
 
     async def _caller(self, context: Any, key: str = "") -> Identity:
-        """Return the identity of the caller, by the metadata or by a key among the attributes."""
+        """Return the identity of the caller, from the metadata or from a key among the
+        attributes."""
         approach = self._approach(context)
         if key and not approach.authorizations:
             approach = dataclasses.replace(approach, authorizations=[f"Bearer {key}"])
@@ -171,14 +172,15 @@ def _metadata(context: Any) -> interceptor.Metadata:
 
 
 async def _send_session_metadata(context: Any, session: Session) -> None:
-    """Send the initial metadata of a session: nothing, mostly."""
+    """Send the initial metadata of a session, which is usually empty."""
     if session.greeting:
         said = [(name, json.dumps(value)) for name, value in session.greeting.items()]
         await context.send_initial_metadata(said)
 
 
 def _reader(kind: Any) -> Callable[[bytes], Any]:
-    """Reads messages of a kind; None for what is none, which is the client's fault, not ours."""
+    """Return a parser of messages; it returns `None` for an invalid message, which is the client's
+    error, not an internal one."""
 
     def from_bytes(raw: bytes) -> Any:
         try:

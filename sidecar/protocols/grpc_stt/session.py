@@ -1,4 +1,4 @@
-"""Sessions that wait for their stream, the stream of one, results, timings."""
+"""Pending gRPC sessions, their streams, results and timings."""
 
 from __future__ import annotations
 
@@ -33,14 +33,15 @@ from sidecar.protocols.grpc_stt import stt_pb2
 from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk
 
 UNUSED_S = limit("grpc_unused", 30.0)
-"""Seconds that a session which was created waits for its stream."""
+"""Seconds for which a created session waits for its stream."""
 
 
 @dataclass(eq=False, slots=True)
 class GrpcSession:
-    """A session, who created it, and the token that its chunks must have (none where "").
+    """Created session, its caller, and the token that its chunks need ("" means none).
 
-    ``asked``: the client wants that; else it is there for streams that do not say who they are.
+    ``asked``: True if the client requested the token. Otherwise it is for streams without
+    credentials.
     """
 
     session: Session
@@ -50,12 +51,12 @@ class GrpcSession:
     over: asyncio.TimerHandle | None = None
 
     def admits(self, token: str) -> bool:
-        """Return whether that is its token, in the same time for every token."""
+        """Return whether the token is right, compared in constant time."""
         return not self.token or hmac.compare_digest(token.encode(), self.token.encode())
 
 
 class GrpcPendingSessions:
-    """Pending sessions; ``drop`` is called with one that waited for too long."""
+    """Sessions that wait for their stream; ``drop`` is called with one that waited too long."""
 
     def __init__(self, drop: Callable[[Session], None]) -> None:
         self.unused_s = UNUSED_S
@@ -64,30 +65,30 @@ class GrpcPendingSessions:
 
     @staticmethod
     def new_token() -> str:
-        """Return the token of a session that a client creates: 128 bits."""
+        """Return a new session token: 128 bits."""
         return secrets.token_hex(16)
 
     def add(self, created: GrpcSession) -> None:
-        """From now on it waits."""
+        """Add a session and start its timeout."""
         self._waiting[created.caller.owner, created.session.id] = created
         later = asyncio.get_running_loop().call_later
         created.over = later(self.unused_s, self._expire, created)
 
     def of(self, number: str, owner: str | None = None) -> list[GrpcSession]:
-        """Return the sessions with that id: of one owner, or of all."""
+        """Return the pending sessions with an id: of one owner, or of all."""
         if owner is not None:
             found = self._waiting.get((owner, number))
             return [found] if found else []
         return [one for (_, each), one in self._waiting.items() if each == number]
 
     def take(self, created: GrpcSession) -> bool:
-        """It waits no more; False where it did not."""
+        """Remove a session; return False if it was not pending."""
         if created.over is not None:
             created.over.cancel()
         return self._waiting.pop((created.caller.owner, created.session.id), None) is created
 
     def close(self) -> None:
-        """None of them waits any more."""
+        """Drop all pending sessions."""
         for created in list(self._waiting.values()):
             self._expire(created)
 
@@ -101,19 +102,19 @@ class GrpcTimings:
     """Sums over all finals of a stream, in seconds."""
 
     buffer_s: float = 0.0
-    """The client waited, because as much sound was kept as may be."""
+    """Time for which the client waited because the audio buffer was full."""
     queue_s: float = 0.0
-    """Speech waited for the engine."""
+    """Time for which speech waited for the engine."""
     work_s: float = 0.0
-    """The engine took."""
+    """Time that the engine took."""
     emit_s: float = 0.0
-    """The client took to read results."""
+    """Time that the client took to read finals."""
     finals: int = 0
     dropped: int = 0
-    """Utterances that were not recognised: too many spoke."""
+    """Utterances that were not recognized because of overload."""
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """As trailing metadata."""
+        """Return the timings as trailing metadata."""
         parts = (self.buffer_s, self.queue_s, self.work_s, self.emit_s)
         names = ("buffer-wait", "queue-wait", "inference", "response-emit", "total")
         return (
@@ -127,14 +128,14 @@ class GrpcTimings:
 
 
 SEND_TIMEOUT_S = 30.0
-"""Time without a read after which a client is disconnected."""
+"""Time without a read after which a client is disconnected, in seconds."""
 DEFAULT_SAMPLE_RATE = 16_000
 FINAL_CHUNK_S = 1.0
-"""Chunks into which a long last message is split."""
+"""Length of the chunks into which a long last message is split, in seconds."""
 
 
 class GrpcStream:
-    """Of a session that was created. ``stopping``: whether the service ends."""
+    """Stream of a created session. ``stopping``: returns whether the service shuts down."""
 
     def __init__(
         self, context: Any, created: GrpcSession, times: GrpcTimings, stopping: Callable[[], bool]
@@ -147,13 +148,13 @@ class GrpcStream:
         self._results = GrpcResults(created.session.options)
         self._rate = DEFAULT_SAMPLE_RATE
         self._all_said = False
-        """The client has said that nothing more comes."""
+        """True if the client has ended its audio."""
 
     async def run(self, first: AudioChunk | None, revoked: asyncio.Future[None]) -> None:
-        """Until the end; ``first`` was read before, None where the client ended without a chunk.
+        """Run the stream to its end; ``first`` is the first chunk, `None` if the client sent none.
 
         Raises:
-            codes.Refused, errors.SidecarError: what went wrong, such as what ``revoked`` has.
+            codes.GrpcRefused, errors.SidecarError: the stream failed, or ``revoked`` has an error.
         """
         async with running(self._read(first), self._tell()) as (reading, telling):
             waited: set[asyncio.Future[None]] = {reading, telling, revoked}
@@ -170,7 +171,7 @@ class GrpcStream:
         return self._session.options.turns is TurnControl.ONE and self._results.finals > 0
 
     async def _read(self, first: AudioChunk | None) -> None:
-        """Sound, up to the last chunk or the client's end."""
+        """Read audio up to the last chunk or the client's end."""
         chunk = first
         try:
             while chunk is not None:
@@ -179,12 +180,12 @@ class GrpcStream:
                     if chunk.is_final:
                         break
                 chunk = await read_chunk(self._context)
-            await asyncio.sleep(0)  # a client that is gone ends like one that is done, at first
+            await asyncio.sleep(0)  # a disconnect first looks like a normal end
             self._all_said = True
             self._session.finish()
         except errors.SidecarError:
             if self._session.over or self._session.finishing:
-                return  # what it says last is told elsewhere
+                return  # `_tell` reports the session's last events
             raise
 
     async def _take(self, chunk: AudioChunk) -> None:
@@ -209,7 +210,7 @@ class GrpcStream:
         self._times.buffer_s += time.monotonic() - began
 
     async def _tell(self) -> None:
-        """Results, up to the session's end."""
+        """Send results until the session ends."""
         async for numbered in self._session.events():
             event = numbered.event
             if isinstance(event, NoticeRaised):
@@ -236,10 +237,10 @@ class GrpcStream:
 
 
 async def read_chunk(context: Any) -> AudioChunk | None:
-    """The next chunk, None where the client has ended.
+    """Return the next chunk; `None` if the client has ended.
 
     Raises:
-        codes.Refused: it is none.
+        codes.GrpcRefused: the message is not a chunk.
     """
     chunk = await context.read()
     if chunk is grpc.aio.EOF:
@@ -251,9 +252,11 @@ async def read_chunk(context: Any) -> AudioChunk | None:
 
 
 class GrpcResults:
-    """Of one stream. Clients put finals one behind the other and show a partial behind them: so
-    each piece is told once as final. A session that ends with its only utterance has one final,
-    with all pieces of that."""
+    """Results of one stream.
+
+    Clients append finals and show a partial after them, so each segment is sent once as final. A
+    session that ends after one utterance has one final, with all segments of it.
+    """
 
     def __init__(self, options: LiveOptions) -> None:
         self._one = options.turns is TurnControl.ONE
@@ -265,7 +268,7 @@ class GrpcResults:
         self.finals = 0
 
     def of(self, event: LiveEvent) -> stt_pb2.STTResult | None:
-        """Return the result to send for an event, None if there is none."""
+        """Return the result to send for an event; `None` if there is none."""
         match event:
             case Partial():
                 return self._partial(event)

@@ -1,4 +1,4 @@
-"""Session options of CreateSession, VAD among them. Pure."""
+"""Session options of CreateSession, including VAD. Pure."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ PROFILES = {
 }
 _TRUE = frozenset({"1", "true", "yes", "on"})
 HYSTERESIS = 0.15
-"""Hysteresis of the threshold: speech goes on down to so much below it."""
+"""Hysteresis of the threshold: speech continues down to this much below it."""
 LONGEST_ID = 256
 MOST_ATTRIBUTES = 64 << 10
-"""Characters of all attributes together: they go back to the client."""
+"""Maximum characters of all attributes together: they are returned to the client."""
 
 
 @dataclass(frozen=True, slots=True)
 class GrpcSessionOptions:
-    """A session as it will be. ``key``: what was sent as an API key among the attributes."""
+    """Options of a session to be created. ``key``: the API key among the attributes."""
 
     session_id: str
     options: LiveOptions
@@ -43,7 +43,7 @@ class GrpcSessionOptions:
     key: str
 
     def answer(self, token: str) -> stt_pb2.SessionResponse:
-        """Return the answer for the client."""
+        """Return the response for the client."""
         language = "" if self.options.language == AUTO else self.options.language
         attributes = {**self.attributes, "decode_profile": self.profile}
         return stt_pb2.SessionResponse(
@@ -60,10 +60,10 @@ class GrpcSessionOptions:
 
 
 def api_key_in(request: stt_pb2.SessionRequest) -> str:
-    """Return the API key among the attributes.
+    """Return the API key among the attributes, or "".
 
     Raises:
-        codes.Refused: there is none, and one is required.
+        codes.GrpcRefused: it is missing and required.
     """
     given = request.attributes
     key = next((given[name] for name in ("api_key", "api-key") if given.get(name)), "")
@@ -76,10 +76,11 @@ def api_key_in(request: stt_pb2.SessionRequest) -> str:
 def session_options(
     request: stt_pb2.SessionRequest, spec: EngineSpec | None, settings: Settings
 ) -> GrpcSessionOptions:
-    """Return the options of a request, as far as ``spec`` can do it; ``settings`` has the defaults.
+    """Return the options of a request, limited to what ``spec`` supports; ``settings`` has the
+    defaults.
 
     Raises:
-        codes.Refused: something has a value that means nothing.
+        codes.GrpcRefused: a value is not valid.
     """
     if not request.session_id:
         raise codes.GrpcRefused(codes.NO_SESSION_ID)
@@ -149,7 +150,8 @@ def _profile(request: stt_pb2.SessionRequest, usual: str) -> str:
 
 
 def _language(code: str, spec: EngineSpec | None, usual: str) -> str:
-    """An engine that does not know a language finds out by itself, as this wire has it."""
+    """Return the language for the engine. If it does not support the language, it detects it, as
+    this protocol specifies."""
     if not code.strip():
         return usual if spec is None or spec.speaks(usual) else AUTO
     try:

@@ -18,14 +18,14 @@ from sidecar.transcripts.transcript import Transcript
 
 DONE = b"data: [DONE]\n\n"
 AnnotateTranscript = Callable[[JobRecord], Transcript]
-"""The transcript of a job that has ended, with what its client should know of it; raises why there
-is none."""
+"""Function that returns the transcript of a finished job, with its warnings; it raises the job's
+error."""
 
 
 async def event_frames(
     running: OpenAIFollowedJob, fmt: OpenAIResponseFormat, noted: AnnotateTranscript
 ) -> AsyncGenerator[bytes, None]:
-    """Yield the event stream, with a comment if nothing comes for a while."""
+    """Yield the event stream, with a comment as keep-alive while no event comes."""
     told = OpenAIJobEvents(diarized=fmt is OpenAIResponseFormat.DIARIZED)
     try:
         async with aclosing(running.watched(responses.SSE_KEEP_ALIVE_S)) as changes:
@@ -49,7 +49,7 @@ def token_revoked_frame() -> bytes:
 
 
 class OpenAIJobEvents:
-    """The events of one job. Pure."""
+    """Events of one job. Pure."""
 
     def __init__(self, *, diarized: bool) -> None:
         self._unsaid, self._saying = UnsentSegments(), IncrementalTextResponse()
@@ -57,7 +57,7 @@ class OpenAIJobEvents:
         self._segments: dict[str, dict[str, Any]] = {}
 
     def more(self, record: JobRecord) -> Iterator[dict[str, Any]]:
-        """Of what is new in a job."""
+        """Yield the events of new segments of a job."""
         for index, segment in self._unsaid.more(record):
             if not segment.is_speech:
                 continue
@@ -70,9 +70,9 @@ class OpenAIJobEvents:
                 yield from self._segment(body)
 
     def end(self, transcript: Transcript) -> Iterator[dict[str, Any]]:
-        """Yield the revised segments, and the end.
+        """Yield the revised segments and the end.
 
-        Nothing is billed, so no tokens are; the audio's length is in ``usage`` beside them.
+        Nothing is billed, so the token counts are 0; ``usage`` also has the duration of the audio.
         """
         done: dict[str, Any] = {
             "type": "transcript.text.done",
@@ -93,7 +93,7 @@ class OpenAIJobEvents:
         yield done | messages.transcript_warnings(transcript)
 
     def _segment(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """An event, unless that was said."""
+        """Yield the event of a segment, unless the same was sent before."""
         if self._segments.get(body["id"]) != body:
             self._segments[body["id"]] = body
             yield body

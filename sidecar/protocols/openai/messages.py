@@ -1,8 +1,7 @@
-"""Response formats and schemas.
+"""Response formats and schemas of OpenAI's transcription API.
 
-In JSON is what was said, and not what else was heard (`[Music]`): `text` is the text of the
-segments. Keys that OpenAI's answers have not stand beside theirs, and only where there is something
-to say.
+JSON has only speech and no other audio events (`[Music]`): `text` is the text of the segments.
+Additional keys that OpenAI's responses do not have are present only if they have a value.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ SEGMENT = "transcript.text.segment"
 def transcription_answer(
     transcript: Transcript, answer: OpenAIAnswerOptions, temperature: float
 ) -> tuple[bytes, str]:
-    """The body of an answer, and its media type.
+    """Return the body of a response, and its media type.
 
     Raises:
-        errors.WordsUnavailable: times of words were asked for, and the engine told none.
+        errors.WordsUnavailable: word timestamps were requested, and the engine returned none.
     """
     match answer.format:
         case OpenAIResponseFormat.TEXT if not transcript.diarized:
@@ -58,7 +57,8 @@ def transcription_answer(
 def verbose_body(
     transcript: Transcript, answer: OpenAIAnswerOptions, temperature: float
 ) -> dict[str, Any]:
-    """`verbose_json`: what Whisper would tell of its own work is as if it had been sure."""
+    """Return `verbose_json`; values that Whisper has about its own decoding are those of full
+    confidence."""
     language = openai_common.language_name(transcript.language)
     body: dict[str, Any] = {
         "task": "translate" if answer.translate else "transcribe",
@@ -90,11 +90,11 @@ def verbose_body(
 
 
 def word_bodies(transcript: Transcript) -> list[dict[str, Any]]:
-    """Every word with its times, as far as the engine tells them.
+    """Return every word that has timestamps.
 
     Raises:
-        errors.WordsUnavailable: it tells none of any; whoever asks goes on from one to the next,
-            and an empty list would look like silence.
+        errors.WordsUnavailable: no word has timestamps. An empty list would look like silence to
+            the client.
     """
     segments = list(spoken_segments(transcript))
     if segments and not any(segment.words for segment in segments):
@@ -108,7 +108,7 @@ def word_bodies(transcript: Transcript) -> list[dict[str, Any]]:
 
 
 def diarized_body(transcript: Transcript) -> dict[str, Any]:
-    """`diarized_json`."""
+    """Return `diarized_json`."""
     return {
         "task": "transcribe",
         "duration": round(transcript.duration, 3),
@@ -121,7 +121,7 @@ def diarized_body(transcript: Transcript) -> dict[str, Any]:
 
 
 def segment_body(number: int, segment: Segment, name: str | None = None) -> dict[str, Any]:
-    """A segment with its speaker, by ``name`` where that is known, which is also an event."""
+    """Return a segment with its speaker, by ``name`` if that is known. It is also an event."""
     return {
         "type": SEGMENT,
         "id": f"seg_{number:03}",
@@ -133,13 +133,14 @@ def segment_body(number: int, segment: Segment, name: str | None = None) -> dict
 
 
 def compression_ratio(text: str) -> float:
-    """As Whisper has it: how much shorter zlib makes a text. What repeats itself has a high one."""
+    """Return Whisper's compression ratio: the length of a text by that of its zlib compression. It
+    is high for repetitive text."""
     data = text.encode()
     return len(data) / len(zlib.compress(data))
 
 
 def spoken_segments(transcript: Transcript) -> Iterator[Segment]:
-    """The segments in which somebody says words."""
+    """Return the segments with speech."""
     return (segment for segment in transcript.segments if segment.is_speech)
 
 
@@ -168,11 +169,11 @@ class OpenAIModel(BaseModel):
 
     @classmethod
     def of(cls, spec: EngineSpec, name: str, created: int, *, strict: bool = False) -> OpenAIModel:
-        """Return the one of that name; ``created`` is when the service was started. ``strict``:
-        the setting `openai_strict`.
+        """Return the model of a name; ``created``: the start of the service, in seconds since 1970.
+        ``strict``: the setting `openai_strict`.
 
         Raises:
-            errors.ModelNotFound: there is none of this name.
+            errors.ModelNotFound: no model has this name.
         """
         return cls(
             id=name,
@@ -224,8 +225,8 @@ TRANSCRIPTION: dict[int | str, dict[str, Any]] = {
 
 
 def form(fields: dict[str, Any]) -> dict[str, Any]:
-    """The body of a request with these fields, and its headers. A body that is the recording itself
-    has them in the query."""
+    """Return the OpenAPI body of a request with these fields, and its headers. If the body is the
+    recording itself, the fields are in the query."""
     return {
         "requestBody": {
             "required": True,

@@ -1,4 +1,4 @@
-"""Request of a transcription: options, known speakers."""
+"""Transcription request: form, options, response format, known speakers."""
 
 from __future__ import annotations
 
@@ -35,19 +35,20 @@ from sidecar.transcripts.transcript import Notice
 NAMES, REFERENCES = "known_speaker_names", "known_speaker_references"
 MAX_KNOWN_SPEAKERS = 4
 SHORTEST_S, LONGEST_S = 2.0, 10.0
-"""As OpenAI takes them."""
+"""Limits of a reference clip in seconds, as in OpenAI's API."""
 LONGEST_NAME = 64
 MAX_REFERENCE_CHARACTERS = 3 << 20
-"""Characters of a data URL: ten seconds of stereo, 16 bit, at 48 kHz are 2.6 million."""
+"""Maximum characters of a data URL: ten seconds of stereo, 16 bit, at 48 kHz are 2.6 million."""
 MAX_REFERENCES_CHARACTERS = MAX_KNOWN_SPEAKERS * MAX_REFERENCE_CHARACTERS
 _URL = re.compile(r"data:(?P<type>[\w.+/;=-]*?);base64,", re.ASCII | re.IGNORECASE)
 
 
 def known_speakers(names: Sequence[str], references: Sequence[str]) -> dict[str, bytes]:
-    """The recordings of voices that a client sent, by name. Pure.
+    """Return the reference clips of known speakers, by name. Pure.
 
     Raises:
-        errors.FieldInvalid: there are too many, or not as many voices as names, or one is wrong.
+        errors.FieldInvalid: there are too many, the numbers of clips and names differ, or one is
+            invalid.
     """
     names = [" ".join(name.split()) for name in names]
     if len(names) != len(references):
@@ -72,7 +73,7 @@ def _bytes_of(name: str, url: str) -> bytes:
         raise _wrong(name, "is no data URL in base64, or too long")
     try:
         voice = base64.b64decode(url.strip()[said.end() :], validate=True)
-    except ValueError:  # binascii.Error is one, and what is not ASCII another
+    except ValueError:  # includes binascii.Error, and text that is not ASCII
         raise _wrong(name, "is not valid base64") from None
     if not voice:
         raise _wrong(name, "is empty")
@@ -85,11 +86,11 @@ async def with_known_speakers(
     options: TranscribeOptions,
     known: Mapping[str, bytes],
 ) -> TranscribeOptions:
-    """The options with the voices to recognise, each of which was listened to.
+    """Return the options with the known speakers, whose clips are checked.
 
     Raises:
-        errors.FieldInvalid: one is no recording, too short or too long, or not one voice.
-        errors.VoicesUnavailable: voices cannot be compared on this machine.
+        errors.FieldInvalid: a clip is not audio, too short or too long, or not of one speaker.
+        errors.VoicesUnavailable: this machine cannot compute speaker embeddings.
     """
     for name, voice in known.items():
         try:
@@ -131,7 +132,7 @@ NATIVE_FIELDS = (
     "max_tokens",
     "windows",
 )
-"""Fields of ours that OpenAI's API has not, for who knows them."""
+"""Fields that OpenAI's API does not have."""
 VAD_FIELD = "chunking_strategy"
 KNOWN_FIELDS = frozenset(
     (
@@ -141,7 +142,7 @@ KNOWN_FIELDS = frozenset(
         *(VAD_FIELD, NAMES, REFERENCES),
     )
 )
-"""Without the brackets of lists."""
+"""All known fields, without the brackets of lists."""
 
 
 class OpenAIResponseFormat(StrEnum):
@@ -172,7 +173,7 @@ STREAMED_FORMATS = (
 
 @dataclass(frozen=True, slots=True)
 class OpenAIAnswerOptions:
-    """The form of an answer; ``notices`` are of what was sent and has no effect."""
+    """Options of a response; ``notices`` are about fields that have no effect."""
 
     format: OpenAIResponseFormat = OpenAIResponseFormat.JSON
     stream: bool = False
@@ -183,9 +184,9 @@ class OpenAIAnswerOptions:
 
 @dataclass(frozen=True, slots=True)
 class OpenAIRequest:
-    """A whole request; ``source`` is open, and the holder of this closes it. ``fields``: all
-    that tells it from another one with this recording. ``warnings``: of what was not taken as it
-    was meant."""
+    """Parsed request. ``source`` is open, and the holder of the request closes it. ``fields``:
+    everything that distinguishes it from another request with this recording. ``warnings``: about
+    values that were not applied."""
 
     source: AudioSource
     options: TranscribeOptions
@@ -195,21 +196,21 @@ class OpenAIRequest:
 
 
 class OpenAIRequestForm:
-    """The fields of a form, whose lists are written with brackets behind the name, or without."""
+    """Fields of a form; names of lists may end with brackets."""
 
     def __init__(self, lists: Mapping[str, Sequence[str]]) -> None:
         self._lists = lists
 
     def one(self, name: str) -> str:
-        """The value of a field, '' where there is none; the last of several."""
+        """Return the value of a field, '' if it is missing; the last of several."""
         return self._lists.get(name, [""])[-1]
 
     def all(self, name: str) -> list[str]:
-        """All values of a field."""
+        """Return all values of a field."""
         return [*self._lists.get(f"{name}[]", ()), *self._lists.get(name, ())]
 
     def inside(self, name: str) -> dict[str, object]:
-        """Return the values of a field that has fields itself, as brackets or as JSON."""
+        """Return the values of a field that has subfields, given with brackets or as JSON."""
         begin = f"{name}["
         found: dict[str, object] = {
             key.removeprefix(begin).removesuffix("]"): values[-1]
@@ -228,11 +229,11 @@ class OpenAIRequestForm:
 async def read_request(
     request: Request, service: Service, *, translate: bool, usual: str = ""
 ) -> OpenAIRequest:
-    """Read the body, a form or the recording itself; ``usual`` is the model of who names none.
+    """Read the body, a form or the recording itself; ``usual`` is the model if none is named.
 
     Raises:
-        errors.BadRequest: it is not what it says it is, or means nothing.
-        errors.ModelNotFound: its model is not here.
+        errors.BadRequest: the body does not have its content type, or a field is invalid.
+        errors.ModelNotFound: its model is unknown.
     """
     raw = is_raw_recording(request)
     if not raw and media_type(request) != "multipart/form-data":
@@ -262,12 +263,12 @@ async def _parse_request(
         bool(usual) and parse_flag("translate", form.one("translate"), default=False)
     )
     answer = answer_options_of(form, service.spec, translate=translate, strict=strict)
-    if not usual:  # clients of whisper.cpp's server send many fields that are for that one alone
+    if not usual:  # clients of whisper.cpp's server send many fields that only it knows
         odd = unknown_fields((name.partition("[")[0] for name in upload.lists), KNOWN_FIELDS)
         answer = replace(answer, notices=(*answer.notices, *unknown_field_notices(odd)))
     options = service.options(option_fields(form, service.spec, answer, precision))
     names, references = form.all(NAMES), form.all(REFERENCES)
-    if references:  # base64 of four voices takes a quarter of a second: not on the event loop
+    if references:  # base64 of four clips takes 0.25 s: not on the event loop
         known = await service.spool_threads.run(known_speakers, names, references)
     else:
         known = known_speakers(names, references)
@@ -284,11 +285,12 @@ async def _parse_request(
 def answer_options_of(
     form: OpenAIRequestForm, spec: EngineSpec, *, translate: bool, strict: bool = False
 ) -> OpenAIAnswerOptions:
-    """The form of the answer. ``strict``: what cannot be given is refused, and not left out. Pure.
+    """Return the options of the response. ``strict``: refuse what cannot be fulfilled, instead of a
+    notice. Pure.
 
     Raises:
-        errors.FieldInvalid: something is asked for that does not go together.
-        errors.LogprobsUnavailable, errors.TranslationUnavailable: nobody here does that.
+        errors.FieldInvalid: fields contradict each other.
+        errors.LogprobsUnavailable, errors.TranslationUnavailable: the engine cannot do it.
     """
     if translate and not spec.translates:
         raise errors.TranslationUnavailable(
@@ -336,10 +338,10 @@ def _logprobs(form: OpenAIRequestForm, *, strict: bool) -> Notice | None:
 def option_fields(
     form: OpenAIRequestForm, spec: EngineSpec, answer: OpenAIAnswerOptions, precision: Precision
 ) -> Mapping[str, object]:
-    """The fields as the options of every wire have them. Pure.
+    """Return the fields as request options. Pure.
 
     Raises:
-        errors.BadRequest: languages or keywords mean nothing.
+        errors.BadRequest: languages or keywords are invalid.
     """
     fields: dict[str, object] = {name: form.one(name) for name in NATIVE_FIELDS}
     if form.one("language").strip() and form.all("languages"):
@@ -350,7 +352,7 @@ def option_fields(
     if possible := form.all("languages"):
         language = openai_common.engine_language(spec, possible)
     fields |= {
-        # '' is the language that the service is set to
+        # '' is the default language of the service
         "language": "" if language == AUTO and not possible else language,
         "prompt": form.one("prompt"),
         "temperature": form.one("temperature"),
@@ -358,7 +360,7 @@ def option_fields(
     keywords = [word for one in form.all("keywords") if (word := " ".join(one.split()))]
     if keywords:
         fields["hotwords"] = ", ".join([*filter(None, [form.one("hotwords")]), *keywords])
-    # cues are made of words where there are any
+    # subtitles are made of words if there are any
     fields["words"] = (
         OpenAIGranularity.WORD in answer.granularities or answer.format in SUBTITLE_FORMATS
     )

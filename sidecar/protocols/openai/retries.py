@@ -1,8 +1,8 @@
-"""Retries of a request: the job that its client left, taken over; requests that wait for room.
+"""Retries of a request: takeover of the abandoned job, and requests that wait for a full queue.
 
-OpenAI's SDKs send a request again, from its beginning, after a time. So a job whose client hung up
-just then is kept for a moment, and the same request takes it over. A request with an
-`Idempotency-Key` needs no luck: its job is kept as those of `/v1/jobs` are.
+OpenAI's SDKs send a request again, from its beginning, after a timeout. So a job whose client
+disconnected at its timeout is kept for a moment, and the same request takes it over. A request with
+an `Idempotency-Key` does not depend on that: its job is kept like those of `/v1/jobs`.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from sidecar.service.facade import Service
 
 
 class OpenAIFollowedJob(Protocol):
-    """Job with a client that follows it."""
+    """Job that a client follows."""
 
     record: JobRecord
 
     def watched(self, pause_s: float) -> AsyncGenerator[JobRecord | None, None]:
-        """Yield the job, now and after changes, until it has ended; None each time that nothing
-        changed for so long."""
+        """Yield the job, now and after each change, until it has ended. Yield `None` after each
+        ``pause_s`` without a change."""
         ...
 
 
 class OpenAIKeptJob:
-    """One that can be asked for by its id, perhaps since an earlier request."""
+    """Job that is kept by its id, perhaps since an earlier request."""
 
     def __init__(self, service: Service, caller: Identity, record: JobRecord) -> None:
         self._service = service
@@ -54,7 +54,7 @@ class OpenAIKeptJob:
         self.record = record
 
     async def watched(self, pause_s: float) -> AsyncGenerator[JobRecord | None, None]:
-        """As those of a job that was just submitted."""
+        """Yield the job as `OpenAIFollowedJob.watched`."""
         yield self.record
         while not self.record.over:
             owned = self._service.owned
@@ -66,36 +66,38 @@ class OpenAIKeptJob:
                             yield self.record if batch else None
                 except SubscriberTooSlow:
                     continue
-            if not self.record.over:  # it was forgotten
+            if not self.record.over:  # it was deleted
                 raise JobNotFound()
 
 
 RETRY_GRACE_S = limit("openai_retry_grace", 30.0)
-"""From a hang-up to the same request: half a second to eight until it is sent, and its upload."""
+"""Time from a disconnect to the same request, in seconds: SDKs send it after 0.5 to 8 s, and its
+upload follows."""
 CROWDED_GRACE_S = limit("openai_crowded_grace", 10.0)
-"""The same for a job that runs while others wait, unless a retry of its owner is being uploaded:
-the SDKs are back within eight seconds, and that of a client which is not has the engine no
-longer."""
+"""The same, in seconds, for a running job while others wait, unless its owner uploads a retry. The
+SDKs retry within 8 s; a client that does not loses the engine."""
 CROWDED_LOOK_S = 1.0
 HELD_S = limit("openai_held", 30.0)
-"""Proxies give up after a minute without an answer."""
+"""Time for which a request waits for a full queue, in seconds: proxies give up after a minute
+without an answer."""
 HELD_LOOK_S = 0.1
 GONE_LOOK_S = 1.0
-"""Interval of looks whether a client that waits for a place has hung up."""
+"""Interval in seconds of checks whether a waiting client has disconnected."""
 MAX_HELD_OF_OWNER = 4
-"""Requests of one owner that wait for a place."""
+"""Maximum requests of one owner that wait for a full queue."""
 DEFAULT_CLIENT_TIMEOUT_S = 600.0
-"""Of the SDKs, which name another in a header."""
+"""Default timeout of the SDKs, in seconds; they send another one in a header."""
 TIMEOUT_HEADERS = ("x-stainless-read-timeout", "x-stainless-timeout")
 RETRY_COUNT_HEADER = "x-stainless-retry-count"
 DEFAULT_CLIENT_RETRIES = 2
 CLOCK_TOLERANCE = 0.95
-"""A clock of another process may be a little ahead of ours."""
+"""Factor on the client's timeout, because its clock may run slightly fast."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenAISentRequest:
-    """Request of an owner: fields, and a digest of all of it if that is needed later."""
+    """Request of an owner: its fields, and a digest of the whole request if that is needed
+    later."""
 
     owner: str
     fields: Fields
@@ -103,33 +105,34 @@ class OpenAISentRequest:
 
 
 class OpenAIRetries(Protocol):
-    """Jobs that wait for a request to be sent again."""
+    """Abandoned jobs that wait for a retry of their request."""
 
     async def sent(self, owner: str, fields: Fields, source: AudioSource) -> OpenAISentRequest:
-        """Return the request, of a client that may send it again."""
+        """Return the request of a client that may send it again."""
         ...
 
     def leave(self, sent: OpenAISentRequest, job: Job, cancel: Callable[[], None]) -> None:
-        """The client of a job timed out; nobody who comes back within `RETRY_GRACE_S` ends it, or
-        sooner if others need the engine."""
+        """Keep the job of a client that timed out. ``cancel`` it if the client does not retry
+        within `RETRY_GRACE_S`, or sooner if others need the engine."""
         ...
 
     async def take(self, sent: OpenAISentRequest, source: AudioSource) -> Job | None:
-        """The job that the same request began, which has its recording: ``source`` is closed."""
+        """Return the job of an earlier try of the same request, or `None`. The job has its
+        recording: ``source`` is closed."""
         ...
 
     def coming(self, owner: str) -> AbstractContextManager[None]:
-        """Note, as long as this lasts, that a retry of an owner is being uploaded."""
+        """Record for the block that an owner uploads a retry."""
         ...
 
     def awaits(self, owner: str) -> bool:
-        """Return whether one more retry of an owner may take over a job that was left here."""
+        """Return whether one more retry of an owner may take over an abandoned job."""
         ...
 
 
 @dataclass(slots=True)
 class _OpenAIAbandonedJob:
-    """A job whose client may come back; ``fd`` is its recording."""
+    """Abandoned job; ``fd`` is its recording."""
 
     owner: str
     fields: Mapping[str, Any]
@@ -139,25 +142,24 @@ class _OpenAIAbandonedJob:
 
 
 class OpenAILocalRetries:
-    """`OpenAIRetries` of one service, which compares what is sent with the recordings that it
-    has."""
+    """`OpenAIRetries` of one service, which compares a request with the recordings that it has."""
 
     def __init__(self, crowded: Callable[[], bool] = lambda: False) -> None:
-        """``crowded``: whether jobs wait."""
+        """Create it; ``crowded``: returns whether jobs wait."""
         self._crowded = crowded
         self._left: list[_OpenAIAbandonedJob] = []
         self._coming = Counter[str]()
-        """Retries that are being uploaded, by owner."""
+        """Retries in upload, by owner."""
 
     async def sent(self, owner: str, fields: Fields, source: AudioSource) -> OpenAISentRequest:
-        """As `OpenAIRetries.sent`; what it is, is only told where one like it was left."""
+        """As `OpenAIRetries.sent`; a digest is computed only if a similar job was abandoned."""
         return OpenAISentRequest(owner, fields)
 
     def leave(self, sent: OpenAISentRequest, job: Job, cancel: Callable[[], None]) -> None:
-        """As `OpenAIRetries.leave`."""
+        """Keep a job as `OpenAIRetries.leave`."""
         try:
             left = _OpenAIAbandonedJob(sent.owner, sent.fields, os.dup(job.source.fd), job)
-        except ValueError:  # it has just ended
+        except ValueError:  # the job has just ended
             if not job.ended:
                 cancel()
             return
@@ -177,14 +179,14 @@ class OpenAILocalRetries:
         self._left.append(left)
 
     async def take(self, sent: OpenAISentRequest, source: AudioSource) -> Job | None:
-        """As `OpenAIRetries.take`."""
+        """Return a job as `OpenAIRetries.take`."""
         owner, fields = sent.owner, sent.fields
         alike = [one for one in self._left if one.owner == owner and one.fields == fields]
         if not alike:
             return None
         wanted = await asyncio.to_thread(request_digest, fields, source.fd)
         for left in alike:
-            if left not in self._left:  # it was waited for long enough
+            if left not in self._left:  # its time has expired
                 continue
             copy = os.dup(left.fd)
             try:
@@ -199,7 +201,7 @@ class OpenAILocalRetries:
 
     @contextmanager
     def coming(self, owner: str) -> Iterator[None]:
-        """As `OpenAIRetries.coming`."""
+        """Record a retry as `OpenAIRetries.coming`."""
         self._coming[owner] += 1
         try:
             yield
@@ -208,7 +210,7 @@ class OpenAILocalRetries:
             self._coming += Counter()  # owners without any are forgotten
 
     def awaits(self, owner: str) -> bool:
-        """As `OpenAIRetries.awaits`."""
+        """Return the answer of `OpenAIRetries.awaits`."""
         return self._coming[owner] < sum(left.owner == owner for left in self._left)
 
     def _forget(self, left: _OpenAIAbandonedJob) -> None:
@@ -219,20 +221,26 @@ class OpenAILocalRetries:
 
 
 class OpenAIQueueTurns:
-    """Queue capacity for clients that retry after a rejection (`Retry-After`). Their SDKs do so
-    twice; so a few of each owner are not refused at once, but wait here, owner by owner."""
+    """Queue admission for clients that retry after a rejection (`Retry-After`).
+
+    Their SDKs retry only twice. So a few requests of each owner are not refused at once: they wait
+    here, with fair order between owners.
+    """
 
     def __init__(self, submissions: JobSubmissions, retries: OpenAIRetries) -> None:
         self._submissions, self._retries = submissions, retries
         self._turn = FairOwnerSemaphore(1)
         self._held = Counter[str]()
-        """Requests that wait, by owner."""
+        """Waiting requests, by owner."""
 
     async def place(
         self, request: Request, caller: Identity, key: str | None
     ) -> QueueReservation | None:
-        """As `JobSubmissions.place`; None in a full queue for a retry that may take over a job that
-        was left: if it does, it needs no place."""
+        """Return a reservation as `JobSubmissions.place`.
+
+        Return `None` if the queue is full and the request is a retry that may take over an
+        abandoned job, for which it needs no reservation.
+        """
         try:
             return await self._submissions.place(caller, key)
         except QueueFull:
@@ -262,7 +270,7 @@ class OpenAIQueueTurns:
             async with asyncio.timeout(HELD_S), self._turn.held(caller):
                 while True:
                     if not self._submissions.full:
-                        with suppress(QueueFull):  # it was taken a moment ago
+                        with suppress(QueueFull):  # another request was faster
                             return await self._submissions.place(caller, key)
                     await asyncio.sleep(HELD_LOOK_S)
         return await self._submissions.place(caller, key)
@@ -274,43 +282,44 @@ def _give_back(waiting: asyncio.Future[QueueReservation]) -> None:
 
 
 class OpenAISharedRetries:
-    """`OpenAIRetries` where other services may be asked next, and have the same jobs."""
+    """`OpenAIRetries` of several services that share jobs: a retry may reach another service."""
 
     def __init__(self, timeouts: ClientTimeouts) -> None:
         self._timeouts = timeouts
 
     async def sent(self, owner: str, fields: Fields, source: AudioSource) -> OpenAISentRequest:
-        """As `OpenAIRetries.sent`; the recording is in others' hands once there is a job."""
+        """As `OpenAIRetries.sent`. The digest is computed now, because the recording leaves this
+        service with the job."""
         return OpenAISentRequest(
             owner, fields, await asyncio.to_thread(request_digest, fields, source.fd)
         )
 
     def leave(self, sent: OpenAISentRequest, job: Job, cancel: Callable[[], None]) -> None:
-        """As `OpenAIRetries.leave`."""
+        """Keep a job as `OpenAIRetries.leave`."""
         self._timeouts.leave(job, sent.digest, RETRY_GRACE_S)
 
     async def take(self, sent: OpenAISentRequest, source: AudioSource) -> Job | None:
-        """As `OpenAIRetries.take`."""
+        """Return a job as `OpenAIRetries.take`."""
         return await self._timeouts.take(sent.owner, sent.digest, source)
 
     def coming(self, owner: str) -> AbstractContextManager[None]:
-        """Return one that does nothing: all jobs are kept for `RETRY_GRACE_S`."""
+        """Return a context that does nothing: all jobs are kept for `RETRY_GRACE_S`."""
         return nullcontext()
 
     def awaits(self, owner: str) -> bool:
-        """Return False: jobs were left in the database, for any service's clients."""
+        """Return False: abandoned jobs are in the database, and any service can take them over."""
         return False
 
 
 def retry_count(request: Request) -> int | None:
-    """Return the number of retries of a request; None if its client does not send it."""
+    """Return the number of retries of a request; `None` if its client does not send it."""
     said = request.headers.get(RETRY_COUNT_HEADER, "")
     return int(said) if said.isascii() and said.isdigit() and len(said) < 4 else None
 
 
 def timed_out(request: Request, waited_s: float) -> bool:
-    """Return whether a client that hung up after so long did so because of its timeout, and is one
-    that sends the request again."""
+    """Return whether a client that disconnected after ``waited_s`` did so by its timeout, and will
+    send the request again."""
     count = retry_count(request)
     if count is None or count >= DEFAULT_CLIENT_RETRIES:
         return False

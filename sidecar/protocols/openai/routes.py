@@ -1,6 +1,6 @@
 """Routes of /v1/audio/transcriptions, /translations, /speech, /v1/models.
 
-For clients that are made for it, unchanged. A client that hangs up takes its job with it. Those of
+OpenAI's clients can use them unchanged. If a client disconnects, its job is cancelled. Clients of
 whisper.cpp's server (POST /inference) send the same form, without a model.
 """
 
@@ -31,13 +31,13 @@ TRANSCRIPTIONS, TRANSLATIONS = "/v1/audio/transcriptions", "/v1/audio/translatio
 INFERENCE = "/inference"
 MODELS = "/v1/models"
 PATHS = ("/v1/audio/", INFERENCE, MODELS, f"{MODELS}/")
-"""Paths whose errors have this wire's format."""
+"""Paths whose errors have OpenAI's format."""
 PREFIXES = ("/v1/audio/", MODELS, "/v1/realtime", INFERENCE)
 """Paths where a duplicate slash is ignored."""
 
 
 def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRouter:
-    """The routes of this wire."""
+    """Build the routes of this protocol."""
     router = speech.build_router(service)
     left = service.client_timeouts
     abandoned: retries.OpenAIRetries = (
@@ -93,7 +93,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
         return responses.json_response(body.model_dump(), headers=_request_id())
 
     @router.get(
-        f"{MODELS}/{{model:path}}",  # names have slashes, too: Systran/faster-whisper-large-v3
+        f"{MODELS}/{{model:path}}",  # names can have slashes: Systran/faster-whisper-large-v3
         summary="A model (OpenAI's API)",
         response_model=messages.OpenAIModel,
         responses=ERRORS,
@@ -107,8 +107,8 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
 
 @dataclass(frozen=True, slots=True)
 class _OpenAIStartedJob:
-    """The job of a request; ``live`` where it goes with its client, which may send it again if that
-    ``sent`` it."""
+    """Job of a request. ``live``: the job, if a disconnect cancels it. ``sent``: the request, if
+    its client may send it again."""
 
     running: retries.OpenAIFollowedJob
     live: Job | None = None
@@ -183,7 +183,7 @@ async def _begun(
     place: QueueReservation | None,
     key: str | None,
 ) -> _OpenAIStartedJob:
-    """The job of a request: a new one, or the one that it is sent again for."""
+    """Return the job of a request: a new one, or the one of an earlier try."""
     if key is not None:
         try:
             said = await asyncio.to_thread(request_digest, asked.fields, asked.source.fd)
@@ -199,7 +199,7 @@ async def _begun(
         if (count := retries.retry_count(request)) is not None:
             sent = await abandoned.sent(caller.owner, asked.fields, asked.source)
         if sent is not None and count and (job := await abandoned.take(sent, asked.source)):
-            return _OpenAIStartedJob(job, job, sent)  # it was left behind by the same request
+            return _OpenAIStartedJob(job, job, sent)  # from an earlier try of this request
     except BaseException:
         asked.source.close()
         raise
@@ -208,7 +208,7 @@ async def _begun(
 
 
 def _nothing() -> None:
-    """Do nothing: the job goes on without the client, which may retry by the same key."""
+    """Do nothing: the job continues without the client, which may retry with the same key."""
 
 
 def _now() -> float:

@@ -1,4 +1,4 @@
-"""Route of /v1/audio/speech."""
+"""Route of /v1/audio/speech: TTS in OpenAI's API."""
 
 from __future__ import annotations
 
@@ -40,24 +40,26 @@ log = logging.getLogger(__name__)
 
 SPEECH = "/v1/audio/speech"
 MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
-"""Those of OpenAI's that speak: with the setting `openai_strict` these count, and our own."""
+"""OpenAI's TTS models: with the setting `openai_strict` only they and the engine's name are
+valid."""
 MAX_INPUT_CHARACTERS = 4096
-"""As OpenAI takes them."""
+"""Maximum length of the text, as in OpenAI's API."""
 MAX_WAITING_CHARACTERS = limit("speech_characters", 16 * MAX_INPUT_CHARACTERS)
-"""Characters of all requests at once, those that wait for the engine included: about an hour."""
+"""Maximum characters of all requests at once, including those that wait for the engine: about an
+hour of speech."""
 MAX_REQUESTS = 32
-"""Requests at once: each holds a phrase in memory if its client reads slowly."""
+"""Maximum requests at once: each holds a phrase in memory if its client reads slowly."""
 RATE = 24_000
-"""Samples a second, as in OpenAI's `pcm`."""
+"""Sample rate in Hz, as in OpenAI's `pcm`."""
 SLOWEST, FASTEST = 0.25, 4.0
 MAX_PHRASE_BYTES = 120 * SAMPLE_BYTES * RATE
-"""Of the audio of one phrase, which waits in memory for a client that reads slowly: a sentence of
-250 characters at a quarter of the speed takes about 70 s."""
+"""Maximum bytes of a phrase's audio, which waits in memory for a slow client. A sentence of 250
+characters at a quarter of the speed takes about 70 s."""
 MAX_SPEECH_S = limit("speech_seconds", 7200)
-"""Of the audio of one request: 4096 digits at a quarter of the speed take less than two hours. A
-FLAC of so much is 350 MB on the disk."""
+"""Maximum audio of one request, in seconds: 4096 digits at a quarter of the speed take less than
+two hours. FLAC of that length is 350 MB on disk."""
 SILENCE_BYTES = SAMPLE_BYTES * RATE // 5
-"""Silence for an input without anything to say."""
+"""Bytes of silence for an input without anything to speak."""
 
 
 class SpeechStreamFormat(StrEnum):
@@ -79,10 +81,11 @@ class SpeechRequest:
 
 
 class SpeechQuota:
-    """Characters that are spoken or wait to be, by owner: the engine speaks one text at a time.
+    """Quota of characters in synthesis or waiting for it, by owner. The engine synthesizes one text
+    at a time.
 
-    ``turns``: whose phrase is at the engine. A conversation, which needs no turn, waits for one
-    phrase at most.
+    ``turns``: fair access to the engine, phrase by phrase. A conversation needs no turn, and waits
+    for at most one phrase.
     """
 
     def __init__(self, most: int = MAX_WAITING_CHARACTERS) -> None:
@@ -92,10 +95,11 @@ class SpeechQuota:
 
     @contextmanager
     def held(self, caller: Identity, characters: int) -> Iterator[None]:
-        """Count ``characters`` while this lasts, as many at least as leave room for `MAX_REQUESTS`.
+        """Count ``characters`` within the block. A request counts at least 1/`MAX_REQUESTS` of the
+        limit.
 
         Raises:
-            errors.SpeechFull: there are too many, of this owner or of all.
+            errors.SpeechFull: the owner's share or the limit of all owners is exceeded.
         """
         characters = max(characters, self._most // MAX_REQUESTS)
         has, free = self._owners[caller.owner], self._most - self._owners.total()
@@ -107,11 +111,11 @@ class SpeechQuota:
             yield
         finally:
             self._owners[caller.owner] -= characters
-            self._owners += Counter()  # owners without any are forgotten
+            self._owners += Counter()  # drop owners with zero
 
 
 def build_router(service: Service) -> APIRouter:
-    """The route of this wire."""
+    """Build the route of this protocol."""
     router, quota = APIRouter(), SpeechQuota()
 
     @router.post(
@@ -132,11 +136,11 @@ def build_router(service: Service) -> APIRouter:
 
 
 def parse_speech_request(fields: responses.Fields, spec: TtsSpec, *, strict: bool) -> SpeechRequest:
-    """Return what the fields of a request mean, with the voice that was asked for.
+    """Return the parsed request, with the voice as the client named it.
 
     Raises:
-        errors.FieldMissing, errors.FieldInvalid: a field means nothing.
-        errors.ModelNotFound: ``strict``, and the model is another.
+        errors.FieldMissing, errors.FieldInvalid: a field is missing or invalid.
+        errors.ModelNotFound: ``strict``, and the model is unknown.
     """
     text = fields.get("input")
     if not isinstance(text, str) or not text.strip():
@@ -173,16 +177,18 @@ def _model_warnings(given: object, spec: TtsSpec, *, strict: bool) -> tuple[str,
 
 
 def _voice_name(given: object) -> str:
-    """The name of a voice, which may be an object with its id."""
+    """Return the name of a voice, which may be given as an object with its id."""
     return parse_text("voice", given.get("id") if isinstance(given, dict) else given).strip()
 
 
 async def with_voice_here(asked: SpeechRequest, spec: TtsSpec, tts: TtsClient) -> SpeechRequest:
-    """The request with a voice that the engine has in the place of one of OpenAI's, and a warning;
-    '' is the engine's own choice. Loads the engine if its voices have to be known.
+    """Return the request with a voice of the engine.
+
+    If the engine lacks a voice of OpenAI's, its default ('') replaces it, with a warning. This
+    loads the engine if its list of voices is needed.
 
     Raises:
-        errors.SidecarError: the engine does not come.
+        errors.SidecarError: the engine does not load.
     """
     name = asked.manner.voice
     if name in ("", DEFAULT_VOICE):
@@ -197,13 +203,13 @@ async def with_voice_here(asked: SpeechRequest, spec: TtsSpec, tts: TtsClient) -
 async def spoken(
     tts: TtsClient, asked: SpeechRequest, quota: SpeechQuota, caller: Identity
 ) -> AsyncGenerator[bytes, None]:
-    """The encoded audio of a text as it is made, a sentence after the other; others that speak are
-    served in between.
+    """Yield the encoded audio of a text while it is synthesized, sentence by sentence. Other
+    requests are served between sentences.
 
     Raises:
-        errors.VoiceUnknown: there is no such voice.
-        errors.FieldInvalid: there is more audio than `MAX_SPEECH_S`.
-        errors.SidecarError: the engine does not come, or broke.
+        errors.VoiceUnknown: the voice does not exist.
+        errors.FieldInvalid: the audio is longer than `MAX_SPEECH_S`.
+        errors.SidecarError: the engine does not load, or failed.
     """
     encoder = await asyncio.to_thread(audio_encoder, asked.form, RATE)
     sentences = SentenceSplitter()
@@ -231,11 +237,11 @@ async def spoken(
 async def phrase_audio(
     tts: TtsClient, text: str, manner: SynthesisOptions, turn: AbstractAsyncContextManager[None]
 ) -> AsyncGenerator[bytes, None]:
-    """The samples of a phrase. The engine, which has one ``turn`` for it, never waits for a client
-    that reads them slowly.
+    """Yield the samples of a phrase. The engine, held for one ``turn``, never waits for a slow
+    client.
 
     Raises:
-        errors.EngineFailed: there is more audio than `MAX_PHRASE_BYTES`, or the engine broke.
+        errors.EngineFailed: the audio is longer than `MAX_PHRASE_BYTES`, or the engine failed.
         errors.SidecarError: as `TtsClient.say`.
     """
     waiting: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -259,7 +265,7 @@ async def phrase_audio(
 
 
 async def speech_events(audio: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """The same as server-sent events."""
+    """Yield encoded audio as server-sent events."""
     async with aclosing(audio) as parts:
         async for part in parts:
             told = base64.b64encode(part).decode()
@@ -269,8 +275,11 @@ async def speech_events(audio: AsyncGenerator[bytes, None]) -> AsyncGenerator[by
 
 
 class SpeechResponse(responses.StreamedResponse):
-    """Audio as it is made. What goes wrong before there is any has an answer of its own; later, the
-    connection breaks off. A client that hangs up ends it."""
+    """Response that streams audio while it is synthesized.
+
+    An error before the first audio has its own response; a later one breaks the connection. A
+    disconnect stops the synthesis.
+    """
 
     def __init__(
         self,
@@ -288,7 +297,7 @@ class SpeechResponse(responses.StreamedResponse):
         self._quota, self._caller = quota, caller
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """Handle an ASGI request."""
         with self._quota.held(self._caller, len(self._asked.text)):
             try:
                 revoked = await responses.send_until_disconnect(scope, receive, self._speak(send))

@@ -1,4 +1,4 @@
-"""Client events of both kinds of session. Pure."""
+"""Client events of both kinds of Realtime session. Pure."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from sidecar.protocols.openai_realtime import server_events
 from sidecar.protocols.openai_realtime.session_config import RealtimeSessionType, require_object
 
 LONGEST_ID = 64
-"""Characters that a client may call something."""
+"""Maximum characters of an id or a name."""
 LONGEST_TEXT = 65_536
-"""Characters of an item."""
+"""Maximum characters of an item."""
 MAX_TOOL_OUTPUT_CHARACTERS = 32_768
-"""Characters of what came of a call, and of its arguments."""
+"""Maximum characters of a tool call's output, and of its arguments."""
 LONGEST_REPLY_MS = 1000 * MAX_PLAYBACK_REPORT_S
 _TEXTS = {
     ChatRole.USER: "input_text",
@@ -33,7 +33,8 @@ _TEXTS = {
 
 @dataclass(frozen=True, slots=True)
 class RealtimeSessionUpdate:
-    """Change of the configuration; ``session`` has the changes, in the shape of the ``beta``."""
+    """Change of the configuration; ``session`` has the changed fields, with ``beta`` in the beta
+    format."""
 
     session: object
     beta: bool = False
@@ -48,19 +49,21 @@ class RealtimeAudioAppend:
 
 @dataclass(frozen=True, slots=True)
 class RealtimeAudioCommit:
-    """The turn ends here."""
+    """End of the user's turn at this point."""
 
 
 @dataclass(frozen=True, slots=True)
 class RealtimeAudioClear:
-    """Drop of the audio since the last turn."""
+    """Discard of the audio since the last turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class RealtimeItemCreate:
-    """Something that belongs into the conversation, behind the item ``after`` if that is said, or
-    first (`server_events.FIRST`); ``item`` is what the client calls it, or ''. With a ``call`` it
-    is one of a tool."""
+    """Item to add to the conversation.
+
+    ``after``: the item before it, or the start (`server_events.FIRST`), or '' for the end.
+    ``item``: the id that the client chose, or ''. With a ``call`` it is a tool call.
+    """
 
     role: ChatRole
     text: str
@@ -81,21 +84,21 @@ class RealtimeToolOutput:
 
 @dataclass(frozen=True, slots=True)
 class RealtimeItemDelete:
-    """It does not belong there."""
+    """Deletion of an item."""
 
     item: str
 
 
 @dataclass(frozen=True, slots=True)
 class RealtimeItemRetrieve:
-    """Request for an item as it is now."""
+    """Request for the current state of an item."""
 
     item: str
 
 
 @dataclass(frozen=True, slots=True)
 class RealtimeItemTruncate:
-    """Report that so many milliseconds of an answer were played."""
+    """Report that the client played ``end_ms`` milliseconds of a response."""
 
     item: str
     end_ms: int
@@ -103,21 +106,21 @@ class RealtimeItemTruncate:
 
 @dataclass(frozen=True, slots=True)
 class RealtimeResponseCreate:
-    """An answer is wanted, in the manner of ``options``."""
+    """Request for a response with these ``options``."""
 
     options: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class RealtimeResponseCancel:
-    """No more of that answer, or if it is '' of whichever is given."""
+    """Cancellation of a response; '' means the current one."""
 
     response: str
 
 
 @dataclass(frozen=True, slots=True)
 class RealtimeOutputClear:
-    """The client plays no more of what it has."""
+    """Discard of the audio that the client has not played yet."""
 
 
 RealtimeCommand: TypeAlias = (
@@ -134,7 +137,7 @@ RealtimeCommand: TypeAlias = (
 
 
 class RealtimeEventInvalid(Exception):
-    """An event that means nothing; ``event_id`` is the one that the client gave it."""
+    """Error of an invalid event; ``event_id`` is the client's id of it."""
 
     def __init__(self, error: errors.SidecarError, event_id: str | None) -> None:
         super().__init__(error.code)
@@ -143,17 +146,17 @@ class RealtimeEventInvalid(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RealtimeClientEvent:
-    """An order, and what its client calls it."""
+    """Command of a client, and the client's id of it."""
 
     order: RealtimeCommand
     event_id: str | None
 
 
 def read_event(message: str | bytes, kind: RealtimeSessionType) -> RealtimeClientEvent:
-    """Return the order in a message to a session of that kind.
+    """Return the command in a message to a session of this kind.
 
     Raises:
-        OrderInvalid: there is none.
+        RealtimeEventInvalid: the message is invalid.
     """
     try:
         event = request_headers.parse_json_message(message)

@@ -1,10 +1,10 @@
-"""Configuration of a conversation: turn detection, tools. Pure.
+"""Configuration of a conversation: turn detection, tools, voice. Pure.
 
-Only what is there changes. How somebody is heard is said as for a transcription.
+Fields that are left out stay. The input fields are those of a transcription.
 
-By a model that listens for the end of a thought there, by the words here:
-`conversation.end_of_turn` is what ``semantic_vad`` comes to, and a pause of so many milliseconds
-what ``server_vad`` does.
+OpenAI's ``semantic_vad`` detects the end of a turn with a model that hears the audio. Here it is
+`conversation.end_of_turn`, which uses the recognized words. ``server_vad`` is a pause in
+milliseconds.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from sidecar.protocols.openai_realtime.session_config import (
 )
 
 SHORTEST_SILENCE_MS = round(1000 * CONVERSATION_ENDPOINTING.silence_s)
-"""Less than this is no pause to the ear."""
+"""Minimum pause in milliseconds: a shorter silence is not perceived as a pause."""
 _SCALE = {RealtimeEagerness.LOW: 2.0, RealtimeEagerness.HIGH: 0.7}
-"""Of the patience, for who is to be given more time, or less."""
+"""Factors on the end-of-turn delays, by eagerness."""
 
 
 def _detection(before: RealtimeTurnDetection, given: Mapping[str, Any]) -> RealtimeTurnDetection:
@@ -66,7 +66,7 @@ def _detection(before: RealtimeTurnDetection, given: Mapping[str, Any]) -> Realt
 
 
 def _patience(detection: RealtimeTurnDetection) -> EndOfTurnDelays:
-    """Return the pause that ends a turn."""
+    """Return the delays after which a pause ends a turn."""
     if detection.kind is RealtimeVadType.SEMANTIC:
         return EndOfTurnDelays(scale=_SCALE.get(detection.eagerness, 1.0))
     pause_s = detection.silence_ms / 1000
@@ -75,17 +75,18 @@ def _patience(detection: RealtimeTurnDetection) -> EndOfTurnDelays:
 
 MAX_TOOLS = 128
 MAX_TOOLS_CHARACTERS = 65_536
-"""Characters of all of them together, as JSON: a model reads them before each answer."""
+"""Maximum characters of all tools as JSON: an LLM reads them before each answer."""
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 FUNCTION = "function"
 HINT = "Tools are functions of the client's: type, name, description and parameters."
 
 
 def parse_tools(given: Mapping[str, Any], at: str, before: ToolSet) -> ToolSet:
-    """The tools of a session or of one answer, ``at`` by its name; what is not said stays.
+    """Return the tools of a session or of a response, named ``at`` in errors; fields that are left
+    out stay.
 
     Raises:
-        errors.FieldInvalid: they mean nothing, or are others than functions.
+        errors.FieldInvalid: a tool is invalid, or not a function.
     """
     after = before
     if given.get("tools") is not None:
@@ -93,7 +94,7 @@ def parse_tools(given: Mapping[str, Any], at: str, before: ToolSet) -> ToolSet:
     if given.get("tool_choice") is not None:
         after = _chosen(after, given["tool_choice"], f"{at}.tool_choice")
     if after.named and after.named not in {tool.name for tool in after.all}:
-        if given.get("tool_choice") is None:  # what was to be called is gone
+        if given.get("tool_choice") is None:  # the chosen tool was removed
             return replace(after, choice=ToolChoice.AUTO, named="")
         raise errors.FieldInvalid(
             f"'{at}.tool_choice' names a tool that is not in the list of tools."
@@ -102,7 +103,7 @@ def parse_tools(given: Mapping[str, Any], at: str, before: ToolSet) -> ToolSet:
 
 
 def tools_view(tools: ToolSet) -> list[dict[str, Any]]:
-    """As clients read them."""
+    """Return the tools as clients read them."""
     return [
         {
             "type": FUNCTION,
@@ -160,19 +161,22 @@ def _chosen(tools: ToolSet, given: object, at: str) -> ToolSet:
 
 
 DIALOGUE_MODELS = ("gpt-realtime", "gpt-4o-realtime", "gpt-4o-mini-realtime", "gpt-audio")
-"""Prefixes of OpenAI's conversation models: they stand for the one here."""
+"""Prefixes of OpenAI's conversation models: aliases of the LLM here."""
 HEARD = RealtimeTranscriptionConfig(detection=RealtimeTurnDetection(RealtimeVadType.SEMANTIC))
-"""Unless a client says otherwise."""
+"""Default recognition options."""
 SLOWEST, FASTEST = 0.25, 1.5
 LONGEST_INSTRUCTIONS = 16_384
-"""Characters."""
+"""Maximum characters of the instructions."""
 
 
 @dataclass(frozen=True, slots=True)
 class RealtimeDialogueConfig:
-    """All that a client can say of a conversation. ``model`` and ``voice`` are as it wrote them.
-    ``aloud``: answers are spoken, if something here speaks (``speaks``). ``any_voice``: only the
-    speech server knows the names of its voices. ``sound`` goes out."""
+    """Configuration of a conversation that a client can set.
+
+    ``model`` and ``voice`` are as the client wrote them. ``aloud``: answers are spoken if there is
+    a TTS engine (``speaks``). ``any_voice``: only the speech server knows the names of its voices.
+    ``sound``: format of the output audio.
+    """
 
     model: str
     instructions: str = ""
@@ -192,12 +196,12 @@ class RealtimeDialogueConfig:
 
     @property
     def own_voice(self) -> str:
-        """The voice of the engine's that is wanted, '' for the usual one."""
+        """Return the requested voice of the engine, '' for the default one."""
         usual = (DEFAULT_VOICE,) if self.any_voice else (DEFAULT_VOICE, *VOICES)
         return "" if self.voice in usual else self.voice
 
     def options(self, before: ConversationOptions) -> ConversationOptions:
-        """The conversation's, which has had others."""
+        """Return the new options of the conversation; ``before`` are the current ones."""
         detection = self.heard.detection
         return replace(
             before,
@@ -223,7 +227,7 @@ class RealtimeDialogueConfig:
         )
 
     def manner(self, usual: SynthesisOptions) -> SynthesisOptions:
-        """Return the speaking manner of answers."""
+        """Return the synthesis options of answers."""
         rate = USUAL_RATE if self.sound is RealtimeAudioFormat.PCM else TELEPHONE_RATE
         voice = self.own_voice or usual.voice
         return replace(usual, voice=voice, speed=self.speed, rate=rate)
@@ -239,7 +243,7 @@ class RealtimeDialogueConfig:
         return {"format": RealtimeTranscriptionConfig(self.sound).format_view, "voice": self.voice}
 
     def view(self, number: str, expires_at: int) -> dict[str, Any]:
-        """The session as clients read it; ``expires_at`` in seconds since 1970."""
+        """Return the session as clients read it; ``expires_at`` is in seconds since 1970."""
         return {
             "type": RealtimeSessionType.CONVERSATION.value,
             "object": "realtime.session",
@@ -273,14 +277,14 @@ _GA_NAMES = {
     "input_audio_noise_reduction": "audio.input.noise_reduction",
     "turn_detection": "audio.input.turn_detection",
 }
-"""Current names of fields of the beta."""
+"""Current names of the beta's fields."""
 
 
 def refuse_beta_fields(given: Mapping[str, Any], at: str) -> None:
-    """Refuse a session or an answer, ``at`` by its name, in the shape of the beta.
+    """Refuse the beta format in a session or a response, named ``at`` in errors.
 
     Raises:
-        errors.FieldInvalid: it is.
+        errors.FieldInvalid: it has a field of the beta.
     """
     for name, now in _GA_NAMES.items():
         if given.get(name) is not None:
@@ -290,18 +294,18 @@ def refuse_beta_fields(given: Mapping[str, Any], at: str) -> None:
 
 
 def stands_for_any(model: str) -> bool:
-    """Return whether that is a name for any model here."""
+    """Return whether a name is an alias of any LLM here."""
     return model.startswith(DIALOGUE_MODELS)
 
 
 def updated_dialogue(
     before: RealtimeDialogueConfig, session: object, spec: EngineSpec
 ) -> RealtimeDialogueConfig:
-    """Return the configuration after a client's ``session``; whether there is such a voice is not
-    known here.
+    """Return the configuration after a client's ``session``. The existence of the voice is not
+    checked.
 
     Raises:
-        errors.BadRequest, errors.NotFound: it means nothing, or nothing that is to be had here.
+        errors.BadRequest, errors.NotFound: a field is invalid or not available here.
     """
     given = require_object("session", session)
     if given.get("type") not in (None, RealtimeSessionType.CONVERSATION):
@@ -328,20 +332,20 @@ def updated_dialogue(
 def with_response_output(
     before: RealtimeDialogueConfig, given: Mapping[str, Any]
 ) -> RealtimeDialogueConfig:
-    """Return the configuration with the voice and the format that ``response.create`` asks for.
+    """Return the configuration with the voice and the format that ``response.create`` requests.
 
     Raises:
-        errors.FieldInvalid: one of them means nothing.
+        errors.FieldInvalid: one of them is invalid.
     """
     audio = require_object("response.audio", given.get("audio") or {})
     return _with_output(before, audio.get("output"), "response.audio.output")
 
 
 def parse_instructions(given: Mapping[str, Any], name: str, usual: str) -> str:
-    """Return the instructions for the model.
+    """Return the instructions for the LLM.
 
     Raises:
-        errors.FieldInvalid: it is no text, or too long a one.
+        errors.FieldInvalid: they are not text, or too long.
     """
     if given.get("instructions") is None:
         return usual
@@ -352,10 +356,10 @@ def parse_instructions(given: Mapping[str, Any], name: str, usual: str) -> str:
 
 
 def parse_modalities(given: Mapping[str, Any], name: str, usual: bool) -> bool:
-    """Return whether answers are to be spoken.
+    """Return whether answers are spoken.
 
     Raises:
-        errors.FieldInvalid: neither that nor the contrary is meant.
+        errors.FieldInvalid: the value is neither audio nor text.
     """
     wanted = given.get("output_modalities")
     if wanted is None:

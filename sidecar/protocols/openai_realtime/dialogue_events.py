@@ -1,7 +1,7 @@
 """Responses and other events of a conversation as server events. Pure.
 
-A response is done when all of it was sent; how much of it was heard its client says later, or a
-clock.
+A response is done when all of it was sent. How much of it was played is known later, from the
+client or from a clock.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ ReplyOutput = (
 )
 
 MAX_PENDING_REQUESTS = 8
-"""Of clients that are kept until their answers begin."""
+"""Maximum options of requested responses that are stored until the responses start."""
 
 
 @dataclass(eq=False, slots=True)
 class RealtimeResponse:
-    """One of them. ``options``: what its client said of it; ``before``: the item before it, once it
-    has ``begun``; ``written``: all its words so far; ``calls`` by their ids, each with the item
+    """Response. ``options``: from the client's request; ``before``: the item before it, once it has
+    ``begun``; ``written``: all its text so far; ``calls``: its tool calls by id, each with the item
     before it."""
 
     turn: int
@@ -70,23 +70,24 @@ class RealtimeResponse:
 
 
 class RealtimeResponses:
-    """Responses of one conversation. ``output`` says how they sound now, as clients read it."""
+    """Responses of one conversation. ``output``: the audio output configuration, as clients read
+    it."""
 
     def __init__(self, items: RealtimeDialogueItems, prefix: str, conversation: str) -> None:
         self.output: EventBody = {}
         self.law = RealtimeAudioFormat.MU_LAW
-        """Output format for telephones."""
+        """Format of telephone audio (mu-law or A-law)."""
         self._items, self._prefix, self._conversation = items, prefix, conversation
         self._requested: dict[int, Mapping[str, Any]] = {}
         self._now: RealtimeResponse | None = None
 
     @property
     def current(self) -> str:
-        """The id of the last response that was told, or ''."""
+        """Return the id of the last response that was sent, or ''."""
         return self._now.id if self._now is not None else ""
 
     def requested(self, turn: int, options: Mapping[str, Any]) -> None:
-        """A client has asked for the reply of that turn, and said this of it."""
+        """Record the options of the response that a client requested for a turn."""
         self._requested[turn] = options
         if len(self._requested) > MAX_PENDING_REQUESTS:
             del self._requested[next(iter(self._requested))]
@@ -145,7 +146,7 @@ class RealtimeResponses:
                 item.text = out.text
 
     def _begin(self, response: RealtimeResponse) -> Iterator[EventBody]:
-        """Begin the output of a response."""
+        """Yield the first events of a response's output."""
         if response.begun:
             return
         response.item.index = len(response.items)
@@ -160,7 +161,7 @@ class RealtimeResponses:
         response: RealtimeResponse,
         out: output.ToolCallStarted | output.ToolCallArgumentsDelta | output.ToolCallEnded,
     ) -> Iterator[EventBody]:
-        """A tool is called, or more of that is there, or all."""
+        """Yield the events of a tool call: its start, more arguments, or its end."""
         if isinstance(out, output.ToolCallStarted):
             item = RealtimeDialogueItem(
                 self._items.new_id(),
@@ -197,7 +198,7 @@ class RealtimeResponses:
     def _finish(
         self, response: RealtimeResponse, ending: output.ReplyEnding
     ) -> Iterator[EventBody]:
-        """End the output of a response."""
+        """Yield the last events of a response's output."""
         if response.done:
             return
         response.done, item = True, response.item
@@ -213,7 +214,7 @@ class RealtimeResponses:
             yield server_events.item_event("done", item, response.before)
             yield dialogue_events.output_item("done", response.id, item)
         for call, before in response.calls.values():
-            if call.status == "in_progress":  # nobody carries it out
+            if call.status == "in_progress":  # it will not be executed
                 call.status = "incomplete"
                 yield from self._call_done(response, call, before)
         yield dialogue_events.response_event("done", self._view(response, ending))
@@ -230,7 +231,8 @@ class RealtimeResponses:
             }
 
     def _encoded(self, frame: output.ReplyAudioFrame) -> bytes:
-        """As its rate says that it was wanted when it was made."""
+        """Return the frame's audio, encoded for the output format at its synthesis: its rate shows
+        that format."""
         if frame.rate != codecs.G711_RATE:
             return frame.pcm
         encode = (
@@ -257,8 +259,11 @@ class RealtimeResponses:
 
 
 class RealtimeDialogueEvents:
-    """State of one conversation, as it was sent so far. ``prefix`` begins the ids; of items
-    ``most`` are known; ``span`` as `RealtimeConversationTurns`."""
+    """State of one conversation as the client knows it.
+
+    ``prefix``: start of the ids; ``most``: maximum known items; ``span``: as in
+    `RealtimeConversationTurns`.
+    """
 
     def __init__(self, prefix: str, most: int, span: Callable[[int], tuple[float, float]]) -> None:
         self.conversation = f"conv_{prefix}"
@@ -268,28 +273,28 @@ class RealtimeDialogueEvents:
         self._created: dict[str, tuple[RealtimeDialogueItem, str]] = {}
 
     def use(self, manners: RealtimeDialogueConfig) -> None:
-        """From here on."""
+        """Apply a configuration from now on."""
         self.person.detects = manners.heard.detection is not None
         self.person.transcribes = manners.heard.transcribes
         self.replies.output, self.replies.law = manners.output_view, manners.sound
 
     def create(self, item: RealtimeDialogueItem, after: str = "") -> None:
-        """A client puts that into the conversation, behind ``after`` as `RealtimeDialogueItems.add`
-        has it; it is told once it stands there.
+        """Register an item of a client, to be added after ``after`` as in
+        `RealtimeDialogueItems.add`. Its events are sent once it is in the history.
 
         Raises:
-            errors.FieldInvalid: there is one of that name.
+            errors.FieldInvalid: its id is in use.
         """
         if item.id in self.items or item.id in self._created:
             raise errors.FieldInvalid(f"'item.id' is in use: there is an item '{item.id}'.")
         self._created[item.id] = item, after
 
     def told(self, item: RealtimeDialogueItem) -> bool:
-        """Return whether that was told which a client has put into the conversation."""
+        """Return whether the events of a client's item were sent."""
         return item.id not in self._created
 
     def of(self, out: output.ConversationOutput) -> Iterator[EventBody]:
-        """The events for what goes out."""
+        """Yield the server events of an output of the conversation."""
         match out:
             case output.HistoryEntryRecorded():
                 yield from self._recorded(out)
@@ -338,12 +343,12 @@ _REASONS = {
 
 
 def response_event(what: str, view: EventBody) -> EventBody:
-    """An answer is ``created``, or ``done``."""
+    """Return the event that a response is ``created`` or ``done``."""
     return {"type": f"response.{what}", "response": view}
 
 
 def status_details(ending: ReplyEnding, error: errors.SidecarError | None) -> EventBody:
-    """Return the reason of the end of an answer, in the words of its status."""
+    """Return the reason for the end of a response, in the format of its status."""
     found: EventBody = {"type": STATUSES[ending]}
     if ending in _REASONS:
         found["reason"] = _REASONS[ending]
@@ -356,7 +361,7 @@ def status_details(ending: ReplyEnding, error: errors.SidecarError | None) -> Ev
 def output_item(
     what: str, response: str, item: RealtimeDialogueItem, *, empty: bool = False
 ) -> EventBody:
-    """An item of an answer, ``added`` or ``done``."""
+    """Return the event that an item of a response is ``added`` or ``done``."""
     return {
         "type": f"response.output_item.{what}",
         "response_id": response,
@@ -366,13 +371,13 @@ def output_item(
 
 
 def item_part(what: str, response: str, item: RealtimeDialogueItem, **fields: Any) -> EventBody:
-    """Event of something in an item of an answer: its text, its sound, or a call's arguments."""
+    """Return an event of an item in a response: its text, its audio, or a call's arguments."""
     place = {"response_id": response, "item_id": item.id, "output_index": item.index}
     part = {"call_id": item.call} if item.call else {"content_index": 0}
     return {"type": f"response.{what}", **place, **part, **fields}
 
 
 def content_part(what: str, response: str, item: RealtimeDialogueItem, text: str) -> EventBody:
-    """Event of a content part that is ``added``, or ``done``."""
+    """Return the event that a content part is ``added`` or ``done``."""
     part = {"type": "audio", "transcript": text} if item.aloud else {"type": "text", "text": text}
     return item_part(f"content_part.{what}", response, item, part=part)

@@ -1,7 +1,7 @@
-"""Conversation session.
+"""Realtime conversation session.
 
-The next event is read when there is room for it, and behind a commit when all before it was heard:
-so an answer that is asked for never misses what was said.
+The next event is read when there is capacity for it, and after a commit when all audio before it
+was recognized. So a requested response never misses what the user said.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from sidecar.protocols.openai_realtime.transcription_session import MAX_CHUNK_S,
 from sidecar.service.facade import Service
 
 PLAYER_CLOCK_SLACK_S = 0.1
-"""A player's clock may be so far ahead of what it has."""
+"""Seconds by which a player's report may exceed the audio that it was sent."""
 UNSUPPORTED_RESPONSE_FIELDS = ("input", "prompt")
 """Fields of a response request that are not supported."""
 
 
 class RealtimeDialogueConnection(RealtimeConnection):
-    """One that answers. ``usual``: how the service speaks unless a client says otherwise."""
+    """Connection of a conversation. ``usual``: default synthesis options of the service."""
 
     kind = RealtimeSessionType.CONVERSATION
 
@@ -57,27 +57,27 @@ class RealtimeDialogueConnection(RealtimeConnection):
         self._use(manners)
 
     async def greet(self, *, again: bool = False) -> None:
-        """Send the first events; ``again``: the session was something else before."""
+        """Send the first events; ``again``: the session was a transcription before."""
         await self._socket.open()
         await self._say(lambda: [self._view("updated" if again else "created")])
         body = {"id": self._telling.conversation, "object": "realtime.conversation"}
         await self._say(lambda: [{"type": "conversation.created", "conversation": body}])
 
     async def tell(self) -> None:
-        """Send its events.
+        """Send the events of the conversation.
 
         Raises:
-            sockets.Gone: the client went.
+            WebSocketGone: the client disconnected.
         """
         async for out in self._talk.outgoing():
             await self._say(lambda out=out: self._telling.of(out))  # type: ignore[misc]
             self._recorded.set()
 
     async def change(self, session: object) -> None:
-        """Go on as the client wishes.
+        """Apply a client's changes of the session.
 
         Raises:
-            errors.SidecarError: it means nothing, or is not to be had here.
+            errors.SidecarError: a field is invalid or not available here.
         """
         after = dialogue_config.updated_dialogue(self._manners, session, self._spec)
         self._check(after.tools)
@@ -150,7 +150,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
     def _response_options(
         self, order: client_events.RealtimeResponseCreate
     ) -> ConversationOptions | None:
-        """The manner of one answer, where its client says anything of that."""
+        """Return the options of one response; `None` if it has those of the session."""
         given, now = order.options, self._manners
         for name in UNSUPPORTED_RESPONSE_FIELDS:
             if given.get(name) is not None:
@@ -208,7 +208,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
     def _place(
         self, order: client_events.RealtimeItemCreate | client_events.RealtimeToolOutput
     ) -> tuple[str, int | None]:
-        """Return the id of an item, and the entry of the history that it stands behind."""
+        """Return the id of an item, and the entry of the history after which it is added."""
         items = self._telling.items
         if order.after == server_events.FIRST:
             after: int | None = 0
@@ -223,8 +223,8 @@ class RealtimeDialogueConnection(RealtimeConnection):
         what: Callable[..., conversation_events.ConversationEvent],
         *values: object,
     ) -> None:
-        """Put an item into the history. The next event, which may name it, is read once it stands
-        there and its client was told."""
+        """Add an item to the history. The next client event, which may name it, is read after the
+        item's events were sent."""
         self._telling.create(item, after)
         self._talk.wish(what, *values)
         while not (self._telling.told(item) or self._talk.over):
@@ -264,7 +264,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
 
 
 async def wants_dialogue(service: Service, query: Mapping[str, str]) -> bool:
-    """Return whether a connection is a conversation, by its address."""
+    """Return whether a connection is a conversation, by its URL."""
     model = query.get("model", "")
     if query.get("intent") == "transcription":
         return False
@@ -279,12 +279,12 @@ async def wants_dialogue(service: Service, query: Mapping[str, str]) -> bool:
 async def start_dialogue(
     service: Service, session: Mapping[str, Any]
 ) -> tuple[dialogue_config.RealtimeDialogueConfig, Llm]:
-    """Return the configuration of a conversation that begins as ``session`` says, and its LLM.
+    """Return the initial configuration of a conversation by ``session``, and its LLM.
 
     Raises:
-        errors.ModelNotFound: nobody does by that name.
-        errors.ToolsUnavailable: who does calls no tools.
-        errors.BadRequest, errors.NotFound: it means nothing, or nothing that is to be had here.
+        errors.ModelNotFound: there is no model of that name.
+        errors.ToolsUnavailable: the model cannot call tools.
+        errors.BadRequest, errors.NotFound: a field is invalid or not available here.
     """
     conversations, spec = service.conversations, live_spec(service)
     model = session.get("model") or ""
@@ -307,11 +307,11 @@ async def start_dialogue(
 
 
 async def check_voice(service: Service, manners: dialogue_config.RealtimeDialogueConfig) -> None:
-    """Raise `errors.VoiceUnknown` if answers would be spoken in a voice that is not here; loads the
-    TTS engine to know.
+    """Refuse a voice of the answers that does not exist; this loads the TTS engine.
 
     Raises:
-        errors.SidecarError: that, or it does not load.
+        errors.VoiceUnknown: the voice does not exist.
+        errors.SidecarError: the TTS engine does not load.
     """
     if not (manners.own_voice and manners.speaks):
         return
@@ -331,11 +331,11 @@ async def serve_dialogue(
     *,
     again: bool = False,
 ) -> None:
-    """Hold one until it ends; ``again``: the connection was a transcription before.
+    """Serve a conversation until it ends; ``again``: the connection was a transcription before.
 
     Raises:
-        sockets.Gone: the client went.
-        errors.SidecarError: what ended it.
+        WebSocketGone: the client disconnected.
+        errors.SidecarError: the conversation failed.
     """
     manners, thinker = await start_dialogue(service, {"model": session.get("model")})
     conversations, settings = service.conversations, service.settings
@@ -355,7 +355,7 @@ async def serve_dialogue(
 
 
 def live_spec(service: Service) -> EngineSpec:
-    """Return what the live engine is.
+    """Return the specification of the live engine.
 
     Raises:
         errors.LiveUnavailable: there is none.

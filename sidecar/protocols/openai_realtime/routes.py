@@ -1,8 +1,8 @@
 """WebSocket /v1/realtime and client secrets.
 
-For clients that are made for it, unchanged, and keys for those in browsers. A session lasts as long
-as its connection. It is a conversation where a model is named that answers, or a session of the
-type ``realtime`` is agreed on; with ``intent=transcription`` it never is.
+OpenAI's clients can use them unchanged; the secrets are for clients in browsers. A session lasts as
+long as its connection. It is a conversation if the client names a conversation model, or sets the
+session type ``realtime``; with ``intent=transcription`` it never is.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from sidecar.protocols.openai_realtime.session_config import (
 from sidecar.service.facade import Service
 
 NO_SESSION = "sess_none"
-"""The id of a session that nobody has opened yet."""
+"""Id of a session that is not open yet."""
 
 
 class RealtimeClientKey(BaseModel):
@@ -58,7 +58,7 @@ class RealtimeClientSecret(RealtimeClientKey):
 
 
 class RealtimeBetaSession(BaseModel):
-    """Configuration of the session, in the shape of the beta."""
+    """Configuration of the session in the beta format."""
 
     id: str
     client_secret: RealtimeClientKey
@@ -88,11 +88,11 @@ REALTIME = "/v1/realtime"
 PATHS = (f"{REALTIME}/",)
 """Paths whose errors have OpenAI's format."""
 REALTIME_CLOSE_CODES: Mapping[errors.ErrorKind | str, int] = {errors.ErrorKind.UNAUTHORIZED: 3000}
-"""Close codes of its own."""
+"""Close codes that only this protocol has."""
 HANDSHAKE_STATUSES = (401, 429, 503)
-"""Errors with these refuse a handshake, but for a page's."""
+"""HTTP statuses that refuse a handshake, except for web pages."""
 BETA = "realtime=v1"
-"""In the header `OpenAI-Beta`, or as a subprotocol: the vocabulary of the beta."""
+"""Value in the header `OpenAI-Beta`, or as a subprotocol: the client uses the beta format."""
 
 NO_BETA = (
     "Leave out 'OpenAI-Beta: realtime=v1' (as a subprotocol: openai-beta.realtime-v1). Names of "
@@ -106,11 +106,11 @@ NO_BETA = (
 def build_router(
     service: Service, tickets: OneTimeCodes[TicketGrant], now: clock.Clock = clock.wall_time
 ) -> APIRouter:
-    """The routes of this wire; ``tickets`` are those that the gate takes."""
+    """Build the routes of this protocol; the auth gate accepts ``tickets``."""
     router = APIRouter()
 
     def key_for(request: Request, session: Mapping[str, Any]) -> str:
-        """Return a key that opens this wire once, with ``session`` and no scopes."""
+        """Return a key for one connection of this protocol, with ``session`` and no scopes."""
         grant = TicketGrant(sent_token(request) or ANONYMOUS, REALTIME, json.dumps(session))
         return EPHEMERAL_KEY_PREFIX + tickets.give(grant, identity_of(request).owner)
 
@@ -165,8 +165,8 @@ def build_router(
 
 
 def ending_of(error: errors.SidecarError) -> websocket_connections.ConnectionEnding:
-    """Return how ``error`` ends a connection. A service that ends says so by the code alone: to
-    clients an error is the end, and a lost connection one to make again."""
+    """Return how ``error`` ends a connection. A shutdown sends only the close code: clients treat
+    an error as final, and reconnect after a lost connection."""
     code = websocket_connections.close_code(error, REALTIME_CLOSE_CODES)
     if isinstance(error, errors.ShuttingDown):
         return websocket_connections.ConnectionEnding(code, error.code)
@@ -175,30 +175,33 @@ def ending_of(error: errors.SidecarError) -> websocket_connections.ConnectionEnd
 
 
 async def refused_by_status(error: errors.SidecarError, websocket: WebSocket) -> bool:
-    """Refuse a handshake by an HTTP status, by which clients know that they are to wait; return
-    whether that was done. A page cannot read a status, and what is wrong with a request is said
-    in an event."""
+    """Refuse a handshake by an HTTP status, after which clients wait; return whether it was
+    refused.
+
+    A web page cannot read the status, so it gets an event. Errors in the request itself are also
+    sent as an event.
+    """
     if "origin" in websocket.headers or status_of(error) not in HANDSHAKE_STATUSES:
         return False
-    with suppress(RuntimeError, OSError):  # without the extension it is accepted, and told
+    with suppress(RuntimeError, OSError):  # otherwise the error is sent as an event
         await websocket.send_denial_response(error_response(error))
         return True
     return False
 
 
 DIALECT = websocket_connections.WebSocketDialect(("realtime",), ending_of, refused_by_status)
-"""The subprotocol is that of its clients in browsers."""
+"""Its subprotocol is the one of browser clients."""
 
 
 def initial_config(
     query: Mapping[str, str], agreed: Mapping[str, Any], spec: EngineSpec
 ) -> RealtimeTranscriptionConfig:
-    """Return the initial configuration of a session, by its address and by what was agreed before.
-    Pure.
+    """Return the initial configuration of a session, from its URL and from the client secret's
+    session. Pure.
 
     Raises:
-        errors.ModelNotFound: nobody here has this model, or answers.
-        errors.BadRequest: it means nothing.
+        errors.ModelNotFound: the model does not exist, or is for conversations.
+        errors.BadRequest: a field is invalid.
     """
     model = query.get("model", "")
     if query.get("intent") == "transcription" and model not in LIVE_ALIASES:
@@ -214,7 +217,7 @@ async def _serve(
     query: Mapping[str, str] = socket.websocket.query_params
     session, open = None, not {"intent", "model"} & set(query)
     if (agreed := auth_gate.agreed_session(socket.websocket.scope)) is not None:
-        session, query, open = json.loads(agreed), {}, False  # the address changes nothing of it
+        session, query, open = json.loads(agreed), {}, False  # the URL has no effect on it
     dialogue = talks(session)
     if dialogue or (session is None and await dialogue_session.wants_dialogue(service, query)):
         if _is_beta(socket.websocket):
@@ -226,7 +229,7 @@ async def _serve(
     else:
         configuration = initial_config(query, session or {}, dialogue_session.live_spec(service))
         await _transcribe(socket, service, configuration, expires_at, open=open)
-    raise errors.ShuttingDown()  # nothing else ends a session that has no error
+    raise errors.ShuttingDown()  # nothing else ends a session without an error
 
 
 async def _transcribe(
@@ -237,7 +240,7 @@ async def _transcribe(
     *,
     open: bool,
 ) -> None:
-    """``open``: the client may still make a conversation of it."""
+    """Serve a transcription; ``open``: the client may still change it to a conversation."""
     session = service.live.open(
         socket.caller, configuration.options(LiveOptions()), wire="realtime"
     )

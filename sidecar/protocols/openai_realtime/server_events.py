@@ -1,6 +1,6 @@
-"""Server events and conversation items. Pure.
+"""Server events and conversation items of the Realtime API. Pure.
 
-Times are milliseconds where a name ends in ``_ms``, and else seconds, on the session's clock.
+Times are in milliseconds if a name ends in ``_ms``, else in seconds, on the session's clock.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from sidecar.conversation.chat_completions import ChatRole
 from sidecar.protocols.openai_common import error_body
 
 FIRST = "root"
-"""Name for the place before the first item."""
+"""Name of the position before the first item."""
 EventBody: TypeAlias = dict[str, Any]
-"""An event, without its number, or a part of one."""
+"""Event without its id, or a part of an event."""
 
 
 def input_event(what: str, **fields: Any) -> EventBody:
-    """Event of the audio that comes in: ``speech_started``, ``committed``, ``cleared``, …"""
+    """Return an event of the input audio: ``speech_started``, ``committed``, ``cleared``, …"""
     return {"type": f"input_audio_buffer.{what}", **fields}
 
 
 def speech_started(item: str, at: float) -> EventBody:
-    """Event: somebody begins to speak, ``at`` so many seconds."""
+    """Return the event that speech starts ``at`` this second."""
     return input_event("speech_started", audio_start_ms=round(at * 1000), item_id=item)
 
 
 def speech_stopped(item: str, at: float) -> EventBody:
-    """Event: nobody speaks any more."""
+    """Return the event that speech stops ``at`` this second."""
     return input_event("speech_stopped", audio_end_ms=round(at * 1000), item_id=item)
 
 
 def transcription_event(what: str, item: str, **fields: Any) -> EventBody:
-    """Event of the words of a turn: a ``delta``, of which no word is taken back, a ``segment`` of
-    one speaker, or how it ended."""
+    """Return an event of a turn's transcript: a ``delta`` (its words are never revised), a
+    ``segment`` of one speaker, or the end."""
     name = f"conversation.item.input_audio_transcription.{what}"
     return {"type": name, "item_id": item, "content_index": 0, **fields}
 
@@ -44,7 +44,7 @@ def transcription_event(what: str, item: str, **fields: Any) -> EventBody:
 def transcription_completed(
     item: str, text: str, seconds: float, languages: Sequence[str]
 ) -> EventBody:
-    """Event: all of a turn."""
+    """Return the event of a turn's complete transcript."""
     return transcription_event(
         "completed",
         item,
@@ -55,18 +55,18 @@ def transcription_completed(
 
 
 def transcription_failed(item: str, error: errors.SidecarError) -> EventBody:
-    """Event: nobody knows what was said in a turn."""
+    """Return the event that the transcription of a turn failed."""
     return transcription_event("failed", item, error=_body(error))
 
 
 def error_event(error: errors.SidecarError, event_id: str | None = None) -> EventBody:
-    """Event: an error, and the client's event that it answers."""
+    """Return the event of an error, with the id of the client's event that caused it."""
     return {"type": "error", "error": {**_body(error), "event_id": event_id}}
 
 
 def _body(error: errors.SidecarError) -> dict[str, Any]:
-    """As in an answer; what its header Retry-After would say is in the message, for OpenAI's
-    events have no field for it."""
+    """Return the body of an error as in a response. The delay before a retry is in its message,
+    because OpenAI's events have no field for it."""
     body: dict[str, Any] = error_body(error)["error"]
     body["message"] = f"{error.detail} {error.hint_on('docs/openai.md')}"
     if error.retry_after is not None:
@@ -76,14 +76,15 @@ def _body(error: errors.SidecarError) -> dict[str, Any]:
 
 @dataclass(eq=False, slots=True)
 class RealtimeDialogueItem:
-    """One of them: what ``role`` said, aloud or not. ``entry`` is its number in the history and
-    ``turn`` that of a reply, 0 where there is none; of a reply ``sent_s`` seconds of sound are with
-    the client. ``status`` is as clients read it, ``index`` its place in its answer.
+    """Item of a conversation: a message of ``role``, spoken if ``aloud``, or a tool call.
 
-    ``shown`` are the words of it that were told while it was spoken.
+    ``entry``: its number in the history; ``turn``: the number of its reply; 0 if it has none.
+    ``sent_s``: seconds of a reply's audio that were sent. ``status``: as clients read it.
+    ``index``: its position in its response. ``shown``: the words that were sent while they were
+    recognized.
 
-    With a ``call`` it is that call of the tool ``name``, and ``text`` its arguments; or what came
-    of it, where it ``returned``.
+    With a ``call`` it is that call of the tool ``name``, and ``text`` has the arguments. If it was
+    ``returned``, it is the output of that call.
     """
 
     id: str
@@ -111,11 +112,11 @@ class RealtimeDialogueItem:
 
     @property
     def text_output(self) -> str:
-        """Return how events of its words are called, below `response`."""
+        """Return the name of its text events, below `response`."""
         return f"output_{'audio_transcript' if self.aloud else 'text'}"
 
     def view(self, *, empty: bool = False) -> EventBody:
-        """As clients read it; ``empty``: before there is anything in it."""
+        """Return the item as clients read it; ``empty``: without its content."""
         known = {"id": self.id, "object": "realtime.item", "status": self.status}
         if self.returned:
             kind = "function_call_output"
@@ -132,31 +133,31 @@ class RealtimeDialogueItem:
 
 
 class RealtimeDialogueItems:
-    """Items of one conversation; ``prefix`` begins the ids that the service gives. Of more than
-    ``most`` the oldest are let go of."""
+    """Items of one conversation; ``prefix`` starts the ids that the service assigns. Beyond
+    ``most`` the oldest is dropped."""
 
     def __init__(self, prefix: str, most: int) -> None:
         self.prefix, self._most = prefix, most
         self._count = 0
         self._all: dict[str, RealtimeDialogueItem] = {}
         self.last: str | None = None
-        """The id of the newest."""
+        """Id of the last item."""
 
     def new_id(self) -> str:
-        """One that was not given yet."""
+        """Return an unused id."""
         self._count += 1
         return f"item_{self.prefix}_{self._count - 1}"
 
     def add(self, item: RealtimeDialogueItem, after: str = "") -> str | None:
-        """Add one behind ``after``, before all others (`FIRST`), or if that is no item, behind all;
-        return the id of the one before it."""
+        """Add an item after ``after``, or first (`FIRST`), or last if ``after`` is unknown; return
+        the id of the item before it."""
         all = list(self._all.values())
         at = [FIRST, *self._all].index(after) if after in (FIRST, *self._all) else len(all)
         before = self.last if at == len(all) else all[at - 1].id if at else None
         if at == len(all):
             self.last = item.id
         all.insert(at, item)
-        if len(all) > self._most:  # the oldest goes, and never the new one
+        if len(all) > self._most:  # drop the oldest, but never the new item
             del all[0 if at or len(all) == 1 else 1]
         self._all = {one.id: one for one in all}
         return before
@@ -165,7 +166,7 @@ class RealtimeDialogueItems:
         return name in self._all
 
     def find(self, name: str) -> RealtimeDialogueItem:
-        """The one of that id.
+        """Return the item of an id.
 
         Raises:
             errors.ItemUnknown: there is none.
@@ -175,11 +176,11 @@ class RealtimeDialogueItems:
         return self._all[name]
 
     def reply(self, turn: int) -> RealtimeDialogueItem | None:
-        """Return the reply of that turn."""
+        """Return the reply of a turn."""
         return next((item for item in self._all.values() if item.turn == turn), None)
 
     def drop(self, item: RealtimeDialogueItem) -> None:
-        """It is no part any more."""
+        """Remove an item."""
         self._all.pop(item.id, None)
         if self.last == item.id:
             self.last = next(reversed(self._all), None)
@@ -188,6 +189,7 @@ class RealtimeDialogueItems:
 def item_event(
     what: str, item: RealtimeDialogueItem, before: str | None, *, empty: bool = False
 ) -> EventBody:
-    """An item is ``added`` to the conversation, or ``done``; for the beta it is ``created``."""
+    """Return the event that an item is ``added`` to the conversation or ``done``; ``created`` in
+    the beta."""
     view = item.view(empty=empty)
     return {"type": f"conversation.item.{what}", "previous_item_id": before, "item": view}

@@ -1,7 +1,7 @@
 """Session configuration and session.update. Pure.
 
-The shape of today (``session.update``) has all of it under ``audio.input``; the one of the beta
-(``transcription_session.update``) has a field for each. Only what is there changes.
+The current format (``session.update``) has everything under ``audio.input``; the beta
+(``transcription_session.update``) has a field for each. Fields that are left out stay.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from sidecar.live.sessions.session_limits import SAMPLE_RATES
 from sidecar.protocols import openai_common, openai_model_names
 
 USUAL_RATE = 24_000
-"""Samples a second of PCM; OpenAI takes no other."""
+"""Default sample rate of PCM in Hz; OpenAI accepts no other."""
 
 
 class RealtimeSessionType(StrEnum):
-    """Type of a session: it answers, or only transcribes."""
+    """Type of a session: conversation, or only transcription."""
 
     TRANSCRIPTION = "transcription"
     CONVERSATION = "realtime"
@@ -47,18 +47,18 @@ BETA_AUDIO_FORMATS = {
     "g711_ulaw": RealtimeAudioFormat.MU_LAW,
     "g711_alaw": RealtimeAudioFormat.A_LAW,
 }
-"""As the beta calls it."""
+"""Audio formats by their names in the beta."""
 
 
 class RealtimeVadType(StrEnum):
-    """Kind of turn detection; None besides, for the client alone."""
+    """Kind of turn detection. `None` instead means that the client ends turns."""
 
     SERVER = "server_vad"
     SEMANTIC = "semantic_vad"
 
 
 class RealtimeDelay(StrEnum):
-    """Delay that a model may take before it writes."""
+    """Delay before a model emits text."""
 
     UNSAID = ""
     MINIMAL = "minimal"
@@ -88,8 +88,8 @@ class RealtimeEagerness(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RealtimeTurnDetection:
-    """Turn detection. ``answers``: a turn is answered at once; ``interrupts``: speech over an
-    answer ends it. The rest is for its ``kind`` alone."""
+    """Turn detection. ``answers``: the end of a turn starts a response; ``interrupts``: speech
+    during a response interrupts it. The other fields apply to one ``kind`` each."""
 
     kind: RealtimeVadType = RealtimeVadType.SERVER
     eagerness: RealtimeEagerness = RealtimeEagerness.AUTO
@@ -102,7 +102,7 @@ class RealtimeTurnDetection:
     def endpointing(
         self, usual: live_options.EndpointingOptions
     ) -> live_options.EndpointingOptions:
-        """Return what counts as speech; ``usual`` says the rest."""
+        """Return the endpointing options; ``usual`` has the other values."""
         if self.kind is RealtimeVadType.SEMANTIC:
             return usual
         below = usual.threshold - usual.neg_threshold
@@ -115,7 +115,7 @@ class RealtimeTurnDetection:
         )
 
     def view(self) -> dict[str, Any]:
-        """Return it as clients of a transcription read it."""
+        """Return it in the format of transcription sessions."""
         return {
             "type": self.kind.value,
             "threshold": self.threshold,
@@ -124,7 +124,7 @@ class RealtimeTurnDetection:
         }
 
     def conversation_view(self) -> dict[str, Any]:
-        """Return it as clients of a conversation read it."""
+        """Return it in the format of conversations."""
         then = {"create_response": self.answers, "interrupt_response": self.interrupts}
         if self.kind is RealtimeVadType.SEMANTIC:
             return {"type": self.kind.value, "eagerness": self.eagerness.value, **then}
@@ -133,8 +133,11 @@ class RealtimeTurnDetection:
 
 @dataclass(frozen=True, slots=True)
 class RealtimeTranscriptionConfig:
-    """Recognition options that a client can set. ``model`` and ``said_language`` are as it wrote
-    them, ``detection`` None where it ends turns itself. ``transcribes``: words are told."""
+    """Recognition options that a client can set.
+
+    ``model`` and ``said_language`` are as the client wrote them. ``detection`` is `None` if the
+    client ends turns. ``transcribes``: transcripts are sent.
+    """
 
     sound: RealtimeAudioFormat = RealtimeAudioFormat.PCM
     rate: int = USUAL_RATE
@@ -148,11 +151,11 @@ class RealtimeTranscriptionConfig:
 
     @property
     def diarizes(self) -> bool:
-        """Return whether speakers are to be told apart."""
+        """Return whether diarization is requested."""
         return self.model == openai_model_names.DIARIZING_MODEL
 
     def options(self, before: live_options.LiveOptions) -> live_options.LiveOptions:
-        """The options of the session, which has had others."""
+        """Return the new options of the session; ``before`` are the current ones."""
         detection, usual = (
             self.detection or RealtimeTurnDetection(),
             live_options.EndpointingOptions(),
@@ -172,7 +175,7 @@ class RealtimeTranscriptionConfig:
         )
 
     def samples(self, raw: bytes) -> tuple[bytes, live_options.SampleEncoding, int]:
-        """Bytes of a client as a session takes them."""
+        """Return audio of the client as bytes, encoding and sample rate for a session."""
         match self.sound:
             case RealtimeAudioFormat.PCM:
                 return raw, live_options.SampleEncoding.PCM16, self.rate
@@ -187,13 +190,14 @@ class RealtimeTranscriptionConfig:
 
     @property
     def format_view(self) -> dict[str, Any]:
-        """Return the audio input format, as clients of today read it."""
+        """Return the audio input format, in the current format of the API."""
         sound: dict[str, Any] = {"type": self.sound.value}
         return {**sound, "rate": self.rate} if self.sound is RealtimeAudioFormat.PCM else sound
 
     @property
     def transcription_view(self) -> dict[str, Any] | None:
-        """Return the transcription options, in the shape of both; None if a client set none."""
+        """Return the transcription options, in both formats of the API; `None` if the client set
+        none."""
         said = {
             "model": self.model,
             "language": self.said_language,
@@ -203,7 +207,8 @@ class RealtimeTranscriptionConfig:
         return {name: value for name, value in said.items() if value} or None
 
     def input_view(self, view: Callable[[RealtimeTurnDetection], dict[str, Any]]) -> dict[str, Any]:
-        """Return how it is heard, as clients of today read it; ``view`` is of turn detection."""
+        """Return the input configuration in the current format; ``view`` renders the turn
+        detection."""
         return {
             "format": self.format_view,
             "transcription": self.transcription_view if self.transcribes else None,
@@ -212,7 +217,7 @@ class RealtimeTranscriptionConfig:
         }
 
     def view(self, number: str, expires_at: int) -> dict[str, Any]:
-        """The session as clients of today read it; ``expires_at`` in seconds since 1970."""
+        """Return the session in the current format; ``expires_at`` is in seconds since 1970."""
         return {
             "type": "transcription",
             "object": "realtime.transcription_session",
@@ -223,7 +228,7 @@ class RealtimeTranscriptionConfig:
         }
 
     def beta_view(self, number: str, expires_at: int) -> dict[str, Any]:
-        """The session as clients of the beta read it."""
+        """Return the session in the beta format."""
         sounds = {sound: name for name, sound in BETA_AUDIO_FORMATS.items()}
         return {
             "id": number,
@@ -239,13 +244,13 @@ class RealtimeTranscriptionConfig:
 
 
 LONGEST_PADDING_MS = 3_000
-"""Twice what comes before speech is no longer than an utterance, which is 8 s here."""
+"""Maximum padding: twice as much is shorter than the longest utterance, which is 8 s here."""
 _SILENCE = live_options.field_limits(live_options.EndpointingOptions)["silence_s"]
 LONGEST_SILENCE_MS = round(1000 * _SILENCE.most)
 _INPUT = "session.audio.input"
 DETECTION = f"{_INPUT}.turn_detection"
 _SILENCE_MS = {RealtimeEagerness.LOW: 1_500, RealtimeEagerness.HIGH: 300}
-"""For `RealtimeVadType.SEMANTIC`, which nobody here can: a pause stands for it."""
+"""Silence for `RealtimeVadType.SEMANTIC`, which no engine here supports: a pause replaces it."""
 
 
 def updated_transcription(
@@ -254,7 +259,7 @@ def updated_transcription(
     """Return the configuration after a client's ``session``.
 
     Raises:
-        errors.BadRequest, errors.NotFound: it means nothing, or nothing that is to be had here.
+        errors.BadRequest, errors.NotFound: a field is invalid or not available here.
     """
     return with_input(before, _inputs(require_object("session", session)), spec, _detection)
 
@@ -265,11 +270,11 @@ def with_input(
     spec: EngineSpec,
     detection_of: Callable[[RealtimeTurnDetection, Mapping[str, Any]], RealtimeTurnDetection],
 ) -> RealtimeTranscriptionConfig:
-    """Return what is ``given`` under ``audio.input`` makes of the configuration; ``detection_of``
-    reads how turns end.
+    """Return the configuration after the fields ``given`` under ``audio.input``; ``detection_of``
+    reads the turn detection.
 
     Raises:
-        errors.BadRequest, errors.NotFound: it means nothing, or nothing that is to be had here.
+        errors.BadRequest, errors.NotFound: a field is invalid or not available here.
     """
     after = before
     if (sound := given.get("format")) is not None:
@@ -292,10 +297,10 @@ def with_input(
 
 
 def check_model(name: str, spec: EngineSpec) -> str:
-    """A model's name that counts here.
+    """Return the name of a model, checked.
 
     Raises:
-        errors.ModelNotFound: it does not.
+        errors.ModelNotFound: it is unknown.
     """
     if name and name not in (
         spec.name,
@@ -313,7 +318,7 @@ def check_model(name: str, spec: EngineSpec) -> str:
 
 
 def _inputs(session: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the values under ``audio.input``, whichever shape they came in."""
+    """Return the fields under ``audio.input`` from either format."""
     if session.get("type") not in (None, RealtimeSessionType.TRANSCRIPTION):
         raise errors.FieldInvalid(
             "'session.type' is not 'transcription'.",
@@ -340,10 +345,11 @@ def _inputs(session: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def parse_audio_format(value: object, at: str) -> tuple[RealtimeAudioFormat, int]:
-    """Return the format and its samples a second, in the shape of today; ``at`` names the field.
+    """Return the audio format and its sample rate in Hz, from the current format; ``at`` names the
+    field.
 
     Raises:
-        errors.FieldInvalid: it is none that is taken.
+        errors.FieldInvalid: it is not supported.
     """
     given = require_object(at, value)
     form = request_options.parse_choice(f"{at}.type", given.get("type"), RealtimeAudioFormat.PCM)
@@ -358,7 +364,7 @@ def parse_audio_format(value: object, at: str) -> tuple[RealtimeAudioFormat, int
 def _with_transcription(
     before: RealtimeTranscriptionConfig, given: Mapping[str, Any], spec: EngineSpec
 ) -> RealtimeTranscriptionConfig:
-    """It is heard as ``given`` says, in the shape of both."""
+    """Return the configuration with the transcription options ``given``, in either format."""
     at = f"{_INPUT}.transcription"
     given = {name: value for name, value in given.items() if value is not None}
     after = before
@@ -402,10 +408,10 @@ def _detection(before: RealtimeTurnDetection, given: Mapping[str, Any]) -> Realt
 def with_pauses(
     before: RealtimeTurnDetection, given: Mapping[str, Any], least_silence_ms: int
 ) -> RealtimeTurnDetection:
-    """Return what ``given`` makes of what counts as speech and as its end.
+    """Return the turn detection with the threshold, padding and silence ``given``.
 
     Raises:
-        errors.FieldInvalid: a value is none, or beyond its limits.
+        errors.FieldInvalid: a value is not a number, or beyond its limits.
     """
 
     def whole(name: str, least: int, most: int, usual: int) -> int:
@@ -427,10 +433,10 @@ def with_pauses(
 
 
 def require_object(name: str, value: object) -> Mapping[str, Any]:
-    """The fields of an object.
+    """Return the fields of an object.
 
     Raises:
-        errors.FieldInvalid: it is none.
+        errors.FieldInvalid: the value is not an object.
     """
     if not isinstance(value, Mapping):
         raise errors.FieldInvalid(f"'{name}' is not an object.")

@@ -1,4 +1,4 @@
-"""Connection of both kinds of session, and the session that transcribes on it."""
+"""Connection of both kinds of Realtime session, and the transcription session."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from sidecar.protocols.openai_realtime.server_events import EventBody
 from sidecar.protocols.openai_realtime.user_turns import RealtimeTranscriptionTurns
 
 ITEM_ID_CHARACTERS = 16
-"""Letters of a session's number in the ids of what is in it."""
+"""Characters of the session's id in the ids of its items."""
 MAX_CHUNK_S = 1.0
-"""Most sound that a session is given at once, however long the events are."""
+"""Maximum seconds of audio that a session is given at once, however long the client's events
+are."""
 
 
 class RealtimeConnection(ABC):
-    """Connection of one client: its requests run one after the other, and rejections are sent as
+    """Connection of one client. It processes the client's events in order and sends rejections as
     errors.
 
-    ``expires_at``: when the session ends at the latest, in seconds since 1970.
+    ``expires_at``: latest end of the session, in seconds since 1970.
     """
 
     kind: session_config.RealtimeSessionType
@@ -39,17 +40,17 @@ class RealtimeConnection(ABC):
     ) -> None:
         self._socket, self._source, self._expires_at = socket, session, expires_at
         self.name = session.id[:ITEM_ID_CHARACTERS]
-        """Begins the ids of all that is in the session."""
+        """Start of all ids in the session."""
         self._count = 0
         self._saying = asyncio.Lock()
 
     async def hear(self) -> None:
-        """Do what the client says, until it goes.
+        """Process the client's events until it disconnects.
 
         Raises:
-            sockets.Gone: it went.
-            Converses: it wants a conversation.
-            errors.SidecarError: what ended the session.
+            WebSocketGone: the client disconnected.
+            RealtimeDialogueRequested: the client requested a conversation.
+            errors.SidecarError: the session failed.
         """
         while True:
             message = await self._socket.receive()
@@ -63,11 +64,11 @@ class RealtimeConnection(ABC):
 
     @abstractmethod
     async def _do(self, order: client_events.RealtimeCommand, event_id: str | None) -> None:
-        """Do an order that its client calls ``event_id``; where the session is over, what is wrong
-        ends the connection."""
+        """Execute a command, whose id of the client is ``event_id``. If the session has ended, an
+        error ends the connection."""
 
     async def _say(self, make: Callable[[], Iterable[EventBody]]) -> None:
-        """Send what ``make`` returns, and nothing else in between."""
+        """Send the events that ``make`` returns, without others between them."""
         async with self._saying:
             for said in list(make()):
                 self._count += 1
@@ -81,14 +82,14 @@ class RealtimeConnection(ABC):
         most_s: float,
         send: Callable[[bytes, SampleEncoding, int], Awaitable[None]],
     ) -> None:
-        """Send it on in pieces, each of which can be let go of when it was heard."""
+        """Send audio on in chunks, so that each can be freed once it is recognized."""
         sound, encoding, rate = heard.samples(raw)
         most = int(most_s * rate) * encoding.width
         for begin in range(0, len(sound), most):
             await send(sound[begin : begin + most], encoding, rate)
 
     def _described(self, name: str, view: Callable[[str, int], EventBody]) -> EventBody:
-        """Return the event ``name`` that says how the session is held now."""
+        """Return the event ``name`` with the current session."""
         body = view(f"sess_{self._source.id}", self._expires_at)
         return {"type": name, "session": {**body, **self._source.greeting}}
 
@@ -96,17 +97,17 @@ class RealtimeConnection(ABC):
         order = asked.order
         is_sound = isinstance(order, client_events.RealtimeAudioAppend) and bool(
             order.raw
-        )  # bounded by what a session takes
+        )  # audio is limited by the session
         try:
             if not is_sound:
                 self._socket.count()
             await self._do(order, asked.event_id)
         except errors.SessionOver:
-            pass  # the service ends: what was said is still told, and then why
+            pass  # shutting down: `tell` sends the rest and the reason
         except errors.SidecarError as error:
             if self._source.over:
                 raise
-            if is_sound:  # the rest is counted
+            if is_sound:  # all other events were counted
                 self._socket.count_malformed()
             await self._refuse(error, asked.event_id)
 
@@ -115,7 +116,7 @@ class RealtimeConnection(ABC):
 
 
 class RealtimeDialogueRequested(Exception):
-    """The client wants to be answered: a conversation, as ``session`` says."""
+    """Request of the client for a conversation, with its ``session``."""
 
     def __init__(self, session: Mapping[str, Any]) -> None:
         super().__init__()
@@ -123,7 +124,7 @@ class RealtimeDialogueRequested(Exception):
 
 
 class RealtimeTranscriptionConnection(RealtimeConnection):
-    """One that transcribes. ``open``: whether the client may still want a conversation instead."""
+    """Connection that transcribes. ``open``: the client may still change it to a conversation."""
 
     kind = session_config.RealtimeSessionType.TRANSCRIPTION
 
@@ -151,11 +152,11 @@ class RealtimeTranscriptionConnection(RealtimeConnection):
         await self._say(lambda: [self._view("created", self._beta)])
 
     async def tell(self) -> None:
-        """Send results, until the session ends.
+        """Send results until the session ends.
 
         Raises:
-            sockets.Gone: the client went.
-            errors.SidecarError: what ended the session.
+            WebSocketGone: the client disconnected.
+            errors.SidecarError: the session failed.
         """
         try:
             async for numbered in self._session.events():
@@ -193,8 +194,8 @@ class RealtimeTranscriptionConnection(RealtimeConnection):
         return said
 
     async def _clear(self) -> None:
-        """Forget the turn; what was committed before it is told first. What comes then is of
-        another, so it is not read before that is done."""
+        """Discard the current turn, after the results of committed ones. Later audio belongs to
+        another turn, so it is not read before that."""
         dropped = self._dropped
         self._session.forget()
         self._turns.clear(self._session.received_s)

@@ -1,14 +1,14 @@
-"""Turns of a user as items of a session that transcribes, and of a conversation. Pure.
+"""User turns as items of a transcription session or of a conversation. Pure.
 
-In a transcription turns and items come in the same order, so nobody has to know the number of a
-turn that a client ends before an engine has heard of it: the first turn without an item has the
-first item without a turn. What was written in deltas stays; where the end of a piece reads
-otherwise, the deltas go on behind as many words, and ``completed`` has the text that counts.
+In a transcription, turns and items come in the same order. So a turn that the client ends needs no
+number: the first turn without an item gets the first item without a turn. Deltas are never revised.
+If a segment's final differs from them, the deltas continue after as many words. ``completed`` has
+the authoritative text.
 
-In a conversation a turn that a pause ends is told as it goes; one that its client ends is an item
-from the commit on, and what was said is told behind that. Words are told as soon as two looks agree
-on them, and none of these is taken back: where it reads otherwise in the end, ``completed`` has
-what counts.
+In a conversation, a turn that ends by a pause is reported as it happens. A turn that the client
+ends is an item from the commit on, and its transcript follows. A word is sent once two consecutive
+partials agree on it, and is never revised. If the final differs, ``completed`` has the
+authoritative text.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from sidecar.protocols.openai_realtime.server_events import (
 from sidecar.transcripts.transcript import Segment, join_texts
 
 LEAST_S = 0.1
-"""Seconds of sound that a client can commit, as at OpenAI's."""
+"""Minimum seconds of audio that a client can commit, as in OpenAI's API."""
 
 
 class RealtimeUserTurns:
-    """User turns of one session. ``detects``: whether pauses end turns; ``transcribes``: whether
-    words are told. Both may change."""
+    """User turns of one session. ``detects``: pauses end turns; ``transcribes``: transcripts are
+    sent. Both may change."""
 
     item_events: tuple[str, ...] = ("added", "done")
 
@@ -46,14 +46,14 @@ class RealtimeUserTurns:
         self._taken = 0.0
 
     def clear(self, received_s: float) -> None:
-        """Drop the audio up to here."""
+        """Discard the audio up to ``received_s``."""
         self._taken = received_s
 
     def _take(self, received_s: float) -> float:
-        """Return where the turn began that its client ends behind so many seconds of sound.
+        """End the turn at ``received_s`` seconds of audio; return the second at which it began.
 
         Raises:
-            errors.CommitEmpty: there is nothing in it.
+            errors.CommitEmpty: it is too short.
         """
         if received_s - self._taken < LEAST_S:
             raise errors.CommitEmpty()
@@ -67,7 +67,7 @@ class RealtimeUserTurns:
             yield server_events.item_event(what, item, before)
 
     def _show(self, item: RealtimeDialogueItem, text: str) -> Iterator[EventBody]:
-        """The words of ``text`` that were not shown, if it goes on from what was."""
+        """Yield the words of ``text`` that were not sent, if it continues the sent ones."""
         if self.transcribes and text.startswith(item.shown) and (more := text[len(item.shown) :]):
             item.shown = text
             yield server_events.transcription_event("delta", item.id, delta=more)
@@ -75,20 +75,20 @@ class RealtimeUserTurns:
 
 @dataclass(eq=False, slots=True)
 class RealtimeTranscriptionTurn(RealtimeDialogueItem):
-    """Turn of a transcription, as it was sent so far; ``number`` is that of its utterances,
-    ``before`` are the deltas of the segments that have ended."""
+    """Turn of a transcription as the client knows it. ``number``: the turn number of its
+    utterances; ``before``: the deltas of its finished segments."""
 
     number: int | None = None
     committed: bool = False
     before: str = ""
     shed: bool = False
-    """It got no words: too many speak."""
+    """True if it was not recognized because of overload."""
     languages: list[str] = field(default_factory=list)
 
 
 class RealtimeTranscriptionTurns(RealtimeUserTurns):
-    """Turns of a session that transcribes; ``prefix`` begins their ids. ``diarizes``: whether it
-    is told who speaks, which may change."""
+    """Turns of a transcription session; ``prefix`` starts their ids. ``diarizes``: speaker labels
+    are sent; this may change."""
 
     def __init__(self, prefix: str, *, beta: bool = False) -> None:
         super().__init__(RealtimeDialogueItems(prefix, most=0))
@@ -99,13 +99,13 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
         self._failed = False
         self._segments: dict[int, tuple[str, Segment]] = {}
         self._names: dict[int, str | None] = {}
-        """Names of speakers, by number, of the enrolled ones."""
+        """Names of enrolled speakers, by speaker number."""
 
     def commit(self, received_s: float) -> Iterator[EventBody]:
-        """The client ends its turn behind so many seconds of sound.
+        """End the user's turn at ``received_s`` seconds of audio.
 
         Raises:
-            errors.CommitEmpty: there is nothing in it.
+            errors.CommitEmpty: it is too short.
         """
         self._take(received_s)
         item = next((one for one in self._open if not one.committed), None)
@@ -140,7 +140,7 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
                 self._failed = self._failed or notice.code == live_events.RECOGNITION_FAILED
 
     def give_up(self, error: errors.SidecarError) -> Iterator[EventBody]:
-        """Give up waiting for more."""
+        """Report committed turns as failed, because no more results come."""
         for item in self._open:
             if item.committed:
                 yield server_events.transcription_failed(item.id, error)
@@ -154,7 +154,8 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
         return item
 
     def _of(self, turn: int) -> RealtimeTranscriptionTurn:
-        """The item of a turn, the next one if nobody knows it yet."""
+        """Return the item of a turn; a new turn gets the first item without a number, or a new
+        item."""
         for item in self._open:
             if item.number in (turn, None):
                 item.number = turn
@@ -206,7 +207,7 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
         self._failed = False
 
     def _revised(self, event: live_events.SpeakersRevised) -> Iterator[EventBody]:
-        """Pieces that are somebody else's, or whose speaker turned out to be somebody."""
+        """Yield the segments whose speaker changed, or whose speaker was identified."""
         self._names |= event.names
         for piece, (_, segment) in list(self._segments.items()):
             speaker = event.speakers.get(piece, segment.speaker)
@@ -230,7 +231,8 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
 
 
 class RealtimeConversationTurns(RealtimeUserTurns):
-    """Turns of the user of a conversation. ``span`` tells where an utterance lies in the sound."""
+    """Turns of the user in a conversation. ``span`` returns the start and end of an utterance in
+    the audio."""
 
     def __init__(
         self, items: RealtimeDialogueItems, span: Callable[[int], tuple[float, float]]
@@ -245,10 +247,10 @@ class RealtimeConversationTurns(RealtimeUserTurns):
         self._utterance = 0
 
     def commit(self, received_s: float) -> Iterator[EventBody]:
-        """The client ends its turn behind so many seconds of sound.
+        """End the user's turn at ``received_s`` seconds of audio.
 
         Raises:
-            errors.CommitEmpty: there is nothing in it.
+            errors.CommitEmpty: it is too short.
         """
         self._start, self._end = self._take(received_s), received_s
         item = self._now
@@ -277,7 +279,7 @@ class RealtimeConversationTurns(RealtimeUserTurns):
                 self._now, self._last = None, ""
 
     def taken(self) -> Iterator[EventBody]:
-        """Note that the oldest commit was recognized to its end."""
+        """Record that the oldest commit was recognized to its end."""
         if not self._committed:
             return
         item = self._committed.popleft()
@@ -286,14 +288,14 @@ class RealtimeConversationTurns(RealtimeUserTurns):
         self._said.discard(item.id)
 
     def given_up(self, error: errors.SidecarError) -> Iterator[EventBody]:
-        """Return events for a turn that is answered without its words, if there is one."""
+        """Report the failure of a turn that is answered without its transcript, if there is one."""
         item, self._now = self._now, None
         if item is not None and item.id in self._items and self.transcribes:
             self._settle(item)
             yield server_events.transcription_failed(item.id, error)
 
     def _settle(self, item: RealtimeDialogueItem) -> None:
-        """Settle a turn whose words were sent."""
+        """Record that the transcript of a committed turn was sent."""
         if item in self._committed:
             self._said.add(item.id)
 
@@ -319,7 +321,7 @@ class RealtimeConversationTurns(RealtimeUserTurns):
         yield from self._commit(item)
 
     def _saying(self, item: RealtimeDialogueItem, text: str) -> Iterator[EventBody]:
-        """The words on which this look and the one before agree."""
+        """Yield the words on which this partial and the one before agree."""
         now, before = text.split(), self._last.split()
         self._last = text
         alike = 0
@@ -331,8 +333,8 @@ class RealtimeConversationTurns(RealtimeUserTurns):
     def _complete(
         self, item: RealtimeDialogueItem, text: str, entry: int, seconds: float | None = None
     ) -> Iterator[EventBody]:
-        """All its words are known. It is ``seconds`` long, or as long as was noted."""
-        if item.id not in self._items:  # nobody ended it, but it is history
+        """Yield the complete transcript. Its duration is ``seconds``, or the recorded one."""
+        if item.id not in self._items:  # it was not committed, but is in the history
             yield from self._commit(item)
         item.text, item.entry = text, entry
         self._settle(item)

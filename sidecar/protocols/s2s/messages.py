@@ -1,8 +1,8 @@
 """Messages of /stream and /v1/talk. Pure.
 
-A turn is 'processing', its sound in binary frames, 'metrics', one 'transcript', and 'ready'. The
-page writes both sides of a transcript, so both are always there, and it has no message that would
-make it drop sound: to it nothing is sent far ahead (`conversation.output_queue`).
+A turn consists of 'processing', its audio in binary frames, 'metrics', one 'transcript', and
+'ready'. The page writes both sides of a transcript, so both are always sent. No message makes the
+page drop audio, so audio is not sent far ahead (`conversation.output_queue`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Message = str | bytes
 
 
 def json_message(type: str, **fields: Any) -> str:
-    """A text message."""
+    """Return a text message."""
     return json.dumps({"type": type, **fields}, ensure_ascii=False)
 
 
@@ -35,24 +35,23 @@ def status_message(state: str, **fields: Any) -> str:
 
 
 def greeting_message(also: Mapping[str, Any]) -> str:
-    """The first message: at which rates is spoken, and what else is to be known."""
+    """Return the first message: the sample rates, and the fields ``also``."""
     return status_message("ready", input_sample_rate=IN_RATE, output_sample_rate=OUT_RATE, **also)
 
 
 def s2s_error_message(error: errors.SidecarError) -> str:
-    """Return the message of an error: in words, because the page shows them as they are, and its
-    code."""
+    """Return the message of an error: its text, which the page shows as it is, and its code."""
     text = f"{error.detail} ({error.code})"
     return json_message("error", message=text, code=error.code, **retry_fields(error))
 
 
 def retry_fields(error: errors.SidecarError) -> dict[str, int]:
-    """Return the time of a retry, where that helps."""
+    """Return the time until a retry, if a retry can succeed."""
     return {} if error.retry_after is None else {"retry_after": error.retry_after}
 
 
 class S2SDialect:
-    """One connection's."""
+    """Messages of the demo's protocol for one connection."""
 
     def __init__(self) -> None:
         self._person = ""
@@ -61,7 +60,7 @@ class S2SDialect:
         self._processing = False
 
     def of(self, out: output.ConversationOutput) -> Iterator[Message]:
-        """The messages for what is told."""
+        """Yield the messages for an output of the conversation."""
         match out:
             case output.ReplyAudioFrame():
                 yield out.pcm
@@ -132,7 +131,7 @@ def _ms(seconds: float) -> float:
 LOWEST_RATE, HIGHEST_RATE = 8_000, 48_000
 LONGEST_NAME = 200
 LONGEST_TEXT = 65_536
-"""Characters of a turn that is typed."""
+"""Maximum characters of a typed turn."""
 TurnNumber: TypeAlias = Annotated[int, NumberRange(1, 2**53 - 1)]
 PlayedSeconds: TypeAlias = Annotated[float, NumberRange(0, MAX_PLAYBACK_REPORT_S)]
 """Seconds of a reply that were played."""
@@ -162,7 +161,7 @@ class S2SBegin(_S2SCommand):
 
 
 class S2SPlayed(_S2SCommand):
-    """Played seconds of a turn; ``cleared``: no more will be."""
+    """Report of the played seconds of a turn; ``cleared``: the rest will not be played."""
 
     type: Literal["played"]
     turn: TurnNumber
@@ -171,7 +170,11 @@ class S2SPlayed(_S2SCommand):
 
 
 class S2SInterrupt(_S2SCommand):
-    """Be quiet. Who has dropped the sound already says how much of which turn was heard."""
+    """Interruption of the reply.
+
+    A client that has already dropped its audio also reports the turn and the seconds that it
+    played.
+    """
 
     type: Literal["interrupt"]
     turn: TurnNumber | None = None
@@ -179,20 +182,20 @@ class S2SInterrupt(_S2SCommand):
 
 
 class S2SText(_S2SCommand):
-    """A turn that is typed."""
+    """Turn that the user typed."""
 
     type: Literal["text"]
     text: str = Field(max_length=LONGEST_TEXT)
 
 
 class S2SReset(_S2SCommand):
-    """From the beginning."""
+    """Restart of the conversation."""
 
     type: Literal["reset"]
 
 
 class S2SEnd(_S2SCommand):
-    """No more: the conversation as a transcript, and as a job where it is to be one."""
+    """End of the conversation; the client gets its transcript. ``keep``: save it as a job."""
 
     type: Literal["end"]
     keep: bool = False
@@ -200,7 +203,7 @@ class S2SEnd(_S2SCommand):
 
 S2SCommand = S2SBegin | S2SChange | S2SPlayed | S2SInterrupt | S2SText | S2SReset | S2SEnd
 _OLD = ("text", "reset")
-"""Of the first page, and passed over where they are wrong, as it expects."""
+"""Messages of the demo's page, which expects invalid ones to be ignored."""
 
 
 @cache
@@ -209,10 +212,10 @@ def _command_adapter() -> TypeAdapter[S2SCommand]:
 
 
 def parse_command(values: Any) -> S2SCommand | None:
-    """The order in a message; None where it is none that is known.
+    """Return the command in a message; `None` if it is unknown.
 
     Raises:
-        errors.FieldInvalid: a field of it holds what it cannot.
+        errors.FieldInvalid: a field has an invalid value.
     """
     try:
         return _command_adapter().validate_python(values)
@@ -238,7 +241,7 @@ class S2SMetrics(BaseModel):
 
     @classmethod
     def of(cls, latency: assistant_turn.ReplyLatency) -> S2SMetrics:
-        """Return those of a reply."""
+        """Return the latencies of a reply."""
         return cls(
             vad_ms=_ms(latency.endpoint),
             asr_ms=_ms(latency.recognised),
@@ -300,7 +303,7 @@ class S2SEngines(BaseModel):
 
 
 def native_error_message(error: errors.SidecarError, turn: int = 0) -> str:
-    """Return the message of an error, with its hint; ``turn`` is 0 if it is of no reply."""
+    """Return the message of an error, with its hint; ``turn`` is 0 if it concerns no reply."""
     body = {
         "message": error.detail,
         "hint": error.hint_on("docs/talk.md"),
@@ -311,10 +314,10 @@ def native_error_message(error: errors.SidecarError, turn: int = 0) -> str:
 
 
 class S2SNativeDialect:
-    """Native messages of one connection; audio belongs to the reply that was started last."""
+    """Native messages for one connection; audio belongs to the reply that started last."""
 
     def of(self, out: output.ConversationOutput) -> Iterator[Message]:
-        """The message for what is told, or none."""
+        """Yield the message for an output of the conversation, if it has one."""
         match out:
             case output.ReplyAudioFrame():
                 yield out.pcm
@@ -363,7 +366,7 @@ class S2SNativeDialect:
 
 
 def _latency_fields(latency: assistant_turn.ReplyLatency) -> dict[str, float]:
-    """In seconds, by the names of `ReplyLatency`."""
+    """Return the latencies in seconds, by the names of `ReplyLatency`."""
     return {
         f"{name}_s": round(getattr(latency, name), 4)
         for name in ("endpoint", "recognised", "thought", "voiced", "total")

@@ -1,9 +1,10 @@
 """Routes /stream, /status, /config, /v1/talk; conversation over one connection.
 
-Binary messages are sound, 16-bit mono at the rates of the greeting; text messages are JSON, and
-what is unknown is passed over, on both sides.
+Binary messages are audio, 16-bit mono at the rates of the greeting. Text messages are JSON; both
+sides ignore unknown ones.
 
-Beside `/stream`, `/status` and `/config`. At ours these addresses have more to say.
+The secondary port also has the demo's `/` and `/health`. On the main port these paths are the
+service's own.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ NO_VOICE = f"One comes by: {PULL_COMMAND}. Then start the service again."
 
 
 def build_router(service: Service) -> APIRouter:
-    """The routes of this wire."""
+    """Build the routes of this protocol."""
     router = APIRouter()
 
     @router.websocket(PATH)
@@ -98,21 +99,21 @@ def build_router(service: Service) -> APIRouter:
 
 
 def ending_of(error: errors.SidecarError) -> ConnectionEnding:
-    """Return how ``error`` ends a connection."""
+    """Return the last message and the close code for ``error``."""
     return ConnectionEnding(close_code(error), error.code, messages.s2s_error_message(error))
 
 
 DIALECT = WebSocketDialect(("vibevoice-talk",), ending_of)
-"""The subprotocol of pages that bring a token beside it; who offers none is welcome, too."""
+"""Its subprotocol is the one that pages offer beside a token; a client need not offer any."""
 
 
 def page_origins(page: int) -> frozenset[str]:
-    """Return the origins of its page, if it is served on this machine at port ``page``."""
+    """Return the origins of the demo's page, if it is served on this machine at port ``page``."""
     return frozenset(f"http://{name}:{page}" for name in ("localhost", "127.0.0.1", "[::1]"))
 
 
 def build_secondary_port_router(service: Service) -> APIRouter:
-    """The routes that it has besides."""
+    """Build the routes that only the secondary port has."""
     router = APIRouter()
 
     @router.get("/")
@@ -132,11 +133,11 @@ def build_secondary_port_router(service: Service) -> APIRouter:
 
 
 async def serve_conversation(service: Service, socket: WebSocketConnection) -> None:
-    """From the greeting to the end of the connection.
+    """Serve a conversation until the connection ends.
 
     Raises:
-        Gone: the client went.
-        errors.SidecarError: what ended it.
+        WebSocketGone: the client disconnected.
+        errors.SidecarError: the conversation failed.
     """
     settings, options = service.settings, service.conversations.options()
     manner = SynthesisOptions(settings.talk_voice, settings.language, rate=messages.OUT_RATE)
@@ -147,11 +148,11 @@ async def serve_conversation(service: Service, socket: WebSocketConnection) -> N
             socket.read(connection.at_once), connection.hear(), talk.run(), connection.tell()
         )
     if not connection.over:
-        raise errors.ShuttingDown()  # nothing else ends one that has no error
+        raise errors.ShuttingDown()  # nothing else ends a conversation without an error
 
 
 class _S2SConnection:
-    """The tasks of one. ``manner``: how the voice speaks at first."""
+    """Connection of a conversation, with its tasks. ``manner``: the initial synthesis options."""
 
     def __init__(
         self,
@@ -168,11 +169,11 @@ class _S2SConnection:
         self._keep = False
         self._unkept: Notice | None = None
         self.over = False
-        """True if the client has ended, and was sent everything."""
+        """True if the client has ended the conversation and was sent everything."""
 
     async def at_once(self, message: Message) -> bool:
-        """Handle a message ahead of audio that waits, as typed text; return whether it was one."""
-        if isinstance(message, bytes) and message:  # how much sound is taken has other bounds
+        """Handle a message ahead of queued audio; return False for audio, which is queued."""
+        if isinstance(message, bytes) and message:  # audio has its own limits
             return False
         self._socket.count()
         if isinstance(message, bytes):
@@ -188,17 +189,17 @@ class _S2SConnection:
         return True
 
     async def hear(self) -> None:
-        """Sound, in its turn."""
+        """Process the queued audio in order."""
         async for raw in self._socket.inbound:
             try:
                 await self._talk.hear(raw, rate=self._rate)
             except (errors.SoundInvalid, errors.ChunkTooLong) as error:
                 await self._warn(error)
             except errors.SessionOver:
-                continue  # the service ends: what goes on is still told, and then why
+                continue  # shutting down: `tell` sends the rest and the reason
 
     async def tell(self) -> None:
-        """Send the output, until the client closes."""
+        """Send the output until the client ends the conversation."""
         async for out in self._talk.outgoing():
             if isinstance(out, output_queue.ConversationEnded):
                 ended = await self._ended()
@@ -236,8 +237,8 @@ class _S2SConnection:
                 self._talk.end()
 
     async def _begin(self, begin: messages.S2SBegin) -> None:
-        """From here on all is told, and sound goes out as the client can take it; unless it asks
-        for a model that is not there, and nothing begins."""
+        """Switch to native messages and to the client's player. If the requested model does not
+        exist, nothing changes."""
         await self._service.conversations.thinker(begin.model or self._model)
         self._rate = begin.rate
         self._manner = dataclasses.replace(self._manner, rate=begin.rate)
@@ -265,7 +266,8 @@ class _S2SConnection:
         await self._socket.send(messages.json_message("began", **said))
 
     async def _warn(self, error: errors.SidecarError, *, ours_known: bool = False) -> None:
-        """``ours_known``: the client knows our words, though nothing has begun in them."""
+        """Send an error; ``ours_known``: the client knows native messages, though they have not
+        started."""
         known = ours_known or isinstance(self._words, messages.S2SNativeDialect)
         told = messages.native_error_message if known else messages.s2s_error_message
         await self._socket.send(told(error))
@@ -275,7 +277,8 @@ class _S2SConnection:
             self._account.take(out, time.monotonic())
 
     async def _ended(self) -> str:
-        """The last message: the conversation as a transcript, which may be a job now."""
+        """Return the last message: the transcript of the conversation, which is saved as a job if
+        requested."""
         settings, hears = self._service.settings, self._service.live.spec
         thinker = await self._service.conversations.thinker(self._model)
         transcript = self._account.transcript(

@@ -1,6 +1,6 @@
-"""Messages: frames, requests, answers.
+"""Wyoming messages: events, requests, answers.
 
-Nothing is believed of a length: who reads decides how much of it is taken, and when.
+Lengths in headers are not trusted: the reader limits how many bytes it reads, and for how long.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from sidecar.version import __version__
 
 LONGEST_LINE = 64 << 10
 LARGEST_DATA = 64 << 10
-"""Bytes of JSON, in the line and behind it."""
+"""Maximum bytes of JSON, in the line and after it."""
 LARGEST_LENGTH = 1 << 53
 HINT = "docs/wyoming.md says which events there are, and what is in them."
 
 
 @dataclass(frozen=True, slots=True)
 class WyomingEvent:
-    """One event; its payload, ``payload`` bytes, is still to be read."""
+    """Event; its payload of ``payload`` bytes is read separately."""
 
     type: str
     data: Mapping[str, Any] = field(default_factory=dict)
     payload: int = 0
 
     def with_data(self, behind: bytes) -> WyomingEvent:
-        """The event, with the data that came behind its line.
+        """Return the event with the data that came after its line.
 
         Raises:
-            errors.MessageInvalid: that is no object.
+            errors.MessageInvalid: the data is not an object.
         """
         if not behind:
             return self
@@ -51,11 +51,11 @@ class WyomingEvent:
 
 
 def parse_event_header(line: bytes) -> tuple[WyomingEvent, int]:
-    """Parse the header line of an event; return it, and how many bytes of data come behind it.
+    """Parse the header line of an event; return it and the number of data bytes that follow it.
 
     Raises:
-        errors.MessageInvalid: it is none of an event.
-        errors.MessageTooBig: it announces more data than an event has.
+        errors.MessageInvalid: it is not the header of an event.
+        errors.MessageTooBig: it announces more data than is allowed.
     """
     said = _object(line, "line")
     kind, data = said.get("type"), said.get("data")
@@ -70,12 +70,12 @@ def parse_event_header(line: bytes) -> tuple[WyomingEvent, int]:
 
 
 def event_bytes(kind: str, data: Mapping[str, Any] | None = None) -> bytes:
-    """An event as it goes out: all of it in its line."""
+    """Return an event, completely in its line."""
     return json.dumps({"type": kind, "data": dict(data or {})}).encode() + b"\n"
 
 
 def error_event(error: errors.SidecarError) -> bytes:
-    """An error, and what to do about it."""
+    """Return the event of an error, with its hint."""
     return event_bytes("error", {"text": f"{error.detail} {error.hint}", "code": error.code})
 
 
@@ -104,13 +104,12 @@ MODEL_ATTRIBUTIONS = {
     "vibevoice": {"name": "Microsoft", "url": "https://github.com/microsoft/VibeVoice"},
     "whisper": {"name": "OpenAI", "url": "https://github.com/openai/whisper"},
 }
-"""Authors of the engines' models, where they are known here."""
+"""Authors of the engines' models, if known."""
 
 
 def info_data(spec: EngineSpec) -> dict[str, Any]:
-    """Return the description of this service: one program with the model that is loaded. Of an
-    engine that takes any language all are listed that have a code, because clients choose among
-    those."""
+    """Return the description of this service: one program with the loaded model. If the engine
+    takes any language, it lists all that have a code, because clients choose from the list."""
     model = _artifact(spec.name, spec.title, MODEL_ATTRIBUTIONS.get(spec.name, PROGRAM_ATTRIBUTION))
     program = _artifact("vibevoice-asr", "Speech to text", PROGRAM_ATTRIBUTION) | {
         "models": [model | {"languages": list(spec.languages or LANGUAGE_NAMES), "version": None}],
@@ -121,22 +120,22 @@ def info_data(spec: EngineSpec) -> dict[str, Any]:
 
 
 class WyomingJobEvents:
-    """The events of one job: `transcript-start`, a `transcript-chunk` for each segment, and at the
-    end all of it in a `transcript`, which counts."""
+    """Events of one job: `transcript-start`, a `transcript-chunk` for each segment, and at the end
+    a `transcript` with the whole text, which is authoritative."""
 
     def __init__(self) -> None:
         self._segments, self._text = UnsentSegments(), IncrementalTextResponse()
         self._begun = False
 
     def more(self, record: JobRecord) -> Iterator[bytes]:
-        """Of what is new in a job."""
+        """Yield the events of new segments."""
         for _, segment in self._segments.more(record):
             if segment.is_speech and (text := self._text.add(segment.text)):
                 yield from self._begin()
                 yield event_bytes("transcript-chunk", {"text": text})
 
     def end(self, transcript: Transcript) -> Iterator[bytes]:
-        """The whole of it."""
+        """Yield the events of the whole transcript."""
         yield from self._begin()
         language = transcript.language
         known = {} if language in (None, AUTO) else {"language": language}
@@ -161,8 +160,8 @@ def _artifact(name: str, description: str, maker: dict[str, str]) -> dict[str, A
 
 @pydantic.dataclasses.dataclass(frozen=True, slots=True, config={"strict": True})
 class WyomingAudioFormat:
-    """Format of signed samples; ``width`` is bytes of one, and whether one byte is signed is
-    unspecified."""
+    """Format of signed samples; ``width`` is the bytes of one. One-byte samples are excluded: the
+    protocol does not say whether they are signed."""
 
     rate: Annotated[int, NumberRange(MIN_RATE, MAX_RATE)]
     width: Annotated[int, NumberRange(2, 4)]
@@ -170,10 +169,10 @@ class WyomingAudioFormat:
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> WyomingAudioFormat:
-        """Return that of `audio-start` and `audio-chunk`.
+        """Return the format in `audio-start` or `audio-chunk`.
 
         Raises:
-            errors.SoundInvalid: there is none, or none that is known.
+            errors.SoundInvalid: it is missing or not supported.
         """
         try:
             fields: dict[str, Any] = {
@@ -189,12 +188,12 @@ class WyomingAudioFormat:
 
 
 def fields_of(data: Mapping[str, Any], spec: EngineSpec) -> dict[str, object]:
-    """The fields of `transcribe` as every wire's options have them. Who speaks is not asked: the
-    protocol has no word for it.
+    """Return the fields of `transcribe` as request options. Diarization is off: the protocol has no
+    field for speakers.
 
     Raises:
-        errors.ModelNotFound: the model is not the one that is here.
-        errors.FieldInvalid: names or terms are no texts.
+        errors.ModelNotFound: the model is not the loaded one.
+        errors.FieldInvalid: names or terms are not lists of strings.
     """
     check_model_name(data.get("name"), spec)
     terms = [
@@ -205,10 +204,10 @@ def fields_of(data: Mapping[str, Any], spec: EngineSpec) -> dict[str, object]:
 
 
 def check_model_name(name: object, spec: EngineSpec) -> None:
-    """Refuse a program or model that is not here.
+    """Refuse a program or model that is not the loaded one.
 
     Raises:
-        errors.ModelNotFound: it is not.
+        errors.ModelNotFound: it is another one.
     """
     if name not in (None, "", spec.name):
         raise errors.ModelNotFound(
@@ -229,33 +228,33 @@ READ_BYTES = 64 << 10
 
 
 class WyomingClientGone(Exception):
-    """The client hung up."""
+    """The client disconnected."""
 
 
 class WyomingClientEnded(WyomingClientGone):
-    """The client has closed its side between two events: it sends no more, and may still read."""
+    """The client closed its side between two events: it sends no more, and may still read."""
 
 
 class WyomingEventReader:
-    """The events of a connection, one after the other, each with its payload."""
+    """Reader of the events of a connection, in order, each with its payload."""
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
         self._reader = reader
         self._ahead: asyncio.Task[WyomingEvent] | None = None
 
     def ahead(self) -> asyncio.Task[WyomingEvent]:
-        """The next event, on its way or there. `next` gives the same."""
+        """Return the task that reads the next event, which `next` also returns."""
         if self._ahead is None:
             self._ahead = asyncio.get_running_loop().create_task(self._read())
         return self._ahead
 
     async def next(self, timeout_s: float | None) -> WyomingEvent:
-        """The next event.
+        """Return the next event.
 
         Raises:
-            Gone, Ended: there is none.
-            TimeoutError: it has not come in ``timeout_s`` seconds.
-            errors.MessageInvalid, errors.MessageTooBig: it is none.
+            WyomingClientGone, WyomingClientEnded: the client sends no more.
+            TimeoutError: no event came within ``timeout_s`` seconds.
+            errors.MessageInvalid, errors.MessageTooBig: it is not a valid event.
         """
         reading = self.ahead()
         try:
@@ -265,11 +264,10 @@ class WyomingEventReader:
             self._ahead = None
 
     async def payload(self, size: int, timeout_s: Callable[[], float]) -> AsyncIterator[bytes]:
-        """The payload of the event that was read, piece by piece; ``timeout_s`` says how long each
-        is waited for.
+        """Yield the payload of the event in blocks; ``timeout_s`` returns the timeout of each.
 
         Raises:
-            Gone, TimeoutError: it ends too soon, or stops.
+            WyomingClientGone, TimeoutError: it ends early, or stalls.
         """
         while size:
             async with asyncio.timeout(timeout_s()):
@@ -280,7 +278,7 @@ class WyomingEventReader:
             yield piece
 
     async def drop(self, most: int) -> None:
-        """Read what comes and forget it, until nothing more does or it is too much."""
+        """Read and discard input, at most about ``most`` bytes, until the client ends."""
         if self._ahead is not None:
             self._ahead.cancel()
             await asyncio.wait({self._ahead})
@@ -291,7 +289,7 @@ class WyomingEventReader:
         """Stop reading."""
         ahead = self._ahead
         if ahead is not None and not ahead.cancel() and not ahead.cancelled():
-            ahead.exception()  # it was seen, and is nobody's trouble
+            ahead.exception()  # retrieved, so that asyncio does not log it
 
     async def _read(self) -> WyomingEvent:
         try:

@@ -1,4 +1,4 @@
-"""Wyoming server, and the allowlist of its clients, who send no token."""
+"""Wyoming server, and the allowlist of its clients, which send no token."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BACKLOG = 128
 
 
 class WyomingServer:
-    """One of the listeners. ``reserved`` has the port, and is listened at."""
+    """Listener of the protocol. ``reserved`` is the socket of the port, on which it listens."""
 
     def __init__(
         self, service: Service, allowlist: WyomingAllowlist, reserved: socket.socket
@@ -38,10 +38,10 @@ class WyomingServer:
         self._stopping = False
 
     async def start(self) -> dict[str, Any]:
-        """Serve; the port is told.
+        """Start to serve; return the port.
 
         Raises:
-            errors.PortInUse: somebody else was quicker to listen there.
+            errors.PortInUse: another program listened on the port first.
         """
         host, port, *_ = self._reserved.getsockname()
         try:
@@ -59,19 +59,19 @@ class WyomingServer:
         return {"wyoming_port": port}
 
     def stop_accepting(self) -> None:
-        """Refuse new connections; clients that wait for a transcript go on."""
+        """Refuse new connections; clients that wait for a transcript continue."""
         self._stopping = True
         for task, connection in self._here.items():
             if not connection.busy:
                 task.cancel()
 
     async def drain(self, grace_s: float) -> None:
-        """Drain: clients that are being sent a transcript have ``grace_s`` seconds."""
+        """Wait at most ``grace_s`` seconds for clients that wait for a transcript."""
         if self._here:
             await asyncio.wait(self._here, timeout=grace_s)
 
     async def close(self) -> None:
-        """End what goes on."""
+        """End all connections."""
         if self._server is not None:
             self._server.close()
         here = list(self._here)
@@ -103,22 +103,23 @@ def _turn_away(writer: asyncio.StreamWriter, error: errors.SidecarError) -> None
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 GUEST = "wyoming"
-"""Owner of the jobs of clients that need no token."""
+"""Owner of the jobs of clients on the allowlist."""
 
 
 @dataclass(frozen=True, slots=True)
 class WyomingAllowlist:
-    """The rules. ``guests``: from where one may come without a token; none: from this machine."""
+    """Allowlist of clients. ``guests``: networks of clients that need no token; empty: this machine
+    only."""
 
     entrance: AccessControl
     guests: Sequence[Network] = ()
 
     @classmethod
     def of(cls, settings: Settings, entrance: AccessControl) -> WyomingAllowlist:
-        """As the settings have it.
+        """Create the allowlist of the settings.
 
         Raises:
-            errors.SettingsInvalid: nobody could come in, or what is named is no address.
+            errors.SettingsInvalid: no client could connect, or an entry is not an address.
         """
         guests = [_network(text) for text in settings.wyoming_clients]
         if not guests and not entrance.access.authenticator.local_only:
@@ -146,7 +147,7 @@ class WyomingAllowlist:
 
         Raises:
             errors.PeerNotAllowed: it may not connect.
-            errors.RateLimited: it comes too often.
+            errors.RateLimited: it sends too many requests.
         """
         approach = RequestOrigin(hosts=["localhost"], origins=[], authorizations=[], peer=peer)
         if self.guests and not self._is_guest(peer):

@@ -1,7 +1,7 @@
-"""Client session, uploaded recording.
+"""Wyoming connection and its uploaded recording.
 
-An error is told and then the connection ends, because clients of this protocol wait for a
-transcript and look at nothing else: they learn of it by the end.
+After an error event the connection is closed. Clients of this protocol wait for a transcript and
+ignore everything else: only the close makes them notice.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 
 class WyomingRecording:
-    """Recording of audio of one format. Its place is kept, and its bytes are counted, until it
-    is left."""
+    """Recording of audio of one format. It holds a queue reservation and counts its bytes until it
+    is closed."""
 
     def __init__(
         self,
@@ -38,10 +38,10 @@ class WyomingRecording:
         form: messages.WyomingAudioFormat,
         place: QueueReservation,
     ) -> None:
-        """Begin; the ``place`` in the queue is left with it.
+        """Start a recording; closing it also releases the reservation ``place``.
 
         Raises:
-            errors.UploadsFull, errors.UploadsLimited: too much is on its way.
+            errors.UploadsFull, errors.UploadsLimited: too many bytes are being uploaded.
         """
         settings = service.settings
         self.caller, self.form = caller, form
@@ -58,14 +58,14 @@ class WyomingRecording:
         self._until = _now() + STALL_FACTOR * self._stall_s
 
     def timeout_s(self) -> float:
-        """Return the time that more audio is waited for."""
+        """Return the time to wait for more audio, in seconds."""
         return max(0.0, min(self._stall_s, self._until - _now()))
 
     async def add(self, piece: bytes) -> None:
-        """More sound.
+        """Add audio.
 
         Raises:
-            errors.UploadTooLarge, errors.UploadsFull, errors.UploadsLimited: it is too much.
+            errors.UploadTooLarge, errors.UploadsFull, errors.UploadsLimited: the limit is exceeded.
             errors.DiskFull, errors.SpoolUnwritable: it cannot be written.
         """
         if self._spool.size + len(piece) > self._limit_mb << 20:
@@ -87,7 +87,7 @@ class WyomingRecording:
         return await self._disk.run(self._spool.finish, head)
 
     def close(self) -> None:
-        """Give back what was kept; what was not finished is gone."""
+        """Release the reservation and the counted bytes; an unfinished recording is deleted."""
         self._held.close()
 
 
@@ -98,14 +98,14 @@ def _now() -> float:
 log = logging.getLogger(__name__)
 
 MAX_IGNORED_BYTES = 1 << 20
-"""Bytes of a payload that nobody wants."""
+"""Maximum bytes of a payload that is ignored."""
 LINGER_S, LINGER_BYTES = 5.0, 16 << 20
-"""Input that is still read of a client while an error is sent to it."""
+"""Time and bytes for which input is still read while an error is sent to the client."""
 AUDIO_EVENTS = ("audio-start", "audio-chunk")
 
 
 class WyomingConnection:
-    """Owns its recording and the job that comes of it; ``peer`` is the address at the other end."""
+    """Connection that owns its recording and the job of it; ``peer`` is the client's address."""
 
     def __init__(
         self,
@@ -118,18 +118,18 @@ class WyomingConnection:
         self._service, self._allowlist, self._peer = service, allowlist, peer
         self._reader, self._writer = messages.WyomingEventReader(reader), writer
         self._caller: Identity | None = None
-        """Identity of the client, None before its first request: each use is counted."""
+        """Identity of the client, `None` before its first request: each use is counted."""
         self._options: TranscribeOptions | None = None
         self._recording: WyomingRecording | None = None
         self._answering = False
 
     @property
     def busy(self) -> bool:
-        """Return whether a client waits for a transcript."""
+        """Return whether the client waits for a transcript."""
         return self._answering or self._recording is not None
 
     async def run(self) -> None:
-        """Serve it until it ends. Never raises, but where it is cancelled."""
+        """Serve the connection until it ends. Raises only if it is cancelled."""
         try:
             self._caller = await self._allowlist.enter(self._peer)
             while True:
@@ -172,7 +172,7 @@ class WyomingConnection:
             case "audio-stop":
                 await self._transcribe()
             case _:
-                pass  # of other services, or of later versions: the protocol wants them overlooked
+                pass  # the protocol wants unknown events ignored
 
     async def _receive_audio(self, event: messages.WyomingEvent) -> None:
         form = messages.WyomingAudioFormat.of(event.data)
@@ -211,14 +211,14 @@ class WyomingConnection:
                 )
             try:
                 await self._follow(job)
-            finally:  # one that has ended stays as it is
+            finally:  # no effect on a job that has ended
                 self._service.owned.hang_up(recording.caller, job.record)
         finally:
             self._answering = False
 
     async def _follow(self, job: Job) -> None:
-        """Send the result of a job; a ping is answered meanwhile, and other events have to wait.
-        A client that is not there any more is noticed when it is told something."""
+        """Send the result of a job. Pings are answered meanwhile, other events wait. A disconnect
+        is noticed only when an event is sent."""
         telling = asyncio.get_running_loop().create_task(self._send_results(job))
         try:
             while not telling.done():
@@ -247,7 +247,7 @@ class WyomingConnection:
         try:
             async with asyncio.timeout(UPLOAD_STALL_S):
                 await self._writer.drain()
-        except TimeoutError:  # nobody reads
+        except TimeoutError:  # the client does not read
             raise messages.WyomingClientGone from None
 
     async def _skip_payload(self, size: int) -> None:
@@ -281,8 +281,8 @@ class WyomingConnection:
 
 
 def _is_ping(ahead: asyncio.Task[messages.WyomingEvent]) -> bool:
-    """Return whether the message is a ping; raise the reason why nothing more comes, unless the
-    client has only ended its half of the connection."""
+    """Return whether the next event is a ping. Raise the error if the connection ended, unless the
+    client has only closed its side."""
     return (
         not isinstance(ahead.exception(), messages.WyomingClientEnded)
         and ahead.result().type == "ping"

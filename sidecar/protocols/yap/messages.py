@@ -1,7 +1,7 @@
 """Message envelope, model names, close codes. Pure.
 
-Its clients come in two generations, with words of their own for the same; each passes over what it
-does not know, so both are told, and reasons of errors are in both places.
+Two generations of clients use different names for the same fields, and ignore unknown ones. So both
+names are sent, and errors have their reason in both places.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from sidecar.api.http.websocket_connections import (
 from sidecar.config.config_files import yap_variable
 
 UNKNOWN = "unknown"
-"""The ids of a frame that answers to none."""
+"""Id in frames that answer no request."""
 LONGEST_ID = 256
-"""Characters of each id of a client's, which are kept until its request is answered."""
+"""Maximum characters of a client's id, which is stored until its request is answered."""
 TYPES = frozenset(
     {
         *("session.update", "input_audio_buffer.append", "input_audio_buffer.commit"),
@@ -35,12 +35,12 @@ TYPES = frozenset(
 
 
 MODELS = ("mistralai/Voxtral-Mini-4B-Realtime-2602",)
-"""Models that these clients name by default: they stand for the one here."""
+"""Models that these clients name by default: aliases of the loaded one."""
 
 
 @dataclass(frozen=True, slots=True)
 class YapIds:
-    """Ids of a session and a request, by the client; answers have the same."""
+    """Ids of a session and a request, chosen by the client and repeated in answers."""
 
     session: str = UNKNOWN
     request: str = UNKNOWN
@@ -48,7 +48,7 @@ class YapIds:
 
 @dataclass(frozen=True, slots=True)
 class YapEnvelope:
-    """A frame of a client."""
+    """Frame from a client."""
 
     type: str
     ids: YapIds
@@ -56,7 +56,7 @@ class YapEnvelope:
 
 
 class YapRefused(Exception):
-    """A message that cannot be taken, in this wire's words; the connection goes on."""
+    """Error of a message, in this protocol's format; the connection stays open."""
 
     def __init__(
         self, code: str, reason: str, message: str, ids: YapIds | None = None, **details: Any
@@ -69,12 +69,12 @@ class YapRefused(Exception):
 def invalid_message(
     message: str, reason: str = "invalid_message", ids: YapIds | None = None
 ) -> YapRefused:
-    """A message that is no envelope, or of no known type."""
+    """Return the error of a message that is not an envelope or has an unknown type."""
     return YapRefused("invalid_message", reason, message, ids)
 
 
 def bad_payload(reason: str, message: str, **details: Any) -> YapRefused:
-    """A payload that means nothing, or nothing now."""
+    """Return the error of a payload that is invalid, or not allowed in this state."""
     return YapRefused("invalid_payload", reason, message, **details)
 
 
@@ -82,7 +82,7 @@ def parse_message(raw: str | bytes) -> YapEnvelope:
     """Parse a message of a client.
 
     Raises:
-        Refused: it is none of this wire's frames.
+        YapRefused: it is not a frame of this protocol.
     """
     if isinstance(raw, bytes):
         raise invalid_message("Frames are JSON text; sound is base64 in 'audio'.")
@@ -114,10 +114,10 @@ def parse_message(raw: str | bytes) -> YapEnvelope:
 
 
 def audio_of(payload: Mapping[str, Any]) -> bytes:
-    """The sound in an append.
+    """Return the audio of an append message.
 
     Raises:
-        Refused: there is none, or it is not base64.
+        YapRefused: there is none, or it is not base64.
     """
     given = payload.get("audio")
     if not isinstance(given, str) or not given:
@@ -129,13 +129,13 @@ def audio_of(payload: Mapping[str, Any]) -> bytes:
 
 
 def message_text(type: str, ids: YapIds, payload: Mapping[str, Any] | None = None) -> str:
-    """A frame of ours."""
+    """Return a frame to a client."""
     body = {"type": type, "session_id": ids.session, "request_id": ids.request}
     return json.dumps(body | {"payload": payload or {}}, ensure_ascii=False)
 
 
 def error_frame(refused: YapRefused, ids: YapIds) -> str:
-    """An error, with its reason where either generation of clients looks for it."""
+    """Return an error frame, with its reason where either generation of clients expects it."""
     payload = {
         "code": refused.code,
         "message": refused.message,
@@ -146,8 +146,11 @@ def error_frame(refused: YapRefused, ids: YapIds) -> str:
 
 
 def yap_error(error: errors.SidecarError) -> YapRefused:
-    """An error of the service as this wire says it. What clients can act on has their codes, all
-    else is an internal error with ours as its reason."""
+    """Return an error of the service in this protocol's format.
+
+    Errors on which clients can act have the original's codes. All others are `internal_error`, with
+    this service's code as the reason.
+    """
     code, reason = "internal_error", error.code
     if error.kind in (errors.ErrorKind.UNAUTHORIZED, errors.ErrorKind.FORBIDDEN):
         code = reason = "authentication_failed"
@@ -171,7 +174,7 @@ def _word(value: object) -> str:
 
 IDLE, TOO_LONG = 4000, 4003
 MAX_REASON_BYTES = 123
-"""Of a close frame (RFC 6455, 5.5)."""
+"""Maximum bytes of a close frame's reason (RFC 6455, 5.5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +187,11 @@ class YapCloseCodes:
 
     @classmethod
     def of_environment(cls) -> YapCloseCodes:
-        """Return those that the variables of that server name (docs/live.md).
+        """Return the codes that the variables of the yap server configure (docs/live.md).
 
         Raises:
-            errors.SettingsInvalid: one is no close code, or no reason that a frame can hold.
+            errors.SettingsInvalid: a code is not a close code, or the reason is too long for a
+                frame.
         """
         reason = yap_variable("WS_CLOSE_IDLE_REASON") or cls().idle_reason
         if len(reason.encode()) > MAX_REASON_BYTES:

@@ -1,7 +1,7 @@
 """WebSocket /api/asr-streaming, its connection, and /healthz.
 
-A connection is one session, whose turns the client ends. Who is refused is accepted first, told why
-in a frame, and closed: that is where these clients look.
+A connection is one session, whose turns the client ends. A refused client is accepted first, gets
+the error in a frame, and is closed: these clients expect the error there.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class YapHealth(BaseModel):
 
 PATH = "/api/asr-streaming"
 SUBPROTOCOLS = ("asr-streaming",)
-"""The subprotocol that a browser's client offers beside the one with its key."""
+"""Subprotocol that browser clients offer beside the one with their key."""
 IMMEDIATE_TYPES = frozenset({"ping", "pong", "end"})
-"""Answered at once, and not counted."""
+"""Types that are answered at once and do not count towards the rate limit."""
 
 
 def build_router(service: Service) -> APIRouter:
-    """The routes of this wire."""
+    """Build the routes of this protocol."""
     router, wire = APIRouter(), dialect()
 
     @router.websocket(PATH)
@@ -56,10 +56,10 @@ def build_router(service: Service) -> APIRouter:
 
 
 def dialect() -> WebSocketDialect:
-    """Return how connections are refused and ended, with the close codes of the environment.
+    """Return the WebSocket dialect, with the close codes of the environment.
 
     Raises:
-        errors.SettingsInvalid: one of them is no close code.
+        errors.SettingsInvalid: a code is not a close code.
     """
     ending_of = partial(messages.close_of, codes=messages.YapCloseCodes.of_environment())
     return WebSocketDialect(SUBPROTOCOLS, ending_of)
@@ -78,21 +78,21 @@ async def _serve(service: Service, socket: WebSocketConnection) -> None:
 
 
 class _YapConnection:
-    """One connection: reading, processing and sending, each in its own task."""
+    """Connection of a client: reading, processing and sending, each in its own task."""
 
     def __init__(self, service: Service, socket: WebSocketConnection, session: Session) -> None:
         self._service, self._socket, self._session = service, socket, session
         self._utterances = YapUtterances(BUFFER_S)
 
     def greeting(self) -> str:
-        """Clients wait for it before they send anything."""
+        """Return the first message, for which clients wait before they send."""
         body = {"id": self._session.id, "created": int(clock.wall_time()), "model": self._model}
         return message_text(
             "session.created", YapIds(self._session.id), body | dict(self._session.greeting)
         )
 
     async def at_once(self, message: websocket_connections.Message) -> bool:
-        """Answer a message ahead of all that waits, if it may; the rest is queued."""
+        """Answer a message at once if its type allows that, else queue it."""
         self._session.touch()
         ids = YapIds(self._session.id)
         try:
@@ -115,7 +115,7 @@ class _YapConnection:
             raise
 
     async def work(self) -> None:
-        """Work through the queue, in order."""
+        """Process the queued messages in order."""
         async for given in self._socket.inbound:
             try:
                 await self._do(given)
@@ -125,10 +125,11 @@ class _YapConnection:
                 said = messages.yap_error(error)
                 await self._socket.send(messages.error_frame(said, given.ids))
             except errors.SessionOver:
-                continue  # the service ends: what was said is still told, and then why
+                continue  # shutting down: `tell` sends the remaining events and the reason
 
     async def tell(self) -> None:
-        """Send the session's events, until it ends; the client does not end it by this wire."""
+        """Send the session's events. Clients end connections, not sessions: if the session ends,
+        the service shuts down."""
         async for numbered in self._session.events():
             frames = tuple(self._utterances.frames_of(numbered.event))
             if frames:

@@ -1,7 +1,7 @@
 """Utterances and word deltas of a session. Pure.
 
-A client begins a request, sends sound for it and ends it; each end is answered by exactly one
-`TurnEnded`, and each request that is dropped instead by one `TurnDropped`, all in order.
+A client begins a request, sends its audio and ends it. Each end is answered by exactly one
+`TurnEnded`, and each dropped request by one `TurnDropped`, all in order.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ class YapWordDeltas:
 
     def __init__(self) -> None:
         self._piece: int | None = None
-        """The one that goes on; None before the first."""
+        """Number of the current segment; `None` before the first."""
         self._told = 0
-        """Words of it."""
+        """Number of its words that were sent."""
         self._any = False
         self._begin: float | None = None
 
     def begins(self, at: float) -> None:
-        """Return the start of its first segment: one behind that may be sent before it."""
+        """Record the start of the utterance's first segment: a later segment may arrive before
+        it."""
         self._begin = at
 
     def partial(self, piece: int, stable: str, start: float = 0.0) -> str:
-        """Return the new words in the stable beginning of a segment, which begins at ``start``;
-        none while one before it has not ended."""
+        """Return the new words in the stable beginning of a segment that starts at ``start``.
+        Return "" while an earlier segment has not ended."""
         if self._piece is None:
             if self._begin is not None and start > self._begin:
                 return ""
@@ -46,7 +47,7 @@ class YapWordDeltas:
         return self._behind(fresh)
 
     def final(self, piece: int, text: str) -> str:
-        """Return the new words of a segment that has ended."""
+        """Return the unsent words of a segment that has ended."""
         words = text.split()
         if self._piece is None or piece >= self._piece:
             words = words[self._told if piece == self._piece else 0 :]
@@ -63,11 +64,11 @@ class YapWordDeltas:
 
 BYTES_A_SECOND = 32_000
 PARTIALS_LATE = "partials_late"
-"""The notice of a session that tells words later than usual."""
+"""Code of the notice that a session sends partials later than usual."""
 
 
 class YapAction(Enum):
-    """Action of a session."""
+    """Action on a session that follows from a client's message."""
 
     NOTHING = auto()
     COMMIT = auto()
@@ -76,8 +77,8 @@ class YapAction(Enum):
 
 @dataclass(eq=False, slots=True)
 class YapUtterance:
-    """Utterance of a request, and the words that were sent of it. ``silent``: the client wants no
-    more; ``dropped``: it never ended, and the session is to drop it; ``shed``: it gets no words."""
+    """Utterance of a request, and its words that were sent. ``silent``: the client wants no more
+    results; ``dropped``: it never ended, and the session drops it; ``shed``: it gets no words."""
 
     ids: YapIds
     bytes: int = 0
@@ -89,24 +90,25 @@ class YapUtterance:
 
 
 class YapUtterances:
-    """Utterances of one connection. ``backlog_s``: sound that may wait for the engine."""
+    """Utterances of one connection. ``backlog_s``: audio that may wait for the engine, in
+    seconds."""
 
     def __init__(self, backlog_s: float = 0.0) -> None:
         self._active: YapUtterance | None = None
         self._waiting: deque[YapUtterance] = deque()
-        """Those that have ended and have no final yet, and those that are to be forgotten."""
+        """Utterances that have ended and have no final yet, and those to be dropped."""
         self._turn = 0
-        """The turn of the first that has none."""
+        """Turn of the first of them."""
         self._last = YapIds()
         self._backlog_s = backlog_s
 
     @property
     def active(self) -> YapIds | None:
-        """The request that takes sound."""
+        """Return the request that receives audio."""
         return self._active.ids if self._active else None
 
     def begin(self, ids: YapIds) -> YapAction:
-        """A request begins; another one that goes on is dropped without a word."""
+        """Begin a request; an unfinished one is dropped without an answer."""
         self._last = ids
         before = self._active
         if before is not None and before.ids.request == ids.request:
@@ -115,24 +117,24 @@ class YapUtterances:
         return self._forget(before)
 
     def check(self, ids: YapIds) -> None:
-        """Check that audio of a request is wanted.
+        """Check that a request is the active one, which receives audio.
 
         Raises:
-            Refused: not of this one.
+            YapRefused: it is not.
         """
         if self._active is None or self._active.ids.request != ids.request:
             raise bad_payload("no_active_request", "Begin it first: commit with 'final' false.")
 
     def append(self, count: int) -> None:
-        """Count the bytes of audio for the active one."""
+        """Count bytes of audio of the active request."""
         assert self._active is not None
         self._active.bytes += count
 
     def end(self, ids: YapIds) -> YapAction:
-        """The active request ends.
+        """End the active request.
 
         Raises:
-            Refused: it is another one, or there is none.
+            YapRefused: another request is active, or none.
         """
         if self._active is None:
             self.check(ids)
@@ -148,15 +150,15 @@ class YapUtterances:
         return YapAction.COMMIT
 
     def cancel(self, ids: YapIds) -> YapAction:
-        """Cancel the active request, or one that has ended and is named; others that have ended
-        are sent."""
+        """Cancel the active request, and the ended one with the same id; other ended ones are still
+        sent."""
         for one in self._waiting:
             one.silent = one.silent or one.ids.request == ids.request
         before, self._active = self._active, None
         return self._forget(before)
 
     def frames_of(self, event: live_events.LiveEvent) -> Iterator[str]:
-        """The frames that tell an event."""
+        """Yield the frames of an event."""
         if isinstance(event, live_events.TurnDropped):
             self._turn = event.turn + 1
             if self._waiting and self._waiting[0].dropped:
@@ -172,7 +174,7 @@ class YapUtterances:
             if event.notice.code != live_events.UTTERANCE_DROPPED:
                 yield self._notice(event)
             elif shed is not None:
-                shed.shed = True  # told at its end, with how much that is
+                shed.shed = True  # reported at its end, with its duration
         elif isinstance(event, live_events.SpeechStarted):
             begun = self._of(event.turn)
             if begun is not None:
@@ -191,7 +193,7 @@ class YapUtterances:
     def _ended(self, text: str) -> Iterator[str]:
         if self._waiting:
             utterance = self._waiting.popleft()
-        elif self._active is not None:  # the service ends what the client has not
+        elif self._active is not None:  # ended by the service, not by the client
             utterance, self._active = self._active, None
         else:
             return
@@ -223,7 +225,7 @@ class YapUtterances:
         return message_text("status", ids, {"kind": "overload_drop", **dropped, **backlog})
 
     def _forget(self, utterance: YapUtterance | None) -> YapAction:
-        """One that has not ended, and has a turn if there was any sound of it."""
+        """Drop an unfinished utterance; it has a turn in the session only if it has audio."""
         if utterance is None or not utterance.bytes:
             return YapAction.NOTHING
         utterance.silent = utterance.dropped = True
