@@ -25,10 +25,10 @@ class EndOfTurnDelays:
     def __post_init__(self) -> None:
         if not 0 <= self.finished_s <= self.usual_s <= self.most_s < float("inf"):
             raise ValueError(
-                "finished_s, usual_s and most_s have to be above zero, in ascending order"
+                "finished_s, usual_s and most_s must be at least 0, in ascending order"
             )
         if not 0 < self.scale < float("inf"):
-            raise ValueError("scale has to be above zero")
+            raise ValueError("scale must be above 0")
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,6 +134,7 @@ class ConversationRegistry:
             )
         finally:
             self._opening -= 1
+            self._left.set()  # if this one failed, its slot is free
         talk = ConversationLoop(
             live, thinker, self._voice, options, manner, client=client, seen=self._seen
         )

@@ -251,25 +251,23 @@ class JobMetrics:
 
     def __init__(self, outcomes: OutcomeWindow) -> None:
         self._outcomes = outcomes
-        self.submitted = Counter("jobs_submitted_total", "Recordings that were taken in.")
-        self.ended = Counter("jobs_ended_total", "Recordings by how they ended.", ("outcome",))
-        self.wrong = Counter("jobs_failed_total", "Those that failed, by their error.", ("code",))
+        self.submitted = Counter("jobs_submitted_total", "Accepted jobs.")
+        self.ended = Counter("jobs_ended_total", "Ended jobs by outcome.", ("outcome",))
+        self.wrong = Counter("jobs_failed_total", "Failed jobs by error code.", ("code",))
         self.crashed = Counter(
-            "jobs_crashed_attempts_total", "Attempts in which the engine's process died."
+            "jobs_crashed_attempts_total", "Attempts in which the worker process died."
         )
-        self.audio = Counter(
-            "jobs_audio_seconds_total", "Sound of recordings that were transcribed."
-        )
-        self.work = Counter("jobs_processing_seconds_total", "What engines took for that.")
+        self.audio = Counter("jobs_audio_seconds_total", "Seconds of transcribed audio.")
+        self.work = Counter("jobs_processing_seconds_total", "Seconds of processing by engines.")
         self.waited = Histogram(
-            "job_wait_seconds", "From being taken in to the first attempt.", LONG_BUCKETS_S
+            "job_wait_seconds", "Seconds from acceptance to the first attempt.", LONG_BUCKETS_S
         )
         self.lasted = Histogram(
-            "job_duration_seconds", "From being taken in to the end.", LONG_BUCKETS_S
+            "job_duration_seconds", "Seconds from acceptance to the end.", LONG_BUCKETS_S
         )
         self.factor = Histogram(
             "job_realtime_ratio",
-            "Work for a second of sound, of recordings that ended.",
+            "Processing seconds per second of audio, of ended jobs.",
             REAL_TIME_FACTOR_BUCKETS,
         )
         for outcome in (DONE, FAILED, CANCELLED):
@@ -309,54 +307,54 @@ class LiveMetrics:
     def __init__(self, outcomes: OutcomeWindow) -> None:
         self._outcomes = outcomes
         by_wire = ("wire",)
-        self.opened = Counter("live_sessions_opened_total", "Live sessions that began.", by_wire)
+        self.opened = Counter("live_sessions_opened_total", "Started live sessions.", by_wire)
         self.refused = Counter(
-            "live_sessions_refused_total", "Live sessions that were not begun.", ("wire", "code")
+            "live_sessions_refused_total", "Refused live sessions by error code.", ("wire", "code")
         )
         self.ended = Counter(
             "live_sessions_ended_total",
-            "Live sessions by how they ended: 'done' or 'left' by their clients, or an error.",
+            "Ended live sessions by outcome: 'done', 'left' by their clients, or an error code.",
             ("wire", "reason"),
         )
         self.taken_up = Counter(
             "live_sessions_taken_up_total",
-            "Live sessions that another service began and left when it ended.",
+            "Live sessions taken over from another service.",
             by_wire,
         )
         self.audio = Counter(
-            "live_audio_seconds_total", "Sound that live sessions were sent.", by_wire
+            "live_audio_seconds_total", "Seconds of audio that live sessions received.", by_wire
         )
-        self.turns = Counter("live_utterances_total", "Utterances that began.", by_wire)
-        self.finals = Counter("live_finals_total", "Stretches of speech that were told.", by_wire)
-        self.partials = Counter(
-            "live_partials_total", "Words that were told before their end.", by_wire
-        )
+        self.turns = Counter("live_utterances_total", "Started utterances.", by_wire)
+        self.finals = Counter("live_finals_total", "Finals sent.", by_wire)
+        self.partials = Counter("live_partials_total", "Partials sent.", by_wire)
         self.shed = Counter(
             "live_utterances_shed_total",
-            "Utterances that were not recognised because too many spoke.",
+            "Utterances not recognized because of load shedding.",
             by_wire,
         )
-        self.dropped = Counter("live_dropped_total", "Utterances their clients did not want.")
+        self.dropped = Counter("live_dropped_total", "Utterances that clients discarded.")
         self.orphaned = Counter(
-            "live_orphaned_total", "Utterances whose sessions ended before they were told."
+            "live_orphaned_total", "Utterances whose sessions ended before their final."
         )
         self.work = Histogram(
-            "live_decode_seconds", "What an engine took for a stretch of speech.", LIVE_BUCKETS_S
+            "live_decode_seconds", "Seconds of recognition of a segment.", LIVE_BUCKETS_S
         )
         self.queued = Histogram(
             "live_queue_wait_seconds",
-            "How long it lay before an engine had time for it.",
+            "Seconds that a segment waited for an engine.",
             LIVE_BUCKETS_S,
         )
         self.full = Histogram(
-            "live_buffer_wait_seconds", "How long sound had to wait to be taken.", LIVE_BUCKETS_S
+            "live_buffer_wait_seconds",
+            "Seconds that audio waited for space in the buffer.",
+            LIVE_BUCKETS_S,
         )
         self.emitted = Histogram(
-            "live_emit_seconds", "How long clients took to read a final (gRPC).", LIVE_BUCKETS_S
+            "live_emit_seconds", "Seconds that clients took to read a final (gRPC).", LIVE_BUCKETS_S
         )
         self.factor = Histogram(
             "live_realtime_ratio",
-            "Work for a second of speech that was told.",
+            "Processing seconds per second of speech.",
             REAL_TIME_FACTOR_BUCKETS,
         )
         self.speaking = 0
@@ -381,23 +379,21 @@ class ProtocolMetrics:
     def __init__(self) -> None:
         self.requests = Counter(
             "http_requests_total",
-            "Requests by the status of their answers.",
+            "HTTP requests by status.",
             ("method", "route", "status"),
         )
         self.heads = Histogram(
             "http_response_head_seconds",
-            "Until the head of an answer.",
+            "Seconds until the head of the response.",
             QUICK_BUCKETS_S,
             ("route",),
         )
         self.sockets = Counter(
             "websockets_closed_total",
-            "WebSockets by the code that they were closed with; 'client' where it went first.",
+            "WebSockets by close code; 'client' if the client closed first.",
             ("route", "code"),
         )
-        self.calls = Counter(
-            "grpc_calls_total", "Calls over gRPC by their status.", ("method", "status")
-        )
+        self.calls = Counter("grpc_calls_total", "gRPC calls by status.", ("method", "status"))
         self.answering = 0
         """Requests in progress."""
         self.sockets_open = 0

@@ -80,18 +80,18 @@ def _family(measured: AnyMetric, prefix: str) -> Metric:
 STT_PREFIX = "stt_"
 STATUS_OK = "OK"
 STT_HELP = {
-    "active_sessions": "Live sessions that go on.",
-    "active_sessions_by_api": "The same by owner.",
-    "active_vad_utterances": "Utterances that go on.",
-    "decode_buffer_wait": "Seconds that sound had to wait to be taken",
-    "decode_cancelled": "Utterances their clients did not want.",
-    "decode_latency": "Seconds that an engine took for a stretch of speech",
-    "decode_orphaned": "Utterances whose sessions ended before they were told.",
-    "decode_queue_wait": "Seconds that speech lay before an engine had time for it",
+    "active_sessions": "Live sessions in progress.",
+    "active_sessions_by_api": "Live sessions in progress by owner.",
+    "active_vad_utterances": "Utterances in progress.",
+    "decode_buffer_wait": "Seconds that audio waited for space in the buffer",
+    "decode_cancelled": "Utterances that clients discarded.",
+    "decode_latency": "Seconds of recognition of a segment",
+    "decode_orphaned": "Utterances whose sessions ended before their final.",
+    "decode_queue_wait": "Seconds that a segment waited for an engine",
     "decode_response_emit": "Seconds that clients took to read a final",
-    "error_counts": "Calls over gRPC that ended with this status.",
-    "rtf": "Work for a second of speech",
-    "vad_triggers_total": "Utterances that began.",
+    "error_counts": "gRPC calls that ended with this status.",
+    "rtf": "Processing seconds per second of speech",
+    "vad_triggers_total": "Started utterances.",
 }
 _SUMS = {"total": "sum", "count": "number", "max": "largest"}
 

@@ -103,8 +103,8 @@ async def _ended(work: Awaitable[None]) -> None:
 PROTOCOL_PORT_SETTINGS = ("grpc_port", "wyoming_port", "talk_ports")
 """Settings of ports that accept requests."""
 TALK_PORT_HINT = (
-    "Stop the program that holds it, the demo itself perhaps: its page looks for no other. For a "
-    "page that does, name another port with --talk-ports."
+    "Stop the program that uses it, perhaps the demo itself: its page connects to no other port. "
+    "For another page, choose another port with --talk-ports."
 )
 
 
@@ -204,7 +204,7 @@ def bind_port(host: str, port: int, flag: str = "--port") -> socket.socket:
 
 _FIRST = 3
 """First descriptor that the protocol of socket activation passes."""
-_HINT = "One TCP socket (ListenStream=127.0.0.1:8765) is what it takes: deploy/systemd."
+_HINT = "Pass one TCP socket (ListenStream=127.0.0.1:8765); see deploy/systemd."
 
 
 def take_activated_socket(environment: MutableMapping[str, str]) -> socket.socket | None:

@@ -100,7 +100,7 @@ def test_patience_is_what_the_client_says() -> None:
 def test_no_patience_is_impossible(wrong: tuple[float, float, float]) -> None:
     with pytest.raises(ValueError, match="ascending order"):
         EndOfTurnDelays(*wrong)
-    with pytest.raises(ValueError, match="above zero"):
+    with pytest.raises(ValueError, match="above 0"):
         EndOfTurnDelays(scale=0)
 
 

@@ -195,7 +195,7 @@ async def with_voice_here(asked: SpeechRequest, spec: TtsSpec, tts: TtsClient) -
         return replace(asked, manner=replace(asked.manner, voice=""))
     if name not in VOICES or not spec.lists_voices or name in await tts.ready():
         return asked
-    warning = f"The voice '{name}' is not here; the usual one of '{spec.name}' spoke."
+    warning = f"The voice '{name}' is not available; the default voice of '{spec.name}' was used."
     manner = replace(asked.manner, voice="")
     return replace(asked, manner=manner, warnings=(*asked.warnings, warning))
 

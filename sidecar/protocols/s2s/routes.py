@@ -39,7 +39,7 @@ from sidecar.transcripts.transcript_formats import render_transcript, transcript
 from sidecar.tts.tts_engine_selection import PULL_COMMAND
 
 PATH = "/stream"
-NO_VOICE = f"One comes by: {PULL_COMMAND}. Then start the service again."
+NO_VOICE = f"Install one with {PULL_COMMAND}, then restart the service."
 
 
 def build_router(service: Service) -> APIRouter:

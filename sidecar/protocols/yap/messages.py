@@ -85,7 +85,7 @@ def parse_message(raw: str | bytes) -> YapEnvelope:
         YapRefused: it is not a frame of this protocol.
     """
     if isinstance(raw, bytes):
-        raise invalid_message("Frames are JSON text; sound is base64 in 'audio'.")
+        raise invalid_message("Frames are JSON text; the audio is base64 in 'audio'.")
     try:
         body = request_headers.parse_json_message(raw)
     except ValueError:
