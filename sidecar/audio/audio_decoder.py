@@ -21,7 +21,7 @@ MIN_RATE, MAX_RATE = 2_000, 768_000
 """Hz. Below it no speech survives; above it no recorder exists."""
 MAX_CHANNELS = 256
 DURATION_SCAN_BUDGET_S = 2.0
-"""Time limit for counting the samples of a file whose header claims to be over the limit."""
+"""Time limit for counting the samples of a file with a header above the limit."""
 _BLOCK_SAMPLES = 1 << 18
 """Samples times channels that are decoded at once: 1 MiB."""
 
@@ -82,7 +82,7 @@ def probe_audio(fd: int, max_s: float) -> AudioInfo:
 
 
 def _measured_duration(audio: DecodedAudio, blocks: Iterator[Block], deadline: float) -> float:
-    """Return the real seconds of a file whose header claims more than the limit.
+    """Return the real seconds of a file with a header above the limit.
 
     Raises:
         errors.AudioTooLong: it is too long, or could not be counted in time.

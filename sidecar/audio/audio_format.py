@@ -170,7 +170,7 @@ class WavHeader:
 
     @property
     def is_plain(self) -> bool:
-        """Return whether it is 16-bit PCM whose numbers agree with each other."""
+        """Return whether it is 16-bit PCM with consistent numbers."""
         return (
             self.encoding == _PCM
             and self.bits == 16

@@ -235,7 +235,7 @@ def recording_ref(source: AudioSource) -> OpenUploadRef | ClientFileRef:
 
 
 class HashingStream:
-    """Stream whose bytes are counted and hashed as they are read."""
+    """Stream that counts and hashes its bytes as they are read."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces = pieces

@@ -127,8 +127,8 @@ class MemoryPlan:
     one pass of an MLP during the prefill. ``cache_tokens``: positions of the KV cache to begin
     with; it grows by ``cache_step``. ``evict_encoders``: they go to the host's memory once the
     audio is encoded. ``host_token_table``: the token embeddings stay in the host's memory.
-    ``window_s``: the longest window of a recording (model card: an hour). ``together``: so many
-    windows are decoded in step.
+    ``window_s``: the longest window of a recording (model card: an hour). ``together``: number of
+    windows that are decoded in step.
     """
 
     encoder_chunk_s: float = 8.0
@@ -152,8 +152,8 @@ class TranscribeOptions(WireValues):
     ``recognise``: whether enrolled speakers may be recognized; ``known_voices``: their embeddings.
     ``voiceprints``: the transcript has the speakers' embeddings; while a job waits, that they are
     kept where it was submitted. ``local_voices``: the recording is a chunk, and the front requests
-    these window embeddings of it; the worker computes them, not the engine.
-    ``unknown_fields``: a sentence for each unknown field of the request, only for its response.
+    these window embeddings of it; the worker computes them, not the engine. ``unknown_fields``: a
+    sentence for each unknown field of the request, only for its response.
     """
 
     precision: Precision = Precision.AUTO
@@ -193,8 +193,8 @@ class UpstreamOptions:
     """Upstream servers of an engine, and request options for them.
 
     ``urls`` have no path of an API and no credentials; ``keys`` is one for each, '' for none.
-    ``timeout``: seconds for a second of audio. ``piece_s``: the longest chunk in seconds; 0: by
-    the number of upstreams and their kind. ``ca``: a file of certificates. `repr` omits the keys.
+    ``timeout``: seconds for a second of audio. ``piece_s``: the longest chunk in seconds; 0: by the
+    number of upstreams and their kind. ``ca``: a file of certificates. `repr` omits the keys.
     """
 
     urls: tuple[str, ...]
@@ -246,7 +246,7 @@ class AudioStream(Protocol):
 
 
 class InterruptibleAudio:
-    """Audio whose reading can be interrupted between two blocks, as an hour takes long to read."""
+    """Audio that can be interrupted between two blocks, as an hour takes long to read."""
 
     def __init__(self, audio: AudioStream, check: Callable[[], None]) -> None:
         self._audio = audio
@@ -287,7 +287,7 @@ class TranscriptionEngine(Protocol):
 
 @runtime_checkable
 class LoadedRateEngine(TranscriptionEngine, Protocol):
-    """Engine whose sample rate is known only once it is loaded, whatever its spec has."""
+    """Engine that knows its sample rate only once it is loaded, whatever its spec has."""
 
     sample_rate: int
 
@@ -369,8 +369,8 @@ class SynthesisOptions(WireValues):
     """Options of speech synthesis.
 
     ``voice``: a voice of the engine; '': its default. ``speed``: 1 is the voice's own.
-    ``language``: of the text; 'auto': that of the voice. ``rate``: requested samples per second;
-    0: the rate of the voice.
+    ``language``: of the text; 'auto': that of the voice. ``rate``: requested samples per second; 0:
+    the rate of the voice.
     """
 
     voice: str = ""

@@ -54,10 +54,10 @@ class LiveSession(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LiveSessionStart(WireValues):
-    """Start of a session, or the resume point of one whose worker process died: times, and the next
-    numbers of a turn and a segment. ``said``: the finals that were sent, with the numbers
-    ``pieces``; the last ``open`` of them belong to the open turn. ``voices``: the embeddings of
-    the speakers so far. ``lead``: the start of the audio that follows (None: ``at``). Audio up to
+    """Start of a session, or its resume point after the death of a worker process: times, and the
+    next numbers of a turn and a segment. ``said``: the finals that were sent, with the numbers
+    ``pieces``; the last ``open`` of them belong to the open turn. ``voices``: the embeddings of the
+    speakers so far. ``lead``: the start of the audio that follows (None: ``at``). Audio up to
     ``at`` is already recognized; ``context`` are sent segments in it. Utterances of the first
     ``began`` turns had been admitted and stay so. ``confidence``: of all that was sent;
     ``doubted``: the client was notified that the language is probably another."""

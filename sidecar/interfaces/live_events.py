@@ -42,10 +42,10 @@ class SpeechStopped:
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """Text of a segment that goes on.
+    """Interim text of an open segment.
 
-    ``text`` is worth showing, ``stable`` its beginning, which does not change before the final,
-    and ``tail`` the rest, which may well change.
+    ``text`` is worth showing, ``stable`` its beginning, which does not change before the final, and
+    ``tail`` the rest, which may well change.
     """
 
     turn: int
@@ -76,7 +76,7 @@ class Final:
 
 @dataclass(frozen=True, slots=True)
 class TurnEnded:
-    """End of a turn whose segments were all sent; ``text`` is their joined text. ``committed``: the
+    """End of a turn, after all of its segments; ``text`` is their joined text. ``committed``: the
     client ended it."""
 
     turn: int
@@ -96,9 +96,9 @@ class TurnDropped:
 
 @dataclass(frozen=True, slots=True)
 class SpeakersRevised:
-    """Revised speakers of earlier segments: segment → speaker. The last one, if there is any,
-    comes right before the `Summary` and agrees with it. ``names``: speaker → enrolled speaker, or
-    None if no longer identified; only changes."""
+    """Revised speakers of earlier segments: segment → speaker. The last one, if there is any, comes
+    right before the `Summary` and agrees with it. ``names``: speaker → enrolled speaker, or None if
+    no longer identified; only changes."""
 
     speakers: dict[int, int]
     names: dict[int, str | None] = field(default_factory=dict)

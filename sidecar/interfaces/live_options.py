@@ -39,7 +39,7 @@ class NumberRange:
 
 @cache
 def field_limits(options: Hashable) -> Mapping[str, NumberRange]:
-    """Return the limits of each field of a class whose annotation has some, by the field's name."""
+    """Return the limits of the fields of a class by name, if the annotation has any."""
     hints = get_type_hints(options, include_extras=True)
     found = {name: _annotation_limits(hint) for name, hint in hints.items()}
     return MappingProxyType({name: one for name, one in found.items() if one is not None})
@@ -72,7 +72,7 @@ def _short(value: float) -> str:
 
 
 LIVE_RATE = 16_000
-"""Samples per second of live engines, whatever rate comes in."""
+"""Samples per second of live engines, whatever rate a client sends."""
 Probability = Annotated[float, NumberRange(0, 1)]
 Seconds = Annotated[float, NumberRange(0, 60)]
 """Seconds within a session: at most the audio that is buffered by default."""
@@ -84,7 +84,8 @@ half of `live.sessions.session_limits.BUFFER_S` has an effect."""
 TimePosition = Annotated[float, NumberRange(0, 366 * 86_400)]
 """Seconds since the beginning of a session."""
 SequenceNumber = Annotated[int, NumberRange(0, 2**53 - 1)]
-"""Number of an event, a turn or a segment: at most what every JSON parser reads exactly."""
+"""Number of an event, a turn or a segment: at most the largest that every JSON parser reads
+exactly."""
 
 
 class SampleEncoding(StrEnum):
@@ -155,12 +156,12 @@ class LiveOptions(WireValues):
 
     ``partials``: text while the user speaks. ``diarize``: speaker labels. ``words``: times of words
     in finals. ``prompt``: as `TranscribeOptions.prompt`. ``delay_s``: the latency of a streaming
-    engine; None: the engine's default. ``accurate``: accuracy before speed. ``recognise``:
-    whether enrolled speakers may be recognized; ``known_voices``: their embeddings;
-    ``voiceprints``: the summary has the embeddings of speakers and segments. ``keep``: the session
-    becomes a finished job at its end. ``client``: sessions with the same one share their part of
-    the engine. ``patience_s``: the timeout of the recognition of a segment. ``wait_s``: how long a
-    final may wait because of others before load is shed; 0 is no limit.
+    engine; None: the engine's default. ``accurate``: accuracy before speed. ``recognise``: whether
+    enrolled speakers may be recognized; ``known_voices``: their embeddings; ``voiceprints``: the
+    summary has the embeddings of speakers and segments. ``keep``: the session becomes a finished
+    job at its end. ``client``: sessions with the same one share their part of the engine.
+    ``patience_s``: the timeout of the recognition of a segment. ``wait_s``: how long a final may
+    wait because of others before load is shed; 0 is no limit.
     """
 
     language: str = AUTO

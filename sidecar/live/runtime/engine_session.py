@@ -28,9 +28,9 @@ SessionCommand: TypeAlias = Callable[[float], Iterable[LiveEvent]]
 
 
 class EngineSession:
-    """Session of a `LiveScheduler` (see `interfaces.live_engine.LiveSession`). ``state``: the
-    state of the VAD for its audio. A caller that uses more than a `LiveSession` has holds the
-    scheduler's lock."""
+    """Session of a `LiveScheduler` (see `interfaces.live_engine.LiveSession`). ``state``: the state
+    of the VAD for its audio. A caller that uses more than a `LiveSession` has holds the scheduler's
+    lock."""
 
     def __init__(
         self,

@@ -69,8 +69,8 @@ options is certain: the client requested it, or the session was recognized in it
 RecognizeWithContextFunction: TypeAlias = Callable[
     [Block, PrecedingContext, LiveOptions, CancelCheck], RecognitionHypothesis | None
 ]
-"""`RecognizeFunction` of a segment whose audio begins with that of the segments before it. It
-returns the text of the segment alone, with word times from the start of the segment."""
+"""`RecognizeFunction` of a segment, for audio that begins with the segments before it. It returns
+the text of the segment alone, with word times from its start."""
 
 
 class LiveSpeakerEncoder(Protocol):
@@ -83,9 +83,9 @@ class LiveSpeakerEncoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LiveRecognizers:
-    """Recognizers of an engine; only ``hear`` is required. ``glimpse`` recognizes a segment that
-    goes on, if that differs from one that has ended. ``behind`` recognizes an ended segment with
-    its context, if the engine can. Without an ``encoder`` there are no speaker labels."""
+    """Recognizers of an engine; only ``hear`` is required. ``glimpse`` recognizes an open segment,
+    if that differs from one that has ended. ``behind`` recognizes an ended segment with its
+    context, if the engine can. Without an ``encoder`` there are no speaker labels."""
 
     hear: RecognizeFunction
     glimpse: RecognizeFunction | None = None
@@ -159,10 +159,10 @@ class LiveScheduler:
     ) -> None:
         """Start the threads.
 
-        ``threads`` recognize at once; None: as many as there are usable cores. At most half of
-        them compute speaker embeddings, so that one is free for a final. ``pace``: for an engine
-        that cannot be stopped within a segment, which work is left out. ``manner``: the schedule
-        of partials. ``sample``: speech with which the cost is measured at the start.
+        ``threads`` recognize at once; None: as many as there are usable cores. At most half of them
+        compute speaker embeddings, so that one is free for a final. ``pace``: for an engine that
+        cannot be stopped within a segment, which work is left out. ``manner``: the schedule of
+        partials. ``sample``: speech with which the cost is measured at the start.
         """
         self._manner, self._sample = manner, sample
         threads = threads or usable_cpu_cores()

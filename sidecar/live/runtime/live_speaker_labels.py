@@ -104,7 +104,7 @@ class LiveSpeakerLabels:
         self._highest = max(numbers | set(self._directions), default=clustering.NO_SPEAKER)
 
     def hear(self, piece: int, vector: Vector, seconds: float) -> None:
-        """Note the embedding of a segment, computed from so many seconds of speech."""
+        """Note the embedding of a segment, computed from ``seconds`` of speech."""
         heard = _LabelledEmbedding(vector.astype(np.float16), seconds)
         heard.label = self._nearest(vector, seconds)
         self._heard[piece] = heard
@@ -172,8 +172,7 @@ class LiveSpeakerLabels:
         self._directions = {order[number]: one for number, one in known if number in order}
 
     def revised(self) -> dict[int, int]:
-        """Return the speakers of segments whose label has changed since it was sent; each change
-        once."""
+        """Return the speakers of segments that were sent with another label; each change once."""
         now = ((piece, who) for piece, who in self._now().items() if who is not None)
         changes = {piece: who for piece, who in now if who != self._told[piece]}
         self._told.update(changes)

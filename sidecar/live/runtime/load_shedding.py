@@ -122,8 +122,8 @@ class SpeechShare:
 
 @dataclass(frozen=True, slots=True)
 class ServedSession:
-    """Session with an admitted utterance. ``rank``: its order among them, by their first
-    admission; ``speaking``: one of its utterances goes on; ``share``: see `SpeechShare`."""
+    """Session with an admitted utterance. ``rank``: its order among them, by their first admission;
+    ``speaking``: one of its utterances is open; ``share``: see `SpeechShare`."""
 
     owner: str
     rank: int

@@ -1,7 +1,7 @@
 """Partial results of live speech: hypotheses, local agreement, context, urgency, schedule. Pure.
 
-The plan recognizes a segment that has ended up to its end, a paused one up to the pause, and one
-that goes on at intervals. Each of these has its urgency.
+The plan recognizes a segment that has ended up to its end, a paused one up to the pause, and an
+open one at intervals. Each of these has its urgency.
 
 An engine that cannot be stopped within a segment delays a final until its current segment is done.
 If that takes long, the plan leaves out all work that can wait: there are finals only.
@@ -63,8 +63,8 @@ _MARKS = ".,;:!?…\"'-—()[]"
 
 @dataclass(frozen=True, slots=True)
 class PartialText:
-    """Hypothesis in parts: ``text`` is worth showing and begins with ``stable``, which is not
-    taken back; ``tail`` follows ``text``."""
+    """Hypothesis in parts: ``text`` is worth showing and begins with ``stable``, which is not taken
+    back; ``tail`` follows ``text``."""
 
     text: str
     stable: str
@@ -114,17 +114,17 @@ class RecognitionHypothesis:
 
 
 FIRST_PARTIAL_S, PARTIAL_STEP_S = 0.6, 1.0
-"""Seconds of a segment until its first partial, and from one to the next (half the
-step costs twice as much and takes twice as many words back)."""
+"""Seconds of a segment until its first partial, and from one to the next (half the step costs twice
+as much and takes twice as many words back)."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartialSchedule:
     """Schedule of partials: first after ``first_s``, then each ``step_s``.
 
-    ``grows``: the engine continues from the end of its draft and takes nothing back. So all of
-    its text is stable. It recognizes a segment step by step even if partials are off, and a final
-    is the draft and the rest. Recognizing a pause early would gain nothing.
+    ``grows``: the engine continues from the end of its draft and takes nothing back. So all of its
+    text is stable. It recognizes a segment step by step even if partials are off, and a final is
+    the draft and the rest. Recognizing a pause early would gain nothing.
     """
 
     first_s: float = FIRST_PARTIAL_S
@@ -137,7 +137,7 @@ DEFAULT_SCHEDULE = PartialSchedule()
 
 @dataclass(eq=False, slots=True)
 class SpeechSegment:
-    """Segment of speech, on the session's clock in samples; ``end`` is None while it goes on."""
+    """Segment of speech, on the session's clock in samples; ``end`` is None while it is open."""
 
     number: int
     turn: int
@@ -162,7 +162,7 @@ class SpeechSegment:
     shed: bool = False
     """True if it is not recognized because of load shedding."""
     counted: int = 0
-    """End of its audio whose cost was counted."""
+    """End of the audio that the measured cost includes."""
 
 
 @dataclass(eq=False, slots=True)
@@ -186,7 +186,7 @@ class RecognitionTask:
 
 
 class RecognitionPlan:
-    """Work of an engine for one session. ``manner``: how it recognizes a segment that goes on."""
+    """Work of an engine for one session. ``manner``: how it recognizes an open segment."""
 
     def __init__(self, manner: PartialSchedule) -> None:
         self._manner = manner
@@ -200,7 +200,7 @@ class RecognitionPlan:
         options: LiveOptions,
     ) -> RecognitionTask | None:
         """Return the next task: the first of the segments that have ``ended`` and have no final
-        yet, else the one that goes on, of which ``looked`` samples are processed so far."""
+        yet, else the open one. Audio up to the sample ``looked`` is processed so far."""
         for piece in ended:
             if piece.final is None:
                 if self._busy(piece) or self._growing(piece):
@@ -241,8 +241,8 @@ class RecognitionPlan:
         return RecognitionTask(piece, to, RecognitionUrgency.PARTIAL, since)
 
     def _held_back(self, options: LiveOptions) -> int:
-        """Return the samples that may turn out to lie behind the end of the open segment: an
-        engine that continues its draft could not take them back."""
+        """Return the samples that may turn out to lie behind the end of the open segment: an engine
+        that continues its draft could not take them back."""
         ends = options.endpointing
         if not self._manner.grows:
             return 0
@@ -253,8 +253,7 @@ class RecognitionPlan:
         return self._manner.grows and any(one.piece is piece for one in self._going)
 
     def _busy(self, piece: SpeechSegment) -> bool:
-        """Return whether a segment is being recognized up to its end or up to its current
-        pause."""
+        """Return whether a segment is being recognized up to its end or up to its current pause."""
         return any(
             one.piece is piece
             and (
@@ -282,8 +281,8 @@ class WorkPace:
         self._again: dict[RecognitionUrgency, float] = {}
 
     def took(self, urgency: RecognitionUrgency, work_s: float, now: float) -> None:
-        """Record that a segment took ``work_s`` seconds. A speculative recognition costs as much
-        as a final."""
+        """Record that a segment took ``work_s`` seconds. A speculative recognition costs as much as
+        a final."""
         if urgency is RecognitionUrgency.FINAL:
             urgency = RecognitionUrgency.SPECULATIVE
         mean = self._means.get(urgency, work_s)

@@ -1,9 +1,9 @@
 """Speaker embeddings of live segments and identification of enrolled speakers. Pure.
 
 An embedding costs as much as a partial, so each segment has one, of its first seconds of speech. If
-a thread is free, it is computed while the segment goes on or pauses, so that the final has a label.
-Otherwise it is computed later, from a copy of the audio. Few copies wait: if no thread is free for
-long, the oldest is dropped, and its segment gets the speaker of its neighbour.
+a thread is free, it is computed while the segment is open, so that the final has a label. Otherwise
+it is computed later, from a copy of the audio. Few copies wait: if no thread is free for long, the
+oldest is dropped, and its segment gets the speaker of its neighbour.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sidecar.transcripts.speaker_embeddings import SpeakerCandidate, SpeakerProf
 
 
 class LiveSpeakerIdentification:
-    """Identified speakers of one session, and what its client was sent of them."""
+    """Identified speakers of one session, and the names that its client got."""
 
     def __init__(self, known: Sequence[SpeakerCandidate]) -> None:
         self._known = {one.person: one for one in known}
@@ -65,7 +65,7 @@ REEMBED_FACTOR = 1.5
 MAX_WAITING_SEGMENTS = 8
 """Segments of a session that may wait for their embeddings: 1.5 MB of audio."""
 URGENT_WAITING_SEGMENTS = 3
-"""If so many wait, embeddings and partials of the session take turns; below, partials go first."""
+"""Waiting segments from which on embeddings and partials take turns; below, partials go first."""
 VAD_HISTORY_FRAMES = 1024
 """Frames of speech that are remembered for a segment that turns out to have begun earlier."""
 
@@ -97,13 +97,13 @@ class _EmbeddingSample:
 
     @property
     def worth(self) -> bool:
-        """Return whether it has enough voice for an embedding, if no more comes."""
+        """Return whether it has enough speech for an embedding, if it ends now."""
         again = self.made_s < MAX_EMBEDDING_S and self.seconds >= REEMBED_FACTOR * self.made_s
         return self.seconds >= MIN_EMBEDDING_S and again
 
     @property
     def due(self) -> bool:
-        """Return whether to make the embedding while the segment goes on."""
+        """Return whether to make the embedding while the segment is open."""
         return self.worth and (self.paused or self.seconds >= MAX_EMBEDDING_S)
 
     def cut(self, ring: SampleRingBuffer) -> Block:

@@ -55,7 +55,7 @@ SHED_TEXT = "Too many speak: what is said now is not recognised."
 SessionTask: TypeAlias = RecognitionTask | EmbeddingTask
 """Work of an engine for one session."""
 LEAD_IN_S = 1.0
-"""Seconds of audio before the resume point that a new engine gets: a VAD depends on what came
+"""Seconds of audio before the resume point that a new engine gets: a VAD depends on the audio
 before."""
 
 

@@ -56,10 +56,10 @@ class VadState:
 class VadWeights:
     """Weights of the network: matrices that rows are multiplied with, and biases.
 
-    ``spectrum`` (256, 258). ``convolutions``: (taps times channels in, channels out) and
-    (channels out,) each, without the taps that only meet padding. ``gates`` (256, 512) and
-    (512,): input and hidden to input gate, forget gate, candidate and output gate; those of the
-    gates are halved, since a sigmoid is a hyperbolic tangent of the half. ``last`` (128,) and one.
+    ``spectrum`` (256, 258). ``convolutions``: (taps times channels in, channels out) and (channels
+    out,) each, without the taps that only meet padding. ``gates`` (256, 512) and (512,): input and
+    hidden to input gate, forget gate, candidate and output gate; those of the gates are halved,
+    since a sigmoid is a hyperbolic tangent of the half. ``last`` (128,) and one.
     """
 
     spectrum: Floats
@@ -135,9 +135,9 @@ class SileroVad:
         """Return the probability of speech in each of ``frames`` (n, 512), at 16 kHz: (n,) of 0 to
         1.
 
-        Each row is the next frame of the stream with the state at the same index, which is
-        updated; no state may occur twice. Audio that is not finite counts as silence, and resets
-        the state of its stream.
+        Each row is the next frame of the stream with the state at the same index, which is updated;
+        no state may occur twice. Audio that is not finite counts as silence, and resets the state
+        of its stream.
         """
         import numpy as np
 

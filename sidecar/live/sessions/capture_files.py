@@ -203,7 +203,7 @@ _SILENCE = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class CapturedAudio:
-    """Captured audio that came ``at`` seconds after the session's begin."""
+    """Captured audio, received ``at`` seconds after the session's begin."""
 
     at: float
     raw: bytes
@@ -224,7 +224,7 @@ CaptureItem = CapturedAudio | CapturedEntry
 
 @dataclass(slots=True)
 class CaptureGap:
-    """Gap of a capture since the last note: bytes of audio in so many chunks, and lines."""
+    """Gap of a capture since the last note: bytes and chunks of audio, and lines."""
 
     sound: int = 0
     chunks: int = 0
@@ -256,7 +256,7 @@ class CaptureFileSet:
         self._events = EncryptedCaptureWriter(self._path(EVENTS), secret, capture, EVENTS)
 
     def write(self, item: CaptureItem, before: CaptureGap) -> None:
-        """Write an item; ``before``: what was left out before it.
+        """Write an item; ``before``: the gap before it.
 
         Raises:
             OSError: the disk is full.

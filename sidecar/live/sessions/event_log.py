@@ -118,8 +118,8 @@ class EventLog:
             self.end()
 
     def goes_on(self, after: int) -> None:
-        """Resume for a client that reconnects and names its last event. Later events that were
-        sent to its broken connection do not count."""
+        """Resume for a client that reconnects and names its last event. Later events that were sent
+        to its broken connection do not count."""
         self.passed, self._telling = after, None
 
     def since(self, number: int) -> tuple[NumberedEvent, ...]:

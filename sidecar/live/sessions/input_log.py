@@ -129,7 +129,7 @@ class InputLogTotals:
 
 
 class InputLog:
-    """Audio, commits and cancels in the order in which they came, until they are settled.
+    """Audio, commits and cancels in the order of arrival, until no engine needs them.
 
     An engine takes them one by one (`take`); its successor begins at the first item that is left
     (`rewind`).
@@ -190,7 +190,7 @@ class InputLog:
 
     def until(self, at: float, orders: int) -> InputLogState:
         """Return the state as if the audio had ended at ``at``, the border of a received chunk, and
-        with only so many commands. ``settled`` may lie after that."""
+        with only ``orders`` commands. ``settled`` may lie after that."""
         past = tuple(_chunks(*input_before(self._past, at, orders)))
         whole = len(past) == len(self._past)
         items = tuple(input_before(self._items, at, orders)) if whole else ()

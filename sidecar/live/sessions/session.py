@@ -201,7 +201,7 @@ class Session:
 
     async def steady(self, within_s: float) -> bool:
         """Wait until the engine has reported its position after all finals; return whether it has
-        within so many seconds."""
+        within ``within_s`` seconds."""
         return await wait_for_event(self._steady, within_s)
 
     @property

@@ -181,9 +181,9 @@ SESSION_UNSAVED_NOTICE = Notice(
 
 @dataclass(frozen=True, slots=True)
 class SessionSnapshot:
-    """Session at one moment: its checkpoint, its events since the last one, and what its client may
-    drop once it is saved. ``fresh``: nothing of it is saved yet; ``place``: the index of its batch
-    of events; ``known``: the enrolled speakers, if they are not saved yet."""
+    """Session at one moment: its checkpoint, its events since the last one, and the input that its
+    client may drop once it is saved. ``fresh``: nothing of it is saved yet; ``place``: the index of
+    its batch of events; ``known``: the enrolled speakers, if they are not saved yet."""
 
     checkpoint: SessionCheckpoint
     said: tuple[event_log.NumberedEvent, ...]
@@ -234,9 +234,9 @@ class SessionCheckpointer:
         self._first_notice = 0
         """First such number since the dropped input was last saved."""
         self._told_at = 0.0
-        """End of the audio when the client was last told that it is not saved."""
+        """End of the audio when the client last got the notice that saving fails."""
         self._relieved = (0.0, 0)
-        """Input that the client may drop unsaved, as it knows that; the form of `_acknowledged`."""
+        """Unsaved input that the client may drop, in the form of `_acknowledged`."""
         self._waiting: OneShotTimer | None = None
 
     def acknowledged(self, received_orders: int) -> tuple[float, int]:
@@ -253,7 +253,7 @@ class SessionCheckpointer:
             self._relieved = (0.0, 0)
 
     def found(self, one: SessionCheckpoint, pieces: int) -> None:
-        """Continue from the checkpoint of another service, with so many batches of events."""
+        """Continue from the checkpoint of another service, with ``pieces`` batches of events."""
         self._acknowledged = (one.sound.at, one.acknowledged)
         self._orders.extend(one.places)
         self._saved, self._place, self.fresh = one.told.last, pieces, False
@@ -432,7 +432,7 @@ class SessionStore(Protocol):
         ...
 
     async def leave(self, name: SessionName, for_s: float) -> bool:
-        """Release a saved session for another service, for so many seconds; return whether it
+        """Release a saved session for another service, for ``for_s`` seconds; return whether it
         belonged to this service.
 
         Raises:
@@ -441,9 +441,9 @@ class SessionStore(Protocol):
         ...
 
     async def take(self, name: SessionName) -> ResumedSession | bool:
-        """Take over a session that is released, or whose service died. Otherwise return whether it
-        exists; its service is then requested to release it. A session that was taken, but not saved
-        since, counts as released.
+        """Take over a session that is released, or belonged to a dead service. Otherwise return
+        whether it exists; its service is then requested to release it. A session that was taken,
+        but not saved since, counts as released.
 
         Raises:
             errors.JournalUnreachable: the database does not answer.
@@ -451,7 +451,7 @@ class SessionStore(Protocol):
         ...
 
     async def news(self, most_s: float) -> None:
-        """Wait until a service released a session, at most so long."""
+        """Wait until a service released a session, for at most ``most_s`` seconds."""
         ...
 
     def on_asked(self, tell: Callable[[SessionName, float], None]) -> None:

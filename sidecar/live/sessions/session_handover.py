@@ -94,8 +94,8 @@ class SessionHandover:
     def leave(
         self, session: Session, why: errors.SidecarError, most_s: float
     ) -> asyncio.Task[bool]:
-        """Leave a session for another service and send its client ``why``, within so many seconds;
-        return whether that succeeded. If not, the session goes on here."""
+        """Leave a session for another service and send its client ``why``, within ``most_s``
+        seconds; return whether that succeeded. If not, the session goes on here."""
         name = session.owner, session.id
         if (task := self._leaving.get(name)) is None:
             work = self._leave(session, why, most_s)

@@ -55,7 +55,7 @@ class SessionSaver:
         self, session: Session, found: SessionCheckpoint | None = None, pieces: int = 0
     ) -> None:
         """Save a session from here on; return once it is saved, or cannot be saved now. ``found``:
-        the checkpoint of another service, with so many event batches.
+        the checkpoint of another service, with ``pieces`` batches of events.
 
         Raises:
             errors.SessionTaken: another service has a session of that name.

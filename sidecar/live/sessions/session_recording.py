@@ -19,7 +19,7 @@ from sidecar.interfaces.live_options import SampleEncoding
 
 
 class SessionRecording:
-    """Recording of audio of one encoding at one rate. If another one comes, or more than ``most``
+    """Recording of audio of one encoding at one rate. If another one arrives, or more than ``most``
     bytes, there is no recording. ``disk``: threads that may block on a disk."""
 
     def __init__(self, spool: UploadSpool, disk: ThreadLimiter, most: int) -> None:

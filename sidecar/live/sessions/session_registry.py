@@ -325,7 +325,7 @@ class SessionRegistry:
 
     async def drain(self, grace_s: float) -> None:
         """Accept no more sessions. Hand over those that another service can take; the others send
-        what is recognized within the grace."""
+        the results that are ready within the grace."""
         self._closing = True
         going = [one for one in self._sessions.values() if not one.over]
         moving = [one for one in going if self._may_move(one)]
@@ -368,8 +368,8 @@ class SessionRegistry:
             session.finish(asked=False)
 
     def _asked(self, name: SessionName, since_s: float) -> None:
-        """Hand over a session whose client is connected to another service since then, unless the
-        client has reconnected here meanwhile."""
+        """Hand over a session if its client connected to another service ``since_s`` seconds ago
+        and has not reconnected here meanwhile."""
         session = self._sessions.get(name)
         if session is None or self._closing or self._moving is None or not self._may_move(session):
             return
