@@ -114,8 +114,8 @@ class RecognitionHypothesis:
 
 
 FIRST_PARTIAL_S, PARTIAL_STEP_S = 0.6, 1.0
-"""Seconds of a segment until its first partial, and from one to the next (half the step costs twice
-as much and takes twice as many words back)."""
+"""Seconds of a segment until its first partial, and from one to the next. Half the step costs twice
+as much and takes twice as many words back."""
 
 
 @dataclass(frozen=True, slots=True)

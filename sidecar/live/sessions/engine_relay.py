@@ -50,8 +50,8 @@ AcquireLiveEngine = Callable[[], AbstractAsyncContextManager[SharedLiveEngine]]
 
 
 class EngineDeathCounter:
-    """Counter of engine deaths at one position of a session's audio, of its own part in them, and
-    of those at any position that it alone can have caused."""
+    """Counter of engine deaths at one position of a session's audio, and of its part in them. It
+    also counts the deaths at any position that the session alone can have caused."""
 
     def __init__(self) -> None:
         self._place: float | None = None

@@ -91,8 +91,7 @@ class SessionSaver:
         self._wake()
 
     async def leave(self, session: Session) -> bool:
-        """Leave a session, in which nothing happens any more, for another service; return whether
-        this service has released it.
+        """Leave a stopped session for another service; return whether this service has released it.
 
         Raises:
             errors.JournalUnreachable: the outcome is unknown.
