@@ -29,8 +29,8 @@ SPEAKERS_UNAVAILABLE = Notice(
 
 
 MIN_FOUNDING_S = 1.5
-"""A segment with less speech founds no speaker, unless no segment has more; it is assigned to one.
-Embeddings of less speech scatter: one speaker in segments of a second would become many
+"""Seconds of speech: a segment with less founds no speaker, unless none has more; it is assigned to
+one. Embeddings of less speech scatter: one speaker in segments of a second would become many
 (docs/decisions/diarization-parameters.md)."""
 RELABEL_TIME_SHARE = 0.05
 """Growth of the number of embeddings until the next decision, as a share: the decisions over an

@@ -26,8 +26,8 @@ TYPICAL_UTTERANCE_S = 3.0
 PREDICTION_HORIZON_S = 5.0
 """Seconds that delay is predicted ahead: from the beginning of an utterance to its final."""
 ENTRY_WINDOW_S = 10.0
-"""Seconds of audio within which a session is refused if its first speech begins. A session that was
-silent for longer stays, and loses utterances at worst."""
+"""Seconds of audio: a session may be refused only if its first speech begins within them. One that
+was silent for longer stays, and loses utterances at worst."""
 MIN_SHEDDING_S = 2.0
 """Minimum seconds for which partials and labels stay off: threads must be free for the next
 finals."""

@@ -38,9 +38,9 @@ class SharedLiveEngine(Protocol):
 MAX_DEATHS_AT_POSITION = 2
 """Engine deaths at one position of the audio that end a session which was being recognized."""
 MAX_SOLE_DEATHS = 5
-"""Engine deaths at any position, with no other session being recognized, that it survives."""
+"""Engine deaths that a session survives, anywhere, with no other session being recognized."""
 MAX_UNEXPLAINED_DEATHS = 5
-"""Engine deaths at one position, with no session being recognized, that it survives."""
+"""Engine deaths that a session survives at one position, with no session being recognized."""
 MAX_CONSECUTIVE_LOSSES = 3
 """Skips of audio in a row, without recognition in between, before the session ends: the audio is
 not the cause then."""

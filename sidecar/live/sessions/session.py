@@ -118,7 +118,8 @@ class Session:
         self.placed = asyncio.Event()
         """Set once an engine has the session, or the session has ended."""
         self.received_orders = 0
-        """Number of received commits, cancels, changes and finish, which need no second sending."""
+        """Number of received commits, cancels, changes and finish: the client need not repeat
+        them."""
         self.finishing = False
         self.forgiving = False
         """True if audio on which engines crash is skipped, and does not end the session."""

@@ -171,7 +171,7 @@ def _build_checkpoint(
 MAX_EVENT_HOLD_S = 1.0
 """Seconds that final events wait at most until they are saved."""
 SILENT_SAVE_INTERVAL_S = 5.0
-"""Seconds of audio that is not needed any more, after which that is saved without an event."""
+"""Seconds of audio that is not needed any more, after which a save needs no event."""
 MAX_UNSAVED_AUDIO_S = 30.0
 """Seconds of audio that a client keeps for a session that is not saved; then it must drop some."""
 SESSION_UNSAVED_NOTICE = Notice(

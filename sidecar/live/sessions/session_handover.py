@@ -55,7 +55,7 @@ class SessionHandover:
     @asynccontextmanager
     async def alone(self, name: SessionName) -> AsyncIterator[None]:
         """Hold the takeover of a session exclusively; wait while another one runs. A client that
-        connects twice causes two."""
+        connects twice starts two."""
         while True:
             if (leaving := self._leaving.get(name)) is not None:
                 await asyncio.wait({leaving})
