@@ -40,7 +40,7 @@ SERVICE_ENDS_NOTICE = Notice(
     "The service shuts down: the audio so far is transcribed, and no more is accepted.",
 )
 LEAVE_TIMEOUT_S = 2.0
-"""Minimum seconds for the hand-over of a session to another service, whatever the grace is."""
+"""Seconds allowed for the hand-over of a session, even if the grace is shorter."""
 REMOTE_START_WAIT_S = 1.0
 """Seconds that a session of a remote engine waits for its admission, at most, before its client is
 notified that it has begun."""
