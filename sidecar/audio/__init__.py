@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-if TYPE_CHECKING:  # numpy costs the service's start a tenth of a second; only workers need it
+if TYPE_CHECKING:  # numpy delays the service's start by 0.1 s; only workers need it
     import numpy as np
     import numpy.typing as npt
 

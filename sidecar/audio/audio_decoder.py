@@ -1,7 +1,7 @@
-"""Streaming decoder of any file into mono blocks: libsndfile and soxr here, ffmpeg for the rest.
+"""Streaming decoder of any file into mono blocks: libsndfile and soxr, and an ffmpeg subprocess.
 
-Nothing is allocated because a header claims it: what a header says of the length is a claim until
-the samples have been counted.
+The length in a header is only a claim until the samples have been counted: nothing is allocated by
+it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MIN_RATE, MAX_RATE = 2_000, 768_000
 """Hz. Below it no speech survives; above it no recorder exists."""
 MAX_CHANNELS = 256
 DURATION_SCAN_BUDGET_S = 2.0
-"""Longest time spent on counting the samples of a file that claims to be over the limit."""
+"""Time limit for counting the samples of a file with a header above the limit."""
 _BLOCK_SAMPLES = 1 << 18
 """Samples times channels that are decoded at once: 1 MiB."""
 
@@ -36,7 +36,7 @@ class AudioInfo(WireValues):
 
 
 def probe_plain_wav(fd: int, max_s: float) -> AudioInfo | None:
-    """The facts of a recording that needs no decoder to be judged: plain wav, within limits."""
+    """Return the facts of a recording that needs no decoder: plain WAV within the limits."""
     header = audio_format.read_wav_header(fd)
     if (
         header is None
@@ -50,13 +50,13 @@ def probe_plain_wav(fd: int, max_s: float) -> AudioInfo | None:
 
 
 def preload_decoders() -> None:
-    """Import what the first file would wait for otherwise."""
+    """Import the decoders, so that the first file does not wait for that."""
     import ffmpeg  # noqa: F401
     import soundfile  # noqa: F401
 
 
 def probe_audio(fd: int, max_s: float) -> AudioInfo:
-    """Find out what an open file is, and that samples come out of it.
+    """Return the facts of an open file, after decoding its first samples.
 
     Raises:
         errors.BadAudio: it is empty, no audio, undecodable, or longer than ``max_s`` seconds.
@@ -75,17 +75,17 @@ def probe_audio(fd: int, max_s: float) -> AudioInfo:
                     claimed = _measured_duration(audio, blocks, deadline)
                 return AudioInfo(container.name, decoder, claimed)
         except _ImplausibleHeader:
-            raise  # ffmpeg would make hours of sound of it
+            raise  # ffmpeg would make hours of audio of it
         except errors.AudioUndecodable:
             continue
     raise errors.AudioUndecodable()
 
 
 def _measured_duration(audio: DecodedAudio, blocks: Iterator[Block], deadline: float) -> float:
-    """The true length of a file whose header claims more than the limit.
+    """Return the real seconds of a file with a header above the limit.
 
     Raises:
-        errors.AudioTooLong: it is too long, or so long that it could not be counted in time.
+        errors.AudioTooLong: it is too long, or could not be counted in time.
     """
     for _ in blocks:
         if time.monotonic() > deadline:
@@ -104,11 +104,11 @@ def _detect_container(fd: int) -> audio_format.AudioContainer:
 
 
 class DecodedAudio(AbstractContextManager["DecodedAudio"]):
-    """An `engine.AudioStream` over a decoder; iterate it once.
+    """Audio of a decoder (`interfaces.engine_interface.AudioStream`); iterate it once.
 
     Raises (while iterating):
-        errors.AudioTooLong: more than ``max_s`` seconds came out.
-        errors.AudioUndecodable: nothing came out.
+        errors.AudioTooLong: there are more than ``max_s`` seconds of audio.
+        errors.AudioUndecodable: there is no audio.
     """
 
     def __init__(
@@ -123,17 +123,17 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
 
     @property
     def total_s(self) -> float | None:
-        """Seconds that the header claims."""
+        """Return the seconds that the header claims."""
         return self._decoder.total_s
 
     @property
     def done_s(self) -> float:
-        """Seconds that have come out so far."""
+        """Return the seconds that are decoded so far."""
         return self._samples / self._rate
 
     @property
     def truncated(self) -> bool:
-        """Return whether the recording broke off."""
+        """Return whether the recording is incomplete."""
         return self._decoder.truncated
 
     def __iter__(self) -> Iterator[Block]:
@@ -158,11 +158,11 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
 
 
 class _ImplausibleHeader(errors.AudioUndecodable):
-    """A header that is read well and says what no recording can be."""
+    """Valid header with values that no recording can have."""
 
 
 class _SndfileDecoder:
-    """libsndfile for the samples, soxr for the rate; the mean of all channels."""
+    """Decoder with libsndfile, and soxr for the rate; returns the mean of all channels."""
 
     def __init__(self, fd: int, container: audio_format.AudioContainer, rate: int) -> None:
         import soundfile
@@ -203,19 +203,19 @@ class _SndfileDecoder:
             try:
                 frames = self._file.read(out=buffer)
             except (soundfile.LibsndfileError, RuntimeError):
-                # What came before the damage counts, up to the last frame; `truncated` tells.
+                # Samples before the damage count, up to the last frame; `truncated` reports it.
                 self._damaged, frames = True, buffer[: self._read_since()]
             self._frames += len(frames)
             if not len(frames):
                 break
-            # A mean over one channel is a copy too, and the buffer is used again.
+            # A mean over one channel is a copy too; the buffer is reused.
             mono = frames.mean(axis=1) if channels > 1 else frames[:, 0].copy()
             yield resample(mono) if resample else mono
         if resample:
             yield resample(np.empty(0, np.float32), last=True)
 
     def _read_since(self) -> int:
-        """Frames that a read which failed had put into its buffer by then."""
+        """Return the frames that a failed read had put into its buffer."""
         import soundfile
 
         try:
@@ -240,7 +240,7 @@ def open_audio(fd: int, facts: AudioInfo, *, rate: int, max_s: float) -> Decoded
 
 
 def decode_audio_file(path: str | os.PathLike[str], rate: int, max_s: float = 5 * 3600) -> Block:
-    """A whole file as one array, shape (samples,): for tools and tests, not for the service."""
+    """Return a whole file, shape (samples,): for tools and tests, not for the service."""
     import numpy as np
 
     with open(path, "rb", buffering=0) as file:

@@ -12,11 +12,11 @@ from sidecar.audio.audio_format import wav_head
 SAMPLE_BYTES = 2
 PART_BYTES = 64 << 10
 MAX_IN_MEMORY_BYTES = 1 << 20
-"""Of a file that is sent at its end; one that is larger is a temporary file on the disk."""
+"""Bytes of a file that is sent at its end; a larger one is a temporary file on disk."""
 
 
 class EncodedFormat(StrEnum):
-    """Form of encoded audio."""
+    """Format of encoded audio."""
 
     MP3 = "mp3"
     OPUS = "opus"
@@ -26,7 +26,7 @@ class EncodedFormat(StrEnum):
 
     @property
     def media_type(self) -> str:
-        """The Content-Type."""
+        """Return the Content-Type."""
         return _MEDIA_TYPES[self]
 
 
@@ -44,29 +44,29 @@ _LIBSNDFILE = {
 }
 
 _MP3 = {"bitrate_mode": "CONSTANT", "compression_level": 0.5}
-"""80 kbit/s at 24 kHz. Of a variable rate readers cannot tell the length without its header, which
+"""80 kbit/s at 24 kHz. With a variable bitrate readers cannot tell the length without a header that
 is written last."""
 
 
 class AudioEncoder(Protocol):
-    """Takes samples, gives the bytes of a file as they come."""
+    """Encoder that takes samples and returns the bytes of a file as they become available."""
 
     def add(self, pcm: bytes) -> bytes:
-        """Return the bytes that are complete with whole samples ``pcm``."""
+        """Add whole samples; return the bytes that are complete."""
 
     def end(self) -> Iterator[bytes]:
-        """Yield the rest, in parts that are not empty."""
+        """Yield the remaining bytes, in chunks that are not empty."""
 
 
 def audio_encoder(form: EncodedFormat, rate: int) -> AudioEncoder:
-    """Return an encoder of ``rate`` samples a second; only compressed formats take work."""
+    """Return an encoder of ``rate`` samples a second; only compressed formats take CPU time."""
     if form in _LIBSNDFILE:
         return _CompressingEncoder(form, rate)
     return _PlainEncoder(wav_head(rate, SAMPLE_BYTES) if form is EncodedFormat.WAV else b"")
 
 
 class _PlainEncoder:
-    """Samples as they are, behind a header."""
+    """Encoder that passes samples on, behind a header."""
 
     def __init__(self, head: bytes) -> None:
         self._head = head
@@ -81,22 +81,22 @@ class _PlainEncoder:
 
 
 class _ForwardOnlyFile:
-    """A file for libsndfile of which only what is appended counts: its beginning is sent already
-    when libsndfile comes back to write the length there."""
+    """File for libsndfile that only appends. When libsndfile returns to write the length at the
+    beginning, that is already sent, and the write has no effect."""
 
     def __init__(self) -> None:
         self._at = self._end = 0
         self._new = bytearray()
 
     def take(self) -> bytes:
-        """Return what is new."""
+        """Return the new bytes."""
         taken, self._new = bytes(self._new), bytearray()
         return taken
 
     def write(self, data: bytes) -> int:
         data = bytes(data)
         begin = self._end - len(self._new)
-        """Position of the bytes that were not taken yet: those may still be changed."""
+        """Position of the first byte that was not taken yet; from there bytes may still change."""
         at = self._at - begin
         if at >= 0:
             self._new[at : at + len(data)] = data
@@ -119,7 +119,7 @@ class _ForwardOnlyFile:
 
 
 class _CompressingEncoder:
-    """libsndfile's encoder. A FLAC comes at the end: readers go by the length at its beginning."""
+    """Encoder of libsndfile. A FLAC is sent at the end: readers use the length at its beginning."""
 
     def __init__(self, form: EncodedFormat, rate: int) -> None:
         import soundfile

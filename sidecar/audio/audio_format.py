@@ -1,7 +1,7 @@
 """Container detection by first bytes, media types, WAV headers, completeness of files.
 
-Pure Python, so the service itself may look: plain PCM, which is what most hosts send, needs no
-process of its own to be judged.
+It needs only Python, so the service itself may call it: plain PCM, which most hosts send, is
+checked without another process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SNIFF_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class AudioContainer:
-    """A container format.
+    """Container format.
 
     ``demuxer`` is ffmpeg's name of the one demuxer that may read it; ``in_process`` whether
     libsndfile is tried first.
@@ -61,7 +61,7 @@ _MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"
 
 
 def detect_container(head: bytes) -> AudioContainer | None:
-    """The container that ``head`` (the first `SNIFF_BYTES` of a file) begins, None for none."""
+    """Return the container that ``head`` (the first `SNIFF_BYTES` of a file) begins, or None."""
     if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
         return WAV
     if head[:4] in (b"RF64", b"BW64") and head[8:12] == b"WAVE":
@@ -77,7 +77,7 @@ def detect_container(head: bytes) -> AudioContainer | None:
 
 
 def _detect_by_frames(head: bytes) -> AudioContainer | None:
-    """Formats without a magic number: a tag, or two frames in a row that agree."""
+    """Detect a format without a magic number: a tag, or two consecutive frames that agree."""
     if head[:3] == b"ID3" and len(head) >= 10:
         size = 0
         for byte in head[6:10]:
@@ -94,7 +94,7 @@ def _detect_by_frames(head: bytes) -> AudioContainer | None:
 
 
 def adts_frame_length(head: bytes) -> int:
-    """Bytes of the ADTS frame (ISO 13818-7) that begins here, 0 for none."""
+    """Return the bytes of the ADTS frame (ISO 13818-7) that begins here; 0 if there is none."""
     if len(head) < 7 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0 or head[2] >> 2 & 0xF > 12:
         return 0
     length = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
@@ -113,7 +113,7 @@ _RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 
 
 
 def mpeg_frame_length(head: bytes) -> int:
-    """Bytes of the MPEG audio frame that begins here, 0 for none."""
+    """Return the bytes of the MPEG audio frame that begins here; 0 if there is none."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return 0
     version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
@@ -142,7 +142,7 @@ def wav_head(
 ) -> bytes:
     """Return the header of a WAV file with ``size`` bytes of samples of ``width`` bytes each.
 
-    Of an unknown size (None) or one of 4 GiB and more it says so: readers take what is there.
+    If the size is unknown (None) or at least 4 GiB the header marks that: readers take all bytes.
     """
     data = _UNKNOWN_BYTES if size is None else min(size, _UNKNOWN_BYTES)
     riff = min(WAV_HEAD_BYTES - 8 + data, _UNKNOWN_BYTES)
@@ -153,7 +153,7 @@ def wav_head(
 
 @dataclass(frozen=True, slots=True)
 class WavHeader:
-    """Header of a wav file, and the bytes that are there."""
+    """Header of a WAV file, and the number of its bytes that exist."""
 
     encoding: int
     channels: int
@@ -170,7 +170,7 @@ class WavHeader:
 
     @property
     def is_plain(self) -> bool:
-        """Return whether it is 16-bit PCM whose numbers agree with each other."""
+        """Return whether it is 16-bit PCM with consistent numbers."""
         return (
             self.encoding == _PCM
             and self.bits == 16
@@ -181,13 +181,13 @@ class WavHeader:
 
     @property
     def seconds(self) -> float:
-        """Length of what is there; only of a file that `is_plain`."""
+        """Return the seconds that are present; only of a file that `is_plain`."""
         frames = min(self.claimed_bytes, self.present_bytes) // self.frame_bytes
         return frames / self.rate
 
 
 def read_file_at(fd: int, position: int, count: int) -> bytes:
-    """Bytes of an open file, without moving its position where the system can."""
+    """Return bytes of an open file, if possible without moving its position."""
     if hasattr(os, "pread"):
         return os.pread(fd, count, position)
     os.lseek(fd, position, os.SEEK_SET)
@@ -195,7 +195,7 @@ def read_file_at(fd: int, position: int, count: int) -> bytes:
 
 
 def read_wav_header(fd: int) -> WavHeader | None:
-    """The header of an open file, None where it has none."""
+    """Return the header of an open file, or None."""
     size = os.fstat(fd).st_size
     head = read_file_at(fd, 0, 12)
     if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
@@ -222,7 +222,7 @@ _MAX_BOXES = 4096
 
 
 def is_truncated(fd: int, container: AudioContainer) -> bool:
-    """Return whether an open file broke off; False if the format does not tell."""
+    """Return whether an open file is incomplete; False if the format does not show that."""
     if container is WAV:
         header = read_wav_header(fd)
         return header is not None and header.is_short
@@ -234,8 +234,8 @@ def is_truncated(fd: int, container: AudioContainer) -> bool:
 
 
 def _is_ogg_truncated(fd: int) -> bool:
-    """Return whether the last page is not whole, or lacks the end-of-stream flag (RFC 3533, section
-    6)."""
+    """Return whether the last page is incomplete, or lacks the end-of-stream flag (RFC 3533,
+    section 6)."""
     size = os.fstat(fd).st_size
     tail = read_file_at(fd, max(0, size - _TAIL_BYTES), _TAIL_BYTES)
     last = tail.rfind(b"OggS")
@@ -247,8 +247,7 @@ def _is_ogg_truncated(fd: int) -> bool:
 
 
 def _is_mp4_truncated(fd: int) -> bool:
-    """Return whether a top-level box claims more bytes than there are (ISO 14496-12, section
-    4.2)."""
+    """Return whether a top-level box claims more bytes than exist (ISO 14496-12, section 4.2)."""
     size = os.fstat(fd).st_size
     position = 0
     for _ in range(_MAX_BOXES):
@@ -280,12 +279,12 @@ MEDIA_TYPES: Mapping[str, tuple[str, str]] = {
     "aac": ("audio/aac", "aac"),
     "amr": ("audio/amr", "amr"),
 }
-"""Of each container (`audio.audio_format`): its media type, and how names of its files end."""
+"""Media type and file name suffix of each container."""
 _UNKNOWN = ("application/octet-stream", "bin")
 
 
 def media_type_of(head: bytes) -> tuple[str, str]:
-    """The media type of a recording by its first bytes, and how its name may end."""
+    """Return the media type of a recording by its first bytes, and a file name suffix."""
     container = detect_container(head)
     name = container.name if container is not None else ""
     if name == "matroska" and b"webm" in head[:64]:

@@ -1,9 +1,9 @@
 """Audio sources: open recordings, files named by a client, persistent references to both.
 
-An upload (`upload_spool`) and a client's file end as one open descriptor with no name that matters
-any more. The descriptor is what travels to the workers; whoever holds the source closes it.
+An upload (`upload_spool`) and a client's file both become an open descriptor, which is passed to
+the workers. The holder of the source closes it.
 
-All functions here wait for a disk: call them in a thread.
+All functions here block on the disk: call them in a thread.
 """
 
 from __future__ import annotations
@@ -33,30 +33,31 @@ class AudioSource:
     def __init__(self, fd: int, *, spooled: bool, path: str | None = None) -> None:
         self._fd: int | None = fd
         self.path = path
-        """Path by which a client named the file; None of an upload."""
+        """Path that the client sent; None for an upload."""
         self.spooled = spooled
-        """True if the bytes are ours, on a local disk or in memory: reading them does not wait."""
+        """True if the bytes are the service's own, on a local disk or in memory: reads do not
+        block."""
         self._settled: Callable[[], None] | None = None
 
     def on_settled(self, tell: Callable[[], None]) -> None:
-        """Have ``tell`` called once this has become a job, or nothing."""
+        """Set the callback for when the source has become a job or is closed."""
         self._settled = tell
 
     def settle(self) -> None:
-        """Mark it as settled; a second time does nothing."""
+        """Report that the source has become a job or is closed; only the first call counts."""
         tell, self._settled = self._settled, None
         if tell is not None:
             tell()
 
     @property
     def fd(self) -> int:
-        """The descriptor, readable and seekable."""
+        """Return the descriptor, readable and seekable."""
         if self._fd is None:
             raise ValueError("this source is closed")
         return self._fd
 
     def close(self) -> None:
-        """Close the descriptor; an upload's bytes are gone with it."""
+        """Close the descriptor; an upload's bytes are deleted with it."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
@@ -70,13 +71,13 @@ class AudioSource:
 
 
 def open_recording_file(path: str, roots: Sequence[Path] = ()) -> AudioSource:
-    """Open the file that a client named, once, without waiting for whatever it is.
+    """Open the file that a client named, once, without blocking on special files.
 
-    ``roots``: the folders in which it must lie, links followed; none: anywhere.
+    ``roots``: the folders in which it must lie, links resolved; empty: anywhere.
 
     Raises:
-        errors.BadRequest: no absolute path, not there, not readable, or not a regular file; one
-            outside of the roots is forbidden, there or not.
+        errors.BadRequest: no absolute path, not found, not readable, or not a regular file; one
+            outside of the roots is forbidden, whether it exists or not.
     """
     if not path or "\0" in path or not os.path.isabs(path):
         raise errors.AudioPathInvalid()
@@ -99,15 +100,15 @@ def open_recording_file(path: str, roots: Sequence[Path] = ()) -> AudioSource:
     if not _is_plain_file(fd):
         os.close(fd)
         raise errors.AudioPathNotAFile()
-    if roots and not _is_inside_roots(_real_path(fd, path), roots):  # it was another a moment ago
+    if roots and not _is_inside_roots(_real_path(fd, path), roots):  # a link may have changed
         os.close(fd)
         raise errors.AudioPathForbidden(PATH_OUTSIDE_ROOTS)
     return AudioSource(fd, spooled=False, path=path)
 
 
 def _is_descriptor_path(path: str) -> bool:
-    """Return whether the path, or a link on its way, is in a folder of open files: those belong to
-    a process, ours with other clients' uploads among them."""
+    """Return whether the path, or a link on its way, is in a folder of open files. Those belong to
+    a process; the service's own include uploads of other clients."""
     for _ in range(_MAX_SYMLINKS):
         folder = os.path.realpath(os.path.dirname(path))
         path = os.path.join(folder, os.path.basename(path))
@@ -115,7 +116,7 @@ def _is_descriptor_path(path: str) -> bool:
             return True
         try:
             path = os.path.join(folder, os.readlink(path))
-        except OSError:  # no link: the end of the way
+        except OSError:  # not a link: the end of the chain
             return False
     return False
 
@@ -125,8 +126,8 @@ def _is_inside_roots(path: str, roots: Sequence[Path]) -> bool:
 
 
 def _real_path(fd: int, path: str) -> str:
-    """Return the real path of an open file; where the system does not tell, by its name once
-    more."""
+    """Return the real path of an open file; if the system does not provide it, resolve the name
+    again."""
     if sys.platform == "linux":
         return os.readlink(f"/proc/self/fd/{fd}")
     return os.path.realpath(path)
@@ -155,18 +156,18 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class OpenUploadRef:
-    """An upload that this process holds open, for as long as it does. ``device`` and ``inode`` say
-    which file it is: the number of a closed descriptor is soon another's."""
+    """Upload that this process holds open. ``device`` and ``inode`` identify the file: the number
+    of a closed descriptor is soon reused."""
 
     fd: int
     device: int
     inode: int
 
     def open(self, roots: Sequence[Path] = ()) -> AudioSource:
-        """A descriptor of its own, for as long as the caller wants; they share one position.
+        """Return a source with its own descriptor, which the caller closes; the position is shared.
 
         Raises:
-            errors.AudioLost: it is held no longer.
+            errors.AudioLost: the upload is not open any more.
         """
         try:
             fd = os.dup(self.fd)
@@ -180,15 +181,15 @@ class OpenUploadRef:
 
 
 def missing_recording_ref() -> OpenUploadRef:
-    """Return the reference of a recording that is not kept: no descriptor has that number."""
+    """Return the reference of a recording that is not stored: no descriptor has its number."""
     return OpenUploadRef(-1, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRecordingRef:
-    """An upload that was written down, by its name in the storage of recordings, and what it was
-    then: the SHA-256 of what is there, in hexadecimal digits, and how many bytes that are (None:
-    an older version wrote it). ``storage``: of which kind that is."""
+    """Stored upload, by its name in the storage of recordings, with the SHA-256 of the stored bytes
+    in hexadecimal digits and their number (None: an older version wrote it). ``storage``: the kind
+    of storage."""
 
     name: str
     sha256: str
@@ -198,7 +199,7 @@ class StoredRecordingRef:
 
 @dataclass(frozen=True, slots=True)
 class ClientFileRef:
-    """A file that a client named, as it was then: the same file (``inode``), unchanged since
+    """File that a client named, at that time: the same file (``inode``), unchanged since
     (``mtime``, nanoseconds since 1970)."""
 
     path: str
@@ -206,11 +207,11 @@ class ClientFileRef:
     mtime: int
 
     def open(self, roots: Sequence[Path] = ()) -> AudioSource:
-        """Open it again, by the same rules as at first (`source.open_path`).
+        """Open it again, by the rules of `open_recording_file`.
 
         Raises:
-            errors.BadRequest: it is not there any more, or may not be read.
-            errors.AudioLost: it is another, or was changed.
+            errors.BadRequest: it does not exist any more, or may not be read.
+            errors.AudioLost: it is another file, or was changed.
         """
         source = open_recording_file(self.path, roots)
         status = os.fstat(source.fd)
@@ -234,13 +235,13 @@ def recording_ref(source: AudioSource) -> OpenUploadRef | ClientFileRef:
 
 
 class HashingStream:
-    """Stream whose bytes are counted and hashed as they are read."""
+    """Stream that counts and hashes its bytes as they are read."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces = pieces
         self._digest = hashlib.sha256()
         self.size = 0
-        """Bytes that went by."""
+        """Number of bytes so far."""
 
     def __iter__(self) -> Iterator[bytes]:
         for piece in self._pieces:
@@ -250,12 +251,12 @@ class HashingStream:
 
     @property
     def sha256(self) -> str:
-        """The digest of what went by, in hexadecimal digits."""
+        """Return the digest of the bytes so far, in hexadecimal digits."""
         return self._digest.hexdigest()
 
 
 def sha256_of_file(fd: int) -> str:
-    """The SHA-256 of a whole file, in hexadecimal digits."""
+    """Return the SHA-256 of a whole file, in hexadecimal digits."""
     read = HashingStream(read_chunks(fd))
     for _ in read:
         pass
@@ -263,7 +264,7 @@ def sha256_of_file(fd: int) -> str:
 
 
 def read_chunks(fd: int) -> Iterator[bytes]:
-    """The whole file; where the system allows it, without moving the position of other readers."""
+    """Yield the whole file, if possible without moving the position of other readers."""
     at = 0
     while piece := read_file_at(fd, at, _CHUNK_BYTES):
         at += len(piece)

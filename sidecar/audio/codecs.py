@@ -1,7 +1,7 @@
 """G.711 and Opus codecs.
 
-libopus does it (by PyAV, the extra `opus`), to which every browser gives packets of strangers all
-day. FFmpeg's own decoder, which PyAV has too, is not used.
+Opus uses libopus (by PyAV, the extra `opus`), which browsers expose to untrusted packets every day.
+FFmpeg's own decoder, which PyAV has too, is not used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 G711_RATE = 8_000
-"""Samples a second."""
+"""Samples per second."""
 
 
 def _mu_law_sample(byte: int) -> int:
@@ -42,28 +42,28 @@ def _decode_table(expand: Callable[[int], int]) -> tuple[bytes, ...]:
 
 
 def decode_mu_law(raw: bytes) -> bytes:
-    """16-bit samples, little-endian, twice as many bytes."""
+    """Return 16-bit little-endian samples, two bytes for each input byte."""
     return b"".join(map(_decode_table(_mu_law_sample).__getitem__, raw))
 
 
 def decode_a_law(raw: bytes) -> bytes:
-    """The same of the other law."""
+    """Return 16-bit little-endian samples, two bytes for each input byte."""
     return b"".join(map(_decode_table(_a_law_sample).__getitem__, raw))
 
 
 def encode_mu_law(pcm: bytes) -> bytes:
-    """Half as many bytes: of each 16-bit sample the nearest that there is."""
+    """Return one byte for each 16-bit sample: the nearest value of the law."""
     return _encode_samples(_mu_law_sample, pcm)
 
 
 def encode_a_law(pcm: bytes) -> bytes:
-    """The same by the other law."""
+    """Return one byte for each 16-bit sample: the nearest value of the law."""
     return _encode_samples(_a_law_sample, pcm)
 
 
 @cache
 def _encode_table(expand: Callable[[int], int]) -> bytes:
-    """The nearest byte to each sample, from the least on."""
+    """Return the nearest byte to each sample, beginning with the lowest sample."""
     sizes = sorted((expand(byte), byte) for byte in range(256))
     found, at = bytearray(), 0
     for sample in range(-32768, 32768):
@@ -82,13 +82,13 @@ def _encode_samples(expand: Callable[[int], int], pcm: bytes) -> bytes:
 
 
 OPUS_RATE = 48_000
-"""Samples a second of what comes out, whatever the packets were made from."""
+"""Samples per second of the output, whatever rate the packets were encoded from."""
 MAX_OPUS_PACKET_BYTES = 61_298
-"""Bytes of a packet: 48 frames of 1,275 (RFC 6716), and what stands before them."""
+"""Bytes of a packet at most: 48 frames of 1,275 (RFC 6716), and the bytes before them."""
 
 
 class OpusDecoder:
-    """One stream, packet by packet. The first import takes a moment: not for the event loop.
+    """Decoder of one stream, packet by packet. The first import is slow: not for the event loop.
 
     Raises:
         errors.EncodingUnavailable: the package is not installed.
@@ -106,10 +106,10 @@ class OpusDecoder:
         self._context.layout = "mono"
 
     def samples(self, packet: bytes) -> bytes:
-        """Return the samples of one packet: pcm16, mono, at `RATE`.
+        """Return the samples of one packet: pcm16, mono, at `OPUS_RATE`.
 
         Raises:
-            errors.SoundInvalid: it is no packet.
+            errors.SoundInvalid: it is not a packet.
         """
         if not 0 < len(packet) <= MAX_OPUS_PACKET_BYTES:
             raise errors.SoundInvalid(
@@ -123,4 +123,4 @@ class OpusDecoder:
 
 
 _OPUS_HINT = "Send one whole Opus packet in each binary message, without Ogg or WebM around it."
-"""Anything else would be decoded to noise, or not at all."""
+"""Hint for other input, which would be decoded to noise, or not at all."""

@@ -1,6 +1,6 @@
 """Hardened ffmpeg subprocess: one demuxer, one file, bounded.
 
-Why each flag stands there is written in docs/decisions/hostile-audio.md.
+The reason for each flag is in docs/decisions/hostile-audio.md.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from sidecar.audio.audio_format import AudioContainer, is_truncated
 log = logging.getLogger(__name__)
 
 STALL_TIMEOUT_S = 12.0
-"""Longest silence of a decoder at work before it is given up."""
+"""Seconds without output after which a running decoder is stopped."""
 MEMORY_LIMIT_BYTES = 2 << 30
 _MAX_ALLOC_BYTES = 256 << 20
 _READ_BYTES = 1 << 17
 _WHITELIST_REFUSAL = "not on whitelist"
-"""Message of ffmpeg about pictures and films beside the audio: they are excluded on purpose."""
+"""Message of ffmpeg about images and video beside the audio, which are excluded on purpose."""
 _DURATION = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _AUDIO_DECODERS = (
     "aac,aac_latm,alac,mp1,mp1float,mp2,mp2float,mp3,mp3float,opus,libopus,vorbis,libvorbis,flac,"
@@ -41,7 +41,7 @@ _AUDIO_DECODERS = (
 
 
 def find_ffmpeg() -> str:
-    """The ffmpeg that is used: the one that came with the install, else the one on the PATH.
+    """Return the path of ffmpeg: the one that came with the install, else the one on the PATH.
 
     Raises:
         errors.AudioFormatUnsupported: there is none.
@@ -64,7 +64,7 @@ def _ffmpeg_missing_error(why: str) -> errors.AudioFormatUnsupported:
 def decode_command(
     exe: str, source: str, container: AudioContainer, rate: int, max_s: float
 ) -> list[str]:
-    """The whole argument list; ``source`` is our own handle, never a name a client chose."""
+    """Return the argument list; ``source`` is the service's own handle, never a client's name."""
     import ffmpeg
 
     stream = ffmpeg.input(
@@ -82,18 +82,18 @@ def decode_command(
 
 
 class FfmpegProcess:
-    """One run of ffmpeg over an open file, which mixes and resamples; it begins once the header is
-    read. Iterate for blocks, then `close`."""
+    """Run of ffmpeg over an open file, with mixing and resampling; the constructor returns once the
+    header is read. Iterate for blocks, then `close`."""
 
     def __init__(self, fd: int, container: AudioContainer, rate: int, max_s: float) -> None:
         os.lseek(fd, 0, os.SEEK_SET)
         self._fd, self._container = fd, container
-        # /dev/fd opens our very file again, whatever its name is now, with a position of its own.
+        # /dev/fd opens the same file again, whatever its name is now, with its own position.
         source = "file:/dev/fd/0" if os.name == "posix" else "pipe:0"
         arguments = decode_command(find_ffmpeg(), source, container, rate, max_s)
         try:
             self._process = _start_process(arguments, fd)
-        except OSError as error:  # IMAGEIO_FFMPEG_EXE may name anything
+        except OSError as error:  # IMAGEIO_FFMPEG_EXE may name any file
             log.warning(
                 "ffmpeg (%s) cannot be started: %s; run 'vibevoice-asr doctor'",
                 arguments[0],
@@ -109,7 +109,7 @@ class FfmpegProcess:
 
     @property
     def truncated(self) -> bool:
-        """Return whether the recording broke off, or is broken somewhere, once ffmpeg has ended."""
+        """Return whether the recording is incomplete or damaged, once ffmpeg has ended."""
         return self._complaints > 0 or is_truncated(self._fd, self._container)
 
     def __iter__(self) -> Iterator[Block]:
@@ -134,7 +134,7 @@ class FfmpegProcess:
         self._reader.join(STALL_TIMEOUT_S)
 
     def close(self) -> None:
-        """End the process and let go of its pipes."""
+        """End the process and close its pipes."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
@@ -171,8 +171,8 @@ def _start_process(arguments: list[str], fd: int) -> subprocess.Popen[bytes]:
 
 def _limit_child_process() -> Callable[[], None]:
     """Return the function that the child runs before it becomes ffmpeg: it dies with the parent,
-    and its memory is limited. All that needs a lock is done here, as another thread may hold it
-    while we fork."""
+    and its memory is limited. All work that needs a lock is done here, as another thread may hold
+    the lock during the fork."""
     import ctypes
     import resource
 

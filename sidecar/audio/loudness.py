@@ -11,16 +11,16 @@ MAX_PEAK = 255
 
 
 class PeakMeter:
-    """The loudest sample of each tenth of a second, 0 to 255, as the blocks come."""
+    """Meter of the loudest sample of each tenth of a second, 0 to 255, block by block."""
 
     def __init__(self, rate: int) -> None:
-        """``rate``: samples in a second."""
+        """``rate``: samples per second."""
         self._each = max(1, rate // PEAKS_PER_SECOND)
         self._rest: Block | None = None
         self._levels = bytearray()
 
     def hear(self, block: Block) -> None:
-        """The next samples, in [-1, 1]."""
+        """Add samples, in [-1, 1]."""
         import numpy as np
 
         if self._rest is not None:
@@ -32,7 +32,7 @@ class PeakMeter:
         self._rest = block[whole * self._each :].copy()
 
     def end(self) -> None:
-        """No more comes: what is left is a tenth of a second, too."""
+        """End the audio; the rest counts as a tenth of a second, too."""
         if self._rest is not None and len(self._rest):
             loudest = float(abs(self._rest).max())
             self._levels.append(round(loudest * MAX_PEAK))
@@ -47,9 +47,9 @@ _FRAME_S = 0.02
 
 
 def quietest_sample(samples: Block, rate: int, over_s: float) -> int:
-    """The sample in the middle of the ``over_s`` seconds with the least energy.
+    """Return the sample in the middle of the ``over_s`` seconds with the least energy.
 
-    ``samples``: shape (samples,). The middle of all where there are fewer.
+    ``samples``: shape (samples,). If they are too short, return their middle.
     """
     import numpy as np
 
@@ -63,7 +63,7 @@ def quietest_sample(samples: Block, rate: int, over_s: float) -> int:
 
 
 class AudioHistoryBuffer:
-    """Blocks in order; what lies behind `forget` is gone. Times in seconds from the start."""
+    """Buffer of blocks in order; `forget` drops old ones. Times in seconds from the start."""
 
     def __init__(self, sample_rate: int) -> None:
         self._rate = sample_rate
@@ -76,12 +76,12 @@ class AudioHistoryBuffer:
         return self._samples / self._rate
 
     def append(self, block: Block) -> None:
-        """More audio, shape (samples,)."""
+        """Append audio, shape (samples,)."""
         self._blocks.append((self._samples, block))
         self._samples += len(block)
 
     def between(self, start_s: float, end_s: float) -> Block:
-        """The samples from ``start_s`` to ``end_s``, as far as they are here: a copy."""
+        """Return a copy of the samples from ``start_s`` to ``end_s``, as far as they are stored."""
         import numpy as np
 
         start, end = round(start_s * self._rate), round(end_s * self._rate)
@@ -93,7 +93,7 @@ class AudioHistoryBuffer:
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
     def forget(self, before_s: float) -> None:
-        """Let go of what ended before ``before_s``."""
+        """Drop blocks that ended before ``before_s``."""
         while self._blocks:
             first, block = self._blocks[0]
             if first + len(block) > before_s * self._rate:

@@ -1,6 +1,6 @@
 """Upload spool: the bytes of an upload in memory at first, then in a temporary file; full disks.
 
-It waits for a disk: call it in a thread.
+Its methods block on the disk: call them in a thread.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _TOO_MANY_FILES_ERRNOS = {errno.EMFILE, errno.ENFILE}
 
 
 class UploadSpool:
-    """An upload on its way in: memory at first, then a file without a name.
+    """Upload while it is received: in memory at first, then in a file without a name.
 
-    The writer calls `spill` once `pending` has grown to `MEMORY_LIMIT_BYTES`; it may wait for a
-    disk, as `finish` may. A small recording never sees one where the system has files in memory.
+    The writer calls `spill` once `pending` has grown to `MEMORY_BYTES`. `spill` and `finish` may
+    block on the disk. A small recording needs no disk if the system has files in memory.
     """
 
     MEMORY_BYTES = 2 << 20
@@ -40,12 +40,12 @@ class UploadSpool:
 
     @property
     def pending(self) -> int:
-        """Bytes that are still in our own memory."""
+        """Return the bytes that are still in the process's memory."""
         return len(self._pending)
 
     @property
     def in_memory(self) -> bool:
-        """Return whether `finish` needs no disk, and so does not wait for one."""
+        """Return whether `finish` needs no disk, and so does not block on one."""
         small = self._file is None and self.pending <= self.MEMORY_BYTES
         return small and sys.platform == "linux"
 
@@ -55,20 +55,20 @@ class UploadSpool:
         self.size += len(data)
 
     def spill(self) -> None:
-        """Write what is pending to a file in the folder (the system's own if there is none).
+        """Write the pending bytes to a file in the folder (None: the system's temporary folder).
 
         Raises:
-            errors.DiskFull: there is no room.
+            errors.DiskFull: the disk is full.
             errors.SpoolUnwritable: the folder cannot be written.
-            errors.UploadsFull: as many files are open as may be.
+            errors.UploadsFull: the limit of open files is reached.
         """
         with self._at_work():
             self._spill()
 
     def finish(self, head: bytes = b"") -> AudioSource:
-        """Hand everything over as a source; the spool is closed.
+        """Return everything as a source; the spool is closed.
 
-        ``head`` replaces the first bytes: a header that says how much has come.
+        ``head`` replaces the first bytes: a header with the final size.
 
         Raises:
             errors.DiskFull, errors.SpoolUnwritable, errors.UploadsFull: as `spill`.
@@ -87,8 +87,8 @@ class UploadSpool:
         return source
 
     def close(self) -> None:
-        """Let go of everything; without `finish` the bytes are gone. A thread that writes them just
-        now closes the file itself."""
+        """Close the spool; without `finish` the bytes are deleted. If a thread is writing, it
+        closes the file itself."""
         self._over = True
         if self._turn.acquire(blocking=False):
             try:
@@ -106,7 +106,7 @@ class UploadSpool:
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
-        """While this lasts nobody else closes the file."""
+        """Prevent other threads from closing the file while this lasts."""
         try:
             with self._turn:
                 yield

@@ -1,10 +1,10 @@
 """Interfaces of ASR and TTS engines: spec, options, memory plan, precision, event generator.
 
-An engine knows nothing of HTTP, queues or asyncio. It lives in a worker process
-(`workers.worker_process`); a new one is a file in `engines/` and a line in its tuple.
+An engine knows nothing of HTTP, queues or asyncio. It runs in a worker process
+(`workers.worker_process`); a new ASR engine is a file in `engines/` and a line in its tuple.
 
-As `interfaces.engine_interface`, the other way round: words in, sound out. It lives in a worker
-process of its own; a new one is a file in `tts/` and a line in its tuple.
+A TTS engine turns text into audio. It runs in a worker process of its own; a new one is a file in
+`tts/` and a line in its tuple.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ class WindowingMode(StrEnum):
     """Handling of a recording that could be transcribed in several windows."""
 
     AUTO = AUTO
-    """As few as memory and model allow: the best transcript."""
+    """As few windows as memory and model allow: the best transcript."""
     PARALLEL = "parallel"
-    """Several at once, decoded in step: a long recording is done in a fraction of the time."""
+    """Several windows at once, decoded in step: a long recording takes a fraction of the time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """Facts about an ASR or TTS engine that are known before it loads.
 
-    ``languages`` is empty if it takes any. The first of ``precisions`` is its default;
-    ``stands_for`` names the precision that is used in another's place on this machine. ``planned``:
+    ``languages`` is empty if it supports any. The first of ``precisions`` is its default;
+    ``stands_for`` maps a precision to the one that replaces it on this machine. ``planned``:
     `gpu_memory.memory_plan` plans its device memory.
     """
 
@@ -68,7 +68,8 @@ class ModelSpec:
     stands_for: Mapping[Precision, Precision] = field(default_factory=dict)
 
     def resolve_precision(self, wanted: Precision) -> Precision:
-        """The precision that is used when ``wanted`` is asked for; its own where it lacks that."""
+        """Return the precision that is used if ``wanted`` is requested; the default if the engine
+        lacks it."""
         wanted = self.stands_for.get(wanted, wanted)
         return wanted if wanted in self.precisions else self.precisions[0]
 
@@ -81,7 +82,7 @@ class ModelSpec:
         return f"The engine '{self.name}' has no {wanted}; {used} is used (it has: {there})."
 
     def speaks(self, language: str) -> bool:
-        """Return whether this engine knows ``language`` (a tag; only its first part counts)."""
+        """Return whether the engine supports ``language`` (a tag; only its first part counts)."""
         any_language = language == AUTO or not self.languages
         return any_language or language.split("-")[0].lower() in self.languages
 
@@ -91,13 +92,13 @@ class EngineSpec(ModelSpec):
     """Capabilities of an ASR engine.
 
     ``steerable``: it takes a prompt, a number of speakers, a temperature and a limit of tokens.
-    ``counted``: of these, the number of speakers. ``together``: the most recordings in one batch;
-    an engine with more than one is a `BatchEngine`. ``sessions``: the most live sessions in one
-    process; an engine with any is a `interfaces.live_engine.LiveEngine`. ``remote``: other machines
-    do the work, so that batches cost this one nothing. ``translates``: into English. ``resumes``:
-    the form of its checkpoints, another one whenever their meaning changes; an engine that has one
-    is a `ResumableEngine`. ``by_voices``: it tells speakers apart by `diarization/` and nothing
-    else.
+    ``counted``: of these, the number of speakers. ``together``: the maximum of recordings in one
+    batch; an engine with more than one is a `BatchEngine`. ``sessions``: the maximum of live
+    sessions in one process; an engine with any is a `interfaces.live_engine.LiveEngine`.
+    ``remote``: other machines do the work, so that batches cost this one nothing. ``translates``:
+    into English. ``resumes``: version of its checkpoints, changed whenever their meaning changes;
+    an engine that has one is a `ResumableEngine`. ``by_voices``: its speaker labels come from
+    `diarization/` only.
     """
 
     sample_rate: int
@@ -113,7 +114,7 @@ class EngineSpec(ModelSpec):
 
 
 def abbreviate_names(names: Sequence[str], most: int = 10) -> str:
-    """The first of some names, and how many there are more."""
+    """Return the first ``most`` names, and the number of the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
@@ -126,8 +127,8 @@ class MemoryPlan:
     one pass of an MLP during the prefill. ``cache_tokens``: positions of the KV cache to begin
     with; it grows by ``cache_step``. ``evict_encoders``: they go to the host's memory once the
     audio is encoded. ``host_token_table``: the token embeddings stay in the host's memory.
-    ``window_s``: the longest piece of a recording that is heard at once (model card: an hour).
-    ``together``: so many of them are decoded in step.
+    ``window_s``: the longest window of a recording (model card: an hour). ``together``: number of
+    windows that are decoded in step.
     """
 
     encoder_chunk_s: float = 8.0
@@ -142,17 +143,17 @@ class MemoryPlan:
 
 @dataclass(frozen=True, slots=True)
 class TranscribeOptions(WireValues):
-    """Options of one request; an engine ignores those that it does not have.
+    """Options of one request; an engine ignores those that it does not support.
 
     ``prompt``: names, terms, context, in the speaker's language. ``num_speakers``: if the client
-    knows it. ``temperature``: 0 is greedy. ``max_tokens``: of text, None leaves it to the length of
-    the audio. ``translate``: into English (`EngineSpec.translates`). ``words``: with their times,
-    also if these cost something. ``memory_fallback``: the plan for a second try if memory runs out.
+    knows it. ``temperature``: 0 is greedy. ``max_tokens``: limit of the text; None: by the length
+    of the audio. ``translate``: into English (`EngineSpec.translates`). ``words``: word times, even
+    if they take extra work. ``memory_fallback``: the plan for a second try if memory runs out.
     ``recognise``: whether enrolled speakers may be recognized; ``known_voices``: their embeddings.
     ``voiceprints``: the transcript has the speakers' embeddings; while a job waits, that they are
-    kept where it was submitted. ``local_voices``: the recording is a chunk, and the front wants
-    these window embeddings of it; the worker makes them, and no engine has to know.
-    ``unknown_fields``: a sentence for each unknown field of the request, for its answer alone.
+    kept where it was submitted. ``local_voices``: the recording is a chunk, and the front requests
+    these window embeddings of it; the worker computes them, not the engine. ``unknown_fields``: a
+    sentence for each unknown field of the request, only for its response.
     """
 
     precision: Precision = Precision.AUTO
@@ -176,12 +177,12 @@ class TranscribeOptions(WireValues):
 
     @property
     def identifies_speakers(self) -> bool:
-        """Return whether the client wants to know who the speakers are, and not only that they
-        differ."""
+        """Return whether the client requests speaker identification, and not only speaker
+        labels."""
         return self.diarize and (bool(self.known_voices) or self.voiceprints)
 
     def to_wire(self) -> dict[str, Any]:
-        """The options as plain values, without what only the answer has a use for."""
+        """Return the options as plain values, without those that only the response needs."""
         values = asdict(self)
         del values["unknown_fields"]
         return values
@@ -192,8 +193,8 @@ class UpstreamOptions:
     """Upstream servers of an engine, and request options for them.
 
     ``urls`` have no path of an API and no credentials; ``keys`` is one for each, '' for none.
-    ``timeout``: seconds for a second of audio. ``piece_s``: the longest piece, 0 leaves it to
-    how many there are, and to their kind. ``ca``: a file of certificates. Nothing prints the keys.
+    ``timeout``: seconds for a second of audio. ``piece_s``: the longest chunk in seconds; 0: by the
+    number of upstreams and their kind. ``ca``: a file of certificates. `repr` omits the keys.
     """
 
     urls: tuple[str, ...]
@@ -207,14 +208,14 @@ class UpstreamOptions:
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions(WireValues):
-    """Options of the load of an engine; one without a checkpoint or a choice of device leaves those
-    out.
+    """Options of the load of an engine; an engine without a checkpoint or a choice of device
+    ignores those.
 
     ``checkpoint``: the folder of the weights. ``device``: 'auto', 'cuda' or 'cpu'.
-    ``evict_encoders`` and ``host_token_table``: these parts never pass through the device's memory
-    while it loads; what a recording needs of them comes there by its `MemoryPlan`. ``upstream``:
-    for the engine that has others hear. ``live``: it will hear sessions, many at once, and no
-    files. ``speaks``: it is one of `tts`. ``steps``: of diffusion, 0 takes as many as the machine
+    ``evict_encoders`` and ``host_token_table``: these parts stay out of the device's memory during
+    the load; what a recording needs of them is moved there by its `MemoryPlan`. ``upstream``: for
+    an engine that uses upstreams. ``live``: it serves many live sessions at once, and no
+    recordings. ``speaks``: it is a TTS engine. ``steps``: of diffusion; 0: as many as the machine
     has time for.
     """
 
@@ -230,7 +231,7 @@ class LoadOptions(WireValues):
 
 
 CancelCheck = Callable[[], bool]
-"""Asked between steps; True means stop."""
+"""Check between two steps; True means that the work must stop."""
 
 
 class AudioStream(Protocol):
@@ -238,14 +239,14 @@ class AudioStream(Protocol):
 
     @property
     def total_s(self) -> float | None:
-        """Seconds in all, None while nobody knows."""
+        """Return the total seconds; None if not known yet."""
 
     def __iter__(self) -> Iterator[Block]:
-        """Blocks of at most a few seconds, at the engine's rate."""
+        """Yield blocks of at most a few seconds, at the engine's rate."""
 
 
 class InterruptibleAudio:
-    """Audio whose reading can be stopped between two blocks: an hour takes its time."""
+    """Audio that can be interrupted between two blocks, as an hour takes long to read."""
 
     def __init__(self, audio: AudioStream, check: Callable[[], None]) -> None:
         self._audio = audio
@@ -253,12 +254,12 @@ class InterruptibleAudio:
 
     @property
     def total_s(self) -> float | None:
-        """As the audio itself."""
+        """Return the total seconds of the audio; None if not known yet."""
         return self._audio.total_s
 
     def __iter__(self) -> Iterator[Block]:
         for block in self._audio:
-            self._check()  # raises what ends the reading
+            self._check()  # raises the error that ends the reading
             yield block
 
 
@@ -272,36 +273,36 @@ class TranscriptionRequest:
 
 
 class TranscriptionEngine(Protocol):
-    """Blocking, plain, testable without a server. What it took goes with its process."""
+    """Engine with blocking calls, testable without a server. Its resources end with its process."""
 
     def load(self, options: LoadOptions) -> Iterator[float]:
-        """Bring the weights into memory, and tell how much of them is there, from 0 to 1.
+        """Load the weights into memory; yield the progress from 0 to 1.
 
-        Heavy imports happen here and nowhere else.
+        Heavy imports happen only here.
         """
 
     def transcribe(self, request: TranscriptionRequest) -> Iterator[TranscriptionEvent]:
-        """Events in order, `Finished` last; ends early without it once ``cancelled()``."""
+        """Yield events in order, `Finished` last; end early without it once ``cancelled()``."""
 
 
 @runtime_checkable
 class LoadedRateEngine(TranscriptionEngine, Protocol):
-    """Engine that knows its sample rate only once it is loaded, whatever its spec says."""
+    """Engine that knows its sample rate only once it is loaded, whatever its spec has."""
 
     sample_rate: int
 
 
 class ResumableEngine(TranscriptionEngine, Protocol):
-    """An engine that says what is settled, and goes on from there."""
+    """Engine that yields checkpoints and continues from them."""
 
     def transcribe_from(
         self, settled: Sequence[Checkpoint], request: TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
-        """As `TranscriptionEngine.transcribe`, with a `Checkpoint` every half minute of audio or
-        so.
+        """Transcribe as `TranscriptionEngine.transcribe`, with a `Checkpoint` about every half
+        minute of audio.
 
-        ``settled``: all those of this recording so far, none at its beginning; the audio is the
-        whole of it. Segments are numbered on from those that are settled; `Finished` has all.
+        ``settled``: all checkpoints of this recording so far, empty at its beginning; the audio is
+        the whole recording. Segment numbers continue those of the checkpoints; `Finished` has all.
         """
 
 
@@ -311,28 +312,27 @@ class BatchEngine(TranscriptionEngine, Protocol):
     def transcribe_together(
         self, requests: Sequence[TranscriptionRequest]
     ) -> Iterator[tuple[int, TranscriptionEvent | errors.SidecarError]]:
-        """The events of each request with its number, as `TranscriptionEngine.transcribe` gives
-        them.
+        """Yield the events of each request with its number, as `TranscriptionEngine.transcribe`.
 
-        What goes wrong with one of them is its last event.
+        If a request fails, its last event is the error.
         """
 
 
 PCM16_BYTES = 2
-"""Of a sample of sound as it goes to listeners: 16 bit, mono, little-endian."""
+"""Bytes of a sample of synthesized audio: 16 bit, mono, little-endian."""
 MAX_TTS_CHARACTERS = 2_000
-"""Characters that are said at once at most; who has more says it a sentence at a time."""
+"""Characters of one synthesis at most; a client with more text sends it sentence by sentence."""
 MAX_TTS_STEPS = 20
-"""From noise to a frame of sound, of an engine that goes that way."""
+"""Diffusion steps from noise to a frame of audio, of a diffusion engine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TtsSpec(ModelSpec):
     """Capabilities of a TTS engine.
 
-    ``streams``: audio comes while it is made, and can be stopped in between; otherwise a phrase is
-    one piece of work. ``marks``: it says when each word begins. ``lists_voices``: its voices are
-    known here; else any name is passed on to the server.
+    ``streams``: audio is sent while it is computed, and can be stopped in between; otherwise a
+    phrase is computed as a whole. ``marks``: it reports when each word begins. ``lists_voices``:
+    its voices are known here; otherwise any name is passed on to the server.
     """
 
     streams: bool = False
@@ -351,8 +351,8 @@ class WordMark:
 
 @dataclass(frozen=True, slots=True)
 class SynthesizedAudio:
-    """Some of what is said: ``pcm`` as 16-bit mono little-endian samples, ``rate`` of them a
-    second; ``marks`` of the words that begin in it, where the engine knows them."""
+    """Chunk of synthesized audio: ``pcm`` as 16-bit mono little-endian samples, ``rate`` of them a
+    second; ``marks`` of the words that begin in it, if the engine reports them."""
 
     pcm: bytes
     rate: int
@@ -368,9 +368,9 @@ class SynthesizedAudio:
 class SynthesisOptions(WireValues):
     """Options of speech synthesis.
 
-    ``voice``: one of those that the engine has, '' for its own choice. ``speed``: 1 is the voice's
-    own. ``language``: of the text; 'auto' leaves it to the voice. ``rate``: samples a second that
-    are wanted, 0 takes what the voice has.
+    ``voice``: a voice of the engine; '': its default. ``speed``: 1 is the voice's own.
+    ``language``: of the text; 'auto': that of the voice. ``rate``: requested samples per second; 0:
+    the rate of the voice.
     """
 
     voice: str = ""
@@ -380,10 +380,10 @@ class SynthesisOptions(WireValues):
 
 
 class TtsEngine(Protocol):
-    """Blocking, plain, testable without a server. What it took goes with its process."""
+    """Engine with blocking calls, testable without a server. Its resources end with its process."""
 
     def load(self, options: LoadOptions) -> Iterator[float]:
-        """As `interfaces.engine_interface.Engine.load`."""
+        """Load the engine, as `TranscriptionEngine.load`."""
 
     def voices(self) -> Sequence[str]:
         """Return its voices, the default first; known once it is loaded."""
@@ -391,7 +391,7 @@ class TtsEngine(Protocol):
     def say(
         self, text: str, options: SynthesisOptions, cancelled: CancelCheck
     ) -> Iterator[SynthesizedAudio]:
-        """The sound of ``text``, in order; ends early once ``cancelled()``.
+        """Yield the audio of ``text``, in order; end early once ``cancelled()``.
 
         Raises:
             errors.VoiceUnknown: there is no such voice.

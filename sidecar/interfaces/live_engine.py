@@ -19,22 +19,22 @@ from sidecar.transcripts.transcript import Segment
 
 
 class LiveSession(Protocol):
-    """One stream of audio in an engine. Nothing here waits for recognition; `Summary` is the
-    last event, and comes after `finish` alone."""
+    """Stream of audio in an engine. No method waits for recognition. `Summary` is the last event,
+    and comes only after `finish`."""
 
     around: Callable[[], AbstractContextManager[object]]
-    """Entered by each thread of the engine for as long as it recognizes for this session; set
-    before any sound is pushed."""
+    """Context manager that each thread of the engine enters while it works for this session; set
+    before any audio is pushed."""
     failed: Callable[[errors.SidecarError], object]
-    """Called once if work for this session fails: nothing more is told. Set as `around` is."""
+    """Called once if work for this session fails; no events follow. Set as `around` is."""
 
     @property
     def backlog_s(self) -> float:
-        """Seconds of sound that were pushed and not looked at, or wait to be recognised: who pushes
-        more than some of them pushes too fast."""
+        """Return the seconds of pushed audio that are not processed yet, or wait for recognition.
+        More than a few mean that the caller pushes too fast."""
 
     def push(self, block: Block) -> None:
-        """More sound at `LIVE_RATE`, shape (samples,)."""
+        """Add audio at `LIVE_RATE`, shape (samples,)."""
 
     def change(self, options: LiveOptions) -> None:
         """Change the options from here on."""
@@ -43,10 +43,10 @@ class LiveSession(Protocol):
         """End the turn here."""
 
     def cancel(self) -> None:
-        """Forget what is not told yet: of this turn nothing more is said."""
+        """Drop the results that are not sent yet; no more events of this turn follow."""
 
     def finish(self) -> None:
-        """No more sound: tell the rest, and then the summary."""
+        """End the audio: send the remaining events, and then the summary."""
 
     def close(self) -> None:
         """Close the session."""
@@ -54,13 +54,13 @@ class LiveSession(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LiveSessionStart(WireValues):
-    """Start of a session that resumes one whose process died: times, and the next numbers of a
-    turn and a segment. ``said`` is what was told before, as pieces number ``pieces``; the last
-    ``open`` of it belong to the turn that goes on. ``voices``: what its speakers sound like, as
-    far as that was known. ``lead``: where the sound begins that comes, ``at`` where that is
-    None; up to ``at`` it was heard already, and ``context`` is told pieces in it. Utterances of
-    the first ``began`` turns were being recognised, and are. ``confidence``: of all that was
-    told, and ``doubted``: the client was told that the language is probably another."""
+    """Start of a session, or its resume point after the death of a worker process: times, and the
+    next numbers of a turn and a segment. ``said``: the finals that were sent, with the numbers
+    ``pieces``; the last ``open`` of them belong to the open turn. ``voices``: the embeddings of the
+    speakers so far. ``lead``: the start of the audio that follows (None: ``at``). Audio up to
+    ``at`` is already recognized; ``context`` are sent segments in it. Utterances of the first
+    ``began`` turns had been admitted and stay so. ``confidence``: of all that was sent;
+    ``doubted``: the client was notified that the language is probably another."""
 
     at: TimePosition = 0.0
     turn: SequenceNumber = 0
@@ -77,17 +77,17 @@ class LiveSessionStart(WireValues):
 
 
 NEW_SESSION = LiveSessionStart()
-"""Nothing was said before."""
+"""Start without a previous engine."""
 
 
 class LiveEngine(TranscriptionEngine, Protocol):
-    """Engine for as many as `EngineSpec.sessions` streams at once."""
+    """Live engine, for at most `EngineSpec.sessions` streams at once."""
 
     def open(
         self, options: LiveOptions, begin: LiveSessionStart, tell: live_events.LiveEventCallback
     ) -> LiveSession:
-        """A session; its events come by ``tell`` on threads of the engine's.
+        """Open a session; ``tell`` gets its events on threads of the engine.
 
         Raises:
-            errors.SidecarError: not with these options.
+            errors.SidecarError: the engine refuses these options.
         """

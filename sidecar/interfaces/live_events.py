@@ -1,6 +1,6 @@
 """Events of a live session and their serialization.
 
-Turns, pieces and times are those of `interfaces.live_engine`.
+Turns, segments and times are those of `interfaces.live_engine`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 from sidecar.transcripts.transcript import Notice, Segment, Transcript
 
 RECOGNITION_FAILED = "recognition_failed"
-"""The notice of a stretch that no engine could make words of in time."""
+"""Code of the notice that a segment could not be recognized in time."""
 AUDIO_UNHEARD = "unheard"
-"""The flag of its final."""
+"""Flag of the final of such a segment."""
 UTTERANCE_DROPPED = "utterance_dropped"
-"""The notice of an utterance that is not recognised because too many speak: it has no finals."""
+"""Code of the notice that an utterance is not recognized because of load: it has no finals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class SpeechStarted:
 
 @dataclass(frozen=True, slots=True)
 class SpeechStopped:
-    """A pause that is long enough; ``at`` is where it began."""
+    """Pause that is long enough; ``at`` is its beginning."""
 
     turn: int
     at: float
@@ -42,10 +42,10 @@ class SpeechStopped:
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """Text of a segment that goes on.
+    """Interim text of an open segment.
 
-    ``text`` is worth showing, ``stable`` its beginning that will not change before the final, and
-    ``tail`` what follows it and may well change.
+    ``text`` is worth showing, ``stable`` its beginning, which does not change before the final, and
+    ``tail`` the rest, which may well change.
     """
 
     turn: int
@@ -59,10 +59,10 @@ class Partial:
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """Final segment; its speaker may still be revised. ``wait_s``: how long it lay before an
-    engine had time for it; ``work_s``: how long that took then. ``name``: who of the people
-    known its speaker is, as it looks now. ``confidence``: of an engine that knows one language
-    alone; never for a client."""
+    """Final segment; its speaker may still be revised. ``wait_s``: how long the segment waited for
+    an engine; ``work_s``: how long its recognition took. ``name``: the enrolled speaker as
+    identified so far. ``confidence``: of an engine for one language only; never sent to a
+    client."""
 
     turn: int
     piece: int
@@ -76,8 +76,8 @@ class Final:
 
 @dataclass(frozen=True, slots=True)
 class TurnEnded:
-    """End of a turn whose segments were all sent, ``text`` is their text together.
-    ``committed``: the client had ended it."""
+    """End of a turn, after all of its segments; ``text`` is their joined text. ``committed``: the
+    client ended it."""
 
     turn: int
     start: float
@@ -88,7 +88,7 @@ class TurnEnded:
 
 @dataclass(frozen=True, slots=True)
 class TurnDropped:
-    """The client did not want the turn: nothing more is said of it."""
+    """Cancelled turn: no more events of it follow."""
 
     turn: int
     at: float
@@ -96,9 +96,9 @@ class TurnDropped:
 
 @dataclass(frozen=True, slots=True)
 class SpeakersRevised:
-    """Revised speakers of earlier segments: segment → speaker. The last one, if there is any,
-    stands right before the `Summary`, and agrees with it. ``names``: speaker → enrolled speaker,
-    None for none after all; of those that changed."""
+    """Revised speakers of earlier segments: segment → speaker. The last one, if there is any, comes
+    right before the `Summary` and agrees with it. ``names``: speaker → enrolled speaker, or None if
+    no longer identified; only changes."""
 
     speakers: dict[int, int]
     names: dict[int, str | None] = field(default_factory=dict)
@@ -106,16 +106,16 @@ class SpeakersRevised:
 
 @dataclass(frozen=True, slots=True)
 class SpeakerEmbeddingsKnown:
-    """Embeddings of the speakers, by their numbers, for an engine that continues for this one
-    (`Begin.voices`); never for a client."""
+    """Embeddings of the speakers, by their numbers, for an engine that takes over from this one
+    (`LiveSessionStart.voices`); never sent to a client."""
 
     voices: dict[int, SpeakerEmbedding]
 
 
 @dataclass(frozen=True, slots=True)
 class ContextUtterance:
-    """Sent segment that is context for the next; seconds on the session's clock. ``tokens``:
-    what it says, in the engine's own."""
+    """Sent segment that is context for the next; seconds on the session's clock. ``tokens``: its
+    text as the engine's tokens."""
 
     start: float
     end: float
@@ -124,17 +124,17 @@ class ContextUtterance:
 
 @dataclass(frozen=True, slots=True)
 class ContextKnown:
-    """Last segments as context of the next, for an engine that continues for this one
-    (`Begin.context`); never for a client."""
+    """Last segments as context of the next, for an engine that takes over from this one
+    (`LiveSessionStart.context`); never sent to a client."""
 
     pieces: tuple[ContextUtterance, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class InputProcessed:
-    """Audio was recognized up to ``at``; before ``settled`` no more events come, and an engine
-    that takes over needs the audio from ``wanted`` on (from ``settled`` where that is None).
-    ``commits``: so many of the client's have been answered."""
+    """Progress: audio was processed up to ``at``. No more events concern audio before ``settled``.
+    An engine that takes over needs the audio from ``wanted`` on (None: from ``settled``).
+    ``commits``: number of the client's commits that were answered."""
 
     at: float
     settled: float
@@ -152,13 +152,13 @@ class NoticeRaised:
 
 @dataclass(frozen=True, slots=True)
 class SessionRejected:
-    """The engine is too busy for one more who speaks: the session is over, and nothing follows."""
+    """Refusal by an engine that is too busy: the session has ended, and no event follows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The last event: all that was said, by whom as far as that is known at the end. ``job``: what
-    it is kept as, where somebody asked for that."""
+    """Last event: the whole transcript, with the speakers as known at the end. ``job``: id of the
+    job that the session became, if the client requested that."""
 
     transcript: Transcript
     job: str | None = None
@@ -194,20 +194,20 @@ EVENT_TYPES: dict[str, type[LiveEvent]] = {
     "TurnedAway": SessionRejected,
     "Summary": Summary,
 }
-"""Types by their names in messages and captures, which stay whatever the classes are called."""
+"""Types by their names in messages and captures; the names stay if a class is renamed."""
 _NAMES = {kind: name for name, kind in EVENT_TYPES.items()}
 
 
 def to_wire(event: LiveEvent) -> dict[str, Any]:
-    """An event as plain values."""
+    """Return an event as plain values."""
     return {"live": _NAMES[type(event)], **asdict(event)}
 
 
 def from_wire(values: dict[str, Any]) -> LiveEvent:
-    """The event that `to_wire` wrote.
+    """Return the event that `to_wire` serialized.
 
     Raises:
-        errors.EngineFailed: it is none.
+        errors.EngineFailed: the values are not an event.
     """
     try:
         fields = dict(values)
@@ -219,4 +219,4 @@ def from_wire(values: dict[str, Any]) -> LiveEvent:
 
 
 LiveEventCallback = Callable[[LiveEvent], None]
-"""Takes what a session has to say, from whichever thread says it; never waits."""
+"""Callback for the events of a session, from any thread; it must not block."""

@@ -20,7 +20,7 @@ from sidecar.transcripts.speaker_embeddings import SpeakerCandidate
 
 @dataclass(frozen=True, slots=True)
 class NumberRange:
-    """A number from ``least`` to ``most``; NaN and infinities never are."""
+    """Range of a number from ``least`` to ``most``; NaN and infinities are never in it."""
 
     least: float
     most: float
@@ -39,17 +39,17 @@ class NumberRange:
 
 @cache
 def field_limits(options: Hashable) -> Mapping[str, NumberRange]:
-    """Return the limits of each field of a class whose annotation has some, by the field's name."""
+    """Return the limits of the fields of a class by name, if the annotation has any."""
     hints = get_type_hints(options, include_extras=True)
     found = {name: _annotation_limits(hint) for name, hint in hints.items()}
     return MappingProxyType({name: one for name, one in found.items() if one is not None})
 
 
 def check_field_limits(options: Any) -> None:
-    """Compare the fields of ``options`` with their limits.
+    """Check the fields of ``options`` against their limits.
 
     Raises:
-        ValueError: one is beyond them; the message names the field.
+        ValueError: a value is out of range; the message names the field.
     """
     for name, limits in field_limits(options.__class__).items():
         value = getattr(options, name)
@@ -72,19 +72,20 @@ def _short(value: float) -> str:
 
 
 LIVE_RATE = 16_000
-"""Samples a second that live engines hear, whatever comes in."""
+"""Samples per second of live engines, whatever rate a client sends."""
 Probability = Annotated[float, NumberRange(0, 1)]
 Seconds = Annotated[float, NumberRange(0, 60)]
-"""A length of time within a session: as much as is kept of its sound by default."""
+"""Seconds within a session: at most the audio that is buffered by default."""
 SilenceSeconds = Annotated[float, NumberRange(0.001, 60)]
 """Seconds without speech that end an utterance."""
 MaxUtteranceSeconds = Annotated[float, NumberRange(0.256, 86_400)]
-"""Seconds of an utterance: from twice the 0.128 s that its beginning takes at least, to a day; half
-of `live.sessions.session.BUFFER_S` is the most that has an effect."""
+"""Seconds of an utterance: from twice the minimum of 0.128 s for its beginning, to a day; at most
+half of `live.sessions.session_limits.BUFFER_S` has an effect."""
 TimePosition = Annotated[float, NumberRange(0, 366 * 86_400)]
 """Seconds since the beginning of a session."""
 SequenceNumber = Annotated[int, NumberRange(0, 2**53 - 1)]
-"""Of an event, a turn or a piece: as large as every reader of JSON has it exactly."""
+"""Number of an event, a turn or a segment: at most the largest that every JSON parser reads
+exactly."""
 
 
 class SampleEncoding(StrEnum):
@@ -95,7 +96,7 @@ class SampleEncoding(StrEnum):
 
     @property
     def width(self) -> int:
-        """Bytes of a sample."""
+        """Return the bytes of a sample."""
         return 2 if self is SampleEncoding.PCM16 else 4
 
 
@@ -103,11 +104,11 @@ class TurnControl(StrEnum):
     """Control of the end of a turn."""
 
     SILENCE = "silence"
-    """A pause, or a commit of the client."""
+    """A pause, or a commit of the client, ends a turn."""
     CLIENT = "client"
-    """The client alone; pauses end pieces."""
+    """Only the client ends a turn; pauses end segments."""
     ONE = "one"
-    """The first pause, and the session with it."""
+    """The first pause ends the turn and the session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +117,14 @@ class EndpointingOptions:
     seconds.
 
     Speech lasts from a probability of ``threshold`` until it falls below ``neg_threshold``. An
-    utterance begins when that has lasted ``min_speech_s``, or ``min_sure_speech_s`` at
-    ``sure_threshold``, and reaches back ``pre_roll_s`` before it. It ends after ``silence_s``
-    without speech, and reaches ``post_roll_s`` into those; after ``pause_s`` its end is hinted at.
+    utterance begins after ``min_speech_s`` of speech, or after ``min_sure_speech_s`` at
+    ``sure_threshold``, and includes the ``pre_roll_s`` before it. It ends after ``silence_s``
+    without speech, and includes ``post_roll_s`` of that; after ``pause_s`` its end is expected.
     With a ``threshold`` of 0 all audio is speech, and only the client and ``longest_s`` end an
     utterance.
 
     Raises:
-        ValueError: a value is beyond its limits, or no such utterances can be.
+        ValueError: a value is out of range, or the values contradict each other.
     """
 
     threshold: Probability = 0.5
@@ -155,12 +156,12 @@ class LiveOptions(WireValues):
 
     ``partials``: text while the user speaks. ``diarize``: speaker labels. ``words``: times of words
     in finals. ``prompt``: as `TranscribeOptions.prompt`. ``delay_s``: the latency of a streaming
-    engine, None leaves it to the engine. ``accurate``: accuracy before speed. ``recognise``:
-    whether enrolled speakers may be recognized; ``known_voices``: their embeddings;
-    ``voiceprints``: the summary has the embeddings of speakers and segments. ``keep``: the session
-    becomes a finished job at its end. ``client``: sessions with the same one share their part of
-    the engine. ``patience_s``: a segment that takes longer to recognize is given up. ``wait_s``:
-    how long a final may wait because of others before less is recognized; 0 is no limit.
+    engine; None: the engine's default. ``accurate``: accuracy before speed. ``recognise``: whether
+    enrolled speakers may be recognized; ``known_voices``: their embeddings; ``voiceprints``: the
+    summary has the embeddings of speakers and segments. ``keep``: the session becomes a finished
+    job at its end. ``client``: sessions with the same one share their part of the engine.
+    ``patience_s``: the timeout of the recognition of a segment. ``wait_s``: how long a final may
+    wait because of others before load is shed; 0 is no limit.
     """
 
     language: str = AUTO
@@ -183,11 +184,11 @@ class LiveOptions(WireValues):
 
     @property
     def identifies_speakers(self) -> bool:
-        """Return whether the client wants to know who the speakers are, and not only that they
-        differ."""
+        """Return whether the client requests speaker identification, and not only speaker
+        labels."""
         return self.diarize and (bool(self.known_voices) or self.voiceprints)
 
     @property
     def spoken(self) -> Self:
-        """Without the voices of people, which are told an engine once."""
+        """Return the options without speaker embeddings, which an engine gets only once."""
         return replace(self, known_voices=())

@@ -1,7 +1,7 @@
 """Request options from any protocol, and language names. Pure.
 
-A value is text (of a form, of the command line) or what JSON has; None and empty text leave the
-default. Every refusal names the field.
+A value is text (of a form or the command line) or a JSON value; for None and empty text the default
+applies. Every error names the field.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_PROMPT_CHARACTERS = 4096
 """Characters of context and hotwords together; a page of names, 1 to 4 thousand tokens."""
 MAX_SPEAKERS = 20
 MAX_TOKENS = 65_536
-"""Positions that the model has in all (64 K)."""
+"""Positions of the model in all (64 K)."""
 
 _LANGUAGE_TAG = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8}){0,3}", re.IGNORECASE)
 """The shape of a language tag (BCP 47, without its rarer parts)."""
@@ -43,14 +43,13 @@ _DECIMAL = re.compile(r"[+-]?(\d{1,20}(\.\d{0,20})?|\.\d{1,20})(e[+-]?\d{1,4})?"
 def parse_options(
     given: Mapping[str, object], diarization: DiarizationEffort, language: str = AUTO
 ) -> TranscribeOptions:
-    """The options that the fields of a request mean; fields that are no option are left out.
+    """Return the options in the fields of a request; other fields are ignored.
 
-    ``diarization``, ``language``: the effort and the tag where the client does not say.
-    ``prompt`` and ``context`` are the same field; `TranscribeOptions.prompt` has it and then the
-    hotwords.
+    ``diarization``, ``language``: defaults if the client sends none. ``prompt`` and ``context`` are
+    the same field; `TranscribeOptions.prompt` has it and then the hotwords.
 
     Raises:
-        errors.BadRequest: one of them means nothing.
+        errors.BadRequest: a value is invalid.
     """
     return TranscribeOptions(
         precision=parse_precision(parse_text("precision", given.get("precision")) or AUTO),
@@ -87,13 +86,13 @@ def _parse_speaker_count(given: Mapping[str, object]) -> int | None:
 
 FIELD_UNKNOWN = "field_unknown"
 MAX_UNKNOWN_FIELDS = 10
-"""Of one request that are named in its answer."""
+"""Unknown fields of one request that its response names."""
 MAX_UNKNOWN_FIELD_CHARACTERS = 64
-"""Of such a name: the longest of ours has 20."""
+"""Characters of such a name: the longest known one has 20."""
 
 
 def unknown_fields(sent: Iterable[str], known: Collection[str]) -> tuple[str, ...]:
-    """Return a sentence for each field that is not ``known``, with the nearest one that is."""
+    """Return a sentence for each field that is not ``known``, with the nearest known field."""
     names = [name for name in dict.fromkeys(sent) if name not in known]
     return tuple(_unknown_field(name, known) for name in names[:MAX_UNKNOWN_FIELDS])
 
@@ -107,12 +106,12 @@ def _unknown_field(name: str, known: Collection[str]) -> str:
 
 
 def unknown_field_notices(sentences: Iterable[str]) -> tuple[Notice, ...]:
-    """Return what `unknown_fields` found as the warnings of an answer."""
+    """Return the sentences of `unknown_fields` as notices of a response."""
     return tuple(Notice(FIELD_UNKNOWN, sentence) for sentence in sentences)
 
 
 def steering_fields(options: TranscribeOptions) -> tuple[str, ...]:
-    """The fields in use that only an engine that is `steerable` can follow."""
+    """Return the options in use that only a `steerable` engine supports."""
     fields = {
         "prompt/hotwords": bool(options.prompt),
         SPEAKER_COUNT_FIELD: options.num_speakers is not None,
@@ -124,7 +123,7 @@ def steering_fields(options: TranscribeOptions) -> tuple[str, ...]:
 
 
 def ignored_fields(spec: EngineSpec, options: TranscribeOptions) -> tuple[str, ...]:
-    """The fields that the client sent and the engine cannot follow."""
+    """Return the options that the client sent and the engine does not support."""
     if spec.steerable:
         return ()
     understood = {SPEAKER_COUNT_FIELD} if spec.counted else set()
@@ -134,12 +133,12 @@ def ignored_fields(spec: EngineSpec, options: TranscribeOptions) -> tuple[str, .
 def with_ignored_notices(
     spec: EngineSpec, transcript: Transcript, options: TranscribeOptions
 ) -> Transcript:
-    """A transcript with what its client should know of how the wishes were met."""
+    """Return a transcript with notices about options that were not followed."""
     notices = []
     asked, name = options.precision, spec.name
     if asked not in (Precision.AUTO, transcript.precision):
         message = f"The engine '{name}' has no {asked} here; {transcript.precision} was used."
-        if spec.resolve_precision(asked) is asked:  # somebody had it loaded anew
+        if spec.resolve_precision(asked) is asked:  # the engine was reloaded meanwhile
             message = f"Instead of {asked}, {transcript.precision} was used."
         notices.append(Notice("precision_substituted", message))
     if left_out := ignored_fields(spec, options):
@@ -150,10 +149,10 @@ def with_ignored_notices(
 
 
 def parse_precision(value: str) -> Precision:
-    """The precision that a client named.
+    """Return the precision with that name.
 
     Raises:
-        errors.PrecisionUnknown: it is none.
+        errors.PrecisionUnknown: there is none.
     """
     try:
         return Precision(value.strip().lower())
@@ -162,10 +161,10 @@ def parse_precision(value: str) -> Precision:
 
 
 def parse_language(value: str) -> str:
-    """The language tag that a client named, or 'auto'.
+    """Return the language tag, or 'auto'.
 
     Raises:
-        errors.LanguageInvalid: it has not the shape of a tag.
+        errors.LanguageInvalid: it does not have the form of a tag.
     """
     tag = value.strip().replace("_", "-") or AUTO
     if tag.lower() == AUTO:
@@ -176,10 +175,10 @@ def parse_language(value: str) -> str:
 
 
 def parse_text(name: str, value: object) -> str:
-    """The text of a field, '' where there is none.
+    """Return the text of a field, '' if it is None.
 
     Raises:
-        errors.FieldInvalid: it is something else than text.
+        errors.FieldInvalid: it is not text.
     """
     if value is None:
         return ""
@@ -189,10 +188,10 @@ def parse_text(name: str, value: object) -> str:
 
 
 def parse_flag(name: str, value: object, *, default: bool) -> bool:
-    """Yes or no, as clients write it.
+    """Return a truth value, or the default.
 
     Raises:
-        errors.FieldInvalid: it is neither.
+        errors.FieldInvalid: it is neither true nor false.
     """
     if isinstance(value, bool):
         return value
@@ -205,7 +204,7 @@ def parse_flag(name: str, value: object, *, default: bool) -> bool:
 
 
 def parse_choice(name: str, value: object, default: Choice) -> Choice:
-    """One of the values that ``default`` is of.
+    """Return a value of the enumeration that ``default`` belongs to.
 
     Raises:
         errors.FieldInvalid: it is none of them.
@@ -224,10 +223,10 @@ def parse_choice(name: str, value: object, default: Choice) -> Choice:
 
 
 def parse_integer(name: str, value: object, least: int, most: int) -> int | None:
-    """A whole number from ``least`` to ``most``, None where there is none.
+    """Return a whole number from ``least`` to ``most``, or None if there is no value.
 
     Raises:
-        errors.FieldInvalid: it is something else.
+        errors.FieldInvalid: it is anything else.
     """
     wrong = FieldInvalid(
         f"'{name}' is not a whole number from {least} to {most}.",
@@ -236,16 +235,16 @@ def parse_integer(name: str, value: object, least: int, most: int) -> int | None
     number = _parse_json_number(value, _INTEGER)
     if number is None:
         return None
-    if not least <= number <= most or int(number) != number:  # NaN is not either
+    if not least <= number <= most or int(number) != number:  # also refuses NaN
         raise wrong
     return int(number)
 
 
 def parse_number(name: str, value: object, least: float, most: float) -> float | None:
-    """A number from ``least`` to ``most``, None where there is none.
+    """Return a number from ``least`` to ``most``, or None if there is no value.
 
     Raises:
-        errors.FieldInvalid: it is something else; NaN and infinities are.
+        errors.FieldInvalid: it is anything else, including NaN and infinities.
     """
     wrong = FieldInvalid(
         f"'{name}' is not a number from {least:g} to {most:g}.",
@@ -254,13 +253,13 @@ def parse_number(name: str, value: object, least: float, most: float) -> float |
     number = _parse_json_number(value, _DECIMAL)
     if number is None:
         return None
-    if not least <= number <= most:  # NaN is not either
+    if not least <= number <= most:  # also refuses NaN
         raise wrong
     return float(number)
 
 
 def _parse_json_number(value: object, pattern: re.Pattern[str]) -> float | None:
-    """A number of JSON, or text that matches; None where there is none, NaN for anything else."""
+    """Return a JSON number, or text that matches; None without a value, NaN for anything else."""
     if isinstance(value, str):
         value = value.strip() or None
         if value and pattern.fullmatch(value):
@@ -273,10 +272,10 @@ def _parse_json_number(value: object, pattern: re.Pattern[str]) -> float | None:
 
 
 def parse_prompt(given: Mapping[str, object]) -> str:
-    """Context (as ``prompt`` or ``context``), then ``hotwords``; '' where there is neither.
+    """Return the context (``prompt`` or ``context``), then the ``hotwords``; '' if both are empty.
 
     Raises:
-        errors.FieldInvalid: no text, too much of it, or two contexts.
+        errors.FieldInvalid: a value is not text or too long, or the two contexts differ.
     """
     fields = "prompt", "context", "hotwords"
     texts = {name: _parse_single_line(name, given.get(name)) for name in fields}
@@ -298,11 +297,11 @@ def parse_prompt(given: Mapping[str, object]) -> str:
 
 
 def _parse_single_line(name: str, value: object) -> str:
-    """Text on one line, without control characters and space around it."""
+    """Return text on one line, without control characters and surrounding space."""
     word = parse_text(name, value)
     try:
         word.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can write
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can contain
         raise FieldInvalid(f"The field '{name}' is not valid Unicode.") from None
     plain = (" " if unicodedata.category(one) == "Cc" else one for one in word)
     return " ".join("".join(plain).split())
@@ -329,4 +328,4 @@ LANGUAGE_NAMES = {
     "tl": "tagalog", "tr": "turkish", "tt": "tatar", "uk": "ukrainian", "ur": "urdu", "uz": "uzbek",
     "vi": "vietnamese", "yi": "yiddish", "yo": "yoruba", "yue": "cantonese", "zh": "chinese",
 }  # fmt: skip
-"""By the code."""
+"""English names of languages by code."""

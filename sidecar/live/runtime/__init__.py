@@ -1,1 +1,1 @@
-"""Live recognition inside the engine's process."""
+"""Live recognition inside an engine's process."""

@@ -1,8 +1,8 @@
 """Endpointing of utterances from speech probabilities. Pure.
 
-There is no clock in here: time is samples at 16 kHz since the session's beginning, and goes on by
-what is fed. The recognizer gets these events: an utterance begins; it may be over, so it is worth
-recognizing; it goes on after all; it is over.
+Time is counted in samples at 16 kHz since the beginning of the session and advances with each
+frame; there is no clock. The recognizer gets four events: an utterance begins; it pauses, so that
+recognizing it early is worthwhile; it resumes; it ends.
 """
 
 from __future__ import annotations
@@ -13,36 +13,36 @@ from typing import Literal, TypeAlias
 from sidecar.interfaces.live_options import LIVE_RATE, EndpointingOptions
 
 FRAME_SAMPLES = 512
-"""Samples that one probability stands for."""
+"""Samples of a frame, which has one speech probability."""
 
 EndReason: TypeAlias = Literal["silence", "cut", "commit", "finish"]
-"""Reason of an end: nobody speaks; it is as long as may be; the client says so; nothing comes."""
+"""Reason of an end: a pause; the maximum length; a commit of the client; the end of the session."""
 
 
 @dataclass(frozen=True, slots=True)
 class UtteranceBegan:
-    """An utterance begins ``at``, which lies a little in the past."""
+    """Begin of an utterance; ``at`` lies a little in the past."""
 
     at: int
 
 
 @dataclass(frozen=True, slots=True)
 class UtterancePaused:
-    """Short silence: if it goes on, the utterance will have ended ``at``."""
+    """Short silence: if it goes on, the utterance ends at ``at``."""
 
     at: int
 
 
 @dataclass(frozen=True, slots=True)
 class UtteranceResumed:
-    """Speech from ``at`` on: the utterance that paused goes on."""
+    """Speech from ``at`` on: the paused utterance continues."""
 
     at: int
 
 
 @dataclass(frozen=True, slots=True)
 class UtteranceEnded:
-    """The utterance is over ``at``: where it last paused, if it did not go on since."""
+    """End of an utterance: the start of its last pause, if no speech followed."""
 
     at: int
     reason: EndReason
@@ -52,9 +52,9 @@ EndpointEvent: TypeAlias = UtteranceBegan | UtterancePaused | UtteranceResumed |
 
 
 class Endpointer:
-    """One session's utterances: fed with a probability for each frame, tells what that means.
+    """Endpointer of one session: takes the speech probability of each frame and returns events.
 
-    ``at`` is the position of the first frame; what lies before ``keep_from`` is in no utterance. No
+    ``at`` is the position of the first frame; audio before ``keep_from`` is in no utterance. No
     sample is in two utterances, and none is longer than the settings allow.
     """
 
@@ -63,38 +63,38 @@ class Endpointer:
     ) -> None:
         self._settings = self._wanted = settings
         self.position = at
-        """Up to where it is decided."""
+        """End of the audio that was processed."""
         self.keep_from = at if keep_from is None else keep_from
         """Start of the audio that an open or later utterance may need."""
         self.speaking = False
         """True if an utterance is open."""
         self._run = self._sure_run = 0
-        self._quiet: int | None = None  # the first frame without speech since the last with some
+        self._quiet: int | None = None  # first frame without speech since the last with speech
         self._paused = False
         self._lowest, self._lowest_at = 2.0, at
 
     def use(self, settings: EndpointingOptions) -> None:
-        """Other settings: at once between utterances, else when that is over, and not cut."""
+        """Change the settings: between utterances at once, else after the open one."""
         self._wanted = settings
         if not self.speaking:
             self._settings = settings
             self._run = self._sure_run = 0
 
     def feed(self, probability: float) -> tuple[EndpointEvent, ...]:
-        """Return the events of the next frame's probability of speech."""
+        """Return the events of the next frame, given its probability of speech."""
         self.position += FRAME_SAMPLES
         return self._within(probability) if self.speaking else self._between(probability)
 
     def commit(self, at: int | None = None) -> tuple[EndpointEvent, ...]:
-        """The client ends what is open; ``at`` is what has come of the next frame, too.
+        """End the open utterance for the client; ``at`` counts a part of the next frame, too.
 
         Raises:
-            ValueError: that is not where this session is.
+            ValueError: ``at`` is not within the next frame.
         """
         return self._stop(at, "commit")
 
     def finish(self, at: int | None = None) -> tuple[EndpointEvent, ...]:
-        """Like ``commit``, at the session's end."""
+        """End the open utterance at the end of the session, as `commit` does."""
         return self._stop(at, "finish")
 
     def _stop(self, at: int | None, reason: EndReason) -> tuple[EndpointEvent, ...]:
@@ -143,7 +143,7 @@ class Endpointer:
             self._lowest, self._lowest_at = probability, begin + FRAME_SAMPLES // 2
 
     def _gone_on(self, begin: int, full: bool) -> tuple[EndpointEvent, ...]:
-        """Speech after silence: the same utterance, or another if that would be too long."""
+        """Continue the utterance after silence, or begin another if it would be too long."""
         if full:
             ended = self._closed(self._quiet_end(), "cut")
             reach = begin - _samples(self._settings.pre_roll_s)
@@ -152,7 +152,7 @@ class Endpointer:
         return (UtteranceResumed(begin),) if told else ()
 
     def _still(self) -> tuple[EndpointEvent, ...]:
-        """Silence within an utterance: is it over, or may it be?"""
+        """Return the end of the utterance or its pause, if the silence is long enough."""
         settings, silence = self._settings, self.position - (self._quiet or 0)
         if silence >= _samples(settings.silence_s):
             return (self._closed(self._quiet_end(), "silence"),)
@@ -162,7 +162,7 @@ class Endpointer:
         return ()
 
     def _quiet_end(self) -> int:
-        """Return the end of the utterance if nobody speaks any more."""
+        """Return the end of the utterance if no speech follows."""
         assert self._quiet is not None
         reach = self._quiet + _samples(self._settings.post_roll_s)
         return min(reach, self.keep_from + _samples(self._settings.longest_s), self.position)
@@ -176,7 +176,7 @@ class Endpointer:
     def _closed(self, at: int, reason: EndReason) -> UtteranceEnded:
         self.speaking, self.keep_from = False, at
         self._paused, self._quiet = False, None
-        if reason != "cut":  # what goes on was begun under the settings of before
+        if reason != "cut":  # an utterance that continues after a cut keeps its settings
             self._settings = self._wanted
         return UtteranceEnded(at, reason)
 

@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from sidecar.live.runtime.live_scheduler import LiveScheduler
 
 MAX_FRAMES_AT_ONCE = 64
-"""Frames of one session that are looked at in one go: two seconds."""
+"""Frames of one session that are processed at a time: two seconds."""
 
 SessionCommand: TypeAlias = Callable[[float], Iterable[LiveEvent]]
-"""Command after received audio, at a time; it returns events."""
+"""Command that follows received audio; takes the time and returns events."""
 
 
 class EngineSession:
-    """A session with others (`interfaces.live_engine.LiveSession`). ``state``: what the detector
-    remembers of its sound. A caller that uses more of it than a `LiveSession` has, holds the
-    lock that all share."""
+    """Session of a `LiveScheduler` (see `interfaces.live_engine.LiveSession`). ``state``: the state
+    of the VAD for its audio. A caller that uses more than a `LiveSession` has holds the scheduler's
+    lock."""
 
     def __init__(
         self,
@@ -42,42 +42,42 @@ class EngineSession:
     ) -> None:
         self.hearing, self.tell, self.client, self.state = hearing, tell, client, state
         self.left = False
-        """Nothing more is told."""
+        """True if the session has left the scheduler: no more events are sent."""
         self.wordless = False
-        """It was told that there are no words before finals."""
+        """True if the client was notified that there are no partials."""
         self.around: Callable[[], AbstractContextManager[object]] = nullcontext
         self.failed: Callable[[errors.SidecarError], object] = lambda error: None
         self.rank: int | None = None
-        """Its place among those who speak, by when it was let; None before that."""
+        """Order of its first admission among the sessions; None before that."""
         self.share: SpeechShare | None = None
-        """Share of the time with speech, from then on."""
+        """Share of the time with speech, since that admission."""
         self._scheduler = scheduler
         self._inbox: deque[Block | SessionCommand] = deque()
         self._unread = 0
 
     @property
     def backlog_s(self) -> float:
-        """Seconds that were pushed, and neither looked at nor recognised yet."""
+        """Return the seconds of pushed audio that are not processed or recognized yet."""
         return self._scheduler.backlog_s(self)
 
     @property
     def waiting_s(self) -> float:
-        """The same, for who holds the lock."""
+        """Return the same as `backlog_s`, for a caller that holds the lock."""
         return self.hearing.backlog_s + self._unread / LIVE_RATE
 
     @property
     def busy(self) -> bool:
-        """Return whether some of its audio is to be analysed."""
+        """Return whether some of its audio waits for analysis."""
         return bool(self._inbox or self.hearing.backlog)
 
     def speaker(self, now: float) -> ServedSession | None:
-        """Return its share of the speech; None while there was none."""
+        """Return its share of the speech; None before its first admission."""
         if self.rank is None or self.share is None:
             return None
         return ServedSession(self.client, self.rank, self.hearing.speaking, self.share.at(now))
 
     def newcomer(self) -> ArrivingUtterance:
-        """Itself, whose utterance begins."""
+        """Return its utterance that begins, as the load model needs it."""
         entering = self.rank is None and self.hearing.new
         return ArrivingUtterance(self.client, self.rank, entering)
 
@@ -93,14 +93,14 @@ class EngineSession:
             self.share.spoken(speech_s, now)
 
     def take(self, what: Block | SessionCommand) -> None:
-        """It came, behind all that did before."""
+        """Append audio or a command to the inbox."""
         self._inbox.append(what)
         if isinstance(what, np.ndarray):
             self._unread += len(what)
 
     def frames(self, now: float, say: Callable[[Iterable[LiveEvent]], None]) -> Block | None:
-        """The frames that are to be looked at now; what is to be done before there are any is done,
-        and what is told of that said."""
+        """Return the frames to process now; before there are any, run the commands that precede
+        them and send their events."""
         hearing = self.hearing
         while True:
             while self._inbox and isinstance(sound := self._inbox[0], np.ndarray):
@@ -117,11 +117,11 @@ class EngineSession:
             say(order(now))
 
     def push(self, block: Block) -> None:
-        """More sound."""
+        """Add audio."""
         self._scheduler.enqueue(self, block)
 
     def change(self, options: LiveOptions) -> None:
-        """Other options from here on."""
+        """Change the options from here on."""
 
         def change(now: float) -> Iterable[LiveEvent]:
             self.hearing.change(options)
@@ -134,11 +134,11 @@ class EngineSession:
         self._scheduler.enqueue(self, self.hearing.commit)
 
     def cancel(self) -> None:
-        """Forget what is not told yet."""
+        """Drop the results that are not sent yet."""
         self._scheduler.enqueue(self, lambda now: self.hearing.cancel())
 
     def finish(self) -> None:
-        """No more sound."""
+        """End the audio."""
         self._scheduler.enqueue(self, self.hearing.finish)
 
     def close(self) -> None:

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 class SampleInput:
-    """One session's audio; its rate may change between two chunks.
+    """Audio input of one session; its rate may change between two chunks.
 
-    A resampler hands out what it was given some milliseconds later; `rest` is that, at the end.
+    A resampler delays its output by some milliseconds; `rest` returns what is left at the end.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class SampleInput:
         self._resampler: soxr.ResampleStream | None = None
 
     def take(self, raw: bytes, encoding: SampleEncoding, rate: int) -> Block:
-        """Samples at `LIVE_RATE`, shape (samples,), of whole samples at ``rate``."""
+        """Return samples at `LIVE_RATE`, shape (samples,), from whole samples at ``rate``."""
         if encoding is SampleEncoding.PCM16:
             block: Block = np.frombuffer(raw, "<i2").astype(np.float32) / np.float32(32768)
         else:
@@ -48,7 +48,7 @@ class SampleInput:
         return found
 
     def rest(self) -> Block:
-        """Return the samples that the resampler still has; the next audio begins anew."""
+        """Return the samples left in the resampler; the next audio begins a new stream."""
         resampler, self._resampler = self._resampler, None
         self._rate = LIVE_RATE
         if resampler is None:
@@ -58,25 +58,25 @@ class SampleInput:
 
 
 class SampleRingBuffer:
-    """Samples from `start` up to `end`; whole blocks are let go of."""
+    """Samples from `start` up to `end`; only whole blocks are dropped."""
 
     def __init__(self, start: int = 0) -> None:
         self.start = self.end = start
         self._blocks: deque[Block] = deque()
 
     def append(self, block: Block) -> None:
-        """More of it, shape (samples,)."""
+        """Append samples, shape (samples,)."""
         if len(block):
             self._blocks.append(block)
             self.end += len(block)
 
     def drop(self, before: int) -> None:
-        """Let go of blocks that lie before a sample."""
+        """Drop the blocks that end before a sample."""
         while self._blocks and self.start + len(self._blocks[0]) <= before:
             self.start += len(self._blocks.popleft())
 
     def silence(self, begin: int) -> None:
-        """Mark silence from a sample on, of the audio so far."""
+        """Silence the audio so far from a sample on."""
         at = self.start
         for number, block in enumerate(self._blocks):
             if at + len(block) > begin:
@@ -86,7 +86,7 @@ class SampleRingBuffer:
             at += len(block)
 
     def cut(self, begin: int, end: int) -> Block:
-        """The samples from ``begin`` up to ``end``, as far as they are there: a copy."""
+        """Return a copy of the samples from ``begin`` up to ``end``, as far as they are stored."""
         parts, at = [], self.start
         for block in self._blocks:
             after = at + len(block)
@@ -98,8 +98,8 @@ class SampleRingBuffer:
 
 
 class StreamResampler:
-    """One stream of mono little-endian samples. It hands out what it was given some milliseconds
-    later; `rest` is that, at the end."""
+    """Resampler of one stream of mono little-endian samples. It delays its output by some
+    milliseconds; `rest` returns what is left at the end."""
 
     def __init__(self, rate: int, wanted: int) -> None:
         import soxr
@@ -107,11 +107,11 @@ class StreamResampler:
         self._stream = soxr.ResampleStream(rate, wanted, 1, dtype="int16")
 
     def take(self, pcm: bytes) -> bytes:
-        """Return the samples that are there by now."""
+        """Return the samples that are resampled so far."""
         return self._made(np.frombuffer(pcm, "<i2"), last=False)
 
     def rest(self) -> bytes:
-        """Return the samples that are left."""
+        """Return the samples that are left at the end."""
         return self._made(np.zeros(0, np.int16), last=True)
 
     def _made(self, samples: np.ndarray[tuple[int], np.dtype[np.int16]], *, last: bool) -> bytes:

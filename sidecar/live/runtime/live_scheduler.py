@@ -1,9 +1,9 @@
 """Scheduler of many live sessions over one engine, and the recognizers that they share.
 
-One thread looks at the sound of all of them, in one batch (`live.runtime.vad`); as many as there
-are cores recognise what is due (`live.runtime.partial_results`). What an engine of this kind has to
-give is `LiveRecognizers`. A fault in work for one session ends that session; one of no session's
-ends the thread.
+One thread runs voice activity detection for all sessions in one batch (`live.runtime.vad`). As many
+threads as there are cores recognize what is due (`live.runtime.partial_results`). An engine of this
+kind provides `LiveRecognizers`. A fault in the work for one session ends that session; a fault that
+belongs to no session ends the thread.
 """
 
 from __future__ import annotations
@@ -62,29 +62,30 @@ log = logging.getLogger(__name__)
 RecognizeFunction: TypeAlias = Callable[
     [Block, RecognitionHypothesis | None, LiveOptions, CancelCheck], RecognitionHypothesis | None
 ]
-"""Recognition of a span, shape (samples,) at `LIVE_RATE`; the hypothesis is the text of a
-beginning of it. None once it is cancelled. Called by several threads at once. A language in the
-options is to be believed, whether the client said it or the session was heard in it."""
+"""Recognition of a segment, shape (samples,) at `LIVE_RATE`; the hypothesis is the text of its
+beginning. Returns None once it is cancelled. Several threads call it at once. A language in the
+options is certain: the client requested it, or the session was recognized in it."""
 
 RecognizeWithContextFunction: TypeAlias = Callable[
     [Block, PrecedingContext, LiveOptions, CancelCheck], RecognitionHypothesis | None
 ]
-"""A `RecognizeFunction` of a stretch with the one before it in front: what is said in it alone,
-words' times from where it begins."""
+"""`RecognizeFunction` of a segment, for audio that begins with the segments before it. It returns
+the text of the segment alone, with word times from its start."""
 
 
 class LiveSpeakerEncoder(Protocol):
-    """Says what a voice sounds like; to several threads at once."""
+    """Speaker encoder, for several threads at once."""
 
     def vector(self, voice: Block) -> Vector:
-        """Of one voice, shape (samples,) at `LIVE_RATE`: two of one person point the same way."""
+        """Return the embedding of one speaker's audio, shape (samples,) at `LIVE_RATE`; two of the
+        same person point in the same direction."""
 
 
 @dataclass(frozen=True, slots=True)
 class LiveRecognizers:
-    """Recognizers of an engine; only ``hear`` is required. ``glimpse`` hears what goes on, where
-    that is another thing than what has ended. ``behind``: hears what has ended with what was
-    said before it, where the engine can. Without an ``encoder`` nobody is told apart."""
+    """Recognizers of an engine; only ``hear`` is required. ``glimpse`` recognizes an open segment,
+    if that differs from one that has ended. ``behind`` recognizes an ended segment with its
+    context, if the engine can. Without an ``encoder`` there are no speaker labels."""
 
     hear: RecognizeFunction
     glimpse: RecognizeFunction | None = None
@@ -99,8 +100,8 @@ class LiveRecognizers:
         options: LiveOptions,
         unwanted: CancelCheck,
     ) -> RecognitionHypothesis | None:
-        """Recognize a segment, of whose beginning, or before which, something is ``known``; None if
-        its result is not wanted any more, or something went wrong."""
+        """Recognize a segment. ``known`` is the hypothesis of its beginning or the context before
+        it. Return None if the result is not wanted any more, or if recognition failed."""
         try:
             if isinstance(known, PrecedingContext):
                 assert self.behind is not None
@@ -109,23 +110,23 @@ class LiveRecognizers:
                 glimpse = self.glimpse or self.hear
                 return glimpse(audio, known, replace(options, words=False), unwanted)
             return self.hear(audio, known, options, unwanted)
-        except Exception:  # whatever an engine raises costs one stretch, not the others' sessions
+        except Exception:  # a fault of an engine costs one segment, not the other sessions
             log.exception("internal error in the recognition of a segment; its session goes on")
             return None
 
     def voice(self, sound: Block) -> Vector | None:
-        """Return the embedding of a voice; None if something went wrong."""
+        """Return the speaker embedding of audio; None if that failed."""
         assert self.encoder is not None
         try:
             vector = self.encoder.vector(sound)
-        except Exception:  # it costs one label, not the others' sessions
+        except Exception:  # a fault costs one label, not the other sessions
             log.exception("internal error in a speaker embedding; its session goes on")
             return None
         return vector if np.isfinite(vector).all() and vector.any() else None
 
 
 TICK_INTERVAL_S = 0.096
-"""Interval of the scheduler: three frames, so that a batch is worth it."""
+"""Interval of the scheduler: three frames, so that batches are worthwhile."""
 PARTIALS_TOO_SLOW = (
     "The model is too slow here for words while somebody speaks: they come behind it."
 )
@@ -138,12 +139,12 @@ class VadModel(Protocol):
         """Return the state of a new stream."""
 
     def probabilities(self, frames: Block, states: Sequence[Any]) -> npt.NDArray[np.float32]:
-        """Return the probability of speech in each of ``frames``, shape (streams, `FRAME`); the
-        ``states`` of their streams are changed."""
+        """Return the probability of speech in each of ``frames``, shape (streams, `FRAME`); update
+        the ``states`` of their streams."""
 
 
 class LiveScheduler:
-    """Owns the threads; they end with `close`."""
+    """Scheduler of live sessions; owns the threads, which end with `close`."""
 
     def __init__(
         self,
@@ -156,10 +157,13 @@ class LiveScheduler:
         manner: PartialSchedule = DEFAULT_SCHEDULE,
         sample: Block | None = None,
     ) -> None:
-        """``threads`` recognise at once: None stands for as many as there are cores to use. Half of
-        them at most are at voices: a final finds one that is not. ``pace`` is for an engine that
-        cannot be stopped within a stretch: what it leaves out. ``manner``: how it hears what goes
-        on. ``sample``: speech by which its cost is measured at the beginning."""
+        """Start the threads.
+
+        ``threads`` recognize at once; None: as many as there are usable cores. At most half of them
+        compute speaker embeddings, so that one is free for a final. ``pace``: for an engine that
+        cannot be stopped within a segment, which work is left out. ``manner``: the schedule of
+        partials. ``sample``: speech with which the cost is measured at the start.
+        """
         self._manner, self._sample = manner, sample
         threads = threads or usable_cpu_cores()
         self._load, self._let = EngineLoadModel(threads), 0
@@ -184,7 +188,7 @@ class LiveScheduler:
     def open(
         self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
     ) -> EngineSession:
-        """A session in it."""
+        """Open a session."""
         hearing = StreamRecognizer(
             options,
             begin,
@@ -204,7 +208,7 @@ class LiveScheduler:
         return seat
 
     def close(self) -> None:
-        """End the threads; nobody is told anything any more."""
+        """End the threads; no session gets events after that."""
         with self._lock:
             self._closed = True
             self._seats.clear()
@@ -214,18 +218,18 @@ class LiveScheduler:
             thread.join()
 
     def enqueue(self, seat: EngineSession, what: Block | SessionCommand) -> None:
-        """Sound for a session, or what is to be done behind the sound that came."""
+        """Queue audio for a session, or a command that follows the audio so far."""
         with self._lock:
             seat.take(what)
             self._came.notify()
 
     def backlog_s(self, seat: EngineSession) -> float:
-        """Return the seconds of a session's sound that wait."""
+        """Return the seconds of a session's audio that wait."""
         with self._lock:
             return seat.waiting_s
 
     def leave(self, seat: EngineSession) -> None:
-        """A session is not heard any more."""
+        """Remove a session."""
         with self._lock, self._ending_failed_session(seat):
             self._drop(seat)
 
@@ -248,11 +252,11 @@ class LiveScheduler:
             with self._lock:
                 if seat.left:
                     return
-                with contextlib.suppress(Exception):  # what failed may fail again
+                with contextlib.suppress(Exception):  # the fault may occur again
                     self._drop(seat)
                 seat.failed(errors.EngineFailed(f"The engine failed: {type(fault).__name__}."))
 
-    # ── the thread that looks ──
+    # ── the VAD thread ──
 
     def _look(self) -> None:
         while True:
@@ -263,7 +267,7 @@ class LiveScheduler:
                 if self._closed:
                     return
                 due = self._due()
-                self._wanted.notify_all()  # a commit may have ended what they are to recognise
+                self._wanted.notify_all()  # a commit may have ended segments, which are now due
             if due:
                 self._detect(due)
             pause = TICK_INTERVAL_S - (time.monotonic() - begun)
@@ -271,7 +275,7 @@ class LiveScheduler:
                 time.sleep(pause)
 
     def _due(self) -> list[tuple[EngineSession, Block]]:
-        """The frames of all sessions that are there; what is behind them is done."""
+        """Return the frames of all sessions that are due; run the commands before them."""
         now, due = time.monotonic(), []
         for seat in list(self._seats.values()):
             with self._ending_failed_session(seat):
@@ -281,7 +285,7 @@ class LiveScheduler:
         return due
 
     def _detect(self, due: list[tuple[EngineSession, Block]]) -> None:
-        """Look at frames, a batch of the first of all, then of the second, and so on."""
+        """Run the VAD: one batch of the first frames of all sessions, then of the second, …"""
         for step in range(max(len(frames) for _, frames in due)):
             rows = [(seat, frames) for seat, frames in due if len(frames) > step]
             batch = np.stack([frames[step] for _, frames in rows])
@@ -317,10 +321,10 @@ class LiveScheduler:
             self._let += 1
         return verdict
 
-    # ── the threads that recognise ──
+    # ── the recognition threads ──
 
     def _measure(self) -> None:
-        """Find out what speech costs here, on all threads at once, as when many speak."""
+        """Measure the cost of speech on all threads at once, as under full load."""
         if self._sample is None:
             return
         begun = time.monotonic()
@@ -328,7 +332,7 @@ class LiveScheduler:
         found = self._ears.words(
             self._sample, None, RecognitionUrgency.FINAL, options, lambda: self._closed
         )
-        if found is None:  # what failed at once says nothing of costs
+        if found is None:  # a failure at once says nothing of costs
             return
         with self._lock:
             self._load.costs.measured(len(self._sample) / LIVE_RATE, time.monotonic() - begun)
@@ -349,10 +353,10 @@ class LiveScheduler:
             if work is not None:
                 with self._ending_failed_session(seat), seat.around():
                     work()
-            del work, chosen, seat  # who waits for more keeps nobody's session
+            del work, chosen, seat  # a thread that waits keeps no session alive
 
     def _begun(self, seat: EngineSession, due: SessionTask) -> Callable[[], None]:
-        """Return the work that is to be done outside the lock."""
+        """Return the work to do outside the lock."""
         if isinstance(due, RecognitionTask):
             audio, before = seat.hearing.began(due)
             goes_on = due.urgency is RecognitionUrgency.PARTIAL or self._manner.grows
@@ -391,8 +395,8 @@ class LiveScheduler:
     def _count(
         self, listen: RecognitionTask, found: RecognitionHypothesis | None, work_s: float
     ) -> None:
-        """Take into account what that cost. A second of speech counts once, whether or not anything
-        is told of it; what was stopped because nobody wants it says nothing of costs."""
+        """Count the cost of a recognition. A second of speech counts once, whether or not events
+        are sent for it. Work that was stopped as unwanted says nothing of costs."""
         if self._is_extra(listen):
             self._load.costs.add_work(WorkKind.PARTIAL, work_s)
         elif found is not None or not listen.unwanted:
@@ -420,7 +424,7 @@ class LiveScheduler:
     def _decision(self, question: RelabelRequest) -> RelabelResult | None:
         try:
             return relabel(question)
-        except Exception:  # the labels stay what they were
+        except Exception:  # the labels stay as they were
             log.exception("internal error in the clustering of speakers; the labels stay")
             return None
 
@@ -450,8 +454,8 @@ class LiveScheduler:
         return self._seats[due.session], tasks[due.session]
 
     def _worth(self, seat: EngineSession, listen: RecognitionTask) -> bool:
-        """Return whether a segment may be recognized now; a session that waits for words in vain is
-        told."""
+        """Return whether a segment may be recognized now; notify a session that gets no
+        partials."""
         if self._is_extra(listen) and self._load.level(time.monotonic()) >= SheddingLevel.PARTIALS:
             self._say(seat, seat.hearing.partials_late(listen))
             return False
@@ -463,7 +467,7 @@ class LiveScheduler:
         return False
 
     def _is_extra(self, listen: RecognitionTask) -> bool:
-        """Return whether a final does without it: a growing segment is recognized once."""
+        """Return whether no final needs this task: a growing segment is recognized only once."""
         return listen.urgency is RecognitionUrgency.PARTIAL and not self._manner.grows
 
     def _say(self, seat: EngineSession, events: Iterable[LiveEvent]) -> None:

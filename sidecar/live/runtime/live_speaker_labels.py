@@ -1,9 +1,9 @@
 """Speaker labels of a live session: provisional, then final. Pure.
 
-A voice is told from another by all that is heard of both, so labels that are given once and kept go
-wrong for minutes. Every vector counts until the end; all are clustered anew as they come, ever more
-rarely the more there are, and a number stays with a voice as far as two decisions agree what that
-is. What a piece was told to be is remembered, so that what changes can be told.
+Speakers are told apart by all of their audio, so labels that are assigned once and kept would stay
+wrong for minutes. Every embedding counts until the end. All are clustered again as new ones come,
+less often the more there are. A speaker keeps its number as far as two decisions agree. The label
+that was sent with a segment is stored, so that changes can be sent.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ SPEAKERS_UNAVAILABLE = Notice(
 
 
 MIN_FOUNDING_S = 1.5
-"""A piece of which less is heard founds no speaker, unless nobody is heard longer; it is given to
-one. Vectors of less scatter: a voice of one second each would be many
+"""Seconds of speech: a segment with less founds no speaker, unless none has more; it is assigned to
+one. Embeddings of less speech scatter: one speaker in segments of a second would become many
 (docs/decisions/diarization-parameters.md)."""
 RELABEL_TIME_SHARE = 0.05
-"""So much more has to be known for the next decision: those over an hour cost as much as a few of
-its last one."""
+"""Growth of the number of embeddings until the next decision, as a share: the decisions over an
+hour cost as much as a few of the last one."""
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class _LabelledEmbedding:
 @dataclass(frozen=True, slots=True)
 class RelabelRequest:
     """Request for labels. ``vectors``: shape (count, 256); ``seconds``: of each, shape (count,);
-    ``pieces``: the segments that they are of."""
+    ``pieces``: the numbers of their segments."""
 
     pieces: tuple[int, ...]
     vectors: clustering.Matrix
@@ -65,7 +65,7 @@ class RelabelResult:
 
 
 def relabel(question: RelabelRequest) -> RelabelResult:
-    """The answer to a question: the part that takes time (0.1 s where there are a thousand)."""
+    """Return the labels; this takes time (0.1 s for a thousand embeddings)."""
     founding = question.seconds >= min(MIN_FOUNDING_S, float(question.seconds.max()))
     firm = clustering.cluster_embeddings(question.vectors[founding], question.seconds[founding])
     voices = clustering.cluster_directions(question.vectors[founding], firm)
@@ -75,11 +75,11 @@ def relabel(question: RelabelRequest) -> RelabelResult:
 
 
 class LiveSpeakerLabels:
-    """The speakers of one session, by numbers from 0.
+    """Speakers of one session, by numbers from 0.
 
-    A session may go on for another: ``said`` is who that told its pieces to be, ``voices`` what
-    these sound like. Each of them counts as one vector from then on, so that the numbers stay.
-    Memory: half a kilobyte for each piece that is heard.
+    A session may continue another: ``said`` are the speakers that the other sent for its segments,
+    ``voices`` their embeddings. Each of these counts as one embedding from then on, so that the
+    numbers stay. Memory: half a kilobyte for each segment with an embedding.
     """
 
     def __init__(
@@ -104,13 +104,13 @@ class LiveSpeakerLabels:
         self._highest = max(numbers | set(self._directions), default=clustering.NO_SPEAKER)
 
     def hear(self, piece: int, vector: Vector, seconds: float) -> None:
-        """Note the embedding of a segment, by so many seconds of voice."""
+        """Note the embedding of a segment, computed from ``seconds`` of speech."""
         heard = _LabelledEmbedding(vector.astype(np.float16), seconds)
         heard.label = self._nearest(vector, seconds)
         self._heard[piece] = heard
 
     def mark_without_embedding(self, piece: int) -> None:
-        """No vector of that piece will come."""
+        """Note that a segment gets no embedding."""
         self._silent.add(piece)
 
     def forget(self, piece: int) -> None:
@@ -119,8 +119,8 @@ class LiveSpeakerLabels:
         self._silent.discard(piece)
 
     def tell(self, piece: int) -> int | None:
-        """A piece is told, in order: who says it, as it looks now. None if that is not known
-        yet; the first to speak gets a label."""
+        """Return the current speaker of a segment that is sent, in order. None if it is not known
+        yet; the first segment always gets a label."""
         self._told[piece] = None
         who = self._now()[piece]
         if who is None and len(self._told) == 1:
@@ -129,8 +129,8 @@ class LiveSpeakerLabels:
         return who
 
     def question(self, last: bool = False) -> RelabelRequest | None:
-        """Return the request for a new decision; None while none is due. ``last``: over all there
-        is."""
+        """Return the request for a new decision; None if none is due. ``last``: request one over
+        all embeddings."""
         count = len(self._heard)
         if not count or (not last and count - self._decided < max(1, RELABEL_TIME_SHARE * count)):
             return None
@@ -141,7 +141,7 @@ class LiveSpeakerLabels:
         return RelabelRequest(tuple(self._heard), vectors, seconds)
 
     def take(self, decision: RelabelResult) -> None:
-        """It is decided. What came meanwhile goes to who is nearest."""
+        """Take over a decision; segments that came meanwhile go to the nearest speaker."""
         found = dict(zip(decision.pieces, decision.labels.tolist(), strict=True))
         before = [one.label for one in self._heard.values()]
         after = [found.get(piece, clustering.NO_SPEAKER) for piece in self._heard]
@@ -172,8 +172,7 @@ class LiveSpeakerLabels:
         self._directions = {order[number]: one for number, one in known if number in order}
 
     def revised(self) -> dict[int, int]:
-        """Return the speakers of segments whose label has changed since it was sent; each change
-        once."""
+        """Return the speakers of segments that were sent with another label; each change once."""
         now = ((piece, who) for piece, who in self._now().items() if who is not None)
         changes = {piece: who for piece, who in now if who != self._told[piece]}
         self._told.update(changes)

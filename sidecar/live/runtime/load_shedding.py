@@ -1,9 +1,9 @@
 """Load model of a live engine: admission, predicted delay, load shedding. Pure.
 
-A final is what must be recognised of speech; partials and labels are extra. The model measures what
-a second of speech costs the threads that recognise, and predicts from those who speak how long a
-final will wait. While that is too long it sheds load: partials first, then labels, then utterances
-that have not begun. A session that has only just come is refused instead.
+A final is the necessary work for speech; partials and labels are extra. The model measures how much
+thread time a second of speech costs. From the sessions that speak it predicts how long a final will
+wait. While that is too long it sheds load: partials first, then labels, then utterances that have
+not begun. A session that has only just begun is refused instead.
 """
 
 from __future__ import annotations
@@ -19,27 +19,28 @@ LATE_NOTICE_INTERVAL_S = 30.0
 
 TARGET_UTILIZATION = 0.75
 """Share of the threads that finals of admitted sessions may take: the rest is for chance (many
-speak at once) and for partials. It is less where the work for one final is long beside the
-limit: a session behind another waits for all of that."""
+speak at once) and for partials. The share is smaller if the work for one final is long compared
+with the limit: a session behind another waits for all of that."""
 TYPICAL_UTTERANCE_S = 3.0
-"""Of speech, in a usual utterance."""
+"""Seconds of speech in a usual utterance."""
 PREDICTION_HORIZON_S = 5.0
-"""Seconds from the beginning of an utterance to its final: so far ahead delay is predicted."""
+"""Seconds that delay is predicted ahead: from the beginning of an utterance to its final."""
 ENTRY_WINDOW_S = 10.0
-"""A session is refused if it first speaks within so many seconds of its audio. One that has
-listened for longer stays, and loses utterances at worst."""
+"""Seconds of audio: a session may be refused only if its first speech begins within them. One that
+was silent for longer stays, and loses utterances at worst."""
 MIN_SHEDDING_S = 2.0
-"""So long partials and labels stay off at least: threads are to be free for the next finals."""
+"""Minimum seconds for which partials and labels stay off: threads must be free for the next
+finals."""
 INITIAL_COST = 0.1
-"""Seconds of a thread for a second of speech before anything was measured: a slow machine's."""
+"""Thread seconds for a second of speech before any measurement: those of a slow machine."""
 RECOGNITIONS_PER_FINAL = 2.0
-"""So often speech is recognised until its final: in pauses that are not its end, and again as the
-context of what follows."""
+"""Times that speech is recognized until its final: in pauses that do not end it, and again as the
+context of the next segment."""
 _PRIOR_S = 5.0
 _COST_MEMORY_S = 40.0
 """Seconds of speech that count in the moving means of costs."""
 _SHARE_PRIOR_S, _SHARE_MEMORY_S = 3.0, 60.0
-"""A session counts as speaking all the time at first, and then by its last minute."""
+"""Seconds: a session counts as speaking all the time at first, and then by its last minute."""
 
 
 class WorkKind(StrEnum):
@@ -56,7 +57,7 @@ class SheddingLevel(IntEnum):
     NOTHING = 0
     PARTIALS = 1
     LABELS = 2
-    """And partials."""
+    """Labels and partials are shed."""
 
 
 class UtteranceAdmission(Enum):
@@ -64,37 +65,37 @@ class UtteranceAdmission(Enum):
 
     SERVE = "serve"
     SHED = "shed"
-    """It gets no words."""
+    """The utterance is not recognized."""
     REFUSE = "refuse"
     """It is the first of a session, which ends."""
 
 
 class WorkCosts:
-    """Seconds of a thread that each second of speech costs, by kind of work: moving means."""
+    """Thread seconds that each second of speech costs, by kind of work: moving means."""
 
     def __init__(self) -> None:
         self._speech_s = _PRIOR_S
         self._work_s = dict.fromkeys(WorkKind, 0.0) | {WorkKind.FINAL: INITIAL_COST * _PRIOR_S}
 
     def add_work(self, kind: WorkKind, work_s: float) -> None:
-        """A thread was busy for so long."""
+        """Count the time for which a thread worked."""
         self._work_s[kind] += work_s
 
     def spoken(self, speech_s: float) -> None:
-        """Count recognized speech, whatever was sent of it."""
+        """Count recognized speech, whether or not events were sent for it."""
         decay = math.exp(-speech_s / _COST_MEMORY_S)
         self._speech_s = self._speech_s * decay + speech_s
         for kind in WorkKind:
             self._work_s[kind] *= decay
 
     def measured(self, speech_s: float, work_s: float) -> None:
-        """A sample was recognised once when the engine was loaded: it replaces what was assumed."""
+        """Replace the assumed cost by that of a sample, recognized once when the engine loads."""
         if speech_s > 0:
             cost = RECOGNITIONS_PER_FINAL * work_s / speech_s
             self._work_s[WorkKind.FINAL] = cost * self._speech_s
 
     def of(self, kind: WorkKind) -> float:
-        """Seconds of a thread for a second of speech."""
+        """Return the thread seconds for a second of speech."""
         return self._work_s[kind] / self._speech_s
 
 
@@ -114,15 +115,15 @@ class SpeechShare:
         self._at = max(self._at, now)
 
     def at(self, now: float) -> float:
-        """As it is now."""
+        """Return the share at a time."""
         self.spoken(0.0, now)
         return self._speech_s / self._time_s
 
 
 @dataclass(frozen=True, slots=True)
 class ServedSession:
-    """A session that has had an utterance served. ``rank``: its place among them, by when that was;
-    ``speaking``: one of its utterances goes on; ``share``: as `SpeechShare`."""
+    """Session with an admitted utterance. ``rank``: its order among them, by their first admission;
+    ``speaking``: one of its utterances is open; ``share``: see `SpeechShare`."""
 
     owner: str
     rank: int
@@ -131,7 +132,7 @@ class ServedSession:
 
     @property
     def weight(self) -> float:
-        """Return its share of the capacity, in speakers who talk without a pause."""
+        """Return its share of the capacity, in sessions that speak without a pause."""
         return max(self.share, float(self.speaking))
 
 
@@ -146,8 +147,8 @@ class ArrivingUtterance:
 
 
 class EngineLoadModel:
-    """Of an engine with so many ``threads``. ``limit_s``: how long a final may wait because of
-    others; with 0 nothing is shed. Seconds of any clock."""
+    """Load model of an engine with ``threads`` threads. ``limit_s``: how long a final may wait
+    because of others; 0 sheds nothing. Times are seconds of any clock."""
 
     def __init__(self, threads: int, limit_s: float = 0.0) -> None:
         self.costs = WorkCosts()
@@ -161,13 +162,13 @@ class EngineLoadModel:
         return self._threads / max(self.costs.of(WorkKind.FINAL), 1e-6)
 
     def delay_s(self, speaking: int, waiting_s: float) -> float:
-        """Return the delay of the final of an utterance that begins now, if so many speak until
-        then while so much speech waits already."""
+        """Return the delay of the final of an utterance that begins now, if ``speaking`` sessions
+        speak until then and ``waiting_s`` seconds of speech wait already."""
         growth_s = PREDICTION_HORIZON_S * (speaking / self.capacity - 1)
         return max(0.0, waiting_s / self.capacity + growth_s)
 
     def look(self, speaking: int, waiting_s: float, now: float) -> None:
-        """Take what goes on now into account in what is shed."""
+        """Set the level of load shedding by the current load."""
         level = SheddingLevel.NOTHING
         delay_s = max(waiting_s / self.capacity, self.delay_s(speaking, waiting_s))
         if self.limit_s and delay_s > self.limit_s / 4:
@@ -190,7 +191,7 @@ class EngineLoadModel:
         late = self.delay_s(speaking + 1, waiting_s) > self.limit_s
         demand = max(speaking, sum(one.share for one in others))
         room = self._room(waiting_s)
-        if newcomer.entering:  # what is taken is another owner's at most
+        if newcomer.entering:  # at most, it takes capacity from another owner
             room = min(room, demand) if late else self.target
         if not late and not (newcomer.entering and demand + 1 > room):
             return UtteranceAdmission.SERVE
@@ -200,19 +201,19 @@ class EngineLoadModel:
 
     @property
     def target(self) -> float:
-        """Return how many of the admitted sessions may speak without a pause."""
+        """Return how many admitted sessions may speak without a pause."""
         work_s = TYPICAL_UTTERANCE_S * self.costs.of(WorkKind.FINAL)
         most = TARGET_UTILIZATION * self.capacity
         return max(most / (1 + work_s / self.limit_s), min(most, self._threads))
 
     def _room(self, waiting_s: float) -> float:
-        """Return how many may speak so that finals are not late, while so much speech waits."""
+        """Return how many may speak without late finals, if so much speech waits."""
         most = self.capacity + (self.capacity * self.limit_s - waiting_s) / PREDICTION_HORIZON_S
         return min(self.capacity, max(0.0, most))
 
 
 def fair_share(demands: Iterable[float], capacity: float) -> float:
-    """Return the most that any owner has of ``capacity`` by max-min fairness: an owner that
+    """Return the largest share of ``capacity`` of any owner by max-min fairness: an owner that
     needs less gets all that it needs; infinite if there is enough for all."""
     left, wanted = capacity, sorted(demands)
     for number, demand in enumerate(wanted):
@@ -226,8 +227,8 @@ def fair_share(demands: Iterable[float], capacity: float) -> float:
 def _is_within_fair_share(
     newcomer: ArrivingUtterance, others: Sequence[ServedSession], room: float
 ) -> bool:
-    """Return whether one more utterance leaves its owner within its share: of an owner's sessions
-    those that were served first come first."""
+    """Return whether one more utterance leaves its owner within its share. The sessions of an owner
+    that were admitted first take the share first."""
     demands: dict[str, float] = {newcomer.owner: 1.0}
     for one in others:
         demands[one.owner] = demands.get(one.owner, 0.0) + one.weight

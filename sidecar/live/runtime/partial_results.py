@@ -1,10 +1,10 @@
 """Partial results of live speech: hypotheses, local agreement, context, urgency, schedule. Pure.
 
-A piece that has ended is heard to its end, one that pauses up to the pause, and one that goes on
-every now and then: the plan knows by that how urgent it is.
+The plan recognizes a segment that has ended up to its end, a paused one up to the pause, and an
+open one at intervals. Each of these has its urgency.
 
-An engine that cannot be stopped within a stretch keeps a final waiting for as long as the stretch
-takes that it is at. Where that is long, all that can wait is left out: there are finals only.
+An engine that cannot be stopped within a segment delays a final until its current segment is done.
+If that takes long, the plan leaves out all work that can wait: there are finals only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class RecognitionUrgency(IntEnum):
 
     FINAL = 0
     SPECULATIVE = 1
-    """The piece may have ended: what is recognised in the pause need not be after it."""
+    """The segment may have ended: a result from the pause need not be computed after it."""
     PARTIAL = 2
     VOICE = 3
 
@@ -45,9 +45,9 @@ class RecognitionRequest:
 def most_urgent(
     wishes: Iterable[RecognitionRequest], served: Mapping[str, float]
 ) -> RecognitionRequest | None:
-    """The one that is due; None where nobody wishes anything.
+    """Return the most urgent request; None if there are no requests.
 
-    ``served``: when each client had its last turn for something that was no final.
+    ``served``: the time of each client's last recognition that was not a final.
     """
 
     def rank(wish: RecognitionRequest) -> tuple[RecognitionUrgency, float, float]:
@@ -63,8 +63,8 @@ _MARKS = ".,;:!?…\"'-—()[]"
 
 @dataclass(frozen=True, slots=True)
 class PartialText:
-    """A hypothesis in two or three parts: ``text`` is worth showing and begins with ``stable``,
-    which is not taken back; ``tail`` follows ``text``."""
+    """Hypothesis in parts: ``text`` is worth showing and begins with ``stable``, which is not taken
+    back; ``tail`` follows ``text``."""
 
     text: str
     stable: str
@@ -79,7 +79,7 @@ class HypothesisAgreement:
         self._agreed: list[str] = []
 
     def update(self, text: str) -> PartialText:
-        """A new hypothesis, of more sound than the one before."""
+        """Add a hypothesis, of more audio than the previous one."""
         words = text.split()
         compared = [word.strip(_MARKS).casefold() for word in words]
         first = self._before is None
@@ -97,10 +97,10 @@ class HypothesisAgreement:
 class RecognitionHypothesis:
     """Hypothesis of a segment; ``draft`` is the engine's state for the next one.
 
-    ``words``: seconds from the begin of the stretch, none where nobody asked or the engine cannot
-    tell. ``language``: '' where the engine does not say; ``sure``: it is not in doubt, so that
-    what follows need not be asked for it. ``tokens``: what it says in the engine's own, where what
-    follows is heard behind it. ``confidence``: of an engine that knows one language alone.
+    ``words``: times in seconds from the beginning of the segment; empty if not requested or not
+    available. ``language``: '' if the engine does not report it; ``sure``: it is certain, so that
+    the engine need not detect it again. ``tokens``: the text as the engine's tokens, if it is the
+    context of the next segment. ``confidence``: of an engine for one language only.
     """
 
     text: str
@@ -114,17 +114,17 @@ class RecognitionHypothesis:
 
 
 FIRST_PARTIAL_S, PARTIAL_STEP_S = 0.6, 1.0
-"""Seconds of a piece until its first partial, and from one to the next (half the
-step costs twice as much and takes twice as many words back)."""
+"""Seconds of a segment until its first partial, and from one to the next. Half the step costs twice
+as much and takes twice as many words back."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartialSchedule:
     """Schedule of partials: first after ``first_s``, then each ``step_s``.
 
-    ``grows``: it goes on from where its draft ends, and takes nothing back. So what it says is
-    stable, it hears by and by whether anybody wants partials or not, and a final is what it said
-    and the rest. It has nothing to gain by hearing a pause before it is one.
+    ``grows``: the engine continues from the end of its draft and takes nothing back. So all of its
+    text is stable. It recognizes a segment step by step even if partials are off, and a final is
+    the draft and the rest. Recognizing a pause early would gain nothing.
     """
 
     first_s: float = FIRST_PARTIAL_S
@@ -137,7 +137,7 @@ DEFAULT_SCHEDULE = PartialSchedule()
 
 @dataclass(eq=False, slots=True)
 class SpeechSegment:
-    """A stretch of speech, on the session's clock in samples; ``end`` is None while it goes on."""
+    """Segment of speech, on the session's clock in samples; ``end`` is None while it is open."""
 
     number: int
     turn: int
@@ -153,16 +153,16 @@ class SpeechSegment:
     """Text of the segment if that pause is its end."""
     draft: RecognitionHypothesis | None = None
     asked: int = 0
-    """Up to where it was last wished to be heard."""
+    """End of the audio of the last task for it."""
     agreement: HypothesisAgreement = field(default_factory=HypothesisAgreement)
     final: Final | None = None
     cancelled: bool = False
     diarize: bool = False
     """True if its speaker label is requested and possible."""
     shed: bool = False
-    """It gets no words: too many speak."""
+    """True if it is not recognized because of load shedding."""
     counted: int = 0
-    """Up to where it was recognised, for what that costs."""
+    """End of the audio that the measured cost includes."""
 
 
 @dataclass(eq=False, slots=True)
@@ -186,7 +186,7 @@ class RecognitionTask:
 
 
 class RecognitionPlan:
-    """Work of an engine for one session. ``manner``: how it recognizes a segment that goes on."""
+    """Work of an engine for one session. ``manner``: how it recognizes an open segment."""
 
     def __init__(self, manner: PartialSchedule) -> None:
         self._manner = manner
@@ -199,8 +199,8 @@ class RecognitionPlan:
         looked: int,
         options: LiveOptions,
     ) -> RecognitionTask | None:
-        """Return the next task: the first of the segments that have ``ended`` and are not settled
-        yet, else the one that goes on, of which ``looked`` is known so far."""
+        """Return the next task: the first of the segments that have ``ended`` and have no final
+        yet, else the open one. Audio up to the sample ``looked`` is processed so far."""
         for piece in ended:
             if piece.final is None:
                 if self._busy(piece) or self._growing(piece):
@@ -214,13 +214,13 @@ class RecognitionPlan:
         return self._partial(going_on, looked, options)
 
     def began(self, listen: RecognitionTask) -> None:
-        """It is being recognised."""
+        """Note that a recognition has begun."""
         self._going.append(listen)
         if listen.urgency is not RecognitionUrgency.FINAL:
             listen.piece.asked = listen.to
 
     def over(self, listen: RecognitionTask) -> None:
-        """It is not any more, whatever came of it."""
+        """Note that a recognition has ended, whatever its result."""
         self._going.remove(listen)
 
     def _in_pause(self, piece: SpeechSegment, pause: int) -> RecognitionTask | None:
@@ -241,8 +241,8 @@ class RecognitionPlan:
         return RecognitionTask(piece, to, RecognitionUrgency.PARTIAL, since)
 
     def _held_back(self, options: LiveOptions) -> int:
-        """Samples that may turn out to lie behind the end of what is open: who goes on from there
-        cannot unhear them."""
+        """Return the samples that may turn out to lie behind the end of the open segment: an engine
+        that continues its draft could not take them back."""
         ends = options.endpointing
         if not self._manner.grows:
             return 0
@@ -253,8 +253,7 @@ class RecognitionPlan:
         return self._manner.grows and any(one.piece is piece for one in self._going)
 
     def _busy(self, piece: SpeechSegment) -> bool:
-        """Return whether a segment is being recognized to the end that it has, or may have,
-        already."""
+        """Return whether a segment is being recognized up to its end or up to its current pause."""
         return any(
             one.piece is piece
             and (
@@ -269,21 +268,21 @@ MAX_PARTIAL_WORK_S = 1.0
 """Work of a partial that may delay a final; a partial that takes longer is outdated before it is
 sent."""
 RETRY_AFTER_S = 60.0
-"""After so long it is tried again: the machine may have been busy with something else."""
+"""Seconds until a slow kind of work is tried again: the machine may have been busy."""
 _LATEST_WEIGHT = 0.5
 """Weight of the latest value in the mean."""
 
 
 class WorkPace:
-    """Give it what each took, ask it before the next."""
+    """Measured pace of an engine, by urgency: decides which work is worth its cost."""
 
     def __init__(self) -> None:
         self._means: dict[RecognitionUrgency, float] = {}
         self._again: dict[RecognitionUrgency, float] = {}
 
     def took(self, urgency: RecognitionUrgency, work_s: float, now: float) -> None:
-        """A stretch was recognised, in ``work_s`` seconds. What is heard in a pause is heard as a
-        final is."""
+        """Record that a segment took ``work_s`` seconds. A speculative recognition costs as much as
+        a final."""
         if urgency is RecognitionUrgency.FINAL:
             urgency = RecognitionUrgency.SPECULATIVE
         mean = self._means.get(urgency, work_s)
@@ -298,7 +297,7 @@ class WorkPace:
         return not slow or now >= self._again[urgency]
 
     def tried(self, urgency: RecognitionUrgency, now: float) -> None:
-        """It is being recognised: one at a time where it was too slow before."""
+        """Record that a task begins: if its kind was too slow before, only one runs at a time."""
         if self._means.get(urgency, 0.0) > MAX_PARTIAL_WORK_S:
             self._again[urgency] = now + RETRY_AFTER_S
 
@@ -309,7 +308,7 @@ MAX_CONTEXT_GAP_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class PrecedingContext:
-    """Context before a span: its audio begins with ``samples`` of sent text ``said``."""
+    """Context before a span: the audio begins with ``samples`` samples of the text ``said``."""
 
     said: tuple[RecognitionHypothesis, ...]
     samples: int
@@ -325,10 +324,10 @@ class _RecognizedSegment:
 
 
 class RecognitionContext:
-    """One session's: the last pieces, each near the one before it."""
+    """Context of one session: its last segments, each near the one before it."""
 
     def __init__(self, known: Sequence[ContextUtterance] = ()) -> None:
-        """``known``: what another engine had told, for which this one goes on."""
+        """``known``: the context of another engine, which this one continues."""
         self._told = deque(
             _RecognizedSegment(
                 round(one.start * LIVE_RATE),
@@ -339,7 +338,7 @@ class RecognitionContext:
         )
 
     def known(self, settled: int) -> tuple[ContextUtterance, ...]:
-        """Return the settled segments up to a sample."""
+        """Return the context segments that end before a sample."""
         return tuple(
             ContextUtterance(one.start / LIVE_RATE, one.end / LIVE_RATE, one.said.tokens)
             for one in self._told
@@ -347,7 +346,7 @@ class RecognitionContext:
         )
 
     def settled(self, piece: SpeechSegment, found: RecognitionHypothesis | None) -> None:
-        """Note that a segment is settled; None if it was not understood."""
+        """Note the result of a segment; None if recognition failed."""
         assert piece.end is not None
         understood = found is not None and found.text
         if not understood or (self._told and not _is_near(self._told[-1], piece)):
@@ -356,7 +355,7 @@ class RecognitionContext:
             self._told.append(_RecognizedSegment(piece.start, piece.end, found))
 
     def forget(self) -> None:
-        """Drop the context: the words were not meant, or not understood."""
+        """Drop the context: the words were cancelled or not recognized."""
         self._told.clear()
 
     def of(self, listen: RecognitionTask, longest: int) -> PrecedingContext | None:
@@ -372,7 +371,8 @@ class RecognitionContext:
         return PrecedingContext(tuple(one.said for one in told), listen.piece.start - told[0].start)
 
     def keep_from(self, settled: int, longest: int) -> int:
-        """From here on its sound is wanted; what is still to be heard begins behind ``settled``."""
+        """Return the first sample that is still needed; audio from ``settled`` on is still to be
+        recognized."""
         while self._told and settled - self._told[0].start > longest:
             self._told.popleft()
         return min(settled, self._told[0].start) if self._told else settled

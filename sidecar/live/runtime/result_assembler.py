@@ -1,6 +1,6 @@
 """Assembler of partials, finals and utterance events in order. Pure.
 
-Pieces as they stand, turns behind their pieces, and the summary behind everything.
+Segments come in order, the end of a turn after its segments, and the summary after everything.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sidecar.transcripts.transcript import Segment, Transcript, Word, join_texts
 
 @dataclass(frozen=True, slots=True)
 class _TurnMark:
-    """Behind all pieces of a turn."""
+    """End of a turn, behind all of its segments."""
 
     turn: int
     end: int
@@ -29,22 +29,22 @@ class _TurnMark:
 
 
 class ResultAssembler:
-    """Pieces that have ended wait here for their words and for those before them.
+    """Queue of ended segments that wait for their text and for the segments before them.
 
-    ``voicing`` says who they are, None where nobody can.
+    ``voicing``: source of the speaker labels; None if there are none.
     """
 
     def __init__(self, begin: LiveSessionStart, voicing: SegmentEmbeddings | None) -> None:
         self._voicing = voicing
         self._rows: deque[SpeechSegment | _TurnMark | TurnDropped | None] = deque()
-        """None stands behind everything."""
+        """Waiting rows; None marks the end of all."""
         self._said = list(zip(begin.pieces, begin.said, strict=True))
         self._of_turn = list(begin.said[len(begin.said) - begin.open :])
         self._language = ""
         self.commits = 0
         """Number of the client's commits that were answered."""
         self.sure_language = ""
-        """The first that was heard without a doubt in what stands."""
+        """First language that was recognized with certainty in a final."""
 
     @property
     def pieces(self) -> Iterator[SpeechSegment]:
@@ -57,11 +57,11 @@ class ResultAssembler:
         return bool(self._rows) and self._rows[0] is None
 
     def add(self, piece: SpeechSegment) -> None:
-        """One that has ended."""
+        """Add a segment that has ended."""
         self._rows.append(piece)
 
     def end_turn(self, turn: int, at: int, *, committed: bool) -> None:
-        """A turn has no more pieces."""
+        """End a turn: it has no more segments."""
         self._rows.append(_TurnMark(turn, at, committed))
 
     def end(self) -> None:
@@ -69,7 +69,7 @@ class ResultAssembler:
         self._rows.append(None)
 
     def drop(self, turn: int, at: int) -> None:
-        """Drop the results of a turn that has not ended, and send its end behind the turns
+        """Drop the results of a turn that has not ended. Its `TurnDropped` comes behind the turns
         before it."""
         for piece in self.pieces:
             if piece.turn == turn:
@@ -92,7 +92,7 @@ class ResultAssembler:
         wait_s: float,
         work_s: float,
     ) -> None:
-        """Settle a segment."""
+        """Set the final of a segment."""
         assert piece.end is not None
         at = piece.start / LIVE_RATE
         words = tuple(Word(at + one.start, at + one.end, one.text) for one in found.words)
@@ -134,7 +134,7 @@ class ResultAssembler:
             self._voicing.forget(piece.number)
 
     def summary(self, options: LiveOptions, end: int, engine: str, precision: str) -> Transcript:
-        """All that was said, up to the sample ``end``."""
+        """Return the transcript of the session, up to the sample ``end``."""
         said = [segment for _, segment in self._said]
         if self._voicing is not None:
             of = self._voicing.speakers.of
@@ -156,7 +156,7 @@ class ResultAssembler:
     def _recognised(
         self, transcript: Transcript, voicing: SegmentEmbeddings, options: LiveOptions
     ) -> Transcript:
-        """With who the speakers are; and what they sound like, where somebody asked for that."""
+        """Return the transcript with the identified speakers; with embeddings, if requested."""
         assert voicing.people is not None
         there = {one.speaker for one in transcript.segments}
         voices = [one for one in voicing.people.voices.values() if one.speaker in there]
@@ -178,7 +178,7 @@ class ResultAssembler:
         return TurnEnded(mark.turn, start, end, text, mark.committed)
 
     def _told(self, piece: SpeechSegment, final: Final) -> Final:
-        """The final of a piece, by whom as far as that is known."""
+        """Return the final of a segment, with its speaker as far as that is known."""
         if piece.diarize and self._voicing is not None:
             who = self._voicing.speakers.tell(piece.number)
             segment = replace(final.segment, speaker=who)

@@ -1,9 +1,9 @@
 """Speaker embeddings of live segments and identification of enrolled speakers. Pure.
 
-A vector costs as much as a partial, so a piece has one, of its first seconds of voice: made while
-it goes on or pauses, if somebody has the time, so that its final has a label; else of a copy that
-waits. Few wait: where nobody has time for long, the oldest goes and its piece is taken for its
-neighbour's.
+An embedding costs as much as a partial, so each segment has one, of its first seconds of speech. If
+a thread is free, it is computed while the segment is open, so that the final has a label. Otherwise
+it is computed later, from a copy of the audio. Few copies wait: if no thread is free for long, the
+oldest is dropped, and its segment gets the speaker of its neighbour.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sidecar.transcripts.speaker_embeddings import SpeakerCandidate, SpeakerProf
 
 
 class LiveSpeakerIdentification:
-    """Identified speakers of one session, and what its client was sent of them."""
+    """Identified speakers of one session, and the names that its client got."""
 
     def __init__(self, known: Sequence[SpeakerCandidate]) -> None:
         self._known = {one.person: one for one in known}
@@ -46,7 +46,7 @@ class LiveSpeakerIdentification:
         return None if one is None else one.name
 
     def news(self) -> dict[int, str | None]:
-        """Speakers who are somebody else than was told, or nobody after all; each change once."""
+        """Return the changed names of speakers, None for no longer identified; each change once."""
         now = {number: one.name for number, one in self.voices.items() if one.name is not None}
         numbers = sorted({*now, *self._told})
         changes = {one: now.get(one) for one in numbers if now.get(one) != self._told.get(one)}
@@ -55,18 +55,19 @@ class LiveSpeakerIdentification:
 
 
 MAX_EMBEDDING_S = 3.0
-"""Seconds of a piece's voice that become its vector
+"""Seconds of a segment's speech that become its embedding
 (docs/decisions/diarization-parameters.md)."""
 MIN_EMBEDDING_S = 0.25
-"""Less voice says nothing (docs/decisions/diarization-parameters.md)."""
+"""Minimum seconds of speech: an embedding of less is useless
+(docs/decisions/diarization-parameters.md)."""
 REEMBED_FACTOR = 1.5
 """Growth of a continued segment after which it gets another embedding."""
 MAX_WAITING_SEGMENTS = 8
-"""Pieces of a session that may wait for their vectors: 1.5 MB of sound."""
+"""Segments of a session that may wait for their embeddings: 1.5 MB of audio."""
 URGENT_WAITING_SEGMENTS = 3
-"""So many wait, and vectors and partials of the session take turns; before, partials go first."""
+"""Waiting segments from which on embeddings and partials take turns; below, partials go first."""
 VAD_HISTORY_FRAMES = 1024
-"""Frames of speech that are remembered for a piece that turns out to have begun in the past."""
+"""Frames of speech that are remembered for a segment that turns out to have begun earlier."""
 
 
 @dataclass(eq=False, slots=True)
@@ -88,7 +89,7 @@ class _EmbeddingSample:
     sound: Block | None = None
     paused: bool = False
     made_s: float = 0.0
-    """Of so much there is a vector, or will be."""
+    """Seconds of speech of its embedding, which exists or is being computed."""
 
     @property
     def seconds(self) -> float:
@@ -96,13 +97,13 @@ class _EmbeddingSample:
 
     @property
     def worth(self) -> bool:
-        """Return whether it has enough voice for an embedding, if no more comes."""
+        """Return whether it has enough speech for an embedding, if it ends now."""
         again = self.made_s < MAX_EMBEDDING_S and self.seconds >= REEMBED_FACTOR * self.made_s
         return self.seconds >= MIN_EMBEDDING_S and again
 
     @property
     def due(self) -> bool:
-        """Return whether to make the embedding while the segment goes on."""
+        """Return whether to make the embedding while the segment is open."""
         return self.worth and (self.paused or self.seconds >= MAX_EMBEDDING_S)
 
     def cut(self, ring: SampleRingBuffer) -> Block:
@@ -119,9 +120,9 @@ class _EmbeddingSample:
 
 
 class SegmentEmbeddings:
-    """The voices of one session; times as in `live.runtime.stream_recognizer`.
+    """Speaker embeddings of one session; times as in `live.runtime.stream_recognizer`.
 
-    ``known``: who may be recognised, None where nobody wants to know who anybody is.
+    ``known``: candidates of speaker identification; None if it is not requested.
     """
 
     def __init__(
@@ -130,11 +131,11 @@ class SegmentEmbeddings:
         said = dict(zip(begin.pieces, (one.speaker for one in begin.said), strict=True))
         self.speakers = live_speaker_labels.LiveSpeakerLabels(said, begin.voices)
         self.people = None if known is None else LiveSpeakerIdentification(known)
-        if self.people is not None:  # what who was there before has told
+        if self.people is not None:  # the previous engine has sent these names
             self.people.meet(self.speakers.sounds)
             self.people.news()
         self.settled = False
-        """All was decided for the last time."""
+        """True once the last decision was taken."""
         self._speech: deque[int] = deque(maxlen=VAD_HISTORY_FRAMES)
         self._open: _EmbeddingSample | None = None
         self._waiting: deque[_EmbeddingSample] = deque()
@@ -144,7 +145,7 @@ class SegmentEmbeddings:
         self._their_turn = False
 
     def opened(self, piece: int, at: int) -> None:
-        """A piece begins."""
+        """Begin a segment."""
         self._open = _EmbeddingSample(piece)
         self._pieces += 1
         for frame in self._speech:
@@ -152,18 +153,18 @@ class SegmentEmbeddings:
                 self._add(frame)
 
     def spoken(self, at: int) -> None:
-        """Mark speech in the frame from there on."""
+        """Mark the frame that begins at ``at`` as speech."""
         self._speech.append(at)
         if self._open is not None:
             self._add(at)
 
     def paused(self, paused: bool) -> None:
-        """The piece may be over, or goes on after all."""
+        """Note whether the open segment pauses."""
         if self._open is not None:
             self._open.paused = paused
 
     def ended(self, piece: int, end: int, now: float, ring: SampleRingBuffer) -> None:
-        """The piece is over: keep what is needed of it."""
+        """End a segment and copy the audio that its embedding needs."""
         sample, self._open = self._open, None
         if sample is None or sample.piece != piece:
             return
@@ -185,8 +186,8 @@ class SegmentEmbeddings:
         self.speakers.forget(piece)
 
     def wish(self, finished: bool) -> EmbeddingTask | None:
-        """Return the next embedding to make. ``finished``: everything is sent but the summary,
-        which waits for this."""
+        """Return the next task. ``finished``: everything is sent but the summary, which waits for
+        this."""
         if self.settled or self._alone:
             return None
         urgency = RecognitionUrgency.VOICE
@@ -209,11 +210,11 @@ class SegmentEmbeddings:
         return len(self._waiting) >= URGENT_WAITING_SEGMENTS and self._their_turn
 
     def partial_began(self) -> None:
-        """Next time it is a vector's turn."""
+        """Note that a partial has begun: it is an embedding's turn next."""
         self._their_turn = True
 
     def began(self, voiced: EmbeddingTask, ring: SampleRingBuffer) -> Block | None:
-        """It is being worked on; its sound, shape (samples,), None where all are to be decided."""
+        """Begin a task; return its audio, shape (samples,), or None for the last decision."""
         self._their_turn = False
         if voiced.piece is None:
             self._deciding = True
@@ -232,8 +233,8 @@ class SegmentEmbeddings:
     def heard(
         self, voiced: EmbeddingTask, vector: live_speaker_labels.Vector | None
     ) -> live_speaker_labels.RelabelRequest | None:
-        """Note the embedding of a segment, None if that failed; return the decision that is due
-        now."""
+        """Note the embedding of a segment, None if that failed; return the request for a decision
+        that is due now."""
         if voiced.piece is None:
             return self.speakers.question(last=True)
         seconds = self._going.pop(voiced.piece, None)
@@ -248,7 +249,7 @@ class SegmentEmbeddings:
     def decided(
         self, voiced: EmbeddingTask, decision: live_speaker_labels.RelabelResult | None
     ) -> Iterator[LiveEvent]:
-        """It is decided, if anything was to be."""
+        """Take over a decision, if there was one; yield the changes."""
         if decision is not None:
             self.speakers.take(decision)
         if voiced.piece is None:
@@ -260,12 +261,12 @@ class SegmentEmbeddings:
 
     @property
     def has_no_work(self) -> bool:
-        """Return whether nothing is left to do before it is settled."""
+        """Return whether nothing is left to compute before the last decision."""
         busy = self._waiting or self._going or self._deciding
         return self._alone or not (busy or self.speakers.heard)
 
     def settle(self) -> Iterator[LiveEvent]:
-        """Settle the result."""
+        """Fix the labels at the end; yield the last changes."""
         self.settled = True
         self.speakers.settle()
         yield from self._revised()

@@ -1,8 +1,8 @@
 """State of one audio stream on its way to partial and final text. Pure.
 
-`StreamRecognizer` is fed with sound, with what a detector says of it and with what an engine made
-of it, and gives events. It has no thread, no clock and no engine; who calls it
-(`live.runtime.live_scheduler`) has them, for many at once.
+`StreamRecognizer` takes audio, speech probabilities and recognition results, and returns events. It
+has no thread, no clock and no engine; its caller (`live.runtime.live_scheduler`) has them, for many
+streams at once.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ SHED_TEXT = "Too many speak: what is said now is not recognised."
 SessionTask: TypeAlias = RecognitionTask | EmbeddingTask
 """Work of an engine for one session."""
 LEAD_IN_S = 1.0
-"""Audio before the resume point that a new engine gets: a detector of speech depends on what
-came before."""
+"""Seconds of audio before the resume point that a new engine gets: a VAD depends on the audio
+before."""
 
 
 class StreamRecognizer:
-    """One session. ``engine`` and ``precision`` are for the summary; ``voices``: whether there is
-    somebody who hears what a voice sounds like; ``context``: whether pieces are heard behind those
+    """State of one stream. ``engine`` and ``precision`` are for the summary; ``voices``: whether
+    there is a speaker encoder; ``context``: whether segments are recognized behind the segments
     before them."""
 
     def __init__(
@@ -87,7 +87,7 @@ class StreamRecognizer:
         self._turn_began = at if begin.open else None
         goes_on = begin.at or begin.turn or begin.piece
         self._entered = at if goes_on else round(ENTRY_WINDOW_S * LIVE_RATE)
-        """It has only just come until so many samples were looked at."""
+        """Samples up to which the session counts as having only just begun."""
         self._open: SpeechSegment | None = None
         known = options.known_voices if options.identifies_speakers else None
         self._voicing = SegmentEmbeddings(begin, known) if voices else None
@@ -99,7 +99,7 @@ class StreamRecognizer:
         self._confidence = begin.confidence
         self._doubted = begin.doubted
         self.over = False
-        """`Summary` was told."""
+        """True once `Summary` was sent."""
         self.finishing = False
         self.verdict: Callable[[], UtteranceAdmission] = lambda: UtteranceAdmission.SERVE
         """Admission of an utterance that begins."""
@@ -123,7 +123,7 @@ class StreamRecognizer:
 
     @property
     def waiting_s(self) -> float:
-        """Seconds of speech that has ended and has no final."""
+        """Return the seconds of speech that has ended and has no final."""
         pieces = (piece for piece in self._story.pieces if piece.final is None)
         return sum((piece.end or 0) - piece.start for piece in pieces) / LIVE_RATE
 
@@ -137,22 +137,22 @@ class StreamRecognizer:
 
     @property
     def backlog_s(self) -> float:
-        """Seconds that were not looked at, or wait to be recognised."""
+        """Return the seconds that are not processed yet, or wait for recognition."""
         waiting = sum((piece.end or 0) - piece.start for piece in self._story.pieces)
         return (self._sound.end - self._looked + waiting) / LIVE_RATE
 
     @property
     def backlog(self) -> int:
-        """Frames that were not looked at."""
+        """Return the frames that are not processed yet."""
         return (self._sound.end - self._looked) // FRAME_SAMPLES
 
     def sound(self, block: Block) -> None:
-        """More of it, shape (samples,)."""
+        """Add audio, shape (samples,)."""
         self._sound.append(block)
 
     def frames(self, most: int) -> Block | None:
-        """The next frames to be looked at, shape (frames, `FRAME_SAMPLES`); None where there is
-        none."""
+        """Return at most ``most`` of the next frames, shape (frames, `FRAME_SAMPLES`); None if
+        there are none."""
         count = min(most, self.backlog)
         if count <= 0:
             return None
@@ -160,11 +160,11 @@ class StreamRecognizer:
         return found.reshape(count, FRAME_SAMPLES)
 
     def looked(self, probability: float, now: float) -> Iterator[live_events.LiveEvent]:
-        """The next frame is speech with that probability."""
+        """Process the next frame, given its speech probability."""
         self._looked += FRAME_SAMPLES
         if self.over or self._looked <= self._decided:
-            return  # the latter so that the detector knows what came before
-        if not self.finishing:  # behind the end of the session nothing begins
+            return  # lead-in frames only give the VAD its state
+        if not self.finishing:  # after the end of the session no utterance begins
             for event in self._ends.feed(probability):
                 yield from self._take(event, now)
                 if self.over:
@@ -174,12 +174,12 @@ class StreamRecognizer:
         yield from self._heard()
 
     def change(self, options: LiveOptions) -> None:
-        """From here on."""
+        """Change the options from here on."""
         self.options = options
         self._ends.use(options.endpointing)
 
     def commit(self, now: float) -> Iterator[live_events.LiveEvent]:
-        """The turn ends here."""
+        """End the turn here."""
         at = self._within_frame()
         for event in self._ends.commit(at):
             yield from self._take(event, now)
@@ -196,7 +196,7 @@ class StreamRecognizer:
         self._open = None
         self._looked = max(self._looked, self._decided)
         self._story.drop(self._turn, self._looked)
-        self._sound.silence(self._looked)  # less than a frame, and not the next turn's
+        self._sound.silence(self._looked)  # less than a frame, which is not the next turn's
         self._ends = Endpointer(self.options.endpointing, self._looked)
         self._turn_began = None
         self._turn += 1
@@ -210,7 +210,7 @@ class StreamRecognizer:
         self._story.leave()
 
     def finish(self, now: float) -> Iterator[live_events.LiveEvent]:
-        """No more sound comes."""
+        """End the audio."""
         if self.finishing:
             return
         self.finishing = True
@@ -225,9 +225,8 @@ class StreamRecognizer:
     def due(
         self, voices: bool = True, worth: Callable[[RecognitionTask], bool] | None = None
     ) -> SessionTask | None:
-        """Return the next task; `began` or `began_voice` says that it has begun. ``voices``:
-        whether an embedding may be computed. ``worth``: whether a recognition is worth its cost
-        now."""
+        """Return the next task; `began` or `began_voice` reports its begin. ``voices``: whether an
+        embedding may be computed. ``worth``: whether a recognition is worth its cost now."""
         words = self.wish()
         if words is not None and worth is not None and not worth(words):
             words = None
@@ -244,7 +243,7 @@ class StreamRecognizer:
         return self._listening.wish(self._story.pieces, self._open, self._looked, self.options)
 
     def began(self, listen: RecognitionTask) -> tuple[Block, PrecedingContext | None]:
-        """It is being recognised; its sound, and what it is heard behind: then that is in front."""
+        """Begin a recognition; return its audio, which begins with the context, and the context."""
         self._listening.began(listen)
         if listen.urgency is RecognitionUrgency.PARTIAL and self._voicing is not None:
             self._voicing.partial_began()
@@ -262,7 +261,7 @@ class StreamRecognizer:
         now: float,
         work_s: float,
     ) -> Iterator[live_events.LiveEvent]:
-        """Yield the events of a result; None if it was stopped, or failed."""
+        """Yield the events of a result; it is None if recognition was stopped or failed."""
         self._listening.over(listen)
         piece = listen.piece
         if piece.cancelled or piece.final is not None:
@@ -283,20 +282,20 @@ class StreamRecognizer:
             yield from self._partial(piece, found, listen)
 
     def began_voice(self, voiced: EmbeddingTask) -> Block | None:
-        """It is being worked on; its sound, None where all that was heard is to be decided."""
+        """Begin an embedding task; return its audio, or None for the last decision."""
         assert self._voicing is not None
         return self._voicing.began(voiced, self._sound)
 
     def heard_voice(self, voiced: EmbeddingTask, vector: Vector | None) -> RelabelRequest | None:
-        """Note the embedding of a segment, None if that failed; return what has to be relabelled
-        now."""
+        """Note the embedding of a segment, None if that failed; return the request for a decision
+        that is due now."""
         assert self._voicing is not None
         return self._voicing.heard(voiced, vector)
 
     def decided(
         self, voiced: EmbeddingTask, decision: RelabelResult | None
     ) -> Iterator[live_events.LiveEvent]:
-        """Return the decision, if there was one to make."""
+        """Take over a decision, if there was one; yield the events."""
         assert self._voicing is not None
         yield from self._voicing.decided(voiced, decision)
         yield from self._flush()
@@ -367,7 +366,7 @@ class StreamRecognizer:
     def _settle(
         self, piece: SpeechSegment, found: RecognitionHypothesis | None, now: float, work_s: float
     ) -> Iterator[live_events.LiveEvent]:
-        """Settle a segment; its final is sent when those before it are."""
+        """Set the final of a segment; it is sent behind those before it."""
         assert piece.end is not None
         flags: tuple[str, ...] = ()
         if self._context is not None:
@@ -390,7 +389,7 @@ class StreamRecognizer:
         yield from self._flush()
 
     def _flush(self) -> Iterator[live_events.LiveEvent]:
-        """Send due results, in order."""
+        """Yield due results, in order."""
         waited = sum(1 for _ in self._story.pieces)
         before = self._story.commits
         yield from self._story.due()
@@ -427,7 +426,7 @@ class StreamRecognizer:
             )
 
     def partials_late(self, listen: RecognitionTask) -> Iterator[live_events.LiveEvent]:
-        """Send the notice that words come late, unless it was sent lately."""
+        """Yield the notice that partials come late, unless it was sent lately."""
         if self._late is None or listen.to - self._late >= LATE_NOTICE_INTERVAL_S * LIVE_RATE:
             self._late = listen.to
             notice = Notice(
@@ -436,7 +435,7 @@ class StreamRecognizer:
             yield live_events.NoticeRaised(notice)
 
     def _heard(self, always: bool = False) -> Iterator[live_events.LiveEvent]:
-        """Let go of the sound that nobody needs, and say so now and then."""
+        """Drop audio that is not needed any more; report the progress now and then."""
         settled = self._looked if self.finishing else min(self._ends.keep_from, self._looked)
         for piece in self._story.pieces:
             settled = min(settled, piece.start)
@@ -461,7 +460,7 @@ class StreamRecognizer:
 
 
 def _frames_from(lead: int, at: int) -> tuple[int, int]:
-    """The first frame that is looked at of sound that comes from ``lead`` on, and the first that
-    counts: where those were that an engine looked at which heard it from the session's begin."""
+    """Return the first frame to process, in audio that begins at ``lead``, and the first that
+    counts. Both lie where an engine would have them that processed the session from its begin."""
     first, counts = -(-lead // FRAME_SAMPLES) * FRAME_SAMPLES, at // FRAME_SAMPLES * FRAME_SAMPLES
     return (first, counts) if first <= counts else (at, at)

@@ -1,9 +1,10 @@
 """Voice activity detection: Silero VAD 6.2 in numpy, batched over sessions.
 
 Its weights (MIT, see THIRD_PARTY_LICENSES.md) are inside moonshine-voice's library, which has one
-detector for the whole process: two streams would run through one memory. Here each has its own, 320
-numbers, and all that wait are heard in one pass, which costs a session an eighth of what it costs
-alone. The network: spectra of 16 ms, four convolutions over time, an LSTM and a line.
+detector for the whole process: two streams would share one state. Here each stream has its own
+state of 320 numbers. All streams that wait are processed in one pass, which costs a stream an
+eighth of a pass alone. The network: spectra of 16 ms, four convolutions over time, an LSTM and a
+linear layer.
 """
 
 from __future__ import annotations
@@ -24,20 +25,20 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
 
 SAMPLE_RATE = 16_000
-"""Samples a second of all that is heard here."""
+"""Samples per second of the input."""
 FRAME_SAMPLES = 512
-"""Samples that a probability is said for: 32 ms."""
+"""Samples of a frame, which has one probability: 32 ms."""
 SILERO_MODEL = EmbeddedModel(
     "voice activity detector",
     2_421_280,
     "78ba66d7e26150313fd2dc82b9cfe2b6b5f82cba050d67dea52d9c60b5262c18",
 )
-_BRANCH = "If_0_then_branch__Inline_0__"  # that for 16 kHz; the other is for 8
-_CONTEXT_SAMPLES = 64  # samples of the frame before
+_BRANCH = "If_0_then_branch__Inline_0__"  # the branch for 16 kHz; the other is for 8 kHz
+_CONTEXT_SAMPLES = 64  # samples of the previous frame
 _WINDOW, _HOP = 256, 128
 _BINS = _WINDOW // 2 + 1
 _LSTM_CELLS = 128
-_HIDDEN, _CELL, _BEFORE = 0, _LSTM_CELLS, 2 * _LSTM_CELLS  # where each begins in a state
+_HIDDEN, _CELL, _BEFORE = 0, _LSTM_CELLS, 2 * _LSTM_CELLS  # offsets within a state
 
 
 class VadState:
@@ -53,12 +54,12 @@ class VadState:
 
 @dataclass(frozen=True)
 class VadWeights:
-    """Matrices to multiply rows with, and what is added behind.
+    """Weights of the network: matrices that rows are multiplied with, and biases.
 
-    ``spectrum`` (256, 258). ``convolutions``: (taps times channels in, channels out) and
-    (channels out,) each, of the taps that do not always meet nothing. ``gates`` (256, 512) and
-    (512,): input and hidden to input gate, forget gate, candidate and output gate; those of the
-    gates are halved, since a sigmoid is a hyperbolic tangent of the half. ``last`` (128,) and one.
+    ``spectrum`` (256, 258). ``convolutions``: (taps times channels in, channels out) and (channels
+    out,) each, without the taps that only meet padding. ``gates`` (256, 512) and (512,): input and
+    hidden to input gate, forget gate, candidate and output gate; those of the gates are halved,
+    since a sigmoid is a hyperbolic tangent of the half. ``last`` (128,) and one.
     """
 
     spectrum: Floats
@@ -68,10 +69,11 @@ class VadWeights:
 
 
 def load_vad_weights() -> VadWeights:
-    """The weights, out of the library that carries them; they may be shared by all.
+    """Return the weights from the library that contains them; several detectors may share them.
 
     Raises:
-        errors.LiveUnavailable: there is no library or onnxruntime, or the library has another.
+        errors.LiveUnavailable: the library or onnxruntime is missing, or the library has other
+            weights.
     """
     try:
         model = onnx_runtime.parse_ort_model(
@@ -87,7 +89,7 @@ def load_vad_weights() -> VadWeights:
 
 
 def _arrange_tensors(found: dict[str, Floats]) -> VadWeights:
-    """The network's tensors as what `SileroVad` multiplies with."""
+    """Return the tensors of the network in the form that `SileroVad` multiplies with."""
     import numpy as np
 
     def convolution(number: int, taps: slice) -> tuple[Floats, Floats]:
@@ -102,7 +104,7 @@ def _arrange_tensors(found: dict[str, Floats]) -> VadWeights:
     half[2 * _LSTM_CELLS : 3 * _LSTM_CELLS] = 1
     return VadWeights(
         np.ascontiguousarray(found["stft.forward_basis_buffer"][:, 0].T),
-        # The third sees two moments, the fourth one; what lies around them is nothing.
+        # The third sees two time steps, the fourth one; the steps around them are padding.
         [convolution(n, slice(*taps)) for n, taps in enumerate([(0, 3), (0, 3), (1, 3), (1, 2)])],
         (np.ascontiguousarray((gates * half[:, None]).T), bias * half),
         (
@@ -113,10 +115,10 @@ def _arrange_tensors(found: dict[str, Floats]) -> VadWeights:
 
 
 class SileroVad:
-    """The network. It keeps nothing of a stream, and may be used by several threads at once.
+    """VAD network. It has no state of a stream, and several threads may use it at once.
 
-    From the first one on, all that numpy multiplies in this process it multiplies on one thread: by
-    itself it divides matrices as small as these among all cores, where they wait for each other.
+    The first instance limits numpy's matrix products in this process to one thread. By default
+    numpy divides even such small matrices among all cores, where the threads wait for each other.
     """
 
     def __init__(self, weights: VadWeights) -> None:
@@ -126,16 +128,16 @@ class SileroVad:
         self._weights = weights
 
     def state(self) -> VadState:
-        """Of a stream that begins."""
+        """Return the state of a new stream."""
         return VadState()
 
     def probabilities(self, frames: Block, states: Sequence[VadState]) -> Floats:
         """Return the probability of speech in each of ``frames`` (n, 512), at 16 kHz: (n,) of 0 to
         1.
 
-        Row by row the next frame of the stream that the state in its place is of, which is brought
-        up to date; no state may be there twice. Sound that is not finite counts as silence, and its
-        stream begins anew.
+        Each row is the next frame of the stream with the state at the same index, which is updated;
+        no state may occur twice. Audio that is not finite counts as silence, and resets the state
+        of its stream.
         """
         import numpy as np
 
@@ -146,7 +148,7 @@ class SileroVad:
         if not states:
             return np.zeros(0, np.float32)
         past = np.stack([state.values for state in states])
-        with np.errstate(all="ignore"):  # what is not finite is looked at below
+        with np.errstate(all="ignore"):  # values that are not finite are handled below
             seen = self._seen(np.concatenate([past[:, _BEFORE:], frames], axis=1))
             hidden, cell = self._remembered(seen, past)
             line, bias = self._weights.last
@@ -170,7 +172,7 @@ class SileroVad:
         waves = np.concatenate([hops[:, :-1], hops[:, 1:]], axis=2).reshape(-1, _WINDOW)
         parts = waves @ self._weights.spectrum
         parts *= parts
-        # Four moments between two of nothing; then two, then one.
+        # Four time steps between two of padding; then two, then one.
         moments = np.zeros((n, 6, _BINS), np.float32)
         power = parts[:, :_BINS] + parts[:, _BINS:]
         np.sqrt(power.reshape(n, 4, _BINS), out=moments[:, 1:5])
@@ -182,7 +184,7 @@ class SileroVad:
         return _convolve(_convolve(seen, third), fourth)
 
     def _remembered(self, seen: Floats, past: Floats) -> tuple[Floats, Floats]:
-        """One step of the LSTM: hidden and cell, (n, 128) each."""
+        """Run one step of the LSTM; return hidden and cell state, (n, 128) each."""
         import numpy as np
 
         matrix, bias = self._weights.gates
@@ -207,9 +209,9 @@ def _convolve(rows: Floats, weights: tuple[Floats, Floats]) -> Floats:
 
 
 def load_vad() -> SileroVad:
-    """The detector, for an engine that is about to hear live.
+    """Return the detector, for a live engine.
 
     Raises:
-        errors.LiveUnavailable: its weights are not here.
+        errors.LiveUnavailable: its weights are not available.
     """
     return SileroVad(load_vad_weights())

@@ -1,1 +1,1 @@
-"""Live sessions that outlive a connection and an engine's process."""
+"""Live sessions of clients, which outlive a connection and a worker process."""

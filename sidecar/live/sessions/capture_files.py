@@ -1,11 +1,11 @@
-"""Encrypted capture files: names, limits, writing, owner. `bench.capture_reader` reads the rest.
+"""Encrypted capture files: names, limits, writing, owner. Reading them: `bench.capture_reader`.
 
-Each begins with a mark, a salt and the capture's id, by which the two belong together; then come
-small pieces, so that little is lost where the service dies.
+Each file begins with a magic number, a salt and the capture's id, which links the two files of a
+capture. Small encrypted chunks follow, so that little is lost if the service dies.
 
-All that is here waits for a disk: call it in a thread.
+All functions here block on the disk: call them in a thread.
 
-Sound that never got here is silence in the WAV, so that times stay what they were.
+Audio that was left out is silence in the WAV, so that times stay correct.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ MAX_STEM_LENGTH = 80
 
 @dataclass(frozen=True, slots=True)
 class CaptureInfo:
-    """A capture that is there: what its files begin with, when it was last written to (seconds
-    since 1970), and the bytes of both."""
+    """Stored capture: the stem of its file names, its last write (seconds since 1970), and the
+    bytes of both files."""
 
     stem: str
     written: float
@@ -43,7 +43,7 @@ class CaptureInfo:
 
 
 MAX_CAPTURES = 1000
-"""Captured sessions in the folder: each is listed whenever one ends."""
+"""Captures in the folder: each is listed whenever one ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ class CaptureLimits:
 
 
 def capture_stem(session: str, at: float) -> str:
-    """Such as `20261121T104641_talk-7`: the local time, and what a file may be called of the name
-    that a client gave its session."""
+    """Return a stem such as `20261121T104641_talk-7`: the local time, and the client's session id
+    in characters that file names allow."""
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", session).strip("_")[:MAX_STEM_LENGTH]
     return f"{time.strftime('%Y%m%dT%H%M%S', time.localtime(at))}_{plain or 'session'}"
 
@@ -87,7 +87,7 @@ def capture_head(encoding: SampleEncoding, rate: int, size: int | None = None) -
 
 CAPTURE_MAGIC = b"VIBEVOICE CAPTURE 1\n"
 ENCRYPTED_CHUNK_BYTES = {SOUND: 16 << 10, EVENTS: 1 << 10}
-"""Bytes that are sealed at once, and lost where the service dies: half a second, a few events."""
+"""Bytes that are encrypted at once, and lost if the service dies: half a second, a few events."""
 CAPTURE_ID_BYTES = 16
 HEADER_CHECK_BYTES = 12 + encryption.TAG_BYTES
 CAPTURE_HEADER_BYTES = (
@@ -98,14 +98,13 @@ _BLOCK = 1 << 20
 
 
 class EncryptedCaptureWriter:
-    """One file that is written, made with this; there must be none with its name."""
+    """Writer of one new file; no file of its name may exist."""
 
     def __init__(self, path: Path, secret: str, capture: bytes, what: str) -> None:
-        """``capture``: its id, of `CAPTURE_ID_BYTES` bytes; ``what`` of it this is, by the end of
-        its name.
+        """``capture``: its id, of `CAPTURE_ID_BYTES` bytes; ``what``: the suffix of this file.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: the file cannot be created.
         """
         salt, self._prefix = (
             os.urandom(encryption.SALT_BYTES),
@@ -116,25 +115,25 @@ class EncryptedCaptureWriter:
         self._number, self._piece = 0, ENCRYPTED_CHUNK_BYTES[what]
         self._waiting = bytearray()
         self._file = files.open_new(path, buffering=0)
-        known = self._seal.seal(b"", self._about)  # by which another key is told at once
+        known = self._seal.seal(b"", self._about)  # by which a wrong key is detected at once
         self._file.write(CAPTURE_MAGIC + salt + capture + known + self._prefix)
 
     def write(self, data: bytes) -> None:
-        """More of it.
+        """Append data.
 
         Raises:
-            OSError: there is no room for it.
+            OSError: the disk is full.
         """
         self._waiting += data
-        while len(self._waiting) > self._piece:  # the last one is marked, so one always waits
+        while len(self._waiting) > self._piece:  # the last chunk is marked, so one always waits
             self._put(bytes(self._waiting[: self._piece]), last=False)
             del self._waiting[: self._piece]
 
     def close(self) -> None:
-        """That was all.
+        """End the file.
 
         Raises:
-            OSError: there is no room for the rest.
+            OSError: the disk is full.
         """
         if self._file.closed:
             return
@@ -150,17 +149,17 @@ class EncryptedCaptureWriter:
 
 
 class EncryptedCaptureReader:
-    """One file that was written."""
+    """Reader of one file."""
 
     def __init__(self, path: Path, secret: str, what: str) -> None:
-        """Look at its beginning.
+        """Read the header.
 
         Raises:
-            errors.CaptureUnreadable: it is none, not there, or of another key.
+            errors.CaptureUnreadable: it is not a capture, missing, or encrypted with another key.
         """
         self._path, self._piece = path, ENCRYPTED_CHUNK_BYTES[what]
         self.whole = False
-        """True if it was read to its end, once it was read."""
+        """True once the file was read completely up to its end mark."""
         try:
             with path.open("rb") as file:
                 head = file.read(CAPTURE_HEADER_BYTES)
@@ -184,7 +183,7 @@ class EncryptedCaptureReader:
             ) from None
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield the pieces that were written, in order, as far as they are intact."""
+        """Yield the chunks in order, as far as they are intact."""
         with self._path.open("rb") as file:
             file.seek(CAPTURE_HEADER_BYTES)
             blocks = iter(lambda: file.read(_BLOCK), b"")
@@ -192,7 +191,7 @@ class EncryptedCaptureReader:
                 yield from self._seal.decrypt_chunks(blocks, self._about, self._piece)
                 self.whole = True
             except encryption.DecryptionFailed:
-                pass  # the service died while it wrote: who reads looks at `whole`
+                pass  # the service died during a write: the caller checks `whole`
 
 
 def _associated_data(capture: bytes, what: str) -> str:
@@ -204,7 +203,7 @@ _SILENCE = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class CapturedAudio:
-    """It came ``at`` so many seconds behind the session's begin."""
+    """Captured audio, received ``at`` seconds after the session's begin."""
 
     at: float
     raw: bytes
@@ -214,7 +213,7 @@ class CapturedAudio:
 
 @dataclass(frozen=True, slots=True)
 class CapturedEntry:
-    """Captured entry other than audio, as the plain values that ``make`` gives."""
+    """Captured entry other than audio, as the plain values that ``make`` returns."""
 
     at: float
     make: Callable[[], Mapping[str, Any]]
@@ -225,7 +224,7 @@ CaptureItem = CapturedAudio | CapturedEntry
 
 @dataclass(slots=True)
 class CaptureGap:
-    """Gap of a capture since the last note: bytes of audio in so many chunks, and lines."""
+    """Gap of a capture since the last note: bytes and chunks of audio, and lines."""
 
     sound: int = 0
     chunks: int = 0
@@ -233,17 +232,17 @@ class CaptureGap:
 
 
 class CaptureFileSet:
-    """The files of one session, which are made with this."""
+    """Files of one captured session, created with this object."""
 
     def __init__(self, folder: Path, stem: str, secret: str) -> None:
-        """Both begin with ``stem``, or with the first of its like that is free.
+        """Create the files with ``stem``, or with the first free variant of it.
 
         Raises:
-            OSError: they cannot be made.
+            OSError: they cannot be created.
         """
         self._form: tuple[SampleEncoding, int] | None = None
         self._owed = 0
-        """Bytes of sound that never got here, and are silence."""
+        """Bytes of audio that were left out and become silence."""
         capture = os.urandom(CAPTURE_ID_BYTES)
         self._folder, self.stem, self._secret, self._id = folder, stem, secret, capture
         for number in range(2, 1000):
@@ -257,10 +256,10 @@ class CaptureFileSet:
         self._events = EncryptedCaptureWriter(self._path(EVENTS), secret, capture, EVENTS)
 
     def write(self, item: CaptureItem, before: CaptureGap) -> None:
-        """One more; ``before`` it some were left out.
+        """Write an item; ``before``: the gap before it.
 
         Raises:
-            OSError: there is no room for it.
+            OSError: the disk is full.
         """
         self._say_left_out(item.at, before)
         if isinstance(item, CapturedEntry):
@@ -275,14 +274,14 @@ class CaptureFileSet:
             self._pay()
             self._sound.write(item.raw)
         else:
-            line["unlike"] = True  # a WAV has one form, that of its first chunk
+            line["unlike"] = True  # a WAV has one encoding, that of its first chunk
         self._say(item.at, line)
 
     def close(self, at: float, before: CaptureGap) -> None:
-        """That was all; a session without sound leaves nothing.
+        """End the files; a session without audio leaves none.
 
         Raises:
-            OSError: there is no room for the rest.
+            OSError: the disk is full.
         """
         try:
             self._say_left_out(at, before)
@@ -318,8 +317,8 @@ class CaptureFileSet:
 
 
 def capture_owner(events: Path, secret: str) -> str | None:
-    """Return the owner of the session in a capture with these ``events``; None if they cannot be
-    read, or do not have it: an older version wrote them."""
+    """Return the owner of the session in a capture with these ``events``. None if they cannot be
+    read, or have no owner: an older version wrote them."""
     first = b""
     try:
         for piece in EncryptedCaptureReader(events, secret, EVENTS).pieces():

@@ -41,29 +41,29 @@ from sidecar.version import __version__
 log = logging.getLogger(__name__)
 
 MAX_PENDING_BYTES = 64 << 20
-"""Of sound that wait, whatever the number of chunks is."""
+"""Bytes of audio that wait at most, whatever the number of chunks is."""
 
 
 class PendingCapture:
-    """A session that is captured, on the way to its files."""
+    """Captured session with the items that wait to be written."""
 
     def __init__(self, stem: str, first: CapturedEntry) -> None:
         self.stem, self.first = stem, first
         self.items: deque[CaptureItem] = deque()
         self.bytes = 0
         self.left_out = CaptureGap()
-        """Of what was not written before the first of ``items``."""
+        """Items that were left out before the first of ``items``."""
         self.lost = CaptureGap()
-        """Of all of it."""
+        """All items that were left out."""
         self.over_at: float | None = None
         self.ready = False
-        """True if the writer knows that there is something."""
+        """True if the writer has been notified of waiting items."""
         self.recording: CaptureFileSet | None = None
         self.failed = False
 
 
 class CaptureWriter:
-    """Owns the folder and the thread, which ends with `close`."""
+    """Writer of captures; owns the folder and the thread, which ends with `close`."""
 
     def __init__(
         self,
@@ -73,12 +73,12 @@ class CaptureWriter:
         most: int,
         now: clock.Clock = clock.wall_time,
     ) -> None:
-        """``most``: chunks and events of one session that wait."""
+        """``most``: chunks and events of one session that may wait."""
         self._folder, self._secret, self._limits, self._most = folder, secret, limits, most
         self._now = now
         self._changed = threading.Condition()
         self._ready: deque[PendingCapture | Callable[[], None]] = deque()
-        """Sessions of which something waits to be written, and deletions, as they came."""
+        """Sessions with waiting items, and deletions, in order."""
         self._bytes = 0
         self._open: set[PendingCapture] = set()
         self._closing = False
@@ -86,7 +86,7 @@ class CaptureWriter:
         self._thread.start()
 
     def put(self, entry: PendingCapture, item: CaptureItem) -> None:
-        """It waits to be written; where there is no room, the oldest sound of the session goes."""
+        """Queue an item; if the budget is exceeded, drop the oldest audio of the session."""
         with self._changed:
             entry.items.append(item)
             self._weigh(entry, item, 1)
@@ -103,11 +103,11 @@ class CaptureWriter:
             self._wake(entry)
 
     def forget(self, owner: str) -> Future[None]:
-        """Delete the captures of an owner's sessions that are over, behind what waited to
-        be written before.
+        """Delete the captures of an owner's ended sessions, after the items that wait already are
+        written.
 
         Raises:
-            errors.ShuttingDown: the service ends.
+            errors.ShuttingDown: the service shuts down.
         """
         done = Future[None]()
         with self._changed:
@@ -118,7 +118,7 @@ class CaptureWriter:
         return done
 
     def close(self, patience_s: float) -> None:
-        """Write what waits, as far as that takes no longer."""
+        """Write the waiting items, for at most ``patience_s`` seconds."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -136,7 +136,7 @@ class CaptureWriter:
         self._bytes += size
 
     def _drop_oldest(self, entry: PendingCapture) -> None:
-        """One that waits goes, events and orders last: without them nothing can be sent again."""
+        """Drop the oldest audio, or else the oldest event or command: a replay needs those."""
         sounds = (at for at, item in enumerate(entry.items) if isinstance(item, CapturedAudio))
         place = next(sounds, 0)
         item = entry.items[place]
@@ -157,7 +157,7 @@ class CaptureWriter:
             self._finish(entry, 0.0, CaptureGap())
 
     def _next(self) -> Callable[[], None] | None:
-        """Return the next work; None once that was all."""
+        """Return the next work; None once there is no more."""
         with self._changed:
             while not (self._ready or self._closing):
                 self._changed.wait()
@@ -181,7 +181,7 @@ class CaptureWriter:
         over_at: float | None,
     ) -> None:
         for item in items:
-            if not entry.failed:  # else its files cannot be written
+            if not entry.failed:  # otherwise its files cannot be written
                 entry.failed = not self._guarded(partial(self._write, entry, item, before))
             before = CaptureGap()
         if over_at is not None:
@@ -219,13 +219,13 @@ class CaptureWriter:
         return True
 
     def _retain(self) -> None:
-        """Delete what is too old or too much."""
+        """Delete captures that exceed a limit."""
         for stem in captures_to_delete(self._written(), self._now(), self._limits):
             self._delete(stem)
 
     def _forget(self, owner: str, done: Future[None]) -> None:
         if not done.set_running_or_notify_cancel():
-            return  # nobody waits for it any more
+            return  # the caller does not wait any more
         try:
             for one in self._written():
                 if capture_owner(self._folder / f"{one.stem}{EVENTS}", self._secret) == owner:
@@ -245,7 +245,7 @@ class CaptureWriter:
 
 
 def list_captures(folder: Path) -> list[CaptureInfo]:
-    """The captures that are there."""
+    """Return the stored captures."""
     found = []
     for sound in folder.glob(f"*{SOUND}"):
         stem = sound.name.removesuffix(SOUND)
@@ -261,11 +261,11 @@ def list_captures(folder: Path) -> list[CaptureInfo]:
 
 CAPTURED_GREETING = {"captured": True}
 CAPTURE_FORMAT_VERSION = 1
-"""Of the lines."""
+"""Version of the format of the lines."""
 MAX_QUEUED_CHUNKS = 256
-"""Chunks of all captured sessions that wait for the disk; then the oldest are left out."""
+"""Chunks and events of one captured session that may wait for the disk; then audio is left out."""
 CLOSE_TIMEOUT_S = 3.0
-"""So long the end of the service waits for the disk."""
+"""Seconds that the shutdown waits for the disk."""
 
 
 def captures_folder(settings: Settings) -> Path:
@@ -274,18 +274,18 @@ def captures_folder(settings: Settings) -> Path:
 
 
 class CaptureObserver:
-    """Observes all live sessions (`live.sessions.session.Observer`)."""
+    """Factory of capture observers (`live.sessions.session.SessionObserverFactory`)."""
 
     greeting: Mapping[str, Any] = CAPTURED_GREETING
 
     def __init__(self, settings: Settings, engine: str, now: clock.Clock = clock.wall_time) -> None:
-        """``engine``: what hears them.
+        """``engine``: the name of the live engine.
 
         Raises:
             errors.SettingsInvalid: the folder or the key cannot be used.
         """
         folder, secret = captures_folder(settings), journal_key(settings)
-        Cipher(secret, bytes(SALT_BYTES))  # a package that is missing is said at the start
+        Cipher(secret, bytes(SALT_BYTES))  # reports a missing package at the start
         files.make_folder(folder)
         limits = CaptureLimits(settings.capture_mb << 20, MAX_CAPTURES, settings.capture_age)
         self._engine, self._now = engine, now
@@ -293,9 +293,9 @@ class CaptureObserver:
         log.warning("capture is on: audio and text of every live session are written to %s", folder)
 
     def begin(self, session: Session) -> SessionCapture:
-        """A session begins."""
+        """Begin the capture of a session."""
         at = self._now()
-        options = session.options.spoken.to_wire()  # nobody's voice is kept with what was said
+        options = session.options.spoken.to_wire()  # no speaker embeddings beside the transcript
         first = {
             "capture": CAPTURE_FORMAT_VERSION,
             "session": session.id,
@@ -309,31 +309,31 @@ class CaptureObserver:
         return SessionCapture(self._writer, entry)
 
     async def forget(self, owner: str) -> None:
-        """Delete those of an owner's sessions that are over.
+        """Delete the captures of an owner's ended sessions.
 
         Raises:
-            errors.SidecarError: one cannot be deleted.
+            errors.SidecarError: a capture cannot be deleted.
         """
         await asyncio.wrap_future(self._writer.forget(owner))
 
     def close(self) -> None:
-        """Write what waits; this waits for the disk."""
+        """Write the waiting items; blocks on the disk."""
         self._writer.close(CLOSE_TIMEOUT_S)
 
 
 class SessionCapture:
-    """The observer of one session."""
+    """Capture observer of one session."""
 
     def __init__(self, writer: CaptureWriter, entry: PendingCapture) -> None:
         self._writer, self._entry = writer, entry
         self._began = time.monotonic()
 
     def sound(self, raw: bytes, encoding: SampleEncoding, rate: int) -> None:
-        """More of it."""
+        """Capture audio."""
         self._writer.put(self._entry, CapturedAudio(self._at(), raw, encoding, rate))
 
     def ordered(self, order: Mapping[str, Any]) -> None:
-        """An order of the client's."""
+        """Capture a command of the client."""
         self.say({"order": order})
 
     def told(self, numbered: NumberedEvent) -> None:
@@ -345,12 +345,12 @@ class SessionCapture:
         self._writer.put(self._entry, CapturedEntry(self._at(), make))
 
     def over(self, wrong: errors.SidecarError | None) -> None:
-        """It has ended."""
+        """End the capture."""
         self.say({"ended": wrong.code if wrong is not None else None})
         self._writer.end(self._entry, self._at())
 
     def say(self, values: Mapping[str, Any]) -> None:
-        """A line."""
+        """Capture a line."""
         self._writer.put(self._entry, CapturedEntry(self._at(), lambda: values))
 
     def _at(self) -> float:

@@ -1,7 +1,7 @@
-"""Relay between a session and the engine's process.
+"""Relay between a session and the worker process of its engine.
 
-Where a process dies it begins anew in a fresh one. Only a session that was being recognized counts
-that as an attempt, and is recognized alone the next time: so the second attempt leaves no doubt.
+If a process dies, the session resumes in a new one. Only a session that was being recognized counts
+that as an attempt. It is recognized alone the next time, so the second attempt leaves no doubt.
 """
 
 from __future__ import annotations
@@ -29,41 +29,41 @@ OVERLOADED_HINT = "Try again later, or give the service a machine with more core
 
 
 class SharedLiveEngine(Protocol):
-    """An engine that several use at once."""
+    """Engine that several sessions use at once."""
 
     def calling(self, operation: str, **arguments: Any) -> AbstractAsyncContextManager[RpcCall]:
-        """As `workers.worker_process.Worker.calling`."""
+        """Call the engine, as `workers.worker_process.WorkerProcess.calling`."""
 
 
 MAX_DEATHS_AT_POSITION = 2
-"""Deaths at one place of the sound that end a session which was being recognized."""
+"""Engine deaths at one position of the audio that end a session which was being recognized."""
 MAX_SOLE_DEATHS = 5
-"""Deaths wherever in its sound, while nobody else was being recognized, that a session survives."""
+"""Engine deaths that a session survives, anywhere, with no other session being recognized."""
 MAX_UNEXPLAINED_DEATHS = 5
-"""Deaths there while nobody was being recognized that a session survives."""
+"""Engine deaths that a session survives at one position, with no session being recognized."""
 MAX_CONSECUTIVE_LOSSES = 3
-"""So often sound is left out in a row, and nothing is heard in between, before an engine is given
-up: not the sound is to blame then."""
+"""Skips of audio in a row, without recognition in between, before the session ends: the audio is
+not the cause then."""
 
 AcquireLiveEngine = Callable[[], AbstractAsyncContextManager[SharedLiveEngine]]
-"""An engine for as long as the session needs it, loaded if it is not there."""
+"""Function that leases an engine for as long as the session needs it, and loads it if necessary."""
 
 
 class EngineDeathCounter:
-    """Count of the engine's deaths at one position of a session's audio, and which of them it
-    caused; and those without a doubt of which, wherever they were."""
+    """Counter of engine deaths at one position of a session's audio, and of its part in them. It
+    also counts the deaths at any position that the session alone can have caused."""
 
     def __init__(self) -> None:
         self._place: float | None = None
         self._attempts = self._unexplained = self._sole = 0
 
     def suspects(self, place: float) -> bool:
-        """Return whether what is there may have ended an engine."""
+        """Return whether the audio at a position may have ended an engine."""
         return place == self._place and self._attempts > 0
 
     def add(self, died: WorkerDied, place: float) -> bool:
-        """Count one, as an attempt only if the session was being recognized; return whether that
-        is enough. One that other sessions explain counts nothing."""
+        """Count a death, as an attempt only if the session was being recognized; return whether the
+        limit is reached. A death that other sessions explain does not count."""
         if place != self._place:
             self._place, self._attempts, self._unexplained = place, 0, 0
         self._attempts += died.began
@@ -74,7 +74,7 @@ class EngineDeathCounter:
 
 
 async def relay_session(session: Session, share: AcquireLiveEngine) -> None:
-    """See a session to its end; it is told of whatever goes wrong."""
+    """Run a session to its end, which gets any error."""
     deaths = EngineDeathCounter()
     losses, lost_at = 0, -1.0
     while True:
@@ -119,8 +119,8 @@ async def _relay_once(session: Session, engine: SharedLiveEngine, *, alone: bool
 
 
 async def _send_input(session: Session, call: RpcCall) -> None:
-    """Everything that is not settled, and then what comes."""
-    with suppress(channel.ChannelClosed, RpcCallEnded):  # who reads is told
+    """Send all input that is not settled, and then new input."""
+    with suppress(channel.ChannelClosed, RpcCallEnded):  # the reader of the call gets the error
         while True:
             session.news.clear()
             for order in session.orders():

@@ -15,13 +15,13 @@ from sidecar.transcripts.language_detection import LANGUAGE_DOUBTFUL, Confidence
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 
 SAME_SAMPLE_S = 1e-4
-"""Times that are no further apart are those of one sample."""
+"""Seconds: times that are no further apart are those of one sample."""
 TAKEOVER_SEQ_STRIDE = 1_000_000
-"""Offset of the event numbers of a service that goes on for one that died: the last number of
-that one is known to nobody but the client."""
+"""Offset of the event numbers of a service that takes over from one that died: only the client
+knows the last number of that one."""
 UNSAVED_SEQ_OFFSET = TAKEOVER_SEQ_STRIDE // 2
-"""Offset of the numbers of events that were sent without being saved: a client that has them has
-more than was saved."""
+"""Offset of the numbers of events that were sent without being saved: a client with such a number
+has more than was saved."""
 FINAL_EVENTS = (
     live_events.Final
     | live_events.TurnEnded
@@ -30,12 +30,12 @@ FINAL_EVENTS = (
     | live_events.NoticeRaised
     | live_events.Summary
 )
-"""Events that an engine that goes on for another does not send again."""
+"""Events that an engine does not send again if it takes over from another."""
 
 
 @dataclass(frozen=True, slots=True)
 class NumberedEvent:
-    """An event and its place among all of the session, from 1."""
+    """Event with its number among all events of the session, from 1."""
 
     number: int
     event: live_events.LiveEvent
@@ -44,7 +44,7 @@ class NumberedEvent:
 @dataclass(frozen=True, slots=True)
 class EventLogState:
     """State of an `EventLog` for another one: the last number and turn, the kept events, the
-    speakers' embeddings, and the context. Of partials none goes along."""
+    speakers' embeddings, and the context. It has no partials."""
 
     last: int
     started: int
@@ -54,20 +54,20 @@ class EventLogState:
 
 
 class EventLog:
-    """The events of one session. Of partials and of how far it is the last is kept; so who reads
-    slowly misses some of these and nothing else.
+    """Event log of one session. Of partials and of progress only the last is kept; so a client that
+    reads slowly misses some of these and nothing else.
 
-    Where it is guarded (`guard`) what stands waits, and all behind it, until it is said to be
-    `saved`: so no client was told more that stands than what is saved.
+    If the log is guarded (`guard`), `FINAL_EVENTS` and all events after them wait until they are
+    `saved`: so no client gets more final events than are saved.
     """
 
     def __init__(self) -> None:
         self.last = 0
         """The number of the last event."""
         self.guarded = False
-        """True if what stands waits until it is saved."""
+        """True if final events wait until they are saved."""
         self._until: int | None = None
-        """The last number that may be told, None where that is any."""
+        """Last number that may be sent; None without such a limit."""
         self.passed = 0
         """Number of the last event that was sent to its client, as far as is known."""
         self._telling: object | None = None
@@ -78,7 +78,7 @@ class EventLog:
         self._voices: Mapping[int, SpeakerEmbedding] = {}
         self._context: tuple[live_events.ContextUtterance, ...] = ()
         self.over = False
-        """True if nothing more is said."""
+        """True if no more events follow."""
         self.wrong: errors.SidecarError | None = None
         """Error that ended the session; None if the client ended it."""
         self._bell = asyncio.Event()
@@ -101,12 +101,12 @@ class EventLog:
 
     @property
     def heard_s(self) -> float:
-        """Return the seconds of sound that were recognized, as far as events say."""
+        """Return the seconds of audio that were recognized, according to the events."""
         told = self._heard.event if self._heard is not None else None
         return self.behind_finals(told.at if isinstance(told, live_events.InputProcessed) else 0.0)
 
     def restore(self, state: EventLogState) -> None:
-        """Go on where another was; behind the last word nothing comes."""
+        """Continue from the state of another log; no event follows a `Summary`."""
         self.last, self._started = state.last, state.started
         self._kept, self._voices = list(state.kept), state.voices
         self._context = state.context
@@ -118,33 +118,33 @@ class EventLog:
             self.end()
 
     def goes_on(self, after: int) -> None:
-        """Resume for a client that reconnects and names its last event. What was told to a line
-        that had broken already counts no more."""
+        """Resume for a client that reconnects and names its last event. Later events that were sent
+        to its broken connection do not count."""
         self.passed, self._telling = after, None
 
     def since(self, number: int) -> tuple[NumberedEvent, ...]:
-        """Return the kept events behind ``number``."""
+        """Return the kept events after ``number``."""
         return tuple(self._kept[self._place_behind(number) :])
 
     def guard(self) -> None:
-        """Have what stands wait from here on until it is saved."""
+        """Hold final events back from here on until they are saved."""
         self.guarded = True
 
     def stands_behind(self, number: int) -> int | None:
-        """The number of the first that stands behind ``number``; None where none does."""
+        """Return the number of the first final event after ``number``; None if there is none."""
         found = (one.number for one in self.since(number) if isinstance(one.event, FINAL_EVENTS))
         return next(found, None)
 
     def saved(self, number: int) -> None:
-        """All up to ``number`` is saved."""
+        """Note that all events up to ``number`` are saved."""
         if self._until is not None:
             first = self.stands_behind(number)
             self._until = None if first is None else first - 1
             self._ring()
 
     def loosen(self) -> None:
-        """Send everything without waiting to be saved: pending events, and later ones, by
-        numbers that show it (`UNSAVED_SEQ_OFFSET`)."""
+        """Send everything without waiting for a save: pending events, and later ones, with numbers
+        that show it (`UNSAVED_SEQ_OFFSET`)."""
         first = self.last + 1 if self._until is None else self._until + 1
 
         def further(one: NumberedEvent) -> NumberedEvent:
@@ -197,8 +197,8 @@ class EventLog:
         )
 
     def behind_finals(self, at: float) -> float:
-        """Return ``at``, or the end of the last final where that is later: a death between a final
-        and the news that its sound is settled must not say it again."""
+        """Return ``at``, or the end of the last final if that is later. If the engine dies after a
+        final, before it reports that the audio is settled, its successor must not repeat it."""
         finals = (
             one.event for one in reversed(self._kept) if isinstance(one.event, live_events.Final)
         )
@@ -206,25 +206,24 @@ class EventLog:
         return at if last is None else max(at, last.segment.end)
 
     def _behind(self, at: float, lead: float) -> tuple[live_events.ContextUtterance, ...]:
-        """Return the context of segments whose audio begins at ``lead``: the last of them may be
+        """Return the context segments in the audio from ``lead`` to ``at``: the last of them may be
         sent just before it is settled."""
         begin, end = lead - SAME_SAMPLE_S, at + SAME_SAMPLE_S
         return tuple(one for one in self._context if begin <= one.start and one.end <= end)
 
     def broken_off(self, at: float) -> live_events.TurnEnded:
-        """Return the end of the open turn, if no engine hears more of it than up to ``at``; one
-        that has not begun ends with nothing."""
+        """Return the end of the open turn, if no engine recognizes it further than ``at``; a turn
+        that has not begun ends without text."""
         begin = self.so_far(at)
         pieces = begin.said[len(begin.said) - begin.open :]
         start = pieces[0].start if pieces else at
         return live_events.TurnEnded(begin.turn, start, at, " ".join(one.text for one in pieces))
 
     def add(self, event: live_events.LiveEvent) -> NumberedEvent | None:
-        """Append an event, and return its number; None if it is not sent.
+        """Append an event and return it with its number; None if it is not sent.
 
-        That a turn begins, or pauses, is said once, though an engine that went on for another says
-        it again. What voices sound like and what is heard behind is kept for such an engine, and
-        said to nobody.
+        The start of a turn, or a pause, is sent once, though an engine that takes over reports it
+        again. Embeddings and context are kept for such an engine, and never sent.
         """
         if isinstance(event, live_events.SpeakerEmbeddingsKnown):
             self._voices = event.voices
@@ -262,10 +261,10 @@ class EventLog:
             self._ring()
 
     async def after(self, number: int) -> AsyncIterator[NumberedEvent]:
-        """Everything behind ``number``, as it is said, until the end.
+        """Yield all events after ``number``, as they come, until the end.
 
         Raises:
-            errors.SidecarError: what ended the session.
+            errors.SidecarError: the error that ended the session.
         """
         read = self._place_behind(number)
         telling = self._telling = object()
@@ -277,7 +276,7 @@ class EventLog:
                 else:
                     read, number = read + 1, max(number, found.number)
                 yield found
-                # No client is told of `InputProcessed`.
+                # `InputProcessed` is not sent to clients.
                 if telling is self._telling and not isinstance(
                     found.event, live_events.InputProcessed
                 ):
@@ -309,14 +308,14 @@ DONE, LEFT = "done", "left"
 
 
 class EventMetrics:
-    """Of one session; ``wire``: by which way its client came, ``patience_s``: how long a stretch
-    of speech may take to be recognised."""
+    """Metrics of one session's events. ``wire``: the protocol of its client; ``patience_s``: the
+    timeout of the recognition of a segment."""
 
     def __init__(self, tally: LiveMetrics, wire: str, patience_s: float) -> None:
         self.wire = wire
         self._tally, self._patience_s = tally, patience_s
         self._turn = -1
-        """The last that began."""
+        """Last turn that began."""
         self._speaking = False
         self._summed = False
         tally.opened.add(wire)
@@ -355,7 +354,7 @@ class EventMetrics:
                 self._summed = True
 
     def ended(self, wrong: errors.SidecarError | None, *, finished: bool) -> None:
-        """Count the end. ``finished``: the client wanted that."""
+        """Count the end. ``finished``: the client requested it."""
         if self._speaking:
             self._tally.orphaned.add()
         self._speaks(False)

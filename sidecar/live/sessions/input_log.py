@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 from sidecar.interfaces.live_options import SampleEncoding
 
 SMALL_BYTES, JOINED_BYTES = 512, 4096
-"""A chunk with fewer is joined to the one before it, until both have so many: one of a single
-sample costs fifty times its bytes."""
+"""Bytes: a chunk with fewer than the first is joined to the one before it, until both have the
+second together. A chunk of a single sample costs fifty times its bytes."""
 SAME_TIME_S = 1e-6
-"""Times that are no further apart are one: less than a sample at any rate."""
+"""Seconds: times that are no further apart are equal; less than a sample at any rate."""
 
 
 @dataclass(frozen=True, slots=True)
 class InputChunk:
-    """Received audio; ``at``: seconds on the session's clock where it begins."""
+    """Received audio; ``at``: its start on the session's clock, in seconds."""
 
     at: float
     raw: bytes
@@ -35,18 +35,18 @@ class InputChunk:
         return len(self.raw) / self.encoding.width / self.rate
 
     def behind(self, at: float) -> InputChunk:
-        """Return the part of it behind ``at``, from the first whole sample on."""
+        """Return the audio of it after ``at``, from the first whole sample on."""
         samples = max(0, round((at - self.at) * self.rate))
         raw = self.raw[samples * self.encoding.width :]
         return InputChunk(self.at + samples / self.rate, raw, self.encoding, self.rate)
 
     def before(self, at: float) -> InputChunk:
-        """Return what of it lies before ``at``, in whole samples."""
+        """Return the audio of it before ``at``, in whole samples."""
         samples = max(0, round((at - self.at) * self.rate))
         return replace(self, raw=self.raw[: samples * self.encoding.width])
 
     def joined(self, other: object) -> InputChunk | None:
-        """Return both as one if ``other`` is small and goes on where this ends, else None."""
+        """Return both as one chunk if ``other`` is small and follows directly, else None."""
         if not isinstance(other, InputChunk) or len(other.raw) >= SMALL_BYTES:
             return None
         alike = (self.encoding, self.rate) == (other.encoding, other.rate)
@@ -58,21 +58,21 @@ class InputChunk:
 
 @dataclass(frozen=True, slots=True)
 class InputCommit:
-    """End of a turn by the client; ``number``: of this among its requests, 0 if not numbered."""
+    """End of a turn by the client; ``number``: of the command, 0 if not numbered."""
 
     number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class InputDiscard:
-    """The client did not want the turn that goes on here; ``number`` as of `InputCommit`."""
+    """Cancel of the open turn by the client; ``number``: as of `InputCommit`."""
 
     number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class InputLogState:
-    """All that there is of `InputLog`, for another one; the fields are that one's."""
+    """State of an `InputLog` for another one; the fields are the same."""
 
     at: float
     samples: int
@@ -91,7 +91,7 @@ def _chunks(*items: InputChunk | InputCommit | InputDiscard) -> Iterator[InputCh
 def input_before(
     line: Iterable[InputChunk | InputCommit | InputDiscard], at: float, orders: int
 ) -> Iterator[InputChunk | InputCommit | InputDiscard]:
-    """The beginning of a line: sound before ``at``, and no order behind number ``orders``."""
+    """Yield the beginning of the input: audio before ``at``, and commands up to ``orders``."""
     for one in line:
         if one.at > at - SAME_TIME_S if isinstance(one, InputChunk) else one.number > orders:
             return
@@ -99,7 +99,7 @@ def input_before(
 
 
 FULL_BUFFER_TURN_S = 1.0
-"""Time that others wait for a session that may exceed the buffer."""
+"""Seconds that others wait for a session that may exceed the buffer."""
 
 
 @dataclass(slots=True)
@@ -107,7 +107,7 @@ class InputLogTotals:
     """Audio that all sessions keep together."""
 
     most: int
-    """Bytes; a session that keeps more than a second then takes no more."""
+    """Bytes; above it, a session that keeps more than a second accepts no more."""
     bytes: int = 0
     _turn: tuple[InputLog, float] | None = None
     """Session that may exceed the buffer, and when it last did."""
@@ -118,9 +118,9 @@ class InputLogTotals:
         return self.bytes >= self.most
 
     def may_add(self, sound: InputLog, now: float) -> bool:
-        """Return whether a session may add audio at the limit: one may, until its segment ends and
-        makes room. If all were in the middle of a segment no session would ever have room. A
-        session that sends nothing for a while has had its turn."""
+        """Return whether a session may add audio at the limit. One may at a time, until its segment
+        ends and frees memory: if all were in the middle of a segment, none could go on. If that
+        session sends nothing for a while, another one may."""
         holder, since = self._turn or (sound, now)
         if holder is not sound and now < since + FULL_BUFFER_TURN_S:
             return False
@@ -129,10 +129,10 @@ class InputLogTotals:
 
 
 class InputLog:
-    """Audio, commits and cancels in the order in which they came, until settled.
+    """Audio, commits and cancels in the order of arrival, until no engine needs them.
 
-    An engine takes them one by one (`take`), and another one after it from the beginning of what is
-    left (`rewind`).
+    An engine takes them one by one (`take`); its successor begins at the first item that is left
+    (`rewind`).
     """
 
     def __init__(self, held: InputLogTotals) -> None:
@@ -141,16 +141,16 @@ class InputLog:
         self.samples = 0
         """Number of samples, at whatever rate."""
         self.settled = 0.0
-        """Up to where nobody needs it any more."""
+        """End of the audio that is not needed any more."""
         self.bytes = 0
-        """Of what is kept."""
+        """Bytes of the kept audio."""
         self._held = held
         self._rate, self._at_rate = 0, (0.0, 0)
         self._items: deque[InputChunk | InputCommit | InputDiscard] = deque()
         self._past: deque[InputChunk] = deque()
         """Settled audio that a new engine needs as lead-in."""
         self._ahead: deque[InputChunk] = deque()
-        """Of that, what such a one has not taken yet."""
+        """Lead-in audio that the current engine has not taken yet."""
         self._wanted = 0.0
         self._taken = 0
         self._had = 0
@@ -161,24 +161,24 @@ class InputLog:
     def lead(self) -> float:
         """Return the start of the audio that is taken after `rewind`."""
         first = next(_chunks(*self._past, *self._items), None)
-        if first is None:  # what is wanted before that is still to come again, where it is
+        if first is None:  # the client still has to send the wanted audio again
             return min(self.settled, max(self.at, self._wanted))
         return first.behind(self._wanted).at
 
     @property
     def first(self) -> float:
-        """Return the start of the audio that is kept; before it nobody needs any."""
+        """Return the start of the audio that is kept; none before it is needed."""
         return next((one.at for one in _chunks(*self._past, *self._items)), self.at)
 
     @property
     def unanswered(self) -> int | None:
-        """The number of the first order in it that has no answer, None where all have."""
+        """Return the number of the first command without an answer; None if there is none."""
         orders = (one.number for one in self._items if not isinstance(one, InputChunk))
         return next(orders, None)
 
     @property
     def seconds(self) -> float:
-        """Of sound that are kept and not settled."""
+        """Return the seconds of kept audio that is not settled."""
         oldest = next(_chunks(*self._items), None)
         return 0.0 if oldest is None else self.at - oldest.at
 
@@ -189,8 +189,8 @@ class InputLog:
         return InputLogState(self.at, self.samples, self.settled, *rate, items, past, self._wanted)
 
     def until(self, at: float, orders: int) -> InputLogState:
-        """`state` as it would be had nothing come behind ``at`` yet, the border of a piece that
-        came, nor behind so many orders. What is settled may lie behind that."""
+        """Return the state as if the audio had ended at ``at``, the border of a received chunk, and
+        with only ``orders`` commands. ``settled`` may lie after that."""
         past = tuple(_chunks(*input_before(self._past, at, orders)))
         whole = len(past) == len(self._past)
         items = tuple(input_before(self._items, at, orders)) if whole else ()
@@ -203,7 +203,7 @@ class InputLog:
         return InputLogState(at, samples, self.settled, rate, counted, items, past, self._wanted)
 
     def restore(self, state: InputLogState) -> None:
-        """Be what another was; no engine has taken anything yet."""
+        """Continue from the state of another log; no engine has taken any input yet."""
         self.at, self.samples, self.settled = state.at, state.samples, state.settled
         self._rate, self._at_rate = state.rate, state.at_rate
         self._items, self._past = deque(state.items), deque(state.past)
@@ -211,7 +211,7 @@ class InputLog:
         self._wanted = state.wanted
 
     def add(self, raw: bytes, encoding: SampleEncoding, rate: int) -> None:
-        """More sound, of whole samples."""
+        """Add audio of whole samples."""
         chunk = InputChunk(self.at, raw, encoding, rate)
         if rate != self._rate:
             self._rate, self._at_rate = rate, (self.at, self.samples)
@@ -224,12 +224,12 @@ class InputLog:
             self._join(len(self._items) - 1)
 
     def commit(self, number: int = 0) -> None:
-        """The turn ends here; ``number``: of this order."""
+        """End the turn here; ``number``: of this command."""
         self._items.append(InputCommit(number))
 
     def forget(self, number: int = 0) -> None:
-        """The turn that goes on is not wanted. Turns that ended before are; what came since, and no
-        engine has, is silence from then on: the clock is the sound. ``number``: of this order."""
+        """Discard the open turn; turns that ended before stay. Its audio that no engine has taken
+        becomes silence, as audio is the clock. ``number``: of this command."""
         items = list(self._items)
         ends = [at + 1 for at, one in enumerate(items) if not isinstance(one, InputChunk)]
         place = max([self._taken, *ends])
@@ -238,7 +238,7 @@ class InputLog:
         self._items = deque([*items[:place], InputDiscard(number), *quiet])
 
     def dropped(self) -> None:
-        """The first turn that was not wanted is dropped: all before that is over."""
+        """Drop the input up to the first discard: an engine has confirmed that."""
         while any(isinstance(one, InputDiscard) for one in self._items):
             oldest = self._items.popleft()
             self._taken, self._had = max(0, self._taken - 1), max(0, self._had - 1)
@@ -252,7 +252,7 @@ class InputLog:
         self._let_go(self.settled)
 
     def take(self) -> InputChunk | InputCommit | InputDiscard | None:
-        """The next that was not taken, None where there is none."""
+        """Return the next item that was not taken; None if there is none."""
         if self._ahead:
             return self._ahead.popleft().behind(self._wanted)
         if self._taken == len(self._items):
@@ -265,8 +265,8 @@ class InputLog:
         return item.behind(self._wanted) if isinstance(item, InputChunk) else item
 
     def lose(self) -> list[InputCommit | InputDiscard]:
-        """Let go of all that any engine had: nobody hears it. What the client wanted besides, in
-        order, and will not be answered by an engine."""
+        """Drop all input that any engine had: no engine gets it again. Return the commits and
+        discards in it, in order, which no engine will answer."""
         had, wishes = min(self._had, len(self._items)), list[InputCommit | InputDiscard]()
         lost = [self._items.popleft() for _ in range(had)]
         for one in lost:
@@ -282,19 +282,19 @@ class InputLog:
         return wishes
 
     def rewind(self) -> None:
-        """It is taken anew, by an engine that counts commits from 0."""
+        """Offer the input again, to an engine that counts commits from 0."""
         self._taken, self._before = 0, self._answered
         self._ahead = deque(self._past)
 
     def answered(self, commits: int) -> None:
-        """Let go of as many commits as were answered since `rewind`, and of the sound before them
-        that is settled; what is wanted stays."""
+        """Drop as many commits as were answered since `rewind`, and the settled audio before them;
+        wanted audio stays."""
         self._settle(self.settled, self._before + commits)
 
     def settle(self, before: float, commits: int, wanted: float | None = None) -> None:
-        """Let go of what lies before a time, and of as many commits as were answered since
-        `rewind`. What came before a commit that has no answer stays: it is about that. From
-        ``wanted`` on it is kept for an engine that goes on for this one."""
+        """Drop the audio before a time, and as many commits as were answered since `rewind`. Audio
+        before an unanswered commit stays, as the commit is about it. Audio from ``wanted`` on is
+        kept for an engine that takes over."""
         answered = self._before + commits
         self.settled = max(self.settled, before)
         self._settle(before, answered)
@@ -315,7 +315,7 @@ class InputLog:
             self._taken, self._had = self._taken - 1, self._had - 1
 
     def clear(self) -> None:
-        """Let go of all of it: nobody hears any more."""
+        """Drop all input: no engine needs it any more."""
         for kept in (self._items, self._past, self._ahead):
             kept.clear()
         self._taken = self._had = 0
@@ -323,7 +323,7 @@ class InputLog:
         self.settled = self.at
 
     def _join(self, place: int) -> bool:
-        """Make one chunk of that there and the one before it, if both are small."""
+        """Join the chunk at an index to the one before it, if both are small."""
         before = self._items[place - 1]
         joined = before.joined(self._items[place]) if isinstance(before, InputChunk) else None
         if joined is None:
@@ -333,7 +333,7 @@ class InputLog:
         return True
 
     def _let_go(self, before: float) -> None:
-        """Of what is settled and lies before a time."""
+        """Drop settled audio before a time."""
         self._wanted = max(self._wanted, before)
         while self._past and self._past[0].at + self._past[0].seconds <= self._wanted:
             self._count(-len(self._past.popleft().raw))

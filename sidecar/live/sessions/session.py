@@ -1,8 +1,8 @@
 """Live session: input in, numbered events out; its observer protocol.
 
-It outlives the connection it came by (`live.sessions.session_registry` ends it when nobody comes
-back) and the process its engine lives in (`live.sessions.engine_relay` begins anew from what is not
-settled).
+A session outlives the connection of its client: `live.sessions.session_registry` ends it if the
+client does not reconnect. It also outlives the worker process of its engine:
+`live.sessions.engine_relay` resumes it in another, from the first audio that is not settled.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from sidecar.transcripts.transcript import Notice, Transcript
 
 
 class SessionObserver(Protocol):
-    """Of one session. It is told in the event loop, so it never waits."""
+    """Observer of one session. Its methods run in the event loop, so they must not block."""
 
     def sound(self, raw: bytes, encoding: SampleEncoding, rate: int) -> None:
-        """The client sent it, and it was taken."""
+        """Observe accepted audio of the client."""
 
     def ordered(self, order: Mapping[str, Any]) -> None:
-        """The client wants something, as plain values: `commit`, `forget`, `change`, `finish`."""
+        """Observe a command as plain values: `commit`, `forget`, `change`, `finish`."""
 
     def told(self, numbered: NumberedEvent) -> None:
-        """An event was sent."""
+        """Observe a sent event."""
 
     def over(self, wrong: errors.SidecarError | None) -> None:
-        """End of the events; called once."""
+        """Observe the end of the events; called once."""
 
 
 class SessionObserverFactory(Protocol):
@@ -56,35 +56,35 @@ class SessionObserverFactory(Protocol):
 
     @property
     def greeting(self) -> Mapping[str, Any]:
-        """Return the values that each client is told when its session begins; by each wire in its
-        own way."""
+        """Return values for each client at the start of its session; each protocol sends them in
+        its own way."""
 
     def begin(self, session: Session) -> SessionObserver:
-        """A session begins."""
+        """Return the observer of a new session."""
 
 
 log = logging.getLogger(__name__)
 
 MIN_BUFFER_S = 1.0
-"""Seconds of sound that each session may keep, however much the others do."""
+"""Seconds of audio that each session may keep, however much the others keep."""
 BUFFER_POLL_S = 0.25
 """Interval at which a waiting client checks for space in the buffer."""
 AUDIO_LOST_NOTICE = Notice(
     "sound_lost", "The engine died twice on the latest audio, which is skipped."
 )
 NOT_SAVED_CODE = "not_kept"
-"""The notice of a session that was to become a job and did not."""
+"""Code of the notice that a session could not be saved as a job."""
 
 
 SaveSession = Callable[["Session", Transcript], Awaitable[str]]
-"""Makes a job of a session that is over; its id."""
+"""Function that makes a job of a finished session and returns its id."""
 
 
 class Session:
-    """Held by one connection at a time; not for two tasks at once, but for `events`.
+    """Live session. One connection holds it at a time; only `events` allows two tasks at once.
 
-    ``now`` is a clock that only goes forward. ``accepted`` checks options that change, as those of
-    the beginning were.
+    ``now`` is a monotonic clock. ``accepted`` checks changed options as those at the start were
+    checked.
     """
 
     def __init__(
@@ -112,25 +112,25 @@ class Session:
         self.sound = InputLog(held)
         self.began = self.touched = self.held_since = now()
         self.disconnected_at: float | None = None
-        """Time when the last connection ended, None while there is one."""
+        """Time when the last connection ended; None while one is open."""
         self.taken = asyncio.Event()
-        """Event that is set when another connection takes the session over; then it is another
-        one."""
+        """Set when another connection takes the session over, which then gets a new event."""
         self.placed = asyncio.Event()
-        """Set once an engine had it, or it is over."""
+        """Set once an engine has the session, or the session has ended."""
         self.received_orders = 0
-        """Commits, cancels, changes and the finish that came: what need not be said again."""
+        """Number of received commits, cancels, changes and finish: the client need not repeat
+        them."""
         self.finishing = False
         self.forgiving = False
-        """Sound that ends engines is left out, and does not end the session."""
+        """True if audio on which engines crash is skipped, and does not end the session."""
         self.stranger = False
-        """Nobody has looked yet whom its owner knows."""
+        """True until the enrolled speakers of its owner are loaded."""
         self.recording: SessionRecording | None = None
-        """Takes its sound, where that is kept."""
+        """Recording of its audio, if that is kept."""
         self.save: SaveSession | None = None
-        """Makes a job of it."""
+        """Function that makes a job of it."""
         self.news = asyncio.Event()
-        """Set when there is something for an engine."""
+        """Set when there is input for an engine."""
         self.moves = False
         """True if its client reconnects after a hand-over to another service."""
         self.checkpointer: SessionCheckpointer | None = None
@@ -146,23 +146,23 @@ class Session:
         self._waiting = False
         self._answered = 0
         self._orders: deque[dict[str, Any]] = deque(maxlen=1)
-        """The options that no engine has been told: all of them, so that the last ones count."""
+        """Options that no engine has got yet: each entry is complete, so only the last counts."""
 
     @property
     def received_s(self) -> float:
-        """Seconds of sound that came."""
+        """Return the seconds of received audio."""
         return self.sound.at
 
     @property
     def acknowledged(self) -> tuple[float, int]:
-        """Seconds of sound and orders that a client need not send again."""
+        """Return the seconds of audio and the commands that a client need not send again."""
         if self.checkpointer is None:
             return self.sound.at, self.received_orders
         return self.checkpointer.acknowledged(self.received_orders)
 
     @property
     def received_samples(self) -> int:
-        """The same in samples, as they came."""
+        """Return the received samples, at whatever rate."""
         return self.sound.samples
 
     @property
@@ -177,7 +177,7 @@ class Session:
             self.checkpointer.goes_on(after)
 
     def restore(self, one: SessionCheckpoint) -> None:
-        """Be what another was; no engine has heard anything yet."""
+        """Continue from a checkpoint; no engine has taken any input yet."""
         self.told.restore(one.told)
         self.sound.restore(one.sound)
         self.received_orders, self.finishing = one.received_orders, one.finishing
@@ -188,20 +188,21 @@ class Session:
         self._stays.clear()
 
     def release(self) -> None:
-        """It stays after all."""
+        """End a hand-over that failed: the session stays."""
         self._stays.set()
 
     @property
     def place(self) -> float:
-        """Return the position from which a new engine goes on, in seconds of its audio."""
+        """Return the position from which a new engine resumes, in seconds of its audio."""
         return self.told.behind_finals(self.sound.settled)
 
     async def stays(self) -> None:
-        """Wait while it is being handed over. Where it was, what it is sent next is refused."""
+        """Wait while it is being handed over. After the hand-over, further input is refused."""
         await self._stays.wait()
 
     async def steady(self, within_s: float) -> bool:
-        """Wait until it is known of all that is told up to where that was said; whether it is."""
+        """Wait until the engine has reported its position after all finals; return whether it has
+        within ``within_s`` seconds."""
         return await wait_for_event(self._steady, within_s)
 
     @property
@@ -212,12 +213,12 @@ class Session:
     async def send(
         self, raw: bytes, encoding: SampleEncoding = SampleEncoding.PCM16, rate: int = 16_000
     ) -> None:
-        """More sound: mono samples, little-endian. Waits where the engine is far behind.
+        """Add audio: mono samples, little-endian. Wait if the engine is far behind.
 
         Raises:
-            errors.SoundInvalid: these are no whole samples, or at no rate.
-            errors.ChunkTooLong: it is more than may come at once.
-            errors.SessionOver: it takes no more.
+            errors.SoundInvalid: the samples are not whole, or the rate is not supported.
+            errors.ChunkTooLong: the chunk is too long.
+            errors.SessionOver: the session accepts no more input.
         """
         if rate not in SAMPLE_RATES:
             raise errors.SoundInvalid(
@@ -238,10 +239,10 @@ class Session:
             self._room.clear()
             self._waiting = True
             try:
-                with contextlib.suppress(TimeoutError):  # room that another makes is not told
+                with contextlib.suppress(TimeoutError):  # other sessions free space unannounced
                     async with asyncio.timeout(BUFFER_POLL_S):
                         await self._room.wait()
-            finally:  # also for a connection that goes away in it
+            finally:  # also if the connection ends meanwhile
                 self._waiting = False
             self._check()
         self.touched = self._now()
@@ -257,38 +258,37 @@ class Session:
                     await self.recording.add(raw, encoding, rate)
 
     def commit(self) -> None:
-        """End the turn behind the sound that came.
+        """End the turn behind the received audio.
 
         Raises:
-            errors.SessionOver: it takes nothing any more.
+            errors.SessionOver: the session accepts no more input.
         """
         self._order({"commit": True})
         self.sound.commit(self.received_orders)
         self.news.set()
 
     def forget(self) -> None:
-        """Drop the turn that goes on, and what was sent of it and not heard. Turns that were ended
-        are told first; one `TurnDropped` then says that it is done, whatever becomes of the
-        engine."""
+        """Drop the open turn, and the audio since then that was not recognized. Results of ended
+        turns are sent first; then one `TurnDropped` confirms it, even if the engine dies."""
         self._order({"forget": True})
         self.sound.forget(self.received_orders)
         self.news.set()
 
     def meet(self, options: LiveOptions) -> None:
-        """Recognise whom these options know. Before an engine is asked."""
+        """Set the enrolled speakers, before an engine has the session."""
         self.options = replace(
             self.options, known_voices=options.known_voices, voiceprints=options.voiceprints
         )
         self.stranger = False
 
     def change(self, options: LiveOptions) -> None:
-        """Change the options from now on. Who may be recognised stays as it was in the beginning,
-        and so does what the service decides: whose part of the engine it has, its patience, and how
-        long finals wait.
+        """Change the options from now on. The enrolled speakers stay as they were at the start, and
+        so do the service's own values: the client's share of the engine, the timeout of
+        recognition, and the limit of delay.
 
         Raises:
-            errors.BadRequest: they are not possible here; nothing has changed.
-            errors.SessionOver: it takes nothing any more.
+            errors.BadRequest: the options are not possible here; nothing has changed.
+            errors.SessionOver: the session accepts no more input.
         """
         before = self.options
         changed = replace(
@@ -306,16 +306,16 @@ class Session:
         self.news.set()
 
     def finish(self, *, asked: bool = True) -> None:
-        """No more sound comes: the rest is told, and then the summary. ``asked``: by its client,
-        who counts its orders."""
+        """End the audio: the remaining events are sent, and then the summary. ``asked``: requested
+        by the client, which counts its commands."""
         if not (self.finishing or self.over):
             self._order({"finish": True}, asked=asked, finish=True)
             self.finishing = True
             self.news.set()
 
     async def kept(self, summary: live_events.Summary) -> live_events.Summary:
-        """The last event, once the session is a job where its client asked for that. What cannot
-        be kept is said, and costs nobody the summary."""
+        """Return the last event, after making a job of the session if the client requested one. If
+        that fails, send a notice; the client still gets the summary."""
         if not self.options.keep or self.save is None:
             return summary
         try:
@@ -328,10 +328,10 @@ class Session:
         return replace(summary, job=job)
 
     def events(self, after: int = 0) -> AsyncIterator[NumberedEvent]:
-        """Everything that is said behind number ``after``, until the end.
+        """Return an iterator over all events after number ``after``, until the end.
 
         Raises:
-            errors.SidecarError: what ended the session, where the client did not.
+            errors.SidecarError: the error that ended the session, if the client did not.
         """
         return self.told.after(after)
 
@@ -352,14 +352,14 @@ class Session:
         self.placed.set()
 
     def heard(self, event: live_events.LiveEvent) -> None:
-        """From the engine."""
+        """Handle an event of the engine."""
         if isinstance(event, live_events.InputProcessed):
             self._steady.set()
             self._answered = max(self._answered, event.commits)
             self.sound.settle(event.settled, self._answered, event.wanted)
             self._room.set()
         elif isinstance(event, live_events.TurnEnded) and event.committed:
-            self._answered += 1  # an engine that dies now is not asked for it again
+            self._answered += 1  # if the engine dies now, its successor need not answer this
             self.sound.answered(self._answered)
         elif isinstance(event, live_events.TurnDropped):
             self.sound.dropped()
@@ -367,8 +367,8 @@ class Session:
         self._say(event)
 
     def lose(self) -> None:
-        """No engine survives the sound that the last one had: that is left out. The turn it
-        belongs to ends with what was said of it, and the client's wishes in it are done."""
+        """Skip the audio that the last engine had, as no engine survives it. Its turn ends with the
+        finals so far; the client's commits and cancels in it are answered."""
         wishes = self.sound.lose()
         self._say(live_events.NoticeRaised(AUDIO_LOST_NOTICE))
         self._say(self.told.broken_off(self.sound.settled))
@@ -381,10 +381,10 @@ class Session:
         self._room.set()
 
     def _say(self, event: live_events.LiveEvent) -> None:
-        """To all who listen."""
+        """Send an event to the client and the observers."""
         self.counted.said(event)
         if isinstance(event, live_events.Final | live_events.TurnEnded):
-            self._steady.clear()  # an engine says next how much of the sound that was
+            self._steady.clear()  # the engine reports next how much audio that was
         numbered = self.told.add(event)
         if numbered is not None:
             for witness in self.observers:
@@ -407,14 +407,14 @@ class Session:
         return orders
 
     def begins_anew(self) -> None:
-        """For an engine that knows nothing of it, and gets the options as they are now."""
+        """Reset the input for a new engine, which gets the current options."""
         self.sound.settled = self.place
         self.sound.rewind()
         self._answered = 0
         self._orders.clear()
 
     def overdue(self, now: float) -> errors.SidecarError | None:
-        """Return the error that ends it by the clock, None if none does."""
+        """Return the error if a time limit is exceeded, else None."""
         if now - self.began >= self.bounds.longest_s:
             return errors.SessionTooLong()
         is_ours = self.finishing or self._waiting

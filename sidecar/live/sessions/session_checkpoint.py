@@ -1,9 +1,9 @@
 """Snapshot of a live session, its checkpoint for other services, and the session store protocol.
 
 Audio is acknowledged, and finals are sent, only after the checkpoint is saved: a service that takes
-over has all that the client has dropped, and nothing twice. The client sends audio that is not
-settled again, so no audio is saved. Where nothing can be written for a while the session goes on as
-one that ends with its service, and its numbers say so (`told.LOOSE`).
+over has all that the client has dropped, and sends nothing twice. The client sends audio that is
+not settled again, so no audio is saved. If saving fails for a while, the session goes on as one
+that ends with its service. Its event numbers show that (`event_log.UNSAVED_SEQ_OFFSET`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sidecar.live.sessions.session import Session
 
 CHECKPOINT_VERSION = 3
-"""Of how it is written; what another version wrote is not read."""
+"""Version of the serialization; a checkpoint of another version is not read."""
 _HEAD = 4
 _PLAIN: dict[str, type[input_log.InputCommit | input_log.InputDiscard]] = {
     "commit": input_log.InputCommit,
@@ -38,11 +38,11 @@ _PLAIN: dict[str, type[input_log.InputCommit | input_log.InputDiscard]] = {
 
 @dataclass(frozen=True, slots=True)
 class SessionCheckpoint:
-    """One session; ``age_s``: how long it has gone on, ``wire``: by which way its client came.
+    """Checkpoint of one session; ``age_s``: its age, ``wire``: the protocol of its client.
 
-    Of sound the client was told that all of ``sound`` is here, and of orders ``acknowledged``: it
-    sends what is behind both again. Of ``received_orders`` nothing is to be done any more; behind
-    how much sound each of those came that it sends again, say ``places``.
+    The client need not send the audio of ``sound`` and ``acknowledged`` commands again; it sends
+    all later input. Of that, commands up to ``received_orders`` are already done; ``places`` are
+    their positions in the audio.
     """
 
     options: LiveOptions
@@ -56,11 +56,11 @@ class SessionCheckpoint:
     wire: str
 
     def orphaned(self, after: int) -> SessionCheckpoint:
-        """The same for who goes on for a service that died, and for a client that was told
-        ``after``: what is told next has a number that nothing had.
+        """Return the checkpoint for a takeover from a service that died, and for a client with
+        events up to ``after``. The next event gets a number that no event had.
 
         Raises:
-            errors.SessionNotFound: the client was told more that stands than is here.
+            errors.SessionNotFound: the client has more final events than are saved.
         """
         if after >= self.told.last + event_log.UNSAVED_SEQ_OFFSET:
             raise errors.SessionNotFound(
@@ -73,7 +73,7 @@ class SessionCheckpoint:
 def serialize_events(
     said: Iterable[event_log.NumberedEvent], known: tuple[SpeakerCandidate, ...] | None = None
 ) -> bytes:
-    """Some of what was said, as bytes; and whom its owner knows, where that is new."""
+    """Return events as bytes, with the enrolled speakers if they are not saved yet."""
     story: dict[str, Any] = {
         "said": [[each.number, live_events.to_wire(each.event)] for each in said]
     }
@@ -83,7 +83,7 @@ def serialize_events(
 
 
 def serialize_checkpoint(one: SessionCheckpoint) -> bytes:
-    """A session as bytes, but for what was said and whom its owner knows."""
+    """Return a checkpoint as bytes, without its events and enrolled speakers."""
     items, raws = [], list[bytes]()
     for item in (*one.sound.past, *one.sound.items):
         if isinstance(item, input_log.InputChunk):
@@ -114,10 +114,10 @@ def serialize_checkpoint(one: SessionCheckpoint) -> bytes:
 
 
 def parse_checkpoint(data: bytes, story: Sequence[bytes]) -> SessionCheckpoint:
-    """The session that `serialize_checkpoint` wrote, and `serialize_events` piece by piece.
+    """Return the checkpoint from `serialize_checkpoint` and the batches of `serialize_events`.
 
     Raises:
-        errors.SessionNotFound: another version wrote it, or it is none.
+        errors.SessionNotFound: another version wrote it, or it is invalid.
     """
     end = _HEAD + int.from_bytes(data[:_HEAD], "big")
     try:
@@ -169,11 +169,11 @@ def _build_checkpoint(
 
 
 MAX_EVENT_HOLD_S = 1.0
-"""So long at most what stands waits until it is saved."""
+"""Seconds that final events wait at most until they are saved."""
 SILENT_SAVE_INTERVAL_S = 5.0
-"""Seconds of sound that nobody needs before that is saved though nothing was said."""
+"""Seconds of audio that is not needed any more, after which a save needs no event."""
 MAX_UNSAVED_AUDIO_S = 30.0
-"""Seconds of sound that a client keeps for a session that is not saved; then it has to let go."""
+"""Seconds of audio that a client keeps for a session that is not saved; then it must drop some."""
 SESSION_UNSAVED_NOTICE = Notice(
     "session_unsaved", "The database does not answer: if this service stops, the session ends."
 )
@@ -181,9 +181,9 @@ SESSION_UNSAVED_NOTICE = Notice(
 
 @dataclass(frozen=True, slots=True)
 class SessionSnapshot:
-    """A session at one moment: what it is, what was said since the last, and what its client may
-    know once it lies there. ``fresh``: nothing of it lies there yet; ``place``: of this piece of
-    what was said; ``known``: whom its owner knows, where that does not lie there."""
+    """Session at one moment: its checkpoint, its events since the last one, and the input that its
+    client may drop once it is saved. ``fresh``: nothing of it is saved yet; ``place``: the index of
+    its batch of events; ``known``: the enrolled speakers, if they are not saved yet."""
 
     checkpoint: SessionCheckpoint
     said: tuple[event_log.NumberedEvent, ...]
@@ -196,13 +196,13 @@ class SessionSnapshot:
 
     @property
     def has_events(self) -> bool:
-        """Return whether events are to be written beside the rest."""
+        """Return whether events or enrolled speakers are to be saved."""
         return bool(self.said) or self.known is not None
 
 
 class SessionCheckpointer:
-    """Of one session. ``news`` is called when there is something to be saved; ``away`` says whether
-    nothing can be now; ``tell`` tells the client something."""
+    """Checkpointer of one session. ``news`` is called when there is something to save; ``away``
+    returns whether saving fails at present; ``tell`` sends an event to the client."""
 
     def __init__(
         self,
@@ -217,50 +217,50 @@ class SessionCheckpointer:
         told.guard()
         self._acknowledged = (sound.at, 0)
         self.fresh = True
-        """Nothing of it lies there yet."""
+        """True if nothing of it is saved."""
         self.reached = asyncio.Event()
-        """It was saved once, or could not be."""
+        """Set once it was saved, or could not be."""
         self.closed = False
-        """Nobody saves it any more."""
+        """True if it is not saved any more."""
         self._orders: deque[tuple[int, float]] = deque()
-        """Those that are not acknowledged: which, and behind how much sound."""
+        """Commands that are not acknowledged: number, and end of the audio before it."""
         self._finish: int | None = None
         self._saved = self._place = 0
         self._known: tuple[SpeakerCandidate, ...] = ()
-        """Those that lie there."""
+        """Enrolled speakers that are saved."""
         self._loosened = 0
         self._notice: int | None = None
-        """A client that got this number knows that it is not saved, and may drop what came."""
+        """Event number by which a client knows that saving fails, so that it may drop input."""
         self._first_notice = 0
-        """The first such number since all lay there that the client was relieved of."""
+        """First such number since the dropped input was last saved."""
         self._told_at = 0.0
-        """End of the audio when the client was last told that it is not saved."""
+        """End of the audio when the client last got the notice that saving fails."""
         self._relieved = (0.0, 0)
-        """As `_acknowledged`, of what need not lie there, as its client knows that."""
+        """Unsaved input that the client may drop, in the form of `_acknowledged`."""
         self._waiting: OneShotTimer | None = None
 
     def acknowledged(self, received_orders: int) -> tuple[float, int]:
-        """Seconds of sound and orders that the client need not send again. Where nothing can be
-        saved for long, and it knows that, that is all."""
+        """Return the seconds of audio and the commands that the client need not send again: all of
+        them, if the client knows that nothing can be saved for long."""
         if self._notice is not None and self._told.passed >= self._notice:
             self._relieved = (self._sound.at, received_orders)
         return max(self._acknowledged, self._relieved)
 
     def goes_on(self, after: int) -> None:
-        """Resume for a client that reconnects and has no more than ``after``: an acknowledgement
-        behind a notice that it never had, does not count."""
+        """Resume for a client that reconnects and has no more than ``after``. If it never got the
+        first notice, the acknowledgements after that do not count."""
         if after < self._first_notice:
             self._relieved = (0.0, 0)
 
     def found(self, one: SessionCheckpoint, pieces: int) -> None:
-        """It was found as another service left it, with so many pieces of what was said."""
+        """Continue from the checkpoint of another service, with ``pieces`` batches of events."""
         self._acknowledged = (one.sound.at, one.acknowledged)
         self._orders.extend(one.places)
         self._saved, self._place, self.fresh = one.told.last, pieces, False
         self._known = one.options.known_voices
 
     def ordered(self, number: int, *, finish: bool) -> None:
-        """An order of the client's came."""
+        """Note a command of the client."""
         self._orders.append((number, self._sound.at))
         if finish:
             self._finish = number
@@ -283,7 +283,7 @@ class SessionCheckpointer:
                 self._let_go()
 
     def snapshot(self, session: Session, age_s: float) -> SessionSnapshot:
-        """The session as it is now, without the sound that its client sends again."""
+        """Return the session as it is now, without the audio that its client sends again."""
         at_s, orders = max(self._acknowledged, self._relieved)
         at_s = max(at_s, self._sound.first)
         for number, place_s in self._orders:
@@ -307,8 +307,8 @@ class SessionCheckpointer:
         )
         said, loosened = self._told.since(self._saved), self._loosened
         if not self._told.guarded:
-            self._loosen()  # what is told from here on does not lie there
-        if self._notice is not None:  # nor what is let go of, before the client's number says so
+            self._loosen()  # later events are not in this snapshot
+        if self._notice is not None:  # nor is later input: the client must know that to drop it
             self._notice = self._told.last + 1
         known = session.options.known_voices
         return SessionSnapshot(
@@ -323,7 +323,7 @@ class SessionCheckpointer:
         )
 
     def saved(self, one: SessionSnapshot) -> None:
-        """It lies there."""
+        """Note that a snapshot is saved."""
         self._saved = one.last + (self._loosened - one.loosened) * event_log.UNSAVED_SEQ_OFFSET
         self._place += one.has_events
         self._known = one.checkpoint.options.known_voices
@@ -343,19 +343,19 @@ class SessionCheckpointer:
             self._news()
 
     def unsaved(self) -> None:
-        """It cannot be saved now: nothing waits for that."""
+        """Note that it cannot be saved now: no event waits for that."""
         self._still()
         if self._told.held or self.fresh:
             self._loosen()
         self.reached.set()
 
     def lost(self) -> None:
-        """Note that the saved checkpoint is gone: all is to be written anew."""
+        """Note that the saved checkpoint is gone: everything must be saved again."""
         self.fresh, self._saved, self._place, self._known = True, 0, 0, ()
         self._news()
 
     def close(self) -> None:
-        """Close: it is saved no more."""
+        """End the saving of the session."""
         self.closed = True
         self._still()
         if self._told.held:
@@ -363,7 +363,7 @@ class SessionCheckpointer:
         self.reached.set()
 
     def _let_go(self) -> None:
-        """Have the client know that it is not saved, so that it need not keep what came."""
+        """Notify the client that the session is not saved, so that it may drop input."""
         if self._told.guarded:
             self._loosen()
         self._told_at, self._notice = self._sound.at, self._told.last + 1
@@ -381,13 +381,13 @@ class SessionCheckpointer:
 
 
 SessionName = tuple[str, str]
-"""Of a session: its owner, and how the client calls it."""
+"""Name of a session: its owner, and the id that the client uses."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionSave:
     """Save of a session. ``session``: all but its events, replacing the saved one; ``story``: its
-    events since, as piece number ``place``, None if there are none. ``fresh``: nothing of it is
+    events since, as batch number ``place``, None if there are none. ``fresh``: nothing of it is
     saved yet."""
 
     name: SessionName
@@ -402,15 +402,15 @@ class SaveOutcome(Enum):
 
     SAVED = "saved"
     TAKEN = "taken"
-    """Another service has it, or another session has its name."""
+    """Another service has the session, or another session has its name."""
     GONE = "gone"
-    """Nothing of it is there any more, as after a failure of the database."""
+    """Nothing of it is saved any more, as after a failure of the database."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResumedSession:
-    """A session that is this service's now. ``orphaned``: its service did not leave it, and may
-    have told more of it than is there."""
+    """Session that this service has taken over. ``orphaned``: its service did not hand it over, and
+    may have sent more events than are saved."""
 
     session: bytes
     story: Sequence[bytes]
@@ -418,43 +418,43 @@ class ResumedSession:
 
 
 class SessionStore(Protocol):
-    """Sessions of several services, by owner and id."""
+    """Store of the sessions of several services, by owner and id."""
 
     async def save(
         self, sessions: Sequence[SessionSave], over: Sequence[SessionName], grace_s: float
     ) -> Mapping[SessionName, SaveOutcome]:
-        """Have sessions of this service lie there as they are now, those of ``over`` not at all;
-        all or nothing. If this service dies they stay for ``grace_s``.
+        """Save sessions of this service and delete those of ``over``; all or nothing. If this
+        service dies they stay saved for ``grace_s``.
 
         Raises:
-            errors.JournalUnreachable: they may lie there or not.
+            errors.JournalUnreachable: the outcome is unknown.
         """
         ...
 
     async def leave(self, name: SessionName, for_s: float) -> bool:
-        """Let another service have one that lies there, for so many seconds; whether it was this
-        service's.
+        """Release a saved session for another service, for ``for_s`` seconds; return whether it
+        belonged to this service.
 
         Raises:
-            errors.JournalUnreachable: it may be so or not.
+            errors.JournalUnreachable: the outcome is unknown.
         """
         ...
 
     async def take(self, name: SessionName) -> ResumedSession | bool:
-        """Have one that is nobody's, or that of a service which died; else whether there is one,
-        whose service is asked to leave it then. One that was taken and of which nothing was saved
-        since is nobody's.
+        """Take over a session that is released, or belonged to a dead service. Otherwise return
+        whether it exists; its service is then requested to release it. A session that was taken,
+        but not saved since, counts as released.
 
         Raises:
-            errors.JournalUnreachable: nobody can be asked.
+            errors.JournalUnreachable: the database does not answer.
         """
         ...
 
     async def news(self, most_s: float) -> None:
-        """Wait until a service left a session, or so long."""
+        """Wait until a service released a session, for at most ``most_s`` seconds."""
         ...
 
     def on_asked(self, tell: Callable[[SessionName, float], None]) -> None:
-        """Have somebody told of each session of this service that another one asks for, and since
-        how many seconds; the same may be told again and again until it is left."""
+        """Set the callback for sessions of this service that another one requests, with the seconds
+        since the request. It may repeat until the session is released."""
         ...

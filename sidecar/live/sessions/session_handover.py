@@ -1,4 +1,4 @@
-"""Hand-over of live sessions between services, when one ends or the client comes back elsewhere."""
+"""Hand-over of live sessions between services: at a shutdown, or for a client that reconnects."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ log = logging.getLogger(__name__)
 
 
 TAKEOVER_TIMEOUT_S = 6.0
-"""So long a service that has a session is waited for; one that died is known to have by then."""
+"""Seconds to wait for the service that has a session: a dead one is detected by then."""
 HANDOVER_POLL_S = 0.25
 """Interval of checks during a hand-over without a notification."""
 STEADY_TIMEOUT_S = 1.0
-"""So long an engine may take to say how much is settled."""
+"""Seconds that an engine may take to report its position."""
 
 
 class SessionHandover:
-    """Of all sessions. ``still``: ends what hears one, so that nothing more happens in it;
-    ``goes_on``: undoes that; ``end``: is told what ends one here."""
+    """Hand-over of all sessions. ``still``: stops the recognition of a session, so that nothing
+    more happens in it; ``goes_on``: undoes that; ``end``: ends a session here with an error."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class SessionHandover:
         self._still, self._goes_on, self._end = still, goes_on, end
         self._leaving: dict[SessionName, asyncio.Task[bool]] = {}
         self._coming: dict[SessionName, asyncio.Event] = {}
-        """Those that are taken up now; set once that is over."""
+        """Sessions that are being taken over; each event is set at the end."""
 
     def comes(self, name: SessionName) -> bool:
         """Return whether a client resumes a session now."""
@@ -54,8 +54,8 @@ class SessionHandover:
 
     @asynccontextmanager
     async def alone(self, name: SessionName) -> AsyncIterator[None]:
-        """Hold the takeover of a session exclusively; wait for the holder, or give up. A client
-        that connects twice has two who want it."""
+        """Hold the takeover of a session exclusively; wait while another one runs. A client that
+        connects twice starts two."""
         while True:
             if (leaving := self._leaving.get(name)) is not None:
                 await asyncio.wait({leaving})
@@ -71,12 +71,12 @@ class SessionHandover:
             over.set()
 
     async def find(self, name: SessionName, after: int) -> tuple[SessionCheckpoint, int]:
-        """Return a session of another service for a client that has its events up to ``after``; and
-        the number of its segments.
+        """Return a session of another service for a client that has its events up to ``after``, and
+        the number of its saved event batches.
 
         Raises:
-            errors.SessionNotFound: it is not there; or more was told of it than is.
-            errors.JournalUnreachable: nobody can say where it is.
+            errors.SessionNotFound: it does not exist, or the client has more events than are saved.
+            errors.JournalUnreachable: the database does not answer.
         """
         found = await self._found(name)
         try:
@@ -87,15 +87,15 @@ class SessionHandover:
             raise
 
     async def give_back(self, name: SessionName) -> None:
-        """One that was found is nobody's again."""
+        """Release a session that was found."""
         with suppress(errors.JournalUnreachable):
             await self._store.leave(name, self._grace_s)
 
     def leave(
         self, session: Session, why: errors.SidecarError, most_s: float
     ) -> asyncio.Task[bool]:
-        """Leave it for another service and tell its client ``why``, within so many seconds; whether
-        that could be. If not it goes on here."""
+        """Leave a session for another service and send its client ``why``, within ``most_s``
+        seconds; return whether that succeeded. If not, the session goes on here."""
         name = session.owner, session.id
         if (task := self._leaving.get(name)) is None:
             work = self._leave(session, why, most_s)

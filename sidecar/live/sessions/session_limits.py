@@ -1,7 +1,6 @@
 """Limits of live sessions: how many, how long (`live_grace`, `live_idle`, `live_longest`), sizes.
 
-How many of them may speak at once the engine decides (`live.runtime.load_shedding`), by what they
-say.
+The engine decides by the load how many of them may speak at once (`live.runtime.load_shedding`).
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ if TYPE_CHECKING:
     from sidecar.live.sessions.session import Session
 
 MAX_COMMANDS = 20_000
-"""Commits, cancels and changes that one session takes: each leaves events, which are kept."""
+"""Commits, cancels and changes of one session: each leaves events, which are kept."""
 MAX_EVENTS = 100_000
-"""Events of one session that are kept: ten times what 90 minutes of talk come to."""
+"""Events of one session that are kept: ten times those of 90 minutes of speech."""
 MAX_CHUNK_S = 10.0
-"""Seconds of sound that one message of a session may bring."""
+"""Seconds of audio in one message of a session."""
 BUFFER_S = limit("live_buffer", 60.0)
-"""Seconds of a session's sound that may wait for the engine; then its client waits. Twice the
-longest utterance, so that all of one is kept."""
+"""Seconds of a session's audio that may wait for the engine; then its client waits. Twice the
+longest utterance, so that a whole one is kept."""
 SAMPLE_RATES = range(8_000, 192_001)
-"""Samples a second that are taken."""
+"""Supported samples per second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +46,17 @@ class SessionBounds:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """As the settings say."""
+        """Return the bounds in the settings."""
         return cls(settings.live_idle, settings.live_longest, MAX_CHUNK_S, BUFFER_S)
 
 
 def clamp_options(options: LiveOptions, bounds: SessionBounds) -> LiveOptions:
-    """Return the options as a session with these bounds has them: no utterance is longer than half
-    of the sound that is kept, so that all of one is.
+    """Return the options within the bounds: an utterance is at most half as long as the buffer, so
+    that a whole one is kept.
 
     Raises:
-        errors.LanguageInvalid: the language has not the shape of a tag.
-        errors.FieldInvalid: what comes before an utterance leaves too little of that for it.
+        errors.LanguageInvalid: the language does not have the form of a tag.
+        errors.FieldInvalid: the pre-roll leaves too little of that for an utterance.
     """
     ends = options.endpointing
     try:
@@ -73,9 +72,9 @@ def clamp_options(options: LiveOptions, bounds: SessionBounds) -> LiveOptions:
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
-    """Limits of sessions: in all, and of one owner (None: as its limits say); for how many
-    seconds one waits for a client that went; bytes of audio that all of them keep; and how long
-    a final may wait because of others, 0 for no such limit."""
+    """Limits of sessions: in all, and per owner (None: by the owner's limits); the seconds that one
+    waits for a disconnected client; bytes of audio that all of them keep; and the seconds that a
+    final may wait because of others, 0 without limit."""
 
     sessions: int = 100
     of_owner: int | None = None
@@ -85,7 +84,7 @@ class SessionLimits:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """As the settings say."""
+        """Return the limits in the settings."""
         return cls(
             settings.live_sessions,
             settings.live_sessions
@@ -110,11 +109,11 @@ class SessionAdmission:
         return min(self._room.sessions, self.spec.sessions if self.spec else 0)
 
     def check(self, caller: Identity, there: Collection[Session]) -> None:
-        """Refuse one more beside those that are ``there``.
+        """Refuse another session if there are enough.
 
         Raises:
-            errors.LiveUnavailable: no engine here hears live.
-            errors.LiveFull, errors.LiveLimited: there are enough of them.
+            errors.LiveUnavailable: there is no live engine.
+            errors.LiveFull, errors.LiveLimited: a limit is reached.
         """
         if self.spec is None:
             raise errors.LiveUnavailable()
@@ -126,10 +125,10 @@ class SessionAdmission:
             raise errors.LiveLimited()
 
     def accepted(self, options: LiveOptions, bounds: SessionBounds) -> LiveOptions:
-        """Return the options as a session has them, whether it begins, changes or is taken up.
+        """Return the options of a session that begins, changes or is taken over.
 
         Raises:
-            errors.LanguageUnsupported: the engine does not know the language.
+            errors.LanguageUnsupported: the engine does not support the language.
             errors.BadRequest: as `clamp_options`.
         """
         options = clamp_options(options, bounds)
@@ -139,8 +138,8 @@ class SessionAdmission:
         return options
 
     def _may_have_more(self, caller: Identity, has: int, free: int) -> bool:
-        """Return whether the caller may have one more session beside so many. By default some are
-        left to others; a token with the scope 'lease' is of a service that counts its own
+        """Return whether the caller may have another session besides ``has``. By default some are
+        left to others. A token with the scope 'lease' belongs to a service that counts its own
         owners."""
         if self._room.of_owner is not None:
             return has < self._room.of_owner
@@ -153,19 +152,19 @@ class SessionAdmission:
 
 
 FINISH_TIMEOUT_S = 120.0
-"""So long one that is kept may take to tell the rest, when nobody is there or its time is over."""
+"""Seconds to send the remaining events of a session that becomes a job, after its time is up."""
 
 
 def is_abandoned(session: Session, now: float, grace_s: float) -> bool:
-    """Return whether a session ends because its client did not come back; one that is kept sends
-    the rest before."""
+    """Return whether a session ends because its client did not reconnect; one that becomes a job
+    sends the remaining events first."""
     left = session.disconnected_at
     return left is not None and now - left >= grace_s and not _is_finishing(session, now)
 
 
 def time_limit_error(session: Session, now: float, grace_s: float) -> errors.SidecarError | None:
-    """Return the error of a session whose time is over while its client is there, or may come; one
-    that is kept sends the rest before."""
+    """Return the error of a session that exceeds a time limit, unless its client is gone for good.
+    One that becomes a job sends the remaining events first."""
     left = session.disconnected_at
     if session.over or (left is not None and now - left >= grace_s) or _is_finishing(session, now):
         return None
@@ -173,7 +172,7 @@ def time_limit_error(session: Session, now: float, grace_s: float) -> errors.Sid
 
 
 def _is_finishing(session: Session, now: float) -> bool:
-    """Return whether a session whose time may be over is kept, and sends the rest for that."""
+    """Return whether a session that becomes a job still sends its remaining events."""
     left = session.disconnected_at is not None
     if not session.options.keep or session.over:
         return False

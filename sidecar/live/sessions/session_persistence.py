@@ -1,4 +1,4 @@
-"""Persistence of session checkpoints and hand-over between services."""
+"""Persistence of session checkpoints, for hand-over between services."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ from sidecar.live.sessions.session_checkpoint import (
 log = logging.getLogger(__name__)
 
 SAVE_RETRY_S = 1.0
-"""After a failure it is tried again."""
+"""Seconds until a failed save is tried again."""
 CLOSE_TIMEOUT_S = 2.0
-"""So long the last may take."""
+"""Seconds that the last save may take."""
 
 
 class SessionSaver:
-    """Owns the task that writes. ``now``: the clock of the sessions; ``grace_s``: how long one
-    stays there when this service dies; ``lost``: told of a session that another service has."""
+    """Owner of the task that saves. ``now``: the clock of the sessions; ``grace_s``: how long a
+    session stays saved after this service dies; ``lost``: called for a session that another service
+    has taken over."""
 
     def __init__(
         self,
@@ -53,11 +54,11 @@ class SessionSaver:
     async def begin(
         self, session: Session, found: SessionCheckpoint | None = None, pieces: int = 0
     ) -> None:
-        """See to a session from here on; returns once it lies there, or cannot now. ``found``: as
-        another service left it, with so many pieces of what was said.
+        """Save a session from here on; return once it is saved, or cannot be saved now. ``found``:
+        the checkpoint of another service, with ``pieces`` batches of events.
 
         Raises:
-            errors.SessionTaken: another service has one with its name.
+            errors.SessionTaken: another service has a session of that name.
         """
         checkpointer = session.checkpointer = SessionCheckpointer(
             session.told,
@@ -78,23 +79,22 @@ class SessionSaver:
             raise errors.SessionTaken()
 
     def over(self, session: Session) -> None:
-        """Forget a session that is over."""
+        """Forget a session that has ended."""
         self._due.pop(session, None)
         if session.checkpointer is not None and not session.checkpointer.closed:
             session.checkpointer.close()
             self.forget((session.owner, session.id))
 
     def forget(self, name: SessionName) -> None:
-        """Have nothing lie there of a session that nobody goes on with."""
+        """Delete the saved state of a session that no service continues."""
         self._over[name] = None
         self._wake()
 
     async def leave(self, session: Session) -> bool:
-        """Have another service go on with a session as it is now, in which nothing happens any
-        more; whether it is this one's no longer.
+        """Leave a stopped session for another service; return whether this service has released it.
 
         Raises:
-            errors.JournalUnreachable: it may be or not.
+            errors.JournalUnreachable: the outcome is unknown.
         """
         checkpointer = session.checkpointer
         if checkpointer is None or checkpointer.closed:
@@ -110,7 +110,7 @@ class SessionSaver:
         return left
 
     async def close(self) -> None:
-        """Write what is left, and stop."""
+        """Write the remaining deletions, and stop."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -138,7 +138,7 @@ class SessionSaver:
                     await self._write([one for one in self._due if one.is_steady])
             except errors.JournalUnreachable:
                 await self._unsaved()
-            except Exception:  # or nothing was saved any more, and nobody knew
+            except Exception:  # otherwise saving would stop without notice
                 log.exception("internal error while live sessions were saved")
                 await self._unsaved()
 
@@ -152,12 +152,12 @@ class SessionSaver:
         self._news.set()
 
     async def _write(self, due: Sequence[Session]) -> None:
-        """These as they are now; what becomes of them meanwhile is due again."""
+        """Save sessions in their current state; later changes make them due again."""
         snapshots = dict[SessionName, tuple[Session, SessionSnapshot]]()
         for session in due:
             self._due.pop(session, None)
             if session.told.wrong is not None:
-                self.over(session)  # nobody goes on with it
+                self.over(session)  # no service continues it
             elif session.checkpointer is not None and not session.checkpointer.closed:
                 one = session.checkpointer.snapshot(session, self._now() - session.began)
                 snapshots[session.owner, session.id] = session, one

@@ -1,6 +1,6 @@
-"""WAV recording of a session that is kept.
+"""WAV recording of a session that becomes a job.
 
-Only where recordings are kept: what nobody can listen to later is not written.
+It is written only if recordings are stored.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from sidecar.interfaces.live_options import SampleEncoding
 
 
 class SessionRecording:
-    """Recording of audio of one encoding at one rate; if another comes, or more than ``most``
-    bytes, there is no recording in the end. ``disk``: threads that may wait for one."""
+    """Recording of audio of one encoding at one rate. If another one arrives, or more than ``most``
+    bytes, there is no recording. ``disk``: threads that may block on a disk."""
 
     def __init__(self, spool: UploadSpool, disk: ThreadLimiter, most: int) -> None:
         self._spool: UploadSpool | None = spool
@@ -32,14 +32,14 @@ class SessionRecording:
 
     @property
     def peaks(self) -> bytes:
-        """Return the peaks, tenth of a second by tenth, 0 to 255."""
+        """Return the peaks of each tenth of a second, 0 to 255."""
         return bytes(self._levels) if self._spool is not None else b""
 
     async def add(self, raw: bytes, encoding: SampleEncoding, rate: int) -> None:
-        """More sound, of whole samples. Who stops waiting loses none of it.
+        """Add audio of whole samples. A caller that is cancelled loses none of it.
 
         Raises:
-            errors.DiskFull, errors.SpoolUnwritable: it cannot be written; there is no recording.
+            errors.DiskFull, errors.SpoolUnwritable: the write failed; there is no recording.
         """
         await self._spilled()
         spool = self._spool
@@ -61,7 +61,7 @@ class SessionRecording:
         """Return the recording, which the caller closes; None if it is empty.
 
         Raises:
-            errors.DiskFull, errors.SpoolUnwritable: it cannot be written.
+            errors.DiskFull, errors.SpoolUnwritable: the write failed.
         """
         await self._spilled()
         spool, self._spool = self._spool, None
@@ -81,11 +81,11 @@ class SessionRecording:
             return
         if self._spilling is None or self._spilling.done():
             spool.close()
-        else:  # nobody closes a file that is being written
+        else:  # the file is closed only after the running write
             self._spilling.add_done_callback(lambda _: spool.close())
 
     async def _spilled(self) -> None:
-        """Wait for the disk; a client that goes away meanwhile leaves it at work."""
+        """Wait for the disk; if the caller is cancelled the write goes on."""
         if self._spilling is None:
             return
         try:
@@ -107,6 +107,6 @@ class SessionRecording:
         step = each // self._encoding.width
         for at in range(0, len(samples), step):
             part = samples[at : at + step]
-            loud = max(0.0, max(part), -min(part)) / full  # what is no number is not louder
+            loud = max(0.0, max(part), -min(part)) / full  # NaN does not count
             self._levels.append(round(min(loud, 1.0) * MAX_PEAK))
         self._rest = raw[whole:]

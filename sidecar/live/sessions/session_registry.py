@@ -31,30 +31,30 @@ from sidecar.transcripts.transcript import Notice
 log = logging.getLogger(__name__)
 
 AddKnownSpeakers = Callable[[LiveOptions, str], Awaitable[LiveOptions]]
-"""The options of a session with the people whom its owner knows."""
+"""Function that adds the enrolled speakers of an owner to the options of a session."""
 
 OWN_WIRE = "live"
-"""Wire whose clients are told that the service ends; other wires have their own way, or none."""
+"""Protocol whose clients get a notice of a shutdown; others have their own way, or none."""
 SERVICE_ENDS_NOTICE = Notice(
     "shutting_down",
     "The service shuts down: the audio so far is transcribed, and no more is accepted.",
 )
 LEAVE_TIMEOUT_S = 2.0
-"""So long a session may take to be left for another service at least, whatever the grace is."""
+"""Seconds allowed for the hand-over of a session, even if the grace is shorter."""
 REMOTE_START_WAIT_S = 1.0
-"""So long a session that others hear waits for its place at most before its client is told that it
-has begun."""
+"""Seconds that a session of a remote engine waits for its admission, at most, before its client is
+notified that it has begun."""
 TIMEOUT_POLL_S = 1.0
 """Interval of the check of time limits."""
 
 
 class SessionRegistry:
-    """Owns all of them, and the tasks that see to them.
+    """Registry of the live sessions; owns them and their tasks.
 
-    ``spec`` is of the engine that hears live, None where none does; ``share`` gives it;
-    ``add_known_speakers`` says who may be recognised; ``save`` makes a job of one that is to be
-    kept, and ``new_recording`` takes its sound. ``store``: where those lie that another service
-    goes on with when this one ends, or dies.
+    ``spec`` is that of the live engine, None if there is none; ``share`` leases the engine;
+    ``add_known_speakers`` adds the enrolled speakers; ``save`` makes a job of a session, and
+    ``new_recording`` stores its audio. ``store``: the sessions that another service can take over
+    when this one ends or dies.
     """
 
     def __init__(
@@ -97,18 +97,18 @@ class SessionRegistry:
             store.on_asked(self._asked)
 
     def __len__(self) -> int:
-        """Return the number of sessions in progress; one that is finished waits for nobody but
-        its client."""
+        """Return the number of sessions in progress; one that has ended only waits for its
+        client."""
         return sum(not session.over for session in self._sessions.values())
 
     @property
     def spec(self) -> EngineSpec | None:
-        """Of the engine that hears live, None where none does."""
+        """Return the spec of the live engine; None if there is none."""
         return self._admission.spec
 
     @property
     def grace_s(self) -> float:
-        """Return how long a session is kept for a client that went."""
+        """Return the seconds for which a session is kept for a disconnected client."""
         return self._room.grace_s
 
     @property
@@ -135,17 +135,16 @@ class SessionRegistry:
         forgiving: bool = False,
         idle_s: float | None = None,
     ) -> Session:
-        """A new session; who opens it holds it. ``number``: how the client calls it; ``wire``: by
-        which way it came; ``forgiving``: as `Session.forgiving`; ``idle_s``: its own, where it has
-        one.
+        """Open a session, which the caller holds. ``number``: the client's id for it; ``wire``: its
+        protocol; ``forgiving``: as `Session.forgiving`; ``idle_s``: its own idle timeout, if any.
 
         Raises:
-            errors.LiveUnavailable: no engine here hears live.
-            errors.LanguageUnsupported: it does not know the language.
+            errors.LiveUnavailable: there is no live engine.
+            errors.LanguageUnsupported: the engine does not support the language.
             errors.BadRequest: other options are not possible here.
-            errors.LiveFull, errors.LiveLimited: there are enough of them.
-            errors.SessionTaken: there is one with that number.
-            errors.ShuttingDown: the service is about to end.
+            errors.LiveFull, errors.LiveLimited: a limit of sessions is reached.
+            errors.SessionTaken: a session with that id exists.
+            errors.ShuttingDown: the service shuts down.
         """
         number = number or uuid.uuid4().hex
         try:
@@ -205,10 +204,10 @@ class SessionRegistry:
 
     def find(self, caller: Identity, number: str, after: int = 0) -> Session:
         """Return a session of the caller for a new connection, which replaces the previous one.
-        ``after``: the last event that the client was told.
+        ``after``: the last event that the client got.
 
         Raises:
-            errors.SessionNotFound: it is not there, or another's.
+            errors.SessionNotFound: it does not exist, or belongs to another owner.
         """
         session = self._sessions.get((caller.owner, number))
         if session is None:
@@ -221,11 +220,11 @@ class SessionRegistry:
         return session
 
     async def move(self, session: Session) -> None:
-        """Have another service go on with a session that begins if this one ends or dies: its
-        client comes again. Returns once that is so, or cannot be now.
+        """Allow other services to take over a new session if this one ends or dies; its client
+        reconnects then. Return once the session is saved, or cannot be saved now.
 
         Raises:
-            errors.SessionTaken: another service has one with that number; this one is over.
+            errors.SessionTaken: another service has a session with that id; this one has ended.
         """
         session.moves = True
         if self._saver is not None and session.recording is None:
@@ -236,11 +235,11 @@ class SessionRegistry:
                 raise
 
     async def placed(self, session: Session) -> None:
-        """Wait until a remote engine has a session that begins, for a moment, so that its client is
-        told at once that nobody takes it.
+        """Wait shortly until a remote engine has admitted a new session, so that its client gets a
+        refusal at once.
 
         Raises:
-            errors.SidecarError: that, and why; it is over.
+            errors.SidecarError: the engine refused it; the session has ended.
         """
         if self.spec is None or not self.spec.remote:
             return
@@ -255,14 +254,14 @@ class SessionRegistry:
             raise
 
     async def find_or_take_over(self, caller: Identity, number: str, after: int = 0) -> Session:
-        """As `find`, of those that other services have, or had when they ended or died, too.
-        ``after``: the last event that the client was told.
+        """Find a session as `find` does, or take it over from another service, running or not.
+        ``after``: the last event that the client got.
 
         Raises:
-            errors.SessionNotFound: it is not there, or another's.
-            errors.ShuttingDown: it is not here any more.
-            errors.LiveFull, errors.LiveLimited: there are enough; it stays where it is.
-            errors.JournalUnreachable: nobody can say where it is.
+            errors.SessionNotFound: it does not exist, or belongs to another owner.
+            errors.ShuttingDown: the service shuts down.
+            errors.LiveFull, errors.LiveLimited: a limit is reached; it stays where it is.
+            errors.JournalUnreachable: the database does not answer.
         """
         name = caller.owner, number
         if self._moving is None:
@@ -273,7 +272,7 @@ class SessionRegistry:
             self._check(caller, number)
             one, pieces = await self._moving.find(name, after)
             try:
-                self._check(caller, number)  # it took a while
+                self._check(caller, number)  # the situation may have changed meanwhile
                 options = self._admission.accepted(one.options, self._bounds)
             except errors.SidecarError:
                 await self._moving.give_back(name)
@@ -298,19 +297,19 @@ class SessionRegistry:
         return session
 
     def leave(self, session: Session, *, unheard: bool = False) -> None:
-        """Release the session from its connection; it ends if no client comes in time. One that
-        has said all is gone now, unless its last words may be ``unheard``."""
+        """Release the session from its connection; it ends if no client reconnects in time. If it
+        has ended it is deleted now, unless its last events may be ``unheard``."""
         if (session.over and not unheard) or not self._room.grace_s:
             self.end(session)
         else:
             session.disconnected_at = self._now()
 
     def end(self, session: Session, wrong: errors.SidecarError | None = None) -> None:
-        """It is over now, whatever it was at."""
+        """End a session now, whatever its state."""
         session.end(wrong)
         if isinstance(wrong, errors.SessionMoved):
             session.taken.set()
-        if self._sessions.get((session.owner, session.id)) is session:  # not the next of its number
+        if self._sessions.get((session.owner, session.id)) is session:  # not a later one of its id
             del self._sessions[session.owner, session.id]
         if self._saver is not None:
             self._saver.over(session)
@@ -318,15 +317,15 @@ class SessionRegistry:
             task.cancel()
 
     def forget_over(self, owner: str) -> None:
-        """Let go of an owner's sessions that are over: a client that comes again for the last words
-        of one finds it no more."""
+        """Drop an owner's sessions that have ended: a client that reconnects for the last events of
+        one does not find it."""
         for session in list(self._sessions.values()):
             if session.owner == owner and session.over:
                 self.end(session)
 
     async def drain(self, grace_s: float) -> None:
-        """Take no more. Those that can are handed over to another service; the others say what they
-        have heard, if that is within the grace."""
+        """Accept no more sessions. Hand over those that another service can take; the others send
+        the results that are ready within the grace."""
         self._closing = True
         going = [one for one in self._sessions.values() if not one.over]
         moving = [one for one in going if self._may_move(one)]
@@ -343,7 +342,7 @@ class SessionRegistry:
         await self.close()
 
     async def close(self) -> None:
-        """End all of them."""
+        """End all sessions."""
         self._closing = True
         for session in list(self._sessions.values()):
             self.end(session, errors.ShuttingDown())
@@ -358,19 +357,19 @@ class SessionRegistry:
             await self._saver.close()
 
     def _may_move(self, session: Session) -> bool:
-        """Return whether another service can continue it: its client comes again, and all of it is
-        saved (a recording of it lies on the disk of this one)."""
+        """Return whether another service can continue it: its client reconnects, and all of it is
+        saved (a recording would be on the disk of this service)."""
         return session.checkpointer is not None and not session.checkpointer.closed
 
     async def _hand_over(self, session: Session, most_s: float) -> None:
-        """Leave it for another service and tell its client; where that cannot be, end it here."""
+        """Hand a session over and notify its client; if that fails, end it here."""
         assert self._moving is not None
         if not await self._moving.leave(session, errors.SessionHandedOver(), most_s):
             session.finish(asked=False)
 
     def _asked(self, name: SessionName, since_s: float) -> None:
-        """Another service has the client of a session since then: let it have that, too, unless the
-        client came here again meanwhile."""
+        """Hand over a session if its client connected to another service ``since_s`` seconds ago
+        and has not reconnected here meanwhile."""
         session = self._sessions.get(name)
         if session is None or self._closing or self._moving is None or not self._may_move(session):
             return
@@ -378,11 +377,11 @@ class SessionRegistry:
             self._moving.leave(session, errors.SessionMoved(), LEAVE_TIMEOUT_S)
 
     def _moved(self, session: Session) -> None:
-        """Another service has it already."""
+        """End a session that another service has already taken over."""
         self.end(session, errors.SessionMoved())
 
     async def _still(self, session: Session) -> None:
-        """Stop the session without an event."""
+        """Stop the relay of the session without an event."""
         if (task := self._tasks.get(session)) is not None:
             task.cancel()
             await asyncio.wait({task})
@@ -392,7 +391,7 @@ class SessionRegistry:
             self._see_to(session)
 
     def _check(self, caller: Identity, number: str) -> None:
-        """Refuse what `open` says."""
+        """Check the limits, as described for `open`."""
         if self._closing:
             raise errors.ShuttingDown()
         if (caller.owner, number) in self._sessions:
@@ -407,14 +406,14 @@ class SessionRegistry:
             session.end(errors.SidecarError())
 
     async def _look(self) -> None:
-        """End those whose time is over."""
+        """End the sessions that exceed a time limit."""
         while True:
             await asyncio.sleep(TIMEOUT_POLL_S)
             now, grace_s = self._now(), self._room.grace_s
             for session in list(self._sessions.values()):
                 try:
                     self._look_at(session, now, grace_s)
-                except Exception:  # one must not keep the others for ever
+                except Exception:  # a fault in one must not keep the others for ever
                     log.exception(
                         "internal error while the time limits of a live session were checked"
                     )

@@ -16,7 +16,7 @@ TRACE_NAME = "live session"
 
 
 class SessionTracer:
-    """Observes all live sessions (`live.sessions.session.Observer`)."""
+    """Factory of trace observers (`live.sessions.session.SessionObserverFactory`)."""
 
     def __init__(
         self,
@@ -25,18 +25,18 @@ class SessionTracer:
         loaded: Callable[[], tuple[float, float]],
         now: clock.Clock = clock.wall_time,
     ) -> None:
-        """``loaded``: from when to when the engine was loaded last, in seconds since 1970."""
+        """``loaded``: start and end of the last load of the engine, in seconds since 1970."""
         self.greeting: Mapping[str, Any] = {}
         self.traces, self.engine, self.loaded, self.clock = traces, engine, loaded, now
 
     def begin(self, session: Session) -> SessionTrace:
-        """A session begins, as part of what its client traces."""
+        """Begin the trace of a session, as part of its client's trace."""
         at = self.clock()
         return SessionTrace(self, self.traces.begin(TRACE_NAME, at, CURRENT_ARRIVAL.get()), at)
 
 
 class SessionTrace:
-    """The observer of one session."""
+    """Trace observer of one session."""
 
     def __init__(self, tracer: SessionTracer, trace: RequestTrace, began: float) -> None:
         self._tracer, self._trace = tracer, trace
@@ -45,14 +45,14 @@ class SessionTrace:
         self._samples_s = 0.0
 
     def sound(self, raw: bytes, encoding: SampleEncoding, rate: int) -> None:
-        """It is counted."""
+        """Count the audio."""
         self._samples_s += len(raw) / encoding.width / rate
 
     def ordered(self, order: Mapping[str, Any]) -> None:
-        """Ignore it."""
+        """Ignore the command."""
 
     def told(self, numbered: NumberedEvent) -> None:
-        """Each final ends an utterance."""
+        """Trace an utterance when its final is sent."""
         at = self._tracer.clock()
         match numbered.event:
             case SpeechStarted():
@@ -63,7 +63,7 @@ class SessionTrace:
                 self._since = at
 
     def over(self, wrong: errors.SidecarError | None) -> None:
-        """It has ended, and with it the trace."""
+        """End the trace."""
         at = self._tracer.clock()
         begin, end = self._tracer.loaded()
         if max(begin, self._began) < min(end, at):
@@ -77,7 +77,7 @@ class SessionTrace:
 
 
 def utterance_stages(final: Final, since: float, at: float) -> TraceSpan:
-    """One that began ``since`` and was told ``at``: received, queued, run. Pure."""
+    """Return the span of an utterance with its stages: received, queued, run. Pure."""
     run = max(since, at - final.work_s)
     queued = max(since, run - final.wait_s)
     parts = (
