@@ -75,7 +75,7 @@ class RequeuedChange:
 
 @dataclass(frozen=True, slots=True)
 class InterruptedChange:
-    """The service died while it had the job, and has started again; the job is queued and its next
+    """The service that had the job died; the job is queued again, and if it was at work, its next
     attempts run alone. ``waited``: the job waited at the engine then, so the death does not count.
     """
 

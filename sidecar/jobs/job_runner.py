@@ -73,7 +73,7 @@ class Job:
 
     @property
     def error(self) -> errors.SidecarError | None:
-        """Return the reason why there is no transcript; None while there is none."""
+        """Return the error of the job; None if it has none."""
         return self.record.error.error() if self.record.error is not None else None
 
     def enter(self, store: JobEventLog) -> None:
