@@ -91,8 +91,8 @@ class ClaimLoop:
         self._checking.spawn("check claims", postgres_database.run_periodically(self._check, 0.0))
 
     async def drain(self, grace_s: float) -> None:
-        """Claim no more. Running jobs have ``grace_s`` to end; then other nodes resume them from
-        their checkpoints."""
+        """Claim no more. Running jobs have ``grace_s`` to end; then other nodes resume
+        them from their checkpoints."""
         self._draining = True
         over_at = time.monotonic() + grace_s
         await self._claiming.close()
@@ -249,8 +249,8 @@ class ClaimLoop:
         return held.job
 
     def _put_off(self, held: HeldClaim) -> None:
-        """Release a job, without a counted attempt, for a node that reaches the storage of
-        recordings."""
+        """Release a job, without a counted attempt, for a node that reaches
+        the storage of recordings."""
         log.warning(
             "job %s is released for another node: the storage of its recording does not answer",
             held.id,

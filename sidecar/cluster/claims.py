@@ -42,8 +42,8 @@ ELIGIBILITY_TTL_S = 30.0
 UNSCHEDULABLE_BATCH = 1000
 """Refused jobs of one call: tenths of a second."""
 WAITING, GIVEN, ENDED = "vibevoice_waiting", "vibevoice_given_", "vibevoice_ended"
-"""Channels: a job may be claimed; a submitted job is given to this node (with its id); a job was
-ended or deleted."""
+"""Channels: a job may be claimed; a submitted job is given to this node (with its id); a
+job was ended or deleted."""
 _EVENTS = """
     SELECT job, seq, at, kind, coalesce(whole, change) FROM vibevoice.events
     WHERE job = %s AND seq <= %s ORDER BY seq"""
@@ -54,9 +54,9 @@ _REFUSED = """
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Claimed job. ``token``: of this claim, sent with every report. ``record``: the job at the
-    claim. ``begins``: whether the claim counts as the start of an attempt. ``more``: whether
-    other jobs may wait."""
+    """Claimed job. ``token``: of this claim, sent with every report. ``record``: the job at
+    the claim. ``begins``: whether the claim counts as the start of an attempt. ``more``:
+    whether other jobs may wait."""
 
     token: str
     record: JobRecord
@@ -96,8 +96,8 @@ class ClaimStore:
 
     async def claim(self, token: str, offer: ClaimPreferences) -> Claim | None:
         """Claim the next job in fair order that this node has not refused in the last
-        `ELIGIBILITY_TTL_S`. Return None if there is none. If the token has a claim already, return
-        that one."""
+        `ELIGIBILITY_TTL_S`. Return None if there is none. If the token has a claim
+        already, return that one."""
         loaded = [*offer.loaded], offer.loaded_for_s, MAX_PASSED_OVER_S
         rows = await self._database.call("claim_1", self._node, token, *loaded, offer.begins)
         if not rows:
@@ -157,8 +157,8 @@ class ClaimStore:
         return await asyncio.to_thread(sealed) if long else sealed()
 
     async def release(self, token: str) -> None:
-        """Give a claimed job back, in the state of its last report; other nodes may claim it at
-        once."""
+        """Give a claimed job back, in the state of its last report; other
+        nodes may claim it at once."""
         await self._database.call("release_1", token)
 
     async def mine(self) -> frozenset[str]:
@@ -300,8 +300,8 @@ class ClaimedJob(Job):
             super().fail(error)
 
     async def written(self) -> None:
-        """Wait until its events so far are persisted, however long the database does not answer, or
-        the claim is lost."""
+        """Wait until its events so far are persisted, however long the database does not
+        answer, or the claim is lost."""
         if self.claimed:
             await self._reported()
 
@@ -323,8 +323,8 @@ would be a commit each, and the end would wait for the other."""
 
 
 class ClaimReporter:
-    """Reporter of the events of a claimed job, from `open` until the job has ended, the claim is
-    lost, or `close`."""
+    """Reporter of the events of a claimed job, from `open` until the job has ended, the
+    claim is lost, or `close`."""
 
     def __init__(self, claims: ClaimStore, log: JobEventLog, claim: Claim) -> None:
         """``log`` has the job, as it was claimed."""
@@ -429,8 +429,8 @@ class HeldClaim:
 
 
 class HeldClaims:
-    """Claimed jobs of a node: in its log, reported, and stopped without a report if the claim is
-    lost."""
+    """Claimed jobs of a node: in its log, reported, and stopped without a
+    report if the claim is lost."""
 
     def __init__(self, claims: ClaimStore, log: JobEventLog, queue: JobQueue) -> None:
         """``log``: that of ``queue``, with the claimed jobs only."""
@@ -454,8 +454,8 @@ class HeldClaims:
         return sum(not self._record(held).over for held in self._held.values())
 
     def add(self, claim: Claim) -> HeldClaim:
-        """Hold a claim. If this node had an earlier claim on the job and missed its loss, that ends
-        first."""
+        """Hold a claim. If this node had an earlier claim on the job and missed
+        its loss, that ends first."""
         if (lost := self._held.get(claim.record.id)) is not None:
             self._lose(lost)
         self._log.enter(claim.record)
@@ -474,9 +474,9 @@ class HeldClaims:
         self._drop(held)
 
     async def release_all(self, within_s: float, asking: str) -> None:
-        """Report what is left to report and release all claims. ``asking``: token of a claim call
-        without an answer, which is released too. What takes longer is left to the expiry of this
-        service."""
+        """Report what is left to report and release all claims. ``asking``: token of a
+        claim call without an answer, which is released too. What takes longer is left to
+        the expiry of this service."""
         work = [self._give_back(held) for held in self._held.values()]
         if asking:
             work.append(retry_while_unavailable(partial(self._claims.release, asking)))

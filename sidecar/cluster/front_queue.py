@@ -25,8 +25,8 @@ from sidecar.storage.encryption import Cipher
 
 
 class SharedJobQueue:
-    """Queue that accepts jobs for all services, and runs some if there is a ``node`` with its
-    ``queue``."""
+    """Queue that accepts jobs for all services, and runs some if there is a
+    ``node`` with its ``queue``."""
 
     def __init__(
         self,
@@ -175,8 +175,8 @@ class SharedJobQueue:
             self._store.delete_soon(job.id)
 
     async def _part(self, grace_s: float) -> None:
-        """Wait until the clients here have their answers, at most ``grace_s``; the others get an
-        error."""
+        """Wait until the clients here have their answers, at most ``grace_s``;
+        the others get an error."""
         left = [*self._awaited.values()]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
@@ -239,8 +239,8 @@ class ClientTimeouts:
         return None
 
     def _leave(self, job_id: str, code: str, for_s: float, taker: str | None) -> None:
-        """Leave a job. If an answer was lost, another front may have it already: then the repeated
-        call has no effect."""
+        """Leave a job. If an answer was lost, another front may have it already: then the
+        repeated call has no effect."""
         front = None if self._queue.follows_all else self._service_id
         values = job_id, code, for_s, taker, front
         leave = partial(self._database.call, "leave_1", *values)

@@ -21,9 +21,9 @@ from sidecar.storage.postgres_database import PostgresDatabase, Row, retry_while
 from sidecar.storage.postgres_settings import MIN_RETRY_PAUSE_S
 
 EVENTS_CHANNEL = "vibevoice_events_"
-"""Channel of a service, with its id. A notification names a followed job that has new events or was
-deleted; short events are in its second line. Notifications may be lost: after a reconnect all
-events are read."""
+"""Channel of a service, with its id. A notification names a followed job that has new events
+or was deleted; short events are in its second line. Notifications may be lost: after a
+reconnect all events are read."""
 
 MAX_READS = 10
 """Reads of a job whose followed state is ahead of the read one, before a subscription fails."""
@@ -89,9 +89,9 @@ class JobFollower(JobEventFeed):
 
     @contextmanager
     def submitting(self, job_id: str) -> Iterator[None]:
-        """Mark a job as being submitted. Within this context, `follow` reads nothing, as the
-        submission marks the job as followed; and a job that is not in the database yet is not taken
-        for deleted."""
+        """Mark a job as being submitted. Within this context, `follow` reads nothing, as
+        the submission marks the job as followed; and a job that is not in the database yet
+        is not taken for deleted."""
         self._submitting.add(job_id)
         try:
             yield

@@ -186,8 +186,8 @@ class JobRows:
 
 
 def replay_events(record: JobRecord, events: Iterable[JobEvent]) -> JobRecord:
-    """Return a record after its events, with the number of the last one, even if it changed
-    nothing."""
+    """Return a record after its events, with the number of the last one,
+    even if it changed nothing."""
     last = record.seq
     for event in events:
         record, last = job_record.apply_event(record, event), max(last, event.seq)

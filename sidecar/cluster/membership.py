@@ -29,8 +29,8 @@ _COUNT = """
 
 @dataclass(slots=True)
 class HeartbeatObserver:
-    """Observed heartbeats: the heartbeat of each service, and the number of observations without a
-    change. Pure."""
+    """Observed heartbeats: the heartbeat of each service, and the number of
+    observations without a change. Pure."""
 
     at: float = 0.0
     beats: dict[str, int] = field(default_factory=dict)

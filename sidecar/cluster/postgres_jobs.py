@@ -34,8 +34,8 @@ from sidecar.observability.metrics import JobMetrics
 from sidecar.storage.postgres_database import PostgresDatabase, Row, retry_while_unavailable
 
 DECRYPT_IN_THREAD_BYTES = 100_000
-"""Encrypted bytes of events above which they are decrypted in a thread: some milliseconds of the
-event loop."""
+"""Encrypted bytes of events above which they are decrypted in a thread: some
+milliseconds of the event loop."""
 UNKNOWN_WORK_S = 60.0
 """Work that a recording of unknown duration counts as between owners."""
 POSITIONS_INTERVAL_S = 1.0
@@ -236,8 +236,8 @@ class PostgresJobStore:
         await self._housekeeping.delete_recordings_now()
 
     async def delete_overdue(self) -> int:
-        """Delete some of the jobs whose clients did not return in time, the longest overdue first,
-        and return how many."""
+        """Delete some of the jobs whose clients did not return in time, the longest overdue
+        first, and return how many."""
         rows = await self._database.fetch(_DELETE_OVERDUE, (OVERDUE_BATCH,))
         for (lasted_s,) in rows:
             self._count_cancelled(lasted_s)
@@ -361,8 +361,8 @@ class PostgresJobStore:
         return found[0] if there else None
 
     async def _folded(self, jobs: Sequence[Row]) -> Sequence[JobRecord]:
-        """Return jobs after their events, without those that cannot be read here. ``jobs``: values
-        of `JobRows.record`."""
+        """Return jobs after their events, without those that cannot be read here. ``jobs``:
+        values of `JobRows.record`."""
         if not jobs:
             return []
         rows = await self._database.fetch(_EVENTS, ([job[0] for job in jobs], _SUPERSEDED_KINDS))

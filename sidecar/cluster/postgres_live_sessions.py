@@ -98,9 +98,9 @@ class PostgresSessionStore:
         return was_ours
 
     async def take(self, name: SessionName) -> ResumedSession | bool:
-        """As `SessionStore.take`. The session becomes this service's for good with its first save.
-        Until then it can be taken like one that was left: a client may disconnect, or an answer be
-        lost."""
+        """As `SessionStore.take`. The session becomes this service's for good with its
+        first save. Until then it can be taken like one that was left: a client may
+        disconnect, or an answer be lost."""
 
         async def reach(cursor: Any) -> tuple[bytes, list[bytes], bool] | bool:
             await _delete_expired(cursor)
@@ -157,8 +157,8 @@ class PostgresSessionStore:
         self._tell = tell
 
     async def run(self) -> None:
-        """Watch for requests of other services for sessions of this one, and delete expired
-        sessions, for ever."""
+        """Watch for requests of other services for sessions of this one, and delete
+        expired sessions, for ever."""
         swept, clock = 0.0, asyncio.get_running_loop().time
         while True:
             with suppress(errors.JournalUnreachable):
@@ -178,8 +178,8 @@ class PostgresSessionStore:
         self._wake.set()
 
     async def _requested(self, cursor: Any) -> list[tuple[SessionName, float]]:
-        """Return the sessions of this service that others request, and the seconds since each
-        request."""
+        """Return the sessions of this service that others request, and the
+        seconds since each request."""
         await cursor.execute(
             """SELECT owner, id, extract(epoch FROM clock_timestamp() - asked)::float8
                 FROM vibevoice.sessions

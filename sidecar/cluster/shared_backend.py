@@ -145,8 +145,8 @@ class SharedJobBackend:
         await self._membership.count()
 
     def listen(self, tell: JobListener) -> None:
-        """Call ``tell`` with the events of jobs that are accepted here; from now on all of them are
-        followed."""
+        """Call ``tell`` with the events of jobs that are accepted here; from now on
+        all of them are followed."""
         self._follower.listen(tell)
         self.queue.follows_all = True
 
@@ -194,8 +194,8 @@ def shared_address(settings: Settings) -> str | None:
 
 
 def _offers(provision: EngineProvisioning) -> Callable[[], ClaimPreferences]:
-    """Return a function that returns the requested precisions that need no load now, and whether
-    jobs begin alone."""
+    """Return a function that returns the requested precisions that need no load now, and
+    whether jobs begin alone."""
     slot, alone = provision.slot, provision.batching.most_beside == 1
 
     def offer() -> ClaimPreferences:

@@ -216,8 +216,8 @@ class SharedRetention:
         return True
 
     async def _adopt(self) -> None:
-        """Add the names of recordings to jobs of a release before 0.2, which stored them only in
-        encrypted records."""
+        """Add the names of recordings to jobs of a release before 0.2, which stored them
+        only in encrypted records."""
         while found := await self._database.fetch(
             "SELECT id, submitted FROM vibevoice.jobs WHERE recording = '' LIMIT %s",
             (DELETE_BATCH,),
@@ -237,8 +237,8 @@ class SharedRetention:
             return None, None
 
     async def _sweep_storage(self) -> None:
-        """Delete recordings that no job needs: they were never submitted, or their service died
-        before it deleted them."""
+        """Delete recordings that no job needs: they were never submitted, or their service
+        died before it deleted them."""
         ages = await self._disk.run(self._storage.ages)
         old = [name for name, age_s in ages.items() if age_s > ORPHANED_RECORDING_S]
         needed = await self._database.fetch(

@@ -13,11 +13,11 @@ from sidecar.jobs.job_runner import Job
 from sidecar.workers.engine_host import EngineHost
 
 MAX_BATCHED_AUDIO_S = 120.0
-"""Longest recording of a batch. Longer ones run alone, so that a waiting job's start is
-predictable."""
+"""Longest recording of a batch. Longer ones run alone, so that a waiting
+job's start is predictable."""
 MAX_REMOTE_BATCHED_AUDIO_S = 900.0
-"""The same for remote engines: a few recordings keep several servers busy, and memory stays
-small."""
+"""The same for remote engines: a few recordings keep several servers
+busy, and memory stays small."""
 
 
 class JobBatching:
@@ -50,8 +50,8 @@ class JobBatching:
         return jobs
 
     def beside(self, job: Job | JobRecord) -> int:
-        """Return how many recordings run at most in a batch with this job, by its length and
-        options."""
+        """Return how many recordings run at most in a batch with this job,
+        by its length and options."""
         return self.most_beside if self._is_batch_engine(job) else 1
 
     @property

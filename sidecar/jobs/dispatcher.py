@@ -60,8 +60,8 @@ class Dispatcher:
         lineup.watch(self._news.set)
 
     def open(self, ended: Callable[[Dispatcher, BaseException | None], None]) -> None:
-        """Start the dispatcher task; ``ended`` is called if the task ends without `close`: a
-        fault."""
+        """Start the dispatcher task; ``ended`` is called if the task ends
+        without `close`: a fault."""
         runner = asyncio.get_running_loop().create_task(self._run(), name=f"lane-{self._at}")
         self._runner = runner
 
@@ -142,8 +142,8 @@ class Dispatcher:
             self._take_back()
 
     def _follow(self) -> None:
-        """Start the next job behind the one at work, if the loaded engine needs no change for
-        it."""
+        """Start the next job behind the one at work, if the loaded
+        engine needs no change for it."""
         run = self._runs[0]
         free = run.followable and self._place.loaded and not self._place.awaited
         if len(self._runs) > 1 or not free:
@@ -160,8 +160,8 @@ class Dispatcher:
             self._start([job], run)
 
     def _take_back(self) -> None:
-        """Remove ended runs, the last first, so that a job that was put back keeps its queue
-        position."""
+        """Remove ended runs, the last first, so that a job that was put back
+        keeps its queue position."""
         for run in list(reversed(self._runs)):
             waits_again = not all(job.ended for job in run.jobs)
             if run.over and (not waits_again or run is self._runs[-1]):

@@ -24,8 +24,8 @@ from sidecar import files
 from sidecar.errors import SettingsInvalid
 
 DEFAULT_WORK_PER_AUDIO_S = 0.25
-"""Seconds of work for a second of audio, before anything was measured: the embedded engine needs
-this on a slow core."""
+"""Seconds of work for a second of audio, before anything was measured: the embedded engine
+needs this on a slow core."""
 USUAL_WORK_PER_AUDIO_S = 0.07
 """Usual rate on two common cores, with speakers: the README's 28.3 s take 1.9 s."""
 MIN_JOB_S = 0.2
@@ -46,8 +46,8 @@ MIN_SLOPES = 6
 
 @dataclass(frozen=True, slots=True)
 class DurationKey:
-    """Key of measured durations. ``model``: the name of the weights, '' if the engine has none of
-    its own."""
+    """Key of measured durations. ``model``: the name of the weights, '' if the
+    engine has none of its own."""
 
     engine: str = ""
     model: str = ""
@@ -86,8 +86,8 @@ class DurationPredictor:
         """Fits by precision, computed since the last measurement."""
 
     def seconds(self, precision: str, audio_s: float | None, guess_s: float | None = None) -> float:
-        """Predict the seconds of work of a recording; ``guess_s``, if given, counts until a
-        duration was measured."""
+        """Predict the seconds of work of a recording; ``guess_s``, if given, counts until
+        a duration was measured."""
         length_s = UNKNOWN_AUDIO_S if audio_s is None else audio_s
         line = self._line(precision)
         if line.per_s is not None:
@@ -138,8 +138,8 @@ class DurationPredictor:
 
 
 def fit_durations(measured: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Return the constant seconds and those for each second of audio, of jobs given as (seconds of
-    audio, of work)."""
+    """Return the constant seconds and those for each second of audio, of jobs given as
+    (seconds of audio, of work)."""
     slopes = [
         (one[1] - other[1]) / (one[0] - other[0])
         for one, other in combinations(measured, 2)
@@ -153,8 +153,8 @@ def fit_durations(measured: Sequence[tuple[float, float]]) -> tuple[float, float
 
 
 def remaining_s(work_s: float, elapsed_s: float, fraction: float | None) -> float:
-    """Return the seconds left of a running job, by its progress (0 to 1) or else by its prediction;
-    never 0."""
+    """Return the seconds left of a running job, by its progress (0 to 1) or else by
+    its prediction; never 0."""
     if fraction:
         return max(MIN_JOB_S, elapsed_s / fraction * (1.0 - fraction))
     return max(MIN_JOB_S, work_s - elapsed_s)
@@ -188,8 +188,8 @@ MAX_DURATION_S = 1e6
 
 
 class DurationFile:
-    """File of predicted durations; none without a ``folder``. A broken or unwritable file is only
-    logged."""
+    """File of predicted durations; none without a ``folder``. A broken or
+    unwritable file is only logged."""
 
     def __init__(self, folder: Path | None) -> None:
         self._path = folder / DURATION_FILE_NAME if folder is not None else None

@@ -62,8 +62,8 @@ class EngineProvisioning:
         return MIN_JOB_S if self._admission is None and not self.slot.sharing.concurrent else 0.0
 
     def admitted(self, options: TranscribeOptions, audio_s: float | None) -> TranscribeOptions:
-        """Return the options with a precision that fits; refuse a job that does not fit, before any
-        work."""
+        """Return the options with a precision that fits; refuse a job that does
+        not fit, before any work."""
         if self._admission is None:
             return options
         now = self._lodging.memory_now()
@@ -187,8 +187,8 @@ class LocalQueueSetup:
         )
 
     def remaining_s(self, progress: Progress, elapsed_s: float) -> float | None:
-        """Predict the seconds until a job ends that has run for ``elapsed_s`` and has this
-        progress."""
+        """Predict the seconds until a job ends that has run for
+        ``elapsed_s`` and has this progress."""
         slot = self.provision.slot
         known = self.pace.knows(slot.precision)
         work_s = self.pace.seconds(slot.precision, progress.audio_s_total) if known else None

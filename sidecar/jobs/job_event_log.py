@@ -25,8 +25,8 @@ JobListener = Callable[[JobRecord, JobEvent], None]
 
 
 class SubscriberTooSlow(Exception):
-    """Error of a subscriber that takes its events too slowly. It has all up to ``seq`` and can
-    resume there."""
+    """Error of a subscriber that takes its events too slowly. It has all up to
+    ``seq`` and can resume there."""
 
     def __init__(self, seq: int) -> None:
         super().__init__(f"too slow: all events up to {seq} were taken")
@@ -142,8 +142,8 @@ class JobEventFeed:
                 del self._of_one[job_id]
 
     def subscribe(self, record: JobRecord, after: int, past: Sequence[JobEvent]) -> JobSubscription:
-        """Return a subscription to later events, behind the ``past`` events that came after
-        ``after``."""
+        """Return a subscription to later events, behind the ``past`` events
+        that came after ``after``."""
         subscription = JobSubscription(self, record.id, after, past, record.over)
         if not record.over:
             self._subscriptions[record.id].add(subscription)

@@ -207,8 +207,8 @@ class JobQueue:
             self._waiting.halt()  # the service ends: start no more jobs
 
     def _lane_ended(self, lane: Dispatcher, fault: BaseException | None) -> None:
-        """Report the end of a dispatcher. Without any, every job would wait for ever: end the jobs
-        and accept no more."""
+        """Report the end of a dispatcher. Without any, every job would wait for ever: end the
+        jobs and accept no more."""
         if any(one.open_ for one in self._lanes):
             log.critical(
                 "internal error: the dispatcher of an engine slot ended; the other slots go on",

@@ -75,9 +75,9 @@ class RequeuedChange:
 
 @dataclass(frozen=True, slots=True)
 class InterruptedChange:
-    """The service that had the job died; the job is queued again, and if it was at work, its next
-    attempts run alone. ``waited``: the job waited at the engine then, so the death does not count.
-    """
+    """The service that had the job died; the job is queued again, and if it was at
+    work, its next attempts run alone. ``waited``: the job waited at the engine then, so
+    the death does not count."""
 
     waited: bool = False
 
@@ -142,8 +142,8 @@ class JobEvent:
 
     @property
     def superseded_by_next(self) -> bool:
-        """Return whether only the last event of its kind is stored: each contains those before
-        it."""
+        """Return whether only the last event of its kind is stored: each
+        contains those before it."""
         return isinstance(self.change, ReportedChange) and isinstance(self.change.event, Progress)
 
     @property
@@ -334,8 +334,8 @@ def _apply_edit(record: JobRecord, event: JobEvent) -> JobRecord | None:
 
 
 def _reset_to_checkpoints(record: JobRecord, state: JobState) -> JobRecord:
-    """Return the record as an attempt begins, with its checkpoints only. A job with checkpoints
-    runs in no batch."""
+    """Return the record as an attempt begins, with its checkpoints only. A job with
+    checkpoints runs in no batch."""
     settled = record.settled
     progress = Progress(settled[-1].audio_s if settled else 0.0, record.facts.total_s)
     segments = tuple(segment for one in settled for segment in one.segments)

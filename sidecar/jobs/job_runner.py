@@ -37,8 +37,8 @@ class Job:
         self.record = record
         """Latest record."""
         self.arrived_at = time.monotonic()
-        """Arrival on the monotonic clock, for decisions; the record has wall-clock times for
-        users."""
+        """Arrival on the monotonic clock, for decisions; the record has
+        wall-clock times for users."""
         self._store: JobEventLog | None = None
         self._changed = asyncio.Event()
         self._over = asyncio.Event()
@@ -158,8 +158,8 @@ class Job:
         self._append(job_record.CrashedChange())
 
     def requeue(self, *, counted: bool = False, alone: bool = False, passed: bool = False) -> None:
-        """Put the job back to the queue; ``counted``: the attempt counts; ``passed``: the job
-        cannot be done here."""
+        """Put the job back to the queue; ``counted``: the attempt counts; ``passed``: the
+        job cannot be done here."""
         self._append(job_record.RequeuedChange(counted, alone, passed))
 
     def fail(self, error: errors.SidecarError) -> None:

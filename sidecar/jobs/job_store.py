@@ -25,8 +25,8 @@ from sidecar.jobs.retention import Retention
 
 @dataclass(frozen=True, slots=True)
 class QueuePosition:
-    """Queue position of a waiting job. ``position``: number of jobs before it; ``wait_s``:
-    predicted."""
+    """Queue position of a waiting job. ``position``: number of jobs before
+    it; ``wait_s``: predicted."""
 
     position: int
     wait_s: float
@@ -99,8 +99,8 @@ class JobStore(Protocol):
         """Cancel a job without waiting; retried in the background until it is persisted."""
 
     async def delete(self, job_id: str) -> None:
-        """Cancel a job if it has not ended, and delete it with its recording. An unknown id does
-        nothing."""
+        """Cancel a job if it has not ended, and delete it with its recording. An
+        unknown id does nothing."""
 
     async def delete_owner(self, owner: str) -> int:
         """`delete` all jobs of an owner, private ones too; return how many there were."""

@@ -281,8 +281,8 @@ class OwnedRecordings:
         self._threads = ThreadLimiter("listen", MAX_CONCURRENT_READS)
 
     def has(self, job: JobRecord) -> bool:
-        """Return whether a job's recording is stored, as far as is known without a look at the
-        storage."""
+        """Return whether a job's recording is stored, as far as is known
+        without a look at the storage."""
         return self._keeping is not None and self._keeping.shelf.has(job)
 
     async def open(self, caller: Identity, job_id: str) -> EncryptedFile:

@@ -1,5 +1,5 @@
-"""Quotas of an owner and their defaults: concurrent jobs, hours of audio, uploaded bytes an
-hour."""
+"""Quotas of an owner and their defaults: concurrent jobs, hours of
+audio, uploaded bytes an hour."""
 
 from __future__ import annotations
 

@@ -138,8 +138,8 @@ class PersistentRecordings:
         self._storage.close()
 
     def _check(self, kept: audio_source.StoredRecordingRef) -> None:
-        """Raise if the recording is in a storage that this service does not use: it is not lost
-        then."""
+        """Raise if the recording is in a storage that this service does not
+        use: it is not lost then."""
         here = self._storage.kind
         if kept.storage != here:
             log.error(
@@ -154,8 +154,8 @@ class PersistentRecordings:
 
 
 class RecordingArchive:
-    """Archive of recordings for playback: ``limit_bytes`` for each owner; with 0 none are
-    stored."""
+    """Archive of recordings for playback: ``limit_bytes`` for each
+    owner; with 0 none are stored."""
 
     def __init__(self, storage: RecordingStorage, limit_bytes: int = 0) -> None:
         self._storage, self._limit = storage, limit_bytes
@@ -164,8 +164,8 @@ class RecordingArchive:
         self._gone: set[StoredRecordingRef] = set()
 
     def has(self, record: JobRecord) -> bool:
-        """Return whether a job's recording is stored, as far as is known without a look at the
-        storage."""
+        """Return whether a job's recording is stored, as far as is known
+        without a look at the storage."""
         audio = record.audio
         if not isinstance(audio, StoredRecordingRef) or audio in self._gone:
             return False

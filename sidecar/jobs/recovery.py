@@ -57,8 +57,8 @@ class JobPersistence(PersistentRecordings):
         super().close()
 
     def _sweep(self) -> None:
-        """Delete recordings that no job needs: their jobs were never accepted, or have ended and
-        the archive is full."""
+        """Delete recordings that no job needs: their jobs were never accepted, or have ended
+        and the archive is full."""
         there = self._storage.ages()
         records = [
             one
@@ -81,8 +81,8 @@ class JobPersistence(PersistentRecordings):
 async def requeue_unfinished(
     keeping: JobPersistence, queue: JobQueue, threads: ThreadLimiter
 ) -> None:
-    """Queue accepted jobs that have not ended, in the order of their submission. Each resumes from
-    its checkpoint."""
+    """Queue accepted jobs that have not ended, in the order of their submission. Each
+    resumes from its checkpoint."""
     store = keeping.store
     unfinished = [one for one in store.all() if one.durable and not one.over]
     there = {record.id for record in unfinished}

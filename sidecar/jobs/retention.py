@@ -40,8 +40,8 @@ once a second or more often."""
 def retained_bytes(
     record: JobRecord, events: Sequence[JobEvent] = (), answer: bytes | None = None
 ) -> int:
-    """Return the bytes of memory that an ended job is charged for, with its events and its cached
-    answer."""
+    """Return the bytes of memory that an ended job is charged for, with its
+    events and its cached answer."""
     told = [
         event.change.event.segment
         for event in events
@@ -54,8 +54,8 @@ def retained_bytes(
 
 
 def _edit_history_bytes(history: EditHistory) -> int:
-    """Return the bytes stored for undo; a segment of which only the speaker changed shares its
-    words."""
+    """Return the bytes stored for undo; a segment of which only the speaker
+    changed shares its words."""
     size = EDIT_BYTES * history.revision + history.said
     for entry in history.entries:
         replaced = [segment for _, segment in entry.before.segments]
@@ -103,8 +103,8 @@ MAX_RESULTS_PER_OWNER = 1000
 
 class Retention:
     """Ended jobs, deleted after ``retention_s``. If those of an owner take more than
-    ``limit_bytes`` or number more than ``limit``, the ones that were not read or edited for
-    longest are deleted early. The last one of each owner stays for its time."""
+    ``limit_bytes`` or number more than ``limit``, the ones that were not read or edited for longest
+    are deleted early. The last one of each owner stays for its time."""
 
     def __init__(
         self,
@@ -132,8 +132,8 @@ class Retention:
         store.when_gone(self._gone)
 
     async def answer(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
-        """Return a job rendered for a protocol. Once the job has ended, the answer is cached and
-        counts as fetched."""
+        """Return a job rendered for a protocol. Once the job has ended, the answer is
+        cached and counts as fetched."""
         result = self._ended.get(record.id)
         if result is None or not record.over:
             return await self._rendered(record, render)
@@ -216,8 +216,8 @@ class Retention:
             self._charge(result)
 
     def remember(self, record: JobRecord, age_s: float) -> None:
-        """Add a job that ended or was edited this long ago, before the service's start; the oldest
-        first."""
+        """Add a job that ended or was edited this long ago, before the service's
+        start; the oldest first."""
         at = time.monotonic() - max(0.0, age_s)
         self._take(_EndedJob(record, at, at))
 

@@ -19,8 +19,8 @@ class ExpectedReturns:
     """Refused clients of a service, and when each was told to retry."""
 
     def __init__(self, begun_in_s: Callable[[int], float | None]) -> None:
-        """``begun_in_s``: returns the seconds until this many waiting jobs have started; None if
-        unknown."""
+        """``begun_in_s``: returns the seconds until this many waiting jobs have
+        started; None if unknown."""
         self._begun_in_s = begun_in_s
         self._returns: list[tuple[float, str]] = []
 

@@ -83,8 +83,8 @@ class OwnerShares:
         return OwnerShares(self.passed, {**self.tags, owner: max(self.tag(owner), self.passed)})
 
     def charged(self, owner: str, work_s: float, active: Collection[str]) -> OwnerShares:
-        """Return the shares after work of an owner was started; ``active``: all owners with jobs
-        here."""
+        """Return the shares after work of an owner was started; ``active``:
+        all owners with jobs here."""
         passed = self.passed + work_s / max(1, len(active))
         tags = {**self.tags, owner: self.tag(owner) + work_s}
         known = {one: tag for one, tag in tags.items() if one in active or tag > passed}
@@ -168,15 +168,15 @@ class _SimulatedSlot:
 
 
 class _OwnerQueues:
-    """Waiting jobs by index: a queue for each owner and precision, and a heap of the owners' next
-    jobs."""
+    """Waiting jobs by index: a queue for each owner and precision, and a heap
+    of the owners' next jobs."""
 
     def __init__(self, waiting: Sequence[WaitingJob], shares: OwnerShares, now: float) -> None:
         self._waiting = waiting
         self._tags = {job.owner: shares.tag(job.owner) for job in waiting}
         self._ranked = sorted(range(len(waiting)), key=lambda one: not waiting[one].urgent(now))
-        """Indexes in the order in which an owner's jobs run; the queues hold positions in this
-        list."""
+        """Indexes in the order in which an owner's jobs run; the queues
+        hold positions in this list."""
         self._lines: dict[str, dict[Precision, deque[int]]] = {}
         for place, index in enumerate(self._ranked):
             job = waiting[index]

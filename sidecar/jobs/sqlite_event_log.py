@@ -59,8 +59,8 @@ _NAMES: dict[Callable[..., object], str] = {
     kind: name for name, kind in [*_REFS.items(), *_PLAIN.items()]
 }
 _AS_SUBMITTED = {"id", "owner", "created", "kept", "durable", "alone", "seq"}
-"""Fields of a submitted record beside audio, options, facts, priority and key; the rest comes from
-events."""
+"""Fields of a submitted record beside audio, options, facts, priority and key;
+the rest comes from events."""
 
 
 class UnreadableRecord(Exception):
@@ -164,8 +164,8 @@ def _parse_audio_ref(values: dict[str, Any]) -> RecordingRef:
 
 
 def _to_json_bytes(values: dict[str, Any]) -> bytes:
-    """Serialize as JSON; half a surrogate pair, which a transcript may contain, becomes an
-    escape."""
+    """Serialize as JSON; half a surrogate pair, which a transcript may
+    contain, becomes an escape."""
     return json.dumps(values, separators=(",", ":")).encode()
 
 

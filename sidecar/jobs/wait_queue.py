@@ -88,8 +88,8 @@ GuessJobSeconds = Callable[[Job, Precision], float | None]
 
 
 class WaitQueue:
-    """Jobs that wait for an engine with this many slots (``places``), and the work that each owner
-    has had."""
+    """Jobs that wait for an engine with this many slots (``places``), and the work
+    that each owner has had."""
 
     def __init__(
         self,
@@ -153,8 +153,8 @@ class WaitQueue:
         self._changed()
 
     def begin(self, jobs: Sequence[Job], at: int) -> None:
-        """Move a job or batch from the queue to a slot, behind those that run there, and charge its
-        work to the owners."""
+        """Move a job or batch from the queue to a slot, behind those that run there, and
+        charge its work to the owners."""
         active = self._active()
         for job in jobs:
             self._gone(job)
@@ -218,8 +218,8 @@ class WaitQueue:
         return (jobs[turn.index] for turn in found)
 
     def turn(self, job: Job) -> tuple[int, float] | None:
-        """Return the number of jobs before a job, and the predicted wait in seconds; None if it
-        does not wait."""
+        """Return the number of jobs before a job, and the predicted wait in seconds;
+        None if it does not wait."""
         if job.id not in self._jobs:
             return None
         return self._all_turns()[job.id]
@@ -269,8 +269,8 @@ class WaitQueue:
         )
 
     def _waiting(self) -> list[scheduler.WaitingJob]:
-        """Return the scheduling values of all waiting jobs; they are cached, since a position needs
-        all."""
+        """Return the scheduling values of all waiting jobs; they are cached,
+        since a position needs all."""
         if self._resolution != self._place.resolution:
             self._resolution = self._place.resolution
             self._values.clear()
