@@ -51,7 +51,7 @@ FINAL_REPORT_TIMEOUT_S = 3.0
 
 
 class ClaimLoop:
-    """Loop that claims jobs for the queue of this service while slots are free."""
+    """Loop that claims jobs for the queue of this service, as many as it can run."""
 
     def __init__(
         self,

@@ -29,7 +29,7 @@ and returns those to run together. The order is computed as the jobs are taken."
 
 @dataclass(frozen=True, slots=True)
 class DispatchOptions:
-    """Options of dispatch, equal for all slots.
+    """Options of dispatch, equal for all dispatchers of a queue.
 
     ``lead_s``: if a job is likely to end within so many seconds, the next one is handed to the
     engine, which starts it without a pause. At 0 the next job is handed over when the last has
@@ -43,7 +43,8 @@ class DispatchOptions:
 
 
 class Dispatcher:
-    """Dispatcher of the engine slot with number ``at``, from `open` until `close`."""
+    """Dispatcher with the number ``at``, which runs jobs in an engine slot
+    from `open` until `close`."""
 
     def __init__(
         self, at: int, place: EngineSlot[EngineSpec], lineup: WaitQueue, terms: DispatchOptions
@@ -53,7 +54,7 @@ class Dispatcher:
         self._waiting = lineup
         self._terms = terms
         self._news = asyncio.Event()
-        """Set if a job entered the queue or the state of a run changed."""
+        """Set if the queue or a run has changed."""
         self._runs: list[JobRun] = []
         """At most two: the run at work, then the run that waits at the engine."""
         self._runner: asyncio.Task[None] | None = None
@@ -209,7 +210,7 @@ class Dispatcher:
                     await self._news.wait()
 
     def _with_company(self, job: Job) -> Sequence[Job]:
-        """Return the batch of a job; if several slots are free, at most the share of one slot."""
+        """Return the batch of a job; if several dispatchers are free, at most the share of one."""
         if job.record.alone:
             return [job]
         wanted = self._waiting.wanted

@@ -1,6 +1,6 @@
 """Job queue and dispatcher of each engine slot.
 
-All dispatchers take jobs from one queue (`jobs.wait_queue`) and run them in their slots
+All dispatchers take jobs from one queue (`jobs.wait_queue`) and run them in one engine slot
 (`jobs.dispatcher`, `jobs.job_runner`). The state of all jobs is in `jobs.job_event_log`.
 """
 
@@ -110,8 +110,8 @@ class JobQueue:
         more jobs.
 
         ``promised``: queue positions that are reserved for others. ``caller``: the owner that is
-        refused and retries; None: no retry is expected. Free slots count on top of the limit,
-        since their jobs do not wait.
+        refused and retries; None: no retry is expected. Free dispatchers count on top of the
+        limit, since their jobs do not wait.
         """
         self.check_open()
         taken = len(self._waiting) + promised

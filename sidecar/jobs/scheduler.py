@@ -119,10 +119,10 @@ def schedule_jobs(
 ) -> Iterator[ScheduledJob]:
     """Yield all waiting jobs in the order in which they would run if no other arrived.
 
-    With several slots of the engine, the slot that is free first takes the next job (Graham 1966: a
-    list schedule); of equal ones the first. ``takes_s``: the present predictions, if other than
-    ``work_s``. ``busy_s``: the seconds that the running jobs of each slot still take. ``load_s``:
-    the seconds of a load.
+    With several dispatchers of the engine, the one that is free first takes the next job (Graham
+    1966: a list schedule); of equal ones the first. ``takes_s``: the present predictions, if other
+    than ``work_s``. ``busy_s``: the seconds that the running jobs of each dispatcher still take.
+    ``load_s``: the seconds of a load.
     """
     lines = _OwnerQueues(waiting, shares, moment.at)
     places = [_SimulatedSlot(waiting, lines, moment, one) for one in busy_s]
@@ -136,7 +136,7 @@ def schedule_jobs(
 
 
 class _SimulatedSlot:
-    """Simulated slot that is free in ``free_s`` seconds."""
+    """Simulated dispatcher that is free in ``free_s`` seconds."""
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ class _SimulatedSlot:
         self._loaded, self._loaded_at = moment.loaded, moment.loaded_at
 
     def next(self) -> int:
-        """Return the next job of the slot."""
+        """Return the index of the dispatcher's next job."""
         index = self._lines.due()
         job, now = self._waiting[index], self._at + self.free_s
         passed_over_s = now - max(job.came, self._loaded_at)
@@ -159,7 +159,7 @@ class _SimulatedSlot:
         return index
 
     def take(self, index: int, work_s: float, load_s: float) -> None:
-        """Run a job in the slot."""
+        """Run a job at the dispatcher."""
         wanted = self._waiting[index].wanted
         if wanted is not self._loaded:
             self.free_s += load_s

@@ -1,6 +1,6 @@
 """Wait queue: waiting jobs, positions, what runs and for how long.
 
-All slots are of one engine and take jobs from one queue. A slot is known by its number.
+All dispatchers of an engine slot take jobs from one queue. A dispatcher is known by its number.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ PredictJobSeconds = Callable[[Job], float]
 
 
 class RunningJobs:
-    """Running jobs of a slot (``place``); times are of `time.monotonic`."""
+    """Running jobs of one dispatcher in the engine slot ``place``; times
+    are of `time.monotonic`."""
 
     def __init__(
         self, place: EngineSlot[EngineSpec], pace: DurationPredictor, takes_s: PredictJobSeconds
@@ -31,7 +32,7 @@ class RunningJobs:
         self.running: list[Sequence[Job]] = []
         """First the job or batch at work, then the job behind it."""
         self.shut = False
-        """Whether the slot has no dispatcher any more."""
+        """Whether the dispatcher has ended."""
         self._pace = pace
         self._takes_s = takes_s
         self._begun_at = 0.0
@@ -88,7 +89,7 @@ GuessJobSeconds = Callable[[Job, Precision], float | None]
 
 
 class WaitQueue:
-    """Jobs that wait for an engine with this many slots (``places``), and the work
+    """Jobs that wait for an engine slot with ``places`` dispatchers, and the work
     that each owner has had."""
 
     def __init__(
@@ -153,7 +154,7 @@ class WaitQueue:
         self._changed()
 
     def begin(self, jobs: Sequence[Job], at: int) -> None:
-        """Move a job or batch from the queue to a slot, behind those that run there, and
+        """Move a job or batch from the queue to a dispatcher, behind what runs there, and
         charge its work to the owners."""
         active = self._active()
         for job in jobs:
@@ -190,12 +191,12 @@ class WaitQueue:
         self._halted = True
 
     def shut(self, at: int) -> None:
-        """Start no more jobs in a slot."""
+        """Start no more jobs at a dispatcher, which has ended."""
         self._working[at].shut = True
         self._changed()
 
     def free(self) -> int:
-        """Return the number of slots in which a job could start now."""
+        """Return the number of dispatchers at which a job could start now."""
         return sum(one.free for one in self._working)
 
     def first(self) -> Job:
@@ -203,16 +204,16 @@ class WaitQueue:
         return next(iter(self._jobs.values()))
 
     def due(self, at: int) -> Job | None:
-        """Return the next job of a slot, after free slots before it have taken theirs; None if they
-        take all, or the queue is halted."""
+        """Return the next job of a dispatcher, after free ones before it have taken theirs; None if
+        they take all, or the queue is halted."""
         if self._halted:
             return None
         before = sum(one.free for one in self._working[:at])
         return next(islice(self.in_turn(before + 1), before, None), None)
 
     def in_turn(self, places: int = 1) -> Iterator[Job]:
-        """Yield waiting jobs in the order in which they would run in this many free slots; each is
-        computed as it is taken."""
+        """Yield waiting jobs in the order in which ``places`` free dispatchers would run them; each
+        is computed as it is taken."""
         jobs = [*self._jobs.values()]
         found = self._worked_out(time.monotonic(), [0.0] * places)
         return (jobs[turn.index] for turn in found)
@@ -249,7 +250,8 @@ class WaitQueue:
         return self._turns
 
     def busy_s(self, at: int) -> float:
-        """Return the seconds that running jobs of a slot still take, with its engine's load."""
+        """Return the seconds that running jobs of a dispatcher still
+        take, with its engine's load."""
         return self._working[at].busy_s(time.monotonic())
 
     def _worked_out(
