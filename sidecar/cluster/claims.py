@@ -177,8 +177,8 @@ class ClaimStore:
         await self._database.call("judge_1", self._node, [*verdicts], failures)
 
     async def unjudged(self, most: int) -> Sequence[JobRecord]:
-        """Return waiting jobs, as they were submitted, that no live node is known to be able to do,
-        and that this node did not judge in the last `ELIGIBILITY_TTL_S`."""
+        """Return waiting jobs, as they were submitted, that no live node is known to be able to
+        run. Those that this node judged in the last `ELIGIBILITY_TTL_S` are left out."""
         found = []
         for job_id, submitted in await self._database.call("unjudged_1", self._node, most):
             try:

@@ -157,7 +157,7 @@ class SharedJobQueue:
 
     def give_up(self, job: Job) -> None:
         """Record that no client waits here for a job any more; the job goes on. Unless all jobs are
-        followed here, its remaining followers see it as cancelled."""
+        followed here, tasks that still wait for it get `errors.JobCancelled`."""
         if self._awaited.get(job.id) is job:  # not the job of the client's next request
             del self._awaited[job.id]
             if not self.follows_all:

@@ -94,8 +94,8 @@ class SharedRetention:
         self._unsettle.set()
 
     async def renew(self, job_id: str) -> None:
-        """Restart the retention of a job that has ended. Frequent calls cost the database nothing:
-        a service writes at most a few renewals of a job per retention.
+        """Restart the retention of a job that has ended. Repeated calls within `RENEWAL_INTERVAL_S`
+        cost the database nothing.
 
 
         Raises:

@@ -27,7 +27,7 @@ DEFAULT_WORK_PER_AUDIO_S = 0.25
 """Seconds of work for a second of audio, before anything was measured: the embedded engine
 needs this on a slow core."""
 USUAL_WORK_PER_AUDIO_S = 0.07
-"""Usual rate on two common cores, with speakers: the README's 28.3 s take 1.9 s."""
+"""The same on two common cores, with diarization: the README's 28.3 s take 1.9 s."""
 MIN_JOB_S = 0.2
 """Minimum duration of a job: reading, start and response."""
 UNKNOWN_AUDIO_S = 600.0

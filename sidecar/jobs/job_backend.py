@@ -57,8 +57,8 @@ class EngineProvisioning:
     @property
     def lead_s(self) -> float:
         """Return how many seconds before a job's predicted end the next may be handed to the engine
-        (`JobQueue`). 0 if plans depend on the memory that is free when a job begins, or if the
-        engine runs jobs concurrently, so that the next would not wait there."""
+        (`JobQueue`). 0 if plans depend on the memory that is free when a job begins. Also 0 if the
+        engine runs jobs concurrently: the next would not wait there."""
         return MIN_JOB_S if self._admission is None and not self.slot.sharing.concurrent else 0.0
 
     def admitted(self, options: TranscribeOptions, audio_s: float | None) -> TranscribeOptions:

@@ -32,7 +32,7 @@ from sidecar.transcripts.transcript_edits import EditHistory, EditStep
 
 @dataclass(frozen=True, slots=True)
 class JobFailure:
-    """An error as plain values."""
+    """Error of a job as plain values."""
 
     code: str
     detail: str

@@ -26,7 +26,7 @@ _ALTERED = "The stored recording was changed."
 
 
 class PersistentRecordings:
-    """Recordings of jobs that outlive the process: written, opened and deleted."""
+    """Recordings of durable jobs: stored, opened and deleted."""
 
     def __init__(
         self, settings: Settings, storage: RecordingStorage, seal: Cipher, *, shared: bool = False

@@ -1,7 +1,7 @@
 """Retention of finished jobs.
 
-A result stays for a time, from its end or its owner's last read or edit, as long as the results of
-its owner do not exceed their limits. A private job is deleted at its end.
+A result stays for a time from its end, or from its owner's last read or edit. It is deleted earlier
+if the results of its owner exceed their limits. A private job is deleted at its end.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _segments_bytes(segments: Iterable[Segment]) -> int:
 
 @dataclass(slots=True)
 class _EndedJob:
-    """A job that has ended."""
+    """Ended job with the data of its retention."""
 
     record: JobRecord
     ended_at: float
