@@ -223,7 +223,6 @@ class ClientTimeouts:
         """Return the job that the same request left, followed here from now on; None if there is
         none. The job has its own recording; ``source`` is closed then.
 
-
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """

@@ -62,7 +62,6 @@ class JobFollower(JobEventFeed):
     async def subscribe_to(self, job_id: str, after: int = 0) -> JobSubscription:
         """Return the events of a job after the number ``after``, stored and future.
 
-
         Raises:
             errors.JobNotFound: there is no such job.
             errors.JournalUnreachable: the database does not answer.

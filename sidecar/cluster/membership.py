@@ -77,7 +77,6 @@ class Membership:
         """Register this service, or send its heartbeat. If others had expired it, jobs whose
         clients wait here are kept.
 
-
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """

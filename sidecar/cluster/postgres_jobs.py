@@ -168,7 +168,6 @@ class PostgresJobStore:
     async def get(self, job_id: str) -> JobRecord:
         """Return a job as it is now.
 
-
         Raises:
             errors.JobNotFound: there is none.
         """
@@ -207,7 +206,6 @@ class PostgresJobStore:
     async def subscribe(self, job_id: str, after: int = 0) -> JobSubscription:
         """Follow a job after the event ``after``.
 
-
         Raises:
             errors.JobNotFound: there is none.
         """
@@ -215,7 +213,6 @@ class PostgresJobStore:
 
     async def cancel(self, job_id: str) -> JobRecord:
         """Cancel a job, waiting or running anywhere; a job that has ended does not change.
-
 
         Raises:
             errors.JobNotFound: there is none.

@@ -57,7 +57,6 @@ class SharedJobBackend:
         """Bring the tables up to date; this blocks on the database. ``disk``: threads that may wait
         for the storage of recordings.
 
-
         Raises:
             errors.SettingsInvalid: the database, the key or the storage cannot be used.
         """

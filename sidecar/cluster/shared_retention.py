@@ -97,7 +97,6 @@ class SharedRetention:
         """Restart the retention of a job that has ended. Repeated calls within `RENEWAL_INTERVAL_S`
         cost the database nothing.
 
-
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
@@ -117,7 +116,6 @@ class SharedRetention:
         """Return the seconds until ended jobs are deleted for their age, by id; empty if there is
         no limit.
 
-
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
@@ -133,7 +131,6 @@ class SharedRetention:
     async def delete_recordings_now(self) -> None:
         """`delete_recordings`, if the storage answers at once; otherwise the next sweep does it.
 
-
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
@@ -142,7 +139,6 @@ class SharedRetention:
     async def delete_recordings(self) -> None:
         """Delete recordings that the database has marked for it. The next sweep retries those that
         cannot be deleted now.
-
 
         Raises:
             errors.JournalUnreachable: the database does not answer.

@@ -234,7 +234,6 @@ class JobEventLog:
 
         A change without effect (`apply_event`) is neither stored nor published.
 
-
         Raises:
             errors.JobNotFound: there is no such job.
         """
@@ -267,7 +266,6 @@ class JobEventLog:
         """Return the events of a job after the number ``after``, in order. Of fleeting events
         (progress) only the last is stored, so numbers may be missing.
 
-
         Raises:
             errors.JobNotFound: there is no such job.
         """
@@ -276,7 +274,6 @@ class JobEventLog:
 
     def subscribe(self, job_id: str, after: int = 0) -> JobSubscription:
         """Return a subscription to the events of a job after ``after``, stored and future.
-
 
         Raises:
             errors.JobNotFound: there is no such job.

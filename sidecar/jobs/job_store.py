@@ -74,7 +74,6 @@ class JobStore(Protocol):
         ``after``: only those after the job with this id. ``limit``: at most this many. ``private``:
         also those that cannot be read by id (`JobRecord.kept`).
 
-
         Raises:
             errors.JobNotFound: no such job has the id ``after``.
         """
@@ -82,14 +81,12 @@ class JobStore(Protocol):
     async def subscribe(self, job_id: str, after: int = 0) -> JobSubscription:
         """Return the events of a job after the number ``after``, stored and future.
 
-
         Raises:
             errors.JobNotFound: there is no such job.
         """
 
     async def cancel(self, job_id: str) -> JobRecord:
         """Cancel a job and return it as it is then; a job that has ended does not change.
-
 
         Raises:
             errors.JobNotFound: there is no such job.

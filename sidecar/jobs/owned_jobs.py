@@ -66,7 +66,6 @@ class OwnedJobs:
     async def read(self, caller: Identity, job_id: str) -> JobRecord:
         """Return the caller's job; if it has ended, its retention starts anew.
 
-
         Raises:
             errors.JobNotFound: as `job`.
         """
@@ -181,7 +180,6 @@ class OwnedJobs:
 
     async def delete_all(self, caller: Identity) -> int:
         """`delete` all of the caller's jobs, private ones too; return how many there were.
-
 
         Raises:
             errors.DiskFull, errors.SpoolUnwritable: as `delete`.

@@ -65,7 +65,6 @@ class PersistentRecordings:
         """Store a recording so that it survives the process, and (``synced``) a loss of power. A
         file that a client named by path stays where it is, unless recordings are shared.
 
-
         Raises:
             errors.DiskFull, errors.SpoolUnwritable: it cannot be written.
             errors.StorageUnreachable: it cannot be written now.

@@ -39,7 +39,6 @@ class JobPersistence(PersistentRecordings):
     def __init__(self, settings: Settings, now: clock.Clock = clock.wall_time) -> None:
         """Open the folder; this blocks on the disk.
 
-
         Raises:
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
         """

@@ -189,7 +189,6 @@ class SqliteJobEventLog(JobEventLog):
         """Open the folder with all stored jobs; this blocks on the disk. ``shelf``: archive of the
         recordings of finished jobs.
 
-
         Raises:
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
         """

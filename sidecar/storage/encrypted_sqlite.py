@@ -39,7 +39,6 @@ def migrate_sqlite(
 ) -> None:
     """Migrate the file, a version at a time, each whole or not at all.
 
-
     Raises:
         errors.SettingsInvalid: it is of a later version.
     """
@@ -57,7 +56,6 @@ def read_schema_version(
 ) -> int:
     """Return the version of the file.
 
-
     Raises:
         errors.SettingsInvalid: it is later than this program.
     """
@@ -70,7 +68,6 @@ def check_schema_version(
     version: int, migrations: Sequence[Sequence[str]], words: DatabaseLabels
 ) -> None:
     """Check that this program knows a version.
-
 
     Raises:
         errors.SettingsInvalid: it is later than this program.

@@ -207,7 +207,6 @@ class StoredObject(Protocol):
     def at(self, at: int, size: int) -> bytes:
         """Return at most ``size`` bytes from the offset ``at``; fewer at the end.
 
-
         Raises:
             OSError: they cannot be read.
         """

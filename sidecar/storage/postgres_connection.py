@@ -78,7 +78,6 @@ class Connection(AsyncConnection[tuple[Any, ...]]):
     ) -> AsyncConnection[tuple[Any, ...]]:
         """Return a connection; retried while the database does not answer.
 
-
         Raises:
             psycopg.OperationalError: the pool is closing.
         """
@@ -102,7 +101,6 @@ class Connection(AsyncConnection[tuple[Any, ...]]):
 
 async def connected(address: str) -> AsyncConnection[tuple[Any, ...]]:
     """Return a connection with all time limits set.
-
 
     Raises:
         psycopg.Error: the database does not answer.

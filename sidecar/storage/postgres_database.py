@@ -1,7 +1,6 @@
 """PostgreSQL calls with time limits and retries, and migrations.
 
-Every statement and migration names the schema `vibevoice`: the database may contain tables of
-others.
+Every statement and migration names the schema `vibevoice`: the database may contain other tables.
 """
 
 from __future__ import annotations
@@ -136,7 +135,6 @@ class PostgresDatabase:
 
     async def maintain(self, sql: str, within_s: float) -> None:
         """Execute a statement that runs in no transaction, over a separate connection.
-
 
         Raises:
             errors.JournalUnreachable: the database does not answer, or not in time.
@@ -342,7 +340,6 @@ def describe_database(address: str) -> str:
 def _connected(address: str, patience_s: float = 0.0) -> Iterator[psycopg.Connection[Any]]:
     """Yield a connection, made by as many attempts as fit into ``patience_s``.
 
-
     Raises:
         errors.SettingsInvalid: the database does not answer.
     """
@@ -425,7 +422,6 @@ async def call_in_batches(
     database: PostgresDatabase, function: str, *values: object, batch: int
 ) -> None:
     """Call a function, whose last parameter is the size of a batch, until it returns less.
-
 
     Raises:
         errors.JournalUnreachable: the database does not answer.

@@ -51,7 +51,6 @@ class PostgresSpeakerStore:
     def __init__(self, address: str, secret: str) -> None:
         """Create the table if it is missing; this blocks on the database.
 
-
         Raises:
             errors.SettingsInvalid: the address, the database or the key cannot be used.
         """

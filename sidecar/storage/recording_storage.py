@@ -57,14 +57,12 @@ class RecordingStorage(Protocol):
     def open(self, name: str) -> StoredObject:
         """Open a recording for random access.
 
-
         Raises:
             OSError: as `read`.
         """
 
     def size(self, name: str) -> int:
         """Return the stored bytes of a recording.
-
 
         Raises:
             OSError: as `read`.
@@ -73,14 +71,12 @@ class RecordingStorage(Protocol):
     def delete(self, name: str) -> None:
         """Delete a recording within a moment; a missing one does nothing.
 
-
         Raises:
             OSError: it cannot be deleted now.
         """
 
     def delete_now(self, name: str) -> None:
         """Delete a recording, and return once that is done; a missing one does nothing.
-
 
         Raises:
             OSError: it cannot be deleted now.

@@ -165,7 +165,6 @@ class SpeakerFile:
     def __init__(self, folder: Path, secret: str) -> None:
         """Open or create the file.
 
-
         Raises:
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
         """
@@ -293,7 +292,6 @@ class SqliteSpeakerStore:
 
     def __init__(self, folder: Path, secret: str) -> None:
         """Open the file; this blocks on the disk.
-
 
         Raises:
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
