@@ -31,27 +31,27 @@ from sidecar.storage import postgres_database
 
 log = logging.getLogger(__name__)
 
-# a claim that is lost costs another node's work until it is noticed
+# If a claim is lost, another node's work is wasted until that is noticed.
 CLAIM_CHECK_INTERVAL_S = 3.0
 """Seconds between two checks of claims and of waiting jobs."""
-# memory that comes free, or a notice that is lost, is told by nothing
+# Freed memory or a lost notification causes no event.
 IDLE_POLL_S = 3.0
-"""Seconds after which an idle node asks for a job without being told of one."""
-# a storage that is away is asked by all nodes
+"""Seconds after which an idle node asks for a job without a notification."""
+# A storage that does not answer is asked by all nodes.
 STORAGE_BACKOFF_S = 5.0
 """Seconds without claims after the storage of recordings could not be reached."""
-# an engine ends within its grace for cancels, and is killed then
+# An engine ends within its grace for cancels, and is killed then.
 ENGINE_STOP_TIMEOUT_S = 5.0
 """Seconds for engines to stop at the end of a drain."""
 ENGINE_STOP_POLL_S = 0.02
-"""Seconds between two looks whether an engine has stopped."""
-# after so long without this service others take it for dead and free its jobs
+"""Seconds between two checks whether an engine has stopped."""
+# After so long without heartbeats of this service, others expire it and free its jobs.
 FINAL_REPORT_TIMEOUT_S = 3.0
 """Seconds, at least, for the last reports of a node that stops."""
 
 
 class ClaimLoop:
-    """Claims jobs for the queue of this service as it has places for them."""
+    """Loop that claims jobs for the queue of this service, as many as it can run."""
 
     def __init__(
         self,
@@ -67,16 +67,16 @@ class ClaimLoop:
         places: int = 1,
     ) -> None:
         """``log``: that of ``queue``, with the claimed jobs only. ``opened``: opens the recording
-        of a job, in one of ``threads``. ``beside``: how many jobs at most run in step if this job
-        is one of them. ``places``: jobs that run at once."""
+        of a job, in one of ``threads``. ``beside``: the largest batch that this job can run in.
+        ``places``: jobs that run at once."""
         self._claims, self._queue = claims, queue
         self._opened, self._judging, self._threads = opened, judging, threads
         self._offer, self._beside, self._places = offer, beside, places
         self._held = HeldClaims(claims, log, queue)
         self._asking = ""
-        """Token of a claim that is not answered yet: it may have been made."""
+        """Token of a claim call without an answer: the claim may exist."""
         self._more = True
-        """True if jobs may wait of which no notification will tell."""
+        """Whether jobs may wait without a notification to come."""
         self._aside = 0
         self._draining = False
         self._waiting, self._missed = asyncio.Event(), asyncio.Event()
@@ -91,8 +91,8 @@ class ClaimLoop:
         self._checking.spawn("check claims", postgres_database.run_periodically(self._check, 0.0))
 
     async def drain(self, grace_s: float) -> None:
-        """Claim no more. Running jobs have ``grace_s`` to end, then other nodes go on with them
-        from their checkpoints."""
+        """Claim no more. Running jobs have ``grace_s`` to end; then other nodes resume
+        them from their checkpoints."""
         self._draining = True
         over_at = time.monotonic() + grace_s
         await self._claiming.close()
@@ -111,7 +111,7 @@ class ClaimLoop:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Claim nothing as long as this lasts."""
+        """Claim nothing within this context."""
         self._aside += 1
         try:
             yield
@@ -121,11 +121,11 @@ class ClaimLoop:
 
     @property
     def held(self) -> int:
-        """Number of claims, also those whose last report is on its way."""
+        """Return the number of claims, including those whose last report is being sent."""
         return len(self._held)
 
     def _given(self, claim: Claim) -> None:
-        """Begin with a job that came to this node, or release it at once, for others."""
+        """Start a job that was given to this node on submission, or release it at once."""
         if self._draining:
             return
         no_place = self._aside or self._asking or self._held.busy >= self._places
@@ -159,7 +159,7 @@ class ClaimLoop:
                 self._spawn(self._begin(company))
 
     async def _claim_company(self, company: list[HeldClaim]) -> None:
-        """Claim the next job and those that can run in step with it; none if none waits."""
+        """Claim the next job and those that can run in a batch with it; none if none waits."""
         if (first := await self._claimed_fit()) is None:
             return
         company.append(first)
@@ -177,8 +177,7 @@ class ClaimLoop:
         return sociable and _poison_error(record) is None and self._judging.failure(record) is None
 
     async def _claimed_fit(self) -> HeldClaim | None:
-        """Claim the next job that this node can do. The others are refused, and a job that killed
-        too many engines ends."""
+        """Claim the next job that this node can do. Others are refused, and a poison job ends."""
         while (held := await self._claimed()) is not None:
             if (end := _poison_error(held.record)) is not None:
                 self._held.append(held, job_record.FailedChange(job_record.JobFailure.of(end)))
@@ -189,7 +188,7 @@ class ClaimLoop:
         return None
 
     async def _claimed(self) -> HeldClaim | None:
-        """Claim the next job, however long the database is away."""
+        """Claim the next job; retried while the database does not answer."""
         token = self._asking = uuid.uuid4().hex
         self._more = True
         self._waiting.clear()
@@ -207,17 +206,18 @@ class ClaimLoop:
         return self._held.add(claim)
 
     async def _refuse(self, held: HeldClaim, failure: job_record.JobFailure) -> None:
-        """Let other nodes have a job that this one cannot do, and look what else there is."""
+        """Leave a job that this node cannot do to others, and judge other waiting jobs."""
         await self._judging.refuse(held.id, failure)
         await self._held.release(held)
         with contextlib.suppress(errors.JournalUnreachable):
             await self._judging.judge_waiting()
 
     async def _begin(self, company: Sequence[HeldClaim]) -> None:
-        """Open the recordings, and have all run at once that are to run in step."""
+        """Open the recordings, and queue all jobs of a batch at once."""
         jobs = await asyncio.gather(*map(self._job, company))
         while any(self._queue.live(held.id) is not None for held in company):
-            await self._a_moment()  # one had been lost here, and its engine has yet to stop
+            # an earlier claim on one was lost here, and its engine has yet to stop
+            await self._a_moment()
         for job in jobs:
             if job is not None and job.claimed:
                 self._queue.resume(job)
@@ -241,7 +241,7 @@ class ClaimLoop:
         return None
 
     def _made(self, held: HeldClaim, source: AudioSource) -> ClaimedJob | None:
-        if held not in self._held:  # it was ended, or the claim was lost, meanwhile
+        if held not in self._held:  # the job was ended, or the claim lost, meanwhile
             source.close()
             return None
         passes_on = partial(self._passes_on, held)
@@ -249,7 +249,8 @@ class ClaimLoop:
         return held.job
 
     def _put_off(self, held: HeldClaim) -> None:
-        """Release a job, uncounted, for a node that reaches the storage of recordings sooner."""
+        """Release a job, without a counted attempt, for a node that reaches
+        the storage of recordings."""
         log.warning(
             "job %s is released for another node: the storage of its recording does not answer",
             held.id,
@@ -274,7 +275,7 @@ class ClaimLoop:
             self._held.append(held, job_record.FailedChange(job_record.JobFailure.of(error)))
 
     def _passes_on(self, held: HeldClaim, job: ClaimedJob, error: errors.SidecarError) -> bool:
-        """Return whether another node will try a job, which it gets once that is reported."""
+        """Return whether another node will try a job; it gets the job once that is reported."""
         if job.record.passed + 1 >= poison_jobs.MAX_NODE_ATTEMPTS:
             return False
         self._spawn(self._pass_on(held, error))

@@ -1,8 +1,8 @@
 """Claims on shared jobs: protocol, claimed jobs, renewal, reports.
 
 A claim is the right of one node to run one job and to append to its events. It holds until the job
-has ended, the node releases it, or the node is taken for dead. No other service appends to a
-claimed job, except to end it, which ends the claim as well.
+has ended, the node releases it, or the node expires. No other service appends to a claimed job,
+except to end it, which ends the claim as well.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from sidecar.storage.postgres_database import (
 
 log = logging.getLogger(__name__)
 
-# memory and loaded engines change within half a minute, and a judgement costs milliseconds
+# Memory and loaded engines change within half a minute, and a verdict costs milliseconds.
 ELIGIBILITY_TTL_S = 30.0
 """Seconds for which a node's verdict about a job holds."""
 UNSCHEDULABLE_BATCH = 1000
-"""Refused jobs that are looked at in one call: tenths of a second."""
+"""Refused jobs of one call: tenths of a second."""
 WAITING, GIVEN, ENDED = "vibevoice_waiting", "vibevoice_given_", "vibevoice_ended"
-"""Channels: something may be claimed; a job that has come is this node's (with its id); a job was
-ended or deleted."""
+"""Channels: a job may be claimed; a submitted job is given to this node (with its id); a
+job was ended or deleted."""
 _EVENTS = """
     SELECT job, seq, at, kind, coalesce(whole, change) FROM vibevoice.events
     WHERE job = %s AND seq <= %s ORDER BY seq"""
@@ -54,9 +54,9 @@ _REFUSED = """
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A claimed job. ``token``: of this claim; every report carries it. ``record``: the job as it
-    stands. ``begins``: whether the claim tells that an attempt begins. ``more``: whether other jobs
-    may wait."""
+    """Claimed job. ``token``: of this claim, sent with every report. ``record``: the job at
+    the claim. ``begins``: whether the claim counts as the start of an attempt. ``more``:
+    whether other jobs may wait."""
 
     token: str
     record: JobRecord
@@ -77,10 +77,10 @@ class ClaimPreferences:
 
 
 class ClaimStore:
-    """The shared jobs, as one node sees them.
+    """Shared jobs, as one node sees them.
 
-    All calls but the ``on_*`` may be repeated, and raise `errors.JournalUnreachable` if the
-    database is away.
+    All methods but the ``on_*`` may be repeated, and raise `errors.JournalUnreachable` if the
+    database does not answer.
     """
 
     def __init__(
@@ -96,8 +96,8 @@ class ClaimStore:
 
     async def claim(self, token: str, offer: ClaimPreferences) -> Claim | None:
         """Claim the next job in fair order that this node has not refused in the last
-        `ELIGIBILITY_TTL_S`; None if there is none. If the token holds a claim already, return that
-        one."""
+        `ELIGIBILITY_TTL_S`. Return None if there is none. If the token has a claim
+        already, return that one."""
         loaded = [*offer.loaded], offer.loaded_for_s, MAX_PASSED_OVER_S
         rows = await self._database.call("claim_1", self._node, token, *loaded, offer.begins)
         if not rows:
@@ -107,7 +107,7 @@ class ClaimStore:
         try:
             past = [self._rows.event(*row) for row in events]
             record = replay_events(self._rows.record(job_id, submitted), past)
-            record = replace(record, seq=seq)  # also behind an event that changed nothing
+            record = replace(record, seq=seq)  # also if the last event changed nothing
         except UnreadableRecord as error:
             await self._refuse_unreadable(job_id, error)
             await self.release(token)
@@ -120,8 +120,8 @@ class ClaimStore:
         """Append events to a claimed job whose last event has the number ``base``.
 
         The numbers of ``events`` ascend, with gaps. ``record`` is the job after them: its state
-        becomes the job's, and its end ends the claim. Return whether all is persisted, also of a
-        report that is repeated; False if the claim is lost.
+        becomes the job's, and its end ends the claim. Return whether all is persisted, also for a
+        repeated report; False if the claim is lost.
         """
         ((persisted,),) = await self._database.call(
             "report_1",
@@ -157,11 +157,12 @@ class ClaimStore:
         return await asyncio.to_thread(sealed) if long else sealed()
 
     async def release(self, token: str) -> None:
-        """Give a claimed job back, which waits by its last report; others may claim it at once."""
+        """Give a claimed job back, in the state of its last report; other
+        nodes may claim it at once."""
         await self._database.call("release_1", token)
 
     async def mine(self) -> frozenset[str]:
-        """Return the tokens of all claims of this node that hold."""
+        """Return the tokens of all valid claims of this node."""
         rows = await self._database.fetch(
             "SELECT claim FROM vibevoice.jobs WHERE node = %s", (self._node,)
         )
@@ -176,8 +177,8 @@ class ClaimStore:
         await self._database.call("judge_1", self._node, [*verdicts], failures)
 
     async def unjudged(self, most: int) -> Sequence[JobRecord]:
-        """Return waiting jobs, as they were submitted, that no live node is known to be able to do,
-        and that this node did not judge in the last `ELIGIBILITY_TTL_S`."""
+        """Return waiting jobs, as they were submitted, that no live node is known to be able to
+        run. Those that this node judged in the last `ELIGIBILITY_TTL_S` are left out."""
         found = []
         for job_id, submitted in await self._database.call("unjudged_1", self._node, most):
             try:
@@ -220,12 +221,12 @@ class ClaimStore:
                 self._tally.failed(failure.code, lasted_s, outcome_of_error(failure.error()))
 
     def on_waiting(self, tell: Callable[[], None]) -> None:
-        """Have ``tell`` called when there may be something to claim."""
+        """Call ``tell`` when there may be a job to claim."""
         self._database.listen(WAITING, lambda _: tell())
 
     def on_given(self, tell: Callable[[Claim], None]) -> None:
-        """Have ``tell`` called with the claims of jobs that were given to this node as they came.
-        One that it misses, or cannot read, it releases as one that it does not know of."""
+        """Call ``tell`` with the claims of jobs that were given to this node on submission. A claim
+        that it misses or cannot read is released as an unknown one (`HeldClaims.check`)."""
 
         def heard(payload: str) -> None:
             if payload:
@@ -236,8 +237,8 @@ class ClaimStore:
         self._database.listen(GIVEN + self._node, heard)
 
     def on_ended(self, tell: Callable[[str], None]) -> None:
-        """Have ``tell`` called with the id of each claimed job that another service ended or
-        deleted; with "" if a call may have been missed."""
+        """Call ``tell`` with the id of each claimed job that another service ended or deleted; with
+        "" if a notification may have been lost."""
         self._database.listen(ENDED, tell)
 
     async def _refuse_unreadable(self, job_id: str, error: Exception) -> None:
@@ -266,8 +267,8 @@ NODE_ERRORS = (
 
 
 class ClaimedJob(Job):
-    """Job that writes to the log of its node as long as it is claimed; then it ends in this
-    process without an event."""
+    """Job that writes to its node's log as long as it is claimed. After that, it ends in this
+    process without a report."""
 
     def __init__(
         self,
@@ -282,14 +283,14 @@ class ClaimedJob(Job):
         self._reported = reported
         self._passes_on = passes_on
         self.claimed = True
-        """True if its events are reported."""
+        """Whether its events are reported."""
 
     def let_go(self) -> None:
-        """Write to the log no more."""
+        """Stop writing to the log."""
         self.claimed = False
 
     def fail(self, error: errors.SidecarError) -> None:
-        """End without a transcript, or stop untold if another node will try."""
+        """End without a transcript, or without a report if another node will try."""
         passes = self.claimed and isinstance(error, NODE_ERRORS) and not self.ended
         if passes and self._passes_on(self, error):
             self.requeue(counted=True, passed=True)
@@ -299,8 +300,8 @@ class ClaimedJob(Job):
             super().fail(error)
 
     async def written(self) -> None:
-        """Wait until its events so far are persisted, however long the database is away, or the
-        claim is lost."""
+        """Wait until its events so far are persisted, however long the database does not
+        answer, or the claim is lost."""
         if self.claimed:
             await self._reported()
 
@@ -317,13 +318,13 @@ class ClaimedJob(Job):
 
 
 REPORT_BATCH_S = 0.005
-"""Seconds in which events come together: of the last segment and the end of a recording that is
-done, each would be a commit, and the end waits for that of the segment."""
+"""Seconds in which events are collected for a report. The last segment and the end of a recording
+would be a commit each, and the end would wait for the other."""
 
 
 class ClaimReporter:
-    """Reports what the log has of a job, from `open` until the job has ended, the claim is lost, or
-    `close`."""
+    """Reporter of the events of a claimed job, from `open` until the job has ended, the
+    claim is lost, or `close`."""
 
     def __init__(self, claims: ClaimStore, log: JobEventLog, claim: Claim) -> None:
         """``log`` has the job, as it was claimed."""
@@ -334,9 +335,9 @@ class ClaimReporter:
         """Number of the last event that the database knows of, by a report or by the claim."""
         self._news = asyncio.Event()
         self._urgent = asyncio.Event()
-        """Set when somebody waits for a report, or the job has ended."""
+        """Set when a task waits for a report, or the job has ended."""
         self._moved = asyncio.Event()
-        """Set, and replaced, each time that the database has more."""
+        """Set, and replaced, each time that the database has more events."""
         self._over = False
         self._task: asyncio.Task[bool] | None = None
         log.listen(self._on_event, claim.record.id)
@@ -353,14 +354,14 @@ class ClaimReporter:
         self._task.add_done_callback(done)
 
     def close(self) -> None:
-        """Stop to report; what is not reported by then is dropped."""
+        """Stop; events that are not reported yet are dropped."""
         if self._task is not None:
             self._task.cancel()
         self._finish()
 
     async def flushed(self) -> None:
-        """Wait until all events of the job so far are persisted, or will never be; not for the
-        start of an attempt of which the claim tells."""
+        """Wait until all events so far are persisted, or never will be. The start of an attempt
+        that the claim implies is not waited for."""
         record = self._log.get(self._claim.record.id)
         last = record.seq
         if self._over or (last <= self._counted and not record.over):
@@ -385,7 +386,7 @@ class ClaimReporter:
             self._finish()
 
     async def _reported(self, record: JobRecord) -> bool:
-        """Report the events that made the job what it is; False if the claim is lost."""
+        """Report the events since the last report; return False if the claim is lost."""
         events = tuple(self._log.events(record.id, self._base))
         report = partial(self._claims.report, self._claim.token, self._base, record, events)
         if not await retry_while_unavailable(report):
@@ -410,7 +411,7 @@ class ClaimReporter:
 
 @dataclass(slots=True, eq=False)
 class HeldClaim:
-    """A claim, and what this node has made of it. ``job``: once its recording is open."""
+    """Claim, and its state on this node. ``job``: None until its recording is open."""
 
     claim: Claim
     reporter: ClaimReporter
@@ -418,25 +419,25 @@ class HeldClaim:
 
     @property
     def record(self) -> JobRecord:
-        """The job as it was claimed."""
+        """Return the job as it was claimed."""
         return self.claim.record
 
     @property
     def id(self) -> str:
-        """The id of the job."""
+        """Return the id of the job."""
         return self.claim.record.id
 
 
 class HeldClaims:
-    """Enters claimed jobs in the node's log, has them reported, and stops them untold once their
-    claim is lost."""
+    """Claimed jobs of a node: in its log, reported, and stopped without a
+    report if the claim is lost."""
 
     def __init__(self, claims: ClaimStore, log: JobEventLog, queue: JobQueue) -> None:
         """``log``: that of ``queue``, with the claimed jobs only."""
         self._claims, self._log, self._queue = claims, log, queue
         self._held: dict[str, HeldClaim] = {}
         self._unknown: frozenset[str] = frozenset()
-        """Claims that the last check did not know of."""
+        """Claims that were unknown at the last check."""
         self.capacity_freed = asyncio.Event()
         """Set when a job has ended here, or a claim is gone."""
         log.listen(self._on_event)
@@ -449,11 +450,12 @@ class HeldClaims:
 
     @property
     def busy(self) -> int:
-        """Number of claimed jobs that have not ended here."""
+        """Return the number of claimed jobs that have not ended here."""
         return sum(not self._record(held).over for held in self._held.values())
 
     def add(self, claim: Claim) -> HeldClaim:
-        """Hold a claim. If this node had lost the job before without noticing, that ends first."""
+        """Hold a claim. If this node had an earlier claim on the job and missed
+        its loss, that ends first."""
         if (lost := self._held.get(claim.record.id)) is not None:
             self._lose(lost)
         self._log.enter(claim.record)
@@ -463,17 +465,18 @@ class HeldClaims:
         return held
 
     def append(self, held: HeldClaim, change: JobChange) -> None:
-        """Note what happened to a job, to be reported."""
+        """Append an event to a job, to be reported."""
         self._log.append(held.id, change)
 
     async def release(self, held: HeldClaim) -> None:
-        """Give a claim back, however long the database is away."""
+        """Give a claim back; retried while the database does not answer."""
         await retry_while_unavailable(partial(self._claims.release, held.claim.token))
         self._drop(held)
 
     async def release_all(self, within_s: float, asking: str) -> None:
-        """Report what is left to report and release all claims, also one with the token ``asking``
-        that may have been made. What takes longer is left to the expiry of this service."""
+        """Report what is left to report and release all claims. ``asking``: token of a
+        claim call without an answer, which is released too. What takes longer is left to
+        the expiry of this service."""
         work = [self._give_back(held) for held in self._held.values()]
         if asking:
             work.append(retry_while_unavailable(partial(self._claims.release, asking)))
@@ -486,11 +489,11 @@ class HeldClaims:
             self._drop(held)
 
     async def check(self, asking: str = "") -> None:
-        """Stop jobs whose claim is lost, and give back claims that nothing here knows of. A job
-        that has ended here is left to its reporter. ``asking``: a token whose claim may be made.
+        """Stop jobs whose claim is lost, and release unknown claims of this node. A job that has
+        ended here is left to its reporter. ``asking``: token of a claim call without an answer.
 
         Raises:
-            errors.JournalUnreachable: the database is away.
+            errors.JournalUnreachable: the database does not answer.
         """
         held_now = [*self._held.values()]
         mine = await self._claims.mine()
@@ -499,7 +502,8 @@ class HeldClaims:
                 self._lose(held)
         known = {held.claim.token for held in (*held_now, *self._held.values())} | {asking}
         unknown = mine - known
-        for token in unknown & self._unknown:  # also a moment ago: no claim is being answered
+        # unknown at the last check too, so not the answer to a claim in progress
+        for token in unknown & self._unknown:
             log.warning("an unknown claim of this node was released")
             await self._claims.release(token)
         self._unknown = unknown
@@ -530,7 +534,7 @@ class HeldClaims:
         self._drop(held)
 
     def _drop(self, held: HeldClaim) -> None:
-        """Forget a claim; if the job has not ended it stops untold."""
+        """Forget a claim; a job that has not ended stops without a report."""
         if held not in self:
             return
         del self._held[held.id]

@@ -86,16 +86,16 @@ def _memory_refusal(record: JobRecord, provision: EngineProvisioning) -> errors.
     return None
 
 
-# a memory plan takes milliseconds of the event loop
+# A memory plan takes milliseconds of the event loop.
 UNSCHEDULABLE_AFTER_S = 600.0
-"""Seconds that a job waits which every node refuses that is there. The time in which there is no
-node does not count. All services that share jobs have to agree on it."""
+"""Seconds that a job waits while every available node refuses it. Time without any node does not
+count. All services that share jobs must use the same value."""
 ELIGIBILITY_BATCH = 20
 """Jobs that are judged at once."""
 
 
 class EligibilityJudge:
-    """Judges jobs for one node."""
+    """Judge of the eligibility of one node for jobs."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class EligibilityJudge:
         patience_s: float = UNSCHEDULABLE_AFTER_S,
     ) -> None:
         """``refusal``: why this node cannot do a job now; None if it can. ``patience_s``: seconds
-        that a job waits which all nodes refuse."""
+        that a job waits that all nodes refuse."""
         self._claims, self._refusal, self._patience_s = claims, refusal, patience_s
 
     def failure(self, record: JobRecord) -> JobFailure | None:
@@ -119,23 +119,23 @@ class EligibilityJudge:
         return None if error is None else JobFailure.of(error)
 
     async def refuse(self, job_id: str, failure: JobFailure) -> None:
-        """Persist that this node cannot do a job, however long the database is away."""
+        """Persist that this node cannot do a job; retried while the database does not answer."""
         await retry_while_unavailable(partial(self._claims.judge, {job_id: failure}))
 
     async def judge_waiting(self) -> None:
         """Judge the next jobs that no node is known to be able to do.
 
         Raises:
-            errors.JournalUnreachable: the database is away.
+            errors.JournalUnreachable: the database does not answer.
         """
         if verdicts := await self._verdicts(await self._claims.unjudged(ELIGIBILITY_BATCH)):
             await self._claims.judge(verdicts)
 
     async def end_unschedulable(self) -> None:
-        """End jobs that all nodes have refused for long.
+        """End jobs that all nodes have refused for ``patience_s``.
 
         Raises:
-            errors.JournalUnreachable: the database is away.
+            errors.JournalUnreachable: the database does not answer.
         """
         await self._claims.end_unschedulable(self._patience_s)
 
@@ -143,5 +143,5 @@ class EligibilityJudge:
         verdicts = dict[str, JobFailure | None]()
         for record in records:
             verdicts[record.id] = self.failure(record)
-            await asyncio.sleep(0)  # each may take a while
+            await asyncio.sleep(0)  # each verdict may take a while
         return verdicts

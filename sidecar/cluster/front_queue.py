@@ -25,7 +25,8 @@ from sidecar.storage.encryption import Cipher
 
 
 class SharedJobQueue:
-    """Accepts jobs for all services; runs some if there is a ``node`` with its ``queue``."""
+    """Queue that accepts jobs for all services, and runs some if there is a
+    ``node`` with its ``queue``."""
 
     def __init__(
         self,
@@ -37,21 +38,21 @@ class SharedJobQueue:
         queue: JobQueue | None = None,
         begun_in_s: Callable[[int], float | None] = lambda count: None,
     ) -> None:
-        """``limit``: jobs that may wait, of all services together. ``begun_in_s``: seconds until so
-        many of them have begun; None where nobody can tell."""
+        """``limit``: jobs that may wait, of all services together. ``begun_in_s``: returns the
+        seconds until this many of them have started; None if unknown."""
         self._store, self._follower, self._limit = store, follower, limit
         self._members, self._node, self._queue = members, node, queue
         self._returns = ExpectedReturns(begun_in_s)
         self._awaited: dict[str, Job] = {}
-        """Jobs whose clients wait here, and which nobody asks for later."""
+        """Private jobs whose clients wait here, by id."""
         self.follows_all = False
         """True if jobs are followed that no client waits for."""
         self._draining = False
         self._parted = False
-        """True if clients that wait here were told that the service ends."""
+        """True if waiting clients got `errors.ShuttingDown`."""
 
     def open(self) -> None:
-        """Start to work."""
+        """Start to claim and run jobs, if this service is a node."""
         if self._queue is not None and self._node is not None:
             self._queue.open()
             self._node.open()
@@ -86,12 +87,12 @@ class SharedJobQueue:
 
     @property
     def depth(self) -> int:
-        """Jobs that wait, of all services, as of a second ago."""
+        """Return the number of jobs that wait, of all services, as of a second ago."""
         return self._members.waiting
 
     @property
     def running(self) -> int:
-        """Jobs that run, in all services, as of a second ago."""
+        """Return the number of jobs that run, in all services, as of a second ago."""
         return self._members.running
 
     def check_open(self) -> None:
@@ -100,10 +101,11 @@ class SharedJobQueue:
             raise errors.ShuttingDown()
 
     def check_room(self, promised: int = 0, caller: str | None = None) -> None:
-        """Raise `errors.QueueFull` if no more job is accepted, `errors.ShuttingDown` for ever.
+        """Raise `errors.QueueFull` if the queue is full, `errors.ShuttingDown` if it accepts no
+        more jobs.
 
-        ``promised``: places that are kept here for others; the database has the last word.
-        ``caller``: the owner who is told so and comes again; None: nobody is.
+        ``promised``: queue positions that are reserved here for others; the database decides at
+        the end. ``caller``: the owner that is refused and retries; None: no retry is expected.
         """
         self.check_open()
         taken = self.depth + promised
@@ -117,14 +119,14 @@ class SharedJobQueue:
         """Accept a job, as `JobQueue.submit`.
 
         Raises:
-            errors.QueueFull: there is no place.
+            errors.QueueFull: the queue has no free position.
             errors.JournalUnreachable: it cannot be persisted; there is no job.
-            KeyTaken: its owner has a job with its key.
+            DuplicateRequestKey: its owner has a job with its key.
         """
         owner = job.record.owner
         self.check_room(caller=owner) if promised is None else self.check_open()
         with self._follower.submitting(job.id):
-            if not job.record.kept:  # now, for its events may come before the answer
+            if not job.record.kept:  # now, since its events may arrive before the answer
                 self.expect(job)
             elif self.follows_all:
                 self._follower.follow(job)
@@ -133,18 +135,17 @@ class SharedJobQueue:
             except BaseException as error:
                 self._awaited.pop(job.id, None)
                 self._follower.unfollow(job)
-                if isinstance(error, errors.QueueFull):  # others were faster, at other services
+                if isinstance(error, errors.QueueFull):  # other services were faster
                     later_s = self._returns.retry_after_s(1, owner)
                     raise errors.QueueFull(error.detail, retry_after=later_s) from None
                 raise
         if promised is not None:
             promised.release()
         job.source.settle()
-        job.source.close()  # it was kept where the nodes find it
+        job.source.close()  # the nodes read it from the storage
 
     def expect(self, job: Job) -> None:
-        """Note that a client waits here for a job, which nobody asks for later: it is followed,
-        and deleted once it has ended."""
+        """Follow a private job whose client waits here; it is deleted once it has ended."""
         if self._parted and not job.ended:
             job.part(errors.ShuttingDown())
         if job.ended:
@@ -155,16 +156,16 @@ class SharedJobQueue:
         job.when_over(lambda: self._over(job))
 
     def give_up(self, job: Job) -> None:
-        """Note that no client waits here for a job any more; it goes on. Unless all jobs are
-        followed here, whatever still follows it hears that it has ended."""
-        if self._awaited.get(job.id) is job:  # and not that of the client's next request
+        """Record that no client waits here for a job any more; the job goes on. Unless all jobs are
+        followed here, tasks that still wait for it get `errors.JobCancelled`."""
+        if self._awaited.get(job.id) is job:  # not the job of the client's next request
             del self._awaited[job.id]
             if not self.follows_all:
                 self._follower.unfollow(job)
                 job.part(errors.JobCancelled())
 
     def interrupt(self) -> None:
-        """Put back what runs here."""
+        """Put back the jobs that run here."""
         if self._queue is not None:
             self._queue.interrupt()
 
@@ -174,7 +175,8 @@ class SharedJobQueue:
             self._store.delete_soon(job.id)
 
     async def _part(self, grace_s: float) -> None:
-        """Let clients that wait here have their answers, as long as there is time."""
+        """Wait until the clients here have their answers, at most ``grace_s``;
+        the others get an error."""
         left = [*self._awaited.values()]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
@@ -183,15 +185,15 @@ class SharedJobQueue:
         self._parted = True
         for job in [*self._awaited.values()]:
             del self._awaited[job.id]
-            self._follower.unfollow(job)  # its end elsewhere is not told over this one
+            self._follower.unfollow(job)  # the error replaces its end elsewhere
             self._store.delete_soon(job.id)
             job.part(errors.ShuttingDown())
 
 
 CLIENT_RETURN_S = 30.0
-"""Time for a client to come once more after an answer was lost."""
+"""Time in which a client can repeat its request after an answer was lost."""
 TIMEOUT_POLL_S = 5.0
-"""Interval of looks for jobs whose clients did not come back; they may run so much longer."""
+"""Interval of the search for jobs whose clients did not return, which may run longer by as much."""
 
 
 class ClientTimeouts:
@@ -208,18 +210,18 @@ class ClientTimeouts:
         self._database, self._seal, self._service_id = database, seal, service_id
         self._store, self._queue, self._leaving = store, queue, BackgroundTaskGroup()
         self._takers: WeakKeyDictionary[Job, str] = WeakKeyDictionary()
-        """By which call this service took jobs over."""
+        """The token of the call by which this service took each job over."""
 
     def leave(self, job: Job, digest: str, for_s: float) -> None:
-        """Leave a job, in the background, for the same request (``digest``) within so many seconds;
-        if the database is away, once it is back. From now on nobody waits for it here: if it ends
-        meanwhile, its result is the next request's."""
+        """Leave a job for ``for_s`` seconds to the same request (``digest``), in the background;
+        retried while the database does not answer. From now on no client waits for it here: if it
+        ends meanwhile, its result is for the next request."""
         self._queue.give_up(job)
         self._leave(job.id, self._code(digest), for_s, self._takers.pop(job, None))
 
     async def take(self, owner: str, digest: str, source: AudioSource) -> Job | None:
-        """Return the job that the same request left, followed here from now on; its recording is
-        not that in ``source``, which is closed then. None if there is none.
+        """Return the job that the same request left, followed here from now on; None if there is
+        none. The job has its own recording; ``source`` is closed then.
 
         Raises:
             errors.JournalUnreachable: the database does not answer.
@@ -230,14 +232,14 @@ class ClientTimeouts:
                 return await self._awaited(job_id, taker, source)
             except errors.JobNotFound:
                 break
-            except BaseException:  # it may be awaited here, and its client comes once more
+            except BaseException:  # a client may wait for it here, and repeats its request
                 self._leave(job_id, code, CLIENT_RETURN_S, taker)
                 raise
         return None
 
     def _leave(self, job_id: str, code: str, for_s: float, taker: str | None) -> None:
-        """Leave a job. If an answer was lost, another front may have it already: then the repeated
-        call has no effect."""
+        """Leave a job. If an answer was lost, another front may have it already: then the
+        repeated call has no effect."""
         front = None if self._queue.follows_all else self._service_id
         values = job_id, code, for_s, taker, front
         leave = partial(self._database.call, "leave_1", *values)
@@ -257,11 +259,11 @@ class ClientTimeouts:
         return job
 
     async def close(self) -> None:
-        """Give what is done in the background a moment to end."""
+        """Wait a moment for the background tasks."""
         await self._leaving.close(CLOSE_TIMEOUT_S)
 
     async def end_in_time(self) -> None:
-        """End jobs whose clients did not come back in time, for ever."""
+        """End jobs whose clients did not return in time, for ever."""
         await postgres_database.run_periodically(self._end_overdue, TIMEOUT_POLL_S)
 
     async def _end_overdue(self) -> None:

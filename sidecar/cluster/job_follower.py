@@ -1,4 +1,4 @@
-"""Follower of shared jobs for clients that stream them."""
+"""Follower of shared jobs, for clients that stream their events."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from sidecar.storage.postgres_database import PostgresDatabase, Row, retry_while
 from sidecar.storage.postgres_settings import MIN_RETRY_PAUSE_S
 
 EVENTS_CHANNEL = "vibevoice_events_"
-"""Channel of a service, with its id: a notification names a job that it follows and that has new
-events, or is gone. If they are short, it has the events themselves in a second line. It is not
-counted on: after a reconnect all are read."""
+"""Channel of a service, with its id. A notification names a followed job that has new events
+or was deleted; short events are in its second line. Notifications may be lost: after a
+reconnect all events are read."""
 
 MAX_READS = 10
-"""Reads of a job that was told further here than what was read, before a subscription fails."""
+"""Reads of a job whose followed state is ahead of the read one, before a subscription fails."""
 _BEHIND = """
     SELECT job, seq, at, kind, change FROM vibevoice.events
     JOIN unnest(%s::text[], %s::bigint[]) AS followed (id, after) ON job = id
@@ -38,7 +38,7 @@ _THERE = "SELECT id, submitted, recording IS NOT NULL FROM vibevoice.jobs WHERE 
 
 
 class JobFollower(JobEventFeed):
-    """Keeps the jobs in memory that are followed here, and no others."""
+    """Follower of jobs: holds the followed ones in memory, and no others."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class JobFollower(JobEventFeed):
         super().__init__()
         self._database, self._rows, self._service_id, self._now = database, rows, service_id, now
         self._followed: dict[str, JobRecord] = {}
-        """The jobs that are followed, as they were told last."""
+        """Followed jobs, as they were last published."""
         self._submitting: set[str] = set()
         """Jobs that may not be in the database yet."""
         self._marked = True
@@ -60,13 +60,13 @@ class JobFollower(JobEventFeed):
         database.listen(EVENTS_CHANNEL + service_id, self._hear_notification)
 
     async def subscribe_to(self, job_id: str, after: int = 0) -> JobSubscription:
-        """Return the events of a job behind the number ``after``, past and to come.
+        """Return the events of a job after the number ``after``, stored and future.
 
         Raises:
             errors.JobNotFound: there is no such job.
             errors.JournalUnreachable: the database does not answer.
         """
-        if "\0" in job_id:  # which no text in the database has
+        if "\0" in job_id:  # no text in the database contains it
             raise errors.JobNotFound()
         await self._mark([job_id])
         for _ in range(MAX_READS):
@@ -74,21 +74,23 @@ class JobFollower(JobEventFeed):
             told = self._followed.get(job_id)
             if told is None or told.seq <= record.seq:
                 break
-            await asyncio.sleep(MIN_RETRY_PAUSE_S)  # it was told further than what was read
-        else:  # the database has lost what it had told
+            # the published state is ahead of the one that was read
+            await asyncio.sleep(MIN_RETRY_PAUSE_S)
+        else:  # the database has lost events that it had notified
             raise errors.JournalUnreachable()
         if told is not None:
             self._publish(job_id, [one for one in events if one.seq > told.seq])
         subscription = self.subscribe(record, after, [one for one in events if one.seq > after])
         if not record.over:
             self._followed[job_id] = record
-            self._notified(job_id)  # what came since it was read woke nobody
+            self._notified(job_id)  # events since the read were not notified
         return subscription
 
     @contextmanager
     def submitting(self, job_id: str) -> Iterator[None]:
-        """While a job is submitted, which marks it as followed: `follow` within this reads
-        nothing, and it is not deleted because it is not there."""
+        """Mark a job as being submitted. Within this context, `follow` reads nothing, as
+        the submission marks the job as followed; and a job that is not in the database yet
+        is not taken for deleted."""
         self._submitting.add(job_id)
         try:
             yield
@@ -96,7 +98,7 @@ class JobFollower(JobEventFeed):
             self._submitting.remove(job_id)
 
     def follow(self, job: Job) -> None:
-        """Have a job hear what happens to it, until it has ended or `unfollow` is called."""
+        """Pass the events of a job to it, until it has ended or `unfollow` is called."""
         self._followed.setdefault(job.id, job.record)
         job.hear(self)
         if job.id not in self._submitting:
@@ -104,17 +106,17 @@ class JobFollower(JobEventFeed):
             self._notified(job.id)
 
     def unfollow(self, job: Job) -> None:
-        """Have a job hear no more."""
+        """Pass no more events to a job."""
         job.unhear(self)
         self._drop_idle(job.id)
 
     def leave(self, job_id: str, subscription: JobSubscription) -> None:
-        """Tell a subscription no more."""
+        """End a subscription."""
         super().leave(job_id, subscription)
         self._drop_idle(job_id)
 
     async def run(self) -> None:
-        """Read what is new of followed jobs, for ever."""
+        """Read new events of followed jobs, for ever."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -124,7 +126,7 @@ class JobFollower(JobEventFeed):
 
     @property
     def following(self) -> int:
-        """Jobs that are followed here."""
+        """Return the number of followed jobs."""
         return len(self._followed)
 
     def _hear_notification(self, payload: str) -> None:
@@ -133,8 +135,8 @@ class JobFollower(JobEventFeed):
             self._notified(job_id)
 
     def _published(self, job_id: str, news: dict[str, Any]) -> bool:
-        """Publish the events of a notification; False if they are to be read, as some before them
-        are missing here, or a call is about to read them."""
+        """Publish the events of a notification. Return False if they have to be read: events before
+        them are missing here, or a read is about to start."""
         told = self._followed.get(job_id)
         if told is None or job_id in self._woken or told.seq != news["base"]:
             return False
@@ -143,7 +145,7 @@ class JobFollower(JobEventFeed):
                 self._rows.event(job_id, seq, at, kind, b64decode(change))
                 for seq, at, kind, change in news["events"]
             ]
-        except UnreadableRecord:  # of a later release
+        except UnreadableRecord:  # written by a later release
             return False
         self._publish(job_id, events)
         return True
@@ -151,7 +153,7 @@ class JobFollower(JobEventFeed):
     def _notified(self, job_id: str) -> None:
         if job_id and job_id not in self._followed:
             return
-        if not job_id:  # after a reconnect, perhaps to a server that had lost the marks
+        if not job_id:  # after a reconnect, perhaps to a server that lost the marks
             self._marked = False
         self._woken |= {job_id} if job_id else self._followed.keys()
         self._wake.set()
@@ -167,13 +169,13 @@ class JobFollower(JobEventFeed):
         known = [self._followed[one].seq for one in job_ids]
         rows = await self._database.fetch(_BEHIND, (job_ids, known))
         there = {row[0] for row in rows}
-        if silent := [one for one in job_ids if one not in there]:  # perhaps it was deleted
+        if silent := [one for one in job_ids if one not in there]:  # perhaps they were deleted
             there |= {row[0] for row in await self._database.fetch(_THERE, (silent,))}
         by_job: dict[str, list[Row]] = {one: [] for one in job_ids}
         for row in rows:
             by_job[row[0]].append(row)
         for job_id in job_ids:
-            with contextlib.suppress(UnreadableRecord):  # of a later release
+            with contextlib.suppress(UnreadableRecord):  # written by a later release
                 self._publish(job_id, [self._rows.event(*one) for one in by_job[job_id]])
             if job_id in there or job_id not in self._followed:
                 continue

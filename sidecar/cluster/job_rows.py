@@ -29,7 +29,7 @@ from sidecar.transcripts.transcript_edits import EditHistory
 log = logging.getLogger(__name__)
 
 DERIVED_KEY_CACHE_SIZE = 256
-"""Derived keys that are remembered: those of the jobs that a busy service works with."""
+"""Derived keys in the cache: those of the jobs that a busy service works with."""
 _CHANGES_BY_KIND: dict[str, Callable[[], JobChange]] = {
     "begun": job_record.StartedChange,
     "cancelled": job_record.CancelledChange,
@@ -55,11 +55,11 @@ _KINDS: dict[type[JobChange | transcript.TranscriptionEvent], str] = {
     transcript.Checkpoint: "checkpoint",
     transcript.Finished: "finished",
 }
-"""Kinds of events in the database, which SQL compares: no renaming of a class moves them."""
+"""Kinds of events in the database. SQL compares them, so they do not depend on class names."""
 
 
 def event_kind(change: JobChange) -> str:
-    """Return the kind of an event, which the database has in the clear."""
+    """Return the kind of an event, which the database has unencrypted."""
     return _KINDS[type(change.event if isinstance(change, job_record.ReportedChange) else change)]
 
 
@@ -69,10 +69,10 @@ def recording_columns(audio: RecordingRef) -> tuple[str | None, int | None]:
 
 
 class JobRows:
-    """Encrypts what goes to the database and decrypts what comes."""
+    """Encryption and decryption of database rows."""
 
     def __init__(self, seal: Cipher) -> None:
-        self._seal = seal  # of rows that a release before 0.2 wrote
+        self._seal = seal  # for rows that a release before 0.2 wrote
         self._of_job = lru_cache(DERIVED_KEY_CACHE_SIZE)(seal.of_job)
 
     def encrypt_record(self, record: JobRecord) -> bytes:
@@ -90,7 +90,7 @@ class JobRows:
         )
 
     def encrypt_summary(self, record: JobRecord) -> bytes | None:
-        """Encrypt what lists say of a job that is done; None of any other."""
+        """Encrypt the summary for lists of a job that is done; None for any other job."""
         if record.state is not job_record.JobState.DONE or record.transcript is None:
             return None
         values = {
@@ -108,7 +108,7 @@ class JobRows:
         """Decrypt why a node cannot do a job.
 
         Raises:
-            Unreadable: it is damaged, or of a later release.
+            UnreadableRecord: it is damaged, or of a later release.
         """
         match parse_change(self._opened(job_id, sealed, f"{job_id}/{node}")):
             case job_record.UnschedulableChange(JobFailure() as failure):
@@ -116,20 +116,20 @@ class JobRows:
         raise UnreadableRecord("no refusal")
 
     def record(self, job_id: str, submitted: bytes, recording: bool = True) -> JobRecord:
-        """Decrypt a record as it was submitted. ``recording``: whether it is still there.
+        """Decrypt a record as it was submitted. ``recording``: whether its recording still exists.
 
         Raises:
-            Unreadable: it is damaged, or of a later release.
+            UnreadableRecord: it is damaged, or of a later release.
         """
         record = parse_record(self._opened(job_id, submitted, job_id))
         gone = isinstance(record.audio, StoredRecordingRef) and not recording
         return replace(record, audio=missing_recording_ref()) if gone else record
 
     def event(self, job_id: str, seq: int, at: float, kind: str, change: bytes | None) -> JobEvent:
-        """Decrypt an event; ``change`` is None where its kind says all.
+        """Decrypt an event; ``change`` is None if its kind says all.
 
         Raises:
-            Unreadable: it is damaged, or of a later release.
+            UnreadableRecord: it is damaged, or of a later release.
         """
         if change is None:
             if kind not in _CHANGES_BY_KIND:
@@ -138,8 +138,8 @@ class JobRows:
         return JobEvent(seq, at, parse_change(self._opened(job_id, change, f"{job_id}/{seq}")))
 
     def summarized(self, job: Row, summary: bytes) -> JobRecord | None:
-        """Return a job that is done, as the values of `record`, as lists have it, without words;
-        None, with a line in the log, of one that cannot be read here."""
+        """Return a job that is done, for lists, without words; ``job``: the values of `record`. Log
+        a job that cannot be read here, and return None."""
         try:
             record = self.record(*job)
             said: dict[str, Any] = json.loads(self._opened(job[0], summary, f"{job[0]}/summary"))
@@ -162,8 +162,8 @@ class JobRows:
             return None
 
     def folded(self, job: Row, events: Iterable[Row]) -> JobRecord | None:
-        """Return a job, as the values of `record`, after the rows of all its events; None, with a
-        line in the log, of one that cannot be read here."""
+        """Return a job after the rows of all its events; ``job``: the values of `record`. Log a job
+        that cannot be read here, and return None."""
         try:
             return replay_events(self.record(*job), starmap(self.event, events))
         except UnreadableRecord as error:
@@ -186,7 +186,8 @@ class JobRows:
 
 
 def replay_events(record: JobRecord, events: Iterable[JobEvent]) -> JobRecord:
-    """Return a record after its events, with the number of the last, also if it changed nothing."""
+    """Return a record after its events, with the number of the last one,
+    even if it changed nothing."""
     last = record.seq
     for event in events:
         record, last = job_record.apply_event(record, event), max(last, event.seq)

@@ -1,7 +1,7 @@
 """Job store in PostgreSQL.
 
-No job is kept in memory: each call asks the database, each change is one call of a function
-(`database/migrations`), and a job that is followed is read behind its last number.
+No job is held in memory: each call queries the database, each change is one call of a function
+(`storage/migrations`), and only new events of a followed job are read.
 """
 
 from __future__ import annotations
@@ -34,19 +34,20 @@ from sidecar.observability.metrics import JobMetrics
 from sidecar.storage.postgres_database import PostgresDatabase, Row, retry_while_unavailable
 
 DECRYPT_IN_THREAD_BYTES = 100_000
-"""Encrypted events that are decrypted in a thread: some milliseconds of the event loop."""
+"""Encrypted bytes of events above which they are decrypted in a thread: some
+milliseconds of the event loop."""
 UNKNOWN_WORK_S = 60.0
-"""Work that a recording of unknown length counts as between owners."""
+"""Work that a recording of unknown duration counts as between owners."""
 POSITIONS_INTERVAL_S = 1.0
-"""The order of all waiting jobs is worked out at most once in so long."""
+"""Minimum interval between two computations of the order of all waiting jobs."""
 DELETE_PAUSE_S = 0.02
-"""Seconds after which an answered job is deleted: its answer goes out first."""
+"""Seconds after which an answered job is deleted, so that its answer is sent first."""
 OVERDUE_BATCH = 20
 """Overdue jobs that one call deletes, with their events: as in `shared_retention`."""
 CLOSE_TIMEOUT_S = 3.0
 """Limit for the last cancels and deletions of a service that stops."""
 PREDICTION_SAMPLE_S = 60.0
-"""Length of audio for which a service's pace is asked, to turn work into a wait."""
+"""Duration of the audio for which a service's pace is computed, to turn work into a wait."""
 
 _BY_ID = "SELECT id, submitted, recording IS NOT NULL, seq FROM vibevoice.jobs WHERE id = %s"
 _BY_KEY = """
@@ -68,14 +69,14 @@ _DELETE_OVERDUE = """
     RETURNING extract(
         epoch FROM clock_timestamp() - CASE WHEN ended IS NULL THEN came END)::float8"""
 _SUPERSEDED_KINDS = ["segmentready", "progress", "checkpoint"]
-"""Events of a job that is done which its transcript says again."""
+"""Events of a job that is done whose content is in its transcript too."""
 _WORK_BETWEEN_STARTS = """
     SELECT (SELECT avg(work_s) FROM vibevoice.jobs WHERE ended IS NULL) / greatest(1, (
         SELECT count(*) FROM vibevoice.jobs WHERE claim IS NOT NULL AND state = 'running'))"""
 
 
 class PostgresJobStore:
-    """A `JobStore` of all services that share a database."""
+    """`JobStore` of all services that share a database."""
 
     def __init__(
         self,
@@ -89,26 +90,26 @@ class PostgresJobStore:
         tally: JobMetrics,
         now: clock.Clock = clock.wall_time,
     ) -> None:
-        """``pace_s``: seconds that this service predicts for so many seconds of audio."""
+        """``pace_s``: predicts the seconds of work of this service for seconds of audio."""
         self._database, self._rows, self._service_id = database, rows, service_id
         self._follower, self._housekeeping, self._pace_s = follower, housekeeping, pace_s
         self._limit, self._tally, self._now = queue_limit, tally, now
         self._rendering = asyncio.Lock()
         self._turns: dict[str, QueuePosition] = {}
-        """Turns that were worked out since `_turns_at`."""
+        """Queue positions that were computed since `_turns_at`."""
         self._turns_at = 0.0
         self._turning = asyncio.Lock()
         self._each_s: float | None = None
-        """Seconds between the starts of two jobs, as of `_each_at`; None if that is not known."""
+        """Seconds between the starts of two jobs, as of `_each_at`; None if unknown."""
         self._each_at = -POSITIONS_INTERVAL_S
         self._ending = BackgroundTaskGroup()
 
     async def submit(self, record: JobRecord, *, followed: bool = False) -> None:
         """Persist a job that waits. ``followed``: whether this service is notified of its events,
-        as it is of those for which a client waits here.
+        as it is of those of a job whose client waits here.
 
         Raises:
-            KeyTaken: its owner has a job with its key.
+            DuplicateRequestKey: its owner has a job with its key.
             errors.QueueFull: as many wait as may.
             errors.JournalUnreachable: the database does not answer; the job is ended if it is
                 there after all, unless a repeated request finds it by its key.
@@ -139,10 +140,10 @@ class PostgresJobStore:
         if outcome == "queue_full":
             raise errors.QueueFull("The shared queue of all services is full.")
         if outcome == "deleted":
-            raise errors.JournalUnreachable()  # an earlier try had no answer, and was undone
+            raise errors.JournalUnreachable()  # an earlier attempt had no answer, and was undone
 
     async def import_ended(self, record: JobRecord, changes: Sequence[JobChange]) -> JobRecord:
-        """Persist a job that is over already, with all that happened to it."""
+        """Persist a job that has ended already, with all its events."""
         events = [JobEvent(1 + at, self._now(), change) for at, change in enumerate(changes)]
         ended = job_rows.replay_events(record, events)
         sealed = [self._rows.encrypt_event(record.id, one.worn) for one in events]
@@ -176,7 +177,7 @@ class PostgresJobStore:
         return found
 
     async def by_key(self, owner: str, name: str) -> JobRecord | None:
-        """Return the job of an owner's request with this idempotency key."""
+        """Return an owner's job with this idempotency key."""
         return await self._found(_BY_KEY, owner, name)
 
     async def list(
@@ -188,10 +189,10 @@ class PostgresJobStore:
         limit: int | None = None,
         private: bool = False,
     ) -> Sequence[JobRecord]:
-        """Return an owner's jobs, oldest first; jobs that are done come without their words.
+        """Return an owner's jobs, oldest first; jobs that are done have no words.
 
         Raises:
-            errors.JobNotFound: ``after`` is no job of the owner's.
+            errors.JobNotFound: the owner has no job ``after``.
         """
         place = await self._place(owner, after, private)
         rows = await self._database.fetch(
@@ -203,7 +204,7 @@ class PostgresJobStore:
         return [known[row[0]] for row in rows if row[0] in known]
 
     async def subscribe(self, job_id: str, after: int = 0) -> JobSubscription:
-        """Follow a job behind the event ``after``.
+        """Follow a job after the event ``after``.
 
         Raises:
             errors.JobNotFound: there is none.
@@ -211,7 +212,7 @@ class PostgresJobStore:
         return await self._follower.subscribe_to(job_id, after)
 
     async def cancel(self, job_id: str) -> JobRecord:
-        """End a job, waiting or running anywhere; one that has ended stays as it is.
+        """Cancel a job, waiting or running anywhere; a job that has ended does not change.
 
         Raises:
             errors.JobNotFound: there is none.
@@ -223,16 +224,16 @@ class PostgresJobStore:
         return ended
 
     def cancel_soon(self, job_id: str) -> None:
-        """Cancel a job in the background, however long the database is away."""
+        """Cancel a job in the background; retried while the database does not answer."""
         self._soon(self.cancel, job_id)
 
     async def delete(self, job_id: str) -> None:
-        """Delete a job with all that is kept of it; one that is not there is deleted already."""
+        """Delete a job with all its data; an unknown id does nothing."""
         await self._delete(job_id)
         await self._housekeeping.delete_recordings_now()
 
     async def delete_overdue(self) -> int:
-        """Delete some of the jobs whose clients did not come back in time, the longest overdue
+        """Delete some of the jobs whose clients did not return in time, the longest overdue
         first, and return how many."""
         rows = await self._database.fetch(_DELETE_OVERDUE, (OVERDUE_BATCH,))
         for (lasted_s,) in rows:
@@ -241,7 +242,7 @@ class PostgresJobStore:
         return len(rows)
 
     def delete_soon(self, job_id: str) -> None:
-        """Delete a job in the background, however long the database is away."""
+        """Delete a job in the background; retried while the database does not answer."""
         self._soon(self._delete_later, job_id)
 
     async def delete_owner(self, owner: str) -> int:
@@ -255,11 +256,11 @@ class PostgresJobStore:
         return len(rows)
 
     async def edit(self, record: JobRecord, change: EditedChange) -> JobRecord:
-        """Change the transcript of a job, if it is still as in ``record``.
+        """Edit the transcript of a job, if the job is still as in ``record``.
 
         Raises:
             errors.JobNotFound: there is no such job.
-            errors.TranscriptChanged: it is not.
+            errors.TranscriptChanged: the job has changed.
         """
         event = JobEvent(record.seq + 1, self._now(), change)
         after = apply_event(record, event)
@@ -281,7 +282,7 @@ class PostgresJobStore:
         return after
 
     async def turns(self, records: Sequence[JobRecord]) -> Mapping[str, QueuePosition]:
-        """Return the places of those that wait, at most a second old."""
+        """Return the queue positions of those that wait, at most a second old."""
         ids = [one.id for one in records if one.state is JobState.QUEUED]
         async with self._turning:
             if time.monotonic() - self._turns_at > POSITIONS_INTERVAL_S:
@@ -291,15 +292,15 @@ class PostgresJobStore:
         return {one: self._turns[one] for one in ids if one in self._turns}
 
     async def renew(self, record: JobRecord) -> None:
-        """Have the retention of a job that has ended begin anew."""
+        """Restart the retention of a job that has ended."""
         await self._housekeeping.renew(record.id)
 
     async def expires_in_s(self, records: Sequence[JobRecord]) -> Mapping[str, float]:
-        """Return in how many seconds jobs that have ended are deleted for their age, by id."""
+        """Return the seconds until ended jobs are deleted for their age, by id."""
         return await self._housekeeping.expires_in_s([one.id for one in records])
 
     async def load(self, owner: str) -> OwnerLoad:
-        """Return what an owner has open."""
+        """Return the present load of an owner."""
         ((jobs, waiting, waiting_s),) = await self._database.fetch(
             """SELECT count(*), count(*) FILTER (WHERE state = 'queued'),
                 coalesce(sum(coalesce(audio_s, %s)) FILTER (WHERE state = 'queued'), 0)
@@ -315,21 +316,21 @@ class PostgresJobStore:
         return await self.form(record, render)
 
     async def form(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
-        """Return one of the forms of a result, made in a thread, one at a time."""
+        """Return a result in one of its formats, rendered in a thread, one at a time."""
         async with self._rendering:
             return await asyncio.to_thread(render)
 
     def begun_in_s(self, count: int) -> float | None:
-        """Return the seconds until ``count`` of the waiting jobs have begun, all of them taken to
-        be alike, as of the last time that somebody asked; None before that. While somebody asks,
-        it is worked out anew, at most once in `POSITIONS_INTERVAL_S`."""
+        """Return the seconds until ``count`` of the waiting jobs have started, all taken to be
+        alike; None if unknown. The value is that of the last call: each call refreshes it in the
+        background, at most once in `POSITIONS_INTERVAL_S`."""
         if time.monotonic() - self._each_at >= POSITIONS_INTERVAL_S:
             self._each_at = time.monotonic()
             self._ending.spawn("how fast jobs begin", self._measure_starts())
         return None if self._each_s is None else count * self._each_s
 
     async def close(self) -> None:
-        """Give what is done in the background a moment to end."""
+        """Wait a moment for the background tasks."""
         await self._ending.close(CLOSE_TIMEOUT_S)
 
     async def _delete(self, job_id: str) -> None:
@@ -342,22 +343,23 @@ class PostgresJobStore:
         self._housekeeping.delete_recordings_soon()
 
     def _count_cancelled(self, lasted_s: float | None) -> None:
-        """Count a job that was ended by this service, after so many seconds; None of any other."""
+        """Count a job that this call cancelled, after ``lasted_s``; None: it had ended before."""
         self._turns_at = 0.0
         if lasted_s is not None:
             self._tally.cancelled(lasted_s)
 
     async def _found(self, sql: str, *values: str) -> JobRecord | None:
-        if any("\0" in value for value in values):  # which no text in the database has
+        if any("\0" in value for value in values):  # no text in the database contains it
             return None
         rows = await self._database.fetch(sql, values)
         found = await self._folded([row[:3] for row in rows])
-        there = found and found[0].seq >= rows[0][3]  # or it was deleted between two statements
+        # otherwise it was deleted between two statements
+        there = found and found[0].seq >= rows[0][3]
         return found[0] if there else None
 
     async def _folded(self, jobs: Sequence[Row]) -> Sequence[JobRecord]:
-        """Return jobs after their events, without those that cannot be read here. ``jobs``: values
-        of `JobRows.record`."""
+        """Return jobs after their events, without those that cannot be read here. ``jobs``:
+        values of `JobRows.record`."""
         if not jobs:
             return []
         rows = await self._database.fetch(_EVENTS, ([job[0] for job in jobs], _SUPERSEDED_KINDS))
@@ -391,7 +393,7 @@ class PostgresJobStore:
             self._each_s = None if work_s is None else work_s * self._pace()
 
     def _pace(self) -> float:
-        """Seconds of work for one of audio."""
+        """Return the seconds of work for one of audio."""
         return self._pace_s(PREDICTION_SAMPLE_S) / PREDICTION_SAMPLE_S
 
     async def _worked_out(self, ids: Sequence[str]) -> dict[str, QueuePosition]:

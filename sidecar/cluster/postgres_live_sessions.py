@@ -1,8 +1,8 @@
 """Live session store in PostgreSQL.
 
-A service whose heartbeat stands still is dead (`cluster.membership`), and its sessions are taken by
-the services that their clients come to. All is encrypted. A session without a service is deleted
-when its client may stay away no longer.
+If a service's heartbeat stands still, the service has expired (`cluster.membership`). Its sessions
+are then taken over by the services to which their clients reconnect. All data is encrypted. A
+session without a service is deleted when its grace time is over.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from sidecar.storage.postgres_database import SESSIONS_CHANNEL, PostgresDatabase
 from sidecar.storage.postgres_settings import HEARTBEAT_INTERVAL_S
 
 SWEEP_INTERVAL_S = 30.0
-"""Interval of looks for sessions whose time is over; taking and leaving one looks as well."""
+"""Interval of the search for expired sessions; a take or a new save searches too."""
 _NOTIFY = f"NOTIFY {SESSIONS_CHANNEL}"
 _INSERT = """INSERT INTO vibevoice.sessions AS there (owner, id, front, grace_s, pieces, session)
     VALUES (%(owner)s, %(id)s, %(front)s, %(grace_s)s, %(pieces)s, %(session)s)
     ON CONFLICT (owner, id) DO UPDATE
     SET session = excluded.session, pieces = excluded.pieces, until = NULL
     WHERE there.front = excluded.front"""
-# Where the database has lost a piece (a standby took over), the next one is of no use.
+# If the database has lost a piece (a standby took over), the next one is of no use.
 _UPDATE = """UPDATE vibevoice.sessions
     SET session = %(session)s, pieces = %(pieces)s, until = NULL
     WHERE owner = %(owner)s AND id = %(id)s AND front = %(front)s
@@ -44,13 +44,13 @@ _TELL = """INSERT INTO vibevoice.stories VALUES (%(owner)s, %(id)s, %(place)s, %
 
 
 class PostgresSessionStore:
-    """`live.sessions.session_checkpoint.Elsewhere` in the database of all services."""
+    """`live.sessions.session_checkpoint.SessionStore` in the database of all services."""
 
     def __init__(self, database: PostgresDatabase, seal: Cipher, member: Membership) -> None:
         """``member``: this service among the others."""
         self._database, self._seal, self._front = database, seal, member.id
         self._here: set[SessionName] = set()
-        """Those that may lie there as this service's."""
+        """Sessions that the database may have as this service's."""
         self._changed = asyncio.Event()
         self._tell: Callable[[SessionName, float], None] = lambda name, since_s: None
         self._wake = asyncio.Event()
@@ -98,8 +98,9 @@ class PostgresSessionStore:
         return was_ours
 
     async def take(self, name: SessionName) -> ResumedSession | bool:
-        """As `SessionStore.take`. It is this service's for good with the first that it saves: until
-        then (a client may have gone, an answer be lost) it is as free as one that was left."""
+        """As `SessionStore.take`. The session becomes this service's for good with its
+        first save. Until then it can be taken like one that was left: a client may
+        disconnect, or an answer be lost."""
 
         async def reach(cursor: Any) -> tuple[bytes, list[bytes], bool] | bool:
             await _delete_expired(cursor)
@@ -156,8 +157,8 @@ class PostgresSessionStore:
         self._tell = tell
 
     async def run(self) -> None:
-        """Watch for requests of other services for sessions of this one, and delete expired
-        sessions, for ever."""
+        """Watch for requests of other services for sessions of this one, and delete
+        expired sessions, for ever."""
         swept, clock = 0.0, asyncio.get_running_loop().time
         while True:
             with suppress(errors.JournalUnreachable):
@@ -177,7 +178,8 @@ class PostgresSessionStore:
         self._wake.set()
 
     async def _requested(self, cursor: Any) -> list[tuple[SessionName, float]]:
-        """Return which sessions of this service others ask for, and since when."""
+        """Return the sessions of this service that others request, and the
+        seconds since each request."""
         await cursor.execute(
             """SELECT owner, id, extract(epoch FROM clock_timestamp() - asked)::float8
                 FROM vibevoice.sessions
@@ -229,7 +231,7 @@ class PostgresSessionStore:
 
 
 async def _request_session(cursor: Any, name: SessionName) -> None:
-    """Have its service leave a session, once for all who ask meanwhile."""
+    """Request that the service of a session leaves it, once for all requests meanwhile."""
     await cursor.execute(
         """UPDATE vibevoice.sessions SET asked = clock_timestamp()
             WHERE owner = %s AND id = %s AND coalesce(
@@ -241,7 +243,7 @@ async def _request_session(cursor: Any, name: SessionName) -> None:
 
 
 async def _delete_expired(cursor: Any) -> None:
-    """Delete sessions that no client comes back for."""
+    """Delete sessions whose clients did not return in time."""
     await cursor.execute("DELETE FROM vibevoice.sessions WHERE until < clock_timestamp()")
 
 

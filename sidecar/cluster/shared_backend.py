@@ -36,11 +36,11 @@ from sidecar.storage.postgres_settings import journal_address
 from sidecar.storage.storage_selection import check_storage, create_recording_storage
 
 MAX_CONCURRENT_OPENS = 2
-"""Recordings that are opened side by side."""
+"""Recordings that are opened at once."""
 
 
 class SharedJobBackend:
-    """The `Backend` of one of several services over a database."""
+    """`JobBackend` of one of several services that share a database."""
 
     shares = True
 
@@ -54,7 +54,7 @@ class SharedJobBackend:
         now: clock.Clock,
         service_id: str,
     ) -> None:
-        """Bring the tables up to date; this waits for the database. ``disk``: threads that may wait
+        """Bring the tables up to date; this blocks on the database. ``disk``: threads that may wait
         for the storage of recordings.
 
         Raises:
@@ -77,7 +77,7 @@ class SharedJobBackend:
             settings.keep_recordings_mb << 20,
         )
         self._housekeeping = SharedRetention(self._database, storage, disk, limits, rows)
-        self._beats = PostgresDatabase(address, 1)  # no slow call of others holds up a heartbeat
+        self._beats = PostgresDatabase(address, 1)  # a slow call must not delay a heartbeat
         self._membership = Membership(
             self._database,
             service_id,
@@ -136,21 +136,21 @@ class SharedJobBackend:
 
     @property
     def reachable(self) -> bool:
-        """Return whether the database answered the last call, a second ago at most."""
+        """Return whether the database answered the last call, at most a second ago."""
         return self._database.up
 
     async def count(self) -> None:
-        """Bring the counts of the queue up to date, if the database answers at once."""
+        """Update the counts of the queue, if the database answers at once."""
         await self._membership.count()
 
     def listen(self, tell: JobListener) -> None:
-        """Have ``tell`` called with the events of jobs that are accepted here, which are followed
-        for that."""
+        """Call ``tell`` with the events of jobs that are accepted here; from now on
+        all of them are followed."""
         self._follower.listen(tell)
         self.queue.follows_all = True
 
     async def open(self, background: BackgroundTaskGroup) -> None:
-        """Start to work; this does not wait for the database."""
+        """Start the queue and the background tasks; this does not wait for the database."""
         await asyncio.gather(self._database.open(), self._beats.open())
         background.spawn("heartbeat", self._membership.send_heartbeat())
         background.spawn("observe services", self._membership.observe())
@@ -163,10 +163,10 @@ class SharedJobBackend:
         self._engine.open(background)
 
     async def fetched(self) -> None:
-        """Results outlive this process."""
+        """Return at once: results survive this process."""
 
     async def close(self) -> None:
-        """Stop and leave nothing behind."""
+        """Stop and release all resources."""
         await self.queue.close()
         await self._engine.close()
         await self.client_timeouts.close()
@@ -177,11 +177,11 @@ class SharedJobBackend:
 
 
 def shared_address(settings: Settings) -> str | None:
-    """Return the address of the database in which a service shares its jobs; None if it has them
-    for itself.
+    """Return the address of the database in which a service shares its jobs; None if it shares
+    none.
 
     Raises:
-        errors.SettingsInvalid: it is only a front or a node, and shares with nobody.
+        errors.SettingsInvalid: its role is front or node, but it shares no jobs.
     """
     address = journal_address(settings)
     if address is None and settings.role != ROLE_ALL:
@@ -193,7 +193,8 @@ def shared_address(settings: Settings) -> str | None:
 
 
 def _offers(provision: EngineProvisioning) -> Callable[[], ClaimPreferences]:
-    """Return what tells which requested precisions need no load now, and if jobs begin alone."""
+    """Return a function that returns the requested precisions that need no load now, and
+    whether jobs begin alone."""
     slot, alone = provision.slot, provision.batching.most_beside == 1
 
     def offer() -> ClaimPreferences:

@@ -21,24 +21,24 @@ from sidecar.storage.recording_storage import RecordingStorage
 log = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S = 10.0
-"""Time between two looks for results whose time is over; they may stay so much longer."""
+"""Interval of the search for expired results, by which they may outlive their retention."""
 SETTLE_DELAY_S = 0.5
-"""Seconds in which ended jobs of an owner are settled together: under load one in each would cost
-the database more than the jobs themselves."""
+"""Seconds in which ended jobs of an owner are collected for one purge: under load, one purge for
+each would cost the database more than the jobs themselves."""
 DELETE_WAIT_S = 2.0
-"""Time that a request waits for the storage to delete a recording."""
+"""Maximum wait of a request until the storage has deleted a recording."""
 STORAGE_SWEEP_INTERVAL_S = 6 * 3600.0
-"""Time between two looks for recordings without a job; listing a large bucket takes a while."""
+"""Interval of the search for recordings without a job; listing a large bucket takes a while."""
 DELETE_BATCH = 200
-"""Recordings of one call: some tenths of a second at most."""
+"""Recordings of one call, which takes at most some tenths of a second."""
 PURGE_BATCH = 20
-"""Jobs of one call: the events of 20 recordings of eight hours are deleted in a quarter of a second
-(of 200, in more than the time of a statement)."""
+"""Jobs of one call. The events of 20 recordings of eight hours are deleted in a quarter of a second
+(of 200, in more than the time limit of a statement)."""
 ORPHANED_RECORDING_S = 3600.0
-"""Age of a recording without a job before it is deleted: a service may be about to submit it."""
+"""Age at which a recording without a job is deleted: a service may be about to submit it."""
 
 RENEWAL_INTERVAL_S, RENEWALS = 30.0, 20
-"""A service writes the renewal of one job at most once in so many seconds, or (shorter) in the
+"""A service writes the renewal of one job at most once in this many seconds, or (shorter) in the
 20th part of the retention: a client that polls costs no write each time."""
 
 _EXPIRES_IN = """
@@ -67,7 +67,7 @@ class RetentionLimits:
 
 
 class SharedRetention:
-    """Deletes from the database and from the storage of recordings."""
+    """Retention in the database and in the storage of recordings."""
 
     def __init__(
         self,
@@ -81,21 +81,21 @@ class SharedRetention:
         self._database, self._storage, self._disk = database, storage, disk
         self._limits, self._rows = limits, rows
         self._unsettled: set[str] = set()
-        """Owners whose jobs have ended since they were settled."""
+        """Owners of jobs that ended since their last purge."""
         self._unsettle = asyncio.Event()
         self._renewed: set[str] = set()
         """Jobs that were renewed since `_renewed_at`."""
         self._renewed_at = 0.0
 
     def settle(self, owner: str) -> None:
-        """Delete, in a moment, what is too much of an owner's after one of its jobs ended or was
-        edited. Where the database is away the next sweep does it."""
+        """Schedule a purge of an owner, one of whose jobs ended or was edited. If the database does
+        not answer, the next sweep does it."""
         self._unsettled.add(owner)
         self._unsettle.set()
 
     async def renew(self, job_id: str) -> None:
-        """Have the retention of a job that has ended begin anew; more often than a few times in
-        it costs the database nothing.
+        """Restart the retention of a job that has ended. Repeated calls within `RENEWAL_INTERVAL_S`
+        cost the database nothing.
 
         Raises:
             errors.JournalUnreachable: the database does not answer.
@@ -105,7 +105,7 @@ class SharedRetention:
             self._renewed_at, self._renewed = time.monotonic(), set()
         if job_id in self._renewed:
             return
-        self._renewed.add(job_id)  # at once: many may read it now
+        self._renewed.add(job_id)  # at once, since many requests may read it now
         try:
             await self._database.call("renew_1", job_id)
         except errors.JournalUnreachable:
@@ -113,8 +113,8 @@ class SharedRetention:
             raise
 
     async def expires_in_s(self, job_ids: Sequence[str]) -> dict[str, float]:
-        """Return in how many seconds jobs that have ended are deleted for their age, by id; none if
-        there is no limit.
+        """Return the seconds until ended jobs are deleted for their age, by id; empty if there is
+        no limit.
 
         Raises:
             errors.JournalUnreachable: the database does not answer.
@@ -125,11 +125,11 @@ class SharedRetention:
         return {job_id: max(0.0, in_s) for job_id, in_s in rows}
 
     def delete_recordings_soon(self) -> None:
-        """Delete, in a moment, recordings that the database has given up."""
+        """Schedule the deletion of recordings that the database has marked for it."""
         self._unsettle.set()
 
     async def delete_recordings_now(self) -> None:
-        """`delete_recordings`, as long as the storage answers at once; else the next sweep does.
+        """`delete_recordings`, if the storage answers at once; otherwise the next sweep does it.
 
         Raises:
             errors.JournalUnreachable: the database does not answer.
@@ -137,8 +137,8 @@ class SharedRetention:
         await postgres_database.cancel_after(DELETE_WAIT_S, self.delete_recordings())
 
     async def delete_recordings(self) -> None:
-        """Delete recordings that the database has given up. One that cannot be deleted now is tried
-        again with the next sweep.
+        """Delete recordings that the database has marked for it. The next sweep retries those that
+        cannot be deleted now.
 
         Raises:
             errors.JournalUnreachable: the database does not answer.
@@ -149,7 +149,7 @@ class SharedRetention:
             await self._database.fetch(_DELETED, (gone,))
 
     async def run(self) -> None:
-        """Delete what is over, and from time to time what crashes left behind, for ever."""
+        """Delete expired data, and at intervals what crashes left behind, for ever."""
         await asyncio.gather(
             postgres_database.run_periodically(self._sweep_in_turn, SWEEP_INTERVAL_S),
             postgres_database.run_periodically(self._settle_next, 0.0),
@@ -157,7 +157,7 @@ class SharedRetention:
         )
 
     async def settled(self) -> None:
-        """Settle now the owners that are to be settled in a moment.
+        """Purge the scheduled owners now.
 
         Raises:
             errors.JournalUnreachable: the database does not answer; the next sweep does it.
@@ -174,7 +174,7 @@ class SharedRetention:
 
     async def _settle_next(self) -> None:
         await self._unsettle.wait()
-        await asyncio.sleep(SETTLE_DELAY_S)  # clients have their answers first
+        await asyncio.sleep(SETTLE_DELAY_S)  # clients get their answers first
         await self.settled()
 
     async def _sweep_in_turn(self) -> None:
@@ -190,7 +190,7 @@ class SharedRetention:
             self.delete_recordings,
         ]
         for part in parts:
-            with suppress(errors.JournalUnreachable):  # one that fails costs no other
+            with suppress(errors.JournalUnreachable):  # a failure must not stop the others
                 await part()
 
     async def _purge(self, owner: str) -> None:
@@ -212,8 +212,8 @@ class SharedRetention:
         return True
 
     async def _adopt(self) -> None:
-        """Note the recordings of jobs that a release before 0.2 took in, which kept their names in
-        encrypted records alone."""
+        """Add the names of recordings to jobs of a release before 0.2, which stored them
+        only in encrypted records."""
         while found := await self._database.fetch(
             "SELECT id, submitted FROM vibevoice.jobs WHERE recording = '' LIMIT %s",
             (DELETE_BATCH,),
@@ -233,8 +233,8 @@ class SharedRetention:
             return None, None
 
     async def _sweep_storage(self) -> None:
-        """Delete recordings that no job needs: they were never submitted, or their service died
-        before it deleted them."""
+        """Delete recordings that no job needs: they were never submitted, or their service
+        died before it deleted them."""
         ages = await self._disk.run(self._storage.ages)
         old = [name for name, age_s in ages.items() if age_s > ORPHANED_RECORDING_S]
         needed = await self._database.fetch(

@@ -13,9 +13,11 @@ from sidecar.jobs.job_runner import Job
 from sidecar.workers.engine_host import EngineHost
 
 MAX_BATCHED_AUDIO_S = 120.0
-"""Longer recordings take their turns: who waits behind one learns when it begins."""
+"""Longest recording of a batch. Longer ones run alone, so that a waiting
+job's start is predictable."""
 MAX_REMOTE_BATCHED_AUDIO_S = 900.0
-"""The same where others hear: a few of them keep several servers at work, and memory small."""
+"""The same for remote engines: a few recordings keep several servers
+busy, and memory stays small."""
 
 
 class JobBatching:
@@ -26,13 +28,14 @@ class JobBatching:
         self._spec, self._admission = host.spec, host.admission
 
     def company(self, waiting: Iterator[Job], precision: Precision) -> Sequence[Job]:
-        """The first of the jobs, and those that can be heard in step with it: short ones, as many
-        as there is memory for; none that leaves its words to chance.
+        """Return the first job and those that are transcribed in one batch with it: short
+        recordings, as many as fit in memory, none with a temperature on a local engine.
 
-        The rows of others change the last digits of its own, and a draw hangs on them.
+        Other rows of a batch change the last digits of a row's numbers, and these may change
+        what is drawn.
         """
         due = next(waiting)
-        most = 1 if precision is Precision.FP16 else self.beside(due)  # that may have to be widened
+        most = 1 if precision is Precision.FP16 else self.beside(due)  # FP16 may have to be widened
         if most < 2:
             return [due]
         others = filter(self._is_batch_engine, waiting)
@@ -47,13 +50,13 @@ class JobBatching:
         return jobs
 
     def beside(self, job: Job | JobRecord) -> int:
-        """Return how many recordings at most run in step with this job, by its length and its
-        options."""
+        """Return how many recordings run at most in a batch with this job,
+        by its length and options."""
         return self.most_beside if self._is_batch_engine(job) else 1
 
     @property
     def most_beside(self) -> int:
-        """Return how many jobs at most are heard in step."""
+        """Return the largest batch of this engine."""
         pays = self._lodging.on_gpu or self._spec.remote
         most = self._settings.batch or (self._spec.together if pays else 1)
         return min(most, self._spec.together)

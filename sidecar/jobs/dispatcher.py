@@ -21,18 +21,19 @@ log = logging.getLogger(__name__)
 
 
 NEXT_JOB_WAIT_S = 0.3
-"""Time in which a client sends its next recording after the answer to the last."""
+"""Wait in which a client usually sends its next recording after the answer to the last."""
 BatchChooser = Callable[[Iterator[Job], Precision], Sequence[Job]]
-"""Of jobs that wait for the same precision, in turn, the first of which is due: those to run in
-step. Who is in turn is worked out as they are taken."""
+"""Chooser of a batch. It gets the waiting jobs of one precision in queue order, the due one first,
+and returns those to run together. The order is computed as the jobs are taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class DispatchOptions:
-    """Options of dispatch, the same in all places.
+    """Options of dispatch, equal for all dispatchers of a queue.
 
-    ``lead_s``: if a job is likely to end within so many seconds, the next is handed to the engine,
-    which begins with it by itself; at 0 when the job has ended.
+    ``lead_s``: if a job is likely to end within so many seconds, the next one is handed to the
+    engine, which starts it without a pause. At 0 the next job is handed over when the last has
+    ended.
     """
 
     plan: OptionsPlanner
@@ -42,7 +43,8 @@ class DispatchOptions:
 
 
 class Dispatcher:
-    """Sees to the place with the number ``at`` in the line, from `open` until `close`."""
+    """Dispatcher with the number ``at``, which runs jobs in an engine slot
+    from `open` until `close`."""
 
     def __init__(
         self, at: int, place: EngineSlot[EngineSpec], lineup: WaitQueue, terms: DispatchOptions
@@ -52,14 +54,15 @@ class Dispatcher:
         self._waiting = lineup
         self._terms = terms
         self._news = asyncio.Event()
-        """Somebody came, or something became of those that run."""
+        """Set if the queue or a run has changed."""
         self._runs: list[JobRun] = []
-        """First the one that is at work, then one that waits at the engine."""
+        """At most two: the run at work, then the run that waits at the engine."""
         self._runner: asyncio.Task[None] | None = None
         lineup.watch(self._news.set)
 
     def open(self, ended: Callable[[Dispatcher, BaseException | None], None]) -> None:
-        """Start to work; ``ended`` is called if that ends although nobody closed it: a fault."""
+        """Start the dispatcher task; ``ended`` is called if the task ends
+        without `close`: a fault."""
         runner = asyncio.get_running_loop().create_task(self._run(), name=f"lane-{self._at}")
         self._runner = runner
 
@@ -72,7 +75,7 @@ class Dispatcher:
         runner.add_done_callback(over)
 
     async def close(self) -> None:
-        """Stop; who runs and has not ended waits again."""
+        """Stop; jobs that run and have not ended are queued again."""
         runner, self._runner = self._runner, None
         if runner is not None:
             runner.cancel()
@@ -80,7 +83,7 @@ class Dispatcher:
 
     @property
     def open_(self) -> bool:
-        """Return whether the place has a running task."""
+        """Return whether the dispatcher task runs."""
         return self._runner is not None
 
     @property
@@ -89,18 +92,18 @@ class Dispatcher:
         return [job for run in self._runs for job in run.jobs]
 
     def leave(self, job: Job) -> None:
-        """Go on without a job that was ended by somebody else."""
+        """Drop a job that was ended from outside, and go on with the others of its run."""
         for run in self._runs:
             if job in run.jobs:
                 run.leave(job)
 
     def interrupt(self) -> None:
-        """Put what runs back to the head of the queue."""
+        """Put running jobs back to the head of the queue."""
         for run in self._runs:
             run.interrupt()
 
     def stop(self, end: Callable[[Job], None]) -> None:
-        """Have all that run ended or put off, and give up the engine."""
+        """Call ``end`` for all running jobs, and stop their use of the engine."""
         busy = [run for run in self._runs if not all(job.ended for job in run.jobs)]
         for job in self.running:
             end(job)
@@ -125,7 +128,7 @@ class Dispatcher:
         self._runs.append(run)
 
     async def _see_to_runs(self) -> None:
-        """Until nothing runs; before a job ends the next is handed to the engine, behind it."""
+        """Wait until nothing runs; shortly before a job ends, hand the next one to the engine."""
         lead_s = self._terms.lead_s
         while self._runs:
             self._news.clear()
@@ -140,7 +143,8 @@ class Dispatcher:
             self._take_back()
 
     def _follow(self) -> None:
-        """Run the next behind the one that is at work, if nothing has to change for it."""
+        """Start the next job behind the one at work, if the loaded
+        engine needs no change for it."""
         run = self._runs[0]
         free = run.followable and self._place.loaded and not self._place.awaited
         if len(self._runs) > 1 or not free:
@@ -152,12 +156,13 @@ class Dispatcher:
             alone = len(self._with_company(job)) == 1
         except Exception:
             log.debug("no job was chosen in advance", exc_info=True)
-            return  # who is chosen when this has ended meets the same, and is told
+            return  # the choice is repeated when this run has ended; an error is reported then
         if alone:
             self._start([job], run)
 
     def _take_back(self) -> None:
-        """Let go of the runs that are over, the last first: who was put back keeps its place."""
+        """Remove ended runs, the last first, so that a job that was put back
+        keeps its queue position."""
         for run in list(reversed(self._runs)):
             waits_again = not all(job.ended for job in run.jobs)
             if run.over and (not waits_again or run is self._runs[-1]):
@@ -165,8 +170,8 @@ class Dispatcher:
                 self._waiting.finish(run.jobs, self._at)
 
     async def _take_next(self) -> Sequence[Job]:
-        """Wait for a job and take it out, with those that run in its company. What goes wrong with
-        the choice costs the job that was due."""
+        """Wait for a job and take it out of the queue, with the others of its batch. An error in
+        the choice fails the job that was due."""
         while True:
             due: Job | None = None
             try:
@@ -183,10 +188,10 @@ class Dispatcher:
             return jobs
 
     async def _due(self) -> Job:
-        """Wait for the job that is next.
+        """Wait for the next job.
 
-        One for which the engine would have to be loaded anew waits a moment longer: a client that
-        uses what is loaded may be about to send its next.
+        If the engine would have to be reloaded for it, wait a moment longer: a client that uses the
+        loaded precision may be about to send its next recording.
         """
         now = time.monotonic
         deadline: float | None = None
@@ -205,8 +210,7 @@ class Dispatcher:
                     await self._news.wait()
 
     def _with_company(self, job: Job) -> Sequence[Job]:
-        """Return the jobs that run with it; if several slots are free, no more than are its
-        share."""
+        """Return the batch of a job; if several dispatchers are free, at most the share of one."""
         if job.record.alone:
             return [job]
         wanted = self._waiting.wanted
@@ -216,6 +220,6 @@ class Dispatcher:
         return self._terms.company(chain([job], islice(same, share - 1)), wanted(job))
 
     def _needs_a_load(self, job: Job) -> bool:
-        """Return whether a job needs another engine or precision than the loaded one."""
+        """Return whether a job needs another precision than the loaded one."""
         wanted = self._waiting.wanted(job)
         return self._place.loaded and wanted is not self._place.precision

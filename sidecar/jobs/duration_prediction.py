@@ -1,10 +1,10 @@
 """Prediction of job durations, and its file across restarts.
 
-Work is a beginning and so much for each second of audio; loading is told apart. The line is the one
-of Theil and Sen (Sen 1968): the middle one of the slopes between all pairs of jobs, so that more
-than a quarter of them may be as wrong as they like.
+Work is a constant plus a rate for each second of audio; loads are measured separately. The line is
+a Theil-Sen estimate (Sen 1968): the median of the slopes between all pairs of jobs. So more than a
+quarter of the jobs may be arbitrarily wrong.
 
-In it are engines, models, precisions and three numbers each; nothing of any recording.
+The file contains engines, models, precisions and three numbers each; nothing of any recording.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from sidecar import files
 from sidecar.errors import SettingsInvalid
 
 DEFAULT_WORK_PER_AUDIO_S = 0.25
-"""Seconds of work for a second of audio, before anything was measured: the embedded engine needs
-that on a slow core."""
+"""Seconds of work for a second of audio, before anything was measured: the embedded engine
+needs this on a slow core."""
 USUAL_WORK_PER_AUDIO_S = 0.07
-"""The same on two common cores, with speakers: the README's 28.3 s take 1.9 s."""
+"""The same on two common cores, with diarization: the README's 28.3 s take 1.9 s."""
 MIN_JOB_S = 0.2
 """Minimum duration of a job: reading, start and response."""
 UNKNOWN_AUDIO_S = 600.0
-"""Of a recording that does not say how long it is."""
+"""Assumed duration of a recording of unknown duration."""
 REMEMBERED_JOBS = 15
-"""Of so many jobs the ones in the middle count: one that was slow is no measure."""
+"""Measured jobs of a fit. Their medians count, so that one slow job has no effect."""
 REMEMBERED_LOADS = 5
-"""The same of loads."""
+"""Measured loads, of which the median counts."""
 MIN_MEASURED_JOBS = 3
-"""As long as fewer were measured, what was known before the start counts."""
+"""With fewer measured jobs, the fit from before the start is used."""
 MIN_LENGTH_RATIO = 1.5
-"""Jobs of which one has so many times the other's audio tell beginning and pace apart."""
+"""Minimum ratio of the durations of two jobs: with similar ones their slope says nothing."""
 MIN_SLOPES = 6
-"""As few pairs of such are enough: those of four jobs."""
+"""Minimum number of such pairs: those of four jobs."""
 
 
 @dataclass(frozen=True, slots=True)
 class DurationKey:
-    """Key of measured durations. ``model``: the name of its weights, '' if it has none of its
-    own."""
+    """Key of measured durations. ``model``: the name of the weights, '' if the
+    engine has none of its own."""
 
     engine: str = ""
     model: str = ""
@@ -56,8 +56,8 @@ class DurationKey:
 
 @dataclass(frozen=True, slots=True)
 class DurationFit:
-    """Measured durations: seconds to begin, seconds for each of audio (None: not measured yet),
-    seconds to load."""
+    """Measured durations: constant seconds, seconds for each second of audio (None: not measured
+    yet), seconds of a load."""
 
     begin_s: float = 0.0
     per_s: float | None = None
@@ -68,12 +68,12 @@ DurationFits = Mapping[DurationKey, DurationFit]
 
 
 class DurationPredictor:
-    """Seconds of work for a recording, for each precision of one engine."""
+    """Predictor of the seconds of work for a recording, for each precision of one engine."""
 
     def __init__(
         self, engine: str = "", model: str = "", known: DurationFits | None = None
     ) -> None:
-        """``known``: what was measured before the start, of this engine and others."""
+        """``known``: fits from before the start, of this engine and others."""
         self._means = DurationKey(engine, model)
         self._before = dict(known or {})
         self._measured: defaultdict[str, deque[tuple[float, float]]] = defaultdict(
@@ -83,11 +83,11 @@ class DurationPredictor:
             lambda: deque(maxlen=REMEMBERED_LOADS)
         )
         self._lines: dict[str, DurationFit] = {}
-        """As they were worked out since something was learned."""
+        """Fits by precision, computed since the last measurement."""
 
     def seconds(self, precision: str, audio_s: float | None, guess_s: float | None = None) -> float:
-        """Predicted seconds of work of a recording; ``guess_s``, if somebody has one, counts until
-        something was measured."""
+        """Predict the seconds of work of a recording; ``guess_s``, if given, counts until
+        a duration was measured."""
         length_s = UNKNOWN_AUDIO_S if audio_s is None else audio_s
         line = self._line(precision)
         if line.per_s is not None:
@@ -99,23 +99,23 @@ class DurationPredictor:
         return self._line(precision).per_s is not None
 
     def load_s(self, precision: str) -> float:
-        """Predicted seconds of a load; 0 before anything was measured."""
+        """Predict the seconds of a load; 0 before any was measured."""
         return self._line(precision).load_s
 
     def learn(self, precision: str, audio_s: float, work_s: float) -> None:
-        """A recording took so long, alone, in an engine that was there."""
+        """Add the duration of a recording that ran alone in a loaded engine."""
         if audio_s > 0:
             self._measured[precision].append((audio_s, work_s))
             self._lines.clear()
 
     def learn_load(self, precision: str, load_s: float) -> None:
-        """It took so long until the engine was there."""
+        """Add the duration of a load."""
         self._loads[precision].append(load_s)
         self._lines.clear()
 
     @property
     def known(self) -> dict[DurationKey, DurationFit]:
-        """All that is worth to be remembered; what is of now comes last."""
+        """Return all fits to store; those of this process come last."""
         now = {
             replace(self._means, precision=precision): self._line(precision)
             for precision in {*self._measured, *self._loads}
@@ -138,7 +138,8 @@ class DurationPredictor:
 
 
 def fit_durations(measured: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Seconds to begin, and for each second of audio, of jobs with (seconds of audio, of work)."""
+    """Return the constant seconds and those for each second of audio, of jobs given as
+    (seconds of audio, of work)."""
     slopes = [
         (one[1] - other[1]) / (one[0] - other[0])
         for one, other in combinations(measured, 2)
@@ -152,8 +153,8 @@ def fit_durations(measured: Sequence[tuple[float, float]]) -> tuple[float, float
 
 
 def remaining_s(work_s: float, elapsed_s: float, fraction: float | None) -> float:
-    """Return the seconds left of a running job, by its progress (0 to 1) or else by its prediction;
-    never 0."""
+    """Return the seconds left of a running job, by its progress (0 to 1) or else by
+    its prediction; never 0."""
     if fraction:
         return max(MIN_JOB_S, elapsed_s / fraction * (1.0 - fraction))
     return max(MIN_JOB_S, work_s - elapsed_s)
@@ -162,11 +163,11 @@ def remaining_s(work_s: float, elapsed_s: float, fraction: float | None) -> floa
 def estimate_remaining_s(
     work_s: float | None, elapsed_s: float, fraction: float | None
 ) -> float | None:
-    """Predict the seconds that are left of a running job, for people; None if nobody can tell.
+    """Predict the seconds left of a running job, for users; None if unknown.
 
-    The job's own pace (``elapsed_s`` for ``fraction`` of it) counts as much as it has come far, the
-    prediction for such recordings (``work_s``; None before anything was measured) for the rest: at
-    2 % the own pace is mostly its start.
+    The job's own pace (``elapsed_s`` for ``fraction`` of it) has the weight ``fraction``, and the
+    prediction for such recordings (``work_s``; None before anything was measured) the rest: at 2 %
+    the own pace is mostly the job's start.
     """
     if not fraction:
         return None if work_s is None else max(MIN_JOB_S, work_s - elapsed_s)
@@ -179,16 +180,16 @@ log = logging.getLogger(__name__)
 
 DURATION_FILE_NAME = "pace.json"
 MAX_FITS = 64
-"""Engines, models and precisions; those that were used last."""
+"""Engines, models and precisions in the file; the last used ones."""
 MAX_FILE_BYTES = 64 << 10
 SAVE_INTERVAL_S = 60.0
-"""As much may be lost with the process."""
+"""Interval of writes, which may be lost with the process."""
 MAX_DURATION_S = 1e6
 
 
 class DurationFile:
-    """File of predicted durations; without a ``folder`` there is none. A broken or unwritable
-    file costs a line of the log and nothing else."""
+    """File of predicted durations; none without a ``folder``. A broken or
+    unwritable file is only logged."""
 
     def __init__(self, folder: Path | None) -> None:
         self._path = folder / DURATION_FILE_NAME if folder is not None else None
@@ -210,7 +211,7 @@ class DurationFile:
         return known
 
     def write(self, known: DurationFits) -> None:
-        """Keep what is known now, if that is anything new; this waits for the disk."""
+        """Write the fits if they have changed; this blocks on the disk."""
         if self._path is None or known == self._written:
             return
         self._written = known
@@ -221,14 +222,14 @@ class DurationFile:
             log.warning("the file of predicted job durations cannot be written: %s", error)
 
     async def run(self, pace: DurationPredictor) -> None:
-        """Keep it again and again, until cancelled."""
+        """Write the fits at intervals, until cancelled."""
         while True:
             await asyncio.sleep(SAVE_INTERVAL_S)
             await asyncio.to_thread(self.write, pace.known)
 
 
 def serialize_durations(known: DurationFits) -> bytes:
-    """The file's content."""
+    """Serialize fits as the content of the file."""
     lines = [
         {
             "engine": means.engine,
@@ -247,7 +248,7 @@ def parse_durations(data: bytes) -> dict[DurationKey, DurationFit]:
     """Parse the durations of a file.
 
     Raises:
-        ValueError: it is none of ours.
+        ValueError: the content is not of this format.
     """
     try:
         said = json.loads(data)

@@ -1,6 +1,6 @@
 """Job backend: store and queue opened together, engine provisioning for each job.
 
-`gpu_memory.memory_admission` decides on snapshots, which the engine host takes.
+`gpu_memory.memory_admission` decides by snapshots of the memory, which the engine host takes.
 """
 
 from __future__ import annotations
@@ -56,13 +56,14 @@ class EngineProvisioning:
 
     @property
     def lead_s(self) -> float:
-        """Return how long before the predicted end of a job the next may be handed to the engine
-        (`JobQueue`). Never where a plan is made of the memory that is free when a job begins,
-        nor where it would not wait there for the one before."""
+        """Return how many seconds before a job's predicted end the next may be handed to the engine
+        (`JobQueue`). 0 if plans depend on the memory that is free when a job begins. Also 0 if the
+        engine runs jobs concurrently: the next would not wait there."""
         return MIN_JOB_S if self._admission is None and not self.slot.sharing.concurrent else 0.0
 
     def admitted(self, options: TranscribeOptions, audio_s: float | None) -> TranscribeOptions:
-        """The options with a precision that fits; refuses what does not, before any work."""
+        """Return the options with a precision that fits; refuse a job that does
+        not fit, before any work."""
         if self._admission is None:
             return options
         now = self._lodging.memory_now()
@@ -73,7 +74,7 @@ class EngineProvisioning:
         return options
 
     def plan(self, job: Job, precision: Precision) -> TranscribeOptions:
-        """The job's options with the plan for the memory that is there when it begins."""
+        """Return the job's options with the plan for the memory that is free when it begins."""
         if self._admission is None:
             return job.options
         now, audio_s = self._lodging.memory_now(), job.facts.total_s
@@ -82,17 +83,17 @@ class EngineProvisioning:
         return options
 
     def guess(self, job: Job, precision: Precision) -> float | None:
-        """Seconds of work of a job, as the plan for it says; None where nobody can tell."""
+        """Return a job's seconds of work by its memory plan; None if unknown."""
         if self._admission is None:
             return None
         now = self._lodging.memory_now()
         return self._admission.estimate(precision, job.facts.total_s, job.options, now)[0].seconds
 
     def forecast(self, audio_s: float | None, options: TranscribeOptions) -> JobForecast:
-        """Return whether a recording of ``audio_s`` seconds fits, and how long it takes, from
-        memory.
+        """Return whether a recording of ``audio_s`` seconds fits, and how long it takes, by the
+        memory that is free now.
 
-        If its length is not known, it is taken for one of usual length.
+        If its duration is unknown, a usual one is assumed.
         """
         if self._admission is None:
             precision = self.spec.resolve_precision(options.precision)
@@ -108,7 +109,7 @@ class EngineProvisioning:
     def _suited(
         self, options: TranscribeOptions, audio_s: float | None, now: MemoryState
     ) -> Precision:
-        """The precision for a job that came now: what it asks for, or what fits."""
+        """Return the precision of a job that arrives now: the requested one, or one that fits."""
         assert self._admission is not None
         precision = self.slot.resolve(options.precision, math.inf)
         if options.precision is Precision.AUTO:
@@ -125,34 +126,35 @@ class SubmissionQueue(Protocol):
 
     @property
     def depth(self) -> int:
-        """Jobs that wait."""
+        """Return the number of jobs that wait."""
 
     @property
     def running(self) -> int:
-        """Jobs that run."""
+        """Return the number of jobs that run."""
 
     def check_room(self, promised: int = 0, caller: str | None = None) -> None:
-        """Raise `errors.QueueFull` or `errors.ShuttingDown` if no job is accepted; ``caller`` is
-        the owner who is told so, None where nobody is."""
+        """Raise `errors.QueueFull` or `errors.ShuttingDown` if no job is accepted; ``caller``: the
+        owner that is refused; None: no retry is expected."""
 
     async def submit(self, job: Job, *, promised: Reservation | None = None) -> None:
         """Accept a job: return once it is persisted."""
 
     async def drain(self, grace_s: float) -> None:
-        """Accept no more; running jobs have so long to end."""
+        """Accept no more jobs; running ones have ``grace_s`` to end."""
 
     async def broken(self) -> None:
         """Wait for a fault that ends all work."""
 
     def interrupt(self) -> None:
-        """Put back what runs here."""
+        """Put back the jobs that run here."""
 
 
 class LocalQueueSetup:
-    """The queue that runs jobs in this process, and its pace.
+    """Queue that runs jobs in this process, and its duration predictor.
 
-    ``provision``: what each job gets; ``plan``: the options that it begins with; ``places``: so
-    many run at once; ``model``: the name of its weights, by which the pace is known.
+    ``provision``: provisioning of each job; ``plan``: planner of the options at its begin;
+    ``places``: jobs that run at once; ``model``: the name of the weights, by which durations are
+    stored.
     """
 
     def __init__(
@@ -185,54 +187,55 @@ class LocalQueueSetup:
         )
 
     def remaining_s(self, progress: Progress, elapsed_s: float) -> float | None:
-        """Return the predicted seconds until a job ends that runs for so long and is so far."""
+        """Predict the seconds until a job ends that has run for
+        ``elapsed_s`` and has this progress."""
         slot = self.provision.slot
         known = self.pace.knows(slot.precision)
         work_s = self.pace.seconds(slot.precision, progress.audio_s_total) if known else None
         return estimate_remaining_s(work_s, elapsed_s, progress.fraction)
 
     def open(self, background: BackgroundTaskGroup) -> None:
-        """Persist the pace from time to time."""
+        """Persist the durations at intervals."""
         background.spawn("remember the pace", self._file.run(self.pace))
 
     async def close(self) -> None:
-        """Persist the pace."""
+        """Persist the durations."""
         await asyncio.to_thread(self._file.write, self.pace.known)
 
 
 class JobBackend(Protocol):
-    """A store of jobs and a queue. ``keeping``: recordings of jobs that outlive the process; None
-    where none do. ``shares``: whether other services have the same jobs."""
+    """Job store and queue. ``persistent_recordings``: recordings of durable jobs; None if there are
+    none. ``shares``: whether other services have the same jobs."""
 
     shares: bool
 
     @property
     def store(self) -> JobStore:
-        """Return the store of jobs, for owners and wires."""
+        """Return the job store, for owners and protocols."""
 
     @property
     def queue(self) -> SubmissionQueue:
-        """Accepts jobs."""
+        """Return the queue that accepts jobs."""
 
     @property
     def persistent_recordings(self) -> PersistentRecordings | None:
-        """Recordings of jobs that outlive the process."""
+        """Return the recordings of durable jobs."""
 
     def listen(self, tell: JobListener) -> None:
-        """Have ``tell`` called with the events of jobs that are accepted here."""
+        """Call ``tell`` with the events of jobs that are accepted here."""
 
     async def open(self, background: BackgroundTaskGroup) -> None:
-        """Start to work."""
+        """Start the queue and the background tasks."""
 
     async def fetched(self) -> None:
-        """Wait a moment for results to be fetched that are gone with this process."""
+        """Wait a moment for clients to fetch results that are lost with this process."""
 
     async def close(self) -> None:
-        """Stop and leave nothing behind."""
+        """Stop and release all resources."""
 
 
 class LocalJobBackend:
-    """The `JobBackend` of a service that has its jobs for itself, in memory or in a file."""
+    """`JobBackend` of a service that shares its jobs with no other, in memory or in a file."""
 
     shares = False
 
@@ -244,7 +247,7 @@ class LocalJobBackend:
         disk: ThreadLimiter,
         now: clock.Clock,
     ) -> None:
-        """``disk``: threads that may wait for one."""
+        """``disk``: threads that may wait for a disk."""
         self._disk, self._now, self._engine = disk, now, engine
         self._kept = JobPersistence(settings, now) if settings.keeps_jobs else None
         self.log: JobEventLog = self._kept.store if self._kept else JobEventLog(now)
@@ -257,20 +260,20 @@ class LocalJobBackend:
             settings.job_retention_mb << 20,
             MAX_RESULTS_PER_OWNER,
         )
-        """Jobs that have ended, until they are fetched."""
+        """Jobs that have ended, until they expire."""
         self.store = LocalJobStore(self.log, self.queue, self.results)
 
     @property
     def persistent_recordings(self) -> PersistentRecordings | None:
-        """Recordings of jobs that outlive the process."""
+        """Return the recordings of durable jobs."""
         return self._kept
 
     def listen(self, tell: JobListener) -> None:
-        """Have ``tell`` called with the events of all jobs."""
+        """Call ``tell`` with the events of all jobs."""
         self.log.listen(tell)
 
     async def open(self, background: BackgroundTaskGroup) -> None:
-        """Start to work, and go on with what was left of the last time."""
+        """Start the queue, and resume what the last process left."""
         self.queue.open()
         if self._kept is not None:
             ended = [record for record in self.log.all() if record.over]
@@ -280,11 +283,11 @@ class LocalJobBackend:
         self._engine.open(background)
 
     async def fetched(self) -> None:
-        """Wait a moment for results to be fetched."""
+        """Wait a moment for clients to fetch results."""
         await self.results.all_fetched()
 
     async def close(self) -> None:
-        """Stop and leave nothing behind."""
+        """Stop and release all resources."""
         await self.queue.close()
         await self._engine.close()
         self.results.close()

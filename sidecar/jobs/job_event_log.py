@@ -1,6 +1,6 @@
 """Job log in memory, subscriptions to job events.
 
-There is one door: what happens to a job is appended here, kept first and then told.
+All changes of jobs are appended here: an event is stored first and then published.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from sidecar import clock, errors
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, apply_event
 
 SUBSCRIBER_BUFFER_EVENTS = 256
-"""Events that a subscriber may be behind: some minutes of a recording that is heard fast."""
+"""Events that a subscriber may lag behind: some minutes of a recording that is transcribed fast."""
 
 MAX_EVENT_BATCH = 64
-"""Events that are taken at once by who takes all that there are."""
+"""Events of one batch of a subscription."""
 
 JobListener = Callable[[JobRecord, JobEvent], None]
-"""Called at once with each event and the record after it; it does not wait and does not raise."""
+"""Callback that gets each event at once, with the record after it. It must not block or raise."""
 
 
 class SubscriberTooSlow(Exception):
-    """A subscriber took its events too slowly. It has had all up to ``seq``, and resumes there."""
+    """Error of a subscriber that takes its events too slowly. It has all up to
+    ``seq`` and can resume there."""
 
     def __init__(self, seq: int) -> None:
         super().__init__(f"too slow: all events up to {seq} were taken")
@@ -33,10 +34,10 @@ class SubscriberTooSlow(Exception):
 
 
 class JobSubscription:
-    """The events of one job, each once and in order, until it has ended.
+    """Events of one job, each once and in order, until the job has ended.
 
-    Iterating raises `SubscriberTooSlow` if more than the buffer are waiting; nobody waits for a
-    subscriber.
+    Iteration raises `SubscriberTooSlow` if more events wait than the buffer holds: publishers do
+    not wait for subscribers.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class JobSubscription:
         self._news = asyncio.Event()
 
     def push(self, event: JobEvent, over: bool) -> None:
-        """One more."""
+        """Add an event."""
         if len(self._waiting) >= self._most:
             self._behind = True
             self.close()
@@ -62,7 +63,7 @@ class JobSubscription:
         self._news.set()
 
     def close(self) -> None:
-        """Close the subscription; what has come can still be taken."""
+        """Close the subscription; buffered events can still be taken."""
         self._over = True
         self._feed.leave(self._job_id, self)
         self._news.set()
@@ -84,10 +85,11 @@ class JobSubscription:
         return event
 
     async def batches(self, pause_s: float) -> AsyncGenerator[Sequence[JobEvent], None]:
-        """The same, all that has come at once; and nothing each time that none came for so long.
+        """Yield all buffered events at once, and an empty batch each time that ``pause_s`` pass
+        without one.
 
         Raises:
-            Behind: as iterating does.
+            SubscriberTooSlow: as iteration does.
         """
         while True:
             try:
@@ -117,7 +119,7 @@ class JobSubscription:
 
 
 class JobEventFeed:
-    """Tells of events as they are stored."""
+    """Publisher of stored job events to listeners and subscribers."""
 
     def __init__(self, buffer: int = SUBSCRIBER_BUFFER_EVENTS) -> None:
         self.buffer = buffer
@@ -126,21 +128,22 @@ class JobEventFeed:
         self._subscriptions: defaultdict[str, set[JobSubscription]] = defaultdict(set)
 
     def listen(self, tell: JobListener, job_id: str | None = None) -> None:
-        """Have ``tell`` called with all events, or with those of one job until it has ended."""
+        """Call ``tell`` with all events, or with those of one job until it has ended."""
         if job_id is not None:
             self._of_one[job_id].append(tell)
         else:
             self._all.append(tell)
 
     def unlisten(self, tell: JobListener, job_id: str) -> None:
-        """Call a listener of one job no more."""
+        """Remove a listener of one job."""
         if tell in self._of_one.get(job_id, ()):
             self._of_one[job_id].remove(tell)
             if not self._of_one[job_id]:
                 del self._of_one[job_id]
 
     def subscribe(self, record: JobRecord, after: int, past: Sequence[JobEvent]) -> JobSubscription:
-        """Return the events to come, behind the ``past`` events that came after ``after``."""
+        """Return a subscription to later events, behind the ``past`` events
+        that came after ``after``."""
         subscription = JobSubscription(self, record.id, after, past, record.over)
         if not record.over:
             self._subscriptions[record.id].add(subscription)
@@ -154,16 +157,16 @@ class JobEventFeed:
                 del self._subscriptions[job_id]
 
     def forget(self, job_id: str) -> None:
-        """Drop the listeners of one job, which may not have ended."""
+        """Drop the listeners of one job that may not have ended."""
         self._of_one.pop(job_id, None)
 
     @property
     def subscribers(self) -> int:
-        """Return the number of subscribers, of all jobs."""
+        """Return the number of subscribers of all jobs."""
         return sum(map(len, self._subscriptions.values()))
 
     def publish(self, record: JobRecord, event: JobEvent) -> None:
-        """Publish an event; ``record`` is what it is after the event."""
+        """Publish an event; ``record`` is the job after the event."""
         for tell in [*self._of_one.get(record.id, ()), *self._all]:
             tell(record, event)
         for subscription in list(self._subscriptions.get(record.id, ())):
@@ -174,11 +177,11 @@ class JobEventFeed:
 
 
 class DuplicateRequestKey(Exception):
-    """Of one owner no two jobs have the same key."""
+    """Error of a second job with an idempotency key of the same owner."""
 
 
 class JobEventLogEntry:
-    """A record and its events."""
+    """Record of a job and its events."""
 
     __slots__ = ("fleeting_at", "from_seq", "log", "record")
 
@@ -186,12 +189,12 @@ class JobEventLogEntry:
         self.record = record
         self.log: list[JobEvent] = []
         self.from_seq = 0
-        """The least number of the next event."""
+        """Lowest number of the next event."""
         self.fleeting_at: int | None = None
-        """Position of the fleeting event."""
+        """Index of the fleeting event."""
 
     def take(self, record: JobRecord, event: JobEvent) -> None:
-        """One more event, and the record after it."""
+        """Add an event and the record after it."""
         self.record = record
         if event.superseded_by_next:
             if self.fleeting_at is not None:
@@ -203,8 +206,7 @@ class JobEventLogEntry:
 
 
 class JobEventLog:
-    """Records by their id, and the events that made them what they are; this one keeps them as long
-    as the process lives."""
+    """Job log that holds records by id, and their events, as long as the process lives."""
 
     def __init__(
         self, now: clock.Clock = clock.wall_time, buffer: int = SUBSCRIBER_BUFFER_EVENTS
@@ -216,21 +218,21 @@ class JobEventLog:
         self._tell_gone: list[Callable[[str], None]] = []
 
     def add(self, record: JobRecord) -> None:
-        """Keep a job that was submitted.
+        """Store a submitted job.
 
         Raises:
-            KeyTaken: its owner has a job with its key.
+            DuplicateRequestKey: its owner has a job with its key.
         """
         self._enter(JobEventLogEntry(record))
 
     def enter(self, record: JobRecord) -> None:
-        """Hold a job that was accepted elsewhere, from where it stands; it has no key here."""
+        """Store a job that another service accepted, from its present state; it has no key here."""
         self._entries[record.id] = JobEventLogEntry(record)
 
     def append(self, job_id: str, change: JobChange) -> JobRecord:
         """Append an event of a job and publish it; return the record after it.
 
-        What changes nothing (`record.advance`) is neither kept nor told.
+        A change without effect (`apply_event`) is neither stored nor published.
 
         Raises:
             errors.JobNotFound: there is no such job.
@@ -252,17 +254,17 @@ class JobEventLog:
         return self._entry(job_id).record
 
     def by_key(self, owner: str, name: str) -> JobRecord | None:
-        """The job of an owner whose request the client calls by this name."""
+        """Return the owner's job with this idempotency key."""
         job_id = self._keys.get((owner, name))
         return self._entries[job_id].record if job_id is not None else None
 
     def all(self) -> list[JobRecord]:
-        """All records, in the order in which they were added."""
+        """Return all records, in the order in which they were added."""
         return [entry.record for entry in self._entries.values()]
 
     def events(self, job_id: str, after: int = 0) -> Sequence[JobEvent]:
-        """Return the events of a job behind the event ``after``, in order. Of fleeting events
-        (progress) only the last is kept, so numbers may be left out.
+        """Return the events of a job after the number ``after``, in order. Of fleeting events
+        (progress) only the last is stored, so numbers may be missing.
 
         Raises:
             errors.JobNotFound: there is no such job.
@@ -271,7 +273,7 @@ class JobEventLog:
         return log[bisect_right(log, after, key=lambda event: event.seq) :]
 
     def subscribe(self, job_id: str, after: int = 0) -> JobSubscription:
-        """The same, and then what comes, as it comes.
+        """Return a subscription to the events of a job after ``after``, stored and future.
 
         Raises:
             errors.JobNotFound: there is no such job.
@@ -279,15 +281,15 @@ class JobEventLog:
         return self._feed.subscribe(self.get(job_id), after, self.events(job_id, after))
 
     def listen(self, tell: JobListener, job_id: str | None = None) -> None:
-        """Have ``tell`` called with each event that is kept, of all jobs or of one."""
+        """Call ``tell`` with each stored event, of all jobs or of one."""
         self._feed.listen(tell, job_id)
 
     def when_gone(self, tell: Callable[[str], None]) -> None:
-        """Have ``tell`` called with the id of each job that was forgotten."""
+        """Call ``tell`` with the id of each deleted job."""
         self._tell_gone.append(tell)
 
     def forget(self, job_id: str) -> None:
-        """Keep a job no longer; one that is not there is forgotten already."""
+        """Delete a job; an unknown id does nothing."""
         self._feed.forget(job_id)
         entry = self._entries.pop(job_id, None)
         if entry is None:
@@ -300,16 +302,16 @@ class JobEventLog:
             tell(job_id)
 
     async def written(self, job_id: str | None = None) -> None:
-        """Wait until all that was added and appended so far would outlive what this store is made
-        to outlive.
+        """Wait until all that was added and appended so far is persisted, as far as this store
+        persists.
 
         Raises:
-            errors.SidecarError: of the job with this id something could not be kept; without one,
-                something that was deleted is still there; why.
+            errors.SidecarError: data of the job with this id could not be persisted; without an id,
+                deleted data is still there. The error says why.
         """
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Drop all jobs."""
         self._entries.clear()
         self._keys.clear()
 

@@ -1,4 +1,4 @@
-"""Metrics and traces of jobs."""
+"""Metrics of job events."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from sidecar.transcripts.transcript import Finished
 
 
 class JobEventMetrics:
-    """Listens to a store (`jobs.job_event_log.Listener`)."""
+    """Listener of a job store (`jobs.job_event_log.JobListener`) that counts events."""
 
     def __init__(self, tally: JobMetrics) -> None:
         self._tally = tally
 
     def __call__(self, record: JobRecord, event: JobEvent) -> None:
-        """One more event, and the record after it."""
+        """Count an event; ``record`` is the job after it."""
         tally, since = self._tally, event.at - record.created
         match event.change:
             case ReportedChange(Finished(transcript)):

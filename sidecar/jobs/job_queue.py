@@ -1,10 +1,7 @@
 """Job queue and dispatcher of each engine slot.
 
-All lanes take from one line (`jobs.wait_queue`); what becomes of those that run is
-`jobs.job_runner`'s.
-
-Who waits, and in which order, is `jobs.wait_queue`'s; what runs in a place, `jobs.job_queue`'s;
-what is known of all, `jobs.job_event_log`'s.
+All dispatchers take jobs from one queue (`jobs.wait_queue`) and run them in one engine slot
+(`jobs.dispatcher`, `jobs.job_runner`). The state of all jobs is in `jobs.job_event_log`.
 """
 
 from __future__ import annotations
@@ -28,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class JobQueue:
-    """One engine for all who wait, in turn."""
+    """Queue of all jobs of one engine."""
 
     def __init__(
         self,
@@ -41,7 +38,7 @@ class JobQueue:
         guess: GuessJobSeconds = lambda job, precision: None,
         pace: DurationPredictor | None = None,
     ) -> None:
-        """``places``: so many run at once in the ``place``. ``limit``: so many may wait."""
+        """``places``: jobs that run at once in the ``place``. ``limit``: jobs that may wait."""
         self._store = store
         self._limit = limit
         self._waiting = WaitQueue(place, places, guess, pace)
@@ -50,15 +47,15 @@ class JobQueue:
         self._draining = False
         self._returns = ExpectedReturns(self._waiting.begun_in_s)
         self._put_off: list[Job] = []
-        """Those that the next start goes on with."""
+        """Durable jobs that the next start resumes."""
 
     def open(self) -> None:
-        """Start to work."""
+        """Start the dispatchers."""
         for lane in self._lanes:
             lane.open(self._lane_ended)
 
     async def close(self) -> None:
-        """Stop; jobs that have not ended end with `errors.ShuttingDown`, unless they outlive it."""
+        """Stop; unfinished jobs end with `errors.ShuttingDown`, unless they are durable."""
         self._draining = True
         self._end_all(errors.ShuttingDown())
         await asyncio.gather(*(lane.close() for lane in self._lanes))
@@ -66,8 +63,8 @@ class JobQueue:
             job.source.close()
 
     async def drain(self, grace_s: float) -> None:
-        """Take no more jobs; those that wait end with `errors.ShuttingDown`, and after ``grace_s``
-        those that run, alone or in company."""
+        """Accept no more jobs. Waiting jobs end with `errors.ShuttingDown`, and after ``grace_s``
+        those that still run; durable jobs are left to the next start."""
         self._draining = True
         running = self._running
         for job in self._waiting:
@@ -80,7 +77,7 @@ class JobQueue:
         self._end_all(errors.ShuttingDown())
 
     async def broken(self) -> None:
-        """Wait until no job is worked on any more although nobody closed the queue: a fault."""
+        """Wait until no dispatcher works any more although the queue was not closed: a fault."""
         await self._broken.wait()
 
     @property
@@ -90,7 +87,7 @@ class JobQueue:
 
     @property
     def depth(self) -> int:
-        """Jobs that wait."""
+        """Return the number of jobs that wait."""
         return len(self._waiting)
 
     @property
@@ -100,19 +97,21 @@ class JobQueue:
 
     @property
     def running(self) -> int:
-        """Jobs that run, or wait at the engine."""
+        """Return the number of jobs that run, or wait at the engine."""
         return len(self._running)
 
     def check_open(self) -> None:
-        """Raise `errors.ShuttingDown` when no job is taken any more."""
+        """Raise `errors.ShuttingDown` if no job is accepted any more."""
         if self._draining:
             raise errors.ShuttingDown()
 
     def check_room(self, promised: int = 0, caller: str | None = None) -> None:
-        """Raise `errors.QueueFull` when no more job is taken, `errors.ShuttingDown` for ever.
+        """Raise `errors.QueueFull` if the queue is full, `errors.ShuttingDown` if it accepts no
+        more jobs.
 
-        ``promised``: places that are kept for others. ``caller``: the owner who is told so and
-        comes again; None: nobody is. Who comes first where nothing runs does not wait.
+        ``promised``: queue positions that are reserved for others. ``caller``: the owner that is
+        refused and retries; None: no retry is expected. Free dispatchers count on top of the
+        limit, since their jobs do not wait.
         """
         self.check_open()
         taken = len(self._waiting) + promised
@@ -124,11 +123,11 @@ class JobQueue:
             )
 
     async def submit(self, job: Job, *, promised: Reservation | None = None) -> None:
-        """Accept a job: return once it is persisted. ``promised``: the place that was kept for it,
-        released as soon as the job counts here.
+        """Accept a job: return once it is persisted. ``promised``: its reservation, released as
+        soon as the job counts here.
 
         Raises:
-            errors.QueueFull: there is no place.
+            errors.QueueFull: the queue has no free position.
             errors.SidecarError: it cannot be persisted; there is no job.
         """
         self.check_room(caller=job.record.owner) if promised is None else self.check_open()
@@ -141,16 +140,16 @@ class JobQueue:
             await job.written()
         except BaseException:
             self.cancel(job)
-            self._store.forget(job.id)  # the same request sent again is a new one
+            self._store.forget(job.id)  # a retry of the request creates a new job
             raise
 
     def of(self, owner: str, *, running: bool = True) -> list[Job]:
-        """An owner's jobs that wait, and those that run unless they are left out."""
+        """Return an owner's jobs that wait and, unless they are left out, those that run."""
         live = [*self._waiting, *(self._running if running else ())]
         return [job for job in live if job.record.owner == owner]
 
     def resume(self, job: Job) -> None:
-        """Take in a job of before the start, which was accepted then: there is a place for it."""
+        """Queue a job of before the start. It was accepted then, so the limit does not apply."""
         if self._draining:
             self._put_off.append(job)
             return
@@ -158,22 +157,22 @@ class JobQueue:
         self._waiting.join(job)
 
     def live(self, job_id: str) -> Job | None:
-        """The job with this id, if it waits or runs."""
+        """Return the job with this id, if it waits or runs."""
         running = (job for job in self._running if job.id == job_id)
         return self._waiting.get(job_id) or next(running, None)
 
     def position(self, job: Job) -> int | None:
-        """Return the number of jobs that go first; None when it waits no more."""
+        """Return the number of jobs before this one; None if it does not wait."""
         turn = self._waiting.turn(job)
         return turn[0] if turn is not None else None
 
     def wait_s(self, job: Job) -> float | None:
-        """For about how many seconds others go first; None when it waits no more."""
+        """Return the predicted seconds until the job starts; None if it does not wait."""
         turn = self._waiting.turn(job)
         return turn[1] if turn is not None else None
 
     def cancel(self, job: Job) -> None:
-        """End a job, waiting or running; one that has ended stays as it is."""
+        """Cancel a waiting or running job; a job that has ended does not change."""
         if job.ended:
             return
         if job in self._waiting:
@@ -183,7 +182,7 @@ class JobQueue:
             lane.leave(job)
 
     def interrupt(self) -> None:
-        """Put what runs back to the head of the queue."""
+        """Put running jobs back to the head of the queue."""
         for lane in self._lanes:
             lane.interrupt()
 
@@ -192,7 +191,7 @@ class JobQueue:
         return [job for lane in self._lanes for job in lane.running]
 
     def _end_all(self, error: errors.SidecarError) -> None:
-        """End who waits and who runs."""
+        """End waiting and running jobs."""
         for job in self._waiting:
             self._end(job, error)
         self._waiting.clear()
@@ -200,16 +199,16 @@ class JobQueue:
             lane.stop(lambda job: self._end(job, error))
 
     def _end(self, job: Job, error: errors.SidecarError) -> None:
-        """End a job with the service; one that outlives it stays as it is for the next start."""
+        """End a job with the service; a durable one stays as it is for the next start."""
         if not job.record.durable:
             job.fail(error)
         elif not job.ended and job not in self._put_off:
             self._put_off.append(job)
-            self._waiting.halt()  # the service ends: nobody is begun any more
+            self._waiting.halt()  # the service ends: start no more jobs
 
     def _lane_ended(self, lane: Dispatcher, fault: BaseException | None) -> None:
-        """Without its runner a place is out. Without any every job would wait for ever: end them,
-        take no more, and say so."""
+        """Report the end of a dispatcher. Without any, every job would wait for ever: end the
+        jobs and accept no more."""
         if any(one.open_ for one in self._lanes):
             log.critical(
                 "internal error: the dispatcher of an engine slot ended; the other slots go on",

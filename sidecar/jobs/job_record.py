@@ -1,7 +1,7 @@
-"""Job record, the events that change it, and attempts of poison jobs. Pure.
+"""Job record, and the events that change it. Pure.
 
-A record is what was submitted and all its events, applied in order. Replaying the events over what
-was submitted gives the same record again, after a restart or anywhere else.
+A record is a submitted job with all its events applied in order. Replaying the events gives the
+same record again, after a restart or in another service.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from sidecar.transcripts.transcript_edits import EditHistory, EditStep
 
 @dataclass(frozen=True, slots=True)
 class JobFailure:
-    """An error as plain values."""
+    """Error of a job as plain values."""
 
     code: str
     detail: str
@@ -41,19 +41,18 @@ class JobFailure:
 
     @classmethod
     def of(cls, error: errors.SidecarError) -> Self:
-        """Return the failure that ``error`` means."""
+        """Return ``error`` as plain values."""
         return cls(**error.to_wire())
 
     def error(self) -> errors.SidecarError:
-        """The error that it was, to be raised."""
+        """Return the error, to be raised."""
         return errors.from_wire(asdict(self))
 
 
 @dataclass(frozen=True, slots=True)
 class StartedChange:
-    """An attempt starts, from what is settled; ``anew``: from nothing all the same, because what
-    was settled means nothing to the engine. ``behind``: it does when that job has ended, and waits
-    at the engine until then."""
+    """An attempt starts from the checkpoints; ``anew``: without them, because the engine cannot
+    read them. ``behind``: id of the job before it, whose end it waits for at the engine."""
 
     anew: bool = False
     behind: str = ""
@@ -61,13 +60,13 @@ class StartedChange:
 
 @dataclass(frozen=True, slots=True)
 class CrashedChange:
-    """The engine's process died in it; what follows is tried alone."""
+    """The worker process died in the job; its next attempts run alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequeuedChange:
-    """Back to the queue, as if nothing had happened; ``counted``: the attempt was one, in which the
-    engine's process died or (``passed``) which showed that it cannot be done there."""
+    """The job was put back to the queue. ``counted``: the attempt counts: the worker process died
+    in it, or (``passed``) it showed that the job cannot be done there."""
 
     counted: bool = False
     alone: bool = False
@@ -76,15 +75,16 @@ class RequeuedChange:
 
 @dataclass(frozen=True, slots=True)
 class InterruptedChange:
-    """The service died while it was there, and has begun again; it waits, and what follows is tried
-    alone. ``waited``: so it did then, at the engine."""
+    """The service that had the job died; the job is queued again, and if it was at
+    work, its next attempts run alone. ``waited``: the job waited at the engine then, so
+    the death does not count."""
 
     waited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class UnschedulableChange:
-    """No available node can run it, and their reasons; None: one can again."""
+    """No available node can run the job, and their reasons; None: a node can again."""
 
     failure: JobFailure | None = None
 
@@ -100,20 +100,20 @@ class ReportedChange:
 
 @dataclass(frozen=True, slots=True)
 class FailedChange:
-    """It ended without a transcript."""
+    """The job ended without a transcript."""
 
     failure: JobFailure
 
 
 @dataclass(frozen=True, slots=True)
 class CancelledChange:
-    """Cancellation."""
+    """The job was cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
 class EditedChange:
-    """Edit of the transcript, after the end. ``ready``: a transcript and what the step makes of
-    it, where that was worked out before; no part of what is kept."""
+    """Edit of the transcript after the end. ``ready``: a transcript and the step's result on it, if
+    computed before; not serialized."""
 
     step: EditStep
     ready: tuple[Transcript, Transcript] | None = field(default=None, compare=False, repr=False)
@@ -134,7 +134,7 @@ JobChange = (
 
 @dataclass(frozen=True, slots=True)
 class JobEvent:
-    """One change of one job: the ``seq``-th, ``at`` a time of day."""
+    """Change of a job: number ``seq``, ``at`` seconds since 1970."""
 
     seq: int
     at: float
@@ -142,8 +142,8 @@ class JobEvent:
 
     @property
     def superseded_by_next(self) -> bool:
-        """Return whether only the last event of its kind is kept: each has all that those before it
-        have."""
+        """Return whether only the last event of its kind is stored: each
+        contains those before it."""
         return isinstance(self.change, ReportedChange) and isinstance(self.change.event, Progress)
 
     @property
@@ -153,8 +153,8 @@ class JobEvent:
 
     @property
     def worn(self) -> JobEvent:
-        """Return the event as it is kept once its job has ended: a checkpoint without its state, an
-        edit without its operations."""
+        """Return the event as it is stored once its job has ended: a checkpoint without its state,
+        an edit without its precomputed result."""
         match self.change:
             case ReportedChange(Checkpoint() as checkpoint, processing_s):
                 change = ReportedChange(replace(checkpoint, state={}), processing_s)
@@ -179,9 +179,9 @@ TERMINAL_STATES = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED}
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """Idempotency key of a request: the same request again gives the job that there is.
+    """Idempotency key of a request: the same request again returns the existing job.
 
-    ``digest``: of all that was sent with it, to tell another request with the same key.
+    ``digest``: of all request data, to detect another request with the same key.
     """
 
     name: str
@@ -190,20 +190,20 @@ class IdempotencyKey:
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """Job: one recording on its way to a transcript.
+    """Job: one recording that becomes a transcript.
 
     ``owner``: by `auth.identity`. ``audio``: reference of its recording, as long as it exists.
-    ``kept``: whether its result is fetched later; that of others is for the client that waits, and
-    is listed nowhere. ``created``, ``begun`` (its first attempt, whatever its result) and
-    ``ended``: seconds since 1970. ``attempts``: how often the engine's process died in it, and the
-    attempt that runs. ``alone``: whether it runs in no batch, because a batch with it failed.
-    ``key``: its idempotency key; of one owner no two jobs have the same. ``durable``: whether it
-    outlives the process. ``seq``: number of the last event. ``settled``: checkpoints (dropped at
-    its end). ``peaks``: loudness, tenth of a second by tenth. ``crashes`` and ``interruptions``:
-    how often the engine's process or the service died in it since its last progress; ``passed``:
-    how many services could not do it. ``behind``: the job behind whose call its own waits at the
-    engine, or waited before its attempt began. ``refused``: why no node can do it, while that is
-    so. ``transcript`` and ``segments``: as they are after all edits (``history``).
+    ``kept``: whether its result is fetched later; otherwise it is private: its result is for the
+    client that waits, and it is not listed. ``created``, ``begun`` (its first attempt, whatever its
+    result) and ``ended``: seconds since 1970. ``attempts``: those that count, including the one
+    that runs. ``alone``: whether it runs in no batch, because a batch with it failed. ``key``: its
+    idempotency key, unique for its owner. ``durable``: whether it survives the process. ``seq``:
+    number of the last event. ``settled``: checkpoints (dropped at its end). ``peaks``: loudness of
+    each tenth of a second. ``crashes`` and ``interruptions``: how often the worker process or the
+    service died in it since its last progress; ``passed``: how many services could not do it.
+    ``behind``: the job behind whose call its own waits at the engine, or waited before its attempt
+    began. ``refused``: why no node can run it, as long as none can. ``transcript`` and
+    ``segments``: as they are after all edits (``history``).
     """
 
     id: str
@@ -250,7 +250,7 @@ class JobRecord:
         key: IdempotencyKey | None = None,
         durable: bool = False,
     ) -> Self:
-        """A new one, submitted at a time of day."""
+        """Return a new job, submitted ``at`` this time."""
         progress = Progress(0.0, facts.total_s)
         name = uuid.uuid4().hex
         record = cls(name, owner, at, audio, options, facts, progress, kept, priority, key)
@@ -258,21 +258,20 @@ class JobRecord:
 
     @property
     def over(self) -> bool:
-        """Return whether it has ended: afterwards only its transcript changes."""
+        """Return whether the job has ended: afterwards only its transcript changes."""
         return self.state in TERMINAL_STATES
 
     @property
     def touched(self) -> float:
-        """Return the time of the last change, once it has ended."""
+        """Return the time of the last change of a job that has ended."""
         return self.history.changed or self.ended or self.created
 
 
 def apply_event(record: JobRecord, event: JobEvent) -> JobRecord:
-    """The record after ``event``; itself where the event changes nothing.
+    """Return the record after ``event``; ``record`` itself if the event changes nothing.
 
-    How a job ended never changes: behind its end only edits of its transcript count, and before
-    it none. Nor does an event change anything that was applied already, or what an engine reports
-    of a job that waits.
+    An end is final: after it only edits of the transcript apply, and before it none do. An event
+    that was applied already changes nothing, nor does a report of an engine about a job that waits.
     """
     if event.seq <= record.seq:
         return record
@@ -303,7 +302,7 @@ def _apply_before_end(record: JobRecord, event: JobEvent) -> JobRecord | None:
         case InterruptedChange(waited):
             waiting = _reset_to_checkpoints(record, JobState.QUEUED)
             died = running and not waited
-            alone = waiting.alone or died  # if it dies again, nobody else's work dies with it
+            alone = waiting.alone or died  # if it dies again, no other job's work is lost
             return replace(waiting, interruptions=record.interruptions + died, alone=alone)
         case UnschedulableChange(failure) if not running and failure != record.refused:
             return replace(record, refused=failure)
@@ -335,7 +334,8 @@ def _apply_edit(record: JobRecord, event: JobEvent) -> JobRecord | None:
 
 
 def _reset_to_checkpoints(record: JobRecord, state: JobState) -> JobRecord:
-    """As it stands when an attempt begins; what is settled has nobody's company."""
+    """Return the record as an attempt begins, with its checkpoints only. A job with
+    checkpoints runs in no batch."""
     settled = record.settled
     progress = Progress(settled[-1].audio_s if settled else 0.0, record.facts.total_s)
     segments = tuple(segment for one in settled for segment in one.segments)
@@ -355,7 +355,8 @@ def _apply_report(record: JobRecord, report: TranscriptionEvent, at: float) -> J
             segments = (*record.segments[:index], segment, *record.segments[index + 1 :])
             return replace(record, segments=segments)
         case Peaks(first, levels) if 0 <= first <= len(record.peaks):
-            return replace(record, peaks=record.peaks[:first] + levels)  # an attempt draws anew
+            # a new attempt overwrites the levels
+            return replace(record, peaks=record.peaks[:first] + levels)
         case Peaks():
             return record
         case Checkpoint():

@@ -1,10 +1,10 @@
-"""Running jobs: one alone or several in step, attempts, cancellation.
+"""Running jobs: one alone or several in a batch, attempts, cancellation.
 
-One may run behind another that is alone: its call waits in the engine's process, which begins with
-it the moment it is free. Until then nothing that goes wrong there is its fault.
+A job may run behind another that runs alone: its call waits in the worker process, which starts it
+the moment it is free. Until then no failure there counts against the waiting job.
 
-A job whose engine dies is tried once more (`jobs.job_record`), alone and on a fresh worker. What
-goes wrong in a company is tried again alone.
+A job whose engine dies is tried once more (`jobs.job_record`), alone and on a fresh worker process.
+Jobs whose batch fails are tried again one by one.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ from sidecar.workers.worker_process import WorkerDied
 
 
 class Job:
-    """One recording on its way to a transcript. Only the queue and its runner change it."""
+    """Recording that becomes a transcript. Only the queue and its runs change it."""
 
     def __init__(self, source: AudioSource, record: JobRecord) -> None:
         self.source = source
         self.record = record
         """Latest record."""
         self.arrived_at = time.monotonic()
-        """Arrival on the monotonic clock, for decisions; the record's times are for people."""
+        """Arrival on the monotonic clock, for decisions; the record has
+        wall-clock times for users."""
         self._store: JobEventLog | None = None
         self._changed = asyncio.Event()
         self._over = asyncio.Event()
@@ -47,7 +48,7 @@ class Job:
 
     @property
     def id(self) -> str:
-        """Return its id."""
+        """Return the id of the job."""
         return self.record.id
 
     @property
@@ -57,7 +58,7 @@ class Job:
 
     @property
     def facts(self) -> AudioInfo:
-        """Return the facts of its recording."""
+        """Return the facts of the recording."""
         return self.record.facts
 
     @property
@@ -67,55 +68,55 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        """Return whether it has ended."""
+        """Return whether the job has ended."""
         return self.record.over
 
     @property
     def error(self) -> errors.SidecarError | None:
-        """Return the reason why there is no transcript, once that is so."""
+        """Return the error of the job; None if it has none."""
         return self.record.error.error() if self.record.error is not None else None
 
     def enter(self, store: JobEventLog) -> None:
-        """From now on it is there, and what happens to it goes through the store."""
+        """Add the job to a store, which gets all its changes from now on."""
         self._store = store
         store.add(self.record)
         store.listen(self._on_event, self.id)
 
     def enter_again(self, store: JobEventLog) -> None:
-        """It is there already: from before the service was started."""
+        """Connect the job to a store that already has it, from before the service's start."""
         self._store = store
         store.listen(self._on_event, self.id)
 
     def hear(self, feed: JobEventFeed) -> None:
-        """Follow its events from a feed; it is changed elsewhere."""
+        """Follow the job's events from a feed; it is changed elsewhere."""
         feed.listen(self._on_event, self.id)
 
     def unhear(self, feed: JobEventFeed) -> None:
-        """Stop following its events."""
+        """Stop following the job's events."""
         feed.unlisten(self._on_event, self.id)
 
     async def written(self) -> None:
-        """Wait until what happened to it would outlive the process, if that was promised.
+        """Wait until all changes of the job are persisted, if it is durable.
 
         Raises:
-            errors.SidecarError: it cannot be kept; why.
+            errors.SidecarError: they cannot be persisted; the error says why.
         """
         if self.record.durable and self._store is not None:
             await self._store.written(self.id)
 
     def when_over(self, tell: Callable[[], None]) -> None:
-        """Have ``tell`` called when it has ended."""
+        """Call ``tell`` when the job has ended."""
         self._tell_over.append(tell)
 
     async def over(self) -> None:
-        """Wait until it has ended, however."""
+        """Wait until the job has ended, whatever its state."""
         await self._over.wait()
 
     async def result(self) -> transcript.Transcript:
-        """Wait for the transcript.
+        """Return the transcript when the job is done.
 
         Raises:
-            errors.SidecarError: why there is none.
+            errors.SidecarError: why there is no transcript.
         """
         await self._over.wait()
         if (error := self.error) is not None:
@@ -124,15 +125,15 @@ class Job:
         return self.record.transcript
 
     async def changes(self) -> AsyncIterator[JobRecord]:
-        """Yield its record, now and after changes, until it has ended."""
+        """Yield the job's record, now and after changes, until it has ended."""
         async for record in self.watched(None):
             assert record is not None
             yield record
 
     async def watched(self, pause_s: float | None) -> AsyncGenerator[JobRecord | None, None]:
-        """The same, and None each time that nothing changed for so long."""
+        """Yield as `changes`, and None each time that nothing changed for ``pause_s``."""
         while not self.ended:
-            changed = self._changed  # before the yield: what happens meanwhile is not missed
+            changed = self._changed  # read before the yield, so that no change is missed meanwhile
             yield self.record
             while not changed.is_set():
                 try:
@@ -143,34 +144,34 @@ class Job:
         yield self.record
 
     def begin(self, form: str = "", behind: str = "") -> None:
-        """An attempt starts, from what is settled if its engine understands it (``form``);
-        ``behind`` the job with this id."""
+        """Start an attempt from the checkpoints, if the engine reads their format (``form``);
+        ``behind``: the id of the job that it runs behind."""
         anew = any(one.form != form for one in self.record.settled)
         self._append(job_record.StartedChange(anew, behind))
 
     def apply_report(self, event: transcript.TranscriptionEvent, processing_s: float = 0.0) -> None:
-        """The engine reported something; with the transcript it is done."""
+        """Apply a report of the engine; a transcript ends the job."""
         self._append(job_record.ReportedChange(event, processing_s))
 
     def crash(self) -> None:
-        """The engine's process died in it."""
+        """Record that the worker process died in the job."""
         self._append(job_record.CrashedChange())
 
     def requeue(self, *, counted: bool = False, alone: bool = False, passed: bool = False) -> None:
-        """Back to the queue; ``counted``: the attempt was one; ``passed``: it cannot be done
-        here."""
+        """Put the job back to the queue; ``counted``: the attempt counts; ``passed``: the
+        job cannot be done here."""
         self._append(job_record.RequeuedChange(counted, alone, passed))
 
     def fail(self, error: errors.SidecarError) -> None:
-        """It ended without a transcript; one that has ended stays as it is."""
+        """End the job without a transcript; a job that has ended does not change."""
         self._append(job_record.FailedChange(job_record.JobFailure.of(error)))
 
     def cancel(self) -> None:
-        """Cancel it; one that has ended stays as it is."""
+        """Cancel the job; a job that has ended does not change."""
         self._append(job_record.CancelledChange())
 
     def part(self, error: errors.SidecarError) -> None:
-        """Fail its clients here with ``error``, whatever becomes of it elsewhere."""
+        """Fail the job's clients here with ``error``, whatever becomes of it elsewhere."""
         self.record = replace(
             self.record, state=JobState.FAILED, error=job_record.JobFailure.of(error)
         )
@@ -186,7 +187,7 @@ class Job:
             self.source.close()
 
     def _on_event(self, record: JobRecord, event: JobEvent) -> None:
-        """The store told of it: who waits may look."""
+        """Update the record and wake up waiting tasks."""
         self.record = record
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
@@ -205,13 +206,13 @@ RESTARTED_NOTICE = transcript.Notice(
 )
 
 OptionsPlanner = Callable[[Job, Precision], Awaitable[TranscribeOptions]]
-"""A job's options with the memory plan that it gets when it begins."""
+"""Planner that returns a job's options with the memory plan at its begin."""
 
 
 class JobRun:
-    """Jobs on the engine, from now on or ``behind`` another run; who does not end waits again.
+    """Run of jobs on the engine, now or ``behind`` another run; unfinished jobs are queued again.
 
-    ``news`` is called when it is over, and when one could run behind it.
+    ``news`` is called when it has ended, and when a job could run behind it.
     """
 
     def __init__(
@@ -229,57 +230,57 @@ class JobRun:
         self._max_s = max_s
         self._news = news
         self._stay: SequentialLease | None = None
-        """The engine, while it is there for this."""
+        """Lease of the engine while the run has it."""
         self._behind = ""
         if behind is not None and behind._stay is not None:
             self._stay, self._behind = behind._stay.joined(), behind.jobs[0].id
         self._leaving: asyncio.Task[None] | None = None
         self._engine: EngineLease | None = None
         self._in_step: Sequence[Job] = ()
-        """Jobs that the engine runs in step, in the order of its numbers for them."""
+        """Jobs of the batch, in the order of the engine's numbers for them."""
         self._interrupted = False
         self._asked = False
-        """Its call is in the engine's process."""
+        """Whether its call was sent to the worker process."""
         work = self._alone(jobs[0]) if len(jobs) == 1 else self._together()
         self._task = asyncio.get_running_loop().create_task(work, name=f"job-{jobs[0].id}")
         self._task.add_done_callback(self._ended)
 
     @property
     def over(self) -> bool:
-        """Return whether nothing runs any more."""
+        """Return whether the run has ended."""
         return self._task.done()
 
     @property
     def followable(self) -> bool:
-        """Return whether a job could run behind it now."""
+        """Return whether a job could run behind this run now."""
         return self._asked and not self._interrupted and not self.over
 
     async def end(self) -> None:
-        """Have it stop, and wait until it has."""
+        """Cancel the run and wait for its end."""
         if not self.over:
             self._task.cancel()
             await asyncio.wait({self._task})
 
     def leave(self, job: Job) -> None:
-        """Go on without a job that was ended by somebody else."""
+        """Drop a job that was ended from outside, and go on with the others."""
         if all(one.ended for one in self.jobs):
             self._task.cancel()
         elif self._engine is not None and job in self._in_step:
             self._engine.leave(self._in_step.index(job))
 
     def interrupt(self) -> None:
-        """Give up the engine; who has not ended waits again."""
+        """Release the engine; unfinished jobs are queued again."""
         if not all(job.ended for job in self.jobs):
             self._interrupted = True
             self._task.cancel()
 
     def stop(self) -> None:
-        """Give up the engine, whose jobs were ended by somebody else, or outlive the service."""
+        """Release the engine; the jobs were ended from outside, or survive the service."""
         self._interrupted = True
         self._task.cancel()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """A task that was cancelled before its first step has given nothing back by itself."""
+        """Release the engine: a task that was cancelled before its first step has not done so."""
         if self._stay is not None:
             self._leaving = asyncio.get_running_loop().create_task(self._leave())
         self._news()
@@ -289,8 +290,9 @@ class JobRun:
             while not job.ended:
                 behind = self._behind
                 job.begin(self._place.spec.resumes, behind)
-                await job.written()  # before the attempt: what kills us all is counted
-                if job.ended:  # elsewhere, as it began here: its recording is let go
+                # before the attempt, so that it counts if the service dies in it
+                await job.written()
+                if job.ended:  # ended elsewhere as it began here
                     break
                 try:
                     await self._attempt(job)
@@ -319,7 +321,7 @@ class JobRun:
 
     async def _attempt(self, job: Job) -> None:
         if self._stay is None:
-            alone = job.record.crashes > 0  # if it dies again, nobody else's work dies with it
+            alone = job.record.crashes > 0  # if the engine dies again, no other job's work is lost
             lease = self._place.lease(job.options.precision, job.arrived_at, alone)
             self._stay = await SequentialLease.begin(lease)
         try:
@@ -335,7 +337,7 @@ class JobRun:
         resumes = job.record.durable and self._place.spec.resumes
         settled = job.record.settled if resumes else None
         events = engine.transcribe(job.source, job.facts, options, self._max_s, settled)
-        self._asked = True  # it goes out before anybody else has a turn to be told of this
+        self._asked = True  # the call is sent before any task that `_news` wakes up can run
         self._news()
         async with aclosing(events):
             async for event in events:
@@ -346,7 +348,7 @@ class JobRun:
                     await job.written()
 
     async def _leave(self) -> None:
-        """Leave the engine to the run behind."""
+        """Leave the engine to the run behind this one."""
         self._asked, self._behind = False, ""
         stay, self._stay = self._stay, None
         if stay is not None:
@@ -388,7 +390,7 @@ class JobRun:
             asked = [
                 (job, plan)
                 for job, plan in zip(self.jobs, plans, strict=True)
-                if not job.ended  # some may have left while it loaded
+                if not job.ended  # some may have ended while the engine loaded
             ]
             jobs = [job for job, _ in asked]
             if not jobs:
@@ -402,7 +404,8 @@ class JobRun:
                 async for number, event in events:
                     if not isinstance(event, errors.SidecarError):
                         jobs[number].apply_report(event, time.monotonic() - begun)
-                    elif not isinstance(event, errors.GpuOutOfMemory):  # alone there is more
+                    # run alone, the job has more memory
+                    elif not isinstance(event, errors.GpuOutOfMemory):
                         jobs[number].fail(event)
 
 

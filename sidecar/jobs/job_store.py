@@ -25,7 +25,8 @@ from sidecar.jobs.retention import Retention
 
 @dataclass(frozen=True, slots=True)
 class QueuePosition:
-    """The place of a waiting job. ``position``: how many jobs go first; ``wait_s``: predicted."""
+    """Queue position of a waiting job. ``position``: number of jobs before
+    it; ``wait_s``: predicted."""
 
     position: int
     wait_s: float
@@ -33,8 +34,8 @@ class QueuePosition:
 
 @dataclass(frozen=True, slots=True)
 class OwnerLoad:
-    """The jobs of an owner that have not ended. ``jobs``: waiting and running; ``waiting_audio_s``:
-    recordings of unknown length count `allowance.UNSAID_S`."""
+    """Unfinished jobs of an owner. ``jobs``: waiting and running; ``waiting_audio_s``: recordings
+    of unknown duration count `owner_quotas.UNKNOWN_AUDIO_CHARGE_S`."""
 
     jobs: int
     waiting: int
@@ -42,7 +43,7 @@ class OwnerLoad:
 
 
 class JobStore(Protocol):
-    """Jobs of all owners. Every call may be repeated.
+    """Jobs of all owners. Every method may be repeated.
 
     All but `cancel_soon` raise:
         errors.JournalUnreachable: the database does not answer.
@@ -70,22 +71,22 @@ class JobStore(Protocol):
     ) -> Sequence[JobRecord]:
         """Return the owner's jobs in some ``states`` (none given: in any), oldest first.
 
-        ``after``: only those behind the job with this id. ``limit``: at most so many. ``private``:
-        also those that cannot be asked for (`JobRecord.kept`).
+        ``after``: only those after the job with this id. ``limit``: at most this many. ``private``:
+        also those that cannot be read by id (`JobRecord.kept`).
 
         Raises:
             errors.JobNotFound: no such job has the id ``after``.
         """
 
     async def subscribe(self, job_id: str, after: int = 0) -> JobSubscription:
-        """Return the events of a job behind the number ``after``, and those that come.
+        """Return the events of a job after the number ``after``, stored and future.
 
         Raises:
             errors.JobNotFound: there is no such job.
         """
 
     async def cancel(self, job_id: str) -> JobRecord:
-        """End a job and return it as it is then; a job that has ended stays as it is.
+        """Cancel a job and return it as it is then; a job that has ended does not change.
 
         Raises:
             errors.JobNotFound: there is no such job.
@@ -95,19 +96,19 @@ class JobStore(Protocol):
         """Cancel a job without waiting; retried in the background until it is persisted."""
 
     async def delete(self, job_id: str) -> None:
-        """End a job if it has not ended, and delete it with its recording. One that is not there is
-        deleted already."""
+        """Cancel a job if it has not ended, and delete it with its recording. An
+        unknown id does nothing."""
 
     async def delete_owner(self, owner: str) -> int:
         """`delete` all jobs of an owner, private ones too; return how many there were."""
 
     async def edit(self, record: JobRecord, change: EditedChange) -> JobRecord:
-        """Change the transcript of a job that has ended, and return the job after it. A step that
-        changes nothing is not persisted.
+        """Edit the transcript of a job that has ended, and return the job after it. A step without
+        effect is not persisted.
 
         Raises:
             errors.JobNotFound: there is no such job.
-            errors.TranscriptChanged: the job is no longer as in ``record``.
+            errors.TranscriptChanged: the job has changed since ``record``.
         """
 
     async def import_ended(self, record: JobRecord, changes: Sequence[JobChange]) -> JobRecord:
@@ -115,27 +116,27 @@ class JobStore(Protocol):
         if that fails, there is no job."""
 
     async def turns(self, records: Sequence[JobRecord]) -> Mapping[str, QueuePosition]:
-        """Return the turn of each job that waits, by its id."""
+        """Return the queue positions of the jobs that wait, by id."""
 
     async def renew(self, record: JobRecord) -> None:
-        """Have the retention of a job that has ended begin anew, because its owner reads it."""
+        """Restart the retention of a job that has ended, because its owner reads it."""
 
     async def expires_in_s(self, records: Sequence[JobRecord]) -> Mapping[str, float]:
-        """Return in how many seconds each job is deleted for its age, by its id; a job that is not
-        (it has not ended, or there is no limit) is left out."""
+        """Return the seconds until each job is deleted for its age, by id. A job that is not is
+        left out: it has not ended, or there is no limit."""
 
     async def load(self, owner: str) -> OwnerLoad:
-        """Return what an owner has now."""
+        """Return the present load of an owner."""
 
     async def answer(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
-        """Return what ``render`` makes of a job; a store may keep it once the job has ended."""
+        """Return what ``render`` makes of a job; a store may cache it once the job has ended."""
 
     async def form(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
-        """Return one of several forms of a result, as ``render`` makes it in a thread."""
+        """Return a result in one of several formats, as ``render`` makes it in a thread."""
 
 
 class LocalJobStore:
-    """The `JobStore` of a service that has its jobs for itself."""
+    """`JobStore` of a service that shares its jobs with no other."""
 
     def __init__(self, log: JobEventLog, queue: JobQueue, results: Retention) -> None:
         self._log, self._queue, self._results = log, queue, results
@@ -176,7 +177,7 @@ class LocalJobStore:
         return record
 
     def cancel_soon(self, job_id: str) -> None:
-        """As `JobStore.cancel_soon`; it has ended when this returns."""
+        """As `JobStore.cancel_soon`; the job has ended when this returns."""
         with suppress(JobNotFound):
             self._cancelled(self._log.get(job_id))
 
@@ -191,10 +192,10 @@ class LocalJobStore:
             await self._persisted(record)
 
     async def delete_owner(self, owner: str) -> int:
-        """As `JobStore.delete_owner`; what was deleted before is persisted, too."""
+        """As `JobStore.delete_owner`; earlier deletions are persisted, too."""
         own = self._all_of(owner)
         for record in own:
-            with suppress(JobNotFound):  # the end of another made room for that one
+            with suppress(JobNotFound):  # the retention may have deleted it when another job ended
                 self._forget(record)
         for record in own:
             await self._persisted(record)
@@ -243,9 +244,10 @@ class LocalJobStore:
         return OwnerLoad(len(self._queue.of(owner)), len(waiting), audio_s)
 
     async def answer(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
-        """As `JobStore.answer`; of a job that has ended it is rendered once."""
+        """As `JobStore.answer`; the answer of a job that has ended is rendered once."""
         if record.over:
-            with suppress(SidecarError):  # it is as it is; the next start says otherwise
+            # a record that cannot be persisted is answered all the same
+            with suppress(SidecarError):
                 await self._persisted(record)
         return await self._results.answer(record, render)
 
@@ -263,7 +265,7 @@ class LocalJobStore:
         return QueuePosition(position, self._queue.wait_s(live) or 0.0)
 
     def _cancelled(self, record: JobRecord) -> JobRecord:
-        """End a job and return it as it is then; a private one may be forgotten by that."""
+        """Cancel a job and return it as it is then; a private one may be deleted by that."""
         if record.over:
             return record
         ended = [record]
@@ -275,7 +277,7 @@ class LocalJobStore:
         live = self._queue.live(record.id)
         if live is not None:
             self._queue.cancel(live)
-        else:  # it was kept over a start, and its recording is still being opened
+        else:  # it was recovered, and its recording is still being opened
             self._log.append(record.id, CancelledChange())
         return ended[-1]
 
@@ -289,7 +291,7 @@ class LocalJobStore:
 
 
 def _records_after(records: Sequence[JobRecord], job_id: str) -> Sequence[JobRecord]:
-    """Return the records behind the one with this id, which has to be among them."""
+    """Return the records after the one with this id, which has to be among them."""
     for at, record in enumerate(records, 1):
         if record.id == job_id:
             return records[at:]

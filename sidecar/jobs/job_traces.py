@@ -23,15 +23,15 @@ from sidecar.observability.tracing import CURRENT_ARRIVAL, RequestArrival, Trace
 log = logging.getLogger(__name__)
 TRACE_NAME = "transcription"
 STAGE_CHANGES = (StartedChange, CrashedChange, RequeuedChange, InterruptedChange)
-"""Changes that end a stage before the end of the job."""
+"""Changes that end a stage before the job ends."""
 LastLoad = Callable[[], tuple[float, float]]
-"""From when to when the engine was loaded last, in seconds since 1970."""
+"""Begin and end of the last load of the engine, in seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobTraceContext:
-    """A recording that is being taken in since ``begun``; ``arrival``: the request it came by;
-    ``events``: what has happened to its job that makes a stage."""
+    """Trace of a recording whose intake began at ``begun``. ``arrival``: its request; ``events``:
+    the job's events that end a stage."""
 
     begun: float
     arrival: RequestArrival | None
@@ -42,7 +42,7 @@ def job_stages(
     way: JobTraceContext, record: JobRecord, loaded: tuple[float, float]
 ) -> list[TraceSpan]:
     """Return the spans of a job that has ended: received, probed, and for each attempt queued,
-    loaded if it waited for that, and run. Pure."""
+    loaded (if the job waited for a load) and run. Pure."""
     code = record.error.code if record.error is not None else ""
     ended = record.ended if record.ended is not None else record.created
     found = _stages_before_queue(way, record.created)
@@ -65,7 +65,7 @@ def job_stages(
 
 
 def trace_attributes(facts: AudioInfo | None, record: JobRecord | None) -> dict[str, Value]:
-    """Return the attributes of a job for traces: nothing of its content."""
+    """Return a job's attributes for traces, without any of its content."""
     found: dict[str, Value] = {}
     if facts is not None and facts.total_s is not None:
         found["vibevoice.audio_s"] = round(facts.total_s, 3)
@@ -78,14 +78,14 @@ def trace_attributes(facts: AudioInfo | None, record: JobRecord | None) -> dict[
 
 
 class JobEventSource(Protocol):
-    """Tells of the events of jobs."""
+    """Source of job events."""
 
     def listen(self, tell: JobListener) -> None:
-        """Have ``tell`` called with each."""
+        """Call ``tell`` with each event."""
 
 
 class JobTraces:
-    """Tells of each job that came by a request while this was there."""
+    """Traces of jobs that were submitted by a request since this object was created."""
 
     def __init__(
         self,
@@ -101,17 +101,17 @@ class JobTraces:
         jobs.listen(self._on_event)
 
     def begun(self) -> JobTraceContext:
-        """A recording is being taken in."""
+        """Record the begin of a recording's intake."""
         return JobTraceContext(self._now(), CURRENT_ARRIVAL.get())
 
     def entered(self, way: JobTraceContext, record: JobRecord) -> None:
-        """It has become a job, which is about to be there."""
+        """Record that the recording becomes a job; the job is added next."""
         self._ways[record.id] = way
 
     def refused(self, way: JobTraceContext, record: JobRecord | None, error: BaseException) -> None:
-        """It became none."""
+        """Record that the submission failed and no job was created."""
         if record is not None and self._ways.pop(record.id, None) is None:
-            return  # it was told
+            return  # its trace is already sent
         code = error.code if isinstance(error, errors.SidecarError) else type(error).__name__
         at = self._now()
         found = _stages_before_queue(way, at, code)
@@ -127,7 +127,7 @@ class JobTraces:
             del self._ways[record.id]
             try:
                 self._over(way, record, event)
-            except Exception:  # no job fails for that
+            except Exception:  # a job must not fail because of its trace
                 log.exception("internal error: a job has no trace")
 
     def _over(self, way: JobTraceContext, record: JobRecord, event: JobEvent) -> None:
@@ -135,7 +135,7 @@ class JobTraces:
         code = record.error.code if record.error is not None else ""
         ended, attributes = record.ended or event.at, trace_attributes(record.facts, record)
         arrival = way.arrival
-        if arrival is None or arrival.answered is not None:  # it was answered that it waits
+        if arrival is None or arrival.answered is not None:  # answered before the job ended
             self._tell(way, ended, found, attributes, code)
             return
 
@@ -171,7 +171,7 @@ def _stages_before_queue(way: JobTraceContext, created: float, code: str = "") -
 def _attempt_stages(
     begin: float, end: float, loaded: tuple[float, float], number: int, code: str = ""
 ) -> list[TraceSpan]:
-    """It waits for the engine, where that has to come in first, and has it."""
+    """Return the spans of one attempt: the load, if the job waited for one, and the run."""
     attributes = {"vibevoice.attempt": number}
     came = loaded[1]
     if not begin < came <= end:

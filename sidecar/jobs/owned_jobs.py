@@ -34,15 +34,15 @@ from sidecar.workers.audio_probe import AudioProbe
 
 T = TypeVar("T")
 MAX_CONCURRENT_EDITS = 2
-"""Edits that are worked out side by side; where owners are told apart one of them has one place."""
+"""Edits that are computed at once; an owner has at most one of them if owners are distinguished."""
 UNFINISHED_STATES = frozenset(JobState) - TERMINAL_STATES
 
 
 class OwnedJobs:
-    """Jobs of owners. Every call takes the caller first and checks here that the job is the
-    caller's, so that no wire can forget it.
+    """Jobs of owners. Every method takes the caller first and checks that the job belongs to it, so
+    that no protocol can omit the check.
 
-    Every call that waits raises `errors.JournalUnreachable` if the database does not answer.
+    Every method that waits raises `errors.JournalUnreachable` if the database does not answer.
     """
 
     def __init__(self, store: JobStore) -> None:
@@ -56,7 +56,7 @@ class OwnedJobs:
         """Return the caller's job with this id.
 
         Raises:
-            errors.JobNotFound: there is none, or it is another's.
+            errors.JobNotFound: there is none, or it belongs to another owner.
         """
         record = _require_owned(caller, await self._store.get(job_id))
         if not record.kept:
@@ -64,14 +64,14 @@ class OwnedJobs:
         return record
 
     async def read(self, caller: Identity, job_id: str) -> JobRecord:
-        """Return the caller's job, and have its retention begin anew if it has ended.
+        """Return the caller's job; if it has ended, its retention starts anew.
 
         Raises:
             errors.JobNotFound: as `job`.
         """
         record = await self.job(caller, job_id)
         if record.over:
-            with suppress(errors.JournalUnreachable):  # then it is renewed by the next read
+            with suppress(errors.JournalUnreachable):  # the next read renews it
                 await self._store.renew(record)
         return record
 
@@ -83,7 +83,7 @@ class OwnedJobs:
         after: str | None = None,
         limit: int | None = None,
     ) -> Sequence[JobRecord]:
-        """Return the caller's jobs that can be asked for, oldest first, as `JobStore.list`.
+        """Return the caller's jobs that can be read by id, oldest first, as `JobStore.list`.
 
         Raises:
             errors.JobNotFound: no such job has the id ``after``.
@@ -91,45 +91,45 @@ class OwnedJobs:
         return await self._store.list(caller.owner, states=states, after=after, limit=limit)
 
     async def on_their_way(self, caller: Identity) -> Sequence[JobRecord]:
-        """Return the caller's jobs that wait or run, also those that cannot be asked for because
-        their clients wait for them at some service."""
+        """Return the caller's jobs that wait or run, including private ones, which cannot be read
+        by id because a client waits for them at some service."""
         return await self._store.list(caller.owner, states=UNFINISHED_STATES, private=True)
 
     async def answer(
         self, caller: Identity, record: JobRecord, render: Callable[[], bytes]
     ) -> bytes:
-        """Return what ``render`` makes of a job, without blocking the event loop; of one that has
-        ended the store may keep it.
+        """Return what ``render`` makes of a job, without blocking the event loop. The store may
+        cache the answer of a job that has ended.
 
         Raises:
-            errors.JobNotFound: it is another's.
+            errors.JobNotFound: it belongs to another owner.
         """
         return await self._store.answer(_require_owned(caller, record), render)
 
     async def events(self, caller: Identity, record: JobRecord, after: int = 0) -> JobSubscription:
-        """Return the events of a job behind the number ``after``, and those that come.
+        """Return the events of a job after the number ``after``, stored and future.
 
         Raises:
-            errors.JobNotFound: it is another's, or was deleted.
+            errors.JobNotFound: it belongs to another owner, or was deleted.
         """
         return await self._store.subscribe(_require_owned(caller, record).id, after)
 
     async def turn(self, caller: Identity, record: JobRecord) -> QueuePosition | None:
-        """Return the turn of a job; None if it does not wait.
+        """Return the queue position of a job; None if it does not wait.
 
         Raises:
-            errors.JobNotFound: it is another's.
+            errors.JobNotFound: it belongs to another owner.
         """
         return (await self.turns(caller, [record])).get(record.id)
 
     async def turns(
         self, caller: Identity, records: Sequence[JobRecord]
     ) -> Mapping[str, QueuePosition]:
-        """Return the turns of the jobs that wait, by id. They are predictions: none while the
-        database does not answer.
+        """Return the queue positions of the jobs that wait, by id. They are predictions: empty
+        while the database does not answer.
 
         Raises:
-            errors.JobNotFound: one of them is another's.
+            errors.JobNotFound: one of the jobs belongs to another owner.
         """
         with suppress(errors.JournalUnreachable):
             return await self._store.turns([_require_owned(caller, one) for one in records])
@@ -138,11 +138,11 @@ class OwnedJobs:
     async def expires_in_s(
         self, caller: Identity, records: Sequence[JobRecord]
     ) -> Mapping[str, float]:
-        """Return in how many seconds jobs are deleted for their age, by id, as
-        `JobStore.expires_in_s`; none while the database does not answer.
+        """Return the seconds until jobs are deleted for their age, by id, as
+        `JobStore.expires_in_s`; empty while the database does not answer.
 
         Raises:
-            errors.JobNotFound: one of them is another's.
+            errors.JobNotFound: one of the jobs belongs to another owner.
         """
         ended = [_require_owned(caller, one) for one in records if one.over]
         with suppress(errors.JournalUnreachable):
@@ -150,29 +150,29 @@ class OwnedJobs:
         return {}
 
     def hang_up(self, caller: Identity, record: JobRecord) -> None:
-        """Cancel a job without waiting, because its client has gone; one that has ended stays as it
-        is.
+        """Cancel a job without waiting, because its client has disconnected; a job that has ended
+        does not change.
 
         Raises:
-            errors.JobNotFound: it is another's.
+            errors.JobNotFound: it belongs to another owner.
         """
         self._store.cancel_soon(_require_owned(caller, record).id)
 
     async def cancel(self, caller: Identity, record: JobRecord) -> JobRecord:
-        """End a job and return it as it is then; one that has ended stays as it is.
+        """Cancel a job and return it as it is then; a job that has ended does not change.
 
         Raises:
-            errors.JobNotFound: it is another's.
+            errors.JobNotFound: it belongs to another owner.
             errors.DiskFull, errors.SpoolUnwritable: it has ended, but that is not persisted.
         """
         return await self._store.cancel(_require_owned(caller, record).id)
 
     async def delete(self, caller: Identity, record: JobRecord) -> None:
-        """End a job if it has not ended, and delete it with its transcript; on the disk too, once
-        this returns.
+        """Cancel a job if it has not ended, and delete it with its transcript; once this returns,
+        also on the disk.
 
         Raises:
-            errors.JobNotFound: it is another's.
+            errors.JobNotFound: it belongs to another owner.
             errors.DiskFull, errors.SpoolUnwritable: it is still on the disk, and is deleted there
                 with the next write that succeeds.
         """
@@ -187,12 +187,12 @@ class OwnedJobs:
         return await self._store.delete_owner(caller.owner)
 
     async def voice(self, caller: Identity, job_id: str, speaker: str) -> SpeakerEmbedding:
-        """Return the embedding of a speaker of a job that has ended; ``speaker`` as a transcript
-        says it.
+        """Return the embedding of a speaker of a job that has ended; ``speaker``: the label in a
+        transcript.
 
         Raises:
-            errors.JobNotFound, errors.JobNotDone: there is no such job of the caller's, or not yet.
-            errors.SpeakerNotFound: it has no such speaker, or too little is known of the voice.
+            errors.JobNotFound, errors.JobNotDone: the caller has no such job, or it has not ended.
+            errors.SpeakerNotFound: it has no such speaker, or the speaker has no embedding.
         """
         record = await self.job(caller, job_id)
         if not record.over:
@@ -203,10 +203,10 @@ class OwnedJobs:
         raise errors.SpeakerNotFound()
 
     async def transcript(self, caller: Identity, job_id: str) -> tuple[JobRecord, Transcript]:
-        """The caller's job with this id, and what was said in it.
+        """Return the caller's job with this id, and its transcript.
 
         Raises:
-            errors.JobNotFound: there is none, or it is another's.
+            errors.JobNotFound: there is none, or it belongs to another owner.
             errors.JobNotDone: it has not ended.
             errors.SidecarError: why there is no transcript.
         """
@@ -221,16 +221,16 @@ class OwnedJobs:
     async def edit(
         self, caller: Identity, job_id: str, step: EditStep, revisions: Container[int] | None = None
     ) -> tuple[Transcript, JobRecord]:
-        """Change a transcript, all of the step or nothing; the one before it, and the job after.
-        What changes nothing is no revision.
+        """Apply a step of edits to a transcript, all of it or nothing. Return the transcript before
+        it and the job after it. A step without effect makes no revision.
 
-        ``revisions``: those that it may have; any without.
+        ``revisions``: those that the transcript may have; None: any.
 
         Raises:
             errors.SidecarError: as `transcript`.
             errors.TranscriptChanged: it has another revision.
-            errors.EditImpossible, errors.EditsFull: it cannot be done.
-            errors.DiskFull, errors.SpoolUnwritable: it is done, but that cannot be kept for now.
+            errors.EditImpossible, errors.EditsFull: the step cannot be applied.
+            errors.DiskFull, errors.SpoolUnwritable: it is applied, but cannot be persisted for now.
         """
         while True:
             record, before = await self.transcript(caller, job_id)
@@ -240,55 +240,56 @@ class OwnedJobs:
                 )
             after = await self.in_turn(caller, record.history.after, before, step, 0.0)
             ready = before, before if after is None else after[1]
-            with suppress(errors.TranscriptChanged):  # somebody edited it meanwhile
+            with suppress(errors.TranscriptChanged):  # another edit came first
                 return before, await self._store.edit(record, EditedChange(step, ready))
 
     async def in_turn(self, caller: Identity, work: Callable[..., T], *args: Any) -> T:
-        """Return the result of the work on a transcript, in a thread at the caller's turn: it may
-        take seconds of a core."""
+        """Return the result of ``work`` on a transcript, computed in a thread when it is the
+        caller's turn: it may take seconds of a core."""
         async with self._editing.held(caller):
             return await self._threads.run(work, *args)
 
     async def written(
         self, caller: Identity, record: JobRecord, render: Callable[[], bytes]
     ) -> bytes:
-        """One of the forms of a result, as ``render`` makes it in a thread.
+        """Return a result in one of its formats, as ``render`` makes it in a thread.
 
         Raises:
-            errors.JobNotFound: it is another's.
+            errors.JobNotFound: it belongs to another owner.
         """
         return await self._store.form(_require_owned(caller, record), render)
 
 
 def _require_owned(caller: Identity, record: JobRecord) -> JobRecord:
-    """The job, if it is the caller's; another's is not there."""
+    """Return the job if the caller owns it; raise `errors.JobNotFound` otherwise."""
     if record.owner != caller.owner:
         raise errors.JobNotFound()
     return record
 
 
 MAX_CONCURRENT_READS = 2
-"""Pieces that are read from the disk and opened side by side."""
+"""Reads of recordings from the disk that run at once."""
 
 
 class OwnedRecordings:
-    """Recordings that owners may listen to; without a ``keeping`` there are none."""
+    """Recordings of jobs for playback by their owners; none without a ``keeping``."""
 
     def __init__(self, owned: OwnedJobs, keeping: PersistentRecordings | None) -> None:
         self._owned, self._keeping = owned, keeping
         self._threads = ThreadLimiter("listen", MAX_CONCURRENT_READS)
 
     def has(self, job: JobRecord) -> bool:
-        """Return whether a job's recording is there, as far as is known without looking."""
+        """Return whether a job's recording is stored, as far as is known
+        without a look at the storage."""
         return self._keeping is not None and self._keeping.shelf.has(job)
 
     async def open(self, caller: Identity, job_id: str) -> EncryptedFile:
-        """The recording of the caller's job.
+        """Return the recording of the caller's job.
 
         Raises:
-            errors.JobNotFound: there is no such job, or it is another's.
-            errors.RecordingNotKept: its recording is not kept.
-            errors.AudioLost: it is not what it was.
+            errors.JobNotFound: there is no such job, or it belongs to another owner.
+            errors.RecordingNotKept: its recording is not stored.
+            errors.AudioLost: the stored file was changed.
         """
         job = await self._owned.read(caller, job_id)
         if self._keeping is None:
@@ -296,10 +297,10 @@ class OwnedRecordings:
         return await self._threads.run(self._keeping.recording, job)
 
     async def read(self, file: EncryptedFile, at: int, most: int) -> bytes:
-        """Some of its bytes from there on.
+        """Return at most ``most`` bytes of a recording from the offset ``at``.
 
         Raises:
-            errors.AudioLost: it is not what it was.
+            errors.AudioLost: the stored file was changed.
         """
         try:
             return await self._threads.run(file.read, at, most)
@@ -309,10 +310,10 @@ class OwnedRecordings:
     async def pieces(
         self, file: EncryptedFile, begin: int, end: int
     ) -> AsyncGenerator[bytes, None]:
-        """Return its bytes from ``begin`` to before ``end``.
+        """Yield the bytes of a recording from ``begin`` to before ``end``.
 
         Raises:
-            errors.AudioLost: it is not what it was.
+            errors.AudioLost: the stored file was changed.
         """
         while begin < end:
             piece = await self.read(file, begin, end - begin)
@@ -321,13 +322,13 @@ class OwnedRecordings:
 
 
 SPLIT_ATTEMPTS = 3
-"""Attempts of a split by voice while the transcript is edited meanwhile."""
+"""Attempts of a split by voice while others edit the transcript."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpeakerSplit:
-    """A speaker that was split: the segments of each that it turned out to be, itself first.
-    ``likeness``: the cosine between the two of them that are most alike."""
+    """Split of a speaker by voice: the segments of each resulting speaker, the original first.
+    ``likeness``: the cosine between the two most similar of them."""
 
     speaker: int
     segments: tuple[tuple[int, tuple[int, ...]], ...]
@@ -336,7 +337,7 @@ class SpeakerSplit:
 
 @dataclass(frozen=True, slots=True)
 class EditResult:
-    """A transcript as it was, the job as it is, and who was split by voice."""
+    """Result of an edit: the transcript before it, the job after it, and the splits by voice."""
 
     before: Transcript
     job: JobRecord
@@ -357,10 +358,10 @@ class TranscriptEditor:
         wished: UndoStep | RedoStep | Sequence[EditRequest],
         revisions: Container[int] | None = None,
     ) -> EditResult:
-        """As `OwnedJobs.edit`, of what may have to be found out first.
+        """Edit as `OwnedJobs.edit`, and split speakers by voice.
 
         Raises:
-            errors.SidecarError: as there.
+            errors.SidecarError: as `OwnedJobs.edit`.
             errors.VoicesNotKept: a speaker cannot be split by voice.
         """
         if isinstance(wished, UndoStep | RedoStep):
@@ -383,8 +384,8 @@ class TranscriptEditor:
     async def _resolved(
         self, caller: Identity, transcript: Transcript, wished: Sequence[EditRequest]
     ) -> tuple[tuple[EditOperation, ...], tuple[SpeakerSplit, ...]]:
-        """Return the edit operations, and the speakers that are split by them; each operation acts
-        on the result of those before it."""
+        """Return the edit operations, and the speaker splits that they make; each operation acts on
+        the result of those before it."""
         step: list[EditOperation] = []
         parts: list[SpeakerSplit] = []
         for number, wish in enumerate(wished):

@@ -1,4 +1,5 @@
-"""Quotas of an owner and their defaults: jobs at once, hours of audio, uploaded bytes an hour."""
+"""Quotas of an owner and their defaults: concurrent jobs, hours of
+audio, uploaded bytes an hour."""
 
 from __future__ import annotations
 
@@ -14,14 +15,14 @@ from sidecar.auth.request_origin import is_loopback_address
 from sidecar.config.settings import Settings
 
 UNKNOWN_AUDIO_CHARGE_S = 3600.0
-"""Duration that a recording of unknown duration counts for."""
+"""Duration that counts for a recording of unknown duration."""
 
 
 def check_jobs(who: Identity, has: int) -> None:
-    """Refuse one more job to who ``has`` so many.
+    """Refuse one more job to an owner that ``has`` so many.
 
     Raises:
-        errors.JobsLimited: they are as many as it may have at once.
+        errors.JobsLimited: the owner has as many as it may have at once.
     """
     most = who.limits.jobs
     if most is not None and has >= most:
@@ -29,11 +30,11 @@ def check_jobs(who: Identity, has: int) -> None:
 
 
 def check_queue(who: Identity, waiting: int, free: int) -> None:
-    """Refuse one more job to who has so many ``waiting``, where of so many ``free`` places in the
-    queue too few would be left for others.
+    """Refuse one more job to an owner with this many ``waiting`` if too few of the queue's ``free``
+    positions would remain for other owners.
 
     Raises:
-        errors.JobsLimited: that is so.
+        errors.JobsLimited: too few would remain.
     """
     if who.limits.shares and waiting and not is_within_fair_share(waiting, 1, free):
         raise errors.JobsLimited(
@@ -43,10 +44,10 @@ def check_queue(who: Identity, waiting: int, free: int) -> None:
 
 def check_audio(who: Identity, more_s: float | None, waiting_s: float) -> None:
     """Refuse a recording of ``more_s`` seconds (None: unknown) behind ``waiting_s`` seconds that
-    wait; one alone may be any length.
+    wait. A single recording may have any length.
 
     Raises:
-        errors.AudioLimited: with it, more audio waits than may.
+        errors.AudioLimited: with it, more audio would wait than the limit.
     """
     most = who.limits.queued_audio_s
     if most is not None and waiting_s and waiting_s + charged_audio_s(more_s) > most:
@@ -57,19 +58,19 @@ def check_audio(who: Identity, more_s: float | None, waiting_s: float) -> None:
 
 
 class UploadQuotas:
-    """Quotas of uploaded bytes per owner and hour: counted as they come, whatever length was
-    declared."""
+    """Quotas of uploaded bytes per owner and hour. Bytes count as they arrive, not as declared."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._buckets: dict[int, TokenBuckets] = {}
-        """By what may be had; one in practice."""
+        """Buckets by their limit in bytes; one in practice."""
 
     def begin(self, who: Identity) -> Callable[[int], None] | None:
-        """One more upload begins; what is to be told of its bytes, None where nobody counts.
+        """Begin an upload. Return the callback that charges its bytes; None if the owner has no
+        limit.
 
         Raises:
-            errors.UploadsLimited: it has had its share; the time says when there is some again.
+            errors.UploadsLimited: the quota is used up; Retry-After says when some is free again.
         """
         most = who.limits.upload_bytes
         if most is None:
@@ -81,7 +82,7 @@ class UploadQuotas:
 
 
 def charged_audio_s(total_s: float | None) -> float:
-    """Return the seconds that a recording counts for; None: its length is unknown."""
+    """Return the seconds that a recording counts for; None: its duration is unknown."""
     return UNKNOWN_AUDIO_CHARGE_S if total_s is None else total_s
 
 
@@ -92,12 +93,11 @@ DEFAULT_LIMITS = identity.OwnerLimits(
     upload_bytes=16 << 30,
     live_sessions=32,
 )
-"""Of a service that others than this machine can reach: far beyond what a person needs."""
+"""Defaults of a service that other machines can reach: far beyond the needs of a person."""
 
 
 def owner_limits_of(settings: Settings) -> identity.OwnerLimits:
-    """Return the limits of one owner: nothing is counted on the loopback, unless the settings say
-    so."""
+    """Return the limits of one owner. On loopback there are none by default."""
     exposed = not is_loopback_address(settings.host) or bool(settings.forwarded_allow_ips)
     usual = DEFAULT_LIMITS if exposed else identity.UNLIMITED_OWNER
     hours, mb = settings.limit_queued_hours, settings.limit_upload_mb

@@ -26,16 +26,16 @@ _ALTERED = "The stored recording was changed."
 
 
 class PersistentRecordings:
-    """Recordings of jobs that outlive the process: written, opened and deleted."""
+    """Recordings of durable jobs: stored, opened and deleted."""
 
     def __init__(
         self, settings: Settings, storage: RecordingStorage, seal: Cipher, *, shared: bool = False
     ) -> None:
-        """``shared``: whether other services have to find them, so that a file which a client
-        named is copied."""
+        """``shared``: whether other services have to find the recordings, so that a file that a
+        client named by path is copied."""
         self._storage, self._seal, self._shared = storage, seal, shared
         self.shelf = RecordingArchive(storage, settings.keep_recordings_mb << 20)
-        """Recordings that can be listened to."""
+        """Recordings for playback."""
         self._roots = settings.audio_roots
         self._spool_dir = settings.spool_dir
 
@@ -47,7 +47,7 @@ class PersistentRecordings:
 
         Raises:
             errors.DiskFull, errors.SpoolUnwritable, errors.StorageUnreachable: as `keep`.
-            errors.UploadsFull: as many files are open as may be.
+            errors.UploadsFull: too many files are open.
         """
 
         def keep(fd: int) -> audio_source.StoredRecordingRef | audio_source.ClientFileRef:
@@ -56,14 +56,14 @@ class PersistentRecordings:
 
         try:
             return await threads.run_on(source.fd, keep, unwanted=self.discard)
-        except OSError as error:  # of the descriptor: those of the disk have their names already
+        except OSError as error:  # of the descriptor; errors of the disk are `SidecarError` already
             raise upload_spool.storage_error(error) from None
 
     def keep(
         self, source: audio_source.AudioSource, name: str, *, synced: bool = True
     ) -> audio_source.StoredRecordingRef | audio_source.ClientFileRef:
-        """Have a recording outlive the process, and (``synced``) a loss of power; a file that a
-        client named stays where it is.
+        """Store a recording so that it survives the process, and (``synced``) a loss of power. A
+        file that a client named by path stays where it is, unless recordings are shared.
 
         Raises:
             errors.DiskFull, errors.SpoolUnwritable: it cannot be written.
@@ -71,7 +71,7 @@ class PersistentRecordings:
         """
         known = audio_source.recording_ref(source)
         if isinstance(known, audio_source.ClientFileRef) and not self._shared:
-            return known  # other services may not see it
+            return known  # no other service has to see it
         sealed = audio_source.HashingStream(
             self._seal.encrypt_recording(audio_source.read_chunks(source.fd), name)
         )
@@ -79,12 +79,12 @@ class PersistentRecordings:
         return audio_source.StoredRecordingRef(name, sealed.sha256, sealed.size, self._storage.kind)
 
     def open(self, record: JobRecord) -> audio_source.AudioSource:
-        """The recording of a job that was kept.
+        """Return the stored recording of a job.
 
         Raises:
-            errors.AudioLost, errors.BadRequest: it is not there, or not what it was.
-            errors.StorageUnreachable: nobody knows now; it may be had later, or elsewhere.
-            errors.DiskFull, errors.SpoolUnwritable: there is no room to open it.
+            errors.AudioLost, errors.BadRequest: it is gone or was changed.
+            errors.StorageUnreachable: it cannot be read now, or not by this service.
+            errors.DiskFull, errors.SpoolUnwritable: there is no space to open it.
         """
         kept = record.audio
         if not isinstance(kept, audio_source.StoredRecordingRef):
@@ -108,11 +108,11 @@ class PersistentRecordings:
             spool.close()
 
     def recording(self, record: JobRecord) -> EncryptedFile:
-        """The recording of a job, to be listened to: opened piece by piece, and written nowhere.
+        """Return a job's recording for playback: decrypted in blocks, and written to no disk.
 
         Raises:
-            errors.RecordingNotKept: it is not kept, or no longer.
-            errors.AudioLost: it is not what it was.
+            errors.RecordingNotKept: it is not stored, or no longer.
+            errors.AudioLost: it was changed.
             errors.StorageUnreachable: it cannot be read now.
         """
         kept = record.audio
@@ -121,24 +121,24 @@ class PersistentRecordings:
         self._check(kept)
         try:
             return EncryptedFile(self._seal, self._storage.open(kept.name), kept.name)
-        except FileNotFoundError:  # it went just now
+        except FileNotFoundError:  # deleted a moment ago
             raise errors.RecordingNotKept() from None
         except (OSError, DecryptionFailed):
             raise errors.AudioLost(_ALTERED) from None
 
     def discard(self, audio: audio_source.RecordingRef) -> None:
-        """Delete a recording that has no job: it was refused, or nobody waits for it any more."""
+        """Delete a recording without a job: its job was refused, or its client has disconnected."""
         if isinstance(audio, audio_source.StoredRecordingRef):
-            with contextlib.suppress(OSError, errors.SidecarError):  # it goes with the next start
+            with contextlib.suppress(OSError, errors.SidecarError):  # the next start deletes it
                 self._storage.delete(audio.name)
 
     def close(self) -> None:
-        """Let go of the storage."""
+        """Close the storage."""
         self._storage.close()
 
     def _check(self, kept: audio_source.StoredRecordingRef) -> None:
-        """A service with another storage than the one that took a job in knows nothing of its
-        recording, and does not say that it is lost."""
+        """Raise if the recording is in a storage that this service does not
+        use: it is not lost then."""
         here = self._storage.kind
         if kept.storage != here:
             log.error(
@@ -153,24 +153,26 @@ class PersistentRecordings:
 
 
 class RecordingArchive:
-    """``limit_bytes`` for each owner; with 0 nothing stays here."""
+    """Archive of recordings for playback: ``limit_bytes`` for each
+    owner; with 0 none are stored."""
 
     def __init__(self, storage: RecordingStorage, limit_bytes: int = 0) -> None:
         self._storage, self._limit = storage, limit_bytes
         self._sizes: defaultdict[str, dict[StoredRecordingRef, int]] = defaultdict(dict)
-        """Of each owner, the oldest first; bytes in the storage."""
+        """Bytes in the storage by recording, for each owner, the oldest first."""
         self._gone: set[StoredRecordingRef] = set()
 
     def has(self, record: JobRecord) -> bool:
-        """Return whether a job's recording is there, as far as is known without looking."""
+        """Return whether a job's recording is stored, as far as is known
+        without a look at the storage."""
         audio = record.audio
         if not isinstance(audio, StoredRecordingRef) or audio in self._gone:
             return False
         return not record.over or (self._limit > 0 and record.state is job_record.JobState.DONE)
 
     def put(self, record: JobRecord, there: Container[str] | None = None) -> None:
-        """A job has ended: its recording stays from here on as long as there is room. ``there``:
-        those that there are, where that is known."""
+        """Archive the recording of a job that has ended, as long as there is space. ``there``:
+        names of the stored recordings, if known."""
         audio = record.audio
         if not isinstance(audio, StoredRecordingRef):
             return
@@ -183,13 +185,13 @@ class RecordingArchive:
             return
         sizes = self._sizes[record.owner]
         sizes[audio] = size if record.state is job_record.JobState.DONE else self._limit + 1
-        if sizes[audio] > self._limit:  # it alone: that costs no other its place
+        if sizes[audio] > self._limit:  # too large alone: it displaces no other
             self._take(record.owner, audio)
         while sum(sizes.values()) > self._limit:
             self._take(record.owner, next(iter(sizes)))
 
     def drop(self, record: JobRecord) -> None:
-        """A job is forgotten: its recording goes with it."""
+        """Delete the recording of a deleted job."""
         if isinstance(record.audio, StoredRecordingRef):
             self._take(record.owner, record.audio)
             self._gone.discard(record.audio)
@@ -201,5 +203,5 @@ class RecordingArchive:
         self._gone.add(audio)
         try:
             self._storage.delete(audio.name)
-        except (OSError, SidecarError) as error:  # one that is listened to, on Windows
+        except (OSError, SidecarError) as error:  # on Windows: a file that is being read
             log.warning("a recording cannot be deleted now; the next start deletes it: %s", error)

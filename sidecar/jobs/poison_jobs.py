@@ -1,29 +1,27 @@
-"""Poison jobs: attempts after crashes of workers and deaths of services. Pure."""
+"""Poison jobs: limits of attempts after worker crashes and service deaths. Pure."""
 
 from __future__ import annotations
 
 from sidecar import errors
 
 CRASH_WEIGHT = 5
-"""Weight of an engine's process that dies under a living service."""
+"""Weight of a crash of the engine's worker process while the service lives on."""
 SERVICE_DEATH_WEIGHT = 1
-"""The same of a service."""
+"""Weight of the death of a service."""
 POISON_WEIGHT = 10
-"""So two crashes are, ten deaths, and one crash with five deaths."""
-# a machine may be at fault; two that fail alike put the blame on the recording
+"""Weight at which a job fails: two crashes, ten deaths, or one crash and five deaths."""
+# One machine may be at fault. If two fail alike, the recording is to blame.
 MAX_NODE_ATTEMPTS = 2
-"""Nodes that try a job which could not be done, before it fails."""
+"""Nodes that try a job before it fails."""
 
 
 def poison_weight(crashes: int, deaths: int) -> int:
-    """Return the evidence against a recording in which so many engines crashed, and so many
-    services died."""
+    """Return the evidence against a recording after this many engine crashes and service deaths."""
     return crashes * CRASH_WEIGHT + deaths * SERVICE_DEATH_WEIGHT
 
 
 def poison_error(crashes: int, deaths: int) -> errors.EngineCrashed | None:
-    """Return the error of a job in which so many processes died; None if it is to be tried
-    again."""
+    """Return the error of a job after this many crashes and deaths; None if it is tried again."""
     if poison_weight(crashes, deaths) < POISON_WEIGHT:
         return None
     if not deaths:

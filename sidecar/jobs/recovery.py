@@ -1,7 +1,8 @@
 """Recovery of persisted jobs and recordings at start.
 
-Recordings lie in a folder or a bucket; records of jobs in a file of this service, or in a database
-that several share (`sidecar.cluster`). Nothing here runs without `--keep-jobs` or `--journal`.
+Recordings are in a folder or a bucket; job records are in a file of this service or in a database
+that several services share (`sidecar.cluster`). Nothing here runs without `--keep-jobs` or
+`--journal`.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ def jobs_folder(settings: Settings) -> Path:
 
 
 class JobPersistence(PersistentRecordings):
-    """Jobs and recordings that one service keeps in a folder."""
+    """Jobs and recordings that one service persists in a folder."""
 
     def __init__(self, settings: Settings, now: clock.Clock = clock.wall_time) -> None:
-        """Open it; this waits for the disk.
+        """Open the folder; this blocks on the disk.
 
         Raises:
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
@@ -50,13 +51,13 @@ class JobPersistence(PersistentRecordings):
         self._sweep()
 
     def close(self) -> None:
-        """Close what it opened; this waits for the disk."""
+        """Close the store and the recordings; this blocks on the disk."""
         self.store.close()
         super().close()
 
     def _sweep(self) -> None:
-        """Delete recordings that no job needs: their jobs were never accepted, or have ended and
-        there is no room for more."""
+        """Delete recordings that no job needs: their jobs were never accepted, or have ended
+        and the archive is full."""
         there = self._storage.ages()
         records = [
             one
@@ -79,8 +80,8 @@ class JobPersistence(PersistentRecordings):
 async def requeue_unfinished(
     keeping: JobPersistence, queue: JobQueue, threads: ThreadLimiter
 ) -> None:
-    """Have the jobs that were accepted and not ended wait again, in the order in which they came;
-    each goes on from what is settled."""
+    """Queue accepted jobs that have not ended, in the order of their submission. Each
+    resumes from its checkpoint."""
     store = keeping.store
     unfinished = [one for one in store.all() if one.durable and not one.over]
     there = {record.id for record in unfinished}
@@ -94,15 +95,16 @@ async def requeue_unfinished(
             if (error := poison_jobs.poison_error(after.crashes, after.interruptions)) is not None:
                 raise error
             source = await threads.run(keeping.open, record)
-        except Exception as error:  # those behind it go on, whatever is the matter with this one
+        # an error of one job must not stop the recovery of those behind it
+        except Exception as error:
             known = error if isinstance(error, errors.SidecarError) else errors.SidecarError()
             if known is not error:
                 log.exception("internal error while job %s was recovered", record.id)
-            with contextlib.suppress(errors.JobNotFound):  # somebody deleted it meanwhile
+            with contextlib.suppress(errors.JobNotFound):  # the job was deleted meanwhile
                 store.append(record.id, FailedChange(JobFailure.of(known)))
             continue
         now = next((one for one in store.all() if one.id == record.id), None)
-        if now is None or now.over:  # or cancelled it
+        if now is None or now.over:  # it was deleted or cancelled meanwhile
             source.close()
         else:
             queue.resume(Job(source, now))

@@ -1,7 +1,8 @@
 """Reservations of queue capacity before a body is read; quotas of an owner.
 
-Room is promised before a body is read and given back when it has become a job, or nothing. So who
-is refused is refused before sending a gigabyte, and memory does not grow with those who send.
+Capacity is reserved before a body is read, and released when the body has become a job or failed.
+So a client is refused before it sends its body, and memory does not grow with the number of
+uploads.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from sidecar.auth.rate_limits import is_within_fair_share
 
 
 class Reservation:
-    """Reservation that is given back once, at the end of a ``with`` or before."""
+    """Reservation that is released once, at the end of a ``with`` or before."""
 
     def __init__(self) -> None:
         self._held = True
 
     def release(self) -> None:
-        """Give it back; a second time does nothing."""
+        """Release it; a second call does nothing."""
         if self._held:
             self._held = False
             self._give_back()
@@ -39,7 +40,7 @@ class Reservation:
 
 
 class QueueReservation(Reservation):
-    """A place in the queue that is kept for a job to come."""
+    """Reserved queue position of a future job."""
 
     def __init__(self, room: Reservations, owner: str) -> None:
         super().__init__()
@@ -49,13 +50,13 @@ class QueueReservation(Reservation):
 
     def _give_back(self) -> None:
         self._room.owners[self._owner] -= 1
-        self._room.owners += Counter()  # those without any are forgotten
+        self._room.owners += Counter()  # removes owners with a count of 0
 
 
 @dataclass(slots=True)
 class OwnerUploads:
-    """Uploads of one owner in progress: how many bodies, the bytes that came, and those that were
-    declared or came beyond that."""
+    """Uploads of one owner in progress: number of bodies, received bytes, and reserved bytes
+    (declared, or received beyond that)."""
 
     bodies: int = 0
     bytes: int = 0
@@ -63,7 +64,7 @@ class OwnerUploads:
 
 
 class UploadReservation(Reservation):
-    """An upload that is being read."""
+    """Upload in progress."""
 
     def __init__(
         self, room: Reservations, owner: str, declared: int, came: Callable[[int], None] | None
@@ -77,10 +78,10 @@ class UploadReservation(Reservation):
         self._own = own
 
     def grow(self, size: int) -> None:
-        """``size`` more bytes have come.
+        """Count ``size`` more received bytes.
 
         Raises:
-            errors.UploadsFull: they are too many, with those of the others.
+            errors.UploadsFull: with those of other uploads, they are too many.
         """
         if self._came is not None:
             self._came(size)
@@ -100,44 +101,44 @@ class UploadReservation(Reservation):
 
 
 class Reservations:
-    """Counts what is on its way. What a body says of its length counts for its owner alone: who
-    declares much and sends little would keep the others out."""
+    """Counters of uploads and queue reservations. The declared length of a body counts against its
+    owner only: declaring much and sending little must not keep other owners out."""
 
     def __init__(self, most_bodies: int, most_body_bytes: int) -> None:
         self.max_bodies = most_bodies
         self.max_body_bytes = most_body_bytes
         self.owners = Counter[str]()
-        """Places in the queue that are kept, by whom they are kept for."""
+        """Reserved queue positions by owner."""
         self.uploading: dict[str, OwnerUploads] = {}
-        """Uploads that are being read, and what they have brought, by owner."""
+        """Uploads in progress by owner."""
 
     @property
     def promised(self) -> int:
-        """Places in the queue that are kept."""
+        """Return the number of reserved queue positions."""
         return self.owners.total()
 
     @property
     def bodies(self) -> int:
-        """Uploads that are being read."""
+        """Return the number of uploads in progress."""
         return sum(one.bodies for one in self.uploading.values())
 
     @property
     def body_bytes(self) -> int:
-        """Return the bytes of bodies that have come."""
+        """Return the received bytes of bodies in progress."""
         return sum(one.bytes for one in self.uploading.values())
 
     def place(self, owner: str = "") -> QueueReservation:
-        """Keep a place; whether there is one is the queue's to say."""
+        """Reserve a queue position; the caller checks with the queue that one is free."""
         return QueueReservation(self, owner)
 
     def body(
         self, caller: Identity, declared: int = 0, came: Callable[[int], None] | None = None
     ) -> UploadReservation:
-        """Begin to read an upload of ``declared`` bytes (0: it does not say); one alone is always
-        read. ``came`` is told of its bytes.
+        """Reserve an upload of ``declared`` bytes (0: unknown). A single upload is always accepted.
+        ``came`` is called with the number of its bytes as they arrive.
 
         Raises:
-            errors.UploadsFull: too many are read already, or too much; of this owner, or of all.
+            errors.UploadsFull: too many uploads or bytes are in progress, of this owner or of all.
         """
         own = self.uploading.get(caller.owner, OwnerUploads())
         owners = len(self.uploading) + (not own.bodies)
@@ -151,10 +152,10 @@ class Reservations:
         return UploadReservation(self, caller.owner, declared, came)
 
     def check_share(self, own: OwnerUploads) -> None:
-        """Refuse more of an owner who has more than an equal share of what is full.
+        """Refuse more data of an owner with more than an equal share of a full resource.
 
         Raises:
-            errors.UploadsFull: that is so.
+            errors.UploadsFull: the owner has more than its share.
         """
         bodies, size, owners = self.bodies, self.body_bytes, len(self.uploading)
         many = bodies > self.max_bodies and own.bodies * owners > self.max_bodies
@@ -163,8 +164,8 @@ class Reservations:
             raise errors.UploadsFull()
 
     def _check_others(self, own: OwnerUploads, declared: int) -> None:
-        """Refuse one more beside its ``own`` that would leave others too little: three quarters of
-        the bodies that are free, and half of the bytes, are what one owner gets."""
+        """Refuse an upload beside the owner's ``own`` that would leave too little to other owners.
+        One owner gets at most three quarters of the free bodies, and half of the bytes."""
         fits = 2 * (own.promised + declared) <= self.max_body_bytes
         if not fits or not is_within_fair_share(own.bodies, 1, self.max_bodies - self.bodies):
             raise errors.UploadsFull(

@@ -1,8 +1,7 @@
 """Retention of finished jobs.
 
-A result stays for a time, from its end or from when its owner last read or edited it, and as long
-as those of its owner do not take more than their share.
-What nobody asks for later is forgotten at its end.
+A result stays for a time from its end, or from its owner's last read or edit. It is deleted earlier
+if the results of its owner exceed their limits. A private job is deleted at its end.
 """
 
 from __future__ import annotations
@@ -23,26 +22,26 @@ from sidecar.transcripts.transcript import Segment, SegmentReady
 from sidecar.transcripts.transcript_edits import EditHistory, RewriteSegment
 
 JOB_BYTES = 16 << 10
-"""Charged for each job beside its words: its options with a prompt, and a line of every list."""
+"""Charged for each job beside its words: its options with a prompt, and an entry of every list."""
 SEGMENT_BYTES = 150
 WORD_BYTES = 120
 """Memory of a segment and a word beside their text (tracemalloc, CPython 3.11)."""
 EDIT_BYTES = 700
-"""Memory of an edit beside its text, in the history and among the events; an undo, too."""
+"""Memory of an edit beside its text, in the history and among the events; of an undo, too."""
 EMBEDDING_BYTES = 900
 """Memory of the embedding of a segment."""
 FEW_SEGMENTS = 50
 """Number of segments that take about a millisecond to render, with words."""
 MIN_RETENTION_S = 2.0
-"""Minimum time in which a result can be fetched, also of a service that ends: clients look once
-a second or more often."""
+"""Minimum time in which a result can be fetched, also from a service that shuts down: clients poll
+once a second or more often."""
 
 
 def retained_bytes(
     record: JobRecord, events: Sequence[JobEvent] = (), answer: bytes | None = None
 ) -> int:
-    """The bytes of memory that an ended job is charged for, with its events and what was made of
-    it."""
+    """Return the bytes of memory that an ended job is charged for, with its
+    events and its cached answer."""
     told = [
         event.change.event.segment
         for event in events
@@ -55,8 +54,8 @@ def retained_bytes(
 
 
 def _edit_history_bytes(history: EditHistory) -> int:
-    """Return the bytes that are kept so that edits can be undone; a segment that only changed
-    speakers shares its words."""
+    """Return the bytes stored for undo; a segment of which only the speaker
+    changed shares its words."""
     size = EDIT_BYTES * history.revision + history.said
     for entry in history.entries:
         replaced = [segment for _, segment in entry.before.segments]
@@ -77,20 +76,20 @@ def _segments_bytes(segments: Iterable[Segment]) -> int:
 
 @dataclass(slots=True)
 class _EndedJob:
-    """A job that has ended."""
+    """Ended job with the data of its retention."""
 
     record: JobRecord
     ended_at: float
     young_at: float
-    """From when its time counts: its owner's reading and edits renew it."""
+    """Begin of its retention: reads and edits by its owner renew it."""
     weight: int = 0
     answer: bytes | None = None
-    """Rendered response of a wire."""
+    """Rendered response of a protocol."""
     fetched: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def awaited(self) -> bool:
-        """Return whether a client may still fetch it."""
+        """Return whether a client may still fetch the result."""
         failure = self.record.error
         told = failure is not None and failure.code == errors.ShuttingDown.code
         result = self.record.state in (JobState.DONE, JobState.FAILED) and not told
@@ -99,13 +98,13 @@ class _EndedJob:
 
 
 MAX_RESULTS_PER_OWNER = 1000
-"""Results of one owner that can be fetched; with more, the oldest go before their time."""
+"""Fetchable results of one owner; with more, the oldest are deleted early."""
 
 
 class Retention:
-    """Ended jobs go after ``retention_s``; if those of an owner weigh more than ``limit_bytes`` or
-    are more than ``limit``, the ones that were not read or edited for longest go before. The last
-    of each owner stays its time."""
+    """Ended jobs, deleted after ``retention_s``. If those of an owner take more than
+    ``limit_bytes`` or number more than ``limit``, the ones that were not read or edited for longest
+    are deleted early. The last one of each owner stays for its time."""
 
     def __init__(
         self,
@@ -115,8 +114,8 @@ class Retention:
         limit: int | None = None,
         own: Callable[[JobRecord], bool] = lambda record: True,
     ) -> None:
-        """``own``: whether a job was taken in here. What nobody asks for later is forgotten at its
-        end where that is so: elsewhere its client may not have been told."""
+        """``own``: whether a job was accepted here. Only then a private job is deleted at its end:
+        in another service, its client may not have the result yet."""
         self._store = store
         self._retention_s = retention_s
         self._limit_bytes = limit_bytes
@@ -124,7 +123,7 @@ class Retention:
         self._own = own
         self._count: Counter[str] = Counter()
         self._ended: dict[str, _EndedJob] = {}
-        """In the order in which they did, or were last read or edited."""
+        """In the order of their ends, last reads or last edits."""
         self._held: Counter[str] = Counter()
         self._rendering = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
@@ -133,8 +132,8 @@ class Retention:
         store.when_gone(self._gone)
 
     async def answer(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
-        """Return a job rendered for a wire. Once it has ended the answer is kept, and counts as
-        fetched."""
+        """Return a job rendered for a protocol. Once the job has ended, the answer is
+        cached and counts as fetched."""
         result = self._ended.get(record.id)
         if result is None or not record.over:
             return await self._rendered(record, render)
@@ -149,7 +148,7 @@ class Retention:
         return answer
 
     async def written(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
-        """One of many forms of a result: made each time, and then it was fetched."""
+        """Return a result in one of many formats: rendered each time, and marked as fetched."""
         async with self._rendering:
             form = await asyncio.to_thread(render)
         if record.id in self._ended:
@@ -157,25 +156,25 @@ class Retention:
         return form
 
     def renew(self, job_id: str) -> None:
-        """Have the time of a result begin anew, because its owner has read it."""
+        """Restart the retention of a result, because its owner has read it."""
         if (result := self._ended.pop(job_id, None)) is not None:
             result.young_at = time.monotonic()
             self._ended[job_id] = result
 
     def expires_in_s(self, job_id: str) -> float | None:
-        """Seconds until a result is deleted for its age; None if it is not."""
+        """Return the seconds until a result is deleted for its age; None if it is not."""
         result = self._ended.get(job_id)
         if result is None or self._retention_s == math.inf:
             return None
         return max(0.0, result.young_at + self._retention_s - time.monotonic())
 
     def fetched(self, job_id: str) -> bool:
-        """Return whether the result of a kept job was fetched."""
+        """Return whether the result of a stored job was fetched."""
         return job_id in self._ended and self._ended[job_id].fetched.is_set()
 
     async def all_fetched(self) -> None:
-        """Wait until the results of the last seconds were fetched, `MIN_RETENTION_S` from their end
-        at most. Who was cancelled or put off by the end of the service has no result."""
+        """Wait until the results of the last seconds were fetched, at most `MIN_RETENTION_S` from
+        their ends. A job that was cancelled or put off by the shutdown has no result."""
         now = time.monotonic()
 
         async def fetched(result: _EndedJob) -> None:
@@ -186,23 +185,23 @@ class Retention:
         await asyncio.gather(*(fetched(one) for one in self._ended.values() if one.awaited))
 
     def close(self) -> None:
-        """Forget nothing more for its age."""
+        """Delete no more results for their age."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
 
     async def _rendered(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
-        """Long ones in a thread, and one at a time: a thread takes turns with the loop."""
+        """Render; a long result in a thread, one at a time: threads compete with the event loop."""
         if len(record.segments) <= FEW_SEGMENTS:
             return render()
         async with self._rendering:
             result = self._ended.get(record.id)
             if record.over and result is not None and result.answer is not None:
-                return result.answer  # somebody else's question was first
+                return result.answer  # another request was first
             return await asyncio.to_thread(render)
 
     def _on_event(self, record: JobRecord, event: JobEvent) -> None:
-        """A job that ended has its time from here on."""
+        """Start the retention of a job that ended, or restart it after an edit."""
         if not record.over:
             return
         if not record.kept and self._own(record):
@@ -217,8 +216,8 @@ class Retention:
             self._charge(result)
 
     def remember(self, record: JobRecord, age_s: float) -> None:
-        """A job that ended or was edited so long ago, before the service was started; the oldest
-        come first."""
+        """Add a job that ended or was edited this long ago, before the service's
+        start; the oldest first."""
         at = time.monotonic() - max(0.0, age_s)
         self._take(_EndedJob(record, at, at))
 
@@ -229,7 +228,7 @@ class Retention:
         self._set_timer()
 
     def _charge(self, result: _EndedJob) -> None:
-        """Take a job's weight into account, and make room for it."""
+        """Charge a job's memory, and delete older ones of its owner if a limit is exceeded."""
         record = result.record
         now = retained_bytes(record, self._store.events(record.id), result.answer)
         self._held[record.owner] += now - result.weight
@@ -268,7 +267,7 @@ class Retention:
         self._set_timer()
 
     def _set_timer(self) -> None:
-        """Come back when the oldest has had its time."""
+        """Schedule the next deletion for the expiry of the oldest result."""
         if self._timer is not None or self._closed or not self._ended:
             return
         if self._retention_s == math.inf:

@@ -1,4 +1,4 @@
-"""Retry-After of a full queue: a time of its own for each client that is refused."""
+"""Retry-After of a full queue: a separate time for each refused client."""
 
 from __future__ import annotations
 
@@ -8,27 +8,30 @@ from collections import Counter
 from collections.abc import Callable
 
 MAX_RETRY_AFTER_S = 60
-"""OpenAI's SDKs wait no longer for a Retry-After; if it says more, they come after a second."""
+"""Longest Retry-After. OpenAI's SDKs ignore a longer one and retry after a second."""
 MAX_RETURNS = 1000
-"""Clients that were refused and are expected again; more are not told apart."""
+"""Refused clients that are expected again; older ones are dropped."""
 MAX_RETURNS_OF_OTHERS = 4
-"""Those of one owner that another waits for: who is refused often delays itself alone."""
+"""Expected returns of one owner that delay another: an owner's many retries delay only itself."""
 
 
 class ExpectedReturns:
-    """Clients that were refused by a service, and when they were told to come again."""
+    """Refused clients of a service, and when each was told to retry."""
 
     def __init__(self, begun_in_s: Callable[[int], float | None]) -> None:
-        """``begun_in_s``: seconds until so many of the waiting jobs have begun; None where nobody
-        can tell."""
+        """``begun_in_s``: returns the seconds until this many waiting jobs have
+        started; None if unknown."""
         self._begun_in_s = begun_in_s
         self._returns: list[tuple[float, str]] = []
 
     def retry_after_s(self, missing: int, caller: str | None) -> int | None:
-        """Return the seconds after which a client that is refused now finds a place, if ``missing``
-        jobs have to begin first, and those that were refused before it come again when they were
-        told to; of each other owner no more than a few. None where nobody can tell. ``caller``: the
-        owner who comes again; None: nobody does."""
+        """Return the seconds after which a refused client finds a free queue position; None if
+        unknown.
+
+        ``missing`` jobs have to start first, and clients that were refused earlier retry at their
+        times; of each other owner a few count. ``caller``: the owner that retries; None: no retry
+        is expected.
+        """
         now = time.monotonic()
         self._returns = [one for one in self._returns if one[0] > now][-MAX_RETURNS:]
         expected = Counter(owner for _, owner in self._returns)

@@ -1,8 +1,8 @@
 """SQLite job log, serialization of records, archive of recordings.
 
-What was told may be lost with the process as long as nobody waited for `written`: a part of what a
-running engine said, which it says again. So that nobody takes the new for the old, numbers of
-events go on far behind those that may have been told.
+Published events may be lost with the process until `written` returns: reports of a running engine,
+which the next attempt makes again. Clients must not mistake new events for lost ones. So after a
+restart the numbers of events go on far beyond those that may have been published.
 """
 
 from __future__ import annotations
@@ -59,15 +59,16 @@ _NAMES: dict[Callable[..., object], str] = {
     kind: name for name, kind in [*_REFS.items(), *_PLAIN.items()]
 }
 _AS_SUBMITTED = {"id", "owner", "created", "kept", "durable", "alone", "seq"}
-"""Beside audio, options and facts; the rest is what events say."""
+"""Fields of a submitted record beside audio, options, facts, priority and key;
+the rest comes from events."""
 
 
 class UnreadableRecord(Exception):
-    """It is not what was written, or a later version wrote it."""
+    """Error of stored data that was changed, or that a later version wrote."""
 
 
 def serialize_record(record: JobRecord) -> bytes:
-    """A record as it was submitted."""
+    """Serialize a record as it was submitted."""
     plain = {name: getattr(record, name) for name in _AS_SUBMITTED}
     more = {
         "audio": _serialize_audio_ref(record.audio),
@@ -81,10 +82,10 @@ def serialize_record(record: JobRecord) -> bytes:
 
 
 def parse_record(text: bytes) -> JobRecord:
-    """The record that `serialize_record` wrote.
+    """Return the record that `serialize_record` wrote.
 
     Raises:
-        Unreadable: it is none.
+        UnreadableRecord: the data is no record.
     """
     try:
         values = json.loads(text)
@@ -122,10 +123,10 @@ def serialize_change(change: JobChange) -> bytes:
 
 
 def parse_change(text: bytes) -> JobChange:
-    """The change that `serialize_change` wrote.
+    """Return the change that `serialize_change` wrote.
 
     Raises:
-        Unreadable: it is none.
+        UnreadableRecord: the data is no change.
     """
     try:
         match json.loads(text):
@@ -155,7 +156,7 @@ def _serialize_audio_ref(ref: RecordingRef) -> dict[str, Any]:
 
 def _parse_audio_ref(values: dict[str, Any]) -> RecordingRef:
     kind = _REFS[values.pop("ref")]
-    if kind is StoredRecordingRef:  # older versions wrote where it was then
+    if kind is StoredRecordingRef:  # older versions wrote a path
         name = Path(values.pop("path")).name
         known = {field.name for field in fields(StoredRecordingRef)}
         return StoredRecordingRef(name, **{key: one for key, one in values.items() if key in known})
@@ -163,16 +164,18 @@ def _parse_audio_ref(values: dict[str, Any]) -> RecordingRef:
 
 
 def _to_json_bytes(values: dict[str, Any]) -> bytes:
-    """JSON; half a surrogate pair, which a transcript may hold, is written as an escape."""
+    """Serialize as JSON; half a surrogate pair, which a transcript may
+    contain, becomes an escape."""
     return json.dumps(values, separators=(",", ":")).encode()
 
 
 SEQ_STRIDE = 1 << 20
-"""More events than a job tells of between two that are written: progress, a few a second."""
+"""Gap in event numbers after a restart: more than the events that a job publishes between two that
+are persisted (progress, a few a second)."""
 
 
 class SqliteJobEventLog(JobEventLog):
-    """Keeps jobs that are to outlive the process in a folder, and the others in memory."""
+    """Job log that persists durable jobs in a folder, and holds the others in memory."""
 
     def __init__(
         self,
@@ -183,7 +186,7 @@ class SqliteJobEventLog(JobEventLog):
         *,
         shelf: RecordingArchive | None = None,
     ) -> None:
-        """Open it, with all that was kept; this waits for the disk. ``shelf``: archive of the
+        """Open the folder with all stored jobs; this blocks on the disk. ``shelf``: archive of the
         recordings of finished jobs.
 
         Raises:
@@ -197,7 +200,7 @@ class SqliteJobEventLog(JobEventLog):
         self._closed = False
 
     def add(self, record: JobRecord) -> None:
-        """Keep a job that was submitted."""
+        """Store a submitted job."""
         super().add(record)
         if record.durable:
             name = record.key.name if record.key is not None else None
@@ -206,7 +209,7 @@ class SqliteJobEventLog(JobEventLog):
             self._writer.put(JobWrite(record.id, [(sql, values)]))
 
     def forget(self, job_id: str) -> None:
-        """Keep a job no longer: nothing of it is left, on the disk neither."""
+        """Delete a job; nothing of it is left, not even on the disk."""
         entry = self._entries.get(job_id)
         super().forget(job_id)
         if entry is not None and entry.record.durable:
@@ -215,7 +218,7 @@ class SqliteJobEventLog(JobEventLog):
             self._writer.put(JobWrite(job_id, [deleted], after=after, gone=True))
 
     async def written(self, job_id: str | None = None) -> None:
-        """Wait until it is on the disk."""
+        """Wait until the job's data (None: all deletions) is on the disk."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
 
@@ -224,14 +227,14 @@ class SqliteJobEventLog(JobEventLog):
                 done.set_result(None) if error is None else done.set_exception(error)
 
         def told(error: errors.SidecarError | None) -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits
+            with suppress(RuntimeError):  # the loop is closed: no task waits
                 loop.call_soon_threadsafe(settle, error)
 
         self._writer.on_written(job_id, told)
         await done
 
     def close(self) -> None:
-        """Write what is left, and let another have the folder."""
+        """Write what is left, and unlock the folder for other processes."""
         if not self._closed:
             self._closed = True
             self._writer.close()
@@ -273,7 +276,7 @@ class SqliteJobEventLog(JobEventLog):
         return self.seal.seal(serialize_change(event.change), f"{record.id}/{event.seq}")
 
     def _read(self, journal: JobJournal) -> None:
-        """All that was kept, as it was."""
+        """Read all stored jobs."""
         self._entries.clear()
         self._keys.clear()
         read = journal.database.execute

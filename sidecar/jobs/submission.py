@@ -1,6 +1,6 @@
 """Submission of a recording as a job, idempotent by key.
 
-A key is its owner's, and counts as long as its job is remembered.
+A key belongs to its owner and is valid as long as its job is stored.
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ from sidecar.workers.audio_probe import AudioProbe
 
 
 class IdempotencyIndex:
-    """Looks jobs up by the key that they came with."""
+    """Index of jobs by idempotency key."""
 
     def __init__(self, store: JobStore) -> None:
         self._store = store
         self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
-        """Those of keys that somebody is submitting with."""
+        """Locks of keys with a submission in progress."""
 
     async def knows(self, owner: str, name: str) -> bool:
-        """Return whether there is a job of this idempotency key."""
+        """Return whether a job has this idempotency key."""
         return await self._store.by_key(owner, name) is not None
 
     @asynccontextmanager
     async def turn(self, owner: str, key: IdempotencyKey) -> AsyncGenerator[JobRecord | None, None]:
-        """While this lasts nobody else submits with the same key; the job that there is already.
+        """Hold the key's lock against other submissions; yield the job that the key already has.
 
         Raises:
-            errors.IdempotencyKeyReused: it is that of another request.
+            errors.IdempotencyKeyReused: the key belongs to another request.
         """
         lock = self._turns.setdefault((owner, key.name), asyncio.Lock())
         async with lock:
             yield await self.known(owner, key)
 
     async def known(self, owner: str, key: IdempotencyKey) -> JobRecord | None:
-        """The job of a request that came before.
+        """Return the job of an earlier request with this key.
 
         Raises:
-            errors.IdempotencyKeyReused: it is that of another request.
+            errors.IdempotencyKeyReused: the key belongs to another request.
         """
         known = await self._store.by_key(owner, key.name)
         if known is not None and known.key != key:
@@ -66,9 +66,9 @@ class IdempotencyIndex:
 
 
 class JobSubmissions:
-    """Takes recordings in, whatever wire they come by.
+    """Intake of recordings, for all protocols.
 
-    ``disk``: threads that may wait for one; ``traces``: where stages are told.
+    ``disk``: threads that may wait for a disk; ``traces``: traces of the stages.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class JobSubmissions:
         self._backend, self._queue, self._store = backend, backend.queue, backend.store
         self._provision, self._intake, self._disk = provision, intake, disk
         self._tally, self._traces, self._now = tally, traces, now
-        self._fits_elsewhere = settings.role == ROLE_FRONT  # who works says what fits
+        self._fits_elsewhere = settings.role == ROLE_FRONT  # a front leaves it to the nodes
         self._people = settings.people
         self._audio_roots = settings.audio_roots
         self._once = IdempotencyIndex(self._store)
@@ -98,12 +98,13 @@ class JobSubmissions:
     async def place(
         self, caller: Identity, key: str | None = None
     ) -> reservations.QueueReservation:
-        """Keep a place in the queue for a recording, before anybody sends a gigabyte for nothing.
+        """Reserve a queue position for a recording, before the client sends its body.
 
-        ``key``: what the client calls its request; if its job is there already it needs none.
+        ``key``: idempotency key of the request; if its job already exists, no free position is
+        needed.
 
         Raises:
-            errors.QueueFull: there is none.
+            errors.QueueFull: the queue has no free position.
             errors.JobsLimited: the caller has as many jobs as it may.
         """
         if key is None or not await self._once.knows(caller.owner, key):
@@ -112,8 +113,8 @@ class JobSubmissions:
 
     @property
     def full(self) -> bool:
-        """Return whether the queue takes no more for now, with the jobs on their way. One that
-        ends is not full: who waited for a place is to hear that."""
+        """Return whether the queue, with its reservations, accepts no more jobs. A queue that shuts
+        down is not full: its waiting clients have to get that error instead."""
         try:
             self._queue.check_room(self._room.promised)
         except errors.ShuttingDown:
@@ -123,26 +124,26 @@ class JobSubmissions:
         return False
 
     def body(self, caller: Identity, declared: int = 0) -> reservations.UploadReservation:
-        """Begin to read an upload of ``declared`` bytes; 0: it does not say.
+        """Reserve the upload of a body of ``declared`` bytes; 0: unknown.
 
         Raises:
-            errors.UploadsFull: too many are read already, of this caller or of all.
+            errors.UploadsFull: too many uploads are in progress, of this caller or of all.
             errors.UploadsLimited: the caller has uploaded as much as it may.
         """
         return self._room.body(caller, declared, self._uploads.begin(caller))
 
     async def open_path(self, caller: Identity, path: str) -> AudioSource:
-        """Open a recording that a client on this machine named.
+        """Open a recording on this machine by the path that a client sent.
 
         Raises:
-            errors.AudioPathForbidden: the caller may not name files.
-            errors.BadRequest: there is none that may be read, or its disk does not answer.
+            errors.AudioPathForbidden: the caller may not send paths.
+            errors.BadRequest: the path has no readable file, or its disk does not answer.
         """
         caller.demand(Scope.AUDIO_PATH)
         return await self._intake.open(path, self._audio_roots)
 
     async def measure(self, caller: Identity, source: AudioSource) -> float | None:
-        """Seconds of a recording, None where only decoding it would tell.
+        """Return the seconds of a recording; None if only decoding would show them.
 
         Raises:
             errors.BadAudio: it cannot be transcribed.
@@ -160,16 +161,16 @@ class JobSubmissions:
         priority: Priority = Priority.INTERACTIVE,
         key: IdempotencyKey | None = None,
     ) -> Job:
-        """Look at the recording and give it its ``place`` in the queue, which then owns ``source``.
+        """Probe the recording and queue it as a job at its ``place``; the job then owns ``source``.
 
-        ``kept``: whether the job can be asked for by its id, and its result fetched later.
-        ``priority``: of the caller's jobs, whether somebody waits for this one. ``key``: what its
-        client calls the request.
+        ``kept``: whether the job can be read by its id, and its result fetched later. ``priority``:
+        whether a person waits for this job, compared to others of the caller. ``key``: idempotency
+        key.
 
         Raises:
             errors.BadAudio: it cannot be transcribed.
             errors.WontFit: there is not enough memory for it.
-            errors.QueueFull: there is no place.
+            errors.QueueFull: the queue has no free position.
             errors.JobsLimited, errors.AudioLimited: the caller may have no more.
             errors.DiskFull, errors.SpoolUnwritable, errors.JournalUnreachable: it cannot be
                 persisted; there is no job.
@@ -214,10 +215,11 @@ class JobSubmissions:
         *,
         priority: Priority = Priority.INTERACTIVE,
     ) -> tuple[JobRecord, bool]:
-        """The job of a request that may have come before, and whether it had: `submit` otherwise.
+        """Submit as `submit`, at most once for a key. Return the job, and whether an earlier
+        request had created it.
 
         Raises:
-            errors.IdempotencyKeyReused: the key is that of another request.
+            errors.IdempotencyKeyReused: the key belongs to another request.
             errors.SidecarError: as `submit`; the key is then free again.
         """
         try:
@@ -227,18 +229,18 @@ class JobSubmissions:
                         caller, source, options, place, kept=True, priority=priority, key=key
                     )
                     return job.record, False
-        except DuplicateRequestKey:  # by another service, a moment ago
+        except DuplicateRequestKey:  # another service submitted the key a moment ago
             known = await self._once.known(caller.owner, key)
-            if known is None:  # and it is forgotten already
+            if known is None:  # the job is deleted already
                 raise errors.JournalUnreachable() from None
         except BaseException:
-            source.close()  # once more does nothing
+            source.close()  # a second close does nothing
             raise
         source.close()
         return known, True
 
     async def _check(self, caller: Identity) -> None:
-        """Raise as `place` does, if there is no place for one more job of the caller."""
+        """Raise as `place` does, if the caller may not queue one more job."""
         self._queue.check_room(self._room.promised, caller.owner)
         if caller.limits.jobs is None and not caller.limits.shares:
             return
@@ -250,8 +252,8 @@ class JobSubmissions:
     async def _admitted(
         self, caller: Identity, facts: AudioInfo, options: TranscribeOptions
     ) -> TranscribeOptions:
-        """The options with a precision that fits, where the caller may have more waiting; and with
-        whether voices are kept here, for who works on it may be another service."""
+        """Check the caller's limit of waiting audio. Return the options with a precision that fits
+        and with this service's setting for voiceprints, since another service may run the job."""
         if not self._fits_elsewhere:
             options = self._provision.admitted(options, facts.total_s)
         if caller.limits.queued_audio_s is not None:
@@ -261,7 +263,7 @@ class JobSubmissions:
 
     async def _kept(self, source: AudioSource, kept: bool) -> RecordingRef:
         assert self._backend.persistent_recordings is not None
-        # A loss of power ends the connection of a client that waits: a sync would only delay it.
+        # If the power fails, a waiting client loses its connection: a sync would only delay it.
         return await self._backend.persistent_recordings.kept(self._disk, source, synced=kept)
 
     def _refused(

@@ -1,6 +1,6 @@
 """Wait queue: waiting jobs, positions, what runs and for how long.
 
-All places are of one engine and take from one line. A place goes by its number.
+All dispatchers of an engine slot take jobs from one queue. A dispatcher is known by its number.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from sidecar.jobs.job_runner import Job
 from sidecar.workers.engine_slot import EngineSlot
 
 PredictJobSeconds = Callable[[Job], float]
-"""Seconds of work of a job, by what is known now."""
+"""Predictor of a job's seconds of work, by what is known now."""
 
 
 class RunningJobs:
-    """Running jobs of a slot (``place``); times are of `time.monotonic`."""
+    """Running jobs of one dispatcher in the engine slot ``place``; times
+    are of `time.monotonic`."""
 
     def __init__(
         self, place: EngineSlot[EngineSpec], pace: DurationPredictor, takes_s: PredictJobSeconds
     ) -> None:
         self.place = place
         self.running: list[Sequence[Job]] = []
-        """First those at work, alone or in step; then who is behind them."""
+        """First the job or batch at work, then the job behind it."""
         self.shut = False
-        """Nobody sees to this place any more."""
+        """Whether the dispatcher has ended."""
         self._pace = pace
         self._takes_s = takes_s
         self._begun_at = 0.0
@@ -39,11 +40,11 @@ class RunningJobs:
 
     @property
     def free(self) -> bool:
-        """Return whether a job could begin."""
+        """Return whether a job could start."""
         return not self.running and not self.shut
 
     def begin(self, jobs: Sequence[Job], now: float) -> None:
-        """These run, alone or in step, when those are over that run now."""
+        """Add a job or batch, which runs when those before it have ended."""
         if not self.running:
             self._begun_at = now
         self.running.append(jobs)
@@ -64,7 +65,7 @@ class RunningJobs:
         return self._at_work_s(first, now) + after_s
 
     def open_in_s(self, now: float) -> float:
-        """Seconds until one could be begun."""
+        """Return the seconds until a job could start."""
         return math.inf if self.shut else self.busy_s(now)
 
     def _at_work_s(self, working: Sequence[Job], now: float) -> float:
@@ -81,15 +82,15 @@ class RunningJobs:
 
 
 POSITIONS_MAX_AGE_S = 1.0
-"""Positions and waits that are asked for are so old at most: to work them out takes a moment."""
+"""Maximum age of cached positions and waits: to compute them takes a moment."""
 
 GuessJobSeconds = Callable[[Job, Precision], float | None]
-"""Seconds of work of a job, before anything was measured; None where nobody can tell."""
+"""Estimate of a job's seconds of work before anything was measured; None if unknown."""
 
 
 class WaitQueue:
-    """The jobs that wait for an engine, which has so many at once as there are ``places``, and how
-    much of it each owner has had."""
+    """Jobs that wait for an engine slot with ``places`` dispatchers, and the work
+    that each owner has had."""
 
     def __init__(
         self,
@@ -104,12 +105,12 @@ class WaitQueue:
         self._working = [RunningJobs(place, self._pace, self._takes_s) for _ in range(places)]
         self._shares = scheduler.OwnerShares()
         self._jobs: dict[str, Job] = {}
-        """By id, in order of arrival; who was put back is before who came later."""
+        """By id, in order of arrival; jobs that were put back come first."""
         self._values: dict[str, scheduler.WaitingJob] = {}
         """Scheduling values of jobs, as precisions resolve now."""
         self._resolution = place.resolution
         self._predicted: dict[str, float] = {}
-        """Seconds of work of each that waits or runs."""
+        """Predicted seconds of work of each job that waits or runs."""
         self._turns: dict[str, tuple[int, float]] = {}
         self._turns_until = 0.0
         self._halted = False
@@ -125,19 +126,19 @@ class WaitQueue:
         return job.id in self._jobs
 
     def get(self, job_id: str) -> Job | None:
-        """The job with this id, if it waits."""
+        """Return the job with this id, if it waits."""
         return self._jobs.get(job_id)
 
     def watch(self, news: Callable[[], None]) -> None:
-        """Have it called when somebody came, left, was begun or put back."""
+        """Call ``news`` when a job was added, removed, started or put back."""
         self._watching.append(news)
 
     def wanted(self, job: Job) -> Precision:
-        """At which precision a job would run now."""
+        """Return the precision at which a job would run now."""
         return self._place.resolve(job.options.precision, job.arrived_at)
 
     def join(self, job: Job) -> None:
-        """One more waits."""
+        """Add a job."""
         if job.record.owner not in self._active():
             self._shares = self._shares.joined(job.record.owner)
         wanted = self.wanted(job)
@@ -147,14 +148,14 @@ class WaitQueue:
         self._changed()
 
     def leave(self, job: Job) -> None:
-        """One waits no more, for it has ended."""
+        """Remove a waiting job that has ended."""
         self._gone(job)
         del self._predicted[job.id]
         self._changed()
 
     def begin(self, jobs: Sequence[Job], at: int) -> None:
-        """These run, alone or in step, when those are over that run there now; what they take of
-        the place is their owners'."""
+        """Move a job or batch from the queue to a dispatcher, behind what runs there, and
+        charge its work to the owners."""
         active = self._active()
         for job in jobs:
             self._gone(job)
@@ -164,8 +165,8 @@ class WaitQueue:
         self._changed()
 
     def finish(self, jobs: Sequence[Job], at: int) -> None:
-        """Remove jobs that run no more; one that has not ended waits again, in front, and has
-        had nothing."""
+        """Remove jobs that run no more. A job that has not ended is queued again, in front, and its
+        owner gets its work back."""
         self._working[at].finish(jobs, time.monotonic())
         for job in jobs:
             if job.ended:
@@ -186,16 +187,16 @@ class WaitQueue:
         self._changed()
 
     def halt(self) -> None:
-        """Start no more jobs: those that wait do so for another start."""
+        """Start no more jobs: those that wait are left to the next start of the service."""
         self._halted = True
 
     def shut(self, at: int) -> None:
-        """Start no more jobs in a slot."""
+        """Start no more jobs at a dispatcher, which has ended."""
         self._working[at].shut = True
         self._changed()
 
     def free(self) -> int:
-        """In how many places one could be begun now."""
+        """Return the number of dispatchers at which a job could start now."""
         return sum(one.free for one in self._working)
 
     def first(self) -> Job:
@@ -203,30 +204,30 @@ class WaitQueue:
         return next(iter(self._jobs.values()))
 
     def due(self, at: int) -> Job | None:
-        """Return the next job of a place, after free places before it have taken theirs; None if
-        they take all."""
+        """Return the next job of a dispatcher, after free ones before it have taken theirs; None if
+        they take all, or the queue is halted."""
         if self._halted:
             return None
         before = sum(one.free for one in self._working[:at])
         return next(islice(self.in_turn(before + 1), before, None), None)
 
     def in_turn(self, places: int = 1) -> Iterator[Job]:
-        """All who wait, in the order in which they would run in so many free places; each is worked
-        out as it is taken."""
+        """Yield waiting jobs in the order in which ``places`` free dispatchers would run them; each
+        is computed as it is taken."""
         jobs = [*self._jobs.values()]
         found = self._worked_out(time.monotonic(), [0.0] * places)
         return (jobs[turn.index] for turn in found)
 
     def turn(self, job: Job) -> tuple[int, float] | None:
-        """Return the number of jobs before a job, and their duration in seconds; None when it
-        waits no more."""
+        """Return the number of jobs before a job, and the predicted wait in seconds;
+        None if it does not wait."""
         if job.id not in self._jobs:
             return None
         return self._all_turns()[job.id]
 
     def begun_in_s(self, count: int) -> float:
-        """For about how many seconds fewer than ``count`` jobs begin; those behind the ones that
-        wait are taken to be like them."""
+        """Predict the seconds until ``count`` jobs have started. Jobs beyond those that wait count
+        with the mean work of the waiting ones."""
         waits_s = sorted(wait_s for _, wait_s in self._all_turns().values())
         if count <= len(waits_s):
             return waits_s[count - 1]
@@ -236,7 +237,7 @@ class WaitQueue:
         return last_s + (count - len(waits_s)) * each_s / len(self._working)
 
     def _all_turns(self) -> Mapping[str, tuple[int, float]]:
-        """`turn` of all who wait, by their ids."""
+        """Return `turn` of all waiting jobs, by id."""
         now = time.monotonic()
         if now >= self._turns_until:
             jobs = [*self._jobs.values()]
@@ -249,7 +250,8 @@ class WaitQueue:
         return self._turns
 
     def busy_s(self, at: int) -> float:
-        """Return the seconds that running jobs of a place still take, with its engine's load."""
+        """Return the seconds that running jobs of a dispatcher still
+        take, with its engine's load."""
         return self._working[at].busy_s(time.monotonic())
 
     def _worked_out(
@@ -260,7 +262,7 @@ class WaitQueue:
         takes_s: Sequence[float] | None = None,
         load_s: float = 0.0,
     ) -> Iterator[scheduler.ScheduledJob]:
-        """As `order.turns`, of all who wait."""
+        """Schedule all waiting jobs (`scheduler.schedule_jobs`)."""
         loaded = self._place.precision if self._place.loaded else None
         moment = scheduler.SchedulerMoment(now, loaded, self._place.loaded_at)
         values = self._waiting()
@@ -269,7 +271,8 @@ class WaitQueue:
         )
 
     def _waiting(self) -> list[scheduler.WaitingJob]:
-        """All waiting jobs; each is computed once: a position needs all of them."""
+        """Return the scheduling values of all waiting jobs; they are cached,
+        since a position needs all."""
         if self._resolution != self._place.resolution:
             self._resolution = self._place.resolution
             self._values.clear()
@@ -286,8 +289,8 @@ class WaitQueue:
         return {job.record.owner for job in chain(self._jobs.values(), *running)}
 
     def _takes_s(self, job: Job) -> float:
-        """Seconds of work of a job, by what is known now; between owners that counts which was
-        known when it came, or what one has had would change with it."""
+        """Predict a job's seconds of work by what is known now. Shares of owners use the prediction
+        at its arrival instead: a new one would change what an owner has had."""
         wanted, predicted_s = self.wanted(job), self._predicted[job.id]
         return self._pace.seconds(wanted, job.facts.total_s, guess_s=predicted_s)
 

@@ -1,8 +1,8 @@
 """SQLite files with encrypted columns: schema versions, key check, writer thread.
 
-What comes while the disk is at work is written with the next commit, all of it in one. Where that
-fails, each job's part is tried alone, so that one that cannot be kept costs nobody else; what is
-owed of it is tried again with each commit that follows.
+Writes that arrive during a commit are collected for the next one. If a commit fails, each job's
+writes are tried alone, so that a failing job affects no other. Its writes are retried with each
+later commit.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from sidecar import errors
 from sidecar.storage.encryption import SALT_BYTES, Cipher, DecryptionFailed
 
 KEY_TABLE = "CREATE TABLE key (salt BLOB NOT NULL, check_value BLOB NOT NULL)"
-"""Every file has it; a step of its first version makes it."""
+"""Table of every file; a step of its first version creates it."""
 _CHECK = b"vibevoice-asr"
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseLabels:
-    """Names of a file in messages: what is in it (its key is derived for that, too), the setting
-    that says where it lies, and what that setting names."""
+    """Names of a file in messages: its content (its key is derived for that, too), the setting of
+    its location, and what that setting names."""
 
     what: str
     setting: str
@@ -37,7 +37,7 @@ class DatabaseLabels:
 def migrate_sqlite(
     database: sqlite3.Connection, migrations: Sequence[Sequence[str]], words: DatabaseLabels
 ) -> None:
-    """Bring the file up to date, a version at a time, each whole or not at all.
+    """Migrate the file, a version at a time, each whole or not at all.
 
     Raises:
         errors.SettingsInvalid: it is of a later version.
@@ -54,7 +54,7 @@ def migrate_sqlite(
 def read_schema_version(
     database: sqlite3.Connection, migrations: Sequence[Sequence[str]], words: DatabaseLabels
 ) -> int:
-    """The version of the file.
+    """Return the version of the file.
 
     Raises:
         errors.SettingsInvalid: it is later than this program.
@@ -67,7 +67,7 @@ def read_schema_version(
 def check_schema_version(
     version: int, migrations: Sequence[Sequence[str]], words: DatabaseLabels
 ) -> None:
-    """Look whether this program knows a version.
+    """Check that this program knows a version.
 
     Raises:
         errors.SettingsInvalid: it is later than this program.
@@ -83,7 +83,7 @@ def open_cipher(database: sqlite3.Connection, secret: str, words: DatabaseLabels
     """Return the cipher of the file; a new file gets its salt and check value.
 
     Raises:
-        errors.SettingsInvalid: it was sealed with another key.
+        errors.SettingsInvalid: it was encrypted with another key.
     """
     row = database.execute("SELECT salt, check_value FROM key").fetchone()
     if row is None:
@@ -94,8 +94,7 @@ def open_cipher(database: sqlite3.Connection, secret: str, words: DatabaseLabels
 
 
 def create_cipher(secret: str, words: DatabaseLabels) -> tuple[Cipher, bytes, bytes]:
-    """Return a new cipher, and what is written to recognize its key: the salt, and a value to
-    check."""
+    """Return a new cipher, and what is stored to recognize its key: the salt and a check value."""
     salt = os.urandom(SALT_BYTES)
     seal = Cipher(secret, salt, words.what)
     return seal, salt, seal.seal(_CHECK, "key")
@@ -105,7 +104,7 @@ def verify_cipher(salt: bytes, check_value: bytes, secret: str, words: DatabaseL
     """Return the cipher that `create_cipher` made.
 
     Raises:
-        errors.SettingsInvalid: it was sealed with another key.
+        errors.SettingsInvalid: it was encrypted with another key.
     """
     seal = Cipher(secret, salt, words.what)
     try:
@@ -124,13 +123,13 @@ def verify_cipher(salt: bytes, check_value: bytes, secret: str, words: DatabaseL
 log = logging.getLogger(__name__)
 
 WRITE_DELAY_S = 1.0
-"""Delay of writes that nobody waits for and that may be lost, and of the removal of deleted rows
-from the log, unless somebody waits for that: cutting the log off takes as long as five commits,
-which those who wait for theirs would have to wait for, too."""
+"""Delay of writes that no caller waits for and that may be lost. Also the delay until deleted rows
+are removed from the write-ahead log, unless a caller waits for that: a truncation takes as long as
+five commits, and other callers' commits would wait for it."""
 READER_TIMEOUT_S = 5.0
-"""So long a deletion waits for another program that reads the file, such as a backup."""
+"""Time for which a deletion waits for another program that reads the file, such as a backup."""
 READER_BUSY_TIMEOUT_MS = 100
-"""So long a commit may wait for one."""
+"""Time for which a truncation blocks on such a reader."""
 
 Statement = tuple[str, Sequence[object]]
 WriteCallback = Callable[[errors.SidecarError | None], None]
@@ -138,8 +137,8 @@ WriteCallback = Callable[[errors.SidecarError | None], None]
 
 @dataclass(frozen=True, slots=True)
 class JobWrite:
-    """Writes of one job, in one transaction. ``after``: called once it is done; ``gone``: nothing
-    else of this job is kept."""
+    """Writes of one job, in one transaction. ``after``: called once it is committed; ``gone``: the
+    job is deleted, so its earlier writes are dropped."""
 
     job_id: str
     statements: Sequence[Statement] = ()
@@ -149,10 +148,10 @@ class JobWrite:
 
 
 class SqliteWriter:
-    """Takes parts from one thread, writes them in order from its own."""
+    """Writer thread that commits the writes of another thread in order."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
-        """``database``: in autocommit mode, and nobody else's from now on."""
+        """``database``: in autocommit mode, and used only here from now on."""
         self._database = database
         self._news = threading.Condition()
         self._parts: list[JobWrite] = []
@@ -163,24 +162,25 @@ class SqliteWriter:
         self._owed: defaultdict[str, list[JobWrite]] = defaultdict(list)
         self._wrong: dict[str, errors.SidecarError] = {}
         self._deleted: set[str | None] = {None}
-        """Jobs that are deleted, and still in the log; None: those that a service before this had
-        deleted when it was killed."""
+        """Deleted jobs that are still in the write-ahead log; None: those that an earlier service
+        had deleted when it was killed."""
         self._uncut: errors.SidecarError | None = None
-        """Reason why they are, although somebody waited."""
+        """Error because of which they are still there although a caller waits."""
         self._patient_until = 0.0
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
     def put(self, part: JobWrite) -> None:
-        """Have it written, behind all before it."""
+        """Queue a write, behind all before it."""
         with self._news:
             self._parts.append(part)
             self._due = min(self._due, time.monotonic() + WRITE_DELAY_S * (not part.soon))
             self._news.notify()
 
     def on_written(self, job_id: str | None, told: WriteCallback) -> None:
-        """Have ``told`` called (from the writer's thread) once all before was tried, with what went
-        wrong with that job; without one, why something that was deleted is still on the disk."""
+        """Call ``told`` (from the writer's thread) once all earlier writes were tried,
+        with the error of that job. Without a job: with the error because of which deleted
+        data is still on the disk."""
         with self._news:
             if self._closing:
                 told(None)
@@ -190,7 +190,7 @@ class SqliteWriter:
             self._news.notify()
 
     def close(self) -> None:
-        """Write all that there is, and stop."""
+        """Commit all queued writes, and stop."""
         with self._news:
             self._closing = True
             self._news.notify()
@@ -239,7 +239,7 @@ class SqliteWriter:
 
     @property
     def _kept(self) -> errors.SidecarError | None:
-        """Return the reason why something that was deleted is still in the file."""
+        """Return the error because of which deleted data is still in the file."""
         for job_id, parts in self._owed.items():
             if any(part.gone for part in parts):
                 return self._wrong[job_id]
@@ -267,7 +267,7 @@ class SqliteWriter:
             self._wrong.clear()
 
     def _committed(self, parts: Sequence[JobWrite]) -> sqlite3.Error | None:
-        """All of it or nothing, on the disk when this returns; or what was wrong."""
+        """Commit all of ``parts`` or nothing, synced to the disk; return the error, if any."""
         if not parts:
             return None
         try:
@@ -288,8 +288,8 @@ class SqliteWriter:
         return None
 
     def _shorten(self) -> None:
-        """Cut the write-ahead log off, in which the deleted jobs still are. Where somebody reads it
-        that is tried again, and those who wait for it are told after a while."""
+        """Truncate the write-ahead log, which still contains deleted jobs. If another program reads
+        it, that is retried, and waiting callers get the error after a while."""
         self._shorten_at = float("inf")
         if not self._deleted:
             return
@@ -315,8 +315,8 @@ class SqliteWriter:
             self._shorten_at = time.monotonic() + WRITE_DELAY_S
 
     def _truncated(self) -> bool:
-        """Truncate the write-ahead log; return whether no reader prevented it. Commits wait for no
-        reader meanwhile."""
+        """Truncate the write-ahead log; return whether no reader prevented it. It blocks on readers
+        only briefly, so that commits do not wait."""
         ((usual_ms,),) = self._database.execute("PRAGMA busy_timeout").fetchall()
         self._database.execute(f"PRAGMA busy_timeout = {READER_BUSY_TIMEOUT_MS}")
         try:

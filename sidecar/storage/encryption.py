@@ -1,10 +1,10 @@
 """AES-256-GCM encryption, its key (setting, private file, keyring), random access to recordings.
 
-What is sealed says what it is (``about``), so that one piece cannot be put in another's place. A
-recording is sealed in pieces, each numbered, the last one marked: none can be left out, moved or
-cut off (Hoang, Reyhanitabar, Rogaway, Vizár 2015, "STREAM").
+Each encrypted value is bound to what it is (``about``, the associated data), so that it cannot take
+the place of another. A recording is encrypted in numbered chunks, the last one marked: none can be
+omitted, moved or cut off (Hoang, Reyhanitabar, Rogaway, Vizár 2015, "STREAM").
 
-A piece is opened when it is asked for, and nothing of it is written anywhere.
+A chunk is decrypted when it is read, and its plaintext is written nowhere.
 """
 
 from __future__ import annotations
@@ -25,32 +25,31 @@ from sidecar.errors import SettingsInvalid
 from sidecar.installation import install_command
 
 SALT_BYTES = 16
-"""Bytes."""
 FILE_MAGIC = b"VIBEVOICE RECORDING 2\n"
-"""Magic number of a recording, and the version of its format. Those of the first have none, and
-were sealed with the key of their journal."""
+"""Magic number of an encrypted recording, with the version of its format. Recordings of the first
+version have none, and were encrypted with the key of their journal."""
 CHUNK_BYTES = 1 << 20
-"""Bytes of a recording that are sealed at once."""
+"""Bytes of a recording that are encrypted as one chunk."""
 NONCE_PREFIX_BYTES = 7
-"""Random bytes before the first piece, with which each nonce begins."""
+"""Random bytes before the first chunk; each nonce begins with them."""
 TAG_BYTES = 16
-"""Bytes by which a sealed piece is longer."""
+"""Bytes that encryption adds to a chunk."""
 _NONCE_BYTES = 12
 
 
 class DecryptionFailed(Exception):
-    """It was sealed with another key, or altered."""
+    """Error of a value that was encrypted with another key, or changed."""
 
 
 class Cipher:
-    """Seals and opens with one key."""
+    """Encryption and decryption with one key."""
 
     def __init__(self, secret: str, salt: bytes, purpose: str = "kept jobs") -> None:
-        """``secret``: random, of 128 bits at least; ``salt``: of the file that is sealed;
-        ``purpose``: what is in it, so that one secret gives a key for each.
+        """``secret``: random, of at least 128 bits; ``salt``: of the encrypted file or database;
+        ``purpose``: what is encrypted, so that one secret gives a separate key for each purpose.
 
         Raises:
-            errors.SettingsInvalid: the package for it is not installed.
+            errors.SettingsInvalid: the package 'cryptography' is not installed.
         """
         try:
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -68,21 +67,21 @@ class Cipher:
         self._secret, self._salt = secret, salt
 
     def of_recording(self, name: str) -> Cipher:
-        """Return the cipher of this recording alone; its name is never given to another."""
+        """Return the cipher of one recording; its name is never used for another."""
         return Cipher(self._secret, self._salt, f"recording {name}")
 
     def of_job(self, job_id: str) -> Cipher:
-        """Return the key of a job's rows in a database: one for all would reach the number of
-        messages that random nonces allow (NIST SP 800-38D, 8.3: 2^32)."""
+        """Return the cipher of a job's database rows. One key for all jobs could reach the number
+        of messages that random nonces allow (NIST SP 800-38D, 8.3: 2^32)."""
         return Cipher(self._secret, self._salt, f"job {job_id}")
 
     def code(self, text: str) -> str:
-        """Return a code of a text, which is the same each time and tells nobody else what it is
+        """Return a code of a text: always the same, and useless without the key
         (HMAC-SHA256, RFC 2104)."""
         return hmac.new(self._secret.encode(), self._salt + text.encode(), "sha256").hexdigest()
 
     def seal(self, data: bytes, about: str) -> bytes:
-        """``data``, for nobody else to read."""
+        """Encrypt ``data``, bound to ``about``."""
         nonce = os.urandom(_NONCE_BYTES)
         return nonce + self._cipher.encrypt(nonce, data, about.encode())
 
@@ -90,23 +89,23 @@ class Cipher:
         """Decrypt a value.
 
         Raises:
-            SealBroken: it is not what it was, or not about that.
+            DecryptionFailed: it was changed, or ``about`` differs.
         """
         return self._decrypted(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], about)
 
     def encrypt_recording(self, data: Iterable[bytes], name: str) -> Iterator[bytes]:
-        """A recording, sealed under a key of its own."""
+        """Encrypt a recording under its own key."""
         own, prefix = self.of_recording(name), os.urandom(NONCE_PREFIX_BYTES)
         yield FILE_MAGIC + prefix
         for number, piece, last in _number_chunks(rechunk(data, CHUNK_BYTES)):
             yield own.encrypt_chunk(piece, prefix, number, name, last=last)
 
     def decrypt_recording(self, sealed: Iterable[bytes], name: str) -> Iterator[bytes]:
-        """A recording that was sealed, also one of the first version; what comes before it breaks
-        was right.
+        """Decrypt a recording, also one of the first version. Data that was yielded before an error
+        is valid.
 
         Raises:
-            SealBroken: it is not what it was, not of that name, or not whole.
+            DecryptionFailed: it was changed, has another name, or is incomplete.
         """
         rest = iter(_split_stream(sealed, len(FILE_MAGIC)))
         head = next(rest, b"")
@@ -118,16 +117,17 @@ class Cipher:
     def encrypt_chunk(
         self, data: bytes, prefix: bytes, number: int, about: str, *, last: bool
     ) -> bytes:
-        """One piece of a stream, which is never sealed with other ``data`` again."""
+        """Encrypt one chunk of a stream; a number must never be used for other ``data`` again."""
         return self._cipher.encrypt(_nonce(prefix, number, last), data, about.encode())
 
     def decrypt_chunks(
         self, sealed: Iterable[bytes], about: str, piece: int = CHUNK_BYTES
     ) -> Iterator[bytes]:
-        """The stream that was sealed, so many bytes at once; what comes before it breaks was right.
+        """Decrypt a stream of chunks of ``piece`` bytes. Data that was yielded before an error is
+        valid.
 
         Raises:
-            SealBroken: it is not what it was, not about that, or not whole.
+            DecryptionFailed: it was changed, ``about`` differs, or it is incomplete.
         """
         rest = iter(_split_stream(sealed, NONCE_PREFIX_BYTES))
         prefix = next(rest, b"")
@@ -139,10 +139,11 @@ class Cipher:
     def decrypt_chunk(
         self, data: bytes, prefix: bytes, number: int, about: str, *, last: bool
     ) -> bytes:
-        """One piece of a stream that was sealed, and is whole if its ``last`` one opens as such.
+        """Decrypt one chunk of a stream. The stream is complete if its ``last`` chunk decrypts as
+        such.
 
         Raises:
-            SealBroken: it is not what it was, not about that, or not in that place.
+            DecryptionFailed: it was changed, or ``about``, ``number`` or ``last`` differ.
         """
         return self._decrypted(_nonce(prefix, number, last), data, about)
 
@@ -160,7 +161,7 @@ def _nonce(prefix: bytes, number: int, last: bool) -> bytes:
 
 
 def _number_chunks(pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes, bool]]:
-    """Pieces with their numbers, and whether they are the last; at least one."""
+    """Yield chunks with their numbers, and whether they are the last; at least one."""
     number, held = 0, b""
     for following in pieces:
         if held:
@@ -171,7 +172,7 @@ def _number_chunks(pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes, bool]]
 
 
 def rechunk(data: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """The same bytes in pieces of ``size``; the last may be shorter."""
+    """Yield the same bytes in chunks of ``size``; the last may be shorter."""
     waiting = bytearray()
     for part in data:
         waiting += part
@@ -185,7 +186,7 @@ def rechunk(data: Iterable[bytes], size: int) -> Iterator[bytes]:
 
 
 def _split_stream(data: Iterable[bytes], first: int) -> Iterator[bytes]:
-    """The first bytes, or as many as there are; then the rest as it comes."""
+    """Yield the ``first`` bytes, or as many as there are; then the rest as it comes."""
     waiting, parts = b"", iter(data)
     for part in parts:
         waiting += part
@@ -197,38 +198,38 @@ def _split_stream(data: Iterable[bytes], first: int) -> Iterator[bytes]:
 
 
 class StoredObject(Protocol):
-    """Bytes that can be read from any place, by several threads."""
+    """Bytes with random access, by several threads."""
 
     @property
     def size(self) -> int:
         """Return the number of bytes."""
 
     def at(self, at: int, size: int) -> bytes:
-        """Return so many bytes from there on; fewer at their end.
+        """Return at most ``size`` bytes from the offset ``at``; fewer at the end.
 
         Raises:
             OSError: they cannot be read.
         """
 
     def close(self) -> None:
-        """Let go of them, without waiting; once more does nothing."""
+        """Release the object, without waiting; a second call does nothing."""
 
 
 class LocalObject:
     """`StoredObject` in an open file."""
 
     def __init__(self, fd: int) -> None:
-        """``fd`` is closed with this."""
+        """``fd`` is closed with this object."""
         self._fd = fd
         self._turn, self._over = threading.Lock(), False
 
     @property
     def size(self) -> int:
-        """Bytes of the file."""
+        """Return the bytes of the file."""
         return os.fstat(self._fd).st_size
 
     def at(self, at: int, size: int) -> bytes:
-        """Return so many bytes from there on."""
+        """Return at most ``size`` bytes from the offset ``at``."""
         try:
             with self._turn:
                 if sys.platform != "win32":
@@ -240,7 +241,7 @@ class LocalObject:
                 self.close()
 
     def close(self) -> None:
-        """Let go of the file: who reads just now does it then."""
+        """Close the file; a read in progress closes it at its end."""
         self._over = True
         if self._turn.acquire(blocking=False):
             try:
@@ -252,14 +253,14 @@ class LocalObject:
 
 
 class EncryptedFile:
-    """File that `Cipher.seal_recording` wrote. That it is whole is known from the start: only the
-    last piece opens as the last."""
+    """Encrypted recording with random access (`Cipher.encrypt_recording`). It is known to be
+    complete from the start: only the last chunk decrypts as the last."""
 
     def __init__(self, seal: Cipher, stored: StoredObject, name: str) -> None:
-        """``stored`` is closed with this, also where this raises.
+        """``stored`` is closed with this object, also if this raises.
 
         Raises:
-            SealBroken: it is not what it was, not of that name, or not whole.
+            DecryptionFailed: it was changed, has another name, or is incomplete.
         """
         self._seal, self._stored, self._name = seal, stored, name
         self._step = CHUNK_BYTES + TAG_BYTES
@@ -281,10 +282,11 @@ class EncryptedFile:
             raise
 
     def read(self, at: int, most: int = sys.maxsize) -> bytes:
-        """Some bytes from there on: to the end of a piece at most, none at the end of it all.
+        """Return at most ``most`` bytes from the offset ``at``, at most to the end of a chunk; none
+        at the end of the recording.
 
         Raises:
-            SealBroken: it is not what it was.
+            DecryptionFailed: it was changed.
         """
         if not 0 <= at < self.size:
             return b""
@@ -292,7 +294,7 @@ class EncryptedFile:
         return self._piece(number)[begin : begin + most]
 
     def close(self) -> None:
-        """Let go of it, without waiting; once more does nothing."""
+        """Release the file, without waiting; a second call does nothing."""
         self._stored.close()
 
     def _piece(self, number: int) -> bytes:
@@ -316,10 +318,10 @@ KEY_HINT = (
 
 
 def journal_key(settings: Settings) -> str:
-    """The key; where none is given, that in the system's keyring, which is made there once.
+    """Return the key; if none is set, the one in the system's keyring, which is created there once.
 
     Raises:
-        errors.SettingsInvalid: there is none, or it is no secret.
+        errors.SettingsInvalid: there is none, or it is too short.
     """
     given = settings.journal_key
     if given is None:
@@ -335,7 +337,7 @@ def journal_key(settings: Settings) -> str:
 
 
 def _read_keyring() -> str:
-    """Read the key from the keyring, if there is one that can keep it."""
+    """Return the key in the system's keyring, which is created there if it is missing."""
     try:
         import keyring
         from keyring.errors import KeyringError
@@ -349,7 +351,7 @@ def _read_keyring() -> str:
         if key is None:
             folder = user_data_path("vibevoice-asr", appauthor=False)
             files.make_folder(folder)
-            with files.lock_folder(folder):  # of two first starts, one makes it and both have it
+            with files.lock_folder(folder):  # of two first starts, one creates it and both get it
                 if keyring.get_password(_SERVICE, _NAME) is None:
                     keyring.set_password(_SERVICE, _NAME, secrets.token_hex(GENERATED_KEY_BYTES))
                 key = keyring.get_password(_SERVICE, _NAME)

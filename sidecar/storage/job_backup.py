@@ -1,7 +1,7 @@
-"""Backup of kept jobs into one file, and restore.
+"""Backup of stored jobs into one file, and restore.
 
-The file is a tar: recordings, `jobs.db`, and at its end a list of both with their digests. Without
-the list it is not whole.
+The file is a tar: recordings, `jobs.db`, and at its end a manifest of both with their digests.
+Without the manifest it is incomplete.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ class BackupSummary:
 
 
 def back_up_jobs(folder: Path, target: Path) -> BackupSummary:
-    """Write what is kept in ``folder`` into one new file that only its owner may read; a service
-    may be at work there meanwhile. It is there whole or not at all.
+    """Write the jobs in ``folder`` into one new file that only its owner may read. A service may
+    run there meanwhile. The file appears whole or not at all.
 
     Raises:
-        errors.SettingsInvalid: there are no jobs, they cannot be copied, or ``target`` is there
+        errors.SettingsInvalid: there are no jobs, they cannot be copied, or ``target`` exists
             already or cannot be written.
-        errors.DiskFull: there is no room for it.
+        errors.DiskFull: there is no space for it.
     """
     if not (folder / JOURNAL_FILE).is_file():
         raise SettingsInvalid(
@@ -80,12 +80,12 @@ def back_up_jobs(folder: Path, target: Path) -> BackupSummary:
 
 
 def restore_jobs(source: Path, folder: Path) -> BackupSummary:
-    """Put what a backup has into ``folder``, in which there are no jobs.
+    """Restore a backup into ``folder``, which has no jobs.
 
     Raises:
-        errors.SettingsInvalid: it is no backup or not whole, it is of a later version, there are
-            jobs already, or a service has the folder, or that cannot be written.
-        errors.DiskFull: there is no room for it.
+        errors.SettingsInvalid: it is no backup or incomplete, it is of a later version, there are
+            jobs already, a service uses the folder, or it cannot be written.
+        errors.DiskFull: there is no space for it.
     """
     try:
         packed = source.open("rb")
@@ -147,8 +147,8 @@ def _not_a_backup_error(source: Path, why: str) -> SettingsInvalid:
 def _consistent_snapshot(
     folder: Path,
 ) -> Iterator[tuple[sqlite3.Connection, Sequence[tuple[str, IO[bytes]]]]]:
-    """The file and the recordings as they were at one moment: both are opened while nothing can be
-    written. A service that is at work waits for milliseconds; what it deletes then stays open."""
+    """Yield the database and the recordings as of one moment: both are opened while writes are
+    locked. A running service waits for milliseconds; files that it deletes later stay open here."""
     with ExitStack() as opened:
         address = f"{(folder / JOURNAL_FILE).absolute().as_uri()}?mode=rw"
         guard, reader = (
@@ -157,10 +157,10 @@ def _consistent_snapshot(
         )
         guard.execute("BEGIN IMMEDIATE")
         reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM jobs").fetchall()  # from here on it sees this moment
+        reader.execute("SELECT count(*) FROM jobs").fetchall()  # from here on it sees this snapshot
         recordings = []
         for path in sorted((folder / UPLOADS_FOLDER).glob("*")):
-            with suppress(FileNotFoundError):  # its job had ended by then
+            with suppress(FileNotFoundError):  # its job ended meanwhile
                 if path.suffix != PARTIAL_SUFFIX:
                     recordings.append((path.name, opened.enter_context(path.open("rb"))))
         guard.execute("ROLLBACK")
@@ -174,7 +174,7 @@ def _copy_database(database: sqlite3.Connection, copy: Path) -> None:
 
 
 def _count_jobs(file: Path) -> int:
-    """Return the number of jobs in a file that is sound."""
+    """Return the number of jobs in an intact file."""
     with closing(sqlite3.connect(file, isolation_level=None)) as database:
         (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
@@ -186,7 +186,7 @@ def _count_jobs(file: Path) -> int:
 def _write_archive(
     target: IO[bytes], copy: Path, recordings: Sequence[tuple[str, IO[bytes]]]
 ) -> int:
-    """Write the tar, through to the disk; the bytes in it."""
+    """Write the tar, synced to the disk; return its bytes."""
     digests: dict[str, str] = {}
     with tarfile.open(fileobj=target, mode="w") as tar, copy.open("rb") as database:
         for name, file in [*((f"{UPLOADS_FOLDER}/{one}", file) for one, file in recordings),
@@ -208,7 +208,7 @@ def _tar_member(name: str, size: int) -> tarfile.TarInfo:
 
 
 def _extract_archive(packed: IO[bytes], source: Path, folder: Path) -> int:
-    """Write what the tar has into ``folder``; how many recordings."""
+    """Extract the tar into ``folder``; return the number of recordings."""
     (folder / UPLOADS_FOLDER).mkdir(mode=0o700)
     digests: dict[str, str] = {}
     listed: Mapping[str, str] | None = None
@@ -232,7 +232,7 @@ def _extract_archive(packed: IO[bytes], source: Path, folder: Path) -> int:
 
 
 def _write_new_file(data: _Readable, path: Path) -> str:
-    """Write a new file, through to the disk; its digest."""
+    """Write a new file, synced to the disk; return its digest."""
     read = _HashingReader(data)
     with files.open_new(path) as file:
         while piece := read.read(_CHUNK_BYTES):
@@ -243,7 +243,7 @@ def _write_new_file(data: _Readable, path: Path) -> str:
 
 
 class _HashingReader:
-    """Reads, and knows the SHA-256 of what was read."""
+    """Reader that computes the SHA-256 of what it has read."""
 
     def __init__(self, data: _Readable) -> None:
         self._data = data

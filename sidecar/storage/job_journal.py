@@ -1,6 +1,6 @@
 """Journal file of jobs: locking, migration, damaged files.
 
-A file that is broken is set aside under a name with the time, and said; nothing deletes it.
+A damaged file is renamed, with the time, and logged; nothing deletes it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ log = logging.getLogger(__name__)
 JOURNAL_FILE, LOCK_FILE, UPLOADS_FOLDER = "jobs.db", "lock", "uploads"
 BROKEN_SUFFIX = ".broken-"
 LOCK_TIMEOUT_S = 5.0
-"""So long the service that has the folder may take to end."""
+"""Time that another service may take to end and unlock the folder."""
 DISK_FULL_BELOW_BYTES = 1 << 20
-"""With less room than that, an error of the disk is taken for a full one: SQLite says "disk I/O
-error" where it cannot make the 32 KiB of its log's index."""
+"""Free space below which an error of the disk counts as a full disk. SQLite reports "disk I/O
+error" if it cannot create the 32 KiB of its log's index."""
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, None}
-"""Errors of SQLite for a damaged file: its tables have other columns (`ERROR`), or its text is
-none (Python gives that no code). All else is said of the disk."""
+"""SQLite's errors for a damaged file: its tables have other columns (`ERROR`), or its text cannot
+be decoded (Python gives that no code). All others are errors of the disk."""
 JOURNAL_LABELS = encrypted_sqlite.DatabaseLabels("kept jobs", "VIBEVOICE_DATA_DIR")
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -51,36 +51,37 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (),
     (),
 )
-"""Migrations of the file from each version to the next; a step once released never changes. The
-third adds a kind of event, an edit, which a program before it would take for damage; the fourth,
-an attempt that waits behind another job's; the fifth, a key for each recording."""
+"""Migrations of the file from each version to the next; a released step never changes.
+An empty step marks data that an older program would take for damage. The third adds a
+kind of event, an edit; the fourth, an attempt that waits behind another job's; the
+fifth, a key for each recording."""
 
 
 class JournalDamaged(Exception):
-    """The file is not what was written."""
+    """Error of a file that was changed or is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobJournal:
-    """An open file, and what it is sealed with."""
+    """Open journal file, its cipher and its lock."""
 
     database: sqlite3.Connection
     seal: Cipher
     lock: sqlite3.Connection
 
     def close(self) -> None:
-        """Let another have it."""
+        """Close the file and unlock the folder for other services."""
         self.database.close()
         self.lock.close()
 
 
 def open_journal(folder: Path, secret: str, read: Callable[[JobJournal], None]) -> JobJournal:
-    """Open the file in ``folder``, brought up to date, and have it read; a new one if there is none
-    or the old one is broken (``read`` may find that, too).
+    """Open the file in ``folder``, migrate it, and call ``read`` with it. If there is no file, or
+    it is damaged (``read`` may find that too), a new one is created.
 
     Raises:
         errors.SettingsInvalid: the folder cannot be used, another service uses it, the disk is full
-            or fails, the key is another, or the file is of a later version.
+            or fails, the key is wrong, or the file is of a later version.
     """
     try:
         files.private_folder(folder)
@@ -116,7 +117,7 @@ def open_journal(folder: Path, secret: str, read: Callable[[JobJournal], None]) 
 
 
 def _unusable_error(folder: Path, error: sqlite3.Error | OSError) -> SettingsInvalid:
-    """Return the error of a disk that fails; the file may be sound, and stays as it is."""
+    """Return the error of a failing disk; the file may be intact and is not changed."""
     full = isinstance(error, sqlite3.Error) and _sqlite_error_name(error) == sqlite3.SQLITE_FULL
     with suppress(OSError):
         full = full or shutil.disk_usage(folder).free < DISK_FULL_BELOW_BYTES
@@ -138,7 +139,7 @@ def _sqlite_error_name(error: sqlite3.Error) -> int | None:
 
 
 def quarantine_journal(folder: Path) -> str:
-    """Give the file and the uploads another name, with the time."""
+    """Rename the file and the uploads, with the time."""
     mark = f"{BROKEN_SUFFIX}{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 10**6:06}"
     for name in (JOURNAL_FILE, f"{JOURNAL_FILE}-wal", f"{JOURNAL_FILE}-shm", UPLOADS_FOLDER):
         with suppress(FileNotFoundError):
@@ -147,7 +148,7 @@ def quarantine_journal(folder: Path) -> str:
 
 
 def broken_files(folder: Path) -> list[Path]:
-    """Return the files that were set aside."""
+    """Return the quarantined files."""
     return sorted(folder.glob(f"{JOURNAL_FILE}{BROKEN_SUFFIX}*"))
 
 
@@ -155,7 +156,7 @@ def lock_journal(folder: Path) -> sqlite3.Connection:
     """Lock the folder for this process; the system releases the lock with the process.
 
     Raises:
-        errors.SettingsInvalid: another has it, or there is no room for it.
+        errors.SettingsInvalid: another process has it, or there is no space for it.
         OSError: the folder cannot be written.
     """
     files.touch(folder / LOCK_FILE)
@@ -203,7 +204,7 @@ def _open_database(
 
 
 def migrate_journal(database: sqlite3.Connection) -> None:
-    """Bring the file up to date, a version at a time, each whole or not at all.
+    """Migrate the file, a version at a time, each whole or not at all.
 
     Raises:
         errors.SettingsInvalid: it is of a later version.
@@ -212,7 +213,7 @@ def migrate_journal(database: sqlite3.Connection) -> None:
 
 
 def check_version(database: sqlite3.Connection) -> int:
-    """The version of the file.
+    """Return the version of the file.
 
     Raises:
         errors.SettingsInvalid: it is later than this program.

@@ -37,8 +37,9 @@ _LIMITS = f"""
 AWAY = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
-    psycopg.errors.ReadOnlySqlTransaction,  # it was the first of two, and is the second now
-    psycopg.errors.IdleInTransactionSessionTimeout,  # this machine slept in the middle
+    psycopg.errors.ReadOnlySqlTransaction,  # the primary has become a standby
+    # this machine was suspended within a transaction
+    psycopg.errors.IdleInTransactionSessionTimeout,
 )
 """Errors of a database that does not answer now."""
 
@@ -50,16 +51,16 @@ class Outlook:
         self._log = log
         self.up = True
         self.closing = False
-        """True if its owner closes it, so that nothing is attempted again."""
+        """Whether the pool closes, so that nothing is retried."""
 
     def answered(self) -> None:
-        """Note that the database answers."""
+        """Record that the database answers."""
         if not self.up:
             self.up = True
             self._log.info("the database answers again")
 
     def failed(self, error: Exception) -> None:
-        """Note that the database does not answer."""
+        """Record that the database does not answer."""
         if self.up and not self.closing:
             self.up = False
             self._log.warning(
@@ -69,13 +70,13 @@ class Outlook:
 
 
 class Connection(AsyncConnection[tuple[Any, ...]]):
-    """A connection of a pool, made by as many attempts as it takes."""
+    """Connection of a pool, made by as many attempts as it takes."""
 
     @classmethod
     async def connect(  # type: ignore[override]
         cls, conninfo: str = "", *, outlook: Outlook, **options: Any
     ) -> AsyncConnection[tuple[Any, ...]]:
-        """Return a connection, however long the database is away.
+        """Return a connection; retried while the database does not answer.
 
         Raises:
             psycopg.OperationalError: the pool is closing.
@@ -99,7 +100,7 @@ class Connection(AsyncConnection[tuple[Any, ...]]):
 
 
 async def connected(address: str) -> AsyncConnection[tuple[Any, ...]]:
-    """Return a connection that has all time limits.
+    """Return a connection with all time limits set.
 
     Raises:
         psycopg.Error: the database does not answer.
@@ -115,7 +116,7 @@ async def connected(address: str) -> AsyncConnection[tuple[Any, ...]]:
 
 
 def pool(address: str, size: int, outlook: Outlook) -> AsyncConnectionPool[Any]:
-    """Return a pool, which is not open yet."""
+    """Return a pool that is not open yet."""
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # `Outlook` logs an outage once
     return AsyncConnectionPool(
         address,
@@ -124,7 +125,7 @@ def pool(address: str, size: int, outlook: Outlook) -> AsyncConnectionPool[Any]:
         min_size=1,
         max_size=size,
         max_idle=postgres_settings.IDLE_CONNECTION_S,
-        num_workers=size,  # each connection that is being made takes one
+        num_workers=size,  # each connection attempt takes one
         name="database",
         open=False,
     )
@@ -132,7 +133,7 @@ def pool(address: str, size: int, outlook: Outlook) -> AsyncConnectionPool[Any]:
 
 @contextmanager
 def severed_after(connection: AsyncConnection[Any], seconds: float) -> Iterator[None]:
-    """Sever the connection if this is not left in time.
+    """Sever the connection if this context is not left in time.
 
     psycopg waits for the server to acknowledge a cancelled statement; a severed one ends at once.
     """
@@ -144,7 +145,7 @@ def severed_after(connection: AsyncConnection[Any], seconds: float) -> Iterator[
 
 
 def sever(connection: AsyncConnection[Any]) -> None:
-    """Shut down the socket, so that whatever waits for the server fails."""
+    """Shut down the socket, so that all that waits for the server fails."""
     with (
         suppress(OSError, psycopg.Error),
         socket.fromfd(connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as line,

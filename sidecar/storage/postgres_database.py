@@ -1,6 +1,6 @@
 """PostgreSQL calls with time limits and retries, and migrations.
 
-Every statement and migration names the schema `vibevoice`: the database may have others' tables.
+Every statement and migration names the schema `vibevoice`: the database may contain other tables.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ log = logging.getLogger(__name__)
 
 
 class PostgresDatabase:
-    """A pool of connections, and one connection that listens."""
+    """Pool of connections, and one connection that listens for notifications."""
 
     def __init__(self, address: str, size: int = 4) -> None:
-        """``size``: at most so many connections in the pool.
+        """``size``: maximum of connections in the pool.
 
         Raises:
-            errors.SettingsInvalid: the address is none, or psycopg is missing.
+            errors.SettingsInvalid: the address is invalid, or psycopg is missing.
         """
         check_address(address)
         from sidecar.storage import postgres_connection
@@ -58,14 +58,14 @@ class PostgresDatabase:
         self._pool = postgres_connection.pool(address, size, self._outlook)
         self._calls: set[asyncio.Task[Any]] = set()
         self._used: set[AsyncConnection[Row]] = set()
-        """Connections that somebody waits for."""
+        """Connections in use."""
         self._callbacks: dict[str, list[NotificationCallback]] = {}
         self._listened: set[str] = set()
-        """Channels that the listening connection listens to."""
+        """Channels to which the listening connection listens."""
         self._listening: asyncio.Task[None] | None = None
         self._listening_connection: AsyncConnection[Row] | None = None
         self._misses = 0
-        """Attempts to listen that failed in a row."""
+        """Consecutive failed attempts to listen."""
 
     @property
     def up(self) -> bool:
@@ -74,12 +74,12 @@ class PostgresDatabase:
 
     @property
     def hears(self) -> bool:
-        """Return whether messages on all channels are told."""
+        """Return whether notifications of all channels are received."""
         listening = self._listening_connection is not None
         return listening and self._callbacks.keys() <= self._listened
 
     async def open(self) -> None:
-        """Begin to connect, once; this does not wait for the database."""
+        """Start to connect, once; this does not wait for the database."""
         await self._pool.open()
         self._start_listening()
 
@@ -91,7 +91,7 @@ class PostgresDatabase:
             self._driver.sever(connection)
         if self._listening_connection is not None:
             self._driver.sever(self._listening_connection)
-        elif self._listening is not None:  # it connects, or pauses
+        elif self._listening is not None:  # it is connecting or pausing
             self._listening.cancel()
         await self._pool.close(timeout=3 * CONNECT_TIMEOUT_S)
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -102,7 +102,7 @@ class PostgresDatabase:
         """Return the rows of one autocommitted statement, which may be repeated.
 
         Raises:
-            errors.JournalUnreachable: the database does not answer, or refuses.
+            errors.JournalUnreachable: the database does not answer, or rejects the statement.
         """
 
         async def work(connection: AsyncConnection[Row]) -> list[Row]:
@@ -121,10 +121,10 @@ class PostgresDatabase:
         return await self.fetch(f"SELECT * FROM vibevoice.{function}({marks})", values)  # noqa: S608
 
     async def transaction(self, work: Callable[[AsyncCursor[Row]], Awaitable[T]]) -> T:
-        """Return what ``work`` returns, which is done in one transaction and may be repeated.
+        """Return the result of ``work``, which runs in one transaction and may be repeated.
 
         Raises:
-            errors.JournalUnreachable: the database does not answer, or refuses.
+            errors.JournalUnreachable: the database does not answer, or rejects a statement.
         """
 
         async def alone(connection: AsyncConnection[Row]) -> T:
@@ -134,7 +134,7 @@ class PostgresDatabase:
         return await self._shielded(self._with_retries(alone))
 
     async def maintain(self, sql: str, within_s: float) -> None:
-        """Execute a statement that runs in no transaction, over a connection of its own.
+        """Execute a statement that runs in no transaction, over a separate connection.
 
         Raises:
             errors.JournalUnreachable: the database does not answer, or not in time.
@@ -153,29 +153,30 @@ class PostgresDatabase:
         await self._shielded(own())
 
     def listen(self, channel: str, tell: NotificationCallback) -> None:
-        """Have each message on a channel told, and "" after a connection: some may be missed."""
+        """Call ``tell`` with each notification of a channel, and with "" after a connection, as
+        some may have been missed."""
         self._callbacks.setdefault(channel, []).append(tell)
         self._listened.discard(channel)
         if not self._pool.closed:
             self._start_listening()
 
     def _start_listening(self) -> None:
-        """Connect for messages where any are wanted."""
+        """Start to listen, if there is any callback."""
         if self._callbacks and self._listening is None:
             listening = self._listen()
             self._listening = asyncio.get_running_loop().create_task(listening)
 
     async def _shielded(self, call: Coroutine[Any, Any, T]) -> T:
-        """Return what ``call`` returns; it goes on if the caller is cancelled, for psycopg would
-        have the caller wait until the server acknowledges that."""
+        """Return the result of ``call``, which goes on if the caller is cancelled: psycopg would
+        make the caller wait until the server acknowledges the cancel."""
         task = asyncio.get_running_loop().create_task(self._translating_errors(call))
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
         return await asyncio.shield(task)
 
     async def _with_retries(self, work: Callable[[AsyncConnection[Row]], Awaitable[T]]) -> T:
-        """Do the work; try again at once while a connection was at fault: after a restart of the
-        server all those of the pool are dead."""
+        """Run the work, and retry it at once while a connection was at fault: after a restart of
+        the server all connections of the pool are dead."""
         clock = asyncio.get_running_loop().time
         until = clock() + CALL_TIMEOUT_S
         for others in reversed(range(self._size + 1)):
@@ -201,7 +202,7 @@ class PostgresDatabase:
             self._used.discard(connection)
 
     async def _translating_errors(self, call: Awaitable[T]) -> T:
-        """Return what ``call`` returns; its errors become those of the catalogue."""
+        """Return the result of ``call``; its errors become those of the catalogue."""
         import psycopg
 
         try:
@@ -209,7 +210,8 @@ class PostgresDatabase:
         except self._driver.AWAY as error:
             self._outlook.failed(error)
             raise errors.JournalUnreachable() from error
-        except psycopg.Error as error:  # another version made the tables new, or a right is gone
+        # a later version migrated the tables, or a right was revoked
+        except psycopg.Error as error:
             log.error(
                 "the database rejects a call: %s; check its migrations and the user's rights "
                 "(docs/journal.md)",
@@ -220,7 +222,7 @@ class PostgresDatabase:
         return result
 
     async def _listen(self) -> None:
-        """Listen for ever, over one connection after the other."""
+        """Listen for ever, over one connection after another."""
         while not self._outlook.closing:
             try:
                 async with await self._driver.connected(
@@ -246,7 +248,7 @@ class PostgresDatabase:
                 self._notify(message.channel, message.payload)
 
     async def _check(self, connection: AsyncConnection[Row]) -> None:
-        """Listen to channels that are new; the others are all told of, if this connection is."""
+        """Check the connection, and listen to new channels."""
         from psycopg import sql
 
         await connection.execute("SELECT 1")
@@ -264,7 +266,7 @@ class PostgresDatabase:
 
 
 async def _is_retryable(connection: AsyncConnection[Row], error: Exception) -> bool:
-    """Return whether another try may do better; a connection to a standby is closed."""
+    """Return whether a retry may succeed; a connection to a standby is closed."""
     from psycopg.errors import DeadlockDetected, ReadOnlySqlTransaction
 
     if isinstance(error, ReadOnlySqlTransaction):
@@ -273,20 +275,20 @@ async def _is_retryable(connection: AsyncConnection[Row], error: Exception) -> b
 
 
 START_TIMEOUT_S = 30.0
-"""So long a database may take to come up beside a service."""
+"""Time that a database may take to start beside a service."""
 MIGRATION_STEP_TIMEOUT_S = 60.0
 """Limit for a statement of a migration: a table may be large, and another service may migrate."""
 MIGRATION_LOCK_ID = 0x766962656A6F6273
 """Advisory lock of migrations."""
 SESSIONS_CHANNEL = "vibevoice_sessions"
-"""Channel that notifies that a live session was left by its service, or is to be."""
+"""Channel of live sessions that their service has left, or is requested to leave."""
 JOURNAL_LABELS = encrypted_sqlite.DatabaseLabels("kept jobs", "VIBEVOICE_JOURNAL", "database")
 
 
 def migrations() -> Sequence[str]:
-    """Return what makes each version of the tables out of the one before.
+    """Return the migrations from each version of the tables to the next.
 
-    A file once released never changes; the next has the next number.
+    A released file never changes; the next has the next number.
     """
     folder = files("sidecar.storage") / "migrations"
     steps = {one.name: one for one in folder.iterdir() if one.name.endswith(".sql")}
@@ -296,13 +298,13 @@ def migrations() -> Sequence[str]:
 def migrate_postgres(
     address: str, secret: str, what: str = JOURNAL_LABELS.what, patience_s: float = START_TIMEOUT_S
 ) -> Cipher:
-    """Bring the tables up to date, one service at a time; return the seal of ``what``.
+    """Migrate the tables, one service at a time; return the cipher of ``what``.
 
-    This waits for the database, at most ``patience_s`` until it answers.
+    This blocks on the database, at most ``patience_s`` until it answers.
 
     Raises:
-        errors.SettingsInvalid: the address is none, or the database does not answer, is of a later
-            version, or has another key.
+        errors.SettingsInvalid: the address is invalid, or the database does not answer, is of a
+            later version, or has another key.
     """
     check_address(address)
     import psycopg
@@ -325,7 +327,7 @@ def describe_database(address: str) -> str:
     """Return the version, host and name of the database.
 
     Raises:
-        errors.SettingsInvalid: nothing answers, or the address is none.
+        errors.SettingsInvalid: no server answers, or the address is invalid.
     """
     check_address(address)
     with _connected(address) as connection:
@@ -397,13 +399,13 @@ def _cipher_of(cursor: Any, secret: str, what: str) -> Cipher:
     return seal if what == JOURNAL_LABELS.what else Cipher(secret, salt, what)
 
 
-# a fault in the code will not have gone soon, and each try writes a traceback
+# An error in the code will not be gone soon, and each attempt logs a traceback.
 FAULT_RETRY_PAUSE_S = 8.0
-"""Seconds after an error that is not an outage."""
+"""Pause after an error that is not an outage."""
 
 
 async def retry_while_unavailable(call: Callable[[], Awaitable[T]]) -> T:
-    """Return what ``call`` returns, and call it again for as long as the database is away."""
+    """Return the result of ``call``, which is retried while the database does not answer."""
     attempt = 0
     while True:
         try:
@@ -429,7 +431,7 @@ async def call_in_batches(
 
 
 async def run_periodically(call: Callable[[], Awaitable[object]], pause_s: float) -> None:
-    """Call, for ever, with so many seconds in between; an error ends nothing."""
+    """Call for ever, with pauses of ``pause_s``; an error does not end the loop."""
     while True:
         try:
             await call()

@@ -11,10 +11,10 @@ from sidecar.installation import install_command
 
 
 def journal_address(settings: Settings) -> str | None:
-    """The address of the database that several services share; None where there is none.
+    """Return the address of the database that several services share; None if it is not set.
 
     Raises:
-        errors.SettingsInvalid: there is none in the file, or others may read that.
+        errors.SettingsInvalid: the file contains no address, or other users may read it.
     """
     if settings.journal is None:
         return None
@@ -28,8 +28,8 @@ def check_address(address: str) -> None:
     """Check an address, without repeating it in the error.
 
     Raises:
-        errors.SettingsInvalid: it is none, or what speaks to it is not installed or does not run
-            on this system.
+        errors.SettingsInvalid: it is invalid, or its driver is not installed or does not run on
+            this system.
     """
     if sys.platform == "win32":  # psycopg cannot wait for sockets on the event loop of Windows
         raise SettingsInvalid(
@@ -57,37 +57,39 @@ def check_address(address: str) -> None:
 
 
 def error_first_line(error: Exception) -> str:
-    """Return the first line of an error of psycopg; no address in it has a password."""
+    """Return the first line of a psycopg error; an address in it has no password."""
     return str(error).strip().partition("\n")[0]
 
 
 HEARTBEAT_INTERVAL_S = 1.0
 """Interval of heartbeats: short enough that the jobs of a dead service are free within seconds."""
 EXPIRY_HEARTBEATS = 3
-"""Looks, one each `HEARTBEAT_INTERVAL_S`, in which a heartbeat stands still before its service is
-dead: one that meets a dead connection and is repeated over another is not late yet."""
+"""Observations, one each `HEARTBEAT_INTERVAL_S`, without a change of a heartbeat before
+its service expires. So a heartbeat that meets a dead connection and is repeated over
+another is not late yet."""
 CONNECT_TIMEOUT_S = 2
-"""Limit for a server to accept a connection; whole seconds, as libpq wants it."""
+"""Limit for a server to accept a connection; whole seconds, as libpq requires."""
 LOCK_TIMEOUT_S = 2.0
-"""Limit for a lock (`lock_timeout`): below `STATEMENT_TIMEOUT_S`, so that the error names the
-lock."""
+"""Limit for a lock (`lock_timeout`): below `STATEMENT_TIMEOUT_S`, so that
+the error names the lock."""
 STATEMENT_TIMEOUT_S = 3.0
-"""Limit for a statement (`statement_timeout`): the server gives it up before the caller."""
+"""Limit for a statement (`statement_timeout`): the server gives up before the caller."""
 CALL_TIMEOUT_S = 4.5
-"""Limit for a call with the wait for a connection and repetitions: a client hears of it in 5 s."""
+"""Limit for a call with the wait for a connection and retries: a client
+gets the error within 5 s."""
 IDLE_CONNECTION_S = 5.0
-"""Each time that a connection of a pool was not needed for so long, one is closed. The pool uses
-them in turn, and a connection that is seldom used has the server plan all anew, which takes longer
-than a call."""
+"""Time without need for a connection after which the pool closes one. The pool uses
+connections in turn. On one that is seldom used the server plans statements anew, which
+takes longer than a call."""
 LISTEN_CHECK_INTERVAL_S = 2.0
-"""Interval of checks of a connection that listens: a frozen server sends no error by itself."""
+"""Interval of checks of a listening connection: a frozen server sends no error by itself."""
 MIN_RETRY_PAUSE_S, MAX_RETRY_PAUSE_S = 0.1, 1.0
-"""Back-off between attempts: a database that restarts is there in tenths of a second, and one that
-is away for long costs one attempt a second."""
+"""Back-off between attempts. A database that restarts answers in tenths of a second; one that is
+down for long costs one attempt a second."""
 KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVES = 3, 1, 3
-"""TCP keepalive: an idle line that is dead at one end is found out within 6 s."""
+"""TCP keepalive: a dead connection without traffic is detected within 6 s."""
 SEND_TIMEOUT_S = 30.0
-"""Limit for a server to send to a client that stands still: notifications wait for it meanwhile."""
+"""Limit for a server to send to a client that stands still: other notifications wait meanwhile."""
 TCP_USER_TIMEOUT_S = 1.5
 """Limit for data that the other end does not acknowledge (`tcp_user_timeout`): three
-retransmissions, and short enough to repeat a heartbeat before its service is taken for dead."""
+retransmissions, and short enough to repeat a heartbeat before its service expires."""

@@ -1,7 +1,7 @@
 """Enrolled speakers in PostgreSQL, and their import from a file.
 
-So what one service changes is so for all, at once, and nobody is in the memory of one who was
-deleted at another.
+So a change in one service is a change for all at once, and no service has a deleted speaker in
+memory.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 KEY_PURPOSE = "people"
-"""Purpose that the key is derived for, so that it is another than that of jobs."""
+"""Purpose that the key is derived for, so that it differs from that of jobs."""
 OLDER_TRANSACTIONS_TIMEOUT_S, OLDER_TRANSACTIONS_POLL_S = 2.0, 0.02
-"""So long it is waited for those who may still see what was deleted, and so often it is looked."""
+"""Limit and interval of the wait for transactions that may still see deleted rows."""
 VACUUM_TIMEOUT_S = 10.0
-"""Limit for rewriting the table: it waits for all who read it, and copies everybody in it."""
+"""Limit for rewriting the table, which waits for its readers and copies all rows."""
 POOL_CONNECTIONS = 2
-"""One that waits for a lock keeps nobody else from reading."""
+"""More than one, so that a call that waits for a lock does not block reads."""
 _ADVISORY_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
 _OLDER_TRANSACTIONS = """SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
     AND pid <> pg_backend_pid() AND greatest(age(backend_xmin), age(backend_xid)) >= age(%s::xid)"""
@@ -46,10 +46,10 @@ _VACUUM = "VACUUM (FULL) vibevoice.people"
 
 
 class PostgresSpeakerStore:
-    """A `SpeakerStore`. It connects at the first call."""
+    """`SpeakerStore` in PostgreSQL. It connects at the first call."""
 
     def __init__(self, address: str, secret: str) -> None:
-        """Make the table, where there is none; this waits for the database.
+        """Create the table if it is missing; this blocks on the database.
 
         Raises:
             errors.SettingsInvalid: the address, the database or the key cannot be used.
@@ -75,12 +75,13 @@ class PostgresSpeakerStore:
         return await self._ask(put)
 
     async def delete(self, owner: str, person: str) -> None:
-        """As `SpeakerStore.delete`: the table is rewritten without it. Where somebody keeps the
-        database from that, the next deletion does it, or PostgreSQL itself in its time."""
+        """As `SpeakerStore.delete`: the table is rewritten without the speaker. If that is
+        prevented, the next deletion does it, or PostgreSQL's own vacuum."""
         await self._drop(owner, person)
 
     async def empty(self, owner: str) -> int:
-        """As `SpeakerStore.empty`; rewritten as for one. Who cannot be read goes, too."""
+        """As `SpeakerStore.empty`; the table is rewritten once. Speakers that cannot
+        be read are deleted, too."""
         await self._database.open()
         count = "SELECT count(*) FROM vibevoice.people WHERE owner = %s"
         ((there,),) = await self._database.fetch(count, (owner,))
@@ -89,7 +90,7 @@ class PostgresSpeakerStore:
         return int(there)
 
     async def _drop(self, owner: str, person: str | None = None) -> None:
-        """One of an owner's people, or all of them."""
+        """Delete one of an owner's speakers, or all of them."""
 
         async def drop(cursor: Any) -> str:
             await cursor.execute(_ADVISORY_LOCK, (f"people {owner}",))
@@ -104,7 +105,7 @@ class PostgresSpeakerStore:
         await self._rewrite(await self._ask(drop))
 
     async def close(self) -> None:
-        """Let go of the database."""
+        """Close the connections to the database."""
         await self._database.close()
 
     async def _ask(self, work: Callable[[Any], Awaitable[T]]) -> T:
@@ -112,8 +113,8 @@ class PostgresSpeakerStore:
         return await self._database.transaction(work)
 
     async def _rewrite(self, behind: str) -> None:
-        """Have the files of the table without what was deleted in a transaction, once nobody is
-        there any more who may still see it."""
+        """Rewrite the table's files without the rows that transaction ``behind`` deleted, once no
+        older transaction may see them."""
         try:
             until = time.monotonic() + OLDER_TRANSACTIONS_TIMEOUT_S
             while (await self._database.fetch(_OLDER_TRANSACTIONS, (behind,)))[0][0]:
@@ -169,14 +170,14 @@ def _encryption_context(person: str, owner: str) -> str:
 
 
 async def import_speaker_file(folder: Path, secret: str, store: SpeakerStore) -> tuple[int, int]:
-    """Keep everybody who is in the file in ``folder`` in ``store`` as well, with id, owner and
-    dates; how many came, and how many were there already. The file stays as it is, and the store
-    is closed.
+    """Import all speakers of the file in ``folder`` into ``store``, with id, owner and dates.
+    Return how many were added, and how many were there already. The file does not change; the
+    store is closed.
 
     Raises:
-        errors.SettingsInvalid: there is no such file, a service has it, or the key is another.
-        errors.PeopleFull: an owner would have more than one may have.
-        errors.JournalUnreachable: not everybody may have come. Once more does no harm.
+        errors.SettingsInvalid: there is no such file, a service has it open, or the key is wrong.
+        errors.PeopleFull: an owner would have more than the limit.
+        errors.JournalUnreachable: some may be missing. A repetition does no harm.
     """
     if not (folder / SPEAKER_FILE).is_file():
         raise errors.SettingsInvalid(
@@ -203,7 +204,7 @@ def _add_if_missing(person: EnrolledSpeaker) -> SpeakerUpdate:
     def decide(people: Sequence[EnrolledSpeaker]) -> EnrolledSpeaker:
         for one in people:
             if one.id == person.id:
-                return one  # as they are there: they may have been renamed since
+                return one  # as stored: it may have been renamed since
         if len(people) >= MAX_ENROLLED_SPEAKERS:
             raise errors.PeopleFull(
                 f"The owner of '{person.name}' has reached the limit of enrolled speakers."

@@ -1,10 +1,10 @@
 r"""Recording storage protocol, and recordings in a folder.
 
-Of a file system that is shared little is asked: a file is written under another name, synced,
-renamed once it is whole, read, deleted, and has the server's time of its last change.
+A shared file system has to support little: a file is written under a temporary name, synced,
+renamed once it is whole, read and deleted. Its modification time is that of the file server.
 
-Names are ours (`\w[\w-]*`) and never used twice; what a recording is, is said by the job that names
-it, with its digest. All of it waits for a disk or a server: call it in a thread.
+Names are generated here (`\w[\w-]*`) and never used twice. The job that names a recording has its
+digest. All methods block on a disk or a server: call them in a thread.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from sidecar.audio.upload_spool import storage_error
 from sidecar.storage.encryption import LocalObject, StoredObject
 
 PARTIAL_SUFFIX = ".part"
-"""Suffix of a recording that is not complete yet."""
+"""Suffix of an incomplete recording."""
 
 
 class RecordingStorage(Protocol):
-    """A folder or a bucket.
+    """Storage of recordings: a folder or a bucket.
 
-    Whatever is asked may raise `errors.StorageUnreachable`: it does not answer now, and what is
-    there is still there. `FileNotFoundError` says that something is not there.
+    Every method may raise `errors.StorageUnreachable`: the storage does not answer now, and its
+    data is still there. `FileNotFoundError` means that a recording is not there.
     """
 
     @property
@@ -39,56 +39,55 @@ class RecordingStorage(Protocol):
         """Return the kind of storage: a job names the kind that has its recording."""
 
     def put(self, name: str, pieces: Iterable[bytes], *, synced: bool = True) -> None:
-        """Write a stream. If that fails, or the stream does, nothing is left. ``synced``: it is
-        there also if the machine loses its power.
+        """Write a stream. If that fails, or the stream does, nothing is left. ``synced``: it
+        survives a loss of power.
 
         Raises:
-            errors.DiskFull: there is no room.
+            errors.DiskFull: there is no space.
             errors.SpoolUnwritable: it cannot be written, or the name is taken.
         """
 
     def read(self, name: str) -> Iterator[bytes]:
-        """The whole of it from its beginning, as it is there; the caller knows what it was.
+        """Yield the whole recording as it is stored; the caller checks its digest.
 
         Raises:
-            OSError: it is not there, or is nothing that can be read.
+            OSError: it is not there, or cannot be read.
         """
 
     def open(self, name: str) -> StoredObject:
-        """Have it read from any place.
+        """Open a recording for random access.
 
         Raises:
             OSError: as `read`.
         """
 
     def size(self, name: str) -> int:
-        """Bytes that are there.
+        """Return the stored bytes of a recording.
 
         Raises:
             OSError: as `read`.
         """
 
     def delete(self, name: str) -> None:
-        """Have it no longer, within a moment; one that is gone is deleted already.
+        """Delete a recording within a moment; a missing one does nothing.
 
         Raises:
             OSError: it cannot be deleted now.
         """
 
     def delete_now(self, name: str) -> None:
-        """Delete it and return once that is done; one that is not there is deleted already.
+        """Delete a recording, and return once that is done; a missing one does nothing.
 
         Raises:
             OSError: it cannot be deleted now.
         """
 
     def ages(self) -> Mapping[str, float]:
-        """All that is there, and for how many seconds by the storage's own clock. What is left of
-        one that was never whole has a name of its own, which ends with `PARTIAL_SUFFIX`, and is
-        deleted by it."""
+        """Return all recordings, with their ages in seconds by the storage's own clock. An
+        incomplete one is listed, and deleted, by a name that ends with `PARTIAL_SUFFIX`."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the storage."""
 
 
 _UNAVAILABLE_ERRNOS = {
@@ -100,7 +99,7 @@ _OPEN = files.OPEN_FLAGS | getattr(os, "O_NOFOLLOW", 0)
 
 
 class FolderStorage:
-    """A `RecordingStorage`; made when something is first put there. ``named``: by the setting
+    """`RecordingStorage` in a folder, which is created on first use. ``named``: by the setting
     `uploads`, for several services."""
 
     kind = "folder"
@@ -109,7 +108,7 @@ class FolderStorage:
         self._path, self._named = path, named
 
     def check(self) -> None:
-        """Check that a named folder can be written, or made in the folder above it.
+        """Check that a named folder can be written, or created in its parent.
 
         Raises:
             errors.SettingsInvalid: it cannot.
@@ -129,7 +128,7 @@ class FolderStorage:
             ) from None
 
     def put(self, name: str, pieces: Iterable[bytes], *, synced: bool = True) -> None:
-        """Write a stream; it is there whole or not at all."""
+        """Write a stream; the file appears whole or not at all."""
         path, partial = self._path / name, self._path / f"{name}{PARTIAL_SUFFIX}"
         try:
             files.private_folder(self._path)
@@ -153,7 +152,7 @@ class FolderStorage:
             raise storage_error(error) from None
 
     def read(self, name: str) -> Iterator[bytes]:
-        """The whole of it."""
+        """Yield the whole recording."""
         with _unavailable_errors():
             fd = self._opened(name)
             try:
@@ -162,37 +161,37 @@ class FolderStorage:
                 os.close(fd)
 
     def open(self, name: str) -> LocalObject:
-        """Have it read from any place."""
+        """Open a recording for random access."""
         with _unavailable_errors():
             return LocalObject(self._opened(name))
 
     def size(self, name: str) -> int:
-        """Bytes that are there."""
+        """Return the stored bytes of a recording."""
         with _unavailable_errors():
             return (self._path / name).stat().st_size
 
     def delete(self, name: str) -> None:
-        """Have it no longer."""
+        """Delete a recording; a missing one does nothing."""
         with contextlib.suppress(FileNotFoundError):
             (self._path / name).unlink()
 
     def delete_now(self, name: str) -> None:
-        """Delete it; one that is not there is deleted already."""
+        """Delete a recording; a missing one does nothing."""
         self.delete(name)
 
     def ages(self) -> Mapping[str, float]:
-        """All that is there, and since when it was last written."""
+        """Return all files, with the seconds since their last change."""
         found, now = {}, self._now()
         for path in self._path.glob("*"):
-            with contextlib.suppress(FileNotFoundError):  # another service deleted it
+            with contextlib.suppress(FileNotFoundError):  # another service deleted it meanwhile
                 found[path.name] = now - path.stat().st_mtime
         return found
 
     def close(self) -> None:
-        """Do nothing: nothing is held."""
+        """Do nothing: the storage has no open resources."""
 
     def _opened(self, name: str) -> int:
-        """A descriptor of what `put` wrote; never of what a name leads to."""
+        """Return a descriptor of a file that `put` wrote; symbolic links are refused."""
         fd = os.open(self._path / name, _OPEN)
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
@@ -200,7 +199,7 @@ class FolderStorage:
         return fd
 
     def _now(self) -> float:
-        """Return the time of the folder's file server, which determines the age of files."""
+        """Return the time of the folder's file server, which determines the ages of files."""
         self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self._path) as fresh:
             return os.fstat(fresh.fileno()).st_mtime

@@ -1,10 +1,8 @@
 """Recordings in an S3 bucket: client, upload, deferred deletion.
 
-An object is there once the server has all of it: a small one is sent at once, a larger one in parts
-that are put together at the end. What else is in the bucket is left alone: ours are below the
-prefix, and end with `OBJECT_SUFFIX`.
-
-Who we are to it, how long it is waited for, and what its errors mean.
+An object appears once the server has all of it: a small one is sent at once, a larger one as a
+multipart upload. Other objects of the bucket are not touched: those of this service are below the
+prefix and end with `OBJECT_SUFFIX`.
 """
 
 from __future__ import annotations
@@ -32,15 +30,15 @@ from sidecar.storage.recording_storage import PARTIAL_SUFFIX
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 3.0
-"""So long a server may take to answer at all."""
+"""Limit for a server to accept a connection."""
 READ_TIMEOUT_S = 15.0
-"""So long it may say nothing in the middle of a call."""
+"""Limit for a silence of the server during a call."""
 MAX_ATTEMPTS = 3
-"""So often a call is made before it is given up, with pauses of up to a second and then two."""
+"""Attempts of a call, with pauses of up to a second and then two."""
 MAX_CONNECTIONS = 16
-"""Kept open, for as many threads as there are."""
+"""Connections in the pool, for as many threads."""
 DEFAULT_REGION = "us-east-1"
-"""Region for servers without any."""
+"""Region for servers without regions."""
 
 
 class S3Unavailable(Exception):
@@ -48,7 +46,7 @@ class S3Unavailable(Exception):
 
 
 class S3Refused(Exception):
-    """It answers, and says no."""
+    """The storage answers, and rejects the request."""
 
     def __init__(self, code: str, status: int) -> None:
         super().__init__(code)
@@ -56,14 +54,14 @@ class S3Refused(Exception):
 
 
 class S3Client:
-    """One server; from any thread."""
+    """Client of one S3 server, for any thread."""
 
     def __init__(self, endpoint: str | None) -> None:
-        """``endpoint``: its address, that of AWS if there is none; it is spoken to by plain HTTP
-        where that says so, and by path (``address/bucket/key``).
+        """``endpoint``: the server's address; None: AWS. With an address, buckets are in the path
+        (``address/bucket/key``); plain HTTP is used only if the address says so.
 
         Raises:
-            errors.SettingsInvalid: what speaks to it is not installed, or is told nonsense.
+            errors.SettingsInvalid: botocore is not installed, or its configuration is invalid.
         """
         try:
             import botocore.session
@@ -86,9 +84,9 @@ class S3Client:
                     read_timeout=READ_TIMEOUT_S,
                     retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
                     max_pool_connections=MAX_CONNECTIONS,
-                    ignore_configured_endpoint_urls=True,  # `endpoint` says where it is
-                    # Each part is signed, so none is taken that is not what was sent; servers
-                    # that are not AWS mostly do not know its newer sums.
+                    ignore_configured_endpoint_urls=True,  # the address comes from `endpoint` only
+                    # Each part is signed, so that the server takes none that was changed; servers
+                    # other than AWS mostly do not know its newer checksums.
                     s3={
                         "addressing_style": "path" if endpoint else "auto",
                         "payload_signing_enabled": True,
@@ -101,12 +99,12 @@ class S3Client:
             raise errors.SettingsInvalid(f"The S3 storage cannot be used: {error}") from None
 
     def ask(self, call: str, **what: Any) -> Mapping[str, Any]:
-        """Make a call, by the library's name for it. A body that is read (`get_object`) is read
-        here, and whole.
+        """Make a call, named as in botocore. A body in the answer (`get_object`) is read here,
+        whole.
 
         Raises:
             FileNotFoundError: there is no such object.
-            Away, Refused: it was not done, as far as is known.
+            S3Unavailable, S3Refused: it was not done, as far as is known.
         """
         from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
@@ -123,7 +121,8 @@ class S3Client:
                 with answer["Body"] as body:
                     answer["Body"] = body.read()
                 break
-            except (BotoCoreError, HTTPClientError, OSError) as error:  # no try covers the body
+            # botocore's retries do not cover the body
+            except (BotoCoreError, HTTPClientError, OSError) as error:
                 if attempt == MAX_ATTEMPTS - 1:
                     raise S3Unavailable(_error_name(error)) from None
             time.sleep(backoff_s(attempt, 0.5, MAX_RETRY_PAUSE_S))
@@ -141,18 +140,18 @@ def _response_error(response: Mapping[str, Any]) -> Exception:
 
 
 def _error_name(error: Exception) -> str:
-    """The name of the trouble; what else is in it names addresses."""
+    """Return the class name of an error; its message contains addresses."""
     return type(error).__name__
 
 
 MIN_RETRY_PAUSE_S, MAX_RETRY_PAUSE_S = 1.0, 60.0
-"""Pauses after a deletion that was not done: the first, and what they grow to."""
+"""Back-off after a failed deletion: the first pause and the maximum."""
 CLOSE_TIMEOUT_S = 3.0
-"""So long the end of the service waits for those that are left."""
+"""Time for which the service's shutdown waits for queued deletions."""
 
 
 class S3DeletionQueue:
-    """Does one after the other, in a thread of its own that begins with the first."""
+    """Queue of deletions, run one after another in a thread that starts with the first."""
 
     def __init__(self) -> None:
         self._news = threading.Condition()
@@ -161,7 +160,7 @@ class S3DeletionQueue:
         self._closing = False
 
     def put(self, remove: Callable[[], None]) -> None:
-        """Have it done, and again as long as it raises an `errors.SidecarError`."""
+        """Queue a deletion; it is retried as long as it raises an `errors.SidecarError`."""
         with self._news:
             self._waiting.append(remove)
             if self._thread is None:
@@ -170,7 +169,7 @@ class S3DeletionQueue:
             self._news.notify_all()
 
     def close(self) -> None:
-        """Let it do what is left, for a moment."""
+        """Wait a moment for the queued deletions."""
         with self._news:
             self._closing = True
             self._news.notify_all()
@@ -198,7 +197,7 @@ class S3DeletionQueue:
             except errors.SidecarError as error:
                 pause_s = min(max(2 * pause_s, MIN_RETRY_PAUSE_S), MAX_RETRY_PAUSE_S)
                 log.warning("a recording cannot be deleted now and is tried again: %s", error.code)
-                self._waiting.rotate(-1)  # the next may be luckier
+                self._waiting.rotate(-1)  # try another one first
                 continue
             except Exception:
                 log.exception("internal error while a recording was deleted")
@@ -209,9 +208,9 @@ class S3DeletionQueue:
 
 
 OBJECT_SUFFIX = ".sealed"
-"""Suffix of our objects."""
+"""Suffix of the objects of this service."""
 PART_BYTES = 8 << 20
-"""Bytes that are sent at once; servers take no less than 5 MiB, and 10,000 parts."""
+"""Bytes of a part; servers accept at least 5 MiB, and at most 10,000 parts."""
 READ_CHUNK_BYTES = 4 << 20
 """Bytes that are fetched at once."""
 _OBJECT_NAME = re.compile(r"([\w-]+)\.sealed")
@@ -220,17 +219,17 @@ _UNSUPPORTED_CODES = {"NotImplemented", "MethodNotAllowed"}
 
 
 class S3Storage:
-    """A `RecordingStorage`."""
+    """`RecordingStorage` in an S3 bucket."""
 
     kind = "bucket"
 
     def __init__(self, server: S3Client, bucket: str, prefix: str) -> None:
-        """``prefix``: what all keys begin with; it ends with a slash, if there is one."""
+        """``prefix``: prefix of all keys; empty, or ends with a slash."""
         self._server, self._bucket, self._prefix = server, bucket, prefix
         self._removal = S3DeletionQueue()
 
     def put(self, name: str, pieces: Iterable[bytes], *, synced: bool = True) -> None:
-        """Send a stream; the server answers once it is safe."""
+        """Send a stream; the server answers once it is stored."""
         parts = rechunk(pieces, PART_BYTES)
         try:
             with _s3_errors_as_ours():
@@ -242,41 +241,42 @@ class S3Storage:
                     self._put_whole(name, first)
                 else:
                     self._put_parts(name, itertools.chain([first], parts))
-        except OSError as error:  # where it comes from cannot be read
+        except OSError as error:  # the source of the stream cannot be read
             raise storage_error(error) from None
 
     def read(self, name: str) -> Iterator[bytes]:
-        """The whole of it."""
+        """Yield the whole recording."""
         stored, at = self.open(name), 0
         while piece := stored.at(at, READ_CHUNK_BYTES):
             at += len(piece)
             yield piece
 
     def open(self, name: str) -> S3Object:
-        """Have it read from any place."""
+        """Open a recording for random access."""
         return S3Object(self, name, self.size(name))
 
     def range(self, name: str, at: int, size: int) -> bytes:
-        """Return so many bytes from there on, which there are."""
+        """Return ``size`` bytes from the offset ``at``; they must exist."""
         span = f"bytes={at}-{at + size - 1}"
         with _s3_errors_as_ours():
             return bytes(self._ask("get_object", Key=self._key(name), Range=span)["Body"])
 
     def size(self, name: str) -> int:
-        """Bytes that are there."""
+        """Return the stored bytes of a recording."""
         with _s3_errors_as_ours():
             return int(self._ask("head_object", Key=self._key(name))["ContentLength"])
 
     def delete(self, name: str) -> None:
-        """Have it no longer, as soon as the server does it."""
+        """Queue the deletion of a recording."""
         self._removal.put(partial(self._delete, name))
 
     def delete_now(self, name: str) -> None:
-        """Delete it; one that is not there is deleted already."""
+        """Delete a recording; a missing one does nothing."""
         self._delete(name)
 
     def ages(self) -> Mapping[str, float]:
-        """All that is there, and since when: objects, and uploads whose end never came."""
+        """Return all recordings with their ages in seconds, including multipart
+        uploads that never ended."""
         found: dict[str, float] = {}
         with _s3_errors_as_ours():
             for page in self._pages("list_objects_v2", ("ContinuationToken",), self._prefix):
@@ -289,14 +289,14 @@ class S3Storage:
         return found
 
     def close(self) -> None:
-        """Delete what is to be deleted, if that takes a moment only."""
+        """Wait a moment for the queued deletions."""
         self._removal.close()
 
     def look(self) -> None:
-        """Write something, list it and delete it.
+        """Check the access: write an object, list and delete it.
 
         Raises:
-            FileNotFoundError, Away, Refused: that cannot be done.
+            FileNotFoundError, S3Unavailable, S3Refused: that cannot be done.
         """
         key = self._key(f"look-{uuid.uuid4().hex}")
         self._ask("list_objects_v2", Prefix=self._prefix, MaxKeys=1)
@@ -307,14 +307,14 @@ class S3Storage:
         return f"{self._prefix}{name}{OBJECT_SUFFIX}"
 
     def _name(self, key: str) -> str | None:
-        """Of a recording of ours; what others have put there is none."""
+        """Return the name of a recording; None for an object of others."""
         ours = _OBJECT_NAME.fullmatch(key.removeprefix(self._prefix))
         return ours[1] if ours else None
 
     def _put_whole(self, name: str, data: bytes) -> None:
         try:
             self._ask("put_object", Key=self._key(name), Body=data)
-        except S3Unavailable:  # it may be there all the same
+        except S3Unavailable:  # the object may be there all the same
             self.delete(name)
             raise
 
@@ -329,7 +329,7 @@ class S3Storage:
             self._ask("complete_multipart_upload", **of, MultipartUpload={"Parts": sent})
         except S3Unavailable:
             self._removal.put(partial(self._abort, of))
-            self.delete(name)  # the last call may have been heard
+            self.delete(name)  # the last call may have succeeded
             raise
         except BaseException:
             try:
@@ -357,7 +357,7 @@ class S3Storage:
                     self._abort({"Key": key, "UploadId": upload["UploadId"]})
 
     def _unfinished(self, prefix: str) -> Iterator[tuple[Any, Any]]:
-        """Uploads of which the last word was never heard, each with its page of the list."""
+        """Yield multipart uploads that never ended, each with its page of the list."""
         try:
             for page in self._pages(
                 "list_multipart_uploads", ("KeyMarker", "UploadIdMarker"), prefix
@@ -397,8 +397,9 @@ class S3Storage:
 
 @contextlib.contextmanager
 def _s3_errors_as_ours() -> Iterator[None]:
-    """Turn errors of the server into ours. One that refuses (keys that count no more, a bucket that
-    is gone) is treated like one that is away: the data may be there once that is put right."""
+    """Translate errors of the server. A server that rejects requests (invalid keys,
+    a missing bucket) is treated like one that does not answer: the data may be
+    there once that is corrected."""
     try:
         yield
     except S3Unavailable as error:
@@ -412,21 +413,21 @@ def _s3_errors_as_ours() -> Iterator[None]:
 
 
 class S3Object:
-    """`Stored` in a bucket."""
+    """`StoredObject` in a bucket."""
 
     def __init__(self, bucket: S3Storage, name: str, size: int) -> None:
         self._bucket, self._name, self.size = bucket, name, size
 
     def at(self, at: int, size: int) -> bytes:
-        """Return so many bytes from there on."""
+        """Return at most ``size`` bytes from the offset ``at``."""
         size = min(size, self.size - at)
         return self._bucket.range(self._name, at, size) if size > 0 else b""
 
     def close(self) -> None:
-        """Do nothing: nothing is held."""
+        """Do nothing: the object has no open resources."""
 
 
 def _server_time(page: Mapping[str, Any]) -> float:
-    """By the server's clock; where it does not say, nothing is old."""
+    """Return the server's time; 0 if it sends none, so that nothing counts as old."""
     said = page["ResponseMetadata"]["HTTPHeaders"].get("date")
     return email.utils.parsedate_to_datetime(said).timestamp() if said else 0.0

@@ -1,7 +1,7 @@
 """Enrolled speakers: values, store protocol, encrypted SQLite store.
 
-It has no write-ahead log, and its rollback journal is cut to nothing after each change; what is
-deleted is overwritten (``secure_delete``). So what goes is gone from every file of ours.
+The file has no write-ahead log, and its rollback journal is truncated after each change. Deleted
+data is overwritten (``secure_delete``). So nothing of it remains in any file of this service.
 """
 
 from __future__ import annotations
@@ -27,24 +27,25 @@ from sidecar.transcripts.speaker_embeddings import (
 from sidecar.transcripts.word_timing import one_line
 
 MAX_ENROLLED_SPEAKERS = 200
-"""Of one owner: their vectors, 1.4 MB at the most, go to the engine with each of its jobs."""
+"""Enrolled speakers of one owner: their vectors, at most 1.4 MB, are sent to the
+engine with each of its jobs."""
 MAX_SAMPLES = 10
-"""Of one person. More recordings hardly move the mean that a voice is compared with."""
+"""Samples of one speaker. More recordings hardly change the mean that a voice is compared with."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpeakerSample:
-    """Clip of an enrolled speaker; ``added``: when, in seconds since 1970."""
+    """Sample of an enrolled speaker; ``added``: seconds since 1970."""
 
     added: float
     print: SpeakerEmbedding
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """The sample whose fields these are, as `dataclasses.asdict` has them.
+        """Return the sample with these fields, as `dataclasses.asdict` returned them.
 
         Raises:
-            KeyError, TypeError: they are not.
+            KeyError, TypeError: the fields are of no sample.
         """
         return cls(values["added"], SpeakerEmbedding(**values["print"]))
 
@@ -65,8 +66,8 @@ class EnrolledSpeaker:
         return SpeakerCandidate(self.id, self.name, tuple(one.print for one in self.samples))
 
     def hearing(self, sample: SpeakerSample) -> EnrolledSpeaker:
-        """The same person with one sample more. What was heard twice counts once; beyond
-        `MAX_SAMPLES` the one with the least voice goes, the oldest of these first."""
+        """Return the speaker with one more sample; a duplicate changes nothing. Beyond
+        `MAX_SAMPLES` the sample with the least speech is dropped, of equal ones the oldest."""
         if any(one.print.vector == sample.print.vector for one in self.samples):
             return self
         kept = list(self.samples)
@@ -76,10 +77,10 @@ class EnrolledSpeaker:
 
 
 def parse_speaker_name(value: object) -> str:
-    """A name as it is shown: on one line, without control characters and space around it.
+    """Return a name as it is shown: on one line, without control characters and surrounding space.
 
     Raises:
-        errors.FieldInvalid: it is none, or too long.
+        errors.FieldInvalid: it is empty, no string, or too long.
     """
     if not isinstance(value, str):
         raise errors.FieldInvalid("The field 'name' is not a string.")
@@ -93,49 +94,51 @@ def parse_speaker_name(value: object) -> str:
 
 
 SpeakerUpdate = Callable[[Sequence[EnrolledSpeaker]], EnrolledSpeaker]
-"""A person as it is to be kept, from all of its owner's; pure, for it may be asked twice."""
+"""Function from all speakers of an owner to the one to be stored; pure,
+since it may be called twice."""
 
 
 class SpeakerStore(Protocol):
-    """People by their owners. What is kept or deleted is so before anybody is told."""
+    """Store of enrolled speakers by owner. Changes are persisted before a method returns."""
 
     async def of(self, owner: str) -> Sequence[EnrolledSpeaker]:
-        """An owner's, the oldest first.
+        """Return an owner's speakers, the oldest first.
 
         Raises:
-            errors.JournalUnreachable: nobody can be asked.
+            errors.JournalUnreachable: the database does not answer.
         """
 
     async def keep(self, owner: str, decide: SpeakerUpdate) -> EnrolledSpeaker:
-        """Keep what ``decide`` makes of an owner's people, which nobody changes meanwhile.
+        """Store the speaker that ``decide`` makes of an owner's speakers, which do not change
+        meanwhile.
 
         Raises:
-            errors.DiskFull, errors.SidecarError: it cannot be written; then all is as it was.
-            errors.JournalUnreachable: it may be kept or not; what it raises: it is not.
+            errors.DiskFull, errors.SidecarError: it cannot be written; nothing was changed.
+            errors.JournalUnreachable: it may be stored or not. If ``decide`` raises, it is not.
         """
 
     async def delete(self, owner: str, person: str) -> None:
-        """Have nothing of a person left, nor in what is kept of it beyond our reading.
+        """Delete all data of a speaker, including its encrypted remains in the files of the store.
 
         Raises:
-            errors.DiskFull, errors.SidecarError: it cannot be written; then all is as it was.
-            errors.JournalUnreachable: it may be gone or not.
+            errors.DiskFull, errors.SidecarError: it cannot be written; nothing was changed.
+            errors.JournalUnreachable: it may be deleted or not.
         """
 
     async def empty(self, owner: str) -> int:
-        """`delete` everybody of an owner; how many.
+        """`delete` all speakers of an owner; return how many.
 
         Raises:
-            errors.SidecarError: as `delete`; some may be gone then.
+            errors.SidecarError: as `delete`; some may be deleted then.
         """
 
     async def close(self) -> None:
-        """Let go of them."""
+        """Close the store."""
 
 
 SPEAKER_FILE = "people.db"
 LOCK_TIMEOUT_S = 5.0
-"""So long the service that has the file may take to end."""
+"""Time that another service may take to end and release the file."""
 SPEAKER_LABELS = DatabaseLabels("people", "VIBEVOICE_DATA_DIR")
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -147,7 +150,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX samples_by_person ON samples (person)",
     ),
 )
-"""Migrations of the file from each version to the next; a step once released never changes."""
+"""Migrations of the file from each version to the next; a released step never changes."""
 
 
 def speaker_folder(settings: Settings) -> Path:
@@ -156,10 +159,11 @@ def speaker_folder(settings: Settings) -> Path:
 
 
 class SpeakerFile:
-    """One service has it at a time. Every call waits for the disk; not for two threads at once."""
+    """SQLite file of enrolled speakers, open in one service at a time. Every method blocks on the
+    disk; no two threads may call at once."""
 
     def __init__(self, folder: Path, secret: str) -> None:
-        """Open it, or make it.
+        """Open or create the file.
 
         Raises:
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
@@ -201,10 +205,10 @@ class SpeakerFile:
             raise
 
     def all(self) -> list[EnrolledSpeaker]:
-        """Everybody, the oldest first.
+        """Return all speakers, the oldest first.
 
         Raises:
-            errors.SettingsInvalid: the file is not what was written.
+            errors.SettingsInvalid: the file is damaged.
         """
         read = self._database.execute
         try:
@@ -230,10 +234,10 @@ class SpeakerFile:
             ) from None
 
     def write(self, person: EnrolledSpeaker) -> None:
-        """Keep a person as it is now, in the place of what was.
+        """Store a speaker in place of its earlier version.
 
         Raises:
-            errors.DiskFull, errors.SidecarError: it cannot be written; then all is as it was.
+            errors.DiskFull, errors.SidecarError: it cannot be written; nothing was changed.
         """
         name = self._seal.seal(person.name.encode(), f"person/{person.id}")
         about = f"sample/{person.id}"
@@ -252,16 +256,16 @@ class SpeakerFile:
             )
 
     def delete(self, person: str) -> None:
-        """Overwrite all that is kept of a person.
+        """Overwrite all data of a speaker.
 
         Raises:
-            errors.DiskFull, errors.SidecarError: it cannot be written; then all is as it was.
+            errors.DiskFull, errors.SidecarError: it cannot be written; nothing was changed.
         """
         with self._change():
             self._database.execute("DELETE FROM people WHERE id = ?", (person,))
 
     def close(self) -> None:
-        """Let another have it."""
+        """Close the file, for other services."""
         self._database.close()
 
     @contextmanager
@@ -284,10 +288,10 @@ class SpeakerFile:
 
 
 class SqliteSpeakerStore:
-    """A `SpeakerStore`. The file is read once."""
+    """`SpeakerStore` in a file, which is read once."""
 
     def __init__(self, folder: Path, secret: str) -> None:
-        """Open the file; this waits for the disk.
+        """Open the file; this blocks on the disk.
 
         Raises:
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
@@ -301,13 +305,14 @@ class SqliteSpeakerStore:
             raise
 
     async def of(self, owner: str) -> Sequence[EnrolledSpeaker]:
-        """An owner's, the oldest first."""
+        """Return an owner's speakers, the oldest first."""
         return self._of(owner)
 
     async def keep(self, owner: str, decide: SpeakerUpdate) -> EnrolledSpeaker:
         """As `SpeakerStore.keep`."""
 
-        def act() -> EnrolledSpeaker:  # one after the other: what it begins with is what is there
+        # one thread runs these in turn: no other change comes between
+        def act() -> EnrolledSpeaker:
             person = decide(self._of(owner))
             if self._people.get(person.id) != person:
                 self._file.write(person)
@@ -335,7 +340,7 @@ class SqliteSpeakerStore:
         return len(everybody)
 
     async def close(self) -> None:
-        """Let another service have the file."""
+        """Close the file, for other services."""
         self._file.close()
 
     def _of(self, owner: str) -> list[EnrolledSpeaker]:

@@ -15,7 +15,7 @@ from sidecar.storage.recording_storage import FolderStorage, RecordingStorage
 from sidecar.storage.s3_storage import S3Client, S3Refused, S3Storage, S3Unavailable
 
 START_TIMEOUT_S = 30.0
-"""So long a server may take to come up beside a service."""
+"""Time that a server may take to start beside a service."""
 RETRY_PAUSE_S = 1.0
 _S3_URL = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/([\w./-]*))?", re.ASCII)
 _KEYS_HINT = (
@@ -33,10 +33,10 @@ _UNREACHABLE_HINT = "Start it, or set AWS_ENDPOINT_URL_S3 to one that can be rea
 
 
 def create_recording_storage(settings: Settings, folder: Path) -> RecordingStorage:
-    """The bucket or folder that is set, else the ``folder``.
+    """Return the storage of the setting `uploads`, or of ``folder`` if it is unset.
 
     Raises:
-        errors.SettingsInvalid: it is none, or this service shares its jobs with nobody.
+        errors.SettingsInvalid: the setting is invalid, or is a bucket but no jobs are shared.
     """
     if settings.uploads is None:
         return FolderStorage(folder)
@@ -60,11 +60,11 @@ def create_recording_storage(settings: Settings, folder: Path) -> RecordingStora
 
 
 def check_storage(storage: RecordingStorage, patience_s: float = START_TIMEOUT_S) -> None:
-    """Have a bucket answer, and do what is asked of it. A folder is made when it is needed; one
-    that the setting names needs the folder above it, which its mount may have to bring.
+    """Check that a bucket answers and allows what the service does. A folder is created on first
+    use; a folder that the setting names needs its parent, which may come with a mount.
 
     Raises:
-        errors.SettingsInvalid: it does not.
+        errors.SettingsInvalid: the storage cannot be used.
     """
     if isinstance(storage, FolderStorage):
         storage.check()
@@ -93,7 +93,7 @@ def check_storage(storage: RecordingStorage, patience_s: float = START_TIMEOUT_S
 
 
 def describe_storage(settings: Settings, folder: Path) -> str:
-    """Return the place of recordings, for people."""
+    """Return the location of recordings, for messages to users."""
     if settings.uploads is None or Path(settings.uploads).is_absolute():
         return settings.uploads or str(folder)
     endpoint = _endpoint()
@@ -101,15 +101,15 @@ def describe_storage(settings: Settings, folder: Path) -> str:
 
 
 def _endpoint() -> str:
-    """The address of the object storage, by the variables of all that speaks S3; '' is AWS."""
+    """Return the address of the object storage from the usual AWS variables; '' means AWS."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
 
 
 def _check_endpoint(endpoint: str) -> str:
-    """An address without anything behind it; ``http://`` has to be said.
+    """Return an endpoint address without a path; ``http://`` has to be explicit.
 
     Raises:
-        errors.SettingsInvalid: it is none, or has a password in it. What it was is not repeated.
+        errors.SettingsInvalid: it is no address, or has a password; the error does not repeat it.
     """
     try:
         parts = urlsplit(endpoint)

@@ -31,7 +31,7 @@ CREATE TABLE vibevoice.events (
 CREATE TABLE vibevoice.shares (
     owner text PRIMARY KEY, had_s double precision NOT NULL);
 
--- People known by voice. What is sealed gets no smaller.
+-- Enrolled speakers. Encrypted data cannot be compressed.
 CREATE TABLE vibevoice.people (
     id text PRIMARY KEY,
     owner text NOT NULL,
@@ -42,8 +42,8 @@ ALTER TABLE vibevoice.people ALTER sealed SET STORAGE EXTERNAL;
 
 CREATE INDEX people_by_owner ON vibevoice.people (owner);
 
--- Live sessions of services that have them (`front`), as they were when something was last
--- told, or of none (`until`); and what was said in them, piece by piece.
+-- Live sessions: of the service that has them (`front`), as of their last save, or of none (until
+-- `until`); and their event logs (`stories`), a piece in each row.
 CREATE TABLE vibevoice.sessions (
     owner text NOT NULL,
     id text NOT NULL,

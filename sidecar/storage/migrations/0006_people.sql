@@ -1,1 +1,1 @@
--- What is left of this step is in the first: tables of this version were never released.
+-- What remains of this step is in the first one: tables of this version were never released.

@@ -1,1 +1,1 @@
--- A key for each recording, which a program before this version would take for damage.
+-- A key for each recording; a program before this version would take such a recording for damaged.

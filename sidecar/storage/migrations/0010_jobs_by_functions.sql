@@ -1,7 +1,8 @@
--- Every change of a shared job is one call of a function below: autocommitted, and harmless when it
--- is repeated, because the caller names what it changes (a job's id, a claim's token, the last
--- event number that it knows). No lock outlives a call. Functions end in their version: a release
--- that changes one adds the next, and drops the old one a release later.
+-- Every change of a shared job is one autocommitted call of a function below. A call can be
+-- repeated without harm, because the caller names what it changes (a job's id, a claim's token, the
+-- last event number that it knows). No lock outlives a call. Function names end in their version: a
+-- release that changes a function adds the next version, and the release after it drops the old
+-- one.
 --
 -- Lock order: services by id, jobs by id, owners by name. Only `submit` locks an owner first, and
 -- then no job that others can see.
@@ -12,14 +13,15 @@ DROP FUNCTION IF EXISTS vibevoice.free, vibevoice.joined, vibevoice.held, vibevo
 DROP TABLE IF EXISTS vibevoice.desired, vibevoice.nodes, vibevoice.refusals, vibevoice.strays,
     vibevoice.fronts, vibevoice.unanswered;
 
--- What each owner of jobs has had: predicted seconds of work of those that were claimed.
+-- What each owner of jobs has had: the predicted seconds of work of its claimed jobs.
 ALTER TABLE vibevoice.shares RENAME TO owners;
 INSERT INTO vibevoice.owners SELECT DISTINCT owner, 0 FROM vibevoice.jobs ON CONFLICT DO NOTHING;
 ALTER TABLE vibevoice.owners SET (fillfactor = 50);
 
--- Services that are there. Each counts its own beat up; others see by their own clocks whether it
--- stands still. A beat begins where no earlier one of the same service was. `places`: jobs that are
--- given to the node as they come; `begins`: whether it begins with such a job at once and alone.
+-- Registered services. Each service increments its own heartbeat (`beat`); the others observe by
+-- their own clocks whether it stands still. A new row begins with a number that no earlier row of
+-- the service had. `places`: jobs at once that the node is given on submission; `begins`: whether
+-- it starts such a job at once and alone.
 CREATE TABLE vibevoice.services (
     id text PRIMARY KEY,
     beat bigint NOT NULL DEFAULT (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
@@ -30,21 +32,21 @@ CREATE TABLE vibevoice.services (
     given timestamptz NOT NULL DEFAULT '-infinity',
     walked timestamptz NOT NULL DEFAULT '-infinity') WITH (fillfactor = 50);
 
--- Jobs that run lose their nodes, which are of the release before (below), and wait again.
+-- Running jobs lose their nodes, which are of the release before (see below), and are queued again.
 UPDATE vibevoice.owners o SET had_s = had_s - charged.s FROM (
     SELECT owner, sum(charged_s) AS s FROM vibevoice.jobs
     WHERE state NOT IN ('done', 'failed', 'cancelled') GROUP BY owner
 ) charged WHERE o.owner = charged.owner;
 UPDATE vibevoice.jobs SET work_s = 60 WHERE NOT (work_s >= 0 AND work_s < 'Infinity');
--- In the clear is what jobs are claimed, listed and purged by; the rest is encrypted.
+-- Columns by which jobs are claimed, listed and purged are not encrypted; the rest is.
 ALTER TABLE vibevoice.jobs
     DROP COLUMN leased_until,
     DROP COLUMN charged_s,
     ADD kept boolean NOT NULL DEFAULT true,
-    ADD wanted text NOT NULL DEFAULT 'auto',   -- the precision that was asked for
+    ADD wanted text NOT NULL DEFAULT 'auto',   -- the requested precision
     ADD audio_s double precision,
     ADD node text,                     -- the service that has claimed it
-    ADD begins boolean NOT NULL DEFAULT false, -- whether its claim counts as an attempt if that dies
+    ADD begins boolean NOT NULL DEFAULT false, -- whether the claim counts as an attempt if its node dies
     ADD reported_by text,              -- the claim by which its last event was reported
     ADD fraction double precision NOT NULL DEFAULT 0,
     ADD behind text NOT NULL DEFAULT '',       -- the job that it waits for at the engine
@@ -53,20 +55,20 @@ ALTER TABLE vibevoice.jobs
     ADD ended timestamptz,
     ADD touched timestamptz,           -- its end, last edit or last read: retention counts from there
     ADD weight bigint NOT NULL DEFAULT 16384,  -- bytes that it counts for its owner's results
-    ADD summary bytea,                 -- what lists say of a job that is done
+    ADD summary bytea,                 -- the summary for lists of a job that is done
     ADD recording text,                -- its name in the storage, while it is there
     ADD recording_bytes bigint,
-    ADD able_by text REFERENCES vibevoice.services (id) ON DELETE SET NULL,  -- a node that can do it
-    ADD refused_by text[],             -- the nodes whose refusals its last `refused` event tells
+    ADD able_by text REFERENCES vibevoice.services (id) ON DELETE SET NULL,  -- a node that can run it
+    ADD refused_by text[],             -- the nodes whose refusals its last `refused` event contains
     ADD left_as text,                  -- its client timed out: a code of its request,
-    ADD left_until timestamptz,        -- until when that is waited for,
-    ADD left_taker text,               -- and the call that took it, not yet confirmed,
-    ADD left_taken timestamptz,        -- since then
+    ADD left_until timestamptz,        -- until when a repeated request is accepted,
+    ADD left_taker text,               -- the call that took it, not confirmed yet,
+    ADD left_taken timestamptz,        -- and the time of that call
     ADD CHECK (work_s >= 0 AND work_s < 'Infinity');
 UPDATE vibevoice.jobs j SET
     claim = NULL,
     audio_s = work_s,
-    recording = '',  -- its name is in the encrypted record: a service notes it here
+    recording = '',  -- the name is in the encrypted record: a service adds it here
     ended = last.at,
     touched = last.at
 FROM (SELECT id, CASE WHEN state IN ('done', 'failed', 'cancelled') THEN coalesce(
@@ -92,46 +94,46 @@ CREATE INDEX jobs_left ON vibevoice.jobs (owner, left_as) WHERE left_as IS NOT N
 CREATE INDEX jobs_overdue ON vibevoice.jobs (left_until) WHERE left_until IS NOT NULL;
 CREATE INDEX jobs_awaited ON vibevoice.jobs (awaited_by) WHERE awaited_by IS NOT NULL;
 
--- `kind` names what happened; an event of a function has no encrypted `change`, its kind says all.
--- `whole`: a checkpoint with the engine's state, until its job has ended.
+-- `kind` is the kind of the event; an event that a function appends has no encrypted `change`, its
+-- kind says all. `whole`: a checkpoint with the engine's state, until its job has ended.
 ALTER TABLE vibevoice.events DROP COLUMN mark, ALTER change DROP NOT NULL,
     ALTER change SET STORAGE EXTERNAL, ADD kind text NOT NULL DEFAULT '', ADD whole bytea,
     ALTER whole SET STORAGE EXTERNAL;
 CREATE INDEX events_fleeting ON vibevoice.events (job) WHERE fleeting;
 CREATE INDEX events_whole ON vibevoice.events (job) WHERE whole IS NOT NULL;
 
--- Jobs that run have lost their nodes, which are of the release before: they wait again.
+-- Running jobs have lost their nodes, which are of the release before: they are queued again.
 INSERT INTO vibevoice.events (job, seq, at, fleeting, kind)
     SELECT id, seq + 1, extract(epoch FROM now()), false, 'interrupted'
     FROM vibevoice.jobs WHERE state = 'running';
 UPDATE vibevoice.jobs SET state = 'queued', seq = seq + 1 WHERE state = 'running';
 
--- A live session whose service is not there waits for its client; before, that was worked out of
--- when each front was seen last.
+-- A live session without a service waits for its client. Before this release, that was computed
+-- from the time at which each front was last seen.
 UPDATE vibevoice.sessions SET until = now() + make_interval(secs => grace_s) WHERE until IS NULL;
 
--- Why nodes cannot do jobs, as they said last.
+-- Why nodes cannot run jobs, by their last verdicts.
 CREATE TABLE vibevoice.refusals (
     job text NOT NULL REFERENCES vibevoice.jobs (id) ON DELETE CASCADE,
     node text NOT NULL REFERENCES vibevoice.services (id) ON DELETE CASCADE,
     since timestamptz NOT NULL DEFAULT clock_timestamp(),
-    at timestamptz NOT NULL DEFAULT clock_timestamp(),  -- when it said so last
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),  -- time of the last refusal
     failure bytea NOT NULL,
     PRIMARY KEY (job, node));
 CREATE INDEX refusals_by_node ON vibevoice.refusals (node);
 
--- Jobs that were deleted and may yet be submitted by a call that a server executes late.
+-- Deleted jobs, whose submission may yet be executed late by the server.
 CREATE TABLE vibevoice.tombstones (
     id text PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp());
 CREATE INDEX tombstones_by_age ON vibevoice.tombstones USING brin (at);
--- Recordings to be deleted from the storage: a service does it, and then forgets them here.
+-- Recordings to be deleted from the storage: a service deletes them there, and then here.
 CREATE TABLE vibevoice.doomed_recordings (name text PRIMARY KEY);
 
--- When all owners were looked after last, by one service for all.
+-- Time of the last sweep over all owners, by one service for all.
 CREATE TABLE vibevoice.sweeps (at timestamptz NOT NULL) WITH (fillfactor = 50);
 INSERT INTO vibevoice.sweeps VALUES ('-infinity');
 
--- Owners with open jobs; one index descent for each.
+-- Owners with unfinished jobs; one index descent for each.
 CREATE FUNCTION vibevoice.active_owners_1() RETURNS TABLE (owner text) STABLE LANGUAGE sql AS $$
     WITH RECURSIVE active (owner) AS (
         (SELECT j.owner FROM vibevoice.jobs j WHERE ended IS NULL ORDER BY j.owner LIMIT 1)
@@ -140,9 +142,9 @@ CREATE FUNCTION vibevoice.active_owners_1() RETURNS TABLE (owner text) STABLE LA
             ORDER BY j.owner LIMIT 1) FROM active WHERE active.owner IS NOT NULL)
     SELECT active.owner FROM active WHERE active.owner IS NOT NULL $$;
 
--- Notify the services that follow a job of its events. Only they are: each that were notified of
--- all would wake for every event of the cluster. `events`: the events themselves; they spare a
--- follower that has all before them the call, unless they are too long for a notification.
+-- Notify the services that follow a job of its events. If all services were notified, each would
+-- wake up for every event of the cluster. `events`: the events themselves, unless they are too long
+-- for a notification; a follower that has all events before them need not read them.
 CREATE FUNCTION vibevoice.notify_1(followers text[], job_ text, events text DEFAULT '')
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -151,7 +153,7 @@ BEGIN
     FROM unnest(followers) follower;
 END $$;
 
--- Append an event to a job whose row is locked; its number.
+-- Append an event to a job whose row is locked; return its number.
 CREATE FUNCTION vibevoice.append_1(
     job_ text, kind_ text, change_ bytea DEFAULT NULL, at_ float8 DEFAULT NULL)
 RETURNS bigint LANGUAGE plpgsql AS $$
@@ -165,7 +167,7 @@ BEGIN
     RETURN j.seq;
 END $$;
 
--- End a job whose row is locked; with the number of its last event, where a claim reported that.
+-- End a job whose row is locked; `seq_`: the number of its last event, if a claim reported it.
 CREATE FUNCTION vibevoice.finish_1(
     job_ text, state_ text, weight_ bigint DEFAULT NULL, summary_ bytea DEFAULT NULL,
     seq_ bigint DEFAULT NULL, claim_ text DEFAULT NULL)
@@ -180,8 +182,9 @@ BEGIN
     WHERE id = job_;
 END $$;
 
--- An owner with nothing open comes back: it begins where the least of the others stands, so that
--- nobody saves up. The rows of others are locked against their deletion only: claims write them.
+-- Register an owner, or one that had no unfinished jobs and returns. It starts at the least share
+-- of the active owners, so that no owner saves up work. Rows of others are locked against deletion
+-- only, because claims update them.
 CREATE FUNCTION vibevoice.join_1(owner_ text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM FROM vibevoice.owners WHERE owner = owner_ FOR KEY SHARE;
@@ -197,15 +200,16 @@ BEGIN
             SELECT FROM vibevoice.jobs WHERE owner = owner_ AND ended IS NULL);
 END $$;
 
--- Whether a job of this id was deleted before it came. Calls about one id come one after the other.
+-- Return whether a job of this id was deleted before its submission. Calls with one id are
+-- serialized.
 CREATE FUNCTION vibevoice.buried_1(id_ text) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended(id_, 8530221459172614243));
     RETURN EXISTS (SELECT FROM vibevoice.tombstones WHERE id = id_);
 END $$;
 
--- A node with a free place for a job that comes; none while others wait, which go first. Another one
--- each time: one that was given a job a moment ago, or is dead, may not be seen to have it yet.
+-- Return a node that can start a submitted job; none if other jobs wait, which go first. The choice
+-- rotates: a node that was given a job a moment ago may not show it yet, and a node may be dead.
 CREATE FUNCTION vibevoice.idle_1() RETURNS TABLE (node text, begins boolean) LANGUAGE sql AS $$
     SELECT s.id, s.begins AND NOT EXISTS (SELECT FROM vibevoice.jobs j WHERE j.node = s.id)
     FROM vibevoice.services s
@@ -214,10 +218,10 @@ CREATE FUNCTION vibevoice.idle_1() RETURNS TABLE (node text, begins boolean) LAN
         AND NOT EXISTS (SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL)
     ORDER BY given, s.id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED $$;
 
--- Take a job in: 'accepted', 'known' (its key, or itself, is there as `job`), 'queue_full', or
--- 'deleted' (it was, before this call came). `front_`: the service at which its client waits;
--- `follower_`: one that is notified of its events. An idle node has claimed the job then, and is
--- told all of it: one call less before the job begins.
+-- Submit a job. Returns 'accepted', 'known' (its key or id exists, as `job`), 'queue_full', or
+-- 'deleted' (it was deleted before this call was executed). `front_`: the service at which its
+-- client waits; `follower_`: a service that is notified of its events. If a node is idle, this
+-- claims the job for it and sends it the whole job, which saves a call before the job starts.
 CREATE FUNCTION vibevoice.submit_1(
     id_ text, owner_ text, key_ text, submitted_ bytea, kept_ boolean, urgent_ boolean,
     wanted_ text, audio_s_ float8, work_s_ float8, recording_ text, recording_bytes_ bigint,
@@ -261,7 +265,7 @@ BEGIN
     RETURN QUERY SELECT 'accepted', id_;
 END $$;
 
--- A job that is over already, with all its events: a live session that ended.
+-- Import a job that has ended already, with all its events: a live session.
 CREATE FUNCTION vibevoice.import_1(
     id_ text, owner_ text, submitted_ bytea, audio_s_ float8, recording_ text,
     recording_bytes_ bigint, seqs bigint[], ats float8[], kinds text[], changes bytea[],
@@ -281,14 +285,14 @@ BEGIN
     END IF;
 END $$;
 
--- Whether a job goes behind those that a client waits for: one of a batch, for its first 10 minutes.
+-- Return whether a job goes behind interactive ones: a batch job, for its first 10 minutes.
 CREATE FUNCTION vibevoice.later_1(urgent boolean, came timestamptz) RETURNS boolean
     STABLE LANGUAGE sql RETURN NOT urgent AND came > statement_timestamp() - interval '10 min';
 
--- The next job for a node: of each owner the first that the node does not refuse; of these the one
--- whose owner would have had least by its end. `only_`: of these precisions alone. It looks at
--- `near_` jobs of an owner and kind, for all claims wait for it; NULL: at all. Not NOT EXISTS: as a
--- join that would read all refusals.
+-- Return the next job for a node: of each owner the first that the node does not refuse; of these
+-- the one whose owner would have had least by its end. `only_`: only jobs of these precisions.
+-- `near_`: jobs of an owner and priority that are searched, since all claims wait for this; NULL:
+-- all. Not NOT EXISTS: that would be a join that reads all refusals.
 CREATE FUNCTION vibevoice.next_1(node_ text, only_ text[], skip text[], near_ int)
 RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $$
     SELECT first.id, first.wanted, first.came
@@ -307,9 +311,9 @@ RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $
         ORDER BY vibevoice.later_1(head.urgent, head.came), head.place LIMIT 1) first
     ORDER BY coalesce(had.had_s, 0) + first.work_s, first.place LIMIT 1 $$;
 
--- Claim the next job. `loaded_`: the precisions that need no load, since `loaded_for_s` seconds;
--- they go before a job that is due for at most `passed_over_s` seconds. `begins_`: an attempt of the
--- job begins at once and alone, and counts from now on. `more`: others may wait.
+-- Claim the next job. `loaded_`: the precisions that need no load, loaded for `loaded_for_s`
+-- seconds; they pass over a due job for at most `passed_over_s` seconds. `begins_`: an attempt of
+-- the job starts at once and alone, and counts from now on. `more`: other jobs may wait.
 CREATE FUNCTION vibevoice.claim_1(
     node_ text, claim_ text, loaded_ text[], loaded_for_s float8, passed_over_s float8,
     begins_ boolean DEFAULT false)
@@ -320,13 +324,13 @@ BEGIN
     PERFORM pg_advisory_xact_lock(8530221459172614241);
     RETURN QUERY SELECT j.id, j.seq, j.submitted, true FROM vibevoice.jobs j
         WHERE j.claim = claim_;
-    IF FOUND THEN RETURN; END IF;  -- the answer was lost, and is given again
+    IF FOUND THEN RETURN; END IF;  -- the answer was lost, and is sent again
     PERFORM FROM vibevoice.services WHERE id = node_ AND NOT draining FOR KEY SHARE;
     IF NOT FOUND OR NOT EXISTS (SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL)
         THEN RETURN; END IF;
     WHILE cardinality(skip) < 20 LOOP
         SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip, 200);
-        IF NOT FOUND THEN  -- behind all that it refuses: tenths of a second, so only now and then
+        IF NOT FOUND THEN  -- search beyond refused jobs: tenths of a second, so only now and then
             UPDATE vibevoice.services SET walked = clock_timestamp()
                 WHERE id = node_ AND walked < clock_timestamp() - interval '3 s';
             IF FOUND THEN
@@ -340,7 +344,7 @@ BEGIN
             SELECT * INTO other FROM vibevoice.next_1(node_, loaded_, skip, 200);
             IF FOUND THEN due := other; END IF;
         END IF;
-        -- A row that somebody else holds for a moment is left to the next claim.
+        -- A row that another call has locked for a moment is left to the next claim.
         SELECT j.id, j.owner, j.work_s, j.seq, j.submitted INTO had FROM vibevoice.jobs j
             WHERE j.id = due.job AND j.state = 'queued' AND j.claim IS NULL
             FOR UPDATE SKIP LOCKED;
@@ -355,12 +359,12 @@ BEGIN
         EXISTS (SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL);
 END $$;
 
--- Whoever had a job, whose row is locked, has it no more, and its owner did not have it.
+-- End the claim on a job whose row is locked, and give its owner the work back.
 CREATE FUNCTION vibevoice.free_1(job_ text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE j vibevoice.jobs;
 BEGIN
     SELECT * INTO j FROM vibevoice.jobs WHERE id = job_;
-    IF j.state = 'running' THEN  -- its node died in it; or before, at the engine behind another
+    IF j.state = 'running' THEN  -- its node died in it, or while it waited behind another job
         PERFORM vibevoice.append_1(job_, CASE WHEN EXISTS (SELECT FROM vibevoice.jobs
             WHERE id = j.behind AND ended IS NULL) THEN 'waited' ELSE 'interrupted' END);
     END IF;
@@ -369,7 +373,7 @@ BEGIN
     UPDATE vibevoice.owners SET had_s = had_s - j.work_s WHERE owner = j.owner;
 END $$;
 
--- Give a job back.
+-- Release a claim.
 CREATE FUNCTION vibevoice.release_1(claim_ text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM vibevoice.free_1(id) FROM (
@@ -377,9 +381,10 @@ BEGIN
     PERFORM pg_notify('vibevoice_waiting', '');
 END $$;
 
--- Append what a node says of its job, all or nothing; whether that is persisted (also when it was
--- before). False: the claim is lost. It is given up if the node knows another past of the job, as
--- after the failure of a database that had lost its last commits.
+-- Append the events that a node reports of its job, all or nothing. Return whether they are
+-- persisted, also if an earlier call did it. False: the claim is lost. It is ended here if the
+-- node's last event number differs, as after the failover of a database that had lost its last
+-- commits.
 CREATE FUNCTION vibevoice.report_1(
     job_ text, claim_ text, base bigint, seqs bigint[], ats float8[], fleeting_ boolean[],
     kinds text[], changes bytea[], wholes bytea[], state_ text, fraction_ float8, behind_ text,
@@ -391,7 +396,7 @@ BEGIN
         IF j.reported_by = claim_ AND j.seq >= last AND (j.claim = claim_ OR EXISTS (
                 SELECT FROM vibevoice.events e WHERE e.job = job_ AND e.seq = last
                 AND e.kind = kinds[cardinality(kinds)])) THEN
-            RETURN true;  -- it is here already, by another execution of this call
+            RETURN true;  -- persisted by another execution of this call
         END IF;
         IF j.claim = claim_ THEN PERFORM vibevoice.release_1(claim_); END IF;
         RETURN false;
@@ -407,7 +412,7 @@ BEGIN
         UPDATE vibevoice.jobs SET seq = last, state = state_, reported_by = claim_, begins = false,
             fraction = fraction_, behind = behind_, refused_by = NULL WHERE id = job_;
     END IF;
-    -- Commits with a notification wait for each other, so there is none without a follower.
+    -- Commits with a notification are serialized, so there is none without a follower.
     IF j.followers <> '{}' THEN
         PERFORM vibevoice.notify_1(j.followers, job_, (
             SELECT json_build_object('base', base, 'events', json_agg(
@@ -417,8 +422,8 @@ BEGIN
     RETURN true;
 END $$;
 
--- Count a service's beat up; it registers, again if others took it for dead: jobs whose clients
--- wait here stay then.
+-- Increment a service's heartbeat, or register it. If others had expired it, jobs whose clients
+-- wait at it are kept.
 CREATE FUNCTION vibevoice.beat_1(id_ text, works_ boolean, draining_ boolean,
     places_ int DEFAULT 0, begins_ boolean DEFAULT false) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -434,8 +439,8 @@ BEGIN
     PERFORM pg_notify('vibevoice_waiting', '');  -- from now on it may claim
 END $$;
 
--- Services leave, or died: those whose beats still stand where an observer saw them (NULL: of any
--- beat). What they ran is free in the same transaction.
+-- Deregister services that leave, or whose heartbeats still have the observed number (NULL: any).
+-- Their running jobs are released in the same transaction.
 CREATE FUNCTION vibevoice.expire_1(ids text[], beats bigint[]) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE gone text[]; j record;
 BEGIN
@@ -455,9 +460,9 @@ BEGIN
     PERFORM pg_notify('vibevoice_waiting', '');
 END $$;
 
--- What waits for services that are not there, also by calls that were executed after they had gone:
--- jobs whose clients wait there (such a service may come back), and live sessions. What is more than
--- a thousand jobs is left to the next sweep.
+-- Release what waits for services that are not registered, also by calls that were executed late:
+-- jobs whose clients wait there (such a service may return), and live sessions. At most 1000 jobs;
+-- the next sweep does the rest.
 CREATE FUNCTION vibevoice.release_orphans_1() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE vibevoice.jobs SET left_until = clock_timestamp() + interval '30 s' WHERE id IN (
@@ -472,8 +477,8 @@ BEGIN
     IF FOUND THEN PERFORM pg_notify('vibevoice_sessions', ''); END IF;
 END $$;
 
--- End a job, wherever it is; one that has ended stays as it is. For how many seconds it was there,
--- if it ended by this call.
+-- Cancel a job, waiting or running anywhere; a job that has ended does not change. Return the
+-- seconds since its submission, if this call ended it.
 CREATE FUNCTION vibevoice.cancel_1(job_ text) RETURNS float8 LANGUAGE plpgsql AS $$
 DECLARE j vibevoice.jobs;
 BEGIN
@@ -485,8 +490,8 @@ BEGIN
     RETURN extract(epoch FROM clock_timestamp() - j.came);
 END $$;
 
--- A job is deleted, by whichever statement: it does not come again, its recording goes, and those
--- who follow or run it are told.
+-- After the deletion of a job by any statement: it cannot be submitted late, its recording is
+-- deleted, and the services that follow or run it are notified.
 CREATE FUNCTION vibevoice.deleted_1() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO vibevoice.tombstones (id) VALUES (OLD.id) ON CONFLICT DO NOTHING;
@@ -499,8 +504,8 @@ END $$;
 CREATE TRIGGER deleted AFTER DELETE ON vibevoice.jobs
     FOR EACH ROW EXECUTE FUNCTION vibevoice.deleted_1();
 
--- Delete a job with all that is kept of it, also one that is yet to come. For how many seconds it
--- was there, if it ended by this call.
+-- Delete a job with all its data, also one that is not submitted yet. Return the seconds since its
+-- submission, if this call ended it.
 CREATE FUNCTION vibevoice.delete_1(job_ text) RETURNS float8 LANGUAGE plpgsql AS $$
 DECLARE lasted_s float8;
 BEGIN
@@ -512,7 +517,8 @@ BEGIN
     RETURN lasted_s;
 END $$;
 
--- Change the transcript of a job that is done, if its last event is `base`; whether it is so now.
+-- Edit the transcript of a job that is done, if its last event is `base`; return whether it is
+-- edited.
 CREATE FUNCTION vibevoice.edit_1(
     job_ text, base bigint, change_ bytea, at_ float8, weight_ bigint, summary_ bytea)
 RETURNS boolean LANGUAGE plpgsql AS $$
@@ -529,14 +535,15 @@ BEGIN
     RETURN true;
 END $$;
 
--- A node says which jobs it can do (`failures` NULL) and which it cannot: jobs that wait, or that
--- it has claimed itself. For a waiting job that another call has locked it says so next time.
+-- Persist which jobs a node can run (`failures` NULL) and which it cannot: waiting jobs, or jobs
+-- that it has claimed. A waiting job that another call has locked is left to the node's next
+-- verdict.
 CREATE FUNCTION vibevoice.judge_1(node_ text, jobs_ text[], failures bytea[])
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE one record;
 BEGIN
     PERFORM FROM vibevoice.services WHERE id = node_ FOR KEY SHARE;
-    IF NOT FOUND THEN RETURN; END IF;  -- taken for dead: it says so again once it is registered
+    IF NOT FOUND THEN RETURN; END IF;  -- expired: it repeats its verdicts once it is registered
     INSERT INTO vibevoice.refusals AS r (job, node, failure)
         SELECT j.id, node_, f FROM unnest(jobs_, failures) u (i, f) JOIN vibevoice.jobs j ON j.id = i
         WHERE f IS NOT NULL AND state = 'queued' AND (claim IS NULL OR node = node_)
@@ -556,8 +563,8 @@ BEGIN
     END LOOP;
 END $$;
 
--- Waiting jobs that no node is known to be able to do, and that this one did not refuse lately: those
--- first that it has not looked at for longest, or never since they came.
+-- Return waiting jobs that no node is known to be able to run, and that this one did not refuse
+-- lately: those first that it has not judged for longest, or never since their submission.
 CREATE FUNCTION vibevoice.unjudged_1(node_ text, most int)
 RETURNS TABLE (job text, submitted bytea) STABLE LANGUAGE sql AS $$
     SELECT j.id, j.submitted FROM vibevoice.jobs j
@@ -566,9 +573,9 @@ RETURNS TABLE (job text, submitted bytea) STABLE LANGUAGE sql AS $$
         BETWEEN clock_timestamp() - interval '30 s' AND clock_timestamp()) IS NOT TRUE
     ORDER BY coalesce(r.at, j.came), place LIMIT most $$;
 
--- Waiting jobs that all nodes refuse which are there: what they said, whether that was told already,
--- and for how many seconds all of them have. A node renews a refusal after 30 s; one that is busy and
--- refuses two thousand jobs comes to each within 5 min.
+-- Waiting jobs that all registered nodes refuse: the refusals, whether the last `refused` event has
+-- them, and for how many seconds all nodes have refused. A node renews a refusal after 30 s; a busy
+-- one that refuses 2000 jobs renews each within 5 min.
 CREATE VIEW vibevoice.refused_1 AS
     SELECT id AS job, seq, nodes, failures, refused_by IS NOT DISTINCT FROM nodes AS told,
         extract(epoch FROM clock_timestamp() - since)::float8 AS for_s
@@ -581,8 +588,9 @@ CREATE VIEW vibevoice.refused_1 AS
     WHERE state = 'queued' AND claim IS NULL AND able_by IS NULL AND cardinality(nodes) = (
         SELECT count(*) FROM vibevoice.services WHERE works AND NOT draining);
 
--- Tell that these nodes, which are all, refuse a job, or (`ends_`) end it for that, if its last event
--- is still `base` and that is still so. For how many seconds it was there, if it ended by this call.
+-- Append that these nodes, which are all, refuse a job, or (`ends_`) end it for that, if its last
+-- event is still `base` and all still refuse. Return the seconds since its submission, if this call
+-- ended it.
 CREATE FUNCTION vibevoice.tell_refused_1(
     job_ text, base bigint, nodes_ text[], ends_ boolean, change_ bytea)
 RETURNS float8 LANGUAGE plpgsql AS $$
@@ -601,9 +609,9 @@ BEGIN
     RETURN CASE WHEN ends_ THEN extract(epoch FROM clock_timestamp() - j.came) END;
 END $$;
 
--- How many jobs go before each of these, and their work in seconds, what is claimed first; and how
--- many run, and the seconds of work that those have left. One statement: a job that begins
--- meanwhile is either ahead or running.
+-- Return how many jobs go before each of these, and their seconds of work, in the order of claims;
+-- and how many run, and their remaining seconds of work. It is one statement, so that a job that
+-- starts meanwhile is either ahead or running.
 CREATE FUNCTION vibevoice.turns_1(ids text[])
 RETURNS TABLE (job text, ahead bigint, ahead_s float8, running bigint, left_s float8)
 STABLE LANGUAGE sql AS $$
@@ -621,14 +629,15 @@ STABLE LANGUAGE sql AS $$
         FROM vibevoice.jobs WHERE claim IS NOT NULL AND state = 'running'
     ) now WHERE id = ANY (ids) $$;
 
--- An owner reads a job: its retention begins anew. One that has not ended, or is not there, stays.
+-- Restart the retention of a job that its owner reads. An unfinished or unknown job does not
+-- change.
 CREATE FUNCTION vibevoice.renew_1(job_ text) RETURNS void LANGUAGE sql AS $$
     UPDATE vibevoice.jobs SET touched = clock_timestamp() WHERE id = job_ AND ended IS NOT NULL $$;
 
--- Delete some of an owner's results that are kept no longer: by age (NULL: no limit), by number and
--- by size; the newest stays whatever it weighs. Then forget some recordings of ended jobs, except
--- those of jobs that are done, the newest first, within so many bytes. How many: as many as `batch`
--- may not have been all.
+-- Delete some of an owner's results that exceed a limit: by age (NULL: no limit), by number or by
+-- size; the newest one stays whatever its size. Then delete some recordings of ended jobs. Those of
+-- jobs that are done stay, the newest first, up to `most_recorded` bytes. Return a count; if it
+-- reaches `batch`, there may be more.
 CREATE FUNCTION vibevoice.purge_1(owner_ text, age_s float8, most bigint, most_bytes bigint,
     most_recorded bigint, batch int) RETURNS int LANGUAGE plpgsql AS $$
 DECLARE deleted int; forgotten int;
@@ -636,7 +645,7 @@ BEGIN
     WITH results AS (
         SELECT id, touched, sum(weight) OVER newest AS held, row_number() OVER newest AS nth
         FROM vibevoice.jobs WHERE ended IS NOT NULL AND owner = owner_
-            AND kept  -- another is deleted by the service at which its client waits
+            AND kept  -- others are deleted by the service at which the client waits
         WINDOW newest AS (ORDER BY touched DESC, place DESC)),
     due AS (
         SELECT id, touched FROM results
@@ -645,7 +654,7 @@ BEGIN
         ORDER BY touched LIMIT batch),
     locked AS MATERIALIZED (
         SELECT j.id FROM vibevoice.jobs j
-        JOIN due ON due.id = j.id AND due.touched = j.touched  -- and was not renewed meanwhile
+        JOIN due ON due.id = j.id AND due.touched = j.touched  -- not renewed meanwhile
         ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
     DELETE FROM vibevoice.jobs j USING locked WHERE j.id = locked.id;
     GET DIAGNOSTICS deleted = ROW_COUNT;
@@ -659,7 +668,7 @@ BEGIN
         SELECT j.id, j.recording AS name FROM vibevoice.jobs j JOIN (
             SELECT id FROM shelf WHERE NOT fits OR held > most_recorded OR most_recorded = 0
             ORDER BY ended LIMIT batch) due USING (id)
-        WHERE j.recording <> ''  -- and no other call has forgotten it meanwhile
+        WHERE j.recording <> ''  -- not deleted by another call meanwhile
         ORDER BY j.id FOR UPDATE OF j SKIP LOCKED),
     given_up AS (
         UPDATE vibevoice.jobs j SET recording = NULL FROM locked WHERE j.id = locked.id
@@ -669,7 +678,7 @@ BEGIN
     RETURN greatest(deleted, forgotten);
 END $$;
 
--- Forget owners without jobs, and deletions of so long ago that no call from before is on its way.
+-- Delete owners without jobs, and tombstones so old that no earlier call can still be executed.
 CREATE FUNCTION vibevoice.tidy_1() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE idle text[];
 BEGIN
@@ -677,16 +686,16 @@ BEGIN
         SELECT owner FROM vibevoice.owners o
         WHERE NOT EXISTS (SELECT FROM vibevoice.jobs j WHERE j.owner = o.owner)
         ORDER BY owner LIMIT 1000 FOR UPDATE SKIP LOCKED) locked;
-    -- A statement of its own sees what was submitted before the rows were locked.
+    -- A separate statement sees what was submitted before the rows were locked.
     DELETE FROM vibevoice.owners o WHERE owner = ANY (idle)
         AND NOT EXISTS (SELECT FROM vibevoice.jobs j WHERE j.owner = o.owner);
     DELETE FROM vibevoice.tombstones WHERE at < clock_timestamp() - interval '1 hour';
 END $$;
 
--- A client timed out: its job is left for whoever sends the same request (a code of it) again.
--- `taker_`: the call that had taken it before, so that a late execution leaves no later one's; an
--- `await_1` of that call which is executed after this has no effect. `front_`: the service at which
--- the client waited, if nothing there follows the job any more.
+-- Leave the job of a client that timed out to the next request with the same code. `taker_`: the
+-- call that had taken it before, so that a late execution does not undo a later take; an `await_1`
+-- of that call that is executed after this has no effect. `front_`: the service at which the client
+-- waited, if nothing there follows the job any more.
 CREATE FUNCTION vibevoice.leave_1(
     job_ text, request_ text, for_s float8, taker_ text, front_ text DEFAULT NULL)
 RETURNS void LANGUAGE sql AS $$
@@ -696,8 +705,9 @@ RETURNS void LANGUAGE sql AS $$
     WHERE id = job_ AND left_taker IS NOT DISTINCT FROM taker_
         AND (left_as IS NULL OR left_taker IS NOT NULL) $$;
 
--- The job that the same request left, for this taker alone until it confirms that: repeated, the
--- same job; a taker that does not confirm within 12 s, more than two calls, never will.
+-- Return the job that the same request left, for this taker alone until it confirms. A repeated
+-- call returns the same job. A taker that does not confirm within 12 s, more than two calls, never
+-- will.
 CREATE FUNCTION vibevoice.take_1(owner_ text, request_ text, taker_ text)
 RETURNS TABLE (job text) LANGUAGE sql AS $$
     UPDATE vibevoice.jobs SET left_taker = taker_, left_taken = clock_timestamp(),
@@ -710,7 +720,8 @@ RETURNS TABLE (job text) LANGUAGE sql AS $$
         ORDER BY left_taker IS NOT DISTINCT FROM taker_ DESC, left_until LIMIT 1 FOR UPDATE)
     RETURNING id $$;
 
--- A client waits at a service for the job that its call took; whether it is still that call's.
+-- Confirm that a client waits at a service for the job that its call took; no row if another has
+-- it.
 CREATE FUNCTION vibevoice.await_1(job_ text, front_ text, taker_ text)
 RETURNS TABLE (job text) LANGUAGE sql AS $$
     UPDATE vibevoice.jobs SET left_as = NULL, left_until = NULL, left_taken = NULL,
