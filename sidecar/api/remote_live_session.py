@@ -99,9 +99,7 @@ def open_leased_session(service: Service, caller: Identity, lease: RemoteSession
     wanted = lease.options
     options = dataclasses.replace(wanted, keep=False, recognise=False)
     session = service.live.open(caller, options, wire=WIRE, idle_s=math.inf)
-    session.bounds = dataclasses.replace(
-        session.bounds, longest_s=math.inf
-    )  # the front's limits apply
+    session.bounds = dataclasses.replace(session.bounds, longest_s=math.inf)  # the front's limits
     session.options = dataclasses.replace(
         session.options,
         recognise=wanted.recognise,

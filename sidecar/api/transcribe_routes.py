@@ -180,8 +180,8 @@ def answer_body(service: Service, job: JobRecord, transcript: Transcript) -> dic
 def job_rendering(
     service: Service, job: JobRecord, turn: QueuePosition | None
 ) -> Callable[[], bytes]:
-    """Return the function that renders the body of a job as it stands now, with its result once
-    there is one; it may be called in a thread."""
+    """Return the function that renders the current body of a job, with its result once it is done;
+    it may be called in a thread."""
     summary, segments = job_schemas.job_summary(job, turn), job.segments
     transcript = job.transcript if job.state is JobState.DONE else None
 

@@ -259,7 +259,7 @@ async def accept_handshake(websocket: WebSocket, spoken: Sequence[str] = ()) -> 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionEnding:
-    """Close frame of a connection, and the last message before it, if there is one."""
+    """Close frame of a connection, and the last message before it (`None`: none)."""
 
     code: int
     reason: str
