@@ -38,7 +38,7 @@ FolderOption = Annotated[
 
 
 def build() -> typer.Typer:
-    """Return the word `token` and the words after it."""
+    """Return the command group `token`."""
     return subcommands(HELP, _create, _list, _revoke, _keys)
 
 
