@@ -1,6 +1,6 @@
 """Routes of /admin and /reload-model: load, unload and reload models.
 
-The service has one engine for recordings and one for live audio, each with one model at a time: a
+The service has one engine for recordings and one for live audio, each with one model at a time. A
 loaded model replaces the one before (docs/operations.md).
 """
 

@@ -195,7 +195,7 @@ def _text(fields: Fields, name: str) -> str:
 
 
 class ErasureAnswer(BaseModel):
-    """Result of an erasure: deleted data, and sessions that go on."""
+    """Result of an erasure: deleted data, and sessions that continue."""
 
     jobs: int = Field(
         description="Deleted jobs, with recordings and transcripts; running ones were cancelled."

@@ -164,8 +164,8 @@ def _reports_500(settings: Settings) -> bool:
 
 
 def _classic_health(service: Service, now: ServiceHealth) -> dict[str, Any]:
-    """Return the fields of `/health` for clients of the speech server whose gRPC protocol this
-    service has."""
+    """Return the fields of `/health` for clients of the speech server with the same gRPC
+    protocol."""
     pids = sum(one.worker_pid is not None for one in now.engines.values())
     crashes = sum(one.crashes for one in now.engines.values())
     return {

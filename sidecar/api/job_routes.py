@@ -144,7 +144,7 @@ def event_body(
 
 
 def token_revoked_frame() -> bytes:
-    """Return the last frame of a stream whose reader's token was revoked."""
+    """Return the last frame of a stream after the client's token was revoked."""
     return responses.sse_frame(
         {"error": JobError.render(job_record.JobFailure.of(TokenInvalid()))}, "unauthorized"
     )

@@ -25,7 +25,7 @@ class JobProgress(RenderedBody):
 
 
 class JobError(RenderedBody):
-    """Error of a job that failed or was rejected."""
+    """Error of a job that failed or was refused."""
 
     code: str
     detail: str
@@ -234,7 +234,7 @@ class JobRevision(BaseModel):
 
 
 class JobSpeakerGroup(BaseModel):
-    """Segments of one speaker that belong to another."""
+    """Segments that a split assigned to one speaker."""
 
     speaker: str = Field(examples=["Speaker_1"])
     segments: list[int] = Field(description="Their indices, from 0.")

@@ -232,7 +232,7 @@ def resident_bytes(pid: int) -> int:
 
 
 class MetricsAnswer(BaseModel):
-    """Metrics: at the top level by the names of the server whose dashboards read them."""
+    """Metrics: at the top level by the names that the dashboards of another server read."""
 
     active_sessions: int
     active_vad_utterances: int

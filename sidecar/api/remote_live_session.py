@@ -152,7 +152,7 @@ class LeaseConnection:
         self._over = False
         self._coming: list[live_events.LiveEvent] = []
         self._unsettled = False
-        """True if events were queued whose amount of audio is not known yet."""
+        """True if events were queued and the amount of audio that they cover is not known yet."""
         self._bell = asyncio.Event()
 
     def received(self) -> dict[str, object]:

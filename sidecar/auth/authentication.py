@@ -1,7 +1,7 @@
 """Authentication: access policy, bearer tokens, access control of all protocols.
 
 Every web page that a user opens can reach a service on this machine's loopback. Two headers protect
-it: `Host`, which a page whose name was rebound to 127.0.0.1 cannot choose, and `Origin`, which
+it: `Host`, which a page cannot choose that had its name rebound to 127.0.0.1, and `Origin`, which
 browsers add to the requests of pages. A token keeps out other programs.
 """
 

@@ -105,8 +105,8 @@ class Identity:
         raise errors.ScopeMissing(f"The token lacks the scope '{scope}'.")
 
     def at(self, approach: RequestOrigin) -> Identity:
-        """Return the identity with the scopes that the origin of the request allows: a client that
-        is not known to be on this machine may not name its files."""
+        """Return the identity with the scopes that the origin of the request allows. Only a client
+        that is known to be on this machine may name its files."""
         if approach.is_local:
             return self
         return replace(self, scopes=self.scopes - {Scope.AUDIO_PATH})

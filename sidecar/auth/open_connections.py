@@ -27,7 +27,7 @@ RevocationCheck = Callable[[SignedCredential], str | None]
 
 
 class RevocableStreams:
-    """Open streams, whose credentials are checked at intervals."""
+    """Open streams; their credentials are checked at intervals."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class RevocableStreams:
             self._open += Counter()  # forget owners without open streams
 
     def look(self) -> None:
-        """Close the streams whose credential is not valid any more."""
+        """Close the streams with a credential that is not valid any more."""
         ended: Counter[tuple[str, str]] = Counter()
         for sent_away, credential in list(self._here.items()):
             if (why := self._refusal(credential)) is not None:

@@ -55,7 +55,7 @@ _WEB_SCHEMES = frozenset({"http", "https", "file", "null"})
 whole."""
 _LOCALHOST_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
 CONTAINER_HOST_NAMES = frozenset({"host.docker.internal", "host.containers.internal"})
-"""Names by which containers call their host machine: those of Docker Desktop and of Podman, whose
+"""Names by which containers call their host machine: those of Docker Desktop and of Podman. Their
 gateways connect to its loopback. `.internal` is in no public DNS, so no public site can have such a
 name. The DNS of a hostile network can lead a browser there by it (docs/deploy.md)."""
 

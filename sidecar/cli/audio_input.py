@@ -309,7 +309,7 @@ def normalize_stdin_names(files: Sequence[Path]) -> list[Path]:
 @contextmanager
 def open_recordings(files: Sequence[Path]) -> Iterator[Opens]:
     """Yield the function that opens ``files``. If standard input is among them, it is first read to
-    its end into an unnamed file: a recording is probed before it is transcribed, and a pipe can be
+    its end into an unnamed file. A recording is probed before it is transcribed, but a pipe can be
     read only once.
 
     Raises:

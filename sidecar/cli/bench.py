@@ -1,4 +1,4 @@
-"""Command `bench`."""
+"""Command `bench`: load tests of live sessions and recordings."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class BenchOptions:
 
 @dataclass(frozen=True, slots=True)
 class FilesBenchOptions(BenchOptions):
-    """The same options for `bench files`, whose clients all start at once by default."""
+    """The same options for `bench files`: by default all clients start at once."""
 
     ramp_steps: RampStepsOption = 1
     ramp_interval: RampIntervalOption = 0.0

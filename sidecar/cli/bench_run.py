@@ -27,8 +27,8 @@ SETTLE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class LoadTestWork:
-    """Work of a load test: the script of session N (``course``), of a warm-up session (``warm``),
-    and the function that opens the client of a target (``opens``).
+    """Work of a load test. ``course``: the script of session N. ``warm``: that of a warm-up
+    session. ``opens``: opens the client of a target.
 
     ``spread_s``: sessions of a group start within that time.
     """

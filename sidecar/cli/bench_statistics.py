@@ -131,8 +131,9 @@ Figures: TypeAlias = Mapping[str, float | None]
 """Figures by name, in the order of `NAMES`; `None` if unknown."""
 CENTILES = (50, 95, 99)
 SPREAD = ("first", "final", "rtf")
-"""Figures with percentiles: seconds to the first text; seconds to the final text, from the end of
-an utterance or the start of a recording; seconds that it took per second of audio."""
+"""Figures with percentiles. `first`: seconds to the first text. `final`: seconds to the final text,
+from the end of an utterance or the start of a recording. `rtf`: seconds that it took per second of
+audio."""
 NAMES = (
     "sessions",
     "held",

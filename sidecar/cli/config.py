@@ -1,4 +1,4 @@
-"""Command `config`."""
+"""Command `config`: conversion of YAML files of a gRPC server."""
 
 from __future__ import annotations
 

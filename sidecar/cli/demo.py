@@ -1,4 +1,4 @@
-"""Command `demo`."""
+"""Command `demo`: a service with one sample transcription."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Command `jobs`: list, cancel and delete jobs of a service; backup and restore."""
+"""Command `jobs`: listing, cancellation, deletion, backup and restore of jobs."""
 
 from __future__ import annotations
 

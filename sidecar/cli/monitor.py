@@ -1,4 +1,4 @@
-"""Commands `monitor` and `status`."""
+"""Commands `monitor` and `status`: state of a running service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Command `open`."""
+"""Command `open`: page of the service in the browser."""
 
 from __future__ import annotations
 

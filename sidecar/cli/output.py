@@ -46,7 +46,7 @@ EXIT_CODES: dict[str, int] = {  # sysexits.h
 
 
 def printable(name: str) -> str:
-    """Return a name, or other foreign text, safe for a terminal: characters that move the cursor,
+    """Return a name, or other foreign text, safe for a terminal. Characters that move the cursor,
     set colours or reverse text are escaped as in Python (``\\x1b``). Pure."""
     return "".join(one.encode("unicode_escape").decode() if _steers(one) else one for one in name)
 
@@ -155,9 +155,7 @@ def write_atomically(path: Path, text: str) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    half = path.with_name(
-        f".{secrets.token_hex(4)}.part"
-    )  # short, as the name may have the maximum length
+    half = path.with_name(f".{secrets.token_hex(4)}.part")  # short, as long names fail
     try:
         with half.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             file.write(text)

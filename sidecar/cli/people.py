@@ -57,7 +57,7 @@ async def _add(
     *,
     where: ServiceTarget,
 ) -> None:
-    """Enrol a speaker by a clip with one voice."""
+    """Enrol a speaker by a clip of one person."""
     async with client_of(where) as client:
         with open_file(clip) as source, os.fdopen(os.dup(source.fd), "rb") as file:
             print(_line(await client.add_person(name, file)))

@@ -1,4 +1,4 @@
-"""Command `serve`."""
+"""Commands `serve` and `node`."""
 
 from __future__ import annotations
 

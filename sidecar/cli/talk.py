@@ -1,4 +1,4 @@
-"""Command `talk`."""
+"""Command `talk`: spoken or typed conversation."""
 
 from __future__ import annotations
 

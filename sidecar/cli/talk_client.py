@@ -135,7 +135,8 @@ IDLE = "idle"
 SETTLED_S = 2.0
 """Seconds of silence after a recording, without an answer, until the conversation ends."""
 STAYS_S = 20.0
-"""Interval of silence that a client without audio sends: a service ends a session without audio."""
+"""Interval of the silence that a client without audio sends; a service ends a session without
+audio."""
 FAREWELL_S = 3.0
 """Time for the last messages of the service after `end`."""
 

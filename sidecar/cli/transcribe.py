@@ -1,4 +1,4 @@
-"""Commands `transcribe` and `estimate`."""
+"""Commands `transcribe` and `estimate` for recordings."""
 
 from __future__ import annotations
 

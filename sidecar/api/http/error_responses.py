@@ -53,8 +53,8 @@ _FROM_STATUS: Mapping[int, type[errors.SidecarError]] = {
 ErrorRenderer = Callable[[errors.SidecarError], Response]
 """Renderer of an error in the format of a protocol."""
 ErrorDialects = Mapping[str, ErrorRenderer]
-"""Error formats of paths whose clients do not know problem details; a path that ends in '/' covers
-all below it."""
+"""Error formats of paths, for clients that do not know problem details. A path that ends in '/'
+covers all below it."""
 NO_DIALECTS: ErrorDialects = {}
 UPGRADE_HEADERS = {"Upgrade": "websocket", "Connection": "Upgrade"}
 """Headers of a 426, as RFC 9110 requires."""

@@ -25,7 +25,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 NO_ROUTE = "(none)"
 """Route of a request that was refused before routing, or that no route matched."""
 DISCONNECTED_STATUS = "gone"
-"""Status of a request whose client disconnected before the response."""
+"""Status of a request if its client disconnected before the response."""
 _KEY = "counted"
 
 

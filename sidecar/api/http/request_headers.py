@@ -139,8 +139,8 @@ _NUMBER = re.compile(r"\d{0,18}", re.ASCII)
 
 
 def parse_range(header: str, size: int) -> tuple[int, int] | None:
-    """Return the first requested byte and the one after the last, or `None` for the whole file:
-    also if the header is malformed, as the standard requires.
+    """Return the first requested byte and the one after the last, or `None` for the whole file. A
+    malformed header counts as none, as the standard requires.
 
     Raises:
         errors.RangeUnsatisfiable: the file has no such bytes.
@@ -197,9 +197,8 @@ def parse_json_message(text: str | bytes) -> Any:
     """Parse a JSON message.
 
     Raises:
-        ValueError: it is no JSON, NaN included, or has a value that cannot be sent on: half of a
-            surrogate pair, or a number beyond the range of a double (``1e400``); or it has too many
-            values.
+        ValueError: it is no JSON, NaN included, or has too many values, or one that cannot be sent
+            on: half of a surrogate pair, or a number beyond the range of a double (``1e400``).
     """
     found = from_json(text, allow_inf_nan=False)
     inner: Collection[Any]
@@ -239,8 +238,8 @@ LONG_HEADERS = (
     *("x-amzn-", "x-ms-", "cf-access-", "x-goog-iap-", "x-envoy-"),
     *("x-original-ur", "x-forwarded-uri"),
 )
-"""Prefixes of headers that only `MAX_ALL_HEADERS_BYTES` limits: tokens, whose check takes linear
-time, and headers that browsers and proxies add and that are never parsed here."""
+"""Prefixes of headers that only `MAX_ALL_HEADERS_BYTES` limits. They are tokens, which are checked
+in linear time, and headers of browsers and proxies that are never parsed here."""
 
 
 def check_header_sizes(headers: Iterable[tuple[bytes, bytes]]) -> None:

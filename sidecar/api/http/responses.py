@@ -124,7 +124,7 @@ def last_event_id(request: Request) -> int:
 
 
 class StreamedResponse(Response):
-    """Response whose body is produced while it is sent, until its client disconnects."""
+    """Response with a body that is produced while it is sent, until the client disconnects."""
 
     def __init__(self, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status_code=status, headers=headers)
@@ -263,7 +263,7 @@ class UnsentSegments:
 
 
 class IncrementalTextResponse:
-    """Text that is sent in parts, whose concatenation is the whole text."""
+    """Text that is sent in parts, which add up to the whole text."""
 
     def __init__(self) -> None:
         self._last = ""

@@ -1,8 +1,8 @@
 """uvicorn protocols: header deadline, WebSocket upgrade, send timeout.
 
-They change four defaults of uvicorn: it logs query strings, which may have a key; it keeps a
-connection whose peer reads nothing; it answers an oversized message by a reset instead of a close
-frame; at shutdown it leaves the protocols no time for their own close frame.
+They change four defaults of uvicorn. It logs query strings, which may have a key. It keeps a
+connection to a peer that reads nothing. It answers an oversized message by a reset instead of a
+close frame. At shutdown it leaves the protocols no time for their own close frame.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ _FIELD = re.compile(
     rb"(?P<field_name>[-!#$%&'*+.^_`|~0-9a-zA-Z]+):[ \t]*+"
     rb"(?P<field_value>(?:[^\x00\s]++(?:[ \t]++[^\x00\s]++)*+)?)[ \t]*+"
 )
-"""Header or trailer as h11 reads it. h11's own expression matches the same but backtracks: 80,000
-spaces before a NUL block the event loop for 13 s, before authentication."""
+"""Header or trailer as h11 reads it. h11's own expression matches the same but backtracks. With it
+80,000 spaces before a NUL block the event loop for 13 s, before authentication."""
 
 
 def http_protocol(
@@ -72,8 +72,8 @@ def http_protocol(
 ) -> type[asyncio.Protocol]:
     """Return uvicorn's HTTP protocol with timeouts and limits.
 
-    It closes connections whose request head takes longer than ``seconds``, whose peer reads nothing
-    for ``unread_s`` seconds, and those beyond ``most`` of one address. From then on all of h11 in
+    It closes a connection if a request head takes longer than ``seconds``, if its peer reads
+    nothing for ``unread_s`` seconds, or beyond ``most`` of one address. From then on all of h11 in
     this process reads headers in linear time.
     """
     _readers.header_field_re = _FIELD
@@ -105,7 +105,7 @@ def http_protocol(
                 self._stop()
 
         def handle_websocket_upgrade(self, event: Any) -> None:
-            self._stop()  # a WebSocket, whose protocol has timeouts of its own
+            self._stop()  # a WebSocket has timeouts of its own
             self._uncount()
             super().handle_websocket_upgrade(event)
 

@@ -1,8 +1,7 @@
 """WebSocket connections: timeouts, limits, close codes.
 
-`websocket_protocol` closes connections whose peer is gone or reads nothing, and those with
-oversized messages; a task then gets `WebSocketGone`. No address, header or text of a peer is
-logged.
+`websocket_protocol` closes a connection if its peer is gone or reads nothing, or sends an oversized
+message. A task then gets `WebSocketGone`. No address, header or text of a peer is logged.
 """
 
 from __future__ import annotations
@@ -233,8 +232,8 @@ class WebSocketConnection:
         _refuse(self._messages.take(self._now()))
 
     def count_malformed(self) -> None:
-        """Count an invalid message, in a protocol whose connection stays open after it. Too many of
-        them end the connection.
+        """Count an invalid message, in a protocol that keeps the connection open after it. Too many
+        of them end the connection.
 
         Raises:
             errors.RateLimited: as `count`.
