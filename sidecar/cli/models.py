@@ -36,8 +36,8 @@ Examples:
 
 
 def list_models() -> None:
-    """Print a line for each model in the Hugging Face cache, one for the pulled voices, and one for
-    the folder of `model_path` if it is none of these."""
+    """Print a line for each model in the Hugging Face cache and one for the pulled voices. The
+    folder of `model_path` has a line if it is none of these."""
     from sidecar.checkpoints.installed_checkpoints import PulledVoices
     from sidecar.checkpoints.model_repositories import installed_models
     from sidecar.tts.tts_engine_selection import voices_folder

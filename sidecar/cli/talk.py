@@ -119,8 +119,8 @@ def _sound_of(file: Path | None, device: str | None) -> tuple[int, AsyncGenerato
 def _service(
     where: ServiceTarget, llm: str | None, *, aloud: bool
 ) -> Generator[ServiceTarget | None, None, None]:
-    """Yield the named service, the one that runs on this machine, or else a child service that ends
-    with the block; `None` if it does not start."""
+    """Yield the named service, or the one that runs on this machine. Otherwise yield a child
+    service that ends with the block; `None` if it does not start."""
     running = where if where.server else None if llm is not None else _running(where)
     if running is not None:
         yield running

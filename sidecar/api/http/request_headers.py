@@ -131,7 +131,8 @@ def parse_prefer(headers: Iterable[str]) -> dict[str, str]:
 
 
 def wants_async(headers: Iterable[str]) -> bool:
-    """Return whether the client prefers an immediate response with a job to its result later."""
+    """Return whether the client asks for a job at once instead of its result later
+    (`respond-async`)."""
     return parse_prefer(headers).get("respond-async") == ""
 
 
@@ -197,7 +198,7 @@ def parse_json_message(text: str | bytes) -> Any:
     """Parse a JSON message.
 
     Raises:
-        ValueError: it is no JSON, NaN included, or has too many values, or one that cannot be sent
+        ValueError: it is no JSON, NaN included; it has too many values, or one that cannot be sent
             on: half of a surrogate pair, or a number beyond the range of a double (``1e400``).
     """
     found = from_json(text, allow_inf_nan=False)
