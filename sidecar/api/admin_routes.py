@@ -1,7 +1,7 @@
 """Routes of /admin and /reload-model: load, unload and reload models.
 
-The service has one engine for recordings and one for live audio, each with one model at a time:
-what is loaded takes the place of the one that was there (docs/operations.md).
+The service has one engine for recordings and one for live audio, each with one model at a time. A
+loaded model replaces the one before (docs/operations.md).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ MAX_NAME_CHARACTERS = 100
 
 
 class AdminRefusal(BaseModel):
-    """Rejection of an admin request, with the replaced server's status codes; `error` is the
-    code that every wire knows."""
+    """Refusal of an admin request, with the status codes of the server that this API is compatible
+    with; `error` is the error code of all protocols."""
 
     code: str = Field(examples=["ERR4003"])
     message: str = Field(examples=["Model not found or is default"])
@@ -42,7 +42,7 @@ class AdminRefusal(BaseModel):
 
 
 class AdminLoading(BaseModel):
-    """Load in progress; `/admin/list_models` has its result."""
+    """Load in progress; `/admin/list_models` reports its result."""
 
     status: str = Field(examples=["loading_started"])
     message: str
@@ -57,7 +57,7 @@ class AdminUnloaded(BaseModel):
 
 
 class AdminModel(BaseModel):
-    """A model and the engine that works with it."""
+    """A loaded model and its engine."""
 
     id: str = Field(examples=["default"])
     role: str = Field(examples=["files"], description="files or live.")
@@ -78,7 +78,7 @@ class AdminModelList(BaseModel):
 
 
 class ReloadAnswer(BaseModel):
-    """The answer to a reload."""
+    """Result of a reload."""
 
     status: Literal["success"]
     message: str = Field(examples=["Model reloaded with precision: int8"])
@@ -130,12 +130,12 @@ ADMIN_ERRORS: Mapping[str, tuple[str, int, str]] = {
     errors.HostNotAllowed.code: ("ERR4008", 403, ""),
     errors.OriginNotAllowed.code: ("ERR4008", 403, ""),
 }
-"""By the code of an error: number, status and message, "" for that of the error."""
+"""Number, status and message by error code; "": the message of the error."""
 _UNKNOWN = (errors.TokenMissing, errors.TokenInvalid)
 
 
 def install_error_format(*, on: bool) -> error_responses.ErrorRenderer:
-    """Install the error format of this API. If it is off, that is reported before
+    """Return the error format of this API. If the API is off, that is reported before
     authentication."""
 
     def say(error: errors.SidecarError) -> Response:
@@ -160,7 +160,7 @@ def _admin_error_response(error: errors.SidecarError) -> Response:
 
 
 def admin_error_of(error: errors.SidecarError) -> tuple[str, int, str]:
-    """Number, status and message of an error."""
+    """Return the number, status and message of an error."""
     if error.code in ADMIN_ERRORS:
         return ADMIN_ERRORS[error.code]
     malformed = error.kind in (ErrorKind.MALFORMED, ErrorKind.UNPROCESSABLE, ErrorKind.UNSUPPORTED)
@@ -184,7 +184,7 @@ PRECISIONS: Mapping[str, Precision] = {
     "float32": Precision.FP32,
     **{one.value: one for one in Precision},
 }
-"""By the names of CTranslate2, and ours."""
+"""Precisions by the names of CTranslate2 and of this service."""
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": AdminRefusal} for status in (400, 401, 403, 409, ADMIN_OFF[1])
 }
@@ -219,7 +219,7 @@ def build_reload_router(service: Service) -> APIRouter:
 
 
 def build_router(service: Service) -> APIRouter:
-    """The routes."""
+    """Return the routes of /admin."""
     router = APIRouter()
 
     @router.post(
@@ -273,10 +273,11 @@ def build_router(service: Service) -> APIRouter:
 
 
 def load_request_of(values: Mapping[str, Any], device: str) -> ModelLoadRequest:
-    """Return the model that a client wants loaded, on a ``device``. Pure.
+    """Return the model that a request asks to load on a ``device``. Pure.
 
     Raises:
-        errors.FieldMissing, errors.FieldInvalid: it means nothing, or nothing here.
+        errors.FieldMissing, errors.FieldInvalid: a field is missing, malformed or not supported
+            here.
     """
     model_id = _text(values, "model_id")
     if not model_id:
@@ -321,7 +322,7 @@ def _listed(service: Service) -> dict[str, Any]:
                 "state": one.state.value,
             }
             for role, one in engines.items()
-            if role in by_role  # a voice has none that could be told to change
+            if role in by_role  # other roles, such as TTS, have no model that could be replaced
         ],
         "loading": service.models.loading_names,
         "failed": service.models.failed,

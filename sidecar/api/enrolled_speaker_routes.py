@@ -71,7 +71,7 @@ _SPEAKER = openapi.text("A speaker of that job.", examples=["Speaker_0"])
 
 
 def person_form(required: list[str]) -> dict[str, Any]:
-    """Return the body of a request about a person, in its two forms."""
+    """Return the body of a request about an enrolled speaker, as JSON and as a form."""
     values = {"name": _NAME, "job": _JOB, "speaker": _SPEAKER, "audio_path": openapi.PATH}
     form = openapi.object_schema({"name": _NAME, "audio": _CLIP}, [*required, "audio"])
     return {"requestBody": openapi.request_body(openapi.object_schema(values, required), form)}
@@ -85,7 +85,7 @@ PREFIX = "/v1/people"
 
 
 def build_router(service: Service) -> APIRouter:
-    """The routes of this wire."""
+    """Return the routes of /v1/people."""
     router = APIRouter(prefix=PREFIX, responses=openapi.PROBLEMS)
 
     @router.post(
@@ -162,11 +162,11 @@ def build_router(service: Service) -> APIRouter:
 async def _read_person_request(
     request: Request, service: Service
 ) -> tuple[str | None, SpeakerEmbedding | None]:
-    """The name and the voice of a request, as far as it has them; what is wrong with the name is
-    said before anybody listens.
+    """Return the name and the speaker embedding of a request, each `None` if it was not sent. The
+    name is checked before the audio is processed.
 
     Raises:
-        errors.BadRequest, errors.BadAudio: one of them is no good.
+        errors.BadRequest, errors.BadAudio: a field or the clip is invalid.
         errors.JobNotFound, errors.JobNotDone, errors.SpeakerNotFound: there is no such speaker.
     """
     fields, source = await read_fields(request, service)
@@ -195,7 +195,7 @@ def _text(fields: Fields, name: str) -> str:
 
 
 class ErasureAnswer(BaseModel):
-    """Result of an erasure: deleted data, and sessions that go on."""
+    """Result of an erasure: deleted data, and sessions that continue."""
 
     jobs: int = Field(
         description="Deleted jobs, with recordings and transcripts; running ones were cancelled."
@@ -210,7 +210,7 @@ class ErasureAnswer(BaseModel):
 
 
 def build_erasure_router(service: Service) -> APIRouter:
-    """The routes of this wire."""
+    """Return the route of /v1/data."""
     router = APIRouter(responses=openapi.PROBLEMS)
 
     @router.delete(

@@ -18,12 +18,12 @@ from sidecar.service.facade import Service
 
 MB = 1 << 20
 NeededMegabytes = Annotated[int, BeforeValidator(lambda size: size and ceil(size / MB))]
-"""Of bytes, rounded up: so much is really needed."""
+"""From bytes, rounded up, as that much is needed."""
 FreeMegabytes = Annotated[int, BeforeValidator(lambda size: size and size // MB)]
 
 
 class EstimateAlternative(openapi.RenderedBody):
-    """A precision that would fit."""
+    """A precision with which the recording would fit into memory."""
 
     precision: str = Field(examples=["int8"])
     needed_mb: NeededMegabytes = Field(examples=[11469], validation_alias="peak_bytes")
@@ -76,7 +76,7 @@ ESTIMATE_BODY: dict[str, Any] = openapi.request_body(
 
 
 def build_router(service: Service) -> APIRouter:
-    """The routes of this wire."""
+    """Return the route of /v1/estimate."""
     router = APIRouter(responses=openapi.PROBLEMS)
 
     @router.post(

@@ -1,6 +1,6 @@
 """Routes of / and /health, and the probes (/healthz), with schemas.
 
-For desktop hosts and operators.
+For desktop apps and operators.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class RootAnswer(BaseModel):
 
 
 class HealthAnswer(BaseModel):
-    """Health of the service: 200 whatever its state, unless the setting 'health_errors' wants
-    500 if it is not healthy."""
+    """Health of the service: status 200 in every state, unless the setting 'health_errors' asks for
+    500 if it is unhealthy."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -105,18 +105,18 @@ class HealthAnswer(BaseModel):
 
 NO_STORE = {"Cache-Control": "no-store"}
 VLLM_STATUS = {"ok": "ok", "loading": "degraded", "stopping": "unreachable"}
-"""Backend states for clients of the queue server."""
+"""Backend states for clients of the queue server that this service replaces."""
 
 
 def build_health_router(service: Service) -> APIRouter:
-    """The routes that say it."""
+    """Return the routes of / and /health."""
     router = APIRouter()
 
     @router.get("/", summary="Describe the service", response_model=RootAnswer)
     async def root() -> Response:
         return json_response(
             {"service": "vibevoice-asr", "version": __version__, "status": "running"},
-            headers={"Vary": "Accept"},  # who asks for HTML gets the page (api/page.py)
+            headers={"Vary": "Accept"},  # a client that accepts HTML gets the page (api/page.py)
         )
 
     @router.get("/health", summary="Health of the service", response_model=HealthAnswer)
@@ -164,7 +164,8 @@ def _reports_500(settings: Settings) -> bool:
 
 
 def _classic_health(service: Service, now: ServiceHealth) -> dict[str, Any]:
-    """Return the fields of `/health` for clients of the server whose wire gRPC is."""
+    """Return the fields of `/health` for clients of the speech server with the same gRPC
+    protocol."""
     pids = sum(one.worker_pid is not None for one in now.engines.values())
     crashes = sum(one.crashes for one in now.engines.values())
     return {
@@ -181,7 +182,7 @@ def _status(now: ServiceHealth) -> str:
 
 
 class ProbeAnswer(BaseModel):
-    """Result of a probe, and the reason."""
+    """Result of a probe, with the reason of a failure."""
 
     status: str = Field(examples=["ok"])
     reason: str | None = Field(
@@ -192,7 +193,7 @@ class ProbeAnswer(BaseModel):
 
 
 def build_probes_router(service: Service) -> APIRouter:
-    """The routes of the probes."""
+    """Return the routes of the probes."""
     router = APIRouter()
 
     @router.get("/healthz/live", summary="Liveness probe", response_model=ProbeAnswer)
@@ -226,7 +227,7 @@ def _probe(why_not: str) -> Response:
 
 
 def why_not_ready(now: ServiceHealth) -> str:
-    """Return the reason why the service accepts no work, "" if it does."""
+    """Return the reason why the service accepts no work; "" if it does."""
     if now.stopping:
         return "stopping"
     if now.starting:

@@ -41,7 +41,7 @@ from sidecar.transcripts.transcript_formats import formatter_of, render_transcri
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """A whole submission; ``source`` is open, and the holder of this closes it."""
+    """Parsed submission; ``source`` is open, and its holder closes it."""
 
     source: AudioSource
     options: TranscribeOptions
@@ -50,10 +50,10 @@ class JobRequest:
 
 
 async def read_request(request: Request, service: Service) -> JobRequest:
-    """Read the body, in either of its forms.
+    """Read a submission, as JSON or as a form.
 
     Raises:
-        errors.BadRequest: it is not what it says it is, or means nothing.
+        errors.BadRequest: it does not match its Content-Type, or a field is invalid.
     """
     name = idempotency_key_of(request)
     fields, source = await read_fields(request, service)
@@ -82,7 +82,7 @@ def job_body(
     turn: QueuePosition | None,
     expires_in_s: float | None = None,
 ) -> dict[str, Any]:
-    """Return a job as it stands, without what was said; times in seconds."""
+    """Return the state of a job, without its transcript; times in seconds."""
     running = job.state is job_record.JobState.RUNNING
     remaining_s = service.remaining_s(job.progress, job.processing_s) if running else None
     return {
@@ -99,17 +99,17 @@ def job_body(
 
 
 SSE_RETRY = b"retry: 1000\n\n"
-"""Milliseconds until a browser asks again by itself."""
+"""Milliseconds until a browser reconnects by itself."""
 
 
 PredictRemaining = Callable[[Progress, float], float | None]
-"""Predicted seconds until a job is done, by how far it is after so many seconds."""
+"""Prediction of the seconds until a job is done, from its progress and the seconds so far."""
 
 
 def event_body(
     job_id: str, event: job_record.JobEvent, remaining_s: PredictRemaining
 ) -> tuple[str, dict[str, Any]] | None:
-    """The name and the data of an event; None of one that says nothing to a client."""
+    """Return the name and the data of an event, or `None` if it is not for clients."""
     match event.change:
         case job_record.StartedChange():
             return "begun", {}
@@ -129,7 +129,7 @@ def event_body(
             return "progress", JobProgress.render(progress) | estimate
         case job_record.ReportedChange(SegmentReady(index, segment)):
             return "segment", {"index": index, "segment": segment_body(segment)}
-        case job_record.ReportedChange(Checkpoint() | Peaks()):  # the engine's; /peaks has them
+        case job_record.ReportedChange(Checkpoint() | Peaks()):  # internal; /peaks has the peaks
             return None
         case job_record.ReportedChange(Finished(transcript), processing_s):
             return "done", {
@@ -144,26 +144,26 @@ def event_body(
 
 
 def token_revoked_frame() -> bytes:
-    """The last frame of a stream whose reader's token counts no more."""
+    """Return the last frame of a stream after the client's token was revoked."""
     return responses.sse_frame(
         {"error": JobError.render(job_record.JobFailure.of(TokenInvalid()))}, "unauthorized"
     )
 
 
 class JobEventFrames:
-    """Events as they go out, each written once for all who follow it."""
+    """Rendered events of jobs, each rendered once for all its subscribers."""
 
     def __init__(
         self,
         most: int = MAX_EVENT_BATCH,
         remaining_s: PredictRemaining = lambda progress, elapsed_s: None,
     ) -> None:
-        """``most``: so many of the last are kept, for those who take them a moment later."""
+        """``most``: number of latest frames that are kept, for slightly later subscribers."""
         self._most, self._remaining_s = most, remaining_s
         self._written: dict[tuple[str, int], bytes] = {}
 
     def of(self, job_id: str, event: job_record.JobEvent) -> bytes:
-        """One event; nothing of what is none of a client's."""
+        """Return the frame of an event; b"" if it is not for clients."""
         frame = self._written.get((job_id, event.seq))
         if frame is None:
             named = event_body(job_id, event, self._remaining_s)
@@ -176,8 +176,8 @@ class JobEventFrames:
     async def following(
         self, job_id: str, subscription: JobSubscription
     ) -> AsyncGenerator[bytes, None]:
-        """Every event of a subscription, until the job has ended. A reader that is too slow is told
-        after which one to resume, and that is the last it gets."""
+        """Yield all events of a subscription, until the job has ended. For a client that is too
+        slow the last frame says after which event to resume."""
         yield SSE_RETRY
         try:
             async with aclosing(subscription.batches(responses.SSE_KEEP_ALIVE_S)) as batches:
@@ -202,7 +202,7 @@ MEDIA_TYPES = {
 
 
 def build_router(service: Service) -> APIRouter:
-    """The routes of this wire."""
+    """Return the routes of /v1/jobs."""
     router = APIRouter(prefix=PATH, responses=PROBLEMS)
     _add_submission_routes(router, service)
     _add_listing_routes(router, service)
@@ -213,7 +213,7 @@ def build_router(service: Service) -> APIRouter:
 
 
 def _add_submission_routes(router: APIRouter, service: Service) -> None:
-    """Submit a job, end it."""
+    """Add the routes that submit and delete jobs."""
 
     @router.post(
         "",
@@ -253,7 +253,7 @@ def _add_submission_routes(router: APIRouter, service: Service) -> None:
 
 
 def _add_listing_routes(router: APIRouter, service: Service) -> None:
-    """Add the routes that say how jobs are."""
+    """Add the routes that list jobs and report their state."""
 
     @router.get(
         "",
@@ -288,7 +288,7 @@ async def _page(
     ``query``: ``state`` (one, or several with commas; none: any), ``limit``, ``after`` (an id).
 
     Raises:
-        errors.FieldInvalid: one of them means nothing.
+        errors.FieldInvalid: one of them is invalid.
     """
     states, after = _states(query.get("state", "")), query.get("after") or None
     limit = parse_integer("limit", query.get("limit"), 1, job_schemas.MAX_PAGE_JOBS)
@@ -338,7 +338,7 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
                 ),
             )
         if job.over and after == job.seq:
-            return Response(status_code=204)  # which tells a browser to ask no more
+            return Response(status_code=204)  # stops the reconnects of a browser
         subscription = await service.owned.events(caller, job, after)
         stream = frames.following(job.id, subscription)
         return responses.EventStreamResponse(stream, subscription.close, token_revoked_frame())
@@ -352,7 +352,7 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
     )
     async def transcript(request: Request, job_id: str) -> Response:
         caller, fmt = identity_of(request), request.query_params.get("format", "json")
-        if "renew" in request.query_params:  # nothing is said of it before the job is the caller's
+        if "renew" in request.query_params:  # an unknown job is reported before an invalid 'renew'
             await service.owned.job(caller, job_id)
         if parse_flag("renew", request.query_params.get("renew"), default=True):
             await service.owned.read(caller, job_id)

@@ -17,7 +17,7 @@ from sidecar.transcripts.transcript_formats import FORMATS
 
 
 class JobProgress(RenderedBody):
-    """Progress of a job."""
+    """Progress of a job in seconds of audio."""
 
     audio_seconds_done: RoundedSeconds = Field(validation_alias="audio_s_done")
     audio_seconds_total: RoundedSeconds | None = Field(validation_alias="audio_s_total")
@@ -25,7 +25,7 @@ class JobProgress(RenderedBody):
 
 
 class JobError(RenderedBody):
-    """Error of a job that failed or was rejected."""
+    """Error of a job that failed or was refused."""
 
     code: str
     detail: str
@@ -94,7 +94,7 @@ class JobAnswer(JobSummary):
 
 
 class JobPage(BaseModel):
-    """A page of the list."""
+    """Page of the list of jobs."""
 
     jobs: list[JobAnswer]
     next: str | None = Field(description="Value of 'after' for the next page.")
@@ -110,12 +110,12 @@ class JobPeaks(BaseModel):
 
 
 def limit_parameter(most: int, default: int, said: str) -> dict[str, Any]:
-    """Return the parameter that says how many are sent at most."""
+    """Return the query parameter `limit`, the maximum of items in a response."""
     return openapi.parameter("limit", "query", openapi.integer(1, most, default=default), said)
 
 
 DEFAULT_PAGE_JOBS, MAX_PAGE_JOBS = 50, 500
-"""Some 400 bytes each."""
+"""A job has some 400 bytes."""
 LIST: dict[str, Any] = {
     "parameters": [
         openapi.parameter(
@@ -234,7 +234,7 @@ class JobRevision(BaseModel):
 
 
 class JobSpeakerGroup(BaseModel):
-    """Segments of one speaker that belong to another."""
+    """Segments that a split assigned to one speaker."""
 
     speaker: str = Field(examples=["Speaker_1"])
     segments: list[int] = Field(description="Their indices, from 0.")
@@ -295,7 +295,7 @@ EDIT: dict[str, Any] = {
 }
 
 DEFAULT_HISTORY_ENTRIES, MAX_HISTORY_ENTRIES = 100, 1000
-"""Of one answer: 100 bytes to 64 KiB each."""
+"""Entries per response; an entry has 100 bytes to 64 KiB."""
 HISTORY: dict[str, Any] = {
     "parameters": [
         limit_parameter(MAX_HISTORY_ENTRIES, DEFAULT_HISTORY_ENTRIES, "Number of latest entries.")

@@ -1,6 +1,6 @@
 """Messages of /v1/live: requests and events. Pure.
 
-Pydantic reads requests strictly: a field that is not known is refused. The schemas of events are in
+Pydantic validates requests strictly: unknown fields are refused. The schemas of events are in
 docs/live_event_schemas.py.
 """
 
@@ -33,11 +33,11 @@ EVENT_TYPES: Mapping[type[live_events.LiveEvent], str] = {
     live_events.NoticeRaised: "notice",
     live_events.Summary: "summary",
 }
-"""`InputProcessed` is no message of its own: `received_message` has it."""
+"""Message type of each event. `InputProcessed` has none: `received_message` reports it."""
 
 
 def event_message(numbered: NumberedEvent) -> str:
-    """One event, but for `InputProcessed`."""
+    """Return the message of an event other than `InputProcessed`."""
     event = numbered.event
     kind = EVENT_TYPES[type(event)]
     return _text({"type": kind, "number": numbered.number, **_body(event)})
@@ -54,7 +54,7 @@ def received_message(samples: int, seconds: float, orders: int, heard_s: float) 
 
 
 def message(kind: str, **body: Any) -> str:
-    """A message that is no event."""
+    """Return a message that is not an event."""
     return _text({"type": kind, **body})
 
 
@@ -109,7 +109,7 @@ def _text(body: dict[str, Any]) -> str:
 
 
 OPUS = "opus"
-"""The encoding that is no samples."""
+"""Encoding in which each message is an Opus packet instead of samples."""
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -125,7 +125,7 @@ LiveEndpointing: type[BaseModel] = create_model(
 
 
 class LiveOptionsRequest(BaseModel):
-    """Options of a session; what is left out is as it was, at first as the service has it."""
+    """Options of a session; an omitted one keeps its value, at first the default of the service."""
 
     model_config = _STRICT
 
@@ -143,10 +143,10 @@ class LiveOptionsRequest(BaseModel):
     keep: bool | None = None
 
     def upon(self, options: live_options.LiveOptions) -> live_options.LiveOptions:
-        """The options with these wishes.
+        """Return ``options`` with the changes of this request.
 
         Raises:
-            errors.FieldInvalid: no such utterances can be.
+            errors.FieldInvalid: the endpointing parameters are inconsistent.
         """
         given: dict[str, Any] = {
             name: getattr(self, name)
@@ -163,12 +163,13 @@ class LiveOptionsRequest(BaseModel):
 
 
 class LiveBeginRequest(LiveOptionsRequest):
-    """The first message: a session, or with ``after`` one that goes on.
+    """First message of a connection: starts a session, or with ``after`` resumes one.
 
-    ``session``: how the client calls it; ``after``: the last event that came, 0 if none did.
-    ``encoding``: of samples, or ``opus``: a packet in each message. ``moves``: the client comes
-    again when another service goes on with the session. ``lease``: this is another service, which
-    has the session itself (`upstream.remote_live_messages`); then nothing else counts.
+    ``session``: the client's id of it; ``after``: the last event that the client received, 0 if
+    none. ``encoding``: of samples, or ``opus``: a packet in each message. ``moves``: the client
+    reconnects if another service continues the session. ``lease``: the client is another service,
+    which keeps the session itself (`upstream.remote_live_messages`); all other fields are then
+    ignored.
     """
 
     type: Literal["begin"]
@@ -181,10 +182,10 @@ class LiveBeginRequest(LiveOptionsRequest):
 
     @property
     def counted_rate(self) -> int:
-        """Samples a second of what the two sides count.
+        """Return the rate in Hz at which both sides count samples.
 
         Raises:
-            errors.FieldInvalid: that is another one.
+            errors.FieldInvalid: 'rate' does not match the encoding.
         """
         if self.encoding != OPUS:
             return self.rate or live_options.LIVE_RATE
@@ -216,17 +217,17 @@ def _request_adapter() -> TypeAdapter[LiveRequest]:
 
 
 def parse_request(text: str) -> LiveRequest:
-    """The order in a text frame.
+    """Return the request in a text message.
 
     Raises:
-        errors.MessageInvalid: it is none.
-        errors.FieldInvalid: a field holds what it cannot, or there is no such field.
+        errors.MessageInvalid: it is not a request.
+        errors.FieldInvalid: a field is invalid or unknown.
     """
     try:
         return _request_adapter().validate_json(text)
     except ValidationError as invalid:
         first = invalid.errors(include_url=False, include_context=False, include_input=False)[0]
-        if len(first["loc"]) < 2:  # of the object itself, or which order it is
+        if len(first["loc"]) < 2:  # about the object itself or its 'type'
             raise errors.MessageInvalid(
                 f"The message is not a valid request: {first['msg']}."
             ) from None

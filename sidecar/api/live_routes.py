@@ -35,57 +35,58 @@ LIVE_CLOSE_CODES: Mapping[errors.ErrorKind | str, int] = {
     errors.ErrorKind.LIMITED: 4429,
     errors.SessionHandedOver.code: 1012,
 }
-"""Close codes of this wire, as HTTP's with 4000 added; all others are those of every wire."""
+"""Close codes of this protocol: HTTP statuses plus 4000; all others are `CLOSE_CODES`."""
 
 
 class ResentAudio:
-    """Of one connection: from where its client goes on, at ``rate`` samples a second, and what of
-    that is here already."""
+    """Input that a client sends again on one connection: which of it the service has already, at
+    ``rate`` samples per second."""
 
     def __init__(self, session: Session, rate: int) -> None:
         self._session, self._rate = session, rate
-        seconds, self._orders = session.acknowledged  # sums of samples: off by a millionth of one
+        seconds, self._orders = session.acknowledged  # float sums: off by a millionth of a sample
         self._samples = round(seconds * rate)
 
     @property
     def acknowledged(self) -> tuple[int, int]:
-        """Samples and orders that need not be sent again. Of what is being sent again no more than
-        has come again: else the client would leave out what it has not sent yet."""
+        """Return how many samples and commands need not be sent again. Input that is being sent
+        again counts once it has arrived again: otherwise the client would skip input that it has
+        not sent yet."""
         seconds, orders = self._session.acknowledged
         return min(round(seconds * self._rate), self._samples), min(orders, self._orders)
 
     def sound(self, raw: bytes, width: int) -> bytes:
-        """Return the part of the next audio that did not come before; ``width``: bytes of a
+        """Return the part of the next audio that was not received before; ``width``: bytes per
         sample."""
         there = round(self._session.received_s * self._rate) - self._samples
         self._samples += len(raw) // width
         return raw[there * width :] if there > 0 else raw
 
     def order(self) -> bool:
-        """Return whether the next command came before."""
+        """Return whether the next command was received before."""
         self._orders += 1
         return self._orders <= self._session.received_orders
 
 
 BEGIN_TIMEOUT_S = 10.0
-"""So long a connection may take to say what it wants."""
+"""Time for a client to send its first message."""
 RECEIVED_INTERVAL_S = 0.5
 """Interval of acknowledgements of received audio."""
 CLOSE_TIMEOUT_S = 5.0
-"""After its last event a session waits so long for its client to close. One that does has heard it,
-one that does not comes again, perhaps."""
+"""Time for the client to close after the last event. A client that closes has received it; one that
+does not may reconnect."""
 SESSION_DONE_CODE = 1000
-"""The close code of a client that needs its session no more."""
+"""Close code of a client that does not need its session any more."""
 
 
 async def serve_live_connection(
     service: Service, socket: websocket_connections.WebSocketConnection
 ) -> None:
-    """From the first message to the end of the connection.
+    """Serve a connection from its first message to its end.
 
     Raises:
-        Gone: the client went.
-        errors.SidecarError: what ended it.
+        WebSocketGone: the client disconnected.
+        errors.SidecarError: the error that ended the connection.
     """
     begin = await _read_begin(socket)
     if begin.lease is not None:
@@ -104,11 +105,11 @@ async def serve_live_connection(
         done = gone.code == SESSION_DONE_CODE
         raise
     except errors.SidecarError:
-        done = session.over  # it is said below us, and nothing else is left to hear
+        done = session.over  # the caller sends the error, and no events are left
         raise
     finally:
         if taken.is_set():
-            pass  # it is another connection's
+            pass  # another connection has the session
         elif done:
             service.live.end(session)
         else:
@@ -149,7 +150,7 @@ async def _raise_when_moved(taken: asyncio.Event) -> None:
 
 
 class _LiveConnection:
-    """The tasks of a connection that holds a session."""
+    """Tasks of a connection that has a session."""
 
     def __init__(
         self,
@@ -164,10 +165,10 @@ class _LiveConnection:
         self._heard_s, self._finished = session.told.heard_s, False
         self._resent = ResentAudio(session, rate)
         self._summed_up = False
-        """True if the summary was sent: nothing comes behind it."""
+        """True if the summary was sent: no message follows it."""
 
     def began(self, service: Service) -> str:
-        """The first message to the client."""
+        """Return the first message to the client."""
         spec = service.live.spec
         return live_messages.message(
             "began",
@@ -179,12 +180,13 @@ class _LiveConnection:
         )
 
     async def take(self, message: websocket_connections.Message) -> bool:
-        """A message of the client's, done with. Who sends faster than is heard is not read.
+        """Handle a message of the client. While the client sends faster than its audio is
+        processed, its messages are not read.
 
-        A session that others end than its client, or its own first pause, has last words; the sound
-        that still comes from a microphone does not cut them off.
+        If something other than the client ends the session, such as its first pause, its last
+        events are still sent. Audio that still arrives then does not close the connection.
         """
-        if not (isinstance(message, bytes) and message):  # how much sound is taken has other bounds
+        if not (isinstance(message, bytes) and message):  # audio has limits of its own
             self._socket.count()
         await self._session.stays()
         try:
@@ -220,7 +222,7 @@ class _LiveConnection:
                 self._session.finish()
 
     async def tell(self) -> None:
-        """Everything that is said behind what the client has, to the end."""
+        """Send all events after those that the client has, to the end of the session."""
         async for numbered in self._session.events(self._begin.after or 0):
             if isinstance(numbered.event, InputProcessed):
                 self._heard_s = numbered.event.at
@@ -235,7 +237,7 @@ class _LiveConnection:
         while True:
             await asyncio.sleep(RECEIVED_INTERVAL_S)
             if not self._summed_up and (now := self._standing()) != reported:
-                reported = now  # that sound came is told, too, where it is acknowledged later
+                reported = now  # received audio is reported too, even if it is acknowledged later
                 await self._socket.send(live_messages.message("received", **self._received()))
 
     def _standing(self) -> tuple[object, ...]:
@@ -258,11 +260,11 @@ def ending_of(error: errors.SidecarError) -> websocket_connections.ConnectionEnd
 
 
 DIALECT = websocket_connections.WebSocketDialect(("vibevoice-live",), ending_of)
-"""The subprotocol is answered where a client offers it, beside its key."""
+"""The subprotocol is for clients that offer one together with their key."""
 
 
 def build_router(service: Service) -> APIRouter:
-    """The one route."""
+    """Return the route of /v1/live."""
     router = APIRouter()
 
     @router.websocket(PATH)
@@ -273,14 +275,14 @@ def build_router(service: Service) -> APIRouter:
 
 
 class TicketAnswer(BaseModel):
-    """One ticket."""
+    """Ticket for one live connection."""
 
     ticket: str = Field(description="For the URL of a WebSocket: `?ticket=`. Valid once.")
     expires_in: float = Field(description="Seconds.")
 
 
 def build_ticket_router(tickets: OneTimeCodes[TicketGrant]) -> APIRouter:
-    """The route of tickets."""
+    """Return the route that creates tickets."""
     router = APIRouter(responses=PROBLEMS)
 
     @router.post(

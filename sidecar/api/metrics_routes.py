@@ -26,7 +26,7 @@ from sidecar.workers.engine_slot import EngineState
 
 
 def gauges(service: Service, now: ServiceHealth) -> list[metrics.AnyMetric]:
-    """All that is known where it is and not counted in the tally."""
+    """Return the gauges that are read from the service, beside the counters in its tally."""
     settings, wires = service.settings, service.tally.wires
     sessions: collections.Counter[metrics.Labels] = collections.Counter(
         (session.counted.wire,) for session in service.live.going_on()
@@ -64,12 +64,13 @@ def gauges(service: Service, now: ServiceHealth) -> list[metrics.AnyMetric]:
 
 
 def metrics_body(service: Service, now: ServiceHealth) -> dict[str, Any]:
-    """By the names of the other server, and ours below `vibevoice`."""
+    """Return the metrics by the names of the compatible speech server, and below `vibevoice` by
+    those of this service."""
     return {**metrics_nested(service), "vibevoice": _service_values(service, now)}
 
 
 def metrics_nested(service: Service) -> dict[str, Any]:
-    """By the names of the other server."""
+    """Return the metrics by the names of the compatible speech server."""
     by_owner = None
     if "owners" in service.settings.metrics:
         by_owner = collections.Counter(session.owner for session in service.live.going_on())
@@ -221,7 +222,7 @@ def _gauge(name: str, what: str, value: float) -> metrics.Gauge:
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the resident bytes of a process of ours; 0 if it is gone."""
+    """Return the resident bytes of a process of this service; 0 if it has ended."""
     import psutil
 
     try:
@@ -231,7 +232,7 @@ def resident_bytes(pid: int) -> int:
 
 
 class MetricsAnswer(BaseModel):
-    """Counters: at the top by the names of the server whose dashboards read them."""
+    """Metrics: at the top level by the names that the dashboards of another server read."""
 
     active_sessions: int
     active_vad_utterances: int
@@ -275,14 +276,14 @@ def demand_metrics_scope(settings: Settings, request: Request) -> None:
     """Refuse a request for metrics without their scope, unless they are open.
 
     Raises:
-        errors.ScopeMissing: it has not.
+        errors.ScopeMissing: the client lacks the scope.
     """
     if not is_public_metrics(settings, request.scope):
         identity_of(request).demand(Scope.METRICS)
 
 
 def build_router(service: Service) -> APIRouter:
-    """The routes of this wire."""
+    """Return the routes of /metrics and /metrics.json."""
     router = APIRouter()
 
     @router.get(

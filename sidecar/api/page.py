@@ -2,7 +2,7 @@
 
 All other data comes from the public API.
 
-The page is the same for everybody and has no data, so it needs no token; its requests do, if the
+The page is the same for all users and has no data, so it needs no token; its requests do, if the
 service requires one.
 """
 
@@ -41,9 +41,9 @@ FOLDER = Path(__file__).parent / "static"
 CLIENT = "client"
 """Folder of the JavaScript client, below `FOLDER` in a wheel and in an executable."""
 CHECKOUT_CLIENT = Path(__file__).parents[2] / "clients/js/src"
-"""The same in a checkout (setup.py)."""
+"""The same folder in a checkout (setup.py)."""
 ASSETS = "/page"
-"""Below it all files lie, under a digest of them all: what has a name never changes."""
+"""Path of all files; a digest of them all follows, so the content at a URL never changes."""
 FRONT = "index.html"
 LAZY_ASSETS = "conversation/"
 """Prefix of assets that are loaded on demand."""
@@ -58,7 +58,7 @@ _BASE, _MODULES = b"{{base}}", b"{{modules}}"
 
 @dataclass(frozen=True, slots=True)
 class PageFile:
-    """One file: plainly, and by gzip."""
+    """File of the page, plain and compressed."""
 
     body: bytes
     compressed: bytes
@@ -66,12 +66,13 @@ class PageFile:
 
     @classmethod
     def of(cls, name: str, body: bytes) -> PageFile:
-        """A file with what is in it."""
+        """Return the file ``name`` with the content ``body``."""
         return cls(body, gzip.compress(body, 9, mtime=0), MEDIA_TYPES[Path(name).suffix])
 
 
 class PageFiles:
-    """All of them, read when the first is asked for: who looks at no page pays for none."""
+    """Files of the page, read at the first request: a service without page users does not load
+    them."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self._folder = folder
@@ -81,17 +82,18 @@ class PageFiles:
 
     @property
     def ready(self) -> bool:
-        """Return whether all files are read: then nothing here waits for a disk."""
+        """Return whether all files are read; then no access waits for a disk."""
         return {"front", "digest"} <= self.__dict__.keys()
 
     def get(self, digest: str, name: str) -> PageFile | None:
-        """A file by its name under a digest; None if there is none, or it is of another build."""
+        """Return a file by digest and name; `None` if there is none, or the digest is of another
+        build."""
         return self._all.get(name) if digest == self.digest else None
 
     @cached_property
     def front(self) -> PageFile:
-        """The page itself, which knows the digest of the rest, and has its modules fetched at
-        once instead of one after the other."""
+        """Return the HTML page, with the digest of the files. It has the browser load all modules
+        at once instead of one after the other."""
         base = f"{ASSETS}/{self.digest}"
         names = [
             name for name in self._all if name.endswith(".js") and not name.startswith(LAZY_ASSETS)
@@ -104,7 +106,7 @@ class PageFiles:
 
     @cached_property
     def digest(self) -> str:
-        """Of all files with their names."""
+        """Return the digest of all files and their names."""
         hashed = hashlib.sha256((self._folder / FRONT).read_bytes())
         for name, file in self._all.items():
             hashed.update(f"{name}\0{len(file.body)}\0".encode() + file.body)
@@ -131,7 +133,7 @@ CONTENT_SECURITY_POLICY = (
     "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
-"""Nothing from elsewhere, nothing inline, no text that becomes markup, and no page around it."""
+"""Policy: own resources only, nothing inline, no strings as markup, no framing by other pages."""
 STRICT: Mapping[str, str] = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -145,8 +147,8 @@ IMMUTABLE_CACHE = "public, max-age=31536000, immutable"
 
 
 def is_public_page(scope: types.Scope) -> bool:
-    """Return whether a request is for public content: the page, its files, or a token for a
-    code."""
+    """Return whether a request is for public content: the page, its files, or the exchange of a
+    code for a token."""
     if scope["type"] != "http":
         return False
     path = scope["path"]
@@ -157,14 +159,14 @@ def is_public_page(scope: types.Scope) -> bool:
 
 
 def wants_page(scope: types.Scope) -> bool:
-    """Return whether a request asks for HTML by name, as browsers do; `*/*` is a program's."""
+    """Return whether a request accepts HTML by name, as browsers do; `*/*` comes from programs."""
     accepts = ",".join(Headers(scope=scope).getlist("accept")).lower()
     kinds = [part.partition(";")[0].strip() for part in accepts.split(",")]
     return "text/html" in kinds
 
 
 class _PageRoute(Route):
-    """A route that is there for who wants a page; for others it is not."""
+    """Route that exists only for requests that accept HTML."""
 
     def matches(self, scope: types.Scope) -> tuple[Match, types.Scope]:
         if scope["type"] == "http" and not wants_page(scope):
@@ -173,7 +175,7 @@ class _PageRoute(Route):
 
 
 def install_page(app: FastAPI) -> None:
-    """Serve the page and its files; after this no route is in front of it."""
+    """Serve the page and its files; its route is placed before all others."""
     files, reading = PageFiles(), ThreadLimiter("page", 1)
 
     async def have(which: Callable[[], T]) -> T:
@@ -208,7 +210,7 @@ def _answer(request: Request, file: PageFile, fixed: Mapping[str, str], tag: str
 
 
 class PageLink(BaseModel):
-    """A link that opens the page with the token that asked for it, once."""
+    """Link that opens the page once, with the token of the request that created it."""
 
     path: str = Field(examples=["/#open=9s2…"], description="Path of the link.")
     expires_in: float = Field(examples=[120.0], description="Seconds.")
@@ -230,7 +232,7 @@ _StateName = BeforeValidator(lambda state: state.name.lower())
 
 
 class PageFinding(RenderedBody):
-    """Finding: a missing or wrong part, and its remedy."""
+    """Finding: a missing or misconfigured feature, and its remedy."""
 
     topic: str = Field(examples=["uploads"])
     state: Annotated[Literal["absent", "warning", "bad"], _StateName]
@@ -252,7 +254,7 @@ class PageEngine(RenderedBody):
 
 
 class PageInfo(BaseModel):
-    """Facts that the page needs, beside those of the other wires."""
+    """Facts that the page needs beside those of the other APIs."""
 
     version: str
     engine: PageEngine
@@ -283,12 +285,12 @@ SESSION: dict[str, Any] = request_body(
     example={"word": "9s2…"},
 )
 OPEN_FRAGMENT = "/#open="
-"""Before the word of a link: what stands behind a '#' is sent to nobody and is in no log."""
+"""Prefix of the code in a link: browsers do not send the text after a '#', so it is in no log."""
 NO_STORE = {"Cache-Control": "no-store"}
 
 
 def build_router(service: Service) -> APIRouter:
-    """The routes of this wire."""
+    """Return the routes of /v1/page."""
     router = APIRouter(responses=PROBLEMS)
     handover, looking = OneTimeCodes[dict[str, str]](), ThreadLimiter("findings", 1)
 
@@ -349,12 +351,13 @@ def build_router(service: Service) -> APIRouter:
 
 
 def _signed_in_as(caller: Identity) -> dict[str, str]:
-    """Return the name in the caller's signed token, for the page to show; nothing without one."""
+    """Return the subject of the caller's signed token, for the page to show; nothing without
+    one."""
     return {"signed_in_as": caller.subject} if caller.proof is AuthMethod.JWT else {}
 
 
 def _page_findings(service: Service) -> Iterator[dict[str, Any]]:
-    """Yield the checks that are not as they might be; good ones are left out."""
+    """Yield the findings of the environment checks; good ones are left out."""
     for finding in system_checks.check_environment(service.settings):
         if finding.state is not system_checks.CheckState.GOOD:
             yield PageFinding.render(finding)

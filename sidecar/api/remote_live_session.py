@@ -1,6 +1,6 @@
 """Live session on /v1/live for another service.
 
-To everything behind the wire it is a session like others, that begins where the front's is.
+The rest of this service treats it like any other session; it begins where the front's session is.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from sidecar.upstream.remote_live_messages import (
 )
 
 WIRE = "lease"
-"""Wire name of such sessions in metrics."""
+"""Protocol name of such sessions in metrics."""
 
 
 class LeaseAudioFormat(BaseModel):
@@ -69,11 +69,11 @@ def _command_adapter() -> TypeAdapter[LeaseRequest]:
 
 
 async def serve(socket: WebSocketConnection, service: Service, asked: Mapping[str, Any]) -> None:
-    """From the first message to the end of the connection, which is the end of the session here.
+    """Serve a connection from its first message to its end, which also ends the session here.
 
     Raises:
-        Gone: the front went.
-        errors.SidecarError: what ended it.
+        WebSocketGone: the front disconnected.
+        errors.SidecarError: the error that ended the connection.
     """
     socket.caller.demand(Scope.LEASE)
     lease = parse_session_request(asked)
@@ -91,25 +91,25 @@ async def serve(socket: WebSocketConnection, service: Service, asked: Mapping[st
 
 
 def open_leased_session(service: Service, caller: Identity, lease: RemoteSessionRequest) -> Session:
-    """A session that goes on where the front's is.
+    """Open a session that continues the front's.
 
     Raises:
-        errors.SidecarError: there is no room for it, or no engine.
+        errors.SidecarError: there is no capacity for it, or no engine.
     """
     wanted = lease.options
     options = dataclasses.replace(wanted, keep=False, recognise=False)
     session = service.live.open(caller, options, wire=WIRE, idle_s=math.inf)
-    session.bounds = dataclasses.replace(session.bounds, longest_s=math.inf)  # the front's count
+    session.bounds = dataclasses.replace(session.bounds, longest_s=math.inf)  # the front's limits
     session.options = dataclasses.replace(
         session.options,
         recognise=wanted.recognise,
         client=f"{caller.owner}/{wanted.client}",
     )
-    session.meet(wanted)  # whom the front knows, and nobody who is known here
+    session.meet(wanted)  # enrolled speakers of the front, none of this service
     begin = lease.begin
     lead = begin.at if begin.lead is None else begin.lead
     session.told.restore(_initial_event_log(begin))
-    mark = InputChunk(lead, b"", SampleEncoding.PCM16, LIVE_RATE)  # what comes is from there
+    mark = InputChunk(lead, b"", SampleEncoding.PCM16, LIVE_RATE)  # the audio continues from there
     session.sound.restore(InputLogState(lead, 0, begin.at, 0, (lead, 0), (mark,), (), lead))
     return session
 
@@ -136,7 +136,7 @@ def _initial_event_log(begin: LiveSessionStart) -> EventLogState:
 
 
 class LeaseConnection:
-    """Both directions of one connection; an observer of its session (`live.sessions.session`)."""
+    """Both directions of a connection; an observer of its session (`live.sessions.session`)."""
 
     def __init__(
         self, socket: WebSocketConnection, session: Session, begin: LiveSessionStart
@@ -145,13 +145,14 @@ class LeaseConnection:
         self._voices, self._context = begin.voices, begin.context
         self._form = SampleEncoding.PCM16, LIVE_RATE
         self._commits = 0
-        """Of the front's that were answered, by whichever process of ours."""
+        """Number of the front's commits that were executed, by any worker process of this
+        service."""
         self._asked_to_finish = False
         self._wrong: errors.SidecarError | None = None
         self._over = False
         self._coming: list[live_events.LiveEvent] = []
         self._unsettled = False
-        """Something was told, and not yet how much of the sound that was."""
+        """True if events were queued and the amount of audio that they cover is not known yet."""
         self._bell = asyncio.Event()
 
     def received(self) -> dict[str, object]:
@@ -162,14 +163,14 @@ class LeaseConnection:
         )
 
     async def take(self, message: Message) -> bool:
-        """A message of the front's, done with."""
+        """Handle a message of the front."""
         try:
             if isinstance(message, bytes):
                 await self._session.send(message, *self._form)
             else:
                 self._do(_parse_command(message))
         except errors.SessionOver:
-            pass  # the summary is on its way
+            pass  # the summary is being sent
         return True
 
     def _do(self, order: LeaseRequest) -> None:
@@ -187,10 +188,10 @@ class LeaseConnection:
                 self._session.finish()
 
     async def tell(self) -> None:
-        """Everything that is said, to the end.
+        """Send all events to the front, to the end of the session.
 
         Raises:
-            errors.SessionHandedOver: somebody else is to go on: this service ends.
+            errors.SessionHandedOver: this service shuts down, and another one is to continue.
         """
         while True:
             self._bell.clear()
@@ -201,7 +202,7 @@ class LeaseConnection:
             if self._wrong is not None:
                 raise self._wrong
             if self._over:
-                await self._bell.wait()  # until the front goes
+                await self._bell.wait()  # until the front disconnects
             await self._bell.wait()
 
     async def be_alive(self) -> None:
@@ -211,17 +212,17 @@ class LeaseConnection:
             await self._socket.send(live_messages.message("received", **self.received()))
 
     def sound(self, raw: bytes, encoding: SampleEncoding, rate: int) -> None:
-        """It came from the front."""
+        """Ignore the audio, as it came from the front."""
 
     def ordered(self, order: Mapping[str, Any]) -> None:
-        """Finish a session whose front ends without finishing it. No client is told what is
-        recognized of the audio that is cut off there."""
+        """Hand the session over if this service finishes it and not the front. No client receives
+        what is recognized of the audio that is cut off there."""
         if "finish" in order and not self._asked_to_finish:
             self._ended(errors.SessionHandedOver())
 
     def told(self, numbered: NumberedEvent) -> None:
-        """A final comes with how much of the sound it was, so that the front never has one
-        without the other: what goes on for this session would say it again."""
+        """Queue an event for the front. A final is sent together with the amount of audio that it
+        covers: another service that continues the session would otherwise send it again."""
         event = numbered.event
         if self._wrong is not None:
             return
@@ -242,7 +243,7 @@ class LeaseConnection:
         self._bell.set()
 
     def over(self, wrong: errors.SidecarError | None) -> None:
-        """End of the session's events."""
+        """Record the end of the session's events."""
         self._over = True
         if wrong is not None:
             self._ended(wrong)
@@ -253,7 +254,7 @@ class LeaseConnection:
             self._bell.set()
 
     def _add_known(self) -> None:
-        """Send what an engine that continues for this one has to know, if it is news."""
+        """Queue what an engine that continues this session has to know, if it has changed."""
         state = self._session.told.state
         if state.voices is not self._voices:
             self._voices = state.voices
@@ -264,10 +265,10 @@ class LeaseConnection:
 
 
 def _parse_command(text: str) -> LeaseRequest:
-    """The order in a text frame.
+    """Return the command in a text message.
 
     Raises:
-        errors.MessageInvalid: it is none.
+        errors.MessageInvalid: it is not a command.
     """
     try:
         return _command_adapter().validate_json(text)

@@ -1,4 +1,4 @@
-"""Route of /system: the machine, our process on it, and the GPU."""
+"""Route of /system: the machine, the process of the service, and the GPU."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SystemProcess(BaseModel):
 
 
 class SystemMemory(BaseModel):
-    """The host's memory."""
+    """Memory of the host."""
 
     memory_total_bytes: int
     memory_available_bytes: int
@@ -49,7 +49,7 @@ class SystemGpu(BaseModel):
 
 
 class SystemAnswer(BaseModel):
-    """The machine."""
+    """Machine, process of the service, and GPUs."""
 
     timestamp: float = Field(description="Seconds since 1970.")
     platform: str
@@ -62,14 +62,14 @@ class SystemAnswer(BaseModel):
 
 
 class ProcessUsage:
-    """Asks for the share of the processor from one question to the next."""
+    """Usage of the process: memory, and the processor share since the previous request."""
 
     def __init__(self) -> None:
         self._before = 0.0, 0.0
-        """The time and what the process had taken of a processor by then."""
+        """Time of the previous request and processor seconds that were used by then."""
 
     def facts(self) -> dict[str, Any]:
-        """A snapshot: bytes, percent (of one processor), seconds since 1970."""
+        """Return a snapshot: bytes, percent (of one processor), seconds since 1970."""
         import psutil
 
         process, memory = psutil.Process(), psutil.virtual_memory()
@@ -97,7 +97,8 @@ class ProcessUsage:
         }
 
     def _percent(self, used_s: float, began: float) -> float:
-        """Since the last question; since the start of the process for the first."""
+        """Return the percentage since the previous request; for the first, since the process
+        started."""
         now = time.monotonic()
         (before, used_before), self._before = self._before, (now, used_s)
         passed = now - before if before else clock.wall_time() - began
@@ -105,7 +106,7 @@ class ProcessUsage:
 
 
 def gpu_metrics(now: ServiceHealth) -> list[dict[str, Any]]:
-    """The GPU that is used, as it was seen last."""
+    """Return the GPU in use, as of the last query."""
     gpu = now.gpu
     if gpu is None:
         return []
@@ -123,7 +124,7 @@ def gpu_metrics(now: ServiceHealth) -> list[dict[str, Any]]:
 
 
 def build_router(service: Service) -> APIRouter:
-    """The one route."""
+    """Return the route of /system."""
     router, machine = APIRouter(), ProcessUsage()
 
     @router.get(

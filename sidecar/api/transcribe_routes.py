@@ -1,10 +1,8 @@
-"""Routes of /transcribe and /jobs for the desktop host, with schemas.
+"""Routes of /transcribe and /jobs for the desktop app, with schemas.
 
-The named fields keep their names and types for the host's parser; whatever else is here was added
-beside them.
+The fields that the app's parser reads keep their names and types; all other fields are additions.
 
-What was said may be revised until the end, as in every stream of ours; the transcript has the last
-word.
+Segments may be revised until the end, as in every stream of this service; the transcript is final.
 """
 
 from __future__ import annotations
@@ -94,7 +92,7 @@ class TranscribeSpeaker(BaseModel):
 
 
 class TranscribeMetadata(BaseModel):
-    """About the transcript as a whole."""
+    """Metadata of the transcript."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -135,7 +133,7 @@ class TranscribeLocalVoices(BaseModel):
 
 
 class TranscribeAnswer(BaseModel):
-    """The answer to a transcription."""
+    """Result of a transcription."""
 
     status: Literal["success"]
     segments: list[TranscribeSegment]
@@ -171,7 +169,7 @@ TRANSCRIBE_FIELDS = openapi.schema_fields(TRANSCRIBE_BODY)
 
 
 def answer_body(service: Service, job: JobRecord, transcript: Transcript) -> dict[str, Any]:
-    """The answer to a transcription."""
+    """Return the body of a finished transcription."""
     body = transcript_body(service.noted(transcript, job.options))
     body["metadata"] |= {"processing_time": round(job.processing_s, 3), "job_id": job.id}
     if (voices := transcript.local_voices) is not None:
@@ -182,8 +180,8 @@ def answer_body(service: Service, job: JobRecord, transcript: Transcript) -> dic
 def job_rendering(
     service: Service, job: JobRecord, turn: QueuePosition | None
 ) -> Callable[[], bytes]:
-    """Return the function that renders the body of a job as it stands now, with its result once
-    there is one; it may be called in a thread."""
+    """Return the function that renders the current body of a job, with its result once it is done;
+    it may be called in a thread."""
     summary, segments = job_schemas.job_summary(job, turn), job.segments
     transcript = job.transcript if job.state is JobState.DONE else None
 
@@ -203,14 +201,14 @@ async def job_response(
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """The answer about one job."""
+    """Return the response with one job."""
     turn = await service.owned.turn(caller, job)
     body = await service.owned.answer(caller, job, job_rendering(service, job, turn))
     return json_response(body, status, headers)
 
 
 def add_routes(router: APIRouter, service: Service) -> None:
-    """The routes of jobs that can be asked for."""
+    """Add the routes of jobs that were submitted with 'Prefer: respond-async'."""
 
     @router.get(
         "/jobs",
@@ -249,23 +247,23 @@ def add_routes(router: APIRouter, service: Service) -> None:
 
 MEDIA_TYPE = "application/x-ndjson"
 KEEP_ALIVE = b"\n"
-"""An empty line, which every reader passes over."""
+"""An empty line, which every client ignores."""
 
 
 class NdjsonResponse(responses.EventStreamResponse):
-    """As that, of lines."""
+    """Streamed response of NDJSON lines."""
 
     media_type = MEDIA_TYPE
 
 
 def wants_ndjson(request: Request) -> bool:
-    """Return whether a client asks for its answer line by line (`Accept`)."""
+    """Return whether a client accepts NDJSON (`Accept`)."""
     kinds = ",".join(request.headers.getlist("accept")).split(",")
     return any(kind.partition(";")[0].strip().lower() == MEDIA_TYPE for kind in kinds)
 
 
 async def ndjson_lines(service: Service, job: Job) -> AsyncGenerator[bytes, None]:
-    """Yield the lines of an answer, with an empty line if nothing comes for a while."""
+    """Yield the lines of a response, and an empty line as a keep-alive."""
     unsaid = responses.UnsentSegments()
     try:
         async with aclosing(job.watched(responses.SSE_KEEP_ALIVE_S)) as changes:
@@ -284,7 +282,7 @@ async def ndjson_lines(service: Service, job: Job) -> AsyncGenerator[bytes, None
 
 
 def error_line(error: errors.SidecarError) -> bytes:
-    """The last line where there is no transcript: a problem, and when to try again."""
+    """Return the last line of a failed transcription: a problem, and when to retry."""
     retry = {
         name.lower(): value for name, value in error_responses.error_headers(error).items()
     }.get("retry-after")
@@ -298,7 +296,7 @@ def _line(name: str, body: Mapping[str, Any]) -> bytes:
 
 
 def build_router(service: Service) -> APIRouter:
-    """The routes of this wire."""
+    """Return the routes of /transcribe and /jobs."""
     router = APIRouter()
 
     @router.post(
@@ -338,8 +336,8 @@ def build_router(service: Service) -> APIRouter:
 async def _read_request(
     request: Request, service: Service, *, kept: bool
 ) -> tuple[AudioSource, TranscribeOptions]:
-    """The recording and the options, from either form of the request. What voices are like goes
-    into no answer that is ``kept``."""
+    """Return the recording and the options of a request, from JSON or a form. Speaker embeddings
+    are left out of a result that is ``kept``."""
     fields, source = await responses.read_fields(request, service)
     try:
         odd = unknown_fields(fields, TRANSCRIBE_FIELDS)

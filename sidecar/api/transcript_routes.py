@@ -37,15 +37,15 @@ _ETAG = re.compile(r'(?:W/)?"([^"]{0,40})"')
 
 
 def etag_of(job: JobRecord) -> str:
-    """The revision of a job's transcript, as `ETag` has it."""
+    """Return the ETag of a job's transcript: its revision."""
     return f'"{job.history.revision}"'
 
 
 def parse_revisions(request: Request, header: str) -> set[int] | None:
-    """Return the revisions that a header names; None without one, or if any will do.
+    """Return the revisions in a header; `None` if it is missing, or if any revision will do.
 
     Raises:
-        errors.FieldInvalid: it names none that could be ours.
+        errors.FieldInvalid: it has no valid ETag.
     """
     given = ",".join(request.headers.getlist(header)).strip()
     if given in ("", "*"):
@@ -67,7 +67,7 @@ def is_not_modified(request: Request, job: JobRecord) -> bool:
 
 
 def add_edit_routes(router: APIRouter, service: Service) -> None:
-    """The routes."""
+    """Add the routes of edits."""
 
     @router.patch(
         "/{job_id}/transcript",
@@ -77,7 +77,7 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
     )
     async def edit(request: Request, job_id: str) -> Response:
         caller = identity_of(request)
-        await service.owned.transcript(caller, job_id)  # before anything of the body is read
+        await service.owned.transcript(caller, job_id)  # check access before the body is read
         revisions = parse_revisions(request, "If-Match")
         if media_type(request) != "application/json":
             raise errors.ContentTypeUnsupported("An edit has to be JSON.")
@@ -142,7 +142,7 @@ def edited_body(before: Transcript, job: JobRecord) -> dict[str, Any]:
 
 
 def split_speaker_body(part: SpeakerSplit) -> dict[str, Any]:
-    """A speaker that was split by voice, and which segments went where."""
+    """Return a speaker that was split by voice, and the segments of each resulting speaker."""
     return {
         "speaker": speaker_label(part.speaker),
         "likeness": part.likeness,
@@ -172,12 +172,13 @@ DOWNLOAD_HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
-"""It came from somebody, and is nothing but bytes to be played: no page, and in no cache."""
+"""Headers of untrusted bytes, which are only to be played: no page, and in no cache."""
 
 
 class _RecordingResponse(StreamedResponse):
-    """Bytes of a recording, opened as they are taken. What is found broken in the middle ends
-    the connection before its announced end, which shows the client that it is incomplete."""
+    """Response with the bytes of a recording, which are read while they are sent. A fault in the
+    middle ends the connection before the announced end, which shows the client that it is
+    incomplete."""
 
     def __init__(
         self,
@@ -205,7 +206,7 @@ class _RecordingResponse(StreamedResponse):
 
 
 def add_recording_routes(router: APIRouter, service: Service) -> None:
-    """The route."""
+    """Add the route of the recording."""
 
     @router.get(
         "/{job_id}/audio",
@@ -247,6 +248,6 @@ async def _answer(request: Request, service: Service, job_id: str, file: Encrypt
             (begin, end), status = span, 206
             headers["Content-Range"] = f"bytes {begin}-{end - 1}/{file.size}"
     headers["Content-Length"] = str(end - begin)
-    if request.scope.get("head"):  # nobody reads on
+    if request.scope.get("head"):  # a HEAD response has no body
         end = begin
     return _RecordingResponse(service.recordings.pieces(file, begin, end), file, status, headers)

@@ -1,8 +1,8 @@
-"""Authentication: access policy, bearer tokens, access control of all wires; by settings.
+"""Authentication: access policy, bearer tokens, access control of all protocols.
 
-A service on this machine's loopback is within reach of every web page its user opens. The wall is
-the `Host` header, which a page that had its own name rebound to 127.0.0.1 cannot choose, and the
-`Origin` that browsers put beside what a page sends; a token keeps out other programs.
+Every web page that a user opens can reach a service on this machine's loopback. Two headers protect
+it: `Host`, which a page cannot choose that had its name rebound to 127.0.0.1, and `Origin`, which
+browsers add to the requests of pages. A token keeps out other programs.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 @dataclass(frozen=True, slots=True)
 class Authenticator:
-    """Knows clients by what they send: the ``token`` of this start, or a signed one that the
-    ``verifier`` knows. Without either nothing is asked for, and all of this machine are one owner.
+    """Authentication of clients by the ``token`` of this start or a signed token (``verifier``).
+
+    If both are `None`, no token is required, and all clients of this machine are one owner.
     """
 
     token: str | None = field(default=None, repr=False)
@@ -47,15 +48,14 @@ class Authenticator:
 
     @property
     def local_only(self) -> bool:
-        """Return whether it can identify clients of this machine only."""
+        """Return whether only clients of this machine can be identified."""
         return self.token is None and self.verifier is None
 
     def identify(self, approach: RequestOrigin) -> identity.Identity:
-        """Return the identity of a client; the token of this start is compared in the same time
-        for every token.
+        """Return the identity of a client; compare the token of this start in constant time.
 
         Raises:
-            errors.TokenMissing, errors.TokenInvalid: none was sent, or one that does not count.
+            errors.TokenMissing, errors.TokenInvalid: no token was sent, or it is not valid.
         """
         if self.local_only:
             return identity.ANONYMOUS
@@ -71,23 +71,25 @@ class Authenticator:
         )
 
     def refusal(self, credential: identity.SignedCredential) -> str | None:
-        """Return why what proved an identity counts no more; None while it does."""
+        """Return why a credential is not valid any more, or `None` while it is valid."""
         return None if self.verifier is None else self.verifier.refusal(credential)
 
 
 @dataclass(frozen=True, slots=True)
 class AccessPolicy:
-    """The rules. ``names`` are hosts that clients may use beside those of the loopback.
+    """Access policy: allowed hosts, peers and origins. ``names``: allowed hosts beyond the
+    loopback.
 
-    If the ``authenticator`` knows no remote client, only this machine is served: the peer counts,
-    not the address that the service listens on, which another server may choose differently. The
-    names that containers have for this machine are allowed too: where a token is asked for, as a
-    page that had one of them rebound has no token, else to what no page could have sent.
+    If the ``authenticator`` cannot identify remote clients, only this machine is served. The
+    address of the peer decides that, not the address that the service listens on, which another
+    server may choose differently. The names that containers have for this machine are allowed too.
+    If a token is required, they are always allowed, as a page that had one of them rebound has no
+    token. Without a token they are allowed only for requests that no page can have sent.
 
-    ``anywhere``: the service listens beyond the loopback, where nobody knows its names; a token is
-    then what keeps strangers out. ``origins``: pages that may ask, such as a host's own, or all of
-    a scheme that only programs have (``app://*``); ``localhost_origins``: those of any server on
-    this machine too.
+    ``anywhere``: the service listens beyond the loopback, where its names are unknown; a token is
+    then what keeps strangers out. ``origins``: pages that may send requests, such as those of an
+    embedding app, or all of a scheme that only programs have (``app://*``). ``localhost_origins``:
+    allow the pages of any server on this machine too.
     """
 
     names: frozenset[str] = frozenset()
@@ -96,16 +98,16 @@ class AccessPolicy:
     localhost_origins: bool = False
     authenticator: Authenticator = field(default_factory=Authenticator)
     limits: identity.OwnerLimits = identity.UNLIMITED_OWNER
-    """Of who has none of its own."""
+    """Limits of owners that have none of their own."""
 
     def check_peer_and_host(self, approach: RequestOrigin) -> None:
-        """Refuse what was sent to another name, by a page that is not ours, or, where nobody
-        elsewhere can be known, from another machine.
+        """Refuse a request to a foreign host name, from a foreign page, or from a remote peer that
+        no token can identify.
 
         Raises:
-            errors.HostNotAllowed: the name is none of ours.
-            errors.PeerNotAllowed: it came from elsewhere, and there is no token to know it by.
-            errors.OriginNotAllowed: the page is not one that may ask.
+            errors.HostNotAllowed: the host name is not allowed.
+            errors.PeerNotAllowed: the peer is on another machine, and no token is configured.
+            errors.OriginNotAllowed: the page may not send requests.
         """
         if len(approach.hosts) != 1:
             raise errors.HostNotAllowed()
@@ -122,14 +124,15 @@ class AccessPolicy:
             raise errors.OriginNotAllowed()
 
     def admits_origin(self, origin: str) -> bool:
-        """Return whether a page of that origin may send requests and see the answers."""
+        """Return whether a page of that origin may send requests and read the responses."""
         return is_allowed_origin(origin, self.origins, localhost=self.localhost_origins)
 
     def identify(self, approach: RequestOrigin) -> identity.Identity:
-        """Return the identity of a client, and what it may do from where it asks.
+        """Return the identity of a client, with the rights that the origin of its request leaves
+        it.
 
         Raises:
-            errors.TokenMissing, errors.TokenInvalid: it is not known.
+            errors.TokenMissing, errors.TokenInvalid: the client is not identified.
         """
         who = self.authenticator.identify(approach).at(approach)
         if who.limits != identity.UNLIMITED_OWNER:
@@ -157,34 +160,35 @@ class AccessPolicy:
 
 
 SleepFunction = Callable[[float], Awaitable[object]]
-"""Waits for so many seconds."""
+"""Function that waits for that many seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccessControl:
-    """Access control of all wires. Without a ``rate_limiter`` nothing is counted."""
+    """Access control of all protocols. If ``rate_limiter`` is `None`, requests are not limited."""
 
     access: AccessPolicy
     rate_limiter: RateLimiter | None = None
     visits: RevocableStreams = field(default_factory=RevocableStreams)
 
     def admit_request(self, approach: RequestOrigin) -> None:
-        """Check the origin of a request.
+        """Check the origin and the rate of a request.
 
         Raises:
-            errors.HostNotAllowed, errors.PeerNotAllowed, errors.OriginNotAllowed: not from there.
-            errors.RateLimited: too often.
+            errors.HostNotAllowed, errors.PeerNotAllowed, errors.OriginNotAllowed: the origin is not
+                allowed.
+            errors.RateLimited: the address sends too many requests.
         """
         self.access.check_peer_and_host(approach)
         if self.rate_limiter is not None:
             self.rate_limiter.admit_request(approach)
 
     async def identify(self, approach: RequestOrigin) -> identity.Identity:
-        """Return the identity of a client.
+        """Return the identity of a client and count its request.
 
         Raises:
-            errors.TokenMissing, errors.TokenInvalid: it is not known.
-            errors.RateLimited: it comes too often.
+            errors.TokenMissing, errors.TokenInvalid: the client is not identified.
+            errors.RateLimited: the client sends too many requests.
         """
         who = await identify_request(self.access, self.rate_limiter, approach)
         if self.rate_limiter is not None:
@@ -198,11 +202,11 @@ async def identify_request(
     approach: RequestOrigin,
     pause: SleepFunction = asyncio.sleep,
 ) -> identity.Identity:
-    """Return the identity of a client; the answer to a wrong token is delayed.
+    """Return the identity of a client; delay the answer to a wrong token.
 
     Raises:
-        errors.TokenMissing, errors.TokenInvalid: it is not known.
-        errors.RateLimited: as many answers to wrong tokens wait as may.
+        errors.TokenMissing, errors.TokenInvalid: the client is not identified.
+        errors.RateLimited: too many answers to wrong tokens are being delayed.
     """
     try:
         return access.identify(approach)
@@ -215,10 +219,10 @@ async def identify_request(
 async def delay_wrong_token(
     rate_limiter: RateLimiter, approach: RequestOrigin, pause: SleepFunction = asyncio.sleep
 ) -> None:
-    """A wrong token came: wait before that is said, longer each time.
+    """Delay the answer to a wrong token, longer with each one.
 
     Raises:
-        errors.RateLimited: as many answers wait as may.
+        errors.RateLimited: too many answers to wrong tokens are being delayed.
     """
     if delay := rate_limiter.fail(approach):
         rate_limiter.held += 1
@@ -232,7 +236,7 @@ log = logging.getLogger(__name__)
 
 
 def create_authenticator(settings: Settings, watch: FileWatcher) -> Authenticator:
-    """Create the authenticator; its files are read again when they change, by ``watch``.
+    """Create the authenticator; ``watch`` reads its files again when they change.
 
     Raises:
         errors.SettingsInvalid: a file of keys or revocations cannot be used.
@@ -253,8 +257,8 @@ def create_authenticator(settings: Settings, watch: FileWatcher) -> Authenticato
 
 
 def _default_key_folder(settings: Settings) -> Path | None:
-    """Return the folder in which `token create` puts public keys; they count where others than
-    this machine ask."""
+    """Return the folder in which `token create` puts public keys, or `None` if the service listens
+    on the loopback only or the folder does not exist."""
     data = None if is_loopback_address(settings.host) else default_data_folder(settings.data_dir)
     folder = data and data / SUBFOLDER / "public"
     return folder if folder is not None and folder.is_dir() else None

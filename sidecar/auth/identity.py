@@ -1,7 +1,7 @@
-"""Identity of a caller: owner, scopes, limits, proof. Pure.
+"""Identity of a client: owner, scopes, limits, authentication method. Pure.
 
-An identity comes out of the gate and goes with the request; the service takes it as the first
-argument of whatever touches a job, and decides there.
+The authentication gate creates an identity, which stays with the request. The service takes it as
+the first argument of every method that touches a job, and authorizes there.
 """
 
 from __future__ import annotations
@@ -14,50 +14,50 @@ from sidecar.auth.request_origin import RequestOrigin
 
 
 class Scope(StrEnum):
-    """Scope: a right beyond transcribing."""
+    """Scope of a token: a right beyond transcribing."""
 
     RELOAD = "reload"
-    """Have the engine loaded anew."""
+    """Have the engine reloaded."""
     NOW = "now"
-    """Interrupt what runs for that."""
+    """Interrupt running jobs for a reload."""
     AUDIO_PATH = "audio_path"
-    """Name a file of this machine instead of sending it."""
+    """Name a file of this machine instead of sending its audio."""
     LEASE = "lease"
-    """Have live sessions of others heard here, and be told all that is known of them."""
+    """Have live sessions of other services transcribed here, and receive all their results."""
     METRICS = "metrics"
-    """Read what is counted, and how the machine is."""
+    """Read the metrics and the state of the machine."""
     ADMIN = "admin"
-    """See and change what is everybody's."""
+    """See and change what is shared by all owners."""
 
 
 ALL_SCOPES = frozenset(Scope)
 
 
 class AuthMethod(StrEnum):
-    """Proof of an identity."""
+    """Authentication method: how an identity was proved."""
 
     PLACE = "place"
-    """By asking from this machine, where that is enough."""
-    TOKEN = "token"  # noqa: S105 - the name of a way, no secret
+    """By a request from this machine, if that is enough."""
+    TOKEN = "token"  # noqa: S105 - the name of a method, not a secret
     """By the token of this start."""
     JWT = "jwt"
-    """By a signed token with a name in it."""
+    """By a signed token that names its subject."""
 
 
 @dataclass(frozen=True, slots=True)
 class OwnerLimits:
-    """The most that one identity may have; None: no limit of its own."""
+    """Limits of one owner; `None`: no limit of its own."""
 
     requests_per_minute: int | None = None
     jobs: int | None = None
-    """Jobs at once, waiting and running."""
+    """At most so many jobs at once, queued and running."""
     queued_audio_s: float | None = None
     upload_bytes: int | None = None
-    """In an hour."""
+    """Bytes per hour."""
     live_sessions: int | None = None
     shares: bool = False
-    """True if other owners are told apart from it: it leaves them some of all that is shared out
-    (`limits.leaves_room`)."""
+    """True if other owners can be distinguished from this one: it leaves them a fair share of
+    limited capacity (`rate_limits.is_within_fair_share`)."""
 
 
 UNLIMITED_OWNER = OwnerLimits()
@@ -65,36 +65,36 @@ UNLIMITED_OWNER = OwnerLimits()
 
 @dataclass(frozen=True, slots=True)
 class SignedCredential:
-    """A signed token, as far as it tells whether it still counts."""
+    """Ids and expiry of a signed token, from which its validity can be checked again."""
 
     token_id: str
     key_id: str
     until: int | None = None
-    """Seconds since 1970, None without an end."""
+    """Seconds since 1970; `None`: no expiry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Identity of a client: its name, how that is known, and what it may do."""
+    """Identity of a client: subject, authentication method, scopes and limits."""
 
     subject: str
     proof: AuthMethod
     scopes: frozenset[Scope] = frozenset()
     limits: OwnerLimits = UNLIMITED_OWNER
     credential: SignedCredential | None = field(default=None, compare=False)
-    """Credential that can be revoked during a response; None: no such one."""
+    """Credential that can be revoked during a response; `None`: it cannot be revoked."""
 
     @property
     def owner(self) -> str:
-        """Return the owner of its jobs. A name that was proved in one way is never taken for the
-        same name that was proved in another."""
+        """Return the owner of the client's jobs. The same subject under another authentication
+        method is another owner."""
         return f"{self.proof}:{self.subject}"
 
     def demand(self, scope: Scope) -> None:
-        """Refuse what it may not do.
+        """Refuse a request that needs a scope which the client lacks.
 
         Raises:
-            errors.AudioPathForbidden, errors.ScopeMissing: it has not got ``scope``.
+            errors.AudioPathForbidden, errors.ScopeMissing: ``scope`` is missing.
         """
         if scope in self.scopes:
             return
@@ -105,16 +105,15 @@ class Identity:
         raise errors.ScopeMissing(f"The token lacks the scope '{scope}'.")
 
     def at(self, approach: RequestOrigin) -> Identity:
-        """The same, as far as the place allows from where it asks: who is elsewhere, or not known
-        to be here, names no files of this machine."""
+        """Return the identity with the scopes that the origin of the request allows. Only a client
+        that is known to be on this machine may name its files."""
         if approach.is_local:
             return self
         return replace(self, scopes=self.scopes - {Scope.AUDIO_PATH})
 
 
 ANONYMOUS = Identity("everybody", AuthMethod.PLACE, ALL_SCOPES)
-"""Identity of every client where there are no tokens: without a token, and in a process that is
-its own client."""
+"""Identity of all clients where no token is configured, and of a process that is its own client."""
 HOST = Identity("host", AuthMethod.TOKEN, ALL_SCOPES)
 """Identity of a client with the token of this start."""
 
@@ -123,8 +122,8 @@ def bearer_token(approach: RequestOrigin) -> str:
     """Return the bearer token of a request, unchecked.
 
     Raises:
-        errors.TokenMissing: nothing was sent.
-        errors.TokenInvalid: it was sent in another way, or more than once.
+        errors.TokenMissing: no `Authorization` header was sent.
+        errors.TokenInvalid: another scheme was used, or the header was sent more than once.
     """
     if not approach.authorizations:
         raise errors.TokenMissing()

@@ -1,7 +1,7 @@
-"""One-time codes: sign-in links of browsers, tickets of WebSockets.
+"""One-time codes for sign-in links of browsers and for WebSockets.
 
-A token in an address would stay in histories and in lists of processes; such a code is worth
-nothing once it was used.
+A token in a URL would stay in browser histories and process lists. A one-time code is worth nothing
+once it was used.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from sidecar import errors
 
 T = TypeVar("T")
 CODE_LIFETIME_S = 120.0
-"""From the command to the page that a browser shows: time for one that starts cold."""
+"""Time from the command to the page in the browser, which may have to start first."""
 MAX_CODES_PER_OWNER = 64
-"""Words of one owner that wait at once; the oldest goes first."""
+"""Maximum of unused codes of one owner; beyond it the oldest is dropped."""
 MAX_CODES = 8 * MAX_CODES_PER_OWNER
-"""A client with many owners gets no more memory: the oldest code of the owner with most is
-dropped."""
+"""Maximum of unused codes of all owners. It bounds the memory that a client with many owners gets:
+beyond it the oldest code of the owner with the most codes is dropped."""
 _CODE_BYTES = 32
 
 
@@ -36,7 +36,7 @@ class _OneTimeCode(Generic[T]):
 
 
 class OneTimeCodes(Generic[T]):
-    """The words that wait, each with the token, or the like, that it stands for; memory only."""
+    """Unused one-time codes, each with its value; in memory only."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -46,8 +46,8 @@ class OneTimeCodes(Generic[T]):
         return len(self._waiting)
 
     def give(self, meaning: T, owner: str) -> str:
-        """A new word for ``meaning``; of those of its ``owner`` the oldest makes room for it, and
-        of nobody else's."""
+        """Return a new code for ``meaning``. Beyond the limit the oldest code of the same ``owner``
+        is dropped."""
         self._drop_old()
         self._make_room(owner)
         word = secrets.token_urlsafe(_CODE_BYTES)
@@ -58,10 +58,10 @@ class OneTimeCodes(Generic[T]):
         """Return the value of a code; the code is used up.
 
         Raises:
-            errors.LinkInvalid: it was used, is too old, or never was one.
+            errors.LinkInvalid: the code was used, has expired or is unknown.
         """
         self._drop_old()
-        # 32 bytes by chance: what a look into a table gives away by its time helps nobody to them.
+        # The time of this look-up gives nothing away that helps to guess 32 random bytes.
         found = self._waiting.pop(word, None)
         if found is None:
             raise errors.LinkInvalid()

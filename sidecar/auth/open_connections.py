@@ -1,7 +1,8 @@
 """Streams that end when their token is revoked.
 
-Who it is, is asked once, at the door; events of a job may be told for hours after that. All that is
-open is counted here, by owner: uploads, answers that are waited for, event streams, connections.
+A client is identified once, when its request arrives, but the events of a job may be streamed for
+hours after that. All open requests are counted here, by owner: uploads, waiting responses, event
+streams, connections.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from sidecar.files import WATCH_INTERVAL_S
 log = logging.getLogger(__name__)
 
 MAX_OPEN_STREAMS = 512
-"""Requests and connections that those who share have open together, beside jobs and sessions."""
+"""Maximum of open requests and connections of all owners that share, beside jobs and sessions."""
 RevocationCheck = Callable[[SignedCredential], str | None]
-"""Check of a credential: the reason why it is not valid any more, None while it is."""
+"""Check of a credential: returns the reason why it is not valid any more, or `None` while it is."""
 
 
 class RevocableStreams:
-    """Open streams, whose credentials are checked together and repeatedly."""
+    """Open streams; their credentials are checked at intervals."""
 
     def __init__(
         self,
@@ -34,7 +35,7 @@ class RevocableStreams:
         every_s: float = WATCH_INTERVAL_S,
         most: int = MAX_OPEN_STREAMS,
     ) -> None:
-        """``most``: of what those have open together who share (`Limits.shares`)."""
+        """``most``: the maximum of open streams of all owners that share (`OwnerLimits.shares`)."""
         self._refusal = refusal
         self._every_s = every_s
         self._most = most
@@ -43,8 +44,8 @@ class RevocableStreams:
 
     @contextmanager
     def lasting(self, caller: Identity, sent_away: Callable[[], None]) -> Iterator[None]:
-        """While this lasts, ``sent_away`` is called, once, if the caller's credential counts no
-        more. Who has none stays as long as it likes."""
+        """Call ``sent_away`` once if the caller's credential is revoked within this context. A
+        caller without a credential is never disconnected."""
         if caller.credential is None:
             yield
             return
@@ -56,12 +57,13 @@ class RevocableStreams:
 
     @contextmanager
     def opened(self, caller: Identity) -> Iterator[None]:
-        """While this lasts a request or connection counts as the caller's. Each owner may have one,
-        and beyond that leaves others some; a token with the scope 'lease' is of a service that
-        counts its own owners.
+        """Count a request or connection as the caller's within this context.
+
+        Each owner may have one; more only if they leave others a fair share. A token with the scope
+        'lease' belongs to a service, which counts its own owners.
 
         Raises:
-            errors.ConnectionsLimited: it would leave them too few.
+            errors.ConnectionsLimited: the caller's share is used up.
         """
         if not caller.limits.shares or Scope.LEASE in caller.scopes:
             yield
@@ -74,10 +76,10 @@ class RevocableStreams:
             yield
         finally:
             self._open[caller.owner] -= 1
-            self._open += Counter()  # those without any are forgotten
+            self._open += Counter()  # forget owners without open streams
 
     def look(self) -> None:
-        """Send away whose credential counts no more."""
+        """Close the streams with a credential that is not valid any more."""
         ended: Counter[tuple[str, str]] = Counter()
         for sent_away, credential in list(self._here.items()):
             if (why := self._refusal(credential)) is not None:
@@ -88,7 +90,7 @@ class RevocableStreams:
             log.info("token %s %s: %d open streams closed", token_id, why, count)
 
     async def run(self) -> None:
-        """Look again and again, until cancelled."""
+        """Check the credentials at intervals, until cancelled."""
         while True:
             await asyncio.sleep(self._every_s)
             self.look()

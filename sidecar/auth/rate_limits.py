@@ -1,6 +1,6 @@
-"""Rate limits and quotas by address and by owner; semaphore that is fair among owners.
+"""Rate limits and quotas by address and by owner; fair semaphore.
 
-Token buckets and counts. Time is handed in, in seconds of any clock that only goes forward.
+Token buckets and counts. Times are arguments, in seconds of any monotonic clock.
 """
 
 from __future__ import annotations
@@ -22,47 +22,50 @@ from sidecar.concurrency import backoff_s
 MINUTE_S = 60.0
 HOUR_S = 3600.0
 ADDRESS_SHARE = 4
-"""Owners that one address may stand for: a household has one to the outside, and a proxy too."""
+"""Number of owners that one address may stand for: a household has one public address, and so has a
+proxy."""
 MAX_KEYS = 10_000
-"""Addresses or owners that are remembered; beyond it those that were quiet the longest go."""
+"""Maximum of remembered addresses or owners; beyond it those that were idle the longest are
+dropped."""
 MAX_SHARE_OF_FREE = 3
-"""Share of one owner beside others: at most so many times what it leaves free."""
+"""Maximum ratio of what one owner has to what it leaves free."""
 UNDELAYED_FAILURES = 5
-"""Wrong tokens that cost nothing: a client with one that has expired tries a few times."""
+"""Wrong tokens that are answered without a delay: a client with an expired token tries a few
+times."""
 FIRST_DELAY_S = 0.25
 MAX_DELAY_S = 8.0
 FAILURE_MEMORY_S = 600.0
-"""After so long without a wrong token an address is as new."""
+"""After so long without a wrong token, an address has no delay any more."""
 
 
 def is_within_fair_share(
     has: float, more: float, free: float, share: float = MAX_SHARE_OF_FREE
 ) -> bool:
-    """Return whether an owner with ``has`` of something may have ``more`` of the ``free`` rest.
+    """Return whether an owner with ``has`` units may have ``more`` of the ``free`` units.
 
-    Afterwards it has at most ``share`` times what is left (dynamic thresholds: Choudhury and Hahne
-    1998). So one alone gets three quarters of all there is, the next one three quarters of the
-    rest, and an owner that has nothing yet gets what is free.
+    It then has at most ``share`` times what is left (dynamic thresholds: Choudhury and Hahne 1998).
+    So a single owner gets three quarters of the total, the next one three quarters of the rest. An
+    owner that has nothing yet gets what is free.
     """
     return more <= free and (not has or has + more <= share * (free - more))
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """``amount`` in ``window_s`` seconds, at once or spread."""
+    """Rate limit: ``amount`` in ``window_s`` seconds, at once or spread."""
 
     amount: float
     window_s: float
 
     @property
     def per_s(self) -> float:
-        """Return the refill of a bucket in a second."""
+        """Return the refill of a bucket per second."""
         return self.amount / self.window_s
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimitState:
-    """State of one bucket: what is left of ``rate``, and when all of it is back."""
+    """State of a bucket: what is left of ``rate``, and the seconds until it is full."""
 
     rate: RateLimit
     left: int
@@ -76,8 +79,8 @@ class _TokenBucket:
 
 
 class TokenBuckets:
-    """A bucket for each key, full at first. What it holds may fall below zero where a thing's size
-    is known only once it came (`charge`); then nothing is had until it is made good."""
+    """Token buckets by key, full at first. If the size of an item is known only afterwards
+    (`charge`), its bucket may fall below zero; then nothing can be taken until it is refilled."""
 
     def __init__(self, rate: RateLimit, most: int = MAX_KEYS) -> None:
         self.rate = rate
@@ -88,7 +91,8 @@ class TokenBuckets:
         return len(self._buckets)
 
     def take(self, key: str, now: float, amount: float = 1.0) -> float:
-        """Take ``amount`` if it is there: 0; else nothing, and in how many seconds it will be."""
+        """Take ``amount`` and return 0, or take nothing and return the seconds until it is
+        available."""
         bucket = self._bucket(key, now)
         if bucket.level >= amount:
             bucket.level -= amount
@@ -96,11 +100,11 @@ class TokenBuckets:
         return (amount - bucket.level) / self.rate.per_s
 
     def charge(self, key: str, now: float, amount: float) -> None:
-        """Take ``amount``, whether it is there or not."""
+        """Take ``amount``, whether it is available or not."""
         self._bucket(key, now).level -= amount
 
     def wait(self, key: str, now: float) -> float:
-        """In how many seconds there is anything (1); 0: there is."""
+        """Return the seconds until 1 unit is available; 0: it is available."""
         level = self._bucket(key, now).level
         return 0.0 if level >= 1 else (1.0 - level) / self.rate.per_s
 
@@ -123,15 +127,16 @@ class TokenBuckets:
 
 
 class SlidingWindowLimit:
-    """Sliding window: at most ``rate.amount`` actions in any ``rate.window_s`` seconds, unlike a
-    bucket. An amount of 0 is no limit."""
+    """Sliding window: at most ``rate.amount`` actions in any ``rate.window_s`` seconds, which a
+    bucket does not guarantee. An amount of 0 means no limit."""
 
     def __init__(self, rate: RateLimit) -> None:
         self.rate = rate
         self._times: deque[float] = deque()
 
     def take(self, now: float) -> float:
-        """Once more: 0 if that is allowed; else nothing, and in how many seconds it will be."""
+        """Count an action and return 0, or count nothing and return the seconds until it is
+        allowed."""
         if not self.rate.amount:
             return 0.0
         while self._times and now - self._times[0] >= self.rate.window_s:
@@ -143,8 +148,8 @@ class SlidingWindowLimit:
 
 
 class FailedTokenDelays:
-    """Wrong tokens by address: each answer takes longer than the one before. Only wrong ones wait,
-    so nobody is locked out by another's mistakes behind the same address."""
+    """Delays for wrong tokens by address: each answer takes longer than the one before. Only wrong
+    tokens are delayed, so no client is locked out by another one behind the same address."""
 
     def __init__(self, most: int = MAX_KEYS) -> None:
         self._most = most
@@ -154,7 +159,7 @@ class FailedTokenDelays:
         return len(self._seen)
 
     def note(self, key: str, now: float) -> float:
-        """One more; how many seconds its answer is to wait."""
+        """Count a wrong token; return the seconds by which its answer is delayed."""
         count, last = self._seen.pop(key, (0, now))
         count = 1 if now - last > FAILURE_MEMORY_S else count + 1
         if len(self._seen) >= self._most:
@@ -166,7 +171,7 @@ class FailedTokenDelays:
 
 
 def rate_limit_key(peer: str | None) -> str:
-    """Return the key by which an address is counted: of IPv6 the network, which is what one
+    """Return the key by which an address is counted. IPv6: the /64 network, which is what one
     customer has."""
     try:
         ip = ipaddress.ip_address(peer or "")
@@ -180,11 +185,12 @@ def rate_limit_key(peer: str | None) -> str:
 
 
 MAX_DELAYED_ANSWERS = 64
-"""Answers to wrong tokens that wait at once; beyond it they are refused as too many."""
+"""Maximum of delayed answers to wrong tokens; beyond it further ones are refused at once."""
 
 
 class RateLimiter:
-    """Counts requests. ``per_minute`` is an owner's; an address has several owners' worth."""
+    """Rate limits of requests. ``per_minute``: limit of one owner; an address gets `ADDRESS_SHARE`
+    times that."""
 
     def __init__(self, per_minute: int, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -192,33 +198,33 @@ class RateLimiter:
         self._addresses = TokenBuckets(RateLimit(ADDRESS_SHARE * per_minute, MINUTE_S))
         self._failures = FailedTokenDelays()
         self.held = 0
-        """Answers that wait."""
+        """Number of delayed answers."""
 
     def admit_request(self, approach: RequestOrigin) -> None:
-        """A request has come from somewhere.
+        """Count a request of an address.
 
         Raises:
-            errors.RateLimited: too many have.
+            errors.RateLimited: the address sent too many.
         """
         _raise_rate_limited(self._addresses.take(rate_limit_key(approach.peer), self._now()))
 
     def enter(self, who: Identity) -> None:
-        """It is known who sent it.
+        """Count a request of an identified client.
 
         Raises:
-            errors.RateLimited: it sent too many.
+            errors.RateLimited: the client sent too many.
         """
         _raise_rate_limited(self._owners.take(who.owner, self._now()))
 
     def standing(self, who: Identity) -> RateLimitState:
-        """Return how many more requests the caller may send."""
+        """Return the state of the caller's rate limit."""
         return self._owners.standing(who.owner, self._now())
 
     def fail(self, approach: RequestOrigin) -> float:
-        """It brought a wrong token; how many seconds the answer is to wait.
+        """Count a wrong token; return the seconds by which its answer is delayed.
 
         Raises:
-            errors.RateLimited: as many answers wait as may.
+            errors.RateLimited: too many answers are being delayed.
         """
         delay = self._failures.note(rate_limit_key(approach.peer), self._now())
         if delay and self.held >= MAX_DELAYED_ANSWERS:
@@ -232,18 +238,19 @@ def _raise_rate_limited(wait_s: float) -> None:
 
 
 class FairOwnerSemaphore:
-    """At most ``places`` are held at once. Owners who wait are served round robin, each in the
-    order of its own requests; one that shares with others (`Limits.shares`) leaves them places."""
+    """Semaphore with ``places`` slots, fair among owners. Waiting owners are served round robin,
+    each in the order of its own requests. One that shares (`OwnerLimits.shares`) leaves others
+    slots."""
 
     def __init__(self, places: int) -> None:
         self._places = places
         self._held = Counter[str]()
         self._waiting: dict[str, deque[tuple[Identity, asyncio.Future[None]]]] = {}
-        """By owner; the first of the owners is the next."""
+        """By owner, in the order of their turns."""
 
     @asynccontextmanager
     async def held(self, caller: Identity) -> AsyncIterator[None]:
-        """Hold a place, once it is the caller's turn."""
+        """Hold a slot within this context; wait for the caller's turn."""
         await self._acquire(caller)
         try:
             yield
@@ -266,17 +273,17 @@ class FairOwnerSemaphore:
 
     def _release(self, owner: str) -> None:
         self._held[owner] -= 1
-        self._held += Counter()  # those without any are forgotten
+        self._held += Counter()  # forget owners without slots
         self._grant()
 
     def _grant(self) -> None:
-        """Give places to those whose turn it is, as long as there is one for any of them."""
+        """Grant free slots to waiting owners, in the order of their turns."""
         while (owner := next(filter(self._may, self._waiting), None)) is not None:
             line = self._waiting.pop(owner)
             _, granted = line.popleft()
             if line:
-                self._waiting[owner] = line  # behind the others
-            if not granted.done():  # else its task was cancelled a moment ago
+                self._waiting[owner] = line  # at the end of the order
+            if not granted.done():  # otherwise its task has just been cancelled
                 self._held[owner] += 1
                 granted.set_result(None)
 
@@ -286,7 +293,7 @@ class FairOwnerSemaphore:
         return is_within_fair_share(has if caller.limits.shares else 0, 1, free)
 
     def _leave(self, owner: str) -> None:
-        """Forget those of an owner who do not wait any more."""
+        """Forget the cancelled requests of an owner."""
         line = deque(one for one in self._waiting.get(owner, ()) if not one[1].cancelled())
         if line:
             self._waiting[owner] = line

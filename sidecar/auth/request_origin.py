@@ -13,7 +13,7 @@ PROXY_HEADER_PREFIXES = ("forwarded", "x-forwarded-", "x-real-ip")
 
 @dataclass(frozen=True, slots=True)
 class RequestOrigin:
-    """Origin of a request, by its peer and headers; each header as often as it was sent."""
+    """Origin of a request: its peer and headers, each header as often as it was sent."""
 
     hosts: Sequence[str]
     origins: Sequence[str]
@@ -21,19 +21,20 @@ class RequestOrigin:
     fetch_site: str = ""
     """`Sec-Fetch-Site`, which browsers send and pages cannot choose."""
     navigates: bool = False
-    """True if it is a page that a user opens (`Sec-Fetch-Mode`), not a request of a page."""
+    """True if the user opens a page (`Sec-Fetch-Mode`); false for a request that a page sends."""
     rebinding_proof: bool = False
-    """True if no page could have sent it without an `Origin`, or would learn anything by it."""
+    """True if no page can send such a request without an `Origin`, or could learn anything from
+    it."""
     scheme: str = "http"
-    """Scheme of the request to us or to a trusted proxy: `https` or `http`."""
+    """Scheme of the request to the service or to a trusted proxy: `https` or `http`."""
     peer: str | None = None
-    """Address at the other end of the connection; None where the server does not tell."""
+    """Address at the other end of the connection; `None` if the server does not provide it."""
     forwarded: bool = False
-    """True if it has headers of a proxy (`Forwarded` and its like) from an untrusted source."""
+    """True if it has proxy headers (`Forwarded` and the like) from an untrusted source."""
 
     @property
     def is_local(self) -> bool:
-        """Return whether it was sent on this machine; a peer that is not known is not local."""
+        """Return whether it was sent on this machine; an unknown peer is not local."""
         return self.peer is not None and is_loopback_address(self.peer) and not self.forwarded
 
 
@@ -50,17 +51,18 @@ def is_loopback_address(address: str) -> bool:
 
 
 _WEB_SCHEMES = frozenset({"http", "https", "file", "null"})
-"""Of origins that pages from anywhere can have: no word of the settings allows all of one."""
+"""Schemes of origins that pages from anywhere can have; settings cannot allow such a scheme as a
+whole."""
 _LOCALHOST_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
 CONTAINER_HOST_NAMES = frozenset({"host.docker.internal", "host.containers.internal"})
-"""Names by which containers call the machine that they run on: Docker Desktop's and Podman's,
-whose gateways connect to its loopback. `.internal` is in no public DNS, so no site can have such
-a name; a network's own DNS (a hostile Wi-Fi) can lead a browser there by it (docs/deploy.md)."""
+"""Names by which containers call their host machine: those of Docker Desktop and of Podman. Their
+gateways connect to its loopback. `.internal` is in no public DNS, so no public site can have such a
+name. The DNS of a hostile network can lead a browser there by it (docs/deploy.md)."""
 
 
 def is_allowed_origin(origin: str, allowed: Collection[str], *, localhost: bool) -> bool:
-    """Return whether a page's origin is one of those ``allowed``, of a scheme that is allowed as a
-    whole (``app://*``), or, with ``localhost``, of any server on this machine."""
+    """Return whether a page's origin is one of ``allowed``, of a scheme that is allowed as a whole
+    (``app://*``), or, with ``localhost``, of any server on this machine."""
     scheme = origin.partition("://")[0]
     return (
         origin in allowed

@@ -1,7 +1,7 @@
 """Self-signed certificate: creation, fingerprint, loading.
 
-Clients know it by its fingerprint, or by the file itself; so it is made anew only when it is about
-to expire, or when a name that the settings have is not in it.
+Clients pin its fingerprint or its file. So it is renewed only if it is about to expire or lacks a
+name that the settings have.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from sidecar.installation import needed_for
 log = logging.getLogger(__name__)
 
 CERTIFICATE_FOLDER = "tls"
-"""In the data folder."""
+"""Subfolder of the data folder."""
 MAX_PEM_BYTES = 64 << 10
 VALIDITY_DAYS = 3650
-"""Clients that pin the certificate have to learn of a new one."""
+"""Ten years, as clients that pin the certificate have to be given every new one."""
 RENEWAL_DAYS = 30
 _NAME = re.compile(
     r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
 )
-_ANYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - names no address
+_ANYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - these are not names of a host
 
 
 @dataclass(frozen=True, slots=True)
 class CertificatePair:
-    """A certificate and its key, in files of PEM."""
+    """A certificate and its key, as PEM files."""
 
     certificate: Path
     key: Path
@@ -49,10 +49,11 @@ def certificate_pair_in(folder: Path) -> CertificatePair:
 
 
 def certificate_fingerprint(pem: str) -> str:
-    """SHA-256 of the first certificate in ``pem``, as `openssl x509 -fingerprint` writes it.
+    """Return the SHA-256 of the first certificate in ``pem``, as `openssl x509 -fingerprint` writes
+    it.
 
     Raises:
-        ValueError: there is none.
+        ValueError: ``pem`` has no certificate.
     """
     begin, end = (pem.find(f"-----{word} CERTIFICATE-----") for word in ("BEGIN", "END"))
     if begin < 0 or end < begin:
@@ -62,8 +63,8 @@ def certificate_fingerprint(pem: str) -> str:
 
 
 def certificate_names(host: str, allowed_hosts: Iterable[str]) -> frozenset[str]:
-    """Names and addresses that a certificate must have: this machine's for itself, and those that
-    the settings name."""
+    """Return the names and addresses that the certificate must have: those of this machine and
+    those of the settings."""
     names = {"localhost", "127.0.0.1", "::1", socket.gethostname(), host, *allowed_hosts}
     named = {name.lower().strip("[]") for name in names} - _ANYWHERE
     return frozenset(name for name in named if _is_address(name) or _NAME.fullmatch(name))
@@ -72,12 +73,13 @@ def certificate_names(host: str, allowed_hosts: Iterable[str]) -> frozenset[str]
 def ensure_certificate(
     folder: Path, names: frozenset[str], beside: Iterable[str] = ()
 ) -> CertificatePair:
-    """The certificate in ``folder``, made if there is none that has all ``names`` and lasts.
+    """Return the certificate in ``folder``; create one if none has all ``names`` or it expires
+    soon.
 
-    ``beside``: addresses that one that is made has too, and that come and go.
+    ``beside``: further addresses for a new certificate. They may change and cause no renewal.
 
     Raises:
-        errors.SettingsInvalid: it cannot be made or read, or others may read its key.
+        errors.SettingsInvalid: it cannot be created or read, or others may read its key.
     """
     files.make_folder(folder)
     pair = certificate_pair_in(folder)
@@ -96,7 +98,7 @@ def ensure_certificate(
 
 
 def _renewal_reason(pair: CertificatePair, names: frozenset[str]) -> str | None:
-    """Return the reason why a certificate has to be renewed, None if there is none."""
+    """Return why a certificate has to be renewed, or `None` if it need not be."""
     with needed_for("Certificates of our own"):
         from cryptography import x509
     try:

@@ -1,10 +1,11 @@
 """Signed tokens (JWT, ES256): verification, revocation list.
 
-A token that is refused says not why: of every token one signature is checked, and what is not even
-a token is replaced by one of ours that fails, so that a wrong one costs what a right one does.
+The answer to a refused token does not say why. One signature is checked for every token; a
+malformed token is replaced by a decoy that fails. So refusing a token takes as long as accepting
+one.
 
-Blank lines and those that begin with `#` say nothing. A file that cannot be understood is not taken
-in parts: what was revoked before stays revoked, and nobody else is.
+In the revocation list blank lines and lines that begin with `#` are ignored. A list with an error
+is not used in part: the last valid list stays in force.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ REVOCATION_FILE_HEADER = (
 
 
 def parse_revocations(text: str) -> frozenset[str]:
-    """The ids in the text of such a file.
+    """Return the token ids in the text of a revocation list.
 
     Raises:
-        ValueError: a line is no id; the text says which line.
+        ValueError: a line is no id; the message names the line.
     """
     ids = set()
     for number, line in enumerate(text.splitlines(), 1):
@@ -55,16 +56,16 @@ def parse_revocations(text: str) -> frozenset[str]:
 
 
 def render_revocations(ids: frozenset[str]) -> str:
-    """The text of a file with these ids."""
+    """Return the text of a revocation list."""
     return REVOCATION_FILE_HEADER + "".join(f"{each}\n" for each in sorted(ids))
 
 
 def read_revocations(path: Path) -> frozenset[str]:
-    """The ids in a file.
+    """Return the token ids in a revocation list.
 
     Raises:
-        errors.SettingsInvalid: it cannot be read or understood, or it is empty: a list without
-            revocations has a comment, a file that is being written has nothing.
+        errors.SettingsInvalid: it cannot be read or parsed, or it is empty: a list without
+            revocations has a comment, a file that is being written is empty.
     """
     data = files.read(path, MAX_REVOCATION_BYTES)
     try:
@@ -80,17 +81,16 @@ def read_revocations(path: Path) -> frozenset[str]:
 
 
 class RevocationFile:
-    """Reader of the list of revoked tokens for `WatchedFiles`, which logs tokens that are valid
-    again."""
+    """Reader of the revocation list for `WatchedFiles`; it logs if tokens become valid again."""
 
     def __init__(self, path: Path, *, optional: bool = False) -> None:
-        """``optional``: if the file is not there yet, no token is revoked."""
+        """``optional``: if the file does not exist yet, no token is revoked."""
         self._path = path
         self._optional = optional
         self._before: frozenset[str] = frozenset()
 
     def __call__(self) -> frozenset[str]:
-        """The ids in the file; `read_revocations` says what it raises."""
+        """Return the token ids in the file; see `read_revocations` for errors."""
         if self._optional and not os.path.lexists(self._path):
             log.warning(
                 "there is no list of revoked tokens at %s; it is read as soon as it exists",
@@ -111,32 +111,32 @@ class RevocationFile:
 ALGORITHM = "ES256"
 AUDIENCE = "vibevoice-asr"
 SUBJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
-"""Names without look-alikes, spaces or signs that a log or a path might read in its own way."""
+"""Subjects without look-alikes, spaces or characters with a meaning in logs or paths."""
 MAX_TOKEN_CHARACTERS = 2048
-"""Characters; ours have about 350."""
+"""Maximum; the tokens of `TokenIssuer` have about 350."""
 LEEWAY_S = 30
-"""Clock difference that is tolerated."""
+"""Tolerated clock difference."""
 MAX_TIMESTAMP_S = 253_402_300_800
-"""The year 10000, in seconds since 1970: no date of a token is so late."""
+"""The year 10000, in seconds since 1970; later dates are refused."""
 _JOSE_FIELDS = frozenset({"alg", "kid", "typ"})
-"""No key, address of a key, or extension is taken from a token."""
+"""Allowed header fields: no key, URL of a key or extension is taken from a token."""
 _SIGNATURE_BYTES = 64
 _CLAIM_TYPE_ERRORS = (TypeError, ValueError, OverflowError, RecursionError)
-"""Errors that PyJWT lets through: of an expiry that is null, for one."""
+"""Exceptions that PyJWT does not convert, for example if the expiry is null."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenClaims:
-    """Claims of a token that count."""
+    """Claims of a valid token."""
 
     subject: str
     credential: SignedCredential
     scopes: frozenset[str] = frozenset()
-    """Words of `scope` (RFC 8693), as they are."""
+    """Values of `scope` (RFC 8693), unchecked."""
 
 
 class TokenVerifier:
-    """Checks tokens by the ``keys`` and ``revoked`` ids as they are at that moment."""
+    """Verification of tokens; ``keys`` and ``revoked`` return the current keys and revoked ids."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class TokenVerifier:
         self._decoy = (jwt.encode(filling, signer, ALGORITHM), other.public_key())
 
     def verify(self, token: str) -> TokenClaims | None:
-        """Return the claims of a token; None if it does not count, for whatever reason."""
+        """Return the claims of a token, or `None` if it is invalid for any reason."""
         key_id = self._key_named(token)
         key = self._keys().get(key_id)
         known = key is not None
@@ -177,8 +177,7 @@ class TokenVerifier:
         return self._counting(claims, key_id)
 
     def refusal(self, credential: SignedCredential) -> str | None:
-        """Return the reason why a token that was valid is not any more, by the same rules; None
-        while it is."""
+        """Return why a token that was valid is not any more, or `None` while it is valid."""
         if credential.token_id in self._revoked():
             return "was revoked"
         if credential.key_id not in self._keys():
@@ -201,7 +200,7 @@ class TokenVerifier:
         )
 
     def _key_named(self, token: str) -> str:
-        """The name of its key in a well-formed token; of every other, and without one, none."""
+        """Return the key id of a well-formed token; "" if it is malformed or has none."""
         if len(token) > MAX_TOKEN_CHARACTERS:
             return ""
         try:
@@ -217,11 +216,11 @@ class TokenVerifier:
 
 
 def _is_date(value: object) -> bool:
-    """Return whether it is a number (RFC 7519) that a calendar has; PyJWT takes digits in a text,
-    too."""
+    """Return whether it is a number (RFC 7519) in the range of a calendar; PyJWT accepts strings of
+    digits too."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
-    return abs(value) < MAX_TIMESTAMP_S  # neither is what is no number
+    return abs(value) < MAX_TIMESTAMP_S  # false for NaN and infinity
 
 
 def _decoded(part: str) -> bytes:

@@ -1,7 +1,7 @@
 """Token issuing and signing keys.
 
-`private/` and `public/` are keys (`keys`), `issued.jsonl` says what was made (never a token
-itself), `revoked.txt` which of them count no more.
+Files: `private/` and `public/` hold the keys, `issued.jsonl` the issued tokens (never a token
+itself), `revoked.txt` the revoked ones.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _FEATURE_NAME = "Signed tokens"
 
 
 def key_thumbprint(key: EllipticCurvePublicKey) -> str:
-    """The name of a key, 43 characters of base64url: RFC 7638 with SHA-256."""
+    """Return the thumbprint of a key, 43 characters of base64url: RFC 7638 with SHA-256."""
     numbers = key.public_numbers()
     x, y = (_base64url(n.to_bytes(_COORDINATE_BYTES, "big")) for n in (numbers.x, numbers.y))
     members = {"crv": "P-256", "kty": "EC", "x": x, "y": y}
@@ -48,10 +48,10 @@ def key_thumbprint(key: EllipticCurvePublicKey) -> str:
 
 
 def read_public_keys(path: Path) -> Mapping[str, EllipticCurvePublicKey]:
-    """The public keys in a file or in the files `*.pem` of a folder, by their thumbprints.
+    """Return the public keys in a file, or in the files `*.pem` of a folder, by their thumbprints.
 
     Raises:
-        errors.SettingsInvalid: there are none, or a file is no public key on P-256.
+        errors.SettingsInvalid: there are none or too many, or a file is no public key on P-256.
     """
     paths = sorted(path.glob("*.pem")) if path.is_dir() else [path]
     if not paths:
@@ -66,18 +66,18 @@ def read_public_keys(path: Path) -> Mapping[str, EllipticCurvePublicKey]:
 
 
 class SigningKeys:
-    """The pairs of a folder: `private/` for who makes tokens, `public/` for servers."""
+    """Key pairs in a folder: `private/` for the issuer of tokens, `public/` for servers."""
 
     def __init__(self, folder: Path) -> None:
         self.private = folder / "private"
         self.public = folder / "public"
 
     def names(self) -> list[str]:
-        """The thumbprints of all private keys, oldest first; the last one signs."""
+        """Return the thumbprints of all private keys, oldest first; the last one signs."""
         return [key_thumbprint(_read_private_key(file).public_key()) for file in self._files()]
 
     def signer(self) -> tuple[str, EllipticCurvePrivateKey]:
-        """The newest private key and its thumbprint; made if there is none.
+        """Return the thumbprint and the newest private key; create a pair if there is none.
 
         Raises:
             errors.SettingsInvalid: its file cannot be used, or others may read it.
@@ -88,7 +88,7 @@ class SigningKeys:
         return key_thumbprint(key.public_key()), key
 
     def make(self) -> str:
-        """A new pair, which signs from now on; its thumbprint."""
+        """Create a key pair that signs from now on; return its thumbprint."""
         with needed_for(_FEATURE_NAME):
             from cryptography.hazmat.primitives import serialization
             from cryptography.hazmat.primitives.asymmetric import ec
@@ -106,7 +106,7 @@ class SigningKeys:
             ),
             files.PUBLIC,
         )
-        # Last: a key that signs is one that servers can be given.
+        # The private key is written last: a key that signs always has a public one for servers.
         files.write(
             self.private / file,
             key.private_bytes(
@@ -162,7 +162,7 @@ def _base64url(data: bytes) -> str:
 
 
 SUBFOLDER = "tokens"
-"""In the data folder."""
+"""Subfolder of the data folder."""
 MAX_ISSUED_BYTES = 64 << 20
 _ID = re.compile(r"[0-9a-f]{32}")
 
@@ -171,7 +171,7 @@ IsoDate = Annotated[datetime.datetime, PlainSerializer(datetime.datetime.isoform
 
 
 class IssuedToken(BaseModel):
-    """A line of `issued.jsonl`: a token that was made, but for the token itself."""
+    """Line of `issued.jsonl`: the metadata of an issued token, without the token itself."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, strict=True)
 
@@ -184,7 +184,7 @@ class IssuedToken(BaseModel):
 
 
 class TokenIssuer:
-    """Makes tokens with what is in ``folder``; ``now`` tells the date."""
+    """Issuer of signed tokens with the keys in ``folder``; ``now`` returns the date."""
 
     def __init__(self, folder: Path, now: Callable[[], datetime.datetime] = utc_now) -> None:
         self.folder = folder
@@ -196,10 +196,11 @@ class TokenIssuer:
     def create(
         self, subject: str, lasts_s: float | None = None, scopes: Iterable[str] = ()
     ) -> tuple[str, IssuedToken]:
-        """A new token for ``subject``, which expires after ``lasts_s`` seconds or never.
+        """Create a token for ``subject`` that expires after ``lasts_s`` seconds, or never.
 
         Raises:
-            errors.SettingsInvalid: the name or the time is not possible, or the folder of no use.
+            errors.SettingsInvalid: the subject or the lifetime is invalid, or the folder is
+                unusable.
         """
         if SUBJECT.fullmatch(subject) is None:
             raise SettingsInvalid(
@@ -235,16 +236,16 @@ class TokenIssuer:
         return token, issue
 
     def rotate(self) -> str:
-        """A new key that signs from now on; its name."""
+        """Create a key that signs from now on; return its thumbprint."""
         with self._alone():
             self._begin_list()
             return self.keys.make()
 
     def issued(self) -> list[IssuedToken]:
-        """All tokens that were made here, oldest first.
+        """Return all tokens that were issued from this folder, oldest first.
 
         Raises:
-            errors.SettingsInvalid: the list of them is damaged.
+            errors.SettingsInvalid: the file of issued tokens is damaged.
         """
         if not self._issued_file.exists():
             return []
@@ -255,10 +256,10 @@ class TokenIssuer:
             raise SettingsInvalid(f"The file {self._issued_file} is damaged.") from None
 
     def revoked(self) -> frozenset[str]:
-        """Ids of the tokens that count no more.
+        """Return the ids of the revoked tokens.
 
         Raises:
-            errors.SettingsInvalid: the list of them is damaged.
+            errors.SettingsInvalid: the revocation list is damaged.
         """
         return (
             signed_tokens.read_revocations(self.revoked_file)
@@ -267,12 +268,12 @@ class TokenIssuer:
         )
 
     def revoke(self, who: str) -> list[str]:
-        """Have all tokens of a name, or the one with an id, count no more; their ids.
+        """Revoke all tokens of a subject, or the token with an id; return their ids.
 
-        An id that was not made here is taken too: its token may come from elsewhere.
+        An id that was not issued here is accepted too: its token may come from another issuer.
 
         Raises:
-            errors.SettingsInvalid: no such token, or a list is damaged.
+            errors.SettingsInvalid: there is no such token, or a file is damaged.
         """
         with self._alone():
             ids = [each.token_id for each in self.issued() if who in (each.subject, each.token_id)]
@@ -291,7 +292,8 @@ class TokenIssuer:
         return files.lock_folder(self.folder)
 
     def _begin_list(self) -> None:
-        """Write an empty list of revoked tokens: a service watches only one that it finds."""
+        """Write an empty revocation list if there is none, so that a service finds one at its
+        start."""
         if not self.revoked_file.exists():
             self._write_revoked(frozenset())
 

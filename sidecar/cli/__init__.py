@@ -1,6 +1,6 @@
 """Command line `vibevoice-asr`: dispatch without imports.
 
-Serving must begin at once, so nothing that only the other commands need is imported for it.
+Serving must start fast, so modules that only other commands need are not imported for it.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import sys
 from sidecar.cli.output import COMPLETION, INTERRUPTED, PROGRAM, USAGE, print_error_line
 
 ROOT_FLAGS = ("--help", "-h", "--version", "--install-completion", "--show-completion")
-"""Options that are not of `serve`, the command that is meant when none is named."""
+"""Options of the root command; all others are those of `serve`, the default command."""
 
 
 def main() -> None:
-    """Run what the command line says, and exit."""
+    """Run the command line and exit."""
     try:
         _run_words(sys.argv[1:])
-    except KeyboardInterrupt:  # before a command has begun: those that run say so themselves
+    except KeyboardInterrupt:  # before a command runs; commands handle it themselves
         sys.exit(INTERRUPTED)
 
 
 def _run_words(words: list[str]) -> None:
-    if words[:1] == ["worker"]:  # the frozen executable is its own worker
+    if words[:1] == ["worker"]:  # the frozen executable is its own worker process
         from sidecar.workers import worker_main
 
         worker_main.main()
@@ -36,7 +36,7 @@ def _run_words(words: list[str]) -> None:
 
 
 def run(words: list[str]) -> int:
-    """Run one command line; the exit code."""
+    """Run one command line; return the exit code."""
     from sidecar.cli.command_table import build_command
 
     if not words or (words[0].startswith("-") and words[0].partition("=")[0] not in ROOT_FLAGS):
@@ -46,7 +46,8 @@ def run(words: list[str]) -> int:
             words, prog_name=PROGRAM, complete_var=COMPLETION, standalone_mode=False
         )
     except Exception as error:
-        # Typer has a click of its own, or not, by version; all its errors of usage have this.
+        # By version, Typer brings a click of its own or not; the usage errors of both have this
+        # method.
         message = getattr(error, "format_message", None)
         if message is None:
             raise

@@ -36,14 +36,15 @@ ENDINGS = (
     ".3gp", ".aac", ".aif", ".aiff", ".amr", ".au", ".caf", ".flac", ".m4a", ".m4b", ".mka",
     ".mkv", ".mov", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".w64", ".wav", ".webm", ".wma",
 )  # fmt: skip
-"""Suffixes of recordings in a folder; a file that is named is judged by its content."""
+"""Suffixes of recordings in a folder; a file that is named itself is judged by its content."""
 Opens = Callable[[Path], AudioSource]
-"""Opens a recording that somebody named, as `open_file` does."""
+"""Function that opens a recording that the user named, as `open_file` does."""
 
 
 def expand_folders(named: Iterable[Path]) -> list[Path]:
-    """Files as they were named; for a folder the recordings in it and below, by name. One that has
-    none stays as it is, to be complained of like any other that is no recording."""
+    """Return the named files; a folder is replaced by the recordings in it and below, sorted by
+    path. A folder without recordings stays in the list, and is reported like any file that is no
+    recording."""
     files: list[Path] = []
     for path in named:
         files += (path.is_dir() and list_recordings(path)) or [path]
@@ -51,7 +52,7 @@ def expand_folders(named: Iterable[Path]) -> list[Path]:
 
 
 def list_recordings(folder: Path, *, below: bool = True) -> list[Path]:
-    """The recordings in a folder, hidden ones left out."""
+    """Return the recordings in a folder, without hidden ones; ``below``: also in its subfolders."""
     found = folder.rglob("*") if below else folder.glob("*")
     return sorted(
         path
@@ -63,12 +64,12 @@ def list_recordings(folder: Path, *, below: bool = True) -> list[Path]:
 
 
 def open_file(path: Path) -> AudioSource:
-    """Open a recording that somebody named.
+    """Open a recording that the user named.
 
-    The errors of a path speak of the wire's field; here they speak of a file.
+    The errors of a path name the field of a request; here they name a file.
 
     Raises:
-        errors.BadRequest: it is not there, not readable, or no regular file.
+        errors.BadRequest: it does not exist, is not readable, or is no regular file.
     """
     try:
         return open_recording_file(os.path.abspath(path))
@@ -89,24 +90,24 @@ def open_file(path: Path) -> AudioSource:
 
 
 def idempotency_key(path: Path, source: AudioSource, options: Mapping[str, str]) -> str:
-    """By what a service knows that this was sent before: same file, same size and date, same
-    options. Who knows it learns nothing of the path."""
+    """Return the key by which a service recognizes a repeated submission: same file, same size and
+    date, same options. The key reveals nothing of the path."""
     status = os.fstat(source.fd)
     said = [os.path.abspath(path), status.st_size, status.st_mtime_ns, sorted(options.items())]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
 PIECE_S = 0.1
-"""Seconds of sound in one piece."""
+"""Seconds of audio in one chunk."""
 LONGEST_S = 24 * 3600.0
-"""Of a recording; a session ends before that."""
+"""Maximum length of a recording in seconds; a session ends before that."""
 
 
 def check_recording(path: Path) -> None:
-    """See that it is a recording, before anything is done for it.
+    """Check that a file is a recording, before anything is done for it.
 
     Raises:
-        errors.SidecarError: it is none, or not there.
+        errors.SidecarError: it is no recording, or does not exist.
     """
     from sidecar.audio.audio_decoder import probe_audio
 
@@ -115,10 +116,10 @@ def check_recording(path: Path) -> None:
 
 
 async def stream_file(path: Path, pace: float) -> AsyncGenerator[bytes, None]:
-    """A recording at `LIVE_RATE` as pcm16, ``pace`` seconds of it in a second; 0: without a pause.
+    """Yield a recording as pcm16 at `LIVE_RATE`, at ``pace`` times real time; 0: without pauses.
 
     Raises:
-        errors.SidecarError: it is none, or not there.
+        errors.SidecarError: it is no recording, or does not exist.
     """
     loop = asyncio.get_running_loop()
     pieces = _decoded(path)
@@ -130,15 +131,16 @@ async def stream_file(path: Path, pace: float) -> AsyncGenerator[bytes, None]:
             if pace:
                 await asyncio.sleep(began + sent / LIVE_RATE / pace - loop.time())
     finally:
-        with suppress(ValueError):  # it is at work in its thread, and ends there
+        with suppress(ValueError):  # its thread is still running it, and ends it
             pieces.close()
 
 
 async def stream_stdin(rate: int) -> AsyncIterator[bytes]:
-    """Raw pcm16 on standard input, as it comes."""
-    # Not by sys.stdin, whose lock a thread that waits for ever takes with it to the end.
+    """Yield raw pcm16 from standard input, as it arrives."""
+    # Without sys.stdin: a thread that blocks on it would hold its lock until the end of the
+    # process.
     pipe, rest, most = sys.stdin.fileno(), b"", round(PIECE_S * rate) * 2
-    # A thread of its own, that nobody waits for: Ctrl-C comes while it reads.
+    # In a daemon thread, which is not joined: Ctrl-C may come during a read.
     while raw := await run_in_thread(lambda: os.read(pipe, most)):
         whole = rest + raw
         rest = whole[len(whole) & ~1 :]
@@ -147,10 +149,11 @@ async def stream_stdin(rate: int) -> AsyncIterator[bytes]:
 
 
 class Microphone:
-    """An input of this machine, by its number or a part of its name; the system's own if None.
+    """Input device of this machine, by its number or a part of its name; `None`: the system's
+    default.
 
     Raises:
-        errors.MicrophoneUnavailable: there is none, or what it takes to use it is missing.
+        errors.MicrophoneUnavailable: there is no such device, or a library for it is missing.
     """
 
     def __init__(self, device: str | None) -> None:
@@ -193,10 +196,10 @@ class Microphone:
 
 
 def import_sounddevice() -> Any:
-    """sounddevice, with PortAudio below it.
+    """Import sounddevice, which needs PortAudio.
 
     Raises:
-        errors.MicrophoneUnavailable: one of them is not here.
+        errors.MicrophoneUnavailable: one of them is not installed.
     """
     try:
         import sounddevice
@@ -215,10 +218,10 @@ def import_sounddevice() -> Any:
 
 
 def devices(way: str = "input") -> list[str]:
-    """A line for each input that there is, or each ``"output"``, the system's own marked.
+    """Return a line for each input device, or each ``"output"`` device; the default one is marked.
 
     Raises:
-        errors.MicrophoneUnavailable: nobody can say.
+        errors.MicrophoneUnavailable: a library for it is missing.
     """
     sound = import_sounddevice()
     chosen = sound.default.device[way == "output"]
@@ -237,7 +240,7 @@ def loudness(piece: bytes) -> float:
 
 
 def _decoded(path: Path) -> Generator[bytes, None, None]:
-    """Pieces of a recording."""
+    """Yield the chunks of a recording as pcm16."""
     import numpy as np
 
     from sidecar.audio.audio_decoder import open_audio, probe_audio
@@ -263,8 +266,7 @@ def _pcm16(block: Block) -> bytes:
 
 
 async def run_in_thread(work: Callable[[], bytes]) -> bytes:
-    """Return the result of ``work``, b"" if it fails; the end of the command does not wait for
-    it."""
+    """Return the result of ``work``, b"" if it fails; the command ends without waiting for it."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[bytes] = loop.create_future()
 
@@ -276,7 +278,7 @@ async def run_in_thread(work: Callable[[], bytes]) -> bytes:
         found = b""
         with suppress(OSError, ValueError):
             found = work()
-        with suppress(RuntimeError):  # the loop has ended meanwhile
+        with suppress(RuntimeError):  # the loop was closed meanwhile
             loop.call_soon_threadsafe(finish, found)
 
     threading.Thread(target=run, name="standard input", daemon=True).start()
@@ -284,17 +286,17 @@ async def run_in_thread(work: Callable[[], bytes]) -> bytes:
 
 
 STANDARD_INPUT = Path("/dev/stdin")
-"""Path of standard input on every system, whatever it was named by."""
+"""Path of standard input on every system, whatever name the user gave."""
 NAMES = frozenset({"-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
 CHUNK = 1 << 20
 MB = 1 << 20
 
 
 def normalize_stdin_names(files: Sequence[Path]) -> list[Path]:
-    """The same files, with one name for standard input.
+    """Return the files, with one name for standard input.
 
     Raises:
-        errors.SettingsInvalid: it is named twice; it can be read once.
+        errors.SettingsInvalid: it is named twice, but can be read only once.
     """
     files = [STANDARD_INPUT if path.as_posix() in NAMES else path for path in files]
     if files.count(STANDARD_INPUT) > 1:
@@ -306,12 +308,13 @@ def normalize_stdin_names(files: Sequence[Path]) -> list[Path]:
 
 @contextmanager
 def open_recordings(files: Sequence[Path]) -> Iterator[Opens]:
-    """Open ``files``. If standard input is among them it is read to its end here, into a file
-    without a name: a recording is probed before it is transcribed, and a pipe can be read once.
+    """Yield the function that opens ``files``. If standard input is among them, it is first read to
+    its end into an unnamed file. A recording is probed before it is transcribed, but a pipe can be
+    read only once.
 
     Raises:
         errors.BadRequest: it is a terminal, a folder, or larger than an upload may be.
-        errors.DiskFull, errors.SpoolUnwritable: there is no room for it.
+        errors.DiskFull, errors.SpoolUnwritable: there is no space for it.
     """
     if STANDARD_INPUT not in files:
         yield open_file
@@ -327,7 +330,7 @@ def open_recordings(files: Sequence[Path]) -> Iterator[Opens]:
 
 
 def spool_stdin() -> AudioSource:
-    """All of standard input."""
+    """Return all of standard input as a spooled recording."""
     from sidecar.config.settings import load_settings
 
     if sys.stdin is None or sys.stdin.isatty():

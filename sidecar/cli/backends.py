@@ -32,15 +32,16 @@ if TYPE_CHECKING:
 
 
 ProgressCallback = Callable[[str, float, float | None], None]
-"""Told how far a recording is: the stage, how much of it is done, and of how much."""
+"""Callback for the progress of a recording: stage, amount done, total (`None`: unknown)."""
 TranscribeRecording = Callable[[Path, ProgressCallback], Awaitable["Transcript"]]
-"""A recording's transcript, or a `SidecarError`; left early, its job ends, or waits to be found."""
+"""Function that returns the transcript of a recording or raises a `SidecarError`. If it is
+cancelled, its job is cancelled too, or left to be found again."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceTarget:
-    """Address of a service, and the credentials for it. ``leave``: jobs go on where a command is
-    ended, and the next one finds them."""
+    """Address of a service and the credentials for it. ``leave``: jobs continue if the command
+    ends, and the next command finds them."""
 
     server: str | None = None
     token: str | None = None
@@ -48,10 +49,10 @@ class ServiceTarget:
     leave: bool = False
 
     def or_ours(self) -> ServiceTarget:
-        """Return this one, or the one that the settings tell of if no service is named.
+        """Return this target, or that of the settings if no server is named.
 
         Raises:
-            errors.SettingsInvalid: they are not possible, or leave the port open.
+            errors.SettingsInvalid: the settings are invalid, or do not fix the port.
         """
         from sidecar.cli.remote_service import trust_from_settings
 
@@ -69,13 +70,13 @@ class ServiceTarget:
         return replace(self, server=server, trust=self.trust if given else own)
 
     def with_token(self) -> ServiceTarget:
-        """Return it with the token that is known here, if none is given."""
+        """Return the target with the token of the environment or the settings, if none is given."""
         from sidecar.cli.remote_service import client_token
 
         return replace(self, token=client_token(load_settings(), self.token))
 
     def answering(self, ready: Mapping[str, Any]) -> ServiceTarget:
-        """Return the service of our own that has said this ready line."""
+        """Return the target of the child service that printed this ready line."""
         from vibevoice_asr_client import Trust
 
         from sidecar.config.secret_settings import service_token
@@ -87,10 +88,10 @@ class ServiceTarget:
 
 @asynccontextmanager
 async def client_of(where: ServiceTarget) -> AsyncGenerator[AsyncClient, None]:
-    """Give a client of the service of ``where``, else of that of the settings.
+    """Yield a client of the service of ``where``, or else of the settings.
 
     Raises:
-        errors.SidecarError: nobody answers there; in the body too, whatever the client raises.
+        errors.SidecarError: nothing answers there; in the body, any exception of the client.
     """
     from vibevoice_asr_client import AnswerNotUnderstood, ServiceError
 
@@ -98,8 +99,9 @@ async def client_of(where: ServiceTarget) -> AsyncGenerator[AsyncClient, None]:
 
     where = where.or_ours().with_token()
     async with service_at(where.server or "", where.token, where.trust) as client:
-        # asked once: whoever is not there is said now, not after minutes; an unhealthy service
-        # answers 500, and a busy one 429: the request itself is repeated, or says what is wrong
+        # Query health once, so that an unreachable service is reported now and not after minutes.
+        # An unhealthy service answers 500, a busy one 429: then the request itself is retried, or
+        # reports the error.
         with suppress(AnswerNotUnderstood, ServiceError):
             await client.health()
         yield client
@@ -107,15 +109,15 @@ async def client_of(where: ServiceTarget) -> AsyncGenerator[AsyncClient, None]:
 
 @asynccontextmanager
 async def own_service(**given: Any) -> AsyncGenerator[Service, None]:
-    """Give a service inside this process, which is not opened yet and is closed at the end.
+    """Yield a service in this process; it is not opened yet, and closed at the end.
 
     Raises:
-        errors.SidecarError: the settings are not possible, or its engine is not.
+        errors.SidecarError: the settings are invalid, or the engine cannot be used.
     """
     from sidecar.server.app import create_service
 
     settings = load_settings(**given)
-    # An error is said in one line of ours. Who wants the log asks for it.
+    # Errors are printed in one line; the log is shown only if a log level is set.
     keep_quiet(settings)
     service = create_service(settings)
     try:
@@ -127,10 +129,11 @@ async def own_service(**given: Any) -> AsyncGenerator[Service, None]:
 def open_backend(
     where: ServiceTarget, options: Mapping[str, str], opens: Opens = open_file
 ) -> AbstractAsyncContextManager[TranscribeRecording]:
-    """Give what transcribes: the service of ``where``, or one of this process without one.
+    """Open the function that transcribes: by the service of ``where``, or in this process if it
+    names no server.
 
     Raises:
-        errors.SidecarError: it does not answer, or cannot be.
+        errors.SidecarError: the service does not answer, or cannot be created.
     """
     if where.server is not None:
         from sidecar.cli.remote_service import recordings_with_server
@@ -143,7 +146,7 @@ def open_backend(
 async def _recordings_without_server(
     options: Mapping[str, str], opens: Opens
 ) -> AsyncGenerator[TranscribeRecording, None]:
-    # The engine is loaded for this command alone, so at the precision that it asks for.
+    # The engine is loaded for this command only, so at the requested precision.
     precision = options.get("precision")
     wanted = {"precision": parse_precision(precision)} if precision else {}
     async with own_service(**wanted) as service:
@@ -156,36 +159,37 @@ async def _recordings_without_server(
                     told("running", record.progress.audio_s_done, record.progress.audio_s_total)
                 return service.noted(await job.result(), meant)
             finally:
-                service.owned.hang_up(ANONYMOUS, job.record)  # one that has ended stays as it is
+                service.owned.hang_up(ANONYMOUS, job.record)  # no effect if it has ended
 
         await service.open()
         yield transcribe
 
 
 class LiveBackend(Protocol):
-    """One live session."""
+    """One live session, on a service or in this process."""
 
     async def send(self, sound: bytes) -> None:
-        """More of it: mono, in the form that was agreed."""
+        """Send audio: mono, in the agreed encoding."""
 
     async def finish(self) -> None:
-        """No more comes."""
+        """End the audio."""
 
     async def commit(self) -> None:
-        """The turn ends here."""
+        """End the turn."""
 
     async def cancel(self) -> None:
-        """The turn is dropped."""
+        """Drop the turn."""
 
     async def change(self, **options: Any) -> None:
-        """It is heard on with these."""
+        """Change options from now on."""
 
     def events(self) -> AsyncIterator[NumberedEvent]:
-        """Yield the events, to the summary; raise a `SidecarError` if it ends otherwise."""
+        """Yield the events, up to the summary; raise a `SidecarError` if the session ends
+        otherwise."""
 
 
 def live_options(given: Mapping[str, Any]) -> LiveOptions:
-    """As plain values have them, those that are left out as usual."""
+    """Return the options with plain values; omitted ones have their defaults."""
     return LiveOptions.from_wire({**LiveOptions().to_wire(), **given})
 
 
@@ -219,10 +223,11 @@ async def open_live_backend(
     options: Mapping[str, Any],
     encoding: SampleEncoding = SampleEncoding.PCM16,
 ) -> AsyncGenerator[LiveBackend, None]:
-    """By the service of ``where``, or without one; ``options`` are fields of `LiveOptions`.
+    """Open a live session on the service of ``where``, or in this process if it names no server;
+    ``options``: fields of `LiveOptions`.
 
     Raises:
-        errors.SidecarError: it does not answer, or does not hear live.
+        errors.SidecarError: the service does not answer, or has no live engine.
     """
     from sidecar.cli.remote_service import RemoteLiveBackend
 
@@ -235,8 +240,8 @@ async def open_live_backend(
                 print_error_line("this service writes what is said to files, for debugging.")
             yield RemoteLiveBackend(live)
         return
-    # There is one client, and it is here: nobody is waited for, none is too slow, and none is to
-    # be looked into.
+    # The only client is in this process: it does not reconnect, so it needs no grace, and its
+    # session is not captured.
     async with own_service(live_grace=0.0, capture=False) as service:
         await service.open()
         session = service.live.open(ANONYMOUS, live_options(options))
@@ -250,8 +255,11 @@ async def open_live_backend(
 def start_child_service(
     given: Mapping[str, Any],
 ) -> Generator[tuple[subprocess.Popen[bytes], dict[str, Any] | None], None, None]:
-    """A service with the settings ``given``, and its ready line; None where it could not start,
-    which it has said why. It ends with the block, and with this process."""
+    """Start a service with the settings ``given``; yield its process and its ready line.
+
+    The ready line is `None` if it could not start, for which it has printed the reason. The service
+    ends with the block, and with this process.
+    """
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
     service = subprocess.Popen(
         [
@@ -275,7 +283,7 @@ def start_child_service(
 def started_for(
     where: ServiceTarget, given: Mapping[str, Any]
 ) -> Generator[ServiceTarget | None, None, None]:
-    """Start a service as `start_child_service` does; give where it is, None if it could not
+    """Start a service as `start_child_service` does; yield its target, or `None` if it could not
     start."""
     with start_child_service(given) as (service, ready):
         if ready is None:
@@ -284,15 +292,16 @@ def started_for(
 
 
 def _detach_from_terminal() -> dict[str, Any]:
-    """Ctrl-C at a terminal is the command's alone: the service ends by the command, behind it."""
+    """Return the arguments of a process that gets no Ctrl-C from the terminal: the command stops
+    the service at its own end."""
     if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     return {"process_group": 0}
 
 
 def _ready_line(service: subprocess.Popen[bytes]) -> dict[str, Any] | None:
-    """Return the ready line of a service, which a download may come before; None if it cannot
-    serve."""
+    """Return the ready line of a service, which may download a model before; `None` if it did not
+    start."""
     assert service.stdout is not None
     line = service.stdout.readline()
     ready: dict[str, Any] = json.loads(line) if line else {}

@@ -1,4 +1,4 @@
-"""Command `bench`."""
+"""Command `bench`: load tests of live sessions and recordings."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ Examples:
 
 _SERVER = "Address of a running service, also grpc://HOST:PORT. Default: from the settings."
 BROKEN = 1
-"""Exit code where a bound does not hold, or nothing went well."""
+"""Exit code if a bound is exceeded, or if no session succeeded."""
 STANDARD_OUTPUT = Path("-")
 RampStepsOption = Annotated[
     int, typer.Option(metavar="N", min=1, help="Start clients in N groups.")
@@ -78,7 +78,7 @@ SessionsOption = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
-    """Options that both commands have."""
+    """Options of both commands."""
 
     start: bool = option(False, "Start a service for the test, with the current settings.")
     against: str | None = option(None, "Compare with another service or wire.", metavar="URL|WIRE")
@@ -114,7 +114,7 @@ class BenchOptions:
 
 @dataclass(frozen=True, slots=True)
 class FilesBenchOptions(BenchOptions):
-    """The same; clients that send recordings all begin at once."""
+    """The same options for `bench files`: by default all clients start at once."""
 
     ramp_steps: RampStepsOption = 1
     ramp_interval: RampIntervalOption = 0.0
@@ -188,7 +188,7 @@ class FilesBenchCommand:
         """Return clients that send the recordings one after another.
 
         Raises:
-            errors.SidecarError: one of them cannot be used.
+            errors.SidecarError: one of the recordings cannot be used.
         """
         from sidecar.cli.bench_clients import open_file_client
 
@@ -204,7 +204,7 @@ BenchCommand = LiveBenchCommand | FilesBenchCommand
 
 
 def build() -> typer.Typer:
-    """The word `bench` and the words after it."""
+    """Return the command group `bench`."""
     app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="markdown")
     figures = "\n".join(f"* {name}: {what}" for name, what in WHAT.items())
     app.command("live", help=LIVE_HELP.format(figures=figures, program=PROGRAM))(
@@ -215,17 +215,17 @@ def build() -> typer.Typer:
 
 
 def run_live(order: LiveBenchCommand) -> int:
-    """Measure live sessions; the exit code."""
+    """Measure live sessions; return the exit code."""
     return _run(order)
 
 
 def run_files(order: FilesBenchCommand) -> int:
-    """Measure recordings; the exit code."""
+    """Measure recordings; return the exit code."""
     return _run(order)
 
 
 def _run(order: BenchCommand) -> int:
-    """Measure, print, and judge; the exit code."""
+    """Measure, print, and check the bounds; return the exit code."""
     how, counts = order.how, _counts(order.sessions)
     if how.start and order.where.server is not None:
         raise typer.BadParameter("--start goes without --server.")
@@ -267,7 +267,7 @@ def _log(path: Path, text: str) -> None:
 
 @contextmanager
 def _service(order: BenchCommand, counts: list[int]) -> Generator[ServiceTarget | None, None, None]:
-    """Return the service under test; one of our own if that is requested, None if it does not
+    """Yield the service under test: a child service if one is requested, `None` if it does not
     start."""
     where = order.where
     if order.how.start:
@@ -315,17 +315,17 @@ async def _sides(order: BenchCommand, where: ServiceTarget) -> list[bench_target
     if against in tuple(wires):
         sides.append(await bench_target.describe_target(where, wires(against)))
     else:
-        # What was said of a certificate is of no use where nothing is encrypted.
+        # Options for a certificate do not apply to an unencrypted service.
         plain = against.startswith(("http://", "grpc://"))
         other = replace(where, server=against, trust=None if plain else where.trust)
         sides.append(await bench_target.describe_target(other, order.wire))
-    if sides[0].name == sides[1].name:  # the same twice: what is measured of it is noise
+    if sides[0].name == sides[1].name:  # the same twice, to measure the noise
         sides[1] = replace(sides[1], name=f"{sides[1].name} (again)")
     return sides
 
 
 def row_summary(row: LoadTestRow) -> str:
-    """A row in a line, for who waits for the rest."""
+    """Return a row as one line, to show while the rest runs."""
     figures = row.figures
     spread = ", ".join(
         f"{name} {figures[f'{name}_p50']:.3f}/{figures[f'{name}_p95']:.3f} s"

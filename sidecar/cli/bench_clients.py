@@ -27,27 +27,27 @@ if TYPE_CHECKING:
 
 
 LONGEST_S = 3600.0
-"""For an answer."""
+"""Timeout of a response."""
 
 
 _Play = Callable[[bench_run.LoadTestSender], Awaitable[None]]
-"""Sends all of a session's sound with a carrier."""
+"""Function that sends all audio of a session with a sender."""
 _Session = Callable[[str, _Play, LoadTestSession], Awaitable[None]]
-"""One session of a name, from its beginning to its end; an exception where it fails."""
+"""Function that runs one named session, from start to end; it raises if the session fails."""
 _LoadTestFileRequest = Callable[
     [bench_speech.LoadTestRecording, LoadTestSession, LoadTestUtterance], Awaitable[None]
 ]
-"""Sends a recording, and waits until all of it is told; an exception where it is not."""
+"""Function that sends a recording and waits for its whole result; it raises if that fails."""
 
 
 class LoadClient:
-    """Sessions of one service by one wire."""
+    """Client that runs sessions on one service, by one protocol."""
 
     def __init__(self, session: _Session, tempo: bench_run.LoadTestTempo | None = None) -> None:
         self._session, self._tempo = session, tempo or bench_run.LoadTestTempo()
 
     async def visit(self, name: str, course: bench_speech.LoadTestScript) -> LoadTestSession:
-        """Return what came of one session; never an exception."""
+        """Run one session and return its record; never raise."""
         visit = LoadTestSession(name)
         with bench_run.recorded_session(visit, course):
             await self._session(
@@ -64,7 +64,7 @@ async def _recordings(
     _: _Play,
     visit: LoadTestSession,
 ) -> None:
-    """Return so many recordings in turn, starting with another one for each name."""
+    """Send ``repeat`` recordings in turn, starting with another one for each session name."""
     shift = int(name) if name.isdecimal() else 0
     for number in range(repeat):
         recording = recordings[(shift + number) % len(recordings)]
@@ -87,7 +87,7 @@ async def _post(
     visit: LoadTestSession,
     turn: LoadTestUtterance,
 ) -> None:
-    """An answer to each request."""
+    """Send a recording with one request and wait for its response."""
     import httpx
 
     with recording.path.open("rb") as file:
@@ -108,7 +108,7 @@ async def _job(
     visit: LoadTestSession,
     turn: LoadTestUtterance,
 ) -> None:
-    """A job that is followed by its events."""
+    """Submit a recording as a job and follow its events."""
     job = await client.submit(recording.path, name="recording")
     try:
         async for event in client.events(job.id):
@@ -123,7 +123,7 @@ async def _job(
 
 
 def _http_code_of(answer: httpx.Response) -> str:
-    """The code of a problem, or of an error in OpenAI's words; else the status."""
+    """Return the code of a problem, or of an error in OpenAI's format; else the status."""
     try:
         body = answer.json()
         said = body.get("error", body)
@@ -138,7 +138,7 @@ async def open_file_client(
     recordings: Sequence[bench_speech.LoadTestRecording],
     repeat: int,
 ) -> AsyncGenerator[LoadClient, None]:
-    """Clients of ``side``; each sends ``repeat`` recordings."""
+    """Yield a client of ``side``, each session of which sends ``repeat`` recordings."""
     from vibevoice_asr_client import NEVER, AsyncClient
 
     async with AsyncExitStack() as stack:
@@ -180,7 +180,7 @@ async def _http(side: bench_target.LoadTestTarget) -> httpx.AsyncClient:
 async def _live(
     client: AsyncClient, options: Mapping[str, Any], _: str, play: _Play, visit: LoadTestSession
 ) -> None:
-    """A session of `/v1/live`, to its summary."""
+    """Run a session of `/v1/live`, to its summary."""
     async with AsyncExitStack() as stack:
         async with asyncio.timeout(bench_run.ANSWER_TIMEOUT_S):
             live = await stack.enter_async_context(client.live(**options))
@@ -199,7 +199,7 @@ async def _read_live(live: AsyncLive, visit: LoadTestSession) -> None:
     async for event in live:
         now = time.monotonic()
         match event:
-            case Partial() if event.text:  # what is worth showing: other wires tell no more
+            case Partial() if event.text:  # only those with text, as on other protocols
                 middle = (event.start + event.end) / 2
                 visit.heard(visit.turn_at(middle), now, final=False)
             case Final():
@@ -215,7 +215,7 @@ PATH = "/api/asr-streaming"
 READY_S = 10.0
 READY = frozenset({"session.created", "session.updated"})
 WORDS = "transcription.delta"
-"""Another vocabulary says the same again; one is counted."""
+"""Other event names report the same text again; only this one is counted."""
 DONE = "transcription.done"
 KEY = "X-API-Key"
 LONGEST_MESSAGE = 32 << 20
@@ -228,7 +228,7 @@ async def _streaming(
     play: _Play,
     visit: LoadTestSession,
 ) -> None:
-    """A connection of yap's wire, from the handshake to its farewell."""
+    """Run a session of yap's protocol, from the handshake to the `end` message."""
     from websockets.asyncio.client import connect
     from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -240,7 +240,7 @@ async def _streaming(
             proxy=None,
             compression=None,
             max_size=LONGEST_MESSAGE,
-            ping_interval=None,  # as clients of that wire do
+            ping_interval=None,  # as clients of that protocol do
             **tls,
         ) as socket:
             talk = _LoadTestYapSession(socket, name, visit)
@@ -255,7 +255,7 @@ async def _streaming(
 
 
 class _LoadTestYapSession(bench_run.LoadTestSender):
-    """One connection. A commit ends an utterance, so nothing is sent in pauses."""
+    """Session on one connection. A commit ends an utterance, so pauses are not sent."""
 
     silent = True
 
@@ -266,15 +266,15 @@ class _LoadTestYapSession(bench_run.LoadTestSender):
         self._told = asyncio.Event()
 
     async def ready(self) -> None:
-        """Clients wait for that before they send anything, but not for ever: some servers say it
-        only when they were told something."""
+        """Wait until the session is ready, as clients do, but at most `READY_S`: some servers
+        report it only after a first message."""
         with suppress(TimeoutError):
             async with asyncio.timeout(READY_S):
                 while (await self._frame())["type"] not in READY:
                     pass
 
     async def all_of(self, play: _Play) -> None:
-        """All of it, until everything is told; then the farewell."""
+        """Send all audio, wait for the finals of all utterances, then send `end`."""
         await play(self)
         async with asyncio.timeout(bench_run.ANSWER_TIMEOUT_S):
             while self._visit.lost:
@@ -283,7 +283,7 @@ class _LoadTestYapSession(bench_run.LoadTestSender):
         await self._say("end")
 
     async def begin(self, turn: int) -> None:
-        """A request of its own."""
+        """Start a request for an utterance."""
         self._request = turn
         await self._say("input_audio_buffer.commit", final=False)
 
@@ -291,11 +291,11 @@ class _LoadTestYapSession(bench_run.LoadTestSender):
         await self._say("input_audio_buffer.append", audio=base64.b64encode(sound).decode())
 
     async def end(self, turn: int) -> None:
-        """It is over, and all of it is wanted."""
+        """Commit an utterance as finished."""
         await self._say("input_audio_buffer.commit", final=True)
 
     async def read(self) -> None:
-        """Read the answers, to the last."""
+        """Read the responses, up to the last."""
         while (frame := await self._frame())["type"] != "session_end":
             kind, now = frame["type"], time.monotonic()
             if kind in (WORDS, DONE):
@@ -323,7 +323,7 @@ CREATE, RECOGNIZE = "/stt.STTBackend/CreateSession", "/stt.STTBackend/StreamingR
 CREATE_S = 30.0
 """Timeout of the creation of a session."""
 OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
-"""Each client has a connection of its own, as WebSockets have."""
+"""Each client has a connection of its own, as with WebSockets."""
 
 
 async def _grpc(
@@ -333,7 +333,7 @@ async def _grpc(
     play: _Play,
     visit: LoadTestSession,
 ) -> None:
-    """A stream of the package `stt`; ``credentials``: None where nothing is encrypted."""
+    """Run a stream of the package `stt`; ``credentials``: `None` if it is not encrypted."""
     import grpc
 
     channel = (
@@ -343,7 +343,7 @@ async def _grpc(
     )
     async with channel:
         try:
-            # Names that others have are taken.
+            # The name is unique, as names in use are refused.
             await _stream(side, channel, f"{name}-{time.monotonic_ns()}", play, visit)
         except grpc.aio.AioRpcError as error:
             raise bench_run.LoadTestRefusal(_grpc_code_of(error)) from None
@@ -394,7 +394,7 @@ async def _read_grpc(call: Any, visit: LoadTestSession) -> None:
 
 
 def _grpc_code_of(error: Any) -> str:
-    """The number that the details begin with, such as ERR1008, or the status."""
+    """Return the number at the start of the details, such as ERR1008, or the status."""
     word = (error.details() or "").partition(" ")[0]
     return word if word.startswith("ERR") else str(error.code().name)
 
@@ -403,10 +403,11 @@ def _grpc_code_of(error: Any) -> str:
 async def open_live_client(
     side: bench_target.LoadTestTarget, tempo: bench_run.LoadTestTempo, **options: Any
 ) -> AsyncGenerator[LoadClient, None]:
-    """Live sessions of ``side``, each of one attempt; ``options`` are those of `/v1/live`.
+    """Yield a client for live sessions of ``side``, without retries; ``options``: those of
+    `/v1/live`.
 
     Raises:
-        errors.SettingsInvalid: the extra `grpc` is missing, or the certificate cannot be believed.
+        errors.SettingsInvalid: the extra `grpc` is missing, or the certificate cannot be trusted.
     """
     from vibevoice_asr_client import NEVER, AsyncClient
 
@@ -432,7 +433,7 @@ async def _credentials(side: bench_target.LoadTestTarget) -> Any:
 
 
 def _roots(side: bench_target.LoadTestTarget) -> bytes | None:
-    """The certificate that is believed, in PEM; None: those of the system."""
+    """Return the trusted certificate in PEM; `None`: those of the system."""
     trust = side.trust
     if trust is None or not trust.given:
         return None

@@ -1,4 +1,4 @@
-"""Load test run: sessions at once on a side, the session of one user, sweep, report."""
+"""Load test run: concurrent sessions on a target, session of one user, sweep, report."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
     from sidecar.cli.bench_clients import LoadClient
 
 SETTLE_S = 1.0
-"""Pause after each row, so that its sessions have ended before the next is measured."""
+"""Seconds after each row, so that its sessions have ended before the next is measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadTestWork:
-    """Work of session N, of one that only warms a side up, and of opening a side.
+    """Work of a load test. ``course``: the script of session N. ``warm``: that of a warm-up
+    session. ``opens``: opens the client of a target.
 
-    ``spread_s``: sessions that begin together do so within that.
+    ``spread_s``: sessions of a group start within that time.
     """
 
     course: Callable[[int], LoadTestScript]
@@ -40,7 +41,7 @@ class LoadTestWork:
 
 @dataclass(frozen=True, slots=True)
 class LoadTestRow:
-    """Result of so many sessions on one side."""
+    """Result of a number of sessions on one target."""
 
     side: LoadTestTarget
     sessions: int
@@ -56,10 +57,12 @@ async def sweep(
     done: Callable[[LoadTestRow], None],
     warm_up: int = 1,
 ) -> list[list[LoadTestRow]]:
-    """Each number of sessions on all ``sides``, in turns; for each number the rows of the sides.
+    """Run each number of sessions on all ``sides`` in turn; return the rows of the targets by
+    number.
 
-    Who is first changes from one number to the next, so that what a machine does meanwhile hits
-    both alike. ``begin``: when each of so many begins. ``done`` is told of each row at once.
+    The first target alternates from one number to the next, so that other load of the machine
+    affects both alike. ``begin``: start times for a number of sessions. ``done``: called with each
+    row at once.
     """
     for _, wire in sides:
         for number in range(warm_up):
@@ -82,7 +85,8 @@ async def at_once(
     courses: Sequence[LoadTestScript],
     begin: Sequence[float] | None = None,
 ) -> LoadTestRow:
-    """A session of each course, which begins so many seconds from now; without ``begin`` now."""
+    """Run a session of each script, with start delays ``begin`` in seconds; `None`: all start
+    now."""
 
     async def one(number: int) -> bench_statistics.LoadTestSession:
         await asyncio.sleep(begin[number] if begin is not None else 0.0)
@@ -97,9 +101,10 @@ async def at_once(
 
 
 def render_results(found: Sequence[Sequence[LoadTestRow]], format: str) -> str:
-    """Of each number of sessions the rows of its sides.
+    """Return the rows as text.
 
-    As ``markdown`` a table for each number, with a line for each figure; else a line for each side.
+    ``markdown``: a table for each number of sessions, with a line for each figure. Other formats: a
+    line for each target.
     """
     if format == "markdown":
         return "\n".join(_table(rows) for rows in found)
@@ -110,7 +115,7 @@ def render_results(found: Sequence[Sequence[LoadTestRow]], format: str) -> str:
 
 
 def render_session_logs(found: Sequence[Sequence[LoadTestRow]], most: int, format: str) -> str:
-    """A line for each session, of at most ``most`` in each row (0: of all)."""
+    """Return a line for each session, of at most ``most`` in each row (0: all)."""
     lines = [
         visit.row(row.side.name, row.sessions)
         for rows in found
@@ -123,7 +128,7 @@ def render_session_logs(found: Sequence[Sequence[LoadTestRow]], most: int, forma
 def broken_bounds(
     found: Sequence[Sequence[LoadTestRow]], bounds: Sequence[bench_statistics.LoadTestBound]
 ) -> list[str]:
-    """Return the bounds that do not hold for the first side, and where."""
+    """Return the bounds that the first target exceeds, with the number of sessions."""
     said = []
     for first, *others in found:
         other = others[0].figures if others else None
@@ -148,15 +153,15 @@ def _table(rows: Sequence[LoadTestRow]) -> str:
 
 
 ANSWER_TIMEOUT_S = 60.0
-"""For the end of a session, once all was sent."""
+"""Time for the end of a session after all audio was sent."""
 
 
 class SessionEndedEarly(Exception):
-    """The service ended a session that its client had not."""
+    """The service ended a session before its client did."""
 
 
 class LoadTestRefusal(Exception):
-    """The service said no; ``code`` is its word for why."""
+    """The service refused a request; ``code``: its error code."""
 
     def __init__(self, code: str) -> None:
         self.code = code
@@ -164,8 +169,8 @@ class LoadTestRefusal(Exception):
 
 
 class LoadTestSender:
-    """Client that sends audio. Pauses end utterances, so they are sent, unless it is ``silent``.
-    ``send``: sends a piece of an utterance, or of a pause."""
+    """Sender of audio. Pauses end utterances, so they are sent, unless it is ``silent``. ``send``:
+    sends a chunk of an utterance or of a pause."""
 
     silent = False
 
@@ -173,15 +178,15 @@ class LoadTestSender:
         self.send = send
 
     async def begin(self, turn: int) -> None:
-        """Send the start of an utterance, if the wire has a message for it."""
+        """Send the start of an utterance, if the protocol has a message for it."""
 
     async def end(self, turn: int) -> None:
-        """Send the end of an utterance, if the wire has a message for it."""
+        """Send the end of an utterance, if the protocol has a message for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadTestTempo:
-    """Chunks of ``chunk_s``, ``pace`` seconds of audio in a second; 0: as fast as they go."""
+    """Chunks of ``chunk_s`` seconds, sent at ``pace`` times real time; 0: as fast as possible."""
 
     chunk_s: float = 0.1
     pace: float = 1.0
@@ -190,7 +195,7 @@ class LoadTestTempo:
 async def send_script(
     course: LoadTestScript, tempo: LoadTestTempo, visit: LoadTestSession, carrier: LoadTestSender
 ) -> None:
-    """Send all of ``course``, and keep in ``visit`` when which utterance began and ended."""
+    """Send all of ``course``; record in ``visit`` when each utterance began and ended."""
     begun, position = time.monotonic(), 0.0
     for part in course.parts:
         turn = LoadTestUtterance(position, time.monotonic())
@@ -212,7 +217,7 @@ async def send_script(
 
 
 async def _until(begun: float, position: float, pace: float, visit: LoadTestSession) -> None:
-    """Wait until that place of the sound has been spoken."""
+    """Wait until that position of the audio is due."""
     if not pace:
         return
     wait = begun + position / pace - time.monotonic()
@@ -222,7 +227,7 @@ async def _until(begun: float, position: float, pace: float, visit: LoadTestSess
 
 
 def pieces(part: LoadTestAudio, chunk_s: float) -> list[bytes]:
-    """A part in pieces of ``chunk_s``, the last as long as it is."""
+    """Return an utterance or pause in chunks of ``chunk_s`` seconds; the last may be shorter."""
     size = max(1, round(chunk_s * LIVE_RATE)) * SAMPLE_BYTES
     return [part.sound[at : at + size] for at in range(0, len(part.sound), size)]
 
@@ -230,12 +235,12 @@ def pieces(part: LoadTestAudio, chunk_s: float) -> list[bytes]:
 async def run_until_done(
     sending: Coroutine[Any, Any, None], reading: Coroutine[Any, Any, None]
 ) -> None:
-    """Both, until the service has told the end.
+    """Run both until the service has ended the session.
 
     Raises:
-        EndedEarly: it did while there was more to be sent.
-        TimeoutError: it did not, for `ANSWER_TIMEOUT_S`.
-        Exception: whatever either raises; that of ``reading`` where both do.
+        SessionEndedEarly: it ended while there was more to send.
+        TimeoutError: it did not end within `ANSWER_TIMEOUT_S`.
+        Exception: any exception of either; that of ``reading`` if both raise.
     """
     async with running(sending, reading) as (sender, reader):
         await asyncio.wait({sender, reader}, return_when=asyncio.FIRST_COMPLETED)
@@ -250,11 +255,11 @@ async def run_until_done(
 
 @contextlib.contextmanager
 def recorded_session(visit: LoadTestSession, course: LoadTestScript) -> Iterator[None]:
-    """Around a session: when it began and ended, and as what code it failed, if it did."""
+    """Record when a session began and ended, and its error code if it failed."""
     visit.begun = time.monotonic()
     try:
         yield
-    except Exception as error:  # whatever becomes of one session, the others are measured
+    except Exception as error:  # a failed session must not stop the others
         visit.error_code = code_of(error)
     visit.ended = time.monotonic()
     if course.seconds and course.parts and not visit.error_code:
@@ -263,7 +268,7 @@ def recorded_session(visit: LoadTestSession, course: LoadTestScript) -> Iterator
 
 
 def code_of(error: Exception) -> str:
-    """Return the error of a session, in a word: the service's own code if it sent one."""
+    """Return the error code of a failed session: that of the service if it sent one."""
     from vibevoice_asr_client import ServiceError, ServiceUnreachable
 
     match error:

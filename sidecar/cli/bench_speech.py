@@ -17,58 +17,59 @@ if TYPE_CHECKING:
 
 SAMPLE_BYTES = 2
 BREATH_S = 1.0
-"""Between two utterances of who talks all the time: longer than a pause that ends one."""
+"""Pause between two utterances in mode `TALK`: longer than a pause that ends an utterance."""
 
 
 class LoadTestMode(StrEnum):
     """Mode of load test sessions."""
 
     TALK = "talk"
-    """Utterance after utterance, with a breath between them."""
+    """Utterance after utterance, with a short pause between them."""
     CONVERSATION = "conversation"
-    """By turns: each session is silent for as long as the one beside it talks."""
+    """In turns: with long pauses, and every second session starts with one."""
     IDLE = "idle"
-    """Connected, and nothing is sent."""
+    """Connected without sending audio."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadTestAudio:
-    """Audio: pcm16 at `LIVE_RATE`."""
+    """Audio of an utterance or a pause: pcm16 at `LIVE_RATE`."""
 
     sound: bytes
     speech: bool
 
     @property
     def seconds(self) -> float:
-        """How long it lasts."""
+        """Return its length."""
         return len(self.sound) / SAMPLE_BYTES / LIVE_RATE
 
 
 @dataclass(frozen=True, slots=True)
 class LoadTestScript:
-    """Script of one session; ``idle_s``: for how long it only stays, if it sends nothing."""
+    """Script of one session; ``idle_s``: how long it stays connected, if it sends nothing."""
 
     parts: tuple[LoadTestAudio, ...] = ()
     idle_s: float = 0.0
 
     @property
     def seconds(self) -> float:
-        """All of it."""
+        """Return the length of the whole script."""
         return self.idle_s or sum(part.seconds for part in self.parts)
 
 
 def silence(seconds: float) -> bytes:
-    """Return so much silence."""
+    """Return silence of that length as pcm16."""
     return bytes(round(seconds * LIVE_RATE) * SAMPLE_BYTES)
 
 
 def script_of(
     mode: LoadTestMode, clips: Sequence[bytes], seconds: float, pause_s: float, number: int
 ) -> LoadTestScript:
-    """Return the script of session ``number`` for some ``seconds``: whole utterances and pauses.
+    """Return the script of session ``number`` for at least ``seconds``: whole utterances and
+    pauses.
 
-    ``clips``: one utterance each, taken from another place on by every session. ``pause_s``: of a
-    conversation, in which every second session begins by listening.
+    ``clips``: one utterance each; every session starts with another one. ``pause_s``: pause in a
+    conversation, in which every second session starts with a pause.
     """
     if mode is LoadTestMode.IDLE:
         return LoadTestScript(idle_s=seconds)
@@ -87,8 +88,8 @@ def script_of(
 
 
 def starts(count: int, steps: int, interval_s: float, spread_s: float) -> list[float]:
-    """Return the start times of ``count`` sessions: in ``steps`` groups that are ``interval_s``
-    apart.
+    """Return the start times of ``count`` sessions in seconds: in ``steps`` groups that are
+    ``interval_s`` apart.
 
     Those of a group begin within ``spread_s``, so that not all of them send in the same instant.
     """
@@ -99,33 +100,34 @@ def starts(count: int, steps: int, interval_s: float, spread_s: float) -> list[f
 
 
 FRAME = LIVE_RATE // 50
-"""Samples that are looked at together."""
+"""Samples of a frame, 20 ms."""
 QUIET = 0.05
 """Share of the loudest frame above which a frame is speech."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadTestRecording:
-    """A file, and how long it is."""
+    """Recording and its length."""
 
     path: Path
     seconds: float
 
 
 def recordings_of(files: Sequence[Path]) -> list[LoadTestRecording]:
-    """The files with their lengths.
+    """Return the files with their lengths.
 
     Raises:
-        errors.SidecarError: one is no recording, or not there.
+        errors.SidecarError: one is no recording, or does not exist.
     """
     return [LoadTestRecording(path, len(_decoded(path)) / LIVE_RATE) for path in files]
 
 
 def clips_of(path: Path, talk_s: float) -> list[bytes]:
-    """Utterances of about ``talk_s`` out of a recording, each from its first sound to its last.
+    """Return utterances of at most ``talk_s`` seconds from a recording, each of which begins and
+    ends with speech.
 
     Raises:
-        errors.SidecarError: it is no recording, not there, or has nothing to be heard in it.
+        errors.SidecarError: it is no recording, does not exist, or has no speech.
     """
     clips = utterances(_decoded(path), talk_s)
     if not clips:
@@ -137,9 +139,9 @@ def clips_of(path: Path, talk_s: float) -> list[bytes]:
 
 
 def utterances(samples: Block, talk_s: float) -> list[bytes]:
-    """Stretches of ``samples`` (mono, `LIVE_RATE`) as pcm16 that begin and end with a sound.
+    """Return utterances in ``samples`` (mono, `LIVE_RATE`) as pcm16 that begin and end with speech.
 
-    One that is quiet for half of its time or more is left out.
+    One that is at most half as long as ``talk_s`` is left out.
     """
     import numpy as np
 
@@ -164,5 +166,5 @@ def _decoded(path: Path) -> Block:
     try:
         check_recording(path)
         return decode_audio_file(path, LIVE_RATE, LONGEST_S)
-    except errors.SidecarError as error:  # there may be many of them: which one it is
+    except errors.SidecarError as error:  # names the file, as there may be many
         raise type(error)(f"{path}: {error.detail}", hint=error.hint) from None

@@ -15,17 +15,17 @@ from typing import TypeAlias
 from sidecar import errors
 
 Value: TypeAlias = str | float | None
-"""Of a cell: text, a number, or nothing that could be told."""
+"""Value of a cell: text, a number, or `None` if it is unknown."""
 SUCCESS = "OK"
 DECODE = ("buffer_wait", "queue_wait", "inference", "response_emit", "total")
-"""Times that the service reports, as far as a wire has them: the trailing metadata of gRPC."""
+"""Times that the service reports, as far as a protocol has them: gRPC in its trailing metadata."""
 
 
 @dataclass(slots=True)
 class LoadTestUtterance:
-    """One utterance; when it was sent and answered, by a clock that only goes on.
+    """One utterance, with the times when it was sent and answered, in seconds of a monotonic clock.
 
-    ``at_s`` and ``end_s``: where it lies in the session's sound.
+    ``at_s`` and ``end_s``: its position in the session's audio, in seconds.
     """
 
     at_s: float
@@ -38,11 +38,11 @@ class LoadTestUtterance:
 
 @dataclass(slots=True)
 class LoadTestSession:
-    """One session; times in seconds of one clock."""
+    """One session; times in seconds of a monotonic clock."""
 
     session_id: str
     error_code: str = ""
-    """Stable code of an error, or what the wire says instead; "" where all went well."""
+    """Stable code of an error, or what the protocol sends instead; "" if the session succeeded."""
     begun: float = 0.0
     sent: float | None = None
     """Time when the last audio was sent."""
@@ -51,24 +51,25 @@ class LoadTestSession:
     finals: int = 0
     turns: list[LoadTestUtterance] = field(default_factory=list)
     decode: dict[str, float] = field(default_factory=dict)
-    """Of `DECODE`."""
+    """By the names of `DECODE`."""
     pace: list[float] = field(default_factory=list)
-    """Seconds that it took for each second of sound: of the session, or of each recording."""
+    """Seconds that it took per second of audio: of the session, or of each recording."""
     sound_s: float = 0.0
-    """Of what was sent and answered."""
+    """Seconds of audio that were sent and answered."""
     late_s: float = 0.0
-    """Delay behind its own clock: what this machine, not the service, was slow by."""
+    """Delay behind the schedule in seconds, for which this machine is the cause and not the
+    service."""
 
     @property
     def first_s(self) -> list[float]:
-        """From the beginning of each utterance to the first words of it."""
+        """Return the seconds from the start of each utterance to its first text."""
         return [one.first - one.began for one in self.turns if one.first is not None]
 
     @property
     def final_s(self) -> list[float]:
-        """From the end of each utterance to the last of its final words.
+        """Return the seconds from the end of each utterance to its last final.
 
-        Those that came while it was still being sent count 0.
+        A final that came while the utterance was still being sent counts 0.
         """
         return [
             max(0.0, one.final - one.ended)
@@ -78,11 +79,12 @@ class LoadTestSession:
 
     @property
     def lost(self) -> int:
-        """Utterances of which nothing final was told."""
+        """Return the number of utterances without a final."""
         return sum(one.final is None for one in self.turns)
 
     def turn_at(self, position_s: float) -> LoadTestUtterance | None:
-        """The utterance at a place of the session's sound: the last that begins before it."""
+        """Return the utterance at a position of the session's audio: the last that begins before
+        it."""
         found = None
         for one in self.turns:
             if found is None or one.at_s <= position_s:
@@ -90,7 +92,7 @@ class LoadTestSession:
         return found
 
     def heard(self, turn: LoadTestUtterance | None, now: float, *, final: bool) -> None:
-        """Words of an utterance have come."""
+        """Record that text of an utterance was received."""
         self.responses += 1
         self.finals += final
         if turn is None:
@@ -101,8 +103,8 @@ class LoadTestSession:
             turn.final = now
 
     def row(self, side: str, sessions: int) -> Mapping[str, Value]:
-        """It as a line of a log; the first thirteen columns are those of the load test that
-        operators of gRPC servers know."""
+        """Return the session as a line of a log; the first thirteen columns are those of a load
+        test that operators of gRPC servers know."""
         sent = self.sent if self.sent is not None else self.ended
         firsts = [one.first for one in self.turns if one.first is not None]
         finals = self.final_s
@@ -126,11 +128,12 @@ class LoadTestSession:
 
 
 Figures: TypeAlias = Mapping[str, float | None]
-"""By name, in the order of `NAMES`; None where nothing could be told."""
+"""Figures by name, in the order of `NAMES`; `None` if unknown."""
 CENTILES = (50, 95, 99)
 SPREAD = ("first", "final", "rtf")
-"""Seconds to the first words; seconds to the final ones from the end of an utterance, or from the
-beginning of a recording; seconds that it took for each second of sound."""
+"""Figures with percentiles. `first`: seconds to the first text. `final`: seconds to the final text,
+from the end of an utterance or the start of a recording. `rtf`: seconds that it took per second of
+audio."""
 NAMES = (
     "sessions",
     "held",
@@ -160,7 +163,8 @@ WHAT = {
 
 
 def percentile(values: Sequence[float], which: int) -> float | None:
-    """The value below which so many percent of ``values`` lie; None of none."""
+    """Return the value below which ``which`` percent of ``values`` lie; `None` if there are no
+    values."""
     if not values:
         return None
     if len(values) == 1:
@@ -173,7 +177,7 @@ def figures_of(
 ) -> Figures:
     """Return the figures of ``visits``, which took ``lasted_s`` together.
 
-    ``cpu``: shares of a core that the service and its engines took, None if they are not of this
+    ``cpu``: shares of a core that the service and its engines used; `None` if they are on another
     machine.
     """
     kinds = {
@@ -203,7 +207,8 @@ def figures_of(
 
 
 def ratios(these: Figures, those: Figures) -> Figures:
-    """Each of ``these`` by what it is among ``those``; None where that says nothing."""
+    """Return the ratio of each figure of ``these`` to that of ``those``; `None` if it is
+    undefined."""
     found: dict[str, float | None] = {}
     for name, value in these.items():
         other = those.get(name)
@@ -216,7 +221,8 @@ _SAID = re.compile(r"\s*(\w+)\s*([<>])\s*(\d+(?:\.\d+)?|\.\d+)\s*+(x?)\s*")
 
 @dataclass(frozen=True, slots=True)
 class LoadTestBound:
-    """A figure that fails above, or below, a limit; ``times``: of the other side's."""
+    """Bound of a figure, which fails above or below ``limit``; ``times``: a multiple of the other
+    target's figure."""
 
     figure: str
     above: bool
@@ -224,7 +230,8 @@ class LoadTestBound:
     times: bool
 
     def broken(self, figures: Figures, other: Figures | None) -> str | None:
-        """In words how it is broken; None if it is kept. What cannot be told keeps no bound."""
+        """Return how the bound is exceeded, or `None` if it holds. An unknown figure exceeds any
+        bound."""
         value = figures[self.figure]
         against = other[self.figure] if self.times and other is not None else None
         if value is None or (self.times and against is None):
@@ -240,10 +247,10 @@ class LoadTestBound:
 
 
 def parse_bound(text: str, *, compared: bool) -> LoadTestBound:
-    """The bound that ``text`` says; ``compared``: whether there is another side.
+    """Return the bound in ``text``; ``compared``: whether there is a second target.
 
     Raises:
-        errors.FieldInvalid: it says none, names a figure that there is not, or the other side of
+        errors.FieldInvalid: it is no bound, names an unknown figure, or a second target if there is
             none.
     """
     said = _SAID.fullmatch(text)
@@ -271,10 +278,10 @@ DIGITS = 3
 
 
 def format_of(given: str | None, path: Path | None) -> str:
-    """The format that was named, or else the one that a file's ending means; `jsonl` of others.
+    """Return the named format, or else that of the file's suffix; `jsonl` for others.
 
     Raises:
-        errors.FieldInvalid: there is none of that name.
+        errors.FieldInvalid: there is no such format.
     """
     if given is None:
         return ENDINGS.get(path.suffix.lower(), FORMATS[0]) if path is not None else FORMATS[0]
@@ -286,7 +293,7 @@ def format_of(given: str | None, path: Path | None) -> str:
 
 
 def render(rows: Sequence[Mapping[str, Value]], format: str) -> str:
-    """``rows``, which all have the same columns, with a line feed behind the last."""
+    """Return ``rows``, which all have the same columns, as text that ends with a line feed."""
     if format == "jsonl":
         return "".join(f"{json.dumps(_rounded(row))}\n" for row in rows)
     if not rows:
@@ -323,7 +330,8 @@ def _cell(value: Value) -> str:
 
 
 def _rounded(row: Mapping[str, Value]) -> dict[str, object]:
-    """As JSON has it: success is no text there, and a number has as many digits as elsewhere."""
+    """Return a row for JSON: success as a boolean, numbers with as many digits as in other
+    formats."""
     said = {"true": True, "false": False}
     return {
         name: round(value, DIGITS)

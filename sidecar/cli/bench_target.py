@@ -1,4 +1,4 @@
-"""Target of a load test: the service, its wires, the share of a core that it takes."""
+"""Target of a load test: the service, its protocols, its share of a core."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class CpuShare:
-    """The share of a core that a service's own process took since this was made, and its children.
+    """Share of a core that a service's process and its children have used since this was created.
 
-    ``process``: None of a service elsewhere.
+    ``process``: `None` for a service on another machine.
     """
 
     def __init__(self, process: psutil.Process | None) -> None:
@@ -32,9 +32,9 @@ class CpuShare:
         self._before = self._taken()
 
     def so_far(self) -> tuple[float, float] | None:
-        """Of the service, and of its engines; None where it cannot be told.
+        """Return the shares of the service and of its engines; `None` if they are unknown.
 
-        Children that have ended meanwhile count nothing.
+        Children that have ended meanwhile are not counted.
         """
         after, lasted = self._taken(), time.monotonic() - self._begun
         if after is None or self._before is None or not lasted:
@@ -59,9 +59,10 @@ class CpuShare:
 
 
 def process_of(url: str, pid: object) -> psutil.Process | None:
-    """The process that serves at ``url`` if it is one of this machine; ``pid`` is what it says.
+    """Return the process that serves at ``url``, if it is on this machine; ``pid``: as the service
+    reports it.
 
-    Believed only where that process does listen there: a container's numbers are its own.
+    The pid counts only if that process listens there: the pids of a container are its own.
     """
     import psutil
 
@@ -82,21 +83,21 @@ ENCRYPTED = "grpcs"
 
 
 class LoadTestLiveWire(StrEnum):
-    """Wire of live audio to a service."""
+    """Protocol for live audio."""
 
     LIVE = "live"
     """`/v1/live`."""
     STREAMING = "streaming"
     """`/api/asr-streaming`, of yap servers."""
     GRPC = GRPC
-    """The package `stt`."""
+    """The gRPC package `stt`."""
 
 
 class LoadTestFileWire(StrEnum):
-    """Wire of recordings to a service."""
+    """Protocol for recordings."""
 
     TRANSCRIBE = "transcribe"
-    """`POST /transcribe`, which waits for the answer."""
+    """`POST /transcribe`, which waits for the result."""
     JOBS = "jobs"
     """`/v1/jobs`, followed by its events."""
     OPENAI = "openai"
@@ -105,7 +106,7 @@ class LoadTestFileWire(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LoadTestTarget:
-    """One of those that are compared. ``target``: host and port of its gRPC, "" without."""
+    """Service under test. ``target``: host and port of its gRPC, "" if it has none."""
 
     name: str
     wire: LoadTestLiveWire | LoadTestFileWire
@@ -124,10 +125,10 @@ class LoadTestTarget:
 async def describe_target(
     where: ServiceTarget, wire: LoadTestLiveWire | LoadTestFileWire
 ) -> LoadTestTarget:
-    """The service of ``where``, as it says it is; one that is not ours may say nothing.
+    """Return the service of ``where`` as it describes itself; a foreign server may not do that.
 
     Raises:
-        errors.SidecarError: nothing answers there, or it has no gRPC where that is asked for.
+        errors.SidecarError: nothing answers there, or it lacks the requested gRPC.
     """
     from vibevoice_asr_client import AnswerNotUnderstood, AsyncClient, ServiceError
 

@@ -1,4 +1,4 @@
-"""Commands and help, for typer."""
+"""Command table and help for typer."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Examples:
 
 
 def build_command() -> Any:
-    """Return the whole command line, as the click command that typer makes of it."""
+    """Return the whole command line, as the click command that typer builds."""
     app = typer.Typer(
         help=HELP,
         rich_markup_mode="markdown",

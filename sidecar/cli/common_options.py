@@ -1,4 +1,4 @@
-"""Settings as flags, and options of commands that ask a service."""
+"""Settings as flags, and options of commands that query a service."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from sidecar.config.setting_types import format_duration
 from sidecar.config.settings import ENV_PREFIX, Settings, SettingsGroup, parse_duration
 
 BY_FILE = "@FILE"
-"""Metavar of a flag with a secret: a file's name or '@-', as other programs can read command
-lines."""
+"""Metavar of a flag with a secret, which takes '@' and a file name, or '@-': other programs can
+read command lines."""
 
 
 @dataclass(frozen=True, slots=True)
 class SettingFlag:
-    """One setting, in words. ``choices`` is empty where a value is free."""
+    """One setting as a flag. ``choices`` is empty if any value is allowed."""
 
     name: str
     value: str
@@ -46,33 +46,34 @@ class SettingFlag:
 
     @property
     def env(self) -> str:
-        """The environment variable."""
+        """Return the environment variable."""
         return f"{ENV_PREFIX}{self.name.upper()}"
 
     @property
     def help(self) -> str:
-        """Everything in one line."""
+        """Return the whole help text in one line."""
         unsaid = [choice for choice in self.choices if f"'{choice}'" not in self.description]
         choices = f" One of {', '.join(self.choices)}." if unsaid else ""
         return f"{self.description}{choices} Default: {self.default}. Env: {self.env}."
 
     def complete(self, incomplete: str) -> list[str]:
-        """The choices that begin so, for the shell."""
+        """Return the choices with this prefix, for the shell."""
         return [choice for choice in self.choices if choice.startswith(incomplete)]
 
 
 def describe(settings: type[Settings] = Settings) -> list[SettingFlag]:
-    """Every setting, group by group."""
+    """Return all settings, group by group."""
     return [flag for group in settings.groups() for flag in described(group)]
 
 
 def described(group: type[SettingsGroup]) -> list[SettingFlag]:
-    """The settings of one group."""
+    """Return the settings of one group."""
     return [_flag(name, field) for name, field in group.model_fields.items()]
 
 
 def serve_with(run: Callable[[dict[str, Any]], int]) -> Callable[..., int]:
-    """A function for typer that has an option for every setting and calls ``run`` with the given.
+    """Return a function for typer with an option for every setting; it calls ``run`` with those
+    that are given.
 
     Values stay text: the settings parse them, as they parse the environment.
     """
@@ -101,10 +102,10 @@ def serve_with(run: Callable[[dict[str, Any]], int]) -> Callable[..., int]:
 
 
 def refuse_plain_secrets(given: Mapping[str, Any]) -> None:
-    """Refuse secrets on the command line; the names of files with them may stand there.
+    """Refuse secrets on the command line; names of files with secrets are allowed.
 
     Raises:
-        errors.SettingsInvalid: one is there. What it is is not repeated.
+        errors.SettingsInvalid: there is a secret; the message does not repeat it.
     """
     for flag in describe():
         if flag.value == BY_FILE and not str(given.get(flag.name, "@")).startswith("@"):
@@ -115,8 +116,8 @@ def refuse_plain_secrets(given: Mapping[str, Any]) -> None:
 
 
 def _removed_parameter(name: str, removed: RemovedSetting) -> inspect.Parameter:
-    """A hidden option for a setting that there is no more, so that `load_settings` says what to
-    do."""
+    """Return a hidden option for a removed setting, so that `load_settings` reports what to use
+    instead."""
     option = removed.option or f"--{name.replace('_', '-')}"
     if removed.switch:
         option = f"{option}/--no-{option[2:]}"
@@ -171,7 +172,7 @@ def _is_duration(field: FieldInfo) -> bool:
 
 
 def _text(value: Any, *, duration: bool) -> str:
-    """A default as somebody would write it."""
+    """Return a default value as a user would write it."""
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -186,14 +187,14 @@ def _text(value: Any, *, duration: bool) -> str:
 
 
 _SHOWN = "shown"
-"""Key of the metadata that say how typer shows a parameter."""
+"""Key of the metadata that define how typer shows a parameter."""
 
 
 def option(default: Any, help: str, *flags: str, choices: Iterable[str] = (), **shown: Any) -> Any:
     """Return the default of a parameter, or of a dataclass field, that is an option of a command.
 
-    ``default``: ... if it has to be given. ``flags``: if they are not its own name. ``choices``:
-    what it may be, for its help and the shell. ``shown``: as `typer.Option`.
+    ``default``: ... if it is required. ``flags``: if they differ from its own name. ``choices``:
+    the allowed values, for its help and the shell. ``shown``: as `typer.Option`.
     """
     if known := list(choices):
         help = f"{help}: {', '.join(known)}."
@@ -202,7 +203,8 @@ def option(default: Any, help: str, *flags: str, choices: Iterable[str] = (), **
 
 
 def argument(default: Any, help: str, metavar: str) -> Any:
-    """Return the same for an argument."""
+    """Return the default of a parameter, or of a dataclass field, that is an argument of a
+    command."""
     shown = {"help": help, "metavar": metavar}
     return field(default=default, metadata={_SHOWN: (typer.Argument, (), shown)})
 
@@ -226,7 +228,7 @@ SERVER_OR_SETTINGS_HELP = f"{SERVER_HELP} Without it: where the settings say."
 
 @dataclass(frozen=True, slots=True)
 class ServiceOptions:
-    """Options of commands that ask a service."""
+    """Options of commands that query a service."""
 
     server: str | None = None
     token: str | None = option(
@@ -246,7 +248,7 @@ class ServiceOptions:
     )
 
     def where(self) -> Any:
-        """Return the service that is meant, a `backends.Where`."""
+        """Return the target service, a `backends.ServiceTarget`."""
         from sidecar.cli.backends import ServiceTarget
         from sidecar.cli.remote_service import trust_from_flags
 
@@ -257,10 +259,12 @@ class ServiceOptions:
 def command(
     function: Callable[..., Any], server_help: str = SERVER_HELP, about: str = ""
 ) -> Callable[..., int]:
-    """Return a command for typer: ``function``, which may be a coroutine function and may give an
-    exit code. The fields of an argument that is a dataclass become options, of any depth; those of
-    ``where`` say which service, ``server_help`` being the help of --server. Every failure is one
-    line on stderr, about the option ``about``.
+    """Return ``function``, which may be a coroutine function and may return an exit code, as a
+    command for typer.
+
+    The fields of a dataclass argument become options, at any depth. Those of ``where`` choose the
+    service; ``server_help`` is the help of --server. Every failure is printed as one line on
+    stderr, which begins with the value of the option ``about``.
     """
     options = {one.name: one for one in _options(function)}
     if "server" in options:
@@ -276,11 +280,11 @@ def command(
             return (asyncio.run(code) if inspect.iscoroutine(code) else code) or 0
         except errors.SidecarError as error:
             usual = errors.ServiceUnreachable.default_hint
-            if error.hint == usual and not given.get("server", True):  # nobody named one
+            if error.hint == usual and not given.get("server", True):  # no server was named
                 error.hint = "Start it with 'vibevoice-asr', or name another with --server URL."
             return report_error(error, about=subject)
         except BrokenPipeError:
-            # The reader has gone; what is left to flush must not find it gone once more.
+            # The reader of the pipe is gone; the flush at exit must not fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         except OSError as error:
@@ -299,9 +303,9 @@ def command(
 def subcommands(
     help: str, *functions: Callable[..., Any], server_help: str = SERVER_HELP
 ) -> typer.Typer:
-    """Return a word with a word for each function behind it, by its name and docstring."""
+    """Return a command group with a command for each function, by its name and docstring."""
     app = typer.Typer(help=help, no_args_is_help=True, rich_markup_mode="markdown")
-    app.callback()(lambda: None)  # makes one that is alone a word of its own, too
+    app.callback()(lambda: None)  # otherwise a single function would replace the group
     for function in functions:
         word = function.__name__.strip("_").replace("_", "-")
         app.command(word, help=inspect.getdoc(function))(command(function, server_help))
@@ -309,14 +313,14 @@ def subcommands(
 
 
 def _parameters(function: Callable[..., Any]) -> Iterator[inspect.Parameter]:
-    """The parameters of a function or dataclass, as typer takes those that `option` made."""
+    """Yield the parameters of a function or dataclass; those of `option` in the form of typer."""
     own = inspect.signature(function, eval_str=True, locals={"ServiceTarget": ServiceOptions})
     made = {one.name: one for one in fields(function)} if is_dataclass(function) else {}
     for one in own.parameters.values():
         default = made.get(one.name, one.default)
         if isinstance(default, Field) and _SHOWN in default.metadata:
             kind, flags, shown = default.metadata[_SHOWN]
-            if one.annotation is bool and not flags:  # typer would add its opposite
+            if one.annotation is bool and not flags:  # otherwise typer adds its negation
                 flags = (f"--{one.name.replace('_', '-')}",)
             one = one.replace(
                 annotation=Annotated[one.annotation, kind(*flags, **shown)],
@@ -326,14 +330,15 @@ def _parameters(function: Callable[..., Any]) -> Iterator[inspect.Parameter]:
 
 
 def _options(function: Callable[..., Any]) -> Iterator[inspect.Parameter]:
-    """The parameters of a function or dataclass, for one that is a dataclass its own."""
+    """Yield the parameters of a function or dataclass; a dataclass parameter is replaced by its
+    fields."""
     for one in _parameters(function):
         nested = is_dataclass(one.annotation)
         yield from _options(one.annotation) if nested else [one.replace(kind=one.KEYWORD_ONLY)]
 
 
 def _prepared(function: Callable[..., Any], given: Mapping[str, Any]) -> Callable[[], Any]:
-    """The function or dataclass with those of ``given`` that are its own."""
+    """Return the function or dataclass, bound to its own values of ``given``."""
     values = {}
     for one in _parameters(function):
         nested = is_dataclass(one.annotation)

@@ -1,4 +1,4 @@
-"""Command `config`."""
+"""Command `config`: conversion of YAML files of a gRPC server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Examples:
 
 
 def build() -> typer.Typer:
-    """Return the word `config` and the words after it."""
+    """Return the command group `config`."""
     return subcommands(HELP, convert)
 
 
@@ -46,7 +46,7 @@ def convert(
 
     paths = [file] if model is None else [file, model]
     meant = grpc_yaml_config.read(paths)
-    load_settings(**meant.settings)  # what cannot be is said now
+    load_settings(**meant.settings)  # report invalid values now
     written = _text(meant, [path.name for path in paths])
     if output is None:
         print(written, end="")
@@ -58,7 +58,7 @@ def convert(
 
 
 def _text(meant: ConvertedConfig, sources: Sequence[str]) -> str:
-    """Return the TOML file; ``sources``: the names of the files that it is made of."""
+    """Return the TOML file; ``sources``: the names of the files that it is converted from."""
     lines = [f"# Settings of vibevoice-asr, from {', '.join(sources)}."]
     if meant.unheeded:
         lines += ["# Nothing here corresponds to:", *(f"#   {key}" for key in meant.unheeded)]
@@ -67,5 +67,6 @@ def _text(meant: ConvertedConfig, sources: Sequence[str]) -> str:
 
 
 def _value(value: Any) -> str:
-    """Return a value as JSON, which is TOML's but for one character that TOML wants escaped."""
+    """Return a value as JSON, which is TOML except for one character that TOML requires to be
+    escaped."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")

@@ -1,4 +1,4 @@
-"""Command `demo`."""
+"""Command `demo`: a service with one sample transcription."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Without FILE, the included sample is transcribed.
 Example: `{PROGRAM} demo meeting.m4a`
 """
 SAMPLE = "assets/endgame_nagg_nell.wav"
-"""Two people, 28 seconds, inside the embedded engine's wheel."""
+"""Two speakers, 28 seconds, in the wheel of the embedded engine."""
 
 
 def demo(
@@ -29,13 +29,13 @@ def demo(
     ),
     port: str | None = option(None, "Serve on this port.", metavar="integer"),
 ) -> int:
-    """Serve until Ctrl-C, after one transcription; the exit code."""
+    """Transcribe one recording, then serve until Ctrl-C; return the exit code."""
     given = {"port": port} if port else {}
     load_settings(**given)
     audio = audio or sample()
-    print_error_line("Starting the service.")  # the first start compiles: seconds without a word
+    print_error_line("Starting the service.")  # the first start compiles: seconds without output
     with start_child_service(given) as (service, ready):
-        if ready is None:  # it has said why
+        if ready is None:  # it has printed the reason
             return service.wait()
         there = ServiceTarget().answering(ready)
         print_error_line(f"The service runs at {there.server}. Sending it {audio.name}:")
@@ -49,10 +49,10 @@ def demo(
 
 
 def sample() -> Path:
-    """The recording that came with the embedded engine.
+    """Return the recording that is installed with the embedded engine.
 
     Raises:
-        errors.AudioPathNotFound: it is not there.
+        errors.AudioPathNotFound: it is missing.
     """
     library = find_spec("moonshine_voice")
     for folder in (library and library.submodule_search_locations) or []:

@@ -1,7 +1,7 @@
 """Command `doctor` and its report.
 
-What the doctor finds, the notes of crashes, the end of the log. None of it holds audio or text of a
-recording; folders of the user are named by '~'.
+The report has the findings, the crash notes and the end of the log. It has no audio or text of a
+recording, and '~' instead of the user's home folder.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from sidecar.workers.engine_loading import CrashNotes
 
 LOAD_TIMEOUT_S = 60.0
 LIGHT_ENGINES = frozenset({"moonshine"})
-"""Loaded for a moment, because only that finds a broken library; the others weigh gigabytes."""
+"""Engines that are loaded for a moment, as only that finds a broken library; others take
+gigabytes."""
 READY = "Nothing. Transcribe with: vibevoice-asr transcribe FILE"
 
 
@@ -55,9 +56,9 @@ def doctor(
         None, "Write the report to this file.", "--output", "-o", metavar="FILE"
     ),
 ) -> int:
-    """Look at everything and print it; the exit code is 1 when something keeps it from working.
+    """Check everything and print the findings; the exit code is 1 if the service cannot work.
 
-    With ``report`` it goes into a file for a bug report, together with logs and notes of crashes.
+    With ``report`` they are written to a file for a bug report, together with logs and crash notes.
     """
     found = list(examine())
     if report:
@@ -68,7 +69,7 @@ def doctor(
 
 
 def next_step(findings: Sequence[CheckFinding]) -> str:
-    """The one thing to do next: the remedy of the worst finding, the first among equals."""
+    """Return the next step: the remedy of the worst finding, the first among equals."""
     wrong = [
         finding for finding in findings if finding.remedy and finding.state >= CheckState.WARNING
     ]
@@ -76,7 +77,7 @@ def next_step(findings: Sequence[CheckFinding]) -> str:
 
 
 def examine() -> Iterator[CheckFinding]:
-    """Everything there is to find out, in the order it is read."""
+    """Yield all findings, in the order in which they are shown."""
     yield CheckFinding(
         "version",
         CheckState.GOOD,
@@ -101,7 +102,7 @@ def examine() -> Iterator[CheckFinding]:
 
 
 def _settings() -> tuple[Settings, CheckFinding]:
-    """The settings, or the defaults where they are not possible; and which it is."""
+    """Return the settings, or the defaults if they are invalid, and the finding."""
     try:
         settings = load_settings()
     except errors.SettingsInvalid as error:
@@ -138,7 +139,7 @@ def _engines(settings: Settings) -> Iterator[CheckFinding]:
             yield CheckFinding("serves", CheckState.WARNING, substituted, remedy)
     for spec in engines.ENGINES:
         title = f"{spec.name}{' (serves)' if spec.name == serves else ''}: {spec.title}"
-        # What is not asked for may lack what it needs.
+        # Only the engine in use has to have what it needs.
         bad = CheckState.BAD if spec.name == serves else CheckState.ABSENT
         if lacking := engines.missing_packages(spec):
             text = f"{title}; not usable, without {', '.join(lacking)}"
@@ -159,7 +160,8 @@ def _engines(settings: Settings) -> Iterator[CheckFinding]:
 
 
 def _upstreams(settings: Settings) -> Iterator[CheckFinding]:
-    """Describe the servers of the engine 'upstream'; none is asked if it is not set."""
+    """Yield the findings of the servers of the engine 'upstream'; none is queried if it is not
+    set."""
     from sidecar.engines.engine_selection import UPSTREAM
 
     if settings.engine != UPSTREAM:
@@ -183,7 +185,7 @@ def _upstreams(settings: Settings) -> Iterator[CheckFinding]:
 
 
 async def _load(spec: EngineSpec) -> errors.SidecarError | None:
-    """Load an engine in a process of its own, and let it go; why it does not load."""
+    """Load an engine in a worker process and end that; return the error, or `None` if it loads."""
     from sidecar.workers.worker_process import WorkerDied, WorkerProcess
 
     worker = WorkerProcess(spec.name)
@@ -236,11 +238,11 @@ def _print(findings: Sequence[CheckFinding], step: str) -> None:
 
 
 LOG_BYTES = 200_000
-"""Of the end of each log file."""
+"""Maximum from the end of each log file."""
 
 
 def write(file: Path | None, findings: str, settings: Settings) -> int:
-    """Write the report to ``file`` (else into this folder); the exit code."""
+    """Write the report to ``file``, or else into the current folder; return the exit code."""
     target = file or Path(f"{PROGRAM}-report-{time.strftime('%Y%m%d-%H%M%S')}.zip")
     data = default_data_folder(settings.data_dir)
     try:

@@ -1,4 +1,4 @@
-"""Command `jobs`: list, cancel and delete jobs of a service; backup and restore."""
+"""Command `jobs`: listing, cancellation, deletion, backup and restore of jobs."""
 
 from __future__ import annotations
 
@@ -41,9 +41,10 @@ Examples:
 """
 
 PAGE_JOBS = 500
-"""As many as the service gives at once."""
+"""Maximum that the service returns at once."""
 LEAST_TO_DELETE = 6
-"""Characters of an id: a shorter beginning may be a typing error, and what is deleted is gone."""
+"""Minimum of an id's characters: a shorter prefix may be a typing error, and deletion is
+permanent."""
 JobArgument = Annotated[
     str, typer.Argument(metavar="ID", help="Id of the job, or an unambiguous beginning of it.")
 ]
@@ -60,7 +61,7 @@ FolderOption = Annotated[
 
 
 def build() -> typer.Typer:
-    """Return the word `jobs` and the words after it."""
+    """Return the command group `jobs`."""
     words = _list, _cancel, _delete, _backup, _restore
     return subcommands(HELP, *words, server_help=SERVER_OR_SETTINGS_HELP)
 
@@ -99,7 +100,7 @@ async def _jobs(client: AsyncClient, state: str | None = None) -> AsyncIterator[
 
 
 async def _id_of(client: AsyncClient, given: str, least: int = 1) -> str:
-    """The id that begins so, if there is one, and if ``given`` has ``least`` characters."""
+    """Return the only id with the prefix ``given``, which needs at least ``least`` characters."""
     if len(given) < least:
         raise errors.JobNotFound(
             f"'{printable(given)}' is too short: name the job by its id, or by at least {least} "
@@ -116,7 +117,7 @@ async def _id_of(client: AsyncClient, given: str, least: int = 1) -> str:
 
 
 def _line(job: Job) -> str:
-    """Columns for people and for `awk`; the last says how far, or why not."""
+    """Return a job as columns for people and for `awk`; the last is its progress or error."""
     said = job.raw
     seconds = said.get("duration")
     length = "-" if seconds is None else f"{seconds:.1f} s"

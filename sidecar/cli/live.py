@@ -1,4 +1,4 @@
-"""Command `live`, and live captions."""
+"""Command `live` and its display of live captions."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ Examples:
 * `arecord -q -t raw -f S16_LE -r 16000 -c 1 | {PROGRAM} live -`
 """
 FORMATS = (*transcript_formats.FORMATS, "jsonl")
-"""Those of transcripts, and every event as it comes."""
+"""Formats of transcripts, and `jsonl` for every event as it comes."""
 PIPE = "-"
-"""The name of standard input."""
+"""Name of standard input."""
 
 
 @dataclass(frozen=True, slots=True)
 class LiveCommandOptions:
-    """Options of the command. ``source``: a recording, `PIPE`, or a microphone if None."""
+    """Options of the command. ``source``: a recording or `PIPE`; `None`: a microphone."""
 
     source: str | None = argument(
         None,
@@ -105,7 +105,7 @@ class LiveCommandOptions:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The fields of `LiveOptions` that it gives."""
+        """Return the fields of `LiveOptions` that are given."""
         unasked = True if self.format in transcript_formats.SUBTITLES else None
         given = {
             "language": self.language,
@@ -119,13 +119,13 @@ class LiveCommandOptions:
 
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
-"""Of speakers, in the order in which they come."""
+"""Colours of speakers, by their numbers."""
 METER = 10
 """Characters of the level meter."""
 
 
 def line_of(segment: Segment, name: str | None = None) -> str:
-    """A line of text, as the format `text` has it; ``name``: who its speaker is."""
+    """Return a line of text, as in the format `text`; ``name``: the name of its speaker."""
     speaker = segment.speaker
     one = Transcript((segment,), "", segment.end, "", "", diarized=speaker is not None)
     if speaker is not None and name is not None:
@@ -140,7 +140,7 @@ def open_live_display(
     """Open the display of a session: ``write`` gets lines of `text` or events of `jsonl` for
     programs.
 
-    On a terminal people see it there, in colours, and not twice.
+    If the output is shown on a terminal, it appears there in colours, and is not written twice.
     """
     as_text = fmt == "text"
     terminal = sys.stdout if as_text and shown else sys.stderr
@@ -156,13 +156,14 @@ def open_live_display(
 
 
 class LiveDisplay:
-    """For programs: whole lines, each when it stands; none in a format that has none."""
+    """Output for programs: whole lines, each once it is final; none in formats of whole
+    transcripts."""
 
     def __init__(self, fmt: str, write: Callable[[str], None]) -> None:
         self._fmt, self._write = fmt, write
 
     def level(self, loud: float) -> None:
-        """Return the current level, 0 to 1."""
+        """Show the current level of the audio, 0 to 1."""
 
     def event(self, numbered: NumberedEvent) -> None:
         """Show an event."""
@@ -176,7 +177,7 @@ class LiveDisplay:
 
 
 class _LiveScreenDisplay(LiveDisplay):
-    """For people: lines that stay, below them how loud it is and what seems to be said."""
+    """Display for people: final lines, and below them the level and the partial text."""
 
     def __init__(self, live: Live, fmt: str, write: Callable[[str], None]) -> None:
         super().__init__(fmt, write)
@@ -213,7 +214,7 @@ class _LiveScreenDisplay(LiveDisplay):
 
 
 def run(order: LiveCommandOptions) -> int:
-    """Do it; the exit code."""
+    """Run the command; return the exit code."""
     if order.devices:
         print("\n".join(devices()) or "There is no microphone.")
         return 0
@@ -257,7 +258,7 @@ async def _run(order: LiveCommandOptions) -> int:
         print_error_line(f"It is kept as the job {summary.job}.")
     if sys.stderr is not None and sys.stderr.isatty():
         print_error_line(_summary_of(transcript))
-    # A microphone has no end but this one; a recording has.
+    # Ctrl-C is the only end of a microphone, but interrupts a recording.
     return INTERRUPTED if interrupted() and order.source is not None else 0
 
 
@@ -274,12 +275,12 @@ def _sound_of(order: LiveCommandOptions) -> tuple[int, Any]:
 async def _listen(
     heard: LiveBackend, sound: AsyncIterator[bytes], show: LiveDisplay, ended: asyncio.Event
 ) -> Summary:
-    """Bring it all the sound, until ``ended``, and show what is said; the summary."""
+    """Send all audio, until ``ended``, and show the events; return the summary."""
     sent, shown = _send_audio(heard, sound, show, ended), _show_events(heard, show)
     async with running(sent, shown) as (bringing, telling):
         done, _ = await asyncio.wait({bringing, telling}, return_when=asyncio.FIRST_COMPLETED)
         if bringing in done:
-            bringing.result()  # where that went wrong, nothing is told any more
+            bringing.result()  # raises if sending failed, as no summary follows then
         summary: Summary = await telling
         return summary
 
@@ -301,7 +302,7 @@ async def _send_audio(
         left = {one for one in (ending, coming) if one is not None}
         for one in left:
             one.cancel()
-        await asyncio.wait(left)  # who closes the sound finds nobody at it
+        await asyncio.wait(left)  # the audio can be closed only when nothing reads it
     await heard.finish()
 
 

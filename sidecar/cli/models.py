@@ -36,8 +36,8 @@ Examples:
 
 
 def list_models() -> None:
-    """Print a line for each model in the Hugging Face cache, and one each for pulled voices and for
-    the folder of `model_path` that is none of these."""
+    """Print a line for each model in the Hugging Face cache and one for the pulled voices. The
+    folder of `model_path` has a line if it is none of these."""
     from sidecar.checkpoints.installed_checkpoints import PulledVoices
     from sidecar.checkpoints.model_repositories import installed_models
     from sidecar.tts.tts_engine_selection import voices_folder
@@ -68,12 +68,12 @@ async def remove_model(
     *,
     yes: bool = option(False, "Do not ask.", "--yes", "-y"),
 ) -> int:
-    """Delete a model's folder in the Hugging Face cache; the exit code.
+    """Delete a model's folder in the Hugging Face cache; return the exit code.
 
     Raises:
-        errors.CheckpointNotFound: it is not there, or was not pulled.
+        errors.CheckpointNotFound: it does not exist, or was not pulled.
         errors.PullRunning: it is being downloaded.
-        errors.EngineUnavailable: a service has it.
+        errors.EngineUnavailable: a service may use it.
     """
     from sidecar.checkpoints.download_files import HubCacheDestination, locked
     from sidecar.checkpoints.model_repositories import installed_models, resolve_repository
@@ -81,7 +81,7 @@ async def remove_model(
     installed = list(installed_models())
     model = next((one for one in installed if one.name == name), None)
     if model is None:
-        with suppress(errors.RepositoryNotFound):  # a folder of your own, say, is none of ours
+        with suppress(errors.RepositoryNotFound):  # for example the path of a folder
             repository, _ = resolve_repository(name)
             model = next((one for one in installed if one.repository == repository), None)
     if model is None:
@@ -105,8 +105,8 @@ async def remove_model(
 
 
 async def _refuse_in_use(model: InstalledModel) -> None:
-    """Raise where the service of the settings has the engine that this model is for; of one that
-    speaks it does not say whether it has it."""
+    """Raise if the service of the settings has the engine that this model is for. A TTS model
+    counts as used, as the service does not report its TTS engine."""
     from sidecar.cli.remote_service import service_at
 
     with suppress(errors.ServiceUnreachable, errors.SettingsInvalid):

@@ -1,4 +1,4 @@
-"""Commands `monitor` and `status`."""
+"""Commands `monitor` and `status`: state of a running service."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Show the state of a running service.
 Example: `{PROGRAM} status --server http://127.0.0.1:9000`
 """
 NOBODY = 1
-"""Exit code where nothing answers."""
+"""Exit code if nothing answers."""
 
 
 async def monitor(
@@ -71,14 +71,14 @@ async def monitor(
 
 
 async def print_once(camera: monitor_snapshot.MonitorClient) -> bool:
-    """Print one table; whether anybody answered."""
+    """Print one table; return whether a service answered."""
     picture = await camera.fetch_snapshot()
     print(monitor_snapshot.table(monitor_snapshot.sections(picture)), end="", flush=True)
     return picture.answers
 
 
 async def print_repeatedly(camera: monitor_snapshot.MonitorClient, interval_s: float) -> None:
-    """Print a table each ``interval_s``, until it is ended."""
+    """Print a table every ``interval_s`` seconds, until cancelled."""
     before: monitor_snapshot.MonitorSnapshot | None = None
     while True:
         picture = await camera.fetch_snapshot()
@@ -88,10 +88,10 @@ async def print_repeatedly(camera: monitor_snapshot.MonitorClient, interval_s: f
 
 
 async def status(*, where: ServiceTarget) -> None:
-    """Print the service's health; the exit code is 0 when it answers."""
+    """Print the health of the service; the exit code is 0 if it answers."""
     from sidecar.cli.remote_service import service_at
 
-    where = where.or_ours()  # health asks for no token
+    where = where.or_ours()  # health needs no token
     async with service_at(where.server or "", where.token, where.trust) as client:
         health = {"address": client.url, **await client.health()}
     for name, value in health.items():

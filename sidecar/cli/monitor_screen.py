@@ -14,13 +14,13 @@ from textual.widgets import Footer, Header, Sparkline, Static
 from sidecar.cli.monitor_snapshot import MonitorClient, MonitorSection, MonitorSnapshot, sections
 
 REMEMBERED = 120
-"""Pictures whose sessions and jobs are drawn."""
+"""Number of snapshots in a sparkline."""
 TRENDS = {"sessions": ("live", "sessions"), "waiting": ("jobs", "waiting")}
-"""Sparklines, and their places in the metrics."""
+"""Sparklines, and their paths in the metrics."""
 
 
 class MonitorApp(App[None]):
-    """Sections side by side, looked at each ``interval_s``."""
+    """Sections side by side, refreshed every ``interval_s`` seconds."""
 
     TITLE = "vibevoice-asr"
     CSS = """
@@ -55,18 +55,18 @@ class MonitorApp(App[None]):
         yield Footer()
 
     def on_mount(self) -> None:
-        """Look at once, and then by the clock."""
+        """Refresh at once, and then at intervals."""
         self.action_look()
         self.set_interval(self._interval_s, self._tick)
 
     def action_look(self) -> None:
-        """Look now, also where it pauses; nothing waits for that, and leaving ends it."""
+        """Refresh now, even if paused. It runs in the background, and ends with the application."""
         if not self._looking:
             self._looking = True
             self.run_worker(self._look())
 
     def action_pause(self) -> None:
-        """Stay with what is shown, or go on."""
+        """Pause or resume the display."""
         self._paused = not self._paused
         if self._before is not None:
             self._say(self._before)
@@ -78,7 +78,7 @@ class MonitorApp(App[None]):
     async def _look(self) -> None:
         try:
             picture = await self._camera.fetch_snapshot()
-            if self._grid.is_attached:  # it may have been left meanwhile
+            if self._grid.is_attached:  # the application may have ended meanwhile
                 before, self._before = self._before, picture
                 self._say(picture)
                 self._draw_trends(picture)
@@ -100,7 +100,7 @@ class MonitorApp(App[None]):
             line.border_title = f"{name}: {here:g}"
 
     async def _draw(self, found: list[MonitorSection]) -> None:
-        """Panels stay where they are as long as their sections are there."""
+        """Update the panels; each keeps its position as long as its section exists."""
         panels = {str(panel.name): panel for panel in self._grid.query(Static)}
         for gone in set(panels) - {section.title for section in found}:
             await panels.pop(gone).remove()

@@ -1,4 +1,4 @@
-"""Snapshot of a service and its sections. Pure but for the fetch."""
+"""Snapshot of a service and its sections. Pure, except for the fetch."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 JOBS = 10
-"""At most so many of those that run or wait are shown."""
+"""Maximum of running and queued jobs that are shown."""
 Answer = Mapping[str, Any]
 NOTHING: Answer = {}
 
 
 @dataclass(frozen=True, slots=True)
 class MonitorSnapshot:
-    """The answers of one moment; ``at`` by a clock that only goes on. What did not answer is empty,
-    and ``wrong`` says why, by its name."""
+    """Responses at one time; ``at``: seconds of a monotonic clock. A failed response is empty, and
+    ``wrong`` has its reason by its name."""
 
     address: str = ""
     at: float = 0.0
@@ -43,13 +43,14 @@ class MonitorSnapshot:
 
 
 class MonitorClient:
-    """Asks one service; ``addresses``: of each answer, by its name in `MonitorSnapshot`."""
+    """Client of one service; ``addresses``: URL of each response, by its name in
+    `MonitorSnapshot`."""
 
     def __init__(self, http: httpx.AsyncClient, address: str, addresses: Mapping[str, str]) -> None:
         self._http, self._address, self._addresses = http, address, addresses
 
     async def fetch_snapshot(self) -> MonitorSnapshot:
-        """The answers of now; never an exception because of the service."""
+        """Return the current responses; never raise because of the service."""
         names = list(self._addresses)
         found = await asyncio.gather(*(self._ask(self._addresses[name]) for name in names))
         answers = dict(zip(names, found, strict=True))
@@ -61,7 +62,7 @@ class MonitorClient:
         )
 
     async def _ask(self, url: str) -> Answer | str:
-        """The JSON object there, or why there is none."""
+        """Return the JSON object at a URL, or the reason of the failure."""
         import httpx
 
         try:
@@ -79,7 +80,7 @@ class MonitorClient:
         if answer.is_success or body.get("status") in (
             "error",
             "unavailable",
-        ):  # not well, but there
+        ):  # unhealthy, but it answers
             return body
         return str(body.get("code") or answer.status_code)
 
@@ -88,10 +89,10 @@ class MonitorClient:
 async def create_monitor_client(
     where: ServiceTarget, metrics_url: str | None, system_url: str | None, timeout_s: float
 ) -> AsyncGenerator[MonitorClient, None]:
-    """For the service of ``where``; metrics and system may be asked for elsewhere.
+    """Yield a client for the service of ``where``; metrics and system may have other URLs.
 
     Raises:
-        errors.SidecarError: an address is none, or its certificate is not believed.
+        errors.SidecarError: an address is invalid, or its certificate is not trusted.
     """
     import httpx
 
@@ -119,7 +120,7 @@ async def create_monitor_client(
     token = where.token
 
     async def authorize(request: httpx.Request) -> None:
-        # Nobody else is to see it.
+        # No other server may see the token.
         if token and str(request.url).startswith(f"{base}/"):
             request.headers["Authorization"] = f"Bearer {token}"
 
@@ -137,13 +138,13 @@ ENDED_WELL = frozenset({"done", "left"})
 """Outcomes of live sessions without an error."""
 GB, MB = 1 << 30, 1 << 20
 BAR = 10
-"""Characters."""
+"""Characters of a bar."""
 UNKNOWN = "-"
 
 
 @dataclass(frozen=True, slots=True)
 class MonitorSection:
-    """A title, and what is below it. ``warns``: whether somebody should look."""
+    """Title and rows of a section. ``warns``: whether it needs attention."""
 
     title: str
     rows: Rows = field(default_factory=list)
@@ -151,7 +152,7 @@ class MonitorSection:
 
 
 def sections(now: MonitorSnapshot, before: MonitorSnapshot | None = None) -> list[MonitorSection]:
-    """All that is known; ``before``: an earlier picture, for what comes in a second."""
+    """Return all sections with rows; ``before``: an earlier snapshot, for rates per second."""
     found = [_service(now)]
     own = now.metrics.get("vibevoice")
     if isinstance(own, dict):
@@ -172,7 +173,7 @@ def sections(now: MonitorSnapshot, before: MonitorSnapshot | None = None) -> lis
 
 
 def table(found: Sequence[MonitorSection]) -> str:
-    """All of it in plain columns: section, name, value; a line each."""
+    """Return all sections in plain columns: section, name, value; a line each."""
     lines = [(one.title, name, value) for one in found for name, value in one.rows]
     if not lines:
         return ""
@@ -245,7 +246,7 @@ def _engine(engine: Answer) -> MonitorSection:
 
 
 def _decoding(metrics: Answer) -> MonitorSection:
-    """By the names of another server, that has no part of ours."""
+    """Return the metrics of another server, which lacks the metrics of this service."""
     rows = [
         (name.replace("_", " "), _number(value) if float(value).is_integer() else f"{value:.3f}")
         for name, value in metrics.items()
@@ -289,7 +290,8 @@ def _memory(now: MonitorSnapshot) -> MonitorSection:
 
 
 def _errors(now: MonitorSnapshot, before: MonitorSnapshot | None) -> MonitorSection:
-    """All since the service began; it warns where there are more than a moment ago."""
+    """Return all errors since the service started; the section warns if they have changed since
+    ``before``."""
     rows = _wrong(now)
     return MonitorSection("errors", rows, before is not None and rows != _wrong(before))
 
@@ -356,14 +358,14 @@ def _of(value: Any, limit: Any) -> str:
 
 
 def _spread(value: object) -> str:
-    """A mean and the most; nothing where there was nothing."""
+    """Return the mean and the maximum; unknown if nothing was counted."""
     if not isinstance(value, Mapping) or not value.get("count"):
         return UNKNOWN
     return f"{value['mean']:.3f} (most {value['max']:.3f})"
 
 
 def _rate(now: Answer, before: Answer, passed: float) -> str:
-    """Of the sound that came, how much in a second; nothing where it began anew meanwhile."""
+    """Return the seconds of audio per second; unknown if the service restarted meanwhile."""
     came, had = now.get("audio_seconds"), before.get("audio_seconds")
     if came is None or had is None or passed <= 0 or came < had:
         return UNKNOWN

@@ -1,4 +1,4 @@
-"""Command `open`."""
+"""Command `open`: page of the service in the browser."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ async def open_page(
     where: ServiceTarget,
     show: bool = option(False, "Print the link instead.", "--print"),
 ) -> int:
-    """Open it, or with ``show`` print the link instead; the exit code."""
+    """Open the page, or with ``show`` print its link; return the exit code."""
     try:
         link = await _page_link(where.or_ours())
     except errors.ServiceUnreachable:
-        if where.server is not None or show:  # a link that is printed is for a service that stays
+        if where.server is not None or show:  # a printed link needs a service that stays
             raise
         return await _open_with_own_service(where)
     _show(link, show=show)
@@ -44,7 +44,7 @@ async def open_page(
 async def _open_with_own_service(where: ServiceTarget) -> int:
     print_error_line("No service runs here; starting one.")
     with start_child_service({}) as (service, ready):
-        if ready is None:  # it has said why
+        if ready is None:  # it has printed the reason
             return service.wait()
         there = where.answering(ready)
         _show(await _page_link(there), show=False)

@@ -1,4 +1,4 @@
-"""Messages, files of transcripts, exit codes, Ctrl-C."""
+"""Messages, transcript files, exit codes, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 PROGRAM = "vibevoice-asr"
 COMPLETION = "_VIBEVOICE_ASR_COMPLETE"
-"""Variable that a shell sets to ask for completions."""
+"""Variable that a shell sets to request completions."""
 USAGE = 2
-"""Exit code of a command line that is not understood."""
+"""Exit code of an invalid command line."""
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
+"""Exit code after Ctrl-C, as in shells."""
 _STEERS = frozenset({"Cc", "Cs", "Zl", "Zp"})
-"""Categories of Unicode: control characters, halves of letters, ends of lines."""
+"""Unicode categories: control characters, surrogates, line and paragraph separators."""
 _TURNS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
-"""Characters that change the direction of those behind them (UAX 9)."""
+"""Bidirectional classes of characters that change the direction of the following ones (UAX 9)."""
 
 
 _OF_NAMES = frozenset({errno.ENAMETOOLONG, errno.EISDIR, errno.EINVAL, errno.EILSEQ})
@@ -46,13 +46,13 @@ EXIT_CODES: dict[str, int] = {  # sysexits.h
 
 
 def printable(name: str) -> str:
-    """A name, or other words of strangers, as a terminal may have it: what would move its cursor,
-    colour it or turn its letters round is written as Python does (``\\x1b``). Pure."""
+    """Return a name, or other foreign text, safe for a terminal. Characters that move the cursor,
+    set colours or reverse text are escaped as in Python (``\\x1b``). Pure."""
     return "".join(one.encode("unicode_escape").decode() if _steers(one) else one for one in name)
 
 
 def print_text(text: str) -> None:
-    """To stdout, in UTF-8 whatever the console's habits are, and now."""
+    """Print to stdout in UTF-8, whatever the encoding of the console, and flush."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     sys.stdout.write(text)
@@ -60,13 +60,14 @@ def print_text(text: str) -> None:
 
 
 def print_error_line(message: str) -> None:
-    """One line on stderr."""
+    """Print one line on stderr."""
     if sys.stderr is not None:  # a windowed executable has none
         print(f"{PROGRAM}: {printable(' '.join(message.split()))}", file=sys.stderr, flush=True)
 
 
 def keep_quiet(settings: Settings) -> None:
-    """A log level that was set holds; otherwise a command says what it has to say by itself."""
+    """Log to stderr at the level that was set; otherwise only critical records, as a command prints
+    its own messages."""
     from sidecar.observability.logs import log_to_stderr
 
     asked = "log_level" in settings.model_fields_set
@@ -74,7 +75,7 @@ def keep_quiet(settings: Settings) -> None:
 
 
 def report_error(error: errors.SidecarError, about: str = "") -> int:
-    """Print the error in one line: what was wrong, with what, and what to do; return the exit
+    """Print the error in one line: what was wrong, with what, and what to do. Return the exit
     code."""
 
     print_error_line(
@@ -89,7 +90,8 @@ def _steers(one: str) -> bool:
 
 @contextmanager
 def handle_interrupts(ended: asyncio.Event) -> Iterator[Callable[[], bool]]:
-    """Ctrl-C sets ``ended``, and once more cancels this task; gives whether there was one."""
+    """Let Ctrl-C set ``ended``, and a second one cancel this task; yield the function that returns
+    whether there was one."""
     import asyncio
 
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -106,9 +108,9 @@ def handle_interrupts(ended: asyncio.Event) -> Iterator[Callable[[], bool]]:
 
 
 def output_names(files: Sequence[Path], ending: str) -> list[str]:
-    """A file name for each input: its stem and ``ending``; a number where that would be a second.
+    """Return a file name for each input: its stem and ``ending``, with a number if it is taken.
 
-    Case does not tell names apart: on some disks it does not either.
+    Case is ignored, as on some disks.
     """
     taken: set[str] = set()
     names = []
@@ -122,7 +124,7 @@ def output_names(files: Sequence[Path], ending: str) -> list[str]:
 
 
 def is_written(output: Path, recording: Path) -> bool:
-    """Return whether an output is there that is no older than its recording."""
+    """Return whether the output exists and is no older than its recording."""
     try:
         return output.stat().st_mtime_ns >= recording.stat().st_mtime_ns
     except OSError:
@@ -143,17 +145,17 @@ def check_name(path: Path) -> None:
 
 
 def is_name_error(error: OSError) -> bool:
-    """Return whether a file could not be written for its name alone: another can be."""
+    """Return whether a file could not be written because of its name; others can be."""
     return error.errno in _OF_NAMES
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """All of it or nothing: a file that is there is whole.
+    """Write the whole file or nothing: an existing file is always complete.
 
     Raises:
         OSError: it cannot be written.
     """
-    half = path.with_name(f".{secrets.token_hex(4)}.part")  # a name that is long has no room left
+    half = path.with_name(f".{secrets.token_hex(4)}.part")  # short, as long names fail
     try:
         with half.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             file.write(text)

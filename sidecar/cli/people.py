@@ -40,7 +40,7 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name to show 
 
 
 def build() -> typer.Typer:
-    """Return the word `people` and the words after it."""
+    """Return the command group `people`."""
     return subcommands(HELP, _list, _add, _rename, _delete, _export, _carry_over)
 
 
@@ -57,7 +57,7 @@ async def _add(
     *,
     where: ServiceTarget,
 ) -> None:
-    """Enrol a speaker by a clip with one voice."""
+    """Enrol a speaker by a clip of one person."""
     async with client_of(where) as client:
         with open_file(clip) as source, os.fdopen(os.dup(source.fd), "rb") as file:
             print(_line(await client.add_person(name, file)))
@@ -110,7 +110,7 @@ async def _carry_over(
 
 
 async def _id_of(client: AsyncClient, given: str) -> str:
-    """The id that begins so, if there is one."""
+    """Return the only id with the prefix ``given``."""
     ids = [str(one["id"]) for one in (await client.people())["people"]]
     found = [one for one in ids if given and one.startswith(given)]
     if len(found) != 1:

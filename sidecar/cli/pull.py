@@ -1,4 +1,4 @@
-"""Command `pull_voice`: checkpoints and voices."""
+"""Command `pull`: download of checkpoints and voices."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def pull(
     ),
     yes: bool = option(False, "Do not ask (without NAME).", "--yes", "-y"),
 ) -> int:
-    """Download it and print its folder; the exit code."""
+    """Download a checkpoint or voice and print its folder; return the exit code."""
     from sidecar.checkpoints import model_repositories
 
     repository, layout = "", model_repositories.TRANSFORMERS_LAYOUT
@@ -116,10 +116,10 @@ def pull(
 
 
 def _is_default_wanted(to: Path | None, revision: str | None) -> bool:
-    """Print what is downloaded without a name, and ask, unless it is here already.
+    """Print what is downloaded without a name, and ask, unless it is installed already.
 
     Raises:
-        typer.BadParameter: nobody is there to be asked.
+        typer.BadParameter: there is no terminal to ask on.
     """
     from sidecar.checkpoints import (
         hugging_face_cache,
@@ -148,7 +148,7 @@ def _is_default_wanted(to: Path | None, revision: str | None) -> bool:
 
 
 def copy_recipe(name: str, repository: str, layout: CheckpointLayout) -> str:
-    """Return how a checkpoint gets here by hand, from a machine that reaches the hub."""
+    """Return instructions to copy a checkpoint by hand, from a machine that reaches the hub."""
     from sidecar.checkpoints.model_repositories import CTRANSLATE2_LAYOUT, VIBEVOICE_TTS_LAYOUT
     from sidecar.checkpoints.whisper_checkpoints import WHISPER_FILES
 
@@ -171,10 +171,10 @@ def fetch(
     to: Path | None = None,
     layout: CheckpointLayout | None = None,
 ) -> ModelCheckpoint:
-    """Download a checkpoint, with a bar where somebody looks on.
+    """Download a checkpoint, with a progress bar on a terminal.
 
     Raises:
-        errors.EngineUnavailable: what downloads is not installed.
+        errors.EngineUnavailable: the library for downloads is not installed.
         errors.SidecarError: see `checkpoints.checkpoint_download.pull_checkpoint`.
     """
     from sidecar.checkpoints.model_repositories import (
@@ -194,7 +194,8 @@ def fetch(
             "Downloads need the package huggingface_hub, which is not installed.",
             hint=engine_selection.install_hint(engine),
         )
-    # Otherwise it asks the hub for a list of programs to look for here, and names what it finds.
+    # Otherwise huggingface_hub asks the hub for a list of programs, looks for them here, and
+    # reports those that it finds.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from sidecar.checkpoints.checkpoint_download import pull_checkpoint
 
@@ -203,12 +204,13 @@ def fetch(
 
 
 def download_if_missing(settings: Settings) -> None:
-    """Before `serve`: download what VibeVoice-ASR lacks, if that was allowed or is now.
+    """Download a missing VibeVoice-ASR checkpoint before `serve`, if the settings or the user allow
+    it.
 
-    Does nothing where a download is not the remedy; the start says what is.
+    Does nothing if a download is not the remedy; the start of the service reports the remedy then.
 
     Raises:
-        errors.SidecarError: the download was wanted and failed.
+        errors.SidecarError: the download was allowed and failed.
     """
     from sidecar import engines
     from sidecar.checkpoints import installed_checkpoints, model_repositories
@@ -235,21 +237,21 @@ def download_if_missing(settings: Settings) -> None:
 
 
 def is_somebody_there() -> bool:
-    """Return whether a question can be asked: both its ends are a terminal."""
+    """Return whether a question can be asked: stdin and stderr are terminals."""
     return bool(sys.stdin and sys.stdin.isatty() and sys.stderr and sys.stderr.isatty())
 
 
 def confirm(question: str) -> bool:
-    """Return what somebody at a terminal answers; no, where nobody is there."""
+    """Return the user's answer to a yes-no question; False without a terminal."""
     if not is_somebody_there():
         return False
-    print(question, end="", file=sys.stderr, flush=True)  # stdout is the host's
+    print(question, end="", file=sys.stderr, flush=True)  # stdout is for the parent process
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 @contextmanager
 def progress_meter() -> Iterator[DownloadProgress]:
-    """A bar on a terminal; in a pipe only what is worth a line."""
+    """Yield a progress bar on a terminal; otherwise only notices are printed."""
     from sidecar.checkpoints.download_files import DownloadProgress
 
     class Plain(DownloadProgress):
@@ -284,7 +286,8 @@ def progress_meter() -> Iterator[DownloadProgress]:
 
 
 def _pull_voice(name: str, language: str, to: Path | None, source: str, *, listed: bool) -> None:
-    """Bring the voice to ``to`` or the folder of the settings, and print that; or list voices."""
+    """Download the voice to ``to`` or the folder of the settings, and print that; or list
+    voices."""
     from sidecar import engines
     from sidecar.checkpoints.voice_download import pull_voice
     from sidecar.tts import moonshine_tts
@@ -307,11 +310,11 @@ def _pull_voice(name: str, language: str, to: Path | None, source: str, *, liste
 
 
 def find_voice(name: str, language: str) -> PulledVoice:
-    """The voice that is meant by a name and a language, of which either may be '', and its files.
+    """Return the voice with its files for a name and a language, either of which may be ''.
 
     Raises:
-        errors.VoiceUnknown: there is none.
-        errors.ModelLoadFailed: the library that knows does not load.
+        errors.VoiceUnknown: there is no such voice.
+        errors.ModelLoadFailed: the library with the catalogue does not load.
     """
     from sidecar.checkpoints.installed_checkpoints import PulledVoice
     from sidecar.tts import moonshine_tts
@@ -327,7 +330,7 @@ def find_voice(name: str, language: str) -> PulledVoice:
 
 
 def _list(folder: Path, language: str) -> None:
-    """Language and voice, a line each; those that are here are marked."""
+    """Print language and voice, a line each; downloaded ones are marked."""
     from sidecar.checkpoints.installed_checkpoints import PulledVoices
     from sidecar.tts import moonshine_tts
 

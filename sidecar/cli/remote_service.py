@@ -1,4 +1,4 @@
-"""Remote service by the Python client, and its certificate."""
+"""Remote service by the Python client, and trust in its certificate."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ HINT = "Give --ca-cert FILE or --fingerprint SHA256, as the service's ready line
 
 
 def trust_from_flags(ca_cert: Path | None, fingerprint: str | None, insecure: bool) -> Trust:
-    """As the command line says.
+    """Return the trust of the command line.
 
     Raises:
-        errors.SettingsInvalid: it says two things at once, or what is no fingerprint.
+        errors.SettingsInvalid: its options exclude each other, or the fingerprint is malformed.
     """
     if sum(map(bool, (ca_cert, fingerprint, insecure))) > 1:
         raise errors.SettingsInvalid(
@@ -63,19 +63,21 @@ def trust_from_flags(ca_cert: Path | None, fingerprint: str | None, insecure: bo
 
 
 def trust_from_settings(settings: Settings) -> Trust:
-    """For the service of this machine, that the settings tell of: by any name, its certificate."""
+    """Return the trust for the service that the settings describe, on this machine: in its
+    certificate, under any name."""
     from sidecar.server.tls import local_fingerprint
 
     return Trust(fingerprint=local_fingerprint(settings))
 
 
 def client_token(settings: Settings, given: str | None = None) -> str | None:
-    """The token that our own commands send to a service: ``given`` by --token, else that of
-    VIBEVOICE_CLIENT_TOKEN, else the one that a service here would demand. '@FILE' is what a file
-    has.
+    """Return the token that commands send to a service.
+
+    Sources in order: ``given`` by --token, VIBEVOICE_CLIENT_TOKEN, the token that a service with
+    these settings would require. '@FILE' stands for the content of a file.
 
     Raises:
-        errors.SettingsInvalid: the file with it cannot be used, or holds none.
+        errors.SettingsInvalid: the file of the token cannot be used, or the token is invalid.
     """
     if said := given or os.environ.get(CLIENT_TOKEN_VARIABLE):
         token = read_secret(SecretStr(said))
@@ -90,17 +92,17 @@ def client_token(settings: Settings, given: str | None = None) -> str | None:
 
 
 ATTEMPTS = 12
-"""Some three minutes without a service, or with one that is full: the time of a restart."""
+"""About three minutes without a service, or with one that is full: the time of a restart."""
 
 
 @asynccontextmanager
 async def service_at(
     url: str, token: str | None = None, trust: Trust | None = None
 ) -> AsyncGenerator[AsyncClient, None]:
-    """A client of the service at ``url``, which may want a token.
+    """Yield a client of the service at ``url``, which may require a token.
 
     Raises:
-        errors.SidecarError: in the body too, whatever the client raises there.
+        errors.SidecarError: in the body too, for any exception of the client.
     """
     warn_of_insecure_trust(trust)
     with translate_client_errors():
@@ -109,12 +111,12 @@ async def service_at(
 
 
 def warn_of_insecure_trust(trust: Trust | None) -> None:
-    """Warn once that any certificate is accepted, if so."""
+    """Warn if any certificate is accepted, instead of the client's own warning."""
     if trust is not None and trust.insecure:
         print_error_line(
             "warning: --insecure: whoever answers is believed, and gets the recordings."
         )
-        warnings.simplefilter("ignore", InsecureWarning)  # it is said
+        warnings.simplefilter("ignore", InsecureWarning)  # printed above
 
 
 @contextmanager
@@ -122,7 +124,7 @@ def translate_client_errors() -> Iterator[None]:
     """Turn the client's exceptions into those of the service.
 
     Raises:
-        errors.SidecarError: always one of these.
+        errors.SidecarError: for any exception of the client.
     """
     try:
         yield
@@ -137,8 +139,8 @@ def translate_client_errors() -> Iterator[None]:
 
 
 class RemoteLiveBackend:
-    """A live session of a service as a `backends.LiveBackend`; its errors are the client's, which
-    `service_at` translates."""
+    """Live session of a remote service as a `backends.LiveBackend`. It raises exceptions of the
+    client, which `service_at` translates."""
 
     def __init__(self, live: AsyncLive) -> None:
         self._live = live
@@ -146,13 +148,14 @@ class RemoteLiveBackend:
         self.commit, self.cancel, self.change = live.commit, live.cancel, live.change
 
     async def events(self) -> AsyncIterator[NumberedEvent]:
-        """Give the events, to the summary."""
+        """Yield the events, up to the summary."""
         async for said in self._live:
             yield NumberedEvent(said.number, convert_live_event(said))
 
 
 def convert_transcript(said: models.Transcript) -> Transcript:
-    """A transcript of the client's as the engine's, to be written in any format."""
+    """Return a transcript of the client as one of the service, which can be rendered in any
+    format."""
     return Transcript(
         segments=tuple(_segment(segment, diarized=said.diarized) for segment in said.segments),
         language=said.language,
@@ -167,7 +170,7 @@ def convert_transcript(said: models.Transcript) -> Transcript:
 
 
 def _named(segments: Iterable[models.Segment]) -> tuple[SpeakerProfile, ...]:
-    """The speakers who have names."""
+    """Return the speakers that have names."""
     names = {_number(one.speaker): one.name for one in segments if one.name is not None}
     return tuple(
         SpeakerProfile(number, 0.0, name=name)
@@ -177,7 +180,7 @@ def _named(segments: Iterable[models.Segment]) -> tuple[SpeakerProfile, ...]:
 
 
 def convert_live_event(said: client.LiveEvent) -> live_events.LiveEvent:
-    """A live event of the client's as the engine's."""
+    """Return a live event of the client as one of the service."""
     match said:
         case client.SpeechStarted(_, turn, at):
             return live_events.SpeechStarted(turn, at)
@@ -223,14 +226,14 @@ def _segment(said: models.Segment, *, diarized: bool) -> Segment:
 
 
 MAX_SUBMISSIONS = 3
-"""Attempts of one recording with a service that forgets its job, as a restarted one does."""
+"""Maximum for one recording, if the service forgets its job, as after a restart."""
 
 
 @asynccontextmanager
 async def recordings_with_server(
     where: ServiceTarget, options: Mapping[str, str], opens: Opens
 ) -> AsyncGenerator[TranscribeRecording, None]:
-    """Give a function that sends a recording to a service, follows its job, and sends it again if
+    """Yield a function that sends a recording to a service, follows its job, and sends it again if
     the service has forgotten the job."""
     async with client_of(where) as client:
 
@@ -261,7 +264,7 @@ async def _send_once(
         file.seek(0)
         job = await client.submit(
             file,
-            name="recording",  # its own is nobody's business
+            name="recording",  # the file name stays private
             key=key,
             on_progress=on_progress,
             **options,
@@ -275,5 +278,5 @@ async def _send_once(
         return convert_transcript(await client.transcript(job.id))
     finally:
         if over:
-            with suppress(Exception):  # it is forgotten by itself, too
+            with suppress(Exception):  # its retention deletes it anyway
                 await client.cancel(job.id)

@@ -1,4 +1,4 @@
-"""Command `serve`."""
+"""Commands `serve` and `node`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 def run(given: dict[str, Any]) -> int:
-    """Serve with the settings that were given as flags, until told to stop; the exit code."""
+    """Serve with the settings that were given as flags, until stopped; return the exit code."""
     try:
         refuse_plain_secrets(given)
         settings = load_settings(**given)
@@ -53,7 +53,7 @@ def run(given: dict[str, Any]) -> int:
         serve(settings)
     except errors.SidecarError as error:
         return _fatal(error)
-    except Exception:  # the host reads a line and an exit code, whatever it was
+    except Exception:  # the parent process gets a line and an exit code in any case
         log.exception("internal error at the start of the service")
         return _fatal(errors.SidecarError())
     except KeyboardInterrupt:
@@ -62,7 +62,7 @@ def run(given: dict[str, Any]) -> int:
 
 
 def run_node(given: dict[str, Any]) -> int:
-    """Serve as a node with the settings that were given as flags; the exit code."""
+    """Serve as a node with the settings that were given as flags; return the exit code."""
     return run(given | {"role": ROLE_NODE})
 
 

@@ -1,4 +1,4 @@
-"""Command `talk`."""
+"""Command `talk`: spoken or typed conversation."""
 
 from __future__ import annotations
 
@@ -85,20 +85,20 @@ def talk(
     player = Loudspeaker(speaker, rate) if aloud else PlaybackDevice(rate)
     wishes = {"voice": voice, "model": model}
     with _service(where, llm, aloud=aloud) as there:
-        if there is None:  # it has said why
+        if there is None:  # it has printed the reason
             return 1
         interrupted = asyncio.run(_run(there.with_token(), rate, wishes, sound, player))
-    # A microphone has no end but this one; the others have.
+    # Ctrl-C is the only end of a microphone, but interrupts other inputs.
     return INTERRUPTED if interrupted and (text or file is not None) else 0
 
 
 HIGHEST_RATE = 48_000
-"""Samples a second of a conversation, both ways."""
+"""Maximum sample rate of a conversation in Hz, both ways."""
 LOOK_S = 0.2
 
 
 def list_devices() -> int:
-    """Print microphones and loudspeakers; the exit code."""
+    """Print microphones and loudspeakers; return the exit code."""
     found = {"Microphones": devices("input"), "Loudspeakers": devices("output")}
     for kind, those in found.items():
         print("\n".join([f"{kind}:", *(those or ["  none"])]))
@@ -106,7 +106,7 @@ def list_devices() -> int:
 
 
 def _sound_of(file: Path | None, device: str | None) -> tuple[int, AsyncGenerator[bytes, None]]:
-    """Samples a second, and what is heard."""
+    """Return the sample rate in Hz and the audio of the input."""
     if file is not None:
         check_recording(file)
         return LIVE_RATE, stream_file(file, 1.0)
@@ -119,8 +119,8 @@ def _sound_of(file: Path | None, device: str | None) -> tuple[int, AsyncGenerato
 def _service(
     where: ServiceTarget, llm: str | None, *, aloud: bool
 ) -> Generator[ServiceTarget | None, None, None]:
-    """The one that was named, the one that runs here, or else one that is started for this and ends
-    with it; None if it does not start."""
+    """Yield the named service, or the one that runs on this machine. Otherwise yield a child
+    service that ends with the block; `None` if it does not start."""
     running = where if where.server else None if llm is not None else _running(where)
     if running is not None:
         yield running
@@ -133,7 +133,8 @@ def _service(
 
 
 def _running(where: ServiceTarget) -> ServiceTarget | None:
-    """The service of this machine, if one runs where the settings say, and will do."""
+    """Return the service that runs where the settings say, or `None` if there is none or it is
+    stopping."""
     from sidecar.server import port_owner
 
     settings = load_settings()
@@ -148,7 +149,7 @@ async def _run(
     sound: AsyncGenerator[bytes, None] | None,
     player: PlaybackDevice,
 ) -> bool:
-    """Talk to the end; whether Ctrl-C was that."""
+    """Hold the conversation to its end; return whether Ctrl-C ended it."""
     ended = asyncio.Event()
     given = {name: wish for name, wish in wishes.items() if wish is not None}
     with handle_interrupts(ended) as interrupted:
@@ -166,7 +167,7 @@ async def _run(
 async def _heard(
     sound: AsyncGenerator[bytes, None], client: AsyncClient
 ) -> AsyncGenerator[bytes, None]:
-    """The sound, once somebody hears it: what is said before is answered late."""
+    """Yield the audio once the engine is loaded: earlier speech would be answered late."""
     told = False
     async with aclosing(sound):
         while (await client.health()).get("live_engine_state") in ("absent", "loading"):

@@ -23,24 +23,24 @@ if TYPE_CHECKING:
 
 PATH = "/stream"
 LONGEST_MESSAGE = 64 << 20
-"""Bytes: the end of a long conversation is one message."""
+"""Bytes: the end message of a long conversation is large."""
 CONNECT_S = 10.0
 PING_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
 Message = bytes | dict[str, Any]
-"""Sound of the reply that was started last, or what is told."""
+"""Audio of the reply that started last, or a JSON message."""
 
 
 class TalkConnection:
-    """Connection of a conversation. A sender is not told that the service has gone: the reader
-    is."""
+    """Connection of a conversation. If the service is gone, only `messages` raises; sending does
+    not."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
         self._over = False
 
     async def say(self, type: str, **fields: Any) -> None:
-        """A message."""
+        """Send a JSON message."""
         await self._send(json.dumps({"type": type, **fields}))
 
     async def sound(self, pcm: bytes) -> None:
@@ -48,15 +48,16 @@ class TalkConnection:
         await self._send(pcm)
 
     async def end(self) -> None:
-        """No more; `ended` is the last that comes, or nothing is where the service ends, too."""
+        """End the conversation. `ended` is the last message, or there is none if the service stops
+        too."""
         self._over = True
         await self.say("end")
 
     async def messages(self) -> AsyncIterator[Message]:
-        """All that is told, to the end that was asked for.
+        """Yield all messages, up to the requested end.
 
         Raises:
-            errors.SidecarError: it ended otherwise, and why.
+            errors.SidecarError: the conversation ended otherwise; the error is the reason.
         """
         from websockets.exceptions import ConnectionClosed
 
@@ -84,10 +85,10 @@ class TalkConnection:
 async def connect_talk(
     url: str, token: str | None, trust: Trust | None
 ) -> AsyncGenerator[TalkConnection, None]:
-    """A conversation with the service at ``url``, which answers.
+    """Connect to the conversations of the service at ``url``.
 
     Raises:
-        errors.ServiceUnreachable: it does not any more.
+        errors.ServiceUnreachable: the service does not answer, or has no conversations.
     """
     from vibevoice_asr_client import Trust, calls
     from websockets.asyncio.client import connect
@@ -120,8 +121,8 @@ async def connect_talk(
 
 
 def error_of(message: dict[str, Any]) -> errors.SidecarError:
-    """The error that a message tells of; before `begin` was heard the code stands behind the
-    words."""
+    """Return the error in a message. Before `begin` is processed, the code is in parentheses after
+    the text."""
     text = str(message.get("message", ""))
     if "hint" not in message and (found := re.fullmatch(r"(.*) \((\w+)\)", text, re.DOTALL)):
         return errors.from_wire({"detail": found[1], "code": found[2]})
@@ -129,18 +130,19 @@ def error_of(message: dict[str, Any]) -> errors.SidecarError:
 
 
 REPORTS_S = 0.1
-"""Between two reports of what was heard."""
+"""Interval of reports of what was played."""
 IDLE = "idle"
 SETTLED_S = 2.0
-"""Behind the end of a recording somebody is silent for so long, and nobody says anything."""
+"""Seconds of silence after a recording, without an answer, until the conversation ends."""
 STAYS_S = 20.0
-"""Interval of silence that a client without audio sends: a service ends a session without audio."""
+"""Interval of the silence that a client without audio sends; a service ends a session without
+audio."""
 FAREWELL_S = 3.0
-"""For the last words of a service that was told of the end."""
+"""Time for the last messages of the service after `end`."""
 
 
 class TalkSession:
-    """The tasks around one `TalkConnection`; ``rate``: sample rate of the user's audio."""
+    """Tasks of a `TalkConnection`; ``rate``: sample rate of the user's audio in Hz."""
 
     def __init__(
         self, wire: TalkConnection, player: PlaybackDevice, show: TalkDisplay, *, rate: int
@@ -153,11 +155,11 @@ class TalkSession:
         self._news = asyncio.Condition()
 
     async def go_on(self, sound: AsyncGenerator[bytes, None] | None, ended: asyncio.Event) -> None:
-        """Until ``ended``, or until there is no more ``sound``, or no more is typed where there is
-        none.
+        """Hold the conversation until ``ended``, or until the end of ``sound``, or of typed input
+        if ``sound`` is `None`.
 
         Raises:
-            errors.SidecarError: what ended it otherwise.
+            errors.SidecarError: the error that ended it.
         """
         brought = self._typing(alone=True) if sound is None else self._bring(sound)
         beside = self._stay() if sound is None else self._typing(alone=False)
@@ -202,7 +204,7 @@ class TalkSession:
                 await self._note(phase=phase)
             case {"type": "error", "code": errors.ModelNotFound.code | errors.FieldInvalid.code}:
                 raise error_of(message)
-            case {"type": "error", "hint": _}:  # without one it is the end, and raised
+            case {"type": "error", "hint": _}:  # without a hint it is the last message, and raised
                 print_error_line(f"{message.get('message', '')} {message.get('hint', '')}")
             case {"type": "began"}:
                 self._began(message)
@@ -241,7 +243,7 @@ class TalkSession:
                 await self._wire.say("played", turn=heard[0], seconds=round(heard[1], 3))
 
     async def _bring(self, sound: AsyncGenerator[bytes, None]) -> None:
-        """All of it, and silence behind it until nothing more comes of it."""
+        """Send all audio, and then silence until the conversation has been idle for `SETTLED_S`."""
         await self._begun.wait()
         async with aclosing(sound):
             async for piece in sound:
@@ -260,8 +262,8 @@ class TalkSession:
             await asyncio.sleep(STAYS_S)
 
     async def _typing(self, *, alone: bool) -> None:
-        """Each line is a turn, an empty one interrupts. Where nobody sits at a terminal each waits
-        for the answer to the one before."""
+        """Send each typed line as a turn; an empty one interrupts. Without a terminal each line
+        waits for the answer to the one before."""
         await self._begun.wait()
         at_once = sys.stdin is not None and sys.stdin.isatty()
         async for line in read_stdin_lines():

@@ -1,6 +1,6 @@
 """Screen, loudspeaker and keyboard of a conversation.
 
-The latter on a terminal only.
+The screen is used on a terminal only.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ METER = 10
 
 
 class TalkDisplay:
-    """For programs: whole lines, each when it stands."""
+    """Output for programs: whole lines, each once it is final."""
 
     def ready(self) -> None:
-        """It is the person's turn."""
+        """Show that it is the user's turn."""
 
     def level(self, loud: float) -> None:
-        """Return the level of the user's audio, 0 to 1."""
+        """Show the level of the user's audio, 0 to 1."""
 
     def saying(self, text: str) -> None:
         """Show the user's text so far."""
@@ -42,10 +42,10 @@ class TalkDisplay:
         self._print(YOU, text, "cyan")
 
     def writing(self, text: str) -> None:
-        """More of the answer."""
+        """Show more of the answer."""
 
     def answered(self, text: str) -> None:
-        """The answer as it was heard."""
+        """Show the answer as far as it was played."""
         self._print(MACHINE, text, "magenta")
 
     def close(self) -> None:
@@ -57,7 +57,7 @@ class TalkDisplay:
 
 @contextmanager
 def open_talk_display(*, spoken: bool) -> Iterator[TalkDisplay]:
-    """On standard output; ``spoken``: there is a level to be seen, else people type."""
+    """Open the display on standard output; ``spoken``: show a level meter, else the user types."""
     if not sys.stdout.isatty():
         yield TalkDisplay()
         return
@@ -73,7 +73,7 @@ def open_talk_display(*, spoken: bool) -> Iterator[TalkDisplay]:
 
 
 class _TalkScreenDisplay(TalkDisplay):
-    """For people: below the lines what either side is saying, and how loud it is."""
+    """Display for people: final lines, and below them the level and the text in progress."""
 
     def __init__(self, live: Live, *, spoken: bool) -> None:
         self._live, self._spoken = live, spoken
@@ -94,7 +94,7 @@ class _TalkScreenDisplay(TalkDisplay):
 
     def said(self, text: str, *, typed: bool) -> None:
         self._saying = ""
-        if not typed:  # that stands there already
+        if not typed:  # it is on the screen already
             super().said(text, typed=typed)
 
     def writing(self, text: str) -> None:
@@ -111,7 +111,7 @@ class _TalkScreenDisplay(TalkDisplay):
     def _print(self, who: str, text: str, style: str) -> None:
         from rich.text import Text
 
-        self._draw()  # what was still being said is gone before it stands
+        self._draw()  # remove the text in progress first
         self._live.console.print(
             Text.assemble((f"{who}: ", "bold"), (output.printable(text), style))
         )
@@ -130,15 +130,15 @@ class _TalkScreenDisplay(TalkDisplay):
 
 
 class PlaybackDevice:
-    """Playback of the answer of one turn at a time; this one shows text, so all of it counts as
-    heard."""
+    """Playback of the answer of one turn at a time. This one shows text only, so all audio counts
+    as heard."""
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
         self._turn = self._given = 0
 
     def playing(self) -> AbstractContextManager[object]:
-        """For as long as it is held."""
+        """Return a context manager that holds the device."""
         return nullcontext()
 
     def begin(self, turn: int) -> None:
@@ -146,14 +146,14 @@ class PlaybackDevice:
         self._turn, self._given = turn, 0
 
     def add(self, pcm: bytes) -> None:
-        """More of it: 16-bit mono."""
+        """Add audio of the turn: 16-bit mono."""
         self._given += len(pcm) // 2
 
     def hold(self, *, held: bool) -> None:
-        """Stop where it is and keep the rest, or go on."""
+        """Pause playback and keep the rest, or resume it."""
 
     def clear(self) -> None:
-        """Drop the rest."""
+        """Drop the audio that was not played."""
 
     def heard(self) -> tuple[int, float]:
         """Return the turn whose audio plays, and how many seconds of it were heard."""
@@ -161,11 +161,13 @@ class PlaybackDevice:
 
 
 class Loudspeaker(PlaybackDevice):
-    """An output of this machine, by its number or a part of its name; the system's own if None.
-    Its own thread asks for sound; what it was given and is not out yet does not count as heard.
+    """Output device of this machine, by its number or a part of its name; `None`: the system's
+    default. Its own thread fetches the audio; audio that was not played yet does not count as
+    heard.
 
     Raises:
-        errors.LoudspeakerUnavailable: there is none, or it does not take sound of that rate.
+        errors.LoudspeakerUnavailable: there is no such device, or it does not support the sample
+            rate.
         errors.MicrophoneUnavailable: the library for both is missing.
     """
 
@@ -190,24 +192,24 @@ class Loudspeaker(PlaybackDevice):
             ) from None
 
     def playing(self) -> AbstractContextManager[object]:
-        """The device is ours meanwhile."""
+        """Return the stream, a context manager that holds the device."""
         stream: AbstractContextManager[object] = self._stream
         return stream
 
     def begin(self, turn: int) -> None:
-        """The next; what is left of the last one is dropped."""
+        """Begin the audio of a turn; drop the rest of the last one."""
         with self._lock:
             super().begin(turn)
             self._waiting.clear()
             self._held = False
 
     def add(self, pcm: bytes) -> None:
-        """Behind what waits."""
+        """Queue audio of the turn: 16-bit mono."""
         with self._lock:
             self._waiting += pcm
 
     def hold(self, *, held: bool) -> None:
-        """Silence meanwhile."""
+        """Play silence while ``held``, and then the rest."""
         with self._lock:
             self._held = held
 
@@ -218,8 +220,8 @@ class Loudspeaker(PlaybackDevice):
             self._held = False
 
     def heard(self) -> tuple[int, float]:
-        """Return the turn and the seconds that the device has had for as long as it takes to be
-        heard."""
+        """Return the turn and its seconds that were heard: played, less the latency of the
+        device."""
         with self._lock:
             late = self._stream.latency if self._waiting else 0.0
             return self._turn, max(0.0, self._given / self._rate - late)
@@ -237,10 +239,11 @@ LONGEST = 1 << 16
 
 
 async def read_stdin_lines() -> AsyncIterator[str]:
-    """Each line of standard input, as it comes, without its end."""
+    """Yield each line of standard input as it arrives, stripped."""
     if sys.stdin is None:
         return
-    # Not by sys.stdin, whose lock a thread that waits for ever takes with it to the end.
+    # Without sys.stdin: a thread that blocks on it would hold its lock until the end of the
+    # process.
     source, rest = sys.stdin.fileno(), b""
     while raw := await run_in_thread(lambda: os.read(source, LONGEST)):
         *whole, rest = (rest + raw).split(b"\n")

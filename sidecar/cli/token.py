@@ -1,4 +1,4 @@
-"""Command `token`."""
+"""Command `token`: signed tokens of clients."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FolderOption = Annotated[
 
 
 def build() -> typer.Typer:
-    """Return the word `token` and the words after it."""
+    """Return the command group `token`."""
     return subcommands(HELP, _create, _list, _revoke, _keys)
 
 
@@ -78,7 +78,7 @@ def _revoke(
     who: str = argument(..., "A subject, or a token's id.", metavar="NAME_OR_ID"),
     folder: FolderOption = None,
 ) -> None:
-    """Revoke all tokens of a name, or one by its id."""
+    """Revoke all tokens of a subject, or one by its id."""
     issuer = _issuer(folder)
     ids = issuer.revoke(who)
     print_error_line(

@@ -1,4 +1,4 @@
-"""Commands `transcribe` and `estimate`."""
+"""Commands `transcribe` and `estimate` for recordings."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ PrecisionOption = Annotated[
 
 
 AT_ONCE = 4
-"""Recordings that are with a service at once: the next is uploaded while one is worked on. A
-service that takes fewer says so, and then it is waited."""
+"""Maximum of recordings at a service: the next one is uploaded while one is transcribed. If a
+service accepts fewer, it says so, and the command waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class TranscribeCommandOptions:
-    """Options of the command; None if not given."""
+    """Options of the command; `None` if not given."""
 
     files: list[Path] | None = argument(
         None, "Recordings, folders of them, or - for standard input.", metavar="FILE"
@@ -115,7 +115,7 @@ class TranscribeCommandOptions:
 
     @property
     def options(self) -> dict[str, str]:
-        """The fields of a request that it gives."""
+        """Return the fields of a request that the options set."""
         given = {
             "precision": self.precision,
             "language": self.language,
@@ -126,21 +126,23 @@ class TranscribeCommandOptions:
             "num_speakers": None if self.num_speakers is None else str(self.num_speakers),
             "windows": self.windows,
             "words": self._words,
-            # Of one's own recordings those of a pile go last, and only a service has others.
+            # Several recordings run after the user's other jobs; only a running service has others.
             "priority": "batch" if self.where.server is not None and self.many else None,
         }
         return {name: value for name, value in given.items() if value is not None}
 
     @property
     def _words(self) -> str | None:
-        """Subtitles are cut by the times of words: there they are asked for unasked."""
+        """Return the field 'words'. By default subtitles request it, as they are cut by word
+        times."""
         if self.words is None:
             return "true" if self.format in transcript_formats.SUBTITLES else None
         return str(self.words).lower()
 
     @property
     def many(self) -> bool:
-        """Return whether no one waits for the next recording."""
+        """Return whether there are several recordings, so that the user does not wait for the next
+        one."""
         files = self.files or ()
         return self.watch is not None or len(files) > 1 or any(map(Path.is_dir, files))
 
@@ -151,12 +153,13 @@ class TranscribeCommandOptions:
 
 
 Bar = Callable[[str], AbstractContextManager[ProgressCallback]]
-"""A bar of this name, as long as it is open."""
+"""Function that opens a progress bar with a label."""
 
 
 @contextmanager
 def progress_bars() -> Iterator[Bar]:
-    """Bars with the time left, one below the other, while somebody looks on."""
+    """Yield a function that opens progress bars with the time left; without a terminal they show
+    nothing."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield lambda label: nullcontext(lambda stage, done, total: None)
         return
@@ -170,7 +173,7 @@ def progress_bars() -> Iterator[Bar]:
         rich.TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
-        # What goes to the same terminal goes above the bars; what goes elsewhere, there.
+        # Output to the same terminal appears above the bars; other output is not redirected.
         redirect_stdout=sys.stdout.isatty(),
     ) as shown:
 
@@ -195,7 +198,7 @@ def progress_bars() -> Iterator[Bar]:
 
 
 def run(order: TranscribeCommandOptions) -> int:
-    """Do it; the exit code."""
+    """Run the command; return the exit code."""
     if bool(order.files) == (order.watch is not None):
         said = "Missing argument 'FILE'." if order.watch is None else "--watch goes without FILE."
         raise typer.BadParameter(said)
@@ -215,7 +218,7 @@ def run(order: TranscribeCommandOptions) -> int:
     if order.watch is not None:
         return asyncio.run(_watch(order, order.watch))
     files = audio_input.normalize_stdin_names(order.files or ())
-    with audio_input.open_recordings(files) as opens:  # before the loop: there Ctrl-C ends it
+    with audio_input.open_recordings(files) as opens:  # outside of the loop, so that Ctrl-C ends it
         return asyncio.run(_run(order, files, opens))
 
 
@@ -246,7 +249,7 @@ def _at_once(order: TranscribeCommandOptions) -> int:
 
 
 class _TranscriptionBatch:
-    """Many recordings: some at once, and what comes of them in the order they were named in."""
+    """Batch of recordings: several at once, with results in the order of the command line."""
 
     def __init__(
         self, order: TranscribeCommandOptions, transcribe: TranscribeRecording, bar: Bar
@@ -257,7 +260,7 @@ class _TranscriptionBatch:
         self._places = asyncio.Semaphore(_at_once(order))
 
     async def run(self, pairs: Sequence[tuple[Path, str]]) -> int:
-        """All of them; 1 if one failed."""
+        """Transcribe all recordings; return 1 if one failed."""
         failed = False
         spawn = asyncio.get_running_loop().create_task
         tasks = [
@@ -320,7 +323,8 @@ async def estimate(
     *,
     where: ServiceTarget,
 ) -> int:
-    """Print the estimate in a sentence; the exit code is 1 where the recording does not fit."""
+    """Print the estimate in a sentence; the exit code is 1 if the recording does not fit into
+    memory."""
     if engine is not None and where.server:
         raise typer.BadParameter("--engine goes without --server: that one has its own.")
     options = {"precision": precision} if precision is not None else {}

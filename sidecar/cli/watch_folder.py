@@ -1,7 +1,6 @@
-"""`transcribe --watch`: recordings as they arrive in a folder.
+"""Folder watch of `transcribe --watch`: recordings as they arrive.
 
-What is done and what failed is told by files alone, so that it goes on after a restart where it
-was.
+Only files record what is done and what failed, so the watch resumes after a restart.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from sidecar.transcripts import transcript_formats
 
 POLL_S = 1.0
 SETTLED_S = 3.0
-"""So long a recording stays as it is before it counts as whole."""
+"""Seconds without a change after which a recording counts as complete."""
 RETRY_S = 30.0
 FAILED = "failed"
 """Folder beside the recordings for those that cannot be transcribed, each with its reason."""
@@ -40,7 +39,7 @@ RETRYABLE_KINDS = frozenset(
         errors.ErrorKind.STORAGE_FULL,
     }
 )
-"""Kinds of errors after which the recording stays where it is, and is tried again."""
+"""Kinds of errors after which the recording stays where it is, and is retried."""
 OPTION_ERRORS = (
     errors.FieldInvalid,
     errors.FieldMissing,
@@ -61,7 +60,7 @@ class FileSnapshot:
 
 
 class FileSettling:
-    """Detection of files that have not changed for long enough. Pure; time is of any clock."""
+    """Detection of files that have not changed for long enough. Pure; times are of any clock."""
 
     def __init__(self, settled_s: float) -> None:
         self._settled_s = settled_s
@@ -82,19 +81,19 @@ class FileSettling:
 
 
 def output_of(recording: Path, to: Path, fmt: str) -> Path:
-    """Return the path of its transcript: by its whole name, which no other recording of the
-    folder has."""
+    """Return the path of a transcript: by the recording's whole name, which is unique in its
+    folder."""
     return to / f"{recording.name}.{transcript_formats.file_extension(fmt)}"
 
 
 async def run(
     folder: Path, to: Path, fmt: str, transcribe: TranscribeRecording, at_once: int
 ) -> int:
-    """Watch until it is ended.
+    """Watch the folder until cancelled.
 
     Raises:
-        errors.SidecarError: no recording could be transcribed: who asks may not, or the options
-            mean nothing.
+        errors.SidecarError: no recording can be transcribed: the client lacks the right, or the
+            options are invalid.
     """
     print_error_line(f"watching {folder}; transcripts go to {to}")
     return await _FolderWatch(folder, to, fmt, transcribe, at_once).run()
@@ -147,12 +146,12 @@ class _FolderWatch:
             check_name(output)
         except OSError as error:
             print_error_line(f"{path}: its output cannot be written: {error.strerror}.")
-            self._not_before[path] = math.inf  # it has to be called something else
+            self._not_before[path] = math.inf  # until it is renamed
             return
         try:
             transcript = await self._transcribe(path, lambda stage, done, total: None)
         except errors.AudioPathNotFound:
-            return  # somebody took it away
+            return  # it was removed meanwhile
         except errors.SidecarError as error:
             if _applies_to_all(error):
                 raise

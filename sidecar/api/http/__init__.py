@@ -1,1 +1,1 @@
-"""HTTP kit of all protocols."""
+"""HTTP kit that all protocols share."""

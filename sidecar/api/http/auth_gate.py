@@ -1,9 +1,9 @@
-"""Auth gate before every route and WebSocket; where tokens, keys and tickets are found.
+"""Authentication gate of all routes and WebSockets; sources of tokens, keys and tickets.
 
-Behind it every request has a caller, but for those at open addresses.
+Every request that passes it has an identity, except at public paths.
 
-A browser cannot give a WebSocket headers of its own. So a key may come in the address (`api_key`),
-as one of the subprotocols that are offered, or as a ticket that counts once.
+A browser cannot set the headers of a WebSocket. So a key may come in the query (`api_key`), as one
+of the offered subprotocols, or as a one-time ticket.
 """
 
 from __future__ import annotations
@@ -36,19 +36,18 @@ PROBES = ("/healthz/live", "/healthz/ready", "/healthz/startup")
 OPEN_PATHS = frozenset({"/health", "/healthz", *PROBES})
 """Paths without authentication: a liveness probe has no token."""
 LEARNS_NOTHING = OPEN_PATHS | {"/v1/models"}
-"""Paths that a page under a rebound name may read: they have nothing of any recording."""
+"""Paths that a page under a rebound name may read: they reveal nothing about recordings."""
 SendRefusal = Callable[[errors.SidecarError, Scope, Receive, Send], Awaitable[None]]
-"""Rejection of a WebSocket in the format of its wire."""
+"""Refusal of a WebSocket in the format of its protocol."""
 WebSocketRefusals = Mapping[str, SendRefusal]
-"""By address; elsewhere the handshake is refused with 403."""
+"""By path; on other paths the handshake is refused with 403."""
 _NO_REFUSALS: WebSocketRefusals = {}
 IsPublic = Callable[[Scope], bool]
 """Predicate: True if a request is for public content."""
 
 
 class AuthGate:
-    """Lets in what `AccessPolicy` lets in; pages of the allowed origins may read the answers
-    (CORS)."""
+    """Admission by the `AccessPolicy`; pages of allowed origins may read the responses (CORS)."""
 
     def __init__(
         self,
@@ -62,13 +61,13 @@ class AuthGate:
         refusals: WebSocketRefusals = _NO_REFUSALS,
         tickets: OneTimeCodes[auth_gate.TicketGrant] | None = None,
     ) -> None:
-        """Without a ``rate_limiter`` requests are not counted, without ``visits`` streams are
-        not revoked; ``pause`` waits for so many seconds. A request that ``opens`` accepts needs
-        no authentication, as at `OPEN_PATHS`."""
+        """If ``rate_limiter`` is `None`, requests are not counted; if ``visits`` is `None`, streams
+        are not revoked. ``pause`` waits for that many seconds. A request that ``opens`` accepts
+        needs no authentication, like those at `OPEN_PATHS`."""
         self._app, self._access, self._rate_limiter, self._pause = app, access, rate_limiter, pause
         self._dialects, self._visits = dialects or {}, visits or RevocableStreams()
         self._opens, self._refusals, self._tickets = opens, refusals, tickets
-        # A page that may ask sees why it is refused.
+        # The gate is behind CORS, so that an allowed page can read why it is refused.
         self._behind_cors = AccessCors(self._authenticate, access)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,8 +95,8 @@ class AuthGate:
     async def _admitted(
         self, scope: Scope, receive: Receive, send: Send, opened: contextlib.ExitStack
     ) -> tuple[Scope, Send] | None:
-        """The scope with its caller and how to answer; None where it was refused. While ``opened``
-        is, the request or connection counts as the caller's."""
+        """Return the scope with its identity and the function that sends, or `None` if it was
+        refused. The request counts as the caller's until ``opened`` is closed."""
         approach = request_origin(scope)
         try:
             if self._rate_limiter is not None:
@@ -131,8 +130,8 @@ class AuthGate:
     def _with_ticket(
         self, scope: Scope, approach: RequestOrigin
     ) -> tuple[RequestOrigin, str | None]:
-        """The approach of a WebSocket with the token that its ticket or key stands for, and the
-        session that it opens, None for any."""
+        """Return the origin of a WebSocket with the token of its ticket or key, and the only
+        session that this opens (`None`: any)."""
         if scope["type"] != "websocket" or self._tickets is None:
             return approach, None
         key = auth_gate.ephemeral_ticket(approach.authorizations)
@@ -167,7 +166,7 @@ def request_origin(scope: Scope) -> RequestOrigin:
         navigates=method == "GET" and headers.get("sec-fetch-mode") == "navigate",
         # Fetch: browsers send an Origin with every WebSocket and every method but these two.
         rebinding_proof=live or method not in ("GET", "HEAD") or scope["path"] in LEARNS_NOTHING,
-        scheme={"ws": "http", "wss": "https"}.get(scheme, scheme),  # as an Origin has it
+        scheme={"ws": "http", "wss": "https"}.get(scheme, scheme),  # as in an Origin
         peer=(scope.get("client") or (None,))[0],
         forwarded=any(name.startswith(PROXY_HEADER_PREFIXES) for name in headers),
     )
@@ -176,7 +175,7 @@ def request_origin(scope: Scope) -> RequestOrigin:
 async def send_refusal(
     error: errors.SidecarError, scope: Scope, receive: Receive, send: Send, dialects: ErrorDialects
 ) -> None:
-    """Answer before anybody has read the body; a WebSocket's handshake gets 403."""
+    """Refuse a request before its body is read; the handshake of a WebSocket gets 403."""
     if scope["type"] == "websocket":
         await receive()
         message: Message = {"type": "websocket.close", "code": 1008, "reason": error.code}
@@ -186,17 +185,17 @@ async def send_refusal(
 
 
 KEY_SUBPROTOCOL_PREFIXES = ("bearer.", "openai-insecure-api-key.")
-"""Prefixes of a subprotocol that is a key: ours, and that of OpenAI's clients."""
+"""Prefixes of a subprotocol that is a key: that of this service and that of OpenAI's clients."""
 ANONYMOUS = "nobody"
-"""Stands for a token where none is asked for."""
+"""Stands for a token where none is required."""
 AGREED_SESSION_KEY = "agreed_session"
-"""Its name in the state of a connection."""
+"""Key in the state of a connection."""
 TICKET_PARAMETER = "ticket"
-"""Its name in an address."""
+"""Name of the query parameter."""
 MAX_QUERY_FIELDS = 100
-"""In the query of an address."""
+"""Maximum of fields in a query."""
 EPHEMERAL_KEY_PREFIX = "ek_"
-"""Prefix of a key that may be a ticket, in all places where a key may be."""
+"""Prefix of a key that may be a ticket, wherever a key is accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,24 +204,25 @@ class TicketGrant:
 
     token: str
     path: str | None = None
-    """The only address that it opens; None for every live connection."""
+    """The only path that it opens; `None`: every live connection."""
     session: str | None = None
-    """The only session that it opens, as JSON; None for any."""
+    """The only session that it opens, as JSON; `None`: any."""
 
 
 def agreed_session(scope: Scope) -> str | None:
-    """The only session that the key of a connection opens, as JSON; None for any."""
+    """Return the only session that the key of a connection opens, as JSON; `None`: any."""
     session: str | None = scope.get("state", {}).get(AGREED_SESSION_KEY)
     return session
 
 
 def authorizations(scope: Scope) -> list[str]:
-    """Return the bearer tokens of a connection, as if they had come in `Authorization`: from there,
-    from `X-API-Key`, the address, or the subprotocols; the first of these that has any, and all of
-    it: two are refused.
+    """Return the bearer tokens of a connection, in the form of `Authorization` headers.
+
+    Sources in order: `Authorization`, `X-API-Key`, query, subprotocols. The first one with a token
+    counts, with all its tokens, as more than one are refused later.
 
     Raises:
-        errors.RequestInvalid: the address has too many fields.
+        errors.RequestInvalid: the query has too many fields.
     """
     headers = Headers(scope=scope)
     ways = (
@@ -240,17 +240,17 @@ def authorizations(scope: Scope) -> list[str]:
 
 
 def sent_token(request: Request) -> str:
-    """Return the token of a request that was let in, "" where it needed none."""
+    """Return the token of an admitted request; "" if it needed none."""
     return split_authorization(request.headers.get("authorization", ""))[1]
 
 
 def ticket_of(scope: Scope) -> str | None:
-    """The ticket in the address, None where there is none."""
+    """Return the ticket in the query, or `None` if it has none."""
     return next(iter(_query(scope).get(TICKET_PARAMETER, [])), None)
 
 
 def ephemeral_ticket(authorizations: Sequence[str]) -> str | None:
-    """The word in a key that may be a ticket."""
+    """Return the code in a key that may be a ticket, or `None`."""
     if len(authorizations) != 1 or not authorizations[0].startswith(
         f"Bearer {EPHEMERAL_KEY_PREFIX}"
     ):
@@ -259,7 +259,7 @@ def ephemeral_ticket(authorizations: Sequence[str]) -> str | None:
 
 
 def choose_subprotocol(scope: Scope, spoken: Sequence[str]) -> str | None:
-    """The first of the subprotocols that are offered which a wire speaks; never one with a key."""
+    """Return the first offered subprotocol that is supported, or `None`; never one with a key."""
     return next((one for one in scope.get("subprotocols", ()) if one in spoken), None)
 
 

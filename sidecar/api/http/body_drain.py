@@ -1,4 +1,4 @@
-"""Drain of request bodies that are not read, so that a refused client sees its answer."""
+"""Drain of unread request bodies, so that a refused client reads the response."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LINGER_S = 10.0
-"""So long a client may go on sending until it looks for an answer: Node makes all of a form first,
-and takes seconds for 200 MB. It closes by itself once it has the answer."""
+"""Seconds for which a client may go on sending before it reads the response. Node builds the whole
+form first, which takes seconds for 200 MB. A client closes the connection once it has the
+response."""
 REFUSED_LINGER_S = 0.5
-"""As `LINGER_S`, of a client that is not known (401, 403)."""
+"""As `LINGER_S`, for a client that is not authenticated (401, 403)."""
 LINGER_BYTES = 16 << 20
-"""Bytes that are read at once. What is refused is not swallowed: later ones hardly are, and only to
-see that the client has gone."""
+"""Bytes that are read without a pause. A refused body is not read whole: beyond this limit reading
+is slow, and serves only to notice that the client has closed."""
 LINGER_PAUSE_S = 0.25
 _CLOSE = (b"connection", b"close")
 
 
 class BodyDrain:
-    """Closes connections whose request's body was not read to its end, and not too rudely."""
+    """ASGI middleware that closes a connection with an unread request body after a drain."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -51,12 +52,13 @@ class BodyDrain:
 
 
 class _BodyProgress:
-    """A request's body, and how much of it has been read."""
+    """Request body, and whether some of it is unread."""
 
     def __init__(self, headers: Headers, receive: Receive) -> None:
         self._receive = receive
         self._waits = headers.get("expect", "").lower() == "100-continue"
-        """True if the client sends nothing before it is told to, which the first read does."""
+        """True if the client sends nothing before it gets `100 Continue`, which the first read
+        sends."""
         self.unread = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
 
     async def receive(self) -> Message:
@@ -68,7 +70,7 @@ class _BodyProgress:
         return message
 
     async def linger(self, linger_s: float) -> None:
-        """Read on for so many seconds at most."""
+        """Drain the body for at most ``linger_s`` seconds."""
         read = 0
         try:
             async with asyncio.timeout(linger_s):
@@ -77,7 +79,7 @@ class _BodyProgress:
                     if read >= LINGER_BYTES:
                         await asyncio.sleep(LINGER_PAUSE_S)
         except (TimeoutError, asyncio.CancelledError):
-            pass  # nobody but the server cancels, at its end: the answer is complete all the same
+            pass  # only the server cancels, at its shutdown; the response is complete nevertheless
 
 
 def _without_connection(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -1,4 +1,4 @@
-"""CORS: origins, methods and headers of pages that may read answers."""
+"""CORS: origins, methods and headers of pages that may read responses."""
 
 from __future__ import annotations
 
@@ -40,5 +40,5 @@ class AccessCors(CORSMiddleware):
         self._access = access
 
     def is_allowed_origin(self, origin: str) -> bool:
-        """Return whether the access policy lets pages of ``origin`` read answers."""
+        """Return whether the access policy lets pages of ``origin`` read responses."""
         return self._access.admits_origin(origin)

@@ -49,19 +49,19 @@ _FROM_STATUS: Mapping[int, type[errors.SidecarError]] = {
     413: errors.UploadTooLarge,
     415: errors.ContentTypeUnsupported,
 }
-"""Errors for the framework's own responses, by status; the method is a case of its own."""
+"""Errors for the framework's own responses, by status; 405 is handled separately."""
 ErrorRenderer = Callable[[errors.SidecarError], Response]
-"""Writes an error in the language of a wire."""
+"""Renderer of an error in the format of a protocol."""
 ErrorDialects = Mapping[str, ErrorRenderer]
-"""Error formats of paths whose clients do not know problem details; one that ends in '/' stands
-for all below it."""
+"""Error formats of paths, for clients that do not know problem details. A path that ends in '/'
+covers all below it."""
 NO_DIALECTS: ErrorDialects = {}
 UPGRADE_HEADERS = {"Upgrade": "websocket", "Connection": "Upgrade"}
-"""Of a 426, as RFC 9110 wants it."""
+"""Headers of a 426, as RFC 9110 requires."""
 
 
 def problem_body(error: errors.SidecarError) -> dict[str, Any]:
-    """The body of a problem response."""
+    """Return the body of a problem response."""
     status = STATUS[error.kind]
     return {
         "type": f"urn:vibevoice-asr:error:{error.code}",
@@ -75,7 +75,7 @@ def problem_body(error: errors.SidecarError) -> dict[str, Any]:
 
 
 def problem(error: errors.SidecarError) -> Response:
-    """The response that says ``error``; the log has its id."""
+    """Return the problem response of ``error`` and log its request id."""
     body = problem_body(error)
     log_error(error, body["request_id"])
     return Response(
@@ -87,7 +87,7 @@ def problem(error: errors.SidecarError) -> Response:
 
 
 def log_error(error: errors.SidecarError, request_id: str) -> None:
-    """A line in the log, as a warning where it is our fault."""
+    """Log an error: a warning if it is a fault of the service."""
     ours = STATUS[error.kind] >= 500 and error.kind is not errors.ErrorKind.BUSY
     level = logging.WARNING if ours else logging.INFO
     log.log(level, "answered %s, request %s", error.code, request_id)
@@ -114,8 +114,8 @@ def error_headers(error: errors.SidecarError) -> dict[str, str]:
 def install_error_handlers(
     app: FastAPI, *routers: APIRouter, dialects: ErrorDialects = NO_DIALECTS
 ) -> None:
-    """Make ``app``, which has these ``routers``, answer every error in the language of its address:
-    as a problem, unless ``dialects`` has another."""
+    """Make ``app``, which has these ``routers``, answer every error in the format of its path: as a
+    problem, unless ``dialects`` has another format."""
     own = [route for router in routers for route in router.routes]
 
     def said(
@@ -153,13 +153,14 @@ def install_error_handlers(
 
     @app.exception_handler(Exception)
     async def unknown(request: Request, error: Exception) -> Response:
-        # Answered from outside of everything else, which would have seen what is left unread.
+        # This response is sent outside of `BodyDrain`, which would have drained an unread body.
         return said(request, errors.SidecarError(), {"Connection": "close"})
 
     found_nothing = app.router.default
 
     async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:
-        """Starlette refuses a WebSocket where there is none by a 403 without a word."""
+        """Refuse a WebSocket at an unknown path with an error; Starlette sends a 403 without a
+        body."""
         if scope["type"] != "websocket":
             await found_nothing(scope, receive, send)
             return
@@ -176,8 +177,7 @@ def install_error_handlers(
 
 
 def _methods(scope: Scope, routes: Iterable[BaseRoute]) -> list[str]:
-    """Return the methods of an address, by all routes that it matches; a mount has files to be
-    read."""
+    """Return the methods of a path, of all routes that match it; a mount allows GET."""
     methods: set[str] = set()
     for route in routes:
         if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
@@ -195,5 +195,5 @@ def _takes_websockets(request: Request, routes: Iterable[BaseRoute]) -> bool:
 
 
 def _is_in_mount(mount: Mount, scope: Scope) -> bool:
-    """Return whether an address is one of the mount's, which by then may have made it its own."""
+    """Return whether a path is in a mount, which may have changed the scope already."""
     return f"{scope['path']}/".startswith(f"{mount.path}/")

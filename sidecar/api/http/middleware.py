@@ -1,8 +1,7 @@
-"""ASGI middleware: metrics, disconnects, tidy paths, answers at shutdown, HEAD.
+"""ASGI middleware: metrics, disconnects, path normalization, shutdown responses, HEAD.
 
-`RequestMetrics` stands before everything, refusals of the gate included; `RouteRecorder` behind
-everything else, where it is known which address of ours it was. An address that is none of ours has
-no name.
+`RequestMetrics` is the outermost middleware, so it counts refusals of the gate too. `RouteRecorder`
+is the innermost, where the matched route is known. Unknown paths have no route.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from sidecar.observability.tracing import CURRENT_ARRIVAL, RequestArrival
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 NO_ROUTE = "(none)"
-"""The route of what was refused before anybody looked for one, or found none."""
+"""Route of a request that was refused before routing, or that no route matched."""
 DISCONNECTED_STATUS = "gone"
-"""The status of a request whose client hung up before it had an answer."""
+"""Status of a request if its client disconnected before the response."""
 _KEY = "counted"
 
 
 class RouteRecorder:
-    """Notes the route that answers."""
+    """Record of the route that answers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -46,7 +45,7 @@ class RouteRecorder:
 
 
 class RequestMetrics:
-    """Counts them."""
+    """Metrics of requests and WebSockets."""
 
     def __init__(self, app: ASGIApp, tally: ProtocolMetrics) -> None:
         self._app, self._tally = app, tally
@@ -75,7 +74,7 @@ class RequestMetrics:
         try:
             await self._app({**scope, _KEY: note}, receive, noting)
         except Exception:
-            status = status or "500"  # which is said from further out
+            status = status or "500"  # an outer layer sends it
             raise
         finally:
             tally.answering -= 1
@@ -111,7 +110,7 @@ class RequestMetrics:
 
 
 class ArrivalRecorder:
-    """Notes it of every request and connection, and when they are over."""
+    """Record of arrival, trace context and end of every request and connection."""
 
     def __init__(self, app: ASGIApp, now: clock.Clock = clock.wall_time) -> None:
         self._app, self._now = app, now
@@ -136,12 +135,12 @@ class ArrivalRecorder:
 async def watch_disconnect(
     request: Request, gone: Callable[[], None], cancel: Callable[[], None]
 ) -> AsyncGenerator[None, None]:
-    """While this lasts, ``gone`` is called once the client of a request, whose body has been read,
-    goes away, or nobody is answered any more; and ``cancel``, which ends the job that is waited
-    for, once its token counts no more.
+    """Call ``gone`` if the client disconnects within this context, or the request is cancelled.
+    Call ``cancel``, which ends the awaited job, if the client's token is revoked. The request body
+    must have been read.
 
     Raises:
-        errors.TokenInvalid: it does not, and there is no transcript.
+        errors.TokenInvalid: the token was revoked, and there is no transcript.
     """
     sent_away = False
 
@@ -171,8 +170,8 @@ async def watch_disconnect(
 
 
 class TidyPaths:
-    """Takes a doubled slash, and one at the end, out of addresses below ``prefixes``: clients put
-    them together from a base URL. A redirect would go to whatever Host the client claims."""
+    """Normalization of paths below ``prefixes``: remove doubled and trailing slashes, as clients
+    join paths to a base URL. A redirect would go to whatever Host the client claims."""
 
     def __init__(self, app: ASGIApp, prefixes: tuple[str, ...]) -> None:
         self._app, self._prefixes = app, prefixes
@@ -187,7 +186,8 @@ class TidyPaths:
 
 
 class ShutdownAnswers:
-    """Answers `errors.ShuttingDown`, in the language of the address, where nothing was answered."""
+    """Response `errors.ShuttingDown`, in the format of the path, to requests that have none at
+    shutdown."""
 
     def __init__(self, app: ASGIApp, dialects: ErrorDialects | None = None) -> None:
         self._app, self._dialects = app, dialects or {}
@@ -206,7 +206,7 @@ class ShutdownAnswers:
 
         try:
             await self._app(scope, receive, noting)
-        except asyncio.CancelledError:  # nobody but the server cancels, and only at its end
+        except asyncio.CancelledError:  # only the server cancels, and only at its shutdown
             if not begun:
                 answer = error_response_at(scope["path"], self._dialects)(errors.ShuttingDown())
                 answer.headers["Connection"] = "close"
@@ -214,7 +214,7 @@ class ShutdownAnswers:
 
 
 class HeadRequests:
-    """Lets every address that takes GET take HEAD."""
+    """HEAD requests on every path that has GET."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""OpenAPI: schemas, parameters and bodies of routes, answers that several share, the page /docs."""
+"""OpenAPI: schemas, parameters and bodies of routes, shared responses, the page /docs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sidecar.interfaces.request_options import MAX_PROMPT_CHARACTERS, MAX_SPEAKE
 
 
 class RenderedBody(BaseModel):
-    """A body that is rendered from an object of the service, by the fields that OpenAPI shows."""
+    """Response body that is rendered from an object of the service, by the fields in OpenAPI."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -47,12 +47,12 @@ class ProblemDetails(BaseModel):
 
 
 def content(*media_types: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the content of an answer as one of ``media_types``; without a schema it is text."""
+    """Return the content of a response as one of ``media_types``; without a schema it is text."""
     return {kind: {"schema": schema or text()} for kind in media_types}
 
 
 def error_responses(content: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
-    """Return the answers of a route that say what was wrong."""
+    """Return the error responses of a route."""
     return {
         "4XX": {"description": "Error of the request", "content": content},
         "5XX": {"description": "Error of the service", "content": content},
@@ -60,35 +60,35 @@ def error_responses(content: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
 
 
 def text(description: str = "", **more: Any) -> dict[str, Any]:
-    """Return the schema of a text."""
+    """Return the schema of a string."""
     return {"type": "string", **_described(description), **more}
 
 
 def choice(values: Iterable[str], description: str = "", **more: Any) -> dict[str, Any]:
-    """Return the schema of a text that is one of ``values``."""
+    """Return the schema of a string that is one of ``values``."""
     return text(description, enum=[*values], **more)
 
 
 def flag(default: bool, description: str = "") -> dict[str, Any]:
-    """Return the schema of a yes or no."""
+    """Return the schema of a boolean."""
     return {"type": "boolean", "default": default, **_described(description)}
 
 
 def number(
     least: float, most: float | None, description: str = "", kind: str = "number", **more: Any
 ) -> dict[str, Any]:
-    """Return the schema of a number within limits, of which ``most`` may be none."""
+    """Return the schema of a number with limits; ``most`` may be `None`."""
     limits = {"minimum": least} | ({} if most is None else {"maximum": most})
     return {"type": kind, **limits, **_described(description), **more}
 
 
 def integer(least: int, most: int, description: str = "", **more: Any) -> dict[str, Any]:
-    """Return the schema of a whole number within limits."""
+    """Return the schema of an integer with limits."""
     return number(least, most, description, "integer", **more)
 
 
 def texts(description: str) -> dict[str, Any]:
-    """Return the schema of a list of texts."""
+    """Return the schema of a list of strings."""
     return {"type": "array", "items": {"type": "string"}, "description": description}
 
 
@@ -107,7 +107,7 @@ def parameter(
 PROBLEMS = error_responses(
     content("application/problem+json", schema=ProblemDetails.model_json_schema())
 )
-"""Of every route: an `APIRouter` is made with it."""
+"""Error responses of every route: an `APIRouter` is created with it."""
 PATH = text("Full path of a file on this machine.")
 AUDIO_FILE = text(format="binary")
 
@@ -123,7 +123,7 @@ def object_schema(
 def request_body(
     json: dict[str, Any], form: dict[str, Any] | None = None, **examples: Any
 ) -> dict[str, Any]:
-    """Return the body of a request as JSON and, with ``form``, as multipart form too.
+    """Return the body of a request as JSON and, with ``form``, also as a multipart form.
 
     ``json``, ``form``: schemas; ``examples``: of the JSON.
     """
@@ -134,7 +134,7 @@ def request_body(
 
 
 def submission(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the body of a request with a recording, in its two forms, beside ``options``."""
+    """Return the body of a request with a recording and ``options``, as JSON and as a form."""
     return request_body(
         object_schema({"audio_path": PATH, **options}, ["audio_path"]),
         object_schema({"audio": AUDIO_FILE, **options}, ["audio"]),
@@ -196,17 +196,17 @@ OPTIONS: dict[str, Any] = {
         False, "Return word timestamps, also from an engine for which they are more work."
     ),
 }
-"""An engine that cannot follow one of those from
-`hotwords` to `windows` says so (`option_ignored` in the warnings)."""
+"""Options of a recording. If an engine does not support one of `hotwords` to `windows`, the
+warnings say so (`option_ignored`)."""
 
 PAGE = "/docs"
 ASSETS = "/docs/assets"
 NOT_FRAMED = {"Content-Security-Policy": "frame-ancestors 'none'", "X-Frame-Options": "DENY"}
-"""No other page puts this one into a frame and has its visitors click there."""
+"""Headers against clickjacking: no other page may show this one in a frame."""
 
 
 def install_docs_page(app: FastAPI) -> None:
-    """Serve the page and what it needs."""
+    """Serve the page /docs and its assets."""
     package = find_spec("fastapi_offline")
     if package is None or package.origin is None:
         return

@@ -1,7 +1,7 @@
-"""Request headers (size limits, Prefer, Range, Idempotency-Key, RateLimit), principal, JSON input.
+"""Request headers (size limits, Prefer, Range, Idempotency-Key, RateLimit), identity, JSON input.
 
-As draft 11 of the IETF's httpapi group has them (structured fields: `q` quota, `w` window in
-seconds, `r` remaining, `t` seconds until it is whole again).
+RateLimit headers follow draft 11 of the IETF's httpapi group (structured fields: `q` quota, `w`
+window in seconds, `r` remaining, `t` seconds until it is whole again).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _REVOCABLE_KEY = "visits"
 
 
 def scope_with_identity(scope: Scope, caller: Identity, visits: RevocableStreams) -> Scope:
-    """The scope of a request or WebSocket, with who it comes from."""
+    """Return the scope of a request or WebSocket with the identity of its client."""
     return {
         **scope,
         "state": {**scope.get("state", {}), _IDENTITY_KEY: caller, _REVOCABLE_KEY: visits},
@@ -39,27 +39,28 @@ def scope_with_identity(scope: Scope, caller: Identity, visits: RevocableStreams
 
 
 PEER_GONE_KEY = "peer_gone"
-"""Name in the state of a connection: whether its client hung up, also while nothing is read."""
+"""Key in the state of a connection: a function that returns whether its client disconnected, also
+while nothing is read."""
 
 
 def is_peer_gone(connection: HTTPConnection) -> bool:
-    """Return whether the client of a request hung up, as far as that is seen before its body is
-    read."""
+    """Return whether the client of a request disconnected, as far as the server notices it before
+    the body is read."""
     look: Callable[[], bool] | None = connection.scope.get("state", {}).get(PEER_GONE_KEY)
     return look is not None and look()
 
 
 def identity_of(connection: HTTPConnection) -> Identity:
-    """Return the identity of the sender; an error of ours at an address that is answered without
-    one."""
+    """Return the identity of the client. At a public path there is none: calling this there is a
+    bug."""
     caller = connection.scope["state"][_IDENTITY_KEY]
     assert isinstance(caller, Identity)
     return caller
 
 
 def revocable(scope: Scope, sent_away: Callable[[], None]) -> AbstractContextManager[None]:
-    """While this lasts, ``sent_away`` is called if what proved who sent the request counts no
-    more: an answer that goes on for long has to end then."""
+    """Call ``sent_away`` within this context if the credential of the request is revoked, to end a
+    long response."""
     state = scope.get("state", {})
     if _IDENTITY_KEY not in state:
         return nullcontext()
@@ -70,14 +71,14 @@ def revocable(scope: Scope, sent_away: Callable[[], None]) -> AbstractContextMan
 IDEMPOTENCY_KEY_HEADER = "idempotency-key"
 _IDEMPOTENCY_KEY = re.compile(r'"?(?P<name>[\x21\x23-\x7e]{1,255})"?', re.ASCII)
 """A structured string by the draft (draft-ietf-httpapi-idempotency-key-header); most clients send
-it without the quotes."""
+it without quotes."""
 
 
 def idempotency_key_of(request: Request) -> str | None:
-    """Return the idempotency key of a request, None if it has none.
+    """Return the idempotency key of a request, or `None` if it has none.
 
     Raises:
-        errors.FieldInvalid: it is no key.
+        errors.FieldInvalid: the key is malformed, or there are several.
     """
     given = request.headers.getlist(IDEMPOTENCY_KEY_HEADER)
     if not given:
@@ -92,8 +93,8 @@ def idempotency_key_of(request: Request) -> str | None:
 
 
 def request_digest(fields: Mapping[str, Any], upload: int | None) -> str:
-    """Of all that was sent: two requests with the same are one. A file that was named counts by its
-    name. May wait for a disk."""
+    """Return a digest of the whole request: requests with equal digests count as the same. A file
+    that is named by its path counts by that path. May wait for a disk."""
     found = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     if upload is not None:
         found.update(sha256_of_file(upload).encode())
@@ -109,9 +110,9 @@ _PREFERENCE = re.compile(
 
 
 def parse_prefer(headers: Iterable[str]) -> dict[str, str]:
-    """Names, in lower case, and values ("" for none); of several of one name the first counts.
+    """Return preferences by lower-case name, with values ("" for none); the first of a name counts.
 
-    A header that breaks the rules says nothing from there on.
+    A malformed header is ignored from the error on.
     """
     found: dict[str, str] = {}
     for header in headers:
@@ -130,7 +131,8 @@ def parse_prefer(headers: Iterable[str]) -> dict[str, str]:
 
 
 def wants_async(headers: Iterable[str]) -> bool:
-    """Return whether the client prefers a job now to its result later."""
+    """Return whether the client asks for a job at once instead of its result later
+    (`respond-async`)."""
     return parse_prefer(headers).get("respond-async") == ""
 
 
@@ -138,18 +140,18 @@ _NUMBER = re.compile(r"\d{0,18}", re.ASCII)
 
 
 def parse_range(header: str, size: int) -> tuple[int, int] | None:
-    """The first byte that is asked for and the one behind the last; None where it is all of them,
-    or what is asked for is not understood, as the standard has it.
+    """Return the first requested byte and the one after the last, or `None` for the whole file. A
+    malformed header counts as none, as the standard requires.
 
     Raises:
-        errors.RangeUnsatisfiable: there are no such bytes.
+        errors.RangeUnsatisfiable: the file has no such bytes.
     """
     unit, _, span = header.partition("=")
     first, dash, last = (part.strip() for part in span.partition("-"))
     wanted = unit.strip().lower() == "bytes" and dash and first + last
     if not wanted or not all(_NUMBER.fullmatch(one) for one in (first, last)):
         return None
-    if first == "":  # so many at the end
+    if first == "":  # the last bytes of the file
         begin, end = max(0, size - int(last)), size
     else:
         begin, end = int(first), min(size, int(last or size) + 1)
@@ -165,7 +167,7 @@ _POLICY = '"requests"'
 
 
 def rate_limit_headers(standing: RateLimitState) -> list[tuple[bytes, bytes]]:
-    """The two headers."""
+    """Return the headers `RateLimit-Policy` and `RateLimit`."""
     rate = standing.rate
     return [
         (b"ratelimit-policy", f"{_POLICY};q={rate.amount:.0f};w={rate.window_s:.0f}".encode()),
@@ -174,7 +176,7 @@ def rate_limit_headers(standing: RateLimitState) -> list[tuple[bytes, bytes]]:
 
 
 def send_with_rate_limit(send: Send, standing: RateLimitState) -> Send:
-    """``send``, with the headers in the answer."""
+    """Return ``send`` with the rate limit headers added to the response."""
 
     async def say(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -188,15 +190,16 @@ def send_with_rate_limit(send: Send, standing: RateLimitState) -> Send:
 
 
 MAX_JSON_VALUES = 100_000
-"""Of one message: each is looked at while everybody else's wait, and a message may have 4 MiB."""
+"""Maximum of values in a message of up to 4 MiB: they are checked one by one, while all other
+requests wait."""
 
 
 def parse_json_message(text: str | bytes) -> Any:
     """Parse a JSON message.
 
     Raises:
-        ValueError: it is no JSON, NaN included, or holds what no wire could send on: half of a
-            surrogate pair, or a number beyond those of a double (``1e400``); or too many values.
+        ValueError: it is no JSON, NaN included; it has too many values, or one that cannot be sent
+            on: half of a surrogate pair, or a number beyond the range of a double (``1e400``).
     """
     found = from_json(text, allow_inf_nan=False)
     inner: Collection[Any]
@@ -219,13 +222,14 @@ def parse_json_message(text: str | bytes) -> Any:
 
 
 MAX_HEADER_BYTES = 1 << 10
-"""Of one header, name and value: no client of ours and no browser needs more."""
+"""Maximum of one header, name and value: no client of this service and no browser needs more."""
 MAX_ALL_HEADERS_BYTES = 128 << 10
-"""Of all headers together. The HTTP parser refuses only what is longer and comes in pieces."""
+"""Maximum of all headers together. The HTTP parser refuses only longer ones that arrive in several
+reads."""
 LONG_HEADERS = (
     *("authorization", "proxy-authorization", "x-api-key", "api-key", "api_key"),
-    "sec-websocket-protocol",  # tokens of pages, whose WebSockets have no headers
-    "cookie",  # browsers send those of every program on localhost
+    "sec-websocket-protocol",  # tokens of pages, which cannot set headers of WebSockets
+    "cookie",  # browsers send the cookies of all programs on localhost
     "referer",
     *("tracestate", "baggage"),
     *("x-forwarded-client-cert", "x-forwarded-tls-client-cert", "client-cert", "x-client-cert"),
@@ -235,15 +239,15 @@ LONG_HEADERS = (
     *("x-amzn-", "x-ms-", "cf-access-", "x-goog-iap-", "x-envoy-"),
     *("x-original-ur", "x-forwarded-uri"),
 )
-"""Prefixes of headers that only `MAX_ALL_HEADERS_BYTES` limits: tokens, whose check is linear,
-and what browsers and proxies add that is never parsed here."""
+"""Prefixes of headers that only `MAX_ALL_HEADERS_BYTES` limits. They are tokens, which are checked
+in linear time, and headers of browsers and proxies that are never parsed here."""
 
 
 def check_header_sizes(headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Refuse a request with a header, or a head, beyond its limit.
+    """Refuse a request with a header, or a total of headers, beyond its limit.
 
     Raises:
-        errors.HeaderTooLarge: the text names the header.
+        errors.HeaderTooLarge: the message names the header.
     """
     total = 0
     for name, value in headers:

@@ -1,10 +1,10 @@
 """Responses: JSON bodies, server-sent events, incremental text.
 
-A reader holds nothing but its own connection: what it has not read waits in its buffer or not at
-all, and the job goes on at its own pace.
+A slow client holds up only its own connection: what it has not read waits in its buffer or is
+dropped, and the job goes on.
 
-Pure. Each segment goes out once, as soon as it is closed; a stretch that is heard again after a
-crash, or whose borders the whole transcript has a little elsewhere, is not told again.
+Each segment is sent once, as soon as it is final. It is not sent again if another attempt
+recognizes it anew after a crash, or if the final transcript moves its borders a little.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ Fields = Mapping[str, object]
 
 
 def to_json(body: Mapping[str, Any]) -> bytes:
-    """Strict JSON: a NaN is a fault here, not something to send."""
+    """Return strict JSON: a NaN raises, as it is a bug of the service."""
     return json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
 
 
 def json_response(
     body: Mapping[str, Any] | bytes, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """An answer in JSON, from values or from what `to_json` made of them."""
+    """Return a JSON response, from values or from the bytes of `to_json`."""
     return Response(
         body if isinstance(body, bytes) else to_json(body),
         status_code=status,
@@ -53,15 +53,15 @@ def json_response(
 
 
 def media_type(request: Request) -> str:
-    """The Content-Type without its parameters, in lower case."""
+    """Return the Content-Type without its parameters, in lower case."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def read_fields(request: Request, service: Service) -> tuple[Fields, AudioSource | None]:
-    """The fields of a request in either form, and the recording if it came along.
+    """Return the fields of a request, from JSON or a form, and the recording if the form has it.
 
     Raises:
-        errors.BadRequest: the body is not what it says it is.
+        errors.BadRequest: the body does not match its Content-Type.
     """
     match media_type(request):
         case "multipart/form-data":
@@ -73,10 +73,10 @@ async def read_fields(request: Request, service: Service) -> tuple[Fields, Audio
 
 
 async def open_local(request: Request, fields: Fields, service: Service) -> AudioSource:
-    """The file that the field 'audio_path' names, for a client that may do so.
+    """Return the file that the field 'audio_path' names, if the client may name files.
 
     Raises:
-        errors.BadRequest: it is missing, not allowed, or no recording's.
+        errors.BadRequest: it is missing, not allowed, or no recording.
     """
     caller = identity_of(request)
     caller.demand(identity.Scope.AUDIO_PATH)
@@ -89,27 +89,27 @@ async def open_local(request: Request, fields: Fields, service: Service) -> Audi
 
 
 SSE_KEEP_ALIVE = b": keep-alive\n\n"
-"""A comment, which every reader passes over."""
+"""A comment, which every client ignores."""
 SSE_KEEP_ALIVE_S = 15.0
-"""As the standard advises against proxies that close what is silent."""
+"""Interval that the standard recommends, against proxies that close idle connections."""
 LAST_FRAME_TIMEOUT_S = 5.0
-"""Time for a client to read the last frame of a stream that is ended."""
+"""Time for a client to read the last frame of a stream that the service ends."""
 SSE_MEDIA_TYPE = "text/event-stream"
 _ID = re.compile(r"\d{1,15}", re.ASCII)
 
 
 def sse_frame(data: Mapping[str, Any], event: str | None = None, id: int | None = None) -> bytes:
-    """One event with a JSON document on one line; without a name it is the default event."""
+    """Return an event with a JSON document on one line; without a name it is the default event."""
     head = f"event: {event}\n" if event is not None else ""
     number = f"id: {id}\n" if id is not None else ""
     return f"{number}{head}data: ".encode() + to_json(data) + b"\n\n"
 
 
 def last_event_id(request: Request) -> int:
-    """The number of the last event that the client has had (`Last-Event-ID`), 0 for none.
+    """Return the number of the last event that the client received (`Last-Event-ID`); 0 for none.
 
     Raises:
-        errors.FieldInvalid: it is no number of ours.
+        errors.FieldInvalid: it is not an event number.
     """
     given = request.headers.get("last-event-id", "").strip()
     if given and not _ID.fullmatch(given):
@@ -124,21 +124,21 @@ def last_event_id(request: Request) -> int:
 
 
 class StreamedResponse(Response):
-    """An answer whose body is made while it is sent, until its client hangs up."""
+    """Response with a body that is produced while it is sent, until the client disconnects."""
 
     def __init__(self, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status_code=status, headers=headers)
         self._begun = self._ended = False
 
     async def _begin(self, send: Send) -> None:
-        """Send the head, unless it was sent."""
+        """Send the head, unless it was sent already."""
         if not self._begun:
             start = {"status": self.status_code, "headers": self.raw_headers}
             await send({"type": "http.response.start", **start})
             self._begun = True
 
     async def _send_all(self, send: Send, frames: AsyncGenerator[bytes, None]) -> None:
-        """Send the body, and before its first bytes the head."""
+        """Send the body, and the head before its first bytes."""
         async with aclosing(frames) as each:
             async for frame in each:
                 await self._begin(send)
@@ -149,10 +149,10 @@ class StreamedResponse(Response):
 
 
 class EventStreamResponse(StreamedResponse):
-    """An answer that goes on as long as there are ``frames``.
+    """Response of server-sent events that lasts as long as there are ``frames``.
 
-    ``closed`` is called once it is over, whatever came of it, also where the client left before the
-    first frame. ``farewell`` is the last frame where the token of who asked counts no more.
+    ``closed`` is always called at its end, even if the client disconnected before the first frame.
+    ``farewell`` is the last frame if the client's token is revoked.
     """
 
     media_type = SSE_MEDIA_TYPE
@@ -171,7 +171,7 @@ class EventStreamResponse(StreamedResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope.get("head"):  # the headers are all of the answer
+        if scope.get("head"):  # a HEAD response has no body
             self._closed()
             await self._frames.aclose()
             await self._begin(send)
@@ -181,7 +181,7 @@ class EventStreamResponse(StreamedResponse):
         try:
             if await send_until_disconnect(scope, receive, self._follow(send)):
                 last = self._farewell
-        except asyncio.CancelledError:  # the service ends, and what is followed outlives it
+        except asyncio.CancelledError:  # the service shuts down, and the job outlives it
             if not self._begun:
                 raise
             last = b""
@@ -200,9 +200,9 @@ class EventStreamResponse(StreamedResponse):
 async def send_until_disconnect(
     scope: Scope, receive: Receive, sending: Coroutine[Any, Any, None]
 ) -> bool:
-    """Run ``sending`` until it ends, the client hangs up, or the client's token is revoked.
+    """Run ``sending`` until it ends, the client disconnects, or its token is revoked.
 
-    Return True if the token was revoked. Whatever ``sending`` raises is raised.
+    Return True if the token was revoked. An exception of ``sending`` is raised.
     """
     revoked = False
     async with running(sending, _disconnected(receive)) as (sender, listener):
@@ -229,17 +229,17 @@ async def _disconnected(receive: Receive) -> None:
 
 
 class UnsentSegments:
-    """Segments of one job that are not sent yet."""
+    """Segments of one job that were not sent yet."""
 
     def __init__(self) -> None:
         self._said: list[Segment] = []
         self._before: list[tuple[float, float]] = []
-        """Times of the segments of a failed attempt; apart, in order."""
+        """Times of the segments of failed attempts; disjoint, in order."""
         self._next = 0
         self._attempt = 0
 
     def more(self, job: JobRecord) -> Iterator[tuple[int, Segment]]:
-        """The segments that are new in a job, each with its index there."""
+        """Return the new segments of a job, each with its index there."""
         again = job.attempts != self._attempt or len(job.segments) < self._next
         if again or job.transcript is not None:
             self._attempt, self._next, self._before = job.attempts, 0, covered_spans(self._said)
@@ -251,8 +251,8 @@ class UnsentSegments:
                 yield index, segment
 
     def _was_said(self, segment: Segment) -> bool:
-        """Return whether most of its time was sent before; an attempt begins anew, and at its end
-        some borders may lie a little elsewhere."""
+        """Return whether at least half of its time was sent before: another attempt starts from the
+        beginning, and the final transcript may move borders a little."""
         first = max(0, bisect_right(self._before, (segment.start, inf)) - 1)
         overlap = 0.0
         for start, end in islice(self._before, first, None):
@@ -263,7 +263,7 @@ class UnsentSegments:
 
 
 class IncrementalTextResponse:
-    """A text that goes out in pieces, which in a row are the whole of it."""
+    """Text that is sent in parts, which add up to the whole text."""
 
     def __init__(self) -> None:
         self._last = ""
@@ -277,7 +277,7 @@ class IncrementalTextResponse:
 
 
 def covered_spans(segments: Iterable[Segment]) -> list[tuple[float, float]]:
-    """The time that segments take, as stretches that do not touch, in order."""
+    """Return the time that segments cover, as disjoint spans, in order."""
     found: list[tuple[float, float]] = []
     for start, end in sorted((one.start, one.end) for one in segments):
         if found and start <= found[-1][1]:

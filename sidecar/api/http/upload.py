@@ -1,7 +1,7 @@
 """Uploads: multipart parser with limits and stall timeout.
 
-Starlette's form parser puts no limit on a file part and cannot be told apart in its errors, so
-the parts are taken from python-multipart's push parser and go straight into the spool.
+Starlette's form parser has no limit for a file, and its errors cannot be distinguished. So the data
+comes from python-multipart's push parser and goes straight into the spool.
 """
 
 from __future__ import annotations
@@ -27,29 +27,28 @@ from sidecar.service.facade import Service
 MAX_JSON_BYTES = 64 << 10
 MAX_PART_HEADER_BYTES = 4 << 10
 MAX_FIELD_BYTES = 16 << 10
-"""The longest prompt in any script, in UTF-8."""
+"""Enough for the longest prompt in any script, in UTF-8."""
 MAX_PARTS = 64
 MAX_BOUNDARY_BYTES = 200
 """RFC 2046 allows 70; the parser takes 256."""
 MIN_UPLOAD_BYTES_PER_S = 8 << 10
-"""Bytes a second that a sender reaches on the whole: the slowest of mobile networks does."""
+"""Minimum average rate of a client: the slowest mobile networks reach it."""
 UPLOAD_STALL_S = limit("upload_stall", 20.0)
-"""Longest silence of a client that is sending: mobile networks are gone for as long as that between
-two cells."""
+"""Maximum pause of a client that is sending: mobile networks can be gone that long between two
+cells."""
 STALL_FACTOR = 3
-"""Times `UPLOAD_STALL_S` that a sender may be behind `MIN_UPLOAD_BYTES_PER_S`."""
+"""Number of `UPLOAD_STALL_S` by which a client may be behind `MIN_UPLOAD_BYTES_PER_S`."""
 _NONE: Mapping[str, int] = {}
 FORM_OVERHEAD_BYTES = 1 << 20
-"""That boundaries, headers and text fields may add to the file's own."""
+"""Allowance for boundaries, headers and text fields beyond the size of the file."""
 
 
 @dataclass
 class UploadForm:
-    """A form: the recording, and the text fields beside it.
+    """Uploaded form: the recording and the text fields.
 
-    ``part``: the name of the recording's part. ``file_name``: what the client calls the file, ''
-    where it does not say: text to look at, never a path. ``lists``: all values of every field, in
-    order.
+    ``part``: the name of the recording's part. ``file_name``: the client's name for the file, '' if
+    it sends none: for display only, never a path. ``lists``: all values of every field, in order.
     """
 
     source: AudioSource
@@ -64,7 +63,7 @@ class UploadForm:
 
 
 async def read_json(request: Request) -> dict[str, Any]:
-    """The object in a JSON body of at most `MAX_JSON_BYTES` bytes.
+    """Return the object in a JSON body of at most `MAX_JSON_BYTES` bytes.
 
     Raises:
         errors.JsonTooLarge, errors.JsonInvalid, errors.UploadStalled
@@ -96,15 +95,15 @@ async def read_form(
     long: Mapping[str, int] = _NONE,
     raw: bool = False,
 ) -> UploadForm:
-    """The recording and the fields of a multipart body; or, if the body is the recording itself
-    (``raw``), the fields of the query.
+    """Return the recording and the fields of a multipart body; or, if the body is the recording
+    itself (``raw``), with the fields of the query.
 
-    ``file``: the part that is the recording's also where it has no file name. ``long``: bytes that
-    fields of a name may have together, where that is more than `MAX_FIELD_BYTES` each.
+    ``file``: the part that is the recording even without a file name. ``long``: total bytes that
+    all fields of a name may have, if that is more than `MAX_FIELD_BYTES` each.
 
     Raises:
-        errors.BadRequest: the form is broken, too large, without a file, or with two.
-        errors.DiskFull: there is no room for it.
+        errors.BadRequest: the form is malformed, too large, without a file, or with two.
+        errors.DiskFull: the disk has no space for it.
         errors.UploadsFull: too much is being uploaded already.
     """
     settings = service.settings
@@ -149,8 +148,8 @@ async def read_form(
 
 
 async def _read_body(request: Request, take: Callable[[bytes], Awaitable[None]]) -> None:
-    """Hand the body over as it comes in; a sender that falls silent is given up, and one that on
-    the whole is slower than `MIN_UPLOAD_BYTES_PER_S` too. What we take ourselves does not count."""
+    """Pass the body to ``take`` as it arrives. Abort if the client pauses too long, or is slower on
+    average than `MIN_UPLOAD_BYTES_PER_S`. The time that ``take`` needs does not count."""
     now = asyncio.get_running_loop().time
     whole = now() + STALL_FACTOR * UPLOAD_STALL_S
     try:
@@ -190,7 +189,7 @@ def _boundary(request: Request) -> bytes:
 
 
 class _RawRecording:
-    """A body that is the recording itself."""
+    """Body that is the recording itself."""
 
     def __init__(self, service: Service, part: str, query: Iterable[tuple[str, str]]) -> None:
         self._threads, self._part = service.spool_threads, part
@@ -201,22 +200,22 @@ class _RawRecording:
 
     @property
     def file_bytes(self) -> int:
-        """Size of the recording so far."""
+        """Return the size of the recording so far."""
         return self._spool.size
 
     async def feed(self, chunk: bytes) -> None:
-        """Take in the next bytes of the body."""
+        """Add the next bytes of the body."""
         self._spool.add(chunk)
         if self._spool.pending >= UploadSpool.MEMORY_BYTES:
             await self._threads.run(self._spool.spill)
 
     async def finish(self) -> UploadForm:
-        """The recording, and the fields of the query."""
+        """Return the recording and the fields of the query."""
         source = await _finish_spool(self._spool, self._threads)
         return UploadForm(source, self._lists, self._part)
 
     def close(self) -> None:
-        """Let go of a recording that came to nothing."""
+        """Release the recording of a failed upload."""
         self._spool.close()
 
 
@@ -226,7 +225,7 @@ async def _finish_spool(spool: UploadSpool, threads: ThreadLimiter) -> AudioSour
 
 @dataclass
 class _MultipartPart:
-    """The part that is being read."""
+    """Part that is being read."""
 
     header_name: bytearray = field(default_factory=bytearray)
     header_value: bytearray = field(default_factory=bytearray)
@@ -237,7 +236,7 @@ class _MultipartPart:
 
 
 class _MultipartForm:
-    """The callbacks of the push parser, and what they have gathered."""
+    """Callbacks of the push parser and their results."""
 
     def __init__(
         self, service: Service, file: str, boundary: bytes, long: Mapping[str, int]
@@ -263,15 +262,15 @@ class _MultipartForm:
         self._spool: UploadSpool | None = None
         self._lists: dict[str, list[str]] = {}
         self._file: tuple[str, str] = ("", "")
-        """Its part and its name."""
+        """Name of the recording's part, and its file name."""
 
     @property
     def file_bytes(self) -> int:
-        """Size of the recording so far."""
+        """Return the size of the recording so far."""
         return self._spool.size if self._spool is not None else 0
 
     async def feed(self, chunk: bytes) -> None:
-        """Take in the next bytes of the body."""
+        """Add the next bytes of the body."""
         try:
             self._parser.write(chunk)
         except FormParserError:
@@ -280,7 +279,7 @@ class _MultipartForm:
             await self._threads.run(self._spool.spill)
 
     async def finish(self) -> UploadForm:
-        """The whole form."""
+        """Return the whole form."""
         try:
             self._parser.finalize()
         except FormParserError:
@@ -293,7 +292,7 @@ class _MultipartForm:
         return UploadForm(source, self._lists, *self._file)
 
     def close(self) -> None:
-        """Let go of a form that came to nothing."""
+        """Release the recording of a failed upload."""
         if self._spool is not None:
             self._spool.close()
 

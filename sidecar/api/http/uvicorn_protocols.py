@@ -1,8 +1,8 @@
 """uvicorn protocols: header deadline, WebSocket upgrade, send timeout.
 
-It logs addresses with all that stands behind the '?', which may be a key; a connection whose peer
-takes nothing stays for ever; what is too big is answered by a reset instead of a close frame; and
-at the end of the service the wire has no time for its own last words.
+They change four defaults of uvicorn. It logs query strings, which may have a key. It keeps a
+connection to a peer that reads nothing. It answers an oversized message by a reset instead of a
+close frame. At shutdown it leaves the protocols no time for their own close frame.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from sidecar.auth.rate_limits import rate_limit_key
 from sidecar.limit_overrides import limit
 
 SEND_TIMEOUT_S = 60.0
-"""To take what lies in the connection's buffers; they hold seconds of any network."""
+"""Time for a peer to take data from the connection's buffers, which any network empties in
+seconds."""
 
 
 class SendTimeoutProtocol(asyncio.Protocol):
-    """A clock while a peer takes nothing; before a protocol of uvicorn's."""
+    """Mixin for a uvicorn protocol: abort if the peer takes nothing for `unread_s` seconds."""
 
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
@@ -35,18 +36,18 @@ class SendTimeoutProtocol(asyncio.Protocol):
     _unread: asyncio.TimerHandle | None = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is gone."""
+        """Stop the timer."""
         self._taken()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """The buffers are full."""
+        """Start the timer, as the buffers are full."""
         super().pause_writing()
         self._taken()
         self._unread = self.loop.call_later(self.unread_s, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """The peer has taken enough of them."""
+        """Stop the timer, as the peer has taken enough."""
         self._taken()
         super().resume_writing()
 
@@ -57,31 +58,34 @@ class SendTimeoutProtocol(asyncio.Protocol):
 
 
 MAX_CONNECTIONS_PER_ADDRESS = 10_000
-"""Connections of one address, which may be a proxy's with all its clients."""
+"""Maximum for one address, which may be a proxy with all its clients."""
 _FIELD = re.compile(
     rb"(?P<field_name>[-!#$%&'*+.^_`|~0-9a-zA-Z]+):[ \t]*+"
     rb"(?P<field_value>(?:[^\x00\s]++(?:[ \t]++[^\x00\s]++)*+)?)[ \t]*+"
 )
-"""A header or trailer as h11 reads it. h11's own expression means the same and backtracks: 80,000
-spaces before a NUL take it 13 s of the event loop, before anybody is asked who it is."""
+"""Header or trailer as h11 reads it. h11's own expression matches the same but backtracks. With it
+80,000 spaces before a NUL block the event loop for 13 s, before authentication."""
 
 
 def http_protocol(
     seconds: float, unread_s: float = SEND_TIMEOUT_S, most: int = MAX_CONNECTIONS_PER_ADDRESS
 ) -> type[asyncio.Protocol]:
-    """uvicorn's protocol, closing connections whose request's head is not there in time, or whose
-    answer nobody takes, and those beyond ``most`` of one address. All of h11 in this process reads
-    headers in linear time from then on."""
+    """Return uvicorn's HTTP protocol with timeouts and limits.
+
+    It closes a connection if a request head takes longer than ``seconds``, if its peer reads
+    nothing for ``unread_s`` seconds, or beyond ``most`` of one address. From then on all of h11 in
+    this process reads headers in linear time.
+    """
     _readers.header_field_re = _FIELD
     addresses = Counter[str]()
 
     class Timed(SendTimeoutProtocol, H11Protocol):
-        """A clock from the first byte of a connection, or of its next request, to the end of the
-        head; h11 hands a request to a cycle then."""
+        """Protocol with a timer from the first byte of a request to the end of its head, when h11
+        passes it to a cycle. For the first request the timer starts with the connection."""
 
         _clock: asyncio.TimerHandle | None = None
         _address: str | None = None
-        """By which it is counted."""
+        """Key by which it is counted."""
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -101,7 +105,7 @@ def http_protocol(
                 self._stop()
 
         def handle_websocket_upgrade(self, event: Any) -> None:
-            self._stop()  # from here on it is no request, and its wire has clocks of its own
+            self._stop()  # a WebSocket has timeouts of its own
             self._uncount()
             super().handle_websocket_upgrade(event)
 
@@ -113,7 +117,7 @@ def http_protocol(
         def _is_peer_gone(self) -> bool:
             if self.transport.is_closing():
                 return True
-            if not hasattr(select, "POLLRDHUP"):  # only Linux tells of it behind unread bytes
+            if not hasattr(select, "POLLRDHUP"):  # only Linux reports it behind unread bytes
                 return False
             poll = select.poll()
             poll.register(self.transport.get_extra_info("socket"), select.POLLRDHUP)
@@ -148,28 +152,29 @@ def http_protocol(
 
 
 REQUEST_HEAD_S = limit("request_deadline", 15.0)
-"""Seconds that a client may take to send the head of a request, or to shake hands."""
+"""Seconds for a client to send the head of a request, or to complete a handshake."""
 LIVE_PING_S = limit("live_ping", 20.0)
-"""Seconds between two questions to a live connection whether somebody is there; who does not answer
-within the same time is not. That is less than proxies wait for a word, a minute as a rule."""
+"""Seconds between pings of a live connection; a client that does not answer within the same time is
+disconnected. It is shorter than the idle timeout of proxies, which is usually a minute."""
 MAX_MESSAGE_BYTES = 4 << 20
-"""Bytes. The longest sound of one message (`MAX_CHUNK_S`) is 2.6 MB as float32 at 48 kHz in base64;
-what is larger is closed with 1009 before it is read."""
+"""Maximum of a message. The longest audio of one message (`MAX_CHUNK_S`) is 2.6 MB as float32 at 48
+kHz in base64. Larger messages are closed with 1009 before they are read."""
 OVERSIZED_DRAIN_S = 2.0
-"""After a message that is too big: so long the rest of it is read away, for a peer that still
-writes would see a reset instead of the reason."""
+"""Seconds for which the rest of an oversized message is read: a peer that is still writing would
+see a reset instead of the close code."""
 SHUTDOWN_CLOSE_S = 0.5
-"""At the end of the service: for the wire's own close, before the server's (1012)."""
+"""Seconds at shutdown for the protocol's own close frame, before the server's (1012)."""
 
 
 def websocket_protocol(unread_s: float = SEND_TIMEOUT_S) -> type[asyncio.Protocol]:
-    """uvicorn's protocol; who takes nothing for ``unread_s`` seconds of what is sent is gone."""
+    """Return uvicorn's WebSocket protocol with timeouts; a peer that reads nothing for ``unread_s``
+    seconds is disconnected."""
     quiet = logging.getLogger("uvicorn.error.websocket")
-    quiet.setLevel(logging.WARNING)  # below it are addresses and headers, with keys in them
+    quiet.setLevel(logging.WARNING)  # lower levels log URLs and headers, with keys in them
     quiet.addFilter(_is_ours)
 
     class Upgraded(SendTimeoutProtocol, WebSocketsSansIOProtocol):
-        """One WebSocket, below ASGI."""
+        """WebSocket connection below ASGI."""
 
         def __init__(self, *args: Any, **named: Any) -> None:
             super().__init__(*args, **named)
@@ -177,17 +182,17 @@ def websocket_protocol(unread_s: float = SEND_TIMEOUT_S) -> type[asyncio.Protoco
             self.conn.logger = quiet
             self.conn.debug = False
             self._came = False
-            """Something since the last look whether the peer is there."""
+            """True if data arrived since the last liveness check."""
 
         def data_received(self, data: bytes) -> None:
             self._came = True
-            if self.conn.parser_exc is None:  # else it is the rest of what was refused
+            if self.conn.parser_exc is None:  # otherwise it is the rest of a refused message
                 super().data_received(data)
 
         async def send(self, message: Any) -> None:
             await super().send(message)
-            if self.initial_response is not None and self.close_sent:  # a refusal that is whole
-                self.handshake_complete = True  # else uvicorn logs that there was no answer
+            if self.initial_response is not None and self.close_sent:  # a complete refusal
+                self.handshake_complete = True  # otherwise uvicorn logs a missing response
 
         def handle_parser_exception(self) -> None:
             closing = self.conn.close_sent
@@ -206,8 +211,8 @@ def websocket_protocol(unread_s: float = SEND_TIMEOUT_S) -> type[asyncio.Protoco
             super().send_keepalive_ping()
 
         def keepalive_timeout(self) -> None:
-            # Who sends is there: its answer lies behind what is still to be read, of which nothing
-            # comes while a wire has no room.
+            # A peer that sends is alive: its pong is behind unread data, and nothing is read while
+            # the protocol cannot take more.
             if self.read_paused or self._came:
                 self._came = self.read_paused
                 self.pong_timer = self.loop.call_later(
@@ -231,5 +236,6 @@ def websocket_protocol(unread_s: float = SEND_TIMEOUT_S) -> type[asyncio.Protoco
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """Text that is no UTF-8 is the peer's fault: it is closed with 1007, and no traceback."""
+    """Return whether a record is logged: not for invalid UTF-8 of a peer, which is closed with
+    1007."""
     return not (record.exc_info and isinstance(record.exc_info[1], UnicodeDecodeError))

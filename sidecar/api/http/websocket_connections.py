@@ -1,7 +1,7 @@
 """WebSocket connections: timeouts, limits, close codes.
 
-`upgraded` ends connections whose peer is gone or takes nothing, and those with messages that are
-too big; a task then meets `WebSocketGone`. Nothing of a peer's address, headers or words is logged.
+`websocket_protocol` closes a connection if its peer is gone or reads nothing, or sends an oversized
+message. A task then gets `WebSocketGone`. No address, header or text of a peer is logged.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from sidecar.errors import ErrorKind
 from sidecar.limit_overrides import limit
 
 INBOUND_BYTES = 16 << 20
-"""Most that waits of one connection, however few messages it is."""
+"""Maximum size of the waiting messages of a connection, however few they are."""
 MAX_INBOUND_MESSAGES = limit("live_inbound", 256)
-"""Messages of a live client that wait before its connection ends: five seconds of sound in pieces
-of 20 ms."""
+"""Maximum of waiting messages of a live client, beyond which its connection ends: five seconds of
+audio in messages of 20 ms."""
 MESSAGES_PER_MINUTE = limit("live_messages_per_minute", 5000)
-"""Most messages of a live connection in a minute: sound in pieces of 20 ms is 3,000."""
+"""Maximum of messages of a live connection per minute; audio in messages of 20 ms makes 3,000."""
 CANCELS_PER_MINUTE = limit("live_cancels_per_minute", 50)
-"""Of these, cancels: each of them has an engine begin anew."""
+"""Maximum of cancels per minute and connection: after each an engine starts anew."""
 REASON_BYTES = 123
-"""Of a close frame (RFC 6455, 5.5)."""
+"""Maximum length of the reason in a close frame (RFC 6455, 5.5)."""
 CLOSE_CODES: Mapping[ErrorKind | str, int] = {
     ErrorKind.MALFORMED: 1007,
     ErrorKind.UNPROCESSABLE: 1007,
@@ -49,19 +49,19 @@ CLOSE_CODES: Mapping[ErrorKind | str, int] = {
     ErrorKind.CANCELLED: 1000,
     errors.ShuttingDown.code: 1001,
 }
-"""Close codes (RFC 6455, 7.4.1, and IANA's list) by an error's code, or else by its kind; of all
-others it is 1008, "policy violation". 1011 is for faults of ours alone."""
+"""Close codes (RFC 6455, 7.4.1, and IANA's list) by error code, or else by kind. All other errors
+close with 1008, "policy violation". 1011 is only for faults of the service."""
 _POLICY = 1008
 
 MALFORMED_PER_MINUTE = 100
-"""Invalid messages, each of which is answered: a client that sends more is closed."""
+"""Maximum of invalid messages, each of which is answered; beyond it the connection is closed."""
 
 Message = str | bytes
-"""A text message, or a binary one."""
+"""Text message or binary message."""
 
 
 class WebSocketGone(Exception):
-    """The peer is not there any more: nothing can be said to it. ``code``: it closed with that."""
+    """The peer disconnected, so nothing can be sent to it. ``code``: its close code."""
 
     def __init__(self, code: int | None = None) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class WebSocketGone(Exception):
 
 
 def close_code(error: errors.SidecarError, own: Mapping[ErrorKind | str, int] | None = None) -> int:
-    """The code that ``error`` closes with; a wire's ``own`` table comes before that of all."""
+    """Return the close code of ``error``; a protocol's ``own`` table comes before `CLOSE_CODES`."""
     for codes in (own or {}, CLOSE_CODES):
         for key in (error.code, error.kind):
             if key in codes:
@@ -78,7 +78,7 @@ def close_code(error: errors.SidecarError, own: Mapping[ErrorKind | str, int] | 
 
 
 class InboundQueue:
-    """Messages that were read and wait for their turn, with an end to how many."""
+    """Queue of received messages, bounded in number and size."""
 
     def __init__(self, most: int, most_bytes: int = INBOUND_BYTES) -> None:
         self.most = most
@@ -91,10 +91,10 @@ class InboundQueue:
         return len(self._waiting)
 
     def put(self, message: Any, size: int = 0) -> None:
-        """One more: a message as it came, or what the wire made of one of ``size`` bytes.
+        """Add a message, or what the protocol parsed from one of ``size`` bytes.
 
         Raises:
-            errors.InboundFull: that is more than may wait.
+            errors.InboundFull: the queue is full.
         """
         if len(self) >= self.most or (self._waiting and self._bytes + size > self._most_bytes):
             raise errors.InboundFull()
@@ -103,12 +103,12 @@ class InboundQueue:
         self._bell.set()
 
     def clear(self) -> None:
-        """Drop the messages that wait."""
+        """Drop the waiting messages."""
         self._waiting.clear()
         self._bytes = 0
 
     async def __aiter__(self) -> AsyncIterator[Any]:
-        """Each in its turn, for ever."""
+        """Yield the messages in order, for ever."""
         while True:
             while self._waiting:
                 message, size = self._waiting.popleft()
@@ -119,7 +119,7 @@ class InboundQueue:
 
 
 class WebSocketConnection:
-    """One WebSocket, and who is at its other end; ``spoken`` as in `open`."""
+    """WebSocket connection and the identity of its client; ``spoken``: supported subprotocols."""
 
     def __init__(
         self,
@@ -138,16 +138,16 @@ class WebSocketConnection:
         self._sending = asyncio.Lock()
 
     async def open(self) -> None:
-        """Answer the handshake, if nothing has, with the first of the offered subprotocols that is
-        ``spoken``."""
+        """Accept the handshake, if that has not been done, with the first offered subprotocol that
+        is ``spoken``."""
         if self.websocket.application_state is WebSocketState.CONNECTING:
             await accept_handshake(self.websocket, self._spoken)
 
     async def receive(self) -> Message:
-        """The next message.
+        """Return the next message.
 
         Raises:
-            Gone: there will be none.
+            WebSocketGone: the peer disconnected.
         """
         found = await self.websocket.receive()
         if found["type"] != "websocket.receive":
@@ -156,12 +156,13 @@ class WebSocketConnection:
         return text if text is not None else bytes(found["bytes"])
 
     async def read(self, at_once: Callable[[Message], Awaitable[bool]]) -> None:
-        """Read until the peer goes. ``at_once`` sees each message first and says whether that was
-        all; else it waits in `inbound`. A wire that puts there what it made of it says True.
+        """Read until the peer disconnects. ``at_once`` gets each message first and returns True if
+        it is handled; otherwise the message is queued in `inbound`. A protocol that queues its own
+        parsed form there returns True.
 
         Raises:
-            Gone: the peer went.
-            errors.InboundFull: it sends more than is taken.
+            WebSocketGone: the peer disconnected.
+            errors.InboundFull: the peer sends faster than its messages are handled.
         """
         while True:
             message = await self.receive()
@@ -169,11 +170,11 @@ class WebSocketConnection:
                 self.inbound.put(message, len(message))
 
     async def send(self, *messages: Message) -> None:
-        """Send them one behind the other, after what is being sent and with nothing in between;
-        waits for a peer that reads slowly.
+        """Send messages in order, with no other message in between; wait for a peer that reads
+        slowly.
 
         Raises:
-            Gone: nobody is there, or nobody that reads.
+            WebSocketGone: the peer disconnected, or reads nothing.
         """
         try:
             async with self._sending:
@@ -186,16 +187,16 @@ class WebSocketConnection:
             raise WebSocketGone() from error
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """End it; once more, or after the peer did, does nothing."""
+        """Close the connection; no effect if it is closed already."""
         await send_close(self.websocket, code, reason)
 
     async def run_until_first_ends(self, *tasks: Coroutine[Any, Any, None]) -> None:
-        """Run them until one ends, then end the others.
+        """Run tasks until one ends, then cancel the others.
 
         Raises:
-            Gone: the peer went.
-            errors.TokenInvalid: what let the peer in counts no more.
-            errors.SidecarError: what ended it.
+            WebSocketGone: the peer disconnected.
+            errors.TokenInvalid: the client's token was revoked.
+            errors.SidecarError: the error that ended a task.
         """
         running = {asyncio.ensure_future(task) for task in tasks}
         revoked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -219,19 +220,20 @@ class WebSocketConnection:
             if not task.cancelled() and (fault := task.exception()) is not None
         ]
         for fault in sorted(wrong, key=lambda one: isinstance(one, WebSocketGone)):
-            raise fault  # what there is to say comes before that nobody is there
+            raise fault  # errors before a disconnect, as they say more
 
     def count(self) -> None:
-        """One more message of those that are counted.
+        """Count a message.
 
         Raises:
-            errors.RateLimited: too many in a minute; ``retry_after`` says when there may be more.
+            errors.RateLimited: too many in a minute; ``retry_after``: seconds until more are
+                allowed.
         """
         _refuse(self._messages.take(self._now()))
 
     def count_malformed(self) -> None:
-        """One more message that means nothing, on a wire where the connection goes on after it;
-        what comes of too many ends the connection.
+        """Count an invalid message, in a protocol that keeps the connection open after it. Too many
+        of them end the connection.
 
         Raises:
             errors.RateLimited: as `count`.
@@ -239,7 +241,7 @@ class WebSocketConnection:
         _refuse(self._malformed.take(self._now()))
 
     def count_cancel(self) -> None:
-        """One more cancel.
+        """Count a cancel.
 
         Raises:
             errors.RateLimited: as `count`.
@@ -248,15 +250,15 @@ class WebSocketConnection:
 
 
 async def accept_handshake(websocket: WebSocket, spoken: Sequence[str] = ()) -> None:
-    """Answer the handshake; also where it is to be refused, by a wire that does so in a frame."""
+    """Accept a handshake, also of a connection that is then refused in a frame."""
     chosen = auth_gate.choose_subprotocol(websocket.scope, spoken)
-    with suppress(RuntimeError, WebSocketDisconnect, OSError):  # who is gone is met later
+    with suppress(RuntimeError, WebSocketDisconnect, OSError):  # a disconnect is noticed later
         await websocket.accept(subprotocol=chosen)
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionEnding:
-    """Close frame of a connection, and the last message before it, if there is one."""
+    """Close frame of a connection, and the last message before it (`None`: none)."""
 
     code: int
     reason: str
@@ -265,10 +267,11 @@ class ConnectionEnding:
 
 @dataclass(frozen=True, slots=True)
 class WebSocketDialect:
-    """Accept, reject and close messages of a protocol over WebSockets.
+    """Accept, refuse and close messages of a protocol over WebSockets.
 
-    ``refuse_handshake``: refuses one by an HTTP status, if it can, and returns whether it did. With
-    it, what serves a connection opens it itself, once it is known that it can be served.
+    ``refuse_handshake``: refuses a handshake with an HTTP status, if it can, and returns whether it
+    did. If it is set, the function that serves a connection accepts it itself, once it can be
+    served.
     """
 
     subprotocols: Sequence[str]
@@ -278,7 +281,7 @@ class WebSocketDialect:
     async def serve(
         self, websocket: WebSocket, serve: Callable[[WebSocketConnection], Awaitable[None]]
     ) -> None:
-        """Accept a connection and ``serve`` it; an error ends it as `ending_of` has it."""
+        """Accept a connection and ``serve`` it; an error closes it as `ending_of` says."""
         socket = WebSocketConnection(websocket, spoken=self.subprotocols)
         if self.refuse_handshake is None:
             await socket.open()
@@ -293,25 +296,25 @@ class WebSocketDialect:
     async def send_refusal(
         self, error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Refuse a client that was not let in."""
+        """Refuse a client that was not admitted."""
         await self._end(WebSocket(scope, receive, send), error)
 
     async def _end(self, websocket: WebSocket, error: errors.SidecarError) -> None:
-        """Send the reason where clients look, and a browser lets its page read it: in an open
-        connection, with a last message and a close frame."""
+        """Send the reason in an open connection, with a last message and a close frame: clients
+        look there, and a browser lets its page read it."""
         if websocket.application_state is WebSocketState.CONNECTING:
             if self.refuse_handshake is not None and await self.refuse_handshake(error, websocket):
                 return
             await accept_handshake(websocket, self.subprotocols)
         ending = self.ending_of(error)
-        with suppress(RuntimeError, WebSocketDisconnect, OSError):  # who is gone misses it
+        with suppress(RuntimeError, WebSocketDisconnect, OSError):  # a disconnected peer misses it
             if ending.last_message is not None:
                 await websocket.send_text(ending.last_message)
         await send_close(websocket, ending.code, ending.reason)
 
 
 async def send_close(websocket: WebSocket, code: int = 1000, reason: str = "") -> None:
-    """Send a close frame, if there is anybody to."""
+    """Send a close frame, unless the connection is closed."""
     if websocket.application_state is not WebSocketState.CONNECTED:
         return
     short = reason.encode()[:REASON_BYTES].decode(errors="ignore")
