@@ -46,7 +46,7 @@ def sidecar_dialect_of(health: bytes) -> SidecarDialect | None:
 
     Raises:
         ChunkFailure: it forwards recordings itself: the transcript could not name its engine, and
-        the upstream might be this service.
+            the upstream might be this service.
     """
     body = openai_http.loads(health)
     if not isinstance(body, dict) or not {"contract", "engine", "engine_state"} <= body.keys():
