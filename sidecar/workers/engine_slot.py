@@ -54,8 +54,8 @@ class Sharing:
     ``concurrent``: any number of leases (else one); a lease that is ``alone``, or a reload, waits
     for the end of all earlier ones. ``sessions``: its leases are sessions, which take memory of
     their own and start again if their engine ends. So a reload does not wait for them, and
-    the free memory is not queried when one starts. ``ping_timeout_s``: maximum time without an answer to a
-    ping while the engine is in use.
+    the free memory is not queried when one starts. ``ping_timeout_s``: maximum time without an
+    answer to a ping while the engine is in use.
     """
 
     concurrent: bool = False
