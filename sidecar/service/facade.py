@@ -190,7 +190,7 @@ class Service:
         self.settings = settings
         self.instance = uuid.uuid4().hex
         self.also: dict[str, Any] = {}
-        """Other ports of the service, as the ready line has them."""
+        """Other ports of the service, in the form of the ready line."""
         self._starting = True
         self._background = BackgroundTaskGroup()
         self.spool_threads = ThreadLimiter("spool", MAX_CONCURRENT_SPOOLS)

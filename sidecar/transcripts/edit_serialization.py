@@ -189,7 +189,7 @@ def _single_line(value: object, most: int) -> str:
 class OperationField:
     """Field of an operation: its JSON schema, its parser and its serializer.
 
-    ``parse`` raises ValueError, whose text follows the field's name in the error.
+    ``parse`` raises ValueError; its text follows the field's name in the error.
     """
 
     schema: dict[str, Any]

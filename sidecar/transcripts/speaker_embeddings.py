@@ -85,7 +85,7 @@ BLOCK_S = 10.0
 BLOCK_MARGIN_S = BLOCK_S
 """Audio behind the start of the windows of the next chunk."""
 MIN_LAST_S = 2 * BLOCK_S
-"""Minimum audio of the last chunk after the start of its windows: its last window, and the block
+"""Minimum audio of the last chunk after the start of its windows. Its last window, and the block
 that is processed with the audio before it, reach back that far."""
 MAX_S = 6 * 3600.0
 

@@ -116,8 +116,8 @@ class AudioChunk:
 
 
 def even_chunk_s(total_s: float | None, upstreams: int, longest_s: float) -> float | None:
-    """Return the length of chunks with which all upstreams have work to the end; None if the
-    recording is to be cut only where it has to."""
+    """Return the length of chunks that keeps all upstreams busy to the end; None to cut only where
+    ``longest_s`` requires it."""
     most_s = longest_s - 2 * EVEN_CUT_TOLERANCE_S - MARGIN_S
     if upstreams < 2 or total_s is None or most_s < MIN_EVEN_CHUNK_S:
         return None
@@ -311,7 +311,7 @@ def assign_speakers(
     ``turns``: the speaker turns of the whole recording; None if it was not diarized here. If one
     server transcribed the whole recording, its speakers are kept. With several chunks each has its
     own speakers: these are matched with the turns, or dropped if the turns come from the chunk's
-    embeddings (`LocalVoices.same`).
+    embeddings (`EncodedWindowEmbeddings.same`).
     """
     found: list[Segment] = []
     for number, one in enumerate(heard):

@@ -181,8 +181,8 @@ class UpstreamBalancer(Generic[Key]):
         return self._taken(min(free, key=self._load, default=None))
 
     def trial(self, without: Collection[Key]) -> Key | None:
-        """Return the server whose back-off ends first, for a last attempt. None if all that are
-        left are on trial already."""
+        """Return the server with the earliest end of its back-off, for a last attempt. None if all
+        that are left are on trial already."""
         aside = {key: node for key, node in self._there(without).items() if not node.trying}
         return self._taken(
             min(aside, key=lambda key: (aside[key].aside_until, aside[key].rank), default=None)

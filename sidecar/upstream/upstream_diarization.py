@@ -1,4 +1,4 @@
-"""Diarization of a recording whose chunks are sent to upstreams."""
+"""Diarization of a recording that is sent to upstreams in chunks."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class _PendingChunk:
 
 
 class UpstreamTranscription:
-    """Transcription of one request, whose audio comes at ``rate`` Hz. Its events end early, without
+    """Transcription of one request with audio at ``rate`` Hz. Its events end early, without
     `Finished`, if it is cancelled."""
 
     def __init__(

@@ -34,9 +34,8 @@ leaves a slot to the others. Three slow files of one owner delay that owner's ne
 MAX_ATTEMPTS = 2
 """An idle worker may have died earlier; only a fresh one proves that the file is at fault."""
 START_TIMEOUT_S = 60.0
-"""Timeout for a process to begin with a file. The file is not at fault if it expires: the process
-has a lower priority than others, and on a busy machine its start alone takes as long as a slow
-file."""
+"""Timeout for a process to begin with a file. The file is not at fault if it expires. The process
+has a low priority: on a busy machine its start alone takes as long as a slow file."""
 PROBE_TIMEOUT_S = 14.0
 OPERATION_TIMEOUTS_S = {"probe": PROBE_TIMEOUT_S, "voice": 60.0, "part": 60.0}
 """Timeout of each operation from then on. To embed a minute of audio takes 2 s of a core, and a

@@ -186,7 +186,7 @@ class EngineHost(MemoryAccount, Generic[Spec]):
         return self._room.place(precision, self.memory_now())
 
     def load_begins(self, precision: Precision, plan: LoadPlan) -> None:
-        """The engine is about to be loaded (`MemoryAccount`)."""
+        """Reserve the memory of an engine that is about to be loaded (`MemoryAccount`)."""
         old = self._holding(self.on_gpu)
         size = self._standing(precision, plan.memory)
         if plan.placement is LoadPlacement.BESIDE and old.pid is not None:
@@ -290,7 +290,8 @@ def _spec_on_device(spec: Spec, gpu: gpu_devices.GpuMemory | None) -> Spec:
 
 
 def _memory_admission(settings: Settings, choice: EngineChoice[Spec]) -> MemoryAdmission | None:
-    """Return the memory admission of an engine whose checkpoint is known."""
+    """Return the memory admission of an engine with a known checkpoint; None if it is not
+    planned."""
     if choice.checkpoint is None or not choice.spec.planned:
         return None
     limit = settings.memory_limit_mb and settings.memory_limit_mb << 20
@@ -299,7 +300,7 @@ def _memory_admission(settings: Settings, choice: EngineChoice[Spec]) -> MemoryA
 
 
 def _tts_admission(settings: Settings, choice: EngineChoice[Spec]) -> TtsMemoryAdmission | None:
-    """Return the memory admission of a TTS engine whose checkpoint is known."""
+    """Return the memory admission of a TTS engine; None as `_memory_admission`."""
     if choice.checkpoint is None or not choice.spec.planned:
         return None
     limit = settings.memory_limit_mb and settings.memory_limit_mb << 20

@@ -135,7 +135,7 @@ class _EngineChange:
 
 
 class EngineSupervisor:
-    """Owner of one engine's worker process; `engine_slot.EngineSlot` says when it changes.
+    """Owner of one engine's worker process; `engine_slot.EngineSlot` decides on its changes.
 
     Each change is a task of the supervisor, and goes on if its caller is cancelled. The next caller
     finds it in progress (`_finish_change`). At its end `_settled` is called.
@@ -200,8 +200,8 @@ class EngineSupervisor:
         await self._shutdowns.wait()
 
     async def _finish_change(self, precision: Precision) -> None:
-        """Wait for a change whose caller was cancelled, if it is to the same ``precision``; cancel
-        one to another precision, as no caller waits for it any more.
+        """Wait for an earlier change to the same ``precision``, if one goes on after its caller
+        was cancelled. Cancel one to another precision, as no caller waits for it any more.
 
         Raises:
             errors.ShuttingDown: the supervisor is closed.

@@ -227,7 +227,7 @@ class RpcCall:
             self._line.send_nowait({"call": self.number, "told": message})
 
     def cancel(self) -> None:
-        """Request the worker to stop the call."""
+        """Ask the worker to stop the call."""
         if not self.over.is_set():
             self._line.send_nowait({"call": self.number, "cancel": True})
 

@@ -9,8 +9,8 @@ from sidecar.workers import worker_process
 
 PING_TIMEOUT_S = 30.0
 """Ping timeout of an engine for files that is in use (`Heartbeat`). The thread that answers needs
-the interpreter for a moment: an import from a slow disk, a native call that does not release it or
-a machine that swaps may hold it for seconds."""
+the interpreter for a moment. It may wait for seconds: for an import from a slow disk, a native call
+that does not release the interpreter, or a machine that swaps."""
 LIVE_PING_TIMEOUT_S = 5.0
 """Ping timeout of an engine for live sessions or TTS."""
 

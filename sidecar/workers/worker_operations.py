@@ -105,7 +105,7 @@ class WorkerOperations:
     def _load(self, name: str, options: engine_interface.LoadOptions) -> Iterator[dict[str, Any]]:
         """Load an engine and yield the share that is loaded."""
         if options.speaks:
-            from sidecar.live.runtime import input_samples  # noqa: F401 - the first thing that is said needs it
+            from sidecar.live.runtime import input_samples  # noqa: F401 - needed by the first synthesis
 
             tts = create_tts_engine(name)
             yield from ({"loaded": part} for part in tts.load(options))
