@@ -30,7 +30,7 @@ from sidecar.workers.audio_probe import AudioProbe
 
 
 class OwnedSpeakers:
-    """Enrolled speakers of one owner, for requests. Owns the store.
+    """Enrolled speakers of each owner, for requests. Owns the store.
 
     Every call may raise `errors.JournalUnreachable` if the store is a database.
     """
@@ -39,14 +39,14 @@ class OwnedSpeakers:
         self._store, self._now = store, now
 
     async def all(self, caller: Identity) -> Sequence[EnrolledSpeaker]:
-        """The caller's, the oldest first."""
+        """Return the caller's enrolled speakers, the oldest first."""
         return await self._store.of(caller.owner)
 
     async def person(self, caller: Identity, person_id: str) -> EnrolledSpeaker:
-        """One of the caller's.
+        """Return one of the caller's enrolled speakers.
 
         Raises:
-            errors.PersonNotFound: there is none, or it is another's.
+            errors.PersonNotFound: there is none, or it is another owner's.
         """
         return _find_speaker(await self._store.of(caller.owner), person_id)
 
@@ -55,19 +55,19 @@ class OwnedSpeakers:
         return tuple(one.known for one in await self._store.of(owner))
 
     async def check_room(self, caller: Identity) -> None:
-        """Refuse one more before anything is heard.
+        """Refuse another speaker before its clip is processed.
 
         Raises:
-            errors.PeopleFull: there are as many as one owner may have.
+            errors.PeopleFull: the owner has the maximum number.
         """
         _check_capacity(await self._store.of(caller.owner))
 
     async def add(self, caller: Identity, name: str, heard: SpeakerEmbedding) -> EnrolledSpeaker:
-        """Add an enrolled speaker. Who is there by that name and that very recording is not there
-        twice: who was not told that it was done may ask again.
+        """Add an enrolled speaker. If the owner has one with this name and this recording, return
+        it: a client without a response may repeat the request.
 
         Raises:
-            errors.PeopleFull: there are as many as one owner may have.
+            errors.PeopleFull: the owner has the maximum number.
             errors.DiskFull, errors.SidecarError: it cannot be written.
         """
         now = self._now()
@@ -91,10 +91,10 @@ class OwnedSpeakers:
         name: str | None = None,
         heard: SpeakerEmbedding | None = None,
     ) -> EnrolledSpeaker:
-        """Another name, one recording more, or both.
+        """Change the name of a speaker, add a recording, or both.
 
         Raises:
-            errors.PersonNotFound: there is none, or it is another's.
+            errors.PersonNotFound: there is none, or it is another owner's.
             errors.DiskFull, errors.SidecarError: it cannot be written.
         """
         now = self._now()
@@ -108,25 +108,25 @@ class OwnedSpeakers:
         return await self._store.keep(caller.owner, decide)
 
     async def delete(self, caller: Identity, person_id: str) -> None:
-        """Forget somebody, for good.
+        """Delete an enrolled speaker permanently.
 
         Raises:
-            errors.PersonNotFound: there is none, or it is another's.
+            errors.PersonNotFound: there is none, or it is another owner's.
             errors.DiskFull, errors.SidecarError: it cannot be written.
         """
         person = await self.person(caller, person_id)
         await self._store.delete(caller.owner, person.id)
 
     async def delete_all(self, caller: Identity) -> int:
-        """Forget everybody of the caller's, for good; how many.
+        """Delete all of the caller's enrolled speakers permanently; return their number.
 
         Raises:
-            errors.DiskFull, errors.SidecarError: it cannot be written; some may be gone.
+            errors.DiskFull, errors.SidecarError: it cannot be written; some may be deleted.
         """
         return await self._store.empty(caller.owner)
 
     async def close(self) -> None:
-        """Let another service have them."""
+        """Close the store, so that another service can open it."""
         await self._store.close()
 
 
@@ -147,19 +147,20 @@ def _check_capacity(people: Sequence[EnrolledSpeaker]) -> None:
 log = logging.getLogger(__name__)
 
 MAX_CLIP_S = 60.0
-"""Of one person's voice; a longer recording is a job, one of whose speakers is named."""
+"""Maximum seconds of an enrolment clip; a longer recording is a job, one of whose speakers is
+named."""
 STORE_BACKOFF_S = 1.0
-"""So long a job that begins leaves a database that does not answer alone."""
+"""Back-off of a starting job while the database does not answer."""
 LIVE_LOOKUP_TIMEOUT_S = 3.0
-"""Time that a live session waits for the enrolled speakers: a database that hangs does not
-answer for longer."""
+"""Timeout of a live session's lookup of enrolled speakers: a database that hangs would block it for
+longer."""
 
 
 def create_speaker_store(settings: Settings) -> SpeakerStore | None:
     """Create the store of enrolled speakers; None if they are off.
 
-    Where services share their jobs each has their people: what a job needs of them says the one
-    that took it in.
+    If services share their jobs, each has the store, even if speakers are off there: the service
+    that accepts a job decides whether the job needs them.
 
     Raises:
         errors.SettingsInvalid: the folder, the file, the database or the key cannot be used.
@@ -174,12 +175,12 @@ def create_speaker_store(settings: Settings) -> SpeakerStore | None:
 
 
 class EnrolledSpeakers:
-    """Enrolled speakers for jobs and sessions. Owns them, if they are kept."""
+    """Enrolled speakers for jobs and sessions. Owns the store, if there is one."""
 
     def __init__(
         self, settings: Settings, intake: AudioProbe, now: clock.Clock = clock.wall_time
     ) -> None:
-        """Open them; this waits for the disk, or for the database.
+        """Open the store; this waits for the disk or the database.
 
         Raises:
             errors.SettingsInvalid: as `create_speaker_store`.
@@ -190,10 +191,10 @@ class EnrolledSpeakers:
 
     @property
     def people(self) -> OwnedSpeakers:
-        """Return the caller's enrolled speakers.
+        """Return the store of enrolled speakers for requests.
 
         Raises:
-            errors.PeopleOff: nobody's voice is kept here.
+            errors.PeopleOff: enrolled speakers are off.
         """
         if self._people is None or not self._on:
             raise errors.PeopleOff()
@@ -205,8 +206,9 @@ class EnrolledSpeakers:
         """Return the embedding of the only speaker in a clip; the clip is closed.
 
         Raises:
-            errors.BadAudio: it cannot be decoded, is too long, or has not just one voice in it.
-            errors.VoicesUnavailable: voices cannot be compared here.
+            errors.BadAudio: it cannot be decoded, is too long, or does not have exactly one
+                speaker.
+            errors.VoicesUnavailable: speaker embeddings are not available here.
         """
         try:
             return await self._intake.voice(caller, source, max_s)
@@ -221,8 +223,8 @@ class EnrolledSpeakers:
         clip: AudioSource,
         max_s: float,
     ) -> TranscribeOptions:
-        """The options of a job in which the speaker of a clip of at most ``max_s`` seconds is
-        recognised as ``name``; nothing of it is kept beyond the job. The clip is closed.
+        """Return the options of a job that recognizes the speaker of a clip of at most ``max_s``
+        seconds as ``name``. Nothing of the clip is kept beyond the job. The clip is closed.
 
         Raises:
             errors.BadAudio, errors.VoicesUnavailable: as `of`.
@@ -234,9 +236,10 @@ class EnrolledSpeakers:
     async def with_enrolled_speakers(
         self, options: TranscribeOptions, owner: str, *, kept: bool
     ) -> TranscribeOptions:
-        """The options of a job that begins, with the people whom its owner knows by then; ``kept``:
-        whether somebody can ask later who spoke in it. No record has them, so that who is deleted
-        is in none. While nobody can be asked who is known, the job waits."""
+        """Return the options of a starting job, with its owner's current enrolled speakers. They
+        are not in the job's record, so a deleted speaker is in none. If the database does not
+        answer, the job waits. ``kept``: whether the transcript is kept, so that its speakers may be
+        named later."""
         wanted = options.recognise and (self._on or options.voiceprints)
         if self._people is None or not wanted:
             return replace(options, voiceprints=False)
@@ -248,9 +251,10 @@ class EnrolledSpeakers:
                 await asyncio.sleep(STORE_BACKOFF_S)
 
     async def with_enrolled_speakers_live(self, options: LiveOptions, owner: str) -> LiveOptions:
-        """The options of a live session that begins, with the people whom its owner knows by then;
-        what its speakers sound like is told where somebody can ask later who spoke in it. While
-        nobody can be asked who is known, it is nobody: what is said waits for no database."""
+        """Return the options of a starting live session, with its owner's current enrolled
+        speakers. Speaker embeddings are recorded only if the session is kept, so that its speakers
+        may be named later. If the database does not answer, start without them: live audio does not
+        wait for a database."""
         if self._people is None or not self._on or not options.recognise:
             return replace(options, known_voices=(), voiceprints=False)
         try:
@@ -264,8 +268,8 @@ class EnrolledSpeakers:
         return replace(options, known_voices=known, voiceprints=options.keep)
 
     async def forget(self, caller: Identity) -> int:
-        """Forget everybody whom the caller knows, also where nobody is recognised any more; how
-        many.
+        """Delete all of the caller's enrolled speakers, even if speaker identification is off;
+        return their number.
 
         Raises:
             errors.SidecarError: as `OwnedSpeakers.delete_all`.
@@ -273,6 +277,6 @@ class EnrolledSpeakers:
         return await self._people.delete_all(caller) if self._people is not None else 0
 
     async def close(self) -> None:
-        """Close where they are kept."""
+        """Close the store."""
         if self._people is not None:
             await self._people.close()

@@ -1,6 +1,6 @@
 """Service facade: what protocols call; health, erasure, observers.
 
-No wire is known here. The caller's identity is the first argument of every call.
+It knows no protocol. The caller's identity is the first argument of every call.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ from sidecar.workers.engine_slot import EngineState
 
 @dataclass(frozen=True, slots=True)
 class ServiceHealth:
-    """Health of the service. Never waits for anything."""
+    """Health of the service, from memory."""
 
     version: str
     instance: str
@@ -100,7 +100,8 @@ def hang_reason(engines: Iterable[EngineStatus]) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class ErasureResult:
-    """Number of deleted jobs and people, and of the owner's live sessions that go on here."""
+    """Number of deleted jobs and enrolled speakers, and of the owner's live sessions still
+    running."""
 
     jobs: int
     people: int
@@ -108,7 +109,7 @@ class ErasureResult:
 
 
 def create_tracing(version: str) -> Tracer:
-    """Return the exporter that the environment (OTEL_…) asks for."""
+    """Return the trace exporter that the environment (OTEL_…) configures."""
     if not is_tracing_configured(os.environ):
         return NullTracer()
     try:
@@ -120,8 +121,8 @@ def create_tracing(version: str) -> Tracer:
 
 
 class ServiceObservers:
-    """Owns them. ``jobs``: tells of jobs that are traced; ``live``: the engine for live audio, None
-    without."""
+    """Observers of the service: traces and captures. ``jobs``: source of events of traced jobs.
+    ``live``: the engine for live audio, or None."""
 
     def __init__(
         self,
@@ -134,7 +135,7 @@ class ServiceObservers:
         self.traces = create_tracing(__version__)
         """Tracer; by default it records nothing."""
         self.jobs: JobTraces | None = None
-        """The stages of jobs, where they are told."""
+        """Traces of jobs; None if tracing is off."""
         self.sessions: list[SessionObserverFactory] = []
         """Observers of live sessions."""
         self._captures: CaptureObserver | None = None
@@ -151,7 +152,7 @@ class ServiceObservers:
             self.sessions.append(self._captures)
 
     async def forget(self, owner: str) -> None:
-        """Delete what was captured of an owner's sessions that are over.
+        """Delete the captures of an owner's finished sessions.
 
         Raises:
             errors.SidecarError: it cannot be deleted.
@@ -160,7 +161,7 @@ class ServiceObservers:
             await self._captures.forget(owner)
 
     async def close(self) -> None:
-        """Write what is still to be written."""
+        """Flush captures and traces."""
         if self._captures is not None:
             await asyncio.to_thread(self._captures.close)
         if self.traces.on:
@@ -170,11 +171,11 @@ class ServiceObservers:
 log = logging.getLogger(__name__)
 
 MAX_CONCURRENT_SPOOLS = 4
-"""Uploads that are written to the disk side by side."""
+"""Maximum uploads that are written to disk at once."""
 
 
 class Service:
-    """The parts behind every wire, opened and closed together."""
+    """Components behind all protocols, opened and closed together."""
 
     def __init__(
         self,
@@ -184,18 +185,18 @@ class Service:
         live: EngineChoice[EngineSpec] | None = None,
         voice: EngineChoice[TtsSpec] | None = None,
     ) -> None:
-        """``choice``: the engine for files; ``live``: the one for live audio, None without;
-        ``voice``: the one that speaks."""
+        """``choice``: the engine for files. ``live``: the engine for live audio, or None.
+        ``voice``: the TTS engine, or None."""
         self.settings = settings
         self.instance = uuid.uuid4().hex
         self.also: dict[str, Any] = {}
-        """Other ports of the service, as the ready line has them."""
+        """Other ports of the service, in the form of the ready line."""
         self._starting = True
         self._background = BackgroundTaskGroup()
         self.spool_threads = ThreadLimiter("spool", MAX_CONCURRENT_SPOOLS)
-        """Writes uploads to the disk."""
+        """Threads that write uploads to disk."""
         self.fleet = EngineFleet(settings, choice, live, voice)
-        """The engines, each for what it is there for."""
+        """Engines by role."""
         choices = {EngineRole.FILES.value: choice} | ({EngineRole.LIVE.value: live} if live else {})
         self.models = ModelRegistry(settings, self.fleet.hosts, choices)
         """Models of the engines."""
@@ -209,7 +210,7 @@ class Service:
         model = choice.checkpoint.folder.name if choice.checkpoint else ""
         engine = LocalQueueSetup(settings, self._provision, self._planned, self.fleet.places, model)
         self.remaining_s = engine.remaining_s
-        """Predicts when a job that runs is done."""
+        """Predicts the remaining seconds of a running job."""
         self._pace = engine.pace
         counts, threads = self.tally.jobs, self.spool_threads
         parts = engine, counts, threads, now
@@ -219,11 +220,11 @@ class Service:
         self._backend: JobBackend = self._shared or LocalJobBackend(settings, *parts)
         self._queue, keeping = self._backend.queue, self._backend.persistent_recordings
         self.shares = self._backend.shares
-        """True if other services have the same jobs."""
+        """True if other services share the jobs."""
         self.client_timeouts = self._shared.client_timeouts if self._shared else None
-        """Jobs whose clients timed out, where other services may be asked next."""
+        """Jobs whose clients timed out, if the client may ask another service next; else None."""
         self.offers_voices = not self.shares and not self.spec.remote
-        """True if local speakers of a chunk can be requested: not with upstreams, nor where
+        """True if clients may request the local speakers of a chunk: not with upstreams, nor if
         answers pass through a database."""
         hears = live.spec if live is not None else None
         self._observed = ServiceObservers(settings, self.fleet, self._backend, hears, now)
@@ -243,13 +244,13 @@ class Service:
         self.live_archive = LiveSessionArchive(
             settings, self._backend.store, keeping, self.spool_threads, now
         )
-        """Makes jobs of live sessions and conversations that are over."""
+        """Archive of finished live sessions and conversations as jobs."""
         self.live = self._session_registry()
-        """The live sessions of everybody."""
+        """Live sessions of all owners."""
         self.tts = self.fleet.voice if self.fleet.tts_spec is not None else None
         """TTS client, None without a TTS engine."""
         self.conversations = ConversationRegistry(settings, self.live, self.tts)
-        """The conversations of everybody."""
+        """Conversations of all owners."""
 
     def _session_registry(self) -> SessionRegistry:
         settings = self.settings
@@ -268,7 +269,7 @@ class Service:
         )
 
     async def open(self) -> None:
-        """Start working; returns at once."""
+        """Start the background work; return at once."""
         await self._backend.open(self._background)
         self._background.spawn("look at the GPU", self.fleet.watch())
         if self.settings.preload and self.settings.role != ROLE_FRONT:
@@ -277,18 +278,18 @@ class Service:
             self._starting = False
 
     async def drain(self, grace_s: float) -> None:
-        """Take no more jobs and tell those that wait; the running ones have ``grace_s`` to end, and
-        their results a moment to be fetched."""
+        """Accept no more jobs and end those that wait. Running jobs have ``grace_s`` to end, and
+        clients then have a moment to fetch their results."""
         await asyncio.gather(self._queue.drain(grace_s), self.live.drain(grace_s))
         if grace_s > 0:
             await self._backend.fetched()
 
     async def broken(self) -> None:
-        """Wait for a fault that only a new start of the service mends."""
+        """Wait for a fault that only a restart of the service repairs."""
         await self._queue.broken()
 
     async def close(self) -> None:
-        """Stop working and leave nothing behind."""
+        """Stop all work and release everything."""
         await self._background.close()
         await self.live.close()
         await self.conversations.close()
@@ -300,10 +301,10 @@ class Service:
         await self.fleet.close()
 
     def options(self, given: Mapping[str, object]) -> TranscribeOptions:
-        """The options that a client's fields mean, checked against the engine.
+        """Parse a client's options and check them against the engine.
 
         Raises:
-            errors.BadRequest: one of them means nothing, or nothing to this engine.
+            errors.BadRequest: an option is invalid, or not supported by this engine.
         """
         options = parse_options(given, self.settings.diarization, self.settings.language)
         if not self.spec.speaks(options.language):
@@ -315,13 +316,13 @@ class Service:
         return options
 
     async def erase(self, caller: Identity) -> ErasureResult:
-        """Forget the caller's people, then its jobs, of which those that wait or run end, then what
-        was said in live sessions that are over, and what was captured of them. Asking again does no
-        harm, and does the rest where it went wrong.
+        """Delete the caller's enrolled speakers, then its jobs (waiting and running ones end), then
+        its finished live sessions and their captures. A repeated call is harmless, and completes an
+        erasure that failed.
 
         Raises:
-            errors.JournalUnreachable: it may be done or not.
-            errors.DiskFull, errors.SidecarError: it cannot be written; what was done stays done.
+            errors.JournalUnreachable: the erasure may be done or not.
+            errors.DiskFull, errors.SidecarError: it cannot be written; deletions so far stay.
         """
         people = await self.voices.forget(caller)
         jobs = await self.owned.delete_all(caller)
@@ -331,14 +332,14 @@ class Service:
         return ErasureResult(jobs, people, going)
 
     def noted(self, transcript: Transcript, options: TranscribeOptions) -> Transcript:
-        """A transcript with what its client should know of how the wishes were met."""
+        """Add notices to a transcript about options that the engine ignored."""
         return with_ignored_notices(self.spec, transcript, options)
 
     def forecast(self, audio_s: float | None, options: TranscribeOptions) -> JobForecast:
         """Return whether a recording of ``audio_s`` seconds fits, and how long it takes, from
         memory.
 
-        If its length is not known, it is taken for one of usual length, without a time.
+        If its length is unknown, assume the usual length and return no time.
         """
         forecast = self._provision.forecast(audio_s, options)
         if forecast.seconds is not None or audio_s is None or not forecast.fits:
@@ -351,18 +352,18 @@ class Service:
         return forecast.without_seconds()
 
     async def reload(self, caller: Identity, precision: str, *, now: bool = False) -> Precision:
-        """Load the engine anew at ``precision``; jobs that wait run at it.
+        """Reload the engine at ``precision``; waiting jobs use it.
 
-        The job that runs ends first, or with ``now`` goes back to the head of the queue; not for
-        a reload that is refused.
+        The running job ends first, or with ``now`` goes back to the head of the queue, unless the
+        reload is refused.
 
         Raises:
-            errors.ScopeMissing: the caller may not do that, or not ``now``.
-            errors.EngineUnavailable: others have the engine for which this service takes jobs in.
+            errors.ScopeMissing: the caller lacks the scope for it, or for ``now``.
+            errors.EngineUnavailable: this service is a front; its nodes have the engines.
             errors.PrecisionUnknown, errors.PrecisionUnavailable: there is no such precision.
-            errors.ReloadSuperseded: somebody wanted another one before this one's turn came.
-            errors.WontFit: there is no room for it; the old one serves on.
-            errors.ModelLoadFailed: it does not load; the old one serves on.
+            errors.ReloadSuperseded: another reload was requested before this one had its turn.
+            errors.WontFit: its memory does not fit; the old engine goes on serving.
+            errors.ModelLoadFailed: it does not load; the old engine goes on serving.
         """
         caller.demand(Scope.RELOAD)
         if self.settings.role == ROLE_FRONT:
@@ -377,20 +378,20 @@ class Service:
             await self._slot.check_room(wanted)
         reloading = asyncio.ensure_future(self._slot.reload(wanted))
         if now:
-            await asyncio.sleep(0)  # it takes its place before the job gives up its own
+            await asyncio.sleep(0)  # it takes its turn before the job gives up its own
             if not reloading.done():
                 self._queue.interrupt()
         return await reloading
 
     async def looked(self) -> ServiceHealth:
-        """Return how things are; the jobs of all services are counted for it, if that takes no
-        time."""
+        """Return the health, with a count of the jobs of all services if the database answers
+        quickly."""
         if self._shared is not None:
             await self._shared.count()
         return self.health()
 
     def health(self) -> ServiceHealth:
-        """Return how things are, from memory."""
+        """Return the health, from memory."""
         engines = self.fleet.standing()
         return ServiceHealth(
             version=__version__,
@@ -415,7 +416,7 @@ class Service:
         )
 
     async def _planned(self, job: Job, precision: Precision) -> TranscribeOptions:
-        """A job's options when it begins: who is known by then, and the plan for its memory."""
+        """Return a starting job's options: with enrolled speakers and its memory plan."""
         owner, kept = job.record.owner, job.record.kept
         options = await self.voices.with_enrolled_speakers(job.options, owner, kept=kept)
         planned = self._provision.plan(job, precision)

@@ -1,6 +1,6 @@
-"""Finished live sessions as jobs.
+"""Archive of finished live sessions and conversations as jobs.
 
-With transcript, formats and edits like any other, and without being heard again.
+Such a job has transcript, formats and edits like any other, without another recognition.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 
 
 class LiveSessionArchive:
-    """Makes jobs of live sessions and of conversations. ``keeping``: where recordings are kept if
-    jobs outlive the process; ``disk``: threads that may wait for one."""
+    """Archive that creates jobs of live sessions and conversations. ``keeping``: store of
+    recordings, if jobs outlive the process. ``disk``: threads for blocking disk access."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class LiveSessionArchive:
         return SessionRecording(UploadSpool(self._spool_dir), self._disk, self._most)
 
     async def session(self, session: Session, transcript: Transcript) -> str:
-        """The id of the job that a live session becomes."""
+        """Store a live session as a job and return the job's id."""
         asked, tape = session.options, session.recording
         options = TranscribeOptions(
             language=asked.language,
@@ -70,10 +70,10 @@ class LiveSessionArchive:
         return (await self.keep(session.owner, options, transcript, sound, peaks)).id
 
     async def conversation(self, caller: Identity, transcript: Transcript) -> str:
-        """The id of the job that a conversation becomes.
+        """Store a conversation as a job and return the job's id.
 
         Raises:
-            errors.DiskFull, errors.SpoolUnwritable: it cannot be kept; there is no job.
+            errors.DiskFull, errors.SpoolUnwritable: it cannot be stored; no job is created.
         """
         options = TranscribeOptions(language=transcript.language, diarize=True)
         return (await self.keep(caller.owner, options, transcript)).id
@@ -86,17 +86,17 @@ class LiveSessionArchive:
         sound: AudioSource | None = None,
         peaks: bytes = b"",
     ) -> JobRecord:
-        """The job that a talk becomes; its ``sound`` is kept with it, where it can be kept now, and
-        closed.
+        """Store a session or conversation as a job. Its audio (``sound``) is stored if the storage
+        answers, and closed.
 
         Raises:
-            errors.DiskFull, errors.SpoolUnwritable: it cannot be kept; there is no job.
+            errors.DiskFull, errors.SpoolUnwritable: it cannot be stored; no job is created.
         """
         audio: RecordingRef = missing_recording_ref()
         try:
             if sound is not None and self._keeping is not None:
                 audio = await self._keeping.kept(self._disk, sound)
-        except errors.StorageUnreachable:  # its words are worth more than that
+        except errors.StorageUnreachable:  # the transcript is worth more than its audio
             log.warning(
                 "the recording of a live session cannot be saved: the storage does not answer; "
                 "its transcript is saved"

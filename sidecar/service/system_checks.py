@@ -1,7 +1,4 @@
-"""Checks of this machine behind `doctor` and the page.
-
-For the doctor, who prints it, and for the page, which shows it.
-"""
+"""Checks of this machine for the command `doctor` and for the page."""
 
 from __future__ import annotations
 
@@ -23,18 +20,18 @@ LOW_DISK_BYTES = 4 << 30
 
 
 class CheckState(IntEnum):
-    """Severity of a finding; the worst comes first when it is asked what to do."""
+    """Severity of a finding; higher is worse."""
 
     GOOD = 0
     ABSENT = 1
-    """Not here, and it works without."""
+    """Not available, and not required."""
     WARNING = 2
     BAD = 3
 
 
 @dataclass(frozen=True, slots=True)
 class CheckFinding:
-    """One thing looked at; ``remedy`` is what to do about it."""
+    """Finding of one check; ``remedy`` says what to do about it."""
 
     topic: str
     state: CheckState
@@ -81,12 +78,12 @@ def check_ffmpeg() -> CheckFinding:
 
 
 def check_live_engine(settings: Settings) -> CheckFinding:
-    """Return the live engine, and the reason for it."""
+    """Check the live engine; return it with the reason of its choice."""
     from sidecar.engines.engine_selection import choose_engine, choose_live_engine
 
     try:
         files = choose_engine(settings)
-    except errors.SidecarError as error:  # which is said of that engine
+    except errors.SidecarError as error:  # reported by the finding "engine"
         return CheckFinding("live", CheckState.ABSENT, f"no engine at all: {error.detail}")
     try:
         chosen, reason = choose_live_engine(settings, files)
@@ -100,12 +97,13 @@ def check_live_engine(settings: Settings) -> CheckFinding:
 
 
 def check_tts(settings: Settings) -> CheckFinding:
-    """Return the TTS engine of conversations, and the reason for it; what a better one lacks."""
+    """Check the TTS engine of conversations; return it with the reason, and what a better one
+    lacks."""
     from sidecar.engines.engine_selection import choose_engine
     from sidecar.tts.tts_engine_selection import better_voice_hint, choose_tts_engine
 
     files = None
-    with contextlib.suppress(errors.SidecarError):  # which is said of that engine
+    with contextlib.suppress(errors.SidecarError):  # reported by the finding "engine"
         files = choose_engine(settings)
     try:
         chosen, reason = choose_tts_engine(settings, files)
@@ -121,7 +119,7 @@ def check_tts(settings: Settings) -> CheckFinding:
 
 
 def check_llm(settings: Settings) -> CheckFinding:
-    """Check the LLM of conversations; no server is asked."""
+    """Check the LLM of conversations, without a request to its server."""
     from sidecar.conversation.llm_client import LOCAL_LLM_SERVERS, choose_llm
 
     try:
@@ -138,7 +136,8 @@ def check_llm(settings: Settings) -> CheckFinding:
 
 
 def check_checkpoint(settings: Settings) -> CheckFinding:
-    """The checkpoint that VibeVoice-ASR would load: the one that is set, or the cache's."""
+    """Check the checkpoint that VibeVoice-ASR would load: the one that is set, or the cached
+    one."""
     from sidecar.checkpoints import hugging_face_cache, installed_checkpoints
 
     try:
@@ -155,7 +154,7 @@ def check_checkpoint(settings: Settings) -> CheckFinding:
 
 
 def check_spool(settings: Settings) -> CheckFinding:
-    """Return the folder of uploads, and its free space."""
+    """Check the folder of uploads and its free space."""
     folder = settings.spool_dir or Path(tempfile.gettempdir())
     try:
         with tempfile.TemporaryFile(dir=folder):
@@ -170,7 +169,7 @@ def check_spool(settings: Settings) -> CheckFinding:
 
 
 def check_kept_jobs(settings: Settings) -> CheckFinding:
-    """The jobs that outlive the service."""
+    """Check the storage of jobs that outlive the service."""
     from sidecar.jobs.recovery import jobs_folder
     from sidecar.storage.encryption import journal_key
     from sidecar.storage.job_journal import broken_files
@@ -200,7 +199,7 @@ def check_kept_jobs(settings: Settings) -> CheckFinding:
 
 
 def check_environment(settings: Settings) -> Iterator[CheckFinding]:
-    """Check what a running service may lack, with nothing loaded for it."""
+    """Check what a running service may lack, without loading any engine."""
     yield check_gpu()
     yield check_ffmpeg()
     yield check_checkpoint(settings)

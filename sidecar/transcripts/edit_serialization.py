@@ -1,6 +1,6 @@
 """Serialization of edits for clients and the journal. Pure.
 
-`OPERATIONS` has each operation once: it is parsed, written and documented (OpenAPI) by that.
+`OPERATIONS` defines each operation once: for parsing, serialization and documentation (OpenAPI).
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from sidecar.transcripts.transcript_formats import speaker_label
 from sidecar.transcripts.word_timing import one_line
 
 MAX_OPERATIONS = 500
-"""That are done together."""
+"""Maximum operations of one request."""
 MAX_TEXT_CHARACTERS = 10_000
-"""Characters of a line: ten minutes of speech."""
+"""Characters of a segment's text: ten minutes of speech."""
 MAX_SEGMENTS = 1_000_000
-"""No transcript has so many."""
+"""Limit of segment indexes; no transcript has so many segments."""
 MAX_SPLIT_SPEAKERS = 10
-"""That a speaker is split into at once."""
+"""Maximum speakers that one speaker is split into at once."""
 _LABEL = re.compile(r"Speaker_(0|[1-9]\d{0,2})", re.ASCII)
 
 
 def edit_step_to_json(step: EditStep) -> list[dict[str, Any]]:
-    """A step as a list of operations."""
+    """Return a step as a list of operations."""
     match step:
         case UndoStep():
             return [{"op": "undo"}]
@@ -51,10 +51,10 @@ def edit_step_to_json(step: EditStep) -> list[dict[str, Any]]:
 
 
 def edit_step_from_json(given: object) -> EditStep:
-    """The step that a list of operations means, as `edit_step_to_json` wrote it.
+    """Parse a list of operations as `edit_step_to_json` wrote it.
 
     Raises:
-        errors.FieldMissing, errors.FieldInvalid: it means nothing; which of them, and why.
+        errors.FieldMissing, errors.FieldInvalid: it is invalid; names the operation and the reason.
     """
     wished = edit_request_from_json(given)
     if not isinstance(wished, tuple):
@@ -66,10 +66,10 @@ def edit_step_from_json(given: object) -> EditStep:
 
 
 def edit_request_from_json(given: object) -> UndoStep | RedoStep | tuple[EditRequest, ...]:
-    """Return the edits that a request's JSON asks for.
+    """Parse the operations of a client's request.
 
     Raises:
-        errors.FieldMissing, errors.FieldInvalid: it means nothing; which of them, and why.
+        errors.FieldMissing, errors.FieldInvalid: it is invalid; names the operation and the reason.
     """
     if not isinstance(given, list) or not 0 < len(given) <= MAX_OPERATIONS:
         raise FieldInvalid(f"'operations' is not a list of 1 to {MAX_OPERATIONS} operations.")
@@ -153,7 +153,7 @@ def _parse_place(value: object) -> int:
 
 
 def _parse_places(value: object) -> tuple[int, ...]:
-    """Places of segments, in order and each once."""
+    """Parse a list of segment indexes; return them sorted, each once."""
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
         raise ValueError("is not a list of segments")
     return tuple(sorted({_parse_place(one) for one in value}))
@@ -187,9 +187,9 @@ def _single_line(value: object, most: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class OperationField:
-    """A field of an operation: its JSON schema, and how its value is read and written.
+    """Field of an operation: its JSON schema, its parser and its serializer.
 
-    ``parse`` raises ValueError, whose text goes behind the field's name.
+    ``parse`` raises ValueError; its text follows the field's name in the error.
     """
 
     schema: dict[str, Any]
@@ -242,4 +242,4 @@ OPERATIONS: Mapping[str, tuple[Callable[..., EditRequest], Mapping[str, Operatio
         },
     ),
 }
-"""Every operation by its name: what it is parsed to, and its fields."""
+"""Operations by name: the type that each is parsed to, and its fields."""

@@ -1,7 +1,7 @@
 """Language of a text, and doubt whether a recording is in the embedded engine's language.
 
-A recognizer that knows only English writes English words whatever it hears, but it is unsure of
-most of them where the language is another (docs/decisions/recognition-parameters.md).
+A recognizer that knows only English writes English words for any speech. It is unsure of most of
+them if the language is another (docs/decisions/recognition-parameters.md).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
 LEAST_TOKENS = 15
-"""Of fewer, which is about five seconds of speech, nothing is said."""
+"""Minimum tokens for a doubt: about five seconds of speech."""
 DOUBTFUL_BELOW = -0.6
-"""Mean natural logarithm of a token's likelihood. Of 140 recordings in English the lowest had
--0.51, of 96 in other languages the highest -0.68."""
+"""Threshold of a token's mean log likelihood (natural logarithm). Of 140 recordings in English the
+lowest had -0.51, of 96 in other languages the highest -0.68."""
 
 
 LANGUAGE_DOUBTFUL = "language_doubtful"
 
 
 def doubtful_language_notice() -> Notice:
-    """Return the notice of a transcript whose language is probably another."""
+    """Return the notice of a transcript that is probably in another language."""
     return Notice(
         LANGUAGE_DOUBTFUL,
         "The recording does not seem to be English, the only language of the engine "
@@ -40,8 +40,8 @@ def doubtful_language_notice() -> Notice:
 
 @dataclass(frozen=True, slots=True)
 class Confidence:
-    """Of a recognizer in what it wrote: the sum of its tokens' logarithmic likelihoods, and how
-    many there are."""
+    """Confidence of a recognizer in its text: the sum of its tokens' log likelihoods, and their
+    number."""
 
     total: float = 0.0
     tokens: int = 0
@@ -51,24 +51,25 @@ class Confidence:
 
     @property
     def doubtful(self) -> bool:
-        """Return whether the language is probably another."""
+        """Return whether the recording is probably in another language."""
         return self.tokens >= LEAST_TOKENS and self.total < DOUBTFUL_BELOW * self.tokens
 
 
 MIN_LANGUAGE_PROBABILITY = 0.5
-"""The least probability. Of 92 short texts in 27 languages one came out wrong, at 0.38; the least
-sure of the right ones has 0.52."""
+"""Minimum probability of a detected language. Of 92 short texts in 27 languages one was wrong, at
+0.38; the least sure of the right ones has 0.52."""
 MIN_LETTER_BYTES = 12
-"""Bytes of letters; under it even a wrong guess can be sure (`Fail again.`: Gaelic, 0.60)."""
+"""Minimum bytes of letters; below it even a wrong language can have a high probability (`Fail
+again.`: Gaelic, 0.60)."""
 MAX_CHARACTERS = 20_000
-"""Characters that are looked at: half an hour of talk."""
+"""Maximum characters that are classified: half an hour of speech."""
 
 
 def detect_language(segments: Iterable[Segment]) -> str | None:
-    """ISO 639-1 code of the language most of the words are in; None if there is no telling.
+    """Return the ISO 639-1 code of the language of most words; None if it is uncertain.
 
-    What is no speech ([Music], a stretch left out) does not count. None also where the library is
-    not installed.
+    Text that is not speech ([Music], skipped audio) does not count. None also if the library is not
+    installed.
     """
     words = " ".join(one.text for one in segments if NON_SPEECH_FLAG not in one.flags)
     letters = "".join(filter(str.isalpha, words[:MAX_CHARACTERS]))
@@ -81,14 +82,14 @@ def detect_language(segments: Iterable[Segment]) -> str | None:
 
 @cache
 def _language_identifier() -> LanguageIdentifier | None:
-    """The library's model (its wheel has it), for languages that ISO 639-1 has."""
+    """Return the library's model (part of its wheel), limited to languages of ISO 639-1."""
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ImportError:
         return None
     whole = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     whole.set_languages([label for label in whole.labels if len(label) == 2])
-    return LanguageIdentifier(  # anew, for the whole one keeps the tables of all languages: 25 MB
+    return LanguageIdentifier(  # a new one, as `whole` keeps the tables of all languages: 25 MB
         whole.nb_ptc,
         whole.nb_pc,
         whole.nb_classes,

@@ -1,9 +1,9 @@
 """Detection of repetition loops in generated text, and recovery from them. Pure.
 
-On music and long noise the model may repeat itself until its token limit. The guard sees each token
-and each segment as it comes and says when it is stuck, and how many of the last segments belong to
-the loop. People repeat themselves too, so repeated words alone are never enough: the words must be
-more than the time claimed for them can hold, or the times must stand still.
+On music and long noise the model may repeat itself until its token limit. The guard checks each
+token and each segment as it comes. It reports a loop, and how many of the last segments belong to
+it. People repeat themselves too, so repeated words alone are never enough: the words must exceed
+what their claimed time can hold, or the times must stand still.
 """
 
 from __future__ import annotations
@@ -25,33 +25,34 @@ from sidecar.transcripts.transcript import (
 from sidecar.transcripts.vibevoice_output import OpenSegment
 
 COPIES = 3
-"""So often something must have come before it is a repetition: the first time and two more."""
+"""Number of copies that make a repetition: the first one and two more."""
 
 CHARACTERS_PER_S = 25.0
-"""More is not said in a second: 300 English words a minute; conversation has 12 to 16."""
+"""Maximum rate of speech: 300 English words a minute; conversation has 12 to 16."""
 
 SPEECH_RATE_SLACK_S = 2.0
-"""So far times may be off before a text counts as too long for them."""
+"""Tolerance of times, before a text counts as too long for them."""
 
 WINDOW = 128
-"""Tokens looked back upon; no longer period is seen inside a text."""
+"""Tokens that are searched for repetitions; a longer period inside a text is not found."""
 
 MIN_REPEATED_TOKENS = 16
-"""A shorter repetition is none: `No, no, no, no.`, or the zeros of a number."""
+"""Minimum tokens of a repetition: people say `No, no, no, no.`, and numbers have zeros."""
 
 FEW_TOKENS = 24
-"""Different tokens in a window of stuck text, at most. Plain speech has 70 and more."""
+"""Maximum number of different tokens in a window of a loop. Plain speech has 70 and more."""
 
 
 def exceeds_speech_rate(characters: int, seconds: float) -> bool:
-    """Return whether a text is longer than speech of so many seconds."""
+    """Return whether a text is too long to be spoken in ``seconds`` seconds."""
     return characters > CHARACTERS_PER_S * (seconds + SPEECH_RATE_SLACK_S)
 
 
 class TokenRepetition:
     """Length of the repetition at the end of the tokens, for every period in a window.
 
-    A token costs as many steps as it has come in the window: few in speech, the window in a loop.
+    The cost of a token is the number of its occurrences in the window: few in speech, all in a
+    loop.
     """
 
     def __init__(self) -> None:
@@ -61,7 +62,7 @@ class TokenRepetition:
         self._runs: dict[int, int] = {}
 
     def add(self, token_id: int) -> None:
-        """Take one token."""
+        """Add one token."""
         if len(self._window) == WINDOW:
             oldest = self._window.popleft()
             self._places[oldest].popleft()
@@ -76,7 +77,8 @@ class TokenRepetition:
 
     @property
     def repeated(self) -> int:
-        """Tokens at the end that are `COPIES` or more of the same; 0 if they are not."""
+        """Return the tokens at the end that are at least `COPIES` of one sequence; 0 if there are
+        none."""
         return max((run + period for period, run in self._repetitions()), default=0)
 
     @property
@@ -90,25 +92,26 @@ class TokenRepetition:
 
     @property
     def different(self) -> int:
-        """Different tokens in a full window; before it is full, the whole window."""
+        """Return the number of different tokens in a full window; before it is full, `WINDOW`."""
         return len(self._places) if len(self._window) == WINDOW else WINDOW
 
 
 MAX_SPAN_S = 30.0
-"""A claimed span beyond this is not taken at its word; segments last seconds, seldom half of it."""
+"""Maximum span of a text that is believed; segments last seconds, seldom half of it."""
 
 STRAY_TOKENS = 256
-"""Tokens in a row outside any text without a segment; a segment's own frame takes about 24."""
+"""Maximum tokens in a row outside any text without a new segment; the JSON of one takes about
+24."""
 
 MAX_CYCLE_SEGMENTS = 12
-"""Segments in a repeated verse, at most."""
+"""Maximum segments in a repeated verse."""
 
 STILL_SEGMENTS = 6
-"""Segments in a row without a later start or a second not heard before: time stands still."""
+"""Segments in a row with neither a later start nor a new second: time stands still."""
 
 MAX_LOOPED_S = 60.0
-"""The first copy in a loop is not kept if it is longer: its end would hide the rest of the audio.
-Also the seconds of a segment, at most, that count as heard by it."""
+"""The first copy in a loop is removed if it is longer: its end would hide the rest of the audio.
+Also the maximum seconds that one segment covers."""
 
 MIN_STEP_S = 0.05
 """Minimum progress of a repeated segment, however short its text."""
@@ -128,9 +131,9 @@ class LoopReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RepetitionLoop:
-    """The model is stuck: why, and how many of the last segments are to be cut.
+    """Loop that was detected: its reason, and how many of the last segments to cut.
 
-    What is left of the segments is sound; a segment that was still open is never part of it.
+    The remaining segments are valid; a segment that is still open is never among them.
     """
 
     why: LoopReason
@@ -138,9 +141,9 @@ class RepetitionLoop:
 
 
 class LoopGuard:
-    """Watches one stream. After a cut, a new one is told of the segments that were kept.
+    """Guard of one output stream. After a cut, create a new one with the segments that were kept.
 
-    ``duration_s`` is where the audio ends, on the clock of the segments; None where unknown.
+    ``duration_s``: end of the audio, on the clock of the segments; None if unknown.
     """
 
     def __init__(self, duration_s: float | None, kept: Iterable[Segment] = ()) -> None:
@@ -160,9 +163,9 @@ class LoopGuard:
             self.segment(segment)
 
     def token(self, token_id: int, content: OpenSegment | None) -> RepetitionLoop | None:
-        """Take one token; ``content`` is the text that is open after it, as the parser has it.
+        """Check one token; ``content`` is the text that is open after it, as the parser has it.
 
-        The parser reads a token first, then this sees it, then `segment` what the token closed.
+        The parser reads a token first, then this function gets it, then `segment` what it closed.
         """
         self._tokens.add(token_id)
         if content is None:
@@ -181,7 +184,7 @@ class LoopGuard:
         return RepetitionLoop(LoopReason.FEW_WORDS) if few else None
 
     def segment(self, segment: Segment) -> RepetitionLoop | None:
-        """Take one closed segment."""
+        """Check one closed segment."""
         length = segment.end - segment.start
         first = int(segment.start)
         seconds = set(range(first, first + math.ceil(min(length, MAX_LOOPED_S))))
@@ -208,8 +211,8 @@ class LoopGuard:
         return None
 
     def _stuck_cycle(self) -> int:
-        """Return the number of segments that the last ones repeat, in too little time for it; 0
-        if they do not."""
+        """Return the number of segments that the last ones repeat in too little time; 0 if they do
+        not."""
         for cycle in range(1, min(MAX_CYCLE_SEGMENTS, len(self._segments) // COPIES) + 1):
             texts = self._texts[-COPIES * cycle :]
             if texts[cycle:] == texts[:-cycle] and self._moved_s(cycle) < (COPIES - 1) * max(
@@ -219,19 +222,21 @@ class LoopGuard:
         return 0
 
     def _moved_s(self, cycle: int) -> float:
-        """Seconds from the first copy of the last segment to its last, by start or by end."""
+        """Return the seconds from the first copy of the last segment to its last, by start or by
+        end."""
         last, first = self._segments[-1], self._segments[-1 - (COPIES - 1) * cycle]
         return min(last.start - first.start, last.end - first.end)
 
     def _left_s(self, content: OpenSegment) -> float:
-        """Seconds of audio from where a text begins, or may begin at the earliest."""
+        """Return the seconds of audio after the start of a text, or after its earliest possible
+        start."""
         if self._duration is None:
             return float("inf")
         begins = self._latest_end if content.start is None else content.start
         return max(0.0, self._duration - begins)
 
     def _claimed_s(self, content: OpenSegment, left_s: float) -> float:
-        """Seconds that a text claims for itself, as far as that can be believed."""
+        """Return the seconds that a text claims, else ``left_s``; at most `MAX_SPAN_S`."""
         claimed = left_s
         if content.start is not None and content.end is not None:
             claimed = content.end - content.start
@@ -239,7 +244,7 @@ class LoopGuard:
 
 
 def _shortest_s(segment: Segment) -> float:
-    """Seconds that a segment takes at least; half of what speech takes, for times are rounded."""
+    """Return the minimum seconds of a segment: half of what speech takes, as times are rounded."""
     if NON_SPEECH_FLAG in segment.flags:
         return MIN_STEP_S
     return max(MIN_STEP_S, len(segment.text) / CHARACTERS_PER_S / 2)
@@ -254,31 +259,32 @@ class SamplingOptions:
 
 
 RETRIES = (SamplingOptions(0.2, 0.95), SamplingOptions(0.3, 0.95), SamplingOptions(0.4, 0.95))
-"""Sampling of the retries: those of upstream's own recovery test, in its order (protocols: the
+"""Sampling of the retries: those of the model's own recovery test, in its order (protocols: the
 model, known fault)."""
 
 MIN_SKIP_S = 5.0
 FIRST_SKIP_S = 15.0
 MAX_SKIP_S = 60.0
-"""Four first skips are a minute: a bad minute costs that minute. Longer stretches take longer
-strides, a quarter of what was already lost, so that what is lost behind the end stays small."""
+"""Limits of a skip in seconds. Four first skips are a minute: a bad minute costs that minute. In
+longer ranges a skip is a quarter of the audio already lost, so that little is lost after their
+end."""
 
 MIN_RECOVERIES, RECOVERY_INTERVAL_S = 16, 5.0
-"""Times that an answer goes on behind a loop: so often, and once more for so many seconds."""
+"""Recoveries from loops in one answer: a base, and one more for each interval of audio."""
 WORTH_DECODING_S = 1.0
-"""A rest of the audio shorter than this is not worth another attempt."""
+"""Minimum rest of the audio, in seconds, that is worth another attempt."""
 
 
 def max_recoveries(duration_s: float) -> int:
-    """The most stretches of so long a recording that are left out before its answer is given up."""
+    """Return the maximum number of skips in a recording before its answer is given up."""
     return MIN_RECOVERIES + round(duration_s / RECOVERY_INTERVAL_S)
 
 
 def retry_sampling(tried: int, lost_s: float = 0.0) -> SamplingOptions | None:
-    """Return the sampling after ``tried`` retries at this place; None: skip.
+    """Return the sampling after ``tried`` retries at this position; None: skip.
 
-    ``lost_s``: seconds skipped directly before this place. Where the stretch before was already
-    given up, its rest is not tried again: a long song costs one attempt a skip.
+    ``lost_s``: seconds skipped directly before this position. If audio was skipped there, the rest
+    is not retried: a long song costs one attempt for each skip.
     """
     return RETRIES[tried] if tried < len(RETRIES) and not lost_s else None
 
@@ -292,13 +298,14 @@ class SkippedAudio:
 
     @property
     def text(self) -> str:
-        """The item to write into the answer, as the model would write it, in centiseconds."""
+        """Return the item to write into the answer, in the form and rounding (centiseconds) of the
+        model."""
         start, end = (_number(seconds) for seconds in (self.start, self.end))
         item = {"Start": start, "End": end, "Content": UNINTELLIGIBLE}
         return json.dumps(item, separators=(",", ":"))
 
     def segment(self, offset_s: float = 0.0) -> Segment:
-        """The same as a segment of the recording, flagged."""
+        """Return it as a flagged segment of the recording."""
         start, end = self.start + offset_s, self.end + offset_s
         return Segment(start, end, UNINTELLIGIBLE, flags=(NON_SPEECH_FLAG, LOOP_FLAG))
 
@@ -306,10 +313,10 @@ class SkippedAudio:
 def next_skipped_audio(
     stuck_s: float, duration_s: float, lost_s: float = 0.0, claimed_end_s: float | None = None
 ) -> SkippedAudio | None:
-    """The stretch to leave out from ``stuck_s``, the end of the last sound segment.
+    """Return the audio to skip from ``stuck_s``, the end of the last valid segment.
 
-    ``lost_s``: seconds skipped directly before. ``claimed_end_s``: where the stuck segment said
-    that it ends, if it did; the first skip believes it. None: too little audio is left to go on.
+    ``lost_s``: seconds skipped directly before. ``claimed_end_s``: end that the looping segment
+    claimed, if any; the first skip uses it. None: too little audio is left.
     """
     if duration_s - stuck_s < WORTH_DECODING_S:
         return None
@@ -336,13 +343,13 @@ OUTPUT_TRUNCATED = Notice(
 
 
 def loop_skipped_notice(lost_s: float) -> Notice:
-    """Return the notice of so many seconds that were left out."""
+    """Return the notice of ``lost_s`` seconds that were left out."""
     said = f"The model repeated itself; {lost_s:.0f} s were left out (flagged 'loop')."
     return Notice("loop_skipped", said)
 
 
 def loop_notices(segments: Iterable[Segment], loops: int, *, truncated: bool) -> tuple[Notice, ...]:
-    """Return what the reader of an answer should know of the loops in it, and of its end."""
+    """Return the notices about loops in an answer and about a truncated end."""
     lost = [one.end - one.start for one in segments if LOOP_FLAG in one.flags]
     found = [loop_skipped_notice(sum(lost))] if lost else [LOOP_RECOVERED] if loops else []
     return (*found, OUTPUT_TRUNCATED) if truncated else tuple(found)

@@ -1,9 +1,9 @@
-"""Plain values for enrolled speakers, identified speakers and the local speakers of a chunk.
+"""Plain values for enrolled speakers, identified speakers and the local speakers of a chunk. Pure.
 
-Only services of ours ask each other for it, and only where speakers are wanted. Inside it is
-`diarization/`'s own; out here it is asked for, handed on, and forgotten with the answer. Pure.
+Local speakers travel only between services of this project, for diarization of a whole recording.
+Only `diarization/` knows their content; other code passes them on and drops them with the answer.
 
-A vector travels as text: the service keeps it and hands it on, and only a worker looks inside.
+A vector travels as text: the service stores and forwards it, and only a worker decodes it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any
 from sidecar.errors import FieldInvalid
 
 MAX_NAME_CHARACTERS = 200
-"""Characters of what somebody is called."""
+"""Maximum characters of a speaker's name."""
 ROUNDED = 0.01
-"""A vector of length 1 is that much off at most, as float16."""
+"""Tolerance of a unit vector's length, because of float16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,8 @@ class SpeakerEmbedding:
     """Embedding of a speaker in one recording.
 
     ``vector``: base64 of 256 little-endian float16, of length 1
-    (`diarization.speaker_identification`). ``seconds``: of voice, alone, that it was made of.
+    (`diarization.speaker_identification`). ``seconds``: of this speaker alone, that it was computed
+    from.
     """
 
     vector: str = field(repr=False)
@@ -37,8 +38,8 @@ class SpeakerEmbedding:
 
 
 def is_valid_embedding(one: SpeakerEmbedding) -> bool:
-    """Return whether an embedding from outside is one: 256 numbers, of length 1 as far as they are
-    exact."""
+    """Return whether an embedding from outside is valid: 256 numbers, of length 1 up to
+    rounding."""
     try:
         numbers = struct.unpack("<256e", base64.b64decode(one.vector, validate=True))
     except (ValueError, struct.error):
@@ -48,7 +49,8 @@ def is_valid_embedding(one: SpeakerEmbedding) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class SpeakerCandidate:
-    """Enrolled speaker to identify in a recording; ``person`` is the caller's id of it."""
+    """Enrolled speaker to identify in a recording; ``person`` is the caller's id for the
+    speaker."""
 
     person: str
     name: str
@@ -60,9 +62,9 @@ class SpeakerProfile:
     """Voice profile of a transcript's speaker.
 
     ``seconds``: of voice that could be compared. ``person`` and ``name``: the enrolled speaker,
-    None if none is similar enough; a ``name`` without a ``person`` was given by hand. ``likeness``:
-    the cosine to that person, or to the most similar one that it is not; None if none was compared.
-    ``print``: the embedding, only if the client asked for it.
+    None if none is similar enough; a ``name`` without a ``person`` was set in an edit.
+    ``likeness``: the cosine to that person, or else to the most similar other one; None if none was
+    compared. ``print``: the embedding, only if the client asked for it.
     """
 
     speaker: int
@@ -74,17 +76,17 @@ class SpeakerProfile:
 
 
 LOCAL_VOICES_FIELD = "local_voices"
-"""Its name in a request, in the answer, and in /health of who offers it."""
+"""Name of the field in a request, in the answer, and in /health of a service that offers it."""
 WINDOW_FORMAT = "2-9715e399-6e4af7d4"
-"""Format of the windows, and the models that made them (the first digits of both digests): those
-of another format are not usable here."""
+"""Format of the windows, and the models that made them (first digits of both digests): windows of
+another format cannot be used."""
 BLOCK_S = 10.0
-"""The first window of a piece begins at a multiple of it, by the clock of the recording."""
+"""The first window of a chunk begins at a multiple of it, on the clock of the recording."""
 BLOCK_MARGIN_S = BLOCK_S
 """Audio behind the start of the windows of the next chunk."""
 MIN_LAST_S = 2 * BLOCK_S
-"""The last piece has at least so much behind where its windows begin: its last one, and the block
-that is heard with what is before it, reach back that far."""
+"""Minimum audio of the last chunk after the start of its windows. Its last window, and the block
+that is processed with the audio before it, reach back that far."""
 MAX_S = 6 * 3600.0
 
 
@@ -92,9 +94,9 @@ MAX_S = 6 * 3600.0
 class WindowEmbeddingsRequest:
     """Windows that are requested of a chunk; seconds from the start of what is sent.
 
-    ``words_s``: behind it the sound is there for its voices, and no words are wanted. ``first_s``:
-    where the first window begins. ``until_s``: where the first of the next piece does; None where
-    the recording ends with the sound. ``begins``: the recording begins with the first window.
+    ``words_s``: end of the audio to transcribe; audio after it is only for embeddings. ``first_s``:
+    start of the first window. ``until_s``: start of the next chunk's first window; None if the
+    recording ends with the audio. ``begins``: the recording begins with the first window.
     """
 
     words_s: float
@@ -103,16 +105,16 @@ class WindowEmbeddingsRequest:
     begins: bool = False
 
     def to_text(self) -> str:
-        """As it stands in a request."""
+        """Return its form as a request field."""
         return json.dumps({"form": WINDOW_FORMAT, **asdict(self)})
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedWindowEmbeddings:
-    """The windows that were asked for, as base64 (`diarization.window_embeddings`).
+    """Window embeddings that were requested, as base64 (`diarization.window_embeddings`).
 
-    ``same``: the piece's own speakers were told apart by such windows as well, but of the piece
-    alone, and so say nothing that those of the whole recording do not say better.
+    ``same``: the chunk's own speakers come from such windows too, but of the chunk alone. The
+    speakers of the whole recording replace them.
     """
 
     form: str
@@ -121,10 +123,10 @@ class EncodedWindowEmbeddings:
 
 
 def embeddings_request_of(value: object) -> WindowEmbeddingsRequest | None:
-    """Return the request for window embeddings in a form; None without one, or for another version.
+    """Return the request in a form field; None if it is empty or of another version.
 
     Raises:
-        FieldInvalid: it means nothing.
+        FieldInvalid: it is malformed.
     """
     if value is None or value == "":
         return None
@@ -158,7 +160,7 @@ def _seconds(value: object) -> float | None:
 
 
 def embeddings_in_answer(body: Mapping[str, Any]) -> EncodedWindowEmbeddings | None:
-    """Return the window embeddings of an answer; None if it has nothing that looks like them."""
+    """Return the window embeddings of an answer; None if it has no such field."""
     match body.get(LOCAL_VOICES_FIELD):
         case {"form": str(form), "windows": str(windows), **rest}:
             return EncodedWindowEmbeddings(form, windows, rest.get("same") is True)

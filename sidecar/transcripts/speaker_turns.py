@@ -1,7 +1,7 @@
 """Speaker turns and speaker labels across windows.
 
-Pure functions over turns. A turn's label is the diarizer's own and means nothing beyond one
-window; a speaker is a number that stands for the same person throughout a recording.
+Pure functions over turns. A turn's label is set by the diarizer and is valid in one window only. A
+speaker is a number that stands for the same person throughout a recording.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class SpeakerTurn:
     label: int
 
     def overlap(self, start: float, end: float) -> float:
-        """Seconds that this turn shares with a stretch."""
+        """Return the seconds that this turn shares with a span."""
         return max(0.0, min(self.end, end) - max(self.start, start))
 
 
 def speaker_turns_of(segments: Iterable[Segment], start_s: float = 0.0) -> list[SpeakerTurn]:
-    """Return the speaker turns of segments, in seconds from ``start_s``; segments without a speaker
-    are left out."""
+    """Return the speaker turns of segments, in seconds from ``start_s``, without segments that have
+    no speaker."""
     return [
         SpeakerTurn(one.start - start_s, one.end - start_s, one.speaker)
         for one in segments
@@ -56,10 +56,11 @@ def solo_spans(turns: Sequence[SpeakerTurn], label: int) -> list[tuple[float, fl
 def longest_solo_spans(
     turns: Sequence[SpeakerTurn], label: int, most_s: float, least_s: float
 ) -> list[tuple[float, float]]:
-    """Return the spans in which ``label`` speaks alone, in parts of ``most_s`` seconds; none is
-    under ``least_s``.
+    """Return the spans in which ``label`` speaks alone, cut into spans of at most ``most_s``
+    seconds; spans shorter than ``least_s`` are left out.
 
-    The longest stretch first; what is beyond the first part of each comes behind all of those.
+    Order: the first part of each uncut span, the longest span first, then all second parts, and so
+    on.
     """
     found: list[tuple[int, tuple[float, float]]] = []
     for start, end in solo_spans(turns, label):
@@ -78,7 +79,7 @@ def _subtract_turn(piece: tuple[float, float], other: SpeakerTurn) -> list[tuple
 
 
 def speaking_seconds(turns: Iterable[SpeakerTurn], start: float, end: float) -> dict[int, float]:
-    """Seconds that each label speaks between ``start`` and ``end``."""
+    """Return the seconds that each label speaks between ``start`` and ``end``."""
     found: dict[int, float] = {}
     for turn in turns:
         if shared := turn.overlap(start, end):
@@ -95,10 +96,10 @@ def turns_within(turns: Iterable[SpeakerTurn], start: float, end: float) -> list
 def turn_agreement(
     before: Sequence[SpeakerTurn], after: Sequence[SpeakerTurn], min_s: float
 ) -> dict[tuple[int, int], float]:
-    """Return the agreement of two diarizations of the same seconds, from 0 to 1.
+    """Return the agreement of two diarizations of the same audio, from 0 to 1.
 
-    Keys are (label in ``before``, label in ``after``); the value is the time that they share, of
-    the time that either has. Pairs that share less than ``min_s`` are left out.
+    Keys are (label in ``before``, label in ``after``). A value is the time that both share, divided
+    by the time that either has. Pairs that share less than ``min_s`` are left out.
     """
     found: dict[tuple[int, int], float] = {}
     for first in {turn.label for turn in before}:
@@ -115,8 +116,8 @@ def turn_agreement(
 def match_speakers(likenesses: Mapping[tuple[int, int], float], least: float) -> dict[int, int]:
     """Match new speakers to known ones by the likeness of each (known, new) pair.
 
-    The likeliest pairs first, each to one; pairs under ``least`` are none. Of equally likely ones
-    the lower numbers win.
+    The most similar pairs come first, each speaker in one pair only; pairs below ``least`` are not
+    matched. Of equally similar pairs the lower numbers win.
     """
     found: dict[int, int] = {}
     pairs = sorted(likenesses, key=lambda pair: (-likenesses[pair], pair))
@@ -128,7 +129,7 @@ def match_speakers(likenesses: Mapping[tuple[int, int], float], least: float) ->
 
 
 def number_speakers_by_appearance(segments: Sequence[Segment]) -> list[Segment]:
-    """The same segments with speakers numbered from 0 in the order they first speak."""
+    """Return the segments with speakers numbered from 0 in the order of their first speech."""
     speakers = dict.fromkeys(one.speaker for one in segments if one.speaker is not None)
     numbers: dict[int | None, int] = {who: number for number, who in enumerate(speakers)}
     return [replace(one, speaker=numbers.get(one.speaker)) for one in segments]

@@ -1,10 +1,10 @@
 """Subtitle cues of a transcript. Pure.
 
-A cue has at most two lines of 42 columns (full-width characters take two) and stands for as long
-as it takes to read it at 17 columns a second, but gives way to the next: no two overlap. It is cut
-where a sentence ends, else at another mark, else at a pause or before a conjunction, and never
-holds the words of two segments, so a change of speaker is a new cue. Times are those of the words;
-where a segment has none its characters are spread evenly over it.
+A cue has at most two lines of 42 columns (full-width characters take two). It is shown for as long
+as it takes to read it at 17 columns a second, but at most until the next: no two overlap. It is cut
+at the end of a sentence, else at another mark, else at a pause or before a conjunction. It never
+has words of two segments, so a change of speaker starts a new cue. Times are those of the words; in
+a segment without word times its characters are spread evenly over it.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from sidecar.transcripts import word_timing
 from sidecar.transcripts.transcript import Segment, Transcript
 
 MAX_LINE_COLUMNS = 42
-"""Columns of a line, of which a cue has two (BBC's and Netflix's guides, for Latin letters)."""
+"""Maximum columns of a line; a cue has two (BBC's and Netflix's guides, for Latin letters)."""
 MAX_PREFIX_COLUMNS = 32
-"""Columns of a line that may say who speaks."""
+"""Maximum columns of the speaker's name in a line."""
 READING_COLUMNS_PER_S = 17.0
 """Columns a second that people read with ease (Netflix for adults; 8.5 full-width characters)."""
 MIN_CUE_S, MAX_CUE_S = 1.0, 7.0
-"""A cue stands no shorter where there is time, and no longer."""
+"""Minimum time of a cue, if there is time, and its maximum."""
 MAX_DISPLAY_DELAY_S = 1.5
-"""So much later than its words a cue may come, if another was there only just before."""
+"""Maximum delay of a cue after its words, if it overlaps the cue before."""
 PAUSE_S = 0.35
-"""Pause that ends a phrase."""
+"""Minimum pause that ends a phrase."""
 
 _SENTENCE_MARKS = frozenset(".!?…。！？؟।｡")
 _CLAUSE_MARKS = frozenset(",;:–—、，；：،؛")
 _CLOSING_MARKS = frozenset("\"'”’»)]}」』）】》〉")
-"""May stand between a mark and the cut."""
+"""Marks that may follow another mark before a cut."""
 _CONJUNCTIONS = frozenset((
     "and", "but", "or", "nor", "so", "yet", "because", "that", "which", "who", "whose", "where",
     "when", "while", "if", "though", "although", "unless", "until", "since", "as", "than",
@@ -45,9 +45,9 @@ _CONJUNCTIONS = frozenset((
 _CUE_COST = 3.0
 _BREAK_ANYWHERE_COST, _BREAK_BEFORE_CONJUNCTION_COST = 8.0, 4.0
 _BREAK_AT_PAUSE_COST = _BREAK_AT_CLAUSE_COST = 2.0
-"""Cost of a cue, and of a cut at each place; at the end of a sentence it costs nothing."""
+"""Cost of a cue, and of a cut at each place; a cut at the end of a sentence costs nothing."""
 _SHORT_CUE_COST, _LONG_PAUSE_S, _CUE_OVER_PAUSE_COST = 3.0, 1.0, 6.0
-"""Extra cost of a cue that is too short, or that goes on over a long pause."""
+"""Extra cost of a cue that is too short, or that spans a long pause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class SubtitleCue:
 
 @dataclass(frozen=True, slots=True)
 class _UnbreakableText:
-    """Text that is not cut; it may end in a space."""
+    """Text that is not broken; it may end in a space."""
 
     text: str
     start: float
@@ -70,7 +70,7 @@ class _UnbreakableText:
 
 
 class _SegmentLayout:
-    """The atoms of a segment as they are set; ``room``: columns of a cue's first line."""
+    """Layout of a segment's unbreakable texts; ``room``: columns of a cue's first line."""
 
     def __init__(self, held: Sequence[_UnbreakableText], room: int) -> None:
         self.atoms = held
@@ -79,21 +79,21 @@ class _SegmentLayout:
         self._spaces = [len(atom.text) - len(atom.text.rstrip()) for atom in held]
 
     def columns(self, first: int, last: int) -> int:
-        """Of the atoms from one to before the other on a line."""
+        """Return the columns of the atoms from ``first`` to before ``last`` on one line."""
         return self._columns[last] - self._columns[first] - self._spaces[last - 1]
 
     def said(self, first: int, last: int) -> str:
-        """Return the text of atoms."""
+        """Return the text of the atoms from ``first`` to before ``last``."""
         return "".join(atom.text for atom in self.atoms[first:last]).strip()
 
 
 def build_cues(
     transcript: Transcript, lead: Callable[[Segment], str] = lambda segment: ""
 ) -> list[SubtitleCue]:
-    """The cues, by their begin; each begins before it ends, and ends before the next begins.
+    """Return the cues by their start; each starts before it ends, and ends before the next starts.
 
-    ``lead``: what stands before the words of a segment in each of its cues, and counts in the
-    line; of at most `MAX_PREFIX_COLUMNS` columns.
+    ``lead``: returns the prefix of a segment in each of its cues. It counts in the line and has at
+    most `MAX_PREFIX_COLUMNS` columns.
     """
     found: list[SubtitleCue] = []
     for segment in transcript.segments:
@@ -116,7 +116,7 @@ def _segment_cues(segment: Segment, lead: str) -> Iterable[SubtitleCue]:
 
 
 def _segment_atoms(segment: Segment) -> list[_UnbreakableText]:
-    """A segment's text in pieces with times; of what is no speech the times are guessed as well."""
+    """Return a segment's text as unbreakable texts with times, also if it is not speech."""
     text = " ".join(_printable(segment.text).split())
     if not segment.words:
         segment = replace(segment, text=text, flags=())
@@ -147,7 +147,7 @@ def _may_break(before: str, after: str) -> bool:
 
 
 def _wrap_atom(atom: _UnbreakableText, most: int) -> list[_UnbreakableText]:
-    """An atom in parts that have room in a line: some words are web addresses."""
+    """Split an atom into parts that fit into a line: some words are web addresses."""
     if word_timing.text_columns(atom.text.rstrip()) <= most:
         return [atom]
     parts = word_timing.split_columns(atom.text.rstrip(), most)
@@ -157,7 +157,7 @@ def _wrap_atom(atom: _UnbreakableText, most: int) -> list[_UnbreakableText]:
 
 
 def _break_into_cues(text: _SegmentLayout) -> list[tuple[int, int]]:
-    """Return the begins and ends of the cues: the cheapest way through all atoms."""
+    """Return start and end of each cue: the cheapest way through all atoms."""
     count = len(text.atoms)
     best = [0.0] + [inf] * count
     came = [0] * (count + 1)
@@ -174,8 +174,8 @@ def _break_into_cues(text: _SegmentLayout) -> list[tuple[int, int]]:
 
 
 def _possible_ends(text: _SegmentLayout, first: int) -> Iterator[int]:
-    """Return the possible ends of a cue that begins with atom ``first``; behind that atom in any
-    case."""
+    """Yield the possible ends of a cue that starts with atom ``first``; at least the end of that
+    atom."""
     held, lower = text.atoms, first + 1
     for last in range(first + 1, len(held) + 1):
         if text.columns(first, last) <= text.room:
@@ -216,7 +216,7 @@ def _break_cost_between(before: str, after: str) -> float:
 
 
 def _break_into_lines(text: _SegmentLayout, first: int, last: int) -> tuple[str, ...]:
-    """The text of a cue on one line or two: as even as a cut that makes sense allows."""
+    """Return the text of a cue on one line or two, as even as a sensible cut allows."""
     if text.columns(first, last) <= text.room:
         return (text.said(first, last),)
     fitting = [
@@ -234,7 +234,7 @@ def _unevenness(text: _SegmentLayout, first: int, at: int, last: int) -> float:
 
 
 def _separate_cues(ordered: Sequence[SubtitleCue]) -> list[SubtitleCue]:
-    """The cues one after the other, each for as long as it needs where there is time."""
+    """Return the cues without overlap, each shown for as long as it needs if there is time."""
     found: list[SubtitleCue] = []
     last = -1
     for cue in ordered:
@@ -250,7 +250,8 @@ def _separate_cues(ordered: Sequence[SubtitleCue]) -> list[SubtitleCue]:
 
 
 def _overlaps(before: SubtitleCue, cue: SubtitleCue) -> bool:
-    """Return whether two speakers talk at once: their cues are shown when they are said."""
+    """Return whether two speakers talk at once: the later cue is then delayed, so that both
+    can be read."""
     return cue.segment is not before.segment and cue.start_ms < before.end_ms
 
 
@@ -262,7 +263,8 @@ def _display_end(cue: SubtitleCue, next_ms: int | None) -> int:
 
 
 def _printable(text: str) -> str:
-    """Without what controls a terminal or a parser; line breaks and tabs become spaces."""
+    """Remove characters that control a terminal or a parser; replace line breaks and tabs by
+    spaces."""
     return "".join(
         " " if one.isspace() else "" if unicodedata.category(one) in ("Cc", "Cs") else one
         for one in text
@@ -270,5 +272,5 @@ def _printable(text: str) -> str:
 
 
 def to_ms(seconds: float) -> int:
-    """Whole milliseconds, at least 0."""
+    """Convert seconds to whole milliseconds, at least 0."""
     return max(0, round(seconds * 1000))

@@ -1,7 +1,7 @@
 """Words, segments, transcripts and the events of a running transcription.
 
-Inside the house speakers are small integers from 0 in order of appearance, times are seconds from
-the start of the recording. The wires choose their own names for both.
+In this project speakers are small integers from 0 in order of appearance, and times are seconds
+from the start of the recording. Each protocol has its own names for both.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from sidecar.transcripts.speaker_embeddings import (
 )
 
 NON_SPEECH_FLAG = "non_speech"
-"""The flag of a segment in which nobody says words: music, silence, noise."""
+"""Flag of a segment without words: music, silence, noise."""
 LOOP_FLAG = "loop"
-"""The flag of a segment that stands for a stretch the model could not get through."""
+"""Flag of a segment that stands for audio that the model could not transcribe."""
 UNINTELLIGIBLE = "[Unintelligible Speech]"
-"""The text of such a segment."""
+"""Text of such a segment."""
 WORDS_BY_ATTENTION, WORDS_BY_SERVER, WORDS_BY_RULE = "attention", "server", "spread"
-"""Sources of word times: read from a model's attention (exact to some hundredths of a second);
-told by another server, which does not say how; characters spread evenly over the segment (a
-guess, exact at its ends only). From the surest to the least."""
+"""Sources of word times, from the surest to the least. attention: a model's attention (exact to
+some hundredths of a second). server: another server, whose method is unknown. spread: characters
+spread evenly over the segment (an estimate, exact at its ends only)."""
 
 
 _MARKS = ",;:.!?…"
@@ -47,11 +47,10 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One stretch of speech by one speaker.
+    """Speech of one speaker, or an event such as music.
 
-    ``start`` and ``end`` in seconds; ``speaker`` is None where nobody looked for speakers.
-    ``words_by``: how the times of ``words`` were found (`WORDS_BY_ATTENTION` and the like), ''
-    where there are none.
+    ``start`` and ``end`` in seconds. ``speaker``: None without diarization. ``words_by``: source of
+    the times of ``words`` (`WORDS_BY_ATTENTION` and the like); '' if there are no words.
     """
 
     start: float
@@ -64,7 +63,7 @@ class Segment:
 
     @property
     def is_speech(self) -> bool:
-        """Return whether it has words; `[Music]` and the like are none."""
+        """Return whether it is speech; `[Music]` and the like are not."""
         return NON_SPEECH_FLAG not in self.flags
 
 
@@ -78,13 +77,12 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """A whole recording; ``duration`` in seconds, ``diarized`` if speakers were looked for.
+    """Transcript of a whole recording; ``duration`` in seconds, ``diarized`` if it was diarized.
 
-    ``voices``: what is known of its speakers by voice, where somebody asked who they are.
-    ``prints``: what each segment sounds like, by its place, None where hardly anybody is heard;
-    empty where nobody asked for that.
-    ``model``: which one heard it, where the engine may have one of several. ``local_voices``: what
-    a piece of a recording says of its voices, where `TranscribeOptions` asked for it.
+    ``voices``: profiles of its speakers, if speaker identification was requested. ``prints``:
+    embeddings of the segments, by index; None for a segment with too little speech. It is empty if
+    they were not requested. ``model``: the model, if the engine may have one of several.
+    ``local_voices``: window embeddings of a chunk, if `TranscribeOptions` requested them.
     """
 
     segments: tuple[Segment, ...]
@@ -100,12 +98,12 @@ class Transcript:
     local_voices: EncodedWindowEmbeddings | None = field(default=None, repr=False)
 
     def name_of(self, speaker: int | None) -> str | None:
-        """Return the name of an enrolled speaker; None for all others."""
+        """Return the name of a speaker; None if it has none."""
         return next((one.name for one in self.voices if one.speaker == speaker), None)
 
     @property
     def text(self) -> str:
-        """All that was said, `join_texts`."""
+        """Return the text of all segments with speech (`join_texts`)."""
         return join_texts(segment.text for segment in self.segments if segment.is_speech)
 
     @property
@@ -115,14 +113,13 @@ class Transcript:
 
     @property
     def words_by(self) -> str:
-        """Return the source of word times: the least sure of the segments' sources, '' without
-        any."""
+        """Return the least sure source of word times among the segments; '' if there is none."""
         ways = {segment.words_by for segment in self.segments}
         by_trust = WORDS_BY_RULE, WORDS_BY_SERVER, WORDS_BY_ATTENTION
         return next((way for way in by_trust if way in ways), "")
 
     def with_notice(self, *notices: Notice) -> Transcript:
-        """The same transcript with more to know about it."""
+        """Return the transcript with more notices."""
         return replace(self, notices=(*self.notices, *notices))
 
     @property
@@ -133,9 +130,9 @@ class Transcript:
 
 
 def join_texts(pieces: Iterable[str]) -> str:
-    """Pieces of speech as one text, one space between them and one mark where two meet.
+    """Join texts with one space between them and one mark where two meet.
 
-    A piece that was cut inside a sentence may begin with the comma that the one before ends with.
+    A text that was cut inside a sentence may begin with the comma that the one before ends with.
     """
     text = ""
     for piece in pieces:
@@ -151,20 +148,20 @@ def join_texts(pieces: Iterable[str]) -> str:
 
 
 def collapse_commas(text: str) -> str:
-    """``text`` with one comma where a model wrote several, and none in front."""
+    """Replace consecutive commas of a model by one, and remove leading ones."""
     return _DOUBLE_COMMA.sub(",", text).lstrip(", ")
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Progress: seconds of audio done, and in all (None while that is not known)."""
+    """Progress: seconds of audio done, and in all (None if unknown)."""
 
     audio_s_done: float
     audio_s_total: float | None
 
     @property
     def fraction(self) -> float | None:
-        """Between 0 and 1, None while the whole is not known."""
+        """Return the fraction from 0 to 1; None if the total is unknown."""
         if not self.audio_s_total:
             return None
         return round(min(1.0, self.audio_s_done / self.audio_s_total), 4)
@@ -172,7 +169,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class SegmentReady:
-    """A segment's text and times stand. Its speaker may still be revised in `Finished`."""
+    """Event with a segment whose text and times are final. `Finished` may revise its speaker."""
 
     index: int
     segment: Segment
@@ -188,11 +185,11 @@ class Peaks:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Up to ``audio_s`` nothing has to be done again; who goes on needs this and those before it.
+    """Checkpoint at ``audio_s``: with it and earlier ones another attempt resumes from there.
 
-    ``form``: whose state it is, and of which make (`EngineSpec.resumes`). ``segments``: those that
-    were settled since the last checkpoint; their speakers may still be revised. ``state``: plain
-    values that the engine alone understands, and what it adds to those before.
+    ``form``: engine and version of the state (`EngineSpec.resumes`). ``segments``: those that
+    became final since the last checkpoint; their speakers may still be revised. ``state``: plain
+    values for the engine only, in addition to those of earlier checkpoints.
     """
 
     audio_s: float
@@ -203,7 +200,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The last event of a transcription that went well."""
+    """Last event of a successful transcription."""
 
     transcript: Transcript
 
@@ -216,12 +213,12 @@ _NAMES: dict[type[TranscriptionEvent], str] = {
     Checkpoint: "Checkpoint",
     Finished: "Finished",
 }
-"""Names in stored jobs and in messages: they stay, whatever the classes are called."""
+"""Names in stored jobs and in messages: they stay, even if the classes are renamed."""
 _EVENTS = {name: kind for kind, name in _NAMES.items()}
 
 
 def to_wire(event: TranscriptionEvent) -> dict[str, Any]:
-    """An event as plain values (for JSON between our own processes)."""
+    """Return an event as plain values (for JSON between processes of this project)."""
     values = {"event": _NAMES[type(event)], **asdict(event)}
     if isinstance(event, Peaks):
         values["levels"] = base64.b64encode(event.levels).decode()
@@ -229,10 +226,10 @@ def to_wire(event: TranscriptionEvent) -> dict[str, Any]:
 
 
 def from_wire(values: dict[str, Any]) -> TranscriptionEvent:
-    """The event that `to_wire` wrote.
+    """Parse an event that `to_wire` wrote.
 
     Raises:
-        errors.EngineFailed: it is none.
+        errors.EngineFailed: it is no event.
     """
     try:
         fields = dict(values)

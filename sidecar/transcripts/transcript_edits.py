@@ -1,10 +1,10 @@
 """Edits of a transcript, with undo and redo. Pure.
 
-Segments go by their place in the transcript and speakers by their number; neither ever moves up, so
-what one operation names the next can name, too. Operations are done in order, all or none.
+Operations refer to segments by their index and to speakers by their number. Neither ever shifts, so
+later operations can use the same indexes and numbers. Operations are applied in order, all or none.
 
-A list of operations that was done together is one entry, and is undone together. An edit after an
-undo makes what was undone not to be had again.
+Operations that were applied together are one entry and are undone together. An edit after an undo
+discards the undone entries.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sidecar.transcripts.transcript import (
 from sidecar.transcripts.word_timing import common_prefix_length, split_atoms, spread_over_time
 
 MAX_SPEAKERS = 1000
-"""Of one transcript, however it is split."""
+"""Maximum speakers of one transcript, however it is split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class RenameSpeaker:
 
 @dataclass(frozen=True, slots=True)
 class MergeSpeakers:
-    """All that ``speaker`` said was said by ``into``, whose name stands."""
+    """Assign all segments of ``speaker`` to ``into``, whose name stays."""
 
     speaker: int
     into: int
@@ -48,7 +48,7 @@ class MergeSpeakers:
 
 @dataclass(frozen=True, slots=True)
 class SplitSegments:
-    """Some segments are a new speaker's, whose number is the next that is free."""
+    """Assign some segments to a new speaker with the next free number."""
 
     segments: tuple[int, ...]
     name: str | None = None
@@ -56,7 +56,7 @@ class SplitSegments:
 
 @dataclass(frozen=True, slots=True)
 class MoveSegments:
-    """Some segments are another speaker's."""
+    """Assign some segments to another speaker."""
 
     segments: tuple[int, ...]
     speaker: int
@@ -75,9 +75,8 @@ EditOperation = RenameSpeaker | MergeSpeakers | SplitSegments | MoveSegments | R
 
 @dataclass(frozen=True, slots=True)
 class SplitSpeakerRequest:
-    """Request to split a speaker into ``into`` people, by the embeddings of the segments; None:
-    as many as there seem to be. What is done, and can be undone, are the `SplitSegments`s that
-    come of it."""
+    """Request to split a speaker into ``into`` people by the embeddings of the segments; None: as
+    many as there seem to be. It is stored, and undone, as the `SplitSegments` that result."""
 
     speaker: int
     into: int | None = None
@@ -88,10 +87,10 @@ EditRequest = EditOperation | SplitSpeakerRequest
 
 
 def apply_operations(transcript: Transcript, operations: Sequence[EditOperation]) -> Transcript:
-    """The transcript after all of them.
+    """Return the transcript after all operations.
 
     Raises:
-        errors.EditImpossible: one of them is; which, and why.
+        errors.EditImpossible: one of them is not possible; says which, and why.
     """
     for number, operation in enumerate(operations):
         try:
@@ -102,7 +101,7 @@ def apply_operations(transcript: Transcript, operations: Sequence[EditOperation]
 
 
 def segments_of_speaker(transcript: Transcript, speaker: int) -> list[int]:
-    """The places of all that a speaker says.
+    """Return the indexes of a speaker's segments.
 
     Raises:
         errors.EditImpossible: there is no such speaker.
@@ -147,7 +146,7 @@ def _apply_operation(transcript: Transcript, operation: EditOperation) -> Transc
 
 
 def _with_speakers(transcript: Transcript) -> Transcript:
-    """One with speakers: where nobody looked for them, all that is said is the first's."""
+    """Return a transcript with speakers: without diarization all speech is the first speaker's."""
     speech = ((at, one) for at, one in enumerate(transcript.segments) if one.is_speech)
     nobodys = {at: replace(one, speaker=0) for at, one in speech if one.speaker is None}
     return replace(_with_segments(transcript, nobodys), diarized=True)
@@ -168,7 +167,7 @@ def _rename_speaker(transcript: Transcript, speaker: int, name: str | None) -> T
 def _move_segments(
     transcript: Transcript, places: Sequence[int], speaker: int, *, new: bool = False
 ) -> Transcript:
-    """Segments given to a speaker who is there, unless it is a ``new`` one."""
+    """Assign segments to a speaker, who must exist unless ``new``."""
     if not new:
         _check_speaker(transcript, speaker)
     changed: dict[int, Segment] = {}
@@ -181,7 +180,7 @@ def _move_segments(
             lost.add(segment.speaker)
             changed[at] = replace(segment, speaker=speaker)
     after = _with_segments(transcript, changed)
-    # A voice of which a part was another's is nobody's to be known by.
+    # The embedding of a speaker who lost segments may contain another's voice: drop it.
     left = {*speakers_in(after)}
     voices = tuple(
         replace(one, print=None) if one.speaker in lost else one
@@ -213,23 +212,23 @@ def _with_segments(transcript: Transcript, changed: dict[int, Segment]) -> Trans
 
 
 MAX_EDITS = 4000
-"""Edits of one transcript, undoing and doing again counted: two for each line of two hours. As
-many more may be undone."""
+"""Maximum edits of one transcript, including undo and redo: two for each segment of two hours. As
+many more undo and redo steps are possible."""
 MAX_HISTORY_BYTES = 4 << 20
-"""Of memory that all edits of a transcript may take, by what they say."""
+"""Maximum memory of all edits of a transcript, by their content."""
 OPERATION_BYTES = 200
 INDEX_BYTES = 36
-"""Memory of an operation and a segment's index beside their text (CPython 3.11)."""
+"""Memory of an operation and of a segment's index beside their text (CPython 3.11)."""
 
 
 @dataclass(frozen=True, slots=True)
 class UndoStep:
-    """Take the last entry back."""
+    """Undo the last entry."""
 
 
 @dataclass(frozen=True, slots=True)
 class RedoStep:
-    """Do again what was taken back last."""
+    """Redo the entry that was undone last."""
 
 
 EditStep = UndoStep | RedoStep | tuple[EditOperation, ...]
@@ -238,7 +237,7 @@ EditStep = UndoStep | RedoStep | tuple[EditOperation, ...]
 
 @dataclass(frozen=True, slots=True)
 class EditUndoState:
-    """State that an edit replaced: segments with their positions, and the rest."""
+    """State that an edit replaced: segments with their indexes, and the rest."""
 
     segments: tuple[tuple[int, Segment], ...]
     voices: tuple[SpeakerProfile, ...]
@@ -246,20 +245,20 @@ class EditUndoState:
 
     @classmethod
     def of(cls, old: Transcript, new: Transcript) -> EditUndoState:
-        """Return what of ``old`` is not in ``new``."""
+        """Return the parts of ``old`` that are not in ``new``."""
         pairs = enumerate(zip(old.segments, new.segments, strict=True))
         gone = tuple((at, before) for at, (before, after) in pairs if before is not after)
         return cls(gone, old.voices, old.diarized)
 
     def again(self, transcript: Transcript) -> Transcript:
-        """The transcript as it was."""
+        """Return the transcript with this state restored."""
         before = _with_segments(transcript, dict(self.segments))
         return replace(before, voices=self.voices, diarized=self.diarized)
 
 
 @dataclass(frozen=True, slots=True)
 class EditEntry:
-    """Operations that were done together, ``at`` a time of day."""
+    """Operations that were applied together, ``at`` a wall-clock time."""
 
     at: float
     operations: tuple[EditOperation, ...]
@@ -268,10 +267,11 @@ class EditEntry:
 
 @dataclass(frozen=True, slots=True)
 class EditHistory:
-    """Of the ``entries`` the first ``applied`` count; the rest was undone.
+    """History of edits: the first ``applied`` of the ``entries`` are in effect, the rest was
+    undone.
 
-    ``revision``: how often the transcript changed. ``said``: bytes of all operations so far.
-    ``changed``: when it last did, a time of day; None if never.
+    ``revision``: number of changes of the transcript. ``said``: bytes of all operations so far.
+    ``changed``: wall-clock time of the last change; None if there was none.
     """
 
     entries: tuple[EditEntry, ...] = ()
@@ -283,12 +283,12 @@ class EditHistory:
     def after(
         self, transcript: Transcript, step: EditStep, at: float, ready: Transcript | None = None
     ) -> tuple[EditHistory, Transcript] | None:
-        """History and transcript after a step; None where it changes nothing. ``ready``: that
-        transcript, where it was worked out before.
+        """Return history and transcript after a step; None if it changes nothing. ``ready``: that
+        transcript, if it was computed before.
 
         Raises:
-            errors.EditImpossible: there is nothing that it could be done to.
-            errors.EditsFull: it is one too many.
+            errors.EditImpossible: the step cannot be applied.
+            errors.EditsFull: the limit of edits is reached.
         """
         history = replace(self, revision=self.revision + 1, changed=at)
         if self.revision >= MAX_EDITS * (1 if isinstance(step, tuple) else 2):
@@ -319,7 +319,7 @@ class EditHistory:
 
 
 def operations_size_bytes(operations: Sequence[EditOperation]) -> int:
-    """Bytes of memory that they take."""
+    """Return the bytes of memory that operations take."""
     return sum(OPERATION_BYTES + _text_size_bytes(operation) for operation in operations)
 
 
@@ -337,15 +337,15 @@ def _text_size_bytes(operation: EditOperation) -> int:
 
 
 MAX_COMPARED_PAIRS = 250_000
-"""Words before times words after that are compared with each other (some 0.1 s at the worst);
-beyond that, all between the first and the last change get their times by the rule."""
+"""Maximum of words before times words after in a comparison (at worst about 0.1 s). Above it, all
+words between the first and the last change get estimated times."""
 _Span = tuple[str, int, int, int, int]
-"""As difflib has them: what became of the words from one to before the other."""
+"""Opcode of difflib: tag, then start and end in the old and in the new words."""
 
 
 def replace_segment_text(segment: Segment, text: str) -> Segment:
-    """The segment with another text. Somebody wrote it, so it is no loop of the model's, and speech
-    unless it is a note in brackets, as `[Music]`."""
+    """Return the segment with another text. A person wrote it, so it is no loop, and it is speech
+    unless it is a note in brackets such as `[Music]`."""
     flags = [flag for flag in segment.flags if flag not in (LOOP_FLAG, NON_SPEECH_FLAG)]
     if text.startswith("[") and text.endswith("]"):
         flags.append(NON_SPEECH_FLAG)
@@ -359,7 +359,7 @@ def replace_segment_text(segment: Segment, text: str) -> Segment:
 
 
 def _transfer_word_times(segment: Segment, fresh: Sequence[str]) -> Iterator[Word]:
-    """The words that are ``fresh``, in order, none outside of the segment."""
+    """Yield the words of ``fresh`` in order, with times within the segment."""
     old = segment.words
     for tag, first, last, begin, end in _spans([word.text for word in old], fresh):
         if tag == "equal":
@@ -391,5 +391,5 @@ def _spans(old: Sequence[str], fresh: Sequence[str]) -> Iterator[_Span]:
 
 
 def _comparison_key(text: str) -> str:
-    """By which a word is the same: capitals and marks change no time."""
+    """Return the key by which words are equal: capitals and marks do not change times."""
     return "".join(one for one in text.casefold() if one.isalnum()) or text.strip()

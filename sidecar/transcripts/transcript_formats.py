@@ -1,8 +1,8 @@
 """Transcript formats: text, SRT, WebVTT, JSON and others. Pure.
 
-Outside the house a speaker is ``Speaker_0``, and who that is stands beside it; subtitles, which
-are for viewers, show the name alone. Times are written as each format wants them, all of
-them from whole milliseconds, so that no format can round to a 60th second or a 1000th millisecond.
+In most formats a speaker is ``Speaker_0``, with the name beside it if there is one; subtitles,
+which are for viewers, show the name alone. All formats derive times from whole milliseconds, so
+that none can round to a 60th second or a 1000th millisecond.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ TranscriptFormatter = Callable[[Transcript, str], str]
 
 
 def speaker_label(index: int | None) -> str:
-    """The name of a speaker outside; one voice nobody asked about is the first."""
+    """Return the label of a speaker; without diarization it is the first."""
     return f"Speaker_{index or 0}"
 
 
 def render_transcript(transcript: Transcript, fmt: str, name: str = "audio") -> str:
-    """The transcript in a format of `FORMATS`, with a newline at the end unless it is empty.
+    """Render a transcript in a format of `FORMATS`; it ends with a newline unless it is empty.
 
     ``name`` is the recording's, for the formats that mention it.
 
@@ -36,10 +36,10 @@ def render_transcript(transcript: Transcript, fmt: str, name: str = "audio") -> 
 
 
 def formatter_of(fmt: str) -> TranscriptFormatter:
-    """The function that writes ``fmt``.
+    """Return the function that renders ``fmt``.
 
     Raises:
-        errors.FieldInvalid: there is none.
+        errors.FieldInvalid: there is no such format.
     """
     try:
         return FORMATS[fmt]
@@ -50,7 +50,7 @@ def formatter_of(fmt: str) -> TranscriptFormatter:
 
 
 def to_text(transcript: Transcript, name: str) -> str:
-    """A line per segment; with the time and the speaker where speakers were told apart."""
+    """Render a line for each segment; if diarized, with time and speaker."""
     rows = []
     for one in transcript.segments:
         lead = f"[{_readable_time(one.start)}] {_speaker_prefix(transcript, one)}"
@@ -59,13 +59,13 @@ def to_text(transcript: Transcript, name: str) -> str:
 
 
 def to_json(transcript: Transcript, name: str) -> str:
-    """The fields of the sidecar's answer to a transcription."""
+    """Render the fields of the sidecar's response to a transcription."""
     body = transcript_body(transcript)
     return json.dumps(body, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
 
 
 def transcript_body(transcript: Transcript) -> dict[str, Any]:
-    """A transcript as JSON has it, here and on the sidecar's wire; times in seconds."""
+    """Return a transcript as in JSON files and in the sidecar's API; times in seconds."""
     words_by = transcript.words_by
     return {
         "segments": [
@@ -105,7 +105,7 @@ def speakers_body(transcript: Transcript) -> list[dict[str, Any]]:
 
 
 def segment_body(segment: Segment, name: str | None = None) -> dict[str, Any]:
-    """One segment as JSON has it; times in seconds. ``name``: who its speaker was recognised as."""
+    """Return one segment as JSON; times in seconds. ``name``: its speaker's name, if known."""
     body: dict[str, Any] = {
         "speaker": speaker_label(segment.speaker),
         "start_time": round(segment.start, 3),
@@ -126,20 +126,21 @@ def segment_body(segment: Segment, name: str | None = None) -> dict[str, Any]:
 
 
 def to_srt(transcript: Transcript, name: str) -> str:
-    """SubRip: numbered cues, comma before the milliseconds; who speaks stands before the words."""
+    """Render SubRip: numbered cues, a comma before the milliseconds, the speaker before the
+    words."""
     blocks = []
     cues = build_cues(transcript, lambda one: _subtitle_prefix(transcript, one))
     for number, cue in enumerate(cues, 1):
         times = f"{_timestamp(cue.start_ms, ',')} --> {_timestamp(cue.end_ms, ',')}"
-        # SubRip has no escapes; an arrow in the text would be taken for a line of times.
+        # SubRip has no escapes; an arrow in the text would be parsed as a line of times.
         text = "\n".join(cue.lines).replace("-->", "->")
         blocks.append(f"{number}\n{times}\n{text}\n")
     return "\n".join(blocks)
 
 
 def to_vtt(transcript: Transcript, name: str) -> str:
-    """WebVTT, with voice tags where speakers were told apart: ``<v Speaker_0>``, and for who has a
-    name ``<v.Speaker_0 Nell>``, the label as a class."""
+    """Render WebVTT. If diarized, with voice tags: ``<v Speaker_0>``, and for a named speaker
+    ``<v.Speaker_0 Nell>``, with the label as a class."""
     blocks = ["WEBVTT\n"]
     for cue in build_cues(transcript):
         times = f"{_timestamp(cue.start_ms, '.')} --> {_timestamp(cue.end_ms, '.')}"
@@ -153,8 +154,8 @@ def to_vtt(transcript: Transcript, name: str) -> str:
 
 
 def to_tsv(transcript: Transcript, name: str) -> str:
-    """A header, then start and end in milliseconds, speaker (empty if unknown) and text; where
-    anybody has a name, that is one column more."""
+    """Render a header, then start and end in milliseconds, speaker (empty if unknown) and text; if
+    any speaker has a name, a name column, too."""
     named = any(one.name for one in transcript.voices)
     rows = ["start\tend\tspeaker\ttext" + "\tname" * named]
     for segment in transcript.segments:
@@ -167,13 +168,13 @@ def to_tsv(transcript: Transcript, name: str) -> str:
 
 
 def to_rttm(transcript: Transcript, name: str) -> str:
-    """NIST's Rich Transcription Time Marked: who spoke when, in seconds, without the words."""
-    file_id = "_".join(name.split()) or "audio"  # fields are told apart by spaces
+    """Render NIST's Rich Transcription Time Marked: speaker turns in seconds, without words."""
+    file_id = "_".join(name.split()) or "audio"  # fields are separated by spaces
     rows = []
     for segment in transcript.segments:
         start = to_ms(segment.start)
         length = to_ms(segment.end) - start
-        if length <= 0 or not segment.is_speech:  # scoring tools refuse a turn of no length
+        if length <= 0 or not segment.is_speech:  # scoring tools reject a turn of no length
             continue
         times = f"{_seconds(start)} {_seconds(length)}"
         speaker = speaker_label(segment.speaker)
@@ -189,14 +190,14 @@ FORMATS: Mapping[str, TranscriptFormatter] = {
     "tsv": to_tsv,
     "rttm": to_rttm,
 }
-"""Every format by its name; all take the transcript and the recording's name."""
+"""Formats by name; each function takes the transcript and the recording's name."""
 
 SUBTITLES = ("srt", "vtt")
-"""Those that are better with times of words."""
+"""Formats that are better with word times."""
 
 
 def file_extension(fmt: str) -> str:
-    """The ending of a file in this format, without the dot."""
+    """Return the file extension of a format, without the dot."""
     return "txt" if fmt == "text" else fmt
 
 
@@ -214,7 +215,7 @@ def _speaker_prefix(transcript: Transcript, segment: Segment) -> str:
 
 
 def _subtitle_prefix(transcript: Transcript, segment: Segment) -> str:
-    """The same in a subtitle: no longer than leaves room for words."""
+    """Return the speaker's prefix of a subtitle, short enough to leave room for words."""
     if not (transcript.diarized and segment.is_speech):
         return ""
     name = _without_line_breaks(transcript.name_of(segment.speaker) or "")
@@ -228,19 +229,19 @@ def _escaped(text: str) -> str:
 
 
 def _without_line_breaks(text: str) -> str:
-    """The text without tabs and line breaks: both have a meaning in most formats."""
+    """Replace tabs and line breaks by spaces: both have a meaning in most formats."""
     return " ".join(text.split())
 
 
 def _timestamp(ms: int, point: str) -> str:
-    """``HH:MM:SS.mmm``, with as many digits of hours as it takes."""
+    """Return ``HH:MM:SS.mmm``, with as many digits of hours as necessary."""
     minutes, ms = divmod(ms, 60_000)
     hours, minutes = divmod(minutes, 60)
     return f"{hours:02}:{minutes:02}:{ms // 1000:02}{point}{ms % 1000:03}"
 
 
 def _readable_time(seconds: float) -> str:
-    """``HH:MM:SS.t``, for people."""
+    """Return ``HH:MM:SS.t``, for people."""
     tenths = round(to_ms(seconds) / 100)
     minutes, tenths = divmod(tenths, 600)
     hours, minutes = divmod(minutes, 60)

@@ -1,8 +1,8 @@
 """Incremental parser of the segment list that VibeVoice-ASR writes. Pure.
 
-The answer is a JSON list of flat objects, after a line `assistant`; a model may also write it in a
-fence, with the keys of earlier versions, or break off in the middle. Nothing here raises: what
-cannot be read is skipped and counted, and the next object that begins like a segment is one.
+The output is a JSON list of flat objects, after a line `assistant`. A model may also write it in a
+code fence, with the keys of earlier versions, or break off. Nothing here raises: unreadable objects
+are skipped and counted, and parsing resumes at the next start of a segment.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ _FIELDS = {
 def parse_segment(
     item: dict[str, Any], duration_s: float | None, offset_s: float
 ) -> Segment | None:
-    """One object of the list as a segment; None without text or without any time.
+    """Convert an object of the list to a segment; return None without text or without any time.
 
-    Numbers are expected as the strings they were written as. A time that is missing is taken from
-    the other one; both are clamped to the audio, and the end is never before the start.
+    Numbers are expected as the strings that were written. A missing time is taken from the other
+    one. Both are clamped to the audio, and the end is never before the start.
     """
     fields = {canonical_field(key): value for key, value in item.items()}
     content, span = fields.get("content"), time_span(item, duration_s)
@@ -62,7 +62,8 @@ def parse_segment(
 
 
 def parse_object(text: str) -> dict[str, Any] | None:
-    """A JSON object with its numbers as strings, so that none is too large; None if it is none."""
+    """Parse a JSON object with numbers as strings, so that none overflows; None if it is not
+    one."""
     try:
         item = json.loads(text, strict=False, parse_int=str, parse_float=str, parse_constant=str)
     except (ValueError, RecursionError):
@@ -71,7 +72,8 @@ def parse_object(text: str) -> dict[str, Any] | None:
 
 
 def parse_truncated_object(text: str) -> dict[str, Any] | None:
-    """Return the whole fields of a truncated object: all of it, or all up to its last comma."""
+    """Return the complete fields of a truncated object: all of them, or those before its last
+    comma."""
     text = text.rstrip()
     members = text.removesuffix(",")
     if text.endswith((",", '"')) and (item := parse_object(members + "}")) is not None:
@@ -85,7 +87,7 @@ def canonical_field(key: str) -> str:
 
 
 def time_span(item: dict[str, Any], duration_s: float | None) -> tuple[float, float] | None:
-    """Start and end in seconds within the audio, the end not before the start; None without any."""
+    """Return start and end in seconds within the audio, in order; None if both are missing."""
     fields = {canonical_field(key): value for key, value in item.items()}
     start = _seconds(fields.get("start"), duration_s)
     end = _seconds(fields.get("end"), duration_s)
@@ -96,7 +98,8 @@ def time_span(item: dict[str, Any], duration_s: float | None) -> tuple[float, fl
 
 
 def _seconds(value: Any, duration_s: float | None) -> float | None:
-    """Seconds from `12.3`, `mm:ss` or `hh:mm:ss.fff`, clamped to the audio; None if unusable."""
+    """Parse seconds from `12.3`, `mm:ss` or `hh:mm:ss.fff`, clamped to the audio; None if
+    invalid."""
     parts = value.strip().removesuffix("s").split(":") if isinstance(value, str) else []
     seconds = 0.0 if 1 <= len(parts) <= 3 else math.nan
     try:
@@ -116,20 +119,20 @@ def _speaker(value: Any) -> int | None:
 
 
 def _without_surrogates(text: str) -> str:
-    """The same text without halves of surrogate pairs, so that it can be written as UTF-8."""
+    """Replace lone surrogates, so that the text can be encoded as UTF-8."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 _MAX_HEAD_CHARACTERS = 32
 _HEAD = re.compile(r'\{\s*"start(?:[ _]time)?"\s*:', re.IGNORECASE)
-"""Beginning of an item. Inside a string its quotes would be escaped, so there it is never text."""
+"""Start of an item. In a string its quotes would be escaped, so it never matches text."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenSegment:
-    """A segment whose text is being written: what it says of its times, and how long it is.
+    """Segment whose text is being written: its times so far, and the length of the text.
 
-    ``start`` and ``end`` are seconds as in a `Segment`, None where the times have not come yet.
+    ``start`` and ``end`` are seconds as in a `Segment`; None if the times are not known yet.
     """
 
     start: float | None
@@ -138,24 +141,24 @@ class OpenSegment:
 
 
 class VibeVoiceOutputParser:
-    """Turns the stream into segments the moment each closes, in the order the model wrote them.
+    """Parser that yields each segment as soon as it is closed, in the order of the output.
 
-    ``duration_s`` is the length of the audio that the model heard (None: unknown), ``offset_s``
-    where it begins in the recording. The same segments come out however the text is cut into
-    pieces, in time linear in its length.
+    ``duration_s``: length of the model's audio (None: unknown). ``offset_s``: start of that audio
+    in the recording. The segments do not depend on how the text is split, and the time is linear in
+    its length.
     """
 
     def __init__(self, duration_s: float | None, offset_s: float = 0.0) -> None:
         self._duration = duration_s
         self._offset = offset_s
         self.skipped = 0
-        """Objects that could not be read, or had no text or no time."""
+        """Number of objects that could not be read, or had no text or no time."""
         self.closed_at: list[int] = []
-        """For each segment, in order: how many characters had come when it closed."""
+        """Number of characters of output at the end of each segment."""
         self.ended = False
-        """The list is closed: what follows is not looked at."""
+        """True once the list is closed: further text is ignored."""
         self.truncated = False
-        """Known after `finish`: the text broke off inside the list, or inside an object."""
+        """Set by `finish`: True if the text broke off inside the list or inside an object."""
         self._position = 0
         self._found: list[Segment] = []
         self._last = " "
@@ -165,7 +168,7 @@ class VibeVoiceOutputParser:
 
     @property
     def open_content(self) -> OpenSegment | None:
-        """The text that is being written; None between texts."""
+        """Return the text that is being written; None between texts."""
         if self._object is None or self._object.content_from is None:
             return None
         start, end = time_span(self._object.fields_before_content(), self._duration) or (None, None)
@@ -176,7 +179,7 @@ class VibeVoiceOutputParser:
         )
 
     def feed(self, text: str) -> list[Segment]:
-        """The segments that ``text`` closes."""
+        """Return the segments that ``text`` completes."""
         for char in text:
             self._position += 1
             if self.ended and not self._goes_on(char):
@@ -189,7 +192,7 @@ class VibeVoiceOutputParser:
         return found
 
     def finish(self) -> list[Segment]:
-        """Return segments that the text still holds where it breaks off: a last object without its
+        """Return the segments that are left at the end of the text: a last object without its
         brace."""
         if self.ended:
             return []
@@ -202,7 +205,7 @@ class VibeVoiceOutputParser:
         return self.feed("")
 
     def _goes_on(self, char: str) -> bool:
-        """Return whether the bracket before ``char`` was a stray one; the next sign after it
+        """Return whether the bracket before ``char`` was a stray one, which the next character
         tells."""
         if self._final or char.isspace():
             return False
@@ -243,11 +246,11 @@ class VibeVoiceOutputParser:
 
 
 class _PartialObject:
-    """The characters of one object up to now, and where in it they are.
+    """Characters of one incomplete object, and the parser's state in it.
 
-    ``depth`` counts braces and brackets outside strings, 0 once the object is closed.
-    ``content_from`` is the index of the first character of the text while that is open. ``suspect``
-    is the index of a brace that may be the beginning of the next item, should this one be broken.
+    ``depth``: braces and brackets open outside strings, 0 once the object is closed.
+    ``content_from``: index of the first character of the text while that is open. ``suspect``:
+    index of a brace that may start the next item, if this one is broken.
     """
 
     def __init__(self, characters: list[str], last: str = "{") -> None:
@@ -305,19 +308,18 @@ class _PartialObject:
             self._key = canonical_field("".join(self.characters[self._string_from : short]))
 
     def content_length(self) -> int:
-        """Characters of the open text, an escaped one counted once."""
+        """Return the number of characters of the open text, with each escape as one."""
         raw = len(self.characters) - (self.content_from or 0)
         return max(0, raw - self._escapes - self._escaped)
 
     def begins_anew(self) -> bool:
-        """Return whether the characters from `suspect` to the colon just taken begin another
-        item."""
+        """Return whether the characters from `suspect` to the last colon start another item."""
         if self.suspect is None or len(self.characters) - self.suspect > _MAX_HEAD_CHARACTERS:
             return False
         return _HEAD.fullmatch("".join(self.characters[self.suspect :])) is not None
 
     def fields_before_content(self) -> dict[str, Any]:
-        """Return the fields of the object before its first text; read once."""
+        """Return the fields before the object's text; parsed once."""
         if self._before_content is None:
             before = "".join(self.characters[: self._key_from])
             self._before_content = parse_truncated_object(before) or {}
@@ -325,5 +327,5 @@ class _PartialObject:
 
 
 def sort_by_time(segments: Iterable[Segment]) -> list[Segment]:
-    """The segments in order of their times; those with the same times as they came."""
+    """Return the segments sorted by time; ties keep their order."""
     return sorted(segments, key=lambda segment: (segment.start, segment.end))

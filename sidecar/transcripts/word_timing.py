@@ -1,6 +1,6 @@
-"""Word times where an engine gives none or an edit changes words; width of text. Pure.
+"""Word times if an engine gives none or an edit changes words; width of text. Pure.
 
-In languages with spaces between words and without.
+It supports languages with and without spaces between words.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from sidecar.transcripts.transcript import (
 
 _WIDE = ("W", "F")
 _OPENING_MARKS = frozenset("([{（［｛「『【〔〈《“‘¿¡")
-"""Stand with what follows them."""
+"""Marks that stay with the following character."""
 
 
 def text_columns(text: str) -> int:
-    """Columns that ``text`` takes: two for what East Asian fonts set full width, none for marks
-    that stand on another character."""
+    """Return the columns of ``text``: two for an East Asian full-width character, none for a
+    combining mark."""
     return sum(map(_columns, text))
 
 
@@ -38,10 +38,10 @@ def is_wide(character: str) -> bool:
 
 
 def split_atoms(text: str) -> list[str]:
-    """The pieces of ``text`` between which it may be cut; together they are ``text``.
+    """Split ``text`` where it may be broken; the results together are ``text``.
 
-    Each word with the space behind it; of what is full width each character, with the marks that
-    may not begin a line, or end one, beside it.
+    A word stays with the space after it. Each full-width character is separate, except for marks
+    that must not begin or end a line.
     """
     found: list[str] = []
     for character in text:
@@ -53,8 +53,8 @@ def split_atoms(text: str) -> list[str]:
 
 
 def split_columns(text: str, most: int) -> list[str]:
-    """``text`` in pieces of at most ``most`` columns, cut wherever that is, but never between a
-    character and its marks."""
+    """Split ``text`` into parts of at most ``most`` columns, at any character, but never between a
+    character and its combining marks."""
     found: list[str] = []
     taken = 0
     for character in text:
@@ -69,11 +69,11 @@ def split_columns(text: str, most: int) -> list[str]:
 
 
 def split_at_words(text: str, words: Sequence[str]) -> list[str]:
-    """``text`` in as many pieces as there are words, each with its word in it.
+    """Split ``text`` into one part for each word, each part with its word in it.
 
-    What stands between two words, marks and space, belongs to the one before; an engine may list
-    its words without either, and some languages write none between them. Where a word is not found
-    in the text the pieces are the words, with a space between them.
+    Marks and space between two words belong to the first of them. An engine may list words without
+    either, and some languages write no space between them. If a word is not in the text, the parts
+    are the words, each with a space after it.
     """
     starts: list[int] = []
     at = 0
@@ -89,7 +89,7 @@ def split_at_words(text: str, words: Sequence[str]) -> list[str]:
 def spread_over_time(
     pieces: Sequence[str], start: float, end: float
 ) -> Iterator[tuple[float, float]]:
-    """Return the times of each part if all columns from ``start`` to ``end`` take the same time."""
+    """Yield the times of each part if all columns from ``start`` to ``end`` take the same time."""
     widths = [max(1, text_columns(piece)) for piece in pieces]
     a_column = (end - start) / max(1, sum(widths))
     done = 0
@@ -116,19 +116,19 @@ def _may_break(before: str, after: str) -> bool:
 
 
 def one_line(text: str) -> str:
-    """``text`` as a line: without control characters, halves of surrogate pairs, and space that
-    nobody sees."""
+    """Return ``text`` on one line, without control characters, lone surrogates and redundant
+    space."""
     plain = (" " if unicodedata.category(one) in ("Cc", "Cs") else one for one in text)
     return " ".join("".join(plain).split())
 
 
 def common_prefix_length(some: Sequence[str], others: Sequence[str]) -> int:
-    """Return how many items are the same from the beginning."""
+    """Return the number of items that are the same from the start."""
     return sum(takewhile(bool, map(eq, some, others)))
 
 
 def estimate_word_times(segment: Segment) -> Segment:
-    """The segment with words, flagged as guessed, if it is speech and has none."""
+    """Return the segment with estimated word times, if it is speech and has none."""
     if segment.words or not segment.is_speech or not segment.text.strip():
         return segment
     text = " ".join(segment.text.split())
@@ -140,7 +140,7 @@ def estimate_word_times(segment: Segment) -> Segment:
 
 
 def with_word_times(event: TranscriptionEvent) -> TranscriptionEvent:
-    """The event with words in all of its segments."""
+    """Return the event with words in all of its segments."""
     match event:
         case SegmentReady():
             return replace(event, segment=estimate_word_times(event.segment))

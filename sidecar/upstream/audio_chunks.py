@@ -27,30 +27,31 @@ from sidecar.transcripts.transcript import WORDS_BY_RULE, Notice, Segment, Trans
 from sidecar.upstream.upstream_dialect import UpstreamAnswer
 
 CUT_SEARCH_S = 60.0
-"""The cut lies in the last so many seconds of a piece, or in its last quarter if that is less."""
+"""Search range of a cut: the last 60 s of a chunk, or its last quarter if that is shorter."""
 EVEN_CUT_TOLERANCE_S = 10.0
 """Tolerance of a cut around its even position."""
 MIN_EVEN_CHUNK_S = 180.0
-"""Pieces that are chosen here are no shorter: each costs a request, and an engine its context."""
+"""Minimum length of chunks that are cut evenly: each costs a request, and an engine its context."""
 CHUNKS_PER_UPSTREAM = 3
-"""So many pieces each upstream gets of a long recording: who is slower, or falls out, then holds
-up the others by a third of its part."""
+"""Chunks of a long recording for each upstream. If one is slow or fails, it then delays the others
+by a third of its share."""
 CHUNK_GRID_S = 0.01
-"""Pieces begin at multiples of it, which are whole samples at every rate that anybody hears at."""
+"""Chunks start at multiples of it: whole samples at the sample rate of every engine."""
 MARGIN_S = speaker_embeddings.BLOCK_S + speaker_embeddings.MIN_LAST_S
-"""Of a piece's length that is not cut into: what its voices are made of goes on behind its words
-up to the next border of a block and a block further, and the last piece has enough of its own."""
+"""End of a full chunk that no cut falls into. The embeddings of a chunk need the audio behind its
+words, up to the next block border plus `BLOCK_MARGIN_S`. The last chunk then has enough audio of
+its own."""
 MIN_CHUNK_WITH_MARGIN_S = 4 * MARGIN_S
-"""In shorter pieces the voices are not worth their margin."""
+"""Minimum length of chunks with margins: below it the embeddings are not worth the margin."""
 PAUSE_S = 0.3
 _FULL = 32_768
 
 
 @dataclass(frozen=True, slots=True)
 class AudioChunk:
-    """A stretch of a recording that begins ``start_s`` into it, 16 bits a sample; ``last``: the
-    recording ends with it. ``margin``: the sound behind it that its voices are made of as well,
-    None where nobody asks for them."""
+    """Chunk of a recording that starts ``start_s`` seconds into it, 16 bits a sample. ``last``: the
+    recording ends with it. ``margin``: audio behind it that its embeddings need too, None if no
+    embeddings are requested."""
 
     start_s: float
     samples: npt.NDArray[np.int16]
@@ -60,12 +61,12 @@ class AudioChunk:
 
     @property
     def duration_s(self) -> float:
-        """Return its duration."""
+        """Return its duration in seconds."""
         return len(self.samples) / self.rate
 
     @property
     def end_s(self) -> float:
-        """Return its end in the recording."""
+        """Return its end in the recording, in seconds."""
         return self.start_s + self.duration_s
 
     @property
@@ -81,13 +82,13 @@ class AudioChunk:
 
     @property
     def with_margin(self) -> npt.NDArray[np.int16]:
-        """All that its voices are made of."""
+        """Return the samples that its embeddings are computed from: the chunk and its margin."""
         if self.margin is None:
             return self.samples
         return np.concatenate([self.samples, self.margin])
 
     def flac(self, *, margin: bool = False) -> bytes:
-        """The same without loss, at about half the bytes."""
+        """Return the chunk as FLAC: lossless, about half the bytes."""
         import soundfile
 
         file = io.BytesIO()
@@ -96,18 +97,18 @@ class AudioChunk:
         return file.getvalue()
 
     def silent(self) -> AudioChunk:
-        """The same stretch without its sound, which is let go of."""
+        """Return the same chunk with silence for its samples, so that these can be freed."""
         nothing = np.broadcast_to(np.zeros(1, np.int16), len(self.samples))
         return AudioChunk(self.start_s, nothing, self.rate, self.last)
 
     def part(self, start_s: float, end_s: float, *, last: bool = False) -> AudioChunk:
-        """Return the part of it between two times of the recording."""
+        """Return the part of the chunk between two times of the recording."""
         first = max(0, round((start_s - self.start_s) * self.rate))
         samples = self.samples[first : max(first, round((end_s - self.start_s) * self.rate))]
         return AudioChunk(self.start_s + first / self.rate, samples, self.rate, last)
 
     def halves(self) -> tuple[AudioChunk, AudioChunk]:
-        """Two pieces that are each at most three quarters of it."""
+        """Split it into two chunks of at most three quarters of its length each."""
         count = len(self.samples)
         cut = count // 4 + _quietest(self.samples[count // 4 : count - count // 4], self.rate)
         at = self.start_s + cut / self.rate
@@ -115,8 +116,8 @@ class AudioChunk:
 
 
 def even_chunk_s(total_s: float | None, upstreams: int, longest_s: float) -> float | None:
-    """Return the length of chunks with which all upstreams have work to the end; None if the
-    recording is to be cut only where it has to."""
+    """Return the length of chunks that keeps all upstreams busy to the end; None to cut only where
+    ``longest_s`` requires it."""
     most_s = longest_s - 2 * EVEN_CUT_TOLERANCE_S - MARGIN_S
     if upstreams < 2 or total_s is None or most_s < MIN_EVEN_CHUNK_S:
         return None
@@ -136,10 +137,10 @@ def cut_into_chunks(
     even: float | None = None,
     margin: bool = False,
 ) -> Iterator[AudioChunk]:
-    """The recording in pieces of at most ``longest_s`` seconds; one is held here at a time.
+    """Yield the recording in chunks of at most ``longest_s`` seconds; hold one in memory at a time.
 
-    ``even``: how long they are to be, as far as pauses allow. ``margin``: with what their voices
-    are made of; it is within the longest.
+    ``even``: desired length, which the cuts follow as far as pauses allow. ``margin``: add the
+    audio that the embeddings need; it counts towards ``longest_s``.
     """
     kept = round(MARGIN_S * rate) if margin else 0
     held = np.empty(rate, np.int16)
@@ -147,7 +148,7 @@ def cut_into_chunks(
     size = zone = 0
 
     def sized() -> None:
-        """Return the audio needed before the next cut, and the range of that cut."""
+        """Set the number of samples needed before the next cut, and the range of that cut."""
         nonlocal size, zone
         if even is None:
             size = max(rate, round(longest_s * rate))
@@ -167,7 +168,7 @@ def cut_into_chunks(
                 rest = held[cut:count].copy()
                 behind = _margin_samples(start + cut, rest, rate) if margin else None
                 yield AudioChunk(start / rate, held[:cut], rate, last=False, margin=behind)
-                held = rest  # the piece keeps its own
+                held = rest  # the yielded chunk owns the old buffer
                 count, start, number = len(rest), start + cut, number + 1
                 sized()
             part, block = block[: size - count], block[size - count :]
@@ -187,22 +188,22 @@ def _margin_samples(cut: int, rest: npt.NDArray[np.int16], rate: int) -> npt.NDA
 
 
 def _next_block_border_s(time_s: float) -> float:
-    """The border of blocks at a time, or next behind it."""
+    """Return the first block border at or after a time."""
     return math.ceil(round(time_s / speaker_embeddings.BLOCK_S, 6)) * speaker_embeddings.BLOCK_S
 
 
 def to_16_bit(block: Block) -> npt.NDArray[np.int16]:
-    """Samples in [-1, 1] as integers; what came from 16 bits is the same again."""
+    """Convert samples in [-1, 1] to integers; exact for samples that came from 16 bits."""
     return np.clip(np.rint(block * _FULL), -_FULL, _FULL - 1).astype(np.int16)
 
 
 def to_float(samples: npt.NDArray[np.int16]) -> Block:
-    """The reverse."""
+    """Convert 16-bit samples to floats in [-1, 1]: the inverse of `to_16_bit`."""
     return samples.astype(np.float32) / np.float32(_FULL)
 
 
 def quietest_cut(piece: AudioChunk, start_s: float, end_s: float) -> float:
-    """The quietest time between two of a piece, all in seconds of the recording."""
+    """Return the quietest time between two times of a chunk, all in seconds of the recording."""
     zone = piece.part(start_s, end_s)
     return zone.start_s + _quietest(zone.samples, piece.rate) / piece.rate
 
@@ -212,18 +213,18 @@ def _quietest(samples: npt.NDArray[np.int16], rate: int) -> int:
 
 
 MAX_TURN_CHUNK_S = 28.0
-"""Whisper hears thirty seconds at once, and some servers leave out what is beyond."""
+"""Whisper's window is thirty seconds, and some servers drop audio beyond it."""
 TURN_CUT_SEARCH_S = 7.0
-"""A longer line is cut where it is quietest in the last so many seconds."""
+"""A longer turn is cut where it is quietest in its last 7 s."""
 MIN_TURN_CHUNK_S = 0.2
-"""Less has no word in it."""
+"""Shorter audio contains no word."""
 
 
 def chunks_of_turns(
     piece: AudioChunk, turns: Sequence[SpeakerTurn], heard_s: float
 ) -> Iterator[AudioChunk]:
-    """The lines in a piece, each a piece; behind ``heard_s``, up to where ``turns`` are known, all
-    of it, cut where it is quiet. Times of the recording, in seconds."""
+    """Yield a chunk for each speaker turn in ``piece``. Turns are known up to ``heard_s``; the
+    audio after it is yielded whole, cut where it is quiet. Times of the recording, in seconds."""
     known_s = min(heard_s, piece.end_s)
     lines = merge_turns(turns_within(turns, piece.start_s, known_s))
     for index in range(len(lines)):
@@ -269,7 +270,7 @@ class ChunkResult:
         )
 
     def without_guesses(self) -> ChunkResult:
-        """The same where nobody wants to know when each word was said, and nobody knows it."""
+        """Return the result without word times that were estimated by rule."""
         bare = tuple(
             replace(one, words=(), words_by="") if one.words_by == WORDS_BY_RULE else one
             for one in self.answer.segments
@@ -278,7 +279,7 @@ class ChunkResult:
 
 
 def shift_segments(segments: Sequence[Segment], by_s: float) -> list[Segment]:
-    """The same segments so many seconds later, their words too."""
+    """Return the segments and their words, shifted by ``by_s`` seconds."""
     return [
         replace(
             one,
@@ -293,7 +294,7 @@ def shift_segments(segments: Sequence[Segment], by_s: float) -> list[Segment]:
 
 
 def place_segments(heard: ChunkResult) -> list[Segment]:
-    """The segments of a piece on the recording's clock, within the piece."""
+    """Return the segments of a chunk with times of the recording, clipped to the chunk."""
     start_s, end_s = heard.piece.start_s, heard.piece.end_s
     return [
         replace(one, start=min(max(one.start, start_s), end_s), end=min(one.end, end_s))
@@ -305,11 +306,12 @@ def place_segments(heard: ChunkResult) -> list[Segment]:
 def assign_speakers(
     heard: Sequence[ChunkResult], turns: Sequence[SpeakerTurn] | None, *, diarize: bool
 ) -> list[Segment]:
-    """The segments of all pieces, their speakers numbered in order of appearance.
+    """Return the segments of all chunks, with speakers numbered in order of appearance.
 
-    ``turns``: who speaks when in the whole recording; None where nobody looked. A server's own
-    speakers are kept where it heard all of it; of several pieces each has its own, which are
-    matched with the turns, or say nothing beside them (`LocalVoices.same`).
+    ``turns``: the speaker turns of the whole recording; None if it was not diarized here. If one
+    server transcribed the whole recording, its speakers are kept. With several chunks each has its
+    own speakers: these are matched with the turns, or dropped if the turns come from the chunk's
+    embeddings (`EncodedWindowEmbeddings.same`).
     """
     found: list[Segment] = []
     for number, one in enumerate(heard):
@@ -327,7 +329,7 @@ def assign_speakers(
 def _link_speakers(
     segments: Sequence[Segment], turns: Sequence[SpeakerTurn], first: int, heard: ChunkResult
 ) -> list[Segment]:
-    """A piece's own speakers as those of the turns; who is none of these is somebody new."""
+    """Map a chunk's own speakers to those of the turns; one without a match is a new speaker."""
     ours = turns_within(turns, heard.piece.start_s, heard.piece.end_s)
     persons = match_speakers(turn_agreement(ours, speaker_turns_of(segments), MIN_SHARED_S), 0.0)
     return [
@@ -346,7 +348,7 @@ def assemble_transcript(
     *,
     diarized: bool,
 ) -> Transcript:
-    """All of it; ``engine`` says who heard it."""
+    """Return the transcript of all chunks; its ``engine`` lists the servers."""
     servers = dict.fromkeys(one.server for one in heard)
     language = options.language
     if language == AUTO:
@@ -378,5 +380,5 @@ def _notices(heard: Iterable[ChunkResult]) -> list[Notice]:
 
 
 def _first_known(values: Iterable[str]) -> str:
-    """The first that says something."""
+    """Return the first value that is not 'auto', or 'auto'."""
     return next((value for value in values if value != AUTO), AUTO)

@@ -1,7 +1,7 @@
 """Least-connections load balancer with back-off, for upstreams and remote live engines. Pure.
 
-The clock and the dice are the caller's, so that every decision can be told from its values. A name
-may lead to several machines, and to others later.
+The caller supplies the clock and the random numbers, so that every decision follows from its
+arguments. One server name may resolve to several machines, and to others later.
 """
 
 from __future__ import annotations
@@ -15,39 +15,38 @@ from sidecar.concurrency import backoff_s
 from sidecar.upstream.upstream_dialect import ChunkFailure, FailureStep
 
 Key = TypeVar("Key", bound=Hashable)
-"""One of those that can be asked: an upstream's number, or an `EngineAddress`."""
+"""Key of a server: an upstream's index, or an `EngineAddress`."""
 
 MIN_BACKOFF_S, MAX_BACKOFF_S = 0.5, 60.0
-"""A server that failed stands aside for so long, twice as long each time. Short at first: what
-comes first of a trial is a look at its health, and no recording."""
+"""Back-off of a failed server, doubled with each failure. It is short at first because a trial
+starts with a health check and not with a recording."""
 HEALTH_POLL_INTERVAL_S = 5.0
-"""From one look at all upstreams to the next, while there is work and a choice."""
+"""Interval of health checks of all upstreams, while there is work and more than one upstream."""
 PROBE_TIMEOUT_S = 3.0
-"""So long a server may take to say how it is, and to be connected to."""
+"""Timeout of a health check, and of a connection."""
 LOST_AFTER_POLLS = 3
-"""After so many looks without an answer, a server that always answers them is lost, and what it
-works on is tried elsewhere; its connection alone would not tell."""
+"""Missed health checks after which a server is lost, if it normally answers them at once. Its work
+is then retried elsewhere; the connection alone would not show the loss."""
 MAX_BROKEN_SERVERS = 3
-"""So many servers may break over one piece: one bad recording must not take all of them down."""
+"""Servers that may break over one chunk: one bad recording must not take all of them down."""
 UNREACHABLE_WAIT_S = 8.0
-"""So long a piece waits for a server to come back, where none can be reached: some restarts."""
+"""A chunk waits this long if no server can be reached: a server may be restarting."""
 TRIAL_POLL_S = 0.05
-"""Interval of checks while an upstream is tried again."""
+"""Poll interval while an upstream is on trial."""
 
 
 def cooldown_s(misses: int, dice: float) -> float:
-    """Return the cooldown after so many failures in a row, with some jitter (``dice`` is from 0
-    to 1) so that clients do not return all at once."""
+    """Return the cooldown in seconds after ``misses`` failures in a row, with jitter so that
+    clients do not return all at once. ``dice``: a random number from 0 to 1."""
     return backoff_s(misses - 1, MIN_BACKOFF_S, MAX_BACKOFF_S) * (0.5 + dice / 2)
 
 
 @dataclass(slots=True)
 class ChunkAttempts(Generic[Key]):
-    """Attempts of one chunk or session: how long they go on, and the error at their end.
+    """Attempts of one chunk or session: their deadline, and the error if all fail.
 
-    ``until``: the end of its time, where servers are there but busy or broken (``reached``);
-    ``begun``: since when it waits for one that can be reached; ``asked``: the servers that were
-    asked for it.
+    ``until``: deadline if a server was reached (``reached``) but is busy or broken. ``begun``:
+    start of the wait for a reachable server. ``asked``: the servers that were tried.
     """
 
     begun: float
@@ -59,7 +58,8 @@ class ChunkAttempts(Generic[Key]):
     last: errors.SidecarError | None = None
 
     def after(self, key: Key, trouble: ChunkFailure) -> FailureStep:
-        """Return what to do after ``key`` had this failure; NEVER: give up with `error`."""
+        """Return the next step after ``key`` had this failure; NEVER means to give up with
+        `error`."""
         self.last = trouble.error
         self.reached = self.reached or trouble.sent
         if trouble.step is FailureStep.ELSEWHERE:
@@ -71,11 +71,11 @@ class ChunkAttempts(Generic[Key]):
         return trouble.step
 
     def waits(self, now: float, free_in_s: float | None) -> bool:
-        """Return whether to wait for a server that may be free in so many seconds."""
+        """Return whether to wait for a server that may be free in ``free_in_s`` seconds."""
         return free_in_s is not None and not self.over(now + free_in_s)
 
     def over(self, now: float) -> bool:
-        """Return whether it has waited for long enough: no server is asked twice any more."""
+        """Return whether its time is up; after that no server is tried twice."""
         end = self.until if self.reached else min(self.until, self.begun + UNREACHABLE_WAIT_S)
         return now >= end
 
@@ -97,9 +97,9 @@ class EngineAddress:
 class UpstreamState:
     """State of one upstream.
 
-    ``group``, ``rank``: as in `UpstreamBalancer.found`. ``running``: chunks or sessions of ours
-    there, of which ``trying`` have no answer yet. ``waiting``: what else waits there, by its own
-    account. ``misses``: failures in a row. ``used``: the last turn that it had.
+    ``group``, ``rank``: as in `UpstreamBalancer.found`. ``running``: our chunks or sessions there,
+    of which ``trying`` have no answer yet. ``waiting``: other work that the server reports.
+    ``misses``: failures in a row. ``used``: number of its last turn.
     """
 
     group: int
@@ -114,7 +114,8 @@ class UpstreamState:
     gone: bool = False
 
     def open_at(self, now: float) -> bool:
-        """Return whether it may be asked: not backing off, and after a failure by one at a time."""
+        """Return whether it may be used: not in cooldown or full, and after a failure by one at a
+        time."""
         return not (self.gone or now < self.free_at or (self.misses and self.trying))
 
     @property
@@ -125,8 +126,9 @@ class UpstreamState:
 
 @dataclass(slots=True)
 class UpstreamBalancer(Generic[Key]):
-    """The state of all. ``dice`` gives numbers from 0 to 1; ``shuffled``: of those that were never
-    used any comes first, and not the first that was `found`."""
+    """Load balancer with the state of all upstreams. ``dice`` returns numbers from 0 to 1.
+    ``shuffled``: choose at random among servers that were never used, not in the order of
+    `found`."""
 
     dice: Callable[[], float]
     shuffled: bool = False
@@ -134,9 +136,9 @@ class UpstreamBalancer(Generic[Key]):
     turns: int = 0
 
     def found(self, group: int, ranks: Mapping[Key, int]) -> None:
-        """These are the members of a group now, taken to be well; the rank is 0 where the system
-        would go first (a name that has addresses of two kinds mostly means one machine). What runs
-        at others stays there."""
+        """Set the members of a group; new ones are taken to be healthy. Rank 0 is what the system
+        would try first (a name with addresses of two kinds mostly means one machine). Work that
+        runs on removed members stays there."""
         for key, node in list(self.nodes.items()):
             if node.group == group:
                 node.gone = key not in ranks
@@ -145,10 +147,12 @@ class UpstreamBalancer(Generic[Key]):
             self.nodes.setdefault(key, UpstreamState(group)).rank = rank
 
     def choose(self, now: float, patience: ChunkAttempts[Key]) -> tuple[Key | None, float | None]:
-        """Return the server to ask next, or in how many seconds to look again; neither: give up.
+        """Return the server to try next, or the seconds until the next check; neither means give
+        up.
 
-        A server that backs off for longer than this waits is asked once all the same, because it
-        may be back. A chunk that no server has heard yet does not wait for a full one.
+        If a server's cooldown lasts longer than the deadline, it is tried once all the same,
+        because it may be back. A chunk that no server has received yet does not wait for a full
+        one.
         """
         asked, over = patience.refused | patience.asked, patience.over(now)
         key = self.take(now, asked if over else patience.refused, well=over)
@@ -161,8 +165,9 @@ class UpstreamBalancer(Generic[Key]):
         return None if over or full else self.trial(asked), None
 
     def take(self, now: float, without: Collection[Key] = (), *, well: bool = False) -> Key | None:
-        """Return the least loaded server, of equals the one unused for longest, or None. ``well``:
-        none that is on trial. Call `answered` if an answer comes, and `left` at the end."""
+        """Return the least loaded server, of equals the one unused for longest; None if none is
+        open. ``well``: skip servers on trial. Call `answered` when it responds, and `left` at the
+        end."""
         free = {
             key: node
             for key, node in self._there(without).items()
@@ -176,59 +181,60 @@ class UpstreamBalancer(Generic[Key]):
         return self._taken(min(free, key=self._load, default=None))
 
     def trial(self, without: Collection[Key]) -> Key | None:
-        """Return the server whose back-off ends first, for a last attempt. None if all that are
-        left are on trial already."""
+        """Return the server with the earliest end of its back-off, for a last attempt. None if all
+        that are left are on trial already."""
         aside = {key: node for key, node in self._there(without).items() if not node.trying}
         return self._taken(
             min(aside, key=lambda key: (aside[key].aside_until, aside[key].rank), default=None)
         )
 
     def free_in(self, now: float, without: Collection[Key] = ()) -> float | None:
-        """Seconds until somebody may be free, who is not now; None where nobody is left."""
+        """Return the seconds until a server may be free, at least `TRIAL_POLL_S`; None if none is
+        left."""
         there = self._there(without).values()
         return min((max(node.free_at - now, TRIAL_POLL_S) for node in there), default=None)
 
     def is_full(self, now: float, without: Collection[Key] = ()) -> bool:
-        """Return whether a server is there and has no room."""
+        """Return whether a server is there that is full."""
         return any(now < node.full_until for node in self._there(without).values())
 
     @property
     def running(self) -> int:
-        """Pieces or sessions of ours, at all of them."""
+        """Return the number of our chunks or sessions at all servers."""
         return sum(node.running for node in self.nodes.values())
 
     def answered(self, key: Key) -> None:
-        """It said what it thinks of the session, or nothing at all."""
+        """Note that the server answered a session, or that its attempt ended without an answer."""
         self.nodes[key].trying -= 1
 
     def left(self, key: Key) -> None:
         """Note that a chunk or session has left the server, whatever its result."""
         node = self.nodes[key]
         node.running -= 1
-        node.trying = min(node.trying, node.running)  # who never answered tries no more
+        node.trying = min(node.trying, node.running)  # one that never answered is on trial no more
         self._forget(key)
 
     def well(self, key: Key) -> None:
-        """It did what it was asked: whatever was wrong is over."""
+        """Note that the server did its work: reset its failures and its cooldown."""
         self.nodes[key].misses, self.nodes[key].aside_until = 0, 0.0
 
     def seen(self, key: Key, waiting: int) -> None:
-        """It says that it is well, and how many recordings it has. That does not end its time
-        aside: who breaks over every recording may feel well."""
+        """Note that a health check succeeded, and the number of recordings there. It does not end
+        the cooldown: a server that fails on every recording may still report that it is healthy."""
         node = self.nodes[key]
         node.waiting = max(0, waiting - node.running)
 
     def full(self, key: Key, now: float, after_s: float) -> None:
-        """It is well, and has no room until then."""
+        """Note that the server is healthy but full for ``after_s`` seconds."""
         self.nodes[key].full_until = now + self._jittered(after_s)
 
     def failed(self, key: Key, now: float, retry_after: float | None = None) -> None:
-        """It is in trouble, or says when it has time again: aside it stands, with some jitter so
-        that those who wait do not come back all at once."""
+        """Put the server in cooldown after a failure, or for the ``retry_after`` that it sent, with
+        jitter so that clients do not return all at once."""
         node = self.nodes[key]
         if retry_after is not None:
             node.aside_until = max(node.aside_until, now + self._jittered(retry_after))
-        elif now >= node.aside_until:  # else others have said so; it is one trouble
+        elif now >= node.aside_until:  # else it is the same failure, noted by another chunk
             node.misses += 1
             node.aside_until = now + cooldown_s(node.misses, self.dice())
 

@@ -1,7 +1,7 @@
 """Dialect of OpenAI-compatible transcription servers. Pure.
 
-Servers differ in how much of it they know. The richest form is asked for first: where it is
-refused, or not followed, the next; what was learned stays for the next piece.
+Servers support different subsets of it. The richest form of request is tried first; if a server
+refuses or ignores it, the next is tried. What was learned applies to later chunks.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from sidecar.upstream.upstream_dialect import (
 
 
 def drop_loops(segments: Iterable[Segment], duration_s: float) -> tuple[list[Segment], float]:
-    """The segments without those that `LoopGuard` calls a loop, and the seconds that were lost.
+    """Return the segments without those that `LoopGuard` finds to be a loop, and the seconds lost.
 
-    Each stretch that is left out is a segment with the flag 'loop'.
+    Each range that is left out becomes a segment with the flag 'loop'.
     """
     kept: list[Segment] = []
     lost: list[Segment] = []
@@ -60,12 +60,12 @@ def drop_loops(segments: Iterable[Segment], duration_s: float) -> tuple[list[Seg
 
 TRANSCRIPTIONS_PATH = "/v1/audio/transcriptions"
 OPENAI_LIMITS = UpstreamLimits(600.0, 25_000_000)
-"""OpenAI takes 25 MB, and vLLM as much (docs: protocols of both); ten minutes are 19 MB as 16-bit
-samples, and a model that hears half a minute at a time loses nothing by a cut."""
+"""OpenAI takes 25 MB, and vLLM as much (docs: protocols of both). Ten minutes are 19 MB as 16-bit
+samples, and a model with a window of half a minute loses nothing by a cut."""
 OPENAI_SAMPLE_RATE = 16_000
-"""Hz: what Whisper and its kin hear at."""
+"""Sample rate in Hz of Whisper and its derivatives."""
 DIARIZING_MODEL_WORD = "diarize"
-"""In the name of a model that tells speakers apart (gpt-4o-transcribe-diarize)."""
+"""Word in the name of a model that diarizes (gpt-4o-transcribe-diarize)."""
 LANGUAGES = {
     "afrikaans": "af", "albanian": "sq", "amharic": "am", "arabic": "ar", "armenian": "hy",
     "assamese": "as", "azerbaijani": "az", "bashkir": "ba", "basque": "eu", "belarusian": "be",
@@ -101,7 +101,7 @@ class OpenAiRequestForm:
 
 
 def request_forms(model: str) -> tuple[OpenAiRequestForm, ...]:
-    """Return the forms of a request to ``model``, the one with most in it first."""
+    """Return the forms of a request to ``model``, the richest first."""
     usual = (
         OpenAiRequestForm("verbose_json", ("word", "segment")),
         OpenAiRequestForm("verbose_json"),
@@ -113,7 +113,7 @@ def request_forms(model: str) -> tuple[OpenAiRequestForm, ...]:
 
 
 class OpenAiDialect(upstream_dialect.UpstreamDialect):
-    """A dialect; ``form`` is the index of what its server is known to take."""
+    """Dialect of OpenAI's API; ``form`` is the index of the richest form that the server takes."""
 
     name = "openai"
     health = "/v1/models"
@@ -131,12 +131,13 @@ class OpenAiDialect(upstream_dialect.UpstreamDialect):
         return self.forms[self.form].format == "diarized_json"
 
     def hearing(self, duration_s: float, options: TranscribeOptions) -> OpenAiChunkRequest:
-        """A piece that is to be heard."""
+        """Return the request of a chunk."""
         return OpenAiChunkRequest(self, duration_s, options)
 
 
 class OpenAiChunkRequest:
-    """Asked again in a simpler form, or with a little chance where it repeats itself."""
+    """Request of one chunk, sent again in a simpler form, or with a higher temperature after a
+    loop."""
 
     def __init__(
         self, dialect: OpenAiDialect, duration_s: float, options: TranscribeOptions
@@ -150,7 +151,7 @@ class OpenAiChunkRequest:
         self._body = bytearray()
 
     def call(self, sound: bytes) -> UpstreamRequest:
-        """The form that it is known to take."""
+        """Return the request in the richest form that the server is known to take."""
         self._body.clear()
         self._form = self._dialect.form
         form, options = self._dialect.forms[self._form], self._options
@@ -170,12 +171,12 @@ class OpenAiChunkRequest:
         return UpstreamRequest(TRANSCRIPTIONS_PATH, fields)
 
     def feed(self, data: bytes) -> list[Segment]:
-        """More of the body."""
+        """Add to the body; its segments are known only at the end."""
         self._body += data
         return []
 
     def finish(self) -> UpstreamAnswer:
-        """Return the answer; one that repeats itself is requested again, three times at most."""
+        """Return the answer; one that repeats itself is requested again, at most three times."""
         try:
             body = json.loads(self._body)
             if body.get("error"):
@@ -198,7 +199,8 @@ class OpenAiChunkRequest:
         return replace(answer, segments=tuple(kept), notices=notices, ignored=left_out)
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
-        """A form that it does not know is followed by a simpler one."""
+        """Return the failure; if the server refused a form that it may not know, try a simpler
+        one."""
         found = upstream_dialect.failure_of_status(status, headers, body)
         simpler = self._form + 1 < len(self._dialect.forms)
         if status in (400, 415, 422) and found.step is FailureStep.ELSEWHERE and simpler:
@@ -208,7 +210,7 @@ class OpenAiChunkRequest:
 
 
 def parse_openai_answer(body: Mapping[str, Any], duration_s: float) -> UpstreamAnswer:
-    """The answer in a body of any of the formats; raises whatever makes a body none."""
+    """Parse the body of any of the formats; raise any of `PARSE_ERRORS` if it is malformed."""
     language = str(body.get("language") or AUTO).strip().lower()
     language = LANGUAGES.get(language, language if 2 <= len(language) <= 3 else AUTO)
     listed = body.get("segments") or []
@@ -239,7 +241,7 @@ def parse_openai_answer(body: Mapping[str, Any], duration_s: float) -> UpstreamA
 
 
 def _parse_span(one: Mapping[str, Any], duration_s: float) -> tuple[float, float]:
-    """Start and end, inside the piece and in order."""
+    """Return start and end, clipped to the chunk and in order."""
     start, end = float(one["start"]), float(one["end"])
     if not (math.isfinite(start) and math.isfinite(end)):
         raise ValueError("no time")

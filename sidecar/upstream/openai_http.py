@@ -1,6 +1,6 @@
 """HTTP to OpenAI-compatible servers: client options, bodies, model lists, server-sent events.
 
-The LLM client, the TTS client and the upstreams have this in common. It asks nobody by itself.
+The LLM client, the TTS client and the upstreams share it. It sends no requests by itself.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 MAX_RETRY_AFTER_S = 300.0
 SMALL_BYTES = 1 << 20
-"""Of an answer that is no stream and no transcript, so much is read."""
+"""Bytes that are read of an answer that is neither a stream nor a transcript."""
 MAX_MODELS = 200
-"""Of a server's list that are looked at."""
+"""Models of a server's list that are read."""
 MAX_SERVER_MESSAGE_CHARS = 200
-"""Characters of a server's own words that are passed on."""
+"""Characters of a server's message that are passed on."""
 DONE = b"[DONE]"
 
 
 def authorization(key: str) -> dict[str, str]:
-    """Return the header with the key; none without a key."""
+    """Return the Authorization header; empty if there is no key."""
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
@@ -38,8 +38,8 @@ def client_options(
     key: str = "",
     verify: ssl.SSLContext | bool = True,
 ) -> dict[str, Any]:
-    """Return the arguments of an httpx client. No proxy and no netrc of the environment's is used,
-    and no redirect followed: what people say goes where the settings say."""
+    """Return the arguments of an httpx client. It ignores the environment's proxies and netrc and
+    follows no redirects: speech goes only where the settings point."""
     import httpx
 
     return {
@@ -54,10 +54,10 @@ def client_options(
 
 
 def trusted(ca: str | None) -> ssl.SSLContext:
-    """Return the context that checks certificates, also those that the file ``ca`` signed.
+    """Return a TLS context that also trusts the certificates in the file ``ca``.
 
     Raises:
-        errors.ModelLoadFailed: the file has none.
+        errors.ModelLoadFailed: the file contains no certificates.
     """
     import httpx
 
@@ -65,7 +65,7 @@ def trusted(ca: str | None) -> ssl.SSLContext:
         context = httpx.create_ssl_context()
         if ca is not None:
             context.load_verify_locations(ca)
-    except OSError as error:  # ssl's are such
+    except OSError as error:  # ssl's errors are OSErrors
         raise errors.ModelLoadFailed(
             f"The certificates for the upstreams cannot be used: {type(error).__name__}.",
             hint="Set VIBEVOICE_UPSTREAM_CA to a PEM file of certificates.",
@@ -74,7 +74,7 @@ def trusted(ca: str | None) -> ssl.SSLContext:
 
 
 async def read_small(response: httpx.Response) -> bytes:
-    """Return the beginning of a body, `SMALL_BYTES` at most."""
+    """Return the first bytes of a body, at most `SMALL_BYTES`."""
     body = b""
     async for data in response.aiter_bytes():
         body += data
@@ -84,7 +84,7 @@ async def read_small(response: httpx.Response) -> bytes:
 
 
 def loads(body: bytes | bytearray) -> Any:
-    """Return what a JSON body says, None where it is no JSON."""
+    """Parse a JSON body; return None if it is not JSON."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
@@ -92,8 +92,8 @@ def loads(body: bytes | bytearray) -> Any:
 
 
 def server_message(body: bytes, key: str = "message") -> str:
-    """Return what an error's body says, on one line and short: OpenAI's form, FastAPI's, a
-    problem."""
+    """Return the message in an error's body, short and on one line. The body may be OpenAI's error,
+    FastAPI's, or problem details."""
     value = loads(body)
     if isinstance(value, dict):
         value = value.get("error", value)
@@ -114,27 +114,27 @@ def listed_models(body: object) -> list[dict[str, Any]]:
 
 
 def model_names(body: object) -> list[str]:
-    """Return their names."""
+    """Return the ids of the models in the body of `/v1/models`."""
     return [str(one["id"]) for one in listed_models(body) if one.get("id")]
 
 
 class EventStream:
-    """Parser of server-sent events, of any pieces. ``done`` once the server said that the stream is
-    over; what comes after that is passed over.
+    """Parser of server-sent events from arbitrary slices of bytes. ``done`` once the server sent
+    the end of the stream; later events are ignored.
 
-    ``wrong`` makes the error for a line that belongs to no such stream; it is given None for one
-    without an end.
+    ``wrong`` creates the error for a line that belongs to no event stream; it gets None if a line
+    is too long.
     """
 
     def __init__(self, longest_line: int, wrong: Callable[[bytes | None], Exception]) -> None:
         self.done = False
         self.rest = b""
-        """The beginning of a line whose end has not come yet."""
+        """Start of a line whose end has not arrived yet."""
         self._longest = longest_line
         self._wrong = wrong
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the data of the events that ``data`` ends; to be read to the end."""
+        """Yield the data of the events that ``data`` completes. Read the iterator to its end."""
         *lines, self.rest = (self.rest + data).split(b"\n")
         if len(self.rest) > self._longest:
             raise self._wrong(None)
@@ -151,7 +151,7 @@ class EventStream:
 
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds of a Retry-After header, within reason; None without one (or with a date)."""
+    """Return the seconds of a Retry-After header, clipped; None if it is missing or a date."""
     try:
         seconds = float(headers.get("retry-after", ""))
     except ValueError:

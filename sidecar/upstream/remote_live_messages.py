@@ -1,6 +1,6 @@
 """Messages of a live session that runs on another service. Pure.
 
-It is the call that `live.sessions.engine_relay` makes in an engine's process, in messages of
+It carries the calls that `live.sessions.engine_relay` makes in a worker process, as messages of
 `/v1/live` (docs/live-wire.md, "Leases for other services").
 """
 
@@ -22,16 +22,17 @@ from sidecar.transcripts.speaker_embeddings import is_valid_embedding
 from sidecar.transcripts.transcript import Segment, Word
 
 MAX_MESSAGE_BYTES = 16 << 20
-"""Bytes of a message; the summary of a day is a few of them."""
+"""Maximum bytes of a message; the summary of a day takes a few MiB."""
 
 PROTOCOL_VERSION = 1
-"""Another one whenever the meaning of what is said changes; who has another is asked nothing."""
+"""Raise it whenever the meaning of a message changes: a service with another version gets no
+work."""
 HEARTBEAT_INTERVAL_S = 1.0
 """Maximum interval between two messages of a lease holder."""
 TIME_TOLERANCE_S = 1 / 8000
-"""Times that are no further apart may be those of one sample."""
+"""Maximum difference between two times that may be those of one sample."""
 _MAX_LATE_S = 1.0
-"""So much later than the end of the sound a time may be: engines look at whole frames."""
+"""Tolerance of times after the end of the audio: engines process whole frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def parse_session_request(values: Mapping[str, Any]) -> RemoteSessionRequest:
     """Return the request of a front.
 
     Raises:
-        errors.FieldInvalid: it is none, or of another version of this service.
+        errors.FieldInvalid: it is malformed, or from another version of this service.
     """
     try:
         lease = _request_adapter().validate_python(values)
@@ -92,7 +93,8 @@ def parse_session_request(values: Mapping[str, Any]) -> RemoteSessionRequest:
 
 
 def command_text(told: Mapping[str, Any]) -> str:
-    """An order of `live.sessions.engine_relay` as a message; which sound follows is one, too."""
+    """Return a command of `live.sessions.engine_relay`, or an announcement of audio, as a
+    message."""
     match told:
         case {"sound": encoding, "rate": rate}:
             return _text({"type": "sound", "encoding": encoding, "rate": rate})
@@ -107,7 +109,7 @@ def command_text(told: Mapping[str, Any]) -> str:
 
 
 def events_text(events: Sequence[live_events.LiveEvent]) -> str:
-    """Events that come together, or not at all."""
+    """Return events as one message: they arrive together or not at all."""
     return _text({"type": "events", "events": [live_events.to_wire(one) for one in events]})
 
 
@@ -116,10 +118,10 @@ def _text(values: Mapping[str, Any]) -> str:
 
 
 def parse_message(text: str | bytes) -> dict[str, Any]:
-    """A message of the other side's.
+    """Parse a message of the other service.
 
     Raises:
-        ValueError: it is no object of JSON with a ``type``.
+        ValueError: it is no JSON object with a ``type``.
     """
 
     if isinstance(text, bytes):
@@ -141,7 +143,7 @@ def _finite(text: str) -> float:
 
 
 class RemoteEventChecker:
-    """Checker of another service's events: they may only be about audio that was sent, and about
+    """Checker of another service's events: they may only refer to audio that was sent and to
     segments that were announced."""
 
     def __init__(self, begin: live_engine.LiveSessionStart) -> None:
@@ -151,14 +153,14 @@ class RemoteEventChecker:
         self._end = begin.at if begin.lead is None else begin.lead
 
     def sent(self, raw: bytes, encoding: str, rate: int) -> None:
-        """Sound went there."""
+        """Note that audio was sent."""
         self._end += len(raw) / live_options.SampleEncoding(encoding).width / rate
 
     def events(self, values: Any) -> list[dict[str, Any]]:
-        """The events of one message, as `interfaces.live_engine.from_wire` reads them.
+        """Return the events of a message, as `interfaces.live_engine.from_wire` reads them.
 
         Raises:
-            ValueError: these are none, or cannot be.
+            ValueError: they are malformed or impossible.
         """
         if not isinstance(values, list):
             raise ValueError("no events")
@@ -169,7 +171,7 @@ class RemoteEventChecker:
             raise ValueError("no event")
         event = _event_adapters()[values["live"]].validate_python(values)
         self._in_sound(event)
-        turn = getattr(event, "turn", None)  # a notice may be of no turn
+        turn = getattr(event, "turn", None)  # a notice may have no turn
         if turn is not None and turn < self._begin.turn:
             raise ValueError("a turn that was told")
         if isinstance(event, live_events.Final):

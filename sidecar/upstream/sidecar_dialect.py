@@ -24,10 +24,10 @@ from sidecar.upstream.upstream_dialect import (
 TRANSCRIBE_PATH = "/transcribe"
 NDJSON = "application/x-ndjson"
 MAX_AUDIO_S = 3600.0
-"""It would take five hours (its default); an hour keeps what is held here at 115 MB."""
+"""The server would take five hours (its default); an hour limits memory here to 115 MB."""
 MAX_BODY_BYTES = 1 << 30
 WORD_TIME_SLACK_S = 1.0
-"""So much more than its words a piece may be said to be."""
+"""Tolerance of the chunk duration that the server reports."""
 _SERVER_TROUBLE_KINDS = {
     ErrorKind.BUSY,
     ErrorKind.FAILED,
@@ -36,12 +36,12 @@ _SERVER_TROUBLE_KINDS = {
     ErrorKind.CANCELLED,
     ErrorKind.TIMEOUT,
 }
-"""Its own trouble; the other kinds are about the recording or the request."""
+"""Errors of the server itself; the other kinds are about the recording or the request."""
 _SPEAKER = re.compile(r"Speaker_(\d{1,4})")
 
 
 class SidecarDialect(upstream_dialect.UpstreamDialect):
-    """A dialect; it cuts, tells speakers apart and guards by itself."""
+    """Dialect of vibevoice-asr; the server cuts, diarizes and guards against loops by itself."""
 
     name = "sidecar"
     health = "/health"
@@ -54,11 +54,11 @@ class SidecarDialect(upstream_dialect.UpstreamDialect):
         self.voices = voices
 
     def hearing(self, duration_s: float, options: TranscribeOptions) -> SidecarChunkRequest:
-        """A piece that is to be heard."""
+        """Return the request of a chunk."""
         return SidecarChunkRequest(self, options)
 
     def waiting(self, health: bytes) -> int:
-        """By its /health: jobs that wait, and the one that runs."""
+        """Return the jobs in its /health: those that wait, and the one that runs."""
         try:
             now = json.loads(health)
             return int(now["jobs_waiting"]) + int(now["engine_state"] == "busy")
@@ -67,7 +67,7 @@ class SidecarDialect(upstream_dialect.UpstreamDialect):
 
 
 class SidecarChunkRequest:
-    """One request: the answer comes line by line, or at once and whole from one that is older."""
+    """Request of one chunk; the answer is NDJSON, or one JSON body from an older build."""
 
     def __init__(self, dialect: SidecarDialect, options: TranscribeOptions) -> None:
         self._dialect = dialect
@@ -76,7 +76,7 @@ class SidecarChunkRequest:
         self._body: object = None
 
     def call(self, sound: bytes) -> UpstreamRequest:
-        """All options as they came, for it knows them all."""
+        """Return the request with all options, because the server knows them all."""
         self._rest.clear()
         self._body = None
         options = self._options
@@ -101,7 +101,7 @@ class SidecarChunkRequest:
         return UpstreamRequest(TRANSCRIBE_PATH, fields, "audio", streams=True, accept=NDJSON)
 
     def feed(self, data: bytes) -> list[transcript.Segment]:
-        """More of the body; the segments that are told in it."""
+        """Add to the body and return the segments in it."""
         self._rest += data
         if b"\n" not in data:
             return []
@@ -109,7 +109,7 @@ class SidecarChunkRequest:
         return [one for line in lines for one in self._told(line)]
 
     def finish(self) -> UpstreamAnswer:
-        """The transcript at the end."""
+        """Return the transcript."""
         self._told(self._rest)
         try:
             body: Any = self._body
@@ -119,12 +119,12 @@ class SidecarChunkRequest:
             raise upstream_dialect.garbled_failure("is no transcript") from None
         asked = self._options.local_voices
         if asked is not None and heard_s > asked.words_s + WORD_TIME_SLACK_S:
-            self._dialect.voices = False  # another build by now, which took all of it for words
+            self._dialect.voices = False  # another build by now: it transcribed the margin, too
             raise upstream_dialect.garbled_failure("is about more than was asked for")
         return answer
 
     def _told(self, line: bytes | bytearray) -> list[transcript.Segment]:
-        """The segment in a line; what else is in it ends the answer."""
+        """Return the segment in a line; any other line ends the answer."""
         if not line.strip():
             return []
         try:
@@ -141,8 +141,7 @@ class SidecarChunkRequest:
         return []
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
-        """Return the error of its problem details: the same code, passed on if no server would
-        help."""
+        """Return the error of its problem details, with the same code if no server could help."""
         general = upstream_dialect.failure_of_status(status, headers, body)
         if general.step is FailureStep.LATER:
             return general
@@ -160,7 +159,7 @@ class SidecarChunkRequest:
 
 
 def parse_sidecar_answer(body: Mapping[str, Any]) -> UpstreamAnswer:
-    """The answer in the body of a 200; raises whatever a body that is none makes it raise."""
+    """Parse the body of a 200; raise any of `PARSE_ERRORS` if it is malformed."""
     about = body["metadata"]
     diarized = about["diarized"] is True
     return UpstreamAnswer(
@@ -177,7 +176,7 @@ def parse_sidecar_answer(body: Mapping[str, Any]) -> UpstreamAnswer:
 
 
 def parse_problem(body: bytes) -> errors.SidecarError | None:
-    """The error of ours that a problem's body names; None where it names none."""
+    """Return this project's error that a problem's body names; None if it names none."""
     try:
         values = json.loads(body)
         known = {error.code for error in errors.all_errors()}
@@ -192,7 +191,7 @@ def _segment(one: Mapping[str, Any], diarized: bool) -> transcript.Segment:
     flags = tuple(map(str, one.get("flags", ())))
     told = (
         diarized and transcript.NON_SPEECH_FLAG not in flags
-    )  # music has a name on the wire, and no voice
+    )  # music has a speaker label on the wire, but no speaker
     speaker = _SPEAKER.fullmatch(str(one["speaker"])) if told else None
     words = tuple(
         transcript.Word(float(word["start_time"]), float(word["end_time"]), str(word["text"]))

@@ -34,18 +34,19 @@ if TYPE_CHECKING:
 
 HEALTH_PATH, MODELS_PATH = "/health", "/v1/models"
 UPSTREAM_ENGINE = "upstream"
-"""The name of this engine: a server that has it sends recordings on."""
+"""Name of this engine: a server that runs it forwards recordings to others."""
 VIBEVOICE = "vibevoice"
 MODEL_SAMPLE_RATES = {VIBEVOICE: 24_000}
 DEFAULT_SAMPLE_RATE = 16_000
-"""Hz, at which all engines hear but VibeVoice-ASR."""
+"""Sample rate in Hz of all engines except VibeVoice-ASR."""
 
 
 def sidecar_dialect_of(health: bytes) -> SidecarDialect | None:
-    """Another vibevoice-asr, if that is one's /health.
+    """Return the dialect of another vibevoice-asr if the body is its /health, else None.
 
     Raises:
-        ChunkFailure: it has others hear itself: who heard could not be said, and it might be us.
+        ChunkFailure: it forwards recordings itself: the transcript could not name its engine, and
+            the upstream might be this service.
     """
     body = openai_http.loads(health)
     if not isinstance(body, dict) or not {"contract", "engine", "engine_state"} <= body.keys():
@@ -60,17 +61,17 @@ def sidecar_dialect_of(health: bytes) -> SidecarDialect | None:
 
 
 def choose_model(models: bytes, wanted: str | None) -> str | None:
-    """The model to ask for: ``wanted``, or the first that there is; None where none is listed."""
+    """Return ``wanted``, or the first model of the list; None if none is listed."""
     return wanted or next(iter(openai_http.model_names(openai_http.loads(models))), None)
 
 
 def dialect_of(kind: str, models: bytes, wanted: str | None) -> UpstreamDialect:
-    """The dialect of a server that is no vibevoice-asr.
+    """Return the dialect of a server that is not a vibevoice-asr.
 
-    ``kind``: 'openai', 'vllm', or 'auto' for what its list of models looks like.
+    ``kind``: 'openai', 'vllm', or 'auto' to derive it from the list of models.
 
     Raises:
-        ChunkFailure: there is nothing to go by.
+        ChunkFailure: no model is set and none is listed.
     """
     model = choose_model(models, wanted)
     if model is None:
@@ -89,28 +90,28 @@ def dialect_of(kind: str, models: bytes, wanted: str | None) -> UpstreamDialect:
 
 
 def unknown_server_error() -> ChunkFailure:
-    """Neither a /health nor a list of models that anybody knows."""
+    """Return the failure of a server that has neither a known /health nor a list of models."""
     return upstream_dialect.refused_failure(
         "The upstream does not say what it is.", "Set VIBEVOICE_UPSTREAM_DIALECT."
     )
 
 
 EXTRA_TIMEOUT_S = 60.0
-"""So long a piece may take beside its length: a server may have to load its model first."""
+"""Added to the timeout of a chunk: a server may have to load its model first."""
 STREAM_SILENCE_TIMEOUT_S = 60.0
-"""So long an answer that comes bit by bit may stop in the middle."""
+"""Maximum pause within a streamed answer."""
 MAX_ANSWER_BYTES = 64 << 20
-"""Of an answer; an hour of speech with the times of its words has 3."""
+"""Maximum bytes of an answer; an hour of speech with word times takes 3 MB."""
 
 SegmentsCallback = Callable[[Sequence[Segment]], None]
-"""Hears of segments as they come, in seconds from the piece's begin."""
+"""Callback for segments as they arrive, in seconds from the chunk's start."""
 
 
 def create_http_client(options: UpstreamOptions) -> httpx.AsyncClient:
-    """The client for all upstreams.
+    """Return the HTTP client that all upstreams share.
 
     Raises:
-        errors.ModelLoadFailed: the file of certificates has none.
+        errors.ModelLoadFailed: the certificate file contains no certificates.
     """
     import httpx
 
@@ -120,7 +121,7 @@ def create_http_client(options: UpstreamOptions) -> httpx.AsyncClient:
 
 
 class UpstreamClient:
-    """An upstream, and what was learned of it. ``name`` is its host and port."""
+    """Client of one upstream, with what it learned of it. ``name`` is its host and port."""
 
     def __init__(
         self, client: httpx.AsyncClient, url: str, key: str, options: UpstreamOptions
@@ -128,7 +129,7 @@ class UpstreamClient:
         self.name = host_of(url)
         self.dialect: UpstreamDialect | None = None
         self.longest_s = options.piece_s or float("inf")
-        """The longest piece that it takes, as far as it has said."""
+        """Maximum length of a chunk, as far as the server has reported it."""
         self._client = client
         self._url = url
         self._headers = openai_http.authorization(key)
@@ -138,17 +139,17 @@ class UpstreamClient:
         """Return its dialect; determined once.
 
         Raises:
-            ChunkFailure: it cannot be reached, or does not say.
+            ChunkFailure: it cannot be reached, or cannot be identified.
         """
         if self.dialect is None:
             self.dialect = await self._find()
         return self.dialect
 
     async def look(self) -> int:
-        """Return how many recordings wait there; 0 if it does not say.
+        """Check its health and return how many recordings wait there; 0 if it does not report it.
 
         Raises:
-            ChunkFailure: it does not answer, or is not well.
+            ChunkFailure: it does not answer, or is unhealthy.
         """
         dialect = await self.known()
         status, body = await self._get(dialect.health)
@@ -159,7 +160,7 @@ class UpstreamClient:
     async def ask(
         self, hearing: ChunkRequest, sound: bytes, told: SegmentsCallback, within_s: float
     ) -> UpstreamAnswer:
-        """Send a piece, and read what comes.
+        """Send a chunk and return the answer; report segments to ``told`` as they arrive.
 
         Raises:
             ChunkFailure: there is no answer.
@@ -203,7 +204,8 @@ class UpstreamClient:
         return dialect_of(kind, body, self._options.model)
 
     async def _get(self, path: str) -> tuple[int, bytes]:
-        """Status and body of a small question; a server that does not answer is unreachable."""
+        """Return status and body of a small request; a server that does not answer is
+        unreachable."""
         try:
             with _http_errors_as_failures():
                 async with (
@@ -218,7 +220,7 @@ class UpstreamClient:
 
 
 def _request_content(call: UpstreamRequest, sound: bytes) -> dict[str, Any]:
-    """The arguments for httpx."""
+    """Return the arguments for httpx."""
     if call.body is not None:
         return {"content": call.body}
     return {"data": dict(call.fields), "files": {call.file_field: ("audio.flac", sound, FLAC)}}

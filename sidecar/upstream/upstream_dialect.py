@@ -1,7 +1,7 @@
 """Interface of an upstream dialect, and classification of failures into retry steps. Pure.
 
-A `UpstreamDialect` is made for each upstream and remembers what it learned of it; a `ChunkRequest`
-is one piece of a recording on its way through it.
+Each upstream has one `UpstreamDialect`, which remembers what it learned of the server. A
+`ChunkRequest` is one chunk of a recording on its way to the server and back.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ _TOO_MUCH = re.compile(
     r"|maximum (allowed )?(file ?size|duration|content size|audio)|duration.{0,40}exceed",
     re.IGNORECASE,
 )
-"""Messages of servers for a recording that is too long or too large, whatever the status is
-(vLLM: 400)."""
+"""Servers' messages for a recording that is too long or too large, whatever the status (vLLM:
+400)."""
 
 
 class FailureStep(Enum):
     """Next step after a chunk failed."""
 
     AGAIN = auto()
-    """The server is in trouble: it stands aside for a while, another is tried first."""
+    """The server has failed: it goes into cooldown, and another is tried first."""
     LATER = auto()
-    """It has too much to do, and says so: no attempt was lost."""
+    """The server reports that it is overloaded; this does not count as an attempt."""
     ELSEWHERE = auto()
-    """It will not take this, ever: another might."""
+    """The server will never take this; another might."""
     SMALLER = auto()
-    """Too long or too large for it."""
+    """The recording is too long or too large for the server."""
     ANEW = auto()
-    """Ask the same server at once, in another way."""
+    """Send another form of the request to the same server at once."""
     NEVER = auto()
-    """No server would: the recording or the request is to blame."""
+    """No server would take it: the recording or the request is at fault."""
 
 
 class ChunkFailure(Exception):
-    """Failure of a chunk: the next step, and the error if nothing helps.
+    """Failure of a chunk: the next step, and the error if no step helps.
 
-    ``sent``: whether the server had begun to read audio, so that the audio may be to blame.
+    ``sent``: whether the server had begun to read audio, so that the audio may be at fault.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class ChunkFailure(Exception):
 
 
 def failure_of_status(status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
-    """Return the failure that an answer other than 200 means, in any dialect."""
+    """Return the failure that a status other than 200 means, in any dialect."""
     said = server_message(body)
     answered = f"The upstream answered {status}{f': {said}' if said else '.'}"
     if status in (401, 403):
@@ -97,7 +97,7 @@ def failure_of_status(status: int, headers: Mapping[str, str], body: bytes) -> C
 
 
 def failure_of_error(error: Mapping[str, Any] | str) -> ChunkFailure:
-    """Return the failure that an error inside a 200 means, in a body or in a stream."""
+    """Return the failure that an error means that comes with status 200, in a body or a stream."""
     said = server_message(json.dumps({"error": error}).encode())
     status = error.get("code") if isinstance(error, Mapping) else None
     if isinstance(status, int) and 400 <= status < 600:
@@ -110,31 +110,31 @@ def failure_of_error(error: Mapping[str, Any] | str) -> ChunkFailure:
 
 
 def garbled_failure(what: str, step: FailureStep = FailureStep.AGAIN) -> ChunkFailure:
-    """An answer that is none."""
+    """Return the failure of a malformed answer."""
     return ChunkFailure(step, errors.UpstreamGarbled(f"The upstream's response {what}."))
 
 
 def connection_lost_failure(what: str) -> ChunkFailure:
-    """A server that went away, or fell silent, in the middle."""
+    """Return the failure of a server that disconnected or fell silent during a request."""
     return ChunkFailure(FailureStep.AGAIN, errors.UpstreamFailed(f"The upstream {what}."))
 
 
 def unreachable_failure(
     detail: str | None = None, step: FailureStep = FailureStep.AGAIN
 ) -> ChunkFailure:
-    """A server that was sent nothing."""
+    """Return the failure of a server that received nothing."""
     return ChunkFailure(step, errors.UpstreamUnreachable(detail), sent=False)
 
 
 def refused_failure(
     detail: str, hint: str | None = None, step: FailureStep = FailureStep.ELSEWHERE
 ) -> ChunkFailure:
-    """A server that will not do, and was sent nothing."""
+    """Return the failure of a server that cannot be used and received nothing."""
     return ChunkFailure(step, errors.UpstreamRefused(detail, hint=hint), sent=False)
 
 
 def certificate_failure(step: FailureStep) -> ChunkFailure:
-    """A connection that failed because of the server's certificate."""
+    """Return the failure of a connection because of the server's certificate."""
     return refused_failure(
         "The upstream's certificate is not one that is trusted.",
         "Set VIBEVOICE_UPSTREAM_CA to the file with the certificate of who signed it.",
@@ -143,7 +143,7 @@ def certificate_failure(step: FailureStep) -> ChunkFailure:
 
 
 def with_server_name(error: errors.SidecarError, server: str) -> errors.SidecarError:
-    """The same error with the server's name, where it is about one."""
+    """Return the error with the server's name, if it is about a server."""
     detail = error.detail.replace("The upstream", f"The upstream {server}", 1)
     if isinstance(error, errors.UpstreamUnreachable) and detail == error.default_detail:
         detail = f"The upstream {server} does not answer."
@@ -155,26 +155,26 @@ FLAC = "audio/flac"
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRequest:
-    """A request: a JSON body, or a form with the audio as its one file."""
+    """HTTP request: a JSON body, or a form with the audio as its only file."""
 
     path: str
     fields: Mapping[str, str | list[str]] = field(default_factory=dict)
     file_field: str = "file"
     body: bytes | None = None
     streams: bool = False
-    """The answer comes bit by bit: a long silence in it means trouble."""
+    """True if the answer is streamed: a long pause in it is a failure."""
     accept: str = "*/*"
-    """The form of the answer that is asked for."""
+    """Accept header of the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamAnswer:
-    """Transcription of a chunk by a server; times in seconds from the chunk's begin.
+    """Transcription of a chunk by a server; times in seconds from the chunk's start.
 
-    ``timed``: whether the server gave times; without, one segment covers all of it. ``diarized``:
-    whether it told speakers apart. ``precision`` and ``language``: 'auto' if it did not say.
-    ``ignored``: options that it cannot follow. ``local_voices``: its window embeddings, unchecked,
-    if they were requested.
+    ``timed``: whether the server returned times; if not, one segment covers the chunk.
+    ``diarized``: whether it diarized. ``precision`` and ``language``: 'auto' if it did not return
+    them. ``ignored``: options that it does not support. ``local_voices``: its window embeddings,
+    unchecked, if they were requested.
     """
 
     segments: tuple[Segment, ...]
@@ -189,37 +189,37 @@ class UpstreamAnswer:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamLimits:
-    """Limits of a request: seconds, and bytes as they are sent (``growth``: by how much the
-    encoding in the request enlarges them)."""
+    """Limits of a request: seconds, and bytes on the wire (``growth``: factor by which the encoding
+    enlarges the audio)."""
 
     seconds: float
     bytes: int
     growth: float = 1.0
 
     def longest_s(self, rate: int) -> float:
-        """Seconds of 16-bit sound at ``rate`` that are surely within both."""
+        """Return the seconds of 16-bit audio at ``rate`` that are within both limits."""
         return min(self.seconds, self.bytes / self.growth / (2 * rate))
 
 
 class ChunkRequest(Protocol):
-    """Request of a chunk, once or several times, until there is a response."""
+    """Request of a chunk, sent once or several times, until there is an answer."""
 
     def call(self, sound: bytes) -> UpstreamRequest:
-        """The request to send now; ``sound`` is the piece as flac. What was read before and not
-        ended is forgotten, except where the server can go on from it."""
+        """Return the request to send now; ``sound`` is the chunk as FLAC. Discard an unfinished
+        answer, except if the server can go on from it."""
 
     def feed(self, data: bytes) -> list[Segment]:
-        """More of the answer; the segments that are known by now.
+        """Add to the answer and return the new segments.
 
         Raises:
-            ChunkFailure: the answer is none.
+            ChunkFailure: the answer is malformed.
         """
 
     def finish(self) -> UpstreamAnswer:
-        """The answer is over.
+        """Return the answer after its end.
 
         Raises:
-            ChunkFailure: it broke off, or is none, or has to be asked for again.
+            ChunkFailure: it broke off, is malformed, or must be requested again.
         """
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
@@ -227,25 +227,25 @@ class ChunkRequest(Protocol):
 
 
 class UpstreamDialect(ABC):
-    """One server's way of speaking."""
+    """Protocol of one upstream, with what was learned of it."""
 
     name: str
     health: str
     """Path of its health check."""
     rate: int
-    """Hz that its model hears at."""
+    """Sample rate of its model, in Hz."""
     limits: UpstreamLimits
     prompt = False
-    """True if its health check answers at once, whatever it works on."""
+    """True if its health check answers at once, even while it works."""
     timed = True
     """True if it returns times, as far as is known."""
     surely_timed = False
-    """True if that is known before the first answer."""
+    """True if it is known before the first answer that the server returns times."""
     alike = ""
-    """Servers of the same such name go on with each other's answers; '' where none can."""
+    """Servers with the same non-empty value can go on from each other's answers."""
     voices = False
     """True if it returns the local speakers of a chunk (`transcripts.speaker_embeddings`), for
-    diarization over a whole recording; no server is asked that does not offer it."""
+    diarization of a whole recording. They are requested only from servers that offer them."""
 
     @property
     def diarizes(self) -> bool:
@@ -254,8 +254,9 @@ class UpstreamDialect(ABC):
 
     @abstractmethod
     def hearing(self, duration_s: float, options: TranscribeOptions) -> ChunkRequest:
-        """A piece of ``duration_s`` seconds that is to be heard."""
+        """Return the request of a chunk of ``duration_s`` seconds."""
 
     def waiting(self, health: bytes) -> int:
-        """Recordings that wait there already, by what ``health`` says; 0 where it does not."""
+        """Return the recordings that wait there, from the body of ``health``; 0 if it has no
+        number."""
         return 0

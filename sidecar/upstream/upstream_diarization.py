@@ -1,4 +1,4 @@
-"""Diarization of a recording whose chunks are sent to upstreams."""
+"""Diarization of a recording that is sent to upstreams in chunks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 DIARIZATION_SAMPLE_RATE = 16_000
 STEP_S = 5.0
-"""Of sound at once: what can be left between two looks at whether to go on."""
+"""Audio processed between two checks for cancellation."""
 
 
 class UpstreamDiarization:
@@ -46,29 +46,29 @@ class UpstreamDiarization:
         self._fed: list[Future[None]] = []
 
     def feed(self, piece: AudioChunk) -> None:
-        """The next piece; returns at once."""
+        """Submit the next chunk; return at once."""
         if self._start_s is None:
             self._start_s = piece.start_s
         self._fed.append(self._thread.submit(self._hear, piece))
 
     def take(self, piece: AudioChunk, given: EncodedWindowEmbeddings | None) -> None:
-        """The next piece, which has a margin, and what its server says of its voices; without that,
-        or where it says nothing, it is heard here. Not for a recording of which pieces are fed.
-        Returns at once."""
+        """Submit the next chunk, which has a margin, and its server's embeddings. If these are None
+        or invalid, they are computed here. Do not mix with `feed` in one recording. Return at
+        once."""
         self._start_s = 0.0
         self._fed.append(self._thread.submit(self._take, piece, given))
 
     def known(self) -> Future[tuple[list[SpeakerTurn], float]]:
-        """Turns as they look once all that was fed is heard, and up to where they are known; after
-        the last piece they stay."""
+        """Return the turns once all submitted audio is diarized, and the time up to which they are
+        known. They are final after the last chunk."""
         return self._thread.submit(self._known)
 
     def speakers(self) -> Future[DiarizedSpeakers]:
-        """Return the speakers of the recording once all of it was analysed."""
+        """Return the speakers of the recording once all of it is diarized."""
         return self._thread.submit(self._speakers)
 
     def close(self) -> None:
-        """Leave what was not heard yet; ``stop`` has to be true by now, or all be done."""
+        """Drop audio that is not diarized yet; ``stop`` must return true by now, or all be done."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _hear(self, piece: AudioChunk) -> None:
@@ -119,7 +119,7 @@ class UpstreamDiarization:
             self._finished = True
 
     def _sound_of(self, piece: AudioChunk) -> Iterator[Block]:
-        """A piece with its margin as it is at 16 kHz, some seconds at a time."""
+        """Yield a chunk with its margin at 16 kHz, `STEP_S` seconds at a time."""
         samples, step = piece.with_margin, round(STEP_S * piece.rate)
         self._resample = None
         for at in range(0, len(samples), step):
@@ -149,7 +149,7 @@ class UpstreamDiarization:
 
     def _known(self) -> tuple[list[SpeakerTurn], float]:
         while self._fed:
-            self._fed.pop().result()  # done by now; what went wrong is raised here
+            self._fed.pop().result()  # done by now; errors are raised here
         start_s = self._start_s or 0.0
         heard_s = float("inf") if self._finished else start_s + self._diarizer.heard_s
         turns = [

@@ -1,7 +1,7 @@
 """ASR engine backed by upstream servers.
 
-For who has a GPU box in the next room. Nothing leaves this machine unless this engine is chosen by
-name. What a server lacks is done here: cutting, speakers, a guard against repetition.
+It is for users with a GPU server in their network. Audio leaves this machine only if this engine is
+chosen by name. This engine supplies what a server lacks: cutting, diarization, a loop guard.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SPEC = engine_interface.EngineSpec(
     name="upstream",
     title="Another server transcribes",
     sample_rate=16_000,
-    precisions=(engine_interface.Precision.AUTO,),  # theirs
+    precisions=(engine_interface.Precision.AUTO,),  # the upstreams choose
     languages=(),
     diarizes=True,
     requires=("httpx",),
@@ -38,23 +38,25 @@ SPEC = engine_interface.EngineSpec(
 
 
 class UpstreamEngine:
-    """Sends pieces, joins what comes back."""
+    """Engine that sends chunks to upstreams and joins their transcripts."""
 
     def __init__(self) -> None:
         self.sample_rate = SPEC.sample_rate
         self._upstreams: UpstreamPool | None = None
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
-        """Ask the servers what they are; who does not answer is asked again when it is needed.
+        """Detect the kind of each server; one that does not answer is tried again when it is
+        needed.
 
         Raises:
-            errors.ModelLoadFailed: nobody said which servers, or their certificates are none.
+            errors.ModelLoadFailed: no servers are set, or their certificate file has no
+                certificates.
         """
         if options.upstream is None:
             raise errors.ModelLoadFailed(
                 "No upstream is set.", hint="VIBEVOICE_UPSTREAM=http://192.168.1.20:8765"
             )
-        for name in ("httpx", "httpcore"):  # a line for each request is no news
+        for name in ("httpx", "httpcore"):  # no log line for each request
             logging.getLogger(name).setLevel(logging.WARNING)
         from sidecar.upstream.upstream_pool import UpstreamPool
 
@@ -67,7 +69,7 @@ class UpstreamEngine:
     def transcribe(
         self, request: engine_interface.TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
-        """Segments as the servers tell them; whose they are is settled at the end."""
+        """Yield segments as the servers return them; their speakers are final at the end."""
         from sidecar.upstream.upstream_transcription import UpstreamTranscription
 
         assert self._upstreams is not None
@@ -76,7 +78,8 @@ class UpstreamEngine:
     def transcribe_together(
         self, requests: Sequence[engine_interface.TranscriptionRequest]
     ) -> Iterator[tuple[int, TranscriptionEvent | errors.SidecarError]]:
-        """Each on a thread of its own, which mostly waits; the pool finds servers for all."""
+        """Transcribe each on its own thread, which mostly waits; the pool chooses servers for
+        all."""
         told: queue.SimpleQueue[tuple[int, TranscriptionEvent | errors.SidecarError | None]]
         told = queue.SimpleQueue()
         over = threading.Event()

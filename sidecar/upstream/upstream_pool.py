@@ -42,15 +42,16 @@ Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
 MIN_SPLIT_CHUNK_S = 5.0
-"""A piece shorter than two of these is not made smaller: it is not its length that is wrong."""
+"""A chunk shorter than twice this is not split: its length is not the problem."""
 MAX_REQUESTS_PER_CHUNK = 32
-"""Requests for one piece to one server, at most; each dialect has limits of its own below it."""
+"""Maximum requests for one chunk to one server; each dialect has lower limits of its own."""
 
 
 class UpstreamPool:
-    """Owns the connections, on an event loop in a thread of its own; they end with the process.
+    """Pool with all upstream connections, on an event loop in a thread of its own. They end with
+    the process.
 
-    A blocking request cannot be ended from outside; one in a loop can, wherever it stands.
+    A blocking request cannot be cancelled from outside; a task of an event loop can, at any await.
     """
 
     def __init__(self, options: UpstreamOptions) -> None:
@@ -72,15 +73,16 @@ class UpstreamPool:
         self._watching: asyncio.Task[None] | None = None
 
     def run(self, work: Coroutine[None, None, Result]) -> Future[Result]:
-        """Begin ``work``; cancelling the future ends it, and the connection that it has."""
+        """Start ``work``; cancelling the future cancels it and closes its connection."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def meet(self) -> None:
-        """Ask all how they speak. Who does not answer now is asked again when it is needed."""
+        """Detect the kind of each server; one that does not answer is tried again when it is
+        needed."""
         await asyncio.gather(*(one.known() for one in self.servers), return_exceptions=True)
 
     async def visit(self) -> list[tuple[UpstreamClient, errors.SidecarError | None]]:
-        """Each of them, and what is wrong with it now."""
+        """Return each server with its current error, or None if it is healthy."""
 
         async def one(server: UpstreamClient) -> tuple[UpstreamClient, errors.SidecarError | None]:
             try:
@@ -93,14 +95,15 @@ class UpstreamPool:
 
     @property
     def rate(self) -> int:
-        """Hz at which recordings are sent: the highest that anybody hears at."""
+        """Return the sample rate in Hz of recordings sent: the highest that a known server uses."""
         return max(
             (one.dialect.rate for one in self.servers if one.dialect), default=DEFAULT_SAMPLE_RATE
         )
 
     @property
     def longest_s(self) -> float:
-        """Seconds that everybody takes at once, as far as is known."""
+        """Return the seconds of audio that every server takes in one request, as far as is
+        known."""
         known = [one.dialect.limits.longest_s(self.rate) for one in self.servers if one.dialect]
         return min([*known, *(one.longest_s for one in self.servers), 3600.0])
 
@@ -132,7 +135,7 @@ class UpstreamPool:
     async def hear(
         self, piece: AudioChunk, options: TranscribeOptions, told: SegmentsCallback
     ) -> list[ChunkResult]:
-        """Return the results of a chunk; of one that was too large, those of its parts.
+        """Return the results of a chunk; if it was too large, one for each of its parts.
 
         Raises:
             errors.SidecarError: no server could transcribe it.
@@ -186,7 +189,7 @@ class UpstreamPool:
                 self._pool.left(index)
 
     async def _next_candidate(self, patience: ChunkAttempts[int]) -> int:
-        """Return the server to ask next.
+        """Return the server to try next, after waiting until one is free.
 
         Raises:
             errors.SidecarError: none is left.
@@ -208,7 +211,8 @@ class UpstreamPool:
         told: SegmentsCallback,
         within_s: float,
     ) -> UpstreamAnswer:
-        """One server's answer; one that was in trouble is looked at before it gets a recording."""
+        """Return one server's answer; check the health of one that failed before it gets a
+        recording."""
         server = self.servers[index]
         dialect = await server.known()
         if self._pool.nodes[index].misses:
@@ -235,11 +239,11 @@ class UpstreamPool:
         server: UpstreamClient,
         patience: ChunkAttempts[int],
     ) -> list[ChunkResult]:
-        """The same in two parts; the server is remembered to take no more than that."""
+        """Send the chunk in two halves, and limit the server to that length from now on."""
         if piece.duration_s < 2 * MIN_SPLIT_CHUNK_S:
             raise patience.error from None
         server.longest_s = min(server.longest_s, piece.duration_s / 2)
-        options = replace(options, local_voices=None)  # of the whole piece they are made here
+        options = replace(options, local_voices=None)  # computed here after a split
         found: list[ChunkResult] = []
         for part in piece.halves():
 
@@ -254,7 +258,7 @@ class UpstreamPool:
             self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
-        """Look at all of them, from the first piece until none is on its way."""
+        """Check the health of all servers, from the first chunk until none is in progress."""
         while True:
             await asyncio.gather(*map(self._look, range(len(self.servers))))
             await asyncio.sleep(HEALTH_POLL_INTERVAL_S)
@@ -280,7 +284,7 @@ class UpstreamPool:
     async def _unless_lost(
         self, index: int, asking: Coroutine[None, None, UpstreamAnswer]
     ) -> UpstreamAnswer:
-        """An answer, unless the server that works on it is found to be lost meanwhile."""
+        """Return the answer; fail if its server is found to be lost meanwhile."""
         async with running(asking, self._lost[index].wait()) as (answer, lost):
             await asyncio.wait({answer, lost}, return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
@@ -290,7 +294,7 @@ class UpstreamPool:
 
 
 class _ChunkEncodings:
-    """Encodings of a chunk for upstreams, with margins for embeddings or without; each made
+    """Encodings of a chunk for upstreams, with and without the margin for embeddings; each made
     once."""
 
     def __init__(self, piece: AudioChunk) -> None:
@@ -298,7 +302,7 @@ class _ChunkEncodings:
         self._made: dict[bool, bytes] = {}
 
     async def of(self, *, margin: bool) -> bytes:
-        """The flac."""
+        """Return the chunk as FLAC."""
         if margin not in self._made:
             self._made[margin] = await asyncio.to_thread(self.piece.flac, margin=margin)
         return self._made[margin]

@@ -40,7 +40,7 @@ from sidecar.upstream.upstream_pool import UpstreamPool
 Result = TypeVar("Result")
 
 CANCEL_POLL_S = 0.05
-"""From one look at whether the request is still wanted to the next."""
+"""Poll interval for cancellation."""
 SPEAKERS_UNAVAILABLE = Notice(
     "speakers_unavailable",
     "Diarization is not available on this machine: there are no speaker labels.",
@@ -58,7 +58,7 @@ class _UpstreamCancelled(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _PendingChunk:
-    """Chunk in progress, and the segments that were sent of it meanwhile."""
+    """Chunk in progress, and its segments that arrived before the answer is complete."""
 
     piece: AudioChunk
     future: Future[list[ChunkResult]]
@@ -66,8 +66,8 @@ class _PendingChunk:
 
 
 class UpstreamTranscription:
-    """The events of one request, whose audio comes at ``rate`` Hz. Ends early, without `Finished`,
-    once it is cancelled."""
+    """Transcription of one request with audio at ``rate`` Hz. Its events end early, without
+    `Finished`, if it is cancelled."""
 
     def __init__(
         self, upstreams: UpstreamPool, request: engine_interface.TranscriptionRequest, rate: int
@@ -87,10 +87,10 @@ class UpstreamTranscription:
         self._ready_s = self._done_s = self._end_s = 0.0
 
     def events(self) -> Iterator[TranscriptionEvent]:
-        """Run it.
+        """Yield the events of the transcription.
 
         Raises:
-            errors.UpstreamError: nobody could hear it.
+            errors.UpstreamError: no server could transcribe it.
         """
         try:
             for event in self._events():
@@ -101,7 +101,7 @@ class UpstreamTranscription:
         finally:
             self._over = True
             for future in self._futures:
-                future.cancel()  # its connection is closed with it
+                future.cancel()  # this closes its connection
             if self._turns is not None:
                 self._turns.close()
 
@@ -131,8 +131,8 @@ class UpstreamTranscription:
         yield Finished(self._recognised(self._transcript()))
 
     def _even_s(self) -> float | None:
-        """Return the length of chunks with which all have work, if the settings do not say it;
-        without diarization over several chunks, as few as possible."""
+        """Return the length of chunks that keeps all servers busy; None if the settings set it. If
+        several chunks could not be diarized here, return None, too: as few chunks as possible."""
         upstreams = self._upstreams
         if not upstreams.cuts:
             return None
@@ -142,7 +142,8 @@ class UpstreamTranscription:
         )
 
     def _has_margins(self, length_s: float) -> bool:
-        """Return whether servers can be asked for window embeddings, and it is worth it."""
+        """Return whether to request window embeddings: a server offers them, and chunks are long
+        enough."""
         upstreams = self._upstreams
         possible = self._options.diarize and upstreams.voices and upstreams.timed
         return (
@@ -150,16 +151,16 @@ class UpstreamTranscription:
         )
 
     def _needs_turns(self, piece: AudioChunk) -> bool:
-        """Return whether the servers' own speakers are not enough: there are none, each of several
-        chunks has its own, or the client asks for enrolled speakers."""
+        """Return whether diarization has to run here: a server does not diarize, several chunks
+        each have their own speakers, or the client asks for enrolled speakers."""
         several = piece.start_s > 0 or not piece.last
         lacking = several or not self._upstreams.diarize or self._options.identifies_speakers
         return self._options.diarize and lacking
 
     @property
     def _ahead(self) -> int:
-        """Pieces that may be on their way before the first answer. Where nobody follows, the first
-        answer comes first: it tells whether the server says times."""
+        """Return the number of chunks in progress. Without diarization here it is 0 until the first
+        answer shows whether the server returns times."""
         known = self._turns is not None or self._heard or self._upstreams.surely_timed
         return self._lanes if known else 0
 
@@ -167,7 +168,7 @@ class UpstreamTranscription:
         return bool(self._heard) and self._heard[-1].piece.end_s >= piece.end_s
 
     def _follow(self, piece: AudioChunk, given: EncodedWindowEmbeddings | None = None) -> None:
-        """Feed the speakers of the next chunk: the server's embeddings, or its audio."""
+        """Feed the next chunk to the diarization: the server's embeddings, or its audio."""
         if piece.end_s <= self._followed_s:
             return
         self._followed_s = piece.end_s
@@ -184,11 +185,11 @@ class UpstreamTranscription:
         told: SimpleQueue[Sequence[Segment]] = SimpleQueue()
         options = self._options
         if self._needs_turns(piece):
-            # Words that are timed go to who has the floor in the whole recording.
+            # Words with times are attributed to speakers of the whole recording.
             words = options.words or piece.voices is not None
             options = replace(options, local_voices=piece.voices, words=words)
         future = self._upstreams.run(self._upstreams.hear(piece, options, told.put))
-        future.add_done_callback(lambda over: told.put(()))  # who waits for lines hears of it
+        future.add_done_callback(lambda over: told.put(()))  # wakes the thread in _come
         self._futures.add(future)
         return _PendingChunk(piece, future, told)
 
@@ -204,7 +205,7 @@ class UpstreamTranscription:
         self._futures.discard(sent.future)
         parts = sent.future.result()
         if self._options.diarize and (len(parts) > 1 or self._needs_turns(sent.piece)):
-            # Where it was too large, each part has its own speakers now.
+            # If it was too large, each part has its own speakers now.
             self._follow(sent.piece, parts[0].answer.local_voices if len(parts) == 1 else None)
         for heard in parts:
             if not (self._options.words or heard.by_voices):
@@ -215,8 +216,9 @@ class UpstreamTranscription:
                 yield from self._by_stretches(heard.piece)
 
     def _early(self, piece: AudioChunk, said: Sequence[Segment]) -> Sequence[Segment]:
-        """Return the segments of a chunk that can be sent before it is finished. Speakers of its
-        own are not known in the whole recording yet; and words may be there only to decide that."""
+        """Return the segments of a chunk that can be sent before it is finished. Local speakers are
+        removed if those of the whole recording are still open, and words that were not
+        requested."""
         told: Sequence[Segment] = shift_segments(said, piece.start_s)
         if not self._options.diarize or self._needs_turns(piece):
             told = [replace(one, speaker=None) for one in told]
@@ -225,7 +227,7 @@ class UpstreamTranscription:
         return told
 
     def _by_stretches(self, piece: AudioChunk) -> Iterator[TranscriptionEvent]:
-        """A piece for a server that does not say when: each line of a voice by itself."""
+        """Send a chunk to a server without times as one request for each speaker turn."""
         self._follow(piece)
         turns, heard_s = self._known()
         sent: deque[_PendingChunk] = deque()
@@ -243,7 +245,7 @@ class UpstreamTranscription:
             yield from self._take(heard)
 
     def _take(self, heard: ChunkResult) -> Iterator[TranscriptionEvent]:
-        """An answer: what was not announced yet is, with the speakers as they look."""
+        """Add an answer and yield the segments not yet reported, with speakers as known so far."""
         self._heard.append(heard.settled())
         diarize = self._options.diarize
         turns = self._known()[0] if diarize and not heard.answer.diarized else ()
@@ -280,7 +282,7 @@ class UpstreamTranscription:
         return transcript.with_notice(SPEAKERS_UNAVAILABLE) if lacking else transcript
 
     def _recognised(self, transcript: Transcript) -> Transcript:
-        """Add the names of enrolled speakers; no server is told of them."""
+        """Add the names of enrolled speakers; these are never sent to a server."""
         if not self._options.identifies_speakers:
             return transcript
         from sidecar.diarization.speaker_identification import identify_speakers
@@ -289,8 +291,8 @@ class UpstreamTranscription:
         return identify_speakers(transcript, speakers, self._options)
 
     def _known(self) -> tuple[Sequence[SpeakerTurn], float]:
-        """Turns of all that was cut so far, and up to where they are known; none where nobody
-        looks."""
+        """Return the turns of all chunks so far, and the time up to which they are known; none if
+        diarization does not run here."""
         return ((), 0.0) if self._turns is None else self._wait(self._turns.known())
 
     def _wait(self, future: Future[Result]) -> Result:

@@ -1,8 +1,8 @@
 """Dialect of vLLM serving VibeVoice-ASR. Pure.
 
-The answer comes as server-sent events and is read while it comes. Where it breaks off, what is
-whole stays and the next request goes on from there; where the model repeats itself it is cut off,
-and goes on with a little chance, as our own engine's does (`transcripts.loop_guard`).
+The answer is a stream of server-sent events. If it breaks off, its complete segments stay and the
+next request goes on from them. If the model loops, the request is cancelled and goes on with a
+higher temperature, as in the local engine (`transcripts.loop_guard`).
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ def _wrong(line: bytes | None) -> ChunkFailure:
 
 
 class SseEventParser(EventStream):
-    """Events as objects. A body that is one JSON object and no stream is one event."""
+    """Parser of server-sent events into objects. A body that is one JSON object is one event."""
 
     def __init__(self) -> None:
         super().__init__(MAX_SSE_LINE_BYTES, _wrong)
         self._whole = False
 
     def objects(self, data: bytes) -> list[dict[str, Any]]:
-        """The events that ``data`` ends.
+        """Return the events that ``data`` completes.
 
         Raises:
-            ChunkFailure: what comes is no such stream.
+            ChunkFailure: the body is no such stream.
         """
         if self._whole or (self.rest + data).lstrip()[:1] == b"{":
             return self._one_object(data)
@@ -75,11 +75,11 @@ def _parse_object(value: bytes) -> dict[str, Any]:
 
 
 MIN_COMMON_CHARACTERS = 4
-"""Characters that two pieces of an answer may have in common by chance."""
+"""Characters that an event and the text before it may share by chance."""
 
 
 class VllmAnswerReader:
-    """One answer while it comes, from the text that it goes on from."""
+    """Reader of one streamed answer, which may continue the text of an earlier one."""
 
     def __init__(
         self, duration_s: float, text: str = "", kept: list[Segment] | None = None
@@ -89,7 +89,7 @@ class VllmAnswerReader:
         self.parser.feed(text)
         self.usage = 0
         self.length = False
-        """True if it ended because there was no room for more."""
+        """True if the model reached its token limit."""
         self._guard = loop_guard.LoopGuard(duration_s, self.segments)
         self._text = text
         self._events = SseEventParser()
@@ -97,11 +97,11 @@ class VllmAnswerReader:
 
     @property
     def over(self) -> bool:
-        """Return whether the server said that this was all."""
+        """Return whether the server sent the end of the answer, or `end_here` ended it."""
         return self._events.done or self._ended
 
     def take(self, data: bytes) -> tuple[list[Segment], loop_guard.RepetitionLoop | None]:
-        """The segments that ``data`` closes, and the loop that it shows."""
+        """Return the segments that ``data`` completes, and the loop that it reveals."""
         found: list[Segment] = []
         for event in () if self._ended else self._events.objects(data):
             try:
@@ -122,18 +122,18 @@ class VllmAnswerReader:
         return found, None
 
     def text_until(self, count: int) -> str:
-        """The answer up to the brace that closes its ``count``-th segment."""
+        """Return the answer up to the brace that closes its ``count``-th segment."""
         return self._text[: self.parser.closed_at[count - 1]] if count else ""
 
     def end_here(self, count: int) -> None:
-        """Take what there is up to the ``count``-th segment for the whole."""
+        """End the answer after its ``count``-th segment."""
         del self.segments[count:]
         self.parser = VibeVoiceOutputParser(None)
         self.parser.feed("[]")
         self._ended = True
 
     def _piece(self, event: Mapping[str, Any]) -> str:
-        """New text of an event; some servers send all of it again each time."""
+        """Return the new text of an event; some servers resend the whole text each time."""
         if event.get("error"):
             raise upstream_dialect.failure_of_error(event["error"])
         self.usage = int((event.get("usage") or {}).get("prompt_tokens") or self.usage)
@@ -151,7 +151,7 @@ class VllmAnswerReader:
 CHAT_COMPLETIONS_PATH = "/v1/chat/completions"
 VLLM_LIMITS = UpstreamLimits(3600.0, 200_000_000, 4 / 3)
 """An hour is what the model takes; the plugin's own front takes bodies of 200 MB. Newer versions of
-vLLM take 25 MB or ten minutes: they say so with a 400, and get less from then on."""
+vLLM take 25 MB or ten minutes: they answer 400, and get less from then on."""
 VLLM_SAMPLE_RATE = 24_000
 SYSTEM_PROMPT = (
     "You are a helpful assistant that transcribes audio input into text output in JSON format."
@@ -159,18 +159,18 @@ SYSTEM_PROMPT = (
 PROMPT_KEYS = "transcribe it with these keys: Start time, End time, Speaker ID, Content"
 ANSWER_OPENING = "assistant\n["
 AUDIO_PLACEHOLDER = "\N{OBJECT REPLACEMENT CHARACTER}"
-"""Stands in a request where the audio comes; JSON writes it as an escape."""
+"""Placeholder of the audio in a request; JSON writes it as an escape."""
 TOKENS_PER_S, TOKENS_BESIDE = 7.5, 128
 """Tokens of a prompt: one for 3200 samples at 24 kHz, and about 80 for its words."""
 MAX_PROMPT_INFLATION = 1.5
-"""A prompt that is longer than it can be by so much was taken in wrongly (seen with recordings of
-half an hour): what comes of it is not to be believed."""
+"""A prompt that is longer than its maximum by this factor was processed wrongly (seen with
+recordings of half an hour): its answer is rejected."""
 MAX_LOOP_RETRIES = 12
-"""Requests for one piece beyond the first, because of loops; each takes the audio in anew."""
+"""Maximum retries of one chunk because of loops; each processes the audio again."""
 
 
 class VllmDialect(upstream_dialect.UpstreamDialect):
-    """A dialect; ``goes_on``: whether it takes an answer that it is to go on from."""
+    """Dialect of vLLM; ``goes_on``: whether the server can continue a partial answer."""
 
     name = "vllm"
     health = "/health"
@@ -184,12 +184,12 @@ class VllmDialect(upstream_dialect.UpstreamDialect):
         self.goes_on = True
 
     def hearing(self, duration_s: float, options: TranscribeOptions) -> VllmChunkRequest:
-        """A piece that is to be heard."""
+        """Return the request of a chunk."""
         return VllmChunkRequest(self, duration_s, options)
 
 
 class VllmChunkRequest:
-    """Request of one chunk, in one response or in several that go on from each other."""
+    """Request of one chunk, in one answer or in several that continue each other."""
 
     def __init__(self, dialect: VllmDialect, duration_s: float, options: TranscribeOptions) -> None:
         self._dialect = dialect
@@ -202,7 +202,7 @@ class VllmChunkRequest:
         self._reading = VllmAnswerReader(duration_s)
 
     def call(self, sound: bytes) -> UpstreamRequest:
-        """The chat around the audio, with what is whole of the answer before."""
+        """Return the chat with the audio, and the complete segments of the last answer."""
         self._keep(len(self._reading.segments))
         if not self._dialect.goes_on:
             self._kept, self._prefix = [], ""
@@ -240,19 +240,19 @@ class VllmChunkRequest:
             "top_p": 1.0 if greedy else sampling.top_p,
             "messages": messages,
         }
-        if self._options.max_tokens is not None:  # else as many as there is room for
+        if self._options.max_tokens is not None:  # else as many as fit
             body["max_tokens"] = self._options.max_tokens
         if self._prefix:
-            begun = self._prefix.removeprefix("assistant").lstrip()  # the template says who speaks
+            begun = self._prefix.removeprefix("assistant").lstrip()  # the template adds the role
             messages.append({"role": "assistant", "content": begun})
             body |= {"add_generation_prompt": False, "continue_final_message": True}
         before, after = (
             json.dumps(body).encode().split(json.dumps(AUDIO_PLACEHOLDER).strip('"').encode(), 1)
         )
-        return b"".join((before, base64.b64encode(sound), after))  # 100 MB are not copied thrice
+        return b"".join((before, base64.b64encode(sound), after))  # avoids copies of 100 MB
 
     def feed(self, data: bytes) -> list[Segment]:
-        """More of the stream; the segments that it closes."""
+        """Add to the stream and return the segments that it completes."""
         found, loop = self._reading.take(data)
         if len(self._reading.segments) > self._place:
             self._sampling = None
@@ -261,7 +261,8 @@ class VllmChunkRequest:
         return found
 
     def finish(self) -> UpstreamAnswer:
-        """The whole list; where it broke off, the next request goes on from its last segment."""
+        """Return all segments; if the answer broke off, fail so that the next request continues
+        it."""
         reading = self._reading
         if not reading.over:
             raise upstream_dialect.connection_lost_failure("broke off its answer")
@@ -285,7 +286,7 @@ class VllmChunkRequest:
         )
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
-        """As of any server; one that does not go on from an answer begins anew."""
+        """Return the failure; if the server cannot continue an answer, start anew."""
         found = upstream_dialect.failure_of_status(status, headers, body)
         if self._prefix and status in (400, 422) and found.step is FailureStep.ELSEWHERE:
             self._dialect.goes_on = False
@@ -297,12 +298,13 @@ class VllmChunkRequest:
         return heard + TOKENS_BESIDE + len(self._options.prompt)
 
     def _keep(self, count: int) -> None:
-        """The answer up to its ``count``-th segment is what the next one goes on from."""
+        """Keep the answer up to its ``count``-th segment for the next request to continue."""
         self._prefix = self._reading.text_until(count)
         self._kept = self._reading.segments[:count]
 
     def _help(self, loop: loop_guard.RepetitionLoop) -> None:
-        """The model is stuck: hang up, and ask again from before that; raises `ChunkFailure`."""
+        """End a request that loops; raise `ChunkFailure` to retry before the loop, or skip its
+        audio."""
         self._loops += 1
         self._helps += 1
         segments = self._reading.segments

@@ -1,8 +1,8 @@
 """Probe of a recording in a process of its own, before it is queued.
 
-A hostile file is opened in a process of its own: not in the service, which must live, and not in
-the engine's, whose running job is somebody else's. So a bad file gets its answer at once, however
-long the queue is, and a file that takes its time holds up few others.
+A hostile file is opened neither in the service, which must survive, nor in the engine's process,
+which may run another owner's job. So a bad file is refused at once, however long the queue is, and
+a slow file delays few others.
 """
 
 from __future__ import annotations
@@ -28,27 +28,28 @@ from sidecar.workers.worker_environment import EnvironmentNeeds
 from sidecar.workers.worker_process import WorkerDied, WorkerProcess
 
 PARALLEL_PROBES = 3
-"""Files that are looked at side by side; plain wav needs no lane. Owners who are told apart take
-turns, and one of them leaves a lane to the others. Of one owner three slow files hold up the next
-for as long as they may take (`PROBE_TIMEOUT_S`)."""
+"""Files that are probed in parallel; plain wav files need no slot. Owners take turns, and one owner
+leaves a slot to the others. Three slow files of one owner delay that owner's next for up to
+`PROBE_TIMEOUT_S`."""
 MAX_ATTEMPTS = 2
-"""A rested worker may have died in its sleep; only a fresh one proves that the file is to blame."""
+"""An idle worker may have died earlier; only a fresh one proves that the file is at fault."""
 START_TIMEOUT_S = 60.0
-"""So long a process may take to begin with a file. That is no fault of the file's: it stands back
-behind all others, and where many have much to do its start alone takes as long as a slow file."""
+"""Timeout for a process to begin with a file. The file is not at fault if it expires. The process
+has a low priority: on a busy machine its start alone takes as long as a slow file."""
 PROBE_TIMEOUT_S = 14.0
 OPERATION_TIMEOUTS_S = {"probe": PROBE_TIMEOUT_S, "voice": 60.0, "part": 60.0}
-"""So long a file may take from then on. To listen to a minute of sound takes 2 s of a core, and a
-busy machine has not got one."""
+"""Timeout of each operation from then on. To embed a minute of audio takes 2 s of a core, and a
+busy machine does not have one to spare."""
 PARALLEL_OPENS = 16
-"""Paths that are opened side by side. A network mount that is gone keeps a thread for each that is
-tried there, until it comes back; with all of them kept no path is opened, and all else goes on."""
+"""Paths that are opened in parallel. A network mount that is gone blocks a thread for each path,
+until it comes back. If all are blocked, no path is opened, and all else goes on."""
 OPEN_TIMEOUT_S = 5.0
 IDLE_TIMEOUT_S = 60.0
 
 
 class AudioProbe:
-    """Owns the processes that probe; started as files come, ended after a minute without one."""
+    """Pool of probe processes, started as files come and ended after `IDLE_TIMEOUT_S` without
+    one."""
 
     def __init__(self, max_audio_s: float) -> None:
         self._max_audio_s = max_audio_s
@@ -60,10 +61,10 @@ class AudioProbe:
         self._shutdowns = WorkerShutdowns()
 
     async def open(self, path: str, roots: Sequence[Path]) -> AudioSource:
-        """The file that a client named, as `open_recording_file` opens it.
+        """Open the file that a client named, as `open_recording_file` does.
 
         Raises:
-            errors.BadRequest: as there, or the disk that it lies on does not answer.
+            errors.BadRequest: as there, or the file's disk does not answer.
         """
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
@@ -72,11 +73,11 @@ class AudioProbe:
             raise errors.AudioPathNotFound("The disk of 'audio_path' does not answer.") from None
 
     async def probe(self, caller: Identity, source: AudioSource) -> AudioInfo:
-        """Probe a recording of the caller's.
+        """Probe a caller's recording.
 
         Raises:
             errors.BadAudio: it cannot be transcribed.
-            errors.MachineBusy: no probe came in time.
+            errors.MachineBusy: no probe started in time.
         """
         if source.spooled:
             facts = probe_plain_wav(source.fd, self._max_audio_s)
@@ -95,9 +96,10 @@ class AudioProbe:
         """Return the embedding of the only speaker in a clip of at most ``max_s`` seconds.
 
         Raises:
-            errors.BadAudio: it cannot be decoded, is too long, or has not just one voice in it.
-            errors.VoicesUnavailable: voices cannot be compared here.
-            errors.MachineBusy: no process came in time.
+            errors.BadAudio: it cannot be decoded, is too long, or does not have exactly one
+                speaker.
+            errors.VoicesUnavailable: speaker embeddings are not available here.
+            errors.MachineBusy: no process started in time.
         """
         found = await self._ask(caller, "voice", [source.fd], max_s=max_s)
         return SpeakerEmbedding(**found)
@@ -105,17 +107,17 @@ class AudioProbe:
     async def parted(
         self, caller: Identity, prints: Sequence[SpeakerEmbedding | None], into: int | None
     ) -> tuple[list[int], float] | None:
-        """Return the segments of one speaker by person, by their embeddings
-        (`diarization.clustering`), and how alike those people are; None if they cannot be told
-        apart. ``into``: how many.
+        """Split the segments of one speaker by person, by their embeddings
+        (`diarization.clustering`), into ``into`` persons if it is set. Return the groups and how
+        alike these persons are, or None if they cannot be told apart.
 
         Raises:
-            errors.EngineFailed, errors.MachineBusy: nobody answers that.
+            errors.EngineFailed, errors.MachineBusy: no process could do it.
         """
         plain = [one and asdict(one) for one in prints]
         try:
             found = await self._ask(caller, "part", prints=plain, into=into)
-        except errors.BadAudio:  # there is none; that is how a process is given up
+        except errors.BadAudio:  # raised if the process keeps dying
             raise errors.EngineFailed(
                 "The speaker embedding of the clip could not be computed."
             ) from None
@@ -128,7 +130,7 @@ class AudioProbe:
     async def _ask(
         self, caller: Identity, operation: str, fds: Sequence[int] = (), **arguments: Any
     ) -> dict[str, Any]:
-        """The answer of a process that looks at a file."""
+        """Return the answer of a probe process; retry in a fresh one if an idle one dies."""
         async with self._lanes.held(caller):
             if self._idle is not None:
                 self._idle.cancel()
@@ -168,7 +170,7 @@ class AudioProbe:
             self._shutdowns.begin(worker)
 
     def _ended(self, worker: WorkerProcess) -> None:
-        """One died; one that is at work is seen to by who asked it."""
+        """Remove an idle process that died; `_ask` handles one that is at work."""
         if worker in self._resting:
             self._resting.remove(worker)
             self._shutdowns.begin(worker)

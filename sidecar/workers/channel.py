@@ -1,9 +1,9 @@
 """Framed JSON channel with binary payloads and file descriptors; flow control by credit.
 
-One stream socket pair. A frame is two lengths (four bytes each, big-endian), so many bytes of JSON,
-and so many of anything else: sound, as it is. JSON, not pickle: a worker parses hostile files, and
-what it sends must stay data. An open file travels as a descriptor beside the frame that speaks of
-it; on Windows as a handle made valid in the worker, named in the frame.
+One stream socket pair. A frame is two lengths (four bytes each, big-endian), that many bytes of
+JSON, and that many raw bytes, such as audio. JSON, not pickle: a worker parses hostile files, and
+its messages must stay data. An open file travels as a descriptor beside the frame that refers to
+it; on Windows as a handle that is valid in the worker, named in the frame.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 FULL_SOCKET_PAUSE_S = 0.002
-"""Between two looks whether a full socket takes open files again."""
+"""Poll interval while a socket is too full for file descriptors."""
 
 HEADER = struct.Struct("!II")
 MAX_FRAME_BYTES = 1 << 26
-"""Bytes; the transcript of a day is a few of them."""
+"""Maximum bytes of a frame; the transcript of a day takes a few MiB."""
 _SHARE = struct.Struct("!I")
 MAX_FILES = 16
-"""Open files that go with a message."""
+"""Maximum open files that go with a message."""
 _HANDLES_FIELD = "windows_handles"
 
 
 class ChannelClosed(Exception):
-    """The other side is gone."""
+    """Raised when the other side has closed the channel."""
 
 
 class ChannelFrame(NamedTuple):
-    """A message, what rides behind it, and the bytes that both took on the line."""
+    """Message, the raw bytes behind it, and the bytes that both took on the wire."""
 
     message: dict[str, Any]
     raw: bytes
@@ -43,14 +43,14 @@ class ChannelFrame(NamedTuple):
 
 
 def encode_frame(message: dict[str, Any], raw: bytes = b"") -> bytes:
-    """A message as a frame; half a surrogate pair, which JSON may hold, passes as it is."""
+    """Encode a message as a frame; lone surrogates, which JSON may contain, pass unchanged."""
     text = json.dumps(message, separators=(",", ":"), ensure_ascii=False)
     body = text.encode("utf-8", "surrogatepass")
     return b"".join((HEADER.pack(len(body), len(raw)), body, raw))
 
 
 def decode_frame(body: bytes | bytearray) -> dict[str, Any]:
-    """The message in a frame's body.
+    """Parse the message in a frame's body.
 
     Raises:
         ChannelClosed: it is invalid; the connection to its sender is closed.
@@ -65,10 +65,10 @@ def decode_frame(body: bytes | bytearray) -> dict[str, Any]:
 
 
 def take_frame(data: bytearray) -> ChannelFrame | None:
-    """Take the first frame off the front of what has come in; None while it is not whole.
+    """Take the first frame from the received bytes; return None if it is incomplete.
 
     Raises:
-        ChannelClosed: what came is no frame.
+        ChannelClosed: the bytes are no frame.
     """
     if len(data) < HEADER.size:
         return None
@@ -86,9 +86,9 @@ def take_frame(data: bytearray) -> ChannelFrame | None:
 def encode_with_files(
     message: dict[str, Any], fds: Sequence[int], pid: int, raw: bytes = b""
 ) -> tuple[bytes, Sequence[int]]:
-    """A message to the process ``pid`` as a frame, and the descriptors that travel beside it.
+    """Return the frame of a message to the process ``pid``, and the descriptors to send beside it.
 
-    On Windows there are none beside it: they are named in the frame.
+    On Windows no descriptors are sent: the frame names handles.
     """
     if sys.platform == "win32" and fds:
         message, fds = {**message, _HANDLES_FIELD: [_duplicate_handle(pid, fd) for fd in fds]}, ()
@@ -105,7 +105,7 @@ def send_message(sock: socket.socket, message: dict[str, Any], raw: bytes = b"")
 
 
 def send_frame(sock: socket.socket, frame: bytes) -> None:
-    """As `send_message`, with a frame that is made."""
+    """Send a frame that is already encoded (blocking); raise as `send_message`."""
     try:
         sock.sendall(frame)
     except OSError as error:
@@ -113,7 +113,7 @@ def send_frame(sock: socket.socket, frame: bytes) -> None:
 
 
 def receive_message(sock: socket.socket) -> tuple[ChannelFrame, list[int]]:
-    """Wait for one message (blocking), and the descriptors that came with it.
+    """Wait for one message (blocking); return it with the descriptors that came with it.
 
     Raises:
         ChannelClosed: the other side is gone.
@@ -150,9 +150,9 @@ def _receive_exactly(sock: socket.socket, count: int) -> bytes:
 def spawn_worker(
     command: list[str], env: dict[str, str]
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start a process that finds our socket where its standard input would be.
+    """Start a process whose standard input is its end of a socket pair; return it and our end.
 
-    Its standard error is a pipe to us; its standard output leads nowhere.
+    Its standard error is a pipe to this process; its standard output is discarded.
 
     Raises:
         OSError: it cannot be started.
@@ -178,7 +178,8 @@ def spawn_worker(
 
 
 def inherited_socket() -> socket.socket:
-    """In a worker: the socket that stands in for its standard input (which it then has no more)."""
+    """Return a worker's socket, which stands in for its standard input, and detach it from
+    there."""
     if sys.platform == "win32":
         (length,) = _SHARE.unpack(sys.stdin.buffer.read(_SHARE.size))
         return socket.fromshare(sys.stdin.buffer.read(length))
@@ -193,7 +194,7 @@ def inherited_socket() -> socket.socket:
 if sys.platform == "win32":
 
     def _duplicate_handle(pid: int, fd: int) -> int:
-        """A handle on the file behind ``fd`` that is valid in the process ``pid``."""
+        """Return a handle on the file behind ``fd`` that is valid in the process ``pid``."""
         import _winapi
         import msvcrt
 
@@ -208,13 +209,13 @@ if sys.platform == "win32":
 
 
 CREDIT_WINDOW_BYTES = 1 << 20
-"""Bytes of one call in one direction: half a minute of sound as 16-bit samples at 16 kHz."""
+"""Credit of one call in one direction: half a minute of 16-bit samples at 16 kHz."""
 FRAME_OVERHEAD_BYTES = 512
 """Memory of a frame besides its content, however small it is."""
 
 
 def credited_bytes(message: dict[str, Any], raw: bytes) -> int:
-    """Return what a message to a worker counts, on both sides, with the bytes behind it."""
+    """Return the bytes that a message to a worker and its raw bytes count on both sides."""
     return FRAME_OVERHEAD_BYTES + len(json.dumps(message)) + len(raw)
 
 
@@ -227,15 +228,16 @@ class SendCredit:
 
     def allows(self, size: int) -> bool:
         """Return whether a frame of ``size`` bytes may be sent now."""
-        owed = self._window // 2  # so much may be read and not yet granted: who waited for it would
-        return self._unread < owed or self._unread + size <= self._window  # do so for ever
+        # The receiver may hold back this credit: to wait for it would be a deadlock.
+        owed = self._window // 2
+        return self._unread < owed or self._unread + size <= self._window
 
     def sent(self, size: int) -> None:
-        """A frame went."""
+        """Count a frame that was sent."""
         self._unread += size
 
     def granted(self, size: int) -> None:
-        """The other side has read so many bytes."""
+        """Count bytes that the other side has read."""
         self._unread = max(0, self._unread - size)
 
 
@@ -247,7 +249,8 @@ class ReceiveCredit:
         self._owed = 0
 
     def read(self, size: int) -> int:
-        """A frame was read; the bytes to grant now, 0 while it is not worth a frame."""
+        """Count a frame that was read; return the bytes to grant now, 0 if too few for a
+        message."""
         self._owed += size
         if self._owed < self._step:
             return 0

@@ -1,10 +1,9 @@
 """Engines of this service by role, and the model each one works with.
 
-An engine has one at a time. Another takes its place as with a reload: in its turn, beside the old
-one until it stands where there is room, else instead of it; where it does not load the old one goes
-on.
+An engine has one model at a time. A new one is loaded beside the old one if memory allows, else
+instead of it. If it cannot be loaded, the old one goes on.
 
-An hour of live audio is not an hour without files, nor the reverse.
+Recognition of files and of live audio have an engine each, so that neither waits for the other.
 """
 
 from __future__ import annotations
@@ -32,19 +31,19 @@ class EngineRole(StrEnum):
     """Role of an engine."""
 
     FILES = "files"
-    """Recordings, one after the other."""
+    """Recordings."""
     LIVE = "live"
-    """People who are speaking, many at once."""
+    """Live sessions, many at once."""
     VOICE = "voice"
-    """Roles of the engines."""
+    """Speech synthesis."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
     """Status of an engine: its state, its loaded share, and its process.
 
-    ``loads`` and ``crashes``: how often it came into memory and its process died; ``load_s``: how
-    long the last load took; ``reserved_bytes`` of its device, which is the GPU where ``on_gpu``.
+    ``loads`` and ``crashes``: how often it was loaded, and how often its process died. ``load_s``:
+    seconds of the last load. ``reserved_bytes``: of its device, the GPU if ``on_gpu``.
     """
 
     engine: str
@@ -60,13 +59,13 @@ class EngineStatus:
 
     @classmethod
     def of_remote(cls, slot: RemoteEngineSlot) -> EngineStatus:
-        """Of those that hear on other machines: nothing of them is here."""
+        """Return the status of a remote live engine: nothing of it is on this machine."""
         precision = slot.spec.precisions[0].value
         return cls(slot.spec.name, precision, slot.state, None, None, 0, 0, 0.0, 0, on_gpu=False)
 
     @classmethod
     def of(cls, host: EngineHost[Any]) -> EngineStatus:
-        """As it is now."""
+        """Return the current status of an engine on this machine."""
         slot = host.slot
         return cls(
             engine=slot.spec.name,
@@ -83,9 +82,9 @@ class EngineStatus:
 
 
 class EngineFleet:
-    """Owns the slots, and what is seen of the devices. No engine is loaded before somebody asks.
+    """Engines of this service and memory of its devices. An engine is loaded at its first use.
 
-    ``live``: None where no engine here can hear live; ``voice``: where none speaks.
+    ``live``: None if no engine transcribes live audio. ``voice``: None if there is no TTS engine.
     """
 
     def __init__(
@@ -104,8 +103,8 @@ class EngineFleet:
             )
             beside = self._voice.needed_bytes
         self.places = 1 if files.upstream is None else len(files.upstream.urls)
-        """So many recordings are heard at once: here one, or one on each of so many machines, which
-        one process of ours has to do with."""
+        """Number of recordings transcribed at once: one here, or one for each upstream, all of them
+        in one worker process."""
         sharing = engine_slot.CONCURRENT if self.places > 1 else engine_slot.EXCLUSIVE
         self.files = EngineHost(
             EngineRole.FILES, settings, files, self._devices, sharing, beside=beside
@@ -128,17 +127,17 @@ class EngineFleet:
 
     @property
     def live_spec(self) -> EngineSpec | None:
-        """The engine that hears live, None where none does."""
+        """Return the spec of the live engine; None if there is none."""
         if self._remote is not None:
             return self._remote.spec
         return self._live.spec if self._live is not None else None
 
     @property
     def live(self) -> engine_slot.EngineSlot[EngineSpec] | RemoteEngineSlot:
-        """The slot for live audio, here or wherever there is room.
+        """Return the slot for live audio, on this machine or remote.
 
         Raises:
-            errors.EngineUnavailable: no engine here can hear live.
+            errors.EngineUnavailable: no engine transcribes live audio.
         """
         if self._remote is not None:
             return self._remote
@@ -148,7 +147,7 @@ class EngineFleet:
 
     @property
     def tts_spec(self) -> TtsSpec | None:
-        """The engine that speaks, None where none does."""
+        """Return the spec of the TTS engine; None if there is none."""
         return self._voice.spec if self._voice is not None else None
 
     @property
@@ -166,7 +165,7 @@ class EngineFleet:
 
     @property
     def gpu(self) -> GpuMemory | None:
-        """The GPU as it was last seen, None where there is none."""
+        """Return the GPU as of the last query; None if there is none."""
         return self._devices.gpu.seen
 
     def standing(self) -> dict[EngineRole, EngineStatus]:
@@ -189,11 +188,11 @@ class EngineFleet:
         return found
 
     async def watch(self) -> None:
-        """Go on looking at the GPU, until cancelled."""
+        """Query the GPU periodically, until cancelled."""
         await self._devices.gpu.go_on()
 
     async def close(self) -> None:
-        """Unload all, the last opened first."""
+        """Unload all engines, the last one opened first."""
         if self._voice is not None:
             await self._voice.slot.close()
         if self._remote is not None:
@@ -206,13 +205,13 @@ class EngineFleet:
 log = logging.getLogger(__name__)
 
 DEFAULT_MODEL_ID = "default"
-"""Name of the models that were loaded at the start."""
+"""Name of the models that are loaded at the start."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelLoadRequest:
-    """A model that is to be loaded: from a folder, or by its name among those of its engine; where
-    neither is said the one of the start, at another precision."""
+    """Request for a model: from a folder, or by its name among those of its engine. If neither is
+    set, it is the model of the start, at another precision."""
 
     model_id: str
     path: Path | None = None
@@ -230,7 +229,8 @@ class _ServedModel:
 
 
 class ModelRegistry:
-    """Models of all engines, which are in ``hosts``. ``choices``: what each had at the start."""
+    """Registry of the models of all engines in ``hosts``. ``choices``: their models at the
+    start."""
 
     def __init__(
         self,
@@ -261,32 +261,32 @@ class ModelRegistry:
 
     @property
     def loading_names(self) -> list[str]:
-        """Return the models that are being loaded, or wait for that."""
+        """Return the models that are being loaded, or wait for it."""
         return list(self._loading)
 
     async def load(self, request: ModelLoadRequest) -> None:
-        """Begin to load a model; who asked does not wait for it.
+        """Start to load a model; return without waiting for it.
 
         Raises:
-            errors.ModelLoaded: there is one of this name.
-            errors.ModelPathForbidden: its folder is not among those that may be named.
-            errors.ModelNotFound, errors.ModelUnsuited: no engine here can work with it.
-            errors.PrecisionUnavailable: not at this precision.
+            errors.ModelLoaded: a model of this name is loaded or being loaded.
+            errors.ModelPathForbidden: its folder is outside the allowed roots.
+            errors.ModelNotFound, errors.ModelUnsuited: no engine here can use it.
+            errors.PrecisionUnavailable: it cannot be loaded at this precision.
         """
         if request.model_id in self.names or request.model_id in self._loading:
             raise errors.ModelLoaded()
         request = replace(request, path=self._checked(request.path))
         suited = await asyncio.to_thread(self._suited, request)
-        if request.model_id in self._loading:  # meanwhile
+        if request.model_id in self._loading:  # loaded meanwhile
             raise errors.ModelLoaded()
         self._begin(request.model_id, suited, request.precision)
 
     def unload(self, model_id: str) -> asyncio.Task[None]:
-        """Begin to go back to the model of the start, once the job that runs has ended; waiting for
-        the task ends when it is done, and giving up waiting changes nothing.
+        """Start to go back to the model of the start, after the running job. The returned task ends
+        when it is done; cancelling a wait for it has no effect.
 
         Raises:
-            errors.ModelNotFound: there is none of this name, or it is the one of the start.
+            errors.ModelNotFound: no model has this name, or it is the one of the start.
         """
         roles = [role for role, one in self._served.items() if one.model_id == model_id]
         if not roles or model_id == DEFAULT_MODEL_ID:
@@ -300,7 +300,7 @@ class ModelRegistry:
         return self._begin(DEFAULT_MODEL_ID, {role: self._first[role].choice for role in roles})
 
     async def close(self) -> None:
-        """Load no more."""
+        """Cancel the loads that are in progress."""
         for task in self._loading.values():
             task.cancel()
         await asyncio.gather(*self._loading.values(), return_exceptions=True)
@@ -311,7 +311,7 @@ class ModelRegistry:
         suited: Mapping[str, EngineChoice[EngineSpec]],
         precision: Precision | None = None,
     ) -> asyncio.Task[None]:
-        """``precision``: None takes that of the start."""
+        """Start the load. ``precision``: None for that of the start."""
         task = asyncio.get_running_loop().create_task(
             self._load(model_id, suited, precision), name="model"
         )
@@ -344,7 +344,7 @@ class ModelRegistry:
                     self._served[role] = _ServedModel(model_id, choice, found)
 
     def _suited(self, request: ModelLoadRequest) -> dict[str, EngineChoice[EngineSpec]]:
-        """For which engines it is one, and what it is there; looks at the disk."""
+        """Return the engines that can use the model, with their choice for it; reads the disk."""
         suited, wrong = {}, list[errors.SidecarError]()
         for role, host in self._hosts.items():
             try:
@@ -373,7 +373,7 @@ class ModelRegistry:
             raise errors.ModelNotFound(error.detail, hint=error.hint) from None
 
     def _checked(self, path: Path | None) -> Path | None:
-        """Return the real path: a link that changes after this leads nowhere else."""
+        """Return the resolved path, so that a symlink changed later has no effect."""
         if path is None:
             return None
         found = path.resolve()

@@ -1,7 +1,7 @@
 """Host of an engine on this machine: spec, slot, share of a device.
 
-What it has and what it will take stands in its device's ledger, as for every engine of ours.
-`gpu_memory.memory_admission` decides on snapshots; here they are taken.
+The ledger of its device records what the engine holds and will take. `gpu_memory.memory_admission`
+decides on snapshots of memory, which are taken here.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from sidecar.workers.worker_process import WorkerProcess
 
 @dataclass(frozen=True, slots=True)
 class MemoryDevices:
-    """The memory that engines of ours share: of the GPU that is used, and of the host."""
+    """Memory that the engines of this service share: of the GPU in use, and of the host."""
 
     gpu: gpu_devices.GpuMonitor = field(default_factory=gpu_devices.GpuMonitor)
     host: gpu_devices.HostMemoryMonitor = field(default_factory=gpu_devices.HostMemoryMonitor)
 
 
 class EngineHost(MemoryAccount, Generic[Spec]):
-    """Owns an engine's slot, and accounts for what it takes.
+    """Host of an engine: owns its slot and accounts for its memory.
 
-    ``name``: its name in the ledgers and in notes of crashes. ``live``: it is there for sessions.
-    ``speaks``: it does not hear. ``beside``: bytes of the device that another engine of ours will
-    take, which is not here yet when its first precision is chosen.
+    ``name``: its name in ledgers and crash notes. ``live``: it serves live sessions. ``speaks``: it
+    is a TTS engine. ``beside``: bytes of the device that another engine of this service will take
+    later, considered in the choice of the first precision.
     """
 
     def __init__(
@@ -105,21 +105,21 @@ class EngineHost(MemoryAccount, Generic[Spec]):
 
     @property
     def gpu(self) -> gpu_devices.GpuMemory | None:
-        """The GPU as it was last seen, None where there is none."""
+        """Return the GPU as of the last query; None if there is none."""
         return self._devices.gpu.seen
 
     @property
     def on_gpu(self) -> bool:
-        """Return whether the engine uses the GPU; one that is light does not."""
+        """Return whether the engine uses the GPU; one without a checkpoint never does."""
         return self._has_checkpoint and self.gpu is not None and self._device != "cpu"
 
     async def load_model(self, choice: EngineChoice[Spec], precision: Precision) -> Precision:
-        """Have another model of the same engine, in its turn: beside the one that is there until it
-        stands, or instead of it where there is no room for both. Which precision it is then.
+        """Load another model of the same engine, beside the old one or, if memory is short, instead
+        of it. Return its precision.
 
         Raises:
-            errors.ModelUnsuited: what is known of the engine would not be true of it.
-            errors.SidecarError: as `EngineSlot.reload`; the one that was there serves on.
+            errors.ModelUnsuited: it differs from the first model in what the service relies on.
+            errors.SidecarError: as `EngineSlot.reload`; the old model goes on serving.
         """
         self.check(choice)
         assert choice.checkpoint is not None
@@ -134,11 +134,11 @@ class EngineHost(MemoryAccount, Generic[Spec]):
         return found
 
     def check(self, choice: EngineChoice[Spec]) -> None:
-        """Refuse a model of which something else is true than of the one that was chosen first:
-        languages, precisions, what it takes of memory.
+        """Refuse a model that differs from the first one in its spec (languages, precisions) or in
+        the shape that determines its memory.
 
         Raises:
-            errors.ModelUnsuited: it is so.
+            errors.ModelUnsuited: it differs.
         """
         old, new = self._choice, choice
         alike = old.checkpoint is not None and new.checkpoint is not None and old.spec == new.spec
@@ -152,7 +152,7 @@ class EngineHost(MemoryAccount, Generic[Spec]):
 
     @property
     def reserved_bytes(self) -> int:
-        """Return the bytes that it has reserved of its device, weights and work."""
+        """Return the bytes of its device that it has reserved, for weights and work."""
         device = self._devices.gpu if self.on_gpu else self._devices.host
         return device.ledger.reserved_bytes(self.name)
 
@@ -163,18 +163,18 @@ class EngineHost(MemoryAccount, Generic[Spec]):
         return self._standing(precision, MemoryPlan()) if self.on_gpu else 0
 
     def memory_now(self) -> MemoryState:
-        """Return its device's memory at the last query."""
+        """Return the memory of its device at the last query."""
         return self._memory(self.slot.precision if self.slot.loaded else None)
 
     def expect_peak(self, peak_bytes: int) -> None:
-        """A job begins that takes ``peak_bytes`` with the engine; those that began since memory was
-        looked at go on beside it."""
+        """Reserve memory for a job that needs ``peak_bytes`` with the engine, beside the jobs that
+        began since the last query of memory."""
         loaded = self._weights(self.slot.precision, self.slot.memory)
         self._expected += max(0, peak_bytes - loaded)
         self._reserve(loaded + self._expected)
 
     async def look(self) -> None:
-        """See what is free, for who plans by it (`MemoryAccount`)."""
+        """Query the free memory, for a plan that depends on it (`MemoryAccount`)."""
         self._expected = 0
         if self._room is not None:
             await self._devices.gpu.look()
@@ -186,7 +186,7 @@ class EngineHost(MemoryAccount, Generic[Spec]):
         return self._room.place(precision, self.memory_now())
 
     def load_begins(self, precision: Precision, plan: LoadPlan) -> None:
-        """The engine is about to be loaded (`MemoryAccount`)."""
+        """Reserve the memory of an engine that is about to be loaded (`MemoryAccount`)."""
         old = self._holding(self.on_gpu)
         size = self._standing(precision, plan.memory)
         if plan.placement is LoadPlacement.BESIDE and old.pid is not None:
@@ -195,7 +195,8 @@ class EngineHost(MemoryAccount, Generic[Spec]):
         self._reserve(size)
 
     def settled(self) -> None:
-        """The engine came, or did not, or is gone (`MemoryAccount`)."""
+        """Update the reservation after a load succeeded or failed, or an unload
+        (`MemoryAccount`)."""
         if self.slot.changing:
             return
         arrived, self._replaced = self._replaced is not None, None
@@ -212,8 +213,8 @@ class EngineHost(MemoryAccount, Generic[Spec]):
             self._reserve(self._own)
 
     def _reserve(self, size: int) -> None:
-        """That much for itself, and its sessions', on the device that it is on; a driver may have
-        begun to answer since the last time."""
+        """Reserve ``size`` bytes and those of its sessions on its device. Release those on both
+        devices first: a GPU driver may have begun to answer since the last time."""
         self._release()
         self._own = size
         device = self._devices.gpu if self.on_gpu else self._devices.host
@@ -245,8 +246,8 @@ class EngineHost(MemoryAccount, Generic[Spec]):
         return self._room.loaded_bytes(precision, memory)
 
     def _standing(self, precision: Precision, memory: MemoryPlan) -> int:
-        """Return the bytes that an engine reserves while it is idle: a TTS engine speaks without
-        asking first."""
+        """Return the bytes that an engine reserves while it is idle; for a TTS engine also those of
+        synthesis, which is not admitted call by call."""
         speaking = self.voice_admission.work_bytes(precision) if self.voice_admission else 0
         return self._weights(precision, memory) + speaking
 
@@ -263,7 +264,7 @@ class EngineHost(MemoryAccount, Generic[Spec]):
         )
 
     def _note_crash(self, worker: WorkerProcess) -> None:
-        """Note a crash, for a bug report, without audio and text."""
+        """Write a crash note for a bug report; it contains no audio and no text."""
         self.crashes += 1
         about = {
             "engine": self.spec.name,
@@ -276,10 +277,10 @@ class EngineHost(MemoryAccount, Generic[Spec]):
 
 
 def _spec_on_device(spec: Spec, gpu: gpu_devices.GpuMemory | None) -> Spec:
-    """Return the spec for the device: bf16 takes the place of fp16 if it is available: as wide, and
-    it does not overflow.
+    """Return the spec for the device. If bf16 is available, it replaces fp16: it has the same width
+    and does not overflow.
 
-    Without a GPU CTranslate2 has no fp16, and fp32 takes its place.
+    Without a GPU CTranslate2 has no fp16, and fp32 replaces it.
     """
     if spec.name == WHISPER and gpu is None:
         return replace(spec, stands_for={Precision.FP16: Precision.FP32})
@@ -289,7 +290,8 @@ def _spec_on_device(spec: Spec, gpu: gpu_devices.GpuMemory | None) -> Spec:
 
 
 def _memory_admission(settings: Settings, choice: EngineChoice[Spec]) -> MemoryAdmission | None:
-    """Return the memory admission of an engine whose checkpoint is known."""
+    """Return the memory admission of an engine with a known checkpoint; None if it is not
+    planned."""
     if choice.checkpoint is None or not choice.spec.planned:
         return None
     limit = settings.memory_limit_mb and settings.memory_limit_mb << 20
@@ -298,7 +300,7 @@ def _memory_admission(settings: Settings, choice: EngineChoice[Spec]) -> MemoryA
 
 
 def _tts_admission(settings: Settings, choice: EngineChoice[Spec]) -> TtsMemoryAdmission | None:
-    """The same for one that speaks."""
+    """Return the memory admission of a TTS engine; None as `_memory_admission`."""
     if choice.checkpoint is None or not choice.spec.planned:
         return None
     limit = settings.memory_limit_mb and settings.memory_limit_mb << 20

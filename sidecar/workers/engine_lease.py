@@ -1,4 +1,4 @@
-"""Lease of an engine: transcription of one recording or several; lease of consecutive jobs."""
+"""Lease of an engine: transcription of one recording or of a batch; lease of consecutive jobs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from sidecar.workers.rpc_client import RpcCall
 from sidecar.workers.worker_process import WorkerProcess
 
 BatchedRecording = tuple[AudioSource, AudioInfo, TranscribeOptions]
-"""One of several recordings that are transcribed in step."""
+"""One recording of a batch that is transcribed together."""
 
 
 class EngineLease:
-    """The right to use an engine that is loaded, until the lease ends.
+    """Right to use a loaded engine, until the lease ends.
 
-    The engine may end before: it dies, or is loaded anew under sessions. Calls then raise
-    `WorkerDied`, and their caller asks for another lease.
+    The engine may end earlier: it dies, or is reloaded under live sessions. Calls then raise
+    `WorkerDied`, and their caller takes another lease.
     """
 
     def __init__(
@@ -34,8 +34,8 @@ class EngineLease:
         *,
         beside: bool = False,
     ) -> None:
-        """``set_memory`` is called with the plan of each job; ``beside``: its calls do not wait
-        for those before them."""
+        """``set_memory`` is called with the plan of each job. ``beside``: its calls run
+        concurrently with earlier ones."""
         self._worker = worker
         self._call_options = {"beside": True} if beside else {}
         self._set_memory = set_memory
@@ -51,8 +51,8 @@ class EngineLease:
     def calling(
         self, operation: str, fds: Sequence[int] = (), **arguments: Any
     ) -> AbstractAsyncContextManager[RpcCall]:
-        """Begin one operation, whose call can be read and sent more; leaving early cancels it, and
-        it alone.
+        """Start one operation; its call can be read and sent more messages. Leaving early cancels
+        this call only.
 
         Raises:
             WorkerDied: the engine's process ended.
@@ -67,8 +67,9 @@ class EngineLease:
         max_s: float,
         settled: Sequence[Checkpoint] | None = None,
     ) -> AsyncGenerator[TranscriptionEvent, None]:
-        """Yield the events of one transcription; leaving early cancels it. ``settled``: where it
-        goes on from (`engine_interface.ResumableEngine`); None if no checkpoints are wanted.
+        """Yield the events of one transcription; leaving early cancels it. ``settled``: its
+        checkpoints to resume from (`engine_interface.ResumableEngine`); None if no checkpoints are
+        wanted.
 
         Raises:
             WorkerDied: the engine's process ended.
@@ -91,8 +92,8 @@ class EngineLease:
     async def transcribe_together(
         self, requests: Sequence[BatchedRecording], max_s: float
     ) -> AsyncGenerator[tuple[int, TranscriptionEvent | errors.SidecarError], None]:
-        """Yield the events of several transcriptions in step, with their numbers; leaving early
-        cancels all.
+        """Yield the events of a batch of transcriptions, with their numbers; leaving early cancels
+        all.
 
         Raises:
             WorkerDied: the engine's process ended.
@@ -114,34 +115,34 @@ class EngineLease:
                     yield frame["number"], from_wire(frame["event"])
 
     def leave(self, number: int) -> None:
-        """Cancel one of several transcriptions in step."""
+        """Cancel one transcription of the batch."""
         if self._batch is not None:
             self._batch.send_nowait(leave=number)
 
 
 class SequentialLease:
-    """A lease that consecutive jobs have; it ends when the last of them has left."""
+    """Lease that consecutive jobs share; it ends when the last of them has left."""
 
     def __init__(self, engine: EngineLease, ends: AsyncExitStack) -> None:
         self.engine = engine
         self._ends = ends
         self._holders = 1
         self.since = time.monotonic()
-        """Time when the engine was free for the current job."""
+        """Time when the engine was free for the current job (`time.monotonic`)."""
 
     @classmethod
     async def begin(cls, lease: AbstractAsyncContextManager[EngineLease]) -> Self:
-        """Wait for the lease; the first job has it."""
+        """Wait for the lease; the first job holds it."""
         ends = AsyncExitStack()
         return cls(await ends.enter_async_context(lease), ends)
 
     def joined(self) -> Self:
-        """Count one more job."""
+        """Add a job."""
         self._holders += 1
         return self
 
     async def leave(self) -> None:
-        """Count one job less."""
+        """Remove a job; end the lease after the last one."""
         self._holders -= 1
         self.since = time.monotonic()
         if not self._holders:

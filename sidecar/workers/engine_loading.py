@@ -29,7 +29,7 @@ LOAD_TIMEOUT_S = 600.0
 
 
 class EngineLoading:
-    """One engine on its way into a process of its own."""
+    """Load of one engine into a process of its own."""
 
     def __init__(
         self, spec: ModelSpec, options: LoadOptions, worker_options: WorkerOptions
@@ -40,10 +40,10 @@ class EngineLoading:
         self._options = options
         self._worker_options = worker_options
         self.worker: WorkerProcess | None = None
-        """The process, once there is one."""
+        """The process, once it is started."""
 
     async def run(self) -> WorkerProcess:
-        """Start a worker and load the engine in it; of one that comes to nothing nothing is left.
+        """Start a worker and load the engine in it; end the worker if that fails.
 
         Raises:
             errors.ModelLoadFailed: it does not load.
@@ -80,14 +80,15 @@ def _load_failed_error(name: str, error: Exception) -> errors.ModelLoadFailed:
 
 
 class WorkerShutdowns:
-    """Worker processes that end, each in a task of its own."""
+    """Shutdowns of worker processes, each in a task of its own."""
 
     def __init__(
         self,
         on_crash: Callable[[WorkerProcess], None] = lambda worker: None,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
-        """``on_crash`` is called in a thread with each that crashed, ``on_end`` after each end."""
+        """``on_crash`` is called in a thread for each worker that crashed, ``on_end`` after each
+        end."""
         self._on_crash = on_crash
         self._on_end = on_end
         self._tasks: set[asyncio.Task[None]] = set()
@@ -95,24 +96,24 @@ class WorkerShutdowns:
 
     @property
     def stuck(self) -> bool:
-        """Return whether there is a process that even SIGKILL does not end, with all that it
-        holds."""
+        """Return whether there is a process that even SIGKILL does not end, so that it keeps its
+        memory."""
         self._stuck = [worker for worker in self._stuck if worker.stuck]
         return bool(self._stuck)
 
     def note_stuck(self, worker: WorkerProcess | None) -> None:
-        """Remember a process that was to end, if it does not."""
+        """Remember a process that should have ended, if it has not."""
         if worker is not None and worker.stuck:
             self._stuck.append(worker)
 
     def begin(self, worker: WorkerProcess) -> None:
-        """End a process; returns at once."""
+        """Start to end a process; return at once."""
         task = asyncio.get_running_loop().create_task(self._end(worker))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def wait(self) -> None:
-        """Wait until all have ended, or are stuck: what they held is free again."""
+        """Wait until all have ended and freed their memory, or are stuck."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -127,17 +128,17 @@ class WorkerShutdowns:
 
 @dataclass(frozen=True, slots=True)
 class _EngineChange:
-    """A load that goes on."""
+    """Load in progress."""
 
     precision: Precision
     task: asyncio.Task[WorkerProcess]
 
 
 class EngineSupervisor:
-    """Owner of one engine's worker process; `engine_slot.EngineSlot` says when it changes.
+    """Owner of one engine's worker process; `engine_slot.EngineSlot` decides on its changes.
 
-    Each change is a task of the supervisor, and goes on when its caller is cancelled. The next
-    caller finds it under way (`_finish_change`); in its end `_settled` is called.
+    Each change is a task of the supervisor, and goes on if its caller is cancelled. The next caller
+    finds it in progress (`_finish_change`). At its end `_settled` is called.
     """
 
     def __init__(
@@ -172,17 +173,17 @@ class EngineSupervisor:
 
     @property
     def worker(self) -> WorkerProcess | None:
-        """The engine's process, None while there is none that lives."""
+        """Return the engine's process; None if none is alive."""
         return self._worker if self._worker is not None and self._worker.alive else None
 
     @property
     def worker_pid(self) -> int | None:
-        """Process id of the engine, None while it is not loaded."""
+        """Return the process id of the engine; None if it is not loaded."""
         return self.worker.pid if self.worker is not None else None
 
     @property
     def loading(self) -> float | None:
-        """Part of a load that is done (0 to 1), None while there is no load."""
+        """Return the share of a load that is done (0 to 1); None if no load is in progress."""
         return self._loading.part if self._loading is not None else None
 
     @property
@@ -191,7 +192,7 @@ class EngineSupervisor:
         return self._change is not None
 
     async def close(self) -> None:
-        """End all processes, also one that is being loaded."""
+        """End all processes, including one that is being loaded."""
         self._closed = True
         if self._change is not None:
             await self._cancel_change(self._change)
@@ -199,8 +200,8 @@ class EngineSupervisor:
         await self._shutdowns.wait()
 
     async def _finish_change(self, precision: Precision) -> None:
-        """Wait for a change whose caller was cancelled, if it is to the same ``precision``; cancel
-        one to another precision, as no caller waits for it any more.
+        """Wait for an earlier change to the same ``precision``, if one goes on after its caller
+        was cancelled. Cancel one to another precision, as no caller waits for it any more.
 
         Raises:
             errors.ShuttingDown: the supervisor is closed.
@@ -214,11 +215,11 @@ class EngineSupervisor:
             raise errors.ShuttingDown()
 
     async def _ensure_loaded(self, precision: Precision) -> WorkerProcess:
-        """The engine at ``precision``, loaded if it is not there.
+        """Return the engine at ``precision``, loaded if necessary.
 
         Raises:
-            errors.ModelLoadFailed, errors.EngineStuck, errors.WontFit, errors.ShuttingDown: it does
-                not come.
+            errors.ModelLoadFailed, errors.EngineStuck, errors.WontFit, errors.ShuttingDown: it
+                cannot be loaded.
         """
         if self.worker is not None and self.precision is precision:
             return self.worker
@@ -226,11 +227,11 @@ class EngineSupervisor:
 
     async def _replace(self, precision: Precision, checkpoint: str | None = None) -> WorkerProcess:
         """Load the engine at ``precision``, with the weights of ``checkpoint`` (None: the same as
-        before); the old one goes, unless that fails.
+        before). The old engine is unloaded unless the load fails.
 
         Raises:
-            errors.ModelLoadFailed, errors.EngineStuck, errors.WontFit, errors.ShuttingDown: it does
-                not come.
+            errors.ModelLoadFailed, errors.EngineStuck, errors.WontFit, errors.ShuttingDown: it
+                cannot be loaded.
         """
         if self.worker is None:
             self._unload()
@@ -243,20 +244,20 @@ class EngineSupervisor:
         return task.result()
 
     def _unload(self) -> None:
-        """Let the engine go; its process ends by itself, and `_shutdowns.wait` waits for that."""
+        """Unload the engine; its process ends in the background (`_shutdowns.wait`)."""
         worker, self._worker = self._worker, None
         if worker is not None:
             self._shutdowns.begin(worker)
 
     def _settled(self) -> None:
-        """Called in the end of each change, whether it succeeded or not."""
+        """Called at the end of each change, whether it succeeded or not."""
 
     async def _cancel_change(self, change: _EngineChange) -> None:
         if self._loading is not None and self._loading.worker is not None:
             self._loading.worker.kill()
         change.task.cancel()
         await asyncio.wait({change.task})
-        if self._change is change:  # it had not even begun
+        if self._change is change:  # the task had not started
             self._change = None
 
     async def _change_to(self, precision: Precision, checkpoint: str | None) -> WorkerProcess:
@@ -299,7 +300,7 @@ class EngineSupervisor:
             self._settled()
 
     def _set_worker(self, worker: WorkerProcess) -> None:
-        """Make it the engine; if it dies it leaves at once, also while it has no holder."""
+        """Make ``worker`` the engine; if it dies, it is unloaded at once, even without a lease."""
         self._worker = worker
         worker.on_end = partial(self._worker_ended, worker)
 
@@ -308,8 +309,8 @@ class EngineSupervisor:
             self._unload()
 
     async def _check_not_stuck(self) -> None:
-        """Wait for the processes that end; while one is stuck no other is loaded: what it hangs in
-        is most likely what the next would need, too."""
+        """Wait for processes that are ending. Refuse a load while one is stuck: its cause would
+        most likely block the next process, too."""
         await self._shutdowns.wait()
         if self._shutdowns.stuck:
             raise errors.EngineStuck()
@@ -336,7 +337,7 @@ class EngineSupervisor:
 
 
 def _log_fault(task: asyncio.Task[WorkerProcess]) -> None:
-    """Log a change that ended by a fault, also if no caller waits for it any more."""
+    """Log an internal error of a change, even if no caller waits for it any more."""
     error = None if task.cancelled() else task.exception()
     if error is not None and not isinstance(error, errors.SidecarError):
         log.error("internal error while an engine was loaded or replaced", exc_info=error)
@@ -346,7 +347,7 @@ MAX_CRASH_NOTES = 20
 
 
 class CrashNotes:
-    """The folder of them: last lines of the engine's log, versions, GPU, memory plan."""
+    """Folder of crash notes: last lines of the engine's log, versions, GPU, memory plan."""
 
     def __init__(self, data: Path | None) -> None:
         self.folder = data and data / "crash"
@@ -354,7 +355,7 @@ class CrashNotes:
     def write(
         self, who: str, exit_code: int | None, last_lines: Sequence[str], about: Mapping[str, Any]
     ) -> Path | None:
-        """Note the death of a worker; the file, None where it could not be written."""
+        """Write a note about a worker's death; return the file, or None if it cannot be written."""
         if self.folder is None:
             return None
         note = {
@@ -381,7 +382,7 @@ class CrashNotes:
         return path
 
     def notes(self) -> list[Path]:
-        """All of them, oldest first."""
+        """Return all notes, oldest first."""
         if self.folder is None or not self.folder.is_dir():
             return []
         return sorted(self.folder.glob("*.json"))

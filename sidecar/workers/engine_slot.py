@@ -1,7 +1,8 @@
 """Engine slot: state machine of one engine, its turns, leases, reloads, idle time (`keep_alive`).
 
 A *turn* is the right to change the engine; turns are first in, first out. An exclusive lease keeps
-its turn. A concurrent lease gives it back once the engine is there, so that the next one joins it.
+its turn. A concurrent lease gives it back once the engine is loaded, so that the next one can share
+the engine.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 PRELOADED_KEEP_S = 60.0
 """Idle time of an engine that was loaded ahead of its first lease, if ``keep_alive_s`` is 0."""
 TTS_CANCEL_TIMEOUT_S = 10.0
-"""Least time that a TTS engine has to stop: some make a clause in one go."""
+"""Minimum time for a TTS engine to stop: some synthesize a whole clause in one call."""
 
 
 class EngineState(StrEnum):
@@ -43,18 +44,18 @@ class EngineState(StrEnum):
     READY = "ready"
     BUSY = "busy"
     STUCK = "stuck"
-    """Its process does not end, and no other is loaded before it has."""
+    """Its process does not end, and no other is loaded until it has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
     """Sharing of an engine: the number of leases at once, and the behaviour of its process.
 
-    ``concurrent``: any number of leases (else one); one that is ``alone``, or a reload, waits for
-    the end of all before it. ``sessions``: its leases are sessions, which take memory of their own
-    and begin again after their engine ended: a reload does not wait for them, and no plan is made
-    of the memory that is free when one begins. ``ping_timeout_s``: how long its process may answer
-    no ping while somebody has it.
+    ``concurrent``: any number of leases (else one); a lease that is ``alone``, or a reload, waits
+    for the end of all earlier ones. ``sessions``: its leases are sessions, which take memory of
+    their own and start again if their engine ends. So a reload does not wait for them, and
+    the free memory is not queried when one starts. ``ping_timeout_s``: maximum time without an
+    answer to a ping while the engine is in use.
     """
 
     concurrent: bool = False
@@ -67,48 +68,48 @@ EXCLUSIVE = Sharing()
 """One job at a time."""
 CONCURRENT = Sharing(concurrent=True, worker=WorkerOptions(shared=True))
 """Jobs whose work is done elsewhere: the process mostly waits, so a second one would only cost
-memory. If it dies, the calls of all end; each job then goes on alone, so that one which does it
-again costs no other a second attempt."""
+memory. If it dies, all calls end. Each job then runs alone, so that a job which kills it again
+costs no other job a second attempt."""
 LIVE = Sharing(
     concurrent=True,
     sessions=True,
     worker=WorkerOptions(niceness=0, shared=True),
     ping_timeout_s=LIVE_PING_TIMEOUT_S,
 )
-"""Live sessions: people wait for each word, so the process does not stand back behind others, and
-one that hangs is ended soon."""
+"""Live sessions: people wait for each word, so the process runs at normal priority, and one that
+hangs is killed soon."""
 SERIAL = Sharing(
     concurrent=True,
     sessions=True,
     worker=WorkerOptions(niceness=0, patience_s=TTS_CANCEL_TIMEOUT_S),
     ping_timeout_s=LIVE_PING_TIMEOUT_S,
 )
-"""TTS: the engine executes one call after the other, so a call that does not stop keeps all waiting
-and the process ends with it."""
+"""TTS: the engine executes one call after the other, so a call that does not stop blocks all
+others, and the process is killed."""
 
 
 @dataclass(slots=True)
 class _PendingReload:
-    """A reload that waits for its turn; a later one to something else takes its place."""
+    """Reload that waits for its turn; a later one with another target replaces it."""
 
     wanted: tuple[Precision, str | None]
     """Precision, and folder of the weights."""
     loads: int
-    """Number of loads when it was asked for: another load since may have done it."""
+    """Number of loads at the request: a load since then may have done it."""
     outcome: asyncio.Future[None] = field(default_factory=asyncio.Future)
 
     def fail(self, error: BaseException) -> None:
-        """Raise ``error`` in all callers that wait; there may be none any more."""
+        """Raise ``error`` in all waiting callers; there may be none left."""
         self.outcome.set_exception(error)
-        self.outcome.exception()  # else asyncio logs that nobody has retrieved it
+        self.outcome.exception()  # else asyncio logs that it was never retrieved
 
 
 class EngineSlot(EngineSupervisor, Generic[Spec]):
     """Owner of one engine: no other code starts or ends its process.
 
-    ``load`` says how it loads; its precision is the first, others come by `reload` and `lease`.
-    ``account`` is asked before each load, and told what follows. ``keep_alive_s``: idle time until
-    it is unloaded; negative: never.
+    ``load``: its load options; the first precision is there, others come with `reload` and `lease`.
+    ``account`` plans the memory of each load and is notified of its result. ``keep_alive_s``: idle
+    time until it is unloaded; negative: never.
     """
 
     def __init__(
@@ -150,7 +151,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
 
     @property
     def state(self) -> EngineState:
-        """State of the engine now."""
+        """Return the current state of the engine."""
         if self.loading is not None:
             return EngineState.LOADING
         if self.worker is None:
@@ -163,15 +164,15 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         return self.state in (EngineState.READY, EngineState.BUSY)
 
     def last_load(self, now: float) -> tuple[float, float]:
-        """Begin and end of the last load, in seconds since 1970 as is ``now``; long before all
-        times if there was none."""
+        """Return start and end of the last load, in seconds since 1970 as ``now``; if there was
+        none, both are in the distant past."""
         end = now - (time.monotonic() - self.loaded_at)
         return end - self.load_s, end
 
     def resolve(self, wanted: Precision, since: float) -> Precision:
-        """The precision for a job that asked for ``wanted`` at ``since`` (`time.monotonic`).
+        """Return the precision for a job that requested ``wanted`` at ``since`` (`time.monotonic`).
 
-        AUTO takes what is there, and so does a job from before the last reload.
+        AUTO takes the loaded one, and so does a job from before the last reload.
         """
         if wanted is Precision.AUTO or since < self._reloaded_at:
             return self.precision
@@ -179,19 +180,19 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
 
     @property
     def resolution(self) -> tuple[Precision, float]:
-        """As long as this is the same, so is every answer of `resolve`."""
+        """Return a value that changes whenever answers of `resolve` may change."""
         return self.precision, self._reloaded_at
 
     @asynccontextmanager
     async def lease(
         self, wanted: Precision = Precision.AUTO, since: float = math.inf, alone: bool = False
     ) -> AsyncIterator[EngineLease]:
-        """Wait for the engine, loaded as `resolve` says if need be, and have it: until the lease
-        ends it is not unloaded for being idle. ``alone``: with no other lease beside it.
+        """Wait for the engine, loaded as `resolve` determines if necessary, and hold it: it is not
+        unloaded for being idle. ``alone``: without other leases at the same time.
 
         Raises:
             errors.ModelLoadFailed, errors.EngineStuck: it does not load.
-            errors.WontFit: there is no room for it at that precision.
+            errors.WontFit: its memory at that precision does not fit.
             errors.ShuttingDown: the slot is closed.
         """
         beside = self.sharing.concurrent and not alone
@@ -211,14 +212,14 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
 
         Raises:
             errors.ModelLoadFailed: it does not load.
-            errors.WontFit: there is no room for it.
+            errors.WontFit: its memory does not fit.
         """
         async with self._in_turn():
             await self._finish_change(self.precision)
             await self._ensure_loaded(self.precision)
 
     def check(self, precision: Precision) -> Precision:
-        """The precision that a reload at ``precision`` would load.
+        """Return the precision that a reload at ``precision`` would load.
 
         Raises:
             errors.PrecisionUnavailable: the engine has no such precision.
@@ -232,24 +233,24 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         return target
 
     async def check_room(self, precision: Precision) -> None:
-        """Raise `errors.WontFit` if a reload at ``precision`` would now find no room."""
+        """Raise `errors.WontFit` if the memory of a reload at ``precision`` would not fit now."""
         target = self.check(precision)
         await self._account.look()
-        if not self.changing:  # else it is not known what will be free
+        if not self.changing:  # else the free memory is not known
             self._account.place(target)
 
     async def reload(self, precision: Precision, checkpoint: str | None = None) -> Precision:
-        """Load the engine anew at another precision, in its turn; return that precision.
-        ``checkpoint``: folder of other weights for it, None if it keeps its own.
+        """Reload the engine at another precision, in its turn; return that precision.
+        ``checkpoint``: folder of other weights, None to keep the weights.
 
-        A caller that is cancelled takes nothing back. Of several that ask for the same meanwhile,
-        one reload does it for all; of those that wait and want different ones, the last wins.
+        If a caller is cancelled, the reload goes on. Concurrent callers with the same target share
+        one reload; of those that wait with different targets, the last one wins.
 
         Raises:
             errors.PrecisionUnavailable: the engine has no such precision.
-            errors.ReloadSuperseded: another one was asked for before it was this one's turn.
-            errors.WontFit: there is no room for it; the old one goes on serving.
-            errors.ModelLoadFailed: it does not load; the old one goes on serving.
+            errors.ReloadSuperseded: another reload was requested before this one had its turn.
+            errors.WontFit: its memory does not fit; the old engine goes on serving.
+            errors.ModelLoadFailed: it does not load; the old engine goes on serving.
         """
         target = self.check(precision)
         wanted = target, checkpoint or self.checkpoint
@@ -267,7 +268,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         return target
 
     async def close(self) -> None:
-        """Unload, whatever goes on; what would be loaded is not."""
+        """Unload the engine at once, whatever is in progress, and load nothing any more."""
         self._closed = True
         self._settled()
         for task in self._reloads:
@@ -277,8 +278,8 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
 
     @asynccontextmanager
     async def _in_turn(self, *, joins: bool = False) -> AsyncIterator[None]:
-        """Have the turn, once all leases have ended that a change has to wait for. ``joins``: those
-        of an engine that is there need not end."""
+        """Hold the turn, once all leases have ended that a change must wait for. ``joins``: do not
+        wait for leases of an engine that is loaded."""
         try:
             with ExitStack() as line:
                 self._waiting += 1
@@ -291,15 +292,15 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
                     if self._closed:
                         raise errors.ShuttingDown()
                     yield
-        finally:  # also after a load that failed and left the old engine standing
+        finally:  # also after a failed load that kept the old engine
             self._settled()
 
     def _leave_line(self) -> None:
         self._waiting -= 1
 
     async def _leased_worker(self, wanted: Precision, since: float) -> WorkerProcess:
-        """The process of the engine, in the turn of a lease: the one that others have, or loaded
-        if need be and memory looked at."""
+        """Return the worker process for a lease that has the turn: the one in use, or one loaded if
+        necessary, after which the memory is queried."""
         if self.in_use and not self.sharing.sessions and self.worker is not None:
             return self.worker
         await self._finish_change(self.resolve(wanted, since))
@@ -314,7 +315,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         self.memory = memory
 
     def _hold(self, more: int) -> None:
-        """Count so many more leases, or fewer."""
+        """Add ``more`` leases; a negative number removes them."""
         self._holders += more
         if self.in_use:
             self._unheld.clear()
@@ -326,7 +327,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
 
     async def _carry_out(self, reload: _PendingReload) -> None:
         async with self._in_turn():
-            self._pending = None  # what is asked for from now on is another reload
+            self._pending = None  # later requests are another reload
             precision, checkpoint = reload.wanted
             await self._finish_change(precision)
             done = self.loaded and (self.precision, self.checkpoint) == reload.wanted
@@ -346,7 +347,8 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
             reload.fail(error)
 
     def _settled(self) -> None:
-        """Bring process, heartbeat and idle timer in line with the state, after a change of it."""
+        """Bring process, heartbeat and idle timer in line with the state, after each change of
+        it."""
         if self.worker is None:
             self._unload()
         if not self._closed and (self.in_use or self.worker is not None):

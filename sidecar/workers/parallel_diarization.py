@@ -1,7 +1,7 @@
-"""Tee of a chunk's audio to diarization beside recognition.
+"""Tee of a chunk's audio to diarization, parallel to recognition.
 
-The front, which has the whole recording, diarizes it (`TranscribeOptions.local_voices`); the engine
-gets the audio to transcribe.
+The front, which has the whole recording, diarizes it with the embeddings from here
+(`TranscribeOptions.local_voices`). The engine transcribes the same audio.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NumberedEvent = tuple[int, TranscriptionEvent | errors.SidecarError]
-"""Event of one of several recordings, with its number."""
+"""Event of one recording of a batch, with its number."""
 CANCEL_POLL_S = 0.05
 _PCM16_SCALE = 32_768
 
@@ -36,7 +36,7 @@ class DiarizationTee:
     """`AudioStream` for the engine; iterating it feeds the diarization.
 
     Diarization runs on its own thread and may be behind: its pending audio is held as 16 bits a
-    sample, the format of chunks. Its errors cost no words.
+    sample, the format of chunks. If it fails, the transcript has no embeddings.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class DiarizationTee:
 
     @property
     def total_s(self) -> float | None:
-        """Seconds that words are wanted of, as far as is known."""
+        """Return the seconds to transcribe, as far as is known."""
         total_s = self._audio.total_s
         return None if total_s is None else min(total_s, self._request.words_s)
 
@@ -73,7 +73,7 @@ class DiarizationTee:
         return self._reading
 
     def _read(self) -> Iterator[Block]:
-        """The sound of the words, for the engine; of all, for the ear."""
+        """Yield the audio to transcribe; pass all audio to the diarization."""
         import numpy as np
 
         left = round(self._request.words_s * self._rate)
@@ -91,17 +91,17 @@ class DiarizationTee:
 
     @property
     def done(self) -> bool:
-        """Return whether `join_diarization` waits for nothing more."""
+        """Return whether `join_diarization` need not wait."""
         return self._result.done()
 
     def drain(self) -> None:
-        """Read what the engine has left unread: what lies behind the words it was to hear."""
+        """Read the audio that the engine did not read: the margin behind the words."""
         for _ in self._reading or self._read():
             pass
         self._samples.put(None)
 
     def completed(self, event: TranscriptionEvent) -> TranscriptionEvent:
-        """The event; the last one says what the voices are like, once that is known."""
+        """Return the event; the last one with the embeddings, once they are computed."""
         if not isinstance(event, Finished):
             return event
         self.drain()
@@ -111,7 +111,7 @@ class DiarizationTee:
         return Finished(replace(event.transcript, local_voices=found))
 
     def close(self) -> None:
-        """Stop, whether all was analysed or not."""
+        """Stop, whether all audio was processed or not."""
         self._closed = True
         self._samples.put(None)
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -132,7 +132,7 @@ class DiarizationTee:
             )
         except SpeakerModelsUnavailable as error:
             log.warning("%s", error)
-        except Exception:  # who asked listens to the voices himself, then
+        except Exception:  # the front computes them itself then
             log.exception("internal error in the diarization of a chunk")
         return None
 
@@ -140,7 +140,7 @@ class DiarizationTee:
         return self._closed or self._unwanted()
 
     def _blocks(self) -> Iterator[Block]:
-        """Yield the audio that was put, at 16 kHz."""
+        """Yield the queued audio at 16 kHz."""
         import numpy as np
 
         from sidecar.diarization.speaker_models import SAMPLE_RATE
@@ -166,7 +166,7 @@ def open_diarization_tee(
     *,
     same: bool,
 ) -> DiarizationTee | None:
-    """An ear on the voices of a piece, closed with ``until``, where somebody wants to know."""
+    """Return a tee for a chunk whose embeddings are requested, else None; ``until`` closes it."""
     if options.local_voices is None:
         return None
     request, effort = options.local_voices, options.diarization
@@ -178,7 +178,8 @@ def open_diarization_tee(
 def join_diarization(
     events: Iterable[NumberedEvent], tees: Sequence[DiarizationTee | None]
 ) -> Iterator[NumberedEvent]:
-    """The events of several, each end behind what its ear has to tell; no other waits for that."""
+    """Yield the events of a batch; delay each last event until its embeddings are there, but no
+    other."""
     held: list[tuple[int, DiarizationTee, Finished]] = []
     for index, event in events:
         tee = tees[index]

@@ -1,7 +1,7 @@
 """RPC call to a remote live engine over a WebSocket.
 
-What `calls.Call` says goes out as messages of `/v1/live`, and what comes is handed to it once it
-has been looked at: another machine may say anything.
+Messages of an `RpcCall` are sent as messages of `/v1/live`. Received messages are checked before
+the call gets them, because the other machine is not trusted.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BEGIN_TIMEOUT_S = 5.0
-"""So long a service may take to say whether it has a place."""
+"""Maximum time for a service to accept or refuse a session."""
 SILENCE_TIMEOUT_S = 5 * HEARTBEAT_INTERVAL_S
-"""So long it may say nothing at all, once it has one."""
+"""Maximum time without a message of a service that runs a session."""
 LIVE_PATH = "/v1/live"
 _SESSION_FAULT_KINDS = frozenset(
     {ErrorKind.MALFORMED, ErrorKind.UNPROCESSABLE, ErrorKind.UNSUPPORTED, ErrorKind.TOO_LARGE}
@@ -54,10 +54,10 @@ _KEY_REFUSED_KINDS = frozenset({ErrorKind.UNAUTHORIZED, ErrorKind.FORBIDDEN})
 async def open_remote_session(
     url: str, host: str, key: str, context: ssl.SSLContext | None, lease: RemoteSessionRequest
 ) -> RemoteTransport:
-    """A place for a session at the service ``url``, of which one machine is at ``host``.
+    """Open a session at the service ``url``, on its machine ``host``.
 
     Raises:
-        ChunkFailure: there is none, and what to do about it.
+        ChunkFailure: it was not accepted; says what to do next.
     """
     from websockets.exceptions import (
         ConnectionClosed,
@@ -70,7 +70,7 @@ async def open_remote_session(
         async with asyncio.timeout(BEGIN_TIMEOUT_S):
             socket = await _connect(url, host, key, context)
             try:
-                with contextlib.suppress(ConnectionClosed):  # it may say why it closed
+                with contextlib.suppress(ConnectionClosed):  # the service may have sent a reason
                     await socket.send(json.dumps({"type": "begin", "lease": lease.to_wire()}))
                 _check_begun(parse_message(await socket.recv()))
             except BaseException:
@@ -96,7 +96,7 @@ async def open_remote_session(
 async def _connect(
     url: str, host: str, key: str, context: ssl.SSLContext | None
 ) -> ClientConnection:
-    """A connection to that machine and no other, whatever it answers."""
+    """Connect to that machine and to no other: without redirects."""
     from websockets.asyncio.client import connect
 
     class Straight(connect):
@@ -108,7 +108,7 @@ async def _connect(
     parts = urlsplit(url)
     secure = parts.scheme == "https"
     quiet = logging.getLogger(f"{__name__}.wire")
-    quiet.setLevel(logging.CRITICAL)  # it would tell headers, and with them the key
+    quiet.setLevel(logging.CRITICAL)  # it would log headers, and with them the key
     return await Straight(
         f"{'wss' if secure else 'ws'}://{parts.netloc}{parts.path}{LIVE_PATH}",
         host=host,
@@ -120,14 +120,14 @@ async def _connect(
         max_size=MAX_MESSAGE_BYTES,
         open_timeout=None,
         close_timeout=1.0,
-        ping_interval=None,  # whoever has the place says something all the time
+        ping_interval=None,  # a lease holder sends heartbeats
         logger=quiet,
         ssl=context,
     )
 
 
 def _check_begun(message: Mapping[str, Any]) -> None:
-    """Check by the first answer that the service has accepted the session."""
+    """Check the first answer: the service has accepted the session, or raise its refusal."""
     if message["type"] == "error":
         raise _error_of_refusal(message)
     if message["type"] != "began":
@@ -135,7 +135,7 @@ def _check_begun(message: Mapping[str, Any]) -> None:
 
 
 def _error_of(message: Mapping[str, Any]) -> errors.SidecarError:
-    """Return the error in a message as one of ours."""
+    """Return the error in a message as one of this project's errors."""
     given = {name: message.get(name) for name in ("message", "hint")}
     texts = {name: said if isinstance(said, str) else None for name, said in given.items()}
     after = message.get("retry_after")
@@ -198,14 +198,14 @@ def _version_mismatch_failure() -> ChunkFailure:
 
 
 class RemoteTransport:
-    """The way to one session. `listen` is to run as long as its ``call`` is wanted."""
+    """Transport of one remote session. Run `listen` as long as its ``call`` is in use."""
 
     def __init__(self, socket: ClientConnection, lease: RemoteSessionRequest) -> None:
         self.call = RpcCall(1, self)
         self.failure: ChunkFailure | None = None
-        """Failure of the remote service, if the connection broke for that."""
+        """Failure of the remote service that broke the connection; None if there was none."""
         self.handed_over = False
-        """True if the connection broke because another service takes over."""
+        """True if the connection ended because another service takes over."""
         self._socket = socket
         self._checker = RemoteEventChecker(lease.begin)
         self._sample_format: tuple[str, int] | None = None
@@ -213,10 +213,10 @@ class RemoteTransport:
     async def send(
         self, message: dict[str, Any], fds: Sequence[int] = (), raw: bytes = b""
     ) -> None:
-        """Send a message of the call; waits for a service that reads slowly.
+        """Send a message of the call; wait while the service reads slowly.
 
         Raises:
-            channel.ChannelClosed: it is gone.
+            channel.ChannelClosed: the connection is closed.
         """
         from websockets.exceptions import ConnectionClosed
 
@@ -228,7 +228,7 @@ class RemoteTransport:
                 await self._socket.send(command_text(command))
         except ConnectionClosed:
             raise channel.ChannelClosed("the connection is gone") from None
-        size = credited_bytes(command, raw)  # it went as fast as it was read
+        size = credited_bytes(command, raw)  # the WebSocket has its own flow control
         self.call.receive(channel.ChannelFrame({"granted": size}, b"", 0))
 
     async def _send_sound(self, command: Mapping[str, Any], raw: bytes) -> None:
@@ -240,20 +240,20 @@ class RemoteTransport:
         await self._socket.send(raw)
 
     def send_nowait(self, message: dict[str, Any]) -> None:
-        """Ignore what would be told to a process about the channel: over a network a slow reader is
-        sent no more, and a call that is not wanted is closed."""
+        """Ignore credit and cancellation: over a network a WebSocket has its own flow control, and
+        a cancelled call closes the connection."""
 
     def close(self, why: str = "closed") -> None:
-        """Close the call."""
+        """Close the call and abort the connection."""
         self._end_call(why)
         self._socket.transport.abort()
 
     async def leave(self) -> None:
-        """Go in peace, if the other side lets us."""
+        """Close the connection with a closing handshake, if the service answers it."""
         await self._socket.close()
 
     async def listen(self) -> None:
-        """Hand everything to the call, until there is no more."""
+        """Pass all messages to the call, until it ends."""
         from websockets.exceptions import WebSocketException
 
         try:
@@ -269,7 +269,7 @@ class RemoteTransport:
                 "went away in the middle"
             )
             self._end_call("the connection is gone")
-        except (KeyError, TypeError, ValueError):  # a ValidationError is one
+        except (KeyError, TypeError, ValueError):  # ValidationError is a ValueError
             self.failure = upstream_dialect.garbled_failure("is no story of a session")
             self.close("nonsense")
         finally:

@@ -1,8 +1,8 @@
 """Remote live engine: sessions on other services.
 
-To `live.sessions.engine_relay` this is an engine that many share (`engine_slot.LIVE`). Where the
-one who has a session goes, its call ends as with a process that dies, and the next goes to somebody
-else.
+For `live.sessions.engine_relay` this is an engine that many sessions share (`engine_slot.LIVE`). If
+the service of a session disappears, its call ends as if a worker process had died, and the next
+call goes to another service.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from sidecar.workers.worker_process import EngineHandedOver, WorkerDied
 log = logging.getLogger(__name__)
 
 DNS_CACHE_S = 2.0
-"""So long it is taken to be known where names lead."""
+"""Seconds for which resolved addresses are used again."""
 RESUME_WAIT_S = 30.0
-"""So long a session waits for somebody to go on with it: its sound is kept meanwhile."""
+"""A session waits this long for a service to resume it; its audio is kept meanwhile."""
 FULL_COOLDOWN_S, SHUTDOWN_COOLDOWN_S = 1.0, 1.0
-"""So long nobody asks who has no room, or is about to end."""
+"""Cooldown of a service that is full, and of one that shuts down."""
 RETRY_INTERVAL_S = 0.5
 """Interval at which a waiting session looks for a free engine."""
 
 
 class RemoteEngineSlot:
-    """Owns the connections to all of them."""
+    """Slot for the live engines of all upstreams: owns the connections to them."""
 
     def __init__(self, spec: EngineSpec, upstreams: UpstreamOptions) -> None:
         self.spec = spec
@@ -57,7 +57,7 @@ class RemoteEngineSlot:
             random.random, shuffled=True
         )
         self._last_error: errors.SidecarError = errors.UpstreamUnreachable()
-        """Reason why no engine was available lately."""
+        """Latest reason why no engine was available."""
         self._looked_up = -DNS_CACHE_S
         self._lookup_lock = asyncio.Lock()
         self._dns_threads = ThreadLimiter("names", 2)
@@ -67,7 +67,7 @@ class RemoteEngineSlot:
 
     @property
     def state(self) -> EngineState:
-        """Absent until somebody has answered, and while nobody does."""
+        """Return the state: absent until a service has accepted a session, or if none does."""
         if self._addresses.running:
             return EngineState.BUSY
         return EngineState.READY if self._reached else EngineState.ABSENT
@@ -78,10 +78,10 @@ class RemoteEngineSlot:
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[RemoteEngineSlot]:
-        """Return a lease at once: a session waits for its engine by itself.
+        """Yield a lease at once: each session waits for its engine by itself.
 
         Raises:
-            errors.ShuttingDown: it is closed.
+            errors.ShuttingDown: the slot is closed.
         """
         if self._closed:
             raise errors.ShuttingDown()
@@ -89,11 +89,11 @@ class RemoteEngineSlot:
 
     @asynccontextmanager
     async def calling(self, operation: str, **arguments: Any) -> AsyncIterator[RpcCall]:
-        """Session on a service with capacity; leaving early ends it there.
+        """Open a session on a service with capacity; leaving early ends it there.
 
         Raises:
-            WorkerDied: who had it is gone.
-            errors.SidecarError: nobody takes it, or it is none.
+            WorkerDied: the service of the session is gone.
+            errors.SidecarError: no service accepts it, or the session itself is invalid.
         """
         assert operation == "live"
         options = LiveOptions.from_wire(arguments["options"])
@@ -112,7 +112,7 @@ class RemoteEngineSlot:
             self._release(address, transport)
 
     async def close(self) -> None:
-        """Have nothing more to do with any of them."""
+        """Open no more sessions, and wait for the connections that are closing."""
         self._closed = True
         await self._background.close()
 
@@ -125,9 +125,9 @@ class RemoteEngineSlot:
         self._background.spawn("leave a live place", transport.leave())
 
     async def _place(self, lease: RemoteSessionRequest) -> tuple[EngineAddress, RemoteTransport]:
-        """A place for a session, and where it is."""
+        """Open a session on the next free service; return its address and transport."""
         begin, now = lease.begin, time.monotonic()
-        goes_on = bool(begin.at or begin.turn or begin.piece)  # it was heard elsewhere
+        goes_on = bool(begin.at or begin.turn or begin.piece)  # a session that resumes
         search: ChunkAttempts[EngineAddress] = ChunkAttempts(
             now, now + RESUME_WAIT_S, reached=goes_on
         )
@@ -159,10 +159,10 @@ class RemoteEngineSlot:
         )
 
     async def _next_candidate(self, search: ChunkAttempts[EngineAddress]) -> EngineAddress:
-        """Return the address to ask next, once one may have capacity.
+        """Return the address to try next, once one may have capacity.
 
         Raises:
-            errors.SidecarError: why none has, if that is not worth waiting for.
+            errors.SidecarError: no address is worth waiting for; says why.
         """
         while True:
             await self._look_up()
@@ -178,7 +178,7 @@ class RemoteEngineSlot:
             await asyncio.sleep(min(wait_s, RETRY_INTERVAL_S))
 
     def _record_failure(self, address: EngineAddress, found: ChunkFailure) -> errors.SidecarError:
-        """It is remembered; the error that says whose it is."""
+        """Record a failure of an address; return its error with the server's name."""
         now = time.monotonic()
         name = host_of(self._upstreams.urls[address.server])
         log.info("remote live engine %s (%s) failed: %s", name, address.host, found.error.code)
@@ -194,8 +194,8 @@ class RemoteEngineSlot:
         return error
 
     async def _look_up(self) -> None:
-        """Resolve the names. One that leads nowhere at the moment leads where it did; while
-        somebody asks, the others take what is known."""
+        """Resolve the names of all upstreams. If a name does not resolve, its old addresses stay.
+        During a lookup other callers use the known addresses."""
         if self._reached and self._lookup_lock.locked():
             return
         async with self._lookup_lock:
@@ -215,8 +215,8 @@ class RemoteEngineSlot:
 
 
 def _resolve_hosts(server: int, url: str) -> dict[EngineAddress, int]:
-    """All machines that the name in ``url`` leads to, those of rank 0 that the system would try
-    first; none where it leads nowhere."""
+    """Return all addresses of the name in ``url``, with rank 0 for the family that the system would
+    try first; none if it does not resolve."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:

@@ -1,8 +1,8 @@
 """RPC client of a worker: numbered calls over one connection.
 
-To a worker go `{call, operation, …}` (begin), `{call, told}` (more, with sound behind it), `{call,
-granted}`, `{call, cancel}` and `{ping}`; from it come `{call, answer}`, `{call, granted}`, `{call,
-done}`, `{call, error}` and `{pong}`.
+Messages to a worker: `{call, operation, …}` (begin), `{call, told}` (more input, with audio behind
+it), `{call, granted}`, `{call, cancel}` and `{ping}`. Messages from it: `{call, answer}`, `{call,
+granted}`, `{call, done}`, `{call, error}` and `{pong}`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from sidecar.workers.channel import (
 
 
 class RpcConnection(asyncio.Protocol):
-    """One channel, made by `on`. ``on_close`` is called once, after `close` or when the other side
-    goes; ``on_frame`` is not called any more after that."""
+    """Connection over one channel; create it with `on`. ``on_close`` is called once, after `close`
+    or when the other side closes; ``on_frame`` is not called after that."""
 
     def __init__(
         self,
@@ -52,10 +52,10 @@ class RpcConnection(asyncio.Protocol):
         on_frame: Callable[[channel.ChannelFrame], None],
         on_close: Callable[[channel.ChannelClosed], None],
     ) -> RpcConnection:
-        """The line to the process ``pid``, over ``sock``.
+        """Connect to the process ``pid`` over ``sock``.
 
         Raises:
-            OSError: the socket is gone.
+            OSError: the socket is closed.
         """
         loop = asyncio.get_running_loop()
         _, line = await loop.create_connection(
@@ -66,8 +66,8 @@ class RpcConnection(asyncio.Protocol):
     async def send(
         self, message: dict[str, Any], fds: Sequence[int] = (), raw: bytes = b""
     ) -> None:
-        """Send a message, behind all that was said before, with up to `channel.MAX_FILES` open
-        files: all of it, or if this is cancelled nothing.
+        """Send a message after all earlier ones, with at most `channel.MAX_FILES` open files. If
+        this is cancelled, nothing of it is sent.
 
         Raises:
             channel.ChannelClosed: the other side is gone.
@@ -86,18 +86,18 @@ class RpcConnection(asyncio.Protocol):
         self._write(memoryview(frame)[sent:])
 
     def send_nowait(self, message: dict[str, Any]) -> None:
-        """Send a message, behind what is still on its way; it is lost if the channel is closed."""
+        """Queue a message after all earlier ones; it is lost if the channel is closed."""
         self._write(memoryview(channel.encode_frame(message)))
 
     def close(self, why: str = "closed") -> None:
-        """Close the connection; what has not been sent is dropped."""
+        """Close the connection; messages that were not sent are dropped."""
         self._end(channel.ChannelClosed(why))
         if self._transport is not None:
             self._transport.abort()
 
     async def _wait_drained(self) -> None:
-        """Until what was said before has gone out; open files go past what waits here."""
-        while not self._drained.is_set():  # once it is, others may be quicker than who waits
+        """Wait until the write buffer is empty; file descriptors bypass this buffer."""
+        while not self._drained.is_set():  # another waiter may have filled it again
             await self._drained.wait()
         if self._closed is not None:
             raise self._closed
@@ -114,7 +114,7 @@ class RpcConnection(asyncio.Protocol):
             self._on_close(why)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """asyncio: reading begins."""
+        """asyncio: the connection is made; reading begins."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(0)
 
@@ -123,11 +123,11 @@ class RpcConnection(asyncio.Protocol):
         self._drained.clear()
 
     def resume_writing(self) -> None:
-        """asyncio: all is on its way."""
+        """asyncio: the write buffer is empty."""
         self._drained.set()
 
     def data_received(self, data: bytes) -> None:
-        """asyncio: take in what came, and hand on what is whole."""
+        """asyncio: add received bytes, and pass on complete frames."""
         if self._closed is not None:
             return
         self._data += data
@@ -143,37 +143,38 @@ class RpcConnection(asyncio.Protocol):
 
 
 MAX_UNREAD_BYTES = 2 * CREDIT_WINDOW_BYTES + channel.MAX_FRAME_BYTES
-"""Bytes of one call that lie unread: a worker that sends more does not know the rules."""
+"""Maximum unread bytes of one call: a worker that sends more violates the flow control."""
 
 
 class RpcCallEnded(Exception):
-    """The call has ended, and receives nothing any more."""
+    """Raised on a send to a call that has ended."""
 
 
 class RpcTransport(Protocol):
-    """By which a call goes: as `line.Line`, to a process of ours or to who knows whom."""
+    """Transport of a call: `RpcConnection` to a worker process, or a connection to a remote
+    service."""
 
     async def send(
         self, message: dict[str, Any], fds: Sequence[int] = (), raw: bytes = b""
     ) -> None:
-        """Send a message; raises `channel.ChannelClosed` where the other side is gone."""
+        """Send a message; raise `channel.ChannelClosed` if the other side is gone."""
 
     def send_nowait(self, message: dict[str, Any]) -> None:
-        """Send one to the worker, if it still runs."""
+        """Send a message without waiting; it is lost if the other side is gone."""
 
     def close(self, why: str = "closed") -> None:
         """Close the connection."""
 
 
 class RpcCall:
-    """One call from the service's side: one reads its answers, one may tell it more."""
+    """One call, seen from the service: a reader of its answers, and a sender of more input."""
 
     def __init__(self, number: int, line: RpcTransport) -> None:
         self.number = number
         self.reached = asyncio.Event()
-        """All before it have ended: it is at work. Or it is over."""
+        """Set once all calls before it have ended and it executes, or once it has ended."""
         self.over = asyncio.Event()
-        """It has ended on the other side, or with it."""
+        """Set once it has ended on the other side, or the connection is closed."""
         self.began = False
         """True if the worker has ever started it."""
         self._line = line
@@ -205,11 +206,11 @@ class RpcCall:
             await self._changed.wait()
 
     async def send(self, message: dict[str, Any], raw: bytes = b"") -> None:
-        """Send it more, once it has read enough of what was sent before.
+        """Send more input, once enough of the earlier input was read.
 
         Raises:
             channel.ChannelClosed: the other side is gone.
-            CallOver: the call has ended.
+            RpcCallEnded: the call has ended.
         """
         size = credited_bytes(message, raw)
         while not self._outgoing.allows(size) and not self.over.is_set():
@@ -221,17 +222,17 @@ class RpcCall:
         await self._line.send({"call": self.number, "told": message}, raw=raw)
 
     def send_nowait(self, **message: Any) -> None:
-        """Send it a small message, behind what is on its way; one that has ended ignores it."""
+        """Queue a small message after earlier ones; a call that has ended ignores it."""
         if not self.over.is_set():
             self._line.send_nowait({"call": self.number, "told": message})
 
     def cancel(self) -> None:
-        """Ask it to stop."""
+        """Ask the worker to stop the call."""
         if not self.over.is_set():
             self._line.send_nowait({"call": self.number, "cancel": True})
 
     def receive(self, frame: channel.ChannelFrame) -> None:
-        """Take in what the line brings."""
+        """Handle a frame of this call."""
         match frame.message:
             case {"answer": dict()}:
                 self._answers.append(frame)
@@ -248,12 +249,12 @@ class RpcCall:
         self._changed.set()
 
     def begin(self) -> None:
-        """It is at work."""
+        """Note that the worker executes it."""
         self.began = True
         self.reached.set()
 
     def end(self, wrong: errors.SidecarError | channel.ChannelClosed | None = None) -> None:
-        """End it: a reader gets ``wrong`` after what has come."""
+        """End it: a reader gets ``wrong`` after the answers that have arrived."""
         if not self.over.is_set():
             self._wrong = wrong
             self.reached.set()
@@ -263,13 +264,13 @@ class RpcCall:
 
 
 class RpcCalls:
-    """All calls on the line to one worker."""
+    """All calls over the connection to one worker."""
 
     def __init__(self) -> None:
         self._line: RpcConnection | None = None
         self._calls: dict[int, RpcCall] = {}
         self._in_turn: deque[RpcCall] = deque()
-        """Those that have not ended: the first is at work."""
+        """Calls that have not ended and run one after the other: the first one executes."""
         self._begin_lock = asyncio.Lock()
         self._last = 0
         self._pongs: list[asyncio.Event] = []
@@ -278,7 +279,7 @@ class RpcCalls:
     async def begin(
         self, line: RpcConnection, operation: str, fds: Sequence[int], arguments: dict[str, Any]
     ) -> RpcCall:
-        """A call with a number of its own.
+        """Begin a call with a number of its own.
 
         Raises:
             channel.ChannelClosed: the other side is gone.
@@ -288,7 +289,7 @@ class RpcCalls:
         call = RpcCall(self._last, line)
         self._calls[call.number] = call
         try:
-            async with self._begin_lock:  # they are numbered as they go out
+            async with self._begin_lock:  # sends in the order of numbers
                 if "beside" in arguments:
                     call.begin()
                 else:
@@ -302,7 +303,7 @@ class RpcCalls:
         return call
 
     def forget(self, call: RpcCall) -> None:
-        """Forget its reader; what still comes of it is dropped."""
+        """Drop all further answers of a call that has no reader any more."""
         self._calls.pop(call.number, None)
 
     async def answers_ping(self, within_s: float) -> bool:
@@ -318,7 +319,7 @@ class RpcCalls:
             self._pongs.remove(pong)
 
     def receive(self, frame: channel.ChannelFrame) -> None:
-        """A frame of some call; of one that nobody knows any more, it is dropped."""
+        """Handle a frame; drop it if its call is unknown."""
         match frame.message:
             case {"call": int(number), **rest}:
                 if number in self._calls:
@@ -330,7 +331,7 @@ class RpcCalls:
                     pong.set()
 
     def end(self, why: channel.ChannelClosed) -> None:
-        """The line is gone, and all calls with it."""
+        """End all calls, because the connection is closed."""
         self.closed = why
         for call in self._calls.values():
             call.end(why)
@@ -338,7 +339,7 @@ class RpcCalls:
             pong.set()
 
     def _ended(self, number: int) -> None:
-        """The next is at work."""
+        """Remove a call that has ended; the next one executes."""
         self._in_turn = deque(call for call in self._in_turn if call.number != number)
         self._go_on()
 

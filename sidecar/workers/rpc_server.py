@@ -1,7 +1,8 @@
-"""RPC server inside a worker: one call, its stream and credit; shared page of executing calls.
+"""RPC server in a worker: one call, its stream and credit; shared page of executing calls.
 
-The worker's side writes before it executes and needs no system call for it. The service's side
-reads after the worker's death, whatever ended it: only those calls can be to blame.
+The worker writes the number of a call to the page before it executes it, without a system call. The
+service reads the page after the worker's death, whatever the cause: only those calls can be at
+fault.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sidecar.workers import channel
 from sidecar.workers.channel import ReceiveCredit, SendCredit, credited_bytes
 
 BEGUN_MESSAGE = {"begun": True}
-"""Answered before a file is looked at: what that takes is the file's, what came before is not."""
+"""Answer before a file is opened: time from then on is spent on the file, earlier time is not."""
 
 
 class CallCancelled(Exception):
@@ -29,7 +30,7 @@ class CallCancelled(Exception):
 
 
 class RpcSender:
-    """The worker's end of the line, for all of its threads."""
+    """Sender of the worker's frames, for all of its threads."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -44,13 +45,14 @@ class RpcSender:
         self.send_frame(channel.encode_frame(message, raw))
 
     def send_frame(self, frame: bytes) -> None:
-        """As `send`, with a frame that is made."""
+        """Send a frame that is already encoded; raise as `send`."""
         with self._lock:
             channel.send_frame(self._sock, frame)
 
 
 class RpcRequest:
-    """One call. Its answers are sent by one thread; the listener's thread hands in the rest."""
+    """One call. One thread sends its answers; the listener's thread adds input, credit,
+    cancellation."""
 
     def __init__(
         self, number: int, message: dict[str, Any], fds: list[int], sender: RpcSender
@@ -71,7 +73,7 @@ class RpcRequest:
         return self._cancelled
 
     def received(self) -> Iterator[tuple[dict[str, Any], bytes]]:
-        """Yield the messages that came since the last time, with the bytes behind them."""
+        """Yield the messages since the last time, with the bytes behind them."""
         while self._received:
             frame = self._received.popleft()
             received = frame.message["told"]
@@ -80,10 +82,10 @@ class RpcRequest:
             yield received, frame.raw
 
     def answer(self, answer: dict[str, Any], raw: bytes = b"") -> None:
-        """Send an answer, once enough of those before it was read.
+        """Send an answer, once enough of the earlier ones was read.
 
         Raises:
-            Unwanted: the call is cancelled.
+            CallCancelled: the call is cancelled.
             channel.ChannelClosed: the other side is gone.
         """
         message = {"call": self.number, "answer": answer}
@@ -97,7 +99,7 @@ class RpcRequest:
         self._sender.send_frame(frame)
 
     def offer(self, answer: dict[str, Any]) -> bool:
-        """As `answer`, where enough was read; else it is not sent.
+        """Send an answer if the credit allows it; else return False.
 
         Raises:
             channel.ChannelClosed: the other side is gone.
@@ -111,11 +113,11 @@ class RpcRequest:
         return True
 
     def end(self, **last: Any) -> None:
-        """Send its end: ``done`` or ``error``."""
+        """Send the end of the call: ``done`` or ``error``."""
         self._sender.send({"call": self.number, **last})
 
     def receive(self, frame: channel.ChannelFrame) -> None:
-        """From the listener: a frame of this call."""
+        """Handle a frame of this call; called by the listener's thread."""
         with self._changed:
             match frame.message:
                 case {"told": dict()}:
@@ -138,11 +140,11 @@ _PAGE_SLOTS = _PAGE_BYTES // _NUMBER.size
 
 
 class BegunCallsPage:
-    """The service's side; ``fd`` goes to the worker with a call."""
+    """Page of executing calls, the service's side; ``fd`` goes to the worker with a call."""
 
     def __init__(self) -> None:
         """Raises:
-        OSError: there is no memory for it, or no open file more.
+        OSError: there is no memory or no file descriptor left.
         """
         if hasattr(os, "memfd_create"):
             self.fd = os.memfd_create("executing")
@@ -158,17 +160,18 @@ class BegunCallsPage:
         return frozenset(filter(None, numbers))
 
     def close(self) -> None:
-        """Free it; nothing is read any more."""
+        """Free the page; it cannot be read afterwards."""
         if not self._memory.closed:
             self._memory.close()
             os.close(self.fd)
 
 
 class BegunCalls:
-    """The worker's side, for all of its threads; ``fd`` is the page's, None where there is none.
+    """Page of executing calls, the worker's side, for all of its threads. ``fd``: the page, or
+    None.
 
-    A call that is `alone` executes while no other does: if the worker dies then, there is no doubt
-    which call was to blame.
+    A call that is `alone` executes while no other does. If the worker dies then, that call is
+    certainly at fault.
     """
 
     def __init__(self, fd: int | None) -> None:
@@ -176,12 +179,12 @@ class BegunCalls:
         self._changed = threading.Condition()
         self._places = list(range(_PAGE_SLOTS))
         self._queue: deque[object] = deque()
-        """Threads that wait, in the order in which they came: nobody waits for those behind it."""
+        """Waiting threads, first in, first out: none waits for a later one."""
         self._alone = False
 
     @contextmanager
     def of(self, call: int, *, alone: bool = False) -> Iterator[None]:
-        """Note that the calling thread executes ``call`` meanwhile."""
+        """Mark ``call`` as executing in the calling thread, within the context."""
         place = self._enter(alone)
         _NUMBER.pack_into(self._memory, place * _NUMBER.size, call)
         try:

@@ -1,4 +1,4 @@
-"""TTS client: speech of the engine in a slot, tried again once in a new process."""
+"""TTS client: synthesis by the engine in a slot, with one retry in a new process."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from sidecar.workers.worker_process import WorkerDied
 
 
 class TtsClient:
-    """The engine that speaks, one for all. Pieces of text are said in the order in which they were
-    asked for, one after the other."""
+    """Client of the one TTS engine. Texts are synthesized one after the other, in the order of the
+    calls."""
 
     def __init__(self, slot: EngineSlot[engine_interface.TtsSpec]) -> None:
         self._slot = slot
 
     async def ready(self) -> tuple[str, ...]:
-        """Load the engine, if it is not there; whose voices it has.
+        """Load the engine if necessary; return the names of its voices.
 
         Raises:
-            errors.ModelLoadFailed, errors.WontFit, errors.ShuttingDown: it does not come.
+            errors.ModelLoadFailed, errors.WontFit, errors.ShuttingDown: it cannot be loaded.
             errors.EngineFailed: its process ended.
         """
         try:
@@ -35,15 +35,16 @@ class TtsClient:
     async def say(
         self, text: str, options: engine_interface.SynthesisOptions | None = None
     ) -> AsyncGenerator[engine_interface.SynthesizedAudio, None]:
-        """The sound of ``text`` (`MAX_TTS_CHARACTERS` at most), loading the engine if need be.
-        Leaving early ends it: at once for who leaves, between two pieces of sound for the engine.
-        Where the process ends before there is any sound (of another's text, or before this began),
-        it is tried once more in a new one.
+        """Yield the audio of ``text`` (at most `MAX_TTS_CHARACTERS`), loading the engine if
+        necessary. Leaving early returns at once; the engine stops between two frames of audio. If
+        the process ends before the first audio (because of another text, or before this call),
+        retry once in a new process.
 
         Raises:
             errors.VoiceUnknown: there is no such voice.
-            errors.ModelLoadFailed, errors.WontFit, errors.ShuttingDown: the engine does not come.
-            errors.EngineFailed: it broke, or its process ended.
+            errors.ModelLoadFailed, errors.WontFit, errors.ShuttingDown: the engine cannot be
+                loaded.
+            errors.EngineFailed: it failed, or its process ended.
         """
         if len(text) > engine_interface.MAX_TTS_CHARACTERS:
             raise ValueError(f"more than {engine_interface.MAX_TTS_CHARACTERS} characters at once")

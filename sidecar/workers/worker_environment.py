@@ -1,7 +1,7 @@
-"""Environment variables and resource manners of a worker process.
+"""Environment variables and priority of a worker process.
 
-A worker reads files that strangers made. It needs no token, no key and no password of anybody's;
-the process that looks at files needs hardly anything.
+A worker parses untrusted files. It needs no token, key or password; the probe process needs almost
+no variables.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from sidecar.checkpoints import onnx_runtime
 from sidecar.gpu_memory import gpu_devices
 
 WORKER_NICENESS = 5
-"""Workers stand back behind the service, which must answer, and the desktop they run on."""
+"""Workers have a lower priority than the service, which must answer, and than the desktop."""
 NICENESS_VARIABLE = "VIBEVOICE_WORKER_NICENESS"
-"""Tells a worker how far."""
+"""Variable with the niceness of a worker."""
 ONE_BLAS_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 """numpy's second thread spins after each small product: a fifth of the processor time of a
 recording with speakers. The networks have threads of their own. A value that the user sets wins."""
 LOG_LEVEL_VARIABLE = "VIBEVOICE_WORKER_LOG_LEVEL"
-"""Tells a worker the service's level, wherever that came from."""
+"""Variable with the service's log level, wherever that was set."""
 ENDS_WITH_PARENT_VARIABLE = "VIBEVOICE_WORKER_ENDS_WITH_PARENT"
-"""Tells a worker that it may ask Linux to end it with the thread that started it: that thread
+"""Variable that allows a worker to ask Linux to end it with the thread that started it: that thread
 lives as long as the service."""
 
 SECRET_NAME = re.compile(
@@ -36,9 +36,9 @@ SECRET_NAME = re.compile(
     r"|^(AWS|AZURE|OTEL)_|SECRET_|PASSWORD$|_PWD$",
     re.IGNORECASE,
 )
-"""Names of variables that hold what is nobody else's business."""
+"""Names of variables with secrets."""
 PASSWORD_IN_URL = re.compile(r"://[^/?#\s:]*:[^/?#\s]*@")
-"""An address with a password in it, whatever the variable is called."""
+"""URL with a password, in a variable of any name."""
 PASSED_VARIABLES = frozenset(
     {
         "PATH",
@@ -69,17 +69,16 @@ PASSED_VARIABLES = frozenset(
         *ONE_BLAS_THREAD,
     }
 )
-"""Variables that a Python needs to start, to find its libraries and ffmpeg, and where to put
-things."""
+"""Variables that Python needs to start, to find its libraries and ffmpeg, and to place files."""
 PASSED_PREFIXES = ("LC_", "PYTHON", "_PYI_", "_MEI")
-"""And what begins so: the locale, Python's own, where a packaged executable has unpacked itself."""
+"""Prefixes of further variables: locale, Python, folder of an unpacked packaged executable."""
 
 
 class EnvironmentNeeds(Enum):
     """Share of the environment that a worker gets."""
 
     ENGINE = auto()
-    """All but secrets: the libraries of an engine are steered by many variables."""
+    """All but secrets: many variables configure an engine's libraries."""
     LEAST = auto()
     """Variables needed to start, and to find ffmpeg."""
 
@@ -88,9 +87,9 @@ class EnvironmentNeeds(Enum):
 class WorkerOptions:
     """Behaviour of an engine's process.
 
-    ``niceness``: how far it stands back behind others. ``shared``: calls of many go on in it at
-    once, so that it is not ended for one that is slow to stop. ``patience_s``: for which it is not
-    ended sooner, however soon another would be there.
+    ``niceness``: its nice value. ``shared``: calls of several callers run in it at once, so it is
+    not killed because one is slow to stop. ``patience_s``: minimum time for a cancelled call to
+    stop, even if a new process would start sooner.
     """
 
     niceness: int = WORKER_NICENESS
@@ -101,7 +100,8 @@ class WorkerOptions:
 def worker_environment_of(
     ours: Mapping[str, str], needs: EnvironmentNeeds, niceness: int = WORKER_NICENESS
 ) -> dict[str, str]:
-    """The environment of a worker: what it ``needs`` of ours, and the package findable."""
+    """Return the environment of a worker: the variables that it ``needs``, and the package's
+    path."""
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [ours.get("PYTHONPATH")])]
     given = {
@@ -110,7 +110,7 @@ def worker_environment_of(
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONUTF8": "1",
         **onnx_runtime.TELEMETRY_OFF_ENV,
-        **gpu_devices.DEVICE_ORDER_ENV,  # a number means the GPU whose memory was planned with
+        **gpu_devices.DEVICE_ORDER_ENV,  # a number means the GPU of the memory plan
         NICENESS_VARIABLE: str(niceness),
         LOG_LEVEL_VARIABLE: logging.getLevelName(logging.getLogger().level),
     }
@@ -123,7 +123,7 @@ def worker_environment_of(
 def _passes(name: str, value: str, needs: EnvironmentNeeds) -> bool:
     if SECRET_NAME.search(name) or PASSWORD_IN_URL.search(value):
         return False
-    upper = name.upper()  # as Windows spells them is all the same to it
+    upper = name.upper()  # names are case-insensitive on Windows
     return (
         needs is EnvironmentNeeds.ENGINE
         or upper in PASSED_VARIABLES

@@ -1,9 +1,9 @@
-"""Live sessions inside a worker.
+"""Live sessions in a worker.
 
-Each is a call that goes on for as long as the session does. One thread serves all of them and
-waits for none: what a session's reader has not read lies in `_WorkerLiveSession.outbox`, and of
-sound that comes faster than it is heard the rest stays unread, so that the sender has to wait. A
-fault in work for one session ends that session; the others go on.
+Each session is a call that lasts as long as the session. One thread serves all of them and never
+blocks on one. Events that the service has not read wait in `_WorkerLiveSession.outbox`. If audio
+arrives faster than it is recognized, the rest stays unread, so that the sender waits. An internal
+error in one session ends only that session.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from sidecar.workers.rpc_server import BegunCalls, RpcRequest
 log = logging.getLogger(__name__)
 
 MAX_BACKLOG_S = 12.0
-"""Seconds of a session's sound that may wait inside the engine: a piece and a half."""
+"""Maximum audio of a session that may wait inside the engine: one and a half segments of the
+default maximum length."""
 POLL_INTERVAL_S = 0.05
-"""Interval of checks of a session that is held back."""
+"""Poll interval of a session whose input is held back."""
 
 
 class WorkerLiveSessions:
-    """The sessions of one engine; the thread lives as long as the process."""
+    """Sessions of one engine; their thread lives as long as the process."""
 
     def __init__(
         self,
@@ -39,7 +40,8 @@ class WorkerLiveSessions:
         on_end: Callable[[RpcRequest], object],
         executing: BegunCalls,
     ) -> None:
-        """``on_end`` is called with each call that has ended; ``executing`` notes those at work."""
+        """``on_end`` is called with each call that has ended; ``executing`` records the executing
+        ones."""
         self._engine, self._on_end, self._executing = engine, on_end, executing
         self._changed = threading.Condition()
         self._notified = False
@@ -47,10 +49,10 @@ class WorkerLiveSessions:
         threading.Thread(target=self._serve, daemon=True, name="sessions").start()
 
     def open(self, request: RpcRequest) -> None:
-        """Open the session that a call asks for.
+        """Open the session that a call requests.
 
         Raises:
-            errors.SidecarError: the engine does not take it.
+            errors.SidecarError: the engine does not accept it.
         """
         session = _WorkerLiveSession(request, self._engine, self._notify, self._executing)
         request.on_change = self._notify
@@ -83,7 +85,7 @@ class WorkerLiveSessions:
 
 
 class _WorkerLiveSession:
-    """One session: its call, and its side in the engine."""
+    """One session: its call, and its session in the engine."""
 
     def __init__(
         self,
@@ -96,7 +98,7 @@ class _WorkerLiveSession:
         self.ended = False
         self._notify, self._executing = notify, executing
         self._alone = bool(request.message.get("alone"))
-        """True if others wait while it is recognized, because it may be what ended an engine."""
+        """True if it must execute alone, because it may have killed an engine."""
         self._error: errors.SidecarError | None = None
         self._intake = SampleInput()
         self._lock = threading.Lock()
@@ -108,7 +110,7 @@ class _WorkerLiveSession:
         self._session.around, self._session.failed = self._around, self._failed
 
     def serve(self) -> bool:
-        """Take what came, send what is to be said; whether it has to be looked at again soon.
+        """Handle input and send events; return whether to serve it again soon.
 
         Raises:
             channel.ChannelClosed: the other side is gone.
@@ -119,7 +121,7 @@ class _WorkerLiveSession:
             self._end(error)
         except channel.ChannelClosed:
             raise
-        except Exception as error:  # the boundary of this process: one session ends
+        except Exception as error:  # top level of the worker: only this session ends
             log.exception("internal error in a live session, which ended")
             self._end(errors.EngineFailed(f"The engine failed: {type(error).__name__}."))
         return False
@@ -156,7 +158,7 @@ class _WorkerLiveSession:
             case {"change": dict(options)}:
                 self._session.change(live_options.LiveOptions.from_wire(options))
             case {"commit": _}:
-                self._session.push(self._intake.rest())  # none of the turn's sound is the next's
+                self._session.push(self._intake.rest())  # else it would go to the next turn
                 self._session.commit()
             case {"forget": _}:
                 self._session.push(self._intake.rest())
@@ -166,7 +168,8 @@ class _WorkerLiveSession:
                 self._session.finish()
 
     def _emit(self, event: live_events.LiveEvent) -> None:
-        """From the engine's threads. Of partials that nobody has read the last is kept."""
+        """Queue an event; called by the engine's threads. Unread partials are replaced by the last
+        one."""
         with self._lock:
             last = self._outbox[-1] if len(self._outbox) > 1 else None
             if isinstance(event, live_events.Partial) and isinstance(last, live_events.Partial):
@@ -182,7 +185,7 @@ class _WorkerLiveSession:
         return self._executing.of(self.request.number, alone=self._alone)
 
     def _failed(self, error: errors.SidecarError) -> None:
-        """From the engine's threads, behind all that they told."""
+        """End the session with an error after all its events; called by the engine's threads."""
         self._error = error
         self._notify()
 

@@ -1,9 +1,8 @@
 """Worker main: process entry point, listener thread.
 
-Those that are to go on beside others (`engine_slot.CONCURRENT`) have a thread of their own each.
-
-Started by `workers.worker_process`. The thread that listens answers pings, hands on what belongs to
-a call, and ends the process with the service.
+Calls that run beside others (`engine_slot.CONCURRENT`) have a thread each. `workers.worker_process`
+starts this process. The listener thread answers pings, passes messages to their calls, and ends the
+process with the service.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ from sidecar.workers.worker_operations import WorkerOperations
 log = logging.getLogger(__name__)
 
 IDLE_TRIM_S = 15.0
-"""Without work for so long, free memory goes back to the kernel. Not sooner: the next recording
-would fault it in again, which makes it 1 to 10 % slower
-(docs/decisions/vibevoice-worker.md); who dictates pauses for seconds."""
+"""Idle time after which free memory goes back to the kernel. Not sooner: the next recording would
+fault it in again, which makes it 1 to 10 % slower (docs/decisions/vibevoice-worker.md), and people
+who dictate pause for seconds."""
 
 
 def serve_calls(sock: socket.socket) -> None:
-    """Answer calls until the other side is gone (which ends the process)."""
+    """Answer calls until the other side is gone, which ends the process."""
     queued: queue.SimpleQueue[RpcRequest] = queue.SimpleQueue()
     requests: dict[int, RpcRequest] = {}
     operations = WorkerOperations(lambda request: requests.pop(request.number, None))
@@ -55,7 +54,7 @@ def serve_calls(sock: socket.socket) -> None:
 def _serve_call(
     operations: WorkerOperations, request: RpcRequest, requests: dict[int, RpcRequest]
 ) -> None:
-    """One call, and what is left of it."""
+    """Execute one call and clean up after it."""
     continues = False
     try:
         continues = _answer_call(operations, request)
@@ -69,7 +68,7 @@ def _serve_call(
 
 
 def _next_call(queued: queue.SimpleQueue[RpcRequest]) -> RpcRequest:
-    """The next call; while it is long in coming, this process is made small."""
+    """Wait for the next call; release memory if it takes longer than `IDLE_TRIM_S`."""
     try:
         return queued.get(timeout=IDLE_TRIM_S)
     except queue.Empty:
@@ -78,7 +77,7 @@ def _next_call(queued: queue.SimpleQueue[RpcRequest]) -> RpcRequest:
 
 
 def trim_heap() -> None:
-    """Return the free parts of the heap to the kernel, where the C library is glibc."""
+    """Return the free parts of the heap to the kernel, if the C library is glibc."""
     if sys.platform == "linux":
         import ctypes
 
@@ -88,7 +87,7 @@ def trim_heap() -> None:
 
 
 def _answer_call(operations: WorkerOperations, request: RpcRequest) -> bool:
-    """Run one call to its end; or begin it, where it goes on beside others: then it is true."""
+    """Execute one call to its end, or start a live session; return whether it goes on by itself."""
     try:
         if request.is_cancelled():
             raise CallCancelled
@@ -101,12 +100,12 @@ def _answer_call(operations: WorkerOperations, request: RpcRequest) -> bool:
     except CallCancelled:
         request.end(done=True)
     except errors.DeviceLost:
-        os._exit(1)  # nothing in this process can use the device again; the job gets a fresh one
+        os._exit(1)  # this process cannot use the device any more; the job gets a new one
     except errors.SidecarError as error:
         request.end(error=error.to_wire())
     except channel.ChannelClosed:
         raise
-    except Exception as error:  # the one boundary of this process: whatever an engine raises
+    except Exception as error:  # top level of the process: an engine may raise anything
         log.exception("internal error in the operation %s", request.message.get("operation"))
         failed = errors.EngineFailed(f"The engine failed: {type(error).__name__}.")
         request.end(error=failed.to_wire())
@@ -135,10 +134,10 @@ def _read_calls(
 
 
 def _die_with_parent() -> None:
-    """Ask Linux to end this process with the one that started it (the channel's end does so too).
+    """Ask Linux to end this process with its parent (as the end of the channel does).
 
-    The kernel means the thread that did: only where that is the service's main thread, which ends
-    last, may it be asked.
+    The kernel means the parent thread: this is allowed only if it is the service's main thread,
+    which ends last.
     """
     if sys.platform == "linux" and ENDS_WITH_PARENT_VARIABLE in os.environ:
         import ctypes
@@ -148,8 +147,8 @@ def _die_with_parent() -> None:
 
 
 def _exit_on_thread_error(args: threading.ExceptHookArgs) -> None:
-    """A thread that ended by a fault has left its work undone, for all who have calls in here, and
-    pings are answered by another: so the process ends too, and a fresh one goes on."""
+    """End the process if a thread fails: its calls would never end, while the listener thread still
+    answers pings. The service then starts a new process."""
     if args.exc_type is not SystemExit:
         name = args.thread.name if args.thread is not None else "unknown"
         fault = args.exc_value or args.exc_type()
@@ -158,13 +157,13 @@ def _exit_on_thread_error(args: threading.ExceptHookArgs) -> None:
 
 
 def main() -> None:
-    """The whole life of a worker."""
+    """Run a worker."""
     threading.excepthook = _exit_on_thread_error
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=os.environ.get(LOG_LEVEL_VARIABLE, "INFO"), handlers=[handler])
-    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, or a supervisor that tells the group
-        signal.signal(number, signal.SIG_IGN)  # the service answers it, and ends this
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, or a supervisor that signals the group
+        signal.signal(number, signal.SIG_IGN)  # the service handles it and ends this process
     sock = channel.inherited_socket()
     _die_with_parent()
     if hasattr(os, "nice"):

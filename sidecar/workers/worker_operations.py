@@ -35,18 +35,18 @@ AUDIO_TRUNCATED = transcript.Notice(
     "audio_truncated", "The recording is truncated; the transcript has what could be decoded."
 )
 MIN_PROGRESS_INTERVAL_S = 0.1
-"""Least time between two reports of progress that are sent on."""
+"""Minimum time between two progress reports."""
 MessageWithBytes = tuple[dict[str, Any], bytes]
-"""An answer with bytes behind it."""
+"""Answer with raw bytes behind it."""
 TTS_FRAME_S = 1.0
 MIN_PEAKS_PER_REPORT = 50
-"""Least tenths of a second that are worth a report of how loud they are."""
+"""Minimum number of peaks in a report; there is one for each tenth of a second."""
 
 
 class WorkerOperations:
-    """Operations of a worker, and the engine that it holds, at most one.
+    """Operations of a worker, with its engine, if one is loaded.
 
-    ``on_end`` is called with each call that went on beside others and has ended.
+    ``on_end`` is called when a live session has ended.
     """
 
     def __init__(self, on_end: Callable[[RpcRequest], object]) -> None:
@@ -58,10 +58,10 @@ class WorkerOperations:
         self._tts: engine_interface.TtsEngine | None = None
 
     def open_session(self, request: RpcRequest) -> None:
-        """A live session: it goes on by itself, and ends its call itself.
+        """Open a live session; it runs by itself and ends its call.
 
         Raises:
-            errors.SidecarError: the engine does not take it.
+            errors.SidecarError: the engine does not accept it.
         """
         from sidecar.workers.worker_live_sessions import WorkerLiveSessions
 
@@ -75,7 +75,7 @@ class WorkerOperations:
         self._live_sessions.open(request)
 
     def run(self, request: RpcRequest) -> Iterator[dict[str, Any] | MessageWithBytes]:
-        """The answers to one call."""
+        """Yield the answers to one call."""
         match request.message:
             case {"operation": "probe", "max_s": max_s} if request.fds:
                 audio_decoder.preload_decoders()
@@ -103,9 +103,9 @@ class WorkerOperations:
                 raise errors.EngineFailed("The worker process does not support this operation.")
 
     def _load(self, name: str, options: engine_interface.LoadOptions) -> Iterator[dict[str, Any]]:
-        """Load an engine; how much of it is there is told meanwhile."""
+        """Load an engine and yield the share that is loaded."""
         if options.speaks:
-            from sidecar.live.runtime import input_samples  # noqa: F401 - the first thing that is said needs it
+            from sidecar.live.runtime import input_samples  # noqa: F401 - needed by the first synthesis
 
             tts = create_tts_engine(name)
             yield from ({"loaded": part} for part in tts.load(options))
@@ -127,8 +127,8 @@ class WorkerOperations:
     def _say(
         self, text: str, options: engine_interface.SynthesisOptions, request: RpcRequest
     ) -> Iterator[MessageWithBytes]:
-        """The sound of a text, in frames of `TTS_FRAME_S` at most: one that is long in coming is no
-        longer than what may lie unread."""
+        """Yield the audio of a text in frames of at most `TTS_FRAME_S`: longer ones could exceed
+        the bytes that may lie unread."""
         sounds = self._loaded_tts().say(text, options, request.is_cancelled)
         for sound in resample_speech(sounds, options.rate) if options.rate else sounds:
             marks = [(mark.character, mark.start) for mark in sound.marks]
@@ -161,7 +161,8 @@ class WorkerOperations:
                 yield from report.of(with_word_times(event) if options.words else event)
 
     def _transcribe_together(self, request: RpcRequest) -> Iterator[dict[str, Any]]:
-        """Several in step; one that cannot be opened fails alone, who leaves is heard no more."""
+        """Transcribe a batch; a recording that cannot be opened fails alone, a cancelled one is
+        dropped."""
         engine = cast(engine_interface.BatchEngine, self._engine)
         left: set[int] = set()
 
@@ -239,7 +240,7 @@ def _clip_embedding(fd: int, max_s: float) -> dict[str, Any]:
 def resample_speech(
     sounds: Iterable[engine_interface.SynthesizedAudio], rate: int
 ) -> Iterator[engine_interface.SynthesizedAudio]:
-    """The same sound at ``rate`` samples a second; marks stay with the sound they came with."""
+    """Resample audio to ``rate`` samples a second; word marks stay with their audio."""
     from sidecar.live.runtime.input_samples import StreamResampler
 
     resampler: StreamResampler | None = None
@@ -255,7 +256,7 @@ def resample_speech(
 
 
 def _split_speaker(prints: list[dict[str, Any] | None], into: int | None) -> dict[str, Any]:
-    """Return the segments of one speaker by person; none if they cannot be told apart."""
+    """Return the segments of one speaker by person; empty if they cannot be told apart."""
     from sidecar.diarization.clustering import split_speaker
 
     found = split_speaker(
@@ -280,8 +281,8 @@ class TranscriptionReport:
         self._peaks_sent = 0
 
     def of(self, event: transcript.TranscriptionEvent) -> Iterator[dict[str, Any]]:
-        """The frames for an event; none for progress that comes too soon after the last. With them
-        goes how loud it was until here; of the whole, before the end."""
+        """Yield the frames for an event: none for progress too soon after the last report. New
+        peaks of the audio follow the event, or precede the last one."""
         if not isinstance(event, transcript.Finished):
             yield from self._frames_of(event)
         levels = self._audio.peaks.since(self._peaks_sent)

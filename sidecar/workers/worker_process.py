@@ -32,13 +32,13 @@ CANCEL_GRACE_S = 1.0
 """Minimum time for a process to answer a ping, and for a cancelled call to stop."""
 EXIT_GRACE_S = 2.0
 STDERR_TAIL_LINES = 40
-"""Of a worker's standard error that are remembered."""
+"""Lines of a worker's standard error that are kept."""
 HUNG_NOTE = "(it answered no ping, and the service killed it)"
-"""The last of them, in a note of such a crash."""
+"""Last line in the crash note of a process that hung."""
 LIVE_OPERATION = "live"
-"""The operation that goes on beside others of its kind, and executes only now and then."""
+"""Operation whose calls run concurrently and execute only now and then."""
 PROCESS_STUCK = "the process was killed and does not end"
-"""Message for callers if even a kill does not end it: in a driver that hangs, for one."""
+"""Message for callers if even a kill does not end the process, for example in a hung driver."""
 
 
 def worker_command() -> list[str]:
@@ -47,9 +47,9 @@ def worker_command() -> list[str]:
 
 
 class WorkerDied(Exception):
-    """The engine's process ended in the middle of a call; where this one never ``began``, of
-    another, or of none. ``explained``: it is known which calls were at work then, or that the
-    service ended the process on purpose. ``sole``: no call but this one was at work then."""
+    """Raised if the worker process ends during a call, or if the call cannot begin. ``began``:
+    whether this call was executing. ``explained``: it is known which calls were executing, or the
+    service ended the process on purpose. ``sole``: no other call was executing."""
 
     def __init__(
         self, why: str, began: bool = True, explained: bool = True, sole: bool = False
@@ -59,12 +59,12 @@ class WorkerDied(Exception):
 
 
 class EngineHandedOver(WorkerDied):
-    """The service that has the engine shuts down in good order, and another one goes on: nothing
-    that was recognized there is to blame."""
+    """Raised if the service that runs the engine shuts down and another service takes over: no call
+    is at fault."""
 
 
 class WorkerProcess:
-    """One child process that answers calls; its owner awaits `close`."""
+    """Child process that answers calls; its owner must await `close`."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class WorkerProcess:
         needs: EnvironmentNeeds = EnvironmentNeeds.ENGINE,
         options: WorkerOptions | None = None,
     ) -> None:
-        """Start it.
+        """Start the process.
 
         Raises:
             OSError: it cannot be started.
@@ -87,15 +87,16 @@ class WorkerProcess:
             target=_relay_output, args=(self._process.stderr, name, self._last_lines), daemon=True
         ).start()
         self.patience_s = CANCEL_GRACE_S
-        """Time for a cancelled call to stop; the loader knows what a new process costs."""
+        """Time for a cancelled call to stop: the load time, because a new process costs that
+        much."""
         self.on_end: Callable[[], None] = _no_callback
-        """Callback for its end, whatever the cause, if it ever had a call."""
+        """Callback for the end of the process, whatever the cause, if it ever had a call."""
         self._connecting: asyncio.Task[RpcConnection] | None = None
         self._calls = RpcCalls()
         self._page: BegunCallsPage | None = None
-        """Page of the live sessions that it is recognizing, once it has any."""
+        """Page of the live sessions that it is executing, once it has any."""
         self._blamed: frozenset[int] = frozenset()
-        """The live sessions that it was recognizing when it died."""
+        """The live sessions that it was executing when it died."""
         self._dead = False
         self._ours = False
         self._hung = False
@@ -109,12 +110,12 @@ class WorkerProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """Return the exit code (negative: by a signal), None while it runs."""
+        """Return the exit code (negative: signal number); None while it runs."""
         return self._process.poll()
 
     @property
     def pid(self) -> int:
-        """The process id."""
+        """Return the process id."""
         return self._process.pid
 
     @property
@@ -131,13 +132,14 @@ class WorkerProcess:
     async def calling(
         self, operation: str, fds: Sequence[int] = (), **arguments: Any
     ) -> AsyncIterator[RpcCall]:
-        """One operation, to be read and told more; leaving early cancels it.
+        """Start one operation; its call can be read and sent more messages. Leaving early cancels
+        it.
 
-        While another is at work it waits in the worker, and begins as soon as that has ended. A
-        worker that does not answer a ping when it is cancelled is killed, and so is one that goes
-        on with the operation for as long as it took to load (`patience_s`): a new one would be
-        there by now. Where others have calls in it too (`WorkerOptions.shared`), it is left to
-        itself instead.
+        While another call executes, it waits in the worker and begins as soon as that has ended. If
+        a cancelled call goes on and the worker answers no ping, the worker is killed. It is also
+        killed if the call goes on for as long as the engine took to load (`patience_s`): a new
+        process would be ready by then. A worker with calls of others (`WorkerOptions.shared`) is
+        not killed then: the call goes on until it ends.
 
         Raises:
             WorkerDied: the process ended.
@@ -163,11 +165,11 @@ class WorkerProcess:
     async def call(
         self, operation: str, fds: Sequence[int] = (), **arguments: Any
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """Run one operation and yield what it answers until it is done; as `calling`.
+        """Run one operation and yield its answers until it is done; as `calling`.
 
         Raises:
             WorkerDied: the process ended.
-            errors.SidecarError: the operation said no.
+            errors.SidecarError: the operation failed.
         """
         async with self.calling(operation, fds, **arguments) as call:
             async for answer, _ in call.answers():
@@ -176,7 +178,7 @@ class WorkerProcess:
     async def ask(
         self, operation: str, fds: Sequence[int] = (), **arguments: Any
     ) -> dict[str, Any]:
-        """Run one operation that answers with one frame (or with none: an empty one)."""
+        """Run one operation and return its last answer; empty if it has none."""
         answer: dict[str, Any] = {}
         async with aclosing(self.call(operation, fds, **arguments)) as frames:
             async for frame in frames:
@@ -184,11 +186,11 @@ class WorkerProcess:
         return answer
 
     async def answers_ping(self, within_s: float) -> bool:
-        """Return whether it answers a ping within so many seconds, whatever it computes."""
+        """Return whether it answers a ping in ``within_s`` seconds, whatever it computes."""
         return await self._calls.answers_ping(within_s)
 
     async def close(self) -> None:
-        """End the process: closed politely, killed if it does not go."""
+        """Close the connection so that the process ends; kill it if it does not."""
         self._ours = self._ours or self._process.poll() is None
         self._dead = True
         if self._connecting is not None:
@@ -206,18 +208,18 @@ class WorkerProcess:
             log.info("worker %s ended, pid %d, exit code %s", self.name, self.pid, code)
 
     async def crashed(self) -> bool:
-        """Return whether it ended, and not by our will; or hung."""
+        """Return whether it hung, or ended without the service ending it."""
         if self._ours:
             return False
         if self._hung:
             return True
-        if self._dead:  # its end of the line is gone; the process follows
+        if self._dead:  # the connection is closed; the process ends next
             await self._exited(EXIT_GRACE_S)
         return self._process.poll() is not None
 
     def kill(self, *, hung: bool = False) -> None:
-        """End the process at once; one that ``hung`` had crashed in all but name. If not even
-        that ends it, its callers get an error after a while, as if it had ended."""
+        """Kill the process. ``hung``: count it as a crash. If not even that ends the process, its
+        callers get an error after `EXIT_GRACE_S`, as if it had ended."""
         self._dead = True
         if not hung:
             self._ours = True
@@ -250,7 +252,7 @@ class WorkerProcess:
         return True
 
     async def _stop(self, call: RpcCall) -> None:
-        """Cancel a call, and wait until it has ended; how long that takes counts from its turn."""
+        """Cancel a call and wait until it has ended; the timeout counts from its turn."""
         call.cancel()
         loop = asyncio.get_running_loop()
         try:
@@ -263,7 +265,7 @@ class WorkerProcess:
                 try:
                     await asyncio.wait({over}, timeout=CANCEL_GRACE_S)
                     hears = call.over.is_set() or await ping
-                    if call.over.is_set():  # by now, where we were late ourselves
+                    if call.over.is_set():  # ended meanwhile: the service itself was late
                         return None
                 finally:
                     ping.cancel()
@@ -279,19 +281,19 @@ class WorkerProcess:
                         )
                     return self.kill(hung=not hears)
         except asyncio.CancelledError:
-            if call.began and not self._options.shared:  # else it is dropped when its turn comes
+            if call.began and not self._options.shared:  # else it is dropped in its turn
                 self.kill()
             raise
 
     async def _connected(self) -> RpcConnection:
-        """Return the connection to it. It is made once, also if a caller is cancelled meanwhile."""
+        """Return the connection to the process; it is made once, even if a caller is cancelled."""
         if self._connecting is None:
             made = RpcConnection.on(self._sock, self.pid, self._calls.receive, self._lost)
             self._connecting = asyncio.get_running_loop().create_task(made)
         return await asyncio.shield(self._connecting)
 
     def _lost(self, why: channel.ChannelClosed) -> None:
-        """A line that is closed is a worker that is gone."""
+        """Handle the end of the connection: the worker is dead."""
         self._dead = True
         if self._page is not None and not self._ours:
             self._blamed = self._page.calls()
@@ -309,9 +311,9 @@ def _no_callback() -> None:
 
 
 def _relay_output(pipe: IO[bytes], name: str, last_lines: deque[str]) -> None:
-    """Take in what a worker says, so that its pipe is never full, and log it as ours.
+    """Read a worker's standard error, so that its pipe is never full, and log it.
 
-    Its own lines are records in JSON; whatever else comes is from libraries.
+    The worker's own lines are JSON records; all others come from libraries.
     """
     with pipe:
         for raw in pipe:
