@@ -43,7 +43,7 @@ def read_secret(given: SecretStr) -> str:
     if not said.startswith("@"):
         return said
     path = Path(said[1:]).expanduser()
-    return files.read(path, MAX_SECRET_BYTES, private=True).decode("utf-8", "replace").strip()
+    return files.read(path, MAX_SECRET_BYTES, private=True).decode("utf-8-sig", "replace").strip()
 
 
 def secret_origin(given: SecretStr, setting: str) -> str:

@@ -51,7 +51,7 @@ def sidecar_dialect_of(health: bytes) -> SidecarDialect | None:
     body = openai_http.loads(health)
     if not isinstance(body, dict) or not {"contract", "engine", "engine_state"} <= body.keys():
         return None
-    engine = body["engine"]
+    engine = str(body["engine"])
     if engine == UPSTREAM_ENGINE:
         raise upstream_dialect.refused_failure("The upstream has the engine 'upstream' itself.")
     return SidecarDialect(

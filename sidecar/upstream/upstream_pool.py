@@ -180,13 +180,15 @@ class UpstreamPool:
                     self._pool.failed(index, time.monotonic(), after)
                 if step is FailureStep.NEVER:
                     raise patience.error from None
-                if step is FailureStep.SMALLER:
-                    return await self._smaller(piece, options, told, server, patience)
+                if step is not FailureStep.SMALLER:
+                    continue
+                self._pool.well(index)  # it answered, and is free for the halves
             else:
                 self._pool.well(index)
                 return [ChunkResult(piece, answer, server.name)]
             finally:
                 self._pool.left(index)
+            return await self._smaller(piece, options, told, server, patience)
 
     async def _next_candidate(self, patience: ChunkAttempts[int]) -> int:
         """Return the server to try next, after waiting until one is free.

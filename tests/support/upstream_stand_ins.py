@@ -147,6 +147,8 @@ class VllmStandIn(StandIn):
             temperature, text = body["temperature"], parts[1]["text"]
             self.asked.append({"text": text, "before": before, "temperature": temperature})
             fault = self.plan.popleft() if self.plan else ""
+            if fault == "unavailable":
+                return JSONResponse({"error": {"message": "starting"}}, 500)
             if length > most_s or fault == "length":
                 wrong = {"message": "This model's maximum context length is 9 tokens", "code": 400}
                 return JSONResponse({"error": wrong}, 400)

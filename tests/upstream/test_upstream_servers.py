@@ -434,6 +434,16 @@ def test_what_is_too_long_for_it_goes_in_smaller_pieces_from_then_on(
     assert transcript.segments[-1].end == pytest.approx(14.0, abs=0.6)
 
 
+def test_a_server_that_failed_before_is_free_for_the_halves(
+    start: Start, two_voices: Sound
+) -> None:
+    with VllmStandIn() as there:
+        there.plan.extend(["unavailable", "length"])
+        transcript = start(there.url).transcript(two_voices, diarize=False)
+    assert len(there.asked) == 4
+    assert transcript.segments[-1].end == pytest.approx(14.0, abs=0.6)
+
+
 @pytest.mark.parametrize("fault", ["inflated", "length"])
 def test_a_recording_that_was_taken_in_wrongly_is_heard_in_smaller_pieces(
     start: Start, two_voices: Sound, fault: str
