@@ -50,7 +50,7 @@ class SessionMoved(SidecarError, code="session_moved", kind=ErrorKind.CONFLICT):
 
 
 class SessionHandedOver(SidecarError, code="session_handed_over", kind=ErrorKind.BUSY):
-    """Live session that a service hands over as it shuts down."""
+    """Live session that a service hands over to another one at its shutdown."""
 
     default_detail = "This service shuts down; another one continues the live session."
     default_hint = "Reconnect now, with its id and 'after'."
