@@ -49,7 +49,7 @@ class ModelCheckpoint:
 
     @classmethod
     def of(cls, folder: Path, config: dict[str, Any], weights: tuple[Path, ...]) -> Self:
-        """Return the checkpoint of a folder whose files are checked."""
+        """Return the checkpoint of a folder after the check of its files."""
         size = sum(file.stat().st_size for file in weights)
         cached = folder.parent.name == "snapshots"
         revision = folder.name if cached else pulled_commit(folder)

@@ -34,8 +34,8 @@ class HubFile:
     """File at a server; ``name``: its path at the server and in the local folder.
 
     ``kind``: kind of the checksum; `GIT` is git's blob id, and `SIZE` means that the server has no
-    checksum. ``digest``: the checksum in hex. ``version``: tells versions of the file apart; '' if
-    the server has none.
+    checksum. ``digest``: the checksum in hex. ``version``: the server's mark of the file's version,
+    '' if it sends none.
     """
 
     name: str
@@ -89,7 +89,7 @@ class DownloadDestination:
         return path.with_name(f"{path.name}.{file.mark}{_PARTIAL}")
 
     def found(self, file: HubFile) -> Path | None:
-        """Return the path of an existing file, whose content is not checked, or `None`."""
+        """Return the path of an existing file (its content is not checked), or `None`."""
         path = self.path(file)
         return path if path.is_file() else None
 
@@ -117,7 +117,7 @@ class FolderDestination(DownloadDestination):
         self._repository, self._commit = repository, commit
 
     def begin(self) -> None:
-        """Delete the note of another commit, whose files are about to be replaced."""
+        """Delete the note of another commit before its files are replaced."""
         if pulled_commit(self.folder) not in (None, self._commit):
             (self.folder / PULL_NOTE_FILE).unlink()
 

@@ -266,7 +266,7 @@ class PulledVoices:
         return [key for key in voice.files if not self._is_here(key)]
 
     def whole(self) -> tuple[PulledVoice, ...]:
-        """Return the voices whose files all exist; their contents are not checked."""
+        """Return the voices with no missing files; the contents are not checked."""
         return tuple(voice for voice in self.voices if not self.lacking(voice))
 
     def largest_bytes(self, count: int) -> int:

@@ -189,6 +189,6 @@ class _TrunkGraphBuilder:
 
 
 def _shape(kernel: npt.NDArray[np.generic], stride: int) -> dict[str, Attribute]:
-    """Return the attributes of a convolution whose output has the input's size, or half of it."""
+    """Return the attributes of a convolution; its output has the input's size or half of it."""
     side = kernel.shape[-1]
     return {"kernel_shape": [side] * 2, "strides": [stride] * 2, "pads": [side // 2] * 4}

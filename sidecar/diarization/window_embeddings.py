@@ -1,7 +1,7 @@
 """Local speakers of ten-second windows and their embeddings, for recordings and chunks.
 
-A window depends only on the audio of its own blocks. So chunks whose windows start at the border of
-a block give, in sequence, the same windows as one machine with the whole recording.
+A window depends only on the audio of its own blocks. So if the windows of each chunk start at the
+border of a block, all chunks together give the same windows as the whole recording on one machine.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class WindowExtractor:
         self._blocks = {}
 
     def replay_audio(self, sound: Block) -> None:
-        """Append audio whose windows are known."""
+        """Append audio of known windows."""
         self.hear(sound)
         self._forget()
 
@@ -280,7 +280,7 @@ def _in_pieces(speech: Mask) -> Mask:
 
 
 def _frames_in(samples: int) -> int:
-    """Return the number of frames whose middle is within ``samples`` samples."""
+    """Return the number of frames that have their middle within ``samples`` samples."""
     last = round((samples / SAMPLE_RATE - RECEPTIVE_FIELD_S / 2) / FRAME_STEP_S)
     return max(0, min(WINDOW_FRAMES, last + 1))
 
@@ -353,7 +353,7 @@ def embed_windows(
     step_s: float,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[DiarizationWindow]:
-    """Return the windows of a chunk, whose audio comes in ``blocks`` at 16 kHz from its start on.
+    """Return the windows of a chunk; ``blocks``: its audio at 16 kHz from the start on.
 
     If the recording starts with the chunk, frames count from 0. Else they count from an arbitrary
     frame, and `decode_windows` or `place_windows` set the real ones. Return no windows if

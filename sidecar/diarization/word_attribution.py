@@ -3,8 +3,8 @@
 attribute_words(segments, diarizer.turns)
 
 Each word gets the dominant speaker at its middle. A cut between two speakers moves to the end of a
-sentence or to a pause close by, because word times are a few tenths of a second off (they are read
-from a model's attention). A segment without words gets the speaker who talks most in it.
+sentence or to a pause close by. The reason: word times are a few tenths of a second off, as they
+are read from a model's attention. A segment without words gets the speaker who talks most in it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Catalogue of all errors that a client can get.
 
-Each error is a class with a stable ``code``, an ``ErrorKind`` that each transport maps to its own
-statuses, a default ``detail``, and a ``hint`` that says what to do next. There is a file for each
-subject; `docs/errors.md` is generated from the classes.
+Each error is a class with a stable ``code``, a default ``detail``, and a ``hint`` with the next
+step for the user. It also has an ``ErrorKind``, which each transport maps to its own statuses.
+There is a file for each subject; `docs/errors.md` is generated from the classes.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class SessionTaken(SidecarError, code="session_taken", kind=ErrorKind.CONFLICT):
 
 
 class SessionMoved(SidecarError, code="session_moved", kind=ErrorKind.CONFLICT):
-    """Connection whose live session another connection took over."""
+    """Connection that lost its live session to another connection."""
 
     default_detail = "Another connection has taken this live session over."
     default_hint = "A session has one connection: the latest one."
@@ -117,7 +117,7 @@ class SoundInvalid(BadRequest, code="sound_invalid"):
 
 
 class EncodingUnavailable(SidecarError, code="encoding_unavailable", kind=ErrorKind.UNSUPPORTED):
-    """Encoding of live audio whose package is not installed."""
+    """Encoding of live audio that needs a package which is not installed."""
 
     default_detail = "This installation does not decode Opus."
     default_hint = "Send pcm16, or install 'vibevoice-asr[opus]' where the service runs."

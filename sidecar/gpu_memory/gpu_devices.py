@@ -148,7 +148,7 @@ def other_processes_bytes(
 ) -> int:
     """Return the bytes of a device that processes other than our engines use.
 
-    If the driver does not report the memory of one of our engines, the result is ``before``, or
+    If the driver does not report the memory of one of our engines, return ``before``. The result is
     less if that leaves too little for the weights.
     """
     here = [one for one in holdings.values() if one.pid is not None]

@@ -1,7 +1,7 @@
 """Memory admission: available bytes of a device, plans of jobs, placement of engines. Pure.
 
 `memory_plan` computes the memory of a recording. This module combines that with the free memory and
-the engine's own. It returns a plan for a job, an error that says what would fit, or the placement
+the engine's own. It returns a plan for a job, an error that names what would fit, or the placement
 of a new engine.
 """
 
@@ -133,8 +133,10 @@ class MemoryAdmission:
         options: TranscribeOptions,
         now: MemoryState,
     ) -> tuple[MemoryEstimate, tuple[MemoryEstimate, ...]]:
-        """Return the memory estimate of a recording at ``precision``, and those of the other
-        precisions that would fit."""
+        """Return the memory estimate of a recording at ``precision``.
+
+        If it does not fit, also return the estimates of the other precisions that would.
+        """
         work, available = self._work(audio_s, options), self.available_bytes(now)
         estimate = memory_plan.plan_job(
             self._shape, precision, work, available, now.bandwidth, apart=now.on_gpu
@@ -160,7 +162,7 @@ class MemoryAdmission:
         """Return the options with a memory plan that fits, and a fallback plan.
 
         Raises:
-            errors.WontFit: no plan fits; the hint says what would.
+            errors.WontFit: no plan fits; the hint names what would.
         """
         estimate, others = self.estimate(precision, audio_s, options, now)
         if not estimate.fits:
@@ -291,7 +293,7 @@ def _prompt_tokens(options: TranscribeOptions) -> int:
 def does_not_fit_error(
     estimate: MemoryEstimate, others: Sequence[MemoryEstimate]
 ) -> errors.WontFit:
-    """Return the error for a recording that does not fit; its hint says what would fit."""
+    """Return the error for a recording that does not fit; its hint names what would fit."""
     minutes = estimate.longest_audio_s / 60
     ways = [f"precision {one.precision}" for one in others]
     if minutes >= 1:

@@ -186,7 +186,7 @@ VIBEVOICE_7B_SHAPE = ModelShape(
     acoustic=EncoderShape(latent=64),
     semantic=EncoderShape(latent=128),
 )
-"""The released model, VibeVoice-ASR-7B: 8.330 billion parameters."""
+"""Dimensions of the released model, VibeVoice-ASR-7B: 8.330 billion parameters."""
 
 
 SAMPLE_RATE = 24_000
@@ -204,7 +204,8 @@ MIN_OUTPUT_TOKENS = 64
 """Tokens for the first segment of a very short recording."""
 
 CONTEXT_BYTES = 600_000_000
-"""The CUDA context, cuBLAS and cuDNN workspaces. An estimate until it is measured on a GPU."""
+"""Bytes of the CUDA context and of the workspaces of cuBLAS and cuDNN. An estimate until it is
+measured on a GPU."""
 
 FRAGMENTATION = 0.03
 """Share that the allocator loses by rounding and gaps. An estimate until it is measured on a
@@ -215,7 +216,7 @@ DRAFT_TOKENS = 12
 (`DRAFT_WIDTH_TOKENS` of `engines.vibevoice.vibevoice_decoder`)."""
 
 CACHE_ROUND = 64
-"""The cache's length is a multiple of this many positions."""
+"""The cache's length is a multiple of this number of positions."""
 
 SMALL_TENSORS_BYTES = 1 << 14
 """Bytes of tensors too small to be counted: positions, angles, statistics."""
@@ -283,7 +284,7 @@ class MemoryBreakdown:
 
 
 def reserve_bytes(tensors: int) -> int:
-    """Return the bytes of a process on the card besides ``tensors`` bytes of tensors."""
+    """Return the bytes of a process on the card in addition to ``tensors`` bytes of tensors."""
     return CONTEXT_BYTES + round(FRAGMENTATION * tensors)
 
 

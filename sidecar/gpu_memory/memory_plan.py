@@ -73,10 +73,12 @@ class MemoryEstimate:
 def plan_ladder(work: RecordingWork, *, apart: bool = True) -> tuple[MemoryPlan, ...]:
     """Return the plans for a recording; each is slower and needs less memory than the one before.
 
-    The steps: evict the encoders to the host's memory (a copy of 1.4 GB before the next job); let
-    the cache grow while decoding (its graph is captured anew each time); use smaller encoder chunks
-    and prefill tiles (more kernel launches); keep the token table on the host (a row of 7 KB per
-    token). ``apart``: the device's memory is not the host's; if it is, moving saves nothing.
+    The steps are: 1. The encoders are evicted to the host's memory (a copy of 1.4 GB before the
+    next job). 2. The cache grows while decoding (its graph is captured anew each time). 3. Encoder
+    chunks and prefill tiles are smaller (more kernel launches). 4. The token table stays on the
+    host (a row of 7 KB per token).
+
+    ``apart``: the device's memory is not the host's; if it is, moving saves nothing.
     """
     fast = MemoryPlan(cache_tokens=_rounded(work.positions))
     evicting = replace(fast, evict_encoders=apart)
@@ -344,7 +346,7 @@ class JobForecast:
         return replace(self, sentence=f"{self.sentence}, usually {usual} (not measured here)")
 
     def without_seconds(self) -> JobForecast:
-        """Return the forecast with a sentence that says why it has no duration.
+        """Return the forecast with the reason for its missing duration in the sentence.
 
         No job was measured yet, and the device's speed is not known.
         """
@@ -355,7 +357,7 @@ class JobForecast:
     def small(
         cls, spec: EngineSpec, precision: Precision, audio_s: float | None, longest_s: float
     ) -> JobForecast:
-        """Return the forecast of an engine whose memory is small and constant at any length."""
+        """Return the forecast of an engine with small memory that is constant at any length."""
         return cls(
             fits=True,
             precision=precision,

@@ -34,7 +34,7 @@ PROMPT_TOKENS = 64
 MAX_SAMPLE_S, SAMPLE_CHUNK_S = 30.0, 4.0
 """Maximum length of a voice sample, and of the chunks in which it is encoded."""
 CACHED_VOICE_SAMPLES = 16
-"""Maximum number of voice samples whose embeddings stay in memory."""
+"""Maximum number of voice samples with embeddings in memory."""
 FRAMES_PER_CHARACTER, MIN_FRAMES = 2, 40
 """Limit of frames of a text: about four times the duration of human speech. It ends a model that
 predicts no end."""
@@ -196,8 +196,9 @@ def _voice_sample_values(shape: TtsModelShape, sample_s: float) -> int:
 def _prompt(model: memory_footprint.ModelShape, tokens: int) -> int:
     """Return the number of values alive in an MLP during the prompt.
 
-    Per token: the embedding, the rows before the layer and after its attention, and both of them
-    normed; queries, attention output, keys, values, cosine and sine; gate, up and their product.
+    Each token has its embedding, and the rows before the layer and after its attention, both also
+    normed. It has queries, attention output, keys, values, cosine and sine. The MLP adds gate, up
+    and their product.
     """
     beside = 5 * model.hidden + 2 * (model.query_width + model.key_width + model.head_dim)
     return tokens * (beside + 3 * model.mlp)
@@ -206,8 +207,8 @@ def _prompt(model: memory_footprint.ModelShape, tokens: int) -> int:
 def _frame(shape: TtsModelShape, prompt: int) -> int:
     """Return the number of values alive while a frame is generated.
 
-    They are those in the widest stage of the codec, the states of the codec and of the semantic
-    encoder, the embeddings of the prompt, and the modulations of the head for each step.
+    They are: the widest stage of the codec; the states of the codec and of the semantic encoder;
+    the embeddings of the prompt; the modulations of the head for each step.
     """
     model = shape.model
     codec = memory_footprint.widest_stage(model.acoustic, model.acoustic.hop)

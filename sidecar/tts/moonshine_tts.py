@@ -34,7 +34,7 @@ MAX_PCM16 = 32_767
 
 
 class MoonshineTts:
-    """TTS with downloaded voices of moonshine-voice."""
+    """TTS engine with downloaded voices of moonshine-voice."""
 
     def __init__(self) -> None:
         self._folder = Path()
@@ -175,7 +175,11 @@ def library_default_voice(keys: Sequence[str]) -> str:
 
 
 def _language_tag(catalogue: VoiceCatalogue, language: str) -> str:
-    """The tag that is meant: itself, or the first region of a language."""
+    """Return the tag for ``language``: itself, or the first region of that language.
+
+    Raises:
+        errors.VoiceUnknown: there is no voice for the language.
+    """
     wanted = language.strip().lower().replace("_", "-")
     general = [tag for tag in sorted(catalogue, key=_dialect_rank) if tag.split("-")[0] == wanted]
     if wanted in catalogue:

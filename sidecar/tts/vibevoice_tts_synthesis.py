@@ -201,7 +201,7 @@ WARM_UP_TEXT = "One, two, three."
 
 
 class SynthesisCancelled(Exception):
-    """The synthesis was cancelled."""
+    """Cancellation of a synthesis."""
 
 
 class VibeVoiceSynthesizer:
