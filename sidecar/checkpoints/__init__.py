@@ -1,1 +1,1 @@
-"""Model checkpoints: lookup, integrity, download."""
+"""Model checkpoints: search, integrity check, download; and ONNX models."""

@@ -1,7 +1,7 @@
 """Checkpoint folder and its integrity check.
 
-Looks at `config.json` and at the headers of the safetensors files, and imports nothing heavy: the
-process that answers requests asks here.
+This module reads `config.json` and the headers of the safetensors files. It imports nothing heavy,
+because the process that answers requests uses it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ORIGINAL_MODEL_TYPE = "vibevoice"
 """`model_type` in the original layout, which the TTS models share."""
 WEIGHTS_FILE, WEIGHTS_INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 PULL_NOTE_FILE = "pulled.json"
-"""In a folder that `pull --to` filled: its repository, its revision and which commit that was."""
+"""Note in a folder that `pull --to` filled: repository, revision and commit."""
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 
 _TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
@@ -30,15 +30,15 @@ _PROCESSOR_FILES = (("processor_config.json",), ("preprocessor_config.json",))
 _CHAT_TEMPLATE_FILES = (("chat_template.jinja",), ("chat_template.json",))
 _MAX_NOTE_BYTES = 4096
 _MAX_JSON_BYTES = 25_000_000
-"""Largest JSON that is read, in bytes; huggingface_hub sets it for safetensors headers."""
+"""Maximum size of JSON; huggingface_hub has the same limit for safetensors headers."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCheckpoint:
-    """Folder that can be loaded, as far as that is known without loading it.
+    """Checkpoint in a folder that passed the checks which need no load.
 
-    ``bytes`` is the size of ``weight_files`` together; ``revision`` the commit, where the folder
-    is one of a Hugging Face cache or `pull` noted it there.
+    ``bytes``: total size of ``weight_files``. ``revision``: the commit, if the folder belongs to a
+    Hugging Face cache or `pull` wrote a note; else `None`.
     """
 
     folder: Path
@@ -49,7 +49,7 @@ class ModelCheckpoint:
 
     @classmethod
     def of(cls, folder: Path, config: dict[str, Any], weights: tuple[Path, ...]) -> Self:
-        """The one in a folder whose files were looked at."""
+        """Return the checkpoint of a folder after the check of its files."""
         size = sum(file.stat().st_size for file in weights)
         cached = folder.parent.name == "snapshots"
         revision = folder.name if cached else pulled_commit(folder)
@@ -57,12 +57,12 @@ class ModelCheckpoint:
 
 
 def is_commit(text: str) -> bool:
-    """Return whether a revision is a commit, and no branch or tag, which can move."""
+    """Return whether a revision is a commit; branches and tags can move."""
     return re.fullmatch(r"[0-9a-f]{40}", text) is not None
 
 
 def pulled_commit(folder: Path, repository: str | None = None) -> str | None:
-    """The commit that `pull` noted in a folder (of ``repository``, if named); None without."""
+    """Return the commit in the note of `pull` (for ``repository``, if given), or `None`."""
     try:
         with (folder / PULL_NOTE_FILE).open("rb") as file:
             note = json.loads(file.read(_MAX_NOTE_BYTES))
@@ -77,15 +77,16 @@ def pulled_commit(folder: Path, repository: str | None = None) -> str | None:
 def read_checkpoint(
     folder: Path, check: Callable[[Path], dict[str, Any]] | None = None
 ) -> ModelCheckpoint:
-    """Look at everything that can be seen without loading it; ``check`` reads the configuration of
-    another model than VibeVoice-ASR.
+    """Check a folder without loading it, and return its checkpoint.
+
+    ``check``: reads the configuration of a model other than VibeVoice-ASR.
 
     Raises:
         errors.CheckpointNotFound: there is no `config.json`.
         errors.CheckpointIncomplete: weights, tokenizer or processor are missing.
         errors.CheckpointDamaged: a file is truncated or damaged, or cannot be read.
         errors.CheckpointNotConverted, errors.CheckpointUnsupported: see `check_vibevoice_config`.
-        errors.CheckpointUnsafe: code of its own, or nothing but pickled weights.
+        errors.CheckpointUnsafe: it has its own code, or only pickled weights.
     """
     with disk_errors_as_ours():
         config = (check or check_vibevoice_config)(folder)
@@ -96,10 +97,10 @@ def read_checkpoint(
 
 @contextmanager
 def disk_errors_as_ours() -> Iterator[None]:
-    """Turn errors of the disk into ours.
+    """Translate errors of the disk.
 
     Raises:
-        errors.CheckpointDamaged: a file that is there cannot be read.
+        errors.CheckpointDamaged: a file exists but cannot be read.
     """
     try:
         yield
@@ -110,10 +111,10 @@ def disk_errors_as_ours() -> Iterator[None]:
 
 
 def check_vibevoice_config(folder: Path) -> dict[str, Any]:
-    """`config.json`, which must be that of VibeVoice-ASR as transformers has it.
+    """Return `config.json`, which must be that of VibeVoice-ASR in the layout of transformers.
 
-    A config that names code of its own (``auto_map``) is rejected, not ignored: its author meant
-    another model than the one we would load.
+    A config that names its own code (``auto_map``) is rejected, not ignored: its author meant
+    another model than the one that would be loaded.
     """
     config = read_config(
         folder,
@@ -134,11 +135,11 @@ def check_vibevoice_config(folder: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path, remedy: str) -> dict[str, Any]:
-    """Return `config.json`; ``remedy``: what helps where there is none.
+    """Return `config.json`; ``remedy``: hint of the error if it is missing.
 
     Raises:
-        errors.CheckpointNotFound: there is none.
-        errors.CheckpointDamaged: it is no JSON object.
+        errors.CheckpointNotFound: there is no `config.json`.
+        errors.CheckpointDamaged: it is not a JSON object.
     """
     if not (folder / "config.json").is_file():
         raise errors.CheckpointNotFound(f"{folder} has no config.json.", hint=remedy)
@@ -146,7 +147,7 @@ def read_config(folder: Path, remedy: str) -> dict[str, Any]:
 
 
 def refuse_code(folder: Path, config: dict[str, Any]) -> None:
-    """Raise `errors.CheckpointUnsafe` where a configuration names code of its own."""
+    """Raise `errors.CheckpointUnsafe` if a configuration names its own code."""
     if "auto_map" in config:
         raise errors.CheckpointUnsafe(
             f"{folder} has its own code (auto_map), which this service never runs."
@@ -154,7 +155,7 @@ def refuse_code(folder: Path, config: dict[str, Any]) -> None:
 
 
 def check_safetensors(path: Path) -> frozenset[str]:
-    """The names of the tensors in a file whose length is what its header says.
+    """Check that a file's size matches its header, and return the names of its tensors.
 
     The header is 8 bytes of length (little-endian), then JSON; tensors follow without gaps.
     """
@@ -176,7 +177,7 @@ def check_safetensors(path: Path) -> frozenset[str]:
 
 
 def _is_asr_config(config: dict[str, Any]) -> bool:
-    """Return whether a config of the original layout is of the ASR model, not of the TTS model."""
+    """Return whether a config of the original layout is that of the ASR model, not the TTS one."""
     architectures = config.get("architectures")
     if isinstance(architectures, list) and architectures:
         return any("ASR" in str(name) for name in architectures)
@@ -184,7 +185,10 @@ def _is_asr_config(config: dict[str, Any]) -> bool:
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
-    """The weights, in the order of their names; transformers looks for the single file first."""
+    """Check the weight files and return them, sorted by name.
+
+    As in transformers, a single file has priority over an index of several.
+    """
     if (folder / WEIGHTS_FILE).is_file():
         check_safetensors(folder / WEIGHTS_FILE)
         return (folder / WEIGHTS_FILE,)
@@ -211,14 +215,14 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
 
 
 def _check_processor(folder: Path) -> None:
-    """The tokenizer, the processor's settings and the chat template are there."""
+    """Check that the tokenizer, the processor's settings and the chat template exist."""
     for ways in (_TOKENIZER_FILES, _PROCESSOR_FILES, _CHAT_TEMPLATE_FILES):
         if not any(all((folder / name).is_file() for name in names) for names in ways):
             require_files(folder, list(ways[0]), 1)
 
 
 def require_files(folder: Path, absent: list[str], of: int) -> None:
-    """Raise `errors.CheckpointIncomplete` where files are absent; ``of``: files of weights."""
+    """Raise `errors.CheckpointIncomplete` if files are absent; ``of``: number of weight files."""
     if absent:
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
         count = f" ({len(absent)} of {of} files of weights)" if of > 1 else ""
@@ -228,12 +232,12 @@ def require_files(folder: Path, absent: list[str], of: int) -> None:
 
 
 def damaged_error(path: Path, what: str) -> errors.CheckpointDamaged:
-    """The error of a file that is ``what``."""
+    """Return the error for a damaged file; ``what``: the end of its message."""
     return errors.CheckpointDamaged(f"{path} {what}.", hint=_repair_hint(path.parent))
 
 
 def _repair_hint(folder: Path) -> str:
-    """Return the hint that makes a folder whole: if it is of a cache, the command that does it."""
+    """Return the hint that repairs a folder; for one in a cache, the command with its name."""
     if folder.parent.name != "snapshots":
         return "Copy the folder anew, or get the whole: vibevoice-asr pull vibevoice"
     name = folder.parent.parent.name.removeprefix("models--").replace("--", "/", 1)
@@ -241,10 +245,10 @@ def _repair_hint(folder: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a checkpoint's.
+    """Return the JSON object in a file of a checkpoint.
 
     Raises:
-        errors.CheckpointDamaged: it is none.
+        errors.CheckpointDamaged: the file is too large or not a JSON object.
     """
     if path.stat().st_size > _MAX_JSON_BYTES:
         raise damaged_error(path, "is too large to be JSON of a checkpoint")

@@ -1,8 +1,8 @@
-"""Checkpoint download: files in parallel, resumed, checked.
+"""Checkpoint download: parallel files, resume, checksums.
 
-The bytes are fetched here and not by huggingface_hub, because its download (2.4) begins a file
-anew after every interruption and by plain HTTP checks its size only, and one file of these is
-gigabytes. What is written has the layout of its cache, so that every tool finds it.
+This module fetches the bytes itself. The download of huggingface_hub (2.4) restarts a file after
+every interruption, and by plain HTTP checks only its size; one of these files has gigabytes. The
+result has the layout of the Hugging Face cache, so that every tool finds it.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ def pull_checkpoint(
     meter: download_files.DownloadProgress | None = None,
     layout: CheckpointLayout = TRANSFORMERS_LAYOUT,
 ) -> checkpoint.ModelCheckpoint:
-    """Bring a checkpoint here, to the Hugging Face cache or to the folder ``to``, and check it all.
+    """Download a checkpoint to the Hugging Face cache or to the folder ``to``, and check it.
 
-    What is here already is checked and not fetched again. What an interruption leaves is used by
-    the next call. Without a ``revision`` it is the commit that is here, and the newest
-    (`MAIN_REVISION`) only where there is none.
+    Existing files are checked and not fetched again. An interrupted download is resumed by the next
+    call. Without a ``revision`` the installed commit is used; if there is none, the newest
+    (`MAIN_REVISION`).
 
     Raises:
         errors.HubUnreachable, errors.RepositoryNotFound, errors.RepositoryForbidden: no answer.
-        errors.BadCheckpoint: it is of no use here, or came damaged.
-        errors.DiskFull, errors.CheckpointUnwritable: there is no room, or no right to it.
-        errors.PullRunning: another process is at it.
+        errors.BadCheckpoint: the checkpoint cannot be used, or was damaged on the way.
+        errors.DiskFull, errors.CheckpointUnwritable: too little disk space, or no permission.
+        errors.PullRunning: another process downloads it.
     """
     meter = meter or download_files.DownloadProgress()
     cache = hugging_face_cache.cache_folder(
@@ -73,8 +73,10 @@ def _look_up(
     meter: download_files.DownloadProgress,
     layout: CheckpointLayout,
 ) -> hugging_face_hub.HubSnapshot:
-    """Look up the requested revision at the hub; if none is requested, the ``pinned`` commit, or
-    else `MAIN_REVISION`."""
+    """List the files of the requested revision at the hub.
+
+    If no revision is requested, use the ``pinned`` commit, or else `MAIN_REVISION`.
+    """
     snapshot = hugging_face_hub.list_snapshot(
         repo, revision or hugging_face_cache.MAIN_REVISION, layout
     )
@@ -94,7 +96,7 @@ def _fetch_all(
     meter: download_files.DownloadProgress,
     layout: CheckpointLayout,
 ) -> None:
-    """The small files first: `config.json` says whether the large ones are worth it."""
+    """Download the small files first: `config.json` shows whether the weights can be used."""
     meter.begin(snapshot.repository, sum(file.size for file in snapshot.files))
     stop = threading.Event()
     large = [file for file in snapshot.files if layout.is_large(file.name)]
@@ -114,7 +116,11 @@ def _fetch(
     meter: download_files.DownloadProgress,
     stop: threading.Event,
 ) -> None:
-    """Bring one file here and check it; `growing.Stopped` once ``stop`` is set."""
+    """Download one file and check it.
+
+    Raises:
+        DownloadStopped: ``stop`` was set.
+    """
     if (found := place.found(file)) is not None:
         with found.open("rb") as content:
             growing = download_files.PartialFile(file, content, meter, stop)
@@ -130,8 +136,10 @@ def _fetch(
 
 
 def _pinned_commit(cache: Path, layout: CheckpointLayout) -> str | None:
-    """The commit in a repository's cache that a service loads: that of `MAIN_REVISION`, or the
-    newest whole one. None where there is none."""
+    """Return the commit in a repository's cache that a service loads, or `None`.
+
+    It is that of `MAIN_REVISION`; if that is not recorded, the newest complete one.
+    """
     if (commit := hugging_face_cache.cached_commit(cache)) is not None:
         return commit
     try:
@@ -146,7 +154,7 @@ def _pinned_commit(cache: Path, layout: CheckpointLayout) -> str | None:
 
 
 def _cached_folder(cache: Path, revision: str | None, layout: CheckpointLayout) -> Path:
-    """The folder of a revision in the cache, which need not be there."""
+    """Return the folder of a revision in the cache, which may not exist."""
     commit = (
         hugging_face_cache.cached_commit(cache, revision)
         if revision

@@ -1,4 +1,4 @@
-"""Partial downloads and their destination: checksum, resume offset, stall timeout."""
+"""Files of a download and their destination: checksum, resume, retry, disk space, lock."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ _ANY_MARK = "[0-9a-f]" * 8
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """A file at a server: ``name`` is its path there and here, ``digest`` its checksum in hex.
+    """File at a server; ``name``: its path at the server and in the local folder.
 
-    ``kind`` says which checksum: `GIT` is git's blob id; `SIZE` none, where a server has none.
-    ``version`` tells it from what was there before, '' where the server does not say.
+    ``kind``: kind of the checksum; `GIT` is git's blob id, and `SIZE` means that the server has no
+    checksum. ``digest``: the checksum in hex. ``version``: the server's mark of the file's version,
+    '' if it sends none.
     """
 
     name: str
@@ -44,7 +45,7 @@ class HubFile:
     version: str = ""
 
     def __post_init__(self) -> None:
-        # They become names of files here, so what a server says must not leave the folder.
+        # Names and digests become local paths: a server's answer must not leave the folder.
         parts = self.name.split("/")
         if self.size < 0 or not all(re.fullmatch(r"\w[\w.-]*", part) for part in parts):
             raise ValueError(f"no file to be fetched: {self.name!r}")
@@ -55,12 +56,12 @@ class HubFile:
 
     @property
     def mark(self) -> str:
-        """A few letters for this version, for names of files."""
+        """Return a short hash of this version, for names of partial files."""
         version = f"{self.size} {self.version or self.digest}"
         return hashlib.sha256(version.encode()).hexdigest()[:8]
 
     def hashers(self) -> dict[str, Any]:
-        """Return the hash objects of its checksums by kind: SHA-256 always, and the server's."""
+        """Return hash objects by kind: always SHA-256, and the kind of the server's checksum."""
         sums: dict[str, Any] = {SHA256: hashlib.sha256()}
         if self.kind == MD5:
             sums[MD5] = hashlib.md5(usedforsecurity=False)
@@ -70,58 +71,58 @@ class HubFile:
 
 
 class DownloadDestination:
-    """A folder that files are brought to; nothing has its final name before it is checked."""
+    """Folder of a download; a file gets its final name only after its check."""
 
     def __init__(self, folder: Path) -> None:
         self.root = self.folder = folder
-        """The folder that all of it is in, and the one that can be loaded in the end."""
+        """``root`` has all files; ``folder`` can be loaded after the download."""
         self.lock = folder / LOCK
-        """The file that one download at a time locks."""
+        """Lock file: one download at a time."""
 
     def path(self, file: HubFile) -> Path:
         """Return the final path of a file."""
         return self.folder.joinpath(*file.name.split("/"))
 
     def partial(self, file: HubFile) -> Path:
-        """Return the path of a partial download: beside its final name, by its version."""
+        """Return the path of a partial file: beside the final one, with the version's mark."""
         path = self.path(file)
         return path.with_name(f"{path.name}.{file.mark}{_PARTIAL}")
 
     def found(self, file: HubFile) -> Path | None:
-        """The file, where it is here already (which says nothing of its content)."""
+        """Return the path of an existing file (its content is not checked), or `None`."""
         path = self.path(file)
         return path if path.is_file() else None
 
     def keep(self, file: HubFile) -> None:
-        """Give a file that is whole its name; nothing where that is done."""
+        """Rename a complete file to its final name, unless that is done."""
         with suppress(FileNotFoundError):
             os.replace(self.partial(file), self.path(file))
 
     def drop(self, file: HubFile) -> None:
-        """Forget a file that is here."""
+        """Delete a file."""
         self.path(file).unlink(missing_ok=True)
 
     def begin(self) -> None:
-        """Remove the mark that another commit is complete here."""
+        """Delete the note that another commit is complete."""
 
     def finish(self, revision: str) -> None:
-        """All of it is here."""
+        """Record that all files are complete."""
 
 
 class FolderDestination(DownloadDestination):
-    """A folder with the files of a commit, and a note of which that is (`checkpoint.PULLED`)."""
+    """Folder with the files of a commit, and a note with that commit (`PULL_NOTE_FILE`)."""
 
     def __init__(self, folder: Path, repository: str, commit: str) -> None:
         super().__init__(folder)
         self._repository, self._commit = repository, commit
 
     def begin(self) -> None:
-        """Delete the note of another commit, whose files are about to be replaced."""
+        """Delete the note of another commit before its files are replaced."""
         if pulled_commit(self.folder) not in (None, self._commit):
             (self.folder / PULL_NOTE_FILE).unlink()
 
     def finish(self, revision: str) -> None:
-        """Note which commit it is, and leave no lock behind."""
+        """Write the note with the commit, and delete the lock file."""
         note = {"repository": self._repository, "revision": revision, "commit": self._commit}
         files.write(self.folder / PULL_NOTE_FILE, json.dumps(note).encode(), files.PUBLIC)
         with suppress(OSError):
@@ -129,7 +130,7 @@ class FolderDestination(DownloadDestination):
 
 
 class HubCacheDestination(DownloadDestination):
-    """A repository in the Hugging Face cache: blobs by checksum, and a folder of links per commit.
+    """Repository in the Hugging Face cache: blobs by checksum, and a folder of links per commit.
 
     The layout is documented by huggingface_hub ("Understand caching").
     """
@@ -137,26 +138,26 @@ class HubCacheDestination(DownloadDestination):
     def __init__(self, root: Path, commit: str) -> None:
         super().__init__(root / "snapshots" / commit)
         self.root, self._commit = root, commit
-        # Where huggingface_hub has its locks too.
+        # huggingface_hub has its locks in the same folder.
         self.lock = root.parent / ".locks" / root.name / "pull.lock"
 
     def partial(self, file: HubFile) -> Path:
-        """Beside the blob, by its checksum: the next attempt finds it, whatever its revision."""
+        """Return the path beside the blob, by checksum: an attempt of any revision resumes it."""
         return self.root / "blobs" / f"{file.digest}{_PARTIAL}"
 
     def found(self, file: HubFile) -> Path | None:
-        """The link, or the blob that another commit brought."""
+        """Return the link, or the blob that another commit has, or `None`."""
         blob = self._blob(file)
         return super().found(file) or (blob if blob.is_file() else None)
 
     def keep(self, file: HubFile) -> None:
-        """Name the blob and link to it; where links are not allowed (Windows) the blob moves."""
+        """Rename the blob and link to it; if links are not allowed (Windows), move the blob."""
         blob, link = self._blob(file), self.path(file)
         with suppress(FileNotFoundError):
             os.replace(self.partial(file), blob)
         if link.is_file():
             return
-        link.unlink(missing_ok=True)  # one that leads nowhere
+        link.unlink(missing_ok=True)  # a dangling link
         link.parent.mkdir(parents=True, exist_ok=True)
         try:
             link.symlink_to(os.path.relpath(blob, link.parent))
@@ -169,7 +170,7 @@ class HubCacheDestination(DownloadDestination):
         self._blob(file).unlink(missing_ok=True)
 
     def finish(self, revision: str) -> None:
-        """Note which commit a branch or a tag is."""
+        """Record the commit of a branch or tag."""
         if revision != self._commit and ".." not in revision:
             reference = self.root / "refs" / revision
             reference.parent.mkdir(parents=True, exist_ok=True)
@@ -180,9 +181,9 @@ class HubCacheDestination(DownloadDestination):
 
 
 PARALLEL_DOWNLOADS = 4
-"""Files at a time: one connection rarely fills a fast line."""
+"""Maximum number of files at a time: one connection rarely uses all of a fast line."""
 MAX_ATTEMPTS = 5
-"""Attempts of a file without a byte of progress in between."""
+"""Maximum number of attempts of a file without a byte of progress in between."""
 RETRY_PAUSE_S = 1.0
 READ_BYTES = 1 << 20
 _POLL_S = 0.5
@@ -190,38 +191,38 @@ _POLL_S = 0.5
 RESERVE_BYTES = 512 << 20
 """Disk space that a download leaves free."""
 PASSING = frozenset({408, 429, 500, 502, 503, 504})
-"""Answers of a server that are worth another try."""
+"""HTTP statuses after which a request is retried."""
 _UNITS = {"GB": (1e9, 1), "MB": (1e6, 0)}
 
 Result = TypeVar("Result")
 ChunkReader = Callable[[HubFile, int], Iterator[tuple[int, bytes]]]
-"""The bytes of a file from a place to its end, each chunk with its place in the file; raises
-`DownloadInterrupted`. A server that knows no ranges begins at 0 again."""
+"""Reader of a file from an offset to its end: yields the offset and bytes of each chunk, and raises
+`DownloadInterrupted`. If a server does not support ranges, it starts at 0."""
 
 
 class DownloadInterrupted(Exception):
-    """The server stopped answering in the middle of a file; another try may do."""
+    """Interruption of a file by the server or the network; a retry may succeed."""
 
 
 class DownloadStopped(Exception):
-    """Another file failed, or Ctrl-C was pressed."""
+    """Stop of a download, because another file failed or the user pressed Ctrl-C."""
 
 
 class DownloadProgress:
-    """Progress of a download. This one shows nothing."""
+    """Progress of a download; this base class shows nothing."""
 
     def begin(self, what: str, total: int) -> None:
-        """It begins; ``total`` bytes are to be here and checked at the end."""
+        """Start the display; at the end ``total`` bytes are downloaded and checked."""
 
     def advance(self, count: int) -> None:
-        """Count so many bytes more (or fewer) that are here and checked. Called from any thread."""
+        """Add ``count`` downloaded and checked bytes; may be negative. Called from any thread."""
 
     def notice(self, message: str) -> None:
         """Print a notice."""
 
 
 class PartialFile:
-    """A file as far as it is here, and the checksums of that, in one reading."""
+    """Partial file and the checksums of its content, which is read once."""
 
     def __init__(
         self, file: HubFile, content: BinaryIO, meter: DownloadProgress, stop: threading.Event
@@ -237,24 +238,24 @@ class PartialFile:
 
     @property
     def whole(self) -> bool:
-        """Return whether every byte is here, and is the one that the server has."""
+        """Return whether all bytes are there and match the server's checksum."""
         kind = self.file.kind
         here = self.done == self.file.size and not self.too_long
         return here and (kind == SIZE or self._sums[kind].hexdigest() == self.file.digest)
 
     @property
     def sha256(self) -> str:
-        """The SHA-256 of what is here, in hex."""
+        """Return the SHA-256 of the content, in hex."""
         return str(self._sums[SHA256].hexdigest())
 
     def write(self, data: bytes) -> None:
-        """Append what came."""
+        """Append received bytes."""
         self.too_long = len(data) > self.file.size - self.done
         self._content.write(data)
         self._count(data)
 
     def restart(self) -> None:
-        """Begin again with nothing."""
+        """Delete the content and start again."""
         self._content.truncate(0)
         self._meter.advance(-self.done)
         self._sums, self.done, self.too_long = self.file.hashers(), 0, False
@@ -269,11 +270,11 @@ class PartialFile:
 
 
 def download_file(read: ChunkReader, growing: PartialFile, stop: threading.Event) -> None:
-    """Ask for what is missing until all of it is here; every byte that comes renews the patience.
+    """Download the missing bytes of a file; any progress resets the number of attempts.
 
     Raises:
-        Exception: it does not come; what the server or the network said last.
-        Stopped: ``stop`` was set.
+        Exception: all attempts failed; the last error of the server or the network.
+        DownloadStopped: ``stop`` was set.
     """
     if growing.too_long:
         growing.restart()
@@ -296,11 +297,12 @@ def download_file(read: ChunkReader, growing: PartialFile, stop: threading.Event
 
 
 def chunks(answer: Any, start: int, size: int) -> Iterator[tuple[int, bytes]]:
-    """As `ChunkReader`, what an HTTP answer (of httpx or httpx2) to a question from ``start`` on
-    brings.
+    """Yield the chunks of an HTTP response (httpx or httpx2) as `ChunkReader`.
+
+    ``start``: offset of the request. ``size``: size of the file.
 
     Raises:
-        Interrupted: it ends before ``size``, or is another part of the file.
+        DownloadInterrupted: the response ends before ``size``, or has another range.
     """
     place = 0
     if answer.status_code == 206:  # partial content
@@ -322,11 +324,11 @@ def fetch(
     meter: DownloadProgress,
     stop: threading.Event,
 ) -> str:
-    """Bring a file here, check it and give it its name; its SHA-256 in hex.
+    """Download a file, check it and rename it; return its SHA-256 in hex.
 
     Raises:
-        errors.CheckpointDamaged: it came with another checksum.
-        Stopped: ``stop`` was set.
+        errors.CheckpointDamaged: its checksum is wrong.
+        DownloadStopped: ``stop`` was set.
     """
     begun = place.partial(file)
     begun.parent.mkdir(parents=True, exist_ok=True)
@@ -351,7 +353,7 @@ def fetch(
 def check_room(
     place: DownloadDestination, missing: Sequence[HubFile], what: str, unit: str, hint: str
 ) -> None:
-    """Raise `errors.DiskFull` if what is still to be fetched does not fit."""
+    """Raise `errors.DiskFull` if the missing bytes do not fit on the disk."""
     needed = 0
     for file in missing:
         begun = place.partial(file)
@@ -369,10 +371,10 @@ def check_room(
 
 @contextmanager
 def locked(place: DownloadDestination, detail: str | None = None) -> Iterator[None]:
-    """Lock a destination, which is created.
+    """Create a destination and lock it.
 
     Raises:
-        errors.PullRunning: another process is at it, as ``detail`` says.
+        errors.PullRunning: another process has the lock; with the text ``detail``.
     """
     for folder in (place.root, place.lock.parent):
         folder.mkdir(parents=True, exist_ok=True)
@@ -387,8 +389,10 @@ def locked(place: DownloadDestination, detail: str | None = None) -> Iterator[No
 def explained_by(
     address: str, network: tuple[type[Exception], ...], hint: str | None = None
 ) -> Iterator[None]:
-    """The errors of the network (those that are named) and of the disk, as ours; ``hint``: what
-    helps where a folder is at fault."""
+    """Translate the given errors of the network, and errors of the disk.
+
+    ``hint``: hint of an error of the folder.
+    """
     try:
         yield
     except network as error:
@@ -402,7 +406,7 @@ def explained_by(
 
 
 def _unwritable(error: OSError, hint: str | None) -> errors.SidecarError:
-    """Return the error of a disk that takes no more of a download."""
+    """Return the error for a disk that is full or cannot be written to."""
     if error.errno == errno.ENOSPC:
         return errors.DiskFull(
             "The disk is full.",
@@ -417,13 +421,12 @@ def _unwritable(error: OSError, hint: str | None) -> errors.SidecarError:
 def run_in_parallel(
     work: Iterable[Callable[[], Result]], stop: threading.Event
 ) -> Iterator[Result]:
-    """Yield the result of each piece of ``work`` as it is done; the first that fails sets
-    ``stop``."""
+    """Yield the result of each call in ``work`` when it is done; a failure sets ``stop``."""
     with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
         waiting = {pool.submit(one) for one in work}
         try:
             while waiting:
-                # In steps, because a wait without end hears no Ctrl-C on Windows.
+                # With a timeout, because Ctrl-C does not interrupt an endless wait on Windows.
                 done, waiting = wait(waiting, timeout=_POLL_S, return_when=FIRST_COMPLETED)
                 for future in done:
                     yield future.result()

@@ -1,4 +1,4 @@
-"""Hugging Face cache: its folder (environment variables), its snapshots, checkpoints in it."""
+"""Hugging Face cache: location by environment variables, snapshots, checkpoints in it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sidecar import errors
 from sidecar.checkpoints.checkpoint import ModelCheckpoint, is_commit, read_checkpoint
 
 MAIN_REVISION = "main"
-"""The branch that is meant where nobody names a revision."""
+"""Default revision: a branch."""
 
 
 def hugging_face_cache(env: Mapping[str, str] = os.environ) -> Path:
-    """The Hugging Face cache, by the variables that huggingface_hub obeys."""
+    """Return the folder of the Hugging Face cache, by the variables of huggingface_hub."""
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if named := env.get(variable):
             return Path(os.path.expandvars(named)).expanduser()
@@ -23,12 +23,12 @@ def hugging_face_cache(env: Mapping[str, str] = os.environ) -> Path:
 
 
 def cache_folder(repo: str, root: Path) -> Path:
-    """The folder of a repository in a Hugging Face cache."""
+    """Return the folder of a repository in the Hugging Face cache ``root``."""
     return root / f"models--{repo.replace('/', '--')}"
 
 
 def cached_commit(repo: Path, revision: str = MAIN_REVISION) -> str | None:
-    """The commit that a branch or a tag is in a repository's cache; None where it is not noted."""
+    """Return the commit of a branch or tag in a repository's cache; `None` if not recorded."""
     try:
         commit = (repo / "refs" / revision).read_text("utf-8").strip()
     except (OSError, ValueError):
@@ -37,23 +37,25 @@ def cached_commit(repo: Path, revision: str = MAIN_REVISION) -> str | None:
 
 
 def cached_snapshots(repo: Path) -> list[Path]:
-    """The revisions of a repository in a cache: ``main`` first, then the newest."""
+    """Return the snapshots of a repository in a cache: ``main`` first, then the newest."""
     main = cached_commit(repo)
     folders = [folder for folder in (repo / "snapshots").glob("*") if folder.is_dir()]
     return sorted(folders, key=lambda each: (each.name != main, -each.stat().st_mtime))
 
 
 def searched_folder_text(named: Path | None) -> Path:
-    """Return the folder that is searched for a checkpoint: the one that was ``named``, or the
-    cache."""
+    """Return the folder in which a checkpoint is searched: ``named``, or the cache."""
     return Path(os.path.abspath(hugging_face_cache() if named is None else named.expanduser()))
 
 
 def candidate_folders(
     path: Path, repositories: Iterable[str], marks: Iterable[str] = ("config.json",)
 ) -> Iterator[Path]:
-    """The folders that may be checkpoints: ``path`` itself where it has one of ``marks``, the
-    revisions in a repository's cache, or those of ``repositories`` in a whole cache."""
+    """Yield the folders that may be checkpoints.
+
+    They are ``path`` itself if it has one of ``marks``, the snapshots in a repository's cache, or
+    those of ``repositories`` in a whole cache.
+    """
     if any((path / mark).is_file() for mark in marks):
         yield path
     elif (path / "snapshots").is_dir():
@@ -68,10 +70,10 @@ def candidate_folders(
 def first_complete_checkpoint(
     folders: Iterable[Path], read: Callable[[Path], ModelCheckpoint] = read_checkpoint
 ) -> ModelCheckpoint | None:
-    """The first that is whole; None where there is none at all.
+    """Return the first complete checkpoint; `None` if there are no folders.
 
     Raises:
-        errors.BadCheckpoint: what is wrong with the first, where none is whole.
+        errors.BadCheckpoint: none is complete; the error of the first.
     """
     wrong: errors.BadCheckpoint | None = None
     for folder in folders:
@@ -92,11 +94,12 @@ def find_model(
     remedy: str,
     marks: Iterable[str] = ("config.json",),
 ) -> ModelCheckpoint:
-    """Return the one in the folder that was ``named`` (its own, or a cache that has it), or in the
-    cache; ``what`` is looked for, and ``remedy`` is what helps where it is not.
+    """Return the checkpoint in ``named`` (folder of the checkpoint or a cache), or in the cache.
+
+    ``what``: name of the model for the error. ``remedy``: hint of the error.
 
     Raises:
-        errors.BadCheckpoint: there is none, or what is wrong with the first.
+        errors.BadCheckpoint: there is none, or the error of the first.
     """
     path = searched_folder_text(named)
     try:
@@ -109,7 +112,7 @@ def find_model(
 
 
 def no_access(error: OSError) -> errors.CheckpointNotFound:
-    """The error of a folder that cannot be looked into."""
+    """Return the error for a folder that cannot be read."""
     return errors.CheckpointNotFound(
         f"{error.filename} cannot be read: {error.strerror}.", hint="Check its permissions."
     )

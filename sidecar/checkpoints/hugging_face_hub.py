@@ -1,4 +1,4 @@
-"""Client of the model hub through huggingface_hub."""
+"""Client of the Hugging Face hub through huggingface_hub."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sidecar.checkpoints.model_repositories import CheckpointLayout
 from sidecar.version import __version__
 
 HUB_TIMEOUT_S = 10.0
-"""Longest silence of the hub; huggingface_hub has the same."""
+"""Timeout of connecting and of each read; the default of huggingface_hub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,10 @@ def list_snapshot(repo: str, revision: str, layout: CheckpointLayout) -> HubSnap
     """List the files to download, with their checksums.
 
     Raises:
-        errors.CheckpointUnsafe: its weights are pickled.
-        errors.CheckpointUnsupported: it has none.
-        errors.HubUnreachable: the answer is not that of a hub.
+        errors.CheckpointUnsafe: the repository has only pickled weights.
+        errors.CheckpointUnsupported: the repository has no weights.
+        errors.RepositoryNotFound: ``repo`` is not a valid name.
+        errors.HubUnreachable: the response is not that of a hub.
     """
     try:
         info = huggingface_hub.HfApi().model_info(
@@ -84,10 +85,10 @@ def list_snapshot(repo: str, revision: str, layout: CheckpointLayout) -> HubSnap
 def read_hub_file(
     snapshot: HubSnapshot, file: download_files.HubFile, start: int
 ) -> Iterator[tuple[int, bytes]]:
-    """As `download_files.Read`.
+    """Read a file from the hub, as `download_files.ChunkReader`.
 
     Raises:
-        Interrupted: the connection broke off, or the server is busy.
+        DownloadInterrupted: the connection failed, or the server is busy.
     """
     url = huggingface_hub.hf_hub_url(snapshot.repository, file.name, revision=snapshot.commit)
     headers = build_hf_headers(library_name="vibevoice-asr", library_version=__version__)
@@ -112,7 +113,7 @@ def read_hub_file(
 
 @contextmanager
 def hub_errors_as_ours(repo: str, revision: str) -> Iterator[None]:
-    """The errors of the hub, the network and the disk, as ours."""
+    """Translate errors of the hub, the network and the disk."""
     with download_files.explained_by(
         constants.ENDPOINT, (download_files.DownloadInterrupted, httpx2.HTTPError)
     ):

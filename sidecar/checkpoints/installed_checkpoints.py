@@ -1,9 +1,9 @@
-"""Checkpoints and TTS voices on this machine: VibeVoice, VibeVoice TTS, Voxtral, pulled voices.
+"""Installed checkpoints and TTS voices: VibeVoice, VibeVoice TTS, Voxtral, downloaded voices.
 
-The list of voices is a file beside them, so that a folder can be copied to a machine without a
-network, and damage is noticed later.
+The manifest of voices is a file in their folder. So the folder can be copied to a machine without a
+network, and damage is detected later.
 
-Looks at `config.json` and the headers of the weights, and imports nothing heavy.
+This module reads `config.json` and the headers of the weights, and imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ VIBEVOICE_REPOSITORY = "microsoft/VibeVoice-ASR-HF"
 
 
 def find_checkpoint(model_path: Path | None) -> checkpoint.ModelCheckpoint:
-    """The checkpoint in ``model_path`` (its folder, or a cache that has it), or in the cache.
+    """Return the checkpoint in ``model_path`` (of the checkpoint or a cache), or in the cache.
 
-    Of several, the canonical repository's comes first, and of that the revision ``main``; one that
-    is not whole gives way to the next.
+    The canonical repository has priority, and in it the revision ``main``. An incomplete one is
+    skipped.
 
     Raises:
-        errors.BadCheckpoint: there is none, or what is wrong with the first.
+        errors.BadCheckpoint: there is none, or the error of the first.
     """
     path = hugging_face_cache.searched_folder_text(model_path)
     try:
@@ -41,14 +41,14 @@ def find_checkpoint(model_path: Path | None) -> checkpoint.ModelCheckpoint:
         raise hugging_face_cache.no_access(error) from None
     found = hugging_face_cache.first_complete_checkpoint(folders)
     if found is None and model_path is not None:
-        return checkpoint.read_checkpoint(path)  # says what it lacks
+        return checkpoint.read_checkpoint(path)  # its error names what is missing
     if found is None:
         raise errors.CheckpointNotFound()
     return found
 
 
 def _candidates(path: Path) -> Iterator[Path]:
-    """The folders that may be checkpoints, in a folder, a repository's cache or a whole cache."""
+    """Yield the folders that may be checkpoints: a folder, a repository's cache, a whole cache."""
     if (path / "config.json").is_file():
         yield path
     elif (path / "snapshots").is_dir():
@@ -66,21 +66,21 @@ def _candidates(path: Path) -> Iterator[Path]:
 
 
 def is_vibevoice_cache(name: str) -> bool:
-    """Return whether a folder of a cache is of a VibeVoice-ASR, by its ``name``."""
+    """Return whether the ``name`` of a cache folder is that of a VibeVoice-ASR."""
     return "vibevoice" in name.lower() and "asr" in name.lower()
 
 
 VIBEVOICE_TTS_REPOSITORY = "vibevoice/VibeVoice-1.5B-hf"
-"""As the configuration of transformers names it."""
+"""VibeVoice TTS, as the configuration class of transformers names it."""
 VIBEVOICE_TTS_COMMAND = "vibevoice-asr pull vibevoice-1.5b"
 VIBEVOICE_TTS_MODEL_TYPE = "vibevoice"
-"""`model_type` in `config.json` in both layouts; they differ in the names of the parts."""
+"""`model_type` in `config.json` of both layouts, which differ in the names of the parts."""
 _MODEL_PARTS = frozenset({"audio_config", "text_config", "semantic_model_config"})
 _ORIGINAL_MODEL_PARTS = frozenset({"acoustic_tokenizer_config", "decoder_config"})
 
 
 VOICES_FOLDER = "voices"
-"""Beside the weights of a TTS model: recordings of the voices that it speaks with."""
+"""Folder beside the weights of a TTS model, with recordings of its voices."""
 
 
 def voice_samples(folder: Path) -> list[Path]:
@@ -89,10 +89,10 @@ def voice_samples(folder: Path) -> list[Path]:
 
 
 def find_vibevoice_tts(voice_path: Path | None) -> checkpoint.ModelCheckpoint:
-    """The one in ``voice_path`` (its folder, or a cache that has it), or in the cache.
+    """Return the checkpoint in ``voice_path`` (of the checkpoint or a cache), or in the cache.
 
     Raises:
-        errors.BadCheckpoint: there is none, or what is wrong with the first.
+        errors.BadCheckpoint: there is none, or the error of the first.
     """
     return hugging_face_cache.find_model(
         voice_path,
@@ -104,10 +104,10 @@ def find_vibevoice_tts(voice_path: Path | None) -> checkpoint.ModelCheckpoint:
 
 
 def read_vibevoice_tts(folder: Path) -> checkpoint.ModelCheckpoint:
-    """Look at everything that can be seen without loading it.
+    """Check a folder without loading it, and return its checkpoint.
 
     Raises:
-        errors.BadCheckpoint: there is none, it is not whole, or of another kind.
+        errors.BadCheckpoint: there is none, it is incomplete, or of another model.
     """
     try:
         return checkpoint.read_checkpoint(folder, check_vibevoice_tts_config)
@@ -118,7 +118,7 @@ def read_vibevoice_tts(folder: Path) -> checkpoint.ModelCheckpoint:
 
 
 def check_vibevoice_tts_config(folder: Path) -> dict[str, Any]:
-    """`config.json`, which must be that of VibeVoice as transformers has it."""
+    """Return `config.json`, which must be that of VibeVoice TTS in the layout of transformers."""
     config = checkpoint.read_config(folder, f"Get VibeVoice: {VIBEVOICE_TTS_COMMAND}")
     checkpoint.refuse_code(folder, config)
     kind = config.get("model_type")
@@ -151,10 +151,10 @@ TEKKEN_FILE = "tekken.json"
 
 
 def find_voxtral(model_path: Path | None) -> checkpoint.ModelCheckpoint:
-    """The one in ``model_path`` (its folder, or a cache that has it), or in the cache.
+    """Return the checkpoint in ``model_path`` (of the checkpoint or a cache), or in the cache.
 
     Raises:
-        errors.BadCheckpoint: there is none, or what is wrong with the first.
+        errors.BadCheckpoint: there is none, or the error of the first.
     """
     remedy = f"Get it: {VOXTRAL_COMMAND}."
     return hugging_face_cache.find_model(
@@ -163,10 +163,10 @@ def find_voxtral(model_path: Path | None) -> checkpoint.ModelCheckpoint:
 
 
 def read_voxtral(folder: Path) -> checkpoint.ModelCheckpoint:
-    """Look at everything that can be seen without loading it.
+    """Check a folder without loading it, and return its checkpoint.
 
     Raises:
-        errors.BadCheckpoint: there is none, it is not whole, or of another kind.
+        errors.BadCheckpoint: there is none, it is incomplete, or of another model.
     """
     with checkpoint.disk_errors_as_ours():
         config = check_voxtral_config(folder)
@@ -178,7 +178,7 @@ def read_voxtral(folder: Path) -> checkpoint.ModelCheckpoint:
 
 
 def check_voxtral_config(folder: Path) -> dict[str, Any]:
-    """`config.json`, which must be that of Voxtral Realtime as transformers has it."""
+    """Return `config.json`, which must be that of Voxtral Realtime in transformers' layout."""
     config = checkpoint.read_config(folder, f"Get Voxtral Realtime: {VOXTRAL_COMMAND}.")
     checkpoint.refuse_code(folder, config)
     if config.get("model_type") != VOXTRAL_MODEL_TYPE:
@@ -196,8 +196,11 @@ MAX_MANIFEST_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class PulledFile:
-    """``sha256`` is of what came; ``checked`` is what its server said of it that was compared:
-    'sha256', 'md5', or 'size' where it said no more."""
+    """Downloaded file of a voice.
+
+    ``sha256``: of the received bytes. ``checked``: what was compared with the server: 'sha256',
+    'md5', or 'size' if the server has no checksum.
+    """
 
     size: int
     sha256: str
@@ -206,7 +209,7 @@ class PulledFile:
 
 @dataclass(frozen=True, slots=True)
 class PulledVoice:
-    """A voice that speaks a language, and the files it takes: paths in the folder, with '/'."""
+    """TTS voice for a language, and its files: paths in the folder, with '/'."""
 
     name: str
     language: str
@@ -215,7 +218,7 @@ class PulledVoice:
 
 @dataclass(frozen=True, slots=True)
 class PulledVoices:
-    """Pulled voices in ``folder``, by its list."""
+    """Downloaded voices in ``folder``, by its manifest."""
 
     folder: Path
     files: Mapping[str, PulledFile] = field(default_factory=dict)
@@ -223,7 +226,7 @@ class PulledVoices:
 
     @classmethod
     def read(cls, folder: Path) -> PulledVoices:
-        """The list of a folder; nothing where there is none, or none that can be understood."""
+        """Return the voices of a folder; none if the manifest is missing or invalid."""
         try:
             with (folder / MANIFEST_FILE).open("rb") as file:
                 values: Any = json.loads(file.read(MAX_MANIFEST_BYTES))
@@ -237,7 +240,7 @@ class PulledVoices:
         return cls(folder, files, voices)
 
     def write(self) -> None:
-        """Put the list in its place, whole.
+        """Write the manifest atomically.
 
         Raises:
             errors.SettingsInvalid: it cannot be written.
@@ -250,24 +253,24 @@ class PulledVoices:
         sidecar_files.write(self.folder / MANIFEST_FILE, text.encode(), sidecar_files.PUBLIC)
 
     def with_file(self, key: str, file: PulledFile) -> PulledVoices:
-        """The same, and a file."""
+        """Return the voices with a file added."""
         return replace(self, files={**self.files, key: file})
 
     def with_voice(self, voice: PulledVoice) -> PulledVoices:
-        """The same, and a voice, behind those that are there."""
+        """Return the voices with a voice added at the end, or moved there."""
         others = (one for one in self.voices if not _is_same_voice(one, voice))
         return replace(self, voices=(*others, voice))
 
     def lacking(self, voice: PulledVoice) -> list[str]:
-        """The files of a voice that are not here, or not as long as they were."""
+        """Return the files of a voice that are missing or have another size."""
         return [key for key in voice.files if not self._is_here(key)]
 
     def whole(self) -> tuple[PulledVoice, ...]:
-        """The voices that lack nothing; contents are not looked at."""
+        """Return the voices with no missing files; the contents are not checked."""
         return tuple(voice for voice in self.voices if not self.lacking(voice))
 
     def largest_bytes(self, count: int) -> int:
-        """The files of so many of the voices, those that have the most; what they share is there
+        """Return the total size of the files of the ``count`` largest voices; shared files count
         once."""
 
         def size(keys: Iterable[str]) -> int:
@@ -277,7 +280,7 @@ class PulledVoices:
         return size(set[str]().union(*voices[:count]))
 
     def sound(self, key: str) -> bool:
-        """Return whether a file is here and has not changed since it came; reads it."""
+        """Return whether a file exists and has its checksum; this reads the file."""
         if not self._is_here(key):
             return False
         with self.path(key).open("rb") as content:
@@ -297,7 +300,7 @@ def _is_same_voice(one: PulledVoice, other: PulledVoice) -> bool:
 
 
 def voice_for_language(voices: Sequence[PulledVoice], language: str) -> PulledVoice | None:
-    """The first of ``voices`` for a tag: of its own region, else of its language."""
+    """Return the first of ``voices`` for a language tag, else the first of its language."""
     wanted = language.lower().replace("_", "-")
     general = wanted.split("-")[0]
     exact = (voice for voice in voices if voice.language == wanted)

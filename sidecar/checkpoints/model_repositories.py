@@ -1,4 +1,4 @@
-"""Repositories of models: names that `pull` knows, files that are fetched, those in the cache."""
+"""Model repositories: names for `pull`, files to download, models in the Hugging Face cache."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from sidecar.checkpoints.installed_checkpoints import (
 )
 
 VIBEVOICE_REPOSITORY_GB = 16.7
-"""Size of its weights: 8.33 billion parameters of two bytes."""
+"""Size of the weights of VibeVoice-ASR: 8.33 billion parameters of two bytes."""
 _VIBEVOICE_NAMES = frozenset({"vibevoice", "vibevoice-asr", "vibevoice-asr-7b", "vibevoice-asr-hf"})
 
 
 def vibevoice_repository(name: str) -> str:
-    """The repository that people mean by ``name``; OWNER/NAME of another one stays as it is.
+    """Return the repository for ``name``; OWNER/NAME of another repository is returned as it is.
 
     Raises:
-        errors.RepositoryNotFound: it is no name.
+        errors.RepositoryNotFound: ``name`` is not a valid name.
     """
     word = name.strip()
     owner, _, model = word.rpartition("/")
@@ -65,20 +65,25 @@ VOXTRAL_FILES = frozenset(
 
 
 def is_voxtral_fetched(name: str) -> bool:
-    """Return whether a file of the repository is needed: it may have the weights in Mistral's own
-    layout besides."""
+    """Return whether a file of the repository is needed.
+
+    The repository may also have the weights in Mistral's own layout.
+    """
     return name in VOXTRAL_FILES or (name.startswith("model-") and name.endswith(".safetensors"))
 
 
 FETCHED_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt"})
-"""Suffixes of the files of a checkpoint of transformers; nothing else is downloaded, pickles
-least of all."""
+"""Suffixes of the files of a checkpoint of transformers; no others are downloaded, and no
+pickles."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointLayout:
-    """``fetched``: whether a file of the repository is; ``is_large``: whether it is of the weights,
-    which come last; ``check_config``: raises where they are not worth it."""
+    """Layout of a checkpoint: its files, checks and search.
+
+    ``fetched``: whether a file is downloaded. ``is_large``: whether it has weights, which are
+    downloaded last. ``check_config``: raises if the weights cannot be used.
+    """
 
     weights: str
     fetched: Callable[[str], bool]
@@ -123,10 +128,10 @@ VIBEVOICE_TTS_LAYOUT = CheckpointLayout(
 
 
 def resolve_repository(name: str) -> tuple[str, CheckpointLayout]:
-    """The repository that people mean by ``name``, and what is in it.
+    """Return the repository for ``name``, and its layout.
 
     Raises:
-        errors.RepositoryNotFound: it is no name.
+        errors.RepositoryNotFound: ``name`` is not a valid name.
     """
     if name.startswith(whisper_checkpoints.WHISPER_PREFIX):
         return whisper_checkpoints.whisper_model_named(
@@ -143,10 +148,10 @@ def resolve_repository(name: str) -> tuple[str, CheckpointLayout]:
 
 @dataclass(frozen=True, slots=True)
 class InstalledModel:
-    """A repository in the Hugging Face cache, ``folder``, that is for an engine of ours.
+    """Repository in the Hugging Face cache, in ``folder``, for an engine of this service.
 
-    ``name``: what `pull` calls it. ``engine``: which engine takes it, '' for one that speaks.
-    ``bytes``: on the disk. ``commit``: of what can be loaded, '' where nothing is whole.
+    ``name``: its name for `pull`. ``engine``: the ASR engine that loads it, '' for a TTS model.
+    ``bytes``: size on disk. ``commit``: of the snapshot that can be loaded, '' if none is complete.
     """
 
     name: str
@@ -166,7 +171,10 @@ _ENGINES = {
 
 
 def installed_models(cache: Path | None = None) -> Iterator[InstalledModel]:
-    """Yield the models in a Hugging Face cache that engines of ours take, by their names."""
+    """Yield the models in a Hugging Face cache that an engine of this service can load.
+
+    They are sorted by folder name.
+    """
     whisper = whisper_checkpoints.WHISPER_MODELS.items()
     names = {one.repository: f"{whisper_checkpoints.WHISPER_PREFIX}{name}" for name, one in whisper}
     names |= {

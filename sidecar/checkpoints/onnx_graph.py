@@ -1,6 +1,7 @@
-"""Graphs of ONNX models, written node by node.
+"""Writer of ONNX models, node by node.
 
-A model is a message of Protocol Buffers (onnx/onnx.proto); the package `onnx` is not needed for it.
+A model is a message of Protocol Buffers (onnx/onnx.proto). This module does not need the package
+`onnx`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from sidecar.checkpoints.onnx_runtime import encode_field, encode_varint
 
 CONTRIB_DOMAIN = "com.microsoft"
-"""The domain of onnxruntime's own operators."""
+"""Domain of onnxruntime's own operators."""
 _IR_VERSION, _OPSET = 9, 18
 _DATA_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7}
 
@@ -21,7 +22,7 @@ Attribute = int | float | Sequence[int]
 
 
 class OnnxGraphBuilder:
-    """A graph in the making; a value is known by its name."""
+    """Builder of an ONNX graph; its methods return the names of values."""
 
     def __init__(self) -> None:
         self._nodes: list[bytes] = []
@@ -31,16 +32,16 @@ class OnnxGraphBuilder:
         self._values = 0
 
     def input(self, name: str, dtype: str, shape: Sequence[int | str]) -> str:
-        """A value that comes from outside; a name in ``shape`` is a length that varies."""
+        """Add an input; a string in ``shape`` names a dynamic dimension."""
         self._inputs.append(_encode_value_info(name, dtype, shape))
         return name
 
     def output(self, name: str, dtype: str, shape: Sequence[int | str]) -> None:
-        """Hand out the value called ``name``."""
+        """Make the value ``name`` an output."""
         self._outputs.append(_encode_value_info(name, dtype, shape))
 
     def weight(self, name: str, values: npt.NDArray[Any]) -> str:
-        """A constant."""
+        """Add a constant."""
         self._weights[name] = b"".join(
             (
                 *(_encode_integer(1, size) for size in values.shape),
@@ -59,7 +60,7 @@ class OnnxGraphBuilder:
         domain: str = "",
         **attributes: Attribute,
     ) -> str:
-        """One step; the name of its first output, made up where ``outputs`` names none."""
+        """Add a node; return the name of its first output, generated if ``outputs`` is empty."""
         if not outputs:
             self._values += 1
             outputs = (f"{operator}_{self._values}",)
@@ -77,7 +78,7 @@ class OnnxGraphBuilder:
         return outputs[0]
 
     def model(self) -> bytes:
-        """The file."""
+        """Return the model as the bytes of an ONNX file."""
         graph = b"".join(
             (
                 *(encode_field(1, node) for node in self._nodes),

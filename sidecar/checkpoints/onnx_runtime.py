@@ -1,10 +1,11 @@
 """ONNX Runtime sessions, and the ONNX models embedded in moonshine-voice's library.
 
-The format is a FlatBuffer (onnxruntime/core/flatbuffers/schema/ort.fbs); onnxruntime's package
-brings the library that reads those. A field's number is its place in its table of the schema.
+Every wheel of the pinned release, for Linux, Windows and macOS, has the same models, in ONNX
+Runtime's own format. That is a FlatBuffer (onnxruntime/core/flatbuffers/schema/ort.fbs), and
+onnxruntime's package depends on the library that reads it. The number of a field is its index in
+its table of the schema.
 
-Every wheel of the pinned release, for Linux, Windows and macOS, carries the same ones, in ONNX
-Runtime's own format. Plain ONNX is a message of Protocol Buffers: here are its fields.
+Plain ONNX is a message of Protocol Buffers; this module encodes its fields.
 """
 
 from __future__ import annotations
@@ -24,12 +25,18 @@ if TYPE_CHECKING:
 
 
 TELEMETRY_OFF_ENV = {"ORT_DISABLE_TELEMETRY": "1"}
-"""From 1.29 on its official builds report to Microsoft what is run, and keep a number that stands
-for this machine, unless this is set before it is imported (its Privacy.md)."""
+"""Variable that disables the telemetry of onnxruntime; it must be set before the import.
+
+Since 1.29 official builds report to Microsoft what is run, and store an id of the machine
+(Privacy.md of onnxruntime)."""
 
 
 def load_onnxruntime() -> Any:
-    """The package. Raises ImportError or OSError where it does not load."""
+    """Return the package onnxruntime, with telemetry disabled.
+
+    Raises:
+        ImportError, OSError: it does not load.
+    """
     os.environ.update(TELEMETRY_OFF_ENV)
     import onnxruntime
 
@@ -37,7 +44,7 @@ def load_onnxruntime() -> Any:
 
 
 def session_options() -> onnxruntime.SessionOptions:
-    """Options of a session on one thread, which sleeps between calls."""
+    """Return options of a session with one thread, which sleeps between calls."""
     options = load_onnxruntime().SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -50,17 +57,17 @@ def session_options() -> onnxruntime.SessionOptions:
 def create_session(
     model: str | bytes, options: onnxruntime.SessionOptions
 ) -> onnxruntime.InferenceSession:
-    """A model, by its path or itself, ready to run on the CPU.
+    """Return a session for a model (path or content) on the CPU.
 
     Raises:
-        Exception: the runtime does not take it; its errors have no base of their own.
+        Exception: the runtime rejects the model; its errors have no common base class.
     """
     runtime = load_onnxruntime()
     return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 ORT_MAGIC, ORT_MAGIC_OFFSET = b"ORTM", 4
-"""Magic number of such a model, and its offset in bytes."""
+"""Magic number of a model in ONNX Runtime's format, and its offset in bytes."""
 _MODEL, _GRAPH = 1, 7
 _INITIALIZERS, _NODES = 0, 2
 _NAME = 0
@@ -72,28 +79,28 @@ _DTYPES = {1: "<f4", 2: "u1", 3: "i1", 7: "<i8"}
 
 @dataclass(frozen=True, slots=True)
 class OrtModelFile:
-    """Names of nodes (of branches too) with their inputs' names, and weights by name."""
+    """Model in ONNX Runtime's format: input names by node (branches included), weights by name."""
 
     inputs: dict[str, list[str]]
     weights: dict[str, npt.NDArray[Any]]
 
 
 def read_ort_model(file: Path) -> OrtModelFile:
-    """The model in ``file``; the weights are views of it.
+    """Return the model in ``file``; the weights are views of the mapped file.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is no such model.
+        OSError: the file cannot be read.
+        ValueError: it is not in ONNX Runtime's format.
     """
     with file.open("rb") as opened:
         return parse_ort_model(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ), file.name)
 
 
 def parse_ort_model(data: bytes | mmap.mmap, name: str) -> OrtModelFile:
-    """The model in ``data``, which is called ``name`` where it is none; the weights are views.
+    """Return the model in ``data``; the weights are views. ``name``: for the error.
 
     Raises:
-        ValueError: it is no such model.
+        ValueError: it is not in ONNX Runtime's format.
     """
     from flatbuffers.table import Table
 
@@ -168,7 +175,7 @@ def _texts(table: Any, field: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedModel:
-    """A model inside the library's file: what it is for, its bytes and its SHA-256."""
+    """Model embedded in the library's file: purpose, size in bytes, SHA-256."""
 
     what: str
     size: int
@@ -191,7 +198,7 @@ def find_embedded_models(models: Sequence[EmbeddedModel]) -> Mapping[EmbeddedMod
 
 
 def _models_in_library(path: Path, models: Sequence[EmbeddedModel]) -> dict[EmbeddedModel, bytes]:
-    """Return the models that a library file holds."""
+    """Return those of ``models`` that a library file contains."""
     found: dict[EmbeddedModel, bytes] = {}
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
         at = held.find(ORT_MAGIC)
@@ -206,16 +213,16 @@ def _models_in_library(path: Path, models: Sequence[EmbeddedModel]) -> dict[Embe
 
 
 _BYTES = 2
-"""The wire type of strings, bytes and messages."""
+"""Wire type of strings, bytes and messages."""
 
 
 def encode_field(number: int, content: bytes) -> bytes:
-    """A field of bytes, as it stands in a message."""
+    """Return a field of bytes, encoded for a message."""
     return encode_varint(number << 3 | _BYTES) + encode_varint(len(content)) + content
 
 
 def encode_varint(value: int) -> bytes:
-    """A number, as it stands in a message; a negative one as its complement."""
+    """Return an encoded varint; a negative number as its 64-bit two's complement."""
     value &= (1 << 64) - 1
     digits = bytearray()
     while value > 0x7F:

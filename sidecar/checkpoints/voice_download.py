@@ -1,7 +1,7 @@
 """Download of TTS voices from a plain HTTP file server.
 
-A checksum counts where it is said to be one: `Repr-Digest` (RFC 9530), `x-goog-hash` of Google's
-storage, `Content-MD5`. An `ETag` may be anything, so it only tells versions apart.
+Checksums are read from `Repr-Digest` (RFC 9530), `x-goog-hash` of Google's storage, and
+`Content-MD5`. An `ETag` may be anything, so it only distinguishes versions.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from sidecar.checkpoints.installed_checkpoints import PulledFile, PulledVoice, P
 from sidecar.version import __version__
 
 VOICE_SERVER_TIMEOUT_S = 10.0
-"""Longest silence of the server."""
+"""Timeout of connecting and of each read."""
 _DIGEST_BYTES = {download_files.SHA256: 32, download_files.MD5: 16}
 _NO_ROOM = "Free some space, or set VIBEVOICE_DATA_DIR to a folder on another disk."
 
 
 class VoiceFileServer:
-    """Server of voice files below an address; owns its connections."""
+    """Client of a server with voice files below a URL; it owns the connections."""
 
     def __init__(self, url: str) -> None:
         self._base = url.rstrip("/")
@@ -44,15 +44,15 @@ class VoiceFileServer:
         )
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connections."""
         self._client.close()
 
     def look_up(self, key: str) -> download_files.HubFile:
-        """Look up a file at the server.
+        """Return size, checksum and version of a file at the server.
 
         Raises:
-            errors.RepositoryNotFound: it has none.
-            errors.HubUnreachable: the answer is not about a file.
+            errors.RepositoryNotFound: the server does not have the file.
+            errors.HubUnreachable: the response is not that of a file.
         """
         answer = self._client.head(self._url(key))
         self._check(answer, key)
@@ -71,7 +71,7 @@ class VoiceFileServer:
         return download_files.HubFile(key, int(length), checksum, digest, version)
 
     def read(self, file: download_files.HubFile, start: int) -> Iterator[tuple[int, bytes]]:
-        """As `download_files.Read`; begins at 0 where there is another version by now."""
+        """Read a file, as `download_files.ChunkReader`; from 0 if its version has changed."""
         headers = {}
         if start:
             headers["Range"] = f"bytes={start}-"
@@ -105,7 +105,7 @@ class VoiceFileServer:
 
 
 def announced_checksum(headers: httpx.Headers) -> tuple[str, str]:
-    """Return the checksum that a server announces: its kind, and in hex; (`SIZE`, '') if none."""
+    """Return kind and hex digest of a server's checksum; (`SIZE`, '') if it sends none."""
     said = {
         download_files.SHA256: (r"sha-256=:([^:]+):", headers.get("repr-digest", "")),
         download_files.MD5: (r"md5=([^,\s]+)", headers.get("x-goog-hash", "")),
@@ -126,16 +126,16 @@ def announced_checksum(headers: httpx.Headers) -> tuple[str, str]:
 def pull_voice(
     folder: Path, url: str, voice: PulledVoice, meter: download_files.DownloadProgress | None = None
 ) -> PulledVoices:
-    """Bring the files of ``voice`` from below ``url`` to ``folder``; what is there of them in all.
+    """Download the files of ``voice`` below ``url`` to ``folder``; return all its voices.
 
-    What is here is checked by the list and not fetched again; with all of it here nobody is asked.
-    What an interruption leaves is used by the next call.
+    Existing files are checked by the manifest and not fetched again; if all exist, no request is
+    sent. An interrupted download is resumed by the next call.
 
     Raises:
         errors.HubUnreachable, errors.RepositoryNotFound: no answer, or no such file.
-        errors.CheckpointDamaged: a file came damaged.
-        errors.DiskFull, errors.CheckpointUnwritable: there is no room, or no right to it.
-        errors.PullRunning: another process is at it.
+        errors.CheckpointDamaged: a file was damaged on the way.
+        errors.DiskFull, errors.CheckpointUnwritable: too little disk space, or no permission.
+        errors.PullRunning: another process downloads to the folder.
     """
     meter = meter or download_files.DownloadProgress()
     wrong = (download_files.DownloadInterrupted, httpx.HTTPError, httpx.InvalidURL)
@@ -174,7 +174,7 @@ def _download_voice_files(
         work = [partial(_fetch, server, file, place, meter, stop) for file in files]
         for key, came in download_files.run_in_parallel(work, stop):
             pulled = pulled.with_file(key, came)
-            pulled.write()  # so that what is whole stays so, whatever becomes of the others
+            pulled.write()  # complete files stay recorded if others fail
     return pulled
 
 

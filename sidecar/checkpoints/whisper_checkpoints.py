@@ -1,7 +1,7 @@
 """Whisper checkpoints in CTranslate2's layout.
 
-Looks at the header of the weights and at the list of words, and imports nothing heavy: the process
-that answers requests asks here.
+This module reads the header of the weights and the vocabulary. It imports nothing heavy, because
+the process that answers requests uses it.
 """
 
 from __future__ import annotations
@@ -17,22 +17,25 @@ from sidecar import errors
 from sidecar.checkpoints import checkpoint, hugging_face_cache
 
 WHISPER_PREFIX = "whisper:"
-"""`vibevoice-asr pull whisper:small`."""
+"""Prefix of a model's name, as in `vibevoice-asr pull whisper:small`."""
 WEIGHTS_FILE = "model.bin"
-"""CTranslate2's own format: names, shapes, numbers; no pickle."""
+"""Weights in CTranslate2's own format (names, shapes, numbers), which is no pickle."""
 VOCABULARIES = ("vocabulary.json", "vocabulary.txt")
 WHISPER_FILES = frozenset(
     {"config.json", "preprocessor_config.json", WEIGHTS_FILE, "tokenizer.json", *VOCABULARIES}
 )
 ENGLISH_VOCABULARY_SIZE = 51_864
-"""Entries in the vocabulary of a model that knows English only; the others have more."""
+"""Vocabulary size of an English-only model; multilingual models have more."""
 DEFAULT_MODEL = "small"
 """Default model: of those that run on a laptop, the one with the most languages."""
 
 
 @dataclass(frozen=True, slots=True)
 class WhisperModelName:
-    """A model that people know by name; ``gb``: to download, in fp16 (fp32: tiny.en, base.en)."""
+    """Whisper model with a well-known name.
+
+    ``gb``: size of the download in GB, in fp16 (fp32: tiny.en, base.en).
+    """
 
     repository: str
     gb: float
@@ -57,21 +60,21 @@ WHISPER_MODELS = {
     "distil-large-v3": WhisperModelName("Systran/faster-distil-whisper-large-v3", 1.51),
     "distil-large-v3.5": WhisperModelName("distil-whisper/distil-large-v3.5-ct2", 1.51),
 }
-"""As faster-whisper names them. Sizes: two bytes a parameter of the published counts."""
+"""Models by their names in faster-whisper. Sizes: two bytes a parameter of the published counts."""
 WHISPER_ALIASES = {"large": "large-v3", "turbo": "large-v3-turbo"}
 BEST_FIRST = (
     *("large-v3-turbo", "large-v3", "large-v2", "large-v1", "medium", "small", "base", "tiny"),
     *("distil-large-v3.5", "distil-large-v3", "distil-large-v2", "distil-medium.en"),
     *("medium.en", "small.en", "distil-small.en", "base.en", "tiny.en"),
 )
-"""Of several in the cache the first is taken, those of many languages before the others."""
+"""Order of preference of the models in a cache: multilingual models before the others."""
 
 
 def whisper_model_named(name: str) -> WhisperModelName:
-    """The model that people mean by ``name``, without the prefix.
+    """Return the model for ``name``, which has no prefix.
 
     Raises:
-        errors.RepositoryNotFound: there is none.
+        errors.RepositoryNotFound: there is no such model.
     """
     word = name.strip().lower()
     word = WHISPER_ALIASES.get(word, word)
@@ -89,8 +92,10 @@ def pull_command(name: str = DEFAULT_MODEL) -> str:
 
 
 def whisper_model_name(folder: Path) -> str:
-    """Return the name of the model in a folder: ``whisper-small``, as people know it, of one that
-    was pulled; else the folder's name."""
+    """Return the name of the model in a folder.
+
+    It is the well-known one for a downloaded model, such as ``whisper-small``; else the folder's.
+    """
     cache = folder.parent.parent if folder.parent.name == "snapshots" else folder
     for name, one in WHISPER_MODELS.items():
         if cache.name == hugging_face_cache.cache_folder(one.repository, cache.parent).name:
@@ -99,13 +104,13 @@ def whisper_model_name(folder: Path) -> str:
 
 
 def find_whisper(model_path: Path | None, name: str = "") -> checkpoint.ModelCheckpoint:
-    """The model in ``model_path`` (its folder, or a cache that has it), or in the cache.
+    """Return the model in ``model_path`` (of the checkpoint or a cache), or in the cache.
 
-    ``name``: the one that is meant where several are there; without it the best.
+    ``name``: the model to choose in a cache. Default: the best.
 
     Raises:
-        errors.BadCheckpoint: there is none, or what is wrong with the first.
-        errors.RepositoryNotFound: ``name`` is no model's.
+        errors.BadCheckpoint: there is none, or the error of the first.
+        errors.RepositoryNotFound: no model has the name ``name``.
     """
     path = hugging_face_cache.searched_folder_text(model_path)
     if model_path is not None and not path.is_dir():
@@ -122,13 +127,13 @@ def find_whisper(model_path: Path | None, name: str = "") -> checkpoint.ModelChe
 
 
 def read_whisper(folder: Path) -> checkpoint.ModelCheckpoint:
-    """Look at everything that can be seen without loading it.
+    """Check a folder without loading it, and return its checkpoint.
 
-    ``config`` has CTranslate2's `config.json`, and ``multilingual``: whether it knows other
-    languages than English.
+    ``config`` has CTranslate2's `config.json`, and ``multilingual``: whether the model supports
+    languages other than English.
 
     Raises:
-        errors.BadCheckpoint: there is none, it is not whole, or of another kind.
+        errors.BadCheckpoint: there is none, it is incomplete, or of another model.
     """
     with checkpoint.disk_errors_as_ours():
         config = check_whisper_config(folder)
@@ -136,7 +141,7 @@ def read_whisper(folder: Path) -> checkpoint.ModelCheckpoint:
         for name in (WEIGHTS_FILE, vocabulary.name, "tokenizer.json"):
             checkpoint.require_files(folder, [] if (folder / name).is_file() else [name], 1)
         check_ctranslate2_weights(folder / WEIGHTS_FILE)
-        distilled = "distil" in folder.parent.parent.name  # from English alone, whatever it lists
+        distilled = "distil" in folder.parent.parent.name  # English only, whatever its vocabulary
         config = {
             **config,
             "multilingual": _vocabulary_size(folder) > ENGLISH_VOCABULARY_SIZE and not distilled,
@@ -145,7 +150,7 @@ def read_whisper(folder: Path) -> checkpoint.ModelCheckpoint:
 
 
 def check_whisper_config(folder: Path) -> dict[str, Any]:
-    """`config.json`, which must be that of a Whisper as CTranslate2 has it."""
+    """Return `config.json`, which must be that of a Whisper model in CTranslate2's layout."""
     config = checkpoint.read_config(folder, f"Get a Whisper model: {pull_command()}.")
     if "architectures" in config or "model_type" in config:
         raise errors.CheckpointUnsupported(
@@ -157,10 +162,10 @@ def check_whisper_config(folder: Path) -> dict[str, Any]:
 
 
 def check_ctranslate2_weights(path: Path) -> None:
-    """A file of CTranslate2's that is a Whisper, and as long as its tensors say.
+    """Check that a file is a Whisper model of CTranslate2 and has the length of its tensors.
 
-    A version, the model's name, a revision, then each tensor: name, shape, type, bytes (little
-    endian); aliases of some behind them.
+    The format: a version, the model's name, a revision, then each tensor: name, shape, type, bytes
+    (little-endian); aliases follow.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -201,7 +206,7 @@ def _vocabulary(folder: Path) -> Path | None:
 
 
 def _vocabulary_size(folder: Path) -> int:
-    """Return the number of entries of the vocabulary."""
+    """Return the number of entries in the vocabulary."""
     path = _vocabulary(folder)
     assert path is not None
     if path.suffix == ".txt":

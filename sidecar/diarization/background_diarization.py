@@ -1,4 +1,4 @@
-"""Diarization thread that follows a recording while it is decoded."""
+"""Diarization of a recording in a background thread while it is decoded."""
 
 from __future__ import annotations
 
@@ -15,53 +15,55 @@ from sidecar.transcripts.speaker_turns import SpeakerTurn
 Result = TypeVar("Result")
 
 MAX_LEAD_S = 30.0
-"""As far may be heard ahead of what is recognized: the voices of the next half minute are told
-apart on one core while the words of the last are recognized on another."""
+"""Maximum lead of diarization over recognition: one core diarizes the next half minute while
+another recognizes the last."""
 
 CANCEL_POLL_S = 0.05
 """Interval at which a waiting caller checks for cancellation."""
 
 
 class StreamingDiarizer(Protocol):
-    """Speaker turns, or speech regions only; times in seconds from the start."""
+    """Diarizer of a stream: speaker turns, or speech regions only; times in seconds."""
 
     @property
     def told_s(self) -> float:
-        """Up to here it is told where there is speech; the first words may move a little."""
+        """Return the time up to which speech regions are known; the first may move a little."""
 
     @property
     def turns(self) -> Sequence[SpeakerTurn]:
         """Return the speaker turns so far."""
 
     def feed(self, block: Block) -> None:
-        """More of the recording, shape (samples,)."""
+        """Append audio of the recording, shape (samples,)."""
 
     def finish(self) -> None:
-        """It is over; the turns stay as they are."""
+        """End the recording; the turns are final then."""
 
 
 @runtime_checkable
 class ResumableDiarizer(StreamingDiarizer, Protocol):
-    """One that can say what it knows, for another to go on from."""
+    """Streaming diarizer with snapshots, from which another diarizer can resume."""
 
     @property
     def windows(self) -> int:
         """Return the number of windows."""
 
     def snapshot(self, after: int = 0) -> dict[str, Any]:
-        """Return its state behind the first ``after``, as plain values."""
+        """Return its state without the first ``after`` windows, as plain values."""
 
     def go_on(self, parts: Sequence[Mapping[str, Any]]) -> None:
-        """Know all that the snapshots say."""
+        """Resume from snapshots."""
 
     def replay_audio(self, block: Block) -> None:
-        """Sound of which that is known."""
+        """Append audio that the snapshots cover."""
 
 
 @dataclass(frozen=True, slots=True)
 class DiarizationUpdate:
-    """State of a diarization after ``end_s`` seconds; now and then, as a checkpoint, all of it
-    since the last time."""
+    """State of a diarization after ``end_s`` seconds.
+
+    ``snapshot``: the changes since the last checkpoint, if one is due.
+    """
 
     end_s: float
     told_s: float
@@ -70,7 +72,7 @@ class DiarizationUpdate:
 
 
 class _DiarizationState:
-    """State of a recording's diarization, and when it is sent in full."""
+    """State of a recording's diarization, and the schedule of its checkpoints."""
 
     def __init__(self, follower: StreamingDiarizer, settle_s: float | None) -> None:
         self._follower = follower
@@ -80,7 +82,7 @@ class _DiarizationState:
         self.latest = DiarizationUpdate(0.0, 0.0, ())
 
     def hear(self, end_s: float, block: Block) -> DiarizationUpdate:
-        """After one more block, which ends at ``end_s``."""
+        """Diarize one more block, which ends at ``end_s``, and return the state."""
         self._follower.feed(block)
         told_s = self._follower.told_s
         turns = self._follower.turns if told_s > self.latest.told_s else self.latest.turns
@@ -88,7 +90,7 @@ class _DiarizationState:
         return replace(self.latest, snapshot=self._snapshot(end_s))
 
     def finish(self) -> DiarizationUpdate:
-        """After the last block."""
+        """End the recording and return the final state."""
         self._follower.finish()
         return DiarizationUpdate(self.latest.end_s, float("inf"), self._follower.turns)
 
@@ -112,10 +114,11 @@ def diarize_in_background(
 ) -> Iterator[DiarizationUpdate]:
     """Yield the state after each block of (its end in seconds, samples), and at the end.
 
-    The diarization is on another thread, `MAX_LEAD_S` seconds ahead at most, once there is
-    something to recognize; without a second core it has to wait for its turn. Once ``cancelled()``
-    it ends, and leaves the thread to finish its block, which takes it a second on a busy machine;
-    without that it is waited for. ``settle_s``: how often a checkpoint is due, if it can make one.
+    The diarization runs on another thread. Once there is speech to recognize, it is at most
+    `MAX_LEAD_S` seconds ahead; on a machine with one core it is not ahead at all. When
+    ``cancelled()`` returns `True`, this generator ends. The thread then finishes its block alone,
+    which takes a second on a busy machine; without ``cancelled`` it is waited for. ``settle_s``:
+    interval of checkpoints, if the diarizer supports them.
     """
     ahead_s = MAX_LEAD_S if (os.cpu_count() or 1) > 1 else 0.0
     knowledge = _DiarizationState(follower, settle_s)
@@ -143,8 +146,10 @@ def diarize_in_background(
 def wait_unless_cancelled(
     future: Future[Result], cancelled: Callable[[], bool] | None
 ) -> Result | None:
-    """Return what a thread makes; None once that is not wanted any more. Work that has begun by
-    then ends by itself."""
+    """Return the result of a thread, or `None` when ``cancelled()`` returns `True`.
+
+    Work that has started by then ends by itself.
+    """
     while cancelled is not None and not wait([future], CANCEL_POLL_S).done:
         if cancelled():
             future.cancel()

@@ -1,9 +1,9 @@
-"""Clustering of speaker embeddings into speaker turns, speech regions, splitting of one speaker.
+"""Clustering of speaker embeddings, speaker turns, speech regions, splitting of one speaker.
 
 The mean cosine between the members of two clusters is the product of their sums over the product of
-their sizes. So a cluster is its sum and its size, and clusters of clusters cost what single vectors
-do: many vectors are clustered in parts first, and then the parts' clusters, without any loss but
-that of the order.
+their sizes. So a cluster is represented by its sum and its size, and clustering clusters costs as
+much as clustering vectors. Many vectors are clustered in partitions first, and then the clusters of
+these; only the order of merges may differ.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 from sidecar.transcripts.speaker_turns import SpeakerTurn
 
 SAME_SPEAKER_DISTANCE = 0.55
-"""The mean distance (one less the cosine) up to which two clusters are one person. Anything from
-0.45 to 0.65 does the same; 0.40 splits a voice, 0.70 takes two for one."""
+"""Maximum mean distance (1 - cosine) between two clusters of one speaker. Values from 0.45 to 0.65
+give the same results; 0.40 splits a speaker, 0.70 merges two."""
 MIN_SPEAKER_DISTANCE, MAX_SPEAKER_DISTANCE = 0.45, 0.7
 """Limits of the distance for a known number of speakers."""
 MAX_CLUSTERED_VECTORS = 480
-"""More vectors than that are clustered in parts of `PARTITION_VECTORS`."""
+"""Maximum number of vectors clustered at once; more are clustered in partitions."""
 PARTITION_VECTORS = 240
 
 Matrix = npt.NDArray[np.float32]
@@ -45,7 +45,7 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class ClusterMerge:
-    """Two clusters become one, which keeps the lower number."""
+    """Merge of two clusters into one, which keeps the lower number."""
 
     kept: int
     gone: int
@@ -55,12 +55,11 @@ class ClusterMerge:
 def cluster_embeddings(
     vectors: Matrix, seconds: npt.NDArray[np.float32], num_speakers: int | None = None
 ) -> Labels:
-    """The cluster of each vector, numbered from 0 in the order of their first members.
+    """Return the cluster of each vector, numbered from 0 in the order of their first members.
 
-    ``vectors``: shape (count, size), of length 1. ``seconds``: shape (count,), how much each was
-    heard. ``num_speakers`` is a hint: it moves the border between one voice and two within
-    `MIN_SPEAKER_DISTANCE` and `MAX_SPEAKER_DISTANCE`, and only for clusters that are heard enough
-    to be somebody.
+    ``vectors``: shape (count, size), of length 1. ``seconds``: shape (count,), speech of each.
+    ``num_speakers`` is a hint: it moves the distance threshold within `MIN_SPEAKER_DISTANCE` and
+    `MAX_SPEAKER_DISTANCE`. Only clusters with enough speech count as speakers for it.
     """
     sums, labels = vectors, np.arange(len(vectors))
     sizes = np.ones(len(vectors), np.float32)
@@ -87,14 +86,14 @@ def cluster_embeddings(
 
 
 def cluster_directions(vectors: Matrix, labels: Labels) -> Matrix:
-    """The direction of each cluster: shape (clusters, size), of length 1."""
+    """Return the centroid of each cluster: shape (clusters, size), of length 1."""
     means = np.stack([vectors[labels == label].mean(axis=0) for label in range(labels.max() + 1)])
     found: Matrix = means / np.linalg.norm(means, axis=1, keepdims=True)
     return found
 
 
 def linkage_tree(sums: Matrix, sizes: npt.NDArray[np.float32]) -> list[ClusterMerge]:
-    """The whole tree of average linkage, nearest pairs first, by chains of nearest neighbours.
+    """Return the whole tree of average linkage, nearest pairs first, by nearest-neighbour chains.
 
     ``sums``: shape (count, size), each the sum of ``sizes`` vectors of length 1.
     """
@@ -132,11 +131,11 @@ def linkage_tree(sums: Matrix, sizes: npt.NDArray[np.float32]) -> list[ClusterMe
 def threshold_for_speakers(
     tree: list[ClusterMerge], seconds: npt.NDArray[np.float32], num_speakers: int
 ) -> float:
-    """The border that gives the number of speakers hoped for, or comes nearest to it.
+    """Return the distance threshold that gives ``num_speakers`` speakers, or comes nearest to it.
 
-    A cluster counts that has at least a tenth of an equal share of what is heard: an outlier is
-    no speaker, however far off it is. Where nothing within the bounds is nearer to the number than
-    `SAME_SPEAKER_DISTANCE` is, that stands.
+    A cluster counts if it has at least a tenth of an equal share of the speech: an outlier is not a
+    speaker, however far off it is. If no threshold within the bounds is nearer to the number than
+    `SAME_SPEAKER_DISTANCE`, return that.
     """
     least_s = 0.1 * float(seconds.sum()) / num_speakers
     best, misses = SAME_SPEAKER_DISTANCE, None
@@ -153,8 +152,8 @@ def threshold_for_speakers(
 
 
 def _candidate_thresholds(tree: list[ClusterMerge]) -> Iterator[float]:
-    """`SAME_SPEAKER_DISTANCE`, and each border within the bounds that cuts the tree in another
-    way."""
+    """Yield `SAME_SPEAKER_DISTANCE`, and a threshold for each other cut of the tree within the
+    bounds."""
     inside = [
         merge.distance
         for merge in tree
@@ -168,7 +167,8 @@ def _candidate_thresholds(tree: list[ClusterMerge]) -> Iterator[float]:
 
 
 def cut_tree(tree: list[ClusterMerge], count: int, border: float) -> Labels:
-    """The cluster of each, when what is nearer than ``border`` is one; numbered as they appear."""
+    """Return the cluster of each vector, with merges nearer than ``border``, in order of
+    appearance."""
     into = np.arange(count)
     for merge in tree:
         if merge.distance < border:
@@ -178,26 +178,26 @@ def cut_tree(tree: list[ClusterMerge], count: int, border: float) -> Labels:
 
 
 def _sums_by_label(values: Matrix, labels: Labels, count: int) -> Matrix:
-    """The sum of the values of each label."""
+    """Return the sum of the values of each label."""
     found = np.zeros((count, *values.shape[1:]), values.dtype)
     np.add.at(found, labels, values)
     return found
 
 
 MIN_FOUNDING_S = 1.5
-"""A segment of which less is heard founds no group, unless none is heard longer."""
+"""Minimum speech of a segment that forms a group, unless no segment has as much."""
 MIN_GROUP_SHARE = 0.1
-"""A group that has less than this of an equal share is nobody: its segments go to the nearest."""
+"""Minimum of an equal share of speech for a group; segments of a smaller one go to the nearest."""
 MAX_TREE_VECTORS = 480
-"""So many segments say how many groups there are, those that are heard longest."""
+"""Maximum number of segments, the longest ones, that determine the groups."""
 REASSIGNMENT_ROUNDS = 5
-"""Rounds in which segments go to the nearest group, and groups become the mean of theirs."""
+"""Maximum number of rounds that assign segments to the nearest group and recompute centroids."""
 
 
 @dataclass(frozen=True, slots=True)
 class SplitSpeakerGroups:
-    """Group of each segment, 0 being the one with most speech, and the cosine between the two
-    most similar groups."""
+    """Group of each segment (0 has the most speech), and the cosine of the two most similar
+    groups."""
 
     groups: list[int]
     likeness: float
@@ -206,10 +206,11 @@ class SplitSpeakerGroups:
 def split_speaker(
     prints: Sequence[SpeakerEmbedding | None], into: int | None = None
 ) -> SplitSpeakerGroups | None:
-    """Segments of one speaker, in order, as those of ``into`` people: at least two, and as many as
-    there seem to be where nobody says. None where fewer segments have a vector.
+    """Split the segments of one speaker, in order, into groups of ``into`` speakers.
 
-    A segment without one goes with the one before it that has one, or else the one after.
+    ``into``: at least 2; by default clustering decides. Return `None` if fewer segments have an
+    embedding, or if they cannot be split so. A segment without an embedding gets the group of the
+    last one before it that has one, or else of the next.
     """
     known = [at for at, one in enumerate(prints) if one is not None]
     if len(known) < (into or 2):
@@ -235,7 +236,7 @@ def split_speaker(
 def _group_centroids(
     vectors: Matrix, seconds: npt.NDArray[np.float32], into: int | None
 ) -> Matrix | None:
-    """Return the centroids of the groups; None if the segments cannot be so many people."""
+    """Return the centroids of the groups; `None` if there cannot be so many groups."""
     founding = seconds >= min(MIN_FOUNDING_S, float(seconds.max()))
     if founding.sum() < (into or 2):
         founding[:] = True
@@ -259,7 +260,7 @@ def _group_centroids(
 
 
 def _large_groups(labels: Labels, seconds: npt.NDArray[np.float32]) -> list[int]:
-    """The groups that are heard enough to be somebody."""
+    """Return the groups with enough speech to be a speaker."""
     heard = np.bincount(labels, seconds)
     groups = np.flatnonzero(heard)
     while len(groups) > 1:
@@ -274,7 +275,7 @@ def _large_groups(labels: Labels, seconds: npt.NDArray[np.float32]) -> list[int]
 def _means(
     vectors: Matrix, seconds: npt.NDArray[np.float32], labels: Labels, groups: Sequence[int]
 ) -> Matrix:
-    """The direction of each of those groups, each second weighing the same."""
+    """Return the centroid of each group, of length 1; each second has the same weight."""
     sums = np.stack([seconds[labels == one] @ vectors[labels == one] for one in groups])
     found: Matrix = sums / np.linalg.norm(sums, axis=1, keepdims=True)
     return found
@@ -283,8 +284,10 @@ def _means(
 def _assign_to_nearest(
     vectors: Matrix, seconds: npt.NDArray[np.float32], centres: Matrix
 ) -> Labels:
-    """The group of each segment. A group that would lose its last segment keeps what it sounds
-    like, and its last segment."""
+    """Return the group of each segment.
+
+    If a round would leave a group without segments, the groups stay as they were before it.
+    """
     labels: Labels = (vectors @ centres.T).argmax(axis=1)
     for _ in range(REASSIGNMENT_ROUNDS):
         if len(np.unique(labels)) < len(centres):
@@ -306,20 +309,20 @@ def _cosine_similarity(vectors: Matrix, seconds: npt.NDArray[np.float32], labels
 
 NO_SPEAKER = -1
 SAME_PERSON_MARGIN = 0.3
-"""So much nearer another person has to be, in cosine, for two voices of a window to be one."""
+"""Penalty, in cosine, of two local speakers of one window that get the same speaker."""
 MIN_GAP_S = 0.5
-"""A shorter silence within one voice is none: people breathe."""
+"""Minimum gap between two turns of a speaker; a shorter one is closed: people breathe."""
 MIN_TURN_S = 0.1
-"""A shorter turn is none."""
+"""Minimum length of a turn; a shorter one is dropped."""
 
 
 def speakers_of_windows(alike: Matrix, heard: npt.NDArray[np.bool_]) -> Labels:
-    """Return the speaker of each voice of each window: shape (windows, 3), `NO_SPEAKER` if there is
-    none.
+    """Return the speaker of each local speaker of each window: shape (windows, 3).
 
-    ``alike``: the cosine of each voice to each person, shape (windows, 3, persons). ``heard``:
-    shape (windows, 3), whether there is such a voice. Two voices of a window are two persons,
-    unless each is so much nearer to the same one (`SAME_PERSON_MARGIN`).
+    ``alike``: cosine of each local speaker to each speaker, shape (windows, 3, speakers).
+    ``heard``: shape (windows, 3), whether the local speaker exists; if not, it gets `NO_SPEAKER`.
+    Local speakers of one window get different speakers, unless the same one is nearer by more than
+    `SAME_PERSON_MARGIN`, summed over them.
     """
     windows, _, persons = alike.shape
     if not persons or not windows:
@@ -339,10 +342,10 @@ def speakers_of_windows(alike: Matrix, heard: npt.NDArray[np.bool_]) -> Labels:
 
 
 def renumber_speakers(before: Labels, after: Labels, count: int) -> Labels:
-    """The number of each new person: that of the old one who had most of the same voices.
+    """Return the number of each new speaker: that of the old one that shares most local speakers.
 
-    ``before``, ``after``: who each voice was and is, of the same shape. ``count``: how many are
-    new. Who was nobody before gets the next number that is free.
+    ``before``, ``after``: old and new speaker of each local speaker, of the same shape. ``count``:
+    number of new speakers. One without an old speaker gets the next free number.
     """
     old = int(before.max(initial=NO_SPEAKER)) + 1
     shared = np.zeros((old, count), np.int64)
@@ -361,12 +364,11 @@ def renumber_speakers(before: Labels, after: Labels, count: int) -> Labels:
 def speaker_activity(
     starts: Sequence[int], windows: Sequence[Activity], persons: Labels
 ) -> npt.NDArray[np.bool_]:
-    """Return the activity of speakers in each frame: shape (frames, persons), from the first
-    window's first frame on.
+    """Return the activity of speakers in each frame: shape (frames, speakers).
 
-    ``starts``: the first frame of each window, in order. As many persons speak as the windows have
-    voices for it in the mean; each window votes for its speakers with a weight that grows towards
-    its middle.
+    The first frame is that of the first window. ``starts``: the first frame of each window, in
+    order. The number of active speakers in a frame is the rounded mean over the windows. Each
+    window votes for its speakers, with a weight that grows towards its middle.
     """
     count = int(persons.max(initial=NO_SPEAKER)) + 1
     origin = starts[0]
@@ -388,9 +390,9 @@ def speaker_activity(
 def turns_from_activity(
     active: npt.NDArray[np.bool_], first: int, end_s: float
 ) -> list[SpeakerTurn]:
-    """The turns in what `speaker_activity` says, in order; those of two persons may overlap.
+    """Return the turns in an activity of `speaker_activity`, in order; speakers may overlap.
 
-    ``first``: the first frame. No turn goes beyond ``end_s``.
+    ``first``: number of the first frame. No turn ends after ``end_s``.
     """
     turns = [
         SpeakerTurn(start, end, person)
@@ -403,7 +405,7 @@ def turns_from_activity(
 def speech_spans(
     speaking: npt.NDArray[np.bool_], first: int, end_s: float, least_gap_s: float = MIN_GAP_S
 ) -> list[tuple[float, float]]:
-    """Return the spans with speech: short gaps closed, then short spans left out."""
+    """Return the spans with speech; first short gaps are closed, then short spans dropped."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], speaking, [False]]).astype(np.int8)))
     found: list[tuple[float, float]] = []
     for begin, end in edges.reshape(-1, 2).tolist():
@@ -417,13 +419,13 @@ def speech_spans(
 
 
 SEGMENTATION_STEP_S = 5.0
-"""From one window to the next."""
+"""Step between two windows of `detect_speech`."""
 
 
 def detect_speech(models: SpeakerModels, samples: Block) -> list[tuple[float, float]]:
-    """The stretches with speech, (start, end) in seconds, in order; every pause is one.
+    """Return the spans with speech, (start, end) in seconds, in order; no gap is closed.
 
-    ``samples``: shape (samples,), at 16 kHz. Costs 7 ms of CPU for each second.
+    ``samples``: shape (samples,), at 16 kHz. It takes 7 ms of CPU for each second.
     """
     last = max(0, len(samples) - WINDOW_SAMPLES)
     votes, looks = np.zeros((2, round(last / SAMPLE_RATE / FRAME_STEP_S) + WINDOW_FRAMES), np.int64)

@@ -1,9 +1,9 @@
-"""Streaming diarizer, its snapshot, and speaker enrolment from a clip.
+"""Streaming diarizer and its snapshot.
 
-Windows of ten seconds follow each other by ``step_s``. Where somebody speaks is final up to
-`heard_s`; who it is may be revised until `finish`, because a voice is told from another by all that
-is heard of both: labels that are given once and kept go wrong for minutes. A label that is revised
-stays the same number for the same voice, as far as two decisions agree what that is.
+Windows of ten seconds start every ``step_s``. Speech regions are final up to `heard_s`. Speaker
+labels may be revised until `finish`, because speakers are distinguished by all of their speech:
+labels that are never revised stay wrong for minutes. A speaker keeps its number across revisions,
+as far as two decisions agree.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from sidecar.transcripts.speaker_turns import SpeakerTurn
 
 
 def window_to_json(window: window_embeddings.DiarizationWindow) -> dict[str, Any]:
-    """A window as plain values."""
+    """Return a window as plain values."""
     return {
         "start": window.start,
         "packed": _array_to_base64(window.packed),
@@ -55,7 +55,7 @@ def window_to_json(window: window_embeddings.DiarizationWindow) -> dict[str, Any
 
 
 def window_from_json(values: Mapping[str, Any]) -> window_embeddings.DiarizationWindow:
-    """The window that `window_to_json` wrote."""
+    """Parse the output of `window_to_json`."""
     return window_embeddings.DiarizationWindow(
         values["start"],
         _array_from_base64(values["packed"], np.uint8),
@@ -70,7 +70,7 @@ def window_from_json(values: Mapping[str, Any]) -> window_embeddings.Diarization
 def speakers_to_json(
     persons: npt.NDArray[np.int64], known: Mapping[int, npt.NDArray[np.float32]]
 ) -> dict[str, Any]:
-    """Return the speakers of all windows' voices, and the direction of each speaker's embedding."""
+    """Return plain values: the speakers of all windows, and the centroid of each speaker."""
     return {
         "persons": _array_to_base64(persons.astype(np.int16)),
         "known": [[number, _array_to_base64(vector)] for number, vector in known.items()],
@@ -101,27 +101,28 @@ def _array_from_base64(text: str, kind: type[Any]) -> npt.NDArray[Any]:
 
 STEP_S = 2.5
 STEPS_S = {DiarizationEffort.BALANCED: STEP_S, DiarizationEffort.ACCURATE: 1.25}
-"""From one look at who speaks to the next (docs/decisions/diarization-parameters.md)."""
+"""Step between two windows (docs/decisions/diarization-parameters.md)."""
 SPEECH_STEP_S = 5.0
-"""The same where nobody asks who, only whether."""
+"""Step between two windows if only speech regions are needed, not speakers."""
 MIN_SPEAKER_S = 2.0
-"""A voice of a window that is heard alone for less founds no person; it is given to one."""
+"""Minimum solo speech of a local speaker in a window for clustering; with less it is only
+assigned."""
 RECLUSTER_INTERVAL_S = 10.0
-"""Interval of clustering anew, and never oftener than each twentieth of what there is: so the
-decisions over a recording cost as much as a few of its last one."""
+"""Interval of clustering, but at least a twentieth of the audio so far. So all clustering of a
+recording costs as much as a few times the last one."""
 _RECLUSTER_SHARE = 0.05
 FIRST_TURNS_S = 9.0
-"""The end of a window lacks what is said next."""
+"""Length of the first window's speech regions that is reported; its end lacks the context after."""
 WINDOWS_PER_BATCH = 240
-"""So many windows, of ten minutes, become turns at a time: memory does not follow the length."""
+"""Windows (ten minutes) turned into activity at a time: memory does not grow with the length."""
 
 
 class Diarizer:
-    """Follows one recording at 16 kHz; times in seconds from its start.
+    """Streaming diarizer of one recording at 16 kHz; times in seconds from its start.
 
-    ``num_speakers`` is a hint (`clustering.clustered`). Where voices are not to be told apart all
-    turns are one person's, at a third of the cost. Memory: two kilobytes a window, beside the
-    sound of the last twenty seconds. Not for two threads at once.
+    ``num_speakers`` is a hint (`clustering.cluster_embeddings`). Without ``tell_apart`` all turns
+    have one speaker, at a third of the cost. Memory: two kilobytes per window, and the audio of the
+    last twenty seconds. Not thread-safe.
     """
 
     def __init__(
@@ -146,26 +147,28 @@ class Diarizer:
     def wished(
         cls, models: SpeakerModels, options: TranscribeOptions, speech_step_s: float = SPEECH_STEP_S
     ) -> Self:
-        """As a request wishes: whether voices are told apart, how closely, and among how many."""
+        """Return a diarizer for the options of a request: diarization, effort, speaker count."""
         step_s = STEPS_S[options.diarization] if options.diarize else speech_step_s
         return cls(models, step_s, options.num_speakers, tell_apart=options.diarize)
 
     def feed(self, block: Block) -> None:
-        """More of the recording, shape (samples,)."""
+        """Append audio of the recording, shape (samples,)."""
         self._listening.hear(block)
         self._take(self._listening.windows())
 
     def take(
         self, windows: Sequence[window_embeddings.DiarizationWindow], next_window: int, end: int
     ) -> None:
-        """More windows, which were made elsewhere (`diarization.window_embeddings`), and no sound:
-        up to ``end`` the recording is known, and the next one begins at ``next_window``; both in
-        samples."""
+        """Append windows that were computed elsewhere (`diarization.window_embeddings`).
+
+        Their audio is not needed: the recording is known up to ``end``, and the next window starts
+        at ``next_window``; both in samples.
+        """
         self._listening.skip_to(next_window, end)
         self._take(list(windows))
 
     def snapshot(self, after: int = 0) -> dict[str, Any]:
-        """Return the state of the windows behind the first ``after``, as plain values."""
+        """Return the state without the first ``after`` windows, as plain values."""
         return {
             "windows": [window_to_json(window) for window in self._windows[after:]],
             "next": self._listening.next,
@@ -179,8 +182,11 @@ class Diarizer:
         return len(self._windows)
 
     def go_on(self, parts: Sequence[Mapping[str, Any]]) -> None:
-        """Know all that the parts of a snapshot say, as if it had been heard here. What was heard
-        by then comes again by `hear_again`, and what follows by `feed`."""
+        """Resume from the parts of a snapshot.
+
+        The caller then sends the audio before the snapshot by `replay_audio`, and the audio after
+        it by `feed`.
+        """
         last = parts[-1]
         self._windows = [window_from_json(values) for part in parts for values in part["windows"]]
         self._persons, self._known = speakers_from_json(last)
@@ -189,11 +195,11 @@ class Diarizer:
         self._redraw(0)
 
     def replay_audio(self, block: Block) -> None:
-        """Sound from the beginning on, up to where the snapshot was taken."""
+        """Append audio from the start of the recording up to the snapshot."""
         self._listening.replay_audio(block)
 
     def finish(self) -> None:
-        """The recording is over: decide over all of it."""
+        """End the recording, and cluster the speakers of all of it."""
         self._listening.finish()
         self._take(self._listening.windows())
         self.decide()
@@ -201,15 +207,18 @@ class Diarizer:
 
     @property
     def heard_s(self) -> float:
-        """Up to here `speech` stays as it is. It is up to 18 s behind what was fed."""
+        """Return the time up to which `speech` is final; at most 18 s behind the audio."""
         if self._finished:
             return self._listening.end_s
         return max(0.0, self._listening.heard_s - MIN_GAP_S)
 
     @property
     def told_s(self) -> float:
-        """Up to here `speech` is worth listening to: the first window's is as soon as there is one,
-        though later ones may move it a little, so that first words come early."""
+        """Return the time up to which `speech` can be recognized.
+
+        The first window counts at once, so that the first words come early. Later windows may move
+        its regions a little.
+        """
         return max(FIRST_TURNS_S if self._windows else 0.0, self.heard_s)
 
     @property
@@ -219,15 +228,15 @@ class Diarizer:
 
     @property
     def speech(self) -> list[tuple[float, float]]:
-        """Return the spans with speech, in order. It does not depend on who is who."""
+        """Return the spans with speech, in order; they do not depend on the speaker labels."""
         speaking: npt.NDArray[np.bool_] = np.any(self._active, axis=1)
         return speech_spans(speaking, 0, self._listening.end_s)
 
     def speakers(self) -> DiarizedSpeakers:
-        """Return the speakers and their turns; for when it is finished.
+        """Return the speakers and their turns, after `finish`.
 
-        An embedding is the mean of what the windows heard of a speaker alone, each second weighing
-        the same; its seconds are those in which no other speaks.
+        An embedding is the mean over the windows, weighted by the seconds in which the speaker
+        talks alone. Its ``seconds`` are those in which no other speaker talks.
         """
         voices: dict[int, SpeakerVector] = {}
         if not self._known:
@@ -246,13 +255,13 @@ class Diarizer:
         )
 
     def local_voices(self) -> Iterator[tuple[float, Vector]]:
-        """The voices of each window by itself: seconds heard alone, and the vector."""
+        """Yield the local speakers of each window: seconds of solo speech, and the embedding."""
         for window in self._windows:
             for voice in np.flatnonzero(window.heard):
                 yield float(window.alone_s[voice]), window.vectors[voice].astype(np.float32)
 
     def _take(self, windows: list[window_embeddings.DiarizationWindow]) -> None:
-        """More windows: by the persons known, until it is time to decide anew."""
+        """Append windows; assign them to the known speakers, or cluster anew if that is due."""
         if not windows:
             return
         first = len(self._windows)
@@ -266,14 +275,14 @@ class Diarizer:
         self._redraw(first)
 
     def _recognized(self, windows: list[window_embeddings.DiarizationWindow]) -> Labels:
-        """Return the speakers of the windows' voices, among the speakers known."""
+        """Return the speakers of the windows' local speakers, among the known speakers."""
         if not self._known:
             return np.full((len(windows), window_embeddings.MAX_WINDOW_SPEAKERS), NO_SPEAKER)
         found = _assigned(windows, np.stack(list(self._known.values())))
         return np.where(found == NO_SPEAKER, NO_SPEAKER, np.array(list(self._known))[found])
 
     def decide(self) -> None:
-        """Cluster speakers anew, over all audio so far. It happens by itself, too."""
+        """Cluster the speakers of all audio so far; this also happens automatically."""
         if not self._windows:
             return
         self._decided_s = self._listening.heard_s
@@ -299,13 +308,13 @@ class Diarizer:
         self._redraw(0)
 
     def _redraw(self, first: int) -> None:
-        """Recompute the speaker turns, from the window of that index on."""
+        """Recompute the activity, from the window with index ``first`` on."""
         for at in range(first, len(self._windows), WINDOWS_PER_BATCH):
             self._draw(at, min(at + WINDOWS_PER_BATCH, len(self._windows)))
 
     def _draw(self, first: int, last: int) -> None:
-        """Draw the activity from the begin of window ``first`` to that of window ``last``, or the
-        end."""
+        """Compute the activity from the start of window ``first`` to that of window ``last``, or
+        the end."""
         begin = self._windows[first].start
         over = last == len(self._windows)
         end = self._windows[-1].end if over else self._windows[last].start

@@ -1,4 +1,4 @@
-"""Speaker enrolment: the embedding of the one person who speaks in a clip."""
+"""Speaker enrolment: embedding of the only speaker in a clip."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from sidecar.diarization.speaker_models import SpeakerModels
 from sidecar.transcripts.speaker_embeddings import SpeakerEmbedding
 
 OTHER_SPEAKER_S = 1.0
-"""So much of another voice and the clip is nobody's. One that is heard for less is not compared."""
+"""Speech of a second speaker with which a clip is rejected; a local speaker with less is not
+compared."""
 MIN_CLIP_SIMILARITY = 0.3
-"""The cosine between what one person says in a second or two and all that is said in the clip; of
-the recordings in docs/decisions/diarization-parameters.md one second in a hundred is under it."""
+"""Minimum cosine between one or two seconds of a speaker and the whole clip. In the recordings of
+docs/decisions/diarization-parameters.md one second in a hundred is below it."""
 
 
 def enrolment_embedding(models: SpeakerModels, blocks: Iterable[Block]) -> SpeakerEmbedding:
-    """The voice of the one person who speaks in a recording at 16 kHz.
+    """Return the embedding of the only speaker in a recording at 16 kHz.
 
     Raises:
-        errors.VoiceAbsent: nobody speaks.
-        errors.VoiceTooShort: there are less than two seconds of voice.
-        errors.SeveralVoices: more than one person speaks.
+        errors.VoiceAbsent: there is no speech.
+        errors.VoiceTooShort: there are less than two seconds of speech.
+        errors.SeveralVoices: there is more than one speaker.
     """
     diarizer = Diarizer(models)
     for block in blocks:

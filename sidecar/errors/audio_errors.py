@@ -55,7 +55,7 @@ class AudioDecodeTimeout(BadAudio, code="audio_decode_timeout"):
 
 
 class AudioPathInvalid(BadRequest, code="audio_path_invalid", kind=ErrorKind.UNPROCESSABLE):
-    """Path that is relative, of another machine or no path."""
+    """Path that is relative, on another machine, or not a path."""
 
     default_detail = "'audio_path' is not an absolute path of a local file."
     default_hint = "Give the full path of a file on this machine; URLs are not fetched."

@@ -13,15 +13,17 @@ class EngineUnavailable(SidecarError, code="engine_unavailable", kind=ErrorKind.
 
 
 class ModelLoadFailed(SidecarError, code="model_load_failed", kind=ErrorKind.BUSY):
-    """The engine could not be loaded."""
+    """Failure to load an engine."""
 
     default_detail = "The engine could not be loaded."
     default_hint = "Run 'vibevoice-asr doctor': it shows what is missing."
 
 
 class EngineStuck(EngineUnavailable, code="engine_stuck", kind=ErrorKind.BUSY):
-    """Worker process that does not end after SIGKILL, as where a driver hangs. A new one would hang
-    there, too, so none is started before that one has gone."""
+    """Worker process that does not end after SIGKILL, because a driver hangs.
+
+    A new one would hang too, so none is started before the old one has ended.
+    """
 
     default_detail = (
         "The worker process hangs and cannot be killed; no new one is started before it ends."
@@ -30,14 +32,14 @@ class EngineStuck(EngineUnavailable, code="engine_stuck", kind=ErrorKind.BUSY):
 
 
 class ReloadSuperseded(SidecarError, code="reload_superseded", kind=ErrorKind.CONFLICT):
-    """Reload that a later one, at another precision, replaced before it started."""
+    """Reload that was replaced by a later one, at another precision, before it started."""
 
     default_detail = "A later reload replaced this one."
     default_hint = "The last reload wins; send this one again if you still want its precision."
 
 
 class AdminOff(SidecarError, code="admin_off", kind=ErrorKind.FORBIDDEN):
-    """Administrators' API that is off, or used without a token of an administrator."""
+    """Use of the administrators' API if it is off, or without an administrator's token."""
 
     default_detail = "The administrators' API is off."
     default_hint = "Set VIBEVOICE_ADMIN, and a token (docs/operations.md)."
@@ -58,8 +60,10 @@ class ModelPathForbidden(SidecarError, code="model_path_forbidden", kind=ErrorKi
 
 
 class ModelUnsuited(SidecarError, code="model_unsuited", kind=ErrorKind.UNPROCESSABLE):
-    """Weights that no running engine can load: engine, languages and shape have to be those of the
-    weights that the service was started with."""
+    """Model that no running engine can load.
+
+    Engine, languages and shape have to be those of the model that the service was started with.
+    """
 
     default_detail = "No running engine can load this model."
     default_hint = (
@@ -68,16 +72,16 @@ class ModelUnsuited(SidecarError, code="model_unsuited", kind=ErrorKind.UNPROCES
 
 
 class WontFit(SidecarError, code="wont_fit", kind=ErrorKind.WONT_FIT):
-    """Too little memory for a recording or a precision, found before any work."""
+    """Too little memory for a recording or a precision, detected before any work."""
 
     default_detail = "There is not enough memory for this."
     default_hint = "Send a shorter recording, or use a smaller precision: int8, int4."
 
 
 class GpuOutOfMemory(SidecarError, code="gpu_out_of_memory", kind=ErrorKind.WONT_FIT):
-    """GPU memory exhausted during the work, with the smallest plan as well.
+    """GPU out of memory during the work, even with the smallest memory plan.
 
-    Hosts look for the words "CUDA out of memory" in the answer.
+    Host applications search the response for the words "CUDA out of memory".
     """
 
     default_detail = "CUDA out of memory."
@@ -101,7 +105,7 @@ class EngineCrashed(SidecarError, code="engine_crashed", kind=ErrorKind.BUSY):
 
 
 class EngineFailed(SidecarError, code="engine_failed"):
-    """Error that an engine raised."""
+    """Error raised by an engine."""
 
     default_detail = "The engine could not transcribe this audio."
 
@@ -164,7 +168,7 @@ class CheckpointUnwritable(SidecarError, code="checkpoint_unwritable", kind=Erro
 
 
 class HubUnreachable(SidecarError, code="hub_unreachable", kind=ErrorKind.BUSY):
-    """Model hub that does not answer, or that the user has forbidden (HF_HUB_OFFLINE)."""
+    """Model hub that does not answer, or that the user has disabled (HF_HUB_OFFLINE)."""
 
     default_detail = "The model hub cannot be reached."
     default_hint = "Check the network and repeat the command: it resumes the download."
@@ -178,7 +182,7 @@ class RepositoryNotFound(NotFound, code="repository_not_found"):
 
 
 class RepositoryForbidden(SidecarError, code="repository_forbidden", kind=ErrorKind.FORBIDDEN):
-    """Model that the hub denies to this user."""
+    """Model to which the hub denies this user access."""
 
     default_detail = "The model hub denies this user access to this model."
     default_hint = "Accept the terms on the model's page, then set HF_TOKEN to your access token."

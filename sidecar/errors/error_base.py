@@ -33,9 +33,9 @@ class ErrorKind(StrEnum):
 
 
 class SidecarError(Exception):
-    """Base of all errors of this service: a class names a stable ``code``, and its ``kind``.
+    """Base class of all errors of this service; each class has a stable ``code`` and a ``kind``.
 
-    ``detail`` says what was wrong, ``hint`` what to do, ``retry_after`` (seconds) when to retry.
+    ``detail``: what was wrong. ``hint``: what to do. ``retry_after``: seconds until a retry.
     """
 
     code: ClassVar[str] = "internal"
@@ -65,12 +65,14 @@ class SidecarError(Exception):
         super().__init__(self.detail)
 
     def hint_on(self, page: str) -> str:
-        """Return the hint on a wire that ``page`` of the documentation describes, and not /docs,
-        which has no WebSockets."""
+        """Return the hint with a reference to ``page`` of the documentation instead of /docs.
+
+        It is for WebSockets, which /docs does not describe.
+        """
         return self.hint.replace(" at /docs.", f" in {page}.")
 
     def to_wire(self) -> dict[str, Any]:
-        """The error as plain values, for another process or a journal."""
+        """Return the error as plain values, for another process or the job log."""
         return {
             "code": self.code,
             "detail": self.detail,
@@ -95,7 +97,7 @@ class Unauthorized(SidecarError, kind=ErrorKind.UNAUTHORIZED):
 
 
 def all_errors(root: type[SidecarError] = SidecarError) -> Iterator[type[SidecarError]]:
-    """Every error class that has a code of its own, families together."""
+    """Yield every error class with a code of its own, each followed by its subclasses."""
     if "code" in vars(root):
         yield root
     for child in root.__subclasses__():
@@ -103,7 +105,7 @@ def all_errors(root: type[SidecarError] = SidecarError) -> Iterator[type[Sidecar
 
 
 def from_wire(values: dict[str, Any]) -> SidecarError:
-    """The error that `SidecarError.to_wire` described; an unknown code becomes the root."""
+    """Return the error of `SidecarError.to_wire`; an unknown code becomes a `SidecarError`."""
     known = {error.code: error for error in all_errors()}
     error = known.get(values.get("code", ""), SidecarError)
     return error(

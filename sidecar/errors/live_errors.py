@@ -43,14 +43,14 @@ class SessionTaken(SidecarError, code="session_taken", kind=ErrorKind.CONFLICT):
 
 
 class SessionMoved(SidecarError, code="session_moved", kind=ErrorKind.CONFLICT):
-    """Connection whose live session another connection took over."""
+    """Connection that lost its live session to another connection."""
 
     default_detail = "Another connection has taken this live session over."
     default_hint = "A session has one connection: the latest one."
 
 
 class SessionHandedOver(SidecarError, code="session_handed_over", kind=ErrorKind.BUSY):
-    """Live session that a service hands over as it shuts down."""
+    """Live session that a service hands over to another one at its shutdown."""
 
     default_detail = "This service shuts down; another one continues the live session."
     default_hint = "Reconnect now, with its id and 'after'."
@@ -117,7 +117,7 @@ class SoundInvalid(BadRequest, code="sound_invalid"):
 
 
 class EncodingUnavailable(SidecarError, code="encoding_unavailable", kind=ErrorKind.UNSUPPORTED):
-    """Encoding of live audio whose package is not installed."""
+    """Encoding of live audio that needs a package which is not installed."""
 
     default_detail = "This installation does not decode Opus."
     default_hint = "Send pcm16, or install 'vibevoice-asr[opus]' where the service runs."

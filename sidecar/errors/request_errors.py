@@ -6,7 +6,7 @@ from sidecar.errors.error_base import BadRequest, ErrorKind, NotFound, SidecarEr
 
 
 class RequestInvalid(BadRequest, code="request_invalid"):
-    """Request that no route accepts."""
+    """Malformed request."""
 
     default_detail = "The request could not be understood."
     default_hint = "The paths of this service are listed at /docs."
@@ -106,7 +106,7 @@ class UploadStalled(BadRequest, code="upload_stalled", kind=ErrorKind.TIMEOUT):
 
 
 class UploadsFull(SidecarError, code="uploads_full", kind=ErrorKind.BUSY):
-    """Limit of uploads at once, or of their bytes."""
+    """Limit of concurrent uploads, or of their bytes."""
 
     default_detail = "Too many uploads, or too many bytes, are in progress."
     default_hint = "Try again after the time in Retry-After, or raise VIBEVOICE_UPLOAD_ROOM_MB."

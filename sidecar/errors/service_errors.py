@@ -6,35 +6,35 @@ from sidecar.errors.error_base import ErrorKind, SidecarError
 
 
 class SettingsInvalid(SidecarError, code="settings_invalid", kind=ErrorKind.MALFORMED):
-    """A setting has an impossible value."""
+    """Setting with an invalid value."""
 
     default_detail = "A setting has a value that is not possible."
     default_hint = "See 'vibevoice-asr serve --help' or docs/settings.md."
 
 
 class PortInUse(SidecarError, code="port_in_use", kind=ErrorKind.CONFLICT):
-    """Another program holds the port."""
+    """Port that another program uses."""
 
     default_detail = "The port is in use."
     default_hint = "Stop the other program or choose another port with --port."
 
 
 class DiskFull(SidecarError, code="disk_full", kind=ErrorKind.STORAGE_FULL):
-    """Full disk of uploads."""
+    """Too little space on a disk or in another storage."""
 
     default_detail = "There is not enough disk space for the upload."
     default_hint = "Free some space or set VIBEVOICE_SPOOL_DIR to a folder on another disk."
 
 
 class SpoolUnwritable(SidecarError, code="spool_unwritable", kind=ErrorKind.STORAGE_FULL):
-    """The folder for uploads cannot be written to."""
+    """Folder for uploads that cannot be written to."""
 
     default_detail = "The folder for uploads cannot be written to."
     default_hint = "Set VIBEVOICE_SPOOL_DIR to a writable folder, or send 'audio_path'."
 
 
 class ServiceUnreachable(SidecarError, code="service_unreachable", kind=ErrorKind.BUSY):
-    """No service at the address that the command line names."""
+    """Missing service at the address on the command line."""
 
     default_detail = "No service answers at this address."
     default_hint = (

@@ -10,7 +10,7 @@ class UpstreamError(SidecarError, kind=ErrorKind.BUSY):
 
 
 class UpstreamUnreachable(UpstreamError, code="upstream_unreachable"):
-    """Upstreams none of which accepts a connection."""
+    """Upstreams of which none accepts a connection."""
 
     default_detail = "No upstream answers."
     default_hint = "Start the server that VIBEVOICE_UPSTREAM names, or check its address and port."

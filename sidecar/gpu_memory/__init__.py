@@ -1,1 +1,1 @@
-"""GPU memory: what fits on a device and where it goes."""
+"""GPU memory: devices, footprint of models, memory plans, admission."""

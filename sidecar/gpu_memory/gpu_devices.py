@@ -1,7 +1,7 @@
 """GPU devices by NVML, CUDA_VISIBLE_DEVICES, and the ledger of a device's memory.
 
-Several engines of ours may live on one card. What each has taken the driver shows; what it will
-come to have it says here, so that a plan of another leaves room for it. `devices` looks.
+Several engines of this service may share one card. The driver reports what each has allocated. The
+ledger has what each has reserved, so that the plans of other engines leave that free.
 """
 
 from __future__ import annotations
@@ -17,18 +17,17 @@ from typing import Any
 from sidecar.concurrency import ThreadLimiter
 
 VISIBLE_DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
-"""Numbers or names of the GPUs that a process may use, the first one first; empty: none."""
+"""Variable with the numbers or names of the GPUs that a process may use, in order; empty: none."""
 DEVICE_ORDER_ENV = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-"""Variable that makes CUDA number the GPUs as their driver does; by default the fastest is
-first."""
+"""Variable that makes CUDA number the GPUs as the driver does; CUDA's default: fastest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class GpuDevice:
-    """A GPU, or a slice of one (MIG): the names it goes by, and the driver's handles.
+    """A GPU, or a slice of one (MIG), with its names and the driver's handles.
 
-    ``handle`` is its own, None where the driver refuses it; ``card`` that of the whole GPU.
-    ``slices``: what a GPU is cut into; then it can only be used by them.
+    ``handle``: its own handle, `None` if the driver refuses access. ``card``: the handle of the
+    whole GPU. ``slices``: its MIG slices; if there are any, only they can be used.
     """
 
     names: tuple[str, ...]
@@ -38,11 +37,11 @@ class GpuDevice:
 
 
 def first_visible(cards: Sequence[GpuDevice], wanted: str | None) -> GpuDevice | None:
-    """The device that becomes ``cuda:0``, None where none does.
+    """Return the device that becomes ``cuda:0``, or `None`.
 
-    ``cards`` stand in the order of the PCI bus, ``wanted`` is what `VISIBLE_DEVICES_VARIABLE` says
-    (None: it is not set): a number, or a name or its beginning if that is one device's only. CUDA
-    reads up to the first word that it does not understand; so only the first word counts here.
+    ``cards`` are in the order of the PCI bus. ``wanted`` is the value of `VISIBLE_DEVICES_VARIABLE`
+    (`None`: not set): a number, a name, or the unique beginning of a name. CUDA reads up to the
+    first invalid entry, so only the first entry matters here.
     """
     if wanted is None:
         return _usable(cards[0]) if cards else None
@@ -57,15 +56,15 @@ def first_visible(cards: Sequence[GpuDevice], wanted: str | None) -> GpuDevice |
 
 
 def _usable(device: GpuDevice) -> GpuDevice:
-    """Of a GPU that is cut into slices, CUDA uses the first."""
+    """Return the device that CUDA uses: the first slice of a GPU that has slices."""
     return device.slices[0] if device.slices else device
 
 
 @dataclass(frozen=True, slots=True)
 class EngineMemoryHolding:
-    """An engine's process: its id, None while there is none, and what its weights take.
+    """Worker process of an engine and the bytes of its weights; ``pid`` is `None` if there is none.
 
-    ``coming``: a new engine is on its way, and nobody knows how much of it is there.
+    ``coming``: a new engine is being loaded, and how much of it is loaded is not known.
     """
 
     pid: int | None = None
@@ -74,10 +73,10 @@ class EngineMemoryHolding:
 
 
 class DeviceLedger:
-    """The memory of one card, or of the host, as engines of ours share it; each has a name.
+    """Ledger of the memory of one card, or of the host, that named engines share.
 
-    What one of them may take in all is what nobody has, what it holds itself, and nothing of what
-    another has reserved. Where an engine is no more, its owner says so (`release`).
+    An engine may use the free memory and what it holds itself, without what others have reserved.
+    If an engine is unloaded, its owner calls `release`.
     """
 
     def __init__(self) -> None:
@@ -88,7 +87,7 @@ class DeviceLedger:
         self._taken: dict[str, int] = {}
 
     def register_engine(self, who: str, holding: Callable[[], EngineMemoryHolding]) -> None:
-        """An engine that may live here, and who tells what it holds."""
+        """Add an engine that may use this memory; ``holding`` returns what it holds."""
         self._engines[who] = holding
 
     def holdings(self) -> dict[str, EngineMemoryHolding]:
@@ -96,15 +95,15 @@ class DeviceLedger:
         return {who: holding() for who, holding in self._engines.items()}
 
     def reserve(self, who: str, size: int) -> None:
-        """From now on ``who`` comes to have ``size`` bytes in all, and not what it said before."""
+        """Reserve ``size`` bytes in all for ``who``, in place of its earlier reservation."""
         self._reserved[who] = size
 
     def release(self, who: str) -> None:
-        """Release the holding of an engine that is unloaded."""
+        """Delete the reservation of an engine that is unloaded."""
         self._reserved.pop(who, None)
 
     def reserved_bytes(self, who: str) -> int:
-        """Return the bytes that ``who`` will have in all."""
+        """Return the bytes that ``who`` has reserved in all."""
         return self._reserved.get(who, 0)
 
     def see(
@@ -113,21 +112,21 @@ class DeviceLedger:
         used_bytes: int,
         processes: Mapping[int, int],
     ) -> None:
-        """Take in a look: what all take, and the bytes of processes of which the driver tells."""
+        """Update the ledger by a query: ``used_bytes`` of all, and bytes by process id."""
         present = {who: one for who, one in holdings.items() if one.pid is not None or one.coming}
         self._taken = {who: _held_bytes(one, processes) for who, one in present.items()}
-        if not any(one.coming for one in present.values()):  # else they are who they were
+        if not any(one.coming for one in present.values()):  # else keep the last value
             before = self.strangers_bytes
             self.strangers_bytes = other_processes_bytes(before, used_bytes, processes, present)
 
     def committed_bytes(self, who: str) -> int:
-        """Return the bytes that other engines of ours will take of what was free at the last
-        look."""
+        """Return the bytes that other engines have reserved but had not allocated at the last
+        query."""
         others = (one for one in self._reserved if one != who)
         return sum(max(0, self._reserved[one] - self._taken.get(one, 0)) for one in others)
 
     def own_bytes(self, who: str, used_bytes: int) -> int:
-        """Return the bytes of ``used_bytes`` that ``who`` had, without those of others."""
+        """Return the bytes of ``used_bytes`` that ``who`` had at the last query."""
         if who not in self._taken:
             return 0
         others = sum(taken for one, taken in self._taken.items() if one != who)
@@ -135,7 +134,7 @@ class DeviceLedger:
 
 
 def _held_bytes(holding: EngineMemoryHolding, processes: Mapping[int, int]) -> int:
-    """Return the bytes of an engine, as far as the driver tells; else those of its weights."""
+    """Return the bytes of an engine by the driver; if it reports none, those of the weights."""
     if holding.pid is None:
         return 0
     return processes.get(holding.pid, holding.weights_bytes)
@@ -147,10 +146,10 @@ def other_processes_bytes(
     processes: Mapping[int, int],
     holdings: Mapping[str, EngineMemoryHolding],
 ) -> int:
-    """Return the bytes of a device that processes other than our engines take.
+    """Return the bytes of a device that processes other than our engines use.
 
-    If the driver does not tell how much one of ours takes beside its weights, others count as
-    ``before``, or as less if that leaves too little for the weights.
+    If the driver does not report the memory of one of our engines, return ``before``. The result is
+    less if that leaves too little for the weights.
     """
     here = [one for one in holdings.values() if one.pid is not None]
     rest = max(0, used_bytes - sum(_held_bytes(one, processes) for one in here))
@@ -161,22 +160,21 @@ def other_processes_bytes(
 log = logging.getLogger(__name__)
 
 GPU_POLL_INTERVAL_S = 2.0
-"""Time between two looks at a GPU."""
+"""Interval of GPU queries."""
 SILENT_GPU_POLL_INTERVAL_S = 10.0
-"""The same while its driver does not answer."""
+"""Interval of GPU queries while the driver does not answer."""
 DRIVER_TIMEOUT_S = 1.0
-"""Time that a job waits for a query; usually it takes milliseconds."""
+"""Maximum time that a job waits for a query; usually a query takes milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class GpuMemory:
-    """The GPU that is used: its memory, and what it can do.
+    """Memory, features and utilization of the GPU in use; `None`: the driver does not report it.
 
-    ``bandwidth`` of its memory in bytes per second, None where the driver does not say; ``bf16``
-    tells whether it computes in that type (compute capability 8.0 and later). ``processes``: bytes
-    by process id, as far as the driver tells; it does not on Windows, and in a container the ids
-    may be others. ``busy`` and ``memory_busy``: percent of the time of late; ``celsius``: how warm
-    it is. None where the driver does not say.
+    ``bandwidth``: of its memory, in bytes per second. ``bf16``: whether it computes in that type
+    (compute capability 8.0 and later). ``processes``: bytes by process id; the driver reports none
+    on Windows, and in a container the ids may differ. ``busy`` and ``memory_busy``: percent of the
+    recent time. ``celsius``: temperature.
     """
 
     name: str
@@ -191,19 +189,19 @@ class GpuMemory:
 
     @property
     def used_bytes(self) -> int:
-        """Return the bytes that all processes and the driver take."""
+        """Return the bytes that all processes and the driver use."""
         return self.used_mb << 20
 
     @property
     def free_bytes(self) -> int:
-        """Return the free bytes."""
+        """Return the bytes that are free."""
         return self.total_mb - self.used_mb << 20
 
 
 class GpuMonitor:
-    """The GPU that is used as it was last seen, and who has what of it.
+    """State of the GPU at the last query, and the ledger of its memory.
 
-    ``read`` is the driver's word.
+    ``read`` queries the driver.
     """
 
     def __init__(self, read: Callable[[], GpuMemory | None] | None = None) -> None:
@@ -215,22 +213,24 @@ class GpuMonitor:
         self._thread = ThreadLimiter("gpu", 1)
 
     def free_bytes(self, who: str) -> int:
-        """Return the bytes that are free and not reserved by another engine of ours; negative if an
-        engine has to give memory back first."""
+        """Return the bytes that are free and not reserved by another engine of this service.
+
+        The result is negative if an engine has to free memory first.
+        """
         return self.seen.free_bytes - self.ledger.committed_bytes(who) if self.seen else 0
 
     def own_bytes(self, who: str) -> int:
-        """Return the bytes that an engine takes in all."""
+        """Return the bytes that an engine uses in all."""
         return self.ledger.own_bytes(who, self.seen.used_bytes) if self.seen else 0
 
     def begin(self) -> None:
-        """Look for the first time, while there is no engine; waits for the driver."""
+        """Query the GPU for the first time, before any engine is loaded; wait for the driver."""
         if self.seen is None:
             self._take_in(self._read(), {})
 
     async def look(self) -> None:
-        """Look now; where the driver takes longer than `DRIVER_TIMEOUT_S`, what it said last
-        counts."""
+        """Query the GPU; if the driver takes longer than `DRIVER_TIMEOUT_S`, keep the last
+        values."""
         if self._looking is None or self._looking.done():
             self._looking = asyncio.get_running_loop().create_task(self._look())
         with contextlib.suppress(TimeoutError):
@@ -238,7 +238,7 @@ class GpuMonitor:
                 await asyncio.shield(self._looking)
 
     async def go_on(self) -> None:
-        """Look every few seconds; ends where there is no GPU."""
+        """Query the GPU every few seconds; return if there is no GPU."""
         try:
             await self.look()
             while self.seen is not None or (self._looking and not self._looking.done()):
@@ -257,7 +257,7 @@ class GpuMonitor:
         self._take_in(gpu, {who: _steady_holding(before.get(who), one) for who, one in now.items()})
 
     def _take_in(self, gpu: GpuMemory | None, holdings: Mapping[str, EngineMemoryHolding]) -> None:
-        """A GPU whose driver falls silent stays what it was."""
+        """Store the result of a query; if the driver did not answer, keep the last values."""
         if gpu is None:
             if self.seen is not None and not self._silent:
                 log.warning(
@@ -276,24 +276,24 @@ class GpuMonitor:
 def _steady_holding(
     before: EngineMemoryHolding | None, now: EngineMemoryHolding
 ) -> EngineMemoryHolding:
-    """Return an engine's holding during a look; none of an engine that came or went meanwhile."""
+    """Return an engine's holding; mark it as ``coming`` if it changed during the query."""
     return now if before == now else replace(now, coming=True)
 
 
 class HostMemoryMonitor:
-    """The host's memory, and who has what of it."""
+    """Free memory of the host, and the ledger of it."""
 
     def __init__(self) -> None:
         self.ledger = DeviceLedger()
 
     def free_bytes(self, who: str) -> int:
-        """Return the bytes that are free now and not reserved by another engine of ours."""
+        """Return the bytes that are free now and not reserved by another engine of this service."""
         self.ledger.see(self.ledger.holdings(), 0, {})
         return host_free_bytes() - self.ledger.committed_bytes(who)
 
 
 def query_gpu() -> GpuMemory | None:
-    """The GPU; whatever goes wrong with asking is a driver that does not answer."""
+    """Return the GPU in use; `None` if there is none or the query fails in any way."""
     try:
         return read_gpu_memory()
     except Exception as error:
@@ -302,9 +302,9 @@ def query_gpu() -> GpuMemory | None:
 
 
 def read_gpu_memory() -> GpuMemory | None:
-    """The NVIDIA GPU that torch will use: the first that `CUDA_VISIBLE_DEVICES` leaves.
+    """Return the NVIDIA GPU that torch will use: the first that `CUDA_VISIBLE_DEVICES` allows.
 
-    None where there is none (or no driver, or it does not answer).
+    Return `None` if there is no GPU or no driver, or if the driver does not answer.
     """
     import pynvml
 
@@ -325,7 +325,7 @@ def read_gpu_memory() -> GpuMemory | None:
             str(name),
             int(memory.used) >> 20,
             int(memory.total) >> 20,
-            bandwidth and bandwidth * memory.total / whole.total,  # a slice has its share
+            bandwidth and bandwidth * memory.total / whole.total,  # the slice's share
             major >= 8,
             _processes(pynvml, device.handle),
             *_utilization(pynvml, device.handle),
@@ -341,7 +341,7 @@ def read_gpu_memory() -> GpuMemory | None:
 
 
 def _list_gpus(nvml: Any) -> list[GpuDevice]:
-    """All GPUs in the driver's order; one that it refuses keeps its place."""
+    """Return all GPUs in the driver's order; one that the driver refuses has no names."""
     cards = []
     for number in range(nvml.nvmlDeviceGetCount()):
         try:
@@ -355,16 +355,16 @@ def _list_gpus(nvml: Any) -> list[GpuDevice]:
 
 
 def _mig_slices(nvml: Any, card: Any, uuid: str) -> Iterator[GpuDevice]:
-    """Yield the MIG slices of a GPU; nothing if it has none, or cannot have any."""
+    """Yield the MIG slices of a GPU; nothing if it has none or does not support MIG."""
     try:
         if nvml.nvmlDeviceGetMigMode(card)[0] != nvml.NVML_DEVICE_MIG_ENABLE:
             return
         for number in range(nvml.nvmlDeviceGetMaxMigDeviceCount(card)):
-            with contextlib.suppress(nvml.NVMLError):  # places may be empty
+            with contextlib.suppress(nvml.NVMLError):  # numbers may be unused
                 part = nvml.nvmlDeviceGetMigDeviceHandleByIndex(card, number)
                 inside = nvml.nvmlDeviceGetGpuInstanceId(part)
                 inside = f"{inside}/{nvml.nvmlDeviceGetComputeInstanceId(part)}"
-                # The second name is how drivers before 470 had it.
+                # The second name is the format of drivers before 470.
                 names = str(nvml.nvmlDeviceGetUUID(part)), f"MIG-{uuid}/{inside}"
                 yield GpuDevice(names, part, card)
     except nvml.NVMLError:
@@ -372,20 +372,22 @@ def _mig_slices(nvml: Any, card: Any, uuid: str) -> Iterator[GpuDevice]:
 
 
 def _processes(nvml: Any, handle: Any) -> dict[int, int]:
-    """Bytes by process id; without those of which the driver does not say."""
+    """Return bytes by process id, of the processes that the driver reports."""
     running = _optional(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, handle) or ()
     return {one.pid: int(one.usedGpuMemory) for one in running if one.usedGpuMemory}
 
 
 def _utilization(nvml: Any, handle: Any) -> tuple[int | None, int | None]:
-    """Percent of the time in which it computed, and in which its memory was read or written; a
-    slice is not asked."""
+    """Return percent of the time in which the GPU computed, and in which its memory was accessed.
+
+    Both are `None` for a slice, for which the driver refuses the query.
+    """
     load = _optional(nvml, nvml.nvmlDeviceGetUtilizationRates, handle)
     return (None, None) if load is None else (int(load.gpu), int(load.memory))
 
 
 def _optional(nvml: Any, query: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what the driver answers to a query; None where it refuses."""
+    """Return the driver's answer to a query; `None` if it refuses."""
     try:
         return query(*arguments)
     except nvml.NVMLError:
@@ -393,14 +395,17 @@ def _optional(nvml: Any, query: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _bandwidth(nvml: Any, handle: Any) -> float | None:
-    """Clock times width, twice a cycle: what all of NVIDIA's memory since GDDR5 does at least."""
+    """Return the memory bandwidth in bytes per second: clock times width, twice a cycle.
+
+    All of NVIDIA's memory since GDDR5 transfers at least twice a cycle.
+    """
     megahertz = _optional(nvml, nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_MEM)
     bits = _optional(nvml, nvml.nvmlDeviceGetMemoryBusWidth, handle)
     return None if None in (megahertz, bits) else float(2 * megahertz * 1_000_000 * bits / 8)
 
 
 def host_free_bytes() -> int:
-    """Return the bytes of host memory that are left for a model."""
+    """Return the bytes of host memory that are available for a model."""
     import psutil
 
     return int(psutil.virtual_memory().available)

@@ -1,7 +1,8 @@
-"""Memory admission: bytes that may be used of a device, and placement of an engine. Pure.
+"""Memory admission: available bytes of a device, plans of jobs, placement of engines. Pure.
 
-`plan` knows what a recording takes; here stands what is free, what the engine holds already, and
-what follows: a plan for the job, a refusal that names what would fit, the place for a new engine.
+`memory_plan` computes the memory of a recording. This module combines that with the free memory and
+the engine's own. It returns a plan for a job, an error that names what would fit, or the placement
+of a new engine.
 """
 
 from __future__ import annotations
@@ -33,50 +34,54 @@ class LoadPlacement(StrEnum):
     """Placement of a new engine while an old one is loaded."""
 
     BESIDE = "beside"
-    """The old one goes once the new one is up."""
+    """Both fit: the old engine is unloaded after the new one is loaded."""
     INSTEAD = "instead"
-    """There is no room for both: the old one goes first, and comes back if the new one fails."""
+    """Only one fits: the old engine is unloaded first, and reloaded if the new one fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """Plan of a load: placement, and the memory plan of which the host's part counts."""
+    """Plan of a load: placement, and a memory plan for the parts that stay on the host."""
 
     placement: LoadPlacement = LoadPlacement.BESIDE
     memory: MemoryPlan = field(default_factory=MemoryPlan)
 
 
 class MemoryAccount:
-    """Account of an engine's device memory, now and planned; this one, for engines without a
-    memory plan, records nothing and loads the new one beside the old."""
+    """Account of an engine's device memory, now and planned.
+
+    This base class is for engines without a memory plan. It records nothing, and a new engine is
+    loaded beside the old one.
+    """
 
     async def look(self) -> None:
-        """Find out how much memory there is."""
+        """Query the free memory."""
 
     def place(self, precision: Precision) -> LoadPlan:
         """Return the placement of a new engine.
 
         Raises:
-            errors.WontFit: it has no room even alone.
+            errors.WontFit: the engine does not fit even alone.
         """
         return LoadPlan()
 
     def load_begins(self, precision: Precision, plan: LoadPlan) -> None:
-        """The engine is about to be loaded so."""
+        """Record that the engine is about to be loaded by ``plan``."""
 
     def settled(self) -> None:
-        """The engine came, or did not, or is gone."""
+        """Record that a load has ended or failed, or that the engine is unloaded."""
 
     def held(self, sessions: int) -> None:
         """Record the number of live sessions of the engine."""
 
 
 CPU_CHUNK_S = 8 / 3
-"""Twenty tokens: what the encoders hold of it stays in a CPU's cache."""
+"""Encoder chunk of twenty tokens: its activations stay in a CPU's cache."""
 MAX_WINDOWS = 8
-"""Of a recording at once: an eighth of the passes; each more is one more border, for ever less."""
+"""Maximum number of windows of a recording in one batch: an eighth of the decoder passes. Each
+further window adds one more border and saves ever less."""
 TYPICAL_AUDIO_S = 600.0
-"""Duration that is planned for if a recording's is not known, and for the first load."""
+"""Duration of audio in the plan if a recording's is not known, and for the first load."""
 
 
 LOAD_PLAN_ALL_ON_GPU = memory_plan.LOAD_PLANS[0]
@@ -85,12 +90,12 @@ LOAD_PLAN_ALL_ON_GPU = memory_plan.LOAD_PLANS[0]
 
 @dataclass(frozen=True, slots=True)
 class MemoryState:
-    """A look at the engine's device: bytes that are free, and the precision that is loaded.
+    """Free bytes of the engine's device, and the loaded precision.
 
-    Free is not what another engine of ours has reserved (`gpu_memory.gpu_devices`).
-    ``on_gpu`` tells which precisions are worth it; ``bandwidth`` is in bytes per second, None where
-    it is not known. ``own_bytes`` is what the engine's process takes in all, with the cache of the
-    job that runs and what its allocator keeps; None: what its weights take.
+    ``free_bytes``: without reservations of other engines (`gpu_memory.gpu_devices`). ``on_gpu``:
+    decides which precisions are useful. ``bandwidth``: in bytes per second, `None` if not known.
+    ``own_bytes``: bytes of the engine's process, with the cache of the running job and the memory
+    that its allocator keeps; `None`: those of its weights.
     """
 
     free_bytes: int
@@ -100,8 +105,10 @@ class MemoryState:
     own_bytes: int | None = None
 
     def available_bytes(self, loaded: Callable[[Precision], int], limit_bytes: int | None) -> int:
-        """Return the bytes that an engine may take in all: those free, and those it holds.
-        ``loaded``: bytes that it takes while it is idle, at a precision."""
+        """Return the bytes that an engine may use in all: those free, and those it holds.
+
+        ``loaded`` returns the bytes of the idle engine at a precision.
+        """
         own = self.own_bytes
         if own is None:
             own = loaded(self.held) if self.held is not None else 0
@@ -110,7 +117,7 @@ class MemoryState:
 
 
 class MemoryAdmission:
-    """Decides for one checkpoint. ``limit_bytes`` caps what the engine may take, None: all."""
+    """Memory admission for one checkpoint. ``limit_bytes`` limits its memory; `None`: no limit."""
 
     def __init__(
         self, shape: ModelShape, precisions: Sequence[Precision], limit_bytes: int | None
@@ -126,8 +133,10 @@ class MemoryAdmission:
         options: TranscribeOptions,
         now: MemoryState,
     ) -> tuple[MemoryEstimate, tuple[MemoryEstimate, ...]]:
-        """Return the memory estimate of a recording at ``precision``, and those of the other
-        precisions that would fit."""
+        """Return the memory estimate of a recording at ``precision``.
+
+        If it does not fit, also return the estimates of the other precisions that would.
+        """
         work, available = self._work(audio_s, options), self.available_bytes(now)
         estimate = memory_plan.plan_job(
             self._shape, precision, work, available, now.bandwidth, apart=now.on_gpu
@@ -150,10 +159,10 @@ class MemoryAdmission:
         options: TranscribeOptions,
         now: MemoryState,
     ) -> TranscribeOptions:
-        """The options with the memory plan that fits, and the one to fall back on.
+        """Return the options with a memory plan that fits, and a fallback plan.
 
         Raises:
-            errors.WontFit: none does; the hint names what would.
+            errors.WontFit: no plan fits; the hint names what would.
         """
         estimate, others = self.estimate(precision, audio_s, options, now)
         if not estimate.fits:
@@ -182,7 +191,10 @@ class MemoryAdmission:
     def fitting_precision(
         self, loaded: Precision, audio_s: float | None, options: TranscribeOptions, now: MemoryState
     ) -> Precision:
-        """For a client to whom it is all the same: what is loaded, if it fits; else what does."""
+        """Return the precision for a client that names none: the loaded one, else one that fits.
+
+        If no precision fits, return the loaded one.
+        """
         estimate, others = self.estimate(loaded, audio_s, options, now)
         return loaded if estimate.fits or not others else others[0].precision
 
@@ -194,11 +206,13 @@ class MemoryAdmission:
         return memory_plan.best_precision(self._shape, work, self.available_bytes(now)).precision
 
     def place(self, precision: Precision, now: MemoryState) -> LoadPlan:
-        """Return the plan of a load at ``precision``: beside the old engine if possible, and with
-        as much of it on the device as fits.
+        """Return the plan of a load at ``precision``.
+
+        The engine is loaded beside the old one if possible, with as much of it on the device as
+        fits.
 
         Raises:
-            errors.WontFit: not even alone could it hear a second.
+            errors.WontFit: even alone, the engine cannot transcribe one second.
         """
         available = self.available_bytes(now)
         second = RecordingWork.of(self._shape, 1.0)
@@ -220,12 +234,11 @@ class MemoryAdmission:
         return LoadPlan(LoadPlacement.INSTEAD, steps[-1])
 
     def available_bytes(self, now: MemoryState) -> int:
-        """Return the bytes that the engine may take in all."""
+        """Return the bytes that the engine may use in all."""
         return now.available_bytes(self.loaded_bytes, self._limit)
 
     def loaded_bytes(self, precision: Precision, memory: MemoryPlan = LOAD_PLAN_ALL_ON_GPU) -> int:
-        """Return the bytes of an engine that loads or is idle; ``memory`` keeps parts on the
-        host."""
+        """Return the bytes of an engine that loads or is idle; ``memory``: parts on the host."""
         return loading_bytes(self._shape, precision, memory).total
 
     def peak_bytes(
@@ -243,10 +256,9 @@ class MemoryAdmission:
         recordings: Sequence[tuple[float, TranscribeOptions]],
         now: MemoryState,
     ) -> bool:
-        """Return whether recordings, each seconds and options, fit as one batch by the fastest
-        plan.
+        """Return whether ``recordings`` (seconds, options) fit as one batch by the fastest plan.
 
-        Together they hold as much as one recording of their total length.
+        A batch needs as much memory as one recording of the total length.
         """
         works = [self._work(audio_s, options) for audio_s, options in recordings]
         work = RecordingWork(
@@ -260,8 +272,11 @@ class MemoryAdmission:
         return peak.total <= self.available_bytes(now)
 
     def _work(self, audio_s: float | None, options: TranscribeOptions) -> RecordingWork:
-        """The work; a client's limit of tokens makes it smaller, never larger: the audio decides
-        how much there is to say, and the cache grows where that was wrong."""
+        """Return the work of a recording.
+
+        A client's limit of tokens makes it smaller, never larger: the output depends on the audio,
+        and the cache grows if the estimate was too low.
+        """
         work = RecordingWork.of(
             self._shape,
             TYPICAL_AUDIO_S if audio_s is None else audio_s,
@@ -278,7 +293,7 @@ def _prompt_tokens(options: TranscribeOptions) -> int:
 def does_not_fit_error(
     estimate: MemoryEstimate, others: Sequence[MemoryEstimate]
 ) -> errors.WontFit:
-    """The error for a recording that does not fit, with the ways out."""
+    """Return the error for a recording that does not fit; its hint names what would fit."""
     minutes = estimate.longest_audio_s / 60
     ways = [f"precision {one.precision}" for one in others]
     if minutes >= 1:

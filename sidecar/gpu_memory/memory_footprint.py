@@ -1,9 +1,9 @@
 """Model dimensions and memory footprint of a transcription, phase by phase. Pure.
 
-Pure arithmetic on `config.json`; the tests hold the counts to the real class.
+The dimensions come from `config.json`; the tests compare the counts with the real class.
 
-A stream's memory is its keys and values: of the decoder a position for each 80 ms, of the encoder
-four, none beyond their sliding windows. The tests hold it to the caches of the real class.
+A stream's memory is its keys and values: one position of the decoder and four of the encoder for
+each 80 ms, within their sliding windows. The tests compare it with the caches of the real class.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 
 @dataclass(frozen=True, slots=True)
 class EncoderShape:
-    """One of the two audio encoders: a convolutional stem, stages that shorten, a head.
+    """Dimensions of an audio encoder: a convolutional stem, downsampling stages, a head.
 
-    Stage 0 is the stem; each further stage shortens by its ratio and doubles the channels. The
+    Stage 0 is the stem; each further stage downsamples by its ratio and doubles the channels. The
     defaults are those of the released encoders.
     """
 
@@ -34,7 +34,7 @@ class EncoderShape:
 
     @classmethod
     def from_config(cls, config: dict[str, Any], latent: int) -> EncoderShape:
-        """From a part of `config.json`; what it leaves out is as in the released encoders."""
+        """Return the shape by a part of `config.json`; defaults: the released encoders."""
         names = {
             "hidden_size": "latent",
             "channels": "channels",
@@ -52,12 +52,12 @@ class EncoderShape:
 
     @property
     def hop(self) -> int:
-        """Samples to a token (3,200: 7.5 tokens a second)."""
+        """Return the samples per token (3,200: 7.5 tokens a second)."""
         return prod(self.ratios)
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels of each stage."""
+        """Return the channels of each stage."""
         return tuple(self.filters << stage for stage in range(len(self.ratios) + 1))
 
     @property
@@ -77,7 +77,7 @@ class EncoderShape:
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """The whole model. `hidden` … `vocab` are the language model's (Qwen2)."""
+    """Dimensions of the whole model. `hidden` … `vocab` are the language model's (Qwen2)."""
 
     hidden: int
     layers: int
@@ -91,10 +91,10 @@ class ModelShape:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ModelShape:
-        """From the `config.json` of a checkpoint in the HF layout, as plain values.
+        """Return the shape by the `config.json` of a checkpoint in the HF layout.
 
         Raises:
-            ValueError: it has no language model's dimensions (another model, another layout).
+            ValueError: the dimensions of the language model are missing (other model or layout).
         """
         text = config.get("text_config")
         if not isinstance(text, dict) or "hidden_size" not in text:
@@ -118,47 +118,50 @@ class ModelShape:
 
     @property
     def query_width(self) -> int:
-        """Width of all queries of a token."""
+        """Return the width of all queries of a token."""
         return self.heads * self.head_dim
 
     @property
     def key_width(self) -> int:
-        """Width of all keys of a token, and of all values."""
+        """Return the width of all keys of a token, which is also that of all values."""
         return self.kv_heads * self.head_dim
 
     @property
     def encoder_parameters(self) -> int:
-        """Both encoders and the projector: what goes to the host when they are evicted."""
+        """Return the number of parameters of both encoders and the projector.
+
+        These go to the host's memory if the encoders are evicted.
+        """
         both = self.acoustic.latent + self.semantic.latent
         projector = both * self.hidden + 2 * self.hidden * self.hidden + 6 * self.hidden
         return self.acoustic.parameters + self.semantic.parameters + projector
 
     @property
     def table_parameters(self) -> int:
-        """The token embeddings; the head has as many."""
+        """Return the number of parameters of the token embeddings; the head has as many."""
         return self.vocab * self.hidden
 
     @property
     def linear_parameters(self) -> int:
-        """The weights that int8 and int4 shrink: the language model's linear layers."""
+        """Return the number of weights that int8 and int4 quantize: the LLM's linear layers."""
         attention = 2 * self.hidden * (self.query_width + self.key_width)
         return self.layers * (attention + 3 * self.hidden * self.mlp)
 
     @property
     def linear_rows(self) -> int:
-        """Rows of those weights; int8 keeps a scale for each."""
+        """Return the number of rows of those weights; int8 has a scale for each."""
         attention = self.query_width + 2 * self.key_width + self.hidden
         return self.layers * (attention + 2 * self.mlp + self.hidden)
 
     @property
     def small_parameters(self) -> int:
-        """Biases and norms of the language model, never quantized."""
+        """Return the number of biases and norms of the language model, never quantized."""
         per_layer = self.query_width + 2 * self.key_width + 2 * self.hidden
         return self.layers * per_layer + self.hidden
 
     @property
     def parameters(self) -> int:
-        """All of them."""
+        """Return the number of all parameters."""
         return (
             self.encoder_parameters
             + 2 * self.table_parameters
@@ -168,7 +171,7 @@ class ModelShape:
 
     @property
     def cache_values(self) -> int:
-        """Numbers that the KV cache keeps for one position."""
+        """Return the number of values in the KV cache for one position."""
         return 2 * self.layers * self.key_width
 
 
@@ -183,48 +186,51 @@ VIBEVOICE_7B_SHAPE = ModelShape(
     acoustic=EncoderShape(latent=64),
     semantic=EncoderShape(latent=128),
 )
-"""The released model, VibeVoice-ASR-7B: 8.330 billion parameters."""
+"""Dimensions of the released model, VibeVoice-ASR-7B: 8.330 billion parameters."""
 
 
 SAMPLE_RATE = 24_000
 WINDOW_S = 3600.0
-"""The longest recording that the model takes at once (64 K positions)."""
+"""Longest window of the model (64 K positions)."""
 
 PROMPT_TOKENS = 128
-"""Text around the audio: the system line and the question, with room for a few hotwords."""
+"""Text tokens around the audio: the system line, the question, and a few hotwords."""
 
 TOKENS_PER_SECOND = 9.0
-"""Maximum output of a dense hour of speech, tokens per second of audio (the model page's sample
-writes 8.5); the cache is budgeted for it."""
+"""Maximum output of a dense hour of speech, tokens per second of audio; the cache is planned for
+it. The sample of the model page has 8.5."""
 
 MIN_OUTPUT_TOKENS = 64
-"""Room for the first segment of a very short recording."""
+"""Tokens for the first segment of a very short recording."""
 
 CONTEXT_BYTES = 600_000_000
-"""The CUDA context, cuBLAS and cuDNN workspaces. An estimate until it is measured on a GPU."""
+"""Bytes of the CUDA context and of the workspaces of cuBLAS and cuDNN. An estimate until it is
+measured on a GPU."""
 
 FRAGMENTATION = 0.03
 """Share that the allocator loses by rounding and gaps. An estimate until it is measured on a
 GPU."""
 
 DRAFT_TOKENS = 12
-"""Tokens in a step that verifies what the format forces
-(`engines.vibevoice.vibevoice_decoder.WIDTH`)."""
+"""Tokens in a step that verifies a draft forced by the output format
+(`DRAFT_WIDTH_TOKENS` of `engines.vibevoice.vibevoice_decoder`)."""
 
 CACHE_ROUND = 64
-"""The cache's length is a multiple of this many positions."""
+"""The cache's length is a multiple of this number of positions."""
 
 SMALL_TENSORS_BYTES = 1 << 14
-"""Positions, angles, statistics: what is too small to be named."""
+"""Bytes of tensors too small to be counted: positions, angles, statistics."""
 
 NF4_BLOCK, NF4_SCALE_BLOCK = 64, 256
-"""bitsandbytes: weights to a scale of one byte, scales to a float32 of their own."""
+"""Block sizes of bitsandbytes: weights per scale of one byte, scales per float32 constant."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordingWork:
-    """One recording of ``audio_s`` seconds, as the model meets it: positions of the prompt (audio
-    and text) and tokens of the answer, of one window of it where it is longer than that."""
+    """Work of a recording of ``audio_s`` seconds: prompt positions (audio, text) and output tokens.
+
+    If the recording is longer than a window, positions and tokens are those of one window.
+    """
 
     audio_s: float
     prompt_tokens: int
@@ -239,7 +245,7 @@ class RecordingWork:
         text_tokens: int = PROMPT_TOKENS,
         output_tokens: int | None = None,
     ) -> RecordingWork:
-        """The work of a recording; without ``output_tokens`` what it may write at most."""
+        """Return the work of a recording; ``output_tokens`` default to the maximum."""
         window_s = min(audio_s, WINDOW_S)
         heard = ceil(window_s * SAMPLE_RATE / shape.acoustic.hop)
         if output_tokens is None:
@@ -248,13 +254,13 @@ class RecordingWork:
 
     @property
     def positions(self) -> int:
-        """Positions that the cache must hold in the end."""
+        """Return the number of positions in the cache at the end."""
         return self.prompt_tokens + self.output_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryBreakdown:
-    """Bytes of a phase by purpose. ``reserve`` is what no tensor accounts for."""
+    """Bytes of a phase by purpose. ``reserve``: bytes outside of tensors."""
 
     phase: str
     weights: int
@@ -263,12 +269,12 @@ class MemoryBreakdown:
 
     @property
     def tensors(self) -> int:
-        """All tensors together: what a simulation counts."""
+        """Return the bytes of all tensors, which a simulation counts."""
         return self.weights + self.cache + self.activations
 
     @property
     def reserve(self) -> int:
-        """The context, workspaces and fragmentation."""
+        """Return the bytes of the context, the workspaces and fragmentation."""
         return reserve_bytes(self.tensors)
 
     @property
@@ -278,17 +284,20 @@ class MemoryBreakdown:
 
 
 def reserve_bytes(tensors: int) -> int:
-    """Return the bytes of a process on the card besides ``tensors`` bytes of tensors."""
+    """Return the bytes of a process on the card in addition to ``tensors`` bytes of tensors."""
     return CONTEXT_BYTES + round(FRAGMENTATION * tensors)
 
 
 def value_bytes(precision: Precision) -> int:
-    """Bytes of an activation, of a value in the cache, and of a weight that is not quantized."""
+    """Return the bytes of an activation, a value in the cache, or a weight without quantization."""
     return 4 if precision is Precision.FP32 else 2
 
 
 def weights_bytes(shape: ModelShape, precision: Precision, plan: MemoryPlan) -> int:
-    """Weights on the device while it decodes (encoding needs the evicted encoders as well)."""
+    """Return the bytes of weights on the device while decoding.
+
+    Encoding also needs the evicted encoders.
+    """
     size = value_bytes(precision)
     plain = shape.small_parameters + shape.table_parameters
     if not plan.evict_encoders:
@@ -299,17 +308,17 @@ def weights_bytes(shape: ModelShape, precision: Precision, plan: MemoryPlan) -> 
 
 
 def cache_bytes(shape: ModelShape, precision: Precision, positions: int) -> int:
-    """Keys and values of ``positions`` positions (57,344 bytes each at full size in 16 bit)."""
+    """Return the bytes of ``positions`` positions (57,344 bytes each at full size in 16 bit)."""
     return shape.cache_values * value_bytes(precision) * positions
 
 
 def memory_phases(
     shape: ModelShape, precision: Precision, plan: MemoryPlan, work: RecordingWork
 ) -> tuple[MemoryBreakdown, ...]:
-    """The peaks of loading, encoding, prefill and decoding.
+    """Return the peaks of loading, encoding, prefill and decoding.
 
-    What ``plan`` keeps on the host is loaded there: it need not pass through the card. Of a plan
-    for several windows in step, ``plan`` and ``work`` hold all their positions.
+    What ``plan`` keeps on the host is loaded there directly, not through the card. If the plan has
+    several windows in one batch, ``plan`` and ``work`` have the positions of all of them.
     """
     weights = weights_bytes(shape, precision, plan)
     encoders = shape.encoder_parameters * value_bytes(precision) if plan.evict_encoders else 0
@@ -321,8 +330,8 @@ def memory_phases(
     step = _decoding_bytes(shape, precision, plan, first, last)
     return (
         loading_bytes(shape, precision, plan),
-        # The audio's embeddings, and those of the whole prompt that they go into; of several
-        # windows the last is heard beside the caches of the others.
+        # The audio's embeddings, and those of the whole prompt that they are copied into. Of
+        # several windows, the last is encoded beside the caches of the others.
         MemoryBreakdown(
             "encode",
             weights + encoders,
@@ -342,7 +351,7 @@ def memory_phases(
 
 
 def loading_bytes(shape: ModelShape, precision: Precision, plan: MemoryPlan) -> MemoryBreakdown:
-    """The weights as they come, without what ``plan`` keeps on the host; one is quantized."""
+    """Return the bytes while loading: weights on the device, and one that is being quantized."""
     weights = weights_bytes(shape, precision, plan)
     return MemoryBreakdown(
         "load", weights, 0, SMALL_TENSORS_BYTES + _quantization_bytes(shape, precision)
@@ -352,17 +361,17 @@ def loading_bytes(shape: ModelShape, precision: Precision, plan: MemoryPlan) -> 
 def peak_bytes(
     shape: ModelShape, precision: Precision, plan: MemoryPlan, work: RecordingWork
 ) -> MemoryBreakdown:
-    """The phase that takes most, taken apart."""
+    """Return the phase that needs the most bytes."""
     return max(memory_phases(shape, precision, plan, work), key=lambda phase: phase.tensors)
 
 
 def first_positions(plan: MemoryPlan, work: RecordingWork) -> int:
-    """Positions of the cache to begin with: the plan's, or as many as the prompt needs."""
+    """Return the initial positions of the cache: the plan's, or more if the prompt needs them."""
     return ceil(max(plan.cache_tokens, work.prompt_tokens + 1) / CACHE_ROUND) * CACHE_ROUND
 
 
 def last_positions(plan: MemoryPlan, work: RecordingWork) -> int:
-    """Positions of the cache in the end, grown by whole steps."""
+    """Return the positions of the cache at the end, grown by whole steps."""
     first = first_positions(plan, work)
     missing = max(0, work.positions - first)
     return first + ceil(missing / plan.cache_step) * plan.cache_step
@@ -380,7 +389,7 @@ def _linear_bytes(shape: ModelShape, precision: Precision) -> int:
 
 
 def _quantization_bytes(shape: ModelShape, precision: Precision) -> int:
-    """The largest weight beside its quantized self: in 16 bit, for int8 in float16 once more."""
+    """Return the bytes of the largest weight in 16 bit; int8 needs another copy in float16."""
     copies = {Precision.INT8: 4, Precision.INT4: 2}.get(precision, 0)
     return copies * shape.hidden * shape.mlp
 
@@ -388,8 +397,10 @@ def _quantization_bytes(shape: ModelShape, precision: Precision) -> int:
 def _encoder_chunk_bytes(
     shape: ModelShape, precision: Precision, plan: MemoryPlan, work: RecordingWork
 ) -> int:
-    """One chunk in the hungrier encoder, at the GELU of its widest stage; the convolutions' states
-    and the last chunk's results beside it."""
+    """Return the bytes of one chunk at the GELU of the widest stage, in the larger encoder.
+
+    They include the states of the convolutions and the results of the last chunk.
+    """
     hop = shape.acoustic.hop
     whole = ceil(work.audio_s * SAMPLE_RATE / hop) * hop
     samples = min(max(1, round(plan.encoder_chunk_s * SAMPLE_RATE / hop)) * hop, whole)
@@ -400,8 +411,11 @@ def _encoder_chunk_bytes(
 
 
 def widest_stage(encoder: EncoderShape, samples: int) -> int:
-    """Values alive at once: a stage's input, and of its own width the input of the block, the
-    residual, the norm's result, and twice the feed-forward's."""
+    """Return the number of values alive at once in the stage that has the most.
+
+    They are the stage's input and, at its own width, the block's input, the residual, the norm's
+    result, and twice the feed-forward's.
+    """
     most, before, length = 0, 0, samples
     for stage, width in enumerate(encoder.widths):
         length //= encoder.ratios[stage - 1] if stage else 1
@@ -414,8 +428,11 @@ def widest_stage(encoder: EncoderShape, samples: int) -> int:
 def _prefill_tile_bytes(
     shape: ModelShape, precision: Precision, plan: MemoryPlan, work: RecordingWork, positions: int
 ) -> int:
-    """A tile in an MLP, what its layer's attention left beside it, what the tile before it became,
-    and the rotary table."""
+    """Return the bytes of a tile in an MLP.
+
+    They include the tensors of the layer's attention, the result of the previous tile, and the
+    rotary table.
+    """
     size, tile = value_bytes(precision), min(plan.prefill_tile, work.prompt_tokens)
     hidden, mlp = shape.hidden, shape.mlp
     beside = tile * size * (3 * hidden + 2 * shape.query_width + 2 * shape.key_width)
@@ -433,10 +450,10 @@ def _prefill_tile_bytes(
 def _decoding_bytes(
     shape: ModelShape, precision: Precision, plan: MemoryPlan, first: int, last: int
 ) -> int:
-    """A step against the whole cache, or the last growth of it, whichever takes more.
+    """Return the bytes of a step with the whole cache, or of the last growth, whichever is more.
 
-    The step: the shares of attention in float32 before, masked and after, and their mask, for a
-    draft and for a single token, as each is a graph that keeps what it takes. The growth: the old
+    The step: attention scores in float32 before, masked and after, and their mask. They count for a
+    draft and for a single token, because each is a graph that keeps its memory. The growth: the old
     copy of one tensor, or the longer rotary table beside the old one.
     """
     rows = DRAFT_TOKENS + 1
@@ -451,24 +468,27 @@ def _decoding_bytes(
 
 
 def rotary_cache_values(shape: ModelShape, precision: Precision, positions: int) -> int:
-    """A cosine and a sine for each position and dimension of a head."""
+    """Return the bytes of a cosine and a sine for each position and dimension of a head."""
     return positions * 2 * shape.head_dim * value_bytes(precision)
 
 
 def rotary_temporary_values(shape: ModelShape, positions: int) -> int:
-    """While they are made: the angles (half and whole), both results twice, all in float32."""
+    """Return the bytes needed to compute the rotary table.
+
+    They are the angles (half and whole) and both results twice, all in float32.
+    """
     return positions * (18 * shape.head_dim + 8)
 
 
 TOKENS_S = 12.5
-"""Positions of the decoder for a second."""
+"""Positions of the decoder per second of audio."""
 PROMPT_POSITIONS = 33 + 30
-"""Of a stream that begins, with the longest delay: the prompt; and behind it about as many."""
+"""Prompt positions of a new stream with the longest delay; about as many follow at the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionShape:
-    """A stack of layers; ``window``: positions that each sees, itself included."""
+    """Dimensions of a stack of layers; ``window``: positions that each attends to, with itself."""
 
     layers: int
     heads: int
@@ -476,13 +496,13 @@ class AttentionShape:
     window: int
 
     def bytes(self, positions: int, width: int) -> int:
-        """Keys and values of so many positions; ``width``: bytes of a number."""
+        """Return the bytes of keys and values; ``width``: bytes of a value."""
         return 2 * self.layers * self.heads * self.head * width * min(positions, self.window - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class StreamShape:
-    """The two stacks whose past a stream keeps; ``factor``: frames to a token."""
+    """Dimensions of the two stacks with a cache per stream; ``factor``: frames per token."""
 
     decoder: AttentionShape
     encoder: AttentionShape
@@ -490,7 +510,7 @@ class StreamShape:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> StreamShape:
-        """From `config.json`; what it leaves out is as in the released model."""
+        """Return the shape by `config.json`; defaults: the released model."""
         text, audio = config.get("text_config") or {}, config.get("audio_config") or {}
         return cls(
             AttentionShape(
@@ -509,13 +529,13 @@ class StreamShape:
         )
 
     def bytes(self, tokens: int, width: int = 2) -> int:
-        """Of a stream with so many positions of the decoder."""
+        """Return the bytes of a stream with ``tokens`` positions of the decoder."""
         return self.decoder.bytes(tokens, width) + self.encoder.bytes(self.factor * tokens, width)
 
     def peak_bytes(self, longest_s: float, width: int = 2) -> int:
-        """Of one that hears a stretch of speech of that length to its end."""
+        """Return the bytes of a stream at the end of an utterance of ``longest_s`` seconds."""
         return self.bytes(math.ceil(longest_s * TOKENS_S) + 2 * PROMPT_POSITIONS, width)
 
     def most(self, free_bytes: int, longest_s: float, width: int = 2) -> int:
-        """Streams that there is room for."""
+        """Return the maximum number of streams that fit."""
         return max(0, free_bytes // self.peak_bytes(longest_s, width))

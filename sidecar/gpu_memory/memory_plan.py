@@ -1,9 +1,9 @@
-"""Memory plan of a recording: precision, windows in step, forecast of fit and duration. Pure.
+"""Memory plan of a recording: precision, batched windows, forecast of fit and duration. Pure.
 
-A plan is looked for from the fastest to the most frugal (`plan_ladder`); `footprint` says what each
-takes. Bytes are the card's: ``available_bytes`` is what the engine's process may take in all, its
-CUDA context included (with a loaded engine: what is free and what it holds). GB in sentences are
-2**30 bytes, as on the box of a card.
+Plans are tried from the fastest to the smallest (`plan_ladder`); `memory_footprint` computes the
+bytes of each. Bytes are those of the card. ``available_bytes`` is the limit of the engine's process
+with its CUDA context: the free bytes, and those that a loaded engine holds. GB in sentences are
+2**30 bytes, as in the specification of a card.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from sidecar.gpu_memory.memory_footprint import (
 from sidecar.interfaces.engine_interface import EngineSpec, MemoryPlan, Precision
 
 PREFERRED_PRECISIONS = (Precision.BF16, Precision.INT8, Precision.INT4)
-"""Precisions that `auto` chooses from on a GPU: the truest weights first."""
+"""Precisions that `auto` chooses from on a GPU: the most accurate first."""
 
 CACHE_ROUND = 256
-"""The cache's length is a multiple of this, as attention kernels like it."""
+"""The cache's length is a multiple of this number of positions, which suits attention kernels."""
 
 SMALL_STEP = 2048
-"""Positions by which the cache grows where memory is short."""
+"""Positions by which the cache grows if memory is short."""
 
 EFFICIENCY_UNQUANTIZED = 0.6
 EFFICIENCY = {Precision.INT8: 0.3, Precision.INT4: 0.4}
@@ -39,24 +39,25 @@ EFFICIENCY = {Precision.INT8: 0.3, Precision.INT4: 0.4}
 the int8 and NF4 kernels of bitsandbytes are known to be far from the limit."""
 
 LIKELY_TOKENS_PER_SECOND = 6.0
-"""Tokens for a second of usual speech: between a slow hour (4.5) and a dense one (8.5)."""
+"""Tokens per second of typical speech: between a slow hour (4.5) and a dense one (8.5)."""
 
 ENCODE_AND_PREFILL = 1.05
-"""Decoding is about 95 % of the time at any length."""
+"""Factor for encoding and prefill: decoding is about 95 % of the time at any length."""
 
 GB = float(1 << 30)
 _OFFLOADED_PLAN = MemoryPlan(evict_encoders=True, host_token_table=True)
 LOAD_PLANS = (MemoryPlan(), MemoryPlan(evict_encoders=True), _OFFLOADED_PLAN)
-"""Parts on the host while an engine loads, from nothing on; the jobs' own plans follow."""
+"""Plans for a load, from nothing on the host to all that can be there; each job has its own plan
+later."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """Estimate of a job before it begins.
+    """Estimate of a job before it starts.
 
-    ``plan`` is the fastest that fits, the most frugal if none does. ``estimated_seconds`` is rough,
-    None if the card's bandwidth is not known. ``max_audio_s`` is the longest audio of this
-    precision in these bytes, 0 if none.
+    ``plan``: the fastest that fits; if none does, the smallest. ``seconds``: rough duration, `None`
+    if the card's bandwidth is not known. ``longest_audio_s``: the longest audio that fits at this
+    precision, 0 if none does.
     """
 
     fits: bool
@@ -70,12 +71,14 @@ class MemoryEstimate:
 
 
 def plan_ladder(work: RecordingWork, *, apart: bool = True) -> tuple[MemoryPlan, ...]:
-    """The plans for a recording, each step giving up a little speed for memory.
+    """Return the plans for a recording; each is slower and needs less memory than the one before.
 
-    Encoders to the host's memory (a copy of 1.4 GB before the next job); a cache that grows while
-    it decodes (its graph is captured anew each time); smaller pieces (more kernel launches); the
-    token table on the host (a row of 7 KB per token). ``apart``: the device's memory is not the
-    host's; where it is, nothing is gained by moving from one to the other.
+    The steps are: 1. The encoders are evicted to the host's memory (a copy of 1.4 GB before the
+    next job). 2. The cache grows while decoding (its graph is captured anew each time). 3. Encoder
+    chunks and prefill tiles are smaller (more kernel launches). 4. The token table stays on the
+    host (a row of 7 KB per token).
+
+    ``apart``: the device's memory is not the host's; if it is, moving saves nothing.
     """
     fast = MemoryPlan(cache_tokens=_rounded(work.positions))
     evicting = replace(fast, evict_encoders=apart)
@@ -104,9 +107,9 @@ def plan_job(
     *,
     apart: bool = True,
 ) -> MemoryEstimate:
-    """The fastest plan that fits at ``precision``; ``bandwidth`` of the card in bytes a second.
+    """Return the estimate of the fastest plan that fits at ``precision``.
 
-    ``apart`` as in `plan_ladder`, here and below.
+    ``bandwidth``: of the card, in bytes per second. ``apart``: as in `plan_ladder`, here and below.
     """
     plan, peak = _choose_plan(shape, precision, work, available_bytes, apart)
     return MemoryEstimate(
@@ -130,7 +133,7 @@ def fitting_precisions(
     *,
     apart: bool = True,
 ) -> tuple[MemoryEstimate, ...]:
-    """The candidates that fit, in their order."""
+    """Return estimates of the candidates that fit, in their order."""
     estimates = (
         plan_job(shape, precision, work, available_bytes, bandwidth, apart=apart)
         for precision in candidates
@@ -139,8 +142,10 @@ def fitting_precisions(
 
 
 def best_precision(shape: ModelShape, work: RecordingWork, available_bytes: int) -> MemoryEstimate:
-    """Return the first of `PREFERRED_PRECISIONS` that fits; the last, not fitting, where none
-    does."""
+    """Return the estimate of the first of `PREFERRED_PRECISIONS` that fits.
+
+    If none fits, return that of the last one.
+    """
     fitting = fitting_precisions(shape, work, available_bytes)
     return (
         fitting[0] if fitting else plan_job(shape, PREFERRED_PRECISIONS[-1], work, available_bytes)
@@ -155,7 +160,7 @@ def next_smaller_plan(
     *,
     apart: bool = True,
 ) -> MemoryPlan | None:
-    """After the memory ran out: the next plan that takes less, None where none does."""
+    """Return the next plan that needs less memory, for a job that ran out of it; else `None`."""
     taken = peak_bytes(shape, precision, plan, work).total
     steps = plan_ladder(work, apart=apart)
     later = steps[steps.index(plan) + 1 :] if plan in steps else steps
@@ -167,7 +172,7 @@ def next_smaller_plan(
 def max_audio_s(
     shape: ModelShape, precision: Precision, available_bytes: int, *, apart: bool = True
 ) -> float:
-    """Whole seconds of audio that fit at once, at most `WINDOW_S`; 0 if not one second does."""
+    """Return whole seconds of audio that fit at once, at most `WINDOW_S`; 0 if none do."""
 
     def fits(seconds: int) -> bool:
         work = RecordingWork.of(shape, float(seconds))
@@ -185,7 +190,7 @@ def max_audio_s(
 def estimated_seconds(
     shape: ModelShape, precision: Precision, work: RecordingWork, bandwidth: float
 ) -> float:
-    """Roughly how long it takes: each token reads the language model and the cache once."""
+    """Return a rough duration: each token reads the language model and the cache once."""
     window_s = min(work.audio_s, WINDOW_S)
     windows = work.audio_s / window_s if window_s else 0.0
     tokens = min(work.output_tokens, ceil(LIKELY_TOKENS_PER_SECOND * window_s))
@@ -196,7 +201,10 @@ def estimated_seconds(
 
 
 def estimate_sentence(estimate: MemoryEstimate, others: Sequence[MemoryEstimate] = ()) -> str:
-    """The estimate for people; ``others`` are the `fitting_precisions` to one that does not fit."""
+    """Return the estimate as a sentence.
+
+    ``others``: the `fitting_precisions` if the estimate does not fit.
+    """
     if estimate.fits:
         parts = [
             f"fits: {estimate.precision}",
@@ -221,7 +229,7 @@ def estimate_sentence(estimate: MemoryEstimate, others: Sequence[MemoryEstimate]
 def _choose_plan(
     shape: ModelShape, precision: Precision, work: RecordingWork, available_bytes: int, apart: bool
 ) -> tuple[MemoryPlan, MemoryBreakdown]:
-    """The first plan that fits and its peak; else the one that takes least."""
+    """Return the first plan that fits, and its peak; if none fits, the smallest plan."""
     steps = plan_ladder(work, apart=apart)
     peaks = [(plan, peak_bytes(shape, precision, plan, work)) for plan in steps]
     for plan, peak in peaks:
@@ -242,10 +250,10 @@ def _duration(seconds: float, *, down: bool = False) -> str:
 
 
 MIN_WINDOW_S = 300.0
-"""Seconds of a recording that are worth a window: enough to hear who speaks."""
+"""Minimum length of a window: enough to distinguish the speakers."""
 MAX_WINDOW_LOSS_S = 130.0
 """Maximum loss of a window to the search for a pause at its end, and to the overlap with the
-next (`SEARCH_S` and `OVERLAP_S` of `engines.vibevoice.vibevoice_windows`)."""
+next (`BORDER_SEARCH_S` and `OVERLAP_S` of `engines.vibevoice.vibevoice_windows`)."""
 
 
 def batched_windows_plan(
@@ -258,9 +266,10 @@ def batched_windows_plan(
     text_tokens: int = PROMPT_TOKENS,
     apart: bool = True,
 ) -> MemoryPlan | None:
-    """The plan with the most windows in step that fits, at most ``most``; None where two do not.
+    """Return the plan with the most windows in one batch that fits, at most ``most``.
 
-    Together they hold and write what one recording of all their lengths would.
+    Return `None` if not even two fit. A batch needs the memory, and writes the output, of one
+    recording of the total length.
     """
     for count in range(min(most, int(audio_s // MIN_WINDOW_S)), 1, -1):
         window_s = min(audio_s / count + MAX_WINDOW_LOSS_S, WINDOW_S)
@@ -276,7 +285,7 @@ def batched_windows_plan(
 def batched_peak_bytes(
     shape: ModelShape, precision: Precision, plan: MemoryPlan, *, text_tokens: int = PROMPT_TOKENS
 ) -> int:
-    """Bytes that a plan takes with all of its windows."""
+    """Return the peak bytes of a plan with all of its windows."""
     count = plan.together
     one = RecordingWork.of(shape, plan.window_s, text_tokens=text_tokens)
     all_ = RecordingWork(
@@ -288,11 +297,12 @@ def batched_peak_bytes(
 
 @dataclass(frozen=True, slots=True)
 class JobForecast:
-    """An estimate for people and programs.
+    """Forecast of a job, for users and programs.
 
-    ``audio_s`` is None where nobody knows how long the recording is, the bytes where an engine
-    takes next to nothing, ``estimated_seconds`` (of work) where the device's speed is not known.
-    ``max_audio_s``: what ``precision`` takes at once. ``fitting_precisions`` would fit instead.
+    ``audio_s`` is `None` if the recording's length is not known. The bytes are `None` if the engine
+    needs little memory. ``seconds`` (of work) is `None` if the device's speed is not known.
+    ``longest_audio_s``: maximum audio at once at ``precision``. ``alternatives``: estimates that
+    fit, if this one does not.
     """
 
     fits: bool
@@ -309,7 +319,10 @@ class JobForecast:
     def planned(
         cls, audio_s: float | None, estimate: MemoryEstimate, others: Sequence[MemoryEstimate]
     ) -> JobForecast:
-        """For an engine whose memory is planned; ``others`` fit where ``estimate`` does not."""
+        """Return the forecast of an engine with a memory plan.
+
+        ``others``: the precisions that fit if ``estimate`` does not.
+        """
         return cls(
             fits=estimate.fits,
             precision=estimate.precision,
@@ -323,18 +336,20 @@ class JobForecast:
         )
 
     def with_seconds(self, seconds: float) -> JobForecast:
-        """Return it with the seconds of work that were predicted from jobs that were measured."""
+        """Return the forecast with ``seconds`` of work, predicted from measured jobs."""
         sentence = f"{self.sentence}, about {_duration(seconds)}"
         return replace(self, seconds=seconds, sentence=sentence)
 
     def with_usual_seconds(self, least: float, most: float) -> JobForecast:
-        """Return it with a usual range in its sentence, where no job was measured yet."""
+        """Return the forecast with a typical range of seconds, for when no job was measured."""
         usual = " to ".join(dict.fromkeys((_duration(least), _duration(most))))
         return replace(self, sentence=f"{self.sentence}, usually {usual} (not measured here)")
 
     def without_seconds(self) -> JobForecast:
-        """Return it with a sentence that says why it has no time: no job was measured yet, and the
-        device's speed is not known."""
+        """Return the forecast with the reason for its missing duration in the sentence.
+
+        No job was measured yet, and the device's speed is not known.
+        """
         reason = "how long it takes is known after a first recording"
         return replace(self, sentence=f"{self.sentence}; {reason}")
 
@@ -342,7 +357,7 @@ class JobForecast:
     def small(
         cls, spec: EngineSpec, precision: Precision, audio_s: float | None, longest_s: float
     ) -> JobForecast:
-        """For an engine whose memory is small and the same at any length."""
+        """Return the forecast of an engine with small memory that is constant at any length."""
         return cls(
             fits=True,
             precision=precision,

@@ -1,9 +1,9 @@
 """Memory footprint and admission of VibeVoice TTS. Pure.
 
-The phases follow the engine's order of operations (`tts.vibevoice_tts`): the sample of a voice a
-few seconds at a time, the prompt at once, then a frame after the other. All caches of an utterance
-are there from its beginning. `bench/tts_memory_simulation.py` runs the real model on fake tensors,
-and the tests hold these figures to it.
+The phases follow the engine's order of operations (`tts.vibevoice_tts`): the sample of a voice in
+chunks of a few seconds, the whole prompt, then one frame after another. All caches of an utterance
+are allocated at its start. `bench/tts_memory_simulation.py` runs the real model on fake tensors,
+and the tests compare these figures with it.
 """
 
 from __future__ import annotations
@@ -30,33 +30,38 @@ from sidecar.interfaces.engine_interface import (
 )
 
 PROMPT_TOKENS = 64
-"""Text around what is to be said."""
+"""Tokens of the prompt around the text."""
 MAX_SAMPLE_S, SAMPLE_CHUNK_S = 30.0, 4.0
-"""Of the sample of a voice, and of what is heard of it at once."""
+"""Maximum length of a voice sample, and of the chunks in which it is encoded."""
 CACHED_VOICE_SAMPLES = 16
-"""Voices whose samples stay where they are heard from."""
+"""Maximum number of voice samples with embeddings in memory."""
 FRAMES_PER_CHARACTER, MIN_FRAMES = 2, 40
-"""The most that a text may sound, four times as long as people take for one: a model that finds no
-end is ended."""
+"""Limit of frames of a text: about four times the duration of human speech. It ends a model that
+predicts no end."""
 GUIDANCE_BRANCHES = 3
-"""With the text, without it for the sound, without it for the words."""
+"""Branches: with the text, without it for the audio, without it for the tokens."""
 RATE = 24_000
 
 
 def prompt_tokens(characters: int) -> int:
-    """Tokens of the words around a text and of it, a token for each character at most; usual ones
-    have one for four."""
+    """Return the maximum number of tokens of a text and the words around it.
+
+    A text has at most one token per character, usually one for four.
+    """
     return PROMPT_TOKENS + characters
 
 
 def max_frames(characters: int) -> int:
-    """Frames after which a text of so many characters is cut."""
+    """Return the limit of frames for a text of ``characters`` characters."""
     return MIN_FRAMES + FRAMES_PER_CHARACTER * characters
 
 
 @dataclass(frozen=True, slots=True)
 class DiffusionHeadShape:
-    """The diffusion head; ``hidden`` is the language model's, ``frequencies`` of its clock."""
+    """Dimensions of the diffusion head.
+
+    ``hidden``: width of the language model. ``frequencies``: size of the timestep embedding.
+    """
 
     hidden: int
     latent: int
@@ -66,7 +71,7 @@ class DiffusionHeadShape:
 
     @property
     def parameters(self) -> int:
-        """All of them; none has a bias."""
+        """Return the number of parameters; there are no biases."""
         hidden = self.hidden
         layer = 3 * hidden * self.mlp + hidden + 3 * hidden * hidden
         around = 2 * hidden * self.latent + 4 * hidden * hidden + self.frequencies * hidden
@@ -75,9 +80,11 @@ class DiffusionHeadShape:
 
 @dataclass(frozen=True, slots=True)
 class TtsModelShape:
-    """The whole model. ``model``: the language model, both encoders and what connects them, as
-    VibeVoice-ASR has them; the acoustic codec has a decoder besides. ``tied``: the words that may
-    follow are read by the table of those that are put in."""
+    """Dimensions of VibeVoice TTS.
+
+    ``model``: the language model, both encoders and the projector, as in VibeVoice-ASR; the
+    acoustic codec also has a decoder. ``tied``: the output head uses the token embeddings.
+    """
 
     model: memory_footprint.ModelShape
     head: DiffusionHeadShape
@@ -85,10 +92,10 @@ class TtsModelShape:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> TtsModelShape:
-        """From the `config.json` of a checkpoint in the layout of transformers.
+        """Return the shape by the `config.json` of a checkpoint in the layout of transformers.
 
         Raises:
-            ValueError: it has no language model's dimensions.
+            ValueError: the dimensions of the language model are missing.
         """
         model = memory_footprint.ModelShape.from_config(
             {
@@ -112,13 +119,13 @@ class TtsModelShape:
 
     @property
     def decoder_parameters(self) -> int:
-        """Of the codec's way back to sound: its encoder mirrored."""
+        """Return the number of parameters of the codec's decoder, which mirrors its encoder."""
         codec = self.model.acoustic
         return codec.parameters - codec.latent + codec.channels
 
     @property
     def parameters(self) -> int:
-        """All of them, the two numbers that latents are scaled by among them."""
+        """Return the number of parameters, with the two scaling factors of latents."""
         twice = self.model.table_parameters if self.tied else 0
         return self.model.parameters - twice + self.decoder_parameters + self.head.parameters + 2
 
@@ -129,7 +136,7 @@ def tts_memory_phases(
     characters: int = MAX_TTS_CHARACTERS,
     sample_s: float = MAX_SAMPLE_S,
 ) -> tuple[memory_footprint.MemoryBreakdown, ...]:
-    """The peaks of loading, of hearing the sample of a voice, of the prompt, and of the frames."""
+    """Return the peaks of loading, of encoding a voice sample, of the prompt, and of the frames."""
     model, size = shape.model, memory_footprint.value_bytes(precision)
     weights = shape.parameters * size
     heard = audio_tokens(shape, sample_s)
@@ -156,12 +163,12 @@ def tts_memory_phases(
 
 
 def tts_peak_bytes(shape: TtsModelShape, precision: Precision) -> memory_footprint.MemoryBreakdown:
-    """The phase that takes most of the longest text, taken apart."""
+    """Return the phase of the longest text that needs the most bytes."""
     return max(tts_memory_phases(shape, precision), key=lambda phase: phase.tensors)
 
 
 def audio_tokens(shape: TtsModelShape, seconds: float) -> int:
-    """Tokens that sound of so many seconds becomes."""
+    """Return the number of audio tokens for ``seconds`` of audio."""
     return ceil(seconds * RATE / shape.model.acoustic.hop)
 
 
@@ -171,7 +178,10 @@ def _timestep_values(shape: TtsModelShape) -> int:
 
 
 def _voice_sample_values(shape: TtsModelShape, sample_s: float) -> int:
-    """Values alive in the widest stage of the encoder, and what became of the sample by then."""
+    """Return the number of values alive in the widest stage of the encoder.
+
+    They include the samples of the chunk, the states, and the latents of the whole voice sample.
+    """
     codec = shape.model.acoustic
     samples = round(min(sample_s, SAMPLE_CHUNK_S) * RATE)
     states = 64 * sum(codec.widths)
@@ -184,16 +194,22 @@ def _voice_sample_values(shape: TtsModelShape, sample_s: float) -> int:
 
 
 def _prompt(model: memory_footprint.ModelShape, tokens: int) -> int:
-    """Values alive in an MLP: the embeddings, the rows before the layer, after its attention, and
-    both as they were normed; queries, what they heard, keys, values, where they are; gate, up, what
-    comes of both."""
+    """Return the number of values alive in an MLP during the prompt.
+
+    Each token has its embedding, and the rows before the layer and after its attention, both also
+    normed. It has queries, attention output, keys, values, cosine and sine. The MLP adds gate, up
+    and their product.
+    """
     beside = 5 * model.hidden + 2 * (model.query_width + model.key_width + model.head_dim)
     return tokens * (beside + 3 * model.mlp)
 
 
 def _frame(shape: TtsModelShape, prompt: int) -> int:
-    """Values alive in the widest stage of the codec, its states and the semantic encoder's; the
-    embeddings of the prompt, which wait for what follows; what the head is told of each step."""
+    """Return the number of values alive while a frame is generated.
+
+    They are: the widest stage of the codec; the states of the codec and of the semantic encoder;
+    the embeddings of the prompt; the modulations of the head for each step.
+    """
     model = shape.model
     codec = memory_footprint.widest_stage(model.acoustic, model.acoustic.hop)
     states = 2 * 64 * sum(model.acoustic.widths)
@@ -202,10 +218,10 @@ def _frame(shape: TtsModelShape, prompt: int) -> int:
 
 
 class TtsMemoryAdmission:
-    """Decides for one checkpoint that speaks. ``limit_bytes`` caps what it may take, None: all.
+    """Memory admission for one TTS checkpoint. ``limit_bytes`` limits its memory; `None`: no limit.
 
-    What it says takes the same every time, as long as the longest text may be, and people wait for
-    it: so it is asked for when it is loaded, with the weights, and nobody else gets it meanwhile.
+    The memory of a synthesis is that of the longest text, and users wait for the result. It is
+    therefore reserved at the load, together with the weights, and no other engine gets it.
     """
 
     def __init__(self, shape: TtsModelShape, limit_bytes: int | None) -> None:
@@ -220,7 +236,7 @@ class TtsMemoryAdmission:
         """Return the plan of a load: beside the old engine, or instead of it.
 
         Raises:
-            errors.WontFit: it has no room even then.
+            errors.WontFit: the engine does not fit even without the old one.
         """
         needed = self.peak_bytes(precision)
         room = now.available_bytes(self.loaded_bytes, self._limit)
@@ -238,23 +254,25 @@ class TtsMemoryAdmission:
         return LoadPlan(LoadPlacement.BESIDE if beside else LoadPlacement.INSTEAD)
 
     def loaded_bytes(self, precision: Precision, memory: MemoryPlan = LOAD_PLAN_ALL_ON_GPU) -> int:
-        """Return the bytes of an idle engine; none of it stays on the host."""
+        """Return the bytes of an idle engine; nothing of it stays on the host."""
         return tts_memory_phases(self._shape, precision)[0].total
 
     def peak_bytes(self, precision: Precision) -> int:
-        """Return the peak bytes while it speaks."""
+        """Return the peak bytes of a synthesis, with those of the idle engine."""
         return tts_peak_bytes(self._shape, precision).total
 
     def work_bytes(self, precision: Precision) -> int:
-        """Return the bytes that speaking takes besides those of the idle engine."""
+        """Return the bytes of a synthesis without those of the idle engine."""
         return self.peak_bytes(precision) - self.loaded_bytes(precision)
 
 
 def fits_beside_asr(
     voice: TtsModelShape, hearing: memory_footprint.ModelShape | None, free_bytes: int
 ) -> bool:
-    """Return whether a device has room for VibeVoice TTS and for the ASR model on the same one, at
-    the precision that takes least: recordings of a usual length."""
+    """Return whether VibeVoice TTS and the ASR model fit on one device.
+
+    The ASR model counts with a recording of typical length, at the best precision that fits.
+    """
     left = free_bytes - tts_peak_bytes(voice, Precision.BF16).total
     if hearing is None or left < 0:
         return left >= 0

@@ -20,15 +20,15 @@ _ENGINES: tuple[tuple[TtsSpec, type[TtsEngine]], ...] = (
     (openai_tts.SPEC, openai_tts.OpenAiTts),
     (scripted_tts.SPEC, scripted_tts.ScriptedTts),
 )
-"""Literal imports: a packager cannot see names that are put together from strings."""
+"""All TTS engines; imported literally, because a packager cannot see names built from strings."""
 TTS_SPECS = tuple(spec for spec, _ in _ENGINES)
 
 
 def create_tts_engine(name: str) -> TtsEngine:
-    """A new engine, nothing loaded yet."""
+    """Return a new engine, not yet loaded."""
     return next(engine for spec, engine in _ENGINES if spec.name == name)()
 
 
 def tts_spec(name: str) -> TtsSpec:
-    """The spec of the engine called ``name``."""
+    """Return the spec of the engine ``name``."""
     return next(spec for spec in TTS_SPECS if spec.name == name)

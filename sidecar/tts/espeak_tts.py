@@ -1,7 +1,7 @@
 """espeak-ng TTS engine.
 
-It is under the GPL, version 3: an extra, in a process of its own, and in no executable of ours. The
-library and its data come with the package `espeakng-loader`.
+espeak-ng is under the GPL, version 3. It is therefore an extra, runs in a process of its own, and
+is in no executable of this project. The package `espeakng-loader` has the library and its data.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ SPEC = engine_interface.TtsSpec(
 
 DEFAULT_VOICE = "en-us"
 WORDS_PER_MINUTE = 175
-"""The library's own speed."""
+"""Default speed of the library."""
 
 
 class EspeakTts:
-    """espeak-ng TTS: its voices are languages and regions: 'en-us', 'de', 'pt-br'."""
+    """espeak-ng TTS engine; its voices are languages and regions: 'en-us', 'de', 'pt-br'."""
 
     def __init__(self) -> None:
         self._library: EspeakLibrary | None = None
         self._voices: tuple[str, ...] = ()
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
-        """Some milliseconds.
+        """Load the library, which takes some milliseconds.
 
         Raises:
             errors.ModelLoadFailed: the library does not start.
@@ -45,7 +45,7 @@ class EspeakTts:
         yield 1.0
 
     def voices(self) -> Sequence[str]:
-        """American English first."""
+        """Return the voices, American English first."""
         return self._voices
 
     def say(
@@ -54,7 +54,7 @@ class EspeakTts:
         options: engine_interface.SynthesisOptions,
         cancelled: engine_interface.CancelCheck,
     ) -> Iterator[engine_interface.SynthesizedAudio]:
-        """As `TtsEngine.say`; what is made of a sentence is there in a thousandth of its time."""
+        """Synthesize as `TtsEngine.say`; synthesis takes a thousandth of the audio's duration."""
         assert self._library is not None
         speed = round(WORDS_PER_MINUTE * options.speed)
         for pcm, marks in self._library.say(text, self._voice(options), speed, cancelled):
@@ -74,7 +74,10 @@ class EspeakTts:
 
 
 def espeak_voice_for(language: str, voices: Sequence[str]) -> str:
-    """The voice for a tag: its own, that of the language, one of its regions, else the first."""
+    """Return the voice for a language tag.
+
+    The order is: the tag itself, its language, another region of the language, the first voice.
+    """
     general = language.split("-")[0]
     for wanted in (language, general):
         if wanted in voices:
@@ -83,14 +86,14 @@ def espeak_voice_for(language: str, voices: Sequence[str]) -> str:
 
 
 SYNCHRONOUS = 2
-"""`AUDIO_OUTPUT_SYNCHRONOUS`: `espeak_Synth` returns when all is made, and hands it over meanwhile.
-The other way (1) falls silent after the first text."""
+"""`AUDIO_OUTPUT_SYNCHRONOUS`: `espeak_Synth` returns when synthesis is done and calls the callback
+meanwhile. With the other mode (1) the library is silent after the first text."""
 CHUNK_MS = 60
 UTF8 = 1
 CHARACTERS = 1
 RATE = 1
 MIN_WORDS_PER_MINUTE, MAX_WORDS_PER_MINUTE = 80, 450
-"""Words a minute that it takes."""
+"""Limits of the library's speed, in words per minute."""
 LIST_END, WORD = 0, 1
 EE_OK = 0
 CONTINUE, ABORT = 0, 1
@@ -124,20 +127,20 @@ class _EspeakVoiceStruct(ctypes.Structure):
 
 
 PcmWithMarks = tuple[bytes, list[tuple[int, float]]]
-"""Samples, and the words that begin in them: character and seconds."""
+"""16-bit samples, and the words that begin in them: character offset and seconds."""
 _SYNTH_CALLBACK = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_EspeakEvent)
 )
 
 
 class EspeakLibrary:
-    """Speaks, one text at a time."""
+    """C library espeak-ng; it synthesizes one text at a time."""
 
     def __init__(self) -> None:
-        """Start it.
+        """Load and initialize the library.
 
         Raises:
-            errors.ModelLoadFailed: it does not start.
+            errors.ModelLoadFailed: the library does not start.
         """
         import espeakng_loader
 
@@ -153,25 +156,25 @@ class EspeakLibrary:
         self._made: list[PcmWithMarks] = []
         self._cancelled: Callable[[], bool] = bool
         self._last = 0
-        self._heard = _SYNTH_CALLBACK(self._hear)  # kept: the library does not
+        self._heard = _SYNTH_CALLBACK(self._hear)  # the library keeps no reference
         self._c.espeak_SetSynthCallback(self._heard)
 
     def voices(self) -> Iterator[str]:
-        """The languages it knows, by their tags."""
+        """Yield the language tags that the library knows."""
         listed = self._c.espeak_ListVoices(None)
         for voice in iter(listed):
             if not voice:
                 return
-            tag = voice.contents.languages[1:]  # behind a priority
+            tag = voice.contents.languages[1:]  # the first byte is a priority
             yield tag.decode("ascii", "replace")
 
     def say(
         self, text: str, voice: str, words_per_minute: int, cancelled: Callable[[], bool]
     ) -> list[PcmWithMarks]:
-        """The sound of ``text``; what is there of it once ``cancelled``.
+        """Return the audio of ``text``; if ``cancelled`` becomes true, the audio made until then.
 
         Raises:
-            errors.EngineFailed: it will not.
+            errors.EngineFailed: the library rejects the voice, or synthesis fails.
         """
         self._made, self._cancelled, self._last = [], cancelled, 0
         if self._c.espeak_SetVoiceByName(voice.encode()) != EE_OK:
@@ -186,7 +189,7 @@ class EspeakLibrary:
         return made
 
     def _hear(self, samples: Any, count: int, events: Any) -> int:
-        """From the library: some samples, and what begins in them."""
+        """Append samples and word marks: the callback of the library."""
         if self._cancelled():
             return ABORT
         words: list[tuple[int, float]] = []
@@ -194,7 +197,7 @@ class EspeakLibrary:
             if event.type == LIST_END:
                 break
             if event.type == WORD and event.text_position > self._last:
-                self._last = event.text_position  # of a number each of its words begins there
+                self._last = event.text_position  # all words of a number begin at one position
                 words.append((event.text_position - 1, event.audio_position / 1000))
         if samples and (count or words):
             self._made.append((ctypes.string_at(samples, 2 * count), words))

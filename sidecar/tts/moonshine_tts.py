@@ -1,11 +1,11 @@
 """TTS engine of moonshine-voice and its voices (Kokoro, Piper, ZipVoice).
 
-The library comes without voices: `vibevoice-asr pull voice` brings them to a folder, and nothing is
-downloaded here. A text is one piece of work, made whole. ZipVoice could speak with anybody's voice;
-that is never asked of it.
+The library comes without voices: `vibevoice-asr pull voice` downloads them to a folder, and this
+module downloads nothing. A text is synthesized as a whole. ZipVoice can clone a voice; this engine
+never uses that.
 
-The library is called by its C API: its Python side would download what is missing, and hands out
-samples as a list of numbers. The exact version in pyproject.toml makes it safe to reach past it.
+The engine calls the library by its C API: its Python API would download missing files, and returns
+samples as a list of numbers. The exact version in pyproject.toml makes private names safe to use.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ SPEC = engine_interface.TtsSpec(
 )
 
 MAX_LOADED_VOICES = 2
-"""Voices in memory at a time; the one that was heard longest ago goes."""
+"""Maximum number of voices in memory; the least recently used one is closed."""
 MAX_PCM16 = 32_767
 
 
 class MoonshineTts:
-    """TTS with downloaded voices of moonshine-voice."""
+    """TTS engine with downloaded voices of moonshine-voice."""
 
     def __init__(self) -> None:
         self._folder = Path()
         self._voices: tuple[PulledVoice, ...] = ()
         self._loaded: dict[PulledVoice, MoonshineSynthesizer] = {}
-        """The one that was heard last comes last."""
+        """Loaded voices, the most recently used one last."""
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
-        """See whose voices are in the folder, and bring the first into memory.
+        """Find the voices in the folder and load the first one.
 
         Raises:
-            errors.ModelLoadFailed: none is whole, or the first does not load.
+            errors.ModelLoadFailed: no voice is complete, or the first does not load.
         """
         assert options.checkpoint is not None
         pulled = PulledVoices.read(Path(options.checkpoint))
@@ -67,10 +67,10 @@ class MoonshineTts:
         options: engine_interface.SynthesisOptions,
         cancelled: engine_interface.CancelCheck,
     ) -> Iterator[engine_interface.SynthesizedAudio]:
-        """As `TtsEngine.say`, all in one piece.
+        """Synthesize as `TtsEngine.say`, with all audio at once.
 
         Raises:
-            errors.EngineFailed: the library will not.
+            errors.EngineFailed: the synthesis fails.
             errors.ModelLoadFailed: the voice does not load.
         """
         voice = self._voice(options)
@@ -121,16 +121,16 @@ def _no_voice_error(pulled: PulledVoices) -> errors.ModelLoadFailed:
 
 DEFAULT_LANGUAGE = "en-us"
 VOICE_FAMILIES = ("kokoro_", "piper_", "zipvoice_")
-"""Prefixes of a voice's name: the model it is of. People may leave it out."""
+"""Prefixes of voice names: the model of the voice. A request may omit the prefix."""
 _OWN_CHOICE = re.compile(r"(?:(kokoro)/voices/(.+)\.kokorovoice|(piper)-voices/(.+)\.onnx)$")
 
 VoiceCatalogue = Mapping[str, Sequence[str]]
-"""Tags such as 'en-us', and the names of the voices for each."""
+"""Voice names by language tag, such as 'en-us'."""
 
 
 @dataclass(frozen=True, slots=True)
 class MoonshineVoiceChoice:
-    """A voice and what it is to speak; ``name`` '' leaves the voice to the library."""
+    """A voice and its language tag; if ``name`` is '', the library chooses the voice."""
 
     name: str
     language: str
@@ -139,10 +139,10 @@ class MoonshineVoiceChoice:
 def choose_moonshine_voice(
     catalogue: VoiceCatalogue, name: str = "", language: str = ""
 ) -> MoonshineVoiceChoice:
-    """The voice that is meant by ``name`` and ``language``, of which either may be ''.
+    """Return the voice for ``name`` and ``language``; each may be ''.
 
     Raises:
-        errors.VoiceUnknown: there is none.
+        errors.VoiceUnknown: no voice has that name in that language.
     """
     if not name:
         return MoonshineVoiceChoice("", _language_tag(catalogue, language or DEFAULT_LANGUAGE))
@@ -162,10 +162,10 @@ def choose_moonshine_voice(
 
 
 def library_default_voice(keys: Sequence[str]) -> str:
-    """The voice that the library takes by itself, by the files it says it needs.
+    """Return the library's default voice, found by the files (``keys``) that the library needs.
 
     Raises:
-        errors.VoiceUnknown: none of them is a voice's.
+        errors.VoiceUnknown: none of the files is a voice.
     """
     for key in keys:
         if found := _OWN_CHOICE.search(key):
@@ -175,7 +175,11 @@ def library_default_voice(keys: Sequence[str]) -> str:
 
 
 def _language_tag(catalogue: VoiceCatalogue, language: str) -> str:
-    """The tag that is meant: itself, or the first region of a language."""
+    """Return the tag for ``language``: itself, or the first region of that language.
+
+    Raises:
+        errors.VoiceUnknown: there is no voice for the language.
+    """
     wanted = language.strip().lower().replace("_", "-")
     general = [tag for tag in sorted(catalogue, key=_dialect_rank) if tag.split("-")[0] == wanted]
     if wanted in catalogue:
@@ -189,13 +193,13 @@ def _language_tag(catalogue: VoiceCatalogue, language: str) -> str:
 
 
 def _dialect_rank(tag: str) -> tuple[int, str]:
-    """American English first, then languages where they come from ('es-es' before 'es-ar')."""
+    """Return a sort key: American English, then tags like 'es-es', then others like 'es-ar'."""
     language, _, region = tag.partition("-")
     return (0 if tag == DEFAULT_LANGUAGE else 1 if language == region else 2, tag)
 
 
 def voice_catalogue() -> dict[str, list[str]]:
-    """The voices that the library knows for each language, here or not.
+    """Return the voices that the library knows for each language, downloaded or not.
 
     Raises:
         errors.ModelLoadFailed: the library does not load.
@@ -205,11 +209,11 @@ def voice_catalogue() -> dict[str, list[str]]:
 
 
 def voice_files(language: str, voice: str = "") -> list[str]:
-    """The files that a voice takes, below one folder; '' is the library's choice of a voice.
+    """Return the files of a voice, relative to one folder; if ``voice`` is '', the library chooses.
 
     Raises:
         errors.ModelLoadFailed: the library does not load.
-        errors.VoiceUnknown: it knows no such language.
+        errors.VoiceUnknown: the library has no such voice or language.
     """
     api = _library_api()
     try:
@@ -221,7 +225,7 @@ def voice_files(language: str, voice: str = "") -> list[str]:
 
 
 def voice_server_url() -> str:
-    """Return the address of those files at the makers of the library.
+    """Return the URL of the server from which the makers of the library offer the files.
 
     Raises:
         errors.ModelLoadFailed: the library does not load.
@@ -233,14 +237,17 @@ def voice_server_url() -> str:
 
 
 class MoonshineSynthesizer:
-    """One voice in memory. Of a voice that lacks a file the library takes another one, or says
-    'Unknown error': who makes one has looked before."""
+    """One voice in memory.
+
+    If a voice lacks a file, the library loads another voice or reports 'Unknown error'. The caller
+    must therefore check the files first.
+    """
 
     def __init__(self, language: str, voice: str, folder: Path) -> None:
-        """Load it.
+        """Load the voice.
 
         Raises:
-            errors.ModelLoadFailed: the library does not load, or not this voice.
+            errors.ModelLoadFailed: the library or this voice does not load.
         """
         self._api = _library_api()
         self._library: Any = self._api._MoonshineLib().lib
@@ -259,10 +266,10 @@ class MoonshineSynthesizer:
             )
 
     def say(self, text: str, speed: float) -> tuple[bytes, int]:
-        """``text`` as 16-bit samples, and how many of them a second.
+        """Return ``text`` as 16-bit samples, and their sample rate.
 
         Raises:
-            errors.EngineFailed: the library will not.
+            errors.EngineFailed: the synthesis fails.
         """
         import numpy as np
 
@@ -284,7 +291,7 @@ class MoonshineSynthesizer:
             self._api.moonshine_free(ctypes.cast(samples, ctypes.c_void_p).value)
 
     def close(self) -> None:
-        """Give its memory back."""
+        """Free the memory of the voice."""
         self._library.moonshine_free_tts_synthesizer(self._handle)
 
     def _reason(self, code: int) -> str:

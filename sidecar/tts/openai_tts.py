@@ -1,7 +1,7 @@
-"""TTS by a server with OpenAI's `/v1/audio/speech`.
+"""TTS client of OpenAI's `/v1/audio/speech`.
 
-What is said goes there. The sound comes as it is made, where the server does so: raw samples at
-24 kHz are what that API calls 'pcm'.
+The text is sent to that server. If the server streams, the audio is passed on as it arrives: the
+API's format 'pcm' is raw samples at 24 kHz.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ DEFAULT_MODEL = "tts-1"
 DEFAULT_VOICE = "alloy"
 CONNECT_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 20.0
-"""So long nothing may come: a server may have to load its model first."""
+"""Maximum pause in an answer: a server may have to load its model first."""
 MAX_SYNTHESIS_S = 300.0
-"""Of sound for one text."""
+"""Maximum audio for one text."""
 FILE_MAGICS = (b"RIFF", b"ID3", b"OggS", b"fLaC")
-"""Magic numbers of files that some servers send whatever was requested: as samples they are
-noise."""
+"""Magic numbers of audio files. Some servers send such a file for any requested format; as samples
+it is noise."""
 
 
 class OpenAiTts:
-    """Owns the connections to one server."""
+    """TTS engine on one server with OpenAI's API; it owns the connections."""
 
     def __init__(self) -> None:
         self._client: httpx.Client | None = None
         self._model = DEFAULT_MODEL
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
-        """Create a client; the server is asked when there is something to say."""
+        """Create the HTTP client; the first request is sent by `say`."""
         import httpx
 
         assert options.upstream is not None
@@ -61,7 +61,7 @@ class OpenAiTts:
         yield 1.0
 
     def voices(self) -> Sequence[str]:
-        """The API does not say; it is asked by name."""
+        """Return nothing: the API does not list voices, and a request names one."""
         return ()
 
     def say(
@@ -70,10 +70,10 @@ class OpenAiTts:
         options: engine_interface.SynthesisOptions,
         cancelled: engine_interface.CancelCheck,
     ) -> Iterator[engine_interface.SynthesizedAudio]:
-        """As `TtsEngine.say`; nobody says when a word begins.
+        """Synthesize as `TtsEngine.say`, without word marks.
 
         Raises:
-            errors.SpeechFailed: the server did not answer, or not with sound.
+            errors.SpeechFailed: the server did not answer, or not with audio.
         """
         import httpx
 
@@ -104,7 +104,7 @@ class OpenAiTts:
 def _whole_samples(
     pieces: Iterator[bytes], cancelled: engine_interface.CancelCheck
 ) -> Iterator[engine_interface.SynthesizedAudio]:
-    """Whole samples out of any pieces; a sample that is cut at the end is dropped."""
+    """Yield whole samples from byte blocks of any size; an incomplete last sample is dropped."""
     rest, made = b"", 0
     for piece in pieces:
         if cancelled():
@@ -126,7 +126,7 @@ def _whole_samples(
 
 
 def _body_start(response: httpx.Response) -> bytes:
-    """The beginning of an answer."""
+    """Return the first bytes of a response."""
     return next(response.iter_bytes(1 << 14), b"")
 
 

@@ -1,8 +1,8 @@
 """Scripted TTS engine for tests: a tone for each word.
 
-A word sounds as long as it is written, and higher the more letters it has, so that a recording
-shows which words were heard. ``VIBEVOICE_SCRIPTED_SAY`` (seconds) is what each word takes to make;
-it hangs at the word ``VIBEVOICE_SCRIPTED_HANGS``.
+A tone's duration and pitch grow with the number of letters, so that a recording shows which words
+were played. ``VIBEVOICE_SCRIPTED_SAY`` is the synthesis time of a word in seconds. The engine hangs
+at the word ``VIBEVOICE_SCRIPTED_HANGS``.
 """
 
 from __future__ import annotations
@@ -28,29 +28,28 @@ SPEC = engine_interface.TtsSpec(
 RATE = 16_000
 VOICES = ("low", "high")
 SECONDS_PER_LETTER = 0.05
-"""Duration of a letter."""
 PAUSE_S = 0.05
-"""Between two words."""
+"""Pause after each word."""
 AMPLITUDE = 8_000
 ENDLESS_S = 3600.0
 WORD = re.compile(r"\S+")
 
 
 class ScriptedTts:
-    """Says tones."""
+    """TTS engine that plays tones."""
 
     def __init__(self) -> None:
         self._word_s = 0.0
         self._hangs = ""
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
-        """Load nothing."""
+        """Read the environment variables."""
         self._word_s = float(os.environ.get("VIBEVOICE_SCRIPTED_SAY", "0"))
         self._hangs = os.environ.get("VIBEVOICE_SCRIPTED_HANGS", "")
         yield 1.0
 
     def voices(self) -> Sequence[str]:
-        """A low one, and a high one."""
+        """Return a low voice and a high one."""
         return VOICES
 
     def say(
@@ -59,7 +58,7 @@ class ScriptedTts:
         options: engine_interface.SynthesisOptions,
         cancelled: engine_interface.CancelCheck,
     ) -> Iterator[engine_interface.SynthesizedAudio]:
-        """A tone for each word of ``text``."""
+        """Yield a tone for each word of ``text``."""
         if options.voice not in ("", *VOICES):
             raise errors.VoiceUnknown(hint=f"Use one of: {', '.join(VOICES)}.")
         octave = 2 if options.voice == VOICES[1] else 1
@@ -78,7 +77,7 @@ class ScriptedTts:
 
 
 def _tone(pitch: float, seconds: float) -> bytes:
-    """A tone of ``pitch`` Hz and the pause behind it."""
+    """Return a tone of ``pitch`` Hz and the pause after it, as 16-bit samples."""
     sounding, silent = round(seconds * RATE), round(PAUSE_S * RATE)
     turn = 2 * math.pi * pitch / RATE
     samples = array.array("h", (round(AMPLITUDE * math.sin(turn * at)) for at in range(sounding)))

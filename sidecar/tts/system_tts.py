@@ -1,6 +1,6 @@
-"""TTS of the operating system: macOS, Windows.
+"""TTS engine of the operating system: macOS, Windows.
 
-Each text is a child process that writes a wav file; who hears no more has it killed.
+Each text is synthesized by a child process that writes a wav file; cancelling kills the process.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ SPEC = TtsSpec(
 
 RATE = 22_050
 WORDS_PER_MINUTE = 175
-"""The usual speed of `say`."""
+"""Default speed of `say`."""
 PROCESS_POLL_S = 0.02
-"""Between two looks whether it is done, or nobody waits any more."""
+"""Interval of checks whether the process has ended or the synthesis was cancelled."""
 SYNTHESIS_TIMEOUT_S = 60.0
 SAY, POWERSHELL = "say", "powershell"
 _LIST_SCRIPT = (
@@ -53,22 +53,22 @@ _SPEAK_SCRIPT = (
 
 
 def is_system_tts_available() -> bool:
-    """Return whether this system has voices of its own."""
+    """Return whether the operating system has TTS voices."""
     return _find_program() is not None
 
 
 class SystemTts:
-    """TTS of the operating system, which writes speech to a file."""
+    """TTS engine of the operating system."""
 
     def __init__(self) -> None:
         self._program = ""
         self._voices: tuple[str, ...] = ()
 
     def load(self, options: LoadOptions) -> Iterator[float]:
-        """See what there is.
+        """Find the system's TTS program and list its voices.
 
         Raises:
-            errors.ModelLoadFailed: nothing.
+            errors.ModelLoadFailed: the operating system has no TTS program.
         """
         program = _find_program()
         if program is None:
@@ -86,16 +86,16 @@ class SystemTts:
         yield 1.0
 
     def voices(self) -> Sequence[str]:
-        """As the system lists them."""
+        """Return the voices in the system's order."""
         return self._voices
 
     def say(
         self, text: str, options: SynthesisOptions, cancelled: CancelCheck
     ) -> Iterator[SynthesizedAudio]:
-        """As `TtsEngine.say`, all in one piece.
+        """Synthesize as `TtsEngine.say`, with all audio at once.
 
         Raises:
-            errors.EngineFailed: the program did not do it.
+            errors.EngineFailed: the program failed or did not finish in time.
         """
         if options.voice and options.voice not in self._voices:
             raise errors.VoiceUnknown(hint=f"Use one of: {abbreviate_names(self._voices)}.")
@@ -107,7 +107,7 @@ class SystemTts:
     def _written(
         self, text: str, options: SynthesisOptions, file: Path, cancelled: CancelCheck
     ) -> bool:
-        """Return whether the file was written: not if it was cancelled."""
+        """Write speech to ``file``; return `False` if the synthesis was cancelled."""
         process = subprocess.Popen(
             self._command(options, file), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
         )

@@ -1,4 +1,4 @@
-"""Selection of the TTS engine, by the settings and by what is on this machine."""
+"""Selection of the TTS engine by the settings, installed packages, checkpoints and the GPU."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from sidecar.interfaces.engine_interface import AUTO, EngineSpec, TtsSpec, Upstr
 from sidecar.tts import espeak_tts, moonshine_tts, openai_tts, system_tts, tts_spec, vibevoice_tts
 
 NO_VOICE = "none"
-"""Setting value for no voice."""
+"""Value of the setting `voice_engine` that disables TTS."""
 PULL_COMMAND = "vibevoice-asr pull voice"
-"""Command that downloads a voice of 'moonshine'."""
+"""Command that downloads a voice of the engine 'moonshine'."""
 
 
 def choose_tts_engine(
     settings: Settings, hearing: EngineChoice[EngineSpec] | None = None
 ) -> tuple[EngineChoice[TtsSpec] | None, str]:
-    """The engine that speaks, and why it is that one; None where none does, and answers are read.
+    """Return the TTS engine and the reason for the choice; `None` if there is no TTS.
 
-    ``hearing``: the engine for files, with which it shares the GPU.
+    ``hearing``: the ASR engine for files, which shares the GPU with it.
 
     Raises:
-        errors.EngineUnavailable: the engine that was named cannot run here.
+        errors.EngineUnavailable: the engine that the settings name cannot run here.
         errors.BadCheckpoint: its weights are not usable.
-        errors.SettingsInvalid: the server that it needs is not said, or wrongly.
+        errors.SettingsInvalid: the settings of its server are missing or invalid.
     """
     wanted = settings.voice_engine
     if wanted == NO_VOICE:
@@ -70,10 +70,10 @@ def voices_folder(settings: Settings) -> Path:
 
 
 def _pulled(settings: Settings, reason: str) -> EngineChoice[TtsSpec]:
-    """The voices that were pulled.
+    """Return the choice of 'moonshine' with the downloaded voices.
 
     Raises:
-        errors.EngineUnavailable: none is whole.
+        errors.EngineUnavailable: no voice is complete.
     """
     pulled = PulledVoices.read(voices_folder(settings))
     if not pulled.whole():
@@ -107,7 +107,7 @@ def _vibevoice(checkpoint: ModelCheckpoint, reason: str) -> tuple[EngineChoice[T
 
 
 def _choose_cpu_voice(settings: Settings) -> tuple[EngineChoice[TtsSpec] | None, str]:
-    """The best of those that need no GPU."""
+    """Return the best engine that needs no GPU."""
     if not missing_packages(moonshine_tts.SPEC):
         with contextlib.suppress(errors.EngineUnavailable):
             reason = "a voice was pulled"
@@ -120,8 +120,10 @@ def _choose_cpu_voice(settings: Settings) -> tuple[EngineChoice[TtsSpec] | None,
 
 
 def better_voice_hint(settings: Settings, chosen: EngineChoice[TtsSpec] | None) -> str:
-    """The command that brings a better voice than the one that `auto` has ``chosen``; '' where this
-    machine has no use for one, or the settings name another."""
+    """Return the command that downloads a better voice than the one that `auto` has ``chosen``.
+
+    Return '' if there is none for this machine, or if the settings name an engine.
+    """
     if settings.voice_engine != AUTO or (chosen and chosen.spec is vibevoice_tts.SPEC):
         return ""
     if not missing_packages(vibevoice_tts.SPEC) and _has_cuda_gpu(settings):
@@ -134,10 +136,10 @@ def better_voice_hint(settings: Settings, chosen: EngineChoice[TtsSpec] | None) 
 
 
 def _choose_vibevoice_if_fast(settings: Settings) -> ModelCheckpoint | None:
-    """VibeVoice, where it speaks as fast as people do; that is not asked where it cannot be.
+    """Return the checkpoint of VibeVoice TTS if a CUDA GPU can run it, else `None`.
 
     Raises:
-        errors.BadCheckpoint: the settings name a folder that is no good.
+        errors.BadCheckpoint: the folder that the settings name is not usable.
     """
     can_run = not missing_packages(vibevoice_tts.SPEC) and _has_cuda_gpu(settings)
     if settings.voice_path is None and not can_run:
@@ -158,7 +160,7 @@ def _has_cuda_gpu(settings: Settings) -> bool:
 def _fits_in_gpu_memory(
     checkpoint: ModelCheckpoint, hearing: EngineChoice[EngineSpec] | None
 ) -> bool:
-    """Return whether it fits beside the ASR engine, if that is on the GPU, too."""
+    """Return whether VibeVoice TTS fits on the GPU, beside the ASR engine if that uses it too."""
     gpu = read_gpu_memory()
     if gpu is None:
         return False

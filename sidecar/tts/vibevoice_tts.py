@@ -1,9 +1,8 @@
 """VibeVoice TTS engine.
 
-`utterance` steps the model of transformers: `language` is its language model, `denoiser` its
-diffusion head by the numbers of `solver`. `loading` brings a checkpoint into memory, `voices` has
-the samples that it speaks like. Its speech is synthetic, which operators have to tell listeners
-(docs/voices.md).
+`vibevoice_tts_model` steps the model of transformers: language model, diffusion head and solver.
+`vibevoice_tts_synthesis` loads a checkpoint and has the samples of its voices. The speech is
+synthetic, and operators have to inform listeners of that (docs/voices.md).
 """
 
 from __future__ import annotations
@@ -30,21 +29,24 @@ SPEC = engine_interface.TtsSpec(
 
 
 class VibeVoiceTts:
-    """VibeVoice TTS: its voices are samples in the folder of the checkpoint. Heavy: torch comes
-    with `load`."""
+    """VibeVoice TTS engine; its voices are samples in the folder of the checkpoint.
+
+    `load` imports torch, which takes seconds.
+    """
 
     def __init__(self) -> None:
         self._speech: VibeVoiceSynthesizer | None = None
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
-        """Read the checkpoint onto its device, and say something that nobody hears.
+        """Load the checkpoint onto its device and synthesize a warm-up text.
 
         Raises:
-            errors.ModelLoadFailed: it is not there, or no good, or does not fit.
+            errors.ModelLoadFailed: the checkpoint is missing, damaged, or does not fit.
         """
         yield 0.0  # before torch is imported, which takes seconds
-        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # less is lost
-        # torch makes itself a folder for what it compiles as it is imported; we compile nothing.
+        # Expandable segments lose less memory to fragmentation.
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+        # torch creates a folder for compiled code at import; this service compiles nothing.
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
         from sidecar.tts import vibevoice_tts_synthesis
 
@@ -59,7 +61,7 @@ class VibeVoiceTts:
         yield 1.0
 
     def voices(self) -> Sequence[str]:
-        """The names of the samples; where there are none, the model's own is the only one."""
+        """Return the names of the samples; if there are none, only the model's own voice."""
         assert self._speech is not None
         return self._speech.voices
 
@@ -69,6 +71,6 @@ class VibeVoiceTts:
         options: engine_interface.SynthesisOptions,
         cancelled: engine_interface.CancelCheck,
     ) -> Iterator[engine_interface.SynthesizedAudio]:
-        """As `TtsEngine.say`; it takes the language from the text, and its own time."""
+        """Synthesize as `TtsEngine.say`; the options' language and speed are ignored."""
         assert self._speech is not None
         yield from self._speech.say(text, options.voice, cancelled)

@@ -1,8 +1,8 @@
 """VibeVoice TTS model: language model, diffusion head, DPM-Solver, frame generation.
 
-Their rows go through the layers as one matrix, so that the weights are read once for all; each
-attends to what came before it in its own branch. Of the 151,936 words that the model knows four may
-follow, and only these are looked at.
+The rows of all guidance branches go through the layers as one matrix, so that the weights are read
+once. Each row attends to the earlier positions of its own branch. Of the model's 151,936 tokens
+only four may follow, and only their scores are computed.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from torch.nn import functional
 
 TRAINED_DIFFUSION_STEPS = 1_000
 _COSINE_OFFSET = 0.008
-"""Of the cosine: there is a little noise from the start."""
+"""Offset of the cosine schedule: the first step already has a little noise."""
 _MAX_NOISE = 0.999
-"""That one step of the schedule adds."""
+"""Maximum noise that one step of the schedule adds."""
 
 
 @dataclass(frozen=True, slots=True)
 class DiffusionStep:
-    """One of the steps from noise to a latent.
+    """One DPM-Solver step from noise to a latent.
 
-    With ``x`` as it is and ``v`` as the head predicts it at ``timestep``, the clean latent is
-    ``signal * x - noise * v``, and the next ``x`` is ``keep * x + clean * this + earlier * that``,
-    of this clean latent and that of the step before.
+    With the current ``x`` and the head's prediction ``v`` at ``timestep``, the clean latent is
+    ``signal * x - noise * v``. The next ``x`` is ``keep * x + clean * this + earlier * that``:
+    ``this`` is the clean latent of this step, ``that`` the one of the step before.
     """
 
     timestep: int
@@ -43,12 +43,12 @@ class DiffusionStep:
 
 @cache
 def diffusion_steps(count: int) -> tuple[DiffusionStep, ...]:
-    """The table for so many steps (1 to `TRAINED_DIFFUSION_STEPS`)."""
+    """Return the table for ``count`` steps (1 to `TRAINED_DIFFUSION_STEPS`)."""
     times = [round((TRAINED_DIFFUSION_STEPS - 1) * at / count) for at in range(count, 0, -1)]
     levels = [_noise_schedule()[time] for time in times]
     made = []
     for at, (time, (signal, noise)) in enumerate(zip(times, levels, strict=True)):
-        if at == count - 1:  # to no noise at all, where the clean latent is all there is
+        if at == count - 1:  # the last step removes all noise: its result is the clean latent
             made.append(DiffusionStep(time, signal, noise, 0.0, 1.0, 0.0))
             continue
         next_signal, next_noise = levels[at + 1]
@@ -63,7 +63,7 @@ def diffusion_steps(count: int) -> tuple[DiffusionStep, ...]:
 
 @cache
 def _noise_schedule() -> tuple[tuple[float, float], ...]:
-    """Of each trained step how much is signal and how much noise, squares summing up to one."""
+    """Return signal and noise of each trained step; their squares sum up to 1."""
     made, left = [], 1.0
     for at in range(TRAINED_DIFFUSION_STEPS):
         before, after = at / TRAINED_DIFFUSION_STEPS, (at + 1) / TRAINED_DIFFUSION_STEPS
@@ -82,12 +82,15 @@ def _log_ratio(signal: float, noise: float) -> float:
 
 
 StepCheck = Callable[[], None]
-"""Called between steps; raises to stop."""
+"""Callback between steps; it raises to stop the synthesis."""
 
 
 @dataclass(frozen=True, slots=True)
 class _DiffusionLayer:
-    """The weights of one: calls of modules would take as long as what they do."""
+    """Weights of one layer of the diffusion head.
+
+    The overhead of module calls would take as long as the computation.
+    """
 
     norm: Tensor
     epsilon: float
@@ -104,7 +107,7 @@ class _DiffusionLayer:
 
 
 class LatentDenoiser:
-    """One latent after another, each in the same number of steps."""
+    """Diffusion head with a fixed number of steps for each latent."""
 
     def __init__(self, head: Any, count: int) -> None:
         self._head = head
@@ -113,7 +116,7 @@ class LatentDenoiser:
         self._steps = diffusion_steps(count)
         like = head.noisy_images_proj.weight
         times = torch.tensor([step.timestep for step in self._steps]).to(like.device)
-        # As `VibeVoiceDiffusionHead.forward`: the times have the type of what they come with.
+        # As in `VibeVoiceDiffusionHead.forward`: the times have the dtype of the latents.
         embedded = head.timestep_embedding(times.to(like.dtype)).to(like.dtype)
         self._times: Tensor = head.timestep_proj(embedded).unsqueeze(1)
 
@@ -122,9 +125,8 @@ class LatentDenoiser:
     ) -> Tensor:
         """Denoise ``(1, channels)`` into a latent of the same shape.
 
-        ``conditions`` ``(branches, hidden)``: with the text, and, if ``guidance`` is not 1,
-        without; the latent is led away from the second (classifier-free guidance, Ho and Salimans
-        2022).
+        ``conditions`` ``(branches, hidden)``: with the text, and, if ``guidance`` is not 1, without
+        it; the second one is the negative of classifier-free guidance (Ho and Salimans 2022).
         """
         modulations = self._modulations(conditions)
         latent, before = noise.float(), torch.zeros((), device=noise.device)
@@ -140,8 +142,10 @@ class LatentDenoiser:
         return latent.to(conditions.dtype)
 
     def _modulations(self, conditions: Tensor) -> list[list[Tensor]]:
-        """Of each step: shift, scale and gate of each layer, shift and scale of the last one; each
-        of shape ``(branches, hidden)``."""
+        """Return for each step: shift, scale and gate of each layer, shift and scale of the last.
+
+        Each has the shape ``(branches, hidden)``.
+        """
         head = self._head
         meant = head.final_layer.act_fn(head.cond_proj(conditions) + self._times)
         found: list[Tensor] = []
@@ -172,13 +176,13 @@ def _normalize(hidden: Tensor, weight: Tensor | None, epsilon: float) -> Tensor:
 
 
 class GuidanceBranch:
-    """The keys and values of what was said in a branch so far; ``length`` positions are filled.
+    """KV cache of a branch; ``length`` positions are filled.
 
-    What lies behind it is never read, so going back is setting ``length``.
+    Positions behind ``length`` are never read, so a rollback only sets ``length``.
     """
 
     def __init__(self, shape: tuple[int, int, int, int], like: Tensor) -> None:
-        """``shape``: layers, heads, positions that there is room for, size of a head."""
+        """Allocate the cache of ``shape``: layers, heads, maximum positions, head size."""
         layers, *rest = shape
         self.keys = [like.new_empty((1, *rest)) for _ in range(layers)]
         self.values = [like.new_empty((1, *rest)) for _ in range(layers)]
@@ -186,10 +190,10 @@ class GuidanceBranch:
 
 
 class TtsLanguageModel:
-    """Qwen2 without its head; `torch.inference_mode` is the caller's."""
+    """Qwen2 with the rows of its head for a few tokens; the caller sets `torch.inference_mode`."""
 
     def __init__(self, model: Any, words: Sequence[int]) -> None:
-        """``words``: the ids that may follow."""
+        """Use the layers of ``model``; ``words``: the token ids that may follow."""
         language, config = model.model.language_model, model.config.text_config
         self._layers = list(language.layers)
         self._norm = language.norm
@@ -203,7 +207,7 @@ class TtsLanguageModel:
         self._cos = self._sin = torch.empty(0)
 
     def branch(self, positions: int) -> GuidanceBranch:
-        """An empty one with room for so many positions."""
+        """Return an empty branch for at most ``positions`` positions."""
         if len(self._cos) < positions:
             where = torch.arange(positions, device=self._table.device).unsqueeze(0)
             cos, sin = self._rotary(self._table[:1], where)
@@ -212,21 +216,23 @@ class TtsLanguageModel:
         return GuidanceBranch(shape, self._table)
 
     def embed(self, ids: Sequence[int]) -> Tensor:
-        """Embeddings ``(n, hidden)``."""
+        """Return embeddings ``(n, hidden)``."""
         return self._table[torch.tensor(ids).to(self._table.device)]
 
     def word(self, outputs: Tensor, guidance: float) -> int:
-        """The one that follows the output ``(hidden,)`` with a text, the first of ``outputs``; led
-        away from what would follow without, where there is a second."""
+        """Return the token that follows ``outputs[0]`` ``(hidden,)``, the branch with the text.
+
+        If there are two outputs, the last one is the negative of classifier-free guidance.
+        """
         scores = functional.linear(outputs, self._rows).float()
         led = torch.lerp(scores[-1], scores[0], guidance) if len(scores) > 1 else scores[0]
         return self._words[int(led.argmax())]
 
     def run(self, parts: Sequence[tuple[Tensor, GuidanceBranch]], check: StepCheck) -> Tensor:
-        """Take in embeddings ``(n, hidden)`` in their branches.
+        """Append embeddings ``(n, hidden)`` to their branches.
 
         Returns:
-            The output ``(branches, hidden)`` after the last of each.
+            The output ``(branches, hidden)`` at the last position of each branch.
         """
         rows = torch.cat([part for part, _ in parts])
         cos, sin = self._rotations(parts)
@@ -247,7 +253,7 @@ class TtsLanguageModel:
         sin: Tensor,
         parts: Sequence[tuple[Tensor, GuidanceBranch]],
     ) -> Tensor:
-        """A layer's output ``(n, hidden)``; keys and values go to the branches."""
+        """Return a layer's output ``(n, hidden)``; store keys and values in the branches."""
         layer = self._layers[index]
         attention = layer.self_attn
         normed = self._normed(layer.input_layernorm, rows)
@@ -267,10 +273,12 @@ class TtsLanguageModel:
         return result
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Return the attention output ``(n, heads * dim)`` of ``(1, heads, n, dim)`` queries: one
-        behind all others, or all that there are."""
+        """Return the attention output ``(n, heads * dim)`` of ``(1, heads, n, dim)`` queries.
+
+        Either ``n`` is 1 and the query is at the last position, or there is a query for each key.
+        """
         count = query.shape[2]
-        if count == 1:  # the queries that share a key head stand in for a sequence: no copies
+        if count == 1:  # queries of a shared key head act as the sequence: the keys are not copied
             packed = query.view(1, self._kv_heads, -1, self._head_dim)
             return functional.scaled_dot_product_attention(packed, keys, values).view(1, -1)
         assert count == keys.shape[2]
@@ -280,7 +288,7 @@ class TtsLanguageModel:
         return heard[0].transpose(0, 1).reshape(count, -1)
 
     def _rotations(self, parts: Sequence[tuple[Tensor, GuidanceBranch]]) -> tuple[Tensor, Tensor]:
-        """Cosines and sines ``(n, dim)`` of the rows' positions."""
+        """Return cosines and sines ``(n, dim)`` of the rows' positions."""
         spans = [slice(branch.length, branch.length + len(part)) for part, branch in parts]
         cos, sin = ([table[span] for span in spans] for table in (self._cos, self._sin))
         return torch.cat(cos), torch.cat(sin)
@@ -294,7 +302,7 @@ class TtsLanguageModel:
 
 
 def _apply_rotary(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding (Su et al. 2021) of ``(1, heads, n, dim)`` in the halves layout."""
+    """Apply rotary embedding (Su et al. 2021) to ``(1, heads, n, dim)`` in the halves layout."""
     half = states.shape[-1] // 2
     turned = torch.cat((-states[..., half:], states[..., :half]), dim=-1)
     return states * cos + turned * sin
@@ -302,10 +310,10 @@ def _apply_rotary(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class TtsPrompt:
-    """Prompt of a text: the ``ids`` of the tokens, and the embeddings of the audio among them.
+    """Prompt of a text: token ``ids``, and embeddings for the audio tokens among them.
 
-    ``heard`` ``(n, hidden)``: the embeddings of a sample of the voice, at the ``n`` audio tokens;
-    None if there is none.
+    ``heard`` ``(n, hidden)``: embeddings of a sample of the voice, for the ``n`` audio tokens;
+    `None` if there is no sample.
     """
 
     ids: Sequence[int]
@@ -314,8 +322,11 @@ class TtsPrompt:
 
 @dataclass(frozen=True, slots=True)
 class TtsGenerationOptions:
-    """``frames``: no more than so many, whatever the model wants. ``guidance``: scale of the
-    classifier-free guidance. ``seed``: of the noise."""
+    """Options of one synthesis.
+
+    ``frames``: maximum number of frames. ``guidance``: scale of the classifier-free guidance.
+    ``seed``: seed of the noise.
+    """
 
     frames: int
     guidance: float
@@ -323,9 +334,9 @@ class TtsGenerationOptions:
 
 
 class VibeVoiceTtsModel:
-    """The parts of a model that speak, one text at a time; `torch.inference_mode` is the caller's.
+    """Frame generation for one text at a time; the caller sets `torch.inference_mode`.
 
-    ``diffusion_steps``: from noise to a latent.
+    ``steps``: number of diffusion steps for a latent.
     """
 
     def __init__(self, model: Any, steps: int) -> None:
@@ -343,9 +354,9 @@ class VibeVoiceTtsModel:
     def frames(
         self, prompt: TtsPrompt, manner: TtsGenerationOptions, check: StepCheck
     ) -> Iterator[Tensor]:
-        """The sound, each of shape ``(samples,)``, float; ``check`` may raise to stop it.
+        """Yield audio frames of shape ``(samples,)``, float; ``check`` may raise to stop.
 
-        What follows from a frame is worked out when the next one is asked for.
+        The next input is computed from a frame only when the caller requests the next frame.
         """
         language = self._language
         noise = torch.Generator().manual_seed(manner.seed)
@@ -375,8 +386,11 @@ class VibeVoiceTtsModel:
             asked = [embedding, embedding, written][: len(branches)]
 
     def _beginnings(self, prompt: TtsPrompt, manner: TtsGenerationOptions) -> list[Tensor]:
-        """Of the branches without a text: one hears the sound, from which a latent is led away; the
-        other reads the words only, from which the next word is. None where nothing leads."""
+        """Return the first inputs of the branches without the text; none if guidance is off.
+
+        The first branch gets the audio frames only, and is the negative for latents. The second one
+        gets the tokens only, and is the negative for the next token.
+        """
         if manner.guidance == 1:
             return []
         return [self._language.embed([self._begin]), self._language.embed(prompt.ids[-1:])]
@@ -390,21 +404,22 @@ class VibeVoiceTtsModel:
 
 
 def _reset_branch(branch: GuidanceBranch, *, everything: bool) -> None:
-    """A branch that hears the sound goes on where a frame is made, and takes in nothing else; where
-    sound begins anew, it knows nothing of what was before."""
+    """Drop the last position of the audio branch, or with ``everything`` all positions.
+
+    The branch keeps only positions of audio frames, and starts empty where new audio begins.
+    """
     branch.length = 0 if everything else branch.length - 1
 
 
 class StreamingCodec:
-    """A part of the codec that goes on where it was: it keeps the ends of what its convolutions
-    have seen."""
+    """Streaming codec module: it keeps the padding cache of its convolutions between frames."""
 
     def __init__(self, part: Callable[..., Any]) -> None:
         self._part = part
         self._cache: Any = None
 
     def next(self, chunk: Tensor) -> Any:
-        """Return its output of the next frame."""
+        """Return the module's output for the next frame."""
         output = self._part(chunk, padding_cache=self._cache, use_cache=True)
         self._cache = output.padding_cache
         return output

@@ -1,7 +1,7 @@
 """VibeVoice TTS synthesis: loading, voice prompts, speech.
 
-Voices are recordings that the operator has put into the folder `voices` of the checkpoint. Clients
-cannot send one: this engine clones no voice for them.
+Voices are recordings that the operator has put into the folder `voices` of the checkpoint. A client
+cannot send one: the engine does not clone voices for clients.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from sidecar.tts.vibevoice_tts_model import (
 log = logging.getLogger(__name__)
 
 GUIDANCE_SCALE = 1.3
-"""Scale of classifier-free guidance; transformers' documentation has it so."""
+"""Scale of classifier-free guidance; the value of transformers' documentation."""
 DEFAULT_DIFFUSION_STEPS = 10
-"""From noise to a latent; transformers' own choice."""
+"""Diffusion steps for a latent; the default of transformers."""
 _DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedVibeVoiceTts:
-    """A model that is in memory, and what belongs to it."""
+    """A loaded model, its processor and the folder of its checkpoint."""
 
     model: Any
     processor: Any
@@ -57,12 +57,12 @@ class LoadedVibeVoiceTts:
 
 
 def load_vibevoice_tts(options: LoadOptions) -> LoadedVibeVoiceTts:
-    """Read the weights, straight to where they belong, once.
+    """Load the weights once, directly onto their device.
 
-    Only safetensors are read, and no code of the checkpoint's.
+    Only safetensors are read, and no code of the checkpoint is run.
 
     Raises:
-        errors.ModelLoadFailed: it is no good, or does not fit.
+        errors.ModelLoadFailed: the checkpoint is damaged or does not fit.
     """
     assert options.checkpoint is not None
     folder = Path(options.checkpoint)
@@ -80,7 +80,7 @@ def load_vibevoice_tts(options: LoadOptions) -> LoadedVibeVoiceTts:
         )
     except torch.OutOfMemoryError:
         raise gpu_out_of_memory_error() from None
-    except Exception as error:  # of three libraries: whatever they raise, the checkpoint is no good
+    except Exception as error:  # three libraries raise any type: the checkpoint is not usable
         log.exception("the checkpoint could not be loaded")
         reason = str(error).strip().partition("\n")[0].replace(str(folder), folder.name)
         raise errors.ModelLoadFailed(
@@ -91,7 +91,7 @@ def load_vibevoice_tts(options: LoadOptions) -> LoadedVibeVoiceTts:
 
 
 def gpu_out_of_memory_error() -> errors.ModelLoadFailed:
-    """The error of a GPU that is full."""
+    """Return the error for a GPU that is out of memory."""
     return errors.ModelLoadFailed(
         "CUDA out of memory: VibeVoice TTS does not fit beside the other data on the GPU.",
         hint="Close GPU applications, or choose another VIBEVOICE_VOICE_ENGINE.",
@@ -106,7 +106,7 @@ def _device(wanted: str) -> torch.device:
 
 
 def _silence_libraries() -> None:
-    """Leave out what the libraries say of every load."""
+    """Disable the progress bars and log lines that the libraries write at each load."""
     from transformers.utils import logging as chatter
 
     chatter.disable_progress_bar()
@@ -115,12 +115,12 @@ def _silence_libraries() -> None:
 
 
 OWN_VOICE = "own"
-"""The voice where there is no sample: the model's, another one with every text."""
+"""Name of the model's own voice, used if there is no sample; it differs with every text."""
 _NAME = re.compile(r"[\w][\w .-]{0,63}")
 
 
 class VoiceSamples:
-    """The samples beside a checkpoint, each taken in when it is first spoken with."""
+    """Voice samples in the folder of a checkpoint; each is encoded at its first use."""
 
     def __init__(self, loaded: LoadedVibeVoiceTts) -> None:
         self._loaded = loaded
@@ -130,7 +130,7 @@ class VoiceSamples:
         self._heard = lru_cache(maxsize=tts_memory.CACHED_VOICE_SAMPLES)(self._hear)
 
     def heard(self, name: str) -> Tensor | None:
-        """Embeddings ``(n, hidden)`` of a sample; None for the model's own voice.
+        """Return embeddings ``(n, hidden)`` of a sample; `None` for the model's own voice.
 
         Raises:
             errors.VoiceUnknown: the sample cannot be read.
@@ -156,11 +156,11 @@ class VoiceSamples:
 
 
 def sample_embeddings(inner: Any, sound: Tensor) -> Tensor:
-    """Return the language model's embeddings of a sample, ``(n, hidden)``: of ``sound``,
-    ``(samples,)`` of whole frames, taken in a few seconds at a time.
+    """Return the language model's embeddings ``(n, hidden)`` of ``sound`` ``(samples,)``.
 
-    As `VibeVoiceModel.get_audio_features`, which takes them all at once, and without its noise: a
-    voice is to sound the same every time.
+    ``sound`` has whole frames and is encoded in chunks of a few seconds. The result is that of
+    `VibeVoiceModel.get_audio_features`, which encodes all at once, but without its noise: a voice
+    has to sound the same every time.
     """
     like = inner.multi_modal_projector.linear_1.weight
     chunks = StreamingCodec(partial(inner.audio_tower.encode, sample=False))
@@ -172,10 +172,10 @@ def sample_embeddings(inner: Any, sound: Tensor) -> Tensor:
 
 
 def build_prompt_ids(processor: Any, words: str, audio_tokens: int) -> list[int]:
-    """The ids of a request; ``audio_tokens`` of them stand for the sample."""
+    """Return the token ids of a prompt; ``audio_tokens`` of them stand for the sample."""
     parts: list[dict[str, str]] = [{"type": "text", "text": words}]
     if audio_tokens:
-        parts.append({"type": "audio", "audio": ""})  # the template only says where it goes
+        parts.append({"type": "audio", "audio": ""})  # a placeholder for the template
     rendered = processor.apply_chat_template([{"role": "0", "content": parts}], tokenize=False)
     pad = processor.audio_token
     text = rendered.replace(pad, pad * audio_tokens)
@@ -184,36 +184,38 @@ def build_prompt_ids(processor: Any, words: str, audio_tokens: int) -> list[int]
 
 
 def sanitize_text(text: str, tokenizer: Any) -> str:
-    """The text without what the model takes for more than words: a line would be another speaker's,
-    and some tokens begin and end sound."""
+    """Return the text on one line and without added tokens.
+
+    The model would take a new line for another speaker, and some tokens begin and end audio.
+    """
     marks = "|".join(map(re.escape, tokenizer.get_added_vocab()))
     return " ".join(re.sub(marks, " ", text).split()) if marks else " ".join(text.split())
 
 
 FRAME_S = 3_200 / tts_memory.RATE
-"""Seconds of sound that one latent stands for."""
+"""Seconds of audio that one latent stands for."""
 FAST_DIFFUSION_STEPS, MAX_REAL_TIME_FACTOR = 5, 0.8
-"""Diffusion steps of a slow machine, and the real-time factor above which it uses them:
-Microsoft's own choice for its real-time model (VibeVoice-Realtime)."""
+"""Diffusion steps on a slow machine, and the real-time factor above which they are used: the values
+of Microsoft's real-time model (VibeVoice-Realtime)."""
 WARM_UP_TEXT = "One, two, three."
 
 
 class SynthesisCancelled(Exception):
-    """The synthesis was cancelled."""
+    """Cancellation of a synthesis."""
 
 
 class VibeVoiceSynthesizer:
-    """One text at a time."""
+    """Synthesizer of VibeVoice TTS, one text at a time."""
 
     def __init__(self, loaded: LoadedVibeVoiceTts, steps: int = DEFAULT_DIFFUSION_STEPS) -> None:
         self._loaded = loaded
         self._speaker = VibeVoiceTtsModel(loaded.model, steps)
         self._samples = VoiceSamples(loaded)
         self.voices: Sequence[str] = self._samples.names or (OWN_VOICE,)
-        """Names of the voices, its own choice first."""
+        """Names of the voices, the default first."""
 
     def say(self, text: str, voice: str, cancelled: CancelCheck) -> Iterator[SynthesizedAudio]:
-        """The sound of a text, a frame at a time; ends early once ``cancelled()``.
+        """Yield the audio of a text, one frame at a time, until the end or ``cancelled()``.
 
         Raises:
             errors.VoiceUnknown: there is no such voice.
@@ -250,7 +252,10 @@ class VibeVoiceSynthesizer:
     def _frames(
         self, words: str, voice: str, manner: TtsGenerationOptions, check: StepCheck
     ) -> Iterator[bytes]:
-        """The receiver of a frame is not in torch's inference mode, which belongs to a thread."""
+        """Yield frames as PCM16, outside of torch's inference mode.
+
+        That mode is a state of the thread, and must not apply to the code that receives a frame.
+        """
         with torch.inference_mode():
             frames = self._speaker.frames(self._prompt(words, voice), manner, check)
         while True:
@@ -269,12 +274,13 @@ class VibeVoiceSynthesizer:
 
 
 def create_synthesizer(loaded: LoadedVibeVoiceTts, steps: int = 0) -> VibeVoiceSynthesizer:
-    """The speech of a checkpoint, with so many ``steps``; 0: as many as this machine has time for.
+    """Return the synthesizer of a checkpoint; if ``steps`` is 0, the measured speed decides them.
 
-    What is said first nobody hears: libraries allocate what they keep, what cannot speak fails now.
+    The warm-up texts are discarded. By them the libraries allocate their memory, and a checkpoint
+    that cannot synthesize fails now.
 
     Raises:
-        errors.ModelLoadFailed: it cannot.
+        errors.ModelLoadFailed: the warm-up fails.
     """
     try:
         _measure_frame_s(loaded, steps or DEFAULT_DIFFUSION_STEPS)
@@ -293,7 +299,11 @@ def create_synthesizer(loaded: LoadedVibeVoiceTts, steps: int = 0) -> VibeVoiceS
 
 
 def _measure_frame_s(loaded: LoadedVibeVoiceTts, steps: int) -> float:
-    """Seconds that a frame takes."""
+    """Return the seconds that the computation of a frame takes.
+
+    Raises:
+        errors.ModelLoadFailed: the model returns values that are not finite.
+    """
     prompt = TtsPrompt(build_prompt_ids(loaded.processor, WARM_UP_TEXT, 0))
     times = [time.perf_counter()]
     with torch.inference_mode():
@@ -313,6 +323,6 @@ def _measure_frame_s(loaded: LoadedVibeVoiceTts, steps: int) -> float:
 
 
 def to_pcm16(frame: Tensor) -> bytes:
-    """Samples in [-1, 1] as 16 bit, little-endian; what is louder is cut."""
+    """Return samples in [-1, 1] as 16 bit, little-endian; louder samples are clipped."""
     samples = (frame * 32_767).round().clamp(-32_768, 32_767).to(torch.int16).cpu().numpy()
     return samples.astype("<i2").tobytes()
