@@ -109,12 +109,8 @@ def read_vibevoice_tts(folder: Path) -> checkpoint.ModelCheckpoint:
     Raises:
         errors.BadCheckpoint: there is none, it is incomplete, or of another model.
     """
-    try:
+    with checkpoint.repaired_by(VIBEVOICE_TTS_COMMAND):
         return checkpoint.read_checkpoint(folder, check_vibevoice_tts_config)
-    except (errors.CheckpointIncomplete, errors.CheckpointDamaged, errors.CheckpointUnsafe) as bad:
-        raise type(bad)(
-            bad.detail, hint=f"Copy the folder anew, or get the whole: {VIBEVOICE_TTS_COMMAND}"
-        ) from None
 
 
 def check_vibevoice_tts_config(folder: Path) -> dict[str, Any]:
@@ -168,7 +164,7 @@ def read_voxtral(folder: Path) -> checkpoint.ModelCheckpoint:
     Raises:
         errors.BadCheckpoint: there is none, it is incomplete, or of another model.
     """
-    with checkpoint.disk_errors_as_ours():
+    with checkpoint.disk_errors_as_ours(), checkpoint.repaired_by(VOXTRAL_COMMAND):
         config = check_voxtral_config(folder)
         files = checkpoint.weight_files(folder)
         checkpoint.require_files(

@@ -135,7 +135,7 @@ def read_whisper(folder: Path) -> checkpoint.ModelCheckpoint:
     Raises:
         errors.BadCheckpoint: there is none, it is incomplete, or of another model.
     """
-    with checkpoint.disk_errors_as_ours():
+    with checkpoint.disk_errors_as_ours(), checkpoint.repaired_by(pull_command()):
         config = check_whisper_config(folder)
         vocabulary = _vocabulary(folder) or folder / VOCABULARIES[0]
         for name in (WEIGHTS_FILE, vocabulary.name, "tokenizer.json"):

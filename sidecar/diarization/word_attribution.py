@@ -94,8 +94,8 @@ def context_span(lines: Sequence[SpeakerTurn], index: int) -> tuple[float, float
     Of the silence between two turns each gets half, at most `CONTEXT_S`.
     """
     line = lines[index]
-    before = [other.end for other in lines[:index] if other.end <= line.start][-1:]
-    after = [other.start for other in lines[index + 1 :] if other.start >= line.end][:1]
+    before = [other.end for other in lines[:index] if other.end <= line.start]
+    after = [other.start for other in lines[index + 1 :] if other.start >= line.end]
     start = max([line.start - CONTEXT_S, 0.0, *((line.start + end) / 2 for end in before)])
     end = min([line.end + CONTEXT_S, *((line.end + start) / 2 for start in after)])
     return start, end

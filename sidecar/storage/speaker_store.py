@@ -281,7 +281,10 @@ class SpeakerFile:
                 raise
         except sqlite3.Error as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-                raise errors.DiskFull() from None
+                raise errors.DiskFull(
+                    "There is not enough disk space for the enrolled speakers.",
+                    hint="Free some space where VIBEVOICE_DATA_DIR is.",
+                ) from None
             raise errors.SidecarError(
                 f"The file of enrolled speakers could not be written: {error}."
             ) from None

@@ -146,5 +146,6 @@ def test_a_real_folder_of_ctranslate2s_converter_is_whole(tmp_path: Path) -> Non
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     (copy / WEIGHTS_FILE).write_bytes((folder / WEIGHTS_FILE).read_bytes()[:-5000])
-    with pytest.raises(errors.CheckpointDamaged):
+    with pytest.raises(errors.CheckpointDamaged) as caught:
         read_whisper(copy)
+    assert "vibevoice-asr pull whisper:" in caught.value.hint

@@ -49,6 +49,8 @@ def test_half_of_a_short_silence_belongs_to_each_line() -> None:
     assert context_span(lines, 1) == pytest.approx((2.1, 3.3))
     assert context_span(lines, 2) == pytest.approx((4.7, 6.3))
     assert context_span(turns((0.1, 1, 0)), 0)[0] == 0.0
+    murmured = turns((0, 10, 0), (8, 9.5, 1), (10.05, 14, 2))
+    assert context_span(murmured, 2)[0] == pytest.approx(10.025), "the last to end counts"
 
 
 def test_a_line_keeps_its_voice_while_that_is_heard_in_half_of_it() -> None:
