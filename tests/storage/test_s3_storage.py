@@ -68,8 +68,8 @@ def opened(any_storage_server: Given, bucket: str) -> Iterator[S3Storage]:
         ({}, {"uploads": "s3://no-such-bucket-here"}, "NoSuchBucket", "Make the bucket"),
         ({"AWS_ENDPOINT_URL_S3": "http://[::1]:9"}, {}, "EndpointConnectionError", "Start it"),
         ({}, {"uploads": "recordings/asr"}, "neither a bucket", "s3://recordings/asr"),
-        ({"AWS_ENDPOINT_URL_S3": "http://me:pw@127.0.0.1"}, {}, "no address", "AWS_SECRET"),
-        ({"AWS_ENDPOINT_URL_S3": "127.0.0.1:9000"}, {}, "no address", "http://10.0.0.5:9000"),
+        ({"AWS_ENDPOINT_URL_S3": "http://me:pw@127.0.0.1"}, {}, "not the address", "AWS_SECRET"),
+        ({"AWS_ENDPOINT_URL_S3": "127.0.0.1:9000"}, {}, "not the address", "http://10.0.0.5:9000"),
         ({}, {"journal": None}, "requires shared jobs", "VIBEVOICE_JOURNAL"),
     ],
 )
