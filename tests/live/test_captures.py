@@ -244,6 +244,22 @@ async def test_captures_of_an_owner_who_has_all_deleted_go_and_those_of_others_s
     assert len(list((tmp_path / "captures").iterdir())) == 2
 
 
+async def test_what_a_deletion_left_half_done_is_deleted_by_the_next(
+    capturing: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "sidecar.live.sessions.capture_writer.capture_stem", lambda session, at: "now_same"
+    )
+    service, folder = await capturing(), tmp_path / "captures"
+    await talked(service, sound((0.2, 0.0)), "same")
+    await until(lambda: stems(folder), "written")
+    (folder / f"now_same{SOUND}").unlink()  # the service died between the two files
+    await talked(service, sound((0.2, 0.0)), "same")
+    await until(lambda: stems(folder) == ["now_same-2"], "written beside what is left")
+    await service.erase(ANONYMOUS)
+    assert list(folder.iterdir()) == []
+
+
 def test_a_deletion_comes_although_others_always_have_something_to_be_written(
     tmp_path: Path,
 ) -> None:

@@ -246,11 +246,11 @@ class CaptureFileSet:
         capture = os.urandom(CAPTURE_ID_BYTES)
         self._folder, self.stem, self._secret, self._id = folder, stem, secret, capture
         for number in range(2, 1000):
-            try:
-                self._sound = EncryptedCaptureWriter(self._path(SOUND), secret, capture, SOUND)
-                break
-            except FileExistsError:
-                self.stem = f"{stem}-{number}"
+            if not self._path(EVENTS).exists():
+                with contextlib.suppress(FileExistsError):
+                    self._sound = EncryptedCaptureWriter(self._path(SOUND), secret, capture, SOUND)
+                    break
+            self.stem = f"{stem}-{number}"
         else:
             raise FileExistsError(stem)
         self._events = EncryptedCaptureWriter(self._path(EVENTS), secret, capture, EVENTS)

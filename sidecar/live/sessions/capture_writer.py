@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -245,18 +247,16 @@ class CaptureWriter:
 
 
 def list_captures(folder: Path) -> list[CaptureInfo]:
-    """Return the stored captures."""
-    found = []
-    for sound in folder.glob(f"*{SOUND}"):
-        stem = sound.name.removesuffix(SOUND)
-        try:
-            status = sound.stat()
-            events = folder / f"{stem}{EVENTS}"
-            size = status.st_size + (events.stat().st_size if events.exists() else 0)
-        except FileNotFoundError:
-            continue
-        found.append(CaptureInfo(stem, status.st_mtime, size))
-    return found
+    """Return the stored captures, those too of which one file is left."""
+    files: dict[str, list[os.stat_result]] = {}
+    for end in (SOUND, EVENTS):
+        for path in folder.glob(f"*{end}"):
+            with suppress(FileNotFoundError):
+                files.setdefault(path.name.removesuffix(end), []).append(path.stat())
+    return [
+        CaptureInfo(stem, found[0].st_mtime, sum(one.st_size for one in found))
+        for stem, found in files.items()
+    ]
 
 
 CAPTURED_GREETING = {"captured": True}
