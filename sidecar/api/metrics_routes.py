@@ -33,30 +33,30 @@ def gauges(service: Service, now: ServiceHealth) -> list[metrics.AnyMetric]:
     )
     gpu = now.gpu
     found: list[metrics.AnyMetric] = [
-        metrics.Gauge("build_info", "Which build this is.", {(now.version,): 1}, ("version",)),
-        _gauge("healthy", "True if recent recognitions succeeded.", now.trouble is None),
-        _gauge("ready", "Whether work is taken.", not why_not_ready(now)),
-        _gauge("jobs_waiting", "Number of waiting recordings.", now.jobs_waiting),
-        _gauge("jobs_running", "Recordings that are heard.", now.jobs_running),
-        _gauge("jobs_limit", "Recordings that may wait.", settings.queue_limit),
-        metrics.Gauge("live_sessions", "Live sessions that go on.", sessions, ("wire",)),
-        _gauge("live_sessions_limit", "Live sessions that may go on.", service.live.most),
-        _gauge("live_speaking", "Utterances that go on.", service.tally.live.speaking),
-        _gauge("live_sound_bytes", "Sound that is kept for them.", service.live.sound_bytes),
-        _gauge("http_requests_answering", "Requests that are being answered.", wires.answering),
-        _gauge("websockets_open", "WebSockets that are open.", wires.sockets_open),
+        metrics.Gauge("build_info", "Version of the service.", {(now.version,): 1}, ("version",)),
+        _gauge("healthy", "1 if recent recognitions succeeded.", now.trouble is None),
+        _gauge("ready", "1 if the service accepts work.", not why_not_ready(now)),
+        _gauge("jobs_waiting", "Waiting jobs.", now.jobs_waiting),
+        _gauge("jobs_running", "Running jobs.", now.jobs_running),
+        _gauge("jobs_limit", "Maximum waiting jobs.", settings.queue_limit),
+        metrics.Gauge("live_sessions", "Live sessions in progress.", sessions, ("wire",)),
+        _gauge("live_sessions_limit", "Maximum live sessions.", service.live.most),
+        _gauge("live_speaking", "Utterances in progress.", service.tally.live.speaking),
+        _gauge("live_sound_bytes", "Bytes of buffered live audio.", service.live.sound_bytes),
+        _gauge("http_requests_answering", "HTTP requests in progress.", wires.answering),
+        _gauge("websockets_open", "Open WebSockets.", wires.sockets_open),
         *_engines(now.engines),
     ]
     if gpu is not None:
         found += [
-            _gauge("gpu_memory_used_bytes", "What all take of the GPU's.", gpu.used_bytes),
-            _gauge("gpu_memory_bytes", "What it has.", gpu.total_mb << 20),
+            _gauge("gpu_memory_used_bytes", "GPU memory in use by all processes.", gpu.used_bytes),
+            _gauge("gpu_memory_bytes", "Memory of the GPU.", gpu.total_mb << 20),
         ]
         found += [
             _gauge(name, what, value)
             for name, what, value in (
-                ("gpu_utilization_percent", "How busy it is.", gpu.busy),
-                ("gpu_temperature_celsius", "How warm it is.", gpu.celsius),
+                ("gpu_utilization_percent", "Utilization of the GPU.", gpu.busy),
+                ("gpu_temperature_celsius", "Temperature of the GPU.", gpu.celsius),
             )
             if value is not None
         ]
@@ -197,19 +197,21 @@ def _engines(engines: Mapping[EngineRole, EngineStatus]) -> list[metrics.AnyMetr
         for state in EngineState
     }
     return [
-        metrics.Gauge("engine_info", "Which engine it is.", infos, ("role", "engine", "precision")),
+        metrics.Gauge(
+            "engine_info", "Loaded engine and precision.", infos, ("role", "engine", "precision")
+        ),
         metrics.Gauge(
             "engine_state", "1 for what it is, 0 for the rest.", states, ("role", "state")
         ),
-        counted("engine_loads_total", "How often it came into memory.", lambda one: one.loads),
-        each("engine_load_seconds", "How long that took last.", lambda one: one.load_s),
-        counted("engine_crashes_total", "How often its process died.", lambda one: one.crashes),
+        counted("engine_loads_total", "Loads of the engine.", lambda one: one.loads),
+        each("engine_load_seconds", "Seconds of the last load.", lambda one: one.load_s),
+        counted("engine_crashes_total", "Crashes of the worker process.", lambda one: one.crashes),
         each(
             "engine_reserved_bytes",
-            "What it has reserved of its device, by its plan.",
+            "Planned memory on its device.",
             lambda one: one.reserved_bytes,
         ),
-        each("engine_resident_bytes", "What its process has of the host's memory.", _resident),
+        each("engine_resident_bytes", "Resident host memory of the worker process.", _resident),
     ]
 
 

@@ -147,18 +147,18 @@ NAMES = (
     "late_p95",
 )
 WHAT = {
-    "sessions": "sessions, or clients, at once",
-    "held": "those that ended well",
-    "errors": "those that did not",
+    "sessions": "concurrent sessions, or clients",
+    "held": "sessions that succeeded",
+    "errors": "sessions that failed",
     "turns": "utterances, or recordings",
-    "lost": "those of which nothing final came",
+    "lost": "utterances without a final",
     "first": "seconds from the beginning of an utterance to its first words",
     "final": "seconds from its end to its final words; of a recording, from its sending",
-    "rtf": "seconds that it took for each second of sound",
-    "audio_per_s": "seconds of sound that were heard in one",
-    "service_cpu": "share of a core that the service's own process took",
-    "engine_cpu": "share of a core that its engines took",
-    "late": "seconds that this machine sent too late: what the service is not to blame for",
+    "rtf": "processing seconds per second of audio",
+    "audio_per_s": "seconds of audio processed per second",
+    "service_cpu": "share of a core used by the service process",
+    "engine_cpu": "share of a core used by worker processes",
+    "late": "seconds that this machine sent too late, which is not the service's fault",
 }
 
 

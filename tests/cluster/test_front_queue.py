@@ -288,7 +288,7 @@ async def test_each_client_of_a_full_queue_is_told_its_own_time(
     assert full.value.retry_after == 10, "of each other owner four count"
     store.waiting, job = 0, new(recording)
 
-    async def taken(record: JobRecord) -> None:
+    async def taken(record: JobRecord, **_: object) -> None:
         raise errors.QueueFull()
 
     with pytest.MonkeyPatch.context() as patch:

@@ -163,7 +163,7 @@ async def test_where_nothing_speaks_whoever_wants_it_is_told(tmp_path: Path) -> 
     assert choose_tts_engine(settings) == (None, "as set")
     fleet = EngineFleet(settings, HEARS, None)
     assert EngineRole.VOICE not in fleet.standing()
-    with pytest.raises(errors.EngineUnavailable, match="speaks"):
+    with pytest.raises(errors.EngineUnavailable, match="no TTS engine"):
         fleet.voice.say("Hello.")
     await fleet.close()
 
