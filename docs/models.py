@@ -168,7 +168,7 @@ at once, with speakers; longer recordings in windows.
     pip install '.[vibevoice]'
     vibevoice-asr pull vibevoice               # microsoft/VibeVoice-ASR-HF, 16.7 GB, resumes
 
-A later `pull` without a revision stays at the same commit, which `pull` and `doctor` name:
+A later `pull` without a revision stays at the same commit:
 
     vibevoice-asr pull vibevoice@COMMIT        # or --revision COMMIT: the same files everywhere
     vibevoice-asr pull vibevoice --revision main   # the newest
@@ -181,14 +181,12 @@ For a machine without a network, pull on another one and copy the folder:
     export VIBEVOICE_MODEL_PATH=/data/vibevoice-asr HF_HUB_OFFLINE=1
     vibevoice-asr --engine vibevoice
 
-`VIBEVOICE_MODEL_PATH` is that folder, or a Hugging Face cache that has the checkpoint. Only
-safetensors are read; code and pickles inside a checkpoint are never run. A checkpoint that you
-fine-tuned is such a folder, too: what `save_pretrained` of the model and of its processor write.
-`list`, `doctor`, `estimate` and the service go by the same setting; `vibevoice-asr estimate
-talk.m4a --engine vibevoice` needs the checkpoint's `config.json`, and says a time for cards whose
-bandwidth is known, elsewhere once recordings were transcribed. Another precision while it
-runs: [embedding.md](embedding.md#change-of-precision); two checkpoints compared on your
-recordings: [bench.md](bench.md).
+`VIBEVOICE_MODEL_PATH` is that folder, a Hugging Face cache, or a checkpoint that you fine-tuned
+(`save_pretrained` of model and processor). Only safetensors are read; code and pickles are never
+run. `vibevoice-asr estimate talk.m4a --engine vibevoice` needs the checkpoint's `config.json`, and
+says a time for cards whose bandwidth is known, elsewhere once recordings were transcribed. Another
+precision while it runs: [embedding.md](embedding.md#change-of-precision); two checkpoints compared
+on your recordings: [bench.md](bench.md).
 
 ### Memory of cards
 

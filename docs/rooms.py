@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import textwrap
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -12,9 +11,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 HOUSE = ROOT / "sidecar"
 BEGIN, END = "<!-- rooms: by docs/generate.py -->\n", "<!-- end of the rooms -->\n"
-WIDTH = 84
-BESIDE = "\0"
-"""A space at which no line is broken."""
 
 Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
 
@@ -54,12 +50,7 @@ def architecture_page(table: Table) -> str:
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     rows = [(_label(room), said(_file(room))) for layer in layers() for room in layer]
-    floors = f"{BESIDE}> ".join(f"{BESIDE}|{BESIDE}".join(layer) for layer in layers())
-    order = textwrap.fill(floors, WIDTH, break_on_hyphens=False).replace(BESIDE, " ")
-    return (
-        f"{before}{BEGIN}{table(('room', 'what it is'), rows)}\n"
-        f"{textwrap.indent(order, '    ')}\n{END}{after}"
-    )
+    return f"{before}{BEGIN}{table(('room', 'what it is'), rows)}{END}{after}"
 
 
 def modules_of(folder: Path) -> list[Path]:
