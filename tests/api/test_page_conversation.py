@@ -204,7 +204,7 @@ def test_where_nothing_speaks_that_is_said_and_answers_are_read(
     visitor.sees(".intake button", "Conversation").click()
     visitor.sees(".starting .notice", "answers are text only")
     visitor.sees(".starting button", "Only type").click()
-    visitor.sees(".title", "has no voice")
+    visitor.sees(".title", "No TTS voice")
     says(visitor, "Hello there.")
     visitor.sees("[data-who=machine][data-open=no] .words", "You said: Hello there.")
     assert visitor.js("return document.querySelector('[role=log]').ariaLive") == "polite"

@@ -51,7 +51,7 @@ def test_what_is_no_address_is_refused_and_not_repeated(address: str) -> None:
         lambda address: migrate_postgres(address, KEY),
         PostgresDatabase,
     ):
-        with pytest.raises(errors.SettingsInvalid, match="no address") as refused:
+        with pytest.raises(errors.SettingsInvalid, match="not the address") as refused:
             asks(address)
         assert "not-for-logs" not in str(refused.value.to_wire())
 
