@@ -1,5 +1,4 @@
-"""Quotas of an owner and their defaults: concurrent jobs, hours of
-audio, uploaded bytes an hour."""
+"""Quotas of an owner: jobs, share of the queue, hours of audio, uploaded bytes."""
 
 from __future__ import annotations
 
