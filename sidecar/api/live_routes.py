@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from starlette.websockets import WebSocket
 
 from sidecar import errors
-from sidecar.api import live_messages, live_routes, remote_live_session
+from sidecar.api import live_messages, remote_live_session
 from sidecar.api.http import auth_gate, websocket_connections
 from sidecar.api.http.auth_gate import ANONYMOUS, TicketGrant
 from sidecar.api.http.openapi import PROBLEMS
@@ -253,7 +253,7 @@ PATH = "/v1/live"
 
 def ending_of(error: errors.SidecarError) -> websocket_connections.ConnectionEnding:
     """Return how ``error`` ends a connection."""
-    code = websocket_connections.close_code(error, live_routes.LIVE_CLOSE_CODES)
+    code = websocket_connections.close_code(error, LIVE_CLOSE_CODES)
     return websocket_connections.ConnectionEnding(
         code, error.code, live_messages.error_message(error)
     )

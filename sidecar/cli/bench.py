@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from sidecar.cli import bench, bench_run, bench_speech, bench_target
+from sidecar.cli import bench_run, bench_speech, bench_target
 from sidecar.cli.audio_input import expand_folders
 from sidecar.cli.backends import ServiceTarget, started_for
 from sidecar.cli.bench_run import LoadTestRow
@@ -301,7 +301,7 @@ async def _measure(
             sides,
             counts,
             begin,
-            lambda row: print_error_line(bench.row_summary(row)),
+            lambda row: print_error_line(row_summary(row)),
             how.warm_up,
         )
 

@@ -20,7 +20,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecar import errors
-from sidecar.api.http import auth_gate, request_headers
+from sidecar.api.http import request_headers
 from sidecar.api.http.cors import AccessCors
 from sidecar.api.http.error_responses import ErrorDialects, error_response_at
 from sidecar.api.http.request_headers import check_header_sizes
@@ -59,7 +59,7 @@ class AuthGate:
         visits: RevocableStreams | None = None,
         opens: IsPublic = lambda scope: False,
         refusals: WebSocketRefusals = _NO_REFUSALS,
-        tickets: OneTimeCodes[auth_gate.TicketGrant] | None = None,
+        tickets: OneTimeCodes[TicketGrant] | None = None,
     ) -> None:
         """If ``rate_limiter`` is `None`, requests are not counted; if ``visits`` is `None`, streams
         are not revoked. ``pause`` waits for that many seconds. A request that ``opens`` accepts
@@ -109,7 +109,7 @@ class AuthGate:
                 if session is not None:
                     caller = dataclasses.replace(caller, scopes=frozenset())
                 scope = request_headers.scope_with_identity(scope, caller, self._visits)
-                scope["state"][auth_gate.AGREED_SESSION_KEY] = session
+                scope["state"][AGREED_SESSION_KEY] = session
                 if self._rate_limiter is not None:
                     try:
                         self._rate_limiter.enter(caller)
@@ -134,8 +134,8 @@ class AuthGate:
         session that this opens (`None`: any)."""
         if scope["type"] != "websocket" or self._tickets is None:
             return approach, None
-        key = auth_gate.ephemeral_ticket(approach.authorizations)
-        word = key or (None if approach.authorizations else auth_gate.ticket_of(scope))
+        key = ephemeral_ticket(approach.authorizations)
+        word = key or (None if approach.authorizations else ticket_of(scope))
         if word is None:
             return approach, None
         try:
@@ -159,9 +159,7 @@ def request_origin(scope: Scope) -> RequestOrigin:
     return RequestOrigin(
         hosts=headers.getlist("host"),
         origins=headers.getlist("origin"),
-        authorizations=auth_gate.authorizations(scope)
-        if live
-        else headers.getlist("authorization"),
+        authorizations=authorizations(scope) if live else headers.getlist("authorization"),
         fetch_site=headers.get("sec-fetch-site", ""),
         navigates=method == "GET" and headers.get("sec-fetch-mode") == "navigate",
         # Fetch: browsers send an Origin with every WebSocket and every method but these two.
