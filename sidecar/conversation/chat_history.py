@@ -1,4 +1,4 @@
-"""Chat history, and the part of a reply that was heard. Pure.
+"""Chat history of a conversation, as messages for the LLM. Pure.
 
 A reply is a sequence of phrases. Each is shown as it was written. It is synthesized, or silent
 (code, a table's rule). How much was heard is a position in the reply's audio, in seconds.

@@ -24,7 +24,7 @@ class JobBatching:
     """Choice of the jobs that the engine of a ``host`` transcribes in one batch."""
 
     def __init__(self, settings: Settings, host: EngineHost[EngineSpec]) -> None:
-        self._settings, self._lodging = settings, host
+        self._settings, self._host = settings, host
         self._spec, self._admission = host.spec, host.admission
 
     def company(self, waiting: Iterator[Job], precision: Precision) -> Sequence[Job]:
@@ -41,7 +41,7 @@ class JobBatching:
         others = filter(self._is_batch_engine, waiting)
         jobs = [due, *islice(others, most - 1)]
         if self._admission is not None:
-            now = self._lodging.memory_now()
+            now = self._host.memory_now()
             recordings = [(job.facts.total_s or 0.0, job.options) for job in jobs]
             while len(jobs) > 1 and not self._admission.fits_together(
                 precision, recordings[: len(jobs)], now
@@ -57,7 +57,7 @@ class JobBatching:
     @property
     def most_beside(self) -> int:
         """Return the largest batch of this engine."""
-        pays = self._lodging.on_gpu or self._spec.remote
+        pays = self._host.on_gpu or self._spec.remote
         most = self._settings.batch or (self._spec.together if pays else 1)
         return min(most, self._spec.together)
 
