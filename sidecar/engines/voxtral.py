@@ -121,7 +121,7 @@ class VoxtralEngine:
             SPEC.name,
             self._precision.value,
             threads=1,  # there is one model, and the rest holds Python's lock
-            manner=PartialSchedule(first_s=2 * STEP_S, step_s=2 * STEP_S, grows=True),
+            schedule=PartialSchedule(first_s=2 * STEP_S, step_s=2 * STEP_S, grows=True),
         )
 
     def _hear(

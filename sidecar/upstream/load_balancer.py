@@ -35,10 +35,10 @@ TRIAL_POLL_S = 0.05
 """Poll interval while an upstream is on trial."""
 
 
-def cooldown_s(misses: int, dice: float) -> float:
-    """Return the cooldown in seconds after ``misses`` failures in a row, with jitter so that
+def server_backoff_s(failures: int, dice: float) -> float:
+    """Return the back-off in seconds after ``failures`` failures in a row, with jitter so that
     clients do not return all at once. ``dice``: a random number from 0 to 1."""
-    return backoff_s(misses - 1, MIN_BACKOFF_S, MAX_BACKOFF_S) * (0.5 + dice / 2)
+    return backoff_s(failures - 1, MIN_BACKOFF_S, MAX_BACKOFF_S) * (0.5 + dice / 2)
 
 
 @dataclass(slots=True)
@@ -99,7 +99,7 @@ class UpstreamState:
 
     ``group``, ``rank``: as in `UpstreamBalancer.found`. ``running``: our chunks or sessions there,
     of which ``trying`` have no answer yet. ``waiting``: other work that the server reports.
-    ``misses``: failures in a row. ``used``: number of its last turn.
+    ``failures``: failures in a row. ``used``: number of its last turn.
     """
 
     group: int
@@ -107,21 +107,21 @@ class UpstreamState:
     running: int = 0
     trying: int = 0
     waiting: int = 0
-    misses: int = 0
-    aside_until: float = 0.0
+    failures: int = 0
+    backoff_until: float = 0.0
     full_until: float = 0.0
     used: int = 0
     gone: bool = False
 
     def open_at(self, now: float) -> bool:
-        """Return whether it may be used: not in cooldown or full, and after a failure by one at a
+        """Return whether it may be used: not in back-off or full, and after a failure by one at a
         time."""
-        return not (self.gone or now < self.free_at or (self.misses and self.trying))
+        return not (self.gone or now < self.free_at or (self.failures and self.trying))
 
     @property
     def free_at(self) -> float:
-        """Return the time when it is neither in cooldown nor full."""
-        return max(self.aside_until, self.full_until)
+        """Return the time when it is neither in back-off nor full."""
+        return max(self.backoff_until, self.full_until)
 
 
 @dataclass(slots=True)
@@ -132,35 +132,35 @@ class UpstreamBalancer(Generic[Key]):
 
     dice: Callable[[], float]
     shuffled: bool = False
-    nodes: dict[Key, UpstreamState] = field(default_factory=dict)
+    servers: dict[Key, UpstreamState] = field(default_factory=dict)
     turns: int = 0
 
     def found(self, group: int, ranks: Mapping[Key, int]) -> None:
         """Set the members of a group; new ones are taken to be healthy. Rank 0 is what the system
         would try first (a name with addresses of two kinds mostly means one machine). Work that
         runs on removed members stays there."""
-        for key, node in list(self.nodes.items()):
-            if node.group == group:
-                node.gone = key not in ranks
+        for key, server in list(self.servers.items()):
+            if server.group == group:
+                server.gone = key not in ranks
                 self._forget(key)
         for key, rank in ranks.items():
-            self.nodes.setdefault(key, UpstreamState(group)).rank = rank
+            self.servers.setdefault(key, UpstreamState(group)).rank = rank
 
-    def choose(self, now: float, patience: ChunkAttempts[Key]) -> tuple[Key | None, float | None]:
+    def choose(self, now: float, attempts: ChunkAttempts[Key]) -> tuple[Key | None, float | None]:
         """Return the server to try next, or the seconds until the next check; neither means give
         up.
 
-        If a server's cooldown lasts longer than the deadline, it is tried once all the same,
+        If a server's back-off lasts longer than the deadline, it is tried once all the same,
         because it may be back. A chunk that no server has received yet does not wait for a full
         one.
         """
-        asked, over = patience.refused | patience.asked, patience.over(now)
-        key = self.take(now, asked if over else patience.refused, well=over)
+        asked, over = attempts.refused | attempts.asked, attempts.over(now)
+        key = self.take(now, asked if over else attempts.refused, well=over)
         if key is not None:
             return key, None
-        wait_s = self.free_in(now, patience.refused)
-        full = self.is_full(now, patience.refused)
-        if patience.waits(now, wait_s) and (patience.reached or not full):
+        wait_s = self.free_in(now, attempts.refused)
+        full = self.is_full(now, attempts.refused)
+        if attempts.waits(now, wait_s) and (attempts.reached or not full):
             return None, wait_s
         return None if over or full else self.trial(asked), None
 
@@ -169,94 +169,102 @@ class UpstreamBalancer(Generic[Key]):
         open. ``well``: skip servers on trial. Call `answered` when it responds, and `left` at the
         end."""
         free = {
-            key: node
-            for key, node in self._there(without).items()
-            if node.open_at(now) and not (well and node.misses)
+            key: server
+            for key, server in self._there(without).items()
+            if server.open_at(now) and not (well and server.failures)
         }
         first = {
             one.group: min(it.rank for it in free.values() if it.group == one.group)
             for one in free.values()
         }
-        free = {key: node for key, node in free.items() if node.rank == first[node.group]}
+        free = {key: server for key, server in free.items() if server.rank == first[server.group]}
         return self._taken(min(free, key=self._load, default=None))
 
     def trial(self, without: Collection[Key]) -> Key | None:
         """Return the server with the earliest end of its back-off, for a last attempt. None if all
         that are left are on trial already."""
-        aside = {key: node for key, node in self._there(without).items() if not node.trying}
+        aside = {key: server for key, server in self._there(without).items() if not server.trying}
         return self._taken(
-            min(aside, key=lambda key: (aside[key].aside_until, aside[key].rank), default=None)
+            min(aside, key=lambda key: (aside[key].backoff_until, aside[key].rank), default=None)
         )
 
     def free_in(self, now: float, without: Collection[Key] = ()) -> float | None:
         """Return the seconds until a server may be free, at least `TRIAL_POLL_S`; None if none is
         left."""
         there = self._there(without).values()
-        return min((max(node.free_at - now, TRIAL_POLL_S) for node in there), default=None)
+        return min((max(server.free_at - now, TRIAL_POLL_S) for server in there), default=None)
 
     def is_full(self, now: float, without: Collection[Key] = ()) -> bool:
         """Return whether a server is there that is full."""
-        return any(now < node.full_until for node in self._there(without).values())
+        return any(now < server.full_until for server in self._there(without).values())
 
     @property
     def running(self) -> int:
         """Return the number of our chunks or sessions at all servers."""
-        return sum(node.running for node in self.nodes.values())
+        return sum(server.running for server in self.servers.values())
 
     def answered(self, key: Key) -> None:
         """Note that the server answered a session, or that its attempt ended without an answer."""
-        self.nodes[key].trying -= 1
+        self.servers[key].trying -= 1
 
     def left(self, key: Key) -> None:
         """Note that a chunk or session has left the server, whatever its result."""
-        node = self.nodes[key]
-        node.running -= 1
-        node.trying = min(node.trying, node.running)  # one that never answered is on trial no more
+        server = self.servers[key]
+        server.running -= 1
+        server.trying = min(
+            server.trying, server.running
+        )  # one that never answered is on trial no more
         self._forget(key)
 
     def well(self, key: Key) -> None:
-        """Note that the server did its work: reset its failures and its cooldown."""
-        self.nodes[key].misses, self.nodes[key].aside_until = 0, 0.0
+        """Note that the server did its work: reset its failures and its back-off."""
+        self.servers[key].failures, self.servers[key].backoff_until = 0, 0.0
 
     def seen(self, key: Key, waiting: int) -> None:
         """Note that a health check succeeded, and the number of recordings there. It does not end
-        the cooldown: a server that fails on every recording may still report that it is healthy."""
-        node = self.nodes[key]
-        node.waiting = max(0, waiting - node.running)
+        the back-off: a server that fails on every recording may still report that it is healthy."""
+        server = self.servers[key]
+        server.waiting = max(0, waiting - server.running)
 
     def full(self, key: Key, now: float, after_s: float) -> None:
         """Note that the server is healthy but full for ``after_s`` seconds."""
-        self.nodes[key].full_until = now + self._jittered(after_s)
+        self.servers[key].full_until = now + self._jittered(after_s)
 
     def failed(self, key: Key, now: float, retry_after: float | None = None) -> None:
-        """Put the server in cooldown after a failure, or for the ``retry_after`` that it sent, with
+        """Put the server in back-off after a failure, or for the ``retry_after`` that it sent, with
         jitter so that clients do not return all at once."""
-        node = self.nodes[key]
+        server = self.servers[key]
         if retry_after is not None:
-            node.aside_until = max(node.aside_until, now + self._jittered(retry_after))
-        elif now >= node.aside_until:  # else it is the same failure, noted by another chunk
-            node.misses += 1
-            node.aside_until = now + cooldown_s(node.misses, self.dice())
+            server.backoff_until = max(server.backoff_until, now + self._jittered(retry_after))
+        elif now >= server.backoff_until:  # else it is the same failure, noted by another chunk
+            server.failures += 1
+            server.backoff_until = now + server_backoff_s(server.failures, self.dice())
 
     def _there(self, without: Collection[Key]) -> dict[Key, UpstreamState]:
         return {
-            key: node for key, node in self.nodes.items() if key not in without and not node.gone
+            key: server
+            for key, server in self.servers.items()
+            if key not in without and not server.gone
         }
 
     def _taken(self, key: Key | None) -> Key | None:
         if key is not None:
-            node = self.nodes[key]
+            server = self.servers[key]
             self.turns += 1
-            node.running, node.trying, node.used = node.running + 1, node.trying + 1, self.turns
+            server.running, server.trying, server.used = (
+                server.running + 1,
+                server.trying + 1,
+                self.turns,
+            )
         return key
 
     def _forget(self, key: Key) -> None:
-        if self.nodes[key].gone and not self.nodes[key].running:
-            del self.nodes[key]
+        if self.servers[key].gone and not self.servers[key].running:
+            del self.servers[key]
 
     def _load(self, key: Key) -> tuple[int, int, float]:
-        node = self.nodes[key]
-        return node.running + node.waiting, node.used, self.dice() if self.shuffled else 0.0
+        server = self.servers[key]
+        return server.running + server.waiting, server.used, self.dice() if self.shuffled else 0.0
 
     def _jittered(self, seconds: float) -> float:
         return seconds * (1 + self.dice() / 10)

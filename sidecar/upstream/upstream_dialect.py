@@ -35,7 +35,7 @@ class FailureStep(Enum):
     """Next step after a chunk failed."""
 
     AGAIN = auto()
-    """The server has failed: it goes into cooldown, and another is tried first."""
+    """The server has failed: it goes into back-off, and another is tried first."""
     LATER = auto()
     """The server reports that it is overloaded; this does not count as an attempt."""
     ELSEWHERE = auto()

@@ -217,7 +217,7 @@ class UpstreamPool:
         recording."""
         server = self.servers[index]
         dialect = await server.known()
-        if self._pool.nodes[index].misses:
+        if self._pool.servers[index].failures:
             self._seen(index, await server.look())
         name = dialect.alike or server.name
         hearing = hearings.get(name)

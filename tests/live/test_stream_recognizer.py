@@ -53,11 +53,11 @@ class Table:
         self,
         options: LiveOptions | None = None,
         begin: LiveSessionStart = NEW_SESSION,
-        manner: PartialSchedule = DEFAULT_SCHEDULE,
+        schedule: PartialSchedule = DEFAULT_SCHEDULE,
         context: bool = False,
     ) -> None:
         self.hearing = StreamRecognizer(
-            options or LiveOptions(), begin, "made-up", "fp32", manner=manner, context=context
+            options or LiveOptions(), begin, "made-up", "fp32", schedule=schedule, context=context
         )
         self.behind: list[PrecedingContext | None] = []
         self.told: list[LiveEvent] = []
@@ -73,26 +73,26 @@ class Table:
             self.take(self.hearing.looked(probability, 0.0))
 
     def begin(self) -> RecognitionTask | None:
-        listen = self.hearing.wish()
-        if listen is not None:
-            audio, before = self.hearing.began(listen)
+        task = self.hearing.next_task()
+        if task is not None:
+            audio, before = self.hearing.began(task)
             in_front = 0 if before is None else before.samples
-            assert len(audio) == listen.to - listen.piece.start + in_front
+            assert len(audio) == task.to - task.segment.start + in_front
             self.behind.append(before)
-            self.going.append(listen)
-        return listen
+            self.going.append(task)
+        return task
 
-    def end(self, listen: RecognitionTask, text: str | None) -> None:
-        self.going.remove(listen)
+    def end(self, task: RecognitionTask, text: str | None) -> None:
+        self.going.remove(task)
         found = None if text is None else RecognitionHypothesis(text, (Word(0.0, 0.1, "w"),))
-        self.take(self.hearing.recognised(listen, found, 0.0, 0.0))
+        self.take(self.hearing.recognised(task, found, 0.0, 0.0))
 
     def hear(self, text: str | None = "some words") -> RecognitionTask | None:
         """The engine hears what is due, and is done at once."""
-        listen = self.begin()
-        if listen is not None:
-            self.end(listen, text)
-        return listen
+        task = self.begin()
+        if task is not None:
+            self.end(task, text)
+        return task
 
     def of(self, *kinds: type[LiveEvent]) -> list[LiveEvent]:
         return [event for event in self.told if isinstance(event, kinds)]
@@ -125,9 +125,9 @@ def test_what_is_recognised_in_the_pause_need_not_be_after_it() -> None:
     table = Table()
     table.sound(1.0, 0.9)
     table.sound(0.3, 0.0)
-    listen = table.hear("hello there")
-    assert listen is not None
-    assert listen.urgency is RecognitionUrgency.SPECULATIVE
+    task = table.hear("hello there")
+    assert task is not None
+    assert task.urgency is RecognitionUrgency.SPECULATIVE
     table.sound(0.5, 0.0)
     assert [one.segment.text for one in table.finals] == ["hello there"]
     assert table.hear() is None
@@ -137,12 +137,12 @@ def test_what_is_being_recognised_in_the_pause_becomes_the_final() -> None:
     table = Table()
     table.sound(1.0, 0.9)
     table.sound(0.3, 0.0)
-    listen = table.begin()
-    assert listen is not None
-    assert listen.urgency is RecognitionUrgency.SPECULATIVE
+    task = table.begin()
+    assert task is not None
+    assert task.urgency is RecognitionUrgency.SPECULATIVE
     table.sound(0.5, 0.0)
     assert table.begin() is None, "the same is heard twice"
-    table.end(listen, "hello there")
+    table.end(task, "hello there")
     assert [one.segment.text for one in table.finals] == ["hello there"]
 
 
@@ -190,9 +190,9 @@ def test_a_partial_that_is_going_is_stopped_when_the_pause_comes() -> None:
     table.sound(1.0, 0.9)
     partial = table.begin()
     assert partial is not None
-    assert not partial.unwanted
+    assert not partial.obsolete
     table.sound(0.3, 0.0)
-    assert partial.unwanted
+    assert partial.obsolete
     speculative = table.begin()
     assert speculative is not None
     assert speculative.urgency is RecognitionUrgency.SPECULATIVE
@@ -257,7 +257,7 @@ def test_of_a_turn_that_is_dropped_nothing_more_is_said() -> None:
     assert partial is not None
     table.take(table.hearing.cancel())
     before = len(table.told)
-    assert partial.unwanted
+    assert partial.obsolete
     table.end(partial, "too late")
     assert len(table.told) == before
     assert table.of(TurnDropped)
@@ -440,10 +440,10 @@ def test_whatever_comes_in_whatever_order_the_story_is_whole(
                     else ()
                 )
     table.take(hearing.finish(0.0))
-    while table.going or hearing.wish() is not None:
+    while table.going or hearing.next_task() is not None:
         table.end(table.going[0] if table.going else table.begin(), "end")  # type: ignore[arg-type]
     assert hearing.over
-    assert hearing.wish() is None
+    assert hearing.next_task() is None
     _holds(table.told)
 
 
@@ -505,13 +505,13 @@ GROWING = PartialSchedule(first_s=0.16, step_s=0.16, grows=True)
 
 
 def test_what_an_engine_that_grows_says_is_stable_and_told_once() -> None:
-    table = Table(manner=GROWING)
+    table = Table(schedule=GROWING)
     for text in ("one", "one", "one two"):
         table.sound(0.5, 0.9)
-        listen = table.hear(text)
-        assert listen is not None
-        assert listen.urgency is RecognitionUrgency.PARTIAL
-        assert listen.to <= table.hearing._looked - 0.1 * LIVE_RATE, "it may lie behind the end"
+        task = table.hear(text)
+        assert task is not None
+        assert task.urgency is RecognitionUrgency.PARTIAL
+        assert task.to <= table.hearing._looked - 0.1 * LIVE_RATE, "it may lie behind the end"
     told = [one for one in table.told if isinstance(one, Partial)]
     assert [(one.text, one.stable, one.tail) for one in told] == [
         ("one", "one", ""),
@@ -520,7 +520,7 @@ def test_what_an_engine_that_grows_says_is_stable_and_told_once() -> None:
 
 
 def test_an_engine_that_grows_goes_on_where_nobody_wants_partials_and_waits_for_a_pause() -> None:
-    table = Table(LiveOptions(partials=False), manner=GROWING)
+    table = Table(LiveOptions(partials=False), schedule=GROWING)
     table.sound(0.6, 0.9)
     assert table.hear("one") is not None
     table.sound(0.3, 0.0)
@@ -529,7 +529,7 @@ def test_an_engine_that_grows_goes_on_where_nobody_wants_partials_and_waits_for_
 
 
 def test_a_final_waits_for_the_draft_that_is_gone_on_with() -> None:
-    table = Table(manner=GROWING)
+    table = Table(schedule=GROWING)
     table.sound(0.6, 0.9)
     partial = table.begin()
     assert partial is not None
@@ -539,7 +539,7 @@ def test_a_final_waits_for_the_draft_that_is_gone_on_with() -> None:
     final = table.begin()
     assert final is not None
     assert final.urgency is RecognitionUrgency.FINAL
-    assert final.piece.draft is not None
+    assert final.segment.draft is not None
     table.end(final, "one two")
     assert [one.segment.text for one in table.finals] == ["one two"]
 

@@ -75,7 +75,7 @@ def test_many_that_fail_at_once_are_one_trouble() -> None:
     pool = of(1)
     for _ in range(8):
         pool.failed(0, 5.0)
-    assert pool.nodes[0].misses == 1
+    assert pool.servers[0].failures == 1
 
 
 def test_to_feel_well_does_not_end_a_time_aside() -> None:
@@ -89,7 +89,7 @@ def test_before_it_is_told_that_nobody_answers_who_would_be_free_first_is_asked_
     pool = of(2)
     for index, count in ((0, 9), (1, 3)):
         for _ in range(count):
-            pool.failed(index, pool.nodes[index].aside_until)
+            pool.failed(index, pool.servers[index].backoff_until)
     assert pool.take(2.0) is None
     assert [pool.trial(set()) for _ in range(3)] == [1, 0, None], "one at a time"
     pool.left(1)
@@ -103,10 +103,10 @@ def test_jitter_keeps_between_half_and_the_whole_and_never_comes_before_retry_af
 ) -> None:
     pool = of(2, dice)
     pool.failed(0, 0.0)
-    assert 0.25 <= pool.nodes[0].aside_until <= 0.5
+    assert 0.25 <= pool.servers[0].backoff_until <= 0.5
     pool.failed(1, 0.0, retry_after=7.0)
-    assert 7.0 <= pool.nodes[1].aside_until <= 7.701
-    assert pool.nodes[1].misses == 0
+    assert 7.0 <= pool.servers[1].backoff_until <= 7.701
+    assert pool.servers[1].failures == 0
 
 
 def test_one_recording_breaks_three_servers_at_most() -> None:

@@ -154,17 +154,17 @@ class LiveScheduler:
         precision: str,
         threads: int | None = None,
         pace: WorkPace | None = None,
-        manner: PartialSchedule = DEFAULT_SCHEDULE,
+        schedule: PartialSchedule = DEFAULT_SCHEDULE,
         sample: Block | None = None,
     ) -> None:
         """Start the threads.
 
         ``threads`` recognize at once; None: as many as there are usable cores. At most half of them
         compute speaker embeddings, so that one is free for a final. ``pace``: for an engine that
-        cannot be stopped within a segment, which work is left out. ``manner``: the schedule of
+        cannot be stopped within a segment, which work is left out. ``schedule``: the schedule of
         partials. ``sample``: speech with which the cost is measured at the start.
         """
-        self._manner, self._sample = manner, sample
+        self._schedule, self._sample = schedule, sample
         threads = threads or usable_cpu_cores()
         self._load, self._let = EngineLoadModel(threads), 0
         self.detector = detector
@@ -194,7 +194,7 @@ class LiveScheduler:
             begin,
             *self._about,
             voices=self._ears.encoder is not None,
-            manner=self._manner,
+            schedule=self._schedule,
             context=self._ears.behind is not None,
         )
         seat = EngineSession(self, hearing, tell, options.client, self.detector.state())
@@ -359,8 +359,8 @@ class LiveScheduler:
         """Return the work to do outside the lock."""
         if isinstance(due, RecognitionTask):
             audio, before = seat.hearing.began(due)
-            goes_on = due.urgency is RecognitionUrgency.PARTIAL or self._manner.grows
-            draft = due.piece.draft if goes_on else None
+            goes_on = due.urgency is RecognitionUrgency.PARTIAL or self._schedule.grows
+            draft = due.segment.draft if goes_on else None
             options = replace(seat.hearing.options, language=seat.hearing.language)
             return partial(self._recognise, seat, due, audio, before or draft, options)
         sound = seat.hearing.began_voice(due)
@@ -370,7 +370,7 @@ class LiveScheduler:
     def _recognise(
         self,
         seat: EngineSession,
-        listen: RecognitionTask,
+        task: RecognitionTask,
         audio: Block,
         known: RecognitionHypothesis | PrecedingContext | None,
         options: LiveOptions,
@@ -380,29 +380,29 @@ class LiveScheduler:
         def unwanted() -> bool:
             now = time.monotonic()
             late = now > begun + options.patience_s
-            shed = self._is_extra(listen) and self._load.level(now) >= SheddingLevel.PARTIALS
-            return self._closed or listen.unwanted or late or shed
+            shed = self._is_extra(task) and self._load.level(now) >= SheddingLevel.PARTIALS
+            return self._closed or task.obsolete or late or shed
 
-        found = self._ears.words(audio, known, listen.urgency, options, unwanted)
+        found = self._ears.words(audio, known, task.urgency, options, unwanted)
         with self._lock:
             now = time.monotonic()
-            self._count(listen, found, now - begun)
+            self._count(task, found, now - begun)
             if self._pace is not None and found is not None:
-                self._pace.took(listen.urgency, now - begun, now)
-            self._say(seat, seat.hearing.recognised(listen, found, now, now - begun))
+                self._pace.took(task.urgency, now - begun, now)
+            self._say(seat, seat.hearing.recognised(task, found, now, now - begun))
             self._wanted.notify_all()
 
     def _count(
-        self, listen: RecognitionTask, found: RecognitionHypothesis | None, work_s: float
+        self, task: RecognitionTask, found: RecognitionHypothesis | None, work_s: float
     ) -> None:
         """Count the cost of a recognition. A second of speech counts once, whether or not events
         are sent for it. Work that was stopped as unwanted says nothing of costs."""
-        if self._is_extra(listen):
+        if self._is_extra(task):
             self._load.costs.add_work(WorkKind.PARTIAL, work_s)
-        elif found is not None or not listen.unwanted:
-            piece = listen.piece
-            new = listen.to - max(piece.start, piece.counted)
-            piece.counted = max(piece.counted, listen.to)
+        elif found is not None or not task.obsolete:
+            piece = task.segment
+            new = task.to - max(piece.start, piece.counted)
+            piece.counted = max(piece.counted, task.to)
             self._load.costs.spoken(max(0, new) / LIVE_RATE)
             self._load.costs.add_work(WorkKind.FINAL, work_s)
 
@@ -453,22 +453,22 @@ class LiveScheduler:
                 self._pace.tried(due.urgency, now)
         return self._seats[due.session], tasks[due.session]
 
-    def _worth(self, seat: EngineSession, listen: RecognitionTask) -> bool:
+    def _worth(self, seat: EngineSession, task: RecognitionTask) -> bool:
         """Return whether a segment may be recognized now; notify a session that gets no
         partials."""
-        if self._is_extra(listen) and self._load.level(time.monotonic()) >= SheddingLevel.PARTIALS:
-            self._say(seat, seat.hearing.partials_late(listen))
+        if self._is_extra(task) and self._load.level(time.monotonic()) >= SheddingLevel.PARTIALS:
+            self._say(seat, seat.hearing.partials_late(task))
             return False
-        if self._pace is None or self._pace.allows(listen.urgency, time.monotonic()):
+        if self._pace is None or self._pace.allows(task.urgency, time.monotonic()):
             return True
-        if listen.urgency is RecognitionUrgency.PARTIAL and not seat.wordless:
+        if task.urgency is RecognitionUrgency.PARTIAL and not seat.wordless:
             seat.wordless = True
             self._say(seat, [NoticeRaised(Notice("partials_off", PARTIALS_TOO_SLOW))])
         return False
 
-    def _is_extra(self, listen: RecognitionTask) -> bool:
+    def _is_extra(self, task: RecognitionTask) -> bool:
         """Return whether no final needs this task: a growing segment is recognized only once."""
-        return listen.urgency is RecognitionUrgency.PARTIAL and not self._manner.grows
+        return task.urgency is RecognitionUrgency.PARTIAL and not self._schedule.grows
 
     def _say(self, seat: EngineSession, events: Iterable[LiveEvent]) -> None:
         for event in events:

@@ -43,19 +43,19 @@ class RecognitionRequest:
 
 
 def most_urgent(
-    wishes: Iterable[RecognitionRequest], served: Mapping[str, float]
+    requests: Iterable[RecognitionRequest], served: Mapping[str, float]
 ) -> RecognitionRequest | None:
     """Return the most urgent request; None if there are no requests.
 
     ``served``: the time of each client's last recognition that was not a final.
     """
 
-    def rank(wish: RecognitionRequest) -> tuple[RecognitionUrgency, float, float]:
-        if wish.urgency is RecognitionUrgency.FINAL:
-            return wish.urgency, wish.since, 0.0
-        return wish.urgency, served.get(wish.client, float("-inf")), wish.since
+    def rank(request: RecognitionRequest) -> tuple[RecognitionUrgency, float, float]:
+        if request.urgency is RecognitionUrgency.FINAL:
+            return request.urgency, request.since, 0.0
+        return request.urgency, served.get(request.client, float("-inf")), request.since
 
-    return min(wishes, key=rank, default=None)
+    return min(requests, key=rank, default=None)
 
 
 _MARKS = ".,;:!?…\"'-—()[]"
@@ -169,30 +169,30 @@ class SpeechSegment:
 class RecognitionTask:
     """Work item of recognition: a segment from its start up to ``to``."""
 
-    piece: SpeechSegment
+    segment: SpeechSegment
     to: int
     urgency: RecognitionUrgency
     since: float
     pause: int | None = None
 
     @property
-    def unwanted(self) -> bool:
+    def obsolete(self) -> bool:
         """Return whether its result is of no use any more."""
-        piece = self.piece
-        if piece.cancelled or piece.final is not None:
+        segment = self.segment
+        if segment.cancelled or segment.final is not None:
             return True
-        over = piece.end is not None or piece.paused is not None
+        over = segment.end is not None or segment.paused is not None
         return self.urgency is RecognitionUrgency.PARTIAL and over
 
 
 class RecognitionPlan:
-    """Work of an engine for one session. ``manner``: how it recognizes an open segment."""
+    """Work of an engine for one session. ``schedule``: how it recognizes an open segment."""
 
-    def __init__(self, manner: PartialSchedule) -> None:
-        self._manner = manner
+    def __init__(self, schedule: PartialSchedule) -> None:
+        self._schedule = schedule
         self._going: list[RecognitionTask] = []
 
-    def wish(
+    def next_task(
         self,
         ended: Iterable[SpeechSegment],
         going_on: SpeechSegment | None,
@@ -201,64 +201,66 @@ class RecognitionPlan:
     ) -> RecognitionTask | None:
         """Return the next task: the first of the segments that have ``ended`` and have no final
         yet, else the open one. Audio up to the sample ``looked`` is processed so far."""
-        for piece in ended:
-            if piece.final is None:
-                if self._busy(piece) or self._growing(piece):
+        for segment in ended:
+            if segment.final is None:
+                if self._busy(segment) or self._growing(segment):
                     return None
-                assert piece.end is not None
-                return RecognitionTask(piece, piece.end, RecognitionUrgency.FINAL, piece.since)
+                assert segment.end is not None
+                return RecognitionTask(
+                    segment, segment.end, RecognitionUrgency.FINAL, segment.since
+                )
         if going_on is None or going_on.shed:
             return None
         if going_on.paused is not None:
             return self._in_pause(going_on, going_on.paused)
         return self._partial(going_on, looked, options)
 
-    def began(self, listen: RecognitionTask) -> None:
+    def began(self, task: RecognitionTask) -> None:
         """Note that a recognition has begun."""
-        self._going.append(listen)
-        if listen.urgency is not RecognitionUrgency.FINAL:
-            listen.piece.asked = listen.to
+        self._going.append(task)
+        if task.urgency is not RecognitionUrgency.FINAL:
+            task.segment.asked = task.to
 
-    def over(self, listen: RecognitionTask) -> None:
+    def over(self, task: RecognitionTask) -> None:
         """Note that a recognition has ended, whatever its result."""
-        self._going.remove(listen)
+        self._going.remove(task)
 
-    def _in_pause(self, piece: SpeechSegment, pause: int) -> RecognitionTask | None:
-        if self._manner.grows or piece.early is not None or self._busy(piece):
+    def _in_pause(self, segment: SpeechSegment, pause: int) -> RecognitionTask | None:
+        if self._schedule.grows or segment.early is not None or self._busy(segment):
             return None
-        return RecognitionTask(piece, pause, RecognitionUrgency.SPECULATIVE, 0.0, pause)
+        return RecognitionTask(segment, pause, RecognitionUrgency.SPECULATIVE, 0.0, pause)
 
     def _partial(
-        self, piece: SpeechSegment, looked: int, options: LiveOptions
+        self, segment: SpeechSegment, looked: int, options: LiveOptions
     ) -> RecognitionTask | None:
-        manner = self._manner
-        after_s = manner.step_s if piece.asked > piece.start else manner.first_s
-        due = piece.asked + round(after_s * LIVE_RATE)
+        schedule = self._schedule
+        after_s = schedule.step_s if segment.asked > segment.start else schedule.first_s
+        due = segment.asked + round(after_s * LIVE_RATE)
         to = looked - self._held_back(options)
-        if self._going or to < due or not (options.partials or manner.grows):
+        if self._going or to < due or not (options.partials or schedule.grows):
             return None
-        since = max(due, piece.opened) / LIVE_RATE
-        return RecognitionTask(piece, to, RecognitionUrgency.PARTIAL, since)
+        since = max(due, segment.opened) / LIVE_RATE
+        return RecognitionTask(segment, to, RecognitionUrgency.PARTIAL, since)
 
     def _held_back(self, options: LiveOptions) -> int:
         """Return the samples that may turn out to lie behind the end of the open segment: an engine
         that continues its draft could not take them back."""
         ends = options.endpointing
-        if not self._manner.grows:
+        if not self._schedule.grows:
             return 0
         return round(max(0.0, ends.pause_s - ends.post_roll_s) * LIVE_RATE) + FRAME_SAMPLES
 
-    def _growing(self, piece: SpeechSegment) -> bool:
+    def _growing(self, segment: SpeechSegment) -> bool:
         """Return whether a draft is being continued, for which a final waits."""
-        return self._manner.grows and any(one.piece is piece for one in self._going)
+        return self._schedule.grows and any(one.segment is segment for one in self._going)
 
-    def _busy(self, piece: SpeechSegment) -> bool:
+    def _busy(self, segment: SpeechSegment) -> bool:
         """Return whether a segment is being recognized up to its end or up to its current pause."""
         return any(
-            one.piece is piece
+            one.segment is segment
             and (
                 one.urgency is RecognitionUrgency.FINAL
-                or (one.pause is not None and one.pause == piece.paused)
+                or (one.pause is not None and one.pause == segment.paused)
             )
             for one in self._going
         )
@@ -345,30 +347,30 @@ class RecognitionContext:
             if one.end <= settled
         )
 
-    def settled(self, piece: SpeechSegment, found: RecognitionHypothesis | None) -> None:
+    def settled(self, segment: SpeechSegment, found: RecognitionHypothesis | None) -> None:
         """Note the result of a segment; None if recognition failed."""
-        assert piece.end is not None
+        assert segment.end is not None
         understood = found is not None and found.text
-        if not understood or (self._told and not _is_near(self._told[-1], piece)):
+        if not understood or (self._told and not _is_near(self._told[-1], segment)):
             self.forget()
         if found is not None and understood:
-            self._told.append(_RecognizedSegment(piece.start, piece.end, found))
+            self._told.append(_RecognizedSegment(segment.start, segment.end, found))
 
     def forget(self) -> None:
         """Drop the context: the words were cancelled or not recognized."""
         self._told.clear()
 
-    def of(self, listen: RecognitionTask, longest: int) -> PrecedingContext | None:
+    def of(self, task: RecognitionTask, longest: int) -> PrecedingContext | None:
         """Return the context of a segment, with at most ``longest`` samples in all. Partials are
         replaced soon: they are recognized alone."""
-        if listen.urgency is RecognitionUrgency.PARTIAL or not self._told:
+        if task.urgency is RecognitionUrgency.PARTIAL or not self._told:
             return None
-        if not _is_near(self._told[-1], listen.piece):
+        if not _is_near(self._told[-1], task.segment):
             return None
-        told = [one for one in self._told if listen.to - one.start <= longest]
+        told = [one for one in self._told if task.to - one.start <= longest]
         if not told:
             return None
-        return PrecedingContext(tuple(one.said for one in told), listen.piece.start - told[0].start)
+        return PrecedingContext(tuple(one.said for one in told), task.segment.start - told[0].start)
 
     def keep_from(self, settled: int, longest: int) -> int:
         """Return the first sample that is still needed; audio from ``settled`` on is still to be
@@ -378,5 +380,5 @@ class RecognitionContext:
         return min(settled, self._told[0].start) if self._told else settled
 
 
-def _is_near(told: _RecognizedSegment, piece: SpeechSegment) -> bool:
-    return 0 <= piece.start - told.end <= MAX_CONTEXT_GAP_S * LIVE_RATE
+def _is_near(told: _RecognizedSegment, segment: SpeechSegment) -> bool:
+    return 0 <= segment.start - told.end <= MAX_CONTEXT_GAP_S * LIVE_RATE

@@ -185,7 +185,7 @@ class SegmentEmbeddings:
         self._going.pop(piece, None)
         self.speakers.forget(piece)
 
-    def wish(self, finished: bool) -> EmbeddingTask | None:
+    def next_task(self, finished: bool) -> EmbeddingTask | None:
         """Return the next task. ``finished``: everything is sent but the summary, which waits for
         this."""
         if self.settled or self._alone:

@@ -71,12 +71,12 @@ class StreamRecognizer:
         engine: str = "",
         precision: str = "",
         voices: bool = False,
-        manner: PartialSchedule = DEFAULT_SCHEDULE,
+        schedule: PartialSchedule = DEFAULT_SCHEDULE,
         context: bool = False,
     ) -> None:
         self.options = options
         self._context = RecognitionContext(begin.context) if context else None
-        self._manner = manner
+        self._schedule = schedule
         self._engine, self._precision = engine, precision
         at = round(begin.at * LIVE_RATE)
         lead = at if begin.lead is None else round(begin.lead * LIVE_RATE)
@@ -92,7 +92,7 @@ class StreamRecognizer:
         known = options.known_voices if options.identifies_speakers else None
         self._voicing = SegmentEmbeddings(begin, known) if voices else None
         self._story = ResultAssembler(begin, self._voicing)
-        self._listening = RecognitionPlan(manner)
+        self._listening = RecognitionPlan(schedule)
         self._told_at = at
         self._known: tuple[live_events.ContextUtterance, ...] = begin.context
         self._late: int | None = None
@@ -227,59 +227,59 @@ class StreamRecognizer:
     ) -> SessionTask | None:
         """Return the next task; `began` or `began_voice` reports its begin. ``voices``: whether an
         embedding may be computed. ``worth``: whether a recognition is worth its cost now."""
-        words = self.wish()
+        words = self.next_task()
         if words is not None and worth is not None and not worth(words):
             words = None
         if not voices or self._voicing is None:
             return words
-        voiced = self._voicing.wish(self._story.only_summary_left)
+        voiced = self._voicing.next_task(self._story.only_summary_left)
         if words is None or voiced is None:
             return words or voiced
         partial = words.urgency is RecognitionUrgency.PARTIAL
         return voiced if partial and self._voicing.before_partial else words
 
-    def wish(self) -> RecognitionTask | None:
+    def next_task(self) -> RecognitionTask | None:
         """Return the next recognition."""
-        return self._listening.wish(self._story.pieces, self._open, self._looked, self.options)
+        return self._listening.next_task(self._story.pieces, self._open, self._looked, self.options)
 
-    def began(self, listen: RecognitionTask) -> tuple[Block, PrecedingContext | None]:
+    def began(self, task: RecognitionTask) -> tuple[Block, PrecedingContext | None]:
         """Begin a recognition; return its audio, which begins with the context, and the context."""
-        self._listening.began(listen)
-        if listen.urgency is RecognitionUrgency.PARTIAL and self._voicing is not None:
+        self._listening.began(task)
+        if task.urgency is RecognitionUrgency.PARTIAL and self._voicing is not None:
             self._voicing.partial_began()
-        before = None if self._context is None else self._context.of(listen, self._longest())
-        start = listen.piece.start - (before.samples if before else 0)
-        return self._sound.cut(start, listen.to), before
+        before = None if self._context is None else self._context.of(task, self._longest())
+        start = task.segment.start - (before.samples if before else 0)
+        return self._sound.cut(start, task.to), before
 
     def _longest(self) -> int:
         return round(self.options.endpointing.longest_s * LIVE_RATE)
 
     def recognised(
         self,
-        listen: RecognitionTask,
+        task: RecognitionTask,
         found: RecognitionHypothesis | None,
         now: float,
         work_s: float,
     ) -> Iterator[live_events.LiveEvent]:
         """Yield the events of a result; it is None if recognition was stopped or failed."""
-        self._listening.over(listen)
-        piece = listen.piece
+        self._listening.over(task)
+        piece = task.segment
         if piece.cancelled or piece.final is not None:
             return
-        if listen.urgency is RecognitionUrgency.FINAL:
+        if task.urgency is RecognitionUrgency.FINAL:
             yield from self._settle(piece, found, now, work_s)
             return
         if found is None:
             return
-        news = piece.draft is None or piece.draft.text != found.text or not self._manner.grows
+        news = piece.draft is None or piece.draft.text != found.text or not self._schedule.grows
         piece.draft = found
-        if listen.pause is not None and listen.pause == piece.paused:
+        if task.pause is not None and task.pause == piece.paused:
             piece.early = found
             if piece.end is not None:
                 yield from self._settle(piece, found, now, work_s)
                 return
         if piece.end is None and self.options.partials and found.text and news:
-            yield from self._partial(piece, found, listen)
+            yield from self._partial(piece, found, task)
 
     def began_voice(self, voiced: EmbeddingTask) -> Block | None:
         """Begin an embedding task; return its audio, or None for the last decision."""
@@ -410,25 +410,25 @@ class StreamRecognizer:
         yield live_events.Summary(transcript)
 
     def _partial(
-        self, piece: SpeechSegment, found: RecognitionHypothesis, listen: RecognitionTask
+        self, piece: SpeechSegment, found: RecognitionHypothesis, task: RecognitionTask
     ) -> Iterator[live_events.LiveEvent]:
-        late_s = listen.to / LIVE_RATE - listen.since
-        if listen.urgency is RecognitionUrgency.PARTIAL and late_s > PARTIAL_STEP_S:
-            yield from self.partials_late(listen)
-        if self._manner.grows:
+        late_s = task.to / LIVE_RATE - task.since
+        if task.urgency is RecognitionUrgency.PARTIAL and late_s > PARTIAL_STEP_S:
+            yield from self.partials_late(task)
+        if self._schedule.grows:
             shown = PartialText(found.text, found.text, "")
         else:
             shown = piece.agreement.update(found.text)
-        start, end = piece.start / LIVE_RATE, listen.to / LIVE_RATE
+        start, end = piece.start / LIVE_RATE, task.to / LIVE_RATE
         if shown.text or shown.tail:
             yield live_events.Partial(
                 piece.turn, piece.number, start, end, shown.text, shown.stable, shown.tail
             )
 
-    def partials_late(self, listen: RecognitionTask) -> Iterator[live_events.LiveEvent]:
+    def partials_late(self, task: RecognitionTask) -> Iterator[live_events.LiveEvent]:
         """Yield the notice that partials come late, unless it was sent lately."""
-        if self._late is None or listen.to - self._late >= LATE_NOTICE_INTERVAL_S * LIVE_RATE:
-            self._late = listen.to
+        if self._late is None or task.to - self._late >= LATE_NOTICE_INTERVAL_S * LIVE_RATE:
+            self._late = task.to
             notice = Notice(
                 "partials_late", "The service is overloaded: words come later than usual."
             )
