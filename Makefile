@@ -48,7 +48,7 @@ GPU_EXE := dist/vibevoice-asr-gpu
 BUILD_STAMP := $(VENV)/.installed-build
 GPU_BUILD_STAMP := $(VENV)/.installed-build-gpu
 
-.PHONY: run test test-all test-clients lint style types audit docs stubs locks mutants bench exe exe-gpu release clean
+.PHONY: run test test-all test-clients lint style format types audit docs stubs locks mutants bench exe exe-gpu release clean
 
 run: $(RUN_STAMP)  ## start the sidecar, transcribe a recording through it (AUDIO=path), keep serving
 	@$(BIN)/vibevoice-asr demo --port $(PORT) $(if $(AUDIO),"$(AUDIO)")
@@ -74,9 +74,13 @@ test-clients: $(DEV_STAMP)  ## clients of others, in a venv of their own (NEWEST
 lint: style types  ## formatting, lint, types, import rules, generated docs
 
 style: $(STYLE_STAMP)  ## formatting, lint, import rules: seconds, and nothing else is installed
-	$(STYLE)/bin/ruff format --check .
-	$(STYLE)/bin/ruff check .
+	@$(STYLE)/bin/ruff format --check . || { echo "'make format' mends it." >&2; exit 1; }
+	@$(STYLE)/bin/ruff check . || { echo "'make format' mends what can be mended." >&2; exit 1; }
 	$(STYLE)/bin/lint-imports --no-cache
+
+format: $(STYLE_STAMP)  ## format the code, and mend what lint can mend
+	$(STYLE)/bin/ruff check --fix .
+	$(STYLE)/bin/ruff format .
 
 types: $(DEV_STAMP)  ## types, and generated docs: both need all packages
 	$(BIN)/mypy

@@ -4,7 +4,8 @@ A cue has at most two lines of 42 columns (full-width characters take two). It i
 as it takes to read it at 17 columns a second, but at most until the next: no two overlap. It is cut
 at the end of a sentence, else at another mark, else at a pause or before a conjunction. It never
 has words of two segments, so a change of speaker starts a new cue. Times are those of the words; in
-a segment without word times its characters are spread evenly over it.
+a segment without word times its characters are spread evenly over it. Control characters and
+surrogates are removed from the text.
 """
 
 from __future__ import annotations

@@ -73,6 +73,14 @@ def test_the_transcript_comes_in_every_format(server: Server, voice: bytes) -> N
     job_id = submitted(server, voice)
     events_of(server, job_id)
     answer = server.post(voice).json()
+    assert MEDIA_TYPES == {
+        "json": "application/json",
+        "text": "text/plain; charset=utf-8",
+        "srt": "application/x-subrip; charset=utf-8",
+        "vtt": "text/vtt; charset=utf-8",
+        "tsv": "text/tab-separated-values; charset=utf-8",
+        "rttm": "text/plain; charset=utf-8",
+    }
     assert MEDIA_TYPES.keys() == FORMATS.keys()
     for fmt, media_type in MEDIA_TYPES.items():
         url = f"/v1/jobs/{job_id}/transcript"

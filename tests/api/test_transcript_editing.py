@@ -19,6 +19,7 @@ from vibevoice_asr_client import Client
 from vibevoice_asr_client.codes import TranscriptChanged
 
 from sidecar.auth.token_issuing import TokenIssuer
+from sidecar.transcripts.transcript_formats import FORMATS
 
 KEY = "0123456789abcdef" * 4
 
@@ -52,7 +53,7 @@ def shown(server: Server, job_id: str, fmt: str = "json") -> httpx.Response:
 def test_every_format_shows_what_was_edited_and_after_undoing_what_was_before(
     server: Server, job_id: str
 ) -> None:
-    formats = ("json", "text", "srt", "vtt", "tsv", "rttm")
+    formats = tuple(FORMATS)
     before = {fmt: shown(server, job_id, fmt).text for fmt in formats}
     was = json.loads(before["json"])["segments"]
     answer = edit(

@@ -194,6 +194,7 @@ def test_a_host_of_the_page_gets_a_transcript_with_progress_and_leaves_nothing(
 def test_a_host_of_the_page_says_why_the_service_does_not_start(
     host: list[str], stage: Stage, recording: Path
 ) -> None:
+    pytest.importorskip("torch", reason="the extra 'vibevoice' is not installed")
     result = stage.run(*host, recording, *SOURCE, VIBEVOICE_ENGINE="vibevoice")
     assert result.returncode != 0
     assert errors.CheckpointNotFound.default_detail[:30] in result.stdout + result.stderr

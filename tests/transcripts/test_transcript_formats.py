@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -166,9 +167,15 @@ def test_the_clients_and_the_page_offer_every_format():
     root = Path(__file__).parents[2]
     assert set(calls.FORMATS) == set(FORMATS)
     for source in ("clients/js/src/calls.js", "clients/js/types/calls.d.ts"):
-        assert all(f'"{fmt}"' in (root / source).read_text() for fmt in FORMATS), source
+        found = re.search(r"const FORMATS\b[^;]*?\[([^\]]*)\]", (root / source).read_text())
+        assert found is not None, source
+        assert set(json.loads(f"[{found[1]}]")) == set(FORMATS), source
     page = (root / "sidecar/api/static/pane.js").read_text()
     assert all(f'["{fmt}", ' in page for fmt in FORMATS)
+    for page, item in (("queue", "- **The transcript**"), ("clients", "- **Formats**")):
+        lines = (root / f"docs/{page}.md").read_text().splitlines()
+        (line,) = [line for line in lines if line.startswith(item)]
+        assert set(FORMATS) <= set(re.findall(r"[a-z]+", line)), page
 
 
 def test_text_files_end_in_txt_and_the_others_in_their_name():
