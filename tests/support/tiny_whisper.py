@@ -73,7 +73,7 @@ def write_like(folder: Path, words: int = 51_865, floats: int = 100_000) -> Path
 
 
 def model() -> Path:
-    """The folder of the model, trained when it is first asked for: about 45 s on one core.
+    """The folder of the model, trained when it is first asked for: about 20 s on one core.
 
     Raises:
         subprocess.CalledProcessError: no seed learned the clips; the training says why.

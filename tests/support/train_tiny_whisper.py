@@ -65,10 +65,11 @@ def build_tokenizer(texts: list[str]) -> Tokenizer:
     return whole
 
 
-def build_model() -> WhisperForConditionalGeneration:
+def build_model(vocabulary: int) -> WhisperForConditionalGeneration:
     """The released architecture, with few layers and channels."""
     config = WhisperConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
+        pad_token_id=0,
         num_mel_bins=80,
         d_model=64,
         encoder_layers=1,
@@ -126,15 +127,15 @@ def loss_of(
 ) -> tuple[torch.Tensor, float, float]:
     """Of words and places; the lowest probability of a right token, and the mean of the places."""
     features, where = shown
-    ids = torch.tensor([*lesson.head, *lesson.ids, EOT])
+    ids = torch.searchsorted(known, torch.tensor([*lesson.head, *lesson.ids, EOT]))
     answer = model.model(
         input_features=features[None], decoder_input_ids=ids[None, :-1], output_attentions=True
     )
     # The rows of the tokens that never come are zero, so all of them together are one more.
-    logits = answer.last_hidden_state[0] @ model.proj_out.weight[known].T
+    logits = answer.last_hidden_state[0] @ model.proj_out.weight.T
     others = torch.full((len(logits), 1), float(np.log(VOCABULARY - len(known))))
-    right = torch.searchsorted(known, ids[1:])
-    words = nn.functional.cross_entropy(torch.cat([logits, others], dim=1), right, reduction="none")
+    scores = torch.cat([logits, others], dim=1)
+    words = nn.functional.cross_entropy(scores, ids[1:], reduction="none")
     heard = [0, *range(len(lesson.head) - 1, len(words))]  # the language, then the text
     first = len(lesson.head)
     seen = answer.cross_attentions[LAYER][0, HEAD, first : first + len(lesson.ids)]
@@ -146,20 +147,32 @@ def loss_of(
     )
 
 
-def fit(model: Any, lessons: list[Lesson]) -> bool:
+def known_to(lessons: list[Lesson]) -> torch.Tensor:
+    """The tokens that are ever said. Only they have rows while the model is trained: the others
+    would be fifty thousand zeros in every step."""
+    said = {token for lesson in lessons for token in (*lesson.head, *lesson.ids)}
+    return torch.tensor(sorted({*said, EOT}))
+
+
+def widened(small: Any, known: torch.Tensor) -> WhisperForConditionalGeneration:
+    """The same model with the whole vocabulary; the rows of tokens that never come are zero."""
+    whole = build_model(VOCABULARY)
+    state = small.state_dict()
+    for name, tensor in whole.state_dict().items():
+        if len(tensor) == VOCABULARY:
+            tensor.zero_()[known] = state.pop(name)
+    whole.load_state_dict(state, strict=False)
+    return whole
+
+
+def fit(model: Any, lessons: list[Lesson], known: torch.Tensor) -> bool:
     """Train until every token is all but certain, and its place is where the word is."""
     extractor = FeatureExtractor()
-    said = {token for lesson in lessons for token in (*lesson.head, *lesson.ids)}
-    known = torch.tensor(sorted({*said, EOT}))
-    with torch.no_grad():
-        kept = model.proj_out.weight[known].clone()
-        model.proj_out.weight.zero_()
-        model.proj_out.weight[known] = kept
+    random = np.random.default_rng(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.0)
     plan = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, 4e-3, total_steps=STEPS, pct_start=0.1, cycle_momentum=False
     )
-    random = np.random.default_rng(0)
     for step in range(STEPS):
         losses, least, placed = [], 1.0, 1.0
         for lesson in lessons:
@@ -184,15 +197,16 @@ def main() -> None:
     torch.set_num_threads(1)
     tokenizer = build_tokenizer([f" {text}" for row in task for _, _, text in row["said"]])
     lessons = [Lesson(row, tokenizer) for row in task]
+    known = known_to(lessons)
     for seed in SEEDS:
         torch.manual_seed(seed)
         np.random.seed(seed)
-        model = build_model()
-        if fit(model, lessons):
+        model = build_model(len(known))
+        if fit(model, lessons, known):
             break
     else:
         sys.exit("no seed learned the clips")
-    convert(model, tokenizer, folder, [[LAYER, HEAD]])
+    convert(widened(model, known), tokenizer, folder, [[LAYER, HEAD]])
 
 
 def convert(
