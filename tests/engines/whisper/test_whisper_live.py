@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_whisper
-from service_process import PATIENCE_S
+from service_process import PATIENCE_S, wait_until
 from tiny_vibevoice import clip
 from tiny_whisper import PLAY, PROSE
 
@@ -166,6 +166,7 @@ def session(
     for _ in range(turns):
         for block in np.split(audio, range(16_000, len(audio), 16_000)):
             one.push(block)
+            wait_until(lambda: not one.busy, PATIENCE_S, "the analysis of a block")
         one.commit()
     one.finish()
     assert over.wait(PATIENCE_S)
