@@ -196,7 +196,9 @@ def test_where_windows_take_long_there_are_finals_only_and_it_is_told_once(
     monkeypatch.setattr(ear._scheduler, "_pace", slow)
     # A busy machine sheds partials for another reason, which has no notice.
     monkeypatch.setattr(EngineLoadModel, "level", lambda _, now: SheddingLevel.NOTHING)
-    told = session(engine, heard[PROSE], LiveOptions(diarize=False))
+    # Without pauses: text that is recognized in a pause is shown, too.
+    options = LiveOptions(turns=TurnControl.CLIENT, endpointing=WHOLE, diarize=False)
+    told = session(engine, heard[PROSE], options)
     assert [event for event in told if isinstance(event, Final)]
     assert not [event for event in told if isinstance(event, Partial)]
     notices = [event.notice.code for event in told if isinstance(event, NoticeRaised)]
