@@ -132,15 +132,14 @@ class Visitor:
             base64.b64encode(body).decode(),
         )
 
-    def forgets_copies(self) -> None:
-        """The browser has no copies of transcripts."""
-        self.driver.execute_async_script(
-            """const done = arguments[arguments.length - 1];
-            try {
-              const request = indexedDB.deleteDatabase("vibevoice-copies");
-              request.onsuccess = request.onerror = request.onblocked = () => done();
-            } catch { done(); }"""
-        )
+    def forgets(self) -> None:
+        """The browser has nothing of this page: no copies of transcripts, no settings."""
+        origin = self.js("return location.origin")
+        self.js("try { sessionStorage.clear(); } catch {}")
+        self.driver.get("about:blank")
+        if origin.startswith("http"):
+            command = "Storage.clearDataForOrigin"
+            self.driver.execute_cdp_cmd(command, {"origin": origin, "storageTypes": "all"})
 
     def rows(self) -> int:
         """How many segments stand."""
@@ -198,10 +197,8 @@ def visitor(browser: Visitor) -> Iterator[Visitor]:
         browser.driver.switch_to.window(handle)
         browser.driver.close()
     browser.driver.switch_to.window(browser.driver.window_handles[0])
-    browser.js("try { sessionStorage.clear(); localStorage.clear(); } catch {}")
-    browser.forgets_copies()
     browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    browser.driver.get("about:blank")
+    browser.forgets()
 
 
 def kept(home: Path) -> dict[str, object]:
