@@ -18,6 +18,7 @@ import tiny_piper_voice
 from sidecar import errors
 from sidecar.config.settings import Settings
 from sidecar.engines import missing_packages
+from sidecar.installation import install_command
 from sidecar.interfaces.engine_interface import (
     LoadOptions,
     SynthesisOptions,
@@ -305,6 +306,9 @@ def test_a_voice_that_cannot_run_here_is_refused_with_what_to_do(
     with pytest.raises(errors.EngineUnavailable) as refused:
         choose_tts_engine(Settings(voice_engine="espeak"))
     assert "pip install" in (refused.value.hint or "")
+    with pytest.raises(errors.EngineUnavailable, match="moonshine_voice") as refused:
+        choose_tts_engine(Settings(voice_engine="moonshine"))
+    assert refused.value.hint == f"Install it again: {install_command('')}"
 
 
 def characters(sounds: Sequence[SynthesizedAudio]) -> list[int]:
