@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import tiny_piper_voice
+from service_process import PATIENCE_S
 
 from sidecar import errors
 from sidecar.config.settings import Settings
@@ -49,6 +50,8 @@ class Speech(BaseHTTPRequestHandler):
     """`/v1/audio/speech`, and servers that do it wrong, by the name of the model."""
 
     asked: list[dict[str, object]]
+    left = threading.Event()
+    """Set once the client of 'mute' or 'stalls' has closed the connection."""
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -58,6 +61,12 @@ class Speech(BaseHTTPRequestHandler):
             return self._answer(401, b'{"error":{"message":"no key"}}', "application/json")
         if model == "says":
             return self._answer(200, b'{"error":"no such voice"}', "application/json")
+        if model in ("mute", "stalls"):
+            if model == "stalls":
+                self.send_response(200)
+                self.end_headers()
+            assert self.connection.recv(1) == b""
+            return self.left.set()
         if model == "gone":
             return self.connection.close()
         self._answer(200, REPLY + b"\x07", "audio/pcm")  # half a sample too many
@@ -265,6 +274,16 @@ def test_a_program_that_does_not_speak_is_told_and_leaves_nothing(
     with pytest.raises(errors.EngineFailed):
         list(engine.say(text, SynthesisOptions(), never))
     assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize("model", ["mute", "stalls"])
+def test_a_server_that_says_nothing_is_left_with_who_waited(server: str, model: str) -> None:
+    Speech.left.clear()
+    asked, engine = len(Speech.asked), loaded(openai_tts.SPEC, server, model)
+    said = engine.say(TEXT, SynthesisOptions(), lambda: len(Speech.asked) > asked)
+    assert list(said) == []
+    assert Speech.left.wait(PATIENCE_S)
+    assert list(loaded(openai_tts.SPEC, server).say(TEXT, SynthesisOptions(), never))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a program in Python's own words")
