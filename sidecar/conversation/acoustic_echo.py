@@ -178,7 +178,7 @@ def _envelopes_between(pieces: deque[_AudioSpan], start: float, end: float) -> E
     each = [band_envelopes(_samples_between(pieces, rate, start, end), rate) for rate in rates]
     count = min(map(len, each), default=0)
     silence = np.zeros((count, BANDS), np.float32)
-    return np.max([silence, *(one[:count] for one in each)], axis=0)
+    return np.asarray(np.max([silence, *(one[:count] for one in each)], axis=0), np.float32)
 
 
 def _samples_between(pieces: deque[_AudioSpan], rate: int, start: float, end: float) -> Samples:
