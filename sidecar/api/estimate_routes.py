@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from math import ceil
 from typing import Annotated, Any
 
@@ -11,9 +12,11 @@ from pydantic import BeforeValidator, Field
 from sidecar import errors
 from sidecar.api.http import openapi
 from sidecar.api.http.request_headers import identity_of
-from sidecar.api.http.responses import json_response, open_local, read_fields
+from sidecar.api.http.responses import Fields, json_response, open_local, read_fields
+from sidecar.api.transcribe_routes import TRANSCRIBE_FIELDS, TranscribeWarning
+from sidecar.audio.audio_source import AudioSource
 from sidecar.gpu_memory.memory_plan import JobForecast
-from sidecar.interfaces.request_options import parse_number
+from sidecar.interfaces.request_options import parse_number, unknown_field_notices, unknown_fields
 from sidecar.service.facade import Service
 
 MB = 1 << 20
@@ -58,12 +61,17 @@ class EstimateAnswer(openapi.RenderedBody):
     alternatives: list[EstimateAlternative] = Field(
         description="Precisions that would fit if this one does not."
     )
+    warnings: list[TranscribeWarning] = Field(
+        default=[], description="Only if there are any, such as of an unknown field."
+    )
 
 
 _OPTIONS = {
     name: openapi.OPTIONS[name] for name in ("precision", "hotwords", "prompt", "max_tokens")
 }
 
+_FIELDS = TRANSCRIBE_FIELDS | {"duration"}
+"""Fields that are no mistake: a client may send those of the transcription that it is about."""
 _DURATION = openapi.number(0, None, "Seconds of audio; or send 'audio_path'.")
 ESTIMATE_BODY: dict[str, Any] = openapi.request_body(
     openapi.object_schema({"duration": _DURATION, "audio_path": openapi.PATH, **_OPTIONS}),
@@ -86,13 +94,22 @@ def build_router(service: Service) -> APIRouter:
         openapi_extra={"requestBody": ESTIMATE_BODY},
     )
     async def estimate(request: Request) -> Response:
-        return json_response(EstimateAnswer.render(await _request_forecast(request, service)))
+        return json_response(await _estimate_body(request, service))
 
     return router
 
 
-async def _request_forecast(request: Request, service: Service) -> JobForecast:
+async def _estimate_body(request: Request, service: Service) -> dict[str, Any]:
     fields, source = await read_fields(request, service)
+    odd = unknown_field_notices(unknown_fields(fields, _FIELDS))
+    body = EstimateAnswer.render(await _forecast(request, service, fields, source))
+    return body | ({"warnings": [asdict(one) for one in odd]} if odd else {})
+
+
+async def _forecast(
+    request: Request, service: Service, fields: Fields, source: AudioSource | None
+) -> JobForecast:
+    """Return the forecast; ``source`` is closed."""
     try:
         options = service.options(fields)
         if source is None and fields.get("duration") is not None:

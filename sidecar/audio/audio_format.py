@@ -291,4 +291,6 @@ def media_type_of(head: bytes) -> tuple[str, str]:
         return "audio/webm", "webm"
     if name == "mp4" and head[4:11] in (b"ftypM4A", b"ftypM4B"):
         return "audio/mp4", "m4a"
+    if name == "amr" and head.startswith(b"#!AMR-WB"):
+        return "audio/amr-wb", "awb"
     return MEDIA_TYPES.get(name, _UNKNOWN)

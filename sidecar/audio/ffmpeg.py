@@ -5,7 +5,6 @@ The reason for each flag is in docs/decisions/hostile-audio.md.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
@@ -24,6 +23,8 @@ log = logging.getLogger(__name__)
 
 STALL_TIMEOUT_S = 12.0
 """Seconds without output after which a running decoder is stopped."""
+_PIPES_SELECT = os.name == "posix"
+"""Windows has no select() for pipes."""
 MEMORY_LIMIT_BYTES = 2 << 30
 _MAX_ALLOC_BYTES = 256 << 20
 _READ_BYTES = 1 << 17
@@ -119,18 +120,19 @@ class FfmpegProcess:
         assert stdout is not None
         rest = b""
         while True:
-            if os.name == "posix" and not select.select([stdout], [], [], STALL_TIMEOUT_S)[0]:
-                raise errors.AudioDecodeTimeout()
-            data = os.read(stdout.fileno(), _READ_BYTES)
+            data = self._read(stdout.fileno())
             if not data:
                 break
             data = rest + data
             whole = len(data) & ~3
             rest = data[whole:]
             yield np.frombuffer(data[:whole], dtype="<f4").astype(np.float32, copy=False)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            if self._process.wait(STALL_TIMEOUT_S) != 0:
-                self._complaints += 1
+        try:
+            ended_well = self._process.wait(STALL_TIMEOUT_S) == 0
+        except subprocess.TimeoutExpired:
+            ended_well = False
+        if not ended_well:
+            self._complaints += 1
         self._reader.join(STALL_TIMEOUT_S)
 
     def close(self) -> None:
@@ -142,6 +144,24 @@ class FfmpegProcess:
         for pipe in (self._process.stdout, self._process.stderr):
             if pipe is not None:
                 pipe.close()
+
+    def _read(self, pipe: int) -> bytes:
+        """Return the next output, empty at the end.
+
+        Raises:
+            errors.AudioDecodeTimeout: there is none for `STALL_TIMEOUT_S`.
+        """
+        if _PIPES_SELECT:
+            if not select.select([pipe], [], [], STALL_TIMEOUT_S)[0]:
+                raise errors.AudioDecodeTimeout()
+            return os.read(pipe, _READ_BYTES)
+        stall = threading.Timer(STALL_TIMEOUT_S, self._process.kill)  # its death ends the read
+        stall.start()
+        data = os.read(pipe, _READ_BYTES)
+        if stall.finished.is_set():
+            raise errors.AudioDecodeTimeout()
+        stall.cancel()
+        return data
 
     def _read_log(self) -> None:
         assert self._process.stderr is not None

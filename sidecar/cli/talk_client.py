@@ -64,7 +64,7 @@ class TalkConnection:
         last: Message = {}
         with suppress(ConnectionClosed):
             async for raw in self._socket:
-                last = raw if isinstance(raw, bytes) else json.loads(raw)
+                last = raw if isinstance(raw, bytes) else _parsed(raw)
                 yield last
                 if isinstance(last, dict) and last.get("type") == "ended":
                     return
@@ -118,6 +118,16 @@ async def connect_talk(
         raise errors.ServiceUnreachable(f"No service answers at {url}.") from None
     async with socket:
         yield TalkConnection(socket)
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        message = json.loads(text)
+    except ValueError:
+        message = None
+    if not isinstance(message, dict):
+        raise errors.ServiceUnreachable(f"What answers at {PATH} is not this service.")
+    return message
 
 
 def error_of(message: dict[str, Any]) -> errors.SidecarError:

@@ -172,15 +172,24 @@ def band_envelopes(samples: Samples, rate: int) -> Envelopes:
 
 
 def _envelopes_between(pieces: deque[_AudioSpan], start: float, end: float) -> Envelopes:
-    """Return the envelopes of the audio from ``start`` to ``end``; gaps are silence."""
-    rate = pieces[-1].rate if pieces else FRAMES_PER_S
+    """Return the envelopes of the audio from ``start`` to ``end``; gaps are silence. Audio of each
+    rate has its own: a client or a voice may have changed it."""
+    rates = {piece.rate for piece in pieces if piece.rate >= MIN_SAMPLE_RATE}
+    each = [band_envelopes(_samples_between(pieces, rate, start, end), rate) for rate in rates]
+    count = min(map(len, each), default=0)
+    silence = np.zeros((count, BANDS), np.float32)
+    return np.asarray(np.max([silence, *(one[:count] for one in each)], axis=0), np.float32)
+
+
+def _samples_between(pieces: deque[_AudioSpan], rate: int, start: float, end: float) -> Samples:
+    """Return the audio of one rate; all else is silence."""
     samples = np.zeros(max(0, round((end - start) * rate)), np.int16)
     for piece in pieces:
         at = round((piece.start - start) * rate)
         first, last = max(0, at), min(len(samples), at + len(piece.samples))
         if piece.rate == rate and first < last:
             samples[first:last] = piece.samples[first - at : last - at]
-    return band_envelopes(samples, rate)
+    return samples
 
 
 def _append_span(pieces: deque[_AudioSpan], piece: _AudioSpan) -> None:

@@ -34,7 +34,8 @@ class ChatEntry:
 
 
 class ChatHistory:
-    """Messages in order. The oldest are dropped; a reply has at most ``most_bytes`` bytes."""
+    """Messages in order, at most ``most`` (2 or more). The oldest are dropped, but not a system
+    message at the beginning; a reply has at most ``most_bytes`` bytes."""
 
     def __init__(self, most: int = 40, most_bytes: int = 4096) -> None:
         self._most, self._most_bytes = most, most_bytes
@@ -163,11 +164,12 @@ class ChatHistory:
         if entry.text or entry.reply is not None or entry.call is not None:
             numbers = [0, *(one.number for one in self._entries)]
             at = numbers.index(after) if after in numbers else len(self._entries)
+            kept = int([one.role for one in self._entries[:1]] == [ChatRole.SYSTEM])
             over = max(0, len(self._entries) + 1 - self._most)
-            del self._entries[:over]  # first: an entry inserted at the beginning stays
-            self._entries.insert(max(0, at - over), entry)
-            while over and self._entries[0].role in _ANSWERS and self._entries[0] is not entry:
-                del self._entries[0]  # an answer whose question was dropped
+            del self._entries[kept : kept + over]  # first: an entry inserted at the beginning stays
+            self._entries.insert(max(min(at, kept), at - over), entry)
+            while over and (old := self._entries[kept]) is not entry and old.role in _ANSWERS:
+                del self._entries[kept]  # an answer whose question was dropped
         return entry
 
 

@@ -114,14 +114,16 @@ class LlmClient:
             errors.LlmGarbled: it did not answer, or not to the end.
         """
         await self._known()
+        within_s = self._address.first_s
+        since: float | None = asyncio.get_running_loop().time()
         async with self._asked(messages, self._address.max_tokens, tools) as pieces:
-            words, within_s = chat_completions.ChatStreamParser(), self._address.first_s
+            words = chat_completions.ChatStreamParser()
             while not words.done:
-                async with self._within(within_s):
+                async with self._within(within_s, since):
                     found = await self._next(pieces, words)
                 for piece in found:
                     yield piece
-                    within_s = self._address.next_s
+                    within_s, since = self._address.next_s, None
 
     async def close(self) -> None:
         """Close the connections."""
@@ -201,9 +203,11 @@ class LlmClient:
             return await openai_http.read_small(response)
 
     @asynccontextmanager
-    async def _within(self, seconds: float) -> AsyncIterator[None]:
+    async def _within(self, seconds: float, since: float | None = None) -> AsyncIterator[None]:
+        """Limit the time since ``since`` on the loop's clock; `None`: since now."""
+        began = asyncio.get_running_loop().time() if since is None else since
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout_at(began + seconds):
                 yield
         except TimeoutError:
             raise errors.LlmTimeout(f"The language model sent nothing for {seconds:g} s.") from None

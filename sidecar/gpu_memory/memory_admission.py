@@ -185,7 +185,8 @@ class MemoryAdmission:
             if in_step is not None:
                 memory, fallback = in_step, estimate.plan
         if not now.on_gpu:
-            memory = replace(memory, encoder_chunk_s=CPU_CHUNK_S)
+            memory = _with_cpu_chunks(memory)
+            fallback = fallback and _with_cpu_chunks(fallback)
         return replace(options, memory=memory, memory_fallback=fallback)
 
     def fitting_precision(
@@ -284,6 +285,10 @@ class MemoryAdmission:
         )
         most = options.max_tokens or work.output_tokens
         return replace(work, output_tokens=min(most, work.output_tokens))
+
+
+def _with_cpu_chunks(plan: MemoryPlan) -> MemoryPlan:
+    return replace(plan, encoder_chunk_s=min(plan.encoder_chunk_s, CPU_CHUNK_S))
 
 
 def _prompt_tokens(options: TranscribeOptions) -> int:

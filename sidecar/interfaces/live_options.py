@@ -142,11 +142,12 @@ class EndpointingOptions:
         check_field_limits(self)
         if self.neg_threshold > self.threshold:
             raise ValueError("neg_threshold has to be at most threshold")
-        opening = self.pre_roll_s + max(self.min_speech_s, self.min_sure_speech_s) + 0.128
-        if self.longest_s < 2 * opening:
+        name = max("min_speech_s", "min_sure_speech_s", key=lambda name: float(getattr(self, name)))
+        least_s = 2 * (self.pre_roll_s + getattr(self, name) + 0.128)
+        if self.longest_s < least_s:
             raise ValueError(
-                f"longest_s has to be at least {2 * opening:g}: twice the sum of "
-                "pre_roll_s, min_speech_s and 0.128 s"
+                f"longest_s ({self.longest_s:g}) has to be at least {least_s:g}: twice the sum of "
+                f"pre_roll_s ({self.pre_roll_s:g}), {name} ({getattr(self, name):g}) and 0.128 s"
             )
 
 

@@ -263,8 +263,14 @@ class S3Storage:
 
     def size(self, name: str) -> int:
         """Return the stored bytes of a recording."""
+        key = self._key(name)
         with _s3_errors_as_ours():
-            return int(self._ask("head_object", Key=self._key(name))["ContentLength"])
+            try:
+                return int(self._ask("head_object", Key=key)["ContentLength"])
+            except FileNotFoundError:
+                # HEAD has no body that says whether the object or the bucket is missing
+                self._ask("list_objects_v2", Prefix=key, MaxKeys=1)
+                raise
 
     def delete(self, name: str) -> None:
         """Queue the deletion of a recording."""

@@ -6,8 +6,9 @@ API's format 'pcm' is raw samples at 24 kHz.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.interfaces import engine_interface
@@ -31,6 +32,8 @@ DEFAULT_VOICE = "alloy"
 CONNECT_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 20.0
 """Maximum pause in an answer: a server may have to load its model first."""
+CANCEL_POLL_S = 0.05
+"""Interval of the check whether a synthesis is cancelled while the server sends nothing."""
 MAX_SYNTHESIS_S = 300.0
 """Maximum audio for one text."""
 FILE_MAGICS = (b"RIFF", b"ID3", b"OggS", b"fLaC")
@@ -42,7 +45,8 @@ class OpenAiTts:
     """TTS engine on one server with OpenAI's API; it owns the connections."""
 
     def __init__(self) -> None:
-        self._client: httpx.Client | None = None
+        self._client: httpx.AsyncClient | None = None
+        self._loop = asyncio.Runner()
         self._model = DEFAULT_MODEL
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
@@ -53,7 +57,7 @@ class OpenAiTts:
         (key,) = options.upstream.keys
         self._model = options.upstream.model or DEFAULT_MODEL
         (url,), context = options.upstream.urls, openai_http.trusted(options.upstream.ca)
-        self._client = httpx.Client(
+        self._client = httpx.AsyncClient(
             **openai_http.client_options(
                 CONNECT_TIMEOUT_S, READ_TIMEOUT_S, url=url, key=key, verify=context
             )
@@ -85,20 +89,46 @@ class OpenAiTts:
             "speed": options.speed,
             "response_format": "pcm",
         }
+        answer = _answer(self._client, body)
         try:
-            with self._client.stream("POST", SPEECH_PATH, json=body) as response:
-                if response.status_code != httpx.codes.OK:
-                    raise _refused_error(response.status_code, _body_start(response))
-                kind = response.headers.get("content-type", "")
-                if "json" in kind or kind.startswith("text/"):
-                    raise _refused_error(response.status_code, _body_start(response))
-                yield from _whole_samples(response.iter_bytes(), cancelled)
+            yield from _whole_samples(self._until_cancelled(answer, cancelled), cancelled)
         except httpx.TimeoutException:
             raise errors.SpeechFailed("The speech server sent nothing in time.") from None
         except httpx.HTTPError as error:
             raise errors.SpeechFailed(
                 f"The connection to the speech server failed: {type(error).__name__}."
             ) from None
+        finally:
+            self._loop.run(answer.aclose())
+
+    def _until_cancelled(
+        self, answer: AsyncGenerator[bytes, None], cancelled: engine_interface.CancelCheck
+    ) -> Iterator[bytes]:
+        while piece := self._loop.run(_next_piece(answer, cancelled)):
+            yield piece
+
+
+async def _answer(client: httpx.AsyncClient, body: dict[str, Any]) -> AsyncGenerator[bytes, None]:
+    """Send a request; yield the body of the response."""
+    async with client.stream("POST", SPEECH_PATH, json=body) as response:
+        kind = response.headers.get("content-type", "")
+        if response.status_code != 200 or "json" in kind or kind.startswith("text/"):
+            said = await openai_http.read_small(response)
+            raise _refused_error(response.status_code, said)
+        async for piece in response.aiter_bytes():
+            yield piece
+
+
+async def _next_piece(
+    answer: AsyncGenerator[bytes, None], cancelled: engine_interface.CancelCheck
+) -> bytes:
+    """Return the next piece; empty at the end, or once ``cancelled()``: that ends the request."""
+    waiting = asyncio.ensure_future(anext(answer, b""))
+    while not waiting.done():
+        if cancelled():
+            waiting.cancel()
+        await asyncio.wait({waiting}, timeout=CANCEL_POLL_S)
+    return b"" if waiting.cancelled() else waiting.result()
 
 
 def _whole_samples(
@@ -121,13 +151,8 @@ def _whole_samples(
         rest = rest[whole:]
         if made > MAX_SYNTHESIS_S * RATE * engine_interface.PCM16_BYTES:
             raise errors.SpeechFailed("The audio of the speech server exceeded the limit.")
-    if not made:
+    if not made and not cancelled():
         raise errors.SpeechFailed("The speech server answered without audio.")
-
-
-def _body_start(response: httpx.Response) -> bytes:
-    """Return the first bytes of a response."""
-    return next(response.iter_bytes(1 << 14), b"")
 
 
 def _refused_error(status: int, body: bytes) -> errors.SpeechFailed:

@@ -12,7 +12,7 @@ from sidecar.checkpoints.installed_checkpoints import PulledVoices
 from sidecar.config import remote_server
 from sidecar.config.settings import Settings, data_folder
 from sidecar.engines import missing_packages
-from sidecar.engines.engine_selection import VIBEVOICE, EngineChoice, install_hint, torch_has_cuda
+from sidecar.engines.engine_selection import EngineChoice, install_hint, torch_has_cuda
 from sidecar.gpu_memory.gpu_devices import read_gpu_memory
 from sidecar.gpu_memory.memory_footprint import ModelShape
 from sidecar.gpu_memory.tts_memory import TtsModelShape, fits_beside_asr
@@ -47,7 +47,7 @@ def choose_tts_engine(
     if lacking := missing_packages(spec):
         raise errors.EngineUnavailable(
             f"The voice '{wanted}' needs packages that are not installed: {', '.join(lacking)}.",
-            hint=install_hint(VIBEVOICE) if spec is vibevoice_tts.SPEC else _espeak_hint(),
+            hint=_espeak_hint() if spec is espeak_tts.SPEC else install_hint(spec.name),
         )
     if spec is vibevoice_tts.SPEC:
         slow = "" if _has_cuda_gpu(settings) else "; slow, without a GPU that torch can use"

@@ -132,8 +132,7 @@ class AudioProbe:
     ) -> dict[str, Any]:
         """Return the answer of a probe process; retry in a fresh one if an idle one dies."""
         async with self._lanes.held(caller):
-            if self._idle is not None:
-                self._idle.cancel()
+            self._stay()
             try:
                 for attempt in range(MAX_ATTEMPTS):
                     rested = self._resting and not attempt
@@ -148,13 +147,13 @@ class AudioProbe:
                     finally:
                         self._rest(worker)
             finally:
+                self._stay()  # another file may have ended meanwhile
                 self._idle = asyncio.get_running_loop().call_later(IDLE_TIMEOUT_S, self._drop)
         raise errors.AudioUndecodable("The audio crashed the decoder that probed it.")
 
     async def close(self) -> None:
         """End the processes."""
-        if self._idle is not None:
-            self._idle.cancel()
+        self._stay()
         self._drop()
         await self._shutdowns.wait()
 
@@ -174,6 +173,11 @@ class AudioProbe:
         if worker in self._resting:
             self._resting.remove(worker)
             self._shutdowns.begin(worker)
+
+    def _stay(self) -> None:
+        """Cancel the end of the idle processes."""
+        if self._idle is not None:
+            self._idle.cancel()
 
     def _drop(self) -> None:
         while self._resting:

@@ -83,6 +83,19 @@ def test_duration_path_and_upload_say_the_same(narrow: Server) -> None:
     assert upload.json() == by_path
 
 
+def test_a_field_that_there_is_not_warns_and_one_of_a_transcription_does_not(
+    server: Server,
+) -> None:
+    plain = estimate(server, duration=10)
+    assert estimate(server, duration=10, language="en", diarize=True) == plain
+    odd = server.client.post("/v1/estimate", json={"duration": 10, "presicion": "int8"}).json()
+    (warning,) = odd.pop("warnings")
+    assert odd == plain
+    assert warning["code"] == "field_unknown"
+    assert "'presicion'" in warning["message"]
+    assert "'precision'" in warning["message"]
+
+
 def test_what_fits_is_said_with_its_figures(narrow: Server) -> None:
     body = estimate(narrow, duration=30, precision="bf16")
     assert body["fits"] is True

@@ -96,6 +96,29 @@ def test_a_recording_comes_back_as_it_was_sent_and_as_nothing_but_sound(
     assert head.headers["content-length"] == said["content-length"]
 
 
+def test_a_page_of_a_host_may_ask_for_a_stretch_and_read_every_header_of_the_answer(
+    keeping: Server, job_id: str
+) -> None:
+    path, page = f"/v1/jobs/{job_id}/audio", {"Origin": "tauri://localhost"}
+    asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "range"}
+    assert keeping.client.options(path, headers=page | asked).status_code == 200
+    answer = keeping.client.get(path, headers=page | {"Range": "bytes=-5"})
+    exposed = {
+        *(
+            name.strip()
+            for name in answer.headers["access-control-expose-headers"].lower().split(",")
+        ),
+        *("cache-control", "content-type", "content-length"),  # what any page may read
+    }
+    own = {"access-control-allow-origin", "access-control-expose-headers", "vary", "date", "server"}
+    safety = {
+        *("content-security-policy", "cross-origin-resource-policy"),
+        *("x-content-type-options", "x-frame-options"),
+    }
+    assert answer.headers.keys() - exposed - own - safety == set()
+    assert "content-range" in answer.headers
+
+
 def test_any_stretch_of_it_can_be_had_also_over_the_border_of_two_pieces(
     keeping: Server, job_id: str
 ) -> None:

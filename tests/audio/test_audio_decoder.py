@@ -173,6 +173,44 @@ def test_ffmpeg_runs_with_an_empty_environment_and_bounded_memory(
             decoder.close()
 
 
+def fake_ffmpeg(folder: Path, then: str) -> str:
+    """Path of a program that writes a header and 4000 samples, and ``then``."""
+    exe = folder / "ffmpeg"
+    said = "echo '[info] Stream mapping' >&2; /usr/bin/head -c 16000 /dev/zero"
+    exe.write_text(f"#!/bin/sh\n{said}; {then}\n")
+    exe.chmod(0o755)
+    return str(exe)
+
+
+@pytest.mark.parametrize("selects", [True, False], ids=["posix", "windows"])
+def test_an_ffmpeg_that_writes_no_more_is_stopped(
+    selects: bool, studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = studio.path("m4a")  # made by a real one
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", fake_ffmpeg(tmp_path, "exec /bin/sleep 1000"))
+    monkeypatch.setattr(ffmpeg, "_PIPES_SELECT", selects)
+    monkeypatch.setattr(ffmpeg, "STALL_TIMEOUT_S", 0.5)
+    with recording.open("rb", buffering=0) as file:
+        decoder = ffmpeg.FfmpegProcess(file.fileno(), MP4, RATE, 60.0)
+        with pytest.raises(errors.AudioDecodeTimeout):
+            list(decoder)
+        decoder.close()
+
+
+@pytest.mark.parametrize("then", ["exit 1", "exec >&-; exec /bin/sleep 1000"])
+def test_an_ffmpeg_that_does_not_end_well_has_left_audio_out(
+    then: str, studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = studio.path("m4a")  # made by a real one
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", fake_ffmpeg(tmp_path, then))
+    monkeypatch.setattr(ffmpeg, "STALL_TIMEOUT_S", 0.5)
+    with recording.open("rb", buffering=0) as file:
+        decoder = ffmpeg.FfmpegProcess(file.fileno(), MP4, RATE, 60.0)
+        assert sum(map(len, decoder)) == 4000
+        assert decoder.truncated
+        decoder.close()
+
+
 @pytest.mark.parametrize("spilled", [True, False])
 def test_a_spool_has_no_name_and_ends_with_its_source(tmp_path: Path, spilled: bool) -> None:
     spool = UploadSpool(tmp_path)

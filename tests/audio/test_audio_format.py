@@ -16,6 +16,7 @@ from sidecar.audio.audio_format import (
     WAV_HEAD_BYTES,
     adts_frame_length,
     detect_container,
+    media_type_of,
     mpeg_frame_length,
     wav_head,
 )
@@ -62,6 +63,19 @@ def test_less_than_a_head_is_no_error(name: str, count: int, studio: Studio) -> 
 def test_a_magic_number_counts_only_in_its_place(head: bytes, expected: str | None) -> None:
     container = detect_container(head)
     assert (container.name if container else None) == expected
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (b"#!AMR\n", ("audio/amr", "amr")),
+        (b"#!AMR-WB\n", ("audio/amr-wb", "awb")),
+        (b"\x1aE\xdf\xa3 webm", ("audio/webm", "webm")),
+        (b"none", ("application/octet-stream", "bin")),
+    ],
+)
+def test_a_recording_is_served_as_what_it_begins_with(head: bytes, kind: tuple[str, str]) -> None:
+    assert media_type_of(head) == kind
 
 
 @settings(database=None)

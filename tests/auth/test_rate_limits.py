@@ -285,8 +285,11 @@ def test_jobs_of_one_owner_have_an_end(
             answers.append(send())
         check_problem(answers[-1], 429, code)
         assert "retry-after" in answers[-1].headers
-        for job in server.jobs():
-            server.client.delete(f"/jobs/{job['id']}")
+        sent = [job["id"] for job in server.jobs()]
+        for job_id in sent:
+            server.client.delete(f"/jobs/{job_id}")
+        for job_id in sent:  # one that runs counts until the engine has left it
+            server.wait_state(job_id, "cancelled")
         assert send().status_code == 202, "a place is free again"
 
 

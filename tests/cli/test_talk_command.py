@@ -21,6 +21,7 @@ from service_process import PATIENCE_S, REPOSITORY, Server, free_port, popen, wa
 
 from sidecar import errors
 from sidecar.cli import run, talk_screen
+from sidecar.cli.talk_client import connect_talk
 
 Starts = Callable[..., "subprocess.Popen[bytes]"]
 LONG = "This is a long answer that goes on and on, so that somebody can say something before."
@@ -302,6 +303,21 @@ def test_a_loudspeaker_holds_and_drops_at_once_and_says_what_was_heard(
     assert device.asks(10) == bytes(20)
     loud.begin(4)
     assert loud.heard() == (4, 0.0)
+
+
+@pytest.mark.parametrize("said", ["<html>", "[1]", '"began"'])
+async def test_a_server_that_sends_something_else_is_an_error_and_no_traceback(said: str) -> None:
+    from websockets.asyncio.server import ServerConnection, serve
+
+    async def answer(socket: ServerConnection) -> None:
+        await socket.send(said)
+
+    async with (
+        serve(answer, "127.0.0.1", 0) as server,
+        connect_talk(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", None, None) as talk,
+    ):
+        with pytest.raises(errors.ServiceUnreachable, match="not this service"):
+            _ = [message async for message in talk.messages()]
 
 
 def test_a_refusal_is_understood_before_and_behind_the_beginning() -> None:

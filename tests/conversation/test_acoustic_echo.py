@@ -86,6 +86,22 @@ def test_it_is_looked_for_as_late_as_players_are_at_any_rate(
     assert (evidence.likeness(4.0, 5.0, 5.0) or 0.0) > OWN_WORDS_ECHO_SIMILARITY
 
 
+@pytest.mark.parametrize("switched", ["microphone", "voice"])
+def test_sound_before_another_rate_counts_as_well(speech: Samples, switched: str) -> None:
+    evidence, half = EchoDetector(), RATE // 2
+    halves = [speech[2 * RATE : 3 * RATE], speech[3 * RATE : 4 * RATE]]
+    thin = np.interp(np.arange(0, RATE, 2), np.arange(RATE), halves[1])
+    for turn, sound in enumerate(halves, 1):
+        rate, late = (half, thin) if turn == 2 else (RATE, sound)
+        out = (late, rate) if switched == "voice" else (sound, RATE)
+        heard = (late, rate) if switched == "microphone" else (sound, RATE)
+        evidence.emit(turn, SynthesizedAudio(pcm16(out[0]), out[1]))
+        evidence.play(turn, 1.0, float(turn))
+        evidence.hear(pcm16(heard[0]), SampleEncoding.PCM16, heard[1], float(turn))
+    for start in (0.0, 0.5, 1.0):
+        assert (evidence.likeness(start, start + 1, start + 1) or 0.0) > ECHO_SIMILARITY
+
+
 def test_where_nothing_was_played_or_too_little_was_said_there_is_no_evidence(
     speech: Samples,
 ) -> None:

@@ -292,6 +292,21 @@ def test_a_history_does_not_begin_with_an_answer_to_what_is_gone() -> None:
     assert [entry.text for entry in history.entries] == ["4", "5"]
 
 
+def test_a_system_message_at_the_beginning_stays_when_old_turns_are_dropped() -> None:
+    history = ChatHistory(most=4)
+    system = history.add(ChatRole.SYSTEM, "Rules.")
+    for number in range(8):
+        history.add(ChatRole.USER if number % 2 == 0 else ChatRole.ASSISTANT, str(number))
+    assert [entry.text for entry in history.entries] == ["Rules.", "6", "7"]
+    history.add(ChatRole.USER, "8")
+    history.add(ChatRole.USER, "5", system.number)  # behind it: it is old, and stays
+    assert [entry.text for entry in history.entries] == ["Rules.", "5", "7", "8"]
+    history.drop(system.number)
+    for number in range(4):
+        history.add(ChatRole.USER, f"u{number}")
+    assert [entry.text for entry in history.entries] == ["u0", "u1", "u2", "u3"]
+
+
 @settings(max_examples=100, deadline=None)
 @given(text=st.text(max_size=60), most=st.integers(3, 40))
 def test_a_text_is_so_many_bytes_at_most(text: str, most: int) -> None:

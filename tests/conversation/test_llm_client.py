@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from llm_server import STATUSES, STREAMS, WORDS, Completions, completions
+from llm_server import HEAD, SAID, STATUSES, STREAMS, WORDS, Completions, completions
 from service_process import PATIENCE_S, free_port
 
 from sidecar import errors
@@ -214,6 +214,22 @@ async def test_a_model_that_falls_silent_is_left(
     with pytest.raises(errors.LlmTimeout):
         await by(server, model, **{limits: 0.2})
     await _until_left(server)
+
+
+async def test_the_head_of_an_answer_and_its_first_word_have_one_time_limit(
+    server: Completions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def chat_(one: Completions, model: str, reader: Any, writer: Any, calls: Any) -> None:
+        await asyncio.sleep(0.35)
+        writer.write(HEAD % (200, b"text/event-stream"))
+        await writer.drain()
+        await asyncio.sleep(0.35)
+        writer.writelines(SAID)
+
+    monkeypatch.setattr(Completions, "_chat", chat_)
+    assert "".join(await by(server, "plain", first_s=PATIENCE_S)) == ANSWER
+    with pytest.raises(errors.LlmTimeout, match=r"for 0\.5 s"):
+        await by(server, "plain", first_s=0.5)
 
 
 async def test_who_has_heard_enough_ends_the_work_on_the_other_side(server: Completions) -> None:

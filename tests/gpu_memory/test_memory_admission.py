@@ -7,6 +7,7 @@ import pytest
 from sidecar import errors
 from sidecar.gpu_memory.gpu_devices import EngineMemoryHolding, GpuMemory, other_processes_bytes
 from sidecar.gpu_memory.memory_admission import (
+    CPU_CHUNK_S,
     TYPICAL_AUDIO_S,
     LoadPlacement,
     LoadPlan,
@@ -154,6 +155,13 @@ def test_on_a_cpu_no_plan_moves_anything(precision: Precision) -> None:
             plans += [planned.memory, planned.memory_fallback]
         for plan in plans:
             assert plan is None or not (plan.evict_encoders or plan.host_token_table)
+
+
+def test_on_a_cpu_the_fallback_has_encoder_chunks_that_fit_its_cache_as_well() -> None:
+    planned = admission().planned(BF16, HOUR, PLAIN, free(64, on_gpu=False))
+    assert planned.memory.encoder_chunk_s == CPU_CHUNK_S
+    assert planned.memory_fallback is not None
+    assert planned.memory_fallback.encoder_chunk_s <= CPU_CHUNK_S
 
 
 def test_a_job_that_fits_gets_its_plan_and_a_smaller_one_to_fall_back_on() -> None:

@@ -161,6 +161,8 @@ def test_other_settings_are_those_of_the_next_utterance() -> None:
         {"longest_s": 0.5},
         {"longest_s": math.inf},
         {"pre_roll_s": 4},
+        {"min_speech_s": 4},
+        {"min_sure_speech_s": 4},
         {"silence_s": 1e305},
         {"silence_s": 5e-324},
         {"post_roll_s": 1e308},

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import threading
+from array import array
 
 import pytest
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.audio.audio_format import WAV_HEAD_BYTES
+from sidecar.audio.loudness import MAX_PEAK
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.live_options import SampleEncoding
@@ -67,6 +70,16 @@ async def test_who_goes_away_while_the_disk_is_waited_for_takes_no_sound_along(
     with await tape.recording() as kept:  # type: ignore[union-attr]
         found = os.pread(kept.fd, 1 << 30, WAV_HEAD_BYTES)
     assert found == PIECE + b"more"
+
+
+async def test_samples_that_are_no_number_do_not_hide_the_peak_of_the_others() -> None:
+    tape = SessionRecording(UploadSpool(None), ThreadLimiter("disk", 1), 1 << 30)
+    tenth = 1600
+    for odd in (math.nan, math.inf):
+        samples = array("f", [odd, 0.5, *[0.0] * (tenth - 2)])
+        await tape.add(samples.tobytes(), SampleEncoding.FLOAT32, 16_000)
+    assert [*tape.peaks] == [MAX_PEAK // 2 + 1, MAX_PEAK]
+    tape.close()
 
 
 async def test_a_file_is_closed_once_nobody_writes_it_any_more(

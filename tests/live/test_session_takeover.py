@@ -8,6 +8,7 @@ import contextlib
 import secrets
 import threading
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ from postgres import KEY
 from service_process import PATIENCE_S, until
 from shared_job_services import stop
 
+from sidecar import errors
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.cluster.membership import Membership
 from sidecar.cluster.postgres_live_sessions import PostgresSessionStore
@@ -165,3 +167,18 @@ async def test_a_name_that_is_used_again_at_once_is_that_of_a_service_that_lives
     assert again.over, "its service was asked for it, and left it"
     assert not taken.over
     assert [len(each.sessions) for each in fronts] == [0, 1]
+
+
+async def test_a_session_that_reached_a_time_limit_is_nobodys_to_go_on_with(
+    fronts: tuple[Front, Front], journal: str
+) -> None:
+    front, other = fronts
+    session = front.sessions.find(ANONYMOUS, "talk")
+    session.bounds = replace(session.bounds, longest_s=0.0)
+    await until(lambda: session.over)
+    with psycopg.connect(journal, autocommit=True) as look:
+        count = "SELECT count(*) FROM vibevoice.sessions"
+        await until(lambda: look.execute(count).fetchone() == (0,), "it is not saved any more")
+    with pytest.raises(errors.SessionNotFound):
+        await other.sessions.find_or_take_over(ANONYMOUS, "talk")
+    assert front.sessions.find(ANONYMOUS, "talk") is session, "its client gets the error here"

@@ -287,6 +287,16 @@ def test_items_have_one_name_each_and_the_oldest_are_let_go_of() -> None:
     assert told.telling.items.last == "mine_3"
 
 
+def test_a_system_message_at_the_beginning_is_not_let_go_of() -> None:
+    items = Told(most=3).telling.items
+    items.add(RealtimeDialogueItem("rules", ChatRole.SYSTEM))
+    for number in range(4):
+        items.add(RealtimeDialogueItem(f"mine_{number}", ChatRole.USER))
+    assert [name for name in ("rules", "mine_1", "mine_2", "mine_3") if name in items] == [
+        *("rules", "mine_2", "mine_3")
+    ]
+
+
 def test_a_session_means_what_its_client_says() -> None:
     wish = {
         "type": "realtime",

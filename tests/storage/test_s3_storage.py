@@ -141,6 +141,19 @@ def test_the_doctor_says_where_recordings_are_and_what_is_wrong_with_it(
     assert "rejects the" in found.text
 
 
+def test_a_missing_bucket_does_not_read_as_a_recording_that_is_gone(opened: S3Storage) -> None:
+    missing = create_recording_storage(settings_of("s3://no-such-bucket-here"), Path("nowhere"))
+    with closing(missing):
+        for storage, error in (
+            (opened, FileNotFoundError),
+            (missing, errors.StorageUnreachable),
+        ):
+            with pytest.raises(error):
+                storage.size("recording")
+            with pytest.raises(error):
+                storage.open("recording")
+
+
 def test_what_others_have_in_the_bucket_is_no_recording(
     any_storage_server: Given, bucket: str, opened: S3Storage
 ) -> None:

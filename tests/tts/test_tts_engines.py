@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 import tiny_piper_voice
+from service_process import PATIENCE_S
 
 from sidecar import errors
 from sidecar.config.settings import Settings
 from sidecar.engines import missing_packages
+from sidecar.installation import install_command
 from sidecar.interfaces.engine_interface import (
     LoadOptions,
     SynthesisOptions,
@@ -48,6 +50,8 @@ class Speech(BaseHTTPRequestHandler):
     """`/v1/audio/speech`, and servers that do it wrong, by the name of the model."""
 
     asked: list[dict[str, object]]
+    left = threading.Event()
+    """Set once the client of 'mute' or 'stalls' has closed the connection."""
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -57,6 +61,12 @@ class Speech(BaseHTTPRequestHandler):
             return self._answer(401, b'{"error":{"message":"no key"}}', "application/json")
         if model == "says":
             return self._answer(200, b'{"error":"no such voice"}', "application/json")
+        if model in ("mute", "stalls"):
+            if model == "stalls":
+                self.send_response(200)
+                self.end_headers()
+            assert self.connection.recv(1) == b""
+            return self.left.set()
         if model == "gone":
             return self.connection.close()
         self._answer(200, REPLY + b"\x07", "audio/pcm")  # half a sample too many
@@ -266,6 +276,16 @@ def test_a_program_that_does_not_speak_is_told_and_leaves_nothing(
     assert list(scratch.iterdir()) == []
 
 
+@pytest.mark.parametrize("model", ["mute", "stalls"])
+def test_a_server_that_says_nothing_is_left_with_who_waited(server: str, model: str) -> None:
+    Speech.left.clear()
+    asked, engine = len(Speech.asked), loaded(openai_tts.SPEC, server, model)
+    said = engine.say(TEXT, SynthesisOptions(), lambda: len(Speech.asked) > asked)
+    assert list(said) == []
+    assert Speech.left.wait(PATIENCE_S)
+    assert list(loaded(openai_tts.SPEC, server).say(TEXT, SynthesisOptions(), never))
+
+
 @pytest.mark.skipif(os.name == "nt", reason="a program in Python's own words")
 def test_a_program_that_hangs_is_ended_with_who_waited(say: Path) -> None:
     engine, looks = loaded(system_tts.SPEC), iter([False, False, True])
@@ -305,6 +325,9 @@ def test_a_voice_that_cannot_run_here_is_refused_with_what_to_do(
     with pytest.raises(errors.EngineUnavailable) as refused:
         choose_tts_engine(Settings(voice_engine="espeak"))
     assert "pip install" in (refused.value.hint or "")
+    with pytest.raises(errors.EngineUnavailable, match="moonshine_voice") as refused:
+        choose_tts_engine(Settings(voice_engine="moonshine"))
+    assert refused.value.hint == f"Install it again: {install_command('')}"
 
 
 def characters(sounds: Sequence[SynthesizedAudio]) -> list[int]:

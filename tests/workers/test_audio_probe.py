@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from open_descriptors import opened
@@ -139,3 +141,31 @@ async def test_files_on_a_disk_that_hangs_leave_no_descriptor_however_many_are_g
         while "look" in (one.name for one in threading.enumerate()):  # noqa: ASYNC110
             await asyncio.sleep(0.005)
     assert opened() - before == set()
+
+
+async def test_only_the_last_of_files_at_once_begins_the_time_without_one(
+    late: Late, studio: Studio
+) -> None:
+    loop = asyncio.get_running_loop()
+    timers = list[asyncio.TimerHandle]()
+    call_later = loop.call_later
+
+    def noted(delay: float, callback: Any, *arguments: Any, **named: Any) -> asyncio.TimerHandle:
+        timer = call_later(delay, callback, *arguments, **named)
+        if callback == late._drop:
+            timers.append(timer)
+        return timer
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as sources:
+        patch.setattr(loop, "call_later", noted)
+        files = [
+            AudioSource(os.open(studio.path("aiff"), os.O_RDONLY), spooled=True) for _ in range(2)
+        ]
+        looking = [late.probe(ANONYMOUS, sources.enter_context(one)) for one in files]
+        both = asyncio.gather(*looking)
+        await until(lambda: len(late.late) == 2)
+        late.begin()
+        await both
+        assert [timer.cancelled() for timer in timers] == [True, False]
+        await late.close()
+        assert all(timer.cancelled() for timer in timers)

@@ -26,12 +26,13 @@ class AccessCors(CORSMiddleware):
             allow_methods=("GET", "HEAD", "POST", "PATCH", "DELETE"),
             allow_headers=(
                 *("Authorization", "Content-Type", "Prefer", "Idempotency-Key", "Last-Event-ID"),
-                *("If-Match", "If-None-Match"),
+                *("If-Match", "If-None-Match", "Range"),
                 *OPENAI_SDK_HEADERS,
             ),
             expose_headers=(
                 *("Location", "Preference-Applied", "Retry-After", "Idempotent-Replayed", "ETag"),
-                *("X-Request-Id", "X-Should-Retry", "Warning"),
+                *("X-Request-Id", "X-Should-Retry", "Warning", "WWW-Authenticate", "Allow"),
+                *("Accept-Ranges", "Content-Disposition", "Content-Range"),
                 *RATE_LIMIT_HEADERS,
             ),
             allow_private_network=True,

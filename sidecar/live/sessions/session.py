@@ -342,6 +342,8 @@ class Session:
             for witness in self.observers:
                 witness.over(wrong)
         self.told.end(wrong)
+        if wrong is not None and self.checkpointer is not None:
+            self.checkpointer.failed()
         self.sound.clear()
         if self.recording is not None:
             self.recording.close()

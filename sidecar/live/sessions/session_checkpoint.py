@@ -265,6 +265,10 @@ class SessionCheckpointer:
         if finish:
             self._finish = number
 
+    def failed(self) -> None:
+        """Note that an error ended the session: what is saved of it is deleted."""
+        self._news()
+
     def said(self, event: live_events.LiveEvent) -> None:
         """Handle a sent event: it may have to wait, or less audio is needed."""
         if self.closed:

@@ -64,7 +64,7 @@ def clamp_options(options: LiveOptions, bounds: SessionBounds) -> LiveOptions:
     except ValueError as error:
         raise errors.FieldInvalid(
             f"'endpointing' is invalid: {error}, and at most {bounds.buffer_s / 2:g} here.",
-            hint="Reduce pre_roll_s or min_speech_s.",
+            hint="Reduce pre_roll_s, min_speech_s or min_sure_speech_s.",
         ) from None
     language = parse_language(options.language)
     return replace(options, endpointing=ends, language=language)

@@ -100,13 +100,14 @@ class SessionRecording:
         each = self._rate // PEAKS_PER_SECOND * self._encoding.width
         raw = self._rest + raw
         whole = len(raw) // each * each
-        samples = array("h" if self._encoding is SampleEncoding.PCM16 else "f", raw[:whole])
+        kind = "h" if self._encoding is SampleEncoding.PCM16 else "f"
+        samples, zero = array(kind, raw[:whole]), array(kind, [0])
         if sys.byteorder == "big":
             samples.byteswap()
         full = 32768 if self._encoding is SampleEncoding.PCM16 else 1.0
         step = each // self._encoding.width
         for at in range(0, len(samples), step):
-            part = samples[at : at + step]
-            loud = max(0.0, max(part), -min(part)) / full  # NaN does not count
+            part = zero + samples[at : at + step]  # NaN counts only as the first in a comparison
+            loud = max(max(part), -min(part)) / full
             self._levels.append(round(min(loud, 1.0) * MAX_PEAK))
         self._rest = raw[whole:]

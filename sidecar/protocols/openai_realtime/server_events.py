@@ -134,7 +134,7 @@ class RealtimeDialogueItem:
 
 class RealtimeDialogueItems:
     """Items of one conversation; ``prefix`` starts the ids that the service assigns. Beyond
-    ``most`` the oldest is dropped."""
+    ``most`` (2 or more) the oldest is dropped, but not a system message at the beginning."""
 
     def __init__(self, prefix: str, most: int) -> None:
         self.prefix, self._most = prefix, most
@@ -156,9 +156,10 @@ class RealtimeDialogueItems:
         before = self.last if at == len(all) else all[at - 1].id if at else None
         if at == len(all):
             self.last = item.id
+        kept = [item, *(one for one in all[:1] if one.role is ChatRole.SYSTEM)]
         all.insert(at, item)
-        if len(all) > self._most:  # drop the oldest, but never the new item
-            del all[0 if at or len(all) == 1 else 1]
+        if len(all) > self._most:
+            all.remove(next(one for one in all if one not in kept))
         self._all = {one.id: one for one in all}
         return before
 
