@@ -58,9 +58,9 @@ class ReplyLatency(ConversationClientEvent):
     endpoint: float = 0.0
     recognised: float = 0.0
     thought: float = 0.0
-    phrased: float = 0.0
     voiced: float = 0.0
     total: float = 0.0
+    phrased: float = 0.0
 
 
 @dataclass(slots=True)
