@@ -114,8 +114,30 @@ OPUS = "opus"
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
+_ENDPOINTING_MEANING: Mapping[str, str] = {
+    "threshold": "probability from which on audio is speech; 0: all of it",
+    "neg_threshold": "below it speech ends",
+    "sure_threshold": "from it on audio is certainly speech",
+    "min_speech_s": "speech that begins an utterance",
+    "min_sure_speech_s": "the same, of certain speech",
+    "pre_roll_s": "audio included before",
+    "post_roll_s": "and after",
+    "pause_s": "silence after which the end is expected",
+    "silence_s": "silence that ends the utterance",
+    "longest_s": "an utterance is cut after",
+}
 _HINTS: dict[str, Any] = get_type_hints(live_options.EndpointingOptions, include_extras=True)
-_ENDS: dict[str, Any] = {name: (_HINTS[name] | None, None) for name in _HINTS}
+_ENDS: dict[str, Any] = {
+    name: (
+        hint | None,
+        Field(
+            None,
+            description=_ENDPOINTING_MEANING[name],
+            json_schema_extra={"default": getattr(live_options.EndpointingOptions(), name)},
+        ),
+    )
+    for name, hint in _HINTS.items()
+}
 LiveEndpointing: type[BaseModel] = create_model(
     "Ends",
     __config__=_STRICT,

@@ -28,11 +28,13 @@ from sidecar.auth.request_origin import (
 from sidecar.auth.token_issuing import SUBFOLDER
 from sidecar.config.settings import Settings
 from sidecar.files import FileWatcher
-from sidecar.observability.logs import default_data_folder
+from sidecar.observability.logs import ONCE_A_MINUTE, default_data_folder
 
 _HOST_HEADER = re.compile(
     r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:(?P<port>\d{1,5}))?", re.IGNORECASE
 )
+MAX_LOGGED_ORIGIN = 200
+"""Characters of a refused page's origin in the log."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -119,6 +121,11 @@ class AccessPolicy:
         if approach.origins:
             same = approach.origins[0] == f"{approach.scheme}://{approach.hosts[0].lower()}"
             if not same and not self.admits_origin(approach.origins[0]):
+                log.warning(
+                    "a web page is refused: its origin %a is not in allowed_origins",
+                    approach.origins[0][:MAX_LOGGED_ORIGIN],
+                    extra=ONCE_A_MINUTE,
+                )
                 raise errors.OriginNotAllowed()
         elif approach.fetch_site in ("cross-site", "same-site") and not approach.navigates:
             raise errors.OriginNotAllowed()

@@ -103,11 +103,13 @@ async def at_once(
 def render_results(found: Sequence[Sequence[LoadTestRow]], format: str) -> str:
     """Return the rows as text.
 
-    ``markdown``: a table for each number of sessions, with a line for each figure. Other formats: a
-    line for each target.
+    ``markdown``: a line for each figure; of one target a column for each number of sessions, of two
+    targets a table for each number. Other formats: a line for each target.
     """
     if format == "markdown":
-        return "\n".join(_table(rows) for rows in found)
+        if len(found) > 1 and all(len(rows) == 1 for rows in found):
+            return _table({str(rows[0].sessions): rows[0].figures for rows in found})
+        return "\n".join(_compared_table(rows) for rows in found)
     lines: list[Mapping[str, bench_statistics.Value]] = [
         {"side": row.side.name, **row.figures} for rows in found for row in rows
     ]
@@ -139,16 +141,17 @@ def broken_bounds(
     return said
 
 
-def _table(rows: Sequence[LoadTestRow]) -> str:
-    lines: list[dict[str, bench_statistics.Value]] = []
-    compared = bench_statistics.ratios(rows[0].figures, rows[1].figures) if len(rows) > 1 else {}
-    for name in bench_statistics.NAMES:
-        line: dict[str, bench_statistics.Value] = {"figure": name}
-        for row in rows:
-            line[row.side.name] = row.figures[name]
-        if compared:
-            line["ratio"] = compared[name]
-        lines.append(line)
+def _compared_table(rows: Sequence[LoadTestRow]) -> str:
+    compared = bench_statistics.ratios(rows[0].figures, rows[1].figures) if len(rows) > 1 else None
+    last = {} if compared is None else {"ratio": compared}
+    return _table({row.side.name: row.figures for row in rows} | last)
+
+
+def _table(columns: Mapping[str, bench_statistics.Figures]) -> str:
+    lines = [
+        {"figure": name, **{head: figures[name] for head, figures in columns.items()}}
+        for name in bench_statistics.NAMES
+    ]
     return bench_statistics.render(lines, "markdown")
 
 

@@ -50,6 +50,9 @@ On a terminal speakers have colours, and partial results are grey on the last li
 the session; a second Ctrl-C ends it at once. Microphones need the extra `microphone`; if it is
 missing, the command prints how to install it.
 
+In a pipe each line is written once it is final, with its time and the speaker as known then:
+`Speaker_?` if labels come later. `--output` and the other formats have the speakers of the end.
+
 Examples:
 
 * `{PROGRAM} live`
@@ -120,47 +123,56 @@ class LiveCommandOptions:
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 """Colours of speakers, by their numbers."""
+UNKNOWN_SPEAKER = "Speaker_?"
 METER = 10
 """Characters of the level meter."""
 
 
-def line_of(segment: Segment, name: str | None = None) -> str:
-    """Return a line of text, as in the format `text`; ``name``: the name of its speaker."""
+def line_of(segment: Segment, name: str | None = None, *, labels: bool = True) -> str:
+    """Return a line of text, as in the format `text`; ``name``: the name of its speaker.
+
+    ``labels``: speakers are labelled. A line then has its time and its speaker, `UNKNOWN_SPEAKER`
+    if the label comes later.
+    """
     speaker = segment.speaker
-    one = Transcript((segment,), "", segment.end, "", "", diarized=speaker is not None)
-    if speaker is not None and name is not None:
+    one = Transcript((segment,), "", segment.end, "", "", diarized=labels or speaker is not None)
+    if speaker is None:
+        first = transcript_formats.speaker_label(None)
+        line = transcript_formats.render_transcript(one, "text")
+        return line.replace(f"] {first}: ", f"] {UNKNOWN_SPEAKER}: ", 1)
+    if name is not None:
         one = replace(one, voices=(SpeakerProfile(speaker, 0.0, name=name),))
     return transcript_formats.render_transcript(one, "text")
 
 
 @contextmanager
 def open_live_display(
-    fmt: str, write: Callable[[str], None], *, shown: bool
+    fmt: str, write: Callable[[str], None], *, shown: bool, labels: bool
 ) -> Iterator[LiveDisplay]:
     """Open the display of a session: ``write`` gets lines of `text` or events of `jsonl` for
-    programs.
+    programs. ``labels``: speakers are labelled.
 
     If the output is shown on a terminal, it appears there in colours, and is not written twice.
     """
     as_text = fmt == "text"
     terminal = sys.stdout if as_text and shown else sys.stderr
     if terminal is None or not terminal.isatty():
-        yield LiveDisplay(fmt, write)
+        yield LiveDisplay(fmt, write, labels)
         return
     from rich.console import Console
     from rich.live import Live
 
     console = Console(file=terminal)
     with Live(console=console, auto_refresh=False, transient=True) as live:
-        yield _LiveScreenDisplay(live, "" if as_text and shown else fmt, write)
+        yield _LiveScreenDisplay(live, "" if as_text and shown else fmt, write, labels)
 
 
 class LiveDisplay:
     """Output for programs: whole lines, each once it is final; none in formats of whole
     transcripts."""
 
-    def __init__(self, fmt: str, write: Callable[[str], None]) -> None:
-        self._fmt, self._write = fmt, write
+    def __init__(self, fmt: str, write: Callable[[str], None], labels: bool) -> None:
+        self._fmt, self._write, self._labels = fmt, write, labels
 
     def level(self, loud: float) -> None:
         """Show the current level of the audio, 0 to 1."""
@@ -173,14 +185,14 @@ class LiveDisplay:
 
             self._write(event_message(numbered) + "\n")
         elif self._fmt == "text" and isinstance(event, Final):
-            self._write(line_of(event.segment, event.name))
+            self._write(line_of(event.segment, event.name, labels=self._labels))
 
 
 class _LiveScreenDisplay(LiveDisplay):
     """Display for people: final lines, and below them the level and the partial text."""
 
-    def __init__(self, live: Live, fmt: str, write: Callable[[str], None]) -> None:
-        super().__init__(fmt, write)
+    def __init__(self, live: Live, fmt: str, write: Callable[[str], None], labels: bool) -> None:
+        super().__init__(fmt, write, labels)
         self._live, self._partial, self._loud = live, "", 0.0
 
     def event(self, numbered: NumberedEvent) -> None:
@@ -193,7 +205,8 @@ class _LiveScreenDisplay(LiveDisplay):
                 self._partial = ""
                 colour = COLOURS[(segment.speaker or 0) % len(COLOURS)]
                 style = colour if segment.speaker is not None else ""
-                self._live.console.print(Text(line_of(segment, name).rstrip("\n"), style=style))
+                line = line_of(segment, name, labels=self._labels).rstrip("\n")
+                self._live.console.print(Text(line, style=style))
             case NoticeRaised(notice):
                 self._live.console.print(Text(notice.message, style="dim italic"))
         super().event(numbered)
@@ -240,7 +253,8 @@ async def _run(order: LiveCommandOptions) -> int:
     ended = asyncio.Event()
     with handle_interrupts(ended) as interrupted:
         async with aclosing(sound), open_live_backend(order.where, rate, order.options) as heard:
-            with open_live_display(order.format, write_now, shown=order.output is None) as show:
+            shown, labels = order.output is None, order.diarize is not False
+            with open_live_display(order.format, write_now, shown=shown, labels=labels) as show:
                 summary = await _listen(heard, sound, show, ended)
     transcript = summary.transcript
     if order.format not in ("text", "jsonl"):

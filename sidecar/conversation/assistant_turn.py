@@ -46,8 +46,12 @@ class ReplyLatency(ConversationClientEvent):
     """Latencies before a reply was heard, in seconds.
 
     ``endpoint``: from the end of speech to the end-of-turn decision; ``recognised``: the final
-    recognition; ``thought``: to the LLM's first words; ``voiced``: to the first audio of TTS;
-    ``total``: from the end of speech to the first audio of the reply. Zero if there was none.
+    recognition; ``thought``: to the LLM's first words; ``phrased``: from these to the first phrase
+    for TTS; ``voiced``: to its first audio; ``total``: from the end of speech to the first audio of
+    the reply. Zero if there was none.
+
+    They may overlap: the last recognition, the LLM and TTS begin before the end of the turn is
+    certain.
     """
 
     turn: int
@@ -56,6 +60,7 @@ class ReplyLatency(ConversationClientEvent):
     thought: float = 0.0
     voiced: float = 0.0
     total: float = 0.0
+    phrased: float = 0.0
 
 
 @dataclass(slots=True)
@@ -379,8 +384,19 @@ class AssistantTurn:
         self._latency = None
         thought = first.get("token", now) - first["think"] if "think" in first else 0.0
         voiced = first["voiced"] - first["say"] if "voiced" in first else 0.0
-        total = now - known.total
-        self._do(replace(known, turn=self.number, thought=thought, voiced=voiced, total=total))
+        phrased = (
+            max(0.0, first["say"] - first["token"]) if {"say", "token"} <= first.keys() else 0.0
+        )
+        self._do(
+            replace(
+                known,
+                turn=self.number,
+                thought=thought,
+                phrased=phrased,
+                voiced=voiced,
+                total=now - known.total,
+            )
+        )
 
     def _write(self, text: str, pieces: list[TtsPhrase], now: float) -> None:
         """Add text that is shown, and the phrases that it completes."""

@@ -18,6 +18,7 @@ from sidecar.conversation.conversation_options import IDLE_S, ConversationOption
 from sidecar.conversation.llm_client import choose_llm, create_llm
 from sidecar.interfaces.engine_interface import SynthesisOptions
 from sidecar.live.sessions.session_registry import SessionRegistry
+from sidecar.observability.logs import ONCE_A_MINUTE
 from sidecar.workers.tts_client import TtsClient
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,12 @@ class ConversationRegistry:
             errors.SettingsInvalid: the settings of the LLM are not valid.
         """
         self._llm_address = choose_llm(settings)
+        if self._llm_address is not None and not self._llm_address.looked_for:
+            log.info(
+                "LLM: %s at %s answers conversations",
+                self._llm_address.model or "the first model",
+                self._llm_address.url,
+            )
         self._settings, self._sessions, self._voice = settings, live, voice
         self._thinker: Llm | None = None
         self._others: dict[str, Llm] = {REPEAT_LLM_NAME: RepeatLlm()}
@@ -85,6 +92,19 @@ class ConversationRegistry:
             errors.SidecarError: it does not load.
         """
         return await self._voice.ready() if self._voice is not None else ()
+
+    async def check_voice(self, name: str) -> None:
+        """Refuse a voice that does not exist, unless only the speech server knows its names.
+
+        Raises:
+            errors.VoiceUnknown: the TTS engine has no such voice.
+            errors.SidecarError: the engine does not load.
+        """
+        voices = await self.voices()
+        if voices and name not in voices:
+            raise errors.VoiceUnknown(
+                f"There is no voice '{name[:80]}' here.", hint=f"There are: {', '.join(voices)}."
+            )
 
     async def thinker(self, model: str = "") -> Llm:
         """Return the LLM of that name, '' for the default.
@@ -208,3 +228,9 @@ class ConversationRegistry:
             self.last = told
         elif isinstance(told, output_queue.ReplyStarted):
             self.replies += 1
+        elif isinstance(told, output_queue.ConversationError):
+            log.warning(
+                "a turn of a conversation failed: %s (docs/errors.md)",
+                told.error.code,
+                extra=ONCE_A_MINUTE,
+            )

@@ -36,6 +36,9 @@ TOO_MANY_FILES_MESSAGE, CLIENT_GONE_MESSAGE = (
 """Messages of asyncio that are muted when they repeat."""
 REPEAT_MUTE_S = 10.0
 """Time in seconds for which the first of these messages is muted."""
+ONCE_A_MINUTE = {"mute_s": 60.0}
+"""``extra`` of a line that clients can cause at will: it is written once in that many seconds,
+whatever its arguments."""
 _FLUSH_TIMEOUT_S = 1.0
 """Time in seconds that the shutdown waits for lines to be written."""
 
@@ -73,6 +76,9 @@ class ProcessLog:
         formatter = JsonFormatter() if as_json else logging.Formatter(TEXT_FORMAT)
         root = logging.getLogger()
         root.setLevel(level.upper())
+        # It logs a line for each request, at `info`; ours say what they were for.
+        if root.level == logging.INFO:
+            logging.getLogger("httpx").setLevel(logging.WARNING)
         handlers: list[logging.Handler] = []
         if sys.stderr is not None:  # an executable without a console has none
             handlers.append(logging.StreamHandler(_line_buffered_stderr()))
@@ -127,16 +133,22 @@ class _DroppingQueueHandler(logging.handlers.QueueHandler):
 
 
 def _repeat_filter() -> Callable[[logging.LogRecord], bool]:
-    """Return a filter of asyncio's messages that repeat without need.
+    """Return a filter of messages that repeat without need: `ONCE_A_MINUTE`, and asyncio's.
 
     If the limit of open files is reached, asyncio retries `accept` two thousand times a second. It
     logs a traceback each time, which would fill a disk. It also logs every write to a client that
     has just disconnected.
     """
     told_at = -math.inf
+    muted_until: dict[str, float] = {}
 
     def wanted(record: logging.LogRecord) -> bool:
         nonlocal told_at
+        if mute_s := getattr(record, "mute_s", 0.0):
+            now = time.monotonic()
+            if now < muted_until.get(record.msg, -math.inf):
+                return False
+            muted_until[record.msg] = now + mute_s
         if record.name != "asyncio":
             return True
         if record.getMessage().startswith(TOO_MANY_FILES_MESSAGE):

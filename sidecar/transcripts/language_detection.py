@@ -34,7 +34,8 @@ def doubtful_language_notice() -> Notice:
         "The recording does not seem to be English, the only language of the engine "
         "'moonshine': the text is probably wrong. For another language: "
         f"{install_command('whisper')}, then vibevoice-asr pull whisper:small, then start "
-        "with --engine whisper.",
+        "with --engine whisper. If it is English, check that the sample rate that the client "
+        "names is that of its audio.",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import re
 import sys
@@ -18,6 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from sidecar.api import live_messages, live_routes
+from sidecar.interfaces.live_options import EndpointingOptions
 
 sys.path.append(str(REPOSITORY / "docs"))
 from live_event_schemas import SERVER_MESSAGES, LiveMessage
@@ -329,3 +331,11 @@ def test_the_document_names_every_message_and_field() -> None:
     ]
     assert unnamed == []
     assert all(str(code) in page for code in live_routes.LIVE_CLOSE_CODES.values())
+
+
+def test_the_schema_has_the_defaults_and_the_meaning_of_endpointing() -> None:
+    schema = live_messages.LiveEndpointing.model_json_schema()["properties"]
+    defaults = {name: field["default"] for name, field in schema.items()}
+    assert defaults == dataclasses.asdict(EndpointingOptions())
+    assert all(field["description"] for field in schema.values())
+    assert live_messages.LiveEndpointing().model_dump(exclude_none=True) == {}, "changes nothing"

@@ -30,6 +30,7 @@ from sidecar.cli.bench_statistics import (
     ratios,
     render,
 )
+from sidecar.cli.bench_target import LoadTestLiveWire, LoadTestTarget
 
 THEIRS = [
     "session_id", "responses", "success", "error_code", "send_duration_seconds",
@@ -336,6 +337,20 @@ def test_a_bound_holds_or_says_how_it_is_broken(text: str, broken: bool) -> None
     said = parse_bound(text, compared=True).broken(figures, other)
     assert (said is not None) == broken
     assert said is None or text.replace(" ", "") in said
+
+
+def test_numbers_of_sessions_of_one_service_are_the_columns_of_one_table() -> None:
+    side = LoadTestTarget("here", LoadTestLiveWire.LIVE, "http://127.0.0.1:1")
+    found = [
+        [bench_run.LoadTestRow(side, many, (), dict.fromkeys(NAMES, float(many)))]
+        for many in (1, 16)
+    ]
+    head, _, first, *rest = bench_run.render_results(found, "markdown").splitlines()
+    assert [cell.strip() for cell in head.split("|")[1:-1]] == ["figure", "1", "16"]
+    assert [cell.strip() for cell in first.split("|")[1:-1]] == [NAMES[0], "1.000", "16.000"]
+    assert len(rest) == len(NAMES) - 1
+    single = bench_run.render_results(found[:1], "markdown").splitlines()[0]
+    assert side.name in single
 
 
 def test_rows_are_written_in_every_format() -> None:

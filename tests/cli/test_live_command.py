@@ -22,6 +22,8 @@ from scripted_speech import talk
 from service_process import PATIENCE_S, REPOSITORY, Server, popen, shown_on, wait_until
 
 from sidecar.cli import run
+from sidecar.cli.live import line_of
+from sidecar.transcripts.transcript import Segment
 
 Starts = Callable[..., "subprocess.Popen[bytes]"]
 
@@ -217,3 +219,13 @@ def test_what_is_wrong_is_said_in_a_line(
     assert said in written.err
     assert written.out == ""
     assert code == 2 or len(written.err.splitlines()) == 1
+
+
+def test_a_line_has_its_time_and_its_speaker_also_before_that_is_known() -> None:
+    plain = Segment(62.5, 64.0, "Ever tried.", None)
+    assert line_of(plain, labels=False) == "Ever tried.\n"
+    lines = [line_of(Segment(62.5, 64.0, "Ever tried.", speaker)) for speaker in (1, None)]
+    assert lines == [
+        "[00:01:02.5] Speaker_1: Ever tried.\n",
+        "[00:01:02.5] Speaker_?: Ever tried.\n",
+    ]

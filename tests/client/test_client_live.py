@@ -9,7 +9,7 @@ import random
 import threading
 import wave
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,11 +20,13 @@ from network_faults import network
 from scripted_speech import pieces, talk
 from service_process import PATIENCE_S, Server, wait_until
 from vibevoice_asr_client import (
+    NEVER,
     AnswerNotUnderstood,
     AsyncClient,
     Busy,
     Client,
     ClientError,
+    ConnectionLost,
     Final,
     Noticed,
     Retry,
@@ -332,3 +334,33 @@ def test_what_was_not_begun_begins_anew_and_what_was_is_gone() -> None:
     stream.took('{"type": "began", "received_samples": 0, "received_orders": 0}')
     with pytest.raises(codes.SessionNotFound):
         stream.lost(codes.SessionNotFound("none"))
+
+
+@pytest.mark.parametrize(("grace_s", "over_s"), [(15.0, 15.0), (90.0, 90.0), (0.0, 0.0)])
+def test_a_lost_session_is_tried_again_as_long_as_the_service_keeps_it(
+    grace_s: float, over_s: float
+) -> None:
+    now = datetime(2026, 11, 23, tzinfo=UTC)
+    stream = Stream({}, "pcm16", 16_000, Surroundings(Retry(), lambda: 0.0, lambda: now))
+    stream.opening()
+    began = {"received_samples": 0, "received_orders": 0, "grace_s": grace_s}
+    stream.took(json.dumps({"type": "began", **began}))
+    start, waits = now, []
+    with pytest.raises(ConnectionLost) as lost:  # noqa: PT012 - as often as it takes
+        while True:
+            waits.append(stream.lost(None))
+            now += timedelta(seconds=waits[-1])
+            stream.opening()
+    assert lost.value.hint
+    assert (now - start).total_seconds() >= over_s, "an attempt after it finds out"
+    assert len(waits) >= Retry().attempts - 1
+    if grace_s:
+        assert max(waits) <= 2.0, "a service that is back soon is found in time"
+
+
+def test_without_retries_the_first_lost_connection_ends_the_session() -> None:
+    stream = Stream({}, "pcm16", 8, dataclasses.replace(AROUND, retry=NEVER))
+    stream.opening()
+    stream.took('{"type": "began", "received_samples": 0, "received_orders": 0, "grace_s": 15}')
+    with pytest.raises(ConnectionLost):
+        stream.lost(None)

@@ -44,10 +44,12 @@ def case(node: str, server: Server, studio: Any) -> Callable[..., Any]:
                 *WEBSOCKET,
                 "tests/live.js",
                 name,
-                **more,
-                SERVICE_URL=f"http://127.0.0.1:{port}",
-                DIRECT=f"http://127.0.0.1:{server.port}",
-                RECORDING=str(studio.voice),
+                **{
+                    "SERVICE_URL": f"http://127.0.0.1:{port}",
+                    "DIRECT": f"http://127.0.0.1:{server.port}",
+                    "RECORDING": str(studio.voice),
+                    **more,
+                },
             )
         )
 
@@ -162,6 +164,31 @@ def test_live_a_token_goes_beside_the_subprotocol_or_by_a_ticket(
         "x" * 20: "token_invalid",  # another one than none at all: it was seen
         "/" * 20: "token_invalid",
     }
+
+
+def test_a_page_without_the_token_opens_each_connection_with_a_ticket(
+    case: Callable[..., Any], start_server: Callable[..., Server], websockets: None
+) -> None:
+    server = start_server(token="a token of the page's own server")
+    with network(server.port, 300, 600, 900) as between:
+        direct = f"http://127.0.0.1:{server.port}"
+        came = case(
+            "tickets",
+            between.port,
+            DIRECT=direct,
+            TOKEN="a token of the page's own server",
+            KNOWN_BY="",
+        )
+        assert came["asked"] == between.connections + 1, "one for each, and one that failed"
+        assert between.connections >= 3
+    assert came["events"][-1]["type"] == "summary"
+    assert came["once"] == ["opened", "ticket_invalid"]
+
+
+def test_a_refused_origin_is_not_tried_again(case: Callable[..., Any]) -> None:
+    came = case("refused")
+    assert (came["made"], came["status"]) == (1, 403)
+    assert "allowed_origins" in came["hint"]
 
 
 def test_errors_are_known_by_their_codes(case: Callable[..., Any]) -> None:

@@ -130,6 +130,23 @@ def test_where_the_time_went_is_told_with_the_first_sound() -> None:
     )
 
 
+def test_the_wait_for_the_rest_of_the_first_phrase_is_a_part_of_its_own() -> None:
+    table = Table()
+    table.starts()
+    table.now = 1.0
+    table.stops()
+    table.until(1.1)
+    table.now = 1.15
+    table.words("What do you count?", upto=1.0)
+    table.until(1.2)
+    table.take(LlmToken(1.35, 1, "One"))
+    table.take(LlmToken(1.5, 1, ", two, three, four. Five"))
+    table.take(TtsAudio(1.6, 1, 0, silence(0.1)))
+    (latency,) = table.told(ReplyLatency)
+    assert (latency.thought, latency.phrased, latency.voiced) == pytest.approx((0.2, 0.15, 0.1))
+    assert latency.total == pytest.approx(0.6)
+
+
 def test_words_are_wanted_from_a_tenth_of_a_second_on() -> None:
     table = Table()
     table.starts()

@@ -61,7 +61,7 @@ def test_an_error_without_words_speaks_with_its_defaults():
     ("said", "page"),
     [
         (live_messages.error_message, "docs/live-wire.md"),
-        (s2s_messages.native_error_message, "docs/talk.md"),
+        (s2s_messages.native_error_message, "docs/talk-wire.md"),
         (yap_messages.yap_error, "docs/live.md"),
         (server_events.error_event, "docs/openai.md"),
     ],

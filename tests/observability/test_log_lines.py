@@ -1,4 +1,4 @@
-"""Lines of the log as JSON."""
+"""Lines of the log: as JSON, and those that clients cause, once in a while and bounded."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import pytest
+from s2s_client import Page
+from service_process import Server, wait_until
+from vibevoice_asr_client import Client, codes
 
 from sidecar.observability.logs import JsonFormatter
+
+PATIENCE_S = 30
 
 
 @pytest.fixture
@@ -31,3 +36,53 @@ def test_the_time_of_a_line_is_the_same_everywhere() -> None:
     record.created = datetime(2026, 11, 23, 10, 31, 34, 56_000, UTC).timestamp()
     line = json.loads(JsonFormatter().format(record))
     assert line["time"] == "2026-11-23T10:31:34.056Z"
+
+
+def lines(server: Server, part: str) -> list[str]:
+    """The lines of its log that have ``part``."""
+    return [line for line in server.log().splitlines() if part in line]
+
+
+def test_a_refused_page_is_in_the_log_with_its_origin_once(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server()
+    for tail in (".org/" + "\u2028" * 100, "again"):
+        page = {"Origin": f"http://elsewhere.example{tail}".encode()}
+        assert server.client.get("/health", headers=page).status_code == 403
+    server.client.get("/health")
+    (line,) = lines(server, "allowed_origins")
+    assert "'http://elsewhere.example.org/" in line
+    assert line.isascii()
+    assert len(line) < 1000
+    assert " - WARNING - " in line
+
+
+def test_refused_live_sessions_are_one_line(start_server: Callable[..., Server]) -> None:
+    server = start_server(live_sessions=1)
+    with Client(f"http://127.0.0.1:{server.port}") as client, client.live():
+        for _ in range(3):
+            with pytest.raises(codes.LiveFull) as full, client.live():
+                pass
+            assert "live_sessions" in full.value.hint
+    (line,) = lines(server, "live_full")
+    assert "live_sessions" in line
+
+
+async def test_the_log_names_the_language_model_and_a_failed_turn(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(llm="http://127.0.0.1:9", llm_model="little", voice_engine="scripted")
+    (line,) = lines(server, "LLM: ")
+    assert "little at http://127.0.0.1:9" in line
+    async with Page(server) as page:
+        for text in ("How are you?", "Are you there?"):
+            await page.send(type="text", text=text)
+            await page.until("error")
+            await page.until("status", state="ready")
+    wait_until(lambda: bool(lines(server, "a turn of a conversation")), PATIENCE_S, "it is logged")
+    (line,) = lines(server, "a turn of a conversation")
+    assert " - WARNING - " in line
+    assert "llm_unreachable" in line
+    assert not lines(server, "HTTP Request")
+    assert "How are you" not in server.log()

@@ -177,3 +177,28 @@ async def _sound_of(page: OurPage, _: Any) -> bytes:
     sound = await page.sound()
     await page.until("reply_ended")
     return sound
+
+
+async def test_a_voice_that_does_not_exist_is_refused_and_nothing_changes(talks: Server) -> None:
+    async with OurPage(talks) as page:
+        await page.send(type="begin", voice="nobody's")
+        refused = await page.until("error")
+        assert refused["code"] == "voice_unknown"
+        assert "There are: " in refused["hint"]
+        began = await page.begins(voice="")
+        await page.send(type="change", voice="nobody's")
+        assert (await page.until("error"))["code"] == "voice_unknown"
+        await page.send(type="change", voice="")
+        assert (await page.until("began"))["voice"] == began["voice"]
+
+
+async def test_the_latency_has_a_part_from_the_first_words_to_the_first_phrase(
+    talks: Server,
+) -> None:
+    async with OurPage(talks) as page:
+        await page.begins()
+        await page.send(type="text", text="How are you?")
+        latency = await page.until("latency")
+        parts = [latency[f"{name}_s"] for name in ("thought", "phrased", "voiced")]
+        assert all(part >= 0 for part in parts)
+        assert latency["total_s"] >= sum(parts) - 0.001, "nothing of a typed turn begins early"

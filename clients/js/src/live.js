@@ -2,8 +2,9 @@
 
 import { ask } from "./asking.js";
 import * as calls from "./calls.js";
-import { ClientError, ConnectionLost, ServiceUnreachable } from "./errors.js";
-import { LiveStream } from "./livestream.js";
+import { ClientError, ConnectionLost, ServiceError, ServiceUnreachable } from "./errors.js";
+import { LiveStream, LOST_HINT } from "./livestream.js";
+import { passes } from "./retry.js";
 import { newKey } from "./world.js";
 
 /** @typedef {import("./wire.js").Segment} Segment */
@@ -42,10 +43,11 @@ import { newKey } from "./world.js";
 
 /**
  * `rate`: samples a second (16000); `encoding`: what one is, mono and little-endian. `signal` ends the
- * session. `WebSocket`: another one than the platform's.
+ * session. `ticket` of `POST /v1/live/ticket` instead of a token: a word opens one connection, a function
+ * is asked for one before each, also to reconnect. `WebSocket`: another one than the platform's.
  *
  * @typedef {LiveOptions & { rate?: number, encoding?: "pcm16" | "float32", signal?: AbortSignal,
- *   WebSocket?: typeof globalThis.WebSocket }} LiveSetup
+ *   ticket?: string | (() => string | Promise<string>), WebSocket?: typeof globalThis.WebSocket }} LiveSetup
  */
 
 /** The subprotocol that is spoken; the token stands beside it, as a page has no headers for it. */
@@ -89,11 +91,11 @@ export class LiveSession {
    * @param {{ retry: import("./retry.js").Retry, world: import("./world.js").World }} how
    */
   constructor(service, setup, { retry, world }) {
-    const { rate = 16_000, encoding = "pcm16", signal, WebSocket, ...options } = setup;
-    this.#setup = { signal, WebSocket: WebSocket ?? globalThis.WebSocket };
+    const { rate = 16_000, encoding = "pcm16", signal, ticket, WebSocket, ...options } = setup;
+    this.#setup = { signal, ticket, WebSocket: WebSocket ?? globalThis.WebSocket };
     if (!this.#setup.WebSocket)
       throw new ClientError("There is no WebSocket here.", {
-        hint: "Node has one from version 22 on; or hand one in: live({ WebSocket }).",
+        hint: "Node has one from version 22 on. Before that: npm install ws, and hand it in: live({ WebSocket }).",
       });
     [this.#service, this.#retry, this.#world] = [service, retry, world];
     const id = newKey();
@@ -221,7 +223,7 @@ export class LiveSession {
       while (!this.#stream.ended && !this.#closing.signal.aborted) {
         const error = await this.#connection();
         if (this.#stream.ended || this.#closing.signal.aborted) break;
-        await this.#world.sleep(this.#stream.lost(error, this.#world.random()), this.#closing.signal);
+        await this.#world.sleep(this.#stream.lost(error, this.#world.random(), this.#world.now()), this.#closing.signal);
       }
     } catch (error) {
       if (!this.#closing.signal.aborted) this.#error = error;
@@ -244,8 +246,9 @@ export class LiveSession {
     const offered = [SPOKEN];
     let address = `ws${url.slice("http".length)}/v1/live`;
     try {
-      if (token && PLAIN.test(token)) offered.push(`bearer.${token}`);
-      else if (token) address += `?ticket=${encodeURIComponent(await this.#ticket())}`;
+      const plain = !this.#setup.ticket && token && PLAIN.test(token);
+      if (plain) offered.push(`bearer.${token}`);
+      else if (token || this.#setup.ticket) address += `?ticket=${encodeURIComponent(await this.#ticket())}`;
     } catch (error) {
       if (error instanceof ClientError) return error;
       throw error;
@@ -289,8 +292,10 @@ export class LiveSession {
         this.#ring();
       };
       socket.onclose = ended;
-      socket.onerror = () => {
-        if (!opened) ended(); // Node does not always close what never opened
+      socket.onerror = (event) => {
+        if (opened) return;
+        wrong ??= refusalOf(event);
+        ended(); // Node does not always close what never opened
       };
       if (this.#closing.signal.aborted) farewell();
     });
@@ -314,16 +319,47 @@ export class LiveSession {
 
   #lost() {
     const { url } = this.#service;
-    if (this.#stream.began) return new ConnectionLost(`The service at ${url} broke off the live session.`);
+    if (this.#stream.began)
+      return new ConnectionLost(
+        `The service at ${url} broke off the live session, and no attempt to reconnect succeeded.`,
+        { hint: LOST_HINT },
+      );
     return new ServiceUnreachable(`No service answers at ${url}.`, {
       hint: "Is it running? A page needs its origin allowed there, too.",
     });
   }
 
   async #ticket() {
+    const { ticket: given } = this.#setup;
+    if (typeof given === "string") return given;
+    if (given)
+      try {
+        return await given();
+      } catch (cause) {
+        throw new ServiceUnreachable(`There was no ticket for the live session: ${cause}.`, {
+          hint: "The function `ticket` of live() failed; its error is the cause.",
+          cause,
+        });
+      }
     const call = calls.question("POST", "/v1/live/ticket", undefined, false);
     const how = { retry: this.#retry, world: this.#world, signal: this.#closing.signal };
     const { ticket } = calls.bodyOf(await ask(this.#service, call, how));
     return String(ticket);
   }
+}
+
+/**
+ * What a refused handshake said, as far as a platform tells: the package `ws` does, browsers do not.
+ *
+ * @param {Event} event
+ * @returns {ServiceError | null}
+ */
+function refusalOf(event) {
+  const said = "message" in event ? String(event.message) : "";
+  const status = Number(/server response: (\d{3})$/.exec(said)?.[1]);
+  if (!status || passes(status)) return null;
+  return new ServiceError(`The service refused the connection (${status}).`, {
+    hint: "403: add the page's origin to allowed_origins of the service, whose log names it.",
+    status,
+  });
 }

@@ -16,6 +16,11 @@ const WIDTHS = /** @type {Record<string, number>} */ ({ pcm16: 2, float32: 4 });
 const MESSAGE_S = 1;
 /** So many messages without a word of the service; then it is waited for one. */
 const MESSAGES = 64;
+/** Longest pause between two attempts while the service keeps the session (`grace_s` of `began`). */
+const RECONNECT_MS = 2000;
+/** What to do once it does not. */
+export const LOST_HINT =
+  "Begin a new session once the service answers. If interruptions are longer than its live_grace, raise that setting.";
 /** Seconds of sound that wait for the service, at most: whoever sends waits then, too. */
 const KEPT_S = 120;
 /** Codes of what may be another answer a little later, to somebody who comes again. */
@@ -56,6 +61,8 @@ export class LiveStream {
   #ready = false;
   #tried = false;
   #failures = 0;
+  /** @type {number | null} */
+  #lostAt = null;
 
   /**
    * @param {string} session
@@ -155,13 +162,13 @@ export class LiveStream {
   took(text) {
     const body = bodyOf(text);
     if (body.type === "error") throw errorOf({ ...body, detail: body.message });
-    if (body.type === "began") [this.began, this.#ready, this.#failures] = [body, true, 0];
+    if (body.type === "began") [this.began, this.#ready, this.#failures, this.#lostAt] = [body, true, 0, null];
     if (body.type === "began" || body.type === "received") {
       this.#acknowledge(body);
       return null;
     }
     if (typeof body.number !== "number" || body.number <= this.#last) return null;
-    [this.#last, this.#failures] = [body.number, 0];
+    [this.#last, this.#failures, this.#lostAt] = [body.number, 0, null];
     this.ended = body.type === "summary";
     if (this.#knows(body)) return null;
     return /** @type {import("./live.js").LiveEvent} */ (/** @type {unknown} */ (body));
@@ -172,9 +179,10 @@ export class LiveStream {
    *
    * @param {import("./errors.js").ClientError | null} error
    * @param {number} chance
+   * @param {number} now milliseconds
    * @throws {import("./errors.js").ClientError} there is none
    */
-  lost(error, chance) {
+  lost(error, chance, now) {
     const told = this.#ready;
     this.#ready = false;
     const code = error instanceof ServiceError ? error.code : "";
@@ -189,10 +197,28 @@ export class LiveStream {
     if (said && !passing) throw error;
     this.#failures += 1;
     const asked = error instanceof ServiceError ? error.retryAfter : null;
-    const wait = waitMs(this.#retry, this.#failures, chance, asked);
+    const wait = this.#pauseMs(chance, asked, now);
     if (wait === null)
-      throw error ?? new ConnectionLost("The service broke off the live session.");
+      throw error ?? new ConnectionLost("The service broke off the live session.", { hint: LOST_HINT });
     return wait;
+  }
+
+  /**
+   * Milliseconds before the next attempt; null: the attempts and `grace_s` are over.
+   *
+   * @param {number} chance
+   * @param {number | null} asked
+   * @param {number} now
+   */
+  #pauseMs(chance, asked, now) {
+    this.#lostAt ??= now;
+    const left = (this.began?.grace_s ?? 0) * 1000 - (now - this.#lostAt);
+    if (left <= 0) return waitMs(this.#retry, this.#failures, chance, asked);
+    // With NEVER the first failure is the last one.
+    const counted = Math.min(this.#failures, Math.max(1, this.#retry.attempts - 1));
+    const wait = waitMs(this.#retry, counted, chance, asked);
+    if (wait === null || asked !== null) return wait;
+    return Math.min(wait, RECONNECT_MS, left + 100); // the last one finds out whether it is gone
   }
 
   /**

@@ -170,7 +170,7 @@ test("a live session's sound arrives once and in order, however connections brea
     if (at % 3) take(stream.next());
     else stream.next(); // lost on its way, and the connection with it
     if (at % 3 === 0) {
-      assert.ok(stream.lost(null, 0.5) > 0);
+      assert.ok(stream.lost(null, 0.5, 0) > 0);
       assert.equal(JSON.parse(stream.opening()).after, 0);
       stream.took(JSON.stringify({ type: "began", ...counts() }));
     }
@@ -184,4 +184,26 @@ test("a live session's sound arrives once and in order, however connections brea
   assert.equal(stream.took('{"type": "partial", "number": 3, "text": "so"}')?.text, "so");
   assert.equal(stream.took('{"type": "partial", "number": 3, "text": "so"}'), null, "it was there");
   assert.equal(JSON.parse(stream.opening()).after, 3);
+});
+
+test("a lost live session is tried again as long as the service keeps it", () => {
+  const began = JSON.stringify({ type: "began", received_samples: 0, received_orders: 0, grace_s: 15 });
+  const stream = new LiveStream("ours", { rate: 4, encoding: "pcm16" }, {}, PATIENT);
+  stream.opening();
+  stream.took(began);
+  let now = 0;
+  const again = () => {
+    for (;;) {
+      const wait = stream.lost(null, 0, now);
+      assert.ok(wait <= 2000);
+      now += wait;
+      stream.opening();
+    }
+  };
+  assert.throws(again, (error) => error instanceof ConnectionLost && Boolean(error.hint));
+  assert.ok(now >= 15_000, `given up after ${now} ms`);
+  const once = new LiveStream("ours", { rate: 4, encoding: "pcm16" }, {}, { ...PATIENT, attempts: 1 });
+  once.opening();
+  once.took(began);
+  assert.throws(() => once.lost(null, 0, 0), ConnectionLost);
 });

@@ -15,8 +15,8 @@ async function all(iterator) {
   return found;
 }
 
-async function spoken(client) {
-  const live = client.live({ partials: false, diarize: false, encoding: "pcm16" });
+async function spoken(client, more = {}) {
+  const live = client.live({ partials: false, diarize: false, encoding: "pcm16", ...more });
   for (const loud of [0, 0.3, 0.2, 0.35, 0.25]) {
     const turn = new Int16Array(16_000 * 2.3).fill(loud * 32767, 0, 16_000 * 1.5);
     for (let at = 0; at < turn.length; at += 1600) await live.send(turn.subarray(at, at + 1600));
@@ -123,6 +123,41 @@ const CASES = {
       await live.close();
     }
     return said;
+  },
+
+  /** SERVICE_URL cuts its connections; only DIRECT's client has the token. */
+  async tickets() {
+    const near = new VibevoiceClient({ url: process.env.DIRECT, token: process.env.TOKEN });
+    let asked = 0;
+    const ticket = async () => {
+      asked += 1;
+      if (asked === 2) throw new TypeError("the page's own server is away");
+      return (await near.question("/v1/live/ticket", { method: "POST" })).ticket;
+    };
+    const events = await spoken(client, { ticket });
+    const word = await near.question("/v1/live/ticket", { method: "POST" });
+    const far = new VibevoiceClient({ url: process.env.DIRECT });
+    const opened = async (ticket) => {
+      const live = far.live({ ticket });
+      const said = await live.opened().then(() => "opened", ({ code }) => code);
+      await live.close();
+      return said;
+    };
+    return { asked, events, once: [await opened(word.ticket), await opened(word.ticket)] };
+  },
+
+  /** As the package `ws` tells that the handshake was refused. */
+  async refused() {
+    let made = 0;
+    class WebSocket {
+      constructor() {
+        made += 1;
+        setTimeout(() => this.onerror({ message: "Unexpected server response: 403" }));
+      }
+      close() {}
+    }
+    const { status, hint } = await all(client.live({ WebSocket })).catch((error) => error);
+    return { made, status, hint };
   },
 
   async errors() {

@@ -189,11 +189,13 @@ export type LiveOptions = {
 };
 /**
  * `rate`: samples a second (16000); `encoding`: what one is, mono and little-endian. `signal` ends the
- * session. `WebSocket`: another one than the platform's.
+ * session. `ticket` of `POST /v1/live/ticket` instead of a token: a word opens one connection, a function
+ * is asked for one before each, also to reconnect. `WebSocket`: another one than the platform's.
  */
 export type LiveSetup = LiveOptions & {
     rate?: number;
     encoding?: "pcm16" | "float32";
     signal?: AbortSignal;
+    ticket?: string | (() => string | Promise<string>);
     WebSocket?: typeof globalThis.WebSocket;
 };

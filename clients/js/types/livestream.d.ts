@@ -1,3 +1,5 @@
+/** What to do once it does not. */
+export const LOST_HINT: "Begin a new session once the service answers. If interruptions are longer than its live_grace, raise that setting.";
 /** @typedef {{ start: number, bytes: Uint8Array }} Sound `start`: its first sample, of the session's */
 /** @typedef {{ number: number, text: string }} Order */
 export class LiveStream {
@@ -60,9 +62,10 @@ export class LiveStream {
      *
      * @param {import("./errors.js").ClientError | null} error
      * @param {number} chance
+     * @param {number} now milliseconds
      * @throws {import("./errors.js").ClientError} there is none
      */
-    lost(error: import("./errors.js").ClientError | null, chance: number): number;
+    lost(error: import("./errors.js").ClientError | null, chance: number, now: number): number;
     #private;
 }
 /**

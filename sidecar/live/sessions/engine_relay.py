@@ -16,6 +16,7 @@ from sidecar.concurrency import running
 from sidecar.interfaces.live_events import NoticeRaised, SessionRejected, Summary, from_wire
 from sidecar.live.sessions.input_log import InputChunk, InputCommit, InputDiscard
 from sidecar.live.sessions.session import Session
+from sidecar.observability.logs import ONCE_A_MINUTE
 from sidecar.transcripts.transcript import Notice
 from sidecar.workers import channel
 from sidecar.workers.rpc_client import RpcCall, RpcCallEnded
@@ -25,7 +26,10 @@ log = logging.getLogger(__name__)
 
 ENGINE_RESTARTED_NOTICE = Notice("engine_restarted", "The engine was restarted; no audio is lost.")
 OVERLOADED_DETAIL = "As many people speak as this machine can transcribe in time."
-OVERLOADED_HINT = "Try again later, or give the service a machine with more cores."
+OVERLOADED_HINT = (
+    "Try again later, raise live_delay (finals may come later), or give the service a machine with "
+    "more cores."
+)
 
 
 class SharedLiveEngine(Protocol):
@@ -112,6 +116,9 @@ async def _relay_once(session: Session, engine: SharedLiveEngine, *, alone: bool
             async for answer, _ in call.answers():
                 event = from_wire(answer)
                 if isinstance(event, SessionRejected):
+                    log.warning(
+                        "a live session ended (live_full): too many speak", extra=ONCE_A_MINUTE
+                    )
                     raise errors.LiveFull(OVERLOADED_DETAIL, hint=OVERLOADED_HINT)
                 if isinstance(event, Summary):
                     event = await session.kept(event)

@@ -5,6 +5,7 @@ The engine decides by the load how many of them may speak at once (`live.runtime
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
@@ -17,9 +18,12 @@ from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.interfaces.request_options import parse_language
 from sidecar.limit_overrides import limit
+from sidecar.observability.logs import ONCE_A_MINUTE
 
 if TYPE_CHECKING:
     from sidecar.live.sessions.session import Session
+
+log = logging.getLogger(__name__)
 
 MAX_COMMANDS = 20_000
 """Commits, cancels and changes of one session: each leaves events, which are kept."""
@@ -119,6 +123,12 @@ class SessionAdmission:
             raise errors.LiveUnavailable()
         going = [one for one in there if not one.over]
         if len(going) >= self.most:
+            log.warning(
+                "live sessions are refused (live_full): %d are going on, as many as "
+                "live_sessions or the engine allows",
+                len(going),
+                extra=ONCE_A_MINUTE,
+            )
             raise errors.LiveFull()
         has = sum(one.owner == caller.owner for one in going)
         if not self._may_have_more(caller, has, self.most - len(going)):

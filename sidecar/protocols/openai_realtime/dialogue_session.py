@@ -315,12 +315,7 @@ async def check_voice(service: Service, manners: dialogue_config.RealtimeDialogu
     """
     if not (manners.own_voice and manners.speaks):
         return
-    voices = await service.conversations.voices()
-    if voices and manners.own_voice not in voices:
-        raise errors.VoiceUnknown(
-            f"There is no voice '{manners.own_voice[:80]}' here.",
-            hint=f"There are: {', '.join(voices)}.",
-        )
+    await service.conversations.check_voice(manners.own_voice)
 
 
 async def serve_dialogue(

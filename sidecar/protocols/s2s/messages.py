@@ -306,7 +306,7 @@ def native_error_message(error: errors.SidecarError, turn: int = 0) -> str:
     """Return the message of an error, with its hint; ``turn`` is 0 if it concerns no reply."""
     body = {
         "message": error.detail,
-        "hint": error.hint_on("docs/talk.md"),
+        "hint": error.hint_on("docs/talk-wire.md"),
         "code": error.code,
         "turn": turn,
     }
@@ -369,5 +369,5 @@ def _latency_fields(latency: assistant_turn.ReplyLatency) -> dict[str, float]:
     """Return the latencies in seconds, by the names of `ReplyLatency`."""
     return {
         f"{name}_s": round(getattr(latency, name), 4)
-        for name in ("endpoint", "recognised", "thought", "voiced", "total")
+        for name in ("endpoint", "recognised", "thought", "phrased", "voiced", "total")
     }

@@ -184,7 +184,7 @@ class _S2SConnection:
             await self._ordered(order)
         except ValueError:
             await self._warn(errors.RequestInvalid("The message is not JSON."))
-        except (errors.FieldInvalid, errors.ModelNotFound) as error:
+        except (errors.FieldInvalid, errors.ModelNotFound, errors.VoiceUnknown) as error:
             await self._warn(error, ours_known=isinstance(order, messages.S2SBegin))
         return True
 
@@ -237,9 +237,10 @@ class _S2SConnection:
                 self._talk.end()
 
     async def _begin(self, begin: messages.S2SBegin) -> None:
-        """Switch to native messages and to the client's player. If the requested model does not
-        exist, nothing changes."""
+        """Switch to native messages and to the client's player. If the requested model or voice
+        does not exist, nothing changes."""
         await self._service.conversations.thinker(begin.model or self._model)
+        await self._check_voice(begin.voice)
         self._rate = begin.rate
         self._manner = dataclasses.replace(self._manner, rate=begin.rate)
         self._talk.plays(output_queue.PlaybackClient(clears=begin.clears, holds=begin.holds))
@@ -249,6 +250,7 @@ class _S2SConnection:
     async def _change(self, voice: str | None, model: str | None) -> None:
         conversations = self._service.conversations
         thinker = await conversations.thinker(self._model if model is None else model)
+        await self._check_voice(voice)
         self._model = self._model if model is None else model
         if voice is not None:
             usual = voice or self._service.settings.talk_voice
@@ -264,6 +266,18 @@ class _S2SConnection:
             "synthetic": speaks is not None,
         }
         await self._socket.send(messages.json_message("began", **said))
+
+    async def _check_voice(self, voice: str | None) -> None:
+        """Refuse a voice that the TTS engine does not have. If the engine does not load, the first
+        reply says so."""
+        if not voice:
+            return
+        try:
+            await self._service.conversations.check_voice(voice)
+        except errors.VoiceUnknown:
+            raise
+        except errors.SidecarError:
+            pass
 
     async def _warn(self, error: errors.SidecarError, *, ours_known: bool = False) -> None:
         """Send an error; ``ours_known``: the client knows native messages, though they have not

@@ -18,7 +18,7 @@ from vibevoice_asr_client.errors import (
 )
 from vibevoice_asr_client.flows import Surroundings
 from vibevoice_asr_client.live_events import LiveEvent
-from vibevoice_asr_client.live_stream import Stream
+from vibevoice_asr_client.live_stream import LOST_HINT, Stream
 from vibevoice_asr_client.tls import HINT, Trust, refusal
 
 LONGEST_MESSAGE = 64 << 20
@@ -34,11 +34,12 @@ class AsyncLive:
 
     Entering waits until the service has taken the session. A connection that is lost is made again,
     what the service has not got is sent again, and events go on behind the last that came, as long
-    as the service keeps the session (its ``live_grace``). Left before `Summary` came, the session
+    as the service keeps the session (its ``live_grace``, ``grace_s`` of `began`), and at least for
+    the attempts of `Retry`. Left before `Summary` came, the session
     ends with it.
 
     Raises (on entering, and from each call once it is over):
-        ServiceUnreachable: nothing answers, again and again.
+        ServiceUnreachable: nothing answers, again and again (`ConnectionLost`: no more).
         ServiceError: the service said no; `codes` has a class for each code.
     """
 
@@ -211,7 +212,11 @@ class AsyncLive:
             said = f"The certificate at {self._url} is not believed: {why}."
             return CertificateRefused(said, hint=HINT)
         if self._stream.began:
-            return ConnectionLost(f"The service at {self._url} broke off the live session.")
+            return ConnectionLost(
+                f"The service at {self._url} broke off the live session, and no attempt to "
+                "reconnect succeeded.",
+                hint=LOST_HINT,
+            )
         return ServiceUnreachable(f"No service answers at {self._url}.")
 
     async def _talk(self) -> None:

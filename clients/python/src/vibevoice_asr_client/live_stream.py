@@ -12,6 +12,7 @@ import json
 import uuid
 from collections import deque
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Deque, Dict, List, Mapping, Optional, Union
 
 from vibevoice_asr_client.codes import SessionHandedOver, SessionNotFound
@@ -38,8 +39,14 @@ MESSAGE_S = 1.0
 """Seconds of sound that go in one message, at most."""
 MESSAGES = 64
 """So many without a word of the service; then it is waited for one."""
+RECONNECT_S = 2.0
+"""Longest pause between two attempts while the service keeps the session (``grace_s``)."""
 KEPT_S = 120.0
 """Seconds of sound that wait for the service, at most: whoever sends waits then, too."""
+LOST_HINT = (
+    "Begin a new session once the service answers. If interruptions are longer than its "
+    "live_grace, raise that setting."
+)
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,7 @@ class Stream:
         self._unanswered = 0
         self._tried = False
         self._failures = 0
+        self._lost_at: Optional[datetime] = None
 
     @property
     def waiting_s(self) -> float:
@@ -171,14 +179,14 @@ class Stream:
         if kind == "began":
             self.began = body
             self._ready = True
-            self._failures = 0
+            self._failures, self._lost_at = 0, None
         if kind in ("began", "received"):
             self._acknowledge(body)
             return []
         event = live_event_of(body)
         if event is None or event.number <= self._last:
             return []
-        self._last, self._failures = event.number, 0
+        self._last, self._failures, self._lost_at = event.number, 0, None
         self.ended = isinstance(event, Summary)
         return [] if self._knows(event) else [event]
 
@@ -201,10 +209,27 @@ class Stream:
             raise error
         self._failures += 1
         asked_s = error.retry_after if isinstance(error, ServiceError) else None
-        wait_s = self._around.retry.wait_s(self._failures, self._around.chance(), asked_s)
+        wait_s = self._pause_s(asked_s)
         if wait_s is None:
-            raise error or ConnectionLost("The service broke off the live session.")
+            raise error or ConnectionLost(
+                "The service broke off the live session, and no attempt to reconnect succeeded.",
+                hint=LOST_HINT,
+            )
         return wait_s
+
+    def _pause_s(self, asked_s: Optional[float]) -> Optional[float]:
+        """Return the pause before the next attempt; None: the attempts and ``grace_s`` are over."""
+        now, retry = self._around.now(), self._around.retry
+        self._lost_at = self._lost_at or now
+        left_s = float(self.began.get("grace_s", 0.0)) - (now - self._lost_at).total_seconds()
+        if left_s <= 0:
+            return retry.wait_s(self._failures, self._around.chance(), asked_s)
+        # With `NEVER` the first failure is the last one.
+        counted = min(self._failures, max(1, retry.attempts - 1))
+        wait_s = retry.wait_s(counted, self._around.chance(), asked_s)
+        if wait_s is None or asked_s is not None:
+            return wait_s
+        return min(wait_s, RECONNECT_S, left_s + 0.1)  # the last one finds out whether it is gone
 
     @property
     def _bytes_a_second(self) -> int:
