@@ -20,6 +20,13 @@ def is_frozen() -> bool:
     return bool(getattr(sys, "frozen", False))
 
 
+ENGLISH_ONLY_BUILD_HINT = (
+    "This build knows English only. Another language takes a server that knows it (setting "
+    "'upstream'), or another build (docs/building.md)."
+)
+"""For the executable, into which no other engine can be installed."""
+
+
 def own_command(module: str, *words: str, frozen: tuple[str, ...] = ()) -> list[str]:
     """Return the command that starts another process of this program: ``module`` with this
     interpreter, and ``words`` as options of the interpreter.
