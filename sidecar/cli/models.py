@@ -14,7 +14,7 @@ from sidecar.cli.common_options import argument, option
 from sidecar.cli.output import PROGRAM, print_error_line
 from sidecar.cli.pull import confirm, is_somebody_there
 from sidecar.config.settings import load_settings
-from sidecar.installation import is_frozen
+from sidecar.installation import is_english_only_build
 
 if TYPE_CHECKING:
     from sidecar.checkpoints.model_repositories import InstalledModel
@@ -66,9 +66,7 @@ def list_models() -> None:
 
 def _others() -> str:
     """Return what `pull` gets that this installation can use."""
-    from sidecar import engines
-
-    if is_frozen() and engines.missing_packages(engines.engine_spec("vibevoice")):
+    if is_english_only_build():
         return f"'{PROGRAM} pull voice' gets a voice for conversations"
     return f"'{PROGRAM} pull' gets others"
 

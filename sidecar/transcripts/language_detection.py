@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from sidecar.installation import ENGLISH_ONLY_BUILD_HINT, install_command, is_frozen
+from sidecar.installation import ENGLISH_ONLY_BUILD_HINT, install_command, is_english_only_build
 from sidecar.transcripts.transcript import NON_SPEECH_FLAG, Notice, Segment
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def doubtful_language_notice() -> Notice:
     """Return the notice of a transcript that is probably in another language."""
     remedy = (
         ENGLISH_ONLY_BUILD_HINT
-        if is_frozen()
+        if is_english_only_build()
         else f"For another language: {install_command('whisper')}, then vibevoice-asr pull "
         "whisper:small, then start with --engine whisper."
     )

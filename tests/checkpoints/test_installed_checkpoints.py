@@ -325,6 +325,6 @@ def test_an_executable_without_torch_names_what_it_can_use_alone(
     list_models()
     assert "'vibevoice-asr pull' gets others" in capsys.readouterr().err
     monkeypatch.setattr(sys, "frozen", True, raising=False)
-    monkeypatch.setattr("sidecar.engines.missing_packages", lambda spec: ["torch"])
+    monkeypatch.setattr("sidecar.installation.find_spec", lambda name: None)
     list_models()
     assert "'vibevoice-asr pull voice'" in capsys.readouterr().err

@@ -122,6 +122,8 @@ def test_who_asks_for_another_language_is_told_how_to_get_it(
 
 def test_the_executable_says_what_an_app_can_do_about_another_language(monkeypatch):
     monkeypatch.setattr(sys, "frozen", True, raising=False)
+    assert "English only" not in language_hint("tlh", Settings())  # a build with torch inside
+    monkeypatch.setattr("sidecar.installation.find_spec", lambda name: None)
     for text in (language_hint("de", Settings()), doubtful_language_notice().message):
         assert "This build knows English only." in text
         assert "pip install" not in text
