@@ -1,7 +1,7 @@
 # Two commands: `make run` and `make test`. The rest is for developers. Windows: see README.md.
 PYTHON ?= python3
 VENV ?= .venv
-PORT ?= 8765
+PORT ?=
 AUDIO ?=
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed-run
@@ -27,7 +27,8 @@ STYLE_TOOLS = $$(grep -oE '"(ruff|import-linter)==[^"]+"' pyproject.toml | tr -d
 # One line that says how long it takes already; what pip says goes into a file, shown if it fails.
 define install
 	@echo "Installing .$(1) into $(VENV), once (log: $(SETUP_LOG))"
-	@$(PIP) install -e '.$(1)' >$(SETUP_LOG) 2>&1 & pip=$$!; trap "kill $$pip" INT TERM; seconds=0; \
+	@$(PIP) install -e '.$(1)' >$(SETUP_LOG) 2>&1 & pip=$$!; seconds=0; \
+	trap "kill $$pip; echo; echo 'Set-up interrupted: repeat the command to go on.'; exit 130" INT TERM; \
 	while kill -0 $$pip 2>/dev/null; do \
 	  sleep 1; seconds=$$((seconds + 1)); \
 	  if [ -t 2 ]; then \
@@ -50,8 +51,9 @@ GPU_BUILD_STAMP := $(VENV)/.installed-build-gpu
 
 .PHONY: run test test-all test-clients lint style format types audit docs stubs locks mutants bench exe exe-gpu release clean
 
-run: $(RUN_STAMP)  ## start the sidecar, transcribe a recording through it (AUDIO=path), keep serving
-	@$(BIN)/vibevoice-asr demo --port $(PORT) $(if $(AUDIO),"$(AUDIO)")
+run: $(RUN_STAMP)  ## start the sidecar, transcribe a recording through it (AUDIO=path, PORT=number), keep serving
+	@$(BIN)/vibevoice-asr demo $(if $(PORT),--port $(PORT)) $(if $(AUDIO),"$(AUDIO)") \
+	  || { code=$$?; [ $$code -eq 130 ] || exit $$code; }  # 130: Ctrl-C, the way to end it
 
 test: $(DEV_STAMP)  ## run what a change usually breaks: all tests but those that are marked slow
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile -m "not slow"

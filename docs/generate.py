@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from asyncapi import asyncapi
 from limits import PAGES, limits_page
@@ -14,6 +17,7 @@ from rooms import architecture_page, rooms_page
 
 from sidecar import errors
 from sidecar.api.http.error_responses import STATUS
+from sidecar.api.http.openapi import OPTIONS
 from sidecar.cli.common_options import SettingFlag, describe, described
 from sidecar.cli.output import EXIT_CODES
 from sidecar.config.setting_types import MAX_SETTING, MIN_SETTING
@@ -187,14 +191,32 @@ def http_api_page() -> str:
         for path, methods in sorted(paths.items())
         for method, said in methods.items()
     )
+    fields = "".join(_field_line(name, schema) for name, schema in OPTIONS.items())
     return f"""{MARK}
 # HTTP API
 
-All HTTP requests that the service answers. Parameters, bodies and examples are in the OpenAPI
-document of a running service: `/docs` to read and try, `/openapi.json` for generators. Live audio:
-[live-wire.md](live-wire.md).
+All HTTP requests of the service. Parameters, bodies and examples: `/docs` of a running service,
+`/openapi.json` for generators (both need the token). Live audio: [live-wire.md](live-wire.md).
 
-{rows}"""
+{rows}
+## Fields of transcribe
+
+Of `POST /transcribe` and `POST /v1/jobs`: JSON with `audio_path`, or a form with a file `audio`.
+The embedded engine ignores `hotwords`, `prompt`, `temperature`, `max_tokens`, `windows`.
+
+{fields}"""
+
+
+def _field_line(name: str, schema: Mapping[str, Any]) -> str:
+    """Return a field with its values, its default and what it is; '' for an alias."""
+    said = re.split(r"[.,:;] ", schema["description"])[0].rstrip(".")
+    if said.startswith("The same as"):
+        return ""
+    values = "|".join(map(str, schema.get("enum", ()))) or str(schema["type"])
+    if "maximum" in schema:
+        values = f"{schema['minimum']}–{schema['maximum']}"
+    default = f", default {json.dumps(schema['default'])}" if "default" in schema else ""
+    return f"- `{name}` ({values}{default}): {said}\n"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 from sidecar.errors.service_errors import SettingsInvalid
@@ -18,6 +19,18 @@ def is_frozen() -> bool:
     """Return whether this process runs from the self-contained executable, into which nothing can
     be installed."""
     return bool(getattr(sys, "frozen", False))
+
+
+ENGLISH_ONLY_BUILD_HINT = (
+    "This build knows English only. Another language takes a server that knows it (setting "
+    "'upstream'), or another build (docs/building.md)."
+)
+"""For an `is_english_only_build`, into which no other engine can be installed."""
+
+
+def is_english_only_build() -> bool:
+    """Return whether this is an executable without an engine for other languages."""
+    return is_frozen() and find_spec("tokenizers") is None  # VibeVoice-ASR and Whisper need it
 
 
 def own_command(module: str, *words: str, frozen: tuple[str, ...] = ()) -> list[str]:

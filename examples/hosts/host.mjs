@@ -1,5 +1,6 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
@@ -25,7 +26,7 @@ export async function start([program, ...args], limitMs = 60_000) {
   return { child, exited, ready };
 }
 
-/** One request; the body of the answer. */
+/** One request; the body of the answer. An error has the service's `code`; show its message. */
 export async function call({ ready }, method, path, body, headers = {}) {
   const response = await fetch(ready.url + path, {
     method,
@@ -33,20 +34,24 @@ export async function call({ ready }, method, path, body, headers = {}) {
     headers: { authorization: `Bearer ${ready.token}`, "content-type": "application/json", ...headers },
   });
   const answer = await response.json();
-  if (!response.ok) throw new Error(`${answer.detail} ${answer.hint} (${answer.code})`);
+  if (!response.ok) throw problem(answer);
   return answer;
 }
 
-/** Transcribe a file of this machine (an absolute path); `signal` cancels. */
-export async function transcribe(sidecar, path, { onProgress = () => {}, signal } = {}) {
-  let job = await call(sidecar, "POST", "/transcribe", { audio_path: path }, { prefer: "respond-async" });
+const problem = ({ detail, hint, code }) => Object.assign(new Error(`${detail} ${hint} (${code})`), { code });
+
+/** Transcribe a file of this machine; `signal` cancels. `options`: { language: "en", diarize: false … } */
+export async function transcribe(sidecar, path, { onProgress = () => {}, signal, options = {} } = {}) {
+  const body = { audio_path: resolve(path), ...options }; // it takes no relative path
+  let job = await call(sidecar, "POST", "/transcribe", body, { prefer: "respond-async" });
   while (job.state === "queued" || job.state === "running") {
     onProgress(job.progress.fraction, job.segments);
     await sleep(100);
     const method = signal?.aborted ? "DELETE" : "GET";
     job = await call(sidecar, method, `/jobs/${job.id}`);
   }
-  if (job.state !== "done") throw new Error(job.error?.detail ?? job.state);
+  if (job.state === "failed") throw problem(job.error);
+  if (job.state !== "done") throw new Error(job.state); // cancelled
   return job.result;
 }
 
@@ -57,12 +62,19 @@ export async function stop({ child, exited }) {
 }
 
 if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
-  const sidecar = await start(process.argv.slice(3));
-  const result = await transcribe(sidecar, process.argv[2], {
-    onProgress: (fraction) => console.log("progress", fraction),
-  });
-  for (const { start_time, speaker, text } of result.segments) {
-    console.log(`${start_time.toFixed(2).padStart(8)} ${speaker}: ${text}`);
+  try {
+    const sidecar = await start(process.argv.slice(3));
+    try {
+      const onProgress = (fraction) => console.log("progress", fraction);
+      const result = await transcribe(sidecar, process.argv[2], { onProgress });
+      for (const { start_time, speaker, text } of result.segments) {
+        console.log(`${start_time.toFixed(2).padStart(8)} ${speaker}: ${text}`);
+      }
+    } finally {
+      console.log("exit code", await stop(sidecar));
+    }
+  } catch ({ message }) {
+    console.error(message);
+    process.exitCode = 1;
   }
-  console.log("exit code", await stop(sidecar));
 }

@@ -3,9 +3,19 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
+from pathlib import Path
 
 LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never by a proxy
+
+
+class SpeechError(Exception):
+    """Why there is no result. `code` does not change; show the text (detail and hint)."""
+
+    def __init__(self, problem: dict) -> None:
+        super().__init__(f"{problem['detail']} {problem['hint']} ({problem['code']})")
+        self.code = problem["code"]
 
 
 class Sidecar:
@@ -28,7 +38,7 @@ class Sidecar:
         assert self.ready["contract"] == 1
 
     def call(self, method: str, path: str, body: object = None, **headers: str) -> dict:
-        """One request; an error of the service raises urllib.error.HTTPError."""
+        """One request; an error of the service raises SpeechError."""
         request = urllib.request.Request(
             self.ready["url"] + path,
             method=method,
@@ -39,18 +49,24 @@ class Sidecar:
                 **headers,
             },
         )
-        with LOCAL.open(request, timeout=60) as response:
-            return json.load(response)
+        try:
+            with LOCAL.open(request, timeout=60) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            raise SpeechError(json.load(error)) from None
 
-    def transcribe(self, path: str, on_progress=lambda fraction: None) -> dict:
-        """Transcribe a file of this machine (an absolute path)."""
-        job = self.call("POST", "/transcribe", {"audio_path": path}, Prefer="respond-async")
+    def transcribe(self, path: str, on_progress=lambda fraction: None, **options: object) -> dict:
+        """Transcribe a file of this machine. `options`: language="en", diarize=False …"""
+        body = {"audio_path": str(Path(path).resolve()), **options}  # it takes no relative path
+        job = self.call("POST", "/transcribe", body, Prefer="respond-async")
         while job["state"] in ("queued", "running"):
             on_progress(job["progress"]["fraction"])
             time.sleep(0.1)
             job = self.call("GET", f"/jobs/{job['id']}")
+        if job["state"] == "failed":
+            raise SpeechError(job["error"])
         if job["state"] != "done":
-            raise RuntimeError(job.get("error", job["state"]))
+            raise RuntimeError(job["state"])  # cancelled
         return job["result"]
 
     def stop(self) -> int:
@@ -61,7 +77,11 @@ class Sidecar:
 
 if __name__ == "__main__":
     sidecar = Sidecar(sys.argv[2:])
-    result = sidecar.transcribe(sys.argv[1], lambda fraction: print("progress", fraction))
+    try:
+        result = sidecar.transcribe(sys.argv[1], lambda fraction: print("progress", fraction))
+    except SpeechError as error:
+        sidecar.stop()
+        sys.exit(str(error))
     for segment in result["segments"]:
         print(f"{segment['start_time']:8.2f} {segment['speaker']}: {segment['text']}")
     print("exit code", sidecar.stop())

@@ -1,11 +1,37 @@
 use serde_json::{json, Value};
 use std::error::Error;
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::{thread::sleep, time::Duration};
 
-fn main() -> Result<(), Box<dyn Error>> {
+/// The body of an answer; of an error of the service, its text.
+fn answer(outcome: Result<ureq::Response, ureq::Error>) -> Result<Value, Box<dyn Error>> {
+    match outcome {
+        Ok(response) => Ok(response.into_json()?),
+        Err(ureq::Error::Status(_, response)) => Err(text(&response.into_json()?).into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What to show of an error; decide by its `code`.
+fn text(problem: &Value) -> String {
+    let word = |name: &str| problem[name].as_str().unwrap_or_default().to_string();
+    format!("{} {} ({})", word("detail"), word("hint"), word("code"))
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().collect();
+    let path = std::env::current_dir()?.join(&words[1]); // the service takes no relative path
     let mut child = Command::new(&words[2])
         .args(&words[3..])
         .args(["--port", "0", "--generate-token", "--exit-with-stdin"])
@@ -25,16 +51,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         let url = format!("{}{path}", ready["url"].as_str().unwrap_or_default());
         ureq::request(method, &url).set("Authorization", &token)
     };
-    let mut job: Value = call("POST", "/transcribe")
-        .set("Prefer", "respond-async")
-        .send_json(json!({ "audio_path": words[1] }))?
-        .into_json()?;
+    let mut job = answer(
+        call("POST", "/transcribe")
+            .set("Prefer", "respond-async")
+            .send_json(json!({ "audio_path": path })),
+    )?;
     while job["state"] == "queued" || job["state"] == "running" {
         println!("progress {}", job["progress"]["fraction"]);
         sleep(Duration::from_millis(100));
-        job = call("GET", &format!("/jobs/{}", job["id"].as_str().unwrap())).call()?.into_json()?;
+        job = answer(call("GET", &format!("/jobs/{}", job["id"].as_str().unwrap())).call())?;
     }
-    for segment in job["result"]["segments"].as_array().ok_or("no result")? {
+    for segment in job["result"]["segments"].as_array().ok_or_else(|| text(&job["error"]))? {
         println!("{:8.2} {}: {}", segment["start_time"].as_f64().unwrap(),
             segment["speaker"].as_str().unwrap(), segment["text"].as_str().unwrap());
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ from sidecar.api.http.upload import read_json
 from sidecar.auth.identity import AuthMethod, Scope
 from sidecar.errors import ErrorKind
 from sidecar.interfaces.engine_interface import AUTO, Precision
-from sidecar.interfaces.request_options import parse_flag
+from sidecar.interfaces.request_options import field_missing, parse_flag
 from sidecar.service.facade import Service
 from sidecar.workers.engine_fleet import ModelLoadRequest
 
@@ -149,7 +150,8 @@ def install_error_format(*, on: bool) -> error_responses.ErrorRenderer:
 def _admin_error_response(error: errors.SidecarError) -> Response:
     number, status, message = admin_error_of(error)
     body: dict[str, Any] = error_responses.problem_body(error)
-    body |= {"status": status, "error": error.code, "code": number}
+    body |= {"title": HTTPStatus(status).phrase, "status": status}
+    body |= {"error": error.code, "code": number}
     body |= {"message": message or error.detail}
     return Response(
         to_json(body),
@@ -206,7 +208,7 @@ def build_reload_router(service: Service) -> APIRouter:
             raise errors.ContentTypeUnsupported(hint="Send application/json.")
         values = await read_json(request)
         if "precision" not in values:
-            raise errors.FieldMissing("The field 'precision' is missing.")
+            raise field_missing("precision", values)
         if not isinstance(values["precision"], str):
             raise errors.FieldInvalid("The field 'precision' is not a string.")
         now = parse_flag("now", request.query_params.get("now"), default=False)

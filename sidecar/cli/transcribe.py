@@ -171,7 +171,7 @@ def progress_bars() -> Iterator[Bar]:
         rich.BarColumn(),
         rich.TaskProgressColumn(),
         rich.TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=Console(stderr=True, soft_wrap=True),  # lines of texts stay whole
         transient=True,
         # Output to the same terminal appears above the bars; other output is not redirected.
         redirect_stdout=sys.stdout.isatty(),

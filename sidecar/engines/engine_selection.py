@@ -22,7 +22,12 @@ from sidecar.config.settings import Settings
 from sidecar.engines.voxtral import STREAM_MEMORY_S
 from sidecar.gpu_memory.gpu_devices import host_free_bytes, read_gpu_memory
 from sidecar.gpu_memory.memory_footprint import StreamShape
-from sidecar.installation import install_command, is_frozen
+from sidecar.installation import (
+    ENGLISH_ONLY_BUILD_HINT,
+    install_command,
+    is_english_only_build,
+    is_frozen,
+)
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, ModelSpec, UpstreamOptions
 
 VIBEVOICE, WHISPER, MOONSHINE, UPSTREAM = "vibevoice", "whisper", "moonshine", "upstream"
@@ -316,6 +321,8 @@ def check_language(spec: EngineSpec, settings: Settings) -> None:
 
 def language_hint(tag: str, settings: Settings) -> str:
     """Return the hint for a language that the engine in use does not support."""
+    if is_english_only_build():
+        return ENGLISH_ONLY_BUILD_HINT
     able = [spec for spec in engines.ENGINES if spec.languages and spec.speaks(tag)]
     if WHISPER not in (spec.name for spec in able):
         return f"No engine of this build is made for '{tag}'."

@@ -18,7 +18,10 @@ class JobNotFound(NotFound, code="job_not_found"):
     """Unknown or deleted job."""
 
     default_detail = "There is no job with this id."
-    default_hint = "Finished jobs are deleted after a while; submit the recording again."
+    default_hint = (
+        "Finished jobs are deleted after a while, and all jobs with a restart of the service "
+        "unless it runs with --keep-jobs; submit the recording again."
+    )
 
 
 class JobNotDone(SidecarError, code="job_not_done", kind=ErrorKind.CONFLICT):

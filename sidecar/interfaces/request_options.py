@@ -14,7 +14,7 @@ from enum import StrEnum
 from math import nan
 from typing import TypeVar
 
-from sidecar.errors import FieldInvalid, LanguageInvalid, PrecisionUnknown
+from sidecar.errors import FieldInvalid, FieldMissing, LanguageInvalid, PrecisionUnknown
 from sidecar.interfaces.engine_interface import (
     AUTO,
     DiarizationEffort,
@@ -87,8 +87,8 @@ def _parse_speaker_count(given: Mapping[str, object]) -> int | None:
 FIELD_UNKNOWN = "field_unknown"
 MAX_UNKNOWN_FIELDS = 10
 """Unknown fields of one request that its response names."""
-MAX_UNKNOWN_FIELD_CHARACTERS = 64
-"""Characters of such a name: the longest known one has 20."""
+MAX_SHOWN_CHARACTERS = 64
+"""Characters of a name or value in a message: the longest known name has 20."""
 
 
 def unknown_fields(sent: Iterable[str], known: Collection[str]) -> tuple[str, ...]:
@@ -98,11 +98,23 @@ def unknown_fields(sent: Iterable[str], known: Collection[str]) -> tuple[str, ..
 
 
 def _unknown_field(name: str, known: Collection[str]) -> str:
-    shown = name[:MAX_UNKNOWN_FIELD_CHARACTERS]
+    shown = _printable(name)
     close = difflib.get_close_matches(shown.lower(), known, 1)
     meant = f" Did you mean '{close[0]}'?" if close else ""
-    plain = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in shown)
-    return f"There is no field '{plain}'; it has no effect.{meant}"
+    return f"There is no field '{shown}'; it has no effect.{meant}"
+
+
+def _printable(text: str) -> str:
+    """Return the beginning of a client's text for a message."""
+    shown = text[:MAX_SHOWN_CHARACTERS]
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in shown)
+
+
+def field_missing(name: str, sent: Iterable[str]) -> FieldMissing:
+    """Return the error of a missing field, with the nearest name that was ``sent``."""
+    close = difflib.get_close_matches(name, sent, 1)
+    hint = f"Did you mean '{name}' by '{_printable(close[0])}'?" if close else None
+    return FieldMissing(f"The field '{name}' is missing.", hint=hint)
 
 
 def unknown_field_notices(sentences: Iterable[str]) -> tuple[Notice, ...]:
@@ -170,8 +182,19 @@ def parse_language(value: str) -> str:
     if tag.lower() == AUTO:
         return AUTO
     if not _LANGUAGE_TAG.fullmatch(tag):
-        raise LanguageInvalid()
+        raise _language_invalid(tag)
     return tag
+
+
+def _language_invalid(tag: str) -> LanguageInvalid:
+    """Return the error of a value that is no tag, with the tag of the language that it names."""
+    shown = _printable(tag)
+    codes = {name: code for code, name in LANGUAGE_NAMES.items()}
+    close = difflib.get_close_matches(shown.lower(), codes, 1)
+    hint = (
+        f"The tag of {close[0].title()} is '{codes[close[0]]}'; or send 'auto'." if close else None
+    )
+    return LanguageInvalid(f"'{shown}' is not a language tag.", hint=hint)
 
 
 def parse_text(name: str, value: object) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from sidecar.installation import install_command
+from sidecar.installation import ENGLISH_ONLY_BUILD_HINT, install_command, is_english_only_build
 from sidecar.transcripts.transcript import NON_SPEECH_FLAG, Notice, Segment
 
 if TYPE_CHECKING:
@@ -29,13 +29,17 @@ LANGUAGE_DOUBTFUL = "language_doubtful"
 
 def doubtful_language_notice() -> Notice:
     """Return the notice of a transcript that is probably in another language."""
+    remedy = (
+        ENGLISH_ONLY_BUILD_HINT
+        if is_english_only_build()
+        else f"For another language: {install_command('whisper')}, then vibevoice-asr pull "
+        "whisper:small, then start with --engine whisper."
+    )
     return Notice(
         LANGUAGE_DOUBTFUL,
         "The recording does not seem to be English, the only language of the engine "
-        "'moonshine': the text is probably wrong. For another language: "
-        f"{install_command('whisper')}, then vibevoice-asr pull whisper:small, then start "
-        "with --engine whisper. If it is English, check that the sample rate that the client "
-        "names is that of its audio.",
+        f"'moonshine': the text is probably wrong. {remedy} If it is English, check that the "
+        "sample rate that the client names is that of its audio.",
     )
 
 

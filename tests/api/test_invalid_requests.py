@@ -124,6 +124,7 @@ def test_json_without_a_declared_length_is_limited_too(server: Server) -> None:
         pytest.param({"language": "../../etc"}, 422, "language_invalid", "auto", id="path"),
         pytest.param({"language": "en; id"}, 422, "language_invalid", "auto", id="command"),
         pytest.param({"language": "x" * 300}, 422, "language_invalid", "auto", id="long-language"),
+        pytest.param({"language": "german"}, 422, "language_invalid", "German is 'de'", id="name"),
         pytest.param({"diarize": "perhaps"}, 422, "field_invalid", "true", id="diarize"),
         pytest.param({"diarization": "best"}, 422, "field_invalid", "balanced", id="diarization"),
     ],
@@ -134,6 +135,27 @@ def test_an_option_that_means_nothing_is_refused_with_what_would(
     response = server.post(voice, **fields)
     check_problem(response, status, code)
     assert hint in response.json()["hint"]
+
+
+def test_a_language_that_is_no_tag_is_named(server: Server, voice: bytes) -> None:
+    answer = server.post(voice, language="Klingonisch\n").json()
+    assert answer["detail"] == "'Klingonisch' is not a language tag."
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "hint"),
+    [
+        ("/transcribe", "audiopath", "Did you mean 'audio_path' by 'audiopath'?"),
+        ("/reload-model", "precison", "Did you mean 'precision' by 'precison'?"),
+        ("/transcribe", "unlike", "The fields of this request are listed at /docs."),
+    ],
+)
+def test_a_misspelled_field_that_is_needed_is_named(
+    path: str, sent: str, hint: str, server: Server
+) -> None:
+    response = server.client.post(path, json={sent: "x"})
+    check_problem(response, 422, "field_missing")
+    assert response.json()["hint"].startswith(hint)
 
 
 def test_the_hint_lists_every_lawful_precision(server: Server, voice: bytes) -> None:

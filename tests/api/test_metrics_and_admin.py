@@ -309,6 +309,7 @@ def test_it_is_off_unless_it_is_on_and_somebody_can_be_told_from_others(
             answer = one.client.request(method, path)
             assert said(answer) == (501, "ERR4001")
             assert answer.json()["message"] == "Admin API not enabled"
+            assert answer.json()["title"] == "Not Implemented"
     nobody = web.get(f"http://127.0.0.1:{day.port}/admin/list_models")
     assert said(nobody) == (501, "ERR4001")  # that comes before who asks
 

@@ -21,6 +21,7 @@ from sidecar.checkpoints.checkpoint import check_safetensors, read_checkpoint
 from sidecar.checkpoints.hugging_face_cache import cache_folder, hugging_face_cache
 from sidecar.checkpoints.installed_checkpoints import VIBEVOICE_REPOSITORY, find_checkpoint
 from sidecar.checkpoints.model_repositories import vibevoice_repository
+from sidecar.cli.models import list_models
 
 OLD, NEW = "1" * 40, "2" * 40
 
@@ -314,3 +315,16 @@ def test_looking_for_a_checkpoint_imports_nothing_heavy(folder):
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = {"torch", "transformers", "huggingface_hub", "safetensors", "numpy", "httpx", "httpx2"}
     assert not heavy & set(run.stdout.split())
+
+
+def test_an_executable_without_torch_names_what_it_can_use_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("VIBEVOICE_DATA_DIR", str(tmp_path))
+    list_models()
+    assert "'vibevoice-asr pull' gets others" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    monkeypatch.setattr("sidecar.installation.find_spec", lambda name: None)
+    list_models()
+    assert "'vibevoice-asr pull voice'" in capsys.readouterr().err

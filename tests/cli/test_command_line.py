@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -491,6 +492,24 @@ def test_on_a_terminal_there_is_a_bar_with_the_time_left(terminal):
     assert b"Speaker_0" in out
     for part in (b"beckett.wav", b"%", b"0:00:0"):
         assert part in shown
+
+
+@posix
+def test_on_a_narrow_terminal_the_terminal_wraps_and_not_the_program(terminal):
+    import pty
+
+    ours, theirs = pty.openpty()
+    process = popen(
+        [command(), "transcribe", str(BECKETT)],
+        env={**terminal.env, "TERM": "xterm", "COLUMNS": "24"},
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = shown_on(ours)
+    assert process.wait(PATIENCE_S) == 0
+    assert re.search(rb"\[00:00:00\.0\] Speaker_0: [0-9a-f]{8}\r\n", shown), shown
 
 
 def test_status_shows_a_service_that_runs(terminal, server):

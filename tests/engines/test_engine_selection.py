@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from sidecar.engines.engine_selection import (
     language_hint,
     torch_has_cuda,
 )
+from sidecar.transcripts.language_detection import doubtful_language_notice
 
 ALL = {"vibevoice": [], "whisper": [], "moonshine": [], "upstream": [], "scripted": []}
 FOUND = ModelCheckpoint(Path("checkpoint"), {}, (), 0, None)
@@ -116,6 +118,16 @@ def test_who_asks_for_another_language_is_told_how_to_get_it(
     for part in parts:
         assert part in hint
     assert there or "is here" not in hint
+
+
+def test_the_executable_says_what_an_app_can_do_about_another_language(monkeypatch):
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    assert "English only" not in language_hint("tlh", Settings())  # a build with torch inside
+    monkeypatch.setattr("sidecar.installation.find_spec", lambda name: None)
+    for text in (language_hint("de", Settings()), doubtful_language_notice().message):
+        assert "This build knows English only." in text
+        assert "pip install" not in text
+        assert "pull" not in text
 
 
 def test_a_model_that_knows_english_only_says_so(tmp_path, monkeypatch):

@@ -202,6 +202,23 @@ def test_a_host_of_the_page_says_why_the_service_does_not_start(
     assert stage.left() == []
 
 
+@pytest.mark.slow_except("host.py")
+def test_a_host_of_the_page_takes_a_relative_path_and_says_why_there_is_no_transcript(
+    host: list[str], stage: Stage, recording: Path
+) -> None:
+    near = stage.run(*host, os.path.relpath(recording, REPOSITORY), *SOURCE)
+    assert near.returncode == 0, near.stdout + near.stderr
+    assert "Speaker_0: " in near.stdout
+    failed = stage.run(*host, "no-such.wav", *SOURCE)
+    assert failed.returncode == 1
+    hint = f"{errors.AudioPathNotFound.default_hint} (audio_path_not_found)"
+    (line,) = [line for line in failed.stderr.splitlines() if line.endswith(hint)]
+    assert line.count(" - ") == 0  # the other lines are the log of the service
+    assert "Traceback" not in failed.stderr
+    assert "Error:" not in failed.stderr
+    assert stage.left() == []
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_a_host_of_the_page_that_is_killed_takes_the_service_with_it(

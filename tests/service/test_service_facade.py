@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -121,3 +122,22 @@ def test_what_a_service_of_a_test_keeps_is_in_the_folder_of_that_test(
     """Not with the people of another test; nor, outside of tests, with the user's own."""
     server = start_server(people=True, keep_jobs=True, journal_key="0" * 64)
     assert {path.name for path in server.home.glob("data/*")} >= {"jobs", "people"}
+
+
+def test_the_log_does_not_complain_of_what_the_base_lacks_and_nobody_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    installed = ("moonshine", "scripted")
+    for module in ("sidecar.server.app", "sidecar.engines", "sidecar.tts.tts_engine_selection"):
+        monkeypatch.setattr(
+            f"{module}.missing_packages",
+            lambda spec: [] if spec.name in installed else ["torch"],
+        )
+    monkeypatch.setattr("sidecar.tts.system_tts.is_system_tts_available", lambda: False)
+    caplog.set_level(logging.INFO, "sidecar.server.app")
+    create_service(load_settings(engine="auto", data_dir=tmp_path))
+    shown = [line for line in caplog.messages if "live engine" not in line]
+    assert shown == []
+    caplog.set_level(logging.DEBUG, "sidecar.server.app")
+    create_service(load_settings(engine="auto", data_dir=tmp_path))
+    assert "torch" in caplog.text

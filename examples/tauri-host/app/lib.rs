@@ -17,6 +17,7 @@ const STOP: Duration = Duration::from_secs(3);
 
 #[derive(Default)]
 struct Speech {
+    starting: Mutex<()>, // held for seconds; `service` never is, so that `stop` does not wait
     service: Mutex<Option<Sidecar>>,
     cancelled: AtomicBool,
 }
@@ -48,8 +49,8 @@ fn program(app: &AppHandle) -> Result<PathBuf, String> {
 /// The service, started if it does not run (any more).
 fn client(app: &AppHandle) -> Result<Client, String> {
     let speech = app.state::<Speech>();
-    let mut service = speech.service.lock().unwrap();
-    if let Some(running) = service.as_mut() {
+    let _alone = speech.starting.lock().unwrap();
+    if let Some(running) = speech.service.lock().unwrap().as_mut() {
         if running.is_running() {
             return Ok(running.client());
         }
@@ -61,7 +62,7 @@ fn client(app: &AppHandle) -> Result<Client, String> {
         .env("VIBEVOICE_DATA_DIR", folder.join("speech")); // log and crash notes
     let started = Sidecar::start(command, START).map_err(|error| error.to_string())?;
     let client = started.client();
-    *service = Some(started);
+    *speech.service.lock().unwrap() = Some(started);
     Ok(client)
 }
 
@@ -69,6 +70,7 @@ fn client(app: &AppHandle) -> Result<Client, String> {
 async fn transcribe(
     app: AppHandle,
     path: PathBuf,
+    options: wire::TranscribeOptions,
     on_step: Channel<Step>,
 ) -> Result<wire::Transcription, String> {
     let work = move || {
@@ -76,7 +78,7 @@ async fn transcribe(
         let speech = app.state::<Speech>();
         speech.cancelled.store(false, Ordering::Relaxed);
         client
-            .transcribe(&path, |job| {
+            .transcribe(&path, &options, |job| {
                 let step = Step { fraction: job.progress.fraction, segments: job.segments.clone() };
                 let heard = on_step.send(step).is_ok(); // a closed window cancels its job
                 heard && !speech.cancelled.load(Ordering::Relaxed)
@@ -91,7 +93,7 @@ fn cancel(app: AppHandle) {
     app.state::<Speech>().cancelled.store(true, Ordering::Relaxed);
 }
 
-/// End the service, with all its workers.
+/// End the service, with all its workers. One that still starts ends with this process.
 fn stop(app: &AppHandle) {
     if let Some(mut service) = app.state::<Speech>().service.lock().unwrap().take() {
         service.stop(STOP);

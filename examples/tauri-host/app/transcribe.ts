@@ -3,9 +3,16 @@ import { open } from "@tauri-apps/plugin-dialog";
 
 type Segment = { speaker: string; start_time: number; end_time: number; text: string };
 type Step = { fraction: number | null; segments: Segment[] };
-type Transcription = { segments: Segment[]; metadata: { duration: number; num_speakers: number } };
+type Warning = { code: string; message: string };
+type Metadata = { duration: number; language: string; num_speakers: number; engine: string; warnings: Warning[] };
+type Transcription = { segments: Segment[]; metadata: Metadata };
+export type Options = { language?: string; num_speakers?: number; diarize?: boolean; prompt?: string };
 
-export async function transcribe(bar: HTMLProgressElement, list: HTMLElement) {
+const WARNINGS: Record<string, string> = {
+  language_doubtful: "This app transcribes English only; this recording seems to be in another language.",
+};
+
+export async function transcribe(bar: HTMLProgressElement, list: HTMLElement, options: Options = {}) {
   const path = await open({ filters: [{ name: "Audio", extensions: ["wav", "mp3", "m4a", "ogg", "opus", "flac", "webm", "mp4"] }] });
   if (!path) return;
   const show = (segments: Segment[]) => {
@@ -21,8 +28,13 @@ export async function transcribe(bar: HTMLProgressElement, list: HTMLElement) {
     show(segments);
   };
   try {
-    const { segments } = await invoke<Transcription>("transcribe", { path, onStep });
+    const { segments, metadata } = await invoke<Transcription>("transcribe", { path, options, onStep });
     show(segments); // who is who is settled at the end: names may change once more
+    for (const { code, message } of metadata.warnings) {
+      const line = document.createElement("p");
+      line.textContent = WARNINGS[code] ?? message;
+      list.prepend(line);
+    }
   } catch (reason) {
     list.textContent = String(reason);
   }

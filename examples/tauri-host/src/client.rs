@@ -1,7 +1,10 @@
 //! Calls of a running service. Each one blocks: call them from
 //! `tauri::async_runtime::spawn_blocking`, or from a thread.
 
-use crate::wire::{Health, Job, JobState, Problem, Ready, Reloaded, Transcription};
+use crate::wire::{
+    Health, Job, JobState, Problem, Ready, Reloaded, TranscribeOptions, Transcription,
+};
+use serde_json::{json, Value};
 use std::fmt;
 use std::path::Path;
 use std::thread::sleep;
@@ -67,28 +70,42 @@ impl Client {
     pub fn transcribe(
         &self,
         audio: &Path,
+        options: &TranscribeOptions,
         on_progress: impl FnMut(&Job) -> bool,
     ) -> Result<Transcription, CallError> {
-        self.follow(self.submit(audio)?, on_progress)
+        self.follow(self.submit(audio, options)?, on_progress)
     }
 
     /// Begin to transcribe a file of this machine; the job, as it stands.
-    pub fn submit(&self, audio: &Path) -> Result<Job, CallError> {
+    pub fn submit(&self, audio: &Path, options: &TranscribeOptions) -> Result<Job, CallError> {
         let path = audio.to_str().ok_or_else(|| CallError::Strange("path not UTF-8".into()))?;
-        let body = serde_json::json!({ "audio_path": path });
+        let mut body = json!(options); // a null is a default
+        body["audio_path"] = json!(path);
         answer(
             self.request("POST", "/transcribe", 60).set("Prefer", "respond-async").send_json(body),
         )
     }
 
     /// Begin to transcribe a recording that is in memory, in any format of a file.
-    pub fn upload(&self, audio: &[u8]) -> Result<Job, CallError> {
+    pub fn upload(&self, audio: &[u8], options: &TranscribeOptions) -> Result<Job, CallError> {
         let mark = "----vibevoice-asr-recording";
-        let mut body = format!(
-            "--{mark}\r\nContent-Disposition: form-data; name=\"audio\"; filename=\"recording\"\r\n\
-             Content-Type: application/octet-stream\r\n\r\n"
-        )
-        .into_bytes();
+        let part = format!("--{mark}\r\nContent-Disposition: form-data; name=");
+        let mut body = Vec::new();
+        for (name, value) in json!(options).as_object().into_iter().flatten() {
+            let text = match value {
+                Value::Null => continue,
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            body.extend(format!("{part}\"{name}\"\r\n\r\n{text}\r\n").into_bytes());
+        }
+        body.extend(
+            format!(
+                "{part}\"audio\"; filename=\"recording\"\r\n\
+                 Content-Type: application/octet-stream\r\n\r\n"
+            )
+            .into_bytes(),
+        );
         body.extend_from_slice(audio);
         body.extend_from_slice(format!("\r\n--{mark}--\r\n").as_bytes());
         answer(
@@ -136,7 +153,7 @@ impl Client {
 
     /// Load the engine anew at another precision: fp16, int8, int4 …
     pub fn reload(&self, precision: &str) -> Result<Reloaded, CallError> {
-        let body = serde_json::json!({ "precision": precision });
+        let body = json!({ "precision": precision });
         answer(self.request("POST", "/reload-model", 600).send_json(body))
     }
 

@@ -4,7 +4,7 @@ use crate::client::{CallError, Client};
 use crate::processes::descendants;
 use crate::report::Report;
 use crate::sidecar::{Sidecar, StartError};
-use crate::wire::{JobState, Transcription, CONTRACT};
+use crate::wire::{JobState, TranscribeOptions, Transcription, CONTRACT};
 use crate::Options;
 use std::path::Path;
 use std::process::Command;
@@ -36,7 +36,7 @@ fn code<T>(outcome: Result<T, CallError>) -> String {
 /// A whole transcription, and the fractions that were seen on the way.
 fn followed(client: &Client, audio: &str) -> Result<(Transcription, Vec<f64>), String> {
     let mut seen = Vec::new();
-    let outcome = client.transcribe(Path::new(audio), |job| {
+    let outcome = client.transcribe(Path::new(audio), &TranscribeOptions::default(), |job| {
         seen.extend(job.progress.fraction);
         true
     });
@@ -68,9 +68,11 @@ pub fn run(options: &Options, report: &mut Report) -> Result<(), String> {
         health.pid == ready.pid && health.version == ready.version && health.contract == CONTRACT;
     report.check("/health is of the same process and contract", same, format!("{health:?}"));
 
-    let nameless = code(client.with_token(None).submit(Path::new(&options.audio)));
+    let audio = Path::new(&options.audio);
+    let usual = TranscribeOptions::default();
+    let nameless = code(client.with_token(None).submit(audio, &usual));
     report.check("without the token nothing is done", nameless == "401 token_missing", nameless);
-    let forged = code(client.with_token(Some(&"x".repeat(43))).submit(Path::new(&options.audio)));
+    let forged = code(client.with_token(Some(&"x".repeat(43))).submit(audio, &usual));
     report.check("nor with another", forged == "401 token_invalid", forged);
 
     let (first, seen) = followed(&client, &options.audio)?;
@@ -82,8 +84,7 @@ pub fn run(options: &Options, report: &mut Report) -> Result<(), String> {
         format!("{} segments, {inside} fractions between 0 and 1", first.segments.len()),
     );
 
-    let cancelled =
-        client.transcribe(Path::new(&options.audio), |job| job.state != JobState::Running);
+    let cancelled = client.transcribe(audio, &usual, |job| job.state != JobState::Running);
     report.check(
         "a job is cancelled",
         matches!(cancelled, Err(CallError::Cancelled)) || options.instant,
@@ -93,16 +94,34 @@ pub fn run(options: &Options, report: &mut Report) -> Result<(), String> {
     let whole = texts(&first) == texts(&second);
     report.check("and the next one is whole", whole, format!("{} segments", second.segments.len()));
 
-    let bytes = std::fs::read(&options.audio).map_err(|error| error.to_string())?;
-    let uploaded = client.upload(&bytes).and_then(|job| client.follow(job, |_| true));
+    let bytes = std::fs::read(audio).map_err(|error| error.to_string())?;
+    let uploaded = client.upload(&bytes, &usual).and_then(|job| client.follow(job, |_| true));
     let same = matches!(&uploaded, Ok(third) if texts(third) == texts(&first));
     report.check("uploaded from memory it is the same", same, code(uploaded));
 
-    let missing = code(client.submit(Path::new(if cfg!(windows) {
-        "C:\\no\\such.wav"
-    } else {
-        "/no/such.wav"
-    })));
+    let plain = TranscribeOptions {
+        language: Some("en".to_string()),
+        num_speakers: Some(1),
+        diarize: Some(false),
+        prompt: None,
+    };
+    let one_speaker = |outcome: Result<Transcription, CallError>| {
+        outcome.map_or(false, |it| it.metadata.num_speakers == 1 && it.metadata.language == "en")
+    };
+    let named = client.transcribe(audio, &plain, |_| true);
+    let uploaded = client.upload(&bytes, &plain).and_then(|job| client.follow(job, |_| true));
+    report.check(
+        "options count, of a file that is named and of one that is uploaded",
+        first.metadata.num_speakers > 1 && one_speaker(named) && one_speaker(uploaded),
+        format!("{} speakers without", first.metadata.num_speakers),
+    );
+    let odd = TranscribeOptions { language: Some("Klingonish".to_string()), ..plain };
+    let refused = [client.submit(audio, &odd), client.upload(&bytes, &odd)].map(code);
+    let expected = ["422 language_invalid", "422 language_invalid"];
+    report.check("and what they may not be is refused", refused == expected, refused.join(", "));
+
+    let nowhere = if cfg!(windows) { "C:\\no\\such.wav" } else { "/no/such.wav" };
+    let missing = code(client.submit(Path::new(nowhere), &usual));
     report.check("an error has a code", missing.ends_with("audio_path_not_found"), missing);
 
     let reloaded = client.reload("int8").map_err(|error| format!("reload: {error}"))?;

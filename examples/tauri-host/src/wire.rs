@@ -58,6 +58,20 @@ pub struct Health {
     pub precision: String,
 }
 
+/// What a request may ask for; a field that is `None` has the service's default. All fields:
+/// docs/http-api.md#fields-of-transcribe
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct TranscribeOptions {
+    /// A tag such as `en` or `de-DE`, or `auto`.
+    pub language: Option<String>,
+    /// 1 to 20, if it is known.
+    pub num_speakers: Option<u32>,
+    /// Whether to tell speakers apart.
+    pub diarize: Option<bool>,
+    /// Names and terms to expect, for the engines that take them.
+    pub prompt: Option<String>,
+}
+
 /// One stretch of speech by one speaker; times in seconds.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Segment {
@@ -75,6 +89,15 @@ pub struct Metadata {
     pub processing_time: f64,
     pub model_precision: String,
     pub num_speakers: u32,
+    pub engine: String,
+    pub warnings: Vec<Warning>,
+}
+
+/// What to know of a transcript: decide by `code`, show a text of your own or `message`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Warning {
+    pub code: String,
+    pub message: String,
 }
 
 /// POST /transcribe.

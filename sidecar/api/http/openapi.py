@@ -160,9 +160,13 @@ OPTIONS: dict[str, Any] = {
         "Preferred precision: an engine without it uses its own, with a warning.",
         default="auto",
     ),
-    "language": text(default="auto", examples=["auto", "en"]),
+    "language": text(
+        "Language tag such as 'en' or 'de-CH'; 'auto' detects it.",
+        default="auto",
+        examples=["auto", "en"],
+    ),
     "diarize": flag(True, "Label the speakers; false costs a fraction of the work."),
-    "diarization": choice(DiarizationEffort, default="balanced"),
+    "diarization": choice(DiarizationEffort, "Effort of diarization.", default="balanced"),
     "recognise": flag(True, "Identify enrolled speakers, if the setting 'people' is on."),
     "hotwords": text(
         "Names and terms to expect, separated by commas or in free text. With 'prompt' "
@@ -188,7 +192,7 @@ OPTIONS: dict[str, Any] = {
     "windows": choice(
         WindowingMode,
         "'parallel' transcribes several windows of a long recording at once, if the memory "
-        "suffices: faster, with speakers linked across windows by their embeddings.",
+        "suffices. It is faster; speakers are linked across windows by their embeddings.",
         default="auto",
         examples=["auto"],
     ),

@@ -28,6 +28,7 @@ from sidecar.api.http.upload import read_form, read_json
 from sidecar.audio.audio_source import AudioSource
 from sidecar.auth import identity
 from sidecar.concurrency import running
+from sidecar.interfaces.request_options import field_missing
 from sidecar.jobs.job_record import JobRecord
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Segment, join_texts
@@ -81,7 +82,7 @@ async def open_local(request: Request, fields: Fields, service: Service) -> Audi
     caller = identity_of(request)
     caller.demand(identity.Scope.AUDIO_PATH)
     if "audio_path" not in fields:
-        raise errors.FieldMissing("The field 'audio_path' is missing.")
+        raise field_missing("audio_path", fields)
     path = fields["audio_path"]
     if not isinstance(path, str):
         raise errors.AudioPathInvalid("'audio_path' is not a string.")

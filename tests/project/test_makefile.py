@@ -1,0 +1,98 @@
+"""`make run` as a person uses it: its port, and Ctrl-C during set-up and service."""
+
+from __future__ import annotations
+
+import os
+import pty
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from service_process import PATIENCE_S, REPOSITORY
+
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32" or shutil.which("make") is None, reason="there is no make here"
+)
+
+PROGRAM = """#!/bin/sh
+trap 'exit 130' INT
+echo "arguments: $*"
+[ -z "$EXIT_CODE" ] || exit "$EXIT_CODE"
+while :; do sleep 0.1; done
+"""
+PIP = """#!/bin/sh
+echo a line of pip
+while :; do sleep 0.1; done
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder whose set-up is done, with a program that shows its arguments."""
+    programs = tmp_path / ".venv/bin"
+    programs.mkdir(parents=True)
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy2(REPOSITORY / name, tmp_path)
+    for name, text in {"vibevoice-asr": PROGRAM, "python": PIP}.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    (tmp_path / ".venv/.installed-run").touch()
+    return tmp_path
+
+
+def make(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["make", *words],
+        cwd=folder,
+        env={**os.environ, "EXIT_CODE": "0", **environment},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=PATIENCE_S,
+    )
+
+
+def interrupted(folder: Path, begun: str) -> str:
+    """The terminal after ``make run``, with Ctrl-C as soon as ``begun`` appeared."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(folder)
+        os.execvp("make", ["make", "run"])
+    shown, sent = b"", False
+    try:
+        while data := os.read(terminal, 4096):
+            shown += data
+            if not sent and begun.encode() in shown:
+                os.write(terminal, b"\x03")
+                sent = True
+    except OSError:  # how Linux says that the other end is closed
+        pass
+    finally:
+        os.close(terminal)
+        os.waitpid(pid, 0)
+    assert sent
+    return shown.decode()
+
+
+def test_make_run_leaves_the_port_to_the_settings_unless_it_is_given_one(folder: Path) -> None:
+    assert make(folder, "run", VIBEVOICE_PORT="9000").stdout == "arguments: demo\n"
+    assert make(folder, "run", "PORT=9001").stdout == "arguments: demo --port 9001\n"
+
+
+def test_make_run_fails_with_the_code_of_the_service(folder: Path) -> None:
+    result = make(folder, "run", EXIT_CODE="75")
+    assert result.returncode != 0
+    assert "Error 75" in result.stderr
+
+
+def test_ctrl_c_of_make_run_is_no_error(folder: Path) -> None:
+    assert "Error" not in interrupted(folder, "arguments: demo")
+
+
+def test_an_interrupted_set_up_says_so_in_one_line_and_shows_no_log(folder: Path) -> None:
+    (folder / ".venv/.installed-run").unlink()
+    shown = interrupted(folder, "s: a line of pip")
+    assert "Set-up interrupted: repeat the command to go on." in shown
+    assert "failed" not in shown
+    assert "a line of pip" not in shown.partition("^C")[2]
