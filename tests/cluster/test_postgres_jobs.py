@@ -41,6 +41,9 @@ from sidecar.transcripts.transcript_edits import RenameSpeaker
 
 SECRETS = "a word that is only said here", "Antarctica", "Lovelace", "private.wav"
 """What is said, asked for, written by hand, and the name of a file."""
+BLOCKED = """SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+DELETE_ALL = "DELETE FROM vibevoice.jobs"
 EVERYTHING = "SELECT string_agg(row_to_json(t)::text, ' ') FROM vibevoice.{} t"
 
 
@@ -436,6 +439,23 @@ async def test_of_a_job_that_is_deleted_no_row_is_left(front: Service, node: Ser
         rows = await front.database.fetch(f"SELECT count(*) FROM vibevoice.{table}")
         assert rows == [(0,)], table
     assert await node.claims.mine() == frozenset()
+
+
+@pytest.mark.parametrize("locked", [False, True])
+async def test_a_job_that_another_call_deletes_meanwhile_is_deleted(
+    front: Service, journal: str, locked: bool
+) -> None:
+    """``locked``: the other call has only locked the job when this one comes."""
+    (job,) = await front.submit("me")
+    with psycopg.connect(journal) as other, psycopg.connect(journal, autocommit=True) as look:
+        other.execute("SET LOCAL deadlock_timeout = '1ms'")  # it would find a deadlock first
+        other.execute("SELECT FROM vibevoice.jobs FOR UPDATE" if locked else DELETE_ALL)
+        deleting = asyncio.ensure_future(front.jobs.delete(job.id))
+        await until(lambda: look.execute(BLOCKED).fetchone() != (0,))
+        other.execute(DELETE_ALL)
+        other.commit()
+        await deleting
+    assert await there(front) == []
 
 
 async def test_a_job_whose_record_is_damaged_is_refused_and_holds_up_no_other(

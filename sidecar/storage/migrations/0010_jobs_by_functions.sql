@@ -510,10 +510,11 @@ CREATE FUNCTION vibevoice.delete_1(job_ text) RETURNS float8 LANGUAGE plpgsql AS
 DECLARE lasted_s float8;
 BEGIN
     IF vibevoice.buried_1(job_) THEN RETURN NULL; END IF;
-    INSERT INTO vibevoice.tombstones (id) VALUES (job_);
+    -- First, since other calls that delete the job lock it before its tombstone.
     DELETE FROM vibevoice.jobs WHERE id = job_
         RETURNING extract(epoch FROM clock_timestamp() - CASE WHEN ended IS NULL THEN came END)
         INTO lasted_s;
+    INSERT INTO vibevoice.tombstones (id) VALUES (job_) ON CONFLICT DO NOTHING;
     RETURN lasted_s;
 END $$;
 
