@@ -69,7 +69,7 @@ class PostgresDatabase:
 
     @property
     def up(self) -> bool:
-        """Return whether the database answered the last call."""
+        """Return whether the database answers, as far as the last call showed it."""
         return self._outlook.up
 
     @property
