@@ -358,6 +358,7 @@ def _connected(address: str, patience_s: float = 0.0) -> Iterator[psycopg.Connec
             time.sleep(MAX_RETRY_PAUSE_S)
     with connection:
         limit = f"{round(MIGRATION_STEP_TIMEOUT_S * 1000)}"
+        connection.execute("SET default_transaction_isolation = 'read committed'")
         connection.execute(f"SET statement_timeout = {limit}")
         connection.execute(f"SET idle_in_transaction_session_timeout = {limit}")
         yield connection
