@@ -98,7 +98,7 @@ CREATE INDEX jobs_awaited ON vibevoice.jobs (awaited_by) WHERE awaited_by IS NOT
 -- kind says all. `whole`: a checkpoint with the engine's state, until its job has ended.
 ALTER TABLE vibevoice.events DROP COLUMN mark, ALTER change DROP NOT NULL,
     ALTER change SET STORAGE EXTERNAL, ADD kind text NOT NULL DEFAULT '', ADD whole bytea,
-    ALTER whole SET STORAGE EXTERNAL;
+    ALTER whole SET STORAGE EXTERNAL, SET (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX events_fleeting ON vibevoice.events (job) WHERE fleeting;
 CREATE INDEX events_whole ON vibevoice.events (job) WHERE whole IS NOT NULL;
 
