@@ -165,3 +165,18 @@ async def test_a_name_that_is_used_again_at_once_is_that_of_a_service_that_lives
     assert again.over, "its service was asked for it, and left it"
     assert not taken.over
     assert [len(each.sessions) for each in fronts] == [0, 1]
+
+
+async def test_a_service_that_stands_still_while_it_deletes_expired_sessions_holds_up_no_other(
+    fronts: tuple[Front, Front], journal: str
+) -> None:
+    front, other = fronts
+    await front.sessions.move(front.sessions.open(ANONYMOUS, LiveOptions(), "expired"))
+    with psycopg.connect(journal) as still:
+        still.execute("UPDATE vibevoice.sessions SET until = '-infinity' WHERE id = 'expired'")
+        still.commit()
+        still.execute("DELETE FROM vibevoice.sessions WHERE until < clock_timestamp()")
+        await front.sessions.move(front.sessions.open(ANONYMOUS, LiveOptions(), "fresh"))
+        assert await other.shared.take((ANONYMOUS.owner, "talk")) is True, "it is asked for"
+        fresh = "SELECT count(*) FROM vibevoice.sessions WHERE id = 'fresh'"
+        assert await front.database.fetch(fresh) == [(1,)]
