@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import time
 from typing import Any
 
 import psycopg
@@ -108,6 +110,29 @@ async def test_of_several_who_are_deleted_at_once_nothing_is_left(
     written = in_database.written()
     assert not any(trace in written for trace in traces)
     assert "until VACUUM FULL" not in caplog.text
+
+
+async def test_many_who_are_deleted_leave_the_table_to_its_readers_most_of_the_time(
+    in_database: InDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = in_database.open()
+    who = [await people.add(ANONYMOUS, f"person {number}", heard(number)) for number in range(9)]
+    rewrites = list[tuple[float, float]]()
+    maintain = postgres_database.PostgresDatabase.maintain
+
+    async def slowly(database: postgres_database.PostgresDatabase, sql: str, most_s: float) -> None:
+        began = time.monotonic()
+        await asyncio.sleep(0.1)
+        await maintain(database, sql, most_s)
+        rewrites.append((began, time.monotonic()))
+
+    monkeypatch.setattr(postgres_database.PostgresDatabase, "maintain", slowly)
+    deleting = [asyncio.create_task(people.delete(ANONYMOUS, one.id)) for one in who[:8]]
+    await asyncio.gather(*deleting)
+    assert len(rewrites) < len(deleting)
+    await people.delete(ANONYMOUS, who[8].id)
+    for (began, ended), (next_began, _) in itertools.pairwise(rewrites):
+        assert next_began - ended > 3 * (ended - began)
 
 
 async def test_a_row_of_one_owner_is_nobody_among_anothers(in_database: InDatabase) -> None:
