@@ -129,8 +129,11 @@ class PostgresJobStore:
             self._service_id if followed or not record.kept else None,
             self._limit,
         )
+        retried = self._database.retried
         try:
             ((outcome, job_id),) = await self._database.call("submit_1", *values)
+            if outcome == "queue_full" and self._database.retried > retried:
+                raise errors.JournalUnreachable()  # the server may yet execute the first attempt
         except BaseException:
             if record.key is None:
                 self._soon(self._delete_later, record.id)

@@ -64,6 +64,8 @@ class PostgresDatabase:
         """Channels to which the listening connection listens."""
         self._listening: asyncio.Task[None] | None = None
         self._listening_connection: AsyncConnection[Row] | None = None
+        self.retried = 0
+        """Calls that were repeated over another connection, since the first one broke."""
         self._misses = 0
         """Consecutive failed attempts to listen."""
 
@@ -186,6 +188,7 @@ class PostgresDatabase:
                 except self._driver.AWAY as error:
                     if clock() >= until or not others or not await _is_retryable(connection, error):
                         raise
+                    self.retried += 1
         raise AssertionError("the last try raises")
 
     async def _with_timeout(

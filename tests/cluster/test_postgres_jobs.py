@@ -41,8 +41,9 @@ from sidecar.transcripts.transcript_edits import RenameSpeaker
 
 SECRETS = "a word that is only said here", "Antarctica", "Lovelace", "private.wav"
 """What is said, asked for, written by hand, and the name of a file."""
-BLOCKED = """SELECT count(*) FROM pg_stat_activity
+BLOCKED_PIDS = """SELECT pid FROM pg_stat_activity
     WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+BLOCKED = f"SELECT count(*) FROM ({BLOCKED_PIDS}) blocked"
 DELETE_ALL = "DELETE FROM vibevoice.jobs"
 EVERYTHING = "SELECT string_agg(row_to_json(t)::text, ' ') FROM vibevoice.{} t"
 
@@ -221,6 +222,24 @@ async def test_a_submission_that_a_server_carries_out_late_is_none(
     await idle(front)
     assert [await one for one in late] == [[("deleted", unwanted.id)]]
     assert await there(front) == []
+
+
+async def test_a_repeated_submission_to_a_full_queue_may_be_executed_late(
+    journal: str, tmp_path: Path
+) -> None:
+    """The first attempt is on a connection that broke: its recording stays, or it is none."""
+    async with service(journal, tmp_path, queue_limit=1) as one:
+        job = submitted("me")
+        with psycopg.connect(journal) as other, psycopg.connect(journal, autocommit=True) as look:
+            other.execute("SELECT vibevoice.buried_1(%s)", (job.id,))
+            submitting = asyncio.ensure_future(one.jobs.submit(job))
+            await until(lambda: look.execute(BLOCKED).fetchone() == (1,))
+            await one.submit("other")
+            look.execute(f"SELECT pg_terminate_backend(pid, 60000) FROM ({BLOCKED_PIDS}) blocked")
+        with pytest.raises(errors.JournalUnreachable):
+            await submitting
+        await idle(one)
+        assert await one.database.fetch("SELECT id FROM vibevoice.tombstones") == [(job.id,)]
 
 
 async def test_an_answer_that_is_lost_is_asked_for_again_and_all_is_there_once(
