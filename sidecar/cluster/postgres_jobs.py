@@ -192,7 +192,8 @@ class PostgresJobStore:
         limit: int | None = None,
         private: bool = False,
     ) -> Sequence[JobRecord]:
-        """Return an owner's jobs, oldest first; jobs that are done have no words.
+        """Return an owner's jobs, oldest first; jobs that are done have no words. A walk by
+        ``after`` misses a job whose submission was committed after the listing of a later one.
 
         Raises:
             errors.JobNotFound: the owner has no job ``after``.
