@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from service_process import until
 from speaker_stores import SECRET, InDatabase, InFile, closing, heard
 
 from sidecar import errors
@@ -98,6 +99,31 @@ async def test_who_is_deleted_waits_for_whoever_still_sees_them(
     carla = await people.add(ANONYMOUS, "Carla", heard(3))
     await people.delete(ANONYMOUS, carla.id)
     assert traces[ben.id] not in in_database.written()
+
+
+async def test_a_vacuum_of_another_table_holds_up_no_deletion(
+    in_database: InDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As PostgreSQL's own may take hours over the table of events; it sees no deleted row."""
+    people = in_database.open()
+    anna = await people.add(ANONYMOUS, "Anna", heard(1))
+    trace = in_database.sealed(anna.id)[0][:32]
+    async with await psycopg.AsyncConnection.connect(in_database.journal, autocommit=True) as other:
+        await other.execute("CREATE TABLE large AS SELECT FROM generate_series(1, 300000)")
+        await other.execute("SET vacuum_cost_delay = 100; SET vacuum_cost_limit = 1")
+        vacuum = asyncio.ensure_future(other.execute("VACUUM large"))
+        with in_database.connected() as look:
+            sees = (
+                "SELECT FROM pg_stat_activity WHERE query = 'VACUUM large' AND backend_xmin <> '0'"
+            )
+            await until(lambda: look.execute(sees).rowcount)
+        await people.delete(ANONYMOUS, anna.id)
+        assert not vacuum.done()
+        other.cancel()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            await vacuum
+    assert trace not in in_database.written()
+    assert "until VACUUM FULL" not in caplog.text
 
 
 async def test_of_several_who_are_deleted_at_once_nothing_is_left(
