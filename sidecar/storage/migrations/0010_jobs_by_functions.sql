@@ -545,13 +545,14 @@ DECLARE one record;
 BEGIN
     PERFORM FROM vibevoice.services WHERE id = node_ FOR KEY SHARE;
     IF NOT FOUND THEN RETURN; END IF;  -- expired: it repeats its verdicts once it is registered
+    -- The states are written so that no index of waiting jobs applies, of which all would be read.
     INSERT INTO vibevoice.refusals AS r (job, node, failure)
         SELECT j.id, node_, f FROM unnest(jobs_, failures) u (i, f) JOIN vibevoice.jobs j ON j.id = i
-        WHERE f IS NOT NULL AND state = 'queued' AND (claim IS NULL OR node = node_)
+        WHERE f IS NOT NULL AND state || '' = 'queued' AND (claim IS NULL OR node = node_)
         ORDER BY j.id FOR KEY SHARE OF j SKIP LOCKED
         ON CONFLICT (job, node) DO UPDATE SET at = clock_timestamp(), failure = excluded.failure;
     FOR one IN SELECT j.id, f, able_by, refused_by FROM unnest(jobs_, failures) u (i, f)
-            JOIN vibevoice.jobs j ON j.id = i WHERE state = 'queued' AND claim IS NULL
+            JOIN vibevoice.jobs j ON j.id = i WHERE state || coalesce(claim, '') = 'queued'
             AND (f IS NULL OR able_by = node_) ORDER BY j.id FOR UPDATE OF j SKIP LOCKED LOOP
         UPDATE vibevoice.jobs SET able_by = CASE WHEN one.f IS NULL THEN node_ END,
             refused_by = NULL WHERE id = one.id;
