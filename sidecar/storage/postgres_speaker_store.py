@@ -43,10 +43,15 @@ leaves the table to readers for four fifths of the time."""
 POOL_CONNECTIONS = 2
 """More than one, so that a call that waits for a lock does not block reads."""
 _ADVISORY_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
-# A vacuum of another table, which may take hours, is none of them.
-_OLDER_TRANSACTIONS = """SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-    AND pid NOT IN (SELECT pid FROM pg_stat_progress_vacuum) AND pid <> pg_backend_pid()
-    AND greatest(age(backend_xmin), age(backend_xid)) >= age(%s::xid)"""
+# Also those of standbys with `hot_standby_feedback`, which name no database. A vacuum of another
+# table, which may take hours, is none of them.
+_OLDER_TRANSACTIONS = """
+    SELECT count(*) FROM (
+        SELECT greatest(age(backend_xmin), age(backend_xid)) FROM pg_stat_activity
+        WHERE coalesce(datname, current_database()) = current_database()
+            AND pid NOT IN (SELECT pid FROM pg_stat_progress_vacuum) AND pid <> pg_backend_pid()
+        UNION ALL SELECT age(xmin) FROM pg_replication_slots
+    ) transactions (age) WHERE age >= age(%s::xid)"""
 _VACUUM = "VACUUM (FULL) vibevoice.people"
 
 

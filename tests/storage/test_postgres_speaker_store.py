@@ -126,6 +126,41 @@ async def test_a_vacuum_of_another_table_holds_up_no_deletion(
     assert "until VACUUM FULL" not in caplog.text
 
 
+@pytest.mark.parametrize("slot", ["", "standby"])
+async def test_who_is_deleted_while_a_standby_still_sees_them_is_logged(
+    in_database: InDatabase,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    slot: str,
+) -> None:
+    """With `hot_standby_feedback`, over a connection or a slot that keeps rows for it."""
+    people = in_database.open()
+    anna = await people.add(ANONYMOUS, "Anna", heard(1))
+    monkeypatch.setattr(postgres_speaker_store, "OLDER_TRANSACTIONS_TIMEOUT_S", 0.1)
+    cluster, name = in_database.cluster, in_database.journal.rsplit("/", 1)[1]
+    settings = {"hot_standby_feedback": "on", "primary_slot_name": slot}
+    sees = "SELECT FROM {} WHERE {} <> '0'".format(
+        *(("pg_replication_slots", "xmin") if slot else ("pg_stat_replication", "backend_xmin"))
+    )
+    with cluster.connected() as look:
+        for setting, value in settings.items():
+            look.execute(f"ALTER SYSTEM SET {setting} = '{value}'")
+        if slot:
+            look.execute("SELECT pg_create_physical_replication_slot(%s)", (slot,))
+        try:
+            with cluster.standby() as standby, standby.connected(name) as other:
+                other.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+                await until(lambda: look.execute(sees).rowcount)
+                await people.delete(ANONYMOUS, anna.id)
+        finally:
+            for setting in settings:
+                look.execute(f"ALTER SYSTEM RESET {setting}")
+            if slot:
+                await until(lambda: not look.execute("SELECT FROM pg_stat_replication").rowcount)
+                look.execute("SELECT pg_drop_replication_slot(%s)", (slot,))
+    assert "until VACUUM FULL" in caplog.text
+
+
 async def test_of_several_who_are_deleted_at_once_nothing_is_left(
     in_database: InDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
