@@ -129,8 +129,11 @@ class PostgresJobStore:
             self._service_id if followed or not record.kept else None,
             self._limit,
         )
+        retried = self._database.retried
         try:
             ((outcome, job_id),) = await self._database.call("submit_1", *values)
+            if outcome == "queue_full" and self._database.retried > retried:
+                raise errors.JournalUnreachable()  # the server may yet execute the first attempt
         except BaseException:
             if record.key is None:
                 self._soon(self._delete_later, record.id)
@@ -189,7 +192,8 @@ class PostgresJobStore:
         limit: int | None = None,
         private: bool = False,
     ) -> Sequence[JobRecord]:
-        """Return an owner's jobs, oldest first; jobs that are done have no words.
+        """Return an owner's jobs, oldest first; jobs that are done have no words. A walk by
+        ``after`` misses a job whose submission was committed after the listing of a later one.
 
         Raises:
             errors.JobNotFound: the owner has no job ``after``.

@@ -243,8 +243,12 @@ async def _request_session(cursor: Any, name: SessionName) -> None:
 
 
 async def _delete_expired(cursor: Any) -> None:
-    """Delete sessions whose clients did not return in time."""
-    await cursor.execute("DELETE FROM vibevoice.sessions WHERE until < clock_timestamp()")
+    """Delete sessions whose clients did not return in time, but not those in use elsewhere."""
+    await cursor.execute(
+        """DELETE FROM vibevoice.sessions WHERE (owner, id) IN (
+            SELECT owner, id FROM vibevoice.sessions WHERE until < clock_timestamp()
+            FOR UPDATE SKIP LOCKED)"""
+    )
 
 
 def _associated_data(name: SessionName, place: int | None = None) -> str:

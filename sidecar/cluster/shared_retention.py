@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S = 10.0
 """Interval of the search for expired results, by which they may outlive their retention."""
+TURN_RENEWAL_S = 5.0
+"""Interval in which a sweep renews its turn, so that no other service joins one that takes long."""
 SETTLE_DELAY_S = 0.5
 """Seconds in which ended jobs of an owner are collected for one purge: under load, one purge for
 each would cost the database more than the jobs themselves."""
@@ -178,8 +180,11 @@ class SharedRetention:
         await self.settled()
 
     async def _sweep_in_turn(self) -> None:
-        turn = await self._database.fetch(_TURN, (SWEEP_INTERVAL_S,))
-        await (self._sweep() if turn else self.delete_recordings())
+        ours = await self._take_turn(SWEEP_INTERVAL_S)
+        await (self._sweep() if ours else self.delete_recordings())
+
+    async def _take_turn(self, every_s: float) -> bool:
+        return bool(await self._database.fetch(_TURN, (every_s,)))
 
     async def _sweep(self) -> None:
         owners = await self._database.fetch("SELECT owner FROM vibevoice.owners")
@@ -189,9 +194,13 @@ class SharedRetention:
             partial(self._database.call, "release_orphans_1"),
             self.delete_recordings,
         ]
+        turn_at = time.monotonic()
         for part in parts:
             with suppress(errors.JournalUnreachable):  # a failure must not stop the others
                 await part()
+                if time.monotonic() - turn_at > TURN_RENEWAL_S:
+                    turn_at = time.monotonic()
+                    await self._take_turn(0.0)
 
     async def _purge(self, owner: str) -> None:
         limits = self._limits

@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from sidecar.concurrency import backoff_s
 from sidecar.storage import postgres_settings
@@ -42,6 +42,13 @@ AWAY = (
     psycopg.errors.IdleInTransactionSessionTimeout,
 )
 """Errors of a database that does not answer now."""
+BUSY = (
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.QueryCanceled,
+    psycopg.errors.DeadlockDetected,
+    PoolTimeout,
+)
+"""Those of them that are no outage: a lock, a statement or other calls took too long."""
 
 
 class Outlook:
@@ -60,13 +67,16 @@ class Outlook:
             self._log.info("the database answers again")
 
     def failed(self, error: Exception) -> None:
-        """Record that the database does not answer."""
-        if self.up and not self.closing:
-            self.up = False
-            self._log.warning(
-                "the database does not answer: %s; calls are retried",
-                postgres_settings.error_first_line(error),
-            )
+        """Record that the database does not answer, or log that only this call had no answer."""
+        if not self.up or self.closing:
+            return
+        self.up = isinstance(error, BUSY)
+        self._log.warning(
+            "the database had no time for a call: %s"
+            if self.up
+            else "the database does not answer: %s; calls are retried",
+            postgres_settings.error_first_line(error),
+        )
 
 
 class Connection(AsyncConnection[tuple[Any, ...]]):

@@ -64,12 +64,14 @@ class PostgresDatabase:
         """Channels to which the listening connection listens."""
         self._listening: asyncio.Task[None] | None = None
         self._listening_connection: AsyncConnection[Row] | None = None
+        self.retried = 0
+        """Calls that were repeated over another connection, since the first one broke."""
         self._misses = 0
         """Consecutive failed attempts to listen."""
 
     @property
     def up(self) -> bool:
-        """Return whether the database answered the last call."""
+        """Return whether the database answers, as far as the last call showed it."""
         return self._outlook.up
 
     @property
@@ -186,6 +188,7 @@ class PostgresDatabase:
                 except self._driver.AWAY as error:
                     if clock() >= until or not others or not await _is_retryable(connection, error):
                         raise
+                    self.retried += 1
         raise AssertionError("the last try raises")
 
     async def _with_timeout(
@@ -358,6 +361,7 @@ def _connected(address: str, patience_s: float = 0.0) -> Iterator[psycopg.Connec
             time.sleep(MAX_RETRY_PAUSE_S)
     with connection:
         limit = f"{round(MIGRATION_STEP_TIMEOUT_S * 1000)}"
+        connection.execute("SET default_transaction_isolation = 'read committed'")
         connection.execute(f"SET statement_timeout = {limit}")
         connection.execute(f"SET idle_in_transaction_session_timeout = {limit}")
         yield connection

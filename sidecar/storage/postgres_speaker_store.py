@@ -37,11 +37,21 @@ OLDER_TRANSACTIONS_TIMEOUT_S, OLDER_TRANSACTIONS_POLL_S = 2.0, 0.02
 """Limit and interval of the wait for transactions that may still see deleted rows."""
 VACUUM_TIMEOUT_S = 10.0
 """Limit for rewriting the table, which waits for its readers and copies all rows."""
+VACUUM_REST = 4
+"""Rest after each rewrite, in durations of it: a client that deletes many speakers, one by one,
+leaves the table to readers for four fifths of the time."""
 POOL_CONNECTIONS = 2
 """More than one, so that a call that waits for a lock does not block reads."""
 _ADVISORY_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
-_OLDER_TRANSACTIONS = """SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-    AND pid <> pg_backend_pid() AND greatest(age(backend_xmin), age(backend_xid)) >= age(%s::xid)"""
+# Also those of standbys with `hot_standby_feedback`, which name no database. A vacuum of another
+# table, which may take hours, is none of them.
+_OLDER_TRANSACTIONS = """
+    SELECT count(*) FROM (
+        SELECT greatest(age(backend_xmin), age(backend_xid)) FROM pg_stat_activity
+        WHERE coalesce(datname, current_database()) = current_database()
+            AND pid NOT IN (SELECT pid FROM pg_stat_progress_vacuum) AND pid <> pg_backend_pid()
+        UNION ALL SELECT age(xmin) FROM pg_replication_slots
+    ) transactions (age) WHERE age >= age(%s::xid)"""
 _VACUUM = "VACUUM (FULL) vibevoice.people"
 
 
@@ -56,6 +66,9 @@ class PostgresSpeakerStore:
         """
         self._database = PostgresDatabase(address, POOL_CONNECTIONS)
         self._seal = migrate_postgres(address, secret, KEY_PURPOSE)
+        self._deletions = self._rewritten = 0
+        """Committed deletions, and those of them that a rewrite was for."""
+        self._rewriting, self._rests_until = asyncio.Lock(), 0.0
 
     async def of(self, owner: str) -> Sequence[EnrolledSpeaker]:
         """As `SpeakerStore.of`."""
@@ -92,17 +105,23 @@ class PostgresSpeakerStore:
     async def _drop(self, owner: str, person: str | None = None) -> None:
         """Delete one of an owner's speakers, or all of them."""
 
-        async def drop(cursor: Any) -> str:
+        async def drop(cursor: Any) -> None:
             await cursor.execute(_ADVISORY_LOCK, (f"people {owner}",))
             await cursor.execute(
                 """DELETE FROM vibevoice.people
                     WHERE owner = %(owner)s AND (%(id)s::text IS NULL OR id = %(id)s)""",
                 {"owner": owner, "id": person},
             )
-            await cursor.execute("SELECT pg_current_xact_id()::xid::text")
-            return str((await cursor.fetchone())[0])
 
-        await self._rewrite(await self._ask(drop))
+        await self._ask(drop)
+        self._deletions += 1
+        number = self._deletions
+        async with self._rewriting:
+            if self._rewritten < number:
+                await asyncio.sleep(self._rests_until - time.monotonic())
+                number = self._deletions
+                await self._rewrite()
+                self._rewritten = number
 
     async def close(self) -> None:
         """Close the connections to the database."""
@@ -112,12 +131,13 @@ class PostgresSpeakerStore:
         await self._database.open()
         return await self._database.transaction(work)
 
-    async def _rewrite(self, behind: str) -> None:
-        """Rewrite the table's files without the rows that transaction ``behind`` deleted, once no
-        older transaction may see them."""
+    async def _rewrite(self) -> None:
+        """Rewrite the table's files without deleted rows, once no older transaction may see
+        them."""
         try:
+            now = await self._database.fetch("SELECT pg_current_xact_id()::xid::text")
             until = time.monotonic() + OLDER_TRANSACTIONS_TIMEOUT_S
-            while (await self._database.fetch(_OLDER_TRANSACTIONS, (behind,)))[0][0]:
+            while (await self._database.fetch(_OLDER_TRANSACTIONS, now[0]))[0][0]:
                 if time.monotonic() >= until:
                     log.warning(
                         "deleted speakers stay, encrypted, in the database's files until VACUUM "
@@ -125,7 +145,9 @@ class PostgresSpeakerStore:
                     )
                     return
                 await asyncio.sleep(OLDER_TRANSACTIONS_POLL_S)
+            began = time.monotonic()
             await self._database.maintain(_VACUUM, VACUUM_TIMEOUT_S)
+            self._rests_until = began + (1 + VACUUM_REST) * (time.monotonic() - began)
         except errors.JournalUnreachable:
             log.warning(
                 "deleted speakers stay, encrypted, in the database's files until VACUUM FULL of "

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 
+import psycopg
 import pytest
+from postgres import Cluster
 from service_process import until
 from shared_job_services import SEGMENT, service, submitted
 
+from sidecar import errors
 from sidecar.cluster.claims import WAITING
 from sidecar.cluster.membership import HeartbeatObserver, Membership
 from sidecar.jobs.job_record import InterruptedChange, JobState, StartedChange
@@ -83,6 +87,34 @@ async def test_a_service_that_beat_meanwhile_is_not_expired_by_an_older_look(
         await one.membership.register()
         await other.membership._expire({"one": 0})
         assert await one.claims.mine() == {claim.token}
+
+
+async def test_without_its_synchronous_standby_no_service_expires(
+    journal: str, tmp_path: Path, postgres_cluster: Cluster
+) -> None:
+    """Heartbeats stand still for all, as none is committed; their locks stop expiries."""
+    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
+        services = "SELECT id, beat FROM vibevoice.services"
+        seen = dict(await other.database.fetch(services))
+        async with await psycopg.AsyncConnection.connect(journal, autocommit=True) as late:
+            with postgres_cluster.connected() as look:
+                look.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+                look.execute("SELECT pg_reload_conf()")
+                try:
+                    beats = asyncio.ensure_future(
+                        late.execute("SELECT vibevoice.beat_1('one', true, false)")
+                    )
+                    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+                    await until(lambda: look.execute(waits).fetchone() == (1,))
+                    assert dict(await other.database.fetch(services)) == seen
+                    with pytest.raises(errors.JournalUnreachable):
+                        await other.membership._expire({"one": seen["one"]})
+                finally:
+                    look.execute("ALTER SYSTEM RESET synchronous_standby_names")
+                    look.execute("SELECT pg_reload_conf()")
+            await beats
+        await other.membership._expire({"one": seen["one"]})
+        assert {*dict(await one.database.fetch(services))} == {"one", "other"}
 
 
 async def test_a_job_that_waited_behind_another_is_not_to_blame_for_a_death(

@@ -41,6 +41,10 @@ from sidecar.transcripts.transcript_edits import RenameSpeaker
 
 SECRETS = "a word that is only said here", "Antarctica", "Lovelace", "private.wav"
 """What is said, asked for, written by hand, and the name of a file."""
+BLOCKED_PIDS = """SELECT pid FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+BLOCKED = f"SELECT count(*) FROM ({BLOCKED_PIDS}) blocked"
+DELETE_ALL = "DELETE FROM vibevoice.jobs"
 EVERYTHING = "SELECT string_agg(row_to_json(t)::text, ' ') FROM vibevoice.{} t"
 
 
@@ -218,6 +222,24 @@ async def test_a_submission_that_a_server_carries_out_late_is_none(
     await idle(front)
     assert [await one for one in late] == [[("deleted", unwanted.id)]]
     assert await there(front) == []
+
+
+async def test_a_repeated_submission_to_a_full_queue_may_be_executed_late(
+    journal: str, tmp_path: Path
+) -> None:
+    """The first attempt is on a connection that broke: its recording stays, or it is none."""
+    async with service(journal, tmp_path, queue_limit=1) as one:
+        job = submitted("me")
+        with psycopg.connect(journal) as other, psycopg.connect(journal, autocommit=True) as look:
+            other.execute("SELECT vibevoice.buried_1(%s)", (job.id,))
+            submitting = asyncio.ensure_future(one.jobs.submit(job))
+            await until(lambda: look.execute(BLOCKED).fetchone() == (1,))
+            await one.submit("other")
+            look.execute(f"SELECT pg_terminate_backend(pid, 60000) FROM ({BLOCKED_PIDS}) blocked")
+        with pytest.raises(errors.JournalUnreachable):
+            await submitting
+        await idle(one)
+        assert await one.database.fetch("SELECT id FROM vibevoice.tombstones") == [(job.id,)]
 
 
 async def test_an_answer_that_is_lost_is_asked_for_again_and_all_is_there_once(
@@ -436,6 +458,23 @@ async def test_of_a_job_that_is_deleted_no_row_is_left(front: Service, node: Ser
         rows = await front.database.fetch(f"SELECT count(*) FROM vibevoice.{table}")
         assert rows == [(0,)], table
     assert await node.claims.mine() == frozenset()
+
+
+@pytest.mark.parametrize("locked", [False, True])
+async def test_a_job_that_another_call_deletes_meanwhile_is_deleted(
+    front: Service, journal: str, locked: bool
+) -> None:
+    """``locked``: the other call has only locked the job when this one comes."""
+    (job,) = await front.submit("me")
+    with psycopg.connect(journal) as other, psycopg.connect(journal, autocommit=True) as look:
+        other.execute("SET LOCAL deadlock_timeout = '1ms'")  # it would find a deadlock first
+        other.execute("SELECT FROM vibevoice.jobs FOR UPDATE" if locked else DELETE_ALL)
+        deleting = asyncio.ensure_future(front.jobs.delete(job.id))
+        await until(lambda: look.execute(BLOCKED).fetchone() != (0,))
+        other.execute(DELETE_ALL)
+        other.commit()
+        await deleting
+    assert await there(front) == []
 
 
 async def test_a_job_whose_record_is_damaged_is_refused_and_holds_up_no_other(

@@ -263,6 +263,31 @@ async def test_one_service_looks_after_all_owners_at_a_time(journal: str, tmp_pa
         assert await ids(one, "me") == []
 
 
+async def test_a_sweep_that_takes_long_is_joined_by_no_other_service(
+    journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_retention, "TURN_RENEWAL_S", 0.0)
+    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
+        joined, call = list[bool](), one.database.call
+
+        async def sweeps() -> None:
+            joined.append(True)
+
+        async def long(function: str, *values: object) -> object:
+            if function == "tidy_1":
+                await other.housekeeping._sweep_in_turn()
+            rows = await call(function, *values)
+            if function == "purge_1":
+                await one.database.fetch("UPDATE vibevoice.sweeps SET at = at - interval '11 s'")
+            return rows
+
+        await one.submit("me")
+        monkeypatch.setattr(one.database, "call", long)
+        monkeypatch.setattr(other.housekeeping, "_sweep", sweeps)
+        await one.housekeeping._sweep_in_turn()
+        assert joined == []
+
+
 @pytest.mark.parametrize("fails", ["tidy_1", "release_orphans_1"])
 async def test_a_part_of_a_sweep_that_fails_costs_no_other(
     journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str

@@ -182,3 +182,18 @@ async def test_a_session_that_reached_a_time_limit_is_nobodys_to_go_on_with(
     with pytest.raises(errors.SessionNotFound):
         await other.sessions.find_or_take_over(ANONYMOUS, "talk")
     assert front.sessions.find(ANONYMOUS, "talk") is session, "its client gets the error here"
+
+
+async def test_a_service_that_stands_still_while_it_deletes_expired_sessions_holds_up_no_other(
+    fronts: tuple[Front, Front], journal: str
+) -> None:
+    front, other = fronts
+    await front.sessions.move(front.sessions.open(ANONYMOUS, LiveOptions(), "expired"))
+    with psycopg.connect(journal) as still:
+        still.execute("UPDATE vibevoice.sessions SET until = '-infinity' WHERE id = 'expired'")
+        still.commit()
+        still.execute("DELETE FROM vibevoice.sessions WHERE until < clock_timestamp()")
+        await front.sessions.move(front.sessions.open(ANONYMOUS, LiveOptions(), "fresh"))
+        assert await other.shared.take((ANONYMOUS.owner, "talk")) is True, "it is asked for"
+        fresh = "SELECT count(*) FROM vibevoice.sessions WHERE id = 'fresh'"
+        assert await front.database.fetch(fresh) == [(1,)]

@@ -272,6 +272,42 @@ async def test_one_of_two_that_block_each_other_is_repeated(shared: PostgresData
     assert await numbers(shared) == [1, 2]
 
 
+async def test_a_server_that_has_no_time_for_calls_is_not_away(
+    shared: PostgresDatabase,
+    postgres_cluster: Cluster,
+    journal: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A lock that is held elsewhere, a long statement, and a pool of which all are used."""
+
+    async def impatient(cursor: Any, setting: str, sql: str) -> None:
+        await cursor.execute(f"SET LOCAL {setting} = '10ms'")
+        await cursor.execute(sql)
+
+    with postgres_cluster.connected(journal.rsplit("/", 1)[1]) as other:
+        other.execute("BEGIN; LOCK numbers")
+        with pytest.raises(errors.JournalUnreachable):
+            await shared.transaction(
+                lambda cursor: impatient(cursor, "lock_timeout", "LOCK numbers")
+            )
+    sleep = "SELECT pg_sleep(60)"
+    with pytest.raises(errors.JournalUnreachable):
+        await shared.transaction(lambda cursor: impatient(cursor, "statement_timeout", sleep))
+    goes_on = asyncio.Event()
+    using = [asyncio.create_task(shared.transaction(lambda _: goes_on.wait())) for _ in range(SIZE)]
+    await until(lambda: len(shared._used) == SIZE)
+    monkeypatch.setattr(postgres_database, "CALL_TIMEOUT_S", 0.1)
+    with pytest.raises(errors.JournalUnreachable):
+        await shared.fetch("SELECT 1")
+    goes_on.set()
+    await asyncio.gather(*using)
+    for reason in ("lock timeout", "statement timeout", "couldn't get a connection"):
+        assert reason in caplog.text
+    assert "does not answer" not in caplog.text
+    assert shared.up
+
+
 async def test_messages_are_heard_and_a_channel_that_is_new_as_well(
     shared: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:

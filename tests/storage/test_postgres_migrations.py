@@ -167,10 +167,27 @@ async def test_jobs_of_the_release_before_are_read_claimed_and_done(
         assert not storage.ages()
 
 
-async def test_services_that_start_at_once_migrate_one_after_the_other(journal: str) -> None:
+@pytest.mark.parametrize("isolation", ["read committed", "serializable"])
+async def test_services_that_start_at_once_migrate_one_after_the_other(
+    journal: str, isolation: str
+) -> None:
+    """``isolation``: the default of the database."""
+    with psycopg.connect(journal, autocommit=True) as database:
+        name = database.info.dbname
+        database.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = '{isolation}'")
     starts = (asyncio.to_thread(postgres_database.migrate_postgres, journal, KEY) for _ in range(4))
     await asyncio.gather(*starts)
     assert version(journal) == len(NAMES)
+
+
+def test_tables_whose_rows_come_and_go_are_vacuumed_early(journal: str) -> None:
+    postgres_database.migrate_postgres(journal, KEY)
+    with psycopg.connect(journal) as look:
+        rows = look.execute(
+            """SELECT relname FROM pg_class WHERE relnamespace = 'vibevoice'::regnamespace
+                AND reloptions @> '{autovacuum_vacuum_scale_factor=0.02}' ORDER BY 1"""
+        ).fetchall()
+    assert rows == [("events",), ("jobs",)]
 
 
 def test_tables_of_a_later_version_and_another_key_are_refused(journal: str) -> None:

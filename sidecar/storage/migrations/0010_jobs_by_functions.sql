@@ -98,7 +98,7 @@ CREATE INDEX jobs_awaited ON vibevoice.jobs (awaited_by) WHERE awaited_by IS NOT
 -- kind says all. `whole`: a checkpoint with the engine's state, until its job has ended.
 ALTER TABLE vibevoice.events DROP COLUMN mark, ALTER change DROP NOT NULL,
     ALTER change SET STORAGE EXTERNAL, ADD kind text NOT NULL DEFAULT '', ADD whole bytea,
-    ALTER whole SET STORAGE EXTERNAL;
+    ALTER whole SET STORAGE EXTERNAL, SET (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX events_fleeting ON vibevoice.events (job) WHERE fleeting;
 CREATE INDEX events_whole ON vibevoice.events (job) WHERE whole IS NOT NULL;
 
@@ -510,10 +510,11 @@ CREATE FUNCTION vibevoice.delete_1(job_ text) RETURNS float8 LANGUAGE plpgsql AS
 DECLARE lasted_s float8;
 BEGIN
     IF vibevoice.buried_1(job_) THEN RETURN NULL; END IF;
-    INSERT INTO vibevoice.tombstones (id) VALUES (job_);
+    -- First, since other calls that delete the job lock it before its tombstone.
     DELETE FROM vibevoice.jobs WHERE id = job_
         RETURNING extract(epoch FROM clock_timestamp() - CASE WHEN ended IS NULL THEN came END)
         INTO lasted_s;
+    INSERT INTO vibevoice.tombstones (id) VALUES (job_) ON CONFLICT DO NOTHING;
     RETURN lasted_s;
 END $$;
 
@@ -544,13 +545,14 @@ DECLARE one record;
 BEGIN
     PERFORM FROM vibevoice.services WHERE id = node_ FOR KEY SHARE;
     IF NOT FOUND THEN RETURN; END IF;  -- expired: it repeats its verdicts once it is registered
+    -- The states are written so that no index of waiting jobs applies, of which all would be read.
     INSERT INTO vibevoice.refusals AS r (job, node, failure)
         SELECT j.id, node_, f FROM unnest(jobs_, failures) u (i, f) JOIN vibevoice.jobs j ON j.id = i
-        WHERE f IS NOT NULL AND state = 'queued' AND (claim IS NULL OR node = node_)
+        WHERE f IS NOT NULL AND state || '' = 'queued' AND (claim IS NULL OR node = node_)
         ORDER BY j.id FOR KEY SHARE OF j SKIP LOCKED
         ON CONFLICT (job, node) DO UPDATE SET at = clock_timestamp(), failure = excluded.failure;
     FOR one IN SELECT j.id, f, able_by, refused_by FROM unnest(jobs_, failures) u (i, f)
-            JOIN vibevoice.jobs j ON j.id = i WHERE state = 'queued' AND claim IS NULL
+            JOIN vibevoice.jobs j ON j.id = i WHERE state || coalesce(claim, '') = 'queued'
             AND (f IS NULL OR able_by = node_) ORDER BY j.id FOR UPDATE OF j SKIP LOCKED LOOP
         UPDATE vibevoice.jobs SET able_by = CASE WHEN one.f IS NULL THEN node_ END,
             refused_by = NULL WHERE id = one.id;
