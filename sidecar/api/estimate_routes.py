@@ -61,7 +61,8 @@ class EstimateAnswer(openapi.RenderedBody):
 
 
 _OPTIONS = {
-    name: openapi.OPTIONS[name] for name in ("precision", "hotwords", "prompt", "max_tokens")
+    name: openapi.OPTIONS[name]
+    for name in ("precision", "diarize", "hotwords", "prompt", "max_tokens")
 }
 
 _DURATION = openapi.number(0, None, "Seconds of audio; or send 'audio_path'.")

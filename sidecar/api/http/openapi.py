@@ -161,7 +161,7 @@ OPTIONS: dict[str, Any] = {
         default="auto",
     ),
     "language": text(default="auto", examples=["auto", "en"]),
-    "diarize": flag(True, "Label the speakers; false costs a fraction of the work."),
+    "diarize": flag(True, "Label the speakers; false costs less work."),
     "diarization": choice(DiarizationEffort, default="balanced"),
     "recognise": flag(True, "Identify enrolled speakers, if the setting 'people' is on."),
     "hotwords": text(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -25,6 +26,7 @@ from sidecar import errors
 from sidecar.audio import Block
 from sidecar.engines.vibevoice import vibevoice_generation
 from sidecar.engines.vibevoice.vibevoice_decoder import PlannedDecoder, StepCheck, VibeVoiceDecoder
+from sidecar.gpu_memory.memory_footprint import ModelShape
 from sidecar.interfaces.engine_interface import (
     AUTO,
     LoadOptions,
@@ -258,6 +260,8 @@ def load_vibevoice(
         OSError, ValueError, RuntimeError: errors of transformers for an invalid checkpoint.
         errors.ModelLoadFailed: it loads, but this machine cannot run it at this precision.
     """
+    if precision is Precision.INT4 and device.type == "cpu":
+        _check_int4(folder)
     _silence_libraries()
     common: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     processor = AutoProcessor.from_pretrained(folder, **common)
@@ -274,6 +278,15 @@ def load_vibevoice(
     model.eval().requires_grad_(False)
     run_trial_token(model, precision)
     return LoadedVibeVoice(model, processor, device, precision)
+
+
+def _check_int4(folder: Path) -> None:
+    shape = ModelShape.from_config(json.loads((folder / "config.json").read_text("utf-8")))
+    if obstacle := shape.int4_obstacle:
+        raise errors.ModelLoadFailed(
+            f"The checkpoint cannot be run in int4 on this machine: {obstacle}.",
+            hint="Use another precision.",
+        )
 
 
 def remove_accelerate_hooks(model: Any) -> None:
