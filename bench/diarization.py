@@ -27,7 +27,7 @@ from pathlib import Path
 
 from bench import processor
 from bench.accuracy import Hypothesis, library_side
-from bench.metrics import Clip, Piece, Scores, clips, score
+from bench.metrics import Clip, Piece, Scores, check_packages, clips, score
 
 ROWS = ("library", "accurate", "balanced", "1.25", "2.5", "5.0", "10.0")
 
@@ -116,6 +116,7 @@ def main() -> None:
     if not names:
         sys.exit("No clips with references: set VIBEVOICE_BENCH_AUDIO to a folder with some.")
     core = processor.gigaflops()
+    check_packages()
     print(f"Clips: {', '.join(names)}\n\n{processor.processor_line(core)}\n")
     print("| row | CPU-s/s | wall s/s | WER | DER | cpWER | confusion | speakers found/real |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
