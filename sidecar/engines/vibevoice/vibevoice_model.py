@@ -235,7 +235,7 @@ def load_with_progress(options: LoadOptions) -> Generator[float, None, LoadedVib
         raise
     except Exception as error:  # four libraries raise anything: the checkpoint is invalid
         log.exception("the checkpoint could not be loaded")
-        reason = _first_line(error).replace(str(folder), folder.name)
+        reason = errors.cause_of(error).replace(str(folder), folder.name)
         raise errors.ModelLoadFailed(
             f"The checkpoint could not be loaded: {reason}",
             hint="Download it again: vibevoice-asr pull vibevoice",
@@ -326,7 +326,7 @@ def run_trial_token(model: Any, precision: Precision) -> None:
     except Exception as error:
         log.exception("the checkpoint cannot be run in %s", precision)
         raise errors.ModelLoadFailed(
-            f"The checkpoint cannot be run in {precision} on this machine: {_first_line(error)}",
+            f"The checkpoint cannot be run in {precision} on this machine: {errors.cause_of(error)}",
             hint="Use another precision.",
         ) from None
     if not finite and precision is not Precision.FP16:  # `VibeVoiceModel.widen` handles fp16
@@ -346,10 +346,6 @@ def _held_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     return int(psutil.Process().memory_info().rss)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 def _quantization(precision: Precision, *, parted: bool) -> BitsAndBytesConfig | None:
