@@ -493,6 +493,28 @@ def test_on_a_terminal_there_is_a_bar_with_the_time_left(terminal):
         assert part in shown
 
 
+@posix
+def test_on_a_terminal_several_files_end_with_how_many_were_written(terminal):
+    import pty
+
+    junk = terminal.home / "junk.wav"
+    junk.write_bytes(b"this is no recording" * 100)
+    ours, theirs = pty.openpty()
+    process = popen(
+        [command(), "transcribe", BECKETT, str(junk), SUCCESS, "--output", "texts"],
+        env={**terminal.env, "TERM": "xterm"},
+        cwd=terminal.home,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = shown_on(ours)
+    process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 1
+    assert shown.splitlines()[-1] == b"vibevoice-asr: 2 written, 1 failed."
+
+
 def test_status_shows_a_service_that_runs(terminal, server):
     for way in (["--server", f"http://127.0.0.1:{server.port}"], []):
         run = terminal.run("status", *way, VIBEVOICE_PORT=str(server.port))

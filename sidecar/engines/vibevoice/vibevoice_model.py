@@ -325,8 +325,9 @@ def run_trial_token(model: Any, precision: Precision) -> None:
         raise
     except Exception as error:
         log.exception("the checkpoint cannot be run in %s", precision)
+        reason = errors.cause_of(error)
         raise errors.ModelLoadFailed(
-            f"The checkpoint cannot be run in {precision} on this machine: {errors.cause_of(error)}",
+            f"The checkpoint cannot be run in {precision} on this machine: {reason}",
             hint="Use another precision.",
         ) from None
     if not finite and precision is not Precision.FP16:  # `VibeVoiceModel.widen` handles fp16
