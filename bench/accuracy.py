@@ -9,8 +9,9 @@ cpWER (meeteval), per clip and pooled.
     python -m bench.accuracy --diarization accurate  # at the library's own setting
     python -m bench.accuracy --no-library            # the service alone (a third of the time)
 
-With recordings of your own, each with its text beside it (talk.wav, talk.txt), and services that
-run, one with each engine or checkpoint (their token, if any, is in VIBEVOICE_CLIENT_TOKEN):
+The clips are those of the folder VIBEVOICE_BENCH_AUDIO (its manifest.json: docs/bench.md). With
+recordings of your own, each with its text beside it (talk.wav, talk.txt; with talk.rttm also DER),
+and services that run, one with each engine or checkpoint (token: VIBEVOICE_CLIENT_TOKEN):
 
     python -m bench.accuracy --recordings mine --server http://127.0.0.1:8765 http://127.0.0.1:8766
 """
@@ -21,12 +22,22 @@ import argparse
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 
-from bench.metrics import Clip, Piece, Scores, clips, own_clips, score
+from bench.metrics import (
+    Clip,
+    Piece,
+    Scores,
+    check_packages,
+    check_references,
+    clips,
+    own_clips,
+    score,
+)
 from bench.serving import Server, ours, workshop
 
 Hypothesis = list[Piece]
@@ -52,6 +63,10 @@ def address_side(url: str, diarization: str) -> Callable[[Clip], Hypothesis]:
     token = os.environ.get("VIBEVOICE_CLIENT_TOKEN")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     client = httpx.Client(base_url=url, headers=headers, timeout=None)
+    try:
+        client.get("/health")
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise SystemExit(f"No service answers at {url}: {error}") from None
 
     def transcribe(clip: Clip) -> Hypothesis:
         with clip.path.open("rb") as audio:
@@ -112,11 +127,14 @@ def main() -> None:
     parser.add_argument("--language", default="en", help="of these recordings: how words are told")
     parser.add_argument("--server", nargs="+", default=[], help="addresses of running services")
     args = parser.parse_args()
+    if not args.recordings:
+        check_references()
     every = own_clips(args.recordings, args.language) if args.recordings else clips()
     chosen = [clip for clip in every if args.only in clip.name]
     written: dict[str, object] = {}
     with contextlib.ExitStack() as stack:
         sides = {url: address_side(url, args.diarization) for url in args.server}
+        check_packages()
         if not sides:
             folder = stack.enter_context(workshop())
             server = stack.enter_context(ours(folder, engine="moonshine"))
@@ -129,6 +147,7 @@ def main() -> None:
         for clip in chosen:
             cells = []
             for name, transcribe in sides.items():
+                print(f"{clip.name}: {name} …", file=sys.stderr)
                 hypothesis = transcribe(clip)
                 written[f"{name}/{clip.name}"] = [vars(piece) for piece in hypothesis]
                 scores = score(clip, hypothesis)

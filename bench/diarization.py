@@ -11,6 +11,7 @@ that two machines can be compared by arithmetic per second of audio (GFLOP/s).
 
     python -m bench.diarization
     python -m bench.diarization --rows library balanced 5.0
+    python -m bench.diarization --rows none balanced --rounds 3    # text only beside speakers
     python -m bench.diarization --before ../earlier     # another checkout's 'balanced' besides
     python -m bench.diarization --rows balanced --before ../earlier --rounds 3
 """
@@ -26,7 +27,7 @@ from pathlib import Path
 
 from bench import processor
 from bench.accuracy import Hypothesis, library_side
-from bench.metrics import Clip, Piece, Scores, clips, score
+from bench.metrics import Clip, Piece, Scores, check_packages, clips, score
 
 ROWS = ("library", "accurate", "balanced", "1.25", "2.5", "5.0", "10.0")
 
@@ -44,10 +45,10 @@ def engine_row(clip: Clip, row: str) -> Hypothesis:
     )
     from sidecar.transcripts.transcript import Finished
 
-    options = TranscribeOptions()
+    options = TranscribeOptions(diarize=row != "none")
     if row in list(DiarizationEffort):
         options = TranscribeOptions(diarization=DiarizationEffort(row))
-    else:
+    elif row != "none":
         diarizer.STEPS_S = {options.diarization: float(row)}
     engine = moonshine.MoonshineEngine()
     list(engine.load(LoadOptions()))
@@ -115,6 +116,7 @@ def main() -> None:
     if not names:
         sys.exit("No clips with references: set VIBEVOICE_BENCH_AUDIO to a folder with some.")
     core = processor.gigaflops()
+    check_packages()
     print(f"Clips: {', '.join(names)}\n\n{processor.processor_line(core)}\n")
     print("| row | CPU-s/s | wall s/s | WER | DER | cpWER | confusion | speakers found/real |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
@@ -125,9 +127,10 @@ def main() -> None:
     for _ in range(args.rounds):
         for row in rows:
             least[row] = min(least[row], run_row(*row))
-    print("\n| row | least CPU-s/s | GFLOP/s | of before |\n|---|---|---|---|")
+    last = "before" if args.before else rows[-1][0]
+    print(f"\n| row | least CPU-s/s | GFLOP/s | of {last} |\n|---|---|---|---|")
     for row, cpu_s in least.items():
-        of = f"{cpu_s / least[rows[-1]]:.2f}" if args.before else "–"
+        of = f"{cpu_s / least[rows[-1]]:.2f}"
         name = f"before, {row[0]}" if row[1] else row[0]
         print(f"| {name} | {cpu_s:.4f} | {cpu_s * core:.1f} | {of} |")
 

@@ -6,8 +6,11 @@ import json
 import os
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from sidecar.audio.audio_decoder import decode_audio_file
 
 COLLAR_S = 0.25
 """Seconds around each reference boundary that are not scored (NIST's usual collar)."""
@@ -75,11 +78,42 @@ class Scores:
         )
 
 
+def bench_folder() -> Path:
+    """The folder of recordings with references: VIBEVOICE_BENCH_AUDIO, or ../shared/audio."""
+    shared = Path(__file__).parents[2] / "shared/audio"
+    return Path(os.environ.get("VIBEVOICE_BENCH_AUDIO", shared))
+
+
+def check_references() -> None:
+    """Exit if `bench_folder` has no manifest.
+
+    Raises:
+        SystemExit: it has none.
+    """
+    if not (bench_folder() / "manifest.json").exists():
+        raise SystemExit(
+            f"{bench_folder()} has no manifest.json of recordings with references. Set "
+            "VIBEVOICE_BENCH_AUDIO to a folder that has one (docs/bench.md), or measure recordings "
+            "of your own with --recordings."
+        )
+
+
+def check_packages() -> None:
+    """Exit if a package of the extra is not installed, before anything is measured.
+
+    Raises:
+        SystemExit: one is missing.
+    """
+    wanted = ("jiwer", "whisper_normalizer", "pyannote", "meeteval")
+    if missing := [name for name in wanted if find_spec(name) is None]:
+        raise SystemExit(
+            f"Not installed: {', '.join(missing)}. Install the extra: pip install -e '.[bench]'"
+        )
+
+
 def clips(english_only: bool = True) -> list[Clip]:
     """The clips of a manifest (VIBEVOICE_BENCH_AUDIO, or ../shared/audio), else the wheel's own."""
-    folder = Path(
-        os.environ.get("VIBEVOICE_BENCH_AUDIO", Path(__file__).parents[2] / "shared/audio")
-    )
+    folder = bench_folder()
     if not (folder / "manifest.json").exists():
         return wheel_clips()
     entries = json.loads((folder / "manifest.json").read_text())
@@ -88,20 +122,41 @@ def clips(english_only: bool = True) -> list[Clip]:
 
 
 def own_clips(folder: Path, language: str = "en") -> list[Clip]:
-    """The recordings of a folder that have their reference beside them: ``talk.wav``, ``talk.txt``.
+    """The recordings of a folder that have their text beside them, and maybe their speaker turns:
+    ``talk.wav``, ``talk.txt``, ``talk.rttm``.
 
     Raises:
-        SystemExit: there is none.
+        SystemExit: there is none, or no such folder.
     """
+    if not folder.is_dir():
+        raise SystemExit(f"There is no folder {folder}.")
     texts = {path.stem: path for path in folder.glob("*.txt")}
     found = [
-        Clip(path.name, path, 0.0, language, texts[path.stem].read_text().strip(), None, None)
+        _own_clip(path, texts[path.stem], language)
         for path in sorted(folder.iterdir())
-        if path.stem in texts and path.suffix != ".txt"
+        if path.stem in texts and path.suffix not in (".txt", ".rttm")
     ]
     if not found:
         raise SystemExit(f"{folder} has no recording with its text beside it, as NAME.txt.")
     return found
+
+
+def _own_clip(path: Path, text: Path, language: str) -> Clip:
+    turns, duration_s = None, 0.0
+    if (rttm := path.with_suffix(".rttm")).exists():
+        turns = read_rttm(rttm)
+        duration_s = len(decode_audio_file(path, 16_000)) / 16_000
+    return Clip(path.name, path, duration_s, language, text.read_text().strip(), turns, None)
+
+
+def read_rttm(file: Path) -> list[tuple[float, float, str]]:
+    """Speaker turns of an RTTM file: start and end in seconds, speaker."""
+    lines = [line.split() for line in file.read_text().splitlines()]
+    return [
+        (float(line[3]), float(line[3]) + float(line[4]), line[7])
+        for line in lines
+        if line[:1] == ["SPEAKER"]
+    ]
 
 
 def _clip(folder: Path, entry: dict[str, Any]) -> Clip:
@@ -194,5 +249,8 @@ def _score_speaker_words(
     found: dict[str, str] = {}
     for piece in hypothesis:
         found[piece.speaker] = f"{found.get(piece.speaker, '')} {normalize(piece.text)}"
-    result = cp_word_error_rate(reference, found or {"nobody": ""})
+    # Each speaker's words are in order already; without these it logs that it does not sort them.
+    result = cp_word_error_rate(
+        reference, found or {"nobody": ""}, reference_sort=False, hypothesis_sort=False
+    )
     scores.cp_errors, scores.cp_words = result.errors, result.length

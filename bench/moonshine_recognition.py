@@ -11,6 +11,7 @@ two stretches at once.
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from typing import Any
 
 import psutil
 
-from bench.metrics import Piece, Scores, clips, score
+from bench.metrics import Piece, Scores, check_packages, clips, score
 from bench.moonshine_library import LibraryRecognizer
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
@@ -120,10 +121,15 @@ def measure(side: str) -> dict[str, Any]:
 
 def main() -> None:
     """Measure both sides and print a table."""
-    if len(sys.argv) > 1:
-        print(json.dumps(measure(sys.argv[1])))
-        return
     sides = ("library", "onnxruntime")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("side", nargs="?", choices=sides, help="this one alone, as JSON")
+    if side := parser.parse_args().side:
+        print(json.dumps(measure(side)))
+        return
+    check_packages()
     found = []
     for side in sides:
         run = subprocess.run(

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 from sidecar.checkpoints.installed_checkpoints import VOXTRAL_REPOSITORY
 from sidecar.checkpoints.whisper_checkpoints import BEST_FIRST, WHISPER_MODELS
+from sidecar.engines.moonshine import SPEC as MOONSHINE
+from sidecar.engines.vibevoice import SPEC as VIBEVOICE
 from sidecar.engines.voxtral import SPEC as VOXTRAL
+from sidecar.engines.whisper import SPEC as WHISPER
 from sidecar.gpu_memory.memory_footprint import (
     CONTEXT_BYTES,
     FRAGMENTATION,
@@ -25,7 +28,7 @@ from sidecar.gpu_memory.memory_plan import (
     plan_job,
     plan_ladder,
 )
-from sidecar.interfaces.engine_interface import MemoryPlan, Precision
+from sidecar.interfaces.engine_interface import MemoryPlan, ModelSpec, Precision
 
 Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
 
@@ -55,7 +58,7 @@ of audio, two cores, random weights of the real sizes (`python -m bench.whisper`
 | `small` (`--runs 1`, another day) | 0.163 (670 MB) | 0.169 (812 MB) | 0.205 (900 MB) |
 
 Larger sizes go by their encoder: thirty seconds took that of `tiny` 0.52 CPU-s, of `base` 1.16, of
-`small` 3.8 on a busy machine. The extra adds 290 MB on the disk."""
+`small` 3.8 on a busy machine."""
 """By hand: it takes a quarter of an hour."""
 
 
@@ -100,6 +103,15 @@ is installed, else the embedded engine.
 | an NVIDIA GPU from 4 GB | any language | `whisper:large-v3-turbo` |
 | an NVIDIA GPU from 8 GB | any language, long meetings | `vibevoice` |
 
+| Engine | Precisions | Its extra adds |
+|---|---|---|
+| `moonshine` | {_precisions(MOONSHINE)} | – |
+| `whisper` | {_precisions(WHISPER)} (fp16: GPU) | 290 MB |
+| `voxtral` | {_precisions(VOXTRAL)} | 1.0 GB (CPU torch) |
+| `vibevoice` | {_precisions(VIBEVOICE)} | 1.5 GB (CPU torch) |
+
+No engine returns confidences or raw output; `avg_logprob` in `verbose_json` is always 0.
+
 ## The embedded engine
 
 `moonshine`: recognition and speaker identification on the CPU, with its weights inside the
@@ -116,11 +128,11 @@ is installed, else the embedded engine.
     vibevoice-asr pull whisper:small           # Systran/faster-whisper-small, 0.48 GB, resumes
     vibevoice-asr --language de                # or --engine whisper; another folder: --model-path
 
-{table(("Name", "Download", "Languages"), _whispers())}
+{table(("Name", "Download"), _whispers())}
+Names with `.en` or `distil` are English only.
 `VIBEVOICE_WHISPER_MODEL` chooses one; default: the first that is installed of
 {", ".join(BEST_FIRST[:8])}, then English ones.
 
-- **Precisions**: `int8` (on a GPU `int8_float16`), `fp16` (GPU; a CPU uses `fp32`), `fp32`.
 - **Language**: from the client, or found in each window of thirty seconds; `metadata.language` is
   the most frequent, the warning `several_languages` names the others. Silence is skipped.
 - **Threads**: half of the cores, or `OMP_NUM_THREADS`.
@@ -140,7 +152,7 @@ is installed, else the embedded engine.
 thirteen languages that it detects: {", ".join(VOXTRAL.languages)}.
 
     pip install '.[voxtral]'
-    vibevoice-asr pull voxtral                 # {VOXTRAL_REPOSITORY}, resumes
+    vibevoice-asr pull voxtral                 # {VOXTRAL_REPOSITORY}, 8.9 GB by its parameters
     vibevoice-asr --live-engine voxtral
 
 - **Delay** of its words: 80 to 2400 ms in steps of 80, by session; default: 480 ms.
@@ -156,8 +168,7 @@ thirteen languages that it detects: {", ".join(VOXTRAL.languages)}.
 at once, with speakers; longer recordings in windows.
 
 - **Languages**: more than 50, also within one recording, without a setting. The model's page has
-  error rates for Chinese, English, French, German, Italian, Japanese, Korean, Portuguese, Russian,
-  Spanish, Thai and Vietnamese.
+  error rates for twelve.
 - **Licence of the weights**: MIT by Microsoft's page; the checkpoint's card counts.
 - **Several GPUs**: the first of `CUDA_VISIBLE_DEVICES` (numbers, UUIDs, MIG).
 - **Live audio** goes to the embedded engine; `--live-engine vibevoice` ends the start
@@ -175,18 +186,22 @@ A later `pull` without a revision stays at the same commit:
 
 `vibevoice-asr list` shows what is installed, `vibevoice-asr rm NAME` deletes it.
 
-For a machine without a network, pull on another one and copy the folder:
+Without a network (any model): on another machine with the same system
 
+    pip wheel -w /media/stick/wheels '.[vibevoice]'
     vibevoice-asr pull vibevoice --to /media/stick/vibevoice-asr
+
+and here, from the copy:
+
+    pip install --no-index --find-links wheels 'vibevoice-asr[vibevoice]'
     export VIBEVOICE_MODEL_PATH=/data/vibevoice-asr HF_HUB_OFFLINE=1
     vibevoice-asr --engine vibevoice
 
 `VIBEVOICE_MODEL_PATH` is that folder, a Hugging Face cache, or a checkpoint that you fine-tuned
-(`save_pretrained` of model and processor). Only safetensors are read; code and pickles are never
-run. `vibevoice-asr estimate talk.m4a --engine vibevoice` needs the checkpoint's `config.json`, and
-says a time for cards whose bandwidth is known, elsewhere once recordings were transcribed. Another
-precision while it runs: [embedding.md](embedding.md#change-of-precision); two checkpoints compared
-on your recordings: [bench.md](bench.md).
+(`save_pretrained` of model and processor; merge a LoRA adapter first). Only safetensors are read;
+code and pickles are never run. `vibevoice-asr estimate talk.m4a --engine vibevoice` needs the
+checkpoint's `config.json`, and says a time for cards whose bandwidth is known, elsewhere once
+recordings were transcribed. Two checkpoints compared on your recordings: [bench.md](bench.md).
 
 ### Memory of cards
 
@@ -312,5 +327,8 @@ def _times() -> Iterable[tuple[str, ...]]:
 
 def _whispers() -> Iterable[Sequence[str]]:
     for name, one in WHISPER_MODELS.items():
-        english = name.endswith(".en") or name.startswith("distil")
-        yield f"`{name}`", f"{one.gb:g} GB", "English" if english else "all"
+        yield f"`{name}`", f"{one.gb:g} GB"
+
+
+def _precisions(spec: ModelSpec) -> str:
+    return ", ".join(spec.precisions)

@@ -67,7 +67,8 @@ class EstimateAnswer(openapi.RenderedBody):
 
 
 _OPTIONS = {
-    name: openapi.OPTIONS[name] for name in ("precision", "hotwords", "prompt", "max_tokens")
+    name: openapi.OPTIONS[name]
+    for name in ("precision", "diarize", "hotwords", "prompt", "max_tokens")
 }
 
 _FIELDS = TRANSCRIBE_FIELDS | {"duration"}

@@ -20,6 +20,8 @@ MODEL_TYPE = "vibevoice_asr"
 """`model_type` in `config.json` in the layout of transformers (`VibeVoiceAsrConfig`)."""
 ORIGINAL_MODEL_TYPE = "vibevoice"
 """`model_type` in the original layout, which the TTS models share."""
+ADAPTER_FILE = "adapter_config.json"
+"""File that peft writes in place of `config.json`."""
 WEIGHTS_FILE, WEIGHTS_INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 PULL_NOTE_FILE = "pulled.json"
 """Note in a folder that `pull --to` filled: repository, revision and commit."""
@@ -130,6 +132,12 @@ def check_vibevoice_config(folder: Path) -> dict[str, Any]:
     A config that names its own code (``auto_map``) is rejected, not ignored: its author meant
     another model than the one that would be loaded.
     """
+    if (folder / ADAPTER_FILE).is_file() and not (folder / "config.json").is_file():
+        raise errors.CheckpointUnsupported(
+            f"{folder} is a LoRA adapter, without the weights of its model.",
+            hint="Merge it first: merge_and_unload() of the PeftModel, then save_pretrained of "
+            "model and processor.",
+        )
     config = read_config(
         folder,
         "Set VIBEVOICE_MODEL_PATH to the folder of a checkpoint, or unset it; "
@@ -253,7 +261,10 @@ def damaged_error(path: Path, what: str) -> errors.CheckpointDamaged:
 def _repair_hint(folder: Path) -> str:
     """Return the hint that repairs a folder; for one in a cache, the command with its name."""
     if folder.parent.name != "snapshots":
-        return "Copy the folder anew, or get the whole: vibevoice-asr pull vibevoice"
+        return (
+            "Copy the folder anew, or get the whole: vibevoice-asr pull vibevoice. A fine-tune "
+            "needs save_pretrained of model and processor into one folder."
+        )
     name = folder.parent.parent.name.removeprefix("models--").replace("--", "/", 1)
     return f"Run this, it goes on where it stopped: vibevoice-asr pull {name}"
 

@@ -241,7 +241,10 @@ async def _run(
             return 0
     with progress_bars() as bar:
         async with backends.open_backend(order.recognizer, order.options, opens) as transcribe:
-            return await _TranscriptionBatch(order, transcribe, bar).run(pairs)
+            failed = await _TranscriptionBatch(order, transcribe, bar).run(pairs)
+    if order.output is not None and len(pairs) > 1 and sys.stderr and sys.stderr.isatty():
+        print_error_line(f"{len(pairs) - failed} written, {failed} failed.")
+    return int(failed > 0)
 
 
 def _at_once(order: TranscribeCommandOptions) -> int:
@@ -260,8 +263,8 @@ class _TranscriptionBatch:
         self._places = asyncio.Semaphore(_at_once(order))
 
     async def run(self, pairs: Sequence[tuple[Path, str]]) -> int:
-        """Transcribe all recordings; return 1 if one failed."""
-        failed = False
+        """Transcribe all recordings; return how many failed."""
+        failed = 0
         spawn = asyncio.get_running_loop().create_task
         tasks = [
             spawn(self._one(path, name, _label(path, number, len(pairs))))
@@ -273,13 +276,13 @@ class _TranscriptionBatch:
                     transcript = await task
                 except errors.SidecarError as error:
                     report_error(error, about=str(path))
-                    failed = True
+                    failed += 1
                     continue
                 except OSError as error:
                     if not output.is_name_error(error):
                         raise
                     print_error_line(f"{path}: its output cannot be written: {error.strerror}.")
-                    failed = True
+                    failed += 1
                     continue
                 for notice in transcript.notices:
                     print_error_line(f"{path}: {notice.message}")
@@ -295,7 +298,7 @@ class _TranscriptionBatch:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        return int(failed)
+        return failed
 
     async def _one(self, path: Path, name: str, label: str) -> Transcript:
         async with self._places:

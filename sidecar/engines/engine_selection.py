@@ -354,7 +354,7 @@ def vibevoice_shortcoming(facts: EngineFacts) -> str | None:
     if facts.gpu is None:
         return (
             "there is no NVIDIA GPU, or CUDA_VISIBLE_DEVICES hides it "
-            "(it runs without, slowly, when it is set)"
+            "(--engine vibevoice runs it on the CPU, slowly)"
         )
     if not facts.cuda:
         return f"the torch that is installed cannot use the GPU ({facts.gpu})"

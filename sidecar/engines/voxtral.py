@@ -382,5 +382,7 @@ def load_voxtral(folder: Path, device: str, dtype: str) -> VoxtralModel:
         extractor = VoxtralRealtimeFeatureExtractor.from_pretrained(folder, local_files_only=True)
         model.eval().to(place)
     except (RuntimeError, ValueError, OSError) as error:
-        raise errors.ModelLoadFailed(f"The Voxtral model cannot be loaded: {error}.") from None
+        raise errors.ModelLoadFailed(
+            f"The Voxtral model cannot be loaded: {errors.cause_of(error)}."
+        ) from None
     return VoxtralModel(model, extractor, text)

@@ -32,6 +32,16 @@ class ErrorKind(StrEnum):
     FAILED = "failed"
 
 
+MAX_CAUSE_CHARS = 400
+"""Maximum of a library's message in an error: libraries write paragraphs; the log has all of it."""
+
+
+def cause_of(error: Exception) -> str:
+    """Return the message of another library's error on one line, cut at `MAX_CAUSE_CHARS`."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= MAX_CAUSE_CHARS else f"{text[: MAX_CAUSE_CHARS - 1]}…"
+
+
 class SidecarError(Exception):
     """Base class of all errors of this service; each class has a stable ``code`` and a ``kind``.
 

@@ -127,6 +127,21 @@ class ModelShape:
         return self.kv_heads * self.head_dim
 
     @property
+    def int4_obstacle(self) -> str:
+        """Return why a CPU cannot compute the linear layers in int4; '' if it can.
+
+        On a CPU bitsandbytes needs inputs of whole blocks of 64 weights. Otherwise it fails when it
+        packs a layer (AVX512-BF16), or takes scales of other rows (other CPUs) without an error.
+        """
+        widths = (self.hidden, self.query_width, self.mlp)
+        odd = [width for width in widths if width % NF4_BLOCK]
+        if odd:
+            return f"on a CPU it needs widths that are multiples of {NF4_BLOCK}, not {odd[0]}"
+        if self.key_width % CPU_PACKED_ROWS:
+            return f"on a CPU it needs keys in multiples of {CPU_PACKED_ROWS}, not {self.key_width}"
+        return ""
+
+    @property
     def encoder_parameters(self) -> int:
         """Return the number of parameters of both encoders and the projector.
 
@@ -223,6 +238,9 @@ SMALL_TENSORS_BYTES = 1 << 14
 
 NF4_BLOCK, NF4_SCALE_BLOCK = 64, 256
 """Block sizes of bitsandbytes: weights per scale of one byte, scales per float32 constant."""
+
+CPU_PACKED_ROWS = 32
+"""Rows that bitsandbytes packs together on a CPU with AVX512-BF16."""
 
 
 @dataclass(frozen=True, slots=True)

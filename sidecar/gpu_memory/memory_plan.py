@@ -353,6 +353,10 @@ class JobForecast:
         reason = "how long it takes is known after a first recording"
         return replace(self, sentence=f"{self.sentence}; {reason}")
 
+    def with_note(self, note: str) -> JobForecast:
+        """Return the forecast with a note at the end of its sentence; none if it is empty."""
+        return replace(self, sentence=f"{self.sentence}; {note}") if note else self
+
     @classmethod
     def small(
         cls, spec: EngineSpec, precision: Precision, audio_s: float | None, longest_s: float

@@ -10,9 +10,9 @@ A TTS engine turns text into audio. It runs in a worker process of its own; a ne
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 from sidecar import errors
 from sidecar.audio import Block
@@ -55,7 +55,8 @@ class ModelSpec:
     """Facts about an ASR or TTS engine that are known before it loads.
 
     ``languages`` is empty if it supports any. The first of ``precisions`` is its default;
-    ``stands_for`` maps a precision to the one that replaces it on this machine. ``planned``:
+    ``stands_for`` maps a precision to the one that replaces it on this machine. ``lacking`` maps a
+    precision that this machine cannot run with this checkpoint to the reason. ``planned``:
     `gpu_memory.memory_plan` plans its device memory.
     """
 
@@ -66,6 +67,7 @@ class ModelSpec:
     requires: tuple[str, ...] = ()
     planned: bool = False
     stands_for: Mapping[Precision, Precision] = field(default_factory=dict)
+    lacking: Mapping[Precision, str] = field(default_factory=dict)
 
     def resolve_precision(self, wanted: Precision) -> Precision:
         """Return the precision that is used if ``wanted`` is requested; the default if the engine
@@ -80,6 +82,19 @@ class ModelSpec:
             return ""
         there = ", ".join(self.precisions)
         return f"The engine '{self.name}' has no {wanted}; {used} is used (it has: {there})."
+
+    def replacement(self, wanted: Precision) -> str:
+        """Return what runs instead of ``wanted`` on this machine, and why; '' if it runs."""
+        used = self.resolve_precision(wanted)
+        if wanted in (AUTO, used):
+            return ""
+        reason = f": {self.lacking[wanted]}" if wanted in self.lacking else ""
+        return f"{wanted} runs as {used} here{reason}"
+
+    def without(self, precision: Precision, reason: str) -> Self:
+        """Return the spec of a machine that cannot run a precision, for a reason."""
+        rest = tuple(one for one in self.precisions if one is not precision)
+        return replace(self, precisions=rest, lacking={**self.lacking, precision: reason})
 
     def speaks(self, language: str) -> bool:
         """Return whether the engine supports ``language`` (a tag; only its first part counts)."""

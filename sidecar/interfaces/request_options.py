@@ -149,7 +149,9 @@ def with_ignored_notices(
     notices = []
     asked, name = options.precision, spec.name
     if asked not in (Precision.AUTO, transcript.precision):
-        message = f"The engine '{name}' has no {asked} here; {transcript.precision} was used."
+        reason = f": {spec.lacking[asked]}" if asked in spec.lacking else ""
+        used = transcript.precision
+        message = f"The engine '{name}' has no {asked} here{reason}; {used} was used."
         if spec.resolve_precision(asked) is asked:  # the engine was reloaded meanwhile
             message = f"Instead of {asked}, {transcript.precision} was used."
         notices.append(Notice("precision_substituted", message))

@@ -339,8 +339,15 @@ class Service:
         """Return whether a recording of ``audio_s`` seconds fits, and how long it takes, from
         memory.
 
-        If its length is unknown, assume the usual length and return no time.
+        If its length is unknown, assume the usual length and return no time. Durations with and
+        without speakers are not kept apart.
         """
+        forecast = self._timed_forecast(audio_s, options)
+        forecast = forecast.with_note(self.spec.replacement(options.precision))
+        quicker = self.spec.by_voices and not options.diarize
+        return forecast.with_note("times are those with speakers" if quicker else "")
+
+    def _timed_forecast(self, audio_s: float | None, options: TranscribeOptions) -> JobForecast:
         forecast = self._provision.forecast(audio_s, options)
         if forecast.seconds is not None or audio_s is None or not forecast.fits:
             return forecast

@@ -82,7 +82,7 @@ def load_vibevoice_tts(options: LoadOptions) -> LoadedVibeVoiceTts:
         raise gpu_out_of_memory_error() from None
     except Exception as error:  # three libraries raise any type: the checkpoint is not usable
         log.exception("the checkpoint could not be loaded")
-        reason = str(error).strip().partition("\n")[0].replace(str(folder), folder.name)
+        reason = errors.cause_of(error).replace(str(folder), folder.name)
         raise errors.ModelLoadFailed(
             f"The checkpoint of VibeVoice could not be loaded: {reason}",
             hint="Download it again: vibevoice-asr pull vibevoice-1.5b",

@@ -6,6 +6,7 @@ decides on snapshots of memory, which are taken here.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass, field, replace
 from typing import Generic
 
@@ -27,6 +28,8 @@ from sidecar.observability.logs import default_data_folder
 from sidecar.workers.engine_loading import CrashNotes
 from sidecar.workers.engine_slot import EngineSlot, Sharing
 from sidecar.workers.worker_process import WorkerProcess
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,15 @@ class EngineHost(MemoryAccount, Generic[Spec]):
         if watches_gpu:
             devices.gpu.begin()
         self.spec = _spec_on_device(choice.spec, self.gpu if watches_gpu else None)
-        self.admission = None if speaks else _memory_admission(settings, choice)
+        self.admission = None
+        if not speaks and choice.checkpoint is not None and choice.spec.planned:
+            shape = ModelShape.from_config(choice.checkpoint.config)
+            if not self.on_gpu and (obstacle := shape.int4_obstacle):
+                self.spec = self.spec.without(Precision.INT4, obstacle)
+                if settings.precision is Precision.INT4:
+                    log.warning("%s", self.spec.replacement(Precision.INT4))
+            limit = settings.memory_limit_mb and settings.memory_limit_mb << 20
+            self.admission = MemoryAdmission(shape, self.spec.precisions, limit)
         self.voice_admission = _tts_admission(settings, choice) if speaks else None
         self._room = self.admission or self.voice_admission
         precision = settings.precision
@@ -289,18 +300,8 @@ def _spec_on_device(spec: Spec, gpu: gpu_devices.GpuMemory | None) -> Spec:
     return replace(spec, stands_for={Precision.FP16: Precision.BF16})
 
 
-def _memory_admission(settings: Settings, choice: EngineChoice[Spec]) -> MemoryAdmission | None:
-    """Return the memory admission of an engine with a known checkpoint; None if it is not
-    planned."""
-    if choice.checkpoint is None or not choice.spec.planned:
-        return None
-    limit = settings.memory_limit_mb and settings.memory_limit_mb << 20
-    shape = ModelShape.from_config(choice.checkpoint.config)
-    return MemoryAdmission(shape, choice.spec.precisions, limit)
-
-
 def _tts_admission(settings: Settings, choice: EngineChoice[Spec]) -> TtsMemoryAdmission | None:
-    """Return the memory admission of a TTS engine; None as `_memory_admission`."""
+    """Return the memory admission of a TTS engine; None if its memory is not planned."""
     if choice.checkpoint is None or not choice.spec.planned:
         return None
     limit = settings.memory_limit_mb and settings.memory_limit_mb << 20

@@ -226,8 +226,10 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         """
         target = self.spec.resolve_precision(precision)
         if precision not in (Precision.AUTO, target, *self.spec.stands_for):
+            reason = self.spec.lacking.get(precision)
             raise errors.PrecisionUnavailable(
-                f"The engine '{self.spec.name}' does not support the precision '{precision}'.",
+                f"The engine '{self.spec.name}' does not support the precision '{precision}'"
+                f"{f': {reason}' if reason else ''}.",
                 hint=f"It supports: {', '.join(self.spec.precisions)}.",
             )
         return target

@@ -31,7 +31,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Server(
         tmp_path_factory.mktemp("narrow"),
         engine="vibevoice",
-        model_path=tiny_vibevoice.checkpoint("tiny"),
+        model_path=tiny_vibevoice.checkpoint("mid"),
         memory_limit_mb=590,
         device="cpu",
     ) as running:
@@ -73,6 +73,10 @@ def test_before_that_the_embedded_engine_tells_a_usual_range(tmp_path: Path) -> 
         body = estimate(server, duration=3600)
         assert body["seconds"] is None
         assert body["sentence"].endswith(", usually 4 minutes to 15 minutes (not measured here)")
+        text_only = estimate(server, duration=3600, diarize=False)
+        assert text_only == body | {
+            "sentence": f"{body['sentence']}; times are those with speakers"
+        }
 
 
 def test_duration_path_and_upload_say_the_same(narrow: Server) -> None:
@@ -137,7 +141,29 @@ def test_an_estimate_and_the_answer_to_a_transcription_agree(narrow: Server) -> 
 
 
 def test_fp16_is_estimated_as_what_it_would_run_as(narrow: Server) -> None:
-    assert estimate(narrow, duration=10, precision="fp16")["precision"] == "bf16"
+    body = estimate(narrow, duration=10, precision="fp16")
+    assert body["precision"] == "bf16"
+    assert body["sentence"].endswith("; fp16 runs as bf16 here")
+
+
+def test_int4_is_refused_with_its_reason_where_bitsandbytes_cannot_compute_it(
+    start_server: Callable[..., Server],
+) -> None:
+    """The layers of the checkpoint 'tiny' are 96 wide, no multiple of 64."""
+    folder = tiny_vibevoice.checkpoint("tiny")
+    server = start_server(engine="vibevoice", model_path=folder, device="cpu")
+    reason = "on a CPU it needs widths that are multiples of 64, not 96"
+    body = estimate(server, duration=10, precision="int4")
+    assert (body["fits"], body["precision"]) == (True, "bf16")
+    assert body["sentence"].endswith(f"; int4 runs as bf16 here: {reason}")
+    response = server.client.post("/reload-model", json={"precision": "int4"})
+    check_problem(response, 422, "precision_unavailable")
+    assert reason in response.json()["detail"]
+    response = server.post(BECKETT.read_bytes(), precision="int4")
+    assert response.json()["metadata"]["model_precision"] == "bf16"
+    (warning,) = response.json()["metadata"]["warnings"]
+    assert warning["code"] == "precision_substituted"
+    assert reason in warning["message"]
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,20 @@ def test_without_a_folder_it_is_looked_for_in_the_cache(tmp_path, monkeypatch):
     assert find_checkpoint(None).folder == folder
 
 
+def test_an_adapter_is_to_be_merged_first(folder):
+    (folder / "config.json").rename(folder / "adapter_config.json")
+    with pytest.raises(errors.CheckpointUnsupported, match="is a LoRA adapter") as caught:
+        find_checkpoint(folder)
+    assert "merge_and_unload" in caught.value.hint
+
+
+def test_a_fine_tune_without_its_processor_is_told_how_to_save_it(folder):
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(errors.CheckpointIncomplete, match="lacks tokenizer") as caught:
+        find_checkpoint(folder)
+    assert "save_pretrained of model and processor" in caught.value.hint
+
+
 def test_a_relative_folder_becomes_an_absolute_one(folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
     assert find_checkpoint(Path("checkpoint")).folder == folder

@@ -253,7 +253,7 @@ def test_an_estimate_is_a_sentence_with_a_server_and_without(terminal, server):
 def test_the_exit_code_of_an_estimate_tells_what_does_not_fit(terminal):
     tiny = {
         "VIBEVOICE_ENGINE": "vibevoice",
-        "VIBEVOICE_MODEL_PATH": str(tiny_vibevoice.checkpoint("tiny")),
+        "VIBEVOICE_MODEL_PATH": str(tiny_vibevoice.checkpoint("mid")),
         "VIBEVOICE_DEVICE": "cpu",
         "VIBEVOICE_MEMORY_LIMIT_MB": "590",
     }
@@ -510,6 +510,28 @@ def test_on_a_narrow_terminal_the_terminal_wraps_and_not_the_program(terminal):
     shown = shown_on(ours)
     assert process.wait(PATIENCE_S) == 0
     assert re.search(rb"\[00:00:00\.0\] Speaker_0: [0-9a-f]{8}\r\n", shown), shown
+
+
+@posix
+def test_on_a_terminal_several_files_end_with_how_many_were_written(terminal):
+    import pty
+
+    junk = terminal.home / "junk.wav"
+    junk.write_bytes(b"this is no recording" * 100)
+    ours, theirs = pty.openpty()
+    process = popen(
+        [command(), "transcribe", BECKETT, str(junk), SUCCESS, "--output", "texts"],
+        env={**terminal.env, "TERM": "xterm"},
+        cwd=terminal.home,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = shown_on(ours)
+    process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 1
+    assert shown.splitlines()[-1] == b"vibevoice-asr: 2 written, 1 failed."
 
 
 def test_status_shows_a_service_that_runs(terminal, server):

@@ -74,3 +74,9 @@ def test_a_websocket_s_error_names_the_page_that_describes_its_messages(
     text = str(vars(told) if isinstance(told, Exception) else told)
     assert f"The fields and their values are listed in {page}." in text
     assert " /docs" not in text
+
+
+def test_the_message_of_a_library_is_one_bounded_line():
+    error = RuntimeError("Unable to load the vocabulary.\n\n  Install one of:\n  - tiktoken\n")
+    assert errors.cause_of(error) == "Unable to load the vocabulary. Install one of: - tiktoken"
+    assert errors.cause_of(RuntimeError("x" * 5000)) == "x" * 399 + "…"

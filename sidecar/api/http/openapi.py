@@ -165,7 +165,7 @@ OPTIONS: dict[str, Any] = {
         default="auto",
         examples=["auto", "en"],
     ),
-    "diarize": flag(True, "Label the speakers; false costs a fraction of the work."),
+    "diarize": flag(True, "Label the speakers; false costs less work."),
     "diarization": choice(DiarizationEffort, "Effort of diarization.", default="balanced"),
     "recognise": flag(True, "Identify enrolled speakers, if the setting 'people' is on."),
     "hotwords": text(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -25,6 +26,7 @@ from sidecar import errors
 from sidecar.audio import Block
 from sidecar.engines.vibevoice import vibevoice_generation
 from sidecar.engines.vibevoice.vibevoice_decoder import PlannedDecoder, StepCheck, VibeVoiceDecoder
+from sidecar.gpu_memory.memory_footprint import ModelShape
 from sidecar.interfaces.engine_interface import (
     AUTO,
     LoadOptions,
@@ -233,7 +235,7 @@ def load_with_progress(options: LoadOptions) -> Generator[float, None, LoadedVib
         raise
     except Exception as error:  # four libraries raise anything: the checkpoint is invalid
         log.exception("the checkpoint could not be loaded")
-        reason = _first_line(error).replace(str(folder), folder.name)
+        reason = errors.cause_of(error).replace(str(folder), folder.name)
         raise errors.ModelLoadFailed(
             f"The checkpoint could not be loaded: {reason}",
             hint="Download it again: vibevoice-asr pull vibevoice",
@@ -258,6 +260,8 @@ def load_vibevoice(
         OSError, ValueError, RuntimeError: errors of transformers for an invalid checkpoint.
         errors.ModelLoadFailed: it loads, but this machine cannot run it at this precision.
     """
+    if precision is Precision.INT4 and device.type == "cpu":
+        _check_int4(folder)
     _silence_libraries()
     common: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     processor = AutoProcessor.from_pretrained(folder, **common)
@@ -274,6 +278,15 @@ def load_vibevoice(
     model.eval().requires_grad_(False)
     run_trial_token(model, precision)
     return LoadedVibeVoice(model, processor, device, precision)
+
+
+def _check_int4(folder: Path) -> None:
+    shape = ModelShape.from_config(json.loads((folder / "config.json").read_text("utf-8")))
+    if obstacle := shape.int4_obstacle:
+        raise errors.ModelLoadFailed(
+            f"The checkpoint cannot be run in int4 on this machine: {obstacle}.",
+            hint="Use another precision.",
+        )
 
 
 def remove_accelerate_hooks(model: Any) -> None:
@@ -312,8 +325,9 @@ def run_trial_token(model: Any, precision: Precision) -> None:
         raise
     except Exception as error:
         log.exception("the checkpoint cannot be run in %s", precision)
+        reason = errors.cause_of(error)
         raise errors.ModelLoadFailed(
-            f"The checkpoint cannot be run in {precision} on this machine: {_first_line(error)}",
+            f"The checkpoint cannot be run in {precision} on this machine: {reason}",
             hint="Use another precision.",
         ) from None
     if not finite and precision is not Precision.FP16:  # `VibeVoiceModel.widen` handles fp16
@@ -333,10 +347,6 @@ def _held_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     return int(psutil.Process().memory_info().rss)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 def _quantization(precision: Precision, *, parted: bool) -> BitsAndBytesConfig | None:

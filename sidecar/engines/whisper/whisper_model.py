@@ -328,5 +328,7 @@ def load_whisper(options: LoadOptions) -> WhisperRecognizer:
             local_files_only=True,
         )
     except (RuntimeError, ValueError, OSError) as error:
-        raise errors.ModelLoadFailed(f"The Whisper model cannot be loaded: {error}.") from None
+        raise errors.ModelLoadFailed(
+            f"The Whisper model cannot be loaded: {errors.cause_of(error)}."
+        ) from None
     return WhisperRecognizer(whisper, precision, whisper_model_name(folder))

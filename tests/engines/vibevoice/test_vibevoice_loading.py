@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import tiny_vibevoice
 import torch
+from bitsandbytes.nn import Linear4bit
 from safetensors.torch import load_file, save_file
 from tiny_vibevoice import Checkpoint
 
@@ -122,6 +123,29 @@ def test_a_load_ends_with_a_token_through_all_layers(
     monkeypatch.setattr(vibevoice_model, "run_trial_token", watched)
     model = load_vibevoice(tiny_vibevoice.checkpoint("tiny"), precision, CPU).model
     assert ran == [True] * len(model.model.language_model.layers)
+
+
+def test_layers_in_int4_compute_what_the_weights_say() -> None:
+    folder = tiny_vibevoice.checkpoint("mid")
+    quantized = load_vibevoice(folder, INT4, CPU).model
+    whole = load_vibevoice(folder, BF16, CPU).model
+    layers = [
+        (name, layer) for name, layer in quantized.named_modules() if isinstance(layer, Linear4bit)
+    ]
+    assert len(layers) == 7 * len(whole.model.language_model.layers)
+    with torch.inference_mode():
+        for name, layer in layers:
+            given = torch.randn(5, layer.in_features, dtype=torch.bfloat16)
+            wanted = whole.get_submodule(name)(given).float()
+            off = (layer(given).float() - wanted).norm() / wanted.norm()
+            assert off < 0.2, (name, off)
+
+
+def test_int4_refuses_widths_that_bitsandbytes_gets_wrong_on_a_cpu() -> None:
+    """96 is no multiple of 64: packing fails, and without packing the scales are of other rows."""
+    with pytest.raises(errors.ModelLoadFailed, match="multiples of 64, not 96") as failed:
+        load_vibevoice(tiny_vibevoice.checkpoint("tiny"), INT4, CPU)
+    assert failed.value.hint == "Use another precision."
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,78 @@
+"""`bench.accuracy`: what is missing is said in one line, before anything is measured."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_vibevoice
+from service_process import PATIENCE_S
+
+from bench.metrics import own_clips
+
+ROOT = Path(__file__).parents[2]
+WITHOUT_JIWER = (
+    "import sys; sys.modules['jiwer'] = None; sys.path.insert(0, '.'); "
+    "from bench.accuracy import main; main()"
+)
+
+
+def refusal(*arguments: str, env: dict[str, str] | None = None, code: str = "") -> str:
+    """The one line with which it ends."""
+    start = ["-c", code] if code else ["-m", "bench.accuracy"]
+    run = subprocess.run(
+        [sys.executable, *start, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | (env or {}),
+        timeout=PATIENCE_S,
+    )
+    assert (run.returncode, run.stdout) == (1, "")
+    (line,) = run.stderr.splitlines()
+    return line
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """A recording with its text and its speaker turns beside it, and one without a text."""
+    for name in ("talk.wav", "other.wav"):
+        shutil.copy(tiny_vibevoice.clip("beckett"), tmp_path / name)
+    (tmp_path / "talk.txt").write_text("Ever tried.\n")
+    (tmp_path / "talk.rttm").write_text(
+        "SPKR-INFO talk 1 <NA> <NA> <NA> unknown A <NA> <NA>\n"
+        "SPEAKER talk 1 0.630 3.510 <NA> <NA> A <NA> <NA>\n"
+        "SPEAKER talk 1 5.000 1.000 <NA> <NA> B <NA> <NA>\n"
+    )
+    return tmp_path
+
+
+def test_recordings_of_your_own_have_their_speaker_turns_from_rttm(mine: Path) -> None:
+    (clip,) = own_clips(mine)
+    assert (clip.name, clip.text, clip.utterances) == ("talk.wav", "Ever tried.", None)
+    assert clip.turns == [(0.63, pytest.approx(4.14), "A"), (5.0, 6.0, "B")]
+    assert clip.duration_s == pytest.approx(9.963, abs=0.01)
+    (mine / "talk.rttm").unlink()
+    assert own_clips(mine)[0].turns is None
+
+
+def test_a_folder_without_a_manifest_is_named_with_both_ways_on(tmp_path: Path) -> None:
+    said = refusal(env={"VIBEVOICE_BENCH_AUDIO": str(tmp_path)})
+    assert str(tmp_path) in said
+    assert "VIBEVOICE_BENCH_AUDIO" in said
+    assert "--recordings" in said
+
+
+def test_a_server_that_does_not_answer_is_named(mine: Path) -> None:
+    said = refusal("--recordings", str(mine), "--server", "http://127.0.0.1:1")
+    assert said.startswith("No service answers at http://127.0.0.1:1")
+
+
+def test_a_missing_package_is_named_with_the_extra(mine: Path) -> None:
+    said = refusal("--recordings", str(mine), "--no-library", code=WITHOUT_JIWER)
+    assert "jiwer" in said
+    assert "pip install -e '.[bench]'" in said
