@@ -380,7 +380,7 @@ def test_lines_and_speakers_are_put_right_by_keys_alone_and_undone(
     assert visitor.js(f"return {FOCUS}.dataset.speaker") == "Speaker_0", "the dialog gave it back"
     job = server.client.get("/v1/jobs").json()["jobs"][0]["id"]
     text = f"/v1/jobs/{job}/transcript?format=text"
-    assert "Speaker_0 (Nell): " in server.client.get(text).text
+    assert "] Nell: " in server.client.get(text).text
     # two lines: a new speaker's
     line(visitor, 6).send_keys("x", SHIFT, DOWN)
     visitor.sees(".chosen-lines", "2 lines chosen")
