@@ -996,11 +996,14 @@ def test_recordings_of_one_name_are_told_apart_by_the_time_of_sending(
 
 
 def test_the_page_says_which_language_it_understands_and_where(
-    visitor: Visitor, start_server: Callable[..., Server]
+    visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     visitor.opens(start_server(engine="moonshine"))
     visitor.sees(".status", "English, on this computer")
     visitor.sees(".drop", "an interview, in English.")
+    visitor.sends(tone(tmp_path / "clicks.wav", 2))
+    visitor.sees("#main", "No speech was found")
+    visitor.sees("#main .title", "0:02 · English")
     visitor.opens(start_server(engine="upstream", upstream="http://127.0.0.1:9"))
     visitor.sees(".status", "Sent to another server")
 
@@ -1016,6 +1019,23 @@ def test_pencil_and_box_are_there_before_anybody_points(
     visitor.sees(".row[data-index='0'] > .acts [aria-label='Edit this line']")
     visitor.sees(".row[data-index='0'] > .acts [aria-label='Select this line']")
     assert visitor.findings() == []
+
+
+def test_lines_are_selected_by_mouse_one_after_the_other(
+    visitor: Visitor, server: Server, tmp_path: Path
+) -> None:
+    from selenium.webdriver import ActionChains
+
+    visitor.opens(server)
+    visitor.sends(tone(tmp_path / "talk.wav", 6))
+    visitor.sees("#main .title", "2 speakers")
+    wait_until(lambda: visitor.rows() == 6, PATIENCE_S, "all rows")
+    for count, index in enumerate((1, 3), 1):
+        row = visitor.driver.find_elements("css selector", ".row")[index]
+        ActionChains(visitor.driver).move_to_element(row).perform()
+        box = f".row[data-index='{index}'] > .acts [aria-label='Select this line']"
+        ActionChains(visitor.driver).click(visitor.sees(box)).perform()
+        visitor.sees(".chosen-lines", f"{count} line")
 
 
 def test_options_are_those_that_the_engine_follows(

@@ -78,9 +78,9 @@ export class Acts {
     this.#node.append(button("edit", "Edit this line", "E", () => edit(index())), this.#tick);
   }
 
-  /** Whether somebody is at it. */
+  /** Whether somebody is at it by keys; a click leaves the focus here, too, and holds nothing. */
   get held() {
-    return this.#node.contains(document.activeElement);
+    return this.#node.querySelector(":focus-visible") !== null;
   }
 
   /** Whether they stand in no row any more. */

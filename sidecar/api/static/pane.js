@@ -70,7 +70,7 @@ function Head({ job, stored, name, shown, recordings, say }) {
   const done = job?.state === "done";
   const said = shown?.final && shown.metadata;
   const facts = said
-    ? [clock(said.duration), said.diarized && counted(voices(shown.segments).length, "speaker"), said.language !== "auto" && languageOf(said.language), `${said.engine}, ${said.model_precision}`, said.processing_time && `took ${about(said.processing_time)}`]
+    ? [clock(said.duration), said.diarized && shown.segments.length > 0 && counted(voices(shown.segments).length, "speaker"), said.language !== "auto" && languageOf(said.language), `${said.engine}, ${said.model_precision}`, said.processing_time && `took ${about(said.processing_time)}`]
     : [job && stateOf(job)];
   const written = (format) => (stored ? OWN_FORMATS[format](shown) : client().transcript(job.id, format));
   const download = async (format, ending) => {
