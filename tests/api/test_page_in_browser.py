@@ -1030,12 +1030,15 @@ def test_lines_are_selected_by_mouse_one_after_the_other(
     visitor.sends(tone(tmp_path / "talk.wav", 6))
     visitor.sees("#main .title", "2 speakers")
     wait_until(lambda: visitor.rows() == 6, PATIENCE_S, "all rows")
+    drawn = "return document.querySelector(`${arguments[0]} path`).getAttribute('d')"
     for count, index in enumerate((1, 3), 1):
         row = visitor.driver.find_elements("css selector", ".row")[index]
         ActionChains(visitor.driver).move_to_element(row).perform()
         box = f".row[data-index='{index}'] > .acts [aria-label='Select this line']"
-        ActionChains(visitor.driver).click(visitor.sees(box)).perform()
+        tick, empty = visitor.sees(box), visitor.js(drawn, box)
+        ActionChains(visitor.driver).click(tick).perform()
         visitor.sees(".chosen-lines", f"{count} line")
+        assert len(visitor.js(drawn, box)) > len(empty), "only now it has a tick"
 
 
 def test_options_are_those_that_the_engine_follows(
