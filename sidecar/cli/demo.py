@@ -27,7 +27,9 @@ def demo(
     audio: Path | None = argument(
         None, "A recording. Default: the included sample.", metavar="FILE"
     ),
-    port: str | None = option(None, "Serve on this port.", metavar="integer"),
+    port: str | None = option(
+        None, "Serve on this port. Default: the setting 'port' (8765).", metavar="integer"
+    ),
 ) -> int:
     """Transcribe one recording, then serve until Ctrl-C; return the exit code."""
     given = {"port": port} if port else {}

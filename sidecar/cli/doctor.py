@@ -10,7 +10,7 @@ import asyncio
 import platform
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from sidecar import errors
@@ -35,6 +35,12 @@ LIGHT_ENGINES = frozenset({"moonshine"})
 """Engines that are loaded for a moment, as only that finds a broken library; others take
 gigabytes."""
 READY = "Nothing. Transcribe with: vibevoice-asr transcribe FILE"
+SUMMARIES = {
+    CheckState.GOOD: "Ready: recordings can be transcribed.\n",
+    CheckState.WARNING: "Ready: recordings can be transcribed. Read the warnings (!).\n",
+    CheckState.BAD: "Not ready: the service cannot work. Read the errors (X).\n",
+}
+"""First line by the worst state of the findings."""
 
 
 HELP = f"""
@@ -231,9 +237,17 @@ def _print(findings: Sequence[CheckFinding], step: str) -> None:
         CheckState.BAD: ("X ", "red"),
     }
     console = Console(highlight=False, soft_wrap=True)
-    for finding in findings:
-        mark, style = marks[finding.state]
-        console.print(Text.assemble((mark, style), f"  {finding.topic:<11}{finding.text}"))
+
+    def show(some: Iterable[CheckFinding]) -> None:
+        for finding in some:
+            mark, style = marks[finding.state]
+            console.print(Text.assemble((mark, style), f"  {finding.topic:<11}{finding.text}"))
+
+    worst = max(finding.state for finding in findings)
+    console.print(Text(SUMMARIES.get(worst, SUMMARIES[CheckState.GOOD]), "bold"))
+    show(finding for finding in findings if finding.state is not CheckState.ABSENT)
+    console.print("\nOptional, not here:")
+    show(finding for finding in findings if finding.state is CheckState.ABSENT)
     console.print(Text.assemble("\n", ("Next: ", "bold"), step))
 
 

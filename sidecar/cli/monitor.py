@@ -31,6 +31,20 @@ Show the state of a running service.
 
 Example: `{PROGRAM} status --server http://127.0.0.1:9000`
 """
+STATUS_FIELDS = (
+    "address",
+    "status",
+    "version",
+    "pid",
+    "engine",
+    "precision",
+    "engine_state",
+    "model_loaded",
+    "jobs_waiting",
+    "live_engine",
+    "active_sessions",
+)
+"""Fields of `/health` that `status` shows; the others are for other programs."""
 NOBODY = 1
 """Exit code if nothing answers."""
 
@@ -94,7 +108,8 @@ async def status(*, where: ServiceTarget) -> None:
     where = where.or_ours()  # health needs no token
     async with service_at(where.server or "", where.token, where.trust) as client:
         health = {"address": client.url, **await client.health()}
-    for name, value in health.items():
+    shown = {name: health[name] for name in STATUS_FIELDS if name in health}
+    for name, value in {**shown, "more": f"{PROGRAM} monitor --once"}.items():
         if isinstance(value, bool):
             value = "yes" if value else "no"
         print(f"{name.replace('_', ' '):<15} {'-' if value is None else value}")

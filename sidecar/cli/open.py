@@ -63,7 +63,6 @@ def _show(link: str, *, show: bool) -> None:
 
     if show or not webbrowser.open(link):
         if not show:
-            print_error_line(
-                "There is no browser here; this link opens the page, once, within two minutes:"
-            )
+            once = ", once, within two minutes" if "#" in link else ""  # with a code in it
+            print_error_line(f"There is no browser here; this link opens the page{once}:")
         print_text(f"{link}\n")

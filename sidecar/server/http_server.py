@@ -180,6 +180,8 @@ class HttpServer(uvicorn.Server):
         ending = asyncio.get_running_loop().create_task(self._end_requests())
         await super().shutdown(sockets)
         ending.cancel()
+        if self.force_exit:  # uvicorn leaves the application to be cancelled, which logs errors
+            await self.lifespan.shutdown()
 
     async def _end_requests(self) -> None:
         """Cancel requests that are unfinished after `FINAL_ANSWERS_S`. uvicorn would cancel them a

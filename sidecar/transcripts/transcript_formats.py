@@ -1,7 +1,7 @@
 """Transcript formats: text, SRT, WebVTT, JSON and others. Pure.
 
-In most formats a speaker is ``Speaker_0``, with the name beside it if there is one; subtitles,
-which are for viewers, show the name alone. All formats derive times from whole milliseconds, so
+In most formats a speaker is ``Speaker_0``, with the name beside it if there is one; text and SRT,
+which are for readers, show the name alone. All formats derive times from whole milliseconds, so
 that none can round to a 60th second or a 1000th millisecond.
 """
 
@@ -206,12 +206,16 @@ def _lines(lines: list[str]) -> str:
 
 
 def _speaker_prefix(transcript: Transcript, segment: Segment) -> str:
-    """Return the speaker's prefix of a line; none for music."""
+    """Return the speaker's prefix of a line: the name, beside the label if others have that name;
+    none for music."""
     if not segment.is_speech:
         return ""
-    name = transcript.name_of(segment.speaker)
-    beside = f" ({_without_line_breaks(name)})" if name else ""
-    return f"{speaker_label(segment.speaker)}{beside}: "
+    label, name = speaker_label(segment.speaker), transcript.name_of(segment.speaker)
+    if not name:
+        return f"{label}: "
+    shared = sum(one.name == name for one in transcript.voices) > 1
+    name = _without_line_breaks(name)
+    return f"{label} ({name}): " if shared or name.startswith("Speaker_") else f"{name}: "
 
 
 def _subtitle_prefix(transcript: Transcript, segment: Segment) -> str:

@@ -140,7 +140,7 @@ def test_a_key_makes_it_silent_and_what_was_not_heard_was_not_said(
         visitor.sees(".head button", "Download").click()
     wait_until(lambda: len(visitor.js("return saved")) == 3, PATIENCE_S, "all three")
     text, subtitles, whole = visitor.js("return saved")
-    assert "Speaker_1 (Machine (repeat)): You said: Short." in text
+    assert "] Machine (repeat): You said: Short." in text
     assert "-->" in subtitles
     assert '"speaker": "Speaker_1"' in whole
 

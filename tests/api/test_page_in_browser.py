@@ -9,6 +9,7 @@ import base64
 import json
 import os
 import random
+import re
 import shutil
 import struct
 import time
@@ -377,7 +378,7 @@ def test_lines_and_speakers_are_put_right_by_keys_alone_and_undone(
     assert visitor.js(f"return {FOCUS}.dataset.speaker") == "Speaker_0", "the dialog gave it back"
     job = server.client.get("/v1/jobs").json()["jobs"][0]["id"]
     text = f"/v1/jobs/{job}/transcript?format=text"
-    assert "Speaker_0 (Nell): " in server.client.get(text).text
+    assert "] Nell: " in server.client.get(text).text
     # two lines: a new speaker's
     line(visitor, 6).send_keys("x", SHIFT, DOWN)
     visitor.sees(".chosen-lines", "2 lines chosen")
@@ -970,6 +971,71 @@ def test_the_microphone_becomes_a_recording(visitor: Visitor, server: Server) ->
     visitor.sees(".recording button", "Stop").click()
     visitor.sees("#main .title", "2 speakers")
     visitor.sees(".job .name", "Recording 2")
+
+
+def test_recordings_of_one_name_are_told_apart_by_the_time_of_sending(
+    visitor: Visitor, server: Server, tmp_path: Path
+) -> None:
+    visitor.opens(server)
+    visitor.sends(tone(tmp_path / "alone.wav", 2))
+    visitor.sees(".job[data-state=done] .name", "alone.wav")
+    assert ", sent" not in visitor.text()
+    for _ in range(2):
+        visitor.sends(tone(tmp_path / "talk.wav", 3))
+    how = """return [...document.querySelectorAll('.job[data-state=done]')].map((job) =>
+      [job.querySelector('.name').textContent, job.querySelector('.how').textContent,
+       job.querySelector('[aria-label]').ariaLabel]);"""
+    wait_until(lambda: len(visitor.js(how)) == 3, PATIENCE_S, "all are done")
+    for name, said, label in visitor.js(how):
+        again = re.fullmatch(r"0:03, sent (\d\d?:\d\d:\d\d.*)", said)
+        assert (again is not None) is (name == "talk.wav"), said
+        assert label == (f"Delete {name}, sent {again[1]}" if again else f"Delete {name}")
+
+
+def test_the_page_says_which_language_it_understands_and_where(
+    visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    visitor.opens(start_server(engine="moonshine"))
+    visitor.sees(".status", "English, on this computer")
+    visitor.sees(".drop", "an interview, in English.")
+    visitor.sends(tone(tmp_path / "clicks.wav", 2))
+    visitor.sees("#main", "No speech was found")
+    visitor.sees("#main .title", "0:02 · English")
+    visitor.opens(start_server(engine="upstream", upstream="http://127.0.0.1:9"))
+    visitor.sees(".status", "Sent to another server")
+
+
+def test_pencil_and_box_are_there_before_anybody_points(
+    visitor: Visitor, server: Server, tmp_path: Path
+) -> None:
+    visitor.opens(server)
+    visitor.sends(tone(tmp_path / "talk.wav", 6))
+    visitor.sees("#main .title", "2 speakers")
+    visitor.driver.refresh()
+    visitor.sees("#main .title", "2 speakers")
+    visitor.sees(".row[data-index='0'] > .acts [aria-label='Edit this line']")
+    visitor.sees(".row[data-index='0'] > .acts [aria-label='Select this line']")
+    assert visitor.findings() == []
+
+
+def test_lines_are_selected_by_mouse_one_after_the_other(
+    visitor: Visitor, server: Server, tmp_path: Path
+) -> None:
+    from selenium.webdriver import ActionChains
+
+    visitor.opens(server)
+    visitor.sends(tone(tmp_path / "talk.wav", 6))
+    visitor.sees("#main .title", "2 speakers")
+    wait_until(lambda: visitor.rows() == 6, PATIENCE_S, "all rows")
+    drawn = "return document.querySelector(`${arguments[0]} path`).getAttribute('d')"
+    for count, index in enumerate((1, 3), 1):
+        row = visitor.driver.find_elements("css selector", ".row")[index]
+        ActionChains(visitor.driver).move_to_element(row).perform()
+        box = f".row[data-index='{index}'] > .acts [aria-label='Select this line']"
+        tick, empty = visitor.sees(box), visitor.js(drawn, box)
+        ActionChains(visitor.driver).click(tick).perform()
+        visitor.sees(".chosen-lines", f"{count} line")
+        assert len(visitor.js(drawn, box)) > len(empty), "only now it has a tick"
 
 
 def test_options_are_those_that_the_engine_follows(

@@ -542,6 +542,11 @@ def test_status_shows_a_service_that_runs(terminal, server):
         assert shown["address"] == f"http://127.0.0.1:{server.port}"
         assert shown["pid"] == str(server.health()["pid"])
         assert shown["engine"] == "scripted"
+        assert shown["version"] == __version__
+        assert shown["jobs waiting"] == "0"
+        assert len(shown) <= 12, "what matters first, and not the names of other protocols"
+        assert "vllm" not in shown
+        assert "monitor --once" in shown["more"]
 
 
 def test_status_of_nothing_is_one_clear_line(terminal):
@@ -600,6 +605,21 @@ def test_open_starts_a_service_where_none_runs_which_ends_with_it(terminal):
     check_one_line(terminal.run("open", "--server", f"127.0.0.1:{port}"), 1, "No service answers")
 
 
+def test_open_without_a_browser_says_that_a_link_works_once_only_if_it_does(
+    terminal, server, start_server: Callable[..., Server]
+):
+    none = {"PATH": str(terminal.home), "BROWSER": "", "DISPLAY": "", "WAYLAND_DISPLAY": ""}
+    plain = terminal.run("open", "--server", f"127.0.0.1:{server.port}", **none)
+    assert (plain.returncode, plain.stdout) == (0, f"http://127.0.0.1:{server.port}/\n")
+    check_one_line(plain, 0, "There is no browser here")
+    assert "once" not in plain.stderr
+    url = f"127.0.0.1:{start_server(token='a-token-of-the-service').port}"
+    given = {"VIBEVOICE_TOKEN": "a-token-of-the-service", **none}
+    signed = terminal.run("open", "--server", url, **given)
+    assert "/#open=" in signed.stdout
+    check_one_line(signed, 0, "There is no browser here", "once, within two minutes")
+
+
 def test_doctor_names_a_variable_and_a_precision_that_have_no_effect(terminal):
     run = terminal.run(
         "doctor",
@@ -629,6 +649,11 @@ def test_doctor_says_what_is_here_and_what_to_do_next(terminal):
     ):
         assert part in run.stdout
     assert run.stdout.splitlines()[-1].startswith("Next: ")
+    assert run.stdout.startswith("Ready: ")
+    needed, optional = run.stdout.split("\nOptional, not here:\n")
+    assert "--  " not in needed
+    assert "whisper" not in needed
+    assert {line[:4] for line in optional.splitlines()[:-2]} == {"--  "}
 
 
 @pytest.mark.slow
@@ -654,6 +679,7 @@ def test_doctor_names_the_service_that_has_the_port(terminal, server):
 def test_doctor_finds_what_is_wrong_and_fails(terminal):
     run = terminal.run("doctor", VIBEVOICE_PORT="99999")
     assert run.returncode == 1
+    assert run.stdout.startswith("Not ready: ")
     assert "Bad setting: port" in run.stdout
     assert "docs/settings.md" in run.stdout.splitlines()[-1]
 

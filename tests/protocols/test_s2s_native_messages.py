@@ -128,7 +128,7 @@ async def test_a_conversation_becomes_a_transcript_of_two_and_a_job_where_it_is_
     text = ended["written"]["text"].splitlines()
     assert [line.partition("] ")[2] for line in text] == [
         "Speaker_0: Hello there.",
-        "Speaker_1 (Machine (repeat)): You said: Hello there.",
+        "Machine (repeat): You said: Hello there.",
     ]
     assert "-->" in ended["written"]["srt"]
     (job,) = talks.client.get("/v1/jobs").json()["jobs"]

@@ -521,6 +521,8 @@ def test_told_twice_it_waits_for_nobody(child: Any, tmp_path: Path) -> None:
     service.process.send_signal(signal.SIGTERM)
     assert all_gone(processes)
     assert service.process.wait(PATIENCE_S) == 0
+    assert "internal error" not in (said := service.rest()[1])
+    assert "Traceback" not in said
 
 
 @pytest.mark.slow

@@ -173,7 +173,7 @@ def test_where_nobody_told_speakers_apart_all_is_the_first_s_until_somebody_does
     after = apply_operations(ALONE, [RenameSpeaker(0, "Nell"), SplitSegments((1, 4), "Nagg")])
     assert speakers(after) == [0, 1, None, 0, 1]
     assert after.diarized
-    assert "[00:00:00.0] Speaker_0 (Nell): Do you hear me?\n" in render_transcript(after, "text")
+    assert "[00:00:00.0] Nell: Do you hear me?\n" in render_transcript(after, "text")
     assert not apply_operations(ALONE, [RewriteSegment(0, "Said.")]).diarized
 
 

@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from vibevoice_asr_client import calls, models
 
 from sidecar import errors
 from sidecar.cli.remote_service import convert_transcript
+from sidecar.transcripts.speaker_embeddings import SpeakerProfile
 from sidecar.transcripts.transcript import (
     NON_SPEECH_FLAG,
     Notice,
@@ -217,3 +219,13 @@ def test_where_two_pieces_meet_there_is_one_mark(pieces, whole):
 )
 def test_a_comma_is_said_once(text, tidy):
     assert collapse_commas(text) == tidy
+
+
+@pytest.mark.parametrize("name", ["Nell", "Speaker_0"])
+def test_a_name_that_is_not_one_speaker_s_stands_beside_the_label_in_text(name: str) -> None:
+    """Two people may have one name, and somebody may be called as another is labelled."""
+    said = transcript(Segment(0.0, 1.0, "Yes.", 1), Segment(1.0, 2.0, "Yes.", 2))
+    called = (SpeakerProfile(1, 0.0, name=name), SpeakerProfile(2, 0.0, name="Nell"))
+    text = render_transcript(replace(said, voices=called), "text")
+    other = "Speaker_2 (Nell)" if name == "Nell" else "Nell"
+    assert text == f"[00:00:00.0] Speaker_1 ({name}): Yes.\n[00:00:01.0] {other}: Yes.\n"

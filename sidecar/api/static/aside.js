@@ -5,12 +5,13 @@ import { keepsCopies } from "./memory.js";
 import { isOver } from "./reading.js";
 import { NO_SOUND, Recorder, refusal } from "./recorder.js";
 import { html, icon, useEffect, useRef, useState } from "./view.js";
-import { clock, counted, mayBeRecording, spoken, stateOf } from "./words.js";
+import { clock, counted, languageOf, mayBeRecording, sentAt, spoken, stateOf } from "./words.js";
 
 const KINDS = "audio/*,video/*,.opus,.amr,.caf,.mkv,.wma,.aiff,.flac";
 
 /** A microphone that gives nothing but zeros for so long is taken for muted. */
 const MUTED_MS = 3000;
+const MINUTE = new Intl.DateTimeFormat([], { dateStyle: "medium", timeStyle: "short" });
 
 /** The recordings among what was dropped, folders opened. */
 export async function filesIn(transfer, say) {
@@ -50,6 +51,8 @@ export function Aside({ state, store, recordings, empty, say }) {
   const over = talks.filter((one) => one.state === "over").reverse();
   const waiting = jobs.filter((job) => !isOver(job)).sort(inLine);
   const ended = jobs.filter((job) => isOver(job) && job.state !== "failed").reverse();
+  const repeated = repeatedNames(state, [...jobs, ...copies.map((one) => one.job)]);
+  const item = (job) => html`<${Item} key=${job.id} job=${job} state=${state} repeated=${repeated} recordings=${recordings} say=${say} />`;
   return html`<div class="side" role=${empty ? "main" : "complementary"} id=${empty ? "main" : undefined} aria-label="Recordings">
     <${Intake} state=${state} store=${store} recordings=${recordings} empty=${empty} say=${say} />
     ${(speaks || going.length + waiting.length + uploads.length > 0) && html`<section>
@@ -57,7 +60,7 @@ export function Aside({ state, store, recordings, empty, say }) {
       <ul class="jobs">
         ${speaks && html`<${Speaks} state=${state} recordings=${recordings} />`}
         ${going.map((talk) => html`<${Talk} key=${talk.id} talk=${talk} state=${state} recordings=${recordings} />`)}
-        ${waiting.map((job) => html`<${Item} key=${job.id} job=${job} state=${state} recordings=${recordings} say=${say} />`)}
+        ${waiting.map(item)}
         ${uploads.map((one) => html`<${Sending} key=${one.key} one=${one} recordings=${recordings} />`)}
       </ul>
     </section>`}
@@ -65,20 +68,20 @@ export function Aside({ state, store, recordings, empty, say }) {
       <h2>Failed</h2>
       <ul class="jobs">
         ${unsent.map((one) => html`<${Sending} key=${one.key} one=${one} recordings=${recordings} />`)}
-        ${failed.map((job) => html`<${Item} key=${job.id} job=${job} state=${state} recordings=${recordings} say=${say} />`)}
+        ${failed.map(item)}
       </ul>
     </section>`}
     ${over.length + ended.length > 0 && html`<section>
       <h2>Done</h2>
       <ul class="jobs">
         ${over.map((talk) => html`<${Talk} key=${talk.id} talk=${talk} state=${state} recordings=${recordings} />`)}
-        ${ended.map((job) => html`<${Item} key=${job.id} job=${job} state=${state} recordings=${recordings} say=${say} />`)}
+        ${ended.map(item)}
       </ul>
     </section>`}
     ${copies.length > 0 && html`<section>
       <h2>Only in this browser</h2>
       <ul class="jobs">
-        ${copies.map((one) => html`<${Item} key=${one.id} job=${one.job} state=${state} recordings=${recordings} say=${say} />`)}
+        ${copies.map((one) => item(one.job))}
       </ul>
     </section>`}
     ${about?.keeps_seconds && !empty && html`<${Storing} keeps=${about.keeps_seconds} recordings=${recordings} />`}
@@ -102,10 +105,22 @@ function Storing({ keeps, recordings }) {
 /** Those that run go first, then as the queue has them. */
 const inLine = (one, other) => (one.position ?? -1) - (other.position ?? -1);
 
-export const nameOf = (state, job) => state.names.get(job.id) || `Recording of ${new Date(job.created).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}`;
+export const nameOf = (state, job) => state.names.get(job.id) || `Recording of ${MINUTE.format(new Date(job.created))}`;
 
-function Item({ job, state, recordings, say }) {
-  const name = nameOf(state, job);
+/** The names that several recordings of the list have. */
+function repeatedNames(state, listed) {
+  const [seen, repeated] = [new Set(), new Set()];
+  for (const job of listed) {
+    const name = nameOf(state, job);
+    (seen.has(name) ? repeated : seen).add(name);
+  }
+  return repeated;
+}
+
+function Item({ job, state, repeated, recordings, say }) {
+  const called = nameOf(state, job);
+  const sent = repeated.has(called) ? `, sent ${sentAt(job)}` : "";
+  const name = `${called}${sent}`;
   const over = isOver(job);
   const end = async () => {
     try {
@@ -119,8 +134,8 @@ function Item({ job, state, recordings, say }) {
   const sure = () => over && job.state === "done" ? document.getElementById(`sure-${job.id}`).showModal() : end();
   return html`<li class="job" data-state=${job.state}>
     <button type="button" class="pick" aria-current=${state.selected === job.id ? "true" : undefined} onClick=${() => recordings.select(job.id)}>
-      <span class="name">${name}</span>
-      <span class="how">${stateOf(job)}</span>
+      <span class="name">${called}</span>
+      <span class="how">${stateOf(job)}${sent}</span>
     </button>
     <button type="button" class="bare" aria-label=${`${over ? "Delete" : "Cancel"} ${name}`} onClick=${sure}>${icon(over ? "trash" : "close")}</button>
     ${job.state === "running" && html`<progress max="1" value=${job.progress.fraction ?? undefined} aria-label=${`How far ${name} is`}></progress>`}
@@ -177,7 +192,7 @@ function Intake({ state, store, recordings, empty, say }) {
   return html`<section class="intake" aria-label="New recording">
     <div class="drop">
       ${empty ? html`<h1>Who said what, and when</h1>` : html`<h1 class="unseen">Recordings</h1>`}
-      <p>${empty ? "Drop a recording here: a call, a meeting, an interview. You get a transcript with speakers and times." : "Drop recordings or a folder anywhere."}</p>
+      <p>${empty ? `Drop a recording here: a call, a meeting, an interview${only(state)}. You get a transcript with speakers and times.` : "Drop recordings or a folder anywhere."}</p>
       <div class="choice">
         <button type="button" class="main" onClick=${() => files.current.click()}>${icon("add")} Choose files</button>
         <button type="button" class="folder" onClick=${() => folder.current.click()}>${icon("folder")} Folder</button>
@@ -195,6 +210,9 @@ function Intake({ state, store, recordings, empty, say }) {
 
 const here = ({ about }) =>
   about && about.engine.name !== "upstream" ? " The service transcribes recordings itself; nothing is sent elsewhere." : "";
+
+/** The language, where the engine has only one. */
+const only = ({ about }) => (about?.engine.languages.length === 1 ? `, in ${languageOf(about.engine.languages[0])}` : "");
 
 /** What is sent with the next recordings. */
 function Options({ state, store }) {

@@ -3,11 +3,12 @@
 import { look, theme } from "./memory.js";
 import { client } from "./session.js";
 import { html, icon, Trouble, useEffect, useRef, useState } from "./view.js";
-import { counted, spoken, gigabytes, trouble } from "./words.js";
+import { counted, languageOf, spoken, gigabytes, trouble } from "./words.js";
 
 const NEXT = { auto: "dark", dark: "light", light: "auto" };
 const SAID = { auto: "system default", dark: "dark", light: "light" };
 const USUAL_S = 3600;
+const HERE = /^(localhost|127\.[\d.]+|\[::1\])$/;
 
 /** How the service is, in a few words, and how good that is. */
 export function standing({ health, offline }) {
@@ -20,6 +21,13 @@ export function standing({ health, offline }) {
     return [health.jobs_waiting ? `Transcribing, ${health.jobs_waiting} waiting` : "Transcribing", "busy"];
   }
   return ["Ready", "good"];
+}
+
+/** Which language is understood, and where. */
+function where({ engine }) {
+  const [only, other] = engine.languages;
+  const place = engine.name === "upstream" ? "sent to another server" : HERE.test(location.hostname) ? "on this computer" : "on the server";
+  return only && !other ? `${languageOf(only)}, ${place}` : place[0].toUpperCase() + place.slice(1);
 }
 
 export function Bar({ state, recordings, say }) {
@@ -41,7 +49,7 @@ export function Bar({ state, recordings, say }) {
     <p class="brand">vibevoice-asr</p>
     <button type="button" class="status" data-mood=${mood} onClick=${show} aria-haspopup="dialog">
       <span class="dot" aria-hidden="true"></span>${text}
-      ${state.health && !state.offline && html`<span class="quiet">${state.health.engine}, ${state.health.precision}</span>`}
+      ${state.health && !state.offline && html`<span class="quiet">${state.about && `${where(state.about)} · `}${state.health.engine}, ${state.health.precision}</span>`}
       ${serious > 0 && html`<span class="count">${counted(serious, "finding")}</span>`}
     </button>
     <button type="button" class="bare" onClick=${turn} aria-label=${`Colors: ${SAID[looks]}. Change`}>${icon(looks === "dark" ? "moon" : "sun")}</button>

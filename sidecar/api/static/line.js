@@ -45,7 +45,8 @@ export function choose(row, segment, chosen) {
 
 const SHAPES = {
   edit: "M4 20l1-5L16 4l4 4L9 19zM13.5 6.5l4 4",
-  tick: "M4 4h16v16H4zM8 12l3 3 5-6",
+  box: "M4 4h16v16H4z",
+  ticked: "M4 4h16v16H4zM8 12l3 3 5-6",
 };
 
 function button(shape, label, key, act) {
@@ -74,13 +75,13 @@ export class Acts {
   /** @param {(index: number) => void} edit @param {(index: number) => void} choose */
   constructor(edit, choose) {
     const index = () => Number(this.#node.closest(".row").dataset.index);
-    this.#tick = button("tick", "Select this line", "X", () => choose(index()));
+    this.#tick = button("box", "Select this line", "X", () => choose(index()));
     this.#node.append(button("edit", "Edit this line", "E", () => edit(index())), this.#tick);
   }
 
-  /** Whether somebody is at it. */
+  /** Whether somebody is at it by keys; a click leaves the focus here, too, and holds nothing. */
   get held() {
-    return this.#node.contains(document.activeElement);
+    return this.#node.querySelector(":focus-visible") !== null;
   }
 
   /** Whether they stand in no row any more. */
@@ -98,6 +99,7 @@ export class Acts {
   show() {
     const chosen = this.#node.parentElement?.classList.contains("chosen") ?? false;
     this.#tick.setAttribute("aria-pressed", String(chosen));
+    this.#tick.querySelector("path").setAttribute("d", SHAPES[chosen ? "ticked" : "box"]);
   }
 
   away() {

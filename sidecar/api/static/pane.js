@@ -12,7 +12,7 @@ import { textOf } from "./talks.js";
 import { voices } from "./timeline.js";
 import { TranscriptView } from "./transcript.js";
 import { html, icon, Trouble, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./view.js";
-import { about, clock, counted, stateOf, trouble } from "./words.js";
+import { about, clock, counted, languageOf, stateOf, trouble } from "./words.js";
 
 /** So long before a transcript is deleted that is said, or in the last part of a short retention. */
 const [EXPIRY_S, EXPIRY_SHARE] = [120, 0.35];
@@ -70,7 +70,7 @@ function Head({ job, stored, name, shown, recordings, say }) {
   const done = job?.state === "done";
   const said = shown?.final && shown.metadata;
   const facts = said
-    ? [clock(said.duration), said.diarized && counted(voices(shown.segments).length, "speaker"), said.language !== "auto" && said.language, `${said.engine}, ${said.model_precision}`, said.processing_time && `took ${about(said.processing_time)}`]
+    ? [clock(said.duration), said.diarized && shown.segments.length > 0 && counted(voices(shown.segments).length, "speaker"), said.language !== "auto" && languageOf(said.language), `${said.engine}, ${said.model_precision}`, said.processing_time && `took ${about(said.processing_time)}`]
     : [job && stateOf(job)];
   const written = (format) => (stored ? OWN_FORMATS[format](shown) : client().transcript(job.id, format));
   const download = async (format, ending) => {

@@ -89,6 +89,6 @@ function Speaker({ one, others, job, heard, people, editing, close, say }) {
     </div>`}
     ${wrong && html`<${Trouble} error=${wrong} />`}
     ${people && html`<div class="asked"><button type="button" onClick=${split}>Split by voice</button></div>`}
-    <p class="quiet">To split a speaker${people ? " by hand" : ""}, select lines (X on a line's time) and assign them to a new speaker.</p>
+    <p class="quiet">To split a speaker${people ? " by hand" : ""}, select its lines (the box beside the pencil at the end of a line, or X on a line's time) and assign them to a new speaker.</p>
   `;
 }

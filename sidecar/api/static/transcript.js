@@ -74,6 +74,7 @@ export class TranscriptView {
     if (wanted === (this.#acts !== null)) return;
     this.#acts?.away();
     this.#acts = wanted ? new Acts((index) => this.#edit(index), (index) => this.toggle(index)) : null;
+    if (this.#rows[this.#cursor]) this.#acts?.to(this.#rows[this.#cursor]);
   }
 
   /** The segments as they are now; rows that say the same stay. */
@@ -123,6 +124,7 @@ export class TranscriptView {
     }
     this.#rows[index] = this.#row(index);
     chunk.append(this.#rows[index]);
+    if (index === this.#cursor) this.#acts?.to(this.#rows[index]); // seen before anybody points
   }
 
   #replace(index) {

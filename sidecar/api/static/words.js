@@ -46,6 +46,22 @@ export function numberOf(speaker) {
   return found ? Number(found[1]) : null;
 }
 
+/** "en" → "English". */
+export function languageOf(tag) {
+  try {
+    return new Intl.DisplayNames(["en"], { type: "language" }).of(tag);
+  } catch {
+    return tag; // it is no tag
+  }
+}
+
+/** When it was sent, to the second: "10:42:07 AM", on another day with the date. */
+export function sentAt(job) {
+  const at = new Date(job.created);
+  const today = at.toDateString() === new Date().toDateString();
+  return at.toLocaleString([], today ? { timeStyle: "medium" } : { dateStyle: "medium", timeStyle: "medium" });
+}
+
 /** How a job is, in a few words. */
 export function stateOf(job) {
   switch (job.state) {
