@@ -29,7 +29,7 @@ class OriginNotAllowed(SidecarError, code="origin_not_allowed", kind=ErrorKind.F
     default_detail = "Web pages of this origin may not use this service."
     default_hint = (
         "If the page is yours, set 'allowed_origins' to its origin and to those of the default "
-        "that you need."
+        "that you need. Behind a proxy, pass Host with its port (nginx: $http_host)."
     )
 
 
