@@ -150,7 +150,11 @@ def test_an_impossible_value_is_refused_by_name(way, name, value, config, monkey
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("journal_key", "sixteen-letters-", "Bad setting: journal_key: shorter than 32 characters."),
+        (
+            "journal_key",
+            "sixteen-letters-",
+            "Bad setting: journal_key: shorter than 32 characters.",
+        ),
         ("live_delay", "soon", "Bad setting: live_delay: not a duration such as"),
     ],
 )

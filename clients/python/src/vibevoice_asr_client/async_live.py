@@ -19,7 +19,7 @@ from vibevoice_asr_client.errors import (
 from vibevoice_asr_client.flows import Surroundings
 from vibevoice_asr_client.live_events import LiveEvent
 from vibevoice_asr_client.live_stream import Stream
-from vibevoice_asr_client.tls import HINT, Trust, refusal
+from vibevoice_asr_client.tls import HINT, Trust, refusal, unreachable
 
 LONGEST_MESSAGE = 64 << 20
 """Bytes: the summary of ninety minutes is one message."""
@@ -212,7 +212,7 @@ class AsyncLive:
             return CertificateRefused(said, hint=HINT)
         if self._stream.began:
             return ConnectionLost(f"The service at {self._url} broke off the live session.")
-        return ServiceUnreachable(f"No service answers at {self._url}.")
+        return unreachable(self._url, trouble)
 
     async def _talk(self) -> None:
         from websockets.asyncio.client import connect
