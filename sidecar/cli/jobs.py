@@ -125,7 +125,8 @@ def _line(job: Job) -> str:
     if job.error is not None:
         about = job.error.code
     elif job.state == JobState.QUEUED:
-        about = f"{said.get('position') or '-'} in the queue"
+        before = said.get("position")
+        about = "next" if before == 0 else f"{before or '-'} in the queue"
     elif job.progress.fraction is not None:
         about = f"{100 * job.progress.fraction:.0f} %"
     columns = job.id, f"{job.state:<9}", str(said.get("created", "-")), f"{length:>10}", about

@@ -83,7 +83,8 @@ class JobSettings(setting_types.SettingsGroup):
     ] = setting(
         None,
         "Key that encrypts persisted jobs, enrolled speakers and captures (@FILE), of 32 "
-        "characters or more. If unset: one in the system's keyring, if the package 'keyring' is installed.",
+        "characters or more. If unset: one in the system's keyring, if the package "
+        "'keyring' is installed.",
     )
 
 

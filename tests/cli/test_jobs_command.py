@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from service_process import Server
+from vibevoice_asr_client.models import Job, Progress
 
 from sidecar.auth.token_issuing import TokenIssuer
-from sidecar.cli import run
+from sidecar.cli import jobs, run
 
 Told = Callable[..., tuple[int, list[str], str]]
 
@@ -57,6 +58,15 @@ def submit(service: Server, token: str, voice: bytes) -> str:
     answer = service.client.post("/v1/jobs", files={"audio": voice}, headers=head)
     assert answer.status_code == 202, answer.text
     return str(answer.json()["id"])
+
+
+@pytest.mark.parametrize(
+    ("position", "said"), [(0, "next"), (3, "3 in the queue"), (None, "- in the queue")]
+)
+def test_a_job_that_waits_is_told_its_place(position: int | None, said: str) -> None:
+    raw = {"position": position, "created": "2026-11-23T10:00:00Z"}
+    job = Job("0f3a", "queued", Progress("queued"), raw=raw)
+    assert jobs._line(job).split("  ")[-1] == said
 
 
 def test_jobs_are_listed_cancelled_and_deleted_by_their_owner(

@@ -14,7 +14,6 @@ from vibevoice_asr_client.errors import (
     CertificateRefused,
     ClientError,
     ConnectionLost,
-    ServiceUnreachable,
 )
 from vibevoice_asr_client.flows import Surroundings
 from vibevoice_asr_client.live_events import LiveEvent
