@@ -46,12 +46,11 @@ STATUS: Mapping[errors.ErrorKind, int] = {
     errors.ErrorKind.FAILED: 500,
 }
 _FROM_STATUS: Mapping[int, type[errors.SidecarError]] = {
-    404: errors.NotFound,
     408: errors.UploadStalled,
     413: errors.UploadTooLarge,
     415: errors.ContentTypeUnsupported,
 }
-"""Errors for the framework's own responses, by status; 405 is handled separately."""
+"""Errors for the framework's own responses, by status; 404 and 405 are handled separately."""
 ErrorRenderer = Callable[[errors.SidecarError], Response]
 """Renderer of an error in the format of a protocol."""
 ErrorDialects = Mapping[str, ErrorRenderer]
@@ -153,10 +152,14 @@ def error_headers(error: errors.SidecarError) -> dict[str, str]:
 
 
 def install_error_handlers(
-    app: FastAPI, *routers: APIRouter, dialects: ErrorDialects = NO_DIALECTS
+    app: FastAPI,
+    *routers: APIRouter,
+    dialects: ErrorDialects = NO_DIALECTS,
+    nothing_there: Callable[[], errors.SidecarError] = errors.NotFound,
 ) -> None:
     """Make ``app``, which has these ``routers``, answer every error in the format of its path: as a
-    problem, unless ``dialects`` has another format."""
+    problem, unless ``dialects`` has another format. ``nothing_there``: the error of a path without
+    a route."""
     own = app.state.own_routes = [route for router in routers for route in router.routes]
 
     def said(
@@ -186,6 +189,8 @@ def install_error_handlers(
             return said(request, errors.MethodNotAllowed(), {"Allow": ", ".join(methods)})
         if error.status_code == 404 and _takes_websockets(request, [*app.routes, *own]):
             return said(request, errors.UpgradeRequired(), UPGRADE_HEADERS)
+        if error.status_code == 404:
+            return said(request, nothing_there())
         if (known := _FROM_STATUS.get(error.status_code)) is not None:
             return said(request, known())
         if 400 <= error.status_code < 500:
