@@ -47,8 +47,8 @@ class TokenInvalid(Unauthorized, code="token_invalid"):
 
     default_detail = "The token is not valid for this service."
     default_hint = (
-        "If it was issued to you ('vibevoice-asr token create'), it has expired or was revoked: "
-        "ask for a new one. A restarted service may have a new token: read its ready line again."
+        "A signed token has expired or was revoked: ask for a new one. A restarted service may "
+        "have another token: read its ready line again."
     )
 
 
