@@ -85,6 +85,7 @@ def needed_for(what: str, extra: str = "auth") -> Iterator[None]:
         yield
     except ImportError as error:
         raise SettingsInvalid(
-            f"{what} require a package that is not installed: {error.name or error}.",
+            f"{what} require the extra '{extra}', which is not installed (missing: "
+            f"{error.name or error}).",
             hint=install_command(extra),
         ) from None

@@ -19,6 +19,7 @@ from sidecar.cli.bench_statistics import FORMATS, WHAT, format_of, parse_bound
 from sidecar.cli.common_options import argument, command, option
 from sidecar.cli.demo import sample
 from sidecar.cli.output import PROGRAM, print_error_line, write_atomically
+from sidecar.concurrency import usable_cpu_cores
 
 HELP = "Load-test a running service with many clients at once (docs/bench.md)."
 LIVE_HELP = """
@@ -240,6 +241,7 @@ def _run(order: BenchCommand) -> int:
     print(bench_run.render_results(found, format), end="")
     if how.log is not None:
         _log(how.log, bench_run.render_session_logs(found, how.most_logs, log_format))
+    print_error_line(bench_run.most_held([rows[0] for rows in found], usable_cpu_cores()))
     said = bench_run.broken_bounds(found, bounds)
     if not any(row.figures["held"] for rows in found for row in rows[:1]):
         said.append("no session went well.")

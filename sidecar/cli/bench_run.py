@@ -141,6 +141,20 @@ def broken_bounds(
     return said
 
 
+def most_held(rows: Sequence[LoadTestRow], cores: int) -> str:
+    """Return how many sessions the target of ``rows`` held at once at most, and what other programs
+    took meanwhile of the machine's ``cores``, if the target is on it."""
+    best = max(rows, key=lambda row: row.figures["held"] or 0)
+    loads = [load for row in rows if (load := row.figures["other_cpu"]) is not None]
+    where = "this machine" if loads else best.side.name
+    said = f"{where} held {best.figures['held']:g} at once, of {best.sessions}"
+    if not loads:
+        return f"{said}."
+    low, high = f"{min(loads):.1f}", f"{max(loads):.1f}"
+    took = low if low == high else f"{low} to {high}"
+    return f"{said}, while other programs took {took} of its {cores} cores."
+
+
 def _compared_table(rows: Sequence[LoadTestRow]) -> str:
     compared = bench_statistics.ratios(rows[0].figures, rows[1].figures) if len(rows) > 1 else None
     last = {} if compared is None else {"ratio": compared}

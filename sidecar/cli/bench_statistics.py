@@ -144,6 +144,7 @@ NAMES = (
     "audio_per_s",
     "service_cpu",
     "engine_cpu",
+    "other_cpu",
     "late_p95",
 )
 WHAT = {
@@ -158,6 +159,7 @@ WHAT = {
     "audio_per_s": "seconds of audio processed per second",
     "service_cpu": "share of a core used by the service process",
     "engine_cpu": "share of a core used by worker processes",
+    "other_cpu": "cores used by other programs of this machine",
     "late": "seconds that this machine sent too late, which is not the service's fault",
 }
 
@@ -173,12 +175,12 @@ def percentile(values: Sequence[float], which: int) -> float | None:
 
 
 def figures_of(
-    visits: Sequence[LoadTestSession], lasted_s: float, cpu: tuple[float, float] | None
+    visits: Sequence[LoadTestSession], lasted_s: float, cpu: tuple[float, float, float] | None
 ) -> Figures:
     """Return the figures of ``visits``, which took ``lasted_s`` together.
 
-    ``cpu``: shares of a core that the service and its engines used; `None` if they are on another
-    machine.
+    ``cpu``: shares of a core that the service, its engines and other programs used; `None` if the
+    service is on another machine.
     """
     kinds = {
         "first": [value for one in visits for value in one.first_s],
@@ -202,6 +204,7 @@ def figures_of(
         "audio_per_s": sound_s / lasted_s if lasted_s else None,
         "service_cpu": cpu[0] if cpu else None,
         "engine_cpu": cpu[1] if cpu else None,
+        "other_cpu": cpu[2] if cpu else None,
         "late_p95": percentile([one.late_s for one in visits], 95),
     }
 

@@ -6,7 +6,7 @@ import contextlib
 import time
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from sidecar import errors
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
+class CpuUse(NamedTuple):
+    """Cores that were used, as 0.5 for half of one."""
+
+    service: float
+    engines: float
+    others: float
+    """By all other programs of this machine but this one."""
+
+
 class CpuShare:
     """Share of a core that a service's process and its children have used since this was created.
 
@@ -31,17 +40,19 @@ class CpuShare:
         self._begun = time.monotonic()
         self._before = self._taken()
 
-    def so_far(self) -> tuple[float, float] | None:
-        """Return the shares of the service and of its engines; `None` if they are unknown.
+    def so_far(self) -> CpuUse | None:
+        """Return the shares of the service, of its engines and of other programs; `None` if they
+        are unknown.
 
-        Children that have ended meanwhile are not counted.
+        Children that have ended meanwhile count as other programs.
         """
         after, lasted = self._taken(), time.monotonic() - self._begun
         if after is None or self._before is None or not lasted:
             return None
-        return (after[0] - self._before[0]) / lasted, max(0.0, after[1] - self._before[1]) / lasted
+        pairs = zip(after, self._before, strict=True)
+        return CpuUse(*(max(0.0, now - before) / lasted for now, before in pairs))
 
-    def _taken(self) -> tuple[float, float] | None:
+    def _taken(self) -> CpuUse | None:
         import psutil
 
         if self._process is None:
@@ -51,11 +62,14 @@ class CpuShare:
             below = self._process.children(recursive=True)
         except psutil.Error:
             return None
-        others = 0.0
+        engines = 0.0
         for child in below:
             with contextlib.suppress(psutil.Error):
-                others += sum(child.cpu_times()[:2])
-        return own, others
+                engines += sum(child.cpu_times()[:2])
+        machine = psutil.cpu_times()
+        busy = machine.user + machine.system  # Linux has guests in `user`; macOS has neither
+        busy += getattr(machine, "nice", 0.0)
+        return CpuUse(own, engines, busy - own - engines - time.process_time())
 
 
 def process_of(url: str, pid: object) -> psutil.Process | None:

@@ -11,7 +11,7 @@ import typer
 from sidecar import errors
 from sidecar.cli.backends import ServiceTarget, client_of
 from sidecar.cli.common_options import SERVER_OR_SETTINGS_HELP, argument, subcommands
-from sidecar.cli.output import PROGRAM, print_error_line, printable
+from sidecar.cli.output import PROGRAM, counted, print_error_line, printable
 from sidecar.jobs.job_record import JobState
 
 if TYPE_CHECKING:
@@ -125,7 +125,8 @@ def _line(job: Job) -> str:
     if job.error is not None:
         about = job.error.code
     elif job.state == JobState.QUEUED:
-        about = f"{said.get('position') or '-'} in the queue"
+        before = said.get("position")
+        about = "next" if before == 0 else f"{before or '-'} in the queue"
     elif job.progress.fraction is not None:
         about = f"{100 * job.progress.fraction:.0f} %"
     columns = job.id, f"{job.state:<9}", str(said.get("created", "-")), f"{length:>10}", about
@@ -168,4 +169,5 @@ def _folder(named: Path | None) -> Path:
 
 def _say(what: str, found: BackupSummary) -> None:
     size = f"{found.size / 1e6:.1f} MB"
-    print_error_line(f"{what}: {found.jobs} jobs, {found.recordings} recordings, {size}")
+    jobs, recordings = counted(found.jobs, "job"), counted(found.recordings, "recording")
+    print_error_line(f"{what}: {jobs}, {recordings}, {size}")

@@ -26,6 +26,7 @@ from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOptio
 from sidecar.cli.output import (
     INTERRUPTED,
     PROGRAM,
+    counted,
     handle_interrupts,
     print_error_line,
     print_text,
@@ -331,5 +332,5 @@ async def _show_events(heard: LiveBackend, show: LiveDisplay) -> Summary:
 def _summary_of(transcript: Transcript) -> str:
     minutes, seconds = divmod(round(transcript.duration), 60)
     words = sum(len(segment.text.split()) for segment in transcript.segments)
-    voices = f", {transcript.num_speakers} speakers" if transcript.diarized else ""
-    return f"{minutes}:{seconds:02} heard, {words} words{voices}."
+    voices = f", {counted(transcript.num_speakers, 'speaker')}" if transcript.diarized else ""
+    return f"{minutes}:{seconds:02} heard, {counted(words, 'word')}{voices}."

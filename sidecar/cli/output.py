@@ -51,6 +51,11 @@ def printable(name: str) -> str:
     return "".join(one.encode("unicode_escape").decode() if _steers(one) else one for one in name)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: "1 job", "2 jobs". Pure."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def print_text(text: str) -> None:
     """Print to stdout in UTF-8, whatever the encoding of the console, and flush."""
     if hasattr(sys.stdout, "reconfigure"):

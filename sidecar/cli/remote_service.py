@@ -95,6 +95,28 @@ ATTEMPTS = 12
 """About three minutes without a service, or with one that is full: the time of a restart."""
 
 
+OUTAGES = frozenset({"journal_unreachable", "shutting_down"})
+"""Codes of a service that cannot work for now; a full queue is nothing to tell of."""
+
+
+class OutageNotice:
+    """Line on stderr, once, if the command waits for a service that cannot answer for now."""
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def __call__(self, error: Exception) -> None:
+        """Tell of ``error``, unless it is no outage or one was told of."""
+        code = error.code if isinstance(error, ServiceError) else None
+        if self._told or (code is not None and code not in OUTAGES):
+            return
+        self._told = True
+        if code is None:
+            print_error_line(f"{error} Trying again.")
+        else:
+            print_error_line(f"the service answers {code}; trying again.")
+
+
 @asynccontextmanager
 async def service_at(
     url: str, token: str | None = None, trust: Trust | None = None
@@ -106,7 +128,9 @@ async def service_at(
     """
     warn_of_insecure_trust(trust)
     with translate_client_errors():
-        async with AsyncClient(url, token, trust=trust, retry=Retry(ATTEMPTS)) as client:
+        async with AsyncClient(
+            url, token, trust=trust, retry=Retry(ATTEMPTS, on_wait=OutageNotice())
+        ) as client:
             yield client
 
 

@@ -91,6 +91,7 @@ async def connect_talk(
         errors.ServiceUnreachable: the service does not answer, or has no conversations.
     """
     from vibevoice_asr_client import Trust, calls
+    from vibevoice_asr_client.tls import unreachable
     from websockets.asyncio.client import connect
     from websockets.exceptions import InvalidHandshake
 
@@ -114,8 +115,8 @@ async def connect_talk(
         )
     except InvalidHandshake as error:
         raise errors.ServiceUnreachable(f"{url} has no conversations: {error}.") from None
-    except (OSError, TimeoutError):
-        raise errors.ServiceUnreachable(f"No service answers at {url}.") from None
+    except (OSError, TimeoutError) as error:
+        raise errors.ServiceUnreachable(unreachable(url, error).detail) from None
     async with socket:
         yield TalkConnection(socket)
 

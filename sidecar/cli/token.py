@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +31,10 @@ Examples:
 * `{PROGRAM} token keys --new`: sign with a new key; old tokens stay valid until that key is deleted
 """
 _DATE = "%Y-%m-%d %H:%M"
+_HEADER = (
+    f"{'id':<32}", f"{'state':<8}", f"{'name':<16}", f"{'made (UTC)':<16}",
+    f"{'until':<16}", f"{'key':<8}", "scopes",
+)  # fmt: skip
 
 FolderOption = Annotated[
     Path | None,
@@ -68,6 +73,8 @@ def _list(folder: FolderOption = None) -> None:
 
     issuer = _issuer(folder)
     revoked, now = issuer.revoked(), utc_now()
+    if sys.stdout.isatty():  # a program that reads the list gets rows alone
+        print(*_HEADER, sep="  ")
     for issue in issuer.issued():
         expired = issue.expires is not None and issue.expires <= now
         state = "revoked" if issue.token_id in revoked else "expired" if expired else "counts"
@@ -94,7 +101,8 @@ def _keys(
     issuer = _issuer(folder)
     if new or not issuer.keys.names():
         issuer.rotate()
-    print(*issuer.keys.names(), sep="\n")
+    print_error_line("ids of the keys, the last one signs:")
+    print(*issuer.keys.names(), sep="\n", flush=True)
     print_error_line(f"public keys, for --token-keys: {issuer.keys.public}")
     print_error_line(f"revoked tokens: {issuer.revoked_file}")
 

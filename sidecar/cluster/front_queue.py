@@ -111,7 +111,7 @@ class SharedJobQueue:
         taken = self.depth + promised
         if taken >= self._limit:
             raise errors.QueueFull(
-                f"{taken} jobs are waiting or being uploaded: the queue is full.",
+                f"The queue is full; jobs that wait or are being uploaded: {taken}.",
                 retry_after=self._returns.retry_after_s(taken - self._limit + 1, caller),
             )
 

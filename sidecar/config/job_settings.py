@@ -82,8 +82,9 @@ class JobSettings(setting_types.SettingsGroup):
         SecretStr | None, secret_settings.at_least(secret_settings.MIN_JOURNAL_KEY_CHARACTERS)
     ] = setting(
         None,
-        "Key that encrypts persisted jobs, enrolled speakers and captures (@FILE). If "
-        "unset: one in the system's keyring, if the package 'keyring' is installed.",
+        "Key that encrypts persisted jobs, enrolled speakers and captures (@FILE), of 32 "
+        "characters or more. If unset: one in the system's keyring, if the package "
+        "'keyring' is installed.",
     )
 
 

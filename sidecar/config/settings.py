@@ -111,6 +111,10 @@ class Settings(
         return init_settings, env_settings, yap, InitSettingsSource(settings_cls, file)
 
 
+_PYDANTIC_PREFIX = "Value error, "
+"""Begin of pydantic's message for a validator of ours."""
+
+
 def load_settings(**flags: Any) -> Settings:
     """Load the settings; ``flags`` that were given take precedence.
 
@@ -127,7 +131,8 @@ def load_settings(**flags: Any) -> Settings:
         return Settings(**flags)
     except ValidationError as error:
         wrong = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix(_PYDANTIC_PREFIX)}"
+            for problem in error.errors()
         )
         raise errors.SettingsInvalid(f"Bad setting: {wrong}.") from None
     except (OSError, ValueError) as error:  # pydantic could not read the environment

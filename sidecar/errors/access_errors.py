@@ -29,7 +29,7 @@ class OriginNotAllowed(SidecarError, code="origin_not_allowed", kind=ErrorKind.F
     default_detail = "Web pages of this origin may not use this service."
     default_hint = (
         "If the page is yours, set 'allowed_origins' to its origin and to those of the default "
-        "that you need."
+        "that you need. Behind a proxy, pass Host with its port (nginx: $http_host)."
     )
 
 
@@ -47,8 +47,8 @@ class TokenInvalid(Unauthorized, code="token_invalid"):
 
     default_detail = "The token is not valid for this service."
     default_hint = (
-        "A restarted service may have a new token: read its ready line again. A signed "
-        "token may have expired or been revoked."
+        "A signed token has expired or was revoked: ask for a new one. A restarted service may "
+        "have another token: read its ready line again."
     )
 
 

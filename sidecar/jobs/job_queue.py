@@ -118,7 +118,7 @@ class JobQueue:
         most = self._limit + max(0, self._waiting.free() - len(self._waiting))
         if taken >= most:
             raise errors.QueueFull(
-                f"{taken} jobs are waiting or being uploaded: the queue is full.",
+                f"The queue is full; jobs that wait or are being uploaded: {taken}.",
                 retry_after=self._returns.retry_after_s(taken - most + 1, caller),
             )
 

@@ -25,7 +25,7 @@ def check_jobs(who: Identity, has: int) -> None:
     """
     most = who.limits.jobs
     if most is not None and has >= most:
-        raise errors.JobsLimited(f"You have {has} jobs waiting and running; the limit is {most}.")
+        raise errors.JobsLimited(f"Your jobs that wait or run: {has}; the limit is {most}.")
 
 
 def check_queue(who: Identity, waiting: int, free: int) -> None:
@@ -37,7 +37,7 @@ def check_queue(who: Identity, waiting: int, free: int) -> None:
     """
     if who.limits.shares and waiting and not is_within_fair_share(waiting, 1, free):
         raise errors.JobsLimited(
-            f"You have {waiting} jobs waiting; the rest of the queue is reserved for other owners."
+            f"Your jobs that wait: {waiting}; the rest of the queue is reserved for other owners."
         )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, FastAPI
 
+from sidecar import errors
 from sidecar.api import (
     admin_routes,
     enrolled_speaker_routes,
@@ -277,8 +278,20 @@ def _application(
     app.add_middleware(middleware.ShutdownAnswers, dialects=dialects)
     app.add_middleware(middleware.TidyPaths, prefixes=openai_routes.PREFIXES)
     app.add_middleware(middleware.RequestMetrics, tally=service.tally.wires)
-    error_responses.install_error_handlers(app, *routers, dialects=dialects)
+    node = service.settings.role == ROLE_NODE
+    error_responses.install_error_handlers(
+        app,
+        *routers,
+        dialects=dialects,
+        nothing_there=_not_on_a_node if node else errors.NotFound,
+    )
     return app
+
+
+def _not_on_a_node() -> errors.SidecarError:
+    return errors.NotFound(
+        hint="This is a node (role 'node'), which accepts no requests: send jobs to a front."
+    )
 
 
 def _lifespan(

@@ -113,8 +113,9 @@ def verify_cipher(salt: bytes, check_value: bytes, secret: str, words: DatabaseL
         raise errors.SettingsInvalid(
             f"The {words.what} were encrypted with another key.",
             hint=(
-                f"Use the key that they were written with, or set {words.setting} to an empty "
-                f"{words.place}."
+                "Set VIBEVOICE_JOURNAL_KEY to the key that they were written with: kept jobs, "
+                "enrolled speakers and captures have one key. Without it they cannot be read; to "
+                f"begin anew, set {words.setting} to an empty {words.place}."
             ),
         ) from None
     return seal

@@ -312,7 +312,8 @@ class EncryptedFile:
 GENERATED_KEY_BYTES = 32
 _SERVICE, _NAME = "vibevoice-asr", "kept jobs"
 KEY_HINT = (
-    "Make one: (umask 077; openssl rand -hex 32 > FILE), and start with --journal-key @FILE; "
+    "If jobs, speakers or captures were stored before, use the key that they were written with. "
+    "Else make one: (umask 077; openssl rand -hex 32 > FILE), and start with --journal-key @FILE; "
     "or set VIBEVOICE_JOURNAL_KEY; or install the package 'keyring'."
 )
 

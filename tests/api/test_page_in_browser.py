@@ -918,6 +918,20 @@ def test_a_link_lets_one_tab_in_once_and_leaves_no_token_in_its_address(
     visitor.sees(".title", "only in this page")
 
 
+@pytest.mark.parametrize(
+    ("host", "order"),
+    [(STRANGER, ["H1", "FORM", "P", "P"]), ("localhost", ["H1", "P", "FORM", "P"])],
+)
+def test_a_visitor_from_elsewhere_is_asked_for_a_token_first(
+    host: str, order: list[str], visitor: Visitor, start_server: Callable[..., Server]
+) -> None:
+    server = start_server(token="correct-horse-battery-staple", allowed_hosts=STRANGER)
+    visitor.driver.get(f"http://{host}:{server.port}/")
+    visitor.sees(".door", "vibevoice-asr open")
+    tags = "return [...document.querySelector('.door').children].map((one) => one.tagName)"
+    assert visitor.js(tags) == order
+
+
 @pytest.mark.slow
 def test_a_link_of_somebody_s_name_asks_before_it_signs_in(
     visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path

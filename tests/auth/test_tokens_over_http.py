@@ -89,6 +89,7 @@ def test_every_attack_is_refused_in_the_same_shape(
     assert {name: shape for name, shape in shapes.items() if shape != first} == {}
     assert first[0] == 401
     assert json.loads(first[2])["code"] == "token_invalid"
+    assert json.loads(first[2])["hint"].startswith("A signed token has expired or was")
     assert len(shapes) > 100
     assert "Traceback" not in door.log()
 

@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from service_process import Server, check_problem
+from service_process import PATIENCE_S, Server, check_problem, wait_until
+from websockets.sync.client import connect
 
 TOKEN = "correct-horse-battery-staple"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -78,3 +79,38 @@ def test_nobody_is_believed_who_was_not_named(unbelieved: Server) -> None:
         403,
         "audio_path_forbidden",
     )
+
+
+def test_the_log_says_which_address_was_refused_at_which_route(
+    behind: Server, unbelieved: Server
+) -> None:
+    def refused(address: str, method: str, path: str, **sent: str) -> None:
+        headers = FORWARDED | {"X-Forwarded-For": address} | sent
+        assert behind.client.request(method, path, headers=headers).status_code in (401, 403, 429)
+
+    refused("203.0.113.20", "GET", "/jobs")
+    refused("2001:db8::7", "DELETE", "/v1/jobs/name-of-a-person?key=in-the-address")
+    refused("203.0.113.21", "POST", "/transcribe", Authorization="Bearer somebody-elses-secret")
+    refused("203.0.113.22", "GET", "/jobs", Host="evil.example")
+    refused("a" * 900, "BREW", "/nowhere/at/all")
+    while behind.client.get("/health", headers={"X-Forwarded-For": "203.0.113.23"}).is_success:
+        pass
+    with connect(
+        f"ws://127.0.0.1:{behind.port}/v1/live",
+        additional_headers={"X-Forwarded-For": "203.0.113.24"},
+    ) as live:
+        assert "token_missing" in str(live.recv(PATIENCE_S))
+    unbelieved.client.get("/jobs", headers=FORWARDED)
+    for server, line in (
+        (behind, "answered token_missing to 203.0.113.20, GET /jobs, request "),
+        (behind, "answered token_missing to 2001:db8::7, DELETE /v1/jobs/{job_id}, request "),
+        (behind, "answered token_invalid to 203.0.113.21, POST /transcribe, request "),
+        (behind, "answered host_not_allowed to 203.0.113.22, GET /jobs, request "),
+        (behind, "answered token_missing to an unknown address, other (none), request "),
+        (behind, "answered rate_limited to 203.0.113.23, GET /health, request "),
+        (behind, "answered token_missing to 203.0.113.24, WebSocket /v1/live"),
+        (unbelieved, "answered token_missing to 127.0.0.1, GET /jobs, request "),
+    ):
+        wait_until(lambda s=server, t=line: t in s.log(), PATIENCE_S, line)
+    for private in ("name-of-a-person", "in-the-address", "somebody-elses-secret", "aaaa"):
+        assert private not in behind.log()

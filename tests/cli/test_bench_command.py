@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from scripted_speech import RATE, sound
 from service_process import Server
@@ -18,6 +21,7 @@ from websockets.sync.server import ServerConnection, serve
 
 from sidecar import errors
 from sidecar.cli import bench_clients, bench_run, run
+from sidecar.cli.bench_run import LoadTestRow, most_held
 from sidecar.cli.bench_speech import LoadTestMode, script_of, starts, utterances
 from sidecar.cli.bench_statistics import (
     NAMES,
@@ -30,7 +34,7 @@ from sidecar.cli.bench_statistics import (
     ratios,
     render,
 )
-from sidecar.cli.bench_target import LoadTestLiveWire, LoadTestTarget
+from sidecar.cli.bench_target import CpuShare, LoadTestLiveWire, LoadTestTarget
 
 THEIRS = [
     "session_id", "responses", "success", "error_code", "send_duration_seconds",
@@ -160,7 +164,9 @@ def test_who_says_nothing_is_held_and_no_more(
 ) -> None:
     words = ["--mode", "idle", "--sessions", "2", "--seconds", "0.5", "--format", "jsonl"]
     assert run(["bench", "live", "--server", url(server), *words, "--wire", "streaming"]) == 0
-    row = json.loads(capsys.readouterr().out)
+    said = capsys.readouterr()
+    row = json.loads(said.out)
+    assert "this machine held 2 at once, of 2, while other programs" in said.err.splitlines()[-1]
     assert (row["held"], row["turns"], row["final_p50"], row["audio_per_s"]) == (2, 0, None, 0)
 
 
@@ -302,16 +308,49 @@ def test_figures_are_centiles_and_ratios_leave_out_what_says_nothing() -> None:
         LoadTestSession("0", sound_s=8.0, pace=[0.5]),
         LoadTestSession("1", error_code="live_full"),
     )
-    figures = figures_of([good, bad], 4.0, (0.25, 1.5))
+    figures = figures_of([good, bad], 4.0, (0.25, 1.5, 0.75))
     assert list(figures) == list(NAMES)
     assert (figures["held"], figures["errors"], figures["audio_per_s"]) == (1, 1, 2.0)
     assert (figures["service_cpu"], figures["engine_cpu"]) == (0.25, 1.5)
+    assert figures["other_cpu"] == 0.75
     other = figures_of([good], 2.0, None)
     compared = ratios(figures, other)
     assert compared["sessions"] == 2.0
     assert compared["errors"] is None
     assert compared["service_cpu"] is None
     assert compared["audio_per_s"] == 0.5
+
+
+def test_the_last_line_says_what_was_held_and_what_others_took_of_the_machine() -> None:
+    def row(held: int, sessions: int, others: float | None) -> LoadTestRow:
+        side = LoadTestTarget("live http://10.0.0.5:8765", LoadTestLiveWire.LIVE, "")
+        cpu = None if others is None else (0.1, 0.5, others)
+        visits = [
+            LoadTestSession(str(n), error_code="" if n < held else "live_full")
+            for n in range(sessions)
+        ]
+        return LoadTestRow(side, sessions, visits, figures_of(visits, 4.0, cpu))
+
+    busy = most_held([row(14, 16, 0.31), row(4, 32, 1.42), row(4, 40, 1.4)], 2)
+    assert busy == (
+        "this machine held 14 at once, of 16, while other programs took 0.3 to 1.4 of its 2 cores."
+    )
+    elsewhere = most_held([row(8, 8, None), row(16, 16, None)], 2)
+    assert elsewhere == "live http://10.0.0.5:8765 held 16 at once, of 16."
+
+
+def test_work_of_other_programs_is_told_from_that_of_the_service() -> None:
+    idle = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with idle:
+        began, share = time.monotonic(), CpuShare(psutil.Process(idle.pid))
+        program = "import time\nwhile time.process_time() < 0.5: pass"
+        subprocess.run([sys.executable, "-c", program], check=True)
+        use = share.so_far()
+        passed_s = time.monotonic() - began
+        idle.communicate(b"\n")
+    assert use is not None
+    assert use.others * passed_s >= 0.45
+    assert use.others > use.service + use.engines
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from service_process import Server
+from vibevoice_asr_client.models import Job, Progress
 
+from sidecar import errors
+from sidecar.auth.identity import ANONYMOUS, OwnerLimits
 from sidecar.auth.token_issuing import TokenIssuer
-from sidecar.cli import run
+from sidecar.cli import jobs, run
+from sidecar.jobs.owner_quotas import check_jobs
+from sidecar.storage.job_backup import BackupSummary
 
 Told = Callable[..., tuple[int, list[str], str]]
 
@@ -57,6 +63,15 @@ def submit(service: Server, token: str, voice: bytes) -> str:
     answer = service.client.post("/v1/jobs", files={"audio": voice}, headers=head)
     assert answer.status_code == 202, answer.text
     return str(answer.json()["id"])
+
+
+@pytest.mark.parametrize(
+    ("position", "said"), [(0, "next"), (3, "3 in the queue"), (None, "- in the queue")]
+)
+def test_a_job_that_waits_is_told_its_place(position: int | None, said: str) -> None:
+    raw = {"position": position, "created": "2026-11-23T10:00:00Z"}
+    job = Job("0f3a", "queued", Progress("queued"), raw=raw)
+    assert jobs._line(job).split("  ")[-1] == said
 
 
 def test_jobs_are_listed_cancelled_and_deleted_by_their_owner(
@@ -121,3 +136,11 @@ def test_a_wrong_token_is_one_line(told: Told) -> None:
     code, lines, said = told("x" * 20, "list")
     assert (code, lines) == (1, [])
     assert len(said.splitlines()) <= 2
+
+
+def test_one_is_no_plural(capsys: pytest.CaptureFixture[str]) -> None:
+    jobs._say("restored", BackupSummary(jobs=1, recordings=2, size=0))
+    assert "restored: 1 job, 2 recordings" in capsys.readouterr().err
+    who = replace(ANONYMOUS, limits=OwnerLimits(jobs=1))
+    with pytest.raises(errors.JobsLimited, match="Your jobs that wait or run: 1; the limit is 1"):
+        check_jobs(who, 1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,9 +42,27 @@ def test_a_token_is_made_listed_and_revoked_by_three_words(
     assert "revoked" in capsys.readouterr().out
     assert run(["token", "keys"]) == 0
     assert run(["token", "keys", "--new"]) == 0
-    first, *both = capsys.readouterr().out.split()
+    said = capsys.readouterr()
+    assert said.err.count("ids of the keys, the last one signs:") == 2
+    first, *both = said.out.split()
     assert both[0] == first
     assert issuer.keys.names() == both
+
+
+@pytest.mark.skipif(os.name == "nt", reason="terminals are another thing there")
+def test_the_list_has_a_head_on_a_terminal() -> None:
+    import pty
+
+    assert run(["token", "create", "--subject", "anna"]) == 0
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "sidecar.main", "token", "list"]
+    subprocess.run(command, stdout=theirs, check=True)
+    os.close(theirs)
+    with open(ours, encoding="utf-8") as terminal:
+        head, row = terminal.readline(), terminal.readline()
+    assert head.split("  ")[0] == "id"
+    assert head.index("name") == row.index("anna")
+    assert head.index("until") == row.index("for ever")
 
 
 @pytest.mark.parametrize(

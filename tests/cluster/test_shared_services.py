@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import psycopg
 import pytest
 from service_process import PATIENCE_S, REPOSITORY, Server, run_command, wait_until
 from two_fronts_and_node import TWO_FRONTS, Fronts, started
@@ -137,9 +138,21 @@ def test_a_node_is_looked_after_and_takes_nothing_in(deployed: Fronts) -> None:
     assert node.get("/health").json()["engine"] == "scripted"
     looks = "/healthz/live", "/healthz/ready", "/metrics"
     assert {node.get(path).status_code for path in looks} == {200}
-    assert node.get("/v1/jobs").status_code == 404
+    refused = node.get("/v1/jobs")
+    assert (refused.status_code, refused.json()["code"]) == (404, "not_found")
+    assert "send jobs to a front" in refused.json()["hint"]
     assert deployed.node.post(b"").status_code == 404
     assert node.get("/").json()["service"] == "vibevoice-asr"
+
+
+def test_the_row_of_a_service_has_the_instance_of_its_health(deployed: Fronts) -> None:
+    """docs/scale.md: which row of `vibevoice.services` is which machine."""
+    with psycopg.connect(deployed.journal) as connection:
+        rows = connection.execute("SELECT id, works FROM vibevoice.services").fetchall()
+    found = dict(rows)
+    assert found[deployed.node.health()["instance"]] is True
+    for front in deployed.fronts:
+        assert found[front.health()["instance"]] is False
 
 
 def test_a_front_loads_nothing_for_others(deployed: Fronts) -> None:

@@ -147,6 +147,23 @@ def test_an_impossible_value_is_refused_by_name(way, name, value, config, monkey
     assert name in caught.value.detail
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        (
+            "journal_key",
+            "sixteen-letters-",
+            "Bad setting: journal_key: shorter than 32 characters.",
+        ),
+        ("live_delay", "soon", "Bad setting: live_delay: not a duration such as"),
+    ],
+)
+def test_a_refused_value_is_told_in_our_words_alone(name, value, said):
+    with pytest.raises(errors.SettingsInvalid) as told:
+        load_settings(**{name: value})
+    assert told.value.detail.startswith(said)
+
+
 def test_a_file_that_is_no_toml_is_named(config):
     config.write_text("port = = 3")
     with pytest.raises(errors.SettingsInvalid) as caught:

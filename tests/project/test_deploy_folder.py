@@ -21,7 +21,7 @@ SYSTEM = DEPLOY / "systemd/system/vibevoice-asr.service"
 USER = DEPLOY / "systemd/user/vibevoice-asr.service"
 SOCKET = DEPLOY / "systemd/vibevoice-asr.socket"
 EXPOSURE = {SYSTEM: 12, USER: 63}
-"""Tenths, at most; systemd 252 says 1.0 and 6.3 (docs/deploy.md)."""
+"""Tenths, at most; systemd 252 says 1.0 and 6.3."""
 
 
 def analyzed(*words: str | Path, runtime: Path) -> subprocess.CompletedProcess[str]:

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 from service_process import REPOSITORY
 
-from sidecar.installation import install_command
+from sidecar.errors import SettingsInvalid
+from sidecar.installation import install_command, needed_for
 
 SAY = "from sidecar.installation import install_command; print(install_command('monitor'))"
 EXTRAS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"][
@@ -124,3 +125,10 @@ def test_every_extra_that_the_code_names_is_one() -> None:
     named |= set(re.findall(r"needed_for\([^)]*, \"(\w+)\"\)", text))
     assert named
     assert named <= set(EXTRAS)
+
+
+def test_a_feature_without_its_extra_is_told_the_extra_first() -> None:
+    with pytest.raises(SettingsInvalid) as told, needed_for("Signed tokens"):
+        import no_such_package_here  # noqa: F401
+    begin = "Signed tokens require the extra 'auth', which is not installed (missing: no_such_"
+    assert told.value.detail.startswith(begin)

@@ -229,6 +229,20 @@ def test_the_service_s_own_page_may_ask(proxy: Proxy) -> None:
         assert proxy.sent("GET", "/jobs", headers={"Origin": origin}).status_code == status
 
 
+def test_the_page_may_ask_at_another_port_than_the_usual_one(proxy: Proxy) -> None:
+    name = f"{NAME}:{proxy.port}"
+    there = {"Host": name, "Origin": f"https://{name}"}
+    sent = proxy.sent("GET", "/jobs", headers=there)
+    assert sent.status_code == 200, sent.text
+
+
+def test_a_page_whose_port_got_lost_on_the_way_is_told_to_pass_it(service: Server) -> None:
+    sent = {"Host": NAME, "Origin": f"https://{NAME}:8443", "X-Forwarded-Proto": "https"}
+    refused = service.client.get("/jobs", headers=BEARER | sent)
+    assert (refused.status_code, refused.json()["code"]) == (403, "origin_not_allowed")
+    assert "Host with its port" in refused.json()["hint"]
+
+
 @pytest.mark.parametrize("path", ["/v1/live", "/v1/realtime", "/api/asr-streaming", "/stream"])
 def test_a_websocket_that_lost_its_upgrade_on_the_way_is_told_so(
     path: str, service: Server

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from instrumented_slot import OverheardSlot, queue_on
+from pydantic import SecretStr
 from service_process import PATIENCE_S, REPOSITORY, popen, run_command
 
 from sidecar import errors
@@ -30,7 +31,15 @@ from sidecar.jobs.recovery import JobPersistence
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.storage import encryption
-from sidecar.storage.encryption import Cipher, DecryptionFailed, EncryptedFile, LocalObject
+from sidecar.storage.encrypted_sqlite import create_cipher, verify_cipher
+from sidecar.storage.encryption import (
+    Cipher,
+    DecryptionFailed,
+    EncryptedFile,
+    LocalObject,
+    journal_key,
+)
+from sidecar.storage.job_journal import JOURNAL_LABELS
 
 KEY = "0123456789abcdef0123456789abcdef"
 SEAL = Cipher(KEY, b"salt")
@@ -326,3 +335,22 @@ async def test_a_deletion_that_cannot_be_written_is_said_and_is_done_with_the_ne
     assert kept == [(ended.id,)]
     with closing(SqliteJobEventLog(tmp_path / "jobs", KEY)) as reopened:
         assert [job.state for job in reopened.all()] == [JobState.CANCELLED]
+
+
+def test_another_key_over_stored_data_is_told_to_be_that_of_all_stores() -> None:
+    _, salt, check_value = create_cipher(KEY, JOURNAL_LABELS)
+    with pytest.raises(errors.SettingsInvalid) as refused:
+        verify_cipher(salt, check_value, KEY[::-1], JOURNAL_LABELS)
+    hint = refused.value.hint
+    assert hint.startswith("Set VIBEVOICE_JOURNAL_KEY to the key that they were written with")
+    assert "kept jobs, enrolled speakers and captures" in hint
+    assert hint.index("empty folder") > hint.index("cannot be read")
+
+
+def test_a_missing_key_may_be_one_that_is_there_already(tmp_path: Path) -> None:
+    empty = tmp_path / "key"
+    empty.touch(0o600)
+    with pytest.raises(errors.SettingsInvalid) as refused:
+        journal_key(Settings(journal_key=SecretStr("@" + str(empty))))
+    hint = refused.value.hint
+    assert hint.index("use the key that they were written with") < hint.index("make one")

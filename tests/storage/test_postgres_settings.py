@@ -10,7 +10,7 @@ from postgres import KEY, Cluster
 from sidecar import errors
 from sidecar.config.settings import load_settings
 from sidecar.storage.postgres_database import PostgresDatabase, describe_database, migrate_postgres
-from sidecar.storage.postgres_settings import journal_address
+from sidecar.storage.postgres_settings import error_first_line, journal_address
 
 ADDRESS = "postgresql://vibevoice:not-for-logs@127.0.0.1/jobs"
 
@@ -64,3 +64,16 @@ def test_a_database_that_does_not_let_in_is_said_without_the_password(
         with pytest.raises(errors.SettingsInvalid, match="does not exist") as refused:
             asks(nowhere)
         assert "not-for-logs" not in str(refused.value.to_wire())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("connection failed: refused\n\tIs the server running?", "connection failed: refused"),
+        ("All failures were:\n- a: refused\n- b: refused", "All failures were: - a: refused"),
+        ("consuming input failed: \n", "consuming input failed"),
+        ("", "OSError"),
+    ],
+)
+def test_what_the_log_says_of_a_database_ends_at_no_colon(text: str, said: str) -> None:
+    assert error_first_line(OSError(text)) == said

@@ -34,6 +34,7 @@ class Fronts(Server):
         **settings: object,
     ) -> None:
         """``of_node``: settings that the node alone has."""
+        self.journal = journal
         self._shared = {
             "journal": journal,
             "journal_key": KEY,

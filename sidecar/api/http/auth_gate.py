@@ -22,7 +22,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sidecar import errors
 from sidecar.api.http import request_headers
 from sidecar.api.http.cors import AccessCors
-from sidecar.api.http.error_responses import ErrorDialects, error_response_at
+from sidecar.api.http.error_responses import (
+    CURRENT_REQUEST,
+    ErrorDialects,
+    error_response_at,
+    log_error,
+)
 from sidecar.api.http.request_headers import check_header_sizes
 from sidecar.auth.authentication import AccessPolicy, SleepFunction, identify_request
 from sidecar.auth.identity import split_authorization
@@ -75,6 +80,7 @@ class AuthGate:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
+        CURRENT_REQUEST.set(scope)
         try:
             check_header_sizes(scope["headers"])
             self._access.check_peer_and_host(request_origin(scope))
@@ -121,6 +127,7 @@ class AuthGate:
         except errors.SidecarError as error:
             say_no = self._refusals.get(scope["path"]) if scope["type"] == "websocket" else None
             if say_no is not None:
+                log_error(error, None)
                 await say_no(error, scope, receive, send)
             else:
                 await send_refusal(error, scope, receive, send, self._dialects)
@@ -175,6 +182,7 @@ async def send_refusal(
 ) -> None:
     """Refuse a request before its body is read; the handshake of a WebSocket gets 403."""
     if scope["type"] == "websocket":
+        log_error(error, None)
         await receive()
         message: Message = {"type": "websocket.close", "code": 1008, "reason": error.code}
         await send(message)

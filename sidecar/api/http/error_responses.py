@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import http
+import ipaddress
 import json
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -44,12 +46,11 @@ STATUS: Mapping[errors.ErrorKind, int] = {
     errors.ErrorKind.FAILED: 500,
 }
 _FROM_STATUS: Mapping[int, type[errors.SidecarError]] = {
-    404: errors.NotFound,
     408: errors.UploadStalled,
     413: errors.UploadTooLarge,
     415: errors.ContentTypeUnsupported,
 }
-"""Errors for the framework's own responses, by status; 405 is handled separately."""
+"""Errors for the framework's own responses, by status; 404 and 405 are handled separately."""
 ErrorRenderer = Callable[[errors.SidecarError], Response]
 """Renderer of an error in the format of a protocol."""
 ErrorDialects = Mapping[str, ErrorRenderer]
@@ -86,11 +87,50 @@ def problem(error: errors.SidecarError) -> Response:
     )
 
 
-def log_error(error: errors.SidecarError, request_id: str) -> None:
-    """Log an error: a warning if it is a fault of the service."""
+CURRENT_REQUEST: ContextVar[Scope | None] = ContextVar("CURRENT_REQUEST", default=None)
+"""Request or handshake being answered."""
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+NO_ROUTE = "(none)"
+"""Route of a request that was refused before routing, or that no route matched."""
+_REFUSALS = frozenset(
+    {errors.ErrorKind.UNAUTHORIZED, errors.ErrorKind.FORBIDDEN, errors.ErrorKind.LIMITED}
+)
+"""Kinds of errors whose log line names the client's address, for programs that ban addresses."""
+
+
+def log_error(error: errors.SidecarError, request_id: str | None) -> None:
+    """Log an error: a warning if it is a fault of the service; with address and route if a client
+    was refused. ``request_id``: `None` if the client gets none."""
     ours = STATUS[error.kind] >= 500 and error.kind is not errors.ErrorKind.BUSY
     level = logging.WARNING if ours else logging.INFO
-    log.log(level, "answered %s, request %s", error.code, request_id)
+    scope = CURRENT_REQUEST.get() if error.kind in _REFUSALS else None
+    whom = "" if scope is None else f" to {_address(scope)}, {_method(scope)} {_route(scope)}"
+    request = "" if request_id is None else f", request {request_id}"
+    log.log(level, "answered %s%s%s", error.code, whom, request)
+
+
+def _address(scope: Scope) -> str:
+    """Return the client's address; a proxy may pass on anything in its place."""
+    try:
+        return str(ipaddress.ip_address((scope.get("client") or ("",))[0]))
+    except ValueError:
+        return "an unknown address"
+
+
+def _method(scope: Scope) -> str:
+    if scope["type"] == "websocket":
+        return "WebSocket"
+    return scope["method"] if scope["method"] in METHODS else "other"
+
+
+def _route(scope: Scope) -> str:
+    """Return the route of a request, without what the client wrote into the path."""
+    found = (
+        route.path
+        for route in getattr(getattr(scope.get("app"), "state", None), "own_routes", ())
+        if route.matches(scope)[0] is not Match.NONE
+    )
+    return next(found, NO_ROUTE)
 
 
 def error_response_at(path: str, dialects: ErrorDialects) -> ErrorRenderer:
@@ -112,11 +152,15 @@ def error_headers(error: errors.SidecarError) -> dict[str, str]:
 
 
 def install_error_handlers(
-    app: FastAPI, *routers: APIRouter, dialects: ErrorDialects = NO_DIALECTS
+    app: FastAPI,
+    *routers: APIRouter,
+    dialects: ErrorDialects = NO_DIALECTS,
+    nothing_there: Callable[[], errors.SidecarError] = errors.NotFound,
 ) -> None:
     """Make ``app``, which has these ``routers``, answer every error in the format of its path: as a
-    problem, unless ``dialects`` has another format."""
-    own = [route for router in routers for route in router.routes]
+    problem, unless ``dialects`` has another format. ``nothing_there``: the error of a path without
+    a route."""
+    own = app.state.own_routes = [route for router in routers for route in router.routes]
 
     def said(
         request: Request, error: errors.SidecarError, headers: Mapping[str, str] | None = None
@@ -145,6 +189,8 @@ def install_error_handlers(
             return said(request, errors.MethodNotAllowed(), {"Allow": ", ".join(methods)})
         if error.status_code == 404 and _takes_websockets(request, [*app.routes, *own]):
             return said(request, errors.UpgradeRequired(), UPGRADE_HEADERS)
+        if error.status_code == 404:
+            return said(request, nothing_there())
         if (known := _FROM_STATUS.get(error.status_code)) is not None:
             return said(request, known())
         if 400 <= error.status_code < 500:

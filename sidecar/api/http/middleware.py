@@ -16,14 +16,16 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecar import clock, errors
-from sidecar.api.http.error_responses import ErrorDialects, error_response_at
+from sidecar.api.http.error_responses import (
+    METHODS,
+    NO_ROUTE,
+    ErrorDialects,
+    error_response_at,
+)
 from sidecar.api.http.request_headers import revocable
 from sidecar.observability.metrics import ProtocolMetrics
 from sidecar.observability.tracing import CURRENT_ARRIVAL, RequestArrival
 
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-NO_ROUTE = "(none)"
-"""Route of a request that was refused before routing, or that no route matched."""
 DISCONNECTED_STATUS = "gone"
 """Status of a request if its client disconnected before the response."""
 _KEY = "counted"

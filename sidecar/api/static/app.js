@@ -115,15 +115,17 @@ function Door({ state }) {
     keep(new FormData(event.target).get("token").trim());
     location.reload();
   };
+  const local = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
   return html`<main class="door" id="main">
     <h1>Sign in</h1>
     ${state.arrival && html`<${Trouble} error=${state.arrival} />`}
-    <p>On the machine where it runs, type <code>vibevoice-asr open</code>: this page opens, signed in.</p>
+    ${local && html`<p>On this machine, type <code>vibevoice-asr open</code>: this page opens, signed in.</p>`}
     <form onSubmit=${enter}>
-      <label for="token">Or enter the service's token, or your own:</label>
+      <label for="token">${local ? "Or enter" : "Enter"} your token, or the service's:</label>
       <input id="token" name="token" type="password" autocomplete="off" required />
       <button class="main" type="submit">Enter</button>
     </form>
+    ${!local && html`<p>If you have none, ask the administrator of this service. On the machine where it runs, <code>vibevoice-asr open</code> signs in.</p>`}
     <p class="quiet">The token stays in this tab until you close it, and is never part of an address.</p>
   </main>`;
 }

@@ -261,7 +261,7 @@ class WyomingConnection:
             raise errors.UploadStalled() from None
 
     async def _refuse(self, error: errors.SidecarError) -> None:
-        log.info("Wyoming client rejected: %s", error.code)
+        log.info("Wyoming client rejected: %s, from %s", error.code, self._peer)
         self._drop_recording()
         with suppress(messages.WyomingClientGone, ConnectionError, OSError, TimeoutError):
             await self._send(messages.error_event(error))

@@ -14,12 +14,11 @@ from vibevoice_asr_client.errors import (
     CertificateRefused,
     ClientError,
     ConnectionLost,
-    ServiceUnreachable,
 )
 from vibevoice_asr_client.flows import Surroundings
 from vibevoice_asr_client.live_events import LiveEvent
 from vibevoice_asr_client.live_stream import LOST_HINT, Stream
-from vibevoice_asr_client.tls import HINT, Trust, refusal
+from vibevoice_asr_client.tls import HINT, Trust, refusal, unreachable
 
 LONGEST_MESSAGE = 64 << 20
 """Bytes: the summary of ninety minutes is one message."""
@@ -217,7 +216,7 @@ class AsyncLive:
                 "reconnect succeeded.",
                 hint=LOST_HINT,
             )
-        return ServiceUnreachable(f"No service answers at {self._url}.")
+        return unreachable(self._url, trouble)
 
     async def _talk(self) -> None:
         from websockets.asyncio.client import connect

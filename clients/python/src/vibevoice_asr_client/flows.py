@@ -104,6 +104,8 @@ def asking(call: Call, around: Surroundings) -> Flow[Answer]:
         wait_s = around.retry.wait_s(failures, around.chance(), asked_s) if again else None
         if wait_s is None:
             raise error
+        if around.retry.on_wait is not None:
+            around.retry.on_wait(error)
         yield Wait(wait_s)
 
 
@@ -176,6 +178,8 @@ class Following:
         wait_s = self._around.retry.wait_s(self._failures, self._around.chance(), asked_s)
         if wait_s is None:
             raise error or ConnectionLost("The service sends no more events of this job.")
+        if self._around.retry.on_wait is not None and error is not None:
+            self._around.retry.on_wait(error)
         return max(wait_s, self._parser.retry_s or 0.0)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import Optional
+from typing import Callable, Optional
 
 PASSING = frozenset({408, 425, 429, 502, 503, 504})
 """Answers that may be another one a little later. 408 is a silence of ours that a network made."""
@@ -25,6 +25,8 @@ class Retry:
     first_s: float = 0.5
     longest_s: float = 30.0
     longest_asked_s: float = LONGEST_ASKED_S
+    on_wait: Optional[Callable[[Exception], None]] = None
+    """Called with the error (`ClientError`) before each wait."""
 
     def wait_s(
         self, failures: int, chance: float, asked_s: Optional[float] = None

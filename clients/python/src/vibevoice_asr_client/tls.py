@@ -10,7 +10,7 @@ import ssl
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Union
+from typing import Iterator, Optional, Union
 from urllib.parse import urlsplit
 
 from vibevoice_asr_client.errors import (
@@ -117,6 +117,32 @@ def refusal(error: Optional[BaseException]) -> Optional[str]:
             return error.verify_message
         error = error.__cause__ or error.__context__
     return None
+
+
+def unreachable(url: str, error: Optional[BaseException]) -> ServiceUnreachable:
+    """What is said of an address where no connection came about, with the reason if it is known."""
+    begin = f"No service answers at {url}"
+    for cause in _causes(error):
+        if isinstance(cause, socket.gaierror):
+            return ServiceUnreachable(f"{begin}: the name is not found.")
+        if isinstance(cause, ConnectionRefusedError):
+            return ServiceUnreachable(f"{begin}: the connection is refused.")
+        if isinstance(cause, ssl.SSLError):
+            return ServiceUnreachable(
+                f"{begin}: what is there speaks no TLS.", hint="Try the address with http://."
+            )
+        if isinstance(cause, TimeoutError):
+            return ServiceUnreachable(f"{begin}: the connection timed out.")
+    return ServiceUnreachable(f"{begin}.")
+
+
+def _causes(error: Optional[BaseException]) -> Iterator[BaseException]:
+    """An error and all that lies behind it; attempts at several addresses are a group."""
+    while error is not None:
+        yield error
+        for one in getattr(error, "exceptions", ()):
+            yield from _causes(one)
+        error = error.__cause__ or error.__context__
 
 
 def _context(mode: ssl.VerifyMode, *, names: bool = False) -> ssl.SSLContext:

@@ -14,7 +14,7 @@ from vibevoice_asr_client.calls import Answer, Call
 from vibevoice_asr_client.errors import CertificateRefused, ConnectionLost, ServiceUnreachable
 from vibevoice_asr_client.flows import Lost, Surroundings
 from vibevoice_asr_client.retry import Retry
-from vibevoice_asr_client.tls import HINT, Trust, refusal
+from vibevoice_asr_client.tls import HINT, Trust, refusal, unreachable
 from vibevoice_asr_client.uploads import CONTENT_TYPE, Upload
 
 CONNECT_S = 10.0
@@ -96,10 +96,10 @@ def lost(error: httpx.TransportError, url: str) -> Lost:
         if why is not None:
             said = f"The certificate at {url} is not believed: {why}."
             return Lost(CertificateRefused(said, hint=HINT), sent=False)
-        return Lost(ServiceUnreachable(f"No service answers at {url}."), sent=False)
+        return Lost(unreachable(url, error), sent=False)
     if isinstance(error, httpx.UnsupportedProtocol):
         return Lost(ServiceUnreachable(f"'{url}' is no address: {error}."), sent=False)
     sent = not isinstance(error, httpx.PoolTimeout)
-    return Lost(
-        ConnectionLost(f"The service at {url} broke off ({type(error).__name__})."), sent=sent
-    )
+    hint = "If it serves TLS, its address begins https://." if url.startswith("http:") else ""
+    said = f"The service at {url} broke off ({type(error).__name__})."
+    return Lost(ConnectionLost(said, hint=hint), sent=sent)

@@ -1,0 +1,77 @@
+"""The Python client says why no connection came about: the name, the port, or TLS."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from service_process import free_port
+from vibevoice_asr_client import AsyncClient, Client, ConnectionLost, Retry, ServiceUnreachable
+
+ONCE = Retry(0)
+
+
+@contextmanager
+def without_tls() -> Iterator[int]:
+    """A server that answers what it does not understand, as one without TLS does."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            while True:
+                try:
+                    taken, _ = listener.accept()
+                except OSError:
+                    return
+                with taken:
+                    taken.recv(1024)
+                    taken.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+async def said(url: str) -> set[str]:
+    """What three ways to ask say of an address."""
+    told = set()
+    with pytest.raises(ServiceUnreachable) as waits, Client(url, retry=ONCE) as client:
+        client.health()
+    told.add(waits.value.detail)
+    async with AsyncClient(url, retry=ONCE) as both:
+        with pytest.raises(ServiceUnreachable) as asks:
+            await both.health()
+        told.add(asks.value.detail)
+        with pytest.raises(ServiceUnreachable) as speaks:
+            async with both.live():
+                pass
+        told.add(speaks.value.detail)
+    return told
+
+
+async def test_a_name_that_is_none_is_told() -> None:
+    url = "http://there-is-no-such-name.invalid:8765"
+    assert await said(url) == {f"No service answers at {url}: the name is not found."}
+
+
+async def test_a_port_where_nothing_listens_is_told() -> None:
+    for host in ("127.0.0.1", "localhost"):
+        url = f"http://{host}:{free_port()}"
+        assert await said(url) == {f"No service answers at {url}: the connection is refused."}
+
+
+async def test_a_service_without_tls_is_told() -> None:
+    with without_tls() as port:
+        url = f"https://127.0.0.1:{port}"
+        assert await said(url) == {f"No service answers at {url}: what is there speaks no TLS."}
+
+
+def test_a_server_that_breaks_off_at_plain_http_may_want_tls() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=lambda: listener.accept()[0].close(), daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(ConnectionLost) as told, Client(url, retry=ONCE) as client:
+            client.health()
+    assert "https://" in told.value.hint
