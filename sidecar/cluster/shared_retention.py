@@ -13,6 +13,7 @@ from functools import partial
 
 from sidecar import errors
 from sidecar.cluster.job_rows import JobRows, recording_columns
+from sidecar.cluster.membership import release_orphans
 from sidecar.concurrency import ThreadLimiter
 from sidecar.jobs.sqlite_event_log import UnreadableRecord
 from sidecar.storage import postgres_database
@@ -186,7 +187,7 @@ class SharedRetention:
         parts: list[Callable[[], Awaitable[object]]] = [
             *(partial(self._purge, owner) for (owner,) in owners),
             partial(self._database.call, "tidy_1"),
-            partial(self._database.call, "release_orphans_1"),
+            partial(release_orphans, self._database),
             self.delete_recordings,
         ]
         for part in parts:

@@ -58,7 +58,7 @@ ALTER TABLE vibevoice.jobs
     ADD summary bytea,                 -- the summary for lists of a job that is done
     ADD recording text,                -- its name in the storage, while it is there
     ADD recording_bytes bigint,
-    ADD able_by text REFERENCES vibevoice.services (id) ON DELETE SET NULL,  -- a node that can run it
+    ADD able_by text,                  -- a node that can run it
     ADD refused_by text[],             -- the nodes whose refusals its last `refused` event contains
     ADD left_as text,                  -- its client timed out: a code of its request,
     ADD left_until timestamptz,        -- until when a repeated request is accepted,
@@ -115,12 +115,11 @@ UPDATE vibevoice.sessions SET until = now() + make_interval(secs => grace_s) WHE
 -- Why nodes cannot run jobs, by their last verdicts.
 CREATE TABLE vibevoice.refusals (
     job text NOT NULL REFERENCES vibevoice.jobs (id) ON DELETE CASCADE,
-    node text NOT NULL REFERENCES vibevoice.services (id) ON DELETE CASCADE,
+    node text NOT NULL,
     since timestamptz NOT NULL DEFAULT clock_timestamp(),
     at timestamptz NOT NULL DEFAULT clock_timestamp(),  -- time of the last refusal
     failure bytea NOT NULL,
     PRIMARY KEY (job, node));
-CREATE INDEX refusals_by_node ON vibevoice.refusals (node);
 
 -- Deleted jobs, whose submission may yet be executed late by the server.
 CREATE TABLE vibevoice.tombstones (
@@ -447,8 +446,8 @@ BEGIN
     SELECT array_agg(id) INTO gone FROM (
         SELECT s.id FROM vibevoice.services s JOIN unnest(ids, beats) u (i, b) ON s.id = u.i
         WHERE s.beat = coalesce(u.b, s.beat) ORDER BY s.id FOR UPDATE OF s) locked;
-    FOR j IN SELECT id, begins FROM vibevoice.jobs
-            WHERE node = ANY (gone) ORDER BY owner, id FOR UPDATE LOOP
+    FOR j IN SELECT id, begins FROM (SELECT id, owner, begins FROM vibevoice.jobs
+            WHERE node = ANY (gone) ORDER BY id FOR UPDATE) locked ORDER BY owner, id LOOP
         IF j.begins THEN
             UPDATE vibevoice.jobs SET state = 'running' WHERE id = j.id;
             PERFORM vibevoice.append_1(j.id, 'begun');
@@ -456,25 +455,37 @@ BEGIN
         PERFORM vibevoice.free_1(j.id);
     END LOOP;
     DELETE FROM vibevoice.services WHERE id = ANY (gone);
-    PERFORM vibevoice.release_orphans_1();
     PERFORM pg_notify('vibevoice_waiting', '');
 END $$;
 
--- Release what waits for services that are not registered, also by calls that were executed late:
--- jobs whose clients wait there (such a service may return), and live sessions. At most 1000 jobs;
--- the next sweep does the rest.
-CREATE FUNCTION vibevoice.release_orphans_1() RETURNS void LANGUAGE plpgsql AS $$
+-- Release what waits for services that are not registered: jobs that only such a one was known to
+-- be able to run, its refusals, jobs whose clients wait there (it may return), and live sessions.
+-- Return a count; if it reaches `batch`, there may be more. This is no part of the expiry, which
+-- has to be brief: other calls wait for its locks.
+CREATE FUNCTION vibevoice.release_orphans_1(batch int DEFAULT 1000) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE count bigint;
 BEGIN
+    WITH judged AS (UPDATE vibevoice.jobs SET able_by = NULL WHERE id IN (
+        SELECT id FROM vibevoice.jobs WHERE able_by IS NOT NULL
+            AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = able_by)
+        LIMIT batch FOR UPDATE SKIP LOCKED) RETURNING id),
+    refused AS (DELETE FROM vibevoice.refusals WHERE (job, node) IN (
+        SELECT job, node FROM vibevoice.refusals
+        WHERE NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = node)
+        LIMIT batch FOR UPDATE SKIP LOCKED) RETURNING job)
+    SELECT greatest((SELECT count(*) FROM judged), (SELECT count(*) FROM refused)) INTO count;
     UPDATE vibevoice.jobs SET left_until = clock_timestamp() + interval '30 s' WHERE id IN (
         SELECT id FROM vibevoice.jobs WHERE awaited_by IS NOT NULL AND left_until IS NULL
             AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = awaited_by)
-        ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED);
+        LIMIT batch FOR UPDATE SKIP LOCKED);
     UPDATE vibevoice.sessions SET until = clock_timestamp() + make_interval(secs => grace_s)
     WHERE (owner, id) IN (
         SELECT owner, id FROM vibevoice.sessions WHERE until IS NULL
             AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = front)
-        ORDER BY owner, id FOR UPDATE SKIP LOCKED);
+        FOR UPDATE SKIP LOCKED);
     IF FOUND THEN PERFORM pg_notify('vibevoice_sessions', ''); END IF;
+    RETURN count;
 END $$;
 
 -- Cancel a job, waiting or running anywhere; a job that has ended does not change. Return the
