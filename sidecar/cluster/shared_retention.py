@@ -45,10 +45,6 @@ RENEWAL_INTERVAL_S, RENEWALS = 30.0, 20
 _EXPIRES_IN = """
     SELECT id, extract(epoch FROM touched - clock_timestamp())::float8 + %s
     FROM vibevoice.jobs WHERE id = ANY(%s) AND ended IS NOT NULL"""
-_TURN = """
-    UPDATE vibevoice.sweeps SET at = clock_timestamp() WHERE NOT at
-        BETWEEN clock_timestamp() - make_interval(secs => %s) AND clock_timestamp()
-    RETURNING at"""
 _DOOMED = "SELECT name FROM vibevoice.doomed_recordings ORDER BY random() LIMIT %s"
 _DELETED = """
     DELETE FROM vibevoice.doomed_recordings WHERE name IN (
@@ -179,8 +175,8 @@ class SharedRetention:
         await self.settled()
 
     async def _sweep_in_turn(self) -> None:
-        turn = await self._database.fetch(_TURN, (SWEEP_INTERVAL_S,))
-        await (self._sweep() if turn else self.delete_recordings())
+        ((ours,),) = await self._database.call("turn_1", "retention", SWEEP_INTERVAL_S)
+        await (self._sweep() if ours else self.delete_recordings())
 
     async def _sweep(self) -> None:
         owners = await self._database.fetch("SELECT owner FROM vibevoice.owners")

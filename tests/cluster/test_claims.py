@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -16,8 +17,9 @@ from service_process import until
 from shared_job_services import SAID, Service, Services, services, submitted
 
 from sidecar import errors
-from sidecar.cluster import claims
+from sidecar.cluster import claims, eligibility
 from sidecar.cluster.claims import Claim, ClaimPreferences, HeldClaims
+from sidecar.cluster.eligibility import EligibilityJudge
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs import poison_jobs
 from sidecar.jobs.job_event_log import JobEventLog
@@ -464,6 +466,46 @@ async def test_as_many_refused_jobs_are_looked_at_as_one_call_may_and_then_the_n
         await node.claims.end_unschedulable(600.0)
         found = await node.jobs.list("many")
         assert sum(job.refused is not None for job in found) == told
+
+
+async def test_jobs_that_all_refuse_are_looked_for_by_one_node_for_all(
+    shared: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eligibility, "UNSCHEDULABLE_CHECK_INTERVAL_S", 600.0, raising=False)
+    nodes, asked = [shared.one, await shared.more()], list[str]()
+    (job,) = await shared.one.submit("a")
+    for node in nodes:
+        await node.claims.judge({job.id: NO})
+        fetch = node.database.fetch
+
+        async def counted(sql: str, values: object = (), fetch: Any = fetch) -> object:
+            asked.append(sql)
+            return await fetch(sql, values)
+
+        monkeypatch.setattr(node.database, "fetch", counted)
+    for node in nodes * 2:
+        await EligibilityJudge(node.claims, lambda record: None).end_unschedulable()
+    assert len([sql for sql in asked if "refused_1" in sql and "tell" not in sql]) == 1
+    assert (await shared.one.jobs.get(job.id)).refused is not None
+
+
+async def test_why_nodes_refuse_jobs_is_not_read_again_once_that_is_told(
+    node: Service, journal: str
+) -> None:
+    jobs = await node.submit(*["a"] * 9)
+    await node.claims.judge(dict.fromkeys([job.id for job in jobs], NO))
+    await node.claims.end_unschedulable(600.0)
+    await node.database.fetch(
+        """UPDATE vibevoice.refusals SET failure = (
+            SELECT string_agg(sha512((job || i)::bytea), '') FROM generate_series(1, 99) i)"""
+    )
+    with psycopg.connect(journal) as look:
+        assert look.execute(claims._REFUSED, (600.0, 600.0, 9)).fetchall() == []
+        ((read,),) = look.execute(
+            """SELECT idx_scan FROM pg_stat_xact_all_tables JOIN pg_class ON reltoastrelid = relid
+                WHERE pg_class.oid = 'vibevoice.refusals'::regclass"""
+        ).fetchall()
+    assert read == 0
 
 
 async def refuse_many(node: Service, count: int) -> None:

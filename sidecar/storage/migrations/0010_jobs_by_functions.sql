@@ -128,9 +128,20 @@ CREATE INDEX tombstones_by_age ON vibevoice.tombstones USING brin (at);
 -- Recordings to be deleted from the storage: a service deletes them there, and then here.
 CREATE TABLE vibevoice.doomed_recordings (name text PRIMARY KEY);
 
--- Time of the last sweep over all owners, by one service for all.
-CREATE TABLE vibevoice.sweeps (at timestamptz NOT NULL) WITH (fillfactor = 50);
-INSERT INTO vibevoice.sweeps VALUES ('-infinity');
+-- Tasks that one service does for all, and when it last began.
+CREATE TABLE vibevoice.sweeps (
+    task text PRIMARY KEY, at timestamptz NOT NULL DEFAULT '-infinity') WITH (fillfactor = 50);
+INSERT INTO vibevoice.sweeps VALUES ('retention'), ('refused'), ('count');
+
+-- Return whether it is the caller's turn to do a task that is done every `every_s` seconds.
+CREATE FUNCTION vibevoice.turn_1(task_ text, every_s float8) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE vibevoice.sweeps SET at = clock_timestamp() WHERE task = (
+        SELECT task FROM vibevoice.sweeps WHERE task = task_ AND NOT at
+            BETWEEN clock_timestamp() - make_interval(secs => every_s) AND clock_timestamp()
+        FOR UPDATE SKIP LOCKED);
+    RETURN FOUND;
+END $$;
 
 -- Owners with unfinished jobs; one index descent for each.
 CREATE FUNCTION vibevoice.active_owners_1() RETURNS TABLE (owner text) STABLE LANGUAGE sql AS $$
@@ -584,15 +595,14 @@ RETURNS TABLE (job text, submitted bytea) STABLE LANGUAGE sql AS $$
         BETWEEN clock_timestamp() - interval '30 s' AND clock_timestamp()) IS NOT TRUE
     ORDER BY coalesce(r.at, j.came), place LIMIT most $$;
 
--- Waiting jobs that all registered nodes refuse: the refusals, whether the last `refused` event has
+-- Waiting jobs that all registered nodes refuse: these nodes, whether the last `refused` event has
 -- them, and for how many seconds all nodes have refused. A node renews a refusal after 30 s; a busy
 -- one that refuses 2000 jobs renews each within 5 min.
 CREATE VIEW vibevoice.refused_1 AS
-    SELECT id AS job, seq, nodes, failures, refused_by IS NOT DISTINCT FROM nodes AS told,
+    SELECT id AS job, seq, nodes, refused_by IS NOT DISTINCT FROM nodes AS told,
         extract(epoch FROM clock_timestamp() - since)::float8 AS for_s
     FROM vibevoice.jobs JOIN (
-        SELECT r.job, array_agg(r.node ORDER BY r.node) AS nodes, max(since) AS since,
-            array_agg(failure ORDER BY r.node) AS failures
+        SELECT r.job, array_agg(r.node ORDER BY r.node) AS nodes, max(since) AS since
         FROM vibevoice.refusals r JOIN vibevoice.services s ON s.id = r.node
         WHERE works AND NOT draining AND at > clock_timestamp() - interval '5 min'
         GROUP BY r.job) said ON said.job = id
