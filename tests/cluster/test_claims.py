@@ -554,6 +554,44 @@ async def test_a_claim_reads_no_more_however_many_jobs_its_node_refuses(
     assert read < 1500
 
 
+async def test_nodes_that_refuse_many_jobs_look_behind_them_one_at_a_time_and_in_turn(
+    shared: Services, journal: str
+) -> None:
+    """All other claims wait meanwhile. The third node has not looked behind any lately."""
+    nodes = [shared.one, await shared.more(), await shared.more()]
+    await refuse_many(nodes[0], 2000)
+    for node in nodes[1:]:
+        await node.database.fetch(
+            "INSERT INTO vibevoice.refusals (job, node, failure) SELECT job, %s, failure"
+            " FROM vibevoice.refusals WHERE node = %s",
+            (node.membership.id, nodes[0].membership.id),
+        )
+    walked = (
+        "UPDATE vibevoice.services SET walked = clock_timestamp() - make_interval(secs => %s)"
+        " WHERE id = %s"
+    )
+
+    async def looks(*walked_s: float) -> list[bool]:
+        """Which of two nodes look behind all, that did so this long ago."""
+        for node, since_s in zip(nodes, walked_s, strict=False):
+            await node.database.fetch(walked, (since_s, node.membership.id))
+        return [rows_read(journal, node) >= 1500 for node in nodes[:2]]
+
+    assert await looks(600.0, 600.0) == [True, True]
+    took_s = LOOKS_BEHIND_S
+    while took_s >= 0.9 * LOOKS_BEHIND_S:  # not if the machine was busy
+        began = time.monotonic()
+        found = await looks(0.0, 600.0), await looks(1.1 * LOOKS_BEHIND_S, 600.0)
+        took_s = time.monotonic() - began
+    assert found == ([False, False], [True, True])
+    took_s = LOOKS_BEHIND_S
+    while took_s >= 0.9 * LOOKS_BEHIND_S:
+        began = time.monotonic()
+        found = await looks(1.1 * LOOKS_BEHIND_S, 4.0 * LOOKS_BEHIND_S)
+        took_s = time.monotonic() - began
+    assert found == [False, True], "of two that look behind all, each waits for the other"
+
+
 async def test_a_job_behind_hundreds_that_its_node_refuses_is_claimed(node: Service) -> None:
     await refuse_many(node, 300)
     one, other = await node.submit("many", "other")

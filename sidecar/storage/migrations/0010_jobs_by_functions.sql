@@ -128,9 +128,14 @@ CREATE INDEX tombstones_by_age ON vibevoice.tombstones USING brin (at);
 -- Recordings to be deleted from the storage: a service deletes them there, and then here.
 CREATE TABLE vibevoice.doomed_recordings (name text PRIMARY KEY);
 
--- Tasks that one service does for all, and when it last began.
+-- Tasks that one service does for all, and when it last began. 'count': the jobs that waited and
+-- ran, and the last `place` of that time.
 CREATE TABLE vibevoice.sweeps (
-    task text PRIMARY KEY, at timestamptz NOT NULL DEFAULT '-infinity') WITH (fillfactor = 50);
+    task text PRIMARY KEY,
+    at timestamptz NOT NULL DEFAULT '-infinity',
+    waiting bigint NOT NULL DEFAULT 0,
+    running bigint NOT NULL DEFAULT 0,
+    place bigint NOT NULL DEFAULT 0) WITH (fillfactor = 50);
 INSERT INTO vibevoice.sweeps VALUES ('retention'), ('refused'), ('count');
 
 -- Return whether it is the caller's turn to do a task that is done every `every_s` seconds.
@@ -141,6 +146,19 @@ BEGIN
             BETWEEN clock_timestamp() - make_interval(secs => every_s) AND clock_timestamp()
         FOR UPDATE SKIP LOCKED);
     RETURN FOUND;
+END $$;
+
+-- Return how many jobs wait and run, as counted at most `age_s` seconds ago.
+CREATE FUNCTION vibevoice.count_1(age_s float8) RETURNS TABLE (waiting bigint, running bigint)
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF vibevoice.turn_1('count', age_s) THEN
+        UPDATE vibevoice.sweeps s SET (place, waiting, running) = (
+            SELECT (SELECT last_value FROM vibevoice.jobs_place_seq),
+                count(*) FILTER (WHERE state = 'queued'), count(*) FILTER (WHERE state = 'running')
+            FROM vibevoice.jobs WHERE ended IS NULL) WHERE task = 'count';
+    END IF;
+    RETURN QUERY SELECT s.waiting, s.running FROM vibevoice.sweeps s WHERE task = 'count';
 END $$;
 
 -- Owners with unfinished jobs; one index descent for each.
@@ -236,14 +254,18 @@ CREATE FUNCTION vibevoice.submit_1(
     id_ text, owner_ text, key_ text, submitted_ bytea, kept_ boolean, urgent_ boolean,
     wanted_ text, audio_s_ float8, work_s_ float8, recording_ text, recording_bytes_ bigint,
     front_ text, follower_ text, limit_ int)
-RETURNS TABLE (outcome text, job text) LANGUAGE plpgsql AS $$
+RETURNS TABLE (outcome text, job text) LANGUAGE plpgsql
+SET enable_seqscan = off AS $$
 DECLARE there text; idle record; token text := gen_random_uuid();
 BEGIN
     IF vibevoice.buried_1(id_) THEN
         RETURN QUERY SELECT 'deleted', id_;
         RETURN;
     END IF;
-    IF limit_ <= (SELECT count(*) FROM (
+    -- No more wait than at the last count and came since; only if that is too many, they are counted.
+    IF limit_ <= (SELECT waiting + last_value - place FROM vibevoice.sweeps, vibevoice.jobs_place_seq
+            WHERE task = 'count')
+        AND limit_ <= (SELECT count(*) FROM (
             SELECT FROM vibevoice.jobs WHERE state = 'queued' AND ended IS NULL LIMIT limit_) waiting)
         AND NOT EXISTS (SELECT FROM vibevoice.jobs
             WHERE id = id_ OR (owner = owner_ AND idempotency_key = key_)) THEN
@@ -340,9 +362,13 @@ BEGIN
         THEN RETURN; END IF;
     WHILE cardinality(skip) < 20 LOOP
         SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip, 200);
-        IF NOT FOUND THEN  -- search beyond refused jobs: tenths of a second, so only now and then
-            UPDATE vibevoice.services SET walked = clock_timestamp()
-                WHERE id = node_ AND walked < clock_timestamp() - interval '3 s';
+        IF NOT FOUND THEN  -- search beyond refused jobs: tenths of a second, so one node in 3 s, in turn
+            UPDATE vibevoice.services SET walked = clock_timestamp() WHERE id = node_ AND NOT EXISTS (
+                SELECT FROM vibevoice.services
+                WHERE walked BETWEEN clock_timestamp() - interval '3 s' AND clock_timestamp())
+                AND walked < clock_timestamp() - interval '3 s' * (
+                    SELECT count(*) FROM vibevoice.services
+                    WHERE walked > clock_timestamp() - interval '5 min');
             IF FOUND THEN
                 SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip, NULL);
             END IF;
