@@ -536,6 +536,30 @@ def rows_read(journal: str, node: Service) -> int:
     return int(read)
 
 
+@pytest.mark.parametrize("analyzed", [False, True])
+async def test_a_claim_reads_a_few_rows_of_each_owner_however_many_jobs_wait_and_have_ended(
+    node: Service, journal: str, analyzed: bool
+) -> None:
+    """Before and after the server has statistics of the tables."""
+    many = """INSERT INTO vibevoice.jobs (id, owner, submitted, urgent, work_s, state, ended)
+        SELECT gen_random_uuid(), 'owner ' || i %% 5, '', i %% 2 = 0, 60, %s, %s
+        FROM generate_series(1, 3000) i"""
+    for state in (("queued", None), ("done", "now")):
+        await node.database.fetch(many, state)
+    if analyzed:
+        await node.database.fetch("ANALYZE vibevoice.jobs")
+    for token in range(100):
+        await node.database.call("claim_1", node.membership.id, f"{token}", [], 0.0, 60.0)
+    reads = """SELECT (seq_tup_read + idx_tup_fetch)::int FROM pg_stat_xact_user_tables
+        WHERE schemaname = 'vibevoice' AND relname = 'jobs'"""
+    with psycopg.connect(journal) as look:
+        claim = "SELECT FROM vibevoice.claim_1(%s, 'x', '{}', 0, 60)"
+        assert look.execute(claim, (node.membership.id,)).rowcount == 1
+        ((read,),) = look.execute(reads).fetchall()
+        look.rollback()
+    assert read < 100
+
+
 LOOKS_BEHIND_S = 3.0
 """So often a node that refuses many jobs looks behind all of them."""
 

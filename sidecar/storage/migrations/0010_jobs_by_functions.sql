@@ -80,7 +80,7 @@ ALTER TABLE vibevoice.jobs ALTER submitted SET STORAGE EXTERNAL, ALTER summary S
 DROP INDEX IF EXISTS vibevoice.jobs_open;
 CREATE INDEX jobs_of_owner ON vibevoice.jobs (owner, place);
 CREATE INDEX jobs_open ON vibevoice.jobs (owner, place) WHERE ended IS NULL;
-CREATE INDEX jobs_waiting ON vibevoice.jobs (owner, urgent, place)
+CREATE INDEX jobs_waiting ON vibevoice.jobs (owner, urgent, (place + 0))  -- of no other index
     WHERE state = 'queued' AND claim IS NULL;
 CREATE INDEX jobs_unjudged ON vibevoice.jobs (place)
     WHERE state = 'queued' AND claim IS NULL AND able_by IS NULL;
@@ -332,7 +332,7 @@ RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $
     CROSS JOIN LATERAL (
         SELECT head.* FROM (VALUES (true), (false)) kinds (urgent) CROSS JOIN LATERAL (
             SELECT near.* FROM (
-                SELECT id, q.wanted, q.came, work_s, place, q.urgent FROM vibevoice.jobs q
+                SELECT id, q.wanted, q.came, work_s, place + 0 AS place, q.urgent FROM vibevoice.jobs q
                 WHERE q.owner = o.owner AND q.urgent = kinds.urgent AND state = 'queued'
                     AND claim IS NULL
                 ORDER BY place LIMIT near_) near
@@ -350,7 +350,7 @@ CREATE FUNCTION vibevoice.claim_1(
     node_ text, claim_ text, loaded_ text[], loaded_for_s float8, passed_over_s float8,
     begins_ boolean DEFAULT false)
 RETURNS TABLE (job text, seq bigint, submitted bytea, more boolean) LANGUAGE plpgsql
--- The first jobs of each owner are the first entries of an index: nothing has to be sorted.
+-- Whatever the statistics say: `jobs_waiting` has the first jobs of each owner in their order.
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
 DECLARE due record; other record; had record; skip text[] := '{}';
 BEGIN
@@ -384,7 +384,7 @@ BEGIN
         END IF;
         -- A row that another call has locked for a moment is left to the next claim.
         SELECT j.id, j.owner, j.work_s, j.seq, j.submitted INTO had FROM vibevoice.jobs j
-            WHERE j.id = due.job AND (j.state || coalesce(j.claim, '')) = 'queued'  -- by no other index
+            WHERE j.id = due.job AND (j.state || coalesce(j.claim, '')) = 'queued'  -- no partial index
             FOR UPDATE SKIP LOCKED;
         EXIT WHEN FOUND;
         skip := skip || due.job;
