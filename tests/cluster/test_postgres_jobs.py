@@ -565,6 +565,33 @@ async def test_a_job_that_has_just_begun_counts_in_the_predicted_wait_of_the_nex
     assert turn.wait_s > 0
 
 
+async def test_the_order_of_a_long_queue_is_worked_out_once_a_second_whoever_asks(
+    front: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_jobs, "POSITIONS_INTERVAL_S", 600.0)
+    call, called = front.database.call, list[str]()
+
+    async def counted(function: str, *values: object) -> object:
+        called.append(function)
+        return await call(function, *values)
+
+    jobs = await front.submit(*["me"] * 3)
+    monkeypatch.setattr(front.database, "call", counted)
+    for job in jobs:
+        assert (await front.jobs.turns([job]))[job.id].position == jobs.index(job)
+    assert len(called) == 1
+    jobs += await front.submit("me")
+    assert (await front.jobs.turns(jobs[-1:]))[jobs[-1].id].position == 3, "the queue is short"
+    monkeypatch.setattr(postgres_jobs, "LONG_QUEUE", 3, raising=False)
+    jobs += await front.submit("me")
+    await front.jobs.delete(jobs[0].id)
+    called.clear()
+    assert (await front.jobs.turns(jobs)).keys() == {job.id for job in jobs[:-1]}
+    assert called == []
+    monkeypatch.setattr(postgres_jobs, "POSITIONS_INTERVAL_S", 0.0)
+    assert (await front.jobs.turns(jobs)).keys() == {job.id for job in jobs[1:]}
+
+
 async def test_a_list_with_a_row_that_is_damaged_has_the_others(front: Service) -> None:
     good, bad = [await front.submit("me") for _ in range(2)]
     for _ in range(2):

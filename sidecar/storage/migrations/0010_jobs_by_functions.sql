@@ -29,6 +29,7 @@ CREATE TABLE vibevoice.services (
     draining boolean NOT NULL DEFAULT false,
     places int NOT NULL DEFAULT 0,
     begins boolean NOT NULL DEFAULT false,
+    beaten timestamptz NOT NULL DEFAULT clock_timestamp(),  -- a hint
     given timestamptz NOT NULL DEFAULT '-infinity',
     walked timestamptz NOT NULL DEFAULT '-infinity') WITH (fillfactor = 50);
 
@@ -237,11 +238,13 @@ BEGIN
 END $$;
 
 -- Return a node that can start a submitted job; none if other jobs wait, which go first. The choice
--- rotates: a node that was given a job a moment ago may not show it yet, and a node may be dead.
+-- rotates: a node that was given a job a moment ago may not show it yet, and a node whose heartbeat
+-- is not late may be dead.
 CREATE FUNCTION vibevoice.idle_1() RETURNS TABLE (node text, begins boolean) LANGUAGE sql AS $$
     SELECT s.id, s.begins AND NOT EXISTS (SELECT FROM vibevoice.jobs j WHERE j.node = s.id)
     FROM vibevoice.services s
     WHERE s.places > (SELECT count(*) FROM vibevoice.jobs j WHERE j.node = s.id) AND NOT draining
+        AND beaten > clock_timestamp() - interval '1.5 s'
         AND NOT given BETWEEN clock_timestamp() - interval '0.25 s' AND clock_timestamp()
         AND NOT EXISTS (SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL)
     ORDER BY given, s.id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED $$;
@@ -465,8 +468,8 @@ END $$;
 CREATE FUNCTION vibevoice.beat_1(id_ text, works_ boolean, draining_ boolean,
     places_ int DEFAULT 0, begins_ boolean DEFAULT false) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE vibevoice.services SET beat = beat + 1, draining = draining_, places = places_
-        WHERE id = id_;
+    UPDATE vibevoice.services SET beat = beat + 1, beaten = clock_timestamp(),
+        draining = draining_, places = places_ WHERE id = id_;
     IF FOUND THEN RETURN; END IF;
     INSERT INTO vibevoice.services (id, works, draining, places, begins)
         VALUES (id_, works_, draining_, places_, begins_) ON CONFLICT (id) DO NOTHING;
@@ -658,25 +661,21 @@ BEGIN
     RETURN CASE WHEN ends_ THEN extract(epoch FROM clock_timestamp() - j.came) END;
 END $$;
 
--- Return how many jobs go before each of these, and their seconds of work, in the order of claims;
--- and how many run, and their remaining seconds of work. It is one statement, so that a job that
--- starts meanwhile is either ahead or running.
-CREATE FUNCTION vibevoice.turns_1(ids text[])
-RETURNS TABLE (job text, ahead bigint, ahead_s float8, running bigint, left_s float8)
+-- Return the waiting jobs in the order of claims, with their seconds of work; and how many run, and
+-- their remaining seconds of work. It is one statement, so that a job that starts meanwhile is
+-- either in line or running.
+CREATE FUNCTION vibevoice.line_1()
+RETURNS TABLE (jobs text[], works_s float8[], running bigint, left_s float8)
 STABLE LANGUAGE sql AS $$
-    SELECT id, ahead, ahead_s, now.running, now.left_s FROM (
-        SELECT id, row_number() OVER line - 1 AS ahead, sum(work_s) OVER line - work_s AS ahead_s
-        FROM (
-            SELECT id, place, work_s, claim IS NULL AS waits, coalesce(had_s, 0)
-                + sum(work_s) OVER (
-                    PARTITION BY owner ORDER BY vibevoice.later_1(urgent, came), place) AS end_s
-            FROM vibevoice.jobs LEFT JOIN vibevoice.owners USING (owner)
-            WHERE state = 'queued' AND ended IS NULL
-        ) queued WINDOW line AS (ORDER BY waits, end_s, place ROWS UNBOUNDED PRECEDING)
-    ) ordered, (
+    SELECT array_agg(id ORDER BY waits, end_s, place), array_agg(work_s ORDER BY waits, end_s, place),
+        now.running, now.left_s FROM (
+        SELECT id, place, work_s, claim IS NULL AS waits, coalesce(had_s, 0) + sum(work_s) OVER (
+            PARTITION BY owner ORDER BY vibevoice.later_1(urgent, came), place) AS end_s
+        FROM vibevoice.jobs LEFT JOIN vibevoice.owners USING (owner)
+        WHERE state = 'queued' AND ended IS NULL) queued, (
         SELECT count(*) AS running, coalesce(sum(work_s * (1 - fraction)), 0) AS left_s
-        FROM vibevoice.jobs WHERE claim IS NOT NULL AND state = 'running'
-    ) now WHERE id = ANY (ids) $$;
+        FROM vibevoice.jobs WHERE claim IS NOT NULL AND state = 'running') now
+    GROUP BY now.running, now.left_s $$;
 
 -- Restart the retention of a job that its owner reads. An unfinished or unknown job does not
 -- change.
