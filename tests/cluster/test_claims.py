@@ -40,6 +40,7 @@ from sidecar.jobs.scheduler import (
     Priority,
     SchedulerMoment,
     WaitingJob,
+    next_job,
     schedule_jobs,
 )
 from sidecar.transcripts.transcript import Checkpoint
@@ -163,6 +164,30 @@ async def test_nobody_saves_up(node: Service) -> None:
     await owners_of(node, 2)
     await node.submit(*["late"] * 4)
     assert sorted(await owners_of(node, 4)) == ["early"] * 2 + ["late"] * 2
+
+
+async def test_newcomers_share_with_a_job_of_ten_times_their_length_here_and_in_one_service(
+    node: Service,
+) -> None:
+    """One or five of them wait at a time; for each that is claimed, another comes."""
+    for together in (1, 5):
+        shares, waiting = OwnerShares().joined("long"), [WaitingJob("long", Precision.AUTO, 30.0)]
+        await node.submit("long", seconds=30.0)
+        claims, expected = list[str](), list[str]()
+        while "long" not in claims and len(claims) < 80:
+            for number in range(together if not claims else 1):
+                owner = f"{together} {len(claims)} {number}"
+                shares = shares.joined(owner)
+                waiting.append(WaitingJob(owner, Precision.AUTO, 3.0))
+                await node.submit(owner)
+            claims += await owners_of(node, 1)
+            job = waiting.pop(next_job(waiting, shares, SchedulerMoment()))
+            shares = shares.charged(job.owner, job.work_s, {one.owner for one in [*waiting, job]})
+            expected.append(job.owner)
+        assert claims == expected
+        assert 8 * together <= len(claims) <= 12 * together
+        for _ in waiting:
+            await claimed(node)
 
 
 async def test_what_is_given_back_was_not_had(node: Service) -> None:

@@ -17,6 +17,9 @@ DROP TABLE IF EXISTS vibevoice.desired, vibevoice.nodes, vibevoice.refusals, vib
 ALTER TABLE vibevoice.shares RENAME TO owners;
 INSERT INTO vibevoice.owners SELECT DISTINCT owner, 0 FROM vibevoice.jobs ON CONFLICT DO NOTHING;
 ALTER TABLE vibevoice.owners SET (fillfactor = 50);
+-- The share at which an owner joins: that of the owner of the last claimed job, after this job.
+CREATE TABLE vibevoice.passed (had_s double precision NOT NULL) WITH (fillfactor = 50);
+INSERT INTO vibevoice.passed SELECT coalesce(max(had_s), 0) FROM vibevoice.owners;
 
 -- Registered services. Each service increments its own heartbeat (`beat`); the others observe by
 -- their own clocks whether it stands still. A new row begins with a number that no earlier row of
@@ -162,15 +165,6 @@ BEGIN
     RETURN QUERY SELECT s.waiting, s.running FROM vibevoice.sweeps s WHERE task = 'count';
 END $$;
 
--- Owners with unfinished jobs; one index descent for each.
-CREATE FUNCTION vibevoice.active_owners_1() RETURNS TABLE (owner text) STABLE LANGUAGE sql AS $$
-    WITH RECURSIVE active (owner) AS (
-        (SELECT j.owner FROM vibevoice.jobs j WHERE ended IS NULL ORDER BY j.owner LIMIT 1)
-        UNION ALL
-        SELECT (SELECT j.owner FROM vibevoice.jobs j WHERE ended IS NULL AND j.owner > active.owner
-            ORDER BY j.owner LIMIT 1) FROM active WHERE active.owner IS NOT NULL)
-    SELECT active.owner FROM active WHERE active.owner IS NOT NULL $$;
-
 -- Notify the services that follow a job of its events. If all services were notified, each would
 -- wake up for every event of the cluster. `events`: the events themselves, unless they are too long
 -- for a notification; a follower that has all events before them need not read them.
@@ -211,23 +205,25 @@ BEGIN
     WHERE id = job_;
 END $$;
 
--- Register an owner, or one that had no unfinished jobs and returns. It starts at the least share
--- of the active owners, so that no owner saves up work. Rows of others are locked against deletion
--- only, because claims update them.
+-- Register an owner, or one that had no unfinished jobs and returns. It starts at the present share,
+-- so that no owner saves up work, and none waits for ever behind newcomers.
 CREATE FUNCTION vibevoice.join_1(owner_ text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM FROM vibevoice.owners WHERE owner = owner_ FOR KEY SHARE;
+    PERFORM FROM vibevoice.owners WHERE owner = owner_ FOR KEY SHARE;  -- claims update it
     IF FOUND AND EXISTS (SELECT FROM vibevoice.jobs WHERE owner = owner_ AND ended IS NULL) THEN
         RETURN;
     END IF;
     INSERT INTO vibevoice.owners AS o (owner, had_s) VALUES (owner_, 0)
         ON CONFLICT (owner) DO UPDATE SET had_s = o.had_s;
-    UPDATE vibevoice.owners SET had_s = greatest(had_s, coalesce(
-            (SELECT min(had_s) FROM vibevoice.owners JOIN vibevoice.active_owners_1() USING (owner)),
-            (SELECT max(had_s) FROM vibevoice.owners)))
+    UPDATE vibevoice.owners o SET had_s = greatest(o.had_s, passed.had_s) FROM vibevoice.passed
         WHERE owner = owner_ AND NOT EXISTS (
             SELECT FROM vibevoice.jobs WHERE owner = owner_ AND ended IS NULL);
 END $$;
+
+-- Charge an owner for a job that is claimed.
+CREATE FUNCTION vibevoice.charge_1(owner_ text, work_s float8) RETURNS void LANGUAGE sql AS $$
+    WITH o AS (UPDATE vibevoice.owners SET had_s = had_s + work_s WHERE owner = owner_ RETURNING had_s)
+    UPDATE vibevoice.passed SET had_s = o.had_s FROM o $$;
 
 -- Return whether a job of this id was deleted before its submission. Calls with one id are
 -- serialized.
@@ -291,7 +287,7 @@ BEGIN
     END IF;
     IF idle.node IS NOT NULL THEN
         UPDATE vibevoice.services SET given = clock_timestamp() WHERE id = idle.node;
-        UPDATE vibevoice.owners SET had_s = had_s + work_s_ WHERE owner = owner_;
+        PERFORM vibevoice.charge_1(owner_, work_s_);
         PERFORM pg_notify('vibevoice_given_' || idle.node, concat_ws(
             E'\t', token, id_, idle.begins::int, encode(submitted_, 'base64')));
     ELSE
@@ -324,6 +320,15 @@ END $$;
 CREATE FUNCTION vibevoice.later_1(urgent boolean, came timestamptz) RETURNS boolean
     STABLE LANGUAGE sql RETURN NOT urgent AND came > statement_timestamp() - interval '10 min';
 
+-- Owners with waiting jobs; one index descent for each.
+CREATE FUNCTION vibevoice.waiting_owners_1() RETURNS TABLE (owner text) STABLE LANGUAGE sql AS $$
+    WITH RECURSIVE waiting (owner) AS (
+        SELECT min(j.owner) FROM vibevoice.jobs j WHERE state = 'queued' AND claim IS NULL
+        UNION ALL
+        SELECT (SELECT min(j.owner) FROM vibevoice.jobs j WHERE state = 'queued' AND claim IS NULL
+            AND j.owner > waiting.owner) FROM waiting WHERE waiting.owner IS NOT NULL)
+    SELECT waiting.owner FROM waiting WHERE waiting.owner IS NOT NULL $$;
+
 -- Return the next job for a node: of each owner the first that the node does not refuse; of these
 -- the one whose owner would have had least by its end. `only_`: only jobs of these precisions.
 -- `near_`: jobs of an owner and priority that are searched, since all claims wait for this; NULL:
@@ -331,7 +336,7 @@ CREATE FUNCTION vibevoice.later_1(urgent boolean, came timestamptz) RETURNS bool
 CREATE FUNCTION vibevoice.next_1(node_ text, only_ text[], skip text[], near_ int)
 RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $$
     SELECT first.id, first.wanted, first.came
-    FROM vibevoice.active_owners_1() o LEFT JOIN vibevoice.owners had USING (owner)
+    FROM vibevoice.waiting_owners_1() o LEFT JOIN vibevoice.owners had USING (owner)
     CROSS JOIN LATERAL (
         SELECT head.* FROM (VALUES (true), (false)) kinds (urgent) CROSS JOIN LATERAL (
             SELECT near.* FROM (
@@ -395,7 +400,7 @@ BEGIN
     IF had.id IS NULL THEN RETURN; END IF;
     UPDATE vibevoice.jobs SET claim = claim_, node = node_, able_by = NULL, begins = begins_
         WHERE id = had.id;
-    UPDATE vibevoice.owners SET had_s = had_s + had.work_s WHERE owner = had.owner;
+    PERFORM vibevoice.charge_1(had.owner, had.work_s);
     RETURN QUERY SELECT had.id, had.seq, had.submitted,
         EXISTS (SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL);
 END $$;
