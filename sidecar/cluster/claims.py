@@ -192,8 +192,7 @@ class ClaimStore:
     async def end_unschedulable(self, patience_s: float, every_s: float = 0.0) -> None:
         """Mark each waiting job that all live nodes reject, and end it after ``patience_s``.
         ``every_s``: not if another node did so in the last seconds."""
-        ((ours,),) = await self._database.call("turn_1", "refused", every_s)
-        if not ours:
+        if not await self._database.call("turn_1", "refused", every_s):
             return
         for job_id, seq, nodes, failures, ends in await self._database.fetch(
             _REFUSED, (patience_s, patience_s, UNSCHEDULABLE_BATCH)

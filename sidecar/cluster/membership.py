@@ -25,8 +25,6 @@ COUNT_TIMEOUT_S = 0.3
 """Limit for a count of jobs on request; after it the last count is returned."""
 LEAVE_TIMEOUT_S = 2.0
 """Limit for the deregistration at the end; without it the service expires by itself."""
-ORPHANS_BATCH = 1000
-"""Jobs of one call, which takes a tenth of a second."""
 
 
 @dataclass(slots=True)
@@ -129,16 +127,6 @@ class Membership:
         await self._database.fetch(
             "SELECT vibevoice.expire_1(%s::text[], %s::bigint[])", ([*beats], [*beats.values()])
         )
-        await release_orphans(self._database)
-
-
-async def release_orphans(database: postgres_database.PostgresDatabase) -> None:
-    """Release what waits for services that have expired.
-
-    Raises:
-        errors.JournalUnreachable: the database does not answer; the next sweep does it.
-    """
-    await postgres_database.call_in_batches(database, "release_orphans_1", batch=ORPHANS_BATCH)
 
 
 async def _call_within(most_s: float, call: Awaitable[None]) -> None:

@@ -13,7 +13,6 @@ from functools import partial
 
 from sidecar import errors
 from sidecar.cluster.job_rows import JobRows, recording_columns
-from sidecar.cluster.membership import release_orphans
 from sidecar.concurrency import ThreadLimiter
 from sidecar.jobs.sqlite_event_log import UnreadableRecord
 from sidecar.storage import postgres_database
@@ -175,15 +174,15 @@ class SharedRetention:
         await self.settled()
 
     async def _sweep_in_turn(self) -> None:
-        ((ours,),) = await self._database.call("turn_1", "retention", SWEEP_INTERVAL_S)
-        await (self._sweep() if ours else self.delete_recordings())
+        turn = await self._database.call("turn_1", "retention", SWEEP_INTERVAL_S)
+        await (self._sweep() if turn else self.delete_recordings())
 
     async def _sweep(self) -> None:
         owners = await self._database.fetch("SELECT owner FROM vibevoice.owners")
         parts: list[Callable[[], Awaitable[object]]] = [
             *(partial(self._purge, owner) for (owner,) in owners),
             partial(self._database.call, "tidy_1"),
-            partial(release_orphans, self._database),
+            partial(self._database.call, "release_orphans_1"),
             self.delete_recordings,
         ]
         for part in parts:

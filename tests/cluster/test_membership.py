@@ -13,7 +13,6 @@ from service_process import until
 from shared_job_services import SEGMENT, service, submitted
 
 from sidecar import errors
-from sidecar.cluster import membership
 from sidecar.cluster.claims import WAITING
 from sidecar.cluster.membership import HeartbeatObserver, Membership
 from sidecar.jobs.job_record import InterruptedChange, JobFailure, JobState, StartedChange
@@ -97,18 +96,7 @@ async def test_an_expiry_writes_the_jobs_of_its_node_and_no_row_of_those_that_it
         assert written < 5
         await one.membership.leave()
         assert len(await other.claims.unjudged(99)) == 60
-        assert await other.database.fetch("SELECT FROM vibevoice.refusals") == []
-
-
-async def test_what_an_expired_service_judged_is_released_in_batches(
-    journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(membership, "ORPHANS_BATCH", 4)
-    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
-        jobs = await one.submit(*["a"] * 14)
-        await one.claims.judge({job.id: NO if at % 2 else None for at, job in enumerate(jobs)})
-        await one.membership.leave()
-        assert len(await other.claims.unjudged(99)) == 14
+        await other.database.call("tidy_1")
         assert await other.database.fetch("SELECT FROM vibevoice.refusals") == []
 
 

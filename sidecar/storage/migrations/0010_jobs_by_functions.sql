@@ -62,7 +62,7 @@ ALTER TABLE vibevoice.jobs
     ADD summary bytea,                 -- the summary for lists of a job that is done
     ADD recording text,                -- its name in the storage, while it is there
     ADD recording_bytes bigint,
-    ADD able_by text,                  -- a node that can run it
+    ADD able_by text,                  -- a node that can run it, perhaps expired since
     ADD refused_by text[],             -- the nodes whose refusals its last `refused` event contains
     ADD left_as text,                  -- its client timed out: a code of its request,
     ADD left_until timestamptz,        -- until when a repeated request is accepted,
@@ -86,9 +86,6 @@ CREATE INDEX jobs_of_owner ON vibevoice.jobs (owner, place);
 CREATE INDEX jobs_open ON vibevoice.jobs (owner, place) WHERE ended IS NULL;
 CREATE INDEX jobs_waiting ON vibevoice.jobs (owner, urgent, (place + 0))  -- of no other index
     WHERE state = 'queued' AND claim IS NULL;
-CREATE INDEX jobs_unjudged ON vibevoice.jobs (place)
-    WHERE state = 'queued' AND claim IS NULL AND able_by IS NULL;
-CREATE INDEX jobs_by_able ON vibevoice.jobs (able_by) WHERE able_by IS NOT NULL;
 CREATE UNIQUE INDEX jobs_by_claim ON vibevoice.jobs (claim) WHERE claim IS NOT NULL;
 CREATE INDEX jobs_by_node ON vibevoice.jobs (node) WHERE node IS NOT NULL;
 CREATE INDEX jobs_ended ON vibevoice.jobs (owner, touched DESC) WHERE ended IS NOT NULL;
@@ -128,35 +125,29 @@ CREATE TABLE vibevoice.refusals (
 -- Deleted jobs, whose submission may yet be executed late by the server.
 CREATE TABLE vibevoice.tombstones (
     id text PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp());
-CREATE INDEX tombstones_by_age ON vibevoice.tombstones USING brin (at);
 -- Recordings to be deleted from the storage: a service deletes them there, and then here.
 CREATE TABLE vibevoice.doomed_recordings (name text PRIMARY KEY);
 
 -- Tasks that one service does for all, and when it last began. 'count': the jobs that waited and
 -- ran, and the last `place` of that time.
 CREATE TABLE vibevoice.sweeps (
-    task text PRIMARY KEY,
-    at timestamptz NOT NULL DEFAULT '-infinity',
-    waiting bigint NOT NULL DEFAULT 0,
-    running bigint NOT NULL DEFAULT 0,
-    place bigint NOT NULL DEFAULT 0) WITH (fillfactor = 50);
+    task text PRIMARY KEY, at timestamptz NOT NULL DEFAULT '-infinity',
+    waiting bigint DEFAULT 0, running bigint DEFAULT 0, place bigint DEFAULT 0
+) WITH (fillfactor = 50);
 INSERT INTO vibevoice.sweeps VALUES ('retention'), ('refused'), ('count');
 
--- Return whether it is the caller's turn to do a task that is done every `every_s` seconds.
-CREATE FUNCTION vibevoice.turn_1(task_ text, every_s float8) RETURNS boolean LANGUAGE plpgsql AS $$
-BEGIN
+-- Return a row if it is the caller's turn to do a task that is done every `every_s` seconds.
+CREATE FUNCTION vibevoice.turn_1(task_ text, every_s float8) RETURNS SETOF text LANGUAGE sql AS $$
     UPDATE vibevoice.sweeps SET at = clock_timestamp() WHERE task = (
         SELECT task FROM vibevoice.sweeps WHERE task = task_ AND NOT at
             BETWEEN clock_timestamp() - make_interval(secs => every_s) AND clock_timestamp()
-        FOR UPDATE SKIP LOCKED);
-    RETURN FOUND;
-END $$;
+        FOR UPDATE SKIP LOCKED) RETURNING task $$;
 
 -- Return how many jobs wait and run, as counted at most `age_s` seconds ago.
 CREATE FUNCTION vibevoice.count_1(age_s float8) RETURNS TABLE (waiting bigint, running bigint)
 LANGUAGE plpgsql AS $$
 BEGIN
-    IF vibevoice.turn_1('count', age_s) THEN
+    IF EXISTS (SELECT FROM vibevoice.turn_1('count', age_s)) THEN
         UPDATE vibevoice.sweeps s SET (place, waiting, running) = (
             SELECT (SELECT last_value FROM vibevoice.jobs_place_seq),
                 count(*) FILTER (WHERE state = 'queued'), count(*) FILTER (WHERE state = 'running')
@@ -213,11 +204,8 @@ BEGIN
     IF FOUND AND EXISTS (SELECT FROM vibevoice.jobs WHERE owner = owner_ AND ended IS NULL) THEN
         RETURN;
     END IF;
-    INSERT INTO vibevoice.owners AS o (owner, had_s) VALUES (owner_, 0)
-        ON CONFLICT (owner) DO UPDATE SET had_s = o.had_s;
-    UPDATE vibevoice.owners o SET had_s = greatest(o.had_s, passed.had_s) FROM vibevoice.passed
-        WHERE owner = owner_ AND NOT EXISTS (
-            SELECT FROM vibevoice.jobs WHERE owner = owner_ AND ended IS NULL);
+    INSERT INTO vibevoice.owners AS o SELECT owner_, had_s FROM vibevoice.passed
+        ON CONFLICT (owner) DO UPDATE SET had_s = greatest(o.had_s, excluded.had_s);
 END $$;
 
 -- Charge an owner for a job that is claimed.
@@ -254,7 +242,7 @@ CREATE FUNCTION vibevoice.submit_1(
     wanted_ text, audio_s_ float8, work_s_ float8, recording_ text, recording_bytes_ bigint,
     front_ text, follower_ text, limit_ int)
 RETURNS TABLE (outcome text, job text) LANGUAGE plpgsql
-SET enable_seqscan = off AS $$
+SET enable_seqscan = off SET jit = off AS $$
 DECLARE there text; idle record; token text := gen_random_uuid();
 BEGIN
     IF vibevoice.buried_1(id_) THEN
@@ -359,7 +347,7 @@ CREATE FUNCTION vibevoice.claim_1(
     begins_ boolean DEFAULT false)
 RETURNS TABLE (job text, seq bigint, submitted bytea, more boolean) LANGUAGE plpgsql
 -- Whatever the statistics say: `jobs_waiting` has the first jobs of each owner in their order.
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off AS $$
 DECLARE due record; other record; had record; skip text[] := '{}';
 BEGIN
     -- One claim at a time, a few milliseconds each: each has to see what the one before took.
@@ -373,12 +361,11 @@ BEGIN
     WHILE cardinality(skip) < 20 LOOP
         SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip, 200);
         IF NOT FOUND THEN  -- search beyond refused jobs: tenths of a second, so one node in 3 s, in turn
-            UPDATE vibevoice.services SET walked = clock_timestamp() WHERE id = node_ AND NOT EXISTS (
-                SELECT FROM vibevoice.services
-                WHERE walked BETWEEN clock_timestamp() - interval '3 s' AND clock_timestamp())
-                AND walked < clock_timestamp() - interval '3 s' * (
-                    SELECT count(*) FROM vibevoice.services
-                    WHERE walked > clock_timestamp() - interval '5 min');
+            UPDATE vibevoice.services SET walked = clock_timestamp() FROM (
+                SELECT count(*) AS nodes, max(s.walked) AS last FROM vibevoice.services s
+                WHERE s.walked BETWEEN clock_timestamp() - interval '5 min' AND clock_timestamp()
+            ) w WHERE id = node_ AND walked < clock_timestamp() - nodes * interval '3 s'
+                AND (last < clock_timestamp() - interval '3 s') IS NOT FALSE;
             IF FOUND THEN
                 SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip, NULL);
             END IF;
@@ -502,37 +489,25 @@ BEGIN
         PERFORM vibevoice.free_1(j.id);
     END LOOP;
     DELETE FROM vibevoice.services WHERE id = ANY (gone);
+    PERFORM vibevoice.release_orphans_1();
     PERFORM pg_notify('vibevoice_waiting', '');
 END $$;
 
--- Release what waits for services that are not registered: jobs that only such a one was known to
--- be able to run, its refusals, jobs whose clients wait there (it may return), and live sessions.
--- Return a count; if it reaches `batch`, there may be more. This is no part of the expiry, which
--- has to be brief: other calls wait for its locks.
-CREATE FUNCTION vibevoice.release_orphans_1(batch int DEFAULT 1000) RETURNS bigint
-LANGUAGE plpgsql AS $$
-DECLARE count bigint;
+-- Release what waits for services that are not registered, also by calls that were executed late:
+-- jobs whose clients wait there (such a service may return), and live sessions. At most 1000 jobs;
+-- the next sweep does the rest.
+CREATE FUNCTION vibevoice.release_orphans_1() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    WITH judged AS (UPDATE vibevoice.jobs SET able_by = NULL WHERE id IN (
-        SELECT id FROM vibevoice.jobs WHERE able_by IS NOT NULL
-            AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = able_by)
-        LIMIT batch FOR UPDATE SKIP LOCKED) RETURNING id),
-    refused AS (DELETE FROM vibevoice.refusals WHERE (job, node) IN (
-        SELECT job, node FROM vibevoice.refusals
-        WHERE NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = node)
-        LIMIT batch FOR UPDATE SKIP LOCKED) RETURNING job)
-    SELECT greatest((SELECT count(*) FROM judged), (SELECT count(*) FROM refused)) INTO count;
     UPDATE vibevoice.jobs SET left_until = clock_timestamp() + interval '30 s' WHERE id IN (
         SELECT id FROM vibevoice.jobs WHERE awaited_by IS NOT NULL AND left_until IS NULL
             AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = awaited_by)
-        LIMIT batch FOR UPDATE SKIP LOCKED);
+        ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED);
     UPDATE vibevoice.sessions SET until = clock_timestamp() + make_interval(secs => grace_s)
     WHERE (owner, id) IN (
         SELECT owner, id FROM vibevoice.sessions WHERE until IS NULL
             AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = front)
-        FOR UPDATE SKIP LOCKED);
+        ORDER BY owner, id FOR UPDATE SKIP LOCKED);
     IF FOUND THEN PERFORM pg_notify('vibevoice_sessions', ''); END IF;
-    RETURN count;
 END $$;
 
 -- Cancel a job, waiting or running anywhere; a job that has ended does not change. Return the
@@ -627,8 +602,9 @@ CREATE FUNCTION vibevoice.unjudged_1(node_ text, most int)
 RETURNS TABLE (job text, submitted bytea) STABLE LANGUAGE sql AS $$
     SELECT j.id, j.submitted FROM vibevoice.jobs j
     LEFT JOIN vibevoice.refusals r ON r.job = j.id AND r.node = node_
-    WHERE state = 'queued' AND claim IS NULL AND able_by IS NULL AND (r.at
-        BETWEEN clock_timestamp() - interval '30 s' AND clock_timestamp()) IS NOT TRUE
+    WHERE state = 'queued' AND claim IS NULL
+        AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = able_by)
+        AND (r.at BETWEEN clock_timestamp() - interval '30 s' AND clock_timestamp()) IS NOT TRUE
     ORDER BY coalesce(r.at, j.came), place LIMIT most $$;
 
 -- Waiting jobs that all registered nodes refuse: these nodes, whether the last `refused` event has
@@ -642,8 +618,10 @@ CREATE VIEW vibevoice.refused_1 AS
         FROM vibevoice.refusals r JOIN vibevoice.services s ON s.id = r.node
         WHERE works AND NOT draining AND at > clock_timestamp() - interval '5 min'
         GROUP BY r.job) said ON said.job = id
-    WHERE state = 'queued' AND claim IS NULL AND able_by IS NULL AND cardinality(nodes) = (
-        SELECT count(*) FROM vibevoice.services WHERE works AND NOT draining);
+    WHERE state = 'queued' AND claim IS NULL
+        AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = able_by)
+        AND cardinality(nodes) = (
+            SELECT count(*) FROM vibevoice.services WHERE works AND NOT draining);
 
 -- Append that these nodes, which are all, refuse a job, or (`ends_`) end it for that, if its last
 -- event is still `base` and all still refuse. Return the seconds since its submission, if this call
@@ -654,9 +632,10 @@ RETURNS float8 LANGUAGE plpgsql AS $$
 DECLARE j vibevoice.jobs;
 BEGIN
     SELECT * INTO j FROM vibevoice.jobs WHERE id = job_ AND seq = base AND state = 'queued'
-        AND claim IS NULL AND able_by IS NULL FOR UPDATE;
+        AND claim IS NULL FOR UPDATE;
     IF NOT FOUND OR cardinality(nodes_) > (SELECT count(*) FROM vibevoice.refusals
-        WHERE job = job_ AND node = ANY (nodes_)) THEN RETURN NULL; END IF;
+        WHERE job = job_ AND node = ANY (nodes_)) OR EXISTS (
+        SELECT FROM vibevoice.services s WHERE s.id = j.able_by) THEN RETURN NULL; END IF;
     IF ends_ THEN
         PERFORM vibevoice.finish_1(job_, 'failed');
     ELSE
@@ -731,7 +710,8 @@ BEGIN
     RETURN greatest(deleted, forgotten);
 END $$;
 
--- Delete owners without jobs, and tombstones so old that no earlier call can still be executed.
+-- Delete owners without jobs, tombstones so old that no earlier call can still be executed, and
+-- refusals of nodes that have expired: some ten thousand in a tenth of a second.
 CREATE FUNCTION vibevoice.tidy_1() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE idle text[];
 BEGIN
@@ -743,6 +723,9 @@ BEGIN
     DELETE FROM vibevoice.owners o WHERE owner = ANY (idle)
         AND NOT EXISTS (SELECT FROM vibevoice.jobs j WHERE j.owner = o.owner);
     DELETE FROM vibevoice.tombstones WHERE at < clock_timestamp() - interval '1 hour';
+    DELETE FROM vibevoice.refusals WHERE (job, node) IN (SELECT job, node FROM vibevoice.refusals
+        WHERE NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = node)
+        LIMIT 20000 FOR UPDATE SKIP LOCKED);
 END $$;
 
 -- Leave the job of a client that timed out to the next request with the same code. `taker_`: the
