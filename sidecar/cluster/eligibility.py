@@ -90,6 +90,9 @@ def _memory_refusal(record: JobRecord, provision: EngineProvisioning) -> errors.
 UNSCHEDULABLE_AFTER_S = 600.0
 """Seconds that a job waits while every available node refuses it. Time without any node does not
 count. All services that share jobs must use the same value."""
+UNSCHEDULABLE_CHECK_INTERVAL_S = 3.0
+"""Seconds between two searches for unschedulable jobs, which read all refusals, by one node for
+all."""
 ELIGIBILITY_BATCH = 20
 """Jobs that are judged at once."""
 
@@ -137,7 +140,7 @@ class EligibilityJudge:
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
-        await self._claims.end_unschedulable(self._patience_s)
+        await self._claims.end_unschedulable(self._patience_s, UNSCHEDULABLE_CHECK_INTERVAL_S)
 
     async def _verdicts(self, records: Sequence[JobRecord]) -> Mapping[str, JobFailure | None]:
         verdicts = dict[str, JobFailure | None]()

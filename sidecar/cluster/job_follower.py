@@ -32,8 +32,9 @@ _BEHIND = """
     JOIN unnest(%s::text[], %s::bigint[]) AS followed (id, after) ON job = id
     WHERE seq > after ORDER BY job, seq"""
 _FOLLOW = """
-    UPDATE vibevoice.jobs SET followers = array_append(followers, %s)
-    WHERE id = ANY(%s) AND NOT %s = ANY(followers)"""
+    UPDATE vibevoice.jobs SET followers = array_append(followers, %s) WHERE id IN (
+        SELECT id FROM vibevoice.jobs WHERE id = ANY(%s) AND NOT %s = ANY(followers)
+        ORDER BY id FOR UPDATE)"""
 _THERE = "SELECT id, submitted, recording IS NOT NULL FROM vibevoice.jobs WHERE id = ANY(%s)"
 
 

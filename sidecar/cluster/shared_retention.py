@@ -46,10 +46,6 @@ RENEWAL_INTERVAL_S, RENEWALS = 30.0, 20
 _EXPIRES_IN = """
     SELECT id, extract(epoch FROM touched - clock_timestamp())::float8 + %s
     FROM vibevoice.jobs WHERE id = ANY(%s) AND ended IS NOT NULL"""
-_TURN = """
-    UPDATE vibevoice.sweeps SET at = clock_timestamp() WHERE NOT at
-        BETWEEN clock_timestamp() - make_interval(secs => %s) AND clock_timestamp()
-    RETURNING at"""
 _DOOMED = "SELECT name FROM vibevoice.doomed_recordings ORDER BY random() LIMIT %s"
 _DELETED = """
     DELETE FROM vibevoice.doomed_recordings WHERE name IN (
@@ -184,7 +180,7 @@ class SharedRetention:
         await (self._sweep() if ours else self.delete_recordings())
 
     async def _take_turn(self, every_s: float) -> bool:
-        return bool(await self._database.fetch(_TURN, (every_s,)))
+        return bool(await self._database.call("turn_1", "retention", every_s))
 
     async def _sweep(self) -> None:
         owners = await self._database.fetch("SELECT owner FROM vibevoice.owners")

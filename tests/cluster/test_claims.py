@@ -8,7 +8,9 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -16,8 +18,9 @@ from service_process import until
 from shared_job_services import SAID, Service, Services, services, submitted
 
 from sidecar import errors
-from sidecar.cluster import claims
+from sidecar.cluster import claims, eligibility
 from sidecar.cluster.claims import Claim, ClaimPreferences, HeldClaims
+from sidecar.cluster.eligibility import EligibilityJudge
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs import poison_jobs
 from sidecar.jobs.job_event_log import JobEventLog
@@ -37,6 +40,7 @@ from sidecar.jobs.scheduler import (
     Priority,
     SchedulerMoment,
     WaitingJob,
+    next_job,
     schedule_jobs,
 )
 from sidecar.transcripts.transcript import Checkpoint
@@ -162,6 +166,30 @@ async def test_nobody_saves_up(node: Service) -> None:
     assert sorted(await owners_of(node, 4)) == ["early"] * 2 + ["late"] * 2
 
 
+async def test_newcomers_share_with_a_job_of_ten_times_their_length_here_and_in_one_service(
+    node: Service,
+) -> None:
+    """One or five of them wait at a time; for each that is claimed, another comes."""
+    for together in (1, 5):
+        shares, waiting = OwnerShares().joined("long"), [WaitingJob("long", Precision.AUTO, 30.0)]
+        await node.submit("long", seconds=30.0)
+        claims, expected = list[str](), list[str]()
+        while "long" not in claims and len(claims) < 80:
+            for number in range(together if not claims else 1):
+                owner = f"{together} {len(claims)} {number}"
+                shares = shares.joined(owner)
+                waiting.append(WaitingJob(owner, Precision.AUTO, 3.0))
+                await node.submit(owner)
+            claims += await owners_of(node, 1)
+            job = waiting.pop(next_job(waiting, shares, SchedulerMoment()))
+            shares = shares.charged(job.owner, job.work_s, {one.owner for one in [*waiting, job]})
+            expected.append(job.owner)
+        assert claims == expected
+        assert 8 * together <= len(claims) <= 12 * together
+        for _ in waiting:
+            await claimed(node)
+
+
 async def test_what_is_given_back_was_not_had(node: Service) -> None:
     await node.submit("first", "second")
     claim = await claimed(node)
@@ -271,7 +299,9 @@ async def test_a_job_is_given_to_a_node_that_does_nothing_and_the_next_to_anothe
         one.claims.on_given(lambda claim, number=number: given.append((number, claim)))
         channels = one.database._callbacks
         await until(lambda one=one, channels=channels: channels.keys() <= one.database._listened)
-    await shared.one.database.fetch("UPDATE vibevoice.services SET places = 1, begins = true")
+    await shared.one.database.fetch(
+        "UPDATE vibevoice.services SET places = 1, begins = true, beaten = 'infinity'"
+    )
     jobs = await nodes[0].submit("a", "b", "b", "b", "a")
     await until(lambda: len(given) == 3)
     assert {number for number, _ in given} == {0, 1, 2}
@@ -288,7 +318,7 @@ async def test_a_node_with_several_places_is_given_as_many_jobs_and_begins_with_
     node: Service,
 ) -> None:
     fetch = node.database.fetch
-    await fetch("UPDATE vibevoice.services SET places = 2, begins = true")
+    await fetch("UPDATE vibevoice.services SET places = 2, begins = true, beaten = 'infinity'")
     for _ in range(3):
         await node.submit("a")
         await fetch("UPDATE vibevoice.services SET given = '-infinity'")
@@ -299,10 +329,27 @@ async def test_a_node_with_several_places_is_given_as_many_jobs_and_begins_with_
 async def test_a_job_is_not_given_before_others_that_wait(shared: Services) -> None:
     node = shared.one
     (first,) = await node.submit("a")
-    await node.database.fetch("UPDATE vibevoice.services SET places = 1")
+    await node.database.fetch("UPDATE vibevoice.services SET places = 1, beaten = 'infinity'")
     await node.submit("b")
     assert not await node.claims.mine()
     assert (await claimed(node)).record.id == first.id
+
+
+async def test_a_job_is_given_to_no_node_whose_heartbeat_is_late(node: Service) -> None:
+    fetch = node.database.fetch
+    await fetch(
+        "UPDATE vibevoice.services SET places = 1, beaten = clock_timestamp() - interval '1.6 s'"
+    )
+    await node.submit("a")
+    assert not await node.claims.mine()
+    ((before,),) = await fetch("SELECT beaten FROM vibevoice.services")
+    await node.membership.register()
+    ((after,),) = await fetch("SELECT beaten FROM vibevoice.services")
+    assert after - before >= timedelta(seconds=1.6)
+    await claimed(node)
+    await fetch("UPDATE vibevoice.services SET places = 2, beaten = 'infinity'")
+    await node.submit("a")
+    assert len(await node.claims.mine()) == 2
 
 
 async def test_submissions_of_an_owner_hold_up_no_claim(node: Service, journal: str) -> None:
@@ -466,6 +513,46 @@ async def test_as_many_refused_jobs_are_looked_at_as_one_call_may_and_then_the_n
         assert sum(job.refused is not None for job in found) == told
 
 
+async def test_jobs_that_all_refuse_are_looked_for_by_one_node_for_all(
+    shared: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eligibility, "UNSCHEDULABLE_CHECK_INTERVAL_S", 600.0, raising=False)
+    nodes, asked = [shared.one, await shared.more()], list[str]()
+    (job,) = await shared.one.submit("a")
+    for node in nodes:
+        await node.claims.judge({job.id: NO})
+        fetch = node.database.fetch
+
+        async def counted(sql: str, values: object = (), fetch: Any = fetch) -> object:
+            asked.append(sql)
+            return await fetch(sql, values)
+
+        monkeypatch.setattr(node.database, "fetch", counted)
+    for node in nodes * 2:
+        await EligibilityJudge(node.claims, lambda record: None).end_unschedulable()
+    assert len([sql for sql in asked if "refused_1" in sql and "tell" not in sql]) == 1
+    assert (await shared.one.jobs.get(job.id)).refused is not None
+
+
+async def test_why_nodes_refuse_jobs_is_not_read_again_once_that_is_told(
+    node: Service, journal: str
+) -> None:
+    jobs = await node.submit(*["a"] * 9)
+    await node.claims.judge(dict.fromkeys([job.id for job in jobs], NO))
+    await node.claims.end_unschedulable(600.0)
+    await node.database.fetch(
+        """UPDATE vibevoice.refusals SET failure = (
+            SELECT string_agg(sha512((job || i)::bytea), '') FROM generate_series(1, 99) i)"""
+    )
+    with psycopg.connect(journal) as look:
+        assert look.execute(claims._REFUSED, (600.0, 600.0, 9)).fetchall() == []
+        ((read,),) = look.execute(
+            """SELECT idx_scan FROM pg_stat_xact_all_tables JOIN pg_class ON reltoastrelid = relid
+                WHERE pg_class.oid = 'vibevoice.refusals'::regclass"""
+        ).fetchall()
+    assert read == 0
+
+
 async def refuse_many(node: Service, count: int) -> None:
     """So many jobs of one owner, all refused by the node."""
     await node.database.fetch(
@@ -494,6 +581,30 @@ def rows_read(journal: str, node: Service) -> int:
     return int(read)
 
 
+@pytest.mark.parametrize("analyzed", [False, True])
+async def test_a_claim_reads_a_few_rows_of_each_owner_however_many_jobs_wait_and_have_ended(
+    node: Service, journal: str, analyzed: bool
+) -> None:
+    """Before and after the server has statistics of the tables."""
+    many = """INSERT INTO vibevoice.jobs (id, owner, submitted, urgent, work_s, state, ended)
+        SELECT gen_random_uuid(), 'owner ' || i %% 5, '', i %% 2 = 0, 60, %s, %s
+        FROM generate_series(1, 3000) i"""
+    for state in (("queued", None), ("done", "now")):
+        await node.database.fetch(many, state)
+    if analyzed:
+        await node.database.fetch("ANALYZE vibevoice.jobs")
+    for token in range(100):
+        await node.database.call("claim_1", node.membership.id, f"{token}", [], 0.0, 60.0)
+    reads = """SELECT (seq_tup_read + idx_tup_fetch)::int FROM pg_stat_xact_user_tables
+        WHERE schemaname = 'vibevoice' AND relname = 'jobs'"""
+    with psycopg.connect(journal) as look:
+        claim = "SELECT FROM vibevoice.claim_1(%s, 'x', '{}', 0, 60)"
+        assert look.execute(claim, (node.membership.id,)).rowcount == 1
+        ((read,),) = look.execute(reads).fetchall()
+        look.rollback()
+    assert read < 100
+
+
 LOOKS_BEHIND_S = 3.0
 """So often a node that refuses many jobs looks behind all of them."""
 
@@ -510,6 +621,44 @@ async def test_a_claim_reads_no_more_however_many_jobs_its_node_refuses(
         read = rows_read(journal, node)
         took_s = time.monotonic() - began
     assert read < 1500
+
+
+async def test_nodes_that_refuse_many_jobs_look_behind_them_one_at_a_time_and_in_turn(
+    shared: Services, journal: str
+) -> None:
+    """All other claims wait meanwhile. The third node has not looked behind any lately."""
+    nodes = [shared.one, await shared.more(), await shared.more()]
+    await refuse_many(nodes[0], 2000)
+    for node in nodes[1:]:
+        await node.database.fetch(
+            "INSERT INTO vibevoice.refusals (job, node, failure) SELECT job, %s, failure"
+            " FROM vibevoice.refusals WHERE node = %s",
+            (node.membership.id, nodes[0].membership.id),
+        )
+    walked = (
+        "UPDATE vibevoice.services SET walked = clock_timestamp() - make_interval(secs => %s)"
+        " WHERE id = %s"
+    )
+
+    async def looks(*walked_s: float) -> list[bool]:
+        """Which of two nodes look behind all, that did so this long ago."""
+        for node, since_s in zip(nodes, walked_s, strict=False):
+            await node.database.fetch(walked, (since_s, node.membership.id))
+        return [rows_read(journal, node) >= 1500 for node in nodes[:2]]
+
+    assert await looks(600.0, 600.0) == [True, True]
+    took_s = LOOKS_BEHIND_S
+    while took_s >= 0.9 * LOOKS_BEHIND_S:  # not if the machine was busy
+        began = time.monotonic()
+        found = await looks(0.0, 600.0), await looks(1.1 * LOOKS_BEHIND_S, 600.0)
+        took_s = time.monotonic() - began
+    assert found == ([False, False], [True, True])
+    took_s = LOOKS_BEHIND_S
+    while took_s >= 0.9 * LOOKS_BEHIND_S:
+        began = time.monotonic()
+        found = await looks(1.1 * LOOKS_BEHIND_S, 4.0 * LOOKS_BEHIND_S)
+        took_s = time.monotonic() - began
+    assert found == [False, True], "of two that look behind all, each waits for the other"
 
 
 async def test_a_job_behind_hundreds_that_its_node_refuses_is_claimed(node: Service) -> None:

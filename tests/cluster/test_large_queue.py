@@ -22,6 +22,10 @@ FILL = """
 WAITING, ENDED = "('queued', NULL::timestamptz)", "('done', now())"
 CALLS = (
     "beat_1('node', true, false)",
+    "expire_1('{node}', '{NULL}')",
+    """submit_1('new', 'owner 7', NULL, '', true, true, 'auto', 1, 1, NULL, NULL, NULL, NULL,
+        1000000)""",
+    "claim_1('node', 'another token', '{}', 0, 60)",
     "judge_1('node', '{queued 7, queued 8}', ARRAY[NULL, ''::bytea])",
     """report_1('queued 9', 'token', 0, '{1}', '{1}', '{f}', '{begun}', '{NULL}', '{NULL}',
         'running', 0, '', 0, NULL)""",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -15,9 +16,11 @@ from shared_job_services import SEGMENT, service, submitted
 from sidecar import errors
 from sidecar.cluster.claims import WAITING
 from sidecar.cluster.membership import HeartbeatObserver, Membership
-from sidecar.jobs.job_record import InterruptedChange, JobState, StartedChange
+from sidecar.jobs.job_record import InterruptedChange, JobFailure, JobState, StartedChange
 from sidecar.storage.postgres_database import SESSIONS_CHANNEL
 from sidecar.storage.postgres_settings import EXPIRY_HEARTBEATS, HEARTBEAT_INTERVAL_S
+
+NO = JobFailure.of(errors.AudioTooLong())
 
 
 def looked(*looks: tuple[float, float, dict[str, int]]) -> list[str]:
@@ -75,6 +78,57 @@ async def test_jobs_of_a_dead_service_are_free_and_count_its_death(
         assert await one.report(first, running, SEGMENT) is None
         again = {(await other.claim() or first).record.id for _ in range(2)}
         assert again == {begun.id, waiting.id}
+
+
+async def test_an_expiry_writes_the_jobs_of_its_node_and_no_row_of_those_that_it_only_judged(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
+        jobs = await one.submit(*["a"] * 60)
+        await one.claims.judge({job.id: NO if at % 2 else None for at, job in enumerate(jobs)})
+        assert await one.claim() is not None
+        with psycopg.connect(journal) as look:
+            look.execute("SELECT vibevoice.expire_1('{one}', '{NULL}')")
+            ((written,),) = look.execute(
+                """SELECT sum(n_tup_upd + n_tup_del)::int FROM pg_stat_xact_user_tables
+                    WHERE schemaname = 'vibevoice' AND relname IN ('jobs', 'refusals')"""
+            ).fetchall()
+            look.rollback()
+        assert written < 5
+        await one.membership.leave()
+        assert len(await other.claims.unjudged(99)) == 60
+        await other.database.call("tidy_1")
+        assert await other.database.fetch("SELECT FROM vibevoice.refusals") == []
+
+
+@pytest.mark.parametrize("call", ["expire", "follow"])
+async def test_jobs_are_locked_in_the_order_of_their_ids(
+    journal: str, tmp_path: Path, call: str
+) -> None:
+    """Two calls that lock several jobs in another order would stop each other."""
+    async with service(journal, tmp_path) as one:
+        first, second = sorted((submitted("z"), submitted("a")), key=lambda job: job.id)
+        for job in (replace(second, owner="a"), replace(first, owner="z")):
+            await one.jobs.submit(job)
+            assert await one.claim() is not None
+        with psycopg.connect(journal) as holder, psycopg.connect(journal) as look:
+            holder.execute("SELECT FROM vibevoice.jobs WHERE id = %s FOR UPDATE", (first.id,))
+            waits = asyncio.create_task(
+                one.membership.leave()
+                if call == "expire"
+                else one.follower._mark([second.id, first.id])
+            )
+            await until(lambda: _waits(look))
+            free = "SELECT id FROM vibevoice.jobs FOR UPDATE SKIP LOCKED"
+            assert look.execute(free).fetchall() == [(second.id,)]
+            look.rollback()
+            holder.rollback()
+        await waits
+
+
+def _waits(look: psycopg.Connection) -> bool:
+    blocked = "SELECT FROM pg_locks WHERE NOT granted"
+    return bool(look.execute(blocked).fetchall())
 
 
 async def test_a_service_that_beat_meanwhile_is_not_expired_by_an_older_look(

@@ -137,6 +137,56 @@ async def test_only_so_many_jobs_wait_of_all_services(journal: str, tmp_path: Pa
         assert len(await there(one)) == 3
 
 
+ROWS_READ = """SELECT (seq_tup_read + idx_tup_fetch)::int FROM pg_stat_xact_user_tables
+    WHERE schemaname = 'vibevoice' AND relname = 'jobs'"""
+MANY = """INSERT INTO vibevoice.jobs (id, owner, submitted, urgent, work_s, state, ended)
+    SELECT md5(%s || i), 'many', ''::bytea, true, 60, %s, %s FROM generate_series(1, %s) i"""
+SUBMIT = """SELECT outcome FROM vibevoice.submit_1(gen_random_uuid()::text, 'me', NULL, '', true,
+    true, 'auto', 3, 3, NULL, NULL, NULL, NULL, %s)"""
+
+
+async def test_a_submission_reads_no_row_of_jobs_that_wait_unless_the_queue_is_nearly_full(
+    front: Service, journal: str
+) -> None:
+    with psycopg.connect(journal, autocommit=True) as look:
+        look.execute(MANY, ("e", "done", "now", 3000))
+        look.execute(MANY, ("w", "queued", None, 3000))
+        look.execute("ANALYZE vibevoice.jobs")
+        await front.membership._count()
+        for limit, outcome, most in (
+            (10_000, "accepted", 50),
+            (3001, "accepted", 3150),
+            (3000, "queue_full", 3150),
+            (100, "queue_full", 3150),
+        ):
+            with psycopg.connect(journal) as front_s:  # its statistics are of this call only
+                assert front_s.execute(SUBMIT, (limit,)).fetchall() == [(outcome,)]
+                ((read,),) = front_s.execute(ROWS_READ).fetchall()
+                front_s.rollback()
+            assert read <= most, limit
+        for _ in range(3):  # and so do those that came since the last count
+            assert look.execute(SUBMIT, (3003,)).fetchall() == [("accepted",)]
+        assert look.execute(SUBMIT, (3003,)).fetchall() == [("queue_full",)]
+
+
+async def test_services_share_a_count_of_all_jobs_until_it_is_a_second_old(
+    front: Service, node: Service, journal: str
+) -> None:
+    await front.submit("me", "me")
+    claim = await claimed(node)
+    await node.report(claim, claim.record, StartedChange())
+    await front.membership._count()
+    await front.submit("me")
+    await node.membership._count(60.0)
+    assert (node.membership.waiting, node.membership.running) == (1, 1)
+    with psycopg.connect(journal) as look:
+        assert look.execute("SELECT * FROM vibevoice.count_1(60)").fetchall() == [(1, 1)]
+        assert look.execute(ROWS_READ).fetchall() == [(0,)]
+    await front.database.fetch("UPDATE vibevoice.sweeps SET at = at - interval '61 s'")
+    await node.membership._count(60.0)
+    assert (node.membership.waiting, node.membership.running) == (2, 1)
+
+
 async def test_how_soon_waiting_jobs_begin_is_known_while_somebody_asks(
     front: Service, node: Service
 ) -> None:
@@ -552,6 +602,33 @@ async def test_a_job_that_has_just_begun_counts_in_the_predicted_wait_of_the_nex
     turn = (await front.jobs.turns([waits]))[waits.id]
     assert turn.position == 0
     assert turn.wait_s > 0
+
+
+async def test_the_order_of_a_long_queue_is_worked_out_once_a_second_whoever_asks(
+    front: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_jobs, "POSITIONS_INTERVAL_S", 600.0)
+    call, called = front.database.call, list[str]()
+
+    async def counted(function: str, *values: object) -> object:
+        called.append(function)
+        return await call(function, *values)
+
+    jobs = await front.submit(*["me"] * 3)
+    monkeypatch.setattr(front.database, "call", counted)
+    for job in jobs:
+        assert (await front.jobs.turns([job]))[job.id].position == jobs.index(job)
+    assert len(called) == 1
+    jobs += await front.submit("me")
+    assert (await front.jobs.turns(jobs[-1:]))[jobs[-1].id].position == 3, "the queue is short"
+    monkeypatch.setattr(postgres_jobs, "LONG_QUEUE", 3, raising=False)
+    jobs += await front.submit("me")
+    await front.jobs.delete(jobs[0].id)
+    called.clear()
+    assert (await front.jobs.turns(jobs)).keys() == {job.id for job in jobs[:-1]}
+    assert called == []
+    monkeypatch.setattr(postgres_jobs, "POSITIONS_INTERVAL_S", 0.0)
+    assert (await front.jobs.turns(jobs)).keys() == {job.id for job in jobs[1:]}
 
 
 async def test_a_list_with_a_row_that_is_damaged_has_the_others(front: Service) -> None:

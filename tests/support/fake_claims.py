@@ -184,7 +184,7 @@ class FakeClaims(ClaimStore):
             and not any(node._said(record.id) is None for node in self.shared.nodes)
         ][:most]
 
-    async def end_unschedulable(self, patience_s: float) -> None:
+    async def end_unschedulable(self, patience_s: float, every_s: float = 0.0) -> None:
         self._reach("end_unschedulable")
         for record in self._waiting():
             said = [node._said(record.id) for node in self.shared.nodes]

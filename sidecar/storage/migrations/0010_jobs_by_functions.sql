@@ -17,6 +17,9 @@ DROP TABLE IF EXISTS vibevoice.desired, vibevoice.nodes, vibevoice.refusals, vib
 ALTER TABLE vibevoice.shares RENAME TO owners;
 INSERT INTO vibevoice.owners SELECT DISTINCT owner, 0 FROM vibevoice.jobs ON CONFLICT DO NOTHING;
 ALTER TABLE vibevoice.owners SET (fillfactor = 50);
+-- The share at which an owner joins: that of the owner of the last claimed job, after this job.
+CREATE TABLE vibevoice.passed (had_s double precision NOT NULL) WITH (fillfactor = 50);
+INSERT INTO vibevoice.passed SELECT coalesce(max(had_s), 0) FROM vibevoice.owners;
 
 -- Registered services. Each service increments its own heartbeat (`beat`); the others observe by
 -- their own clocks whether it stands still. A new row begins with a number that no earlier row of
@@ -29,6 +32,7 @@ CREATE TABLE vibevoice.services (
     draining boolean NOT NULL DEFAULT false,
     places int NOT NULL DEFAULT 0,
     begins boolean NOT NULL DEFAULT false,
+    beaten timestamptz NOT NULL DEFAULT clock_timestamp(),  -- a hint
     given timestamptz NOT NULL DEFAULT '-infinity',
     walked timestamptz NOT NULL DEFAULT '-infinity') WITH (fillfactor = 50);
 
@@ -58,7 +62,7 @@ ALTER TABLE vibevoice.jobs
     ADD summary bytea,                 -- the summary for lists of a job that is done
     ADD recording text,                -- its name in the storage, while it is there
     ADD recording_bytes bigint,
-    ADD able_by text REFERENCES vibevoice.services (id) ON DELETE SET NULL,  -- a node that can run it
+    ADD able_by text,                  -- a node that can run it, perhaps expired since
     ADD refused_by text[],             -- the nodes whose refusals its last `refused` event contains
     ADD left_as text,                  -- its client timed out: a code of its request,
     ADD left_until timestamptz,        -- until when a repeated request is accepted,
@@ -80,11 +84,8 @@ ALTER TABLE vibevoice.jobs ALTER submitted SET STORAGE EXTERNAL, ALTER summary S
 DROP INDEX IF EXISTS vibevoice.jobs_open;
 CREATE INDEX jobs_of_owner ON vibevoice.jobs (owner, place);
 CREATE INDEX jobs_open ON vibevoice.jobs (owner, place) WHERE ended IS NULL;
-CREATE INDEX jobs_waiting ON vibevoice.jobs (owner, urgent, place)
+CREATE INDEX jobs_waiting ON vibevoice.jobs (owner, urgent, (place + 0))  -- of no other index
     WHERE state = 'queued' AND claim IS NULL;
-CREATE INDEX jobs_unjudged ON vibevoice.jobs (place)
-    WHERE state = 'queued' AND claim IS NULL AND able_by IS NULL;
-CREATE INDEX jobs_by_able ON vibevoice.jobs (able_by) WHERE able_by IS NOT NULL;
 CREATE UNIQUE INDEX jobs_by_claim ON vibevoice.jobs (claim) WHERE claim IS NOT NULL;
 CREATE INDEX jobs_by_node ON vibevoice.jobs (node) WHERE node IS NOT NULL;
 CREATE INDEX jobs_ended ON vibevoice.jobs (owner, touched DESC) WHERE ended IS NOT NULL;
@@ -115,32 +116,45 @@ UPDATE vibevoice.sessions SET until = now() + make_interval(secs => grace_s) WHE
 -- Why nodes cannot run jobs, by their last verdicts.
 CREATE TABLE vibevoice.refusals (
     job text NOT NULL REFERENCES vibevoice.jobs (id) ON DELETE CASCADE,
-    node text NOT NULL REFERENCES vibevoice.services (id) ON DELETE CASCADE,
+    node text NOT NULL,
     since timestamptz NOT NULL DEFAULT clock_timestamp(),
     at timestamptz NOT NULL DEFAULT clock_timestamp(),  -- time of the last refusal
     failure bytea NOT NULL,
     PRIMARY KEY (job, node));
-CREATE INDEX refusals_by_node ON vibevoice.refusals (node);
 
 -- Deleted jobs, whose submission may yet be executed late by the server.
 CREATE TABLE vibevoice.tombstones (
     id text PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp());
-CREATE INDEX tombstones_by_age ON vibevoice.tombstones USING brin (at);
 -- Recordings to be deleted from the storage: a service deletes them there, and then here.
 CREATE TABLE vibevoice.doomed_recordings (name text PRIMARY KEY);
 
--- Time of the last sweep over all owners, by one service for all.
-CREATE TABLE vibevoice.sweeps (at timestamptz NOT NULL) WITH (fillfactor = 50);
-INSERT INTO vibevoice.sweeps VALUES ('-infinity');
+-- Tasks that one service does for all, and when it last began. 'count': the jobs that waited and
+-- ran, and the last `place` of that time.
+CREATE TABLE vibevoice.sweeps (
+    task text PRIMARY KEY, at timestamptz NOT NULL DEFAULT '-infinity',
+    waiting bigint DEFAULT 0, running bigint DEFAULT 0, place bigint DEFAULT 0
+) WITH (fillfactor = 50);
+INSERT INTO vibevoice.sweeps VALUES ('retention'), ('refused'), ('count');
 
--- Owners with unfinished jobs; one index descent for each.
-CREATE FUNCTION vibevoice.active_owners_1() RETURNS TABLE (owner text) STABLE LANGUAGE sql AS $$
-    WITH RECURSIVE active (owner) AS (
-        (SELECT j.owner FROM vibevoice.jobs j WHERE ended IS NULL ORDER BY j.owner LIMIT 1)
-        UNION ALL
-        SELECT (SELECT j.owner FROM vibevoice.jobs j WHERE ended IS NULL AND j.owner > active.owner
-            ORDER BY j.owner LIMIT 1) FROM active WHERE active.owner IS NOT NULL)
-    SELECT active.owner FROM active WHERE active.owner IS NOT NULL $$;
+-- Return a row if it is the caller's turn to do a task that is done every `every_s` seconds.
+CREATE FUNCTION vibevoice.turn_1(task_ text, every_s float8) RETURNS SETOF text LANGUAGE sql AS $$
+    UPDATE vibevoice.sweeps SET at = clock_timestamp() WHERE task = (
+        SELECT task FROM vibevoice.sweeps WHERE task = task_ AND NOT at
+            BETWEEN clock_timestamp() - make_interval(secs => every_s) AND clock_timestamp()
+        FOR UPDATE SKIP LOCKED) RETURNING task $$;
+
+-- Return how many jobs wait and run, as counted at most `age_s` seconds ago.
+CREATE FUNCTION vibevoice.count_1(age_s float8) RETURNS TABLE (waiting bigint, running bigint)
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM vibevoice.turn_1('count', age_s)) THEN
+        UPDATE vibevoice.sweeps s SET (place, waiting, running) = (
+            SELECT (SELECT last_value FROM vibevoice.jobs_place_seq),
+                count(*) FILTER (WHERE state = 'queued'), count(*) FILTER (WHERE state = 'running')
+            FROM vibevoice.jobs WHERE ended IS NULL) WHERE task = 'count';
+    END IF;
+    RETURN QUERY SELECT s.waiting, s.running FROM vibevoice.sweeps s WHERE task = 'count';
+END $$;
 
 -- Notify the services that follow a job of its events. If all services were notified, each would
 -- wake up for every event of the cluster. `events`: the events themselves, unless they are too long
@@ -182,23 +196,22 @@ BEGIN
     WHERE id = job_;
 END $$;
 
--- Register an owner, or one that had no unfinished jobs and returns. It starts at the least share
--- of the active owners, so that no owner saves up work. Rows of others are locked against deletion
--- only, because claims update them.
+-- Register an owner, or one that had no unfinished jobs and returns. It starts at the present share,
+-- so that no owner saves up work, and none waits for ever behind newcomers.
 CREATE FUNCTION vibevoice.join_1(owner_ text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM FROM vibevoice.owners WHERE owner = owner_ FOR KEY SHARE;
+    PERFORM FROM vibevoice.owners WHERE owner = owner_ FOR KEY SHARE;  -- claims update it
     IF FOUND AND EXISTS (SELECT FROM vibevoice.jobs WHERE owner = owner_ AND ended IS NULL) THEN
         RETURN;
     END IF;
-    INSERT INTO vibevoice.owners AS o (owner, had_s) VALUES (owner_, 0)
-        ON CONFLICT (owner) DO UPDATE SET had_s = o.had_s;
-    UPDATE vibevoice.owners SET had_s = greatest(had_s, coalesce(
-            (SELECT min(had_s) FROM vibevoice.owners JOIN vibevoice.active_owners_1() USING (owner)),
-            (SELECT max(had_s) FROM vibevoice.owners)))
-        WHERE owner = owner_ AND NOT EXISTS (
-            SELECT FROM vibevoice.jobs WHERE owner = owner_ AND ended IS NULL);
+    INSERT INTO vibevoice.owners AS o SELECT owner_, had_s FROM vibevoice.passed
+        ON CONFLICT (owner) DO UPDATE SET had_s = greatest(o.had_s, excluded.had_s);
 END $$;
+
+-- Charge an owner for a job that is claimed.
+CREATE FUNCTION vibevoice.charge_1(owner_ text, work_s float8) RETURNS void LANGUAGE sql AS $$
+    WITH o AS (UPDATE vibevoice.owners SET had_s = had_s + work_s WHERE owner = owner_ RETURNING had_s)
+    UPDATE vibevoice.passed SET had_s = o.had_s FROM o $$;
 
 -- Return whether a job of this id was deleted before its submission. Calls with one id are
 -- serialized.
@@ -209,11 +222,13 @@ BEGIN
 END $$;
 
 -- Return a node that can start a submitted job; none if other jobs wait, which go first. The choice
--- rotates: a node that was given a job a moment ago may not show it yet, and a node may be dead.
+-- rotates: a node that was given a job a moment ago may not show it yet, and a node whose heartbeat
+-- is not late may be dead.
 CREATE FUNCTION vibevoice.idle_1() RETURNS TABLE (node text, begins boolean) LANGUAGE sql AS $$
     SELECT s.id, s.begins AND NOT EXISTS (SELECT FROM vibevoice.jobs j WHERE j.node = s.id)
     FROM vibevoice.services s
     WHERE s.places > (SELECT count(*) FROM vibevoice.jobs j WHERE j.node = s.id) AND NOT draining
+        AND beaten > clock_timestamp() - interval '1.5 s'
         AND NOT given BETWEEN clock_timestamp() - interval '0.25 s' AND clock_timestamp()
         AND NOT EXISTS (SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL)
     ORDER BY given, s.id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED $$;
@@ -226,14 +241,18 @@ CREATE FUNCTION vibevoice.submit_1(
     id_ text, owner_ text, key_ text, submitted_ bytea, kept_ boolean, urgent_ boolean,
     wanted_ text, audio_s_ float8, work_s_ float8, recording_ text, recording_bytes_ bigint,
     front_ text, follower_ text, limit_ int)
-RETURNS TABLE (outcome text, job text) LANGUAGE plpgsql AS $$
+RETURNS TABLE (outcome text, job text) LANGUAGE plpgsql
+SET enable_seqscan = off SET jit = off AS $$
 DECLARE there text; idle record; token text := gen_random_uuid();
 BEGIN
     IF vibevoice.buried_1(id_) THEN
         RETURN QUERY SELECT 'deleted', id_;
         RETURN;
     END IF;
-    IF limit_ <= (SELECT count(*) FROM (
+    -- No more wait than at the last count and came since; only if that is too many, they are counted.
+    IF limit_ <= (SELECT waiting + last_value - place FROM vibevoice.sweeps, vibevoice.jobs_place_seq
+            WHERE task = 'count')
+        AND limit_ <= (SELECT count(*) FROM (
             SELECT FROM vibevoice.jobs WHERE state = 'queued' AND ended IS NULL LIMIT limit_) waiting)
         AND NOT EXISTS (SELECT FROM vibevoice.jobs
             WHERE id = id_ OR (owner = owner_ AND idempotency_key = key_)) THEN
@@ -256,7 +275,7 @@ BEGIN
     END IF;
     IF idle.node IS NOT NULL THEN
         UPDATE vibevoice.services SET given = clock_timestamp() WHERE id = idle.node;
-        UPDATE vibevoice.owners SET had_s = had_s + work_s_ WHERE owner = owner_;
+        PERFORM vibevoice.charge_1(owner_, work_s_);
         PERFORM pg_notify('vibevoice_given_' || idle.node, concat_ws(
             E'\t', token, id_, idle.begins::int, encode(submitted_, 'base64')));
     ELSE
@@ -289,6 +308,15 @@ END $$;
 CREATE FUNCTION vibevoice.later_1(urgent boolean, came timestamptz) RETURNS boolean
     STABLE LANGUAGE sql RETURN NOT urgent AND came > statement_timestamp() - interval '10 min';
 
+-- Owners with waiting jobs; one index descent for each.
+CREATE FUNCTION vibevoice.waiting_owners_1() RETURNS TABLE (owner text) STABLE LANGUAGE sql AS $$
+    WITH RECURSIVE waiting (owner) AS (
+        SELECT min(j.owner) FROM vibevoice.jobs j WHERE state = 'queued' AND claim IS NULL
+        UNION ALL
+        SELECT (SELECT min(j.owner) FROM vibevoice.jobs j WHERE state = 'queued' AND claim IS NULL
+            AND j.owner > waiting.owner) FROM waiting WHERE waiting.owner IS NOT NULL)
+    SELECT waiting.owner FROM waiting WHERE waiting.owner IS NOT NULL $$;
+
 -- Return the next job for a node: of each owner the first that the node does not refuse; of these
 -- the one whose owner would have had least by its end. `only_`: only jobs of these precisions.
 -- `near_`: jobs of an owner and priority that are searched, since all claims wait for this; NULL:
@@ -296,11 +324,11 @@ CREATE FUNCTION vibevoice.later_1(urgent boolean, came timestamptz) RETURNS bool
 CREATE FUNCTION vibevoice.next_1(node_ text, only_ text[], skip text[], near_ int)
 RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $$
     SELECT first.id, first.wanted, first.came
-    FROM vibevoice.active_owners_1() o LEFT JOIN vibevoice.owners had USING (owner)
+    FROM vibevoice.waiting_owners_1() o LEFT JOIN vibevoice.owners had USING (owner)
     CROSS JOIN LATERAL (
         SELECT head.* FROM (VALUES (true), (false)) kinds (urgent) CROSS JOIN LATERAL (
             SELECT near.* FROM (
-                SELECT id, q.wanted, q.came, work_s, place, q.urgent FROM vibevoice.jobs q
+                SELECT id, q.wanted, q.came, work_s, place + 0 AS place, q.urgent FROM vibevoice.jobs q
                 WHERE q.owner = o.owner AND q.urgent = kinds.urgent AND state = 'queued'
                     AND claim IS NULL
                 ORDER BY place LIMIT near_) near
@@ -317,7 +345,9 @@ RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $
 CREATE FUNCTION vibevoice.claim_1(
     node_ text, claim_ text, loaded_ text[], loaded_for_s float8, passed_over_s float8,
     begins_ boolean DEFAULT false)
-RETURNS TABLE (job text, seq bigint, submitted bytea, more boolean) LANGUAGE plpgsql AS $$
+RETURNS TABLE (job text, seq bigint, submitted bytea, more boolean) LANGUAGE plpgsql
+-- Whatever the statistics say: `jobs_waiting` has the first jobs of each owner in their order.
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off AS $$
 DECLARE due record; other record; had record; skip text[] := '{}';
 BEGIN
     -- One claim at a time, a few milliseconds each: each has to see what the one before took.
@@ -330,9 +360,12 @@ BEGIN
         THEN RETURN; END IF;
     WHILE cardinality(skip) < 20 LOOP
         SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip, 200);
-        IF NOT FOUND THEN  -- search beyond refused jobs: tenths of a second, so only now and then
-            UPDATE vibevoice.services SET walked = clock_timestamp()
-                WHERE id = node_ AND walked < clock_timestamp() - interval '3 s';
+        IF NOT FOUND THEN  -- search beyond refused jobs: tenths of a second, so one node in 3 s, in turn
+            UPDATE vibevoice.services SET walked = clock_timestamp() FROM (
+                SELECT count(*) AS nodes, max(s.walked) AS last FROM vibevoice.services s
+                WHERE s.walked BETWEEN clock_timestamp() - interval '5 min' AND clock_timestamp()
+            ) w WHERE id = node_ AND walked < clock_timestamp() - nodes * interval '3 s'
+                AND (last < clock_timestamp() - interval '3 s') IS NOT FALSE;
             IF FOUND THEN
                 SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip, NULL);
             END IF;
@@ -346,7 +379,7 @@ BEGIN
         END IF;
         -- A row that another call has locked for a moment is left to the next claim.
         SELECT j.id, j.owner, j.work_s, j.seq, j.submitted INTO had FROM vibevoice.jobs j
-            WHERE j.id = due.job AND j.state = 'queued' AND j.claim IS NULL
+            WHERE j.id = due.job AND (j.state || coalesce(j.claim, '')) = 'queued'  -- no partial index
             FOR UPDATE SKIP LOCKED;
         EXIT WHEN FOUND;
         skip := skip || due.job;
@@ -354,7 +387,7 @@ BEGIN
     IF had.id IS NULL THEN RETURN; END IF;
     UPDATE vibevoice.jobs SET claim = claim_, node = node_, able_by = NULL, begins = begins_
         WHERE id = had.id;
-    UPDATE vibevoice.owners SET had_s = had_s + had.work_s WHERE owner = had.owner;
+    PERFORM vibevoice.charge_1(had.owner, had.work_s);
     RETURN QUERY SELECT had.id, had.seq, had.submitted,
         EXISTS (SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL);
 END $$;
@@ -427,8 +460,8 @@ END $$;
 CREATE FUNCTION vibevoice.beat_1(id_ text, works_ boolean, draining_ boolean,
     places_ int DEFAULT 0, begins_ boolean DEFAULT false) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE vibevoice.services SET beat = beat + 1, draining = draining_, places = places_
-        WHERE id = id_;
+    UPDATE vibevoice.services SET beat = beat + 1, beaten = clock_timestamp(),
+        draining = draining_, places = places_ WHERE id = id_;
     IF FOUND THEN RETURN; END IF;
     INSERT INTO vibevoice.services (id, works, draining, places, begins)
         VALUES (id_, works_, draining_, places_, begins_) ON CONFLICT (id) DO NOTHING;
@@ -447,8 +480,8 @@ BEGIN
     SELECT array_agg(id) INTO gone FROM (
         SELECT s.id FROM vibevoice.services s JOIN unnest(ids, beats) u (i, b) ON s.id = u.i
         WHERE s.beat = coalesce(u.b, s.beat) ORDER BY s.id FOR UPDATE OF s) locked;
-    FOR j IN SELECT id, begins FROM vibevoice.jobs
-            WHERE node = ANY (gone) ORDER BY owner, id FOR UPDATE LOOP
+    FOR j IN SELECT id, begins FROM (SELECT id, owner, begins FROM vibevoice.jobs
+            WHERE node = ANY (gone) ORDER BY id FOR UPDATE) locked ORDER BY owner, id LOOP
         IF j.begins THEN
             UPDATE vibevoice.jobs SET state = 'running' WHERE id = j.id;
             PERFORM vibevoice.append_1(j.id, 'begun');
@@ -571,24 +604,26 @@ CREATE FUNCTION vibevoice.unjudged_1(node_ text, most int)
 RETURNS TABLE (job text, submitted bytea) STABLE LANGUAGE sql AS $$
     SELECT j.id, j.submitted FROM vibevoice.jobs j
     LEFT JOIN vibevoice.refusals r ON r.job = j.id AND r.node = node_
-    WHERE state = 'queued' AND claim IS NULL AND able_by IS NULL AND (r.at
-        BETWEEN clock_timestamp() - interval '30 s' AND clock_timestamp()) IS NOT TRUE
+    WHERE state = 'queued' AND claim IS NULL
+        AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = able_by)
+        AND (r.at BETWEEN clock_timestamp() - interval '30 s' AND clock_timestamp()) IS NOT TRUE
     ORDER BY coalesce(r.at, j.came), place LIMIT most $$;
 
--- Waiting jobs that all registered nodes refuse: the refusals, whether the last `refused` event has
+-- Waiting jobs that all registered nodes refuse: these nodes, whether the last `refused` event has
 -- them, and for how many seconds all nodes have refused. A node renews a refusal after 30 s; a busy
 -- one that refuses 2000 jobs renews each within 5 min.
 CREATE VIEW vibevoice.refused_1 AS
-    SELECT id AS job, seq, nodes, failures, refused_by IS NOT DISTINCT FROM nodes AS told,
+    SELECT id AS job, seq, nodes, refused_by IS NOT DISTINCT FROM nodes AS told,
         extract(epoch FROM clock_timestamp() - since)::float8 AS for_s
     FROM vibevoice.jobs JOIN (
-        SELECT r.job, array_agg(r.node ORDER BY r.node) AS nodes, max(since) AS since,
-            array_agg(failure ORDER BY r.node) AS failures
+        SELECT r.job, array_agg(r.node ORDER BY r.node) AS nodes, max(since) AS since
         FROM vibevoice.refusals r JOIN vibevoice.services s ON s.id = r.node
         WHERE works AND NOT draining AND at > clock_timestamp() - interval '5 min'
         GROUP BY r.job) said ON said.job = id
-    WHERE state = 'queued' AND claim IS NULL AND able_by IS NULL AND cardinality(nodes) = (
-        SELECT count(*) FROM vibevoice.services WHERE works AND NOT draining);
+    WHERE state = 'queued' AND claim IS NULL
+        AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = able_by)
+        AND cardinality(nodes) = (
+            SELECT count(*) FROM vibevoice.services WHERE works AND NOT draining);
 
 -- Append that these nodes, which are all, refuse a job, or (`ends_`) end it for that, if its last
 -- event is still `base` and all still refuse. Return the seconds since its submission, if this call
@@ -599,9 +634,10 @@ RETURNS float8 LANGUAGE plpgsql AS $$
 DECLARE j vibevoice.jobs;
 BEGIN
     SELECT * INTO j FROM vibevoice.jobs WHERE id = job_ AND seq = base AND state = 'queued'
-        AND claim IS NULL AND able_by IS NULL FOR UPDATE;
+        AND claim IS NULL FOR UPDATE;
     IF NOT FOUND OR cardinality(nodes_) > (SELECT count(*) FROM vibevoice.refusals
-        WHERE job = job_ AND node = ANY (nodes_)) THEN RETURN NULL; END IF;
+        WHERE job = job_ AND node = ANY (nodes_)) OR EXISTS (
+        SELECT FROM vibevoice.services s WHERE s.id = j.able_by) THEN RETURN NULL; END IF;
     IF ends_ THEN
         PERFORM vibevoice.finish_1(job_, 'failed');
     ELSE
@@ -611,25 +647,21 @@ BEGIN
     RETURN CASE WHEN ends_ THEN extract(epoch FROM clock_timestamp() - j.came) END;
 END $$;
 
--- Return how many jobs go before each of these, and their seconds of work, in the order of claims;
--- and how many run, and their remaining seconds of work. It is one statement, so that a job that
--- starts meanwhile is either ahead or running.
-CREATE FUNCTION vibevoice.turns_1(ids text[])
-RETURNS TABLE (job text, ahead bigint, ahead_s float8, running bigint, left_s float8)
+-- Return the waiting jobs in the order of claims, with their seconds of work; and how many run, and
+-- their remaining seconds of work. It is one statement, so that a job that starts meanwhile is
+-- either in line or running.
+CREATE FUNCTION vibevoice.line_1()
+RETURNS TABLE (jobs text[], works_s float8[], running bigint, left_s float8)
 STABLE LANGUAGE sql AS $$
-    SELECT id, ahead, ahead_s, now.running, now.left_s FROM (
-        SELECT id, row_number() OVER line - 1 AS ahead, sum(work_s) OVER line - work_s AS ahead_s
-        FROM (
-            SELECT id, place, work_s, claim IS NULL AS waits, coalesce(had_s, 0)
-                + sum(work_s) OVER (
-                    PARTITION BY owner ORDER BY vibevoice.later_1(urgent, came), place) AS end_s
-            FROM vibevoice.jobs LEFT JOIN vibevoice.owners USING (owner)
-            WHERE state = 'queued' AND ended IS NULL
-        ) queued WINDOW line AS (ORDER BY waits, end_s, place ROWS UNBOUNDED PRECEDING)
-    ) ordered, (
+    SELECT array_agg(id ORDER BY waits, end_s, place), array_agg(work_s ORDER BY waits, end_s, place),
+        now.running, now.left_s FROM (
+        SELECT id, place, work_s, claim IS NULL AS waits, coalesce(had_s, 0) + sum(work_s) OVER (
+            PARTITION BY owner ORDER BY vibevoice.later_1(urgent, came), place) AS end_s
+        FROM vibevoice.jobs LEFT JOIN vibevoice.owners USING (owner)
+        WHERE state = 'queued' AND ended IS NULL) queued, (
         SELECT count(*) AS running, coalesce(sum(work_s * (1 - fraction)), 0) AS left_s
-        FROM vibevoice.jobs WHERE claim IS NOT NULL AND state = 'running'
-    ) now WHERE id = ANY (ids) $$;
+        FROM vibevoice.jobs WHERE claim IS NOT NULL AND state = 'running') now
+    GROUP BY now.running, now.left_s $$;
 
 -- Restart the retention of a job that its owner reads. An unfinished or unknown job does not
 -- change.
@@ -680,7 +712,8 @@ BEGIN
     RETURN greatest(deleted, forgotten);
 END $$;
 
--- Delete owners without jobs, and tombstones so old that no earlier call can still be executed.
+-- Delete owners without jobs, tombstones so old that no earlier call can still be executed, and
+-- refusals of nodes that have expired: some ten thousand in a tenth of a second.
 CREATE FUNCTION vibevoice.tidy_1() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE idle text[];
 BEGIN
@@ -692,6 +725,9 @@ BEGIN
     DELETE FROM vibevoice.owners o WHERE owner = ANY (idle)
         AND NOT EXISTS (SELECT FROM vibevoice.jobs j WHERE j.owner = o.owner);
     DELETE FROM vibevoice.tombstones WHERE at < clock_timestamp() - interval '1 hour';
+    DELETE FROM vibevoice.refusals WHERE (job, node) IN (SELECT job, node FROM vibevoice.refusals
+        WHERE NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = node)
+        LIMIT 20000 FOR UPDATE SKIP LOCKED);
 END $$;
 
 -- Leave the job of a client that timed out to the next request with the same code. `taker_`: the
