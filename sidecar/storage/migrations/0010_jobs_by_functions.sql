@@ -496,7 +496,8 @@ END $$;
 -- Release what waits for services that are not registered, also by calls that were executed late:
 -- jobs whose clients wait there (such a service may return), and live sessions. At most 1000 jobs;
 -- the next sweep does the rest.
-CREATE FUNCTION vibevoice.release_orphans_1() RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION vibevoice.release_orphans_1() RETURNS void LANGUAGE plpgsql
+SET enable_seqscan = off SET jit = off AS $$
 BEGIN
     UPDATE vibevoice.jobs SET left_until = clock_timestamp() + interval '30 s' WHERE id IN (
         SELECT id FROM vibevoice.jobs WHERE awaited_by IS NOT NULL AND left_until IS NULL
