@@ -158,7 +158,8 @@ async def test_without_its_synchronous_standby_no_service_expires(
                     beats = asyncio.ensure_future(
                         late.execute("SELECT vibevoice.beat_1('one', true, false)")
                     )
-                    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+                    waits = """SELECT count(*) FROM pg_stat_activity
+                        WHERE wait_event = 'SyncRep' AND query LIKE '%beat_1(''one''%'"""
                     await until(lambda: look.execute(waits).fetchone() == (1,))
                     assert dict(await other.database.fetch(services)) == seen
                     with pytest.raises(errors.JournalUnreachable):
