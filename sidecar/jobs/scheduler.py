@@ -3,8 +3,8 @@
 Owners share by predicted seconds of work, not by the number of files: weighted fair queueing
 (Demers, Keshav, Shenker 1989) with equal weights. Each owner has a tag, the work it has had; the
 owner with the least work by the end of its next job goes first. An owner that returns after a while
-starts at the tag of the owner of the job that started last (self-clocked fair queueing: Golestani
-1994). So no owner saves up work, and none waits for ever behind newcomers.
+starts at the time that has passed for all (the work done, divided by the owners that wanted it). So
+no owner saves up work, and none waits for ever behind newcomers.
 
 Of one owner's jobs the interactive ones go first, in the order of their arrival. A batch job that
 has waited for long counts as interactive.
@@ -69,8 +69,7 @@ class SchedulerMoment:
 
 @dataclass(frozen=True, slots=True)
 class OwnerShares:
-    """Work that each owner has had. ``passed``: the tag of the owner of the job that started last.
-    For shared jobs the same rule is in `join_1` and `charge_1` (storage/migrations)."""
+    """Work that each owner has had. ``passed``: the work that has passed for all of them."""
 
     passed: float = 0.0
     tags: Mapping[str, float] = field(default_factory=dict)
@@ -86,8 +85,8 @@ class OwnerShares:
     def charged(self, owner: str, work_s: float, active: Collection[str]) -> OwnerShares:
         """Return the shares after work of an owner was started; ``active``:
         all owners with jobs here."""
-        passed = self.tag(owner) + work_s
-        tags = {**self.tags, owner: passed}
+        passed = self.passed + work_s / max(1, len(active))
+        tags = {**self.tags, owner: self.tag(owner) + work_s}
         known = {one: tag for one, tag in tags.items() if one in active or tag > passed}
         return OwnerShares(passed, known)
 

@@ -40,7 +40,6 @@ from sidecar.jobs.scheduler import (
     Priority,
     SchedulerMoment,
     WaitingJob,
-    next_job,
     schedule_jobs,
 )
 from sidecar.transcripts.transcript import Checkpoint
@@ -166,28 +165,32 @@ async def test_nobody_saves_up(node: Service) -> None:
     assert sorted(await owners_of(node, 4)) == ["early"] * 2 + ["late"] * 2
 
 
-async def test_newcomers_share_with_a_job_of_ten_times_their_length_here_and_in_one_service(
-    node: Service,
-) -> None:
+async def test_newcomers_share_with_a_job_of_ten_times_their_length(node: Service) -> None:
     """One or five of them wait at a time; for each that is claimed, another comes."""
     for together in (1, 5):
-        shares, waiting = OwnerShares().joined("long"), [WaitingJob("long", Precision.AUTO, 30.0)]
-        await node.submit("long", seconds=30.0)
-        claims, expected = list[str](), list[str]()
-        while "long" not in claims and len(claims) < 80:
+        long, claims = f"long {together}", list[str]()
+        await node.submit(long, seconds=30.0)
+        while long not in claims and len(claims) < 80:
             for number in range(together if not claims else 1):
-                owner = f"{together} {len(claims)} {number}"
-                shares = shares.joined(owner)
-                waiting.append(WaitingJob(owner, Precision.AUTO, 3.0))
-                await node.submit(owner)
-            claims += await owners_of(node, 1)
-            job = waiting.pop(next_job(waiting, shares, SchedulerMoment()))
-            shares = shares.charged(job.owner, job.work_s, {one.owner for one in [*waiting, job]})
-            expected.append(job.owner)
-        assert claims == expected
-        assert 8 * together <= len(claims) <= 12 * together
-        for _ in waiting:
-            await claimed(node)
+                await node.submit(f"{together} {len(claims)} {number}")
+            claim = await claimed(node)
+            claims.append(claim.record.owner)
+            await node.run(claim)
+        owners = together + 1  # each has an equal share of the work until the long job is done
+        assert 8 * owners <= len(claims) <= 12 * owners
+        for _ in range(together):
+            await node.run(await claimed(node))
+
+
+async def test_a_long_job_that_has_begun_puts_no_newcomer_behind_those_who_were_there(
+    node: Service,
+) -> None:
+    await node.submit("was there")
+    await claimed(node)
+    await node.submit("long", seconds=36_000.0)
+    await claimed(node)
+    await node.submit("new", "new", "was there", "was there", "later", "later")
+    assert sorted(await owners_of(node, 2)) == ["new", "was there"]
 
 
 async def test_what_is_given_back_was_not_had(node: Service) -> None:

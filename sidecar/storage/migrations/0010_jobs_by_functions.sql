@@ -17,7 +17,7 @@ DROP TABLE IF EXISTS vibevoice.desired, vibevoice.nodes, vibevoice.refusals, vib
 ALTER TABLE vibevoice.shares RENAME TO owners;
 INSERT INTO vibevoice.owners SELECT DISTINCT owner, 0 FROM vibevoice.jobs ON CONFLICT DO NOTHING;
 ALTER TABLE vibevoice.owners SET (fillfactor = 50);
--- The share at which an owner joins: that of the owner of the last claimed job, after this job.
+-- The work that has passed for all: what was claimed, divided by the owners that wanted it.
 CREATE TABLE vibevoice.passed (had_s double precision NOT NULL) WITH (fillfactor = 50);
 INSERT INTO vibevoice.passed SELECT coalesce(max(had_s), 0) FROM vibevoice.owners;
 
@@ -196,22 +196,50 @@ BEGIN
     WHERE id = job_;
 END $$;
 
--- Register an owner, or one that had no unfinished jobs and returns. It starts at the present share,
--- so that no owner saves up work, and none waits for ever behind newcomers.
+-- Owners with waiting jobs; one index descent for each.
+CREATE FUNCTION vibevoice.waiting_owners_1() RETURNS TABLE (owner text) STABLE LANGUAGE sql AS $$
+    WITH RECURSIVE waiting (owner) AS (
+        SELECT min(j.owner) FROM vibevoice.jobs j WHERE state = 'queued' AND claim IS NULL
+        UNION ALL
+        SELECT (SELECT min(j.owner) FROM vibevoice.jobs j WHERE state = 'queued' AND claim IS NULL
+            AND j.owner > waiting.owner) FROM waiting WHERE waiting.owner IS NOT NULL)
+    SELECT waiting.owner FROM waiting WHERE waiting.owner IS NOT NULL $$;
+
+-- Owners with unfinished jobs; one index descent for each.
+CREATE FUNCTION vibevoice.active_owners_1() RETURNS TABLE (owner text) STABLE LANGUAGE sql AS $$
+    WITH RECURSIVE active (owner) AS (
+        SELECT min(j.owner) FROM vibevoice.jobs j WHERE ended IS NULL
+        UNION ALL
+        SELECT (SELECT min(j.owner) FROM vibevoice.jobs j WHERE ended IS NULL
+            AND j.owner > active.owner) FROM active WHERE active.owner IS NOT NULL)
+    SELECT active.owner FROM active WHERE active.owner IS NOT NULL $$;
+
+-- Register an owner, or one that had no unfinished jobs and returns. It starts at the work that has
+-- passed for all, so that no owner saves up work, and no long job waits for ever behind newcomers;
+-- but not behind what an active owner will have had by the end of its first waiting job, because a
+-- long job passes at once when it is claimed.
 CREATE FUNCTION vibevoice.join_1(owner_ text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM FROM vibevoice.owners WHERE owner = owner_ FOR KEY SHARE;  -- claims update it
     IF FOUND AND EXISTS (SELECT FROM vibevoice.jobs WHERE owner = owner_ AND ended IS NULL) THEN
         RETURN;
     END IF;
-    INSERT INTO vibevoice.owners AS o SELECT owner_, had_s FROM vibevoice.passed
+    INSERT INTO vibevoice.owners AS o SELECT owner_, least(passed.had_s,
+            (SELECT min(had_s + coalesce(
+                (SELECT work_s FROM vibevoice.jobs j WHERE j.owner = a.owner AND urgent
+                    AND state = 'queued' AND claim IS NULL ORDER BY place + 0 LIMIT 1),
+                (SELECT work_s FROM vibevoice.jobs j WHERE j.owner = a.owner AND NOT urgent
+                    AND state = 'queued' AND claim IS NULL ORDER BY place + 0 LIMIT 1), 0))
+            FROM vibevoice.active_owners_1() a JOIN vibevoice.owners USING (owner)))
+        FROM vibevoice.passed
         ON CONFLICT (owner) DO UPDATE SET had_s = greatest(o.had_s, excluded.had_s);
 END $$;
 
 -- Charge an owner for a job that is claimed.
 CREATE FUNCTION vibevoice.charge_1(owner_ text, work_s float8) RETURNS void LANGUAGE sql AS $$
-    WITH o AS (UPDATE vibevoice.owners SET had_s = had_s + work_s WHERE owner = owner_ RETURNING had_s)
-    UPDATE vibevoice.passed SET had_s = o.had_s FROM o $$;
+    UPDATE vibevoice.owners SET had_s = had_s + work_s WHERE owner = owner_;
+    UPDATE vibevoice.passed SET had_s = had_s + work_s / (SELECT count(*) FROM (
+        SELECT w.owner FROM vibevoice.waiting_owners_1() w UNION SELECT owner_) wanted) $$;
 
 -- Return whether a job of this id was deleted before its submission. Calls with one id are
 -- serialized.
@@ -307,15 +335,6 @@ END $$;
 -- Return whether a job goes behind interactive ones: a batch job, for its first 10 minutes.
 CREATE FUNCTION vibevoice.later_1(urgent boolean, came timestamptz) RETURNS boolean
     STABLE LANGUAGE sql RETURN NOT urgent AND came > statement_timestamp() - interval '10 min';
-
--- Owners with waiting jobs; one index descent for each.
-CREATE FUNCTION vibevoice.waiting_owners_1() RETURNS TABLE (owner text) STABLE LANGUAGE sql AS $$
-    WITH RECURSIVE waiting (owner) AS (
-        SELECT min(j.owner) FROM vibevoice.jobs j WHERE state = 'queued' AND claim IS NULL
-        UNION ALL
-        SELECT (SELECT min(j.owner) FROM vibevoice.jobs j WHERE state = 'queued' AND claim IS NULL
-            AND j.owner > waiting.owner) FROM waiting WHERE waiting.owner IS NOT NULL)
-    SELECT waiting.owner FROM waiting WHERE waiting.owner IS NOT NULL $$;
 
 -- Return the next job for a node: of each owner the first that the node does not refuse; of these
 -- the one whose owner would have had least by its end. `only_`: only jobs of these precisions.
