@@ -4,7 +4,6 @@ import { ask } from "./asking.js";
 import * as calls from "./calls.js";
 import { ClientError, ConnectionLost, ServiceError, ServiceUnreachable } from "./errors.js";
 import { LiveStream, LOST_HINT } from "./livestream.js";
-import { passes } from "./retry.js";
 import { newKey } from "./world.js";
 
 /** @typedef {import("./wire.js").Segment} Segment */
@@ -357,9 +356,7 @@ export class LiveSession {
 function refusalOf(event) {
   const said = "message" in event ? String(event.message) : "";
   const status = Number(/server response: (\d{3})$/.exec(said)?.[1]);
-  if (!status || passes(status)) return null;
-  return new ServiceError(`The service refused the connection (${status}).`, {
-    hint: "403: add the page's origin to allowed_origins of the service, whose log names it.",
-    status,
-  });
+  if (status !== 401 && status !== 403) return null; // a proxy says any other while the service starts
+  const hint = status === 403 ? "Add the page's origin to allowed_origins of the service, whose log names it." : "";
+  return new ServiceError(`The service refused the connection (${status}).`, { hint, status });
 }

@@ -193,7 +193,9 @@ export class LiveStream {
     if (code === "session_handed_over" && told) return 0; // another service waits for it
     const said = error instanceof ServiceError || error instanceof AnswerNotUnderstood;
     // Who wants to begin is told at once that there is no room; who comes again, comes again.
-    const passing = PASSING.has(code) && this.began && !told;
+    // A proxy has answers of its own while the service is away.
+    const passes = PASSING.has(code) || error instanceof AnswerNotUnderstood;
+    const passing = passes && this.began && !told;
     if (said && !passing) throw error;
     this.#failures += 1;
     const asked = error instanceof ServiceError ? error.retryAfter : null;

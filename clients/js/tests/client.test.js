@@ -129,6 +129,43 @@ test("a live session with a signal that was given already opens no connection, a
   assert.equal(opened, 0);
 });
 
+/** A connection to a service that takes the session, and is cut; all later ones are refused so. */
+function refusedWith(status) {
+  const made = { count: 0 };
+  made.WebSocket = class {
+    constructor() {
+      made.count += 1;
+      const refused = () => this.onerror({ message: `Unexpected server response: ${status}` });
+      setImmediate(made.count === 1 ? () => this.taken() : refused);
+    }
+    taken() {
+      this.onopen();
+      const began = { type: "began", received_samples: 0, received_orders: 0, grace_s: 15 };
+      this.onmessage({ data: JSON.stringify(began) });
+      setImmediate(() => this.onclose());
+    }
+    send() {}
+    close() {}
+  };
+  return made;
+}
+
+test("a live session in its grace is given up at the service's refusal, not at a proxy's answer", async () => {
+  for (const status of [404, 500, 502, 401, 403]) {
+    let now = 0;
+    const world = { sleep: async (ms) => void (now += ms), random: () => 1, now: () => now };
+    const { client } = scene([], { world });
+    const made = refusedWith(status);
+    const live = client.live({ WebSocket: made.WebSocket });
+    const error = await live[Symbol.asyncIterator]().next().catch((error) => error);
+    const final = status === 401 || status === 403;
+    assert.equal(error.constructor.name, final ? "ServiceError" : "ConnectionLost", `at ${status}`);
+    assert.equal(final, made.count === 2, `${made.count} attempts at ${status}`);
+    assert.equal(final || now >= 15_000, true, `given up after ${now} ms at ${status}`);
+    assert.equal(error.hint.includes("allowed_origins"), status === 403);
+  }
+});
+
 test("a caller's mistake is not taken for a network's", async () => {
   const { client, waits, asked } = scene([]);
   await assert.rejects(client.submit(Buffer.from("a"), {}, { key: "a\nb" }), TypeError);

@@ -202,6 +202,11 @@ test("a lost live session is tried again as long as the service keeps it", () =>
   };
   assert.throws(again, (error) => error instanceof ConnectionLost && Boolean(error.hint));
   assert.ok(now >= 15_000, `given up after ${now} ms`);
+  const away = new LiveStream("ours", { rate: 4, encoding: "pcm16" }, {}, PATIENT);
+  assert.throws(() => away.lost(new AnswerNotUnderstood("a proxy's page"), 0, 0), AnswerNotUnderstood);
+  away.took(began);
+  assert.throws(() => away.lost(new AnswerNotUnderstood("of the service"), 0, 0), AnswerNotUnderstood);
+  assert.ok(away.lost(new AnswerNotUnderstood("a proxy's page"), 0, 0) > 0);
   const once = new LiveStream("ours", { rate: 4, encoding: "pcm16" }, {}, { ...PATIENT, attempts: 1 });
   once.opening();
   once.took(began);

@@ -204,7 +204,9 @@ class Stream:
             return 0.0  # another service waits for it
         final = isinstance(error, (ServiceError, AnswerNotUnderstood, CertificateRefused))
         # Who wants to begin is told at once that there is no room; who comes again, comes again.
-        passing = isinstance(error, Busy) and self.began and not told
+        # A proxy has answers of its own while the service is away.
+        passes = isinstance(error, (Busy, AnswerNotUnderstood))
+        passing = passes and self.began and not told
         if error is not None and final and not passing:
             raise error
         self._failures += 1
