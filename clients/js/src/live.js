@@ -331,19 +331,39 @@ export class LiveSession {
   async #ticket() {
     const { ticket: given } = this.#setup;
     if (typeof given === "string") return given;
-    if (given)
-      try {
-        return await given();
-      } catch (cause) {
-        throw new ServiceUnreachable(`There was no ticket for the live session: ${cause}.`, {
-          hint: "The function `ticket` of live() failed; its error is the cause.",
-          cause,
-        });
-      }
+    if (given) return this.#ticketFrom(given);
     const call = calls.question("POST", "/v1/live/ticket", undefined, false);
     const how = { retry: this.#retry, world: this.#world, signal: this.#closing.signal };
     const { ticket } = calls.bodyOf(await ask(this.#service, call, how));
     return String(ticket);
+  }
+
+  /**
+   * What the caller's function gives, unless the session is left or `OPENING_MS` pass before.
+   *
+   * @param {() => string | Promise<string>} given
+   */
+  async #ticketFrom(given) {
+    const { signal } = this.#closing;
+    let over = () => {};
+    const timer = setTimeout(() => over(), OPENING_MS);
+    try {
+      const ended = new Promise((_, reject) => {
+        over = () => reject(new Error(signal.aborted ? "the session was left" : "the function did not settle"));
+        signal.addEventListener("abort", over, { once: true });
+      });
+      const ticket = await Promise.race([given(), ended]);
+      if (typeof ticket !== "string" || !ticket) throw new TypeError("the function gave no text");
+      return ticket;
+    } catch (cause) {
+      throw new ServiceUnreachable(`There was no ticket for the live session: ${cause}.`, {
+        hint: "The function `ticket` of live() failed; its error is the cause.",
+        cause,
+      });
+    } finally {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", over);
+    }
   }
 }
 
