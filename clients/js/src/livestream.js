@@ -220,7 +220,8 @@ export class LiveStream {
     const counted = Math.min(this.#failures, Math.max(1, this.#retry.attempts - 1));
     const wait = waitMs(this.#retry, counted, chance, asked);
     if (wait === null || asked !== null) return wait;
-    return Math.min(wait, RECONNECT_MS, left + 100); // the last one finds out whether it is gone
+    // The last one finds out whether it is gone. Chance spreads clients that were cut together.
+    return Math.min(wait, RECONNECT_MS * (0.5 + chance / 2), left + 100 + 1000 * chance);
   }
 
   /**
