@@ -115,7 +115,7 @@ _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
 _ENDPOINTING_MEANING: Mapping[str, str] = {
-    "threshold": "probability from which on audio is speech; 0: all of it",
+    "threshold": "probability from which on audio is speech; 0 with `neg_threshold` 0: all of it",
     "neg_threshold": "below it speech ends",
     "sure_threshold": "from it on audio is certainly speech",
     "min_speech_s": "speech that begins an utterance",

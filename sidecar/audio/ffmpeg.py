@@ -155,12 +155,20 @@ class FfmpegProcess:
             if not select.select([pipe], [], [], STALL_TIMEOUT_S)[0]:
                 raise errors.AudioDecodeTimeout()
             return os.read(pipe, _READ_BYTES)
-        stall = threading.Timer(STALL_TIMEOUT_S, self._process.kill)  # its death ends the read
-        stall.start()
-        data = os.read(pipe, _READ_BYTES)
-        if stall.finished.is_set():
+        stalled = threading.Event()
+
+        def stop() -> None:
+            stalled.set()
+            self._process.kill()  # its death ends the read
+
+        timer = threading.Timer(STALL_TIMEOUT_S, stop)
+        timer.start()
+        try:
+            data = os.read(pipe, _READ_BYTES)
+        finally:
+            timer.cancel()
+        if stalled.is_set():
             raise errors.AudioDecodeTimeout()
-        stall.cancel()
         return data
 
     def _read_log(self) -> None:

@@ -46,6 +46,9 @@ MAX_WORDLESS_S = 2.0
 start a comparison."""
 MIN_SAMPLE_RATE = 8_000
 """Sample rate below which audio does not have these bands."""
+MAX_RATES = 2
+"""Sample rates that are compared, the newest ones. Each one's envelope takes time on the event
+loop, and a client may announce another rate with each message."""
 MERGED_SPAN_S = 0.1
 """Duration to which shorter spans are merged, in seconds."""
 
@@ -173,8 +176,10 @@ def band_envelopes(samples: Samples, rate: int) -> Envelopes:
 
 def _envelopes_between(pieces: deque[_AudioSpan], start: float, end: float) -> Envelopes:
     """Return the envelopes of the audio from ``start`` to ``end``; gaps are silence. Audio of each
-    rate has its own: a client or a voice may have changed it."""
-    rates = {piece.rate for piece in pieces if piece.rate >= MIN_SAMPLE_RATE}
+    rate has its own: a client or a voice may have changed it. Of more than `MAX_RATES` the newest
+    count."""
+    usable = (piece.rate for piece in reversed(pieces) if piece.rate >= MIN_SAMPLE_RATE)
+    rates = list(dict.fromkeys(usable))[:MAX_RATES]
     each = [band_envelopes(_samples_between(pieces, rate, start, end), rate) for rate in rates]
     count = min(map(len, each), default=0)
     silence = np.zeros((count, BANDS), np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from sidecar import errors
@@ -16,7 +16,7 @@ from sidecar.conversation.chat_completions import REPEAT_LLM_NAME, Llm, RepeatLl
 from sidecar.conversation.conversation_loop import ConversationLoop
 from sidecar.conversation.conversation_options import IDLE_S, ConversationOptions
 from sidecar.conversation.llm_client import choose_llm, create_llm
-from sidecar.interfaces.engine_interface import SynthesisOptions
+from sidecar.interfaces.engine_interface import SynthesisOptions, abbreviate_names
 from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.observability.logs import ONCE_A_MINUTE
 from sidecar.workers.tts_client import TtsClient
@@ -100,11 +100,17 @@ class ConversationRegistry:
             errors.VoiceUnknown: the TTS engine has no such voice.
             errors.SidecarError: the engine does not load.
         """
-        voices = await self.voices()
-        if voices and name not in voices:
-            raise errors.VoiceUnknown(
-                f"There is no voice '{name[:80]}' here.", hint=f"There are: {', '.join(voices)}."
-            )
+        _check_voice(name, await self.voices())
+
+    def check_known_voice(self, name: str) -> None:
+        """Refuse a voice as `check_voice` does, if the voices are known already: to ask the TTS
+        engine for them would wait for the replies of all conversations.
+
+        Raises:
+            errors.VoiceUnknown: the TTS engine has no such voice.
+        """
+        if self._voice is not None:
+            _check_voice(name, self._voice.known_voices)
 
     async def thinker(self, model: str = "") -> Llm:
         """Return the LLM of that name, '' for the default.
@@ -234,3 +240,11 @@ class ConversationRegistry:
                 told.error.code,
                 extra=ONCE_A_MINUTE,
             )
+
+
+def _check_voice(name: str, voices: Sequence[str]) -> None:
+    """Refuse a name that is not in ``voices``, unless there are none."""
+    if voices and name not in voices:
+        raise errors.VoiceUnknown(
+            f"There is no voice '{name[:80]}' here.", hint=f"There are: {abbreviate_names(voices)}."
+        )

@@ -16,6 +16,14 @@ class TtsClient:
 
     def __init__(self, slot: EngineSlot[engine_interface.TtsSpec]) -> None:
         self._slot = slot
+        self._voices: tuple[str, ...] = ()
+        self._voices_load = 0
+        """The load of the engine that has these voices."""
+
+    @property
+    def known_voices(self) -> tuple[str, ...]:
+        """Names of the voices of the loaded engine; none before the first `ready` of that load."""
+        return self._voices if self._voices_load == self._slot.loads else ()
 
     async def ready(self) -> tuple[str, ...]:
         """Load the engine if necessary; return the names of its voices.
@@ -27,7 +35,9 @@ class TtsClient:
         try:
             async with self._slot.lease() as engine, engine.calling("voices") as call:
                 async for answer, _ in call.answers():
-                    return tuple(answer["voices"])
+                    self._voices = tuple(answer["voices"])
+                    self._voices_load = self._slot.loads
+                    return self._voices
         except WorkerDied:
             raise _engine_failed_error() from None
         return ()

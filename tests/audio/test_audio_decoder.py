@@ -7,6 +7,7 @@ import itertools
 import os
 import struct
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import psutil
 import pytest
 from open_descriptors import opened
 from recordings import Studio, wav
+from service_process import PATIENCE_S
 
 from sidecar import errors
 from sidecar.audio import audio_source, ffmpeg
@@ -194,6 +196,29 @@ def test_an_ffmpeg_that_writes_no_more_is_stopped(
         decoder = ffmpeg.FfmpegProcess(file.fileno(), MP4, RATE, 60.0)
         with pytest.raises(errors.AudioDecodeTimeout):
             list(decoder)
+        decoder.close()
+
+
+def test_an_ffmpeg_that_is_stopped_is_so_though_its_output_ends_at_once(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = studio.path("m4a")
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", fake_ffmpeg(tmp_path, "exec /bin/sleep 1000"))
+    monkeypatch.setattr(ffmpeg, "_PIPES_SELECT", False)
+    monkeypatch.setattr(ffmpeg, "STALL_TIMEOUT_S", 0.5)
+    told = threading.Event()
+    with recording.open("rb", buffering=0) as file:
+        decoder = ffmpeg.FfmpegProcess(file.fileno(), MP4, RATE, 60.0)
+        kill = decoder._process.kill
+
+        def kill_and_go_on_late() -> None:
+            kill()
+            told.wait(PATIENCE_S)
+
+        monkeypatch.setattr(decoder._process, "kill", kill_and_go_on_late)
+        with pytest.raises(errors.AudioDecodeTimeout):
+            list(decoder)
+        told.set()
         decoder.close()
 
 

@@ -34,6 +34,7 @@ from vibevoice_asr_client import (
     Summary,
     codes,
 )
+from vibevoice_asr_client.calls import Answer
 from vibevoice_asr_client.flows import Surroundings
 from vibevoice_asr_client.live_events import live_event_of
 from vibevoice_asr_client.live_stream import Stream
@@ -356,6 +357,36 @@ def test_a_lost_session_is_tried_again_as_long_as_the_service_keeps_it(
     assert len(waits) >= Retry().attempts - 1
     if grace_s:
         assert max(waits) <= 2.0, "a service that is back soon is found in time"
+
+
+def test_clients_that_were_cut_together_do_not_come_back_together() -> None:
+    def waits(chance: float) -> list[float]:
+        """The pause after some failures, and the last one before the session is dropped."""
+        now = datetime(2026, 11, 23, tzinfo=UTC)
+        stream = Stream({}, "pcm16", 8, Surroundings(Retry(), lambda: chance, lambda: now))
+        stream.opening()
+        stream.took('{"type": "began", "received_samples": 0, "received_orders": 0, "grace_s": 15}')
+        found = [stream.lost(None) for _ in range(5)]
+        now += timedelta(seconds=14.9)
+        return [found[-1], round(stream.lost(None), 3)]
+
+    assert [waits(chance) for chance in (0.0, 0.5, 1.0)] == [[1.0, 0.2], [1.5, 0.7], [2.0, 1.2]]
+
+
+@pytest.mark.parametrize("status", [404, 500, 502])
+def test_the_answer_of_a_proxy_ends_no_session_that_the_service_keeps(status: int) -> None:
+    with pytest.raises((AnswerNotUnderstood, Busy)) as said:
+        raise Answer(status, {}, "<html>Nothing here.</html>").error(datetime.now(UTC))
+    stream = Stream({}, "pcm16", 8, AROUND)
+    stream.opening()
+    with pytest.raises(type(said.value)):
+        stream.lost(said.value)
+    stream.took('{"type": "began", "received_samples": 0, "received_orders": 0, "grace_s": 15}')
+    with pytest.raises(type(said.value)):
+        stream.lost(said.value)
+    for _ in range(3):
+        stream.opening()
+        assert stream.lost(said.value) > 0
 
 
 def test_without_retries_the_first_lost_connection_ends_the_session() -> None:

@@ -9,9 +9,11 @@ import pytest
 
 from bench import acoustic_echo
 from bench.acoustic_echo import RATE, Samples, pcm16
+from sidecar.conversation import acoustic_echo as acoustic_echo_detection
 from sidecar.conversation.acoustic_echo import (
     HISTORY_S,
     MAX_CLOCK_LEAD_S,
+    MAX_RATES,
     MERGED_SPAN_S,
     EchoDetector,
     band_envelopes,
@@ -100,6 +102,23 @@ def test_sound_before_another_rate_counts_as_well(speech: Samples, switched: str
         evidence.hear(pcm16(heard[0]), SampleEncoding.PCM16, heard[1], float(turn))
     for start in (0.0, 0.5, 1.0):
         assert (evidence.likeness(start, start + 1, start + 1) or 0.0) > ECHO_SIMILARITY
+
+
+def test_of_many_rates_only_the_newest_are_compared(
+    speech: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+
+    def noting(samples: Samples, rate: int) -> acoustic_echo_detection.Envelopes:
+        looked.append(rate)
+        return band_envelopes(samples, rate)
+
+    monkeypatch.setattr(acoustic_echo_detection, "band_envelopes", noting)
+    evidence, rates = played(speech), [16_000 + 7 * number for number in range(40)]
+    for at, rate in enumerate(rates, 1):
+        evidence.hear(bytes(2 * (rate // 10)), SampleEncoding.PCM16, rate, at / 10)
+    evidence.likeness(0.0, 4.0, 4.0)
+    assert looked == [*rates[-1 : -MAX_RATES - 1 : -1], RATE], "then the one that was played"
 
 
 def test_where_nothing_was_played_or_too_little_was_said_there_is_no_evidence(

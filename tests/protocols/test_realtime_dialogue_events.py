@@ -297,6 +297,14 @@ def test_a_system_message_at_the_beginning_is_not_let_go_of() -> None:
     ]
 
 
+@pytest.mark.parametrize("role", [ChatRole.USER, ChatRole.SYSTEM])
+def test_where_none_is_kept_each_item_is_still_told_after_the_one_before(role: ChatRole) -> None:
+    items = Told(most=0).telling.items
+    told = [items.add(RealtimeDialogueItem(f"item_{n}", role)) for n in range(3)]
+    assert told == [None, "item_0", "item_1"]
+    assert "item_2" not in items
+
+
 def test_a_session_means_what_its_client_says() -> None:
     wish = {
         "type": "realtime",

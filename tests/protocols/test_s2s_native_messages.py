@@ -4,6 +4,7 @@ what was heard as the player says it."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from s2s_client import Page, tone
@@ -180,6 +181,7 @@ async def _sound_of(page: OurPage, _: Any) -> bytes:
 
 
 async def test_a_voice_that_does_not_exist_is_refused_and_nothing_changes(talks: Server) -> None:
+    assert talks.client.get("/v1/talk").json()["speaks"]["voices"], "they are known from now on"
     async with OurPage(talks) as page:
         await page.send(type="begin", voice="nobody's")
         refused = await page.until("error")
@@ -190,6 +192,26 @@ async def test_a_voice_that_does_not_exist_is_refused_and_nothing_changes(talks:
         assert (await page.until("error"))["code"] == "voice_unknown"
         await page.send(type="change", voice="")
         assert (await page.until("began"))["voice"] == began["voice"]
+
+
+async def test_a_voice_is_chosen_while_an_answer_to_somebody_else_takes_long(
+    start_server: Callable[..., Server],
+) -> None:
+    talks = start_server(voice_engine="scripted", scripted_hangs="eternally", conversations=3)
+    assert talks.client.get("/v1/talk").json()["speaks"]["voices"] == ["low", "high"]
+    async with OurPage(talks) as other, OurPage(talks) as page:
+        await other.begins()
+        await other.send(type="text", text="Hello, and then eternally")
+        await other.sound()
+        ended = asyncio.create_task(other.until("reply_ended"))
+        assert (await page.begins(voice="high"))["voice"] == "high"
+        await page.send(type="change", voice="low")
+        assert (await page.until("began"))["voice"] == "low"
+        await page.send(type="change", voice="nobody's")
+        assert (await page.until("error"))["code"] == "voice_unknown"
+        assert not ended.done(), "nobody waited for its end"
+        await other.send(type="interrupt")
+        await ended
 
 
 async def test_the_latency_has_a_part_from_the_first_words_to_the_first_phrase(

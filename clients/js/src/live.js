@@ -4,7 +4,6 @@ import { ask } from "./asking.js";
 import * as calls from "./calls.js";
 import { ClientError, ConnectionLost, ServiceError, ServiceUnreachable } from "./errors.js";
 import { LiveStream, LOST_HINT } from "./livestream.js";
-import { passes } from "./retry.js";
 import { newKey } from "./world.js";
 
 /** @typedef {import("./wire.js").Segment} Segment */
@@ -332,19 +331,39 @@ export class LiveSession {
   async #ticket() {
     const { ticket: given } = this.#setup;
     if (typeof given === "string") return given;
-    if (given)
-      try {
-        return await given();
-      } catch (cause) {
-        throw new ServiceUnreachable(`There was no ticket for the live session: ${cause}.`, {
-          hint: "The function `ticket` of live() failed; its error is the cause.",
-          cause,
-        });
-      }
+    if (given) return this.#ticketFrom(given);
     const call = calls.question("POST", "/v1/live/ticket", undefined, false);
     const how = { retry: this.#retry, world: this.#world, signal: this.#closing.signal };
     const { ticket } = calls.bodyOf(await ask(this.#service, call, how));
     return String(ticket);
+  }
+
+  /**
+   * What the caller's function gives, unless the session is left or `OPENING_MS` pass before.
+   *
+   * @param {() => string | Promise<string>} given
+   */
+  async #ticketFrom(given) {
+    const { signal } = this.#closing;
+    let over = () => {};
+    const timer = setTimeout(() => over(), OPENING_MS);
+    try {
+      const ended = new Promise((_, reject) => {
+        over = () => reject(new Error(signal.aborted ? "the session was left" : "the function did not settle"));
+        signal.addEventListener("abort", over, { once: true });
+      });
+      const ticket = await Promise.race([given(), ended]);
+      if (typeof ticket !== "string" || !ticket) throw new TypeError("the function gave no text");
+      return ticket;
+    } catch (cause) {
+      throw new ServiceUnreachable(`There was no ticket for the live session: ${cause}.`, {
+        hint: "The function `ticket` of live() failed; its error is the cause.",
+        cause,
+      });
+    } finally {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", over);
+    }
   }
 }
 
@@ -357,9 +376,7 @@ export class LiveSession {
 function refusalOf(event) {
   const said = "message" in event ? String(event.message) : "";
   const status = Number(/server response: (\d{3})$/.exec(said)?.[1]);
-  if (!status || passes(status)) return null;
-  return new ServiceError(`The service refused the connection (${status}).`, {
-    hint: "403: add the page's origin to allowed_origins of the service, whose log names it.",
-    status,
-  });
+  if (status !== 401 && status !== 403) return null; // a proxy says any other while the service starts
+  const hint = status === 403 ? "Add the page's origin to allowed_origins of the service, whose log names it." : "";
+  return new ServiceError(`The service refused the connection (${status}).`, { hint, status });
 }

@@ -193,7 +193,9 @@ export class LiveStream {
     if (code === "session_handed_over" && told) return 0; // another service waits for it
     const said = error instanceof ServiceError || error instanceof AnswerNotUnderstood;
     // Who wants to begin is told at once that there is no room; who comes again, comes again.
-    const passing = PASSING.has(code) && this.began && !told;
+    // A proxy has answers of its own while the service is away.
+    const passes = PASSING.has(code) || error instanceof AnswerNotUnderstood;
+    const passing = passes && this.began && !told;
     if (said && !passing) throw error;
     this.#failures += 1;
     const asked = error instanceof ServiceError ? error.retryAfter : null;
@@ -218,7 +220,8 @@ export class LiveStream {
     const counted = Math.min(this.#failures, Math.max(1, this.#retry.attempts - 1));
     const wait = waitMs(this.#retry, counted, chance, asked);
     if (wait === null || asked !== null) return wait;
-    return Math.min(wait, RECONNECT_MS, left + 100); // the last one finds out whether it is gone
+    // The last one finds out whether it is gone. Chance spreads clients that were cut together.
+    return Math.min(wait, RECONNECT_MS * (0.5 + chance / 2), left + 100 + 1000 * chance);
   }
 
   /**

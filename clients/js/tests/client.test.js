@@ -129,6 +129,94 @@ test("a live session with a signal that was given already opens no connection, a
   assert.equal(opened, 0);
 });
 
+/** A connection to a service that takes the session, and is cut; all later ones are refused so. */
+function refusedWith(status) {
+  const made = { count: 0 };
+  made.WebSocket = class {
+    constructor() {
+      made.count += 1;
+      const refused = () => this.onerror({ message: `Unexpected server response: ${status}` });
+      setImmediate(made.count === 1 ? () => this.taken() : refused);
+    }
+    taken() {
+      this.onopen();
+      const began = { type: "began", received_samples: 0, received_orders: 0, grace_s: 15 };
+      this.onmessage({ data: JSON.stringify(began) });
+      this.onmessage({ data: '{"type": "partial", "number": 1, "text": "so"}' });
+      setImmediate(() => this.onclose());
+    }
+    send() {}
+    close() {}
+  };
+  return made;
+}
+
+test("a live session in its grace is given up at the service's refusal, not at a proxy's answer", async () => {
+  for (const status of [404, 500, 502, 401, 403]) {
+    let now = 0;
+    const world = { sleep: async (ms) => void (now += ms), random: () => 1, now: () => now };
+    const { client } = scene([], { world });
+    const made = refusedWith(status);
+    const live = client.live({ WebSocket: made.WebSocket });
+    const events = live[Symbol.asyncIterator]();
+    await events.next();
+    const error = await events.next().catch((error) => error);
+    const final = status === 401 || status === 403;
+    assert.equal(error.constructor.name, final ? "ServiceError" : "ConnectionLost", `at ${status}`);
+    assert.equal(final, made.count === 2, `${made.count} attempts at ${status}`);
+    assert.equal(final || now >= 15_000, true, `given up after ${now} ms at ${status}`);
+    assert.equal(error.hint.includes("allowed_origins"), status === 403);
+  }
+});
+
+test("who leaves a live session does not wait for a ticket that never comes", async () => {
+  const client = new VibevoiceClient({ url: "http://127.0.0.1:1" });
+  const opened = [];
+  const WebSocket = class {
+    constructor(address) {
+      opened.push(address);
+    }
+  };
+  const pending = () => new Promise(() => {});
+  const closed = client.live({ WebSocket, ticket: pending });
+  await new Promise(setImmediate);
+  await closed.close();
+  const aborter = new AbortController();
+  const aborted = client.live({ WebSocket, ticket: pending, signal: aborter.signal });
+  const next = aborted[Symbol.asyncIterator]().next();
+  await new Promise(setImmediate);
+  aborter.abort(new Error("not wanted"));
+  await assert.rejects(next, aborter.signal.reason);
+  assert.deepEqual(opened, []);
+
+  const made = refusedWith(404);
+  let asked = 0;
+  let again = () => {};
+  const askedAgain = new Promise((resolve) => (again = resolve));
+  const ticket = () => {
+    asked += 1;
+    if (asked === 1) return "t1";
+    again();
+    return pending();
+  };
+  const { client: quick } = scene([]);
+  for await (const { text } of quick.live({ WebSocket: made.WebSocket, ticket })) {
+    assert.equal(text, "so");
+    await askedAgain;
+    break; // leaves the session
+  }
+  assert.equal(made.count, 1);
+});
+
+test("a function that gives no ticket is asked again, and its error comes out", async () => {
+  for (const given of [undefined, "", 7, { ticket: "x" }]) {
+    const { client, waits } = scene([], { retry: { attempts: 3 } });
+    const live = client.live({ WebSocket: class {}, ticket: () => given });
+    await assert.rejects(live.opened(), { name: "ServiceUnreachable", message: /There was no ticket/ });
+    assert.equal(waits.length, 2);
+  }
+});
+
 test("a caller's mistake is not taken for a network's", async () => {
   const { client, waits, asked } = scene([]);
   await assert.rejects(client.submit(Buffer.from("a"), {}, { key: "a\nb" }), TypeError);

@@ -202,6 +202,17 @@ test("a lost live session is tried again as long as the service keeps it", () =>
   };
   assert.throws(again, (error) => error instanceof ConnectionLost && Boolean(error.hint));
   assert.ok(now >= 15_000, `given up after ${now} ms`);
+  const pauses = [0, 0.5, 1].map((chance) => {
+    const one = new LiveStream("ours", { rate: 4, encoding: "pcm16" }, {}, PATIENT);
+    one.took(began);
+    return [0, 0, 0, 0, 0, 14_900].map((now) => one.lost(null, chance, now)).slice(-2);
+  });
+  assert.deepEqual(pauses, [[1000, 200], [1500, 700], [2000, 1200]], "clients that were cut together are spread");
+  const away = new LiveStream("ours", { rate: 4, encoding: "pcm16" }, {}, PATIENT);
+  assert.throws(() => away.lost(new AnswerNotUnderstood("a proxy's page"), 0, 0), AnswerNotUnderstood);
+  away.took(began);
+  assert.throws(() => away.lost(new AnswerNotUnderstood("of the service"), 0, 0), AnswerNotUnderstood);
+  assert.ok(away.lost(new AnswerNotUnderstood("a proxy's page"), 0, 0) > 0);
   const once = new LiveStream("ours", { rate: 4, encoding: "pcm16" }, {}, { ...PATIENT, attempts: 1 });
   once.opening();
   once.took(began);

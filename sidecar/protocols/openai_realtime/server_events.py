@@ -134,7 +134,8 @@ class RealtimeDialogueItem:
 
 class RealtimeDialogueItems:
     """Items of one conversation; ``prefix`` starts the ids that the service assigns. Beyond
-    ``most`` (2 or more) the oldest is dropped, but not a system message at the beginning."""
+    ``most`` (0: none is kept; else 2 or more) the oldest is dropped, but not a system message at
+    the beginning."""
 
     def __init__(self, prefix: str, most: int) -> None:
         self.prefix, self._most = prefix, most
@@ -159,7 +160,7 @@ class RealtimeDialogueItems:
         kept = [item, *(one for one in all[:1] if one.role is ChatRole.SYSTEM)]
         all.insert(at, item)
         if len(all) > self._most:
-            all.remove(next(one for one in all if one not in kept))
+            all.remove(next((one for one in all if one not in kept), item))
         self._all = {one.id: one for one in all}
         return before
 

@@ -28,6 +28,7 @@ from sidecar.api.http.websocket_connections import (
     close_code,
 )
 from sidecar.conversation import conversation_events, output_queue
+from sidecar.conversation.chat_completions import Llm
 from sidecar.conversation.conversation_loop import ConversationLoop
 from sidecar.conversation.conversation_transcript import ConversationTranscript
 from sidecar.interfaces.engine_interface import SynthesisOptions
@@ -218,7 +219,7 @@ class _S2SConnection:
             case messages.S2SBegin():
                 await self._begin(order)
             case messages.S2SChange(voice=voice, model=model):
-                await self._change(voice, model)
+                await self._use(voice, model, await self._check(voice, model))
             case messages.S2SPlayed(turn=turn, seconds=seconds, cleared=True):
                 self._talk.wish(conversation_events.PlaybackTruncated, turn, seconds)
             case messages.S2SPlayed(turn=turn, seconds=seconds):
@@ -239,18 +240,27 @@ class _S2SConnection:
     async def _begin(self, begin: messages.S2SBegin) -> None:
         """Switch to native messages and to the client's player. If the requested model or voice
         does not exist, nothing changes."""
-        await self._service.conversations.thinker(begin.model or self._model)
-        await self._check_voice(begin.voice)
+        thinker = await self._check(begin.voice, begin.model)
         self._rate = begin.rate
         self._manner = dataclasses.replace(self._manner, rate=begin.rate)
         self._talk.plays(output_queue.PlaybackClient(clears=begin.clears, holds=begin.holds))
         self._words = messages.S2SNativeDialect()
-        await self._change(begin.voice, begin.model)
+        await self._use(begin.voice, begin.model, thinker)
 
-    async def _change(self, voice: str | None, model: str | None) -> None:
+    async def _check(self, voice: str | None, model: str | None) -> Llm:
+        """Return the LLM that is asked for. A voice is refused only if the voices are known: this
+        waits for no synthesis. Else the first reply says that there is no such voice.
+
+        Raises:
+            errors.ModelNotFound, errors.VoiceUnknown: there is none of that name.
+        """
         conversations = self._service.conversations
         thinker = await conversations.thinker(self._model if model is None else model)
-        await self._check_voice(voice)
+        if voice:
+            conversations.check_known_voice(voice)
+        return thinker
+
+    async def _use(self, voice: str | None, model: str | None, thinker: Llm) -> None:
         self._model = self._model if model is None else model
         if voice is not None:
             usual = voice or self._service.settings.talk_voice
@@ -266,18 +276,6 @@ class _S2SConnection:
             "synthetic": speaks is not None,
         }
         await self._socket.send(messages.json_message("began", **said))
-
-    async def _check_voice(self, voice: str | None) -> None:
-        """Refuse a voice that the TTS engine does not have. If the engine does not load, the first
-        reply says so."""
-        if not voice:
-            return
-        try:
-            await self._service.conversations.check_voice(voice)
-        except errors.VoiceUnknown:
-            raise
-        except errors.SidecarError:
-            pass
 
     async def _warn(self, error: errors.SidecarError, *, ours_known: bool = False) -> None:
         """Send an error; ``ours_known``: the client knows native messages, though they have not

@@ -204,7 +204,9 @@ class Stream:
             return 0.0  # another service waits for it
         final = isinstance(error, (ServiceError, AnswerNotUnderstood, CertificateRefused))
         # Who wants to begin is told at once that there is no room; who comes again, comes again.
-        passing = isinstance(error, Busy) and self.began and not told
+        # A proxy has answers of its own while the service is away.
+        passes = isinstance(error, (Busy, AnswerNotUnderstood))
+        passing = passes and self.began and not told
         if error is not None and final and not passing:
             raise error
         self._failures += 1
@@ -226,10 +228,12 @@ class Stream:
             return retry.wait_s(self._failures, self._around.chance(), asked_s)
         # With `NEVER` the first failure is the last one.
         counted = min(self._failures, max(1, retry.attempts - 1))
-        wait_s = retry.wait_s(counted, self._around.chance(), asked_s)
+        chance = self._around.chance()
+        wait_s = retry.wait_s(counted, chance, asked_s)
         if wait_s is None or asked_s is not None:
             return wait_s
-        return min(wait_s, RECONNECT_S, left_s + 0.1)  # the last one finds out whether it is gone
+        # The last one finds out whether it is gone. Chance spreads clients that were cut together.
+        return min(wait_s, RECONNECT_S * (0.5 + chance / 2), left_s + 0.1 + chance)
 
     @property
     def _bytes_a_second(self) -> int:
