@@ -65,3 +65,12 @@ def test_calls_read_no_more_of_many_jobs_than_of_few(journal: str, analyzed: str
     assert {
         call: (few[call], many[call]) for call in CALLS if many[call] > 2 * few[call] + 20
     } == {}
+
+
+def test_the_order_of_the_queue_reads_each_job_a_few_times_though_no_table_is_analyzed(
+    journal: str,
+) -> None:
+    migrate_postgres(journal, KEY)
+    with psycopg.connect(journal, autocommit=True) as asks:
+        asks.execute(FILL.format(first=1, last=2000, states=WAITING))
+        assert read(asks, "line_1()") < 5 * 2000, "a block or two of it, and of its owner"

@@ -673,15 +673,16 @@ END $$;
 CREATE FUNCTION vibevoice.line_1()
 RETURNS TABLE (jobs text[], works_s float8[], running bigint, left_s float8)
 STABLE LANGUAGE sql AS $$
-    SELECT array_agg(id ORDER BY waits, end_s, place), array_agg(work_s ORDER BY waits, end_s, place),
-        now.running, now.left_s FROM (
-        SELECT id, place, work_s, claim IS NULL AS waits, coalesce(had_s, 0) + sum(work_s) OVER (
-            PARTITION BY owner ORDER BY vibevoice.later_1(urgent, came), place) AS end_s
-        FROM vibevoice.jobs LEFT JOIN vibevoice.owners USING (owner)
-        WHERE state = 'queued' AND ended IS NULL) queued, (
+    SELECT queued.jobs, queued.works_s, now.running, now.left_s FROM (
+        SELECT array_agg(id ORDER BY waits, end_s, place) AS jobs,
+            array_agg(work_s ORDER BY waits, end_s, place) AS works_s FROM (
+            SELECT id, place, work_s, claim IS NULL AS waits, coalesce(had_s, 0) + sum(work_s) OVER (
+                PARTITION BY owner ORDER BY vibevoice.later_1(urgent, came), place) AS end_s
+            FROM vibevoice.jobs LEFT JOIN vibevoice.owners USING (owner)
+            WHERE state = 'queued' AND ended IS NULL) jobs
+        HAVING count(*) > 0) queued, (
         SELECT count(*) AS running, coalesce(sum(work_s * (1 - fraction)), 0) AS left_s
-        FROM vibevoice.jobs WHERE claim IS NOT NULL AND state = 'running') now
-    GROUP BY now.running, now.left_s $$;
+        FROM vibevoice.jobs WHERE claim IS NOT NULL AND state = 'running') now $$;
 
 -- Restart the retention of a job that its owner reads. An unfinished or unknown job does not
 -- change.
@@ -745,9 +746,9 @@ BEGIN
     DELETE FROM vibevoice.owners o WHERE owner = ANY (idle)
         AND NOT EXISTS (SELECT FROM vibevoice.jobs j WHERE j.owner = o.owner);
     DELETE FROM vibevoice.tombstones WHERE at < clock_timestamp() - interval '1 hour';
-    DELETE FROM vibevoice.refusals WHERE (job, node) IN (SELECT job, node FROM vibevoice.refusals
+    DELETE FROM vibevoice.refusals WHERE ctid = ANY (ARRAY(SELECT ctid FROM vibevoice.refusals
         WHERE NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = node)
-        LIMIT 20000 FOR UPDATE SKIP LOCKED);
+        LIMIT 20000 FOR UPDATE SKIP LOCKED));
 END $$;
 
 -- Leave the job of a client that timed out to the next request with the same code. `taker_`: the
