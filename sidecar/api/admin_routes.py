@@ -153,6 +153,7 @@ def _admin_error_response(error: errors.SidecarError) -> Response:
     body |= {"title": HTTPStatus(status).phrase, "status": status}
     body |= {"error": error.code, "code": number}
     body |= {"message": message or error.detail}
+    error_responses.log_error(error, body["request_id"])
     return Response(
         to_json(body),
         status_code=status,

@@ -7,6 +7,7 @@ applies. Every error names the field.
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping
@@ -86,7 +87,7 @@ def _parse_speaker_count(given: Mapping[str, object]) -> int | None:
 
 FIELD_UNKNOWN = "field_unknown"
 MAX_UNKNOWN_FIELDS = 10
-"""Unknown fields of one request that its response names."""
+"""Fields of one request that are compared with known ones: a comparison takes time."""
 MAX_SHOWN_CHARACTERS = 64
 """Characters of a name or value in a message: the longest known name has 20."""
 
@@ -111,9 +112,11 @@ def _printable(text: str) -> str:
 
 
 def field_missing(name: str, sent: Iterable[str]) -> FieldMissing:
-    """Return the error of a missing field, with the nearest name that was ``sent``."""
-    close = difflib.get_close_matches(name, sent, 1)
-    hint = f"Did you mean '{name}' by '{_printable(close[0])}'?" if close else None
+    """Return the error of a missing field, with the nearest of the first names that were
+    ``sent``."""
+    names = [_printable(one) for one in itertools.islice(sent, MAX_UNKNOWN_FIELDS)]
+    close = difflib.get_close_matches(name, names, 1)
+    hint = f"Did you mean '{name}' by '{close[0]}'?" if close else None
     return FieldMissing(f"The field '{name}' is missing.", hint=hint)
 
 

@@ -25,7 +25,7 @@ from pydantic import BaseModel, Field
 
 from sidecar import errors
 from sidecar.api.http import openapi, responses
-from sidecar.api.http.error_responses import error_headers, problem_body
+from sidecar.api.http.error_responses import error_headers, log_error, problem_body
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import UnsentSegments, to_json
 from sidecar.api.http.upload import read_form
@@ -152,6 +152,7 @@ def error_response(error: errors.SidecarError) -> Response:
     elif isinstance(error, _UNREADABLE):
         status, detail = 422, f"Cannot read audio: {error.detail}"
     body |= {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    log_error(error, body["request_id"])
     return Response(
         to_json(body),
         status_code=status,

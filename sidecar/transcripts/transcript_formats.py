@@ -8,6 +8,7 @@ that none can round to a 60th second or a 1000th millisecond.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -50,10 +51,11 @@ def formatter_of(fmt: str) -> TranscriptFormatter:
 
 
 def to_text(transcript: Transcript, name: str) -> str:
-    """Render a line for each segment; if diarized, with time and speaker."""
-    rows = []
+    """Render a line for each segment; if diarized, with time and speaker, but none for music."""
+    rows, labels = [], _text_labels(transcript)
     for one in transcript.segments:
-        lead = f"[{_readable_time(one.start)}] {_speaker_prefix(transcript, one)}"
+        speaker = labels.get(one.speaker) or speaker_label(one.speaker)
+        lead = f"[{_readable_time(one.start)}] {f'{speaker}: ' if one.is_speech else ''}"
         rows.append((lead if transcript.diarized else "") + _without_line_breaks(one.text))
     return _lines(rows)
 
@@ -205,17 +207,17 @@ def _lines(lines: list[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _speaker_prefix(transcript: Transcript, segment: Segment) -> str:
-    """Return the speaker's prefix of a line: the name, beside the label if others have that name;
-    none for music."""
-    if not segment.is_speech:
-        return ""
-    label, name = speaker_label(segment.speaker), transcript.name_of(segment.speaker)
-    if not name:
-        return f"{label}: "
-    shared = sum(one.name == name for one in transcript.voices) > 1
-    name = _without_line_breaks(name)
-    return f"{label} ({name}): " if shared or name.startswith("Speaker_") else f"{name}: "
+def _text_labels(transcript: Transcript) -> dict[int | None, str]:
+    """Return what a named speaker is called in text: the name, beside the label if others have that
+    name or if it could be taken for a label."""
+    named = [one for one in transcript.voices if one.name]
+    shared = Counter(one.name for one in named)
+    labels = dict[int | None, str]()
+    for one in named:
+        name = _without_line_breaks(one.name)
+        alone = shared[one.name] == 1 and not name.casefold().startswith("speaker")
+        labels[one.speaker] = name if alone else f"{speaker_label(one.speaker)} ({name})"
+    return labels
 
 
 def _subtitle_prefix(transcript: Transcript, segment: Segment) -> str:

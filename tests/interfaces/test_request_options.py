@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from typing import Any
 
 import pytest
@@ -18,7 +19,13 @@ from sidecar.interfaces.engine_interface import (
     TranscribeOptions,
     WindowingMode,
 )
-from sidecar.interfaces.request_options import MAX_PROMPT_CHARACTERS, ignored_fields, parse_options
+from sidecar.interfaces.request_options import (
+    MAX_PROMPT_CHARACTERS,
+    MAX_UNKNOWN_FIELDS,
+    field_missing,
+    ignored_fields,
+    parse_options,
+)
 
 
 def parsed(**given: object) -> TranscribeOptions:
@@ -128,3 +135,22 @@ def test_whatever_comes_there_are_options_or_a_clear_refusal(fields: dict[str, o
     assert len(options.prompt) <= MAX_PROMPT_CHARACTERS
     assert TranscribeOptions.from_wire(options.to_wire()) == options
     options.prompt.encode()
+
+
+def test_of_many_fields_only_the_first_are_compared_with_the_missing_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compared = list[str]()
+    real = difflib.get_close_matches
+
+    def count(word: str, possibilities: list[str], n: int) -> list[str]:
+        compared.extend(possibilities)
+        return real(word, possibilities, n)
+
+    monkeypatch.setattr(difflib, "get_close_matches", count)
+    sent = [f"precisioN{number}" * 40 for number in range(5000)]
+    assert field_missing("precision", ["precison", *sent]).hint == (
+        "Did you mean 'precision' by 'precison'?"
+    )
+    assert len(compared) == MAX_UNKNOWN_FIELDS
+    assert max(map(len, compared)) <= 64

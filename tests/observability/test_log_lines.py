@@ -14,6 +14,7 @@ from s2s_client import Page
 from service_process import Server, wait_until
 from vibevoice_asr_client import Client, codes
 
+from sidecar.api.http import error_responses
 from sidecar.observability.logs import JsonFormatter
 
 PATIENCE_S = 30
@@ -86,3 +87,20 @@ async def test_the_log_names_the_language_model_and_a_failed_turn(
     assert "llm_unreachable" in line
     assert not lines(server, "HTTP Request")
     assert "How are you" not in server.log()
+
+
+async def test_refusals_of_every_protocol_are_in_the_log_with_the_address(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(token="a word that nobody guesses")
+    wrong = {"Authorization": "Bearer a guess"}
+    for path in ("/jobs", "/v1/models", "/v1/transcribe", "/admin/load_model"):
+        server.client.post(path, headers=wrong)
+    found = lines(server, " to 127.0.0.1, POST ")
+    assert len(found) == 4, server.log()
+
+
+def test_an_address_in_the_log_has_no_text_of_the_client() -> None:
+    for host in ("::1%x answered token_invalid to 198.51.100.7", "::1"):
+        assert error_responses._address({"client": (host, 1)}) == "::1"
+    assert error_responses._address({"client": ("somebody", 1)}) == "an unknown address"

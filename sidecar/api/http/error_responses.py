@@ -112,7 +112,8 @@ def log_error(error: errors.SidecarError, request_id: str | None) -> None:
 def _address(scope: Scope) -> str:
     """Return the client's address; a proxy may pass on anything in its place."""
     try:
-        return str(ipaddress.ip_address((scope.get("client") or ("",))[0]))
+        host, _, _ = (scope.get("client") or ("",))[0].partition("%")  # a scope id is free text
+        return str(ipaddress.ip_address(host))
     except ValueError:
         return "an unknown address"
 

@@ -119,6 +119,11 @@ def refusal(error: Optional[BaseException]) -> Optional[str]:
     return None
 
 
+_NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST")
+"""What OpenSSL says of an answer that is plain text. Of any other failure nobody is told to send a
+token without encryption."""
+
+
 def unreachable(url: str, error: Optional[BaseException]) -> ServiceUnreachable:
     """What is said of an address where no connection came about, with the reason if it is known."""
     begin = f"No service answers at {url}"
@@ -128,9 +133,10 @@ def unreachable(url: str, error: Optional[BaseException]) -> ServiceUnreachable:
         if isinstance(cause, ConnectionRefusedError):
             return ServiceUnreachable(f"{begin}: the connection is refused.")
         if isinstance(cause, ssl.SSLError):
-            return ServiceUnreachable(
-                f"{begin}: what is there speaks no TLS.", hint="Try the address with http://."
-            )
+            if cause.reason in _NO_TLS:
+                hint = "Try the address with http://."
+                return ServiceUnreachable(f"{begin}: what is there speaks no TLS.", hint=hint)
+            return ServiceUnreachable(f"{begin}: the TLS handshake failed ({cause.reason}).")
         if isinstance(cause, TimeoutError):
             return ServiceUnreachable(f"{begin}: the connection timed out.")
     return ServiceUnreachable(f"{begin}.")
