@@ -128,7 +128,7 @@ def _initial_event_log(begin: LiveSessionStart) -> EventLogState:
     if events and isinstance(events[0], live_events.Final):
         events[0] = dataclasses.replace(events[0], confidence=begin.confidence)
     if begin.doubted:
-        events.append(live_events.NoticeRaised(doubtful_language_notice()))
+        events.append(live_events.NoticeRaised(doubtful_language_notice(live=True)))
     kept = tuple(NumberedEvent(number, event) for number, event in enumerate(events, start=1))
     return EventLogState(
         len(kept), max(begin.turn, begin.began) - 1, kept, begin.voices, begin.context

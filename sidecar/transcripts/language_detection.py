@@ -25,10 +25,14 @@ lowest had -0.51, of 96 in other languages the highest -0.68."""
 
 
 LANGUAGE_DOUBTFUL = "language_doubtful"
+_SAMPLE_RATE = (
+    " If it is English, check that the sample rate that the client names is that of its audio."
+)
 
 
-def doubtful_language_notice() -> Notice:
-    """Return the notice of a transcript that is probably in another language."""
+def doubtful_language_notice(*, live: bool = False) -> Notice:
+    """Return the notice of a transcript that is probably in another language. ``live``: the client
+    named the sample rate of its audio, which may be wrong instead."""
     remedy = (
         ENGLISH_ONLY_BUILD_HINT
         if is_english_only_build()
@@ -38,8 +42,7 @@ def doubtful_language_notice() -> Notice:
     return Notice(
         LANGUAGE_DOUBTFUL,
         "The recording does not seem to be English, the only language of the engine "
-        f"'moonshine': the text is probably wrong. {remedy} If it is English, check that the "
-        "sample rate that the client names is that of its audio.",
+        f"'moonshine': the text is probably wrong. {remedy}{_SAMPLE_RATE if live else ''}",
     )
 
 

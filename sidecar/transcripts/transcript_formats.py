@@ -210,13 +210,13 @@ def _lines(lines: list[str]) -> str:
 def _text_labels(transcript: Transcript) -> dict[int | None, str]:
     """Return what a named speaker is called in text: the name, beside the label if others have that
     name or if it could be taken for a label."""
-    named = [one for one in transcript.voices if one.name]
-    shared = Counter(one.name for one in named)
+    names = {one.speaker: one.name for one in transcript.voices if one.name}
+    shared = Counter(names.values())
     labels = dict[int | None, str]()
-    for one in named:
-        name = _without_line_breaks(one.name)
-        alone = shared[one.name] == 1 and not name.casefold().startswith("speaker")
-        labels[one.speaker] = name if alone else f"{speaker_label(one.speaker)} ({name})"
+    for speaker, name in names.items():
+        shown = _without_line_breaks(name)
+        alone = shared[name] == 1 and not shown.casefold().startswith("speaker")
+        labels[speaker] = shown if alone else f"{speaker_label(speaker)} ({shown})"
     return labels
 
 

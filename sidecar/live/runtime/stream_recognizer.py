@@ -384,7 +384,7 @@ class StreamRecognizer:
         self._confidence += found.confidence
         if self._confidence.doubtful and not self._doubted:
             self._doubted = True
-            yield live_events.NoticeRaised(doubtful_language_notice())
+            yield live_events.NoticeRaised(doubtful_language_notice(live=True))
         self._story.settle(piece, found, flags, max(0.0, now - piece.since - work_s), work_s)
         yield from self._flush()
 
@@ -406,7 +406,7 @@ class StreamRecognizer:
         about = self._engine, self._precision
         transcript = self._story.summary(self.options, self._looked, *about)
         if self._confidence.doubtful:
-            transcript = transcript.with_notice(doubtful_language_notice())
+            transcript = transcript.with_notice(doubtful_language_notice(live=True))
         yield live_events.Summary(transcript)
 
     def _partial(
