@@ -28,6 +28,13 @@ while :; do sleep 0.1; done
 """
 
 
+@pytest.fixture(autouse=True)
+def _no_make_above(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make test` runs these: a make in a make says which folder it enters."""
+    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder whose set-up is done, with a program that shows its arguments."""
