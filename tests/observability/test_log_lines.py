@@ -96,8 +96,7 @@ async def test_refusals_of_every_protocol_are_in_the_log_with_the_address(
     wrong = {"Authorization": "Bearer a guess"}
     for path in ("/jobs", "/v1/models", "/v1/transcribe", "/admin/load_model"):
         server.client.post(path, headers=wrong)
-    found = lines(server, " to 127.0.0.1, POST ")
-    assert len(found) == 4, server.log()
+    wait_until(lambda: len(lines(server, " to 127.0.0.1, POST ")) == 4, PATIENCE_S, "four lines")
 
 
 def test_an_address_in_the_log_has_no_text_of_the_client() -> None:
