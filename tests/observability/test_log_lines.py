@@ -39,6 +39,12 @@ def test_the_time_of_a_line_is_the_same_everywhere() -> None:
     assert line["time"] == "2026-11-23T10:31:34.056Z"
 
 
+def the_line(server: Server, part: str) -> str:
+    """The only line of its log that has ``part``, once it is written."""
+    (found,) = wait_until(lambda: lines(server, part), PATIENCE_S, part)
+    return str(found)
+
+
 def lines(server: Server, part: str) -> list[str]:
     """The lines of its log that have ``part``."""
     return [line for line in server.log().splitlines() if part in line]
@@ -52,7 +58,7 @@ def test_a_refused_page_is_in_the_log_with_its_origin_once(
         page = {"Origin": f"http://elsewhere.example{tail}".encode()}
         assert server.client.get("/health", headers=page).status_code == 403
     server.client.get("/health")
-    (line,) = lines(server, "allowed_origins")
+    line = the_line(server, "allowed_origins")
     assert "'http://elsewhere.example.org/" in line
     assert line.isascii()
     assert len(line) < 1000
@@ -66,7 +72,7 @@ def test_refused_live_sessions_are_one_line(start_server: Callable[..., Server])
             with pytest.raises(codes.LiveFull) as full, client.live():
                 pass
             assert "live_sessions" in full.value.hint
-    (line,) = lines(server, "live_full")
+    line = the_line(server, "live_full")
     assert "live_sessions" in line
 
 
@@ -74,15 +80,14 @@ async def test_the_log_names_the_language_model_and_a_failed_turn(
     start_server: Callable[..., Server],
 ) -> None:
     server = start_server(llm="http://127.0.0.1:9", llm_model="little", voice_engine="scripted")
-    (line,) = lines(server, "LLM: ")
+    line = the_line(server, "LLM: ")
     assert "little at http://127.0.0.1:9" in line
     async with Page(server) as page:
         for text in ("How are you?", "Are you there?"):
             await page.send(type="text", text=text)
             await page.until("error")
             await page.until("status", state="ready")
-    wait_until(lambda: bool(lines(server, "a turn of a conversation")), PATIENCE_S, "it is logged")
-    (line,) = lines(server, "a turn of a conversation")
+    line = the_line(server, "a turn of a conversation")
     assert " - WARNING - " in line
     assert "llm_unreachable" in line
     assert not lines(server, "HTTP Request")
