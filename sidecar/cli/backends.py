@@ -263,7 +263,7 @@ def start_child_service(
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
     service = subprocess.Popen(
         [
-            *own_command("sidecar.main"),
+            *own_command("sidecar.main", "-P"),  # not the current folder's
             "serve",
             "--log-level=warning",
             f"--parent-pid={os.getpid()}",  # whatever ends this command ends the service

@@ -35,6 +35,7 @@ from service_process import (
 )
 
 from sidecar import errors
+from sidecar.cli.backends import start_child_service
 from sidecar.cli.doctor import READY, next_step
 from sidecar.cli.output import output_names
 from sidecar.cli.transcribe import TranscribeCommandOptions
@@ -603,6 +604,19 @@ def test_open_starts_a_service_where_none_runs_which_ends_with_it(terminal):
     check_one_line(nobody, 1, "No service answers", "or name another with --server URL")
     assert "leave --server out" not in nobody.stderr, "nobody named one"
     check_one_line(terminal.run("open", "--server", f"127.0.0.1:{port}"), 1, "No service answers")
+
+
+def test_a_service_that_a_command_starts_is_the_installed_one_whatever_the_folder_has(
+    terminal, monkeypatch
+):
+    trap = terminal.home / "sidecar" / "__init__.py"
+    trap.parent.mkdir()
+    trap.write_text("raise SystemExit('the folder was imported')\n")
+    monkeypatch.chdir(terminal.home)
+    for name, value in {**terminal.env, "VIBEVOICE_DATA_DIR": str(terminal.home)}.items():
+        monkeypatch.setenv(name, value)
+    with start_child_service({"port": 0}) as (_, ready):
+        assert ready is not None
 
 
 def test_open_without_a_browser_says_that_a_link_works_once_only_if_it_does(
