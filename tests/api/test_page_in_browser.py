@@ -6,6 +6,7 @@ One browser for all; with VIBEVOICE_SCREENSHOTS it also writes the pictures of d
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
 import random
@@ -623,11 +624,20 @@ def test_a_transcript_that_is_read_stays_and_one_whose_time_is_over_is_still_sho
     visitor.driver.switch_to.active_element.send_keys(CONTROL, "a", CONTROL, "All of it.", ENTER)
     visitor.sees("#said", "in this browser only")
     wait_until(lambda: said(visitor, 3) == "All of it.", PATIENCE_S, "it is corrected")
+    speaker = visitor.sees(".lane .name").text
+    visitor.sees(".lane").click()
+    visitor.sees("dialog[open]", "only names and lines can be changed")
+    assert visitor.driver.find_elements("css selector", "#same") == []
+    visitor.sees("#called").send_keys("Nell", ENTER)
+    visitor.sees("#said", f"{speaker} is called Nell now, in this browser only.")
+    assert "Nell" in names(visitor)
     # also for who comes back
     visitor.driver.refresh()
     visitor.sees(".job .name", "read.wav").click()
     wait_until(lambda: visitor.rows() == 6, PATIENCE_S, "the copy")
     assert said(visitor, 3) == "All of it."
+    assert names(visitor)[0] == "Nell"
+    assert downloaded(visitor, "Text for Word").startswith("Nell: ")
     # and one switch deletes all of them, but not under the eyes of who reads
     visitor.sees(".storing input").click()
     visitor.sees("#main .notice", "in this tab only")
@@ -635,6 +645,46 @@ def test_a_transcript_that_is_read_stays_and_one_whose_time_is_over_is_still_sho
     visitor.driver.refresh()
     visitor.sees("h1", "Who said what")
     assert "read.wav" not in visitor.text()
+
+
+def downloaded(visitor: Visitor, label: str) -> str:
+    """What a button of the menu of downloads would save, and nothing is saved."""
+    visitor.js(
+        """window.saved = null;
+        URL.createObjectURL = (blob) => (blob.text().then((text) => (window.saved = text)), "");
+        HTMLAnchorElement.prototype.click = () => {};"""
+    )
+    visitor.sees(".choice [popovertarget]").click()
+    visitor.sees("#formats button", label).click()
+    wait_until(lambda: visitor.js("return saved") is not None, PATIENCE_S, f"the file: {label}")
+    return str(visitor.js("return saved"))
+
+
+def test_a_text_for_a_word_processor_has_a_paragraph_for_each_turn_and_no_times(
+    visitor: Visitor, server: Server, tmp_path: Path
+) -> None:
+    visitor.opens(server)
+    visitor.sends(tone(tmp_path / "talk.wav", 12))
+    visitor.sees("#main .title", "2 speakers")
+    wait_until(lambda: visitor.rows() == 12, PATIENCE_S, "all rows")
+    job = server.client.get("/v1/jobs").json()["jobs"][0]["id"]
+    move = {"op": "move", "segments": [1, 7], "speaker": "Speaker_0"}
+    server.client.patch(f"/v1/jobs/{job}/transcript", json={"operations": [move]})
+    turns_shown = "return document.querySelectorAll('.row.turn').length"
+    wait_until(lambda: visitor.js(turns_shown) == 8, PATIENCE_S, "one goes on for three lines")
+    spoken = server.client.get(f"/v1/jobs/{job}/transcript").json()["segments"]
+    turns = [
+        (speaker.replace("_", " "), " ".join(one["text"] for one in some))
+        for speaker, some in itertools.groupby(spoken, lambda one: one["speaker"])
+    ]
+    assert 1 < len(turns) < len(spoken)
+    plain = downloaded(visitor, "Text for Word (no times)")
+    assert plain == "\n\n".join(f"{speaker}: {text}" for speaker, text in turns) + "\n"
+    assert downloaded(visitor, "Text with times").startswith("[00:00:00")
+    visitor.js("navigator.clipboard.writeText = async (text) => { window.copied = text; };")
+    visitor.sees(".choice [popovertarget]").click()
+    visitor.sees("#formats button", "Copy without times").click()
+    wait_until(lambda: visitor.js("return window.copied") == plain, PATIENCE_S, "it is copied")
 
 
 def test_what_was_read_is_shown_again_after_a_reload_until_it_is_deleted(
@@ -1050,6 +1100,12 @@ def test_lines_are_selected_by_mouse_one_after_the_other(
         ActionChains(visitor.driver).click(tick).perform()
         visitor.sees(".chosen-lines", f"{count} line")
         assert len(visitor.js(drawn, box)) > len(empty), "only now it has a tick"
+    visitor.sees(".search input").send_keys("w", ESCAPE)
+    visitor.sees(".chosen-lines", "2 lines")
+    visitor.js("document.activeElement.blur()")
+    visitor.driver.find_element("css selector", "body").send_keys(ESCAPE)
+    none = "return document.querySelector('.chosen-lines, .row.chosen') === null"
+    wait_until(lambda: visitor.js(none), PATIENCE_S, "Escape, wherever the focus is")
 
 
 def test_options_are_those_that_the_engine_follows(
@@ -1197,6 +1253,32 @@ def test_captions_that_end_too_soon_cost_no_word_of_the_recording(
     visitor.sees(".talking button", "Stop").click()
     visitor.sees(".head button", "Transcribe it again").click()
     visitor.sees("#main .title", "2 speakers · scripted")
+
+
+OVERLOADED = """
+const [socket] = sockets, real = socket.onmessage;
+socket.onmessage = (event) => {
+  const body = JSON.parse(event.data);
+  if (body.type !== "partial") return real(event);
+  socket.onmessage = real;
+  const { number } = body, [code, message] = arguments;
+  real({ data: JSON.stringify({ type: "notice", number, code, message }) });
+};"""
+"""The next partial text is a notice."""
+
+
+def test_what_is_said_of_an_overload_goes_with_the_captions(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.opens(server)
+    visitor.js(SOCKETS)
+    visitor.sees(".intake button", LIVE).click()
+    captions(visitor)
+    visitor.js(OVERLOADED, "partials_late", "The service is overloaded.")
+    visitor.sees("#main .notice", "overloaded")
+    visitor.sees(".talking button", "Stop").click()
+    visitor.sees(".title", "only in this page")
+    assert "overloaded" not in visitor.js("return document.querySelector('#main').innerText")
 
 
 def test_a_microphone_that_was_paused_stays_off_when_captions_end(
@@ -1356,6 +1438,8 @@ def test_on_a_phone_the_bars_leave_three_quarters_of_the_screen(
     visitor.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
     wait_until(lambda: visitor.js("return innerWidth") == 390, PATIENCE_S, "it is a phone")
     top = "return document.querySelector(arguments[0]).getBoundingClientRect().top / innerHeight"
+    wide = "return document.querySelector('.tools').scrollWidth - innerWidth"
+    assert visitor.js(wide) <= 0, "nothing of the tools is beside the screen"
     assert visitor.js(top, ".row") <= 0.25, "a transcript begins in the first quarter"
     assert visitor.findings() == []
     visitor.sees(".back").click()

@@ -12,8 +12,8 @@ const CHANGED = {
 };
 
 const DELETED = {
-  detail: "The service has deleted this transcript, so its speakers cannot be changed here any more.",
-  hint: "Lines can still be corrected. To have all of it, send the recording again.",
+  detail: "The service has deleted this transcript, so only names and lines can be changed here.",
+  hint: "To give lines to another speaker, send the recording again.",
   code: "job_not_found",
 };
 
@@ -72,7 +72,7 @@ export class Editing {
     if (!shown?.edits) return false;
     const { id } = shown;
     const { jobs, copies } = this.#store.state;
-    if (copies.has(id) && !jobs.some((job) => job.id === id)) return this.#here(operations);
+    if (copies.has(id) && !jobs.some((job) => job.id === id)) return this.#here(operations, said);
     try {
       const answer = await client().edit(id, operations, { revision: shown.edits.revision });
       const { revision, undo, redo, segments: changed } = answer;
@@ -89,18 +89,22 @@ export class Editing {
     }
   }
 
-  /** In a transcript that the service has deleted lines can be corrected; the rest is its work. */
-  #here(operations) {
+  /** In a transcript that the service has deleted lines are corrected and speakers named; the rest is
+   * its work. */
+  #here([{ op, segment, text, speaker, name }], said) {
     const { copies, shown } = this.#store.state;
-    if (operations.some(({ op }) => op !== "text")) {
+    if (op !== "text" && op !== "rename") {
       this.#show(shown.id, { wrong: DELETED });
       return false;
     }
-    const segments = shown.segments.slice();
-    for (const { segment, text } of operations) segments[segment] = { ...segments[segment], text, words: undefined };
+    const changed = (one, index) => {
+      if (op === "text") return index === segment ? { ...one, text, words: undefined } : one;
+      return one.speaker === speaker ? { ...one, name: name ?? undefined } : one;
+    };
+    const segments = shown.segments.map(changed);
     this.#show(shown.id, { segments, wrong: null });
     this.#hold(copies.get(shown.id).job, { ...shown, segments });
-    this.#say("The line is corrected, in this browser only.");
+    this.#say(said.replace(/( now)?\.$/, "$1, in this browser only."));
     return true;
   }
 

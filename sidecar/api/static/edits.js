@@ -36,6 +36,15 @@ export function Chosen({ chosen, lanes, editing, view }) {
     view.current.focus();
   };
   const leave = () => (view.current.clear(), view.current.focus());
+  useEffect(() => {
+    if (!chosen.length) return undefined;
+    const pressed = (event) => {
+      const busy = event.target.closest?.("input, textarea, dialog") || document.querySelector(":popover-open");
+      if (event.key === "Escape" && !busy) leave();
+    };
+    addEventListener("keydown", pressed);
+    return () => removeEventListener("keydown", pressed);
+  }, [!chosen.length]);
   if (!chosen.length) return null;
   return html`<form class="chosen-lines" aria-label="Selected lines" onSubmit=${give}>
     <strong role="status">${counted(chosen.length, "line")} chosen</strong>

@@ -17,12 +17,14 @@ import { about, clock, counted, languageOf, stateOf, trouble } from "./words.js"
 /** So long before a transcript is deleted that is said, or in the last part of a short retention. */
 const [EXPIRY_S, EXPIRY_SHARE] = [120, 0.35];
 /** What the page can write by itself. */
+const PLAIN = "Text for Word (no times)";
 const OWN_FORMATS = {
-  text: ({ segments }) => textOf(segments),
+  plain: ({ segments, metadata }) => textOf(segments, metadata.diarized),
   json: ({ segments, metadata }) => `${JSON.stringify({ segments, metadata }, null, 2)}\n`,
 };
 const FORMATS = [
-  ["text", "Text", "txt"],
+  ["plain", PLAIN, "txt"],
+  ["text", "Text with times", "txt"],
   ["srt", "Subtitles", "srt"],
   ["vtt", "Subtitles for the web", "vtt"],
   ["tsv", "Table", "tsv"],
@@ -72,7 +74,7 @@ function Head({ job, stored, name, shown, recordings, say }) {
   const facts = said
     ? [clock(said.duration), said.diarized && shown.segments.length > 0 && counted(voices(shown.segments).length, "speaker"), said.language !== "auto" && languageOf(said.language), `${said.engine}, ${said.model_precision}`, said.processing_time && `took ${about(said.processing_time)}`]
     : [job && stateOf(job)];
-  const written = (format) => (stored ? OWN_FORMATS[format](shown) : client().transcript(job.id, format));
+  const written = (format) => (stored || format === "plain" ? OWN_FORMATS[format](shown) : client().transcript(job.id, format));
   const download = async (format, ending) => {
     document.getElementById("formats").hidePopover?.();
     try {
@@ -82,14 +84,15 @@ function Head({ job, stored, name, shown, recordings, say }) {
     }
   };
   const [copied, setCopied] = useState("");
-  const copy = async () => {
+  const copy = async (format) => {
+    document.getElementById("formats").hidePopover?.();
     try {
-      await navigator.clipboard.writeText(await written("text"));
+      await navigator.clipboard.writeText(await written(format));
       setCopied("Copied");
       say("Text copied.");
     } catch (error) {
       setCopied("Not copied");
-      say(error.detail ?? "The browser does not let this page copy. Use Download, Text.");
+      say(error.detail ?? "The browser does not let this page copy. Use Download.");
     }
     setTimeout(() => setCopied(""), 2500);
   };
@@ -97,9 +100,10 @@ function Head({ job, stored, name, shown, recordings, say }) {
     <button type="button" class="bare back" aria-label="Back to the recordings" onClick=${() => recordings.select("")}>${icon("back")}</button>
     <div class="title"><h1>${name}</h1><p class="quiet">${facts.filter(Boolean).join(" · ")}</p></div>
     ${done && (!stored || shown) && html`<div class="choice">
-      <button type="button" onClick=${copy}>${icon("copy")} <span class=${copied ? "" : "label"}>${copied || "Copy"}</span></button>
+      <button type="button" onClick=${() => copy(stored ? "plain" : "text")}>${icon("copy")} <span class=${copied ? "" : "label"}>${copied || "Copy"}</span></button>
       <button type="button" popovertarget="formats" aria-haspopup="true">${icon("down")} <span class="label">Download</span></button>
       <div id="formats" popover class="menu" role="group" aria-label="Download as">
+        ${!stored && html`<button type="button" onClick=${() => copy("plain")}>Copy without times</button>`}
         ${FORMATS.filter(([format]) => !stored || OWN_FORMATS[format]).map(([format, words, ending]) => html`<button type="button" onClick=${() => download(format, ending)}>${words} <span class="quiet">.${ending}</span></button>`)}
       </div>
     </div>`}

@@ -77,18 +77,19 @@ function Speaker({ one, others, job, heard, people, editing, close, say }) {
       <div class="pair"><input id="called" autofocus maxlength="200" autocomplete="off" placeholder=${label} value=${name} onInput=${(event) => setName(event.target.value)} />
         <button type="submit" class="main">Save</button></div>
     </form>
-    ${others.length > 0 && html`<form class="asked" onSubmit=${merge}>
+    ${job.gone && html`<p class="quiet">The service has deleted this transcript, so only names and lines can be changed.</p>`}
+    ${others.length > 0 && !job.gone && html`<form class="asked" onSubmit=${merge}>
       <label for="same">The same person as</label>
       <div class="pair"><select id="same" value=${into} onChange=${(event) => setInto(event.target.value)}>
           ${others.map((each) => html`<option value=${each.speaker}>${each.name}</option>`)}
         </select><button type="submit">Merge</button></div>
     </form>`}
-    ${people && one.named && !heard?.person && html`<div class="asked">
+    ${people && one.named && !heard?.person && !job.gone && html`<div class="asked">
       <p class="quiet">Voices are biometric data: have ${one.name} recognised in later recordings only if that is all right.</p>
       <button type="button" onClick=${know}>Remember this voice</button>
     </div>`}
     ${wrong && html`<${Trouble} error=${wrong} />`}
-    ${people && html`<div class="asked"><button type="button" onClick=${split}>Split by voice</button></div>`}
-    <p class="quiet">To split a speaker${people ? " by hand" : ""}, select its lines (the box beside the pencil at the end of a line, or X on a line's time) and assign them to a new speaker.</p>
+    ${people && !job.gone && html`<div class="asked"><button type="button" onClick=${split}>Split by voice</button></div>`}
+    ${!job.gone && html`<p class="quiet">To split a speaker${people ? " by hand" : ""}, select its lines (the box beside the pencil at the end of a line, or X on a line's time) and assign them to a new speaker.</p>`}
   `;
 }

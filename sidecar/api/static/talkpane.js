@@ -26,6 +26,7 @@ const SAID = {
 
 export function TalkPane({ talk, state, recordings }) {
   const over = talk.state === "over";
+  const stopped = over || talk.state === "recording";
   const live = recordings.talks.get(talk.id);
   const facts = over
     ? [clock(talk.seconds), counted(voices(talk.segments).length, "speaker"), "only in this page"]
@@ -43,7 +44,7 @@ export function TalkPane({ talk, state, recordings }) {
     ${talk.error && html`<${Trouble} error=${talk.error} />`}
     ${!over && talk.behind > BEHIND_S && html`<p class="notice" role="status">The service does not answer. What is said is kept, and sent as soon as it does.</p>`}
     ${talk.muted && html`<p class="notice" role="status">${NO_SOUND}</p>`}
-    ${talk.captions?.notices.map((one) => html`<p class="notice" key=${one.code}>${one.message}</p>`)}
+    ${talk.captions?.notices.filter((one) => !stopped || one.code !== "partials_late").map((one) => html`<p class="notice" key=${one.code}>${one.message}</p>`)}
     <${Reading} job=${job} shown=${shown} file=${talk.file} recordings=${recordings} />
     ${!over && html`<${Tail} talk=${talk} />`}
     <div class="unseen" role="log" aria-live="polite" aria-relevant="additions" aria-label="Captions">
@@ -122,7 +123,7 @@ function Kept({ talk, state, recordings }) {
       : talk.seconds > 0 && html`<button ref=${again} type="button" class="main" disabled=${sent} onClick=${() => recordings.sending.send([talk.file])}>${icon("listen")} Transcribe it again in full</button>`}
     <button type="button" popovertarget="formats" aria-haspopup="true">${icon("down")} Download</button>
     <div id="formats" popover class="menu" role="group" aria-label="Download as">
-      <button type="button" onClick=${() => download(textOf(talk.segments), "txt")}>Text <span class="quiet">.txt</span></button>
+      <button type="button" onClick=${() => download(textOf(talk.segments), "txt")}>Text for Word (no times) <span class="quiet">.txt</span></button>
       <button type="button" onClick=${() => download(whole(), "json")}>Everything <span class="quiet">.json</span></button>
       <button type="button" onClick=${() => download(talk.file, "wav")}>The audio <span class="quiet">.wav</span></button>
     </div>

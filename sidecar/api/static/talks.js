@@ -87,5 +87,13 @@ export class Talks {
   }
 }
 
-/** A talk as text, a line each. */
-export const textOf = (segments) => segments.map((one) => `${nameOf(one)}: ${one.text}\n`).join("");
+/** Text for a word processor: a paragraph for each turn, without times. Pure. */
+export function textOf(segments, named = true) {
+  const turns = [];
+  for (const one of segments) {
+    const turn = turns.at(-1);
+    if (turn?.speaker === one.speaker) turn.text += ` ${one.text}`;
+    else turns.push({ speaker: one.speaker, text: named ? `${nameOf(one)}: ${one.text}` : one.text });
+  }
+  return turns.length ? `${turns.map(({ text }) => text).join("\n\n")}\n` : "";
+}

@@ -294,8 +294,6 @@ export class TranscriptView {
       this.#edit(this.#cursor);
     } else if (this.#acts && event.key.toLowerCase() === "x") {
       this.toggle(this.#cursor);
-    } else if (event.key === "Escape" && this.#chosen.size) {
-      this.clear();
     } else return;
     event.preventDefault();
   }
