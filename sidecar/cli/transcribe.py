@@ -19,7 +19,12 @@ from sidecar.cli import audio_input, backends, output, watch_folder
 from sidecar.cli.backends import ProgressCallback, ServiceTarget, TranscribeRecording
 from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOption, argument, option
 from sidecar.cli.output import PROGRAM, print_error_line, print_text, printable, report_error
-from sidecar.interfaces.engine_interface import DiarizationEffort, Precision, WindowingMode
+from sidecar.interfaces.engine_interface import (
+    DiarizationEffort,
+    Precision,
+    WindowingMode,
+    abbreviate_names,
+)
 from sidecar.transcripts import transcript_formats
 from sidecar.transcripts.transcript import Transcript
 
@@ -241,7 +246,13 @@ async def _run(
             return 0
     with progress_bars() as bar:
         async with backends.open_backend(order.recognizer, order.options, opens) as transcribe:
-            failed = await _TranscriptionBatch(order, transcribe, bar).run(pairs)
+            batch = _TranscriptionBatch(order, transcribe, bar)
+            try:
+                failed = await batch.run(pairs)
+            except asyncio.CancelledError:  # Ctrl-C
+                if len(pairs) > 1:
+                    batch.report_interruption(len(pairs))
+                raise
     if order.output is not None and len(pairs) > 1 and sys.stderr and sys.stderr.isatty():
         print_error_line(f"{len(pairs) - failed} written, {failed} failed.")
     return int(failed > 0)
@@ -261,6 +272,23 @@ class _TranscriptionBatch:
         self._transcribe = transcribe
         self._bar = bar
         self._places = asyncio.Semaphore(_at_once(order))
+        self._done: list[str] = []
+
+    def report_interruption(self, many: int) -> None:
+        """Print which of ``many`` transcripts are done, and how to go on."""
+        done = f"{len(self._done)} of {many}"
+        if (folder := self._order.output) is None:
+            print_error_line(
+                f"Interrupted: {done} transcribed. With --output DIR --resume the same command "
+                "can be interrupted and goes on with the rest."
+            )
+            return
+        names = f": {abbreviate_names(self._done)}" if self._done else ""
+        again = "same command" if self._order.resume else "same command with --resume"
+        print_error_line(
+            f"Interrupted: {done} written to {folder}{names}. Run the {again} to go on with the "
+            "rest: it skips these."
+        )
 
     async def run(self, pairs: Sequence[tuple[Path, str]]) -> int:
         """Transcribe all recordings; return how many failed."""
@@ -309,6 +337,7 @@ class _TranscriptionBatch:
         if self._order.output is not None:
             text = transcript_formats.render_transcript(transcript, self._order.format, path.stem)
             output.write_atomically(self._order.output / name, text)
+        self._done.append(name)
         return transcript
 
 
