@@ -70,7 +70,7 @@ def doctor(
     if report:
         words = [f"{finding.state.name:<8} {finding.topic}: {finding.text}" for finding in found]
         return write(file, "\n".join(words) + "\n", _settings()[0])
-    _print(found, next_step(found))
+    print_findings(found, next_step(found))
     return int(any(finding.state is CheckState.BAD for finding in found))
 
 
@@ -226,7 +226,8 @@ def _port(settings: Settings) -> CheckFinding:
     return CheckFinding("port", CheckState.GOOD, f"{settings.port} on {settings.host} is free")
 
 
-def _print(findings: Sequence[CheckFinding], step: str) -> None:
+def print_findings(findings: Sequence[CheckFinding], step: str) -> None:
+    """Print the findings, those that are optional behind the others, and the next step."""
     from rich.console import Console
     from rich.text import Text
 
@@ -246,8 +247,9 @@ def _print(findings: Sequence[CheckFinding], step: str) -> None:
     worst = max(finding.state for finding in findings)
     console.print(Text(SUMMARIES.get(worst, SUMMARIES[CheckState.GOOD]), "bold"))
     show(finding for finding in findings if finding.state is not CheckState.ABSENT)
-    console.print("\nOptional, not here:")
-    show(finding for finding in findings if finding.state is CheckState.ABSENT)
+    if absent := [finding for finding in findings if finding.state is CheckState.ABSENT]:
+        console.print("\nOptional, not here:")
+        show(absent)
     console.print(Text.assemble("\n", ("Next: ", "bold"), step))
 
 

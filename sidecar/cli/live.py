@@ -137,13 +137,9 @@ def line_of(segment: Segment, name: str | None = None, *, labels: bool = True) -
     """
     speaker = segment.speaker
     one = Transcript((segment,), "", segment.end, "", "", diarized=labels or speaker is not None)
-    if speaker is None:
-        first = transcript_formats.speaker_label(None)
-        line = transcript_formats.render_transcript(one, "text")
-        return line.replace(f"] {first}: ", f"] {UNKNOWN_SPEAKER}: ", 1)
-    if name is not None:
+    if speaker is not None and name is not None:
         one = replace(one, voices=(SpeakerProfile(speaker, 0.0, name=name),))
-    return transcript_formats.render_transcript(one, "text")
+    return transcript_formats.to_text(one, unlabelled=UNKNOWN_SPEAKER)
 
 
 @contextmanager

@@ -28,7 +28,9 @@ Examples:
 async def open_page(
     *,
     where: ServiceTarget,
-    show: bool = option(False, "Print the link instead.", "--print"),
+    show: bool = option(
+        False, "Print the link of a running service instead of opening the browser.", "--print"
+    ),
 ) -> int:
     """Open the page, or with ``show`` print its link; return the exit code."""
     try:

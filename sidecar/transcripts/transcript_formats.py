@@ -50,11 +50,15 @@ def formatter_of(fmt: str) -> TranscriptFormatter:
         ) from None
 
 
-def to_text(transcript: Transcript, name: str) -> str:
-    """Render a line for each segment; if diarized, with time and speaker, but none for music."""
+def to_text(transcript: Transcript, name: str = "", *, unlabelled: str | None = None) -> str:
+    """Render a line for each segment; if diarized, with time and speaker, but none for music.
+
+    ``unlabelled``: the speaker of a segment that has no label; `None`: the first one.
+    """
     rows, labels = [], _text_labels(transcript)
     for one in transcript.segments:
-        speaker = labels.get(one.speaker) or speaker_label(one.speaker)
+        first = unlabelled if one.speaker is None else None
+        speaker = labels.get(one.speaker) or first or speaker_label(one.speaker)
         lead = f"[{_readable_time(one.start)}] {f'{speaker}: ' if one.is_speech else ''}"
         rows.append((lead if transcript.diarized else "") + _without_line_breaks(one.text))
     return _lines(rows)

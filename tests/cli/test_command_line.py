@@ -35,6 +35,7 @@ from service_process import (
 )
 
 from sidecar import errors
+from sidecar.cli import doctor
 from sidecar.cli.backends import start_child_service
 from sidecar.cli.doctor import READY, next_step
 from sidecar.cli.output import output_names
@@ -406,6 +407,34 @@ def test_ctrl_c_ends_it_with_130_and_leaves_no_process(terminal):
     assert psutil.wait_procs(children, PATIENCE_S)[1] == []
 
 
+@posix
+def test_ctrl_c_between_several_says_which_are_done_and_how_to_go_on(terminal):
+    out = terminal.home / "out"
+    slowly = {"VIBEVOICE_SCRIPTED_SPEED": "5"}
+    words = ("transcribe", tone(terminal.home, 1), tone(terminal.home, 600), "--output", out)
+    with terminal.start(*words, fresh=True, **slowly) as process:
+        wait_until((out / "1.txt").exists, PATIENCE_S, "the first is written")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=PATIENCE_S)
+    interrupted = subprocess.CompletedProcess(words, process.returncode, "", said)
+    check_one_line(interrupted, 130, f"1 of 2 written to {out}: 1.txt.", "--resume", "skips these")
+    assert not (out / "600.txt").exists()
+    before = (out / "1.txt").stat().st_mtime_ns
+    assert terminal.run(*words, "--resume", VIBEVOICE_SCRIPTED_SPEED="0").returncode == 0
+    assert (out / "600.txt").exists()
+    assert (out / "1.txt").stat().st_mtime_ns == before
+
+
+def tone(folder: Path, seconds: int) -> Path:
+    path = folder / f"{seconds}.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(b"\x00\x30" * 8000 * seconds)
+    return path
+
+
 INTERRUPTED_IMPORT = """
 import signal, sys
 from sidecar.cli import main
@@ -668,6 +697,11 @@ def test_doctor_says_what_is_here_and_what_to_do_next(terminal):
     assert "--  " not in needed
     assert "whisper" not in needed
     assert {line[:4] for line in optional.splitlines()[:-2]} == {"--  "}
+
+
+def test_doctor_has_no_list_of_what_is_absent_if_nothing_is(capsys):
+    doctor.print_findings([CheckFinding("version", CheckState.GOOD, "1")], READY)
+    assert "Optional" not in capsys.readouterr().out
 
 
 @pytest.mark.slow
