@@ -51,9 +51,19 @@ class Sidecar:
         )
         try:
             with LOCAL.open(request, timeout=60) as response:
-                return json.load(response)
+                return self.read(response)
         except urllib.error.HTTPError as error:
-            raise SpeechError(json.load(error)) from None
+            raise SpeechError(self.read(error)) from None
+
+    def read(self, response) -> dict:
+        """The JSON of an answer; that of a proxy in between is none."""
+        try:
+            return json.load(response)
+        except ValueError:
+            what = f"{response.status}, {response.headers.get('Content-Type')}"
+            detail = f"The answer is not the service's ({what})."
+            hint = "Is a proxy between? Its log says more."
+            raise SpeechError({"detail": detail, "hint": hint, "code": "no_json"}) from None
 
     def transcribe(self, path: str, on_progress=lambda fraction: None, **options: object) -> dict:
         """Transcribe a file of this machine. `options`: language="en", diarize=False …"""

@@ -75,3 +75,21 @@ def test_a_server_that_breaks_off_at_plain_http_may_want_tls() -> None:
         with pytest.raises(ConnectionLost) as told, Client(url, retry=ONCE) as client:
             client.health()
     assert "https://" in told.value.hint
+
+
+def test_a_server_that_breaks_off_after_an_answer_is_not_suspected_of_tls() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer_once() -> None:
+            for reply in (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", b""):
+                with listener.accept()[0] as taken:
+                    taken.recv(1024)
+                    taken.sendall(reply)
+
+        threading.Thread(target=answer_once, daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with Client(url, retry=ONCE) as client:
+            client.health()
+            with pytest.raises(ConnectionLost) as told:
+                client.health()
+    assert told.value.hint == ""

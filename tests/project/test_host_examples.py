@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import uuid
 import warnings
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NoReturn
 
@@ -188,6 +191,28 @@ def test_a_host_of_the_page_gets_a_transcript_with_progress_and_leaves_nothing(
     assert len(segments) == 3
     assert lines[-1] == "exit code 0"
     assert stage.left() == []
+
+
+class ProxyPage(BaseHTTPRequestHandler):
+    """A proxy that answers with a page of its own."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/fine" else 502)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<html>Bad Gateway</html>")
+
+
+@pytest.mark.parametrize(("path", "status"), [("/fine", 200), ("/bad", 502)])
+def test_a_host_says_so_if_something_else_answers_for_the_service(path: str, status: int) -> None:
+    host = runpy.run_path(str(HOSTS / "host.py"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), ProxyPage) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        sidecar = host["Sidecar"].__new__(host["Sidecar"])
+        sidecar.ready = {"url": f"http://127.0.0.1:{proxy.server_port}", "token": "t"}
+        with pytest.raises(host["SpeechError"], match=rf"\({status}, text/html\).*proxy"):
+            sidecar.call("GET", path)
+        proxy.shutdown()
 
 
 @pytest.mark.slow_except("host.py")

@@ -71,6 +71,7 @@ class AsyncClient:
         self._token = token
         self._silence_s = silence_s
         self._around = transport.surroundings(retry or Retry())
+        self._answered = False
         self._opened: Optional[httpx.AsyncClient] = None
 
     async def __aenter__(self) -> AsyncClient:
@@ -189,6 +190,7 @@ class AsyncClient:
                 async with (await self._http()).stream(
                     **transport.request(following.call)
                 ) as response:
+                    self._answered = True
                     if not response.is_success:
                         await response.aread()
                     text = "" if response.is_success else response.text
@@ -198,7 +200,7 @@ class AsyncClient:
                             for event in following.took(piece):
                                 yield event
             except httpx.TransportError as trouble:
-                error = transport.lost(trouble, self.url).error
+                error = transport.lost(trouble, self.url, self._answered).error
             if following.ended or (
                 following.silent and not error and (await self.job(job_id)).ended
             ):
@@ -362,8 +364,9 @@ class AsyncClient:
             try:
                 http = await self._http()
                 response = await http.request(**transport.request(effect.call, upload))
+                self._answered = True
                 reply = transport.whole(effect.call, response)
             except httpx.TransportError as error:
-                reply = transport.lost(error, self.url)
+                reply = transport.lost(error, self.url, self._answered)
             except httpx.InvalidURL as error:
                 raise ServiceUnreachable(f"'{self.url}' is no address: {error}.") from None

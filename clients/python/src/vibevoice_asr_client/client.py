@@ -74,6 +74,7 @@ class Client:
         self._token = token
         self._silence_s = silence_s
         self._around = transport.surroundings(retry or Retry())
+        self._answered = False
         self._opened: Optional[httpx.Client] = None
 
     def __enter__(self) -> Client:
@@ -190,6 +191,7 @@ class Client:
             error: Optional[ClientError] = None
             try:
                 with self._http.stream(**transport.request(following.call)) as response:
+                    self._answered = True
                     if not response.is_success:
                         response.read()
                     text = "" if response.is_success else response.text
@@ -198,7 +200,7 @@ class Client:
                         for piece in response.iter_bytes():
                             yield from following.took(piece)
             except httpx.TransportError as trouble:
-                error = transport.lost(trouble, self.url).error
+                error = transport.lost(trouble, self.url, self._answered).error
             if following.ended or (following.silent and not error and self.job(job_id).ended):
                 return
             time.sleep(following.closed(error))
@@ -352,9 +354,10 @@ class Client:
                 continue
             try:
                 response = self._http.request(**transport.request(effect.call, upload))
+                self._answered = True
                 reply = transport.whole(effect.call, response)
             except httpx.TransportError as error:
-                reply = transport.lost(error, self.url)
+                reply = transport.lost(error, self.url, self._answered)
             except httpx.InvalidURL as error:
                 raise ServiceUnreachable(f"'{self.url}' is no address: {error}.") from None
 

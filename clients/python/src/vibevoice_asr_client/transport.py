@@ -89,8 +89,8 @@ def answer(response: httpx.Response, text: str = "") -> Answer:
     return Answer(response.status_code, headers, text)
 
 
-def lost(error: httpx.TransportError, url: str) -> Lost:
-    """What it means that there was no answer."""
+def lost(error: httpx.TransportError, url: str, answered: bool) -> Lost:
+    """What it means that there was no answer; ``answered``: one came from there before."""
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
         why = refusal(error)
         if why is not None:
@@ -100,6 +100,8 @@ def lost(error: httpx.TransportError, url: str) -> Lost:
     if isinstance(error, httpx.UnsupportedProtocol):
         return Lost(ServiceUnreachable(f"'{url}' is no address: {error}."), sent=False)
     sent = not isinstance(error, httpx.PoolTimeout)
-    hint = "If it serves TLS, its address begins https://." if url.startswith("http:") else ""
+    hint = "If it serves TLS, its address begins https://."
+    if answered or not url.startswith("http:"):
+        hint = ""
     said = f"The service at {url} broke off ({type(error).__name__})."
     return Lost(ConnectionLost(said, hint=hint), sent=sent)
