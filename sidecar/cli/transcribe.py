@@ -36,6 +36,9 @@ standard input, of up to VIBEVOICE_MAX_UPLOAD_MB. With --watch the command runs 
 writes each transcript beside its recording (or to --output), and moves recordings that it cannot
 transcribe to the folder `failed` with the reason. --watch and --resume continue interrupted work.
 
+--output names the transcript of `talk.m4a` `talk.srt` (that of `talk.wav` besides it `talk-2.srt`),
+--watch names it `talk.m4a.srt`, as `talk.wav` may arrive later.
+
 Examples:
 
 * `{PROGRAM} transcribe interview.mp3`

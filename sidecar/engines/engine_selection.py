@@ -328,6 +328,11 @@ def language_hint(tag: str, settings: Settings) -> str:
         return f"No engine of this build is made for '{tag}'."
     start = f"start with --language {tag} (or --engine {WHISPER})"
     if engines.missing_packages(engines.engine_spec(WHISPER)):
+        if is_frozen():
+            return (
+                f"For '{tag}': name a server that knows it (setting 'upstream'), or install "
+                "vibevoice-asr with Python and its extra 'whisper'."
+            )
         pull = whisper_checkpoints.pull_command()
         return f"For '{tag}': {install_hint(WHISPER)}, then {pull}, then {start}."
     model = find_model(WHISPER, settings)

@@ -130,6 +130,16 @@ def test_the_executable_says_what_an_app_can_do_about_another_language(monkeypat
         assert "pull" not in text
 
 
+def test_an_executable_without_whisper_names_no_command_that_it_cannot_run(monkeypatch):
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    monkeypatch.setattr("sidecar.installation.find_spec", lambda name: object())  # with torch
+    monkeypatch.setattr("sidecar.engines.missing_packages", lambda spec: ["faster_whisper"])
+    hint = language_hint("de", Settings())
+    assert "upstream" in hint
+    assert "pip install" not in hint
+    assert "pull" not in hint
+
+
 def test_a_model_that_knows_english_only_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("sidecar.engines.missing_packages", lambda spec: [])
     folder = tiny_whisper.write_like(tmp_path / "model", words=51_864)
