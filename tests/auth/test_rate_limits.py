@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import math
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -248,6 +251,34 @@ async def test_only_wrong_tokens_wait_and_the_shape_of_the_answer_stays() -> Non
         assert (await right()).status_code == 204, number
     assert pauses == [0.25, 0.5, 1.0, 2.0]
     assert len(shapes) == 1
+
+
+class HeldScope(dict[str, Any]):
+    """A scope that can be seen to go."""
+
+
+async def test_a_task_that_is_born_in_a_request_does_not_keep_its_scope() -> None:
+    over, born = asyncio.Event(), list[asyncio.Task[object]]()
+
+    async def bears(scope: Any, receive: Any, send: Any) -> None:
+        born.append(asyncio.get_running_loop().create_task(over.wait()))
+
+    async def nothing(*_: object) -> dict[str, Any]:
+        return {"type": "http.request"}
+
+    gate = AuthGate(bears, AccessPolicy())
+    scope = HeldScope(
+        type="http", method="GET", path="/jobs", scheme="http", client=("127.0.0.1", 5),
+        headers=[(b"host", b"localhost")], query_string=b"", state={},
+    )  # fmt: skip
+    seen = weakref.ref(scope)
+    await asyncio.get_running_loop().create_task(gate(scope, nothing, nothing))
+    del scope
+    gc.collect()
+    assert born
+    assert seen() is None
+    over.set()
+    await asyncio.gather(*born)
 
 
 async def test_who_asks_too_often_is_told_when_to_come_back() -> None:

@@ -24,6 +24,7 @@ from sidecar.api.http import request_headers
 from sidecar.api.http.cors import AccessCors
 from sidecar.api.http.error_responses import (
     CURRENT_REQUEST,
+    AnsweredRequest,
     ErrorDialects,
     error_response_at,
     log_error,
@@ -80,7 +81,7 @@ class AuthGate:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        CURRENT_REQUEST.set(scope)
+        CURRENT_REQUEST.set(AnsweredRequest.of(scope))
         try:
             check_header_sizes(scope["headers"])
             self._access.check_peer_and_host(request_origin(scope))

@@ -7,9 +7,10 @@ import ipaddress
 import json
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -87,8 +88,29 @@ def problem(error: errors.SidecarError) -> Response:
     )
 
 
-CURRENT_REQUEST: ContextVar[Scope | None] = ContextVar("CURRENT_REQUEST", default=None)
+@dataclass(slots=True)
+class AnsweredRequest:
+    """Parts of a request or handshake that its log line needs. Tasks that are born in a request
+    keep these, and not its whole scope."""
+
+    address: str
+    method: str
+    path: str
+    routes: Sequence[BaseRoute]
+    route: str | None = None
+    """`None` before routing."""
+
+    @classmethod
+    def of(cls, scope: Scope) -> AnsweredRequest:
+        """Return the parts of an ASGI scope."""
+        routes = getattr(getattr(scope.get("app"), "state", None), "own_routes", ())
+        return cls(_address(scope), _method(scope), scope["path"], routes)
+
+
+CURRENT_REQUEST: ContextVar[AnsweredRequest | None] = ContextVar("CURRENT_REQUEST", default=None)
 """Request or handshake being answered."""
+WEBSOCKET = "WebSocket"
+"""Stands for the method of a handshake."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 NO_ROUTE = "(none)"
 """Route of a request that was refused before routing, or that no route matched."""
@@ -103,8 +125,8 @@ def log_error(error: errors.SidecarError, request_id: str | None) -> None:
     was refused. ``request_id``: `None` if the client gets none."""
     ours = STATUS[error.kind] >= 500 and error.kind is not errors.ErrorKind.BUSY
     level = logging.WARNING if ours else logging.INFO
-    scope = CURRENT_REQUEST.get() if error.kind in _REFUSALS else None
-    whom = "" if scope is None else f" to {_address(scope)}, {_method(scope)} {_route(scope)}"
+    one = CURRENT_REQUEST.get() if error.kind in _REFUSALS else None
+    whom = "" if one is None else f" to {one.address}, {one.method} {_route(one)}"
     request = "" if request_id is None else f", request {request_id}"
     log.log(level, "answered %s%s%s", error.code, whom, request)
 
@@ -120,18 +142,24 @@ def _address(scope: Scope) -> str:
 
 def _method(scope: Scope) -> str:
     if scope["type"] == "websocket":
-        return "WebSocket"
+        return WEBSOCKET
     return scope["method"] if scope["method"] in METHODS else "other"
 
 
-def _route(scope: Scope) -> str:
-    """Return the route of a request, without what the client wrote into the path."""
-    found = (
-        route.path
-        for route in getattr(getattr(scope.get("app"), "state", None), "own_routes", ())
-        if route.matches(scope)[0] is not Match.NONE
-    )
-    return next(found, NO_ROUTE)
+def _route(request: AnsweredRequest) -> str:
+    """Return the route of a request, without what the client wrote into the path. The gate refuses
+    before routing, so it is looked up for that."""
+    if request.route is None:
+        wire = "websocket" if request.method == WEBSOCKET else "http"
+        seen = {"type": wire, "method": request.method, "path": request.path}
+        found = (
+            one.path
+            for one in request.routes
+            if isinstance(one, (Route, WebSocketRoute, Mount))
+            and one.matches(seen)[0] is not Match.NONE
+        )
+        request.route = next(found, NO_ROUTE)
+    return request.route
 
 
 def error_response_at(path: str, dialects: ErrorDialects) -> ErrorRenderer:
@@ -166,6 +194,9 @@ def install_error_handlers(
     def said(
         request: Request, error: errors.SidecarError, headers: Mapping[str, str] | None = None
     ) -> Response:
+        answered, route = CURRENT_REQUEST.get(), request.scope.get("route")
+        if answered is not None and route is not None:
+            answered.route = route.path
         response = error_response_at(request.scope["path"], dialects)(error)
         response.headers.update(headers or {})
         return response
