@@ -1206,7 +1206,8 @@ def test_a_microphone_that_gives_no_sound_is_noticed(server: Server, tmp_path: P
         visitor.sees("#main .notice[role=status]", "No audio from this microphone")
         assert visitor.findings() == []
         visitor.sees(".talking button", "Stop").click()
-        visitor.sees(".title", "only in this page")
+        title = visitor.sees(".title", "only in this page").text
+        assert "speaker" not in title, "nobody spoke"
         visitor.sees(".intake button", "Record").click()
         visitor.sees(".intake .notice[role=status]", "No audio from this microphone")
         assert visitor.wrong() == []
@@ -1279,6 +1280,16 @@ def test_what_is_said_of_an_overload_goes_with_the_captions(
     visitor.sees(".talking button", "Stop").click()
     visitor.sees(".title", "only in this page")
     assert "overloaded" not in visitor.js("return document.querySelector('#main').innerText")
+    is_a_phone(visitor)
+    visitor.sees(".choice [popovertarget]").click()
+    boxes = visitor.js(
+        """return [...document.querySelectorAll("#formats button")].map((one) => {
+          const { left, right, height } = one.getBoundingClientRect();
+          return [left, innerWidth - right, height];
+        })"""
+    )
+    assert min(min(box[:2]) for box in boxes) >= 0, "the menu is in the window"
+    assert max(box[2] for box in boxes) < 45, "each of its words in a line"
 
 
 def test_a_microphone_that_was_paused_stays_off_when_captions_end(

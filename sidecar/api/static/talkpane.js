@@ -29,7 +29,7 @@ export function TalkPane({ talk, state, recordings }) {
   const stopped = over || talk.state === "recording";
   const live = recordings.talks.get(talk.id);
   const facts = over
-    ? [clock(talk.seconds), counted(voices(talk.segments).length, "speaker"), "only in this page"]
+    ? [clock(talk.seconds), talk.segments.length > 0 && counted(voices(talk.segments).length, "speaker"), "only in this page"]
     : [SAID[talk.state]];
   const peaks = useMemo(() => (over ? live?.peaks : null), [over]);
   const job = { id: talk.id, state: over ? "done" : "running", duration: talk.seconds, progress: {}, peaks, live: true };
@@ -37,7 +37,7 @@ export function TalkPane({ talk, state, recordings }) {
   return html`<main class="pane" id="main" tabindex="-1" aria-label=${talk.name}>
     <div class="head">
       <button type="button" class="bare back" aria-label="Back to the recordings" onClick=${() => recordings.select("")}>${icon("back")}</button>
-      <div class="title"><h1>${talk.name}</h1><p class="quiet">${facts.join(" · ")}</p></div>
+      <div class="title"><h1>${talk.name}</h1><p class="quiet">${facts.filter(Boolean).join(" · ")}</p></div>
       ${over && html`<${Kept} talk=${talk} state=${state} recordings=${recordings} />`}
     </div>
     ${!over && live && html`<${Controls} talk=${talk} live=${live} />`}
