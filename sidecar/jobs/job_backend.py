@@ -16,8 +16,7 @@ from sidecar.config.settings import Settings
 from sidecar.gpu_memory.memory_admission import MemoryState
 from sidecar.gpu_memory.memory_plan import JobForecast
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
-from sidecar.jobs.batching import JobBatching
-from sidecar.jobs.dispatcher import DispatchOptions
+from sidecar.jobs.dispatcher import DispatchOptions, JobBatching
 from sidecar.jobs.duration_prediction import (
     MIN_JOB_S,
     DurationFile,
