@@ -24,10 +24,10 @@ from sidecar.jobs.duration_prediction import (
     estimate_remaining_s,
 )
 from sidecar.jobs.job_event_log import JobEventLog, JobListener
-from sidecar.jobs.job_metrics import JobEventMetrics
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_runner import Job, OptionsPlanner
 from sidecar.jobs.job_store import JobStore, LocalJobStore
+from sidecar.jobs.job_telemetry import JobEventMetrics
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.jobs.recovery import JobPersistence, requeue_unfinished
 from sidecar.jobs.reservations import Reservation
