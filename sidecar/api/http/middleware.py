@@ -17,12 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecar import clock, errors
-from sidecar.api.http.error_responses import (
-    METHODS,
-    NO_ROUTE,
-    ErrorDialects,
-    error_response_at,
-)
+from sidecar.api.http import error_responses
 from sidecar.api.http.request_headers import RATE_LIMIT_HEADERS, revocable
 from sidecar.auth.authentication import AccessPolicy
 from sidecar.observability.metrics import ProtocolMetrics
@@ -45,7 +40,7 @@ class RouteRecorder:
             await self._app(scope, receive, send)
         finally:
             if (note := scope.get(_KEY)) is not None:
-                note["route"] = getattr(scope.get("route"), "path", NO_ROUTE)
+                note["route"] = getattr(scope.get("route"), "path", error_responses.NO_ROUTE)
 
 
 class RequestMetrics:
@@ -64,7 +59,7 @@ class RequestMetrics:
             await self._app(scope, receive, send)
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
-        note, tally, began = {"route": NO_ROUTE}, self._tally, time.monotonic()
+        note, tally, began = {"route": error_responses.NO_ROUTE}, self._tally, time.monotonic()
         status, head_s = "", 0.0
 
         async def noting(message: Message) -> None:
@@ -73,7 +68,7 @@ class RequestMetrics:
                 status, head_s = str(message["status"]), time.monotonic() - began
             await send(message)
 
-        method = scope["method"] if scope["method"] in METHODS else "other"
+        method = scope["method"] if scope["method"] in error_responses.METHODS else "other"
         tally.answering += 1
         try:
             await self._app({**scope, _KEY: note}, receive, noting)
@@ -87,7 +82,7 @@ class RequestMetrics:
                 tally.heads.see(head_s or time.monotonic() - began, note["route"])
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        note, tally = {"route": NO_ROUTE}, self._tally
+        note, tally = {"route": error_responses.NO_ROUTE}, self._tally
         code = ""
 
         async def hearing() -> Message:
@@ -193,7 +188,7 @@ class ShutdownAnswers:
     """Response `errors.ShuttingDown`, in the format of the path, to requests that have none at
     shutdown."""
 
-    def __init__(self, app: ASGIApp, dialects: ErrorDialects | None = None) -> None:
+    def __init__(self, app: ASGIApp, dialects: error_responses.ErrorDialects | None = None) -> None:
         self._app, self._dialects = app, dialects or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -212,7 +207,9 @@ class ShutdownAnswers:
             await self._app(scope, receive, noting)
         except asyncio.CancelledError:  # only the server cancels, and only at its shutdown
             if not begun:
-                answer = error_response_at(scope["path"], self._dialects)(errors.ShuttingDown())
+                answer = error_responses.error_response_at(scope["path"], self._dialects)(
+                    errors.ShuttingDown()
+                )
                 answer.headers["Connection"] = "close"
                 await answer(scope, receive, send)
 

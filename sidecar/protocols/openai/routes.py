@@ -24,16 +24,10 @@ from sidecar.errors import SidecarError, TokenInvalid
 from sidecar.jobs.job_record import IdempotencyKey, JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import QueueReservation
+from sidecar.protocols import openai_common
 from sidecar.protocols.openai import messages, retries, speech
 from sidecar.protocols.openai.request import OpenAIRequest, OpenAIResponseFormat, read_request
 from sidecar.protocols.openai.retries import OpenAIFollowedJob
-from sidecar.protocols.openai_common import (
-    ERRORS,
-    REQUEST_ID,
-    error_body,
-    listed_models,
-    warning_headers,
-)
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Transcript
 
@@ -93,11 +87,11 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
         MODELS,
         summary="List the names of the loaded model (OpenAI's API)",
         response_model=messages.OpenAIModelList,
-        responses=ERRORS,
+        responses=openai_common.ERRORS,
     )
     async def listed() -> Response:
         spec = service.spec
-        names = listed_models(spec, strict=strict)
+        names = openai_common.listed_models(spec, strict=strict)
         models = [messages.OpenAIModel.of(spec, name, created, strict=strict) for name in names]
         body = messages.OpenAIModelList(object="list", data=models)
         return responses.json_response(body.model_dump(), headers=_request_id())
@@ -106,7 +100,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
         f"{MODELS}/{{model:path}}",  # names can have slashes: Systran/faster-whisper-large-v3
         summary="A model (OpenAI's API)",
         response_model=messages.OpenAIModel,
-        responses=ERRORS,
+        responses=openai_common.ERRORS,
     )
     async def model(model: str) -> Response:
         body = messages.OpenAIModel.of(service.spec, model, created, strict=strict)
@@ -143,7 +137,10 @@ async def _answered(
         asked = await read_request(request, service, translate=translate, usual=usual)
         begun = await _begun(request, service, caller, abandoned, asked, place, key)
     running = begun.running
-    headers = {REQUEST_ID: running.record.id, **warning_headers(asked.warnings)}
+    headers = {
+        openai_common.REQUEST_ID: running.record.id,
+        **openai_common.warning_headers(asked.warnings),
+    }
     if begun.replayed:
         headers["Idempotent-Replayed"] = "true"
 
@@ -224,7 +221,7 @@ def _now() -> float:
 
 
 def _request_id() -> dict[str, str]:
-    return {REQUEST_ID: uuid.uuid4().hex}
+    return {openai_common.REQUEST_ID: uuid.uuid4().hex}
 
 
 DONE = b"data: [DONE]\n\n"
@@ -250,13 +247,13 @@ async def event_frames(
                     for event in told.end(noted(record)):
                         yield responses.sse_frame(event)
     except SidecarError as error:
-        yield responses.sse_frame(error_body(error))
+        yield responses.sse_frame(openai_common.error_body(error))
     yield DONE
 
 
 def token_revoked_frame() -> bytes:
     """Return the last frame for a client whose token was revoked."""
-    return responses.sse_frame(error_body(TokenInvalid())) + DONE
+    return responses.sse_frame(openai_common.error_body(TokenInvalid())) + DONE
 
 
 class OpenAIJobEvents:
