@@ -1,4 +1,4 @@
-"""Packages of the wheel: the service, the Python client, and the JavaScript client of the page.
+"""Packages of the wheel: the service, the Python client and its load test, the JavaScript client.
 
 The rest is in pyproject.toml; its package finder cannot take a folder from outside a package.
 """
@@ -10,9 +10,11 @@ setup(
         *find_namespace_packages(include=["sidecar", "sidecar.*"]),
         "sidecar.api.static.client",
         "vibevoice_asr_client",
+        "vibevoice_asr_load_test",
     ],
     package_dir={
         "sidecar.api.static.client": "clients/js/src",
         "vibevoice_asr_client": "clients/python/src/vibevoice_asr_client",
+        "vibevoice_asr_load_test": "clients/python/src/vibevoice_asr_load_test",
     },
 )

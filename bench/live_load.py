@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from vibevoice_asr_load_test.clients import open_file_client, open_live_client
+from vibevoice_asr_load_test.run import LoadTestRow, LoadTestTempo, at_once
+from vibevoice_asr_load_test.speech import LoadTestAudio, LoadTestRecording, LoadTestScript
+from vibevoice_asr_load_test.statistics import LoadTestSession
+from vibevoice_asr_load_test.target import LoadTestFileWire, LoadTestLiveWire, LoadTestTarget
 
 from bench.serving import Server, cpu_s, ours, workshop
-from sidecar.cli.bench_clients import open_file_client, open_live_client
-from sidecar.cli.bench_run import LoadTestRow, LoadTestTempo, at_once
-from sidecar.cli.bench_speech import LoadTestAudio, LoadTestRecording, LoadTestScript
-from sidecar.cli.bench_statistics import LoadTestSession
-from sidecar.cli.bench_target import LoadTestFileWire, LoadTestLiveWire, LoadTestTarget
 
 RATE = 16_000
 SPEECH = np.full(RATE * 3 // 2, 9000, "<i2").tobytes()

@@ -15,12 +15,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
+from dataclasses import replace
 
 import httpx
+from vibevoice_asr_load_test.target import LoadTestLiveWire
 
 from bench.live_load import TURN_S, failed, one_utterance, rehearsed, side_of
 from bench.serving import Server, ours, workshop
-from sidecar.cli.bench_target import LoadTestLiveWire
+from sidecar.protocols.grpc_stt import stt_pb2
 
 MOST = 1.3
 """Times what the WebSocket takes; more is a failure."""
@@ -39,7 +41,9 @@ async def in_turns(server: Server, count: int, rounds: int, seconds: float) -> f
     print("|---|---|---|---|---|---|")
     for turn in range(1, rounds + 1):
         for name, wire in wires.items():
-            row, took_s = await rehearsed(side_of(server, wire, port), course, count)
+            row, took_s = await rehearsed(
+                replace(side_of(server, wire, port), messages=stt_pb2), course, count
+            )
             share = took_s / course.seconds
             shares[name].append(share)
             told, wrong = sum(one.finals for one in row.visits), len(failed(row.visits))

@@ -16,12 +16,12 @@ from collections.abc import Awaitable
 
 import httpx
 import psutil
+from vibevoice_asr_load_test.run import at_once
+from vibevoice_asr_load_test.target import LoadTestLiveWire
 
 from bench.live_load import REAL_TIME, TURN_S, open_quiet_client, side_of, turns_of
 from bench.serving import FORM_TYPE, Server, form, ours, workshop
 from bench.serving import clip as clip_of
-from sidecar.cli.bench_run import at_once
-from sidecar.cli.bench_target import LoadTestLiveWire
 
 PATHS = ("/health", "/metrics", "/metrics.json")
 EVERY_S = 0.05

@@ -26,8 +26,8 @@ from threadpoolctl import threadpool_limits
 from bench.metrics import clips
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
-from sidecar.checkpoints import onnx_runtime
-from sidecar.checkpoints.onnx_runtime import find_embedded_models
+from sidecar.checkpoints import onnx_models
+from sidecar.checkpoints.onnx_models import find_embedded_models
 from sidecar.interfaces.live_options import EndpointingOptions
 from sidecar.live.runtime.endpointing import Endpointer, UtteranceBegan, UtteranceEnded
 from sidecar.live.runtime.vad import (
@@ -219,8 +219,8 @@ def cost(detector: SileroVad) -> None:
     print("CPU-ms per second of a session's sound\n")
     print("| sessions | ours, in one batch | onnxruntime, in one batch | onnxruntime, one by one |")
     print("|---|---|---|---|")
-    model = onnx_runtime.create_session(
-        find_embedded_models((SILERO_MODEL,))[SILERO_MODEL], onnx_runtime.session_options()
+    model = onnx_models.create_session(
+        find_embedded_models((SILERO_MODEL,))[SILERO_MODEL], onnx_models.session_options()
     )
     rate = np.array(SAMPLE_RATE, np.int64)
 

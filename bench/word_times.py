@@ -27,8 +27,11 @@ from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.engines.moonshine import MoonshineEngine
 from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
-from sidecar.engines.moonshine.moonshine_recognizer import MoonshineRecognizer, model_folder
-from sidecar.engines.moonshine.moonshine_word_timing import frame_silence
+from sidecar.engines.moonshine.moonshine_recognizer import (
+    MoonshineRecognizer,
+    frame_silence,
+    model_folder,
+)
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions, TranscriptionRequest
 from sidecar.transcripts.transcript import Finished, Segment
 from sidecar.transcripts.word_timing import estimate_word_times

@@ -22,13 +22,8 @@ from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.loudness import PEAKS_PER_SECOND
 from sidecar.auth.identity import Identity
 from sidecar.errors import JobCancelled, TokenInvalid
+from sidecar.interfaces import request_options
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.interfaces.request_options import (
-    parse_choice,
-    parse_flag,
-    parse_integer,
-    unknown_fields,
-)
 from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import MAX_EVENT_BATCH, JobSubscription, SubscriberTooSlow
 from sidecar.jobs.job_store import QueuePosition
@@ -59,9 +54,11 @@ async def read_request(request: Request, service: Service) -> JobRequest:
     fields, source = await read_fields(request, service)
     uploaded = source is not None
     try:
-        odd = unknown_fields(fields, job_schemas.SUBMIT_FIELDS)
+        odd = request_options.unknown_fields(fields, job_schemas.SUBMIT_FIELDS)
         options = replace(service.options(fields), unknown_fields=odd)
-        priority = parse_choice("priority", fields.get("priority"), Priority.INTERACTIVE)
+        priority = request_options.parse_choice(
+            "priority", fields.get("priority"), Priority.INTERACTIVE
+        )
         source = source or await open_local(request, fields, service)
         key = None
         if name is not None:
@@ -291,7 +288,7 @@ async def _page(
         errors.FieldInvalid: one of them is invalid.
     """
     states, after = _states(query.get("state", "")), query.get("after") or None
-    limit = parse_integer("limit", query.get("limit"), 1, job_schemas.MAX_PAGE_JOBS)
+    limit = request_options.parse_integer("limit", query.get("limit"), 1, job_schemas.MAX_PAGE_JOBS)
     limit = limit or job_schemas.DEFAULT_PAGE_JOBS
     try:
         found = await service.owned.jobs(caller, states=states, after=after, limit=limit + 1)
@@ -354,7 +351,7 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
         caller, fmt = identity_of(request), request.query_params.get("format", "json")
         if "renew" in request.query_params:  # an unknown job is reported before an invalid 'renew'
             await service.owned.job(caller, job_id)
-        if parse_flag("renew", request.query_params.get("renew"), default=True):
+        if request_options.parse_flag("renew", request.query_params.get("renew"), default=True):
             await service.owned.read(caller, job_id)
         formatter_of(fmt)
         job, finished = await service.owned.transcript(caller, job_id)

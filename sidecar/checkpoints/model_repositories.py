@@ -9,20 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from sidecar import errors
-from sidecar.checkpoints import checkpoint, hugging_face_cache, whisper_checkpoints
-from sidecar.checkpoints.installed_checkpoints import (
-    TEKKEN_FILE,
-    VIBEVOICE_REPOSITORY,
-    VIBEVOICE_TTS_REPOSITORY,
-    VOXTRAL_REPOSITORY,
-    check_vibevoice_tts_config,
-    check_voxtral_config,
-    find_checkpoint,
-    find_vibevoice_tts,
-    find_voxtral,
-    is_vibevoice_cache,
-    read_vibevoice_tts,
-    read_voxtral,
+from sidecar.checkpoints import (
+    checkpoint,
+    hugging_face_cache,
+    installed_checkpoints,
+    whisper_checkpoints,
 )
 
 VIBEVOICE_REPOSITORY_GB = 16.7
@@ -39,7 +30,7 @@ def vibevoice_repository(name: str) -> str:
     word = name.strip()
     owner, _, model = word.rpartition("/")
     if owner.lower() in ("", "microsoft") and model.lower() in _VIBEVOICE_NAMES:
-        return VIBEVOICE_REPOSITORY
+        return installed_checkpoints.VIBEVOICE_REPOSITORY
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", word, re.ASCII):
         raise errors.RepositoryNotFound(f"'{name}' is not the name of a model.")
     return word
@@ -56,7 +47,7 @@ VOXTRAL_FILES = frozenset(
         *("config.json", "generation_config.json", "processor_config.json"),
         *(
             "preprocessor_config.json",
-            TEKKEN_FILE,
+            installed_checkpoints.TEKKEN_FILE,
             checkpoint.WEIGHTS_FILE,
             checkpoint.WEIGHTS_INDEX_FILE,
         ),
@@ -99,7 +90,7 @@ TRANSFORMERS_LAYOUT = CheckpointLayout(
     lambda name: name.endswith(".safetensors"),
     checkpoint.check_vibevoice_config,
     checkpoint.read_checkpoint,
-    find_checkpoint,
+    installed_checkpoints.find_checkpoint,
 )
 CTRANSLATE2_LAYOUT = CheckpointLayout(
     whisper_checkpoints.WEIGHTS_FILE,
@@ -113,17 +104,17 @@ VOXTRAL_LAYOUT = CheckpointLayout(
     "model*.safetensors",
     is_voxtral_fetched,
     lambda name: name.endswith(".safetensors"),
-    check_voxtral_config,
-    read_voxtral,
-    find_voxtral,
+    installed_checkpoints.check_voxtral_config,
+    installed_checkpoints.read_voxtral,
+    installed_checkpoints.find_voxtral,
 )
 VIBEVOICE_TTS_LAYOUT = CheckpointLayout(
     TRANSFORMERS_LAYOUT.weights,
     TRANSFORMERS_LAYOUT.fetched,
     TRANSFORMERS_LAYOUT.is_large,
-    check_vibevoice_tts_config,
-    read_vibevoice_tts,
-    find_vibevoice_tts,
+    installed_checkpoints.check_vibevoice_tts_config,
+    installed_checkpoints.read_vibevoice_tts,
+    installed_checkpoints.find_vibevoice_tts,
 )
 
 
@@ -138,9 +129,9 @@ def resolve_repository(name: str) -> tuple[str, CheckpointLayout]:
             name.removeprefix(whisper_checkpoints.WHISPER_PREFIX)
         ).repository, CTRANSLATE2_LAYOUT
     if name.strip().lower() in VOXTRAL_NAMES:
-        return VOXTRAL_REPOSITORY, VOXTRAL_LAYOUT
+        return installed_checkpoints.VOXTRAL_REPOSITORY, VOXTRAL_LAYOUT
     if name.strip().lower() in VIBEVOICE_TTS_NAMES:
-        return VIBEVOICE_TTS_REPOSITORY, VIBEVOICE_TTS_LAYOUT
+        return installed_checkpoints.VIBEVOICE_TTS_REPOSITORY, VIBEVOICE_TTS_LAYOUT
     known = {one.repository for one in whisper_checkpoints.WHISPER_MODELS.values()}
     repository = vibevoice_repository(name)
     return repository, CTRANSLATE2_LAYOUT if repository in known else TRANSFORMERS_LAYOUT
@@ -178,13 +169,13 @@ def installed_models(cache: Path | None = None) -> Iterator[InstalledModel]:
     whisper = whisper_checkpoints.WHISPER_MODELS.items()
     names = {one.repository: f"{whisper_checkpoints.WHISPER_PREFIX}{name}" for name, one in whisper}
     names |= {
-        VIBEVOICE_REPOSITORY: "vibevoice",
-        VIBEVOICE_TTS_REPOSITORY: "vibevoice-1.5b",
-        VOXTRAL_REPOSITORY: "voxtral",
+        installed_checkpoints.VIBEVOICE_REPOSITORY: "vibevoice",
+        installed_checkpoints.VIBEVOICE_TTS_REPOSITORY: "vibevoice-1.5b",
+        installed_checkpoints.VOXTRAL_REPOSITORY: "voxtral",
     }
     for folder in sorted((cache or hugging_face_cache.hugging_face_cache()).glob("models--*")):
         repository = folder.name.removeprefix("models--").replace("--", "/", 1)
-        if repository not in names and not is_vibevoice_cache(folder.name):
+        if repository not in names and not installed_checkpoints.is_vibevoice_cache(folder.name):
             continue
         name = names.get(repository, repository)
         _, layout = resolve_repository(name)

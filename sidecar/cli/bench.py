@@ -7,19 +7,23 @@ from collections.abc import Generator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from vibevoice_asr_load_test import LoadTestInvalid, run, speech, target
+from vibevoice_asr_load_test.statistics import FORMATS, WHAT, format_of, parse_bound
 
-from sidecar.cli import bench_run, bench_speech, bench_target
-from sidecar.cli.audio_input import expand_folders
+from sidecar import errors
+from sidecar.cli.audio_input import LONGEST_S, check_recording, expand_folders
 from sidecar.cli.backends import ServiceTarget, started_for
-from sidecar.cli.bench_run import LoadTestRow
-from sidecar.cli.bench_statistics import FORMATS, WHAT, format_of, parse_bound
 from sidecar.cli.common_options import argument, command, option
 from sidecar.cli.demo import sample
 from sidecar.cli.output import PROGRAM, print_error_line, write_atomically
 from sidecar.concurrency import usable_cpu_cores
+from sidecar.installation import needed_for
+
+if TYPE_CHECKING:
+    from sidecar.audio import Block
 
 HELP = "Load-test a running service with many clients at once (docs/bench.md)."
 LIVE_HELP = """
@@ -125,11 +129,11 @@ class FilesBenchOptions(BenchOptions):
 class LiveBenchCommand:
     """Options of `bench live`."""
 
-    wire: bench_target.LoadTestLiveWire = option(
-        bench_target.LoadTestLiveWire.LIVE, "Use this wire: /v1/live, /api/asr-streaming, gRPC."
+    wire: target.LoadTestLiveWire = option(
+        target.LoadTestLiveWire.LIVE, "Use this wire: /v1/live, /api/asr-streaming, gRPC."
     )
-    mode: bench_speech.LoadTestMode = option(
-        bench_speech.LoadTestMode.TALK, "Speak all the time, in turns, or not at all."
+    mode: speech.LoadTestMode = option(
+        speech.LoadTestMode.TALK, "Speak all the time, in turns, or not at all."
     )
     sessions: SessionsOption = "8,32,64,100"
     seconds: float = option(20.0, "Run each session for at least S seconds.", metavar="S", min=0.1)
@@ -150,22 +154,20 @@ class LiveBenchCommand:
     where: ServiceTarget
     how: BenchOptions
 
-    def work(self) -> bench_run.LoadTestWork:
+    def work(self) -> run.LoadTestWork:
         """Return sessions with utterances that are cut from the recording.
 
         Raises:
             errors.SidecarError: the recording cannot be used.
         """
-        from sidecar.cli.bench_clients import open_live_client
+        from vibevoice_asr_load_test.clients import open_live_client
 
-        idle = self.mode is bench_speech.LoadTestMode.IDLE
-        clips = [] if idle else bench_speech.clips_of(self.audio or sample(), self.talk)
-        tempo = bench_run.LoadTestTempo(self.chunk_ms / 1000, self.pace)
-        return bench_run.LoadTestWork(
-            lambda number: bench_speech.script_of(
-                self.mode, clips, self.seconds, self.pause, number
-            ),
-            bench_speech.script_of(self.mode, clips, 0.0, self.pause, 0),
+        idle = self.mode is speech.LoadTestMode.IDLE
+        clips = [] if idle else _clips(self.audio or sample(), self.talk)
+        tempo = run.LoadTestTempo(self.chunk_ms / 1000, self.pace)
+        return run.LoadTestWork(
+            lambda number: speech.script_of(self.mode, clips, self.seconds, self.pause, number),
+            speech.script_of(self.mode, clips, 0.0, self.pause, 0),
             lambda side: open_live_client(side, tempo),
             tempo.chunk_s,
         )
@@ -176,8 +178,8 @@ class FilesBenchCommand:
     """Options of `bench files`."""
 
     files: list[Path] | None = argument(None, "Recordings, or folders of them.", metavar="FILE")
-    wire: bench_target.LoadTestFileWire = option(
-        bench_target.LoadTestFileWire.TRANSCRIBE, "Send recordings by this protocol."
+    wire: target.LoadTestFileWire = option(
+        target.LoadTestFileWire.TRANSCRIBE, "Send recordings by this protocol."
     )
     sessions: SessionsOption = "1,4,8"
     repeat: int = option(2, "Send N recordings from each client.", metavar="N", min=1)
@@ -185,23 +187,27 @@ class FilesBenchCommand:
     where: ServiceTarget
     how: FilesBenchOptions
 
-    def work(self) -> bench_run.LoadTestWork:
+    def work(self) -> run.LoadTestWork:
         """Return clients that send the recordings one after another.
 
         Raises:
             errors.SidecarError: one of the recordings cannot be used.
         """
-        from sidecar.cli.bench_clients import open_file_client
+        from vibevoice_asr_load_test.clients import open_file_client
 
-        recordings = bench_speech.recordings_of(expand_folders(self.files or ()) or [sample()])
-        return bench_run.LoadTestWork(
-            lambda _: bench_speech.LoadTestScript(),
-            bench_speech.LoadTestScript(),
+        recordings = [
+            speech.LoadTestRecording(path, len(_decoded(path)) / speech.LIVE_RATE)
+            for path in expand_folders(self.files or ()) or [sample()]
+        ]
+        return run.LoadTestWork(
+            lambda _: speech.LoadTestScript(),
+            speech.LoadTestScript(),
             lambda side: open_file_client(side, recordings, self.repeat),
         )
 
 
 BenchCommand = LiveBenchCommand | FilesBenchCommand
+Wire = target.LoadTestLiveWire | target.LoadTestFileWire
 
 
 def build() -> typer.Typer:
@@ -225,8 +231,54 @@ def run_files(order: FilesBenchCommand) -> int:
     return _run(order)
 
 
+def _clips(path: Path, talk_s: float) -> list[bytes]:
+    """Return utterances of at most ``talk_s`` seconds from a recording, each of which begins and
+    ends with speech.
+
+    Raises:
+        errors.SidecarError: it is no recording, does not exist, or has no speech.
+    """
+    clips = speech.utterances(_decoded(path), talk_s)
+    if not clips:
+        raise errors.FieldInvalid(
+            f"{path} has no {talk_s:g} s of speech.",
+            hint="Use a recording with speech, or a shorter --talk.",
+        )
+    return clips
+
+
+def _decoded(path: Path) -> Block:
+    from sidecar.audio.audio_decoder import decode_audio_file
+
+    try:
+        check_recording(path)
+        return decode_audio_file(path, speech.LIVE_RATE, LONGEST_S)
+    except errors.SidecarError as error:  # names the file, as there may be many
+        raise type(error)(f"{path}: {error.detail}", hint=error.hint) from None
+
+
+def _stt_messages() -> Any:
+    """Return the messages of the gRPC package `stt`.
+
+    Raises:
+        errors.SettingsInvalid: the extra `grpc` is missing.
+    """
+    with needed_for("Measurements over gRPC", "grpc"):
+        import grpc  # noqa: F401
+
+        from sidecar.protocols.grpc_stt import stt_pb2
+    return stt_pb2
+
+
 def _run(order: BenchCommand) -> int:
     """Measure, print, and check the bounds; return the exit code."""
+    try:
+        return _measured(order)
+    except LoadTestInvalid as error:
+        raise errors.FieldInvalid(error.detail, hint=error.hint) from None
+
+
+def _measured(order: BenchCommand) -> int:
     how, counts = order.how, _counts(order.sessions)
     if how.start and order.where.server is not None:
         raise typer.BadParameter("--start goes without --server.")
@@ -238,11 +290,11 @@ def _run(order: BenchCommand) -> int:
         if where is None:
             return BROKEN
         found = asyncio.run(_measure(order, where, work, counts))
-    print(bench_run.render_results(found, format), end="")
+    print(run.render_results(found, format), end="")
     if how.log is not None:
-        _log(how.log, bench_run.render_session_logs(found, how.most_logs, log_format))
-    print_error_line(bench_run.most_held([rows[0] for rows in found], usable_cpu_cores()))
-    said = bench_run.broken_bounds(found, bounds)
+        _log(how.log, run.render_session_logs(found, how.most_logs, log_format))
+    print_error_line(run.most_held([rows[0] for rows in found], usable_cpu_cores()))
+    said = run.broken_bounds(found, bounds)
     if not any(row.figures["held"] for rows in found for row in rows[:1]):
         said.append("no session went well.")
     for line in said:
@@ -274,7 +326,7 @@ def _service(order: BenchCommand, counts: list[int]) -> Generator[ServiceTarget 
     where = order.where
     if order.how.start:
         given: dict[str, object] = {"port": 0, "live_sessions": max(*counts, 100)}
-        if bench_target.LoadTestLiveWire.GRPC in (order.wire, order.how.against):
+        if target.LoadTestLiveWire.GRPC in (order.wire, order.how.against):
             given["grpc_port"] = 0
         with started_for(where, given) as started:
             yield started
@@ -283,22 +335,23 @@ def _service(order: BenchCommand, counts: list[int]) -> Generator[ServiceTarget 
 
 
 async def _measure(
-    order: BenchCommand, where: ServiceTarget, work: bench_run.LoadTestWork, counts: list[int]
-) -> list[list[bench_run.LoadTestRow]]:
-    from sidecar.cli.remote_service import warn_of_insecure_trust
+    order: BenchCommand, where: ServiceTarget, work: run.LoadTestWork, counts: list[int]
+) -> list[list[run.LoadTestRow]]:
+    from sidecar.cli.remote_service import translate_client_errors, warn_of_insecure_trust
 
     warn_of_insecure_trust(where.trust)
     where = where.with_token()
     how = order.how
 
     def begin(count: int) -> list[float]:
-        return bench_speech.starts(count, how.ramp_steps, how.ramp_interval, work.spread_s)
+        return speech.starts(count, how.ramp_steps, how.ramp_interval, work.spread_s)
 
     async with AsyncExitStack() as stack:
+        stack.enter_context(translate_client_errors())
         sides = []
         for side in await _sides(order, where):
             sides.append((side, await stack.enter_async_context(work.opens(side))))
-        return await bench_run.sweep(
+        return await run.sweep(
             work,
             sides,
             counts,
@@ -308,25 +361,29 @@ async def _measure(
         )
 
 
-async def _sides(order: BenchCommand, where: ServiceTarget) -> list[bench_target.LoadTestTarget]:
-    sides = [await bench_target.describe_target(where, order.wire)]
+async def _sides(order: BenchCommand, where: ServiceTarget) -> list[target.LoadTestTarget]:
+    async def described(at: ServiceTarget, wire: Wire) -> target.LoadTestTarget:
+        side = await target.describe_target(at.server or "", at.token, at.trust, wire)
+        return replace(side, messages=_stt_messages()) if wire == target.GRPC else side
+
+    sides = [await described(where, order.wire)]
     against = order.how.against
     if against is None:
         return sides
     wires = type(order.wire)
     if against in tuple(wires):
-        sides.append(await bench_target.describe_target(where, wires(against)))
+        sides.append(await described(where, wires(against)))
     else:
         # Options for a certificate do not apply to an unencrypted service.
         plain = against.startswith(("http://", "grpc://"))
         other = replace(where, server=against, trust=None if plain else where.trust)
-        sides.append(await bench_target.describe_target(other, order.wire))
+        sides.append(await described(other, order.wire))
     if sides[0].name == sides[1].name:  # the same twice, to measure the noise
         sides[1] = replace(sides[1], name=f"{sides[1].name} (again)")
     return sides
 
 
-def row_summary(row: LoadTestRow) -> str:
+def row_summary(row: run.LoadTestRow) -> str:
     """Return a row as one line, to show while the rest runs."""
     figures = row.figures
     spread = ", ".join(

@@ -122,15 +122,8 @@ def _settings() -> tuple[Settings, CheckFinding]:
 def _engines(settings: Settings) -> Iterator[CheckFinding]:
     from sidecar import engines
     from sidecar.engines import engine_selection
-    from sidecar.engines.engine_selection import (
-        VIBEVOICE,
-        VOXTRAL,
-        WHISPER,
-        find_model,
-        gather_facts,
-    )
 
-    facts = gather_facts(settings.model_copy(update={"engine": AUTO}))
+    facts = engine_selection.gather_facts(settings.model_copy(update={"engine": AUTO}))
     try:
         serves, reason = engine_selection.decide_engine(settings.engine, facts)
         engine_selection.check_language(engines.engine_spec(serves), settings)
@@ -150,11 +143,13 @@ def _engines(settings: Settings) -> Iterator[CheckFinding]:
         if lacking := engines.missing_packages(spec):
             text = f"{title}; not usable, without {', '.join(lacking)}"
             yield CheckFinding("engine", bad, text, engine_selection.install_hint(spec.name))
-        elif spec.name == VIBEVOICE and isinstance(facts.checkpoint, errors.SidecarError):
+        elif spec.name == engine_selection.VIBEVOICE and isinstance(
+            facts.checkpoint, errors.SidecarError
+        ):
             wrong = facts.checkpoint
             yield CheckFinding("engine", bad, f"{title}; not usable: {wrong.detail}", wrong.hint)
-        elif spec.name in (WHISPER, VOXTRAL) and isinstance(
-            lacks := find_model(spec.name, settings), errors.SidecarError
+        elif spec.name in (engine_selection.WHISPER, engine_selection.VOXTRAL) and isinstance(
+            lacks := engine_selection.find_model(spec.name, settings), errors.SidecarError
         ):
             yield CheckFinding("engine", bad, f"{title}; not usable: {lacks.detail}", lacks.hint)
         elif spec.name in LIGHT_ENGINES and (broken := asyncio.run(_load(spec))):

@@ -9,8 +9,7 @@ from sidecar import errors
 from sidecar.cli.common_options import refuse_plain_secrets
 from sidecar.cli.output import INTERRUPTED, PROGRAM, report_error
 from sidecar.config.settings import ROLE_NODE, load_settings
-from sidecar.server.parent_process import fatal_line, write_parent_line
-from sidecar.server.service_process import serve
+from sidecar.server.service_process import fatal_line, serve, write_parent_line
 
 HELP = f"""
 Serve over HTTP until stopped.

@@ -24,7 +24,7 @@ from sidecar.config.settings import ROLE_ALL, ROLE_FRONT, ROLE_NODE, Settings
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.jobs.job_backend import EngineProvisioning, LocalQueueSetup
 from sidecar.jobs.job_event_log import JobEventLog, JobListener
-from sidecar.jobs.job_metrics import JobEventMetrics
+from sidecar.jobs.job_telemetry import JobEventMetrics
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.jobs.recovery import jobs_folder
 from sidecar.jobs.retention import MAX_RESULTS_PER_OWNER

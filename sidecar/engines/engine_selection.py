@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from sidecar import engines, errors
+from sidecar import engines, errors, installation
 from sidecar.checkpoints import installed_checkpoints, whisper_checkpoints
 from sidecar.checkpoints.checkpoint import ModelCheckpoint
 from sidecar.config.remote_server import host_of, upstream_options
@@ -22,12 +22,6 @@ from sidecar.config.settings import Settings
 from sidecar.engines.voxtral import STREAM_MEMORY_S
 from sidecar.gpu_memory.gpu_devices import host_free_bytes, read_gpu_memory
 from sidecar.gpu_memory.memory_footprint import StreamShape
-from sidecar.installation import (
-    ENGLISH_ONLY_BUILD_HINT,
-    install_command,
-    is_english_only_build,
-    is_frozen,
-)
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, ModelSpec, UpstreamOptions
 
 VIBEVOICE, WHISPER, MOONSHINE, UPSTREAM = "vibevoice", "whisper", "moonshine", "upstream"
@@ -321,8 +315,8 @@ def check_language(spec: EngineSpec, settings: Settings) -> None:
 
 def language_hint(tag: str, settings: Settings) -> str:
     """Return the hint for a language that the engine in use does not support."""
-    if is_english_only_build():
-        return ENGLISH_ONLY_BUILD_HINT
+    if installation.is_english_only_build():
+        return installation.ENGLISH_ONLY_BUILD_HINT
     able = [spec for spec in engines.ENGINES if spec.languages and spec.speaks(tag)]
     if WHISPER not in (spec.name for spec in able):
         return f"No engine of this build is made for '{tag}'."
@@ -344,12 +338,12 @@ def language_hint(tag: str, settings: Settings) -> str:
 def install_hint(engine: str) -> str:
     """Return the hint for an engine whose packages are missing."""
     if engine in ENGINES_WITH_EXTRAS:
-        if is_frozen() and engine == VIBEVOICE:
+        if installation.is_frozen() and engine == VIBEVOICE:
             return "Use the build 'vibevoice-asr-gpu', which has them."
-        return install_command(engine)
-    if is_frozen():
+        return installation.install_command(engine)
+    if installation.is_frozen():
         return "Download this build again: it is not whole."
-    return f"Install it again: {install_command('')}"
+    return f"Install it again: {installation.install_command('')}"
 
 
 def vibevoice_shortcoming(facts: EngineFacts) -> str | None:

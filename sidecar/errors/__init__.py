@@ -16,4 +16,3 @@ from sidecar.errors.job_errors import *
 from sidecar.errors.live_errors import *
 from sidecar.errors.request_errors import *
 from sidecar.errors.service_errors import *
-from sidecar.errors.upstream_errors import *

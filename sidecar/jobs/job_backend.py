@@ -16,8 +16,7 @@ from sidecar.config.settings import Settings
 from sidecar.gpu_memory.memory_admission import MemoryState
 from sidecar.gpu_memory.memory_plan import JobForecast
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
-from sidecar.jobs.batching import JobBatching
-from sidecar.jobs.dispatcher import DispatchOptions
+from sidecar.jobs.dispatcher import DispatchOptions, JobBatching
 from sidecar.jobs.duration_prediction import (
     MIN_JOB_S,
     DurationFile,
@@ -25,10 +24,10 @@ from sidecar.jobs.duration_prediction import (
     estimate_remaining_s,
 )
 from sidecar.jobs.job_event_log import JobEventLog, JobListener
-from sidecar.jobs.job_metrics import JobEventMetrics
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_runner import Job, OptionsPlanner
 from sidecar.jobs.job_store import JobStore, LocalJobStore
+from sidecar.jobs.job_telemetry import JobEventMetrics
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.jobs.recovery import JobPersistence, requeue_unfinished
 from sidecar.jobs.reservations import Reservation

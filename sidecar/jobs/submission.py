@@ -24,7 +24,7 @@ from sidecar.jobs.job_event_log import DuplicateRequestKey
 from sidecar.jobs.job_record import IdempotencyKey, JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import JobStore
-from sidecar.jobs.job_traces import JobTraceContext, JobTraces
+from sidecar.jobs.job_telemetry import JobTraceContext, JobTraces
 from sidecar.jobs.scheduler import Priority
 from sidecar.observability.metrics import JobMetrics
 from sidecar.workers.audio_probe import AudioProbe

@@ -26,7 +26,7 @@ from sidecar.api import (
     transcribe_routes,
 )
 from sidecar.api import page as api_page
-from sidecar.api.http import auth_gate, body_drain, error_responses, middleware, openapi
+from sidecar.api.http import auth_gate, error_responses, middleware, openapi
 from sidecar.api.http.auth_gate import TicketGrant
 from sidecar.auth import authentication
 from sidecar.auth.one_time_codes import OneTimeCodes
@@ -274,7 +274,7 @@ def _application(
         refusals=refusals,
         tickets=tickets,
     )
-    app.add_middleware(body_drain.BodyDrain)
+    app.add_middleware(middleware.BodyDrain)
     app.add_middleware(middleware.ShutdownAnswers, dialects=dialects)
     app.add_middleware(middleware.TidyPaths, prefixes=openai_routes.PREFIXES)
     app.add_middleware(middleware.RequestMetrics, tally=service.tally.wires)

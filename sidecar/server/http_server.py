@@ -21,9 +21,9 @@ from sidecar import errors
 from sidecar.api.http import uvicorn_protocols
 from sidecar.api.http.request_headers import MAX_ALL_HEADERS_BYTES
 from sidecar.config.settings import Settings
-from sidecar.server import parent_process, service_process
+from sidecar.server import service_process
 from sidecar.server.listeners import ProtocolListener, ProtocolListeners
-from sidecar.server.parent_process import PARENT_GONE_GRACE_S
+from sidecar.server.service_process import PARENT_GONE_GRACE_S
 from sidecar.server.tls import ServerTls
 from sidecar.service.facade import Service
 
@@ -147,10 +147,10 @@ class HttpServer(uvicorn.Server):
         self._ready(self._service.also)
         self._watches.append(asyncio.get_running_loop().create_task(self._end_with_a_fault()))
         settings = self._service.settings
-        if (pid := parent_process.parent_pid(settings.parent_pid, os.environ)) is not None:
-            self._end_after(parent_process.wait_for_exit(pid), f"the host, pid {pid}, is gone")
+        if (pid := service_process.parent_pid(settings.parent_pid, os.environ)) is not None:
+            self._end_after(service_process.wait_for_exit(pid), f"the host, pid {pid}, is gone")
         if settings.exit_with_stdin:
-            self._end_after(parent_process.wait_for_pipe_close(0), "standard input is closed")
+            self._end_after(service_process.wait_for_pipe_close(0), "standard input is closed")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Handle a signal to stop; a second one, of any kind, stops at once.

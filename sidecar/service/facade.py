@@ -44,7 +44,7 @@ from sidecar.jobs.job_backend import (
     LocalQueueSetup,
 )
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.job_traces import JobEventSource, JobTraces
+from sidecar.jobs.job_telemetry import JobEventSource, JobTraces
 from sidecar.jobs.owned_jobs import OwnedJobs, OwnedRecordings, TranscriptEditor
 from sidecar.jobs.submission import JobSubmissions
 from sidecar.live.sessions.capture_writer import CaptureObserver

@@ -25,8 +25,12 @@ from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precisi
 from sidecar.workers.engine_lease import EngineLease
 from sidecar.workers.engine_loading import EngineSupervisor
 from sidecar.workers.worker_environment import WorkerOptions
-from sidecar.workers.worker_heartbeat import LIVE_PING_TIMEOUT_S, PING_TIMEOUT_S, Heartbeat
-from sidecar.workers.worker_process import WorkerProcess
+from sidecar.workers.worker_process import (
+    LIVE_PING_TIMEOUT_S,
+    PING_TIMEOUT_S,
+    Heartbeat,
+    WorkerProcess,
+)
 
 log = logging.getLogger(__name__)
 

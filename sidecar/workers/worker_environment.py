@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
-from sidecar.checkpoints import onnx_runtime
+from sidecar.checkpoints import onnx_models
 from sidecar.gpu_memory import gpu_devices
 
 WORKER_NICENESS = 5
@@ -109,7 +109,7 @@ def worker_environment_of(
         **{name: value for name, value in ours.items() if _passes(name, value, needs)},
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONUTF8": "1",
-        **onnx_runtime.TELEMETRY_OFF_ENV,
+        **onnx_models.TELEMETRY_OFF_ENV,
         **gpu_devices.DEVICE_ORDER_ENV,  # a number means the GPU of the memory plan
         NICENESS_VARIABLE: str(niceness),
         LOG_LEVEL_VARIABLE: logging.getLevelName(logging.getLogger().level),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
 import json
@@ -17,13 +18,12 @@ import psutil
 import pytest
 from scripted_speech import RATE, sound
 from service_process import Server
-from websockets.sync.server import ServerConnection, serve
-
-from sidecar import errors
-from sidecar.cli import bench_clients, bench_run, run
-from sidecar.cli.bench_run import LoadTestRow, most_held
-from sidecar.cli.bench_speech import LoadTestMode, script_of, starts, utterances
-from sidecar.cli.bench_statistics import (
+from vibevoice_asr_load_test import LoadTestInvalid
+from vibevoice_asr_load_test import clients as load_test_clients
+from vibevoice_asr_load_test import run as load_test_run
+from vibevoice_asr_load_test.run import LoadTestRow, most_held
+from vibevoice_asr_load_test.speech import LoadTestMode, script_of, starts, utterances
+from vibevoice_asr_load_test.statistics import (
     NAMES,
     LoadTestSession,
     LoadTestUtterance,
@@ -34,7 +34,10 @@ from sidecar.cli.bench_statistics import (
     ratios,
     render,
 )
-from sidecar.cli.bench_target import CpuShare, LoadTestLiveWire, LoadTestTarget
+from vibevoice_asr_load_test.target import CpuShare, LoadTestLiveWire, LoadTestTarget
+from websockets.sync.server import ServerConnection, serve
+
+from sidecar.cli import run
 
 THEIRS = [
     "session_id", "responses", "success", "error_code", "send_duration_seconds",
@@ -58,7 +61,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def nobodys_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
     monkeypatch.setenv("VIBEVOICE_ENGINE", "scripted")
-    monkeypatch.setattr(bench_run, "SETTLE_S", 0.2)
+    monkeypatch.setattr(load_test_run, "SETTLE_S", 0.2)
 
 
 def url(server: Server) -> str:
@@ -174,8 +177,8 @@ def test_who_says_nothing_is_held_and_no_more(
 def test_a_server_that_says_nothing_is_waited_for_and_not_for_ever(
     wire: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bench_clients, "READY_S", 0.1)
-    monkeypatch.setattr(bench_run, "ANSWER_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(load_test_clients, "READY_S", 0.1)
+    monkeypatch.setattr(load_test_run, "ANSWER_TIMEOUT_S", 0.3)
 
     def listen(socket: ServerConnection) -> None:
         for _ in socket:
@@ -250,6 +253,20 @@ def test_without_grpc_it_says_what_to_install_or_to_turn_on(
     monkeypatch.setitem(sys.modules, "grpc", None)
     assert run(["bench", "live", "--server", url(slow), "--wire", "grpc"]) == 78
     assert "pip install -e '.[grpc]'" in capsys.readouterr().err
+
+
+def test_the_load_test_imports_the_client_and_nothing_of_the_service() -> None:
+    assert load_test_run.__file__ is not None
+    ours = set()
+    for module in Path(load_test_run.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            ours |= {name.partition(".")[0] for name in names}
+    assert "sidecar" not in ours
+    assert "vibevoice_asr_client" in ours
+    code = "import sys, sidecar.cli.bench; sys.exit('vibevoice_asr_client' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)  # every start imports the command
 
 
 def test_in_a_conversation_one_is_silent_while_the_other_talks() -> None:
@@ -381,14 +398,14 @@ def test_a_bound_holds_or_says_how_it_is_broken(text: str, broken: bool) -> None
 def test_numbers_of_sessions_of_one_service_are_the_columns_of_one_table() -> None:
     side = LoadTestTarget("here", LoadTestLiveWire.LIVE, "http://127.0.0.1:1")
     found = [
-        [bench_run.LoadTestRow(side, many, (), dict.fromkeys(NAMES, float(many)))]
+        [load_test_run.LoadTestRow(side, many, (), dict.fromkeys(NAMES, float(many)))]
         for many in (1, 16)
     ]
-    head, _, first, *rest = bench_run.render_results(found, "markdown").splitlines()
+    head, _, first, *rest = load_test_run.render_results(found, "markdown").splitlines()
     assert [cell.strip() for cell in head.split("|")[1:-1]] == ["figure", "1", "16"]
     assert [cell.strip() for cell in first.split("|")[1:-1]] == [NAMES[0], "1.000", "16.000"]
     assert len(rest) == len(NAMES) - 1
-    single = bench_run.render_results(found[:1], "markdown").splitlines()[0]
+    single = load_test_run.render_results(found[:1], "markdown").splitlines()[0]
     assert side.name in single
 
 
@@ -404,5 +421,5 @@ def test_rows_are_written_in_every_format() -> None:
     }
     assert {format_of(None, Path(f"x{end}")) for end in (".md", ".tsv")} == {"markdown", "tsv"}
     assert format_of("csv", Path("x.md")) == "csv"
-    with pytest.raises(errors.FieldInvalid):
+    with pytest.raises(LoadTestInvalid):
         format_of("xml", None)

@@ -31,7 +31,6 @@ from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs.dispatcher import DispatchOptions
 from sidecar.jobs.job_event_log import JobEventLog
-from sidecar.jobs.job_metrics import JobEventMetrics
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import (
     CancelledChange,
@@ -44,6 +43,7 @@ from sidecar.jobs.job_record import (
     StartedChange,
 )
 from sidecar.jobs.job_runner import Job
+from sidecar.jobs.job_telemetry import JobEventMetrics
 from sidecar.observability.metrics import JobMetrics, OutcomeWindow
 from sidecar.storage import postgres_database
 from sidecar.transcripts.transcript import Checkpoint, SegmentReady
@@ -805,7 +805,7 @@ async def test_jobs_of_a_node_whose_engine_hangs_for_good_are_done_by_another(
     shared: SharedJobs, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sidecar.workers.worker_process.EXIT_GRACE_S", 0.1)
-    monkeypatch.setattr("sidecar.workers.worker_heartbeat.HEARTBEAT_INTERVAL_S", 0.05)
+    monkeypatch.setattr("sidecar.workers.worker_process.HEARTBEAT_INTERVAL_S", 0.05)
     monkeypatch.setattr("sidecar.workers.worker_process.CANCEL_GRACE_S", 4.0)
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")
     sharing = replace(OverheardSlot.shares, ping_timeout_s=0.5)

@@ -12,18 +12,18 @@ import onnxruntime
 import pytest
 
 from sidecar.audio import Block
-from sidecar.checkpoints import onnx_runtime
+from sidecar.checkpoints import onnx_models
 from sidecar.diarization import speaker_models
 from sidecar.diarization.speaker_models import (
     ENCODER,
     SpeakerEncoder,
     SpeakerModels,
     SpeakerModelsUnavailable,
+    build_trunk_graph,
     find_speaker_models,
     load_models,
     log_mel_features,
 )
-from sidecar.diarization.speaker_trunk import build_trunk_graph
 
 
 def test_the_features_are_those_of_kaldi(play: Block) -> None:
@@ -52,12 +52,12 @@ def test_the_features_are_those_of_kaldi(play: Block) -> None:
 
 
 def _trunk(*, quantized: bool) -> onnxruntime.InferenceSession:
-    encoder = onnx_runtime.parse_ort_model(find_speaker_models()[ENCODER], "the encoder")
+    encoder = onnx_models.parse_ort_model(find_speaker_models()[ENCODER], "the encoder")
     graph = build_trunk_graph(
         lambda name: speaker_models._encoder_weights(encoder, f"/resnet/{name}/Conv"),
         quantized=quantized,
     )
-    return onnx_runtime.create_session(graph, onnx_runtime.session_options())
+    return onnx_models.create_session(graph, onnx_models.session_options())
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_the_trunk_is_the_one_that_takes_less_time_here(
     ) -> onnxruntime.InferenceSession | Slowed:
         kind = "8 bits" if b"QLinearConv" in model else "float"
         made = real(model, options)
-        return made if kind == faster or model[4:8] == onnx_runtime.ORT_MAGIC else Slowed(made)
+        return made if kind == faster or model[4:8] == onnx_models.ORT_MAGIC else Slowed(made)
 
     monkeypatch.setattr(speaker_models, "_session", session)
     assert isinstance(load_models().trunk, onnxruntime.InferenceSession)

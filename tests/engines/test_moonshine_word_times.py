@@ -15,8 +15,12 @@ from moonshine_voice import get_assets_path
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.engines.moonshine.moonshine_decoder import SAMPLE_RATE
-from sidecar.engines.moonshine.moonshine_recognizer import MoonshineRecognizer, model_folder
-from sidecar.engines.moonshine.moonshine_word_timing import align_words, token_spans
+from sidecar.engines.moonshine.moonshine_recognizer import (
+    MoonshineRecognizer,
+    align_words,
+    model_folder,
+    token_spans,
+)
 from sidecar.transcripts.transcript import Segment, Word, collapse_commas
 from sidecar.transcripts.word_timing import estimate_word_times
 

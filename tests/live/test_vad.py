@@ -11,8 +11,8 @@ from threadpoolctl import threadpool_info
 from wheel_recordings import clip
 
 from sidecar.audio import Block
-from sidecar.checkpoints import onnx_runtime
-from sidecar.checkpoints.onnx_runtime import find_embedded_models
+from sidecar.checkpoints import onnx_models
+from sidecar.checkpoints.onnx_models import find_embedded_models
 from sidecar.errors import LiveUnavailable
 from sidecar.interfaces.live_options import LIVE_RATE
 from sidecar.live.runtime import endpointing, vad
@@ -42,8 +42,8 @@ def streams() -> Block:
 @pytest.fixture(scope="module")
 def expected(streams: Block) -> npt.NDArray[np.float32]:
     """What the model itself says of them, in onnxruntime: (3, 125)."""
-    session = onnx_runtime.create_session(
-        find_embedded_models((SILERO_MODEL,))[SILERO_MODEL], onnx_runtime.session_options()
+    session = onnx_models.create_session(
+        find_embedded_models((SILERO_MODEL,))[SILERO_MODEL], onnx_models.session_options()
     )
     state, before = np.zeros((2, 3, 128), np.float32), np.zeros((3, 64), np.float32)
     said, rate = [], np.array(SAMPLE_RATE, np.int64)

@@ -32,7 +32,7 @@ from sidecar.jobs.job_record import (
     RequeuedChange,
     StartedChange,
 )
-from sidecar.jobs.job_traces import JobTraceContext, job_stages
+from sidecar.jobs.job_telemetry import JobTraceContext, job_stages
 from sidecar.live.sessions.session_traces import utterance_stages
 from sidecar.observability.tracing import (
     NullTracer,

@@ -26,7 +26,6 @@ from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.protocols import openai_common
 from sidecar.protocols.openai import retries
-from sidecar.protocols.openai.event_stream import OpenAIJobEvents
 from sidecar.protocols.openai.messages import diarized_body, transcription_answer, verbose_body
 from sidecar.protocols.openai.request import (
     OpenAIAnswerOptions,
@@ -38,14 +37,16 @@ from sidecar.protocols.openai.request import (
     option_fields,
 )
 from sidecar.protocols.openai.retries import OpenAILocalRetries, OpenAISentRequest, timed_out
+from sidecar.protocols.openai.routes import OpenAIJobEvents
 from sidecar.protocols.openai_common import (
     error_body,
     is_retryable,
+    model_names,
     param_of,
+    precision_of,
     speaker_letters,
     status_of,
 )
-from sidecar.protocols.openai_model_names import model_names, precision_of
 from sidecar.transcripts.transcript import NON_SPEECH_FLAG, Segment, Transcript, Word
 
 

@@ -35,7 +35,7 @@ from recordings import long, wav
 from service_process import PATIENCE_S, REPOSITORY, Server, check_discreet, wait_until
 
 from sidecar.audio.audio_decoder import decode_audio_file
-from sidecar.protocols.openai_model_names import ALIASES, LIVE_ALIASES
+from sidecar.protocols.openai_common import ALIASES, LIVE_ALIASES
 
 SECOND = b"\1\0" * 16_000
 CLIP = ("clip.wav", wav(SECOND * 3))

@@ -21,7 +21,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecar import errors
 from sidecar.api.http import request_headers
-from sidecar.api.http.cors import AccessCors
 from sidecar.api.http.error_responses import (
     CURRENT_REQUEST,
     AnsweredRequest,
@@ -29,6 +28,7 @@ from sidecar.api.http.error_responses import (
     error_response_at,
     log_error,
 )
+from sidecar.api.http.middleware import AccessCors
 from sidecar.api.http.request_headers import check_header_sizes
 from sidecar.auth.authentication import AccessPolicy, SleepFunction, identify_request
 from sidecar.auth.identity import split_authorization

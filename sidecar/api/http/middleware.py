@@ -1,4 +1,4 @@
-"""ASGI middleware: metrics, disconnects, path normalization, shutdown responses, HEAD.
+"""ASGI middleware: metrics, disconnects, paths, shutdown responses, HEAD, CORS, body drain.
 
 `RequestMetrics` is the outermost middleware, so it counts refusals of the gate too. `RouteRecorder`
 is the innermost, where the matched route is known. Unknown paths have no route.
@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 from fastapi import Request
 from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecar import clock, errors
-from sidecar.api.http.error_responses import (
-    METHODS,
-    NO_ROUTE,
-    ErrorDialects,
-    error_response_at,
-)
-from sidecar.api.http.request_headers import revocable
+from sidecar.api.http import error_responses
+from sidecar.api.http.request_headers import RATE_LIMIT_HEADERS, revocable
+from sidecar.auth.authentication import AccessPolicy
 from sidecar.observability.metrics import ProtocolMetrics
 from sidecar.observability.tracing import CURRENT_ARRIVAL, RequestArrival
 
@@ -43,7 +40,7 @@ class RouteRecorder:
             await self._app(scope, receive, send)
         finally:
             if (note := scope.get(_KEY)) is not None:
-                note["route"] = getattr(scope.get("route"), "path", NO_ROUTE)
+                note["route"] = getattr(scope.get("route"), "path", error_responses.NO_ROUTE)
 
 
 class RequestMetrics:
@@ -62,7 +59,7 @@ class RequestMetrics:
             await self._app(scope, receive, send)
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
-        note, tally, began = {"route": NO_ROUTE}, self._tally, time.monotonic()
+        note, tally, began = {"route": error_responses.NO_ROUTE}, self._tally, time.monotonic()
         status, head_s = "", 0.0
 
         async def noting(message: Message) -> None:
@@ -71,7 +68,7 @@ class RequestMetrics:
                 status, head_s = str(message["status"]), time.monotonic() - began
             await send(message)
 
-        method = scope["method"] if scope["method"] in METHODS else "other"
+        method = scope["method"] if scope["method"] in error_responses.METHODS else "other"
         tally.answering += 1
         try:
             await self._app({**scope, _KEY: note}, receive, noting)
@@ -85,7 +82,7 @@ class RequestMetrics:
                 tally.heads.see(head_s or time.monotonic() - began, note["route"])
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        note, tally = {"route": NO_ROUTE}, self._tally
+        note, tally = {"route": error_responses.NO_ROUTE}, self._tally
         code = ""
 
         async def hearing() -> Message:
@@ -191,7 +188,7 @@ class ShutdownAnswers:
     """Response `errors.ShuttingDown`, in the format of the path, to requests that have none at
     shutdown."""
 
-    def __init__(self, app: ASGIApp, dialects: ErrorDialects | None = None) -> None:
+    def __init__(self, app: ASGIApp, dialects: error_responses.ErrorDialects | None = None) -> None:
         self._app, self._dialects = app, dialects or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -210,7 +207,9 @@ class ShutdownAnswers:
             await self._app(scope, receive, noting)
         except asyncio.CancelledError:  # only the server cancels, and only at its shutdown
             if not begun:
-                answer = error_response_at(scope["path"], self._dialects)(errors.ShuttingDown())
+                answer = error_responses.error_response_at(scope["path"], self._dialects)(
+                    errors.ShuttingDown()
+                )
                 answer.headers["Connection"] = "close"
                 await answer(scope, receive, send)
 
@@ -233,3 +232,118 @@ class HeadRequests:
             await send(message)
 
         await self._app({**scope, "method": "GET", "head": True}, receive, headers_only)
+
+
+LINGER_S = 10.0
+"""Seconds for which a client may go on sending before it reads the response. Node builds the whole
+form first, which takes seconds for 200 MB. A client closes the connection once it has the
+response."""
+REFUSED_LINGER_S = 0.5
+"""As `LINGER_S`, for a client that is not authenticated (401, 403)."""
+LINGER_BYTES = 16 << 20
+"""Bytes that are read without a pause. A refused body is not read whole: beyond this limit reading
+is slow, and serves only to notice that the client has closed."""
+LINGER_PAUSE_S = 0.25
+_CLOSE = (b"connection", b"close")
+
+
+class BodyDrain:
+    """ASGI middleware that closes a connection with an unread request body after a drain."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        body = _BodyProgress(Headers(scope=scope), receive)
+        linger_s = LINGER_S
+
+        async def answer(message: Message) -> None:
+            nonlocal linger_s
+            if message["type"] == "http.response.start" and message["status"] in (401, 403):
+                linger_s = REFUSED_LINGER_S
+            if body.unread and message["type"] == "http.response.start":
+                headers = [*_without_connection(message.get("headers", ())), _CLOSE]
+                message = {**message, "headers": headers}
+            elif body.unread and not message.get("more_body", False):
+                await send({**message, "more_body": True})
+                await body.linger(linger_s)
+                message = {"type": "http.response.body", "body": b"", "more_body": False}
+            await send(message)
+
+        await self._app(scope, body.receive, answer)
+
+
+class _BodyProgress:
+    """Request body, and whether some of it is unread."""
+
+    def __init__(self, headers: Headers, receive: Receive) -> None:
+        self._receive = receive
+        self._waits = headers.get("expect", "").lower() == "100-continue"
+        """True if the client sends nothing before it gets `100 Continue`, which the first read
+        sends."""
+        self.unread = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+
+    async def receive(self) -> Message:
+        """Return the next message."""
+        self._waits = False
+        message = await self._receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self.unread = False
+        return message
+
+    async def linger(self, linger_s: float) -> None:
+        """Drain the body for at most ``linger_s`` seconds."""
+        read = 0
+        try:
+            async with asyncio.timeout(linger_s):
+                while self.unread and not self._waits:
+                    read += len((await self.receive()).get("body", b""))
+                    if read >= LINGER_BYTES:
+                        await asyncio.sleep(LINGER_PAUSE_S)
+        except (TimeoutError, asyncio.CancelledError):
+            pass  # only the server cancels, at its shutdown; the response is complete nevertheless
+
+
+def _without_connection(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    return [(name, value) for name, value in headers if name.lower() != b"connection"]
+
+
+PREFLIGHT_MAX_AGE_S = 600
+OPENAI_SDK_HEADERS = (
+    *("X-Stainless-Arch", "X-Stainless-Lang", "X-Stainless-OS", "X-Stainless-Package-Version"),
+    *("X-Stainless-Retry-Count", "X-Stainless-Runtime", "X-Stainless-Runtime-Version"),
+    *("X-Stainless-Timeout", "OpenAI-Organization", "OpenAI-Project"),
+)
+"""Headers that OpenAI's SDK sends from a page."""
+
+
+class AccessCors(CORSMiddleware):
+    """CORS by the rules of `AccessPolicy`."""
+
+    def __init__(self, app: ASGIApp, access: AccessPolicy) -> None:
+        super().__init__(
+            app,
+            allow_methods=("GET", "HEAD", "POST", "PATCH", "DELETE"),
+            allow_headers=(
+                *("Authorization", "Content-Type", "Prefer", "Idempotency-Key", "Last-Event-ID"),
+                *("If-Match", "If-None-Match", "Range"),
+                *OPENAI_SDK_HEADERS,
+            ),
+            expose_headers=(
+                *("Location", "Preference-Applied", "Retry-After", "Idempotent-Replayed", "ETag"),
+                *("X-Request-Id", "X-Should-Retry", "Warning", "WWW-Authenticate", "Allow"),
+                *("Accept-Ranges", "Content-Disposition", "Content-Range"),
+                *RATE_LIMIT_HEADERS,
+            ),
+            allow_private_network=True,
+            max_age=PREFLIGHT_MAX_AGE_S,
+        )
+        self._access = access
+
+    def is_allowed_origin(self, origin: str) -> bool:
+        """Return whether the access policy lets pages of ``origin`` read responses."""
+        return self._access.admits_origin(origin)

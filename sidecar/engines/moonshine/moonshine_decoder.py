@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.checkpoints import onnx_runtime
+from sidecar.checkpoints import onnx_models
 from sidecar.engines.moonshine import moonshine_decoder_graph
 from sidecar.engines.moonshine.moonshine_decoder_graph import (
     HEAD_SIZE,
@@ -57,22 +57,22 @@ class MoonshineDecoder:
 
     def __init__(self, folder: Path) -> None:
         try:
-            runtime = onnx_runtime.load_onnxruntime()
+            runtime = onnx_models.load_onnxruntime()
         except (ImportError, OSError) as error:
             raise errors.ModelLoadFailed(f"onnxruntime cannot be loaded: {error}.") from None
         self._file = folder / DECODER
         self._attention: Any = None
         self._drawing = threading.Lock()
-        self._options = options = onnx_runtime.session_options()
+        self._options = options = onnx_models.session_options()
         options.enable_mem_pattern = False  # it keeps one pattern for every length
         options.enable_cpu_mem_arena = False  # keeps the longest segment's memory; no faster
         try:
-            model = onnx_runtime.read_ort_model(self._file)
-            self._encoder = onnx_runtime.create_session(str(folder / ENCODER), options)
-            self._frames = onnx_runtime.create_session(
+            model = onnx_models.read_ort_model(self._file)
+            self._encoder = onnx_models.create_session(str(folder / ENCODER), options)
+            self._frames = onnx_models.create_session(
                 moonshine_decoder_graph.build_frames_graph(model), options
             )
-            self._tokens = onnx_runtime.create_session(
+            self._tokens = onnx_models.create_session(
                 moonshine_decoder_graph.build_tokens_graph(model), options
             )
         except Exception as error:  # onnxruntime's errors have no common base
@@ -129,9 +129,9 @@ class MoonshineDecoder:
         with self._drawing:
             if self._attention is None:
                 graph = moonshine_decoder_graph.build_attention_graph(
-                    onnx_runtime.read_ort_model(self._file)
+                    onnx_models.read_ort_model(self._file)
                 )
-                self._attention = onnx_runtime.create_session(graph, self._options)
+                self._attention = onnx_models.create_session(graph, self._options)
             return self._attention
 
     def _said(

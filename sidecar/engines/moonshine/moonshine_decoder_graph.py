@@ -11,8 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from sidecar.checkpoints.onnx_graph import CONTRIB_DOMAIN, OnnxGraphBuilder
-from sidecar.checkpoints.onnx_runtime import OrtModelFile
+from sidecar.checkpoints.onnx_models import CONTRIB_DOMAIN, OnnxGraphBuilder, OrtModelFile
 
 LAYERS, HEADS, HEAD_SIZE, WIDTH = 6, 8, 36, 288
 ALIGNMENT_HEADS = ((2, 0), (3, 7), (4, 1), (5, 2))

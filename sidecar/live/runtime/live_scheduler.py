@@ -27,14 +27,8 @@ from sidecar.interfaces.engine_interface import CancelCheck
 from sidecar.interfaces.live_engine import LiveSessionStart
 from sidecar.interfaces.live_events import LiveEvent, LiveEventCallback, NoticeRaised
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
+from sidecar.live.runtime import live_speaker_labels
 from sidecar.live.runtime.engine_session import EngineSession, SessionCommand
-from sidecar.live.runtime.live_speaker_labels import (
-    SPEAKERS_UNAVAILABLE,
-    RelabelRequest,
-    RelabelResult,
-    Vector,
-    relabel,
-)
 from sidecar.live.runtime.load_shedding import (
     MIN_SHEDDING_S,
     EngineLoadModel,
@@ -76,7 +70,7 @@ the text of the segment alone, with word times from its start."""
 class LiveSpeakerEncoder(Protocol):
     """Speaker encoder, for several threads at once."""
 
-    def vector(self, voice: Block) -> Vector:
+    def vector(self, voice: Block) -> live_speaker_labels.Vector:
         """Return the embedding of one speaker's audio, shape (samples,) at `LIVE_RATE`; two of the
         same person point in the same direction."""
 
@@ -114,7 +108,7 @@ class LiveRecognizers:
             log.exception("internal error in the recognition of a segment; its session goes on")
             return None
 
-    def voice(self, sound: Block) -> Vector | None:
+    def voice(self, sound: Block) -> live_speaker_labels.Vector | None:
         """Return the speaker embedding of audio; None if that failed."""
         assert self.encoder is not None
         try:
@@ -200,7 +194,7 @@ class LiveScheduler:
         seat = EngineSession(self, hearing, tell, options.client, self.detector.state())
         hearing.verdict = partial(self._verdict, seat)
         if options.diarize and self._ears.encoder is None and not begin.at:
-            tell(NoticeRaised(SPEAKERS_UNAVAILABLE))
+            tell(NoticeRaised(live_speaker_labels.SPEAKERS_UNAVAILABLE))
         with self._lock:
             self._load.limit_s = options.wait_s or self._load.limit_s
             self._seats[self._next] = seat
@@ -421,9 +415,11 @@ class LiveScheduler:
                 self._load.costs.add_work(WorkKind.LABEL, time.monotonic() - begun)
                 self._wanted.notify_all()
 
-    def _decision(self, question: RelabelRequest) -> RelabelResult | None:
+    def _decision(
+        self, question: live_speaker_labels.RelabelRequest
+    ) -> live_speaker_labels.RelabelResult | None:
         try:
-            return relabel(question)
+            return live_speaker_labels.relabel(question)
         except Exception:  # the labels stay as they were
             log.exception("internal error in the clustering of speakers; the labels stay")
             return None

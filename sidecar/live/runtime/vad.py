@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.checkpoints import onnx_runtime
-from sidecar.checkpoints.onnx_runtime import EmbeddedModel, find_embedded_models
+from sidecar.checkpoints import onnx_models
+from sidecar.checkpoints.onnx_models import EmbeddedModel, find_embedded_models
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,7 +76,7 @@ def load_vad_weights() -> VadWeights:
             weights.
     """
     try:
-        model = onnx_runtime.parse_ort_model(
+        model = onnx_models.parse_ort_model(
             find_embedded_models((SILERO_MODEL,))[SILERO_MODEL], SILERO_MODEL.what
         )
     except KeyError:

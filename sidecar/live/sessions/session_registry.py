@@ -21,9 +21,8 @@ from sidecar.live.sessions.event_log import EventMetrics
 from sidecar.live.sessions.input_log import InputLogTotals
 from sidecar.live.sessions.session import SaveSession, Session, SessionObserverFactory
 from sidecar.live.sessions.session_checkpoint import SessionCheckpoint, SessionName, SessionStore
-from sidecar.live.sessions.session_handover import SessionHandover
+from sidecar.live.sessions.session_handover import SessionHandover, SessionSaver
 from sidecar.live.sessions.session_limits import SessionBounds
-from sidecar.live.sessions.session_persistence import SessionSaver
 from sidecar.live.sessions.session_recording import SessionRecording
 from sidecar.observability.metrics import LiveMetrics, ServiceMetrics
 from sidecar.transcripts.transcript import Notice

@@ -15,15 +15,8 @@ import grpc.aio
 from sidecar import errors
 from sidecar.auth.identity import Identity
 from sidecar.concurrency import running
+from sidecar.interfaces import live_events
 from sidecar.interfaces.engine_interface import AUTO
-from sidecar.interfaces.live_events import (
-    UTTERANCE_DROPPED,
-    Final,
-    LiveEvent,
-    NoticeRaised,
-    Partial,
-    TurnEnded,
-)
 from sidecar.interfaces.live_options import LiveOptions, SampleEncoding, TurnControl
 from sidecar.interfaces.request_options import LANGUAGE_NAMES
 from sidecar.limit_overrides import limit
@@ -213,9 +206,9 @@ class GrpcStream:
         """Send results until the session ends."""
         async for numbered in self._session.events():
             event = numbered.event
-            if isinstance(event, NoticeRaised):
-                self._times.dropped += event.notice.code == UTTERANCE_DROPPED
-            if isinstance(event, Final):
+            if isinstance(event, live_events.NoticeRaised):
+                self._times.dropped += event.notice.code == live_events.UTTERANCE_DROPPED
+            if isinstance(event, live_events.Final):
                 self._times.queue_s += event.wait_s
                 self._times.work_s += event.work_s
                 self._times.finals += 1
@@ -267,12 +260,12 @@ class GrpcResults:
         self._shown = ""
         self.finals = 0
 
-    def of(self, event: LiveEvent) -> stt_pb2.STTResult | None:
+    def of(self, event: live_events.LiveEvent) -> stt_pb2.STTResult | None:
         """Return the result to send for an event; `None` if there is none."""
         match event:
-            case Partial():
+            case live_events.Partial():
                 return self._partial(event)
-            case Final(segment=segment, language=language):
+            case live_events.Final(segment=segment, language=language):
                 if language not in ("", AUTO):
                     self._language = language
                 if not (text := segment.text.strip()):
@@ -282,12 +275,12 @@ class GrpcResults:
                     self._said.append(text)
                     return None
                 return self._final(text, segment.start, segment.end)
-            case TurnEnded(end=end) if self._one and self._said:
+            case live_events.TurnEnded(end=end) if self._one and self._said:
                 text, self._said = " ".join(self._said), []
                 return self._final(text, self._start or 0.0, end)
         return None
 
-    def _partial(self, event: Partial) -> stt_pb2.STTResult | None:
+    def _partial(self, event: live_events.Partial) -> stt_pb2.STTResult | None:
         text = " ".join((*self._said, event.text)).strip()
         if not event.text or text == self._shown:
             return None

@@ -16,7 +16,7 @@ from sidecar import errors
 from sidecar.api.http import openapi
 from sidecar.api.http.responses import to_json
 from sidecar.interfaces.engine_interface import EngineSpec
-from sidecar.protocols import openai_common, openai_model_names
+from sidecar.protocols import openai_common
 from sidecar.protocols.openai.request import (
     MAX_KNOWN_SPEAKERS,
     NATIVE_FIELDS,
@@ -181,7 +181,7 @@ class OpenAIModel(BaseModel):
             created=created,
             owned_by="vibevoice-asr",
             engine=spec.name,
-            precision=openai_model_names.chosen_precision(spec, name, strict=strict).value,
+            precision=openai_common.chosen_precision(spec, name, strict=strict).value,
             alias_of=None if name.partition(":")[0] == spec.name else spec.name,
         )
 

@@ -28,7 +28,7 @@ from sidecar.interfaces.request_options import (
     unknown_field_notices,
     unknown_fields,
 )
-from sidecar.protocols import openai_common, openai_model_names
+from sidecar.protocols import openai_common
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Notice
 
@@ -258,7 +258,7 @@ async def _parse_request(
     form = OpenAIRequestForm(upload.lists)
     strict = service.settings.openai_strict
     model = form.one("model").strip() or usual
-    precision = openai_model_names.chosen_precision(service.spec, model, strict=strict)
+    precision = openai_common.chosen_precision(service.spec, model, strict=strict)
     translate = translate or (
         bool(usual) and parse_flag("translate", form.one("translate"), default=False)
     )
@@ -275,7 +275,7 @@ async def _parse_request(
     options = replace(options, translate=translate)
     options = await with_known_speakers(service, caller, options, known)
     warnings = (
-        *openai_model_names.model_warnings(service.spec, model),
+        *openai_common.model_warnings(service.spec, model),
         *(notice.message for notice in answer.notices),
     )
     fields = {"translate": translate, "fields": upload.lists}

@@ -1,4 +1,4 @@
-"""Routes of /v1/audio/transcriptions, /translations, /speech, /v1/models.
+"""Routes of /v1/audio/transcriptions (with its event stream), /translations, /speech, /v1/models.
 
 OpenAI's clients can use them unchanged. If a client disconnects, its job is cancelled. Clients of
 whisper.cpp's server (POST /inference) send the same form, without a model.
@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from contextlib import nullcontext
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from sidecar import clock
 from sidecar.api.http import middleware, responses
 from sidecar.api.http.request_headers import idempotency_key_of, identity_of, request_digest
+from sidecar.api.http.responses import IncrementalTextResponse, UnsentSegments
 from sidecar.auth.identity import Identity
+from sidecar.errors import SidecarError, TokenInvalid
 from sidecar.jobs.job_record import IdempotencyKey, JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import QueueReservation
-from sidecar.protocols.openai import event_stream, messages, retries, speech
-from sidecar.protocols.openai.request import OpenAIRequest, read_request
-from sidecar.protocols.openai_common import ERRORS, REQUEST_ID, warning_headers
-from sidecar.protocols.openai_model_names import listed_models
+from sidecar.protocols import openai_common
+from sidecar.protocols.openai import messages, retries, speech
+from sidecar.protocols.openai.request import OpenAIRequest, OpenAIResponseFormat, read_request
+from sidecar.protocols.openai.retries import OpenAIFollowedJob
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Transcript
 
@@ -83,11 +87,11 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
         MODELS,
         summary="List the names of the loaded model (OpenAI's API)",
         response_model=messages.OpenAIModelList,
-        responses=ERRORS,
+        responses=openai_common.ERRORS,
     )
     async def listed() -> Response:
         spec = service.spec
-        names = listed_models(spec, strict=strict)
+        names = openai_common.listed_models(spec, strict=strict)
         models = [messages.OpenAIModel.of(spec, name, created, strict=strict) for name in names]
         body = messages.OpenAIModelList(object="list", data=models)
         return responses.json_response(body.model_dump(), headers=_request_id())
@@ -96,7 +100,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall_time) -> APIRou
         f"{MODELS}/{{model:path}}",  # names can have slashes: Systran/faster-whisper-large-v3
         summary="A model (OpenAI's API)",
         response_model=messages.OpenAIModel,
-        responses=ERRORS,
+        responses=openai_common.ERRORS,
     )
     async def model(model: str) -> Response:
         body = messages.OpenAIModel.of(service.spec, model, created, strict=strict)
@@ -133,7 +137,10 @@ async def _answered(
         asked = await read_request(request, service, translate=translate, usual=usual)
         begun = await _begun(request, service, caller, abandoned, asked, place, key)
     running = begun.running
-    headers = {REQUEST_ID: running.record.id, **warning_headers(asked.warnings)}
+    headers = {
+        openai_common.REQUEST_ID: running.record.id,
+        **openai_common.warning_headers(asked.warnings),
+    }
     if begun.replayed:
         headers["Idempotent-Replayed"] = "true"
 
@@ -159,11 +166,9 @@ async def _answered(
         return service.noted(record.transcript, record.options).with_notice(*asked.answer.notices)
 
     if asked.answer.stream:
-        sent = event_stream.event_frames(running, asked.answer.format, noted)
+        sent = event_frames(running, asked.answer.format, noted)
         closed = cancel if begun.live else _nothing
-        return responses.EventStreamResponse(
-            sent, closed, event_stream.token_revoked_frame(), headers
-        )
+        return responses.EventStreamResponse(sent, closed, token_revoked_frame(), headers)
     async with middleware.watch_disconnect(request, gone, cancel):
         async for _ in running.watched(responses.SSE_KEEP_ALIVE_S):
             pass
@@ -216,4 +221,87 @@ def _now() -> float:
 
 
 def _request_id() -> dict[str, str]:
-    return {REQUEST_ID: uuid.uuid4().hex}
+    return {openai_common.REQUEST_ID: uuid.uuid4().hex}
+
+
+DONE = b"data: [DONE]\n\n"
+AnnotateTranscript = Callable[[JobRecord], Transcript]
+"""Function that returns the transcript of a finished job, with its warnings; it raises the job's
+error."""
+
+
+async def event_frames(
+    running: OpenAIFollowedJob, fmt: OpenAIResponseFormat, noted: AnnotateTranscript
+) -> AsyncGenerator[bytes, None]:
+    """Yield the event stream, with a comment as keep-alive while no event comes."""
+    told = OpenAIJobEvents(diarized=fmt is OpenAIResponseFormat.DIARIZED)
+    try:
+        async with aclosing(running.watched(responses.SSE_KEEP_ALIVE_S)) as changes:
+            async for record in changes:
+                if record is None:
+                    yield responses.SSE_KEEP_ALIVE
+                    continue
+                for event in told.more(record):
+                    yield responses.sse_frame(event)
+                if record.over:
+                    for event in told.end(noted(record)):
+                        yield responses.sse_frame(event)
+    except SidecarError as error:
+        yield responses.sse_frame(openai_common.error_body(error))
+    yield DONE
+
+
+def token_revoked_frame() -> bytes:
+    """Return the last frame for a client whose token was revoked."""
+    return responses.sse_frame(openai_common.error_body(TokenInvalid())) + DONE
+
+
+class OpenAIJobEvents:
+    """Events of one job. Pure."""
+
+    def __init__(self, *, diarized: bool) -> None:
+        self._unsaid, self._saying = UnsentSegments(), IncrementalTextResponse()
+        self._diarized = diarized
+        self._segments: dict[str, dict[str, Any]] = {}
+
+    def more(self, record: JobRecord) -> Iterator[dict[str, Any]]:
+        """Yield the events of new segments of a job."""
+        for index, segment in self._unsaid.more(record):
+            if not segment.is_speech:
+                continue
+            number = sum(one.is_speech for one in record.segments[:index])
+            body = messages.segment_body(number, segment)
+            named = {"segment_id": body["id"]} if self._diarized else {}
+            if delta := self._saying.add(segment.text):
+                yield {"type": "transcript.text.delta", "delta": delta, **named}
+            if self._diarized:
+                yield from self._segment(body)
+
+    def end(self, transcript: Transcript) -> Iterator[dict[str, Any]]:
+        """Yield the revised segments and the end.
+
+        Nothing is billed, so the token counts are 0; ``usage`` also has the duration of the audio.
+        """
+        done: dict[str, Any] = {
+            "type": "transcript.text.done",
+            "text": transcript.text,
+            "languages": messages.transcript_languages(transcript),
+            "usage": {
+                "type": "tokens",
+                "input_tokens": 0,
+                "output_tokens": 0,
+                "total_tokens": 0,
+                "seconds": round(transcript.duration, 3),
+            },
+        }
+        if self._diarized:
+            done["segments"] = messages.diarized_body(transcript)["segments"]
+            for body in done["segments"]:
+                yield from self._segment(body)
+        yield done | messages.transcript_warnings(transcript)
+
+    def _segment(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield the event of a segment, unless the same was sent before."""
+        if self._segments.get(body["id"]) != body:
+            self._segments[body["id"]] = body
+            yield body

@@ -19,7 +19,7 @@ from sidecar.conversation.conversation_loop import ConversationLoop
 from sidecar.conversation.conversation_options import ConversationOptions
 from sidecar.conversation.output_queue import PlaybackClient
 from sidecar.interfaces.engine_interface import EngineSpec, SynthesisOptions
-from sidecar.protocols.openai_model_names import ALIASES, LIVE_ALIASES
+from sidecar.protocols.openai_common import ALIASES, LIVE_ALIASES
 from sidecar.protocols.openai_realtime import client_events, dialogue_config, server_events
 from sidecar.protocols.openai_realtime.dialogue_events import RealtimeDialogueEvents
 from sidecar.protocols.openai_realtime.server_events import EventBody, RealtimeDialogueItem

@@ -26,8 +26,7 @@ from sidecar.api.http.upload import read_json
 from sidecar.auth.one_time_codes import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_options import LiveOptions
-from sidecar.protocols.openai_common import ERRORS, error_response, status_of
-from sidecar.protocols.openai_model_names import LIVE_ALIASES
+from sidecar.protocols.openai_common import ERRORS, LIVE_ALIASES, error_response, status_of
 from sidecar.protocols.openai_realtime import dialogue_session, transcription_session
 from sidecar.protocols.openai_realtime.dialogue_config import DIALOGUE_MODELS
 from sidecar.protocols.openai_realtime.server_events import error_event

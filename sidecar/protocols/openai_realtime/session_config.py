@@ -16,7 +16,7 @@ from sidecar.audio import codecs
 from sidecar.interfaces import live_options, request_options
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec
 from sidecar.live.sessions.session_limits import SAMPLE_RATES
-from sidecar.protocols import openai_common, openai_model_names
+from sidecar.protocols import openai_common
 
 USUAL_RATE = 24_000
 """Default sample rate of PCM in Hz; OpenAI accepts no other."""
@@ -152,7 +152,7 @@ class RealtimeTranscriptionConfig:
     @property
     def diarizes(self) -> bool:
         """Return whether diarization is requested."""
-        return self.model == openai_model_names.DIARIZING_MODEL
+        return self.model == openai_common.DIARIZING_MODEL
 
     def options(self, before: live_options.LiveOptions) -> live_options.LiveOptions:
         """Return the new options of the session; ``before`` are the current ones."""
@@ -304,8 +304,8 @@ def check_model(name: str, spec: EngineSpec) -> str:
     """
     if name and name not in (
         spec.name,
-        *openai_model_names.ALIASES,
-        *openai_model_names.LIVE_ALIASES,
+        *openai_common.ALIASES,
+        *openai_common.LIVE_ALIASES,
     ):
         raise errors.ModelNotFound(
             f"There is no model '{name[:80]}' for live transcription here.",

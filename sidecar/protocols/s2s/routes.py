@@ -17,16 +17,9 @@ from fastapi import APIRouter, Response
 from starlette.websockets import WebSocket
 
 from sidecar import errors
-from sidecar.api.http import request_headers
+from sidecar.api.http import request_headers, websocket_connections
 from sidecar.api.http.openapi import PROBLEMS
 from sidecar.api.http.responses import json_response
-from sidecar.api.http.websocket_connections import (
-    ConnectionEnding,
-    Message,
-    WebSocketConnection,
-    WebSocketDialect,
-    close_code,
-)
 from sidecar.conversation import conversation_events, output_queue
 from sidecar.conversation.chat_completions import Llm
 from sidecar.conversation.conversation_loop import ConversationLoop
@@ -99,12 +92,14 @@ def build_router(service: Service) -> APIRouter:
     return router
 
 
-def ending_of(error: errors.SidecarError) -> ConnectionEnding:
+def ending_of(error: errors.SidecarError) -> websocket_connections.ConnectionEnding:
     """Return the last message and the close code for ``error``."""
-    return ConnectionEnding(close_code(error), error.code, messages.s2s_error_message(error))
+    return websocket_connections.ConnectionEnding(
+        websocket_connections.close_code(error), error.code, messages.s2s_error_message(error)
+    )
 
 
-DIALECT = WebSocketDialect(("vibevoice-talk",), ending_of)
+DIALECT = websocket_connections.WebSocketDialect(("vibevoice-talk",), ending_of)
 """Its subprotocol is the one that pages offer beside a token; a client need not offer any."""
 
 
@@ -133,7 +128,9 @@ def build_secondary_port_router(service: Service) -> APIRouter:
     return router
 
 
-async def serve_conversation(service: Service, socket: WebSocketConnection) -> None:
+async def serve_conversation(
+    service: Service, socket: websocket_connections.WebSocketConnection
+) -> None:
     """Serve a conversation until the connection ends.
 
     Raises:
@@ -158,7 +155,7 @@ class _S2SConnection:
     def __init__(
         self,
         service: Service,
-        socket: WebSocketConnection,
+        socket: websocket_connections.WebSocketConnection,
         talk: ConversationLoop,
         manner: SynthesisOptions,
     ) -> None:
@@ -172,7 +169,7 @@ class _S2SConnection:
         self.over = False
         """True if the client has ended the conversation and was sent everything."""
 
-    async def at_once(self, message: Message) -> bool:
+    async def at_once(self, message: websocket_connections.Message) -> bool:
         """Handle a message ahead of queued audio; return False for audio, which is queued."""
         if isinstance(message, bytes) and message:  # audio has its own limits
             return False

@@ -38,7 +38,7 @@ def test_it_is_imported_in_one_place_only() -> None:
         for name in node.names
         if name.name.partition(".")[0] == "onnxruntime"
     }
-    assert importers == {"checkpoints/onnx_runtime.py"}
+    assert importers == {"checkpoints/onnx_models.py"}
 
 
 def in_type_checking(path: Path, node: ast.Import) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from sidecar import errors
+from vibevoice_asr_load_test import LoadTestInvalid
 
 Value: TypeAlias = str | float | None
 """Value of a cell: text, a number, or `None` if it is unknown."""
@@ -253,22 +253,22 @@ def parse_bound(text: str, *, compared: bool) -> LoadTestBound:
     """Return the bound in ``text``; ``compared``: whether there is a second target.
 
     Raises:
-        errors.FieldInvalid: it is no bound, names an unknown figure, or a second target if there is
+        LoadTestInvalid: it is no bound, names an unknown figure, or a second target if there is
             none.
     """
     said = _SAID.fullmatch(text)
     if said is None:
-        raise errors.FieldInvalid(
+        raise LoadTestInvalid(
             f"'{text}' is not a bound.",
             hint="Use a bound such as 'final_p95>0.8' (seconds) or 'final_p95>1.2x'.",
         )
     figure, sign, limit, times = said.groups()
     if figure not in NAMES:
-        raise errors.FieldInvalid(
+        raise LoadTestInvalid(
             f"There is no figure '{figure}'.", hint=f"Use one of: {', '.join(NAMES)}."
         )
     if times and not compared:
-        raise errors.FieldInvalid(
+        raise LoadTestInvalid(
             f"'{text}' compares with a second service, and none is named.",
             hint="Name a second service with --against, or write the bound without 'x'.",
         )
@@ -284,12 +284,12 @@ def format_of(given: str | None, path: Path | None) -> str:
     """Return the named format, or else that of the file's suffix; `jsonl` for others.
 
     Raises:
-        errors.FieldInvalid: there is no such format.
+        LoadTestInvalid: there is no such format.
     """
     if given is None:
         return ENDINGS.get(path.suffix.lower(), FORMATS[0]) if path is not None else FORMATS[0]
     if given not in FORMATS:
-        raise errors.FieldInvalid(
+        raise LoadTestInvalid(
             f"There is no format '{given}'.", hint=f"Use one of: {', '.join(FORMATS)}."
         )
     return given

@@ -10,16 +10,13 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sidecar import errors
-from sidecar.cli import bench_statistics
-from sidecar.cli.bench_speech import SAMPLE_BYTES, LoadTestAudio, LoadTestScript
-from sidecar.cli.bench_statistics import LoadTestSession, LoadTestUtterance
-from sidecar.cli.bench_target import CpuShare, LoadTestTarget
-from sidecar.concurrency import running
-from sidecar.interfaces.live_options import LIVE_RATE
+from vibevoice_asr_load_test import statistics
+from vibevoice_asr_load_test.speech import LIVE_RATE, SAMPLE_BYTES, LoadTestAudio, LoadTestScript
+from vibevoice_asr_load_test.statistics import LoadTestSession, LoadTestUtterance
+from vibevoice_asr_load_test.target import CpuShare, LoadTestTarget
 
 if TYPE_CHECKING:
-    from sidecar.cli.bench_clients import LoadClient
+    from vibevoice_asr_load_test.clients import LoadClient
 
 SETTLE_S = 1.0
 """Seconds after each row, so that its sessions have ended before the next is measured."""
@@ -45,8 +42,8 @@ class LoadTestRow:
 
     side: LoadTestTarget
     sessions: int
-    visits: Sequence[bench_statistics.LoadTestSession]
-    figures: bench_statistics.Figures
+    visits: Sequence[statistics.LoadTestSession]
+    figures: statistics.Figures
 
 
 async def sweep(
@@ -88,16 +85,14 @@ async def at_once(
     """Run a session of each script, with start delays ``begin`` in seconds; `None`: all start
     now."""
 
-    async def one(number: int) -> bench_statistics.LoadTestSession:
+    async def one(number: int) -> statistics.LoadTestSession:
         await asyncio.sleep(begin[number] if begin is not None else 0.0)
         return await wire.visit(str(number), courses[number])
 
     share, begun = CpuShare(side.process), time.monotonic()
     visits = await asyncio.gather(*map(one, range(len(courses))))
     cpu, lasted_s = share.so_far(), time.monotonic() - begun
-    return LoadTestRow(
-        side, len(courses), visits, bench_statistics.figures_of(visits, lasted_s, cpu)
-    )
+    return LoadTestRow(side, len(courses), visits, statistics.figures_of(visits, lasted_s, cpu))
 
 
 def render_results(found: Sequence[Sequence[LoadTestRow]], format: str) -> str:
@@ -110,10 +105,10 @@ def render_results(found: Sequence[Sequence[LoadTestRow]], format: str) -> str:
         if len(found) > 1 and all(len(rows) == 1 for rows in found):
             return _table({str(rows[0].sessions): rows[0].figures for rows in found})
         return "\n".join(_compared_table(rows) for rows in found)
-    lines: list[Mapping[str, bench_statistics.Value]] = [
+    lines: list[Mapping[str, statistics.Value]] = [
         {"side": row.side.name, **row.figures} for rows in found for row in rows
     ]
-    return bench_statistics.render(lines, format)
+    return statistics.render(lines, format)
 
 
 def render_session_logs(found: Sequence[Sequence[LoadTestRow]], most: int, format: str) -> str:
@@ -124,11 +119,11 @@ def render_session_logs(found: Sequence[Sequence[LoadTestRow]], most: int, forma
         for row in rows
         for visit in row.visits[: most or None]
     ]
-    return bench_statistics.render(lines, format)
+    return statistics.render(lines, format)
 
 
 def broken_bounds(
-    found: Sequence[Sequence[LoadTestRow]], bounds: Sequence[bench_statistics.LoadTestBound]
+    found: Sequence[Sequence[LoadTestRow]], bounds: Sequence[statistics.LoadTestBound]
 ) -> list[str]:
     """Return the bounds that the first target exceeds, with the number of sessions."""
     said = []
@@ -156,17 +151,17 @@ def most_held(rows: Sequence[LoadTestRow], cores: int) -> str:
 
 
 def _compared_table(rows: Sequence[LoadTestRow]) -> str:
-    compared = bench_statistics.ratios(rows[0].figures, rows[1].figures) if len(rows) > 1 else None
+    compared = statistics.ratios(rows[0].figures, rows[1].figures) if len(rows) > 1 else None
     last = {} if compared is None else {"ratio": compared}
     return _table({row.side.name: row.figures for row in rows} | last)
 
 
-def _table(columns: Mapping[str, bench_statistics.Figures]) -> str:
+def _table(columns: Mapping[str, statistics.Figures]) -> str:
     lines = [
         {"figure": name, **{head: figures[name] for head, figures in columns.items()}}
-        for name in bench_statistics.NAMES
+        for name in statistics.NAMES
     ]
-    return bench_statistics.render(lines, "markdown")
+    return statistics.render(lines, "markdown")
 
 
 ANSWER_TIMEOUT_S = 60.0
@@ -259,7 +254,8 @@ async def run_until_done(
         TimeoutError: it did not end within `ANSWER_TIMEOUT_S`.
         Exception: any exception of either; that of ``reading`` if both raise.
     """
-    async with running(sending, reading) as (sender, reader):
+    sender, reader = asyncio.create_task(sending), asyncio.create_task(reading)
+    try:
         await asyncio.wait({sender, reader}, return_when=asyncio.FIRST_COMPLETED)
         if sender.done():
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
@@ -268,6 +264,10 @@ async def run_until_done(
         if not sender.done():
             raise SessionEndedEarly
         await sender
+    finally:
+        sender.cancel()
+        reader.cancel()
+        await asyncio.gather(sender, reader, return_exceptions=True)
 
 
 @contextlib.contextmanager
@@ -289,7 +289,7 @@ def code_of(error: Exception) -> str:
     from vibevoice_asr_client import ServiceError, ServiceUnreachable
 
     match error:
-        case LoadTestRefusal() | errors.SidecarError():
+        case LoadTestRefusal():
             return error.code
         case ServiceError():
             return error.code or f"status_{error.status}"

@@ -8,13 +8,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sidecar import errors
-from sidecar.cli.audio_input import LONGEST_S, check_recording
-from sidecar.interfaces.live_options import LIVE_RATE
-
 if TYPE_CHECKING:
-    from sidecar.audio import Block
+    import numpy as np
+    import numpy.typing as npt
 
+LIVE_RATE = 16_000
+"""Samples a second that all live protocols take."""
 SAMPLE_BYTES = 2
 BREATH_S = 1.0
 """Pause between two utterances in mode `TALK`: longer than a pause that ends an utterance."""
@@ -113,32 +112,7 @@ class LoadTestRecording:
     seconds: float
 
 
-def recordings_of(files: Sequence[Path]) -> list[LoadTestRecording]:
-    """Return the files with their lengths.
-
-    Raises:
-        errors.SidecarError: one is no recording, or does not exist.
-    """
-    return [LoadTestRecording(path, len(_decoded(path)) / LIVE_RATE) for path in files]
-
-
-def clips_of(path: Path, talk_s: float) -> list[bytes]:
-    """Return utterances of at most ``talk_s`` seconds from a recording, each of which begins and
-    ends with speech.
-
-    Raises:
-        errors.SidecarError: it is no recording, does not exist, or has no speech.
-    """
-    clips = utterances(_decoded(path), talk_s)
-    if not clips:
-        raise errors.FieldInvalid(
-            f"{path} has no {talk_s:g} s of speech.",
-            hint="Use a recording with speech, or a shorter --talk.",
-        )
-    return clips
-
-
-def utterances(samples: Block, talk_s: float) -> list[bytes]:
+def utterances(samples: npt.NDArray[np.float32], talk_s: float) -> list[bytes]:
     """Return utterances in ``samples`` (mono, `LIVE_RATE`) as pcm16 that begin and end with speech.
 
     One that is at most half as long as ``talk_s`` is left out.
@@ -158,13 +132,3 @@ def utterances(samples: Block, talk_s: float) -> list[bytes]:
             found.append((block.clip(-1, 1) * 32767).round().astype("<i2").tobytes())
         at = begin + size
     return found
-
-
-def _decoded(path: Path) -> Block:
-    from sidecar.audio.audio_decoder import decode_audio_file
-
-    try:
-        check_recording(path)
-        return decode_audio_file(path, LIVE_RATE, LONGEST_S)
-    except errors.SidecarError as error:  # names the file, as there may be many
-        raise type(error)(f"{path}: {error.detail}", hint=error.hint) from None

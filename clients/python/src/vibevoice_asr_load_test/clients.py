@@ -14,28 +14,26 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sidecar import errors
-from sidecar.cli import bench_run, bench_speech, bench_target
-from sidecar.cli.bench_statistics import DECODE, LoadTestSession, LoadTestUtterance
-from sidecar.installation import needed_for
-from sidecar.interfaces.live_options import LIVE_RATE
+from vibevoice_asr_load_test import run, speech, target
+from vibevoice_asr_load_test.statistics import DECODE, LoadTestSession, LoadTestUtterance
 
 if TYPE_CHECKING:
     import httpx
-    from vibevoice_asr_client import AsyncClient, AsyncLive
     from websockets.asyncio.client import ClientConnection
+
+    from vibevoice_asr_client import AsyncClient, AsyncLive
 
 
 LONGEST_S = 3600.0
 """Timeout of a response."""
 
 
-_Play = Callable[[bench_run.LoadTestSender], Awaitable[None]]
+_Play = Callable[[run.LoadTestSender], Awaitable[None]]
 """Function that sends all audio of a session with a sender."""
 _Session = Callable[[str, _Play, LoadTestSession], Awaitable[None]]
 """Function that runs one named session, from start to end; it raises if the session fails."""
 _LoadTestFileRequest = Callable[
-    [bench_speech.LoadTestRecording, LoadTestSession, LoadTestUtterance], Awaitable[None]
+    [speech.LoadTestRecording, LoadTestSession, LoadTestUtterance], Awaitable[None]
 ]
 """Function that sends a recording and waits for its whole result; it raises if that fails."""
 
@@ -43,22 +41,20 @@ _LoadTestFileRequest = Callable[
 class LoadClient:
     """Client that runs sessions on one service, by one protocol."""
 
-    def __init__(self, session: _Session, tempo: bench_run.LoadTestTempo | None = None) -> None:
-        self._session, self._tempo = session, tempo or bench_run.LoadTestTempo()
+    def __init__(self, session: _Session, tempo: run.LoadTestTempo | None = None) -> None:
+        self._session, self._tempo = session, tempo or run.LoadTestTempo()
 
-    async def visit(self, name: str, course: bench_speech.LoadTestScript) -> LoadTestSession:
+    async def visit(self, name: str, course: speech.LoadTestScript) -> LoadTestSession:
         """Run one session and return its record; never raise."""
         visit = LoadTestSession(name)
-        with bench_run.recorded_session(visit, course):
-            await self._session(
-                name, partial(bench_run.send_script, course, self._tempo, visit), visit
-            )
+        with run.recorded_session(visit, course):
+            await self._session(name, partial(run.send_script, course, self._tempo, visit), visit)
         return visit
 
 
 async def _recordings(
     asks: _LoadTestFileRequest,
-    recordings: Sequence[bench_speech.LoadTestRecording],
+    recordings: Sequence[speech.LoadTestRecording],
     repeat: int,
     name: str,
     _: _Play,
@@ -83,7 +79,7 @@ async def _post(
     path: str,
     part: str,
     fields: Mapping[str, str],
-    recording: bench_speech.LoadTestRecording,
+    recording: speech.LoadTestRecording,
     visit: LoadTestSession,
     turn: LoadTestUtterance,
 ) -> None:
@@ -99,12 +95,12 @@ async def _post(
             raise ConnectionError(type(error).__name__) from None
     visit.responses += 1
     if not answer.is_success:
-        raise bench_run.LoadTestRefusal(_http_code_of(answer))
+        raise run.LoadTestRefusal(_http_code_of(answer))
 
 
 async def _job(
     client: AsyncClient,
-    recording: bench_speech.LoadTestRecording,
+    recording: speech.LoadTestRecording,
     visit: LoadTestSession,
     turn: LoadTestUtterance,
 ) -> None:
@@ -134,8 +130,8 @@ def _http_code_of(answer: httpx.Response) -> str:
 
 @asynccontextmanager
 async def open_file_client(
-    side: bench_target.LoadTestTarget,
-    recordings: Sequence[bench_speech.LoadTestRecording],
+    side: target.LoadTestTarget,
+    recordings: Sequence[speech.LoadTestRecording],
     repeat: int,
 ) -> AsyncGenerator[LoadClient, None]:
     """Yield a client of ``side``, each session of which sends ``repeat`` recordings."""
@@ -143,12 +139,12 @@ async def open_file_client(
 
     async with AsyncExitStack() as stack:
         asks: _LoadTestFileRequest
-        if side.wire is bench_target.LoadTestFileWire.JOBS:
+        if side.wire is target.LoadTestFileWire.JOBS:
             client = AsyncClient(side.url, side.token, trust=side.trust, retry=NEVER)
             asks = partial(_job, await stack.enter_async_context(client))
         else:
             http = await stack.enter_async_context(await _http(side))
-            openai = side.wire is bench_target.LoadTestFileWire.OPENAI
+            openai = side.wire is target.LoadTestFileWire.OPENAI
             asks = (
                 partial(_post, http, "/v1/audio/transcriptions", "file", {"model": "whisper-1"})
                 if openai
@@ -157,13 +153,13 @@ async def open_file_client(
         yield LoadClient(partial(_recordings, asks, recordings, repeat))
 
 
-async def _context(side: bench_target.LoadTestTarget) -> ssl.SSLContext | None:
+async def _context(side: target.LoadTestTarget) -> ssl.SSLContext | None:
     if side.trust is None:
         return None
     return await asyncio.to_thread(side.trust.context, side.url)
 
 
-async def _http(side: bench_target.LoadTestTarget) -> httpx.AsyncClient:
+async def _http(side: target.LoadTestTarget) -> httpx.AsyncClient:
     import httpx
 
     context = await _context(side)
@@ -182,14 +178,14 @@ async def _live(
 ) -> None:
     """Run a session of `/v1/live`, to its summary."""
     async with AsyncExitStack() as stack:
-        async with asyncio.timeout(bench_run.ANSWER_TIMEOUT_S):
+        async with asyncio.timeout(run.ANSWER_TIMEOUT_S):
             live = await stack.enter_async_context(client.live(**options))
 
         async def send() -> None:
-            await play(bench_run.LoadTestSender(live.send))
+            await play(run.LoadTestSender(live.send))
             await live.finish()
 
-        await bench_run.run_until_done(send(), _read_live(live, visit))
+        await run.run_until_done(send(), _read_live(live, visit))
 
 
 async def _read_live(live: AsyncLive, visit: LoadTestSession) -> None:
@@ -222,7 +218,7 @@ LONGEST_MESSAGE = 32 << 20
 
 
 async def _streaming(
-    side: bench_target.LoadTestTarget,
+    side: target.LoadTestTarget,
     context: ssl.SSLContext | None,
     name: str,
     play: _Play,
@@ -245,16 +241,14 @@ async def _streaming(
         ) as socket:
             talk = _LoadTestYapSession(socket, name, visit)
             await talk.ready()
-            await bench_run.run_until_done(talk.all_of(play), talk.read())
+            await run.run_until_done(talk.all_of(play), talk.read())
     except InvalidStatus as error:
-        raise bench_run.LoadTestRefusal(f"status_{error.response.status_code}") from None
+        raise run.LoadTestRefusal(f"status_{error.response.status_code}") from None
     except ConnectionClosed as error:
-        raise bench_run.LoadTestRefusal(
-            f"closed_{error.rcvd.code if error.rcvd else 1006}"
-        ) from None
+        raise run.LoadTestRefusal(f"closed_{error.rcvd.code if error.rcvd else 1006}") from None
 
 
-class _LoadTestYapSession(bench_run.LoadTestSender):
+class _LoadTestYapSession(run.LoadTestSender):
     """Session on one connection. A commit ends an utterance, so pauses are not sent."""
 
     silent = True
@@ -276,7 +270,7 @@ class _LoadTestYapSession(bench_run.LoadTestSender):
     async def all_of(self, play: _Play) -> None:
         """Send all audio, wait for the finals of all utterances, then send `end`."""
         await play(self)
-        async with asyncio.timeout(bench_run.ANSWER_TIMEOUT_S):
+        async with asyncio.timeout(run.ANSWER_TIMEOUT_S):
             while self._visit.lost:
                 self._told.clear()
                 await self._told.wait()
@@ -309,9 +303,9 @@ class _LoadTestYapSession(bench_run.LoadTestSender):
             frame: dict[str, Any] = json.loads(await self._socket.recv())
             kind, payload = frame["type"], frame["payload"]
         except (ValueError, KeyError, TypeError):
-            raise bench_run.LoadTestRefusal("answer_not_understood") from None
+            raise run.LoadTestRefusal("answer_not_understood") from None
         if kind == "error":
-            raise bench_run.LoadTestRefusal(str((payload or {}).get("code") or kind))
+            raise run.LoadTestRefusal(str((payload or {}).get("code") or kind))
         return frame
 
     async def _say(self, kind: str, **payload: object) -> None:
@@ -327,7 +321,7 @@ OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
 
 
 async def _grpc(
-    side: bench_target.LoadTestTarget,
+    side: target.LoadTestTarget,
     credentials: Any,
     name: str,
     play: _Play,
@@ -346,38 +340,34 @@ async def _grpc(
             # The name is unique, as names in use are refused.
             await _stream(side, channel, f"{name}-{time.monotonic_ns()}", play, visit)
         except grpc.aio.AioRpcError as error:
-            raise bench_run.LoadTestRefusal(_grpc_code_of(error)) from None
+            raise run.LoadTestRefusal(_grpc_code_of(error)) from None
 
 
 async def _stream(
-    side: bench_target.LoadTestTarget, channel: Any, name: str, play: _Play, visit: LoadTestSession
+    side: target.LoadTestTarget, channel: Any, name: str, play: _Play, visit: LoadTestSession
 ) -> None:
-    from sidecar.protocols.grpc_stt.stt_pb2 import (
-        AudioChunk,
-        SessionRequest,
-        SessionResponse,
-        STTResult,
-    )
-
+    messages = side.messages
     metadata = [("authorization", f"Bearer {side.token}")] if side.token else []
     create = channel.unary_unary(
-        CREATE, SessionRequest.SerializeToString, SessionResponse.FromString
+        CREATE, messages.SessionRequest.SerializeToString, messages.SessionResponse.FromString
     )
-    request = SessionRequest(session_id=name, attributes={"session_id": name})
+    request = messages.SessionRequest(session_id=name, attributes={"session_id": name})
     session = await create(request, metadata=metadata, timeout=CREATE_S)
-    recognize = channel.stream_stream(RECOGNIZE, AudioChunk.SerializeToString, STTResult.FromString)
+    recognize = channel.stream_stream(
+        RECOGNIZE, messages.AudioChunk.SerializeToString, messages.STTResult.FromString
+    )
     call = recognize(metadata=[*metadata, ("session-id", name)])
 
     async def write(sound: bytes) -> None:
         about = {"session_id": name, "session_token": session.token}
-        await call.write(AudioChunk(pcm16=sound, sample_rate=LIVE_RATE, **about))
+        await call.write(messages.AudioChunk(pcm16=sound, sample_rate=speech.LIVE_RATE, **about))
 
     async def send() -> None:
-        await play(bench_run.LoadTestSender(write))
+        await play(run.LoadTestSender(write))
         await call.done_writing()
 
     try:
-        await bench_run.run_until_done(send(), _read_grpc(call, visit))
+        await run.run_until_done(send(), _read_grpc(call, visit))
     finally:
         call.cancel()
 
@@ -401,39 +391,38 @@ def _grpc_code_of(error: Any) -> str:
 
 @asynccontextmanager
 async def open_live_client(
-    side: bench_target.LoadTestTarget, tempo: bench_run.LoadTestTempo, **options: Any
+    side: target.LoadTestTarget, tempo: run.LoadTestTempo, **options: Any
 ) -> AsyncGenerator[LoadClient, None]:
-    """Yield a client for live sessions of ``side``, without retries; ``options``: those of
+    """Yield a client for live sessions of ``side``, without retries. ``options``: those of
     `/v1/live`.
 
     Raises:
-        errors.SettingsInvalid: the extra `grpc` is missing, or the certificate cannot be trusted.
+        vibevoice_asr_client.TrustInvalid: the certificate cannot be trusted.
     """
     from vibevoice_asr_client import NEVER, AsyncClient
 
     match side.wire:
-        case bench_target.LoadTestLiveWire.STREAMING:
+        case target.LoadTestLiveWire.STREAMING:
             yield LoadClient(partial(_streaming, side, await _context(side)), tempo)
-        case bench_target.LoadTestLiveWire.GRPC:
+        case target.LoadTestLiveWire.GRPC:
             yield LoadClient(partial(_grpc, side, await _credentials(side)), tempo)
         case _:
             async with AsyncClient(side.url, side.token, trust=side.trust, retry=NEVER) as client:
                 yield LoadClient(partial(_live, client, {"diarize": False, **options}), tempo)
 
 
-async def _credentials(side: bench_target.LoadTestTarget) -> Any:
-    with needed_for("Measurements over gRPC", "grpc"):
-        import grpc
-
-        import sidecar.protocols.grpc_stt.stt_pb2  # noqa: F401
+async def _credentials(side: target.LoadTestTarget) -> Any:
+    import grpc
 
     if not side.encrypted:
         return None
     return grpc.ssl_channel_credentials(await asyncio.to_thread(_roots, side))
 
 
-def _roots(side: bench_target.LoadTestTarget) -> bytes | None:
+def _roots(side: target.LoadTestTarget) -> bytes | None:
     """Return the trusted certificate in PEM; `None`: those of the system."""
+    from vibevoice_asr_client import TrustInvalid
+
     trust = side.trust
     if trust is None or not trust.given:
         return None
@@ -443,13 +432,13 @@ def _roots(side: bench_target.LoadTestTarget) -> bytes | None:
         host, _, port = side.target.rpartition(":")
         shown = ssl.get_server_certificate((host.strip("[]"), int(port)))
     except OSError as error:
-        raise errors.SettingsInvalid(
+        raise TrustInvalid(
             f"The certificate of {side.target} cannot be read: {error.strerror or error}."
         ) from None
     found = hashlib.sha256(ssl.PEM_cert_to_DER_cert(shown)).hexdigest()
     if trust.insecure or found == (trust.fingerprint or "").replace(":", "").strip().lower():
         return shown.encode()
-    raise errors.SettingsInvalid(
+    raise TrustInvalid(
         f"The server at {side.target} has another certificate: {found}.",
         hint=(
             "The service may have renewed it (see its log), or somebody intercepts the connection."

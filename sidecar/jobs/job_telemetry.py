@@ -1,4 +1,4 @@
-"""Traces of jobs: spans of their stages and attributes for OpenTelemetry."""
+"""Telemetry of jobs: metrics of their events, trace spans of their stages for OpenTelemetry."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from sidecar import clock, errors
 from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.jobs.job_event_log import JobListener
 from sidecar.jobs.job_record import (
+    CancelledChange,
     CrashedChange,
+    FailedChange,
     InterruptedChange,
     JobEvent,
     JobRecord,
+    ReportedChange,
     RequeuedChange,
     StartedChange,
 )
+from sidecar.observability.metrics import JobMetrics, outcome_of_error
 from sidecar.observability.tracing import CURRENT_ARRIVAL, RequestArrival, Tracer, TraceSpan, Value
+from sidecar.transcripts.transcript import Finished
 
 log = logging.getLogger(__name__)
 TRACE_NAME = "transcription"
@@ -180,3 +185,26 @@ def _attempt_stages(
         TraceSpan("loaded", begin, came, {"vibevoice.load_s": round(came - loaded[0], 3)}),
         TraceSpan("run", came, end, attributes, code),
     ]
+
+
+class JobEventMetrics:
+    """Listener of a job store (`jobs.job_event_log.JobListener`) that counts events."""
+
+    def __init__(self, tally: JobMetrics) -> None:
+        self._tally = tally
+
+    def __call__(self, record: JobRecord, event: JobEvent) -> None:
+        """Count an event; ``record`` is the job after it."""
+        tally, since = self._tally, event.at - record.created
+        match event.change:
+            case ReportedChange(Finished(transcript)):
+                tally.done(transcript.duration, record.processing_s, since)
+            case FailedChange(failure):
+                error = failure.error()
+                tally.failed(error.code, since, outcome_of_error(error))
+            case CancelledChange():
+                tally.cancelled(since)
+            case StartedChange() if record.begun == event.at:
+                tally.began(since)
+            case CrashedChange():
+                tally.crashed.add()

@@ -6,14 +6,14 @@ import contextlib
 import time
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from sidecar import errors
-from sidecar.cli.backends import ServiceTarget
+from vibevoice_asr_load_test import LoadTestInvalid
 
 if TYPE_CHECKING:
     import psutil
+
     from vibevoice_asr_client import Trust
 
 
@@ -80,14 +80,16 @@ def process_of(url: str, pid: object) -> psutil.Process | None:
     """
     import psutil
 
-    from sidecar.server.port_owner import listens_on
-
     parts = urlsplit(url)
     if not isinstance(pid, int) or parts.hostname not in LOOPBACK or not parts.port:
         return None
     try:
         process = psutil.Process(pid)
-        return process if listens_on(process, parts.port) else None
+        listens = any(
+            one.status == psutil.CONN_LISTEN and one.laddr and one.laddr.port == parts.port
+            for one in process.net_connections(kind="tcp")
+        )
+        return process if listens else None
     except psutil.Error:
         return None
 
@@ -120,7 +122,8 @@ class LoadTestFileWire(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LoadTestTarget:
-    """Service under test. ``target``: host and port of its gRPC, "" if it has none."""
+    """Service under test. ``target``: host and port of its gRPC, "" if it has none. ``messages``:
+    generated module of the gRPC package `stt`."""
 
     name: str
     wire: LoadTestLiveWire | LoadTestFileWire
@@ -129,6 +132,7 @@ class LoadTestTarget:
     trust: Trust | None = None
     target: str = ""
     process: psutil.Process | None = None
+    messages: Any = None
 
     @property
     def encrypted(self) -> bool:
@@ -137,38 +141,31 @@ class LoadTestTarget:
 
 
 async def describe_target(
-    where: ServiceTarget, wire: LoadTestLiveWire | LoadTestFileWire
+    url: str, token: str | None, trust: Trust | None, wire: LoadTestLiveWire | LoadTestFileWire
 ) -> LoadTestTarget:
-    """Return the service of ``where`` as it describes itself; a foreign server may not do that.
+    """Return the service at ``url`` as it describes itself; a foreign server may not do that.
 
     Raises:
-        errors.SidecarError: nothing answers there, or it lacks the requested gRPC.
+        vibevoice_asr_client.ClientError: nothing answers there.
+        LoadTestInvalid: it lacks the requested gRPC.
     """
     from vibevoice_asr_client import AnswerNotUnderstood, AsyncClient, ServiceError
 
-    from sidecar.cli.remote_service import translate_client_errors
-
-    url = where.server or ""
     parts = urlsplit(url)
     if parts.scheme in (GRPC, ENCRYPTED):
         if wire is not LoadTestLiveWire.GRPC:
-            raise errors.FieldInvalid(
-                f"The address {url} is for gRPC only.", hint="Add --wire grpc."
-            )
-        return LoadTestTarget(
-            f"{wire} {url}", wire, url, where.token, where.trust, target=parts.netloc
-        )
-    with translate_client_errors():
-        async with AsyncClient(url, where.token, trust=where.trust) as client:
-            url = client.url
-            try:
-                health = await client.health()
-            except (ServiceError, AnswerNotUnderstood):
-                health = {}
+            raise LoadTestInvalid(f"The address {url} is for gRPC only.", hint="Add --wire grpc.")
+        return LoadTestTarget(f"{wire} {url}", wire, url, token, trust, target=parts.netloc)
+    async with AsyncClient(url, token, trust=trust) as client:
+        url = client.url
+        try:
+            health = await client.health()
+        except (ServiceError, AnswerNotUnderstood):
+            health = {}
     target = ""
     if wire is LoadTestLiveWire.GRPC:
         if not health.get("grpc_port"):
-            raise errors.FieldInvalid(
+            raise LoadTestInvalid(
                 f"The service at {url} has no gRPC.",
                 hint="Start it with --grpc-port, or give an address such as grpc://localhost:50051.",
             )
@@ -177,4 +174,4 @@ async def describe_target(
             f"[{host}]:{health['grpc_port']}" if ":" in host else f"{host}:{health['grpc_port']}"
         )
     process = process_of(url, health.get("pid"))
-    return LoadTestTarget(f"{wire} {url}", wire, url, where.token, where.trust, target, process)
+    return LoadTestTarget(f"{wire} {url}", wire, url, token, trust, target, process)
