@@ -40,7 +40,7 @@ def to_plain(value: Any) -> Any:
     kind = type(value)
     if kind in _ATOMIC:
         return value
-    if (names := _field_names(kind)) is not None:
+    if (names := _field_names(kind)) is not None:  # type: ignore[arg-type]
         return {name: to_plain(getattr(value, name)) for name in names}
     if isinstance(value, tuple | list):
         return kind([to_plain(one) for one in value])

@@ -255,7 +255,8 @@ CREATE FUNCTION vibevoice.submit_1(
     wanted_ text, audio_s_ float8, work_s_ float8, recording_ text, recording_bytes_ bigint,
     front_ text, follower_ text, limit_ int)
 RETURNS TABLE (outcome text, job text) LANGUAGE plpgsql
-SET enable_seqscan = off SET jit = off AS $$
+-- Planned once for a connection: else anew in each of its first five calls.
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
 DECLARE there text; idle record; token text := gen_random_uuid();
 BEGIN
     IF vibevoice.buried_1(id_) THEN
@@ -436,7 +437,8 @@ END $$;
 CREATE FUNCTION vibevoice.report_1(
     job_ text, claim_ text, base bigint, seqs bigint[], ats float8[], fleeting_ boolean[],
     kinds text[], changes bytea[], wholes bytea[], state_ text, fraction_ float8, behind_ text,
-    weight_ bigint, summary_ bytea) RETURNS boolean LANGUAGE plpgsql AS $$
+    weight_ bigint, summary_ bytea) RETURNS boolean LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan AS $$  -- as `submit_1`
 DECLARE j vibevoice.jobs; last bigint := seqs[cardinality(seqs)];
 BEGIN
     SELECT * INTO j FROM vibevoice.jobs WHERE id = job_ FOR UPDATE;
