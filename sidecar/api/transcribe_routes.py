@@ -7,7 +7,6 @@ Segments may be revised until the end, as in every stream of this service; the t
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import asdict, replace
@@ -29,6 +28,7 @@ from sidecar.interfaces.request_options import unknown_fields
 from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import QueuePosition
+from sidecar.jobs.retention import render_result
 from sidecar.service.facade import Service
 from sidecar.transcripts.speaker_embeddings import (
     LOCAL_VOICES_FIELD,
@@ -274,8 +274,9 @@ async def ndjson_lines(service: Service, job: Job) -> AsyncGenerator[bytes, None
                 for _, segment in unsaid.more(record):
                     yield _line("segment", segment_body(segment))
         transcript = await job.result()
-        yield await asyncio.to_thread(
-            lambda: _line("result", answer_body(service, job.record, transcript))
+        yield await render_result(
+            len(transcript.segments),
+            lambda: _line("result", answer_body(service, job.record, transcript)),
         )
     except errors.SidecarError as error:
         yield error_line(error)
@@ -326,7 +327,10 @@ def build_router(service: Service) -> APIRouter:
         async with middleware.watch_disconnect(request, cancel, cancel):
             transcript = await job.result()
         return json_response(
-            await asyncio.to_thread(lambda: to_json(answer_body(service, job.record, transcript)))
+            await render_result(
+                len(transcript.segments),
+                lambda: to_json(answer_body(service, job.record, transcript)),
+            )
         )
 
     add_routes(router, service)

@@ -24,7 +24,7 @@ from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobChange, JobEvent, JobFailure, JobRecord
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.retention import FEW_SEGMENTS, retained_bytes
+from sidecar.jobs.retention import render_result, retained_bytes
 from sidecar.jobs.scheduler import MAX_PASSED_OVER_S
 from sidecar.jobs.sqlite_event_log import UnreadableRecord
 from sidecar.observability.metrics import JobMetrics, outcome_of_error
@@ -155,8 +155,7 @@ class ClaimStore:
         def sealed() -> list[bytes]:
             return [self._rows.encrypt_event(record.id, one) for one in events]
 
-        long = record.over and len(record.segments) > FEW_SEGMENTS
-        return await asyncio.to_thread(sealed) if long else sealed()
+        return await render_result(len(record.segments) if record.over else 0, sealed)
 
     async def release(self, token: str) -> None:
         """Give a claimed job back, in the state of its last report; other

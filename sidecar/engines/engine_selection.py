@@ -322,7 +322,7 @@ def language_hint(tag: str, settings: Settings) -> str:
         return f"No engine of this build is made for '{tag}'."
     start = f"start with --language {tag} (or --engine {WHISPER})"
     if engines.missing_packages(engines.engine_spec(WHISPER)):
-        if is_frozen():
+        if installation.is_frozen():
             return (
                 f"For '{tag}': name a server that knows it (setting 'upstream'), or install "
                 "vibevoice-asr with Python and its extra 'whisper'."

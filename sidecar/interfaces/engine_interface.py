@@ -10,13 +10,13 @@ A TTS engine turns text into audio. It runs in a worker process of its own; a ne
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol, Self, runtime_checkable
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.serialization import WireValues
+from sidecar.serialization import WireValues, to_plain
 from sidecar.transcripts.speaker_embeddings import SpeakerCandidate, WindowEmbeddingsRequest
 from sidecar.transcripts.transcript import Checkpoint, TranscriptionEvent
 
@@ -198,7 +198,7 @@ class TranscribeOptions(WireValues):
 
     def to_wire(self) -> dict[str, Any]:
         """Return the options as plain values, without those that only the response needs."""
-        values = asdict(self)
+        values: dict[str, Any] = to_plain(self)
         del values["unknown_fields"]
         return values
 

@@ -14,12 +14,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from sidecar import errors
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import JobEvent, JobRecord, JobState, ReportedChange
 from sidecar.transcripts.transcript import Segment, SegmentReady
 from sidecar.transcripts.transcript_edits import EditHistory, RewriteSegment
+
+T = TypeVar("T")
 
 JOB_BYTES = 16 << 10
 """Charged for each job beside its words: its options with a prompt, and an entry of every list."""
@@ -35,6 +38,11 @@ FEW_SEGMENTS = 50
 MIN_RETENTION_S = 2.0
 """Minimum time in which a result can be fetched, also from a service that shuts down: clients poll
 once a second or more often."""
+
+
+async def render_result(segments: int, render: Callable[[], T]) -> T:
+    """Return what ``render`` makes of a result with so many segments; in a thread if it is long."""
+    return render() if segments <= FEW_SEGMENTS else await asyncio.to_thread(render)
 
 
 def retained_bytes(

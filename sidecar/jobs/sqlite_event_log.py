@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from sidecar.jobs.job_event_log import SUBSCRIBER_BUFFER_EVENTS, JobEventLog, Jo
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord
 from sidecar.jobs.persistent_recordings import RecordingArchive
 from sidecar.jobs.scheduler import Priority
+from sidecar.serialization import to_plain
 from sidecar.storage.encrypted_sqlite import JobWrite, SqliteWriter, Statement
 from sidecar.storage.encryption import DecryptionFailed
 from sidecar.storage.job_journal import UPLOADS_FOLDER, JobJournal, JournalDamaged, open_journal
@@ -76,7 +77,7 @@ def serialize_record(record: JobRecord) -> bytes:
         "unknown_fields": record.options.unknown_fields,
         "facts": record.facts.to_wire(),
         "priority": record.priority.value,
-        "key": asdict(record.key) if record.key is not None else None,
+        "key": to_plain(record.key) if record.key is not None else None,
     }
     return _to_json_bytes(plain | more)
 
@@ -112,13 +113,13 @@ def serialize_change(change: JobChange) -> bytes:
         case job_record.ReportedChange(event, processing_s):
             values = {"report": transcript.to_wire(event), "processing_s": processing_s}
         case job_record.FailedChange(failure):
-            values = {"failure": asdict(failure)}
+            values = {"failure": to_plain(failure)}
         case job_record.UnschedulableChange(refused):
-            values = {"refused": asdict(refused) if refused is not None else None}
+            values = {"refused": to_plain(refused) if refused is not None else None}
         case job_record.EditedChange(step):
             values = {"edit": edit_step_to_json(step)}
         case _:
-            values = {"change": _NAMES[type(change)], **asdict(change)}
+            values = {"change": _NAMES[type(change)], **to_plain(change)}
     return _to_json_bytes(values)
 
 

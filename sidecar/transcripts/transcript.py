@@ -9,11 +9,11 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sidecar import errors
-from sidecar.serialization import from_plain
+from sidecar.serialization import from_plain, to_plain
 from sidecar.transcripts.speaker_embeddings import (
     EncodedWindowEmbeddings,
     SpeakerEmbedding,
@@ -219,7 +219,7 @@ _EVENTS = {name: kind for kind, name in _NAMES.items()}
 
 def to_wire(event: TranscriptionEvent) -> dict[str, Any]:
     """Return an event as plain values (for JSON between processes of this project)."""
-    values = {"event": _NAMES[type(event)], **asdict(event)}
+    values = {"event": _NAMES[type(event)], **to_plain(event)}
     if isinstance(event, Peaks):
         values["levels"] = base64.b64encode(event.levels).decode()
     return values

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
 import pytest
 
 from sidecar import errors
-from sidecar.serialization import WireValues, from_plain
+from sidecar.serialization import WireValues, from_plain, to_plain
 from sidecar.transcripts import transcript
 
 
@@ -48,6 +48,14 @@ def test_what_went_through_json_is_what_it_was(value: Outer) -> None:
     assert again == value
     assert isinstance(again.colour, Colour)
     assert isinstance(again.several, tuple)
+
+
+def test_plain_values_are_those_of_the_standard_library_and_containers_are_copied() -> None:
+    value = {"outer": [WHOLE, (Inner(2),)], "raw": b"as it is"}
+    plain = to_plain(value)
+    assert plain == {"outer": [asdict(WHOLE), (asdict(Inner(2)),)], "raw": b"as it is"}
+    plain["outer"][0]["names"].clear()
+    assert WHOLE.names
 
 
 def test_a_field_that_is_left_out_has_its_default_and_one_too_many_is_an_error() -> None:

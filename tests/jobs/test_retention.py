@@ -17,7 +17,13 @@ from sidecar.jobs import retention
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import EditedChange, JobRecord
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.retention import JOB_BYTES, Retention, retained_bytes
+from sidecar.jobs.retention import (
+    FEW_SEGMENTS,
+    JOB_BYTES,
+    Retention,
+    render_result,
+    retained_bytes,
+)
 from sidecar.transcripts.transcript import Finished, Segment, SegmentReady, Transcript, Word
 from sidecar.transcripts.transcript_edits import RewriteSegment, UndoStep
 
@@ -51,6 +57,11 @@ def finish(job: Job, segments: int = 1) -> Job:
     job.begin()
     job.apply_report(Finished(Transcript(said, "en", 3.0, "scripted", "fp32")))
     return job
+
+
+async def test_a_short_result_is_rendered_at_once_and_a_long_one_in_a_thread() -> None:
+    assert await render_result(FEW_SEGMENTS, threading.get_ident) == threading.get_ident()
+    assert await render_result(FEW_SEGMENTS + 1, threading.get_ident) != threading.get_ident()
 
 
 def weight_of(job: Job, segments: int) -> int:

@@ -24,6 +24,7 @@ from sidecar.errors import SidecarError, TokenInvalid
 from sidecar.jobs.job_record import IdempotencyKey, JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import QueueReservation
+from sidecar.jobs.retention import render_result
 from sidecar.protocols import openai_common
 from sidecar.protocols.openai import messages, retries, speech
 from sidecar.protocols.openai.request import OpenAIRequest, OpenAIResponseFormat, read_request
@@ -173,8 +174,9 @@ async def _answered(
         async for _ in running.watched(responses.SSE_KEEP_ALIVE_S):
             pass
         transcript, temperature = noted(running.record), running.record.options.temperature
-    body, kind = await asyncio.to_thread(
-        messages.transcription_answer, transcript, asked.answer, temperature
+    body, kind = await render_result(
+        len(transcript.segments),
+        lambda: messages.transcription_answer(transcript, asked.answer, temperature),
     )
     return Response(body, media_type=kind, headers=headers)
 

@@ -196,23 +196,18 @@ BEGIN
     WHERE id = job_;
 END $$;
 
--- Owners with waiting jobs; one index descent for each.
-CREATE FUNCTION vibevoice.waiting_owners_1() RETURNS TABLE (owner text) STABLE LANGUAGE sql AS $$
-    WITH RECURSIVE waiting (owner) AS (
-        SELECT min(j.owner) FROM vibevoice.jobs j WHERE state = 'queued' AND claim IS NULL
+-- Owners with unfinished jobs, or only those with waiting jobs (`waits`, a constant, so that the index
+-- suits); one index descent for each.
+CREATE FUNCTION vibevoice.owners_1(waits boolean) RETURNS TABLE (owner text) STABLE LANGUAGE sql
+AS $$
+    WITH RECURSIVE found (owner) AS (
+        SELECT min(j.owner) FROM vibevoice.jobs j
+            WHERE CASE WHEN waits THEN state = 'queued' AND claim IS NULL ELSE ended IS NULL END
         UNION ALL
-        SELECT (SELECT min(j.owner) FROM vibevoice.jobs j WHERE state = 'queued' AND claim IS NULL
-            AND j.owner > waiting.owner) FROM waiting WHERE waiting.owner IS NOT NULL)
-    SELECT waiting.owner FROM waiting WHERE waiting.owner IS NOT NULL $$;
-
--- Owners with unfinished jobs; one index descent for each.
-CREATE FUNCTION vibevoice.active_owners_1() RETURNS TABLE (owner text) STABLE LANGUAGE sql AS $$
-    WITH RECURSIVE active (owner) AS (
-        SELECT min(j.owner) FROM vibevoice.jobs j WHERE ended IS NULL
-        UNION ALL
-        SELECT (SELECT min(j.owner) FROM vibevoice.jobs j WHERE ended IS NULL
-            AND j.owner > active.owner) FROM active WHERE active.owner IS NOT NULL)
-    SELECT active.owner FROM active WHERE active.owner IS NOT NULL $$;
+        SELECT (SELECT min(j.owner) FROM vibevoice.jobs j
+            WHERE CASE WHEN waits THEN state = 'queued' AND claim IS NULL ELSE ended IS NULL END
+            AND j.owner > found.owner) FROM found WHERE found.owner IS NOT NULL)
+    SELECT found.owner FROM found WHERE found.owner IS NOT NULL $$;
 
 -- Register an owner, or one that had no unfinished jobs and returns. It starts at the work that has
 -- passed for all, so that no owner saves up work, and no long job waits for ever behind newcomers;
@@ -230,16 +225,18 @@ BEGIN
                     AND state = 'queued' AND claim IS NULL ORDER BY place + 0 LIMIT 1),
                 (SELECT work_s FROM vibevoice.jobs j WHERE j.owner = a.owner AND NOT urgent
                     AND state = 'queued' AND claim IS NULL ORDER BY place + 0 LIMIT 1), 0))
-            FROM vibevoice.active_owners_1() a JOIN vibevoice.owners USING (owner)))
+            FROM vibevoice.owners_1(false) a JOIN vibevoice.owners USING (owner)))
         FROM vibevoice.passed
         ON CONFLICT (owner) DO UPDATE SET had_s = greatest(o.had_s, excluded.had_s);
 END $$;
 
--- Charge an owner for a job that is claimed.
-CREATE FUNCTION vibevoice.charge_1(owner_ text, work_s float8) RETURNS void LANGUAGE sql AS $$
+-- Charge an owner for a job that is claimed. Not LANGUAGE sql, whose plans are not kept.
+CREATE FUNCTION vibevoice.charge_1(owner_ text, work_s float8) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
     UPDATE vibevoice.owners SET had_s = had_s + work_s WHERE owner = owner_;
     UPDATE vibevoice.passed SET had_s = had_s + work_s / (SELECT count(*) FROM (
-        SELECT w.owner FROM vibevoice.waiting_owners_1() w UNION SELECT owner_) wanted) $$;
+        SELECT w.owner FROM vibevoice.owners_1(true) w UNION SELECT owner_) wanted);
+END $$;
 
 -- Return whether a job of this id was deleted before its submission. Calls with one id are
 -- serialized.
@@ -248,18 +245,6 @@ BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended(id_, 8530221459172614243));
     RETURN EXISTS (SELECT FROM vibevoice.tombstones WHERE id = id_);
 END $$;
-
--- Return a node that can start a submitted job; none if other jobs wait, which go first. The choice
--- rotates: a node that was given a job a moment ago may not show it yet, and a node whose heartbeat
--- is not late may be dead.
-CREATE FUNCTION vibevoice.idle_1() RETURNS TABLE (node text, begins boolean) LANGUAGE sql AS $$
-    SELECT s.id, s.begins AND NOT EXISTS (SELECT FROM vibevoice.jobs j WHERE j.node = s.id)
-    FROM vibevoice.services s
-    WHERE s.places > (SELECT count(*) FROM vibevoice.jobs j WHERE j.node = s.id) AND NOT draining
-        AND beaten > clock_timestamp() - interval '1.5 s'
-        AND NOT given BETWEEN clock_timestamp() - interval '0.25 s' AND clock_timestamp()
-        AND NOT EXISTS (SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL)
-    ORDER BY given, s.id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED $$;
 
 -- Submit a job. Returns 'accepted', 'known' (its key or id exists, as `job`), 'queue_full', or
 -- 'deleted' (it was deleted before this call was executed). `front_`: the service at which its
@@ -270,7 +255,8 @@ CREATE FUNCTION vibevoice.submit_1(
     wanted_ text, audio_s_ float8, work_s_ float8, recording_ text, recording_bytes_ bigint,
     front_ text, follower_ text, limit_ int)
 RETURNS TABLE (outcome text, job text) LANGUAGE plpgsql
-SET enable_seqscan = off SET jit = off AS $$
+-- Planned once for a connection: else anew in each of its first five calls.
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
 DECLARE there text; idle record; token text := gen_random_uuid();
 BEGIN
     IF vibevoice.buried_1(id_) THEN
@@ -288,7 +274,18 @@ BEGIN
         RETURN;
     END IF;
     PERFORM vibevoice.join_1(owner_);
-    SELECT * INTO idle FROM vibevoice.idle_1() WHERE octet_length(submitted_) < 5000;
+    -- A node that can start it; none if other jobs wait, which go first. The choice rotates: a node
+    -- that was given a job a moment ago may not show it yet, and a node whose heartbeat is not late
+    -- may be dead.
+    SELECT s.id AS node, s.begins AND NOT EXISTS (SELECT FROM vibevoice.jobs j WHERE j.node = s.id)
+            AS begins INTO idle
+        FROM vibevoice.services s
+        WHERE s.places > (SELECT count(*) FROM vibevoice.jobs j WHERE j.node = s.id)
+            AND NOT draining AND beaten > clock_timestamp() - interval '1.5 s'
+            AND NOT given BETWEEN clock_timestamp() - interval '0.25 s' AND clock_timestamp()
+            AND NOT EXISTS (SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL)
+            AND octet_length(submitted_) < 5000
+        ORDER BY given, s.id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
     INSERT INTO vibevoice.jobs (id, owner, idempotency_key, submitted, kept, urgent, wanted, audio_s,
             work_s, recording, recording_bytes, awaited_by, followers, node, claim, begins)
         VALUES (id_, owner_, key_, submitted_, kept_, urgent_, wanted_, audio_s_, work_s_,
@@ -343,7 +340,7 @@ CREATE FUNCTION vibevoice.later_1(urgent boolean, came timestamptz) RETURNS bool
 CREATE FUNCTION vibevoice.next_1(node_ text, only_ text[], skip text[], near_ int)
 RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $$
     SELECT first.id, first.wanted, first.came
-    FROM vibevoice.waiting_owners_1() o LEFT JOIN vibevoice.owners had USING (owner)
+    FROM vibevoice.owners_1(true) o LEFT JOIN vibevoice.owners had USING (owner)
     CROSS JOIN LATERAL (
         SELECT head.* FROM (VALUES (true), (false)) kinds (urgent) CROSS JOIN LATERAL (
             SELECT near.* FROM (
@@ -440,7 +437,8 @@ END $$;
 CREATE FUNCTION vibevoice.report_1(
     job_ text, claim_ text, base bigint, seqs bigint[], ats float8[], fleeting_ boolean[],
     kinds text[], changes bytea[], wholes bytea[], state_ text, fraction_ float8, behind_ text,
-    weight_ bigint, summary_ bytea) RETURNS boolean LANGUAGE plpgsql AS $$
+    weight_ bigint, summary_ bytea) RETURNS boolean LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan AS $$  -- as `submit_1`
 DECLARE j vibevoice.jobs; last bigint := seqs[cardinality(seqs)];
 BEGIN
     SELECT * INTO j FROM vibevoice.jobs WHERE id = job_ FOR UPDATE;
