@@ -58,8 +58,9 @@ class _SegmentationGraphBuilder:
         value = self._norm(value, "wav_norm1d")
         value = self._reshaped(value, "image", (0, 1, 1, _SAMPLES))
         sinc = self.graph.weight("sinc", sinc_filters(self._weights)[:, :, None])
-        size = {"kernel_shape": (1, _SINC_SIDE), "strides": (1, _SINC_STRIDE)}
-        value = self.graph.node("Conv", [value, sinc], **size)
+        value = self.graph.node(
+            "Conv", [value, sinc], kernel_shape=(1, _SINC_SIDE), strides=(1, _SINC_STRIDE)
+        )
         value = self._pooled(self.graph.node("Abs", [value]), 0)
         for layer in (1, 2):
             name = f"inner.sincnet.conv1d.{layer}"
@@ -115,7 +116,8 @@ class _SegmentationGraphBuilder:
         levels, step, zero = (
             self._weights[f"{name}_{part}"] for part in ("quantized", "scale", "zero_point")
         )
-        return levels.astype(np.float32) * step + zero
+        floats: Weights = levels.astype(np.float32) * step + zero
+        return floats
 
 
 def sinc_filters(weights: dict[str, npt.NDArray[np.generic]]) -> Weights:
