@@ -236,7 +236,7 @@ CONTRIB_DOMAIN = "com.microsoft"
 _IR_VERSION, _OPSET = 9, 18
 _DATA_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7}
 
-Attribute = int | float | Sequence[int]
+Attribute = int | float | str | Sequence[int]
 
 
 class OnnxGraphBuilder:
@@ -324,6 +324,8 @@ def _encode_attributes(attributes: Mapping[str, Attribute]) -> bytes:
                 body = _encode_tag(2, 5) + struct.pack("<f", value) + _encode_integer(20, 1)
             case int():
                 body = _encode_integer(3, value) + _encode_integer(20, 2)
+            case str():
+                body = encode_field(4, value.encode()) + _encode_integer(20, 3)
             case _:
                 body = b"".join(_encode_integer(8, item) for item in value) + _encode_integer(20, 7)
         written.append(encode_field(5, encode_field(1, name.encode()) + body))

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from sidecar.audio import Block
 from sidecar.checkpoints import onnx_models
 from sidecar.checkpoints.onnx_models import CONTRIB_DOMAIN, Attribute, OnnxGraphBuilder
+from sidecar.diarization.segmentation_graph import build_segmentation_graph
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -50,8 +51,9 @@ ENCODER = onnx_models.EmbeddedModel(
 class SpeakerModels:
     """Loaded models: two sessions of ONNX Runtime, and the encoder's head.
 
-    ``segmentation``: waveforms (1, 1, 160000) → (1, 589, 3). ``trunk``: features (1, frames, 80) →
-    (1, 256, 10, frames / 8). ``weight``, ``bias``: (256, 5120) and (256,). Thread-safe.
+    ``segmentation``: waveforms (windows, 1, 160000) → (windows, 589, 3). ``trunk``: features (1,
+    frames, 80) → (1, 256, 10, frames / 8). ``weight``, ``bias``: (256, 5120) and (256,).
+    Thread-safe.
     """
 
     segmentation: onnxruntime.InferenceSession
@@ -68,7 +70,9 @@ def load_models() -> SpeakerModels:
     """
     try:
         found = find_speaker_models()
-        segmentation = _session(found[SEGMENTATION], onnx_models.session_options())
+        wheels = onnx_models.parse_ort_model(found[SEGMENTATION], "the segmentation")
+        graph = build_segmentation_graph(wheels)
+        segmentation = _session(graph, onnx_models.session_options())
         encoder = onnx_models.parse_ort_model(found[ENCODER], "the speaker encoder")
         trunk = _faster_trunk(lambda name: _encoder_weights(encoder, f"/resnet/{name}/Conv"))
         head = _encoder_weights(encoder, _HEAD)
