@@ -216,7 +216,7 @@ class DurationFile:
             return
         self._written = known
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            files.make_folder(self._path.parent)
             files.write(self._path, serialize_durations(known))
         except (OSError, SettingsInvalid) as error:
             log.warning("the file of predicted job durations cannot be written: %s", error)
