@@ -3,9 +3,25 @@
 The rest is in pyproject.toml; its package finder cannot take a folder from outside a package.
 """
 
+import shutil
+from pathlib import Path
+
 from setuptools import find_namespace_packages, setup
+from setuptools.command.build_py import build_py
+
+
+class CleanBuild(build_py):
+    """Build of the packages without modules that an earlier build of another version left."""
+
+    def run(self):
+        """Empty the packages' build folder, then build."""
+        for package in {name.partition(".")[0] for name in self.packages}:
+            shutil.rmtree(Path(self.build_lib, package), ignore_errors=True)
+        super().run()
+
 
 setup(
+    cmdclass={"build_py": CleanBuild},
     packages=[
         *find_namespace_packages(include=["sidecar", "sidecar.*"]),
         "sidecar.api.static.client",

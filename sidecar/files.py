@@ -32,6 +32,8 @@ PIPE_TIMEOUT_S = 5.0
 """Time within which the writer of a pipe has to close it, in seconds."""
 _PIPE_POLL_S = 0.01
 """Poll interval for a pipe that has no writer yet, in seconds."""
+_SQLITE_DENIED = frozenset({3, 8, 14})
+"""SQLITE_PERM, SQLITE_READONLY, SQLITE_CANTOPEN: results of a file of another user."""
 ExclusiveLock = AbstractContextManager[None]
 _pipe_contents: dict[tuple[str, int, int], bytes] = {}
 """Contents of pipes already read, by path, device and inode: a pipe can be read only once."""
@@ -58,7 +60,9 @@ def read(path: Path, most: int, *, private: bool = False) -> bytes:
             else:
                 raise _not_a_file_error(path)
     except OSError as error:
-        raise SettingsInvalid(f"The file {path} cannot be read: {error.strerror}.") from None
+        raise unusable_error(
+            f"The file {path} cannot be read: {error.strerror}.", path, error
+        ) from None
     if len(data) > most:
         raise SettingsInvalid(
             f"The file {path} has more than {most} bytes: it is not the expected kind of file."
@@ -115,26 +119,33 @@ def write(path: Path, data: bytes, mode: int = PRIVATE) -> None:
             raise
         sync_folder(path.parent)
     except OSError as error:
-        raise SettingsInvalid(f"The file {path} cannot be written: {error.strerror}.") from None
+        text = f"The file {path} cannot be written: {error.strerror}."
+        raise unusable_error(text, path.parent, error) from None
 
 
 def open_new(path: Path, mode: int = PRIVATE, buffering: int = -1) -> BinaryIO:
     """Create and open a file with the permissions ``mode``; by default only its owner may read it.
 
+    If root creates it in the folder of another user, it belongs to that user.
+
     Raises:
         OSError: it cannot be created, or it already exists.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    return os.fdopen(os.open(path, flags, mode), "wb", buffering)
+    fd = os.open(path, flags, mode)
+    _give_to_owner_of(path.parent, fd)
+    return os.fdopen(fd, "wb", buffering)
 
 
 def touch(path: Path) -> None:
-    """Create a file that only its owner may read, if it does not exist.
+    """Create a file that only its owner may read, if it does not exist; see `open_new` for root.
 
     Raises:
         OSError: it cannot be created or written to.
     """
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE))
+    with suppress(FileExistsError):
+        open_new(path).close()
+    os.close(os.open(path, os.O_RDWR))
 
 
 def private_folder(path: Path) -> None:
@@ -143,7 +154,7 @@ def private_folder(path: Path) -> None:
     Raises:
         OSError: it cannot be created, or belongs to another user.
     """
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    create_folder(path)
     os.chmod(path, 0o700)
 
 
@@ -154,9 +165,86 @@ def make_folder(path: Path) -> None:
         errors.SettingsInvalid: it cannot be created.
     """
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        create_folder(path)
     except OSError as error:
-        raise SettingsInvalid(f"The folder {path} cannot be created: {error.strerror}.") from None
+        text = f"The folder {path} cannot be created: {error.strerror}."
+        raise unusable_error(text, path, error) from None
+
+
+def create_folder(path: Path) -> None:
+    """Create a folder that only its owner may access, if it does not exist; see `open_new` for
+    root.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    created = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for each in reversed(created):
+        adopt(each, each.parent)
+
+
+def adopt(path: Path, folder: Path) -> None:
+    """If this process is root, give ``path``, which it has just created, to the owner of
+    ``folder``: otherwise a command that root runs leaves files that the service cannot use.
+
+    Raises:
+        OSError: it was replaced by a link, or removed.
+    """
+    if sys.platform == "win32" or os.geteuid() != 0:
+        return
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        _give_to_owner_of(folder, fd)
+    finally:
+        os.close(fd)
+
+
+def _give_to_owner_of(folder: Path, fd: int) -> None:
+    if sys.platform == "win32" or os.geteuid() != 0:
+        return
+    with suppress(OSError):  # a file system without owners
+        status = folder.stat()
+        if status.st_uid != 0:
+            os.fchown(fd, status.st_uid, status.st_gid)
+
+
+def unusable_error(
+    text: str, path: Path, error: Exception, hint: str | None = None
+) -> SettingsInvalid:
+    """Return the error ``text`` about ``path``. If permissions are the cause and ``path``, or the
+    nearest folder above it that can be looked at, belongs to another user, the error names that
+    user and the remedy instead of ``hint``."""
+    denied = isinstance(error, PermissionError) or (
+        getattr(error, "sqlite_errorcode", 0) & 0xFF in _SQLITE_DENIED
+    )
+    if sys.platform == "win32" or not denied:
+        return SettingsInvalid(text, hint=hint)
+    user, (found, owner) = os.geteuid(), _nearest_owner(path)
+    if owner == user:
+        return SettingsInvalid(text, hint=hint)
+    text += f" {found} belongs to {_user_name(owner)}; this process runs as {_user_name(user)}."
+    remedies = [f"as {_user_name(owner)} run it again"] if owner else []
+    remedies += [f"as root run: chown -R {user} {path}"] if found == path else []
+    remedy = ", or ".join(remedies)
+    return SettingsInvalid(text, hint=remedy[:1].upper() + remedy[1:] + "." if remedy else hint)
+
+
+def _nearest_owner(path: Path) -> tuple[Path, int]:
+    """Return ``path``, or the nearest folder above it that can be looked at, and its owner."""
+    for found in (path, *path.absolute().parents):
+        with suppress(OSError):
+            return found, found.stat().st_uid
+    return path, os.geteuid()  # even the root of the file system is out of sight
+
+
+def _user_name(uid: int) -> str:
+    import pwd
+
+    try:
+        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except KeyError:
+        return f"uid {uid}"
 
 
 @contextmanager
@@ -166,12 +254,13 @@ def lock_folder(folder: Path) -> Iterator[None]:
     Raises:
         errors.SettingsInvalid: the folder cannot be written to.
     """
+    lock = folder / ".lock"
     try:
-        file = (folder / ".lock").open("ab")
+        touch(lock)
+        file = lock.open("ab")
     except OSError as error:
-        raise SettingsInvalid(
-            f"The folder {folder} cannot be written to: {error.strerror}."
-        ) from None
+        text = f"The folder {folder} cannot be written to: {error.strerror}."
+        raise unusable_error(text, lock, error) from None
     with file:  # closing it releases the lock
         if sys.platform == "win32":
             import msvcrt

@@ -81,7 +81,9 @@ def job_body(
 ) -> dict[str, Any]:
     """Return the state of a job, without its transcript; times in seconds."""
     running = job.state is job_record.JobState.RUNNING
-    remaining_s = service.remaining_s(job.progress, job.processing_s) if running else None
+    remaining_s = (
+        service.remaining_s(job.progress, job.processing_s, job.resumed_s) if running else None
+    )
     return {
         **job_summary(job, turn),
         "priority": job.priority.value,
@@ -99,12 +101,16 @@ SSE_RETRY = b"retry: 1000\n\n"
 """Milliseconds until a browser reconnects by itself."""
 
 
-PredictRemaining = Callable[[Progress, float], float | None]
-"""Prediction of the seconds until a job is done, from its progress and the seconds so far."""
+PredictRemaining = Callable[[Progress, float, float], float | None]
+"""Prediction of the seconds until a job is done, from its progress, the seconds of its attempt so
+far, and the seconds of audio that were done when the attempt began."""
 
 
 def event_body(
-    job_id: str, event: job_record.JobEvent, remaining_s: PredictRemaining
+    job_id: str,
+    event: job_record.JobEvent,
+    remaining_s: PredictRemaining,
+    resumed_s: float = 0.0,
 ) -> tuple[str, dict[str, Any]] | None:
     """Return the name and the data of an event, or `None` if it is not for clients."""
     match event.change:
@@ -121,7 +127,7 @@ def event_body(
         case job_record.CancelledChange():
             return "cancelled", {"error": JobError.render(job_record.JobFailure.of(JobCancelled()))}
         case job_record.ReportedChange(Progress() as progress, processing_s):
-            left_s = remaining_s(progress, processing_s)
+            left_s = remaining_s(progress, processing_s, resumed_s)
             estimate = {"estimated_remaining_seconds": left_s and round(left_s, 1)}
             return "progress", JobProgress.render(progress) | estimate
         case job_record.ReportedChange(SegmentReady(index, segment)):
@@ -147,23 +153,41 @@ def token_revoked_frame() -> bytes:
     )
 
 
+class _Resumption:
+    """Seconds of audio that were done when the attempt of a job began, by its events."""
+
+    def __init__(self, seen: job_record.JobRecord | None) -> None:
+        self._settled_s = seen.settled[-1].audio_s if seen and seen.settled else 0.0
+        self._resumed_s = seen.resumed_s if seen else 0.0
+
+    def after(self, event: job_record.JobEvent) -> float:
+        """Return them as of ``event``, which follows the last one."""
+        match event.change:
+            case job_record.ReportedChange(Checkpoint(audio_s=audio_s)):
+                self._settled_s = audio_s
+            case job_record.StartedChange(anew):
+                self._resumed_s = self._settled_s = 0.0 if anew else self._settled_s
+        return self._resumed_s
+
+
 class JobEventFrames:
     """Rendered events of jobs, each rendered once for all its subscribers."""
 
     def __init__(
         self,
         most: int = MAX_EVENT_BATCH,
-        remaining_s: PredictRemaining = lambda progress, elapsed_s: None,
+        remaining_s: PredictRemaining = lambda progress, elapsed_s, resumed_s: None,
     ) -> None:
         """``most``: number of latest frames that are kept, for slightly later subscribers."""
         self._most, self._remaining_s = most, remaining_s
         self._written: dict[tuple[str, int], bytes] = {}
 
-    def of(self, job_id: str, event: job_record.JobEvent) -> bytes:
-        """Return the frame of an event; b"" if it is not for clients."""
+    def of(self, job_id: str, event: job_record.JobEvent, resumed_s: float = 0.0) -> bytes:
+        """Return the frame of an event; b"" if it is not for clients. ``resumed_s``: seconds of
+        audio that were done when the attempt began."""
         frame = self._written.get((job_id, event.seq))
         if frame is None:
-            named = event_body(job_id, event, self._remaining_s)
+            named = event_body(job_id, event, self._remaining_s, resumed_s)
             frame = responses.sse_frame(named[1], named[0], event.seq) if named else b""
             while len(self._written) >= self._most:
                 del self._written[next(iter(self._written))]
@@ -171,17 +195,21 @@ class JobEventFrames:
         return frame
 
     async def following(
-        self, job_id: str, subscription: JobSubscription
+        self, job_id: str, subscription: JobSubscription, seen: job_record.JobRecord | None = None
     ) -> AsyncGenerator[bytes, None]:
         """Yield all events of a subscription, until the job has ended. For a client that is too
-        slow the last frame says after which event to resume."""
+        slow the last frame says after which event to resume. ``seen``: the job as the client knows
+        it, if the subscription lacks its first events."""
+        resumption = _Resumption(seen)
         yield SSE_RETRY
         try:
             async with aclosing(subscription.batches(responses.SSE_KEEP_ALIVE_S)) as batches:
                 async for events in batches:
                     if not events:
                         yield responses.SSE_KEEP_ALIVE
-                    elif frames := b"".join(self.of(job_id, event) for event in events):
+                    elif frames := b"".join(
+                        self.of(job_id, event, resumption.after(event)) for event in events
+                    ):
                         yield frames
         except SubscriberTooSlow as behind:
             yield responses.sse_frame({"resume_after": behind.seq}, "behind")
@@ -337,7 +365,7 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
         if job.over and after == job.seq:
             return Response(status_code=204)  # stops the reconnects of a browser
         subscription = await service.owned.events(caller, job, after)
-        stream = frames.following(job.id, subscription)
+        stream = frames.following(job.id, subscription, job if after else None)
         return responses.EventStreamResponse(stream, subscription.close, token_revoked_frame())
 
     @router.get(

@@ -24,6 +24,7 @@ from sidecar import clock, files
 from sidecar.auth.identity import SignedCredential
 from sidecar.errors import SettingsInvalid
 from sidecar.installation import needed_for
+from sidecar.observability.logs import ONCE_A_MINUTE
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -114,6 +115,8 @@ SUBJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 """Subjects without look-alikes, spaces or characters with a meaning in logs or paths."""
 MAX_TOKEN_CHARACTERS = 2048
 """Maximum; the tokens of `TokenIssuer` have about 350."""
+MAX_KEY_ID_CHARACTERS = 64
+"""Maximum in a log line; ours have 43."""
 LEEWAY_S = 30
 """Tolerated clock difference."""
 MAX_TIMESTAMP_S = 253_402_300_800
@@ -161,6 +164,13 @@ class TokenVerifier:
         key = self._keys().get(key_id)
         known = key is not None
         if key is None:
+            if key_id:
+                log.warning(
+                    "a token was signed by an unknown key, %s; the public key of its issuer is not "
+                    "among those of --token-keys",
+                    ascii(key_id[:MAX_KEY_ID_CHARACTERS]),
+                    extra=ONCE_A_MINUTE,
+                )
             token, key = self._decoy
         try:
             claims = self._jwt.decode(

@@ -7,6 +7,7 @@ recording, and '~' instead of the user's home folder.
 from __future__ import annotations
 
 import asyncio
+import os
 import platform
 import time
 import zipfile
@@ -115,7 +116,7 @@ def _settings() -> tuple[Settings, CheckFinding]:
         wrong = CheckFinding("settings", CheckState.BAD, error.detail, error.hint)
         return Settings.model_construct(), wrong
     file = config_file_path()
-    text = f"{file}{'' if file.exists() else ' (not there)'}"
+    text = f"{file}{'' if os.path.exists(file) else ' (not there)'}"
     return settings, CheckFinding("settings", CheckState.GOOD, text)
 
 

@@ -153,7 +153,10 @@ def translate_client_errors() -> Iterator[None]:
     try:
         yield
     except ServiceError as error:
-        raise errors.from_wire(wire_of(error)) from None
+        said = wire_of(error)
+        if error.code == errors.TokenMissing.code:  # its hint is for HTTP
+            said["hint"] = f"Set {CLIENT_TOKEN_VARIABLE}=@FILE, or use --token @FILE."
+        raise errors.from_wire(said) from None
     except TrustInvalid as error:
         raise errors.SettingsInvalid(error.detail, hint=error.hint) from None
     except CertificateRefused as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import logging
 import os
 import re
 import sys
@@ -15,6 +17,8 @@ from sidecar import files
 from sidecar.config.removed_settings import CONVERT, REMOVED
 from sidecar.config.setting_types import ENV_PREFIX
 from sidecar.errors import SettingsInvalid
+
+log = logging.getLogger(__name__)
 
 MAX_FILE_BYTES = 256 << 10
 
@@ -95,11 +99,27 @@ def yap_settings() -> dict[str, Any]:
 
 
 def file_settings(named: str | Path | None, known: Sequence[str]) -> dict[str, Any]:
-    """Return the settings of the file ``named`` by a flag, else of the default file if it exists;
-    ``known`` are the valid names.
+    """Return the settings of the file ``named`` by a flag, else of the default file if it exists
+    and may be read; ``known`` are the valid names.
 
     Raises:
         errors.SettingsInvalid: as `read_config_files`.
     """
-    file = Path(named) if named else config_file_path()
-    return read_config_files(file, known) if named or file.exists() else {}
+    if named:
+        return read_config_files(Path(named), known)
+    file, by_variable = config_file_path(), f"{ENV_PREFIX}CONFIG" in os.environ
+    try:
+        if not file.exists():
+            return {}
+        if not by_variable:
+            os.close(os.open(file, files.OPEN_FLAGS))
+    except PermissionError as error:
+        if not by_variable:  # HOME is another user's, as after setpriv
+            _warn_once(f"the settings in {file} are not used: {error.strerror}")
+            return {}
+    return read_config_files(file, known)
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    log.warning("%s", text)

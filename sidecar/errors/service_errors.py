@@ -38,7 +38,8 @@ class ServiceUnreachable(SidecarError, code="service_unreachable", kind=ErrorKin
 
     default_detail = "No service answers at this address."
     default_hint = (
-        "Start a service with 'vibevoice-asr', or omit --server to transcribe without one."
+        "Start a service with 'vibevoice-asr', or name another with --server; 'vibevoice-asr "
+        "transcribe' without --server needs none."
     )
 
 

@@ -152,27 +152,30 @@ def fit_durations(measured: Sequence[tuple[float, float]]) -> tuple[float, float
     return 0.0, statistics.median(work_s / audio_s for audio_s, work_s in measured)
 
 
-def remaining_s(work_s: float, elapsed_s: float, fraction: float | None) -> float:
+def remaining_s(
+    work_s: float, elapsed_s: float, fraction: float | None, resumed: float = 0.0
+) -> float:
     """Return the seconds left of a running job, by its progress (0 to 1) or else by
-    its prediction; never 0."""
-    if fraction:
-        return max(MIN_JOB_S, elapsed_s / fraction * (1.0 - fraction))
-    return max(MIN_JOB_S, work_s - elapsed_s)
+    its prediction; never 0. ``resumed``: the progress with which the attempt began."""
+    if fraction and fraction > resumed:
+        return max(MIN_JOB_S, elapsed_s / (fraction - resumed) * (1.0 - fraction))
+    return max(MIN_JOB_S, work_s * (1.0 - resumed) - elapsed_s)
 
 
 def estimate_remaining_s(
-    work_s: float | None, elapsed_s: float, fraction: float | None
+    work_s: float | None, elapsed_s: float, fraction: float | None, resumed: float = 0.0
 ) -> float | None:
     """Predict the seconds left of a running job, for users; None if unknown.
 
-    The job's own pace (``elapsed_s`` for ``fraction`` of it) has the weight ``fraction``, and the
-    prediction for such recordings (``work_s``; None before anything was measured) the rest: at 2 %
-    the own pace is mostly the job's start.
+    The attempt's own pace (``elapsed_s`` for what is done of the job since ``resumed``) has the
+    weight of that fraction, and the prediction for such recordings (``work_s``; None before
+    anything was measured) the rest: at 2 % the own pace is mostly the attempt's start.
     """
-    if not fraction:
-        return None if work_s is None else max(MIN_JOB_S, work_s - elapsed_s)
-    own_s = elapsed_s / fraction
-    total_s = own_s if work_s is None else fraction * own_s + (1.0 - fraction) * work_s
+    if not fraction or fraction <= resumed:
+        return None if work_s is None else max(MIN_JOB_S, work_s * (1.0 - resumed) - elapsed_s)
+    done = fraction - resumed
+    own_s = elapsed_s / done
+    total_s = own_s if work_s is None else done * own_s + (1.0 - done) * work_s
     return max(MIN_JOB_S, total_s * (1.0 - fraction))
 
 
@@ -216,7 +219,7 @@ class DurationFile:
             return
         self._written = known
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            files.make_folder(self._path.parent)
             files.write(self._path, serialize_durations(known))
         except (OSError, SettingsInvalid) as error:
             log.warning("the file of predicted job durations cannot be written: %s", error)

@@ -185,13 +185,14 @@ class LocalQueueSetup:
             pace=self.pace,
         )
 
-    def remaining_s(self, progress: Progress, elapsed_s: float) -> float | None:
-        """Predict the seconds until a job ends that has run for
-        ``elapsed_s`` and has this progress."""
+    def remaining_s(self, progress: Progress, elapsed_s: float, resumed_s: float) -> float | None:
+        """Predict the seconds until a job ends that has this progress, and whose attempt has run
+        for ``elapsed_s`` since ``resumed_s`` of the audio."""
         slot = self.provision.slot
         known = self.pace.knows(slot.precision)
         work_s = self.pace.seconds(slot.precision, progress.audio_s_total) if known else None
-        return estimate_remaining_s(work_s, elapsed_s, progress.fraction)
+        resumed = dataclasses.replace(progress, audio_s_done=resumed_s).fraction or 0.0
+        return estimate_remaining_s(work_s, elapsed_s, progress.fraction, resumed)
 
     def open(self, background: BackgroundTaskGroup) -> None:
         """Persist the durations at intervals."""

@@ -198,9 +198,11 @@ class JobRecord:
     result) and ``ended``: seconds since 1970. ``attempts``: those that count, including the one
     that runs. ``alone``: whether it runs in no batch, because a batch with it failed. ``key``: its
     idempotency key, unique for its owner. ``durable``: whether it survives the process. ``seq``:
-    number of the last event. ``settled``: checkpoints (dropped at its end). ``peaks``: loudness of
-    each tenth of a second. ``crashes`` and ``interruptions``: how often the worker process or the
-    service died in it since its last progress; ``passed``: how many services could not do it.
+    number of the last event. ``settled``: checkpoints (dropped at its end). ``resumed_s``: seconds
+    of audio that were done when its attempt, ``processing_s`` long so far, began. ``peaks``:
+    loudness of each tenth of a second. ``crashes`` and ``interruptions``: how often the worker
+    process or the service died in it since its last progress; ``passed``: how many services could
+    not do it.
     ``behind``: the job behind whose call its own waits at the engine, or waited before its attempt
     began. ``refused``: why no node can run it, as long as none can. ``transcript`` and
     ``segments``: as they are after all edits (``history``).
@@ -231,6 +233,7 @@ class JobRecord:
     transcript: Transcript | None = None
     error: JobFailure | None = None
     processing_s: float = 0.0
+    resumed_s: float = 0.0
     begun: float | None = None
     ended: float | None = None
     seq: int = 0
@@ -286,8 +289,9 @@ def _apply_before_end(record: JobRecord, event: JobEvent) -> JobRecord | None:
             settled = () if anew else record.settled
             first = event.at if record.begun is None else record.begun
             at_work = _reset_to_checkpoints(replace(record, settled=settled), JobState.RUNNING)
-            attempts = record.attempts + 1
-            return replace(at_work, attempts=attempts, behind=behind, refused=None, begun=first)
+            attempts, resumed_s = record.attempts + 1, at_work.progress.audio_s_done
+            at_work = replace(at_work, attempts=attempts, resumed_s=resumed_s)
+            return replace(at_work, behind=behind, refused=None, begun=first)
         case CrashedChange() if running:
             return replace(record, alone=True, crashes=record.crashes + 1)
         case RequeuedChange(counted, alone, passed) if running:

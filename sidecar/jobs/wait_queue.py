@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 
 from sidecar.interfaces.engine_interface import EngineSpec, Precision
@@ -76,7 +77,12 @@ class RunningJobs:
             return load_s * (1.0 - (self.place.loading or 0.0)) + max(map(self._takes_s, working))
         elapsed_s = now - max(self._begun_at, self.place.loaded_at)
         return max(
-            remaining_s(self._takes_s(job), elapsed_s, job.record.progress.fraction)
+            remaining_s(
+                self._takes_s(job),
+                elapsed_s,
+                job.record.progress.fraction,
+                replace(job.record.progress, audio_s_done=job.record.resumed_s).fraction or 0.0,
+            )
             for job in working
         )
 
@@ -296,7 +302,8 @@ class WaitQueue:
 
     def _learn(self, job: Job, together: int) -> None:
         record = job.record
-        if together == 1 and record.state is JobState.DONE and record.transcript is not None:
+        whole = together == 1 and not record.resumed_s  # not the end of another attempt's work
+        if whole and record.state is JobState.DONE and record.transcript is not None:
             done = record.transcript
             self._pace.learn(done.precision, done.duration, record.processing_s)
 

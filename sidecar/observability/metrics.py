@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -23,19 +23,30 @@ from sidecar.limit_overrides import limit
 Labels = tuple[str, ...]
 MAX_LABEL_SETS = 500
 """Maximum combinations of labels of one metric. Every metric has fewer: this bounds mistakes."""
+LIVE_WIRES = ("live", "streaming", "realtime", "grpc", "lease", "talk")
+"""Values of the label `wire`."""
 OTHER_LABEL = "(other)"
 """Label of all combinations beyond the limit."""
 
 
 class Counter:
-    """Counter of events or amounts, by ``labels``."""
+    """Counter of events or amounts, by ``labels``.
+
+    ``begun``: combinations of labels that are at 0 from the start. Alerts need that: the functions
+    of Prometheus see no increase in a series that appears with a value above 0.
+    """
 
     def __init__(
-        self, name: str, what: str, labels: Sequence[str] = (), most: int = MAX_LABEL_SETS
+        self,
+        name: str,
+        what: str,
+        labels: Sequence[str] = (),
+        most: int = MAX_LABEL_SETS,
+        begun: Iterable[Labels] = (),
     ) -> None:
         self.name, self.what, self.labels = name, what, tuple(labels)
         self._most = most
-        self.values: dict[Labels, float] = {} if self.labels else {(): 0}
+        self.values: dict[Labels, float] = dict.fromkeys(begun if self.labels else [()], 0)
 
     def add(self, *labels: str, by: float = 1) -> None:
         """Add 1, or ``by``, to the value with these labels."""
@@ -309,7 +320,10 @@ class LiveMetrics:
         by_wire = ("wire",)
         self.opened = Counter("live_sessions_opened_total", "Started live sessions.", by_wire)
         self.refused = Counter(
-            "live_sessions_refused_total", "Refused live sessions by error code.", ("wire", "code")
+            "live_sessions_refused_total",
+            "Refused live sessions by error code.",
+            ("wire", "code"),
+            begun=[(wire, errors.LiveFull.code) for wire in LIVE_WIRES],
         )
         self.ended = Counter(
             "live_sessions_ended_total",
@@ -381,6 +395,7 @@ class ProtocolMetrics:
             "http_requests_total",
             "HTTP requests by status.",
             ("method", "route", "status"),
+            begun=[(method, "(none)", "401") for method in ("GET", "POST")],
         )
         self.heads = Histogram(
             "http_response_head_seconds",

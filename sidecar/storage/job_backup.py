@@ -70,6 +70,7 @@ def back_up_jobs(folder: Path, target: Path) -> BackupSummary:
                     size = _write_archive(file, copy, recordings)
             if target.exists():
                 raise _target_exists_error(target)
+            files.adopt(packed, target.parent)
             packed.replace(target)
         files.sync_folder(target.parent)
     except sqlite3.Error as error:
@@ -105,6 +106,7 @@ def _restore_archive(packed: IO[bytes], source: Path, folder: Path) -> BackupSum
                 raise _target_exists_error(folder)
             with tempfile.TemporaryDirectory(dir=folder, prefix=".restore-") as made:
                 new = Path(made)
+                files.adopt(new, folder)
                 recordings = _extract_archive(packed, source, new)
                 jobs = _count_jobs(new / JOURNAL_FILE)
                 with suppress(FileNotFoundError):
@@ -209,7 +211,7 @@ def _tar_member(name: str, size: int) -> tarfile.TarInfo:
 
 def _extract_archive(packed: IO[bytes], source: Path, folder: Path) -> int:
     """Extract the tar into ``folder``; return the number of recordings."""
-    (folder / UPLOADS_FOLDER).mkdir(mode=0o700)
+    files.private_folder(folder / UPLOADS_FOLDER)
     digests: dict[str, str] = {}
     listed: Mapping[str, str] | None = None
     try:

@@ -87,8 +87,10 @@ def open_journal(folder: Path, secret: str, read: Callable[[JobJournal], None]) 
         files.private_folder(folder)
         lock = lock_journal(folder)
     except OSError as error:
-        raise SettingsInvalid(
+        raise files.unusable_error(
             f"The folder for jobs, {folder}, cannot be used: {error.strerror}.",
+            _filename(error, folder),
+            error,
             hint="Set VIBEVOICE_DATA_DIR to a usable folder.",
         ) from None
     try:
@@ -126,10 +128,17 @@ def _unusable_error(folder: Path, error: sqlite3.Error | OSError) -> SettingsInv
             "There is not enough disk space for the kept jobs.",
             hint="Free some space, or start without --keep-jobs.",
         )
-    return SettingsInvalid(
+    return files.unusable_error(
         f"The kept jobs in {folder} cannot be opened and are left unchanged: {error}.",
+        _filename(error, folder / JOURNAL_FILE),
+        error,
         hint="Check that disk, or set VIBEVOICE_DATA_DIR to another folder.",
     )
+
+
+def _filename(error: sqlite3.Error | OSError, otherwise: Path) -> Path:
+    """Return the path that ``error`` names."""
+    return Path(getattr(error, "filename", None) or otherwise)
 
 
 def _sqlite_error_name(error: sqlite3.Error) -> int | None:

@@ -173,8 +173,10 @@ class SpeakerFile:
             path = folder / SPEAKER_FILE
             files.touch(path)
         except OSError as error:
-            raise errors.SettingsInvalid(
+            raise files.unusable_error(
                 f"The folder for enrolled speakers, {folder}, cannot be used: {error.strerror}.",
+                Path(error.filename or folder),
+                error,
                 hint="Set VIBEVOICE_DATA_DIR to a usable folder.",
             ) from None
         self._database = sqlite3.connect(

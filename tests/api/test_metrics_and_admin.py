@@ -198,6 +198,28 @@ def test_the_dashboard_asks_for_nothing_that_is_not_there(day: Server) -> None:
     assert len(named & wanted) > 10
 
 
+def test_what_alerts_watch_is_there_before_the_first_event(start_server: Any) -> None:
+    """`increase` and `rate` see no rise of a series that begins above 0."""
+    import re
+
+    page = (REPOSITORY / "docs/operations.md").read_text("utf-8").partition("### Alerts")[2]
+    risen = re.findall(r"(?:increase|rate)\((\w+)(?:\{(\w+)=\"(\w+)\"\})?\[", page)
+    assert len(risen) >= 5
+    server = start_server(metrics="open")
+    samples = [
+        sample
+        for family in text_string_to_metric_families(server.client.get("/metrics").text)
+        for sample in family.samples
+    ]
+    for name, label, value in risen:
+        found = [one for one in samples if one.name == name]
+        watched = [one for one in found if not label or one.labels[label] == value]
+        assert watched, (name, label, value)
+        assert {one.value for one in watched} == {0}, name
+    refused = {one.labels["wire"] for one in samples if "sessions_refused_total" in one.name}
+    assert refused == {"live", "streaming", "realtime", "grpc", "lease", "talk"}
+
+
 def names_in(expression: str) -> set[str]:
     """The metrics of an expression of Prometheus."""
     import re

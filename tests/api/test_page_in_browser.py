@@ -733,6 +733,19 @@ def test_how_a_job_is_reads_as_people_say_it(visitor: Visitor, server: Server) -
     )
 
 
+def test_lengths_of_time_from_two_days_on_are_in_days(visitor: Visitor, server: Server) -> None:
+    visitor.opens(server)
+    said = visitor.driver.execute_async_script(
+        """const [lengths, done] = arguments;
+        const app = document.querySelector("script[type=module]").src;
+        const words = import(app.replace("app.js", "words.js"));
+        words.then(({spoken}) => done(lengths.map(spoken)), done);""",
+        [0, 61, 3600, 36 * 3600, 30 * 86_400, 2 * 86_400 + 3600],
+    )
+    assert said == ["0 seconds", "1 minute 1 second", "1 hour", "36 hours", "30 days",
+                    "2 days 1 hour"]  # fmt: skip
+
+
 STRANGE_WORDS = (
     "Nobody speaks in this",
     "nobody knows",

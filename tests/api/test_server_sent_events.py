@@ -21,8 +21,14 @@ from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import ClientFileRef
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_event_log import JobEventLog
-from sidecar.jobs.job_record import CancelledChange, JobRecord, ReportedChange, StartedChange
-from sidecar.transcripts.transcript import Segment, SegmentReady
+from sidecar.jobs.job_record import (
+    CancelledChange,
+    InterruptedChange,
+    JobRecord,
+    ReportedChange,
+    StartedChange,
+)
+from sidecar.transcripts.transcript import Checkpoint, Progress, Segment, SegmentReady
 
 BUFFER = 4
 FACTS = AudioInfo("wav", "sndfile", 3.0)
@@ -134,6 +140,36 @@ async def test_a_silence_is_a_pause_and_loses_nothing() -> None:
             store.append(job.id, StartedChange())
             store.append(job.id, StartedChange() if len(found) < 3 else CancelledChange())
     assert found == [[], [1, 2], [], [3, 4]]
+
+
+@pytest.mark.parametrize("after", [0, 5])
+async def test_what_is_left_of_a_resumed_job_counts_from_its_checkpoint(after: int) -> None:
+    told: list[tuple[float, float]] = []
+
+    def remaining(progress: Progress, elapsed_s: float, resumed_s: float) -> float:
+        told.append((progress.audio_s_done, resumed_s))
+        return 1.0
+
+    store, job, frames = JobEventLog(), submitted(), JobEventFrames(remaining_s=remaining)
+    store.add(job)
+    for change in (
+        StartedChange(),
+        ReportedChange(Progress(70.0, 100.0), 9.0),
+        ReportedChange(Checkpoint(60.0, "test"), 9.0),
+        InterruptedChange(),
+        StartedChange(),
+    ):
+        store.append(job.id, change)
+    seen = store.get(job.id)
+    assert seen.resumed_s == 60.0
+    stream = frames.following(job.id, store.subscribe(job.id, after), seen if after else None)
+    store.append(job.id, ReportedChange(Progress(80.0, 100.0), 2.0))
+    store.append(job.id, StartedChange(anew=True))
+    store.append(job.id, ReportedChange(Progress(20.0, 100.0), 2.0))
+    store.append(job.id, CancelledChange())
+    async for _ in stream:
+        pass
+    assert told == [(70.0, 0.0)] * (not after) + [(80.0, 60.0), (20.0, 0.0)]
 
 
 async def test_an_event_is_written_once_for_all_who_follow_it(

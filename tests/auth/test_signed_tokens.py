@@ -29,6 +29,25 @@ def verifier_of(issuer: TokenIssuer) -> signed_tokens.TokenVerifier:
     return signed_tokens.TokenVerifier(lambda: public, issuer.revoked)
 
 
+def test_an_unknown_key_is_named_in_the_log_briefly_and_without_control_characters(
+    attacker: Attacker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    verifier = verifier_of(attacker.issuer)
+    elsewhere = TokenIssuer(tmp_path / "other")
+    token, issue = elsewhere.create("anna")
+    assert verifier.verify(token) is None
+    assert f"signed by an unknown key, '{issue.key}'" in caplog.text
+    caplog.clear()
+    _, _, signature = token.partition(".")
+    head = jwt.utils.base64url_encode(
+        b'{"alg":"ES256","kid":"a\\nforged ' + 900 * b"b" + b'"}'
+    ).decode()
+    assert verifier.verify(f"{head}.{signature}") is None
+    (said,) = caplog.messages
+    assert len(said) < 250
+    assert said.isprintable()
+
+
 def test_no_attack_counts_and_what_the_issuer_makes_does(attacker: Attacker) -> None:
     verifier = verifier_of(attacker.issuer)
     let_in = [name for name, token in attacker.tokens().items() if verifier.verify(token)]

@@ -10,6 +10,10 @@ from contextlib import contextmanager
 import pytest
 from service_process import free_port
 from vibevoice_asr_client import AsyncClient, Client, ConnectionLost, Retry, ServiceUnreachable
+from vibevoice_asr_client.problems import error_of
+
+from sidecar import errors
+from sidecar.cli.remote_service import translate_client_errors
 
 ONCE = Retry(0)
 
@@ -93,3 +97,10 @@ def test_a_server_that_breaks_off_after_an_answer_is_not_suspected_of_tls() -> N
             with pytest.raises(ConnectionLost) as told:
                 client.health()
     assert told.value.hint == ""
+
+
+def test_a_command_without_a_token_says_how_a_command_is_given_one() -> None:
+    said = {"code": "token_missing", "detail": "This service requires a token.", "hint": "Send 'A'"}
+    with pytest.raises(errors.TokenMissing) as refused, translate_client_errors():
+        raise error_of(said, 401)
+    assert refused.value.hint == "Set VIBEVOICE_CLIENT_TOKEN=@FILE, or use --token @FILE."

@@ -66,6 +66,16 @@ def test_what_is_left_is_told_by_the_own_pace_the_more_the_further_a_job_is() ->
     assert estimate_remaining_s(60.0, 80.0, 1.0) == MIN_JOB_S
 
 
+def test_a_resumed_attempt_is_told_by_what_it_did_itself() -> None:
+    """60 % were done before; 5 s brought it to 70 %: 30 % more take 15 s, not 2 s."""
+    assert remaining_s(60.0, 5.0, 0.7, 0.6) == pytest.approx(15.0)
+    assert estimate_remaining_s(None, 5.0, 0.7, 0.6) == pytest.approx(15.0)
+    assert estimate_remaining_s(100.0, 5.0, 0.7, 0.6) == pytest.approx((5 + 90) * 0.3)
+    assert remaining_s(60.0, 5.0, 0.6, 0.6) == pytest.approx(19.0)
+    assert estimate_remaining_s(60.0, 5.0, 0.6, 0.6) == pytest.approx(19.0)
+    assert estimate_remaining_s(None, 5.0, 0.6, 0.6) is None
+
+
 def test_a_beginning_is_told_from_the_pace_and_a_quarter_of_wrong_ones_change_neither() -> None:
     chance = random.Random(7)
     for _ in range(50):

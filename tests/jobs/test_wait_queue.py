@@ -12,11 +12,13 @@ from service_process import until
 
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.jobs.duration_prediction import DurationPredictor
+from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.scheduler import Priority
 from sidecar.jobs.wait_queue import WaitQueue
+from sidecar.transcripts.transcript import Checkpoint, Finished, Transcript
 
 NewJob = Callable[..., Job]
 
@@ -190,3 +192,22 @@ async def test_waits_follow_what_is_measured_and_the_order_stays_what_it_was(
         slot.release.set()
         for job in rest:
             await job.result()
+
+
+@pytest.mark.parametrize("resumed", [True, False])
+async def test_only_an_attempt_that_did_all_of_a_recording_tells_how_long_one_takes(
+    resumed: bool, recording: Path
+) -> None:
+    pace, job = DurationPredictor(), job_of(recording)
+    job.enter(JobEventLog())
+    lineup = WaitQueue(OverheardSlot(), pace=pace)
+    lineup.join(job)
+    lineup.begin([job], 0)
+    job.begin("test")
+    if resumed:
+        job.apply_report(Checkpoint(60.0, "test"), 9.0)
+        job.requeue()
+        job.begin("test")
+    job.apply_report(Finished(Transcript((), "en", 100.0, "scripted", "fp32")), 2.0)
+    lineup.finish([job], 0)
+    assert pace.knows("fp32") is not resumed

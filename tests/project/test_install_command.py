@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 import venv
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,13 @@ def test_an_executable_says_that_nothing_can_be_installed_into_it(tmp_path: Path
     assert told.startswith("the executable has no extra 'monitor'")
 
 
-def test_the_line_of_a_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
-    tree = tmp_path / "tree"
+PIP = [sys.executable, "-m", "pip"]
+QUIET: dict[str, Any] = {"check": True, "capture_output": True, "text": True}
+LOCAL = ["--no-deps", "--disable-pip-version-check"]
+
+
+def copy_tree(tree: Path) -> None:
+    """Copy the sources that a wheel is built of."""
     names = subprocess.run(
         ["git", "ls-files", "-z", "sidecar", "clients", "*.toml", "*.py", "*.md", "LICENSE*"],
         cwd=REPOSITORY, check=True, capture_output=True, text=True,
@@ -87,20 +93,39 @@ def test_the_line_of_a_wheel_works_in_an_empty_environment(tmp_path: Path) -> No
     for name in filter(None, names):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPOSITORY / name, tree / name)
-    pip = [sys.executable, "-m", "pip"]
-    quiet: dict[str, Any] = {"check": True, "capture_output": True, "text": True}
-    local = ["--no-deps", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", *local, "--no-build-isolation", "-w", tmp_path, tree], **quiet)
-    (wheel,) = tmp_path.glob("*.whl")
+
+
+def build_wheel(tree: Path, into: Path) -> Path:
+    """Build the wheel of ``tree``, in the folder itself, as `pip install .` does."""
+    subprocess.run([*PIP, "wheel", *LOCAL, "--no-build-isolation", "-w", into, tree], **QUIET)
+    (wheel,) = into.glob("*.whl")
+    return wheel
+
+
+def test_a_module_that_an_earlier_build_left_is_not_installed(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    copy_tree(tree)
+    for package in ("sidecar/jobs", "vibevoice_asr_client"):
+        left = tree / "build/lib" / package / "removed_module.py"
+        left.parent.mkdir(parents=True)
+        left.write_text("")
+    names = zipfile.ZipFile(build_wheel(tree, tmp_path)).namelist()
+    assert "sidecar/jobs/job_queue.py" in names
+    assert [name for name in names if "removed_module" in name] == []
+
+
+def test_the_line_of_a_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
+    copy_tree(tmp_path / "tree")
+    wheel = build_wheel(tmp_path / "tree", tmp_path)
     venv.create(tmp_path / "empty", with_pip=False)
     python = tmp_path / "empty" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    into = [*pip, "--python", str(python)]
-    subprocess.run([*into, "install", *local, wheel], **quiet)
-    line = subprocess.run([python, "-I", "-c", SAY], cwd=tmp_path, **quiet).stdout
+    into = [*PIP, "--python", str(python)]
+    subprocess.run([*into, "install", *LOCAL, wheel], **QUIET)
+    line = subprocess.run([python, "-I", "-c", SAY], cwd=tmp_path, **QUIET).stdout
     command = shlex.split(line.partition(" in the folder")[0])
     assert command[:2] == ["pip", "install"]
-    local += ["--dry-run", "--quiet", "--ignore-installed", "--report", "-"]
-    reported = subprocess.run([*into, "install", *local, *command[2:]], cwd=tmp_path, **quiet)
+    local = [*LOCAL, "--dry-run", "--quiet", "--ignore-installed", "--report", "-"]
+    reported = subprocess.run([*into, "install", *local, *command[2:]], cwd=tmp_path, **QUIET)
     (found,) = json.loads(reported.stdout)["install"]
     assert found["metadata"]["name"] == "vibevoice-asr"
     assert found["requested_extras"] == ["monitor"]

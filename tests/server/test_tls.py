@@ -117,8 +117,8 @@ async def test_clients_pin_the_certificate_or_its_fingerprint_and_believe_nothin
     strange = self_signed_certificate.certificate_fingerprint(other.certificate.read_text())
     plain = at.url.replace("https", "http")
     for url, trust, why in (
-        (at.url, Trust(), "not believed"),
-        (at.url, Trust(ca_cert=other.certificate), "not believed"),
+        (at.url, Trust(), "not trusted"),
+        (at.url, Trust(ca_cert=other.certificate), "not trusted"),
         (at.url, Trust(fingerprint=strange), "another certificate"),
         (at.url, Trust(ca_cert=at.log), "cannot be used"),
         (plain, Trust(fingerprint=shown), "Nothing is encrypted"),

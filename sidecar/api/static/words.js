@@ -13,8 +13,11 @@ export function clock(seconds) {
 export function spoken(seconds) {
   const whole = Math.max(0, Math.round(seconds || 0));
   const parts = [];
-  for (const [size, name] of [[3600, "hour"], [60, "minute"], [1, "second"]]) {
-    const count = Math.floor(whole / size) % (size === 3600 ? Infinity : 60);
+  let rest = whole;
+  for (const [size, name] of [[86_400, "day"], [3600, "hour"], [60, "minute"], [1, "second"]]) {
+    if (name === "day" && whole < 2 * size) continue; // "36 hours"
+    const count = Math.floor(rest / size);
+    rest -= count * size;
     if (count) parts.push(`${count} ${name}${count === 1 ? "" : "s"}`);
   }
   return parts.slice(0, 2).join(" ") || "0 seconds";

@@ -208,7 +208,7 @@ class AsyncLive:
     def _lost(self, trouble: Exception) -> ClientError:
         why = refusal(trouble)
         if why is not None:
-            said = f"The certificate at {self._url} is not believed: {why}."
+            said = f"The certificate at {self._url} is not trusted: {why}."
             return CertificateRefused(said, hint=HINT)
         if self._stream.began:
             return ConnectionLost(

@@ -94,7 +94,7 @@ def lost(error: httpx.TransportError, url: str, answered: bool) -> Lost:
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
         why = refusal(error)
         if why is not None:
-            said = f"The certificate at {url} is not believed: {why}."
+            said = f"The certificate at {url} is not trusted: {why}."
             return Lost(CertificateRefused(said, hint=HINT), sent=False)
         return Lost(unreachable(url, error), sent=False)
     if isinstance(error, httpx.UnsupportedProtocol):
