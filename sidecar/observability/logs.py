@@ -23,6 +23,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from sidecar import files
+
 LogQueue = queue.Queue[Any]
 TEXT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 """Format of log lines; the old host searches for ' - ERROR - ' and ' - WARNING - '."""
@@ -177,6 +179,14 @@ def _line_buffered_stderr() -> TextIO:
     return sys.stderr
 
 
+class PrivateLogFile(logging.handlers.RotatingFileHandler):
+    """Rotating log file that only its owner may read."""
+
+    def _open(self) -> io.TextIOWrapper:
+        files.touch(Path(self.baseFilename))
+        return super()._open()
+
+
 def rotating_file_handler(file: Path) -> logging.Handler:
     """Return a rotating handler of a file that only its owner may read.
 
@@ -184,7 +194,7 @@ def rotating_file_handler(file: Path) -> logging.Handler:
         OSError: the file cannot be written.
     """
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return logging.handlers.RotatingFileHandler(
+    return PrivateLogFile(
         file,
         maxBytes=MAX_LOG_FILE_BYTES,
         backupCount=ROTATED_LOG_FILES,

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sidecar import errors
+from sidecar import errors, files
 from sidecar.gpu_memory import memory_admission
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, ModelSpec, Precision
 from sidecar.version import __version__
@@ -372,7 +372,8 @@ class CrashNotes:
         path = self.folder / f"{name}.json"
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.write_text(json.dumps(note, indent=2, default=str) + "\n", encoding="utf-8")
+            with files.open_new(path) as file:
+                file.write(f"{json.dumps(note, indent=2, default=str)}\n".encode())
             for old in self.notes()[:-MAX_CRASH_NOTES]:
                 old.unlink(missing_ok=True)
         except OSError as error:
