@@ -341,6 +341,8 @@ def install_hint(engine: str) -> str:
     if engine in ENGINES_WITH_EXTRAS:
         if is_frozen() and engine == VIBEVOICE:
             return "Use the build 'vibevoice-asr-gpu', which has them."
+        if is_frozen():
+            return f"Install with Python: no executable has the packages of '{engine}'."
         return install_command(engine)
     if is_frozen():
         return "Download this build again: it is not whole."
