@@ -15,6 +15,7 @@ import json
 import logging
 import logging.handlers
 import math
+import os
 import queue
 import sys
 import time
@@ -22,8 +23,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
-
-from sidecar import files
 
 LogQueue = queue.Queue[Any]
 TEXT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
@@ -183,7 +182,7 @@ class PrivateLogFile(logging.handlers.RotatingFileHandler):
     """Rotating log file that only its owner may read."""
 
     def _open(self) -> io.TextIOWrapper:
-        files.touch(Path(self.baseFilename))
+        os.close(os.open(self.baseFilename, os.O_RDWR | os.O_CREAT, 0o600))
         return super()._open()
 
 
